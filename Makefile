@@ -1,0 +1,33 @@
+# The README's commands. Only Python 3.11 and git are needed; everything else goes into .venv.
+PYTHON ?= python3.11
+BIN := .venv/bin
+
+.PHONY: setup quickstart test lint generate clean
+
+setup: .venv/installed
+
+.venv/installed: requirements.lock requirements-demo.lock pyproject.toml
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements.lock
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps -r requirements-demo.lock
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	touch $@
+
+quickstart: setup  ## train a real model on real imbalanced tweets
+	$(BIN)/accelerate launch --num_processes 1 --num_machines 1 --mixed_precision no --dynamo_backend no scripts/train.py --config configs/quickstart.yaml
+
+test: setup  ## lint, types, tests
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest
+
+lint: setup  ## mend what ruff can mend
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+generate: setup  ## rewrite the files that are derived from code
+	$(BIN)/python scripts/generate.py
+
+clean:
+	rm -rf .venv build *.egg-info

@@ -1,0 +1,101 @@
+"""The commands; our errors become one clear message and exit code 2, never a traceback."""
+
+import json
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from trainer.config import json_schema, load_config
+from trainer.errors import TrainerError
+
+app = typer.Typer(
+    add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help="Balanced, honestly evaluated text classifiers from one YAML file."
+)
+
+ConfigOption = Annotated[str, typer.Option("--config", help="YAML file of the run.", show_default=False)]
+SetOption = Annotated[list[str] | None, typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Override one value; repeatable.")]
+
+
+@app.callback()
+def _commands() -> None:
+    """Balanced, honestly evaluated text classifiers from one YAML file."""
+
+
+@app.command("train")
+def train_command(
+    config: ConfigOption,
+    set_: SetOption = None,
+    resume: Annotated[str, typer.Option(help="auto: continue an unfinished run of the same config and data; never: discard it.")] = "auto",
+    check: Annotated[bool, typer.Option("--check", help="Check config, data columns and model, then stop.")] = False,
+) -> None:
+    """Train, evaluate and write the run folder."""
+    with worded_errors():
+        if resume not in ("auto", "never"):
+            raise TrainerError(f"--resume is '{resume}'; known: auto, never.")
+        loaded = load_config(config, set_ or ())
+        from trainer import pipeline
+
+        if check:
+            pipeline.check(loaded)
+            typer.echo(f"{config}: config, data and model are in order.")
+        else:
+            pipeline.train(loaded, resume=resume)
+
+
+@app.command("split")
+def split_command(
+    config: ConfigOption,
+    output: Annotated[Path, typer.Option(help="Folder for the files; must not hold them yet.", show_default=False)],
+    set_: SetOption = None,
+    file_format: Annotated[str, typer.Option("--format", help="jsonl, parquet or csv.")] = "jsonl",
+) -> None:
+    """Write the splits, and the balanced training rows, as files for other tools."""
+    with worded_errors():
+        loaded = load_config(config, set_ or ())
+        from trainer import pipeline
+        from trainer.data.export import export_splits
+
+        for path, count in export_splits(pipeline.prepare(loaded), output, file_format):
+            typer.echo(f"{path}: {count:,} rows")
+
+
+@app.command("schema")
+def schema_command() -> None:
+    """Print the JSON Schema of the YAML, for editors."""
+    typer.echo(json.dumps(json_schema(), indent=1))
+
+
+@contextmanager
+def worded_errors() -> Iterator[None]:
+    """Our errors and the system's as one message on standard error, said by the main process; exit code 2."""
+    try:
+        yield
+    except TrainerError as error:
+        _stop(str(error))
+    except OSError as error:
+        if error.filename is None and error.strerror is None:
+            raise
+        _stop(f"{error.filename or 'a file'}: {error.strerror}. Free space or set another folder; what was saved before is kept.")
+    except KeyboardInterrupt:
+        _stop("stopped by the keyboard; run the same command again to go on from the last checkpoint.", 130)
+
+
+def _stop(message: str, code: int = 2) -> None:
+    if os.environ.get("RANK", "0") == "0":
+        print(message, file=sys.stderr, flush=True)
+    raise SystemExit(code)
+
+
+def main() -> None:
+    """The `equipoise` command."""
+    app(prog_name="equipoise")
+
+
+def run_single(command: Callable[..., None]) -> None:
+    """One command as a script of its own, for `scripts/`."""
+    typer.run(command)

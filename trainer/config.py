@@ -1,0 +1,372 @@
+"""The YAML as typed models: load, override, check, back to text, JSON Schema for editors.
+
+Value checks touch no file, network, torch or clock; `trainer/yaml_source.py` reads the YAML and words the faults.
+"""
+
+import json
+from functools import cache
+from importlib.resources import files
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, create_model, model_validator
+
+from trainer.data.balance import METHODS, WEIGHTINGS
+from trainer.errors import ConfigError, listing
+from trainer.yaml_source import YamlSource, dump_yaml, read_overrides, read_yaml, word_faults
+
+LabelWeights = Annotated[
+    dict[str, Annotated[float, Field(gt=0)]],
+    BeforeValidator(lambda value: {str(k): v for k, v in value.items()} if isinstance(value, dict) else value),
+]
+
+
+class Section(BaseModel):
+    """A block of the YAML: unknown keys are refused, values keep their type, nothing changes after loading."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, use_attribute_docstrings=True, allow_inf_nan=False)
+
+
+class RunSection(Section):
+    """Where the run goes and what makes it repeatable."""
+
+    name: str = Field(default="run", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    """Name of the run folder inside `output_dir`: letters, digits, dot, dash, underscore."""
+    output_dir: str = "runs"
+    """Folder that holds the run folders."""
+    seed: int = Field(default=42, ge=0, lt=2**32)
+    """One seed for the split, the balancing, the new head, dropout and the order of rows."""
+    overwrite: bool = False
+    """Replace a run that already lies in the folder; an unfinished run of the same config is still resumed."""
+    num_threads: int | None = Field(default=None, ge=1)
+    """CPU threads per process; left out: this machine's cores shared among its processes."""
+    num_processes: int | None = Field(default=None, ge=1)
+    """Processes that must take part; a run with another number stops at once. Cluster scripts set it."""
+
+
+class ModelSection(Section):
+    """The pretrained model that is fine-tuned."""
+
+    name: str
+    """Hub id, folder, or `package:<distribution>[==version]/<path>` inside an installed Python package."""
+    max_length: int | None = Field(default=None, ge=4)
+    """Longest text in tokens, longer ones are cut; left out: the model's own limit, at most 512."""
+    revision: str | None = None
+    """Branch, tag or commit of a Hub model."""
+    trust_remote_code: bool = False
+    """Run Python code that comes with the model. Only for sources you trust."""
+
+
+class CleanSection(Section):
+    """The cleaning rules; each can be switched off."""
+
+    strip: bool = True
+    """Cut white space around texts and labels."""
+    empty: bool = True
+    """Drop rows whose text is empty or a spelt-out missing value (nan, NaN, None, null, NULL)."""
+    duplicates: bool = True
+    """Keep a text that occurs several times with one label once."""
+    conflicts: bool = True
+    """Settle a text with several labels by majority vote; on a tie `data.weight_column` decides, else all are dropped."""
+    leakage: bool = True
+    """With given files: drop training rows whose text is also in validation or test (and validation rows also in test)."""
+
+
+Location = str | list[str]
+
+
+class DataSection(Section):
+    """Where the rows come from and what their columns are called."""
+
+    source: Location | None = None
+    """One pool of rows to split: file, glob, list of them, saved `datasets` folder, Hub id, or `package:<distribution>/<path>`."""
+    train: Location | None = None
+    """Given training rows, instead of `source`."""
+    validation: Location | None = None
+    """Given validation rows; left out: cut from `train` by `split`."""
+    test: Location | None = None
+    """Given test rows."""
+    text_column: str | Annotated[list[str], Field(min_length=1)] = "text"
+    """Column of the text. A list of two is a text pair, e.g. [prompt, completion]; of a longer list the rest is joined by line breaks."""
+    label_column: str = "label"
+    """Column of the label: text, whole numbers or ClassLabel."""
+    group_column: str | None = None
+    """Rows of one group (author, document) never stand in two splits."""
+    weight_column: str | None = None
+    """Confidence of each row; only breaks ties between conflicting labels."""
+    drop_labels: list[str] = []
+    """Labels whose rows are left out."""
+    limit: int | None = Field(default=None, ge=2)
+    """Stratified, seeded sample of so many rows of `source` or `train`, for trials."""
+    encoding: str = "utf-8"
+    """Text encoding of CSV, TSV and JSON files."""
+    separator: Annotated[str, Field(min_length=1, max_length=1)] | None = None
+    """Separator of CSV files; left out: comma, or tab for .tsv and .tab."""
+    quote_char: Annotated[str, Field(max_length=1)] = '"'
+    """Quote character of CSV files; empty: none, quotes are part of the text."""
+    column_names: list[str] | None = None
+    """Column names of CSV files without a header line."""
+    skip_lines: int = Field(default=0, ge=0)
+    """Lines above the header of CSV files."""
+    skip_lines_after_header: int = Field(default=0, ge=0)
+    """Lines below the header that hold no rows (Orange files have 2)."""
+    on_bad_rows: Literal["error", "skip"] = "error"
+    """What to do with rows that cannot be read: stop, or leave them out and list them in dropped.jsonl."""
+    subset: str | None = None
+    """Configuration name of a Hub data set."""
+    revision: str | None = None
+    """Branch, tag or commit of a Hub data set."""
+    split_names: dict[Literal["source", "train", "validation", "test"], str] = {}
+    """Split of a Hub or saved data set to read for each of the keys above; left out: their own name, `train` for source."""
+    clean: CleanSection = CleanSection()
+    """Cleaning rules."""
+
+    @model_validator(mode="after")
+    def _one_way_in(self) -> "DataSection":
+        if (self.source is None) == (self.train is None):
+            raise ValueError("needs either source: (one file, split here) or train: (given files), not both or neither")
+        if self.source is not None and (self.validation is not None or self.test is not None):
+            raise ValueError("has source: together with validation: or test:; given files start with train:")
+        return self
+
+
+class SplitSection(Section):
+    """Shares of the rows; they add up to 1."""
+
+    train: float = Field(default=0.8, gt=0, lt=1)
+    """Share trained on."""
+    validation: float = Field(default=0.2, gt=0, lt=1)
+    """Share that selects the best epoch."""
+    test: float | None = Field(default=None, gt=0, lt=1)
+    """Share never seen before the final evaluation; left out: no test split."""
+
+    @model_validator(mode="after")
+    def _whole(self) -> "SplitSection":
+        total = self.train + self.validation + (self.test or 0)
+        if abs(total - 1) > 1e-6:
+            raise ValueError(f"shares add up to {total:.6g}; they must add up to 1")
+        return self
+
+
+class BalanceSection(Section):
+    """Which training rows are seen."""
+
+    method: Literal[tuple(METHODS)] = "none"  # type: ignore[valid-type]
+    """`none`, or `undersample` every class to the smallest."""
+    scope: Literal["train", "all"] = "train"
+    """`train`: validation and test keep their natural distribution. `all`: the pool is balanced before it is split, except test."""
+    resample_each_epoch: bool = False
+    """Draw new rows of the larger classes every epoch, so that none is wasted (scope train)."""
+
+    @model_validator(mode="after")
+    def _combination(self) -> "BalanceSection":
+        if self.method == "none" and (self.scope == "all" or self.resample_each_epoch):
+            raise ValueError("method none draws nothing; scope: all and resample_each_epoch need method: undersample")
+        if self.scope == "all" and self.resample_each_epoch:
+            raise ValueError("resample_each_epoch needs scope: train; with scope: all the rows left out are gone")
+        return self
+
+
+class LossSection(Section):
+    """How much mistakes count."""
+
+    class_weights: Literal[tuple(WEIGHTINGS)] | LabelWeights = "none"  # type: ignore[valid-type]
+    """`none`, `balanced` (N / (K n_c)), or {label: weight} (others 1); rescaled to mean 1 over the rows drawn for training."""
+
+
+class HubSection(Section):
+    """Pushing the model to the Hugging Face Hub after training."""
+
+    push: bool = False
+    """Upload model, card and pictures when the run is finished. The token comes from HF_TOKEN or the login."""
+    repo_id: str | None = Field(default=None, pattern=r"^[\w.-]+/[\w.-]+$")
+    """`user/name` on the Hub."""
+    private: bool = True
+    """Create the repository as private."""
+    revision: str | None = None
+    """Branch to push to; left out: main."""
+    commit_message: str = "Upload classifier trained with equipoise"
+    """Message of the commit."""
+
+    @model_validator(mode="after")
+    def _named(self) -> "HubSection":
+        if self.push and self.repo_id is None:
+            raise ValueError("push needs repo_id: user/name")
+        return self
+
+
+TRAINING_DEFAULTS: dict[str, Any] = {
+    "num_train_epochs": 3.0,
+    "learning_rate": 5e-5,
+    "per_device_train_batch_size": 32,
+    "per_device_eval_batch_size": 64,
+    "eval_strategy": "epoch",
+    "save_strategy": "epoch",
+    "logging_strategy": "epoch",
+    "save_total_limit": 2,
+    "load_best_model_at_end": True,
+    "metric_for_best_model": "macro_f1",
+    "greater_is_better": True,
+    "train_sampling_strategy": "group_by_length",
+    "early_stopping_patience": 3,
+    "early_stopping_threshold": 0.0,
+}
+"""Our defaults where they differ from transformers' or matter enough to be written into every config.yaml."""
+
+OWNED_KEYS: dict[str, str] = {
+    "output_dir": "set run.output_dir and run.name",
+    "run_name": "set run.name",
+    "seed": "set run.seed",
+    "data_seed": "set run.seed",
+    "push_to_hub": "set hub.push",
+    "hub_model_id": "set hub.repo_id",
+    "hub_private_repo": "set hub.private",
+    "hub_revision": "set hub.revision",
+    "hub_token": "set the environment variable HF_TOKEN",
+    "hub_strategy": "set hub.push",
+    "hub_always_push": "set hub.push",
+    "resume_from_checkpoint": "use the option --resume auto or never",
+    "do_train": "leave it out: a run always trains and evaluates",
+    "do_eval": "leave it out: a run always trains and evaluates",
+    "do_predict": "leave it out: test rows are always predicted",
+    "label_names": "set data.label_column",
+    "local_rank": "leave it out: the launcher sets it",
+    "parallelism_config": "use an accelerate config file",
+    "remove_unused_columns": "leave it out: batches hold model inputs only",
+    "length_column_name": "leave it out: lengths are known",
+    "average_tokens_across_devices": "leave it out: the loss always counts the rows of all processes",
+    "prediction_loss_only": "leave it out: evaluation needs the predictions",
+    "batch_eval_metrics": "leave it out: metrics are computed once over all rows",
+    "eval_do_concat_batches": "leave it out: metrics are computed once over all rows",
+    "include_for_metrics": "leave it out: metrics are computed from labels and probabilities",
+    "auto_find_batch_size": "set per_device_train_batch_size and gradient_accumulation_steps",
+    "logging_nan_inf_filter": "leave it out: a loss that is not finite stops the run",
+    "disable_tqdm": "leave it out: progress bars appear on terminals only",
+    "restore_callback_states_from_checkpoint": "leave it out: a resumed run always restores them",
+}
+"""TrainingArguments that other sections or the program itself decide, with what to do instead."""
+
+OWN_SPECS: dict[str, dict[str, Any]] = {
+    "early_stopping_patience": {"types": ["int", "null"]},
+    "early_stopping_threshold": {"types": ["float"]},
+    "train_sampling_strategy": {"types": ["str"], "choices": ["group_by_length", "random", "sequential"]},
+}
+"""Keys of the training section that transformers lacks (names of its EarlyStoppingCallback) or allows more values for."""
+
+TYPES = {"bool": bool, "int": int, "float": float, "str": str, "dict": dict[str, Any], "list": list[Any], "null": None}
+
+
+@cache
+def training_specs() -> dict[str, dict[str, Any]]:
+    """{name: {types, choices}} of the keys allowed under `training:`, from the committed snapshot of TrainingArguments."""
+    snapshot = json.loads(files("trainer").joinpath("training_arguments.json").read_text(encoding="utf-8"))
+    return {name: spec for name, spec in snapshot.items() if name not in OWNED_KEYS} | OWN_SPECS
+
+
+class _TrainingBase(Section):
+    @model_validator(mode="before")
+    @classmethod
+    def _fill(cls, given: Any) -> Any:
+        return TRAINING_DEFAULTS | given if isinstance(given, dict) else given
+
+
+def _training_section() -> type[Section]:
+    fields: dict[str, Any] = {}
+    for name, spec in training_specs().items():
+        if "choices" in spec:
+            kind: Any = Literal[tuple(spec["choices"])]
+            kind = kind | None if "null" in spec["types"] else kind
+        else:
+            kinds = [TYPES[t] for t in spec["types"]]
+            kind = kinds[0]
+            for other in kinds[1:]:
+                kind = kind | other
+        fields[name] = (kind, Field(default=TRAINING_DEFAULTS.get(name)))
+    return create_model("TrainingSection", __base__=_TrainingBase, __doc__=TRAINING_DOC, **fields)
+
+
+TRAINING_DOC = "transformers' TrainingArguments under their own names, and early_stopping_patience / early_stopping_threshold."
+TrainingSection = _training_section()
+
+
+class Config(Section):
+    """A whole run."""
+
+    run: RunSection = RunSection()
+    """Where the run goes and what makes it repeatable."""
+    model: ModelSection
+    """The pretrained model that is fine-tuned."""
+    data: DataSection
+    """Where the rows come from and what their columns are called."""
+    split: SplitSection | None = None
+    """Shares of the rows; left out: 80 % train, 20 % validation of what is not given as files."""
+    balance: BalanceSection = BalanceSection()
+    """Which training rows are seen."""
+    loss: LossSection = LossSection()
+    """How much mistakes count."""
+    training: TrainingSection = Field(default_factory=lambda: TrainingSection.model_validate({}))  # type: ignore[valid-type]
+    """transformers' TrainingArguments under their own names, and early_stopping_patience / early_stopping_threshold."""
+    hub: HubSection = HubSection()
+    """Pushing the model to the Hugging Face Hub after training."""
+
+    owned_keys: ClassVar[dict[str, dict[str, str]]] = {"training": OWNED_KEYS}
+
+    @model_validator(mode="after")
+    def _sections_agree(self) -> "Config":
+        if self.balance.scope == "all" and self.data.source is None:
+            raise ValueError("balance.scope is 'all' with given files; it needs data.source, one pool to balance and split")
+        if self.split and self.data.validation is not None:
+            raise ValueError("split is set although data.validation is given; remove split, or give train: alone")
+        if self.split and self.split.test and self.data.test is not None:
+            raise ValueError("split.test is set although data.test is given; remove one of them")
+        return self
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values: every section in full, of `training` what is set or has a default of ours."""
+        plain = self.model_dump(exclude={"training"})
+        plain["training"] = self.training.model_dump(exclude_unset=True)  # type: ignore[attr-defined]
+        return plain
+
+    def to_yaml(self) -> str:
+        """YAML text that loads back to an equal Config."""
+        return dump_yaml(self.to_dict())
+
+    def with_training(self, **values: Any) -> "Config":
+        """Copy with some `training` values set, for what the hardware decides."""
+        return Config.model_validate(self.to_dict() | {"training": self.to_dict()["training"] | values})
+
+
+def load_config(path: str, overrides: list[str] | tuple[str, ...] = ()) -> Config:
+    """The checked Config of a YAML file and `section.key=value` overrides.
+
+    Raises:
+        ConfigError: with every fault on a line of its own, in the order of the file.
+    """
+    source = read_yaml(path)
+    values = read_overrides(source, overrides)
+    try:
+        return Config.model_validate(values)
+    except ValidationError as error:
+        raise ConfigError("\n".join(word_faults(error, values, source, Config.owned_keys, _known))) from error
+
+
+def _known(section_path: tuple[Any, ...]) -> list[str]:
+    """Names allowed inside the section at this path, for the wording of faults."""
+    model: Any = Config
+    for key in section_path:
+        annotation = model.model_fields[key].annotation if hasattr(model, "model_fields") and key in model.model_fields else None
+        choices = [c for c in getattr(annotation, "__args__", (annotation,)) if hasattr(c, "model_fields")]
+        if not choices:
+            return []
+        model = choices[0]
+    return list(model.model_fields)
+
+
+def json_schema() -> dict[str, Any]:
+    """JSON Schema of the YAML for editors; `configs/schema.json` is its committed copy."""
+    schema = Config.model_json_schema()
+    schema["$schema"] = "https://json-schema.org/draft/2020-12/schema"
+    schema["title"] = "equipoise config"
+    return schema
+
+
+__all__ = ["OWNED_KEYS", "TRAINING_DEFAULTS", "Config", "YamlSource", "json_schema", "listing", "load_config", "training_specs"]

@@ -1,0 +1,75 @@
+"""What the data look like before training: class counts and shares, imbalance, lengths and truncation."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from trainer.data.balance import BalancePlan
+from trainer.data.labels import Labels
+from trainer.data.split import Splits
+from trainer.data.tokenise import TokenisedRows
+
+Ints = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Audit:
+    """Class distribution of each split, natural and as drawn for training.
+
+    Attributes:
+        counts: {split: rows of each class}; 'drawn' is what one training epoch sees.
+        pool_counts_C: rows of each class in all splits together, after cleaning.
+    """
+
+    labels: list[str]
+    counts: dict[str, Ints]
+    pool_counts_C: Ints
+
+    @property
+    def imbalance_ratio(self) -> float:
+        """Rows of the largest class over rows of the smallest, in the cleaned training split before balancing."""
+        return float(self.counts["train"].max() / self.counts["train"].min())
+
+    @property
+    def severity(self) -> str:
+        """balanced (1), mild (up to 3), moderate (up to 10) or severe."""
+        ratio = self.imbalance_ratio
+        return "balanced" if ratio == 1 else "mild" if ratio <= 3 else "moderate" if ratio <= 10 else "severe"
+
+    @property
+    def minority_label(self) -> str:
+        """The rarest class of the cleaned training rows, the first by name where several are."""
+        return self.labels[int(self.counts["train"].argmin())]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for reports."""
+        counts = {name: dict(zip(self.labels, c.tolist(), strict=True)) for name, c in self.counts.items()}
+        return {"imbalance_ratio": self.imbalance_ratio, "severity": self.severity, "minority_label": self.minority_label, "counts": counts}
+
+
+def audit_splits(labels: Labels, label_ids_N: Ints, splits: Splits, plan: BalancePlan) -> Audit:
+    """Audit of the splits.
+
+    Args:
+        label_ids_N: label id of every row, indexed by the row ids of `splits`.
+    """
+    counts = {name: labels.counts(label_ids_N[ids]) for name, ids in splits.named.items()}
+    return Audit(labels.names, counts | {"drawn": plan.counts_C}, sum(counts.values(), np.zeros(len(labels), np.int64)))
+
+
+@dataclass(frozen=True)
+class Lengths:
+    """Lengths in tokens of the rows of one split."""
+
+    median: float
+    p95: float
+    longest: int
+    truncated_ratio: float
+
+
+def audit_lengths(rows: TokenisedRows) -> Lengths:
+    """Lengths after truncation, and the share of rows that were cut."""
+    median, p95 = np.percentile(rows.lengths_N, [50, 95])
+    return Lengths(float(median), float(p95), int(rows.lengths_N.max()), float(rows.truncated_N.mean()))

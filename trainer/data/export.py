@@ -1,0 +1,57 @@
+"""Splits as files for other tools."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.csv as pacsv
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from trainer.data.prepare import PreparedData
+from trainer.errors import ConfigError, DataError, listing
+
+FORMATS = ("jsonl", "parquet", "csv")
+
+
+def export_splits(data: PreparedData, folder: Path, file_format: str) -> Iterator[tuple[Path, int]]:
+    """Write train, validation, test and train_balanced with the columns row, text, label and what else the source has.
+
+    Yields:
+        (file, number of rows).
+    Raises:
+        ConfigError: a format we do not write.
+        DataError: a file that is there already.
+    """
+    if file_format not in FORMATS:
+        raise ConfigError(f"--format is '{file_format}'; known: {listing(FORMATS)}.")
+    named = dict(data.splits.named)
+    named["train_balanced"] = data.splits.train[data.plan.positions()]
+    targets = {name: folder / f"{name}.{file_format}" for name in named}
+    for path in targets.values():
+        if path.exists():
+            raise DataError(f"{path}: exists already. Remove it, or give another --output.")
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, ids in named.items():
+        partial = targets[name].with_name(f".{targets[name].name}.partial")
+        _write(_rows(data, ids), partial, file_format)
+        partial.replace(targets[name])
+        yield targets[name], len(ids)
+
+
+def _rows(data: PreparedData, ids: NDArray[np.int64]) -> pa.Table:
+    table = data.clean.rows.table.take(pa.array(ids))
+    used = [name for name in table.column_names if table[name].null_count < table.num_rows]
+    return table.select(used).add_column(0, "row", pa.array(ids))
+
+
+def _write(table: pa.Table, path: Path, file_format: str) -> None:
+    if file_format == "parquet":
+        pq.write_table(table, path)
+    elif file_format == "csv":
+        pacsv.write_csv(table, path)
+    else:
+        from datasets import Dataset
+
+        Dataset(table).to_json(str(path), force_ascii=False)

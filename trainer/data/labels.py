@@ -1,0 +1,48 @@
+"""Label names to ids and counts; the one place that fixes the order of the classes."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from trainer.errors import DataError
+
+
+@dataclass(frozen=True)
+class Labels:
+    """Names of the classes; the position in the list is the label id."""
+
+    names: list[str]
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def counts(self, label_ids_N: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Rows of each class, in the order of the ids."""
+        return np.bincount(label_ids_N, minlength=len(self.names)).astype(np.int64)
+
+
+def order_labels(found: set[str], class_label_order: list[str] | None) -> Labels:
+    """Labels in ClassLabel order where the source has one; whole numbers by value; else by name.
+
+    Raises:
+        DataError: fewer than two classes.
+    """
+    if class_label_order:
+        names = [name for name in class_label_order if name in found] + sorted(found - set(class_label_order))
+    elif all(name.lstrip("-").isdecimal() for name in found):
+        names = sorted(found, key=int)
+    else:
+        names = sorted(found)
+    if len(names) < 2:
+        what = f"one class only, '{names[0]}'" if names else "no class"
+        raise DataError(f"the rows hold {what}; a classifier needs two. Check data.label_column and data.drop_labels.")
+    return Labels(names)
+
+
+def encode(label_column: pa.ChunkedArray, labels: Labels) -> NDArray[np.int64]:
+    """Label id of each row, -1 where the label is missing or not among `labels`."""
+    ids = pc.index_in(label_column, value_set=pa.array(labels.names, pa.string()))
+    return pc.fill_null(ids, -1).to_numpy().astype(np.int64)

@@ -1,0 +1,110 @@
+"""The stages of the data wing in order: read, clean, limit, split, balance, weigh."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from trainer.data.audit import Audit, audit_splits
+from trainer.data.balance import BalancePlan, class_weights, plan_balance, plan_pool
+from trainer.data.clean import CleanRows, clean_rows, refuse_unseen_labels
+from trainer.data.sources import read_rows
+from trainer.data.split import Splits, stratified_sample, stratified_split
+
+if TYPE_CHECKING:
+    from trainer.config import BalanceSection, DataSection, SplitSection
+
+Ints = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class PreparedData:
+    """Everything that training needs to know about the data.
+
+    Attributes:
+        plan: draws positions into `splits.train`.
+        class_weights_C: one weight per class, mean 1 over the rows drawn.
+    """
+
+    clean: CleanRows
+    splits: Splits
+    plan: BalancePlan
+    class_weights_C: NDArray[np.float64]
+    audit: Audit
+
+    @property
+    def labels(self) -> list[str]:
+        """Names of the classes in the order of their ids."""
+        return self.clean.labels.names
+
+    @property
+    def unused_rows(self) -> int:
+        """Cleaned rows that stand in no split: left out by data.limit or by balance.scope all."""
+        return int((self.clean.reasons_N == 0).sum()) - sum(len(ids) for ids in self.splits.named.values())
+
+
+def prepare_data(
+    data: "DataSection", split: "SplitSection | None", balance: "BalanceSection", weighting: str | dict[str, float], *, seed: int, cache_dir: Path
+) -> PreparedData:
+    """Rows read, cleaned, split and balanced.
+
+    Raises:
+        DataError: anything wrong with the rows.
+        ConfigError: class weights for labels that the rows lack.
+    """
+    clean = clean_rows(read_rows(data, cache_dir), data.clean, data.drop_labels)
+    refuse_unseen_labels(clean) if data.source is None else None
+    splits = split_rows(clean, data, split, balance, seed=seed)
+    labels = clean.labels.names
+    train_label_ids = clean.label_ids_N[splits.train]
+    method = "none" if balance.scope == "all" else balance.method
+    plan = plan_balance(
+        train_label_ids,
+        clean.text_hashes_N[splits.train],
+        labels=labels,
+        method=method,
+        seed=seed,
+        resample_each_epoch=balance.resample_each_epoch,
+    )
+    weights_C = class_weights(plan.counts_C, weighting, labels)
+    return PreparedData(clean, splits, plan, weights_C, audit_splits(clean.labels, clean.label_ids_N, splits, plan))
+
+
+def split_rows(clean: CleanRows, data: "DataSection", split: "SplitSection | None", balance: "BalanceSection", *, seed: int) -> Splits:
+    """Row ids of each split: as given by files, else by shares of `source` or `train`."""
+    pool = clean.kept("source" if data.source is not None else "train")
+    if data.limit:
+        pool = pool[stratified_sample(clean.label_ids_N[pool], clean.text_hashes_N[pool], data.limit, seed=seed)]
+    train_share, validation_share, test_share = (split.train, split.validation, split.test or 0.0) if split else (0.8, 0.2, 0.0)
+    validation, test = clean.kept("validation"), clean.kept("test")
+    if test_share and balance.scope == "train":
+        train, validation, test = _cut(clean, pool, [train_share, validation_share, test_share], data, seed, "split")
+        return Splits(train, validation, test)
+    if test_share:
+        pool, test = _cut(clean, pool, [1 - test_share, test_share], data, seed, "test split")
+    if balance.scope == "all":
+        pool = pool[plan_pool(clean.label_ids_N[pool], clean.text_hashes_N[pool], method=balance.method, seed=seed)]
+    if data.validation is None:
+        whole = train_share + validation_share
+        pool, validation = _cut(clean, pool, [train_share / whole, validation_share / whole], data, seed, "split")
+    return Splits(pool, validation, test)
+
+
+def _cut(clean: CleanRows, pool: Ints, shares: list[float], data: "DataSection", seed: int, stage: str) -> list[Ints]:
+    groups = _group_ids(clean, pool) if data.group_column else None
+    sides = stratified_split(clean.label_ids_N[pool], clean.text_hashes_N[pool], groups, shares, labels=clean.labels.names, seed=seed, stage=stage)
+    return [pool[side] for side in sides]
+
+
+def _group_ids(clean: CleanRows, pool: Ints) -> Ints:
+    """Id of each row's group; a row without a group is a group of its own."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    column = clean.rows.table["group"].take(pa.array(pool)).combine_chunks()
+    ids = pc.fill_null(pc.dictionary_encode(column).indices.cast(pa.int64()), -1).to_numpy(zero_copy_only=False).copy()
+    lonely = ids < 0
+    ids[lonely] = ids.max(initial=0) + 1 + np.arange(int(lonely.sum()))
+    return ids

@@ -1,0 +1,250 @@
+"""CSV, TSV, JSONL, JSON, Parquet and Arrow files as Arrow tables of the wanted columns; table READERS.
+
+A reader is a function (path, wanted columns, data section, bad rows) -> tables in the order of the file. It appends what
+it cannot read to `bad_rows` and goes on, so that every bad row is known before the caller decides.
+"""
+
+import codecs
+import csv
+import json
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+import pyarrow.csv as pacsv
+import pyarrow.parquet as pq
+
+from trainer.errors import DataError, did_you_mean, listing
+
+if TYPE_CHECKING:
+    from trainer.config import DataSection
+
+BLOCK_BYTES = 1 << 25  # longest CSV record; a 10 MB text fits
+BATCH_ROWS = 20_000
+COMMON_ENCODINGS = ["cp1252", "mac_roman", "cp1250", "cp1251", "utf_16", "gb18030", "cp932", "euc_kr", "big5"]
+BadRows = list[dict[str, Any]]
+
+
+def check_columns(where: str, wanted: Iterable[str], found: Iterable[str], remedy: str = "") -> None:
+    """Raises DataError naming the first wanted column that a file lacks."""
+    found = list(found)
+    for column in wanted:
+        if column not in found:
+            hint = did_you_mean(column, found)
+            raise DataError(f"{where}: no column '{column}'; found: {listing(found)}.{hint} Set data.text_column and data.label_column.{remedy}")
+
+
+def check_encoding(path: Path, encoding: str) -> None:
+    """Raises DataError with byte offset, line and likely encoding when a text file cannot be decoded, or is empty."""
+    try:
+        decoder = codecs.getincrementaldecoder(encoding)()
+    except LookupError:
+        raise DataError(f"data.encoding is '{encoding}', which Python does not know; examples: utf-8, latin-1, cp1252, utf-16.") from None
+    offset = line = 0
+    with path.open("rb") as file:
+        while True:
+            chunk = file.read(1 << 20)
+            pending = len(decoder.getstate()[0])
+            try:
+                decoder.decode(chunk, final=not chunk)
+            except UnicodeDecodeError as error:
+                start = offset - pending + error.start
+                line += (chunk[: max(0, error.start - pending)]).count(b"\n") + 1
+                raise DataError(
+                    f"{path}: byte {start} (line {line}) is not {encoding}; it looks like {_likely_encoding(path, start)}."
+                    f" Set data.encoding, or save the file as UTF-8."
+                ) from None
+            if not chunk:
+                break
+            offset += len(chunk)
+            line += chunk.count(b"\n")
+    if offset == 0:
+        raise DataError(f"{path}: is empty. Give a file with a header line and rows.")
+
+
+def _likely_encoding(path: Path, offset: int) -> str:
+    from charset_normalizer import from_bytes
+
+    with path.open("rb") as file:
+        file.seek(max(0, offset - 20_000))
+        best = from_bytes(file.read(60_000), cp_isolation=COMMON_ENCODINGS).best()
+    return best.encoding if best else "latin_1"
+
+
+def _separator(path: Path, options: "DataSection") -> str:
+    return options.separator or ("\t" if path.suffix.lower() in (".tsv", ".tab") else ",")
+
+
+def _csv_reader(source: Any, options: "DataSection", separator: str, convert: pacsv.ConvertOptions | None, bad: Callable[[Any], str] | None) -> Any:
+    return pacsv.open_csv(
+        source,
+        read_options=pacsv.ReadOptions(
+            use_threads=False,  # keeps record numbers
+            block_size=BLOCK_BYTES,
+            skip_rows=options.skip_lines,
+            skip_rows_after_names=options.skip_lines_after_header,
+            column_names=options.column_names,
+            encoding=options.encoding,
+        ),
+        parse_options=pacsv.ParseOptions(
+            delimiter=separator, quote_char=options.quote_char or False, newlines_in_values=bool(options.quote_char), invalid_row_handler=bad
+        ),
+        convert_options=convert,
+    )
+
+
+def read_csv(path: Path, wanted: list[str], options: "DataSection", bad_rows: BadRows) -> Iterator[pa.Table]:
+    """CSV or TSV; every wanted column as text, unquoted empty cells as missing."""
+    check_encoding(path, options.encoding)
+    separator = _separator(path, options)
+
+    def note(row: Any) -> str:
+        reason = f"{row.actual_columns} cells, expected {row.expected_columns}"
+        bad_rows.append({"file": str(path), "record": row.number, "reason": reason, "content": row.text})
+        return "skip"
+
+    try:
+        found = _csv_reader(str(path), options, separator, None, lambda row: "skip").schema.names
+        remedy = "" if options.column_names else " If the file has no header line, set data.column_names."
+        check_columns(str(path), wanted, found, remedy)
+        convert = pacsv.ConvertOptions(
+            include_columns=wanted,
+            column_types=dict.fromkeys(found, pa.string()),
+            strings_can_be_null=True,
+            quoted_strings_can_be_null=False,
+            null_values=[""],
+        )
+        for batch in _csv_reader(str(path), options, separator, convert, note):
+            yield pa.Table.from_batches([batch])
+    except pa.ArrowInvalid as error:
+        text = str(error)
+        if "straddling" in text:
+            text = f"a record is longer than {BLOCK_BYTES >> 20} MiB; is a quote left open? With data.quote_char: '' quotes are text"
+        elif "Empty CSV" in text:
+            text = "it holds no rows"
+        raise DataError(f"{path}: cannot be read as CSV: {text}.") from error
+    _check_open_quote(path, options)
+
+
+def _check_open_quote(path: Path, options: "DataSection") -> None:
+    """Raises DataError when the file ends inside a quoted cell: pyarrow would drop the rest without a word."""
+    if not options.quote_char:
+        return
+    with path.open("rb") as file:
+        if sum(chunk.count(options.quote_char.encode()) for chunk in iter(lambda: file.read(1 << 20), b"")) % 2 == 0:
+            return
+    csv.field_size_limit(1 << 30)
+    with path.open(encoding=options.encoding, newline="") as text:
+        reader = csv.reader(text, delimiter=_separator(path, options), quotechar=options.quote_char, strict=True)
+        start = 0
+        try:
+            for _ in reader:
+                start = reader.line_num
+        except csv.Error as error:
+            if "unexpected end of data" in str(error):
+                message = f"{path}:{start + 1}: a quote is opened and never closed. Close it, or set data.quote_char: '' to read quotes as text."
+                raise DataError(message) from error
+
+
+def read_jsonl(path: Path, wanted: list[str], options: "DataSection", bad_rows: BadRows) -> Iterator[pa.Table]:
+    """One JSON object a line; blank lines are passed over."""
+    check_encoding(path, options.encoding)
+    encoding = "utf-8-sig" if options.encoding.lower().replace("_", "-") in ("utf-8", "utf8") else options.encoding
+    records: list[dict[str, Any]] = []
+    checked = False
+    with path.open(encoding=encoding, newline="\n") as file:
+        for number, line in enumerate(file, start=1):
+            if not line.strip():
+                continue
+            try:
+                record = json.loads(line)
+                if not isinstance(record, dict):
+                    raise ValueError("not an object {...}")
+            except ValueError as error:
+                bad_rows.append({"file": str(path), "line": number, "reason": f"broken JSON: {error}", "content": line.rstrip("\n")})
+                continue
+            if not checked:
+                check_columns(f"{path}:{number}", wanted, record)
+                checked = True
+            records.append(record)
+            if len(records) == BATCH_ROWS:
+                yield _records_table(records, wanted)
+                records = []
+    if records:
+        yield _records_table(records, wanted)
+
+
+def read_json(path: Path, wanted: list[str], options: "DataSection", bad_rows: BadRows) -> Iterator[pa.Table]:
+    """One JSON list of objects; a file of one object a line is read as JSONL."""
+    check_encoding(path, options.encoding)
+    with path.open(encoding=options.encoding) as file:
+        if file.read(4096).lstrip("\ufeff \t\r\n")[:1] != "[":
+            yield from read_jsonl(path, wanted, options, bad_rows)
+            return
+        file.seek(0)
+        try:
+            records = json.loads(file.read().lstrip("\ufeff"))
+        except ValueError as error:
+            raise DataError(f"{path}: broken JSON: {error}.") from error
+    good = [record for record in records if isinstance(record, dict)]
+    bad_rows += [
+        {"file": str(path), "record": n, "reason": "not an object {...}", "content": json.dumps(record)}
+        for n, record in enumerate(records, start=1)
+        if not isinstance(record, dict)
+    ]
+    if good:
+        check_columns(str(path), wanted, good[0])
+    for start in range(0, len(good), BATCH_ROWS):
+        yield _records_table(good[start : start + BATCH_ROWS], wanted)
+
+
+def _records_table(records: list[dict[str, Any]], wanted: list[str]) -> pa.Table:
+    columns = {}
+    for name in wanted:
+        values = [record.get(name) for record in records]
+        try:
+            columns[name] = pa.array(values, from_pandas=True)
+        except (pa.ArrowInvalid, pa.ArrowTypeError):  # numbers and texts mixed
+            columns[name] = pa.array([v if v is None or isinstance(v, str) else json.dumps(v) for v in values])
+    return pa.table(columns)
+
+
+def read_parquet(path: Path, wanted: list[str], options: "DataSection", bad_rows: BadRows) -> Iterator[pa.Table]:
+    """Parquet, row group by row group."""
+    try:
+        file = pq.ParquetFile(path, memory_map=True)
+    except (pa.ArrowInvalid, pa.ArrowException) as error:
+        raise DataError(f"{path}: is not a Parquet file: {error}.") from error
+    check_columns(str(path), wanted, file.schema_arrow.names)
+    for batch in file.iter_batches(batch_size=BATCH_ROWS, columns=wanted):
+        yield pa.Table.from_batches([batch]).replace_schema_metadata(file.schema_arrow.metadata)
+
+
+def read_arrow(path: Path, wanted: list[str], options: "DataSection", bad_rows: BadRows) -> Iterator[pa.Table]:
+    """Arrow IPC file or stream, memory-mapped."""
+    source = pa.memory_map(str(path))
+    try:
+        try:
+            table = pa.ipc.open_file(source).read_all()
+        except pa.ArrowInvalid:
+            source.seek(0)
+            table = pa.ipc.open_stream(source).read_all()
+    except pa.ArrowInvalid as error:
+        raise DataError(f"{path}: is not an Arrow file: {error}.") from error
+    check_columns(str(path), wanted, table.column_names)
+    yield table.select(wanted)
+
+
+READERS: dict[str, Callable[[Path, list[str], "DataSection", BadRows], Iterator[pa.Table]]] = {
+    ".csv": read_csv,
+    ".tsv": read_csv,
+    ".tab": read_csv,
+    ".txt": read_csv,
+    ".jsonl": read_jsonl,
+    ".ndjson": read_jsonl,
+    ".json": read_json,
+    ".parquet": read_parquet,
+    ".arrow": read_arrow,
+}
+"""Reader of each file ending."""

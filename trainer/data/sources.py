@@ -1,0 +1,245 @@
+"""Every source becomes one memory-mapped table of rows with the columns text, text_pair, label, group and weight."""
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from tqdm.auto import tqdm
+
+from trainer.data.locate import locate
+from trainer.data.readers import READERS, BadRows, check_columns
+from trainer.errors import DataError, listing
+
+if TYPE_CHECKING:
+    from trainer.config import DataSection
+
+SLOTS = ("source", "train", "validation", "test")
+SCHEMA = pa.schema([(n, pa.string()) for n in ("text", "text_pair", "label", "group")] + [("weight", pa.float64())])
+
+
+@dataclass(frozen=True)
+class Rows:
+    """All rows in reading order; a row's id is its position here, counted from 0 over all files.
+
+    Attributes:
+        table: columns of SCHEMA, memory-mapped.
+        slots_N: index into SLOTS of each row: which config key it came from.
+        label_order: label names in ClassLabel order where the source has one.
+        num_stripped: texts that lost white space at their ends.
+        bad_rows: rows that could not be read (`data.on_bad_rows: skip`).
+    """
+
+    table: pa.Table
+    slots_N: np.ndarray
+    label_order: list[str] | None
+    num_stripped: int
+    bad_rows: BadRows
+
+
+def read_rows(data: "DataSection", cache_dir: Path) -> Rows:
+    """Rows of `source` or of `train`, `validation` and `test`, written once as Arrow and memory-mapped.
+
+    Raises:
+        DataError: a location, file, column or row that cannot be read.
+    """
+    cache_dir.mkdir(parents=True, exist_ok=True)
+    target = cache_dir / f"rows-{_key(data)}.arrow"
+    notes_path = target.with_suffix(".json")
+    if not notes_path.exists():  # the notes come last: where they are, the table is whole
+        _write_rows(data, target, notes_path)
+    notes = json.loads(notes_path.read_text(encoding="utf-8"))
+    bad_rows: BadRows = notes["bad_rows"]
+    if bad_rows and data.on_bad_rows == "error":
+        first = bad_rows[0]
+        number = f"{first['file']}:{first['line']}" if "line" in first else f"{first['file']}: record {first['record']}"
+        raise DataError(f"{number}: {first['reason']} ({len(bad_rows)} bad in all). Mend the file, or set data.on_bad_rows: skip.")
+    for slot, size in zip(SLOTS, notes["sizes"], strict=True):
+        if size == 0 and getattr(data, slot) is not None:
+            raise DataError(f"data.{slot}: '{getattr(data, slot)}' holds no rows.")
+    table = pa.ipc.open_stream(pa.memory_map(str(target))).read_all()
+    slots_N = np.repeat(np.arange(len(SLOTS), dtype=np.int8), notes["sizes"])
+    return Rows(table, slots_N, notes["labels"], notes["stripped"], bad_rows)
+
+
+def _write_rows(data: "DataSection", target: Path, notes_path: Path) -> None:
+    bad_rows: BadRows = []
+    notes: dict[str, Any] = {"stripped": 0, "labels": None, "sizes": [], "bad_rows": bad_rows}
+    partial = target.with_suffix(f".{os.getpid()}.partial")
+    try:
+        with pa.OSFile(str(partial), "wb") as sink, pa.ipc.new_stream(sink, SCHEMA) as writer, _bar() as bar:
+            for name in SLOTS:
+                size = 0
+                for table in _slot_tables(name, data, bad_rows):
+                    rows = _normalise(table, data, notes, f"data.{name}")
+                    writer.write_table(rows)
+                    size += rows.num_rows
+                    bar.update(rows.num_rows)
+                notes["sizes"].append(size)
+        partial.replace(target)
+        partial.write_text(json.dumps(notes), encoding="utf-8")
+        partial.replace(notes_path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def check_source(data: "DataSection") -> None:
+    """Raises DataError when a location or column is missing, after the first rows of each file (`--check`)."""
+    for name in SLOTS:
+        for table in _slot_tables(name, data, [], first_only=True):
+            _normalise(table.slice(0, 100), data, {"stripped": 0, "labels": None}, f"data.{name}")
+
+
+def _bar() -> Any:
+    return tqdm(desc="Reading rows", unit=" rows", delay=2, disable=None, leave=False)
+
+
+def _key(data: "DataSection") -> str:
+    digest = hashlib.blake2b(digest_size=16)
+    digest.update(data.model_dump_json(exclude={"limit", "drop_labels", "clean"}).encode())
+    digest.update(b"strip" if data.clean.strip else b"")
+    for name in SLOTS:
+        for location in _locations(data, name):
+            paths = locate(location, f"data.{name}", tuple(READERS))
+            if paths is None:
+                digest.update(str(_load_hub(location, name, data)._fingerprint).encode())
+            for path in paths or []:
+                for file in sorted(path.rglob("*")) if path.is_dir() else [path]:
+                    if file.is_file():
+                        stat = file.stat()
+                        digest.update(f"{file.resolve()}:{stat.st_size}:{stat.st_mtime_ns}".encode())
+    return digest.hexdigest()
+
+
+def _locations(data: "DataSection", name: str) -> list[str]:
+    value = getattr(data, name)
+    return [] if value is None else [value] if isinstance(value, str) else list(value)
+
+
+def _columns(data: "DataSection") -> list[str]:
+    texts = [data.text_column] if isinstance(data.text_column, str) else list(data.text_column)
+    return list(dict.fromkeys([*texts, data.label_column, *(c for c in (data.group_column, data.weight_column) if c)]))
+
+
+def _slot_tables(name: str, data: "DataSection", bad_rows: BadRows, first_only: bool = False) -> Iterator[pa.Table]:
+    wanted = _columns(data)
+    for location in _locations(data, name):
+        paths = locate(location, f"data.{name}", tuple(READERS))
+        if paths is None:
+            tables: Iterator[pa.Table] = _dataset_tables(_load_hub(location, name, data), location, wanted)
+            yield from _first(tables) if first_only else tables
+            continue
+        for path in paths:
+            if path.is_dir():
+                tables = _dataset_tables(_load_saved(path, name, data), str(path), wanted)
+            elif path.suffix.lower() in READERS:
+                tables = READERS[path.suffix.lower()](path, wanted, data, bad_rows)
+            else:
+                raise DataError(f"{path}: endings that can be read: {listing(READERS)}.")
+            yield from _first(tables) if first_only else tables
+
+
+def _first(tables: Iterator[pa.Table]) -> Iterator[pa.Table]:
+    table = next(tables, None)
+    return iter([] if table is None else [table])
+
+
+def _dataset_tables(dataset: Any, where: str, wanted: list[str]) -> Iterator[pa.Table]:
+    check_columns(where, wanted, dataset.column_names)
+    metadata = dataset.features.arrow_schema.metadata
+    for table in dataset.select_columns(wanted).with_format("arrow").iter(batch_size=20_000):
+        yield table.replace_schema_metadata(metadata)
+
+
+def _split_of(name: str, data: "DataSection") -> str:
+    return data.split_names.get(name, "train" if name == "source" else name)  # type: ignore[call-overload, no-any-return]
+
+
+def _load_saved(path: Path, name: str, data: "DataSection") -> Any:
+    from datasets import DatasetDict, load_from_disk
+
+    try:
+        loaded = load_from_disk(str(path))
+    except FileNotFoundError as error:
+        raise DataError(f"{path}: is a folder but no saved `datasets` folder. For files in it give a glob such as {path}/*.csv.") from error
+    if isinstance(loaded, DatasetDict):
+        split = _split_of(name, data)
+        if split not in loaded:
+            raise DataError(f"{path}: no split '{split}'; found: {listing(loaded)}. Set data.split_names.")
+        return loaded[split]
+    return loaded
+
+
+def _load_hub(location: str, name: str, data: "DataSection") -> Any:
+    from datasets import load_dataset
+    from datasets.exceptions import DatasetsError
+
+    try:
+        return load_dataset(location, data.subset, split=_split_of(name, data), revision=data.revision)
+    except (DatasetsError, ValueError, OSError) as error:
+        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise DataError(f"data.{name}: '{location}' is no file here and could not be loaded from the Hub: {first}") from error
+
+
+def _normalise(table: pa.Table, data: "DataSection", state: dict[str, Any], where: str) -> pa.Table:
+    """The wanted columns in the types of SCHEMA, stripped if asked for."""
+    strip = pc.utf8_trim_whitespace if data.clean.strip else _same
+    texts = [data.text_column] if isinstance(data.text_column, str) else list(data.text_column)
+    columns = [_as_text(table.column(c), c, where) for c in texts]
+    stripped = [strip(c) for c in columns]
+    if data.clean.strip:
+        changed = [pc.not_equal(pc.utf8_length(a), pc.utf8_length(b)) for a, b in zip(columns, stripped, strict=True)]
+        state["stripped"] += sum(pc.sum(c).as_py() or 0 for c in changed)
+    nothing = pa.nulls(table.num_rows, pa.string())
+    pair = nothing
+    if len(stripped) > 1:
+        pair = pc.binary_join_element_wise(*stripped[1:], "\n", null_handling="replace", null_replacement="")
+        pair = pair.cast(pa.string())
+    label = _label_text(table, data.label_column, state, where)
+    group = _as_text(table.column(data.group_column), data.group_column, where) if data.group_column else nothing
+    weight = pa.nulls(table.num_rows, pa.float64())
+    if data.weight_column:
+        try:
+            weight = pc.cast(table.column(data.weight_column), pa.float64())
+        except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+            raise DataError(f"{where}: column '{data.weight_column}' is not numeric: {error}.") from error
+    return pa.Table.from_arrays([stripped[0], pair, strip(label), group, weight], schema=SCHEMA)
+
+
+def _same(column: Any) -> Any:
+    return column
+
+
+def _label_text(table: pa.Table, name: str, state: dict[str, Any], where: str) -> Any:
+    column = table.column(name)
+    names = None
+    if b"huggingface" in (table.schema.metadata or {}):
+        from datasets import Features
+
+        names = getattr(Features.from_arrow_schema(table.schema).get(name), "names", None)
+    if names is None:
+        return _as_text(column, name, where)
+    state["labels"] = names
+    ids = pc.if_else(pc.less(column, 0), None, column)  # ClassLabel's -1 means no label
+    return pc.take(pa.array(names, pa.string()), ids.combine_chunks() if isinstance(ids, pa.ChunkedArray) else ids)
+
+
+def _as_text(column: pa.ChunkedArray, name: str, where: str) -> Any:
+    """The column as text: whole numbers without '.0', NaN and null as missing."""
+    kind = column.type
+    if pa.types.is_dictionary(kind):
+        column = column.cast(kind.value_type)
+        kind = kind.value_type
+    if pa.types.is_floating(kind):
+        column = pc.if_else(pc.is_nan(column), None, column)
+        whole = pc.all(pc.equal(column, pc.floor(column))).as_py()
+        column = column.cast(pa.int64()) if whole in (True, None) else column
+    if pa.types.is_nested(kind) or pa.types.is_binary(kind):
+        raise DataError(f"{where}: column '{name}' holds {kind}; needed: one text or number a row.")
+    return pc.cast(column, pa.string())

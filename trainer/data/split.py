@@ -1,0 +1,155 @@
+"""Train, validation and test: by shares or as given, stratified by label, equal texts and groups kept together.
+
+Which side a row falls on depends on the seed and on its text, never on the order of rows in the file.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from trainer.data.balance import stage_generator
+from trainer.errors import DataError, listing
+
+Ints = NDArray[np.int64]
+Hashes = NDArray[np.uint64]
+
+
+@dataclass(frozen=True)
+class Splits:
+    """Row ids of each side, sorted; `test` may be empty."""
+
+    train: Ints
+    validation: Ints
+    test: Ints
+
+    @property
+    def named(self) -> dict[str, Ints]:
+        """{name: row ids} of the sides that hold rows."""
+        sides = {"train": self.train, "validation": self.validation, "test": self.test}
+        return {name: ids for name, ids in sides.items() if len(ids)}
+
+
+def row_keys(text_hashes_N: Hashes, seed: int, stage: str) -> Hashes:
+    """A pseudo-random number per row from its text and the seed (splitmix64)."""
+    salt = stage_generator(seed, stage).integers(0, 2**64, dtype=np.uint64)
+    z = text_hashes_N ^ salt
+    with np.errstate(over="ignore"):
+        z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+        z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return z ^ (z >> np.uint64(31))
+
+
+def quotas(counts_C: Ints, shares_S: list[float]) -> Ints:
+    """Rows of each class for each side, (C, S): largest remainder, and at least one row a side where a class has enough.
+
+    Columns keep their share of the total too: remainders are given to the side that is furthest below its share.
+    """
+    wanted_CS = counts_C[:, None] * np.array(shares_S)[None, :]
+    out_CS = np.floor(wanted_CS + 1e-9).astype(np.int64)
+    for c in np.argsort(counts_C, kind="stable"):
+        for _ in range(int(counts_C[c] - out_CS[c].sum())):
+            owed_S = wanted_CS[c] - out_CS[c]
+            behind_S = wanted_CS[: len(counts_C)].sum(axis=0) - out_CS.sum(axis=0)
+            open_S = owed_S > 1e-9
+            side = int(np.argmax(np.where(open_S, owed_S + 1e-3 * behind_S / max(1, counts_C.sum()), -np.inf)))
+            out_CS[c, side] += 1
+        for side in range(len(shares_S)):
+            if out_CS[c, side] == 0 and counts_C[c] >= len(shares_S):
+                out_CS[c, int(np.argmax(out_CS[c]))] -= 1
+                out_CS[c, side] += 1
+    return out_CS
+
+
+def stratified_sample(label_ids_N: Ints, text_hashes_N: Hashes, size: int, *, seed: int) -> Ints:
+    """Sorted positions of a sample with the label shares of the whole, at least one row a class (`data.limit`)."""
+    if size >= len(label_ids_N):
+        return np.arange(len(label_ids_N))
+    counts_C = np.bincount(label_ids_N)
+    take_C = quotas(counts_C, [size / len(label_ids_N), 1 - size / len(label_ids_N)])[:, 0]
+    keys_N = row_keys(text_hashes_N, seed, "limit")
+    picked = []
+    for label_id, take in enumerate(take_C):
+        members = np.flatnonzero(label_ids_N == label_id)
+        picked.append(members[np.argsort(keys_N[members], kind="stable")][:take])
+    return np.sort(np.concatenate(picked))
+
+
+def stratified_split(
+    label_ids_N: Ints, text_hashes_N: Hashes, groups_N: Ints | None, shares_S: list[float], *, labels: list[str], seed: int, stage: str
+) -> list[Ints]:
+    """Sorted positions of each side.
+
+    Args:
+        groups_N: group id of each row or None; rows of one group, and equal texts, stay on one side.
+        shares_S: shares that add up to 1.
+    Raises:
+        DataError: a class has fewer rows (or groups) than there are sides.
+    """
+    counts_C = np.bincount(label_ids_N, minlength=len(labels))
+    small = [f"'{labels[c]}' has {counts_C[c]} row{'s' * (counts_C[c] != 1)}" for c in range(len(labels)) if 0 < counts_C[c] < len(shares_S)]
+    if small:
+        raise DataError(f"label {listing(small)}; {len(shares_S)} stratified splits need {len(shares_S)}. Merge it, or list it in data.drop_labels.")
+    units_N = _units(text_hashes_N, groups_N)
+    keys_N = row_keys(text_hashes_N, seed, stage)
+    quota_CS = quotas(counts_C, shares_S)
+    sides_N = np.full(len(label_ids_N), -1, np.int64)
+    left_CS = quota_CS.astype(np.float64)
+    _place_groups(units_N, label_ids_N, keys_N, left_CS, quota_CS, sides_N)
+    for c in range(len(labels)):
+        members = np.flatnonzero((label_ids_N == c) & (sides_N < 0))
+        members = members[np.argsort(keys_N[members], kind="stable")]
+        sides_N[members] = _fill(len(members), left_CS[c])
+    for side in range(len(shares_S)):
+        lacking = np.setdiff1d(np.flatnonzero(counts_C), np.unique(label_ids_N[sides_N == side]))
+        if len(lacking):
+            names = listing(labels[c] for c in lacking)
+            raise DataError(
+                f"the groups of {names} are too few or too large to stand in {len(shares_S)} splits. Merge the label, or list it in data.drop_labels."
+            )
+    return [np.flatnonzero(sides_N == side) for side in range(len(shares_S))]
+
+
+def _units(text_hashes_N: Hashes, groups_N: Ints | None) -> Ints:
+    """Id of the set of rows that must stay together: linked by an equal text or an equal group."""
+    _, texts_N = np.unique(text_hashes_N, return_inverse=True)
+    if groups_N is None:
+        return texts_N.astype(np.int64)
+    from scipy.sparse import coo_matrix
+    from scipy.sparse.csgraph import connected_components
+
+    num_texts = int(texts_N.max()) + 1
+    _, groups_N = np.unique(groups_N, return_inverse=True)
+    size = num_texts + int(groups_N.max()) + 1
+    links = coo_matrix((np.ones(len(texts_N), np.int8), (texts_N, num_texts + groups_N)), shape=(size, size))
+    return connected_components(links, directed=False)[1][texts_N].astype(np.int64)
+
+
+def _place_groups(units_N: Ints, label_ids_N: Ints, keys_N: Hashes, left_CS: NDArray[np.float64], quota_CS: Ints, sides_N: Ints) -> None:
+    """Units of several rows, largest first, each to the side that then lies nearest to its shares of every class.
+
+    Source: the greedy rule of scikit-learn's StratifiedGroupKFold, for shares in place of equal folds.
+    """
+    order = np.lexsort((keys_N, units_N))
+    starts = np.flatnonzero(np.r_[True, np.diff(units_N[order]) != 0])
+    sizes = np.diff(np.r_[starts, len(order)])
+    several = np.flatnonzero(sizes > 1)
+    first_keys = keys_N[order[starts[several]]]
+    for unit in several[np.lexsort((first_keys, -sizes[several]))]:
+        members = order[starts[unit] : starts[unit] + sizes[unit]]
+        counts_C = np.bincount(label_ids_N[members], minlength=len(left_CS))
+        after_CSS = np.repeat(left_CS[:, :, None], left_CS.shape[1], axis=2)
+        for side in range(left_CS.shape[1]):
+            after_CSS[:, side, side] -= counts_C
+        scaled = after_CSS / np.maximum(1, quota_CS)[:, :, None]
+        side = int(np.argmin((scaled**2).sum(axis=(0, 1))))
+        left_CS[:, side] -= counts_C
+        sides_N[members] = side
+
+
+def _fill(size: int, left_S: NDArray[np.float64]) -> Ints:
+    """Side of each of `size` rows, in proportion to what the sides still lack (exactly it, where groups took nothing)."""
+    lacking_S = np.maximum(0, left_S)
+    total = lacking_S.sum()
+    ends_S = np.rint(np.cumsum(lacking_S) * (size / total if total else 0)).astype(np.int64)
+    return np.searchsorted(ends_S, np.arange(size), side="right").clip(max=len(left_S) - 1)

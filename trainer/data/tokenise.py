@@ -1,0 +1,130 @@
+"""Text to token ids, truncation counted; kept in memory-mapped files that every process of a machine shares."""
+
+import hashlib
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+from tqdm.auto import tqdm
+
+BATCH_ROWS = 1000
+PADDING = -1
+"""Index that stands for a row that fills up a batch and counts zero."""
+IGNORED = -100
+"""Label id that every loss of ours leaves out."""
+
+
+@dataclass(frozen=True)
+class TokenisedRows:
+    """A map-style data set of model inputs; index PADDING gives a row whose label is IGNORED.
+
+    Attributes:
+        columns: input_ids, and token_type_ids for text pairs; each flat over all rows, memory-mapped.
+        offsets_N1: where each row starts in `columns`; one more than there are rows.
+        label_ids_N: label id of each row.
+        truncated_N: whether the row was cut at the maximal length.
+    """
+
+    columns: dict[str, NDArray[Any]]
+    offsets_N1: NDArray[np.int64]
+    label_ids_N: NDArray[np.int64]
+    truncated_N: NDArray[np.bool_]
+
+    def __len__(self) -> int:
+        return len(self.label_ids_N)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        row = 0 if index == PADDING else index
+        start, end = self.offsets_N1[row], self.offsets_N1[row + 1]
+        features: dict[str, Any] = {name: column[start:end].tolist() for name, column in self.columns.items()}
+        features["labels"] = IGNORED if index == PADDING else int(self.label_ids_N[row])
+        return features
+
+    @property
+    def lengths_N(self) -> NDArray[np.int64]:
+        """Tokens of each row."""
+        return np.diff(self.offsets_N1)
+
+
+def tokenise(
+    table: pa.Table, row_ids_N: NDArray[np.int64], label_ids_N: NDArray[np.int64], tokenizer: Any, *, max_length: int, fingerprint: str, cache_dir: Path
+) -> TokenisedRows:
+    """Token ids of the given rows, in their order.
+
+    Args:
+        table: columns text and text_pair of all rows.
+        label_ids_N: label id of each of the given rows.
+        max_length: tokens; longer rows are cut.
+        fingerprint: digest of the table's texts, part of the cache's key.
+    """
+    cache_dir.mkdir(parents=True, exist_ok=True)
+    digest = hashlib.blake2b(f"{fingerprint} {max_length} {tokenizer_digest(tokenizer)}".encode(), digest_size=16)
+    digest.update(np.ascontiguousarray(row_ids_N).tobytes())
+    index_path = cache_dir / f"tokens-{digest.hexdigest()}.npz"
+    if not index_path.exists():
+        _write_tokens(table, row_ids_N, tokenizer, max_length, index_path)
+    with np.load(index_path) as index:
+        offsets_N1, truncated_N, names = index["offsets"], index["truncated"], index["names"].tolist()
+    columns: dict[str, NDArray[Any]] = {name: np.memmap(_column_path(index_path, name), dtype=np.int32, mode="r") for name in names}
+    return TokenisedRows(columns, offsets_N1, label_ids_N, truncated_N)
+
+
+def _column_path(index_path: Path, name: str) -> Path:
+    return index_path.with_suffix(f".{name}.bin")
+
+
+def _write_tokens(table: pa.Table, row_ids_N: NDArray[np.int64], tokenizer: Any, max_length: int, index_path: Path) -> None:
+    names = [name for name in ("input_ids", "token_type_ids") if name in tokenizer.model_input_names]
+    partials = {name: _column_path(index_path, name).with_suffix(f".{os.getpid()}.partial") for name in names}
+    files = {name: path.open("wb") for name, path in partials.items()}
+    lengths: list[int] = []
+    truncated: list[bool] = []
+    try:
+        for start in tqdm(range(0, len(row_ids_N), BATCH_ROWS), desc="Tokenising", unit=" batches", delay=2, disable=None, leave=False):
+            batch = table.select(["text", "text_pair"]).take(pa.array(row_ids_N[start : start + BATCH_ROWS]))
+            encoded, cut = _encode(tokenizer, batch["text"].to_pylist(), batch["text_pair"].to_pylist(), max_length)
+            truncated += cut
+            lengths += [len(ids) for ids in encoded["input_ids"]]
+            for name, file in files.items():
+                np.concatenate([np.asarray(ids, np.int32) for ids in encoded[name]]).tofile(file)
+    finally:
+        for file in files.values():
+            file.close()
+    for name, path in partials.items():
+        path.replace(_column_path(index_path, name))
+    partial = index_path.with_suffix(f".{os.getpid()}.partial.npz")
+    np.savez(partial, offsets=np.r_[0, np.cumsum(lengths, dtype=np.int64)], truncated=np.array(truncated, bool), names=np.array(names))
+    partial.replace(index_path)  # the index comes last: where it is, the columns are whole
+
+
+def _encode(tokenizer: Any, texts: list[str | None], pairs: list[str | None], max_length: int) -> tuple[Any, list[bool]]:
+    firsts = [text or "" for text in texts]
+    seconds = [pair or "" for pair in pairs] if any(pair is not None for pair in pairs) else None
+    if seconds is not None and not takes_pairs(tokenizer):
+        firsts, seconds = [f"{first}\n{second}" for first, second in zip(firsts, seconds, strict=True)], None
+    encoded = tokenizer(firsts, seconds, truncation=True, max_length=max_length, return_attention_mask=False)
+    if encoded.encodings is not None:
+        return encoded, [bool(encoding.overflowing) for encoding in encoded.encodings]
+    return encoded, [len(ids) >= max_length for ids in encoded["input_ids"]]  # a slow tokenizer does not tell
+
+
+def takes_pairs(tokenizer: Any) -> bool:
+    """Whether the tokenizer marks where the second text of a pair begins (BERT does, GPT-2 and Llama do not)."""
+    return bool(tokenizer.num_special_tokens_to_add(pair=True) > tokenizer.num_special_tokens_to_add(pair=False))
+
+
+def tokenizer_digest(tokenizer: Any) -> str:
+    """Digest of what the tokenizer does, whatever folder it was loaded from."""
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    if backend is not None:
+        description = json.loads(backend.to_str())
+        description["truncation"] = description["padding"] = None  # state left by the last call
+        text = json.dumps(description, sort_keys=True)
+    else:
+        text = json.dumps(tokenizer.get_vocab(), sort_keys=True)
+    return hashlib.blake2b(f"{type(tokenizer).__name__} {text}".encode(), digest_size=16).hexdigest()

@@ -1,0 +1,129 @@
+"""An Evaluation to the text of the model card, with Hub metadata and model-index."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from huggingface_hub import EvalResult, ModelCard, ModelCardData
+
+from trainer.data.prepare import PreparedData
+from trainer.evaluation.metrics import Evaluation
+from trainer.training.progress import COLUMNS, HEADINGS
+
+if TYPE_CHECKING:
+    from trainer.config import Config
+
+METRICS = {
+    "macro_f1": ("f1", "Macro F1"),
+    "accuracy": ("accuracy", "Accuracy"),
+    "balanced_accuracy": ("balanced_accuracy", "Balanced accuracy"),
+    "mcc": ("mcc", "MCC"),
+}
+SUMMARY = ("loss", "accuracy", "macro_f1", "weighted_f1", "f1_gap", "macro_precision", "balanced_accuracy", "mcc", "auroc_macro")
+
+
+def write_card(config: "Config", data: PreparedData, epoch_rows: list[dict[str, float]], evaluations: dict[str, Evaluation], max_length: int) -> str:
+    """Markdown of the card; no training text is quoted."""
+    from trainer import __version__
+
+    split = list(evaluations)[-1]
+    training = config.to_dict()["training"]
+    card = ModelCard.from_template(
+        card_data=_metadata(config, data, split, evaluations[split]),
+        template_path=str(Path(__file__).with_name("card_template.md")),
+        name=config.run.name,
+        version=__version__,
+        labels=data.labels,
+        base_model=config.model.name,
+        load_from=config.hub.repo_id if config.hub.push else "model",
+        final=evaluations[split],
+        final_split=split,
+        has_test="test" in evaluations,
+        evaluations=evaluations,
+        audit=data.audit,
+        cleaning=data.clean.counts,
+        unused=data.unused_rows,
+        scope_all=config.balance.scope == "all",
+        balanced=config.balance.method != "none" or config.loss.class_weights != "none",
+        balancing=_balancing(config, data),
+        training_text=_training(training, config.run.seed),
+        bf16=bool(training.get("bf16")),
+        max_length=max_length,
+        counts_table=_counts_table(data),
+        epochs_table=_table(
+            [*HEADINGS], [[f"{r[c]:.0f}" if c == "step" else f"{r[c]:.4g}" if c == "epoch" else f"{r[c]:.4f}" for c in COLUMNS] for r in epoch_rows]
+        ),
+        summary_tables={s: _table([n.replace("_", " ") for n in SUMMARY], [[f"{getattr(e, n):.4f}" for n in SUMMARY]]) for s, e in evaluations.items()},
+        class_tables={s: _class_table(e) for s, e in evaluations.items()},
+    )
+    return str(card)
+
+
+def _metadata(config: "Config", data: PreparedData, split: str, evaluation: Evaluation) -> ModelCardData:
+    where = config.data.source or config.data.train
+    hub_data = where if isinstance(where, str) and where.count("/") == 1 and not Path(where).exists() and ":" not in where else None
+    hub_model = None if config.model.name.startswith("package:") or Path(config.model.name).exists() else config.model.name
+    results = [
+        EvalResult(
+            task_type="text-classification",
+            task_name="Text Classification",
+            dataset_type=hub_data or "custom",
+            dataset_name=hub_data or config.run.name,
+            dataset_split=split,
+            metric_type=kind,
+            metric_name=title,
+            metric_value=round(float(getattr(evaluation, name)), 6),
+        )
+        for name, (kind, title) in METRICS.items()
+    ]
+    return ModelCardData(
+        library_name="transformers",
+        pipeline_tag="text-classification",
+        tags=["text-classification", "imbalanced-classification", "equipoise"],
+        base_model=hub_model,
+        datasets=[hub_data] if hub_data else None,
+        metrics=["f1", "accuracy"],
+        model_name=config.run.name,
+        eval_results=results,
+    )
+
+
+def _balancing(config: "Config", data: PreparedData) -> str:
+    drawn, natural = data.audit.counts["drawn"], data.audit.counts["train"]
+    if config.balance.method == "none":
+        rows = "Every training row is seen once an epoch (`balance.method: none`)."
+    elif config.balance.scope == "all":
+        rows = f"The pool was cut to its smallest class before the split (`balance.method: {config.balance.method}`, `balance.scope: all`)."
+    else:
+        rows = f"`balance.method: {config.balance.method}`: {drawn.sum():,} of {natural.sum():,} training rows are seen in an epoch"
+        rows += ", drawn anew every epoch" if config.balance.resample_each_epoch else ""
+        rows += "; validation and test keep their natural distribution."
+    weighting = config.loss.class_weights
+    if weighting == "none":
+        return f"{rows} The loss is unweighted cross-entropy."
+    pairs = ", ".join(f"{label} {weight:.4g}" for label, weight in zip(data.labels, data.class_weights_C, strict=True))
+    name = weighting if isinstance(weighting, str) else "given per label"
+    return f"{rows} Cross-entropy with class weights ({name}; mean 1 over the rows drawn): {pairs}."
+
+
+def _training(training: dict[str, Any], seed: int) -> str:
+    shown = ("learning_rate", "num_train_epochs", "per_device_train_batch_size", "gradient_accumulation_steps", "weight_decay", "lr_scheduler_type", "bf16")
+    known = {"lr_scheduler_type": "linear", "weight_decay": 0.0, "gradient_accumulation_steps": 1} | training
+    lines = [f"- `{name}`: {known[name]}" for name in shown if name in known]
+    return "\n".join([*lines, f"- `seed`: {seed}", f"- best model by `{training['metric_for_best_model']}` on validation"])
+
+
+def _counts_table(data: PreparedData) -> str:
+    names = {"train": "train", "drawn": "seen per epoch"}
+    order = ["train", "drawn", *(n for n in data.audit.counts if n not in names)]
+    rows = [[label, *(f"{data.audit.counts[n][c]:,}" for n in order)] for c, label in enumerate(data.labels)]
+    return _table(["label", *(names.get(n, n) for n in order)], rows)
+
+
+def _class_table(evaluation: Evaluation) -> str:
+    rows = [[label, *(f"{v[n]:.4f}" for n in ("precision", "recall", "f1")), f"{v['support']:,}"] for label, v in evaluation.per_class.items()]
+    return _table(["label", "precision", "recall", "F1", "support"], rows)
+
+
+def _table(headings: list[str], rows: list[list[str]]) -> str:
+    lines = [headings, ["---", *["---:"] * (len(headings) - 1)], *rows]
+    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)

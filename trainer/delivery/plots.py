@@ -1,0 +1,100 @@
+"""The pictures of a run folder, as matplotlib figures."""
+
+from typing import Any
+
+import matplotlib
+
+matplotlib.use("Agg")
+import numpy as np
+from matplotlib import pyplot as plt
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from trainer.data.audit import Audit
+
+INK, BEFORE, AFTER, GRID = "#22303c", "#9fb3c8", "#1f6fb2", "#e3e8ee"
+MOST_CLASSES_WITH_NUMBERS = 30
+plt.rcParams.update(
+    {"axes.edgecolor": GRID, "axes.labelcolor": INK, "text.color": INK, "xtick.color": INK, "ytick.color": INK, "font.size": 10, "axes.axisbelow": True}
+)
+
+
+def class_distribution(audit: Audit) -> Figure:
+    """Rows of each class: training before and after balancing, and each other split."""
+    order = np.argsort(-audit.counts["train"], kind="stable")
+    names = [_short(audit.labels[c]) for c in order]
+    others = [name for name in audit.counts if name not in ("train", "drawn")]
+    height = max(2.6, 0.42 * len(names) + 1.3)
+    widths = [2.2, *[1.0] * len(others)]
+    figure, axes = plt.subplots(1, 1 + len(others), figsize=(5.6 + 2.4 * len(others), height), width_ratios=widths, squeeze=False)
+    y = np.arange(len(names))
+    first = axes[0][0]
+    _bars(first, y - 0.19, audit.counts["train"][order], 0.36, BEFORE, "before balancing")
+    _bars(first, y + 0.19, audit.counts["drawn"][order], 0.36, AFTER, "after: rows seen in an epoch")
+    first.set_title(f"train (imbalance ratio {audit.imbalance_ratio:.3g}, {audit.severity})", loc="left", fontsize=10)
+    first.legend(frameon=False, fontsize=8, loc="lower right")
+    for axis, name in zip(axes[0][1:], others, strict=True):
+        _bars(axis, y, audit.counts[name][order], 0.6, BEFORE, name)
+        axis.set_title(name, loc="left", fontsize=10)
+    for index, axis in enumerate(axes[0]):
+        axis.set_yticks(y, names if index == 0 else [])
+        axis.invert_yaxis()
+        axis.set_xlabel("rows")
+        axis.grid(axis="x", color=GRID)
+        axis.margins(x=0.16)
+        axis.spines[["top", "right"]].set_visible(False)
+    figure.tight_layout()
+    return figure
+
+
+def _bars(axis: Any, y: Any, values: Any, height: float, color: str, label: str) -> None:
+    bars = axis.barh(y, values, height=height, color=color, label=label)
+    axis.bar_label(bars, labels=[f"{int(v):,}" for v in values], padding=3, fontsize=8)
+
+
+def _short(name: str) -> str:
+    return name if len(name) <= 28 else f"{name[:27]}…"
+
+
+def learning_curves(rows: list[dict[str, float]], best_step: int | None) -> Figure:
+    """Training and validation loss, and accuracy against macro F1, over the epochs."""
+    epochs = [row["epoch"] for row in rows]
+    figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.4))
+    left.plot(epochs, [row["training_loss"] for row in rows], "o-", color=BEFORE, label="training (weighted as configured)")
+    left.plot(epochs, [row["validation_loss"] for row in rows], "o-", color=AFTER, label="validation (unweighted)")
+    left.set_title("loss (nats)", loc="left", fontsize=10)
+    right.plot(epochs, [row["accuracy"] for row in rows], "o-", color=BEFORE, label="accuracy")
+    right.plot(epochs, [row["macro_f1"] for row in rows], "o-", color=AFTER, label="macro F1")
+    right.set_title("validation", loc="left", fontsize=10)
+    for row in rows:
+        if row["step"] == best_step:
+            right.plot([row["epoch"]], [row["macro_f1"]], "o", ms=11, mfc="none", mec=INK, label="saved model")
+    for axis in (left, right):
+        axis.set_xlabel("epoch")
+        axis.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axis.grid(color=GRID)
+        axis.legend(frameon=False, fontsize=8)
+        axis.spines[["top", "right"]].set_visible(False)
+    figure.tight_layout()
+    return figure
+
+
+def confusion(matrix: list[list[int]], labels: list[str], split: str) -> Figure:
+    """Confusion matrix: shares of each true class as shades, rows as numbers."""
+    counts_CC = np.array(matrix)
+    shares_CC = counts_CC / np.maximum(1, counts_CC.sum(axis=1, keepdims=True))
+    side = max(3.6, 0.55 * len(labels) + 2.0)
+    figure, axis = plt.subplots(figsize=(side + 1, side))
+    image = axis.imshow(shares_CC, cmap="Blues", vmin=0, vmax=1)
+    names = [_short(label) for label in labels]
+    axis.set_xticks(range(len(names)), names, rotation=45 if max(map(len, names)) > 6 else 0, ha="right" if max(map(len, names)) > 6 else "center")
+    axis.set_yticks(range(len(names)), names)
+    if len(labels) <= MOST_CLASSES_WITH_NUMBERS:
+        for (row, column), count in np.ndenumerate(counts_CC):
+            axis.text(column, row, f"{count:,}", ha="center", va="center", fontsize=8, color="white" if shares_CC[row, column] > 0.55 else INK)
+    axis.set_xlabel("predicted")
+    axis.set_ylabel("true")
+    axis.set_title(f"{split}: {int(counts_CC.sum()):,} rows", loc="left", fontsize=10)
+    figure.colorbar(image, ax=axis, fraction=0.046, label="share of the true class")
+    figure.tight_layout()
+    return figure

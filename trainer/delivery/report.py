@@ -1,0 +1,205 @@
+"""The run folder: opening, resuming and writing it; the only module that writes there. metrics.json is written last."""
+
+import csv
+import io
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from trainer.errors import RunError
+from trainer.training.checkpoints import newest_whole
+from trainer.yaml_source import dump_yaml, read_yaml
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+FILES = (
+    "config.yaml",
+    "environment.json",
+    "splits.json",
+    "dropped.jsonl",
+    "class_weights.json",
+    "class_distribution.png",
+    "epochs.csv",
+    "learning_curves.png",
+    "confusion_matrix.png",
+    "predictions.parquet",
+    "README.md",
+    "metrics.json",
+)
+FOLDERS = ("model", "model.partial", "checkpoints")
+NOT_COMPARED = {("run", "overwrite"), ("run", "output_dir"), ("run", "num_processes")}
+
+
+class RunFolder:
+    """`<output_dir>/<name>/`; a folder without metrics.json is unfinished."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @property
+    def checkpoints(self) -> Path:
+        """Folder of the checkpoints; gone when the run is finished."""
+        return self.path / "checkpoints"
+
+    @property
+    def model(self) -> Path:
+        """Folder of the trained model and its tokenizer."""
+        return self.path / "model"
+
+    def write_text(self, name: str, text: str) -> None:
+        """Write a file that appears whole or not at all."""
+        partial = self.path / f".{name}.partial"
+        partial.write_text(text, encoding="utf-8")
+        os.replace(partial, self.path / name)
+
+    def write_json(self, name: str, value: Any) -> None:
+        """Write JSON; numbers that are not finite are refused."""
+        self.write_text(name, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+    def write_lines(self, name: str, records: Iterable[dict[str, Any]]) -> None:
+        """Write one JSON object a line."""
+        partial = self.path / f".{name}.partial"
+        with partial.open("w", encoding="utf-8") as file:
+            for record in records:
+                file.write(json.dumps(record, ensure_ascii=False) + "\n")
+        os.replace(partial, self.path / name)
+
+    def write_figure(self, name: str, figure: "Figure") -> None:
+        """Write a PNG and close the figure."""
+        from matplotlib import pyplot as plt
+
+        partial = self.path / f".{name}.partial.png"
+        figure.savefig(partial, dpi=150)
+        plt.close(figure)
+        os.replace(partial, self.path / name)
+
+    def write_epochs(self, rows: list[dict[str, float]]) -> None:
+        """Write epochs.csv, at the end of each epoch anew."""
+        out = io.StringIO()
+        if rows:
+            writer = csv.DictWriter(out, fieldnames=list(rows[0]), lineterminator="\n")
+            writer.writeheader()
+            writer.writerows(rows)
+        self.write_text("epochs.csv", out.getvalue())
+
+    def write_splits(self, named: dict[str, Any]) -> None:
+        """Write the row ids of each split."""
+        self.write_text("splits.json", json.dumps({name: ids.tolist() for name, ids in named.items()}) + "\n")
+
+    def write_predictions(self, parts: list[tuple[str, Any, Any, Any]], labels: list[str]) -> None:
+        """Write predictions.parquet.
+
+        Args:
+            parts: (split, row ids, label ids, probabilities (N, C)) of each split.
+        """
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        names = np.array(labels, dtype=object)
+        probabilities_NC = np.concatenate([p_NC for *_, p_NC in parts])
+        columns = {
+            "row": np.concatenate([row_ids for _, row_ids, _, _ in parts]),
+            "split": np.concatenate([np.full(len(row_ids), split, dtype=object) for split, row_ids, _, _ in parts]),
+            "label": names[np.concatenate([label_ids for _, _, label_ids, _ in parts])],
+            "predicted": names[probabilities_NC.argmax(axis=1)],
+        }
+        columns |= {f"probability_{label}": probabilities_NC[:, c].astype(np.float32) for c, label in enumerate(labels)}
+        partial = self.path / ".predictions.partial"
+        pq.write_table(pa.table(columns), partial)
+        os.replace(partial, self.path / "predictions.parquet")
+
+    def publish_model(self) -> None:
+        """Give the saved model its name; pickled training arguments are left out, so the folder holds safetensors alone."""
+        partial = self.path / "model.partial"
+        (partial / "training_args.bin").unlink(missing_ok=True)
+        shutil.rmtree(self.model, ignore_errors=True)
+        os.replace(partial, self.model)
+
+    def finish(self, metrics: dict[str, Any]) -> None:
+        """Write metrics.json, which makes the run finished, then drop the checkpoints."""
+        self.write_json("metrics.json", metrics)
+        shutil.rmtree(self.checkpoints, ignore_errors=True)
+
+
+def check_writable(path: Path) -> None:
+    """Raises RunError when the run folder could not be written, without creating it."""
+    parent = path
+    while not parent.exists():
+        parent = parent.parent
+    try:
+        if not parent.is_dir():
+            raise NotADirectoryError(20, "Not a directory")
+        with tempfile.NamedTemporaryFile(dir=parent):
+            pass
+    except OSError as error:
+        raise RunError(f"{path}: cannot be written ({error.strerror} at {parent}). Set run.output_dir to a folder you may write.") from error
+
+
+def open_run(path: Path, config: dict[str, Any], fingerprint: str, *, overwrite: bool, resume: str) -> str | None:
+    """Make the run folder ready; gives the checkpoint to resume from, or None to start at the beginning.
+
+    Args:
+        config: the resolved config as plain values.
+        fingerprint: digest of the cleaned rows.
+        overwrite: replace a run that is there; an unfinished one of the same config and data is resumed all the same.
+        resume: 'auto', or 'never' to discard an unfinished run.
+    Raises:
+        RunError: a finished run, an unfinished one of another config or data, or files that are no run.
+    """
+    if path.is_dir() and any(not p.name.endswith(".partial") for p in path.iterdir()):
+        if not (path / "config.yaml").is_file():
+            raise RunError(f"{path}: holds files but no run. Set run.name or run.output_dir to another folder.")
+        difference = _difference(path, config, fingerprint)
+        finished = (path / "metrics.json").is_file()
+        if finished and not overwrite:
+            text = f"and it differs: {difference}" if difference else "of the same config and data: nothing to do"
+            raise RunError(f"{path}: holds a finished run, {text}. Set run.overwrite: true to train anew, or another run.name.")
+        if not finished and not difference and resume == "auto":
+            checkpoint = newest_whole(path / "checkpoints")
+            if checkpoint:
+                return str(checkpoint)
+        if not finished and difference and not overwrite and resume == "auto":
+            raise RunError(
+                f"{path}: holds an unfinished run that differs: {difference}. Set run.overwrite: true or --resume never to start anew, or another run.name."
+            )
+        _remove_run(path)
+    path.mkdir(parents=True, exist_ok=True)
+    RunFolder(path).write_text("config.yaml", dump_yaml(config))  # first, so that what a killed start leaves is a run
+    (path / "checkpoints").mkdir()
+    return None
+
+
+def _remove_run(path: Path) -> None:
+    """Remove what a run wrote and nothing else; metrics.json first, so that what is left never looks finished."""
+    for name in reversed(FILES):
+        (path / name).unlink(missing_ok=True)
+    for name in FOLDERS:
+        shutil.rmtree(path / name, ignore_errors=True)
+
+
+def _difference(path: Path, config: dict[str, Any], fingerprint: str) -> str:
+    """The first differences between a run folder's config and data and ours, in words; empty where they agree."""
+    saved = _flat(read_yaml(str(path / "config.yaml")).values)
+    ours = _flat(config)
+    keys = [key for key in sorted(saved.keys() | ours.keys()) if saved.get(key) != ours.get(key) and key not in NOT_COMPARED]
+    words = [f"{'.'.join(key)} is {saved.get(key)} there, {ours.get(key)} here" for key in keys]
+    try:
+        found = json.loads((path / "environment.json").read_text(encoding="utf-8"))["data"]["fingerprint"]
+    except (OSError, ValueError, KeyError):
+        found = fingerprint  # killed before anything was trained
+    if found != fingerprint:
+        words.append("the rows of the data differ")
+    return "; ".join(words[:5]) + (f"; and {len(words) - 5} more" if len(words) > 5 else "")
+
+
+def _flat(values: Any, keys: tuple[str, ...] = ()) -> dict[tuple[str, ...], Any]:
+    if isinstance(values, dict) and values:
+        return {k: v for name, value in values.items() for k, v in _flat(value, (*keys, str(name))).items()}
+    return {keys: values}

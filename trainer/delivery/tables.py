@@ -1,0 +1,63 @@
+"""The tables that a run shows in the terminal."""
+
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from trainer.data.audit import Lengths
+from trainer.data.prepare import PreparedData
+from trainer.evaluation.metrics import Evaluation
+
+console = Console(soft_wrap=True)
+
+
+def print_audit(data: PreparedData, lengths: dict[str, Lengths], max_length: int) -> None:
+    """Rows of each class by split, before and after balancing; lengths; what cleaning dropped."""
+    audit, dropped = data.audit, data.clean.counts
+    table = Table(title=f"Rows by class: imbalance ratio {audit.imbalance_ratio:.3g} ({audit.severity})", title_justify="left")
+    table.add_column("label")
+    headings = {"train": "train", "drawn": "seen per epoch"}
+    ordered = ["train", "drawn", *(n for n in audit.counts if n not in headings)]
+    for name in ordered:
+        table.add_column(headings.get(name, name), justify="right")
+    for c, label in enumerate(audit.labels):
+        table.add_row(label, *(_share(int(audit.counts[n][c]), int(audit.counts[n].sum())) for n in ordered))
+    table.add_section()
+    table.add_row("all", *(f"{int(audit.counts[n].sum()):,}" for n in ordered))
+    console.print(table)
+    gone = [f"{count:,} {reason}" for reason, count in dropped.items() if count and reason != "kept"]
+    console.print(f"Cleaning: {dropped['kept']:,} rows kept; {'; '.join(gone) or 'nothing dropped'}.")
+    if data.unused_rows:
+        console.print(f"Left out by data.limit or by balancing the pool: {data.unused_rows:,} rows.")
+    for name, length in lengths.items():
+        console.print(
+            f"{name}: {length.median:.0f} tokens in the median, {length.p95:.0f} at 95 %, {length.longest} at most; "
+            f"{length.truncated_ratio:.1%} cut at max_length {max_length}."
+        )
+
+
+def _share(count: int, total: int) -> str:
+    return f"{count:,} ({count / max(1, total):.1%})"
+
+
+def print_results(evaluations: dict[str, Evaluation], folder: Path) -> None:
+    """Results of every split, and where the run lies."""
+    for name, evaluation in evaluations.items():
+        print_evaluation(evaluation, name)
+    console.print(f"Run folder: {folder}  (model card: {folder / 'README.md'}, model: {folder / 'model'})")
+
+
+def print_evaluation(evaluation: Evaluation, split: str) -> None:
+    """Headline and per-class results of one split."""
+    table = Table(title=f"{split}: macro F1 {evaluation.macro_f1:.4f} on {evaluation.num_rows:,} rows", title_justify="left")
+    table.add_column("label")
+    for name in ("precision", "recall", "F1", "support"):
+        table.add_column(name, justify="right")
+    for label, values in evaluation.per_class.items():
+        table.add_row(label, f"{values['precision']:.4f}", f"{values['recall']:.4f}", f"{values['f1']:.4f}", f"{values['support']:,}")
+    console.print(table)
+    console.print(
+        f"weighted F1 {evaluation.weighted_f1:.4f} (gap {evaluation.f1_gap:+.4f}), balanced accuracy {evaluation.balanced_accuracy:.4f}, "
+        f"accuracy {evaluation.accuracy:.4f}, MCC {evaluation.mcc:.4f}, AUROC {evaluation.auroc_macro:.4f}, loss {evaluation.loss:.4f}"
+    )

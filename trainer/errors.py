@@ -1,0 +1,41 @@
+"""The errors a user may see, and the helpers that word them: where, found, allowed, remedy."""
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+
+class TrainerError(Exception):
+    """Any fault we can explain; the command line prints its text alone and exits with code 2."""
+
+
+class ConfigError(TrainerError):
+    """A fault of the YAML or of a --set override."""
+
+
+class DataError(TrainerError):
+    """A fault of the rows: files, columns, labels, encodings."""
+
+
+class ModelError(TrainerError):
+    """A model that cannot be found, loaded or used for text classification."""
+
+
+class RunError(TrainerError):
+    """A run folder that cannot be started, resumed or written."""
+
+
+class TrainingError(TrainerError):
+    """Training that cannot go on, such as a loss that is not a number."""
+
+
+def listing(names: Iterable[object], most: int = 12) -> str:
+    """Sorted, comma-separated names, cut after `most` with a count of the rest."""
+    ordered = sorted(str(name) for name in names)
+    rest = len(ordered) - most
+    return ", ".join(ordered[:most]) + (f" and {rest} more" if rest > 0 else "")
+
+
+def did_you_mean(name: object, known: Iterable[str]) -> str:
+    """' Did you mean 'x'?' for the nearest known name, or nothing."""
+    nearest = get_close_matches(str(name), list(known), n=1, cutoff=0.6)
+    return f" Did you mean '{nearest[0]}'?" if nearest else ""

@@ -1,0 +1,1 @@
+"""Wing 3: a model becomes evidence."""

@@ -1,0 +1,209 @@
+"""THE STORY: one function that calls the stages in order; the only holder of the whole Config."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from trainer.config import Config
+from trainer.data.prepare import PreparedData, prepare_data
+from trainer.data.sources import check_source
+from trainer.data.tokenise import TokenisedRows, tokenise
+from trainer.delivery import report
+from trainer.training import distributed
+
+if TYPE_CHECKING:
+    from trainer.evaluation.metrics import Evaluation
+    from trainer.training.weighted_trainer import WeightedTrainer
+
+
+def check(config: Config) -> None:
+    """Config, first rows of the data, and the model's availability; writes nothing.
+
+    Raises:
+        TrainerError: whatever is wrong.
+    """
+    report.check_writable(run_path(config))
+    check_source(config.data)
+    from trainer.training.model import check_weights, load_pretrained_config, load_tokenizer
+
+    load_tokenizer(config.model, load_pretrained_config(config.model))
+    check_weights(config.model)
+
+
+def train(config: Config, *, resume: str = "auto") -> Path:
+    """Train, evaluate and write the run folder; every process of a launch calls it.
+
+    Args:
+        resume: 'auto' continues an unfinished run of the same config and data, 'never' discards it.
+    Returns:
+        The run folder.
+    Raises:
+        TrainerError: bad config, data, model or folder; a loss that is not a number.
+    """
+    report.check_writable(run_path(config))
+    distributed.start_processes(config.run.num_processes, config.run.num_threads)
+    config = with_hardware_defaults(config)
+    data = prepare(config)
+
+    from trainer.training.arguments import build_arguments, quiet_libraries
+    from trainer.training.model import load_model, load_pretrained_config, load_tokenizer
+
+    quiet_libraries()
+    pretrained = load_pretrained_config(config.model)
+    tokenizer, max_length = load_tokenizer(config.model, pretrained)
+    tokens = tokenise_splits(data, tokenizer, max_length)
+    folder = report.RunFolder(run_path(config))
+    arguments = build_arguments(config.to_dict()["training"], checkpoints=folder.checkpoints, seed=config.run.seed)
+    checkpoint = distributed.from_main(
+        lambda: report.open_run(folder.path, config.to_dict(), data.clean.fingerprint, overwrite=config.run.overwrite, resume=resume)
+    )
+    if distributed.is_main():
+        _write_audit(folder, data, tokens, max_length)
+
+    from transformers import set_seed
+
+    set_seed(config.run.seed)
+    model = load_model(config.model, pretrained, data.labels, tokenizer, max_length)
+    trainer = _build_trainer(config, arguments, data, model, tokenizer, tokens, folder)
+    clock = trainer.run(checkpoint)
+    outcome = _evaluate_splits(trainer, data, tokens)
+    trainer.save_model(str(folder.path / "model.partial"))
+    if distributed.is_main():
+        _write_results(folder, config, data, trainer, outcome, clock, max_length)
+    distributed.wait_for_everyone()
+    return folder.path
+
+
+def run_path(config: Config) -> Path:
+    """The run folder."""
+    return Path(config.run.output_dir).expanduser() / config.run.name
+
+
+def cache_dir() -> Path:
+    """Folder of the memory-mapped rows and tokens, beside the caches of `datasets` (moved by HF_HOME)."""
+    from huggingface_hub.constants import HF_HOME
+
+    return Path(HF_HOME) / "equipoise"
+
+
+def with_hardware_defaults(config: Config) -> Config:
+    """The config with `training.bf16` set where it was left out, so that config.yaml trains again to the same numbers."""
+    training = config.to_dict()["training"]
+    if "bf16" in training or training.get("fp16"):
+        return config
+    return config.with_training(bf16=distributed.gains_from_bf16())
+
+
+def prepare(config: Config) -> PreparedData:
+    """The data wing: rows read, cleaned, split, balanced, weighed; once per machine, then from its cache."""
+    with distributed.main_first():
+        return prepare_data(config.data, config.split, config.balance, config.loss.class_weights, seed=config.run.seed, cache_dir=cache_dir())
+
+
+def tokenise_splits(data: PreparedData, tokenizer: Any, max_length: int) -> dict[str, TokenisedRows]:
+    """Token ids of each split; of train only the rows that will be seen."""
+    rows = dict(data.splits.named)
+    if not data.plan.resample_each_epoch:
+        rows["train"] = rows["train"][data.plan.positions()]
+    with distributed.main_first():
+        return {
+            name: tokenise(
+                data.clean.rows.table,
+                ids,
+                data.clean.label_ids_N[ids],
+                tokenizer,
+                max_length=max_length,
+                fingerprint=data.clean.text_fingerprint,
+                cache_dir=cache_dir(),
+            )
+            for name, ids in rows.items()
+        }
+
+
+def _build_trainer(
+    config: Config, arguments: Any, data: PreparedData, model: Any, tokenizer: Any, tokens: dict[str, TokenisedRows], folder: report.RunFolder
+) -> "WeightedTrainer":
+    from transformers import DataCollatorWithPadding
+
+    from trainer.training.arguments import early_stopping
+    from trainer.training.progress import EpochTable
+    from trainer.training.weighted_trainer import WeightedTrainer, epoch_metrics, sorted_by_length
+
+    write_epochs = folder.write_epochs if distributed.is_main() else None
+    return WeightedTrainer(
+        model=model,
+        args=arguments,
+        train_dataset=tokens["train"],
+        eval_dataset=sorted_by_length(tokens["validation"]),
+        processing_class=tokenizer,
+        data_collator=DataCollatorWithPadding(tokenizer, pad_to_multiple_of=8 if arguments.bf16 or arguments.fp16 else None),
+        compute_metrics=epoch_metrics(data.labels, data.audit.minority_label),
+        positions=data.plan.positions if data.plan.resample_each_epoch else None,
+        class_weights_C=data.class_weights_C,
+        sampling=config.to_dict()["training"]["train_sampling_strategy"],
+        callbacks=[EpochTable(write_epochs), *early_stopping(config.to_dict()["training"])],
+    )
+
+
+def _evaluate_splits(trainer: "WeightedTrainer", data: PreparedData, tokens: dict[str, TokenisedRows]) -> "dict[str, tuple[Evaluation, Any]]":
+    """{split: (Evaluation, probabilities)} of validation and test, in float32 as `pipeline()` computes; test is touched here alone."""
+    import numpy as np
+
+    from trainer.evaluation.metrics import evaluate_logits, log_softmax
+
+    outcome: dict[str, tuple[Evaluation, Any]] = {}
+    for name in ("validation", "test"):
+        if name in tokens:
+            logits_NC = trainer.predict_logits(tokens[name])
+            outcome[name] = (evaluate_logits(logits_NC, tokens[name].label_ids_N, data.labels), np.exp(log_softmax(logits_NC)))
+    return outcome
+
+
+def _write_audit(folder: report.RunFolder, data: PreparedData, tokens: dict[str, TokenisedRows], max_length: int) -> None:
+    """What is known before training: to the terminal and the run folder."""
+    from trainer.data.audit import audit_lengths
+    from trainer.delivery import plots, tables
+    from trainer.delivery.environment import describe_environment
+
+    lengths = {name: audit_lengths(rows) for name, rows in tokens.items()}
+    tables.print_audit(data, lengths, max_length)
+    environment = describe_environment(data.clean.fingerprint, data.clean.counts, distributed.world_size())
+    folder.write_json("environment.json", environment)
+    folder.write_splits(data.splits.named)
+    folder.write_lines("dropped.jsonl", data.clean.dropped())
+    folder.write_json("class_weights.json", dict(zip(data.labels, data.class_weights_C.tolist(), strict=True)))
+    folder.write_figure("class_distribution.png", plots.class_distribution(data.audit))
+
+
+def _write_results(
+    folder: report.RunFolder,
+    config: Config,
+    data: PreparedData,
+    trainer: "WeightedTrainer",
+    outcome: "dict[str, tuple[Evaluation, Any]]",
+    clock: Any,
+    max_length: int,
+) -> None:
+    """What training gave: pictures, predictions, model, card; metrics.json last."""
+    from trainer.delivery import card, hub, plots, tables
+    from trainer.training.progress import epoch_rows
+
+    rows = epoch_rows(trainer.state.log_history)
+    evaluations = {name: evaluation for name, (evaluation, _) in outcome.items()}
+    headline = list(evaluations)[-1]
+    folder.write_epochs(rows)
+    if rows:
+        folder.write_figure("learning_curves.png", plots.learning_curves(rows, trainer.state.best_global_step))
+    final = evaluations[headline]
+    folder.write_figure("confusion_matrix.png", plots.confusion(final.confusion_matrix, final.labels, headline))
+    folder.write_predictions(
+        [(name, data.splits.named[name], data.clean.label_ids_N[data.splits.named[name]], p_NC) for name, (_, p_NC) in outcome.items()],
+        data.labels,
+    )
+    folder.publish_model()
+    metrics: dict[str, Any] = {name: evaluation.to_dict() for name, evaluation in evaluations.items()}
+    metrics |= {"minority_label": data.audit.minority_label, "training": clock}
+    folder.write_text("README.md", card.write_card(config, data, rows, evaluations, max_length))
+    folder.finish(metrics)
+    tables.print_results(evaluations, folder.path)
+    if config.hub.push:
+        hub.push(folder.path, config.hub)

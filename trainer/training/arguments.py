@@ -1,0 +1,52 @@
+"""The `training:` section as transformers.TrainingArguments and callbacks."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import EarlyStoppingCallback, TrainingArguments
+
+from trainer.config import OWN_SPECS
+from trainer.errors import ConfigError
+
+
+def build_arguments(training: dict[str, Any], *, checkpoints: Path, seed: int) -> TrainingArguments:
+    """TrainingArguments of the keys that are set, with what the program decides.
+
+    Raises:
+        ConfigError: a combination that transformers refuses, in its words.
+    """
+    given = {key: value for key, value in training.items() if key not in OWN_SPECS}
+    without_accelerator = not torch.accelerator.is_available()
+    fixed = {
+        "output_dir": str(checkpoints),
+        "seed": seed,
+        "disable_tqdm": True,  # our own progress bar stands in
+        "report_to": given.get("report_to", "none"),
+        "remove_unused_columns": False,
+        "logging_nan_inf_filter": False,
+        "restore_callback_states_from_checkpoint": True,
+        "use_cpu": given.get("use_cpu", without_accelerator),
+        "dataloader_pin_memory": given.get("dataloader_pin_memory", not without_accelerator),
+    }
+    if given.get("save_total_limit") is not None and given["save_total_limit"] < 2:
+        raise ConfigError("training.save_total_limit is 1; needed: 2 or more, so that a crash while saving leaves a whole checkpoint.")
+    try:
+        return TrainingArguments(**(given | fixed))
+    except (ValueError, TypeError, ImportError, RuntimeError) as error:
+        raise ConfigError(f"training: {' '.join(str(error).split())}") from error
+
+
+def quiet_libraries() -> None:
+    """Warnings and errors of transformers only, and no bars of its own; `training.log_level` says otherwise."""
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+
+
+def early_stopping(training: dict[str, Any]) -> list[EarlyStoppingCallback]:
+    """Callback that stops when the metric of the best model has not risen for `early_stopping_patience` evaluations."""
+    patience = training.get("early_stopping_patience")
+    if patience is None or not training.get("load_best_model_at_end") or training.get("eval_strategy") == "no":
+        return []
+    return [EarlyStoppingCallback(patience, training.get("early_stopping_threshold", 0.0))]

@@ -1,0 +1,123 @@
+"""Order and shape of batches: which rows form an optimizer step, and how a step is cut; table SAMPLERS.
+
+Which rows form a step depends on (seed, epoch, rows per step) alone. How the step is cut into micro-batches and
+processes does not change its gradient, so the cut follows length.
+"""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from torch.utils.data import DataLoader, Sampler
+
+from trainer.data.balance import stage_generator
+from trainer.data.tokenise import PADDING
+
+Ints = NDArray[np.int64]
+STEPS_PER_GROUP = 50  # as transformers' LengthGroupedSampler: long enough to sort well, short enough to stay random
+
+
+def order_random(positions_N: Ints, lengths_N: Ints, rows_per_step: int, generator: np.random.Generator) -> Ints:
+    """Rows in random order."""
+    return generator.permutation(positions_N)
+
+
+def order_sequential(positions_N: Ints, lengths_N: Ints, rows_per_step: int, generator: np.random.Generator) -> Ints:
+    """Rows in the order of the file."""
+    return positions_N
+
+
+def order_by_length(positions_N: Ints, lengths_N: Ints, rows_per_step: int, generator: np.random.Generator) -> Ints:
+    """Random order in which the rows of one step have like lengths, and steps of all lengths alternate."""
+    shuffled = generator.permutation(positions_N)
+    group = rows_per_step * STEPS_PER_GROUP
+    parts = [shuffled[start : start + group] for start in range(0, len(shuffled), group)]
+    ordered = np.concatenate([part[np.argsort(-lengths_N[part], kind="stable")] for part in parts])
+    whole = len(ordered) // rows_per_step * rows_per_step
+    steps = ordered[:whole].reshape(-1, rows_per_step)
+    return np.concatenate([steps[generator.permutation(len(steps))].ravel(), ordered[whole:]])
+
+
+SAMPLERS: dict[str, Callable[[Ints, Ints, int, np.random.Generator], Ints]] = {
+    "group_by_length": order_by_length,
+    "random": order_random,
+    "sequential": order_sequential,
+}
+"""Order of the rows of an epoch by `training.train_sampling_strategy`; each run of rows_per_step rows forms a step."""
+
+
+class StepBatchSampler(Sampler[list[int]]):
+    """Micro-batches of one process, in the order of the optimizer steps.
+
+    Args:
+        positions: epoch -> rows that this epoch sees; their number is the same in every epoch.
+        lengths_N: tokens of each row.
+        rows_per_batch: rows of a micro-batch.
+        batches_per_step: micro-batches of one process in an optimizer step (gradient accumulation).
+        num_shards, shard: number of processes, and which one this is.
+        drop_last: leave out the last step of an epoch if it lacks rows.
+    """
+
+    def __init__(
+        self,
+        positions: Callable[[int], Ints],
+        lengths_N: Ints,
+        *,
+        strategy: str,
+        seed: int,
+        rows_per_batch: int,
+        batches_per_step: int,
+        num_shards: int = 1,
+        shard: int = 0,
+        drop_last: bool = False,
+    ) -> None:
+        self.positions, self.lengths_N = positions, lengths_N
+        self.strategy, self.seed, self.epoch = strategy, seed, 0
+        self.rows_per_batch, self.batches_per_step = rows_per_batch, batches_per_step
+        self.num_shards, self.shard, self.drop_last = num_shards, shard, drop_last
+        self.num_rows = len(positions(0))
+
+    @property
+    def rows_per_step(self) -> int:
+        """Rows of one optimizer step over all processes."""
+        return self.rows_per_batch * self.batches_per_step * self.num_shards
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch that the next iteration gives."""
+        self.epoch = epoch
+
+    def _num_batches(self, rows_in_step: int) -> int:
+        return -(-rows_in_step // (self.rows_per_batch * self.num_shards))
+
+    def __len__(self) -> int:
+        whole, rest = divmod(self.num_rows, self.rows_per_step)
+        return whole * self.batches_per_step + (0 if self.drop_last else self._num_batches(rest))
+
+    def steps(self) -> Iterator[Ints]:
+        """Rows of each optimizer step of the epoch."""
+        generator = stage_generator(self.seed, "order", self.epoch)
+        order = SAMPLERS[self.strategy](self.positions(self.epoch), self.lengths_N, self.rows_per_step, generator)
+        for start in range(0, len(order), self.rows_per_step):
+            rows = order[start : start + self.rows_per_step]
+            if len(rows) == self.rows_per_step or not self.drop_last:
+                yield rows
+
+    def __iter__(self) -> Iterator[list[int]]:
+        for rows in self.steps():
+            num_batches = self._num_batches(len(rows))
+            cuts = num_batches * self.num_shards
+            rows = rows[np.argsort(-self.lengths_N[rows], kind="stable")]
+            size = -(-len(rows) // cuts)
+            filled = np.full(cuts * size, PADDING, np.int64)
+            filled[: len(rows)] = rows
+            for batch in filled.reshape(num_batches, self.num_shards, size)[:, self.shard]:
+                yield batch.tolist()
+
+
+class StepDataLoader(DataLoader[Any]):
+    """DataLoader that tells its StepBatchSampler the epoch."""
+
+    def set_epoch(self, epoch: int) -> None:
+        """Called by transformers.Trainer before each epoch."""
+        self.batch_sampler.set_epoch(epoch)  # type: ignore[union-attr]

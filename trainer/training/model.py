@@ -1,0 +1,157 @@
+"""The pretrained encoder, its tokenizer and a new head with the label names in its config."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from trainer.data.locate import package_path
+from trainer.errors import ModelError, did_you_mean
+
+if TYPE_CHECKING:
+    from trainer.config import ModelSection
+
+LONGEST_DEFAULT = 512
+
+
+def resolve_name(name: str) -> str:
+    """Folder of a `package:` path or of a local path, else the Hub id as it is.
+
+    Raises:
+        ModelError: a path that does not exist, or a folder without a model.
+    """
+    if name.startswith("package:"):
+        path = package_path(name, ModelError)
+    else:
+        path = Path(name).expanduser()
+        if not path.exists():
+            if name.startswith((".", "/", "~")) or name.count("/") > 1:
+                siblings = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
+                raise ModelError(f"model.name: '{name}' does not exist.{did_you_mean(path.name, siblings)} Relative paths start at the folder you run in.")
+            return name
+    if not (path / "config.json").is_file():
+        raise ModelError(f"model.name: '{name}' holds no config.json, so it is no Transformers model folder.")
+    return str(path)
+
+
+def load_pretrained_config(model: "ModelSection") -> Any:
+    """Config of the pretrained model, before any weight is loaded.
+
+    Raises:
+        ModelError: not found, not a text classifier, or shorter than `max_length`.
+    """
+    from transformers import AutoConfig, AutoModelForSequenceClassification
+
+    with _worded(model.name):
+        config = AutoConfig.from_pretrained(resolve_name(model.name), revision=model.revision, trust_remote_code=model.trust_remote_code)
+    remote = "AutoModelForSequenceClassification" in (getattr(config, "auto_map", None) or {})
+    if type(config) not in AutoModelForSequenceClassification._model_mapping and not remote:
+        raise ModelError(f"model.name: '{model.name}' is of type {config.model_type}, which Transformers cannot use for text classification.")
+    limit = position_limit(config)
+    if model.max_length and limit and model.max_length > limit:
+        raise ModelError(f"model.max_length is {model.max_length}, but '{model.name}' reads at most {limit} tokens. Set model.max_length: {limit} or less.")
+    return config
+
+
+def check_weights(model: "ModelSection") -> None:
+    """Raises ModelError when the model has no safetensors weights, without loading them (`--check`)."""
+    from huggingface_hub import HfApi, try_to_load_from_cache
+    from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
+
+    name = resolve_name(model.name)
+    if Path(name).is_dir():
+        files = [p.name for p in Path(name).iterdir()]
+    elif any(isinstance(try_to_load_from_cache(name, f, revision=model.revision), str) for f in ("model.safetensors", "model.safetensors.index.json")):
+        return
+    else:
+        try:
+            files = HfApi().list_repo_files(name, revision=model.revision)
+        except (HfHubHTTPError, OfflineModeIsEnabled, OSError) as error:
+            raise ModelError(f"model.name: '{model.name}' cannot be reached: {_first_line(error)}") from error
+    if not any(name.endswith((".safetensors", ".safetensors.index.json")) for name in files):
+        raise ModelError(f"model.name: '{model.name}' has no safetensors weights; pickled weights are not loaded. Convert it, or choose another model.")
+
+
+def position_limit(config: Any) -> int | None:
+    """Longest text in tokens that the model has positions for, None where it has no limit."""
+    limit = getattr(config, "max_position_embeddings", None) or getattr(config, "n_positions", None)
+    if not limit or limit < 0:
+        return None
+    offset = config.pad_token_id + 1 if config.model_type in OFFSET_POSITIONS and config.pad_token_id is not None else 0
+    return int(limit) - offset
+
+
+OFFSET_POSITIONS = ("roberta", "xlm-roberta", "xlm-roberta-xl", "camembert", "longformer", "mpnet", "data2vec-text", "roberta-prelayernorm")
+"""Model types whose positions start after the padding id."""
+
+
+def load_tokenizer(model: "ModelSection", config: Any) -> tuple[Any, int]:
+    """The tokenizer, with a padding token, and the maximal length in tokens.
+
+    Raises:
+        ModelError: no tokenizer, or one that is shorter than `max_length`.
+    """
+    from transformers import AutoTokenizer
+
+    with _worded(model.name):
+        tokenizer = AutoTokenizer.from_pretrained(resolve_name(model.name), config=config, revision=model.revision, trust_remote_code=model.trust_remote_code)
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token or tokenizer.unk_token
+    if tokenizer.pad_token is None:
+        raise ModelError(f"model.name: the tokenizer of '{model.name}' has no padding, end or unknown token, so batches cannot be padded.")
+    limits = [n for n in (position_limit(config), tokenizer.model_max_length) if n and n < 1_000_000]
+    return tokenizer, model.max_length or min([LONGEST_DEFAULT, *limits])
+
+
+def load_model(model: "ModelSection", config: Any, labels: list[str], tokenizer: Any, max_length: int) -> Any:
+    """Pretrained weights in float32 with a new head; its random part is drawn from torch's generator.
+
+    Raises:
+        ModelError: no safetensors weights, or weights that do not fit the config.
+    """
+    import torch
+    from transformers import AutoModelForSequenceClassification
+
+    config.num_labels = len(labels)
+    config.id2label = dict(enumerate(labels))
+    config.label2id = {label: label_id for label_id, label in enumerate(labels)}
+    config.problem_type = "single_label_classification"
+    if config.pad_token_id is None:
+        config.pad_token_id = tokenizer.pad_token_id
+    tokenizer.model_max_length = max_length  # pipelines cut texts where training did
+    with _worded(model.name), _quiet_report():
+        return AutoModelForSequenceClassification.from_pretrained(
+            resolve_name(model.name),
+            config=config,
+            revision=model.revision,
+            trust_remote_code=model.trust_remote_code,
+            use_safetensors=True,
+            dtype=torch.float32,
+            ignore_mismatched_sizes=True,  # a head for other labels is replaced
+        )
+
+
+@contextmanager
+def _quiet_report() -> Iterator[None]:
+    """No report of head weights that are new, which is what is meant to be."""
+    from transformers.utils import logging
+
+    before = logging.get_verbosity()
+    logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(before)
+
+
+@contextmanager
+def _worded(name: str) -> Iterator[None]:
+    """Turns what transformers raises while loading into a ModelError that names the model."""
+    try:
+        yield
+    except (OSError, ValueError, KeyError, ImportError) as error:
+        raise ModelError(f"model.name: '{name}' cannot be loaded: {_first_line(error)}") from error
+
+
+def _first_line(error: BaseException) -> str:
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)

@@ -1,0 +1,97 @@
+"""What the user sees while a model trains: a progress bar, and a line of the per-epoch table after each evaluation."""
+
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+from tqdm.auto import tqdm
+from transformers import TrainerCallback
+
+COLUMNS = ("training_loss", "epoch", "step", "validation_loss", "accuracy", "macro_f1", "minority_recall")
+HEADINGS = ("Training Loss", "Epoch", "Step", "Validation Loss", "Accuracy", "Macro F1", "Minority Recall")
+
+
+def epoch_rows(log_history: list[dict[str, float]]) -> list[dict[str, float]]:
+    """The per-epoch table (COLUMNS) from the Trainer's log, which checkpoints carry, so a resumed run keeps its lines."""
+    rows, training_loss = [], float("nan")
+    for entry in log_history:
+        training_loss = entry.get("loss", training_loss)
+        if "eval_macro_f1" in entry:
+            values = (training_loss, entry["epoch"], entry["step"], *(entry[f"eval_{n}"] for n in ("loss", *COLUMNS[4:])))
+            rows.append(dict(zip(COLUMNS, values, strict=True)))
+    return rows
+
+
+def table_line(row: dict[str, float]) -> str:
+    """One line of the table, as wide as its headings."""
+    cells = [f"{row[name]:.0f}" if name == "step" else f"{row[name]:.4g}" if name == "epoch" else f"{row[name]:.4f}" for name in COLUMNS]
+    return "  ".join(cell.rjust(len(heading)) for cell, heading in zip(cells, HEADINGS, strict=True))
+
+
+class EpochTable(TrainerCallback):
+    """The per-epoch table, and a progress bar on terminals (elsewhere a line every minute)."""
+
+    def __init__(self, write_epochs: Callable[[list[dict[str, float]]], None] | None = None) -> None:
+        self.write_epochs = write_epochs
+        self.bar: Any = None
+        self.num_printed = 0
+        self.last_sign = time.monotonic()
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Open the bar and print the headings, with the lines of a resumed run."""
+        if not state.is_world_process_zero:
+            return
+        self.bar = tqdm(total=state.max_steps, initial=state.global_step, desc="Training", unit=" steps", disable=None)
+        tqdm.write("  ".join(HEADINGS))
+        self._print_new(state)
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Move the bar."""
+        if self.bar is None:
+            return
+        self.bar.update(1)
+        if self.bar.disable and time.monotonic() - self.last_sign > 60:
+            self.last_sign = time.monotonic()
+            print(f"step {state.global_step} of {state.max_steps}", file=sys.stderr, flush=True)
+
+    def on_log(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Print and save the new lines of the table."""
+        self._print_new(state)
+
+    def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Close the bar."""
+        if self.bar is not None:
+            self.bar.close()
+
+    def _print_new(self, state: Any) -> None:
+        rows = epoch_rows(state.log_history)
+        if self.bar is None or len(rows) == self.num_printed:
+            return
+        for row in rows[self.num_printed :]:
+            tqdm.write(table_line(row))
+        self.num_printed = len(rows)
+        if self.write_epochs:
+            self.write_epochs(rows)
+
+
+class StepClock(TrainerCallback):
+    """Seconds spent in training steps and in fetching their batches, without evaluation and saving.
+
+    Attributes:
+        seconds: over the steps of this process; a resumed run counts from its checkpoint on.
+        steps: optimizer steps in those seconds.
+    """
+
+    def __init__(self) -> None:
+        self.seconds, self.steps, self._mark = 0.0, 0, time.perf_counter()
+
+    def _restart(self, *args: Any, **kwargs: Any) -> None:
+        self._mark = time.perf_counter()
+
+    on_train_begin = on_epoch_begin = on_evaluate = on_save = on_log = _restart
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Add the time since the last step, evaluation or save."""
+        now = time.perf_counter()
+        self.seconds, self.steps, self._mark = self.seconds + now - self._mark, self.steps + 1, now

@@ -1,0 +1,185 @@
+"""transformers.Trainer with our loss and our batches, as little else overridden as can be."""
+
+import resource
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from transformers import EvalPrediction, PrinterCallback, Trainer, TrainingArguments
+
+from trainer.data.tokenise import TokenisedRows
+from trainer.errors import TrainingError
+from trainer.evaluation.metrics import evaluate_logits
+from trainer.training.batching import StepBatchSampler, StepDataLoader
+from trainer.training.checkpoints import mark_whole, newest_whole
+from trainer.training.losses import step_loss
+from trainer.training.progress import StepClock
+
+
+class WeightedTrainer(Trainer):
+    """Trainer whose gradient depends on the rows of an optimizer step alone, however they are cut.
+
+    The stock Trainer's gradient for sequence classification comes out gradient_accumulation_steps x processes too large
+    (https://github.com/huggingface/transformers/issues/47688), and a per-batch weighted mean weighs micro-batches
+    instead of rows. Here the loss is summed and divided once by the rows of the whole step.
+
+    Args:
+        positions: epoch -> rows of `train_dataset` that this epoch sees; left out: all.
+        class_weights_C: one weight per class, mean 1 over the rows drawn for training; left out: 1.
+        loss_name: an entry of trainer.training.losses.LOSSES.
+        sampling: an entry of trainer.training.batching.SAMPLERS, which form the steps of an epoch.
+    """
+
+    def __init__(
+        self,
+        *,
+        args: TrainingArguments,
+        positions: Callable[[int], NDArray[np.int64]] | None = None,
+        class_weights_C: NDArray[np.float64] | None = None,
+        loss_name: str = "cross_entropy",
+        sampling: str = "group_by_length",
+        **kwargs: Any,
+    ) -> None:
+        num_labels = kwargs["model"].config.num_labels
+        weights_C = torch.ones(num_labels) if class_weights_C is None else torch.as_tensor(class_weights_C, dtype=torch.float32)
+        kwargs["compute_loss_func"] = step_loss(loss_name, weights_C, args.label_smoothing_factor)
+        args._n_gpu = min(args.n_gpu, 1)  # several GPUs are used through accelerate, never through DataParallel
+        super().__init__(args=args, **kwargs)
+        self.remove_callback(PrinterCallback)  # EpochTable prints
+        self.positions, self.sampling = positions, sampling
+
+    def get_train_dataloader(self) -> StepDataLoader:
+        """Micro-batches of this process; already sharded, so accelerate does not touch them."""
+        dataset = self.train_dataset
+        if not isinstance(dataset, TokenisedRows):
+            raise TypeError(f"train_dataset is {type(dataset).__name__}; WeightedTrainer takes TokenisedRows")
+        sampler = StepBatchSampler(
+            self.positions or (lambda epoch: np.arange(len(dataset))),
+            dataset.lengths_N,
+            strategy=self.sampling,
+            seed=self.args.seed,
+            rows_per_batch=self.args.per_device_train_batch_size,
+            batches_per_step=self.args.gradient_accumulation_steps,
+            num_shards=self.args.world_size,
+            shard=self.args.process_index,
+            drop_last=self.args.dataloader_drop_last,
+        )
+        return StepDataLoader(
+            dataset,  # type: ignore[arg-type]
+            batch_sampler=sampler,
+            collate_fn=self.data_collator,
+            num_workers=self.args.dataloader_num_workers,
+            pin_memory=self.args.dataloader_pin_memory,
+            persistent_workers=self.args.dataloader_persistent_workers,
+            prefetch_factor=self.args.dataloader_prefetch_factor,
+        )
+
+    def training_step(self, *args: Any, **kwargs: Any) -> torch.Tensor:
+        """One micro-batch; stops the run when its loss is not a number.
+
+        Raises:
+            TrainingError: naming the step and the last whole checkpoint.
+        """
+        loss: torch.Tensor = super().training_step(*args, **kwargs)
+        if not torch.isfinite(loss):
+            raise TrainingError(_not_finite("training loss", loss.item(), self.state.global_step + 1, Path(str(self.args.output_dir))))
+        return loss
+
+    def prediction_step(self, model: Any, inputs: dict[str, Any], *_: Any, **__: Any) -> tuple[None, torch.Tensor, torch.Tensor]:
+        """Logits and label ids of a batch; the loss is computed once over all rows by the metrics, never as a mean of means."""
+        inputs = self._prepare_inputs(inputs)
+        labels = inputs.pop("labels")
+        with torch.no_grad(), self.compute_loss_context_manager():
+            logits_NC = model(**inputs).logits
+        return None, logits_NC.float(), labels
+
+    def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
+        """Validation metrics, under the prefix eval_.
+
+        Raises:
+            TrainingError: the validation loss is not a number.
+        """
+        metrics: dict[str, float] = super().evaluate(*args, **kwargs)
+        loss = metrics.get("eval_loss", 0.0)
+        if not np.isfinite(loss):
+            raise TrainingError(_not_finite("validation loss", loss, self.state.global_step, Path(str(self.args.output_dir))))
+        return metrics
+
+    def run(self, checkpoint: str | None) -> dict[str, float]:
+        """Train, from a checkpoint if one is given; what metrics.json holds under `training`."""
+        clock = StepClock()
+        self.add_callback(clock)
+        self.train(resume_from_checkpoint=checkpoint)
+        sampler = self.get_train_dataloader().batch_sampler
+        rows = clock.steps * sampler.num_rows / max(1, -(-len(sampler) // self.args.gradient_accumulation_steps))  # type: ignore[union-attr, arg-type]
+        return {
+            "seconds": clock.seconds,
+            "rows_per_second": rows / clock.seconds if clock.seconds else 0.0,
+            "peak_memory_bytes": peak_memory_bytes(),
+            "steps": self.state.global_step,
+        }
+
+    def predict_logits(self, dataset: TokenisedRows) -> NDArray[np.float32]:
+        """Logits in the order of `dataset`, in float32 whatever training used, by length so that padding is rare."""
+        self.accelerator.unwrap_model(self.model_wrapped, keep_fp32_wrapper=False)
+        order = by_length(dataset)
+        logits_NC = np.empty_like(found := self.predict(_Reordered(dataset, order)).predictions)  # type: ignore[arg-type]
+        logits_NC[order] = found
+        return logits_NC
+
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        super()._save_checkpoint(model, trial)
+        self.accelerator.wait_for_everyone()
+        if self.args.should_save:
+            mark_whole(Path(str(self.args.output_dir)) / f"checkpoint-{self.state.global_step}")
+
+
+def epoch_metrics(labels: list[str], minority_label: str) -> Callable[[EvalPrediction], dict[str, float]]:
+    """The `compute_metrics` of transformers.Trainer: the numbers of an Evaluation, and recall of the minority class."""
+
+    def compute(prediction: EvalPrediction) -> dict[str, float]:
+        evaluation = evaluate_logits(prediction.predictions, prediction.label_ids, labels)  # type: ignore[arg-type]
+        numbers = {name: value for name, value in evaluation.to_dict().items() if isinstance(value, int | float)}
+        return numbers | {"minority_recall": evaluation.per_class[minority_label]["recall"]}
+
+    return compute
+
+
+def peak_memory_bytes() -> int:
+    """Most memory held so far: of the GPU where there is one, else of this process."""
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated()
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+
+class _Reordered:
+    """Rows of a data set in another order."""
+
+    def __init__(self, dataset: TokenisedRows, order: NDArray[np.int64]) -> None:
+        self.dataset, self.order = dataset, order
+
+    def __len__(self) -> int:
+        return len(self.order)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        return self.dataset[int(self.order[index])]
+
+
+def by_length(dataset: TokenisedRows) -> NDArray[np.int64]:
+    """Positions from the longest row to the shortest."""
+    return np.argsort(-dataset.lengths_N, kind="stable")
+
+
+def sorted_by_length(dataset: TokenisedRows) -> _Reordered:
+    """The data set from its longest row to its shortest, for evaluation during training."""
+    return _Reordered(dataset, by_length(dataset))
+
+
+def _not_finite(what: str, value: float, step: int, checkpoint_dir: Path) -> str:
+    good = newest_whole(checkpoint_dir)
+    kept = f"the last good checkpoint is {good}" if good else "no checkpoint was saved before"
+    return f"the {what} is {value} at step {step}; {kept}. Lower training.learning_rate, or look for broken rows."
