@@ -37,7 +37,8 @@ def training_arguments() -> dict[str, dict[str, list[str]]]:
 
 def config_reference() -> str:
     """Markdown tables of every section, key, default and meaning."""
-    from trainer.config import Config, training_specs
+    from trainer.config import Config
+    from trainer.training_section import OWNED_KEYS, TRAINING_DEFAULTS, training_specs
 
     def section(name: str, model: typing.Any) -> list[str]:
         lines = [f"### `{name}`", "", model.__doc__.strip(), "", "| key | default | meaning |", "| --- | --- | --- |"]
@@ -50,7 +51,7 @@ def config_reference() -> str:
             elif field.is_required():
                 default = "required"
             else:
-                default = f"`{json.dumps(field.default)}`"
+                default = f"`{json.dumps(field.get_default(call_default_factory=True))}`"
             lines.append(f"| `{key}` | {default} | {' '.join(field.description.split()).replace('|', '/')} |")
         lines.append("")
         for inner_name, inner_model in nested:
@@ -62,8 +63,6 @@ def config_reference() -> str:
         model = next(m for m in (field.annotation, *typing.get_args(field.annotation)) if hasattr(m, "model_fields"))
         if key != "training":
             lines += section(key, model)
-    from trainer.config import OWNED_KEYS, TRAINING_DEFAULTS
-
     lines += ["### `training`", "", f"{len(training_specs())} keys: transformers' `TrainingArguments` under their own names, with its defaults but for:", ""]
     lines += ["| key | default |", "| --- | --- |"]
     lines += [f"| `{key}` | `{json.dumps(value)}` |" for key, value in TRAINING_DEFAULTS.items()]

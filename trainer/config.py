@@ -3,27 +3,19 @@
 Value checks touch no file, network, torch or clock; `trainer/yaml_source.py` reads the YAML and words the faults.
 """
 
-import json
-from functools import cache
-from importlib.resources import files
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, create_model, model_validator
+from pydantic import BeforeValidator, Field, ValidationError, model_validator
 
 from trainer.data.balance import METHODS, WEIGHTINGS
-from trainer.errors import ConfigError, listing
-from trainer.yaml_source import YamlSource, dump_yaml, read_overrides, read_yaml, word_faults
+from trainer.errors import ConfigError
+from trainer.training_section import OWNED_KEYS, Section, TrainingSection
+from trainer.yaml_source import dump_yaml, read_overrides, read_yaml, word_faults
 
 LabelWeights = Annotated[
     dict[str, Annotated[float, Field(gt=0)]],
     BeforeValidator(lambda value: {str(k): v for k, v in value.items()} if isinstance(value, dict) else value),
 ]
-
-
-class Section(BaseModel):
-    """A block of the YAML: unknown keys are refused, values keep their type, nothing changes after loading."""
-
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, use_attribute_docstrings=True, allow_inf_nan=False)
 
 
 class RunSection(Section):
@@ -93,7 +85,7 @@ class DataSection(Section):
     """Rows of one group (author, document) never stand in two splits."""
     weight_column: str | None = None
     """Confidence of each row; only breaks ties between conflicting labels."""
-    drop_labels: list[str] = []
+    drop_labels: list[str] = Field(default_factory=list)
     """Labels whose rows are left out."""
     limit: int | None = Field(default=None, ge=2)
     """Stratified, seeded sample of so many rows of `source` or `train`, for trials."""
@@ -115,7 +107,7 @@ class DataSection(Section):
     """Configuration name of a Hub data set."""
     revision: str | None = None
     """Branch, tag or commit of a Hub data set."""
-    split_names: dict[Literal["source", "train", "validation", "test"], str] = {}
+    split_names: dict[Literal["source", "train", "validation", "test"], str] = Field(default_factory=dict)
     """Split of a Hub or saved data set to read for each of the keys above; left out: their own name, `train` for source."""
     clean: CleanSection = CleanSection()
     """Cleaning rules."""
@@ -192,100 +184,6 @@ class HubSection(Section):
         if self.push and self.repo_id is None:
             raise ValueError("push needs repo_id: user/name")
         return self
-
-
-TRAINING_DEFAULTS: dict[str, Any] = {
-    "num_train_epochs": 3.0,
-    "learning_rate": 5e-5,
-    "per_device_train_batch_size": 32,
-    "per_device_eval_batch_size": 64,
-    "eval_strategy": "epoch",
-    "save_strategy": "epoch",
-    "logging_strategy": "epoch",
-    "save_total_limit": 2,
-    "load_best_model_at_end": True,
-    "metric_for_best_model": "macro_f1",
-    "greater_is_better": True,
-    "train_sampling_strategy": "group_by_length",
-    "early_stopping_patience": 3,
-    "early_stopping_threshold": 0.0,
-}
-"""Our defaults where they differ from transformers' or matter enough to be written into every config.yaml."""
-
-OWNED_KEYS: dict[str, str] = {
-    "output_dir": "set run.output_dir and run.name",
-    "run_name": "set run.name",
-    "seed": "set run.seed",
-    "data_seed": "set run.seed",
-    "push_to_hub": "set hub.push",
-    "hub_model_id": "set hub.repo_id",
-    "hub_private_repo": "set hub.private",
-    "hub_revision": "set hub.revision",
-    "hub_token": "set the environment variable HF_TOKEN",
-    "hub_strategy": "set hub.push",
-    "hub_always_push": "set hub.push",
-    "resume_from_checkpoint": "use the option --resume auto or never",
-    "do_train": "leave it out: a run always trains and evaluates",
-    "do_eval": "leave it out: a run always trains and evaluates",
-    "do_predict": "leave it out: test rows are always predicted",
-    "label_names": "set data.label_column",
-    "local_rank": "leave it out: the launcher sets it",
-    "parallelism_config": "use an accelerate config file",
-    "remove_unused_columns": "leave it out: batches hold model inputs only",
-    "length_column_name": "leave it out: lengths are known",
-    "average_tokens_across_devices": "leave it out: the loss always counts the rows of all processes",
-    "prediction_loss_only": "leave it out: evaluation needs the predictions",
-    "batch_eval_metrics": "leave it out: metrics are computed once over all rows",
-    "eval_do_concat_batches": "leave it out: metrics are computed once over all rows",
-    "include_for_metrics": "leave it out: metrics are computed from labels and probabilities",
-    "auto_find_batch_size": "set per_device_train_batch_size and gradient_accumulation_steps",
-    "logging_nan_inf_filter": "leave it out: a loss that is not finite stops the run",
-    "disable_tqdm": "leave it out: progress bars appear on terminals only",
-    "restore_callback_states_from_checkpoint": "leave it out: a resumed run always restores them",
-}
-"""TrainingArguments that other sections or the program itself decide, with what to do instead."""
-
-OWN_SPECS: dict[str, dict[str, Any]] = {
-    "early_stopping_patience": {"types": ["int", "null"]},
-    "early_stopping_threshold": {"types": ["float"]},
-    "train_sampling_strategy": {"types": ["str"], "choices": ["group_by_length", "random", "sequential"]},
-}
-"""Keys of the training section that transformers lacks (names of its EarlyStoppingCallback) or allows more values for."""
-
-TYPES = {"bool": bool, "int": int, "float": float, "str": str, "dict": dict[str, Any], "list": list[Any], "null": None}
-
-
-@cache
-def training_specs() -> dict[str, dict[str, Any]]:
-    """{name: {types, choices}} of the keys allowed under `training:`, from the committed snapshot of TrainingArguments."""
-    snapshot = json.loads(files("trainer").joinpath("training_arguments.json").read_text(encoding="utf-8"))
-    return {name: spec for name, spec in snapshot.items() if name not in OWNED_KEYS} | OWN_SPECS
-
-
-class _TrainingBase(Section):
-    @model_validator(mode="before")
-    @classmethod
-    def _fill(cls, given: Any) -> Any:
-        return TRAINING_DEFAULTS | given if isinstance(given, dict) else given
-
-
-def _training_section() -> type[Section]:
-    fields: dict[str, Any] = {}
-    for name, spec in training_specs().items():
-        if "choices" in spec:
-            kind: Any = Literal[tuple(spec["choices"])]
-            kind = kind | None if "null" in spec["types"] else kind
-        else:
-            kinds = [TYPES[t] for t in spec["types"]]
-            kind = kinds[0]
-            for other in kinds[1:]:
-                kind = kind | other
-        fields[name] = (kind, Field(default=TRAINING_DEFAULTS.get(name)))
-    return create_model("TrainingSection", __base__=_TrainingBase, __doc__=TRAINING_DOC, **fields)
-
-
-TRAINING_DOC = "transformers' TrainingArguments under their own names, and early_stopping_patience / early_stopping_threshold."
-TrainingSection = _training_section()
 
 
 class Config(Section):
@@ -367,6 +265,3 @@ def json_schema() -> dict[str, Any]:
     schema["$schema"] = "https://json-schema.org/draft/2020-12/schema"
     schema["title"] = "equipoise config"
     return schema
-
-
-__all__ = ["OWNED_KEYS", "TRAINING_DEFAULTS", "Config", "YamlSource", "json_schema", "listing", "load_config", "training_specs"]

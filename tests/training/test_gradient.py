@@ -1,0 +1,70 @@
+"""The gradient of an optimizer step depends on its rows alone, however they are cut into micro-batches and processes."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from torch.nn import functional as F
+from transformers import AutoModelForSequenceClassification
+
+sys.path.insert(0, str(Path(__file__).parent))
+import two_process_gradient as worker
+
+WEIGHTS = {"unweighted": [1.0, 1.0, 1.0], "weighted": [0.3, 1.2, 1.5]}
+
+
+def relative(a, b):
+    return float((a - b).norm() / b.norm())
+
+
+def launch(tiny_model, tmp_path, rows_per_batch, accumulation, weights, num_rows, smoothing=0.0):
+    out = tmp_path / "two.pt"
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", "0", "--rdzv_backend", "c10d"]
+    command += ["--rdzv_endpoint", "127.0.0.1:0", worker.__file__, str(tiny_model), str(out), str(rows_per_batch), str(accumulation)]
+    command += [",".join(map(str, weights)), str(num_rows), str(smoothing)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=200, env={**os.environ, "OMP_NUM_THREADS": "1"}, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return torch.load(out)
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+@pytest.mark.parametrize("kind", WEIGHTS)
+def test_same_sixteen_rows_give_the_same_gradient_and_loss_however_cut(tiny_model, tmp_path, kind, smoothing):
+    whole, quarters, ones = (
+        worker.step(str(tiny_model), str(tmp_path / "x"), batch, accumulation, WEIGHTS[kind], 16, smoothing)
+        for batch, accumulation in ((16, 1), (4, 4), (1, 16))
+    )
+    for cut in (quarters, ones):
+        assert relative(cut["gradient"], whole["gradient"]) < 1e-6
+        assert cut["losses"] == pytest.approx(whole["losses"], rel=1e-6)
+
+
+def test_gradient_and_loss_equal_torch_over_the_whole_step_at_once(tiny_model, tmp_path):
+    found = worker.step(str(tiny_model), str(tmp_path / "x"), 4, 4, WEIGHTS["weighted"], 16, 0.1)
+    torch.manual_seed(0)
+    model = AutoModelForSequenceClassification.from_pretrained(
+        str(tiny_model), num_labels=3, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0, dtype=torch.float32
+    )
+    rows = worker.rows(16)
+    logits = torch.cat([model(input_ids=torch.tensor([rows[i]["input_ids"]])).logits for i in range(16)])
+    labels, weights = torch.tensor(rows.label_ids_N), torch.tensor(WEIGHTS["weighted"])
+    log_p = F.log_softmax(logits, dim=1)
+    by_hand = -(0.9 * weights[labels] * log_p[range(16), labels] + 0.1 / 3 * (weights * log_p).sum(dim=1)).mean()
+    by_hand.backward()
+    gradient = torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])
+    assert found["losses"][0] == pytest.approx(by_hand.item(), rel=1e-6)
+    assert relative(found["gradient"], gradient) < 1e-6
+
+
+def test_two_processes_give_the_same_run_as_one_with_an_uneven_last_step(tiny_model, tmp_path):
+    two = launch(tiny_model, tmp_path, 4, 2, WEIGHTS["weighted"], 37)
+    one = worker.step(str(tiny_model), str(tmp_path / "x"), 16, 1, WEIGHTS["weighted"], 37, 0.0, epochs=2)
+    assert two["processes"] == 2
+    assert one["processes"] == 1
+    assert two["steps"] == one["steps"] == 6
+    assert relative(two["gradient"], one["gradient"]) < 1e-6
+    assert two["losses"] == pytest.approx(one["losses"], rel=1e-6)
+    assert relative(two["parameters"], one["parameters"]) < 1e-6
