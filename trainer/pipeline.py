@@ -60,6 +60,8 @@ def train(config: Config, *, resume: str = "auto") -> Path:
     )
     if distributed.is_main():
         _write_audit(folder, data, tokens, max_length)
+        if checkpoint:
+            print(f"Resuming from {checkpoint}")
 
     from transformers import set_seed
 
