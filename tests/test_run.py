@@ -223,10 +223,8 @@ def test_two_processes_finish_one_run_and_a_wrong_number_is_refused(make_config,
     config = make_config("two", tmp_path, bf16=False)
     wrong = launch(config, "--set", "run.num_processes=3", ACCELERATE_USE_CPU="true")
     assert wrong.returncode != 0
-    assert (
-        wrong.stderr.lstrip().startswith("run.num_processes is 3, but 2 process(es) were launched")
-        or "\nrun.num_processes is 3, but 2 process(es) were launched" in wrong.stderr
-    )
+    ours = "run.num_processes is 3, but 2 process(es) were launched."
+    assert 0 <= wrong.stderr.index(ours) < wrong.stderr.index("Traceback")  # the launcher's own traceback comes after
     assert not (tmp_path / "runs").exists()
     done = launch(config, "--set", "run.num_processes=2", ACCELERATE_USE_CPU="true")
     assert done.returncode == 0, done.stderr[-3000:]

@@ -47,11 +47,12 @@ def train(config: Config, *, resume: str = "auto") -> Path:
     data = prepare(config)
 
     from trainer.training.arguments import build_arguments, quiet_libraries
-    from trainer.training.model import load_model, load_pretrained_config, load_tokenizer
+    from trainer.training.model import check_weights, load_model, load_pretrained_config, load_tokenizer
 
     quiet_libraries()
     pretrained = load_pretrained_config(config.model)
     tokenizer, max_length = load_tokenizer(config.model, pretrained)
+    distributed.from_main(lambda: check_weights(config.model))
     tokens = tokenise_splits(data, tokenizer, max_length)
     folder = report.RunFolder(run_path(config))
     arguments = build_arguments(config.to_dict()["training"], checkpoints=folder.checkpoints, seed=config.run.seed)

@@ -87,7 +87,7 @@ def stratified_split(
         DataError: a class has fewer rows (or groups) than there are sides.
     """
     counts_C = np.bincount(label_ids_N, minlength=len(labels))
-    small = [f"'{labels[c]}' has {counts_C[c]} row{'s' * (counts_C[c] != 1)}" for c in range(len(labels)) if 0 < counts_C[c] < len(shares_S)]
+    small = [f"'{labels[c]}' has {counts_C[c]} row{'' if counts_C[c] == 1 else 's'}" for c in range(len(labels)) if 0 < counts_C[c] < len(shares_S)]
     if small:
         raise DataError(f"label {listing(small)}; {len(shares_S)} stratified splits need {len(shares_S)}. Merge it, or list it in data.drop_labels.")
     units_N = _units(text_hashes_N, groups_N)

@@ -1,0 +1,169 @@
+"""Bad input ends in one clear message and exit code 2, with nothing half-written."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+
+from trainer.cli import train_command
+
+
+@pytest.fixture
+def fails(config_file, capsys, tmp_path):
+    """Function (*overrides, **sections) -> message of a run that must fail with exit code 2 and leave no run folder."""
+
+    def run(*overrides, config=None, check=False, **sections):
+        with pytest.raises(SystemExit) as stopped:
+            train_command(config=config or config_file(**sections), set_=list(overrides), resume="auto", check=check)
+        assert stopped.value.code == 2
+        message = capsys.readouterr().err
+        assert "Traceback" not in message
+        assert not (tmp_path / "runs").exists()
+        return message
+
+    return run
+
+
+def write(path, text):
+    path.write_text(text, encoding="utf-8")
+    return str(path)
+
+
+def rows(**counts):
+    return "".join(f"text {label} {n},{label}\n" for label, count in counts.items() for n in range(count))
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ("", "is empty"),
+        ("text,sentiment\n", "holds no rows"),
+        ("text,sentiment\n" + rows(a=20), "one class only, 'a'"),
+        ("text,sentiment\n" + rows(a=20, b=1), "'b' has 1 row; 3 stratified splits need 3"),
+        ("text,sentiment\n" + ",a\n" * 3 + "nan,b\n", "no row is left of 4 after cleaning: 4 empty text"),
+        ("body,sentiment\n" + rows(a=20, b=9), "no column 'text'; found: body, sentiment"),
+        (rows(a=20, b=9), "If the file has no header line, set data.column_names"),
+        ("text,sentiment\n" + rows(a=20, b=9) + "x,b,c\n", "record 31: 3 cells, expected 2 (1 bad in all). Mend the file, or set data.on_bad_rows: skip"),
+    ],
+)
+def test_broken_data_files_are_told_before_a_model_is_loaded(fails, tmp_path, content, words):
+    source = write(tmp_path / "rows.csv", content)
+    assert words in fails(data={"source": source}, model={"name": str(tmp_path / "no/such/model")})
+
+
+def test_broken_json_line_is_named(fails, tmp_path):
+    lines = [json.dumps({"text": f"text {n}", "sentiment": "ab"[n % 2]}) for n in range(20)]
+    lines[6] = '{"text": "cut off'
+    source = write(tmp_path / "rows.jsonl", "\n".join(lines))
+    assert f"{source}:7: broken JSON" in fails(data={"source": source})
+
+
+def test_label_of_validation_that_train_lacks_is_named(fails, tmp_path):
+    train = write(tmp_path / "train.csv", "text,sentiment\n" + rows(a=9, b=9))
+    validation = write(tmp_path / "validation.csv", "text,sentiment\n" + "x1,a\nx2,c\n")
+    message = fails(data={"source": ..., "train": train, "validation": validation}, split={"train": ..., "validation": ..., "test": ...})
+    assert "split" in message  # an empty split section fills with its defaults and contradicts data.validation
+    config = {"data": {"train": train, "validation": validation, "label_column": "sentiment"}, "model": {"name": "x/y"}}
+    config["run"] = {"output_dir": str(tmp_path / "runs")}
+    path = write(tmp_path / "given.yaml", json.dumps(config))
+    assert "data.validation: holds c, which the training rows lack" in fails(config=path)
+
+
+def test_missing_file_names_the_nearest_one(fails, tmp_path):
+    write(tmp_path / "tweets.csv", "text,sentiment\n")
+    assert "Did you mean 'tweets.csv'?" in fails(data={"source": str(tmp_path / "tweet.csv")})
+
+
+def test_unreadable_config_and_every_config_fault_are_told(fails, tmp_path):
+    assert "cannot be read (No such file or directory)" in fails(config=str(tmp_path / "none.yaml"))
+    message = fails("training.lerning_rate=3", "balance.method=oversmaple")
+    assert "Did you mean 'learning_rate'?" in message
+    assert "Did you mean 'undersample'?" in message
+
+
+def test_model_that_does_not_exist_is_told(fails, tmp_path):
+    assert "does not exist" in fails(model={"name": str(tmp_path / "models/bert")})
+    (tmp_path / "folder").mkdir()
+    assert "holds no config.json" in fails(model={"name": str(tmp_path / "folder")})
+
+
+def test_model_that_is_not_for_text_is_told(fails, tmp_path):
+    from transformers import ViTConfig
+
+    ViTConfig().save_pretrained(tmp_path / "vit")
+    assert "is of type vit, which Transformers cannot use for text classification" in fails(model={"name": str(tmp_path / "vit")})
+
+
+def test_max_length_beyond_the_model_is_told(fails):
+    assert "model.max_length is 513, but" in fails("model.max_length=513")
+    assert "reads at most 512 tokens" in fails("model.max_length=513", check=True)
+
+
+def test_pickled_weights_are_not_loaded(fails, tiny_model, tmp_path):
+    import torch
+    from safetensors.torch import load_file
+
+    folder = tmp_path / "pickled"
+    shutil.copytree(tiny_model, folder)
+    torch.save(load_file(folder / "model.safetensors"), folder / "pytorch_model.bin")
+    (folder / "model.safetensors").unlink()
+    assert "has no safetensors weights" in fails(model={"name": str(folder)}, check=True)
+
+
+def test_combination_that_transformers_refuses_is_told_in_its_words(fails):
+    assert "load_best_model_at_end requires" in fails("training.eval_strategy=steps", "training.eval_steps=3").replace("--load", "load")
+
+
+def test_weight_for_an_unknown_label_is_told(fails):
+    assert "loss.class_weights names sad; labels in the data: negative, neutral, positive" in fails("loss.class_weights={sad: 2}")
+
+
+def test_unwritable_output_folder_is_told(fails, tmp_path):
+    (tmp_path / "file").write_text("")
+    assert "cannot be written (Not a directory" in fails(run={"output_dir": str(tmp_path / "file/runs")})
+
+
+def test_folder_that_holds_other_files_is_not_touched(config_file, capsys, tmp_path):
+    folder = tmp_path / "runs/run"
+    folder.mkdir(parents=True)
+    (folder / "thesis.txt").write_text("precious")
+    with pytest.raises(SystemExit):
+        train_command(config=config_file(run={"overwrite": True}), set_=[], resume="auto", check=False)
+    assert "holds files but no run" in capsys.readouterr().err
+    assert [p.name for p in folder.iterdir()] == ["thesis.txt"]
+
+
+def test_loss_that_is_not_a_number_stops_the_run_and_names_the_last_good_checkpoint(config_file, capsys, tmp_path):
+    # float32 overflows in the second epoch: a warm-up keeps the first one sane
+    config = config_file(training={"num_train_epochs": 3, "learning_rate": 1e30, "warmup_steps": 0, "optim": "sgd", "max_grad_norm": 0.0})
+    with pytest.raises(SystemExit) as stopped:
+        train_command(config=config, set_=[], resume="auto", check=False)
+    assert stopped.value.code == 2
+    message = capsys.readouterr().err
+    assert "loss is nan at step" in message or "loss is inf at step" in message
+    assert "no checkpoint was saved before" in message
+    assert not (tmp_path / "runs/run/metrics.json").exists()
+
+
+def test_check_writes_nothing_and_says_so(config_file, capsys, tmp_path):
+    train_command(config=config_file(), set_=[], resume="auto", check=True)
+    assert "config, data and model are in order" in capsys.readouterr().out
+    assert not (tmp_path / "runs").exists()
+
+
+def test_ten_megabyte_text_is_trained_on_like_any_other(config_file, tweets, tmp_path):
+    source = tmp_path / "long.csv"
+    with tweets.open(encoding="utf-8") as file:
+        source.write_text(file.read() + "word " * 2_000_000 + ",positive\n", encoding="utf-8")
+    train_command(config=config_file(data={"source": str(source)}), set_=["training.max_steps=2"], resume="auto", check=False)
+    assert np.isfinite(json.loads((tmp_path / "runs/run/metrics.json").read_text())["validation"]["loss"])
+
+
+def test_skipped_rows_are_kept_in_a_file(config_file, tweets, tmp_path):
+    source = tmp_path / "ragged.csv"
+    with tweets.open(encoding="utf-8") as file:
+        source.write_text(file.read() + "one,two,three\n", encoding="utf-8")
+    train_command(config=config_file(data={"source": str(source), "on_bad_rows": "skip"}), set_=["training.max_steps=2"], resume="auto", check=False)
+    lines = [json.loads(line) for line in (tmp_path / "runs/run/dropped.jsonl").read_text(encoding="utf-8").splitlines()]
+    assert [line["content"] for line in lines if line["row"] is None] == ["one,two,three"]
