@@ -1,0 +1,102 @@
+import json
+
+import pytest
+
+from trainer.delivery.report import RunFolder, check_writable, open_run
+from trainer.errors import RunError
+from trainer.training.checkpoints import mark_whole
+
+CONFIG = {"run": {"name": "r", "overwrite": False, "output_dir": "runs"}, "training": {"learning_rate": 1e-5}}
+OTHER = {"run": {"name": "r", "overwrite": False, "output_dir": "elsewhere"}, "training": {"learning_rate": 2e-5}}
+
+
+@pytest.fixture
+def run(tmp_path):
+    """Function (finished) -> folder of a run of CONFIG on the rows 'abc' with one whole checkpoint."""
+
+    def make(finished):
+        path = tmp_path / "r"
+        assert open_run(path, CONFIG, "abc", overwrite=False, resume="auto") is None
+        folder = RunFolder(path)
+        folder.write_json("environment.json", {"data": {"fingerprint": "abc"}})
+        checkpoint = path / "checkpoints/checkpoint-3"
+        checkpoint.mkdir()
+        (checkpoint / "model.safetensors").write_bytes(b"x")
+        mark_whole(checkpoint)
+        if finished:
+            folder.finish({"validation": {}})
+        return path
+
+    return make
+
+
+def test_unfinished_run_of_the_same_config_and_data_resumes_also_with_overwrite(run):
+    path = run(finished=False)
+    assert open_run(path, CONFIG, "abc", overwrite=False, resume="auto").endswith("checkpoint-3")
+    assert open_run(path, CONFIG, "abc", overwrite=True, resume="auto").endswith("checkpoint-3")
+
+
+def test_output_dir_and_overwrite_are_no_part_of_the_comparison(run):
+    path = run(finished=False)
+    moved = {**CONFIG, "run": {"name": "r", "overwrite": True, "output_dir": "/elsewhere"}}
+    assert open_run(path, moved, "abc", overwrite=False, resume="auto").endswith("checkpoint-3")
+
+
+def test_unfinished_run_of_another_config_or_data_is_refused_naming_the_difference(run):
+    path = run(finished=False)
+    with pytest.raises(RunError, match=r"unfinished run that differs: training.learning_rate is 1e-05 there, 2e-05 here"):
+        open_run(path, OTHER, "abc", overwrite=False, resume="auto")
+    with pytest.raises(RunError, match="the rows of the data differ"):
+        open_run(path, CONFIG, "xyz", overwrite=False, resume="auto")
+    assert open_run(path, OTHER, "abc", overwrite=True, resume="auto") is None
+    assert not (path / "checkpoints/checkpoint-3").exists()
+
+
+def test_resume_never_discards_an_unfinished_run(run):
+    path = run(finished=False)
+    assert open_run(path, CONFIG, "abc", overwrite=False, resume="never") is None
+    assert not (path / "checkpoints/checkpoint-3").exists()
+
+
+def test_finished_run_is_refused_without_overwrite_and_replaced_with_it(run):
+    path = run(finished=True)
+    with pytest.raises(RunError, match="of the same config and data: nothing to do"):
+        open_run(path, CONFIG, "abc", overwrite=False, resume="auto")
+    with pytest.raises(RunError, match=r"and it differs: training\.learning_rate"):
+        open_run(path, OTHER, "abc", overwrite=False, resume="never")
+    assert open_run(path, OTHER, "xyz", overwrite=True, resume="auto") is None
+    assert not (path / "metrics.json").exists()
+
+
+def test_run_killed_at_its_very_start_is_started_again(tmp_path):
+    open_run(tmp_path / "r", CONFIG, "abc", overwrite=False, resume="auto")
+    assert open_run(tmp_path / "r", CONFIG, "abc", overwrite=False, resume="auto") is None
+    (tmp_path / "r2").mkdir()
+    (tmp_path / "r2/.config.yaml.partial").write_text("run:")
+    assert open_run(tmp_path / "r2", CONFIG, "abc", overwrite=False, resume="auto") is None
+
+
+def test_folder_of_other_files_is_refused_and_overwriting_leaves_them(run, tmp_path):
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos/cat.png").write_bytes(b"x")
+    with pytest.raises(RunError, match="holds files but no run"):
+        open_run(tmp_path / "photos", CONFIG, "abc", overwrite=True, resume="never")
+    path = run(finished=True)
+    (path / "notes.txt").write_text("mine")
+    open_run(path, CONFIG, "abc", overwrite=True, resume="auto")
+    assert (path / "notes.txt").read_text() == "mine"
+
+
+def test_numbers_that_are_not_finite_never_reach_a_json_file(run):
+    folder = RunFolder(run(finished=True))
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        folder.write_json("metrics.json", {"loss": float("nan")})
+    assert json.loads((folder.path / "metrics.json").read_text()) == {"validation": {}}
+
+
+def test_unwritable_folder_is_told_without_creating_it(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(RunError, match="cannot be written"):
+        check_writable(tmp_path / "file/runs/r")
+    check_writable(tmp_path / "new/runs/r")
+    assert not (tmp_path / "new").exists()

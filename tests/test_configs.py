@@ -1,0 +1,29 @@
+"""Every shipped config trains for two steps, with a tiny model in place of the big one and, for Hub data, local rows in place of theirs."""
+
+import json
+from pathlib import Path
+
+import pytest
+from conftest import ROOT
+
+from trainer import load_config, pipeline
+
+CONFIGS = sorted((ROOT / "configs").glob("*.yaml"))
+
+
+def test_there_are_configs():
+    assert {"quickstart", "sentiment", "sentiment_weighted", "topics"} <= {path.stem for path in CONFIGS}
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_shipped_config_trains_for_two_steps(path, tiny_model, tweets, tmp_path):
+    overrides = [f"model.name={tiny_model}", f"run.output_dir={tmp_path}", "training.max_steps=2", "training.eval_strategy=epoch", "model.max_length=32"]
+    overrides += ["data.limit=400", "training.per_device_train_batch_size=8"]
+    if "tweet_eval" in path.read_text(encoding="utf-8"):
+        overrides += [f"data.train={tweets}", "data.validation=null", f"data.test={tweets}", "data.label_column=sentiment", "data.clean.leakage=false"]
+    config = load_config(str(path), overrides)
+    folder = pipeline.train(config)
+    metrics = json.loads((Path(folder) / "metrics.json").read_text(encoding="utf-8"))
+    assert metrics["training"]["steps"] == 2
+    assert 0 <= metrics["test"]["macro_f1"] <= 1
+    assert load_config(str(folder / "config.yaml")) == pipeline.with_hardware_defaults(config)

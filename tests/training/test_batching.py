@@ -1,0 +1,81 @@
+from collections import Counter
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from trainer.data.tokenise import PADDING
+from trainer.training.batching import SAMPLERS, StepBatchSampler
+
+
+def sampler(num_rows, batch, accumulation, shards=1, shard=0, strategy="group_by_length", epoch=0, drop_last=False, seed=5):
+    lengths = np.random.default_rng(1).integers(3, 60, max(num_rows, 1))
+    found = StepBatchSampler(
+        lambda _: np.arange(num_rows),
+        lengths,
+        strategy=strategy,
+        seed=seed,
+        rows_per_batch=batch,
+        batches_per_step=accumulation,
+        num_shards=shards,
+        shard=shard,
+        drop_last=drop_last,
+    )
+    found.set_epoch(epoch)
+    return found
+
+
+def steps_of(shards):
+    """Rows of each optimizer step as the Trainer of all processes together would see them."""
+    batches = [list(shard) for shard in shards]
+    accumulation, out = shards[0].batches_per_step, []
+    for start in range(0, len(batches[0]), accumulation):
+        rows = [row for b in batches for batch in b[start : start + accumulation] for row in batch if row != PADDING]
+        out.append(sorted(rows))
+    return out
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    num_rows=st.integers(1, 150),
+    cut=st.sampled_from([(12, 1, 1), (1, 12, 1), (4, 3, 1), (3, 2, 2), (6, 1, 2), (1, 4, 3)]),
+    strategy=st.sampled_from(sorted(SAMPLERS)),
+)
+def test_rows_of_a_step_do_not_depend_on_how_it_is_cut(num_rows, cut, strategy):
+    batch, accumulation, shards = cut
+    whole = steps_of([sampler(num_rows, 12, 1, strategy=strategy)])
+    found = steps_of([sampler(num_rows, batch, accumulation, shards, shard, strategy) for shard in range(shards)])
+    assert found == whole
+    assert Counter(row for step in whole for row in step) == Counter(range(num_rows))
+
+
+@settings(max_examples=60, deadline=None)
+@given(num_rows=st.integers(1, 150), batch=st.integers(1, 9), accumulation=st.integers(1, 4), shards=st.integers(1, 3), drop_last=st.booleans())
+def test_every_process_gets_as_many_batches_as_its_length_says(num_rows, batch, accumulation, shards, drop_last):
+    for shard in range(shards):
+        found = sampler(num_rows, batch, accumulation, shards, shard, drop_last=drop_last)
+        batches = list(found)
+        assert len(batches) == len(found)
+        assert all(0 < len(b) <= batch for b in batches)
+        assert drop_last is False or PADDING not in [row for b in batches for row in b]
+
+
+@pytest.mark.parametrize("strategy", ["group_by_length", "random"])
+def test_epochs_and_seeds_differ_and_repeat(strategy):
+    first = list(sampler(100, 8, 1, strategy=strategy))
+    assert first == list(sampler(100, 8, 1, strategy=strategy))
+    assert first != list(sampler(100, 8, 1, strategy=strategy, epoch=1))
+    assert first != list(sampler(100, 8, 1, strategy=strategy, seed=6))
+
+
+def test_sequential_keeps_the_order_of_the_file():
+    assert steps_of([sampler(10, 4, 1, strategy="sequential")]) == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9]]
+
+
+def test_grouping_by_length_leaves_less_padding_than_random_order():
+    def padding(strategy):
+        found = sampler(2000, 16, 1, strategy=strategy)
+        return sum(found.lengths_N[rows].max() * len(rows) - found.lengths_N[rows].sum() for rows in found.steps())
+
+    assert padding("group_by_length") < 0.2 * padding("random")
