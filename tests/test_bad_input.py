@@ -112,7 +112,7 @@ def test_pickled_weights_are_not_loaded(fails, tiny_model, tmp_path):
 
 
 def test_combination_that_transformers_refuses_is_told_in_its_words(fails):
-    assert "load_best_model_at_end requires" in fails("training.eval_strategy=steps", "training.eval_steps=3").replace("--load", "load")
+    assert "load_best_model_at_end requires" in fails("training.eval_strategy=steps", "training.save_strategy=epoch").replace("--load", "load")
 
 
 def test_weight_for_an_unknown_label_is_told(fails):

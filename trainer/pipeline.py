@@ -47,6 +47,7 @@ def train(config: Config, *, resume: str = "auto") -> Path:
     data = prepare(config)
 
     from trainer.training.arguments import build_arguments, quiet_libraries
+    from trainer.training.checkpoints import saving
     from trainer.training.model import check_weights, load_model, load_pretrained_config, load_tokenizer
 
     quiet_libraries()
@@ -71,7 +72,8 @@ def train(config: Config, *, resume: str = "auto") -> Path:
     trainer = _build_trainer(config, arguments, data, model, tokenizer, tokens, folder)
     clock = trainer.run(checkpoint)
     outcome = _evaluate_splits(trainer, data, tokens)
-    trainer.save_model(str(folder.path / "model.partial"))
+    with saving(folder.model, folder.checkpoints):
+        trainer.save_model(str(folder.path / "model.partial"))
     if distributed.is_main():
         _write_results(folder, config, data, trainer, outcome, clock, max_length)
     distributed.wait_for_everyone()

@@ -89,7 +89,13 @@ class _TrainingBase(Section):
     @model_validator(mode="before")
     @classmethod
     def _fill(cls, given: Any) -> Any:
-        return TRAINING_DEFAULTS | given if isinstance(given, dict) else given
+        if not isinstance(given, dict):
+            return given
+        if given.get("eval_strategy") == "steps":  # logging and saving follow, so that each line of the table has its loss and its model
+            steps = given.get("eval_steps") or given.get("logging_steps", 500)
+            followers = {"eval_steps": steps, "logging_strategy": "steps", "logging_steps": steps, "save_strategy": "steps", "save_steps": steps}
+            return TRAINING_DEFAULTS | followers | given
+        return TRAINING_DEFAULTS | given
 
 
 def _training_section() -> type[Section]:

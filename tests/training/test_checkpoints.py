@@ -1,6 +1,10 @@
-import pytest
+from pathlib import Path
 
-from trainer.training.checkpoints import is_whole, mark_whole, newest_whole
+import pytest
+import torch
+
+from trainer.errors import RunError
+from trainer.training.checkpoints import is_whole, mark_whole, newest_whole, saving
 
 
 @pytest.fixture
@@ -33,3 +37,13 @@ def test_unmarked_truncated_and_incomplete_checkpoints_are_not_whole(folder):
 def test_broken_manifest_is_not_whole(folder):
     (folder / "checkpoint-9/whole.json").write_text("{")
     assert not is_whole(folder / "checkpoint-9")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs Linux's /dev/full, a file on a full disk")
+def test_full_disk_is_told_with_the_last_good_checkpoint(folder):
+    mark_whole(folder / "checkpoint-9")
+    words = r"could not be saved .* MiB are free there\. Free space; the last good checkpoint is .*checkpoint-9"
+    with pytest.raises(RunError, match=words), saving(Path("/dev/full"), folder):
+        torch.save(torch.zeros(10_000), "/dev/full")
+    with pytest.raises(RunError, match=r"could not be saved .*No space left on device"), saving(Path("/dev/full"), folder):
+        Path("/dev/full").write_text("x")

@@ -2,7 +2,14 @@
 
 import json
 import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+
+from safetensors import SafetensorError
+
+from trainer.errors import RunError
 
 MANIFEST = "whole.json"
 
@@ -28,3 +35,15 @@ def newest_whole(folder: Path) -> Path | None:
     """The whole checkpoint with the most steps in a folder, if there is one."""
     found = [p for p in folder.glob("checkpoint-*") if p.name.removeprefix("checkpoint-").isdigit() and is_whole(p)]
     return max(found, key=lambda p: int(p.name.removeprefix("checkpoint-")), default=None)
+
+
+@contextmanager
+def saving(target: Path, checkpoints: Path) -> Iterator[None]:
+    """Turns what torch, safetensors and the system raise while they save into a RunError that names the last good checkpoint."""
+    try:
+        yield
+    except (OSError, RuntimeError, SafetensorError) as error:
+        free = shutil.disk_usage(checkpoints).free >> 20 if checkpoints.exists() else 0
+        good = newest_whole(checkpoints)
+        kept = f"the last good checkpoint is {good}; run the same command again to go on from it" if good else "no checkpoint was saved before"
+        raise RunError(f"{target}: could not be saved ({str(error).splitlines()[0]}); {free} MiB are free there. Free space; {kept}.") from error

@@ -15,7 +15,7 @@ from trainer.data.tokenise import TokenisedRows
 from trainer.errors import TrainingError
 from trainer.evaluation.metrics import evaluate_logits
 from trainer.training.batching import StepBatchSampler, StepDataLoader
-from trainer.training.checkpoints import mark_whole, newest_whole
+from trainer.training.checkpoints import mark_whole, newest_whole, saving
 from trainer.training.losses import step_loss
 from trainer.training.progress import StepClock
 
@@ -132,10 +132,13 @@ class WeightedTrainer(Trainer):
         return logits_NC
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
-        super()._save_checkpoint(model, trial)
-        self.accelerator.wait_for_everyone()
-        if self.args.should_save:
-            mark_whole(Path(str(self.args.output_dir)) / f"checkpoint-{self.state.global_step}")
+        checkpoints = Path(str(self.args.output_dir))
+        target = checkpoints / f"checkpoint-{self.state.global_step}"
+        with saving(target, checkpoints):
+            super()._save_checkpoint(model, trial)
+            self.accelerator.wait_for_everyone()
+            if self.args.should_save:
+                mark_whole(target)
 
 
 def epoch_metrics(labels: list[str], minority_label: str) -> Callable[[EvalPrediction], dict[str, float]]:
