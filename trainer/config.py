@@ -91,10 +91,10 @@ class DataSection(Section):
     """Stratified, seeded sample of so many rows of `source` or `train`, for trials."""
     encoding: str = "utf-8"
     """Text encoding of CSV, TSV and JSON files."""
-    separator: Annotated[str, Field(min_length=1, max_length=1)] | None = None
-    """Separator of CSV files; left out: comma, or tab for .tsv and .tab."""
-    quote_char: Annotated[str, Field(max_length=1)] = '"'
-    """Quote character of CSV files; empty: none, quotes are part of the text."""
+    separator: Annotated[str, Field(pattern=r"^[\x00-\x7f]$")] | None = None
+    """Separator of CSV files, one ASCII character; left out: comma, or tab for .tsv and .tab."""
+    quote_char: Annotated[str, Field(pattern=r"^[\x00-\x7f]?$")] = '"'
+    """Quote character of CSV files, ASCII; empty: none, quotes are part of the text."""
     column_names: list[str] | None = None
     """Column names of CSV files without a header line."""
     skip_lines: int = Field(default=0, ge=0)

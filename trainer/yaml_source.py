@@ -1,6 +1,7 @@
 """YAML 1.2 text to plain values with line numbers, and validation faults to sentences that name the line."""
 
 import io
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,7 +10,8 @@ from typing import Any
 from pydantic import ValidationError
 from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
-from ruamel.yaml.nodes import MappingNode, Node, SequenceNode
+from ruamel.yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
+from ruamel.yaml.representer import SafeRepresenter
 
 from trainer.errors import ConfigError, did_you_mean, listing
 
@@ -22,13 +24,14 @@ class YamlSource:
 
     name: str
     values: dict[str, Any]
-    places: dict[Keys, str] = field(default_factory=dict)
+    places: dict[tuple[str, ...], str] = field(default_factory=dict)
 
     def place(self, keys: Keys) -> str:
         """Place of the deepest known part of a key path."""
-        for end in range(len(keys), 0, -1):
-            if keys[:end] in self.places:
-                return self.places[keys[:end]]
+        names = tuple(str(key) for key in keys)
+        for end in range(len(names), 0, -1):
+            if names[:end] in self.places:
+                return self.places[names[:end]]
         return self.name
 
 
@@ -54,25 +57,36 @@ def read_yaml(path: str) -> YamlSource:
     except MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         line = f":{mark.line + 1}" if mark else ""
-        raise ConfigError(f"{path}{line}: is not valid YAML: {str(error.problem or error.context).splitlines()[0]}.") from error
+        raise ConfigError(f"{path}{line}: is not valid YAML: {_problem(error)}.") from error
     except YAMLError as error:
-        raise ConfigError(f"{path}: is not valid YAML: {str(error).splitlines()[0]}.") from error
+        raise ConfigError(f"{path}: is not valid YAML: {_problem(error)}.") from error
     if not isinstance(values, dict):
         found = "nothing" if values is None else type(values).__name__
         raise ConfigError(f"{path}: holds {found}; needed: sections such as model: and data:. See configs/quickstart.yaml.")
     source = YamlSource(path, values)
-    _note_places(node, (), path, source.places)
+    try:
+        _note_places(node, (), path, source.places)
+    except RecursionError as error:
+        raise ConfigError(f"{path}: an alias (*name) stands inside its own anchor (&name). Write the values out.") from error
     return source
 
 
-def _note_places(node: Node, keys: Keys, name: str, places: dict[Keys, str]) -> None:
+def _problem(error: YAMLError) -> str:
+    problem = (error.problem or error.context) if isinstance(error, MarkedYAMLError) else None
+    return str(problem or error).splitlines()[0]
+
+
+def _note_places(node: Node, keys: tuple[str, ...], name: str, places: dict[tuple[str, ...], str]) -> None:
     if isinstance(node, MappingNode):
         for key, value in node.value:
-            places[(*keys, key.value)] = f"{name}:{key.start_mark.line + 1}"
+            place = f"{name}:{key.start_mark.line + 1}"
+            if not isinstance(key, ScalarNode):
+                raise ConfigError(f"{place}: a list or mapping stands where a name is needed (name: value).")
+            places[(*keys, key.value)] = place
             _note_places(value, (*keys, key.value), name, places)
     elif isinstance(node, SequenceNode):
         for index, value in enumerate(node.value):
-            places[(*keys, index)] = f"{name}:{value.start_mark.line + 1}"
+            places[(*keys, str(index))] = f"{name}:{value.start_mark.line + 1}"
 
 
 def read_overrides(source: YamlSource, overrides: list[str] | tuple[str, ...]) -> dict[str, Any]:
@@ -90,13 +104,15 @@ def read_overrides(source: YamlSource, overrides: list[str] | tuple[str, ...]) -
         try:
             value = _yaml().load(value_text)
         except YAMLError as error:
-            raise ConfigError(f"--set {text}: the value is not valid YAML: {str(error).splitlines()[0]}.") from error
+            raise ConfigError(f"--set {text}: the value is not valid YAML: {_problem(error)}.") from error
         inner = values
         for key in keys[:-1]:
             if not isinstance(inner.get(key), dict):
                 inner[key] = {}
             inner = inner[key]
         inner[keys[-1]] = value
+        for replaced in [place for place in source.places if place[: len(keys)] == keys]:
+            del source.places[replaced]
         source.places[keys] = f"--set {path.strip()}"
     return values
 
@@ -107,9 +123,21 @@ def _copy(values: Any) -> Any:
     return [_copy(value) for value in values] if isinstance(values, list) else values
 
 
+class _Representer(SafeRepresenter):
+    """Safe types; text with unusual white space in double quotes, since ruamel.yaml loses U+0085 and U+2028 in other styles."""
+
+
+def _text_node(representer: SafeRepresenter, text: str) -> ScalarNode:
+    return representer.represent_scalar("tag:yaml.org,2002:str", text, style=None if text.isprintable() else '"')
+
+
+_Representer.add_representer(str, _text_node)
+
+
 def dump_yaml(values: dict[str, Any]) -> str:
     """Block-style YAML text in the order of `values`."""
     yaml = YAML(typ="safe", pure=True)
+    yaml.Representer = _Representer
     yaml.default_flow_style = False
     yaml.sort_base_mapping_type_on_output = False  # type: ignore[assignment]
     out = io.StringIO()
@@ -155,7 +183,9 @@ def _real_keys(fault: Any, values: Any) -> Keys:
     """The fault's key path without the tags that pydantic adds for the branches of a union."""
     keys: Keys = ()
     for part in fault["loc"]:
-        if isinstance(values, dict) and part in values:
+        named = {str(key): key for key in values} if isinstance(values, dict) else {}
+        if str(part) in named:
+            part = named[str(part)]
             values = values[part]
         elif isinstance(values, list) and isinstance(part, int) and part < len(values):
             values = values[part]
@@ -170,7 +200,7 @@ def _real_keys(fault: Any, values: Any) -> Keys:
 def _sentence(keys: Keys, faults: list[Any], owned_keys: dict[str, dict[str, str]], known: Callable[[Keys], list[str]]) -> str:
     name = ".".join(str(key) for key in keys)
     first = faults[0]
-    if first["type"] == "extra_forbidden":
+    if first["type"] in ("extra_forbidden", "invalid_key"):
         remedy = owned_keys.get(str(keys[0]), {}).get(str(keys[-1])) if len(keys) == 2 else None
         if remedy:
             return f"{name} is decided elsewhere; {remedy}."
@@ -208,4 +238,4 @@ def _plain(fault: Any) -> str:
     message: str = fault["msg"]
     if fault["type"] == "string_pattern_mismatch":
         return f"text that matches {fault['ctx']['pattern']}"
-    return message.removeprefix("Input should be ").removeprefix("Value should ")
+    return re.sub(r"^(Input should be|(Value|List|String) should( have)?) ", "", message).removesuffix(" after validation, not 0")

@@ -1,0 +1,440 @@
+import ast
+import importlib.util
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from trainer.config import Config, load_config
+from trainer.errors import ConfigError
+from trainer.training_section import OWN_SPECS, OWNED_KEYS
+
+ROOT = Path(__file__).resolve().parent.parent
+CONFIGS = sorted((ROOT / "configs").glob("*.yaml"))
+LEAST = "model: {name: m}\ndata: {source: a.csv}\n"
+USUAL = """\
+run: {name: tweets, output_dir: runs, seed: 7}
+model: {name: some/encoder, max_length: 128}
+data:
+  source: tweets.csv
+  text_column: [prompt, completion]
+  label_column: sentiment
+split: {train: 0.7, validation: 0.15, test: 0.15}
+balance: {method: undersample, scope: all}
+loss:
+  class_weights: {hate: 2, 1: 0.5}
+training: {num_train_epochs: 4, learning_rate: 1e-5}
+"""
+
+
+@pytest.fixture(scope="session")
+def generate():
+    spec = importlib.util.spec_from_file_location("generate", ROOT / "scripts/generate.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def load(tmp_path, monkeypatch):
+    """Function (YAML text, *overrides) -> Config; the file is called c.yaml in the folder we stand in."""
+    monkeypatch.chdir(tmp_path)
+
+    def write_and_load(text, *overrides):
+        Path("c.yaml").write_bytes(text if isinstance(text, bytes) else text.encode())
+        return load_config("c.yaml", overrides)
+
+    return write_and_load
+
+
+@pytest.fixture
+def faults(load):
+    """Function (YAML text, *overrides) -> lines of the ConfigError that they raise."""
+
+    def lines(text, *overrides):
+        with pytest.raises(ConfigError) as raised:
+            load(text, *overrides)
+        return str(raised.value).splitlines()
+
+    return lines
+
+
+def test_usual_yaml_loads(load):
+    config = load(USUAL)
+    assert (config.run.name, config.run.seed, config.model.max_length) == ("tweets", 7, 128)
+    assert config.data.text_column == ["prompt", "completion"]
+    assert (config.split.train, config.split.validation, config.split.test) == (0.7, 0.15, 0.15)
+    assert config.loss.class_weights == {"hate": 2.0, "1": 0.5}
+    assert (config.training.num_train_epochs, config.training.learning_rate) == (4.0, 1e-5)
+
+
+def test_sections_left_out_get_their_defaults(load):
+    config = load(LEAST)
+    assert (config.run.seed, config.balance.method, config.loss.class_weights, config.split) == (42, "none", "none", None)
+    assert config.training.metric_for_best_model == "macro_f1"
+    assert config.training.weight_decay is None  # transformers' own default stands
+    assert "weight_decay" not in config.to_dict()["training"]
+
+
+def test_resolved_config_loads_back_equal(load):
+    config = load(USUAL)
+    assert load(config.to_yaml()) == config
+
+
+def test_with_training_changes_that_key_alone(load):
+    config = load(USUAL)
+    changed = config.with_training(bf16=True)
+    assert changed.training.bf16 is True
+    before, after = config.to_dict(), changed.to_dict()
+    assert after["training"].pop("bf16") is True
+    assert after == before
+
+
+TEXTS = st.text(max_size=20) | st.sampled_from(
+    ["no", "off", "null", "~", "1e-5", "0123", "2024-01-01", "a: b", "- x", "#", " ", "\u2028", "\x85", "ß\n\tx", "{"]
+)
+
+
+@settings(deadline=None, max_examples=40, database=None)
+@given(
+    texts=st.lists(TEXTS, min_size=1, max_size=4),
+    weights=st.dictionaries(TEXTS, st.floats(min_value=1e-300, max_value=1e300), max_size=3),
+    rate=st.floats(min_value=0, max_value=1e6),
+    seed=st.integers(0, 2**32 - 1),
+    flags=st.tuples(st.booleans(), st.booleans()),
+)
+def test_any_config_loads_back_equal(tmp_path_factory, texts, weights, rate, seed, flags):
+    config = Config.model_validate(
+        {
+            "run": {"seed": seed, "output_dir": texts[0], "overwrite": flags[0]},
+            "model": {"name": texts[-1]},
+            "data": {"train": texts, "label_column": texts[0], "drop_labels": texts, "clean": {"empty": flags[1]}},
+            "loss": {"class_weights": weights},
+            "training": {"learning_rate": rate, "max_steps": seed, "lr_scheduler_kwargs": {"a": texts}},
+        }
+    )
+    path = tmp_path_factory.getbasetemp() / "any.yaml"
+    path.write_text(config.to_yaml(), encoding="utf-8")
+    assert load_config(str(path)) == config
+
+
+@pytest.mark.parametrize(("text", "number"), [("1e-5", 1e-5), ("5.0e-5", 5e-5), ("1E-4", 1e-4), (".5", 0.5), ("1", 1.0)])
+def test_numbers_are_numbers_however_written(load, text, number):
+    assert load(LEAST + f"training: {{learning_rate: {text}}}").training.learning_rate == number
+
+
+@pytest.mark.parametrize("word", ["no", "off", "on", "yes", "none", "y", "n"])
+def test_bare_words_are_text_as_value_and_as_key(load, word):
+    config = load(LEAST.replace("a.csv", word) + f"loss: {{class_weights: {{{word}: 2.0}}}}")
+    assert config.data.source == word
+    assert config.loss.class_weights == {word: 2.0}
+
+
+def test_eval_strategy_takes_a_bare_no(load):
+    assert load(LEAST + "training: {eval_strategy: no, load_best_model_at_end: false}").training.eval_strategy == "no"
+
+
+def test_duplicate_keys_are_refused(faults):
+    assert faults(LEAST + "run:\n  seed: 1\n  seed: 2\n") == ['c.yaml:5: is not valid YAML: found duplicate key "seed" with value "2" (original value: "1").']
+
+
+def test_byte_order_mark_is_passed_over(load):
+    assert load("\ufeff" + LEAST).model.name == "m"
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ("", "c.yaml: holds nothing; needed: sections such as model: and data:. See configs/quickstart.yaml."),
+        ("- a", "c.yaml: holds list; needed: sections such as model: and data:. See configs/quickstart.yaml."),
+        ("a: b: c", "c.yaml:1: is not valid YAML: mapping values are not allowed here."),
+        ("a:\n\t- b", "c.yaml:2: is not valid YAML: found character '\\t' that cannot start any token."),
+        ("a: \x01", "c.yaml: is not valid YAML: unacceptable character #x0001: special characters are not allowed."),
+        (b"a: \xff", "c.yaml: is not UTF-8 text (byte 3). Save it as UTF-8."),
+        (LEAST + "? [a, b]\n: 1\n", "c.yaml:3: a list or mapping stands where a name is needed (name: value)."),
+        (LEAST + "run: &x {name: *x}\n", "c.yaml: an alias (*name) stands inside its own anchor (&name). Write the values out."),
+        (LEAST + "run: !!python/object:os.system x\n", "c.yaml:3: is not valid YAML: could not determine a constructor for the tag"),
+    ],
+)
+def test_text_that_is_no_config_is_refused_in_words(faults, text, line):
+    (found,) = faults(text)
+    assert found.startswith(line)
+
+
+def test_missing_file_is_refused_in_words():
+    with pytest.raises(ConfigError, match=r"^nowhere.yaml: cannot be read \(No such file or directory\). Give the path of a YAML file with --config.$"):
+        load_config("nowhere.yaml")
+
+
+def test_every_fault_is_reported_at_once_with_line_and_nearest_name(faults):
+    text = """\
+modell: {name: m}
+data:
+  source: a.csv
+  on_bad_rows: skipp
+  drop_labels:
+    - a
+    - 1
+  clean:
+    strpi: true
+run:
+  seed: 1.5
+  name: ../up
+balance:
+  method: undresample
+loss:
+  class_weights: {1: -2}
+training:
+  lerning_rate: 3
+  optim: adamw_torc
+  num_train_epochs: many
+"""
+    assert faults(text) == [
+        "c.yaml: model is missing.",
+        "c.yaml:1: modell is unknown; known: balance, data, hub, loss, model, run, split, training. Did you mean 'model'?",
+        "c.yaml:4: data.on_bad_rows is 'skipp'; known: error, skip. Did you mean 'skip'?",
+        "c.yaml:7: data.drop_labels.1 is 1; needed: text.",
+        "c.yaml:9: data.clean.strpi is unknown; known: conflicts, duplicates, empty, leakage, strip. Did you mean 'strip'?",
+        "c.yaml:11: run.seed is 1.5; needed: a whole number.",
+        "c.yaml:12: run.name is '../up'; needed: text that matches ^[A-Za-z0-9][A-Za-z0-9._-]*$.",
+        "c.yaml:14: balance.method is 'undresample'; known: none, undersample. Did you mean 'undersample'?",
+        "c.yaml:16: loss.class_weights.1 is -2; needed: greater than 0.",
+        *[
+            line
+            for line in faults(text)
+            if line.startswith(("c.yaml:18: training.lerning_rate is unknown; known: ", "c.yaml:19: training.optim is 'adamw_torc'; "))
+        ],
+        "c.yaml:20: training.num_train_epochs is 'many'; needed: a number.",
+    ]
+    assert faults(text)[-3].endswith("Did you mean 'learning_rate'?")
+    assert faults(text)[-2].endswith("Did you mean 'adamw_torch'?")
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ("1: 2", "c.yaml:3: 1 is unknown; known: balance, data, hub, loss, model, run, split, training."),
+        ("loss:", "c.yaml:3: loss is empty; needed: a section (name: value)."),
+        ("training: []", "c.yaml:3: training is a list; needed: a section (name: value)."),
+        ("run: {overwrite: 1}", "c.yaml:3: run.overwrite is 1; needed: true or false."),
+        ("run: {num_threads: true}", "c.yaml:3: run.num_threads is true; needed: a whole number."),
+        ("split: {train: .inf}", "c.yaml:3: split.train is inf; needed: a finite number."),
+        ("loss: {class_weights: 3}", "c.yaml:3: loss.class_weights is 3; known: a mapping (name: value), balanced, none."),
+        ("loss: {class_weights: {a: x}}", "c.yaml:3: loss.class_weights.a is 'x'; needed: a number."),
+        ("split: {train: 0.5, validation: 0.4}", "c.yaml:3: split: shares add up to 0.9; they must add up to 1."),
+        ("hub: {push: true}", "c.yaml:3: hub: push needs repo_id: user/name."),
+        ("hub: {repo_id: me}", "c.yaml:3: hub.repo_id is 'me'; needed: text that matches ^[\\w.-]+/[\\w.-]+$."),
+        (
+            "balance: {scope: all}",
+            "c.yaml:3: balance: method none draws nothing; scope: all and resample_each_epoch need method: undersample.",
+        ),
+        (
+            "balance: {method: undersample, scope: all, resample_each_epoch: true}",
+            "c.yaml:3: balance: resample_each_epoch needs scope: train; with scope: all the rows left out are gone.",
+        ),
+    ],
+)
+def test_fault_is_worded_with_what_was_found_and_what_is_allowed(faults, text, line):
+    assert faults(LEAST + text) == [line]
+
+
+@pytest.mark.parametrize(
+    ("data", "line"),
+    [
+        ("{}", "data: needs either source: (one file, split here) or train: (given files), not both or neither."),
+        ("{source: a, train: b}", "data: needs either source: (one file, split here) or train: (given files), not both or neither."),
+        ("{source: a, test: b}", "data: has source: together with validation: or test:; given files start with train:."),
+        ("{source: a, separator: ab}", "data.separator is 'ab'; needed: text that matches ^[\\x00-\\x7f]$."),
+        ("{source: a, quote_char: §}", "data.quote_char is '§'; needed: text that matches ^[\\x00-\\x7f]?$."),
+        ("{source: a, text_column: []}", "data.text_column is a list; needed: text or at least 1 item."),
+        ("{source: {a: b}}", "data.source is a mapping; needed: text or a list."),
+        ("{source: a, split_names: {dev: x}}", "data.split_names.dev is 'dev'; known: source, test, train, validation."),
+    ],
+)
+def test_fault_of_data_is_worded(faults, data, line):
+    assert faults(f"model: {{name: m}}\ndata: {data}\n") == [f"c.yaml:2: {line}"]
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        (
+            "data: {train: a}\nbalance: {method: undersample, scope: all}",
+            "balance.scope is 'all' with given files; it needs data.source, one pool to balance and split.",
+        ),
+        ("data: {train: a, validation: b}\nsplit: {}", "split is set although data.validation is given; remove split, or give train: alone."),
+        (
+            "data: {train: a, test: b}\nsplit: {train: 0.8, validation: 0.1, test: 0.1}",
+            "split.test is set although data.test is given; remove one of them.",
+        ),
+    ],
+)
+def test_sections_that_contradict_each_other_are_refused(faults, text, line):
+    assert faults(f"model: {{name: m}}\n{text}\n") == [f"c.yaml: {line}"]
+
+
+def test_override_wins_over_file_and_is_read_as_yaml(load):
+    config = load(USUAL, "training.learning_rate=1e-3", "data.clean.strip=false", "run.name=b", "loss.class_weights={hate: 3}", "model.revision=a=b")
+    assert config.training.learning_rate == 1e-3
+    assert config.data.clean.strip is False
+    assert config.run.name == "b"
+    assert config.loss.class_weights == {"hate": 3.0}
+    assert config.model.revision == "a=b"
+
+
+def test_override_changes_one_key_and_keeps_its_neighbours(load):
+    config = load(USUAL, "loss.class_weights.hate=3")
+    assert config.loss.class_weights == {"hate": 3.0, "1": 0.5}
+
+
+def test_fault_of_an_override_names_the_override(faults):
+    assert faults(USUAL, "run.seed=x", "run.sede=1", "loss.class_weights={hate: -1}") == [
+        "--set run.seed: run.seed is 'x'; needed: a whole number.",
+        "--set run.sede: run.sede is unknown; known: name, num_processes, num_threads, output_dir, overwrite, seed. Did you mean 'seed'?",
+        "--set loss.class_weights: loss.class_weights.hate is -1; needed: greater than 0.",
+    ]
+
+
+@pytest.mark.parametrize("override", ["seed=1", "run.seed", "run.=1", ".seed=1", "="])
+def test_override_without_section_key_and_value_is_refused(faults, override):
+    assert faults(LEAST, override) == [f"--set {override}: needed: section.key=value, e.g. --set training.num_train_epochs=3."]
+
+
+def test_override_that_is_not_yaml_is_refused(faults):
+    (line,) = faults(LEAST, "run.seed=[1")
+    assert line.startswith("--set run.seed=[1: the value is not valid YAML: expected ',' or ']'")
+
+
+@pytest.mark.parametrize("key", sorted(OWNED_KEYS))
+def test_owned_key_of_training_is_refused_with_the_place_to_set_it(faults, key):
+    assert faults(LEAST + f"training: {{{key}: x}}") == [f"c.yaml:3: training.{key} is decided elsewhere; {OWNED_KEYS[key]}."]
+
+
+@pytest.mark.parametrize("remedy", sorted({remedy for remedy in OWNED_KEYS.values() if remedy.startswith("set ") and "." in remedy}))
+def test_place_named_for_an_owned_key_exists(remedy):
+    for path in remedy.removeprefix("set ").split(" and "):
+        section, _, key = path.partition(".")
+        assert key in Config.model_fields[section].annotation.model_fields
+
+
+def test_own_keys_of_training_are_checked(faults):
+    assert faults(LEAST + "training: {early_stopping_patience: often, train_sampling_strategy: by_length}") == [
+        "c.yaml:3: training.train_sampling_strategy is 'by_length'; known: group_by_length, random, sequential. Did you mean 'group_by_length'?",
+        "c.yaml:3: training.early_stopping_patience is 'often'; needed: a whole number.",
+    ]
+
+
+def test_snapshot_of_training_arguments_equals_the_installed_class(generate):
+    committed = json.loads((ROOT / "trainer/training_arguments.json").read_text(encoding="utf-8"))
+    assert committed == generate.training_arguments()
+
+
+def test_owned_and_own_keys_are_training_arguments():
+    committed = json.loads((ROOT / "trainer/training_arguments.json").read_text(encoding="utf-8"))
+    assert set(OWNED_KEYS) <= set(committed)
+    assert set(OWN_SPECS) - set(committed) == {"early_stopping_patience", "early_stopping_threshold"}
+
+
+def test_schema_and_config_reference_are_up_to_date(generate):
+    stale = [str(path.relative_to(ROOT)) for path, text in generate.generated().items() if path.read_text(encoding="utf-8") != text]
+    assert stale == [], "run python scripts/generate.py"
+
+
+def test_there_are_configs():
+    assert "quickstart.yaml" in [path.name for path in CONFIGS]
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.name)
+def test_shipped_config_loads_and_points_editors_at_the_schema(path):
+    load_config(str(path))
+    assert path.read_text(encoding="utf-8").splitlines()[0] == "# yaml-language-server: $schema=schema.json"
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "import trainer",
+        "import trainer.cli; trainer.cli.app(['--help'], standalone_mode=False)",
+        "import trainer\ntry: trainer.load_config('nowhere.yaml')\nexcept trainer.ConfigError: pass\nelse: raise SystemExit('it loaded')",
+        "import trainer; trainer.load_config('configs/quickstart.yaml')",
+    ],
+    ids=["import", "help", "config error", "config"],
+)
+def test_nothing_heavy_is_imported_before_a_config_is_right(code):
+    check = "\nimport sys\nheavy = {'torch', 'transformers', 'datasets', 'pandas', 'sklearn', 'matplotlib'} & set(sys.modules)\nassert not heavy, heavy"
+    done = subprocess.run([sys.executable, "-c", code + check], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_config_error_ends_the_command_with_code_2_and_no_traceback(run_cli, tmp_path):
+    path = tmp_path / "c.yaml"
+    path.write_text(LEAST + "run: {sed: 1}\n", encoding="utf-8")
+    done = run_cli("train", "--config", path)
+    assert done.returncode == 2
+    assert done.stderr == f"{path}:3: run.sed is unknown; known: name, num_processes, num_threads, output_dir, overwrite, seed. Did you mean 'seed'?\n"
+    assert done.stdout == ""
+
+
+def test_resume_takes_auto_or_never_only(run_cli):
+    done = run_cli("train", "--config", "configs/quickstart.yaml", "--resume", "maybe")
+    assert (done.returncode, done.stderr) == (2, "--resume is 'maybe'; known: auto, never.\n")
+
+
+def test_schema_command_prints_the_committed_schema(run_cli):
+    done = run_cli("schema")
+    assert json.loads(done.stdout) == json.loads((ROOT / "configs/schema.json").read_text(encoding="utf-8"))
+
+
+def imports(path):
+    """Modules that a file imports anywhere, 'if TYPE_CHECKING' blocks left out."""
+    names = set()
+
+    def visit(node):
+        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
+            return
+        if isinstance(node, ast.Import):
+            names.update(alias.name for alias in node.names)
+        if isinstance(node, ast.ImportFrom):
+            names.update({node.module} | {f"{node.module}.{alias.name}" for alias in node.names})
+        for child in ast.iter_child_nodes(node):
+            visit(child)
+
+    visit(ast.parse(path.read_text(encoding="utf-8")))
+    return names
+
+
+def ours(path):
+    return {name for name in imports(path) if name.split(".")[0] == "trainer"}
+
+
+@pytest.mark.parametrize(
+    ("wing", "forbidden"),
+    [
+        ("data", ("trainer.training", "trainer.evaluation", "trainer.delivery", "trainer.pipeline", "trainer.cli", "trainer.config", "torch")),
+        ("training", ("trainer.pipeline", "trainer.cli", "trainer.config", "trainer.delivery")),
+        ("evaluation", ("trainer.pipeline", "trainer.cli", "trainer.config", "trainer.delivery", "trainer.training", "trainer.data", "torch")),
+        ("delivery", ("trainer.pipeline", "trainer.cli")),
+    ],
+)
+def test_imports_point_downward(wing, forbidden):
+    files = sorted((ROOT / "trainer" / wing).glob("*.py"))
+    assert len(files) > 1
+    wrong = [f"{path.name}: {name}" for path in files for name in imports(path) for bad in forbidden if name == bad or name.startswith(f"{bad}.")]
+    assert wrong == []
+
+
+@pytest.mark.parametrize("path", ["training/losses.py", "evaluation/metrics.py"])
+def test_losses_and_metrics_import_nothing_of_ours_but_errors(path):
+    assert {name for name in ours(ROOT / "trainer" / path) if not name.startswith("trainer.errors")} == set()
+
+
+def test_errors_import_nothing_of_ours():
+    assert ours(ROOT / "trainer/errors.py") == set()
+
+
+def test_no_module_is_a_drawer_for_everything():
+    assert not {"utils.py", "common.py", "base.py", "helpers.py", "misc.py"} & {path.name for path in (ROOT / "trainer").rglob("*.py")}
