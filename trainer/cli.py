@@ -58,8 +58,9 @@ def split_command(
     with worded_errors():
         loaded = load_config(config, set_ or ())
         from trainer import pipeline
-        from trainer.data.export import export_splits
+        from trainer.data.export import check_format, export_splits
 
+        check_format(file_format)
         for path, count in export_splits(pipeline.prepare(loaded), output, file_format):
             typer.echo(f"{path}: {count:,} rows")
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from trainer.data.labels import Labels, encode, order_labels
 from trainer.data.sources import SLOTS, Rows
-from trainer.errors import DataError, listing
+from trainer.errors import DataError, did_you_mean, listing
 
 if TYPE_CHECKING:
     from trainer.config import CleanSection
@@ -103,6 +103,7 @@ def clean_rows(rows: Rows, rules: "CleanSection", drop_labels: list[str]) -> Cle
     if drop_labels:
         unwanted = _mask(pc.is_in(table["label"], value_set=pa.array(drop_labels)))
         reasons_N[(reasons_N == KEPT) & unwanted] = UNWANTED
+        _refuse_unknown_drops(table, drop_labels)
     _refuse_nothing_left(reasons_N, rows)
     found = pc.unique(table["label"].filter(pa.array(reasons_N == KEPT)))
     labels = order_labels(set(found.to_pylist()), rows.label_order)
@@ -128,11 +129,23 @@ def _blank(column: Any) -> Any:
     return pc.or_(pc.is_null(column), pc.fill_null(pc.equal(pc.utf8_trim_whitespace(column), ""), False))
 
 
+def _refuse_unknown_drops(table: pa.Table, drop_labels: list[str]) -> None:
+    labels = [label for label in pc.unique(table["label"]).to_pylist() if label]
+    unknown = sorted(set(drop_labels) - set(labels))
+    if unknown:
+        raise DataError(f"data.drop_labels names {listing(unknown)}; labels in the data: {listing(labels)}.{did_you_mean(unknown[0], labels)}")
+
+
 def _refuse_nothing_left(reasons_N: NDArray[np.int8], rows: Rows) -> None:
-    if (reasons_N == KEPT).any():
-        return
-    counts = [f"{(reasons_N == code).sum()} {reason}" for code, reason in enumerate(REASONS) if (reasons_N == code).any()]
-    raise DataError(f"no row is left of {len(reasons_N)} after cleaning: {'; '.join(counts)}. Check data.text_column, data.label_column and data.clean.")
+    for code in np.unique(rows.slots_N):
+        reasons = reasons_N[rows.slots_N == code]
+        if (reasons == KEPT).any():
+            continue
+        counts = [f"{(reasons == r).sum()} {reason}" for r, reason in enumerate(REASONS) if (reasons == r).any()]
+        raise DataError(
+            f"data.{SLOTS[code]}: no row is left of {len(reasons)} after cleaning: {'; '.join(counts)}."
+            " Check data.text_column, data.label_column and data.clean."
+        )
 
 
 def hash_texts(table: pa.Table) -> NDArray[np.uint64]:

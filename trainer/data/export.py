@@ -15,17 +15,20 @@ from trainer.errors import ConfigError, DataError, listing
 FORMATS = ("jsonl", "parquet", "csv")
 
 
+def check_format(file_format: str) -> None:
+    """Raises ConfigError for a format we do not write."""
+    if file_format not in FORMATS:
+        raise ConfigError(f"--format is '{file_format}'; known: {listing(FORMATS)}.")
+
+
 def export_splits(data: PreparedData, folder: Path, file_format: str) -> Iterator[tuple[Path, int]]:
     """Write train, validation, test and train_balanced with the columns row, text, label and what else the source has.
 
     Yields:
         (file, number of rows).
     Raises:
-        ConfigError: a format we do not write.
         DataError: a file that is there already.
     """
-    if file_format not in FORMATS:
-        raise ConfigError(f"--format is '{file_format}'; known: {listing(FORMATS)}.")
     named = dict(data.splits.named)
     named["train_balanced"] = data.splits.train[data.plan.positions()]
     targets = {name: folder / f"{name}.{file_format}" for name in named}

@@ -1,5 +1,6 @@
 """Label names to ids and counts; the one place that fixes the order of the classes."""
 
+import re
 from dataclasses import dataclass
 
 import numpy as np
@@ -32,8 +33,8 @@ def order_labels(found: set[str], class_label_order: list[str] | None) -> Labels
     """
     if class_label_order:
         names = [name for name in class_label_order if name in found] + sorted(found - set(class_label_order))
-    elif all(name.lstrip("-").isdecimal() for name in found):
-        names = sorted(found, key=int)
+    elif all(re.fullmatch(r"-?\d+", name) for name in found):
+        names = sorted(found, key=lambda name: (int(name), name))  # '1' and '01' are two labels of one value
     else:
         names = sorted(found)
     if len(names) < 2:

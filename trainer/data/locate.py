@@ -7,7 +7,7 @@ from pathlib import Path
 
 from trainer.errors import DataError, TrainerError, did_you_mean, listing
 
-PACKAGE_PATH = re.compile(r"package:(?P<name>[A-Za-z0-9][\w.-]*)(==(?P<version>[\w.]+))?/(?P<path>.+)")
+PACKAGE_PATH = re.compile(r"package:(?P<name>[A-Za-z0-9][\w.-]*)(==(?P<version>[\w.+!-]+))?/(?P<path>.+)")
 HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
 
 
@@ -48,14 +48,14 @@ def locate(location: str, where: str, suffixes: tuple[str, ...]) -> list[Path] |
     """
     if location.startswith("package:"):
         return [package_path(location)]
-    if any(mark in location for mark in "*?["):
-        found = [Path(p) for p in sorted(glob(location, recursive=True)) if Path(p).is_file()]
-        if not found:
-            raise DataError(f"{where}: no file matches '{location}'. Relative paths start at the folder you run in.")
-        return found
     path = Path(location).expanduser()
     if path.exists():
         return [path]
+    if any(mark in location for mark in "*?["):
+        found = [Path(p) for p in sorted(glob(str(path), recursive=True)) if Path(p).is_file()]
+        if not found:
+            raise DataError(f"{where}: no file matches '{location}'. Relative paths start at the folder you run in.")
+        return found
     if path.suffix.lower() in suffixes or not HUB_ID.fullmatch(location):
         siblings = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
         raise DataError(f"{where}: '{location}' does not exist.{did_you_mean(path.name, siblings)} Relative paths start at the folder you run in.")

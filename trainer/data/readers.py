@@ -33,14 +33,17 @@ def check_columns(where: str, wanted: Iterable[str], found: Iterable[str], remed
         if column not in found:
             hint = did_you_mean(column, found)
             raise DataError(f"{where}: no column '{column}'; found: {listing(found)}.{hint} Set data.text_column and data.label_column.{remedy}")
+        if found.count(column) > 1:
+            raise DataError(f"{where}: {found.count(column)} columns are called '{column}'. Rename all but one.")
 
 
 def check_encoding(path: Path, encoding: str) -> None:
     """Raises DataError with byte offset, line and likely encoding when a text file cannot be decoded, or is empty."""
     try:
+        "".encode(encoding)  # refuses codecs that are no text encoding, such as hex
         decoder = codecs.getincrementaldecoder(encoding)()
     except LookupError:
-        raise DataError(f"data.encoding is '{encoding}', which Python does not know; examples: utf-8, latin-1, cp1252, utf-16.") from None
+        raise DataError(f"data.encoding is '{encoding}', no text encoding that Python knows; examples: utf-8, latin-1, cp1252, utf-16.") from None
     offset = line = 0
     with path.open("rb") as file:
         while True:
@@ -68,8 +71,11 @@ def _likely_encoding(path: Path, offset: int) -> str:
 
     with path.open("rb") as file:
         file.seek(max(0, offset - 20_000))
-        best = from_bytes(file.read(60_000), cp_isolation=COMMON_ENCODINGS).best()
-    return best.encoding if best else "latin_1"
+        matches = from_bytes(file.read(60_000), cp_isolation=COMMON_ENCODINGS)
+    if not matches:
+        return "latin_1"
+    best = min(matches, key=lambda match: (match.chaos, -match.coherence, COMMON_ENCODINGS.index(match.encoding)))
+    return min(best.could_be_from_charset, key=COMMON_ENCODINGS.index)  # several give the same text: the commonest
 
 
 def _separator(path: Path, options: "DataSection") -> str:
@@ -137,10 +143,12 @@ def _check_open_quote(path: Path, options: "DataSection") -> None:
     csv.field_size_limit(1 << 30)
     with path.open(encoding=options.encoding, newline="") as text:
         reader = csv.reader(text, delimiter=_separator(path, options), quotechar=options.quote_char, strict=True)
-        start = 0
+        for _ in range(options.skip_lines):
+            next(text, None)
+        start = options.skip_lines
         try:
             for _ in reader:
-                start = reader.line_num
+                start = options.skip_lines + reader.line_num
         except csv.Error as error:
             if "unexpected end of data" in str(error):
                 message = f"{path}:{start + 1}: a quote is opened and never closed. Close it, or set data.quote_char: '' to read quotes as text."
@@ -159,10 +167,11 @@ def read_jsonl(path: Path, wanted: list[str], options: "DataSection", bad_rows: 
                 continue
             try:
                 record = json.loads(line)
-                if not isinstance(record, dict):
-                    raise ValueError("not an object {...}")
+                fault = _record_fault(record, wanted)
             except ValueError as error:
-                bad_rows.append({"file": str(path), "line": number, "reason": f"broken JSON: {error}", "content": line.rstrip("\n")})
+                fault = f"broken JSON: {error}"
+            if fault:
+                bad_rows.append({"file": str(path), "line": number, "reason": fault, "content": line.rstrip("\n")})
                 continue
             if not checked:
                 check_columns(f"{path}:{number}", wanted, record)
@@ -187,16 +196,28 @@ def read_json(path: Path, wanted: list[str], options: "DataSection", bad_rows: B
             records = json.loads(file.read().lstrip("\ufeff"))
         except ValueError as error:
             raise DataError(f"{path}: broken JSON: {error}.") from error
-    good = [record for record in records if isinstance(record, dict)]
-    bad_rows += [
-        {"file": str(path), "record": n, "reason": "not an object {...}", "content": json.dumps(record)}
-        for n, record in enumerate(records, start=1)
-        if not isinstance(record, dict)
-    ]
+    good = []
+    for number, record in enumerate(records, start=1):
+        if fault := _record_fault(record, wanted):
+            bad_rows.append({"file": str(path), "record": number, "reason": fault, "content": json.dumps(record)})
+        else:
+            good.append(record)
     if good:
         check_columns(str(path), wanted, good[0])
     for start in range(0, len(good), BATCH_ROWS):
         yield _records_table(good[start : start + BATCH_ROWS], wanted)
+
+
+def _record_fault(record: Any, wanted: list[str]) -> str | None:
+    """What keeps a JSON value from being a row."""
+    if not isinstance(record, dict):
+        return "not an object {...}"
+    for name in wanted:
+        try:
+            str(record.get(name)).encode()
+        except UnicodeEncodeError:
+            return f"'{name}' holds half a surrogate pair (an emoji cut in two), which is no text"
+    return None
 
 
 def _records_table(records: list[dict[str, Any]], wanted: list[str]) -> pa.Table:
@@ -205,8 +226,8 @@ def _records_table(records: list[dict[str, Any]], wanted: list[str]) -> pa.Table
         values = [record.get(name) for record in records]
         try:
             columns[name] = pa.array(values, from_pandas=True)
-        except (pa.ArrowInvalid, pa.ArrowTypeError):  # numbers and texts mixed
-            columns[name] = pa.array([v if v is None or isinstance(v, str) else json.dumps(v) for v in values])
+        except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError):  # numbers and texts mixed, or beyond 64 bits
+            columns[name] = pa.array([v if isinstance(v, str) else None if v is None or v != v else json.dumps(v) for v in values])
     return pa.table(columns)
 
 
@@ -215,7 +236,7 @@ def read_parquet(path: Path, wanted: list[str], options: "DataSection", bad_rows
     try:
         file = pq.ParquetFile(path, memory_map=True)
     except (pa.ArrowInvalid, pa.ArrowException) as error:
-        raise DataError(f"{path}: is not a Parquet file: {error}.") from error
+        raise DataError(f"{path}: is not a Parquet file: {str(error).rstrip('.')}.") from error
     check_columns(str(path), wanted, file.schema_arrow.names)
     for batch in file.iter_batches(batch_size=BATCH_ROWS, columns=wanted):
         yield pa.Table.from_batches([batch]).replace_schema_metadata(file.schema_arrow.metadata)

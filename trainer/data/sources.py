@@ -62,7 +62,7 @@ def read_rows(data: "DataSection", cache_dir: Path) -> Rows:
         raise DataError(f"{number}: {first['reason']} ({len(bad_rows)} bad in all). Mend the file, or set data.on_bad_rows: skip.")
     for slot, size in zip(SLOTS, notes["sizes"], strict=True):
         if size == 0 and getattr(data, slot) is not None:
-            raise DataError(f"data.{slot}: '{getattr(data, slot)}' holds no rows.")
+            raise DataError(f"data.{slot}: {listing(_locations(data, slot)) or 'an empty list'} holds no rows.")
     table = pa.ipc.open_stream(pa.memory_map(str(target))).read_all()
     slots_N = np.repeat(np.arange(len(SLOTS), dtype=np.int8), notes["sizes"])
     return Rows(table, slots_N, notes["labels"], notes["stripped"], bad_rows)
@@ -207,6 +207,7 @@ def _normalise(table: pa.Table, data: "DataSection", state: dict[str, Any], wher
     if data.weight_column:
         try:
             weight = pc.cast(table.column(data.weight_column), pa.float64())
+            weight = pc.if_else(pc.is_nan(weight), None, weight)
         except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
             raise DataError(f"{where}: column '{data.weight_column}' is not numeric: {error}.") from error
     return pa.Table.from_arrays([stripped[0], pair, strip(label), group, weight], schema=SCHEMA)
@@ -237,9 +238,9 @@ def _as_text(column: pa.ChunkedArray, name: str, where: str) -> Any:
         column = column.cast(kind.value_type)
         kind = kind.value_type
     if pa.types.is_floating(kind):
-        column = pc.if_else(pc.is_nan(column), None, column)
-        whole = pc.all(pc.equal(column, pc.floor(column))).as_py()
-        column = column.cast(pa.int64()) if whole in (True, None) else column
+        column = pc.if_else(pc.is_nan(column), None, column.cast(pa.float64()))
+        is_whole = pc.and_(pc.equal(column, pc.floor(column)), pc.less(pc.abs(column), 2.0**53))  # each by itself: a later batch may hold halves
+        return pc.coalesce(pc.cast(pc.cast(pc.if_else(is_whole, column, None), pa.int64()), pa.string()), pc.cast(column, pa.string()))
     if pa.types.is_nested(kind) or pa.types.is_binary(kind):
         raise DataError(f"{where}: column '{name}' holds {kind}; needed: one text or number a row.")
     return pc.cast(column, pa.string())

@@ -41,18 +41,18 @@ def row_keys(text_hashes_N: Hashes, seed: int, stage: str) -> Hashes:
 
 
 def quotas(counts_C: Ints, shares_S: list[float]) -> Ints:
-    """Rows of each class for each side, (C, S): largest remainder, and at least one row a side where a class has enough.
+    """Rows of each class for each side, (C, S): within one row of its share, and at least one row where a class has enough.
 
-    Columns keep their share of the total too: remainders are given to the side that is furthest below its share.
+    Sides keep their share of all rows too: a class's odd row goes to the side that the class and all classes together owe most.
     """
     wanted_CS = counts_C[:, None] * np.array(shares_S)[None, :]
     out_CS = np.floor(wanted_CS + 1e-9).astype(np.int64)
     for c in np.argsort(counts_C, kind="stable"):
         for _ in range(int(counts_C[c] - out_CS[c].sum())):
             owed_S = wanted_CS[c] - out_CS[c]
-            behind_S = wanted_CS[: len(counts_C)].sum(axis=0) - out_CS.sum(axis=0)
+            behind_S = wanted_CS.sum(axis=0) - out_CS.sum(axis=0)
             open_S = owed_S > 1e-9
-            side = int(np.argmax(np.where(open_S, owed_S + 1e-3 * behind_S / max(1, counts_C.sum()), -np.inf)))
+            side = int(np.argmax(np.where(open_S, owed_S + behind_S, -np.inf)))
             out_CS[c, side] += 1
         for side in range(len(shares_S)):
             if out_CS[c, side] == 0 and counts_C[c] >= len(shares_S):
@@ -62,11 +62,16 @@ def quotas(counts_C: Ints, shares_S: list[float]) -> Ints:
 
 
 def stratified_sample(label_ids_N: Ints, text_hashes_N: Hashes, size: int, *, seed: int) -> Ints:
-    """Sorted positions of a sample with the label shares of the whole, at least one row a class (`data.limit`)."""
+    """Sorted positions of `size` rows with the label shares of the whole, at least one row a class (`data.limit`)."""
     if size >= len(label_ids_N):
         return np.arange(len(label_ids_N))
     counts_C = np.bincount(label_ids_N)
     take_C = quotas(counts_C, [size / len(label_ids_N), 1 - size / len(label_ids_N)])[:, 0]
+    take_C = np.maximum(take_C, counts_C > 0)
+    while take_C.sum() > size and take_C.max() > 1:  # the rows lent to the smallest classes come from the largest
+        take_C[np.argmax(take_C)] -= 1
+    while take_C.sum() < size:
+        take_C[np.argmax(counts_C * size / len(label_ids_N) - take_C)] += 1
     keys_N = row_keys(text_hashes_N, seed, "limit")
     picked = []
     for label_id, take in enumerate(take_C):
