@@ -1,7 +1,6 @@
 """What the data look like before training: class counts and shares, imbalance, lengths and truncation."""
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,17 +19,17 @@ class Audit:
 
     Attributes:
         counts: {split: rows of each class}; 'drawn' is what one training epoch sees.
-        pool_counts_C: rows of each class in all splits together, after cleaning.
+        natural_C: rows of each class before balancing: of the training split, or of the pool where the pool is balanced.
     """
 
     labels: list[str]
     counts: dict[str, Ints]
-    pool_counts_C: Ints
+    natural_C: Ints
 
     @property
     def imbalance_ratio(self) -> float:
-        """Rows of the largest class over rows of the smallest, in the cleaned training split before balancing."""
-        return float(self.counts["train"].max() / self.counts["train"].min())
+        """Rows of the largest class over rows of the smallest, cleaned and before balancing."""
+        return float(self.natural_C.max() / self.natural_C.min())
 
     @property
     def severity(self) -> str:
@@ -41,22 +40,25 @@ class Audit:
     @property
     def minority_label(self) -> str:
         """The rarest class of the cleaned training rows, the first by name where several are."""
-        return self.labels[int(self.counts["train"].argmin())]
+        return self.labels[int(self.natural_C.argmin())]
 
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values for reports."""
-        counts = {name: dict(zip(self.labels, c.tolist(), strict=True)) for name, c in self.counts.items()}
-        return {"imbalance_ratio": self.imbalance_ratio, "severity": self.severity, "minority_label": self.minority_label, "counts": counts}
+    @property
+    def columns(self) -> dict[str, Ints]:
+        """{heading: rows of each class} in the order of reading: before balancing, after, then the other splits."""
+        others = {name: counts for name, counts in self.counts.items() if name not in ("train", "drawn")}
+        before = "train" if np.array_equal(self.natural_C, self.counts["train"]) else "pool before balancing"
+        return {before: self.natural_C, "seen per epoch": self.counts["drawn"]} | others
 
 
-def audit_splits(labels: Labels, label_ids_N: Ints, splits: Splits, plan: BalancePlan) -> Audit:
+def audit_splits(labels: Labels, label_ids_N: Ints, splits: Splits, plan: BalancePlan, pool: Ints | None = None) -> Audit:
     """Audit of the splits.
 
     Args:
         label_ids_N: label id of every row, indexed by the row ids of `splits`.
+        pool: ids of the rows that were balanced before the split, or None where only the training split is.
     """
     counts = {name: labels.counts(label_ids_N[ids]) for name, ids in splits.named.items()}
-    return Audit(labels.names, counts | {"drawn": plan.counts_C}, sum(counts.values(), np.zeros(len(labels), np.int64)))
+    return Audit(labels.names, counts | {"drawn": plan.counts_C}, counts["train"] if pool is None else labels.counts(label_ids_N[pool]))
 
 
 @dataclass(frozen=True)

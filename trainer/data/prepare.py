@@ -69,7 +69,7 @@ def prepare_data(
         resample_each_epoch=balance.resample_each_epoch,
     )
     weights_C = class_weights(plan.counts_C, weighting, labels)
-    return PreparedData(clean, splits, plan, weights_C, audit_splits(clean.labels, clean.label_ids_N, splits, plan))
+    return PreparedData(clean, splits, plan, weights_C, audit_splits(clean.labels, clean.label_ids_N, splits, plan, splits.pool))
 
 
 def split_rows(clean: CleanRows, data: "DataSection", split: "SplitSection | None", balance: "BalanceSection", *, seed: int) -> Splits:
@@ -84,12 +84,13 @@ def split_rows(clean: CleanRows, data: "DataSection", split: "SplitSection | Non
         return Splits(train, validation, test)
     if test_share:
         pool, test = _cut(clean, pool, [1 - test_share, test_share], data, seed, "test split")
+    natural = pool if balance.scope == "all" else None
     if balance.scope == "all":
         pool = pool[plan_pool(clean.label_ids_N[pool], clean.text_hashes_N[pool], method=balance.method, seed=seed)]
     if data.validation is None:
         whole = train_share + validation_share
         pool, validation = _cut(clean, pool, [train_share / whole, validation_share / whole], data, seed, "split")
-    return Splits(pool, validation, test)
+    return Splits(pool, validation, test, natural)
 
 
 def _cut(clean: CleanRows, pool: Ints, shares: list[float], data: "DataSection", seed: int, stage: str) -> list[Ints]:

@@ -113,10 +113,8 @@ def _training(training: dict[str, Any], seed: int) -> str:
 
 
 def _counts_table(data: PreparedData) -> str:
-    names = {"train": "train", "drawn": "seen per epoch"}
-    order = ["train", "drawn", *(n for n in data.audit.counts if n not in names)]
-    rows = [[label, *(f"{data.audit.counts[n][c]:,}" for n in order)] for c, label in enumerate(data.labels)]
-    return _table(["label", *(names.get(n, n) for n in order)], rows)
+    rows = [[label, *(f"{counts_C[c]:,}" for counts_C in data.audit.columns.values())] for c, label in enumerate(data.labels)]
+    return _table(["label", *data.audit.columns], rows)
 
 
 def _class_table(evaluation: Evaluation) -> str:

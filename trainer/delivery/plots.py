@@ -21,7 +21,7 @@ plt.rcParams.update(
 
 def class_distribution(audit: Audit) -> Figure:
     """Rows of each class: training before and after balancing, and each other split."""
-    order = np.argsort(-audit.counts["train"], kind="stable")
+    order = np.argsort(-audit.natural_C, kind="stable")
     names = [_short(audit.labels[c]) for c in order]
     others = [name for name in audit.counts if name not in ("train", "drawn")]
     height = max(2.6, 0.42 * len(names) + 1.3)
@@ -29,9 +29,9 @@ def class_distribution(audit: Audit) -> Figure:
     figure, axes = plt.subplots(1, 1 + len(others), figsize=(5.6 + 2.4 * len(others), height), width_ratios=widths, squeeze=False)
     y = np.arange(len(names))
     first = axes[0][0]
-    _bars(first, y - 0.19, audit.counts["train"][order], 0.36, BEFORE, "before balancing")
+    _bars(first, y - 0.19, audit.natural_C[order], 0.36, BEFORE, "before balancing")
     _bars(first, y + 0.19, audit.counts["drawn"][order], 0.36, AFTER, "after: rows seen in an epoch")
-    first.set_title(f"train (imbalance ratio {audit.imbalance_ratio:.3g}, {audit.severity})", loc="left", fontsize=10)
+    first.set_title(f"{next(iter(audit.columns)).split()[0]} (imbalance ratio {audit.imbalance_ratio:.3g}, {audit.severity})", loc="left", fontsize=10)
     first.legend(frameon=False, fontsize=8, loc="lower right")
     for axis, name in zip(axes[0][1:], others, strict=True):
         _bars(axis, y, audit.counts[name][order], 0.6, BEFORE, name)

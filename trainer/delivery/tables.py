@@ -17,14 +17,12 @@ def print_audit(data: PreparedData, lengths: dict[str, Lengths], max_length: int
     audit, dropped = data.audit, data.clean.counts
     table = Table(title=f"Rows by class: imbalance ratio {audit.imbalance_ratio:.3g} ({audit.severity})", title_justify="left")
     table.add_column("label")
-    headings = {"train": "train", "drawn": "seen per epoch"}
-    ordered = ["train", "drawn", *(n for n in audit.counts if n not in headings)]
-    for name in ordered:
-        table.add_column(headings.get(name, name), justify="right")
+    for heading in audit.columns:
+        table.add_column(heading, justify="right")
     for c, label in enumerate(audit.labels):
-        table.add_row(label, *(_share(int(audit.counts[n][c]), int(audit.counts[n].sum())) for n in ordered))
+        table.add_row(label, *(_share(int(counts_C[c]), int(counts_C.sum())) for counts_C in audit.columns.values()))
     table.add_section()
-    table.add_row("all", *(f"{int(audit.counts[n].sum()):,}" for n in ordered))
+    table.add_row("all", *(f"{int(counts_C.sum()):,}" for counts_C in audit.columns.values()))
     console.print(table)
     gone = [f"{count:,} {reason}" for reason, count in dropped.items() if count and reason != "kept"]
     console.print(f"Cleaning: {dropped['kept']:,} rows kept; {'; '.join(gone) or 'nothing dropped'}.")
