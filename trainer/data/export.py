@@ -1,5 +1,6 @@
 """Splits as files for other tools."""
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -55,6 +56,6 @@ def _write(table: pa.Table, path: Path, file_format: str) -> None:
     elif file_format == "csv":
         pacsv.write_csv(table, path)
     else:
-        from datasets import Dataset
-
-        Dataset(table).to_json(str(path), force_ascii=False)
+        with path.open("w", encoding="utf-8") as file:
+            for batch in table.to_batches(max_chunksize=20_000):
+                file.writelines(json.dumps(record, ensure_ascii=False) + "\n" for record in batch.to_pylist())

@@ -22,6 +22,8 @@ class Splits:
     train: Ints
     validation: Ints
     test: Ints
+    pool: Ints | None = None
+    """Rows that were balanced before the split (`balance.scope: all`), as they were before."""
 
     @property
     def named(self) -> dict[str, Ints]:
