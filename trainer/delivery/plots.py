@@ -32,7 +32,7 @@ def class_distribution(audit: Audit) -> Figure:
     _bars(first, y - 0.19, audit.natural_C[order], 0.36, BEFORE, "before balancing")
     _bars(first, y + 0.19, audit.counts["drawn"][order], 0.36, AFTER, "after: rows seen in an epoch")
     first.set_title(f"{next(iter(audit.columns)).split()[0]} (imbalance ratio {audit.imbalance_ratio:.3g}, {audit.severity})", loc="left", fontsize=10)
-    first.legend(frameon=False, fontsize=8, loc="lower right")
+    figure.legend(*first.get_legend_handles_labels(), frameon=False, fontsize=8, loc="lower left", ncols=2)
     for axis, name in zip(axes[0][1:], others, strict=True):
         _bars(axis, y, audit.counts[name][order], 0.6, BEFORE, name)
         axis.set_title(name, loc="left", fontsize=10)
@@ -43,7 +43,7 @@ def class_distribution(audit: Audit) -> Figure:
         axis.grid(axis="x", color=GRID)
         axis.margins(x=0.16)
         axis.spines[["top", "right"]].set_visible(False)
-    figure.tight_layout()
+    figure.tight_layout(rect=(0, 0.24 / height, 1, 1))
     return figure
 
 

@@ -76,7 +76,7 @@ class RunFolder:
         from matplotlib import pyplot as plt
 
         partial = self.path / f".{name}.partial.png"
-        figure.savefig(partial, dpi=150)
+        figure.savefig(partial, dpi=150, bbox_inches="tight")
         plt.close(figure)
         os.replace(partial, self.path / name)
 
