@@ -1,6 +1,7 @@
 """The only module that writes to the network: pushes a finished run to the Hugging Face Hub."""
 
 import logging
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,18 +15,22 @@ SHARED = ("README.md", "metrics.json", "epochs.csv", "class_weights.json", "clas
 
 
 def check_login(hub: "HubSection") -> None:
-    """Raises RunError when a push was asked for and no token works, before anything is trained."""
+    """Raises RunError when a push was asked for and no token may write, before anything is trained."""
     from huggingface_hub import HfApi
-    from huggingface_hub.errors import HfHubHTTPError, LocalTokenNotFoundError
+    from huggingface_hub.errors import LocalTokenNotFoundError
+    from huggingface_hub.utils import httpx  # type: ignore[attr-defined]
 
     if not hub.push:
         return
+    remedy = "Set HF_TOKEN or run hf auth login, or set hub.push: false."
     try:
-        HfApi().whoami()
-    except (LocalTokenNotFoundError, HfHubHTTPError, OSError) as error:
-        raise RunError(
-            f"hub.push is true, but the Hub does not know you ({type(error).__name__}). Set HF_TOKEN, run hf auth login, or set hub.push: false."
-        ) from error
+        user = HfApi().whoami()
+    except LocalTokenNotFoundError as error:
+        raise RunError(f"hub.push is true, but there is no token for the Hub. {remedy}") from error
+    except (httpx.HTTPError, OSError) as error:
+        raise RunError(f"hub.push is true, but logging in to the Hub failed: {_first_line(error)} {remedy}") from error
+    if user.get("auth", {}).get("accessToken", {}).get("role") == "read":
+        raise RunError(f"hub.push is true, but the token may only read. Create one that may write. {remedy}")
 
 
 def push(run: Path, hub: "HubSection") -> str | None:
@@ -42,14 +47,25 @@ def push(run: Path, hub: "HubSection") -> str | None:
             api.create_branch(hub.repo_id, branch=hub.revision, exist_ok=True)
         commit = api.create_commit(hub.repo_id, operations, commit_message=hub.commit_message, revision=hub.revision)
     except Exception as error:  # whatever the network does, the trained run is kept and the push can be repeated
-        logger.warning(
-            "The push to %s failed (%s). The run is complete in %s; repeat with: hf upload %s %s",
-            hub.repo_id,
-            type(error).__name__,
-            run,
-            hub.repo_id,
-            run / "model",
-        )
+        logger.warning("The push to %s failed: %s The run is complete in %s; repeat with:\n%s", hub.repo_id, _first_line(error), run, push_command(run, hub))
         return None
     print(f"Pushed to {commit.commit_url}")
     return str(commit.commit_url)
+
+
+def push_command(run: Path, hub: "HubSection") -> str:
+    """Shell line that repeats the push with the Hub's own command: the model, then what stands beside it."""
+    assert hub.repo_id is not None, "the config checks it"
+    options = ["--commit-message", hub.commit_message]
+    options += ["--private"] if hub.private else []
+    options += ["--revision", hub.revision] if hub.revision else []
+    include = [part for name in SHARED if (run / name).is_file() for part in ("--include", name)]
+    model = ["hf", "upload", hub.repo_id, str(run / "model"), ".", *options]
+    beside = ["hf", "upload", hub.repo_id, str(run), ".", *include, *options]
+    return f"{shlex.join(model)} && {shlex.join(beside)}"
+
+
+def _first_line(error: Exception) -> str:
+    """The first line of an error's text, ended by a full stop."""
+    line = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+    return line if line.endswith(".") else f"{line}."

@@ -56,7 +56,7 @@ def load_pretrained_config(model: "ModelSection") -> Any:
 def check_weights(model: "ModelSection") -> None:
     """Raises ModelError when the model has no safetensors weights, without loading them (`--check`)."""
     from huggingface_hub import HfApi, try_to_load_from_cache
-    from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
+    from huggingface_hub.utils import httpx  # type: ignore[attr-defined]
 
     name = resolve_name(model.name)
     if Path(name).is_dir():
@@ -66,7 +66,7 @@ def check_weights(model: "ModelSection") -> None:
     else:
         try:
             files = HfApi().list_repo_files(name, revision=model.revision)
-        except (HfHubHTTPError, OfflineModeIsEnabled, OSError) as error:
+        except (httpx.HTTPError, OSError) as error:
             raise ModelError(f"model.name: '{model.name}' cannot be reached: {_first_line(error)}") from error
     if not any(name.endswith((".safetensors", ".safetensors.index.json")) for name in files):
         raise ModelError(f"model.name: '{model.name}' has no safetensors weights; pickled weights are not loaded. Convert it, or choose another model.")
