@@ -1,0 +1,236 @@
+"""Models and rows from a Hub, and the push back to it: the real client and commands against a server on loopback."""
+
+import csv
+import io
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from tests.hub_server import HubServer
+
+TOKEN = "hf_OnlyForTheServerOfTheseTests"
+PUSH = {"push": True, "repo_id": "user/sentiment"}
+TEXTS = ["what a lovely morning", "worst service ever", "the train leaves at nine"]
+LOAD = """
+import json, sys
+from huggingface_hub import HfApi, ModelCard
+from transformers import AutoModelForSequenceClassification, AutoTokenizer
+import torch
+where, texts = json.loads(sys.argv[1])
+def logits(folder):
+    model, tokenizer = AutoModelForSequenceClassification.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
+    with torch.no_grad():
+        return model(**tokenizer(texts, return_tensors="pt", padding=True)).logits.tolist()
+info, card = HfApi().model_info(where["repo"]), ModelCard.load(where["repo"])
+print(json.dumps({
+    "here": logits(where["folder"]), "there": logits(where["repo"]), "files": [s.rfilename for s in info.siblings], "private": info.private,
+    "metadata": card.data.to_dict(), "text": card.text, "results": [[r.metric_name, r.dataset_split, r.metric_value] for r in card.data.eval_results],
+}))
+"""
+
+
+@pytest.fixture(scope="module")
+def hub(tiny_model, tweets):
+    """The server, holding user/tiny, user/tweets (one CSV) and user/parts (three splits; on main their labels are wrong, on v1 right)."""
+    with HubServer({TOKEN: "user", "hf_reads": "reader"}) as server:
+        server.add("model", "user/tiny", {"config.json": b'{"model_type": "bert", "hidden_size": 7}'}, branch="main")
+        server.add("model", "user/tiny", {p.name: p.read_bytes() for p in tiny_model.iterdir() if p.is_file()}, branch="v1")
+        server.add("dataset", "user/tweets", {"tweets.csv": tweets.read_bytes()})
+        rows = list(csv.DictReader(tweets.open(encoding="utf-8")))
+        parts = {"train": rows[0::2], "validation": rows[1::4], "test": rows[3::4]}
+        server.add(
+            "dataset", "user/parts", {f"data/{name}.parquet": parquet([{**r, "sentiment": "all the same"} for r in part]) for name, part in parts.items()}
+        )
+        server.add("dataset", "user/parts", {f"data/{name}.parquet": parquet(part) for name, part in parts.items()}, branch="v1")
+        yield server
+
+
+def parquet(rows):
+    out = io.BytesIO()
+    pq.write_table(pa.Table.from_pylist(rows), out)
+    return out.getvalue()
+
+
+@pytest.fixture(scope="module")
+def online(hub, tmp_path_factory):
+    """Environment of a user of the server, with a cache of its own."""
+    return {"HF_ENDPOINT": hub.url, "HF_HUB_OFFLINE": "0", "HF_HUB_DISABLE_XET": "1", "HF_TOKEN": TOKEN, "HF_HOME": str(tmp_path_factory.mktemp("hub_home"))}
+
+
+@pytest.fixture(scope="module")
+def write(tmp_path_factory, tiny_model, tweets):
+    """Function (**sections) -> path of a YAML for one epoch of the tiny model, and the run folder it leads to."""
+
+    def config(**sections):
+        folder = tmp_path_factory.mktemp("hub_run")
+        values = {
+            "run": {"name": "run", "output_dir": str(folder / "runs")},
+            "model": {"name": str(tiny_model), "max_length": 64},
+            "data": {"source": str(tweets), "text_column": "text", "label_column": "sentiment"},
+            "training": {"num_train_epochs": 1, "per_device_train_batch_size": 16, "bf16": False},
+            **sections,
+        }
+        path = folder / "config.yaml"
+        path.write_text(json.dumps(values), encoding="utf-8")
+        return path, folder / "runs" / "run"
+
+    return config
+
+
+@pytest.fixture(scope="module")
+def pushed(run_cli, write, hub, online):
+    """A run of local rows and a local model, pushed."""
+    path, folder = write(split={"train": 0.7, "validation": 0.15, "test": 0.15}, hub=PUSH)
+    done = run_cli("train", "--config", path, **online)
+    assert done.returncode == 0, done.stderr
+    return SimpleNamespace(folder=folder, output=done.stdout + done.stderr)
+
+
+@pytest.fixture(scope="module")
+def loaded(pushed, online):
+    """What a client finds on the server after the push."""
+    request = json.dumps([{"repo": PUSH["repo_id"], "folder": str(pushed.folder / "model")}, TEXTS])
+    done = subprocess.run([sys.executable, "-c", LOAD, request], capture_output=True, text=True, env={**os.environ, **online}, check=False)
+    assert done.returncode == 0, done.stderr
+    return SimpleNamespace(**json.loads(done.stdout), folder=pushed.folder)
+
+
+@pytest.fixture(scope="module")
+def refused(run_cli, write, hub, online):
+    """A run of a model and rows from the server, whose push to a branch failed."""
+    path, folder = write(
+        model={"name": "user/tiny", "revision": "v1", "max_length": 64},
+        data={"source": "user/tweets", "label_column": "sentiment"},
+        hub={"push": True, "repo_id": "user/refused", "revision": "trial", "commit_message": "It's the first"},
+    )
+    hub.fail_next_commit = 500
+    done = run_cli("train", "--config", path, **online)
+    return SimpleNamespace(folder=folder, done=done)
+
+
+def test_push_holds_model_card_and_pictures_in_a_private_repository(loaded):
+    pictures = {"class_distribution.png", "learning_curves.png", "confusion_matrix.png"}
+    assert {"config.json", "model.safetensors", "tokenizer.json", "README.md", "metrics.json", *pictures} <= set(loaded.files)
+    assert loaded.private
+
+
+def test_push_holds_no_pickled_file_and_no_training_row(loaded):
+    assert not [name for name in loaded.files if name.endswith((".bin", ".pt", ".jsonl", ".parquet", ".csv")) and name != "epochs.csv"]
+
+
+def test_pushed_model_gives_the_logits_of_the_local_one(loaded):
+    assert len(loaded.here) == len(TEXTS)
+    assert loaded.there == loaded.here
+
+
+def test_pushed_card_names_library_task_and_metrics(loaded):
+    assert loaded.metadata["library_name"] == "transformers"
+    assert loaded.metadata["pipeline_tag"] == "text-classification"
+    assert {"f1", "accuracy"} <= set(loaded.metadata["metrics"])
+    assert f'pipeline("text-classification", "{PUSH["repo_id"]}")' in loaded.text
+
+
+def test_pushed_card_tells_the_macro_f1_of_metrics_json(loaded):
+    metrics = json.loads((loaded.folder / "metrics.json").read_text(encoding="utf-8"))
+    assert ["Macro F1", "test", pytest.approx(metrics["test"]["macro_f1"], abs=1e-6)] in loaded.results
+
+
+def test_output_ends_with_the_address_of_the_commit(pushed, hub):
+    assert f"Pushed to {hub.url}/{PUSH['repo_id']}/commit/{hub.repos['model', PUSH['repo_id']].branches['main']}" in pushed.output
+
+
+def test_token_stands_in_no_file_and_no_output(pushed, refused):
+    files = [p for folder in (pushed.folder, refused.folder) for p in folder.rglob("*") if p.is_file()]
+    assert len(files) > 20
+    assert not [p for p in files if TOKEN.encode() in p.read_bytes()]
+    assert TOKEN not in pushed.output + refused.done.stdout + refused.done.stderr
+
+
+def test_failed_push_leaves_a_finished_run_and_says_how_to_repeat_it(refused):
+    assert refused.done.returncode == 0, refused.done.stderr
+    assert (refused.folder / "metrics.json").is_file()
+    assert "500 Internal Server Error" in refused.done.stderr
+    assert f"The run is complete in {refused.folder}" in refused.done.stderr
+    assert "Traceback" not in refused.done.stderr
+
+
+def test_command_of_the_warning_repeats_the_push(refused, pushed, hub, online):
+    command = next(line for line in refused.done.stderr.splitlines() if line.startswith("hf upload"))
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    done = subprocess.run(command, shell=True, capture_output=True, text=True, env={**os.environ, **online, "PATH": path}, check=False)
+    assert done.returncode == 0, done.stderr
+    repeated, first = hub.repos["model", "user/refused"], hub.repos["model", PUSH["repo_id"]]
+    files = repeated.commits[repeated.branches["trial"]]
+    assert set(files) == set(first.commits[first.branches["main"]])
+    assert files["model.safetensors"] == (refused.folder / "model" / "model.safetensors").read_bytes()
+    assert set(repeated.commits[repeated.branches["main"]]) == {".gitattributes"}
+    assert repeated.private
+
+
+def test_model_and_rows_of_the_hub_train(refused):
+    metrics = json.loads((refused.folder / "metrics.json").read_text(encoding="utf-8"))
+    assert set(metrics["validation"]["per_class"]) == {"negative", "neutral", "positive"}
+    card = (refused.folder / "README.md").read_text(encoding="utf-8")
+    assert "base_model: user/tiny\n" in card
+    assert "datasets:\n- user/tweets\n" in card
+
+
+def test_splits_of_a_hub_data_set_are_used_as_given_at_their_revision(run_cli, write, online):
+    path, folder = write(
+        model={"name": "user/tiny", "revision": "v1", "max_length": 64},
+        data={"train": "user/parts", "validation": "user/parts", "test": "user/parts", "revision": "v1", "label_column": "sentiment"},
+    )
+    done = run_cli("train", "--config", path, **online)
+    assert done.returncode == 0, done.stderr
+    sizes = {name: len(ids) for name, ids in json.loads((folder / "splits.json").read_text(encoding="utf-8")).items()}
+    assert sizes == {"train": 120, "validation": 60, "test": 60}
+    offline = run_cli("train", "--config", path, "--check", "--set", "run.name=again", **{**online, "HF_HUB_OFFLINE": "1"})
+    assert offline.returncode == 0, offline.stderr
+
+
+@pytest.mark.parametrize(("token", "words"), [("hf_wrong", "Invalid user token"), ("", "there is no token"), ("hf_reads", "may only read")])
+def test_token_that_cannot_push_is_told_before_training(token, words, run_cli, write, hub, online, tmp_path):
+    path, folder = write(hub={"push": True, "repo_id": "user/never"})
+    done = run_cli("train", "--config", path, **{**online, "HF_TOKEN": token, "HF_HOME": str(tmp_path)})
+    assert done.returncode == 2
+    assert words in done.stderr
+    assert "Set HF_TOKEN or run hf auth login, or set hub.push: false." in done.stderr
+    assert not folder.parent.exists()
+    assert ("model", "user/never") not in hub.repos
+
+
+MISSING = {
+    "model": ({"model": {"name": "user/absent"}}, "model.name: 'user/absent'"),
+    "rows": ({"data": {"source": "user/absent", "label_column": "sentiment"}}, "data.source: 'user/absent'"),
+    "revision of the model": ({"model": {"name": "user/tiny", "revision": "v9"}}, "model.name: 'user/tiny'"),
+    "revision of the rows": ({"data": {"source": "user/tweets", "revision": "v9", "label_column": "sentiment"}}, "data.source: 'user/tweets'"),
+}
+
+
+@pytest.mark.parametrize("offline", ["0", "1"], ids=["online", "offline"])
+@pytest.mark.parametrize("what", MISSING)
+def test_absent_hub_id_is_told_in_one_message(what, offline, run_cli, write, online, tmp_path):
+    sections, words = MISSING[what]
+    path, folder = write(**sections)
+    for check in ([], ["--check"]):
+        done = run_cli("train", "--config", path, *check, **{**online, "HF_HUB_OFFLINE": offline, "HF_HOME": str(tmp_path)})
+        assert done.returncode == 2, done.stderr
+        assert words in done.stderr
+        assert "Traceback" not in done.stderr
+        assert len(done.stderr.strip().splitlines()) <= 3
+        assert not folder.exists()
+
+
+def test_hub_that_cannot_be_reached_is_told_before_training(run_cli, write, online):
+    path, folder = write(hub=PUSH)
+    done = run_cli("train", "--config", path, **{**online, "HF_ENDPOINT": "http://127.0.0.1:9"})
+    assert done.returncode == 2
+    assert "logging in to the Hub failed" in done.stderr
+    assert not folder.exists()

@@ -1,0 +1,241 @@
+"""A Hub on loopback that the unmodified huggingface_hub client talks to: repositories, branches, commits, LFS files; all in memory."""
+
+import base64
+import hashlib
+import json
+import re
+import threading
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from urllib.parse import unquote, urlsplit
+
+LFS_ENDINGS = (".safetensors", ".parquet")
+
+
+@dataclass
+class Repo:
+    """Commits are whole folders: {path: content} by commit id."""
+
+    name: str
+    private: bool = False
+    commits: dict[str, dict[str, bytes]] = field(default_factory=dict)
+    branches: dict[str, str] = field(default_factory=dict)
+
+    def commit(self, files: dict[str, bytes], branch: str = "main") -> str:
+        sha = hashlib.sha1(f"{self.name} {len(self.commits)}".encode()).hexdigest()
+        self.commits[sha] = files
+        self.branches[branch] = sha
+        return sha
+
+
+class Refusal(Exception):
+    """An answer of the Hub that is no success."""
+
+    def __init__(self, status: int, message: str, code: str = "", commit: str = "") -> None:
+        self.status = status
+        self.headers = {"X-Error-Message": message, "X-Error-Code": code, "X-Repo-Commit": commit}
+        super().__init__(message)
+
+
+class HubServer(ThreadingHTTPServer):
+    """Answers at `url` until closed; knows the tokens given as {token: user}.
+
+    Attributes:
+        repos: {(kind, "user/name"): Repo}, kind being model or dataset.
+        fail_next_commit: status with which the next commit is refused, once.
+    """
+
+    def __init__(self, tokens: dict[str, str]) -> None:
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.tokens = tokens
+        self.repos: dict[tuple[str, str], Repo] = {}
+        self.lfs: dict[str, bytes] = {}
+        self.fail_next_commit: int | None = None
+        self.lock = threading.Lock()
+        self.url = f"http://127.0.0.1:{self.server_port}"
+        self.lfs_url = f"http://localhost:{self.server_port}/lfs"  # another host name, as on the Hub: the client follows no other redirect's headers
+
+    def add(self, kind: str, name: str, files: dict[str, bytes], branch: str = "main") -> str:
+        """Commit `files` as the whole content of a public repository's branch; gives the commit id."""
+        return self.repos.setdefault((kind, name), Repo(name)).commit(files, branch)
+
+    def __enter__(self):
+        threading.Thread(target=self.serve_forever, daemon=True).start()
+        return self
+
+    def __exit__(self, *_):
+        self.shutdown()
+        self.server_close()
+
+
+class Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    server: HubServer
+
+    def answer(self):
+        self.content = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        if "chunked" in self.headers.get("Transfer-Encoding", ""):
+            while size := int(self.rfile.readline(), 16):
+                self.content += self.rfile.read(size)
+                self.rfile.readline()
+            self.rfile.readline()
+        path = urlsplit(self.path).path
+        try:
+            token = self.headers.get("Authorization", "").removeprefix("Bearer ")
+            self.user = self.server.tokens.get(token)
+            if token and self.user is None:
+                raise Refusal(401, "Invalid credentials in Authorization header")
+            for method, pattern, action in ROUTES:
+                if self.command in method and (match := re.fullmatch(pattern, path)):
+                    with self.server.lock:
+                        return action(self, **{key: unquote(value or "") for key, value in match.groupdict().items()})
+            raise Refusal(404, f"no such route: {self.command} {path}")
+        except Refusal as refusal:
+            self.send({"error": str(refusal)}, refusal.status, **refusal.headers)
+
+    do_GET = do_HEAD = do_POST = do_PUT = answer
+
+    def log_message(self, *_):
+        pass
+
+    def send(self, body, status=200, **headers):
+        content = body if isinstance(body, bytes) else json.dumps(body).encode()
+        self.send_response(status)
+        for name, value in {"Content-Length": str(len(content)), "Content-Type": "application/json", **headers}.items():
+            self.send_header(name, value)
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(content)
+
+    def repo(self, kind, name):
+        repo = self.server.repos.get((kind, name))
+        if repo is None or (repo.private and self.user != name.split("/")[0]):
+            raise Refusal(404 if self.user else 401, "Repository not found", "RepoNotFound")
+        return repo
+
+    def writable(self, kind, name):
+        if self.user != name.split("/")[0]:
+            raise Refusal(403 if self.user else 401, f"You have no right to write to {name}")
+        return self.repo(kind, name)
+
+    def files(self, kind, name, revision):
+        """Commit id and {path: content} of a branch or commit."""
+        repo = self.repo(kind, name)
+        sha = repo.branches.get(revision or "main", revision)
+        if sha not in repo.commits:
+            raise Refusal(404, f"Invalid rev id: {revision}", "RevisionNotFound")
+        return sha, repo.commits[sha]
+
+    def whoami(self):
+        if self.user is None:
+            raise Refusal(401, "Invalid username or password.")
+        role = "read" if self.user == "reader" else "write"
+        self.send({"type": "user", "name": self.user, "orgs": [], "auth": {"type": "access_token", "accessToken": {"role": role}}})
+
+    def create_repo(self):
+        wanted = json.loads(self.content)
+        kind, name = wanted.get("type") or "model", f"{wanted['organization'] or self.user}/{wanted['name']}"
+        if self.user != name.split("/")[0]:
+            raise Refusal(403 if self.user else 401, f"You have no right to create a repository as {name}")
+        if (kind, name) in self.server.repos:
+            return self.send({"url": f"{self.server.url}/{name}", "error": "You already created this repository"}, 409)
+        repo = self.server.repos[kind, name] = Repo(name, wanted.get("visibility") == "private")
+        repo.commit({".gitattributes": b"*.safetensors filter=lfs diff=lfs merge=lfs -text\n"})
+        self.send({"url": f"{self.server.url}/{name}", "name": name})
+
+    def create_branch(self, kind, name, branch):
+        repo = self.writable(kind, name)
+        if branch in repo.branches:
+            raise Refusal(409, "Reference already exists")
+        repo.branches[branch] = repo.branches["main"]
+        self.send({})
+
+    def info(self, kind, name, revision=""):
+        sha, files = self.files(kind, name, revision)
+        siblings = [{"rfilename": path} for path in sorted(files)]
+        self.send({"id": name, "sha": sha, "private": self.repo(kind, name).private, "tags": [], "siblings": siblings})
+
+    def tree(self, kind, name, revision, folder):
+        _, files = self.files(kind, name, revision)
+        start = f"{folder}/" if folder else ""
+        inside = [path.removeprefix(start) for path in sorted(files) if path.startswith(start)]
+        if not inside:
+            raise Refusal(404, "Entry not found", "EntryNotFound")
+        if "recursive=true" in self.path.lower():
+            return self.send([entry(start + path, files[start + path]) for path in inside])
+        folders = sorted({path.split("/")[0] for path in inside if "/" in path})
+        entries = [{"type": "directory", "path": start + path, "oid": "0" * 40, "size": 0} for path in folders]
+        self.send(entries + [entry(start + path, files[start + path]) for path in inside if "/" not in path])
+
+    def resolve(self, kind, name, revision, path):
+        sha, files = self.files(kind or "model", name, revision)
+        if path not in files:
+            raise Refusal(404, "Entry not found", "EntryNotFound", sha)
+        found = entry(path, files[path])
+        if "lfs" not in found:
+            return self.send(files[path], ETag=f'"{found["oid"]}"', **{"X-Repo-Commit": sha})
+        oid = found["lfs"]["oid"]
+        self.server.lfs[oid] = files[path]
+        linked = {"X-Repo-Commit": sha, "X-Linked-ETag": f'"{oid}"', "X-Linked-Size": str(found["size"])}
+        self.send(b"", 302, Location=f"{self.server.lfs_url}/{oid}", **linked)
+
+    def preupload(self, kind, name, revision):
+        self.writable(kind, name)
+        files = json.loads(self.content)["files"]
+        self.send({"files": [{"path": f["path"], "uploadMode": "lfs" if f["path"].endswith(LFS_ENDINGS) else "regular", "shouldIgnore": False} for f in files]})
+
+    def lfs_batch(self, kind, name):
+        self.writable(kind or "model", name)
+        objects = [{"oid": o["oid"], "size": o["size"]} for o in json.loads(self.content)["objects"]]
+        for o in objects:
+            if o["oid"] not in self.server.lfs:
+                o["actions"] = {"upload": {"href": f"{self.server.lfs_url}/{o['oid']}"}}
+        self.send({"transfer": "basic", "objects": objects})
+
+    def lfs_object(self, oid):
+        if self.command == "PUT":
+            if hashlib.sha256(self.content).hexdigest() != oid:
+                raise Refusal(400, "the content differs from its sha256")
+            self.server.lfs[oid] = self.content
+        self.send(b"" if self.command == "PUT" else self.server.lfs[oid])
+
+    def commit(self, kind, name, revision):
+        repo = self.writable(kind, name)
+        if status := self.server.fail_next_commit:
+            self.server.fail_next_commit = None
+            raise Refusal(status, "the server was told to fail")
+        files = dict(self.files(kind, name, revision)[1])
+        for line in self.content.splitlines():
+            key, value = (operation := json.loads(line))["key"], operation["value"]
+            if key == "file":
+                files[value["path"]] = base64.b64decode(value["content"])
+            elif key == "lfsFile":
+                files[value["path"]] = self.server.lfs[value["oid"]]
+        sha = repo.commit(files, revision)
+        self.send({"commitOid": sha, "commitUrl": f"{self.server.url}/{name}/commit/{sha}"})
+
+
+def entry(path, content):
+    """What the Hub tells of a file."""
+    oid = hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
+    told = {"type": "file", "path": path, "oid": oid, "size": len(content)}
+    if path.endswith(LFS_ENDINGS):
+        told["lfs"] = {"oid": hashlib.sha256(content).hexdigest(), "size": len(content), "pointerSize": 134}
+    return told
+
+
+NAME = "(?P<name>[^/]+/[^/]+)"
+API = f"/api/(?P<kind>model|dataset)s/{NAME}"
+ROUTES = [
+    ("GET", "/api/whoami-v2", Handler.whoami),
+    ("POST", "/api/validate-yaml", lambda handler: handler.send({"errors": [], "warnings": []})),
+    ("POST", "/api/repos/create", Handler.create_repo),
+    ("POST", f"{API}/branch/(?P<branch>[^/]+)", Handler.create_branch),
+    ("GET", f"{API}(/revision/(?P<revision>[^/]+))?", Handler.info),
+    ("GET", f"{API}/tree/(?P<revision>[^/]+)(/(?P<folder>.+))?", Handler.tree),
+    ("POST", f"{API}/preupload/(?P<revision>[^/]+)", Handler.preupload),
+    ("POST", f"{API}/commit/(?P<revision>[^/]+)", Handler.commit),
+    ("POST", rf"/((?P<kind>dataset)s/)?{NAME}\.git/info/lfs/objects/batch", Handler.lfs_batch),
+    ("GET HEAD", f"/((?P<kind>dataset)s/)?{NAME}/resolve/(?P<revision>[^/]+)/(?P<path>.+)", Handler.resolve),
+    ("GET HEAD PUT", "/lfs/(?P<oid>[0-9a-f]{64})", Handler.lfs_object),
+]
