@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from trainer.config import Config, load_config
+from trainer.cli import worded_errors
+from trainer.config import Config, LossSection, load_config
 from trainer.errors import ConfigError
 from trainer.training_section import OWN_SPECS, OWNED_KEYS
 
@@ -120,6 +121,12 @@ def test_any_config_loads_back_equal(tmp_path_factory, texts, weights, rate, see
     path = tmp_path_factory.getbasetemp() / "any.yaml"
     path.write_text(config.to_yaml(), encoding="utf-8")
     assert load_config(str(path)) == config
+
+
+@pytest.mark.parametrize("text", ["\x85", "a\u2028b", " a\n\n", "no", "1e-5", "", "\ufeff", "\U0001f600"])
+def test_unusual_text_loads_back_equal(load, text):
+    config = load(LEAST).model_copy(update={"loss": LossSection(class_weights={text: 1.0})})
+    assert load(config.to_yaml()).loss.class_weights == {text: 1.0}
 
 
 @pytest.mark.parametrize(("text", "number"), [("1e-5", 1e-5), ("5.0e-5", 5e-5), ("1E-4", 1e-4), (".5", 0.5), ("1", 1.0)])
@@ -438,3 +445,29 @@ def test_errors_import_nothing_of_ours():
 
 def test_no_module_is_a_drawer_for_everything():
     assert not {"utils.py", "common.py", "base.py", "helpers.py", "misc.py"} & {path.name for path in (ROOT / "trainer").rglob("*.py")}
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "message"),
+    [
+        (ConfigError("c.yaml:1: wrong."), 2, "c.yaml:1: wrong.\n"),
+        (
+            OSError(28, "No space left on device", "runs/a"),
+            2,
+            "runs/a: No space left on device. Free space or set another folder; what was saved before is kept.\n",
+        ),
+        (KeyboardInterrupt(), 130, "stopped by the keyboard; run the same command again to go on from the last checkpoint.\n"),
+    ],
+    ids=["ours", "system", "keyboard"],
+)
+def test_error_becomes_one_message_and_an_exit_code_said_by_the_main_process(monkeypatch, capsys, error, code, message):
+    for rank, said in (("0", message), ("1", "")):
+        monkeypatch.setenv("RANK", rank)
+        with pytest.raises(SystemExit) as stopped, worded_errors():
+            raise error
+        assert (stopped.value.code, capsys.readouterr().err) == (code, said)
+
+
+def test_system_error_without_words_is_not_swallowed():
+    with pytest.raises(OSError, match=r"^strange$"), worded_errors():
+        raise OSError("strange")

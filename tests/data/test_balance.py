@@ -145,6 +145,8 @@ def test_pool_of_8001_rows_becomes_exactly_7800_of_which_a_fifth_validates(revie
     assert len(data.splits.train) + len(data.splits.validation) == 7800
     assert len(data.splits.validation) == 1560
     assert data.unused_rows == 201
+    assert data.audit.imbalance_ratio == 2727 / 2600
+    assert (data.audit.severity, data.audit.minority_label) == ("mild", "mixed")
 
 
 def test_pool_balanced_after_the_test_split_leaves_test_its_natural_distribution(reviews):
