@@ -471,3 +471,16 @@ def test_error_becomes_one_message_and_an_exit_code_said_by_the_main_process(mon
 def test_system_error_without_words_is_not_swallowed():
     with pytest.raises(OSError, match=r"^strange$"), worded_errors():
         raise OSError("strange")
+
+
+def test_label_that_is_its_own_text_is_refused(tmp_path):
+    path = tmp_path / "c.yaml"
+    path.write_text("model: {name: x}\ndata: {source: t.csv, text_column: a, label_column: a}\n", encoding="utf-8")
+    with pytest.raises(ConfigError, match="label_column and text_column are both 'a'"):
+        load_config(str(path))
+
+
+def test_boolean_label_keys_are_spelt_as_data_files_spell_them(tmp_path):
+    path = tmp_path / "c.yaml"
+    path.write_text("model: {name: x}\ndata: {source: t.csv}\nloss: {class_weights: {true: 2, 7: 3}}\n", encoding="utf-8")
+    assert load_config(str(path)).loss.class_weights == {"true": 2.0, "7": 3.0}

@@ -14,8 +14,13 @@ from trainer.yaml_source import dump_yaml, read_overrides, read_yaml, word_fault
 
 LabelWeights = Annotated[
     dict[str, Annotated[float, Field(gt=0)]],
-    BeforeValidator(lambda value: {str(k): v for k, v in value.items()} if isinstance(value, dict) else value),
+    BeforeValidator(lambda value: {_label(k): v for k, v in value.items()} if isinstance(value, dict) else value),
 ]
+
+
+def _label(key: Any) -> str:
+    """A YAML key as the label it names: true and 1 as data files spell them."""
+    return str(key).lower() if isinstance(key, bool) else str(key)
 
 
 class RunSection(Section):
@@ -118,6 +123,9 @@ class DataSection(Section):
             raise ValueError("needs either source: (one file, split here) or train: (given files), not both or neither")
         if self.source is not None and (self.validation is not None or self.test is not None):
             raise ValueError("has source: together with validation: or test:; given files start with train:")
+        texts = [self.text_column] if isinstance(self.text_column, str) else self.text_column
+        if self.label_column in texts:
+            raise ValueError(f"label_column and text_column are both '{self.label_column}'; the label would be its own text")
         return self
 
 

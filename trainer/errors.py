@@ -39,3 +39,9 @@ def did_you_mean(name: object, known: Iterable[str]) -> str:
     """' Did you mean 'x'?' for the nearest known name, or nothing."""
     nearest = get_close_matches(str(name), list(known), n=1, cutoff=0.6)
     return f" Did you mean '{nearest[0]}'?" if nearest else ""
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of an error's text, or its kind where it has none; ended by a full stop."""
+    line = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+    return line if line.endswith(".") else f"{line}."

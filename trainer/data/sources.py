@@ -15,12 +15,14 @@ from tqdm.auto import tqdm
 
 from trainer.data.locate import locate
 from trainer.data.readers import READERS, BadRows, check_columns
-from trainer.errors import DataError, listing
+from trainer.errors import DataError, first_line, listing
 
 if TYPE_CHECKING:
     from trainer.config import DataSection
 
 SLOTS = ("source", "train", "validation", "test")
+CACHE_FORMAT = 1
+"""Raise it when the same files are read to other rows, so that older caches are passed over."""
 SCHEMA = pa.schema([(n, pa.string()) for n in ("text", "text_pair", "label", "group")] + [("weight", pa.float64())])
 
 
@@ -101,7 +103,7 @@ def _bar() -> Any:
 
 
 def _key(data: "DataSection") -> str:
-    digest = hashlib.blake2b(digest_size=16)
+    digest = hashlib.blake2b(f"format {CACHE_FORMAT} ".encode(), digest_size=16)
     digest.update(data.model_dump_json(exclude={"limit", "drop_labels", "clean"}).encode())
     digest.update(b"strip" if data.clean.strip else b"")
     for name in SLOTS:
@@ -183,8 +185,8 @@ def _load_hub(location: str, name: str, data: "DataSection") -> Any:
     try:
         return load_dataset(location, data.subset, split=_split_of(name, data), revision=data.revision)
     except (DatasetsError, ValueError, OSError) as error:
-        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise DataError(f"data.{name}: '{location}' is no file here and could not be loaded from the Hub: {first}") from error
+        message = f"data.{name}: '{location}' is no file here and could not be loaded from the Hub: {first_line(error)}"
+        raise DataError(f"{message} Check the name; set HF_TOKEN for a private one.") from error
 
 
 def _normalise(table: pa.Table, data: "DataSection", state: dict[str, Any], where: str) -> pa.Table:

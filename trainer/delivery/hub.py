@@ -5,7 +5,7 @@ import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from trainer.errors import RunError
+from trainer.errors import RunError, first_line
 
 if TYPE_CHECKING:
     from trainer.config import HubSection
@@ -28,7 +28,7 @@ def check_login(hub: "HubSection") -> None:
     except LocalTokenNotFoundError as error:
         raise RunError(f"hub.push is true, but there is no token for the Hub. {remedy}") from error
     except (httpx.HTTPError, OSError) as error:
-        raise RunError(f"hub.push is true, but logging in to the Hub failed: {_first_line(error)} {remedy}") from error
+        raise RunError(f"hub.push is true, but logging in to the Hub failed: {first_line(error)} {remedy}") from error
     if user.get("auth", {}).get("accessToken", {}).get("role") == "read":
         raise RunError(f"hub.push is true, but the token may only read. Create one that may write. {remedy}")
 
@@ -47,7 +47,7 @@ def push(run: Path, hub: "HubSection") -> str | None:
             api.create_branch(hub.repo_id, branch=hub.revision, exist_ok=True)
         commit = api.create_commit(hub.repo_id, operations, commit_message=hub.commit_message, revision=hub.revision)
     except Exception as error:  # whatever the network does, the trained run is kept and the push can be repeated
-        logger.warning("The push to %s failed: %s The run is complete in %s; repeat with:\n%s", hub.repo_id, _first_line(error), run, push_command(run, hub))
+        logger.warning("The push to %s failed: %s The run is complete in %s; repeat with:\n%s", hub.repo_id, first_line(error), run, push_command(run, hub))
         return None
     print(f"Pushed to {commit.commit_url}")
     return str(commit.commit_url)
@@ -63,9 +63,3 @@ def push_command(run: Path, hub: "HubSection") -> str:
     model = ["hf", "upload", hub.repo_id, str(run / "model"), ".", *options]
     beside = ["hf", "upload", hub.repo_id, str(run), ".", *include, *options]
     return f"{shlex.join(model)} && {shlex.join(beside)}"
-
-
-def _first_line(error: Exception) -> str:
-    """The first line of an error's text, ended by a full stop."""
-    line = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
-    return line if line.endswith(".") else f"{line}."

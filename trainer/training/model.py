@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trainer.data.locate import package_path
-from trainer.errors import ModelError, did_you_mean
+from trainer.errors import ModelError, did_you_mean, first_line
 
 if TYPE_CHECKING:
     from trainer.config import ModelSection
@@ -67,7 +67,7 @@ def check_weights(model: "ModelSection") -> None:
         try:
             files = HfApi().list_repo_files(name, revision=model.revision)
         except (httpx.HTTPError, OSError) as error:
-            raise ModelError(f"model.name: '{model.name}' cannot be reached: {_first_line(error)}") from error
+            raise ModelError(f"model.name: '{model.name}' cannot be reached: {first_line(error)}") from error
     if not any(name.endswith((".safetensors", ".safetensors.index.json")) for name in files):
         raise ModelError(f"model.name: '{model.name}' has no safetensors weights; pickled weights are not loaded. Convert it, or choose another model.")
 
@@ -150,8 +150,4 @@ def _worded(name: str) -> Iterator[None]:
     try:
         yield
     except (OSError, ValueError, KeyError, ImportError) as error:
-        raise ModelError(f"model.name: '{name}' cannot be loaded: {_first_line(error)}") from error
-
-
-def _first_line(error: BaseException) -> str:
-    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+        raise ModelError(f"model.name: '{name}' cannot be loaded: {first_line(error)}") from error
