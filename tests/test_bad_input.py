@@ -167,3 +167,69 @@ def test_skipped_rows_are_kept_in_a_file(config_file, tweets, tmp_path):
     train_command(config=config_file(data={"source": str(source), "on_bad_rows": "skip"}), set_=["training.max_steps=2"], resume="auto", check=False)
     lines = [json.loads(line) for line in (tmp_path / "runs/run/dropped.jsonl").read_text(encoding="utf-8").splitlines()]
     assert [line["content"] for line in lines if line["row"] is None] == ["one,two,three"]
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("training.learning_rate=-1.0", "training.learning_rate is -1.0; needed: greater than or equal to 0"),
+        ("training.per_device_train_batch_size=0", "needed: greater than or equal to 1"),
+        ("training.gradient_accumulation_steps=0", "needed: greater than or equal to 1"),
+        ("training.label_smoothing_factor=1.5", "needed: less than 1"),
+        ("training.num_train_epochs=0", "needed: greater than 0"),
+        ("training.save_total_limit=1", "needed: greater than or equal to 2"),
+        ("training.metric_for_best_model=macro_f2", "Did you mean 'macro_f1'?"),
+        ("training.bf16_full_eval=true", "results are computed in float32"),
+        ("training.optim_args=foo", "training: optim"),
+        ("training.lr_scheduler_kwargs={a: 1}", "lr_scheduler_type"),
+    ],
+)
+def test_training_values_out_of_range_are_told_before_a_run_is_touched(fails, override, words):
+    assert words in fails(override)
+
+
+def test_dropping_every_row_is_told(fails):
+    message = fails("training.dataloader_drop_last=true", "training.per_device_train_batch_size=1000")
+    assert "an epoch holds no whole step" in message
+
+
+def test_model_without_tokenizer_files_or_with_truncated_weights_is_told(fails, tiny_model, tmp_path):
+    bare = tmp_path / "bare"
+    shutil.copytree(tiny_model, bare)
+    for path in bare.glob("*token*"):
+        path.unlink()
+    (bare / "vocab.txt").unlink(missing_ok=True)
+    message = fails(model={"name": str(bare)})
+    assert "knows no words" in message or "cannot be loaded" in message
+    cut = tmp_path / "cut"
+    shutil.copytree(tiny_model, cut)
+    weights = cut / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-100])
+    assert "cannot be loaded" in fails(model={"name": str(cut)}, check=True)
+    assert "cannot be loaded" in fails(model={"name": str(cut)})
+
+
+def test_group_in_two_given_files_is_named(fails, tmp_path):
+    train = write(tmp_path / "train.csv", "text,label,author\n" + "".join(f"t{n},{'ab'[n % 2]},author {n % 3}\n" for n in range(18)))
+    validation = write(tmp_path / "validation.csv", "text,label,author\nv1,a,author 1\nv2,b,someone\n")
+    config = {"data": {"train": train, "validation": validation, "group_column": "author"}, "model": {"name": "x/y"}}
+    path = write(tmp_path / "given.yaml", json.dumps(config | {"run": {"output_dir": str(tmp_path / "runs")}}))
+    assert "group author 1 stands in train and in validation" in fails(config=path)
+
+
+def test_pool_with_a_class_too_small_to_split_names_that_class(fails, tmp_path):
+    source = write(tmp_path / "rows.csv", "text,sentiment\n" + rows(a=20, b=9, c=1))
+    message = fails("balance.scope=all", data={"source": source}, split={"train": 0.8, "validation": 0.2, "test": ...})
+    assert "label 'c' has 1 row; 2 stratified splits need 2" in message
+
+
+def test_label_names_of_any_kind_are_trained_on_and_shown(config_file, tmp_path):
+    names = ["[red]", "[/]", "$a_{$", "pipe|and\nbreak", "ünïcödé 漢字", "row"]
+    source = tmp_path / "odd.jsonl"
+    lines = [json.dumps({"text": f"text number {n} of {n % 6}", "sentiment": names[n % 6]}) for n in range(120)]
+    source.write_text("\n".join(lines), encoding="utf-8")
+    train_command(config=config_file(data={"source": str(source)}), set_=["training.max_steps=2"], resume="auto", check=False)
+    metrics = json.loads((tmp_path / "runs/run/metrics.json").read_text(encoding="utf-8"))
+    assert sorted(metrics["test"]["labels"]) == sorted(names)
+    card = (tmp_path / "runs/run/README.md").read_text(encoding="utf-8")
+    assert "| pipe\\|and break |" in card

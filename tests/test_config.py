@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from trainer.cli import worded_errors
 from trainer.config import Config, LossSection, load_config
-from trainer.errors import ConfigError
+from trainer.errors import ConfigError, TrainingError
 from trainer.training_section import OWN_SPECS, OWNED_KEYS
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -185,7 +185,7 @@ data:
   on_bad_rows: skipp
   drop_labels:
     - a
-    - 1
+    - 1.5
   clean:
     strpi: true
 run:
@@ -204,7 +204,7 @@ training:
         "c.yaml: model is missing.",
         "c.yaml:1: modell is unknown; known: balance, data, hub, loss, model, run, split, training. Did you mean 'model'?",
         "c.yaml:4: data.on_bad_rows is 'skipp'; known: error, skip. Did you mean 'skip'?",
-        "c.yaml:7: data.drop_labels.1 is 1; needed: text.",
+        "c.yaml:7: data.drop_labels.1 is 1.5; needed: text.",
         "c.yaml:9: data.clean.strpi is unknown; known: conflicts, duplicates, empty, leakage, strip. Did you mean 'strip'?",
         "c.yaml:11: run.seed is 1.5; needed: a whole number.",
         "c.yaml:12: run.name is '../up'; needed: text that matches ^[A-Za-z0-9][A-Za-z0-9._-]*$.",
@@ -454,23 +454,31 @@ def test_no_module_is_a_drawer_for_everything():
         (
             OSError(28, "No space left on device", "runs/a"),
             2,
-            "runs/a: No space left on device. Free space or set another folder; what was saved before is kept.\n",
+            "runs/a: No space left on device. Free space; what was saved before is kept.\n",
         ),
         (KeyboardInterrupt(), 130, "stopped by the keyboard; run the same command again to go on from the last checkpoint.\n"),
     ],
     ids=["ours", "system", "keyboard"],
 )
 def test_error_becomes_one_message_and_an_exit_code_said_by_the_main_process(monkeypatch, capsys, error, code, message):
-    for rank, said in (("0", message), ("1", "")):
+    for rank, said in (("0", message), ("1", f"another process: {message}" if type(error) is OSError else "")):
         monkeypatch.setenv("RANK", rank)
         with pytest.raises(SystemExit) as stopped, worded_errors():
             raise error
         assert (stopped.value.code, capsys.readouterr().err) == (code, said)
 
 
-def test_system_error_without_words_is_not_swallowed():
-    with pytest.raises(OSError, match=r"^strange$"), worded_errors():
-        raise OSError("strange")
+def test_system_error_without_a_number_is_told_in_its_own_words(capsys):
+    with pytest.raises(SystemExit), worded_errors():
+        raise OSError("200 requested and 100 written")
+    assert capsys.readouterr().err == "a file: 200 requested and 100 written.\n"
+
+
+def test_what_may_have_happened_on_one_process_alone_is_said_there(monkeypatch, capsys):
+    monkeypatch.setenv("RANK", "1")
+    with pytest.raises(SystemExit), worded_errors():
+        raise TrainingError("the training loss is nan at step 3.")
+    assert capsys.readouterr().err == "another process: the training loss is nan at step 3.\n"
 
 
 def test_label_that_is_its_own_text_is_refused(tmp_path):

@@ -38,6 +38,7 @@ def make_config(tmp_path_factory, tiny_model, tweets):
 
     def make(name, tmp_path=None, **training):
         folder = tmp_path or tmp_path_factory.mktemp(name)
+        folder.mkdir(exist_ok=True)
         values = {
             "run": {"name": "run", "output_dir": str(folder / "runs")},
             "model": {"name": str(tiny_model), "max_length": 64},
@@ -232,3 +233,29 @@ def test_two_processes_finish_one_run_and_a_wrong_number_is_refused(make_config,
     table = pq.read_table(tmp_path / "runs/run/predictions.parquet").to_pandas()
     assert len(table) == metrics["validation"]["num_rows"] + metrics["test"]["num_rows"]
     assert done.stdout.count("Macro F1  Minority Recall") == 1
+
+
+def test_run_that_stopped_early_and_was_killed_resumes_without_another_step(make_config, tmp_path, monkeypatch):
+    from trainer import load_config, pipeline
+
+    still = {"learning_rate": 0.0, "num_train_epochs": 5, "early_stopping_patience": 1}  # macro F1 never rises: stops after two epochs
+    unbroken = pipeline.train(load_config(str(make_config("unbroken", tmp_path / "a", **still))))
+    config = load_config(str(make_config("stopped", tmp_path / "b", **still)))
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(pipeline, "_evaluate_splits", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        pipeline.train(config)
+    resumed = pipeline.train(config)
+    assert len((resumed / "epochs.csv").read_text().splitlines()) == 3
+    assert (resumed / "epochs.csv").read_text() == (unbroken / "epochs.csv").read_text()
+    assert digest(resumed / "model/model.safetensors") == digest(unbroken / "model/model.safetensors")
+    assert without_timings(read_json(resumed / "metrics.json")) == without_timings(read_json(unbroken / "metrics.json"))
+
+
+def test_loss_as_the_metric_keeps_the_epoch_of_the_lowest_loss(make_config, tmp_path):
+    from trainer import load_config, pipeline
+
+    config = make_config("loss", tmp_path, metric_for_best_model="loss", learning_rate=5e-4, bf16=False)
+    with (pipeline.train(load_config(str(config))) / "epochs.csv").open() as file:
+        losses = [float(row["validation_loss"]) for row in csv.DictReader(file)]
+    assert losses[1] != losses[0]
+    assert read_json(tmp_path / "runs/run/metrics.json")["validation"]["loss"] == pytest.approx(min(losses), abs=1e-4)

@@ -1,8 +1,9 @@
 """The commands; our errors become one clear message and exit code 2, never a traceback."""
 
+import errno
 import json
-import os
 import sys
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,7 +12,8 @@ from typing import Annotated
 import typer
 
 from trainer.config import json_schema, load_config
-from trainer.errors import TrainerError
+from trainer.errors import TrainerError, TrainingError, first_line
+from trainer.training.distributed import is_main
 
 app = typer.Typer(
     add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help="Balanced, honestly evaluated text classifiers from one YAML file."
@@ -74,21 +76,24 @@ def schema_command() -> None:
 @contextmanager
 def worded_errors() -> Iterator[None]:
     """Our errors and the system's as one message on standard error, said by the main process; exit code 2."""
+    warnings.formatwarning = lambda message, *_, **__: f"warning: {message}\n"
     try:
         yield
     except TrainerError as error:
-        _stop(str(error))
+        _stop(str(error), everywhere=isinstance(error, TrainingError))
     except OSError as error:
-        if error.filename is None and error.strerror is None:
-            raise
-        _stop(f"{error.filename or 'a file'}: {error.strerror}. Free space or set another folder; what was saved before is kept.")
+        remedy = " Free space; what was saved before is kept." if error.errno in (errno.ENOSPC, errno.EDQUOT) else ""
+        _stop(f"{error.filename or 'a file'}: {error.strerror or first_line(error).rstrip('.')}.{remedy}", everywhere=True)
     except KeyboardInterrupt:
         _stop("stopped by the keyboard; run the same command again to go on from the last checkpoint.", 130)
 
 
-def _stop(message: str, code: int = 2) -> None:
-    if os.environ.get("RANK", "0") == "0":
+def _stop(message: str, code: int = 2, everywhere: bool = False) -> None:
+    """Say it once, or on every process what may have happened on one alone."""
+    if is_main():
         print(message, file=sys.stderr, flush=True)
+    elif everywhere:
+        print(f"another process: {message}", file=sys.stderr, flush=True)
     raise SystemExit(code)
 
 
@@ -99,4 +104,6 @@ def main() -> None:
 
 def run_single(command: Callable[..., None]) -> None:
     """One command as a script of its own, for `scripts/`."""
-    typer.run(command)
+    script = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+    script.command()(command)
+    script()

@@ -18,9 +18,11 @@ LabelWeights = Annotated[
 ]
 
 
-def _label(key: Any) -> str:
-    """A YAML key as the label it names: true and 1 as data files spell them."""
-    return str(key).lower() if isinstance(key, bool) else str(key)
+def _label(key: Any) -> Any:
+    """A YAML scalar as the label it names: true and 1 as data files spell them."""
+    if isinstance(key, bool):
+        return str(key).lower()
+    return str(key) if isinstance(key, int) else key
 
 
 class RunSection(Section):
@@ -51,6 +53,9 @@ class ModelSection(Section):
     """Branch, tag or commit of a Hub model."""
     trust_remote_code: bool = False
     """Run Python code that comes with the model. Only for sources you trust."""
+
+
+LabelList = Annotated[list[str], BeforeValidator(lambda value: [_label(v) for v in value] if isinstance(value, list) else value)]
 
 
 class CleanSection(Section):
@@ -90,7 +95,7 @@ class DataSection(Section):
     """Rows of one group (author, document) never stand in two splits."""
     weight_column: str | None = None
     """Confidence of each row; only breaks ties between conflicting labels."""
-    drop_labels: list[str] = Field(default_factory=list)
+    drop_labels: LabelList = Field(default_factory=list)
     """Labels whose rows are left out."""
     limit: int | None = Field(default=None, ge=2)
     """Stratified, seeded sample of so many rows of `source` or `train`, for trials."""

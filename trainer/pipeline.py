@@ -11,6 +11,7 @@ from trainer.delivery import hub, report
 from trainer.training import distributed
 
 if TYPE_CHECKING:
+    from trainer.data.audit import Lengths
     from trainer.evaluation.metrics import Evaluation
     from trainer.training.weighted_trainer import WeightedTrainer
 
@@ -28,6 +29,9 @@ def check(config: Config) -> None:
 
     load_tokenizer(config.model, load_pretrained_config(config.model))
     check_weights(config.model)
+    from trainer.training.arguments import build_arguments
+
+    build_arguments(config.to_dict()["training"], checkpoints=run_path(config) / "checkpoints", seed=config.run.seed)
 
 
 def train(config: Config, *, resume: str = "auto") -> Path:
@@ -44,38 +48,47 @@ def train(config: Config, *, resume: str = "auto") -> Path:
     distributed.start_processes(config.run.num_processes, config.run.num_threads)
     distributed.from_main(lambda: hub.check_login(config.hub))
     config = with_hardware_defaults(config)
-    data = prepare(config)
 
+    from trainer.data.audit import audit_lengths
+    from trainer.delivery import tables
     from trainer.training.arguments import build_arguments, quiet_libraries
     from trainer.training.checkpoints import saving
     from trainer.training.model import check_weights, load_model, load_pretrained_config, load_tokenizer
 
     quiet_libraries()
+    folder = report.RunFolder(run_path(config))
+    arguments = build_arguments(config.to_dict()["training"], checkpoints=folder.checkpoints, seed=config.run.seed)
+    data = prepare(config)
     pretrained = load_pretrained_config(config.model)
     tokenizer, max_length = load_tokenizer(config.model, pretrained)
     distributed.from_main(lambda: check_weights(config.model))
     tokens = tokenise_splits(data, tokenizer, max_length)
-    folder = report.RunFolder(run_path(config))
-    arguments = build_arguments(config.to_dict()["training"], checkpoints=folder.checkpoints, seed=config.run.seed)
     checkpoint = distributed.from_main(
-        lambda: report.open_run(folder.path, config.to_dict(), data.clean.fingerprint, overwrite=config.run.overwrite, resume=resume)
+        lambda: report.plan_run(folder.path, config.to_dict(), data.clean.fingerprint, overwrite=config.run.overwrite, resume=resume)
     )
+    lengths = {name: audit_lengths(rows) for name, rows in tokens.items()}
     if distributed.is_main():
-        _write_audit(folder, data, tokens, max_length)
-        if checkpoint:
-            print(f"Resuming from {checkpoint}")
+        tables.print_audit(data, lengths, max_length)
 
     from transformers import set_seed
 
     set_seed(config.run.seed)
     model = load_model(config.model, pretrained, data.labels, tokenizer, max_length)
     trainer = _build_trainer(config, arguments, data, model, tokenizer, tokens, folder)
+    trainer.check_optimizer()
+    if distributed.is_main():
+        if checkpoint:
+            print(f"Resuming from {checkpoint}")
+        else:
+            report.start_run(folder.path, config.to_dict())
+        _write_audit(folder, data)
+    distributed.wait_for_everyone()
     clock = trainer.run(checkpoint)
     outcome = _evaluate_splits(trainer, data, tokens)
     with saving(folder.model, folder.checkpoints):
         trainer.save_model(str(folder.path / "model.partial"))
     if distributed.is_main():
-        _write_results(folder, config, data, trainer, outcome, clock, max_length)
+        _write_results(folder, config, data, trainer, outcome, clock, lengths, max_length)
     distributed.wait_for_everyone()
     return folder.path
 
@@ -165,14 +178,11 @@ def _evaluate_splits(trainer: "WeightedTrainer", data: PreparedData, tokens: dic
     return outcome
 
 
-def _write_audit(folder: report.RunFolder, data: PreparedData, tokens: dict[str, TokenisedRows], max_length: int) -> None:
-    """What is known before training: to the terminal and the run folder."""
-    from trainer.data.audit import audit_lengths
-    from trainer.delivery import plots, tables
+def _write_audit(folder: report.RunFolder, data: PreparedData) -> None:
+    """What is known before training."""
+    from trainer.delivery import plots
     from trainer.delivery.environment import describe_environment
 
-    lengths = {name: audit_lengths(rows) for name, rows in tokens.items()}
-    tables.print_audit(data, lengths, max_length)
     environment = describe_environment(data.clean.fingerprint, data.clean.counts, distributed.world_size())
     folder.write_json("environment.json", environment)
     folder.write_splits(data.splits.named)
@@ -188,6 +198,7 @@ def _write_results(
     trainer: "WeightedTrainer",
     outcome: "dict[str, tuple[Evaluation, Any]]",
     clock: Any,
+    lengths: "dict[str, Lengths]",
     max_length: int,
 ) -> None:
     """What training gave: pictures, predictions, model, card; metrics.json last."""
@@ -209,7 +220,7 @@ def _write_results(
     folder.publish_model()
     metrics: dict[str, Any] = {name: evaluation.to_dict() for name, evaluation in evaluations.items()}
     metrics |= {"minority_label": data.audit.minority_label, "training": clock}
-    folder.write_text("README.md", card.write_card(config, data, rows, evaluations, max_length))
+    folder.write_text("README.md", card.write_card(config, data, rows, evaluations, lengths, max_length))
     folder.finish(metrics)
     tables.print_results(evaluations, folder.path)
     if config.hub.push:

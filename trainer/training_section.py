@@ -64,16 +64,35 @@ OWNED_KEYS: dict[str, str] = {
     "auto_find_batch_size": "set per_device_train_batch_size and gradient_accumulation_steps",
     "logging_nan_inf_filter": "leave it out: a loss that is not finite stops the run",
     "disable_tqdm": "leave it out: progress bars appear on terminals only",
+    "bf16_full_eval": "leave it out: results are computed in float32, as pipeline() computes",
+    "fp16_full_eval": "leave it out: results are computed in float32, as pipeline() computes",
     "restore_callback_states_from_checkpoint": "leave it out: a resumed run always restores them",
 }
 """TrainingArguments that other sections or the program itself decide, with what to do instead."""
+
+METRICS = ["loss", "accuracy", "macro_f1", "weighted_f1", "macro_precision", "macro_recall", "balanced_accuracy", "mcc", "auroc_macro", "minority_recall"]
+"""What may select the best epoch."""
 
 OWN_SPECS: dict[str, dict[str, Any]] = {
     "early_stopping_patience": {"types": ["int", "null"]},
     "early_stopping_threshold": {"types": ["float"]},
     "train_sampling_strategy": {"types": ["str"], "choices": ["group_by_length", "random", "sequential"]},
+    "metric_for_best_model": {"types": ["str"], "choices": METRICS},
 }
-"""Keys of the training section that transformers lacks (names of its EarlyStoppingCallback) or allows more values for."""
+"""Keys of the training section that transformers lacks (names of its EarlyStoppingCallback) or allows other values for."""
+
+BOUNDS: dict[str, dict[str, Any]] = {
+    "num_train_epochs": {"gt": 0},
+    "learning_rate": {"ge": 0},
+    "weight_decay": {"ge": 0},
+    "per_device_train_batch_size": {"ge": 1},
+    "per_device_eval_batch_size": {"ge": 1},
+    "gradient_accumulation_steps": {"ge": 1},
+    "label_smoothing_factor": {"ge": 0, "lt": 1},
+    "save_total_limit": {"ge": 2},
+    "early_stopping_patience": {"ge": 1},
+}
+"""Ranges that transformers does not check; two checkpoints are the least, so that a crash while saving leaves a whole one."""
 
 TYPES = {"bool": bool, "int": int, "float": float, "str": str, "dict": dict[str, Any], "list": list[Any], "null": None}
 
@@ -91,6 +110,10 @@ class _TrainingBase(Section):
     def _fill(cls, given: Any) -> Any:
         if not isinstance(given, dict):
             return given
+        if "metric_for_best_model" in given:
+            given = {"greater_is_better": given["metric_for_best_model"] != "loss"} | given
+        if "no" in (given.get("eval_strategy"), given.get("save_strategy")):
+            given = {"load_best_model_at_end": False} | given
         if given.get("eval_strategy") == "steps":  # logging and saving follow, so that each line of the table has its loss and its model
             steps = given.get("eval_steps") or given.get("logging_steps", 500)
             followers = {"eval_steps": steps, "logging_strategy": "steps", "logging_steps": steps, "save_strategy": "steps", "save_steps": steps}
@@ -109,7 +132,7 @@ def _training_section() -> type[Section]:
             kind = kinds[0]
             for other in kinds[1:]:
                 kind = kind | other
-        fields[name] = (kind, Field(default=TRAINING_DEFAULTS.get(name)))
+        fields[name] = (kind, Field(default=TRAINING_DEFAULTS.get(name), **BOUNDS.get(name, {})))
     return create_model("TrainingSection", __base__=_TrainingBase, __doc__=TRAINING_DOC, **fields)
 
 

@@ -41,7 +41,8 @@ def test_each_class_keeps_its_share_within_one_row_and_stands_on_every_side(coun
     for side, share in zip(split(label_ids, hashes, shares, seed=seed), shares, strict=True):
         drawn = np.bincount(label_ids[side], minlength=len(counts))
         assert (drawn >= 1).all()
-        assert (np.abs(drawn - np.array(counts) * share) <= 1.0 + 1e-9).all()
+        lent = np.array(counts) * min(shares) < 1  # a class too small for its share of a side lends it a row all the same
+        assert (np.abs(drawn - np.array(counts) * share) <= 1.0 + lent + 1e-9).all()
 
 
 @SETTINGS

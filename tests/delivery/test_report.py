@@ -2,12 +2,20 @@ import json
 
 import pytest
 
-from trainer.delivery.report import RunFolder, check_writable, open_run
+from trainer.delivery.report import RunFolder, check_writable, plan_run, start_run
 from trainer.errors import RunError
 from trainer.training.checkpoints import mark_whole
 
 CONFIG = {"run": {"name": "r", "overwrite": False, "output_dir": "runs"}, "training": {"learning_rate": 1e-5}}
 OTHER = {"run": {"name": "r", "overwrite": False, "output_dir": "elsewhere"}, "training": {"learning_rate": 2e-5}}
+
+
+def open_run(path, config, fingerprint, *, overwrite, resume):
+    """Plan a run and, unless it resumes, start it."""
+    checkpoint = plan_run(path, config, fingerprint, overwrite=overwrite, resume=resume)
+    if checkpoint is None:
+        start_run(path, config)
+    return checkpoint
 
 
 @pytest.fixture

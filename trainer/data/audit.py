@@ -70,8 +70,14 @@ class Lengths:
     longest: int
     truncated_ratio: float
 
+    def sentence(self, max_length: int) -> str:
+        """The lengths in words."""
+        words = f"{self.median:.0f} tokens in the median, {self.p95:.0f} at 95 %, {self.longest:,} at most"
+        return f"{words}; {self.truncated_ratio:.1%} of the rows cut at max_length {max_length}"
+
 
 def audit_lengths(rows: TokenisedRows) -> Lengths:
-    """Lengths after truncation, and the share of rows that were cut."""
-    median, p95 = np.percentile(rows.lengths_N, [50, 95])
-    return Lengths(float(median), float(p95), int(rows.lengths_N.max()), float(rows.truncated_N.mean()))
+    """Lengths before truncation (after it for text pairs and slow tokenizers), and the share of rows that were cut."""
+    lengths_N = rows.lengths_N if rows.full_lengths_N is None else rows.full_lengths_N
+    median, p95 = np.percentile(lengths_N, [50, 95])
+    return Lengths(float(median), float(p95), int(lengths_N.max()), float(rows.truncated_N.mean()))

@@ -62,12 +62,15 @@ class CleanRows:
 
     @property
     def fingerprint(self) -> str:
-        """Digest of the kept texts, labels and where they came from."""
+        """Digest of the kept texts, labels, groups and where they came from."""
         kept = self.reasons_N == KEPT
         digest = hashlib.blake2b(digest_size=16)
         for column in (self.text_hashes_N[kept], self.label_ids_N[kept], self.rows.slots_N[kept]):
             digest.update(np.ascontiguousarray(column).tobytes())
         digest.update("\n".join(self.labels.names).encode())
+        groups = self.rows.table["group"].filter(pa.array(kept)).combine_chunks()
+        if groups.null_count < len(groups):
+            digest.update(np.ascontiguousarray(pc.fill_null(groups.dictionary_encode().indices, -1).to_numpy()).tobytes())
         return digest.hexdigest()
 
     @property

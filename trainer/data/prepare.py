@@ -1,17 +1,21 @@
 """The stages of the data wing in order: read, clean, limit, split, balance, weigh."""
 
 from dataclasses import dataclass
+from itertools import combinations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from trainer.data.audit import Audit, audit_splits
 from trainer.data.balance import BalancePlan, class_weights, plan_balance, plan_pool
-from trainer.data.clean import CleanRows, clean_rows, refuse_unseen_labels
+from trainer.data.clean import KEPT, CleanRows, clean_rows, refuse_unseen_labels
 from trainer.data.sources import read_rows
-from trainer.data.split import Splits, stratified_sample, stratified_split
+from trainer.data.split import Splits, refuse_small_classes, stratified_sample, stratified_split
+from trainer.errors import DataError, listing
 
 if TYPE_CHECKING:
     from trainer.config import BalanceSection, DataSection, SplitSection
@@ -42,7 +46,7 @@ class PreparedData:
     @property
     def unused_rows(self) -> int:
         """Cleaned rows that stand in no split: left out by data.limit or by balance.scope all."""
-        return int((self.clean.reasons_N == 0).sum()) - sum(len(ids) for ids in self.splits.named.values())
+        return int((self.clean.reasons_N == KEPT).sum()) - sum(len(ids) for ids in self.splits.named.values())
 
 
 def prepare_data(
@@ -55,8 +59,11 @@ def prepare_data(
         ConfigError: class weights for labels that the rows lack.
     """
     clean = clean_rows(read_rows(data, cache_dir), data.clean, data.drop_labels)
-    refuse_unseen_labels(clean) if data.source is None else None
+    if data.source is None:
+        refuse_unseen_labels(clean)
     splits = split_rows(clean, data, split, balance, seed=seed)
+    if data.group_column:
+        refuse_shared_groups(clean, splits)
     labels = clean.labels.names
     train_label_ids = clean.label_ids_N[splits.train]
     method = "none" if balance.scope == "all" else balance.method
@@ -86,6 +93,7 @@ def split_rows(clean: CleanRows, data: "DataSection", split: "SplitSection | Non
         pool, test = _cut(clean, pool, [1 - test_share, test_share], data, seed, "test split")
     natural = pool if balance.scope == "all" else None
     if balance.scope == "all":
+        refuse_small_classes(np.bincount(clean.label_ids_N[pool], minlength=len(clean.labels)), clean.labels.names, 2)
         pool = pool[plan_pool(clean.label_ids_N[pool], clean.text_hashes_N[pool], method=balance.method, seed=seed)]
     if data.validation is None:
         whole = train_share + validation_share
@@ -99,11 +107,19 @@ def _cut(clean: CleanRows, pool: Ints, shares: list[float], data: "DataSection",
     return [pool[side] for side in sides]
 
 
+def refuse_shared_groups(clean: CleanRows, splits: Splits) -> None:
+    """Raises DataError when a group of given files stands in two splits; by shares the split itself keeps groups together."""
+    groups = clean.rows.table["group"]
+    found = {name: set(groups.take(pa.array(ids)).unique().to_pylist()) - {None} for name, ids in splits.named.items()}
+    for first, second in combinations(found, 2):
+        shared = found[first] & found[second]
+        if shared:
+            words = f"group {listing(shared, 5)} stands in {first} and in {second}; a group must not stand in two splits"
+            raise DataError(f"data.group_column: {words}. Remove its rows from one of the files, or leave out data.group_column.")
+
+
 def _group_ids(clean: CleanRows, pool: Ints) -> Ints:
     """Id of each row's group; a row without a group is a group of its own."""
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
     column = clean.rows.table["group"].take(pa.array(pool)).combine_chunks()
     ids = pc.fill_null(pc.dictionary_encode(column).indices.cast(pa.int64()), -1).to_numpy(zero_copy_only=False).copy()
     lonely = ids < 0

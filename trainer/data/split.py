@@ -82,6 +82,13 @@ def stratified_sample(label_ids_N: Ints, text_hashes_N: Hashes, size: int, *, se
     return np.sort(np.concatenate(picked))
 
 
+def refuse_small_classes(counts_C: Ints, labels: list[str], num_sides: int) -> None:
+    """Raises DataError naming the classes that have fewer rows than there are sides."""
+    small = [f"'{labels[c]}' has {counts_C[c]} row{'' if counts_C[c] == 1 else 's'}" for c in range(len(labels)) if 0 < counts_C[c] < num_sides]
+    if small:
+        raise DataError(f"label {listing(small)}; {num_sides} stratified splits need {num_sides}. Merge it, or list it in data.drop_labels.")
+
+
 def stratified_split(
     label_ids_N: Ints, text_hashes_N: Hashes, groups_N: Ints | None, shares_S: list[float], *, labels: list[str], seed: int, stage: str
 ) -> list[Ints]:
@@ -94,9 +101,7 @@ def stratified_split(
         DataError: a class has fewer rows (or groups) than there are sides.
     """
     counts_C = np.bincount(label_ids_N, minlength=len(labels))
-    small = [f"'{labels[c]}' has {counts_C[c]} row{'' if counts_C[c] == 1 else 's'}" for c in range(len(labels)) if 0 < counts_C[c] < len(shares_S)]
-    if small:
-        raise DataError(f"label {listing(small)}; {len(shares_S)} stratified splits need {len(shares_S)}. Merge it, or list it in data.drop_labels.")
+    refuse_small_classes(counts_C, labels, len(shares_S))
     units_N = _units(text_hashes_N, groups_N)
     keys_N = row_keys(text_hashes_N, seed, stage)
     quota_CS = quotas(counts_C, shares_S)

@@ -28,12 +28,14 @@ class TokenisedRows:
         offsets_N1: where each row starts in `columns`; one more than there are rows.
         label_ids_N: label id of each row.
         truncated_N: whether the row was cut at the maximal length.
+        full_lengths_N: tokens of each row before it was cut, where the tokenizer tells.
     """
 
     columns: dict[str, NDArray[Any]]
     offsets_N1: NDArray[np.int64]
     label_ids_N: NDArray[np.int64]
     truncated_N: NDArray[np.bool_]
+    full_lengths_N: NDArray[np.int64] | None = None
 
     def __len__(self) -> int:
         return len(self.label_ids_N)
@@ -63,15 +65,15 @@ def tokenise(
         fingerprint: digest of the table's texts, part of the cache's key.
     """
     cache_dir.mkdir(parents=True, exist_ok=True)
-    digest = hashlib.blake2b(f"{fingerprint} {max_length} {tokenizer_digest(tokenizer)}".encode(), digest_size=16)
+    digest = hashlib.blake2b(f"format 2 {fingerprint} {max_length} {tokenizer_digest(tokenizer)}".encode(), digest_size=16)
     digest.update(np.ascontiguousarray(row_ids_N).tobytes())
     index_path = cache_dir / f"tokens-{digest.hexdigest()}.npz"
     if not index_path.exists():
         _write_tokens(table, row_ids_N, tokenizer, max_length, index_path)
     with np.load(index_path) as index:
-        offsets_N1, truncated_N, names = index["offsets"], index["truncated"], index["names"].tolist()
+        offsets_N1, truncated_N, full_lengths_N, names = index["offsets"], index["truncated"], index["full_lengths"], index["names"].tolist()
     columns: dict[str, NDArray[Any]] = {name: np.memmap(_column_path(index_path, name), dtype=np.int32, mode="r") for name in names}
-    return TokenisedRows(columns, offsets_N1, label_ids_N, truncated_N)
+    return TokenisedRows(columns, offsets_N1, label_ids_N, truncated_N, full_lengths_N)
 
 
 def _column_path(index_path: Path, name: str) -> Path:
@@ -84,11 +86,13 @@ def _write_tokens(table: pa.Table, row_ids_N: NDArray[np.int64], tokenizer: Any,
     files = {name: path.open("wb") for name, path in partials.items()}
     lengths: list[int] = []
     truncated: list[bool] = []
+    full_lengths: list[int] = []
     try:
         for start in tqdm(range(0, len(row_ids_N), BATCH_ROWS), desc="Tokenising", unit=" batches", delay=2, disable=None, leave=False):
             batch = table.select(["text", "text_pair"]).take(pa.array(row_ids_N[start : start + BATCH_ROWS]))
-            encoded, cut = _encode(tokenizer, batch["text"].to_pylist(), batch["text_pair"].to_pylist(), max_length)
+            encoded, cut, full = _encode(tokenizer, batch["text"].to_pylist(), batch["text_pair"].to_pylist(), max_length)
             truncated += cut
+            full_lengths += full
             lengths += [len(ids) for ids in encoded["input_ids"]]
             for name, file in files.items():
                 np.concatenate([np.asarray(ids, np.int32) for ids in encoded[name]]).tofile(file)
@@ -98,19 +102,25 @@ def _write_tokens(table: pa.Table, row_ids_N: NDArray[np.int64], tokenizer: Any,
     for name, path in partials.items():
         path.replace(_column_path(index_path, name))
     partial = index_path.with_suffix(f".{os.getpid()}.partial.npz")
-    np.savez(partial, offsets=np.r_[0, np.cumsum(lengths, dtype=np.int64)], truncated=np.array(truncated, bool), names=np.array(names))
+    index = {"offsets": np.r_[0, np.cumsum(lengths, dtype=np.int64)], "truncated": np.array(truncated, bool)}
+    np.savez(partial, full_lengths=np.array(full_lengths, np.int64), names=np.array(names), **index)
     partial.replace(index_path)  # the index comes last: where it is, the columns are whole
 
 
-def _encode(tokenizer: Any, texts: list[str | None], pairs: list[str | None], max_length: int) -> tuple[Any, list[bool]]:
+def _encode(tokenizer: Any, texts: list[str | None], pairs: list[str | None], max_length: int) -> tuple[Any, list[bool], list[int]]:
+    """Encoded batch; whether each row was cut; and its tokens before (as many as after where the tokenizer does not tell)."""
     firsts = [text or "" for text in texts]
     seconds = [pair or "" for pair in pairs] if any(pair is not None for pair in pairs) else None
     if seconds is not None and not takes_pairs(tokenizer):
         firsts, seconds = [f"{first}\n{second}" for first, second in zip(firsts, seconds, strict=True)], None
     encoded = tokenizer(firsts, seconds, truncation=True, max_length=max_length, return_attention_mask=False)
     if encoded.encodings is not None:
-        return encoded, [bool(encoding.overflowing) for encoding in encoded.encodings]
-    return encoded, [len(ids) >= max_length for ids in encoded["input_ids"]]  # a slow tokenizer does not tell
+        special = tokenizer.num_special_tokens_to_add(pair=False)
+        rests = [sum(len(part.ids) - special for part in encoding.overflowing) if seconds is None else 0 for encoding in encoded.encodings]
+        full = [len(encoding.ids) + rest for encoding, rest in zip(encoded.encodings, rests, strict=True)]
+        return encoded, [bool(encoding.overflowing) for encoding in encoded.encodings], full
+    lengths = [len(ids) for ids in encoded["input_ids"]]
+    return encoded, [length >= max_length for length in lengths], lengths
 
 
 def takes_pairs(tokenizer: Any) -> bool:

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
+from trainer.data.audit import Lengths
 from trainer.data.prepare import PreparedData
 from trainer.evaluation.metrics import Evaluation
 from trainer.training.progress import COLUMNS, HEADINGS
@@ -21,7 +22,14 @@ METRICS = {
 SUMMARY = ("loss", "accuracy", "macro_f1", "weighted_f1", "f1_gap", "macro_precision", "balanced_accuracy", "mcc", "auroc_macro")
 
 
-def write_card(config: "Config", data: PreparedData, epoch_rows: list[dict[str, float]], evaluations: dict[str, Evaluation], max_length: int) -> str:
+def write_card(
+    config: "Config",
+    data: PreparedData,
+    epoch_rows: list[dict[str, float]],
+    evaluations: dict[str, Evaluation],
+    lengths: dict[str, Lengths],
+    max_length: int,
+) -> str:
     """Markdown of the card; no training text is quoted."""
     from trainer import __version__
 
@@ -32,9 +40,11 @@ def write_card(config: "Config", data: PreparedData, epoch_rows: list[dict[str, 
         template_path=str(Path(__file__).with_name("card_template.md")),
         name=config.run.name,
         version=__version__,
-        labels=data.labels,
+        labels=[_one_line(label) for label in data.labels],
         base_model=config.model.name,
         load_from=config.hub.repo_id if config.hub.push else "model",
+        has_epochs=bool(epoch_rows),
+        minority={"label": _one_line(data.audit.minority_label), **evaluations[split].per_class[data.audit.minority_label]},
         revision=config.hub.revision if config.hub.push else None,
         final=evaluations[split],
         final_split=split,
@@ -47,6 +57,8 @@ def write_card(config: "Config", data: PreparedData, epoch_rows: list[dict[str, 
         balanced=config.balance.method != "none" or config.loss.class_weights != "none",
         balancing=_balancing(config, data),
         training_text=_training(training, config.run.seed),
+        lengths=[f"{name}: {length.sentence(max_length)}." for name, length in lengths.items()],
+        example=_example(config.data.text_column),
         bf16=bool(training.get("bf16")),
         max_length=max_length,
         counts_table=_counts_table(data),
@@ -110,7 +122,17 @@ def _training(training: dict[str, Any], seed: int) -> str:
     shown = ("learning_rate", "num_train_epochs", "per_device_train_batch_size", "gradient_accumulation_steps", "weight_decay", "lr_scheduler_type", "bf16")
     known = {"lr_scheduler_type": "linear", "weight_decay": 0.0, "gradient_accumulation_steps": 1} | training
     lines = [f"- `{name}`: {known[name]}" for name in shown if name in known]
-    return "\n".join([*lines, f"- `seed`: {seed}", f"- best model by `{training['metric_for_best_model']}` on validation"])
+    best = [f"- best model by `{training['metric_for_best_model']}` on validation"] if training["load_best_model_at_end"] else ["- the model of the last step"]
+    return "\n".join([*lines, f"- `seed`: {seed}", *best])
+
+
+def _example(text_column: str | list[str]) -> str:
+    """What the pipeline is called with."""
+    return '"some text"' if isinstance(text_column, str) or len(text_column) == 1 else '{"text": "first text", "text_pair": "second text"}'
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())
 
 
 def _counts_table(data: PreparedData) -> str:
@@ -125,4 +147,4 @@ def _class_table(evaluation: Evaluation) -> str:
 
 def _table(headings: list[str], rows: list[list[str]]) -> str:
     lines = [headings, ["---", *["---:"] * (len(headings) - 1)], *rows]
-    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
+    return "\n".join("| " + " | ".join(_one_line(cell).replace("|", "\\|") for cell in line) + " |" for line in lines)

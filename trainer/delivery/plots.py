@@ -14,9 +14,8 @@ from trainer.data.audit import Audit
 
 INK, BEFORE, AFTER, GRID = "#22303c", "#9fb3c8", "#1f6fb2", "#e3e8ee"
 MOST_CLASSES_WITH_NUMBERS = 30
-plt.rcParams.update(
-    {"axes.edgecolor": GRID, "axes.labelcolor": INK, "text.color": INK, "xtick.color": INK, "ytick.color": INK, "font.size": 10, "axes.axisbelow": True}
-)
+plt.rcParams.update(dict.fromkeys(("axes.labelcolor", "text.color", "xtick.color", "ytick.color"), INK))
+plt.rcParams.update({"axes.edgecolor": GRID, "font.size": 10, "axes.axisbelow": True, "text.parse_math": False})  # labels may hold $
 
 
 def class_distribution(audit: Audit) -> Figure:

@@ -142,8 +142,8 @@ def check_writable(path: Path) -> None:
         raise RunError(f"{path}: cannot be written ({error.strerror} at {parent}). Set run.output_dir to a folder you may write.") from error
 
 
-def open_run(path: Path, config: dict[str, Any], fingerprint: str, *, overwrite: bool, resume: str) -> str | None:
-    """Make the run folder ready; gives the checkpoint to resume from, or None to start at the beginning.
+def plan_run(path: Path, config: dict[str, Any], fingerprint: str, *, overwrite: bool, resume: str) -> str | None:
+    """The checkpoint to resume from, or None to start at the beginning; touches nothing.
 
     Args:
         config: the resolved config as plain values.
@@ -153,27 +153,33 @@ def open_run(path: Path, config: dict[str, Any], fingerprint: str, *, overwrite:
     Raises:
         RunError: a finished run, an unfinished one of another config or data, or files that are no run.
     """
-    if path.is_dir() and any(not p.name.endswith(".partial") for p in path.iterdir()):
-        if not (path / "config.yaml").is_file():
-            raise RunError(f"{path}: holds files but no run. Set run.name or run.output_dir to another folder.")
-        difference = _difference(path, config, fingerprint)
-        finished = (path / "metrics.json").is_file()
-        if finished and not overwrite:
-            text = f"and it differs: {difference}" if difference else "of the same config and data: nothing to do"
-            raise RunError(f"{path}: holds a finished run, {text}. Set run.overwrite: true to train anew, or another run.name.")
-        if not finished and not difference and resume == "auto":
-            checkpoint = newest_whole(path / "checkpoints")
-            if checkpoint:
-                return str(checkpoint)
-        if not finished and difference and not overwrite and resume == "auto":
-            raise RunError(
-                f"{path}: holds an unfinished run that differs: {difference}. Set run.overwrite: true or --resume never to start anew, or another run.name."
-            )
-        _remove_run(path)
+    if not path.is_dir() or all(p.name.endswith(".partial") for p in path.iterdir()):
+        return None
+    if not (path / "config.yaml").is_file():
+        raise RunError(f"{path}: holds files but no run. Set run.name or run.output_dir to another folder.")
+    difference = _difference(path, config, fingerprint)
+    if (path / "metrics.json").is_file():
+        if overwrite:
+            return None
+        text = f"and it differs: {difference}" if difference else "of the same config and data: nothing to do"
+        raise RunError(f"{path}: holds a finished run, {text}. Set run.overwrite: true to train anew, or another run.name.")
+    if resume == "never":
+        return None
+    if not difference:
+        checkpoint = newest_whole(path / "checkpoints")
+        return str(checkpoint) if checkpoint else None
+    if overwrite:
+        return None
+    remedy = "Set run.overwrite: true or --resume never to start anew, or another run.name."
+    raise RunError(f"{path}: holds an unfinished run that differs: {difference}. {remedy}")
+
+
+def start_run(path: Path, config: dict[str, Any]) -> None:
+    """An empty run folder with the config, in place of what a run before left there."""
+    _remove_run(path)
     path.mkdir(parents=True, exist_ok=True)
     RunFolder(path).write_text("config.yaml", dump_yaml(config))  # first, so that what a killed start leaves is a run
     (path / "checkpoints").mkdir()
-    return None
 
 
 def _remove_run(path: Path) -> None:

@@ -9,7 +9,7 @@ from trainer.data.audit import Lengths
 from trainer.data.prepare import PreparedData
 from trainer.evaluation.metrics import Evaluation
 
-console = Console(soft_wrap=True)
+console = Console(soft_wrap=True, markup=False, emoji=False, highlight=False)
 
 
 def print_audit(data: PreparedData, lengths: dict[str, Lengths], max_length: int) -> None:
@@ -29,10 +29,7 @@ def print_audit(data: PreparedData, lengths: dict[str, Lengths], max_length: int
     if data.unused_rows:
         console.print(f"Left out by data.limit or by balancing the pool: {data.unused_rows:,} rows.")
     for name, length in lengths.items():
-        console.print(
-            f"{name}: {length.median:.0f} tokens in the median, {length.p95:.0f} at 95 %, {length.longest} at most; "
-            f"{length.truncated_ratio:.1%} cut at max_length {max_length}."
-        )
+        console.print(f"{name}: {length.sentence(max_length)}.")
 
 
 def _share(count: int, total: int) -> str:

@@ -103,7 +103,7 @@ def _evaluation(true_N: Ints, predicted_N: Ints, log_p_NC: Floats, labels: list[
     present = np.flatnonzero(support_C)
     if len(present) < len(labels):
         absent = ", ".join(labels[c] for c in ids if support_C[c] == 0)
-        warnings.warn(f"no row of {absent} in this split: left out of macro averages; use more rows or another run.seed", stacklevel=2)
+        warnings.warn(f"no row of {absent} in this split: left out of macro averages; more rows would tell more", stacklevel=2)
     return Evaluation(
         num_rows=len(true_N),
         loss=float(-log_p_NC[np.arange(len(true_N)), true_N].mean()),

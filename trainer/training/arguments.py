@@ -7,7 +7,9 @@ import torch
 from transformers import EarlyStoppingCallback, TrainingArguments
 
 from trainer.errors import ConfigError
-from trainer.training_section import OWN_SPECS
+
+NOT_THEIRS = ("early_stopping_patience", "early_stopping_threshold", "train_sampling_strategy")
+"""Keys of the section that our own callbacks and samplers read."""
 
 
 def build_arguments(training: dict[str, Any], *, checkpoints: Path, seed: int) -> TrainingArguments:
@@ -16,7 +18,7 @@ def build_arguments(training: dict[str, Any], *, checkpoints: Path, seed: int) -
     Raises:
         ConfigError: a combination that transformers refuses, in its words.
     """
-    given = {key: value for key, value in training.items() if key not in OWN_SPECS}
+    given = {key: value for key, value in training.items() if key not in NOT_THEIRS}
     without_accelerator = not torch.accelerator.is_available()
     fixed = {
         "output_dir": str(checkpoints),
@@ -29,8 +31,6 @@ def build_arguments(training: dict[str, Any], *, checkpoints: Path, seed: int) -
         "use_cpu": given.get("use_cpu", without_accelerator),
         "dataloader_pin_memory": given.get("dataloader_pin_memory", not without_accelerator),
     }
-    if given.get("save_total_limit") is not None and given["save_total_limit"] < 2:
-        raise ConfigError("training.save_total_limit is 1; needed: 2 or more, so that a crash while saving leaves a whole checkpoint.")
     try:
         return TrainingArguments(**(given | fixed))
     except (ValueError, TypeError, ImportError, RuntimeError) as error:
@@ -38,7 +38,7 @@ def build_arguments(training: dict[str, Any], *, checkpoints: Path, seed: int) -
 
 
 def quiet_libraries() -> None:
-    """Warnings and errors of transformers only, and no bars of its own; `training.log_level` says otherwise."""
+    """No progress bars of transformers' own for loading and saving."""
     from transformers.utils import logging
 
     logging.disable_progress_bar()

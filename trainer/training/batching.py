@@ -116,7 +116,7 @@ class StepBatchSampler(Sampler[list[int]]):
 
 
 class StepDataLoader(DataLoader[Any]):
-    """DataLoader that tells its StepBatchSampler the epoch."""
+    """DataLoader that tells its StepBatchSampler the epoch and leaves torch's own generator alone."""
 
     def set_epoch(self, epoch: int) -> None:
         """Called by transformers.Trainer before each epoch."""

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TypeVar, cast
 
-from trainer.errors import ConfigError, TrainerError, TrainingError
+from trainer.errors import ConfigError, TrainerError
 
 T = TypeVar("T")
 
@@ -28,7 +28,6 @@ def start_processes(num_processes: int | None, num_threads: int | None) -> None:
         num_threads: CPU threads of this process, or None for its share of the cores.
     Raises:
         ConfigError: another number of processes was launched than asked for.
-        TrainingError: the launched processes did not find each other.
     """
     if num_processes not in (None, world_size()):
         raise ConfigError(
@@ -39,8 +38,7 @@ def start_processes(num_processes: int | None, num_threads: int | None) -> None:
     from accelerate import PartialState
 
     state = PartialState(cpu=not torch.accelerator.is_available())
-    if state.num_processes != world_size():
-        raise TrainingError(f"{world_size()} processes were launched, but they train alone: on CPUs launch with ACCELERATE_USE_CPU=true.")
+    assert state.num_processes == world_size(), "the launched processes did not find each other"
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     local_processes = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     torch.set_num_threads(num_threads or max(1, cores // local_processes))  # accelerate launch sets OMP_NUM_THREADS=1

@@ -5,6 +5,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from safetensors import SafetensorError
+
 from trainer.data.locate import package_path
 from trainer.errors import ModelError, did_you_mean, first_line
 
@@ -68,8 +70,16 @@ def check_weights(model: "ModelSection") -> None:
             files = HfApi().list_repo_files(name, revision=model.revision)
         except (httpx.HTTPError, OSError) as error:
             raise ModelError(f"model.name: '{model.name}' cannot be reached: {first_line(error)}") from error
-    if not any(name.endswith((".safetensors", ".safetensors.index.json")) for name in files):
+    found = [file for file in files if file.endswith((".safetensors", ".safetensors.index.json"))]
+    if not found:
         raise ModelError(f"model.name: '{model.name}' has no safetensors weights; pickled weights are not loaded. Convert it, or choose another model.")
+    if Path(name).is_dir():
+        from safetensors import safe_open
+
+        for file in found:
+            if file.endswith(".safetensors"):
+                with _worded(model.name), safe_open(str(Path(name) / file), framework="pt"):  # a truncated file is refused here
+                    pass
 
 
 def position_limit(config: Any) -> int | None:
@@ -89,12 +99,14 @@ def load_tokenizer(model: "ModelSection", config: Any) -> tuple[Any, int]:
     """The tokenizer, with a padding token, and the maximal length in tokens.
 
     Raises:
-        ModelError: no tokenizer, or one that is shorter than `max_length`.
+        ModelError: no tokenizer, one without words, or one that has nothing to pad with.
     """
     from transformers import AutoTokenizer
 
     with _worded(model.name):
         tokenizer = AutoTokenizer.from_pretrained(resolve_name(model.name), config=config, revision=model.revision, trust_remote_code=model.trust_remote_code)
+    if len(tokenizer) <= len(tokenizer.all_special_tokens):
+        raise ModelError(f"model.name: the tokenizer of '{model.name}' knows no words; are its tokenizer files missing? Copy them beside config.json.")
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token or tokenizer.unk_token
     if tokenizer.pad_token is None:
@@ -104,7 +116,7 @@ def load_tokenizer(model: "ModelSection", config: Any) -> tuple[Any, int]:
 
 
 def load_model(model: "ModelSection", config: Any, labels: list[str], tokenizer: Any, max_length: int) -> Any:
-    """Pretrained weights in float32 with a new head; its random part is drawn from torch's generator.
+    """Pretrained weights in float32 with a new head, drawn from torch's generator; a head for the same labels is kept.
 
     Raises:
         ModelError: no safetensors weights, or weights that do not fit the config.
@@ -112,23 +124,40 @@ def load_model(model: "ModelSection", config: Any, labels: list[str], tokenizer:
     import torch
     from transformers import AutoModelForSequenceClassification
 
-    config.num_labels = len(labels)
-    config.id2label = dict(enumerate(labels))
-    config.label2id = {label: label_id for label_id, label in enumerate(labels)}
     config.problem_type = "single_label_classification"
     if config.pad_token_id is None:
         config.pad_token_id = tokenizer.pad_token_id
     tokenizer.model_max_length = max_length  # pipelines cut texts where training did
     with _worded(model.name), _quiet_report():
-        return AutoModelForSequenceClassification.from_pretrained(
+        pretrained_labels = list((config.id2label or {}).values())
+        config.num_labels = len(labels)
+        config.id2label = dict(enumerate(labels))
+        config.label2id = {label: label_id for label_id, label in enumerate(labels)}
+        loaded, info = AutoModelForSequenceClassification.from_pretrained(
             resolve_name(model.name),
             config=config,
             revision=model.revision,
             trust_remote_code=model.trust_remote_code,
             use_safetensors=True,
             dtype=torch.float32,
-            ignore_mismatched_sizes=True,  # a head for other labels is replaced
+            ignore_mismatched_sizes=True,  # a head for another number of labels is replaced
+            output_loading_info=True,
         )
+    if not info["missing_keys"] and not info["mismatched_keys"] and pretrained_labels != labels:
+        _renew_head(loaded)
+    return loaded
+
+
+def _renew_head(model: Any) -> None:
+    """Draw the last layer anew: it was trained for as many labels, but of other names or in another order."""
+    import torch
+
+    encoder = {id(module) for module in model.base_model.modules()}
+    for module in model.modules():
+        if id(module) not in encoder and isinstance(module, torch.nn.Linear) and module.out_features == model.config.num_labels:
+            torch.nn.init.normal_(module.weight, std=getattr(model.config, "initializer_range", 0.02))
+            if module.bias is not None:
+                torch.nn.init.zeros_(module.bias)
 
 
 @contextmanager
@@ -149,5 +178,5 @@ def _worded(name: str) -> Iterator[None]:
     """Turns what transformers raises while loading into a ModelError that names the model."""
     try:
         yield
-    except (OSError, ValueError, KeyError, ImportError) as error:
+    except (OSError, ValueError, KeyError, ImportError, RuntimeError, SafetensorError) as error:
         raise ModelError(f"model.name: '{name}' cannot be loaded: {first_line(error)}") from error

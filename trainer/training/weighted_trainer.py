@@ -2,6 +2,7 @@
 
 import resource
 import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,10 +10,11 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from transformers import EvalPrediction, PrinterCallback, Trainer, TrainingArguments
+from transformers import EvalPrediction, PrinterCallback, Trainer, TrainerState, TrainingArguments
+from transformers.trainer import TRAINER_STATE_NAME
 
 from trainer.data.tokenise import TokenisedRows
-from trainer.errors import TrainingError
+from trainer.errors import ConfigError, TrainingError, first_line
 from trainer.evaluation.metrics import evaluate_logits
 from trainer.training.batching import StepBatchSampler, StepDataLoader
 from trainer.training.checkpoints import mark_whole, newest_whole, saving
@@ -30,7 +32,6 @@ class WeightedTrainer(Trainer):
     Args:
         positions: epoch -> rows of `train_dataset` that this epoch sees; left out: all.
         class_weights_C: one weight per class, mean 1 over the rows drawn for training; left out: 1.
-        loss_name: an entry of trainer.training.losses.LOSSES.
         sampling: an entry of trainer.training.batching.SAMPLERS, which form the steps of an epoch.
     """
 
@@ -40,15 +41,16 @@ class WeightedTrainer(Trainer):
         args: TrainingArguments,
         positions: Callable[[int], NDArray[np.int64]] | None = None,
         class_weights_C: NDArray[np.float64] | None = None,
-        loss_name: str = "cross_entropy",
         sampling: str = "group_by_length",
         **kwargs: Any,
     ) -> None:
         num_labels = kwargs["model"].config.num_labels
         weights_C = torch.ones(num_labels) if class_weights_C is None else torch.as_tensor(class_weights_C, dtype=torch.float32)
-        kwargs["compute_loss_func"] = step_loss(loss_name, weights_C, args.label_smoothing_factor)
+        kwargs["compute_loss_func"] = step_loss("cross_entropy", weights_C, args.label_smoothing_factor)
         args._n_gpu = min(args.n_gpu, 1)  # several GPUs are used through accelerate, never through DataParallel
+        checkpoints, args.output_dir = args.output_dir, tempfile.gettempdir()  # Trainer would create the folder before a run is started
         super().__init__(args=args, **kwargs)
+        args.output_dir = checkpoints
         self.remove_callback(PrinterCallback)  # EpochTable prints
         self.positions, self.sampling = positions, sampling
 
@@ -76,6 +78,7 @@ class WeightedTrainer(Trainer):
             pin_memory=self.args.dataloader_pin_memory,
             persistent_workers=self.args.dataloader_persistent_workers,
             prefetch_factor=self.args.dataloader_prefetch_factor,
+            generator=torch.Generator().manual_seed(self.args.seed),
         )
 
     def training_step(self, *args: Any, **kwargs: Any) -> torch.Tensor:
@@ -113,7 +116,10 @@ class WeightedTrainer(Trainer):
         """Train, from a checkpoint if one is given; what metrics.json holds under `training`."""
         clock = StepClock()
         self.add_callback(clock)
-        self.train(resume_from_checkpoint=checkpoint)
+        if checkpoint and self._stopped_early(checkpoint):
+            self._restore_stopped(checkpoint)
+        else:
+            self.train(resume_from_checkpoint=checkpoint)
         sampler = self.get_train_dataloader().batch_sampler
         rows = clock.steps * sampler.num_rows / max(1, -(-len(sampler) // self.args.gradient_accumulation_steps))  # type: ignore[union-attr, arg-type]
         return {
@@ -123,11 +129,43 @@ class WeightedTrainer(Trainer):
             "steps": self.state.global_step,
         }
 
+    def _stopped_early(self, checkpoint: str) -> bool:
+        """Whether early stopping had ended the training that a checkpoint belongs to."""
+        state = TrainerState.load_from_json(str(Path(checkpoint) / TRAINER_STATE_NAME))
+        saved = state.stateful_callbacks.get("EarlyStoppingCallback")
+        return saved is not None and saved["attributes"]["early_stopping_patience_counter"] >= saved["args"]["early_stopping_patience"]
+
+    def _restore_stopped(self, checkpoint: str) -> None:
+        """The state and the best model of a training that was over, without another step."""
+        self.state = TrainerState.load_from_json(str(Path(checkpoint) / TRAINER_STATE_NAME))
+        self.accelerator.prepare_model(self.model, evaluation_mode=True)
+        if self.args.load_best_model_at_end and self.state.best_model_checkpoint:
+            self._load_best_model()
+        else:
+            self._load_from_checkpoint(checkpoint)
+
+    def check_optimizer(self) -> None:
+        """Build optimizer, schedule and batches once and drop them, so that bad values are told before a run is touched.
+
+        Raises:
+            ConfigError: values that transformers or torch refuse, or no whole step in an epoch.
+        """
+        if len(self.get_train_dataloader()) == 0:
+            raise ConfigError("training.dataloader_drop_last drops every row: an epoch holds no whole step. Lower per_device_train_batch_size.")
+        if self.is_fsdp_enabled or self.is_deepspeed_enabled:
+            return
+        try:
+            self.create_optimizer_and_scheduler(num_training_steps=10)
+        except (ValueError, TypeError, ImportError, RuntimeError, KeyError) as error:
+            raise ConfigError(f"training: optim {self.args.optim} or lr_scheduler_type {self.args.lr_scheduler_type}: {first_line(error)}") from error
+        self.optimizer = self.lr_scheduler = None
+
     def predict_logits(self, dataset: TokenisedRows) -> NDArray[np.float32]:
         """Logits in the order of `dataset`, in float32 whatever training used, by length so that padding is rare."""
-        self.accelerator.unwrap_model(self.model_wrapped, keep_fp32_wrapper=False)
+        self.accelerator.unwrap_model(self.model_wrapped, keep_fp32_wrapper=False)  # takes autocast off the model's forward
         order = by_length(dataset)
-        logits_NC = np.empty_like(found := self.predict(_Reordered(dataset, order)).predictions)  # type: ignore[arg-type]
+        found = self.predict(_Reordered(dataset, order)).predictions  # type: ignore[arg-type]
+        logits_NC = np.empty_like(found)
         logits_NC[order] = found
         return logits_NC
 
