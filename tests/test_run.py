@@ -241,9 +241,10 @@ def test_run_that_stopped_early_and_was_killed_resumes_without_another_step(make
     still = {"learning_rate": 0.0, "num_train_epochs": 5, "early_stopping_patience": 1}  # macro F1 never rises: stops after two epochs
     unbroken = pipeline.train(load_config(str(make_config("unbroken", tmp_path / "a", **still))))
     config = load_config(str(make_config("stopped", tmp_path / "b", **still)))
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(pipeline, "_evaluate_splits", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    monkeypatch.setattr(pipeline, "_evaluate_splits", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
         pipeline.train(config)
+    monkeypatch.undo()
     resumed = pipeline.train(config)
     assert len((resumed / "epochs.csv").read_text().splitlines()) == 3
     assert (resumed / "epochs.csv").read_text() == (unbroken / "epochs.csv").read_text()
