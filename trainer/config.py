@@ -234,8 +234,13 @@ class Config(Section):
     def to_dict(self) -> dict[str, Any]:
         """Plain values: every section in full, of `training` what is set or has a default of ours."""
         plain = self.model_dump(exclude={"training"})
-        plain["training"] = self.training.model_dump(exclude_unset=True)  # type: ignore[attr-defined]
+        plain["training"] = self.training_values
         return plain
+
+    @property
+    def training_values(self) -> dict[str, Any]:
+        """The `training` keys that are set or have a default of ours."""
+        return self.training.model_dump(exclude_unset=True)  # type: ignore[attr-defined]
 
     def to_yaml(self) -> str:
         """YAML text that loads back to an equal Config."""
@@ -243,7 +248,7 @@ class Config(Section):
 
     def with_training(self, **values: Any) -> "Config":
         """Copy with some `training` values set, for what the hardware decides."""
-        return Config.model_validate(self.to_dict() | {"training": self.to_dict()["training"] | values})
+        return Config.model_validate(self.to_dict() | {"training": self.training_values | values})
 
 
 def load_config(path: str, overrides: list[str] | tuple[str, ...] = ()) -> Config:

@@ -31,7 +31,7 @@ def check(config: Config) -> None:
     check_weights(config.model)
     from trainer.training.arguments import build_arguments
 
-    build_arguments(config.to_dict()["training"], checkpoints=run_path(config) / "checkpoints", seed=config.run.seed)
+    build_arguments(config.training_values, checkpoints=run_path(config) / "checkpoints", seed=config.run.seed)
 
 
 def train(config: Config, *, resume: str = "auto") -> Path:
@@ -57,7 +57,7 @@ def train(config: Config, *, resume: str = "auto") -> Path:
 
     quiet_libraries()
     folder = report.RunFolder(run_path(config))
-    arguments = build_arguments(config.to_dict()["training"], checkpoints=folder.checkpoints, seed=config.run.seed)
+    arguments = build_arguments(config.training_values, checkpoints=folder.checkpoints, seed=config.run.seed)
     data = prepare(config)
     pretrained = load_pretrained_config(config.model)
     tokenizer, max_length = load_tokenizer(config.model, pretrained)
@@ -107,7 +107,7 @@ def cache_dir() -> Path:
 
 def with_hardware_defaults(config: Config) -> Config:
     """The config with `training.bf16` set where it was left out, so that config.yaml trains again to the same numbers."""
-    training = config.to_dict()["training"]
+    training = config.training_values
     if "bf16" in training or training.get("fp16"):
         return config
     return config.with_training(bf16=distributed.gains_from_bf16())
@@ -159,8 +159,8 @@ def _build_trainer(
         compute_metrics=epoch_metrics(data.labels, data.audit.minority_label),
         positions=data.plan.positions if data.plan.resample_each_epoch else None,
         class_weights_C=data.class_weights_C,
-        sampling=config.to_dict()["training"]["train_sampling_strategy"],
-        callbacks=[EpochTable(write_epochs), *early_stopping(config.to_dict()["training"])],
+        sampling=config.training_values["train_sampling_strategy"],
+        callbacks=[EpochTable(write_epochs), *early_stopping(config.training_values)],
     )
 
 

@@ -8,7 +8,7 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from trainer.data.audit import Lengths
 from trainer.data.prepare import PreparedData
 from trainer.evaluation.metrics import Evaluation
-from trainer.training.progress import COLUMNS, HEADINGS
+from trainer.training.progress import HEADINGS, row_cells
 
 if TYPE_CHECKING:
     from trainer.config import Config
@@ -34,7 +34,7 @@ def write_card(
     from trainer import __version__
 
     split = list(evaluations)[-1]
-    training = config.to_dict()["training"]
+    training = config.training_values
     card = ModelCard.from_template(
         card_data=_metadata(config, data, split, evaluations[split]),
         template_path=str(Path(__file__).with_name("card_template.md")),
@@ -62,9 +62,7 @@ def write_card(
         bf16=bool(training.get("bf16")),
         max_length=max_length,
         counts_table=_counts_table(data),
-        epochs_table=_table(
-            [*HEADINGS], [[f"{r[c]:.0f}" if c == "step" else f"{r[c]:.4g}" if c == "epoch" else f"{r[c]:.4f}" for c in COLUMNS] for r in epoch_rows]
-        ),
+        epochs_table=_table([*HEADINGS], [row_cells(row) for row in epoch_rows]),
         summary_tables={s: _table([n.replace("_", " ") for n in SUMMARY], [[f"{getattr(e, n):.4f}" for n in SUMMARY]]) for s, e in evaluations.items()},
         class_tables={s: _class_table(e) for s, e in evaluations.items()},
     )

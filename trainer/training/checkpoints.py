@@ -37,6 +37,12 @@ def newest_whole(folder: Path) -> Path | None:
     return max(found, key=lambda p: int(p.name.removeprefix("checkpoint-")), default=None)
 
 
+def last_good(folder: Path) -> str:
+    """Words that name the newest whole checkpoint."""
+    good = newest_whole(folder)
+    return f"the last good checkpoint is {good}" if good else "no checkpoint was saved before"
+
+
 @contextmanager
 def saving(target: Path, checkpoints: Path) -> Iterator[None]:
     """Turns what torch, safetensors and the system raise while they save into a RunError that names the last good checkpoint."""
@@ -44,6 +50,5 @@ def saving(target: Path, checkpoints: Path) -> Iterator[None]:
         yield
     except (OSError, RuntimeError, SafetensorError) as error:
         free = shutil.disk_usage(checkpoints).free >> 20 if checkpoints.exists() else 0
-        good = newest_whole(checkpoints)
-        kept = f"the last good checkpoint is {good}; run the same command again to go on from it" if good else "no checkpoint was saved before"
+        kept = f"{last_good(checkpoints)}{'; run the same command again to go on from it' if newest_whole(checkpoints) else ''}"
         raise RunError(f"{target}: could not be saved ({str(error).splitlines()[0]}); {free} MiB are free there. Free space; {kept}.") from error

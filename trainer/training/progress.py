@@ -23,10 +23,14 @@ def epoch_rows(log_history: list[dict[str, float]]) -> list[dict[str, float]]:
     return rows
 
 
+def row_cells(row: dict[str, float]) -> list[str]:
+    """One line of the table as text, in the order of COLUMNS."""
+    return [f"{row[name]:.0f}" if name == "step" else f"{row[name]:.4g}" if name == "epoch" else f"{row[name]:.4f}" for name in COLUMNS]
+
+
 def table_line(row: dict[str, float]) -> str:
     """One line of the table, as wide as its headings."""
-    cells = [f"{row[name]:.0f}" if name == "step" else f"{row[name]:.4g}" if name == "epoch" else f"{row[name]:.4f}" for name in COLUMNS]
-    return "  ".join(cell.rjust(len(heading)) for cell, heading in zip(cells, HEADINGS, strict=True))
+    return "  ".join(cell.rjust(len(heading)) for cell, heading in zip(row_cells(row), HEADINGS, strict=True))
 
 
 class EpochTable(TrainerCallback):

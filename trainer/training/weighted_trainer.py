@@ -17,7 +17,7 @@ from trainer.data.tokenise import TokenisedRows
 from trainer.errors import ConfigError, TrainingError, first_line
 from trainer.evaluation.metrics import evaluate_logits
 from trainer.training.batching import StepBatchSampler, StepDataLoader
-from trainer.training.checkpoints import mark_whole, newest_whole, saving
+from trainer.training.checkpoints import last_good, mark_whole, saving
 from trainer.training.losses import step_loss
 from trainer.training.progress import StepClock
 
@@ -221,6 +221,4 @@ def sorted_by_length(dataset: TokenisedRows) -> _Reordered:
 
 
 def _not_finite(what: str, value: float, step: int, checkpoint_dir: Path) -> str:
-    good = newest_whole(checkpoint_dir)
-    kept = f"the last good checkpoint is {good}" if good else "no checkpoint was saved before"
-    return f"the {what} is {value} at step {step}; {kept}. Lower training.learning_rate, or look for broken rows."
+    return f"the {what} is {value} at step {step}; {last_good(checkpoint_dir)}. Lower training.learning_rate, or look for broken rows."
