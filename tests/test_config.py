@@ -208,7 +208,7 @@ training:
         "c.yaml:9: data.clean.strpi is unknown; known: conflicts, duplicates, empty, leakage, strip. Did you mean 'strip'?",
         "c.yaml:11: run.seed is 1.5; needed: a whole number.",
         "c.yaml:12: run.name is '../up'; needed: text that matches ^[A-Za-z0-9][A-Za-z0-9._-]*$.",
-        "c.yaml:14: balance.method is 'undresample'; known: none, undersample. Did you mean 'undersample'?",
+        "c.yaml:14: balance.method is 'undresample'; known: class_balanced_batches, floor, none, oversample, power, undersample. Did you mean 'undersample'?",
         "c.yaml:16: loss.class_weights.1 is -2; needed: greater than 0.",
         *[
             line
@@ -230,15 +230,40 @@ training:
         ("run: {overwrite: 1}", "c.yaml:3: run.overwrite is 1; needed: true or false."),
         ("run: {num_threads: true}", "c.yaml:3: run.num_threads is true; needed: a whole number."),
         ("split: {train: .inf}", "c.yaml:3: split.train is inf; needed: a finite number."),
-        ("loss: {class_weights: 3}", "c.yaml:3: loss.class_weights is 3; known: a mapping (name: value), balanced, none."),
+        ("loss: {class_weights: 3}", "c.yaml:3: loss.class_weights is 3; known: a mapping (name: value), balanced, effective_number, none, sqrt."),
         ("loss: {class_weights: {a: x}}", "c.yaml:3: loss.class_weights.a is 'x'; needed: a number."),
         ("split: {train: 0.5, validation: 0.4}", "c.yaml:3: split: shares add up to 0.9; they must add up to 1."),
         ("hub: {push: true}", "c.yaml:3: hub: push needs repo_id: user/name."),
         ("hub: {repo_id: me}", "c.yaml:3: hub.repo_id is 'me'; needed: text that matches ^[\\w.-]+/[\\w.-]+$."),
         (
             "balance: {scope: all}",
-            "c.yaml:3: balance: method none draws nothing; scope: all and resample_each_epoch need method: undersample.",
+            "c.yaml:3: balance: method none draws nothing; scope: all and resample_each_epoch need another method, such as undersample.",
         ),
+        (
+            "balance: {method: oversample, scope: all}",
+            "c.yaml:3: balance: scope: all needs method: undersample, without by; copies of a row would stand in train and in validation.",
+        ),
+        ("balance: {method: undersample, target_ratio: 0.5}", "c.yaml:3: balance: target_ratio is 0.5; method undersample needs 1 or more."),
+        ("balance: {method: oversample, target_ratio: 1.5}", "c.yaml:3: balance: target_ratio is 1.5; method oversample needs 0 to 1."),
+        ("balance: {method: power, alpha: -1}", "c.yaml:3: balance: alpha is -1; method power needs 0 to 1."),
+        (
+            "balance: {method: power, min_share: 0.1}",
+            "c.yaml:3: balance: min_share is set, but method power does not use it; it belongs to floor.",
+        ),
+        (
+            "balance: {target_ratio: 2}",
+            "c.yaml:3: balance: target_ratio is set, but method none does not use it; it belongs to undersample or oversample.",
+        ),
+        ("balance: {method: floor, by_label: true}", "c.yaml:3: balance: by_label needs by: a column of domains."),
+        (
+            "balance: {method: class_balanced_batches, by: site}",
+            "c.yaml:3: balance: class_balanced_batches balances labels; with by: use floor, power, oversample or undersample.",
+        ),
+        ("loss: {name: focall}", "c.yaml:3: loss.name is 'focall'; known: balanced_softmax, cross_entropy, focal, logit_adjusted. Did you mean 'focal'?"),
+        ("loss: {name: focal, gamma: -1}", "c.yaml:3: loss.gamma is -1; needed: greater than or equal to 0."),
+        ("loss: {gamma: 1}", "c.yaml:3: loss: gamma is set, but name cross_entropy does not use it; it belongs to focal."),
+        ("loss: {name: balanced_softmax, tau: 2}", "c.yaml:3: loss: tau is set, but name balanced_softmax does not use it; it belongs to logit_adjusted."),
+        ("loss: {class_weights: sqrt, beta: 0.9}", "c.yaml:3: loss: beta is set, but only class_weights: effective_number uses it."),
         (
             "balance: {method: undersample, scope: all, resample_each_epoch: true}",
             "c.yaml:3: balance: resample_each_epoch needs scope: train; with scope: all the rows left out are gone.",
@@ -277,6 +302,10 @@ def test_fault_of_data_is_worded(faults, data, line):
         (
             "data: {train: a, test: b}\nsplit: {train: 0.8, validation: 0.1, test: 0.1}",
             "split.test is set although data.test is given; remove one of them.",
+        ),
+        (
+            "data: {train: a}\nloss: {name: focal}\ntraining: {label_smoothing_factor: 0.1}",
+            "training.label_smoothing_factor has no meaning for loss.name: focal; remove it, or use cross_entropy or logit_adjusted.",
         ),
     ],
 )

@@ -7,7 +7,8 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BeforeValidator, Field, ValidationError, model_validator
 
-from trainer.data.balance import METHODS, WEIGHTINGS
+from trainer.data.balance import METHODS, PARAMETERS
+from trainer.data.weights import WEIGHTINGS
 from trainer.errors import ConfigError
 from trainer.training_section import OWNED_KEYS, Section, TrainingSection
 from trainer.yaml_source import dump_yaml, read_overrides, read_yaml, word_faults
@@ -16,6 +17,10 @@ LabelWeights = Annotated[
     dict[str, Annotated[float, Field(gt=0)]],
     BeforeValidator(lambda value: {_label(k): v for k, v in value.items()} if isinstance(value, dict) else value),
 ]
+
+
+LOSS_OPTIONS: dict[str, str | None] = {"cross_entropy": None, "focal": "gamma", "logit_adjusted": "tau", "balanced_softmax": None}
+"""The losses of trainer/training/losses.py, which imports torch, and the one key that each takes."""
 
 
 def _label(key: Any) -> Any:
@@ -156,26 +161,82 @@ class BalanceSection(Section):
     """Which training rows are seen."""
 
     method: Literal[tuple(METHODS)] = "none"  # type: ignore[valid-type]
-    """`none`, or `undersample` every class to the smallest."""
+    """`none`; `undersample`; `oversample`; `floor` (each class at least `min_share` of the rows seen); `power` (shares ~ n^`alpha`);
+    `class_balanced_batches` (every optimizer step holds every class equally, whatever `train_sampling_strategy` says)."""
+    target_ratio: float | None = None
+    """undersample: largest class at most so many times the smallest (1 or more, default 1); oversample: every class at least this part
+    of the largest (up to 1, default 1)."""
+    min_share: float | None = None
+    """floor: least share of the resulting rows; 0.05 to 0.2 is the usual advice, default 0.1."""
+    alpha: float | None = None
+    """power: 1 natural, 0.5 square root (default), 0 balanced."""
+    by: str | None = None
+    """Column of domains (source, language) to balance in place of the labels; metrics are then reported per domain too."""
+    by_label: bool = False
+    """With `by`: balance every pair of domain and label."""
     scope: Literal["train", "all"] = "train"
-    """`train`: validation and test keep their natural distribution. `all`: the pool is balanced before it is split, except test."""
+    """`train`: validation and test keep their natural distribution. `all`: the pool is undersampled before it is split, except test."""
     resample_each_epoch: bool = False
-    """Draw new rows of the larger classes every epoch, so that none is wasted (scope train)."""
+    """Draw anew every epoch, so that no row of the larger classes is wasted (scope train)."""
 
     @model_validator(mode="after")
     def _combination(self) -> "BalanceSection":
         if self.method == "none" and (self.scope == "all" or self.resample_each_epoch):
-            raise ValueError("method none draws nothing; scope: all and resample_each_epoch need method: undersample")
+            raise ValueError("method none draws nothing; scope: all and resample_each_epoch need another method, such as undersample")
+        if self.scope == "all" and (self.method != "undersample" or self.by):
+            raise ValueError("scope: all needs method: undersample, without by; copies of a row would stand in train and in validation")
         if self.scope == "all" and self.resample_each_epoch:
             raise ValueError("resample_each_epoch needs scope: train; with scope: all the rows left out are gone")
+        if self.by_label and not self.by:
+            raise ValueError("by_label needs by: a column of domains")
+        if self.method == "class_balanced_batches" and self.by:
+            raise ValueError("class_balanced_batches balances labels; with by: use floor, power, oversample or undersample")
+        for key in ("target_ratio", "min_share", "alpha"):
+            self._check_parameter(key, getattr(self, key))
         return self
+
+    def _check_parameter(self, key: str, value: float | None) -> None:
+        if value is None:
+            return
+        known = PARAMETERS.get(self.method)
+        if known is None or known.key != key:
+            takers = " or ".join(name for name, parameter in PARAMETERS.items() if parameter.key == key)
+            raise ValueError(f"{key} is set, but method {self.method} does not use it; it belongs to {takers}")
+        if not known.admits(value):
+            raise ValueError(f"{key} is {value:g}; method {self.method} needs {known.allowed}")
+
+    @property
+    def parameter(self) -> float | None:
+        """The number that the method takes, None for its default."""
+        return getattr(self, PARAMETERS[self.method].key) if self.method in PARAMETERS else None
 
 
 class LossSection(Section):
     """How much mistakes count."""
 
+    name: Literal[tuple(LOSS_OPTIONS)] = "cross_entropy"  # type: ignore[valid-type]
+    """`cross_entropy`; `focal` (`gamma`); `logit_adjusted` (`tau`); `balanced_softmax` is logit_adjusted with tau 1."""
+    gamma: Annotated[float, Field(ge=0)] | None = None
+    """focal: how fast rows that are right already fade; 0 is cross-entropy, default 2."""
+    tau: Annotated[float, Field(ge=0)] | None = None
+    """logit_adjusted: strength of the margin for rare classes; 0 is cross-entropy, default 1."""
     class_weights: Literal[tuple(WEIGHTINGS)] | LabelWeights = "none"  # type: ignore[valid-type]
-    """`none`, `balanced` (N / (K n_c)), or {label: weight} (others 1); rescaled to mean 1 over the rows drawn for training."""
+    """`none`, `balanced` (N / (K n_c)), `sqrt` (its square root), `effective_number` (`beta`), or {label: weight} (others 1)."""
+    beta: Annotated[float, Field(gt=0, lt=1)] | None = None
+    """effective_number: 0.9 to 0.9999, the larger the nearer to `balanced`; default 0.999."""
+    weights_mean: Literal["rows", "classes"] = "rows"
+    """Class weights have mean 1 over the rows drawn (the loss keeps its scale and the learning rate its meaning), or over the classes
+    (as in Cui et al. 2019; every gradient is then smaller where rare classes weigh more)."""
+
+    @model_validator(mode="after")
+    def _used(self) -> "LossSection":
+        for key in ("gamma", "tau"):
+            if getattr(self, key) is not None and LOSS_OPTIONS[self.name] != key:
+                taker = next(name for name, option in LOSS_OPTIONS.items() if option == key)
+                raise ValueError(f"{key} is set, but name {self.name} does not use it; it belongs to {taker}")
+        if self.beta is not None and self.class_weights != "effective_number":
+            raise ValueError("beta is set, but only class_weights: effective_number uses it")
+        return self
 
 
 class HubSection(Section):
@@ -229,6 +290,8 @@ class Config(Section):
             raise ValueError("split is set although data.validation is given; remove split, or give train: alone")
         if self.split and self.split.test and self.data.test is not None:
             raise ValueError("split.test is set although data.test is given; remove one of them")
+        if self.loss.name == "focal" and self.training_values.get("label_smoothing_factor"):
+            raise ValueError("training.label_smoothing_factor has no meaning for loss.name: focal; remove it, or use cross_entropy or logit_adjusted")
         return self
 
     def to_dict(self) -> dict[str, Any]:

@@ -23,7 +23,7 @@ def check(config: Config) -> None:
         TrainerError: whatever is wrong.
     """
     report.check_writable(run_path(config))
-    check_source(config.data)
+    check_source(config.data, config.balance.by)
     hub.check_login(config.hub)
     from trainer.training.model import check_weights, load_pretrained_config, load_tokenizer
 
@@ -52,6 +52,7 @@ def train(config: Config, *, resume: str = "auto") -> Path:
     from trainer.data.audit import audit_lengths
     from trainer.delivery import tables
     from trainer.training.arguments import build_arguments, quiet_libraries
+    from trainer.training.batching import refuse_small_steps
     from trainer.training.checkpoints import saving
     from trainer.training.model import check_weights, load_model, load_pretrained_config, load_tokenizer
 
@@ -59,6 +60,8 @@ def train(config: Config, *, resume: str = "auto") -> Path:
     folder = report.RunFolder(run_path(config))
     arguments = build_arguments(config.training_values, checkpoints=folder.checkpoints, seed=config.run.seed)
     data = prepare(config)
+    if data.plan.balanced_batches:
+        refuse_small_steps(len(data.labels), arguments.per_device_train_batch_size, arguments.gradient_accumulation_steps, distributed.world_size())
     pretrained = load_pretrained_config(config.model)
     tokenizer, max_length = load_tokenizer(config.model, pretrained)
     distributed.from_main(lambda: check_weights(config.model))
@@ -116,14 +119,12 @@ def with_hardware_defaults(config: Config) -> Config:
 def prepare(config: Config) -> PreparedData:
     """The data wing: rows read, cleaned, split, balanced, weighed; once per machine, then from its cache."""
     with distributed.main_first():
-        return prepare_data(config.data, config.split, config.balance, config.loss.class_weights, seed=config.run.seed, cache_dir=cache_dir())
+        return prepare_data(config.data, config.split, config.balance, config.loss, seed=config.run.seed, cache_dir=cache_dir())
 
 
 def tokenise_splits(data: PreparedData, tokenizer: Any, max_length: int) -> dict[str, TokenisedRows]:
     """Token ids of each split; of train only the rows that will be seen."""
-    rows = dict(data.splits.named)
-    if not data.plan.resample_each_epoch:
-        rows["train"] = rows["train"][data.plan.positions()]
+    rows = data.splits.named | {"train": data.splits.train[data.plan.seen]}
     with distributed.main_first():
         return {
             name: tokenise(
@@ -145,6 +146,7 @@ def _build_trainer(
     from transformers import DataCollatorWithPadding
 
     from trainer.training.arguments import early_stopping
+    from trainer.training.losses import loss_options
     from trainer.training.progress import EpochTable
     from trainer.training.weighted_trainer import WeightedTrainer, epoch_metrics, sorted_by_length
 
@@ -157,9 +159,12 @@ def _build_trainer(
         processing_class=tokenizer,
         data_collator=DataCollatorWithPadding(tokenizer, pad_to_multiple_of=8 if arguments.bf16 or arguments.fp16 else None),
         compute_metrics=epoch_metrics(data.labels, data.audit.minority_label),
-        positions=data.plan.positions if data.plan.resample_each_epoch else None,
+        positions=data.plan.positions_in_seen,
         class_weights_C=data.class_weights_C,
+        loss=config.loss.name,
+        loss_options=loss_options(config.loss.name, config.loss.gamma, config.loss.tau, data.plan.counts_C),
         sampling=config.training_values["train_sampling_strategy"],
+        balanced_batches=data.plan.balanced_batches,
         callbacks=[EpochTable(write_epochs), *early_stopping(config.training_values)],
     )
 

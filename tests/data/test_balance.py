@@ -1,20 +1,23 @@
+import warnings
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from imblearn.over_sampling import RandomOverSampler
 from imblearn.under_sampling import RandomUnderSampler
-from sklearn.utils.class_weight import compute_class_weight
 
-from trainer.config import BalanceSection, DataSection, SplitSection
-from trainer.data.balance import METHODS, WEIGHTINGS, class_weights, plan_balance, plan_pool
+from trainer.config import BalanceSection, DataSection, LossSection, SplitSection
+from trainer.data.balance import METHODS, plan_balance, plan_pool
 from trainer.data.prepare import prepare_data
 from trainer.errors import ConfigError, DataError
 
 SETTINGS = settings(deadline=None, max_examples=40, database=None)
 COUNTS = st.lists(st.integers(1, 30), min_size=2, max_size=6)
 SEEDS = st.integers(0, 2**32 - 1)
+pytestmark = pytest.mark.filterwarnings("ignore:balance. rows of some")
 EVERY_METHOD = pytest.mark.parametrize("method", sorted(METHODS))
 
 
@@ -24,9 +27,10 @@ def rows_of(counts, seed=0):
     return label_ids, generator.permutation(len(label_ids)).astype(np.uint64)
 
 
-def plan(label_ids, keys, method="undersample", seed=0, resample_each_epoch=False):
+def plan(label_ids, keys, method="undersample", seed=0, resample_each_epoch=False, parameter=None):
     labels = [f"label{c}" for c in range(int(label_ids.max()) + 1)]
-    return plan_balance(label_ids, keys, labels=labels, method=method, seed=seed, resample_each_epoch=resample_each_epoch)
+    share = {"parameter": min(0.1, 1 / len(labels))} if method == "floor" and parameter is None else {"parameter": parameter}
+    return plan_balance(label_ids, keys, labels=labels, method=method, seed=seed, resample_each_epoch=resample_each_epoch, **share)
 
 
 @EVERY_METHOD
@@ -93,6 +97,132 @@ def test_undersample_counts_equal_those_of_imbalanced_learn(counts, seed):
     assert len(set(drawn.positions().tolist())) == min(counts) * len(counts)
 
 
+@SETTINGS
+@given(COUNTS, SEEDS, st.floats(1, 4))
+def test_undersample_leaves_the_largest_at_most_the_ratio_times_the_smallest(counts, seed, ratio):
+    found = plan(*rows_of(counts, seed), "undersample", seed, parameter=ratio).counts_C
+    assert found.max() <= ratio * min(counts) + 1e-6
+    assert [min(n, int(ratio * min(counts) + 1e-9)) for n in counts] == found.tolist()
+
+
+@SETTINGS
+@given(COUNTS, SEEDS)
+def test_oversample_counts_equal_those_of_imbalanced_learn(counts, seed):
+    label_ids, keys = rows_of(counts, seed)
+    _, reference = RandomOverSampler(random_state=0).fit_resample(np.arange(len(label_ids))[:, None], label_ids)
+    assert plan(label_ids, keys, "oversample", seed).counts_C.tolist() == np.bincount(reference).tolist()
+
+
+def test_oversample_to_half_of_the_largest_repeats_whole_copies_before_single_rows():
+    label_ids, keys = rows_of([100, 12, 60])
+    drawn = plan(label_ids, keys, "oversample", parameter=0.5)
+    assert drawn.counts_C.tolist() == [100, 50, 60]
+    times = np.bincount(drawn.positions(), minlength=172)
+    assert sorted(times[label_ids == 1]) == [4] * 10 + [5] * 2  # 50 = 4 x 12 + 2
+    assert set(times[label_ids != 1]) == {1}
+
+
+@SETTINGS
+@given(COUNTS, st.floats(0, 1))
+def test_floor_is_the_least_raise_that_gives_every_class_its_share(counts, part):
+    counts, share = np.array(counts), part / len(counts)
+    wanted = METHODS["floor"](counts, share)
+    assert (wanted >= counts).all()
+    assert (wanted >= share * wanted.sum() - 1e-6).all()
+    raised = wanted > counts
+    assert len(set(wanted[raised])) <= 2  # one size, give or take the row that whole numbers lack
+    for c in np.flatnonzero(raised):  # one row less of a raised class would be too few, but for the rounding of the others
+        assert wanted[c] - 1 - (raised.sum() + 1) < share * (wanted.sum() - 1)
+
+
+def test_floor_by_hand():
+    # two raised to r with r = 0.1 (1000 + 2 r): r = 125
+    assert METHODS["floor"](np.array([1000, 50, 10]), 0.1).tolist() == [1000, 125, 125]
+    assert METHODS["floor"](np.array([600, 300, 100]), 0.1).tolist() == [600, 300, 100]
+    # raising the rarest alone pushes the next one below its share: both are raised, r = 0.2 (1000 + 2 r)
+    assert METHODS["floor"](np.array([1000, 260, 1]), 0.2).tolist() == [1000, 334, 334]
+    assert METHODS["floor"](np.array([7, 5]), 0.5).tolist() == [7, 7]
+
+
+def test_floor_above_one_in_all_is_refused():
+    with pytest.raises(
+        ConfigError, match=r"^balance.min_share is 0.4 for each of 3, together above 1. Set balance.min_share: 0.333 or less, or method: oversample.$"
+    ):
+        plan(*rows_of([5, 4, 3]), "floor", parameter=0.4)
+
+
+def test_power_by_hand():
+    counts = np.array([900, 90, 10])
+    assert METHODS["power"](counts, 1.0).tolist() == [900, 90, 10]
+    assert METHODS["power"](counts, 0.0).tolist() == [334, 333, 333]
+    # square roots 30, 9.487, 3.162 of 42.649; x 1000: 703.41, 222.44, 74.15, the largest remainder takes the row that is left
+    assert METHODS["power"](counts, 0.5).tolist() == [703, 223, 74]
+
+
+def test_class_balanced_batches_see_as_many_of_each_class():
+    assert METHODS["class_balanced_batches"](np.array([90, 9, 2]), 0).tolist() == [34, 34, 34]
+
+
+def test_rows_seen_more_than_five_times_are_warned_about_by_class():
+    with pytest.warns(UserWarning, match=r"rows of some are seen often in an epoch: 'label1' 10.0 times; the model may learn them by heart"):
+        plan(*rows_of([100, 10, 20]), "oversample")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        plan(*rows_of([50, 10]), "oversample")
+
+
+@EVERY_METHOD
+def test_seen_rows_are_those_of_the_positions_once_each(method):
+    drawn = plan(*rows_of([30, 4, 9]), method)
+    assert drawn.seen.tolist() == sorted(set(drawn.positions().tolist()))
+    assert drawn.seen[drawn.positions_in_seen()].tolist() == drawn.positions().tolist()
+
+
+DOMAINS = "text,label,site\n" + "".join(f"{site} {label} {i},{label},{site}\n" for site, label, n in (
+    ("web", "good", 60), ("web", "bad", 20), ("mail", "good", 10), ("mail", "bad", 5)) for i in range(n))  # fmt: skip
+
+
+@pytest.fixture
+def sites(tmp_path):
+    path = tmp_path / "sites.csv"
+    path.write_text(DOMAINS, encoding="utf-8")
+    return path
+
+
+def drawn_strata(data):
+    rows = data.splits.train[data.plan.positions()]
+    table = data.clean.rows.table.take(rows)
+    return Counter(zip(table["domain"].to_pylist(), table["label"].to_pylist(), strict=True))
+
+
+def test_floor_by_domain_raises_the_rare_domain_and_keeps_its_labels(sites):
+    data = prepared(sites, {"method": "floor", "min_share": 0.4, "by": "site"})
+    by_site = Counter()
+    for (site, _), count in drawn_strata(data).items():
+        by_site[site] += count
+    assert by_site["web"] == 64  # 0.8 of 80: none is lost
+    assert by_site["mail"] == 43  # r = 0.4 (64 + r)
+    assert data.plan.counts_C.sum() == 107
+    assert data.domains[1] == ["mail", "web"]
+
+
+def test_domains_crossed_with_labels_are_balanced_pair_by_pair(sites):
+    data = prepared(sites, {"method": "undersample", "by": "site", "by_label": True})
+    assert set(drawn_strata(data).values()) == {4}  # 0.8 of the 5 of (mail, bad)
+    assert len(drawn_strata(data)) == 4
+
+
+def test_rows_without_a_domain_form_one_of_their_own(tmp_path):
+    path = tmp_path / "some.csv"
+    path.write_text(DOMAINS.replace(",mail", ","), encoding="utf-8")
+    assert prepared(path, {"method": "floor", "by": "site"}).domains[1] == ["(none)", "web"]
+
+
+def test_missing_domain_column_is_named(sites):
+    with pytest.raises(DataError, match=r"sites.csv: no column 'sight'; found: label, site, text. Did you mean 'site'\?"):
+        prepared(sites, {"method": "floor", "by": "sight"})
+
+
 def test_other_seeds_draw_other_rows():
     label_ids, keys = rows_of([100, 10])
     drawn = {tuple(plan(label_ids, keys, seed=seed).positions().tolist()) for seed in range(5)}
@@ -129,7 +259,9 @@ def reviews(tmp_path_factory):
 
 def prepared(path, balance, split=None, **data):
     section = DataSection(source=str(path), **data)
-    return prepare_data(section, SplitSection(**split) if split else None, BalanceSection(**balance), "none", seed=42, cache_dir=Path(path).parent / "cache")
+    return prepare_data(
+        section, SplitSection(**split) if split else None, BalanceSection(**balance), LossSection(), seed=42, cache_dir=Path(path).parent / "cache"
+    )
 
 
 ALL = {"method": "undersample", "scope": "all"}
@@ -200,10 +332,10 @@ def test_given_validation_is_not_cut_and_given_test_is_not_touched(tmp_path):
         return str(path)
 
     section = DataSection(train=write("train", 30), validation=write("validation", 9), test=write("test", 6))
-    data = prepare_data(section, None, BalanceSection(method="undersample"), "none", seed=1, cache_dir=tmp_path / "cache")
+    data = prepare_data(section, None, BalanceSection(method="undersample"), LossSection(), seed=1, cache_dir=tmp_path / "cache")
     assert counts(data) == {"train": [20, 10], "validation": [6, 3], "test": [4, 2], "drawn": [10, 10]}
     section = DataSection(train=section.train, test=section.test)
-    data = prepare_data(section, None, BalanceSection(), "none", seed=1, cache_dir=tmp_path / "cache")
+    data = prepare_data(section, None, BalanceSection(), LossSection(), seed=1, cache_dir=tmp_path / "cache")
     assert counts(data) == {"train": [16, 8], "validation": [4, 2], "test": [4, 2], "drawn": [16, 8]}
 
 
@@ -235,32 +367,3 @@ def test_imbalance_by_hand(natural, ratio, severity, minority):
     audit = audit_splits(Labels(["label0", "label1"]), label_ids, splits, plan(label_ids, keys))
     assert (audit.imbalance_ratio, audit.severity, audit.minority_label) == (ratio, severity, minority)
     assert {name: c.tolist() for name, c in audit.counts.items()} == {"train": natural, "drawn": [min(natural)] * 2}
-
-
-@SETTINGS
-@given(COUNTS)
-def test_balanced_weights_equal_those_of_scikit_learn(counts):
-    label_ids, _ = rows_of(counts)
-    names = [str(c) for c in range(len(counts))]
-    expected = compute_class_weight("balanced", classes=np.arange(len(counts)), y=label_ids)
-    np.testing.assert_allclose(class_weights(np.array(counts), "balanced", names), expected)
-
-
-@pytest.mark.parametrize("weighting", [*sorted(WEIGHTINGS), {"a": 5.0}, {"a": 2.0, "b": 1e-3, "c": 7.0}, {}], ids=str)
-@pytest.mark.parametrize("counts", [[100, 10, 1], [3, 3, 3]])
-def test_weights_average_to_one_over_the_rows_drawn(weighting, counts):
-    weights = class_weights(np.array(counts), weighting, ["a", "b", "c"])
-    assert (weights * counts).sum() / sum(counts) == pytest.approx(1)
-
-
-def test_weights_by_hand():
-    # rows 6 and 2: balanced 8 / (2 * 6) and 8 / (2 * 2)
-    assert class_weights(np.array([6, 2]), "balanced", ["a", "b"]).tolist() == pytest.approx([2 / 3, 2])
-    # weight 3 for b, 1 for a: mean (6 * 1 + 2 * 3) / 8 = 1.5, so 1 / 1.5 and 3 / 1.5
-    assert class_weights(np.array([6, 2]), {"b": 3.0}, ["a", "b"]).tolist() == pytest.approx([2 / 3, 2])
-    assert class_weights(np.array([6, 2]), "none", ["a", "b"]).tolist() == [1, 1]
-
-
-def test_weight_for_an_unknown_label_is_refused():
-    with pytest.raises(ConfigError, match=r"^loss.class_weights names c, d; labels in the data: a, b.$"):
-        class_weights(np.array([1, 1]), {"a": 1.0, "d": 2.0, "c": 2.0}, ["a", "b"])

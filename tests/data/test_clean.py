@@ -4,7 +4,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from trainer.config import BalanceSection, DataSection
+from trainer.config import BalanceSection, DataSection, LossSection
 from trainer.data.clean import REASONS, clean_rows
 from trainer.data.labels import encode, order_labels
 from trainer.data.prepare import prepare_data
@@ -219,7 +219,7 @@ def test_label_that_training_lacks_is_refused(tmp_path, clean, slot):
     clean({"train": TWO, slot: ["r,x", "s,new", "t,newer"]})  # cleaning itself has no objection
     data = DataSection(train="train.csv", **{slot: f"{slot}.csv"})
     with pytest.raises(DataError, match=rf"^data.{slot}: holds new, newer, which the training rows lack. Add rows to train, or list it in data.drop_labels.$"):
-        prepare_data(data, None, BalanceSection(), "none", seed=1, cache_dir=tmp_path / "cache")
+        prepare_data(data, None, BalanceSection(), LossSection(), seed=1, cache_dir=tmp_path / "cache")
 
 
 def test_fingerprint_changes_with_a_text_a_label_and_a_rule(clean):

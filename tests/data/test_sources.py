@@ -102,7 +102,7 @@ def test_binary_format_gives_the_rows_as_written(read, name):
 
 def test_columns_are_those_of_the_schema_whatever_the_file_holds(read):
     rows = read("a.csv", "id,text,label\n1,a,x\n")
-    assert rows.table.to_pydict() == {"text": ["a"], "text_pair": [None], "label": ["x"], "group": [None], "weight": [None]}
+    assert rows.table.to_pydict() == {"text": ["a"], "text_pair": [None], "label": ["x"], "group": [None], "domain": [None], "weight": [None]}
 
 
 def test_saved_dataset_keeps_the_order_of_its_class_label(read):

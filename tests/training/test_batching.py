@@ -6,10 +6,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from trainer.data.tokenise import PADDING
-from trainer.training.batching import SAMPLERS, StepBatchSampler
+from trainer.errors import ConfigError
+from trainer.training.batching import SAMPLERS, StepBatchSampler, refuse_small_steps
 
 
-def sampler(num_rows, batch, accumulation, shards=1, shard=0, strategy="group_by_length", epoch=0, drop_last=False, seed=5):
+def sampler(num_rows, batch, accumulation, shards=1, shard=0, strategy="group_by_length", epoch=0, drop_last=False, seed=5, label_ids=None):
     lengths = np.random.default_rng(1).integers(3, 60, max(num_rows, 1))
     found = StepBatchSampler(
         lambda _: np.arange(num_rows),
@@ -21,6 +22,7 @@ def sampler(num_rows, batch, accumulation, shards=1, shard=0, strategy="group_by
         num_shards=shards,
         shard=shard,
         drop_last=drop_last,
+        balanced_label_ids_N=label_ids,
     )
     found.set_epoch(epoch)
     return found
@@ -79,3 +81,24 @@ def test_grouping_by_length_leaves_less_padding_than_random_order():
         return sum(found.lengths_N[rows].max() * len(rows) - found.lengths_N[rows].sum() for rows in found.steps())
 
     assert padding("group_by_length") < 0.2 * padding("random")
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(2, 5), st.integers(1, 30), st.integers(1, 6), st.integers(1, 5), st.integers(1, 3), st.integers(0, 3))
+def test_every_step_holds_every_class_equally_on_any_number_of_processes(classes, rows_per_class, batch, accumulation, shards, epoch):
+    if batch * accumulation * shards < classes:
+        return
+    label_ids = np.random.default_rng(epoch).permutation(np.repeat(np.arange(classes), rows_per_class))
+    parts = [sampler(len(label_ids), batch, accumulation, shards, shard, epoch=epoch, label_ids=label_ids) for shard in range(shards)]
+    steps = steps_of(parts)
+    assert sorted(row for step in steps for row in step) == list(range(len(label_ids)))
+    for step in steps:
+        assert len(set(np.bincount(label_ids[step], minlength=classes))) == 1
+    assert all(len(list(part)) == len(part) for part in parts)
+    assert steps == steps_of([sampler(len(label_ids), batch * accumulation * shards, 1, label_ids=label_ids, epoch=epoch)])
+
+
+def test_a_step_smaller_than_the_number_of_classes_is_refused():
+    with pytest.raises(ConfigError, match=r"with 8 classes, but an optimizer step holds 2 rows x 3 micro-batches x 1 process\(es\). Raise training.per_device"):
+        refuse_small_steps(8, 2, 3, 1)
+    refuse_small_steps(8, 2, 2, 2)

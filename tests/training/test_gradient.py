@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch.nn import functional as F
@@ -12,6 +13,8 @@ from transformers import AutoModelForSequenceClassification
 
 sys.path.insert(0, str(Path(__file__).parent))
 import two_process_gradient as worker
+
+from trainer.training.losses import loss_options
 
 WEIGHTS = {"unweighted": [1.0, 1.0, 1.0], "weighted": [0.3, 1.2, 1.5]}
 
@@ -40,6 +43,19 @@ def test_same_sixteen_rows_give_the_same_gradient_and_loss_however_cut(tiny_mode
     for cut in (quarters, ones):
         assert relative(cut["gradient"], whole["gradient"]) < 1e-6
         assert cut["losses"] == pytest.approx(whole["losses"], rel=1e-6)
+
+
+@pytest.mark.parametrize("name", ["focal", "logit_adjusted"])
+def test_every_loss_gives_the_same_gradient_however_a_step_is_cut(tiny_model, tmp_path, name):
+    options = loss_options(name, None, None, np.array([9, 3, 4]))
+    whole, quarters = (
+        worker.step(str(tiny_model), str(tmp_path / "x"), batch, accumulation, WEIGHTS["weighted"], 16, 0.0, loss=name, loss_options=options)
+        for batch, accumulation in ((16, 1), (4, 4))
+    )
+    assert relative(quarters["gradient"], whole["gradient"]) < 1e-6
+    assert quarters["losses"] == pytest.approx(whole["losses"], rel=1e-6)
+    plain = worker.step(str(tiny_model), str(tmp_path / "x"), 16, 1, WEIGHTS["weighted"], 16, 0.0)
+    assert relative(whole["gradient"], plain["gradient"]) > 0.05
 
 
 def test_gradient_and_loss_equal_torch_over_the_whole_step_at_once(tiny_model, tmp_path):

@@ -5,6 +5,7 @@ usage: two_process_gradient.py MODEL OUT ROWS_PER_BATCH BATCHES_PER_STEP WEIGHTS
 
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -34,7 +35,7 @@ def rows(num_rows: int, vocabulary: int = 20_000) -> TokenisedRows:
 
 
 def step(
-    model_folder: str, out: str, rows_per_batch: int, batches_per_step: int, weights: list[float], num_rows: int, smoothing: float, epochs: int = 1
+    model_folder: str, out: str, rows_per_batch: int, batches_per_step: int, weights: list[float], num_rows: int, smoothing: float, epochs: int = 1, **loss: Any
 ) -> dict:
     """Gradient of the first step, final weights and logged training loss."""
     start_processes(None, None)
@@ -62,6 +63,7 @@ def step(
         data_collator=DataCollatorWithPadding(AutoTokenizer.from_pretrained(model_folder)),
         class_weights_C=np.array(weights),
         callbacks=[keep],
+        **loss,
     )
     trainer.run(None)
     losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]

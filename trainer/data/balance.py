@@ -1,12 +1,16 @@
-"""Class counts to row indices and class weights; table METHODS. Legend: N rows, C classes.
+"""Class counts to row indices; table METHODS. Legend: N rows, S strata (the classes, or the domains of `balance.by`).
 
-A method draws positions into the rows it is given and never copies text. It is handed the labels of the rows it may
-draw from and nothing else, so validation and test rows cannot arrive here.
+A method says how many rows of each stratum one epoch sees; one function draws them. Positions into the rows are drawn,
+text is never copied. The stage is handed the labels of the rows it may draw from and nothing else, so validation and
+test rows cannot arrive here.
 """
 
+import warnings
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,7 +18,9 @@ from numpy.typing import NDArray
 from trainer.errors import ConfigError, DataError, listing
 
 Ints = NDArray[np.int64]
-Floats = NDArray[np.float64]
+Hashes = NDArray[np.uint64]
+MOST_REPEATS = 5
+"""Rows seen more often than this in one epoch are warned about."""
 
 
 def stage_generator(seed: int, *stage: str | int) -> np.random.Generator:
@@ -22,31 +28,116 @@ def stage_generator(seed: int, *stage: str | int) -> np.random.Generator:
     return np.random.default_rng([seed, *(zlib.crc32(str(part).encode()) for part in stage)])
 
 
-def draw_all(label_ids_N: Ints, row_keys_N: NDArray[np.uint64], generator: np.random.Generator) -> Ints:
+def keep_counts(counts_S: Ints, _: float) -> Ints:
     """Every row once."""
-    return np.arange(len(label_ids_N), dtype=np.int64)
+    return counts_S
 
 
-def draw_undersample(label_ids_N: Ints, row_keys_N: NDArray[np.uint64], generator: np.random.Generator) -> Ints:
-    """As many rows of each class as the smallest class has, drawn without replacement.
+def undersample(counts_S: Ints, target_ratio: float) -> Ints:
+    """The largest stratum at most `target_ratio` times the smallest.
 
-    Source: random undersampling; counts as imbalanced-learn's RandomUnderSampler with sampling_strategy 'auto'.
+    Source: random undersampling; counts as imbalanced-learn's RandomUnderSampler, which divides where we multiply.
     """
-    classes, counts = np.unique(label_ids_N, return_counts=True)
-    smallest = counts.min()
-    drawn = []
-    for label_id in classes:
-        members = np.flatnonzero(label_ids_N == label_id)
-        members = members[np.argsort(row_keys_N[members], kind="stable")]  # the order of the file has no say
-        drawn.append(generator.choice(members, size=smallest, replace=False))
-    return np.sort(np.concatenate(drawn))
+    return np.minimum(counts_S, np.floor(counts_S.min() * target_ratio + 1e-9).astype(np.int64))
 
 
-METHODS: dict[str, Callable[[Ints, NDArray[np.uint64], np.random.Generator], Ints]] = {
-    "none": draw_all,
-    "undersample": draw_undersample,
+def oversample(counts_S: Ints, target_ratio: float) -> Ints:
+    """Every stratum at least `target_ratio` times the largest.
+
+    Source: random oversampling; counts as imbalanced-learn's RandomOverSampler for two classes, but for rounding up.
+    """
+    return np.maximum(counts_S, np.ceil(counts_S.max() * target_ratio - 1e-9).astype(np.int64))
+
+
+def floor(counts_S: Ints, min_share: float) -> Ints:
+    """Every stratum at least `min_share` of the resulting rows; rare strata are raised together, no row is lost.
+
+    With the k rarest raised to one size r, r = min_share (k r + rows of the others); k is the least for which no other
+    stratum lies below r.
+    """
+    ordered_S = np.sort(counts_S)
+    for k in range(len(ordered_S)):
+        size = min_share * ordered_S[k:].sum() / (1 - k * min_share)
+        if ordered_S[k] >= size - 1e-9:
+            break
+    wanted_S = np.maximum(counts_S, np.ceil(size - 1e-9).astype(np.int64)) if k else counts_S
+    while (short_S := wanted_S < min_share * wanted_S.sum() - 1e-9).any():  # whole numbers may fall short by a row
+        wanted_S = wanted_S + short_S
+    return wanted_S
+
+
+def power(counts_S: Ints, alpha: float) -> Ints:
+    """As many rows as there are, in shares proportional to n^alpha: 1 natural, 0.5 square root, 0 balanced.
+
+    Source: Mahajan et al. 2018, https://arxiv.org/abs/1805.00932 (square root); Kang et al. 2020, https://arxiv.org/abs/1910.09217 (q).
+    """
+    shares_S = counts_S.astype(np.float64) ** alpha
+    exact_S = counts_S.sum() * shares_S / shares_S.sum()
+    wanted_S = np.maximum(1, np.floor(exact_S).astype(np.int64))
+    missing = counts_S.sum() - wanted_S.sum()
+    if missing > 0:  # the largest remainders take the rest
+        wanted_S[np.argsort(wanted_S - exact_S, kind="stable")[:missing]] += 1
+    return wanted_S
+
+
+def balance_batches(counts_S: Ints, _: float) -> Ints:
+    """As many rows of every class, together about as many as there are; the batches hold every class equally.
+
+    Source: class-balanced sampling, Kang et al. 2020, https://arxiv.org/abs/1910.09217; here within every optimizer step.
+    """
+    return np.full(len(counts_S), -(-counts_S.sum() // len(counts_S)), np.int64)
+
+
+METHODS: dict[str, Callable[[Ints, float], Ints]] = {
+    "none": keep_counts,
+    "undersample": undersample,
+    "oversample": oversample,
+    "floor": floor,
+    "power": power,
+    "class_balanced_batches": balance_batches,
 }
-"""Ways to draw training rows: (label ids, row keys, generator) -> sorted positions into the rows given."""
+"""Ways to choose training rows: (rows of each stratum, the method's parameter) -> rows of each stratum seen in an epoch."""
+
+
+class Parameter(NamedTuple):
+    """The one number that a method takes: its config key, default and range."""
+
+    key: str
+    default: float
+    least: float
+    most: float
+
+    @property
+    def allowed(self) -> str:
+        """The range in words."""
+        return f"{self.least:g} or more" if self.most == np.inf else f"{self.least:g} to {self.most:g}"
+
+    def admits(self, value: float) -> bool:
+        """Whether the value lies in the range."""
+        return self.least <= value <= self.most
+
+
+PARAMETERS = {
+    "undersample": Parameter("target_ratio", 1.0, 1.0, np.inf),
+    "oversample": Parameter("target_ratio", 1.0, 0.0, 1.0),
+    "floor": Parameter("min_share", 0.1, 0.0, 1.0),
+    "power": Parameter("alpha", 0.5, 0.0, 1.0),
+}
+"""Parameters of the METHODS that take one."""
+
+
+def draw(stratum_ids_N: Ints, row_keys_N: Hashes, wanted_S: Ints, generator: np.random.Generator) -> Ints:
+    """Sorted positions of the wanted rows of each stratum: whole copies first, the rest drawn without replacement."""
+    order = np.argsort(stratum_ids_N.astype(np.int32), kind="stable")  # radix sort: 10 million rows in a second
+    ends_S = np.cumsum(np.bincount(stratum_ids_N, minlength=len(wanted_S)))
+    drawn = []
+    for stratum, members in enumerate(np.split(order, ends_S[:-1])):
+        copies, rest = divmod(int(wanted_S[stratum]), len(members))
+        drawn += [members] * copies
+        if rest:
+            members = members[np.argsort(row_keys_N[members], kind="stable")]  # the order of the file has no say
+            drawn.append(generator.choice(members, size=rest, replace=False, shuffle=False))
+    return np.sort(np.concatenate(drawn))
 
 
 @dataclass(frozen=True)
@@ -55,41 +146,65 @@ class BalancePlan:
 
     Attributes:
         label_ids_N: label id of each training row.
+        stratum_ids_N: what is balanced, in [0, S): the label ids, or the domains of `balance.by`.
         row_keys_N: a number that depends on the row's text alone; makes the draw independent of the order of rows.
+        wanted_S: rows of each stratum in one epoch.
     """
 
-    method: str
     label_ids_N: Ints
-    row_keys_N: NDArray[np.uint64]
+    stratum_ids_N: Ints
+    row_keys_N: Hashes
+    wanted_S: Ints
     num_labels: int
     seed: int
     resample_each_epoch: bool = False
+    balanced_batches: bool = False
 
     def positions(self, epoch: int = 0) -> Ints:
-        """Sorted positions into the training rows that this epoch sees."""
-        stage = epoch if self.resample_each_epoch else 0
-        generator = stage_generator(self.seed, "balance", stage)
-        return METHODS[self.method](self.label_ids_N, self.row_keys_N, generator)
+        """Sorted positions into the training rows that this epoch sees; a row may stand there several times."""
+        return self._draw(epoch) if self.resample_each_epoch else self._first
 
-    @property
+    def _draw(self, epoch: int) -> Ints:
+        return draw(self.stratum_ids_N, self.row_keys_N, self.wanted_S, stage_generator(self.seed, "balance", epoch))
+
+    @cached_property
+    def _first(self) -> Ints:
+        return self._draw(0)
+
+    @cached_property
+    def seen(self) -> Ints:
+        """Sorted positions of the rows that some epoch may see, each once: what has to be tokenised."""
+        return np.arange(len(self.label_ids_N)) if self.resample_each_epoch else np.unique(self._first)
+
+    def positions_in_seen(self, epoch: int = 0) -> Ints:
+        """As `positions`, counted within `seen`."""
+        return np.searchsorted(self.seen, self.positions(epoch))
+
+    @cached_property
     def counts_C(self) -> Ints:
-        """Rows of each class in one epoch (the same in every epoch)."""
-        return np.bincount(self.label_ids_N[self.positions(0)], minlength=self.num_labels)
+        """Rows of each class in the first epoch (with strata that are classes, in every epoch)."""
+        return np.bincount(self.label_ids_N[self._first], minlength=self.num_labels)
 
 
 def plan_balance(
     train_label_ids_N: Ints,
-    row_keys_N: NDArray[np.uint64],
+    row_keys_N: Hashes,
     *,
     labels: list[str],
     method: str,
+    parameter: float | None = None,
     seed: int,
     resample_each_epoch: bool = False,
+    domains: tuple[Ints, list[str]] | None = None,
 ) -> BalancePlan:
     """Plan of the rows drawn from the training split.
 
+    Args:
+        parameter: the method's number, None for its default.
+        domains: stratum id of each row and names of the strata, where not the labels are balanced.
     Raises:
         DataError: no rows, or a class without a row.
+        ConfigError: `min_share` that the strata together exceed.
     """
     counts_C = np.bincount(train_label_ids_N, minlength=len(labels)) if len(train_label_ids_N) else np.zeros(len(labels), int)
     missing = [label for label, count in zip(labels, counts_C, strict=True) if count == 0]
@@ -97,45 +212,37 @@ def plan_balance(
         raise DataError(f"the training rows hold no row of {listing(missing)}. Add rows, or list them in data.drop_labels.")
     if (counts_C > 0).sum() < 2:
         raise DataError(f"the training rows hold one class only, '{labels[0]}'; a classifier needs two.")
-    return BalancePlan(method, train_label_ids_N, row_keys_N, len(labels), seed, resample_each_epoch)
+    stratum_ids_N, names = (train_label_ids_N, labels) if domains is None else domains
+    counts_S = np.bincount(stratum_ids_N, minlength=len(names))
+    wanted_S = _wanted(counts_S, method, parameter)
+    _warn_of_repeats(counts_S, wanted_S, names)
+    return BalancePlan(
+        train_label_ids_N, stratum_ids_N, row_keys_N, wanted_S, len(labels), seed, resample_each_epoch, balanced_batches=method == "class_balanced_batches"
+    )
 
 
-def plan_pool(label_ids_N: Ints, row_keys_N: NDArray[np.uint64], *, method: str, seed: int) -> Ints:
+def _wanted(counts_S: Ints, method: str, parameter: float | None) -> Ints:
+    if parameter is None:
+        parameter = PARAMETERS[method].default if method in PARAMETERS else 0.0
+    if method == "floor" and parameter * len(counts_S) > 1 + 1e-9:
+        most = np.floor(1000 / len(counts_S)) / 1000
+        raise ConfigError(
+            f"balance.min_share is {parameter:g} for each of {len(counts_S)}, together above 1. Set balance.min_share: {most:g} or less, or method: oversample."
+        )
+    return METHODS[method](counts_S, parameter)
+
+
+def _warn_of_repeats(counts_S: Ints, wanted_S: Ints, names: list[str]) -> None:
+    often = [f"'{names[s]}' {wanted_S[s] / counts_S[s]:.1f} times" for s in np.flatnonzero(wanted_S > MOST_REPEATS * counts_S)]
+    if often:
+        words = f"balance: rows of some are seen often in an epoch: {listing(often)}; the model may learn them by heart"
+        warnings.warn(f"{words}. Ask less of the method, or add rows.", stacklevel=3)
+
+
+def plan_pool(label_ids_N: Ints, row_keys_N: Hashes, *, method: str, parameter: float | None = None, seed: int) -> Ints:
     """Sorted positions kept of the whole pool before it is split into train and validation (`balance.scope: all`).
 
     The one exception to 'only training rows are balanced'; test rows have been split off before.
     """
-    return METHODS[method](label_ids_N, row_keys_N, stage_generator(seed, "pool"))
-
-
-def weight_none(counts_C: Ints) -> Floats:
-    """Weight 1 for every class."""
-    return np.ones(len(counts_C))
-
-
-def weight_balanced(counts_C: Ints) -> Floats:
-    """N / (K n_c), as scikit-learn's compute_class_weight('balanced'). Source: King and Zeng 2001."""
-    return counts_C.sum() / (len(counts_C) * np.maximum(counts_C, 1))
-
-
-WEIGHTINGS: dict[str, Callable[[Ints], Floats]] = {"none": weight_none, "balanced": weight_balanced}
-"""Named class weights: counts of the drawn rows -> one weight per class."""
-
-
-def class_weights(counts_C: Ints, weighting: str | dict[str, float], labels: list[str]) -> Floats:
-    """One weight per class, rescaled to mean 1 over the rows drawn for training.
-
-    Args:
-        counts_C: rows of each class among the rows drawn for one epoch.
-        weighting: a name in WEIGHTINGS, or {label: weight} where labels left out weigh 1.
-    Raises:
-        ConfigError: a weight for a label that the data lacks.
-    """
-    if isinstance(weighting, str):
-        weights_C = WEIGHTINGS[weighting](counts_C)
-    else:
-        unknown = sorted(set(weighting) - set(labels))
-        if unknown:
-            raise ConfigError(f"loss.class_weights names {listing(unknown)}; labels in the data: {listing(labels)}.")
-        weights_C = np.array([weighting.get(label, 1.0) for label in labels])
-    return weights_C * counts_C.sum() / (weights_C * counts_C).sum()
+    counts_C = np.bincount(label_ids_N)
+    return draw(label_ids_N, row_keys_N, _wanted(counts_C, method, parameter), stage_generator(seed, "pool"))

@@ -11,16 +11,18 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from trainer.data.audit import Audit, audit_splits
-from trainer.data.balance import BalancePlan, class_weights, plan_balance, plan_pool
+from trainer.data.balance import BalancePlan, plan_balance, plan_pool
 from trainer.data.clean import KEPT, CleanRows, clean_rows, refuse_unseen_labels
 from trainer.data.sources import read_rows
 from trainer.data.split import Splits, refuse_small_classes, stratified_sample, stratified_split
+from trainer.data.weights import class_weights
 from trainer.errors import DataError, listing
 
 if TYPE_CHECKING:
-    from trainer.config import BalanceSection, DataSection, SplitSection
+    from trainer.config import BalanceSection, DataSection, LossSection, SplitSection
 
 Ints = NDArray[np.int64]
+NO_DOMAIN = "(none)"
 
 
 @dataclass(frozen=True)
@@ -37,6 +39,8 @@ class PreparedData:
     plan: BalancePlan
     class_weights_C: NDArray[np.float64]
     audit: Audit
+    domains: tuple[Ints, list[str]] | None = None
+    """Domain id of every row and the names of the domains (`balance.by`)."""
 
     @property
     def labels(self) -> list[str]:
@@ -50,7 +54,7 @@ class PreparedData:
 
 
 def prepare_data(
-    data: "DataSection", split: "SplitSection | None", balance: "BalanceSection", weighting: str | dict[str, float], *, seed: int, cache_dir: Path
+    data: "DataSection", split: "SplitSection | None", balance: "BalanceSection", loss: "LossSection", *, seed: int, cache_dir: Path
 ) -> PreparedData:
     """Rows read, cleaned, split and balanced.
 
@@ -58,7 +62,7 @@ def prepare_data(
         DataError: anything wrong with the rows.
         ConfigError: class weights for labels that the rows lack.
     """
-    clean = clean_rows(read_rows(data, cache_dir), data.clean, data.drop_labels)
+    clean = clean_rows(read_rows(data, cache_dir, balance.by), data.clean, data.drop_labels)
     if data.source is None:
         refuse_unseen_labels(clean)
     splits = split_rows(clean, data, split, balance, seed=seed)
@@ -66,17 +70,19 @@ def prepare_data(
         refuse_shared_groups(clean, splits)
     labels = clean.labels.names
     train_label_ids = clean.label_ids_N[splits.train]
-    method = "none" if balance.scope == "all" else balance.method
+    domains = _domain_ids(clean) if balance.by else None
     plan = plan_balance(
         train_label_ids,
         clean.text_hashes_N[splits.train],
         labels=labels,
-        method=method,
+        method="none" if balance.scope == "all" else balance.method,
+        parameter=balance.parameter,
         seed=seed,
         resample_each_epoch=balance.resample_each_epoch,
+        domains=_strata(domains, splits.train, train_label_ids, labels, balance.by_label) if domains else None,
     )
-    weights_C = class_weights(plan.counts_C, weighting, labels)
-    return PreparedData(clean, splits, plan, weights_C, audit_splits(clean.labels, clean.label_ids_N, splits, plan, splits.pool))
+    weights_C = class_weights(plan.counts_C, loss.class_weights, labels, beta=loss.beta or 0.999, mean_over=loss.weights_mean)
+    return PreparedData(clean, splits, plan, weights_C, audit_splits(clean.labels, clean.label_ids_N, splits, plan, splits.pool), domains)
 
 
 def split_rows(clean: CleanRows, data: "DataSection", split: "SplitSection | None", balance: "BalanceSection", *, seed: int) -> Splits:
@@ -94,7 +100,7 @@ def split_rows(clean: CleanRows, data: "DataSection", split: "SplitSection | Non
     natural = pool if balance.scope == "all" else None
     if balance.scope == "all":
         refuse_small_classes(np.bincount(clean.label_ids_N[pool], minlength=len(clean.labels)), clean.labels.names, 2)
-        pool = pool[plan_pool(clean.label_ids_N[pool], clean.text_hashes_N[pool], method=balance.method, seed=seed)]
+        pool = pool[plan_pool(clean.label_ids_N[pool], clean.text_hashes_N[pool], method=balance.method, parameter=balance.parameter, seed=seed)]
     if data.validation is None:
         whole = train_share + validation_share
         pool, validation = _cut(clean, pool, [train_share / whole, validation_share / whole], data, seed, "split")
@@ -125,3 +131,19 @@ def _group_ids(clean: CleanRows, pool: Ints) -> Ints:
     lonely = ids < 0
     ids[lonely] = ids.max(initial=0) + 1 + np.arange(int(lonely.sum()))
     return ids
+
+
+def _domain_ids(clean: CleanRows) -> tuple[Ints, list[str]]:
+    """Domain id of every row and the names in order; rows without a domain form one of their own."""
+    column = pc.fill_null(clean.rows.table["domain"], NO_DOMAIN)
+    names = sorted(pc.unique(column).to_pylist())
+    return pc.index_in(column, value_set=pa.array(names)).to_numpy().astype(np.int64), names
+
+
+def _strata(domains: tuple[Ints, list[str]], train: Ints, label_ids_N: Ints, labels: list[str], by_label: bool) -> tuple[Ints, list[str]]:
+    """Stratum id of each training row and the names of the strata that have rows: domains, or pairs of domain and label."""
+    ids_N, names = domains[0][train], domains[1]
+    if by_label:
+        ids_N, names = ids_N * len(labels) + label_ids_N, [f"{domain} / {label}" for domain in names for label in labels]
+    present, ids_N = np.unique(ids_N, return_inverse=True)
+    return ids_N.astype(np.int64), [names[s] for s in present]

@@ -1,4 +1,4 @@
-"""Every source becomes one memory-mapped table of rows with the columns text, text_pair, label, group and weight."""
+"""Every source becomes one memory-mapped table of rows with the columns text, text_pair, label, group, domain and weight."""
 
 import hashlib
 import json
@@ -21,9 +21,9 @@ if TYPE_CHECKING:
     from trainer.config import DataSection
 
 SLOTS = ("source", "train", "validation", "test")
-CACHE_FORMAT = 1
+CACHE_FORMAT = 2
 """Raise it when the same files are read to other rows, so that older caches are passed over."""
-SCHEMA = pa.schema([(n, pa.string()) for n in ("text", "text_pair", "label", "group")] + [("weight", pa.float64())])
+SCHEMA = pa.schema([(n, pa.string()) for n in ("text", "text_pair", "label", "group", "domain")] + [("weight", pa.float64())])
 
 
 @dataclass(frozen=True)
@@ -45,17 +45,19 @@ class Rows:
     bad_rows: BadRows
 
 
-def read_rows(data: "DataSection", cache_dir: Path) -> Rows:
+def read_rows(data: "DataSection", cache_dir: Path, domain_column: str | None = None) -> Rows:
     """Rows of `source` or of `train`, `validation` and `test`, written once as Arrow and memory-mapped.
 
+    Args:
+        domain_column: column that becomes `domain` (`balance.by`).
     Raises:
         DataError: a location, file, column or row that cannot be read.
     """
     cache_dir.mkdir(parents=True, exist_ok=True)
-    target = cache_dir / f"rows-{_key(data)}.arrow"
+    target = cache_dir / f"rows-{_key(data, domain_column)}.arrow"
     notes_path = target.with_suffix(".json")
     if not notes_path.exists():  # the notes come last: where they are, the table is whole
-        _write_rows(data, target, notes_path)
+        _write_rows(data, domain_column, target, notes_path)
     notes = json.loads(notes_path.read_text(encoding="utf-8"))
     bad_rows: BadRows = notes["bad_rows"]
     if bad_rows and data.on_bad_rows == "error":
@@ -70,7 +72,7 @@ def read_rows(data: "DataSection", cache_dir: Path) -> Rows:
     return Rows(table, slots_N, notes["labels"], notes["stripped"], bad_rows)
 
 
-def _write_rows(data: "DataSection", target: Path, notes_path: Path) -> None:
+def _write_rows(data: "DataSection", domain_column: str | None, target: Path, notes_path: Path) -> None:
     bad_rows: BadRows = []
     notes: dict[str, Any] = {"stripped": 0, "labels": None, "sizes": [], "bad_rows": bad_rows}
     partial = target.with_suffix(f".{os.getpid()}.partial")
@@ -78,8 +80,8 @@ def _write_rows(data: "DataSection", target: Path, notes_path: Path) -> None:
         with pa.OSFile(str(partial), "wb") as sink, pa.ipc.new_stream(sink, SCHEMA) as writer, _bar() as bar:
             for name in SLOTS:
                 size = 0
-                for table in _slot_tables(name, data, bad_rows):
-                    rows = _normalise(table, data, notes, f"data.{name}")
+                for table in _slot_tables(name, data, domain_column, bad_rows):
+                    rows = _normalise(table, data, domain_column, notes, f"data.{name}")
                     writer.write_table(rows)
                     size += rows.num_rows
                     bar.update(rows.num_rows)
@@ -91,19 +93,19 @@ def _write_rows(data: "DataSection", target: Path, notes_path: Path) -> None:
         partial.unlink(missing_ok=True)
 
 
-def check_source(data: "DataSection") -> None:
+def check_source(data: "DataSection", domain_column: str | None = None) -> None:
     """Raises DataError when a location or column is missing, after the first rows of each file (`--check`)."""
     for name in SLOTS:
-        for table in _slot_tables(name, data, [], first_only=True):
-            _normalise(table.slice(0, 100), data, {"stripped": 0, "labels": None}, f"data.{name}")
+        for table in _slot_tables(name, data, domain_column, [], first_only=True):
+            _normalise(table.slice(0, 100), data, domain_column, {"stripped": 0, "labels": None}, f"data.{name}")
 
 
 def _bar() -> Any:
     return tqdm(desc="Reading rows", unit=" rows", delay=2, disable=None, leave=False)
 
 
-def _key(data: "DataSection") -> str:
-    digest = hashlib.blake2b(f"format {CACHE_FORMAT} ".encode(), digest_size=16)
+def _key(data: "DataSection", domain_column: str | None) -> str:
+    digest = hashlib.blake2b(f"format {CACHE_FORMAT} {domain_column}".encode(), digest_size=16)
     digest.update(data.model_dump_json(exclude={"limit", "drop_labels", "clean"}).encode())
     digest.update(b"strip" if data.clean.strip else b"")
     for name in SLOTS:
@@ -124,13 +126,13 @@ def _locations(data: "DataSection", name: str) -> list[str]:
     return [] if value is None else [value] if isinstance(value, str) else list(value)
 
 
-def _columns(data: "DataSection") -> list[str]:
+def _columns(data: "DataSection", domain_column: str | None) -> list[str]:
     texts = [data.text_column] if isinstance(data.text_column, str) else list(data.text_column)
-    return list(dict.fromkeys([*texts, data.label_column, *(c for c in (data.group_column, data.weight_column) if c)]))
+    return list(dict.fromkeys([*texts, data.label_column, *(c for c in (data.group_column, data.weight_column, domain_column) if c)]))
 
 
-def _slot_tables(name: str, data: "DataSection", bad_rows: BadRows, first_only: bool = False) -> Iterator[pa.Table]:
-    wanted = _columns(data)
+def _slot_tables(name: str, data: "DataSection", domain_column: str | None, bad_rows: BadRows, first_only: bool = False) -> Iterator[pa.Table]:
+    wanted = _columns(data, domain_column)
     for location in _locations(data, name):
         paths = locate(location, f"data.{name}", tuple(READERS))
         if paths is None:
@@ -189,7 +191,7 @@ def _load_hub(location: str, name: str, data: "DataSection") -> Any:
         raise DataError(f"{message} Check the name; set HF_TOKEN for a private one.") from error
 
 
-def _normalise(table: pa.Table, data: "DataSection", state: dict[str, Any], where: str) -> pa.Table:
+def _normalise(table: pa.Table, data: "DataSection", domain_column: str | None, state: dict[str, Any], where: str) -> pa.Table:
     """The wanted columns in the types of SCHEMA, stripped if asked for."""
     strip = pc.utf8_trim_whitespace if data.clean.strip else _same
     texts = [data.text_column] if isinstance(data.text_column, str) else list(data.text_column)
@@ -205,6 +207,7 @@ def _normalise(table: pa.Table, data: "DataSection", state: dict[str, Any], wher
         pair = pair.cast(pa.string())
     label = _label_text(table, data.label_column, state, where)
     group = _as_text(table.column(data.group_column), data.group_column, where) if data.group_column else nothing
+    domain = _as_text(table.column(domain_column), domain_column, where) if domain_column else nothing
     weight = pa.nulls(table.num_rows, pa.float64())
     if data.weight_column:
         try:
@@ -212,7 +215,7 @@ def _normalise(table: pa.Table, data: "DataSection", state: dict[str, Any], wher
             weight = pc.if_else(pc.is_nan(weight), None, weight)
         except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
             raise DataError(f"{where}: column '{data.weight_column}' is not numeric: {error}.") from error
-    return pa.Table.from_arrays([stripped[0], pair, strip(label), group, weight], schema=SCHEMA)
+    return pa.Table.from_arrays([stripped[0], pair, strip(label), group, domain, weight], schema=SCHEMA)
 
 
 def _same(column: Any) -> Any:

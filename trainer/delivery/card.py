@@ -19,6 +19,12 @@ METRICS = {
     "balanced_accuracy": ("balanced_accuracy", "Balanced accuracy"),
     "mcc": ("mcc", "MCC"),
 }
+LOSS_WORDS = {
+    "cross_entropy": "cross-entropy",
+    "focal": "focal loss",
+    "logit_adjusted": "logit-adjusted cross-entropy",
+    "balanced_softmax": "balanced softmax cross-entropy",
+}
 SUMMARY = ("loss", "accuracy", "macro_f1", "weighted_f1", "f1_gap", "macro_precision", "balanced_accuracy", "mcc", "auroc_macro")
 
 
@@ -54,7 +60,7 @@ def write_card(
         cleaning=data.clean.counts,
         unused=data.unused_rows,
         scope_all=config.balance.scope == "all",
-        balanced=config.balance.method != "none" or config.loss.class_weights != "none",
+        balanced=config.balance.method != "none" or config.loss.class_weights != "none" or "adjusted" in config.loss.name or "softmax" in config.loss.name,
         balancing=_balancing(config, data),
         training_text=_training(training, config.run.seed),
         lengths=[f"{name}: {length.sentence(max_length)}." for name, length in lengths.items()],
@@ -108,12 +114,15 @@ def _balancing(config: "Config", data: PreparedData) -> str:
         rows = f"`balance.method: {config.balance.method}`: {drawn.sum():,} of {natural.sum():,} training rows are seen in an epoch"
         rows += ", drawn anew every epoch" if config.balance.resample_each_epoch else ""
         rows += "; validation and test keep their natural distribution."
-    weighting = config.loss.class_weights
+    if config.balance.by:
+        rows += f" What is balanced are the values of the column `{config.balance.by}`" + (" paired with the labels." if config.balance.by_label else ".")
+    weighting, loss = config.loss.class_weights, LOSS_WORDS[config.loss.name]
     if weighting == "none":
-        return f"{rows} The loss is unweighted cross-entropy."
+        return f"{rows} The loss is unweighted {loss}."
     pairs = ", ".join(f"{label} {weight:.4g}" for label, weight in zip(data.labels, data.class_weights_C, strict=True))
     name = weighting if isinstance(weighting, str) else "given per label"
-    return f"{rows} Cross-entropy with class weights ({name}; mean 1 over the rows drawn): {pairs}."
+    over = "the rows drawn" if config.loss.weights_mean == "rows" else "the classes"
+    return f"{rows} The loss is {loss} with class weights ({name}; mean 1 over {over}): {pairs}."
 
 
 def _training(training: dict[str, Any], seed: int) -> str:

@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader, Sampler
 
 from trainer.data.balance import stage_generator
 from trainer.data.tokenise import PADDING
+from trainer.errors import ConfigError
 
 Ints = NDArray[np.int64]
 STEPS_PER_GROUP = 50  # as transformers' LengthGroupedSampler: long enough to sort well, short enough to stay random
@@ -39,6 +40,18 @@ def order_by_length(positions_N: Ints, lengths_N: Ints, rows_per_step: int, gene
     return np.concatenate([steps[generator.permutation(len(steps))].ravel(), ordered[whole:]])
 
 
+def order_class_balanced(positions_N: Ints, label_ids_N: Ints, rows_per_class: int, generator: np.random.Generator) -> Ints:
+    """Random order in which every run of classes x rows_per_class rows holds each class equally.
+
+    Args:
+        positions_N: rows of the epoch, as many of each class.
+        label_ids_N: class of each of them.
+    """
+    shuffled = generator.permutation(len(positions_N))
+    by_class = positions_N[shuffled[np.argsort(label_ids_N[shuffled], kind="stable")]].reshape(len(np.unique(label_ids_N)), -1)
+    return np.concatenate([by_class[:, start : start + rows_per_class].ravel() for start in range(0, by_class.shape[1], rows_per_class)])
+
+
 SAMPLERS: dict[str, Callable[[Ints, Ints, int, np.random.Generator], Ints]] = {
     "group_by_length": order_by_length,
     "random": order_random,
@@ -57,6 +70,10 @@ class StepBatchSampler(Sampler[list[int]]):
         batches_per_step: micro-batches of one process in an optimizer step (gradient accumulation).
         num_shards, shard: number of processes, and which one this is.
         drop_last: leave out the last step of an epoch if it lacks rows.
+        balanced_label_ids_N: class of each row where every step holds every class equally, whatever the strategy; then a step has
+            the largest multiple of the number of classes that fits.
+    Raises:
+        ConfigError: a step smaller than the number of classes.
     """
 
     def __init__(
@@ -71,33 +88,44 @@ class StepBatchSampler(Sampler[list[int]]):
         num_shards: int = 1,
         shard: int = 0,
         drop_last: bool = False,
+        balanced_label_ids_N: Ints | None = None,
     ) -> None:
         self.positions, self.lengths_N = positions, lengths_N
         self.strategy, self.seed, self.epoch = strategy, seed, 0
         self.rows_per_batch, self.batches_per_step = rows_per_batch, batches_per_step
         self.num_shards, self.shard, self.drop_last = num_shards, shard, drop_last
         self.num_rows = len(positions(0))
+        self.balanced_label_ids_N = balanced_label_ids_N
+        self.num_classes = 1 if balanced_label_ids_N is None else len(np.unique(balanced_label_ids_N))
+        refuse_small_steps(self.num_classes, rows_per_batch, batches_per_step, num_shards)
 
     @property
     def rows_per_step(self) -> int:
         """Rows of one optimizer step over all processes."""
-        return self.rows_per_batch * self.batches_per_step * self.num_shards
+        room = self.rows_per_batch * self.batches_per_step * self.num_shards
+        return room // self.num_classes * self.num_classes
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the epoch that the next iteration gives."""
         self.epoch = epoch
 
     def _num_batches(self, rows_in_step: int) -> int:
+        if rows_in_step == self.rows_per_step:
+            return self.batches_per_step  # the Trainer takes so many for a step, also where balanced rows would fit into fewer
         return -(-rows_in_step // (self.rows_per_batch * self.num_shards))
 
     def __len__(self) -> int:
         whole, rest = divmod(self.num_rows, self.rows_per_step)
-        return whole * self.batches_per_step + (0 if self.drop_last else self._num_batches(rest))
+        return whole * self._num_batches(self.rows_per_step) + (0 if self.drop_last else self._num_batches(rest))
 
     def steps(self) -> Iterator[Ints]:
         """Rows of each optimizer step of the epoch."""
         generator = stage_generator(self.seed, "order", self.epoch)
-        order = SAMPLERS[self.strategy](self.positions(self.epoch), self.lengths_N, self.rows_per_step, generator)
+        positions = self.positions(self.epoch)
+        if self.balanced_label_ids_N is not None:
+            order = order_class_balanced(positions, self.balanced_label_ids_N[positions], self.rows_per_step // self.num_classes, generator)
+        else:
+            order = SAMPLERS[self.strategy](positions, self.lengths_N, self.rows_per_step, generator)
         for start in range(0, len(order), self.rows_per_step):
             rows = order[start : start + self.rows_per_step]
             if len(rows) == self.rows_per_step or not self.drop_last:
@@ -113,6 +141,16 @@ class StepBatchSampler(Sampler[list[int]]):
             filled[: len(rows)] = rows
             for batch in filled.reshape(num_batches, self.num_shards, size)[:, self.shard]:
                 yield batch.tolist()
+
+
+def refuse_small_steps(num_classes: int, rows_per_batch: int, batches_per_step: int, num_processes: int) -> None:
+    """Raises ConfigError when an optimizer step cannot hold a row of every class."""
+    if rows_per_batch * batches_per_step * num_processes < num_classes:
+        room = f"{rows_per_batch} rows x {batches_per_step} micro-batches x {num_processes} process(es)"
+        raise ConfigError(
+            f"balance.method is 'class_balanced_batches' with {num_classes} classes, but an optimizer step holds {room}."
+            " Raise training.per_device_train_batch_size or gradient_accumulation_steps."
+        )
 
 
 class StepDataLoader(DataLoader[Any]):

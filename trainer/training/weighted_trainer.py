@@ -31,7 +31,10 @@ class WeightedTrainer(Trainer):
 
     Args:
         positions: epoch -> rows of `train_dataset` that this epoch sees; left out: all.
-        class_weights_C: one weight per class, mean 1 over the rows drawn for training; left out: 1.
+        class_weights_C: one weight per class; left out: 1.
+        loss: an entry of trainer.training.losses.LOSSES.
+        loss_options: what that loss takes beside class weights; label smoothing comes from `args`.
+        balanced_batches: every optimizer step holds every class equally.
         sampling: an entry of trainer.training.batching.SAMPLERS, which form the steps of an epoch.
     """
 
@@ -41,18 +44,22 @@ class WeightedTrainer(Trainer):
         args: TrainingArguments,
         positions: Callable[[int], NDArray[np.int64]] | None = None,
         class_weights_C: NDArray[np.float64] | None = None,
+        loss: str = "cross_entropy",
+        loss_options: dict[str, Any] | None = None,
         sampling: str = "group_by_length",
+        balanced_batches: bool = False,
         **kwargs: Any,
     ) -> None:
         num_labels = kwargs["model"].config.num_labels
         weights_C = torch.ones(num_labels) if class_weights_C is None else torch.as_tensor(class_weights_C, dtype=torch.float32)
-        kwargs["compute_loss_func"] = step_loss("cross_entropy", weights_C, args.label_smoothing_factor)
+        smoothing = {"label_smoothing": args.label_smoothing_factor} if args.label_smoothing_factor else {}
+        kwargs["compute_loss_func"] = step_loss(loss, weights_C, (loss_options or {}) | smoothing)
         args._n_gpu = min(args.n_gpu, 1)  # several GPUs are used through accelerate, never through DataParallel
         checkpoints, args.output_dir = args.output_dir, tempfile.gettempdir()  # Trainer would create the folder before a run is started
         super().__init__(args=args, **kwargs)
         args.output_dir = checkpoints
         self.remove_callback(PrinterCallback)  # EpochTable prints
-        self.positions, self.sampling = positions, sampling
+        self.positions, self.sampling, self.balanced_batches = positions, sampling, balanced_batches
 
     def get_train_dataloader(self) -> StepDataLoader:
         """Micro-batches of this process; already sharded, so accelerate does not touch them."""
@@ -69,6 +76,7 @@ class WeightedTrainer(Trainer):
             num_shards=self.args.world_size,
             shard=self.args.process_index,
             drop_last=self.args.dataloader_drop_last,
+            balanced_label_ids_N=dataset.label_ids_N if self.balanced_batches else None,
         )
         return StepDataLoader(
             dataset,  # type: ignore[arg-type]
