@@ -202,7 +202,7 @@ training:
 """
     assert faults(text) == [
         "c.yaml: model is missing.",
-        "c.yaml:1: modell is unknown; known: balance, data, hub, loss, model, run, split, training. Did you mean 'model'?",
+        "c.yaml:1: modell is unknown; known: balance, data, decision, hub, loss, model, run, split, training. Did you mean 'model'?",
         "c.yaml:4: data.on_bad_rows is 'skipp'; known: error, skip. Did you mean 'skip'?",
         "c.yaml:7: data.drop_labels.1 is 1.5; needed: text.",
         "c.yaml:9: data.clean.strpi is unknown; known: conflicts, duplicates, empty, leakage, strip. Did you mean 'strip'?",
@@ -224,7 +224,7 @@ training:
 @pytest.mark.parametrize(
     ("text", "line"),
     [
-        ("1: 2", "c.yaml:3: 1 is unknown; known: balance, data, hub, loss, model, run, split, training."),
+        ("1: 2", "c.yaml:3: 1 is unknown; known: balance, data, decision, hub, loss, model, run, split, training."),
         ("loss:", "c.yaml:3: loss is empty; needed: a section (name: value)."),
         ("training: []", "c.yaml:3: training is a list; needed: a section (name: value)."),
         ("run: {overwrite: 1}", "c.yaml:3: run.overwrite is 1; needed: true or false."),
@@ -233,6 +233,10 @@ training:
         ("loss: {class_weights: 3}", "c.yaml:3: loss.class_weights is 3; known: a mapping (name: value), balanced, effective_number, none, sqrt."),
         ("loss: {class_weights: {a: x}}", "c.yaml:3: loss.class_weights.a is 'x'; needed: a number."),
         ("split: {train: 0.5, validation: 0.4}", "c.yaml:3: split: shares add up to 0.9; they must add up to 1."),
+        ("decision: {min_precision: 0.8}", "c.yaml:3: decision: min_precision is set, but only thresholds: recall_at_precision uses it."),
+        ("decision: {thresholds: cost}", "c.yaml:3: decision: thresholds: cost and costs: {true label: {predicted label: cost}} need each other."),
+        ("decision: {prior: natrual}", "c.yaml:3: decision.prior is 'natrual'; known: a mapping (name: value), natural, uniform. Did you mean 'natural'?"),
+        ("decision: {prior: {a: 0}}", "c.yaml:3: decision.prior.a is 0; needed: greater than 0."),
         ("hub: {push: true}", "c.yaml:3: hub: push needs repo_id: user/name."),
         ("hub: {repo_id: me}", "c.yaml:3: hub.repo_id is 'me'; needed: text that matches ^[\\w.-]+/[\\w.-]+$."),
         (
@@ -306,6 +310,14 @@ def test_fault_of_data_is_worded(faults, data, line):
         (
             "data: {train: a}\nloss: {name: focal}\ntraining: {label_smoothing_factor: 0.1}",
             "training.label_smoothing_factor has no meaning for loss.name: focal; remove it, or use cross_entropy or logit_adjusted.",
+        ),
+        (
+            "data: {train: a}\nloss: {name: focal}\ndecision: {prior: natural}",
+            "decision.prior has no known correction for loss.name: focal with gamma above 0; its scores are no log probabilities.",
+        ),
+        (
+            "data: {train: a}\ndecision: {prior: uniform}\ntraining: {label_smoothing_factor: 0.1}",
+            "decision.prior has no known correction for training.label_smoothing_factor; remove one of them.",
         ),
     ],
 )

@@ -15,7 +15,7 @@ import pytest
 from conftest import ROOT
 
 METRICS = ["num_rows", "loss", "accuracy", "macro_f1", "weighted_f1", "f1_gap", "macro_precision", "macro_recall"]
-METRICS += ["balanced_accuracy", "mcc", "auroc_macro", "labels", "confusion_matrix", "per_class"]
+METRICS += ["balanced_accuracy", "mcc", "auroc_macro", "ece", "brier", "labels", "confusion_matrix", "per_class"]
 FILES = ["README.md", "class_distribution.png", "class_weights.json", "config.yaml", "confusion_matrix.png", "dropped.jsonl", "environment.json", "epochs.csv"]
 FILES += ["learning_curves.png", "metrics.json", "model", "predictions.parquet", "splits.json"]
 

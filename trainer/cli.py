@@ -76,7 +76,7 @@ def schema_command() -> None:
 @contextmanager
 def worded_errors() -> Iterator[None]:
     """Our errors and the system's as one message on standard error, said by the main process; exit code 2."""
-    warnings.formatwarning = lambda message, *_, **__: f"warning: {message}\n"
+    warnings.formatwarning = lambda message, *_, **__: f"warning: {message}\n" if is_main() else ""
     try:
         yield
     except TrainerError as error:

@@ -239,6 +239,36 @@ class LossSection(Section):
         return self
 
 
+class DecisionSection(Section):
+    """What is made of the model's scores after training; fitted on validation rows only."""
+
+    prior: Literal["natural", "uniform"] | LabelWeights | None = None
+    """Correct the false prior that balancing teaches: `natural` (shares of the cleaned training rows before balancing), `uniform`,
+    or {label: share} of the rows to come."""
+    temperature: bool = False
+    """Fit one temperature, so that probabilities are neither too sure nor too timid."""
+    thresholds: Literal["f1", "recall_at_precision", "cost"] | None = None
+    """Label = argmax p / threshold. `f1`: macro F1 (two classes: F1 of the rarer one); `recall_at_precision`: most recall at
+    `min_precision`; `cost`: least expected cost by `costs`, nothing is fitted."""
+    min_precision: Annotated[float, Field(gt=0, le=1)] | None = None
+    """recall_at_precision: precision that each class reaches on validation; default 0.9."""
+    costs: dict[str, dict[str, Annotated[float, Field(ge=0)]]] | None = None
+    """cost: {true label: {predicted label: cost}}; what is left out costs 1, a right answer 0."""
+
+    @model_validator(mode="after")
+    def _used(self) -> "DecisionSection":
+        if self.min_precision is not None and self.thresholds != "recall_at_precision":
+            raise ValueError("min_precision is set, but only thresholds: recall_at_precision uses it")
+        if (self.costs is not None) != (self.thresholds == "cost"):
+            raise ValueError("thresholds: cost and costs: {true label: {predicted label: cost}} need each other")
+        return self
+
+    @property
+    def is_set(self) -> bool:
+        """Whether anything is done after training."""
+        return self.prior is not None or self.temperature or self.thresholds is not None
+
+
 class HubSection(Section):
     """Pushing the model to the Hugging Face Hub after training."""
 
@@ -275,6 +305,8 @@ class Config(Section):
     """Which training rows are seen."""
     loss: LossSection = LossSection()
     """How much mistakes count."""
+    decision: DecisionSection = DecisionSection()
+    """What is made of the model's scores after training."""
     training: TrainingSection = Field(default_factory=lambda: TrainingSection.model_validate({}))  # type: ignore[valid-type]
     """transformers' TrainingArguments under their own names, and early_stopping_patience / early_stopping_threshold."""
     hub: HubSection = HubSection()
@@ -292,6 +324,15 @@ class Config(Section):
             raise ValueError("split.test is set although data.test is given; remove one of them")
         if self.loss.name == "focal" and self.training_values.get("label_smoothing_factor"):
             raise ValueError("training.label_smoothing_factor has no meaning for loss.name: focal; remove it, or use cross_entropy or logit_adjusted")
+        return self
+
+    @model_validator(mode="after")
+    def _prior_is_known(self) -> "Config":
+        if self.decision.prior is not None:
+            if self.loss.name == "focal" and self.loss.gamma != 0:
+                raise ValueError("decision.prior has no known correction for loss.name: focal with gamma above 0; its scores are no log probabilities")
+            if self.training_values.get("label_smoothing_factor"):
+                raise ValueError("decision.prior has no known correction for training.label_smoothing_factor; remove one of them")
         return self
 
     def to_dict(self) -> dict[str, Any]:

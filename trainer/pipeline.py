@@ -3,6 +3,8 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from trainer.config import Config
 from trainer.data.prepare import PreparedData, prepare_data
 from trainer.data.sources import check_source
@@ -12,7 +14,8 @@ from trainer.training import distributed
 
 if TYPE_CHECKING:
     from trainer.data.audit import Lengths
-    from trainer.evaluation.metrics import Evaluation
+    from trainer.evaluation.decision import Decision
+    from trainer.evaluation.outcome import Outcome
     from trainer.training.weighted_trainer import WeightedTrainer
 
 
@@ -62,6 +65,7 @@ def train(config: Config, *, resume: str = "auto") -> Path:
     data = prepare(config)
     if data.plan.balanced_batches:
         refuse_small_steps(len(data.labels), arguments.per_device_train_batch_size, arguments.gradient_accumulation_steps, distributed.world_size())
+    decision_plan = _plan_decision(config, data)
     pretrained = load_pretrained_config(config.model)
     tokenizer, max_length = load_tokenizer(config.model, pretrained)
     distributed.from_main(lambda: check_weights(config.model))
@@ -87,11 +91,12 @@ def train(config: Config, *, resume: str = "auto") -> Path:
         _write_audit(folder, data)
     distributed.wait_for_everyone()
     clock = trainer.run(checkpoint)
-    outcome = _evaluate_splits(trainer, data, tokens)
+    outcomes, decision = _evaluate_splits(trainer, data, tokens, decision_plan, config.run.seed)
+    decided = _apply_decision(config, data, trainer.model, decision, decision_plan) if decision and decision_plan else None
     with saving(folder.model, folder.checkpoints):
         trainer.save_model(str(folder.path / "model.partial"))
     if distributed.is_main():
-        _write_results(folder, config, data, trainer, outcome, clock, lengths, max_length)
+        _write_results(folder, config, data, trainer, outcomes, decided, clock, lengths, max_length)
     distributed.wait_for_everyone()
     return folder.path
 
@@ -169,18 +174,67 @@ def _build_trainer(
     )
 
 
-def _evaluate_splits(trainer: "WeightedTrainer", data: PreparedData, tokens: dict[str, TokenisedRows]) -> "dict[str, tuple[Evaluation, Any]]":
-    """{split: (Evaluation, probabilities)} of validation and test, in float32 as `pipeline()` computes; test is touched here alone."""
-    import numpy as np
+def _plan_decision(config: Config, data: PreparedData) -> dict[str, Any] | None:
+    """What `fit_decision` needs beside the scores; labels that the data lack are refused here, before any model is loaded."""
+    from trainer.evaluation.decision import plan_decision
 
-    from trainer.evaluation.metrics import evaluate_logits, log_softmax
+    loss = config.loss
+    tau: float | None = {"logit_adjusted": 1.0 if loss.tau is None else loss.tau, "balanced_softmax": 1.0}.get(loss.name, 0.0)
+    if (loss.name == "focal" and loss.gamma != 0) or config.training_values.get("label_smoothing_factor"):
+        tau = None
+    return plan_decision(
+        config.decision,
+        labels=data.labels,
+        counts_C=data.plan.counts_C,
+        class_weights_C=data.class_weights_C,
+        natural_C=data.audit.natural_C,
+        tau=tau,
+    )
 
-    outcome: dict[str, tuple[Evaluation, Any]] = {}
+
+def _evaluate_splits(
+    trainer: "WeightedTrainer", data: PreparedData, tokens: dict[str, TokenisedRows], plan: dict[str, Any] | None, seed: int
+) -> "tuple[dict[str, Outcome], Decision | None]":
+    """Results on validation and test in float32, as `pipeline()` computes; test is touched here alone.
+
+    The decision is fitted on validation; its figures there come from decisions fitted without the rows they judge.
+    """
+    from trainer.evaluation.decision import cross_fit, fit_decision, natural_weights
+    from trainer.evaluation.outcome import decided_by, outcome_of
+
+    decision: Decision | None = None
+    outcomes: dict[str, Outcome] = {}
     for name in ("validation", "test"):
-        if name in tokens:
-            logits_NC = trainer.predict_logits(tokens[name])
-            outcome[name] = (evaluate_logits(logits_NC, tokens[name].label_ids_N, data.labels), np.exp(log_softmax(logits_NC)))
-    return outcome
+        if name not in tokens:
+            continue
+        logits_NC, label_ids_N, decided = trainer.predict_logits(tokens[name]), tokens[name].label_ids_N, None
+        if plan and name == "validation":
+            weights_N = np.ones(len(label_ids_N)) if data.splits.pool is None else natural_weights(label_ids_N, data.audit.natural_C)
+
+            def fit(rows: Any, logits_NC: Any = logits_NC, label_ids_N: Any = label_ids_N, weights_N: Any = weights_N) -> "Decision":
+                return fit_decision(logits_NC[rows], label_ids_N[rows], weights_N=weights_N[rows], **plan)
+
+            decision = fit(np.arange(len(label_ids_N)))
+            decided = cross_fit(logits_NC, label_ids_N, fit, seed=seed)
+        elif decision:
+            decided = decided_by(decision, logits_NC)
+        domains = (data.domains[0][data.splits.named[name]], data.domains[1]) if data.domains else None
+        outcomes[name] = outcome_of(logits_NC, label_ids_N, data.labels, decided, domains)
+    return outcomes, decision
+
+
+def _apply_decision(config: Config, data: PreparedData, model: Any, decision: "Decision", plan: dict[str, Any]) -> dict[str, Any]:
+    """Put the decision into the model and its config; what metrics.json tells of it."""
+    from trainer.training.model import fold_into_head
+
+    is_folded = fold_into_head(model, decision.temperature, decision.shift_C)
+    model.config.decision = decision.to_config(data.labels, is_folded=is_folded)
+    priors = {
+        "training_prior": dict(zip(data.labels, np.exp(plan["log_q_C"]).tolist(), strict=True)),
+        "target_prior": dict(zip(data.labels, np.exp(plan["log_target_C"]).tolist(), strict=True)),
+        "prior_is_approximate": config.balance.by is not None,
+    }
+    return decision.figures(data.labels) | (priors if config.decision.prior is not None else {}) | {"folded_into_weights": is_folded}
 
 
 def _write_audit(folder: report.RunFolder, data: PreparedData) -> None:
@@ -201,7 +255,8 @@ def _write_results(
     config: Config,
     data: PreparedData,
     trainer: "WeightedTrainer",
-    outcome: "dict[str, tuple[Evaluation, Any]]",
+    outcomes: "dict[str, Outcome]",
+    decided: dict[str, Any] | None,
     clock: Any,
     lengths: "dict[str, Lengths]",
     max_length: int,
@@ -211,22 +266,26 @@ def _write_results(
     from trainer.training.progress import epoch_rows
 
     rows = epoch_rows(trainer.state.log_history)
-    evaluations = {name: evaluation for name, (evaluation, _) in outcome.items()}
-    headline = list(evaluations)[-1]
+    headline = list(outcomes)[-1]
+    final = outcomes[headline].final
     folder.write_epochs(rows)
     if rows:
         folder.write_figure("learning_curves.png", plots.learning_curves(rows, trainer.state.best_global_step))
-    final = evaluations[headline]
     folder.write_figure("confusion_matrix.png", plots.confusion(final.confusion_matrix, final.labels, headline))
-    folder.write_predictions(
-        [(name, data.splits.named[name], data.clean.label_ids_N[data.splits.named[name]], p_NC) for name, (_, p_NC) in outcome.items()],
-        data.labels,
-    )
+    if decided:
+        folder.write_figure("reliability.png", plots.reliability(outcomes[headline], headline))
+    folder.write_predictions({name: (data.splits.named[name], outcome) for name, outcome in outcomes.items()}, data.labels)
     folder.publish_model()
-    metrics: dict[str, Any] = {name: evaluation.to_dict() for name, evaluation in evaluations.items()}
+    metrics: dict[str, Any] = {}
+    for name, outcome in outcomes.items():
+        metrics[name] = outcome.alone.to_dict()
+        if outcome.domains:
+            metrics[name]["per_domain"] = {domain: evaluation.to_dict() for domain, evaluation in outcome.domains.items()}
+    if decided:
+        metrics["decision"] = decided | {name: outcome.final.to_dict() for name, outcome in outcomes.items()}
     metrics |= {"minority_label": data.audit.minority_label, "training": clock}
-    folder.write_text("README.md", card.write_card(config, data, rows, evaluations, lengths, max_length))
+    folder.write_text("README.md", card.write_card(config, data, rows, outcomes, decided, lengths, max_length))
     folder.finish(metrics)
-    tables.print_results(evaluations, folder.path)
+    tables.print_results(outcomes, folder.path)
     if config.hub.push:
         hub.push(folder.path, config.hub)

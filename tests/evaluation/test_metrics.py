@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from sklearn import metrics as sk
 
-from trainer.evaluation.metrics import ImbalancedClassification, evaluate_logits, log_softmax
+from trainer.evaluation.metrics import ImbalancedClassification, calibration_bins, evaluate_logits, log_softmax
 
 LABELS = ["a", "b", "c"]
 
@@ -74,3 +74,19 @@ def test_metric_is_an_evaluate_metric_that_needs_no_network():
     logits = logits_for([0, 1, 2])
     values = metric.compute(predictions=[0, 1, 2], references=[0, 1, 2], log_probabilities=log_softmax(logits), labels=LABELS)
     assert values["macro_f1"] == 1.0
+
+
+def test_calibration_error_and_brier_score_by_hand():
+    # confidences 0.9 (right), 0.9 (wrong), 0.6 (right): bins (0.9, 1/2, 2 rows) and (0.6, 1, 1 row)
+    log_p = np.log([[0.9, 0.05, 0.05], [0.9, 0.05, 0.05], [0.2, 0.6, 0.2]])
+    found = evaluate_logits(log_p, np.array([0, 1, 1]), LABELS)
+    assert found.ece == pytest.approx((2 * 0.4 + 1 * 0.4) / 3)
+    assert found.brier == pytest.approx((0.1**2 + 2 * 0.05**2 + 0.9**2 + 0.95**2 + 0.05**2 + 2 * 0.2**2 + 0.4**2) / 3)
+    assert [rows for *_, rows in calibration_bins(log_p, np.array([0, 1, 1]))] == [1, 2]
+
+
+def test_labels_of_a_decision_count_in_place_of_the_largest_class():
+    log_p = np.log([[0.6, 0.4], [0.6, 0.4]])
+    found = evaluate_logits(log_p, np.array([0, 1]), ["a", "b"], np.array([0, 1]))
+    assert (found.accuracy, found.macro_f1) == (1, 1)
+    assert found.ece == pytest.approx(0.1)  # of the probabilities, whatever was decided

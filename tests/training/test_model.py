@@ -1,8 +1,10 @@
+import numpy as np
+import pytest
 import torch
-from transformers import AutoModelForSequenceClassification
+from transformers import AutoModelForSequenceClassification, DistilBertConfig, GPT2Config, RobertaConfig
 
 from trainer.config import ModelSection
-from trainer.training.model import load_model, load_pretrained_config, load_tokenizer, position_limit
+from trainer.training.model import fold_into_head, load_model, load_pretrained_config, load_tokenizer, position_limit
 
 
 def load(folder, labels):
@@ -67,3 +69,34 @@ def test_decoder_without_padding_token_is_trained_and_saved_with_one(tiny_model,
     assert json.loads((run / "metrics.json").read_text())["test"]["num_rows"] > 0
     assert AutoModelForSequenceClassification.from_pretrained(run / "model").config.pad_token_id == tokenizer.sep_token_id
     assert pipeline("text-classification", str(run / "model"))(["one", "two words"])[0]["label"] in ("negative", "neutral", "positive")
+
+
+SMALL = {"vocab_size": 50, "num_labels": 3, "id2label": {0: "a", 1: "b", 2: "c"}}
+SHAPES = [
+    DistilBertConfig(**SMALL, dim=16, n_heads=2, n_layers=1, hidden_dim=16),
+    RobertaConfig(**SMALL, hidden_size=16, num_attention_heads=2, num_hidden_layers=1, intermediate_size=16),
+]
+
+
+@pytest.mark.parametrize("config", SHAPES, ids=lambda config: config.model_type)
+def test_temperature_and_shift_fold_into_the_last_layer(config):
+    torch.manual_seed(0)
+    model, ids = AutoModelForSequenceClassification.from_config(config).eval(), torch.randint(5, 50, (4, 7))
+    before, shift = model(input_ids=ids).logits, np.array([0.3, -1.0, 2.0])
+    assert fold_into_head(model, 1.7, shift)
+    torch.testing.assert_close(model(input_ids=ids).logits, before / 1.7 + torch.tensor(shift, dtype=torch.float32))
+
+
+def test_a_last_layer_without_bias_is_left_alone():
+    model = AutoModelForSequenceClassification.from_config(GPT2Config(**SMALL, n_embd=16, n_head=2, n_layer=1, pad_token_id=0)).eval()
+    before = model.score.weight.clone()
+    assert not fold_into_head(model, 2.0, np.ones(3))
+    assert torch.equal(model.score.weight, before)
+
+
+def test_the_decision_of_an_earlier_training_is_forgotten(tiny_model, tmp_path):
+    model = load(tiny_model, ["a", "b"])
+    model.config.decision = {"thresholds": {"a": 0.1, "b": 0.9}}
+    model.save_pretrained(tmp_path)
+    load_tokenizer(ModelSection(name=str(tiny_model)), model.config)[0].save_pretrained(tmp_path)
+    assert not hasattr(load(tmp_path, ["a", "b"]).config, "decision")

@@ -8,6 +8,7 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from trainer.data.audit import Lengths
 from trainer.data.prepare import PreparedData
 from trainer.evaluation.metrics import Evaluation
+from trainer.evaluation.outcome import Outcome
 from trainer.training.progress import HEADINGS, row_cells
 
 if TYPE_CHECKING:
@@ -25,20 +26,22 @@ LOSS_WORDS = {
     "logit_adjusted": "logit-adjusted cross-entropy",
     "balanced_softmax": "balanced softmax cross-entropy",
 }
-SUMMARY = ("loss", "accuracy", "macro_f1", "weighted_f1", "f1_gap", "macro_precision", "balanced_accuracy", "mcc", "auroc_macro")
+SUMMARY = ("loss", "accuracy", "macro_f1", "weighted_f1", "f1_gap", "macro_precision", "balanced_accuracy", "mcc", "auroc_macro", "ece", "brier")
 
 
 def write_card(
     config: "Config",
     data: PreparedData,
     epoch_rows: list[dict[str, float]],
-    evaluations: dict[str, Evaluation],
+    outcomes: dict[str, Outcome],
+    decided: dict[str, Any] | None,
     lengths: dict[str, Lengths],
     max_length: int,
 ) -> str:
     """Markdown of the card; no training text is quoted."""
     from trainer import __version__
 
+    evaluations = {name: outcome.final for name, outcome in outcomes.items()}
     split = list(evaluations)[-1]
     training = config.training_values
     card = ModelCard.from_template(
@@ -61,6 +64,7 @@ def write_card(
         unused=data.unused_rows,
         scope_all=config.balance.scope == "all",
         balanced=config.balance.method != "none" or config.loss.class_weights != "none" or "adjusted" in config.loss.name or "softmax" in config.loss.name,
+        prior_corrected=config.decision.prior is not None,
         balancing=_balancing(config, data),
         training_text=_training(training, config.run.seed),
         lengths=[f"{name}: {length.sentence(max_length)}." for name, length in lengths.items()],
@@ -69,7 +73,9 @@ def write_card(
         max_length=max_length,
         counts_table=_counts_table(data),
         epochs_table=_table([*HEADINGS], [row_cells(row) for row in epoch_rows]),
-        summary_tables={s: _table([n.replace("_", " ") for n in SUMMARY], [[f"{getattr(e, n):.4f}" for n in SUMMARY]]) for s, e in evaluations.items()},
+        summary_tables={s: _summary_table(outcome) for s, outcome in outcomes.items()},
+        domain_tables={s: _domain_table(outcome.domains) for s, outcome in outcomes.items() if outcome.domains},
+        decision=_decision(decided) if decided else None,
         class_tables={s: _class_table(e) for s, e in evaluations.items()},
     )
     return str(card)
@@ -145,6 +151,42 @@ def _one_line(text: str) -> str:
 def _counts_table(data: PreparedData) -> str:
     rows = [[label, *(f"{counts_C[c]:,}" for counts_C in data.audit.columns.values())] for c, label in enumerate(data.labels)]
     return _table(["label", *data.audit.columns], rows)
+
+
+def _summary_table(outcome: Outcome) -> str:
+    sides = [("model alone" if outcome.decided else "model", outcome.alone)] + ([("with the decision", outcome.decided)] if outcome.decided else [])
+    return _table(["", *(name.replace("_", " ") for name in SUMMARY)], [[side, *(f"{getattr(e, name):.4f}" for name in SUMMARY)] for side, e in sides])
+
+
+def _domain_table(domains: dict[str, Evaluation]) -> str:
+    names = ("macro_f1", "accuracy", "balanced_accuracy")
+    rows = [[domain, f"{e.num_rows:,}", *(f"{getattr(e, n):.4f}" for n in names)] for domain, e in domains.items()]
+    return _table(["domain", "rows", *(n.replace("_", " ") for n in names)], rows)
+
+
+def _decision(decided: dict[str, Any]) -> str:
+    """What was done after training, in sentences."""
+    parts = []
+    if "target_prior" in decided:
+        shares = ", ".join(f"{_one_line(label)} {share:.3g}" for label, share in decided["target_prior"].items())
+        approximate = "; approximate here, since balancing also changed what the rows of a class look like" if decided["prior_is_approximate"] else ""
+        parts.append(f"Probabilities are corrected to these shares of the classes: {shares}{approximate}.")
+    if decided["temperature"] != 1:
+        parts.append(f"Scores are divided by a temperature of {decided['temperature']:.3g}.")
+    if not decided["folded_into_weights"]:
+        parts.append("Both stand in `config.json` under `decision`, since the last layer has no bias to hold them: the plain `pipeline()` does not apply them.")
+    elif "target_prior" in decided or decided["temperature"] != 1:
+        parts.append("This stands in the weights, so `pipeline()` gives corrected probabilities.")
+    if "thresholds" in decided:
+        pairs = ", ".join(f"{_one_line(label)} {t:.3g}" for label, t in decided["thresholds"].items())
+        parts.append(f"The label is the largest of probability / threshold ({pairs}).")
+        if decided["neutral"]:
+            parts.append(f"Neutral thresholds were kept for {_one_line('; '.join(decided['neutral']))}.")
+    if "costs" in decided:
+        parts.append("The label is the one of least expected cost (`decision.costs` in `config.json`).")
+    if "thresholds" in decided or "costs" in decided:
+        parts.append("The plain `pipeline()` returns the largest probability instead, so its labels can differ.")
+    return " ".join(parts)
 
 
 def _class_table(evaluation: Evaluation) -> str:

@@ -19,6 +19,8 @@ from trainer.yaml_source import dump_yaml, read_yaml
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+    from trainer.evaluation.outcome import Outcome
+
 FILES = (
     "config.yaml",
     "environment.json",
@@ -29,6 +31,7 @@ FILES = (
     "epochs.csv",
     "learning_curves.png",
     "confusion_matrix.png",
+    "reliability.png",
     "predictions.parquet",
     "README.md",
     "metrics.json",
@@ -93,22 +96,23 @@ class RunFolder:
         """Write the row ids of each split."""
         self.write_text("splits.json", json.dumps({name: ids.tolist() for name, ids in named.items()}) + "\n")
 
-    def write_predictions(self, parts: list[tuple[str, Any, Any, Any]], labels: list[str]) -> None:
+    def write_predictions(self, parts: dict[str, tuple[Any, "Outcome"]], labels: list[str]) -> None:
         """Write predictions.parquet.
 
         Args:
-            parts: (split, row ids, label ids, probabilities (N, C)) of each split.
+            parts: {split: (row ids, what the model did on them)}.
         """
         import pyarrow as pa
         import pyarrow.parquet as pq
 
         names = np.array(labels, dtype=object)
-        probabilities_NC = np.concatenate([p_NC for *_, p_NC in parts])
+        outcomes = [outcome for _, outcome in parts.values()]
+        probabilities_NC = np.exp(np.concatenate([outcome.log_p_NC for outcome in outcomes]))
         columns = {
-            "row": np.concatenate([row_ids for _, row_ids, _, _ in parts]),
-            "split": np.concatenate([np.full(len(row_ids), split, dtype=object) for split, row_ids, _, _ in parts]),
-            "label": names[np.concatenate([label_ids for _, _, label_ids, _ in parts])],
-            "predicted": names[probabilities_NC.argmax(axis=1)],
+            "row": np.concatenate([row_ids for row_ids, _ in parts.values()]),
+            "split": np.concatenate([np.full(len(row_ids), split, dtype=object) for split, (row_ids, _) in parts.items()]),
+            "label": names[np.concatenate([outcome.label_ids_N for outcome in outcomes])],
+            "predicted": names[np.concatenate([outcome.predicted_N for outcome in outcomes])],
         }
         columns |= {f"probability_{label}": probabilities_NC[:, c].astype(np.float32) for c, label in enumerate(labels)}
         partial = self.path / ".predictions.partial"

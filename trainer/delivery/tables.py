@@ -8,6 +8,7 @@ from rich.table import Table
 from trainer.data.audit import Lengths
 from trainer.data.prepare import PreparedData
 from trainer.evaluation.metrics import Evaluation
+from trainer.evaluation.outcome import Outcome
 
 console = Console(soft_wrap=True, markup=False, emoji=False, highlight=False)
 
@@ -36,10 +37,15 @@ def _share(count: int, total: int) -> str:
     return f"{count:,} ({count / max(1, total):.1%})"
 
 
-def print_results(evaluations: dict[str, Evaluation], folder: Path) -> None:
-    """Results of every split, and where the run lies."""
-    for name, evaluation in evaluations.items():
-        print_evaluation(evaluation, name)
+def print_results(outcomes: dict[str, Outcome], folder: Path) -> None:
+    """Results of every split, alone and with the decision, by domain, and where the run lies."""
+    for name, outcome in outcomes.items():
+        print_evaluation(outcome.alone, name)
+        if outcome.decided:
+            fitted = "cross-fitted" if name == "validation" else "fitted on validation"
+            print_evaluation(outcome.decided, f"{name} with the decision ({fitted})")
+        if outcome.domains:
+            _print_domains(outcome.domains, name)
     console.print(f"Run folder: {folder}  (model card: {folder / 'README.md'}, model: {folder / 'model'})")
 
 
@@ -54,5 +60,16 @@ def print_evaluation(evaluation: Evaluation, split: str) -> None:
     console.print(table)
     console.print(
         f"weighted F1 {evaluation.weighted_f1:.4f} (gap {evaluation.f1_gap:+.4f}), balanced accuracy {evaluation.balanced_accuracy:.4f}, "
-        f"accuracy {evaluation.accuracy:.4f}, MCC {evaluation.mcc:.4f}, AUROC {evaluation.auroc_macro:.4f}, loss {evaluation.loss:.4f}"
+        f"accuracy {evaluation.accuracy:.4f}, MCC {evaluation.mcc:.4f}, AUROC {evaluation.auroc_macro:.4f}, loss {evaluation.loss:.4f}, "
+        f"ECE {evaluation.ece:.4f}, Brier {evaluation.brier:.4f}"
     )
+
+
+def _print_domains(domains: dict[str, Evaluation], split: str) -> None:
+    table = Table(title=f"{split} by domain", title_justify="left")
+    table.add_column("domain")
+    for name in ("rows", "macro F1", "accuracy", "balanced accuracy"):
+        table.add_column(name, justify="right")
+    for domain, e in domains.items():
+        table.add_row(domain, f"{e.num_rows:,}", f"{e.macro_f1:.4f}", f"{e.accuracy:.4f}", f"{e.balanced_accuracy:.4f}")
+    console.print(table)

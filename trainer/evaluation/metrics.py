@@ -34,6 +34,8 @@ class Evaluation:
         confusion_matrix: rows are true classes, columns predicted ones.
         per_class: {label: {precision, recall, f1, support}}.
         auroc_macro: one-vs-rest, mean over classes.
+        ece: expected calibration error of the largest probability, see `calibration_bins`.
+        brier: mean over rows of the squared distance between probabilities and the true class, summed over classes; in [0, 2].
     """
 
     num_rows: int
@@ -45,6 +47,8 @@ class Evaluation:
     macro_recall: float
     mcc: float
     auroc_macro: float
+    ece: float
+    brier: float
     labels: list[str]
     confusion_matrix: list[list[int]]
     per_class: dict[str, dict[str, float]]
@@ -62,7 +66,7 @@ class Evaluation:
     def to_dict(self) -> dict[str, Any]:
         """Plain values under the names that metrics.json documents."""
         names = ["num_rows", "loss", "accuracy", "macro_f1", "weighted_f1", "f1_gap", "macro_precision", "macro_recall"]
-        names += ["balanced_accuracy", "mcc", "auroc_macro", "labels", "confusion_matrix", "per_class"]
+        names += ["balanced_accuracy", "mcc", "auroc_macro", "ece", "brier", "labels", "confusion_matrix", "per_class"]
         return {name: getattr(self, name) for name in names}
 
 
@@ -83,8 +87,8 @@ class ImbalancedClassification(evaluate.Metric):
         return _evaluation(np.asarray(references), np.asarray(predictions), log_probabilities, labels).to_dict()
 
 
-def evaluate_logits(logits_NC: NDArray[Any], label_ids_N: Ints, labels: list[str]) -> Evaluation:
-    """Evaluation of logits by their largest class.
+def evaluate_logits(logits_NC: NDArray[Any], label_ids_N: Ints, labels: list[str], predicted_N: Ints | None = None) -> Evaluation:
+    """Evaluation of logits, or of log probabilities, by their largest class or by the labels that a decision gave.
 
     Raises:
         ValueError: no row, or shapes that do not fit.
@@ -92,8 +96,9 @@ def evaluate_logits(logits_NC: NDArray[Any], label_ids_N: Ints, labels: list[str
     if logits_NC.shape != (len(label_ids_N), len(labels)) or len(label_ids_N) == 0:
         raise ValueError(f"logits of shape {logits_NC.shape} for {len(label_ids_N)} rows and {len(labels)} labels")
     log_p_NC = log_softmax(logits_NC)
+    predicted_N = logits_NC.argmax(axis=1) if predicted_N is None else predicted_N
     metric = ImbalancedClassification(keep_in_memory=True)
-    values = metric.compute(predictions=logits_NC.argmax(axis=1), references=label_ids_N, log_probabilities=log_p_NC, labels=labels)
+    values = metric.compute(predictions=predicted_N, references=label_ids_N, log_probabilities=log_p_NC, labels=labels)
     return Evaluation(**{name: values[name] for name in Evaluation.__dataclass_fields__})
 
 
@@ -114,6 +119,8 @@ def _evaluation(true_N: Ints, predicted_N: Ints, log_p_NC: Floats, labels: list[
         macro_recall=float(recall_C[present].mean()),
         mcc=float(matthews_corrcoef(true_N, predicted_N)),
         auroc_macro=_auroc_macro(true_N, np.exp(log_p_NC), support_C),
+        ece=_ece(calibration_bins(log_p_NC, true_N)),
+        brier=float(((np.exp(log_p_NC) - np.eye(len(labels))[true_N]) ** 2).sum(axis=1).mean()),
         labels=list(labels),
         confusion_matrix=confusion_matrix(true_N, predicted_N, labels=ids).tolist(),
         per_class={
@@ -126,3 +133,22 @@ def _evaluation(true_N: Ints, predicted_N: Ints, log_p_NC: Floats, labels: list[
 def _auroc_macro(true_N: Ints, p_NC: Floats, support_C: Ints) -> float:
     rankable = [c for c in range(p_NC.shape[1]) if 0 < support_C[c] < len(true_N)]
     return float(np.mean([roc_auc_score(true_N == c, p_NC[:, c]) for c in rankable])) if rankable else 0.5
+
+
+NUM_BINS = 15
+
+
+def calibration_bins(log_p_NC: Floats, true_N: Ints) -> list[tuple[float, float, int]]:
+    """(mean confidence, accuracy, rows) of the rows in each of 15 bins of equal width of the largest probability; empty bins are left out.
+
+    Source: Guo et al. 2017, https://arxiv.org/abs/1706.04599.
+    """
+    confidence_N, right_N = np.exp(log_p_NC.max(axis=1)), log_p_NC.argmax(axis=1) == true_N
+    bins_N = np.minimum((confidence_N * NUM_BINS).astype(int), NUM_BINS - 1)
+    chosen = [np.flatnonzero(bins_N == b) for b in np.unique(bins_N)]
+    return [(float(confidence_N[rows].mean()), float(right_N[rows].mean()), len(rows)) for rows in chosen]
+
+
+def _ece(bins: list[tuple[float, float, int]]) -> float:
+    total = sum(rows for *_, rows in bins)
+    return sum(rows * abs(confidence - accuracy) for confidence, accuracy, rows in bins) / total

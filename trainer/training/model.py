@@ -5,6 +5,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+from numpy.typing import NDArray
 from safetensors import SafetensorError
 
 from trainer.data.locate import package_path
@@ -125,6 +127,8 @@ def load_model(model: "ModelSection", config: Any, labels: list[str], tokenizer:
     from transformers import AutoModelForSequenceClassification
 
     config.problem_type = "single_label_classification"
+    if hasattr(config, "decision"):
+        del config.decision  # of an earlier training
     if config.pad_token_id is None:
         config.pad_token_id = tokenizer.pad_token_id
     tokenizer.model_max_length = max_length  # pipelines cut texts where training did
@@ -148,16 +152,38 @@ def load_model(model: "ModelSection", config: Any, labels: list[str], tokenizer:
     return loaded
 
 
+def final_linear(model: Any) -> Any:
+    """The model's last layer, which gives the logits; None where the last layer is of another kind."""
+    import torch
+
+    encoder = {id(module) for module in model.base_model.modules()}
+    heads = [m for m in model.modules() if id(m) not in encoder and isinstance(m, torch.nn.Linear) and m.out_features == model.config.num_labels]
+    return heads[-1] if heads else None
+
+
 def _renew_head(model: Any) -> None:
     """Draw the last layer anew: it was trained for as many labels, but of other names or in another order."""
     import torch
 
-    encoder = {id(module) for module in model.base_model.modules()}
-    for module in model.modules():
-        if id(module) not in encoder and isinstance(module, torch.nn.Linear) and module.out_features == model.config.num_labels:
-            torch.nn.init.normal_(module.weight, std=getattr(model.config, "initializer_range", 0.02))
-            if module.bias is not None:
-                torch.nn.init.zeros_(module.bias)
+    head = final_linear(model)
+    if head is not None:
+        torch.nn.init.normal_(head.weight, std=getattr(model.config, "initializer_range", 0.02))
+        if head.bias is not None:
+            torch.nn.init.zeros_(head.bias)
+
+
+def fold_into_head(model: Any, temperature: float, shift_C: NDArray[np.float64]) -> bool:
+    """Change the last layer so that it gives logits / temperature + shift; False, and nothing done, where it has no bias."""
+    import torch
+
+    head = final_linear(model)
+    if head is None or head.bias is None:
+        return False
+    with torch.no_grad():
+        head.weight /= temperature
+        head.bias /= temperature
+        head.bias += torch.as_tensor(shift_C, dtype=head.bias.dtype, device=head.bias.device)
+    return True
 
 
 @contextmanager

@@ -1,0 +1,96 @@
+"""Runs with a decision after training, domains and class-balanced batches."""
+
+import csv
+import json
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from transformers import pipeline
+
+from trainer.evaluation.decision import Decision
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory, tiny_model, tweets, run_cli):
+    """(run folder, metrics) of a run that balances batches and decides by corrected, tempered probabilities and thresholds."""
+    folder = tmp_path_factory.mktemp("decided")
+    values = {
+        "run": {"name": "run", "output_dir": str(folder)},
+        "model": {"name": str(tiny_model), "max_length": 64},
+        "data": {"source": str(tweets), "label_column": "sentiment"},
+        "split": {"train": 0.4, "validation": 0.4, "test": 0.2},
+        "balance": {"method": "class_balanced_batches"},
+        "loss": {"name": "logit_adjusted", "tau": 0.5},
+        "decision": {"prior": "natural", "temperature": True, "thresholds": "f1"},
+        "training": {"num_train_epochs": 1, "per_device_train_batch_size": 16, "learning_rate": 3e-4, "bf16": False},
+    }
+    (folder / "config.yaml").write_text(json.dumps(values), encoding="utf-8")
+    done = run_cli("train", "--config", folder / "config.yaml")
+    assert done.returncode == 0, done.stderr
+    return folder / "run", json.loads((folder / "run/metrics.json").read_text(encoding="utf-8"))
+
+
+def test_metrics_hold_the_results_without_and_with_the_decision(finished):
+    metrics = finished[1]
+    decision = metrics["decision"]
+    assert set(decision["test"]) == set(metrics["test"])
+    assert decision["test"]["loss"] != metrics["test"]["loss"]
+    assert sum(decision["target_prior"].values()) == pytest.approx(1)
+    assert decision["target_prior"]["negative"] == pytest.approx(0.5, abs=0.01)  # 120 of 240 tweets
+    assert decision["training_prior"] == pytest.approx(dict.fromkeys(decision["training_prior"], 1 / 3))
+    assert decision["folded_into_weights"] is True
+    assert decision["prior_is_approximate"] is False
+    assert decision["neutral"] == ["positive (16 validation rows, 20 needed)"]
+
+
+def test_pipeline_gives_the_corrected_probabilities_and_the_config_the_labels(finished):
+    classify = pipeline("text-classification", str(finished[0] / "model"), top_k=None)
+    table = pq.read_table(finished[0] / "predictions.parquet").to_pylist()
+    with open(finished[0] / "config.yaml", encoding="utf-8") as file:
+        source = next(line.split(": ", 1)[1].strip() for line in file if line.strip().startswith("source:"))
+    with open(source, encoding="utf-8", newline="") as file:
+        texts = [row["text"] for row in csv.DictReader(file)]
+    labels = [classify.model.config.id2label[i] for i in range(3)]
+    decision = Decision.from_config(classify.model.config.decision, labels)
+    for record in table[::9]:
+        scores = {s["label"]: s["score"] for s in classify([texts[record["row"]].strip()], truncation=True)[0]}
+        for label in labels:
+            assert scores[label] == pytest.approx(record[f"probability_{label}"], abs=1e-5)
+        if record["split"] == "test":  # validation labels are cross-fitted
+            log_p = np.log([[record[f"probability_{label}"] for label in labels]])
+            assert labels[decision.decide(log_p)[0]] == record["predicted"]
+
+
+def test_card_tells_the_decision_and_that_pipeline_labels_differ(finished):
+    card = (finished[0] / "README.md").read_text(encoding="utf-8")
+    assert "Probabilities are corrected to these shares of the classes: negative 0.5" in card
+    assert "The plain `pipeline()` returns the largest probability instead, so its labels can differ." in card
+    assert "Neutral thresholds were kept for positive (16 validation rows, 20 needed)." in card
+    assert "| with the decision |" in card
+    assert (finished[0] / "reliability.png").stat().st_size > 10_000
+
+
+def test_metrics_are_reported_by_domain_and_add_up(tmp_path, tiny_model, tweets, run_cli, config_file):
+    with tweets.open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    with (tmp_path / "sites.csv").open("w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, ["text", "sentiment", "site"])
+        writer.writeheader()
+        writer.writerows(row | {"site": "forum" if i % 5 == 0 else "feed"} for i, row in enumerate(rows))
+    config = config_file(
+        data={"source": str(tmp_path / "sites.csv")}, balance={"method": "floor", "min_share": 0.4, "by": "site"}, decision={"prior": "natural"}
+    )
+    done = run_cli("train", "--config", config)
+    assert done.returncode == 0, done.stderr
+    metrics = json.loads((tmp_path / "runs/run/metrics.json").read_text(encoding="utf-8"))
+    assert metrics["decision"]["prior_is_approximate"] is True
+    for split in ("validation", "test"):
+        domains = metrics[split]["per_domain"]
+        assert sum(d["num_rows"] for d in domains.values()) == metrics[split]["num_rows"]
+        right = sum(d["accuracy"] * d["num_rows"] for d in domains.values())
+        assert right == pytest.approx(metrics["decision"][split]["accuracy"] * metrics[split]["num_rows"])
+    assert "test by domain" in done.stdout
+    card = (tmp_path / "runs/run/README.md").read_text(encoding="utf-8")
+    assert "| forum |" in card
+    assert "approximate here" in card

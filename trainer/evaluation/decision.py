@@ -1,0 +1,327 @@
+"""Validation logits to a Decision: prior correction, temperature, thresholds or costs; NumPy and SciPy; no model, no files.
+
+Legend: N rows, C classes. A model trained on balanced rows gives log p(c | x) = z_c with a prior q that is not the data's.
+Corrected probabilities are softmax((z - log q) / T + log pi), which is affine in the logits: scale * z + shift.
+Everything here is fitted on validation rows; no function takes test rows.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.optimize import minimize_scalar
+
+from trainer.errors import ConfigError, DataError, listing
+from trainer.evaluation.metrics import log_softmax
+
+if TYPE_CHECKING:
+    from trainer.config import DecisionSection
+
+Ints = NDArray[np.int64]
+Floats = NDArray[np.float64]
+LEAST_ROWS = 20
+"""A class with fewer validation rows keeps the neutral threshold: its best one would be noise."""
+NUM_FOLDS = 5
+MOST_ROUNDS = 10
+
+
+@dataclass(frozen=True)
+class Decision:
+    """From logits to probabilities and labels.
+
+    Attributes:
+        temperature: T; above 1 the model was too sure.
+        shift_C: added to logits / T.
+        thresholds_C: label = argmax p_c / t_c; None: argmax p_c. They add up to 1.
+        costs_CC: cost of each predicted class (column) by true class (row); the label is the class of least expected cost.
+        neutral: labels whose threshold could not be fitted, and why.
+    """
+
+    temperature: float
+    shift_C: Floats
+    thresholds_C: Floats | None = None
+    costs_CC: Floats | None = None
+    neutral: tuple[str, ...] = ()
+
+    def log_probabilities(self, logits_NC: NDArray[Any]) -> Floats:
+        """Corrected log probabilities."""
+        return log_softmax(logits_NC.astype(np.float64) / self.temperature + self.shift_C)
+
+    def decide(self, log_p_NC: Floats) -> Ints:
+        """Label id of each row."""
+        if self.costs_CC is not None:
+            return (np.exp(log_p_NC) @ self.costs_CC).argmin(axis=1)
+        return (log_p_NC if self.thresholds_C is None else log_p_NC - np.log(self.thresholds_C)).argmax(axis=1)
+
+    def figures(self, labels: list[str]) -> dict[str, Any]:
+        """Plain values for metrics.json."""
+        values: dict[str, Any] = {"temperature": self.temperature, "shift": dict(zip(labels, self.shift_C.tolist(), strict=True))}
+        if self.thresholds_C is not None:
+            values |= {"thresholds": dict(zip(labels, self.thresholds_C.tolist(), strict=True)), "neutral": list(self.neutral)}
+        return values | ({"costs": self.costs_CC.tolist()} if self.costs_CC is not None else {})
+
+    def to_config(self, labels: list[str], *, is_folded: bool) -> dict[str, Any]:
+        """Plain values for the saved model's config.
+
+        Args:
+            is_folded: whether temperature and shift stand in the weights of the model already.
+        """
+        values: dict[str, Any] = {} if is_folded else {"temperature": self.temperature, "shift": self.shift_C.tolist()}
+        if self.thresholds_C is not None:
+            values["thresholds"] = dict(zip(labels, self.thresholds_C.tolist(), strict=True))
+        if self.costs_CC is not None:
+            values["costs"] = self.costs_CC.tolist()
+        return values
+
+    @classmethod
+    def from_config(cls, values: dict[str, Any], labels: list[str]) -> "Decision":
+        """What a saved model's `config.decision` says; of {} a plain argmax."""
+        thresholds, costs = values.get("thresholds"), values.get("costs")
+        return cls(
+            temperature=values.get("temperature", 1.0),
+            shift_C=np.array(values.get("shift", [0.0] * len(labels))),
+            thresholds_C=np.array([thresholds[label] for label in labels]) if thresholds else None,
+            costs_CC=np.array(costs) if costs else None,
+        )
+
+
+def training_log_prior(counts_C: Ints, class_weights_C: Floats, tau: float = 0.0) -> Floats:
+    """log q: the prior that training taught, rows drawn times class weight, over their share to the power tau where logits are adjusted.
+
+    Source: Elkan 2001 (https://dl.acm.org/doi/10.5555/1642194.1642224) for rows and weights; Menon et al. 2021 for tau.
+    """
+    log_q_C = np.log(counts_C) + np.log(class_weights_C) - tau * np.log(counts_C / counts_C.sum())
+    return log_softmax(log_q_C[None, :])[0]
+
+
+def target_log_prior(prior: str | dict[str, float] | None, natural_C: Ints, log_q_C: Floats, labels: list[str]) -> Floats:
+    """log pi of `decision.prior`; without one the prior that training taught stays.
+
+    Args:
+        natural_C: rows of each class, cleaned and before balancing.
+    Raises:
+        ConfigError: shares for other labels than the data's.
+    """
+    if prior is None:
+        return log_q_C
+    if isinstance(prior, dict):
+        unknown, missing = sorted(set(prior) - set(labels)), sorted(set(labels) - set(prior))
+        if unknown or missing:
+            words = f"names {listing(unknown)}" if unknown else f"leaves out {listing(missing)}"
+            raise ConfigError(f"decision.prior {words}; it needs a share for each label in the data: {listing(labels)}.")
+        shares_C = np.array([prior[label] for label in labels])
+    else:
+        shares_C = natural_C.astype(np.float64) if prior == "natural" else np.ones(len(labels))
+    return np.log(shares_C / shares_C.sum())
+
+
+def cost_matrix(costs: dict[str, dict[str, float]], labels: list[str]) -> Floats:
+    """(C, C) costs by true and predicted class; what is left out costs 1, a right answer 0.
+
+    Raises:
+        ConfigError: a label that the data lack.
+    """
+    unknown = sorted(({*costs} | {name for row in costs.values() for name in row}) - set(labels))
+    if unknown:
+        raise ConfigError(f"decision.costs names {listing(unknown)}; labels in the data: {listing(labels)}.")
+    return np.array([[costs.get(true, {}).get(guess, float(true != guess)) for guess in labels] for true in labels])
+
+
+def natural_weights(label_ids_N: Ints, natural_C: Ints) -> Floats:
+    """One weight per validation row, mean 1, under which its classes have the natural shares (`balance.scope: all`)."""
+    counts_C = np.bincount(label_ids_N, minlength=len(natural_C))
+    weights_N = (natural_C / np.maximum(counts_C, 1))[label_ids_N]
+    return weights_N / weights_N.mean()
+
+
+def fit_temperature(logits_NC: NDArray[Any], label_ids_N: Ints, log_q_C: Floats, weights_N: Floats) -> float:
+    """T of least log loss, with validation's own prior in place, so that T does not absorb the mismatch of priors.
+
+    Source: Guo et al. 2017, https://arxiv.org/abs/1706.04599.
+    """
+    shares_C = np.bincount(label_ids_N, weights=weights_N, minlength=len(log_q_C))
+    log_own_C = np.log(np.maximum(shares_C, 1e-12) / shares_C.sum())
+    centred_NC = logits_NC.astype(np.float64) - log_q_C
+
+    def loss(log_t: float) -> float:
+        log_p_NC = log_softmax(centred_NC / np.exp(log_t) + log_own_C)
+        return float(-(weights_N * log_p_NC[np.arange(len(label_ids_N)), label_ids_N]).mean())
+
+    return float(np.exp(minimize_scalar(loss, bounds=(np.log(0.05), np.log(20)), method="bounded").x))
+
+
+def plan_decision(
+    section: "DecisionSection", *, labels: list[str], counts_C: Ints, class_weights_C: Floats, natural_C: Ints, tau: float | None
+) -> dict[str, Any] | None:
+    """The arguments of `fit_decision` that are known before training; None where the section asks for nothing.
+
+    Args:
+        counts_C: rows of each class drawn for training.
+        natural_C: rows of each class, cleaned and before balancing.
+        tau: strength of logit adjustment, 0 without; None where scores are no log probabilities (focal loss, label smoothing).
+    Raises:
+        ConfigError: labels that the data lack.
+    """
+    if not section.is_set:
+        return None
+    log_q_C = np.zeros(len(labels)) if tau is None else training_log_prior(counts_C, class_weights_C, tau)
+    return {
+        "labels": labels,
+        "log_q_C": log_q_C,
+        "log_target_C": target_log_prior(section.prior, natural_C, log_q_C, labels),
+        "temperature": section.temperature,
+        "thresholds": section.thresholds,
+        "min_precision": section.min_precision or 0.9,
+        "costs_CC": cost_matrix(section.costs, labels) if section.costs is not None else None,
+        "minority": int(natural_C.argmin()),
+    }
+
+
+def fit_decision(
+    logits_NC: NDArray[Any],
+    label_ids_N: Ints,
+    *,
+    labels: list[str],
+    log_q_C: Floats,
+    log_target_C: Floats,
+    temperature: bool = False,
+    thresholds: str | None = None,
+    min_precision: float = 0.9,
+    costs_CC: Floats | None = None,
+    minority: int = 0,
+    weights_N: Floats | None = None,
+) -> Decision:
+    """The decision of validation rows.
+
+    Args:
+        log_q_C: prior that training taught, see `training_log_prior`.
+        log_target_C: prior of the rows to come, see `target_log_prior`.
+        thresholds: a name in THRESHOLDS, or None.
+        minority: class id that two-class thresholds are fitted for.
+        weights_N: one weight per row; left out: 1.
+    Raises:
+        DataError: no validation rows.
+    """
+    if len(label_ids_N) == 0:
+        raise DataError("decision needs validation rows, and there are none. Give split.validation or data.validation, or remove the section decision.")
+    weights_N = np.ones(len(label_ids_N)) if weights_N is None else weights_N
+    t = fit_temperature(logits_NC, label_ids_N, log_q_C, weights_N) if temperature else 1.0
+    decision = Decision(t, log_target_C - log_q_C / t, costs_CC=costs_CC)
+    if thresholds in THRESHOLDS:
+        counts_C = np.bincount(label_ids_N, minlength=len(labels))
+        p_NC = np.exp(decision.log_probabilities(logits_NC))
+        fitted_C = counts_C >= LEAST_ROWS
+        found_C, failed = _fit_thresholds(p_NC, label_ids_N, weights_N, fitted_C, minority, THRESHOLDS[thresholds], min_precision)
+        few = [f"{labels[c]} ({counts_C[c]} validation rows, {LEAST_ROWS} needed)" for c in np.flatnonzero(~fitted_C)]
+        short = [f"{labels[c]} (precision {min_precision:g} is not reached)" for c in failed]
+        decision = replace(decision, thresholds_C=found_C / found_C.sum(), neutral=(*few, *short))
+    return decision
+
+
+def cross_fit(logits_NC: NDArray[Any], label_ids_N: Ints, fit: Callable[[Ints], Decision], *, seed: int) -> tuple[Floats, Ints]:
+    """Log probabilities and label ids of validation rows, each from a decision that was fitted without it.
+
+    Args:
+        fit: positions of validation rows -> their Decision.
+    """
+    log_p_NC, predicted_N = np.empty(logits_NC.shape), np.empty(len(label_ids_N), np.int64)
+    order = np.lexsort((np.random.default_rng(seed).permutation(len(label_ids_N)), label_ids_N))
+    folds_N = np.empty(len(label_ids_N), np.int64)
+    folds_N[order] = np.arange(len(label_ids_N)) % NUM_FOLDS  # stratified, whatever the size of a class
+    for fold in np.unique(folds_N):
+        held = np.flatnonzero(folds_N == fold)
+        decision = fit(np.flatnonzero(folds_N != fold))
+        log_p_NC[held] = decision.log_probabilities(logits_NC[held])
+        predicted_N[held] = decision.decide(log_p_NC[held])
+    return log_p_NC, predicted_N
+
+
+Curve = Callable[[Floats, Floats, Floats, float], Floats]
+
+
+def _f1_score(hits_K: Floats, taken_K: Floats, support: Floats, least: float) -> Floats:
+    """F1 of a class when it takes the first k rows."""
+    return 2 * hits_K / np.maximum(taken_K + support, 1e-12)
+
+
+def _recall_score(hits_K: Floats, taken_K: Floats, support: Floats, least: float) -> Floats:
+    """Recall where precision reaches `least`, else -1."""
+    return np.where((taken_K > 0) & (hits_K >= least * taken_K - 1e-12), hits_K / np.maximum(support, 1e-12), -1.0)
+
+
+THRESHOLDS: dict[str, Curve] = {"f1": _f1_score, "recall_at_precision": _recall_score}
+"""What a threshold is fitted for: (hits, rows taken, support, least precision) after each row taken -> score."""
+
+
+def _fit_thresholds(
+    p_NC: Floats, label_ids_N: Ints, weights_N: Floats, fitted_C: NDArray[np.bool_], minority: int, curve: Curve, least: float
+) -> tuple[Floats, list[int]]:
+    """One positive threshold per class, and the classes for which none reaches the precision.
+
+    Two classes: the point of the minority's precision-recall curve with the best score. More: one class after the other,
+    the threshold that is best while the others stand, until none moves (coordinate ascent; for `f1` macro F1 never falls).
+    """
+    num_classes = p_NC.shape[1]
+    thresholds_C = np.full(num_classes, 1 / num_classes)
+    if num_classes == 2 and not fitted_C.all():
+        return thresholds_C, []
+    order = [minority] if num_classes == 2 else np.flatnonzero(fitted_C).tolist()
+    failed: set[int] = set()
+    for _ in range(1 if num_classes == 2 else MOST_ROUNDS):
+        before_C = thresholds_C.copy()
+        for c in order:
+            found = _best_threshold(p_NC, label_ids_N, weights_N, thresholds_C, c, curve, least)
+            failed = failed | {c} if found is None else failed - {c}
+            thresholds_C[c] = 1 / num_classes if found is None else found
+        if np.allclose(before_C, thresholds_C, rtol=1e-12):
+            break
+    if num_classes == 2:  # p >= t of the minority is argmax of p / t and (1 - p) / (1 - t)
+        odds = thresholds_C[minority] / thresholds_C[1 - minority]
+        thresholds_C[minority], thresholds_C[1 - minority] = odds / (1 + odds), 1 / (1 + odds)
+    return thresholds_C, sorted(failed)
+
+
+def _best_threshold(p_NC: Floats, label_ids_N: Ints, weights_N: Floats, thresholds_C: Floats, c: int, curve: Curve, least: float) -> float | None:
+    """Threshold of class c of the best score while the other thresholds stand; None where no point is allowed.
+
+    A row goes to c when p_c exceeds t_c times the best p_j / t_j of the others. Rows are taken in the order of that
+    quotient; the score after each is the curve of c and, for F1, the sum of F1 over all classes.
+    """
+    others_NC = p_NC / thresholds_C
+    others_NC[:, c] = -1
+    rival_N = others_NC.argmax(axis=1)
+    quotient_N = p_NC[:, c] / others_NC[np.arange(len(p_NC)), rival_N]
+    order = np.argsort(-quotient_N, kind="stable")
+    quotients, rivals, labels, weights = quotient_N[order], rival_N[order], label_ids_N[order], weights_N[order]
+    support: Floats = np.bincount(label_ids_N, weights=weights_N, minlength=p_NC.shape[1]).astype(np.float64)
+    hits_K = np.r_[0.0, np.cumsum(weights * (labels == c))]
+    taken_K = np.r_[0.0, np.cumsum(weights)]
+    score_K = curve(hits_K, taken_K, support[c], least)
+    if curve is _f1_score and p_NC.shape[1] > 2:
+        score_K = score_K + np.r_[0.0, np.cumsum(_rivals_change(rivals, labels, weights, support))]
+    possible = np.r_[True, quotients[1:] < quotients[:-1], True] & (score_K >= 0)  # a threshold lies between unequal quotients
+    if not possible.any():
+        return None
+    neutral = int((quotients > thresholds_C[c]).sum())
+    best = np.flatnonzero(possible & (score_K >= score_K[possible].max() - 1e-12))
+    k = int(best[np.argmin(np.abs(best - neutral))])  # of equals the one nearest to where it stands
+    if k == neutral:
+        return float(thresholds_C[c])
+    upper = quotients[k - 1] if k > 0 else quotients[0] * 2
+    lower = quotients[k] if k < len(quotients) else quotients[-1] / 2
+    return float(np.sqrt(max(upper, 1e-300) * max(lower, 1e-300)))
+
+
+def _rivals_change(rivals: Ints, labels: Ints, weights: Floats, support_C: Floats) -> Floats:
+    """Change of the rival's F1 as each row is taken from it, in the order of taking."""
+    grouped = np.argsort(rivals, kind="stable")
+    change = np.empty(len(rivals))
+    for rows in np.split(grouped, np.flatnonzero(np.diff(rivals[grouped])) + 1):
+        rival = rivals[rows[0]]
+        w, hit = weights[rows], weights[rows] * (labels[rows] == rival)
+        hits = hit.sum() - np.r_[0.0, np.cumsum(hit)]
+        left = w.sum() - np.r_[0.0, np.cumsum(w)]
+        change[rows] = np.diff(2 * hits / np.maximum(left + support_C[rival], 1e-12))
+    return change

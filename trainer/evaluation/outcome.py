@@ -1,0 +1,73 @@
+"""What a model did on each split: by itself, with the decision, and domain by domain."""
+
+import warnings
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from trainer.evaluation.decision import Decision
+from trainer.evaluation.metrics import Evaluation, evaluate_logits, log_softmax
+
+Ints = NDArray[np.int64]
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """Results on one split.
+
+    Attributes:
+        alone: the model's own probabilities and their largest class.
+        decided: with the decision, where there is one.
+        log_p_NC, predicted_N: log probabilities and label ids that count: decided where there is a decision.
+        domains: {domain: Evaluation of its rows} of what counts (`balance.by`).
+    """
+
+    alone: Evaluation
+    decided: Evaluation | None
+    label_ids_N: Ints
+    alone_log_p_NC: Floats
+    log_p_NC: Floats
+    predicted_N: Ints
+    domains: dict[str, Evaluation] = field(default_factory=dict)
+
+    @property
+    def final(self) -> Evaluation:
+        """What counts: with the decision where there is one."""
+        return self.decided or self.alone
+
+
+def outcome_of(
+    logits_NC: NDArray[Any], label_ids_N: Ints, labels: list[str], decided: tuple[Floats, Ints] | None, domains: tuple[Ints, list[str]] | None
+) -> Outcome:
+    """Outcome of one split.
+
+    Args:
+        decided: log probabilities and label ids with the decision, None without one.
+        domains: domain id of each row and the names of the domains.
+    """
+    log_p_NC, predicted_N = decided or (log_softmax(logits_NC), logits_NC.argmax(axis=1))
+    by_domain = {}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # a domain may lack a label
+        for d, name in enumerate(domains[1] if domains else []):
+            rows = np.flatnonzero(domains[0] == d)  # type: ignore[index]
+            if len(rows):
+                by_domain[name] = evaluate_logits(log_p_NC[rows], label_ids_N[rows], labels, predicted_N[rows])
+    return Outcome(
+        evaluate_logits(logits_NC, label_ids_N, labels),
+        evaluate_logits(log_p_NC, label_ids_N, labels, predicted_N) if decided else None,
+        label_ids_N,
+        log_softmax(logits_NC),
+        log_p_NC,
+        predicted_N,
+        by_domain,
+    )
+
+
+def decided_by(decision: Decision, logits_NC: NDArray[Any]) -> tuple[Floats, Ints]:
+    """Log probabilities and label ids of a decision."""
+    log_p_NC = decision.log_probabilities(logits_NC)
+    return log_p_NC, decision.decide(log_p_NC)
