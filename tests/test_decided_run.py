@@ -53,13 +53,12 @@ def test_pipeline_gives_the_corrected_probabilities_and_the_config_the_labels(fi
         texts = [row["text"] for row in csv.DictReader(file)]
     labels = [classify.model.config.id2label[i] for i in range(3)]
     decision = Decision.from_config(classify.model.config.decision, labels)
-    for record in table[::9]:
+    for record in (record for record in table if record["split"] == "test"):  # validation is cross-fitted
         scores = {s["label"]: s["score"] for s in classify([texts[record["row"]].strip()], truncation=True)[0]}
         for label in labels:
             assert scores[label] == pytest.approx(record[f"probability_{label}"], abs=1e-5)
-        if record["split"] == "test":  # validation labels are cross-fitted
-            log_p = np.log([[record[f"probability_{label}"] for label in labels]])
-            assert labels[decision.decide(log_p)[0]] == record["predicted"]
+        log_p = np.log([[record[f"probability_{label}"] for label in labels]])
+        assert labels[decision.decide(log_p)[0]] == record["predicted"]
 
 
 def test_card_tells_the_decision_and_that_pipeline_labels_differ(finished):
