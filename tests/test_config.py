@@ -202,7 +202,7 @@ training:
 """
     assert faults(text) == [
         "c.yaml: model is missing.",
-        "c.yaml:1: modell is unknown; known: balance, data, decision, hub, loss, model, run, split, training. Did you mean 'model'?",
+        "c.yaml:1: modell is unknown; known: balance, data, decision, ensemble, hub, loss, model, run, split, training. Did you mean 'model'?",
         "c.yaml:4: data.on_bad_rows is 'skipp'; known: error, skip. Did you mean 'skip'?",
         "c.yaml:7: data.drop_labels.1 is 1.5; needed: text.",
         "c.yaml:9: data.clean.strpi is unknown; known: conflicts, duplicates, empty, leakage, strip. Did you mean 'strip'?",
@@ -224,7 +224,7 @@ training:
 @pytest.mark.parametrize(
     ("text", "line"),
     [
-        ("1: 2", "c.yaml:3: 1 is unknown; known: balance, data, decision, hub, loss, model, run, split, training."),
+        ("1: 2", "c.yaml:3: 1 is unknown; known: balance, data, decision, ensemble, hub, loss, model, run, split, training."),
         ("loss:", "c.yaml:3: loss is empty; needed: a section (name: value)."),
         ("training: []", "c.yaml:3: training is a list; needed: a section (name: value)."),
         ("run: {overwrite: 1}", "c.yaml:3: run.overwrite is 1; needed: true or false."),
@@ -237,6 +237,8 @@ training:
         ("decision: {thresholds: cost}", "c.yaml:3: decision: thresholds: cost and costs: {true label: {predicted label: cost}} need each other."),
         ("decision: {prior: natrual}", "c.yaml:3: decision.prior is 'natrual'; known: a mapping (name: value), natural, uniform. Did you mean 'natural'?"),
         ("decision: {prior: {a: 0}}", "c.yaml:3: decision.prior.a is 0; needed: greater than 0."),
+        ("ensemble: {size: 3, member: 4}", "c.yaml:3: ensemble: member is 4, but size is 3."),
+        ("ensemble: {kind: folds}", "c.yaml:3: ensemble: kind: folds needs size 2 or more."),
         ("hub: {push: true}", "c.yaml:3: hub: push needs repo_id: user/name."),
         ("hub: {repo_id: me}", "c.yaml:3: hub.repo_id is 'me'; needed: text that matches ^[\\w.-]+/[\\w.-]+$."),
         (
@@ -310,6 +312,18 @@ def test_fault_of_data_is_worded(faults, data, line):
         (
             "data: {train: a}\nloss: {name: focal}\ntraining: {label_smoothing_factor: 0.1}",
             "training.label_smoothing_factor has no meaning for loss.name: focal; remove it, or use cross_entropy or logit_adjusted.",
+        ),
+        (
+            "data: {train: a}\nensemble: {size: 2}\nhub: {push: true, repo_id: a/b}",
+            "hub.push with ensemble.size above 1: a repository holds one model; push a member's model folder, or set ensemble.size: 1.",
+        ),
+        (
+            "data: {train: a}\nensemble: {size: 2}\ndecision: {thresholds: f1}",
+            "ensemble.combine: mean with decision.thresholds: members decide by their own thresholds; set ensemble.combine: majority.",
+        ),
+        (
+            "data: {train: a, validation: b}\nensemble: {size: 2, kind: folds}",
+            "ensemble.kind: folds cuts validation itself; remove data.validation, and balance.scope: all.",
         ),
         (
             "data: {train: a}\nloss: {name: focal}\ndecision: {prior: natural}",

@@ -40,13 +40,14 @@ def train_command(
         if resume not in ("auto", "never"):
             raise TrainerError(f"--resume is '{resume}'; known: auto, never.")
         loaded = load_config(config, set_ or ())
-        from trainer import pipeline
+        from trainer import ensemble, pipeline
 
         if check:
             pipeline.check(loaded)
             typer.echo(f"{config}: config, data and model are in order.")
         else:
-            pipeline.train(loaded, resume=resume)
+            train = pipeline.train if loaded.ensemble.size == 1 or loaded.ensemble.member else ensemble.train_ensemble
+            train(loaded, resume=resume)
 
 
 @app.command("split")

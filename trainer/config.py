@@ -269,6 +269,28 @@ class DecisionSection(Section):
         return self.prior is not None or self.temperature or self.thresholds is not None
 
 
+class EnsembleSection(Section):
+    """Several models that vote: other seeds on one split, or k-fold cross-validation."""
+
+    size: int = Field(default=1, ge=1, le=50)
+    """Number of members; 1 is a single model."""
+    kind: Literal["seeds", "folds"] = "seeds"
+    """`seeds`: one split, each member with another head, order and draw of rows; `folds`: each member validates on another of
+    `size` stratified folds (groups kept whole) of all rows that are not test."""
+    combine: Literal["mean", "majority"] = "mean"
+    """`mean`: mean probability; `majority`: most votes, on a tie the larger mean probability."""
+    member: int | None = Field(default=None, ge=1)
+    """Train this member alone; what the ensemble does for each, and what one cluster job may do."""
+
+    @model_validator(mode="after")
+    def _counted(self) -> "EnsembleSection":
+        if self.member is not None and self.member > self.size:
+            raise ValueError(f"member is {self.member}, but size is {self.size}")
+        if self.kind == "folds" and self.size == 1:
+            raise ValueError("kind: folds needs size 2 or more")
+        return self
+
+
 class HubSection(Section):
     """Pushing the model to the Hugging Face Hub after training."""
 
@@ -307,6 +329,8 @@ class Config(Section):
     """How much mistakes count."""
     decision: DecisionSection = DecisionSection()
     """What is made of the model's scores after training."""
+    ensemble: EnsembleSection = EnsembleSection()
+    """Several models that vote."""
     training: TrainingSection = Field(default_factory=lambda: TrainingSection.model_validate({}))  # type: ignore[valid-type]
     """transformers' TrainingArguments under their own names, and early_stopping_patience / early_stopping_threshold."""
     hub: HubSection = HubSection()
@@ -325,6 +349,21 @@ class Config(Section):
         if self.loss.name == "focal" and self.training_values.get("label_smoothing_factor"):
             raise ValueError("training.label_smoothing_factor has no meaning for loss.name: focal; remove it, or use cross_entropy or logit_adjusted")
         return self
+
+    @model_validator(mode="after")
+    def _ensemble_fits(self) -> "Config":
+        if self.ensemble.size > 1 and self.hub.push:
+            raise ValueError("hub.push with ensemble.size above 1: a repository holds one model; push a member's model folder, or set ensemble.size: 1")
+        if self.ensemble.size > 1 and self.ensemble.combine == "mean" and self.decision.thresholds:
+            raise ValueError("ensemble.combine: mean with decision.thresholds: members decide by their own thresholds; set ensemble.combine: majority")
+        if self.ensemble.kind == "folds" and (self.data.validation is not None or self.balance.scope == "all"):
+            raise ValueError("ensemble.kind: folds cuts validation itself; remove data.validation, and balance.scope: all")
+        return self
+
+    @property
+    def member_seed(self) -> int:
+        """Seed of the head, the order and the draw of rows; the split has run.seed for every member."""
+        return self.run.seed + (self.ensemble.member or 1) - 1
 
     @model_validator(mode="after")
     def _prior_is_known(self) -> "Config":

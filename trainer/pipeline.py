@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from trainer.config import Config
-from trainer.data.prepare import PreparedData, prepare_data
+from trainer.data.prepare import Fold, PreparedData, prepare_data
 from trainer.data.sources import check_source
 from trainer.data.tokenise import TokenisedRows, tokenise
 from trainer.delivery import hub, report
@@ -61,7 +61,7 @@ def train(config: Config, *, resume: str = "auto") -> Path:
 
     quiet_libraries()
     folder = report.RunFolder(run_path(config))
-    arguments = build_arguments(config.training_values, checkpoints=folder.checkpoints, seed=config.run.seed)
+    arguments = build_arguments(config.training_values, checkpoints=folder.checkpoints, seed=config.member_seed)
     data = prepare(config)
     if data.plan.balanced_batches:
         refuse_small_steps(len(data.labels), arguments.per_device_train_batch_size, arguments.gradient_accumulation_steps, distributed.world_size())
@@ -79,7 +79,7 @@ def train(config: Config, *, resume: str = "auto") -> Path:
 
     from transformers import set_seed
 
-    set_seed(config.run.seed)
+    set_seed(config.member_seed)
     model = load_model(config.model, pretrained, data.labels, tokenizer, max_length)
     trainer = _build_trainer(config, arguments, data, model, tokenizer, tokens, folder)
     trainer.check_optimizer()
@@ -102,8 +102,15 @@ def train(config: Config, *, resume: str = "auto") -> Path:
 
 
 def run_path(config: Config) -> Path:
-    """The run folder."""
-    return Path(config.run.output_dir).expanduser() / config.run.name
+    """The run folder; of a member of an ensemble the folder within."""
+    path = Path(config.run.output_dir).expanduser() / config.run.name
+    return path / f"member-{config.ensemble.member}" if config.ensemble.member else path
+
+
+def member_of(config: Config, number: int) -> Config:
+    """The config of one member of an ensemble, counted from 1."""
+    values = config.to_dict()
+    return Config.model_validate(values | {"ensemble": values["ensemble"] | {"member": number}})
 
 
 def cache_dir() -> Path:
@@ -123,8 +130,19 @@ def with_hardware_defaults(config: Config) -> Config:
 
 def prepare(config: Config) -> PreparedData:
     """The data wing: rows read, cleaned, split, balanced, weighed; once per machine, then from its cache."""
+    ensemble = config.ensemble
+    fold = Fold(ensemble.member - 1, ensemble.size) if ensemble.kind == "folds" and ensemble.member else None
     with distributed.main_first():
-        return prepare_data(config.data, config.split, config.balance, config.loss, seed=config.run.seed, cache_dir=cache_dir())
+        return prepare_data(
+            config.data,
+            config.split,
+            config.balance,
+            config.loss,
+            seed=config.run.seed,
+            cache_dir=cache_dir(),
+            fold=fold,
+            draw_seed=config.member_seed,
+        )
 
 
 def tokenise_splits(data: PreparedData, tokenizer: Any, max_length: int) -> dict[str, TokenisedRows]:

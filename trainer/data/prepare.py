@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -23,6 +23,13 @@ if TYPE_CHECKING:
 
 Ints = NDArray[np.int64]
 NO_DOMAIN = "(none)"
+
+
+class Fold(NamedTuple):
+    """Fold `number`, from 0, of `total` validates."""
+
+    number: int
+    total: int
 
 
 @dataclass(frozen=True)
@@ -54,10 +61,21 @@ class PreparedData:
 
 
 def prepare_data(
-    data: "DataSection", split: "SplitSection | None", balance: "BalanceSection", loss: "LossSection", *, seed: int, cache_dir: Path
+    data: "DataSection",
+    split: "SplitSection | None",
+    balance: "BalanceSection",
+    loss: "LossSection",
+    *,
+    seed: int,
+    cache_dir: Path,
+    fold: Fold | None = None,
+    draw_seed: int | None = None,
 ) -> PreparedData:
     """Rows read, cleaned, split and balanced.
 
+    Args:
+        fold: which fold validates, in an ensemble of folds.
+        draw_seed: seed of the rows drawn for training, where it is not that of the split.
     Raises:
         DataError: anything wrong with the rows.
         ConfigError: class weights for labels that the rows lack.
@@ -65,7 +83,7 @@ def prepare_data(
     clean = clean_rows(read_rows(data, cache_dir, balance.by), data.clean, data.drop_labels)
     if data.source is None:
         refuse_unseen_labels(clean)
-    splits = split_rows(clean, data, split, balance, seed=seed)
+    splits = split_rows(clean, data, split, balance, seed=seed, fold=fold)
     if data.group_column:
         refuse_shared_groups(clean, splits)
     labels = clean.labels.names
@@ -77,7 +95,7 @@ def prepare_data(
         labels=labels,
         method="none" if balance.scope == "all" else balance.method,
         parameter=balance.parameter,
-        seed=seed,
+        seed=seed if draw_seed is None else draw_seed,
         resample_each_epoch=balance.resample_each_epoch,
         domains=_strata(domains, splits.train, train_label_ids, labels, balance.by_label) if domains else None,
     )
@@ -85,18 +103,23 @@ def prepare_data(
     return PreparedData(clean, splits, plan, weights_C, audit_splits(clean.labels, clean.label_ids_N, splits, plan, splits.pool), domains)
 
 
-def split_rows(clean: CleanRows, data: "DataSection", split: "SplitSection | None", balance: "BalanceSection", *, seed: int) -> Splits:
-    """Row ids of each split: as given by files, else by shares of `source` or `train`."""
+def split_rows(
+    clean: CleanRows, data: "DataSection", split: "SplitSection | None", balance: "BalanceSection", *, seed: int, fold: Fold | None = None
+) -> Splits:
+    """Row ids of each split: as given by files, else by shares of `source` or `train`, or one fold as validation."""
     pool = clean.kept("source" if data.source is not None else "train")
     if data.limit:
         pool = pool[stratified_sample(clean.label_ids_N[pool], clean.text_hashes_N[pool], data.limit, seed=seed)]
     train_share, validation_share, test_share = (split.train, split.validation, split.test or 0.0) if split else (0.8, 0.2, 0.0)
     validation, test = clean.kept("validation"), clean.kept("test")
-    if test_share and balance.scope == "train":
+    if test_share and balance.scope == "train" and fold is None:
         train, validation, test = _cut(clean, pool, [train_share, validation_share, test_share], data, seed, "split")
         return Splits(train, validation, test)
     if test_share:
         pool, test = _cut(clean, pool, [1 - test_share, test_share], data, seed, "test split")
+    if fold:
+        folds = _cut(clean, pool, [1 / fold.total] * fold.total, data, seed, "folds")
+        return Splits(np.sort(np.concatenate([*folds[: fold.number], *folds[fold.number + 1 :]])), folds[fold.number], test)
     natural = pool if balance.scope == "all" else None
     if balance.scope == "all":
         refuse_small_classes(np.bincount(clean.label_ids_N[pool], minlength=len(clean.labels)), clean.labels.names, 2)

@@ -81,6 +81,23 @@ def write_card(
     return str(card)
 
 
+def write_ensemble_card(config: "Config", outcomes: dict[str, Outcome], member_macro_f1: dict[str, float]) -> str:
+    """Markdown of the page of an ensemble; each member has a card of its own."""
+    ensemble, split = config.ensemble, list(outcomes)[-1]
+    how = {"mean": "mean probability", "majority": "majority vote"}[ensemble.combine]
+    what = {"seeds": "seeds on one split", "folds": f"of {ensemble.size} stratified folds; each row of validation is judged by the member that never saw it"}
+    parts = [
+        f"# {config.run.name}",
+        f"An ensemble of {ensemble.size} text classifiers ({what[ensemble.kind]}) that decide by {how} (`ensemble.combine: {ensemble.combine}`).",
+        f"**Macro F1 {outcomes[split].alone.macro_f1:.4f}** on {outcomes[split].alone.num_rows:,} {split} rows; the members by themselves:",
+        _table(["member", f"macro F1 on {split}"], [[f"[{name}]({name}/README.md)", f"{score:.4f}"] for name, score in member_macro_f1.items()]),
+    ]
+    for name, outcome in outcomes.items():
+        parts += [f"## {name} ({outcome.alone.num_rows:,} rows)", _summary_table(outcome), _class_table(outcome.alone)]
+    parts.append(f"![Confusion matrix of the {split} rows](confusion_matrix.png)")
+    return "\n\n".join(parts) + "\n"
+
+
 def _metadata(config: "Config", data: PreparedData, split: str, evaluation: Evaluation) -> ModelCardData:
     where = config.data.source or config.data.train
     hub_data = where if isinstance(where, str) and where.count("/") == 1 and not Path(where).exists() and ":" not in where else None

@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterable
@@ -37,6 +38,8 @@ FILES = (
     "metrics.json",
 )
 FOLDERS = ("model", "model.partial", "checkpoints")
+MEMBER = re.compile(r"member-\d+")
+"""Folders of the members of an ensemble, run folders of their own."""
 NOT_COMPARED = {("run", "overwrite"), ("run", "output_dir"), ("run", "num_processes")}
 
 
@@ -132,6 +135,18 @@ class RunFolder:
         shutil.rmtree(self.checkpoints, ignore_errors=True)
 
 
+def read_predictions(path: Path, split: str, labels: list[str]) -> tuple[Any, Any, Any, Any]:
+    """Row ids, label ids, predicted label ids and probabilities (N, C) of one split of a run folder's predictions.parquet."""
+    import pyarrow.compute as pc
+    import pyarrow.parquet as pq
+
+    table = pq.read_table(path / "predictions.parquet")
+    table = table.filter(pc.equal(table["split"], split))
+    ids = {label: label_id for label_id, label in enumerate(labels)}
+    true_N, predicted_N = (np.array([ids[label] for label in table[name].to_pylist()], np.int64) for name in ("label", "predicted"))
+    return table["row"].to_numpy(), true_N, predicted_N, np.stack([table[f"probability_{label}"].to_numpy() for label in labels], axis=1)
+
+
 def check_writable(path: Path) -> None:
     """Raises RunError when the run folder could not be written, without creating it."""
     parent = path
@@ -157,7 +172,7 @@ def plan_run(path: Path, config: dict[str, Any], fingerprint: str, *, overwrite:
     Raises:
         RunError: a finished run, an unfinished one of another config or data, or files that are no run.
     """
-    if not path.is_dir() or all(p.name.endswith(".partial") for p in path.iterdir()):
+    if not path.is_dir() or all(p.name.endswith(".partial") or MEMBER.fullmatch(p.name) for p in path.iterdir()):
         return None
     if not (path / "config.yaml").is_file():
         raise RunError(f"{path}: holds files but no run. Set run.name or run.output_dir to another folder.")
@@ -176,6 +191,18 @@ def plan_run(path: Path, config: dict[str, Any], fingerprint: str, *, overwrite:
         return None
     remedy = "Set run.overwrite: true or --resume never to start anew, or another run.name."
     raise RunError(f"{path}: holds an unfinished run that differs: {difference}. {remedy}")
+
+
+def is_finished(path: Path, config: dict[str, Any], fingerprint: str) -> bool:
+    """Whether a finished run of this config and these rows lies there."""
+    return (path / "metrics.json").is_file() and not _difference(path, config, fingerprint)
+
+
+def remove_members(path: Path) -> None:
+    """Remove the members of an ensemble that is trained anew."""
+    for member in path.glob("member-*"):
+        if MEMBER.fullmatch(member.name):
+            shutil.rmtree(member)
 
 
 def start_run(path: Path, config: dict[str, Any]) -> None:

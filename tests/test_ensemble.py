@@ -1,0 +1,90 @@
+"""Ensembles of a small real model: members, votes, and what starting again does."""
+
+import json
+import shutil
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+
+def predictions(folder, split):
+    table = pq.read_table(folder / "predictions.parquet")
+    return {row["row"]: row for row in table.to_pylist() if row["split"] == split}
+
+
+@pytest.fixture(scope="module")
+def folds(tmp_path_factory, tiny_model, tweets, run_cli):
+    """(config, run folder, its metrics) of two folds that decide by mean probability."""
+    folder = tmp_path_factory.mktemp("folds")
+    values = {
+        "run": {"name": "both", "output_dir": str(folder)},
+        "model": {"name": str(tiny_model), "max_length": 64},
+        "data": {"source": str(tweets), "label_column": "sentiment"},
+        "split": {"train": 0.6, "validation": 0.2, "test": 0.2},
+        "balance": {"method": "undersample"},
+        "ensemble": {"size": 2, "kind": "folds"},
+        "training": {"num_train_epochs": 1, "per_device_train_batch_size": 16, "learning_rate": 3e-4, "bf16": False},
+    }
+    config = folder / "config.yaml"
+    config.write_text(json.dumps(values), encoding="utf-8")
+    done = run_cli("train", "--config", config)
+    assert done.returncode == 0, done.stderr
+    return config, folder / "both", json.loads((folder / "both/metrics.json").read_text(encoding="utf-8"))
+
+
+def test_each_row_outside_test_validates_once_and_is_judged_by_the_member_that_never_saw_it(folds):
+    _, folder, metrics = folds
+    members = [predictions(folder / f"member-{number}", "validation") for number in (1, 2)]
+    together = predictions(folder, "validation")
+    assert not members[0].keys() & members[1].keys()
+    assert together.keys() == members[0].keys() | members[1].keys()
+    assert metrics["validation"]["num_rows"] == len(together)
+    for row, record in together.items():
+        own = members[0].get(row) or members[1][row]
+        assert record["predicted"] == own["predicted"]
+    counts = [sorted(m["label"] for m in member.values()).count("positive") for member in members]
+    assert abs(counts[0] - counts[1]) <= 1
+
+
+def test_test_rows_are_the_same_for_all_and_decided_by_the_mean_probability(folds):
+    _, folder, metrics = folds
+    first, second, together = (predictions(path, "test") for path in (folder / "member-1", folder / "member-2", folder))
+    assert first.keys() == second.keys() == together.keys()
+    right = 0
+    for row, record in together.items():
+        mean = {k: (first[row][k] + second[row][k]) / 2 for k in record if k.startswith("probability_")}
+        assert record["predicted"] == max(mean, key=mean.get).removeprefix("probability_")
+        np.testing.assert_allclose([record[k] for k in mean], list(mean.values()), atol=1e-6)
+        right += record["predicted"] == record["label"]
+    assert metrics["test"]["accuracy"] == pytest.approx(right / len(together))
+    assert len(metrics["ensemble"]["member_macro_f1"]) == 2
+    assert "An ensemble of 2 text classifiers" in (folder / "README.md").read_text(encoding="utf-8")
+
+
+def test_starting_again_keeps_finished_members_and_trains_the_missing_one(folds, run_cli, tmp_path):
+    config, folder, metrics = folds
+    again = run_cli("train", "--config", config)
+    assert again.returncode == 2
+    assert "holds a finished run, of the same config and data: nothing to do" in again.stderr
+    copy = tmp_path / "both"
+    shutil.copytree(folder, copy)
+    (copy / "metrics.json").unlink()
+    shutil.rmtree(copy / "member-2")
+    kept = (copy / "member-1/metrics.json").stat().st_mtime_ns
+    resumed = run_cli("train", "--config", config, "--set", f"run.output_dir={tmp_path}")
+    assert resumed.returncode == 0, resumed.stderr
+    assert "Member 1 of 2" not in resumed.stdout
+    assert "Member 2 of 2" in resumed.stdout
+    assert (copy / "member-1/metrics.json").stat().st_mtime_ns == kept
+    found = json.loads((copy / "metrics.json").read_text(encoding="utf-8"))
+    assert found["test"] == metrics["test"]  # bit-identical members give the same votes
+
+
+def test_members_of_one_split_draw_other_training_rows_and_share_all_others(tmp_path, config_file, run_cli):
+    for number, name in enumerate(("first", "second"), 1):
+        done = run_cli("split", "--config", config_file(), "--output", tmp_path / name, "--set", f"ensemble={{size: 2, member: {number}}}")
+        assert done.returncode == 0, done.stderr
+    for split in ("train", "validation", "test"):
+        assert (tmp_path / f"first/{split}.jsonl").read_text() == (tmp_path / f"second/{split}.jsonl").read_text()
+    assert (tmp_path / "first/train_balanced.jsonl").read_text() != (tmp_path / "second/train_balanced.jsonl").read_text()

@@ -1,0 +1,94 @@
+"""Chapter two of the story: several runs that vote. Each member is a run of `pipeline.train` in a run folder of its own."""
+
+import json
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from trainer import pipeline
+from trainer.config import Config
+from trainer.delivery import report
+from trainer.training import distributed
+
+if TYPE_CHECKING:
+    from trainer.evaluation.outcome import Outcome
+
+
+def train_ensemble(config: Config, *, resume: str = "auto") -> Path:
+    """Train the members that are not finished yet, then let all of them decide together; every process of a launch calls it.
+
+    Args:
+        resume: as for `pipeline.train`.
+    Returns:
+        The run folder of the ensemble, which holds those of its members.
+    Raises:
+        TrainerError: as for `pipeline.train`.
+    """
+    folder = report.RunFolder(pipeline.run_path(config))
+    report.check_writable(folder.path)
+    distributed.start_processes(config.run.num_processes, config.run.num_threads)
+    config = pipeline.with_hardware_defaults(config)
+    fingerprint = pipeline.prepare(config).clean.fingerprint
+    distributed.from_main(lambda: _open(folder, config, fingerprint, resume))
+    members = [pipeline.member_of(config, number) for number in range(1, config.ensemble.size + 1)]
+    for number, member in enumerate(members, 1):
+        if distributed.from_main(partial(report.is_finished, pipeline.run_path(member), member.to_dict(), fingerprint)):
+            continue
+        if distributed.is_main():
+            print(f"Member {number} of {len(members)}: seed {member.member_seed}", flush=True)
+        pipeline.train(member, resume=resume)
+    if distributed.is_main():
+        _write_ensemble(folder, config, [pipeline.run_path(member) for member in members])
+    distributed.wait_for_everyone()
+    return folder.path
+
+
+def _open(folder: report.RunFolder, config: Config, fingerprint: str, resume: str) -> None:
+    """Start the ensemble's folder; finished members of the same config and rows stay."""
+    was_finished = (folder.path / "metrics.json").is_file()
+    report.plan_run(folder.path, config.to_dict(), fingerprint, overwrite=config.run.overwrite, resume=resume)
+    if was_finished or resume == "never":
+        report.remove_members(folder.path)
+    report.start_run(folder.path, config.to_dict())
+
+
+def _write_ensemble(folder: report.RunFolder, config: Config, members: list[Path]) -> None:
+    """Predictions, results and a page of the ensemble; metrics.json last."""
+    from trainer.delivery import card, plots, tables
+
+    single = [json.loads((member / "metrics.json").read_text(encoding="utf-8")) for member in members]
+    labels = single[0]["validation"]["labels"]
+    parts = {split: _vote(members, split, labels, config.ensemble.combine) for split in ("validation", "test") if split in single[0]}
+    outcomes = {split: outcome for split, (_, outcome) in parts.items()}
+    headline = list(parts)[-1]
+    scores = [member.get("decision", member)[headline]["macro_f1"] for member in single]
+    final = outcomes[headline].alone
+    folder.write_figure("confusion_matrix.png", plots.confusion(final.confusion_matrix, labels, headline))
+    folder.write_predictions(parts, labels)
+    folder.write_text("README.md", card.write_ensemble_card(config, outcomes, dict(zip((m.name for m in members), scores, strict=True))))
+    ensemble = config.ensemble.model_dump(exclude={"member"}) | {"split": headline, "member_macro_f1": scores}
+    results: dict[str, Any] = {split: outcome.alone.to_dict() for split, outcome in outcomes.items()}
+    folder.finish(results | {"minority_label": single[0]["minority_label"], "ensemble": ensemble})
+    tables.print_results(outcomes, folder.path)
+    print(f"Members' macro F1 on {headline}: {', '.join(f'{score:.4f}' for score in scores)}; together {final.macro_f1:.4f}.")
+
+
+def _vote(members: list[Path], split: str, labels: list[str], combine: str) -> "tuple[Any, Outcome]":
+    """(row ids, results) of one split; where each member has other rows (folds), each row has the one vote of its own member."""
+    from trainer.evaluation.outcome import outcome_of
+    from trainer.evaluation.vote import COMBINERS
+
+    read = [report.read_predictions(member, split, labels) for member in members]
+    if all(np.array_equal(rows, read[0][0]) for rows, *_ in read):
+        rows, true_N = read[0][:2]
+        p_MNC, predicted_MN = np.stack([p_NC for *_, p_NC in read]), np.stack([predicted_N for _, _, predicted_N, _ in read])
+    else:
+        order = np.argsort(np.concatenate([rows for rows, *_ in read]))
+        rows, true_N, predicted_N, p_NC = (np.concatenate(column)[order] for column in zip(*read, strict=True))
+        p_MNC, predicted_MN = p_NC[None], predicted_N[None]
+    log_p_NC = np.log(np.maximum(p_MNC.mean(axis=0), 1e-30))
+    outcome = outcome_of(log_p_NC, true_N, labels, (log_p_NC, COMBINERS[combine](p_MNC, predicted_MN)), None)
+    return rows, replace(outcome, alone=outcome.final, decided=None)
