@@ -118,4 +118,4 @@ def term_weights(texts: list[str]) -> Any:
     """(N, F) sparse TF-IDF weights of words, signs and pairs of them: features where no encoder is at hand."""
     from sklearn.feature_extraction.text import TfidfVectorizer
 
-    return TfidfVectorizer(token_pattern=r"\w+|[^\w\s]", ngram_range=(1, 2), max_features=50_000, sublinear_tf=True).fit_transform(texts)
+    return TfidfVectorizer(token_pattern=r"\w+|[^\w\s]", ngram_range=(1, 2), max_features=20_000, sublinear_tf=True).fit_transform(texts)
