@@ -4,19 +4,19 @@ import pytest
 
 from trainer.data.advice import RULES, Facts, advise
 
-PLAIN = Facts(imbalance_ratio=2.0, minority_label="rare", num_classes=3, smallest_rows=500, median_rows=800)
+PLAIN = Facts(imbalance_ratio=2.0, minority_label="rare", num_classes=3, smallest_rows=500, mean_rows=800)
 
 REACHED_BY = {
     "label_issues": {"doubtful_ratio": 0.05, "judge_macro_f1": 0.6},
     "soft_leakage": {"soft_leakage_ratio": 0.01},
     "conflicting_labels": {"conflict_ratio": 0.01},
     "truncation": {"truncated_ratio": 0.1},
-    "few_rows": {"median_rows": 63, "imbalance_ratio": 40.0, "smallest_rows": 3},
+    "few_rows": {"mean_rows": 63, "imbalance_ratio": 40.0, "smallest_rows": 3},
     "balanced": {"imbalance_ratio": 1.0},
-    "mild_and_large": {"imbalance_ratio": 3.0, "smallest_rows": 10_000, "median_rows": 20_000},
+    "mild_and_large": {"imbalance_ratio": 3.0, "smallest_rows": 10_000, "mean_rows": 20_000},
     "mild": {"imbalance_ratio": 3.0},
+    "long_tail": {"imbalance_ratio": 10.1, "num_classes": 20, "smallest_rows": 3},
     "tiny_minority": {"imbalance_ratio": 10.1, "smallest_rows": 49},
-    "long_tail": {"imbalance_ratio": 10.1, "num_classes": 20},
     "severe": {"imbalance_ratio": 10.1},
     "moderate": {"imbalance_ratio": 10.0},
 }
@@ -42,7 +42,7 @@ def test_rule_is_reached_at_its_threshold_and_names_its_source(name):
         ("soft_leakage", {"soft_leakage_ratio": 0.009}),
         ("conflicting_labels", {"conflict_ratio": 0.009}),
         ("truncation", {"truncated_ratio": 0.09}),
-        ("few_rows", {"median_rows": 64}),
+        ("few_rows", {"mean_rows": 64}),
         ("balanced", {"imbalance_ratio": 1.01}),
         ("mild_and_large", {"imbalance_ratio": 3.0, "smallest_rows": 9_999}),
         ("mild", {"imbalance_ratio": 3.1}),

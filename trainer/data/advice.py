@@ -30,7 +30,7 @@ class Facts:
 
     Attributes:
         smallest_rows: training rows of the rarest class.
-        median_rows: median over the classes of their training rows.
+        mean_rows: training rows over classes.
         doubtful_ratio: label noise candidates over rows judged; 0 where nothing was judged.
         judge_macro_f1: out-of-fold macro F1 of the classifier that judged them.
         soft_leakage_ratio: the largest share, over validation and test, of rows that resemble a training row.
@@ -42,7 +42,7 @@ class Facts:
     minority_label: str
     num_classes: int
     smallest_rows: int
-    median_rows: float
+    mean_rows: float
     doubtful_ratio: float = 0.0
     judge_macro_f1: float = 0.0
     soft_leakage_ratio: float = 0.0
@@ -141,10 +141,10 @@ RULES = (
     Rule(
         "few_rows",
         "method",
-        f"the median class has fewer than {FEW_ROWS_PER_CLASS} training rows",
-        lambda f: f.median_rows < FEW_ROWS_PER_CLASS,
+        f"fewer than {FEW_ROWS_PER_CLASS} training rows a class on average",
+        lambda f: f.mean_rows < FEW_ROWS_PER_CLASS,
         lambda f: (
-            f"Keep the encoder frozen and train the head alone: the median class has {f.median_rows:.0f} training rows, too few to tune"
+            f"Keep the encoder frozen and train the head alone: a class has {f.mean_rows:.0f} training rows on average, too few to tune"
             " millions of weights. Balanced class weights cost nothing there. Then compare with model.mode: lora."
         ),
         "model: {mode: head}\nloss: {class_weights: balanced}",
@@ -184,18 +184,6 @@ RULES = (
         "Buda et al. 2018, https://arxiv.org/abs/1710.05381 (harm grows with the ratio); thresholds: " + PROJECT,
     ),
     Rule(
-        "tiny_minority",
-        "method",
-        f"imbalance ratio above {MODERATE_RATIO}, and fewer than {TINY_CLASS_ROWS} rows in the rarest class",
-        lambda f: f.imbalance_ratio > MODERATE_RATIO and f.smallest_rows < TINY_CLASS_ROWS,
-        lambda f: (
-            f"Raise the rare classes to a floor and write new rows for them: {_rarest(f)}; a batch seldom holds one of them. Oversampling to a"
-            " floor shows them often enough, and augment adds wording that the few rows lack. Compare with loss.class_weights: balanced alone."
-        ),
-        "balance: {method: floor}\naugment: {generator: local}",
-        "Buda et al. 2018, https://arxiv.org/abs/1710.05381 (oversampling); Anaby-Tavor et al. 2020, https://arxiv.org/abs/1911.03118 (new rows)",
-    ),
-    Rule(
         "long_tail",
         "method",
         f"imbalance ratio above {MODERATE_RATIO}, and at least {MANY_CLASSES} classes",
@@ -206,6 +194,18 @@ RULES = (
         ),
         "loss: {name: balanced_softmax}",
         "Ren et al. 2020, https://arxiv.org/abs/2007.10740; Menon et al. 2021, https://arxiv.org/abs/2007.07314",
+    ),
+    Rule(
+        "tiny_minority",
+        "method",
+        f"imbalance ratio above {MODERATE_RATIO}, and fewer than {TINY_CLASS_ROWS} rows in the rarest class",
+        lambda f: f.imbalance_ratio > MODERATE_RATIO and f.smallest_rows < TINY_CLASS_ROWS,
+        lambda f: (
+            f"Raise the rare classes to a floor and write new rows for them: {_rarest(f)}; a batch seldom holds one of them. Oversampling to a"
+            " floor shows them often enough, and augment adds wording that the few rows lack. Compare with loss.class_weights: balanced alone."
+        ),
+        "balance: {method: floor}\naugment: {generator: local}",
+        "Buda et al. 2018, https://arxiv.org/abs/1710.05381 (oversampling); Anaby-Tavor et al. 2020, https://arxiv.org/abs/1911.03118 (new rows)",
     ),
     Rule(
         "severe",

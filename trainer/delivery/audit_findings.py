@@ -66,7 +66,7 @@ def collect(
         minority_label=audit.minority_label,
         num_classes=len(audit.labels),
         smallest_rows=int(audit.natural_C.min()),
-        median_rows=float(np.median(audit.natural_C)),
+        mean_rows=float(audit.natural_C.mean()),
         doubtful_ratio=noise.share if noise else 0.0,
         judge_macro_f1=noise.macro_f1 if noise else 0.0,
         soft_leakage_ratio=max((found["rows"] / found["of"] for found in near_found["soft_leakage"].values()), default=0.0),

@@ -58,15 +58,13 @@ def _short(name: str) -> str:
 
 
 def class_counts(counts: dict[str, int], split: str) -> Figure:
-    """Rows of each class, the largest on top; on a logarithmic axis where the ratio is above 20."""
+    """Rows of each class, the largest on top."""
     ordered = sorted(counts.items(), key=lambda item: -item[1])
     values = [count for _, count in ordered]
     figure, axis = _class_axes([label for label, _ in ordered])
     _bars(axis, np.arange(len(values)), values, 0.66, AFTER, split)
-    if max(values) > 20 * max(1, min(values)):
-        axis.set_xscale("log")
-        axis.set_xlim(left=0.7)
-    axis.set_xlabel(f"rows in {split}{', logarithmic' if axis.get_xscale() == 'log' else ''}")
+    axis.set_xlabel(f"rows in {split}")
+    axis.xaxis.set_major_formatter("{x:,.0f}")
     axis.margins(x=0.12)
     return figure
 
@@ -85,7 +83,8 @@ def class_lengths(lengths: dict[str, dict[str, float]], unit: str) -> Figure:
 
 def _class_axes(labels: list[str]) -> tuple[Figure, Any]:
     """A figure with one line per class, the first on top."""
-    figure, axis = plt.subplots(figsize=(7.6, max(1.6, 0.34 * len(labels) + 0.8)), layout="constrained")
+    line = 0.34 if len(labels) <= MOST_CLASSES_WITH_NUMBERS else 0.22
+    figure, axis = plt.subplots(figsize=(7.6, max(1.6, line * len(labels) + 0.8)), layout="constrained")
     axis.set_yticks(np.arange(len(labels)), [_short(label) for label in labels])
     axis.set_ylim(len(labels) - 0.4, -0.6)
     axis.grid(axis="x", color=GRID)
