@@ -93,7 +93,7 @@ def test_data_audit_needs_no_yaml_and_no_model(tweets, tmp_path, run_cli):
 
 def test_data_audit_judges_by_an_encoder_that_is_named(tweets, tiny_model, tmp_path):
     audit(data=str(tweets), label_column="sentiment", model=str(tiny_model))
-    found = json.loads((tmp_path / "runs/run-audit/audit.json").read_text(encoding="utf-8"))
+    found = json.loads((tmp_path / "audit/audit.json").read_text(encoding="utf-8"))
     assert f"embeddings of {tiny_model}" in " ".join(found["notes"])
 
 

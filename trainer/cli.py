@@ -102,7 +102,8 @@ def audit_command(
             loaded = check_config(YamlSource("audit", values), set_ or ())
         from trainer import pipeline
 
-        pipeline.audit(loaded, with_encoder=config is not None or model is not None, output=output, threshold=threshold, max_rows=max_rows)
+        folder = output or (Path("audit") if config is None else pipeline.run_path(loaded).with_name(f"{loaded.run.name}-audit"))
+        pipeline.audit(loaded, with_encoder=config is not None or model is not None, folder=folder, threshold=threshold, max_rows=max_rows)
 
 
 @app.command("schema")

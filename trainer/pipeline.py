@@ -102,12 +102,12 @@ def train(config: Config, *, resume: str = "auto") -> Path:
     return folder.path
 
 
-def audit(config: Config, *, with_encoder: bool, output: Path | None, threshold: float, max_rows: int) -> Path:
+def audit(config: Config, *, with_encoder: bool, folder: Path, threshold: float, max_rows: int) -> Path:
     """Look at the rows without training, say what to try first, and write audit.json and audit.html.
 
     Args:
         with_encoder: the config's model judges labels and counts tokens; else TF-IDF judges them.
-        output: folder of the page, or None for `<run folder>-audit`, without a model `audit`.
+        folder: where the page goes; an older audit there is replaced. Never the run folder, which a run must find empty.
         threshold: Jaccard similarity from which texts are near duplicates.
         max_rows: rows compared and judged; of larger data a seeded, stratified sample.
     Returns:
@@ -124,7 +124,6 @@ def audit(config: Config, *, with_encoder: bool, output: Path | None, threshold:
     from trainer.training.embeddings import open_encoder
 
     quiet_libraries()
-    folder = output or (run_path(config).with_name(f"{config.run.name}-audit") if with_encoder else Path("audit"))
     audit_page.check_output(folder)
     check_source(config.data)
     distributed.start_processes(1, config.run.num_threads)
