@@ -49,6 +49,8 @@ class LabelNoise:
 def find_label_noise(features_NF: Any, label_ids_N: Ints, units_N: Ints, *, seed: int) -> LabelNoise | None:
     """Rows that a classifier of all other rows would label otherwise, or None where fewer than two classes can be judged.
 
+    Rows of classes with very few rows are named too often, since the classifier has hardly seen their like.
+
     Args:
         features_NF: embeddings, or a SciPy sparse matrix of term weights.
         units_N: rows of one unit (a group, near duplicates) are held out together, so that no row vouches for its own copy.
