@@ -16,6 +16,7 @@ from trainer.data.clean import CONFLICTS, DUPLICATE, KEPT, CleanRows, refuse_uns
 from trainer.data.near_duplicates import NearDuplicates
 from trainer.data.prepare import group_ids, refuse_shared_groups, split_rows
 from trainer.data.sources import SLOTS
+from trainer.data.split import stratified_sample
 from trainer.errors import DataError
 
 if TYPE_CHECKING:
@@ -49,6 +50,12 @@ def planned_splits(
     except DataError as error:
         obstacles.append(str(error))
     return splits.named, obstacles
+
+
+def sample(clean: CleanRows, splits: dict[str, Ints], most: int, *, seed: int) -> Ints:
+    """Sorted ids of the rows of all splits; where they are more than `most`, of a stratified sample."""
+    ids_N = np.sort(np.concatenate(list(splits.values())))
+    return ids_N[stratified_sample(clean.label_ids_N[ids_N], clean.text_hashes_N[ids_N], most, seed=seed)]
 
 
 def quote(clean: CleanRows, row: int) -> str:
