@@ -11,9 +11,10 @@ from typing import Annotated
 
 import typer
 
-from trainer.config import json_schema, load_config
-from trainer.errors import TrainerError, TrainingError, first_line
+from trainer.config import check_config, json_schema, load_config
+from trainer.errors import ConfigError, TrainerError, TrainingError, first_line
 from trainer.training.distributed import is_main
+from trainer.yaml_source import YamlSource
 
 app = typer.Typer(
     add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help="Balanced, honestly evaluated text classifiers from one YAML file."
@@ -66,6 +67,43 @@ def split_command(
         check_format(file_format)
         for path, count in export_splits(pipeline.prepare(loaded), output, file_format):
             typer.echo(f"{path}: {count:,} rows")
+
+
+@app.command("audit")
+def audit_command(
+    config: Annotated[str | None, typer.Option("--config", help="YAML file of a run; or give --data.", show_default=False)] = None,
+    data: Annotated[str | None, typer.Option("--data", help="One file of rows, without a YAML file.", show_default=False)] = None,
+    text_column: Annotated[str | None, typer.Option(help="With --data: column of the text; else 'text'.", show_default=False)] = None,
+    label_column: Annotated[str | None, typer.Option(help="With --data: column of the label; else 'label'.", show_default=False)] = None,
+    group_column: Annotated[str | None, typer.Option(help="With --data: rows of one group belong together.", show_default=False)] = None,
+    encoding: Annotated[str | None, typer.Option(help="With --data: text encoding of the file; else utf-8.", show_default=False)] = None,
+    model: Annotated[str | None, typer.Option(help="Encoder that judges labels; else the config's, or term weights.", show_default=False)] = None,
+    set_: SetOption = None,
+    output: Annotated[Path | None, typer.Option(help="Folder of the page; else <run folder>-audit, or audit with --data.", show_default=False)] = None,
+    threshold: Annotated[float, typer.Option(help="Jaccard similarity from which texts are near duplicates.")] = 0.8,
+    max_rows: Annotated[int, typer.Option(help="Rows compared and judged; of larger data a seeded sample.")] = 100_000,
+) -> None:
+    """Look at the data without training: audit.json, and audit.html to read."""
+    with worded_errors():
+        if (config is None) == (data is None):
+            raise ConfigError("audit needs either --config <YAML file> or --data <file of rows>.")
+        if not 0.5 <= threshold <= 1:
+            raise ConfigError(f"--threshold is {threshold:g}; needed: 0.5 to 1.")
+        if max_rows < 2:
+            raise ConfigError(f"--max-rows is {max_rows}; needed: 2 or more.")
+        options = {"text_column": text_column, "label_column": label_column, "group_column": group_column, "encoding": encoding}
+        given = {name: value for name, value in options.items() if value is not None}
+        if config is not None:
+            if given:
+                raise ConfigError(f"--{next(iter(given)).replace('_', '-')} belongs to --data; with --config use --set data.{next(iter(given))}=...")
+            loaded = load_config(config, [*(set_ or ()), *([f"model.name={json.dumps(model)}"] if model else [])])
+        else:
+            values = {"model": {"name": model or "none"}, "data": {"source": data, **given}}  # every config names a model
+            loaded = check_config(YamlSource("audit", values), set_ or ())
+        from trainer import pipeline
+
+        folder = output or (Path("audit") if config is None else pipeline.run_path(loaded).with_name(f"{loaded.run.name}-audit"))
+        pipeline.audit(loaded, with_encoder=config is not None or model is not None, folder=folder, threshold=threshold, max_rows=max_rows)
 
 
 @app.command("schema")

@@ -11,7 +11,7 @@ from trainer.data.balance import METHODS, PARAMETERS
 from trainer.data.weights import WEIGHTINGS
 from trainer.errors import ConfigError
 from trainer.training_section import OWNED_KEYS, Section, TrainingSection
-from trainer.yaml_source import dump_yaml, read_overrides, read_yaml, word_faults
+from trainer.yaml_source import YamlSource, dump_yaml, read_overrides, read_yaml, word_faults
 
 LabelWeights = Annotated[
     dict[str, Annotated[float, Field(gt=0)]],
@@ -400,7 +400,11 @@ def load_config(path: str, overrides: list[str] | tuple[str, ...] = ()) -> Confi
     Raises:
         ConfigError: with every fault on a line of its own, in the order of the file.
     """
-    source = read_yaml(path)
+    return check_config(read_yaml(path), overrides)
+
+
+def check_config(source: YamlSource, overrides: list[str] | tuple[str, ...] = ()) -> Config:
+    """The checked Config of values that were read, with overrides; faults as of `load_config`."""
     values = read_overrides(source, overrides)
     try:
         return Config.model_validate(values)

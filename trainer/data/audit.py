@@ -12,6 +12,9 @@ from trainer.data.tokenise import TokenisedRows
 
 Ints = NDArray[np.int64]
 
+MILD_RATIO, MODERATE_RATIO = 3, 10
+"""Largest imbalance ratios that count as mild and as moderate."""
+
 
 @dataclass(frozen=True)
 class Audit:
@@ -35,7 +38,7 @@ class Audit:
     def severity(self) -> str:
         """balanced (1), mild (up to 3), moderate (up to 10) or severe."""
         ratio = self.imbalance_ratio
-        return "balanced" if ratio == 1 else "mild" if ratio <= 3 else "moderate" if ratio <= 10 else "severe"
+        return "balanced" if ratio == 1 else "mild" if ratio <= MILD_RATIO else "moderate" if ratio <= MODERATE_RATIO else "severe"
 
     @property
     def minority_label(self) -> str:

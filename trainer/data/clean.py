@@ -32,6 +32,7 @@ REASONS = (
     "text also in validation or test",
 )
 KEPT, EMPTY, UNLABELLED, UNWANTED, DUPLICATE, OUTVOTED, TIE, LEAKED = range(len(REASONS))
+CONFLICTS = (OUTVOTED, TIE)
 
 
 @dataclass(frozen=True)

@@ -131,7 +131,7 @@ def split_rows(
 
 
 def _cut(clean: CleanRows, pool: Ints, shares: list[float], data: "DataSection", seed: int, stage: str) -> list[Ints]:
-    groups = _group_ids(clean, pool) if data.group_column else None
+    groups = group_ids(clean, pool) if data.group_column else None
     sides = stratified_split(clean.label_ids_N[pool], clean.text_hashes_N[pool], groups, shares, labels=clean.labels.names, seed=seed, stage=stage)
     return [pool[side] for side in sides]
 
@@ -147,7 +147,7 @@ def refuse_shared_groups(clean: CleanRows, splits: Splits) -> None:
             raise DataError(f"data.group_column: {words}. Remove its rows from one of the files, or leave out data.group_column.")
 
 
-def _group_ids(clean: CleanRows, pool: Ints) -> Ints:
+def group_ids(clean: CleanRows, pool: Ints) -> Ints:
     """Id of each row's group; a row without a group is a group of its own."""
     column = clean.rows.table["group"].take(pa.array(pool)).combine_chunks()
     ids = pc.fill_null(pc.dictionary_encode(column).indices.cast(pa.int64()), -1).to_numpy(zero_copy_only=False).copy()

@@ -57,6 +57,42 @@ def _short(name: str) -> str:
     return name if len(name) <= 28 else f"{name[:27]}…"
 
 
+def class_counts(counts: dict[str, int], split: str) -> Figure:
+    """Rows of each class, the largest on top."""
+    ordered = sorted(counts.items(), key=lambda item: -item[1])
+    values = [count for _, count in ordered]
+    figure, axis = _class_axes([label for label, _ in ordered])
+    _bars(axis, np.arange(len(values)), values, 0.66, AFTER, split)
+    axis.set_xlabel(f"rows in {split}")
+    axis.xaxis.set_major_formatter("{x:,.0f}")
+    axis.margins(x=0.12)
+    return figure
+
+
+def class_lengths(lengths: dict[str, dict[str, float]], unit: str) -> Figure:
+    """Length of each class: line from 5 to 95 %, dot at the median."""
+    ordered = sorted(lengths.items(), key=lambda item: -item[1]["rows"])
+    figure, axis = _class_axes([label for label, _ in ordered])
+    y = np.arange(len(ordered))
+    axis.hlines(y, [values["p5"] for _, values in ordered], [values["p95"] for _, values in ordered], color=BEFORE, lw=5)
+    axis.plot([values["median"] for _, values in ordered], y, "o", color=AFTER, ms=7)
+    axis.set_xlim(left=0)
+    axis.set_xlabel(f"{unit}: median, and 5 to 95 % of the rows")
+    return figure
+
+
+def _class_axes(labels: list[str]) -> tuple[Figure, Any]:
+    """A figure with one line per class, the first on top."""
+    line = 0.34 if len(labels) <= MOST_CLASSES_WITH_NUMBERS else 0.22
+    figure, axis = plt.subplots(figsize=(7.6, max(1.6, line * len(labels) + 0.8)), layout="constrained")
+    axis.set_yticks(np.arange(len(labels)), [_short(label) for label in labels])
+    axis.set_ylim(len(labels) - 0.4, -0.6)
+    axis.grid(axis="x", color=GRID)
+    axis.tick_params(length=0)
+    axis.spines[["top", "right", "left"]].set_visible(False)
+    return figure, axis
+
+
 def learning_curves(rows: list[dict[str, float]], best_step: int | None) -> Figure:
     """Training and validation loss, and accuracy against macro F1, over the epochs."""
     epochs = [row["epoch"] for row in rows]

@@ -147,7 +147,7 @@ def read_predictions(path: Path, split: str, labels: list[str]) -> tuple[Any, An
     return table["row"].to_numpy(), true_N, predicted_N, np.stack([table[f"probability_{label}"].to_numpy() for label in labels], axis=1)
 
 
-def check_writable(path: Path) -> None:
+def check_writable(path: Path, remedy: str = "Set run.output_dir") -> None:
     """Raises RunError when the run folder could not be written, without creating it."""
     parent = path
     while not parent.exists():
@@ -158,7 +158,7 @@ def check_writable(path: Path) -> None:
         with tempfile.NamedTemporaryFile(dir=parent):
             pass
     except OSError as error:
-        raise RunError(f"{path}: cannot be written ({error.strerror} at {parent}). Set run.output_dir to a folder you may write.") from error
+        raise RunError(f"{path}: cannot be written ({error.strerror} at {parent}). {remedy} to a folder you may write.") from error
 
 
 def plan_run(path: Path, config: dict[str, Any], fingerprint: str, *, overwrite: bool, resume: str) -> str | None:

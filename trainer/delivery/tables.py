@@ -21,7 +21,7 @@ def print_audit(data: PreparedData, lengths: dict[str, Lengths], max_length: int
     for heading in audit.columns:
         table.add_column(heading, justify="right")
     for c, label in enumerate(audit.labels):
-        table.add_row(label, *(_share(int(counts_C[c]), int(counts_C.sum())) for counts_C in audit.columns.values()))
+        table.add_row(label, *(share(int(counts_C[c]), int(counts_C.sum())) for counts_C in audit.columns.values()))
     table.add_section()
     table.add_row("all", *(f"{int(counts_C.sum()):,}" for counts_C in audit.columns.values()))
     console.print(table)
@@ -33,7 +33,8 @@ def print_audit(data: PreparedData, lengths: dict[str, Lengths], max_length: int
         console.print(f"{name}: {length.sentence(max_length)}.")
 
 
-def _share(count: int, total: int) -> str:
+def share(count: int, total: int) -> str:
+    """A count with its share of the total."""
     return f"{count:,} ({count / max(1, total):.1%})"
 
 

@@ -161,6 +161,26 @@ def final_linear(model: Any) -> Any:
     return heads[-1] if heads else None
 
 
+def load_encoder(model: "ModelSection", config: Any) -> Any:
+    """The pretrained encoder without a head, in float32.
+
+    Raises:
+        ModelError: no safetensors weights, or weights that do not fit the config.
+    """
+    import torch
+    from transformers import AutoModel
+
+    with _worded(model.name), _quiet_report():
+        return AutoModel.from_pretrained(
+            resolve_name(model.name),
+            config=config,
+            revision=model.revision,
+            trust_remote_code=model.trust_remote_code,
+            use_safetensors=True,
+            dtype=torch.float32,
+        )
+
+
 def _renew_head(model: Any) -> None:
     """Draw the last layer anew: it was trained for as many labels, but of other names or in another order."""
     import torch

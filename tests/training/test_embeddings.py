@@ -1,0 +1,48 @@
+import numpy as np
+import pyarrow as pa
+import pytest
+import torch
+
+from trainer.config import ModelSection
+from trainer.data.tokenise import tokenise
+from trainer.errors import ModelError
+from trainer.training import embeddings
+from trainer.training.model import load_encoder, load_pretrained_config, load_tokenizer
+
+TEXTS = ["short", "a rather longer text about nothing at all", "three words here", "x " * 200]
+
+
+@pytest.fixture
+def parts(tiny_model, tmp_path, monkeypatch):
+    monkeypatch.setattr(embeddings, "gains_from_bf16", lambda: False)
+    model = ModelSection(name=str(tiny_model), max_length=32)
+    config = load_pretrained_config(model)
+    tokenizer, max_length = load_tokenizer(model, config)
+    table = pa.table({"text": TEXTS, "text_pair": pa.nulls(len(TEXTS), pa.string())})
+    rows = tokenise(table, np.arange(len(TEXTS)), np.zeros(len(TEXTS), int), tokenizer, max_length=max_length, fingerprint="f", cache_dir=tmp_path)
+    return rows, load_encoder(model, config), tokenizer
+
+
+def test_embedding_is_the_mean_of_the_last_hidden_states_of_each_text_alone(parts):
+    rows, encoder, tokenizer = parts
+    found_ND = embeddings.embed_texts(rows, encoder, tokenizer)
+    assert found_ND.dtype == np.float32
+    for text, found_D in zip(TEXTS, found_ND, strict=True):
+        with torch.no_grad():
+            alone = encoder(**tokenizer(text, truncation=True, max_length=32, return_tensors="pt")).last_hidden_state[0].mean(dim=0)
+        assert found_D == pytest.approx(alone.numpy(), abs=1e-5)
+
+
+def test_size_of_the_batches_changes_nothing(parts, monkeypatch):
+    whole_ND = embeddings.embed_texts(*parts)
+    monkeypatch.setattr(embeddings, "BATCH_TOKENS", 1)
+    assert embeddings.embed_texts(*parts) == pytest.approx(whole_ND, abs=1e-5)
+
+
+def test_encoder_without_safetensors_weights_is_refused(tiny_model, tmp_path):
+    folder = tmp_path / "bare"
+    folder.mkdir()
+    (folder / "config.json").write_bytes((tiny_model / "config.json").read_bytes())
+    model = ModelSection(name=str(folder))
+    with pytest.raises(ModelError, match=r"model.name: '.*bare' cannot be loaded"):
+        load_encoder(model, load_pretrained_config(model))

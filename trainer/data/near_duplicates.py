@@ -1,0 +1,118 @@
+"""Near duplicates of texts: MinHash proposes pairs, the exact Jaccard similarity of their shingles decides. Legend: N texts, P pairs."""
+
+import re
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from tqdm.auto import tqdm
+
+Ints = NDArray[np.int64]
+
+SHINGLE_CHARACTERS = 5
+MOST_CHARACTERS = 10_000
+"""Characters of each text that are compared."""
+NUM_PERMUTATIONS = 128
+MISSES_AGAINST_FALSE_ALARMS = (0.1, 0.9)
+"""Weights of (false alarms, misses) that choose the bands: a false alarm costs one exact comparison, a miss is lost."""
+ESTIMATE_SLACK = 0.15
+"""Four standard errors of a MinHash estimate of 0.8 from 128 permutations, sqrt(0.8 x 0.2 / 128) = 0.035."""
+
+
+@dataclass(frozen=True)
+class NearDuplicates:
+    """Similar texts, by their positions.
+
+    Attributes:
+        pairs_P2: the pairs that were found, smaller position first; in a large cluster not every pair is listed.
+        similarities_P: Jaccard similarity of each pair, in [threshold, 1].
+        cluster_ids_N: texts linked by pairs share an id.
+    """
+
+    threshold: float
+    pairs_P2: Ints
+    similarities_P: NDArray[np.float64]
+    cluster_ids_N: Ints
+
+    @property
+    def clusters(self) -> list[Ints]:
+        """Positions of each cluster of two texts or more, the largest first."""
+        order = np.argsort(self.cluster_ids_N, kind="stable")
+        members = np.split(order, np.flatnonzero(np.diff(self.cluster_ids_N[order])) + 1)
+        return sorted((positions for positions in members if len(positions) > 1), key=lambda positions: (-len(positions), positions[0]))
+
+
+def find_near_duplicates(texts: Sequence[str], *, threshold: float) -> NearDuplicates:
+    """Pairs and clusters of texts that are alike.
+
+    Args:
+        threshold: Jaccard similarity, in (0, 1], of the sets of 5-character shingles of the casefolded words. At 0.8 a tweet of 100
+            characters may differ in one word of about six letters.
+    Source: Broder 1997 (MinHash); Leskovec et al., Mining of Massive Datasets, chapter 3 (banding); signatures and bands from datasketch.
+    """
+    from datasketch import MinHash, MinHashLSH
+    from scipy.sparse import coo_matrix
+    from scipy.sparse.csgraph import connected_components
+
+    size = len(texts)
+    bar = tqdm(texts, desc="Comparing texts", unit=" texts", delay=2, disable=None, leave=False)
+    sketches = MinHash.generator((shingle_hashes(text).tolist() for text in bar), num_perm=NUM_PERMUTATIONS, hashfunc=int)
+    signatures_NP = np.empty((size, NUM_PERMUTATIONS), np.uint32)
+    for row, sketch in enumerate(sketches):
+        signatures_NP[row] = sketch.hashvalues
+    index = MinHashLSH(threshold=threshold, num_perm=NUM_PERMUTATIONS, weights=MISSES_AGAINST_FALSE_ALARMS)
+    pairs_P2 = _candidates(signatures_NP, index.b, index.r)
+    pairs_P2 = pairs_P2[_estimates(signatures_NP, pairs_P2) >= threshold - ESTIMATE_SLACK]
+    similarities_P = _similarities(texts, pairs_P2)
+    found = similarities_P >= threshold - 1e-9
+    pairs_P2, similarities_P = pairs_P2[found], similarities_P[found]
+    links = coo_matrix((np.ones(len(pairs_P2), np.int8), (pairs_P2[:, 0], pairs_P2[:, 1])), shape=(size, size))
+    return NearDuplicates(threshold, pairs_P2, similarities_P, connected_components(links, directed=False)[1].astype(np.int64))
+
+
+def shingle_hashes(text: str) -> NDArray[np.uint32]:
+    """Sorted CRC-32 of each different 5-character shingle of a text's words; of the text itself where it has no word (emoji)."""
+    words = " ".join(re.findall(r"\w+", text[:MOST_CHARACTERS].casefold())) or text[:MOST_CHARACTERS].strip()
+    starts = range(max(1, len(words) - SHINGLE_CHARACTERS + 1))
+    shingles = {words[start : start + SHINGLE_CHARACTERS] for start in starts}
+    return np.unique(np.array([zlib.crc32(shingle.encode("utf-8", "surrogatepass")) for shingle in shingles], np.uint32))
+
+
+def _candidates(signatures_NP: NDArray[np.uint32], num_bands: int, rows_per_band: int) -> Ints:
+    """Pairs that agree in a whole band: each text with the first of its bucket and with the one before it.
+
+    Linear in the texts, where all pairs of a bucket would be quadratic: a template sent 20,000 times has 200 million.
+    """
+    size = len(signatures_NP)
+    keys = [np.zeros(0, np.int64)]
+    for band in range(num_bands):
+        part = np.ascontiguousarray(signatures_NP[:, band * rows_per_band : (band + 1) * rows_per_band])
+        _, bucket_N = np.unique(part.view(np.dtype((np.void, part.strides[0]))).ravel(), return_inverse=True)
+        order = np.argsort(bucket_N, kind="stable")
+        is_first = np.r_[True, np.diff(bucket_N[order]) != 0]
+        first = order[np.maximum.accumulate(np.where(is_first, np.arange(size), 0))]
+        later = np.flatnonzero(~is_first)
+        keys += [first[later] * size + order[later], order[later - 1] * size + order[later]]
+    found = np.unique(np.concatenate(keys))
+    return np.stack([found // size, found % size], axis=1)
+
+
+def _estimates(signatures_NP: NDArray[np.uint32], pairs_P2: Ints) -> NDArray[np.float64]:
+    """Share of equal signature values of each pair, which estimates its Jaccard similarity."""
+    parts = [np.zeros(0)]
+    for start in range(0, len(pairs_P2), 100_000):
+        first, second = pairs_P2[start : start + 100_000].T
+        parts.append((signatures_NP[first] == signatures_NP[second]).mean(axis=1))
+    return np.concatenate(parts)
+
+
+def _similarities(texts: Sequence[str], pairs_P2: Ints) -> NDArray[np.float64]:
+    """Exact Jaccard similarity of each pair."""
+    hashes = {int(row): shingle_hashes(texts[row]) for row in np.unique(pairs_P2)}
+    out_P = np.empty(len(pairs_P2))
+    for p, (first, second) in enumerate(pairs_P2.tolist()):
+        shared = len(np.intersect1d(hashes[first], hashes[second], assume_unique=True))
+        out_P[p] = shared / (len(hashes[first]) + len(hashes[second]) - shared)
+    return out_P
