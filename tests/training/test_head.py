@@ -137,7 +137,7 @@ def test_untrained_layer_hands_on_what_the_encoder_gives(kind, loaded, tmp_path)
     order = np.argsort(-rows.lengths_N[np.unique(keys(rows), return_index=True)[1]], kind="stable")
     ours = vectors[np.unique(keys(rows), return_index=True)[1]][order]
     straight = [abs(np.corrcoef(given[:, h], ours[:, h])[0, 1]) for h in range(16)]
-    assert min(straight) > 0.98  # a relu of a plain identity gives 0.85, a random layer 0
+    assert min(straight) > 0.98  # a relu of a plain identity gives 0.86 or less
 
 
 def keys(rows):
