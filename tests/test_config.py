@@ -208,7 +208,8 @@ training:
         "c.yaml:9: data.clean.strpi is unknown; known: conflicts, duplicates, empty, leakage, strip. Did you mean 'strip'?",
         "c.yaml:11: run.seed is 1.5; needed: a whole number.",
         "c.yaml:12: run.name is '../up'; needed: text that matches ^[A-Za-z0-9][A-Za-z0-9._-]*$.",
-        "c.yaml:14: balance.method is 'undresample'; known: class_balanced_batches, floor, none, oversample, power, undersample. Did you mean 'undersample'?",
+        "c.yaml:14: balance.method is 'undresample'; known: adasyn, borderline_smote, class_balanced_batches, floor, none, oversample, power, smote,"
+        " undersample. Did you mean 'undersample'?",
         "c.yaml:16: loss.class_weights.1 is -2; needed: greater than 0.",
         *[
             line

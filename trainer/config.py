@@ -10,6 +10,8 @@ from pydantic import BeforeValidator, Field, ValidationError, model_validator
 from trainer.data.balance import METHODS, PARAMETERS
 from trainer.data.weights import WEIGHTINGS
 from trainer.errors import ConfigError
+from trainer.model_section import ModelSection, check_mode
+from trainer.training.synthesis import SYNTHESISERS
 from trainer.training_section import OWNED_KEYS, Section, TrainingSection
 from trainer.yaml_source import YamlSource, dump_yaml, read_overrides, read_yaml, word_faults
 
@@ -45,19 +47,6 @@ class RunSection(Section):
     """CPU threads per process; left out: this machine's cores shared among its processes."""
     num_processes: int | None = Field(default=None, ge=1)
     """Processes that must take part; a run with another number stops at once. Cluster scripts set it."""
-
-
-class ModelSection(Section):
-    """The pretrained model that is fine-tuned."""
-
-    name: str
-    """Hub id, folder, or `package:<distribution>[==version]/<path>` inside an installed Python package."""
-    max_length: int | None = Field(default=None, ge=4)
-    """Longest text in tokens, longer ones are cut; left out: the model's own limit, at most 512."""
-    revision: str | None = None
-    """Branch, tag or commit of a Hub model."""
-    trust_remote_code: bool = False
-    """Run Python code that comes with the model. Only for sources you trust."""
 
 
 LabelList = Annotated[list[str], BeforeValidator(lambda value: [_label(v) for v in value] if isinstance(value, list) else value)]
@@ -160,9 +149,10 @@ class SplitSection(Section):
 class BalanceSection(Section):
     """Which training rows are seen."""
 
-    method: Literal[tuple(METHODS)] = "none"  # type: ignore[valid-type]
+    method: Literal[(*METHODS, *SYNTHESISERS)] = "none"  # type: ignore[valid-type]
     """`none`; `undersample`; `oversample`; `floor` (each class at least `min_share` of the rows seen); `power` (shares ~ n^`alpha`);
-    `class_balanced_batches` (every optimizer step holds every class equally, whatever `train_sampling_strategy` says)."""
+    `class_balanced_batches` (every optimizer step holds every class equally, whatever `train_sampling_strategy` says);
+    `smote`, `borderline_smote`, `adasyn` (`neighbours`; fill every class up with synthetic embeddings, `model.mode: head` only)."""
     target_ratio: float | None = None
     """undersample: largest class at most so many times the smallest (1 or more, default 1); oversample: every class at least this part
     of the largest (up to 1, default 1)."""
@@ -170,6 +160,8 @@ class BalanceSection(Section):
     """floor: least share of the resulting rows; 0.05 to 0.2 is the usual advice, default 0.1."""
     alpha: float | None = None
     """power: 1 natural, 0.5 square root (default), 0 balanced."""
+    neighbours: int = Field(default=5, ge=1)
+    """smote, borderline_smote, adasyn: nearest rows of its class that a synthetic embedding may lie towards; a class needs one row more."""
     by: str | None = None
     """Column of domains (source, language) to balance in place of the labels; metrics are then reported per domain too."""
     by_label: bool = False
@@ -191,6 +183,8 @@ class BalanceSection(Section):
             raise ValueError("by_label needs by: a column of domains")
         if self.method == "class_balanced_batches" and self.by:
             raise ValueError("class_balanced_batches balances labels; with by: use floor, power, oversample or undersample")
+        if self.method in SYNTHESISERS and self.resample_each_epoch:
+            raise ValueError(f"method {self.method} adds embeddings to all training rows, once; remove resample_each_epoch")
         for key in ("target_ratio", "min_share", "alpha"):
             self._check_parameter(key, getattr(self, key))
         return self
@@ -209,6 +203,11 @@ class BalanceSection(Section):
     def parameter(self) -> float | None:
         """The number that the method takes, None for its default."""
         return getattr(self, PARAMETERS[self.method].key) if self.method in PARAMETERS else None
+
+    @property
+    def row_method(self) -> str:
+        """How rows are drawn: the method, or `none` where it makes embeddings instead."""
+        return "none" if self.method in SYNTHESISERS else self.method
 
 
 class LossSection(Section):
@@ -348,6 +347,7 @@ class Config(Section):
             raise ValueError("split.test is set although data.test is given; remove one of them")
         if self.loss.name == "focal" and self.training_values.get("label_smoothing_factor"):
             raise ValueError("training.label_smoothing_factor has no meaning for loss.name: focal; remove it, or use cross_entropy or logit_adjusted")
+        check_mode(self.model.mode, self.balance.method, self.balance.resample_each_epoch)
         return self
 
     @model_validator(mode="after")

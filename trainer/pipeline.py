@@ -7,16 +7,18 @@ import numpy as np
 
 from trainer.config import BalanceSection, Config
 from trainer.data.clean import clean_rows
-from trainer.data.prepare import Fold, PreparedData, prepare_data
+from trainer.data.prepare import Fold, PreparedData, prepare_data, weights_over
 from trainer.data.sources import check_source, read_rows
 from trainer.data.tokenise import TokenisedRows, tokenise
 from trainer.delivery import hub, report
 from trainer.training import distributed
+from trainer.training.synthesis import SYNTHESISERS, refuse_few_rows, synthesise
 
 if TYPE_CHECKING:
     from trainer.data.audit import Lengths
     from trainer.evaluation.decision import Decision
     from trainer.evaluation.outcome import Outcome
+    from trainer.training.head import HeadTrainer
     from trainer.training.weighted_trainer import WeightedTrainer
 
 
@@ -49,9 +51,13 @@ def train(config: Config, *, resume: str = "auto") -> Path:
         TrainerError: bad config, data, model or folder; a loss that is not a number.
     """
     report.check_writable(run_path(config))
+    if config.model.mode == "head":
+        distributed.refuse_several_processes("model.mode head")
     distributed.start_processes(config.run.num_processes, config.run.num_threads)
     distributed.from_main(lambda: hub.check_login(config.hub))
     config = with_hardware_defaults(config)
+
+    from transformers import set_seed
 
     from trainer.data.audit import audit_lengths
     from trainer.delivery import tables
@@ -77,21 +83,17 @@ def train(config: Config, *, resume: str = "auto") -> Path:
     lengths = {name: audit_lengths(rows) for name, rows in tokens.items()}
     if distributed.is_main():
         tables.print_audit(data, lengths, max_length)
-
-    from transformers import set_seed
-
     set_seed(config.member_seed)
     model = load_model(config.model, pretrained, data.labels, tokenizer, max_length)
-    trainer = _build_trainer(config, arguments, data, model, tokenizer, tokens, folder)
-    trainer.check_optimizer()
+    build = _build_head_trainer if config.model.mode == "head" else _build_trainer
+    trainer: Any = build(config, arguments, data, model, tokenizer, tokens, folder)
     if distributed.is_main():
-        if checkpoint:
-            print(f"Resuming from {checkpoint}")
-        else:
-            report.start_run(folder.path, config.to_dict())
-        _write_audit(folder, data)
+        print(f"model.mode {config.model.mode}: {trainer.num_trained:,} of {trainer.num_parameters:,} parameters are trained.")
+        _open_run(folder, config, data, checkpoint)
     distributed.wait_for_everyone()
     clock = trainer.run(checkpoint)
+    data = _settle(folder, config, data, trainer)
+    decision_plan = _plan_decision(config, data)
     outcomes, decision = _evaluate_splits(trainer, data, tokens, decision_plan, config.run.seed)
     decided = _apply_decision(config, data, trainer.model, decision, decision_plan) if decision and decision_plan else None
     with saving(folder.model, folder.checkpoints):
@@ -174,7 +176,7 @@ def prepare(config: Config) -> PreparedData:
     ensemble = config.ensemble
     fold = Fold(ensemble.member - 1, ensemble.size) if ensemble.kind == "folds" and ensemble.member else None
     with distributed.main_first():
-        return prepare_data(
+        data = prepare_data(
             config.data,
             config.split,
             config.balance,
@@ -184,6 +186,9 @@ def prepare(config: Config) -> PreparedData:
             fold=fold,
             draw_seed=config.member_seed,
         )
+    if config.balance.method in SYNTHESISERS:
+        refuse_few_rows(config.balance.method, data.plan.counts_C, data.labels, config.balance.neighbours)
+    return data
 
 
 def tokenise_splits(data: PreparedData, tokenizer: Any, max_length: int) -> dict[str, TokenisedRows]:
@@ -215,7 +220,7 @@ def _build_trainer(
     from trainer.training.weighted_trainer import WeightedTrainer, epoch_metrics, sorted_by_length
 
     write_epochs = folder.write_epochs if distributed.is_main() else None
-    return WeightedTrainer(
+    trainer = WeightedTrainer(
         model=model,
         args=arguments,
         train_dataset=tokens["train"],
@@ -231,6 +236,39 @@ def _build_trainer(
         balanced_batches=data.plan.balanced_batches,
         callbacks=[EpochTable(write_epochs), *early_stopping(config.training_values)],
     )
+    trainer.check_optimizer()
+    return trainer
+
+
+def _build_head_trainer(
+    config: Config, arguments: Any, data: PreparedData, model: Any, tokenizer: Any, tokens: dict[str, TokenisedRows], folder: report.RunFolder
+) -> "HeadTrainer":
+    from trainer.data.balance import stage_generator
+    from trainer.training.head import HeadTrainer
+    from trainer.training.losses import loss_options
+
+    def add_synthetic(features_NH: Any, label_ids_N: Any) -> tuple[Any, Any]:
+        generator = stage_generator(config.member_seed, "synthesis")
+        row_keys_N = data.plan.row_keys_N[data.plan.positions()]
+        return synthesise(config.balance.method, features_NH, label_ids_N, row_keys_N, neighbours=config.balance.neighbours, generator=generator)
+
+    return HeadTrainer(
+        model=model,
+        tokenizer=tokenizer,
+        args=arguments,
+        train_rows=tokens["train"],
+        validation_rows=tokens["validation"],
+        labels=data.labels,
+        minority_label=data.audit.minority_label,
+        positions=data.plan.positions_in_seen(),
+        weigh=lambda counts_C: weights_over(counts_C, config.loss, data.labels),
+        loss=config.loss.name,
+        loss_options=lambda counts_C: loss_options(config.loss.name, config.loss.gamma, config.loss.tau, counts_C),
+        synthesise=add_synthetic if config.balance.method in SYNTHESISERS else None,
+        l2=config.model.head.l2,
+        cache_dir=cache_dir(),
+        write_epochs=folder.write_epochs,
+    )
 
 
 def _plan_decision(config: Config, data: PreparedData) -> dict[str, Any] | None:
@@ -244,7 +282,7 @@ def _plan_decision(config: Config, data: PreparedData) -> dict[str, Any] | None:
     return plan_decision(
         config.decision,
         labels=data.labels,
-        counts_C=data.plan.counts_C,
+        counts_C=data.audit.counts["drawn"],
         class_weights_C=data.class_weights_C,
         natural_C=data.audit.natural_C,
         tau=tau,
@@ -252,7 +290,7 @@ def _plan_decision(config: Config, data: PreparedData) -> dict[str, Any] | None:
 
 
 def _evaluate_splits(
-    trainer: "WeightedTrainer", data: PreparedData, tokens: dict[str, TokenisedRows], plan: dict[str, Any] | None, seed: int
+    trainer: "WeightedTrainer | HeadTrainer", data: PreparedData, tokens: dict[str, TokenisedRows], plan: dict[str, Any] | None, seed: int
 ) -> "tuple[dict[str, Outcome], Decision | None]":
     """Results on validation and test in float32, as `pipeline()` computes; test is touched here alone.
 
@@ -291,9 +329,28 @@ def _apply_decision(config: Config, data: PreparedData, model: Any, decision: "D
     priors = {
         "training_prior": dict(zip(data.labels, np.exp(plan["log_q_C"]).tolist(), strict=True)),
         "target_prior": dict(zip(data.labels, np.exp(plan["log_target_C"]).tolist(), strict=True)),
-        "prior_is_approximate": config.balance.by is not None,
+        "prior_is_approximate": config.balance.by is not None or config.balance.method in SYNTHESISERS,
     }
     return decision.figures(data.labels) | (priors if config.decision.prior is not None else {}) | {"folded_into_weights": is_folded}
+
+
+def _open_run(folder: report.RunFolder, config: Config, data: PreparedData, checkpoint: str | None) -> None:
+    """The run folder as training finds it: of the run that is resumed, or new."""
+    if checkpoint:
+        print(f"Resuming from {checkpoint}")
+    else:
+        report.start_run(folder.path, config.to_dict())
+    _write_audit(folder, data)
+
+
+def _settle(folder: report.RunFolder, config: Config, data: PreparedData, trainer: Any) -> PreparedData:
+    """What a mode leaves behind: adapters merged into an ordinary model; synthetic embeddings counted, in the run folder too."""
+    if config.model.mode == "lora":
+        trainer.merge_adapter(folder.path / "adapter.partial")
+    if config.balance.method in SYNTHESISERS:
+        data = data.with_synthetic(trainer.counts_C, trainer.class_weights_C)
+        _write_audit(folder, data)
+    return data
 
 
 def _write_audit(folder: report.RunFolder, data: PreparedData) -> None:
@@ -313,7 +370,7 @@ def _write_results(
     folder: report.RunFolder,
     config: Config,
     data: PreparedData,
-    trainer: "WeightedTrainer",
+    trainer: "WeightedTrainer | HeadTrainer",
     outcomes: "dict[str, Outcome]",
     decided: dict[str, Any] | None,
     clock: Any,
@@ -322,14 +379,13 @@ def _write_results(
 ) -> None:
     """What training gave: pictures, predictions, model, card; metrics.json last."""
     from trainer.delivery import card, plots, tables
-    from trainer.training.progress import epoch_rows
 
-    rows = epoch_rows(trainer.state.log_history)
+    rows = trainer.epoch_rows()
     headline = list(outcomes)[-1]
     final = outcomes[headline].final
     folder.write_epochs(rows)
     if rows:
-        folder.write_figure("learning_curves.png", plots.learning_curves(rows, trainer.state.best_global_step))
+        folder.write_figure("learning_curves.png", plots.learning_curves(rows, trainer.best_step))
     folder.write_figure("confusion_matrix.png", plots.confusion(final.confusion_matrix, final.labels, headline))
     if decided:
         folder.write_figure("reliability.png", plots.reliability(outcomes[headline], headline))
@@ -343,7 +399,7 @@ def _write_results(
     if decided:
         metrics["decision"] = decided | {name: outcome.final.to_dict() for name, outcome in outcomes.items()}
     metrics |= {"minority_label": data.audit.minority_label, "training": clock}
-    folder.write_text("README.md", card.write_card(config, data, rows, outcomes, decided, lengths, max_length))
+    folder.write_text("README.md", card.write_card(config, data, rows, outcomes, decided, lengths, max_length, trainer.describe()))
     folder.finish(metrics)
     tables.print_results(outcomes, folder.path)
     if config.hub.push:

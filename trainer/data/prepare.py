@@ -1,6 +1,6 @@
 """The stages of the data wing in order: read, clean, limit, split, balance, weigh."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -59,6 +59,10 @@ class PreparedData:
         """Cleaned rows that stand in no split: left out by data.limit or by balance.scope all."""
         return int((self.clean.reasons_N == KEPT).sum()) - sum(len(ids) for ids in self.splits.named.values())
 
+    def with_synthetic(self, drawn_C: Ints, class_weights_C: NDArray[np.float64]) -> "PreparedData":
+        """The data once rows were synthesised: what training saw of each class, and the weights over it."""
+        return replace(self, class_weights_C=class_weights_C, audit=replace(self.audit, counts=self.audit.counts | {"drawn": drawn_C}))
+
 
 def prepare_data(
     data: "DataSection",
@@ -93,14 +97,19 @@ def prepare_data(
         train_label_ids,
         clean.text_hashes_N[splits.train],
         labels=labels,
-        method="none" if balance.scope == "all" else balance.method,
+        method="none" if balance.scope == "all" else balance.row_method,
         parameter=balance.parameter,
         seed=seed if draw_seed is None else draw_seed,
         resample_each_epoch=balance.resample_each_epoch,
         domains=_strata(domains, splits.train, train_label_ids, labels, balance.by_label) if domains else None,
     )
-    weights_C = class_weights(plan.counts_C, loss.class_weights, labels, beta=loss.beta or 0.999, mean_over=loss.weights_mean)
+    weights_C = weights_over(plan.counts_C, loss, labels)
     return PreparedData(clean, splits, plan, weights_C, audit_splits(clean.labels, clean.label_ids_N, splits, plan, splits.pool), domains)
+
+
+def weights_over(counts_C: Ints, loss: "LossSection", labels: list[str]) -> NDArray[np.float64]:
+    """The loss section's class weights over so many rows of each class."""
+    return class_weights(counts_C, loss.class_weights, labels, beta=loss.beta or 0.999, mean_over=loss.weights_mean)
 
 
 def split_rows(

@@ -9,7 +9,7 @@ from trainer.data.audit import Lengths
 from trainer.data.prepare import PreparedData
 from trainer.evaluation.metrics import Evaluation
 from trainer.evaluation.outcome import Outcome
-from trainer.training.progress import HEADINGS, row_cells
+from trainer.training.progress import headings, row_cells
 
 if TYPE_CHECKING:
     from trainer.config import Config
@@ -37,13 +37,18 @@ def write_card(
     decided: dict[str, Any] | None,
     lengths: dict[str, Lengths],
     max_length: int,
+    described: list[str],
 ) -> str:
-    """Markdown of the card; no training text is quoted."""
+    """Markdown of the card; no training text is quoted.
+
+    Args:
+        described: sentences of the trainer about what it did.
+    """
     from trainer import __version__
 
     evaluations = {name: outcome.final for name, outcome in outcomes.items()}
     split = list(evaluations)[-1]
-    training = config.training_values
+    training, head = config.training_values, config.model.mode == "head"
     card = ModelCard.from_template(
         card_data=_metadata(config, data, split, evaluations[split]),
         template_path=str(Path(__file__).with_name("card_template.md")),
@@ -66,13 +71,14 @@ def write_card(
         balanced=config.balance.method != "none" or config.loss.class_weights != "none" or "adjusted" in config.loss.name or "softmax" in config.loss.name,
         prior_corrected=config.decision.prior is not None,
         balancing=_balancing(config, data),
-        training_text=_training(training, config.run.seed),
+        training_text=_training(config, described),
+        head=head,
         lengths=[f"{name}: {length.sentence(max_length)}." for name, length in lengths.items()],
         example=_example(config.data.text_column),
-        bf16=bool(training.get("bf16")),
+        bf16=bool(training.get("bf16")) and not head,
         max_length=max_length,
         counts_table=_counts_table(data),
-        epochs_table=_table([*HEADINGS], [row_cells(row) for row in epoch_rows]),
+        epochs_table=_table([*headings(head=head)], [row_cells(row) for row in epoch_rows]),
         summary_tables={s: _summary_table(outcome) for s, outcome in outcomes.items()},
         domain_tables={s: _domain_table(outcome.domains) for s, outcome in outcomes.items() if outcome.domains},
         decision=_decision(decided) if decided else None,
@@ -131,6 +137,9 @@ def _balancing(config: "Config", data: PreparedData) -> str:
     drawn, natural = data.audit.counts["drawn"], data.audit.counts["train"]
     if config.balance.method == "none":
         rows = "Every training row is seen once an epoch (`balance.method: none`)."
+    elif config.balance.row_method == "none":
+        rows = f"`balance.method: {config.balance.method}` with {config.balance.neighbours} neighbours: {drawn.sum() - natural.sum():,} synthetic embeddings"
+        rows += f" stand beside those of the {natural.sum():,} training rows; validation and test keep their natural distribution."
     elif config.balance.scope == "all":
         rows = f"The pool was cut to its smallest class before the split (`balance.method: {config.balance.method}`, `balance.scope: all`)."
     else:
@@ -148,12 +157,19 @@ def _balancing(config: "Config", data: PreparedData) -> str:
     return f"{rows} The loss is {loss} with class weights ({name}; mean 1 over {over}): {pairs}."
 
 
-def _training(training: dict[str, Any], seed: int) -> str:
+def _training(config: "Config", described: list[str]) -> str:
+    training, seed = config.training_values, f"`seed`: {config.run.seed}"
+    if config.model.mode == "head":
+        return "\n".join(f"- {line}" for line in [*described, seed])
     shown = ("learning_rate", "num_train_epochs", "per_device_train_batch_size", "gradient_accumulation_steps", "weight_decay", "lr_scheduler_type", "bf16")
     known = {"lr_scheduler_type": "linear", "weight_decay": 0.0, "gradient_accumulation_steps": 1} | training
     lines = [f"- `{name}`: {known[name]}" for name in shown if name in known]
     best = [f"- best model by `{training['metric_for_best_model']}` on validation"] if training["load_best_model_at_end"] else ["- the model of the last step"]
-    return "\n".join([*lines, f"- `seed`: {seed}", *best])
+    if config.model.mode == "lora":
+        lora = config.model.lora
+        adapted = "every linear layer of the encoder" if lora.target_modules is None else ", ".join(lora.target_modules)
+        lines = [f"- `model.mode`: lora (r {lora.r}, alpha {lora.alpha:g}, dropout {lora.dropout:g}) on {adapted}; merged into the model", *lines]
+    return "\n".join([*lines, f"- {seed}", *best, *(f"- {line}" for line in described)])
 
 
 def _example(text_column: str | list[str]) -> str:

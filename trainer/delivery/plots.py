@@ -94,7 +94,7 @@ def _class_axes(labels: list[str]) -> tuple[Figure, Any]:
 
 
 def learning_curves(rows: list[dict[str, float]], best_step: int | None) -> Figure:
-    """Training and validation loss, and accuracy against macro F1, over the epochs."""
+    """Training and validation loss, and accuracy against macro F1, over the epochs, or over the fits of a head."""
     epochs = [row["epoch"] for row in rows]
     figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.4))
     left.plot(epochs, [row["training_loss"] for row in rows], "o-", color=BEFORE, label="training (weighted as configured)")
@@ -107,7 +107,7 @@ def learning_curves(rows: list[dict[str, float]], best_step: int | None) -> Figu
         if row["step"] == best_step:
             right.plot([row["epoch"]], [row["macro_f1"]], "o", ms=11, mfc="none", mec=INK, label="saved model")
     for axis in (left, right):
-        axis.set_xlabel("epoch")
+        axis.set_xlabel("fit, from strong to weak L2 penalty" if "l2" in rows[0] else "epoch")
         axis.xaxis.set_major_locator(MaxNLocator(integer=True))
         axis.grid(color=GRID)
         axis.legend(frameon=False, fontsize=8)

@@ -37,7 +37,7 @@ FILES = (
     "README.md",
     "metrics.json",
 )
-FOLDERS = ("model", "model.partial", "checkpoints")
+FOLDERS = ("model", "model.partial", "adapter", "adapter.partial", "checkpoints")
 MEMBER = re.compile(r"member-\d+")
 """Folders of the members of an ensemble, run folders of their own."""
 NOT_COMPARED = {("run", "overwrite"), ("run", "output_dir"), ("run", "num_processes")}
@@ -123,11 +123,12 @@ class RunFolder:
         os.replace(partial, self.path / "predictions.parquet")
 
     def publish_model(self) -> None:
-        """Give the saved model its name; pickled training arguments are left out, so the folder holds safetensors alone."""
-        partial = self.path / "model.partial"
-        (partial / "training_args.bin").unlink(missing_ok=True)
-        shutil.rmtree(self.model, ignore_errors=True)
-        os.replace(partial, self.model)
+        """Give the saved model, and its adapter if it has one, their names; pickled training arguments are left out, so they hold safetensors alone."""
+        (self.path / "model.partial/training_args.bin").unlink(missing_ok=True)
+        for name in ("model", "adapter"):
+            if (self.path / f"{name}.partial").is_dir():
+                shutil.rmtree(self.path / name, ignore_errors=True)
+                os.replace(self.path / f"{name}.partial", self.path / name)
 
     def finish(self, metrics: dict[str, Any]) -> None:
         """Write metrics.json, which makes the run finished, then drop the checkpoints."""

@@ -20,6 +20,12 @@ def is_main() -> bool:
     return int(os.environ.get("RANK", "0")) == 0
 
 
+def refuse_several_processes(what: str) -> None:
+    """Raises ConfigError when a launcher started more than one process for something that one process does."""
+    if world_size() > 1:
+        raise ConfigError(f"{what} runs in one process, but {world_size()} were launched. Launch with python -m trainer train, or with --num_processes 1.")
+
+
 def start_processes(num_processes: int | None, num_threads: int | None) -> None:
     """Join the process group and set the CPU threads.
 

@@ -13,7 +13,7 @@ from trainer.data.locate import package_path
 from trainer.errors import ModelError, did_you_mean, first_line
 
 if TYPE_CHECKING:
-    from trainer.config import ModelSection
+    from trainer.model_section import ModelSection
 
 LONGEST_DEFAULT = 512
 
@@ -120,6 +120,8 @@ def load_tokenizer(model: "ModelSection", config: Any) -> tuple[Any, int]:
 def load_model(model: "ModelSection", config: Any, labels: list[str], tokenizer: Any, max_length: int) -> Any:
     """Pretrained weights in float32 with a new head, drawn from torch's generator; a head for the same labels is kept.
 
+    With `model.mode: lora` a PeftModel around it; with `head` its untrained layers before the final one pass their input through.
+
     Raises:
         ModelError: no safetensors weights, or weights that do not fit the config.
     """
@@ -149,6 +151,14 @@ def load_model(model: "ModelSection", config: Any, labels: list[str], tokenizer:
         )
     if not info["missing_keys"] and not info["mismatched_keys"] and pretrained_labels != labels:
         _renew_head(loaded)
+    if model.mode == "head":
+        from trainer.training.layers import pass_through
+
+        pass_through(loaded, info["missing_keys"])
+    if model.mode == "lora":
+        from trainer.training.lora import add_adapter
+
+        loaded = add_adapter(loaded, model.lora, info["missing_keys"])
     return loaded
 
 

@@ -23,14 +23,20 @@ def epoch_rows(log_history: list[dict[str, float]]) -> list[dict[str, float]]:
     return rows
 
 
+def headings(*, head: bool) -> tuple[str, ...]:
+    """Headings of the table; where the head alone is trained, a line stands for a fit with one L2 strength."""
+    return (HEADINGS[0], "Fit", *HEADINGS[2:], "     L2") if head else HEADINGS
+
+
 def row_cells(row: dict[str, float]) -> list[str]:
-    """One line of the table as text, in the order of COLUMNS."""
-    return [f"{row[name]:.0f}" if name == "step" else f"{row[name]:.4g}" if name == "epoch" else f"{row[name]:.4f}" for name in COLUMNS]
+    """One line of the table as text, in the order of COLUMNS, and the L2 strength where a line has one."""
+    cells = [f"{row[name]:.0f}" if name == "step" else f"{row[name]:.4g}" if name == "epoch" else f"{row[name]:.4f}" for name in COLUMNS]
+    return [*cells, f"{row['l2']:g}"] if "l2" in row else cells
 
 
 def table_line(row: dict[str, float]) -> str:
     """One line of the table, as wide as its headings."""
-    return "  ".join(cell.rjust(len(heading)) for cell, heading in zip(row_cells(row), HEADINGS, strict=True))
+    return "  ".join(cell.rjust(len(heading)) for cell, heading in zip(row_cells(row), headings(head="l2" in row), strict=True))
 
 
 class EpochTable(TrainerCallback):

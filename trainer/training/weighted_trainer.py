@@ -18,8 +18,10 @@ from trainer.errors import ConfigError, TrainingError, first_line
 from trainer.evaluation.metrics import evaluate_logits
 from trainer.training.batching import StepBatchSampler, StepDataLoader
 from trainer.training.checkpoints import last_good, mark_whole, saving
+from trainer.training.layers import trainable_parameters
+from trainer.training.lora import merged
 from trainer.training.losses import step_loss
-from trainer.training.progress import StepClock
+from trainer.training.progress import StepClock, epoch_rows
 
 
 class WeightedTrainer(Trainer):
@@ -37,6 +39,9 @@ class WeightedTrainer(Trainer):
         balanced_batches: every optimizer step holds every class equally.
         sampling: an entry of trainer.training.batching.SAMPLERS, which form the steps of an epoch.
     """
+
+    model: Any
+    model_wrapped: Any
 
     def __init__(
         self,
@@ -60,6 +65,7 @@ class WeightedTrainer(Trainer):
         args.output_dir = checkpoints
         self.remove_callback(PrinterCallback)  # EpochTable prints
         self.positions, self.sampling, self.balanced_batches = positions, sampling, balanced_batches
+        self.num_trained, self.num_parameters = trainable_parameters(self.model)
 
     def get_train_dataloader(self) -> StepDataLoader:
         """Micro-batches of this process; already sharded, so accelerate does not touch them."""
@@ -167,6 +173,28 @@ class WeightedTrainer(Trainer):
         except (ValueError, TypeError, ImportError, RuntimeError, KeyError) as error:
             raise ConfigError(f"training: optim {self.args.optim} or lr_scheduler_type {self.args.lr_scheduler_type}: {first_line(error)}") from error
         self.optimizer = self.lr_scheduler = None
+
+    def merge_adapter(self, folder: Path) -> None:
+        """Save the adapter of `model.mode: lora` by itself; from then on the ordinary model it becomes is evaluated and saved."""
+        adapted = self.accelerator.unwrap_model(self.model_wrapped, keep_fp32_wrapper=False)
+        if self.args.should_save:
+            with saving(folder, Path(str(self.args.output_dir))):
+                adapted.save_pretrained(str(folder))
+            (folder / "README.md").unlink(missing_ok=True)  # peft's empty card
+        self.model = self.model_wrapped = merged(adapted)
+
+    def epoch_rows(self) -> list[dict[str, float]]:
+        """The per-epoch table so far."""
+        return epoch_rows(self.state.log_history)
+
+    @property
+    def best_step(self) -> int | None:
+        """Optimizer step of the model that is kept, None where it is the last one."""
+        return self.state.best_global_step
+
+    def describe(self) -> list[str]:
+        """What the card says of the training beside its arguments, a sentence each."""
+        return [f"trained parameters: {self.num_trained:,} of {self.num_parameters:,}"]
 
     def predict_logits(self, dataset: TokenisedRows) -> NDArray[np.float32]:
         """Logits in the order of `dataset`, in float32 whatever training used, by length so that padding is rare."""

@@ -1,0 +1,49 @@
+"""Low-rank adapters on the encoder's linear layers, and the ordinary model that they become. Source: Hu et al. 2021, https://arxiv.org/abs/2106.09685."""
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+from torch import nn
+
+from trainer.errors import ModelError, listing
+from trainer.training.layers import untrained_modules
+
+if TYPE_CHECKING:
+    from trainer.model_section import LoraSection
+
+
+def add_adapter(model: Any, lora: "LoraSection", missing_keys: Iterable[str]) -> Any:
+    """A PeftModel that trains low-rank matrices in the encoder, and in full the head and what the checkpoint lacked.
+
+    Raises:
+        ModelError: `target_modules` names no layer that can be adapted.
+    """
+    from peft import LoraConfig, get_peft_model
+    from transformers.pytorch_utils import Conv1D
+
+    in_full = [name for name, module in model.named_children() if module is not model.base_model and any(True for _ in module.parameters())]
+    in_full += [name for name in untrained_modules(model, missing_keys) if name.partition(".")[0] not in in_full]
+    encoder = {id(module) for module in model.base_model.modules()}
+    linears = {name: module for name, module in model.named_modules() if isinstance(module, nn.Linear | Conv1D) and id(module) in encoder}
+    targets = sorted(set(linears) - set(in_full))
+    if lora.target_modules is not None:
+        known = {name.rpartition(".")[2] for name in targets}
+        unknown = [name for name in lora.target_modules if not any(target == name or target.endswith(f".{name}") for target in targets)]
+        if unknown:
+            raise ModelError(f"model.lora.target_modules: {listing(unknown)} is no linear layer of the encoder; known: {listing(known)}.")
+        targets = lora.target_modules
+    config = LoraConfig(
+        task_type="SEQ_CLS",
+        r=lora.r,
+        lora_alpha=lora.alpha,
+        lora_dropout=lora.dropout,
+        target_modules=targets,
+        modules_to_save=in_full,
+        fan_in_fan_out=any(isinstance(module, Conv1D) for module in linears.values()),
+    )
+    return get_peft_model(model, config)
+
+
+def merged(model: Any) -> Any:
+    """The ordinary model, with each low-rank product added to the weight that it adapts."""
+    return model.merge_and_unload(safe_merge=True)
