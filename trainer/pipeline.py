@@ -6,7 +6,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from trainer.config import Config
-from trainer.data.prepare import Fold, PreparedData, prepare_data
+from trainer.data.augment import records, write_rows
+from trainer.data.generators import check_generator
+from trainer.data.prepare import Fold, PreparedData, balance_splits, read_splits
 from trainer.data.sources import check_source
 from trainer.data.tokenise import TokenisedRows, tokenise
 from trainer.delivery import hub, report
@@ -32,6 +34,7 @@ def check(config: Config) -> None:
 
     load_tokenizer(config.model, load_pretrained_config(config.model))
     check_weights(config.model)
+    check_generator(config.augment)
     from trainer.training.arguments import build_arguments
 
     build_arguments(config.training_values, checkpoints=run_path(config) / "checkpoints", seed=config.run.seed)
@@ -129,20 +132,18 @@ def with_hardware_defaults(config: Config) -> Config:
 
 
 def prepare(config: Config) -> PreparedData:
-    """The data wing: rows read, cleaned, split, balanced, weighed; once per machine, then from its cache."""
-    ensemble = config.ensemble
+    """The data wing: rows read, cleaned, split, augmented, balanced, weighed; once per machine, then from its cache.
+
+    Synthetic rows are written by the main process and sent to all, since machines that each asked a model would get different rows.
+    """
+    seed, ensemble = config.run.seed, config.ensemble
     fold = Fold(ensemble.member - 1, ensemble.size) if ensemble.kind == "folds" and ensemble.member else None
     with distributed.main_first():
-        return prepare_data(
-            config.data,
-            config.split,
-            config.balance,
-            config.loss,
-            seed=config.run.seed,
-            cache_dir=cache_dir(),
-            fold=fold,
-            draw_seed=config.member_seed,
-        )
+        clean, splits = read_splits(config.data, config.split, config.balance, seed=seed, cache_dir=cache_dir(), fold=fold)
+    synthetic = None
+    if config.augment.generator != "none":
+        synthetic = distributed.from_main(lambda: write_rows(clean, splits, config.augment, seed=seed, cache_dir=cache_dir()))
+    return balance_splits(clean, splits, config.balance, config.loss, seed=seed if config.member_seed is None else config.member_seed, synthetic=synthetic)
 
 
 def tokenise_splits(data: PreparedData, tokenizer: Any, max_length: int) -> dict[str, TokenisedRows]:
@@ -262,7 +263,9 @@ def _write_audit(folder: report.RunFolder, data: PreparedData) -> None:
 
     environment = describe_environment(data.clean.fingerprint, data.clean.counts, distributed.world_size())
     folder.write_json("environment.json", environment)
-    folder.write_splits(data.splits.named)
+    folder.write_splits(data.splits.named | ({"train": data.splits.real_train, "synthetic": data.splits.synthetic} if data.synthetic else {}))
+    if data.synthetic:
+        folder.write_lines("synthetic.jsonl", records(data.synthetic, data.splits, data.labels))
     folder.write_lines("dropped.jsonl", data.clean.dropped())
     folder.write_json("class_weights.json", dict(zip(data.labels, data.class_weights_C.tolist(), strict=True)))
     folder.write_figure("class_distribution.png", plots.class_distribution(data.audit))
@@ -302,6 +305,8 @@ def _write_results(
     if decided:
         metrics["decision"] = decided | {name: outcome.final.to_dict() for name, outcome in outcomes.items()}
     metrics |= {"minority_label": data.audit.minority_label, "training": clock}
+    if data.synthetic:
+        metrics["augment"] = data.synthetic.outcomes
     folder.write_text("README.md", card.write_card(config, data, rows, outcomes, decided, lengths, max_length))
     folder.finish(metrics)
     tables.print_results(outcomes, folder.path)
