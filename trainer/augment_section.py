@@ -1,5 +1,6 @@
 """The `augment:` section: new training rows for rare classes, checked without touching a model or a server."""
 
+import re
 from string import Formatter
 from typing import Literal
 from urllib.parse import urlsplit
@@ -22,9 +23,9 @@ class AugmentSection(Section):
     """local: Hub id, folder, GGUF file, or `package:<distribution>[==version]/<path>`. endpoint: the server's name of the model."""
     revision: str | None = None
     """Branch, tag or commit of a Hub model."""
-    base_url: str | None = Field(default=None, pattern=r"^https?://[^\s/]+")
+    base_url: str | None = None
     """endpoint: address before `/chat/completions`, e.g. http://127.0.0.1:8000/v1."""
-    api_key_env: str | None = Field(default=None, pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")
+    api_key_env: str | None = None
     """endpoint: name of the environment variable that holds the key, never the key; left out: none is sent."""
     target_rows: int | None = Field(default=None, ge=2)
     """Every class with fewer training rows is filled up to so many."""
@@ -72,9 +73,18 @@ class AugmentSection(Section):
             raise ValueError(f"holds {{{unknown[0]}}}; known: {known}. Write {{{{ and }}}} for braces that are part of the text")
         return prompt
 
+    @field_validator("api_key_env")
+    @classmethod
+    def _name_alone(cls, name: str | None) -> str | None:
+        if name is not None and not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name):  # it may be the key itself: not to be repeated
+            raise ValueError("is no name of an environment variable (letters, digits, underscore); put the key in a variable and give its name")
+        return name
+
     @field_validator("base_url")
     @classmethod
-    def _no_secret(cls, base_url: str | None) -> str | None:
+    def _address(cls, base_url: str | None) -> str | None:
+        if base_url is not None and not re.match(r"https?://[^\s/]", base_url):
+            raise ValueError(f"is '{base_url}'; needed: an http or https address such as http://127.0.0.1:8000/v1")
         if base_url and "@" in urlsplit(base_url).netloc:
             raise ValueError("holds a user or password, which the run folder would keep; put the key in a variable and name it in api_key_env")
         return base_url

@@ -24,7 +24,7 @@ REFUSALS = (
     r"\bi('m| am) (very |so )?sorry,? but (i|as an?)\b",
     r"\bi (apologi[sz]e|regret),? but\b",
     r"\bi('m| am) (not able|unable) to (help|assist|create|generate|provide|write|fulfil)",
-    r"\bi (cannot|can'?t|can not|won't|will not) (help|assist|create|generate|provide|write|fulfil|comply|engage)",
+    r"\bi (cannot|can'?t|can not|won't|will not) (help (you )?with|assist|create|generate|provide|write|fulfil|comply with)",
     r"\b(here|below) (is|are) (a|an|another|one|your|the|some)\b[^.!?\n]{0,60}\b(text|example|sentence|message|category)\b",
     r"\b(the|this) (text|sentence|example) (above|below|is|should|has been)\b",
     r"\b(of|in) the category [\"']",

@@ -174,13 +174,12 @@ def endpoint(augment: "AugmentSection") -> Generate:
         with ThreadPoolExecutor(len(requests)) as pool:
             waiting = {pool.submit(_ask, client, augment, request, key): request for request in requests}
             for future in as_completed(waiting):
-                error = future.exception()
-                if error is None:
-                    yield waiting[future], future.result()
-                elif isinstance(error, AugmentError):
+                try:
+                    completion = future.result()
+                except AugmentError as error:
                     failure = error
                 else:
-                    raise error
+                    yield waiting[future], completion
         if failure:
             raise failure
 
