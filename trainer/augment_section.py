@@ -48,9 +48,9 @@ class AugmentSection(Section):
     max_attempts: int = Field(default=10, ge=1)
     """Most prompts of a class for each row it lacks; then it stays short, with a warning."""
     min_characters: int | None = Field(default=None, ge=1)
-    """Shortest text kept; left out: the class's own 5 % quantile."""
+    """Shortest text kept; left out: half the 5 % quantile of the class's own texts."""
     max_characters: int | None = Field(default=None, ge=1)
-    """Longest text kept; left out: the class's own 95 % quantile, or 200 where that is less."""
+    """Longest text kept; left out: the 95 % quantile of the class's own texts, or 200 where that is less."""
     similarity: float = Field(default=0.7, ge=0.3, le=1)
     """Texts whose sets of 5-character pieces have this Jaccard index or more are near duplicates; 1: exact duplicates alone are rejected."""
     min_agreement: float | None = Field(default=None, ge=0, le=1)

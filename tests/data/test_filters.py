@@ -102,9 +102,9 @@ def test_text_without_letter_or_digit_is_empty(text, empty):
 
 def test_length_bounds_are_quantiles_of_the_class_unless_given():
     texts = ["x" * length for length in range(1, 1002, 10)]  # 1, 11, ... 1001: quantiles 51 and 951
-    assert length_bounds(texts, None, None) == LengthBounds(51, 951)
+    assert length_bounds(texts, None, None) == LengthBounds(25, 951)
     assert length_bounds(texts, 5, 7) == LengthBounds(5, 7)
-    assert length_bounds(["x" * 30], None, None) == LengthBounds(30, 200)
+    assert length_bounds(["x" * 30], None, None) == LengthBounds(15, 200)
 
 
 def test_repeating_text_is_found():

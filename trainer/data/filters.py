@@ -65,9 +65,12 @@ class LengthBounds:
 
 
 def length_bounds(texts: list[str], shortest: int | None, longest: int | None) -> LengthBounds:
-    """Bounds as given, else the 5 % and 95 % quantiles of a class's own texts; the upper one lets texts of 200 characters pass."""
+    """Bounds as given, else half the 5 % quantile of a class's own texts and their 95 % quantile, or 200 where that is less.
+
+    The slack is for classes of a few rows, whose quantiles are the lengths of those rows.
+    """
     low, high = np.quantile([len(text) for text in texts], [0.05, 0.95])
-    return LengthBounds(int(low) if shortest is None else shortest, max(200, int(np.ceil(high))) if longest is None else longest)
+    return LengthBounds(int(low / 2) if shortest is None else shortest, max(200, int(np.ceil(high))) if longest is None else longest)
 
 
 def is_empty(text: str) -> bool:
