@@ -52,9 +52,11 @@ def test_key_in_place_of_its_variable_is_refused_without_repeating_it(config_fil
     assert "sk-secret" not in str(error.value)
 
 
-def test_pairs_and_balanced_pools_are_refused(config_file):
+def test_pairs_domains_and_balanced_pools_are_refused(config_file):
     with pytest.raises(ConfigError, match=r"augment\.generator is set with balance\.scope: all; synthetic rows join the training rows alone"):
         load_config(config_file(augment=ENDPOINT, balance={"scope": "all"}))
+    with pytest.raises(ConfigError, match=r"augment\.generator is set with balance\.by; synthetic rows have no domain"):
+        load_config(config_file(augment=ENDPOINT, balance={"method": "floor", "min_share": 0.1, "by": "site"}))
     with pytest.raises(ConfigError, match=r"augment\.generator is set with a text pair in data\.text_column; only single texts can be written"):
         load_config(config_file(augment=ENDPOINT, data={"text_column": ["prompt", "answer"]}))
 
@@ -86,7 +88,7 @@ def augmented(config_file, server, monkeypatch):
     """YAML of a run that fills positive up from 28 to 36 training rows."""
     monkeypatch.setenv("MY_KEY", "sk-secret")
     augment = {**ENDPOINT, "base_url": server.base_url, "target_rows": 36, "labels": ["positive"], "api_key_env": "MY_KEY"}
-    return config_file(augment=augment, training={"max_steps": 2}, run={"seed": 7, "overwrite": True})
+    return config_file(augment=augment, training={"max_steps": 2}, decision={"prior": "natural"}, run={"seed": 7, "overwrite": True})
 
 
 def test_run_folder_lists_counts_and_marks_every_synthetic_row(augmented, server, capsys):
@@ -105,6 +107,7 @@ def test_run_folder_lists_counts_and_marks_every_synthetic_row(augmented, server
     assert "8 training rows are synthetic, written by `m` through an OpenAI-compatible server" in card
     assert "| label | train | synthetic | seen per epoch | validation | test |" in card
     assert "| positive | 28 | 8 | 36 | 6 | 6 |" in card
+    assert "approximate here, since balancing or synthetic rows" in card
     assert not [line["text"] for line in lines if line["text"] in card]
     assert "synthetic" in capsys.readouterr().out
     everything = b"".join(path.read_bytes() for path in folder.rglob("*") if path.is_file())

@@ -251,7 +251,7 @@ def _apply_decision(config: Config, data: PreparedData, model: Any, decision: "D
     priors = {
         "training_prior": dict(zip(data.labels, np.exp(plan["log_q_C"]).tolist(), strict=True)),
         "target_prior": dict(zip(data.labels, np.exp(plan["log_target_C"]).tolist(), strict=True)),
-        "prior_is_approximate": config.balance.by is not None,
+        "prior_is_approximate": config.balance.by is not None or len(data.splits.synthetic) > 0,
     }
     return decision.figures(data.labels) | (priors if config.decision.prior is not None else {}) | {"folded_into_weights": is_folded}
 

@@ -7,7 +7,7 @@ import pytest
 from chat_server import chat_server
 
 from trainer.augment_section import AugmentSection
-from trainer.config import BalanceSection, DataSection, SplitSection
+from trainer.config import BalanceSection, DataSection, LossSection, SplitSection
 from trainer.data import generators
 from trainer.data.augment import CompletionCache, add_rows, build_prompt, records, write_rows
 from trainer.data.prepare import balance_splits, read_splits
@@ -78,7 +78,7 @@ def test_synthetic_rows_stand_behind_the_real_ones_and_in_train_alone(split_twee
 def test_plan_weights_and_audit_take_synthetic_rows_as_rows_but_natural_counts_as_real(split_tweets, write):
     clean, splits = split_tweets()
     written = write((clean, splits))
-    data = balance_splits(clean, splits, BalanceSection(method="undersample"), "balanced", seed=7, synthetic=written)
+    data = balance_splits(clean, splits, BalanceSection(method="undersample"), LossSection(class_weights="balanced"), seed=7, synthetic=written)
     assert data.plan.counts_C.tolist() == [40, 40, 40]
     assert data.audit.natural_C.tolist() == [84, 56, 28]
     assert data.audit.imbalance_ratio == 3
@@ -138,7 +138,7 @@ def test_rerun_asks_nothing_and_gives_the_same_rows(split_tweets, write, server)
     assert write(split_tweets(), similarity=0.8, max_characters=150, batch_size=3).rows  # what only judges completions asks for none again
     assert len(server.bodies) - asked <= 4
     asked = len(server.bodies)
-    write(split_tweets(), temperature=0.8)
+    write(split_tweets(), temperature=0.9)
     assert len(server.bodies) == asked + 12
 
 

@@ -202,7 +202,9 @@ def _decision(decided: dict[str, Any]) -> str:
     parts = []
     if "target_prior" in decided:
         shares = ", ".join(f"{_one_line(label)} {share:.3g}" for label, share in decided["target_prior"].items())
-        approximate = "; approximate here, since balancing also changed what the rows of a class look like" if decided["prior_is_approximate"] else ""
+        approximate = (
+            "; approximate here, since balancing or synthetic rows also changed what the rows of a class look like" if decided["prior_is_approximate"] else ""
+        )
         parts.append(f"Probabilities are corrected to these shares of the classes: {shares}{approximate}.")
     if decided["temperature"] != 1:
         parts.append(f"Scores are divided by a temperature of {decided['temperature']:.3g}.")
