@@ -107,15 +107,15 @@ def local(augment: "AugmentSection") -> Generate:
         ModelError: the model cannot be loaded, or a prompt is longer than it reads.
     """
     check_generator(augment)
-    import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from accelerate import PartialState
+    from transformers import AutoModelForCausalLM, AutoTokenizer, set_seed
 
     folder, gguf_file = locate_model(augment.model or "")
     where: dict[str, Any] = {"revision": augment.revision} | ({"gguf_file": gguf_file} if gguf_file else {})
-    device = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else torch.device("cpu")
+    device = PartialState().device
     with _worded(augment.model):
         tokenizer = AutoTokenizer.from_pretrained(folder, padding_side="left", **where)
-        dtype = torch.float32 if gguf_file or device.type == "cpu" else "auto"  # packed GGUF and CPUs compute fastest in float32
+        dtype = "float32" if gguf_file or device.type == "cpu" else "auto"  # packed GGUF and CPUs compute fastest in float32
         model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, use_safetensors=None if gguf_file else True, **where).to(device).eval()
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
@@ -130,17 +130,16 @@ def local(augment: "AugmentSection") -> Generate:
                 f"augment: a prompt of {num_prompt_tokens} tokens and an answer of {augment.max_new_tokens} are more than the {longest} that"
                 f" '{augment.model}' reads. Lower augment.examples, example_characters or max_new_tokens."
             )
-        torch.manual_seed(requests[0].seed)
-        with torch.inference_mode():
-            out = model.generate(
-                input_ids=encoded["input_ids"],
-                attention_mask=encoded["attention_mask"],
-                max_new_tokens=augment.max_new_tokens,
-                do_sample=True,
-                temperature=augment.temperature,
-                top_p=augment.top_p,
-                pad_token_id=tokenizer.pad_token_id,
-            )
+        set_seed(requests[0].seed)
+        out = model.generate(
+            input_ids=encoded["input_ids"],
+            attention_mask=encoded["attention_mask"],
+            max_new_tokens=augment.max_new_tokens,
+            do_sample=True,
+            temperature=augment.temperature,
+            top_p=augment.top_p,
+            pad_token_id=tokenizer.pad_token_id,
+        )
         answers = tokenizer.batch_decode(out[:, num_prompt_tokens:], skip_special_tokens=True)
         if tokenizer.chat_template is None:
             answers = [answer.strip().split("\n\n")[0] for answer in answers]
