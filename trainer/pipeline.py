@@ -143,7 +143,7 @@ def prepare(config: Config) -> PreparedData:
     synthetic = None
     if config.augment.generator != "none":
         synthetic = distributed.from_main(lambda: write_rows(clean, splits, config.augment, seed=seed, cache_dir=cache_dir()))
-    return balance_splits(clean, splits, config.balance, config.loss, seed=seed if config.member_seed is None else config.member_seed, synthetic=synthetic)
+    return balance_splits(clean, splits, config.balance, config.loss, seed=config.member_seed, synthetic=synthetic)
 
 
 def tokenise_splits(data: PreparedData, tokenizer: Any, max_length: int) -> dict[str, TokenisedRows]:
