@@ -5,31 +5,20 @@ Value checks touch no file, network, torch or clock; `trainer/yaml_source.py` re
 
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BeforeValidator, Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 
+from trainer.augment_section import AugmentSection
 from trainer.data.balance import METHODS, PARAMETERS
 from trainer.data.weights import WEIGHTINGS
 from trainer.errors import ConfigError
+from trainer.label_values import LabelList, LabelWeights
 from trainer.model_section import ModelSection, check_mode
 from trainer.training.synthesis import SYNTHESISERS
 from trainer.training_section import OWNED_KEYS, Section, TrainingSection
 from trainer.yaml_source import YamlSource, dump_yaml, read_overrides, read_yaml, word_faults
 
-LabelWeights = Annotated[
-    dict[str, Annotated[float, Field(gt=0)]],
-    BeforeValidator(lambda value: {_label(k): v for k, v in value.items()} if isinstance(value, dict) else value),
-]
-
-
 LOSS_OPTIONS: dict[str, str | None] = {"cross_entropy": None, "focal": "gamma", "logit_adjusted": "tau", "balanced_softmax": None}
 """The losses of trainer/training/losses.py, which imports torch, and the one key that each takes."""
-
-
-def _label(key: Any) -> Any:
-    """A YAML scalar as the label it names: true and 1 as data files spell them."""
-    if isinstance(key, bool):
-        return str(key).lower()
-    return str(key) if isinstance(key, int) else key
 
 
 class RunSection(Section):
@@ -47,9 +36,6 @@ class RunSection(Section):
     """CPU threads per process; left out: this machine's cores shared among its processes."""
     num_processes: int | None = Field(default=None, ge=1)
     """Processes that must take part; a run with another number stops at once. Cluster scripts set it."""
-
-
-LabelList = Annotated[list[str], BeforeValidator(lambda value: [_label(v) for v in value] if isinstance(value, list) else value)]
 
 
 class CleanSection(Section):
@@ -322,6 +308,8 @@ class Config(Section):
     """Where the rows come from and what their columns are called."""
     split: SplitSection | None = None
     """Shares of the rows; left out: 80 % train, 20 % validation of what is not given as files."""
+    augment: AugmentSection = AugmentSection()
+    """New training rows for classes with very few."""
     balance: BalanceSection = BalanceSection()
     """Which training rows are seen."""
     loss: LossSection = LossSection()
@@ -341,6 +329,12 @@ class Config(Section):
     def _sections_agree(self) -> "Config":
         if self.balance.scope == "all" and self.data.source is None:
             raise ValueError("balance.scope is 'all' with given files; it needs data.source, one pool to balance and split")
+        if self.augment.generator != "none" and self.balance.scope == "all":
+            raise ValueError("augment.generator is set with balance.scope: all; synthetic rows join the training rows alone. Set balance.scope: train")
+        if self.augment.generator != "none" and self.balance.by:
+            raise ValueError("augment.generator is set with balance.by; synthetic rows have no domain. Set generator: none, or remove balance.by")
+        if self.augment.generator != "none" and not isinstance(self.data.text_column, str) and len(self.data.text_column) > 1:
+            raise ValueError("augment.generator is set with a text pair in data.text_column; only single texts can be written. Set generator: none")
         if self.split and self.data.validation is not None:
             raise ValueError("split is set although data.validation is given; remove split, or give train: alone")
         if self.split and self.split.test and self.data.test is not None:

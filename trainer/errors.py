@@ -20,6 +20,10 @@ class ModelError(TrainerError):
     """A model that cannot be found, loaded or used for text classification."""
 
 
+class AugmentError(TrainerError):
+    """Synthetic rows that could not be written."""
+
+
 class RunError(TrainerError):
     """A run folder that cannot be started, resumed or written."""
 

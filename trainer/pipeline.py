@@ -6,8 +6,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from trainer.config import BalanceSection, Config
+from trainer.data.augment import records, write_rows
 from trainer.data.clean import clean_rows
-from trainer.data.prepare import Fold, PreparedData, prepare_data, weights_over
+from trainer.data.generators import check_generator
+from trainer.data.prepare import Fold, PreparedData, balance_splits, read_splits, weights_over
 from trainer.data.sources import check_source, read_rows
 from trainer.data.tokenise import TokenisedRows, tokenise
 from trainer.delivery import hub, report
@@ -35,6 +37,7 @@ def check(config: Config) -> None:
 
     load_tokenizer(config.model, load_pretrained_config(config.model))
     check_weights(config.model)
+    check_generator(config.augment)
     from trainer.training.arguments import build_arguments
 
     build_arguments(config.training_values, checkpoints=run_path(config) / "checkpoints", seed=config.run.seed)
@@ -172,20 +175,18 @@ def with_hardware_defaults(config: Config) -> Config:
 
 
 def prepare(config: Config) -> PreparedData:
-    """The data wing: rows read, cleaned, split, balanced, weighed; once per machine, then from its cache."""
-    ensemble = config.ensemble
+    """The data wing: rows read, cleaned, split, augmented, balanced, weighed; once per machine, then from its cache.
+
+    Synthetic rows are written by the main process and sent to all, since machines that each asked a model would get different rows.
+    """
+    seed, ensemble = config.run.seed, config.ensemble
     fold = Fold(ensemble.member - 1, ensemble.size) if ensemble.kind == "folds" and ensemble.member else None
     with distributed.main_first():
-        data = prepare_data(
-            config.data,
-            config.split,
-            config.balance,
-            config.loss,
-            seed=config.run.seed,
-            cache_dir=cache_dir(),
-            fold=fold,
-            draw_seed=config.member_seed,
-        )
+        clean, splits = read_splits(config.data, config.split, config.balance, seed=seed, cache_dir=cache_dir(), fold=fold)
+    synthetic = None
+    if config.augment.generator != "none":
+        synthetic = distributed.from_main(lambda: write_rows(clean, splits, config.augment, seed=seed, cache_dir=cache_dir()))
+    data = balance_splits(clean, splits, config.balance, config.loss, seed=config.member_seed, synthetic=synthetic)
     if config.balance.method in SYNTHESISERS:
         refuse_few_rows(config.balance.method, data.plan.counts_C, data.labels, config.balance.neighbours)
     return data
@@ -329,7 +330,7 @@ def _apply_decision(config: Config, data: PreparedData, model: Any, decision: "D
     priors = {
         "training_prior": dict(zip(data.labels, np.exp(plan["log_q_C"]).tolist(), strict=True)),
         "target_prior": dict(zip(data.labels, np.exp(plan["log_target_C"]).tolist(), strict=True)),
-        "prior_is_approximate": config.balance.by is not None or config.balance.method in SYNTHESISERS,
+        "prior_is_approximate": config.balance.by is not None or config.balance.method in SYNTHESISERS or len(data.splits.synthetic) > 0,
     }
     return decision.figures(data.labels) | (priors if config.decision.prior is not None else {}) | {"folded_into_weights": is_folded}
 
@@ -360,7 +361,9 @@ def _write_audit(folder: report.RunFolder, data: PreparedData) -> None:
 
     environment = describe_environment(data.clean.fingerprint, data.clean.counts, distributed.world_size())
     folder.write_json("environment.json", environment)
-    folder.write_splits(data.splits.named)
+    folder.write_splits(data.splits.named | ({"train": data.splits.real_train, "synthetic": data.splits.synthetic} if data.synthetic else {}))
+    if data.synthetic:
+        folder.write_lines("synthetic.jsonl", records(data.synthetic, data.splits, data.labels))
     folder.write_lines("dropped.jsonl", data.clean.dropped())
     folder.write_json("class_weights.json", dict(zip(data.labels, data.class_weights_C.tolist(), strict=True)))
     folder.write_figure("class_distribution.png", plots.class_distribution(data.audit))
@@ -399,6 +402,8 @@ def _write_results(
     if decided:
         metrics["decision"] = decided | {name: outcome.final.to_dict() for name, outcome in outcomes.items()}
     metrics |= {"minority_label": data.audit.minority_label, "training": clock}
+    if data.synthetic:
+        metrics["augment"] = data.synthetic.outcomes
     folder.write_text("README.md", card.write_card(config, data, rows, outcomes, decided, lengths, max_length, trainer.describe()))
     folder.finish(metrics)
     tables.print_results(outcomes, folder.path)

@@ -22,12 +22,14 @@ class Audit:
 
     Attributes:
         counts: {split: rows of each class}; 'drawn' is what one training epoch sees.
-        natural_C: rows of each class before balancing: of the training split, or of the pool where the pool is balanced.
+        natural_C: real rows of each class before balancing: of the training split, or of the pool where the pool is balanced.
+        synthetic_C: rows of each class that a language model wrote, part of train; None without `augment`.
     """
 
     labels: list[str]
     counts: dict[str, Ints]
     natural_C: Ints
+    synthetic_C: Ints | None = None
 
     @property
     def imbalance_ratio(self) -> float:
@@ -49,19 +51,24 @@ class Audit:
     def columns(self) -> dict[str, Ints]:
         """{heading: rows of each class} in the order of reading: before balancing, after, then the other splits."""
         others = {name: counts for name, counts in self.counts.items() if name not in ("train", "drawn")}
+        if self.synthetic_C is not None:
+            return {"train": self.natural_C, "synthetic": self.synthetic_C, "seen per epoch": self.counts["drawn"]} | others
         before = "train" if np.array_equal(self.natural_C, self.counts["train"]) else "pool before balancing"
         return {before: self.natural_C, "seen per epoch": self.counts["drawn"]} | others
 
 
-def audit_splits(labels: Labels, label_ids_N: Ints, splits: Splits, plan: BalancePlan, pool: Ints | None = None) -> Audit:
+def audit_splits(labels: Labels, label_ids_N: Ints, splits: Splits, plan: BalancePlan, pool: Ints | None = None, *, augmented: bool = False) -> Audit:
     """Audit of the splits.
 
     Args:
         label_ids_N: label id of every row, indexed by the row ids of `splits`.
         pool: ids of the rows that were balanced before the split, or None where only the training split is.
+        augmented: whether rows were to be written, if none was.
     """
     counts = {name: labels.counts(label_ids_N[ids]) for name, ids in splits.named.items()}
-    return Audit(labels.names, counts | {"drawn": plan.counts_C}, counts["train"] if pool is None else labels.counts(label_ids_N[pool]))
+    natural_C = labels.counts(label_ids_N[splits.real_train if pool is None else pool])
+    synthetic_C = labels.counts(label_ids_N[splits.synthetic]) if augmented else None
+    return Audit(labels.names, counts | {"drawn": plan.counts_C}, natural_C, synthetic_C)
 
 
 @dataclass(frozen=True)

@@ -43,6 +43,7 @@ class CleanRows:
         reasons_N: index into REASONS of each row, 0 for kept.
         label_ids_N: label id, -1 where there is none.
         text_hashes_N: hash of the text, equal for equal texts.
+        num_synthetic: rows at the end that a language model wrote (`augment`).
     """
 
     rows: Rows
@@ -50,6 +51,7 @@ class CleanRows:
     reasons_N: NDArray[np.int8]
     label_ids_N: NDArray[np.int64]
     text_hashes_N: NDArray[np.uint64]
+    num_synthetic: int = 0
 
     def kept(self, slot: str) -> NDArray[np.int64]:
         """Ids of the rows kept of one config key (source, train, validation, test)."""
@@ -57,8 +59,9 @@ class CleanRows:
 
     @property
     def counts(self) -> dict[str, int]:
-        """Rows by reason, 'kept' first; 'unreadable' and 'stripped' beside them."""
-        by_reason = {reason: int((self.reasons_N == code).sum()) for code, reason in enumerate(REASONS)}
+        """Real rows by reason, 'kept' first; 'unreadable' and 'stripped' beside them."""
+        real_N = self.reasons_N[: len(self.reasons_N) - self.num_synthetic]
+        by_reason = {reason: int((real_N == code).sum()) for code, reason in enumerate(REASONS)}
         return by_reason | {"unreadable": len(self.rows.bad_rows), "stripped of white space (kept)": self.rows.num_stripped}
 
     @property

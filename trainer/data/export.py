@@ -47,7 +47,10 @@ def export_splits(data: PreparedData, folder: Path, file_format: str) -> Iterato
 def _rows(data: PreparedData, ids: NDArray[np.int64]) -> pa.Table:
     table = data.clean.rows.table.take(pa.array(ids))
     used = [name for name in table.column_names if table[name].null_count < table.num_rows]
-    return table.select(used).add_column(0, "row", pa.array(ids))
+    out = table.select(used).add_column(0, "row", pa.array(ids))
+    if data.synthetic:
+        out = out.append_column("synthetic", pa.array(np.isin(ids, data.splits.synthetic)))
+    return out
 
 
 def _write(table: pa.Table, path: Path, file_format: str) -> None:

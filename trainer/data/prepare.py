@@ -1,4 +1,4 @@
-"""The stages of the data wing in order: read, clean, limit, split, balance, weigh."""
+"""The stages of the data wing in order: read, clean, limit, split, (augment,) balance, weigh."""
 
 from dataclasses import dataclass, replace
 from itertools import combinations
@@ -11,6 +11,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from trainer.data.audit import Audit, audit_splits
+from trainer.data.augment import SyntheticRows, add_rows
 from trainer.data.balance import BalancePlan, plan_balance, plan_pool
 from trainer.data.clean import KEPT, CleanRows, clean_rows, refuse_unseen_labels
 from trainer.data.sources import read_rows
@@ -39,6 +40,7 @@ class PreparedData:
     Attributes:
         plan: draws positions into `splits.train`.
         class_weights_C: one weight per class, mean 1 over the rows drawn.
+        synthetic: rows that a language model wrote, which stand at the end of `clean` and of `splits.train`; None without `augment`.
     """
 
     clean: CleanRows
@@ -48,6 +50,7 @@ class PreparedData:
     audit: Audit
     domains: tuple[Ints, list[str]] | None = None
     """Domain id of every row and the names of the domains (`balance.by`)."""
+    synthetic: SyntheticRows | None = None
 
     @property
     def labels(self) -> list[str]:
@@ -75,7 +78,7 @@ def prepare_data(
     fold: Fold | None = None,
     draw_seed: int | None = None,
 ) -> PreparedData:
-    """Rows read, cleaned, split and balanced.
+    """Rows read, cleaned, split and balanced, without synthetic rows.
 
     Args:
         fold: which fold validates, in an ensemble of folds.
@@ -84,12 +87,42 @@ def prepare_data(
         DataError: anything wrong with the rows.
         ConfigError: class weights for labels that the rows lack.
     """
+    clean, splits = read_splits(data, split, balance, seed=seed, cache_dir=cache_dir, fold=fold)
+    return balance_splits(clean, splits, balance, loss, seed=seed if draw_seed is None else draw_seed)
+
+
+def read_splits(
+    data: "DataSection", split: "SplitSection | None", balance: "BalanceSection", *, seed: int, cache_dir: Path, fold: Fold | None = None
+) -> tuple[CleanRows, Splits]:
+    """Rows read, cleaned and split.
+
+    Args:
+        fold: which fold validates, in an ensemble of folds.
+    Raises:
+        DataError: anything wrong with the rows.
+    """
     clean = clean_rows(read_rows(data, cache_dir, balance.by), data.clean, data.drop_labels)
     if data.source is None:
         refuse_unseen_labels(clean)
     splits = split_rows(clean, data, split, balance, seed=seed, fold=fold)
     if data.group_column:
         refuse_shared_groups(clean, splits)
+    return clean, splits
+
+
+def balance_splits(
+    clean: CleanRows, splits: Splits, balance: "BalanceSection", loss: "LossSection", *, seed: int, synthetic: SyntheticRows | None = None
+) -> PreparedData:
+    """The training rows, with the synthetic ones among them, balanced and weighed.
+
+    Args:
+        seed: of the rows drawn for training.
+    Raises:
+        DataError: a class without a training row.
+        ConfigError: class weights for labels that the rows lack.
+    """
+    if synthetic is not None:
+        clean, splits = add_rows(clean, splits, synthetic)
     labels = clean.labels.names
     train_label_ids = clean.label_ids_N[splits.train]
     domains = _domain_ids(clean) if balance.by else None
@@ -99,12 +132,13 @@ def prepare_data(
         labels=labels,
         method="none" if balance.scope == "all" else balance.row_method,
         parameter=balance.parameter,
-        seed=seed if draw_seed is None else draw_seed,
+        seed=seed,
         resample_each_epoch=balance.resample_each_epoch,
         domains=_strata(domains, splits.train, train_label_ids, labels, balance.by_label) if domains else None,
     )
     weights_C = weights_over(plan.counts_C, loss, labels)
-    return PreparedData(clean, splits, plan, weights_C, audit_splits(clean.labels, clean.label_ids_N, splits, plan, splits.pool), domains)
+    audit = audit_splits(clean.labels, clean.label_ids_N, splits, plan, splits.pool, augmented=synthetic is not None)
+    return PreparedData(clean, splits, plan, weights_C, audit, domains, synthetic)
 
 
 def weights_over(counts_C: Ints, loss: "LossSection", labels: list[str]) -> NDArray[np.float64]:

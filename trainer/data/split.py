@@ -3,7 +3,7 @@
 Which side a row falls on depends on the seed and on its text, never on the order of rows in the file.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,12 +24,19 @@ class Splits:
     test: Ints
     pool: Ints | None = None
     """Rows that were balanced before the split (`balance.scope: all`), as they were before."""
+    synthetic: Ints = field(default_factory=lambda: np.zeros(0, np.int64))
+    """Those of `train` that a language model wrote (`augment`), at its end."""
 
     @property
     def named(self) -> dict[str, Ints]:
         """{name: row ids} of the sides that hold rows."""
         sides = {"train": self.train, "validation": self.validation, "test": self.test}
         return {name: ids for name, ids in sides.items() if len(ids)}
+
+    @property
+    def real_train(self) -> Ints:
+        """Row ids of train without the synthetic rows, which stand at its end."""
+        return self.train[: len(self.train) - len(self.synthetic)]
 
 
 def row_keys(text_hashes_N: Hashes, seed: int, stage: str) -> Hashes:

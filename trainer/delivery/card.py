@@ -71,6 +71,7 @@ def write_card(
         balanced=config.balance.method != "none" or config.loss.class_weights != "none" or "adjusted" in config.loss.name or "softmax" in config.loss.name,
         prior_corrected=config.decision.prior is not None,
         balancing=_balancing(config, data),
+        synthetic=_synthetic(config, data),
         training_text=_training(config, described),
         head=head,
         lengths=[f"{name}: {length.sentence(max_length)}." for name, length in lengths.items()],
@@ -157,6 +158,21 @@ def _balancing(config: "Config", data: PreparedData) -> str:
     return f"{rows} The loss is {loss} with class weights ({name}; mean 1 over {over}): {pairs}."
 
 
+def _synthetic(config: "Config", data: PreparedData) -> str:
+    """Who wrote how many rows of which class; empty without `augment`."""
+    if data.synthetic is None:
+        return ""
+    augment, counts = config.augment, data.synthetic.outcomes
+    where = "through an OpenAI-compatible server" if augment.generator == "endpoint" else "on the training machine"
+    words = (
+        f"{len(data.synthetic.rows):,} training rows are synthetic, written by `{augment.model}` {where} from few-shot prompts of training rows of their class"
+    )
+    words += ", filtered for refusals, lengths, repetition, exact and near duplicates of any row, and agreement of a classifier of the real training rows."
+    words += " None is in validation or test; imbalance ratio and rarest class are those of the real rows."
+    rows = [[label, *(f"{outcome[name]:,}" for name in ("wanted", "prompts", "accepted"))] for label, outcome in counts.items()]
+    return words + ("\n\n" + _table(["label", "rows it lacked", "prompts", "accepted"], rows) if rows else "")
+
+
 def _training(config: "Config", described: list[str]) -> str:
     training, seed = config.training_values, f"`seed`: {config.run.seed}"
     if config.model.mode == "head":
@@ -202,7 +218,9 @@ def _decision(decided: dict[str, Any]) -> str:
     parts = []
     if "target_prior" in decided:
         shares = ", ".join(f"{_one_line(label)} {share:.3g}" for label, share in decided["target_prior"].items())
-        approximate = "; approximate here, since balancing also changed what the rows of a class look like" if decided["prior_is_approximate"] else ""
+        approximate = (
+            "; approximate here, since balancing or synthetic rows also changed what the rows of a class look like" if decided["prior_is_approximate"] else ""
+        )
         parts.append(f"Probabilities are corrected to these shares of the classes: {shares}{approximate}.")
     if decided["temperature"] != 1:
         parts.append(f"Scores are divided by a temperature of {decided['temperature']:.3g}.")

@@ -27,6 +27,7 @@ FILES = (
     "environment.json",
     "splits.json",
     "dropped.jsonl",
+    "synthetic.jsonl",
     "class_weights.json",
     "class_distribution.png",
     "epochs.csv",

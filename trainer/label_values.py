@@ -1,0 +1,18 @@
+"""YAML scalars as the labels they name: true and 1 as data files spell them."""
+
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator, Field
+
+
+def _label(key: Any) -> Any:
+    if isinstance(key, bool):
+        return str(key).lower()
+    return str(key) if isinstance(key, int) else key
+
+
+LabelWeights = Annotated[
+    dict[str, Annotated[float, Field(gt=0)]],
+    BeforeValidator(lambda value: {_label(k): v for k, v in value.items()} if isinstance(value, dict) else value),
+]
+LabelList = Annotated[list[str], BeforeValidator(lambda value: [_label(v) for v in value] if isinstance(value, list) else value)]
