@@ -10,11 +10,11 @@ from pydantic import Field, ValidationError, model_validator
 from trainer.augment_section import AugmentSection
 from trainer.data.balance import METHODS, PARAMETERS
 from trainer.data.weights import WEIGHTINGS
-from trainer.errors import ConfigError
+from trainer.errors import ConfigError, listing
 from trainer.label_values import LabelList, LabelWeights
 from trainer.model_section import ModelSection, check_mode
 from trainer.training.synthesis import SYNTHESISERS
-from trainer.training_section import OWNED_KEYS, Section, TrainingSection
+from trainer.training_section import METRICS, MULTI_LABEL_METRICS, OWNED_KEYS, Section, TrainingSection
 from trainer.yaml_source import YamlSource, dump_yaml, read_overrides, read_yaml, word_faults
 
 LOSS_OPTIONS: dict[str, str | None] = {"cross_entropy": None, "focal": "gamma", "logit_adjusted": "tau", "balanced_softmax": None}
@@ -70,13 +70,15 @@ class DataSection(Section):
     text_column: str | Annotated[list[str], Field(min_length=1)] = "text"
     """Column of the text. A list of two is a text pair, e.g. [prompt, completion]; of a longer list the rest is joined by line breaks."""
     label_column: str = "label"
-    """Column of the label: text, whole numbers or ClassLabel."""
+    """Column of the label: text, whole numbers or ClassLabel. A column of lists makes the data multi-label; an empty list is a row without a label."""
+    label_columns: Annotated[list[str], Field(min_length=2)] | None = None
+    """Multi-label data with one column a label, of 0 and 1 or true and false, instead of `label_column`."""
     group_column: str | None = None
     """Rows of one group (author, document) never stand in two splits."""
     weight_column: str | None = None
     """Confidence of each row; only breaks ties between conflicting labels."""
     drop_labels: LabelList = Field(default_factory=list)
-    """Labels whose rows are left out."""
+    """Labels whose rows are left out; of multi-label data every row that has one of them."""
     limit: int | None = Field(default=None, ge=2)
     """Stratified, seeded sample of so many rows of `source` or `train`, for trials."""
     encoding: str = "utf-8"
@@ -109,8 +111,13 @@ class DataSection(Section):
         if self.source is not None and (self.validation is not None or self.test is not None):
             raise ValueError("has source: together with validation: or test:; given files start with train:")
         texts = [self.text_column] if isinstance(self.text_column, str) else self.text_column
-        if self.label_column in texts:
-            raise ValueError(f"label_column and text_column are both '{self.label_column}'; the label would be its own text")
+        if self.label_columns and self.label_column != "label":
+            raise ValueError("has both label_column and label_columns; needed: one of them")
+        if len(set(self.label_columns or [])) < len(self.label_columns or []):
+            raise ValueError("label_columns names a column twice")
+        both = [column for column in self.label_columns or [self.label_column] if column in texts]
+        if both:
+            raise ValueError(f"label_column{'s' if self.label_columns else ''} and text_column are both '{both[0]}'; the label would be its own text")
         return self
 
 
@@ -123,6 +130,8 @@ class SplitSection(Section):
     """Share that selects the best epoch."""
     test: float | None = Field(default=None, gt=0, lt=1)
     """Share never seen before the final evaluation; left out: no test split."""
+    primary_label: bool = False
+    """Multi-label data: stratify by the label that each row names first, instead of by all labels (iterative stratification)."""
 
     @model_validator(mode="after")
     def _whole(self) -> "SplitSection":
@@ -206,7 +215,9 @@ class LossSection(Section):
     tau: Annotated[float, Field(ge=0)] | None = None
     """logit_adjusted: strength of the margin for rare classes; 0 is cross-entropy, default 1."""
     class_weights: Literal[tuple(WEIGHTINGS)] | LabelWeights = "none"  # type: ignore[valid-type]
-    """`none`, `balanced` (N / (K n_c)), `sqrt` (its square root), `effective_number` (`beta`), or {label: weight} (others 1)."""
+    """`none`, `balanced` (N / (K n_c)), `sqrt` (its square root), `effective_number` (`beta`), or {label: weight} (others 1).
+
+    Multi-label data: the weight of a label's rows against the rows without it, not rescaled; `balanced` is (N - n_c) / n_c."""
     beta: Annotated[float, Field(gt=0, lt=1)] | None = None
     """effective_number: 0.9 to 0.9999, the larger the nearer to `balanced`; default 0.999."""
     weights_mean: Literal["rows", "classes"] = "rows"
@@ -378,6 +389,33 @@ class Config(Section):
     def training_values(self) -> dict[str, Any]:
         """The `training` keys that are set or have a default of ours."""
         return self.training.model_dump(exclude_unset=True)  # type: ignore[attr-defined]
+
+    def check_problem_type(self, *, multi_label: bool) -> None:
+        """Raises ConfigError for what data with one label a row, or with any number of them, cannot have; known once rows are read."""
+        kind, metrics = ("multi-label data", MULTI_LABEL_METRICS) if multi_label else ("one label a row", METRICS)
+        metric, faults = self.training_values["metric_for_best_model"], []
+        if metric not in metrics:
+            faults.append(f"training.metric_for_best_model is '{metric}'; with {kind} known: {listing(metrics)}.")
+        if multi_label and self.training_values.get("label_smoothing_factor"):
+            faults.append("training.label_smoothing_factor is set, which multi-label data cannot have. Remove it.")
+        if multi_label and self.loss.name != "cross_entropy":
+            faults.append(f"loss.name is '{self.loss.name}'; with multi-label data known: cross_entropy, which is then binary for each label.")
+        if multi_label and self.loss.weights_mean != "rows":
+            faults.append("loss.weights_mean is set, but the weights of multi-label data are not rescaled. Remove it.")
+        if multi_label and self.model.mode == "head":
+            faults.append("model.mode is 'head', which needs one label a row; with multi-label data known: full, lora.")
+        if multi_label and self.decision.is_set:
+            faults.append("decision is set, which multi-label data cannot have: each label is decided at a probability of 0.5. Remove it.")
+        if multi_label and self.augment.generator != "none":
+            faults.append("augment.generator is set; new rows are written for data with one label a row only. Set augment.generator: none.")
+        if multi_label and self.ensemble.size > 1:
+            faults.append("ensemble.size is above 1; ensembles of multi-label models are not supported. Set ensemble.size: 1.")
+        if multi_label and self.balance.method == "class_balanced_batches":
+            faults.append("balance.method is 'class_balanced_batches', which needs one label a row; use floor, power, oversample or undersample.")
+        if not multi_label and self.split and self.split.primary_label:
+            faults.append("split.primary_label is set, but the data hold one label a row. Remove it, or set data.label_columns.")
+        if faults:
+            raise ConfigError("\n".join(faults))
 
     def to_yaml(self) -> str:
         """YAML text that loads back to an equal Config."""

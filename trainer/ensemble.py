@@ -66,7 +66,7 @@ def _write_ensemble(folder: report.RunFolder, config: Config, members: list[Path
     headline = list(parts)[-1]
     scores = [member.get("decision", member)[headline]["macro_f1"] for member in single]
     final = outcomes[headline].alone
-    folder.write_figure("confusion_matrix.png", plots.confusion(final.confusion_matrix, labels, headline))
+    folder.write_figure(*plots.results(final, headline))
     folder.write_predictions(parts, labels)
     folder.write_text("README.md", card.write_ensemble_card(config, outcomes, dict(zip((m.name for m in members), scores, strict=True))))
     ensemble = config.ensemble.model_dump(exclude={"member"}) | {"split": headline, "member_macro_f1": scores}

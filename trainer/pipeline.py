@@ -13,6 +13,7 @@ from trainer.data.prepare import Fold, PreparedData, balance_splits, read_splits
 from trainer.data.sources import check_source, read_rows
 from trainer.data.tokenise import TokenisedRows, tokenise
 from trainer.delivery import hub, report
+from trainer.errors import DataError
 from trainer.training import distributed
 from trainer.training.synthesis import SYNTHESISERS, refuse_few_rows, synthesise
 
@@ -31,7 +32,7 @@ def check(config: Config) -> None:
         TrainerError: whatever is wrong.
     """
     report.check_writable(run_path(config))
-    check_source(config.data, config.balance.by)
+    config.check_problem_type(multi_label=check_source(config.data, config.balance.by))
     hub.check_login(config.hub)
     from trainer.training.model import check_weights, load_pretrained_config, load_tokenizer
 
@@ -87,7 +88,7 @@ def train(config: Config, *, resume: str = "auto") -> Path:
     if distributed.is_main():
         tables.print_audit(data, lengths, max_length)
     set_seed(config.member_seed)
-    model = load_model(config.model, pretrained, data.labels, tokenizer, max_length)
+    model = load_model(config.model, pretrained, data.labels, tokenizer, max_length, multi_label=data.is_multi_label)
     build = _build_head_trainer if config.model.mode == "head" else _build_trainer
     trainer: Any = build(config, arguments, data, model, tokenizer, tokens, folder)
     if distributed.is_main():
@@ -128,7 +129,8 @@ def audit(config: Config, *, with_encoder: bool, folder: Path, threshold: float,
     quiet_libraries()
     seed = config.run.seed
     audit_page.check_output(folder)
-    check_source(config.data)
+    if check_source(config.data):
+        raise DataError("the audit reads one label a row, but the data are multi-label. Train with --set training.max_steps=1 to see their counts.")
     distributed.start_processes(1, config.run.num_threads)
     embed = open_encoder(config.model) if with_encoder else None
     clean = clean_rows(read_rows(config.data, cache_dir()), config.data.clean, config.data.drop_labels)
@@ -183,6 +185,7 @@ def prepare(config: Config) -> PreparedData:
     fold = Fold(ensemble.member - 1, ensemble.size) if ensemble.kind == "folds" and ensemble.member else None
     with distributed.main_first():
         clean, splits = read_splits(config.data, config.split, config.balance, seed=seed, cache_dir=cache_dir(), fold=fold)
+    config.check_problem_type(multi_label=clean.label_matrix_NC is not None)
     synthetic = None
     if config.augment.generator != "none":
         synthetic = distributed.from_main(lambda: write_rows(clean, splits, config.augment, seed=seed, cache_dir=cache_dir()))
@@ -200,7 +203,7 @@ def tokenise_splits(data: PreparedData, tokenizer: Any, max_length: int) -> dict
             name: tokenise(
                 data.clean.rows.table,
                 ids,
-                data.clean.label_ids_N[ids],
+                data.clean.targets[ids],
                 tokenizer,
                 max_length=max_length,
                 fingerprint=data.clean.text_fingerprint,
@@ -231,7 +234,7 @@ def _build_trainer(
         compute_metrics=epoch_metrics(data.labels, data.audit.minority_label),
         positions=data.plan.positions_in_seen,
         class_weights_C=data.class_weights_C,
-        loss=config.loss.name,
+        loss="binary_cross_entropy" if data.is_multi_label else config.loss.name,
         loss_options=loss_options(config.loss.name, config.loss.gamma, config.loss.tau, data.plan.counts_C),
         sampling=config.training_values["train_sampling_strategy"],
         balanced_batches=data.plan.balanced_batches,
@@ -389,7 +392,7 @@ def _write_results(
     folder.write_epochs(rows)
     if rows:
         folder.write_figure("learning_curves.png", plots.learning_curves(rows, trainer.best_step))
-    folder.write_figure("confusion_matrix.png", plots.confusion(final.confusion_matrix, final.labels, headline))
+    folder.write_figure(*plots.results(final, headline))
     if decided:
         folder.write_figure("reliability.png", plots.reliability(outcomes[headline], headline))
     folder.write_predictions({name: (data.splits.named[name], outcome) for name, outcome in outcomes.items()}, data.labels)

@@ -73,11 +73,15 @@ OWNED_KEYS: dict[str, str] = {
 METRICS = ["loss", "accuracy", "macro_f1", "weighted_f1", "macro_precision", "macro_recall", "balanced_accuracy", "mcc", "auroc_macro", "minority_recall"]
 """What may select the best epoch."""
 
+MULTI_LABEL_METRICS = ["loss", "accuracy", "macro_f1", "micro_f1", "samples_f1", "weighted_f1", "macro_precision", "macro_recall"]
+MULTI_LABEL_METRICS += ["mean_average_precision", "minority_recall"]
+"""What may select the best epoch of multi-label data."""
+
 OWN_SPECS: dict[str, dict[str, Any]] = {
     "early_stopping_patience": {"types": ["int", "null"]},
     "early_stopping_threshold": {"types": ["float"]},
     "train_sampling_strategy": {"types": ["str"], "choices": ["group_by_length", "random", "sequential"]},
-    "metric_for_best_model": {"types": ["str"], "choices": METRICS},
+    "metric_for_best_model": {"types": ["str"], "choices": list(dict.fromkeys([*METRICS, *MULTI_LABEL_METRICS]))},
 }
 """Keys of the training section that transformers lacks (names of its EarlyStoppingCallback) or allows other values for."""
 

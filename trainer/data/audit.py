@@ -1,6 +1,7 @@
 """What the data look like before training: class counts and shares, imbalance, lengths and truncation."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,12 +25,14 @@ class Audit:
         counts: {split: rows of each class}; 'drawn' is what one training epoch sees.
         natural_C: real rows of each class before balancing: of the training split, or of the pool where the pool is balanced.
         synthetic_C: rows of each class that a language model wrote, part of train; None without `augment`.
+        num_rows: {split: rows} and 'natural', where they are not the sums of the counts: a multi-label row counts for each of its labels.
     """
 
     labels: list[str]
     counts: dict[str, Ints]
     natural_C: Ints
     synthetic_C: Ints | None = None
+    num_rows: dict[str, int] | None = None
 
     @property
     def imbalance_ratio(self) -> float:
@@ -50,25 +53,35 @@ class Audit:
     @property
     def columns(self) -> dict[str, Ints]:
         """{heading: rows of each class} in the order of reading: before balancing, after, then the other splits."""
-        others = {name: counts for name, counts in self.counts.items() if name not in ("train", "drawn")}
+        return self._headed(self.counts | {"natural": self.natural_C, "synthetic": self.synthetic_C})
+
+    @property
+    def totals(self) -> dict[str, int]:
+        """{heading: rows} of the same columns."""
+        extra = [("natural", self.natural_C), *([] if self.synthetic_C is None else [("synthetic", self.synthetic_C)])]
+        return self._headed(self.num_rows or {name: int(counts_C.sum()) for name, counts_C in [*self.counts.items(), *extra]})
+
+    def _headed(self, values: dict[str, Any]) -> dict[str, Any]:
+        others = {name: values[name] for name in self.counts if name not in ("train", "drawn")}
         if self.synthetic_C is not None:
-            return {"train": self.natural_C, "synthetic": self.synthetic_C, "seen per epoch": self.counts["drawn"]} | others
+            return {"train": values["natural"], "synthetic": values["synthetic"], "seen per epoch": values["drawn"]} | others
         before = "train" if np.array_equal(self.natural_C, self.counts["train"]) else "pool before balancing"
-        return {before: self.natural_C, "seen per epoch": self.counts["drawn"]} | others
+        return {before: values["natural"], "seen per epoch": values["drawn"]} | others
 
 
-def audit_splits(labels: Labels, label_ids_N: Ints, splits: Splits, plan: BalancePlan, pool: Ints | None = None, *, augmented: bool = False) -> Audit:
+def audit_splits(labels: Labels, targets: NDArray[Any], splits: Splits, plan: BalancePlan, pool: Ints | None = None, *, augmented: bool = False) -> Audit:
     """Audit of the splits.
 
     Args:
-        label_ids_N: label id of every row, indexed by the row ids of `splits`.
+        targets: label id of every row (N,), or which labels it has (N, C), indexed by the row ids of `splits`.
         pool: ids of the rows that were balanced before the split, or None where only the training split is.
         augmented: whether rows were to be written, if none was.
     """
-    counts = {name: labels.counts(label_ids_N[ids]) for name, ids in splits.named.items()}
-    natural_C = labels.counts(label_ids_N[splits.real_train if pool is None else pool])
-    synthetic_C = labels.counts(label_ids_N[splits.synthetic]) if augmented else None
-    return Audit(labels.names, counts | {"drawn": plan.counts_C}, natural_C, synthetic_C)
+    ids = splits.named | {"drawn": splits.train[plan.positions()], "natural": splits.real_train if pool is None else pool}
+    counts = {name: labels.counts(targets[rows]) for name, rows in ids.items()}
+    natural_C = counts.pop("natural")
+    synthetic_C = labels.counts(targets[splits.synthetic]) if augmented else None
+    return Audit(labels.names, counts, natural_C, synthetic_C, None if targets.ndim == 1 else {name: len(rows) for name, rows in ids.items()})
 
 
 @dataclass(frozen=True)

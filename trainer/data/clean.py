@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from trainer.data.labels import Labels, encode, order_labels
+from trainer.data.multi_label import found_labels, label_matrix, label_set_ids, rarest_label_ids
 from trainer.data.sources import SLOTS, Rows
 from trainer.errors import DataError, did_you_mean, listing
 
@@ -41,9 +42,11 @@ class CleanRows:
 
     Attributes:
         reasons_N: index into REASONS of each row, 0 for kept.
-        label_ids_N: label id, -1 where there is none.
+        label_ids_N: label id, -1 where there is none. Of a multi-label row the id of its rarest label, for what needs one class a row
+            (balancing, data.limit), and len(labels) where it has no label, which makes a class of its own.
         text_hashes_N: hash of the text, equal for equal texts.
         num_synthetic: rows at the end that a language model wrote (`augment`).
+        label_matrix_NC: which labels each row has; None unless the source is multi-label.
     """
 
     rows: Rows
@@ -52,6 +55,12 @@ class CleanRows:
     label_ids_N: NDArray[np.int64]
     text_hashes_N: NDArray[np.uint64]
     num_synthetic: int = 0
+    label_matrix_NC: NDArray[np.bool_] | None = None
+
+    @property
+    def targets(self) -> NDArray[Any]:
+        """What a model learns: label ids (N,), or which labels each row has (N, C)."""
+        return self.label_ids_N if self.label_matrix_NC is None else self.label_matrix_NC
 
     def kept(self, slot: str) -> NDArray[np.int64]:
         """Ids of the rows kept of one config key (source, train, validation, test)."""
@@ -69,7 +78,7 @@ class CleanRows:
         """Digest of the kept texts, labels, groups and where they came from."""
         kept = self.reasons_N == KEPT
         digest = hashlib.blake2b(digest_size=16)
-        for column in (self.text_hashes_N[kept], self.label_ids_N[kept], self.rows.slots_N[kept]):
+        for column in (self.text_hashes_N[kept], self.targets[kept], self.rows.slots_N[kept]):
             digest.update(np.ascontiguousarray(column).tobytes())
         digest.update("\n".join(self.labels.names).encode())
         groups = self.rows.table["group"].filter(pa.array(kept)).combine_chunks()
@@ -108,24 +117,43 @@ def clean_rows(rows: Rows, rules: "CleanSection", drop_labels: list[str]) -> Cle
         reasons_N[_mask(pc.is_null(table["text"])) & no_text] = EMPTY  # nothing at all cannot be tokenised
     reasons_N[(reasons_N == KEPT) & _mask(_blank(table["label"]))] = UNLABELLED
     if drop_labels:
-        unwanted = _mask(pc.is_in(table["label"], value_set=pa.array(drop_labels)))
-        reasons_N[(reasons_N == KEPT) & unwanted] = UNWANTED
-        _refuse_unknown_drops(table, drop_labels)
+        reasons_N[(reasons_N == KEPT) & _holding(rows, drop_labels)] = UNWANTED
     _refuse_nothing_left(reasons_N, rows)
-    found = pc.unique(table["label"].filter(pa.array(reasons_N == KEPT)))
-    labels = order_labels(set(found.to_pylist()), rows.label_order)
-    label_ids_N = encode(table["label"], labels)
+    labels, targets = _encode_labels(rows, reasons_N)
     hashes_N = hash_texts(table)
     if rules.conflicts or rules.duplicates:
-        _settle_repeats(reasons_N, label_ids_N, hashes_N, rows, rules)
+        _settle_repeats(reasons_N, label_set_ids(targets) if rows.multi_label else targets, hashes_N, rows, rules)
     if rules.leakage:
         _drop_leaks(reasons_N, hashes_N, rows.slots_N)
     _refuse_nothing_left(reasons_N, rows)
-    left = set(np.unique(label_ids_N[reasons_N == KEPT]).tolist())
-    if len(left) < len(labels):  # a class lost its last row to the rules
-        labels = order_labels({labels.names[i] for i in left}, rows.label_order)
-        label_ids_N = encode(table["label"], labels)
-    return CleanRows(rows, labels, reasons_N, label_ids_N, hashes_N)
+    if not labels.counts(targets[reasons_N == KEPT]).all():  # a class lost its last row to the rules
+        labels, targets = _encode_labels(rows, reasons_N)
+    if rows.multi_label:
+        return CleanRows(rows, labels, reasons_N, rarest_label_ids(targets, reasons_N == KEPT), hashes_N, label_matrix_NC=targets)
+    return CleanRows(rows, labels, reasons_N, targets, hashes_N)
+
+
+def _encode_labels(rows: Rows, reasons_N: NDArray[np.int8]) -> tuple[Labels, NDArray[Any]]:
+    """The labels of the rows kept, and all rows by them: label ids (N,), or which labels each row has (N, C)."""
+    column = rows.table["label"]
+    labels = order_labels(_found(column.filter(pa.array(reasons_N == KEPT)), rows.multi_label), rows.label_order)
+    return labels, label_matrix(column, labels) if rows.multi_label else encode(column, labels)
+
+
+def _found(label_column: pa.ChunkedArray, multi_label: bool) -> set[str]:
+    return found_labels(label_column) if multi_label else set(pc.unique(label_column).to_pylist())
+
+
+def _holding(rows: Rows, drop_labels: list[str]) -> NDArray[np.bool_]:
+    """Rows whose label, or one of whose labels, is to be dropped."""
+    column = rows.table["label"]
+    known = [label for label in _found(column, rows.multi_label) if label]
+    unknown = sorted(set(drop_labels) - set(known))
+    if unknown:
+        raise DataError(f"data.drop_labels names {listing(unknown)}; labels in the data: {listing(known)}.{did_you_mean(unknown[0], known)}")
+    if rows.multi_label:
+        return np.logical_or.reduce(label_matrix(column, Labels(drop_labels)), axis=1)
+    return _mask(pc.is_in(column, value_set=pa.array(drop_labels)))
 
 
 def _mask(column: Any) -> NDArray[np.bool_]:
@@ -134,13 +162,6 @@ def _mask(column: Any) -> NDArray[np.bool_]:
 
 def _blank(column: Any) -> Any:
     return pc.or_(pc.is_null(column), pc.fill_null(pc.equal(pc.utf8_trim_whitespace(column), ""), False))
-
-
-def _refuse_unknown_drops(table: pa.Table, drop_labels: list[str]) -> None:
-    labels = [label for label in pc.unique(table["label"]).to_pylist() if label]
-    unknown = sorted(set(drop_labels) - set(labels))
-    if unknown:
-        raise DataError(f"data.drop_labels names {listing(unknown)}; labels in the data: {listing(labels)}.{did_you_mean(unknown[0], labels)}")
 
 
 def _refuse_nothing_left(reasons_N: NDArray[np.int8], rows: Rows) -> None:
@@ -206,9 +227,9 @@ def _drop_leaks(reasons_N: NDArray[np.int8], hashes_N: NDArray[np.uint64], slots
 
 def refuse_unseen_labels(clean: CleanRows) -> None:
     """Raises DataError when given validation or test rows hold a label that the training rows lack."""
-    train = set(np.unique(clean.label_ids_N[clean.kept("train")]).tolist())
+    is_trained_C = clean.labels.counts(clean.targets[clean.kept("train")]) > 0
     for slot in ("validation", "test"):
-        unseen = set(np.unique(clean.label_ids_N[clean.kept(slot)]).tolist()) - train
-        if unseen:
+        unseen = np.flatnonzero((clean.labels.counts(clean.targets[clean.kept(slot)]) > 0) & ~is_trained_C)
+        if len(unseen):
             names = [clean.labels.names[i] for i in unseen]
             raise DataError(f"data.{slot}: holds {listing(names)}, which the training rows lack. Add rows to train, or list it in data.drop_labels.")

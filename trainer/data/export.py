@@ -23,7 +23,7 @@ def check_format(file_format: str) -> None:
 
 
 def export_splits(data: PreparedData, folder: Path, file_format: str) -> Iterator[tuple[Path, int]]:
-    """Write train, validation, test and train_balanced with the columns row, text, label and what else the source has.
+    """Write train, validation, test and train_balanced with the columns row, text, label and what else the source has; multi-label rows have a list of labels.
 
     Yields:
         (file, number of rows).
@@ -39,18 +39,21 @@ def export_splits(data: PreparedData, folder: Path, file_format: str) -> Iterato
     folder.mkdir(parents=True, exist_ok=True)
     for name, ids in named.items():
         partial = targets[name].with_name(f".{targets[name].name}.partial")
-        _write(_rows(data, ids), partial, file_format)
+        _write(_rows(data, ids, file_format), partial, file_format)
         partial.replace(targets[name])
         yield targets[name], len(ids)
 
 
-def _rows(data: PreparedData, ids: NDArray[np.int64]) -> pa.Table:
+def _rows(data: PreparedData, ids: NDArray[np.int64], file_format: str) -> pa.Table:
     table = data.clean.rows.table.take(pa.array(ids))
     used = [name for name in table.column_names if table[name].null_count < table.num_rows]
-    out = table.select(used).add_column(0, "row", pa.array(ids))
+    table = table.select(used).add_column(0, "row", pa.array(ids))
+    if data.is_multi_label and file_format != "csv":  # CSV has no lists: there a cell is the list as JSON
+        lists = pa.array([json.loads(text) for text in table["label"].to_pylist()], pa.list_(pa.string()))
+        table = table.set_column(table.column_names.index("label"), "label", lists)
     if data.synthetic:
-        out = out.append_column("synthetic", pa.array(np.isin(ids, data.splits.synthetic)))
-    return out
+        table = table.append_column("synthetic", pa.array(np.isin(ids, data.splits.synthetic)))
+    return table
 
 
 def _write(table: pa.Table, path: Path, file_format: str) -> None:

@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -20,9 +21,18 @@ class Labels:
     def __len__(self) -> int:
         return len(self.names)
 
-    def counts(self, label_ids_N: NDArray[np.int64]) -> NDArray[np.int64]:
+    def counts(self, targets: NDArray[Any]) -> NDArray[np.int64]:
         """Rows of each class, in the order of the ids."""
-        return np.bincount(label_ids_N, minlength=len(self.names)).astype(np.int64)
+        return count_labels(targets, len(self.names))
+
+
+def count_labels(targets: NDArray[Any], num_labels: int) -> NDArray[np.int64]:
+    """Rows of each class, (C,).
+
+    Args:
+        targets: label ids (N,), or which labels each row has (N, C): a row then counts for each of its labels.
+    """
+    return (np.bincount(targets, minlength=num_labels) if targets.ndim == 1 else targets.sum(axis=0)).astype(np.int64)
 
 
 def order_labels(found: set[str], class_label_order: list[str] | None) -> Labels:

@@ -1,6 +1,7 @@
 """The stages of the data wing in order: read, clean, limit, split, (augment,) balance, weigh."""
 
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import combinations
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -14,6 +15,8 @@ from trainer.data.audit import Audit, audit_splits
 from trainer.data.augment import SyntheticRows, add_rows
 from trainer.data.balance import BalancePlan, plan_balance, plan_pool
 from trainer.data.clean import KEPT, CleanRows, clean_rows, refuse_unseen_labels
+from trainer.data.iterative import iterative_split
+from trainer.data.multi_label import first_label_ids, positive_weights
 from trainer.data.sources import read_rows
 from trainer.data.split import Splits, refuse_small_classes, stratified_sample, stratified_split
 from trainer.data.weights import class_weights
@@ -39,7 +42,7 @@ class PreparedData:
 
     Attributes:
         plan: draws positions into `splits.train`.
-        class_weights_C: one weight per class, mean 1 over the rows drawn.
+        class_weights_C: one weight per class, mean 1 over the rows drawn; of multi-label data the positive weight of each label.
         synthetic: rows that a language model wrote, which stand at the end of `clean` and of `splits.train`; None without `augment`.
     """
 
@@ -56,6 +59,20 @@ class PreparedData:
     def labels(self) -> list[str]:
         """Names of the classes in the order of their ids."""
         return self.clean.labels.names
+
+    @property
+    def is_multi_label(self) -> bool:
+        """Whether a row may have any number of labels."""
+        return self.clean.label_matrix_NC is not None
+
+    @property
+    def labels_per_row(self) -> str:
+        """How many labels the rows of the splits have, in words; empty where each has one."""
+        if self.clean.label_matrix_NC is None:
+            return ""
+        sizes_N = self.clean.label_matrix_NC[np.concatenate(list(self.splits.named.values()))].sum(axis=1)
+        several, none = (sizes_N > 1).mean(), (sizes_N == 0).mean()
+        return f"Multi-label: {sizes_N.mean():.2f} labels a row; {several:.1%} of the rows have two or more, {none:.1%} have none."
 
     @property
     def unused_rows(self) -> int:
@@ -123,8 +140,7 @@ def balance_splits(
     """
     if synthetic is not None:
         clean, splits = add_rows(clean, splits, synthetic)
-    labels = clean.labels.names
-    train_label_ids = clean.label_ids_N[splits.train]
+    train_label_ids, labels = _classes_to_balance(clean, splits.train)
     domains = _domain_ids(clean) if balance.by else None
     plan = plan_balance(
         train_label_ids,
@@ -136,9 +152,28 @@ def balance_splits(
         resample_each_epoch=balance.resample_each_epoch,
         domains=_strata(domains, splits.train, train_label_ids, labels, balance.by_label) if domains else None,
     )
-    weights_C = weights_over(plan.counts_C, loss, labels)
-    audit = audit_splits(clean.labels, clean.label_ids_N, splits, plan, splits.pool, augmented=synthetic is not None)
+    audit = audit_splits(clean.labels, clean.targets, splits, plan, splits.pool, augmented=synthetic is not None)
+    if clean.label_matrix_NC is None:
+        weights_C = weights_over(plan.counts_C, loss, labels)
+    else:
+        weights_C = positive_weights(audit.counts["drawn"], len(plan.positions()), loss.class_weights, clean.labels.names)
     return PreparedData(clean, splits, plan, weights_C, audit, domains, synthetic)
+
+
+def _classes_to_balance(clean: CleanRows, train: Ints) -> tuple[Ints, list[str]]:
+    """One class id for each training row, and the names of these classes: of multi-label rows those of their rarest labels.
+
+    Raises:
+        DataError: a label that no training row has.
+    """
+    if clean.label_matrix_NC is None:
+        return clean.label_ids_N[train], clean.labels.names
+    missing = [clean.labels.names[c] for c in np.flatnonzero(~clean.label_matrix_NC[train].any(axis=0))]
+    if missing:
+        raise DataError(f"the training rows hold no row of {listing(missing)}. Add rows, or list them in data.drop_labels.")
+    names = [*clean.labels.names, "(no label)"]
+    found, class_ids_N = np.unique(clean.label_ids_N[train], return_inverse=True)  # a label may be no row's rarest
+    return class_ids_N, [names[c] for c in found]
 
 
 def weights_over(counts_C: Ints, loss: "LossSection", labels: list[str]) -> NDArray[np.float64]:
@@ -155,27 +190,35 @@ def split_rows(
         pool = pool[stratified_sample(clean.label_ids_N[pool], clean.text_hashes_N[pool], data.limit, seed=seed)]
     train_share, validation_share, test_share = (split.train, split.validation, split.test or 0.0) if split else (0.8, 0.2, 0.0)
     validation, test = clean.kept("validation"), clean.kept("test")
+    cut = partial(_cut, clean, data=data, primary_label=bool(split and split.primary_label), seed=seed)
     if test_share and balance.scope == "train" and fold is None:
-        train, validation, test = _cut(clean, pool, [train_share, validation_share, test_share], data, seed, "split")
+        train, validation, test = cut(pool, [train_share, validation_share, test_share], "split")
         return Splits(train, validation, test)
     if test_share:
-        pool, test = _cut(clean, pool, [1 - test_share, test_share], data, seed, "test split")
+        pool, test = cut(pool, [1 - test_share, test_share], "test split")
     if fold:
-        folds = _cut(clean, pool, [1 / fold.total] * fold.total, data, seed, "folds")
+        folds = cut(pool, [1 / fold.total] * fold.total, "folds")
         return Splits(np.sort(np.concatenate([*folds[: fold.number], *folds[fold.number + 1 :]])), folds[fold.number], test)
     natural = pool if balance.scope == "all" else None
     if balance.scope == "all":
         refuse_small_classes(np.bincount(clean.label_ids_N[pool], minlength=len(clean.labels)), clean.labels.names, 2)
-        pool = pool[plan_pool(clean.label_ids_N[pool], clean.text_hashes_N[pool], method=balance.method, parameter=balance.parameter, seed=seed)]
+        class_ids_N = np.unique(clean.label_ids_N[pool], return_inverse=True)[1]  # a label may be no row's rarest
+        pool = pool[plan_pool(class_ids_N, clean.text_hashes_N[pool], method=balance.method, parameter=balance.parameter, seed=seed)]
     if data.validation is None:
         whole = train_share + validation_share
-        pool, validation = _cut(clean, pool, [train_share / whole, validation_share / whole], data, seed, "split")
+        pool, validation = cut(pool, [train_share / whole, validation_share / whole], "split")
     return Splits(pool, validation, test, natural)
 
 
-def _cut(clean: CleanRows, pool: Ints, shares: list[float], data: "DataSection", seed: int, stage: str) -> list[Ints]:
-    groups = group_ids(clean, pool) if data.group_column else None
-    sides = stratified_split(clean.label_ids_N[pool], clean.text_hashes_N[pool], groups, shares, labels=clean.labels.names, seed=seed, stage=stage)
+def _cut(clean: CleanRows, pool: Ints, shares: list[float], stage: str, *, data: "DataSection", primary_label: bool, seed: int) -> list[Ints]:
+    groups, hashes, names = group_ids(clean, pool) if data.group_column else None, clean.text_hashes_N[pool], clean.labels.names
+    if clean.label_matrix_NC is None:
+        sides = stratified_split(clean.label_ids_N[pool], hashes, groups, shares, labels=names, seed=seed, stage=stage)
+    elif primary_label:
+        first_ids = first_label_ids(clean.rows.table["label"].take(pa.array(pool)), clean.labels)
+        sides = stratified_split(first_ids, hashes, groups, shares, labels=[*names, "(no label)"], seed=seed, stage=stage)
+    else:
+        sides = iterative_split(clean.label_matrix_NC[pool], hashes, groups, shares, labels=names, seed=seed, stage=stage)
     return [pool[side] for side in sides]
 
 

@@ -178,10 +178,10 @@ def read_jsonl(path: Path, wanted: list[str], options: "DataSection", bad_rows: 
                 checked = True
             records.append(record)
             if len(records) == BATCH_ROWS:
-                yield _records_table(records, wanted)
+                yield _records_table(records, wanted, path)
                 records = []
     if records:
-        yield _records_table(records, wanted)
+        yield _records_table(records, wanted, path)
 
 
 def read_json(path: Path, wanted: list[str], options: "DataSection", bad_rows: BadRows) -> Iterator[pa.Table]:
@@ -205,7 +205,7 @@ def read_json(path: Path, wanted: list[str], options: "DataSection", bad_rows: B
     if good:
         check_columns(str(path), wanted, good[0])
     for start in range(0, len(good), BATCH_ROWS):
-        yield _records_table(good[start : start + BATCH_ROWS], wanted)
+        yield _records_table(good[start : start + BATCH_ROWS], wanted, path)
 
 
 def _record_fault(record: Any, wanted: list[str]) -> str | None:
@@ -220,15 +220,22 @@ def _record_fault(record: Any, wanted: list[str]) -> str | None:
     return None
 
 
-def _records_table(records: list[dict[str, Any]], wanted: list[str]) -> pa.Table:
+def _records_table(records: list[dict[str, Any]], wanted: list[str], path: Path) -> pa.Table:
     columns = {}
     for name in wanted:
         values = [record.get(name) for record in records]
         try:
             columns[name] = pa.array(values, from_pandas=True)
         except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError):  # numbers and texts mixed, or beyond 64 bits
-            columns[name] = pa.array([v if isinstance(v, str) else None if v is None or v != v else json.dumps(v) for v in values])
+            lists = [isinstance(v, list) for v in values if v is not None]
+            if any(lists) and not all(lists):
+                raise DataError(f"{path}: '{name}' holds a list in some rows and a single value in others; needed: one kind. Mend the file.") from None
+            columns[name] = pa.array([[_json_text(x) for x in v] if isinstance(v, list) else _json_text(v) for v in values])
     return pa.table(columns)
+
+
+def _json_text(value: Any) -> str | None:
+    return value if isinstance(value, str) else None if value is None or value != value else json.dumps(value)
 
 
 def read_parquet(path: Path, wanted: list[str], options: "DataSection", bad_rows: BadRows) -> Iterator[pa.Table]:

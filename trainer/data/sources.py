@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 from tqdm.auto import tqdm
 
 from trainer.data.locate import locate
+from trainer.data.multi_label import column_lists, is_list, label_lists
 from trainer.data.readers import READERS, BadRows, check_columns
 from trainer.errors import DataError, first_line, listing
 
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from trainer.config import DataSection
 
 SLOTS = ("source", "train", "validation", "test")
-CACHE_FORMAT = 2
+CACHE_FORMAT = 3
 """Raise it when the same files are read to other rows, so that older caches are passed over."""
 SCHEMA = pa.schema([(n, pa.string()) for n in ("text", "text_pair", "label", "group", "domain")] + [("weight", pa.float64())])
 
@@ -36,6 +37,7 @@ class Rows:
         label_order: label names in ClassLabel order where the source has one.
         num_stripped: texts that lost white space at their ends.
         bad_rows: rows that could not be read (`data.on_bad_rows: skip`).
+        multi_label: the source holds any number of labels a row; each cell of the label column is then a JSON list of them.
     """
 
     table: pa.Table
@@ -43,6 +45,7 @@ class Rows:
     label_order: list[str] | None
     num_stripped: int
     bad_rows: BadRows
+    multi_label: bool = False
 
 
 def read_rows(data: "DataSection", cache_dir: Path, domain_column: str | None = None) -> Rows:
@@ -69,12 +72,12 @@ def read_rows(data: "DataSection", cache_dir: Path, domain_column: str | None = 
             raise DataError(f"data.{slot}: {listing(_locations(data, slot)) or 'an empty list'} holds no rows.")
     table = pa.ipc.open_stream(pa.memory_map(str(target))).read_all()
     slots_N = np.repeat(np.arange(len(SLOTS), dtype=np.int8), notes["sizes"])
-    return Rows(table, slots_N, notes["labels"], notes["stripped"], bad_rows)
+    return Rows(table, slots_N, notes["labels"], notes["stripped"], bad_rows, bool(notes["multi_label"]))
 
 
 def _write_rows(data: "DataSection", domain_column: str | None, target: Path, notes_path: Path) -> None:
     bad_rows: BadRows = []
-    notes: dict[str, Any] = {"stripped": 0, "labels": None, "sizes": [], "bad_rows": bad_rows}
+    notes: dict[str, Any] = _new_notes() | {"sizes": [], "bad_rows": bad_rows}
     partial = target.with_suffix(f".{os.getpid()}.partial")
     try:
         with pa.OSFile(str(partial), "wb") as sink, pa.ipc.new_stream(sink, SCHEMA) as writer, _bar() as bar:
@@ -93,11 +96,21 @@ def _write_rows(data: "DataSection", domain_column: str | None, target: Path, no
         partial.unlink(missing_ok=True)
 
 
-def check_source(data: "DataSection", domain_column: str | None = None) -> None:
-    """Raises DataError when a location or column is missing, after the first rows of each file (`--check`)."""
+def check_source(data: "DataSection", domain_column: str | None = None) -> bool:
+    """Whether the first rows of each file hold any number of labels a row (`--check`).
+
+    Raises:
+        DataError: a location or column is missing.
+    """
+    notes = _new_notes()
     for name in SLOTS:
         for table in _slot_tables(name, data, domain_column, [], first_only=True):
-            _normalise(table.slice(0, 100), data, domain_column, {"stripped": 0, "labels": None}, f"data.{name}")
+            _normalise(table.slice(0, 100), data, domain_column, notes, f"data.{name}")
+    return bool(notes["multi_label"])
+
+
+def _new_notes() -> dict[str, Any]:
+    return {"stripped": 0, "labels": None, "multi_label": None}
 
 
 def _bar() -> Any:
@@ -128,7 +141,9 @@ def _locations(data: "DataSection", name: str) -> list[str]:
 
 def _columns(data: "DataSection", domain_column: str | None) -> list[str]:
     texts = [data.text_column] if isinstance(data.text_column, str) else list(data.text_column)
-    return list(dict.fromkeys([*texts, data.label_column, *(c for c in (data.group_column, data.weight_column, domain_column) if c)]))
+    return list(
+        dict.fromkeys([*texts, *(data.label_columns or [data.label_column]), *(c for c in (data.group_column, data.weight_column, domain_column) if c)])
+    )
 
 
 def _slot_tables(name: str, data: "DataSection", domain_column: str | None, bad_rows: BadRows, first_only: bool = False) -> Iterator[pa.Table]:
@@ -205,7 +220,7 @@ def _normalise(table: pa.Table, data: "DataSection", domain_column: str | None, 
     if len(stripped) > 1:
         pair = pc.binary_join_element_wise(*stripped[1:], "\n", null_handling="replace", null_replacement="")
         pair = pair.cast(pa.string())
-    label = _label_text(table, data.label_column, state, where)
+    label = _label_text(table, data, state, where)
     group = _as_text(table.column(data.group_column), data.group_column, where) if data.group_column else nothing
     domain = _as_text(table.column(domain_column), domain_column, where) if domain_column else nothing
     weight = pa.nulls(table.num_rows, pa.float64())
@@ -215,25 +230,46 @@ def _normalise(table: pa.Table, data: "DataSection", domain_column: str | None, 
             weight = pc.if_else(pc.is_nan(weight), None, weight)
         except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
             raise DataError(f"{where}: column '{data.weight_column}' is not numeric: {error}.") from error
-    return pa.Table.from_arrays([stripped[0], pair, strip(label), group, domain, weight], schema=SCHEMA)
+    return pa.Table.from_arrays([stripped[0], pair, label, group, domain, weight], schema=SCHEMA)
 
 
 def _same(column: Any) -> Any:
     return column
 
 
-def _label_text(table: pa.Table, name: str, state: dict[str, Any], where: str) -> Any:
+def _label_text(table: pa.Table, data: "DataSection", state: dict[str, Any], where: str) -> Any:
+    """The label of each row, or a JSON list of its labels; notes down which of the two the source holds."""
+    strip = pc.utf8_trim_whitespace if data.clean.strip else _same
+    if data.label_columns:
+        state |= {"multi_label": True, "labels": list(data.label_columns)}
+        return column_lists({name: _as_text(table.column(name), name, where) for name in data.label_columns}, where)
+    name = data.label_column
     column = table.column(name)
-    names = None
-    if b"huggingface" in (table.schema.metadata or {}):
-        from datasets import Features
-
-        names = getattr(Features.from_arrow_schema(table.schema).get(name), "names", None)
+    if pa.types.is_null(column.type):
+        return column.cast(pa.string())
+    holds_lists = is_list(column.type)
+    if state["multi_label"] is not None and holds_lists != state["multi_label"]:
+        raise DataError(f"{where}: column '{name}' holds lists in some rows and single labels in others; needed: one kind. Mend the files.")
+    state["multi_label"] = holds_lists
+    names = _class_names(table.schema, name)
+    values = pc.list_flatten(column) if holds_lists else column
     if names is None:
-        return _as_text(column, name, where)
-    state["labels"] = names
-    ids = pc.if_else(pc.less(column, 0), None, column)  # ClassLabel's -1 means no label
-    return pc.take(pa.array(names, pa.string()), ids.combine_chunks() if isinstance(ids, pa.ChunkedArray) else ids)
+        texts = strip(_as_text(values, name, where))
+    else:
+        state["labels"] = names
+        ids = pc.if_else(pc.less(values, 0), None, values)  # ClassLabel's -1 means no label
+        texts = strip(pc.take(pa.array(names, pa.string()), ids.combine_chunks() if isinstance(ids, pa.ChunkedArray) else ids))
+    return label_lists(texts, pc.list_value_length(column)) if holds_lists else texts
+
+
+def _class_names(schema: pa.Schema, name: str) -> list[str] | None:
+    """Names of a ClassLabel column, or of a list of them."""
+    if b"huggingface" not in (schema.metadata or {}):
+        return None
+    from datasets import Features
+
+    feature = Features.from_arrow_schema(schema).get(name)
+    return getattr(getattr(feature, "feature", feature), "names", None)
 
 
 def _as_text(column: pa.ChunkedArray, name: str, where: str) -> Any:

@@ -4,11 +4,13 @@ Which side a row falls on depends on the seed and on its text, never on the orde
 """
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from trainer.data.balance import stage_generator
+from trainer.data.labels import count_labels
 from trainer.errors import DataError, listing
 
 Ints = NDArray[np.int64]
@@ -109,12 +111,12 @@ def stratified_split(
     """
     counts_C = np.bincount(label_ids_N, minlength=len(labels))
     refuse_small_classes(counts_C, labels, len(shares_S))
-    units_N = _units(text_hashes_N, groups_N)
+    units_N = linked_rows(text_hashes_N, groups_N)
     keys_N = row_keys(text_hashes_N, seed, stage)
     quota_CS = quotas(counts_C, shares_S)
     sides_N = np.full(len(label_ids_N), -1, np.int64)
     left_CS = quota_CS.astype(np.float64)
-    _place_groups(units_N, label_ids_N, keys_N, left_CS, quota_CS, sides_N)
+    place_groups(units_N, label_ids_N, keys_N, left_CS, quota_CS, sides_N)
     for c in range(len(labels)):
         members = np.flatnonzero((label_ids_N == c) & (sides_N < 0))
         members = members[np.argsort(keys_N[members], kind="stable")]
@@ -129,7 +131,7 @@ def stratified_split(
     return [np.flatnonzero(sides_N == side) for side in range(len(shares_S))]
 
 
-def _units(text_hashes_N: Hashes, groups_N: Ints | None) -> Ints:
+def linked_rows(text_hashes_N: Hashes, groups_N: Ints | None) -> Ints:
     """Id of the set of rows that must stay together: linked by an equal text or an equal group."""
     _, texts_N = np.unique(text_hashes_N, return_inverse=True)
     if groups_N is None:
@@ -144,8 +146,11 @@ def _units(text_hashes_N: Hashes, groups_N: Ints | None) -> Ints:
     return connected_components(links, directed=False)[1][texts_N].astype(np.int64)
 
 
-def _place_groups(units_N: Ints, label_ids_N: Ints, keys_N: Hashes, left_CS: NDArray[np.float64], quota_CS: Ints, sides_N: Ints) -> None:
-    """Units of several rows, largest first, each to the side that then lies nearest to its shares of every class.
+def place_groups(units_N: Ints, targets: NDArray[Any], keys_N: Hashes, left_CS: NDArray[np.float64], quota_CS: NDArray[Any], sides_N: Ints) -> None:
+    """Units of several rows, largest first, each to the side that then lies nearest to its shares of every class; in place.
+
+    Args:
+        targets: label ids (N,), or which labels each row has (N, C).
 
     Source: the greedy rule of scikit-learn's StratifiedGroupKFold, for shares in place of equal folds.
     """
@@ -156,7 +161,7 @@ def _place_groups(units_N: Ints, label_ids_N: Ints, keys_N: Hashes, left_CS: NDA
     first_keys = keys_N[order[starts[several]]]
     for unit in several[np.lexsort((first_keys, -sizes[several]))]:
         members = order[starts[unit] : starts[unit] + sizes[unit]]
-        counts_C = np.bincount(label_ids_N[members], minlength=len(left_CS))
+        counts_C = count_labels(targets[members], len(left_CS))
         after_CSS = np.repeat(left_CS[:, :, None], left_CS.shape[1], axis=2)
         for side in range(left_CS.shape[1]):
             after_CSS[:, side, side] -= counts_C

@@ -26,14 +26,14 @@ class TokenisedRows:
     Attributes:
         columns: input_ids, and token_type_ids for text pairs; each flat over all rows, memory-mapped.
         offsets_N1: where each row starts in `columns`; one more than there are rows.
-        label_ids_N: label id of each row.
+        label_ids_N: label id of each row; of multi-label rows which labels each has, (N, C).
         truncated_N: whether the row was cut at the maximal length.
         full_lengths_N: tokens of each row before it was cut, where the tokenizer tells.
     """
 
     columns: dict[str, NDArray[Any]]
     offsets_N1: NDArray[np.int64]
-    label_ids_N: NDArray[np.int64]
+    label_ids_N: NDArray[Any]
     truncated_N: NDArray[np.bool_]
     full_lengths_N: NDArray[np.int64] | None = None
 
@@ -44,7 +44,10 @@ class TokenisedRows:
         row = 0 if index == PADDING else index
         start, end = self.offsets_N1[row], self.offsets_N1[row + 1]
         features: dict[str, Any] = {name: column[start:end].tolist() for name, column in self.columns.items()}
-        features["labels"] = IGNORED if index == PADDING else int(self.label_ids_N[row])
+        if self.label_ids_N.ndim == 1:
+            features["labels"] = IGNORED if index == PADDING else int(self.label_ids_N[row])
+        else:  # binary cross-entropy wants its targets as floats
+            features["labels"] = [float(IGNORED if index == PADDING else held) for held in self.label_ids_N[row].tolist()]
         return features
 
     @property
@@ -54,13 +57,13 @@ class TokenisedRows:
 
 
 def tokenise(
-    table: pa.Table, row_ids_N: NDArray[np.int64], label_ids_N: NDArray[np.int64], tokenizer: Any, *, max_length: int, fingerprint: str, cache_dir: Path
+    table: pa.Table, row_ids_N: NDArray[np.int64], label_ids_N: NDArray[Any], tokenizer: Any, *, max_length: int, fingerprint: str, cache_dir: Path
 ) -> TokenisedRows:
     """Token ids of the given rows, in their order.
 
     Args:
         table: columns text and text_pair of all rows.
-        label_ids_N: label id of each of the given rows.
+        label_ids_N: label id of each of the given rows; of multi-label rows which labels each has, (N, C).
         max_length: tokens; longer rows are cut.
         fingerprint: digest of the table's texts, part of the cache's key.
     """

@@ -7,7 +7,7 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from trainer.data.audit import Lengths
 from trainer.data.prepare import PreparedData
-from trainer.evaluation.metrics import Evaluation
+from trainer.evaluation.multi_label import AnyEvaluation, MultiLabelEvaluation
 from trainer.evaluation.outcome import Outcome
 from trainer.training.progress import headings, row_cells
 
@@ -26,7 +26,14 @@ LOSS_WORDS = {
     "logit_adjusted": "logit-adjusted cross-entropy",
     "balanced_softmax": "balanced softmax cross-entropy",
 }
+MULTI_LABEL_METRICS = {
+    "macro_f1": ("f1", "Macro F1"),
+    "micro_f1": ("f1", "Micro F1"),
+    "accuracy": ("accuracy", "Subset accuracy"),
+    "mean_average_precision": ("mean_average_precision", "Mean average precision"),
+}
 SUMMARY = ("loss", "accuracy", "macro_f1", "weighted_f1", "f1_gap", "macro_precision", "balanced_accuracy", "mcc", "auroc_macro", "ece", "brier")
+MULTI_LABEL_SUMMARY = ("loss", "accuracy", "macro_f1", "micro_f1", "weighted_f1", "samples_f1", "f1_gap", "mean_average_precision", "hamming_loss")
 
 
 def write_card(
@@ -57,6 +64,7 @@ def write_card(
         labels=[_one_line(label) for label in data.labels],
         base_model=config.model.name,
         load_from=config.hub.repo_id if config.hub.push else "model",
+        multi_label=data.labels_per_row,
         has_epochs=bool(epoch_rows),
         minority={"label": _one_line(data.audit.minority_label), **evaluations[split].per_class[data.audit.minority_label]},
         revision=config.hub.revision if config.hub.push else None,
@@ -105,7 +113,7 @@ def write_ensemble_card(config: "Config", outcomes: dict[str, Outcome], member_m
     return "\n\n".join(parts) + "\n"
 
 
-def _metadata(config: "Config", data: PreparedData, split: str, evaluation: Evaluation) -> ModelCardData:
+def _metadata(config: "Config", data: PreparedData, split: str, evaluation: AnyEvaluation) -> ModelCardData:
     where = config.data.source or config.data.train
     hub_data = where if isinstance(where, str) and where.count("/") == 1 and not Path(where).exists() and ":" not in where else None
     hub_model = None if config.model.name.startswith("package:") or Path(config.model.name).exists() else config.model.name
@@ -120,12 +128,12 @@ def _metadata(config: "Config", data: PreparedData, split: str, evaluation: Eval
             metric_name=title,
             metric_value=round(float(getattr(evaluation, name)), 6),
         )
-        for name, (kind, title) in METRICS.items()
+        for name, (kind, title) in (MULTI_LABEL_METRICS if data.is_multi_label else METRICS).items()
     ]
     return ModelCardData(
         library_name="transformers",
         pipeline_tag="text-classification",
-        tags=["text-classification", "imbalanced-classification", "equipoise"],
+        tags=["text-classification", *(["multi-label-classification"] if data.is_multi_label else []), "imbalanced-classification", "equipoise"],
         base_model=hub_model,
         datasets=[hub_data] if hub_data else None,
         metrics=["f1", "accuracy"],
@@ -135,25 +143,27 @@ def _metadata(config: "Config", data: PreparedData, split: str, evaluation: Eval
 
 
 def _balancing(config: "Config", data: PreparedData) -> str:
-    drawn, natural = data.audit.counts["drawn"], data.audit.counts["train"]
+    seen, natural = data.audit.totals["seen per epoch"], len(data.splits.train)
     if config.balance.method == "none":
         rows = "Every training row is seen once an epoch (`balance.method: none`)."
     elif config.balance.row_method == "none":
-        rows = f"`balance.method: {config.balance.method}` with {config.balance.neighbours} neighbours: {drawn.sum() - natural.sum():,} synthetic embeddings"
-        rows += f" stand beside those of the {natural.sum():,} training rows; validation and test keep their natural distribution."
+        rows = f"`balance.method: {config.balance.method}` with {config.balance.neighbours} neighbours: {seen - natural:,} synthetic embeddings"
+        rows += f" stand beside those of the {natural:,} training rows; validation and test keep their natural distribution."
     elif config.balance.scope == "all":
         rows = f"The pool was cut to its smallest class before the split (`balance.method: {config.balance.method}`, `balance.scope: all`)."
     else:
-        rows = f"`balance.method: {config.balance.method}`: {drawn.sum():,} of {natural.sum():,} training rows are seen in an epoch"
+        rows = f"`balance.method: {config.balance.method}`: {seen:,} of {natural:,} training rows are seen in an epoch"
         rows += ", drawn anew every epoch" if config.balance.resample_each_epoch else ""
         rows += "; validation and test keep their natural distribution."
     if config.balance.by:
         rows += f" What is balanced are the values of the column `{config.balance.by}`" + (" paired with the labels." if config.balance.by_label else ".")
-    weighting, loss = config.loss.class_weights, LOSS_WORDS[config.loss.name]
+    weighting, loss = config.loss.class_weights, "binary cross-entropy" if data.is_multi_label else LOSS_WORDS[config.loss.name]
     if weighting == "none":
         return f"{rows} The loss is unweighted {loss}."
     pairs = ", ".join(f"{label} {weight:.4g}" for label, weight in zip(data.labels, data.class_weights_C, strict=True))
     name = weighting if isinstance(weighting, str) else "given per label"
+    if data.is_multi_label:
+        return f"{rows} The loss is {loss} with positive weights ({name}; a label's rows against the rows without it): {pairs}."
     over = "the rows drawn" if config.loss.weights_mean == "rows" else "the classes"
     return f"{rows} The loss is {loss} with class weights ({name}; mean 1 over {over}): {pairs}."
 
@@ -203,12 +213,13 @@ def _counts_table(data: PreparedData) -> str:
 
 
 def _summary_table(outcome: Outcome) -> str:
+    summary = MULTI_LABEL_SUMMARY if isinstance(outcome.final, MultiLabelEvaluation) else SUMMARY
     sides = [("model alone" if outcome.decided else "model", outcome.alone)] + ([("with the decision", outcome.decided)] if outcome.decided else [])
-    return _table(["", *(name.replace("_", " ") for name in SUMMARY)], [[side, *(f"{getattr(e, name):.4f}" for name in SUMMARY)] for side, e in sides])
+    return _table(["", *(name.replace("_", " ") for name in summary)], [[side, *(f"{getattr(e, name):.4f}" for name in summary)] for side, e in sides])
 
 
-def _domain_table(domains: dict[str, Evaluation]) -> str:
-    names = ("macro_f1", "accuracy", "balanced_accuracy")
+def _domain_table(domains: dict[str, AnyEvaluation]) -> str:
+    names = ("macro_f1", "accuracy", "micro_f1" if isinstance(next(iter(domains.values())), MultiLabelEvaluation) else "balanced_accuracy")
     rows = [[domain, f"{e.num_rows:,}", *(f"{getattr(e, n):.4f}" for n in names)] for domain, e in domains.items()]
     return _table(["domain", "rows", *(n.replace("_", " ") for n in names)], rows)
 
@@ -240,9 +251,10 @@ def _decision(decided: dict[str, Any]) -> str:
     return " ".join(parts)
 
 
-def _class_table(evaluation: Evaluation) -> str:
-    rows = [[label, *(f"{v[n]:.4f}" for n in ("precision", "recall", "f1")), f"{v['support']:,}"] for label, v in evaluation.per_class.items()]
-    return _table(["label", "precision", "recall", "F1", "support"], rows)
+def _class_table(evaluation: AnyEvaluation) -> str:
+    names = list(next(iter(evaluation.per_class.values())))
+    rows = [[label, *(f"{v[n]:,}" if n == "support" else f"{v[n]:.4f}" for n in names)] for label, v in evaluation.per_class.items()]
+    return _table(["label", *(name.replace("_", " ").replace("f1", "F1") for name in names)], rows)
 
 
 def _table(headings: list[str], rows: list[list[str]]) -> str:

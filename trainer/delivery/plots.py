@@ -11,7 +11,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from trainer.data.audit import Audit
-from trainer.evaluation.metrics import NUM_BINS, calibration_bins
+from trainer.evaluation.metrics import NUM_BINS, Evaluation, calibration_bins
+from trainer.evaluation.multi_label import AnyEvaluation, MultiLabelEvaluation
 from trainer.evaluation.outcome import Outcome
 
 INK, BEFORE, AFTER, GRID = "#22303c", "#9fb3c8", "#1f6fb2", "#e3e8ee"
@@ -116,6 +117,34 @@ def learning_curves(rows: list[dict[str, float]], best_step: int | None) -> Figu
     return figure
 
 
+def results(evaluation: AnyEvaluation, split: str) -> tuple[str, Figure]:
+    """File name and picture of what a model did on one split."""
+    if isinstance(evaluation, MultiLabelEvaluation):
+        return "label_scores.png", label_scores(evaluation, split)
+    return "confusion_matrix.png", confusion(evaluation.confusion_matrix, evaluation.labels, split)
+
+
+def label_scores(evaluation: MultiLabelEvaluation, split: str) -> Figure:
+    """F1 and average precision of each label, those with the most rows first."""
+    per_class = sorted(evaluation.per_class.items(), key=lambda item: -item[1]["support"])
+    height = max(2.6, 0.42 * len(per_class) + 1.3)
+    figure, axis = plt.subplots(figsize=(7, height))
+    y = np.arange(len(per_class))
+    for offset, key, color, name in ((-0.19, "f1", AFTER, "F1"), (0.19, "average_precision", BEFORE, "average precision")):
+        bars = axis.barh(y + offset, [values[key] for _, values in per_class], height=0.36, color=color, label=name)
+        axis.bar_label(bars, fmt="%.2f", padding=3, fontsize=8)
+    axis.axvline(evaluation.macro_f1, color=INK, lw=1, ls=":", zorder=0, label=f"macro F1 {evaluation.macro_f1:.3f}")
+    axis.set_yticks(y, [f"{_short(label)} ({values['support']:,})" for label, values in per_class])
+    axis.invert_yaxis()
+    axis.set_xlim(0, 1.08)
+    axis.set_title(f"{split}: {evaluation.num_rows:,} rows; in brackets the rows with each label", loc="left", fontsize=10)
+    axis.grid(axis="x", color=GRID)
+    axis.spines[["top", "right"]].set_visible(False)
+    figure.legend(*axis.get_legend_handles_labels(), frameon=False, fontsize=8, loc="lower left", ncols=3)
+    figure.tight_layout(rect=(0, 0.24 / height, 1, 1))
+    return figure
+
+
 def confusion(matrix: list[list[int]], labels: list[str], split: str) -> Figure:
     """Confusion matrix: shares of each true class as shades, rows as numbers."""
     counts_CC = np.array(matrix)
@@ -139,6 +168,8 @@ def confusion(matrix: list[list[int]], labels: list[str], split: str) -> Figure:
 
 def reliability(outcome: Outcome, split: str) -> Figure:
     """How often the model is right against how sure it says it is, without and with the decision, and how sure it mostly is."""
+    assert isinstance(outcome.alone, Evaluation), "multi-label data have no decision"
+    assert isinstance(outcome.final, Evaluation), "multi-label data have no decision"
     sides = [("model alone", outcome.alone_log_p_NC, outcome.alone.ece, BEFORE), ("with the decision", outcome.log_p_NC, outcome.final.ece, AFTER)]
     figure, axes = plt.subplots(2, 2, figsize=(8.6, 5.4), height_ratios=[3, 1], sharex=True, sharey="row")
     for (upper, lower), (title, log_p_NC, ece, color) in zip(axes.T, sides, strict=True):

@@ -34,6 +34,7 @@ FILES = (
     "learning_curves.png",
     "confusion_matrix.png",
     "reliability.png",
+    "label_scores.png",
     "predictions.parquet",
     "README.md",
     "metrics.json",
@@ -109,14 +110,13 @@ class RunFolder:
         import pyarrow as pa
         import pyarrow.parquet as pq
 
-        names = np.array(labels, dtype=object)
         outcomes = [outcome for _, outcome in parts.values()]
         probabilities_NC = np.exp(np.concatenate([outcome.log_p_NC for outcome in outcomes]))
         columns = {
             "row": np.concatenate([row_ids for row_ids, _ in parts.values()]),
             "split": np.concatenate([np.full(len(row_ids), split, dtype=object) for split, (row_ids, _) in parts.items()]),
-            "label": names[np.concatenate([outcome.label_ids_N for outcome in outcomes])],
-            "predicted": names[np.concatenate([outcome.predicted_N for outcome in outcomes])],
+            "label": _names(np.concatenate([outcome.label_ids_N for outcome in outcomes]), labels),
+            "predicted": _names(np.concatenate([outcome.predicted_N for outcome in outcomes]), labels),
         }
         columns |= {f"probability_{label}": probabilities_NC[:, c].astype(np.float32) for c, label in enumerate(labels)}
         partial = self.path / ".predictions.partial"
@@ -147,6 +147,12 @@ def read_predictions(path: Path, split: str, labels: list[str]) -> tuple[Any, An
     ids = {label: label_id for label_id, label in enumerate(labels)}
     true_N, predicted_N = (np.array([ids[label] for label in table[name].to_pylist()], np.int64) for name in ("label", "predicted"))
     return table["row"].to_numpy(), true_N, predicted_N, np.stack([table[f"probability_{label}"].to_numpy() for label in labels], axis=1)
+
+
+def _names(targets: Any, labels: list[str]) -> Any:
+    """The label of each row, or the list of its labels."""
+    names = np.array(labels, dtype=object)
+    return names[targets] if targets.ndim == 1 else [names[held_C].tolist() for held_C in targets]
 
 
 def check_writable(path: Path, remedy: str = "Set run.output_dir") -> None:

@@ -7,7 +7,7 @@ from rich.table import Table
 
 from trainer.data.audit import Lengths
 from trainer.data.prepare import PreparedData
-from trainer.evaluation.metrics import Evaluation
+from trainer.evaluation.multi_label import AnyEvaluation, MultiLabelEvaluation
 from trainer.evaluation.outcome import Outcome
 
 console = Console(soft_wrap=True, markup=False, emoji=False, highlight=False)
@@ -21,10 +21,12 @@ def print_audit(data: PreparedData, lengths: dict[str, Lengths], max_length: int
     for heading in audit.columns:
         table.add_column(heading, justify="right")
     for c, label in enumerate(audit.labels):
-        table.add_row(label, *(share(int(counts_C[c]), int(counts_C.sum())) for counts_C in audit.columns.values()))
+        table.add_row(label, *(share(int(counts_C[c]), audit.totals[heading]) for heading, counts_C in audit.columns.items()))
     table.add_section()
-    table.add_row("all", *(f"{int(counts_C.sum()):,}" for counts_C in audit.columns.values()))
+    table.add_row("all", *(f"{total:,}" for total in audit.totals.values()))
     console.print(table)
+    if data.labels_per_row:
+        console.print(data.labels_per_row)
     gone = [f"{count:,} {reason}" for reason, count in dropped.items() if count and reason != "kept"]
     console.print(f"Cleaning: {dropped['kept']:,} rows kept; {'; '.join(gone) or 'nothing dropped'}.")
     if data.unused_rows:
@@ -50,15 +52,22 @@ def print_results(outcomes: dict[str, Outcome], folder: Path) -> None:
     console.print(f"Run folder: {folder}  (model card: {folder / 'README.md'}, model: {folder / 'model'})")
 
 
-def print_evaluation(evaluation: Evaluation, split: str) -> None:
+def print_evaluation(evaluation: AnyEvaluation, split: str) -> None:
     """Headline and per-class results of one split."""
     table = Table(title=f"{split}: macro F1 {evaluation.macro_f1:.4f} on {evaluation.num_rows:,} rows", title_justify="left")
     table.add_column("label")
-    for name in ("precision", "recall", "F1", "support"):
-        table.add_column(name, justify="right")
+    for name in next(iter(evaluation.per_class.values())):
+        table.add_column(name.replace("_", " ").replace("f1", "F1"), justify="right")
     for label, values in evaluation.per_class.items():
-        table.add_row(label, f"{values['precision']:.4f}", f"{values['recall']:.4f}", f"{values['f1']:.4f}", f"{values['support']:,}")
+        table.add_row(label, *(f"{value:,}" if name == "support" else f"{value:.4f}" for name, value in values.items()))
     console.print(table)
+    if isinstance(evaluation, MultiLabelEvaluation):
+        console.print(
+            f"micro F1 {evaluation.micro_f1:.4f}, weighted F1 {evaluation.weighted_f1:.4f}, samples F1 {evaluation.samples_f1:.4f}, mean average precision "
+            f"{evaluation.mean_average_precision:.4f}, subset accuracy {evaluation.accuracy:.4f}, Hamming loss {evaluation.hamming_loss:.4f}, "
+            f"loss {evaluation.loss:.4f}"
+        )
+        return
     console.print(
         f"weighted F1 {evaluation.weighted_f1:.4f} (gap {evaluation.f1_gap:+.4f}), balanced accuracy {evaluation.balanced_accuracy:.4f}, "
         f"accuracy {evaluation.accuracy:.4f}, MCC {evaluation.mcc:.4f}, AUROC {evaluation.auroc_macro:.4f}, loss {evaluation.loss:.4f}, "
@@ -66,11 +75,13 @@ def print_evaluation(evaluation: Evaluation, split: str) -> None:
     )
 
 
-def _print_domains(domains: dict[str, Evaluation], split: str) -> None:
+def _print_domains(domains: dict[str, AnyEvaluation], split: str) -> None:
     table = Table(title=f"{split} by domain", title_justify="left")
     table.add_column("domain")
-    for name in ("rows", "macro F1", "accuracy", "balanced accuracy"):
+    multi_label = isinstance(next(iter(domains.values())), MultiLabelEvaluation)
+    for name in ("rows", "macro F1", "accuracy", "micro F1" if multi_label else "balanced accuracy"):
         table.add_column(name, justify="right")
     for domain, e in domains.items():
-        table.add_row(domain, f"{e.num_rows:,}", f"{e.macro_f1:.4f}", f"{e.accuracy:.4f}", f"{e.balanced_accuracy:.4f}")
+        third = e.micro_f1 if isinstance(e, MultiLabelEvaluation) else e.balanced_accuracy
+        table.add_row(domain, f"{e.num_rows:,}", f"{e.macro_f1:.4f}", f"{e.accuracy:.4f}", f"{third:.4f}")
     console.print(table)

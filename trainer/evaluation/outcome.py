@@ -8,7 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trainer.evaluation.decision import Decision
-from trainer.evaluation.metrics import Evaluation, evaluate_logits, log_softmax
+from trainer.evaluation.metrics import log_softmax
+from trainer.evaluation.multi_label import AnyEvaluation, assigned, evaluate, log_sigmoid
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
@@ -22,25 +23,26 @@ class Outcome:
         alone: the model's own probabilities and their largest class.
         decided: with the decision, where there is one.
         log_p_NC, predicted_N: log probabilities and label ids that count: decided where there is a decision.
+        label_ids_N: true label ids; of multi-label rows, as predicted_N, which labels each has, (N, C).
         domains: {domain: Evaluation of its rows} of what counts (`balance.by`).
     """
 
-    alone: Evaluation
-    decided: Evaluation | None
-    label_ids_N: Ints
+    alone: AnyEvaluation
+    decided: AnyEvaluation | None
+    label_ids_N: NDArray[Any]
     alone_log_p_NC: Floats
     log_p_NC: Floats
-    predicted_N: Ints
-    domains: dict[str, Evaluation] = field(default_factory=dict)
+    predicted_N: NDArray[Any]
+    domains: dict[str, AnyEvaluation] = field(default_factory=dict)
 
     @property
-    def final(self) -> Evaluation:
+    def final(self) -> AnyEvaluation:
         """What counts: with the decision where there is one."""
         return self.decided or self.alone
 
 
 def outcome_of(
-    logits_NC: NDArray[Any], label_ids_N: Ints, labels: list[str], decided: tuple[Floats, Ints] | None, domains: tuple[Ints, list[str]] | None
+    logits_NC: NDArray[Any], label_ids_N: NDArray[Any], labels: list[str], decided: tuple[Floats, Ints] | None, domains: tuple[Ints, list[str]] | None
 ) -> Outcome:
     """Outcome of one split.
 
@@ -48,19 +50,24 @@ def outcome_of(
         decided: log probabilities and label ids with the decision, None without one.
         domains: domain id of each row and the names of the domains.
     """
-    log_p_NC, predicted_N = decided or (log_softmax(logits_NC), logits_NC.argmax(axis=1))
+    if label_ids_N.ndim > 1:
+        alone_log_p_NC, alone_predicted_N = log_sigmoid(logits_NC), assigned(logits_NC)
+    else:
+        alone_log_p_NC, alone_predicted_N = log_softmax(logits_NC), logits_NC.argmax(axis=1)
+    log_p_NC, predicted_N = decided or (alone_log_p_NC, alone_predicted_N)
+    scores_NC = log_p_NC if decided else logits_NC
     by_domain = {}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # a domain may lack a label
         for d, name in enumerate(domains[1] if domains else []):
             rows = np.flatnonzero(domains[0] == d)  # type: ignore[index]
             if len(rows):
-                by_domain[name] = evaluate_logits(log_p_NC[rows], label_ids_N[rows], labels, predicted_N[rows])
+                by_domain[name] = evaluate(scores_NC[rows], label_ids_N[rows], labels, predicted_N[rows])
     return Outcome(
-        evaluate_logits(logits_NC, label_ids_N, labels),
-        evaluate_logits(log_p_NC, label_ids_N, labels, predicted_N) if decided else None,
+        evaluate(logits_NC, label_ids_N, labels),
+        evaluate(log_p_NC, label_ids_N, labels, predicted_N) if decided else None,
         label_ids_N,
-        log_softmax(logits_NC),
+        alone_log_p_NC,
         log_p_NC,
         predicted_N,
         by_domain,

@@ -68,6 +68,23 @@ def logit_adjusted(
     return cross_entropy(shifted_NC, label_ids_N, class_weights_C=class_weights_C, label_smoothing=label_smoothing)
 
 
+def binary_cross_entropy(logits_NC: Tensor, targets_NC: Tensor, *, class_weights_C: Tensor) -> Tensor:
+    """Binary cross-entropy of multi-label rows, a question of its own for each label.
+
+    Args:
+        logits_NC: raw scores, any float dtype, computed in float32.
+        targets_NC: 1 for the labels a row has, else 0; -100 leaves an entry out.
+        class_weights_C: positive weights, of each label's rows against the rows without it.
+    Returns:
+        Scalar in nats, summed over rows and labels. The Trainer counts the entries that are not -100, rows x labels, so
+        dividing by its count makes this a mean over labels as well as over rows.
+    Source: torch.nn.functional.binary_cross_entropy_with_logits with pos_weight and reduction='sum'.
+    """
+    is_counted_NC = (targets_NC != IGNORED).float()
+    targets_NC = targets_NC.float().clamp(min=0)
+    return F.binary_cross_entropy_with_logits(logits_NC.float(), targets_NC, weight=is_counted_NC, pos_weight=class_weights_C, reduction="sum")
+
+
 LOSSES: dict[str, Callable[..., Tensor]] = {
     "cross_entropy": cross_entropy,
     "focal": focal,
@@ -75,6 +92,9 @@ LOSSES: dict[str, Callable[..., Tensor]] = {
     "balanced_softmax": logit_adjusted,
 }
 """Losses by name: (logits, label ids, class_weights_C, options of the loss) -> summed loss."""
+
+MULTI_LABEL_LOSSES: dict[str, Callable[..., Tensor]] = {"binary_cross_entropy": binary_cross_entropy}
+"""Losses of multi-label rows by name: (logits, targets, class_weights_C) -> summed loss."""
 
 
 def loss_options(name: str, gamma: float | None, tau: float | None, counts_C: NDArray[np.int64]) -> dict[str, Any]:
@@ -99,7 +119,7 @@ def step_loss(name: str, class_weights_C: Tensor, options: dict[str, Any] | None
     Args:
         options: keyword arguments of the loss (gamma, tau, log_prior_C, label_smoothing).
     """
-    loss, options = LOSSES[name], options or {}
+    loss, options = (LOSSES | MULTI_LABEL_LOSSES)[name], options or {}
 
     def compute(outputs: object, labels: Tensor, num_items_in_batch: Tensor | int) -> Tensor:
         logits_NC: Tensor = outputs.logits  # type: ignore[attr-defined]

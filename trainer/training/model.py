@@ -117,7 +117,7 @@ def load_tokenizer(model: "ModelSection", config: Any) -> tuple[Any, int]:
     return tokenizer, model.max_length or min([LONGEST_DEFAULT, *limits])
 
 
-def load_model(model: "ModelSection", config: Any, labels: list[str], tokenizer: Any, max_length: int) -> Any:
+def load_model(model: "ModelSection", config: Any, labels: list[str], tokenizer: Any, max_length: int, *, multi_label: bool = False) -> Any:
     """Pretrained weights in float32 with a new head, drawn from torch's generator; a head for the same labels is kept.
 
     With `model.mode: lora` a PeftModel around it; with `head` its untrained layers before the final one pass their input through.
@@ -128,7 +128,7 @@ def load_model(model: "ModelSection", config: Any, labels: list[str], tokenizer:
     import torch
     from transformers import AutoModelForSequenceClassification
 
-    config.problem_type = "single_label_classification"
+    config.problem_type = "multi_label_classification" if multi_label else "single_label_classification"
     if hasattr(config, "decision"):
         del config.decision  # of an earlier training
     if config.pad_token_id is None:

@@ -15,7 +15,7 @@ from transformers.trainer import TRAINER_STATE_NAME
 
 from trainer.data.tokenise import TokenisedRows
 from trainer.errors import ConfigError, TrainingError, first_line
-from trainer.evaluation.metrics import evaluate_logits
+from trainer.evaluation.multi_label import evaluate
 from trainer.training.batching import StepBatchSampler, StepDataLoader
 from trainer.training.checkpoints import last_good, mark_whole, saving
 from trainer.training.layers import trainable_parameters
@@ -33,8 +33,8 @@ class WeightedTrainer(Trainer):
 
     Args:
         positions: epoch -> rows of `train_dataset` that this epoch sees; left out: all.
-        class_weights_C: one weight per class; left out: 1.
-        loss: an entry of trainer.training.losses.LOSSES.
+        class_weights_C: one weight per class, or the positive weights of multi-label rows; left out: 1.
+        loss: an entry of trainer.training.losses.LOSSES or MULTI_LABEL_LOSSES.
         loss_options: what that loss takes beside class weights; label smoothing comes from `args`.
         balanced_batches: every optimizer step holds every class equally.
         sampling: an entry of trainer.training.batching.SAMPLERS, which form the steps of an epoch.
@@ -219,7 +219,7 @@ def epoch_metrics(labels: list[str], minority_label: str) -> Callable[[EvalPredi
     """The `compute_metrics` of transformers.Trainer: the numbers of an Evaluation, and recall of the minority class."""
 
     def compute(prediction: EvalPrediction) -> dict[str, float]:
-        evaluation = evaluate_logits(prediction.predictions, prediction.label_ids, labels)  # type: ignore[arg-type]
+        evaluation = evaluate(prediction.predictions, prediction.label_ids, labels)  # type: ignore[arg-type]
         numbers = {name: value for name, value in evaluation.to_dict().items() if isinstance(value, int | float)}
         return numbers | {"minority_recall": evaluation.per_class[minority_label]["recall"]}
 

@@ -1,0 +1,136 @@
+"""Rows with any number of labels: reading them, their classes for balancing, their weights. Legend: N rows, C labels.
+
+In the table of rows the labels of a row are one text, a JSON list in the order of the source; `[]` is a row without a
+label, which is legal, and a missing value is a row whose labels are not known, which cleaning drops.
+"""
+
+import json
+from collections.abc import Callable
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from trainer.data.labels import Labels
+from trainer.errors import ConfigError, DataError, listing
+
+Bools = NDArray[np.bool_]
+Ints = NDArray[np.int64]
+Floats = NDArray[np.float64]
+
+YES, NO = ["1", "1.0", "true"], ["0", "0.0", "false"]
+
+
+def is_list(kind: pa.DataType) -> bool:
+    """Whether a column of this type holds lists."""
+    return bool(pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind))
+
+
+def label_lists(texts: pa.ChunkedArray, lengths: pa.ChunkedArray) -> pa.Array:
+    """JSON list of each row's labels, each once; missing where the list or one of its labels is.
+
+    Args:
+        texts: labels of all rows, one after the other.
+        lengths: number of labels of each row, null for a missing list.
+    """
+    rest = iter(texts.to_pylist())
+    rows = (None if length is None else [next(rest) for _ in range(length)] for length in lengths.to_pylist())
+    return pa.array([json.dumps(list(dict.fromkeys(row)), ensure_ascii=False) if row is not None and all(row) else None for row in rows], pa.string())
+
+
+def column_lists(columns: dict[str, pa.ChunkedArray], where: str) -> pa.Array:
+    """JSON list of each row's labels from one text column a label; missing where one of the cells is.
+
+    Raises:
+        DataError: a cell that is not 0, 1, true or false.
+    """
+    held, missing = [], []
+    for name, column in columns.items():
+        text = pc.utf8_lower(pc.utf8_trim_whitespace(column))
+        wrong = pc.unique(column.filter(pc.invert(pc.is_in(text, value_set=pa.array([*YES, *NO, None], pa.string())))))
+        if len(wrong):
+            raise DataError(f"{where}: label column '{name}' holds '{wrong[0]}'; needed: 0, 1, true or false. Mend the column, or set data.label_columns.")
+        held.append(pc.is_in(text, value_set=pa.array(YES)).to_numpy())
+        missing.append(pc.is_null(column).to_numpy())
+    names = list(columns)
+    rows = zip(np.array(held).T, np.logical_or.reduce(missing), strict=True)
+    return pa.array([None if gone else json.dumps([names[c] for c in np.flatnonzero(row)], ensure_ascii=False) for row, gone in rows], pa.string())
+
+
+def _distinct(label_column: pa.ChunkedArray) -> tuple[list[list[str]], Ints]:
+    """The lists that occur, and which of them each row has (-1: none, the row is missing)."""
+    encoded = pa.chunked_array(label_column).combine_chunks().dictionary_encode()
+    return [json.loads(text) for text in encoded.dictionary.to_pylist()], pc.fill_null(encoded.indices.cast(pa.int64()), -1).to_numpy()
+
+
+def found_labels(label_column: pa.ChunkedArray) -> set[str]:
+    """Every label that a row has."""
+    return {label for labels in _distinct(label_column)[0] for label in labels}
+
+
+def label_matrix(label_column: pa.ChunkedArray, labels: Labels) -> Bools:
+    """Which labels each row has, (N, C); all False where the row is missing."""
+    lists, list_ids_N = _distinct(label_column)
+    distinct = np.array([[name in held for name in labels.names] for held in [*lists, []]], bool)  # the last one stands for missing
+    return distinct[list_ids_N]
+
+
+def first_label_ids(label_column: pa.ChunkedArray, labels: Labels) -> Ints:
+    """Id of the label that each row names first; C for a row without a label."""
+    lists, list_ids_N = _distinct(label_column)
+    ids = {name: label_id for label_id, name in enumerate(labels.names)}
+    firsts = np.array([ids.get(held[0], len(labels)) if held else len(labels) for held in [*lists, []]], np.int64)
+    return firsts[list_ids_N]
+
+
+def rarest_label_ids(label_matrix_NC: Bools, kept_N: Bools) -> Ints:
+    """Id of each row's rarest label, counted over the kept rows; C for a row without a label, -1 for rows that are not kept."""
+    num_labels = label_matrix_NC.shape[1]
+    order_C = np.argsort(label_matrix_NC[kept_N].sum(axis=0), kind="stable")
+    rarest_N = order_C[label_matrix_NC[:, order_C].argmax(axis=1)]
+    rarest_N[~label_matrix_NC.any(axis=1)] = num_labels
+    rarest_N[~kept_N] = -1
+    return rarest_N.astype(np.int64)
+
+
+def label_set_ids(label_matrix_NC: Bools) -> Ints:
+    """A number per row, equal for rows with the same labels."""
+    return np.unique(np.packbits(label_matrix_NC, axis=1), axis=0, return_inverse=True)[1].ravel().astype(np.int64)
+
+
+def positive_none(counts_C: Ints, num_rows: int) -> Floats:
+    """Weight 1 for every label."""
+    return np.ones(len(counts_C))
+
+
+def positive_balanced(counts_C: Ints, num_rows: int) -> Floats:
+    """(N - n_c) / n_c, so that a label's rows weigh as much together as the rows without it; not capped; 1 where every row has the label.
+
+    Source: the `pos_weight` of torch.nn.BCEWithLogitsLoss.
+    """
+    return np.where(counts_C < num_rows, (num_rows - counts_C) / np.maximum(counts_C, 1), 1.0)
+
+
+POSITIVE_WEIGHTINGS: dict[str, Callable[[Ints, int], Floats]] = {"none": positive_none, "balanced": positive_balanced}
+"""Named positive weights: rows with each label among the rows drawn, and all rows drawn -> one weight per label."""
+
+
+def positive_weights(counts_C: Ints, num_rows: int, weighting: str | dict[str, float], labels: list[str]) -> Floats:
+    """Weight of each label's rows against those without it.
+
+    Args:
+        counts_C: rows of each label among the rows drawn for one epoch.
+        num_rows: rows drawn for one epoch.
+        weighting: a name in POSITIVE_WEIGHTINGS, or {label: weight} as given, where labels left out weigh 1.
+    Raises:
+        ConfigError: a weighting that multi-label rows cannot have, or a weight for a label that the data lacks.
+    """
+    if isinstance(weighting, str):
+        if weighting not in POSITIVE_WEIGHTINGS:
+            raise ConfigError(f"loss.class_weights is '{weighting}'; with multi-label data known: {listing(POSITIVE_WEIGHTINGS)}, or one weight a label.")
+        return POSITIVE_WEIGHTINGS[weighting](counts_C, num_rows)
+    unknown = sorted(set(weighting) - set(labels))
+    if unknown:
+        raise ConfigError(f"loss.class_weights names {listing(unknown)}; labels in the data: {listing(labels)}.")
+    return np.array([weighting.get(label, 1.0) for label in labels])
