@@ -1,5 +1,6 @@
 """Real parts, made small: two layers of a real pretrained encoder, a few hundred real tweets, no network but loopback."""
 
+import importlib.util
 import json
 import os
 import socket
@@ -74,6 +75,15 @@ def tweets(tmp_path_factory):
                 wanted[row["sentiment"]] -= 1
                 writer.writerow([row["text"], row["sentiment"]])
     return path
+
+
+@pytest.fixture(scope="session")
+def tactics():
+    """The 16,017 multi-label rows that scripts/tactics.py writes: text, labels, group."""
+    spec = importlib.util.spec_from_file_location("tactics", ROOT / "scripts/tactics.py")
+    script = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(script)
+    return script.tactic_rows()
 
 
 @pytest.fixture

@@ -12,15 +12,18 @@ CONFIGS = sorted((ROOT / "configs").glob("*.yaml"))
 
 
 def test_there_are_configs():
-    assert {"frozen", "quickstart", "sentiment", "sentiment_weighted", "topics"} <= {path.stem for path in CONFIGS}
+    assert {"frozen", "quickstart", "sentiment", "sentiment_weighted", "tactics", "topics"} <= {path.stem for path in CONFIGS}
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
-def test_shipped_config_trains_for_two_steps(path, tiny_model, tweets, tmp_path):
+def test_shipped_config_trains_for_two_steps(path, tiny_model, tweets, tactics, tmp_path):
     overrides = [f"model.name={tiny_model}", f"run.output_dir={tmp_path}", "training.max_steps=2", "training.eval_strategy=epoch", "model.max_length=32"]
     overrides += ["data.limit=400", "training.per_device_train_batch_size=8", "balance.neighbours=1"]
     if "tweet_eval" in path.read_text(encoding="utf-8"):
         overrides += [f"data.train={tweets}", "data.validation=null", f"data.test={tweets}", "data.label_column=sentiment", "data.clean.leakage=false"]
+    if path.stem == "tactics":
+        (tmp_path / "tactics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in tactics), encoding="utf-8")
+        overrides += [f"data.source={tmp_path}/tactics.jsonl"]
     config = load_config(str(path), overrides)
     folder = pipeline.train(config)
     metrics = json.loads((Path(folder) / "metrics.json").read_text(encoding="utf-8"))

@@ -1,7 +1,9 @@
 import numpy as np
 
 from trainer.data.audit import Audit
-from trainer.delivery.plots import class_distribution, confusion, learning_curves
+from trainer.delivery.plots import class_distribution, confusion, label_scores, learning_curves, results
+from trainer.evaluation.metrics import evaluate_logits
+from trainer.evaluation.multi_label import evaluate_multi_label
 
 AUDIT = Audit(["a", "b"], {"train": np.array([30, 10]), "validation": np.array([6, 2]), "drawn": np.array([10, 10])}, np.array([30, 10]))
 
@@ -28,3 +30,18 @@ def test_confusion_writes_rows_and_shades_shares_of_the_true_class():
     axis = confusion([[3, 1], [0, 2]], ["a", "b"], "test").axes[0]
     assert sorted(text.get_text() for text in axis.texts) == ["0", "1", "2", "3"]
     assert np.allclose(axis.images[0].get_array(), [[0.75, 0.25], [0, 1]])
+
+
+def test_label_scores_show_f1_and_average_precision_of_each_label_most_rows_first():
+    true = np.array([[True, True], [False, True], [True, False], [False, True]])
+    logits = np.where(true, 1.0, -1.0)
+    logits[2, 0] = -1.0  # one of the two rows of a is missed: F1 2/3, average precision 1/2 + 1/2 * 2/4
+    axis = label_scores(evaluate_multi_label(logits, true, ["a", "b"]), "test").axes[0]
+    assert [tick.get_text() for tick in axis.get_yticklabels()] == ["b (3)", "a (2)"]
+    assert [round(patch.get_width(), 3) for patch in axis.patches] == [1, 0.667, 1, 0.75]
+
+
+def test_picture_of_the_results_fits_the_kind_of_data():
+    logits = np.array([[2.0, -2.0], [-2.0, 2.0]])
+    assert results(evaluate_logits(logits, np.array([0, 1]), ["a", "b"]), "test")[0] == "confusion_matrix.png"
+    assert results(evaluate_multi_label(logits, logits > 0, ["a", "b"]), "test")[0] == "label_scores.png"

@@ -23,11 +23,11 @@ def relative(a, b):
     return float((a - b).norm() / b.norm())
 
 
-def launch(tiny_model, tmp_path, rows_per_batch, accumulation, weights, num_rows, smoothing=0.0):
+def launch(tiny_model, tmp_path, rows_per_batch, accumulation, weights, num_rows, smoothing=0.0, loss="cross_entropy"):
     out = tmp_path / "two.pt"
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", "0", "--rdzv_backend", "c10d"]
     command += ["--rdzv_endpoint", "127.0.0.1:0", worker.__file__, str(tiny_model), str(out), str(rows_per_batch), str(accumulation)]
-    command += [",".join(map(str, weights)), str(num_rows), str(smoothing)]
+    command += [",".join(map(str, weights)), str(num_rows), str(smoothing), loss]
     done = subprocess.run(command, capture_output=True, text=True, timeout=200, env={**os.environ, "OMP_NUM_THREADS": "1"}, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
     return torch.load(out)

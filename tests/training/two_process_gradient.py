@@ -1,6 +1,6 @@
 """Gradient of one optimizer step of WeightedTrainer, saved by the main process; started by torchrun or alone.
 
-usage: two_process_gradient.py MODEL OUT ROWS_PER_BATCH BATCHES_PER_STEP WEIGHTS NUM_ROWS SMOOTHING
+usage: two_process_gradient.py MODEL OUT ROWS_PER_BATCH BATCHES_PER_STEP WEIGHTS NUM_ROWS SMOOTHING LOSS
 """
 
 import sys
@@ -14,6 +14,7 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer, Data
 from trainer.data.tokenise import TokenisedRows
 from trainer.training.arguments import build_arguments
 from trainer.training.distributed import is_main, start_processes
+from trainer.training.losses import MULTI_LABEL_LOSSES
 from trainer.training.weighted_trainer import WeightedTrainer
 
 
@@ -25,12 +26,12 @@ class KeepGradient(TrainerCallback):
             self.gradient = torch.cat([p.grad.detach().flatten().clone() for p in model.parameters() if p.grad is not None])
 
 
-def rows(num_rows: int, vocabulary: int = 20_000) -> TokenisedRows:
-    """Random rows of unequal lengths."""
+def rows(num_rows: int, vocabulary: int = 20_000, multi_label: bool = False) -> TokenisedRows:
+    """Random rows of unequal lengths; of three classes, or of any number of three labels."""
     generator = np.random.default_rng(3)
     lengths = generator.integers(4, 24, num_rows)
     ids = generator.integers(1000, vocabulary, lengths.sum()).astype(np.int32)
-    label_ids = generator.integers(0, 3, num_rows)
+    label_ids = generator.random((num_rows, 3)) < 0.4 if multi_label else generator.integers(0, 3, num_rows)
     return TokenisedRows({"input_ids": ids}, np.r_[0, np.cumsum(lengths)], label_ids, np.zeros(num_rows, bool))
 
 
@@ -59,7 +60,7 @@ def step(
     trainer = WeightedTrainer(
         model=model,
         args=build_arguments(training, checkpoints=Path(out).parent / "checkpoints", seed=7),
-        train_dataset=rows(num_rows),
+        train_dataset=rows(num_rows, multi_label=loss.get("loss") in MULTI_LABEL_LOSSES),
         data_collator=DataCollatorWithPadding(AutoTokenizer.from_pretrained(model_folder)),
         class_weights_C=np.array(weights),
         callbacks=[keep],
@@ -72,7 +73,17 @@ def step(
 
 
 if __name__ == "__main__":
-    folder, out, batch, accumulation, weights, num_rows, smoothing = sys.argv[1:]
-    result = step(folder, out, int(batch), int(accumulation), [float(w) for w in weights.split(",")], int(num_rows), float(smoothing), epochs=2)
+    folder, out, batch, accumulation, weights, num_rows, smoothing, loss = sys.argv[1:]
+    result = step(
+        folder,
+        out,
+        int(batch),
+        int(accumulation),
+        [float(w) for w in weights.split(",")],
+        int(num_rows),
+        float(smoothing),
+        epochs=2,
+        loss=loss,
+    )
     if is_main():
         torch.save(result, out)
