@@ -108,6 +108,7 @@ def test_card_fits_multi_label_data(finished):
         ("training.metric_for_best_model=mcc", "training.metric_for_best_model is 'mcc'; with multi-label data known: accuracy, loss, macro_f1,"),
         ("decision.temperature=true", "decision is set, which multi-label data cannot have: each label is decided at a probability of 0.5. Remove it."),
         ("model.mode=head balance.resample_each_epoch=false", "model.mode is 'head', which needs one label a row; with multi-label data known: full, lora."),
+        ("augment.generator=local augment.model=x augment.target_rows=5", "augment.generator is set; new rows are written for data with one label a row only."),
         ("ensemble.size=2", "ensemble.size is above 1; ensembles of multi-label models are not supported. Set ensemble.size: 1."),
         ("loss.name=focal", "loss.name is 'focal'; with multi-label data known: cross_entropy, which is then binary for each label."),
         ("loss.weights_mean=classes", "loss.weights_mean is set, but the weights of multi-label data are not rescaled. Remove it."),
