@@ -10,9 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from trainer.cli import worded_errors
-from trainer.config import Config, LossSection, load_config
+from trainer.config import Config, load_config
 from trainer.errors import ConfigError, TrainingError
-from trainer.training_section import OWN_SPECS, OWNED_KEYS
+from trainer.sections.balancing import LossSection
+from trainer.sections.training import OWN_SPECS, OWNED_KEYS
 
 ROOT = Path(__file__).resolve().parent.parent
 CONFIGS = sorted((ROOT / "configs").glob("*.yaml"))
@@ -392,12 +393,12 @@ def test_own_keys_of_training_are_checked(faults):
 
 
 def test_snapshot_of_training_arguments_equals_the_installed_class(generate):
-    committed = json.loads((ROOT / "trainer/training_arguments.json").read_text(encoding="utf-8"))
+    committed = json.loads((ROOT / "trainer/sections/training_arguments.json").read_text(encoding="utf-8"))
     assert committed == generate.training_arguments()
 
 
 def test_owned_and_own_keys_are_training_arguments():
-    committed = json.loads((ROOT / "trainer/training_arguments.json").read_text(encoding="utf-8"))
+    committed = json.loads((ROOT / "trainer/sections/training_arguments.json").read_text(encoding="utf-8"))
     assert set(OWNED_KEYS) <= set(committed)
     assert set(OWN_SPECS) - set(committed) == {"early_stopping_patience", "early_stopping_threshold"}
 

@@ -6,7 +6,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from trainer import ConfigError, load_config, pipeline
+from trainer import ConfigError, audit, load_config, pipeline
 from trainer.errors import DataError
 
 METRICS = ["num_rows", "loss", "accuracy", "macro_f1", "micro_f1", "weighted_f1", "samples_f1", "f1_gap", "macro_precision", "macro_recall"]
@@ -140,4 +140,4 @@ def test_what_only_multi_label_data_have_is_refused_for_one_label_a_row(config_f
 def test_audit_of_multi_label_data_is_refused_in_words(values, tmp_path):
     (tmp_path / "config.yaml").write_text(json.dumps(values(tmp_path)), encoding="utf-8")
     with pytest.raises(DataError, match="the audit reads one label a row, but the data are multi-label"):
-        pipeline.audit(load_config(str(tmp_path / "config.yaml")), with_encoder=False, folder=tmp_path / "audit", threshold=0.8, max_rows=100)
+        audit.audit(load_config(str(tmp_path / "config.yaml")), with_encoder=False, folder=tmp_path / "audit", threshold=0.8, max_rows=100)

@@ -100,10 +100,10 @@ def audit_command(
         else:
             values = {"model": {"name": model or "none"}, "data": {"source": data, **given}}  # every config names a model
             loaded = check_config(YamlSource("audit", values), set_ or ())
-        from trainer import pipeline
+        from trainer import audit, pipeline
 
         folder = output or (Path("audit") if config is None else pipeline.run_path(loaded).with_name(f"{loaded.run.name}-audit"))
-        pipeline.audit(loaded, with_encoder=config is not None or model is not None, folder=folder, threshold=threshold, max_rows=max_rows)
+        audit.audit(loaded, with_encoder=config is not None or model is not None, folder=folder, threshold=threshold, max_rows=max_rows)
 
 
 @app.command("schema")

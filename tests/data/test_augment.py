@@ -6,12 +6,13 @@ import numpy as np
 import pytest
 from chat_server import chat_server
 
-from trainer.augment_section import AugmentSection
-from trainer.config import BalanceSection, DataSection, LossSection, SplitSection
 from trainer.data import generators
 from trainer.data.augment import CompletionCache, add_rows, build_prompt, records, write_rows
 from trainer.data.prepare import balance_splits, read_splits
 from trainer.errors import AugmentError, ConfigError
+from trainer.sections.augment import AugmentSection
+from trainer.sections.balancing import BalanceSection, LossSection
+from trainer.sections.data import DataSection, SplitSection
 
 SPLIT = SplitSection(train=0.7, validation=0.15, test=0.15)
 

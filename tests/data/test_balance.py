@@ -8,11 +8,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from imblearn.over_sampling import RandomOverSampler
 from imblearn.under_sampling import RandomUnderSampler
+from preparing import prepare_data
 
-from trainer.config import BalanceSection, DataSection, LossSection, SplitSection
 from trainer.data.balance import METHODS, plan_balance, plan_pool
-from trainer.data.prepare import prepare_data
 from trainer.errors import ConfigError, DataError
+from trainer.sections.balancing import BalanceSection, LossSection
+from trainer.sections.data import DataSection, SplitSection
 
 SETTINGS = settings(deadline=None, max_examples=40, database=None)
 COUNTS = st.lists(st.integers(1, 30), min_size=2, max_size=6)

@@ -3,13 +3,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from preparing import prepare_data
 
-from trainer.config import BalanceSection, DataSection, LossSection
 from trainer.data.clean import REASONS, clean_rows
 from trainer.data.labels import encode, order_labels
-from trainer.data.prepare import prepare_data
 from trainer.data.sources import read_rows
 from trainer.errors import DataError
+from trainer.sections.balancing import BalanceSection, LossSection
+from trainer.sections.data import DataSection
 
 
 @pytest.fixture

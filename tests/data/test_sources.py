@@ -10,9 +10,9 @@ import pyarrow.parquet as pq
 import pytest
 from conftest import ROOT, TWEETS
 
-from trainer.config import DataSection
 from trainer.data.sources import check_source, read_rows
 from trainer.errors import DataError
+from trainer.sections.data import DataSection
 
 ROWS = [("good film", "pos"), ("bad, very", "neg"), ('she said "no"\nand left', "neg")]
 RECORDS = [{"text": text, "label": label} for text, label in ROWS]

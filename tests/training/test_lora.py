@@ -14,7 +14,7 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer, pipe
 from trainer import load_config
 from trainer import pipeline as story
 from trainer.errors import ModelError
-from trainer.model_section import LoraSection, ModelSection
+from trainer.sections.model import LoraSection, ModelSection
 from trainer.training.model import load_model, load_pretrained_config, load_tokenizer
 from trainer.training.weighted_trainer import WeightedTrainer
 

@@ -3,7 +3,7 @@ import pytest
 import torch
 from transformers import AutoModelForSequenceClassification, DistilBertConfig, GPT2Config, RobertaConfig
 
-from trainer.config import ModelSection
+from trainer.sections.model import ModelSection
 from trainer.training.model import fold_into_head, load_model, load_pretrained_config, load_tokenizer, position_limit
 
 

@@ -26,7 +26,7 @@ from trainer.data.split import Splits
 from trainer.errors import ConfigError, listing
 
 if TYPE_CHECKING:
-    from trainer.augment_section import AugmentSection
+    from trainer.sections.augment import AugmentSection
 
 Ints = NDArray[np.int64]
 CACHE_FORMAT = 1

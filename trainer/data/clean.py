@@ -19,7 +19,7 @@ from trainer.data.sources import SLOTS, Rows
 from trainer.errors import DataError, did_you_mean, listing
 
 if TYPE_CHECKING:
-    from trainer.config import CleanSection
+    from trainer.sections.data import CleanSection
 
 MISSING_TEXTS = ["nan", "NaN", "None", "null", "NULL"]
 REASONS = (

@@ -17,7 +17,7 @@ from trainer.data.locate import package_path
 from trainer.errors import AugmentError, ConfigError, ModelError, did_you_mean, first_line, listing
 
 if TYPE_CHECKING:
-    from trainer.augment_section import AugmentSection
+    from trainer.sections.augment import AugmentSection
 
 Messages = list[dict[str, str]]
 """A conversation as chat templates and servers take it: dicts of role and content."""

@@ -20,7 +20,8 @@ from trainer.data.split import stratified_sample
 from trainer.errors import DataError
 
 if TYPE_CHECKING:
-    from trainer.config import BalanceSection, DataSection, SplitSection
+    from trainer.sections.balancing import BalanceSection
+    from trainer.sections.data import DataSection, SplitSection
 
 Ints = NDArray[np.int64]
 

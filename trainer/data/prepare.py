@@ -23,7 +23,8 @@ from trainer.data.weights import class_weights
 from trainer.errors import DataError, listing
 
 if TYPE_CHECKING:
-    from trainer.config import BalanceSection, DataSection, LossSection, SplitSection
+    from trainer.sections.balancing import BalanceSection, LossSection
+    from trainer.sections.data import DataSection, SplitSection
 
 Ints = NDArray[np.int64]
 NO_DOMAIN = "(none)"
@@ -82,30 +83,6 @@ class PreparedData:
     def with_synthetic(self, drawn_C: Ints, class_weights_C: NDArray[np.float64]) -> "PreparedData":
         """The data once rows were synthesised: what training saw of each class, and the weights over it."""
         return replace(self, class_weights_C=class_weights_C, audit=replace(self.audit, counts=self.audit.counts | {"drawn": drawn_C}))
-
-
-def prepare_data(
-    data: "DataSection",
-    split: "SplitSection | None",
-    balance: "BalanceSection",
-    loss: "LossSection",
-    *,
-    seed: int,
-    cache_dir: Path,
-    fold: Fold | None = None,
-    draw_seed: int | None = None,
-) -> PreparedData:
-    """Rows read, cleaned, split and balanced, without synthetic rows.
-
-    Args:
-        fold: which fold validates, in an ensemble of folds.
-        draw_seed: seed of the rows drawn for training, where it is not that of the split.
-    Raises:
-        DataError: anything wrong with the rows.
-        ConfigError: class weights for labels that the rows lack.
-    """
-    clean, splits = read_splits(data, split, balance, seed=seed, cache_dir=cache_dir, fold=fold)
-    return balance_splits(clean, splits, balance, loss, seed=seed if draw_seed is None else draw_seed)
 
 
 def read_splits(

@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 from trainer.errors import DataError, did_you_mean, listing
 
 if TYPE_CHECKING:
-    from trainer.config import DataSection
+    from trainer.sections.data import DataSection
 
 BLOCK_BYTES = 1 << 25  # longest CSV record; a 10 MB text fits
 BATCH_ROWS = 20_000

@@ -19,7 +19,7 @@ from trainer.data.readers import READERS, BadRows, check_columns
 from trainer.errors import DataError, first_line, listing
 
 if TYPE_CHECKING:
-    from trainer.config import DataSection
+    from trainer.sections.data import DataSection
 
 SLOTS = ("source", "train", "validation", "test")
 CACHE_FORMAT = 3

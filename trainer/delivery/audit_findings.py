@@ -16,7 +16,7 @@ from trainer.data.tokenise import TokenisedRows
 from trainer.evaluation.label_noise import LabelNoise
 
 if TYPE_CHECKING:
-    from trainer.config import DataSection
+    from trainer.sections.data import DataSection
 
 Ints = NDArray[np.int64]
 

@@ -17,7 +17,7 @@ from trainer.errors import ConfigError, DataError, listing
 from trainer.evaluation.metrics import log_softmax
 
 if TYPE_CHECKING:
-    from trainer.config import DecisionSection
+    from trainer.sections.balancing import DecisionSection
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]

@@ -14,7 +14,7 @@ from trainer.training.distributed import gains_from_bf16
 from trainer.training.model import check_weights, load_encoder, load_pretrained_config, load_tokenizer
 
 if TYPE_CHECKING:
-    from trainer.model_section import ModelSection
+    from trainer.sections.model import ModelSection
 
 Embed = Callable[[CleanRows, NDArray[np.int64], Path], tuple[NDArray[np.float32], TokenisedRows]]
 

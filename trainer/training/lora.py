@@ -9,7 +9,7 @@ from trainer.errors import ModelError, listing
 from trainer.training.layers import untrained_modules
 
 if TYPE_CHECKING:
-    from trainer.model_section import LoraSection
+    from trainer.sections.model import LoraSection
 
 
 def add_adapter(model: Any, lora: "LoraSection", missing_keys: Iterable[str]) -> Any:

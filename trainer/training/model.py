@@ -13,7 +13,7 @@ from trainer.data.locate import package_path
 from trainer.errors import ModelError, did_you_mean, first_line
 
 if TYPE_CHECKING:
-    from trainer.model_section import ModelSection
+    from trainer.sections.model import ModelSection
 
 LONGEST_DEFAULT = 512
 

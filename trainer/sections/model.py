@@ -4,8 +4,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from trainer.sections.training import Section
 from trainer.training.synthesis import SYNTHESISERS
-from trainer.training_section import Section
 
 
 class LoraSection(Section):

@@ -104,7 +104,7 @@ TYPES = {"bool": bool, "int": int, "float": float, "str": str, "dict": dict[str,
 @cache
 def training_specs() -> dict[str, dict[str, Any]]:
     """{name: {types, choices}} of the keys allowed under `training:`, from the committed snapshot of TrainingArguments."""
-    snapshot = json.loads(files("trainer").joinpath("training_arguments.json").read_text(encoding="utf-8"))
+    snapshot = json.loads(files("trainer.sections").joinpath("training_arguments.json").read_text(encoding="utf-8"))
     return {name: spec for name, spec in snapshot.items() if name not in OWNED_KEYS} | OWN_SPECS
 
 

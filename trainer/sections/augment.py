@@ -8,8 +8,8 @@ from urllib.parse import urlsplit
 from pydantic import Field, field_validator, model_validator
 
 from trainer.data.generators import GENERATORS
-from trainer.label_values import LabelList
-from trainer.training_section import Section
+from trainer.sections.labels import LabelList
+from trainer.sections.training import Section
 
 PLACEHOLDERS = ("label", "examples")
 

@@ -1,0 +1,52 @@
+"""The audit: what the rows are like and what to try first, without training."""
+
+from pathlib import Path
+
+from trainer import pipeline
+from trainer.config import Config
+from trainer.data.clean import clean_rows
+from trainer.data.sources import check_source, read_rows
+from trainer.errors import DataError
+from trainer.sections.balancing import BalanceSection
+from trainer.training import distributed
+
+
+def audit(config: Config, *, with_encoder: bool, folder: Path, threshold: float, max_rows: int) -> Path:
+    """Path of the page that tells what the rows are like and what to try first; no training. Writes audit.json and audit.html.
+
+    Args:
+        with_encoder: the config's model judges labels and counts tokens; else TF-IDF judges them.
+        folder: where the page goes; an older audit there is replaced. Never the run folder, which a run must find empty.
+        threshold: Jaccard similarity from which texts are near duplicates.
+        max_rows: rows compared and judged; of larger data a seeded, stratified sample.
+    Raises:
+        TrainerError: bad data or model, or a folder with files of others.
+    """
+    from trainer.data import inspection
+    from trainer.data.near_duplicates import find_near_duplicates
+    from trainer.delivery import audit_findings, audit_page, audit_tables
+    from trainer.evaluation.label_noise import find_label_noise, term_weights
+    from trainer.training.arguments import quiet_libraries
+    from trainer.training.embeddings import open_encoder
+
+    quiet_libraries()
+    seed = config.run.seed
+    audit_page.check_output(folder)
+    if check_source(config.data):
+        raise DataError("the audit reads one label a row, but the data are multi-label. Train with --set training.max_steps=1 to see their counts.")
+    distributed.start_processes(1, config.run.num_threads)
+    embed = open_encoder(config.model) if with_encoder else None
+    clean = clean_rows(read_rows(config.data, pipeline.cache_dir()), config.data.clean, config.data.drop_labels)
+    splits, obstacles = inspection.planned_splits(clean, config.data, config.split, BalanceSection(), seed=seed)
+    compared_N = inspection.sample(clean, splits, max_rows, seed=seed)
+    texts_N = inspection.full_texts(clean, compared_N)
+    near = find_near_duplicates(texts_N, threshold=threshold)
+    features_NF, tokens = embed(clean, compared_N, pipeline.cache_dir()) if embed else (term_weights(texts_N), None)
+    units_N = inspection.independent_units(near, clean, compared_N, config.data)
+    noise = find_label_noise(features_NF, clean.label_ids_N[compared_N], units_N, seed=seed)
+    name = config.model.name if with_encoder else None
+    findings = audit_findings.collect(config.data, clean, splits, obstacles, compared_N, near, noise, tokens, model_name=name, seed=seed)
+    audit_tables.print_findings(findings)
+    page = audit_page.write(folder, findings)
+    print(f"Audit: {page}  (figures: {folder / 'audit.json'})")
+    return page

@@ -1,0 +1,135 @@
+"""The end of the story: what a trained model did, what is decided by its scores, and what the run folder tells of it."""
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from trainer.config import Config
+from trainer.data.augment import records
+from trainer.data.prepare import PreparedData
+from trainer.data.tokenise import TokenisedRows
+from trainer.delivery import hub, report
+from trainer.evaluation.decision import Decision, cross_fit, fit_decision, natural_weights, plan_decision
+from trainer.evaluation.outcome import Outcome, decided_by, outcome_of
+from trainer.training import distributed
+from trainer.training.synthesis import SYNTHESISERS
+
+if TYPE_CHECKING:
+    from trainer.data.audit import Lengths
+    from trainer.training.head import HeadTrainer
+    from trainer.training.weighted_trainer import WeightedTrainer
+
+
+def decision_plan(config: Config, data: PreparedData) -> dict[str, Any] | None:
+    """What `fit_decision` needs beside the scores; labels that the data lack are refused here, before any model is loaded."""
+    loss = config.loss
+    tau: float | None = {"logit_adjusted": 1.0 if loss.tau is None else loss.tau, "balanced_softmax": 1.0}.get(loss.name, 0.0)
+    if (loss.name == "focal" and loss.gamma != 0) or config.training_values.get("label_smoothing_factor"):
+        tau = None
+    return plan_decision(
+        config.decision,
+        labels=data.labels,
+        counts_C=data.audit.counts["drawn"],
+        class_weights_C=data.class_weights_C,
+        natural_C=data.audit.natural_C,
+        tau=tau,
+    )
+
+
+def evaluate_splits(
+    trainer: "WeightedTrainer | HeadTrainer", data: PreparedData, tokens: dict[str, TokenisedRows], plan: dict[str, Any] | None, seed: int
+) -> tuple[dict[str, Outcome], Decision | None]:
+    """Results on validation and test in float32, as `pipeline()` computes; test is touched here alone.
+
+    The decision is fitted on validation; its figures there come from decisions fitted without the rows they judge.
+    """
+    decision: Decision | None = None
+    outcomes: dict[str, Outcome] = {}
+    for name in ("validation", "test"):
+        if name not in tokens:
+            continue
+        logits_NC, label_ids_N, decided = trainer.predict_logits(tokens[name]), tokens[name].label_ids_N, None
+        if plan and name == "validation":
+            weights_N = np.ones(len(label_ids_N)) if data.splits.pool is None else natural_weights(label_ids_N, data.audit.natural_C)
+
+            def fit(rows: Any, logits_NC: Any = logits_NC, label_ids_N: Any = label_ids_N, weights_N: Any = weights_N) -> Decision:
+                return fit_decision(logits_NC[rows], label_ids_N[rows], weights_N=weights_N[rows], **plan)
+
+            decision = fit(np.arange(len(label_ids_N)))
+            decided = cross_fit(logits_NC, label_ids_N, fit, seed=seed)
+        elif decision:
+            decided = decided_by(decision, logits_NC)
+        domains = (data.domains[0][data.splits.named[name]], data.domains[1]) if data.domains else None
+        outcomes[name] = outcome_of(logits_NC, label_ids_N, data.labels, decided, domains)
+    return outcomes, decision
+
+
+def apply_decision(config: Config, data: PreparedData, model: Any, decision: Decision, plan: dict[str, Any]) -> dict[str, Any]:
+    """Put the decision into the model and its config; what metrics.json tells of it."""
+    from trainer.training.model import fold_into_head
+
+    is_folded = fold_into_head(model, decision.temperature, decision.shift_C)
+    model.config.decision = decision.to_config(data.labels, is_folded=is_folded)
+    priors = {
+        "training_prior": dict(zip(data.labels, np.exp(plan["log_q_C"]).tolist(), strict=True)),
+        "target_prior": dict(zip(data.labels, np.exp(plan["log_target_C"]).tolist(), strict=True)),
+        "prior_is_approximate": config.balance.by is not None or config.balance.method in SYNTHESISERS or len(data.splits.synthetic) > 0,
+    }
+    return decision.figures(data.labels) | (priors if config.decision.prior is not None else {}) | {"folded_into_weights": is_folded}
+
+
+def write_audit(folder: report.RunFolder, data: PreparedData) -> None:
+    """What is known before training."""
+    from trainer.delivery import plots
+    from trainer.delivery.environment import describe_environment
+
+    environment = describe_environment(data.clean.fingerprint, data.clean.counts, distributed.world_size())
+    folder.write_json("environment.json", environment)
+    folder.write_splits(data.splits.named | ({"train": data.splits.real_train, "synthetic": data.splits.synthetic} if data.synthetic else {}))
+    if data.synthetic:
+        folder.write_lines("synthetic.jsonl", records(data.synthetic, data.splits, data.labels))
+    folder.write_lines("dropped.jsonl", data.clean.dropped())
+    folder.write_json("class_weights.json", dict(zip(data.labels, data.class_weights_C.tolist(), strict=True)))
+    folder.write_figure("class_distribution.png", plots.class_distribution(data.audit))
+
+
+def write_results(
+    folder: report.RunFolder,
+    config: Config,
+    data: PreparedData,
+    trainer: "WeightedTrainer | HeadTrainer",
+    outcomes: dict[str, Outcome],
+    decided: dict[str, Any] | None,
+    clock: Any,
+    lengths: "dict[str, Lengths]",
+    max_length: int,
+) -> None:
+    """What training gave: pictures, predictions, model, card; metrics.json last."""
+    from trainer.delivery import card, plots, tables
+
+    rows = trainer.epoch_rows()
+    headline = list(outcomes)[-1]
+    final = outcomes[headline].final
+    folder.write_epochs(rows)
+    if rows:
+        folder.write_figure("learning_curves.png", plots.learning_curves(rows, trainer.best_step))
+    folder.write_figure(*plots.results(final, headline))
+    if decided:
+        folder.write_figure("reliability.png", plots.reliability(outcomes[headline], headline))
+    folder.write_predictions({name: (data.splits.named[name], outcome) for name, outcome in outcomes.items()}, data.labels)
+    folder.publish_model()
+    metrics: dict[str, Any] = {}
+    for name, outcome in outcomes.items():
+        metrics[name] = outcome.alone.to_dict()
+        if outcome.domains:
+            metrics[name]["per_domain"] = {domain: evaluation.to_dict() for domain, evaluation in outcome.domains.items()}
+    if decided:
+        metrics["decision"] = decided | {name: outcome.final.to_dict() for name, outcome in outcomes.items()}
+    metrics |= {"minority_label": data.audit.minority_label, "training": clock}
+    if data.synthetic:
+        metrics["augment"] = data.synthetic.outcomes
+    folder.write_text("README.md", card.write_card(config, data, rows, outcomes, decided, lengths, max_length, trainer.describe()))
+    folder.finish(metrics)
+    tables.print_results(outcomes, folder.path)
+    if config.hub.push:
+        hub.push(folder.path, config.hub)

@@ -1,0 +1,1 @@
+"""The sections of the YAML as typed models; `trainer/config.py` puts them together. Imports no torch."""

@@ -1,0 +1,111 @@
+"""Where rows come from, how they are cleaned and split."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from trainer.sections.labels import LabelList
+from trainer.sections.training import Section
+
+
+class CleanSection(Section):
+    """The cleaning rules; each can be switched off."""
+
+    strip: bool = True
+    """Cut white space around texts and labels."""
+    empty: bool = True
+    """Drop rows whose text is empty or a spelt-out missing value (nan, NaN, None, null, NULL)."""
+    duplicates: bool = True
+    """Keep a text that occurs several times with one label once."""
+    conflicts: bool = True
+    """Settle a text with several labels by majority vote; on a tie `data.weight_column` decides, else all are dropped."""
+    leakage: bool = True
+    """With given files: drop training rows whose text is also in validation or test (and validation rows also in test)."""
+
+
+Location = str | list[str]
+
+
+class DataSection(Section):
+    """Where the rows come from and what their columns are called."""
+
+    source: Location | None = None
+    """One pool of rows to split: file, glob, list of them, saved `datasets` folder, Hub id, or `package:<distribution>/<path>`."""
+    train: Location | None = None
+    """Given training rows, instead of `source`."""
+    validation: Location | None = None
+    """Given validation rows; left out: cut from `train` by `split`."""
+    test: Location | None = None
+    """Given test rows."""
+    text_column: str | Annotated[list[str], Field(min_length=1)] = "text"
+    """Column of the text. A list of two is a text pair, e.g. [prompt, completion]; of a longer list the rest is joined by line breaks."""
+    label_column: str = "label"
+    """Column of the label: text, whole numbers or ClassLabel. A column of lists makes the data multi-label; an empty list is a row without a label."""
+    label_columns: Annotated[list[str], Field(min_length=2)] | None = None
+    """Multi-label data with one column a label, of 0 and 1 or true and false, instead of `label_column`."""
+    group_column: str | None = None
+    """Rows of one group (author, document) never stand in two splits."""
+    weight_column: str | None = None
+    """Confidence of each row; only breaks ties between conflicting labels."""
+    drop_labels: LabelList = Field(default_factory=list)
+    """Labels whose rows are left out; of multi-label data every row that has one of them."""
+    limit: int | None = Field(default=None, ge=2)
+    """Stratified, seeded sample of so many rows of `source` or `train`, for trials."""
+    encoding: str = "utf-8"
+    """Text encoding of CSV, TSV and JSON files."""
+    separator: Annotated[str, Field(pattern=r"^[\x00-\x7f]$")] | None = None
+    """Separator of CSV files, one ASCII character; left out: comma, or tab for .tsv and .tab."""
+    quote_char: Annotated[str, Field(pattern=r"^[\x00-\x7f]?$")] = '"'
+    """Quote character of CSV files, ASCII; empty: none, quotes are part of the text."""
+    column_names: list[str] | None = None
+    """Column names of CSV files without a header line."""
+    skip_lines: int = Field(default=0, ge=0)
+    """Lines above the header of CSV files."""
+    skip_lines_after_header: int = Field(default=0, ge=0)
+    """Lines below the header that hold no rows (Orange files have 2)."""
+    on_bad_rows: Literal["error", "skip"] = "error"
+    """What to do with rows that cannot be read: stop, or leave them out and list them in dropped.jsonl."""
+    subset: str | None = None
+    """Configuration name of a Hub data set."""
+    revision: str | None = None
+    """Branch, tag or commit of a Hub data set."""
+    split_names: dict[Literal["source", "train", "validation", "test"], str] = Field(default_factory=dict)
+    """Split of a Hub or saved data set to read for each of the keys above; left out: their own name, `train` for source."""
+    clean: CleanSection = CleanSection()
+    """Cleaning rules."""
+
+    @model_validator(mode="after")
+    def _one_way_in(self) -> "DataSection":
+        if (self.source is None) == (self.train is None):
+            raise ValueError("needs either source: (one file, split here) or train: (given files), not both or neither")
+        if self.source is not None and (self.validation is not None or self.test is not None):
+            raise ValueError("has source: together with validation: or test:; given files start with train:")
+        texts = [self.text_column] if isinstance(self.text_column, str) else self.text_column
+        if self.label_columns and self.label_column != "label":
+            raise ValueError("has both label_column and label_columns; needed: one of them")
+        if len(set(self.label_columns or [])) < len(self.label_columns or []):
+            raise ValueError("label_columns names a column twice")
+        both = [column for column in self.label_columns or [self.label_column] if column in texts]
+        if both:
+            raise ValueError(f"label_column{'s' if self.label_columns else ''} and text_column are both '{both[0]}'; the label would be its own text")
+        return self
+
+
+class SplitSection(Section):
+    """Shares of the rows; they add up to 1."""
+
+    train: float = Field(default=0.8, gt=0, lt=1)
+    """Share trained on."""
+    validation: float = Field(default=0.2, gt=0, lt=1)
+    """Share that selects the best epoch."""
+    test: float | None = Field(default=None, gt=0, lt=1)
+    """Share never seen before the final evaluation; left out: no test split."""
+    primary_label: bool = False
+    """Multi-label data: stratify by the label that each row names first, instead of by all labels (iterative stratification)."""
+
+    @model_validator(mode="after")
+    def _whole(self) -> "SplitSection":
+        total = self.train + self.validation + (self.test or 0)
+        if abs(total - 1) > 1e-6:
+            raise ValueError(f"shares add up to {total:.6g}; they must add up to 1")
+        return self
