@@ -1,11 +1,11 @@
 """Every balancing method on two real data sets, with the same rows, seeds and number of steps, on untouched test rows.
 
-usage: python scripts/bench/methods.py --output DIR [--emotion FOLDER] [--seeds 3] [--only TEXT] [--part 1/2]
+usage: python scripts/bench/methods.py --output DIR [--emotion FOLDER] [--seeds 3] [--only TEXT] [--part 1/2] [--table]
 
 R8 cut to 2,000 training rows (500 validate) and TweetEval emotion (3,257 rows, own validation); MiniLM-L6, batch 32, the
 same number of optimizer steps for every method that trains the encoder. FOLDER holds the emotion data as
 train.jsonl, validation.jsonl and test.jsonl (text, label); left out: cardiffnlp/tweet_eval from the Hub. A bench that was stopped goes on
-where it was; several may run at once on parts of the work (--part 1/2, --part 2/2), then one without --part prints the table.
+where it was; several may run at once on parts of the work (--part 1/2, --part 2/2), then --table prints the table.
 Results: scripts/bench/README.md.
 """
 
@@ -36,7 +36,7 @@ TRAINING = {
 }
 NATURAL = {"prior": "natural", "temperature": True}
 METHODS: dict[str, dict[str, dict]] = {
-    "none": {"decision": {"prior": "uniform", "temperature": True}},
+    "none": {"decision": {"thresholds": "f1"}},
     "undersample": {"balance": {"method": "undersample", "resample_each_epoch": True}, "decision": NATURAL},
     "oversample": {"balance": {"method": "oversample"}},
     "floor 0.1": {"balance": {"method": "floor", "min_share": 0.1}},
@@ -47,7 +47,6 @@ METHODS: dict[str, dict[str, dict]] = {
     "weights effective number": {"loss": {"class_weights": "effective_number"}},
     "focal": {"loss": {"name": "focal"}},
     "logit adjusted": {"loss": {"name": "logit_adjusted"}, "decision": NATURAL},
-    "none, thresholds": {"decision": {"thresholds": "f1"}},
     "LoRA, weights balanced": {"model": {"mode": "lora"}, "loss": {"class_weights": "balanced"}, "training": {"learning_rate": 1e-3}},
     "head, none": {"model": {"mode": "head"}},
     "head, weights balanced": {"model": {"mode": "head"}, "loss": {"class_weights": "balanced"}},
@@ -88,7 +87,7 @@ def runs(arguments: argparse.Namespace) -> list[tuple[str, str, Path, dict[str, 
     for seed in range(arguments.seeds):
         for data, where in data_sets(arguments.emotion).items():
             for method, sections in METHODS.items():
-                if arguments.only not in f"{data}: {method}" or (data == "R8, all rows" and method != "weights balanced"):
+                if arguments.only not in f"{data}: {method}" or (data == "R8, all rows" and (method != "weights balanced" or seed > 0)):
                     continue
                 name = "-".join([*data.replace(",", "").split(), *method.replace(",", "").split(), f"seed{seed}"])
                 values = {"run": {"name": name, "output_dir": str(arguments.output), "seed": seed}, "data": where, **sections}
@@ -110,18 +109,21 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--only", default="")
     parser.add_argument("--part", default="1/1")
+    parser.add_argument("--table", action="store_true", help="train nothing, print what is finished")
     arguments = parser.parse_args()
     found: dict[tuple[str, str], list[dict[str, float]]] = {}
     for data, method, folder, values in runs(arguments):
+        if arguments.table and not (folder / "metrics.json").exists():
+            continue
         metrics = train(folder, values)
         found.setdefault((data, method), []).append(figures(metrics, metrics["test"]))
         decided = metrics.get("decision", {}).get("test")
         if decided:
             found.setdefault((data, f"{method} -> decision"), []).append(figures(metrics, decided))
-    print(line(["data", "method", *(name.replace("_", " ") for name in COLUMNS)]), line(["---", "---", *["---:"] * len(COLUMNS)]), sep="\n")
+    print(line(["data", "method", "seeds", *(name.replace("_", " ") for name in COLUMNS)]), line(["---", "---", "---:", *["---:"] * len(COLUMNS)]), sep="\n")
     for (data, method), rows in found.items():
         cells = [f"{statistics.mean(r[n] for r in rows):.3f} ({min(r[n] for r in rows):.3f} to {max(r[n] for r in rows):.3f})" for n in COLUMNS]
-        print(line([data, method, *cells]))
+        print(line([data, method, str(len(rows)), *cells]))
 
 
 if __name__ == "__main__":
