@@ -9,7 +9,7 @@ from trainer.data.augment import records
 from trainer.data.prepare import PreparedData
 from trainer.data.tokenise import TokenisedRows
 from trainer.delivery import hub, report
-from trainer.evaluation.decision import Decision, cross_fit, fit_decision, natural_weights, plan_decision
+from trainer.evaluation.decision import Decision, fit_and_cross_fit, natural_weights, plan_decision
 from trainer.evaluation.outcome import Outcome, decided_by, outcome_of
 from trainer.training import distributed
 from trainer.training.synthesis import SYNTHESISERS
@@ -51,12 +51,7 @@ def evaluate_splits(
         logits_NC, label_ids_N, decided = trainer.predict_logits(tokens[name]), tokens[name].label_ids_N, None
         if plan and name == "validation":
             weights_N = np.ones(len(label_ids_N)) if data.splits.pool is None else natural_weights(label_ids_N, data.audit.natural_C)
-
-            def fit(rows: Any, logits_NC: Any = logits_NC, label_ids_N: Any = label_ids_N, weights_N: Any = weights_N) -> Decision:
-                return fit_decision(logits_NC[rows], label_ids_N[rows], weights_N=weights_N[rows], **plan)
-
-            decision = fit(np.arange(len(label_ids_N)))
-            decided = cross_fit(logits_NC, label_ids_N, fit, seed=seed)
+            decision, decided = fit_and_cross_fit(logits_NC, label_ids_N, weights_N, plan, seed=seed)
         elif decision:
             decided = decided_by(decision, logits_NC)
         domains = (data.domains[0][data.splits.named[name]], data.domains[1]) if data.domains else None

@@ -15,6 +15,7 @@ from trainer.evaluation.decision import (
     Decision,
     cost_matrix,
     cross_fit,
+    fit_and_cross_fit,
     fit_decision,
     fit_temperature,
     natural_weights,
@@ -198,6 +199,33 @@ def test_precision_out_of_reach_is_said_and_leaves_the_threshold_neutral():
     decision = fit(logits, labels, thresholds="recall_at_precision", min_precision=1.0, minority=1)
     assert decision.neutral == ("b (precision 1 is not reached)",)
     assert decision.thresholds_C.tolist() == [0.5, 0.5]
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_each_of_several_classes_reaches_the_precision_or_is_named_as_neutral(seed):
+    logits, labels = three_classes(seed)
+    least = 0.75
+    decision = fit(logits, labels, thresholds="recall_at_precision", min_precision=least)
+    predicted = decision.decide(logits)
+    named = {entry.split(" ")[0] for entry in decision.neutral}
+    for c in range(3):
+        precision = (labels[predicted == c] == c).mean() if (predicted == c).any() else 0.0
+        assert precision >= least or NAMES[c] in named
+    assert len(named) < 3
+    eager = fit(logits, labels, thresholds="recall_at_precision", min_precision=0.3).decide(logits)
+    assert f1_score(labels, eager, average="macro") > 0.3  # an easy precision leaves room for recall of all
+
+
+def test_cross_fitting_fits_the_thresholds_that_the_whole_validation_fits():
+    logits, labels = three_classes(size=800)
+    kept = np.r_[np.flatnonzero(labels != 2), np.flatnonzero(labels == 2)[:22]]  # 22 rows in all, 17 or 18 in a fold's fit
+    logits, labels = logits[kept] - np.array([0, 0, 6.0]), labels[kept]  # never predicted by a neutral rule
+    zero = np.zeros(3)
+    plan = {"labels": NAMES, "log_q_C": zero, "log_target_C": zero, "thresholds": "f1"}
+    decision, (_, predicted) = fit_and_cross_fit(logits, labels, np.ones(len(labels)), plan, seed=0)
+    assert decision.neutral == ()
+    assert (logits.argmax(axis=1) != 2).all()
+    assert ((predicted == 2) & (labels == 2)).sum() >= 5
 
 
 def test_costs_choose_the_least_expected_cost():

@@ -15,6 +15,7 @@ from scipy.optimize import minimize_scalar
 
 from trainer.errors import ConfigError, DataError, listing
 from trainer.evaluation.metrics import log_softmax
+from trainer.evaluation.thresholds import THRESHOLDS, fit_thresholds
 
 if TYPE_CHECKING:
     from trainer.sections.balancing import DecisionSection
@@ -24,7 +25,6 @@ Floats = NDArray[np.float64]
 LEAST_ROWS = 20
 """A class with fewer validation rows keeps the neutral threshold: its best one would be noise."""
 NUM_FOLDS = 5
-MOST_ROUNDS = 10
 
 
 @dataclass(frozen=True)
@@ -192,6 +192,7 @@ def fit_decision(
     costs_CC: Floats | None = None,
     minority: int = 0,
     weights_N: Floats | None = None,
+    fitted_C: NDArray[np.bool_] | None = None,
 ) -> Decision:
     """The decision of validation rows.
 
@@ -201,6 +202,7 @@ def fit_decision(
         thresholds: a name in THRESHOLDS, or None.
         minority: class id that two-class thresholds are fitted for.
         weights_N: one weight per row; left out: 1.
+        fitted_C: classes whose thresholds are fitted; left out: those with LEAST_ROWS rows or more.
     Raises:
         DataError: no validation rows.
     """
@@ -212,12 +214,24 @@ def fit_decision(
     if thresholds in THRESHOLDS:
         counts_C = np.bincount(label_ids_N, minlength=len(labels))
         p_NC = np.exp(decision.log_probabilities(logits_NC))
-        fitted_C = counts_C >= LEAST_ROWS
-        found_C, failed = _fit_thresholds(p_NC, label_ids_N, weights_N, fitted_C, minority, THRESHOLDS[thresholds], min_precision)
+        fitted_C = counts_C >= LEAST_ROWS if fitted_C is None else fitted_C
+        found_C, failed = fit_thresholds(p_NC, label_ids_N, weights_N, fitted_C, minority, THRESHOLDS[thresholds], min_precision)
         few = [f"{labels[c]} ({counts_C[c]} validation rows, {LEAST_ROWS} needed)" for c in np.flatnonzero(~fitted_C)]
         short = [f"{labels[c]} (precision {min_precision:g} is not reached)" for c in failed]
         decision = replace(decision, thresholds_C=found_C / found_C.sum(), neutral=(*few, *short))
     return decision
+
+
+def fit_and_cross_fit(
+    logits_NC: NDArray[Any], label_ids_N: Ints, weights_N: Floats, plan: dict[str, Any], *, seed: int
+) -> tuple[Decision, tuple[Floats, Ints]]:
+    """The decision of validation rows, and what `cross_fit` says of them; thresholds of the same classes are fitted in every fold."""
+    fitted_C = np.bincount(label_ids_N, minlength=len(plan["labels"])) >= LEAST_ROWS
+
+    def fit(rows: Ints) -> Decision:
+        return fit_decision(logits_NC[rows], label_ids_N[rows], weights_N=weights_N[rows], fitted_C=fitted_C, **plan)
+
+    return fit(np.arange(len(label_ids_N))), cross_fit(logits_NC, label_ids_N, fit, seed=seed)
 
 
 def cross_fit(logits_NC: NDArray[Any], label_ids_N: Ints, fit: Callable[[Ints], Decision], *, seed: int) -> tuple[Floats, Ints]:
@@ -236,92 +250,3 @@ def cross_fit(logits_NC: NDArray[Any], label_ids_N: Ints, fit: Callable[[Ints], 
         log_p_NC[held] = decision.log_probabilities(logits_NC[held])
         predicted_N[held] = decision.decide(log_p_NC[held])
     return log_p_NC, predicted_N
-
-
-Curve = Callable[[Floats, Floats, Floats, float], Floats]
-
-
-def _f1_score(hits_K: Floats, taken_K: Floats, support: Floats, least: float) -> Floats:
-    """F1 of a class when it takes the first k rows."""
-    return 2 * hits_K / np.maximum(taken_K + support, 1e-12)
-
-
-def _recall_score(hits_K: Floats, taken_K: Floats, support: Floats, least: float) -> Floats:
-    """Recall where precision reaches `least`, else -1."""
-    return np.where((taken_K > 0) & (hits_K >= least * taken_K - 1e-12), hits_K / np.maximum(support, 1e-12), -1.0)
-
-
-THRESHOLDS: dict[str, Curve] = {"f1": _f1_score, "recall_at_precision": _recall_score}
-"""What a threshold is fitted for: (hits, rows taken, support, least precision) after each row taken -> score."""
-
-
-def _fit_thresholds(
-    p_NC: Floats, label_ids_N: Ints, weights_N: Floats, fitted_C: NDArray[np.bool_], minority: int, curve: Curve, least: float
-) -> tuple[Floats, list[int]]:
-    """One positive threshold per class, and the classes for which none reaches the precision.
-
-    Two classes: the point of the minority's precision-recall curve with the best score. More: one class after the other,
-    the threshold that is best while the others stand, until none moves (coordinate ascent; for `f1` macro F1 never falls).
-    """
-    num_classes = p_NC.shape[1]
-    thresholds_C = np.full(num_classes, 1 / num_classes)
-    if num_classes == 2 and not fitted_C.all():
-        return thresholds_C, []
-    order = [minority] if num_classes == 2 else np.flatnonzero(fitted_C).tolist()
-    failed: set[int] = set()
-    for _ in range(1 if num_classes == 2 else MOST_ROUNDS):
-        before_C = thresholds_C.copy()
-        for c in order:
-            found = _best_threshold(p_NC, label_ids_N, weights_N, thresholds_C, c, curve, least)
-            failed = failed | {c} if found is None else failed - {c}
-            thresholds_C[c] = 1 / num_classes if found is None else found
-        if np.allclose(before_C, thresholds_C, rtol=1e-12):
-            break
-    if num_classes == 2:  # p >= t of the minority is argmax of p / t and (1 - p) / (1 - t)
-        odds = thresholds_C[minority] / thresholds_C[1 - minority]
-        thresholds_C[minority], thresholds_C[1 - minority] = odds / (1 + odds), 1 / (1 + odds)
-    return thresholds_C, sorted(failed)
-
-
-def _best_threshold(p_NC: Floats, label_ids_N: Ints, weights_N: Floats, thresholds_C: Floats, c: int, curve: Curve, least: float) -> float | None:
-    """Threshold of class c of the best score while the other thresholds stand; None where no point is allowed.
-
-    A row goes to c when p_c exceeds t_c times the best p_j / t_j of the others. Rows are taken in the order of that
-    quotient; the score after each is the curve of c and, for F1, the sum of F1 over all classes.
-    """
-    others_NC = p_NC / thresholds_C
-    others_NC[:, c] = -1
-    rival_N = others_NC.argmax(axis=1)
-    quotient_N = p_NC[:, c] / others_NC[np.arange(len(p_NC)), rival_N]
-    order = np.argsort(-quotient_N, kind="stable")
-    quotients, rivals, labels, weights = quotient_N[order], rival_N[order], label_ids_N[order], weights_N[order]
-    support: Floats = np.bincount(label_ids_N, weights=weights_N, minlength=p_NC.shape[1]).astype(np.float64)
-    hits_K = np.r_[0.0, np.cumsum(weights * (labels == c))]
-    taken_K = np.r_[0.0, np.cumsum(weights)]
-    score_K = curve(hits_K, taken_K, support[c], least)
-    if curve is _f1_score and p_NC.shape[1] > 2:
-        score_K = score_K + np.r_[0.0, np.cumsum(_rivals_change(rivals, labels, weights, support))]
-    possible = np.r_[True, quotients[1:] < quotients[:-1], True] & (score_K >= 0)  # a threshold lies between unequal quotients
-    if not possible.any():
-        return None
-    neutral = int((quotients > thresholds_C[c]).sum())
-    best = np.flatnonzero(possible & (score_K >= score_K[possible].max() - 1e-12))
-    k = int(best[np.argmin(np.abs(best - neutral))])  # of equals the one nearest to where it stands
-    if k == neutral:
-        return float(thresholds_C[c])
-    upper = quotients[k - 1] if k > 0 else quotients[0] * 2
-    lower = quotients[k] if k < len(quotients) else quotients[-1] / 2
-    return float(np.sqrt(max(upper, 1e-300) * max(lower, 1e-300)))
-
-
-def _rivals_change(rivals: Ints, labels: Ints, weights: Floats, support_C: Floats) -> Floats:
-    """Change of the rival's F1 as each row is taken from it, in the order of taking."""
-    grouped = np.argsort(rivals, kind="stable")
-    change = np.empty(len(rivals))
-    for rows in np.split(grouped, np.flatnonzero(np.diff(rivals[grouped])) + 1):
-        rival = rivals[rows[0]]
-        w, hit = weights[rows], weights[rows] * (labels[rows] == rival)
-        hits = hit.sum() - np.r_[0.0, np.cumsum(hit)]
-        left = w.sum() - np.r_[0.0, np.cumsum(w)]
-        change[rows] = np.diff(2 * hits / np.maximum(left + support_C[rival], 1e-12))
-    return change
