@@ -152,6 +152,13 @@ def test_floor_above_one_in_all_is_refused():
         plan(*rows_of([5, 4, 3]), "floor", parameter=0.4)
 
 
+def test_floor_of_shares_that_just_fill_the_whole_ends_and_of_more_is_refused():
+    for size in (10, 49, 103):
+        assert METHODS["floor"](np.full(size, 20_000_000), 1 / size).tolist() == [20_000_000] * size
+    with pytest.raises(ConfigError, match=r"^balance.min_share is 0.333333 for each of 3, together above 1"):
+        plan(*rows_of([1000, 1000, 1000]), "floor", parameter=0.3333333334)
+
+
 def test_power_by_hand():
     counts = np.array([900, 90, 10])
     assert METHODS["power"](counts, 1.0).tolist() == [900, 90, 10]
@@ -211,6 +218,16 @@ def test_domains_crossed_with_labels_are_balanced_pair_by_pair(sites):
     data = prepared(sites, {"method": "undersample", "by": "site", "by_label": True})
     assert set(drawn_strata(data).values()) == {4}  # 0.8 of the 5 of (mail, bad)
     assert len(drawn_strata(data)) == 4
+
+
+def test_label_of_which_balanced_domains_draw_no_row_is_refused():
+    label_ids = np.r_[np.zeros(200, int), np.ones(2, int), np.zeros(3, int)]
+    domains = np.r_[np.zeros(202, int), np.ones(3, int)], ["web", "mail"]  # 3 of the 202 rows of web are drawn
+    keys = np.arange(205, dtype=np.uint64)
+    words = r"^balance.by: method undersample draws no row of bad, since domains are cut whatever their labels. Set balance.by_label: true, or method: floor"
+    with pytest.raises(DataError, match=words):
+        plan_balance(label_ids, keys, labels=["good", "bad"], method="undersample", seed=0, domains=domains)
+    assert plan_balance(label_ids, keys, labels=["good", "bad"], method="floor", seed=0, domains=domains).counts_C.min() == 2
 
 
 def test_rows_without_a_domain_form_one_of_their_own(tmp_path):

@@ -61,7 +61,7 @@ def floor(counts_S: Ints, min_share: float) -> Ints:
         if ordered_S[k] >= size - 1e-9:
             break
     wanted_S = np.maximum(counts_S, np.ceil(size - 1e-9).astype(np.int64)) if k else counts_S
-    while (short_S := wanted_S < min_share * wanted_S.sum() - 1e-9).any():  # whole numbers may fall short by a row
+    while (short_S := wanted_S < (min_share - 1e-9) * wanted_S.sum()).any():  # whole numbers may fall short by a row
         wanted_S = wanted_S + short_S
     return wanted_S
 
@@ -205,7 +205,7 @@ def plan_balance(
         parameter: the method's number, None for its default.
         domains: stratum id of each row and names of the strata, where not the labels are balanced.
     Raises:
-        DataError: no rows, or a class without a row.
+        DataError: no rows, a class without a row, or without one that is drawn.
         ConfigError: `min_share` that the strata together exceed.
     """
     counts_C = np.bincount(train_label_ids_N, minlength=len(labels)) if len(train_label_ids_N) else np.zeros(len(labels), int)
@@ -218,15 +218,20 @@ def plan_balance(
     counts_S = np.bincount(stratum_ids_N, minlength=len(names))
     wanted_S = _wanted(counts_S, method, parameter)
     _warn_of_repeats(counts_S, wanted_S, names)
-    return BalancePlan(
+    plan = BalancePlan(
         train_label_ids_N, stratum_ids_N, row_keys_N, wanted_S, len(labels), seed, resample_each_epoch, balanced_batches=method == "class_balanced_batches"
     )
+    lost = [] if domains is None else [label for label, count in zip(labels, plan.counts_C, strict=True) if count == 0]
+    if lost:
+        words = f"balance.by: method {method} draws no row of {listing(lost)}, since domains are cut whatever their labels"
+        raise DataError(f"{words}. Set balance.by_label: true, or method: floor or oversample.")
+    return plan
 
 
 def _wanted(counts_S: Ints, method: str, parameter: float | None) -> Ints:
     if parameter is None:
         parameter = PARAMETERS[method].default if method in PARAMETERS else 0.0
-    if method == "floor" and parameter * len(counts_S) > 1 + 1e-9:
+    if method == "floor" and parameter * len(counts_S) > 1 + 1e-12:
         most = np.floor(1000 / len(counts_S)) / 1000
         raise ConfigError(
             f"balance.min_share is {parameter:g} for each of {len(counts_S)}, together above 1. Set balance.min_share: {most:g} or less, or method: oversample."
