@@ -9,6 +9,7 @@ from chat_server import chat_server
 from trainer import load_config, pipeline
 from trainer.cli import split_command, train_command
 from trainer.data import generators
+from trainer.ensemble import train_ensemble
 from trainer.errors import ConfigError, TrainerError
 
 ENDPOINT = {"generator": "endpoint", "model": "m", "target_rows": 5, "base_url": "http://127.0.0.1:9/v1"}
@@ -129,3 +130,15 @@ def test_exported_rows_are_marked(augmented, server, tmp_path):
     assert sum(marks["train"]) == 8
     assert marks["train"][-8:] == [True] * 8
     assert not any(marks["test"])
+
+
+def test_ensemble_of_folds_that_have_synthetic_rows_of_their_own_goes_on(augmented, capsys):
+    overrides = ["ensemble.size=2", "ensemble.kind=folds", "augment.target_rows=20", "run.overwrite=false"]
+    folder = train_ensemble(load_config(augmented, overrides))
+    prompts = [(folder / f"member-{number}/synthetic.jsonl").read_text(encoding="utf-8") for number in (1, 2)]
+    assert prompts[0] != prompts[1]
+    (folder / "metrics.json").unlink()
+    capsys.readouterr()
+    assert train_ensemble(load_config(augmented, overrides)) == folder
+    assert "Member 1 of 2" not in capsys.readouterr().out
+    assert (folder / "metrics.json").is_file()

@@ -7,6 +7,8 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
+from trainer.delivery.report import remove_members
+
 
 def predictions(folder, split):
     table = pq.read_table(folder / "predictions.parquet")
@@ -79,6 +81,32 @@ def test_starting_again_keeps_finished_members_and_trains_the_missing_one(folds,
     assert (copy / "member-1/metrics.json").stat().st_mtime_ns == kept
     found = json.loads((copy / "metrics.json").read_text(encoding="utf-8"))
     assert found["test"] == metrics["test"]  # bit-identical members give the same votes
+    assert f"model: {copy / 'member-1/model'} to {copy / 'member-2/model'})" in resumed.stdout  # an ensemble has no model of its own
+
+
+def test_other_rows_are_told_and_what_cannot_be_trained_replaces_nothing(folds, run_cli, tmp_path):
+    config, folder, _ = folds
+    copy = tmp_path / "both"
+    shutil.copytree(folder, copy)
+    here = ["--config", config, "--set", f"run.output_dir={tmp_path}"]
+    refused = run_cli("train", *here, "--set", "run.overwrite=true", "--set", "decision.prior={nobody: 1.0}")
+    assert refused.returncode == 2
+    assert "decision.prior names nobody" in refused.stderr
+    assert sorted(path.name for path in copy.iterdir()) == sorted(path.name for path in folder.iterdir())
+    environment = (copy / "environment.json").read_text(encoding="utf-8")
+    fingerprint = json.loads(environment)["data"]["fingerprint"]
+    assert fingerprint == json.loads((copy / "member-2/environment.json").read_text(encoding="utf-8"))["data"]["fingerprint"]
+    (copy / "environment.json").write_text(environment.replace(fingerprint, "0" * 32), encoding="utf-8")
+    again = run_cli("train", *here)
+    assert again.returncode == 2
+    assert "holds a finished run, and it differs: the rows of the data differ" in again.stderr
+
+
+def test_members_that_a_smaller_ensemble_lacks_are_removed_and_nothing_else(tmp_path):
+    for name in ("member-1", "member-2", "member-10", "member-x", "notes"):
+        (tmp_path / name).mkdir()
+    remove_members(tmp_path, above=1)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["member-1", "member-x", "notes"]
 
 
 def test_members_of_one_split_draw_other_training_rows_and_share_all_others(tmp_path, config_file, run_cli):

@@ -2,7 +2,6 @@
 
 import json
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +13,7 @@ from trainer.delivery import report
 from trainer.training import distributed
 
 if TYPE_CHECKING:
+    from trainer.data.prepare import PreparedData
     from trainer.evaluation.outcome import Outcome
 
 
@@ -27,15 +27,20 @@ def train_ensemble(config: Config, *, resume: str = "auto") -> Path:
     Raises:
         TrainerError: as for `pipeline.train`.
     """
+    from trainer.results import decision_plan
+
     folder = report.RunFolder(pipeline.run_path(config))
-    report.check_writable(folder.path)
+    if config.model.mode == "head":
+        distributed.refuse_several_processes("model.mode head")
     distributed.start_processes(config.run.num_processes, config.run.num_threads)
+    pipeline.check(config)  # with all that is told from the rows, before the folder of a run before is touched
     config = pipeline.with_hardware_defaults(config)
-    fingerprint = pipeline.prepare(config).clean.fingerprint
-    distributed.from_main(lambda: _open(folder, config, fingerprint, resume))
     members = [pipeline.member_of(config, number) for number in range(1, config.ensemble.size + 1)]
+    data = pipeline.prepare(members[0])
+    decision_plan(config, data)
+    distributed.from_main(lambda: _open(folder, config, data, resume))
     for number, member in enumerate(members, 1):
-        if distributed.from_main(partial(report.is_finished, pipeline.run_path(member), member.to_dict(), fingerprint)):
+        if _is_finished(member):
             continue
         if distributed.is_main():
             print(f"Member {number} of {len(members)}: seed {member.member_seed}", flush=True)
@@ -46,13 +51,24 @@ def train_ensemble(config: Config, *, resume: str = "auto") -> Path:
     return folder.path
 
 
-def _open(folder: report.RunFolder, config: Config, fingerprint: str, resume: str) -> None:
+def _open(folder: report.RunFolder, config: Config, data: "PreparedData", resume: str) -> None:
     """Start the ensemble's folder; finished members of the same config and rows stay."""
+    from trainer.delivery.environment import describe_environment
+
     was_finished = (folder.path / "metrics.json").is_file()
-    report.plan_run(folder.path, config.to_dict(), fingerprint, overwrite=config.run.overwrite, resume=resume)
-    if was_finished or resume == "never":
-        report.remove_members(folder.path)
+    report.plan_run(folder.path, config.to_dict(), data.clean.fingerprint, overwrite=config.run.overwrite, resume=resume)
     report.start_run(folder.path, config.to_dict())
+    report.remove_members(folder.path, above=0 if was_finished or resume == "never" else config.ensemble.size)
+    folder.write_json("environment.json", describe_environment(data.clean.fingerprint, data.clean.counts, distributed.world_size()))
+
+
+def _is_finished(member: Config) -> bool:
+    """Whether a member was trained with this config and these rows; synthetic rows may be those of its own fold."""
+    path = pipeline.run_path(member)
+    if not distributed.from_main((path / "metrics.json").is_file):
+        return False
+    fingerprint = pipeline.prepare(member).clean.fingerprint
+    return distributed.from_main(lambda: report.is_finished(path, member.to_dict(), fingerprint))
 
 
 def _write_ensemble(folder: report.RunFolder, config: Config, members: list[Path]) -> None:
@@ -72,7 +88,7 @@ def _write_ensemble(folder: report.RunFolder, config: Config, members: list[Path
     ensemble = config.ensemble.model_dump(exclude={"member"}) | {"split": headline, "member_macro_f1": scores}
     results: dict[str, Any] = {split: outcome.alone.to_dict() for split, outcome in outcomes.items()}
     folder.finish(results | {"minority_label": single[0]["minority_label"], "ensemble": ensemble})
-    tables.print_results(outcomes, folder.path)
+    tables.print_results(outcomes, folder.path, f"{members[0] / 'model'} to {members[-1] / 'model'}")
     print(f"Members' macro F1 on {headline}: {', '.join(f'{score:.4f}' for score in scores)}; together {final.macro_f1:.4f}.")
 
 

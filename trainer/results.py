@@ -125,6 +125,6 @@ def write_results(
         metrics["augment"] = data.synthetic.outcomes
     folder.write_text("README.md", card.write_card(config, data, rows, outcomes, decided, lengths, max_length, trainer.describe()))
     folder.finish(metrics)
-    tables.print_results(outcomes, folder.path)
+    tables.print_results(outcomes, folder.path, str(folder.model))
     if config.hub.push:
         hub.push(folder.path, config.hub)

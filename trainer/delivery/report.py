@@ -206,10 +206,10 @@ def is_finished(path: Path, config: dict[str, Any], fingerprint: str) -> bool:
     return (path / "metrics.json").is_file() and not _difference(path, config, fingerprint)
 
 
-def remove_members(path: Path) -> None:
-    """Remove the members of an ensemble that is trained anew."""
+def remove_members(path: Path, *, above: int) -> None:
+    """Remove the members of an ensemble with larger numbers: all of one that is trained anew, else those that a smaller one lacks."""
     for member in path.glob("member-*"):
-        if MEMBER.fullmatch(member.name):
+        if MEMBER.fullmatch(member.name) and int(member.name.removeprefix("member-")) > above:
             shutil.rmtree(member)
 
 

@@ -40,8 +40,8 @@ def share(count: int, total: int) -> str:
     return f"{count:,} ({count / max(1, total):.1%})"
 
 
-def print_results(outcomes: dict[str, Outcome], folder: Path) -> None:
-    """Results of every split, alone and with the decision, by domain, and where the run lies."""
+def print_results(outcomes: dict[str, Outcome], folder: Path, model: str) -> None:
+    """Results of every split, alone and with the decision, by domain, and where the run and its model or models lie."""
     for name, outcome in outcomes.items():
         print_evaluation(outcome.alone, name)
         if outcome.decided:
@@ -49,7 +49,7 @@ def print_results(outcomes: dict[str, Outcome], folder: Path) -> None:
             print_evaluation(outcome.decided, f"{name} with the decision ({fitted})")
         if outcome.domains:
             _print_domains(outcome.domains, name)
-    console.print(f"Run folder: {folder}  (model card: {folder / 'README.md'}, model: {folder / 'model'})")
+    console.print(f"Run folder: {folder}  (model card: {folder / 'README.md'}, model: {model})")
 
 
 def print_evaluation(evaluation: AnyEvaluation, split: str) -> None:
