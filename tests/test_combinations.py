@@ -11,11 +11,12 @@ from trainer.config import Config, check_config
 from trainer.data.balance import METHODS, plan_balance
 from trainer.data.prepare import weights_over
 from trainer.data.weights import WEIGHTINGS
+from trainer.delivery.card import _decision
 from trainer.errors import ConfigError
 from trainer.evaluation.decision import fit_and_cross_fit
 from trainer.evaluation.thresholds import THRESHOLDS
 from trainer.evaluation.vote import COMBINERS
-from trainer.results import decision_plan
+from trainer.results import decision_plan, is_prior_approximate
 from trainer.sections.balancing import DecisionSection, EnsembleSection
 from trainer.training.losses import LOSSES, loss_options, step_loss
 from trainer.training.synthesis import SYNTHESISERS, synthesise
@@ -26,11 +27,11 @@ COUNTS = [80, 40, 25]
 DECISIONS = [*THRESHOLDS, "cost"]
 
 
-def checked(method="none", loss="cross_entropy", weighting="none", **decision) -> Config:
+def checked(method="none", loss="cross_entropy", weighting="none", by=None, **decision) -> Config:
     values = {
         "model": {"name": "some/model", "mode": "head" if method in SYNTHESISERS else "full"},
         "data": {"source": "rows.csv"},
-        "balance": {"method": method},
+        "balance": {"method": method, "by": by},
         "loss": {"name": loss, "class_weights": weighting},
         "decision": decision,
     }
@@ -112,7 +113,34 @@ def test_synthetic_embeddings_with_another_mode_are_refused(method):
         check_config(YamlSource("test", {"model": {"name": "m"}, "data": {"source": "rows.csv"}, "balance": {"method": method}}))
 
 
+@pytest.mark.parametrize("by", [None, "site"])
+@pytest.mark.parametrize("method", [name for name in (*METHODS, *SYNTHESISERS) if name != "class_balanced_batches"])
+def test_prior_is_approximate_where_balancing_changes_the_rows_of_a_class(method, by):
+    config = checked(method, by=by)
+    data = SimpleNamespace(splits=SimpleNamespace(synthetic=[]))
+    assert is_prior_approximate(config, data) == (method in SYNTHESISERS or (by is not None and method != "none"))
+    assert is_prior_approximate(config, SimpleNamespace(splits=SimpleNamespace(synthetic=[7])))
+
+
 @pytest.mark.parametrize("name", COMBINERS)
 def test_every_vote_follows_models_that_agree(name):
     p = np.random.default_rng(0).dirichlet([1, 1, 1], size=30)
     assert COMBINERS[name](np.stack([p] * 3), np.stack([p.argmax(axis=1)] * 3)).tolist() == p.argmax(axis=1).tolist()
+
+
+def test_card_says_where_corrected_scores_stand_and_nothing_of_them_where_there_are_none():
+    decided = {"temperature": 1.0, "folded_into_weights": False, "thresholds": {"a": 0.3, "b": 0.7}, "neutral": []}
+    assert "no bias" not in _decision(decided)
+    assert "the last layer has no bias to hold it: the plain `pipeline()` does not apply it." in _decision(decided | {"temperature": 2.0})
+    assert "This stands in the weights" in _decision(decided | {"temperature": 2.0, "folded_into_weights": True})
+
+
+def test_labels_of_costs_are_spelt_as_data_files_spell_them():
+    config = checked(thresholds="cost", costs={2: {0: 5.0}, True: {False: 2}})
+    assert config.decision.costs == {"2": {"0": 5.0}, "true": {"false": 2.0}}
+    assert check_config(YamlSource("test", config.to_dict())) == config
+
+
+def test_seeds_of_members_stay_seeds():
+    values = {"model": {"name": "m"}, "data": {"source": "rows.csv"}, "run": {"seed": 2**32 - 1}, "ensemble": {"size": 3, "member": 2}}
+    assert check_config(YamlSource("test", values)).member_seed == 0

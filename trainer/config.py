@@ -114,7 +114,7 @@ class Config(Section):
     @property
     def member_seed(self) -> int:
         """Seed of the head, the order and the draw of rows; the split has run.seed for every member."""
-        return self.run.seed + (self.ensemble.member or 1) - 1
+        return (self.run.seed + (self.ensemble.member or 1) - 1) % 2**32
 
     @model_validator(mode="after")
     def _prior_is_known(self) -> "Config":

@@ -68,9 +68,15 @@ def apply_decision(config: Config, data: PreparedData, model: Any, decision: Dec
     priors = {
         "training_prior": dict(zip(data.labels, np.exp(plan["log_q_C"]).tolist(), strict=True)),
         "target_prior": dict(zip(data.labels, np.exp(plan["log_target_C"]).tolist(), strict=True)),
-        "prior_is_approximate": config.balance.by is not None or config.balance.method in SYNTHESISERS or len(data.splits.synthetic) > 0,
+        "prior_is_approximate": is_prior_approximate(config, data),
     }
     return decision.figures(data.labels) | (priors if config.decision.prior is not None else {}) | {"folded_into_weights": is_folded}
+
+
+def is_prior_approximate(config: Config, data: PreparedData) -> bool:
+    """Whether balancing changed what the rows of a class look like, and not only how many there are."""
+    by_domain = config.balance.by is not None and config.balance.method != "none"
+    return by_domain or config.balance.method in SYNTHESISERS or len(data.splits.synthetic) > 0
 
 
 def write_audit(folder: report.RunFolder, data: PreparedData) -> None:

@@ -155,7 +155,7 @@ def _balancing(config: "Config", data: PreparedData) -> str:
         rows = f"`balance.method: {config.balance.method}`: {seen:,} of {natural:,} training rows are seen in an epoch"
         rows += ", drawn anew every epoch" if config.balance.resample_each_epoch else ""
         rows += "; validation and test keep their natural distribution."
-    if config.balance.by:
+    if config.balance.by and config.balance.row_method != "none":
         rows += f" What is balanced are the values of the column `{config.balance.by}`" + (" paired with the labels." if config.balance.by_label else ".")
     weighting, loss = config.loss.class_weights, "binary cross-entropy" if data.is_multi_label else LOSS_WORDS[config.loss.name]
     if weighting == "none":
@@ -235,9 +235,10 @@ def _decision(decided: dict[str, Any]) -> str:
         parts.append(f"Probabilities are corrected to these shares of the classes: {shares}{approximate}.")
     if decided["temperature"] != 1:
         parts.append(f"Scores are divided by a temperature of {decided['temperature']:.3g}.")
-    if not decided["folded_into_weights"]:
-        parts.append("Both stand in `config.json` under `decision`, since the last layer has no bias to hold them: the plain `pipeline()` does not apply them.")
-    elif "target_prior" in decided or decided["temperature"] != 1:
+    changes_scores = "target_prior" in decided or decided["temperature"] != 1
+    if changes_scores and not decided["folded_into_weights"]:
+        parts.append("This stands in `config.json` under `decision`, since the last layer has no bias to hold it: the plain `pipeline()` does not apply it.")
+    elif changes_scores:
         parts.append("This stands in the weights, so `pipeline()` gives corrected probabilities.")
     if "thresholds" in decided:
         pairs = ", ".join(f"{_one_line(label)} {t:.3g}" for label, t in decided["thresholds"].items())

@@ -6,7 +6,7 @@ from pydantic import Field, model_validator
 
 from trainer.data.balance import METHODS, PARAMETERS
 from trainer.data.weights import WEIGHTINGS
-from trainer.sections.labels import LabelWeights
+from trainer.sections.labels import LabelCosts, LabelWeights
 from trainer.sections.training import Section
 from trainer.training.synthesis import SYNTHESISERS
 
@@ -121,7 +121,7 @@ class DecisionSection(Section):
     `min_precision`; `cost`: least expected cost by `costs`, nothing is fitted."""
     min_precision: Annotated[float, Field(gt=0, le=1)] | None = None
     """recall_at_precision: precision that each class reaches on validation; default 0.9."""
-    costs: dict[str, dict[str, Annotated[float, Field(ge=0)]]] | None = None
+    costs: LabelCosts | None = None
     """cost: {true label: {predicted label: cost}}; what is left out costs 1, a right answer 0."""
 
     @model_validator(mode="after")

@@ -11,8 +11,10 @@ def _label(key: Any) -> Any:
     return str(key) if isinstance(key, int) else key
 
 
-LabelWeights = Annotated[
-    dict[str, Annotated[float, Field(gt=0)]],
-    BeforeValidator(lambda value: {_label(k): v for k, v in value.items()} if isinstance(value, dict) else value),
-]
+def _by_label(value: Any) -> Any:
+    return {_label(k): v for k, v in value.items()} if isinstance(value, dict) else value
+
+
+LabelWeights = Annotated[dict[str, Annotated[float, Field(gt=0)]], BeforeValidator(_by_label)]
+LabelCosts = Annotated[dict[str, Annotated[dict[str, Annotated[float, Field(ge=0)]], BeforeValidator(_by_label)]], BeforeValidator(_by_label)]
 LabelList = Annotated[list[str], BeforeValidator(lambda value: [_label(v) for v in value] if isinstance(value, list) else value)]
