@@ -96,10 +96,12 @@ def test_metrics_are_reported_by_domain_and_add_up(tmp_path, tiny_model, tweets,
     metrics = json.loads((tmp_path / "runs/run/metrics.json").read_text(encoding="utf-8"))
     assert metrics["decision"]["prior_is_approximate"] is True
     for split in ("validation", "test"):
-        domains = metrics[split]["per_domain"]
-        assert sum(d["num_rows"] for d in domains.values()) == metrics[split]["num_rows"]
-        right = sum(d["accuracy"] * d["num_rows"] for d in domains.values())
-        assert right == pytest.approx(metrics["decision"][split]["accuracy"] * metrics[split]["num_rows"])
+        for whole in (metrics[split], metrics["decision"][split]):
+            domains = whole["per_domain"]
+            assert sum(d["num_rows"] for d in domains.values()) == whole["num_rows"]
+            for figure in ("accuracy", "loss"):
+                total = sum(d[figure] * d["num_rows"] for d in domains.values())
+                assert total == pytest.approx(whole[figure] * whole["num_rows"])
     assert "test by domain" in done.stdout
     card = (tmp_path / "runs/run/README.md").read_text(encoding="utf-8")
     assert "| forum |" in card

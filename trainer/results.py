@@ -10,6 +10,7 @@ from trainer.data.prepare import PreparedData
 from trainer.data.tokenise import TokenisedRows
 from trainer.delivery import hub, report
 from trainer.evaluation.decision import Decision, fit_and_cross_fit, natural_weights, plan_decision
+from trainer.evaluation.multi_label import AnyEvaluation
 from trainer.evaluation.outcome import Outcome, decided_by, outcome_of
 from trainer.training import distributed
 from trainer.training.synthesis import SYNTHESISERS
@@ -119,13 +120,9 @@ def write_results(
         folder.write_figure("reliability.png", plots.reliability(outcomes[headline], headline))
     folder.write_predictions({name: (data.splits.named[name], outcome) for name, outcome in outcomes.items()}, data.labels)
     folder.publish_model()
-    metrics: dict[str, Any] = {}
-    for name, outcome in outcomes.items():
-        metrics[name] = outcome.alone.to_dict()
-        if outcome.domains:
-            metrics[name]["per_domain"] = {domain: evaluation.to_dict() for domain, evaluation in outcome.domains.items()}
+    metrics: dict[str, Any] = {name: _figures(outcome.alone, outcome.alone_domains) for name, outcome in outcomes.items()}
     if decided:
-        metrics["decision"] = decided | {name: outcome.final.to_dict() for name, outcome in outcomes.items()}
+        metrics["decision"] = decided | {name: _figures(outcome.final, outcome.domains) for name, outcome in outcomes.items()}
     metrics |= {"minority_label": data.audit.minority_label, "training": clock}
     if data.synthetic:
         metrics["augment"] = data.synthetic.outcomes
@@ -134,3 +131,9 @@ def write_results(
     tables.print_results(outcomes, folder.path, str(folder.model))
     if config.hub.push:
         hub.push(folder.path, config.hub)
+
+
+def _figures(evaluation: AnyEvaluation, domains: dict[str, AnyEvaluation]) -> dict[str, Any]:
+    """What metrics.json holds of one split."""
+    per_domain = {"per_domain": {domain: part.to_dict() for domain, part in domains.items()}} if domains else {}
+    return evaluation.to_dict() | per_domain

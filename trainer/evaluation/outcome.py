@@ -24,7 +24,7 @@ class Outcome:
         decided: with the decision, where there is one.
         log_p_NC, predicted_N: log probabilities and label ids that count: decided where there is a decision.
         label_ids_N: true label ids; of multi-label rows, as predicted_N, which labels each has, (N, C).
-        domains: {domain: Evaluation of its rows} of what counts (`balance.by`).
+        domains: {domain: Evaluation of its rows} of what counts (`balance.by`); alone_domains: of the model alone.
     """
 
     alone: AnyEvaluation
@@ -34,6 +34,7 @@ class Outcome:
     log_p_NC: Floats
     predicted_N: NDArray[Any]
     domains: dict[str, AnyEvaluation] = field(default_factory=dict)
+    alone_domains: dict[str, AnyEvaluation] = field(default_factory=dict)
 
     @property
     def final(self) -> AnyEvaluation:
@@ -56,13 +57,7 @@ def outcome_of(
         alone_log_p_NC, alone_predicted_N = log_softmax(logits_NC), logits_NC.argmax(axis=1)
     log_p_NC, predicted_N = decided or (alone_log_p_NC, alone_predicted_N)
     scores_NC = log_p_NC if decided else logits_NC
-    by_domain = {}
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # a domain may lack a label
-        for d, name in enumerate(domains[1] if domains else []):
-            rows = np.flatnonzero(domains[0] == d)  # type: ignore[index]
-            if len(rows):
-                by_domain[name] = evaluate(scores_NC[rows], label_ids_N[rows], labels, predicted_N[rows])
+    alone_domains = _by_domain(logits_NC, label_ids_N, labels, alone_predicted_N, domains)
     return Outcome(
         evaluate(logits_NC, label_ids_N, labels),
         evaluate(log_p_NC, label_ids_N, labels, predicted_N) if decided else None,
@@ -70,8 +65,21 @@ def outcome_of(
         alone_log_p_NC,
         log_p_NC,
         predicted_N,
-        by_domain,
+        _by_domain(scores_NC, label_ids_N, labels, predicted_N, domains) if decided else alone_domains,
+        alone_domains,
     )
+
+
+def _by_domain(
+    scores_NC: NDArray[Any], label_ids_N: NDArray[Any], labels: list[str], predicted_N: NDArray[Any], domains: tuple[Ints, list[str]] | None
+) -> dict[str, AnyEvaluation]:
+    """{domain: Evaluation of its rows} of the domains that have rows."""
+    if domains is None:
+        return {}
+    rows_of = {name: np.flatnonzero(domains[0] == d) for d, name in enumerate(domains[1])}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # a domain may lack a label
+        return {name: evaluate(scores_NC[rows], label_ids_N[rows], labels, predicted_N[rows]) for name, rows in rows_of.items() if len(rows)}
 
 
 def decided_by(decision: Decision, logits_NC: NDArray[Any]) -> tuple[Floats, Ints]:
