@@ -144,3 +144,13 @@ def test_labels_of_costs_are_spelt_as_data_files_spell_them():
 def test_seeds_of_members_stay_seeds():
     values = {"model": {"name": "m"}, "data": {"source": "rows.csv"}, "run": {"seed": 2**32 - 1}, "ensemble": {"size": 3, "member": 2}}
     assert check_config(YamlSource("test", values)).member_seed == 0
+
+
+@pytest.mark.parametrize("balance", [{}, {"method": "undersample", "scope": "all"}], ids=str)
+def test_seeds_that_would_give_equal_members_are_refused(balance):
+    values = {"model": {"name": "m", "mode": "head"}, "data": {"source": "rows.csv"}, "balance": balance, "ensemble": {"size": 2}}
+    with pytest.raises(ConfigError, match=r"ensemble.kind: seeds with model.mode: head: members that see the same rows are equal; set kind: folds, or method"):
+        check_config(YamlSource("test", values))
+    check_config(YamlSource("test", values | {"balance": {"method": "undersample"}}))
+    if not balance:
+        check_config(YamlSource("test", values | {"ensemble": {"size": 2, "kind": "folds"}}))

@@ -107,6 +107,9 @@ class Config(Section):
             raise ValueError("hub.push with ensemble.size above 1: a repository holds one model; push a member's model folder, or set ensemble.size: 1")
         if self.ensemble.size > 1 and self.ensemble.combine == "mean" and self.decision.thresholds:
             raise ValueError("ensemble.combine: mean with decision.thresholds: members decide by their own thresholds; set ensemble.combine: majority")
+        draws_rows = self.balance.method != "none" and self.balance.scope == "train"
+        if self.ensemble.size > 1 and self.ensemble.kind == "seeds" and self.model.mode == "head" and not draws_rows:
+            raise ValueError("ensemble.kind: seeds with model.mode: head: members that see the same rows are equal; set kind: folds, or method: undersample")
         if self.ensemble.kind == "folds" and (self.data.validation is not None or self.balance.scope == "all"):
             raise ValueError("ensemble.kind: folds cuts validation itself; remove data.validation, and balance.scope: all")
         return self
