@@ -120,7 +120,7 @@ class DecisionSection(Section):
     """Label = argmax p / threshold. `f1`: macro F1 (two classes: F1 of the rarer one); `recall_at_precision`: most recall at
     `min_precision`; `cost`: least expected cost by `costs`, nothing is fitted."""
     min_precision: Annotated[float, Field(gt=0, le=1)] | None = None
-    """recall_at_precision: precision that each class reaches on validation; default 0.9."""
+    """recall_at_precision: precision that each class (of two: the rarer one) reaches on validation; default 0.9."""
     costs: LabelCosts | None = None
     """cost: {true label: {predicted label: cost}}; what is left out costs 1, a right answer 0."""
 
