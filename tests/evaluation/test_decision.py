@@ -228,6 +228,25 @@ def test_cross_fitting_fits_the_thresholds_that_the_whole_validation_fits():
     assert ((predicted == 2) & (labels == 2)).sum() >= 5
 
 
+def test_thresholds_serve_rows_with_the_prior_asked_for_and_not_validations_own():
+    _, labels, posterior = sample(4000, 5)
+    logits, shares = np.log(posterior), np.bincount(labels)
+    plan = plan_decision(
+        DecisionSection(prior="uniform", thresholds="f1"), labels=NAMES, counts_C=shares, class_weights_C=np.ones(3), natural_C=shares, tau=0.0
+    )
+    _, new_labels, new_posterior = sample(60_000, 6)
+    even = draw(new_labels, np.arange(60_000, dtype=np.uint64), METHODS["undersample"](np.bincount(new_labels), 1.0), np.random.default_rng(0))
+
+    def macro_f1(**changes):
+        decision = fit_decision(logits, labels, **(plan | changes))
+        predicted = decision.decide(decision.log_probabilities(np.log(new_posterior[even])))
+        return f1_score(new_labels[even], predicted, average="macro")
+
+    best = f1_score(new_labels[even], (new_posterior[even] / SHARES).argmax(axis=1), average="macro")  # Bayes for equal shares
+    assert macro_f1() > best - 0.02
+    assert macro_f1(for_target=False) < best - 0.05
+
+
 def test_costs_choose_the_least_expected_cost():
     costs = cost_matrix({"b": {"a": 10.0}}, ["a", "b"])
     assert costs.tolist() == [[0, 1], [10, 0]]

@@ -129,8 +129,8 @@ def cost_matrix(costs: dict[str, dict[str, float]], labels: list[str]) -> Floats
     return np.array([[costs.get(true, {}).get(guess, float(true != guess)) for guess in labels] for true in labels])
 
 
-def natural_weights(label_ids_N: Ints, natural_C: Ints) -> Floats:
-    """One weight per validation row, mean 1, under which its classes have the natural shares (`balance.scope: all`)."""
+def natural_weights(label_ids_N: Ints, natural_C: Ints | Floats) -> Floats:
+    """One weight per validation row, mean 1, under which its classes have the natural shares (`balance.scope: all`) or others given."""
     counts_C = np.bincount(label_ids_N, minlength=len(natural_C))
     weights_N = (natural_C / np.maximum(counts_C, 1))[label_ids_N]
     return weights_N / weights_N.mean()
@@ -171,6 +171,7 @@ def plan_decision(
         "labels": labels,
         "log_q_C": log_q_C,
         "log_target_C": target_log_prior(section.prior, natural_C, log_q_C, labels),
+        "for_target": section.prior is not None,
         "temperature": section.temperature,
         "thresholds": section.thresholds,
         "min_precision": section.min_precision or 0.9,
@@ -186,6 +187,7 @@ def fit_decision(
     labels: list[str],
     log_q_C: Floats,
     log_target_C: Floats,
+    for_target: bool = False,
     temperature: bool = False,
     thresholds: str | None = None,
     min_precision: float = 0.9,
@@ -199,6 +201,7 @@ def fit_decision(
     Args:
         log_q_C: prior that training taught, see `training_log_prior`.
         log_target_C: prior of the rows to come, see `target_log_prior`.
+        for_target: whether thresholds are fitted for rows with the target prior, by weighting validation; else for validation as it is.
         thresholds: a name in THRESHOLDS, or None.
         minority: class id that two-class thresholds are fitted for.
         weights_N: one weight per row; left out: 1.
@@ -215,7 +218,8 @@ def fit_decision(
         counts_C = np.bincount(label_ids_N, minlength=len(labels))
         p_NC = np.exp(decision.log_probabilities(logits_NC))
         fitted_C = counts_C >= LEAST_ROWS if fitted_C is None else fitted_C
-        found_C, failed = fit_thresholds(p_NC, label_ids_N, weights_N, fitted_C, minority, THRESHOLDS[thresholds], min_precision)
+        row_weights_N = natural_weights(label_ids_N, np.exp(log_target_C)) if for_target else weights_N
+        found_C, failed = fit_thresholds(p_NC, label_ids_N, row_weights_N, fitted_C, minority, THRESHOLDS[thresholds], min_precision)
         few = [f"{labels[c]} ({counts_C[c]} validation rows, {LEAST_ROWS} needed)" for c in np.flatnonzero(~fitted_C)]
         short = [f"{labels[c]} (precision {min_precision:g} is not reached)" for c in failed]
         decision = replace(decision, thresholds_C=found_C / found_C.sum(), neutral=(*few, *short))

@@ -117,8 +117,9 @@ class DecisionSection(Section):
     temperature: bool = False
     """Fit one temperature, so that probabilities are neither too sure nor too timid."""
     thresholds: Literal["f1", "recall_at_precision", "cost"] | None = None
-    """Label = argmax p / threshold. `f1`: macro F1 (two classes: F1 of the rarer one); `recall_at_precision`: most recall at
-    `min_precision`; `cost`: least expected cost by `costs`, nothing is fitted."""
+    """Label = argmax p / threshold, fitted for rows with `prior` where that is set, else for rows like validation. `f1`: macro F1 (two
+    classes: F1 of the rarer one); `recall_at_precision`: most recall at `min_precision`; `cost`: least expected cost by `costs`, nothing
+    is fitted."""
     min_precision: Annotated[float, Field(gt=0, le=1)] | None = None
     """recall_at_precision: precision that each class (of two: the rarer one) reaches on validation; default 0.9."""
     costs: LabelCosts | None = None
