@@ -1,8 +1,13 @@
+import re
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
-from trainer.data.advice import RULES, Facts, advise
+from trainer.config import check_config
+from trainer.data.advice import MANY_CLASSES, RULES, TINY_CLASS_ROWS, Facts, advise
+from trainer.data.balance import plan_balance
+from trainer.yaml_source import YamlSource, read_yaml
 
 PLAIN = Facts(imbalance_ratio=2.0, minority_label="rare", num_classes=3, smallest_rows=500, mean_rows=800)
 
@@ -65,3 +70,52 @@ def test_data_comes_before_method_and_one_method_wins():
 def test_words_hold_the_figures_of_these_data():
     (advice,) = advise(replace(PLAIN, imbalance_ratio=69.3, smallest_rows=41))
     assert "the rarest class, 'rare', has 41 training rows" in advice.text
+
+
+def config_with(path, settings):
+    """The Config of a minimal YAML file with these lines at its end."""
+    path.write_text("model: {name: m}\ndata: {source: rows.csv}\n", encoding="utf-8")
+    extra = path.with_name("extra.yaml")
+    extra.write_text(settings, encoding="utf-8")
+    values = read_yaml(str(path)).values
+    for section, content in read_yaml(str(extra)).values.items():
+        values[section] = {**values.get(section, {}), **content}
+    return check_config(YamlSource("advice", values))
+
+
+@pytest.mark.parametrize("rule", [rule for rule in RULES if rule.settings], ids=lambda rule: rule.name)
+def test_settings_of_every_rule_are_a_config_that_loads(rule, tmp_path):
+    config = config_with(tmp_path / "config.yaml", rule.settings).to_dict()
+    for line in rule.settings.splitlines():
+        section, keys = re.fullmatch(r"(\w+): \{(.*)\}", line).groups()
+        for key in re.findall(r"(\w+): ", keys):
+            assert config[section][key] is not None
+
+
+@pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.name)
+def test_settings_named_in_the_words_load_too(rule, tmp_path):
+    facts = replace(PLAIN, **REACHED_BY[rule.name])
+    for section, key, value in re.findall(r"\b(model|data|balance|loss|augment)\.(\w+)(?:: (\w+))?", rule.words(facts)):
+        needed = {"model.max_length": "8", "data.group_column": "author"}
+        assert config_with(tmp_path / "config.yaml", f"{section}: {{{key}: {value or needed[f'{section}.{key}']}}}")
+
+
+@pytest.mark.parametrize("num_classes", [2, 10, 11, MANY_CLASSES - 1])
+def test_floor_of_a_tiny_minority_fits_every_number_of_classes_that_the_rule_speaks_of(num_classes, tmp_path):
+    facts = replace(PLAIN, **REACHED_BY["tiny_minority"], num_classes=num_classes)
+    (advice,) = advise(facts)
+    assert advice.rule == "tiny_minority"
+    config = config_with(tmp_path / "config.yaml", advice.settings)
+    assert config.augment.target_rows == TINY_CLASS_ROWS
+    counts_C = np.array([600] * (num_classes - 1) + [10])
+    label_ids_N = np.repeat(np.arange(num_classes), counts_C)
+    plan = plan_balance(
+        label_ids_N,
+        np.arange(len(label_ids_N), dtype=np.uint64),
+        labels=[f"c{c}" for c in range(num_classes)],
+        method=config.balance.method,
+        parameter=config.balance.parameter,
+        seed=1,
+        resample_each_epoch=False,
+    )
+    assert plan.counts_C[-1] >= config.balance.min_share * plan.counts_C.sum()

@@ -14,6 +14,8 @@ FEW_ROWS_PER_CLASS = 64
 TINY_CLASS_ROWS = 50
 PLENTY_ROWS_PER_CLASS = 10_000
 MANY_CLASSES = 20
+FLOOR_SHARE = 0.05
+"""A floor that fits every number of classes below MANY_CLASSES, from which on another rule speaks: their shares add up to less than 1."""
 DOUBTFUL_RATIO = 0.05
 JUDGE_MACRO_F1 = 0.6
 """Below it the classifier that judges labels is wrong too often for its candidates to be counted."""
@@ -134,8 +136,11 @@ RULES = (
         "data",
         f"at least {TRUNCATED_RATIO:.0%} of the rows are longer than the model reads",
         lambda f: f.truncated_ratio >= TRUNCATED_RATIO,
-        lambda f: f"Let the model read more: {f.truncated_ratio:.1%} of the rows are cut. Raise model.max_length, or take a model with a longer context.",
-        "model: {max_length: <more>}",
+        lambda f: (
+            f"Let the model read more: {f.truncated_ratio:.1%} of the rows are cut. Raise model.max_length (most encoders read 512 tokens),"
+            " or take a model with a longer context."
+        ),
+        "model: {max_length: 512}",
         PROJECT,
     ),
     Rule(
@@ -204,7 +209,7 @@ RULES = (
             f"Raise the rare classes to a floor and write new rows for them: {_rarest(f)}; a batch seldom holds one of them. Oversampling to a"
             " floor shows them often enough, and augment adds wording that the few rows lack. Compare with loss.class_weights: balanced alone."
         ),
-        "balance: {method: floor}\naugment: {generator: local}",
+        f"balance: {{method: floor, min_share: {FLOOR_SHARE}}}\naugment: {{generator: local, model: <language model>, target_rows: {TINY_CLASS_ROWS}}}",
         "Buda et al. 2018, https://arxiv.org/abs/1710.05381 (oversampling); Anaby-Tavor et al. 2020, https://arxiv.org/abs/1911.03118 (new rows)",
     ),
     Rule(
