@@ -32,6 +32,8 @@ def server(monkeypatch):
         ({"prompt": "{labl} x"}, "augment.prompt: holds {labl}; known: {label}, {examples}. Write {{ and }} for braces"),
         ({"prompt": "{label.upper}"}, "augment.prompt: holds {label.upper}; known:"),
         ({"prompt": "{}"}, "augment.prompt: holds {}; known:"),
+        ({"prompt": "{label:d}"}, "augment.prompt: formats a placeholder with : or !; write {label} and {examples} as they are"),
+        ({"prompt": "{label:{more}}"}, "augment.prompt: formats a placeholder with : or !"),
         ({"prompt": "{label"}, "augment.prompt: is no template (expected '}' before end of string)"),
         ({"base_url": "localhost:8000"}, "augment.base_url: is 'localhost:8000'; needed: an http or https address such as"),
         ({"base_url": "http://user:pass@host/v1"}, "augment.base_url: holds a user or password, which the run folder would keep"),

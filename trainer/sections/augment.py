@@ -71,6 +71,8 @@ class AugmentSection(Section):
         if unknown:
             known = ", ".join(f"{{{name}}}" for name in PLACEHOLDERS)
             raise ValueError(f"holds {{{unknown[0]}}}; known: {known}. Write {{{{ and }}}} for braces that are part of the text")
+        if any(spec or conversion for _, _, spec, conversion in Formatter().parse(prompt)):
+            raise ValueError("formats a placeholder with : or !; write {label} and {examples} as they are, {{ and }} for braces of the text")
         return prompt
 
     @field_validator("api_key_env")
