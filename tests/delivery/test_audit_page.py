@@ -123,7 +123,7 @@ def test_a_class_too_small_to_split_is_an_obstacle_and_not_the_end(tmp_path):
     assert found["obstacles"] == ["label 'once' has 1 row; 2 stratified splits need 2. Merge it, or list it in data.drop_labels."]
     assert found["classes"]["measured_on"] == "all"
     assert found["label_noise"]["left_out_labels"] == ["once"]
-    assert "Not judged, having fewer than two independent rows: once." in found["notes"]
+    assert "Not judged, having too few independent rows: once." in found["notes"]
     assert "training would stop" in "".join(Page(audit_page.render(found)).words)
 
 

@@ -85,6 +85,17 @@ def test_two_rows_a_class_are_judged_in_two_folds():
     assert find_label_noise(features_NF, label_ids_N, own_units(label_ids_N), seed=1).num_folds == 2
 
 
+def test_class_that_one_fold_holds_alone_is_left_out_and_the_others_judged():
+    for seed in range(60):  # in 6 of them all rows left to learn from are of one class
+        generator = np.random.default_rng(seed)
+        label_ids_N = generator.integers(0, 3, size=int(generator.integers(5, 14)))
+        units_N = generator.integers(0, 4, size=len(label_ids_N))
+        noise = find_label_noise(generator.normal(size=(len(label_ids_N), 5)), label_ids_N, units_N, seed=seed)
+        if noise is not None:
+            assert noise.num_judged == np.isin(label_ids_N, noise.left_out_ids, invert=True).sum()
+            assert not set(label_ids_N[noise.positions_I]) & set(noise.left_out_ids)
+
+
 @pytest.mark.parametrize("counts", [[1, 1], [30, 1]])
 def test_fewer_than_two_classes_cannot_be_judged(counts):
     features_NF, label_ids_N = clouds(counts)

@@ -161,11 +161,11 @@ def _notes(kept: int, audited: int, compared: int, noise: LabelNoise | None, lab
         )
     notes.append(f"Near duplicates are judged by the first {MOST_CHARACTERS:,} characters of each text, in lower case and without punctuation.")
     if noise is None:
-        notes.append("Labels were not judged: fewer than two classes have two independent rows each.")
+        notes.append("Labels were not judged: fewer than two classes have enough independent rows.")
     else:
         features = f"mean-pooled embeddings of {model_name}, not trained" if model_name else "TF-IDF term weights, since no model is named (--model)"
         notes.append(f"Labels were judged by logistic regression on {features}, in {noise.num_folds} folds; near duplicates and groups share a fold.")
         if noise.left_out_ids:
             left = ", ".join(labels[c] for c in noise.left_out_ids)
-            notes.append(f"Not judged, having fewer than two independent rows: {left}.")
+            notes.append(f"Not judged, having too few independent rows: {left}.")
     return notes

@@ -25,7 +25,7 @@ class LabelNoise:
         suggested_ids_I: the class that the other rows speak for.
         given_probabilities_I: out-of-fold probability of the label that the row has.
         suggested_probabilities_I: out-of-fold probability of the class suggested.
-        left_out_ids: classes that cannot be judged, having fewer than two independent rows.
+        left_out_ids: classes that cannot be judged, having fewer than two independent rows, or all of them in one fold.
         num_judged: rows that were judged.
         macro_f1: of the out-of-fold predictions; the lower, the less the candidates say.
         num_folds: folds of the cross-validation.
@@ -60,14 +60,17 @@ def find_label_noise(features_NF: Any, label_ids_N: Ints, units_N: Ints, *, seed
     from sklearn.metrics import f1_score
 
     num_units_C = np.array([len(np.unique(units_N[label_ids_N == c])) for c in range(int(label_ids_N.max(initial=0)) + 1)])
-    present_C = np.bincount(label_ids_N, minlength=len(num_units_C)) > 0
-    left_out = np.flatnonzero(present_C & (num_units_C < 2)).tolist()
     judged = np.flatnonzero(num_units_C[label_ids_N] >= 2)
-    class_ids, targets_N = np.unique(label_ids_N[judged], return_inverse=True)
-    if len(class_ids) < 2:
-        return None
-    num_folds = int(min(NUM_FOLDS, num_units_C[class_ids].max()))
-    probabilities_NC = _out_of_fold(features_NF[judged], targets_N, units_N[judged], num_folds, seed)
+    while True:
+        class_ids, targets_N = np.unique(label_ids_N[judged], return_inverse=True)
+        if len(class_ids) < 2:
+            return None
+        sides = _folds(targets_N, units_N[judged], int(min(NUM_FOLDS, num_units_C[class_ids].max())), seed)
+        unseen = _unseen_classes(targets_N, sides)
+        if not len(unseen):
+            break
+        judged = judged[~np.isin(targets_N, unseen)]  # a classifier that never saw a class doubts all its rows
+    probabilities_NC = _out_of_fold(features_NF[judged], targets_N, sides)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # cleanlab warns of every class it finds clean
         found = find_label_issues(targets_N, probabilities_NC, filter_by=FILTER, return_indices_ranked_by="self_confidence", n_jobs=1)
@@ -77,28 +80,39 @@ def find_label_noise(features_NF: Any, label_ids_N: Ints, units_N: Ints, *, seed
         suggested_ids_I=class_ids[predicted_N[found]],
         given_probabilities_I=probabilities_NC[found, targets_N[found]],
         suggested_probabilities_I=probabilities_NC[found, predicted_N[found]],
-        left_out_ids=left_out,
+        left_out_ids=np.setdiff1d(label_ids_N, class_ids).tolist(),
         num_judged=len(judged),
         macro_f1=float(f1_score(targets_N, predicted_N, average="macro")),
-        num_folds=num_folds,
+        num_folds=len(sides),
     )
 
 
-def _out_of_fold(features_NF: Any, targets_N: Ints, units_N: Ints, num_folds: int, seed: int) -> Floats:
-    """(N, C) probabilities of each row from a logistic regression that never saw its unit."""
-    from scipy.sparse import issparse
+def _folds(targets_N: Ints, units_N: Ints, num_folds: int, seed: int) -> list[tuple[Ints, Ints]]:
+    """(the rest, the rows held out) of each fold, units kept whole; folds that hold no row are left out."""
     from sklearn.model_selection import StratifiedGroupKFold
-    from tqdm.auto import tqdm
 
     folds = StratifiedGroupKFold(num_folds, shuffle=True, random_state=seed)
-    probabilities_NC = np.zeros((len(targets_N), int(targets_N.max()) + 1))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # classes with fewer rows than folds are meant to be judged all the same
-        sides = list(folds.split(np.zeros(len(targets_N)), targets_N, units_N))
+        return [(rest, held_out) for rest, held_out in folds.split(np.zeros(len(targets_N)), targets_N, units_N) if len(held_out)]
+
+
+def _unseen_classes(targets_N: Ints, sides: list[tuple[Ints, Ints]]) -> Ints:
+    """Classes all of whose rows some fold holds out."""
+    return np.unique(np.concatenate([np.setdiff1d(targets_N, targets_N[rest]) for rest, _ in sides]))
+
+
+def _out_of_fold(features_NF: Any, targets_N: Ints, sides: list[tuple[Ints, Ints]]) -> Floats:
+    """(N, C) probabilities of each row from a logistic regression that never saw its unit."""
+    from scipy.sparse import issparse
+    from tqdm.auto import tqdm
+
+    probabilities_NC = np.zeros((len(targets_N), int(targets_N.max()) + 1))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # fits that end at max_iter are good enough to judge by
         for rest, held_out in tqdm(sides, desc="Judging labels", unit=" folds", delay=2, disable=None, leave=False):
             model = _term_judge() if issparse(features_NF) else _embedding_judge()
-            model.fit(features_NF[rest], targets_N[rest])
-            probabilities_NC[held_out[:, None], model.classes_[None, :]] = model.predict_proba(features_NF[held_out])
+            probabilities_NC[held_out] = model.fit(features_NF[rest], targets_N[rest]).predict_proba(features_NF[held_out])
     return probabilities_NC
 
 
