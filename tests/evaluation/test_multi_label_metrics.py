@@ -53,6 +53,13 @@ def test_absent_label_is_left_out_of_macro_averages_with_a_warning():
     assert json.dumps(found.to_dict(), allow_nan=False)
 
 
+def test_rows_without_any_label_still_give_numbers():
+    with pytest.warns(UserWarning, match="no row of a, b in this split"):
+        found = evaluate_multi_label(np.full((3, 2), -5.0), np.zeros((3, 2), bool), ["a", "b"])
+    assert (found.macro_f1, found.mean_average_precision, found.samples_f1, found.accuracy) == (0, 0, 1, 1)
+    assert json.dumps(found.to_dict(), allow_nan=False)
+
+
 def test_loss_is_finite_at_extreme_logits():
     assert evaluate_multi_label(np.array([[1e4, -1e4], [-1e4, 1e4]]), np.array([[True, True], [True, True]]), ["a", "b"]).loss == pytest.approx(5e3)
 

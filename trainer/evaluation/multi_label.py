@@ -2,7 +2,7 @@
 
 Each label is a question of its own: its probability is the sigmoid of its logit, and a row is given every label whose
 probability is at least THRESHOLD. Labels without a row in the split: their precision, recall, F1 and average precision
-are 0 with support 0, macro averages leave them out, and a warning names them.
+are 0 with support 0, macro averages leave them out (0 where none is left), and a warning names them.
 """
 
 import warnings
@@ -95,7 +95,7 @@ def evaluate_multi_label(logits_NC: NDArray[Any], true_NC: Bools, labels: list[s
         absent = ", ".join(labels[c] for c in np.flatnonzero(support_C == 0))
         warnings.warn(f"no row of {absent} in this split: left out of macro averages; more rows would tell more", stacklevel=2)
     precisions_C = np.array([average_precision_score(true_NC[:, c], p_NC[:, c]) if support_C[c] else 0.0 for c in range(len(labels))])
-    macro_f1, weighted_f1 = float(f1_C[present].mean()), float(f1_score(true_NC, predicted_NC, average="weighted", zero_division=0))
+    macro_f1, weighted_f1 = _mean(f1_C[present]), float(f1_score(true_NC, predicted_NC, average="weighted", zero_division=0))
     columns = {"precision": precision_C, "recall": recall_C, "f1": f1_C, "average_precision": precisions_C}
     return MultiLabelEvaluation(
         num_rows=len(true_NC),
@@ -106,10 +106,14 @@ def evaluate_multi_label(logits_NC: NDArray[Any], true_NC: Bools, labels: list[s
         weighted_f1=weighted_f1,
         samples_f1=float(f1_score(true_NC, predicted_NC, average="samples", zero_division=1)),
         f1_gap=weighted_f1 - macro_f1,
-        macro_precision=float(precision_C[present].mean()),
-        macro_recall=float(recall_C[present].mean()),
-        mean_average_precision=float(precisions_C[present].mean()),
+        macro_precision=_mean(precision_C[present]),
+        macro_recall=_mean(recall_C[present]),
+        mean_average_precision=_mean(precisions_C[present]),
         hamming_loss=float(hamming_loss(true_NC, predicted_NC)),
         labels=list(labels),
         per_class={label: {**{name: float(values_C[c]) for name, values_C in columns.items()}, "support": int(support_C[c])} for c, label in enumerate(labels)},
     )
+
+
+def _mean(values: NDArray[Any]) -> float:
+    return float(values.mean()) if len(values) else 0.0
