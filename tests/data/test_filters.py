@@ -18,9 +18,9 @@ from trainer.data.filters import (
     is_refusal,
     is_repetitive,
     length_bounds,
-    pieces,
     rows_to_learn_from,
 )
+from trainer.data.near_duplicates import shingle_hashes
 
 NO_HASHES = np.zeros(0, np.uint64)
 
@@ -112,27 +112,28 @@ def test_repeating_text_is_found():
     assert not is_repetitive("The best place to drink on Earth! #SportsBunflat")
 
 
-def test_pieces_are_runs_of_five_characters_without_case_and_extra_space():
-    assert pieces("Ab  cdeF") == {"ab cd", "b cde", " cdef"}
-    assert pieces("abc") == {"abc"}
-
-
 def test_near_duplicate_is_decided_by_the_exact_jaccard_index():
     known = KnownTexts(0.5, NO_HASHES)
-    known.add(["abcdefgh"])  # 4 pieces
+    known.add(["abcdefgh"])  # 4 shingles
     assert known.holds_similar("ABCDEFG")  # 3 of 4 shared
     assert not known.holds_similar("abcdefxyz")  # 2 of 7 shared
     assert not KnownTexts(1.0, NO_HASHES).holds_similar("abcdefgh")
+
+
+def test_a_text_is_a_near_duplicate_of_itself_in_other_case_and_punctuation():
+    known = KnownTexts(0.9, NO_HASHES)
+    known.add(["Well, what a lovely morning!"])
+    assert known.holds_similar("well what a LOVELY morning...")
 
 
 def test_near_duplicates_of_real_tweets_are_those_of_a_full_comparison(tweet_texts):
     texts = [text for text, _ in tweet_texts]
     known = KnownTexts(0.6, NO_HASHES)
     known.add(texts[:120])
-    bags = [pieces(text) for text in texts[:120]]
+    bags = [set(shingle_hashes(text).tolist()) for text in texts[:120]]
     changed = [text[:-6] for text in texts[:60]] + [f"{a[:50]} {b[:50]}" for a, b in pairwise(texts[:30])] + texts[120:]
     for text in changed:
-        own = pieces(text)
+        own = set(shingle_hashes(text).tolist())
         assert known.holds_similar(text) == any(len(own & bag) >= 0.6 * len(own | bag) for bag in bags)
 
 

@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from datasketch import MinHash, MinHashLSH
 from numpy.typing import NDArray
 
 from trainer.data.clean import MISSING_TEXTS, hash_texts
+from trainer.data.near_duplicates import jaccard, open_index, shingle_hashes, sketches
 
 Ints = NDArray[np.int64]
 
@@ -35,7 +35,6 @@ _PLAIN_QUOTES = str.maketrans("\u2018\u2019\u201c\u201d", "''\"\"")
 
 MOST_COMPRESSED = 2.4
 """Texts that zlib shortens more than this repeat themselves. Source: Radford et al. 2022 (Whisper), https://arxiv.org/abs/2212.04356."""
-PIECE_CHARACTERS = 5
 MOST_ROWS_PER_CLASS = 5_000
 """Rows of a class that the filter's classifier learns from, to bound its time."""
 
@@ -89,24 +88,17 @@ def is_repetitive(text: str) -> bool:
     return len(raw) / len(zlib.compress(raw)) > MOST_COMPRESSED
 
 
-def pieces(text: str) -> frozenset[str]:
-    """Every run of PIECE_CHARACTERS characters, case and white space evened out; a shorter text is one piece."""
-    even = " ".join(text.casefold().split())
-    return frozenset(even[i : i + PIECE_CHARACTERS] for i in range(max(1, len(even) - PIECE_CHARACTERS + 1)))
-
-
 class KnownTexts:
-    """Index of texts by exact hash and by the Jaccard index of their pieces.
+    """Index of texts, grown one by one, by exact hash and by similarity, which is what trainer/data/near_duplicates.py calls it.
 
-    MinHash finds the candidates (Broder 1997; 128 permutations), whose Jaccard index is then computed exactly, so nothing is
-    rejected by chance; its bands are chosen so that few pairs above the threshold are missed.
+    MinHash finds the candidates, whose similarity is then computed exactly, so nothing is rejected by chance.
     """
 
     def __init__(self, similarity: float, hashes_N: NDArray[np.uint64]) -> None:
         self.similarity = similarity
         self.hashes_N = np.sort(hashes_N)
         self.own_hashes: set[int] = set()
-        self.lsh = MinHashLSH(threshold=similarity, num_perm=128, weights=(0.1, 0.9)) if similarity < 1 else None
+        self.lsh = open_index(similarity) if similarity < 1 else None
         self.texts: list[str] = []
 
     def add(self, texts: Iterable[str]) -> None:
@@ -114,7 +106,7 @@ class KnownTexts:
         for text in texts:
             self.own_hashes.add(_hash(text))
             if self.lsh is not None:
-                self.lsh.insert(len(self.texts), _signature(text), check_duplication=False)
+                self.lsh.insert(len(self.texts), next(sketches([text])), check_duplication=False)
             self.texts.append(text)
 
     def holds(self, text: str) -> bool:
@@ -127,22 +119,13 @@ class KnownTexts:
         """Whether a known text has a Jaccard index of `similarity` or more with this one."""
         if self.lsh is None:
             return False
-        own = pieces(text)
-        for index in self.lsh.query(_signature(text)):
-            other = pieces(self.texts[index])
-            if len(own & other) >= self.similarity * len(own | other):
-                return True
-        return False
+        own = shingle_hashes(text)
+        found = self.lsh.query(next(sketches([text])))
+        return any(jaccard(own, shingle_hashes(self.texts[index])) >= self.similarity - 1e-9 for index in found)
 
 
 def _hash(text: str) -> int:
     return int(hash_texts(pa.table({"text": [text], "text_pair": pa.array([None], pa.string())}))[0])
-
-
-def _signature(text: str) -> MinHash:
-    signature = MinHash(num_perm=128, hashfunc=zlib.crc32)
-    signature.update_batch([piece.encode("utf-8", "surrogatepass") for piece in pieces(text)])
-    return signature
 
 
 class Agreement:

@@ -2,12 +2,16 @@
 
 import re
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 from tqdm.auto import tqdm
+
+if TYPE_CHECKING:
+    from datasketch import MinHash, MinHashLSH
 
 Ints = NDArray[np.int64]
 
@@ -52,17 +56,15 @@ def find_near_duplicates(texts: Sequence[str], *, threshold: float) -> NearDupli
             characters may differ in one word of about six letters.
     Source: Broder 1997 (MinHash); Leskovec et al., Mining of Massive Datasets, chapter 3 (banding); signatures and bands from datasketch.
     """
-    from datasketch import MinHash, MinHashLSH
     from scipy.sparse import coo_matrix
     from scipy.sparse.csgraph import connected_components
 
     size = len(texts)
     bar = tqdm(texts, desc="Comparing texts", unit=" texts", delay=2, disable=None, leave=False)
-    sketches = MinHash.generator((shingle_hashes(text).tolist() for text in bar), num_perm=NUM_PERMUTATIONS, hashfunc=int)
     signatures_NP = np.empty((size, NUM_PERMUTATIONS), np.uint32)
-    for row, sketch in enumerate(sketches):
-        signatures_NP[row] = sketch.hashvalues
-    index = MinHashLSH(threshold=threshold, num_perm=NUM_PERMUTATIONS, weights=MISSES_AGAINST_FALSE_ALARMS)
+    for row, found in enumerate(sketches(bar)):
+        signatures_NP[row] = found.hashvalues
+    index = open_index(threshold)
     pairs_P2 = _candidates(signatures_NP, index.b, index.r)
     pairs_P2 = pairs_P2[_estimates(signatures_NP, pairs_P2) >= threshold - ESTIMATE_SLACK]
     similarities_P = _similarities(texts, pairs_P2)
@@ -70,6 +72,26 @@ def find_near_duplicates(texts: Sequence[str], *, threshold: float) -> NearDupli
     pairs_P2, similarities_P = pairs_P2[found], similarities_P[found]
     links = coo_matrix((np.ones(len(pairs_P2), np.int8), (pairs_P2[:, 0], pairs_P2[:, 1])), shape=(size, size))
     return NearDuplicates(threshold, pairs_P2, similarities_P, connected_components(links, directed=False)[1].astype(np.int64))
+
+
+def sketches(texts: Iterable[str]) -> "Iterator[MinHash]":
+    """MinHash of each text's shingles."""
+    from datasketch import MinHash
+
+    return MinHash.generator((shingle_hashes(text).tolist() for text in texts), num_perm=NUM_PERMUTATIONS, hashfunc=int)
+
+
+def open_index(threshold: float) -> "MinHashLSH":
+    """Empty index that proposes sketches whose similarity may reach the threshold."""
+    from datasketch import MinHashLSH
+
+    return MinHashLSH(threshold=threshold, num_perm=NUM_PERMUTATIONS, weights=MISSES_AGAINST_FALSE_ALARMS)
+
+
+def jaccard(first: NDArray[np.uint32], second: NDArray[np.uint32]) -> float:
+    """Shared over all, of two arrays of `shingle_hashes`."""
+    shared = len(np.intersect1d(first, second, assume_unique=True))
+    return shared / (len(first) + len(second) - shared)
 
 
 def shingle_hashes(text: str) -> NDArray[np.uint32]:
@@ -113,6 +135,5 @@ def _similarities(texts: Sequence[str], pairs_P2: Ints) -> NDArray[np.float64]:
     hashes = {int(row): shingle_hashes(texts[row]) for row in np.unique(pairs_P2)}
     out_P = np.empty(len(pairs_P2))
     for p, (first, second) in enumerate(pairs_P2.tolist()):
-        shared = len(np.intersect1d(hashes[first], hashes[second], assume_unique=True))
-        out_P[p] = shared / (len(hashes[first]) + len(hashes[second]) - shared)
+        out_P[p] = jaccard(hashes[first], hashes[second])
     return out_P
