@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -12,9 +13,11 @@ from types import SimpleNamespace
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from hub_server import HubServer
 
-from tests.hub_server import HubServer
+from trainer.delivery.hub import SHARED
 
+ROOT = Path(__file__).resolve().parents[2]
 TOKEN = "hf_OnlyForTheServerOfTheseTests"
 PUSH = {"push": True, "repo_id": "user/sentiment"}
 TEXTS = ["what a lovely morning", "worst service ever", "the train leaves at nine"]
@@ -68,11 +71,11 @@ def online(hub, tmp_path_factory):
 def write(tmp_path_factory, tiny_model, tweets):
     """Function (**sections) -> path of a YAML for one epoch of the tiny model, and the run folder it leads to."""
 
-    def config(**sections):
+    def config(adapted=False, **sections):
         folder = tmp_path_factory.mktemp("hub_run")
         values = {
             "run": {"name": "run", "output_dir": str(folder / "runs")},
-            "model": {"name": str(tiny_model), "max_length": 64},
+            "model": {"name": str(tiny_model), "max_length": 64} | ({"mode": "lora"} if adapted else {}),
             "data": {"source": str(tweets), "text_column": "text", "label_column": "sentiment"},
             "training": {"num_train_epochs": 1, "per_device_train_batch_size": 16, "bf16": False},
             **sections,
@@ -86,8 +89,8 @@ def write(tmp_path_factory, tiny_model, tweets):
 
 @pytest.fixture(scope="module")
 def pushed(run_cli, write, hub, online):
-    """A run of local rows and a local model, pushed."""
-    path, folder = write(split={"train": 0.7, "validation": 0.15, "test": 0.15}, hub=PUSH)
+    """A run of local rows and adapters on a local model, with a decision, pushed."""
+    path, folder = write(adapted=True, split={"train": 0.7, "validation": 0.15, "test": 0.15}, decision={"temperature": True}, hub=PUSH)
     done = run_cli("train", "--config", path, **online)
     assert done.returncode == 0, done.stderr
     return SimpleNamespace(folder=folder, output=done.stdout + done.stderr)
@@ -108,6 +111,7 @@ def refused(run_cli, write, hub, online):
     path, folder = write(
         model={"name": "user/tiny", "revision": "v1", "max_length": 64},
         data={"source": "user/tweets", "label_column": "sentiment"},
+        decision={"temperature": True},
         hub={"push": True, "repo_id": "user/refused", "revision": "trial", "commit_message": "It's the first"},
     )
     hub.fail_next_commit = 500
@@ -116,9 +120,25 @@ def refused(run_cli, write, hub, online):
 
 
 def test_push_holds_model_card_and_pictures_in_a_private_repository(loaded):
-    pictures = {"class_distribution.png", "learning_curves.png", "confusion_matrix.png"}
+    pictures = {"class_distribution.png", "learning_curves.png", "confusion_matrix.png", "reliability.png"}
     assert {"config.json", "model.safetensors", "tokenizer.json", "README.md", "metrics.json", *pictures} <= set(loaded.files)
     assert loaded.private
+
+
+def test_every_picture_that_the_card_shows_is_pushed(loaded):
+    shown = re.findall(r"!\[[^]]*\]\(([^)]+)\)", loaded.text)
+    assert len(shown) == 4
+    assert set(shown) <= set(loaded.files)
+
+
+def test_pictures_of_every_kind_of_card_are_shared():
+    template = (ROOT / "trainer/delivery/card_template.md").read_text(encoding="utf-8")
+    assert set(re.findall(r"\]\((\w+\.png)\)", template)) <= set(SHARED)
+
+
+def test_merged_model_is_pushed_without_its_adapter(loaded):
+    assert (loaded.folder / "adapter" / "adapter_config.json").is_file()
+    assert not [name for name in loaded.files if "adapter" in name]
 
 
 def test_push_holds_no_pickled_file_and_no_training_row(loaded):
@@ -139,7 +159,7 @@ def test_pushed_card_names_library_task_and_metrics(loaded):
 
 def test_pushed_card_tells_the_macro_f1_of_metrics_json(loaded):
     metrics = json.loads((loaded.folder / "metrics.json").read_text(encoding="utf-8"))
-    assert ["Macro F1", "test", pytest.approx(metrics["test"]["macro_f1"], abs=1e-6)] in loaded.results
+    assert ["Macro F1", "test", pytest.approx(metrics["decision"]["test"]["macro_f1"], abs=1e-6)] in loaded.results
 
 
 def test_output_ends_with_the_address_of_the_commit(pushed, hub):

@@ -11,7 +11,9 @@ if TYPE_CHECKING:
     from trainer.config import HubSection
 
 logger = logging.getLogger(__name__)
-SHARED = ("README.md", "metrics.json", "epochs.csv", "class_weights.json", "class_distribution.png", "learning_curves.png", "confusion_matrix.png")
+PICTURES = ("class_distribution.png", "learning_curves.png", "confusion_matrix.png", "label_scores.png", "reliability.png")
+SHARED = ("README.md", "metrics.json", "epochs.csv", "class_weights.json", *PICTURES)
+"""What goes up beside the model, where the run has it: all that the card shows, and no row of the data."""
 
 
 def check_login(hub: "HubSection") -> None:
@@ -34,7 +36,11 @@ def check_login(hub: "HubSection") -> None:
 
 
 def push(run: Path, hub: "HubSection") -> str | None:
-    """Upload model, card and pictures; gives the address of the commit, or None after a failure, which is logged and loses nothing."""
+    """Upload model, card and pictures; gives the address of the commit, or None after a failure, which is logged and loses nothing.
+
+    Of `model.mode: lora` the merged model alone goes up: `adapter/` lacks what a decision folds into the merged weights, names its base
+    model by the path it had on this machine, and an adapter_config.json makes loaders take the whole repository for an adapter.
+    """
     from huggingface_hub import CommitOperationAdd, HfApi
 
     assert hub.repo_id is not None, "the config checks it"
