@@ -27,7 +27,7 @@ def audit(config: Config, *, with_encoder: bool, folder: Path, threshold: float,
     from trainer.delivery import audit_findings, audit_page, audit_tables
     from trainer.evaluation.label_noise import find_label_noise, term_weights
     from trainer.training.arguments import quiet_libraries
-    from trainer.training.embeddings import open_encoder
+    from trainer.training.embed import open_encoder
 
     quiet_libraries()
     seed = config.run.seed

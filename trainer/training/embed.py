@@ -1,41 +1,122 @@
-"""Token ids to what the final Linear layer reads, each distinct row once, whatever split, seed or run asks for it.
+"""Token ids to vectors of a frozen encoder, each distinct row once, whatever split, seed or run asks for it.
 
-Legend: N rows, U distinct rows, H features. On disk a folder per model (weights, architecture, config) holds shards: `<id>.npy`, float32 vectors
-that are memory-mapped, and `<id>.keys.npy`, the sorted digests of their rows' tokens, written last.
+For `model.mode: head` what the final Linear layer reads; for the audit, which trains nothing, the mean of the last hidden states.
+Legend: N rows, U distinct rows, M of them new, B rows of a batch, L tokens, H features. On disk a folder per model (weights,
+architecture, config) holds shards: `<id>.npy`, float32 vectors that are memory-mapped, and `<id>.keys.npy`, the sorted digests
+of their rows' tokens, written last.
 """
 
 import hashlib
 import json
 import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from tqdm.auto import tqdm
 
-from trainer.data.tokenise import TokenisedRows
+from trainer.data.tokenise import TokenisedRows, tokenise
+from trainer.errors import TrainingError
+from trainer.training.distributed import gains_from_bf16
 from trainer.training.layers import final_layer
+from trainer.training.model import check_weights, load_encoder, load_pretrained_config, load_tokenizer
+
+if TYPE_CHECKING:
+    from trainer.data.clean import CleanRows
+    from trainer.sections.model import ModelSection
+
+Floats = NDArray[np.float32]
+OpenedEncoder = Callable[["CleanRows", NDArray[np.int64], Path], tuple[Floats, TokenisedRows]]
 
 FORMAT = 1
 SHARD_ROWS = 16_384  # a killed run loses less than this many rows: minutes on a CPU
 NOT_FEATURES = ("id2label", "label2id", "problem_type", "_name_or_path", "transformers_version", "decision")
 """Keys of a model's config that do not change what its final layer reads."""
+BATCH_TOKENS = 2048
+"""Tokens of a batch of the audit: on one CPU core about twice the rows a second of 8192 (MiniLM-L6, tweets)."""
 
 
-def embed(
-    model: Any, rows: TokenisedRows, collate: Callable[[list[dict[str, Any]]], Any], *, device: Any, rows_per_batch: int, cache_dir: Path
-) -> NDArray[np.float32]:
+def embed(model: Any, rows: TokenisedRows, collate: Callable[[list[dict[str, Any]]], Any], *, device: Any, rows_per_batch: int, cache_dir: Path) -> Floats:
     """Inputs of the final Linear layer (N, H) in the order of the rows, in float32 as `pipeline()` computes.
 
     Args:
         collate: pads a list of rows to a batch.
         cache_dir: where vectors are kept; for rows that are found there the model is not called.
     """
-    folder = cache_dir / f"embeddings-{_model_digest(model)}"
+
+    @contextmanager
+    def opened() -> Iterator[Callable[[list[dict[str, Any]]], Floats]]:
+        with _without_final_layer(model, device), torch.inference_mode():
+            yield lambda batch: model(**collate(batch).to(device)).logits.float().cpu().numpy()
+
+    folder = cache_dir / f"embeddings-{_model_digest(model, without=final_layer(model))}"
+    return _kept_vectors(rows, folder, opened, lambda longest: rows_per_batch)
+
+
+def open_encoder(model: "ModelSection") -> OpenedEncoder:
+    """Function (rows, row ids, cache folder) -> (mean-pooled embeddings, tokens) of a pretrained encoder, which is loaded now and stays as it is.
+
+    Raises:
+        ModelError: a model that cannot be found or loaded.
+    """
+    config = load_pretrained_config(model)
+    tokenizer, max_length = load_tokenizer(model, config)
+    check_weights(model)
+    encoder = load_encoder(model, config)
+
+    def embed_rows(clean: "CleanRows", ids_N: NDArray[np.int64], cache_dir: Path) -> tuple[Floats, TokenisedRows]:
+        labels_N, digest = clean.label_ids_N[ids_N], clean.text_fingerprint
+        tokens = tokenise(clean.rows.table, ids_N, labels_N, tokenizer, max_length=max_length, fingerprint=digest, cache_dir=cache_dir)
+        return embed_means(encoder, tokens, tokenizer, cache_dir=cache_dir), tokens
+
+    return embed_rows
+
+
+def embed_means(encoder: Any, rows: TokenisedRows, tokenizer: Any, *, cache_dir: Path) -> Floats:
+    """Mean over the tokens of each row of the last hidden states (N, H), in the order of the rows; padding counts nothing.
+
+    Args:
+        encoder: a model without a head; computed in bfloat16 where that gains.
+        cache_dir: as of `embed`.
+    Source: the pooling of Reimers and Gurevych 2019, https://arxiv.org/abs/1908.10084.
+    """
+    device = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else torch.device("cpu")
+    is_bf16 = gains_from_bf16()
+
+    def means(batch: list[dict[str, Any]]) -> Floats:
+        inputs_BL = tokenizer.pad(batch, return_tensors="pt").to(device)
+        states_BLH = encoder(**inputs_BL).last_hidden_state.float()
+        mask_BL1 = inputs_BL["attention_mask"].unsqueeze(-1).float()
+        return ((states_BLH * mask_BL1).sum(dim=1) / mask_BL1.sum(dim=1)).cpu().numpy()
+
+    @contextmanager
+    def opened() -> Iterator[Callable[[list[dict[str, Any]]], Floats]]:
+        encoder.to(device).eval()
+        with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=is_bf16):
+            yield means
+
+    folder = cache_dir / f"embeddings-mean-{'bf16-' if is_bf16 else ''}{_model_digest(encoder)}"
+    return _kept_vectors(rows, folder, opened, lambda longest: max(1, BATCH_TOKENS // longest))
+
+
+def _kept_vectors(
+    rows: TokenisedRows,
+    folder: Path,
+    opened: Callable[[], AbstractContextManager[Callable[[list[dict[str, Any]]], Floats]]],
+    batch_rows: Callable[[int], int],
+) -> Floats:
+    """Vectors (N, H) in the order of the rows; those that the folder lacks are computed, the longest rows first, and kept there.
+
+    Args:
+        opened: a context in which rows (token ids without labels) become vectors; entered where a vector is missing.
+        batch_rows: tokens of the longest row of a batch -> rows of the batch.
+    Raises:
+        TrainingError: the encoder gives values that are not numbers.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     keys_U, first_U, place_N = np.unique(_row_keys(rows), return_index=True, return_inverse=True)
     missing_U = np.ones(len(keys_U), bool)
@@ -44,14 +125,15 @@ def embed(
     new_M = np.flatnonzero(missing_U)
     new_M = new_M[np.argsort(-rows.lengths_N[first_U[new_M]], kind="stable")]  # like lengths stand together, so padding is rare
     if len(new_M):
-        with _without_final_layer(model, device), tqdm(total=len(new_M), desc="Embedding", unit=" rows", delay=2, disable=None, leave=False) as bar:
+        with opened() as vectors_of, tqdm(total=len(new_M), desc="Embedding", unit=" rows", delay=2, disable=None, leave=False) as bar:
             for start in range(0, len(new_M), SHARD_ROWS):
-                shard = new_M[start : start + SHARD_ROWS]
-                vectors = []
-                for begin in range(0, len(shard), rows_per_batch):
-                    vectors.append(_vectors(model, [rows[int(row)] for row in first_U[shard[begin : begin + rows_per_batch]]], collate, device))
-                    bar.update(len(vectors[-1]))
-                _write_shard(folder, keys_U[shard], np.concatenate(vectors))
+                shard, vectors, done = new_M[start : start + SHARD_ROWS], [], 0
+                while done < len(shard):
+                    batch = first_U[shard[done : done + batch_rows(int(rows.lengths_N[first_U[shard[done]]]))]]
+                    vectors.append(vectors_of([{name: value for name, value in rows[int(row)].items() if name != "labels"} for row in batch]))
+                    done += len(batch)
+                    bar.update(len(batch))
+                _write_shard(folder, keys_U[shard], _finite(np.concatenate(vectors)))
     parts = list(_shards(folder, keys_U))
     vectors_UH = np.empty((len(keys_U), parts[0][0].shape[1]), np.float32)
     for stored, here_U, there in parts:
@@ -59,11 +141,10 @@ def embed(
     return vectors_UH[place_N]
 
 
-def _vectors(model: Any, features: list[dict[str, Any]], collate: Callable[[list[dict[str, Any]]], Any], device: Any) -> NDArray[np.float32]:
-    inputs = collate(features).to(device)
-    inputs.pop("labels")
-    with torch.inference_mode():
-        return model(**inputs).logits.float().cpu().numpy()
+def _finite(vectors_UH: Floats) -> Floats:
+    if not np.isfinite(vectors_UH).all():
+        raise TrainingError("the encoder's embeddings hold values that are not finite numbers; its weights are broken. Choose another model.")
+    return vectors_UH
 
 
 @contextmanager
@@ -111,14 +192,13 @@ def _row_keys(rows: TokenisedRows) -> NDArray[np.bytes_]:
     return np.array(keys, "S16")
 
 
-def _model_digest(model: Any) -> str:
-    """Digest of all that turns tokens into vectors: architecture, config, and every weight but the final layer's."""
+def _model_digest(model: Any, *, without: str | None = None) -> str:
+    """Digest of all that turns tokens into vectors: architecture, config, and every weight but those of the layer `without`."""
     config = {key: value for key, value in model.config.to_dict().items() if key not in NOT_FEATURES}
     head = f"format {FORMAT} {type(model).__name__} {json.dumps(config, sort_keys=True, default=str)}"
     digest = hashlib.blake2b(head.encode(), digest_size=16)
-    final = final_layer(model)
     for name, tensor in model.state_dict().items():
-        if name.rpartition(".")[0] != final:
+        if name.rpartition(".")[0] != without:
             digest.update(name.encode())
             digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy())  # type: ignore[arg-type]
     return digest.hexdigest()

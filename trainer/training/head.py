@@ -14,7 +14,6 @@ from torch import Tensor
 from transformers import DataCollatorWithPadding, EvalPrediction, TrainingArguments
 
 from trainer.data.tokenise import TokenisedRows
-from trainer.errors import TrainingError
 from trainer.training.embed import embed
 from trainer.training.layers import final_layer, trainable_parameters
 from trainer.training.losses import step_loss
@@ -224,12 +223,8 @@ class HeadTrainer:
         self.tokenizer.save_pretrained(folder)
 
     def _features(self, rows: TokenisedRows) -> Floats:
-        """Embeddings (N, H) of the rows as they stand.
-
-        Raises:
-            TrainingError: the encoder gives values that are not numbers.
-        """
-        features_NH = embed(
+        """Embeddings (N, H) of the rows as they stand."""
+        return embed(
             self.model,
             rows,
             DataCollatorWithPadding(self.tokenizer),
@@ -237,6 +232,3 @@ class HeadTrainer:
             rows_per_batch=self.args.per_device_eval_batch_size,
             cache_dir=self.cache_dir,
         )
-        if not np.isfinite(features_NH).all():
-            raise TrainingError("the encoder's embeddings hold values that are not finite numbers; its weights are broken. Choose another model.")
-        return features_NH

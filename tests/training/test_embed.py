@@ -6,7 +6,7 @@ import torch
 from trainer.data.tokenise import tokenise
 from trainer.errors import ModelError
 from trainer.sections.model import ModelSection
-from trainer.training import embeddings
+from trainer.training import embed
 from trainer.training.model import load_encoder, load_pretrained_config, load_tokenizer
 
 TEXTS = ["short", "a rather longer text about nothing at all", "three words here", "x " * 200]
@@ -14,7 +14,7 @@ TEXTS = ["short", "a rather longer text about nothing at all", "three words here
 
 @pytest.fixture
 def parts(tiny_model, tmp_path, monkeypatch):
-    monkeypatch.setattr(embeddings, "gains_from_bf16", lambda: False)
+    monkeypatch.setattr(embed, "gains_from_bf16", lambda: False)
     model = ModelSection(name=str(tiny_model), max_length=32)
     config = load_pretrained_config(model)
     tokenizer, max_length = load_tokenizer(model, config)
@@ -23,9 +23,9 @@ def parts(tiny_model, tmp_path, monkeypatch):
     return rows, load_encoder(model, config), tokenizer
 
 
-def test_embedding_is_the_mean_of_the_last_hidden_states_of_each_text_alone(parts):
+def test_embedding_is_the_mean_of_the_last_hidden_states_of_each_text_alone(parts, tmp_path):
     rows, encoder, tokenizer = parts
-    found_ND = embeddings.embed_texts(rows, encoder, tokenizer)
+    found_ND = embed.embed_means(encoder, rows, tokenizer, cache_dir=tmp_path)
     assert found_ND.dtype == np.float32
     for text, found_D in zip(TEXTS, found_ND, strict=True):
         with torch.no_grad():
@@ -33,10 +33,24 @@ def test_embedding_is_the_mean_of_the_last_hidden_states_of_each_text_alone(part
         assert found_D == pytest.approx(alone.numpy(), abs=1e-5)
 
 
-def test_size_of_the_batches_changes_nothing(parts, monkeypatch):
-    whole_ND = embeddings.embed_texts(*parts)
-    monkeypatch.setattr(embeddings, "BATCH_TOKENS", 1)
-    assert embeddings.embed_texts(*parts) == pytest.approx(whole_ND, abs=1e-5)
+def test_size_of_the_batches_changes_nothing(parts, monkeypatch, tmp_path):
+    rows, encoder, tokenizer = parts
+    whole_ND = embed.embed_means(encoder, rows, tokenizer, cache_dir=tmp_path / "whole")
+    monkeypatch.setattr(embed, "BATCH_TOKENS", 1)
+    assert embed.embed_means(encoder, rows, tokenizer, cache_dir=tmp_path / "single") == pytest.approx(whole_ND, abs=1e-5)
+
+
+def test_second_audit_calls_no_encoder_and_another_precision_is_kept_apart(parts, monkeypatch, tmp_path):
+    rows, encoder, tokenizer = parts
+    calls, forward = [], encoder.forward
+    monkeypatch.setattr(encoder, "forward", lambda **inputs: calls.append(len(inputs["input_ids"])) or forward(**inputs))
+    first_ND = embed.embed_means(encoder, rows, tokenizer, cache_dir=tmp_path)
+    assert sum(calls) == len(TEXTS)
+    assert np.array_equal(embed.embed_means(encoder, rows, tokenizer, cache_dir=tmp_path), first_ND)
+    assert sum(calls) == len(TEXTS)
+    monkeypatch.setattr(embed, "gains_from_bf16", lambda: True)
+    assert not np.array_equal(embed.embed_means(encoder, rows, tokenizer, cache_dir=tmp_path), first_ND)
+    assert sum(calls) == 2 * len(TEXTS)
 
 
 def test_encoder_without_safetensors_weights_is_refused(tiny_model, tmp_path):
