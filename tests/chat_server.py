@@ -13,7 +13,7 @@ class ChatServer(ThreadingHTTPServer):
 
     Attributes:
         modes: how the next requests are answered, one each, then 'normal': '500', 'slow', 'garbage', 'half', 'no choices',
-            'no message', 'null', '401', '400'; a text starting with 'say ' is answered as it is.
+            'no message', 'message is text', 'no utf-8', 'null', '401', '408'; a text starting with 'say ' is answered as it is.
         always: the mode once `modes` is used up.
         bodies: every request's JSON, in the order of arrival.
         keys: every request's Authorization header.
@@ -41,6 +41,8 @@ class _Handler(BaseHTTPRequestHandler):
             return self._send(404, {"error": {"message": f"no route {self.path}"}})
         if mode == "500":
             return self._send(500, {"error": {"message": "out of memory"}})
+        if mode == "408":
+            return self._send(408, {"error": {"message": "too busy"}})
         if mode == "401":
             return self._send(401, {"error": {"message": f"bad key {self.headers['Authorization']}"}})
         if mode == "slow":
@@ -60,6 +62,10 @@ class _Handler(BaseHTTPRequestHandler):
             answer["choices"][0]["message"]["content"] = None
         if mode == "no message":
             del answer["choices"][0]["message"]
+        if mode == "message is text":
+            answer["choices"][0]["message"] = text
+        if mode == "no utf-8":
+            return self._send(200, json.dumps(answer).encode().replace(b'"stop"', b'"\xff\xfe"'))
         if mode == "no choices":
             answer["choices"] = []
         if mode == "half":

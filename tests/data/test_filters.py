@@ -83,6 +83,7 @@ def test_no_real_tweet_is_taken_for_a_refusal_repetitive_or_empty(tweet_texts):
         ("Sure, here is one:\n\nThe text itself", "The text itself"),
         ("Here's a text of that category:\nThe text itself", "The text itself"),
         ("<think>\nwhat do they want?\n</think>\n\nThe text itself", "The text itself"),
+        ("half a smile \ud83d", "half a smile ?"),
         ("First paragraph\n \nNote: second paragraph", "First paragraph"),
         ("", ""),
     ],

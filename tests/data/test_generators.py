@@ -40,7 +40,7 @@ def test_endpoint_sends_prompt_sampling_seed_and_key_and_gives_each_request_its_
     assert set(server.keys) == {"Bearer sk-secret"}
 
 
-@pytest.mark.parametrize("mode", ["500", "garbage", "half", "no choices", "no message"])
+@pytest.mark.parametrize("mode", ["500", "408", "garbage", "half", "no choices", "no message", "message is text", "no utf-8"])
 def test_failed_and_unusable_answers_are_asked_again(server, mode):
     server.modes = [mode, mode]
     assert sorted(ask(at(server))) == [0, 1, 2]
@@ -55,6 +55,8 @@ def test_failed_and_unusable_answers_are_asked_again(server, mode):
         ("half", "in 3 tries; the last: "),
         ("no choices", "the answer holds no choices."),
         ("no message", "the answer's first choice holds no message."),
+        ("message is text", "the answer's first choice holds no message."),
+        ("no utf-8", "'utf-8' codec can't decode"),
     ],
 )
 def test_server_that_never_answers_well_ends_in_words(server, mode, words):

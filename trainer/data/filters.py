@@ -44,7 +44,8 @@ def clean_completion(completion: str, *, one_paragraph: bool) -> str:
 
     One completion gives one text. Lists of several would save prompts, but small models lose count and format, and a broken list loses all of them.
     """
-    text = re.sub(r"^.*</think>", "", completion, flags=re.DOTALL).strip()
+    whole = completion.encode("utf-8", "replace").decode()  # half a character, as a server that cuts by tokens may send
+    text = re.sub(r"^.*</think>", "", whole, flags=re.DOTALL).strip()
     text = re.sub(r"^(sure|certainly|of course|okay|here(.s| is| are))\b[^\n]{0,100}:\s*\n+", "", text, flags=re.IGNORECASE)
     if one_paragraph:
         text = re.split(r"\n\s*\n", text)[0]

@@ -3,7 +3,6 @@
 A generator loads its model, or checks its key, once and gives a function: requests -> (request, completion) as they come.
 """
 
-import json
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -23,6 +22,7 @@ Messages = list[dict[str, str]]
 """A conversation as chat templates and servers take it: dicts of role and content."""
 BACKOFF_SECONDS = 1.0
 LONGEST_BACKOFF_SECONDS = 30.0
+REQUEST_TIMEOUT = 408
 
 
 @dataclass(frozen=True)
@@ -189,7 +189,7 @@ def _ask(client: Any, augment: "AugmentSection", request: Request, key: str | No
     """The text of one completion; what a later try may mend is tried again."""
     import openai
 
-    passing = (openai.APIConnectionError, openai.InternalServerError, openai.RateLimitError, openai.ConflictError, json.JSONDecodeError)
+    passing = (openai.APIConnectionError, openai.InternalServerError, openai.RateLimitError, openai.ConflictError, ValueError)  # no JSON, no UTF-8
     problem = ""
     for attempt in range(augment.retries + 1):
         if attempt:
@@ -209,6 +209,9 @@ def _ask(client: Any, augment: "AugmentSection", request: Request, key: str | No
         except (*passing, _UnusableAnswer) as error:
             problem = first_line(error)
         except openai.APIError as error:  # 401, 404, 422 ...: another try gives the same
+            if getattr(error, "status_code", None) == REQUEST_TIMEOUT:
+                problem = first_line(error)
+                continue
             words = _without(key, first_line(error))
             raise AugmentError(f"augment.base_url: {augment.base_url} refused a request: {words} Check augment.model, base_url and api_key_env.") from None
     raise AugmentError(
@@ -227,7 +230,7 @@ def _content(answer: Any) -> str:
     if not isinstance(choices, list) or not choices:
         raise _UnusableAnswer("the answer holds no choices")
     message = getattr(choices[0], "message", None)
-    if message is None:
+    if message is None or not hasattr(message, "content"):
         raise _UnusableAnswer("the answer's first choice holds no message")
     return message.content if isinstance(message.content, str) else ""
 
