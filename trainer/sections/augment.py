@@ -56,7 +56,7 @@ class AugmentSection(Section):
     min_agreement: float | None = Field(default=None, ge=0, le=1)
     """Least probability of the class by a classifier of the real training rows; left out: the class must be its first choice; 0: no such filter."""
     timeout_seconds: float = Field(default=120.0, gt=0)
-    """endpoint: longest wait for an answer."""
+    """endpoint: longest silence of the server before the try counts as failed."""
     retries: int = Field(default=4, ge=0, le=20)
     """endpoint: further tries, after 1, 2, 4 ... seconds (30 at most), of a request that failed or got an unusable answer."""
 
