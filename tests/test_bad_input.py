@@ -79,7 +79,7 @@ def test_unreadable_config_and_every_config_fault_are_told(fails, tmp_path):
     assert "cannot be read (No such file or directory)" in fails(config=str(tmp_path / "none.yaml"))
     message = fails("training.lerning_rate=3", "balance.method=oversmaple")
     assert "Did you mean 'learning_rate'?" in message
-    assert "Did you mean 'undersample'?" in message
+    assert "Did you mean 'oversample'?" in message
 
 
 def test_model_that_does_not_exist_is_told(fails, tmp_path):

@@ -236,12 +236,12 @@ def test_two_processes_finish_one_run_and_a_wrong_number_is_refused(make_config,
 
 
 def test_run_that_stopped_early_and_was_killed_resumes_without_another_step(make_config, tmp_path, monkeypatch):
-    from trainer import load_config, pipeline
+    from trainer import load_config, pipeline, results
 
     still = {"learning_rate": 0.0, "num_train_epochs": 5, "early_stopping_patience": 1}  # macro F1 never rises: stops after two epochs
     unbroken = pipeline.train(load_config(str(make_config("unbroken", tmp_path / "a", **still))))
     config = load_config(str(make_config("stopped", tmp_path / "b", **still)))
-    monkeypatch.setattr(pipeline, "_evaluate_splits", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    monkeypatch.setattr(results, "evaluate_splits", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
     with pytest.raises(KeyboardInterrupt):
         pipeline.train(config)
     monkeypatch.undo()
