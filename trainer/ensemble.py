@@ -30,11 +30,8 @@ def train_ensemble(config: Config, *, resume: str = "auto") -> Path:
     from trainer.results import decision_plan
 
     folder = report.RunFolder(pipeline.run_path(config))
-    if config.model.mode == "head":
-        distributed.refuse_several_processes("model.mode head")
-    distributed.start_processes(config.run.num_processes, config.run.num_threads)
+    config = pipeline.start(config)
     pipeline.check(config)  # with all that is told from the rows, before the folder of a run before is touched
-    config = pipeline.with_hardware_defaults(config)
     members = [pipeline.member_of(config, number) for number in range(1, config.ensemble.size + 1)]
     data = pipeline.prepare(members[0])
     decision_plan(config, data)

@@ -51,12 +51,7 @@ def train(config: Config, *, resume: str = "auto") -> Path:
     Raises:
         TrainerError: bad config, data, model or folder; a loss that is not a number.
     """
-    report.check_writable(run_path(config))
-    if config.model.mode == "head":
-        distributed.refuse_several_processes("model.mode head")
-    distributed.start_processes(config.run.num_processes, config.run.num_threads)
-    distributed.from_main(lambda: hub.check_login(config.hub))
-    config = with_hardware_defaults(config)
+    config = start(config)
 
     from transformers import set_seed
 
@@ -104,6 +99,16 @@ def train(config: Config, *, resume: str = "auto") -> Path:
         results.write_results(folder, config, data, trainer, outcomes, decided, clock, lengths, max_length)
     distributed.wait_for_everyone()
     return folder.path
+
+
+def start(config: Config) -> Config:
+    """Join the processes, refuse what cannot be written, launched or pushed; the config with what the hardware decides."""
+    report.check_writable(run_path(config))
+    if config.model.mode == "head":
+        distributed.refuse_several_processes("model.mode head")
+    distributed.start_processes(config.run.num_processes, config.run.num_threads)
+    distributed.from_main(lambda: hub.check_login(config.hub))
+    return with_hardware_defaults(config)
 
 
 def run_path(config: Config) -> Path:

@@ -61,18 +61,7 @@ def collect(
     distribution, audit = _classes(clean, splits, base)
     token_lengths = None if tokens is None else _token_lengths(tokens, names)
     noise_found = None if noise is None else _label_noise(noise, clean, compared_N, split_N[compared_N])
-    facts = Facts(
-        imbalance_ratio=audit.imbalance_ratio,
-        minority_label=audit.minority_label,
-        num_classes=len(audit.labels),
-        smallest_rows=int(audit.natural_C.min()),
-        mean_rows=float(audit.natural_C.mean()),
-        doubtful_ratio=noise.share if noise else 0.0,
-        judge_macro_f1=noise.macro_f1 if noise else 0.0,
-        soft_leakage_ratio=max((found["rows"] / found["of"] for found in near_found["soft_leakage"].values()), default=0.0),
-        conflict_ratio=float(np.isin(clean.reasons_N, CONFLICTS).mean()) + near_found["num_conflicting_rows"] / len(compared_N),
-        truncated_ratio=float(tokens.truncated_N.mean()) if tokens else 0.0,
-    )
+    facts = _facts(audit, clean, len(compared_N), near_found, noise, tokens)
     kept = clean.counts["kept"]
     return {
         "format": FORMAT,
@@ -96,6 +85,22 @@ def collect(
         "notes": _notes(kept, len(audited_N), len(compared_N), noise, names, model_name),
         "advice": [asdict(advice) for advice in advise(facts)],
     }
+
+
+def _facts(audit: Audit, clean: CleanRows, num_compared: int, near_found: dict[str, Any], noise: LabelNoise | None, tokens: TokenisedRows | None) -> Facts:
+    """What the rules of the advice look at."""
+    return Facts(
+        imbalance_ratio=audit.imbalance_ratio,
+        minority_label=audit.minority_label,
+        num_classes=len(audit.labels),
+        smallest_rows=int(audit.natural_C.min()),
+        mean_rows=float(audit.natural_C.mean()),
+        doubtful_ratio=noise.share if noise else 0.0,
+        judge_macro_f1=noise.macro_f1 if noise else 0.0,
+        soft_leakage_ratio=max((found["rows"] / found["of"] for found in near_found["soft_leakage"].values()), default=0.0),
+        conflict_ratio=float(np.isin(clean.reasons_N, CONFLICTS).mean()) + near_found["num_conflicting_rows"] / num_compared,
+        truncated_ratio=float(tokens.truncated_N.mean()) if tokens else 0.0,
+    )
 
 
 def _classes(clean: CleanRows, splits: dict[str, Ints], base: str) -> tuple[dict[str, Any], Audit]:
