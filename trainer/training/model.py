@@ -125,7 +125,6 @@ def load_model(model: "ModelSection", config: Any, labels: list[str], tokenizer:
     Raises:
         ModelError: no safetensors weights, or weights that do not fit the config.
     """
-    import torch
     from transformers import AutoModelForSequenceClassification
 
     config.problem_type = "multi_label_classification" if multi_label else "single_label_classification"
@@ -139,13 +138,10 @@ def load_model(model: "ModelSection", config: Any, labels: list[str], tokenizer:
         config.num_labels = len(labels)
         config.id2label = dict(enumerate(labels))
         config.label2id = {label: label_id for label_id, label in enumerate(labels)}
-        loaded, info = AutoModelForSequenceClassification.from_pretrained(
-            resolve_name(model.name),
-            config=config,
-            revision=model.revision,
-            trust_remote_code=model.trust_remote_code,
-            use_safetensors=True,
-            dtype=torch.float32,
+        loaded, info = _from_pretrained(
+            AutoModelForSequenceClassification,
+            model,
+            config,
             ignore_mismatched_sizes=True,  # a head for another number of labels is replaced
             output_loading_info=True,
         )
@@ -177,18 +173,25 @@ def load_encoder(model: "ModelSection", config: Any) -> Any:
     Raises:
         ModelError: no safetensors weights, or weights that do not fit the config.
     """
-    import torch
     from transformers import AutoModel
 
     with _worded(model.name), _quiet_report():
-        return AutoModel.from_pretrained(
-            resolve_name(model.name),
-            config=config,
-            revision=model.revision,
-            trust_remote_code=model.trust_remote_code,
-            use_safetensors=True,
-            dtype=torch.float32,
-        )
+        return _from_pretrained(AutoModel, model, config)
+
+
+def _from_pretrained(kind: Any, model: "ModelSection", config: Any, **options: Any) -> Any:
+    """Weights of safetensors files alone, in float32."""
+    import torch
+
+    return kind.from_pretrained(
+        resolve_name(model.name),
+        config=config,
+        revision=model.revision,
+        trust_remote_code=model.trust_remote_code,
+        use_safetensors=True,
+        dtype=torch.float32,
+        **options,
+    )
 
 
 def _renew_head(model: Any) -> None:
