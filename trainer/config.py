@@ -12,6 +12,7 @@ from trainer.sections.augment import AugmentSection
 from trainer.sections.balancing import BalanceSection, DecisionSection, EnsembleSection, LossSection
 from trainer.sections.data import DataSection, SplitSection
 from trainer.sections.model import ModelSection, check_mode
+from trainer.sections.speed import SpeedSection
 from trainer.sections.training import METRICS, MULTI_LABEL_METRICS, OWNED_KEYS, Section, TrainingSection
 from trainer.yaml_source import YamlSource, dump_yaml, read_overrides, read_yaml, word_faults
 
@@ -77,6 +78,8 @@ class Config(Section):
     """Several models that vote."""
     training: TrainingSection = Field(default_factory=lambda: TrainingSection.model_validate({}))  # type: ignore[valid-type]
     """transformers' TrainingArguments under their own names, and early_stopping_patience / early_stopping_threshold."""
+    speed: SpeedSection = SpeedSection()
+    """How a step is computed."""
     hub: HubSection = HubSection()
     """Pushing the model to the Hugging Face Hub after training."""
 

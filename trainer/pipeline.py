@@ -86,6 +86,8 @@ def train(config: Config, *, resume: str = "auto") -> Path:
     trainer: Any = build(config, arguments, data, model, tokenizer, tokens, folder)
     if distributed.is_main():
         print(f"model.mode {config.model.mode}: {trainer.num_trained:,} of {trainer.num_parameters:,} parameters are trained.")
+        if getattr(trainer, "padded_because", None):
+            print(f"Batches are padded, since {trainer.padded_because}.")
         _open_run(folder, config, data, checkpoint)
     distributed.wait_for_everyone()
     clock = trainer.run(checkpoint)
@@ -178,21 +180,20 @@ def tokenise_splits(data: PreparedData, tokenizer: Any, max_length: int) -> dict
 def _build_trainer(
     config: Config, arguments: Any, data: PreparedData, model: Any, tokenizer: Any, tokens: dict[str, TokenisedRows], folder: report.RunFolder
 ) -> "WeightedTrainer":
-    from transformers import DataCollatorWithPadding
-
     from trainer.training.arguments import early_stopping
+    from trainer.training.batching import Collator
     from trainer.training.losses import loss_options
     from trainer.training.progress import EpochTable
-    from trainer.training.weighted_trainer import WeightedTrainer, epoch_metrics, sorted_by_length
+    from trainer.training.weighted_trainer import WeightedTrainer, epoch_metrics
 
     write_epochs = folder.write_epochs if distributed.is_main() else None
     trainer = WeightedTrainer(
         model=model,
         args=arguments,
         train_dataset=tokens["train"],
-        eval_dataset=sorted_by_length(tokens["validation"]),
+        eval_dataset=tokens["validation"],
         processing_class=tokenizer,
-        data_collator=DataCollatorWithPadding(tokenizer, pad_to_multiple_of=8 if arguments.bf16 or arguments.fp16 else None),
+        data_collator=Collator(tokenizer, multiple=8 if arguments.bf16 or arguments.fp16 else 1),
         compute_metrics=epoch_metrics(data.labels, data.audit.minority_label),
         positions=data.plan.positions_in_seen,
         class_weights_C=data.class_weights_C,
@@ -200,6 +201,9 @@ def _build_trainer(
         loss_options=loss_options(config.loss.name, config.loss.gamma, config.loss.tau, data.plan.counts_C),
         sampling=config.training_values["train_sampling_strategy"],
         balanced_batches=data.plan.balanced_batches,
+        packing=config.speed.packing,
+        fast_layers=config.speed.fast_layers,
+        tokens_per_pass=config.speed.tokens_per_pass,
         callbacks=[EpochTable(write_epochs), *early_stopping(config.training_values)],
     )
     trainer.check_optimizer()

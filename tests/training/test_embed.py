@@ -36,7 +36,7 @@ def test_embedding_is_the_mean_of_the_last_hidden_states_of_each_text_alone(part
 def test_size_of_the_batches_changes_nothing(parts, monkeypatch, tmp_path):
     rows, encoder, tokenizer = parts
     whole_ND = embed.embed_means(encoder, rows, tokenizer, cache_dir=tmp_path / "whole")
-    monkeypatch.setattr(embed, "BATCH_TOKENS", 1)
+    monkeypatch.setattr(embed, "tokens_per_pass", lambda device: 1)
     assert embed.embed_means(encoder, rows, tokenizer, cache_dir=tmp_path / "single") == pytest.approx(whole_ND, abs=1e-5)
 
 

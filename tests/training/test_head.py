@@ -89,10 +89,10 @@ def token_rows(texts, tokenizer):
     return TokenisedRows({"input_ids": np.concatenate(ids).astype(np.int32)}, offsets, np.zeros(len(ids), np.int64), np.zeros(len(ids), bool))
 
 
-def embedded(model, tokenizer, rows, cache, rows_per_batch=4):
-    from transformers import DataCollatorWithPadding
+def embedded(model, tokenizer, rows, cache):
+    from trainer.training.batching import Collator
 
-    return embed(model, rows, DataCollatorWithPadding(tokenizer), device="cpu", rows_per_batch=rows_per_batch, cache_dir=cache)
+    return embed(model, rows, Collator(tokenizer), device="cpu", cache_dir=cache)
 
 
 TEXTS = ["one", "two words", "a third text of some more words", "one", "yet another, and it is the longest of all of them", "six"]
@@ -131,7 +131,7 @@ def test_untrained_layer_hands_on_what_the_encoder_gives(kind, loaded, tmp_path)
     inputs = []
     hook = model.get_submodule(PASSED[kind]).register_forward_pre_hook(lambda _, arguments: inputs.append(arguments[0]))
     rows = token_rows(texts, tokenizer)
-    vectors = embedded(model, tokenizer, rows, tmp_path, rows_per_batch=64)
+    vectors = embedded(model, tokenizer, rows, tmp_path)
     hook.remove()
     given = inputs[0].reshape(len(texts), -1, 16)[:, 0].detach().numpy()
     order = np.argsort(-rows.lengths_N[np.unique(keys(rows), return_index=True)[1]], kind="stable")

@@ -9,10 +9,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from transformers import AutoModelForSequenceClassification, AutoTokenizer, DataCollatorWithPadding, TrainerCallback
+from transformers import AutoModelForSequenceClassification, AutoTokenizer, TrainerCallback
 
 from trainer.data.tokenise import TokenisedRows
 from trainer.training.arguments import build_arguments
+from trainer.training.batching import Collator
 from trainer.training.distributed import is_main, start_processes
 from trainer.training.losses import MULTI_LABEL_LOSSES
 from trainer.training.weighted_trainer import WeightedTrainer
@@ -61,7 +62,7 @@ def step(
         model=model,
         args=build_arguments(training, checkpoints=Path(out).parent / "checkpoints", seed=7),
         train_dataset=rows(num_rows, multi_label=loss.get("loss") in MULTI_LABEL_LOSSES),
-        data_collator=DataCollatorWithPadding(AutoTokenizer.from_pretrained(model_folder)),
+        data_collator=Collator(AutoTokenizer.from_pretrained(model_folder)),
         class_weights_C=np.array(weights),
         callbacks=[keep],
         **loss,

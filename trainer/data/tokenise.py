@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ IGNORED = -100
 
 @dataclass(frozen=True)
 class TokenisedRows:
-    """A map-style data set of model inputs; index PADDING gives a row whose label is IGNORED.
+    """Model inputs of some rows; index PADDING gives a row whose label is IGNORED.
 
     Attributes:
         columns: input_ids, and token_type_ids for text pairs; each flat over all rows, memory-mapped.
@@ -40,15 +41,20 @@ class TokenisedRows:
     def __len__(self) -> int:
         return len(self.label_ids_N)
 
+    def __getitems__(self, indices: Sequence[int] | NDArray[np.int64]) -> dict[str, NDArray[Any]]:
+        """Some rows at once, as torch's DataLoader asks for a batch: their columns flat, their `lengths` and their `labels`."""
+        indices_B = np.asarray(indices, np.int64)
+        rows_B = np.where(indices_B == PADDING, 0, indices_B)
+        starts_B, ends_B = self.offsets_N1[rows_B], self.offsets_N1[rows_B + 1]
+        flat = {name: np.concatenate([column[s:e] for s, e in zip(starts_B, ends_B, strict=True)]) for name, column in self.columns.items()}
+        labels = self.label_ids_N[rows_B] if self.label_ids_N.ndim == 1 else self.label_ids_N[rows_B].astype(np.float32)  # binary cross-entropy wants floats
+        labels[indices_B == PADDING] = IGNORED
+        return flat | {"lengths": ends_B - starts_B, "labels": labels}
+
     def __getitem__(self, index: int) -> dict[str, Any]:
-        row = 0 if index == PADDING else index
-        start, end = self.offsets_N1[row], self.offsets_N1[row + 1]
-        features: dict[str, Any] = {name: column[start:end].tolist() for name, column in self.columns.items()}
-        if self.label_ids_N.ndim == 1:
-            features["labels"] = IGNORED if index == PADDING else int(self.label_ids_N[row])
-        else:  # binary cross-entropy wants its targets as floats
-            features["labels"] = [float(IGNORED if index == PADDING else held) for held in self.label_ids_N[row].tolist()]
-        return features
+        """One row as lists and numbers."""
+        row = self.__getitems__([index])
+        return {name: row[name].tolist() for name in self.columns} | {"labels": row["labels"][0].tolist()}
 
     @property
     def lengths_N(self) -> NDArray[np.int64]:

@@ -42,7 +42,7 @@ class ModelSection(Section):
     mode: Literal["full", "head", "lora"] = "full"
     """What is trained: `full` all weights; `lora` low-rank adapters, merged into `model/` and kept in `adapter/`; `head` the final layer alone, \
 in one process, on embeddings of the frozen encoder (of `training:` it uses `metric_for_best_model`, `greater_is_better`, \
-`label_smoothing_factor`, `per_device_eval_batch_size`, `use_cpu`, and `max_steps` as L-BFGS iterations of a fit)."""
+`label_smoothing_factor`, `use_cpu`, and `max_steps` as L-BFGS iterations of a fit)."""
     lora: LoraSection = LoraSection()
     """Low-rank adapters (`mode: lora`)."""
     head: HeadSection = HeadSection()

@@ -1,4 +1,4 @@
-"""Order and shape of batches: which rows form an optimizer step, and how a step is cut; table SAMPLERS.
+"""Order and shape of batches: which rows form an optimizer step, how a step is cut and padded; table SAMPLERS.
 
 Which rows form a step depends on (seed, epoch, rows per step) alone. How the step is cut into micro-batches and
 processes does not change its gradient, so the cut follows length.
@@ -8,7 +8,9 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 from torch.utils.data import DataLoader, Sampler
 
 from trainer.data.balance import stage_generator
@@ -151,6 +153,64 @@ def refuse_small_steps(num_classes: int, rows_per_batch: int, batches_per_step: 
             f"balance.method is 'class_balanced_batches' with {num_classes} classes, but an optimizer step holds {room}."
             " Raise training.per_device_train_batch_size or gradient_accumulation_steps."
         )
+
+
+class Collator:
+    """Rows to one padded batch of tensors, padded with the tokenizer's token on its side.
+
+    Args:
+        multiple: batches are padded to a multiple of so many tokens.
+    """
+
+    def __init__(self, tokenizer: Any, multiple: int = 1) -> None:
+        self.padding_ids = {"input_ids": tokenizer.pad_token_id or 0, "token_type_ids": tokenizer.pad_token_type_id}
+        self.pads_left, self.multiple = tokenizer.padding_side == "left", multiple
+
+    def __call__(self, rows: dict[str, NDArray[Any]]) -> dict[str, Tensor]:
+        """Input ids, attention mask, labels and what else the model takes, of rows as TokenisedRows gives them; `labels` may be missing."""
+        lengths_B1 = rows["lengths"][:, None]
+        width = -(-int(lengths_B1.max()) // self.multiple) * self.multiple
+        columns_L = np.arange(width)
+        mask_BL = columns_L >= width - lengths_B1 if self.pads_left else columns_L < lengths_B1
+        batch = {"attention_mask": torch.from_numpy(mask_BL.astype(np.int64))}
+        for name, padding_id in self.padding_ids.items():
+            if name in rows:
+                padded_BL = np.full(mask_BL.shape, padding_id, np.int64)
+                padded_BL[mask_BL] = rows[name]
+                batch[name] = torch.from_numpy(padded_BL)
+        return batch | ({"labels": torch.from_numpy(rows["labels"])} if "labels" in rows else {})
+
+
+def tokens_per_pass(device: Any) -> int:
+    """Tokens of one pass where none are asked for: on a CPU few, which then stay in its caches; on a GPU enough to fill it."""
+    return 2_048 if torch.device(device).type == "cpu" else 16_384
+
+
+def token_batches(lengths_N: Ints, tokens_per_batch: int) -> list[Ints]:
+    """Rows in batches of at most so many tokens, padding counted, but at least one row; the longest rows first, so that padding is rare."""
+    order = np.argsort(-lengths_N, kind="stable")
+    batches, start = [], 0
+    while start < len(order):
+        end = start + max(1, tokens_per_batch // int(lengths_N[order[start]]))
+        batches.append(order[start:end])
+        start = end
+    return batches
+
+
+def cut_into_passes(batch: dict[str, Tensor], num_passes: int) -> list[dict[str, Tensor]]:
+    """A padded batch as consecutive smaller ones of about as many tokens each, every one padded to its own longest row."""
+    mask_BL = batch["attention_mask"].bool()
+    until_B = mask_BL.sum(1).cumsum(0)
+    num_rows = len(mask_BL)
+    bounds = [0]
+    for k in range(1, num_passes):
+        wanted = int(torch.searchsorted(until_B, until_B[-1] * k // num_passes)) + 1
+        bounds.append(min(max(bounds[-1] + 1, wanted), num_rows - (num_passes - k)))
+    passes = []
+    for start, end in zip(bounds, [*bounds[1:], num_rows], strict=True):
+        columns_L = mask_BL[start:end].any(0)
+        passes.append({name: tensor[start:end][:, columns_L] if tensor.shape == mask_BL.shape else tensor[start:end] for name, tensor in batch.items()})
+    return passes
 
 
 class StepDataLoader(DataLoader[Any]):

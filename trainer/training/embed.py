@@ -21,6 +21,7 @@ from tqdm.auto import tqdm
 
 from trainer.data.tokenise import TokenisedRows, tokenise
 from trainer.errors import TrainingError
+from trainer.training.batching import Collator, token_batches, tokens_per_pass
 from trainer.training.distributed import gains_from_bf16
 from trainer.training.layers import final_layer
 from trainer.training.model import check_weights, load_encoder, load_pretrained_config, load_tokenizer
@@ -30,31 +31,29 @@ if TYPE_CHECKING:
     from trainer.sections.model import ModelSection
 
 Floats = NDArray[np.float32]
+VectorsOf = Callable[[dict[str, NDArray[Any]]], Floats]
 OpenedEncoder = Callable[["CleanRows", NDArray[np.int64], Path], tuple[Floats, TokenisedRows]]
 
 FORMAT = 1
 SHARD_ROWS = 16_384  # a killed run loses less than this many rows: minutes on a CPU
 NOT_FEATURES = ("id2label", "label2id", "problem_type", "_name_or_path", "transformers_version", "decision")
 """Keys of a model's config that do not change what its final layer reads."""
-BATCH_TOKENS = 2048
-"""Tokens of a batch of the audit: on one CPU core about twice the rows a second of 8192 (MiniLM-L6, tweets)."""
 
 
-def embed(model: Any, rows: TokenisedRows, collate: Callable[[list[dict[str, Any]]], Any], *, device: Any, rows_per_batch: int, cache_dir: Path) -> Floats:
+def embed(model: Any, rows: TokenisedRows, collate: Collator, *, device: Any, cache_dir: Path) -> Floats:
     """Inputs of the final Linear layer (N, H) in the order of the rows, in float32 as `pipeline()` computes.
 
     Args:
-        collate: pads a list of rows to a batch.
         cache_dir: where vectors are kept; for rows that are found there the model is not called.
     """
 
     @contextmanager
-    def opened() -> Iterator[Callable[[list[dict[str, Any]]], Floats]]:
+    def opened() -> Iterator[VectorsOf]:
         with _without_final_layer(model, device), torch.inference_mode():
-            yield lambda batch: model(**collate(batch).to(device)).logits.float().cpu().numpy()
+            yield lambda batch: model(**_inputs(collate, batch, device)).logits.float().cpu().numpy()
 
     folder = cache_dir / f"embeddings-{_model_digest(model, without=final_layer(model))}"
-    return _kept_vectors(rows, folder, opened, lambda longest: rows_per_batch)
+    return _kept_vectors(rows, folder, opened, tokens_per_pass(device))
 
 
 def open_encoder(model: "ModelSection") -> OpenedEncoder:
@@ -87,33 +86,38 @@ def embed_means(encoder: Any, rows: TokenisedRows, tokenizer: Any, *, cache_dir:
     device = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else torch.device("cpu")
     is_bf16 = gains_from_bf16()
 
-    def means(batch: list[dict[str, Any]]) -> Floats:
-        inputs_BL = tokenizer.pad(batch, return_tensors="pt").to(device)
+    collate = Collator(tokenizer)
+
+    def means(batch: dict[str, NDArray[Any]]) -> Floats:
+        inputs_BL = _inputs(collate, batch, device)
         states_BLH = encoder(**inputs_BL).last_hidden_state.float()
         mask_BL1 = inputs_BL["attention_mask"].unsqueeze(-1).float()
         return ((states_BLH * mask_BL1).sum(dim=1) / mask_BL1.sum(dim=1)).cpu().numpy()
 
     @contextmanager
-    def opened() -> Iterator[Callable[[list[dict[str, Any]]], Floats]]:
+    def opened() -> Iterator[VectorsOf]:
         encoder.to(device).eval()
         with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=is_bf16):
             yield means
 
     folder = cache_dir / f"embeddings-mean-{'bf16-' if is_bf16 else ''}{_model_digest(encoder)}"
-    return _kept_vectors(rows, folder, opened, lambda longest: max(1, BATCH_TOKENS // longest))
+    return _kept_vectors(rows, folder, opened, tokens_per_pass(device))
+
+
+def _inputs(collate: Collator, batch: dict[str, NDArray[Any]], device: Any) -> dict[str, Any]:
+    return {name: tensor.to(device) for name, tensor in collate({name: values for name, values in batch.items() if name != "labels"}).items()}
 
 
 def _kept_vectors(
     rows: TokenisedRows,
     folder: Path,
-    opened: Callable[[], AbstractContextManager[Callable[[list[dict[str, Any]]], Floats]]],
-    batch_rows: Callable[[int], int],
+    opened: Callable[[], AbstractContextManager[VectorsOf]],
+    tokens_per_batch: int,
 ) -> Floats:
     """Vectors (N, H) in the order of the rows; those that the folder lacks are computed, the longest rows first, and kept there.
 
     Args:
-        opened: a context in which rows (token ids without labels) become vectors; entered where a vector is missing.
-        batch_rows: tokens of the longest row of a batch -> rows of the batch.
+        opened: a context in which rows become vectors; entered where a vector is missing.
     Raises:
         TrainingError: the encoder gives values that are not numbers.
     """
@@ -123,15 +127,13 @@ def _kept_vectors(
     for _, here_U, _ in _shards(folder, keys_U):
         missing_U[here_U] = False
     new_M = np.flatnonzero(missing_U)
-    new_M = new_M[np.argsort(-rows.lengths_N[first_U[new_M]], kind="stable")]  # like lengths stand together, so padding is rare
+    new_M = new_M[np.argsort(-rows.lengths_N[first_U[new_M]], kind="stable")]
     if len(new_M):
         with opened() as vectors_of, tqdm(total=len(new_M), desc="Embedding", unit=" rows", delay=2, disable=None, leave=False) as bar:
             for start in range(0, len(new_M), SHARD_ROWS):
-                shard, vectors, done = new_M[start : start + SHARD_ROWS], [], 0
-                while done < len(shard):
-                    batch = first_U[shard[done : done + batch_rows(int(rows.lengths_N[first_U[shard[done]]]))]]
-                    vectors.append(vectors_of([{name: value for name, value in rows[int(row)].items() if name != "labels"} for row in batch]))
-                    done += len(batch)
+                shard, vectors = new_M[start : start + SHARD_ROWS], []
+                for batch in token_batches(rows.lengths_N[first_U[shard]], tokens_per_batch):
+                    vectors.append(vectors_of(rows.__getitems__(first_U[shard[batch]])))
                     bar.update(len(batch))
                 _write_shard(folder, keys_U[shard], _finite(np.concatenate(vectors)))
     parts = list(_shards(folder, keys_U))

@@ -11,9 +11,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from transformers import DataCollatorWithPadding, EvalPrediction, TrainingArguments
+from transformers import EvalPrediction, TrainingArguments
 
 from trainer.data.tokenise import TokenisedRows
+from trainer.training.batching import Collator
 from trainer.training.embed import embed
 from trainer.training.layers import final_layer, trainable_parameters
 from trainer.training.losses import step_loss
@@ -96,7 +97,7 @@ class HeadTrainer:
 
     Args:
         model: its final layer is replaced; the layers before it are left as they are.
-        args: of which per_device_eval_batch_size, label_smoothing_factor, metric_for_best_model, greater_is_better, max_steps
+        args: of which label_smoothing_factor, metric_for_best_model, greater_is_better, max_steps
             (iterations of one fit) and the device are used.
         positions: rows of `train_rows` to train on; one that stands there twice counts twice.
         synthesise: (features, label ids) -> the same with synthetic rows behind, or None.
@@ -227,8 +228,7 @@ class HeadTrainer:
         return embed(
             self.model,
             rows,
-            DataCollatorWithPadding(self.tokenizer),
+            Collator(self.tokenizer),
             device=self.args.device,
-            rows_per_batch=self.args.per_device_eval_batch_size,
             cache_dir=self.cache_dir,
         )

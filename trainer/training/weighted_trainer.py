@@ -4,23 +4,29 @@ import resource
 import sys
 import tempfile
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from tqdm.auto import tqdm
 from transformers import EvalPrediction, PrinterCallback, Trainer, TrainerState, TrainingArguments
 from transformers.trainer import TRAINER_STATE_NAME
+from transformers.trainer_utils import EvalLoopOutput
 
 from trainer.data.tokenise import TokenisedRows
 from trainer.errors import ConfigError, TrainingError, first_line
 from trainer.evaluation.multi_label import evaluate
-from trainer.training.batching import StepBatchSampler, StepDataLoader
+from trainer.training.batching import StepBatchSampler, StepDataLoader, cut_into_passes, token_batches
+from trainer.training.batching import tokens_per_pass as default_tokens_per_pass
 from trainer.training.checkpoints import last_good, mark_whole, saving
+from trainer.training.cpu_layers import speed_up
 from trainer.training.layers import trainable_parameters
 from trainer.training.lora import merged
 from trainer.training.losses import step_loss
+from trainer.training.packing import PackedRows, pack
 from trainer.training.progress import StepClock, epoch_rows
 
 
@@ -38,6 +44,9 @@ class WeightedTrainer(Trainer):
         loss_options: what that loss takes beside class weights; label smoothing comes from `args`.
         balanced_batches: every optimizer step holds every class equally.
         sampling: an entry of trainer.training.batching.SAMPLERS, which form the steps of an epoch.
+        packing: run the encoder over the tokens alone, where the model allows it.
+        fast_layers: replace layers that are slow on CPUs.
+        tokens_per_pass: most tokens of one forward pass; left out: by the device.
     """
 
     model: Any
@@ -53,6 +62,9 @@ class WeightedTrainer(Trainer):
         loss_options: dict[str, Any] | None = None,
         sampling: str = "group_by_length",
         balanced_batches: bool = False,
+        packing: bool = True,
+        fast_layers: bool = True,
+        tokens_per_pass: int | None = None,
         **kwargs: Any,
     ) -> None:
         num_labels = kwargs["model"].config.num_labels
@@ -66,6 +78,18 @@ class WeightedTrainer(Trainer):
         self.remove_callback(PrinterCallback)  # EpochTable prints
         self.positions, self.sampling, self.balanced_batches = positions, sampling, balanced_batches
         self.num_trained, self.num_parameters = trainable_parameters(self.model)
+        self.tokens_per_pass = tokens_per_pass or default_tokens_per_pass(args.device)
+        self.padded_because = self._pack() if packing else "speed.packing is off"
+        if fast_layers and args.device.type == "cpu":
+            speed_up(self._classifier, own_gradients=args.world_size == 1)
+
+    @property
+    def _classifier(self) -> Any:
+        """The transformers model, within adapters too."""
+        return self.model.get_base_model() if hasattr(self.model, "get_base_model") else self.model
+
+    def _pack(self) -> str | None:
+        return "training.torch_compile takes the model as it is" if self.args.torch_compile else pack(self._classifier)
 
     def get_train_dataloader(self) -> StepDataLoader:
         """Micro-batches of this process; already sharded, so accelerate does not touch them."""
@@ -95,24 +119,65 @@ class WeightedTrainer(Trainer):
             generator=torch.Generator().manual_seed(self.args.seed),
         )
 
-    def training_step(self, *args: Any, **kwargs: Any) -> torch.Tensor:
-        """One micro-batch; stops the run when its loss is not a number.
+    def training_step(self, model: Any, inputs: dict[str, Any], num_items_in_batch: Any = None) -> torch.Tensor:
+        """One micro-batch, in passes of `tokens_per_pass`; stops the run when its loss is not a number.
 
         Raises:
             TrainingError: naming the step and the last whole checkpoint.
         """
-        loss: torch.Tensor = super().training_step(*args, **kwargs)
-        if not torch.isfinite(loss):
-            raise TrainingError(_not_finite("training loss", loss.item(), self.state.global_step + 1, Path(str(self.args.output_dir))))
+        losses = []
+        passes = cut_into_passes(inputs, self._num_passes(inputs["attention_mask"]))
+        for number, batch in enumerate(passes, start=1):
+            with nullcontext() if number == len(passes) else self.accelerator.no_sync(model):
+                losses.append(super().training_step(model, self._packed(batch), num_items_in_batch))
+        loss = torch.stack(losses).sum()
+        if self.args.device.type == "cpu":  # reading it from a GPU would wait for the step: there it is read with the log
+            self._refuse_not_finite(loss)
         return loss
 
-    def prediction_step(self, model: Any, inputs: dict[str, Any], *_: Any, **__: Any) -> tuple[None, torch.Tensor, torch.Tensor]:
-        """Logits and label ids of a batch; the loss is computed once over all rows by the metrics, never as a mean of means."""
-        inputs = self._prepare_inputs(inputs)
-        labels = inputs.pop("labels")
-        with torch.no_grad(), self.compute_loss_context_manager():
-            logits_NC = model(**inputs).logits
-        return None, logits_NC.float(), labels
+    def _num_passes(self, mask_BL: torch.Tensor) -> int:
+        """Passes of a micro-batch; of sharded models every process makes as many as the others."""
+        needed = min(len(mask_BL), -(-int(mask_BL.sum()) // self.tokens_per_pass))
+        if self.is_fsdp_enabled and self.args.world_size > 1:
+            needed = int(self.accelerator.gather(torch.tensor([needed], device=self.args.device)).max())  # type: ignore[union-attr]
+        return max(1, needed)
+
+    def _packed(self, batch: dict[str, Any]) -> dict[str, Any]:
+        return batch | {"packed_rows": PackedRows(batch["attention_mask"].bool(), self.args.device)} if self.padded_because is None else batch
+
+    def _refuse_not_finite(self, loss: torch.Tensor) -> None:
+        if not torch.isfinite(loss):
+            raise TrainingError(_not_finite("training loss", loss.item(), self.state.global_step + 1, Path(str(self.args.output_dir))))
+
+    def _maybe_log_save_evaluate(self, tr_loss: torch.Tensor, *args: Any, **kwargs: Any) -> None:
+        if self.control.should_log or self.control.should_save or self.control.should_evaluate:
+            self._refuse_not_finite(tr_loss)
+        super()._maybe_log_save_evaluate(tr_loss, *args, **kwargs)
+
+    def evaluation_loop(self, dataloader: Any, description: str, *_: Any, metric_key_prefix: str = "eval", **__: Any) -> EvalLoopOutput:
+        """Predictions and metrics of all rows; the loss is computed once over them, never as a mean of means."""
+        rows: TokenisedRows = dataloader.dataset
+        logits_NC = self._logits(rows, description)
+        metrics = self.compute_metrics(EvalPrediction(logits_NC, rows.label_ids_N)) if self.compute_metrics else {}  # type: ignore[arg-type]
+        named = {f"{metric_key_prefix}_{name}": value for name, value in metrics.items()}
+        return EvalLoopOutput(logits_NC, rows.label_ids_N, named, len(rows))  # type: ignore[arg-type]
+
+    def _logits(self, rows: TokenisedRows, description: str) -> NDArray[np.float32]:
+        """Logits (N, C) in the order of the rows; every process computes its share, in as many passes as the others."""
+        model = self.model_wrapped if self.is_fsdp_enabled else self.model
+        model.to(self.args.device).eval()
+        batches, world = token_batches(rows.lengths_N, self.tokens_per_pass), self.args.world_size
+        logits_NC = torch.zeros(len(rows), self.model.config.num_labels, device=self.args.device)
+        with torch.inference_mode(), tqdm(total=len(batches), desc=description, unit=" batches", delay=2, disable=None, leave=False) as bar:
+            for start in range(0, len(batches), world):
+                own = start + self.args.process_index
+                batch = self.data_collator(rows.__getitems__(batches[min(own, len(batches) - 1)]))  # type: ignore[arg-type]
+                del batch["labels"]
+                found_BC = model(**self._prepare_inputs(self._packed(batch))).logits
+                if own < len(batches):
+                    logits_NC[torch.from_numpy(batches[own])] = found_BC.float()
+                bar.update(min(world, len(batches) - start))
+        return self.accelerator.reduce(logits_NC).cpu().numpy()  # type: ignore[no-any-return, union-attr]
 
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
         """Validation metrics, under the prefix eval_.
@@ -194,16 +259,13 @@ class WeightedTrainer(Trainer):
 
     def describe(self) -> list[str]:
         """What the card says of the training beside its arguments, a sentence each."""
-        return [f"trained parameters: {self.num_trained:,} of {self.num_parameters:,}"]
+        batches = f"padded, since {self.padded_because}" if self.padded_because else "without padding"
+        return [f"trained parameters: {self.num_trained:,} of {self.num_parameters:,}", f"batches: {batches}"]
 
     def predict_logits(self, dataset: TokenisedRows) -> NDArray[np.float32]:
-        """Logits in the order of `dataset`, in float32 whatever training used, by length so that padding is rare."""
+        """Logits in the order of `dataset`, in float32 whatever training used."""
         self.accelerator.unwrap_model(self.model_wrapped, keep_fp32_wrapper=False)  # takes autocast off the model's forward
-        order = by_length(dataset)
-        found = self.predict(_Reordered(dataset, order)).predictions  # type: ignore[arg-type]
-        logits_NC = np.empty_like(found)
-        logits_NC[order] = found
-        return logits_NC
+        return self._logits(dataset, "Predicting")
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         checkpoints = Path(str(self.args.output_dir))
@@ -231,29 +293,6 @@ def peak_memory_bytes() -> int:
     if torch.cuda.is_available():
         return torch.cuda.max_memory_allocated()
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-
-
-class _Reordered:
-    """Rows of a data set in another order."""
-
-    def __init__(self, dataset: TokenisedRows, order: NDArray[np.int64]) -> None:
-        self.dataset, self.order = dataset, order
-
-    def __len__(self) -> int:
-        return len(self.order)
-
-    def __getitem__(self, index: int) -> dict[str, Any]:
-        return self.dataset[int(self.order[index])]
-
-
-def by_length(dataset: TokenisedRows) -> NDArray[np.int64]:
-    """Positions from the longest row to the shortest."""
-    return np.argsort(-dataset.lengths_N, kind="stable")
-
-
-def sorted_by_length(dataset: TokenisedRows) -> _Reordered:
-    """The data set from its longest row to its shortest, for evaluation during training."""
-    return _Reordered(dataset, by_length(dataset))
 
 
 def _not_finite(what: str, value: float, step: int, checkpoint_dir: Path) -> str:

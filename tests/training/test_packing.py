@@ -1,0 +1,151 @@
+"""Packed batches against padded ones: the same logits and gradients."""
+
+import copy
+
+import pytest
+import torch
+import transformers
+
+from trainer.training.packing import MOST_RUNS, PackedRows, pack
+
+SIZES = {"hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 4, "intermediate_size": 48, "vocab_size": 300, "num_labels": 3}
+SIZES |= {"initializer_range": 0.3, "pad_token_id": 0}
+DECODER = {"num_key_value_heads": 2, "max_position_embeddings": 64}
+MODERN = {"local_attention": 8, "global_attn_every_n_layers": 2, "cls_token_id": 1, "sep_token_id": 2, "bos_token_id": 1, "eos_token_id": 2}
+DISTIL = {"dim": 32, "n_layers": 3, "n_heads": 4, "hidden_dim": 48, "vocab_size": 300, "num_labels": 3, "initializer_range": 0.3, "pad_token_id": 0}
+QWEN = {"use_sliding_window": True, "sliding_window": 5, "max_window_layers": 1}
+
+PACKED = {
+    "bert": ("Bert", SIZES),
+    "distilbert": ("DistilBert", DISTIL),
+    "roberta": ("Roberta", SIZES | {"max_position_embeddings": 64, "pad_token_id": 1}),
+    "xlm-roberta": ("XLMRoberta", SIZES | {"max_position_embeddings": 64, "pad_token_id": 1}),
+    "electra": ("Electra", SIZES | {"embedding_size": 16}),
+    "modernbert": ("ModernBert", SIZES | MODERN),
+    "modernbert-mean": ("ModernBert", SIZES | MODERN | {"classifier_pooling": "mean"}),
+    "llama": ("Llama", SIZES | DECODER),
+    "qwen2-sliding": ("Qwen2", SIZES | DECODER | QWEN),
+    "gpt2": ("GPT2", {"n_embd": 32, "n_layer": 2, "n_head": 4, "vocab_size": 300, "num_labels": 3, "pad_token_id": 0, "initializer_range": 0.3}),
+}
+PADDED = {
+    "debertav2": ("DebertaV2", SIZES),
+    "gemma2": ("Gemma2", SIZES | DECODER | {"head_dim": 8}),
+    "albert": ("Albert", SIZES | {"embedding_size": 16}),
+}
+LENGTHS = {
+    "few runs": [20, 20, 9, 9, 9, 3],
+    "equal": [12, 12, 12, 12],
+    "many runs": list(range(4 + MOST_RUNS, 2, -1)),
+    "one row": [7],
+    "unsorted": [3, 15, 4, 15, 1],
+}
+
+
+def build(name, sizes):
+    torch.manual_seed(0)
+    config = getattr(transformers, f"{name}Config")(**sizes)
+    return getattr(transformers, f"{name}ForSequenceClassification")(config).eval()
+
+
+def batch_of(lengths, model, seed=0, left=False):
+    torch.manual_seed(seed)
+    pad = model.config.pad_token_id or 0
+    ids = torch.randint(5, 299, (len(lengths), max(lengths)))
+    mask = torch.arange(max(lengths)) < torch.tensor(lengths)[:, None]
+    mask = mask.flip(1) if left else mask
+    return {"input_ids": torch.where(mask, ids, pad), "attention_mask": mask.long()}
+
+
+def logits_and_gradients(model, batch):
+    model.zero_grad()
+    logits = model(**batch).logits
+    torch.nn.functional.cross_entropy(logits, torch.arange(len(logits)) % 3, reduction="sum").backward()
+    return logits.detach(), {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
+
+
+def close(gradients, expected):
+    """Equal to 1e-5 of the model's largest gradient; some, as of a key's bias, are zero but for rounding."""
+    scale = max(gradient.abs().max().item() for gradient in expected.values())
+    for name, gradient in expected.items():
+        torch.testing.assert_close(gradients[name], gradient, rtol=1e-5, atol=1e-5 * scale, msg=lambda text, name=name: f"{name}: {text}")
+
+
+@pytest.mark.parametrize("kind", PACKED)
+def test_packed_batch_gives_the_logits_and_gradients_of_the_padded_one(kind):
+    padded = build(*PACKED[kind])
+    packed = copy.deepcopy(padded)
+    assert pack(packed) is None
+    for lengths in LENGTHS.values():
+        batch = batch_of(lengths, padded)
+        expected, expected_gradients = logits_and_gradients(padded, batch)
+        found, gradients = logits_and_gradients(packed, batch)
+        assert expected.std() > 0.01  # else equality would say little
+        torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5 * float(expected.abs().max()))
+        close(gradients, expected_gradients)
+
+
+@pytest.mark.parametrize("kind", ["llama", "bert"])
+def test_batch_padded_on_the_left_is_read_as_its_rows(kind):
+    padded = build(*PACKED[kind])
+    packed = copy.deepcopy(padded)
+    assert pack(packed) is None
+    right, left = batch_of([9, 4, 2], padded), batch_of([9, 4, 2], padded, left=True)
+    left["input_ids"] = torch.stack([row.roll(shift) for row, shift in zip(right["input_ids"], (0, 5, 7), strict=True)])
+    torch.testing.assert_close(packed(**left).logits, padded(**right).logits, rtol=1e-4, atol=1e-5)
+
+
+def test_rows_given_by_the_caller_and_a_second_kind_of_token_are_honoured():
+    padded = build(*PACKED["bert"])
+    packed = copy.deepcopy(padded)
+    assert pack(packed) is None
+    batch = batch_of([8, 5, 5], padded)
+    batch["token_type_ids"] = (torch.arange(8) > 2).long().expand(3, 8) * batch["attention_mask"]
+    rows = PackedRows(batch["attention_mask"].bool(), torch.device("cpu"))
+    torch.testing.assert_close(packed(**batch, packed_rows=rows).logits, padded(**batch).logits)
+    plain = {name: value for name, value in batch.items() if name != "token_type_ids"}
+    assert not torch.allclose(padded(**plain).logits, padded(**batch).logits, atol=1e-3)
+
+
+@pytest.mark.parametrize("kind", PADDED)
+def test_model_that_cannot_be_packed_is_left_as_it_was_with_a_reason(kind):
+    model = build(*PADDED[kind])
+    batch = batch_of([9, 4], model)
+    before, attention = model(**batch).logits, model.config._attn_implementation
+    assert pack(model)
+    assert torch.equal(model(**batch).logits, before)
+    assert model.config._attn_implementation == attention
+    assert not model.base_model._forward_pre_hooks
+    assert not model.base_model._forward_hooks
+
+
+def test_layers_of_an_unknown_kind_are_not_packed():
+    model = build(*PACKED["llama"])
+    model.config.layer_types = ["chunked_attention"] * 3
+    assert pack(model) == "its attention (chunked_attention) cannot be replaced"
+
+
+def test_model_that_gives_other_logits_packed_is_trained_padded(monkeypatch):
+    model = build(*PACKED["bert"])
+    monkeypatch.setattr("trainer.training.packing._attend", lambda q, k, v, mask, **_: q)
+    assert pack(model) == "its logits come out different"
+
+
+def test_activation_checkpointing_recomputes_the_same_rows():
+    padded = build(*PACKED["bert"]).train()
+    for module in padded.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.0
+    packed = copy.deepcopy(padded)
+    assert pack(packed) is None
+    packed.activation_checkpointing_enable()
+    batch = batch_of([8, 5, 5, 3], padded)
+    close(logits_and_gradients(packed, batch)[1], logits_and_gradients(padded, batch)[1])
+
+
+def test_dropout_of_attention_stays_on_in_training():
+    model = build("Bert", SIZES | {"attention_probs_dropout_prob": 0.5, "hidden_dropout_prob": 0.0})
+    assert pack(model) is None
+    batch = batch_of([9, 9, 4], model)
+    assert torch.equal(model(**batch).logits, model(**batch).logits)
+    model.train()
+    assert not torch.allclose(model(**batch).logits, model(**batch).logits)

@@ -1,0 +1,309 @@
+"""Padding-free batches: the encoder runs over the tokens of a batch alone, whatever the lengths of its rows.
+
+Legend: B rows, T tokens of all rows together, L tokens of the longest row, H hidden units, h heads, d units of a head.
+The model is called as ever, with padded input ids. A hook takes the padding out before the encoder and puts it back after
+it, so that heads and pooling work unchanged; attention stays within each row. In models whose head reads the first token
+alone, the last layer computes that token alone.
+"""
+
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property, partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from transformers import AttentionInterface
+
+from trainer.training.cpu_layers import dropout
+
+NAME = "packed"
+MOST_RUNS = 8
+"""Stretches of equally long rows up to which attention takes each by itself; beyond, it pads queries, keys and values (CPU, 32 tweets: 1.1x)."""
+SUPPORTED_LAYERS = {"full_attention", "sliding_attention"}
+
+
+@dataclass(frozen=True)
+class PackedRows:
+    """Where each row stands among the tokens of a batch.
+
+    Attributes:
+        mask_BL: which places of the padded batch hold a token, on the CPU: then nothing waits for the GPU.
+    """
+
+    mask_BL: Tensor
+    device: torch.device
+
+    @cached_property
+    def lengths_B(self) -> list[int]:
+        """Tokens of each row."""
+        return self.mask_BL.sum(1).tolist()
+
+    @cached_property
+    def places_T(self) -> Tensor:
+        """Place of each token in the padded batch, counted over its rows."""
+        return self._on_device(self.mask_BL.flatten().nonzero()[:, 0])
+
+    @cached_property
+    def position_ids_T(self) -> Tensor:
+        """Position of each token in its row, from 0."""
+        return self._on_device((self.mask_BL.cumsum(1) - 1)[self.mask_BL])
+
+    @cached_property
+    def first_B(self) -> Tensor:
+        """The first token of each row among all tokens."""
+        return self._on_device(torch.tensor([0, *self.lengths_B[:-1]]).cumsum(0))
+
+    @cached_property
+    def runs(self) -> list[tuple[int, int]]:
+        """Stretches of rows of equal length: (number of rows, tokens of each)."""
+        lengths_R, counts_R = torch.unique_consecutive(torch.tensor(self.lengths_B), return_counts=True)
+        return list(zip(counts_R.tolist(), lengths_R.tolist(), strict=True))
+
+    @cached_property
+    def right_padded_BL(self) -> tuple[Tensor, Tensor]:
+        """Token at each place of a batch padded on the right, token 0 where there is none; and which places hold one."""
+        lengths_B1 = torch.tensor(self.lengths_B)[:, None]
+        columns_L = torch.arange(int(lengths_B1.max()))
+        mask_BL = columns_L < lengths_B1
+        starts_B1 = lengths_B1.cumsum(0) - lengths_B1
+        return self._on_device(torch.where(mask_BL, starts_B1 + columns_L, 0)), self._on_device(mask_BL)
+
+    def _on_device(self, tensor: Tensor) -> Tensor:
+        return tensor.to(self.device, non_blocking=True)
+
+
+def packed_attention(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    *,
+    packed_rows: PackedRows,
+    scaling: float | None = None,
+    dropout: float = 0.0,
+    sliding_window: int | None = None,
+    is_causal: bool | None = None,
+    **others: Any,
+) -> tuple[Tensor, None]:
+    """Attention within each row; an entry of transformers' AttentionInterface.
+
+    Args:
+        query: (1, h, T, d), or (1, h, B, d) for the first token of each row alone.
+        key, value: (1, h or fewer, T, d).
+        sliding_window: tokens attend to those less than so many places away.
+    Returns:
+        (1, T or B, h, d), and None in place of attention weights.
+    Raises:
+        NotImplementedError: a kind of attention that only the model's own code knows.
+    """
+    unknown = [name for name in ("softcap", "position_bias", "s_aux") if others.get(name) is not None]
+    if unknown:
+        raise NotImplementedError(f"attention with {unknown[0]}")
+    groups = query.shape[1] // key.shape[1]
+    if groups > 1:
+        key, value = key.repeat_interleave(groups, dim=1), value.repeat_interleave(groups, dim=1)
+    is_causal = getattr(module, "is_causal", False) if is_causal is None else is_causal
+    attend = partial(_attend, scale=query.shape[-1] ** -0.5 if scaling is None else scaling, dropout_p=dropout)
+    visible = partial(_visible, is_causal=is_causal, sliding_window=sliding_window, device=query.device)
+    first_only = query.shape[2] != key.shape[2]
+    if query.device.type == "cpu" and len(packed_rows.runs) <= MOST_RUNS:
+        out = _attend_by_runs(query[0], key[0], value[0], packed_rows, attend, visible, first_only)
+    else:
+        out = _attend_padded(query[0], key[0], value[0], packed_rows, attend, visible, first_only)
+    return out[None], None
+
+
+def _attend_by_runs(
+    q_hTd: Tensor, k_hTd: Tensor, v_hTd: Tensor, rows: PackedRows, attend: Callable[..., Tensor], visible: Callable[[int], Tensor | None], first_only: bool
+) -> Tensor:
+    out, row, token = [], 0, 0
+    for num_rows, length in rows.runs:
+        tokens = slice(token, token + num_rows * length)
+        k, v = (states[:, tokens].unflatten(1, (num_rows, length)).transpose(0, 1) for states in (k_hTd, v_hTd))
+        q = q_hTd[:, row : row + num_rows, None] if first_only else q_hTd[:, tokens].unflatten(1, (num_rows, length))
+        mask = visible(length)
+        found = attend(q.transpose(0, 1), k, v, None if mask is None else mask[:1] if first_only else mask)
+        out.append(found.transpose(1, 2).flatten(0, 1))
+        row, token = row + num_rows, tokens.stop
+    return torch.cat(out)
+
+
+def _attend_padded(
+    q_hTd: Tensor, k_hTd: Tensor, v_hTd: Tensor, rows: PackedRows, attend: Callable[..., Tensor], visible: Callable[[int], Tensor | None], first_only: bool
+) -> Tensor:
+    tokens_BL, mask_BL = rows.right_padded_BL
+    num_rows, length = tokens_BL.shape
+    flat = tokens_BL.flatten()
+    k, v = (states.transpose(0, 1)[flat].unflatten(0, (num_rows, length)).transpose(1, 2) for states in (k_hTd, v_hTd))
+    mask = mask_BL[:, None, None, :]
+    within = visible(length)
+    if first_only:
+        return attend(q_hTd.transpose(0, 1)[:, :, None], k, v, mask if within is None else mask & within[:1])[:, :, 0]
+    q = q_hTd.transpose(0, 1)[flat].unflatten(0, (num_rows, length)).transpose(1, 2)
+    found = attend(q, k, v, mask if within is None else mask & within)
+    return found.transpose(1, 2).flatten(0, 1)[mask_BL.flatten().nonzero()[:, 0]]
+
+
+def _attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, *, scale: float, dropout_p: float) -> Tensor:
+    """(B, h, L or 1, d) from queries, keys and values of B rows.
+
+    torch's own attention has no kernel for dropout on CPUs and falls back on steps like these with slower random numbers.
+    """
+    if q.device.type != "cpu" or dropout_p == 0:
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout_p, scale=scale)
+    scores = torch.matmul(q * scale, k.transpose(-1, -2))
+    if mask is not None:
+        scores = scores.masked_fill(~mask, torch.finfo(scores.dtype).min)
+    return torch.matmul(dropout(scores.softmax(-1), dropout_p), v)
+
+
+def _visible(length: int, *, is_causal: bool, sliding_window: int | None, device: torch.device) -> Tensor | None:
+    """Which tokens a token of one row attends to, (L, L); None for all of them."""
+    if not is_causal and (sliding_window is None or length <= sliding_window):
+        return None
+    places_L = torch.arange(length, device=device)
+    back_LL = places_L[:, None] - places_L[None, :]
+    near_LL = back_LL.abs() < (sliding_window or length)
+    return near_LL & (back_LL >= 0) if is_causal else near_LL
+
+
+def _bert_first_tokens(layer: Any, first: Tensor, hidden: Tensor, **kwargs: Any) -> Tensor:
+    attention = layer.attention.self
+    found = _attend_first(attention, attention.query(first), attention.key(hidden), attention.value(hidden), attention.attention_head_size, **kwargs)
+    return layer.feed_forward_chunk(layer.attention.output(found, first))  # type: ignore[no-any-return]
+
+
+def _distilbert_first_tokens(layer: Any, first: Tensor, hidden: Tensor, **kwargs: Any) -> Tensor:
+    attention = layer.attention
+    found = _attend_first(attention, attention.q_lin(first), attention.k_lin(hidden), attention.v_lin(hidden), attention.attention_head_size, **kwargs)
+    attended = layer.sa_layer_norm(attention.out_lin(found) + first)
+    return layer.output_layer_norm(layer.ffn(attended) + attended)  # type: ignore[no-any-return]
+
+
+def _attend_first(attention: Any, query: Tensor, key: Tensor, value: Tensor, head_size: int, *, packed_rows: PackedRows, **_: Any) -> Tensor:
+    q, k, v = (states.unflatten(-1, (-1, head_size)).transpose(1, 2) for states in (query, key, value))
+    rate = attention.dropout.p if attention.training else 0.0
+    return packed_attention(attention, q, k, v, None, packed_rows=packed_rows, scaling=attention.scaling, dropout=rate)[0].flatten(2)
+
+
+LAST_LAYERS: dict[str, tuple[str, Callable[..., Tensor]]] = {
+    "BertForSequenceClassification": ("encoder.layer", _bert_first_tokens),
+    "CamembertForSequenceClassification": ("encoder.layer", _bert_first_tokens),
+    "DistilBertForSequenceClassification": ("transformer.layer", _distilbert_first_tokens),
+    "ElectraForSequenceClassification": ("encoder.layer", _bert_first_tokens),
+    "RobertaForSequenceClassification": ("encoder.layer", _bert_first_tokens),
+    "XLMRobertaForSequenceClassification": ("encoder.layer", _bert_first_tokens),
+}
+"""Classifiers whose head reads the first token of each row alone: where their layers are, and one of them for first tokens."""
+
+
+def pack(model: Any) -> str | None:
+    """Make a classifier run without padding; nothing is changed where that does not give the same logits.
+
+    Args:
+        model: a transformers sequence classifier, in float32.
+    Returns:
+        None when it is packed, else why it is not.
+    """
+    unsupported = set(getattr(model.config, "layer_types", None) or ()) - SUPPORTED_LAYERS
+    if unsupported or not model._can_set_attn_implementation():
+        return f"its attention ({', '.join(sorted(unsupported)) or type(model).__name__}) cannot be replaced"
+    was_training, expected = model.training, None
+    model.eval()
+    try:
+        expected = _probe(model)
+        undo = _install(model)
+        try:
+            is_equal = torch.allclose(_probe(model), expected, rtol=0.0, atol=1e-3 * float(expected.abs().max()))
+        except Exception as error:  # whatever a model's own code may raise: it then trains padded
+            is_equal, reason = False, f"{type(error).__name__}: {error}"
+        else:
+            reason = "its logits come out different"
+        if not is_equal:
+            undo()
+        return None if is_equal else reason
+    finally:
+        model.train(was_training)
+
+
+def _probe(model: Any) -> Tensor:
+    """Logits of three short rows, padded."""
+    config = model.config.get_text_config()
+    ids_BL = torch.arange(3 * 7).view(3, 7) % max(2, config.vocab_size - 20) + min(10, config.vocab_size // 2)
+    mask_BL = torch.arange(7) < torch.tensor([[7], [4], [4]])
+    padding = config.pad_token_id or 0
+    ids_BL = torch.where(mask_BL & (ids_BL != padding), ids_BL, torch.where(mask_BL, padding + 1, padding))
+    device = next(model.parameters()).device
+    with torch.no_grad():
+        return model(input_ids=ids_BL.to(device), attention_mask=mask_BL.long().to(device)).logits.float()  # type: ignore[no-any-return]
+
+
+def _install(model: Any) -> Callable[[], None]:
+    """Put the hooks in; gives what takes them out again."""
+    encoder, before = model.base_model, model.config._attn_implementation
+    signature = inspect.signature(encoder.forward)
+    AttentionInterface.register(NAME, packed_attention)
+    model.set_attn_implementation(NAME)
+    handles = [
+        encoder.register_forward_pre_hook(partial(_take_padding_out, signature), with_kwargs=True),
+        encoder.register_forward_hook(_put_padding_back, with_kwargs=True),
+    ]
+    last = None
+    if type(model).__name__ in LAST_LAYERS:
+        path, first_tokens = LAST_LAYERS[type(model).__name__]
+        last = encoder.get_submodule(path)[-1]
+        last.forward = partial(_last_layer, last, first_tokens)
+
+    def undo() -> None:
+        for handle in handles:
+            handle.remove()
+        if last is not None:
+            del last.forward
+        model.set_attn_implementation(before)
+
+    return undo
+
+
+def _take_padding_out(signature: inspect.Signature, encoder: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[()], dict[str, Any]]:
+    given = signature.bind(encoder, *args, **kwargs) if "self" in signature.parameters else signature.bind(*args, **kwargs)
+    named = {name: value for name, value in given.arguments.items() if name not in ("self", "kwargs")} | given.arguments.get("kwargs", {})
+    ids_BL, mask_BL = named["input_ids"], named.get("attention_mask")
+    rows = named.pop("packed_rows", None)
+    if rows is None:
+        rows = PackedRows(torch.ones_like(ids_BL, dtype=torch.bool).cpu() if mask_BL is None else mask_BL.bool().cpu(), ids_BL.device)
+    for name in ("input_ids", "token_type_ids"):
+        if named.get(name) is not None:
+            named[name] = named[name].flatten()[rows.places_T][None]
+    offset = getattr(getattr(encoder, "embeddings", None), "padding_idx", None)  # RoBERTa counts positions from there
+    shift = offset + 1 if offset is not None and _counts_from_padding(encoder) else 0
+    if "position_ids" in signature.parameters:
+        named["position_ids"] = (rows.position_ids_T + shift)[None]
+    if "use_cache" in signature.parameters:
+        named["use_cache"] = False
+    return (), named | {"attention_mask": None, "packed_rows": rows}
+
+
+def _counts_from_padding(encoder: Any) -> bool:
+    return hasattr(type(encoder.embeddings), "create_position_ids_from_input_ids")
+
+
+def _put_padding_back(encoder: Any, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Any:
+    rows: PackedRows = kwargs["packed_rows"]
+    hidden = output.last_hidden_state[0]
+    num_rows, length = rows.mask_BL.shape
+    if len(hidden) == num_rows:  # the last layer gave first tokens alone
+        padded = hidden[:, None]
+    else:
+        padded = hidden.new_zeros(num_rows * length, hidden.shape[-1]).index_copy(0, rows.places_T, hidden).unflatten(0, (num_rows, length))
+    output.last_hidden_state = padded
+    if getattr(output, "pooler_output", None) is not None:
+        output.pooler_output = encoder.pooler(padded)
+    return output
+
+
+def _last_layer(layer: Any, first_tokens: Callable[..., Tensor], hidden: Tensor, *_: Any, packed_rows: PackedRows, **__: Any) -> Tensor:
+    return first_tokens(layer, hidden[:, packed_rows.first_B], hidden, packed_rows=packed_rows)
