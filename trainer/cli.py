@@ -2,6 +2,7 @@
 
 import errno
 import json
+import os
 import sys
 import warnings
 from collections.abc import Callable, Iterator
@@ -44,6 +45,8 @@ def train_command(
         from trainer import ensemble, pipeline
 
         if check:
+            if not loaded.model.trust_remote_code:
+                _leave_out_torch()
             pipeline.check(loaded)
             typer.echo(f"{config}: config, data and model are in order.")
         else:
@@ -125,6 +128,15 @@ def worded_errors() -> Iterator[None]:
         _stop(f"{error.filename or 'a file'}: {error.strerror or first_line(error).rstrip('.')}.{remedy}", everywhere=True)
     except KeyboardInterrupt:
         _stop("stopped by the keyboard; run the same command again to go on from the last checkpoint.", 130)
+
+
+def _leave_out_torch() -> None:
+    """Make transformers load as where torch and peft are not installed, which takes most of the time off a process that only checks.
+
+    Configs, tokenizers and arguments work without them (https://huggingface.co/docs/transformers/installation); a model's own code may not.
+    """
+    os.environ["TRANSFORMERS_NO_ADVISORY_WARNINGS"] = "1"  # that torch was not found
+    sys.modules["torch"] = sys.modules["peft"] = None  # type: ignore[assignment]  # from here on they cannot be imported
 
 
 def _stop(message: str, code: int = 2, everywhere: bool = False) -> None:

@@ -81,8 +81,7 @@ def is_prior_approximate(config: Config, data: PreparedData) -> bool:
 
 
 def write_audit(folder: report.RunFolder, data: PreparedData) -> None:
-    """What is known before training."""
-    from trainer.delivery import plots
+    """What is known before training, but for the picture: drawing libraries are loaded when training is over."""
     from trainer.delivery.environment import describe_environment
 
     environment = describe_environment(data.clean.fingerprint, data.clean.counts, distributed.world_size())
@@ -92,7 +91,6 @@ def write_audit(folder: report.RunFolder, data: PreparedData) -> None:
         folder.write_lines("synthetic.jsonl", records(data.synthetic, data.splits, data.labels))
     folder.write_lines("dropped.jsonl", data.clean.dropped())
     folder.write_json("class_weights.json", dict(zip(data.labels, data.class_weights_C.tolist(), strict=True)))
-    folder.write_figure("class_distribution.png", plots.class_distribution(data.audit))
 
 
 def write_results(
@@ -113,6 +111,7 @@ def write_results(
     headline = list(outcomes)[-1]
     final = outcomes[headline].final
     folder.write_epochs(rows)
+    folder.write_figure("class_distribution.png", plots.class_distribution(data.audit))
     if rows:
         folder.write_figure("learning_curves.png", plots.learning_curves(rows, trainer.best_step))
     folder.write_figure(*plots.results(final, headline))

@@ -90,11 +90,12 @@ def check_generator(augment: "AugmentSection") -> None:
     elif augment.generator == "local":
         folder, gguf_file = locate_model(augment.model or "")
         if gguf_file is None:
-            from transformers import AutoConfig, AutoModelForCausalLM
+            from transformers import AutoConfig
+            from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING  # of AutoModelForCausalLM, without torch
 
             with _worded(augment.model):
                 config = AutoConfig.from_pretrained(folder, revision=augment.revision)
-            if type(config) not in AutoModelForCausalLM._model_mapping:
+            if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
                 raise ModelError(f"augment.model: '{augment.model}' is of type {config.model_type}, which does not write text. Choose a causal language model.")
 
 

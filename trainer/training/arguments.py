@@ -1,12 +1,14 @@
 """The `training:` section as transformers.TrainingArguments and callbacks."""
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
-from transformers import EarlyStoppingCallback, TrainingArguments
+from transformers import TrainingArguments
 
 from trainer.errors import ConfigError
+
+if TYPE_CHECKING:
+    from transformers import EarlyStoppingCallback
 
 NOT_THEIRS = ("early_stopping_patience", "early_stopping_threshold", "train_sampling_strategy")
 """Keys of the section that our own callbacks and samplers read."""
@@ -19,7 +21,7 @@ def build_arguments(training: dict[str, Any], *, checkpoints: Path, seed: int) -
         ConfigError: a combination that transformers refuses, in its words.
     """
     given = {key: value for key, value in training.items() if key not in NOT_THEIRS}
-    without_accelerator = not torch.accelerator.is_available()
+    on_cpu = given.get("use_cpu") or not _has_accelerator()
     fixed = {
         "output_dir": str(checkpoints),
         "seed": seed,
@@ -28,13 +30,19 @@ def build_arguments(training: dict[str, Any], *, checkpoints: Path, seed: int) -
         "remove_unused_columns": False,
         "logging_nan_inf_filter": False,
         "restore_callback_states_from_checkpoint": True,
-        "use_cpu": given.get("use_cpu", without_accelerator),
-        "dataloader_pin_memory": given.get("dataloader_pin_memory", not without_accelerator),
+        "use_cpu": given.get("use_cpu", on_cpu),
+        "dataloader_pin_memory": given.get("dataloader_pin_memory", not on_cpu),
     }
     try:
         return TrainingArguments(**(given | fixed))
     except (ValueError, TypeError, ImportError, RuntimeError) as error:
         raise ConfigError(f"training: {' '.join(str(error).split())}") from error
+
+
+def _has_accelerator() -> bool:
+    import torch  # here, since what is checked for a CPU needs none of it
+
+    return torch.accelerator.is_available()
 
 
 def quiet_libraries() -> None:
@@ -44,9 +52,11 @@ def quiet_libraries() -> None:
     logging.disable_progress_bar()
 
 
-def early_stopping(training: dict[str, Any]) -> list[EarlyStoppingCallback]:
+def early_stopping(training: dict[str, Any]) -> "list[EarlyStoppingCallback]":
     """Callback that stops when the metric of the best model has not risen for `early_stopping_patience` evaluations."""
     patience = training.get("early_stopping_patience")
     if patience is None or not training.get("load_best_model_at_end") or training.get("eval_strategy") == "no":
         return []
+    from transformers import EarlyStoppingCallback
+
     return [EarlyStoppingCallback(patience, training.get("early_stopping_threshold", 0.0))]

@@ -44,12 +44,13 @@ def load_pretrained_config(model: "ModelSection") -> Any:
     Raises:
         ModelError: not found, not a text classifier, or shorter than `max_length`.
     """
-    from transformers import AutoConfig, AutoModelForSequenceClassification
+    from transformers import AutoConfig
+    from transformers.models.auto.modeling_auto import MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING  # of AutoModelForSequenceClassification, without torch
 
     with _worded(model.name):
         config = AutoConfig.from_pretrained(resolve_name(model.name), revision=model.revision, trust_remote_code=model.trust_remote_code)
     remote = "AutoModelForSequenceClassification" in (getattr(config, "auto_map", None) or {})
-    if type(config) not in AutoModelForSequenceClassification._model_mapping and not remote:
+    if type(config) not in MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING and not remote:
         raise ModelError(f"model.name: '{model.name}' is of type {config.model_type}, which Transformers cannot use for text classification.")
     limit = position_limit(config)
     if model.max_length and limit and model.max_length > limit:
@@ -80,7 +81,7 @@ def check_weights(model: "ModelSection") -> None:
 
         for file in found:
             if file.endswith(".safetensors"):
-                with _worded(model.name), safe_open(str(Path(name) / file), framework="pt"):  # a truncated file is refused here
+                with _worded(model.name), safe_open(str(Path(name) / file), framework="numpy"):  # a truncated file is refused here
                     pass
 
 
