@@ -45,7 +45,7 @@ def train_command(
         from trainer import ensemble, pipeline
 
         if check:
-            if not loaded.model.trust_remote_code:
+            if not loaded.model.trust_remote_code and "torch" not in sys.modules:
                 _leave_out_torch()
             pipeline.check(loaded)
             typer.echo(f"{config}: config, data and model are in order.")
