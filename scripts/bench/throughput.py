@@ -27,7 +27,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch.nn import functional as F
+from tqdm import tqdm
 from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer, DataCollatorWithPadding, Trainer, TrainerCallback, TrainingArguments
 
 from trainer import pipeline
@@ -346,9 +346,9 @@ def main() -> None:
         for data in given.data:
             for batch in given.batch:
                 model, found = model_folder(name), {side: [] for side in sides}  # type: dict[str, list[dict[str, Any]]]
-                for turn in range(given.seeds if given.quality else given.repeats):
-                    for side in sides:
-                        found[side].append(run(kind, side, model, data, batch, turn if given.quality else 0, given))
+                turns = range(given.seeds if given.quality else given.repeats)
+                for turn, side in tqdm([(turn, side) for turn in turns for side in sides], desc=f"{name}, {data}, batch {batch}", unit=" runs"):
+                    found[side].append(run(kind, side, model, data, batch, turn if given.quality else 0, given))
                 title = f"{kind}, {name}, {data}, batch {batch}, {torch.get_num_threads()} threads, torch {torch.__version__}"
                 print_table(title, sides, found)
                 if given.quality:
