@@ -101,9 +101,11 @@ class Clock(TrainerCallback):
     """Seconds of the training loop."""
 
     def on_train_begin(self, *_: Any, **__: Any) -> None:
+        """Start."""
         self.start = time.perf_counter()
 
     def on_train_end(self, *_: Any, **__: Any) -> None:
+        """Stop once the device has done its work."""
         if torch.cuda.is_available():
             torch.cuda.synchronize()
         self.seconds = time.perf_counter() - self.start
@@ -127,6 +129,7 @@ class Case:
         self.positions = generator.permutation(len(self.train_rows))[: size // given.batch * given.batch if given.steps else size]
 
     def model(self) -> Any:
+        """The pretrained model with a new head, always the same."""
         torch.manual_seed(self.config.run.seed)
         return load_model(self.config.model, self.pretrained, self.labels, self.tokenizer, self.max_length, multi_label=False)
 

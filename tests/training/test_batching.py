@@ -1,13 +1,15 @@
 from collections import Counter
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from trainer.data.tokenise import PADDING
+from trainer.data.tokenise import PADDING, TokenisedRows
 from trainer.errors import ConfigError
-from trainer.training.batching import SAMPLERS, StepBatchSampler, refuse_small_steps
+from trainer.training.batching import SAMPLERS, Collator, StepBatchSampler, cut_into_passes, refuse_small_steps, token_batches, tokens_per_pass
 
 
 def sampler(num_rows, batch, accumulation, shards=1, shard=0, strategy="group_by_length", epoch=0, drop_last=False, seed=5, label_ids=None):
@@ -102,3 +104,57 @@ def test_a_step_smaller_than_the_number_of_classes_is_refused():
     with pytest.raises(ConfigError, match=r"with 8 classes, but an optimizer step holds 2 rows x 3 micro-batches x 1 process\(es\). Raise training.per_device"):
         refuse_small_steps(8, 2, 3, 1)
     refuse_small_steps(8, 2, 2, 2)
+
+
+def rows_of(lengths, **columns):
+    flat = {"input_ids": np.arange(10, 10 + sum(lengths), dtype=np.int32)} | columns
+    return TokenisedRows(flat, np.r_[0, np.cumsum(lengths)], np.arange(len(lengths)), np.zeros(len(lengths), bool))
+
+
+def tokenizer(side):
+    return SimpleNamespace(pad_token_id=7, pad_token_type_id=3, padding_side=side)
+
+
+def test_rows_are_padded_on_the_tokenizers_side_and_a_row_that_fills_up_has_no_label():
+    rows = rows_of([3, 1, 2], token_type_ids=np.array([0, 0, 1, 0, 0, 1], np.int32))
+    right = Collator(tokenizer("right"))(rows.__getitems__([2, PADDING, 1]))
+    assert right["input_ids"].tolist() == [[14, 15, 7], [10, 11, 12], [13, 7, 7]]
+    assert right["attention_mask"].tolist() == [[1, 1, 0], [1, 1, 1], [1, 0, 0]]
+    assert right["token_type_ids"].tolist() == [[0, 1, 3], [0, 0, 1], [0, 3, 3]]
+    assert right["labels"].tolist() == [2, -100, 1]
+    left = Collator(tokenizer("left"), multiple=4)(rows.__getitems__([1, 2]))
+    assert left["input_ids"].tolist() == [[7, 7, 7, 13], [7, 7, 14, 15]]
+    assert left["attention_mask"].tolist() == [[0, 0, 0, 1], [0, 0, 1, 1]]
+
+
+@settings(max_examples=60, deadline=None)
+@given(lengths=st.lists(st.integers(1, 60), min_size=1, max_size=80), tokens=st.integers(1, 300))
+def test_batches_for_prediction_hold_every_row_once_within_their_tokens(lengths, tokens):
+    batches = token_batches(np.array(lengths), tokens)
+    assert sorted(np.concatenate(batches).tolist()) == list(range(len(lengths)))
+    for batch in batches:
+        padded = len(batch) * max(lengths[row] for row in batch)
+        assert padded <= tokens or len(batch) == 1
+    longest = [max(lengths[row] for row in batch) for batch in batches]
+    assert longest == sorted(longest, reverse=True)
+
+
+@pytest.mark.parametrize("side", ["right", "left"])
+@settings(max_examples=60, deadline=None)
+@given(lengths=st.lists(st.integers(1, 30), min_size=1, max_size=40), data=st.data())
+def test_passes_hold_the_rows_of_the_batch_in_order_each_padded_to_its_own_longest(side, lengths, data):
+    number = data.draw(st.integers(1, len(lengths)))
+    rows = rows_of(lengths)
+    passes = cut_into_passes(Collator(tokenizer(side))(rows.__getitems__(range(len(lengths)))), number)
+    assert len(passes) == number
+    assert torch.cat([part["labels"] for part in passes]).tolist() == list(range(len(lengths)))
+    tokens = torch.cat([part["input_ids"][part["attention_mask"].bool()] for part in passes])
+    assert tokens.tolist() == list(range(10, 10 + sum(lengths)))
+    for part in passes:
+        assert part["attention_mask"].any(0).all()
+        share = int(part["attention_mask"].sum())
+        assert share <= sum(lengths) / number + max(lengths) or number > len(lengths) // 2  # one row more than its share, where rows are many
+
+
+def test_a_cpu_takes_smaller_passes_than_a_gpu():
+    assert tokens_per_pass("cpu") < tokens_per_pass("cuda")

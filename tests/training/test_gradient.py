@@ -84,3 +84,20 @@ def test_two_processes_give_the_same_run_as_one_with_an_uneven_last_step(tiny_mo
     assert relative(two["gradient"], one["gradient"]) < 1e-6
     assert two["losses"] == pytest.approx(one["losses"], rel=1e-6)
     assert relative(two["parameters"], one["parameters"]) < 1e-6
+
+
+@pytest.mark.parametrize(
+    "options", [{"tokens_per_pass": 40}, {"tokens_per_pass": 1}, {"packing": False, "fast_layers": False}], ids=["passes", "rows", "padded"]
+)
+def test_passes_packing_and_fast_layers_leave_the_gradient_and_the_weights_as_they_are(tiny_model, tmp_path, options):
+    plain = worker.step(str(tiny_model), str(tmp_path / "x"), 16, 1, WEIGHTS["weighted"], 40, 0.0, epochs=2)
+    other = worker.step(str(tiny_model), str(tmp_path / "x"), 16, 1, WEIGHTS["weighted"], 40, 0.0, epochs=2, **options)
+    assert relative(other["gradient"], plain["gradient"]) < 1e-5
+    assert other["losses"] == pytest.approx(plain["losses"], rel=1e-5)
+    assert relative(other["parameters"], plain["parameters"]) < 1e-6
+
+
+def test_number_of_workers_changes_nothing(tiny_model, tmp_path):
+    alone, helped = (worker.step(str(tiny_model), str(tmp_path / "x"), 8, 2, WEIGHTS["weighted"], 40, 0.0, epochs=2, workers=n) for n in (0, 2))
+    assert torch.equal(alone["parameters"], helped["parameters"])
+    assert alone["losses"] == helped["losses"]

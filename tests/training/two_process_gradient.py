@@ -37,7 +37,16 @@ def rows(num_rows: int, vocabulary: int = 20_000, multi_label: bool = False) -> 
 
 
 def step(
-    model_folder: str, out: str, rows_per_batch: int, batches_per_step: int, weights: list[float], num_rows: int, smoothing: float, epochs: int = 1, **loss: Any
+    model_folder: str,
+    out: str,
+    rows_per_batch: int,
+    batches_per_step: int,
+    weights: list[float],
+    num_rows: int,
+    smoothing: float,
+    epochs: int = 1,
+    workers: int = 0,
+    **options: Any,
 ) -> dict:
     """Gradient of the first step, final weights and logged training loss."""
     start_processes(None, None)
@@ -56,16 +65,17 @@ def step(
         "label_smoothing_factor": smoothing,
         "learning_rate": 1e-3,
         "optim": "sgd",
+        "dataloader_num_workers": workers,
     }
     keep = KeepGradient()
     trainer = WeightedTrainer(
         model=model,
         args=build_arguments(training, checkpoints=Path(out).parent / "checkpoints", seed=7),
-        train_dataset=rows(num_rows, multi_label=loss.get("loss") in MULTI_LABEL_LOSSES),
+        train_dataset=rows(num_rows, multi_label=options.get("loss") in MULTI_LABEL_LOSSES),
         data_collator=Collator(AutoTokenizer.from_pretrained(model_folder)),
         class_weights_C=np.array(weights),
         callbacks=[keep],
-        **loss,
+        **options,
     )
     trainer.run(None)
     losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
