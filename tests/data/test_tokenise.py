@@ -42,9 +42,9 @@ def test_rows_come_in_the_order_asked_for(tokens, tokenizer):
 
 
 def test_rows_beyond_one_batch_are_tokenised(tokens, tokenizer):
-    rows = tokens(rows=[0] * 1000 + [1, 3])
-    assert len(rows) == 1002
-    assert rows[1001]["input_ids"] == tokenizer("ok")["input_ids"]
+    rows = tokens(rows=[0] * 2000 + [1, 3])
+    assert len(rows) == 2002
+    assert rows[2001]["input_ids"] == tokenizer("ok")["input_ids"]
 
 
 def test_truncation_is_counted(tokens):

@@ -5,15 +5,20 @@ import json
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 from tqdm.auto import tqdm
 
-BATCH_ROWS = 1000
+from trainer.data.row_access import take_rows
+from trainer.data.word_tokens import WordTokens, splits_at_spaces
+
+BATCH_ROWS = 2000
 PADDING = -1
 """Index that stands for a row that fills up a batch and counts zero."""
 IGNORED = -100
@@ -93,43 +98,54 @@ def _write_tokens(table: pa.Table, row_ids_N: NDArray[np.int64], tokenizer: Any,
     names = [name for name in ("input_ids", "token_type_ids") if name in tokenizer.model_input_names]
     partials = {name: _column_path(index_path, name).with_suffix(f".{os.getpid()}.partial") for name in names}
     files = {name: path.open("wb") for name, path in partials.items()}
-    lengths: list[int] = []
-    truncated: list[bool] = []
-    full_lengths: list[int] = []
+    by_words = WordTokens(tokenizer) if splits_at_spaces(tokenizer) else None
+    batches: list[_Batch] = []
     try:
         for start in tqdm(range(0, len(row_ids_N), BATCH_ROWS), desc="Tokenising", unit=" batches", delay=2, disable=None, leave=False):
-            batch = table.select(["text", "text_pair"]).take(pa.array(row_ids_N[start : start + BATCH_ROWS]))
-            encoded, cut, full = _encode(tokenizer, batch["text"].to_pylist(), batch["text_pair"].to_pylist(), max_length)
-            truncated += cut
-            full_lengths += full
-            lengths += [len(ids) for ids in encoded["input_ids"]]
+            rows = take_rows(table.select(["text", "text_pair"]), row_ids_N[start : start + BATCH_ROWS])
+            is_paired = rows["text_pair"].null_count < rows.num_rows
+            columns, batch = _encode(rows, tokenizer, max_length) if by_words is None or is_paired else _encode_words(rows, by_words, max_length)
+            batches.append(batch)
             for name, file in files.items():
-                np.concatenate([np.asarray(ids, np.int32) for ids in encoded[name]]).tofile(file)
+                columns[name].tofile(file)
     finally:
         for file in files.values():
             file.close()
     for name, path in partials.items():
         path.replace(_column_path(index_path, name))
     partial = index_path.with_suffix(f".{os.getpid()}.partial.npz")
-    index = {"offsets": np.r_[0, np.cumsum(lengths, dtype=np.int64)], "truncated": np.array(truncated, bool)}
-    np.savez(partial, full_lengths=np.array(full_lengths, np.int64), names=np.array(names), **index)
+    lengths_N, full_lengths_N, truncated_N = (np.concatenate(parts) for parts in zip(*batches, strict=True))
+    np.savez(partial, offsets=np.r_[0, np.cumsum(lengths_N)], truncated=truncated_N, full_lengths=full_lengths_N, names=np.array(names))
     partial.replace(index_path)  # the index comes last: where it is, the columns are whole
 
 
-def _encode(tokenizer: Any, texts: list[str | None], pairs: list[str | None], max_length: int) -> tuple[Any, list[bool], list[int]]:
-    """Encoded batch; whether each row was cut; and its tokens before (as many as after where the tokenizer does not tell)."""
-    firsts = [text or "" for text in texts]
-    seconds = [pair or "" for pair in pairs] if any(pair is not None for pair in pairs) else None
+class _Batch(NamedTuple):
+    """Of each row: tokens, tokens before it was cut (as many as after where the tokenizer does not tell), whether it was cut."""
+
+    lengths: NDArray[np.int64]
+    full_lengths: NDArray[np.int64]
+    truncated: NDArray[np.bool_]
+
+
+def _encode_words(rows: pa.Table, by_words: WordTokens, max_length: int) -> tuple[dict[str, NDArray[np.int32]], _Batch]:
+    ids, lengths, full = by_words.encode(pc.fill_null(rows["text"], "").combine_chunks(), max_length)
+    return {"input_ids": ids, "token_type_ids": np.zeros(len(ids), np.int32)}, _Batch(lengths, full, full > lengths)
+
+
+def _encode(rows: pa.Table, tokenizer: Any, max_length: int) -> tuple[dict[str, NDArray[np.int32]], _Batch]:
+    firsts, pairs = pc.fill_null(rows["text"], "").to_pylist(), rows["text_pair"]
+    seconds = pc.fill_null(pairs, "").to_pylist() if pairs.null_count < len(pairs) else None
     if seconds is not None and not takes_pairs(tokenizer):
         firsts, seconds = [f"{first}\n{second}" for first, second in zip(firsts, seconds, strict=True)], None
     encoded = tokenizer(firsts, seconds, truncation=True, max_length=max_length, return_attention_mask=False)
-    if encoded.encodings is not None:
-        special = tokenizer.num_special_tokens_to_add(pair=False)
-        rests = [sum(len(part.ids) - special for part in encoding.overflowing) if seconds is None else 0 for encoding in encoded.encodings]
-        full = [len(encoding.ids) + rest for encoding, rest in zip(encoded.encodings, rests, strict=True)]
-        return encoded, [bool(encoding.overflowing) for encoding in encoded.encodings], full
-    lengths = [len(ids) for ids in encoded["input_ids"]]
-    return encoded, [length >= max_length for length in lengths], lengths
+    columns = {name: np.fromiter(chain.from_iterable(ids), np.int32) for name, ids in encoded.items()}
+    lengths = np.array([len(ids) for ids in encoded["input_ids"]], np.int64)
+    if encoded.encodings is None:
+        return columns, _Batch(lengths, lengths, lengths >= max_length)
+    truncated = np.array([bool(encoding.overflowing) for encoding in encoded.encodings])
+    special = tokenizer.num_special_tokens_to_add(pair=False)
+    rests = [sum(len(part.ids) - special for part in encoding.overflowing) if seconds is None else 0 for encoding in encoded.encodings]
+    return columns, _Batch(lengths, lengths + rests, truncated)
 
 
 def takes_pairs(tokenizer: Any) -> bool:

@@ -1,0 +1,107 @@
+"""Token ids of texts from those of their words, for tokenizers that never look across a space.
+
+Legend: N texts, W different words, P words of all texts in their places, T tokens of all texts.
+"""
+
+import json
+from itertools import chain
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+Ints = NDArray[np.int64]
+
+MOST_WORDS = 1_000_000
+"""Words whose tokens are kept for later batches, about 200 MB."""
+
+
+class WordTokens:
+    """Tokenises each word once, whatever the number of texts that hold it: the same ids as the tokenizer's, several times faster.
+
+    What stands between two spaces counts as a word. Words come back all the time, so of 20,000 texts of 20 words fewer than a
+    tenth are new.
+    """
+
+    def __init__(self, tokenizer: Any) -> None:
+        self.backend = tokenizer.backend_tokenizer
+        self.start, self.end = _special_ids(self.backend)
+        self._forget()
+
+    def _forget(self) -> None:
+        self.places: dict[str, int] = {}
+        self.ids, self.ends_W1 = np.zeros(0, np.int32), np.zeros(1, np.int64)
+
+    def encode(self, texts: pa.Array, max_length: int) -> tuple[NDArray[np.int32], Ints, Ints]:
+        """Token ids of all texts one after the other, each cut at `max_length`; its length (N,), and as it was before (N,)."""
+        words = pc.split_pattern(texts, " ")
+        words_of_P = words.flatten().dictionary_encode()
+        places_W = self._places(words_of_P.dictionary.to_pylist())
+        places_P = places_W[words_of_P.indices.to_numpy()]
+        sizes_P = np.diff(self.ends_W1)[places_P]
+        ends_N1 = np.r_[0, np.cumsum(sizes_P)][words.offsets.to_numpy() - words.offsets[0].as_py()]
+        whole_N = np.diff(ends_N1)
+        ids_T = self.ids[_ranges(self.ends_W1[places_P], sizes_P)]
+        kept_N = np.minimum(whole_N, max_length - len(self.start) - len(self.end))
+        kept_T = _ranges(ends_N1[:-1], kept_N)
+        lengths_N = kept_N + len(self.start) + len(self.end)
+        out, starts_N = np.empty(lengths_N.sum(), np.int32), np.cumsum(lengths_N) - lengths_N
+        out[_ranges(starts_N + len(self.start), kept_N)] = ids_T[kept_T]
+        for position, token in enumerate(self.start):
+            out[starts_N + position] = token
+        for position, token in enumerate(self.end):
+            out[starts_N + len(self.start) + kept_N + position] = token
+        return out, lengths_N, whole_N + len(self.start) + len(self.end)
+
+    def _places(self, words: list[str]) -> Ints:
+        """Where each word stands among the known ones; new ones are tokenised."""
+        if len(self.places) + len(words) > MOST_WORDS:
+            self._forget()
+        new = [word for word in words if word not in self.places]
+        if new:
+            self.backend.no_truncation()
+            self.backend.no_padding()
+            found = [encoding.ids for encoding in self.backend.encode_batch_fast(new, add_special_tokens=False)]
+            sizes = np.fromiter(map(len, found), np.int64, len(new))
+            self.ids = np.r_[self.ids, np.fromiter(chain.from_iterable(found), np.int32, sizes.sum())]
+            self.ends_W1 = np.r_[self.ends_W1, self.ends_W1[-1] + np.cumsum(sizes)]
+            self.places.update(zip(new, range(len(self.places), len(self.places) + len(new)), strict=True))
+        return np.fromiter(map(self.places.__getitem__, words), np.int64, len(words))
+
+
+def _ranges(starts: Ints, sizes: Ints) -> Ints:
+    """start, start + 1, ... of each start, as many as its size, one after the other."""
+    ends = np.cumsum(sizes)
+    return np.arange(ends[-1] if len(ends) else 0) + np.repeat(starts - (ends - sizes), sizes)
+
+
+def splits_at_spaces(tokenizer: Any) -> bool:
+    """Whether a text's token ids are those of what stands between its spaces: BERT's normalizer, pre-tokenizer and WordPiece.
+
+    They judge each character by itself (accents, by the marks behind it) and no word spans a space. Special tokens must not hold or
+    swallow spaces, and stand around the text.
+    """
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    if backend is None:
+        return False
+    backend.no_truncation()  # each call of a tokenizer sets both again
+    backend.no_padding()
+    parts = json.loads(backend.to_str())
+    kinds = [(parts[name] or {}).get("type") for name in ("normalizer", "pre_tokenizer", "model")]
+    if kinds != ["BertNormalizer", "BertPreTokenizer", "WordPiece"] or tokenizer.truncation_side != "right":
+        return False
+    if any(" " in token["content"] or token["lstrip"] or token["rstrip"] for token in parts["added_tokens"]):
+        return False
+    probe = backend.encode("a")
+    start, end = _special_ids(backend)
+    own = backend.encode("a", add_special_tokens=False).ids
+    return bool(own) and probe.ids == [*start, *own, *end] and not any(probe.type_ids)
+
+
+def _special_ids(backend: Any) -> tuple[list[int], list[int]]:
+    """Special tokens before and behind a text."""
+    own, whole = backend.encode("a", add_special_tokens=False).ids, backend.encode("a").ids
+    size = next((size for size in range(len(whole)) if whole[size : size + len(own)] == own), len(whole))
+    return whole[:size], whole[size + len(own) :]
