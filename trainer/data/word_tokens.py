@@ -61,9 +61,7 @@ class WordTokens:
             self._forget()
         new = [word for word in words if word not in self.places]
         if new:
-            self.backend.no_truncation()
-            self.backend.no_padding()
-            found = [encoding.ids for encoding in self.backend.encode_batch_fast(new, add_special_tokens=False)]
+            found = [encoding.ids for encoding in _untouched(self.backend).encode_batch_fast(new, add_special_tokens=False)]
             sizes = np.fromiter(map(len, found), np.int64, len(new))
             self.ids = np.r_[self.ids, np.fromiter(chain.from_iterable(found), np.int32, sizes.sum())]
             self.ends_W1 = np.r_[self.ends_W1, self.ends_W1[-1] + np.cumsum(sizes)]
@@ -86,9 +84,7 @@ def splits_at_spaces(tokenizer: Any) -> bool:
     backend = getattr(tokenizer, "backend_tokenizer", None)
     if backend is None:
         return False
-    backend.no_truncation()  # each call of a tokenizer sets both again
-    backend.no_padding()
-    parts = json.loads(backend.to_str())
+    parts = json.loads(_untouched(backend).to_str())
     kinds = [(parts[name] or {}).get("type") for name in ("normalizer", "pre_tokenizer", "model")]
     if kinds != ["BertNormalizer", "BertPreTokenizer", "WordPiece"] or tokenizer.truncation_side != "right":
         return False
@@ -96,12 +92,18 @@ def splits_at_spaces(tokenizer: Any) -> bool:
         return False
     probe = backend.encode("a")
     start, end = _special_ids(backend)
-    own = backend.encode("a", add_special_tokens=False).ids
-    return bool(own) and probe.ids == [*start, *own, *end] and not any(probe.type_ids)
+    return probe.ids == [*start, *backend.encode("a", add_special_tokens=False).ids, *end] and not any(probe.type_ids)
 
 
 def _special_ids(backend: Any) -> tuple[list[int], list[int]]:
     """Special tokens before and behind a text."""
-    own, whole = backend.encode("a", add_special_tokens=False).ids, backend.encode("a").ids
-    size = next((size for size in range(len(whole)) if whole[size : size + len(own)] == own), len(whole))
-    return whole[:size], whole[size + len(own) :]
+    probe = _untouched(backend).encode("a")
+    own = [position for position, is_special in enumerate(probe.special_tokens_mask) if not is_special]
+    return probe.ids[: own[0]], probe.ids[own[-1] + 1 :]
+
+
+def _untouched(backend: Any) -> Any:
+    """The backend without the cutting and padding that its file, or the last call of the tokenizer, has left on; each call sets both anew."""
+    backend.no_truncation()
+    backend.no_padding()
+    return backend
