@@ -106,6 +106,7 @@ class CleanRows:
             for row, record in zip(part.tolist(), take_rows(self.rows.table, part).to_pylist(), strict=True):
                 found = {key: value for key, value in record.items() if value is not None}
                 yield {"row": row, "from": SLOTS[self.rows.slots_N[row]], "reason": REASONS[self.reasons_N[row]], **found}
+            self.rows.release()
         for bad in self.rows.bad_rows:
             yield {"row": None, **bad}
 
@@ -131,6 +132,7 @@ def clean_rows(rows: Rows, rules: "CleanSection", drop_labels: list[str]) -> Cle
     _refuse_nothing_left(reasons_N, rows)
     if not labels.counts(targets[reasons_N == KEPT]).all():  # a class lost its last row to the rules
         labels, targets = _encode_labels(rows, reasons_N)
+    rows.release()
     if rows.multi_label:
         return CleanRows(rows, labels, reasons_N, rarest_label_ids(targets, reasons_N == KEPT), label_matrix_NC=targets)
     return CleanRows(rows, labels, reasons_N, targets)
@@ -139,8 +141,15 @@ def clean_rows(rows: Rows, rules: "CleanSection", drop_labels: list[str]) -> Cle
 def _encode_labels(rows: Rows, reasons_N: NDArray[np.int8]) -> tuple[Labels, NDArray[Any]]:
     """The labels of the rows kept, and all rows by them: label ids (N,), or which labels each row has (N, C)."""
     column = rows.table["label"]
-    labels = order_labels(_found(column.filter(pa.array(reasons_N == KEPT)), rows.multi_label), rows.label_order)
-    return labels, label_matrix(column, labels) if rows.multi_label else encode(column, labels)
+    if rows.multi_label:
+        labels = order_labels(found_labels(column.filter(pa.array(reasons_N == KEPT))), rows.label_order)
+        return labels, label_matrix(column, labels)
+    every = Labels([label for label in pc.unique(column).to_pylist() if label is not None])
+    ids_N = encode(column, every)
+    counts_C = every.counts(ids_N[reasons_N == KEPT])
+    labels = order_labels({label for label, count in zip(every.names, counts_C, strict=True) if count}, rows.label_order)
+    places = {label: label_id for label_id, label in enumerate(labels.names)}
+    return labels, np.array([*(places.get(label, -1) for label in every.names), -1], np.int64)[ids_N]  # -1, no label, finds the last one
 
 
 def _found(label_column: pa.ChunkedArray, multi_label: bool) -> set[str]:
@@ -200,8 +209,8 @@ def _settle_repeats(reasons_N: NDArray[np.int8], label_ids_N: NDArray[np.int64],
 
     Legend: M rows whose text stands there several times, R runs of them with one text and one label, G texts.
     """
-    kept = np.flatnonzero(reasons_N == KEPT)
-    members_M = kept[repeated(rows.text_hashes_N[kept])]
+    members_M = repeated(rows.text_hashes_N)
+    members_M = members_M[reasons_N[members_M] == KEPT]
     slots_M, hashes_M, label_ids_M = rows.slots_N[members_M], rows.text_hashes_N[members_M], label_ids_N[members_M]
     order = np.lexsort((members_M, label_ids_M, hashes_M, slots_M))
     members_M, slots_M, hashes_M, label_ids_M = members_M[order], slots_M[order], hashes_M[order], label_ids_M[order]

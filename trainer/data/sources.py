@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import mmap
 import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -43,6 +44,7 @@ class Rows:
         num_stripped: texts that lost white space at their ends.
         bad_rows: rows that could not be read (`data.on_bad_rows: skip`).
         multi_label: the source holds any number of labels a row; each cell of the label column is then a JSON list of them.
+        mapping: the file behind the table.
     """
 
     table: pa.Table
@@ -51,7 +53,13 @@ class Rows:
     label_order: list[str] | None
     num_stripped: int
     bad_rows: BadRows
-    multi_label: bool = False
+    multi_label: bool
+    mapping: mmap.mmap
+
+    def release(self) -> None:
+        """Give the memory of what was read of the file back to the system, so that it does not pile up; what is needed again is read again."""
+        if hasattr(self.mapping, "madvise"):  # not on Windows
+            self.mapping.madvise(mmap.MADV_DONTNEED)
 
 
 def read_rows(data: "DataSection", cache_dir: Path, domain_column: str | None = None) -> Rows:
@@ -76,9 +84,12 @@ def read_rows(data: "DataSection", cache_dir: Path, domain_column: str | None = 
     for slot, size in zip(SLOTS, notes["sizes"], strict=True):
         if size == 0 and getattr(data, slot) is not None:
             raise DataError(f"data.{slot}: {listing(_locations(data, slot)) or 'an empty list'} holds no rows.")
-    table = pa.ipc.open_stream(pa.memory_map(str(target))).read_all()
+    with target.open("rb") as file:
+        mapping = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    table = pa.ipc.open_stream(pa.py_buffer(mapping)).read_all()
     slots_N = np.repeat(np.arange(len(SLOTS), dtype=np.int8), notes["sizes"])
-    return Rows(table.drop_columns(HASH.name), table[HASH.name].to_numpy(), slots_N, notes["labels"], notes["stripped"], bad_rows, bool(notes["multi_label"]))
+    hashes_N, table = table[HASH.name].to_numpy(), table.drop_columns(HASH.name)
+    return Rows(table, hashes_N, slots_N, notes["labels"], notes["stripped"], bad_rows, bool(notes["multi_label"]), mapping)
 
 
 def _write_rows(data: "DataSection", domain_column: str | None, target: Path, notes_path: Path) -> None:

@@ -3,7 +3,7 @@
 import hashlib
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -68,7 +68,15 @@ class TokenisedRows:
 
 
 def tokenise(
-    table: pa.Table, row_ids_N: NDArray[np.int64], label_ids_N: NDArray[Any], tokenizer: Any, *, max_length: int, fingerprint: str, cache_dir: Path
+    table: pa.Table,
+    row_ids_N: NDArray[np.int64],
+    label_ids_N: NDArray[Any],
+    tokenizer: Any,
+    *,
+    max_length: int,
+    fingerprint: str,
+    cache_dir: Path,
+    release: Callable[[], None] = lambda: None,
 ) -> TokenisedRows:
     """Token ids of the given rows, in their order.
 
@@ -77,13 +85,14 @@ def tokenise(
         label_ids_N: label id of each of the given rows; of multi-label rows which labels each has, (N, C).
         max_length: tokens; longer rows are cut.
         fingerprint: digest of the table's texts, part of the cache's key.
+        release: called after each batch, so that the texts of a memory-mapped table do not pile up.
     """
     cache_dir.mkdir(parents=True, exist_ok=True)
     digest = hashlib.blake2b(f"format 2 {fingerprint} {max_length} {tokenizer_digest(tokenizer)}".encode(), digest_size=16)
     digest.update(np.ascontiguousarray(row_ids_N).tobytes())
     index_path = cache_dir / f"tokens-{digest.hexdigest()}.npz"
     if not index_path.exists():
-        _write_tokens(table, row_ids_N, tokenizer, max_length, index_path)
+        _write_tokens(table, row_ids_N, tokenizer, max_length, index_path, release)
     with np.load(index_path) as index:
         offsets_N1, truncated_N, full_lengths_N, names = index["offsets"], index["truncated"], index["full_lengths"], index["names"].tolist()
     columns: dict[str, NDArray[Any]] = {name: np.memmap(_column_path(index_path, name), dtype=np.int32, mode="r") for name in names}
@@ -94,7 +103,7 @@ def _column_path(index_path: Path, name: str) -> Path:
     return index_path.with_suffix(f".{name}.bin")
 
 
-def _write_tokens(table: pa.Table, row_ids_N: NDArray[np.int64], tokenizer: Any, max_length: int, index_path: Path) -> None:
+def _write_tokens(table: pa.Table, row_ids_N: NDArray[np.int64], tokenizer: Any, max_length: int, index_path: Path, release: Callable[[], None]) -> None:
     names = [name for name in ("input_ids", "token_type_ids") if name in tokenizer.model_input_names]
     partials = {name: _column_path(index_path, name).with_suffix(f".{os.getpid()}.partial") for name in names}
     files = {name: path.open("wb") for name, path in partials.items()}
@@ -106,6 +115,7 @@ def _write_tokens(table: pa.Table, row_ids_N: NDArray[np.int64], tokenizer: Any,
             is_paired = rows["text_pair"].null_count < rows.num_rows
             columns, batch = _encode(rows, tokenizer, max_length) if by_words is None or is_paired else _encode_words(rows, by_words, max_length)
             batches.append(batch)
+            release()
             for name, file in files.items():
                 columns[name].tofile(file)
     finally:
