@@ -84,6 +84,7 @@ def bert(normalizer=None, pre_tokenizer=None, template="[CLS] $A [SEP]", added=(
         (bert(added=[AddedToken("<x>", lstrip=True)]), False),
         (bert(added=[AddedToken("<x>")]), True),
         (bert(truncation_side="left"), False),
+        (bert(split_special_tokens=True), False),
         (object(), False),
     ],
 )

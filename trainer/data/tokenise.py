@@ -107,13 +107,14 @@ def _write_tokens(table: pa.Table, row_ids_N: NDArray[np.int64], tokenizer: Any,
     names = [name for name in ("input_ids", "token_type_ids") if name in tokenizer.model_input_names]
     partials = {name: _column_path(index_path, name).with_suffix(f".{os.getpid()}.partial") for name in names}
     files = {name: path.open("wb") for name, path in partials.items()}
-    by_words = WordTokens(tokenizer) if splits_at_spaces(tokenizer) else None
+    texts = table.select(["text", "text_pair"])
+    is_paired = texts["text_pair"].null_count < texts.num_rows
+    by_words = WordTokens(tokenizer) if splits_at_spaces(tokenizer) and not is_paired else None
     batches: list[_Batch] = []
     try:
         for start in tqdm(range(0, len(row_ids_N), BATCH_ROWS), desc="Tokenising", unit=" batches", delay=2, disable=None, leave=False):
-            rows = take_rows(table.select(["text", "text_pair"]), row_ids_N[start : start + BATCH_ROWS])
-            is_paired = rows["text_pair"].null_count < rows.num_rows
-            columns, batch = _encode(rows, tokenizer, max_length) if by_words is None or is_paired else _encode_words(rows, by_words, max_length)
+            rows = take_rows(texts, row_ids_N[start : start + BATCH_ROWS])
+            columns, batch = _encode(rows, tokenizer, max_length, is_paired) if by_words is None else _encode_words(rows, by_words, max_length)
             batches.append(batch)
             release()
             for name, file in files.items():
@@ -142,9 +143,9 @@ def _encode_words(rows: pa.Table, by_words: WordTokens, max_length: int) -> tupl
     return {"input_ids": ids, "token_type_ids": np.zeros(len(ids), np.int32)}, _Batch(lengths, full, full > lengths)
 
 
-def _encode(rows: pa.Table, tokenizer: Any, max_length: int) -> tuple[dict[str, NDArray[np.int32]], _Batch]:
-    firsts, pairs = pc.fill_null(rows["text"], "").to_pylist(), rows["text_pair"]
-    seconds = pc.fill_null(pairs, "").to_pylist() if pairs.null_count < len(pairs) else None
+def _encode(rows: pa.Table, tokenizer: Any, max_length: int, is_paired: bool) -> tuple[dict[str, NDArray[np.int32]], _Batch]:
+    firsts, pairs = (pc.fill_null(column, "").to_pylist() for column in rows.columns)
+    seconds = pairs if is_paired else None
     if seconds is not None and not takes_pairs(tokenizer):
         firsts, seconds = [f"{first}\n{second}" for first, second in zip(firsts, seconds, strict=True)], None
     encoded = tokenizer(firsts, seconds, truncation=True, max_length=max_length, return_attention_mask=False)

@@ -3,7 +3,6 @@
 Legend: N texts, W different words, P words of all texts in their places, T tokens of all texts.
 """
 
-import json
 from itertools import chain
 from typing import Any
 
@@ -84,14 +83,13 @@ def splits_at_spaces(tokenizer: Any) -> bool:
     backend = getattr(tokenizer, "backend_tokenizer", None)
     if backend is None:
         return False
-    parts = json.loads(_untouched(backend).to_str())
-    kinds = [(parts[name] or {}).get("type") for name in ("normalizer", "pre_tokenizer", "model")]
-    if kinds != ["BertNormalizer", "BertPreTokenizer", "WordPiece"] or tokenizer.truncation_side != "right":
+    kinds = [type(part).__name__ for part in (backend.normalizer, backend.pre_tokenizer, backend.model)]
+    if kinds != ["BertNormalizer", "BertPreTokenizer", "WordPiece"] or tokenizer.truncation_side != "right" or tokenizer.split_special_tokens:
         return False
-    if any(" " in token["content"] or token["lstrip"] or token["rstrip"] for token in parts["added_tokens"]):
+    if any(" " in token.content or token.lstrip or token.rstrip for token in backend.get_added_tokens_decoder().values()):
         return False
-    probe = backend.encode("a")
     start, end = _special_ids(backend)
+    probe = backend.encode("a")
     return probe.ids == [*start, *backend.encode("a", add_special_tokens=False).ids, *end] and not any(probe.type_ids)
 
 
