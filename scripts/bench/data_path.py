@@ -115,6 +115,9 @@ def timed(stages: Stages, name: str) -> Iterator[None]:
 
 def ours(path: Path, folder: Path) -> tuple[Stages, int]:
     """Seconds of each stage and rows tokenised; the second call in one folder reads its caches."""
+    import accelerate  # noqa: F401  # this and the next are imported on first use, by us and by pyarrow
+    import pandas  # noqa: F401
+
     from trainer.config import Config
     from trainer.data.audit import audit_lengths
     from trainer.data.clean import clean_rows

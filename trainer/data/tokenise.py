@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from tqdm.auto import tqdm
 
 from trainer.data.row_access import take_rows
-from trainer.data.word_tokens import WordTokens, splits_at_spaces
+from trainer.data.word_tokens import WordTokens, splits_at_spaces, untouched
 
 BATCH_ROWS = 2000
 PADDING = -1
@@ -167,10 +167,5 @@ def takes_pairs(tokenizer: Any) -> bool:
 def tokenizer_digest(tokenizer: Any) -> str:
     """Digest of what the tokenizer does, whatever folder it was loaded from."""
     backend = getattr(tokenizer, "backend_tokenizer", None)
-    if backend is not None:
-        description = json.loads(backend.to_str())
-        description["truncation"] = description["padding"] = None  # state left by the last call
-        text = json.dumps(description, sort_keys=True)
-    else:
-        text = json.dumps(tokenizer.get_vocab(), sort_keys=True)
+    text = json.dumps(tokenizer.get_vocab(), sort_keys=True) if backend is None else untouched(backend).to_str()
     return hashlib.blake2b(f"{type(tokenizer).__name__} {text}".encode(), digest_size=16).hexdigest()

@@ -17,6 +17,9 @@ MOST_WORDS = 1_000_000
 """Words whose tokens are kept for later batches, about 200 MB."""
 
 
+WORDS_PER_TEXT = 200
+
+
 class WordTokens:
     """Tokenises each word once, whatever the number of texts that hold it: the same ids as the tokenizer's, several times faster.
 
@@ -60,12 +63,23 @@ class WordTokens:
             self._forget()
         new = [word for word in words if word not in self.places]
         if new:
-            found = [encoding.ids for encoding in _untouched(self.backend).encode_batch_fast(new, add_special_tokens=False)]
-            sizes = np.fromiter(map(len, found), np.int64, len(new))
-            self.ids = np.r_[self.ids, np.fromiter(chain.from_iterable(found), np.int32, sizes.sum())]
+            ids, sizes = self._tokens(new)
+            self.ids = np.r_[self.ids, ids]
             self.ends_W1 = np.r_[self.ends_W1, self.ends_W1[-1] + np.cumsum(sizes)]
             self.places.update(zip(new, range(len(self.places), len(self.places) + len(new)), strict=True))
         return np.fromiter(map(self.places.__getitem__, words), np.int64, len(words))
+
+
+    def _tokens(self, words: list[str]) -> tuple[NDArray[np.int32], Ints]:
+        """Token ids of all words, and how many each has; many words go as one text, three times as fast as one by one."""
+        texts = [words[start : start + WORDS_PER_TEXT] for start in range(0, len(words), WORDS_PER_TEXT)]
+        encodings = untouched(self.backend).encode_batch([" ".join(text) for text in texts], add_special_tokens=False)
+        sizes = []
+        for text, encoding in zip(texts, encodings, strict=True):
+            ends = np.cumsum([len(word) + 1 for word in text])
+            starts = np.fromiter((start for start, _ in encoding.offsets), np.int64, len(encoding))
+            sizes.append(np.bincount(np.searchsorted(ends, starts, side="right"), minlength=len(text)))
+        return np.fromiter(chain.from_iterable(encoding.ids for encoding in encodings), np.int32), np.concatenate(sizes)
 
 
 def _ranges(starts: Ints, sizes: Ints) -> Ints:
@@ -95,12 +109,12 @@ def splits_at_spaces(tokenizer: Any) -> bool:
 
 def _special_ids(backend: Any) -> tuple[list[int], list[int]]:
     """Special tokens before and behind a text."""
-    probe = _untouched(backend).encode("a")
+    probe = untouched(backend).encode("a")
     own = [position for position, is_special in enumerate(probe.special_tokens_mask) if not is_special]
     return probe.ids[: own[0]], probe.ids[own[-1] + 1 :]
 
 
-def _untouched(backend: Any) -> Any:
+def untouched(backend: Any) -> Any:
     """The backend without the cutting and padding that its file, or the last call of the tokenizer, has left on; each call sets both anew."""
     backend.no_truncation()
     backend.no_padding()
