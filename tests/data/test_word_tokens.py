@@ -53,9 +53,9 @@ def test_no_text_at_all_gives_nothing(tokenizer):
 
 
 def test_words_are_remembered_and_forgotten_beyond_the_bound(tokenizer, monkeypatch):
-    monkeypatch.setattr(word_tokens, "MOST_WORDS", 3)
+    monkeypatch.setattr(word_tokens, "MOST_CHARACTERS", 9)
     by_words = WordTokens(tokenizer)
-    for texts, known in ([["good film"], 2], [["good day"], 2], [["bad film ok"], 3]):
+    for texts, known in ([["good film"], 2], [["good day"], 3], [["bad film ok"], 3]):
         ids, _, _ = by_words.encode(pa.array(texts), 8)
         assert ids.tolist() == tokenizer(texts[0])["input_ids"]
         assert len(by_words.places) == known

@@ -13,10 +13,8 @@ from numpy.typing import NDArray
 
 Ints = NDArray[np.int64]
 
-MOST_WORDS = 1_000_000
-"""Words whose tokens are kept for later batches, about 200 MB."""
-
-
+MOST_CHARACTERS = 10_000_000
+"""Of the words whose tokens are kept for later batches; with their places about 150 MB."""
 WORDS_PER_TEXT = 200
 
 
@@ -34,6 +32,7 @@ class WordTokens:
 
     def _forget(self) -> None:
         self.places: dict[str, int] = {}
+        self.num_characters = 0
         self.ids, self.ends_W1 = np.zeros(0, np.int32), np.zeros(1, np.int64)
 
     def encode(self, texts: pa.Array, max_length: int) -> tuple[NDArray[np.int32], Ints, Ints]:
@@ -59,16 +58,16 @@ class WordTokens:
 
     def _places(self, words: list[str]) -> Ints:
         """Where each word stands among the known ones; new ones are tokenised."""
-        if len(self.places) + len(words) > MOST_WORDS:
+        if self.num_characters > MOST_CHARACTERS:
             self._forget()
         new = [word for word in words if word not in self.places]
         if new:
             ids, sizes = self._tokens(new)
             self.ids = np.r_[self.ids, ids]
             self.ends_W1 = np.r_[self.ends_W1, self.ends_W1[-1] + np.cumsum(sizes)]
+            self.num_characters += sum(map(len, new))
             self.places.update(zip(new, range(len(self.places), len(self.places) + len(new)), strict=True))
         return np.fromiter(map(self.places.__getitem__, words), np.int64, len(words))
-
 
     def _tokens(self, words: list[str]) -> tuple[NDArray[np.int32], Ints]:
         """Token ids of all words, and how many each has; many words go as one text, three times as fast as one by one."""
