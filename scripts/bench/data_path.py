@@ -5,10 +5,9 @@ quick: python scripts/bench/data_path.py --rows 100000
 
 Both sides: load, clean (white space, empty rows, duplicates, conflicting labels), count, split 98 / 1 / 1 stratified, undersample the
 training rows to the smallest class, tokenise them and all validation and test rows (MiniLM, max_length 128). Three classes of 70, 29 and
-1 %; texts of 3 to 150 words, 16 in the median, of 130,000 spellings by Zipf's law
-(as many different ones as 600,000 words of tweets hold); 1 % of the rows repeat a text, 0.1 %
-contradict one, 0.2 % are empty. 'again' is our second run: rows and tokens from the cache. Ours also writes what a run folder keeps of
-it (splits, dropped rows).
+1 %; texts of 3 to 150 words, 16 in the median, of 130,000 spellings by Zipf's law (as many different ones as 600,000 words of tweets
+hold); 1 % of the rows repeat a text, 0.1 % contradict one, 0.2 % are empty. 'again' is our second run: rows and tokens from the cache.
+Ours also writes what a run folder keeps of it (splits, dropped rows).
 
 Each side runs in a fresh process. Seconds leave out imports. Peak memory is the largest resident set of that process, imports and
 the touched pages of memory-mapped files included. Generated files and caches go to a temporary folder and are deleted. Results: scripts/bench/README.md.
