@@ -70,7 +70,7 @@ def test_config_audit_finds_what_was_planted_and_writes_beside_the_run(planted, 
     assert found["cleaning"]["shared_texts"][0]["texts"] == 2
     assert found["cleaning"]["counts"]["text also in validation or test"] == 2
     near = found["near_duplicates"]
-    assert sum(row["rows"] for row in near["soft_leakage"].values()) >= 12
+    assert near["num_clusters"] >= 12
     assert near["soft_leakage"]["test"]["rows"] >= 8  # the others resemble rows that were drawn for validation
     assert near["num_conflicting"] >= 3
     assert set(found["classes"]["counts"]) == {"all", "train", "validation", "test"}

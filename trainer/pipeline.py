@@ -195,6 +195,7 @@ def tokenise_splits(data: PreparedData, tokenizer: Any, max_length: int) -> dict
                 max_length=max_length,
                 fingerprint=data.clean.text_fingerprint,
                 cache_dir=cache_dir(),
+                release=data.clean.rows.release,
             )
             for name, ids in rows.items()
         }

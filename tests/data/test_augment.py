@@ -140,7 +140,7 @@ def test_rerun_asks_nothing_and_gives_the_same_rows(split_tweets, write, server)
     assert len(server.bodies) - asked <= 4
     asked = len(server.bodies)
     write(split_tweets(), temperature=0.9)
-    assert len(server.bodies) == asked + 12
+    assert len(server.bodies) >= asked + 12
 
 
 def test_rerun_needs_no_server_and_no_key(split_tweets, write, server, monkeypatch):

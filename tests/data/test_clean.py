@@ -3,6 +3,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from preparing import prepare_data
 
 from trainer.data.clean import REASONS, clean_rows
@@ -255,3 +257,43 @@ def test_label_ids_are_positions_in_the_names():
     ids = encode(pa.chunked_array([["b", None, "a"], ["c"]]), labels)
     assert ids.tolist() == [1, -1, 0, -1]
     assert labels.counts(np.array([1, 1, 0])).tolist() == [1, 2]
+
+
+def settled_one_by_one(lines, *, duplicates, conflicts):
+    """The rules of duplicates and conflicts spelt out, text by text: what each row comes to."""
+    found = [KEPT] * len(lines)
+    for text in {line[0] for line in lines}:
+        members = [i for i, line in enumerate(lines) if line[0] == text]
+        votes = Counter(lines[i][1] for i in members)
+        totals = {label: sum(lines[i][2] or 0 for i in members if lines[i][1] == label) for label in votes}
+        if conflicts and len(votes) > 1:
+            first, second = sorted(votes, key=lambda label: (votes[label], totals[label]), reverse=True)[:2]
+            tied = (votes[first], totals[first]) == (votes[second], totals[second])
+            for i in members:
+                if tied or lines[i][1] != first:
+                    found[i] = TIE if tied else OUTVOTED
+        if duplicates:
+            seen = set()
+            for i in members:
+                if found[i] == KEPT and lines[i][1] in seen:
+                    found[i] = DUPLICATE
+                seen.add(lines[i][1])
+    return found
+
+
+@settings(deadline=None, max_examples=60, database=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    st.lists(st.tuples(st.sampled_from("abcd"), st.sampled_from("xyz"), st.sampled_from([None, 0.5, 1, 2])), max_size=20),
+    st.booleans(),
+    st.booleans(),
+)
+def test_repeats_are_settled_as_text_by_text(clean, lines, duplicates, conflicts):
+    lines = [("p", "x", 1), ("q", "y", 1), *lines]
+    rows = clean(
+        [f"{text},{label},{'' if sure is None else sure}" for text, label, sure in lines],
+        header="text,label,sure",
+        weight_column="sure",
+        duplicates=duplicates,
+        conflicts=conflicts,
+    )
+    assert reasons(rows) == settled_one_by_one(lines, duplicates=duplicates, conflicts=conflicts)

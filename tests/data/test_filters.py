@@ -6,7 +6,6 @@ import pyarrow as pa
 import pytest
 
 from trainer.data import filters
-from trainer.data.clean import hash_texts
 from trainer.data.filters import (
     REASONS,
     Agreement,
@@ -21,6 +20,7 @@ from trainer.data.filters import (
     rows_to_learn_from,
 )
 from trainer.data.near_duplicates import shingle_hashes
+from trainer.data.text_hashes import hash_texts
 
 NO_HASHES = np.zeros(0, np.uint64)
 

@@ -448,6 +448,12 @@ def test_second_read_comes_from_the_cache_with_an_equal_result(read, folder):
     assert (second.table.equals(first.table), second.bad_rows, second.num_stripped) == (True, first.bad_rows, first.num_stripped)
 
 
+def test_rows_are_the_same_after_their_memory_was_given_back(read):
+    rows = read("a.csv", CSV)
+    rows.release()
+    assert pairs(rows) == ROWS
+
+
 def test_changed_file_is_read_anew(read):
     assert pairs(read("a.csv", "text,label\na,x\n")) == [("a", "x")]
     assert pairs(read("a.csv", "text,label\nb,x\n")) == [("b", "x")]

@@ -23,7 +23,7 @@ def tokens(tmp_path, tokenizer):
     def make(texts=TEXTS, pairs=None, rows=None, max_length=8, fingerprint="f", tokenizer=tokenizer):
         table = pa.table({"text": pa.array(texts, pa.string()), "text_pair": pa.array(pairs or [None] * len(texts), pa.string())})
         ids = np.arange(len(texts)) if rows is None else np.array(rows)
-        return tokenise(table, ids, LABEL_IDS[ids], tokenizer, max_length=max_length, fingerprint=fingerprint, cache_dir=tmp_path / "cache")
+        return tokenise(table, ids, LABEL_IDS[ids % 4], tokenizer, max_length=max_length, fingerprint=fingerprint, cache_dir=tmp_path / "cache")
 
     return make
 
@@ -42,9 +42,9 @@ def test_rows_come_in_the_order_asked_for(tokens, tokenizer):
 
 
 def test_rows_beyond_one_batch_are_tokenised(tokens, tokenizer):
-    rows = tokens(rows=[0] * 1000 + [1, 3])
-    assert len(rows) == 1002
-    assert rows[1001]["input_ids"] == tokenizer("ok")["input_ids"]
+    rows = tokens(rows=[0] * 2000 + [1, 3])
+    assert len(rows) == 2002
+    assert rows[2001]["input_ids"] == tokenizer("ok")["input_ids"]
 
 
 def test_truncation_is_counted(tokens):
@@ -79,6 +79,11 @@ def test_pair_that_is_cut_counts_as_truncated(tokens):
 def test_missing_half_of_a_pair_is_an_empty_text(tokens, tokenizer):
     rows = tokens([None, "good"], ["bad", ""])
     assert [rows[i]["input_ids"] for i in range(2)] == tokenizer(["", "good"], ["bad", ""])["input_ids"]
+
+
+def test_text_without_a_second_one_among_pairs_is_a_pair_in_every_batch(tokens, tokenizer):
+    rows = tokens(["good"] * 2001, [None] * 2000 + ["bad"], rows=[0] * 2000 + [2000])
+    assert [rows[i]["input_ids"] for i in (0, 2000)] == tokenizer(["good", "good"], ["", "bad"])["input_ids"]
 
 
 def test_tokenizer_without_a_mark_between_pairs_gets_them_as_two_lines(tokens):

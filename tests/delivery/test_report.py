@@ -1,5 +1,6 @@
 import json
 
+import numpy as np
 import pytest
 
 from trainer.delivery.report import RunFolder, check_writable, plan_run, start_run
@@ -108,3 +109,9 @@ def test_unwritable_folder_is_told_without_creating_it(tmp_path):
         check_writable(tmp_path / "file/runs/r")
     check_writable(tmp_path / "new/runs/r")
     assert not (tmp_path / "new").exists()
+
+
+def test_splits_of_more_rows_than_are_written_at_once_read_back_whole(tmp_path):
+    named = {"train": np.arange(1_000_002) * 3, "validation": np.array([1, 4]), "test": np.zeros(0, np.int64)}
+    RunFolder(tmp_path).write_splits(named)
+    assert json.loads((tmp_path / "splits.json").read_text(encoding="utf-8")) == {name: ids.tolist() for name, ids in named.items()}

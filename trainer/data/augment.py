@@ -19,10 +19,12 @@ from numpy.typing import NDArray
 from tqdm.auto import tqdm
 
 from trainer.data.balance import stage_generator
-from trainer.data.clean import KEPT, CleanRows, hash_texts
+from trainer.data.clean import KEPT, CleanRows
 from trainer.data.filters import Agreement, Judge, KnownTexts, clean_completion, length_bounds, rows_to_learn_from
 from trainer.data.generators import GENERATORS, Generate, Messages, Request, model_identity
+from trainer.data.row_access import take_rows
 from trainer.data.split import Splits
+from trainer.data.text_hashes import hash_texts
 from trainer.errors import ConfigError, listing
 
 if TYPE_CHECKING:
@@ -219,7 +221,7 @@ def _judge(clean: CleanRows, splits: Splits, augment: "AugmentSection") -> Judge
 
 
 def _texts(clean: CleanRows, ids: Ints) -> list[str]:
-    return clean.rows.table["text"].take(pa.array(ids)).to_pylist()
+    return take_rows(clean.rows.table.select(["text"]), ids)["text"].to_pylist()
 
 
 def _cache_key(sources: Sources, augment: "AugmentSection", seed: int) -> str:
@@ -245,14 +247,18 @@ def add_rows(clean: CleanRows, splits: Splits, synthetic: SyntheticRows) -> tupl
     values = {"text": [row.text for row in synthetic.rows], "label": [clean.labels.names[label_id] for label_id in label_ids_N]}
     new = pa.table([pa.array(values.get(name, [None] * size), table.schema.field(name).type) for name in table.column_names], schema=table.schema)
     slot = clean.rows.slots_N[splits.train[0]]  # source or train
-    rows = replace(clean.rows, table=pa.concat_tables([table, new]), slots_N=np.r_[clean.rows.slots_N, np.full(size, slot)])
+    rows = replace(
+        clean.rows,
+        table=pa.concat_tables([table, new]),
+        text_hashes_N=np.r_[clean.text_hashes_N, hash_texts(new)],
+        slots_N=np.r_[clean.rows.slots_N, np.full(size, slot)],
+    )
     ids = np.arange(table.num_rows, table.num_rows + size)
     grown = replace(
         clean,
         rows=rows,
         reasons_N=np.r_[clean.reasons_N, np.full(size, KEPT, clean.reasons_N.dtype)],
         label_ids_N=np.r_[clean.label_ids_N, label_ids_N],
-        text_hashes_N=np.r_[clean.text_hashes_N, hash_texts(new)],
         num_synthetic=size,
     )
     return grown, replace(splits, train=np.r_[splits.train, ids], synthetic=ids)

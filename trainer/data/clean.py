@@ -1,6 +1,6 @@
 """Empty rows, duplicates, conflicting labels, leakage between given splits; nothing is dropped without being counted.
 
-Every rule works on one 64-bit hash per text, so that texts stay in the memory-mapped table.
+Every rule works on the 64-bit hash of each text, so that texts stay in the memory-mapped table.
 """
 
 import hashlib
@@ -15,7 +15,9 @@ from numpy.typing import NDArray
 
 from trainer.data.labels import Labels, encode, order_labels
 from trainer.data.multi_label import found_labels, label_matrix, label_set_ids, rarest_label_ids
+from trainer.data.row_access import take_rows
 from trainer.data.sources import SLOTS, Rows
+from trainer.data.text_hashes import Hashes, repeated
 from trainer.errors import DataError, did_you_mean, listing
 
 if TYPE_CHECKING:
@@ -34,6 +36,8 @@ REASONS = (
 )
 KEPT, EMPTY, UNLABELLED, UNWANTED, DUPLICATE, OUTVOTED, TIE, LEAKED = range(len(REASONS))
 CONFLICTS = (OUTVOTED, TIE)
+DROPPED_ROWS = 10_000
+"""Dropped rows that are held at once while they are written down."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +48,6 @@ class CleanRows:
         reasons_N: index into REASONS of each row, 0 for kept.
         label_ids_N: label id, -1 where there is none. Of a multi-label row the id of its rarest label, for what needs one class a row
             (balancing, data.limit), and len(labels) where it has no label, which makes a class of its own.
-        text_hashes_N: hash of the text, equal for equal texts.
         num_synthetic: rows at the end that a language model wrote (`augment`).
         label_matrix_NC: which labels each row has; None unless the source is multi-label.
     """
@@ -53,9 +56,13 @@ class CleanRows:
     labels: Labels
     reasons_N: NDArray[np.int8]
     label_ids_N: NDArray[np.int64]
-    text_hashes_N: NDArray[np.uint64]
     num_synthetic: int = 0
     label_matrix_NC: NDArray[np.bool_] | None = None
+
+    @property
+    def text_hashes_N(self) -> Hashes:
+        """Hash of each row's text, equal for equal texts."""
+        return self.rows.text_hashes_N
 
     @property
     def targets(self) -> NDArray[Any]:
@@ -93,10 +100,13 @@ class CleanRows:
 
     def dropped(self) -> Iterator[dict[str, Any]]:
         """Each dropped or unreadable row with its reason, for dropped.jsonl."""
-        for row in np.flatnonzero(self.reasons_N != KEPT):
-            record = self.rows.table.slice(int(row), 1).to_pylist()[0]
-            found = {key: value for key, value in record.items() if value is not None}
-            yield {"row": int(row), "from": SLOTS[self.rows.slots_N[row]], "reason": REASONS[self.reasons_N[row]], **found}
+        ids = np.flatnonzero(self.reasons_N != KEPT)
+        for start in range(0, len(ids), DROPPED_ROWS):
+            part = ids[start : start + DROPPED_ROWS]
+            for row, record in zip(part.tolist(), take_rows(self.rows.table, part).to_pylist(), strict=True):
+                found = {key: value for key, value in record.items() if value is not None}
+                yield {"row": row, "from": SLOTS[self.rows.slots_N[row]], "reason": REASONS[self.reasons_N[row]], **found}
+            self.rows.release()
         for bad in self.rows.bad_rows:
             yield {"row": None, **bad}
 
@@ -109,35 +119,37 @@ def clean_rows(rows: Rows, rules: "CleanSection", drop_labels: list[str]) -> Cle
     """
     table = rows.table
     reasons_N = np.zeros(table.num_rows, np.int8)
-    no_text = _mask(pc.and_(_blank(table["text"]), _blank(table["text_pair"])))
-    if rules.empty:
-        no_text |= _mask(pc.is_in(table["text"], value_set=pa.array(MISSING_TEXTS))) & _mask(pc.is_null(table["text_pair"]))
-        reasons_N[no_text] = EMPTY
-    else:
-        reasons_N[_mask(pc.is_null(table["text"])) & no_text] = EMPTY  # nothing at all cannot be tokenised
+    _drop_empty(reasons_N, table, rules)
     reasons_N[(reasons_N == KEPT) & _mask(_blank(table["label"]))] = UNLABELLED
     if drop_labels:
         reasons_N[(reasons_N == KEPT) & _holding(rows, drop_labels)] = UNWANTED
     _refuse_nothing_left(reasons_N, rows)
     labels, targets = _encode_labels(rows, reasons_N)
-    hashes_N = hash_texts(table)
     if rules.conflicts or rules.duplicates:
-        _settle_repeats(reasons_N, label_set_ids(targets) if rows.multi_label else targets, hashes_N, rows, rules)
+        _settle_repeats(reasons_N, label_set_ids(targets) if rows.multi_label else targets, rows, rules)
     if rules.leakage:
-        _drop_leaks(reasons_N, hashes_N, rows.slots_N)
+        _drop_leaks(reasons_N, rows.text_hashes_N, rows.slots_N)
     _refuse_nothing_left(reasons_N, rows)
     if not labels.counts(targets[reasons_N == KEPT]).all():  # a class lost its last row to the rules
         labels, targets = _encode_labels(rows, reasons_N)
+    rows.release()
     if rows.multi_label:
-        return CleanRows(rows, labels, reasons_N, rarest_label_ids(targets, reasons_N == KEPT), hashes_N, label_matrix_NC=targets)
-    return CleanRows(rows, labels, reasons_N, targets, hashes_N)
+        return CleanRows(rows, labels, reasons_N, rarest_label_ids(targets, reasons_N == KEPT), label_matrix_NC=targets)
+    return CleanRows(rows, labels, reasons_N, targets)
 
 
 def _encode_labels(rows: Rows, reasons_N: NDArray[np.int8]) -> tuple[Labels, NDArray[Any]]:
     """The labels of the rows kept, and all rows by them: label ids (N,), or which labels each row has (N, C)."""
     column = rows.table["label"]
-    labels = order_labels(_found(column.filter(pa.array(reasons_N == KEPT)), rows.multi_label), rows.label_order)
-    return labels, label_matrix(column, labels) if rows.multi_label else encode(column, labels)
+    if rows.multi_label:
+        labels = order_labels(found_labels(column.filter(pa.array(reasons_N == KEPT))), rows.label_order)
+        return labels, label_matrix(column, labels)
+    every = Labels([label for label in pc.unique(column).to_pylist() if label is not None])
+    ids_N = encode(column, every)
+    counts_C = every.counts(ids_N[reasons_N == KEPT])
+    labels = order_labels({label for label, count in zip(every.names, counts_C, strict=True) if count}, rows.label_order)
+    places = {label: label_id for label_id, label in enumerate(labels.names)}
+    return labels, np.array([*(places.get(label, -1) for label in every.names), -1], np.int64)[ids_N]  # -1, no label, finds the last one
 
 
 def _found(label_column: pa.ChunkedArray, multi_label: bool) -> set[str]:
@@ -154,6 +166,22 @@ def _holding(rows: Rows, drop_labels: list[str]) -> NDArray[np.bool_]:
     if rows.multi_label:
         return np.logical_or.reduce(label_matrix(column, Labels(drop_labels)), axis=1)
     return _mask(pc.is_in(column, value_set=pa.array(drop_labels)))
+
+
+def _drop_empty(reasons_N: NDArray[np.int8], table: pa.Table, rules: "CleanSection") -> None:
+    """Rows without a text, in place; where white space has been cut, only texts that are short enough to be empty are looked at."""
+    short_N = pc.fill_null(pc.less_equal(pc.binary_length(table["text"]), max(map(len, MISSING_TEXTS))), True).to_numpy()
+    ids, both = np.arange(table.num_rows), table.select(["text", "text_pair"])
+    if rules.strip:
+        ids = np.flatnonzero(short_N)
+        both = take_rows(both, ids)
+    texts, pairs = both.columns
+    no_text = _mask(pc.and_(_blank(texts), _blank(pairs)))
+    if rules.empty:
+        no_text |= _mask(pc.is_in(texts, value_set=pa.array(MISSING_TEXTS))) & _mask(pc.is_null(pairs))
+    else:
+        no_text &= _mask(pc.is_null(texts))  # nothing at all cannot be tokenised
+    reasons_N[ids[no_text]] = EMPTY
 
 
 def _mask(column: Any) -> NDArray[np.bool_]:
@@ -176,48 +204,47 @@ def _refuse_nothing_left(reasons_N: NDArray[np.int8], rows: Rows) -> None:
         )
 
 
-def hash_texts(table: pa.Table) -> NDArray[np.uint64]:
-    """64-bit BLAKE2b of each text (with its pair); two of 10 million texts collide with probability 3e-6."""
-    out = np.empty(table.num_rows, np.uint64)
-    position = 0
-    for batch in table.select(["text", "text_pair"]).to_batches(max_chunksize=20_000):
-        texts, pairs = batch.column(0).to_pylist(), batch.column(1).to_pylist()
-        joined = (text or "" if pair is None else f"{text or ''}\0{pair}" for text, pair in zip(texts, pairs, strict=True))
-        digests = b"".join(hashlib.blake2b(t.encode("utf-8", "surrogatepass"), digest_size=8).digest() for t in joined)
-        out[position : position + len(texts)] = np.frombuffer(digests, np.uint64)
-        position += len(texts)
-    return out
+def _settle_repeats(reasons_N: NDArray[np.int8], label_ids_N: NDArray[np.int64], rows: Rows, rules: "CleanSection") -> None:
+    """Conflicts by majority vote, then duplicates kept once; within one config key each, in place.
+
+    Legend: M rows whose text stands there several times, R runs of them with one text and one label, G texts.
+    """
+    members_M = repeated(rows.text_hashes_N)
+    members_M = members_M[reasons_N[members_M] == KEPT]
+    slots_M, hashes_M, label_ids_M = rows.slots_N[members_M], rows.text_hashes_N[members_M], label_ids_N[members_M]
+    order = np.lexsort((members_M, label_ids_M, hashes_M, slots_M))
+    members_M, slots_M, hashes_M, label_ids_M = members_M[order], slots_M[order], hashes_M[order], label_ids_M[order]
+    new_text_M = np.r_[True, (np.diff(hashes_M) != 0) | (np.diff(slots_M) != 0)][: len(members_M)]
+    new_run_M = new_text_M | np.r_[True, np.diff(label_ids_M) != 0][: len(members_M)]
+    if rules.conflicts:
+        weights_M = pc.fill_null(rows.table["weight"].take(pa.array(members_M)), 0.0).to_numpy()
+        losses_R = _lost_votes(np.cumsum(new_text_M)[new_run_M] - 1, np.cumsum(new_run_M) - 1, weights_M)
+        losses_M = losses_R[np.cumsum(new_run_M) - 1]
+        reasons_N[members_M] = losses_M
+    else:
+        losses_M = np.full(len(members_M), KEPT, np.int8)
+    if rules.duplicates:
+        reasons_N[members_M[~new_run_M & (losses_M == KEPT)]] = DUPLICATE
 
 
-def _settle_repeats(reasons_N: NDArray[np.int8], label_ids_N: NDArray[np.int64], hashes_N: NDArray[np.uint64], rows: Rows, rules: "CleanSection") -> None:
-    """Conflicts by majority vote, then duplicates kept once; within one config key each, in place."""
-    kept = np.flatnonzero(reasons_N == KEPT)
-    order = kept[np.lexsort((kept, hashes_N[kept], rows.slots_N[kept]))]
-    starts = np.flatnonzero(np.r_[True, (np.diff(hashes_N[order]) != 0) | (np.diff(rows.slots_N[order]) != 0)])
-    ends = np.r_[starts[1:], len(order)]
-    weights = rows.table["weight"]
-    for start, end in zip(starts[ends - starts > 1], ends[ends - starts > 1], strict=True):
-        members = order[start:end]
-        if rules.conflicts and (label_ids_N[members] != label_ids_N[members[0]]).any():
-            winner = _majority(label_ids_N[members], [weights[int(row)].as_py() or 0.0 for row in members])
-            losers = members if winner is None else members[label_ids_N[members] != winner]
-            reasons_N[losers] = TIE if winner is None else OUTVOTED
-            members = members[reasons_N[members] == KEPT]
-        if rules.duplicates:
-            _, firsts = np.unique(label_ids_N[members], return_index=True)
-            reasons_N[np.delete(members, firsts)] = DUPLICATE
+def _lost_votes(texts_R: NDArray[np.int64], runs_M: NDArray[np.int64], weights_M: NDArray[np.float64]) -> NDArray[np.int8]:
+    """Reason of each run: the label with the most votes, then with the most weight, is kept; on a tie in both none is.
+
+    Args:
+        texts_R: text of each run, in [0, G), sorted.
+        runs_M: run of each row.
+    """
+    votes_R, totals_R = np.bincount(runs_M), np.bincount(runs_M, weights_M)
+    order = np.lexsort((totals_R, votes_R, texts_R))  # the best run of each text comes last
+    last_G = np.flatnonzero(np.r_[np.diff(texts_R) != 0, True][: len(texts_R)])
+    best_G, second_G = order[last_G], order[np.maximum(last_G - 1, 0)]
+    tied_G = (texts_R[second_G] == texts_R[best_G]) & (second_G != best_G) & (votes_R[second_G] == votes_R[best_G]) & (totals_R[second_G] == totals_R[best_G])
+    reasons_R = np.where(tied_G, TIE, OUTVOTED).astype(np.int8)[texts_R]
+    reasons_R[best_G[~tied_G]] = KEPT
+    return reasons_R
 
 
-def _majority(label_ids_N: NDArray[np.int64], weights: list[float]) -> int | None:
-    """Label with the most votes, then with the most weight; None on a tie in both."""
-    totals = sorted(
-        ((int((label_ids_N == label_id).sum()), float(np.array(weights)[label_ids_N == label_id].sum()), int(label_id)) for label_id in np.unique(label_ids_N)),
-        reverse=True,
-    )
-    return None if totals[0][:2] == totals[1][:2] else totals[0][2]
-
-
-def _drop_leaks(reasons_N: NDArray[np.int8], hashes_N: NDArray[np.uint64], slots_N: NDArray[np.int8]) -> None:
+def _drop_leaks(reasons_N: NDArray[np.int8], hashes_N: Hashes, slots_N: NDArray[np.int8]) -> None:
     """Test keeps its texts before validation, validation before train."""
     for early, later in (("train", ("validation", "test")), ("validation", ("test",))):
         own = np.flatnonzero((reasons_N == KEPT) & (slots_N == SLOTS.index(early)))

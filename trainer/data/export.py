@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from trainer.data.prepare import PreparedData
+from trainer.data.row_access import take_rows
 from trainer.errors import ConfigError, DataError, listing
 
 FORMATS = ("jsonl", "parquet", "csv")
@@ -45,7 +46,7 @@ def export_splits(data: PreparedData, folder: Path, file_format: str) -> Iterato
 
 
 def _rows(data: PreparedData, ids: NDArray[np.int64], file_format: str) -> pa.Table:
-    table = data.clean.rows.table.take(pa.array(ids))
+    table = take_rows(data.clean.rows.table, ids)
     used = [name for name in table.column_names if table[name].null_count < table.num_rows]
     table = table.select(used).add_column(0, "row", pa.array(ids))
     if data.is_multi_label and file_format != "csv":  # CSV has no lists: there a cell is the list as JSON

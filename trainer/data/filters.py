@@ -10,8 +10,9 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from trainer.data.clean import MISSING_TEXTS, hash_texts
+from trainer.data.clean import MISSING_TEXTS
 from trainer.data.near_duplicates import jaccard, open_index, shingle_hashes, sketches
+from trainer.data.text_hashes import hash_texts
 
 Ints = NDArray[np.int64]
 

@@ -8,13 +8,13 @@ from itertools import combinations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from trainer.data.clean import CONFLICTS, DUPLICATE, KEPT, CleanRows, refuse_unseen_labels
 from trainer.data.near_duplicates import NearDuplicates
 from trainer.data.prepare import group_ids, refuse_shared_groups, split_rows
+from trainer.data.row_access import take_rows
 from trainer.data.sources import SLOTS
 from trainer.data.split import stratified_sample
 from trainer.errors import DataError
@@ -68,7 +68,7 @@ def quote(clean: CleanRows, row: int) -> str:
 
 def full_texts(clean: CleanRows, ids_N: Ints) -> list[str]:
     """Text of each row, with its pair."""
-    table = clean.rows.table.select(["text", "text_pair"]).take(pa.array(ids_N))
+    table = take_rows(clean.rows.table.select(["text", "text_pair"]), ids_N)
     return ["\n".join(part for part in row.values() if part) for row in table.to_pylist()]
 
 

@@ -4,7 +4,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trainer.data.balance import stage_generator
-from trainer.data.split import Hashes, Ints, linked_rows, place_groups, refuse_small_classes, row_keys
+from trainer.data.split import Ints, place_linked, refuse_small_classes, row_keys
+from trainer.data.text_hashes import Hashes
 from trainer.errors import DataError, listing
 
 
@@ -31,7 +32,7 @@ def iterative_split(
     counted_NC = np.c_[label_matrix_NC, np.ones(len(keys_N), bool)]  # the last column counts the rows themselves
     quota_CS = np.outer(counted_NC.sum(axis=0), shares_S)
     left_CS = quota_CS.copy()
-    place_groups(linked_rows(text_hashes_N, groups_N), counted_NC, keys_N, left_CS, quota_CS, sides_N)
+    place_linked(text_hashes_N, groups_N, counted_NC, keys_N, left_CS, quota_CS, sides_N)
     single = np.flatnonzero(sides_N < 0)
     single = single[np.argsort(keys_N[single])]  # each has a text of its own, so the order of the file has no say
     if len(single):

@@ -2,8 +2,10 @@
 
 import hashlib
 import json
+import mmap
 import os
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,15 +18,18 @@ from tqdm.auto import tqdm
 from trainer.data.locate import locate
 from trainer.data.multi_label import column_lists, is_list, label_lists
 from trainer.data.readers import READERS, BadRows, check_columns
+from trainer.data.text_hashes import Hashes, hash_texts
 from trainer.errors import DataError, first_line, listing
 
 if TYPE_CHECKING:
     from trainer.sections.data import DataSection
 
 SLOTS = ("source", "train", "validation", "test")
-CACHE_FORMAT = 3
+CACHE_FORMAT = 4
 """Raise it when the same files are read to other rows, so that older caches are passed over."""
 SCHEMA = pa.schema([(n, pa.string()) for n in ("text", "text_pair", "label", "group", "domain")] + [("weight", pa.float64())])
+HASH = pa.field("text_hash", pa.uint64())
+"""Kept in the file beside the columns of SCHEMA, so that texts are hashed once."""
 
 
 @dataclass(frozen=True)
@@ -33,19 +38,28 @@ class Rows:
 
     Attributes:
         table: columns of SCHEMA, memory-mapped.
+        text_hashes_N: hash of each text (with its pair), equal for equal texts.
         slots_N: index into SLOTS of each row: which config key it came from.
         label_order: label names in ClassLabel order where the source has one.
         num_stripped: texts that lost white space at their ends.
         bad_rows: rows that could not be read (`data.on_bad_rows: skip`).
         multi_label: the source holds any number of labels a row; each cell of the label column is then a JSON list of them.
+        mapping: the file behind the table.
     """
 
     table: pa.Table
+    text_hashes_N: Hashes
     slots_N: np.ndarray
     label_order: list[str] | None
     num_stripped: int
     bad_rows: BadRows
-    multi_label: bool = False
+    multi_label: bool
+    mapping: mmap.mmap
+
+    def release(self) -> None:
+        """Give the memory of what was read of the file back to the system, so that it does not pile up; what is needed again is read again."""
+        if hasattr(self.mapping, "madvise"):  # not on Windows
+            self.mapping.madvise(mmap.MADV_DONTNEED)
 
 
 def read_rows(data: "DataSection", cache_dir: Path, domain_column: str | None = None) -> Rows:
@@ -70,9 +84,12 @@ def read_rows(data: "DataSection", cache_dir: Path, domain_column: str | None = 
     for slot, size in zip(SLOTS, notes["sizes"], strict=True):
         if size == 0 and getattr(data, slot) is not None:
             raise DataError(f"data.{slot}: {listing(_locations(data, slot)) or 'an empty list'} holds no rows.")
-    table = pa.ipc.open_stream(pa.memory_map(str(target))).read_all()
+    with target.open("rb") as file:
+        mapping = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    table = pa.ipc.open_stream(pa.py_buffer(mapping)).read_all()
     slots_N = np.repeat(np.arange(len(SLOTS), dtype=np.int8), notes["sizes"])
-    return Rows(table, slots_N, notes["labels"], notes["stripped"], bad_rows, bool(notes["multi_label"]))
+    hashes_N, table = table[HASH.name].to_numpy(), table.drop_columns(HASH.name)
+    return Rows(table, hashes_N, slots_N, notes["labels"], notes["stripped"], bad_rows, bool(notes["multi_label"]), mapping)
 
 
 def _write_rows(data: "DataSection", domain_column: str | None, target: Path, notes_path: Path) -> None:
@@ -80,12 +97,12 @@ def _write_rows(data: "DataSection", domain_column: str | None, target: Path, no
     notes: dict[str, Any] = _new_notes() | {"sizes": [], "bad_rows": bad_rows}
     partial = target.with_suffix(f".{os.getpid()}.partial")
     try:
-        with pa.OSFile(str(partial), "wb") as sink, pa.ipc.new_stream(sink, SCHEMA) as writer, _bar() as bar:
+        with pa.OSFile(str(partial), "wb") as sink, pa.ipc.new_stream(sink, SCHEMA.append(HASH)) as writer, _bar() as bar:
             for name in SLOTS:
                 size = 0
-                for table in _slot_tables(name, data, domain_column, bad_rows):
+                for table in _read_ahead(_slot_tables(name, data, domain_column, bad_rows)):
                     rows = _normalise(table, data, domain_column, notes, f"data.{name}")
-                    writer.write_table(rows)
+                    writer.write_table(rows.append_column(HASH, pa.array(hash_texts(rows))))
                     size += rows.num_rows
                     bar.update(rows.num_rows)
                 notes["sizes"].append(size)
@@ -94,6 +111,15 @@ def _write_rows(data: "DataSection", domain_column: str | None, target: Path, no
         partial.replace(notes_path)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def _read_ahead(tables: Iterator[pa.Table]) -> Iterator[pa.Table]:
+    """The same tables; while one is worked on, another core reads the next."""
+    with ThreadPoolExecutor(1) as reader:
+        coming = reader.submit(next, tables, None)
+        while (table := coming.result()) is not None:
+            coming = reader.submit(next, tables, None)
+            yield table
 
 
 def check_source(data: "DataSection", domain_column: str | None = None) -> bool:
@@ -213,7 +239,7 @@ def _normalise(table: pa.Table, data: "DataSection", domain_column: str | None, 
     columns = [_as_text(table.column(c), c, where) for c in texts]
     stripped = [strip(c) for c in columns]
     if data.clean.strip:
-        changed = [pc.not_equal(pc.utf8_length(a), pc.utf8_length(b)) for a, b in zip(columns, stripped, strict=True)]
+        changed = [pc.not_equal(pc.binary_length(a), pc.binary_length(b)) for a, b in zip(columns, stripped, strict=True)]
         state["stripped"] += sum(pc.sum(c).as_py() or 0 for c in changed)
     nothing = pa.nulls(table.num_rows, pa.string())
     pair = nothing

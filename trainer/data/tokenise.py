@@ -3,17 +3,22 @@
 import hashlib
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 from tqdm.auto import tqdm
 
-BATCH_ROWS = 1000
+from trainer.data.row_access import take_rows
+from trainer.data.word_tokens import WordTokens, splits_at_spaces, untouched
+
+BATCH_ROWS = 2000
 PADDING = -1
 """Index that stands for a row that fills up a batch and counts zero."""
 IGNORED = -100
@@ -63,7 +68,15 @@ class TokenisedRows:
 
 
 def tokenise(
-    table: pa.Table, row_ids_N: NDArray[np.int64], label_ids_N: NDArray[Any], tokenizer: Any, *, max_length: int, fingerprint: str, cache_dir: Path
+    table: pa.Table,
+    row_ids_N: NDArray[np.int64],
+    label_ids_N: NDArray[Any],
+    tokenizer: Any,
+    *,
+    max_length: int,
+    fingerprint: str,
+    cache_dir: Path,
+    release: Callable[[], None] = lambda: None,
 ) -> TokenisedRows:
     """Token ids of the given rows, in their order.
 
@@ -72,13 +85,14 @@ def tokenise(
         label_ids_N: label id of each of the given rows; of multi-label rows which labels each has, (N, C).
         max_length: tokens; longer rows are cut.
         fingerprint: digest of the table's texts, part of the cache's key.
+        release: called after each batch, so that the texts of a memory-mapped table do not pile up.
     """
     cache_dir.mkdir(parents=True, exist_ok=True)
     digest = hashlib.blake2b(f"format 2 {fingerprint} {max_length} {tokenizer_digest(tokenizer)}".encode(), digest_size=16)
     digest.update(np.ascontiguousarray(row_ids_N).tobytes())
     index_path = cache_dir / f"tokens-{digest.hexdigest()}.npz"
     if not index_path.exists():
-        _write_tokens(table, row_ids_N, tokenizer, max_length, index_path)
+        _write_tokens(table, row_ids_N, tokenizer, max_length, index_path, release)
     with np.load(index_path) as index:
         offsets_N1, truncated_N, full_lengths_N, names = index["offsets"], index["truncated"], index["full_lengths"], index["names"].tolist()
     columns: dict[str, NDArray[Any]] = {name: np.memmap(_column_path(index_path, name), dtype=np.int32, mode="r") for name in names}
@@ -89,47 +103,60 @@ def _column_path(index_path: Path, name: str) -> Path:
     return index_path.with_suffix(f".{name}.bin")
 
 
-def _write_tokens(table: pa.Table, row_ids_N: NDArray[np.int64], tokenizer: Any, max_length: int, index_path: Path) -> None:
+def _write_tokens(table: pa.Table, row_ids_N: NDArray[np.int64], tokenizer: Any, max_length: int, index_path: Path, release: Callable[[], None]) -> None:
     names = [name for name in ("input_ids", "token_type_ids") if name in tokenizer.model_input_names]
     partials = {name: _column_path(index_path, name).with_suffix(f".{os.getpid()}.partial") for name in names}
     files = {name: path.open("wb") for name, path in partials.items()}
-    lengths: list[int] = []
-    truncated: list[bool] = []
-    full_lengths: list[int] = []
+    texts = table.select(["text", "text_pair"])
+    is_paired = texts["text_pair"].null_count < texts.num_rows
+    by_words = WordTokens(tokenizer) if splits_at_spaces(tokenizer) and not is_paired else None
+    batches: list[_Batch] = []
     try:
         for start in tqdm(range(0, len(row_ids_N), BATCH_ROWS), desc="Tokenising", unit=" batches", delay=2, disable=None, leave=False):
-            batch = table.select(["text", "text_pair"]).take(pa.array(row_ids_N[start : start + BATCH_ROWS]))
-            encoded, cut, full = _encode(tokenizer, batch["text"].to_pylist(), batch["text_pair"].to_pylist(), max_length)
-            truncated += cut
-            full_lengths += full
-            lengths += [len(ids) for ids in encoded["input_ids"]]
+            rows = take_rows(texts, row_ids_N[start : start + BATCH_ROWS])
+            columns, batch = _encode(rows, tokenizer, max_length, is_paired) if by_words is None else _encode_words(rows, by_words, max_length)
+            batches.append(batch)
+            release()
             for name, file in files.items():
-                np.concatenate([np.asarray(ids, np.int32) for ids in encoded[name]]).tofile(file)
+                columns[name].tofile(file)
     finally:
         for file in files.values():
             file.close()
     for name, path in partials.items():
         path.replace(_column_path(index_path, name))
     partial = index_path.with_suffix(f".{os.getpid()}.partial.npz")
-    index = {"offsets": np.r_[0, np.cumsum(lengths, dtype=np.int64)], "truncated": np.array(truncated, bool)}
-    np.savez(partial, full_lengths=np.array(full_lengths, np.int64), names=np.array(names), **index)
+    lengths_N, full_lengths_N, truncated_N = (np.concatenate(parts) for parts in zip(*batches, strict=True))
+    np.savez(partial, offsets=np.r_[0, np.cumsum(lengths_N)], truncated=truncated_N, full_lengths=full_lengths_N, names=np.array(names))
     partial.replace(index_path)  # the index comes last: where it is, the columns are whole
 
 
-def _encode(tokenizer: Any, texts: list[str | None], pairs: list[str | None], max_length: int) -> tuple[Any, list[bool], list[int]]:
-    """Encoded batch; whether each row was cut; and its tokens before (as many as after where the tokenizer does not tell)."""
-    firsts = [text or "" for text in texts]
-    seconds = [pair or "" for pair in pairs] if any(pair is not None for pair in pairs) else None
+class _Batch(NamedTuple):
+    """Of each row: tokens, tokens before it was cut (as many as after where the tokenizer does not tell), whether it was cut."""
+
+    lengths: NDArray[np.int64]
+    full_lengths: NDArray[np.int64]
+    truncated: NDArray[np.bool_]
+
+
+def _encode_words(rows: pa.Table, by_words: WordTokens, max_length: int) -> tuple[dict[str, NDArray[np.int32]], _Batch]:
+    ids, lengths, full = by_words.encode(pc.fill_null(rows["text"], "").combine_chunks(), max_length)
+    return {"input_ids": ids, "token_type_ids": np.zeros(len(ids), np.int32)}, _Batch(lengths, full, full > lengths)
+
+
+def _encode(rows: pa.Table, tokenizer: Any, max_length: int, is_paired: bool) -> tuple[dict[str, NDArray[np.int32]], _Batch]:
+    firsts, pairs = (pc.fill_null(column, "").to_pylist() for column in rows.columns)
+    seconds = pairs if is_paired else None
     if seconds is not None and not takes_pairs(tokenizer):
         firsts, seconds = [f"{first}\n{second}" for first, second in zip(firsts, seconds, strict=True)], None
     encoded = tokenizer(firsts, seconds, truncation=True, max_length=max_length, return_attention_mask=False)
-    if encoded.encodings is not None:
-        special = tokenizer.num_special_tokens_to_add(pair=False)
-        rests = [sum(len(part.ids) - special for part in encoding.overflowing) if seconds is None else 0 for encoding in encoded.encodings]
-        full = [len(encoding.ids) + rest for encoding, rest in zip(encoded.encodings, rests, strict=True)]
-        return encoded, [bool(encoding.overflowing) for encoding in encoded.encodings], full
-    lengths = [len(ids) for ids in encoded["input_ids"]]
-    return encoded, [length >= max_length for length in lengths], lengths
+    columns = {name: np.fromiter(chain.from_iterable(ids), np.int32) for name, ids in encoded.items()}
+    lengths = np.array([len(ids) for ids in encoded["input_ids"]], np.int64)
+    if encoded.encodings is None:
+        return columns, _Batch(lengths, lengths, lengths >= max_length)
+    truncated = np.array([bool(encoding.overflowing) for encoding in encoded.encodings])
+    special = tokenizer.num_special_tokens_to_add(pair=False)
+    rests = [sum(len(part.ids) - special for part in encoding.overflowing) if seconds is None else 0 for encoding in encoded.encodings]
+    return columns, _Batch(lengths, lengths + rests, truncated)
 
 
 def takes_pairs(tokenizer: Any) -> bool:
@@ -140,10 +167,5 @@ def takes_pairs(tokenizer: Any) -> bool:
 def tokenizer_digest(tokenizer: Any) -> str:
     """Digest of what the tokenizer does, whatever folder it was loaded from."""
     backend = getattr(tokenizer, "backend_tokenizer", None)
-    if backend is not None:
-        description = json.loads(backend.to_str())
-        description["truncation"] = description["padding"] = None  # state left by the last call
-        text = json.dumps(description, sort_keys=True)
-    else:
-        text = json.dumps(tokenizer.get_vocab(), sort_keys=True)
+    text = json.dumps(tokenizer.get_vocab(), sort_keys=True) if backend is None else untouched(backend).to_str()
     return hashlib.blake2b(f"{type(tokenizer).__name__} {text}".encode(), digest_size=16).hexdigest()

@@ -99,7 +99,15 @@ class RunFolder:
 
     def write_splits(self, named: dict[str, Any]) -> None:
         """Write the row ids of each split."""
-        self.write_text("splits.json", json.dumps({name: ids.tolist() for name, ids in named.items()}) + "\n")
+        partial = self.path / ".splits.json.partial"
+        with partial.open("w", encoding="utf-8") as file:  # a million ids at a time: as Python's numbers 10 million take 400 MB
+            for name, ids in named.items():
+                file.write(f"{', ' if file.tell() else '{'}{json.dumps(name)}: [")
+                for start in range(0, len(ids), 1_000_000):
+                    file.write((", " if start else "") + json.dumps(ids[start : start + 1_000_000].tolist())[1:-1])
+                file.write("]")
+            file.write("}\n")
+        os.replace(partial, self.path / "splits.json")
 
     def write_predictions(self, parts: dict[str, tuple[Any, "Outcome"]], labels: list[str]) -> None:
         """Write predictions.parquet.

@@ -69,7 +69,16 @@ def open_encoder(model: "ModelSection") -> OpenedEncoder:
 
     def embed_rows(clean: "CleanRows", ids_N: NDArray[np.int64], cache_dir: Path) -> tuple[Floats, TokenisedRows]:
         labels_N, digest = clean.label_ids_N[ids_N], clean.text_fingerprint
-        tokens = tokenise(clean.rows.table, ids_N, labels_N, tokenizer, max_length=max_length, fingerprint=digest, cache_dir=cache_dir)
+        tokens = tokenise(
+            clean.rows.table,
+            ids_N,
+            labels_N,
+            tokenizer,
+            max_length=max_length,
+            fingerprint=digest,
+            cache_dir=cache_dir,
+            release=clean.rows.release,
+        )
         return embed_means(encoder, tokens, tokenizer, cache_dir=cache_dir), tokens
 
     return embed_rows
