@@ -15,4 +15,4 @@ logits so are trained padded, and the log says so."""
     """On CPUs: cheaper dropout masks, an embedding gradient that clears only the rows it used, and bfloat16 kept between layers."""
     tokens_per_pass: int | None = Field(default=None, ge=1)
     """Most tokens of one forward and backward pass, in training and evaluation; a batch with more is cut, which leaves its gradient as it is. \
-A row is never cut. Lower it where memory is short. Left out: 16,384 on a GPU, 4,096 on a CPU."""
+A row is never cut. Lower it where memory is short. Left out: 16,384 on a GPU, 2,048 on a CPU, whose caches then hold it."""
