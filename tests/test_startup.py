@@ -109,6 +109,11 @@ print(json.dumps(told))
     assert without_torch == {fault: told(path) for fault, path in faulty.items()}
 
 
+def test_check_leaves_torch_to_sharded_training(config_file, run_cli):
+    done = run_cli("train", "--config", config_file(training={"fsdp": "full_shard"}), "--check")
+    assert (done.returncode, done.stdout.strip().endswith("are in order.")) == (0, True), done.stderr
+
+
 def test_check_leaves_torch_to_a_models_own_code(config_file, tmp_path, tiny_model, run_cli):
     folder = tmp_path / "own_code"
     shutil.copytree(tiny_model, folder)

@@ -45,7 +45,8 @@ def train_command(
         from trainer import ensemble, pipeline
 
         if check:
-            if not loaded.model.trust_remote_code and "torch" not in sys.modules:
+            needs_torch = loaded.model.trust_remote_code or {"fsdp", "deepspeed"} & loaded.training_values.keys()
+            if not needs_torch and "torch" not in sys.modules:
                 _leave_out_torch()
             pipeline.check(loaded)
             typer.echo(f"{config}: config, data and model are in order.")
@@ -133,7 +134,8 @@ def worded_errors() -> Iterator[None]:
 def _leave_out_torch() -> None:
     """Make transformers load as where torch and peft are not installed, which takes most of the time off a process that only checks.
 
-    Configs, tokenizers and arguments work without them (https://huggingface.co/docs/transformers/installation); a model's own code may not.
+    For good: the process ends with the check. Configs, tokenizers and arguments work without them
+    (https://huggingface.co/docs/transformers/installation); a model's own code and sharded training do not.
     """
     os.environ["TRANSFORMERS_NO_ADVISORY_WARNINGS"] = "1"  # that torch was not found
     sys.modules["torch"] = sys.modules["peft"] = None  # type: ignore[assignment]  # from here on they cannot be imported

@@ -7,7 +7,8 @@ Every side trains on the same rows in a fresh process; the sides take turns. `st
 (float32, random batches padded to their longest row), `stock 128` pads to 128 tokens as the official example does, `tuned` is the stock
 Trainer with what its arguments offer (bfloat16, grouping by length, fused AdamW), `ours` this package with its defaults, `bare` a loop by
 hand with our model and batches and no Trainer. The floor is the time of the matrix products of all tokens without padding at the rate
-that this machine reaches on one large product. --predict: Trainer.predict on rows of mixed lengths in the order of the file.
+that this machine reaches on one large product; it counts the whole last layer, of which ours and bare compute what the head
+reads. --predict: Trainer.predict on rows of mixed lengths in the order of the file.
 --quality: macro F1 on test rows after one epoch, a seed each. MiniLM's weights are real, the other models' random: they are for speed.
 Results: scripts/bench/README.md.
 """
@@ -37,7 +38,7 @@ from trainer.data.prepare import PreparedData
 from trainer.data.tokenise import TokenisedRows
 from trainer.evaluation.metrics import evaluate
 from trainer.training.arguments import build_arguments, quiet_libraries
-from trainer.training.batching import Collator
+from trainer.training.batching import Collator, cut_into_passes, pass_starts
 from trainer.training.distributed import start_processes
 from trainer.training.model import load_model, load_pretrained_config, load_tokenizer
 from trainer.training.weighted_trainer import WeightedTrainer
@@ -209,12 +210,13 @@ def bare_loop(ours: WeightedTrainer) -> float:
     for step, batch in enumerate([next(iter(batches)), next(iter(batches)), *batches]):
         if step == 2:
             start = time.perf_counter()
-        labels = batch.pop("labels").to(device)
-        inputs = {name: value.to(device) if isinstance(value, torch.Tensor) else value for name, value in ours._packed(batch).items()}
-        with torch.autocast(device.type, torch.bfloat16, enabled=bool(ours.args.bf16)):
-            logits = model(**inputs).logits
-        loss = ours.compute_loss_func(SimpleNamespace(logits=logits), labels, len(labels))  # type: ignore[misc]
-        loss.backward()
+        num_rows = len(batch["labels"])
+        for part in cut_into_passes(batch, pass_starts(batch["attention_mask"].sum(1).tolist(), ours.tokens_per_pass, padded=False)):
+            labels = part.pop("labels").to(device)
+            inputs = {name: value.to(device) if isinstance(value, torch.Tensor) else value for name, value in ours.packed(part).items()}
+            with torch.autocast(device.type, torch.bfloat16, enabled=bool(ours.args.bf16)):
+                logits = model(**inputs).logits
+            ours.compute_loss_func(SimpleNamespace(logits=logits), labels, num_rows).backward()  # type: ignore[misc]
         if step >= 2:  # the first two warm up
             torch.nn.utils.clip_grad_norm_(model.parameters(), ours.args.max_grad_norm)
             optimizer.step()
@@ -267,7 +269,7 @@ def predict_seconds(case: Case, side: str, num_rows: int) -> tuple[float, Any, T
     else:
         ours, _ = case.ours(model)
         ours.accelerator.prepare_model(model, evaluation_mode=True)
-        predict = (lambda: ours._logits(rows, "")) if side == "ours bf16" else (lambda: ours.predict_logits(rows))
+        predict = (lambda: ours.logits(rows, "")) if side == "ours bf16" else (lambda: ours.predict_logits(rows))
     start = time.perf_counter()
     logits = predict()
     return time.perf_counter() - start, np.asarray(logits), rows
@@ -344,7 +346,10 @@ def main() -> None:
         print(json.dumps(child(argparse.Namespace(**json.loads(given.child)))))
         return
     kind = "predict" if given.predict else "quality" if given.quality else "train"
-    sides = given.sides or (PREDICT_SIDES if given.predict else SIDES[:-1] if given.quality else SIDES)
+    everyone = PREDICT_SIDES if given.predict else SIDES[:-1] if given.quality else SIDES
+    sides = [side for side in everyone if given.sides is None or side in given.sides or side == "ours"]
+    if unknown := sorted(set(given.sides or ()) - set(everyone)):
+        parser.error(f"--sides: {', '.join(unknown)}; known here: {', '.join(everyone)}")
     for name in given.models:
         for data in given.data:
             for batch in given.batch:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from trainer.data.tokenise import PADDING, TokenisedRows
 from trainer.errors import ConfigError
-from trainer.training.batching import SAMPLERS, Collator, StepBatchSampler, cut_into_passes, refuse_small_steps, token_batches, tokens_per_pass
+from trainer.training.batching import SAMPLERS, Collator, StepBatchSampler, cut_into_passes, pass_starts, refuse_small_steps, token_batches, tokens_per_pass
 
 
 def sampler(num_rows, batch, accumulation, shards=1, shard=0, strategy="group_by_length", epoch=0, drop_last=False, seed=5, label_ids=None):
@@ -141,19 +141,43 @@ def test_batches_for_prediction_hold_every_row_once_within_their_tokens(lengths,
 
 @pytest.mark.parametrize("side", ["right", "left"])
 @settings(max_examples=60, deadline=None)
-@given(lengths=st.lists(st.integers(1, 30), min_size=1, max_size=40), data=st.data())
-def test_passes_hold_the_rows_of_the_batch_in_order_each_padded_to_its_own_longest(side, lengths, data):
-    number = data.draw(st.integers(1, len(lengths)))
-    rows = rows_of(lengths)
-    passes = cut_into_passes(Collator(tokenizer(side))(rows.__getitems__(range(len(lengths)))), number)
-    assert len(passes) == number
+@given(
+    lengths=st.lists(st.integers(1, 30), min_size=1, max_size=40),
+    tokens=st.integers(1, 200),
+    padded=st.booleans(),
+    at_least=st.integers(1, 50),
+    multiple=st.sampled_from([1, 8]),
+)
+def test_passes_hold_the_rows_of_the_batch_in_order_within_their_tokens(side, lengths, tokens, padded, at_least, multiple):
+    at_least = min(at_least, len(lengths))
+    batch = Collator(tokenizer(side), multiple)(rows_of(lengths).__getitems__(range(len(lengths))))
+    starts = pass_starts(lengths, tokens, padded=padded, at_least=at_least)
+    passes = cut_into_passes(batch, starts)
+    assert len(passes) == len(starts) >= at_least
     assert torch.cat([part["labels"] for part in passes]).tolist() == list(range(len(lengths)))
-    tokens = torch.cat([part["input_ids"][part["attention_mask"].bool()] for part in passes])
-    assert tokens.tolist() == list(range(10, 10 + sum(lengths)))
+    found = torch.cat([part["input_ids"][part["attention_mask"].bool()] for part in passes])
+    assert found.tolist() == list(range(10, 10 + sum(lengths)))
     for part in passes:
-        assert part["attention_mask"].any(0).all()
-        share = int(part["attention_mask"].sum())
-        assert share <= sum(lengths) / number + max(lengths) or number > len(lengths) // 2  # one row more than its share, where rows are many
+        own = part["attention_mask"].sum(1)
+        assert len(own) == 1 or (int(own.max()) * len(own) if padded else int(own.sum())) <= tokens
+        assert len(passes) == 1 or part["attention_mask"].shape[1] < int(own.max()) + 8
+
+
+def test_passes_are_as_few_as_the_tokens_allow():
+    assert pass_starts([60, 60, 60], 120, padded=False) == [0, 2]
+    assert pass_starts([60, 60, 60], 100, padded=False) == [0, 1, 2]
+    assert pass_starts([60, 20, 20, 20], 120, padded=False) == [0]
+    assert pass_starts([60, 20, 20, 20], 120, padded=True) == [0, 2]
+    assert pass_starts([60, 20, 20, 20], 120, padded=False, at_least=3) == [0, 1, 2]
+
+
+def test_targets_as_wide_as_the_batch_are_not_cut_like_tokens():
+    batch = {name: torch.ones(3, 8) for name in ("input_ids", "attention_mask", "labels")}
+    batch["attention_mask"][:, 2:] = 0
+    batch["input_ids"] = torch.ones(3, 16)
+    batch["attention_mask"] = torch.cat([batch["attention_mask"], torch.zeros(3, 8)], 1)
+    assert [tuple(part["labels"].shape) for part in cut_into_passes(batch, [0, 1])] == [(1, 8), (2, 8)]
+    assert [tuple(part["input_ids"].shape) for part in cut_into_passes(batch, [0, 1])] == [(1, 8), (2, 8)]
 
 
 def test_a_cpu_takes_smaller_passes_than_a_gpu():

@@ -6,6 +6,7 @@ import pytest
 import torch
 import transformers
 
+from trainer.training import packing
 from trainer.training.packing import MOST_RUNS, PackedRows, pack
 
 SIZES = {"hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 4, "intermediate_size": 48, "vocab_size": 300, "num_labels": 3}
@@ -14,6 +15,9 @@ DECODER = {"num_key_value_heads": 2, "max_position_embeddings": 64}
 MODERN = {"local_attention": 8, "global_attn_every_n_layers": 2, "cls_token_id": 1, "sep_token_id": 2, "bos_token_id": 1, "eos_token_id": 2}
 DISTIL = {"dim": 32, "n_layers": 3, "n_heads": 4, "hidden_dim": 48, "vocab_size": 300, "num_labels": 3, "initializer_range": 0.3, "pad_token_id": 0}
 QWEN = {"use_sliding_window": True, "sliding_window": 5, "max_window_layers": 1}
+MOE = {"num_experts": 2, "num_experts_per_tok": 1, "moe_intermediate_size": 16, "shared_expert_intermediate_size": 16}
+BART = {"d_model": 32, "encoder_layers": 1, "decoder_layers": 1, "encoder_attention_heads": 4, "decoder_attention_heads": 4, "vocab_size": 300}
+BART |= {"encoder_ffn_dim": 32, "decoder_ffn_dim": 32, "num_labels": 3, "max_position_embeddings": 64}
 
 PACKED = {
     "bert": ("Bert", SIZES),
@@ -30,6 +34,9 @@ PACKED = {
 PADDED = {
     "debertav2": ("DebertaV2", SIZES),
     "gemma2": ("Gemma2", SIZES | DECODER | {"head_dim": 8}),
+    "phimoe, window told to nobody": ("Phimoe", SIZES | DECODER | {"sliding_window": 8, "num_local_experts": 2}),
+    "qwen2moe, window told to nobody": ("Qwen2Moe", SIZES | DECODER | QWEN | MOE),
+    "bart, which wants ends of sentences": ("Bart", BART),
     "albert": ("Albert", SIZES | {"embedding_size": 16}),
 }
 LENGTHS = {
@@ -109,7 +116,9 @@ def test_rows_given_by_the_caller_and_a_second_kind_of_token_are_honoured():
 @pytest.mark.parametrize("kind", PADDED)
 def test_model_that_cannot_be_packed_is_left_as_it_was_with_a_reason(kind):
     model = build(*PADDED[kind])
-    batch = batch_of([9, 4], model)
+    batch = batch_of([9, 9], model)
+    if kind.startswith("bart"):
+        batch["input_ids"][:, -1] = model.config.eos_token_id
     before, attention = model(**batch).logits, model.config._attn_implementation
     assert pack(model)
     assert torch.equal(model(**batch).logits, before)
@@ -124,10 +133,43 @@ def test_layers_of_an_unknown_kind_are_not_packed():
     assert pack(model) == "its attention (chunked_attention) cannot be replaced"
 
 
-def test_model_that_gives_other_logits_packed_is_trained_padded(monkeypatch):
+@pytest.mark.parametrize("part", ["_attend", "_attend_padded", "_attend_by_runs"])
+def test_model_that_gives_other_logits_packed_is_trained_padded(monkeypatch, part):
     model = build(*PACKED["bert"])
-    monkeypatch.setattr("trainer.training.packing._attend", lambda q, k, v, mask, **_: q)
+    own = getattr(packing, part)
+    monkeypatch.setattr(packing, part, lambda *args, **kwargs: own(*args, **kwargs).roll(1, 0))
     assert pack(model) == "its logits come out different"
+
+
+def test_model_whose_logits_say_nothing_is_trained_padded():
+    model = build(*PACKED["bert"])
+    torch.nn.init.zeros_(model.classifier.weight)
+    assert pack(model) == "its logits come out different"
+
+
+@pytest.mark.parametrize("lengths", [[1, 1, 1], [3, 1, 1]])
+@pytest.mark.parametrize("left", [True, False])
+@pytest.mark.parametrize("kind", ["llama", "bert"])
+def test_rows_of_one_token_in_a_wider_batch_are_read(kind, left, lengths):
+    padded = build(*PACKED[kind])
+    packed = copy.deepcopy(padded)
+    assert pack(packed) is None
+    narrow = batch_of(lengths, padded)
+    wide = {name: torch.nn.functional.pad(value, (5, 0) if left else (0, 5)) for name, value in narrow.items()}
+    if left:
+        shift = [max(lengths) - length for length in lengths]
+        wide = {name: torch.stack([row.roll(by) for row, by in zip(value, shift, strict=True)]) for name, value in wide.items()}
+    torch.testing.assert_close(packed(**wide).logits, padded(**narrow).logits, rtol=1e-4, atol=1e-5)
+
+
+def test_row_without_a_token_reads_one_of_its_padding():
+    model = build(*PACKED["bert"])
+    batch = batch_of([4, 1], model)
+    assert pack(model) is None
+    batch["input_ids"][1, 0] = 0
+    expected = model(**batch).logits
+    batch["attention_mask"][1, 0] = 0
+    assert torch.equal(model(**batch).logits, expected)
 
 
 def test_activation_checkpointing_recomputes_the_same_rows():
@@ -142,10 +184,11 @@ def test_activation_checkpointing_recomputes_the_same_rows():
     close(logits_and_gradients(packed, batch)[1], logits_and_gradients(padded, batch)[1])
 
 
-def test_dropout_of_attention_stays_on_in_training():
+@pytest.mark.parametrize("lengths", [LENGTHS["few runs"], LENGTHS["many runs"]])
+def test_dropout_of_attention_stays_on_in_training(lengths):
     model = build("Bert", SIZES | {"attention_probs_dropout_prob": 0.5, "hidden_dropout_prob": 0.0})
     assert pack(model) is None
-    batch = batch_of([9, 9, 4], model)
+    batch = batch_of(lengths, model)
     assert torch.equal(model(**batch).logits, model(**batch).logits)
     model.train()
     assert not torch.allclose(model(**batch).logits, model(**batch).logits)

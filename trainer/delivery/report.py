@@ -42,7 +42,7 @@ FILES = (
 FOLDERS = ("model", "model.partial", "adapter", "adapter.partial", "checkpoints")
 MEMBER = re.compile(r"member-\d+")
 """Folders of the members of an ensemble, run folders of their own."""
-NOT_COMPARED = {("run", "overwrite"), ("run", "output_dir"), ("run", "num_processes")}
+NOT_COMPARED = {("run", "overwrite"), ("run", "output_dir"), ("run", "num_processes"), ("speed", "tokens_per_pass")}
 
 
 class RunFolder:

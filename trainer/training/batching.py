@@ -191,25 +191,44 @@ def token_batches(lengths_N: Ints, tokens_per_batch: int) -> list[Ints]:
     order = np.argsort(-lengths_N, kind="stable")
     batches, start = [], 0
     while start < len(order):
-        end = start + max(1, tokens_per_batch // int(lengths_N[order[start]]))
+        end = start + max(1, tokens_per_batch // max(1, int(lengths_N[order[start]])))
         batches.append(order[start:end])
         start = end
     return batches
 
 
-def cut_into_passes(batch: dict[str, Tensor], num_passes: int) -> list[dict[str, Tensor]]:
-    """A padded batch as consecutive smaller ones of about as many tokens each, every one padded to its own longest row."""
-    mask_BL = batch["attention_mask"].bool()
-    until_B = mask_BL.sum(1).cumsum(0)
-    num_rows = len(mask_BL)
-    bounds = [0]
-    for k in range(1, num_passes):
-        wanted = int(torch.searchsorted(until_B, until_B[-1] * k // num_passes)) + 1
-        bounds.append(min(max(bounds[-1] + 1, wanted), num_rows - (num_passes - k)))
+def pass_starts(lengths_B: list[int], tokens: int, *, padded: bool, at_least: int = 1) -> list[int]:
+    """First row of each pass of a batch: consecutive rows of at most so many tokens, padding counted if `padded`, but at least one row.
+
+    Args:
+        at_least: number of passes, reached by halving the longest ones; at most the number of rows.
+    """
+    starts, total, longest = [0], 0, 0
+    for row, length in enumerate(lengths_B):
+        longest = max(longest, length)
+        if row > starts[-1] and (longest * (row - starts[-1] + 1) if padded else total + length) > tokens:
+            starts.append(row)
+            total, longest = 0, length
+        total += length
+    while len(starts) < at_least:
+        sizes = np.diff([*starts, len(lengths_B)])
+        widest = int(sizes.argmax())
+        starts.insert(widest + 1, starts[widest] + int(sizes[widest]) // 2)
+    return starts
+
+
+def cut_into_passes(batch: dict[str, Tensor], starts: list[int]) -> list[dict[str, Tensor]]:
+    """A padded batch as smaller ones of consecutive rows, each padded to its own longest row, rounded up to a multiple of 8."""
+    if len(starts) == 1:
+        return [batch]
+    mask_BL = batch["attention_mask"]
+    num_rows, width = mask_BL.shape
+    is_left = bool(mask_BL[:, -1].all())  # if the padding stands on the right all the same, no row has any
     passes = []
-    for start, end in zip(bounds, [*bounds[1:], num_rows], strict=True):
-        columns_L = mask_BL[start:end].any(0)
-        passes.append({name: tensor[start:end][:, columns_L] if tensor.shape == mask_BL.shape else tensor[start:end] for name, tensor in batch.items()})
+    for start, end in zip(starts, [*starts[1:], num_rows], strict=True):
+        kept = min(width, -(-int(mask_BL[start:end].sum(1).max()) // 8) * 8)
+        columns = slice(width - kept, None) if is_left else slice(kept)
+        passes.append({name: tensor[start:end] if name == "labels" else tensor[start:end, columns] for name, tensor in batch.items()})
     return passes
 
 

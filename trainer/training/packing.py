@@ -8,7 +8,6 @@ alone, the last layer computes that token alone.
 
 import inspect
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import Any
 
@@ -17,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import AttentionInterface
 
+from trainer.errors import first_line
 from trainer.training.cpu_layers import dropout
 
 NAME = "packed"
@@ -25,16 +25,21 @@ MOST_RUNS = 8
 SUPPORTED_LAYERS = {"full_attention", "sliding_attention"}
 
 
-@dataclass(frozen=True)
 class PackedRows:
     """Where each row stands among the tokens of a batch.
 
+    Args:
+        mask_BL: which places of the padded batch hold a token, on the CPU: then nothing waits for the GPU. A row without a token reads one
+            of its padding.
+        device: where the model is.
     Attributes:
-        mask_BL: which places of the padded batch hold a token, on the CPU: then nothing waits for the GPU.
+        windows: sliding windows that attention was asked for.
     """
 
-    mask_BL: Tensor
-    device: torch.device
+    def __init__(self, mask_BL: Tensor, device: torch.device) -> None:
+        self.mask_BL, self.device = mask_BL.clone(), device
+        self.mask_BL[:, 0] |= ~mask_BL.any(1)
+        self.windows: set[int | None] = set()
 
     @cached_property
     def lengths_B(self) -> list[int]:
@@ -63,13 +68,19 @@ class PackedRows:
         return list(zip(counts_R.tolist(), lengths_R.tolist(), strict=True))
 
     @cached_property
-    def right_padded_BL(self) -> tuple[Tensor, Tensor]:
-        """Token at each place of a batch padded on the right, token 0 where there is none; and which places hold one."""
+    def right_places_T(self) -> Tensor:
+        """Place of each token in a batch padded on the right, counted over its rows."""
+        return self._on_device(self._right_mask_BL.flatten().nonzero()[:, 0])
+
+    @cached_property
+    def right_mask_BL(self) -> Tensor:
+        """Which places of that batch hold a token."""
+        return self._on_device(self._right_mask_BL)
+
+    @cached_property
+    def _right_mask_BL(self) -> Tensor:
         lengths_B1 = torch.tensor(self.lengths_B)[:, None]
-        columns_L = torch.arange(int(lengths_B1.max()))
-        mask_BL = columns_L < lengths_B1
-        starts_B1 = lengths_B1.cumsum(0) - lengths_B1
-        return self._on_device(torch.where(mask_BL, starts_B1 + columns_L, 0)), self._on_device(mask_BL)
+        return torch.arange(int(lengths_B1.max())) < lengths_B1
 
     def _on_device(self, tensor: Tensor) -> Tensor:
         return tensor.to(self.device, non_blocking=True)
@@ -100,6 +111,7 @@ def packed_attention(
     Raises:
         NotImplementedError: a kind of attention that only the model's own code knows.
     """
+    packed_rows.windows.add(sliding_window)
     unknown = [name for name in ("softcap", "position_bias", "s_aux") if others.get(name) is not None]
     if unknown:
         raise NotImplementedError(f"attention with {unknown[0]}")
@@ -135,17 +147,19 @@ def _attend_by_runs(
 def _attend_padded(
     q_hTd: Tensor, k_hTd: Tensor, v_hTd: Tensor, rows: PackedRows, attend: Callable[..., Tensor], visible: Callable[[int], Tensor | None], first_only: bool
 ) -> Tensor:
-    tokens_BL, mask_BL = rows.right_padded_BL
-    num_rows, length = tokens_BL.shape
-    flat = tokens_BL.flatten()
-    k, v = (states.transpose(0, 1)[flat].unflatten(0, (num_rows, length)).transpose(1, 2) for states in (k_hTd, v_hTd))
-    mask = mask_BL[:, None, None, :]
-    within = visible(length)
+    num_rows, length = rows.right_mask_BL.shape
+
+    def padded(states_hTd: Tensor) -> Tensor:
+        states_Thd = states_hTd.transpose(0, 1)
+        places = states_Thd.new_zeros(num_rows * length, *states_Thd.shape[1:])
+        return places.index_copy(0, rows.right_places_T, states_Thd).unflatten(0, (num_rows, length)).transpose(1, 2)
+
+    mask, within = rows.right_mask_BL[:, None, None, :], visible(length)
+    k, v = padded(k_hTd), padded(v_hTd)
     if first_only:
         return attend(q_hTd.transpose(0, 1)[:, :, None], k, v, mask if within is None else mask & within[:1])[:, :, 0]
-    q = q_hTd.transpose(0, 1)[flat].unflatten(0, (num_rows, length)).transpose(1, 2)
-    found = attend(q, k, v, mask if within is None else mask & within)
-    return found.transpose(1, 2).flatten(0, 1)[mask_BL.flatten().nonzero()[:, 0]]
+    found = attend(padded(q_hTd), k, v, mask if within is None else mask & within)
+    return found.transpose(1, 2).flatten(0, 1).index_select(0, rows.right_places_T)
 
 
 def _attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, *, scale: float, dropout_p: float) -> Tensor:
@@ -212,34 +226,54 @@ def pack(model: Any) -> str | None:
     unsupported = set(getattr(model.config, "layer_types", None) or ()) - SUPPORTED_LAYERS
     if unsupported or not model._can_set_attn_implementation():
         return f"its attention ({', '.join(sorted(unsupported)) or type(model).__name__}) cannot be replaced"
-    was_training, expected = model.training, None
+    was_training, undo = model.training, _nothing
     model.eval()
     try:
-        expected = _probe(model)
+        expected, _ = _probe(model, {})
         undo = _install(model)
-        try:
-            is_equal = torch.allclose(_probe(model), expected, rtol=0.0, atol=1e-3 * float(expected.abs().max()))
-        except Exception as error:  # whatever a model's own code may raise: it then trains padded
-            is_equal, reason = False, f"{type(error).__name__}: {error}"
-        else:
-            reason = "its logits come out different"
-        if not is_equal:
-            undo()
-        return None if is_equal else reason
+        reason = _difference(model, expected)
+    except Exception as error:  # whatever a model's own code may raise: it then trains padded
+        reason = f"{type(error).__name__}: {first_line(error)}"
     finally:
         model.train(was_training)
+    if reason:
+        undo()
+    return reason
 
 
-def _probe(model: Any) -> Tensor:
-    """Logits of three short rows, padded."""
+def _nothing() -> None:
+    pass
+
+
+def _difference(model: Any, expected: Tensor) -> str | None:
+    """What tells that a packed model is another one: its logits, or a sliding window that its attention was never told of."""
+    rows = [PackedRows(mask_BL, next(model.parameters()).device) for mask_BL in _probe_masks()]
+    found, windows = _probe(model, {"packed_rows": rows})
+    scale = float(expected.abs().max())
+    if scale == 0 or not torch.allclose(found, expected, rtol=0.0, atol=1e-3 * scale):
+        return "its logits come out different"
     config = model.config.get_text_config()
-    ids_BL = torch.arange(3 * 7).view(3, 7) % max(2, config.vocab_size - 20) + min(10, config.vocab_size // 2)
-    mask_BL = torch.arange(7) < torch.tensor([[7], [4], [4]])
-    padding = config.pad_token_id or 0
-    ids_BL = torch.where(mask_BL & (ids_BL != padding), ids_BL, torch.where(mask_BL, padding + 1, padding))
-    device = next(model.parameters()).device
-    with torch.no_grad():
-        return model(input_ids=ids_BL.to(device), attention_mask=mask_BL.long().to(device)).logits.float()  # type: ignore[no-any-return]
+    layers = getattr(config, "layer_types", None)
+    is_sliding = "sliding_attention" in layers if layers else bool(getattr(config, "sliding_window", None)) and getattr(config, "use_sliding_window", True)
+    return "its sliding window is in its mask alone" if is_sliding and windows <= {None} else None
+
+
+def _probe_masks() -> list[Tensor]:
+    """Batches that attention takes by runs of equal lengths, and padded."""
+    return [torch.arange(max(lengths)) < torch.tensor(lengths)[:, None] for lengths in ([7, 4, 4], list(range(MOST_RUNS + 3, 1, -1)))]
+
+
+def _probe(model: Any, given: dict[str, list[PackedRows]]) -> tuple[Tensor, set[int | None]]:
+    """Logits of some short rows, padded, and the sliding windows that packed attention was told of."""
+    config, device = model.config.get_text_config(), next(model.parameters()).device
+    padding, logits = config.pad_token_id or 0, []
+    for number, mask_BL in enumerate(_probe_masks()):
+        ids_BL = torch.arange(mask_BL.numel()).view(mask_BL.shape) % max(2, config.vocab_size - 20) + min(10, config.vocab_size // 2)
+        ids_BL = torch.where(mask_BL, torch.where(ids_BL == padding, padding + 1, ids_BL), padding)
+        own = {name: rows[number] for name, rows in given.items()}
+        with torch.no_grad():
+            logits.append(model(input_ids=ids_BL.to(device), attention_mask=mask_BL.long().to(device), **own).logits.float())
+    return torch.cat(logits), set().union(*(rows.windows for rows in given.get("packed_rows", [])))
 
 
 def _install(model: Any) -> Callable[[], None]:
@@ -250,13 +284,13 @@ def _install(model: Any) -> Callable[[], None]:
     model.set_attn_implementation(NAME)
     handles = [
         encoder.register_forward_pre_hook(partial(_take_padding_out, signature), with_kwargs=True),
-        encoder.register_forward_hook(_put_padding_back, with_kwargs=True),
     ]
     last = None
     if type(model).__name__ in LAST_LAYERS:
         path, first_tokens = LAST_LAYERS[type(model).__name__]
         last = encoder.get_submodule(path)[-1]
         last.forward = partial(_last_layer, last, first_tokens)
+    handles.append(encoder.register_forward_hook(partial(_put_padding_back, last is not None), with_kwargs=True))
 
     def undo() -> None:
         for handle in handles:
@@ -269,8 +303,8 @@ def _install(model: Any) -> Callable[[], None]:
 
 
 def _take_padding_out(signature: inspect.Signature, encoder: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[()], dict[str, Any]]:
-    given = signature.bind(encoder, *args, **kwargs) if "self" in signature.parameters else signature.bind(*args, **kwargs)
-    named = {name: value for name, value in given.arguments.items() if name not in ("self", "kwargs")} | given.arguments.get("kwargs", {})
+    given = signature.bind(*args, **kwargs).arguments
+    named = {name: value for name, value in given.items() if name != "kwargs"} | given.get("kwargs", {})
     ids_BL, mask_BL = named["input_ids"], named.get("attention_mask")
     rows = named.pop("packed_rows", None)
     if rows is None:
@@ -291,11 +325,11 @@ def _counts_from_padding(encoder: Any) -> bool:
     return hasattr(type(encoder.embeddings), "create_position_ids_from_input_ids")
 
 
-def _put_padding_back(encoder: Any, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Any:
+def _put_padding_back(first_only: bool, encoder: Any, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Any:
     rows: PackedRows = kwargs["packed_rows"]
     hidden = output.last_hidden_state[0]
     num_rows, length = rows.mask_BL.shape
-    if len(hidden) == num_rows:  # the last layer gave first tokens alone
+    if first_only:
         padded = hidden[:, None]
     else:
         padded = hidden.new_zeros(num_rows * length, hidden.shape[-1]).index_copy(0, rows.places_T, hidden).unflatten(0, (num_rows, length))

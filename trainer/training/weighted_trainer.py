@@ -5,6 +5,7 @@ import sys
 import tempfile
 from collections.abc import Callable
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from transformers.trainer_utils import EvalLoopOutput
 from trainer.data.tokenise import TokenisedRows
 from trainer.errors import ConfigError, TrainingError, first_line
 from trainer.evaluation.multi_label import evaluate
-from trainer.training.batching import StepBatchSampler, StepDataLoader, cut_into_passes, token_batches
+from trainer.training.batching import StepBatchSampler, StepDataLoader, cut_into_passes, pass_starts, token_batches
 from trainer.training.batching import tokens_per_pass as default_tokens_per_pass
 from trainer.training.checkpoints import last_good, mark_whole, saving
 from trainer.training.cpu_layers import speed_up
@@ -28,6 +29,9 @@ from trainer.training.lora import merged
 from trainer.training.losses import step_loss
 from trainer.training.packing import PackedRows, pack
 from trainer.training.progress import StepClock, epoch_rows
+
+PLAIN_OPTIMIZERS = ("adamw_torch", "adamw_torch_fused", "sgd", "rmsprop", "adagrad", "adafactor")
+"""Optimizers that leave the gradient as it is, so that its rows without a token stay zero."""
 
 
 class WeightedTrainer(Trainer):
@@ -71,6 +75,7 @@ class WeightedTrainer(Trainer):
         weights_C = torch.ones(num_labels) if class_weights_C is None else torch.as_tensor(class_weights_C, dtype=torch.float32)
         smoothing = {"label_smoothing": args.label_smoothing_factor} if args.label_smoothing_factor else {}
         kwargs["compute_loss_func"] = step_loss(loss, weights_C, (loss_options or {}) | smoothing)
+        self.padded_because = _pack(kwargs["model"], args) if packing else "speed.packing is off"
         args._n_gpu = min(args.n_gpu, 1)  # several GPUs are used through accelerate, never through DataParallel
         checkpoints, args.output_dir = args.output_dir, tempfile.gettempdir()  # Trainer would create the folder before a run is started
         super().__init__(args=args, **kwargs)
@@ -79,17 +84,8 @@ class WeightedTrainer(Trainer):
         self.positions, self.sampling, self.balanced_batches = positions, sampling, balanced_batches
         self.num_trained, self.num_parameters = trainable_parameters(self.model)
         self.tokens_per_pass = tokens_per_pass or default_tokens_per_pass(args.device)
-        self.padded_because = self._pack() if packing else "speed.packing is off"
         if fast_layers and args.device.type == "cpu":
-            speed_up(self._classifier, own_gradients=args.world_size == 1)
-
-    @property
-    def _classifier(self) -> Any:
-        """The transformers model, within adapters too."""
-        return self.model.get_base_model() if hasattr(self.model, "get_base_model") else self.model
-
-    def _pack(self) -> str | None:
-        return "training.torch_compile takes the model as it is" if self.args.torch_compile else pack(self._classifier)
+            speed_up(_classifier(self.model), own_gradients=args.world_size == 1 and args.optim in PLAIN_OPTIMIZERS)
 
     def get_train_dataloader(self) -> StepDataLoader:
         """Micro-batches of this process; already sharded, so accelerate does not touch them."""
@@ -126,54 +122,61 @@ class WeightedTrainer(Trainer):
             TrainingError: naming the step and the last whole checkpoint.
         """
         losses = []
-        passes = cut_into_passes(inputs, self._num_passes(inputs["attention_mask"]))
+        passes = cut_into_passes(inputs, self._pass_starts(inputs["attention_mask"].sum(1).tolist()))
         for number, batch in enumerate(passes, start=1):
             with nullcontext() if number == len(passes) else self.accelerator.no_sync(model):
-                losses.append(super().training_step(model, self._packed(batch), num_items_in_batch))
+                losses.append(super().training_step(model, self.packed(batch), num_items_in_batch))
         loss = torch.stack(losses).sum()
         if self.args.device.type == "cpu":  # reading it from a GPU would wait for the step: there it is read with the log
-            self._refuse_not_finite(loss)
+            self._refuse_not_finite(loss, f"at step {self.state.global_step + 1}")
         return loss
 
-    def _num_passes(self, mask_BL: torch.Tensor) -> int:
-        """Passes of a micro-batch; of sharded models every process makes as many as the others."""
-        needed = min(len(mask_BL), -(-int(mask_BL.sum()) // self.tokens_per_pass))
+    def _pass_starts(self, lengths_B: list[int]) -> list[int]:
+        """First rows of the passes of a micro-batch; with FSDP every process makes as many, and DeepSpeed takes each pass for a step."""
+        if self.is_deepspeed_enabled:
+            return [0]
+        cut = partial(pass_starts, lengths_B, self.tokens_per_pass, padded=self.padded_because is not None)
+        starts = cut()
         if self.is_fsdp_enabled and self.args.world_size > 1:
-            needed = int(self.accelerator.gather(torch.tensor([needed], device=self.args.device)).max())  # type: ignore[union-attr]
-        return max(1, needed)
+            numbers = self.accelerator.gather(torch.tensor([len(starts)], device=self.args.device))
+            starts = cut(at_least=int(numbers.max()))  # type: ignore[union-attr]
+        return starts
 
-    def _packed(self, batch: dict[str, Any]) -> dict[str, Any]:
+    def packed(self, batch: dict[str, Any]) -> dict[str, Any]:
+        """The batch, with its rows' places where the model runs without padding."""
         return batch | {"packed_rows": PackedRows(batch["attention_mask"].bool(), self.args.device)} if self.padded_because is None else batch
 
-    def _refuse_not_finite(self, loss: torch.Tensor) -> None:
+    def _refuse_not_finite(self, loss: torch.Tensor, when: str) -> None:
         if not torch.isfinite(loss):
-            raise TrainingError(_not_finite("training loss", loss.item(), self.state.global_step + 1, Path(str(self.args.output_dir))))
+            raise TrainingError(_not_finite("training loss", loss.item(), when, Path(str(self.args.output_dir))))
 
     def _maybe_log_save_evaluate(self, tr_loss: torch.Tensor, *args: Any, **kwargs: Any) -> None:
         if self.control.should_log or self.control.should_save or self.control.should_evaluate:
-            self._refuse_not_finite(tr_loss)
+            self._refuse_not_finite(tr_loss, f"at step {self.state.global_step} or before")
         super()._maybe_log_save_evaluate(tr_loss, *args, **kwargs)
 
     def evaluation_loop(self, dataloader: Any, description: str, *_: Any, metric_key_prefix: str = "eval", **__: Any) -> EvalLoopOutput:
         """Predictions and metrics of all rows; the loss is computed once over them, never as a mean of means."""
         rows: TokenisedRows = dataloader.dataset
-        logits_NC = self._logits(rows, description)
+        logits_NC = self.logits(rows, description)
         metrics = self.compute_metrics(EvalPrediction(logits_NC, rows.label_ids_N)) if self.compute_metrics else {}  # type: ignore[arg-type]
         named = {f"{metric_key_prefix}_{name}": value for name, value in metrics.items()}
         return EvalLoopOutput(logits_NC, rows.label_ids_N, named, len(rows))  # type: ignore[arg-type]
 
-    def _logits(self, rows: TokenisedRows, description: str) -> NDArray[np.float32]:
+    def logits(self, rows: TokenisedRows, description: str) -> NDArray[np.float32]:
         """Logits (N, C) in the order of the rows; every process computes its share, in as many passes as the others."""
         model = self.model_wrapped if self.is_fsdp_enabled else self.model
-        model.to(self.args.device).eval()
+        if not (self.is_fsdp_enabled or self.is_deepspeed_enabled):  # those place the weights themselves
+            model.to(self.args.device)
+        model.eval()
         batches, world = token_batches(rows.lengths_N, self.tokens_per_pass), self.args.world_size
         logits_NC = torch.zeros(len(rows), self.model.config.num_labels, device=self.args.device)
-        with torch.inference_mode(), tqdm(total=len(batches), desc=description, unit=" batches", delay=2, disable=None, leave=False) as bar:
+        with torch.no_grad(), tqdm(total=len(batches), desc=description, unit=" batches", delay=2, disable=None, leave=False) as bar:
             for start in range(0, len(batches), world):
                 own = start + self.args.process_index
                 batch = self.data_collator(rows.__getitems__(batches[min(own, len(batches) - 1)]))  # type: ignore[arg-type]
                 del batch["labels"]
-                found_BC = model(**self._prepare_inputs(self._packed(batch))).logits
+                found_BC = model(**self._prepare_inputs(self.packed(batch))).logits
                 if own < len(batches):
                     logits_NC[torch.from_numpy(batches[own])] = found_BC.float()
                 bar.update(min(world, len(batches) - start))
@@ -188,7 +191,7 @@ class WeightedTrainer(Trainer):
         metrics: dict[str, float] = super().evaluate(*args, **kwargs)
         loss = metrics.get("eval_loss", 0.0)
         if not np.isfinite(loss):
-            raise TrainingError(_not_finite("validation loss", loss, self.state.global_step, Path(str(self.args.output_dir))))
+            raise TrainingError(_not_finite("validation loss", loss, f"at step {self.state.global_step}", Path(str(self.args.output_dir))))
         return metrics
 
     def run(self, checkpoint: str | None) -> dict[str, float]:
@@ -265,7 +268,7 @@ class WeightedTrainer(Trainer):
     def predict_logits(self, dataset: TokenisedRows) -> NDArray[np.float32]:
         """Logits in the order of `dataset`, in float32 whatever training used."""
         self.accelerator.unwrap_model(self.model_wrapped, keep_fp32_wrapper=False)  # takes autocast off the model's forward
-        return self._logits(dataset, "Predicting")
+        return self.logits(dataset, "Predicting")
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         checkpoints = Path(str(self.args.output_dir))
@@ -275,6 +278,20 @@ class WeightedTrainer(Trainer):
             self.accelerator.wait_for_everyone()
             if self.args.should_save:
                 mark_whole(target)
+
+
+def _classifier(model: Any) -> Any:
+    """The transformers model, within adapters too."""
+    return model.get_base_model() if hasattr(model, "get_base_model") else model
+
+
+def _pack(model: Any, args: TrainingArguments) -> str | None:
+    """Pack the model while it is on the CPU in float32; None, or why it is padded."""
+    if args.torch_compile:
+        return "training.torch_compile takes the model as it is"
+    if args.neftune_noise_alpha is not None:
+        return "training.neftune_noise_alpha is measured by padded rows"
+    return pack(_classifier(model))
 
 
 def epoch_metrics(labels: list[str], minority_label: str) -> Callable[[EvalPrediction], dict[str, float]]:
@@ -295,5 +312,5 @@ def peak_memory_bytes() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
-def _not_finite(what: str, value: float, step: int, checkpoint_dir: Path) -> str:
-    return f"the {what} is {value} at step {step}; {last_good(checkpoint_dir)}. Lower training.learning_rate, or look for broken rows."
+def _not_finite(what: str, value: float, when: str, checkpoint_dir: Path) -> str:
+    return f"the {what} is {value} {when}; {last_good(checkpoint_dir)}. Lower training.learning_rate, or look for broken rows."
