@@ -282,15 +282,15 @@ def _install(model: Any) -> Callable[[], None]:
     signature = inspect.signature(encoder.forward)
     AttentionInterface.register(NAME, packed_attention)
     model.set_attn_implementation(NAME)
-    handles = [
-        encoder.register_forward_pre_hook(partial(_take_padding_out, signature), with_kwargs=True),
-    ]
     last = None
     if type(model).__name__ in LAST_LAYERS:
         path, first_tokens = LAST_LAYERS[type(model).__name__]
         last = encoder.get_submodule(path)[-1]
         last.forward = partial(_last_layer, last, first_tokens)
-    handles.append(encoder.register_forward_hook(partial(_put_padding_back, last is not None), with_kwargs=True))
+    handles = [
+        encoder.register_forward_pre_hook(partial(_take_padding_out, signature), with_kwargs=True),
+        encoder.register_forward_hook(partial(_put_padding_back, last is not None), with_kwargs=True),
+    ]
 
     def undo() -> None:
         for handle in handles:
@@ -312,17 +312,17 @@ def _take_padding_out(signature: inspect.Signature, encoder: Any, args: tuple[An
     for name in ("input_ids", "token_type_ids"):
         if named.get(name) is not None:
             named[name] = named[name].flatten()[rows.places_T][None]
-    offset = getattr(getattr(encoder, "embeddings", None), "padding_idx", None)  # RoBERTa counts positions from there
-    shift = offset + 1 if offset is not None and _counts_from_padding(encoder) else 0
     if "position_ids" in signature.parameters:
-        named["position_ids"] = (rows.position_ids_T + shift)[None]
+        named["position_ids"] = (rows.position_ids_T + _first_position(encoder))[None]
     if "use_cache" in signature.parameters:
         named["use_cache"] = False
     return (), named | {"attention_mask": None, "packed_rows": rows}
 
 
-def _counts_from_padding(encoder: Any) -> bool:
-    return hasattr(type(encoder.embeddings), "create_position_ids_from_input_ids")
+def _first_position(encoder: Any) -> int:
+    """Position of a row's first token; RoBERTa counts from behind the padding's id."""
+    embeddings = getattr(encoder, "embeddings", None)
+    return embeddings.padding_idx + 1 if hasattr(embeddings, "create_position_ids_from_input_ids") else 0  # type: ignore[union-attr]
 
 
 def _put_padding_back(first_only: bool, encoder: Any, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Any:
