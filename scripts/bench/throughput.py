@@ -36,7 +36,7 @@ from trainer.config import Config
 from trainer.data.locate import package_path
 from trainer.data.prepare import PreparedData
 from trainer.data.tokenise import TokenisedRows
-from trainer.evaluation.metrics import evaluate
+from trainer.evaluation.metrics import evaluate_logits
 from trainer.training.arguments import build_arguments, quiet_libraries
 from trainer.training.batching import Collator, cut_into_passes, pass_starts
 from trainer.training.distributed import start_processes
@@ -289,7 +289,7 @@ def child(given: argparse.Namespace) -> dict[str, Any]:
         if given.kind == "quality":
             arguments = {"per_device_eval_batch_size": 64}
             predicted = case.stock(model, "", arguments)[0].predict([case.test_rows[i] for i in range(len(case.test_rows))])  # type: ignore[arg-type]
-            extra = {"macro_f1": evaluate(predicted.predictions, case.test_rows.label_ids_N, case.labels).macro_f1}  # type: ignore[arg-type]
+            extra = {"macro_f1": evaluate_logits(predicted.predictions, case.test_rows.label_ids_N, case.labels).macro_f1}  # type: ignore[arg-type]
     memory = torch.cuda.max_memory_allocated() if torch.cuda.is_available() else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     return {"seconds": seconds, "rows": num_rows, "tokens": num_tokens, "floor": floor, "memory": memory} | extra
 
