@@ -9,7 +9,7 @@ Trainer with what its arguments offer (bfloat16, grouping by length, fused AdamW
 hand with our model and batches and no Trainer. The floor is the time of the matrix products of all tokens without padding at the rate
 that this machine reaches on one large product; it counts the whole last layer, of which ours and bare compute what the head
 reads. --predict: Trainer.predict on rows of mixed lengths in the order of the file.
---quality: macro F1 on test rows after one epoch, a seed each. MiniLM's weights are real, the other models' random: they are for speed.
+--quality: macro F1 on test rows, a seed each (--steps 0: after an epoch). MiniLM's weights are real, the other models' random: they are for speed.
 Results: scripts/bench/README.md.
 """
 
@@ -309,7 +309,7 @@ def model_folder(name: str) -> str:
 def run(kind: str, side: str, model: str, data: str, batch: int, seed: int, given: argparse.Namespace) -> dict[str, Any]:
     """One side in a fresh process."""
     values = {"child": kind, "side": side, "model": model, "data": data, "batch": batch, "seed": seed, "rows": given.rows, "max_length": given.max_length}
-    command = [sys.executable, __file__, "--child", json.dumps(values | {"kind": kind, "steps": 0 if kind == "quality" else given.steps})]
+    command = [sys.executable, __file__, "--child", json.dumps(values | {"kind": kind, "steps": given.steps})]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         sys.exit(f"{side}, {model}, {data}: {done.stderr[-2000:]}")
