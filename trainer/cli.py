@@ -13,7 +13,7 @@ from typing import Annotated
 import typer
 
 from trainer.config import check_config, json_schema, load_config
-from trainer.errors import ConfigError, TrainerError, TrainingError, first_line
+from trainer.errors import ConfigError, Stopped, TrainerError, TrainingError, first_line
 from trainer.training.distributed import is_main
 from trainer.yaml_source import YamlSource
 
@@ -52,7 +52,8 @@ def train_command(
             typer.echo(f"{config}: config, data and model are in order.")
         else:
             train = pipeline.train if loaded.ensemble.size == 1 or loaded.ensemble.member else ensemble.train_ensemble
-            train(loaded, resume=resume)
+            with _marking_stops(pipeline.run_path(loaded)):
+                train(loaded, resume=resume)
 
 
 @app.command("split")
@@ -114,6 +115,23 @@ def audit_command(
 def schema_command() -> None:
     """Print the JSON Schema of the YAML, for editors."""
     typer.echo(json.dumps(json_schema(), indent=1))
+
+
+@contextmanager
+def _marking_stops(run: Path) -> Iterator[None]:
+    """A stop signal ends the run where it can go on; the marker in its folder and exit code 75 tell batch scripts so."""
+    from trainer.delivery import report
+    from trainer.training import stopping
+
+    if is_main():
+        report.clear_stopped(run)
+    try:
+        with stopping.listening():
+            yield
+    except Stopped as stop:
+        if is_main() or stop.is_alone:
+            report.mark_stopped(run, stop.reason, stop.step)
+        _stop(str(stop), stopping.EXIT_CODE, everywhere=stop.is_alone)
 
 
 @contextmanager

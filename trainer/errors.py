@@ -32,6 +32,23 @@ class TrainingError(TrainerError):
     """Training that cannot go on, such as a loss that is not a number."""
 
 
+class Stopped(TrainerError):
+    """A run that ended before its time; the same command goes on with it.
+
+    Attributes:
+        reason: what ended it, in words.
+        step: the last optimizer step; None before the first.
+        is_alone: whether it happened to this process alone.
+    """
+
+    def __init__(self, reason: str, step: int | None = None, *, is_alone: bool = False) -> None:
+        super().__init__(f"{reason}. Run the same command again to go on.")
+        self.reason, self.step, self.is_alone = reason, step, is_alone
+
+    def __reduce__(self) -> tuple[type["Stopped"], tuple[str, int | None]]:
+        return Stopped, (self.reason, self.step)
+
+
 def listing(names: Iterable[object], most: int = 12) -> str:
     """Sorted, comma-separated names, cut after `most` with a count of the rest."""
     ordered = sorted(str(name) for name in names)

@@ -5,7 +5,7 @@ Its other chapters are `trainer/results.py` (the end of a run), `trainer/ensembl
 """
 
 import gc
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +17,7 @@ from trainer.data.prepare import Fold, PreparedData, balance_splits, read_splits
 from trainer.data.sources import check_source
 from trainer.data.tokenise import TokenisedRows, tokenise
 from trainer.delivery import hub, report
+from trainer.errors import Stopped
 from trainer.training import distributed
 from trainer.training.synthesis import SYNTHESISERS, refuse_few_rows, synthesise
 
@@ -68,6 +69,7 @@ def train(config: Config, *, resume: str = "auto") -> Path:
         from trainer.training.batching import refuse_small_steps
         from trainer.training.checkpoints import saving
         from trainer.training.model import check_weights, load_model, load_pretrained_config, load_tokenizer
+        from trainer.training.resumable_trainer import keep_rows_per_step
 
     quiet_libraries()
     folder = report.RunFolder(run_path(config))
@@ -86,17 +88,22 @@ def train(config: Config, *, resume: str = "auto") -> Path:
     lengths = {name: audit_lengths(rows) for name, rows in tokens.items()}
     if distributed.is_main():
         tables.print_audit(data, lengths, max_length)
-    set_seed(config.member_seed)
-    model = load_model(config.model, pretrained, data.labels, tokenizer, max_length, multi_label=data.is_multi_label)
-    build = _build_head_trainer if config.model.mode == "head" else _build_trainer
-    trainer: Any = build(config, arguments, data, model, tokenizer, tokens, folder)
+    note = keep_rows_per_step(arguments, checkpoint) if checkpoint else None
+
+    def build() -> Any:
+        set_seed(config.member_seed)
+        model = load_model(config.model, pretrained, data.labels, tokenizer, max_length, multi_label=data.is_multi_label)
+        return (_build_head_trainer if config.model.mode == "head" else _build_trainer)(config, arguments, data, model, tokenizer, tokens, folder)
+
+    trainer = build()
     if distributed.is_main():
         print(f"model.mode {config.model.mode}: {trainer.num_trained:,} of {trainer.num_parameters:,} parameters are trained.")
         if getattr(trainer, "padded_because", None):
             print(f"Batches are padded, since {trainer.padded_because}.")
         _open_run(folder, config, data, checkpoint)
+        print(note or "", end="\n" if note else "")
     distributed.wait_for_everyone()
-    clock = trainer.run(checkpoint)
+    trainer, clock = _run(trainer, build, folder, checkpoint)
     data = _settle(folder, config, data, trainer)
     plan = results.decision_plan(config, data)
     outcomes, decision = results.evaluate_splits(trainer, data, tokens, plan, config.run.seed)
@@ -201,12 +208,32 @@ def tokenise_splits(data: PreparedData, tokenizer: Any, max_length: int) -> dict
         }
 
 
+def _run(trainer: Any, build: Callable[[], Any], folder: report.RunFolder, checkpoint: str | None) -> tuple[Any, dict[str, float]]:
+    """The trainer when it has trained, and what that took; each time a GPU's memory is too small it is built anew and goes on from the last checkpoint."""
+    from trainer.training.checkpoints import newest_whole
+    from trainer.training.memory import release
+
+    while True:
+        try:
+            return trainer, trainer.run(checkpoint)
+        except Stopped as stop:
+            if not stop.is_alone or distributed.world_size() > 1:
+                raise
+            print(f"{stop.reason}.", flush=True)
+        trainer = None
+        release()
+        newest = newest_whole(folder.checkpoints)
+        checkpoint = str(newest) if newest else None
+        trainer = build()
+
+
 def _build_trainer(
     config: Config, arguments: Any, data: PreparedData, model: Any, tokenizer: Any, tokens: dict[str, TokenisedRows], folder: report.RunFolder
 ) -> "WeightedTrainer":
     from trainer.training.arguments import early_stopping
     from trainer.training.batching import Collator
     from trainer.training.losses import loss_options
+    from trainer.training.memory import tokens_that_fit
     from trainer.training.progress import EpochTable
     from trainer.training.weighted_trainer import WeightedTrainer, epoch_metrics
 
@@ -227,7 +254,10 @@ def _build_trainer(
         balanced_batches=data.plan.balanced_batches,
         packing=config.speed.packing,
         fast_layers=config.speed.fast_layers,
-        tokens_per_pass=config.speed.tokens_per_pass,
+        tokens_per_pass=tokens_that_fit(folder.checkpoints) or config.speed.tokens_per_pass,
+        halve_on_out_of_memory=config.speed.halve_on_out_of_memory,
+        save_total_limit=config.training_values["save_total_limit"],
+        plan_digest=data.plan_digest,
         callbacks=[EpochTable(write_epochs), *early_stopping(config.training_values)],
     )
     trainer.check_optimizer()

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import xxhash
 from numpy.typing import NDArray
 
 from trainer.data.audit import Audit, audit_splits
@@ -79,6 +80,15 @@ class PreparedData:
     def unused_rows(self) -> int:
         """Cleaned rows that stand in no split: left out by data.limit or by balance.scope all."""
         return int((self.clean.reasons_N == KEPT).sum()) - sum(len(ids) for ids in self.splits.named.values())
+
+    @property
+    def plan_digest(self) -> str:
+        """XXH3 digest of the rows that the first epoch sees and of the class weights."""
+        positions = self.plan.positions()
+        digest = xxhash.xxh3_128()
+        for numbers in (self.plan.row_keys_N[positions], self.plan.label_ids_N[positions], self.class_weights_C):
+            digest.update(numbers.tobytes())
+        return digest.hexdigest()
 
     def with_synthetic(self, drawn_C: Ints, class_weights_C: NDArray[np.float64]) -> "PreparedData":
         """The data once rows were synthesised: what training saw of each class, and the weights over it."""

@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 import tempfile
+import warnings
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from trainer.errors import RunError
-from trainer.training.checkpoints import newest_whole
+from trainer.training.checkpoints import newest_whole, set_aside, tidy
 from trainer.yaml_source import dump_yaml, read_yaml
 
 if TYPE_CHECKING:
@@ -22,7 +23,10 @@ if TYPE_CHECKING:
 
     from trainer.evaluation.outcome import Outcome
 
+STOPPED = "stopped.json"
+"""Marker of a run that a signal ended: batch scripts start the same command again where they find it."""
 FILES = (
+    STOPPED,
     "config.yaml",
     "environment.json",
     "splits.json",
@@ -39,10 +43,10 @@ FILES = (
     "README.md",
     "metrics.json",
 )
-FOLDERS = ("model", "model.partial", "adapter", "adapter.partial", "checkpoints")
+FOLDERS = ("model", "model.partial", "adapter", "adapter.partial")
 MEMBER = re.compile(r"member-\d+")
 """Folders of the members of an ensemble, run folders of their own."""
-NOT_COMPARED = {("run", "overwrite"), ("run", "output_dir"), ("run", "num_processes"), ("speed", "tokens_per_pass")}
+NOT_COMPARED = {("run", "overwrite"), ("run", "output_dir"), ("run", "num_processes"), ("speed", "tokens_per_pass"), ("speed", "halve_on_out_of_memory")}
 
 
 class RunFolder:
@@ -178,7 +182,7 @@ def check_writable(path: Path, remedy: str = "Set run.output_dir") -> None:
 
 
 def plan_run(path: Path, config: dict[str, Any], fingerprint: str, *, overwrite: bool, resume: str) -> str | None:
-    """The checkpoint to resume from, or None to start at the beginning; touches nothing.
+    """The checkpoint to resume from, or None to start at the beginning; touches nothing but checkpoints that are not whole, which it sets aside.
 
     Args:
         config: the resolved config as plain values.
@@ -188,7 +192,7 @@ def plan_run(path: Path, config: dict[str, Any], fingerprint: str, *, overwrite:
     Raises:
         RunError: a finished run, an unfinished one of another config or data, or files that are no run.
     """
-    if not path.is_dir() or all(p.name.endswith(".partial") or MEMBER.fullmatch(p.name) for p in path.iterdir()):
+    if not path.is_dir() or all(p.name.endswith(".partial") or p.name == STOPPED or MEMBER.fullmatch(p.name) for p in path.iterdir()):
         return None
     if not (path / "config.yaml").is_file():
         raise RunError(f"{path}: holds files but no run. Set run.name or run.output_dir to another folder.")
@@ -201,7 +205,10 @@ def plan_run(path: Path, config: dict[str, Any], fingerprint: str, *, overwrite:
     if resume == "never":
         return None
     if not difference:
+        tidy(path / "checkpoints")
         checkpoint = newest_whole(path / "checkpoints")
+        for warning in set_aside(path / "checkpoints", checkpoint):
+            warnings.warn(warning, stacklevel=2)
         return str(checkpoint) if checkpoint else None
     if overwrite:
         return None
@@ -226,7 +233,18 @@ def start_run(path: Path, config: dict[str, Any]) -> None:
     _remove_run(path)
     path.mkdir(parents=True, exist_ok=True)
     RunFolder(path).write_text("config.yaml", dump_yaml(config))  # first, so that what a killed start leaves is a run
-    (path / "checkpoints").mkdir()
+    (path / "checkpoints").mkdir(exist_ok=True)
+
+
+def mark_stopped(path: Path, reason: str, step: int | None) -> None:
+    """Write the marker of a run that can go on."""
+    path.mkdir(parents=True, exist_ok=True)
+    RunFolder(path).write_json(STOPPED, {"reason": reason, "step": step})
+
+
+def clear_stopped(path: Path) -> None:
+    """Remove the marker of a run that goes on."""
+    (path / STOPPED).unlink(missing_ok=True)
 
 
 def _remove_run(path: Path) -> None:
@@ -235,6 +253,9 @@ def _remove_run(path: Path) -> None:
         (path / name).unlink(missing_ok=True)
     for name in FOLDERS:
         shutil.rmtree(path / name, ignore_errors=True)
+    for left in (path / "checkpoints").glob("*"):
+        if not left.name.startswith("corrupt-"):  # those stay until the run is finished
+            shutil.rmtree(left) if left.is_dir() else left.unlink()
 
 
 def _difference(path: Path, config: dict[str, Any], fingerprint: str) -> str:

@@ -124,6 +124,12 @@ class _TrainingBase(Section):
             return TRAINING_DEFAULTS | followers | given
         return TRAINING_DEFAULTS | given
 
+    @model_validator(mode="after")
+    def _can_find_the_best(self) -> "_TrainingBase":
+        if getattr(self, "load_best_model_at_end", False) and getattr(self, "eval_strategy", None) == "no":
+            raise ValueError("load_best_model_at_end is true, but eval_strategy is 'no'. Set eval_strategy to epoch or steps, or leave both out.")
+        return self
+
 
 def _training_section() -> type[Section]:
     fields: dict[str, Any] = {}

@@ -10,8 +10,8 @@ from trainer.errors import ConfigError
 if TYPE_CHECKING:
     from transformers import EarlyStoppingCallback
 
-NOT_THEIRS = ("early_stopping_patience", "early_stopping_threshold", "train_sampling_strategy")
-"""Keys of the section that our own callbacks and samplers read."""
+NOT_THEIRS = ("early_stopping_patience", "early_stopping_threshold", "train_sampling_strategy", "load_best_model_at_end", "save_total_limit")
+"""Keys of the section that our own callbacks, samplers and checkpoints read."""
 
 
 def build_arguments(training: dict[str, Any], *, checkpoints: Path, seed: int) -> TrainingArguments:
@@ -34,9 +34,11 @@ def build_arguments(training: dict[str, Any], *, checkpoints: Path, seed: int) -
         "dataloader_pin_memory": given.get("dataloader_pin_memory", not on_cpu),
     }
     try:
-        return TrainingArguments(**(given | fixed))
+        arguments = TrainingArguments(**(given | fixed))
     except (ValueError, TypeError, ImportError, RuntimeError) as error:
         raise ConfigError(f"training: {' '.join(str(error).split())}") from error
+    arguments.load_best_model_at_end = training.get("load_best_model_at_end", False)  # set now: transformers would want equal intervals
+    return arguments
 
 
 def _has_accelerator() -> bool:

@@ -1,4 +1,4 @@
-"""Which checkpoints are whole: a manifest of sizes is written last, and only whole ones are resumed."""
+"""Checkpoints that appear whole or not at all: written aside, hashed, renamed; only those whose files still have their hashes are resumed."""
 
 import json
 import os
@@ -7,34 +7,101 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import xxhash
 from safetensors import SafetensorError
 
 from trainer.errors import RunError
 
 MANIFEST = "whole.json"
+PROGRESS = "progress.json"
+"""What transformers does not keep of a training: running loss, best step, layout of the processes, balance plan."""
+BLOCK_BYTES = 1 << 22
+
+
+def checkpoint_path(folder: Path, step: int) -> Path:
+    """Where the checkpoint of an optimizer step lies."""
+    return folder / f"checkpoint-{step}"
+
+
+def partial_path(folder: Path, step: int) -> Path:
+    """Where it is written, until `publish` gives it its name."""
+    return folder / f"checkpoint-{step}.partial"
 
 
 def mark_whole(checkpoint: Path) -> None:
-    """Write the manifest of a checkpoint whose files are all saved."""
-    sizes = {str(p.relative_to(checkpoint)): p.stat().st_size for p in sorted(checkpoint.rglob("*")) if p.is_file()}
-    partial = checkpoint / f"{MANIFEST}.partial"
-    partial.write_text(json.dumps(sizes, indent=1), encoding="utf-8")
-    os.replace(partial, checkpoint / MANIFEST)
+    """Write the manifest, sizes and XXH3 digests, of a checkpoint whose files are all saved."""
+    files = {str(p.relative_to(checkpoint)): _describe(p) for p in sorted(checkpoint.rglob("*")) if p.is_file()}
+    (checkpoint / MANIFEST).write_text(json.dumps(files, indent=1), encoding="utf-8")
 
 
-def is_whole(checkpoint: Path) -> bool:
-    """Whether every file of the manifest is there in its full size."""
+def publish(folder: Path, step: int) -> None:
+    """Give a checkpoint that is marked whole its name; one of the same step that is there is replaced, and never missing without a twin."""
+    target, replaced = checkpoint_path(folder, step), folder / f"replaced-checkpoint-{step}"
+    if target.exists():
+        os.rename(target, replaced)
+    os.rename(partial_path(folder, step), target)
+    shutil.rmtree(replaced, ignore_errors=True)
+
+
+def fault_of(checkpoint: Path) -> str | None:
+    """Why a checkpoint is not whole, in words; None if it is."""
     try:
-        sizes = json.loads((checkpoint / MANIFEST).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return False
-    return all((checkpoint / name).is_file() and (checkpoint / name).stat().st_size == size for name, size in sizes.items())
+        files = json.loads((checkpoint / MANIFEST).read_text(encoding="utf-8"))
+        for name, (size, digest) in files.items():
+            path = checkpoint / name
+            if not path.is_file():
+                return f"{name} is missing"
+            if path.stat().st_size != size:
+                return f"{name} has {path.stat().st_size:,} of {size:,} bytes"
+            if _describe(path)[1] != digest:
+                return f"{name} was changed after it was saved"
+        best = json.loads((checkpoint / PROGRESS).read_text(encoding="utf-8"))["best_step"] if PROGRESS in files else None
+    except FileNotFoundError:
+        return f"{MANIFEST} is missing"
+    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+        return f"{MANIFEST} or {PROGRESS} cannot be read ({type(error).__name__})"
+    other = checkpoint_path(checkpoint.parent, best) if best is not None else checkpoint
+    fault = None if other == checkpoint else fault_of(other)
+    return f"{other.name}, the best so far, is not whole: {fault}" if fault else None
 
 
 def newest_whole(folder: Path) -> Path | None:
     """The whole checkpoint with the most steps in a folder, if there is one."""
-    found = [p for p in folder.glob("checkpoint-*") if p.name.removeprefix("checkpoint-").isdigit() and is_whole(p)]
-    return max(found, key=lambda p: int(p.name.removeprefix("checkpoint-")), default=None)
+    return next((path for path in _newest_first(folder) if fault_of(path) is None), None)
+
+
+def tidy(folder: Path) -> None:
+    """Remove what a killed save left half-written; a checkpoint killed between the two renames of its replacement gets its name back."""
+    for path in folder.glob("checkpoint-*.partial"):
+        shutil.rmtree(path)
+    for path in folder.glob("replaced-checkpoint-*"):
+        target = folder / path.name.removeprefix("replaced-")
+        if target.exists():
+            shutil.rmtree(path)
+        else:
+            os.rename(path, target)
+
+
+def set_aside(folder: Path, newest: Path | None) -> list[str]:
+    """Rename the checkpoints after the newest whole one to corrupt-checkpoint-N; a warning for each."""
+    warnings = []
+    for path in _newest_first(folder):
+        if path == newest:
+            break
+        kept = path.with_name(f"corrupt-{path.name}")
+        warnings.append(f"{path} cannot be resumed: {fault_of(path)}. It is set aside as {kept.name}.")
+        shutil.rmtree(kept, ignore_errors=True)
+        os.rename(path, kept)
+    return warnings
+
+
+def drop_old(folder: Path, limit: int | None, best_step: int | None) -> None:
+    """Remove the oldest checkpoints over a limit, never the newest or the best."""
+    ordered = _newest_first(folder)
+    best = None if best_step is None else checkpoint_path(folder, best_step)
+    spare = [path for path in ordered[1:] if path != best]
+    for path in spare[max(0, (limit or len(ordered)) - (len(ordered) - len(spare))) :]:
+        shutil.rmtree(path, ignore_errors=True)
 
 
 def last_good(folder: Path) -> str:
@@ -52,3 +119,17 @@ def saving(target: Path, checkpoints: Path) -> Iterator[None]:
         free = shutil.disk_usage(checkpoints).free >> 20 if checkpoints.exists() else 0
         kept = f"{last_good(checkpoints)}{'; run the same command again to go on from it' if newest_whole(checkpoints) else ''}"
         raise RunError(f"{target}: could not be saved ({str(error).splitlines()[0]}); {free} MiB are free there. Free space; {kept}.") from error
+
+
+def _newest_first(folder: Path) -> list[Path]:
+    found = [path for path in folder.glob("checkpoint-*") if path.name.removeprefix("checkpoint-").isdigit()]
+    return sorted(found, key=lambda path: -int(path.name.removeprefix("checkpoint-")))
+
+
+def _describe(path: Path) -> tuple[int, str]:
+    """Bytes of a file and their XXH3 digest."""
+    digest = xxhash.xxh3_128()
+    with path.open("rb") as file:
+        while block := file.read(BLOCK_BYTES):
+            digest.update(block)
+    return path.stat().st_size, digest.hexdigest()

@@ -13,28 +13,29 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from tqdm.auto import tqdm
-from transformers import EvalPrediction, PrinterCallback, Trainer, TrainerState, TrainingArguments
-from transformers.trainer import TRAINER_STATE_NAME
+from transformers import EvalPrediction, PrinterCallback, TrainingArguments
 from transformers.trainer_utils import EvalLoopOutput
 
 from trainer.data.tokenise import TokenisedRows
-from trainer.errors import ConfigError, TrainingError, first_line
+from trainer.errors import ConfigError, Stopped, TrainingError, first_line
 from trainer.evaluation.multi_label import evaluate
+from trainer.training import memory
 from trainer.training.batching import StepBatchSampler, StepDataLoader, cut_into_passes, pass_starts, token_batches
 from trainer.training.batching import tokens_per_pass as default_tokens_per_pass
-from trainer.training.checkpoints import last_good, mark_whole, saving
+from trainer.training.checkpoints import last_good, saving
 from trainer.training.cpu_layers import speed_up
 from trainer.training.layers import trainable_parameters
 from trainer.training.lora import merged
 from trainer.training.losses import step_loss
 from trainer.training.packing import PackedRows, pack
-from trainer.training.progress import StepClock, epoch_rows
+from trainer.training.progress import epoch_rows
+from trainer.training.resumable_trainer import ResumableTrainer
 
 PLAIN_OPTIMIZERS = ("adamw_torch", "adamw_torch_fused", "sgd", "rmsprop", "adagrad", "adafactor")
 """Optimizers that leave the gradient as it is, so that its rows without a token stay zero."""
 
 
-class WeightedTrainer(Trainer):
+class WeightedTrainer(ResumableTrainer):
     """Trainer whose gradient depends on the rows of an optimizer step alone, however they are cut.
 
     The stock Trainer's gradient for sequence classification comes out gradient_accumulation_steps x processes too large
@@ -69,6 +70,7 @@ class WeightedTrainer(Trainer):
         packing: bool = True,
         fast_layers: bool = True,
         tokens_per_pass: int | None = None,
+        halve_on_out_of_memory: bool = True,
         **kwargs: Any,
     ) -> None:
         num_labels = kwargs["model"].config.num_labels
@@ -83,7 +85,7 @@ class WeightedTrainer(Trainer):
         self.remove_callback(PrinterCallback)  # EpochTable prints
         self.positions, self.sampling, self.balanced_batches = positions, sampling, balanced_batches
         self.num_trained, self.num_parameters = trainable_parameters(self.model)
-        self.tokens_per_pass = tokens_per_pass or default_tokens_per_pass(args.device)
+        self.tokens_per_pass, self.halve_on_out_of_memory = tokens_per_pass or default_tokens_per_pass(args.device), halve_on_out_of_memory
         if fast_layers and args.device.type == "cpu":
             speed_up(_classifier(self.model), own_gradients=args.world_size == 1 and args.optim in PLAIN_OPTIMIZERS)
 
@@ -173,6 +175,7 @@ class WeightedTrainer(Trainer):
         logits_NC = torch.zeros(len(rows), self.model.config.num_labels, device=self.args.device)
         with torch.no_grad(), tqdm(total=len(batches), desc=description, unit=" batches", delay=2, disable=None, leave=False) as bar:
             for start in range(0, len(batches), world):
+                self.stop_if_asked()
                 own = start + self.args.process_index
                 batch = self.data_collator(rows.__getitems__(batches[min(own, len(batches) - 1)]))  # type: ignore[arg-type]
                 del batch["labels"]
@@ -195,14 +198,20 @@ class WeightedTrainer(Trainer):
         return metrics
 
     def run(self, checkpoint: str | None) -> dict[str, float]:
-        """Train, from a checkpoint if one is given; what metrics.json holds under `training`."""
-        clock = StepClock()
-        self.add_callback(clock)
-        if checkpoint and self._stopped_early(checkpoint):
-            self._restore_stopped(checkpoint)
-        else:
-            self.train(resume_from_checkpoint=checkpoint)
-        sampler = self.get_train_dataloader().batch_sampler
+        """Train, from a checkpoint if one is given; what metrics.json holds under `training`.
+
+        Raises:
+            Stopped: by a signal; or a GPU ran out of memory, and the next start takes smaller passes.
+            TrainingError: a GPU ran out of memory, and no smaller passes are wanted or possible.
+        """
+        try:
+            self.resume(checkpoint)
+        except torch.OutOfMemoryError as error:
+            longest = max(int(rows.lengths_N.max()) for rows in (self.train_dataset, self.eval_dataset))  # type: ignore[union-attr]
+            step = self.state.global_step
+            note = memory.halve_passes(self.checkpoints, self.tokens_per_pass, longest, step, wanted=self.halve_on_out_of_memory)
+            raise Stopped(note, step, is_alone=True) from error
+        clock, sampler = self.clock, self.get_train_dataloader().batch_sampler
         rows = clock.steps * sampler.num_rows / max(1, -(-len(sampler) // self.args.gradient_accumulation_steps))  # type: ignore[union-attr, arg-type]
         return {
             "seconds": clock.seconds,
@@ -210,21 +219,6 @@ class WeightedTrainer(Trainer):
             "peak_memory_bytes": peak_memory_bytes(),
             "steps": self.state.global_step,
         }
-
-    def _stopped_early(self, checkpoint: str) -> bool:
-        """Whether early stopping had ended the training that a checkpoint belongs to."""
-        state = TrainerState.load_from_json(str(Path(checkpoint) / TRAINER_STATE_NAME))
-        saved = state.stateful_callbacks.get("EarlyStoppingCallback")
-        return saved is not None and saved["attributes"]["early_stopping_patience_counter"] >= saved["args"]["early_stopping_patience"]
-
-    def _restore_stopped(self, checkpoint: str) -> None:
-        """The state and the best model of a training that was over, without another step."""
-        self.state = TrainerState.load_from_json(str(Path(checkpoint) / TRAINER_STATE_NAME))
-        self.accelerator.prepare_model(self.model, evaluation_mode=True)
-        if self.args.load_best_model_at_end and self.state.best_model_checkpoint:
-            self._load_best_model()
-        else:
-            self._load_from_checkpoint(checkpoint)
 
     def check_optimizer(self) -> None:
         """Build optimizer, schedule and batches once and drop them, so that bad values are told before a run is touched.
@@ -255,11 +249,6 @@ class WeightedTrainer(Trainer):
         """The per-epoch table so far."""
         return epoch_rows(self.state.log_history)
 
-    @property
-    def best_step(self) -> int | None:
-        """Optimizer step of the model that is kept, None where it is the last one."""
-        return self.state.best_global_step
-
     def describe(self) -> list[str]:
         """What the card says of the training beside its arguments, a sentence each."""
         batches = f"padded, since {self.padded_because}" if self.padded_because else "without padding"
@@ -269,15 +258,6 @@ class WeightedTrainer(Trainer):
         """Logits in the order of `dataset`, in float32 whatever training used."""
         self.accelerator.unwrap_model(self.model_wrapped, keep_fp32_wrapper=False)  # takes autocast off the model's forward
         return self.logits(dataset, "Predicting")
-
-    def _save_checkpoint(self, model: Any, trial: Any) -> None:
-        checkpoints = Path(str(self.args.output_dir))
-        target = checkpoints / f"checkpoint-{self.state.global_step}"
-        with saving(target, checkpoints):
-            super()._save_checkpoint(model, trial)
-            self.accelerator.wait_for_everyone()
-            if self.args.should_save:
-                mark_whole(target)
 
 
 def _classifier(model: Any) -> Any:

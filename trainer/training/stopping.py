@@ -1,0 +1,79 @@
+"""Stop signals: SIGTERM and SIGUSR1 (preemption, time limit) end a run after a checkpoint, at a step that all processes agree on."""
+
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from trainer.errors import Stopped
+
+SIGNALS = ("SIGTERM", "SIGUSR1")
+EXIT_CODE = 75
+"""EX_TEMPFAIL of sysexits.h: the same command, given again, goes on."""
+
+_received = 0
+"""Which of SIGNALS came, counted from 1; 0 for none. Signals belong to the process, so this does too."""
+_is_training = False
+
+
+@contextmanager
+def listening() -> Iterator[None]:
+    """Within, the first stop signal raises Stopped, while a model trains only where `agreed` is asked; all others are ignored."""
+    global _received
+    if threading.current_thread() is not threading.main_thread():  # Python gives signals to the main thread alone
+        yield
+        return
+    _received = 0
+    before = {name: signal.signal(getattr(signal, name), _receive) for name in SIGNALS if hasattr(signal, name)}
+    try:
+        yield
+    finally:
+        for name, handler in before.items():
+            signal.signal(getattr(signal, name), handler)
+
+
+@contextmanager
+def at_agreed_steps() -> Iterator[None]:
+    """Within, a signal waits for the next `agreed`."""
+    global _is_training
+    _is_training = True
+    try:
+        yield
+    finally:
+        _is_training = False
+
+
+def agreed() -> str | None:
+    """The signal that any of the processes received; all call it at the same place and get the same answer."""
+    number = _received
+    import torch.distributed as dist
+
+    if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
+        import torch
+
+        of_all = torch.tensor([number])
+        dist.all_reduce(of_all, dist.ReduceOp.MAX, group=_cpu_group())
+        number = int(of_all)
+    return SIGNALS[number - 1] if number else None
+
+
+def _receive(number: int, _frame: Any) -> None:
+    global _received
+    if _received:
+        return
+    _received = SIGNALS.index(signal.Signals(number).name) + 1
+    if not _is_training:
+        raise Stopped(f"stopped by {SIGNALS[_received - 1]} while no step was being trained")
+
+
+_groups: list[Any] = []
+
+
+def _cpu_group() -> Any:
+    """Processes that talk over the CPUs, so that asking each step never waits for a GPU."""
+    import torch.distributed as dist
+
+    if not _groups:
+        _groups.append(dist.group.WORLD if dist.get_backend() == "gloo" else dist.new_group(backend="gloo"))
+    return _groups[0]
