@@ -83,5 +83,5 @@ def test_stopped_after_any_step_a_run_ends_as_the_unbroken_one(interval, config,
         assert f"stopped by SIGTERM after step {step}. Run the same command again to go on." in capsys.readouterr().err
         train(stopped)
         assert f"checkpoint-{step}" in capsys.readouterr().out
-        assert result(run) == unbroken
+        assert result(run) == unbroken, step
         assert not (run / "stopped.json").exists()

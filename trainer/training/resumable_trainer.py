@@ -84,7 +84,7 @@ class ResumableTrainer(Trainer):
             RunError: the checkpoint is of another balance plan, or one could not be saved.
         """
         if checkpoint:
-            self._progress = json.loads((Path(checkpoint) / PROGRESS).read_text(encoding="utf-8"))
+            self._progress = json.loads((Path(checkpoint) / PROGRESS).read_text(encoding="utf-8")) | {"checkpoint": checkpoint}
             if self._progress["plan_digest"] != self.plan_digest:
                 raise RunError(f"{checkpoint}: was saved with other training rows or class weights. Give --resume never to start anew.")
             self.args.eval_on_start = False
@@ -110,6 +110,7 @@ class ResumableTrainer(Trainer):
         self._total_loss_scalar, self._globalstep_last_logged = saved["total_loss"], saved["last_logged_step"]
         self.clock.seconds, self.clock.steps = saved["seconds"], saved["timed_steps"]
         self._saved_step = self.state.global_step
+        self._load_rng_state(saved["checkpoint"])  # before a checkpoint of the same step can take the place of this one
         self._maybe_log_save_evaluate(self._tr_loss, None, self.model_wrapped, None, self.state.epoch, None, None)
         self.control.should_training_stop |= saved["is_over"]
 
