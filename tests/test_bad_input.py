@@ -112,7 +112,12 @@ def test_pickled_weights_are_not_loaded(fails, tiny_model, tmp_path):
 
 
 def test_combination_that_transformers_refuses_is_told_in_its_words(fails):
-    assert "load_best_model_at_end requires" in fails("training.eval_strategy=steps", "training.save_strategy=epoch").replace("--load", "load")
+    assert "requires non-zero --logging_steps" in fails("training.logging_strategy=steps", "training.logging_steps=0")
+
+
+def test_best_model_without_evaluations_is_told(fails):
+    message = fails("training.eval_strategy=no", "training.load_best_model_at_end=true")
+    assert "load_best_model_at_end is true, but eval_strategy is 'no'. Set eval_strategy to epoch or steps" in message
 
 
 def test_weight_for_an_unknown_label_is_told(fails):

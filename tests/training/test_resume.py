@@ -73,7 +73,7 @@ def test_stopped_after_any_step_a_run_ends_as_the_unbroken_one(interval, config,
     name = "run"
     train(config("unbroken", **INTERVALS[interval]))
     unbroken = result(tmp_path / "unbroken" / name)
-    for step in range(1, STEPS + 1):
+    for step in range(1, STEPS + 1) if interval == "epochs" else (1, 4, 5, 8, 10):
         stopped = config(f"stopped-{step}", **INTERVALS[interval])
         signal_at("training_step", 2 * step)  # two micro-batches a step
         train(stopped, code=75)
@@ -85,3 +85,103 @@ def test_stopped_after_any_step_a_run_ends_as_the_unbroken_one(interval, config,
         assert f"checkpoint-{step}" in capsys.readouterr().out
         assert result(run) == unbroken, step
         assert not (run / "stopped.json").exists()
+
+
+def test_second_signal_and_sigusr1_stop_it_once(config, signal_at, monkeypatch, tmp_path, capsys):
+    train(config("unbroken"))
+    stopped = config("stopped")
+    signal_at("training_step", 4, signal.SIGUSR1)
+    signal_at("_save_checkpoint", 1, signal.SIGTERM)
+    train(stopped, code=75)
+    monkeypatch.undo()
+    assert "stopped by SIGUSR1 after step 2." in capsys.readouterr().err
+    train(stopped)
+    assert result(tmp_path / "stopped/run") == result(tmp_path / "unbroken/run")
+
+
+def test_signal_while_data_is_prepared_leaves_the_marker(config, monkeypatch, tmp_path, capsys):
+    from trainer import pipeline
+
+    prepare = pipeline.prepare
+
+    def interrupted(config):
+        os.kill(os.getpid(), signal.SIGTERM)
+        return prepare(config)
+
+    monkeypatch.setattr(pipeline, "prepare", interrupted)
+    path = config("early")
+    train(path, code=75)
+    monkeypatch.undo()
+    assert "stopped by SIGTERM while no step was being trained." in capsys.readouterr().err
+    assert json.loads((tmp_path / "early/run/stopped.json").read_text(encoding="utf-8"))["step"] is None
+    train(path)
+
+
+class TestOutOfMemory:
+    """A pass of more than some tokens raises what CUDA raises; all else is real."""
+
+    @pytest.fixture
+    def small_memory(self, monkeypatch):
+        """Function (tokens): passes of more of them do not fit."""
+        import torch
+
+        def limit(tokens):
+            packed = WeightedTrainer.packed
+
+            def checked(self, batch):
+                if self.state.global_step > 2 and batch["attention_mask"].sum() > tokens:
+                    raise torch.OutOfMemoryError("CUDA out of memory.")
+                return packed(self, batch)
+
+            monkeypatch.setattr(WeightedTrainer, "packed", checked)
+
+        return limit
+
+    def test_training_goes_on_from_the_last_checkpoint_with_smaller_passes_and_the_same_rows(self, config, small_memory, monkeypatch, tmp_path, capsys):
+        every = {"save_strategy": "steps", "save_steps": 2}
+        train(config("whole", **every))
+        small_memory(150)
+        train(config("halved", **every))
+        said = capsys.readouterr().out
+        assert "the GPU ran out of memory at step 4 with passes of 2,048 tokens; from the last checkpoint on they hold 1,024" in said
+        assert "from the last checkpoint on they hold 128, and a step the same rows" in said
+        whole, halved = (json.loads((tmp_path / name / "run/metrics.json").read_text(encoding="utf-8")) for name in ("whole", "halved"))
+        assert halved["training"]["steps"] == whole["training"]["steps"] == STEPS
+        assert halved["validation"]["loss"] == pytest.approx(whole["validation"]["loss"], abs=0.05)  # other dropout
+
+    def test_a_row_that_does_not_fit_or_no_wish_to_halve_ends_the_run_in_words(self, config, small_memory, tmp_path, capsys):
+        path = config("off")
+        small_memory(1)
+        with pytest.raises(SystemExit) as stop:
+            train_command(config=str(path), set_=["speed.halve_on_out_of_memory=false"], resume="auto", check=False)
+        assert stop.value.code == 2
+        assert "with passes of 2,048 tokens. Lower speed.tokens_per_pass, or set speed.halve_on_out_of_memory: true." in capsys.readouterr().err
+        train(path, code=2)
+        assert "tokens, which hold one row. Lower model.max_length" in capsys.readouterr().err
+
+
+def test_another_number_of_processes_shares_the_same_steps_or_is_refused(config, signal_at, monkeypatch, tmp_path, capsys):
+    path = config("shared")
+    signal_at("training_step", 4)
+    train(path, code=75)
+    monkeypatch.undo()
+    progress = tmp_path / "shared/run/checkpoints/checkpoint-2/progress.json"
+    values = json.loads(progress.read_text(encoding="utf-8"))
+    assert (values["num_processes"], values["rows_per_process"]) == (1, 32)
+    from types import SimpleNamespace
+
+    from trainer.errors import RunError
+    from trainer.training.resumable_trainer import keep_rows_per_step
+
+    def shared_by(processes):
+        arguments = SimpleNamespace(world_size=processes, per_device_train_batch_size=16, gradient_accumulation_steps=2)
+        note = keep_rows_per_step(arguments, str(progress.parent))
+        return note, arguments.per_device_train_batch_size * arguments.gradient_accumulation_steps
+
+    assert shared_by(1) == (None, 32)
+    assert shared_by(4) == (
+        "The checkpoint is of 1 process(es), now there are 4: a step holds the same rows, so results are equal up to rounding and dropout.",
+        8,
+    )
+    with pytest.raises(RunError, match=r"1 process\(es\) that trained 32 rows a step, which 3 cannot share equally\. Launch 1"):
+        shared_by(3)

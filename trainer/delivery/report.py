@@ -244,7 +244,8 @@ def mark_stopped(path: Path, reason: str, step: int | None) -> None:
 
 def clear_stopped(path: Path) -> None:
     """Remove the marker of a run that goes on."""
-    (path / STOPPED).unlink(missing_ok=True)
+    if path.is_dir():
+        (path / STOPPED).unlink(missing_ok=True)
 
 
 def _remove_run(path: Path) -> None:

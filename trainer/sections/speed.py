@@ -18,4 +18,5 @@ logits so are trained padded, and the log says so."""
     """Most tokens of one forward and backward pass, in training and evaluation; a batch with more is cut, which leaves its gradient as it is. \
 A row is never cut. Lower it where memory is short. Left out: 16,384 on a GPU, 2,048 on a CPU, whose caches then hold it."""
     halve_on_out_of_memory: bool = True
-    """When a GPU runs out of memory: go back to the last checkpoint and on with half the tokens in a pass. Several processes end for that and must be started again. Off: the run fails."""
+    """When a GPU runs out of memory: go back to the last checkpoint and on with half the tokens in a pass. Several processes end for that \
+and must be started again. Off: the run fails."""
