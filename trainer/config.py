@@ -32,6 +32,8 @@ class RunSection(Section):
     """CPU threads per process; left out: this machine's cores shared among its processes."""
     num_processes: int | None = Field(default=None, ge=1)
     """Processes that must take part; a run with another number stops at once. Cluster scripts set it."""
+    timeout_minutes: float = Field(default=30.0, gt=0)
+    """Several processes: how long one may give no sign, or make no progress in training, before the run ends with an error that names it."""
 
 
 class HubSection(Section):

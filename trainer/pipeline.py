@@ -117,13 +117,15 @@ def train(config: Config, *, resume: str = "auto") -> Path:
 
 
 def start(config: Config) -> Config:
-    """Join the processes, refuse what cannot be written, launched or pushed; the config with what the hardware decides."""
+    """Join the processes, refuse what cannot be written, launched or pushed; the config with what the hardware decides, the same on all."""
     report.check_writable(run_path(config))
     if config.model.mode == "head":
         distributed.refuse_several_processes("model.mode head")
-    distributed.start_processes(config.run.num_processes, config.run.num_threads)
+    distributed.start_processes(config.run.num_processes, config.run.num_threads, timeout_minutes=config.run.timeout_minutes)
+    config = with_hardware_defaults(config)
+    distributed.refuse_differences(lambda: distributed.code_version() | report.flat(config.to_dict()))
     distributed.from_main(lambda: hub.check_login(config.hub))
-    return with_hardware_defaults(config)
+    return config
 
 
 @contextmanager
@@ -177,8 +179,9 @@ def prepare(config: Config) -> PreparedData:
     """
     seed, ensemble = config.run.seed, config.ensemble
     fold = Fold(ensemble.member - 1, ensemble.size) if ensemble.kind == "folds" and ensemble.member else None
-    with distributed.main_first():
-        clean, splits = read_splits(config.data, config.split, config.balance, seed=seed, cache_dir=cache_dir(), fold=fold)
+    clean, splits = distributed.main_first(
+        lambda: read_splits(config.data, config.split, config.balance, seed=seed, cache_dir=cache_dir(), fold=fold),
+    )
     config.check_problem_type(multi_label=clean.label_matrix_NC is not None)
     synthetic = None
     if config.augment.generator != "none":
@@ -186,14 +189,15 @@ def prepare(config: Config) -> PreparedData:
     data = balance_splits(clean, splits, config.balance, config.loss, seed=config.member_seed, synthetic=synthetic)
     if config.balance.method in SYNTHESISERS:
         refuse_few_rows(config.balance.method, data.plan.counts_C, data.labels, config.balance.neighbours)
+    distributed.refuse_differences(lambda: data.fingerprints)
     return data
 
 
 def tokenise_splits(data: PreparedData, tokenizer: Any, max_length: int) -> dict[str, TokenisedRows]:
     """Token ids of each split; of train only the rows that will be seen."""
     rows = data.splits.named | {"train": data.splits.train[data.plan.seen]}
-    with distributed.main_first():
-        return {
+    return distributed.main_first(
+        lambda: {
             name: tokenise(
                 data.clean.rows.table,
                 ids,
@@ -206,6 +210,7 @@ def tokenise_splits(data: PreparedData, tokenizer: Any, max_length: int) -> dict
             )
             for name, ids in rows.items()
         }
+    )
 
 
 def _run(trainer: Any, build: Callable[[], Any], folder: report.RunFolder, checkpoint: str | None) -> tuple[Any, dict[str, float]]:

@@ -1,5 +1,6 @@
 """The stages of the data wing in order: read, clean, limit, split, (augment,) balance, weigh."""
 
+import hashlib
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import combinations
@@ -75,6 +76,13 @@ class PreparedData:
         sizes_N = self.clean.label_matrix_NC[np.concatenate(list(self.splits.named.values()))].sum(axis=1)
         several, none = (sizes_N > 1).mean(), (sizes_N == 0).mean()
         return f"Multi-label: {sizes_N.mean():.2f} labels a row; {several:.1%} of the rows have two or more, {none:.1%} have none."
+
+    @property
+    def fingerprints(self) -> dict[str, str]:
+        """Digests of the rows, of who is in which split and of the rows drawn for training: what processes of one run must share."""
+        drawn = {"drawn training": self.plan.positions()}
+        digests = {name: hashlib.blake2b(ids_N.tobytes(), digest_size=8).hexdigest() for name, ids_N in (self.splits.named | drawn).items()}
+        return {"the fingerprint of the data": self.clean.fingerprint} | {f"the fingerprint of {name} rows": digest for name, digest in digests.items()}
 
     @property
     def unused_rows(self) -> int:

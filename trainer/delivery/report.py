@@ -46,7 +46,7 @@ FILES = (
 FOLDERS = ("model", "model.partial", "adapter", "adapter.partial")
 MEMBER = re.compile(r"member-\d+")
 """Folders of the members of an ensemble, run folders of their own."""
-NOT_COMPARED = {("run", "overwrite"), ("run", "output_dir"), ("run", "num_processes"), ("speed", "tokens_per_pass"), ("speed", "halve_on_out_of_memory")}
+NOT_COMPARED = {"run.overwrite", "run.output_dir", "run.num_processes", "run.timeout_minutes", "speed.tokens_per_pass", "speed.halve_on_out_of_memory"}
 
 
 class RunFolder:
@@ -261,10 +261,10 @@ def _remove_run(path: Path) -> None:
 
 def _difference(path: Path, config: dict[str, Any], fingerprint: str) -> str:
     """The first differences between a run folder's config and data and ours, in words; empty where they agree."""
-    saved = _flat(read_yaml(str(path / "config.yaml")).values)
-    ours = _flat(config)
+    saved = flat(read_yaml(str(path / "config.yaml")).values)
+    ours = flat(config)
     keys = [key for key in sorted(saved.keys() | ours.keys()) if saved.get(key) != ours.get(key) and key not in NOT_COMPARED]
-    words = [f"{'.'.join(key)} is {saved.get(key)} there, {ours.get(key)} here" for key in keys]
+    words = [f"{key} is {saved.get(key)} there, {ours.get(key)} here" for key in keys]
     try:
         found = json.loads((path / "environment.json").read_text(encoding="utf-8"))["data"]["fingerprint"]
     except (OSError, ValueError, KeyError):
@@ -274,7 +274,8 @@ def _difference(path: Path, config: dict[str, Any], fingerprint: str) -> str:
     return "; ".join(words[:5]) + (f"; and {len(words) - 5} more" if len(words) > 5 else "")
 
 
-def _flat(values: Any, keys: tuple[str, ...] = ()) -> dict[tuple[str, ...], Any]:
+def flat(values: Any, key: str = "") -> dict[str, Any]:
+    """{'section.key': value} of a config, or of any tree of dicts."""
     if isinstance(values, dict) and values:
-        return {k: v for name, value in values.items() for k, v in _flat(value, (*keys, str(name))).items()}
-    return {keys: values}
+        return {k: v for name, value in values.items() for k, v in flat(value, f"{key}.{name}" if key else str(name)).items()}
+    return {key: values}

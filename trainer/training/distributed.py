@@ -1,13 +1,22 @@
-"""Processes, threads and hardware; the only file that names ranks."""
+"""Processes, threads and hardware; with `watch.py` the only file that names ranks."""
 
+import hashlib
+import json
 import os
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from typing import TypeVar, cast
+import re
+import socket
+from collections import Counter
+from collections.abc import Callable
+from datetime import timedelta
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, TypeVar, cast
 
-from trainer.errors import ConfigError, TrainerError
+from trainer.errors import ConfigError, RunError, TrainerError, first_line
 
 T = TypeVar("T")
+SAME_VERSIONS = ("torch", "transformers", "datasets", "accelerate", "tokenizers", "numpy")
+"""Packages whose versions all processes must share."""
 
 
 def world_size() -> int:
@@ -26,37 +35,144 @@ def refuse_several_processes(what: str) -> None:
         raise ConfigError(f"{what} runs in one process, but {world_size()} were launched. Launch with python -m trainer train, or with --num_processes 1.")
 
 
-def start_processes(num_processes: int | None, num_threads: int | None) -> None:
+def start_processes(num_processes: int | None, num_threads: int | None, *, timeout_minutes: float = 30.0) -> None:
     """Join the process group and set the CPU threads.
 
     Args:
         num_processes: processes that must take part, or None for as many as were launched.
         num_threads: CPU threads of this process, or None for its share of the cores.
+        timeout_minutes: how long the others are waited for.
     Raises:
         ConfigError: another number of processes was launched than asked for.
+        RunError: not all of them came together in time.
     """
     if num_processes not in (None, world_size()):
         raise ConfigError(
             f"run.num_processes is {num_processes}, but {world_size()} process(es) were launched."
             " Launch with accelerate launch --num_processes and --multi_gpu (on CPUs also ACCELERATE_USE_CPU=true)."
         )
+    if num_processes is None:
+        _refuse_training_alone()
     import torch
     from accelerate import PartialState
 
-    state = PartialState(cpu=not torch.accelerator.is_available())
+    try:
+        state = PartialState(cpu=not torch.accelerator.is_available(), timeout=timedelta(minutes=timeout_minutes))
+    except RuntimeError as error:  # torch.distributed's errors are
+        where = f"{os.environ.get('MASTER_ADDR')}:{os.environ.get('MASTER_PORT')}"
+        raise RunError(
+            f"{name_of_process()}: the {world_size()} processes did not come together at {where} (MASTER_ADDR and MASTER_PORT) within {timeout_minutes:g} min:"
+            f" {first_line(error)} Look for a process that stopped, and for a wrong address or a closed port."
+        ) from error
     assert state.num_processes == world_size(), "the launched processes did not find each other"
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     local_processes = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     torch.set_num_threads(num_threads or max(1, cores // local_processes))  # accelerate launch sets OMP_NUM_THREADS=1
 
 
-@contextmanager
-def main_first() -> Iterator[None]:
-    """The first process of each machine runs the block, then the others, which find its cached files."""
-    from accelerate import PartialState
+def _refuse_training_alone() -> None:
+    """Raises ConfigError where a launcher was asked for more processes than found each other: each would train by itself."""
+    groups = int(os.environ.get("GROUP_WORLD_SIZE", world_size()))  # accelerate and torchrun start theirs once in each task of srun
+    tasks = int(os.environ.get("SLURM_STEP_NUM_TASKS", "1"))
+    remedy = "If each shall train by itself, set run.num_processes: 1."
+    if tasks > groups:
+        raise ConfigError(
+            f"srun started {tasks} tasks, but {groups} of them found each other; the others would train by themselves."
+            f" In each task run accelerate launch with --num_machines {tasks} and --machine_rank $SLURM_PROCID, as scripts/cluster/train.sbatch does. {remedy}"
+        )
+    asked = _asked_of_accelerate() if world_size() == 1 else 1
+    if asked > 1:
+        raise ConfigError(
+            f"accelerate launch was asked for {asked} processes, but started one (with --cpu it always does)."
+            f" On CPUs launch with ACCELERATE_USE_CPU=true accelerate launch --multi_gpu --num_processes {asked}. {remedy}"
+        )
 
-    with PartialState().local_main_process_first():
-        yield
+
+def _asked_of_accelerate() -> int:
+    """Processes that `accelerate launch`, the parent of a lone process, was asked for; 1 where that cannot be told."""
+    if "ACCELERATE_MIXED_PRECISION" not in os.environ:
+        return 1
+    import psutil
+
+    try:
+        command = " ".join(psutil.Process().parent().cmdline())
+    except (psutil.Error, AttributeError):  # the parent is gone or not ours
+        return 1
+    if found := re.search(r"--num[-_]processes[= ](\d+)", command):
+        return int(found[1])
+    if found := re.search(r"--config[-_]file[= ](\S+)", command):
+        from accelerate.commands.config.config_args import load_config_from_file
+
+        return int(load_config_from_file(found[1]).num_processes or 1)
+    return 1
+
+
+def name_of_process() -> str:
+    """This process as messages name it: rank, host, process id."""
+    return f"rank {os.environ.get('RANK', '0')} ({socket.gethostname()}, pid {os.getpid()})"
+
+
+def code_version() -> dict[str, str]:
+    """Digest of this package's modules, and the versions of the libraries that results depend on."""
+    package = Path(__file__).resolve().parent.parent
+    digest = hashlib.blake2b(digest_size=8)
+    for path in sorted(package.rglob("*.py")):
+        digest.update(f"{path.relative_to(package)}\n".encode() + path.read_bytes())
+    return {"the code of trainer/": digest.hexdigest()} | {f"the version of {name}": version(name) for name in SAME_VERSIONS}
+
+
+def refuse_differences(find: Callable[[], dict[str, Any]]) -> None:
+    """Compare what every process must hold alike.
+
+    Args:
+        find: gives {words that name a fact: plain value}, the value being shown where it differs; no secrets. Called with several processes only.
+    Raises:
+        RunError: on every process, naming those that differ from most, and what differs.
+    """
+    if world_size() == 1:
+        return
+    given = _gather((name_of_process(), {name: json.dumps(value, sort_keys=True, default=str) for name, value in find().items()}))
+    usual = json.loads(Counter(json.dumps(found, sort_keys=True) for _, found in given).most_common(1)[0][0])
+    example = next(name for name, found in given if found == usual)
+    faults = [
+        f"{fact} is {found.get(fact, 'missing')} on {name}, {usual.get(fact, 'missing')} on {example}"
+        for name, found in given
+        for fact in sorted(found.keys() | usual.keys())
+        if found.get(fact) != usual.get(fact)
+    ]
+    if faults:
+        rest = f"; and {len(faults) - 5} more differences" if len(faults) > 5 else ""
+        raise RunError(f"the processes differ: {'; '.join(faults[:5])}{rest}. Start all of them with the same config, data and code.")
+
+
+def _gather(value: T) -> list[T]:
+    """The value of every process, by rank."""
+    from accelerate.utils import gather_object
+
+    return cast("list[T]", gather_object([value]))
+
+
+def main_first(action: Callable[[], T]) -> T:
+    """Result of an action that the first process of each machine runs before the others, which find its cached files.
+
+    Raises:
+        TrainerError: on every process, what the action raised on the first that failed, with its name.
+    """
+    if world_size() == 1:
+        return action()
+    is_first = int(os.environ.get("LOCAL_RANK", "0")) == 0
+    result: T | None = None
+    for turn in (True, False):
+        error: TrainerError | None = None
+        if is_first is turn:
+            try:
+                result = action()
+            except TrainerError as raised:
+                error = raised
+        failed = next(((name, fault) for name, fault in _gather((name_of_process(), error)) if fault), None)
+        if failed:
+            raise type(failed[1])(f"{failed[0]}: {failed[1]}") from error
+    return cast("T", result)
 
 
 def wait_for_everyone() -> None:

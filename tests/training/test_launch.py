@@ -1,0 +1,120 @@
+"""A launch that would not train as asked ends at once, in words, on every process."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+
+import pytest
+from conftest import ROOT
+from ranks import ends, ranks
+
+from trainer.errors import ConfigError
+from trainer.training import distributed
+
+PREPARE = """
+import sys
+from trainer import load_config, pipeline
+from trainer.cli import worded_errors
+with worded_errors():
+    config = load_config(sys.argv[1])
+    pipeline.start(config)
+    pipeline.prepare(config)
+    print("prepared")
+"""
+
+
+@pytest.fixture
+def alone(monkeypatch):
+    """Environment of a process that no launcher started."""
+    for name in ("WORLD_SIZE", "GROUP_WORLD_SIZE", "SLURM_STEP_NUM_TASKS", "ACCELERATE_MIXED_PRECISION"):
+        monkeypatch.delenv(name, raising=False)
+    return monkeypatch
+
+
+def test_tasks_of_srun_that_did_not_find_each_other_are_refused(alone):
+    alone.setenv("SLURM_STEP_NUM_TASKS", "4")
+    with pytest.raises(
+        ConfigError, match=re.escape("srun started 4 tasks, but 1 of them found each other; the others would train by themselves. In each task")
+    ):
+        distributed.start_processes(None, None)
+    distributed.start_processes(1, None)  # asked for in so many words
+
+
+def test_launchers_of_each_task_of_srun_must_find_each_other(alone):
+    for name, value in {"SLURM_STEP_NUM_TASKS": "2", "WORLD_SIZE": "4", "GROUP_WORLD_SIZE": "1"}.items():
+        alone.setenv(name, value)
+    with pytest.raises(ConfigError, match="srun started 2 tasks, but 1 of them found each other"):
+        distributed.start_processes(None, None)
+
+
+@pytest.mark.parametrize("by", ["option", "file"])
+def test_accelerate_that_starts_one_process_instead_of_two_is_refused(by, config_file, tmp_path):
+    (tmp_path / "cpu.yaml").write_text("compute_environment: LOCAL_MACHINE\ndistributed_type: 'NO'\nnum_processes: 2\nuse_cpu: true\n", encoding="utf-8")
+    how = {"option": ["--cpu", "--num_processes", "2"], "file": ["--config_file", str(tmp_path / "cpu.yaml")]}[by]
+    command = [sys.executable, "-m", "accelerate.commands.launch", *how, str(ROOT / "scripts/train.py"), "--config", config_file()]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=100, cwd=ROOT, env=os.environ, check=False)
+    assert done.returncode != 0
+    assert "accelerate launch was asked for 2 processes, but started one (with --cpu it always does). On CPUs launch with ACCELERATE_USE_CPU" in done.stderr
+    assert not (tmp_path / "runs").exists()
+
+
+def test_process_with_other_code_or_config_is_named_on_all(config_file, tmp_path):
+    package = tmp_path / "other_code"
+    shutil.copytree(ROOT / "trainer", package / "trainer", ignore=shutil.ignore_patterns("__pycache__"))
+    with (package / "trainer/errors.py").open("a", encoding="utf-8") as file:
+        file.write("# another line\n")
+    train = ["-m", "trainer", "train", "--config", config_file()]
+    options = [{}, {"cwd": package, "env": {"PYTHONPATH": str(package)}}, {}]
+    with ranks(train, [*train, "--set", "training.learning_rate=3e-5"], train, options=options) as processes:
+        codes, told = ends(processes)
+    assert codes == [2, 2, 2], told
+    start = told[0].index("the processes differ: the code of trainer/ is")
+    words = told[0][start:]
+    assert re.search(rf"the code of trainer/ is \"\w+\" on rank 1 \(\S+, pid {processes[1].pid}\), \"\w+\" on rank 0", words)
+    assert "training.learning_rate is 3e-05 on rank 1 (" in words
+    assert words.count(" on rank 1 (") == 2
+    assert "on rank 2" not in words
+    assert words.rstrip().endswith("Start all of them with the same config, data and code.")
+    assert not (tmp_path / "runs").exists()
+
+
+def two_nodes(config, folders, tmp_path):
+    """(exit codes, standard errors) of two processes that prepare data, each in a folder and with a cache of its own."""
+    options = [{"cwd": folder, "env": {"HF_HOME": str(tmp_path / f"cache-{folder.name}")}} for folder in folders]
+    with ranks(["-c", PREPARE, config], ["-c", PREPARE, config], node_of=lambda rank: rank, options=options) as processes:
+        return ends(processes)
+
+
+@pytest.fixture
+def nodes(tmp_path, tweets):
+    folders = [tmp_path / "node-0", tmp_path / "node-1"]
+    for folder in folders:
+        folder.mkdir()
+        shutil.copy(tweets, folder / "rows.csv")
+    return folders
+
+
+def test_node_with_other_rows_is_named(nodes, config_file, tmp_path):
+    lines = (nodes[1] / "rows.csv").read_text(encoding="utf-8").splitlines()
+    (nodes[1] / "rows.csv").write_text("\n".join(lines[:-1]) + "\n", encoding="utf-8")
+    codes, told = two_nodes(config_file(data={"source": "rows.csv"}), nodes, tmp_path)
+    assert codes == [2, 2], told
+    assert re.search(r"the processes differ: the fingerprint of .* on rank 1 .* on rank 0", told[0])
+    assert "the fingerprint of the data is" in told[0]
+
+
+def test_file_that_one_node_lacks_ends_all_of_them(nodes, config_file, tmp_path):
+    (nodes[1] / "rows.csv").unlink()
+    codes, told = two_nodes(config_file(data={"source": "rows.csv"}), nodes, tmp_path)
+    assert codes == [2, 2], told
+    assert re.search(r"rank 1 \(\S+, pid \d+\): data.source: 'rows.csv' does not exist.", told[0])
+
+
+def test_process_whose_partner_never_comes_says_so():
+    code = "from trainer.training.distributed import start_processes as s\nfrom trainer.cli import worded_errors\n"
+    with ranks(["-c", code + "with worded_errors(): s(None, None, timeout_minutes=0.05)"], ["-c", ""]) as processes:
+        codes, told = ends(processes)
+    assert codes == [2, 0], told
+    assert re.search(r"rank 0 \(.*\): the 2 processes did not come together at 127.0.0.1:\d+ \(MASTER_ADDR and MASTER_PORT\) within 0.05 min: ", told[0])
