@@ -1,6 +1,7 @@
 """Chapter two of the story: several runs that vote. Each member is a run of `pipeline.train` in a run folder of its own."""
 
 import json
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,7 +11,7 @@ import numpy as np
 from trainer import pipeline
 from trainer.config import Config
 from trainer.delivery import report
-from trainer.training import distributed
+from trainer.training import distributed, watch
 
 if TYPE_CHECKING:
     from trainer.data.prepare import PreparedData
@@ -27,6 +28,11 @@ def train_ensemble(config: Config, *, resume: str = "auto") -> Path:
     Raises:
         TrainerError: as for `pipeline.train`.
     """
+    with watch.naming_lost_processes(), ExitStack() as held:
+        return _train_members(config, resume, held)
+
+
+def _train_members(config: Config, resume: str, held: ExitStack) -> Path:
     from trainer.results import decision_plan
 
     folder = report.RunFolder(pipeline.run_path(config))
@@ -35,6 +41,7 @@ def train_ensemble(config: Config, *, resume: str = "auto") -> Path:
     members = [pipeline.member_of(config, number) for number in range(1, config.ensemble.size + 1)]
     data = pipeline.prepare(members[0])
     decision_plan(config, data)
+    distributed.from_main(lambda: held.enter_context(report.only_run(folder.path)))
     distributed.from_main(lambda: _open(folder, config, data, resume))
     for number, member in enumerate(members, 1):
         if _is_finished(member):

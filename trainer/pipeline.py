@@ -6,7 +6,7 @@ Its other chapters are `trainer/results.py` (the end of a run), `trainer/ensembl
 
 import gc
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +18,7 @@ from trainer.data.sources import check_source
 from trainer.data.tokenise import TokenisedRows, tokenise
 from trainer.delivery import hub, report
 from trainer.errors import Stopped
-from trainer.training import distributed
+from trainer.training import distributed, watch
 from trainer.training.synthesis import SYNTHESISERS, refuse_few_rows, synthesise
 
 if TYPE_CHECKING:
@@ -55,8 +55,13 @@ def train(config: Config, *, resume: str = "auto") -> Path:
     Returns:
         The run folder.
     Raises:
-        TrainerError: bad config, data, model or folder; a loss that is not a number.
+        TrainerError: bad config, data, model or folder; a loss that is not a number; another process that died or hangs.
     """
+    with watch.naming_lost_processes(), ExitStack() as held:
+        return _train(config, resume, held)
+
+
+def _train(config: Config, resume: str, held: ExitStack) -> Path:
     with loading_libraries():
         config = start(config)
 
@@ -82,6 +87,7 @@ def train(config: Config, *, resume: str = "auto") -> Path:
     tokenizer, max_length = load_tokenizer(config.model, pretrained)
     distributed.from_main(lambda: check_weights(config.model))
     tokens = tokenise_splits(data, tokenizer, max_length)
+    distributed.from_main(lambda: held.enter_context(report.only_run(folder.path)))
     checkpoint = distributed.from_main(
         lambda: report.plan_run(folder.path, config.to_dict(), data.clean.fingerprint, overwrite=config.run.overwrite, resume=resume)
     )
@@ -107,6 +113,7 @@ def train(config: Config, *, resume: str = "auto") -> Path:
     data = _settle(folder, config, data, trainer)
     plan = results.decision_plan(config, data)
     outcomes, decision = results.evaluate_splits(trainer, data, tokens, plan, config.run.seed)
+    watch.rest()
     decided = results.apply_decision(config, data, trainer.model, decision, plan) if decision and plan else None
     with saving(folder.model, folder.checkpoints):
         trainer.save_model(str(folder.path / "model.partial"))

@@ -26,6 +26,7 @@ from trainer.data.row_access import take_rows
 from trainer.data.split import Splits
 from trainer.data.text_hashes import hash_texts
 from trainer.errors import ConfigError, listing
+from trainer.locks import locked
 
 if TYPE_CHECKING:
     from trainer.sections.augment import AugmentSection
@@ -136,8 +137,10 @@ def write_rows(clean: CleanRows, splits: Splits, augment: "AugmentSection", *, s
     generate = _opened_on_use(augment)
     with tqdm(total=total, desc="Writing rows", unit=" rows", disable=None, leave=False) as bar:
         for sources, wanted in short:
-            cache = CompletionCache(cache_dir / f"completions-{_cache_key(sources, augment, seed)}.jsonl")
-            new, outcomes[sources.label] = _fill(sources, wanted, augment, judge, cache, generate, seed, bar)
+            path = cache_dir / f"completions-{_cache_key(sources, augment, seed)}.jsonl"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with locked(path.with_suffix(".lock"), "being written"):
+                new, outcomes[sources.label] = _fill(sources, wanted, augment, judge, CompletionCache(path), generate, seed, bar)
             rows += new
     for label, outcome in outcomes.items():
         if outcome["accepted"] < outcome["wanted"]:

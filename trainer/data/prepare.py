@@ -1,6 +1,5 @@
 """The stages of the data wing in order: read, clean, limit, split, (augment,) balance, weigh."""
 
-import hashlib
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import combinations
@@ -79,10 +78,9 @@ class PreparedData:
 
     @property
     def fingerprints(self) -> dict[str, str]:
-        """Digests of the rows, of who is in which split and of the rows drawn for training: what processes of one run must share."""
-        drawn = {"drawn training": self.plan.positions()}
-        digests = {name: hashlib.blake2b(ids_N.tobytes(), digest_size=8).hexdigest() for name, ids_N in (self.splits.named | drawn).items()}
-        return {"the fingerprint of the data": self.clean.fingerprint} | {f"the fingerprint of {name} rows": digest for name, digest in digests.items()}
+        """Digests of the rows, of who is in which split and of what training draws and weighs: what processes of one run must share."""
+        sides = {f"the fingerprint of {name} rows": xxhash.xxh3_64(ids_N.tobytes()).hexdigest() for name, ids_N in self.splits.named.items()}
+        return {"the fingerprint of the data": self.clean.fingerprint, **sides, "the fingerprint of the rows and weights of training": self.plan_digest}
 
     @property
     def unused_rows(self) -> int:

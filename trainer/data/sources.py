@@ -20,6 +20,7 @@ from trainer.data.multi_label import column_lists, is_list, label_lists
 from trainer.data.readers import READERS, BadRows, check_columns
 from trainer.data.text_hashes import Hashes, hash_texts
 from trainer.errors import DataError, first_line, listing
+from trainer.locks import write_once
 
 if TYPE_CHECKING:
     from trainer.sections.data import DataSection
@@ -73,8 +74,7 @@ def read_rows(data: "DataSection", cache_dir: Path, domain_column: str | None = 
     cache_dir.mkdir(parents=True, exist_ok=True)
     target = cache_dir / f"rows-{_key(data, domain_column)}.arrow"
     notes_path = target.with_suffix(".json")
-    if not notes_path.exists():  # the notes come last: where they are, the table is whole
-        _write_rows(data, domain_column, target, notes_path)
+    write_once(notes_path, lambda: _write_rows(data, domain_column, target, notes_path))  # the notes come last: where they are, the table is whole
     notes = json.loads(notes_path.read_text(encoding="utf-8"))
     bad_rows: BadRows = notes["bad_rows"]
     if bad_rows and data.on_bad_rows == "error":

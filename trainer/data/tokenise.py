@@ -17,6 +17,7 @@ from tqdm.auto import tqdm
 
 from trainer.data.row_access import take_rows
 from trainer.data.word_tokens import WordTokens, splits_at_spaces, untouched
+from trainer.locks import write_once
 
 BATCH_ROWS = 2000
 PADDING = -1
@@ -91,8 +92,7 @@ def tokenise(
     digest = hashlib.blake2b(f"format 2 {fingerprint} {max_length} {tokenizer_digest(tokenizer)}".encode(), digest_size=16)
     digest.update(np.ascontiguousarray(row_ids_N).tobytes())
     index_path = cache_dir / f"tokens-{digest.hexdigest()}.npz"
-    if not index_path.exists():
-        _write_tokens(table, row_ids_N, tokenizer, max_length, index_path, release)
+    write_once(index_path, lambda: _write_tokens(table, row_ids_N, tokenizer, max_length, index_path, release))
     with np.load(index_path) as index:
         offsets_N1, truncated_N, full_lengths_N, names = index["offsets"], index["truncated"], index["full_lengths"], index["names"].tolist()
     columns: dict[str, NDArray[Any]] = {name: np.memmap(_column_path(index_path, name), dtype=np.int32, mode="r") for name in names}

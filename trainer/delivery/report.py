@@ -8,13 +8,15 @@ import re
 import shutil
 import tempfile
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from trainer.errors import RunError
+from trainer.locks import locked
 from trainer.training.checkpoints import newest_whole, set_aside, tidy
 from trainer.yaml_source import dump_yaml, read_yaml
 
@@ -44,6 +46,8 @@ FILES = (
     "metrics.json",
 )
 FOLDERS = ("model", "model.partial", "adapter", "adapter.partial")
+LOCK = ".lock"
+"""Held by the main process of the run that is being trained; the kernel takes it from one that dies."""
 MEMBER = re.compile(r"member-\d+")
 """Folders of the members of an ensemble, run folders of their own."""
 NOT_COMPARED = {"run.overwrite", "run.output_dir", "run.num_processes", "run.timeout_minutes", "speed.tokens_per_pass", "speed.halve_on_out_of_memory"}
@@ -181,6 +185,23 @@ def check_writable(path: Path, remedy: str = "Set run.output_dir") -> None:
         raise RunError(f"{path}: cannot be written ({error.strerror} at {parent}). {remedy} to a folder you may write.") from error
 
 
+@contextmanager
+def only_run(path: Path) -> Iterator[None]:
+    """Keep a second training off the run folder while the block runs.
+
+    Raises:
+        RunError: another training holds the folder; with its process id and host.
+    """
+    path.mkdir(parents=True, exist_ok=True)
+    with locked(path / LOCK, "a run is being trained here", refuse="Wait for it or end it, or set another run.name."):
+        try:
+            yield
+        finally:
+            (path / LOCK).unlink(missing_ok=True)
+            with suppress(OSError):
+                path.rmdir()  # unless a run was started
+
+
 def plan_run(path: Path, config: dict[str, Any], fingerprint: str, *, overwrite: bool, resume: str) -> str | None:
     """The checkpoint to resume from, or None to start at the beginning; touches nothing but checkpoints that are not whole, which it sets aside.
 
@@ -192,7 +213,7 @@ def plan_run(path: Path, config: dict[str, Any], fingerprint: str, *, overwrite:
     Raises:
         RunError: a finished run, an unfinished one of another config or data, or files that are no run.
     """
-    if not path.is_dir() or all(p.name.endswith(".partial") or p.name == STOPPED or MEMBER.fullmatch(p.name) for p in path.iterdir()):
+    if not path.is_dir() or all(p.name.endswith(".partial") or p.name in (STOPPED, LOCK) or MEMBER.fullmatch(p.name) for p in path.iterdir()):
         return None
     if not (path / "config.yaml").is_file():
         raise RunError(f"{path}: holds files but no run. Set run.name or run.output_dir to another folder.")

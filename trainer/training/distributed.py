@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, TypeVar, cast
 
 from trainer.errors import ConfigError, RunError, TrainerError, first_line
+from trainer.training import watch
 
 T = TypeVar("T")
 SAME_VERSIONS = ("torch", "transformers", "datasets", "accelerate", "tokenizers", "numpy")
@@ -58,6 +59,8 @@ def start_processes(num_processes: int | None, num_threads: int | None, *, timeo
 
     try:
         state = PartialState(cpu=not torch.accelerator.is_available(), timeout=timedelta(minutes=timeout_minutes))
+        if state.num_processes > 1:
+            watch.start(state.process_index, state.num_processes, name_of_process(), timeout_minutes)
     except RuntimeError as error:  # torch.distributed's errors are
         where = f"{os.environ.get('MASTER_ADDR')}:{os.environ.get('MASTER_PORT')}"
         raise RunError(

@@ -19,7 +19,7 @@ from transformers.trainer_utils import EvalLoopOutput
 from trainer.data.tokenise import TokenisedRows
 from trainer.errors import ConfigError, Stopped, TrainingError, first_line
 from trainer.evaluation.multi_label import evaluate
-from trainer.training import memory
+from trainer.training import memory, watch
 from trainer.training.batching import StepBatchSampler, StepDataLoader, cut_into_passes, pass_starts, token_batches
 from trainer.training.batching import tokens_per_pass as default_tokens_per_pass
 from trainer.training.checkpoints import last_good, saving
@@ -133,6 +133,12 @@ class WeightedTrainer(ResumableTrainer):
             self._refuse_not_finite(loss, f"at step {self.state.global_step + 1}")
         return loss
 
+    def compute_loss(self, *args: Any, **kwargs: Any) -> Any:
+        """The loss; whoever hangs before it is behind those that wait in the backward pass."""
+        loss = super().compute_loss(*args, **kwargs)
+        watch.progress(f"step {self.state.global_step + 1}")
+        return loss
+
     def _pass_starts(self, lengths_B: list[int]) -> list[int]:
         """First rows of the passes of a micro-batch; with FSDP every process makes as many, and DeepSpeed takes each pass for a step."""
         if self.is_deepspeed_enabled:
@@ -183,6 +189,7 @@ class WeightedTrainer(ResumableTrainer):
                 if own < len(batches):
                     logits_NC[torch.from_numpy(batches[own])] = found_BC.float()
                 bar.update(min(world, len(batches) - start))
+                watch.progress(f"{description.lower()} after step {self.state.global_step}")
         return self.accelerator.reduce(logits_NC).cpu().numpy()  # type: ignore[no-any-return, union-attr]
 
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
