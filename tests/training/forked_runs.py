@@ -1,0 +1,80 @@
+"""Training commands in processes forked from one that has loaded the libraries: real signals, without seconds of loading for each start."""
+
+import multiprocessing
+import os
+import signal
+import socket
+import sys
+from pathlib import Path
+
+CONTEXT = multiprocessing.get_context("forkserver")
+CONTEXT.set_forkserver_preload(
+    ["transformers.models.bert.modeling_bert", "trainer.results", "trainer.training.weighted_trainer", "evaluate", "sklearn.metrics"]
+)
+
+
+def train(config, log, *, num_processes=1, strike=None, rank=None):
+    """Exit codes of `equipoise train` in so many processes; when one is killed the others are too, as a launcher does it.
+
+    Args:
+        log: file for what they print.
+        strike: (place, how often it is reached, signals that the process then sends itself); places: step, save.
+        rank: the process that is struck; left out: all.
+    """
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    ranks = [
+        CONTEXT.Process(target=_rank, args=(str(config), str(log), n, num_processes, port, strike if rank in (None, n) else None)) for n in range(num_processes)
+    ]
+    for process in ranks:
+        process.start()
+    try:
+        for process in ranks:
+            process.join(timeout=100)
+            if process.exitcode == -signal.SIGKILL:
+                break
+    finally:
+        for process in ranks:
+            process.kill()
+            process.join()
+    return [process.exitcode for process in ranks]
+
+
+def _rank(config, log, rank, num_processes, port, strike):
+    file = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+    os.dup2(file, 1)
+    os.dup2(file, 2)
+    if num_processes > 1:
+        os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(num_processes), "LOCAL_WORLD_SIZE": str(num_processes)}
+        os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "ACCELERATE_USE_CPU": "true"}
+    from trainer.cli import train_command
+
+    if strike:
+        _strike_at(*strike)
+    train_command(config=config, set_=[], resume="auto", check=False)
+    sys.stdout.flush()
+
+
+def _strike_at(place, times, numbers):
+    import torch
+
+    from trainer.training.weighted_trainer import WeightedTrainer
+
+    owner, name = {"step": (WeightedTrainer, "training_step"), "save": (torch, "save")}[place]
+    action, seen = getattr(owner, name), 0
+
+    def struck(*args, **kwargs):
+        nonlocal seen
+        seen += 1
+        outcome = action(*args, **kwargs)
+        if seen == times:
+            if place == "save":
+                os.truncate(args[1], Path(args[1]).stat().st_size // 2)
+            for number in numbers:
+                os.kill(os.getpid(), number)
+            if place == "save":
+                outcome = action(*args, **kwargs)
+        return outcome
+
+    setattr(owner, name, struck)
