@@ -251,9 +251,9 @@ def fault(run: Run, start: Start, number: signal.Signals) -> str:
         if not marker.exists():
             return f"{number.name} while {start.struck}: no stopped.json; exit code {start.exit_code}: {start.output[-2000:]}"
         stopped = json.loads(marker.read_text(encoding="utf-8"))
-        whole = (run.path / "checkpoints" / Path(str(stopped["checkpoint"])).name / "whole.json").exists()
+        whole = (run.path / f"checkpoints/checkpoint-{stopped['step']}" / "whole.json").exists()
         expected = (75,) if run.num_processes == 1 else (1, 75, -number)
-        if start.exit_code not in expected or stopped["signal"] != number.name or not whole:
+        if start.exit_code not in expected or number.name not in stopped["reason"] or not whole:
             return f"{number.name} while {start.struck}: exit code {start.exit_code}, {stopped}, checkpoint whole: {whole}"
     elif not start.struck:
         return f"exit code {start.exit_code}: {start.output[-2000:]}"

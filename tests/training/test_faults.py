@@ -321,9 +321,8 @@ def test_struck_process_leaves_what_resumes_to_the_bits_of_the_unbroken_run(make
     assert forked_runs.train(config, log, strike=STRIKES[strike]) == [75 if asked else -signal.SIGKILL], log.read_text()
     if asked:
         stopped = json.loads((run / "stopped.json").read_text(encoding="utf-8"))
-        assert stopped["signal"] == "SIGTERM"
-        assert stopped["checkpoint"].endswith(f"checkpoint-{stopped['step']}")
-        assert (run / "checkpoints" / f"checkpoint-{stopped['step']}").is_dir()
+        assert stopped["reason"] == f"stopped by SIGTERM after step {stopped['step']}"
+        assert (run / f"checkpoints/checkpoint-{stopped['step']}").is_dir()
     assert forked_runs.train(config, log) == [0], log.read_text()
     assert "Resuming from" in log.read_text()
     assert not (run / "stopped.json").exists()
