@@ -205,7 +205,9 @@ def strike(process: "subprocess.Popen[bytes]", number: signal.Signals, *, one_ra
     for member in family[-1:] if one_rank else family:
         with suppress(psutil.NoSuchProcess):
             member.send_signal(number)
-    _, alive = psutil.wait_procs(family, timeout=120)
+    with suppress(subprocess.TimeoutExpired):
+        process.wait(timeout=120)  # through Popen, which would not learn the exit code if psutil waited for it
+    _, alive = psutil.wait_procs(family, timeout=0 if process.returncode is None else 20)
     for member in alive:
         member.kill()
     if alive:
