@@ -5,8 +5,10 @@ usage: python scripts/bench/faults.py [--kills 50] [--signal KILL|TERM] [--proce
 A small encoder (two layers of width 64, 25 MB a checkpoint) learns three classes of tweets, saves every few steps, evaluates every epoch,
 keeps the best epoch and stops early. Each run is struck once in every phase, in random order: while it starts (libraries, a cold cache
 of rows, the model), trains, saves, evaluates, and while it writes its results, which comes last; each time the same command starts it
-again, and after the last strike it is left to finish. Every start is a fresh process, or a fresh `accelerate launch` of two; SIGKILL goes
-to all of them at once. The moment is drawn anew for every strike: after so many entries into the phase, so many milliseconds.
+again, and after the last strike it is left to finish. Every start is a fresh process, or a fresh `accelerate launch` of two. The
+signal goes to all processes, launcher included; in every second run of two SIGKILL meets one of them alone, and the launcher ends the
+other. The moment is drawn anew for every strike: so many entries into the phase, then so many milliseconds. With --signal TERM a strike on
+training, saving or evaluation must also leave a whole checkpoint, stopped.json and, of one process, exit code 75.
 
 The run folder must then equal the unbroken run's, file by file, but for timings and paths. Prints a table by the phase in which the
 strike landed and exits with 1 if any run differs. Results: scripts/bench/README.md.
