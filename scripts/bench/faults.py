@@ -168,8 +168,9 @@ class Run:
             phase, entries, delay = aim
             times = [at for name, at in [("start", launched), *self.marks()] if name == phase]
             if len(times) >= entries and time.time() >= times[entries - 1] + delay:
+                before = self.marks()
                 strike(process, number, one_rank=one_rank)
-                struck = (self.marks() or [("start", launched)])[-1][0]
+                struck = ([("start", launched), *(self.marks() if number == signal.SIGKILL else before)])[-1][0]  # other signals let it go on
             time.sleep(0.001)
         exit_code, output = process.wait(), (self.folder / "log").read_text(encoding="utf-8")
         was_torn = any(not (path / "whole.json").exists() for path in self.path.glob("checkpoints/*"))
