@@ -107,6 +107,14 @@ class Handler(BaseHTTPRequestHandler):
         if self.command != "HEAD":
             self.wfile.write(content)
 
+    def send_part(self, content, **headers):
+        """The bytes that a Range header asks for, else all of them."""
+        asked = re.fullmatch(r"bytes=(\d+)-(\d+)", self.headers.get("Range", ""))
+        if not asked:
+            return self.send(content, **headers)
+        first, last = int(asked[1]), min(int(asked[2]), len(content) - 1)
+        self.send(content[first : last + 1], 206, **{"Content-Range": f"bytes {first}-{last}/{len(content)}", **headers})
+
     def repo(self, kind, name):
         repo = self.server.repos.get((kind, name))
         if repo is None or (repo.private and self.user != name.split("/")[0]):
@@ -173,7 +181,7 @@ class Handler(BaseHTTPRequestHandler):
             raise Refusal(404, "Entry not found", "EntryNotFound", sha)
         found = entry(path, files[path])
         if "lfs" not in found:
-            return self.send(files[path], ETag=f'"{found["oid"]}"', **{"X-Repo-Commit": sha})
+            return self.send_part(files[path], ETag=f'"{found["oid"]}"', **{"X-Repo-Commit": sha})
         oid = found["lfs"]["oid"]
         self.server.lfs[oid] = files[path]
         linked = {"X-Repo-Commit": sha, "X-Linked-ETag": f'"{oid}"', "X-Linked-Size": str(found["size"])}
@@ -197,7 +205,7 @@ class Handler(BaseHTTPRequestHandler):
             if hashlib.sha256(self.content).hexdigest() != oid:
                 raise Refusal(400, "the content differs from its sha256")
             self.server.lfs[oid] = self.content
-        self.send(b"" if self.command == "PUT" else self.server.lfs[oid])
+        self.send_part(b"" if self.command == "PUT" else self.server.lfs[oid])
 
     def commit(self, kind, name, revision):
         repo = self.writable(kind, name)

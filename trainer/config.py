@@ -103,8 +103,19 @@ class Config(Section):
             raise ValueError("split.test is set although data.test is given; remove one of them")
         if self.loss.name == "focal" and self.training_values.get("label_smoothing_factor"):
             raise ValueError("training.label_smoothing_factor has no meaning for loss.name: focal; remove it, or use cross_entropy or logit_adjusted")
+        self._check_streaming()
         check_mode(self.model.mode, self.balance.method, self.balance.resample_each_epoch)
         return self
+
+    def _check_streaming(self) -> None:
+        if not self.data.streaming:
+            return
+        if self.balance.scope == "all":
+            raise ValueError("balance.scope is 'all' with data.streaming; rows are chosen after the split. Set balance.scope: train")
+        if self.augment.generator != "none":
+            raise ValueError("augment.generator is set with data.streaming; rows are chosen before new ones could be written. Set generator: none")
+        if self.ensemble.kind == "folds":
+            raise ValueError("ensemble.kind: folds with data.streaming; rows are split once, by their text. Set ensemble.kind: seeds")
 
     @model_validator(mode="after")
     def _ensemble_fits(self) -> "Config":
@@ -112,7 +123,8 @@ class Config(Section):
             raise ValueError("hub.push with ensemble.size above 1: a repository holds one model; push a member's model folder, or set ensemble.size: 1")
         if self.ensemble.size > 1 and self.ensemble.combine == "mean" and self.decision.thresholds:
             raise ValueError("ensemble.combine: mean with decision.thresholds: members decide by their own thresholds; set ensemble.combine: majority")
-        draws_rows = self.balance.method != "none" and self.balance.scope == "train"
+        streamed = self.data.streaming and not self.balance.resample_each_epoch  # every member then has the rows chosen once
+        draws_rows = not streamed and self.balance.method != "none" and self.balance.scope == "train"
         if self.ensemble.size > 1 and self.ensemble.kind == "seeds" and self.model.mode == "head" and not draws_rows:
             raise ValueError("ensemble.kind: seeds with model.mode: head: members that see the same rows are equal; set kind: folds, or method: undersample")
         if self.ensemble.kind == "folds" and (self.data.validation is not None or self.balance.scope == "all"):

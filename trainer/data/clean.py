@@ -4,7 +4,7 @@ Every rule works on the 64-bit hash of each text, so that texts stay in the memo
 """
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -41,6 +41,27 @@ DROPPED_ROWS = 10_000
 
 
 @dataclass(frozen=True)
+class Streamed:
+    """What `data.streaming` read.
+
+    Attributes:
+        counts: rows by reason, as `CleanRows.counts`; 'kept' are those that cleaning left, chosen or not.
+        natural: {split: cleaned rows of each class before rows were chosen}, in the order of the label ids.
+        dropped: the first dropped and unreadable rows with their reasons.
+    """
+
+    counts: dict[str, int]
+    natural: dict[str, list[int]]
+    dropped: list[dict[str, Any]]
+
+    def sentence(self, chosen: dict[str, int]) -> str:
+        """Rows read, cleaned and chosen, in words."""
+        total = sum(count for reason, count in self.counts.items() if not reason.startswith("stripped"))
+        parts = [f"{count:,} of {sum(self.natural[name]):,} of {name}" for name, count in chosen.items()]
+        return f"Streamed: {total:,} rows read, {self.counts['kept']:,} left by cleaning; chosen: {'; '.join(parts)}."
+
+
+@dataclass(frozen=True)
 class CleanRows:
     """What cleaning left, and why the rest went. Arrays run over all rows of `rows`.
 
@@ -57,6 +78,8 @@ class CleanRows:
     reasons_N: NDArray[np.int8]
     label_ids_N: NDArray[np.int64]
     num_synthetic: int = 0
+    streamed: "Streamed | None" = None
+    """What `data.streaming` read of which these rows were chosen; all rows are then kept ones."""
     label_matrix_NC: NDArray[np.bool_] | None = None
 
     @property
@@ -76,6 +99,8 @@ class CleanRows:
     @property
     def counts(self) -> dict[str, int]:
         """Real rows by reason, 'kept' first; 'unreadable' and 'stripped' beside them."""
+        if self.streamed:
+            return self.streamed.counts
         real_N = self.reasons_N[: len(self.reasons_N) - self.num_synthetic]
         by_reason = {reason: int((real_N == code).sum()) for code, reason in enumerate(REASONS)}
         return by_reason | {"unreadable": len(self.rows.bad_rows), "stripped of white space (kept)": self.rows.num_stripped}
@@ -99,7 +124,13 @@ class CleanRows:
         return hashlib.blake2b(self.text_hashes_N.tobytes(), digest_size=16).hexdigest()
 
     def dropped(self) -> Iterator[dict[str, Any]]:
-        """Each dropped or unreadable row with its reason, for dropped.jsonl."""
+        """Each dropped or unreadable row with its reason, for dropped.jsonl; of streamed rows the first ones, then the number of the others."""
+        if self.streamed:
+            yield from self.streamed.dropped
+            total = sum(count for reason, count in self.counts.items() if reason != "kept" and not reason.startswith("stripped"))
+            if total > len(self.streamed.dropped):
+                yield {"row": None, "reason": f"and {total - len(self.streamed.dropped):,} more, which data.streaming counts and does not list"}
+            return
         ids = np.flatnonzero(self.reasons_N != KEPT)
         for start in range(0, len(ids), DROPPED_ROWS):
             part = ids[start : start + DROPPED_ROWS]
@@ -117,18 +148,16 @@ def clean_rows(rows: Rows, rules: "CleanSection", drop_labels: list[str]) -> Cle
     Raises:
         DataError: every row was dropped, or fewer than two classes are left.
     """
-    table = rows.table
-    reasons_N = np.zeros(table.num_rows, np.int8)
-    _drop_empty(reasons_N, table, rules)
-    reasons_N[(reasons_N == KEPT) & _mask(_blank(table["label"]))] = UNLABELLED
+    reasons_N = judge_rows(rows.table, rules)
     if drop_labels:
         reasons_N[(reasons_N == KEPT) & _holding(rows, drop_labels)] = UNWANTED
     _refuse_nothing_left(reasons_N, rows)
     labels, targets = _encode_labels(rows, reasons_N)
     if rules.conflicts or rules.duplicates:
-        _settle_repeats(reasons_N, label_set_ids(targets) if rows.multi_label else targets, rows, rules)
+        label_ids_N = label_set_ids(targets) if rows.multi_label else targets
+        settle_repeats(reasons_N, label_ids_N, rows.text_hashes_N, rows.slots_N, lambda ids: rows.table["weight"].take(pa.array(ids)).to_numpy(), rules)
     if rules.leakage:
-        _drop_leaks(reasons_N, rows.text_hashes_N, rows.slots_N)
+        drop_leaks(reasons_N, rows.text_hashes_N, rows.slots_N)
     _refuse_nothing_left(reasons_N, rows)
     if not labels.counts(targets[reasons_N == KEPT]).all():  # a class lost its last row to the rules
         labels, targets = _encode_labels(rows, reasons_N)
@@ -136,6 +165,14 @@ def clean_rows(rows: Rows, rules: "CleanSection", drop_labels: list[str]) -> Cle
     if rows.multi_label:
         return CleanRows(rows, labels, reasons_N, rarest_label_ids(targets, reasons_N == KEPT), label_matrix_NC=targets)
     return CleanRows(rows, labels, reasons_N, targets)
+
+
+def judge_rows(table: pa.Table, rules: "CleanSection") -> NDArray[np.int8]:
+    """Reason of each row as far as the row alone tells: kept, empty text or missing label."""
+    reasons_N = np.zeros(table.num_rows, np.int8)
+    _drop_empty(reasons_N, table, rules)
+    reasons_N[(reasons_N == KEPT) & _mask(_blank(table["label"]))] = UNLABELLED
+    return reasons_N
 
 
 def _encode_labels(rows: Rows, reasons_N: NDArray[np.int8]) -> tuple[Labels, NDArray[Any]]:
@@ -156,13 +193,17 @@ def _found(label_column: pa.ChunkedArray, multi_label: bool) -> set[str]:
     return found_labels(label_column) if multi_label else set(pc.unique(label_column).to_pylist())
 
 
-def _holding(rows: Rows, drop_labels: list[str]) -> NDArray[np.bool_]:
-    """Rows whose label, or one of whose labels, is to be dropped."""
-    column = rows.table["label"]
-    known = [label for label in _found(column, rows.multi_label) if label]
+def refuse_unknown_labels(drop_labels: list[str], known: list[str]) -> None:
+    """Raises DataError when `data.drop_labels` names a label that no row has."""
     unknown = sorted(set(drop_labels) - set(known))
     if unknown:
         raise DataError(f"data.drop_labels names {listing(unknown)}; labels in the data: {listing(known)}.{did_you_mean(unknown[0], known)}")
+
+
+def _holding(rows: Rows, drop_labels: list[str]) -> NDArray[np.bool_]:
+    """Rows whose label, or one of whose labels, is to be dropped."""
+    column = rows.table["label"]
+    refuse_unknown_labels(drop_labels, [label for label in _found(column, rows.multi_label) if label])
     if rows.multi_label:
         return np.logical_or.reduce(label_matrix(column, Labels(drop_labels)), axis=1)
     return _mask(pc.is_in(column, value_set=pa.array(drop_labels)))
@@ -194,30 +235,48 @@ def _blank(column: Any) -> Any:
 
 def _refuse_nothing_left(reasons_N: NDArray[np.int8], rows: Rows) -> None:
     for code in np.unique(rows.slots_N):
-        reasons = reasons_N[rows.slots_N == code]
-        if (reasons == KEPT).any():
-            continue
-        counts = [f"{(reasons == r).sum()} {reason}" for r, reason in enumerate(REASONS) if (reasons == r).any()]
-        raise DataError(
-            f"data.{SLOTS[code]}: no row is left of {len(reasons)} after cleaning: {'; '.join(counts)}."
-            " Check data.text_column, data.label_column and data.clean."
-        )
+        refuse_nothing_left(SLOTS[code], np.bincount(reasons_N[rows.slots_N == code], minlength=len(REASONS)))
 
 
-def _settle_repeats(reasons_N: NDArray[np.int8], label_ids_N: NDArray[np.int64], rows: Rows, rules: "CleanSection") -> None:
+def refuse_nothing_left(slot: str, counts_R: NDArray[np.int64]) -> None:
+    """Raises DataError when of the rows of a config key none is kept.
+
+    Args:
+        counts_R: its rows by reason.
+    """
+    if counts_R[KEPT]:
+        return
+    counts = "; ".join(f"{count} {reason}" for count, reason in zip(counts_R, REASONS, strict=True) if count)
+    raise DataError(
+        f"data.{slot}: no row is left of {counts_R.sum()} after cleaning: {counts}. Check data.text_column, data.label_column and data.clean."
+    )
+
+
+def settle_repeats(
+    reasons_N: NDArray[np.int8],
+    label_ids_N: NDArray[np.int64],
+    hashes_N: Hashes,
+    slots_N: NDArray[np.int8],
+    weights_of: Callable[[NDArray[np.int64]], NDArray[np.float64]],
+    rules: "CleanSection",
+) -> None:
     """Conflicts by majority vote, then duplicates kept once; within one config key each, in place.
 
     Legend: M rows whose text stands there several times, R runs of them with one text and one label, G texts.
+
+    Args:
+        weights_of: weights of the rows at these positions, NaN where there is none.
     """
-    members_M = repeated(rows.text_hashes_N)
+    members_M = repeated(hashes_N)
     members_M = members_M[reasons_N[members_M] == KEPT]
-    slots_M, hashes_M, label_ids_M = rows.slots_N[members_M], rows.text_hashes_N[members_M], label_ids_N[members_M]
+    slots_M, hashes_M, label_ids_M = slots_N[members_M], hashes_N[members_M], label_ids_N[members_M]
     order = np.lexsort((members_M, label_ids_M, hashes_M, slots_M))
     members_M, slots_M, hashes_M, label_ids_M = members_M[order], slots_M[order], hashes_M[order], label_ids_M[order]
     new_text_M = np.r_[True, (np.diff(hashes_M) != 0) | (np.diff(slots_M) != 0)][: len(members_M)]
     new_run_M = new_text_M | np.r_[True, np.diff(label_ids_M) != 0][: len(members_M)]
     if rules.conflicts:
-        weights_M = pc.fill_null(rows.table["weight"].take(pa.array(members_M)), 0.0).to_numpy()
+        weights_M = weights_of(members_M)
+        weights_M = np.where(np.isnan(weights_M), 0.0, weights_M)
         losses_R = _lost_votes(np.cumsum(new_text_M)[new_run_M] - 1, np.cumsum(new_run_M) - 1, weights_M)
         losses_M = losses_R[np.cumsum(new_run_M) - 1]
         reasons_N[members_M] = losses_M
@@ -244,8 +303,8 @@ def _lost_votes(texts_R: NDArray[np.int64], runs_M: NDArray[np.int64], weights_M
     return reasons_R
 
 
-def _drop_leaks(reasons_N: NDArray[np.int8], hashes_N: Hashes, slots_N: NDArray[np.int8]) -> None:
-    """Test keeps its texts before validation, validation before train."""
+def drop_leaks(reasons_N: NDArray[np.int8], hashes_N: Hashes, slots_N: NDArray[np.int8]) -> None:
+    """In place: test keeps its texts before validation, validation before train."""
     for early, later in (("train", ("validation", "test")), ("validation", ("test",))):
         own = np.flatnonzero((reasons_N == KEPT) & (slots_N == SLOTS.index(early)))
         other = (reasons_N == KEPT) & np.isin(slots_N, [SLOTS.index(name) for name in later])

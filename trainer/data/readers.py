@@ -6,6 +6,7 @@ it cannot read to `bad_rows` and goes on, so that every bad row is known before 
 
 import codecs
 import csv
+import gzip
 import io
 import json
 import re
@@ -35,6 +36,15 @@ COMMON_ENCODINGS = ["cp1252", "mac_roman", "cp1250", "cp1251", "utf_16", "gb1803
 BadRows = list[dict[str, Any]]
 
 
+def ending(path: Path) -> str:
+    """Ending of a file's name in small letters, without a .gz behind it."""
+    return Path(path.name.lower().removesuffix(".gz")).suffix
+
+
+def _open_bytes(path: Path) -> Any:
+    return gzip.open(path) if path.suffix.lower() == ".gz" else path.open("rb")
+
+
 def check_columns(where: str, wanted: Iterable[str], found: Iterable[str], remedy: str = "") -> None:
     """Raises DataError naming the first wanted column that a file lacks."""
     found = list(found)
@@ -54,7 +64,7 @@ def check_encoding(path: Path, encoding: str) -> None:
     except LookupError:
         raise DataError(f"data.encoding is '{encoding}', no text encoding that Python knows; examples: utf-8, latin-1, cp1252, utf-16.") from None
     offset = line = 0
-    with path.open("rb") as file:
+    with _open_bytes(path) as file:
         while True:
             chunk = file.read(1 << 20)
             pending = len(decoder.getstate()[0])
@@ -78,7 +88,7 @@ def check_encoding(path: Path, encoding: str) -> None:
 def _likely_encoding(path: Path, offset: int) -> str:
     from charset_normalizer import from_bytes
 
-    with path.open("rb") as file:
+    with _open_bytes(path) as file:
         file.seek(max(0, offset - 20_000))
         matches = from_bytes(file.read(60_000), cp_isolation=COMMON_ENCODINGS)
     if not matches:
@@ -88,7 +98,7 @@ def _likely_encoding(path: Path, offset: int) -> str:
 
 
 def _separator(path: Path, options: "DataSection") -> str:
-    return options.separator or ("\t" if path.suffix.lower() in (".tsv", ".tab") else ",")
+    return options.separator or ("\t" if ending(path) in (".tsv", ".tab") else ",")
 
 
 def _csv_reader(source: Any, options: "DataSection", separator: str, convert: pacsv.ConvertOptions | None, bad: Callable[[Any], str] | None) -> Any:
@@ -146,11 +156,11 @@ def _check_open_quote(path: Path, options: "DataSection") -> None:
     """Raises DataError when the file ends inside a quoted cell: pyarrow would drop the rest without a word."""
     if not options.quote_char:
         return
-    with path.open("rb") as file:
+    with _open_bytes(path) as file:
         if sum(chunk.count(options.quote_char.encode()) for chunk in iter(lambda: file.read(1 << 20), b"")) % 2 == 0:
             return
     csv.field_size_limit(1 << 30)
-    with path.open(encoding=options.encoding, newline="") as text:
+    with io.TextIOWrapper(_open_bytes(path), options.encoding, newline="") as text:
         reader = csv.reader(text, delimiter=_separator(path, options), quotechar=options.quote_char, strict=True)
         for _ in range(options.skip_lines):
             next(text, None)
@@ -172,11 +182,11 @@ def read_jsonl(path: Path, wanted: list[str], options: "DataSection", bad_rows: 
     check_encoding(path, options.encoding)
     by_line = _JsonLines(path, wanted, bad_rows)
     if codecs.lookup(options.encoding).name not in ("utf-8", "utf-8-sig"):
-        with path.open(encoding=options.encoding, newline="\n") as file:
+        with io.TextIOWrapper(_open_bytes(path), options.encoding, newline="\n") as file:
             yield from by_line.read(file)
         return
     encoding, kinds = "utf-8-sig", None
-    with path.open("rb") as blocks:
+    with _open_bytes(path) as blocks:
         while block := blocks.read(JSON_BLOCK_BYTES) + blocks.readline():
             table = arrow_records(block, kinds) if kinds else None
             if table is None:
@@ -249,7 +259,7 @@ def arrow_records(block: bytes, kinds: pa.Schema) -> pa.Table | None:
 def read_json(path: Path, wanted: list[str], options: "DataSection", bad_rows: BadRows) -> Iterator[pa.Table]:
     """One JSON list of objects; a file of one object a line is read as JSONL."""
     check_encoding(path, options.encoding)
-    with path.open(encoding=options.encoding) as file:
+    with io.TextIOWrapper(_open_bytes(path), options.encoding) as file:
         if file.read(4096).lstrip("\ufeff \t\r\n")[:1] != "[":
             yield from read_jsonl(path, wanted, options, bad_rows)
             return

@@ -4,6 +4,7 @@ import hashlib
 import json
 import mmap
 import os
+import zlib
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ from tqdm.auto import tqdm
 
 from trainer.data.locate import locate
 from trainer.data.multi_label import column_lists, is_list, label_lists
-from trainer.data.readers import READERS, BadRows, check_columns
+from trainer.data.readers import BATCH_ROWS, READERS, BadRows, check_columns, ending
 from trainer.data.text_hashes import Hashes, hash_texts
 from trainer.errors import DataError, first_line, listing
 from trainer.locks import write_once
@@ -29,6 +30,7 @@ SLOTS = ("source", "train", "validation", "test")
 CACHE_FORMAT = 4
 """Raise it when the same files are read to other rows, so that older caches are passed over."""
 SCHEMA = pa.schema([(n, pa.string()) for n in ("text", "text_pair", "label", "group", "domain")] + [("weight", pa.float64())])
+ENDINGS = (*READERS, ".gz")
 HASH = pa.field("text_hash", pa.uint64())
 """Kept in the file beside the columns of SCHEMA, so that texts are hashed once."""
 
@@ -72,36 +74,59 @@ def read_rows(data: "DataSection", cache_dir: Path, domain_column: str | None = 
         DataError: a location, file, column or row that cannot be read.
     """
     cache_dir.mkdir(parents=True, exist_ok=True)
-    target = cache_dir / f"rows-{_key(data, domain_column)}.arrow"
+    target = cache_dir / f"rows-{source_key(data, domain_column)}.arrow"
     notes_path = target.with_suffix(".json")
     write_once(notes_path, lambda: _write_rows(data, domain_column, target, notes_path))  # the notes come last: where they are, the table is whole
     notes = json.loads(notes_path.read_text(encoding="utf-8"))
     bad_rows: BadRows = notes["bad_rows"]
+    refuse_bad_rows(bad_rows, data, f"{len(bad_rows)} bad in all")
+    refuse_empty(notes["sizes"], data)
+    return open_rows(target, notes)
+
+
+def refuse_bad_rows(bad_rows: BadRows, data: "DataSection", number_in_words: str) -> None:
+    """Raises DataError for the first row that could not be read, unless such rows are to be skipped."""
     if bad_rows and data.on_bad_rows == "error":
         first = bad_rows[0]
         number = f"{first['file']}:{first['line']}" if "line" in first else f"{first['file']}: record {first['record']}"
-        raise DataError(f"{number}: {first['reason']} ({len(bad_rows)} bad in all). Mend the file, or set data.on_bad_rows: skip.")
-    for slot, size in zip(SLOTS, notes["sizes"], strict=True):
+        raise DataError(f"{number}: {first['reason']} ({number_in_words}). Mend the file, or set data.on_bad_rows: skip.")
+
+
+def refuse_empty(sizes: list[int], data: "DataSection") -> None:
+    """Raises DataError for a config key whose files hold no rows.
+
+    Args:
+        sizes: rows read of each of SLOTS.
+    """
+    for slot, size in zip(SLOTS, sizes, strict=True):
         if size == 0 and getattr(data, slot) is not None:
             raise DataError(f"data.{slot}: {listing(_locations(data, slot)) or 'an empty list'} holds no rows.")
+
+
+def open_rows(target: Path, notes: dict[str, Any]) -> Rows:
+    """Rows of an Arrow file, memory-mapped.
+
+    Args:
+        notes: sizes (rows of each of SLOTS, in the order of the file), labels, stripped, bad_rows, multi_label.
+    """
     with target.open("rb") as file:
         mapping = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
     table = pa.ipc.open_stream(pa.py_buffer(mapping)).read_all()
     slots_N = np.repeat(np.arange(len(SLOTS), dtype=np.int8), notes["sizes"])
     hashes_N, table = table[HASH.name].to_numpy(), table.drop_columns(HASH.name)
-    return Rows(table, hashes_N, slots_N, notes["labels"], notes["stripped"], bad_rows, bool(notes["multi_label"]), mapping)
+    return Rows(table, hashes_N, slots_N, notes["labels"], notes["stripped"], notes["bad_rows"], bool(notes["multi_label"]), mapping)
 
 
 def _write_rows(data: "DataSection", domain_column: str | None, target: Path, notes_path: Path) -> None:
     bad_rows: BadRows = []
-    notes: dict[str, Any] = _new_notes() | {"sizes": [], "bad_rows": bad_rows}
+    notes: dict[str, Any] = new_notes() | {"sizes": [], "bad_rows": bad_rows}
     partial = target.with_suffix(f".{os.getpid()}.partial")
     try:
         with pa.OSFile(str(partial), "wb") as sink, pa.ipc.new_stream(sink, SCHEMA.append(HASH)) as writer, _bar() as bar:
             for name in SLOTS:
                 size = 0
-                for table in _read_ahead(_slot_tables(name, data, domain_column, bad_rows)):
-                    rows = _normalise(table, data, domain_column, notes, f"data.{name}")
+                for table in read_ahead(_slot_tables(name, data, domain_column, bad_rows)):
+                    rows = normalise(table, data, domain_column, notes, f"data.{name}")
                     writer.write_table(rows.append_column(HASH, pa.array(hash_texts(rows))))
                     size += rows.num_rows
                     bar.update(rows.num_rows)
@@ -113,7 +138,7 @@ def _write_rows(data: "DataSection", domain_column: str | None, target: Path, no
         partial.unlink(missing_ok=True)
 
 
-def _read_ahead(tables: Iterator[pa.Table]) -> Iterator[pa.Table]:
+def read_ahead(tables: Iterator[pa.Table]) -> Iterator[pa.Table]:
     """The same tables; while one is worked on, another core reads the next."""
     with ThreadPoolExecutor(1) as reader:
         coming = reader.submit(next, tables, None)
@@ -128,14 +153,14 @@ def check_source(data: "DataSection", domain_column: str | None = None) -> bool:
     Raises:
         DataError: a location or column is missing.
     """
-    notes = _new_notes()
+    notes = new_notes()
     for name in SLOTS:
         for table in _slot_tables(name, data, domain_column, [], first_only=True):
-            _normalise(table.slice(0, 100), data, domain_column, notes, f"data.{name}")
+            normalise(table.slice(0, 100), data, domain_column, notes, f"data.{name}")
     return bool(notes["multi_label"])
 
 
-def _new_notes() -> dict[str, Any]:
+def new_notes() -> dict[str, Any]:
     return {"stripped": 0, "labels": None, "multi_label": None}
 
 
@@ -143,15 +168,16 @@ def _bar() -> Any:
     return tqdm(desc="Reading rows", unit=" rows", delay=2, disable=None, leave=False)
 
 
-def _key(data: "DataSection", domain_column: str | None) -> str:
+def source_key(data: "DataSection", domain_column: str | None) -> str:
+    """Digest of the files' identities and of how they are read."""
     digest = hashlib.blake2b(f"format {CACHE_FORMAT} {domain_column}".encode(), digest_size=16)
-    digest.update(data.model_dump_json(exclude={"limit", "drop_labels", "clean"}).encode())
+    digest.update(data.model_dump_json(exclude={"limit", "drop_labels", "clean", "streaming_rows", "streaming_evaluation_rows"}).encode())
     digest.update(b"strip" if data.clean.strip else b"")
     for name in SLOTS:
         for location in _locations(data, name):
-            paths = locate(location, f"data.{name}", tuple(READERS))
+            paths = locate(location, f"data.{name}", ENDINGS)
             if paths is None:
-                digest.update(str(_load_hub(location, name, data)._fingerprint).encode())
+                digest.update(_hub_identity(location, name, data).encode())
             for path in paths or []:
                 for file in sorted(path.rglob("*")) if path.is_dir() else [path]:
                     if file.is_file():
@@ -173,21 +199,34 @@ def _columns(data: "DataSection", domain_column: str | None) -> list[str]:
 
 
 def _slot_tables(name: str, data: "DataSection", domain_column: str | None, bad_rows: BadRows, first_only: bool = False) -> Iterator[pa.Table]:
+    for tables in shards(name, data, domain_column, bad_rows):
+        yield from _first(tables) if first_only else tables
+
+
+def shards(name: str, data: "DataSection", domain_column: str | None, bad_rows: BadRows) -> Iterator[Iterator[pa.Table]]:
+    """The tables of each file, folder or Hub data set of a config key; nothing is read before they are asked for."""
     wanted = _columns(data, domain_column)
     for location in _locations(data, name):
-        paths = locate(location, f"data.{name}", tuple(READERS))
+        paths = locate(location, f"data.{name}", ENDINGS)
         if paths is None:
-            tables: Iterator[pa.Table] = _dataset_tables(_load_hub(location, name, data), location, wanted)
-            yield from _first(tables) if first_only else tables
-            continue
-        for path in paths:
+            yield _to_the_end(location, _dataset_tables(_load_hub(location, name, data), location, wanted))
+        for path in paths or []:
             if path.is_dir():
-                tables = _dataset_tables(_load_saved(path, name, data), str(path), wanted)
-            elif path.suffix.lower() in READERS:
-                tables = READERS[path.suffix.lower()](path, wanted, data, bad_rows)
+                yield _dataset_tables(_load_saved(path, name, data), str(path), wanted)
+            elif ending(path) in READERS:
+                yield _to_the_end(str(path), READERS[ending(path)](path, wanted, data, bad_rows))
             else:
                 raise DataError(f"{path}: endings that can be read: {listing(READERS)}.")
-            yield from _first(tables) if first_only else tables
+
+
+def _to_the_end(where: str, tables: Iterator[pa.Table]) -> Iterator[pa.Table]:
+    """The same tables; a file that is cut off or damaged is named."""
+    try:
+        yield from tables
+    except (EOFError, zlib.error, pa.ArrowException, OSError) as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise
+        raise DataError(f"{where}: cannot be read to its end: {first_line(error)} Fetch the file anew, or leave it out.") from error
 
 
 def _first(tables: Iterator[pa.Table]) -> Iterator[pa.Table]:
@@ -196,9 +235,12 @@ def _first(tables: Iterator[pa.Table]) -> Iterator[pa.Table]:
 
 
 def _dataset_tables(dataset: Any, where: str, wanted: list[str]) -> Iterator[pa.Table]:
-    check_columns(where, wanted, dataset.column_names)
-    metadata = dataset.features.arrow_schema.metadata
-    for table in dataset.select_columns(wanted).with_format("arrow").iter(batch_size=20_000):
+    if dataset.column_names:  # of a streamed CSV they are known only from its first rows
+        check_columns(where, wanted, dataset.column_names)
+        dataset = dataset.select_columns(wanted)
+    metadata = dataset.features.arrow_schema.metadata if dataset.features else None
+    for table in dataset.with_format("arrow").iter(batch_size=BATCH_ROWS):
+        check_columns(where, wanted, table.column_names)
         yield table.replace_schema_metadata(metadata)
 
 
@@ -226,13 +268,26 @@ def _load_hub(location: str, name: str, data: "DataSection") -> Any:
     from datasets.exceptions import DatasetsError
 
     try:
-        return load_dataset(location, data.subset, split=_split_of(name, data), revision=data.revision)
+        return load_dataset(location, data.subset, split=_split_of(name, data), revision=data.revision, streaming=data.streaming)
     except (DatasetsError, ValueError, OSError) as error:
         message = f"data.{name}: '{location}' is no file here and could not be loaded from the Hub: {first_line(error)}"
         raise DataError(f"{message} Check the name; set HF_TOKEN for a private one.") from error
 
 
-def _normalise(table: pa.Table, data: "DataSection", domain_column: str | None, state: dict[str, Any], where: str) -> pa.Table:
+def _hub_identity(location: str, name: str, data: "DataSection") -> str:
+    """What tells one state of a Hub data set from another."""
+    if not data.streaming:
+        return str(_load_hub(location, name, data)._fingerprint)
+    from huggingface_hub import HfApi
+
+    try:
+        return f"{location} {HfApi().dataset_info(location, revision=data.revision).sha}"
+    except (ValueError, OSError) as error:
+        message = f"data.{name}: '{location}' is no file here and could not be found on the Hub: {first_line(error)}"
+        raise DataError(f"{message} Check the name; set HF_TOKEN for a private one.") from error
+
+
+def normalise(table: pa.Table, data: "DataSection", domain_column: str | None, state: dict[str, Any], where: str) -> pa.Table:
     """The wanted columns in the types of SCHEMA, stripped if asked for."""
     strip = pc.utf8_trim_whitespace if data.clean.strip else _same
     texts = [data.text_column] if isinstance(data.text_column, str) else list(data.text_column)
@@ -276,6 +331,8 @@ def _label_text(table: pa.Table, data: "DataSection", state: dict[str, Any], whe
     holds_lists = is_list(column.type)
     if state["multi_label"] is not None and holds_lists != state["multi_label"]:
         raise DataError(f"{where}: column '{name}' holds lists in some rows and single labels in others; needed: one kind. Mend the files.")
+    if holds_lists and data.streaming:
+        raise DataError(f"{where}: column '{name}' holds lists; data.streaming needs one label a row. Set data.streaming: false.")
     state["multi_label"] = holds_lists
     names = _class_names(table.schema, name)
     values = pc.list_flatten(column) if holds_lists else column

@@ -74,17 +74,24 @@ def quotas(counts_C: Ints, shares_S: list[float]) -> Ints:
     return out_CS
 
 
+def sample_counts(counts_C: Ints, size: int) -> Ints:
+    """Rows of each class in a sample of `size` rows with the class shares of the whole; at least one row of a class that has any."""
+    share = size / counts_C.sum()
+    if share >= 1:
+        return counts_C
+    take_C = np.maximum(quotas(counts_C, [share, 1 - share])[:, 0], counts_C > 0)
+    while take_C.sum() > size and take_C.max() > 1:  # the rows lent to the smallest classes come from the largest
+        take_C[np.argmax(take_C)] -= 1
+    while take_C.sum() < size:
+        take_C[np.argmax(counts_C * share - take_C)] += 1
+    return take_C
+
+
 def stratified_sample(label_ids_N: Ints, text_hashes_N: Hashes, size: int, *, seed: int) -> Ints:
     """Sorted positions of `size` rows with the label shares of the whole, at least one row a class (`data.limit`)."""
     if size >= len(label_ids_N):
         return np.arange(len(label_ids_N))
-    counts_C = np.bincount(label_ids_N)
-    take_C = quotas(counts_C, [size / len(label_ids_N), 1 - size / len(label_ids_N)])[:, 0]
-    take_C = np.maximum(take_C, counts_C > 0)
-    while take_C.sum() > size and take_C.max() > 1:  # the rows lent to the smallest classes come from the largest
-        take_C[np.argmax(take_C)] -= 1
-    while take_C.sum() < size:
-        take_C[np.argmax(counts_C * size / len(label_ids_N) - take_C)] += 1
+    take_C = sample_counts(np.bincount(label_ids_N), size)
     keys_N = row_keys(text_hashes_N, seed, "limit")
     picked = []
     for label_id, take in enumerate(take_C):

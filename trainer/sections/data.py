@@ -51,6 +51,14 @@ class DataSection(Section):
     """Labels whose rows are left out; of multi-label data every row that has one of them."""
     limit: int | None = Field(default=None, ge=2)
     """Stratified, seeded sample of so many rows of `source` or `train`, for trials."""
+    streaming: bool = False
+    """Data that fit neither memory nor the local disk: all files are read twice, and only the rows chosen for training and evaluation are kept.
+
+    Rows are split by the hash of their text; with `balance.method: undersample` exactly the rows that it draws are kept."""
+    streaming_rows: int = Field(default=1_000_000, ge=2)
+    """streaming: most training rows kept. With `balance.method: none` in natural shares; else rows of the largest classes go first."""
+    streaming_evaluation_rows: int = Field(default=50_000, ge=2)
+    """streaming: most rows kept of validation, and of test, in natural shares."""
     encoding: str = "utf-8"
     """Text encoding of CSV, TSV and JSON files."""
     separator: Annotated[str, Field(pattern=r"^[\x00-\x7f]$")] | None = None
@@ -85,6 +93,12 @@ class DataSection(Section):
             raise ValueError("has both label_column and label_columns; needed: one of them")
         if len(set(self.label_columns or [])) < len(self.label_columns or []):
             raise ValueError("label_columns names a column twice")
+        if self.streaming and self.limit:
+            raise ValueError("limit is set with streaming: true; needed: streaming_rows and streaming_evaluation_rows instead")
+        if self.streaming and self.group_column:
+            raise ValueError("group_column is set with streaming: true, which splits by text alone; remove group_column, or set streaming: false")
+        if self.streaming and self.label_columns:
+            raise ValueError("label_columns is set with streaming: true, which needs one label a row; use label_column, or set streaming: false")
         both = [column for column in self.label_columns or [self.label_column] if column in texts]
         if both:
             raise ValueError(f"label_column{'s' if self.label_columns else ''} and text_column are both '{both[0]}'; the label would be its own text")

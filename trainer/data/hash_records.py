@@ -1,0 +1,65 @@
+"""Fixed-width records on disk, in partitions by the first bits of their hash: equal hashes lie together, and each partition fits memory."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+from numpy.typing import NDArray
+
+Records = NDArray[Any]
+
+BITS = 8
+"""Bits of the hash that one level of partitions looks at."""
+MOST_RECORDS = 1 << 20
+"""Records of a partition that are handled at once; a larger partition is cut by the next bits."""
+
+
+def record_type(*, weighted: bool) -> np.dtype[Any]:
+    """21 bytes a row, 29 with weights: hash of the text, place in the order of reading, label number, config key (index into SLOTS), weight."""
+    fields = [("hash", "<u8"), ("position", "<i8"), ("label", "<i4"), ("slot", "i1")]
+    return np.dtype([*fields, ("weight", "<f8")] if weighted else fields)
+
+
+class Partitions:
+    """Records in the order they were added, apart by the first bits of their hash; of one hash more than MOST_RECORDS need memory together."""
+
+    def __init__(self, folder: Path, kind: np.dtype[Any], skipped_bits: int = 0) -> None:
+        folder.mkdir()
+        self.folder, self.kind, self.skipped_bits = folder, kind, skipped_bits
+        self.files: dict[int, BinaryIO] = {}
+
+    def add(self, records: Records) -> None:
+        """Take records in."""
+        parts = records["hash"] >> np.uint64(64 - BITS - self.skipped_bits) & np.uint64((1 << BITS) - 1)
+        order = np.argsort(parts, kind="stable")
+        records, bounds = records[order], np.searchsorted(parts[order], np.arange((1 << BITS) + 1))
+        for part in np.flatnonzero(np.diff(bounds)):
+            file = self.files.get(part) or self.files.setdefault(part, (self.folder / str(part)).open("wb"))
+            file.write(records[bounds[part] : bounds[part + 1]].tobytes())
+
+    def take(self) -> Iterator[Records]:
+        """The records of each partition; its file is then gone."""
+        self.close()
+        for part in sorted(self.files):
+            path = self.folder / str(part)
+            if path.stat().st_size <= MOST_RECORDS * self.kind.itemsize or self.skipped_bits + 2 * BITS > 64:
+                yield np.fromfile(path, self.kind)
+            else:
+                finer = Partitions(path.with_suffix(".parts"), self.kind, self.skipped_bits + BITS)
+                for records in chunks(path, self.kind):
+                    finer.add(records)
+                yield from finer.take()
+            path.unlink()
+
+    def close(self) -> None:
+        """Close the files."""
+        for file in self.files.values():
+            file.close()
+
+
+def chunks(path: Path, kind: np.dtype[Any]) -> Iterator[Records]:
+    """The records of a file, a quarter of MOST_RECORDS at a time."""
+    with path.open("rb") as file:
+        while len(records := np.fromfile(file, kind, MOST_RECORDS // 4)):
+            yield records

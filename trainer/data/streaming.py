@@ -1,0 +1,349 @@
+"""Rows that fit neither memory nor the local disk: `data.streaming`. All files are read twice, and only the chosen rows are kept.
+
+The first reading cleans, gives each row its side by the hash of its text and keeps 21 bytes of it on disk, which settle duplicates,
+conflicts and leakage by the rules of trainer/data/clean.py and count the classes. Rows are then chosen by the smallest keys, which
+depend on seed and text alone. The second reading fetches the chosen rows. How many rows a class gives is known only when all
+are counted, so one reading would have to keep every text that might still be chosen: that is, all of them.
+
+Legend: N rows of a batch, S config keys or sides (SLOTS), C labels, R reasons, M chosen rows.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+import socket
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+from tqdm.auto import tqdm
+
+from trainer.data import sources
+from trainer.data.balance import PARAMETERS, undersample
+from trainer.data.clean import (
+    KEPT,
+    REASONS,
+    UNWANTED,
+    CleanRows,
+    Streamed,
+    drop_leaks,
+    judge_rows,
+    refuse_nothing_left,
+    refuse_unknown_labels,
+    refuse_unseen_labels,
+    settle_repeats,
+)
+from trainer.data.hash_records import Partitions, Records, chunks, record_type
+from trainer.data.labels import Labels, encode, order_labels
+from trainer.data.readers import BATCH_ROWS, BadRows
+from trainer.data.row_access import take_rows
+from trainer.data.sources import HASH, SCHEMA, SLOTS
+from trainer.data.split import Splits, row_keys, sample_counts
+from trainer.data.text_hashes import hash_texts
+from trainer.errors import DataError, listing
+
+if TYPE_CHECKING:
+    from trainer.sections.balancing import BalanceSection
+    from trainer.sections.data import DataSection, SplitSection
+
+Ints = NDArray[np.int64]
+
+MOST_LISTED = 1_000
+"""Dropped and unreadable rows that are kept for dropped.jsonl, the first of each; the others are counted."""
+TRAIN, VALIDATION, TEST = 1, 2, 3
+
+
+def stream_splits(
+    data: "DataSection", split: "SplitSection | None", balance: "BalanceSection", *, seed: int, cache_dir: Path
+) -> tuple[CleanRows, Splits]:
+    """The chosen rows and their sides, the same whatever the order of the files; written once as Arrow and memory-mapped.
+
+    Raises:
+        DataError: anything wrong with the rows, or files that changed between the two readings.
+    """
+    cache_dir.mkdir(parents=True, exist_ok=True)
+    target = cache_dir / f"stream-{_key(data, split, balance, seed)}.arrow"
+    notes_path = target.with_suffix(".json")
+    if not notes_path.exists():  # the notes come last: where they are, the table is whole
+        _remove_left_over(cache_dir)
+        folder = target.with_suffix(f".{socket.gethostname()}-{os.getpid()}.partial")
+        folder.mkdir()
+        try:
+            notes = _Selection(data, split, balance, seed, folder).run()
+            (folder / "notes.json").write_text(json.dumps(notes), encoding="utf-8")
+            (folder / "rows.arrow").replace(target)
+            (folder / "notes.json").replace(notes_path)
+        finally:
+            shutil.rmtree(folder)
+    notes = json.loads(notes_path.read_text(encoding="utf-8"))
+    rows, labels = sources.open_rows(target, notes), Labels(notes["names"])
+    streamed = Streamed(notes["counts"], notes["natural"], notes["dropped"])
+    label_ids_N = encode(rows.table["label"], labels)
+    clean = CleanRows(rows, labels, np.zeros(len(label_ids_N), np.int8), label_ids_N, streamed=streamed)
+    if data.source is None:
+        refuse_unseen_labels(clean)
+    return clean, Splits(*(clean.kept(name) for name in SLOTS[TRAIN:]))
+
+
+def _key(data: "DataSection", split: "SplitSection | None", balance: "BalanceSection", seed: int) -> str:
+    values = [data.model_dump(), split.model_dump() if split else None, balance.model_dump(), seed]
+    return hashlib.blake2b(f"{sources.source_key(data, balance.by)} {json.dumps(values)}".encode(), digest_size=16).hexdigest()
+
+
+def _remove_left_over(cache_dir: Path) -> None:
+    """Remove what killed processes of this machine left behind."""
+    for folder in cache_dir.glob(f"stream-*.{socket.gethostname()}-*.partial"):
+        process = int(folder.name.removesuffix(".partial").rpartition("-")[2])
+        try:
+            os.kill(process, 0)
+        except ProcessLookupError:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+class _FirstRows(BadRows):
+    """The first MOST_LISTED of what is appended, and how many there were."""
+
+    total = 0
+
+    def append(self, record: dict[str, Any]) -> None:
+        self.total += 1
+        if self.total <= MOST_LISTED:
+            super().append(record)
+
+
+@dataclass
+class _Selection:
+    """One selection; its arrays grow with what is chosen, not with what is read."""
+
+    data: "DataSection"
+    split: "SplitSection | None"
+    balance: "BalanceSection"
+    seed: int
+    folder: Path
+    bad_rows: _FirstRows = field(default_factory=_FirstRows)
+    state: dict[str, Any] = field(default_factory=sources.new_notes)
+    names: list[str] = field(default_factory=list)
+    """Labels in the order in which they were met; records hold places in this list."""
+    sizes: list[int] = field(default_factory=lambda: [0] * len(SLOTS))
+    reasons_SR: Ints = field(default_factory=lambda: np.zeros((len(SLOTS), len(REASONS)), np.int64))
+    dropped: dict[int, int] = field(default_factory=dict)
+    """Reason of the first dropped rows by their place."""
+
+    def run(self) -> dict[str, Any]:
+        """Write rows.arrow into the folder; the notes about it."""
+        kind = record_type(weighted=self.data.weight_column is not None)
+        partitions = Partitions(self.folder / "parts", kind)
+        try:
+            self._scan(partitions, kind)
+            counts_SC = self._settle(partitions, kind)
+        finally:
+            partitions.close()
+        self._refuse(counts_SC)
+        present_C = np.flatnonzero(counts_SC.sum(axis=0))
+        labels = order_labels({self.names[c] for c in present_C}, self.state["labels"])
+        wanted_SC = chosen_counts(counts_SC, self.data, self.balance)
+        chosen_M = lowest(self.folder / "kept", kind, wanted_SC, self.seed)
+        listed = self._fetch(chosen_M)
+        order_C = [self.names.index(name) for name in labels.names]
+        return {
+            "names": labels.names,
+            "labels": self.state["labels"],
+            "sizes": np.bincount(chosen_M["slot"], minlength=len(SLOTS)).tolist(),
+            "stripped": 0,
+            "bad_rows": [],
+            "multi_label": False,
+            "counts": dict(zip(REASONS, self.reasons_SR.sum(axis=0).tolist(), strict=True))
+            | {"unreadable": self.bad_rows.total, "stripped of white space (kept)": self.state["stripped"]},
+            "natural": {SLOTS[side]: counts_SC[side, order_C].tolist() for side in (TRAIN, VALIDATION, TEST)},
+            "dropped": [*listed, *({"row": None, **bad} for bad in self.bad_rows)],
+        }
+
+    def _tables(self, reading: str, bad_rows: BadRows) -> Iterator[tuple[int, int, pa.Table]]:
+        """(config key, place of the first row, rows as they are in the files), in batches."""
+        position = 0
+        with tqdm(desc=f"Reading rows ({reading} of 2)", unit=" rows", delay=2, disable=None, leave=False) as bar:
+            for slot, name in enumerate(SLOTS):
+                for number, tables in enumerate(sources.shards(name, self.data, self.balance.by, bad_rows), 1):
+                    bar.set_postfix_str(f"data.{name} shard {number}", refresh=False)
+                    for whole in sources.read_ahead(tables):
+                        for start in range(0, whole.num_rows, BATCH_ROWS):
+                            table = whole.slice(start, BATCH_ROWS)
+                            yield slot, position, table
+                            position += table.num_rows
+                            bar.update(table.num_rows)
+                    sources.refuse_bad_rows(bad_rows, self.data, "the first bad one")
+
+    def _scan(self, partitions: Partitions, kind: np.dtype[Any]) -> None:
+        """The first reading: every usable row becomes a record."""
+        for slot, position, table in self._tables("1", self.bad_rows):
+            rows = sources.normalise(table, self.data, self.balance.by, self.state, f"data.{SLOTS[slot]}")
+            self.sizes[slot] += rows.num_rows
+            reasons_N = judge_rows(rows, self.data.clean)
+            usable = rows["label"].filter(pa.array(reasons_N == KEPT))
+            known = set(self.names)
+            self.names += [name for name in pc.unique(usable).to_pylist() if name not in known]
+            reasons_N[(reasons_N == KEPT) & pc.fill_null(pc.is_in(rows["label"], pa.array(self.data.drop_labels, pa.string())), False).to_numpy()] = UNWANTED
+            self._drop(reasons_N, np.full(len(reasons_N), slot), position + np.arange(len(reasons_N)))
+            kept = np.flatnonzero(reasons_N == KEPT)
+            records = np.zeros(len(kept), kind)
+            rows = rows.take(pa.array(kept))
+            records["hash"], records["position"], records["slot"] = hash_texts(rows), position + kept, slot
+            records["label"] = encode(rows["label"], Labels(self.names))
+            if self.data.weight_column:
+                records["weight"] = rows["weight"].to_numpy()
+            partitions.add(records)
+        sources.refuse_empty(self.sizes, self.data)
+        refuse_unknown_labels(self.data.drop_labels, self.names)
+
+    def _drop(self, reasons_N: NDArray[np.int8], slots_N: NDArray[Any], positions_N: Ints) -> None:
+        """Count the rows that are dropped, and keep the places of the first ones."""
+        gone = np.flatnonzero(reasons_N != KEPT)
+        np.add.at(self.reasons_SR, (slots_N[gone], reasons_N[gone]), 1)
+        places = dict(zip(positions_N[gone[:MOST_LISTED]].tolist(), reasons_N[gone[:MOST_LISTED]].tolist(), strict=True))
+        self.dropped = dict(sorted((self.dropped | places).items())[:MOST_LISTED])
+
+    def _settle(self, partitions: Partitions, kind: np.dtype[Any]) -> Ints:
+        """Duplicates, conflicts and leakage; what is kept goes to one file, with its side in place of its config key. Cleaned rows (S, C)."""
+        counts_SC = np.zeros((len(SLOTS), len(self.names)), np.int64)
+        rules = self.data.clean
+        with (self.folder / "kept").open("wb") as file:
+            for records in partitions.take():
+                reasons_N = np.zeros(len(records), np.int8)
+                if rules.conflicts or rules.duplicates:
+                    weights_N = records["weight"] if "weight" in (kind.names or ()) else np.zeros(len(records))
+                    settle_repeats(reasons_N, records["label"].astype(np.int64), records["hash"], records["slot"], weights_N.__getitem__, rules)
+                if rules.leakage:
+                    drop_leaks(reasons_N, records["hash"], records["slot"])
+                self._drop(reasons_N, records["slot"], records["position"])
+                kept = records[reasons_N == KEPT]
+                self.reasons_SR[:, KEPT] += np.bincount(kept["slot"], minlength=len(SLOTS))
+                kept["slot"] = sides(kept["hash"], kept["slot"], self.data, self.split, self.seed)
+                np.add.at(counts_SC, (kept["slot"], kept["label"]), 1)
+                kept.tofile(file)
+        return counts_SC
+
+    def _refuse(self, counts_SC: Ints) -> None:
+        """Raises DataError for config keys without a row, and for sides that lack a class or all rows; warns of what evaluation lacks."""
+        for slot in np.flatnonzero(self.sizes):
+            refuse_nothing_left(SLOTS[slot], self.reasons_SR[slot])
+        present = counts_SC.sum(axis=0) > 0
+        order_labels({name for name, found in zip(self.names, present, strict=True) if found}, self.state["labels"])
+        missing = [name for name, lacks in zip(self.names, present & (counts_SC[TRAIN] == 0), strict=True) if lacks]
+        if missing and self.data.source is not None:
+            remedy = "Add rows, or list them in data.drop_labels."
+            raise DataError(f"data.streaming: rows are split by their text, and none of {listing(missing)} fell to train. {remedy}")
+        if not counts_SC[VALIDATION].any():
+            raise DataError("data.streaming: rows are split by their text, and none fell to validation. Add rows, or set data.streaming: false.")
+        for side in (VALIDATION, TEST):
+            missing = [name for name, lacks in zip(self.names, present & (counts_SC[side] == 0), strict=True) if lacks]
+            if missing and counts_SC[side].any():
+                warnings.warn(f"data.streaming: {SLOTS[side]} holds no row of {listing(missing)}. Add rows, or give more of them to split.", stacklevel=2)
+
+    def _fetch(self, chosen_M: Records) -> list[dict[str, Any]]:
+        """The second reading: the chosen rows go to rows.arrow in an order of their own; the listed dropped rows are returned."""
+        wanted = np.union1d(chosen_M["position"], np.fromiter(self.dropped, np.int64, len(self.dropped)))
+        by_place = np.argsort(chosen_M["position"])
+        places_M, listed = chosen_M["position"][by_place], []
+        hashes_M = chosen_M["hash"][by_place]
+        done = 0
+        fetched = self.folder / "fetched.arrow"
+        with pa.OSFile(str(fetched), "wb") as sink, pa.ipc.new_stream(sink, SCHEMA.append(HASH)) as writer:
+            for slot, position, table in self._tables("2", _FirstRows()):
+                first, last = np.searchsorted(wanted, (position, position + table.num_rows))
+                if first == last:
+                    continue
+                places = wanted[first:last]
+                rows = sources.normalise(table.take(pa.array(places - position)), self.data, self.balance.by, sources.new_notes(), f"data.{SLOTS[slot]}")
+                is_chosen = np.isin(places, places_M)
+                gone = rows.filter(pa.array(~is_chosen)).to_pylist()
+                for place, record in zip(places[~is_chosen].tolist(), gone, strict=True):
+                    found = {key: value for key, value in record.items() if value is not None}
+                    listed.append({"row": place, "from": SLOTS[slot], "reason": REASONS[self.dropped[place]], **found})
+                rows = rows.filter(pa.array(is_chosen))
+                hashes_N = hash_texts(rows)
+                if not np.array_equal(hashes_N, hashes_M[done : done + len(hashes_N)]):
+                    break
+                done += len(hashes_N)
+                writer.write_table(rows.append_column(HASH, pa.array(hashes_N)))
+        if done < len(chosen_M):
+            raise DataError("data.streaming: the files changed between the two readings. Start again when they stand still; for a Hub data set set data.revision.")
+        _write_in_order(fetched, self.folder / "rows.arrow", np.argsort(by_place))
+        return listed
+
+
+def sides(hashes_N: NDArray[np.uint64], slots_N: NDArray[np.int8], data: "DataSection", split: "SplitSection | None", seed: int) -> NDArray[np.int8]:
+    """Side of each row: where it was given, else by the seed and the hash of its text alone, so that equal texts stay together.
+
+    A class therefore has its share of a side up to chance: of n rows with share p within about two times sqrt(n p (1 - p)).
+    """
+    train, validation, test = (split.train, split.validation, split.test or 0.0) if split else (0.8, 0.2, 0.0)
+    pool = SLOTS.index("source" if data.source is not None else "train")
+    if data.validation is not None:
+        return slots_N
+    chances_N = row_keys(hashes_N, seed, "split") * 2.0**-64
+    drawn_N = np.where(chances_N < train, TRAIN, np.where((chances_N < train + validation) | (test == 0), VALIDATION, TEST))
+    return np.where(slots_N == pool, drawn_N, slots_N).astype(np.int8)
+
+
+def chosen_counts(counts_SC: Ints, data: "DataSection", balance: "BalanceSection") -> Ints:
+    """Rows kept of each side and class, of as many cleaned ones; told where a limit takes rows."""
+    wanted_SC = counts_SC.copy()
+    if balance.method == "undersample" and not balance.by and not balance.resample_each_epoch:
+        present = counts_SC[TRAIN] > 0
+        ratio = PARAMETERS["undersample"].default if balance.target_ratio is None else balance.target_ratio
+        wanted_SC[TRAIN, present] = undersample(counts_SC[TRAIN, present], ratio)
+    total = int(wanted_SC[TRAIN].sum())
+    if total > data.streaming_rows:
+        natural = balance.method == "none" or balance.by is not None
+        wanted_SC[TRAIN] = sample_counts(wanted_SC[TRAIN], data.streaming_rows) if natural else level(wanted_SC[TRAIN], data.streaming_rows)
+        how = "in natural shares" if natural else "cut from the largest classes"
+        print(f"data.streaming_rows: {data.streaming_rows:,} of {total:,} training rows are kept, {how}.")
+    for side in (VALIDATION, TEST):
+        if counts_SC[side].sum() > data.streaming_evaluation_rows:
+            wanted_SC[side] = sample_counts(counts_SC[side], data.streaming_evaluation_rows)
+    return wanted_SC
+
+
+def level(counts_C: Ints, most: int) -> Ints:
+    """The counts with the largest cut down to one height, so that they add up to at most `most`."""
+    left, height = most, 0
+    for place, count in enumerate(np.sort(counts_C)):
+        height = left // (len(counts_C) - place)
+        if count >= height:
+            break
+        left -= int(count)
+    return np.minimum(counts_C, height)
+
+
+def lowest(path: Path, kind: np.dtype[Any], wanted_SC: Ints, seed: int) -> Records:
+    """The records of each side and class with the smallest keys, in an order that depends on texts alone."""
+    pool = np.zeros(0, kind)
+    for records in chunks(path, kind):
+        pool = _prune(np.concatenate([pool, records]), wanted_SC, seed)
+    return pool
+
+
+def _prune(records: Records, wanted_SC: Ints, seed: int) -> Records:
+    keys = row_keys(records["hash"], seed, "streaming")
+    strata = records["slot"].astype(np.int64) * wanted_SC.shape[1] + records["label"]
+    order = np.lexsort((records["position"], keys, strata))
+    strata = strata[order]
+    ranks = np.arange(len(order)) - np.searchsorted(strata, strata)
+    kept = records[order[ranks < wanted_SC.ravel()[strata]]]
+    return kept[np.lexsort((kept["position"], kept["hash"], kept["slot"]))]
+
+
+def _write_in_order(source: Path, target: Path, order_M: Ints) -> None:
+    """Rows of an Arrow stream in another order, a batch at a time."""
+    with pa.memory_map(str(source)) as mapped:
+        table = pa.ipc.open_stream(mapped).read_all()
+        with pa.OSFile(str(target), "wb") as sink, pa.ipc.new_stream(sink, table.schema) as writer:
+            for start in range(0, len(order_M), BATCH_ROWS):
+                writer.write_table(take_rows(table, order_M[start : start + BATCH_ROWS]))
