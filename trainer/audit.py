@@ -32,6 +32,8 @@ def audit(config: Config, *, with_encoder: bool, folder: Path, threshold: float,
     quiet_libraries()
     seed = config.run.seed
     audit_page.check_output(folder)
+    if config.data.streaming:
+        raise DataError("the audit holds all rows, which data.streaming avoids. Audit one file of them: --set data.streaming=false and data.source.")
     if check_source(config.data):
         raise DataError("the audit reads one label a row, but the data are multi-label. Train with --set training.max_steps=1 to see their counts.")
     distributed.start_processes(1, config.run.num_threads)

@@ -115,7 +115,9 @@ class Config(Section):
         if self.augment.generator != "none":
             raise ValueError("augment.generator is set with data.streaming; rows are chosen before new ones could be written. Set generator: none")
         if self.ensemble.kind == "folds":
-            raise ValueError("ensemble.kind: folds with data.streaming; rows are split once, by their text. Set ensemble.kind: seeds")
+            raise ValueError("ensemble.kind: folds with data.streaming, which splits rows once, by their text. Set ensemble.kind: seeds")
+        if self.split and self.split.primary_label:
+            raise ValueError("split.primary_label is set with data.streaming, which needs one label a row. Remove it, or set data.streaming: false")
 
     @model_validator(mode="after")
     def _ensemble_fits(self) -> "Config":

@@ -85,6 +85,8 @@ def write_audit(folder: report.RunFolder, data: PreparedData) -> None:
     from trainer.delivery.environment import describe_environment
 
     environment = describe_environment(data.clean.fingerprint, data.clean.counts, distributed.world_size())
+    if data.clean.streamed:
+        environment["data"]["read_by_class"] = {name: dict(zip(data.labels, counts, strict=True)) for name, counts in data.clean.streamed.natural.items()}
     folder.write_json("environment.json", environment)
     folder.write_splits(data.splits.named | ({"train": data.splits.real_train, "synthetic": data.splits.synthetic} if data.synthetic else {}))
     if data.synthetic:

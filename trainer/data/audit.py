@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trainer.data.balance import BalancePlan
+from trainer.data.clean import Streamed
 from trainer.data.labels import Labels
 from trainer.data.split import Splits
 from trainer.data.tokenise import TokenisedRows
@@ -33,6 +34,8 @@ class Audit:
     natural_C: Ints
     synthetic_C: Ints | None = None
     num_rows: dict[str, int] | None = None
+    before_heading: str = "pool before balancing"
+    """What `natural_C` counts, where that is not the training split."""
 
     @property
     def imbalance_ratio(self) -> float:
@@ -65,22 +68,34 @@ class Audit:
         others = {name: values[name] for name in self.counts if name not in ("train", "drawn")}
         if self.synthetic_C is not None:
             return {"train": values["natural"], "synthetic": values["synthetic"], "seen per epoch": values["drawn"]} | others
-        before = "train" if np.array_equal(self.natural_C, self.counts["train"]) else "pool before balancing"
+        before = "train" if np.array_equal(self.natural_C, self.counts["train"]) else self.before_heading
         return {before: values["natural"], "seen per epoch": values["drawn"]} | others
 
 
-def audit_splits(labels: Labels, targets: NDArray[Any], splits: Splits, plan: BalancePlan, pool: Ints | None = None, *, augmented: bool = False) -> Audit:
+def audit_splits(
+    labels: Labels,
+    targets: NDArray[Any],
+    splits: Splits,
+    plan: BalancePlan,
+    pool: Ints | None = None,
+    *,
+    augmented: bool = False,
+    streamed: Streamed | None = None,
+) -> Audit:
     """Audit of the splits.
 
     Args:
         targets: label id of every row (N,), or which labels it has (N, C), indexed by the row ids of `splits`.
         pool: ids of the rows that were balanced before the split, or None where only the training split is.
+        streamed: what was read of which these rows were chosen; its counts are the natural ones.
         augmented: whether rows were to be written, if none was.
     """
     ids = splits.named | {"drawn": splits.train[plan.positions()], "natural": splits.real_train if pool is None else pool}
     counts = {name: labels.counts(targets[rows]) for name, rows in ids.items()}
     natural_C = counts.pop("natural")
     synthetic_C = labels.counts(targets[splits.synthetic]) if augmented else None
+    if streamed:
+        return Audit(labels.names, counts, np.array(streamed.natural["train"], np.int64), before_heading="train before rows were chosen")
     return Audit(labels.names, counts, natural_C, synthetic_C, None if targets.ndim == 1 else {name: len(rows) for name, rows in ids.items()})
 
 

@@ -247,9 +247,7 @@ def refuse_nothing_left(slot: str, counts_R: NDArray[np.int64]) -> None:
     if counts_R[KEPT]:
         return
     counts = "; ".join(f"{count} {reason}" for count, reason in zip(counts_R, REASONS, strict=True) if count)
-    raise DataError(
-        f"data.{slot}: no row is left of {counts_R.sum()} after cleaning: {counts}. Check data.text_column, data.label_column and data.clean."
-    )
+    raise DataError(f"data.{slot}: no row is left of {counts_R.sum()} after cleaning: {counts}. Check data.text_column, data.label_column and data.clean.")
 
 
 def settle_repeats(

@@ -34,7 +34,7 @@ class Partitions:
         parts = records["hash"] >> np.uint64(64 - BITS - self.skipped_bits) & np.uint64((1 << BITS) - 1)
         order = np.argsort(parts, kind="stable")
         records, bounds = records[order], np.searchsorted(parts[order], np.arange((1 << BITS) + 1))
-        for part in np.flatnonzero(np.diff(bounds)):
+        for part in np.flatnonzero(np.diff(bounds)).tolist():
             file = self.files.get(part) or self.files.setdefault(part, (self.folder / str(part)).open("wb"))
             file.write(records[bounds[part] : bounds[part + 1]].tobytes())
 

@@ -15,11 +15,12 @@ from numpy.typing import NDArray
 from trainer.data.audit import Audit, audit_splits
 from trainer.data.augment import SyntheticRows, add_rows
 from trainer.data.balance import BalancePlan, plan_balance, plan_pool
-from trainer.data.clean import KEPT, CleanRows, clean_rows, refuse_unseen_labels
+from trainer.data.clean import CleanRows, clean_rows, refuse_unseen_labels
 from trainer.data.iterative import iterative_split
 from trainer.data.multi_label import first_label_ids, positive_weights
 from trainer.data.sources import read_rows
 from trainer.data.split import Splits, refuse_small_classes, stratified_sample, stratified_split
+from trainer.data.streaming import stream_splits
 from trainer.data.weights import class_weights
 from trainer.errors import DataError, listing
 
@@ -83,9 +84,14 @@ class PreparedData:
         return {"the fingerprint of the data": self.clean.fingerprint, **sides, "the fingerprint of the rows and weights of training": self.plan_digest}
 
     @property
+    def streamed_sentence(self) -> str:
+        """What `data.streaming` read and chose, in words; empty without it."""
+        return self.clean.streamed.sentence({name: len(ids) for name, ids in self.splits.named.items()}) if self.clean.streamed else ""
+
+    @property
     def unused_rows(self) -> int:
-        """Cleaned rows that stand in no split: left out by data.limit or by balance.scope all."""
-        return int((self.clean.reasons_N == KEPT).sum()) - sum(len(ids) for ids in self.splits.named.values())
+        """Cleaned rows that stand in no split: left out by data.limit, balance.scope all or data.streaming."""
+        return self.clean.counts["kept"] + self.clean.num_synthetic - sum(len(ids) for ids in self.splits.named.values())
 
     @property
     def plan_digest(self) -> str:
@@ -111,6 +117,8 @@ def read_splits(
     Raises:
         DataError: anything wrong with the rows.
     """
+    if data.streaming:
+        return stream_splits(data, split, balance, seed=seed, cache_dir=cache_dir)
     clean = clean_rows(read_rows(data, cache_dir, balance.by), data.clean, data.drop_labels)
     if data.source is None:
         refuse_unseen_labels(clean)
@@ -145,7 +153,7 @@ def balance_splits(
         resample_each_epoch=balance.resample_each_epoch,
         domains=_strata(domains, splits.train, train_label_ids, labels, balance.by_label) if domains else None,
     )
-    audit = audit_splits(clean.labels, clean.targets, splits, plan, splits.pool, augmented=synthetic is not None)
+    audit = audit_splits(clean.labels, clean.targets, splits, plan, splits.pool, augmented=synthetic is not None, streamed=clean.streamed)
     if clean.label_matrix_NC is None:
         weights_C = weights_over(plan.counts_C, loss, labels)
     else:

@@ -161,6 +161,7 @@ def check_source(data: "DataSection", domain_column: str | None = None) -> bool:
 
 
 def new_notes() -> dict[str, Any]:
+    """What `normalise` notes down over all rows, to begin with."""
     return {"stripped": 0, "labels": None, "multi_label": None}
 
 

@@ -60,9 +60,7 @@ MOST_LISTED = 1_000
 TRAIN, VALIDATION, TEST = 1, 2, 3
 
 
-def stream_splits(
-    data: "DataSection", split: "SplitSection | None", balance: "BalanceSection", *, seed: int, cache_dir: Path
-) -> tuple[CleanRows, Splits]:
+def stream_splits(data: "DataSection", split: "SplitSection | None", balance: "BalanceSection", *, seed: int, cache_dir: Path) -> tuple[CleanRows, Splits]:
     """The chosen rows and their sides, the same whatever the order of the files; written once as Arrow and memory-mapped.
 
     Raises:
@@ -150,6 +148,8 @@ class _Selection:
         labels = order_labels({self.names[c] for c in present_C}, self.state["labels"])
         wanted_SC = chosen_counts(counts_SC, self.data, self.balance)
         chosen_M = lowest(self.folder / "kept", kind, wanted_SC, self.seed)
+        ranks_C = np.argsort(np.argsort(np.array(self.names)))  # so that the order of the rows depends on texts and labels alone
+        chosen_M = chosen_M[np.lexsort((chosen_M["position"], ranks_C[chosen_M["label"]], chosen_M["hash"], chosen_M["slot"]))]
         listed = self._fetch(chosen_M)
         order_C = [self.names.index(name) for name in labels.names]
         return {
@@ -165,7 +165,7 @@ class _Selection:
             "dropped": [*listed, *({"row": None, **bad} for bad in self.bad_rows)],
         }
 
-    def _tables(self, reading: str, bad_rows: BadRows) -> Iterator[tuple[int, int, pa.Table]]:
+    def _tables(self, reading: str, bad_rows: _FirstRows) -> Iterator[tuple[int, int, pa.Table]]:
         """(config key, place of the first row, rows as they are in the files), in batches."""
         position = 0
         with tqdm(desc=f"Reading rows ({reading} of 2)", unit=" rows", delay=2, disable=None, leave=False) as bar:
@@ -178,7 +178,7 @@ class _Selection:
                             yield slot, position, table
                             position += table.num_rows
                             bar.update(table.num_rows)
-                    sources.refuse_bad_rows(bad_rows, self.data, "the first bad one")
+                    sources.refuse_bad_rows(bad_rows, self.data, f"{bad_rows.total} bad in this file")
 
     def _scan(self, partitions: Partitions, kind: np.dtype[Any]) -> None:
         """The first reading: every usable row becomes a record."""
@@ -273,7 +273,9 @@ class _Selection:
                 done += len(hashes_N)
                 writer.write_table(rows.append_column(HASH, pa.array(hashes_N)))
         if done < len(chosen_M):
-            raise DataError("data.streaming: the files changed between the two readings. Start again when they stand still; for a Hub data set set data.revision.")
+            raise DataError(
+                "data.streaming: the files changed between the two readings. Start again when they stand still; for a Hub data set set data.revision."
+            )
         _write_in_order(fetched, self.folder / "rows.arrow", np.argsort(by_place))
         return listed
 
@@ -323,7 +325,7 @@ def level(counts_C: Ints, most: int) -> Ints:
 
 
 def lowest(path: Path, kind: np.dtype[Any], wanted_SC: Ints, seed: int) -> Records:
-    """The records of each side and class with the smallest keys, in an order that depends on texts alone."""
+    """The records of each side and class with the smallest keys; equal texts in the order of reading."""
     pool = np.zeros(0, kind)
     for records in chunks(path, kind):
         pool = _prune(np.concatenate([pool, records]), wanted_SC, seed)
@@ -336,8 +338,7 @@ def _prune(records: Records, wanted_SC: Ints, seed: int) -> Records:
     order = np.lexsort((records["position"], keys, strata))
     strata = strata[order]
     ranks = np.arange(len(order)) - np.searchsorted(strata, strata)
-    kept = records[order[ranks < wanted_SC.ravel()[strata]]]
-    return kept[np.lexsort((kept["position"], kept["hash"], kept["slot"]))]
+    return records[order[ranks < wanted_SC.ravel()[strata]]]
 
 
 def _write_in_order(source: Path, target: Path, order_M: Ints) -> None:

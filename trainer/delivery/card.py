@@ -75,6 +75,7 @@ def write_card(
         audit=data.audit,
         cleaning=data.clean.counts,
         unused=data.unused_rows,
+        streamed=data.streamed_sentence,
         scope_all=config.balance.scope == "all",
         balanced=config.balance.method != "none" or config.loss.class_weights != "none" or "adjusted" in config.loss.name or "softmax" in config.loss.name,
         prior_corrected=config.decision.prior is not None,

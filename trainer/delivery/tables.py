@@ -29,7 +29,9 @@ def print_audit(data: PreparedData, lengths: dict[str, Lengths], max_length: int
         console.print(data.labels_per_row)
     gone = [f"{count:,} {reason}" for reason, count in dropped.items() if count and reason != "kept"]
     console.print(f"Cleaning: {dropped['kept']:,} rows kept; {'; '.join(gone) or 'nothing dropped'}.")
-    if data.unused_rows:
+    if data.streamed_sentence:
+        console.print(data.streamed_sentence)
+    elif data.unused_rows:
         console.print(f"Left out by data.limit or by balancing the pool: {data.unused_rows:,} rows.")
     for name, length in lengths.items():
         console.print(f"{name}: {length.sentence(max_length)}.")
