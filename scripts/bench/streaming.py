@@ -11,7 +11,6 @@ the most that the cache folder held while rows were selected. Files go to a temp
 
 import argparse
 import json
-import resource
 import subprocess
 import sys
 import tempfile
@@ -68,7 +67,8 @@ def select(folder: Path, cache: Path, *, streaming: bool) -> None:
     seconds = time.perf_counter() - start
     done.set()
     watcher.join()
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    status = Path("/proc/self/status").read_text(encoding="utf-8")  # Linux; getrusage would count what the parent held when it forked
+    peak = int(next(line.split()[1] for line in status.splitlines() if line.startswith("VmHWM"))) * 1024
     print(json.dumps({"seconds": seconds, "peak": peak, "disk": most[0], "drawn": len(prepared.plan.positions()), "labels": len(prepared.labels)}))
 
 

@@ -16,9 +16,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from tqdm.auto import tqdm
 
+from trainer.data.dataset_sources import dataset_tables, hub_identity, load_hub, load_saved
 from trainer.data.locate import locate
 from trainer.data.multi_label import column_lists, is_list, label_lists
-from trainer.data.readers import BATCH_ROWS, READERS, BadRows, check_columns, ending
+from trainer.data.readers import READERS, BadRows, ending
 from trainer.data.text_hashes import Hashes, hash_texts
 from trainer.errors import DataError, first_line, listing
 from trainer.locks import write_once
@@ -178,7 +179,7 @@ def source_key(data: "DataSection", domain_column: str | None) -> str:
         for location in _locations(data, name):
             paths = locate(location, f"data.{name}", ENDINGS)
             if paths is None:
-                digest.update(_hub_identity(location, name, data).encode())
+                digest.update(hub_identity(location, name, data).encode())
             for path in paths or []:
                 for file in sorted(path.rglob("*")) if path.is_dir() else [path]:
                     if file.is_file():
@@ -210,10 +211,10 @@ def shards(name: str, data: "DataSection", domain_column: str | None, bad_rows: 
     for location in _locations(data, name):
         paths = locate(location, f"data.{name}", ENDINGS)
         if paths is None:
-            yield _to_the_end(location, _dataset_tables(_load_hub(location, name, data), location, wanted))
+            yield _to_the_end(location, dataset_tables(load_hub(location, name, data), location, wanted))
         for path in paths or []:
             if path.is_dir():
-                yield _dataset_tables(_load_saved(path, name, data), str(path), wanted)
+                yield dataset_tables(load_saved(path, name, data), str(path), wanted)
             elif ending(path) in READERS:
                 yield _to_the_end(str(path), READERS[ending(path)](path, wanted, data, bad_rows))
             else:
@@ -233,59 +234,6 @@ def _to_the_end(where: str, tables: Iterator[pa.Table]) -> Iterator[pa.Table]:
 def _first(tables: Iterator[pa.Table]) -> Iterator[pa.Table]:
     table = next(tables, None)
     return iter([] if table is None else [table])
-
-
-def _dataset_tables(dataset: Any, where: str, wanted: list[str]) -> Iterator[pa.Table]:
-    if dataset.column_names:  # of a streamed CSV they are known only from its first rows
-        check_columns(where, wanted, dataset.column_names)
-        dataset = dataset.select_columns(wanted)
-    metadata = dataset.features.arrow_schema.metadata if dataset.features else None
-    for table in dataset.with_format("arrow").iter(batch_size=BATCH_ROWS):
-        check_columns(where, wanted, table.column_names)
-        yield table.replace_schema_metadata(metadata)
-
-
-def _split_of(name: str, data: "DataSection") -> str:
-    return data.split_names.get(name, "train" if name == "source" else name)  # type: ignore[call-overload, no-any-return]
-
-
-def _load_saved(path: Path, name: str, data: "DataSection") -> Any:
-    from datasets import DatasetDict, load_from_disk
-
-    try:
-        loaded = load_from_disk(str(path))
-    except FileNotFoundError as error:
-        raise DataError(f"{path}: is a folder but no saved `datasets` folder. For files in it give a glob such as {path}/*.csv.") from error
-    if isinstance(loaded, DatasetDict):
-        split = _split_of(name, data)
-        if split not in loaded:
-            raise DataError(f"{path}: no split '{split}'; found: {listing(loaded)}. Set data.split_names.")
-        return loaded[split]
-    return loaded
-
-
-def _load_hub(location: str, name: str, data: "DataSection") -> Any:
-    from datasets import load_dataset
-    from datasets.exceptions import DatasetsError
-
-    try:
-        return load_dataset(location, data.subset, split=_split_of(name, data), revision=data.revision, streaming=data.streaming)
-    except (DatasetsError, ValueError, OSError) as error:
-        message = f"data.{name}: '{location}' is no file here and could not be loaded from the Hub: {first_line(error)}"
-        raise DataError(f"{message} Check the name; set HF_TOKEN for a private one.") from error
-
-
-def _hub_identity(location: str, name: str, data: "DataSection") -> str:
-    """What tells one state of a Hub data set from another."""
-    if not data.streaming:
-        return str(_load_hub(location, name, data)._fingerprint)
-    from huggingface_hub import HfApi
-
-    try:
-        return f"{location} {HfApi().dataset_info(location, revision=data.revision).sha}"
-    except (ValueError, OSError) as error:
-        message = f"data.{name}: '{location}' is no file here and could not be found on the Hub: {first_line(error)}"
-        raise DataError(f"{message} Check the name; set HF_TOKEN for a private one.") from error
 
 
 def normalise(table: pa.Table, data: "DataSection", domain_column: str | None, state: dict[str, Any], where: str) -> pa.Table:

@@ -1,0 +1,69 @@
+"""Data sets of the `datasets` library, saved or on the Hub, as Arrow tables of the wanted columns."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+
+from trainer.data.readers import BATCH_ROWS, check_columns
+from trainer.errors import DataError, first_line, listing
+
+if TYPE_CHECKING:
+    from trainer.sections.data import DataSection
+
+
+def dataset_tables(dataset: Any, where: str, wanted: list[str]) -> Iterator[pa.Table]:
+    """The wanted columns of a data set, BATCH_ROWS rows at a time."""
+    if dataset.column_names:  # of a streamed CSV they are known only from its first rows
+        check_columns(where, wanted, dataset.column_names)
+        dataset = dataset.select_columns(wanted)
+    metadata = dataset.features.arrow_schema.metadata if dataset.features else None
+    for table in dataset.with_format("arrow").iter(batch_size=BATCH_ROWS):
+        check_columns(where, wanted, table.column_names)
+        yield table.replace_schema_metadata(metadata)
+
+
+def _split_of(name: str, data: "DataSection") -> str:
+    return data.split_names.get(name, "train" if name == "source" else name)  # type: ignore[call-overload, no-any-return]
+
+
+def load_saved(path: Path, name: str, data: "DataSection") -> Any:
+    """The split of a folder that `datasets` saved."""
+    from datasets import DatasetDict, load_from_disk
+
+    try:
+        loaded = load_from_disk(str(path))
+    except FileNotFoundError as error:
+        raise DataError(f"{path}: is a folder but no saved `datasets` folder. For files in it give a glob such as {path}/*.csv.") from error
+    if isinstance(loaded, DatasetDict):
+        split = _split_of(name, data)
+        if split not in loaded:
+            raise DataError(f"{path}: no split '{split}'; found: {listing(loaded)}. Set data.split_names.")
+        return loaded[split]
+    return loaded
+
+
+def load_hub(location: str, name: str, data: "DataSection") -> Any:
+    """The split of a Hub data set; with `data.streaming` nothing of it is kept on disk."""
+    from datasets import load_dataset
+    from datasets.exceptions import DatasetsError
+
+    try:
+        return load_dataset(location, data.subset, split=_split_of(name, data), revision=data.revision, streaming=data.streaming)
+    except (DatasetsError, ValueError, OSError) as error:
+        message = f"data.{name}: '{location}' is no file here and could not be loaded from the Hub: {first_line(error)}"
+        raise DataError(f"{message} Check the name; set HF_TOKEN for a private one.") from error
+
+
+def hub_identity(location: str, name: str, data: "DataSection") -> str:
+    """What tells one state of a Hub data set from another."""
+    if not data.streaming:
+        return str(load_hub(location, name, data)._fingerprint)
+    from huggingface_hub import HfApi
+
+    try:
+        return f"{location} {HfApi().dataset_info(location, revision=data.revision).sha}"
+    except (ValueError, OSError) as error:
+        message = f"data.{name}: '{location}' is no file here and could not be found on the Hub: {first_line(error)}"
+        raise DataError(f"{message} Check the name; set HF_TOKEN for a private one.") from error
