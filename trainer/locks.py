@@ -1,6 +1,7 @@
 """File locks that the kernel takes from a process that dies; a killed holder never blocks the others."""
 
 import os
+import shutil
 import socket
 import sys
 import warnings
@@ -52,7 +53,7 @@ def write_once(path: Path, write: Callable[[], None]) -> None:
     """Make a file of a cache unless it is there, in one process of all that want it at the same time, on whatever machine.
 
     Args:
-        write: writes `<stem>.<anything>partial<anything>` and gives it its name when it is whole; what killed writers left is removed before.
+        write: writes a file or folder `<stem>.<anything>partial<anything>` and gives it its name when it is whole; what killed writers left is removed before.
     """
     if path.exists():
         return
@@ -60,7 +61,10 @@ def write_once(path: Path, write: Callable[[], None]) -> None:
         if path.exists():
             return
         for left in path.parent.glob(f"{path.stem}.*partial*"):
-            left.unlink(missing_ok=True)
+            if left.is_dir():
+                shutil.rmtree(left)
+            else:
+                left.unlink(missing_ok=True)
         write()
 
 

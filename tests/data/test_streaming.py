@@ -212,7 +212,7 @@ def test_second_run_reads_the_cache_and_another_seed_chooses_other_rows(stream, 
     source = write_shards(tmp_path / "a", rows_of(3_000), 3)
     first = stream(source, balance=UNDERSAMPLE, cache=tmp_path / "cache")
     written = {path: path.stat().st_mtime_ns for path in (tmp_path / "cache").iterdir()}
-    assert sorted(path.suffix for path in written) == [".arrow", ".json"]
+    assert sorted(path.suffix for path in written) == [".arrow", ".json", ".lock"]
     assert content(stream(source, balance=UNDERSAMPLE, cache=tmp_path / "cache")) == content(first)
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "cache").iterdir()} == written
     assert content(stream(source, balance=UNDERSAMPLE, cache=tmp_path / "cache", seed=2)) != content(first)
@@ -314,7 +314,7 @@ def test_files_that_change_between_the_readings_are_refused(refused, tmp_path, m
     lowest = streaming.lowest
     monkeypatch.setattr(streaming, "lowest", change)
     assert refused(source).startswith("data.streaming: the files changed between the two readings. Start again when they stand still;")
-    assert list((tmp_path / "cache0").iterdir()) == []
+    assert [path.suffix for path in (tmp_path / "cache0").iterdir()] == [".lock"]
 
 
 KILLED = """
@@ -343,9 +343,9 @@ def test_killed_selection_leaves_nothing_that_is_taken_for_whole_and_the_next_on
     with subprocess.Popen([*command, "slow"], stdout=subprocess.PIPE, text=True, cwd=ROOT) as process:
         assert process.stdout.readline() == "written\n"
         process.send_signal(signal.SIGKILL)
-    assert [path.suffix for path in cache.iterdir()] == [".partial"]
+    assert sorted(path.suffix for path in cache.iterdir()) == [".lock", ".partial"]
     again = stream(source, balance=UNDERSAMPLE, cache=cache)
-    assert sorted(path.suffix for path in cache.iterdir()) == [".arrow", ".json"]
+    assert sorted(path.suffix for path in cache.iterdir()) == [".arrow", ".json", ".lock"]
     assert content(again) == content(stream(source, balance=UNDERSAMPLE))
 
 

@@ -10,9 +10,7 @@ Legend: N rows of a batch, S config keys or sides (SLOTS), C labels, R reasons, 
 
 import hashlib
 import json
-import os
 import shutil
-import socket
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -48,6 +46,7 @@ from trainer.data.sources import HASH, SCHEMA, SLOTS
 from trainer.data.split import Splits, row_keys, sample_counts
 from trainer.data.text_hashes import hash_texts
 from trainer.errors import DataError, listing
+from trainer.locks import write_once
 
 if TYPE_CHECKING:
     from trainer.sections.balancing import BalanceSection
@@ -69,9 +68,9 @@ def stream_splits(data: "DataSection", split: "SplitSection | None", balance: "B
     cache_dir.mkdir(parents=True, exist_ok=True)
     target = cache_dir / f"stream-{_key(data, split, balance, seed)}.arrow"
     notes_path = target.with_suffix(".json")
-    if not notes_path.exists():  # the notes come last: where they are, the table is whole
-        _remove_left_over(cache_dir)
-        folder = target.with_suffix(f".{socket.gethostname()}-{os.getpid()}.partial")
+
+    def write() -> None:
+        folder = target.with_suffix(".partial")
         folder.mkdir()
         try:
             notes = _Selection(data, split, balance, seed, folder).run()
@@ -80,6 +79,8 @@ def stream_splits(data: "DataSection", split: "SplitSection | None", balance: "B
             (folder / "notes.json").replace(notes_path)
         finally:
             shutil.rmtree(folder)
+
+    write_once(notes_path, write)  # the notes come last: where they are, the table is whole
     notes = json.loads(notes_path.read_text(encoding="utf-8"))
     rows, labels = sources.open_rows(target, notes), Labels(notes["names"])
     streamed = Streamed(notes["counts"], notes["natural"], notes["dropped"])
@@ -93,16 +94,6 @@ def stream_splits(data: "DataSection", split: "SplitSection | None", balance: "B
 def _key(data: "DataSection", split: "SplitSection | None", balance: "BalanceSection", seed: int) -> str:
     values = [data.model_dump(), split.model_dump() if split else None, balance.model_dump(), seed]
     return hashlib.blake2b(f"{sources.source_key(data, balance.by)} {json.dumps(values)}".encode(), digest_size=16).hexdigest()
-
-
-def _remove_left_over(cache_dir: Path) -> None:
-    """Remove what killed processes of this machine left behind."""
-    for folder in cache_dir.glob(f"stream-*.{socket.gethostname()}-*.partial"):
-        process = int(folder.name.removesuffix(".partial").rpartition("-")[2])
-        try:
-            os.kill(process, 0)
-        except ProcessLookupError:
-            shutil.rmtree(folder, ignore_errors=True)
 
 
 class _FirstRows(BadRows):
