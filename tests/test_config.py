@@ -358,7 +358,7 @@ def test_override_changes_one_key_and_keeps_its_neighbours(load):
 def test_fault_of_an_override_names_the_override(faults):
     assert faults(USUAL, "run.seed=x", "run.sede=1", "loss.class_weights={hate: -1}") == [
         "--set run.seed: run.seed is 'x'; needed: a whole number.",
-        "--set run.sede: run.sede is unknown; known: name, num_processes, num_threads, output_dir, overwrite, seed. Did you mean 'seed'?",
+        "--set run.sede: run.sede is unknown; known: name, num_processes, num_threads, output_dir, overwrite, seed, timeout_minutes. Did you mean 'seed'?",
         "--set loss.class_weights: loss.class_weights.hate is -1; needed: greater than 0.",
     ]
 
@@ -439,7 +439,7 @@ def test_config_error_ends_the_command_with_code_2_and_no_traceback(run_cli, tmp
     path.write_text(LEAST + "run: {sed: 1}\n", encoding="utf-8")
     done = run_cli("train", "--config", path)
     assert done.returncode == 2
-    assert done.stderr == f"{path}:3: run.sed is unknown; known: name, num_processes, num_threads, output_dir, overwrite, seed. Did you mean 'seed'?\n"
+    assert done.stderr == f"{path}:3: run.sed is unknown; known: name, num_processes, num_threads, output_dir, overwrite, seed, timeout_minutes. Did you mean 'seed'?\n"
     assert done.stdout == ""
 
 

@@ -75,8 +75,7 @@ def faulty(config_file, tmp_path, tiny_model):
     faults = {f"model {name}": {"model": {"name": str(path)}} for name, path in {**models, "cut": cut}.items()}
     faults |= {
         "too long": {"model": {"max_length": 10_000}},
-        "strategies": {"training": {"save_strategy": "epoch", "eval_strategy": "steps", "eval_steps": 5, "load_best_model_at_end": True}},
-        "steps": {"training": {"eval_strategy": "steps", "eval_steps": 3, "save_steps": 4}},
+        "strategies": {"training": {"eval_strategy": "no", "load_best_model_at_end": True}},
         "precision": {"training": {"bf16": True, "fp16": True}},
         "warm-up": {"training": {"warmup_steps": -1.0}},
         "prefetch": {"training": {"dataloader_prefetch_factor": 2}},

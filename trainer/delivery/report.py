@@ -192,6 +192,7 @@ def only_run(path: Path) -> Iterator[None]:
     Raises:
         RunError: another training holds the folder; with its process id and host.
     """
+    made = [folder for folder in (path, *path.parents) if not folder.exists()]
     path.mkdir(parents=True, exist_ok=True)
     with locked(path / LOCK, "a run is being trained here", refuse="Wait for it or end it, or set another run.name."):
         try:
@@ -199,7 +200,8 @@ def only_run(path: Path) -> Iterator[None]:
         finally:
             (path / LOCK).unlink(missing_ok=True)
             with suppress(OSError):
-                path.rmdir()  # unless a run was started
+                for folder in made:
+                    folder.rmdir()  # unless a run was started
 
 
 def plan_run(path: Path, config: dict[str, Any], fingerprint: str, *, overwrite: bool, resume: str) -> str | None:
