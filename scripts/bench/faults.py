@@ -122,6 +122,7 @@ class Start:
         struck: the phase in which the signal met it; None for one that was left alone.
         was_torn: a checkpoint that is not whole was left behind.
         was_resumed: it went on from a checkpoint.
+        forgot: it trained from the start although a whole checkpoint lay there.
         exit_code: as the shell counts it, negative for a signal.
         output: what it printed.
     """
@@ -129,6 +130,7 @@ class Start:
     struck: str | None
     was_torn: bool
     was_resumed: bool
+    forgot: bool
     exit_code: int
     output: str
 
@@ -160,6 +162,8 @@ class Run:
         launcher = [*LAUNCH, "--num_processes", str(self.num_processes)] if self.num_processes > 1 else []
         command = [sys.executable, *launcher, __file__, "--child", str(self.folder / "marks"), "--config", str(self.folder / "config.yaml")]
         environment = os.environ | {"HF_HOME": str(self.folder / "home"), "HF_HUB_OFFLINE": "1", "ACCELERATE_USE_CPU": "true", "PYTHONPATH": str(ROOT)}
+        environment["PYTHONUNBUFFERED"] = "1"  # else a killed process takes along what it said
+        had_checkpoint = any(self.path.glob("checkpoints/checkpoint-*/whole.json"))
         (self.folder / "marks").write_text("", encoding="utf-8")
         with (self.folder / "log").open("w") as log:
             launched, process = time.time(), subprocess.Popen(command, cwd=ROOT, env=environment, stdout=log, stderr=subprocess.STDOUT)
@@ -174,7 +178,9 @@ class Run:
             time.sleep(0.001)
         exit_code, output = process.wait(), (self.folder / "log").read_text(encoding="utf-8")
         was_torn = any(not (path / "whole.json").exists() for path in self.path.glob("checkpoints/*"))
-        return Start(struck, was_torn, "Resuming from" in output, exit_code, output)
+        was_resumed = "Resuming from" in output
+        forgot = had_checkpoint and not was_resumed and any(phase == "training" for phase, _ in self.marks())
+        return Start(struck, was_torn, was_resumed, forgot, exit_code, output)
 
     def marks(self) -> list[tuple[str, float]]:
         """The phases entered in the last start, each with its time."""
@@ -249,6 +255,8 @@ def struck_run(run: Run, durations: dict[str, float], rng: random.Random, number
 
 def fault(run: Run, start: Start, number: signal.Signals) -> str:
     """What a start did that it should not, in words; nothing if all is well."""
+    if start.forgot:
+        return f"did not resume: {start.output[-2000:]}"
     if run.is_finished or (start.struck and number == signal.SIGKILL):
         return ""
     if start.struck in ("training", "saving", "evaluation"):
