@@ -111,6 +111,16 @@ def audit_command(
         audit.audit(loaded, with_encoder=config is not None or model is not None, folder=folder, threshold=threshold, max_rows=max_rows)
 
 
+@app.command("folder")
+def folder_command(config: ConfigOption, set_: SetOption = None) -> None:
+    """Print the run folder, for scripts that look what is in it."""
+    with worded_errors():
+        loaded = load_config(config, set_ or ())
+        from trainer import pipeline
+
+        typer.echo(pipeline.run_path(loaded))
+
+
 @app.command("schema")
 def schema_command() -> None:
     """Print the JSON Schema of the YAML, for editors."""
