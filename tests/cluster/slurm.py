@@ -1,6 +1,7 @@
-"""A real Slurm on this machine, without systemd: munged, slurmctld and two slurmd, each node with a GPU that is none."""
+"""A real Slurm (22.05, as in Debian 12) on this machine, without systemd: two nodes, each with two CPUs and two files for GPUs."""
 
 import os
+import random
 import shutil
 import signal
 import socket
@@ -13,6 +14,7 @@ from pathlib import Path
 PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "scontrol", "setpriv")
 CONFIG = """
 ClusterName=test
+FirstJobId={first_job}
 SlurmctldHost={host}(127.0.0.1)
 SlurmctldPort={ports[0]}
 SlurmUser=root
@@ -46,12 +48,12 @@ MinJobAge=600
 InactiveLimit=0
 MailProg=/bin/true
 GresTypes=gpu
-NodeName=node1 NodeHostname={host} NodeAddr=127.0.0.1 Port={ports[1]} CPUs=2 Gres=gpu:1 State=UNKNOWN
-NodeName=node2 NodeHostname={host} NodeAddr=127.0.0.1 Port={ports[2]} CPUs=2 Gres=gpu:1 State=UNKNOWN
+NodeName=node1 NodeHostname={host} NodeAddr=127.0.0.1 Port={ports[1]} CPUs=2 Gres=gpu:2 State=UNKNOWN
+NodeName=node2 NodeHostname={host} NodeAddr=127.0.0.1 Port={ports[2]} CPUs=2 Gres=gpu:2 State=UNKNOWN
 PartitionName=low Nodes=node1,node2 Default=YES MaxTime=INFINITE PriorityTier=1 PreemptMode=REQUEUE GraceTime=60
 PartitionName=high Nodes=node1,node2 MaxTime=INFINITE PriorityTier=10 PreemptMode=OFF
 """
-# cred_expire: a requeued job waits that long, else 121 s. JobRequeue=0: train.sbatch must ask for it.
+# FirstJobId: train.sbatch takes its port from the job, and another such cluster may run here. cred_expire: a requeued job waits that long, else 121 s. JobRequeue=0: train.sbatch must ask for it.
 
 
 def missing() -> str:
@@ -73,9 +75,11 @@ def cluster(folder: Path) -> Iterator["Cluster"]:
     for name in ("state", "spool-node1", "spool-node2"):
         (folder / name).mkdir()
     host = socket.gethostname().partition(".")[0]
-    (folder / "slurm.conf").write_text(CONFIG.format(folder=folder, host=host, ports=_free_ports(3)))
+    (folder / "slurm.conf").write_text(CONFIG.format(folder=folder, host=host, ports=_free_ports(3), first_job=random.randrange(1, 9000)))
     (folder / "cgroup.conf").write_text("CgroupPlugin=cgroup/v1\nCgroupAutomount=no\n")  # Slurm 22.05 knows no "disabled", and cgroup/v1 does nothing here
-    (folder / "gres.conf").write_text("NodeName=node[1-2] Name=gpu File=/dev/null\n")
+    (folder / "gres.conf").write_text(f"NodeName=node[1-2] Name=gpu File={folder}/gpu[0-1]\n")
+    for number in (0, 1):
+        (folder / f"gpu{number}").touch()
     (folder / "munge.key").touch(mode=0o600)
     (folder / "munge.key").write_bytes(os.urandom(1024))
     (folder / "munge.key").chmod(0o600)
@@ -117,7 +121,7 @@ class Cluster:
         shown = self.ask("scontrol", "show", "job", job_id, "-o")
         return dict(pair.split("=", 1) for pair in shown.split() if "=" in pair)
 
-    def wait_for_state(self, job_id: str, *states: str, seconds: float = 90) -> dict[str, str]:
+    def wait_for_state(self, job_id: str, *states: str, seconds: float = 240) -> dict[str, str]:
         """The job, once its state is one of these."""
         _wait(lambda: self.job(job_id).get("JobState") in states, f"job {job_id} is never {' or '.join(states)}", self.folder, seconds)
         return self.job(job_id)

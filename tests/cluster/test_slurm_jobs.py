@@ -1,0 +1,160 @@
+"""The batch scripts as shipped, on a real Slurm of two nodes; only ACCELERATE_USE_CPU is set, and Slurm's own options are given."""
+
+import csv
+import hashlib
+import json
+import os
+import shutil
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from conftest import ROOT
+
+from cluster import slurm
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600), pytest.mark.skipif(bool(slurm.missing()), reason=f"no Slurm here: {slurm.missing()}")]
+OPTIONS = ("--cpus-per-task=1",)
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory):
+    with slurm.cluster(tmp_path_factory.mktemp("slurm")) as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory):
+    """Folder that all nodes see: config, runs and the jobs' output."""
+    return tmp_path_factory.mktemp("shared")
+
+
+@pytest.fixture(scope="module")
+def config(shared, tiny_model, tweets):
+    """Twelve epochs without dropout, whose random numbers would differ from process to process."""
+    model = shared / "model"
+    shutil.copytree(tiny_model, model)
+    dropout = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
+    (model / "config.json").write_text(json.dumps(json.loads((model / "config.json").read_text()) | dropout))
+    training = {"num_train_epochs": 12, "per_device_train_batch_size": 16, "learning_rate": 1e-4, "bf16": False, "early_stopping_patience": None}
+    values = {
+        "run": {"output_dir": str(shared / "runs"), "num_threads": 1},
+        "model": {"name": str(model), "max_length": 32},
+        "data": {"source": str(tweets), "label_column": "sentiment"},
+        "split": {"train": 0.7, "validation": 0.3},
+        "balance": {"method": "undersample"},
+        "training": training,
+    }
+    (shared / "tweets.yaml").write_text(json.dumps(values))
+    return shared / "tweets.yaml"
+
+
+@pytest.fixture(scope="module")
+def submit(cluster, shared):
+    """Function (script, *arguments, options) -> job id."""
+
+    def run(script, *arguments, options=()):
+        paths = {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "PYTHONPATH": str(ROOT)}
+        options = (*OPTIONS, f"--output={shared}/%j.out", *options)
+        return cluster.submit(*options, f"scripts/cluster/{script}", *arguments, cwd=ROOT, ACCELERATE_USE_CPU="true", **paths)
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def jobs(submit, config):
+    """{what: job id}, all queued at once. The unbroken run lies in a partition that nothing preempts."""
+    two = ("--nodes=2",)
+    return {
+        "broken": submit("train.sbatch", config, "--set", "run.name=broken", options=two),
+        "unbroken": submit("train.sbatch", config, "--set", "run.name=unbroken", options=(*two, "--partition=high")),
+        "array": submit("compare.sbatch", config, "training.per_device_train_batch_size=32 data.clean.empty=true", options=("--array=0-1",)),
+        "failing": submit("train.sbatch", config, "--set", "run.name=failing", "--set", "data.label_column=no_such"),
+        "misspelt": submit("train.sbatch", config, "--set", "data.labels=x"),
+    }
+
+
+@pytest.fixture(scope="module")
+def broken(cluster, jobs, shared):
+    """The run that is preempted after an epoch and runs out of time after another: its job as it ended."""
+    run = shared / "runs/broken"
+    _until(lambda: len(_epochs(run)) >= 1)
+    cluster.submit("--partition=high", "--nodes=2", "--gpus-per-node=1", "--wrap=true", cwd=shared)
+    _until(lambda: cluster.job(jobs["broken"]).get("Restarts") == "1")
+    before = len(_epochs(run))
+    _until(lambda: cluster.job(jobs["broken"])["JobState"] == "RUNNING" and len(_epochs(run)) > before)
+    cluster.ask("scancel", "--signal=USR1", "--batch", jobs["broken"])  # as Slurm does before the time limit
+    _until(lambda: cluster.job(jobs["broken"]).get("Restarts") == "2")
+    return cluster.wait_for_state(jobs["broken"], "COMPLETED", "FAILED")
+
+
+def _until(condition, seconds=240):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it never came to that"
+        time.sleep(0.1)
+
+
+def _epochs(run):
+    try:
+        with (run / "epochs.csv").open() as file:
+            return list(csv.DictReader(file))
+    except OSError:
+        return []
+
+
+def _weights(run):
+    return hashlib.sha256((run / "model/model.safetensors").read_bytes()).hexdigest()
+
+
+def _metrics(run):
+    metrics = json.loads((run / "metrics.json").read_text())
+    return {split: numbers for split, numbers in metrics.items() if split != "training"} | {"steps": metrics["training"]["steps"]}
+
+
+def test_preempted_and_out_of_time_equals_unbroken_bit_for_bit(broken, cluster, jobs, shared):
+    unbroken = cluster.wait_for_state(jobs["unbroken"], "COMPLETED", "FAILED")
+    said = (shared / f"{jobs['broken']}.out").read_text()
+    assert (broken["JobState"], broken["Restarts"], unbroken["JobState"], unbroken["Restarts"]) == ("COMPLETED", "2", "COMPLETED", "0"), said
+    assert said.count("train.sbatch: stopped before the end; queued again") == 2
+    assert said.count("Resuming from") == 2
+    assert _weights(shared / "runs/broken") == _weights(shared / "runs/unbroken")
+    assert _epochs(shared / "runs/broken") == _epochs(shared / "runs/unbroken")
+    assert _metrics(shared / "runs/broken") == _metrics(shared / "runs/unbroken")
+
+
+def test_two_nodes_agree_with_one_process(cluster, jobs, shared):
+    from safetensors.numpy import load_file
+
+    assert cluster.wait_for_state(jobs["unbroken"], "COMPLETED", "FAILED")["JobState"] == "COMPLETED"
+    assert cluster.wait_for_state(f"{jobs['array']}_0", "COMPLETED", "FAILED")["JobState"] == "COMPLETED"
+    two, one = shared / "runs/unbroken", shared / "runs/tweets-training.per_device_train_batch_size-32-data.clean.empty-true"
+    assert json.loads((two / "environment.json").read_text())["hardware"]["processes"] == 2
+    weights, expected = load_file(two / "model/model.safetensors"), load_file(one / "model/model.safetensors")
+    assert weights.keys() == expected.keys()
+    for name in weights:
+        assert weights[name] == pytest.approx(expected[name], abs=1e-4), name
+    for row, expected_row in zip(_epochs(two), _epochs(one), strict=True):
+        assert [float(value) for value in row.values()] == pytest.approx([float(value) for value in expected_row.values()], abs=1e-3)
+
+
+def test_array_task_without_variant_says_how_to_submit(cluster, jobs, shared):
+    job = cluster.wait_for_state(f"{jobs['array']}_1", "COMPLETED", "FAILED")
+    said = (shared / f"{job['JobId']}.out").read_text()
+    assert (job["JobState"], job["ExitCode"]) == ("FAILED", "2:0")
+    assert "array task 1 has no variant; 1 given: submit with --array=0-0." in said
+
+
+def test_failed_job_is_not_queued_again(cluster, jobs, shared):
+    job = cluster.wait_for_state(jobs["failing"], "COMPLETED", "FAILED")
+    assert (job["JobState"], job["ExitCode"], job["Restarts"]) == ("FAILED", "1:0", "0")
+    assert "no column 'no_such'" in (shared / f"{jobs['failing']}.out").read_text()
+
+
+def test_bad_config_fails_before_nodes_are_used(cluster, jobs, shared):
+    job = cluster.wait_for_state(jobs["misspelt"], "COMPLETED", "FAILED")
+    said = (shared / f"{jobs['misspelt']}.out").read_text()
+    assert (job["JobState"], job["ExitCode"], job["Restarts"]) == ("FAILED", "2:0", "0")
+    assert "data.labels is unknown" in said
+    assert "srun" not in said
