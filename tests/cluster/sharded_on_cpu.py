@@ -1,0 +1,21 @@
+"""scripts/train.py where accelerate shards on CPUs too: it does so for GPUs alone, and for DDP on CPUs silently takes an FSDP config."""
+
+from accelerate import PartialState
+from accelerate.state import AcceleratorState
+from accelerate.utils import DistributedType
+
+from trainer.cli import run_single, train_command
+
+start = AcceleratorState.__init__
+
+
+def start_as_on_gpus(self, mixed_precision=None, cpu=False, *args, **kwargs):
+    PartialState(cpu=True)
+    if not AcceleratorState._shared_state:
+        PartialState._shared_state["distributed_type"] = DistributedType.MULTI_GPU
+    start(self, mixed_precision, cpu, *args, **kwargs)
+
+
+if __name__ == "__main__":
+    AcceleratorState.__init__ = start_as_on_gpus
+    run_single(train_command)
