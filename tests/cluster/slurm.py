@@ -53,7 +53,8 @@ NodeName=node2 NodeHostname={host} NodeAddr=127.0.0.1 Port={ports[2]} CPUs=2 Gre
 PartitionName=low Nodes=node1,node2 Default=YES MaxTime=INFINITE PriorityTier=1 PreemptMode=REQUEUE GraceTime=60
 PartitionName=high Nodes=node1,node2 MaxTime=INFINITE PriorityTier=10 PreemptMode=OFF
 """
-# FirstJobId: train.sbatch takes its port from the job, and another such cluster may run here. cred_expire: a requeued job waits that long, else 121 s. JobRequeue=0: train.sbatch must ask for it.
+# FirstJobId: train.sbatch takes its port from the job, and another such cluster may run here. JobRequeue=0: train.sbatch must ask for it.
+# cred_expire: a requeued job waits that long, else 121 s.
 
 
 def missing() -> str:

@@ -10,9 +10,10 @@ import time
 from pathlib import Path
 
 import pytest
+from cluster import slurm
 from conftest import ROOT
 
-from cluster import slurm
+from trainer import load_config
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600), pytest.mark.skipif(bool(slurm.missing()), reason=f"no Slurm here: {slurm.missing()}")]
 OPTIONS = ("--cpus-per-task=1",)
@@ -131,6 +132,7 @@ def test_two_nodes_agree_with_one_process(cluster, jobs, shared):
     assert cluster.wait_for_state(f"{jobs['array']}_0", "COMPLETED", "FAILED")["JobState"] == "COMPLETED"
     two, one = shared / "runs/unbroken", shared / "runs/tweets-training.per_device_train_batch_size-32-data.clean.empty-true"
     assert json.loads((two / "environment.json").read_text())["hardware"]["processes"] == 2
+    assert load_config(str(two / "config.yaml")).run.num_processes == 2
     weights, expected = load_file(two / "model/model.safetensors"), load_file(one / "model/model.safetensors")
     assert weights.keys() == expected.keys()
     for name in weights:
