@@ -439,7 +439,8 @@ def test_config_error_ends_the_command_with_code_2_and_no_traceback(run_cli, tmp
     path.write_text(LEAST + "run: {sed: 1}\n", encoding="utf-8")
     done = run_cli("train", "--config", path)
     assert done.returncode == 2
-    assert done.stderr == f"{path}:3: run.sed is unknown; known: name, num_processes, num_threads, output_dir, overwrite, seed, timeout_minutes. Did you mean 'seed'?\n"
+    known = "name, num_processes, num_threads, output_dir, overwrite, seed, timeout_minutes"
+    assert done.stderr == f"{path}:3: run.sed is unknown; known: {known}. Did you mean 'seed'?\n"
     assert done.stdout == ""
 
 
