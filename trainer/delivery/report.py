@@ -192,7 +192,7 @@ def only_run(path: Path) -> Iterator[None]:
     Raises:
         RunError: another training holds the folder; with its process id and host.
     """
-    made = [folder for folder in (path, *path.parents) if not folder.exists()]
+    made = [path, *(folder for folder in path.parents if not folder.exists())]
     path.mkdir(parents=True, exist_ok=True)
     with locked(path / LOCK, "a run is being trained here", refuse="Wait for it or end it, or set another run.name."):
         try:
