@@ -31,6 +31,7 @@ def listening() -> Iterator[None]:
     finally:
         for name, handler in before.items():
             signal.signal(getattr(signal, name), handler)
+        _received = 0  # else the next training of this process would stop at its first step
 
 
 @contextmanager
