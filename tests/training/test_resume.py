@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from trainer.cli import train_command
+from trainer.training import stopping
 from trainer.training.weighted_trainer import WeightedTrainer
 
 STEPS, STEPS_PER_EPOCH = 10, 5
@@ -97,6 +98,13 @@ def test_second_signal_and_sigusr1_stop_it_once(config, signal_at, monkeypatch, 
     assert "stopped by SIGUSR1 after step 2." in capsys.readouterr().err
     train(stopped)
     assert result(tmp_path / "stopped/run") == result(tmp_path / "unbroken/run")
+
+
+def test_signal_of_one_training_does_not_stop_the_next_of_the_same_process():
+    with stopping.listening(), stopping.at_agreed_steps():
+        signal.raise_signal(signal.SIGTERM)
+        assert stopping.agreed() == "SIGTERM"
+    assert stopping.agreed() is None
 
 
 def test_signal_while_data_is_prepared_leaves_the_marker(config, monkeypatch, tmp_path, capsys):
