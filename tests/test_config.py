@@ -14,6 +14,7 @@ from trainer.config import Config, load_config
 from trainer.errors import ConfigError, TrainingError
 from trainer.sections.balancing import LossSection
 from trainer.sections.training import OWN_SPECS, OWNED_KEYS
+from trainer.training.distributed import name_of_process
 
 ROOT = Path(__file__).resolve().parent.parent
 CONFIGS = sorted((ROOT / "configs").glob("*.yaml"))
@@ -519,8 +520,9 @@ def test_no_module_is_a_drawer_for_everything():
     ids=["ours", "system", "keyboard"],
 )
 def test_error_becomes_one_message_and_an_exit_code_said_by_the_main_process(monkeypatch, capsys, error, code, message):
-    for rank, said in (("0", message), ("1", f"another process: {message}" if type(error) is OSError else "")):
+    for rank, said in (("0", message), ("1", f"{name_of_process().replace('rank 0', 'rank 1')}: {message}" if type(error) is OSError else "")):
         monkeypatch.setenv("RANK", rank)
+        monkeypatch.setenv("LOCAL_RANK", rank)
         with pytest.raises(SystemExit) as stopped, worded_errors():
             raise error
         assert (stopped.value.code, capsys.readouterr().err) == (code, said)
@@ -534,9 +536,18 @@ def test_system_error_without_a_number_is_told_in_its_own_words(capsys):
 
 def test_what_may_have_happened_on_one_process_alone_is_said_there(monkeypatch, capsys):
     monkeypatch.setenv("RANK", "1")
+    monkeypatch.setenv("LOCAL_RANK", "1")
     with pytest.raises(SystemExit), worded_errors():
         raise TrainingError("the training loss is nan at step 3.")
-    assert capsys.readouterr().err == "another process: the training loss is nan at step 3.\n"
+    assert capsys.readouterr().err == f"{name_of_process()}: the training loss is nan at step 3.\n"
+
+
+def test_what_a_machine_lacks_is_said_there_before_the_processes_know_each_other(monkeypatch, capsys):
+    monkeypatch.setenv("RANK", "2")
+    monkeypatch.setenv("LOCAL_RANK", "0")
+    with pytest.raises(SystemExit), worded_errors():
+        raise ConfigError("c.yaml: no such file.")
+    assert capsys.readouterr().err == f"{name_of_process()}: c.yaml: no such file.\n"
 
 
 def test_label_that_is_its_own_text_is_refused(tmp_path):

@@ -67,8 +67,8 @@ def test_test_rows_are_the_same_for_all_and_decided_by_the_mean_probability(fold
 def test_starting_again_keeps_finished_members_and_trains_the_missing_one(folds, run_cli, tmp_path):
     config, folder, metrics = folds
     again = run_cli("train", "--config", config)
-    assert again.returncode == 2
-    assert "holds a finished run, of the same config and data: nothing to do" in again.stderr
+    assert again.returncode == 0
+    assert "holds the finished run of this config and data: nothing to do" in again.stdout
     copy = tmp_path / "both"
     shutil.copytree(folder, copy)
     (copy / "metrics.json").unlink()

@@ -149,8 +149,8 @@ def test_config_yaml_of_the_run_trains_again_to_identical_weights_and_metrics(fi
 def test_finished_run_is_not_started_again_without_overwrite(finished, run_cli):
     before = digest(finished[1] / "metrics.json")
     done = run_cli("train", "--config", finished[0])
-    assert done.returncode == 2
-    assert "holds a finished run, of the same config and data: nothing to do. Set run.overwrite: true" in done.stderr
+    assert done.returncode == 0
+    assert "holds the finished run of this config and data: nothing to do. Set run.overwrite: true" in done.stdout
     changed = run_cli("train", "--config", finished[0], "--set", "training.learning_rate=3e-5", "--set", "run.seed=1")
     assert changed.returncode == 2
     assert "run.seed is 42 there, 1 here; training.learning_rate is 0.0001 there, 3e-05 here" in changed.stderr

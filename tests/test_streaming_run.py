@@ -81,4 +81,4 @@ def test_finished_run_is_known_again_when_its_shards_come_in_another_order(confi
     for name in ("0", "1"):
         (copies / f"{name}.jsonl").rename(copies / f"{9 - int(name)}.jsonl")
     again = run_cli("train", "--config", path)
-    assert "holds a finished run, of the same config and data: nothing to do" in again.stderr
+    assert "holds the finished run of this config and data: nothing to do" in again.stdout

@@ -14,7 +14,8 @@ import typer
 
 from trainer.config import check_config, json_schema, load_config
 from trainer.errors import ConfigError, Stopped, TrainerError, TrainingError, first_line
-from trainer.training.distributed import is_main
+from trainer.training import watch
+from trainer.training.distributed import is_first_of_machine, is_main, name_of_process
 from trainer.yaml_source import YamlSource
 
 app = typer.Typer(
@@ -135,13 +136,13 @@ def _marking_stops(run: Path) -> Iterator[None]:
 
     if is_main():
         report.clear_stopped(run)
-    try:
-        with stopping.listening():
+    with stopping.listening():  # to the end, since signals come in pairs: from the batch system and from the launcher
+        try:
             yield
-    except Stopped as stop:
-        if is_main() or stop.is_alone:
-            report.mark_stopped(run, stop.reason, stop.step)
-        _stop(str(stop), stopping.EXIT_CODE, everywhere=stop.is_alone)
+        except Stopped as stop:
+            if is_main() or stop.is_alone:
+                report.mark_stopped(run, stop.reason, stop.step)
+            _stop(str(stop), stopping.EXIT_CODE, everywhere=stop.is_alone)
 
 
 @contextmanager
@@ -170,11 +171,11 @@ def _leave_out_torch() -> None:
 
 
 def _stop(message: str, code: int = 2, everywhere: bool = False) -> None:
-    """Say it once, or on every process what may have happened on one alone."""
+    """Say it once; on every process what may have happened on one alone; until the processes know each other on each machine."""
     if is_main():
         print(message, file=sys.stderr, flush=True)
-    elif everywhere:
-        print(f"another process: {message}", file=sys.stderr, flush=True)
+    elif everywhere or (is_first_of_machine() and not watch.is_watching()):
+        print(f"{name_of_process()}: {message}", file=sys.stderr, flush=True)
     raise SystemExit(code)
 
 

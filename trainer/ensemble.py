@@ -42,6 +42,8 @@ def _train_members(config: Config, resume: str, held: ExitStack) -> Path:
     data = pipeline.prepare(members[0])
     decision_plan(config, data)
     distributed.from_main(lambda: held.enter_context(report.only_run(folder.path)))
+    if pipeline.already_finished(config, data, resume):
+        return folder.path
     distributed.from_main(lambda: _open(folder, config, data, resume))
     for number, member in enumerate(members, 1):
         if _is_finished(member):

@@ -18,7 +18,7 @@ from trainer.data.sources import check_source
 from trainer.data.tokenise import TokenisedRows, tokenise
 from trainer.delivery import hub, report
 from trainer.errors import Stopped
-from trainer.training import distributed, watch
+from trainer.training import distributed, stopping, watch
 from trainer.training.synthesis import SYNTHESISERS, refuse_few_rows, synthesise
 
 if TYPE_CHECKING:
@@ -88,6 +88,8 @@ def _train(config: Config, resume: str, held: ExitStack) -> Path:
     distributed.from_main(lambda: check_weights(config.model))
     tokens = tokenise_splits(data, tokenizer, max_length)
     distributed.from_main(lambda: held.enter_context(report.only_run(folder.path)))
+    if already_finished(config, data, resume):
+        return folder.path
     checkpoint = distributed.from_main(
         lambda: report.plan_run(folder.path, config.to_dict(), data.clean.fingerprint, overwrite=config.run.overwrite, resume=resume)
     )
@@ -102,25 +104,34 @@ def _train(config: Config, resume: str, held: ExitStack) -> Path:
         return (_build_head_trainer if config.model.mode == "head" else _build_trainer)(config, arguments, data, model, tokenizer, tokens, folder)
 
     trainer = build()
-    if distributed.is_main():
-        print(f"model.mode {config.model.mode}: {trainer.num_trained:,} of {trainer.num_parameters:,} parameters are trained.")
-        if getattr(trainer, "padded_because", None):
-            print(f"Batches are padded, since {trainer.padded_because}.")
-        _open_run(folder, config, data, checkpoint)
-        print(note or "", end="\n" if note else "")
-    distributed.wait_for_everyone()
-    trainer, clock = _run(trainer, build, folder, checkpoint)
-    data = _settle(folder, config, data, trainer)
-    plan = results.decision_plan(config, data)
-    outcomes, decision = results.evaluate_splits(trainer, data, tokens, plan, config.run.seed)
-    watch.rest()
-    decided = results.apply_decision(config, data, trainer.model, decision, plan) if decision and plan else None
-    with saving(folder.model, folder.checkpoints):
-        trainer.save_model(str(folder.path / "model.partial"))
-    if distributed.is_main():
-        results.write_results(folder, config, data, trainer, outcomes, decided, clock, lengths, max_length)
-    distributed.wait_for_everyone()
+    with stopping.at_agreed_steps():  # of training and evaluation; later a signal comes too late, so no finished run looks stopped
+        if distributed.is_main():
+            _open_run(folder, config, data, trainer, checkpoint)
+            print(note or "", end="\n" if note else "")
+        distributed.wait_for_everyone()
+        trainer, clock = _run(trainer, build, folder, checkpoint)
+        data = _settle(folder, config, data, trainer)
+        plan = results.decision_plan(config, data)
+        outcomes, decision = results.evaluate_splits(trainer, data, tokens, plan, config.run.seed)
+        watch.rest()
+        decided = results.apply_decision(config, data, trainer.model, decision, plan) if decision and plan else None
+        with saving(folder.model, folder.checkpoints):
+            trainer.save_model(str(folder.path / "model.partial"))
+        if distributed.is_main():
+            results.write_results(folder, config, data, trainer, outcomes, decided, clock, lengths, max_length)
+        distributed.wait_for_everyone()
     return folder.path
+
+
+def already_finished(config: Config, data: PreparedData, resume: str) -> bool:
+    """Whether the run that is asked for lies there finished, which is said: batch systems start a job again that they stopped at its very end."""
+    if resume == "never" or config.run.overwrite:
+        return False
+    path = run_path(config)
+    is_finished = distributed.from_main(lambda: report.is_finished(path, config.to_dict(), data.clean.fingerprint))
+    if is_finished and distributed.is_main():
+        print(f"{path}: holds the finished run of this config and data: nothing to do. Set run.overwrite: true to train anew, or another run.name.")
+    return is_finished
 
 
 def start(config: Config) -> Config:
@@ -266,7 +277,7 @@ def _build_trainer(
         balanced_batches=data.plan.balanced_batches,
         packing=config.speed.packing,
         fast_layers=config.speed.fast_layers,
-        tokens_per_pass=tokens_that_fit(folder.checkpoints) or config.speed.tokens_per_pass,
+        tokens_per_pass=distributed.from_main(lambda: tokens_that_fit(folder.checkpoints)) or config.speed.tokens_per_pass,
         halve_on_out_of_memory=config.speed.halve_on_out_of_memory,
         save_total_limit=config.training_values["save_total_limit"],
         plan_digest=data.plan_digest,
@@ -307,10 +318,13 @@ def _build_head_trainer(
     )
 
 
-def _open_run(folder: report.RunFolder, config: Config, data: PreparedData, checkpoint: str | None) -> None:
-    """The run folder as training finds it: of the run that is resumed, or new."""
+def _open_run(folder: report.RunFolder, config: Config, data: PreparedData, trainer: Any, checkpoint: str | None) -> None:
+    """The run folder as training finds it: of the run that is resumed, or new; and what will be trained, in words."""
     from trainer.results import write_audit
 
+    print(f"model.mode {config.model.mode}: {trainer.num_trained:,} of {trainer.num_parameters:,} parameters are trained.")
+    if getattr(trainer, "padded_because", None):
+        print(f"Batches are padded, since {trainer.padded_because}.")
     if checkpoint:
         print(f"Resuming from {checkpoint}")
     else:

@@ -1,9 +1,12 @@
 import json
+import shutil
+from contextlib import suppress
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from trainer.delivery.report import RunFolder, check_writable, plan_run, start_run
+from trainer.delivery.report import RunFolder, check_writable, is_finished, plan_run, start_run
 from trainer.errors import RunError
 from trainer.training.checkpoints import mark_whole
 
@@ -69,12 +72,57 @@ def test_resume_never_discards_an_unfinished_run(run):
 
 def test_finished_run_is_refused_without_overwrite_and_replaced_with_it(run):
     path = run(finished=True)
-    with pytest.raises(RunError, match="of the same config and data: nothing to do"):
+    with pytest.raises(RunError, match=r"holds a finished run, of the same config and data\. Set run\.overwrite: true"):
         open_run(path, CONFIG, "abc", overwrite=False, resume="auto")
     with pytest.raises(RunError, match=r"and it differs: training\.learning_rate"):
         open_run(path, OTHER, "abc", overwrite=False, resume="never")
     assert open_run(path, OTHER, "xyz", overwrite=True, resume="auto") is None
     assert not (path / "metrics.json").exists()
+
+
+@pytest.mark.parametrize("removed", range(7))
+def test_killed_while_the_run_before_is_removed_the_folder_still_starts(removed, run, monkeypatch):
+    path = run(finished=False)
+    for name in ("model", "adapter"):
+        (path / name).mkdir()
+    gone = []
+
+    def count(remove):
+        def counted(target, *args, **kwargs):
+            if Path(target).exists():
+                if len(gone) == removed:
+                    raise KeyboardInterrupt
+                gone.append(target)
+            return remove(target, *args, **kwargs)
+
+        return counted
+
+    monkeypatch.setattr("shutil.rmtree", count(shutil.rmtree))
+    monkeypatch.setattr("pathlib.Path.unlink", count(Path.unlink))
+    with suppress(KeyboardInterrupt):
+        open_run(path, OTHER, "abc", overwrite=True, resume="auto")
+    assert len(gone) == min(removed, 4)  # checkpoint-3, model, adapter, environment.json
+    monkeypatch.undo()
+    assert open_run(path, OTHER, "abc", overwrite=True, resume="auto") is None
+    assert sorted(p.name for p in path.iterdir()) == ["checkpoints", "config.yaml"]
+
+
+def test_passes_that_fit_the_memory_are_kept_by_a_start_of_the_same_config_alone(run):
+    path = run(finished=False)
+    (path / "checkpoints/tokens_per_pass.json").write_text("512")
+    open_run(path, CONFIG, "abc", overwrite=False, resume="never")
+    assert (path / "checkpoints/tokens_per_pass.json").read_text() == "512"
+    open_run(path, OTHER, "abc", overwrite=False, resume="never")
+    assert not (path / "checkpoints/tokens_per_pass.json").exists()
+
+
+def test_checkpoints_that_a_kill_left_in_a_finished_run_are_removed(run):
+    path = run(finished=True)
+    (path / "checkpoints/checkpoint-3").mkdir(parents=True)
+    assert not is_finished(path, OTHER, "abc")
+    assert (path / "checkpoints").exists()
+    assert is_finished(path, CONFIG, "abc")
+    assert not (path / "checkpoints").exists()
 
 
 def test_run_killed_at_its_very_start_is_started_again(tmp_path):

@@ -85,11 +85,27 @@ def test_killed_between_the_renames_a_checkpoint_gets_its_name_back(folder):
     assert not partial_path(folder, 100).exists()
 
 
-def test_old_checkpoints_go_but_never_the_newest_or_the_best(folder):
-    drop_old(folder, 2, 9)
-    assert sorted(p.name for p in folder.iterdir()) == ["checkpoint-100", "checkpoint-9"]
-    drop_old(folder, None, None)
-    assert len(list(folder.iterdir())) == 2
+@pytest.mark.parametrize(
+    ("best_by_step", "limit", "kept"),
+    [
+        ({1: 1, 2: 1, 3: 1}, 2, [1, 3]),  # the newest and the best
+        ({1: 1, 2: 1, 3: 3}, 2, [1, 3]),  # 2 could not be resumed without 1
+        ({1: 1, 2: 2, 3: 3}, 2, [2, 3]),
+        ({1: 1, 2: 1, 3: 3}, 3, [1, 2, 3]),
+        ({1: None, 2: None, 3: None}, 2, [2, 3]),
+        ({1: 1, 2: 2, 3: 3}, None, [1, 2, 3]),
+    ],
+)
+def test_old_checkpoints_go_but_never_the_newest_or_the_best_or_the_one_to_fall_back_on(best_by_step, limit, kept, tmp_path):
+    for step, best in best_by_step.items():
+        path = tmp_path / f"checkpoint-{step}"
+        path.mkdir()
+        (path / "progress.json").write_text(json.dumps({"best_step": best}))
+        mark_whole(path)
+    drop_old(tmp_path, limit)
+    assert sorted(int(p.name.removeprefix("checkpoint-")) for p in tmp_path.iterdir()) == kept
+    (tmp_path / f"checkpoint-{kept[-1]}" / "progress.json").write_text("")
+    assert newest_whole(tmp_path) == tmp_path / f"checkpoint-{kept[-2]}"
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs Linux's /dev/full, a file on a full disk")

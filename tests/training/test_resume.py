@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from trainer.cli import train_command
+from trainer.delivery.report import RunFolder
 from trainer.training import stopping
 from trainer.training.weighted_trainer import WeightedTrainer
 
@@ -105,6 +106,38 @@ def test_signal_of_one_training_does_not_stop_the_next_of_the_same_process():
         signal.raise_signal(signal.SIGTERM)
         assert stopping.agreed() == "SIGTERM"
     assert stopping.agreed() is None
+
+
+def test_signal_while_results_are_written_comes_too_late(config, monkeypatch, tmp_path):
+    finish = RunFolder.finish
+
+    def signalled(self, metrics):
+        finish(self, metrics)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(RunFolder, "finish", signalled)
+    path = config("late")
+    train(path)
+    monkeypatch.undo()
+    assert (tmp_path / "late/run/metrics.json").exists()
+    assert not (tmp_path / "late/run/stopped.json").exists()
+
+
+def test_signal_while_a_frozen_encoder_reads_the_rows_stops_it(config, monkeypatch, tmp_path):
+    path = config("head")
+    from trainer.training import embed
+
+    batches = embed.token_batches
+
+    def signalled(*args):
+        os.kill(os.getpid(), signal.SIGTERM)
+        return batches(*args)
+
+    monkeypatch.setattr(embed, "token_batches", signalled)
+    with pytest.raises(SystemExit) as stop:
+        train_command(config=str(path), set_=["model.mode=head"], resume="auto", check=False)
+    assert stop.value.code == 75
+    assert "before the first step" in json.loads((tmp_path / "head/run/stopped.json").read_text(encoding="utf-8"))["reason"]
 
 
 def test_signal_while_data_is_prepared_leaves_the_marker(config, monkeypatch, tmp_path, capsys):

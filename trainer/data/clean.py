@@ -291,7 +291,8 @@ def _lost_votes(texts_R: NDArray[np.int64], runs_M: NDArray[np.int64], weights_M
         texts_R: text of each run, in [0, G), sorted.
         runs_M: run of each row.
     """
-    votes_R, totals_R = np.bincount(runs_M), np.bincount(runs_M, weights_M)
+    order = np.lexsort((weights_M, runs_M))  # sums of floats depend on it
+    votes_R, totals_R = np.bincount(runs_M), np.bincount(runs_M[order], weights_M[order])
     order = np.lexsort((totals_R, votes_R, texts_R))  # the best run of each text comes last
     last_G = np.flatnonzero(np.r_[np.diff(texts_R) != 0, True][: len(texts_R)])
     best_G, second_G = order[last_G], order[np.maximum(last_G - 1, 0)]

@@ -242,8 +242,7 @@ class _Selection:
         wanted = np.union1d(chosen_M["position"], np.fromiter(self.dropped, np.int64, len(self.dropped)))
         by_place = np.argsort(chosen_M["position"])
         places_M, listed = chosen_M["position"][by_place], []
-        hashes_M = chosen_M["hash"][by_place]
-        done = 0
+        hashes_M, labels_M, done = chosen_M["hash"][by_place], chosen_M["label"][by_place], 0
         fetched = self.folder / "fetched.arrow"
         with pa.OSFile(str(fetched), "wb") as sink, pa.ipc.new_stream(sink, SCHEMA.append(HASH)) as writer:
             for slot, position, table in self._tables("2", _FirstRows()):
@@ -258,8 +257,9 @@ class _Selection:
                     found = {key: value for key, value in record.items() if value is not None}
                     listed.append({"row": place, "from": SLOTS[slot], "reason": REASONS[self.dropped[place]], **found})
                 rows = rows.filter(pa.array(is_chosen))
-                hashes_N = hash_texts(rows)
-                if not np.array_equal(hashes_N, hashes_M[done : done + len(hashes_N)]):
+                hashes_N, place = hash_texts(rows), slice(done, done + rows.num_rows)
+                same_labels = np.array_equal(pc.index_in(rows["label"], pa.array(self.names)), labels_M[place])
+                if not (same_labels and np.array_equal(hashes_N, hashes_M[place])):
                     break
                 done += len(hashes_N)
                 writer.write_table(rows.append_column(HASH, pa.array(hashes_N)))

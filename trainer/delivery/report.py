@@ -18,6 +18,7 @@ import numpy as np
 from trainer.errors import RunError
 from trainer.locks import locked
 from trainer.training.checkpoints import newest_whole, set_aside, tidy
+from trainer.training.memory import FILE as PASSES
 from trainer.yaml_source import dump_yaml, read_yaml
 
 if TYPE_CHECKING:
@@ -223,7 +224,7 @@ def plan_run(path: Path, config: dict[str, Any], fingerprint: str, *, overwrite:
     if (path / "metrics.json").is_file():
         if overwrite:
             return None
-        text = f"and it differs: {difference}" if difference else "of the same config and data: nothing to do"
+        text = f"and it differs: {difference}" if difference else "of the same config and data"
         raise RunError(f"{path}: holds a finished run, {text}. Set run.overwrite: true to train anew, or another run.name.")
     if resume == "never":
         return None
@@ -240,8 +241,11 @@ def plan_run(path: Path, config: dict[str, Any], fingerprint: str, *, overwrite:
 
 
 def is_finished(path: Path, config: dict[str, Any], fingerprint: str) -> bool:
-    """Whether a finished run of this config and these rows lies there."""
-    return (path / "metrics.json").is_file() and not _difference(path, config, fingerprint)
+    """Whether a finished run of this config and these rows lies there; checkpoints that a kill at its end left are removed."""
+    if not (path / "metrics.json").is_file() or not (path / "config.yaml").is_file() or _difference(path, config, fingerprint):
+        return False
+    shutil.rmtree(path / "checkpoints", ignore_errors=True)
+    return True
 
 
 def remove_members(path: Path, *, above: int) -> None:
@@ -253,16 +257,19 @@ def remove_members(path: Path, *, above: int) -> None:
 
 def start_run(path: Path, config: dict[str, Any]) -> None:
     """An empty run folder with the config, in place of what a run before left there."""
-    _remove_run(path)
+    same_config = (path / "config.yaml").is_file() and not _differences(path, config)
+    _remove_run(path, keep_passes=same_config)
     path.mkdir(parents=True, exist_ok=True)
-    RunFolder(path).write_text("config.yaml", dump_yaml(config))  # first, so that what a killed start leaves is a run
+    RunFolder(path).write_text("config.yaml", dump_yaml(config))
     (path / "checkpoints").mkdir(exist_ok=True)
 
 
 def mark_stopped(path: Path, reason: str, step: int | None) -> None:
     """Write the marker of a run that can go on."""
     path.mkdir(parents=True, exist_ok=True)
-    RunFolder(path).write_json(STOPPED, {"reason": reason, "step": step})
+    partial = path / f".{STOPPED}.{os.getpid()}.partial"  # processes that run out of memory together all write it
+    partial.write_text(json.dumps({"reason": reason, "step": step}, indent=2) + "\n", encoding="utf-8")
+    os.replace(partial, path / STOPPED)
 
 
 def clear_stopped(path: Path) -> None:
@@ -271,23 +278,30 @@ def clear_stopped(path: Path) -> None:
         (path / STOPPED).unlink(missing_ok=True)
 
 
-def _remove_run(path: Path) -> None:
-    """Remove what a run wrote and nothing else; metrics.json first, so that what is left never looks finished."""
-    for name in reversed(FILES):
-        (path / name).unlink(missing_ok=True)
+def _remove_run(path: Path, *, keep_passes: bool) -> None:
+    """Remove what a run wrote but its config.yaml, and nothing else; in an order in which what a kill leaves is an unfinished run."""
+    (path / "metrics.json").unlink(missing_ok=True)
+    for left in (path / "checkpoints").glob("*"):
+        if not left.name.startswith("corrupt-") and not (keep_passes and left.name == PASSES):  # those stay until the run is finished
+            shutil.rmtree(left) if left.is_dir() else left.unlink()
     for name in FOLDERS:
         shutil.rmtree(path / name, ignore_errors=True)
-    for left in (path / "checkpoints").glob("*"):
-        if not left.name.startswith("corrupt-"):  # those stay until the run is finished
-            shutil.rmtree(left) if left.is_dir() else left.unlink()
+    for name in FILES:
+        if name != "config.yaml":
+            (path / name).unlink(missing_ok=True)
+
+
+def _differences(path: Path, config: dict[str, Any]) -> list[str]:
+    """Differences between a run folder's config and ours, in words."""
+    saved = flat(read_yaml(str(path / "config.yaml")).values)
+    ours = flat(config)
+    keys = [key for key in sorted(saved.keys() | ours.keys()) if saved.get(key) != ours.get(key) and key not in NOT_COMPARED]
+    return [f"{key} is {saved.get(key)} there, {ours.get(key)} here" for key in keys]
 
 
 def _difference(path: Path, config: dict[str, Any], fingerprint: str) -> str:
     """The first differences between a run folder's config and data and ours, in words; empty where they agree."""
-    saved = flat(read_yaml(str(path / "config.yaml")).values)
-    ours = flat(config)
-    keys = [key for key in sorted(saved.keys() | ours.keys()) if saved.get(key) != ours.get(key) and key not in NOT_COMPARED]
-    words = [f"{key} is {saved.get(key)} there, {ours.get(key)} here" for key in keys]
+    words = _differences(path, config)
     try:
         found = json.loads((path / "environment.json").read_text(encoding="utf-8"))["data"]["fingerprint"]
     except (OSError, ValueError, KeyError):

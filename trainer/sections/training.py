@@ -68,6 +68,10 @@ OWNED_KEYS: dict[str, str] = {
     "bf16_full_eval": "leave it out: results are computed in float32, as pipeline() computes",
     "fp16_full_eval": "leave it out: results are computed in float32, as pipeline() computes",
     "restore_callback_states_from_checkpoint": "leave it out: a resumed run always restores them",
+    "enable_jit_checkpoint": "leave it out: SIGTERM and SIGUSR1 always end a run after a checkpoint",
+    "save_only_model": "leave it out: a run can only go on from whole checkpoints",
+    "ignore_data_skip": "leave it out: a resumed run goes on with the rows that come next",
+    "save_on_each_node": "leave it out: all nodes share the run folder",
 }
 """TrainingArguments that other sections or the program itself decide, with what to do instead."""
 

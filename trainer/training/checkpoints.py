@@ -55,12 +55,11 @@ def fault_of(checkpoint: Path) -> str | None:
                 return f"{name} has {path.stat().st_size:,} of {size:,} bytes"
             if _describe(path)[1] != digest:
                 return f"{name} was changed after it was saved"
-        best = json.loads((checkpoint / PROGRESS).read_text(encoding="utf-8"))["best_step"] if PROGRESS in files else None
+        other = _best_of(checkpoint) if PROGRESS in files else checkpoint
     except FileNotFoundError:
         return f"{MANIFEST} is missing"
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
         return f"{MANIFEST} or {PROGRESS} cannot be read ({type(error).__name__})"
-    other = checkpoint_path(checkpoint.parent, best) if best is not None else checkpoint
     fault = None if other == checkpoint else fault_of(other)
     return f"{other.name}, the best so far, is not whole: {fault}" if fault else None
 
@@ -95,13 +94,20 @@ def set_aside(folder: Path, newest: Path | None) -> list[str]:
     return warnings
 
 
-def drop_old(folder: Path, limit: int | None, best_step: int | None) -> None:
-    """Remove the oldest checkpoints over a limit, never the newest or the best."""
+def drop_old(folder: Path, limit: int | None) -> None:
+    """Remove checkpoints over a limit; the newest stay, each with the best of its time, without which it could not be resumed."""
     ordered = _newest_first(folder)
-    best = None if best_step is None else checkpoint_path(folder, best_step)
-    spare = [path for path in ordered[1:] if path != best]
-    for path in spare[max(0, (limit or len(ordered)) - (len(ordered) - len(spare))) :]:
-        shutil.rmtree(path, ignore_errors=True)
+    kept: set[Path] = set()
+    for path in ordered:
+        try:
+            needed = kept | {path, _best_of(path)}
+        except (OSError, ValueError, KeyError):  # it was damaged since
+            continue
+        if path == ordered[0] or limit is None or len(needed) <= limit:
+            kept = needed
+    for path in ordered:
+        if path not in kept:
+            shutil.rmtree(path, ignore_errors=True)
 
 
 def last_good(folder: Path) -> str:
@@ -119,6 +125,12 @@ def saving(target: Path, checkpoints: Path) -> Iterator[None]:
         free = shutil.disk_usage(checkpoints).free >> 20 if checkpoints.exists() else 0
         kept = f"{last_good(checkpoints)}{'; run the same command again to go on from it' if newest_whole(checkpoints) else ''}"
         raise RunError(f"{target}: could not be saved ({str(error).splitlines()[0]}); {free} MiB are free there. Free space; {kept}.") from error
+
+
+def _best_of(checkpoint: Path) -> Path:
+    """The best checkpoint when this one was saved, which may be itself."""
+    best = json.loads((checkpoint / PROGRESS).read_text(encoding="utf-8"))["best_step"]
+    return checkpoint if best is None else checkpoint_path(checkpoint.parent, best)
 
 
 def _newest_first(folder: Path) -> list[Path]:

@@ -12,7 +12,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
-from trainer.errors import ConfigError, RunError, TrainerError, first_line
+from trainer.errors import ConfigError, RunError, TrainerError, TrainingError, first_line
 from trainer.training import watch
 
 T = TypeVar("T")
@@ -30,6 +30,11 @@ def is_main() -> bool:
     return int(os.environ.get("RANK", "0")) == 0
 
 
+def is_first_of_machine() -> bool:
+    """Whether this is the process that its machine's others wait for."""
+    return int(os.environ.get("LOCAL_RANK", "0")) == 0
+
+
 def refuse_several_processes(what: str) -> None:
     """Raises ConfigError when a launcher started more than one process for something that one process does."""
     if world_size() > 1:
@@ -45,7 +50,7 @@ def start_processes(num_processes: int | None, num_threads: int | None, *, timeo
         timeout_minutes: how long the others are waited for.
     Raises:
         ConfigError: another number of processes was launched than asked for.
-        RunError: not all of them came together in time.
+        TrainingError: not all of them came together in time.
     """
     if num_processes not in (None, world_size()):
         raise ConfigError(
@@ -63,8 +68,8 @@ def start_processes(num_processes: int | None, num_threads: int | None, *, timeo
             watch.start(state.process_index, state.num_processes, name_of_process(), timeout_minutes)
     except RuntimeError as error:  # torch.distributed's errors are
         where = f"{os.environ.get('MASTER_ADDR')}:{os.environ.get('MASTER_PORT')}"
-        raise RunError(
-            f"{name_of_process()}: the {world_size()} processes did not come together at {where} (MASTER_ADDR and MASTER_PORT) within {timeout_minutes:g} min:"
+        raise TrainingError(
+            f"the {world_size()} processes did not come together at {where} (MASTER_ADDR and MASTER_PORT) within {timeout_minutes:g} min:"
             f" {first_line(error)} Look for a process that stopped, and for a wrong address or a closed port."
         ) from error
     assert state.num_processes == world_size(), "the launched processes did not find each other"
@@ -163,11 +168,10 @@ def main_first(action: Callable[[], T]) -> T:
     """
     if world_size() == 1:
         return action()
-    is_first = int(os.environ.get("LOCAL_RANK", "0")) == 0
     result: T | None = None
     for turn in (True, False):
         error: TrainerError | None = None
-        if is_first is turn:
+        if is_first_of_machine() is turn:
             try:
                 result = action()
             except TrainerError as raised:

@@ -21,6 +21,7 @@ from tqdm.auto import tqdm
 
 from trainer.data.tokenise import TokenisedRows, tokenise
 from trainer.errors import TrainingError
+from trainer.training import stopping
 from trainer.training.batching import Collator, token_batches, tokens_per_pass
 from trainer.training.distributed import gains_from_bf16
 from trainer.training.layers import final_layer
@@ -142,6 +143,7 @@ def _kept_vectors(
             for start in range(0, len(new_M), SHARD_ROWS):
                 shard, vectors = new_M[start : start + SHARD_ROWS], []
                 for batch in token_batches(rows.lengths_N[first_U[shard]], tokens_per_batch):
+                    stopping.stop_if_agreed()
                     vectors.append(vectors_of(rows.__getitems__(first_U[shard[batch]])))
                     bar.update(len(batch))
                 _write_shard(folder, keys_U[shard], _finite(np.concatenate(vectors)))

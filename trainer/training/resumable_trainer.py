@@ -5,7 +5,7 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import numpy as np
 import torch
@@ -88,8 +88,7 @@ class ResumableTrainer(Trainer):
             if self._progress["plan_digest"] != self.plan_digest:
                 raise RunError(f"{checkpoint}: was saved with other training rows or class weights. Give --resume never to start anew.")
             self.args.eval_on_start = False
-        with stopping.at_agreed_steps():
-            self.train(resume_from_checkpoint=checkpoint)
+        self.train(resume_from_checkpoint=checkpoint)
 
     def _init_training_state(self, *args: Any, **kwargs: Any) -> tuple[int, int]:
         done = super()._init_training_state(*args, **kwargs)
@@ -126,20 +125,10 @@ class ResumableTrainer(Trainer):
         except Stopped:  # in the evaluation, which is still due
             self._save_checkpoint(model, trial, is_save_due=self.control.should_save)
             raise
-        received = stopping.agreed()
-        if received:
+        if stopping.agreed():
             if self._saved_step != self.state.global_step:
                 self._save_checkpoint(model, trial)
-            self._stop(received)
-
-    def stop_if_asked(self) -> None:
-        """Raises Stopped when a process received a signal."""
-        received = stopping.agreed()
-        if received:
-            self._stop(received)
-
-    def _stop(self, received: str) -> NoReturn:
-        raise Stopped(f"stopped by {received} after step {self.state.global_step}", self.state.global_step)
+            stopping.stop_if_agreed(self.state.global_step)
 
     def _determine_best_metric(self, metrics: dict[str, float], trial: Any) -> bool:
         """Whether this step is the best so far; if the best model is wanted in the end, it is saved whatever the interval."""
@@ -165,17 +154,16 @@ class ResumableTrainer(Trainer):
                 partial.mkdir()
         with self._failing_together(partial):
             self.save_model(str(partial), _internal_call=True)
-            if not self.args.save_only_model:
-                self._save_optimizer_and_scheduler(str(partial))
-                self._save_scaler(str(partial))
-                self._save_rng_state(str(partial))
+            self._save_optimizer_and_scheduler(str(partial))
+            self._save_scaler(str(partial))
+            self._save_rng_state(str(partial))
         losses = gather_object([self._tr_loss.item()])
         with self._failing_together(partial):
             if is_main():
                 self._save_state(partial, losses)
                 mark_whole(partial)
                 publish(folder, step)
-                drop_old(folder, self.save_total_limit, self.best_step)
+                drop_old(folder, self.save_total_limit)
         self._saved_step = step
 
     def _save_state(self, partial: Path, losses: list[float]) -> None:

@@ -4,6 +4,7 @@ import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from typing import Any
 
 from trainer.errors import Stopped
@@ -36,7 +37,7 @@ def listening() -> Iterator[None]:
 
 @contextmanager
 def at_agreed_steps() -> Iterator[None]:
-    """Within, a signal waits for the next `agreed`."""
+    """Within, a signal waits for the next `agreed`; one that comes after the last is left alone."""
     global _is_training
     _is_training = True
     try:
@@ -59,6 +60,17 @@ def agreed() -> str | None:
     return SIGNALS[number - 1] if number else None
 
 
+def stop_if_agreed(step: int | None = None) -> None:
+    """Raises Stopped when a process received a signal; all call it at the same place.
+
+    Args:
+        step: the last optimizer step.
+    """
+    received = agreed()
+    if received:
+        raise Stopped(f"stopped by {received} {'before the first step' if step is None else f'after step {step}'}", step)
+
+
 def _receive(number: int, _frame: Any) -> None:
     global _received
     if _received:
@@ -72,9 +84,9 @@ _groups: list[Any] = []
 
 
 def _cpu_group() -> Any:
-    """Processes that talk over the CPUs, so that asking each step never waits for a GPU."""
+    """Processes that talk over the CPUs, so that asking each step never waits for a GPU; how long they wait is for `watch` to say."""
     import torch.distributed as dist
 
     if not _groups:
-        _groups.append(dist.group.WORLD if dist.get_backend() == "gloo" else dist.new_group(backend="gloo"))
+        _groups.append(dist.group.WORLD if dist.get_backend() == "gloo" else dist.new_group(backend="gloo", timeout=timedelta(days=30)))
     return _groups[0]

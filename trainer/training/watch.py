@@ -219,6 +219,11 @@ def start(rank: int, world_size: int, name: str, timeout_minutes: float) -> None
     _watch.start()
 
 
+def is_watching() -> bool:
+    """Whether the processes have come together."""
+    return _watch is not None
+
+
 def progress(doing: str) -> None:
     """Note a step of progress in training or evaluation; the next must come within `run.timeout_minutes`."""
     if _watch is not None:

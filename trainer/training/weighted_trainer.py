@@ -19,7 +19,7 @@ from transformers.trainer_utils import EvalLoopOutput
 from trainer.data.tokenise import TokenisedRows
 from trainer.errors import ConfigError, Stopped, TrainingError, first_line
 from trainer.evaluation.multi_label import evaluate
-from trainer.training import memory, watch
+from trainer.training import memory, stopping, watch
 from trainer.training.batching import StepBatchSampler, StepDataLoader, cut_into_passes, pass_starts, token_batches
 from trainer.training.batching import tokens_per_pass as default_tokens_per_pass
 from trainer.training.checkpoints import last_good, saving
@@ -166,6 +166,10 @@ class WeightedTrainer(ResumableTrainer):
             self._refuse_not_finite(tr_loss, f"at step {self.state.global_step} or before")
         super()._maybe_log_save_evaluate(tr_loss, *args, **kwargs)
 
+    def _save_checkpoint(self, *args: Any, **kwargs: Any) -> None:
+        self._refuse_not_finite(self._tr_loss, f"at step {self.state.global_step} or before")
+        super()._save_checkpoint(*args, **kwargs)
+
     def evaluation_loop(self, dataloader: Any, description: str, *_: Any, metric_key_prefix: str = "eval", **__: Any) -> EvalLoopOutput:
         """Predictions and metrics of all rows; the loss is computed once over them, never as a mean of means."""
         rows: TokenisedRows = dataloader.dataset
@@ -184,7 +188,7 @@ class WeightedTrainer(ResumableTrainer):
         logits_NC = torch.zeros(len(rows), self.model.config.num_labels, device=self.args.device)
         with torch.no_grad(), tqdm(total=len(batches), desc=description, unit=" batches", delay=2, disable=None, leave=False) as bar:
             for start in range(0, len(batches), world):
-                self.stop_if_asked()
+                stopping.stop_if_agreed(self.state.global_step)
                 own = start + self.args.process_index
                 batch = self.data_collator(rows.__getitems__(batches[min(own, len(batches) - 1)]))  # type: ignore[arg-type]
                 del batch["labels"]
