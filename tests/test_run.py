@@ -162,7 +162,7 @@ def start_and_kill_after_first_epoch(config, *arguments):
     folder = config.parent / "runs/run"
     command = [sys.executable, "-m", "trainer", "train", "--config", str(config), *arguments]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=ROOT, env=os.environ)
-    for _ in range(1200):
+    for _ in range(2400):
         if list(folder.glob("checkpoints/checkpoint-*/whole.json")):
             break
         assert process.poll() is None, "the run ended before it could be killed"
