@@ -1,18 +1,34 @@
 """Equipoise: balanced, honestly evaluated text classifiers from one YAML file. Imports no torch."""
 
+from typing import TYPE_CHECKING, Any
+
 from trainer.config import Config, load_config
 from trainer.errors import ConfigError, DataError, ModelError, RunError, TrainerError, TrainingError
+
+if TYPE_CHECKING:
+    from trainer.delivery.predict import Classifier, Prediction
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "Classifier",
     "Config",
     "ConfigError",
     "DataError",
     "ModelError",
+    "Prediction",
     "RunError",
     "TrainerError",
     "TrainingError",
     "__version__",
     "load_config",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """Classes that need heavy libraries, when they are asked for."""
+    if name in ("Classifier", "Prediction"):
+        from trainer.delivery import predict
+
+        return getattr(predict, name)
+    raise AttributeError(f"module 'trainer' has no attribute '{name}'")

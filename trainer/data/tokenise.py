@@ -110,11 +110,15 @@ def _write_tokens(table: pa.Table, row_ids_N: NDArray[np.int64], tokenizer: Any,
     texts = table.select(["text", "text_pair"])
     is_paired = texts["text_pair"].null_count < texts.num_rows
     by_words = WordTokens(tokenizer) if splits_at_spaces(tokenizer) and not is_paired else None
-    batches: list[_Batch] = []
+    batches: list[RowLengths] = []
     try:
         for start in tqdm(range(0, len(row_ids_N), BATCH_ROWS), desc="Tokenising", unit=" batches", delay=2, disable=None, leave=False):
             rows = take_rows(texts, row_ids_N[start : start + BATCH_ROWS])
-            columns, batch = _encode(rows, tokenizer, max_length, is_paired) if by_words is None else _encode_words(rows, by_words, max_length)
+            if by_words is None:
+                firsts, seconds = (pc.fill_null(column, "").to_pylist() for column in rows.columns)
+                columns, batch = encode_texts(firsts, seconds if is_paired else None, tokenizer, max_length)
+            else:
+                columns, batch = _encode_words(rows, by_words, max_length)
             batches.append(batch)
             release()
             for name, file in files.items():
@@ -130,7 +134,7 @@ def _write_tokens(table: pa.Table, row_ids_N: NDArray[np.int64], tokenizer: Any,
     partial.replace(index_path)  # the index comes last: where it is, the columns are whole
 
 
-class _Batch(NamedTuple):
+class RowLengths(NamedTuple):
     """Of each row: tokens, tokens before it was cut (as many as after where the tokenizer does not tell), whether it was cut."""
 
     lengths: NDArray[np.int64]
@@ -138,25 +142,28 @@ class _Batch(NamedTuple):
     truncated: NDArray[np.bool_]
 
 
-def _encode_words(rows: pa.Table, by_words: WordTokens, max_length: int) -> tuple[dict[str, NDArray[np.int32]], _Batch]:
+def _encode_words(rows: pa.Table, by_words: WordTokens, max_length: int) -> tuple[dict[str, NDArray[np.int32]], RowLengths]:
     ids, lengths, full = by_words.encode(pc.fill_null(rows["text"], "").combine_chunks(), max_length)
-    return {"input_ids": ids, "token_type_ids": np.zeros(len(ids), np.int32)}, _Batch(lengths, full, full > lengths)
+    return {"input_ids": ids, "token_type_ids": np.zeros(len(ids), np.int32)}, RowLengths(lengths, full, full > lengths)
 
 
-def _encode(rows: pa.Table, tokenizer: Any, max_length: int, is_paired: bool) -> tuple[dict[str, NDArray[np.int32]], _Batch]:
-    firsts, pairs = (pc.fill_null(column, "").to_pylist() for column in rows.columns)
-    seconds = pairs if is_paired else None
+def encode_texts(firsts: list[str], seconds: list[str] | None, tokenizer: Any, max_length: int) -> tuple[dict[str, NDArray[np.int32]], RowLengths]:
+    """Token ids of texts, or of text pairs, flat over all rows; how long each row is, and was.
+
+    Args:
+        seconds: the second text of each pair; joined to the first by a line break where the tokenizer knows no pairs.
+    """
     if seconds is not None and not takes_pairs(tokenizer):
         firsts, seconds = [f"{first}\n{second}" for first, second in zip(firsts, seconds, strict=True)], None
     encoded = tokenizer(firsts, seconds, truncation=True, max_length=max_length, return_attention_mask=False)
     columns = {name: np.fromiter(chain.from_iterable(ids), np.int32) for name, ids in encoded.items()}
     lengths = np.array([len(ids) for ids in encoded["input_ids"]], np.int64)
     if encoded.encodings is None:
-        return columns, _Batch(lengths, lengths, lengths >= max_length)
+        return columns, RowLengths(lengths, lengths, lengths >= max_length)
     truncated = np.array([bool(encoding.overflowing) for encoding in encoded.encodings])
     special = tokenizer.num_special_tokens_to_add(pair=False)
     rests = [sum(len(part.ids) - special for part in encoding.overflowing) if seconds is None else 0 for encoding in encoded.encodings]
-    return columns, _Batch(lengths, lengths + rests, truncated)
+    return columns, RowLengths(lengths, lengths + rests, truncated)
 
 
 def takes_pairs(tokenizer: Any) -> bool:

@@ -1,40 +1,137 @@
-"""A saved model to labels and probabilities, with the decision that its config carries."""
+"""Texts to labels: the one way of predicting behind every door (files, HTTP, Python). Legend: M models, N texts, C labels."""
 
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import dataclass
+from functools import reduce
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from trainer.evaluation.decision import Decision
+from trainer.delivery.saved_model import Judged, SavedModel, Text, find_models
+from trainer.errors import ModelError, listing
+from trainer.evaluation.vote import COMBINERS, MULTI_LABEL_COMBINERS
+
+__all__ = ["Classifier", "Judged", "Prediction", "Text"]
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What a classifier says of one text.
+
+    Attributes:
+        label: the decided label, thresholds and costs included, so not always the most probable one; of a multi-label model the most probable.
+        score: probability of `label`, in [0, 1].
+        probabilities: of every label; they add up to 1 unless the model is multi-label.
+        labels: of a multi-label model all that the text is given, perhaps none; else `label` alone.
+    """
+
+    label: str
+    score: float
+    probabilities: dict[str, float]
+    labels: tuple[str, ...]
 
 
 class Classifier:
-    """Labels of texts as the run that trained the model decided them: prior, temperature, thresholds and costs included.
+    """A trained model, or several that vote, with the decision that training fitted.
 
-    The plain `transformers.pipeline` gives the same probabilities where the decision is folded into the weights, and the label
-    of the largest one.
+    >>> from trainer import Classifier
+    >>> classifier = Classifier.load("runs/quickstart")  # doctest: +SKIP
+    >>> classifier.predict(["What a lovely day!"])[0].label  # doctest: +SKIP
+    'positive'
+
+    Where a model carries no thresholds and costs, labels and probabilities are those of the plain `transformers.pipeline`.
 
     Args:
-        model: folder or Hub id of a single-label model.
+        members: models, or classifiers, of the same labels.
+        vote: how several decide together: `majority` (most votes, on a tie the larger mean probability) or `mean` (probability).
+    Attributes:
+        labels: names in the order of the columns of `probabilities`.
+        name: what it was loaded from.
+        is_multi_label: whether a text is given any number of labels.
+    Raises:
+        ModelError: members of other labels, or of another kind.
     """
 
-    def __init__(self, model: str) -> None:
-        from transformers import pipeline
+    labels: list[str]
+    name: str
+    is_multi_label: bool
 
-        self.scores = pipeline("text-classification", model, top_k=None, function_to_apply="none")
-        config = self.scores.model.config
-        self.labels = [config.id2label[label_id] for label_id in range(config.num_labels)]
-        self.decision = Decision.from_config(getattr(config, "decision", None) or {}, self.labels)
+    def __init__(self, members: "Sequence[SavedModel | Classifier]", *, vote: str = "majority", name: str = "") -> None:
+        first = members[0]
+        self.members, self.vote = list(members), vote
+        self.name, self.labels, self.is_multi_label = name or " + ".join(member.name for member in members), first.labels, first.is_multi_label
+        for member in self.members:
+            if member.is_multi_label != first.is_multi_label:
+                kinds = {True: "any number of labels", False: "one label"}
+                raise ModelError(
+                    f"{first.name} gives a text {kinds[first.is_multi_label]}, {member.name} {kinds[member.is_multi_label]}; models of one kind can vote."
+                )
+            if set(member.labels) != set(first.labels):
+                raise ModelError(f"{member.name} has the labels {listing(member.labels)}; {first.name} has {listing(first.labels)}. Only equal ones can vote.")
 
-    def __call__(self, texts: Sequence[str | dict[str, str]], batch_size: int = 32) -> tuple[list[str], NDArray[np.float64]]:
-        """Label of each text, and probabilities (N, C) in the order of `labels`.
+    @classmethod
+    def load(cls, source: str | Path, *, revision: str | None = None, trust_remote_code: bool = False, device: str | None = None) -> "Classifier":
+        """The classifier of a run folder, a model folder or a Hub id; of an ensemble's run folder all members, which vote as the run decided.
 
         Args:
-            texts: texts, or {"text": ..., "text_pair": ...}.
+            revision: branch, tag or commit on the Hub.
+            trust_remote_code: run Python code that comes with the model; only for sources you trust.
+            device: 'cpu', 'cuda', 'cuda:1' ...; left out: the accelerator where there is one.
+        Raises:
+            ModelError: not found, not whole, or no text classifier.
+            RunError: a run that is not finished or has lost its model.
         """
-        found: list[list[dict[str, Any]]] = self.scores(list(texts), truncation=True, batch_size=batch_size) if texts else []
-        by_label = [{score["label"]: score["score"] for score in row} for row in found]
-        logits_NC = np.array([[row[label] for label in self.labels] for row in by_label]).reshape(len(by_label), len(self.labels))
-        log_p_NC = self.decision.log_probabilities(logits_NC)
-        return [self.labels[label_id] for label_id in self.decision.decide(log_p_NC)], np.exp(log_p_NC)
+        sources, vote = find_models(source)
+        models = [SavedModel(found, revision=revision, trust_remote_code=trust_remote_code, device=device) for found in sources]
+        return cls(models, vote=vote or "majority", name=str(source))
+
+    def judge(self, texts: Sequence[Text]) -> Judged:
+        """Probabilities and decided labels of texts, as arrays."""
+        each = [self._in_order(member.labels, member.judge(texts)) for member in self.members]
+        if len(each) == 1:
+            return each[0]
+        p_MNC, decided = np.stack([judged.probabilities_NC for judged in each]), np.stack([judged.decided for judged in each])
+        combine = (MULTI_LABEL_COMBINERS if self.is_multi_label else COMBINERS)[self.vote]
+        return Judged(p_MNC.mean(axis=0), combine(p_MNC, decided), reduce(np.logical_or, (judged.truncated_N for judged in each)))
+
+    def probabilities(self, texts: Sequence[Text]) -> NDArray[np.float64]:
+        """Probabilities (N, C) in the order of `labels`, the decision's prior and temperature included; of several models their mean.
+
+        Args:
+            texts: texts, or pairs as {"text": ..., "text_pair": ...}.
+        """
+        return self.judge(texts).probabilities_NC
+
+    def predict(self, texts: Sequence[Text]) -> list[Prediction]:
+        """What it says of each text.
+
+        Args:
+            texts: texts, or pairs as {"text": ..., "text_pair": ...}.
+        """
+        judged = self.judge(texts)
+        return [self._prediction(p_C, decided) for p_C, decided in zip(judged.probabilities_NC, judged.decided, strict=True)]
+
+    def num_tokens(self, texts: Sequence[Text]) -> NDArray[np.int64]:
+        """Tokens that the (first) model reads of each text, special ones included; at most its `max_length`. Any thread may ask."""
+        first = self.members[0]
+        return first.num_tokens(texts) if isinstance(first, Classifier) else first.tokens(texts).lengths_N
+
+    @property
+    def models(self) -> list[SavedModel]:
+        """The models behind it."""
+        return [model for member in self.members for model in (member.models if isinstance(member, Classifier) else [member])]
+
+    def _in_order(self, labels: list[str], judged: Judged) -> Judged:
+        """What a member judged, in the order of our labels."""
+        if labels == self.labels:
+            return judged
+        order_C = np.array([labels.index(label) for label in self.labels])
+        decided = judged.decided[:, order_C] if self.is_multi_label else np.argsort(order_C)[judged.decided]
+        return Judged(judged.probabilities_NC[:, order_C], decided, judged.truncated_N)
+
+    def _prediction(self, p_C: NDArray[np.float64], decided: NDArray[np.bool_] | np.int64) -> Prediction:
+        label_id = int(p_C.argmax()) if self.is_multi_label else int(decided)  # type: ignore[arg-type]
+        label = self.labels[label_id]
+        labels = tuple(self.labels[c] for c in np.flatnonzero(decided)) if self.is_multi_label else (label,)
+        return Prediction(label, float(p_C[label_id]), dict(zip(self.labels, p_C.tolist(), strict=True)), labels)

@@ -1,0 +1,259 @@
+"""A saved text classifier: found in a run folder, a model folder or on the Hub, loaded in float32, run without padding. Legend: N rows, C labels."""
+
+import hashlib
+import json
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors import SafetensorError
+
+from trainer.data.locate import package_path
+from trainer.data.tokenise import IGNORED, TokenisedRows, encode_texts
+from trainer.errors import ModelError, RunError, did_you_mean, first_line
+from trainer.evaluation.decision import Decision
+from trainer.evaluation.multi_label import assigned, log_sigmoid
+
+CHARACTERS_PER_TOKEN = 100
+"""Of a text with more of them for each token that the model reads, the rest is not looked at: a text of 10 MB is read as fast as another."""
+
+Text = str | dict[str, str]
+
+
+@dataclass(frozen=True)
+class Judged:
+    """What a classifier makes of some texts.
+
+    Attributes:
+        probabilities_NC: in the order of its labels, the decision's prior and temperature included.
+        decided: label id of each text, thresholds and costs included; of a multi-label model which labels each has, (N, C).
+        truncated_N: texts that are longer than the model reads; the rest of them was not looked at.
+    """
+
+    probabilities_NC: NDArray[np.float64]
+    decided: NDArray[Any]
+    truncated_N: NDArray[np.bool_]
+
+
+class SavedModel:
+    """One saved model in float32, with its tokenizer, its labels and the decision that its config carries.
+
+    Args:
+        source: model folder or Hub id.
+        revision: branch, tag or commit on the Hub.
+        device: 'cpu', 'cuda', 'cuda:1' ...; left out: the accelerator where there is one.
+    Attributes:
+        max_length: tokens that it reads of a text; longer ones are cut.
+        identity: tells its state from any other of a model.
+        padded_because: why its batches are padded; None where they need no padding.
+    Raises:
+        ModelError: not found, not whole, or no text classifier.
+    """
+
+    def __init__(self, source: str, *, revision: str | None = None, trust_remote_code: bool = False, device: str | None = None) -> None:
+        import torch
+        from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
+        from transformers.models.auto.modeling_auto import MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING
+
+        from trainer.training.batching import Collator, tokens_per_pass
+        from trainer.training.packing import pack
+
+        self.name = source
+        if Path(source).is_dir():
+            self.identity = _folder_identity(Path(source))
+        else:
+            self.identity = revision = _hub_commit(source, revision)
+        origin = {"revision": revision, "trust_remote_code": trust_remote_code}
+        with _worded(source), _quiet():
+            config = AutoConfig.from_pretrained(source, **origin)
+        remote = "AutoModelForSequenceClassification" in (getattr(config, "auto_map", None) or {})
+        if type(config) not in MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING and not remote:
+            raise ModelError(f"{source}: is of type {config.model_type}, which Transformers cannot use for text classification.")
+        with _worded(source), _quiet():
+            self.tokenizer = AutoTokenizer.from_pretrained(source, config=config, **origin)
+            self.max_length = _complete_tokenizer(source, self.tokenizer, config)
+            self.model, info = AutoModelForSequenceClassification.from_pretrained(
+                source, config=config, use_safetensors=True, dtype=torch.float32, output_loading_info=True, **origin
+            )
+        if info["missing_keys"]:
+            raise ModelError(f"{source}: its weights lack {sorted(info['missing_keys'])[0]}, so it is no trained text classifier. Train it first.")
+        if config.num_labels < 2:
+            raise ModelError(f"{source}: gives one score and no labels, so it is no text classifier.")
+        self.labels = [str(config.id2label[label_id]) for label_id in range(config.num_labels)]
+        self.is_multi_label = config.problem_type == "multi_label_classification"
+        with _worded(source):
+            self.decision = Decision.from_config(getattr(config, "decision", None) or {}, self.labels)
+        self.model.eval()
+        self.padded_because = pack(self.model)
+        self.device = torch.device(device) if device else torch.accelerator.current_accelerator() or torch.device("cpu")
+        with _worded(source):
+            self.model.to(self.device)
+        self.collate, self.tokens_per_pass = Collator(self.tokenizer), tokens_per_pass(self.device)
+        self._tokenizer_lock = threading.Lock()  # fast tokenizers keep the cut of the call in themselves
+
+    def tokens(self, texts: Sequence[Text]) -> TokenisedRows:
+        """Token ids of texts, cut at `max_length`; white space at their ends is left out, as in training."""
+        pairs = [(text, None) if isinstance(text, str) else (text["text"], text.get("text_pair")) for text in texts]
+        most = CHARACTERS_PER_TOKEN * self.max_length
+        firsts = [first.strip()[:most] for first, _ in pairs]
+        seconds = [second if second is None else second.strip()[:most] for _, second in pairs]
+        is_paired_N = np.array([second is not None for second in seconds], bool)
+        rows: list[dict[str, NDArray[Any]]] = [{}] * len(texts)
+        truncated_N = np.zeros(len(texts), bool)
+        for is_paired in (False, True):
+            chosen = np.flatnonzero(is_paired_N == is_paired)
+            if not len(chosen):
+                continue
+            with self._tokenizer_lock:
+                columns, lengths = encode_texts(
+                    [firsts[n] for n in chosen], [str(seconds[n]) for n in chosen] if is_paired else None, self.tokenizer, self.max_length
+                )
+            truncated_N[chosen] = lengths.truncated
+            ends = np.cumsum(lengths.lengths)[:-1]
+            parts = {name: np.split(column, ends) for name, column in columns.items()}
+            for place, n in enumerate(chosen):
+                rows[n] = {name: part[place] for name, part in parts.items()}
+        names = list(rows[0]) if rows else []
+        offsets_N1 = np.r_[0, np.cumsum([len(row["input_ids"]) for row in rows], dtype=np.int64)]
+        return TokenisedRows({name: np.concatenate([row[name] for row in rows]) for name in names}, offsets_N1, np.full(len(texts), IGNORED), truncated_N)
+
+    def logits(self, rows: TokenisedRows) -> NDArray[np.float32]:
+        """Logits (N, C) in the order of the rows, in batches of rows of like length."""
+        import torch
+
+        from trainer.training.batching import token_batches
+
+        logits_NC = np.zeros((len(rows), len(self.labels)), np.float32)
+        with torch.inference_mode():
+            for batch in token_batches(rows.lengths_N, self.tokens_per_pass):
+                tensors = self.collate(rows.__getitems__(batch))
+                del tensors["labels"]
+                inputs = {name: tensor.to(self.device) for name, tensor in tensors.items()}
+                if self.padded_because is None:
+                    from trainer.training.packing import PackedRows
+
+                    inputs["packed_rows"] = PackedRows(tensors["attention_mask"].bool(), self.device)  # type: ignore[assignment]
+                logits_NC[batch] = self.model(**inputs).logits.float().cpu().numpy()
+        return logits_NC
+
+    def judge(self, texts: Sequence[Text]) -> Judged:
+        """Probabilities and decided labels of texts."""
+        rows = self.tokens(texts)
+        logits_NC = self.logits(rows)
+        if self.is_multi_label:
+            return Judged(np.exp(log_sigmoid(logits_NC)), assigned(logits_NC), rows.truncated_N)
+        log_p_NC = self.decision.log_probabilities(logits_NC)
+        return Judged(np.exp(log_p_NC), self.decision.decide(log_p_NC), rows.truncated_N)
+
+
+def find_models(source: str | Path) -> tuple[list[str], str | None]:
+    """Model folders of a run, or the model folder or Hub id as it is; how an ensemble's members decide together, None without one.
+
+    Raises:
+        ModelError: nothing there, or no model.
+        RunError: a run that is not finished or has lost its model.
+    """
+    name = str(source)
+    path = package_path(name, ModelError) if name.startswith("package:") else Path(name).expanduser()
+    if not path.exists():
+        if name.startswith((".", "/", "~")) or name.count("/") > 1:
+            siblings = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
+            raise ModelError(f"{name}: does not exist.{did_you_mean(path.name, siblings)} Give a run folder, a model folder or a Hub id.")
+        return [name], None
+    if (path / "config.json").is_file():
+        return [str(path)], None
+    if (path / "adapter_config.json").is_file():
+        raise ModelError(f"{name}: holds an adapter alone. Give the run folder, or its model/, into which the adapter is merged.")
+    if not (path / "config.yaml").is_file():
+        raise ModelError(f"{name}: is neither a run folder (no config.yaml) nor a model folder (no config.json).")
+    if not (path / "metrics.json").is_file():
+        raise RunError(f"{name}: is a run that is not finished. Start its training again, which then goes on.")
+    ensemble = json.loads((path / "metrics.json").read_text(encoding="utf-8")).get("ensemble")
+    folders = [path / f"member-{number}" / "model" for number in range(1, ensemble["size"] + 1)] if ensemble else [path / "model"]
+    for folder in folders:
+        if not (folder / "config.json").is_file():
+            raise RunError(f"{folder}: holds no config.json, so the run has lost its model. Copy the folder anew, or train with run.overwrite: true.")
+    return [str(folder) for folder in folders], ensemble["combine"] if ensemble else None
+
+
+def _hub_commit(repo_id: str, revision: str | None) -> str:
+    """Commit of a Hub model, from the cache where there is no network.
+
+    Raises:
+        ModelError: unknown, closed, no model, or out of reach.
+    """
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import EntryNotFoundError, GatedRepoError, HFValidationError, LocalEntryNotFoundError, RepositoryNotFoundError
+    from huggingface_hub.errors import RevisionNotFoundError as NoRevision
+    from huggingface_hub.utils import httpx  # type: ignore[attr-defined]
+
+    try:
+        return Path(hf_hub_download(repo_id, "config.json", revision=revision)).parent.name
+    except GatedRepoError as error:
+        raise ModelError(f"{repo_id}: is gated. Accept its terms on the Hub, and set HF_TOKEN or run hf auth login.") from error
+    except (RepositoryNotFoundError, HFValidationError) as error:
+        raise ModelError(f"{repo_id}: is no folder here and no model on the Hub. Check the name; set HF_TOKEN for a private one.") from error
+    except NoRevision as error:
+        raise ModelError(f"{repo_id}: has no revision '{revision}'. Give a branch, tag or commit of it.") from error
+    except LocalEntryNotFoundError as error:
+        raise ModelError(f"{repo_id}: is no folder here, and neither in the cache nor can the Hub be reached. Check the name and the network.") from error
+    except EntryNotFoundError as error:
+        raise ModelError(f"{repo_id}: holds no config.json, so it is no Transformers model.") from error
+    except (httpx.HTTPError, OSError) as error:
+        raise ModelError(f"{repo_id}: could not be fetched from the Hub: {first_line(error)}") from error
+
+
+def _folder_identity(folder: Path) -> str:
+    """Digest of the names, sizes and times of a model folder's files."""
+    files = [(path.name, path.stat()) for path in sorted(folder.iterdir()) if path.is_file()]
+    return hashlib.blake2b(repr([(name, stat.st_size, stat.st_mtime_ns) for name, stat in files]).encode(), digest_size=16).hexdigest()
+
+
+def _complete_tokenizer(source: str, tokenizer: Any, config: Any) -> int:
+    """Give the tokenizer something to pad with; tokens that the model reads of a text, as its pipeline does.
+
+    Raises:
+        ModelError: a tokenizer without words, or with nothing to pad with.
+    """
+    from trainer.training.model import LONGEST_DEFAULT, position_limit
+
+    if len(tokenizer) <= len(tokenizer.all_special_tokens):
+        raise ModelError(f"{source}: its tokenizer knows no words; are its tokenizer files missing? Copy them beside config.json.")
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token or tokenizer.unk_token
+    if tokenizer.pad_token is None:
+        raise ModelError(f"{source}: its tokenizer has no padding, end or unknown token, so batches cannot be padded.")
+    if config.pad_token_id is None:
+        config.pad_token_id = tokenizer.pad_token_id
+    limits = [int(n) for n in (position_limit(config), tokenizer.model_max_length) if n and n < 1_000_000]
+    return min(limits, default=LONGEST_DEFAULT)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """No progress bar and no report of transformers' own while a model is loaded."""
+    from transformers.utils import logging
+
+    verbosity, had_bar = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
+        if had_bar:
+            logging.enable_progress_bar()
+
+
+@contextmanager
+def _worded(source: str) -> Iterator[None]:
+    """Turns what libraries raise while they load a model into a ModelError that names it."""
+    try:
+        yield
+    except (OSError, ValueError, KeyError, ImportError, RuntimeError, SafetensorError) as error:
+        raise ModelError(f"{source}: cannot be loaded: {first_line(error)}") from error
