@@ -29,9 +29,12 @@ def partial_path(folder: Path, step: int) -> Path:
 
 
 def mark_whole(checkpoint: Path) -> None:
-    """Write the manifest, sizes and XXH3 digests, of a checkpoint whose files are all saved."""
+    """Write the manifest, sizes and XXH3 digests, of a checkpoint whose files are all saved; all are on the disk then, should the power fail."""
     files = {str(p.relative_to(checkpoint)): _describe(p) for p in sorted(checkpoint.rglob("*")) if p.is_file()}
     (checkpoint / MANIFEST).write_text(json.dumps(files, indent=1), encoding="utf-8")
+    for name in (*files, MANIFEST):
+        with (checkpoint / name).open("rb+") as file:
+            os.fsync(file.fileno())
 
 
 def publish(folder: Path, step: int) -> None:
