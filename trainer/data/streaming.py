@@ -60,7 +60,9 @@ TRAIN, VALIDATION, TEST = 1, 2, 3
 
 
 def stream_splits(data: "DataSection", split: "SplitSection | None", balance: "BalanceSection", *, seed: int, cache_dir: Path) -> tuple[CleanRows, Splits]:
-    """The chosen rows and their sides, the same whatever the order of the files (of a text that stands in several domains the first read counts); written once as Arrow.
+    """The chosen rows and their sides, the same whatever the order of the files; written once as Arrow and memory-mapped.
+
+    Of a text that stands in several domains the one that is read first counts.
 
     Raises:
         DataError: anything wrong with the rows, or files that changed between the two readings.
