@@ -75,7 +75,7 @@ def test_stopped_after_any_step_a_run_ends_as_the_unbroken_one(interval, config,
     name = "run"
     train(config("unbroken", **INTERVALS[interval]))
     unbroken = result(tmp_path / "unbroken" / name)
-    for step in range(1, STEPS + 1) if interval == "epochs" else (1, 4, 5, 8, 10):
+    for step in (1, 2, 4, 5, 9, 10) if interval == "epochs" else (1, 4, 5, 10):
         stopped = config(f"stopped-{step}", **INTERVALS[interval])
         signal_at("training_step", 2 * step)  # two micro-batches a step
         train(stopped, code=75)
