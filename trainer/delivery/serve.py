@@ -1,0 +1,116 @@
+"""A trained model as a server: the Hugging Face Inference API's text classification, a web page, health and metrics."""
+
+import math
+import os
+import signal
+import socket
+import sys
+import warnings
+from functools import partial
+from pathlib import Path
+from types import FrameType
+
+import uvicorn
+
+from trainer.delivery.predict import Classifier
+from trainer.delivery.saved_model import find_models
+from trainer.delivery.serving.app import create_app
+from trainer.delivery.serving.card_html import find_card
+from trainer.delivery.serving.guard import BODY_SECONDS, LOOPBACK, GracefulServer, Guard, Metrics, PatientProtocol
+from trainer.delivery.serving.limits import Limits
+from trainer.delivery.serving.service import Service
+from trainer.errors import ConfigError, RunError
+
+MAX_CONNECTIONS = 512
+"""Beyond it uvicorn answers 503 at once; each may hold one body of `Limits.max_body_bytes`."""
+
+
+def serve(
+    source: str | Path,
+    *,
+    host: str = "127.0.0.1",
+    port: int = 8000,
+    token: str | None = None,
+    limits: Limits | None = None,
+    revision: str | None = None,
+    trust_remote_code: bool = False,
+    device: str | None = None,
+) -> None:
+    """Serve a model until SIGTERM or SIGINT; then answer what was accepted, and return.
+
+    Args:
+        source: run folder, model folder or Hub id.
+        port: 0 for any that is free; the address is printed when the model is loaded.
+        token: bearer token to ask for.
+    Raises:
+        ModelError: no such model, or one that cannot be loaded.
+        RunError: a run without a model, or an address that cannot be listened on.
+    """
+    find_models(source)
+    limits = limits or Limits()
+    if host not in LOOPBACK and token is None:
+        warnings.warn(f"--host {host} without --token-env: everyone who reaches this machine may use the model.", stacklevel=2)
+    listener = _listen(host, port)
+    address = f"http://{f'[{host}]' if ':' in host else host}:{listener.getsockname()[1]}"
+    failures: list[Exception] = []
+
+    def loaded(failure: Exception | None) -> None:
+        if failure is None:
+            print(f"Serving {source} on {address} (page; API on {address}/docs). Stop with Ctrl+C.", flush=True)
+        else:
+            failures.append(failure)
+            server.should_exit = True
+
+    def drain() -> None:
+        guard.is_draining = service.is_draining = True
+
+    metrics = Metrics()
+    service = Service(partial(Classifier.load, source, revision=revision, trust_remote_code=trust_remote_code, device=device), limits, metrics, loaded)
+    app = create_app(service, card=find_card(source), asks_token=token is not None)
+    guard = Guard(app, limits, metrics, token=token, loopback_only=host in LOOPBACK)
+    config = uvicorn.Config(
+        guard,
+        http=PatientProtocol,
+        ws="none",
+        access_log=False,
+        log_level="warning",
+        server_header=False,
+        limit_concurrency=MAX_CONNECTIONS,
+        timeout_graceful_shutdown=math.ceil(limits.timeout_seconds + BODY_SECONDS),
+    )
+    server = GracefulServer(config, drain, limits.drain_seconds)
+    for stop in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(stop, _end)  # before uvicorn takes over; and when it is done, it raises the signal again
+    server.run(sockets=[listener])
+    if failures:
+        raise failures[0]
+
+
+def read_token(variable: str) -> str:
+    """The bearer token in an environment variable.
+
+    Raises:
+        ConfigError: not set, or not to be sent in a header.
+    """
+    token = os.environ.get(variable, "")
+    if not token:
+        raise ConfigError(f"--token-env: the environment variable {variable} is not set or empty. Put the token there, or leave the option out.")
+    if not token.isascii() or not token.isprintable() or " " in token:
+        raise ConfigError(f"--token-env: {variable} holds blanks or characters that a header cannot carry. Use letters and digits.")
+    return token
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    """A socket on which clients may knock.
+
+    Raises:
+        RunError: taken, not allowed, or no address of this machine.
+    """
+    try:
+        return socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET, backlog=1024)
+    except OSError as error:
+        raise RunError(f"{host}:{port}: cannot be listened on ({error.strerror}). Give another --host or --port.") from error
+
+
+def _end(signum: int, frame: FrameType | None) -> None:
+    sys.exit(0)
