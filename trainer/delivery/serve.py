@@ -75,6 +75,7 @@ def serve(
         access_log=False,
         log_level="warning",
         server_header=False,
+        proxy_headers=False,
         limit_concurrency=MAX_CONNECTIONS,
         timeout_graceful_shutdown=math.ceil(limits.timeout_seconds + BODY_SECONDS),
     )

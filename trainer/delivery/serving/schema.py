@@ -4,8 +4,8 @@ from typing import Annotated, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Discriminator, FailFast, Field, StrictInt, Tag, ValidationError
-from pydantic_core import PydanticCustomError, from_json
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, StrictInt, Tag, ValidationError
+from pydantic_core import from_json
 
 from trainer.delivery.predict import Prediction, Text
 from trainer.delivery.serving.guard import Refused
@@ -27,19 +27,16 @@ class Pair(_Strict):
     text_pair: Sentence
 
 
-def _kind(value: Any) -> str:
-    if isinstance(value, (str, list)):
-        return TEXT if isinstance(value, str) else TEXTS
-    if isinstance(value, (dict, Pair)):
-        return PAIR
-    raise PydanticCustomError("kind", "needed: a text, a pair of texts or a list of them")
+def _kind(value: Any) -> str | None:
+    kinds = {str: TEXT, dict: PAIR, Pair: PAIR, list: TEXTS}
+    return next((kind for type_, kind in kinds.items() if isinstance(value, type_)), None)
 
 
-OneText = Annotated[Annotated[Sentence, Tag(TEXT)] | Annotated[Pair, Tag(PAIR)], Discriminator(_kind)]
-Inputs = Annotated[
-    Annotated[Sentence, Tag(TEXT)] | Annotated[Pair, Tag(PAIR)] | Annotated[list[OneText], Field(min_length=1), FailFast(), Tag(TEXTS)],
-    Discriminator(_kind),
-]
+ONE = Discriminator(_kind, custom_error_type="kind", custom_error_message="no text")
+ANY = Discriminator(_kind, custom_error_type="kind", custom_error_message="neither a text nor a list of texts")
+OneText = Annotated[Annotated[Sentence, Tag(TEXT)] | Annotated[Pair, Tag(PAIR)], ONE]
+Texts = Annotated[list[OneText], Field(min_length=1, fail_fast=True)]
+Inputs = Annotated[Annotated[Sentence, Tag(TEXT)] | Annotated[Pair, Tag(PAIR)] | Annotated[Texts, Tag(TEXTS)], ANY]
 
 
 class Parameters(_Strict):
@@ -142,6 +139,8 @@ def _sentence(error: ValidationError, kind: type[PredictRequest]) -> str:
         "string_pattern_mismatch": "is empty; needed: a text",
         "too_short": "is empty; needed: at least one text",
         "string_type": "is no text",
+        "kind": f"is {fault['msg']}",
+        "union_tag_invalid": "is no text",
         "model_type": "is no JSON object",
         "model_attributes_type": "is no JSON object",
         "int_type": "is no whole number",
