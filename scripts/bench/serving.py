@@ -75,12 +75,12 @@ def serve_stock(folder: str, kind: str) -> None:
 
         @app.post("/")
         def answer(body: Body) -> list[list[dict[str, object]]]:
-            return [classify(body.inputs, truncation=True)]
+            return classify(body.inputs, truncation=True)
     else:
 
         @app.post("/")
         async def answer_in_turn(body: Body) -> list[list[dict[str, object]]]:
-            return [classify(body.inputs, truncation=True)]
+            return classify(body.inputs, truncation=True)
 
     listener = socket.create_server(("127.0.0.1", 0), backlog=1024)
     print(f"Serving on http://127.0.0.1:{listener.getsockname()[1]} now", flush=True)
