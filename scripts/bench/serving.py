@@ -12,6 +12,7 @@ texts. Loopback only; answers are checked. Quick try: --seconds 2 --repeats 1. R
 
 import argparse
 import asyncio
+import atexit
 import csv
 import json
 import os
@@ -93,6 +94,7 @@ class Server:
     def __init__(self, *arguments: str) -> None:
         environment = os.environ | {"PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1"}
         self.process = subprocess.Popen([sys.executable, *arguments], stdout=subprocess.PIPE, text=True, cwd=ROOT, env=environment)
+        atexit.register(self.process.kill)
         line = self.process.stdout.readline() if self.process.stdout else ""
         found = re.search(r"http://127\.0\.0\.1:(\d+)", line)
         if found is None:
@@ -100,6 +102,7 @@ class Server:
         self.port = int(found[1])
 
     def stop(self) -> None:
+        """End it gracefully."""
         self.process.terminate()
         self.process.wait(60)
 
@@ -184,9 +187,8 @@ def strain(folder: Path, length: float) -> None:
     server.process.send_signal(signal.SIGTERM)
     outcomes = json.loads(client.communicate(timeout=120)[0])["outcomes"]
     code = server.process.wait(60)
-    print(
-        f"\nSIGTERM under 64 clients: {outcomes.get('200', 0):,} answered, {outcomes.get('lost', 0)} lost; ended after {time.perf_counter() - begun:.1f} s, code {code}"
-    )
+    ended = time.perf_counter() - begun
+    print(f"\nSIGTERM under 64 clients: {outcomes.get('200', 0):,} answered, {outcomes.get('lost', 0)} lost; ended after {ended:.1f} s, code {code}")
     server = Server("-m", "trainer", "serve", str(folder / "model"), "--port", "0", "--queue-size", "8")
     result = measure(server.port, folder, 64, length)
     told = ", ".join(f"{number:,} times {status}" for status, number in sorted(result["outcomes"].items()))

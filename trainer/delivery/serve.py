@@ -6,6 +6,7 @@ import signal
 import socket
 import sys
 import warnings
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from types import FrameType
@@ -47,10 +48,9 @@ def serve(
         RunError: a run without a model, or an address that cannot be listened on.
     """
     find_models(source)
-    limits = limits or Limits()
     if host not in LOOPBACK and token is None:
         warnings.warn(f"--host {host} without --token-env: everyone who reaches this machine may use the model.", stacklevel=2)
-    listener = _listen(host, port)
+    listener = listen(host, port)
     address = f"http://{f'[{host}]' if ':' in host else host}:{listener.getsockname()[1]}"
     failures: list[Exception] = []
 
@@ -61,13 +61,39 @@ def serve(
             failures.append(failure)
             server.should_exit = True
 
+    load = partial(Classifier.load, source, revision=revision, trust_remote_code=trust_remote_code, device=device)
+    server = build_server(load, limits or Limits(), token=token, loopback_only=host in LOOPBACK, card=find_card(source), on_loaded=loaded)
+    for stop in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(stop, _end)  # before uvicorn takes over; and when it is done, it raises the signal again
+    server.run(sockets=[listener])
+    if failures:
+        raise failures[0]
+
+
+def build_server(
+    load: Callable[[], Classifier],
+    limits: Limits,
+    *,
+    token: str | None = None,
+    loopback_only: bool = True,
+    card: Path | None = None,
+    on_loaded: Callable[[Exception | None], None] = lambda failure: None,
+) -> GracefulServer:
+    """The server, to be run on a listening socket.
+
+    Args:
+        load: gives the model; called once the server listens.
+        loopback_only: answer to the names of this machine alone where there is no token.
+        card: README.md to show on the page.
+        on_loaded: called with None, or with what kept the model from being loaded.
+    """
+    metrics = Metrics()
+    service = Service(load, limits, metrics, on_loaded)
+    guard = Guard(create_app(service, card=card, asks_token=token is not None), limits, metrics, token=token, loopback_only=loopback_only)
+
     def drain() -> None:
         guard.is_draining = service.is_draining = True
 
-    metrics = Metrics()
-    service = Service(partial(Classifier.load, source, revision=revision, trust_remote_code=trust_remote_code, device=device), limits, metrics, loaded)
-    app = create_app(service, card=find_card(source), asks_token=token is not None)
-    guard = Guard(app, limits, metrics, token=token, loopback_only=host in LOOPBACK)
     config = uvicorn.Config(
         guard,
         http=PatientProtocol,
@@ -79,12 +105,7 @@ def serve(
         limit_concurrency=MAX_CONNECTIONS,
         timeout_graceful_shutdown=math.ceil(limits.timeout_seconds + BODY_SECONDS),
     )
-    server = GracefulServer(config, drain, limits.drain_seconds)
-    for stop in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(stop, _end)  # before uvicorn takes over; and when it is done, it raises the signal again
-    server.run(sockets=[listener])
-    if failures:
-        raise failures[0]
+    return GracefulServer(config, drain, limits.drain_seconds)
 
 
 def read_token(variable: str) -> str:
@@ -101,7 +122,7 @@ def read_token(variable: str) -> str:
     return token
 
 
-def _listen(host: str, port: int) -> socket.socket:
+def listen(host: str, port: int) -> socket.socket:
     """A socket on which clients may knock.
 
     Raises:

@@ -82,7 +82,7 @@ def _add_model_routes(app: FastAPI, service: Service) -> None:
         others follow by score. Without thresholds and costs that is the order of the scores.
         """
         classifier = service.loaded()
-        wanted, texts = read_request(await request.body(), ClassificationRequest, service.limits.max_texts)
+        wanted, texts = read_request(await request.body(), ClassificationRequest, service.limits.texts_per_request)
         function = wanted.parameters and wanted.parameters.function_to_apply
         with_logits = function not in (None, "sigmoid" if classifier.is_multi_label else "softmax")
         if with_logits and len(classifier.models) > 1:
@@ -94,7 +94,7 @@ def _add_model_routes(app: FastAPI, service: Service) -> None:
     async def predict(request: Request) -> Response:
         """Of each text the decided label, its probability and those of all labels; of a model that may give several labels all that it gives."""
         service.loaded()
-        _, texts = read_request(await request.body(), PredictRequest, service.limits.max_texts)
+        _, texts = read_request(await request.body(), PredictRequest, service.limits.texts_per_request)
         answers = await service.answer(request, [Asked(text) for text in texts])
         return _json([{"label": p.label, "labels": p.labels, "score": p.score, "probabilities": p.probabilities} for p, _ in answers])
 
@@ -110,7 +110,7 @@ def _add_state_routes(app: FastAPI, service: Service) -> None:
             name=Path(classifier.name).name,
             labels=classifier.labels,
             is_multi_label=classifier.is_multi_label,
-            max_texts=limits.max_texts,
+            max_texts=limits.texts_per_request,
             max_body_bytes=limits.max_body_bytes,
             max_characters=CHARACTERS_PER_TOKEN * max(model.max_length for model in classifier.models),
         )

@@ -24,3 +24,8 @@ class Limits:
     max_body_bytes: int = 2**20
     max_texts: int = 1000
     drain_seconds: float = 0.5
+
+    @property
+    def texts_per_request(self) -> int:
+        """Texts that one request may hold: no more than can wait at all."""
+        return min(self.max_texts, self.queue_size)
