@@ -131,7 +131,7 @@ def listen(host: str, port: int) -> socket.socket:
     try:
         return socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET, backlog=1024)
     except OSError as error:
-        raise RunError(f"{host}:{port}: cannot be listened on ({error.strerror}). Give another --host or --port.") from error
+        raise RunError(f"{host}:{port}: cannot be listened on ({str(error.strerror).split(' (')[0]}). Give another --host or --port.") from error
 
 
 def _end(signum: int, frame: FrameType | None) -> None:

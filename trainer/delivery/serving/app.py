@@ -58,14 +58,13 @@ def create_app(service: Service, *, card: Path | None = None, asks_token: bool =
         running.cancel()
         service.thread.shutdown(wait=False, cancel_futures=True)
 
-    app = FastAPI(title="Text classifier", version=__version__, description=DESCRIPTION, docs_url=None, redoc_url=None, lifespan=lifespan)
+    app = FastAPI(title="Text classifier", version=__version__, description=DESCRIPTION, openapi_url=None, lifespan=lifespan)
     app.add_exception_handler(Refused, _refused)  # type: ignore[arg-type]
     app.add_exception_handler(HTTPException, _http_error)  # type: ignore[arg-type]
     app.add_exception_handler(Exception, _model_error)
     _add_model_routes(app, service)
     _add_state_routes(app, service)
-    _add_pages(app, card, asks_token=asks_token)
-    _describe(app, asks_token=asks_token)
+    _add_pages(app, card, _openapi(app, asks_token=asks_token), asks_token=asks_token)
     return app
 
 
@@ -133,7 +132,7 @@ def _add_state_routes(app: FastAPI, service: Service) -> None:
         return Response(generate_latest(service.metrics.registry), media_type=CONTENT_TYPE_LATEST)
 
 
-def _add_pages(app: FastAPI, card: Path | None, *, asks_token: bool) -> None:
+def _add_pages(app: FastAPI, card: Path | None, api: dict[str, Any], *, asks_token: bool) -> None:
     page = (HERE / "page.html").read_text(encoding="utf-8")
 
     @app.get("/", include_in_schema=False)
@@ -144,12 +143,16 @@ def _add_pages(app: FastAPI, card: Path | None, *, asks_token: bool) -> None:
     async def show_card() -> HTMLResponse:
         return HTMLResponse(card_html(card) if card else "<p>There is no model card (README.md) beside this model.</p>")
 
+    @app.get("/openapi.json", include_in_schema=False)
+    async def openapi() -> Response:
+        return _json(api)
+
     @app.get("/docs", include_in_schema=False)
     async def docs(request: Request) -> HTMLResponse:
         from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
         environment = Environment(loader=FileSystemLoader(HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-        text = environment.get_template("docs.html").render(api=app.openapi(), asks_token=asks_token, address=str(request.base_url).rstrip("/"))
+        text = environment.get_template("docs.html").render(api=api, asks_token=asks_token, address=str(request.base_url).rstrip("/"))
         return HTMLResponse(text, headers={"content-security-policy": content_security_policy(text)})
 
 
@@ -174,9 +177,9 @@ def _documented(kind: type[PredictRequest], answer: Any, examples: dict[str, Any
     return {"response_model": answer, "responses": responses, "openapi_extra": {"requestBody": body}}
 
 
-def _describe(app: FastAPI, *, asks_token: bool) -> None:
-    """Complete openapi.json: the requests, which FastAPI does not read, and the token."""
-    api = get_openapi(title=app.title, version=app.version, description=app.description, routes=app.routes)
+def _openapi(app: FastAPI, *, asks_token: bool) -> dict[str, Any]:
+    """What openapi.json holds: of FastAPI, and the requests, which it does not read, and the token. Its own pages would load from elsewhere."""
+    api: dict[str, Any] = get_openapi(title=app.title, version=app.version, description=app.description, routes=app.routes)
     _, requests = models_json_schema([(kind, "validation") for kind in (ClassificationRequest, PredictRequest)], ref_template="#/components/schemas/{model}")
     api["components"]["schemas"] |= requests["$defs"]
     if asks_token:
@@ -185,7 +188,7 @@ def _describe(app: FastAPI, *, asks_token: bool) -> None:
             for method, route in methods.items():
                 if method != "get" or path not in OPEN_PATHS:
                     route["security"] = [{"token": []}]
-    app.openapi_schema = api
+    return api
 
 
 def _json(value: Any) -> Response:
