@@ -69,6 +69,7 @@ def open_page(browser):
         page.goto(url)
         return page
 
+    open_.faults = faults
     yield open_
     for context in contexts:
         context.close()
@@ -107,7 +108,7 @@ def test_a_dropped_file_is_labelled_in_chunks_and_downloaded_with_its_columns(op
     with served(lambda: classifier, limits=Limits(max_texts=50, max_body_bytes=8000, drain_seconds=0)) as client:
         page = open_page(client.url)
         page.get_by_label("Drop a CSV or TSV file here").set_input_files(source)
-        assert page.get_by_text("my.rows.csv: 155 rows, 3 columns.").is_visible()
+        page.wait_for_selector("text=my.rows.csv: 155 rows, 3 columns.")
         assert page.get_by_label("Column with the text").locator("option:checked").inner_text() == "body"
         page.get_by_role("button", name="Label the file").click()
         page.wait_for_selector("#download:visible")
@@ -133,9 +134,12 @@ def test_a_dropped_file_is_labelled_in_chunks_and_downloaded_with_its_columns(op
 def test_a_file_that_is_no_csv_is_refused_in_words(open_page, classifier, tmp_path):
     with served(lambda: classifier) as client:
         page = open_page(client.url)
-        for content, words in ((b'a,b\n1,"open', "ends within a quoted field"), (b"text\n", "has no rows below its line of column names")):
-            (tmp_path / "bad.csv").write_bytes(content)
-            page.get_by_label("Drop a CSV or TSV file here").set_input_files(tmp_path / "bad.csv")
+        for name, content, words in (
+            ("a.csv", b'a,b\n1,"open', "ends within a quoted field"),
+            ("b.csv", b"text\n", "has no rows below its line of column names"),
+        ):
+            (tmp_path / name).write_bytes(content)
+            page.get_by_label("Drop a CSV or TSV file here").set_input_files(tmp_path / name)
             page.wait_for_selector(f"#file-error:has-text('{words}')")
         (tmp_path / "old.csv").write_bytes("text,id\nCafé au lait,1\n".encode("windows-1252"))
         page.get_by_label("Drop a CSV or TSV file here").set_input_files(tmp_path / "old.csv")
@@ -155,8 +159,10 @@ def test_the_card_is_read_and_nothing_in_it_runs(open_page, classifier, model):
         assert page.locator("#card td.n").inner_text() == "0.5"
         assert page.evaluate("window.pwned") is None
         # and were a script to slip in, the page's policy would not run it
-        page.evaluate("document.body.append(Object.assign(document.createElement('script'), {text: 'window.pwned = 4'}))")
+        with page.expect_console_message(lambda message: "Content Security Policy" in message.text):
+            page.evaluate("document.body.append(Object.assign(document.createElement('script'), {text: 'window.pwned = 4'}))")
         assert page.evaluate("window.pwned") is None
+        open_page.faults.clear()
 
 
 def test_with_a_token_the_page_asks_for_it_until_it_is_right(open_page, classifier, model):
