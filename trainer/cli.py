@@ -136,6 +136,7 @@ def serve_command(
     max_body_bytes: Annotated[int, typer.Option(min=1024, help="Of a request (413).")] = Limits.max_body_bytes,
     max_texts: Annotated[int, typer.Option(min=1, help="Of a request (413).")] = Limits.max_texts,
     drain_seconds: Annotated[float, typer.Option(min=0, max=600, help="After a stop signal, new requests are answered for so long.")] = Limits.drain_seconds,
+    bf16: Annotated[bool, typer.Option("--bf16", help="Compute in bfloat16: faster where the processor has it; nearly equal labels may swap.")] = False,
     revision: Annotated[str | None, typer.Option(help="Branch, tag or commit on the Hub.")] = None,
     trust_remote_code: Annotated[bool, typer.Option("--trust-remote-code", help="Run code that comes with the model.")] = False,
     device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1 ...; left out: the accelerator where there is one.")] = None,
@@ -146,7 +147,7 @@ def serve_command(
 
         token = None if token_env is None else read_token(token_env)
         limits = Limits(max_batch_tokens, max_wait_ms, queue_size, timeout_seconds, max_body_bytes, max_texts, drain_seconds)
-        serve(source, host=host, port=port, token=token, limits=limits, revision=revision, trust_remote_code=trust_remote_code, device=device)
+        serve(source, host, port, token=token, limits=limits, bf16=bf16, revision=revision, trust_remote_code=trust_remote_code, device=device)
 
 
 @app.command("schema")

@@ -155,6 +155,13 @@ def test_pairs_of_texts_are_judged_as_pairs(client, classifier):
     assert client.post("/predict", {"inputs": pair})[2][0]["score"] == pytest.approx(expected[0].score, abs=1e-5)
 
 
+def test_in_bfloat16_probabilities_are_nearly_the_same(classifier):
+    with served(lambda: classifier, bf16=True) as client:
+        found = [list(one["probabilities"].values()) for one in client.post("/predict", {"inputs": TEXTS})[2]]
+        difference = np.abs(np.array(found) - classifier.probabilities(TEXTS)).max()
+        assert 1e-6 < difference < 0.05
+
+
 BAD = {
     "": (400, "is no JSON"),
     "not JSON": (400, "is no JSON"),

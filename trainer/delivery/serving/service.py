@@ -34,12 +34,13 @@ class Service:
 
     Args:
         on_loaded: called with None, or with what kept the model from being loaded.
+        bf16: compute in bfloat16.
     Attributes:
         is_draining: a stop signal has come.
     """
 
-    def __init__(self, load: Callable[[], Classifier], limits: Limits, metrics: Metrics, on_loaded: Callable[[Exception | None], None]) -> None:
-        self.load, self.limits, self.metrics, self.on_loaded = load, limits, metrics, on_loaded
+    def __init__(self, load: Callable[[], Classifier], limits: Limits, metrics: Metrics, on_loaded: Callable[[Exception | None], None], *, bf16: bool) -> None:
+        self.load, self.limits, self.metrics, self.on_loaded, self.bf16 = load, limits, metrics, on_loaded, bf16
         self.classifier: Classifier | None = None
         self.queue: ServingQueue[Asked, Answer] | None = None
         self.thread = ThreadPoolExecutor(1, thread_name_prefix="model")
@@ -107,12 +108,15 @@ class Service:
 
     def _compute(self, asked: list[Asked]) -> list[Answer]:
         assert self.classifier is not None, "loaded before the first text is taken"
+        import torch
+
         logits: list[NDArray[np.float64] | None] = [None] * len(asked)
-        for n in [n for n, one in enumerate(asked) if one.with_logits]:
-            model = self.classifier.models[0]
-            logits_C = model.logits(model.tokens([asked[n].text]))[0].astype(np.float64)
-            logits[n] = logits_C if model.is_multi_label else logits_C / model.decision.temperature + model.decision.shift_C
-        return list(zip(self.classifier.predict([one.text for one in asked]), logits, strict=True))
+        with torch.autocast(self.classifier.models[0].device.type, torch.bfloat16, enabled=self.bf16):
+            for n in [n for n, one in enumerate(asked) if one.with_logits]:
+                model = self.classifier.models[0]
+                logits_C = model.logits(model.tokens([asked[n].text]))[0].astype(np.float64)
+                logits[n] = logits_C if model.is_multi_label else logits_C / model.decision.temperature + model.decision.shift_C
+            return list(zip(self.classifier.predict([one.text for one in asked]), logits, strict=True))
 
 
 def _num_characters(text: Text) -> int:
