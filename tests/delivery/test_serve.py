@@ -22,7 +22,7 @@ from serving import served
 from test_predict import by_pipeline, make_model
 
 from trainer import Classifier, ConfigError, RunError
-from trainer.delivery.serve import listen, read_token
+from trainer.delivery.serve import listen, read_token, serve
 from trainer.delivery.serving import guard
 from trainer.delivery.serving.limits import Limits
 
@@ -452,8 +452,13 @@ def test_what_cannot_be_served_is_said_with_exit_code_2(run_cli, model, tmp_path
     (tmp_path / "broken/config.json").write_text('{"model_type": "bert"}')
     broken = run_cli("serve", tmp_path / "broken", "--port", 0)
     assert broken.returncode == 2
-    assert broken.stderr.startswith(f"{tmp_path}/broken: cannot be loaded") or "broken" in broken.stderr
-    assert "Traceback" not in broken.stderr
+    assert broken.stderr.startswith(f"{tmp_path}/broken: ")
+    assert "Traceback" not in broken.stderr + broken.stdout
+
+
+def test_an_address_for_everyone_without_a_token_is_warned_of(model):
+    with listen("0.0.0.0", 0) as taken, pytest.warns(UserWarning, match="--host 0.0.0.0 without --token-env: everyone who reaches"), pytest.raises(RunError):
+        serve(model, "0.0.0.0", taken.getsockname()[1])
 
 
 def test_a_taken_address_and_a_token_that_cannot_be_sent_are_refused(monkeypatch):
@@ -461,7 +466,7 @@ def test_a_taken_address_and_a_token_that_cannot_be_sent_are_refused(monkeypatch
         port = taken.getsockname()[1]
         with pytest.raises(RunError, match=rf"127.0.0.1:{port}: cannot be listened on \(Address already in use\). Give another --host or --port."):
             listen("127.0.0.1", port)
-    with pytest.raises(RunError, match="cannot be listened on"):
+    with pytest.raises(RunError, match="192.0.2.1:0: cannot be listened on"):
         listen("192.0.2.1", 0)
     monkeypatch.setenv("OUR_TOKEN", "")
     with pytest.raises(ConfigError, match="the environment variable OUR_TOKEN is not set or empty"):

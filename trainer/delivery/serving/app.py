@@ -75,7 +75,7 @@ def _add_model_routes(app: FastAPI, service: Service) -> None:
         **_documented(ClassificationRequest, list[list[Score]], {"the best label alone": {"inputs": "I agree.", "parameters": {"top_k": 1}}}),
     )
     async def classify(request: Request) -> Response:
-        """The Inference API's text classification: of each text its labels, best first, cut at `top_k`.
+        """The Inference API's text classification: of each text its labels, best first, as many as top_k says.
 
         The first label is the one that the model decided, thresholds and costs included, as every other way of predicting gives it; the
         others follow by score. Without thresholds and costs that is the order of the scores.
@@ -101,7 +101,7 @@ def _add_model_routes(app: FastAPI, service: Service) -> None:
 def _add_state_routes(app: FastAPI, service: Service) -> None:
     problems: dict[int | str, dict[str, Any]] = {status: {"model": Problem, "description": PROBLEMS[status]} for status in (401, 421, 503)}
 
-    @app.get("/info", summary="The model and what the server takes on", responses=problems)
+    @app.get("/info", summary="The model and what the server takes on", response_description="The model is loaded.", responses=problems)
     async def info() -> Info:
         """Name and labels of the model, and how much a request may hold."""
         classifier, limits = service.loaded(), service.limits
@@ -114,19 +114,25 @@ def _add_state_routes(app: FastAPI, service: Service) -> None:
             max_characters=CHARACTERS_PER_TOKEN * max(model.max_length for model in classifier.models),
         )
 
-    @app.get("/health", summary="Is the server alive", responses={421: problems[421]})
+    @app.get("/health", summary="Is the server alive", response_description="It is.", responses={421: problems[421]})
     async def health() -> State:
         """Answers as long as the process does."""
         return State(status="alive")
 
-    @app.get("/ready", summary="Would a text be taken now", responses={status: problems[status] for status in (421, 503)})
+    @app.get("/ready", summary="Would a text be taken now", response_description="It would.", responses={status: problems[status] for status in (421, 503)})
     async def ready() -> State:
         """503 while the model is loading, while the queue is full and after a stop signal."""
         if not service.is_ready:
             raise Refused(503, "Not ready: the model is loading, the queue is full, or the server is stopping.", {"retry-after": "1"})
         return State(status="ready")
 
-    @app.get("/metrics", summary="Counts for Prometheus", response_class=PlainTextResponse, responses={status: problems[status] for status in (401, 421)})
+    @app.get(
+        "/metrics",
+        summary="Counts for Prometheus",
+        response_description="Prometheus' text format.",
+        response_class=PlainTextResponse,
+        responses={status: problems[status] for status in (401, 421)},
+    )
     async def metrics() -> Response:
         """Requests by route and status, their seconds, texts, texts of a batch, texts that wait."""
         return Response(generate_latest(service.metrics.registry), media_type=CONTENT_TYPE_LATEST)
@@ -174,7 +180,12 @@ def _documented(kind: type[PredictRequest], answer: Any, examples: dict[str, Any
     examples = {name: {"value": value} for name, value in (EXAMPLES | examples).items()}
     body = {"required": True, "content": {"application/json": {"schema": {"$ref": f"#/components/schemas/{kind.__name__}"}, "examples": examples}}}
     responses = {status: {"model": Problem, "description": words} for status, words in PROBLEMS.items()}
-    return {"response_model": answer, "responses": responses, "openapi_extra": {"requestBody": body}}
+    return {
+        "response_model": answer,
+        "response_description": "One answer a text, in their order.",
+        "responses": responses,
+        "openapi_extra": {"requestBody": body},
+    }
 
 
 def _openapi(app: FastAPI, *, asks_token: bool) -> dict[str, Any]:
