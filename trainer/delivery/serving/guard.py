@@ -3,6 +3,7 @@
 import asyncio
 import hmac
 import json
+import re
 import time
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
@@ -132,8 +133,8 @@ class Guard:
         return receive_on
 
     def _refusal(self, scope: Message, headers: dict[bytes, bytes]) -> Refused | None:
-        host = headers.get(b"host", b"").decode("latin-1").rsplit(":", 1)[0].strip("[]") if self.loopback_only else "localhost"
-        if self.token is None and host not in LOOPBACK:
+        host = re.sub(r":\d*$", "", headers.get(b"host", b"").decode("latin-1")).strip("[]").lower()
+        if self.loopback_only and self.token is None and host not in LOOPBACK:
             return Refused(421, f"Host is '{host}'; this server answers to 127.0.0.1 and localhost alone unless it asks for a token.")
         is_open = scope["method"] in ("GET", "HEAD") and scope["path"] in OPEN_PATHS
         if self.token is not None and not is_open and not hmac.compare_digest(headers.get(b"authorization", b""), self.token):
