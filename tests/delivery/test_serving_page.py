@@ -2,6 +2,7 @@
 
 import csv
 import shutil
+import time
 
 import pytest
 from conftest import ROOT
@@ -129,6 +130,31 @@ def test_a_dropped_file_is_labelled_in_chunks_and_downloaded_with_its_columns(op
             assert row[3] == prediction.label
             assert [float(value) for value in row[4:]] == pytest.approx([prediction.score, *prediction.probabilities.values()], abs=1e-5)
     assert posts >= 4  # at most 50 texts, and 8,000 bytes, a request
+
+
+class Slow(Classifier):
+    """A real classifier that takes 0.2 seconds a batch."""
+
+    def predict(self, texts):
+        time.sleep(0.2)
+        return super().predict(texts)
+
+
+def test_a_file_dropped_by_the_mouse_can_be_cancelled_and_started_again(open_page, classifier):
+    slow = Slow(classifier.members)
+    with served(lambda: slow, limits=Limits(max_texts=10, drain_seconds=0)) as client:
+        page = open_page(client.url)
+        content = "title\ttext\n" + "".join(f"{n}\tthis is text {n}\n" for n in range(60))
+        dropped = page.evaluate_handle("content => { const data = new DataTransfer(); data.items.add(new File([content], 'rows.tsv')); return data; }", content)
+        page.dispatch_event("#drop", "drop", {"dataTransfer": dropped})
+        page.wait_for_selector("text=rows.tsv: 60 rows, 2 columns.")
+        page.get_by_role("button", name="Label the file").click()
+        page.get_by_role("button", name="Cancel").click()
+        page.wait_for_selector("text=Cancelled.")
+        assert not page.locator("#download").is_visible()
+        page.get_by_role("button", name="Label the file").click()
+        page.wait_for_selector("#download:visible")
+        assert page.locator("#file-status").inner_text() == "60 rows labelled."
 
 
 def test_a_file_that_is_no_csv_is_refused_in_words(open_page, classifier, tmp_path):
