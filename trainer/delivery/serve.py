@@ -1,0 +1,143 @@
+"""A trained model as a server: the Hugging Face Inference API's text classification, a web page, health and metrics."""
+
+import math
+import os
+import signal
+import socket
+import sys
+import warnings
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from types import FrameType
+
+import uvicorn
+
+from trainer.delivery.predict import Classifier
+from trainer.delivery.saved_model import find_models
+from trainer.delivery.serving.app import create_app
+from trainer.delivery.serving.card_html import find_card
+from trainer.delivery.serving.guard import BODY_SECONDS, LOOPBACK, GracefulServer, Guard, Metrics, PatientProtocol
+from trainer.delivery.serving.limits import Limits
+from trainer.delivery.serving.service import Service
+from trainer.errors import ConfigError, RunError
+
+MAX_CONNECTIONS = 512
+"""Beyond it uvicorn answers 503 at once; each may hold one body of `Limits.max_body_bytes`."""
+
+
+def serve(
+    source: str | Path,
+    host: str = "127.0.0.1",
+    port: int = 8000,
+    *,
+    token: str | None = None,
+    limits: Limits | None = None,
+    bf16: bool = False,
+    revision: str | None = None,
+    trust_remote_code: bool = False,
+    device: str | None = None,
+) -> None:
+    """Serve a model until SIGTERM or SIGINT; then answer what was accepted, and return.
+
+    Args:
+        source: run folder, model folder or Hub id.
+        port: 0 for any that is free; the address is printed when the model is loaded.
+        token: bearer token to ask for.
+        bf16: compute in bfloat16; where two labels are nearly equal, the label may be another than the one that float32 gives.
+    Raises:
+        ModelError: no such model, or one that cannot be loaded.
+        RunError: a run without a model, or an address that cannot be listened on.
+    """
+    find_models(source)
+    if host not in LOOPBACK and token is None:
+        warnings.warn(f"--host {host} without --token-env: everyone who reaches this machine may use the model.", stacklevel=2)
+    listener = listen(host, port)
+    address = f"http://{f'[{host}]' if ':' in host else host}:{listener.getsockname()[1]}"
+    failures: list[Exception] = []
+
+    def loaded(failure: Exception | None) -> None:
+        if failure is None:
+            print(f"Serving {source} on {address} (page; API on {address}/docs). Stop with Ctrl+C.", flush=True)
+        else:
+            failures.append(failure)
+            server.should_exit = True
+
+    load = partial(Classifier.load, source, revision=revision, trust_remote_code=trust_remote_code, device=device)
+    server = build_server(load, limits or Limits(), bf16=bf16, token=token, loopback_only=host in LOOPBACK, card=find_card(source), on_loaded=loaded)
+    for stop in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(stop, _end)  # before uvicorn takes over; and when it is done, it raises the signal again
+    server.run(sockets=[listener])
+    if failures:
+        raise failures[0]
+
+
+def build_server(
+    load: Callable[[], Classifier],
+    limits: Limits,
+    *,
+    bf16: bool = False,
+    token: str | None = None,
+    loopback_only: bool = True,
+    card: Path | None = None,
+    on_loaded: Callable[[Exception | None], None] = lambda failure: None,
+) -> GracefulServer:
+    """The server, to be run on a listening socket.
+
+    Args:
+        load: gives the model; called once the server listens.
+        loopback_only: answer to the names of this machine alone where there is no token.
+        card: README.md to show on the page.
+        on_loaded: called with None, or with what kept the model from being loaded.
+    """
+    metrics = Metrics()
+    service = Service(load, limits, metrics, on_loaded, bf16=bf16)
+    guard = Guard(create_app(service, card=card, asks_token=token is not None), limits, metrics, token=token, loopback_only=loopback_only)
+
+    def drain() -> None:
+        guard.is_draining = service.is_draining = True
+
+    config = uvicorn.Config(
+        guard,
+        http=PatientProtocol,
+        ws="none",
+        access_log=False,
+        log_level="warning",
+        server_header=False,
+        proxy_headers=False,
+        limit_concurrency=MAX_CONNECTIONS,
+        timeout_graceful_shutdown=math.ceil(limits.timeout_seconds + BODY_SECONDS),
+    )
+    return GracefulServer(config, drain, limits.drain_seconds)
+
+
+def read_token(variable: str) -> str:
+    """The bearer token in an environment variable.
+
+    Raises:
+        ConfigError: not set, or not to be sent in a header.
+    """
+    token = os.environ.get(variable, "")
+    if not token:
+        raise ConfigError(f"--token-env: the environment variable {variable} is not set or empty. Put the token there, or leave the option out.")
+    if not token.isascii() or not token.isprintable() or " " in token:
+        raise ConfigError(f"--token-env: {variable} holds blanks or characters that a header cannot carry. Use letters and digits.")
+    return token
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A socket on which clients may knock.
+
+    Raises:
+        RunError: taken, not allowed, or no address of this machine.
+    """
+    try:
+        listener = socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET, backlog=1024)
+    except OSError as error:
+        raise RunError(f"{host}:{port}: cannot be listened on ({str(error.strerror).split(' (')[0]}). Give another --host or --port.") from error
+    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # else 40 ms an answer: asyncio sets it where it made the socket itself
+    return listener
+
+
+def _end(signum: int, frame: FrameType | None) -> None:
+    sys.exit(0)

@@ -1,0 +1,161 @@
+"""Texts of many requests to batches of one model: a bounded queue in front of the one thread that computes.
+
+Nothing waits for a full batch: what arrived while the last one was computed is the next. Only where several requests came together
+is a short pause given to those that are about to return; a client that is alone never waits.
+"""
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+TURN = 16
+"""Most texts of one request before the others have their turn, so that a request of 1,000 texts does not hold up one of a single text."""
+Text = TypeVar("Text")
+Answer = TypeVar("Answer")
+
+
+class QueueFull(Exception):
+    """The texts do not fit into the queue now.
+
+    Attributes:
+        retry_seconds: when they may, judged by the speed so far.
+    """
+
+    def __init__(self, waiting: int, retry_seconds: int) -> None:
+        super().__init__(f"{waiting:,} texts are waiting already")
+        self.retry_seconds = retry_seconds
+
+
+@dataclass(eq=False)
+class _Job(Generic[Text, Answer]):
+    """One request: its texts, those taken from the front of them so far, and the answers in their order."""
+
+    texts: Sequence[Text]
+    future: "asyncio.Future[list[Answer]]"
+    answers: list[Answer]
+    num_taken: int = 0
+
+    @property
+    def num_waiting(self) -> int:
+        return len(self.texts) - self.num_taken
+
+
+class ServingQueue(Generic[Text, Answer]):
+    """First come, first served, in turns of `TURN` texts; all methods belong to the event loop, `compute` runs in `thread`.
+
+    Args:
+        compute: texts -> one answer each, in their order.
+        num_tokens: size of a text, for `max_batch_tokens`.
+        max_waiting: texts that may wait; those being computed do not count.
+        max_batch_tokens: of one call of `compute`, at the least one text.
+        max_wait_seconds: for requests that are about to come again.
+        observe: called with the number of texts of each batch.
+    """
+
+    def __init__(
+        self,
+        compute: Callable[[list[Text]], Sequence[Answer]],
+        num_tokens: Callable[[Text], int],
+        thread: ThreadPoolExecutor,
+        *,
+        max_waiting: int,
+        max_batch_tokens: int,
+        max_wait_seconds: float,
+        observe: Callable[[int], None] = lambda num_texts: None,
+    ) -> None:
+        self.compute, self.num_tokens, self.thread, self.observe = compute, num_tokens, thread, observe
+        self.max_waiting, self.max_batch_tokens, self.max_wait_seconds = max_waiting, max_batch_tokens, max_wait_seconds
+        self.num_waiting = 0
+        self._jobs: deque[_Job[Text, Answer]] = deque()
+        self._arrived, self._enough = asyncio.Event(), asyncio.Event()
+        self._wanted = 1  # requests to wait for: as many as the last batch held
+        self._seconds_per_text = 0.01  # running mean
+
+    async def answer(self, texts: Sequence[Text]) -> list[Answer]:
+        """One answer per text; a caller that is cancelled takes what still waits out of the queue.
+
+        Raises:
+            QueueFull: the queue has no room for all of them.
+        """
+        if self.num_waiting + len(texts) > self.max_waiting:
+            raise QueueFull(self.num_waiting, retry_seconds=min(60, 1 + int(self.num_waiting * self._seconds_per_text)))
+        job: _Job[Text, Answer] = _Job(texts, asyncio.get_running_loop().create_future(), [])
+        self._jobs.append(job)
+        self.num_waiting += len(texts)
+        self._arrived.set()
+        if len(self._jobs) >= self._wanted:
+            self._enough.set()
+        try:
+            return await job.future
+        finally:
+            self._withdraw(job)
+
+    async def run(self) -> None:
+        """Compute batch after batch until cancelled; an error of `compute` goes to the requests of its batch alone."""
+        while True:
+            await self._arrived.wait()
+            await self._pause()
+            batch = self._take()
+            if not batch:
+                continue
+            texts = [text for job, start, stop in batch for text in job.texts[start:stop]]
+            self.observe(len(texts))
+            begun = time.perf_counter()
+            try:
+                answers = await asyncio.get_running_loop().run_in_executor(self.thread, self.compute, texts)
+            except Exception as error:  # whatever the model raises, the server goes on
+                for job, _, _ in batch:
+                    self._withdraw(job)
+                    if not job.future.done():
+                        job.future.set_exception(error)
+                continue
+            self._seconds_per_text += 0.2 * ((time.perf_counter() - begun) / len(texts) - self._seconds_per_text)
+            for job, start, stop in batch:
+                job.answers += answers[: stop - start]
+                answers = answers[stop - start :]
+                if len(job.answers) == len(job.texts) and not job.future.done():
+                    job.future.set_result(job.answers)
+
+    async def _pause(self) -> None:
+        if len(self._jobs) < self._wanted and self.max_wait_seconds:
+            self._enough.clear()
+            try:
+                async with asyncio.timeout(self.max_wait_seconds):
+                    await self._enough.wait()
+            except TimeoutError:
+                pass
+
+    def _take(self) -> list[tuple[_Job[Text, Answer], int, int]]:
+        """The next batch as (job, from, up to): each waiting request in turn until the tokens are used up."""
+        batch: list[tuple[_Job[Text, Answer], int, int]] = []
+        tokens, is_full = 0, False
+        while self._jobs and not is_full:
+            job = self._jobs.popleft()
+            start = stop = job.num_taken
+            while stop < min(len(job.texts), start + TURN):
+                tokens += self.num_tokens(job.texts[stop])
+                if tokens > self.max_batch_tokens and (batch or stop > start):
+                    is_full = True
+                    break
+                stop += 1
+            job.num_taken = stop
+            self.num_waiting -= stop - start
+            if stop > start:
+                batch.append((job, start, stop))
+            if job.num_waiting:
+                self._jobs.append(job) if stop > start else self._jobs.appendleft(job)
+        self._wanted = len({id(job) for job, _, _ in batch}) or 1
+        if not self._jobs:
+            self._arrived.clear()
+        return batch
+
+    def _withdraw(self, job: _Job[Text, Answer]) -> None:
+        """Take what still waits of a request out of the queue."""
+        if job.num_waiting:
+            self._jobs.remove(job)
+            self.num_waiting -= job.num_waiting
+            job.num_taken = len(job.texts)
