@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from tqdm.auto import tqdm
 
-from trainer.data.dataset_sources import dataset_tables, hub_identity, load_hub, load_saved
+from trainer.data.dataset_sources import dataset_tables, hub_commit, hub_identity, load_hub, load_saved
 from trainer.data.locate import locate
 from trainer.data.multi_label import column_lists, is_list, label_lists
 from trainer.data.readers import READERS, BadRows, ending
@@ -186,6 +186,12 @@ def source_key(data: "DataSection", domain_column: str | None) -> str:
                         stat = file.stat()
                         digest.update(f"{file.resolve()}:{stat.st_size}:{stat.st_mtime_ns}".encode())
     return digest.hexdigest()
+
+
+def hub_commits(data: "DataSection") -> dict[str, str | None]:
+    """{id of a Hub data set: commit that was read, None where it is not known} over all config keys."""
+    found = [location for name in SLOTS for location in _locations(data, name) if locate(location, f"data.{name}", ENDINGS) is None]
+    return {location: hub_commit(location, data) for location in found}
 
 
 def _locations(data: "DataSection", name: str) -> list[str]:

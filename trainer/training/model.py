@@ -58,6 +58,12 @@ def load_pretrained_config(model: "ModelSection") -> Any:
     return config
 
 
+def pinned(model: "ModelSection", config: Any) -> "ModelSection":
+    """The section with the commit of the Hub that its config came from, so that tokenizer and weights are of the same one."""
+    commit = getattr(config, "_commit_hash", None)
+    return model.model_copy(update={"revision": commit}) if commit else model
+
+
 def check_weights(model: "ModelSection") -> None:
     """Raises ModelError when the model has no safetensors weights, without loading them (`--check`)."""
     from huggingface_hub import HfApi, try_to_load_from_cache
