@@ -84,7 +84,7 @@ def _train(config: Config, resume: str, held: ExitStack, push_save: Callable[[Pa
         refuse_small_steps(len(data.labels), arguments.per_device_train_batch_size, arguments.gradient_accumulation_steps, distributed.world_size())
     plan = results.decision_plan(config, data)
     pretrained = load_pretrained_config(config.model)
-    model_section = pinned(config.model, pretrained)
+    model_section = pinned(config.model)
     commits = ({config.model.name: model_section.revision} if model_section is not config.model else {}) | hub_commits(config.data)
     tokenizer, max_length = load_tokenizer(model_section, pretrained)
     distributed.from_main(lambda: check_weights(model_section))

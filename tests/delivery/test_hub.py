@@ -13,7 +13,7 @@ from types import SimpleNamespace
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hub_server import HubServer
+from hub_server import Fault, HubServer
 
 from trainer.delivery.hub import SHARED
 
@@ -114,7 +114,7 @@ def refused(run_cli, write, hub, online):
         decision={"temperature": True},
         hub={"push": True, "repo_id": "user/refused", "revision": "trial", "commit_message": "It's the first"},
     )
-    hub.fail_next_commit = 500
+    hub.faults = [Fault("POST /api/models/user/refused/commit", 413, reason="Too large for {token}")]
     done = run_cli("train", "--config", path, **online)
     return SimpleNamespace(folder=folder, done=done)
 
@@ -176,15 +176,16 @@ def test_token_stands_in_no_file_and_no_output(pushed, refused):
 def test_failed_push_leaves_a_finished_run_and_says_how_to_repeat_it(refused):
     assert refused.done.returncode == 0, refused.done.stderr
     assert (refused.folder / "metrics.json").is_file()
-    assert "500 Internal Server Error" in refused.done.stderr
-    assert f"The run is complete in {refused.folder}" in refused.done.stderr
+    assert "The push to user/refused failed: " in refused.done.stderr
+    assert "Too large for ***." in refused.done.stderr
+    assert f"All is kept in {refused.folder}; repeat with:" in refused.done.stderr
     assert "Traceback" not in refused.done.stderr
 
 
 def test_command_of_the_warning_repeats_the_push(refused, pushed, hub, online):
-    command = next(line for line in refused.done.stderr.splitlines() if line.startswith("hf upload"))
+    command = next(line for line in refused.done.stderr.splitlines() if line.startswith("python -m trainer push "))
     path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
-    done = subprocess.run(command, shell=True, capture_output=True, text=True, env={**os.environ, **online, "PATH": path}, check=False)
+    done = subprocess.run(command, shell=True, capture_output=True, text=True, env={**os.environ, **online, "PATH": path}, cwd=ROOT, check=False)
     assert done.returncode == 0, done.stderr
     repeated, first = hub.repos["model", "user/refused"], hub.repos["model", PUSH["repo_id"]]
     files = repeated.commits[repeated.branches["trial"]]
@@ -221,7 +222,7 @@ def test_token_that_cannot_push_is_told_before_training(token, words, run_cli, w
     done = run_cli("train", "--config", path, **{**online, "HF_TOKEN": token, "HF_HOME": str(tmp_path)})
     assert done.returncode == 2
     assert words in done.stderr
-    assert "Set HF_TOKEN or run hf auth login, or set hub.push: false." in done.stderr
+    assert "Set HF_TOKEN or run hf auth login, or set hub.push: false and push the finished run with python -m trainer push." in done.stderr
     assert not folder.parent.exists()
     assert ("model", "user/never") not in hub.repos
 

@@ -1,6 +1,5 @@
 """An Evaluation to the text of the model card, with Hub metadata and model-index."""
 
-import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,8 +32,6 @@ MULTI_LABEL_METRICS = {
     "accuracy": ("accuracy", "Subset accuracy"),
     "mean_average_precision": ("mean_average_precision", "Mean average precision"),
 }
-LOADING = re.compile(r'^(classif(?:y = pipeline\("text-classification", |ier = Classifier\.load\())"model"', re.MULTILINE)
-"""Lines of the template that load the model from the folder beside the card."""
 SUMMARY = ("loss", "accuracy", "macro_f1", "weighted_f1", "f1_gap", "macro_precision", "balanced_accuracy", "mcc", "auroc_macro", "ece", "brier")
 MULTI_LABEL_SUMMARY = ("loss", "accuracy", "macro_f1", "micro_f1", "weighted_f1", "samples_f1", "f1_gap", "mean_average_precision", "hamming_loss")
 
@@ -118,12 +115,6 @@ def write_ensemble_card(config: "Config", outcomes: dict[str, Outcome], member_m
         parts += [f"## {name} ({outcome.alone.num_rows:,} rows)", _summary_table(outcome), _class_table(outcome.alone)]
     parts.append(f"![Confusion matrix of the {split} rows](confusion_matrix.png)")
     return "\n\n".join(parts) + "\n"
-
-
-def for_hub(text: str, repo_id: str, revision: str | None) -> str:
-    """A run folder's card as it stands in a repository: what it tells to load is that repository, and not the folder beside the card."""
-    there = f'"{repo_id}"' + (f', revision="{revision}"' if revision else "")
-    return LOADING.sub(lambda match: match[1] + there, text)
 
 
 def _metadata(config: "Config", data: PreparedData, split: str, evaluation: AnyEvaluation, commits: dict[str, str | None]) -> ModelCardData:

@@ -4,6 +4,7 @@ An upload is one process (`python -m trainer push`): who trains starts it with `
 """
 
 import os
+import re
 import shlex
 import sys
 import threading
@@ -26,6 +27,8 @@ SHARED = ("metrics.json", "epochs.csv", "class_weights.json", *PICTURES)
 MODEL_ENDINGS = (".safetensors", ".safetensors.index.json", ".json", ".txt", ".model", ".jinja", ".py")
 TRAINING_STATE = ("trainer_state.json", "progress.json", "whole.json")
 """What a checkpoint holds beside the model under such endings; its other files end in .pt, .pth and .bin, and no pickle is pushed."""
+LOADING = re.compile(r'^(classif(?:y = pipeline\("text-classification", |ier = Classifier\.load\())"model"', re.MULTILINE)
+"""Lines of `card_template.md` that load the model from the folder beside the card."""
 WAITS_SECONDS = (1.0, 2.0, 4.0, 8.0)
 """Before each new attempt, where the server does not say Retry-After; after the last the upload is given up."""
 LONGEST_WAIT_SECONDS = 600.0
@@ -227,8 +230,6 @@ def _commit(folder: Path, hub: HubSection) -> "CommitInfo":
     """One attempt; the client skips files that the Hub has."""
     from huggingface_hub import CommitOperationAdd, CommitOperationDelete
 
-    from trainer.delivery.card import for_hub
-
     assert hub.repo_id is not None, "the config checks it"
     is_run = (folder / "model").is_dir()
     card = folder / "README.md"
@@ -236,7 +237,7 @@ def _commit(folder: Path, hub: HubSection) -> "CommitInfo":
     if is_run:
         operations += [CommitOperationAdd(name, str(folder / name)) for name in SHARED if (folder / name).is_file()]
     if card.is_file():
-        operations.append(CommitOperationAdd("README.md", for_hub(card.read_text(encoding="utf-8"), hub.repo_id, hub.revision).encode()))
+        operations.append(CommitOperationAdd("README.md", _card_for_hub(card.read_text(encoding="utf-8"), hub.repo_id, hub.revision).encode()))
     api = _api()
     api.create_repo(hub.repo_id, private=hub.private, exist_ok=True)
     _refuse_public(hub, bool(api.model_info(hub.repo_id).private))
@@ -247,6 +248,12 @@ def _commit(folder: Path, hub: HubSection) -> "CommitInfo":
     stale = [name for name in there if "/" not in name and name.endswith(MODEL_ENDINGS[:2]) and name not in names]  # else loaders might take old weights
     operations += [CommitOperationDelete(name) for name in stale]
     return api.create_commit(hub.repo_id, operations, commit_message=hub.commit_message, revision=hub.revision)
+
+
+def _card_for_hub(text: str, repo_id: str, revision: str | None) -> str:
+    """The card of a run folder, telling to load what is in the repository, and not the folder beside the card."""
+    there = f'"{repo_id}"' + (f', revision="{revision}"' if revision else "")
+    return LOADING.sub(lambda match: match[1] + there, text)
 
 
 def _retrying(attempt: Callable[[], T]) -> T:

@@ -58,10 +58,13 @@ def load_pretrained_config(model: "ModelSection") -> Any:
     return config
 
 
-def pinned(model: "ModelSection", config: Any) -> "ModelSection":
-    """The section with the commit of the Hub that its config came from, so that tokenizer and weights are of the same one."""
-    commit = getattr(config, "_commit_hash", None)
-    return model.model_copy(update={"revision": commit}) if commit else model
+def pinned(model: "ModelSection") -> "ModelSection":
+    """The section with the commit of the Hub that its config was read from, so that tokenizer and weights are of the same one."""
+    from huggingface_hub import try_to_load_from_cache
+
+    name = resolve_name(model.name)
+    found = None if Path(name).is_dir() else try_to_load_from_cache(name, "config.json", revision=model.revision)
+    return model.model_copy(update={"revision": Path(found).parent.name}) if isinstance(found, str) else model  # .../snapshots/<commit>/config.json
 
 
 def check_weights(model: "ModelSection") -> None:
