@@ -52,6 +52,7 @@ class Fault:
         status: of the refusal; 0 cuts the connection when half of the request has come; None answers, after `seconds`.
         times: how often.
         reason: words of the refusal; {token} is the token that came.
+        until: the wait ends with this event, if it is set before.
         then_cut: do what was asked, but cut the connection instead of answering.
     """
 
@@ -61,6 +62,7 @@ class Fault:
     reason: str = "the server was told to fail"
     headers: dict[str, str] = field(default_factory=dict)
     seconds: float = 0.0
+    until: threading.Event | None = None
     then_cut: bool = False
 
 
@@ -108,6 +110,9 @@ class HubServer(ThreadingHTTPServer):
             return any("repo.write" in permissions for _, entity, permissions in self.scopes[user] if entity in (namespace, name))
         return user == namespace or self.orgs.get(user, {}).get(namespace) in ("admin", "write", "contributor")
 
+    def handle_error(self, request, client_address):
+        """Nothing: a client that left is none of the server's faults."""
+
     def next_fault(self, request: str) -> Fault | None:
         with self.lock:
             self.requests.append(request)
@@ -146,7 +151,7 @@ class Handler(BaseHTTPRequestHandler):
         self.is_mute = bool(fault and fault.then_cut)
         try:
             if fault:
-                self.server.closing.wait(fault.seconds)
+                (fault.until or self.server.closing).wait(fault.seconds)
                 if fault.status:
                     raise Refusal(fault.status, fault.reason.format(token=token), headers=fault.headers)
             self.user = self.server.tokens.get(token)

@@ -90,7 +90,9 @@ def write(tmp_path_factory, tiny_model, tweets):
 @pytest.fixture(scope="module")
 def pushed(run_cli, write, hub, online):
     """A run of local rows and adapters on a local model, with a decision, pushed."""
-    path, folder = write(adapted=True, split={"train": 0.7, "validation": 0.15, "test": 0.15}, decision={"temperature": True}, hub=PUSH)
+    path, folder = write(
+        adapted=True, split={"train": 0.7, "validation": 0.15, "test": 0.15}, decision={"temperature": True}, hub={**PUSH, "language": ["en"], "license": "mit"}
+    )
     done = run_cli("train", "--config", path, **online)
     assert done.returncode == 0, done.stderr
     return SimpleNamespace(folder=folder, output=done.stdout + done.stderr)
@@ -154,7 +156,25 @@ def test_pushed_card_names_library_task_and_metrics(loaded):
     assert loaded.metadata["library_name"] == "transformers"
     assert loaded.metadata["pipeline_tag"] == "text-classification"
     assert {"f1", "accuracy"} <= set(loaded.metadata["metrics"])
+    assert (loaded.metadata["language"], loaded.metadata["license"]) == (["en"], "mit")
     assert f'pipeline("text-classification", "{PUSH["repo_id"]}")' in loaded.text
+    assert f'Classifier.load("{PUSH["repo_id"]}")' in loaded.text
+
+
+def test_pushed_card_tells_its_use_and_limits_and_no_path_of_this_machine(loaded, tiny_model):
+    sections = re.findall(r"^## (.+)$", loaded.text, re.MULTILINE)
+    assert sections == ["Intended use", "Data", "Balancing", "Training", "Results", "Limits"]
+    assert "(language: en)" in loaded.text
+    assert f"fine-tuned from `{tiny_model.name}`" in loaded.text
+    assert str(tiny_model.parent) not in loaded.text
+
+
+def test_tables_of_the_pushed_card_are_tables_in_markdown(loaded):
+    from markdown_it import MarkdownIt
+
+    tokens = MarkdownIt("gfm-like", {"linkify": False}).parse(loaded.text)
+    assert [t.type for t in tokens].count("table_open") == 6  # rows of the classes, epochs, and two for each of validation and test
+    assert [t.type for t in tokens].count("fence") == 2
 
 
 def test_pushed_card_tells_the_macro_f1_of_metrics_json(loaded):
@@ -201,6 +221,15 @@ def test_model_and_rows_of_the_hub_train(refused):
     card = (refused.folder / "README.md").read_text(encoding="utf-8")
     assert "base_model: user/tiny\n" in card
     assert "datasets:\n- user/tweets\n" in card
+
+
+def test_commits_of_model_and_rows_are_recorded(refused, hub):
+    commits = {"user/tiny": hub.repos["model", "user/tiny"].branches["v1"], "user/tweets": hub.repos["dataset", "user/tweets"].branches["main"]}
+    assert json.loads((refused.folder / "environment.json").read_text(encoding="utf-8"))["hub"] == commits
+    card = (refused.folder / "README.md").read_text(encoding="utf-8")
+    assert f"fine-tuned from `user/tiny` (commit `{commits['user/tiny'][:12]}`)" in card
+    assert f"Rows of `user/tweets` (commit `{commits['user/tweets'][:12]}`) on the Hugging Face Hub." in card
+    assert f"revision: {commits['user/tweets']}" in card
 
 
 def test_splits_of_a_hub_data_set_are_used_as_given_at_their_revision(run_cli, write, online):

@@ -210,8 +210,10 @@ def _example(text_column: str | list[str]) -> str:
 
 
 def _at_commit(name: str, commits: dict[str, str | None]) -> str:
+    """A model or data set and its commit; of a folder its own name, since the card may leave this machine."""
     commit = commits.get(name)
-    return f"`{name}`" + (f" (commit `{commit[:12]}`)" if commit else "")
+    shown = name if name in commits or name.startswith("package:") else Path(name).expanduser().resolve().name
+    return f"`{shown}`" + (f" (commit `{commit[:12]}`)" if commit else "")
 
 
 def _one_line(text: str) -> str:
