@@ -323,9 +323,7 @@ def _build_head_trainer(
     )
 
 
-def _open_run(
-    folder: report.RunFolder, config: Config, data: PreparedData, trainer: Any, checkpoint: str | None, commits: dict[str, str | None]
-) -> None:
+def _open_run(folder: report.RunFolder, config: Config, data: PreparedData, trainer: Any, checkpoint: str | None, commits: dict[str, str | None]) -> None:
     """The run folder as training finds it: of the run that is resumed, or new; and what will be trained, in words."""
     from trainer.results import write_audit
 

@@ -275,6 +275,7 @@ def test_absent_hub_id_is_told_in_one_message(what, offline, run_cli, write, onl
         assert words in done.stderr
         assert "Traceback" not in done.stderr
         assert len(done.stderr.strip().splitlines()) <= 3
+        assert ("HF_HUB_OFFLINE is set and the cache lacks it: run once without" if offline == "1" else "set HF_TOKEN") in done.stderr
         assert not folder.exists()
 
 

@@ -332,8 +332,15 @@ def test_stop_signal_ends_the_last_push_and_not_the_finished_run(server, run, ca
         began = time.monotonic()
     assert time.monotonic() - began < 5
     told = capsys.readouterr().err
-    assert told.startswith("The push to user/name failed: stopped by SIGTERM while no step was being trained. All is kept in ")
+    assert told.startswith("The push to user/name failed: stopped by SIGTERM. All is kept in ")
     assert "python -m trainer push" in told
+
+
+def test_signal_of_the_last_moment_lets_the_run_finish_and_leaves_the_push_out(server, run, capsys):
+    with stopping.listening(), uploads.uploading(section(), run), stopping.at_agreed_steps():
+        os.kill(os.getpid(), 15)
+    assert server.requests == []
+    assert capsys.readouterr().err.startswith("The push to user/name failed: stopped by SIGTERM. All is kept in ")
 
 
 def test_other_processes_neither_push_nor_wait(server, run, monkeypatch):

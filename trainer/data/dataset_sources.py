@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
+from trainer.data.locate import hub_remedy
 from trainer.data.readers import BATCH_ROWS, check_columns
 from trainer.errors import DataError, first_line, listing
 
@@ -55,35 +56,33 @@ def load_hub(location: str, name: str, data: "DataSection") -> Any:
         return load_dataset(location, data.subset, split=_split_of(name, data), revision=revision, streaming=data.streaming)
     except (DatasetsError, ValueError, OSError) as error:
         message = f"data.{name}: '{location}' is no file here and could not be loaded from the Hub: {first_line(error)}"
-        raise DataError(f"{message} Check the name; set HF_TOKEN for a private one.") from error
+        raise DataError(f"{message} {hub_remedy()}") from error
 
 
 def hub_identity(location: str, name: str, data: "DataSection") -> str:
     """What tells one state of a Hub data set from another."""
     if not data.streaming:
         return str(load_hub(location, name, data)._fingerprint)
-    try:
-        return f"{location} {_commit(location, data.revision)}"
-    except (ValueError, OSError) as error:
-        message = f"data.{name}: '{location}' is no file here and could not be found on the Hub: {first_line(error)}"
-        raise DataError(f"{message} Check the name; set HF_TOKEN for a private one.") from error
+    commit = _commit(location, data.revision)
+    if isinstance(commit, Exception):
+        message = f"data.{name}: '{location}' is no file here and could not be found on the Hub: {first_line(commit)}"
+        raise DataError(f"{message} {hub_remedy()}") from commit
+    return f"{location} {commit}"
 
 
 def hub_commit(location: str, data: "DataSection") -> str | None:
     """The commit that every reading of this process is of; None where the Hub does not tell, and the cache of `datasets` decides."""
-    try:
-        return _commit(location, data.revision)
-    except (ValueError, OSError):
-        return None
+    commit = _commit(location, data.revision)
+    return commit if isinstance(commit, str) else None
 
 
 @cache
-def _commit(location: str, revision: str | None) -> str:
-    """Where a branch stands, asked once: the second reading of a stream shall not find a newer commit."""
+def _commit(location: str, revision: str | None) -> str | Exception:
+    """Where a branch stands, or why that is not known; asked once: the second reading of a stream shall not find a newer commit."""
     from huggingface_hub import HfApi
     from huggingface_hub.utils import httpx  # type: ignore[attr-defined]
 
     try:
-        return str(HfApi().dataset_info(location, revision=revision, timeout=30).sha)
-    except httpx.TransportError as error:
-        raise ConnectionError(str(error)) from error
+        return str(HfApi().dataset_info(location, revision=revision, timeout=10).sha)
+    except (httpx.HTTPError, ValueError, OSError) as error:
+        return error

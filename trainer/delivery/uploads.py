@@ -15,6 +15,7 @@ from trainer.delivery import hub as hub_module
 from trainer.delivery.report import RunFolder
 from trainer.errors import Stopped
 from trainer.sections.hub import HubSection
+from trainer.training import stopping
 from trainer.training.distributed import is_main
 
 LAST_SAVE_SECONDS = 60.0
@@ -39,11 +40,12 @@ def uploading(hub: HubSection, run: Path) -> Iterator[Callable[[Path, int], None
         saves.close(0)
         raise
     try:
-        saves.close(LAST_SAVE_SECONDS)
-        fault = _push(run, hub)
+        signal = stopping.received()  # too late for the run, which is finished, but not for its push
+        saves.close(0 if signal else LAST_SAVE_SECONDS)
+        fault = f"stopped by {signal}." if signal else _push(run, hub)
     except (Stopped, KeyboardInterrupt) as stop:
         saves.close(0)
-        fault = f"{stop.reason if isinstance(stop, Stopped) else 'stopped by the keyboard'}."
+        fault = f"stopped by {stopping.received() if isinstance(stop, Stopped) else 'the keyboard'}."
     if fault:
         print(hub_module.failure(run, hub, fault), file=sys.stderr, flush=True)
 

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors import SafetensorError
 
-from trainer.data.locate import package_path
+from trainer.data.locate import hub_remedy, package_path
 from trainer.errors import ModelError, did_you_mean, first_line
 
 if TYPE_CHECKING:
@@ -81,7 +81,7 @@ def check_weights(model: "ModelSection") -> None:
         try:
             files = HfApi().list_repo_files(name, revision=model.revision)
         except (httpx.HTTPError, OSError) as error:
-            raise ModelError(f"model.name: '{model.name}' cannot be reached: {first_line(error)}") from error
+            raise ModelError(f"model.name: '{model.name}' cannot be reached: {first_line(error)} {hub_remedy()}") from error
     found = [file for file in files if file.endswith((".safetensors", ".safetensors.index.json"))]
     if not found:
         raise ModelError(f"model.name: '{model.name}' has no safetensors weights; pickled weights are not loaded. Convert it, or choose another model.")
@@ -248,4 +248,5 @@ def _worded(name: str) -> Iterator[None]:
     try:
         yield
     except (OSError, ValueError, KeyError, ImportError, RuntimeError, SafetensorError) as error:
-        raise ModelError(f"model.name: '{name}' cannot be loaded: {first_line(error)}") from error
+        remedy = f" {hub_remedy()}" if isinstance(error, OSError) and not (name.startswith("package:") or Path(name).expanduser().exists()) else ""
+        raise ModelError(f"model.name: '{name}' cannot be loaded: {first_line(error)}{remedy}") from error
