@@ -125,7 +125,7 @@ def folder_command(config: ConfigOption, set_: SetOption = None) -> None:
 @app.command("push")
 def push_command(
     run: Annotated[Path, typer.Argument(help="Folder of a finished run, or of one model.", show_default=False)],
-    repo_id: Annotated[str | None, typer.Option(help="user/name on the Hub; else hub.repo_id of the run's config.", show_default=False)] = None,
+    repo_id: Annotated[str | None, typer.Option(help="user/name on the Hub; else this and the rest are those of the run's config.", show_default=False)] = None,
     private: Annotated[bool | None, typer.Option("--private/--public", help="Of a new repository; else private.", show_default=False)] = None,
     revision: Annotated[str | None, typer.Option(help="Branch to push to; else main.", show_default=False)] = None,
     commit_message: Annotated[str | None, typer.Option(help="Message of the commit.", show_default=False)] = None,

@@ -2,6 +2,7 @@
 
 import os
 import re
+import sys
 import threading
 import time
 from contextlib import suppress
@@ -206,8 +207,10 @@ def test_folders_that_cannot_be_pushed_are_told(what, tmp_path):
 
 def test_push_takes_what_is_not_given_from_the_config_of_the_run(run):
     (run / "config.yaml").write_text("hub: {repo_id: user/first, private: false, every: save, push: true, revision: trial}", encoding="utf-8")
-    found = hub_module.settings(run, repo_id="user/second", revision=None)
-    assert (found.repo_id, found.private, found.revision, found.every) == ("user/second", False, "trial", "end")
+    found = hub_module.settings(run, revision="main")
+    assert (found.repo_id, found.private, found.revision, found.every) == ("user/first", False, "main", "end")
+    other = hub_module.settings(run, repo_id="user/second")
+    assert (other.repo_id, other.private, other.revision) == ("user/second", True, None)
     with pytest.raises(ConfigError, match=r"hub.repo_id: 'second' names no repository"):
         hub_module.settings(run, repo_id="second")
 
@@ -341,6 +344,15 @@ def test_signal_of_the_last_moment_lets_the_run_finish_and_leaves_the_push_out(s
         os.kill(os.getpid(), 15)
     assert server.requests == []
     assert capsys.readouterr().err.startswith("The push to user/name failed: stopped by SIGTERM. All is kept in ")
+
+
+def test_process_that_cannot_be_started_is_told_and_fails_nothing(server, run, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "absent"))
+    with uploads.uploading(section(every="save"), run) as offer:
+        offer(make_checkpoint(tmp_path / "checkpoint-1", 1), 1)
+    told = capsys.readouterr().err
+    assert "The model of step 1 was not pushed: [Errno 2] No such file or directory" in told
+    assert "The push to user/name failed: [Errno 2] No such file or directory" in told
 
 
 def test_other_processes_neither_push_nor_wait(server, run, monkeypatch):

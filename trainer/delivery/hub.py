@@ -112,7 +112,7 @@ def _refuse_public(hub: HubSection, is_private: bool) -> None:
 
 
 def settings(folder: Path, **given: Any) -> HubSection:
-    """The `hub` section of a run folder's config, where it has one, with what was given by hand (None: not given).
+    """What was given by hand (None: not given); where no repository was, beside it the `hub` section of the run folder's config.
 
     Raises:
         RunError: the folder cannot be pushed, or no repository is named.
@@ -123,7 +123,7 @@ def settings(folder: Path, **given: Any) -> HubSection:
 
     _refuse_folder(folder)
     config = folder / "config.yaml"
-    values = (read_yaml(str(config)).values.get("hub") or {}) if config.is_file() else {}
+    values = (read_yaml(str(config)).values.get("hub") or {}) if config.is_file() and given.get("repo_id") is None else {}
     values = {key: value for key, value in values.items() if key in HubSection.model_fields} | {k: v for k, v in given.items() if v is not None}
     if not values.get("repo_id"):
         raise RunError(f"{folder}: its config names no hub.repo_id. Give --repo-id user/name.")

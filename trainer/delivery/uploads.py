@@ -46,6 +46,8 @@ def uploading(hub: HubSection, run: Path) -> Iterator[Callable[[Path, int], None
     except (Stopped, KeyboardInterrupt) as stop:
         saves.close(0)
         fault = f"stopped by {stopping.received() if isinstance(stop, Stopped) else 'the keyboard'}."
+    except OSError as error:  # no process could be started
+        fault = hub_module.words_of(error)
     if fault:
         print(hub_module.failure(run, hub, fault), file=sys.stderr, flush=True)
 
@@ -98,7 +100,11 @@ class SavedModels:
                     return
                 (staged, step), self._waiting = self._waiting, None
                 hub = self.hub.model_copy(update={"commit_message": f"Step {step}: {self.hub.commit_message}"})
-                self._process = _start(staged, hub, quiet=True)
+                try:
+                    self._process = _start(staged, hub, quiet=True)
+                except OSError as error:
+                    tqdm.write(f"The model of step {step} was not pushed: {hub_module.words_of(error)}", file=sys.stderr)
+                    continue
             told = _end_of(self._process, hub)
             shutil.rmtree(staged, ignore_errors=True)
             with self._lock:
