@@ -26,6 +26,7 @@ import json, sys
 from huggingface_hub import HfApi, ModelCard
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 import torch
+from trainer import Classifier
 where, texts = json.loads(sys.argv[1])
 def logits(folder):
     model, tokenizer = AutoModelForSequenceClassification.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
@@ -33,7 +34,9 @@ def logits(folder):
         return model(**tokenizer(texts, return_tensors="pt", padding=True)).logits.tolist()
 info, card = HfApi().model_info(where["repo"]), ModelCard.load(where["repo"])
 print(json.dumps({
-    "here": logits(where["folder"]), "there": logits(where["repo"]), "files": [s.rfilename for s in info.siblings], "private": info.private,
+    "here": logits(where["folder"]), "there": logits(where["repo"]),
+    "decided": [Classifier.load(place).probabilities(texts).tolist() for place in (where["folder"], where["repo"])],
+    "files": [s.rfilename for s in info.siblings], "private": info.private,
     "metadata": card.data.to_dict(), "text": card.text, "results": [[r.metric_name, r.dataset_split, r.metric_value] for r in card.data.eval_results],
 }))
 """
@@ -150,6 +153,7 @@ def test_push_holds_no_pickled_file_and_no_training_row(loaded):
 def test_pushed_model_gives_the_logits_of_the_local_one(loaded):
     assert len(loaded.here) == len(TEXTS)
     assert loaded.there == loaded.here
+    assert loaded.decided[0] == loaded.decided[1]
 
 
 def test_pushed_card_names_library_task_and_metrics(loaded):

@@ -13,7 +13,7 @@ from ranks import ranks
 
 from trainer.delivery import hub as hub_module
 from trainer.delivery import uploads
-from trainer.delivery.report import STAGED, RunFolder
+from trainer.delivery.report import STAGED, RunFolder, is_finished
 from trainer.errors import ConfigError, RunError
 from trainer.sections.hub import HubSection
 from trainer.training import stopping
@@ -348,10 +348,13 @@ def test_signal_of_the_last_moment_lets_the_run_finish_and_leaves_the_push_out(s
 
 def test_process_that_cannot_be_started_is_told_and_fails_nothing(server, run, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(sys, "executable", str(tmp_path / "absent"))
+    told = ""
     with uploads.uploading(section(every="save"), run) as offer:
         offer(make_checkpoint(tmp_path / "checkpoint-1", 1), 1)
+        while "The model of step 1 was not pushed: [Errno 2] No such file or directory" not in told:
+            time.sleep(0.01)
+            told += capsys.readouterr().err
     told = capsys.readouterr().err
-    assert "The model of step 1 was not pushed: [Errno 2] No such file or directory" in told
     assert "The push to user/name failed: [Errno 2] No such file or directory" in told
 
 
@@ -360,6 +363,13 @@ def test_other_processes_neither_push_nor_wait(server, run, monkeypatch):
     with uploads.uploading(section(every="save"), run) as offer:
         assert offer is None
     assert server.requests == []
+
+
+def test_settings_of_the_hub_make_no_other_run(tmp_path):
+    (tmp_path / "config.yaml").write_text("run: {name: r}\nhub: {push: false}", encoding="utf-8")
+    (tmp_path / "metrics.json").write_text("{}", encoding="utf-8")
+    assert is_finished(tmp_path, {"run": {"name": "r"}, "hub": {"push": True, "repo_id": "user/name"}}, "fingerprint")
+    assert not is_finished(tmp_path, {"run": {"name": "s"}, "hub": {"push": False}}, "fingerprint")
 
 
 def test_no_message_of_ours_shows_a_token():
