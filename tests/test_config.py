@@ -243,7 +243,9 @@ training:
         ("ensemble: {size: 3, member: 4}", "c.yaml:3: ensemble: member is 4, but size is 3."),
         ("ensemble: {kind: folds}", "c.yaml:3: ensemble: kind: folds needs size 2 or more."),
         ("hub: {push: true}", "c.yaml:3: hub: push needs repo_id: user/name."),
-        ("hub: {repo_id: me}", "c.yaml:3: hub.repo_id is 'me'; needed: text that matches ^[\\w.-]+/[\\w.-]+$."),
+        ("hub: {repo_id: a/b, every: save}", "c.yaml:3: hub: every: save needs push: true."),
+        ("hub: {language: English}", "c.yaml:3: hub.language is 'English'; needed: text that matches ^([a-z]{2,3}|code|multilingual)$ or a list."),
+        ("hub: {commit_message: ''}", "c.yaml:3: hub.commit_message is ''; needed: at least 1 character."),
         (
             "balance: {scope: all}",
             "c.yaml:3: balance: method none draws nothing; scope: all and resample_each_epoch need another method, such as undersample.",
@@ -340,6 +342,18 @@ def test_fault_of_data_is_worded(faults, data, line):
 )
 def test_sections_that_contradict_each_other_are_refused(faults, text, line):
     assert faults(f"model: {{name: m}}\n{text}\n") == [f"c.yaml: {line}"]
+
+
+@pytest.mark.parametrize("repo_id", ["me", "me/a/b", "me/a--b", "me/a..b", "me/a.git", "me/a b", "ü/a", "-me/a", "me/" + 97 * "a"])
+def test_name_that_the_hub_would_not_take_is_refused(faults, repo_id):
+    words = "needed: user/name of letters, digits and -, in the name also _ and . ; no '--', no '..', no '.git' at its end, at most 96 characters."
+    line = f"c.yaml:3: hub.repo_id: '{repo_id}' names no repository; {words}"
+    assert faults(f"{LEAST}hub: {{repo_id: {repo_id}}}") == [line]
+
+
+def test_saves_are_pushed_of_whole_models_alone(faults):
+    line = "hub.every is 'save' with model.mode: lora, whose checkpoints hold no whole model. Set hub.every: end."
+    assert faults("model: {name: m, mode: lora}\ndata: {source: s}\nhub: {push: true, repo_id: a/b, every: save}\n") == [f"c.yaml: {line}"]
 
 
 def test_override_wins_over_file_and_is_read_as_yaml(load):

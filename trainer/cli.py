@@ -150,6 +150,25 @@ def serve_command(
         serve(source, host, port, token=token, limits=limits, bf16=bf16, revision=revision, trust_remote_code=trust_remote_code, device=device)
 
 
+@app.command("push")
+def push_command(
+    run: Annotated[Path, typer.Argument(help="Folder of a finished run, or of one model.", show_default=False)],
+    repo_id: Annotated[str | None, typer.Option(help="user/name on the Hub; else this and the rest are those of the run's config.", show_default=False)] = None,
+    private: Annotated[bool | None, typer.Option("--private/--public", help="Of a new repository; else private.", show_default=False)] = None,
+    revision: Annotated[str | None, typer.Option(help="Branch to push to; else main.", show_default=False)] = None,
+    commit_message: Annotated[str | None, typer.Option(help="Message of the commit.", show_default=False)] = None,
+    timeout_minutes: Annotated[float | None, typer.Option(help="Longest time of the upload with its retries; else 60.", show_default=False)] = None,
+) -> None:
+    """Upload a finished run to the Hugging Face Hub; can be repeated without harm."""
+    with worded_errors():
+        from trainer.delivery import hub
+
+        given = {"repo_id": repo_id, "private": private, "revision": revision, "commit_message": commit_message, "timeout_minutes": timeout_minutes}
+        settings = hub.settings(run, **given)
+        with hub.at_most(settings.timeout_minutes, hub.failure(run, settings, f"it took longer than {settings.timeout_minutes:g} minutes.")):
+            typer.echo(f"Pushed to {hub.push(run, settings)}")
+
+
 @app.command("schema")
 def schema_command() -> None:
     """Print the JSON Schema of the YAML, for editors."""

@@ -11,6 +11,7 @@ from trainer.errors import ConfigError, listing
 from trainer.sections.augment import AugmentSection
 from trainer.sections.balancing import BalanceSection, DecisionSection, EnsembleSection, LossSection
 from trainer.sections.data import DataSection, SplitSection
+from trainer.sections.hub import HubSection
 from trainer.sections.model import ModelSection, check_mode
 from trainer.sections.speed import SpeedSection
 from trainer.sections.training import METRICS, MULTI_LABEL_METRICS, OWNED_KEYS, Section, TrainingSection
@@ -34,27 +35,6 @@ class RunSection(Section):
     """Processes that must take part; a run with another number stops at once. Cluster scripts set it."""
     timeout_minutes: float = Field(default=30.0, gt=0)
     """Several processes: how long one may give no sign, or make no progress in training, before the run ends with an error that names it."""
-
-
-class HubSection(Section):
-    """Pushing the model to the Hugging Face Hub after training."""
-
-    push: bool = False
-    """Upload model, card and pictures when the run is finished. The token comes from HF_TOKEN or the login."""
-    repo_id: str | None = Field(default=None, pattern=r"^[\w.-]+/[\w.-]+$")
-    """`user/name` on the Hub."""
-    private: bool = True
-    """Create the repository as private."""
-    revision: str | None = None
-    """Branch to push to; left out: main."""
-    commit_message: str = "Upload classifier trained with equipoise"
-    """Message of the commit."""
-
-    @model_validator(mode="after")
-    def _named(self) -> "HubSection":
-        if self.push and self.repo_id is None:
-            raise ValueError("push needs repo_id: user/name")
-        return self
 
 
 class Config(Section):
@@ -105,6 +85,8 @@ class Config(Section):
             raise ValueError("training.label_smoothing_factor has no meaning for loss.name: focal; remove it, or use cross_entropy or logit_adjusted")
         self._check_streaming()
         check_mode(self.model.mode, self.balance.method, self.balance.resample_each_epoch)
+        if self.hub.every == "save" and self.model.mode != "full":
+            raise ValueError(f"hub.every is 'save' with model.mode: {self.model.mode}, whose checkpoints hold no whole model. Set hub.every: end")
         return self
 
     def _check_streaming(self) -> None:

@@ -1,7 +1,11 @@
 """The errors a user may see, and the helpers that word them: where, found, allowed, remedy."""
 
+import re
 from collections.abc import Iterable
 from difflib import get_close_matches
+
+TOKEN = re.compile(r"\bhf_[A-Za-z0-9]{8,}")
+"""A Hub token; no message shows one."""
 
 
 class TrainerError(Exception):
@@ -63,6 +67,6 @@ def did_you_mean(name: object, known: Iterable[str]) -> str:
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of an error's text, or its kind where it has none; ended by a full stop."""
-    line = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+    """The first line of an error's text, or its kind where it has none; ended by a full stop. A token that a server repeats is blotted out."""
+    line = TOKEN.sub("***", next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__))
     return line if line.endswith(".") else f"{line}."

@@ -14,9 +14,9 @@ from trainer.config import Config
 from trainer.data.augment import write_rows
 from trainer.data.generators import check_generator
 from trainer.data.prepare import Fold, PreparedData, balance_splits, read_splits, weights_over
-from trainer.data.sources import check_source
+from trainer.data.sources import check_source, hub_commits
 from trainer.data.tokenise import TokenisedRows, tokenise
-from trainer.delivery import hub, report
+from trainer.delivery import hub, report, uploads
 from trainer.errors import Stopped
 from trainer.training import distributed, stopping, watch
 from trainer.training.synthesis import SYNTHESISERS, refuse_few_rows, synthesise
@@ -57,11 +57,11 @@ def train(config: Config, *, resume: str = "auto") -> Path:
     Raises:
         TrainerError: bad config, data, model or folder; a loss that is not a number; another process that died or hangs.
     """
-    with watch.naming_lost_processes(), ExitStack() as held:
-        return _train(config, resume, held)
+    with uploads.uploading(config.hub, run_path(config)) as push_save, watch.naming_lost_processes(), ExitStack() as held:
+        return _train(config, resume, held, push_save)
 
 
-def _train(config: Config, resume: str, held: ExitStack) -> Path:
+def _train(config: Config, resume: str, held: ExitStack, push_save: Callable[[Path, int], None] | None) -> Path:
     with loading_libraries():
         config = start(config)
 
@@ -73,8 +73,8 @@ def _train(config: Config, resume: str, held: ExitStack) -> Path:
         from trainer.training.arguments import build_arguments, quiet_libraries
         from trainer.training.batching import refuse_small_steps
         from trainer.training.checkpoints import saving
-        from trainer.training.model import check_weights, load_model, load_pretrained_config, load_tokenizer
-        from trainer.training.resumable_trainer import keep_rows_per_step
+        from trainer.training.model import check_weights, load_model, load_pretrained_config, load_tokenizer, pinned
+        from trainer.training.resumable_trainer import AfterSave, keep_rows_per_step
 
     quiet_libraries()
     folder = report.RunFolder(run_path(config))
@@ -84,8 +84,10 @@ def _train(config: Config, resume: str, held: ExitStack) -> Path:
         refuse_small_steps(len(data.labels), arguments.per_device_train_batch_size, arguments.gradient_accumulation_steps, distributed.world_size())
     plan = results.decision_plan(config, data)
     pretrained = load_pretrained_config(config.model)
-    tokenizer, max_length = load_tokenizer(config.model, pretrained)
-    distributed.from_main(lambda: check_weights(config.model))
+    model_section = pinned(config.model)
+    commits = ({config.model.name: model_section.revision} if model_section is not config.model else {}) | hub_commits(config.data)
+    tokenizer, max_length = load_tokenizer(model_section, pretrained)
+    distributed.from_main(lambda: check_weights(model_section))
     tokens = tokenise_splits(data, tokenizer, max_length)
     distributed.from_main(lambda: held.enter_context(report.only_run(folder.path)))
     if already_finished(config, data, resume):
@@ -100,17 +102,20 @@ def _train(config: Config, resume: str, held: ExitStack) -> Path:
 
     def build() -> Any:
         set_seed(config.member_seed)
-        model = load_model(config.model, pretrained, data.labels, tokenizer, max_length, multi_label=data.is_multi_label)
-        return (_build_head_trainer if config.model.mode == "head" else _build_trainer)(config, arguments, data, model, tokenizer, tokens, folder)
+        model = load_model(model_section, pretrained, data.labels, tokenizer, max_length, multi_label=data.is_multi_label)
+        made = (_build_head_trainer if config.model.mode == "head" else _build_trainer)(config, arguments, data, model, tokenizer, tokens, folder)
+        if push_save:
+            made.add_callback(AfterSave(push_save))  # type: ignore[union-attr]  # the config refuses it with mode: head
+        return made
 
     trainer = build()
     with stopping.at_agreed_steps():  # of training and evaluation; later a signal comes too late, so no finished run looks stopped
         if distributed.is_main():
-            _open_run(folder, config, data, trainer, checkpoint)
+            _open_run(folder, config, data, trainer, checkpoint, commits)
             print(note or "", end="\n" if note else "")
         distributed.wait_for_everyone()
         trainer, clock = _run(trainer, build, folder, checkpoint)
-        data = _settle(folder, config, data, trainer)
+        data = _settle(folder, config, data, trainer, commits)
         plan = results.decision_plan(config, data)
         outcomes, decision = results.evaluate_splits(trainer, data, tokens, plan, config.run.seed)
         watch.rest()
@@ -118,7 +123,7 @@ def _train(config: Config, resume: str, held: ExitStack) -> Path:
         with saving(folder.model, folder.checkpoints):
             trainer.save_model(str(folder.path / "model.partial"))
         if distributed.is_main():
-            results.write_results(folder, config, data, trainer, outcomes, decided, clock, lengths, max_length)
+            results.write_results(folder, config, data, trainer, outcomes, decided, clock, lengths, max_length, commits)
         distributed.wait_for_everyone()
     return folder.path
 
@@ -318,7 +323,7 @@ def _build_head_trainer(
     )
 
 
-def _open_run(folder: report.RunFolder, config: Config, data: PreparedData, trainer: Any, checkpoint: str | None) -> None:
+def _open_run(folder: report.RunFolder, config: Config, data: PreparedData, trainer: Any, checkpoint: str | None, commits: dict[str, str | None]) -> None:
     """The run folder as training finds it: of the run that is resumed, or new; and what will be trained, in words."""
     from trainer.results import write_audit
 
@@ -329,10 +334,10 @@ def _open_run(folder: report.RunFolder, config: Config, data: PreparedData, trai
         print(f"Resuming from {checkpoint}")
     else:
         report.start_run(folder.path, config.to_dict())
-    write_audit(folder, data)
+    write_audit(folder, data, commits)
 
 
-def _settle(folder: report.RunFolder, config: Config, data: PreparedData, trainer: Any) -> PreparedData:
+def _settle(folder: report.RunFolder, config: Config, data: PreparedData, trainer: Any, commits: dict[str, str | None]) -> PreparedData:
     """What a mode leaves behind: adapters merged into an ordinary model; synthetic embeddings counted, in the run folder too."""
     if config.model.mode == "lora":
         trainer.merge_adapter(folder.path / "adapter.partial")
@@ -340,5 +345,5 @@ def _settle(folder: report.RunFolder, config: Config, data: PreparedData, traine
         from trainer.results import write_audit
 
         data = data.with_synthetic(trainer.counts_C, trainer.class_weights_C)
-        write_audit(folder, data)
+        write_audit(folder, data, commits)
     return data

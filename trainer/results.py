@@ -8,7 +8,7 @@ from trainer.config import Config
 from trainer.data.augment import records
 from trainer.data.prepare import PreparedData
 from trainer.data.tokenise import TokenisedRows
-from trainer.delivery import hub, report
+from trainer.delivery import report
 from trainer.evaluation.decision import Decision, fit_and_cross_fit, natural_weights, plan_decision
 from trainer.evaluation.multi_label import AnyEvaluation
 from trainer.evaluation.outcome import Outcome, decided_by, outcome_of
@@ -80,11 +80,11 @@ def is_prior_approximate(config: Config, data: PreparedData) -> bool:
     return by_domain or config.balance.method in SYNTHESISERS or len(data.splits.synthetic) > 0
 
 
-def write_audit(folder: report.RunFolder, data: PreparedData) -> None:
+def write_audit(folder: report.RunFolder, data: PreparedData, commits: dict[str, str | None]) -> None:
     """What is known before training, but for the picture: drawing libraries are loaded when training is over."""
     from trainer.delivery.environment import describe_environment
 
-    environment = describe_environment(data.clean.fingerprint, data.clean.counts, distributed.world_size())
+    environment = describe_environment(data.clean.fingerprint, data.clean.counts, distributed.world_size(), commits)
     if data.clean.streamed:
         environment["data"]["read_by_class"] = {name: dict(zip(data.labels, counts, strict=True)) for name, counts in data.clean.streamed.natural.items()}
     folder.write_json("environment.json", environment)
@@ -105,6 +105,7 @@ def write_results(
     clock: Any,
     lengths: "dict[str, Lengths]",
     max_length: int,
+    commits: dict[str, str | None],
 ) -> None:
     """What training gave: pictures, predictions, model, card; metrics.json last."""
     from trainer.delivery import card, plots, tables
@@ -127,11 +128,9 @@ def write_results(
     metrics |= {"minority_label": data.audit.minority_label, "training": clock}
     if data.synthetic:
         metrics["augment"] = data.synthetic.outcomes
-    folder.write_text("README.md", card.write_card(config, data, rows, outcomes, decided, lengths, max_length, trainer.describe()))
+    folder.write_text("README.md", card.write_card(config, data, rows, outcomes, decided, lengths, max_length, trainer.describe(), commits))
     folder.finish(metrics)
     tables.print_results(outcomes, folder.path, str(folder.model))
-    if config.hub.push:
-        hub.push(folder.path, config.hub)
 
 
 def _figures(evaluation: AnyEvaluation, domains: dict[str, AnyEvaluation]) -> dict[str, Any]:

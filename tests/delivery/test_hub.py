@@ -13,7 +13,7 @@ from types import SimpleNamespace
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hub_server import HubServer
+from hub_server import Fault, HubServer
 
 from trainer.delivery.hub import SHARED
 
@@ -26,6 +26,7 @@ import json, sys
 from huggingface_hub import HfApi, ModelCard
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 import torch
+from trainer import Classifier
 where, texts = json.loads(sys.argv[1])
 def logits(folder):
     model, tokenizer = AutoModelForSequenceClassification.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
@@ -33,7 +34,9 @@ def logits(folder):
         return model(**tokenizer(texts, return_tensors="pt", padding=True)).logits.tolist()
 info, card = HfApi().model_info(where["repo"]), ModelCard.load(where["repo"])
 print(json.dumps({
-    "here": logits(where["folder"]), "there": logits(where["repo"]), "files": [s.rfilename for s in info.siblings], "private": info.private,
+    "here": logits(where["folder"]), "there": logits(where["repo"]),
+    "decided": [Classifier.load(place).probabilities(texts).tolist() for place in (where["folder"], where["repo"])],
+    "files": [s.rfilename for s in info.siblings], "private": info.private,
     "metadata": card.data.to_dict(), "text": card.text, "results": [[r.metric_name, r.dataset_split, r.metric_value] for r in card.data.eval_results],
 }))
 """
@@ -90,7 +93,9 @@ def write(tmp_path_factory, tiny_model, tweets):
 @pytest.fixture(scope="module")
 def pushed(run_cli, write, hub, online):
     """A run of local rows and adapters on a local model, with a decision, pushed."""
-    path, folder = write(adapted=True, split={"train": 0.7, "validation": 0.15, "test": 0.15}, decision={"temperature": True}, hub=PUSH)
+    path, folder = write(
+        adapted=True, split={"train": 0.7, "validation": 0.15, "test": 0.15}, decision={"temperature": True}, hub={**PUSH, "language": ["en"], "license": "mit"}
+    )
     done = run_cli("train", "--config", path, **online)
     assert done.returncode == 0, done.stderr
     return SimpleNamespace(folder=folder, output=done.stdout + done.stderr)
@@ -114,7 +119,7 @@ def refused(run_cli, write, hub, online):
         decision={"temperature": True},
         hub={"push": True, "repo_id": "user/refused", "revision": "trial", "commit_message": "It's the first"},
     )
-    hub.fail_next_commit = 500
+    hub.faults = [Fault("POST /api/models/user/refused/commit", 413, reason="Too large for {token}")]
     done = run_cli("train", "--config", path, **online)
     return SimpleNamespace(folder=folder, done=done)
 
@@ -148,13 +153,32 @@ def test_push_holds_no_pickled_file_and_no_training_row(loaded):
 def test_pushed_model_gives_the_logits_of_the_local_one(loaded):
     assert len(loaded.here) == len(TEXTS)
     assert loaded.there == loaded.here
+    assert loaded.decided[0] == loaded.decided[1]
 
 
 def test_pushed_card_names_library_task_and_metrics(loaded):
     assert loaded.metadata["library_name"] == "transformers"
     assert loaded.metadata["pipeline_tag"] == "text-classification"
     assert {"f1", "accuracy"} <= set(loaded.metadata["metrics"])
+    assert (loaded.metadata["language"], loaded.metadata["license"]) == (["en"], "mit")
     assert f'pipeline("text-classification", "{PUSH["repo_id"]}")' in loaded.text
+    assert f'Classifier.load("{PUSH["repo_id"]}")' in loaded.text
+
+
+def test_pushed_card_tells_its_use_and_limits_and_no_path_of_this_machine(loaded, tiny_model):
+    sections = re.findall(r"^## (.+)$", loaded.text, re.MULTILINE)
+    assert sections == ["Intended use", "Data", "Balancing", "Training", "Results", "Limits"]
+    assert "(language: en)" in loaded.text
+    assert f"fine-tuned from `{tiny_model.name}`" in loaded.text
+    assert str(tiny_model.parent) not in loaded.text
+
+
+def test_tables_of_the_pushed_card_are_tables_in_markdown(loaded):
+    from markdown_it import MarkdownIt
+
+    tokens = MarkdownIt("gfm-like", {"linkify": False}).parse(loaded.text)
+    assert [t.type for t in tokens].count("table_open") == 6  # rows of the classes, epochs, and two for each of validation and test
+    assert [t.type for t in tokens].count("fence") == 2
 
 
 def test_pushed_card_tells_the_macro_f1_of_metrics_json(loaded):
@@ -176,15 +200,16 @@ def test_token_stands_in_no_file_and_no_output(pushed, refused):
 def test_failed_push_leaves_a_finished_run_and_says_how_to_repeat_it(refused):
     assert refused.done.returncode == 0, refused.done.stderr
     assert (refused.folder / "metrics.json").is_file()
-    assert "500 Internal Server Error" in refused.done.stderr
-    assert f"The run is complete in {refused.folder}" in refused.done.stderr
+    assert "The push to user/refused failed: " in refused.done.stderr
+    assert "Too large for ***." in refused.done.stderr
+    assert f"All is kept in {refused.folder}; repeat with:" in refused.done.stderr
     assert "Traceback" not in refused.done.stderr
 
 
 def test_command_of_the_warning_repeats_the_push(refused, pushed, hub, online):
-    command = next(line for line in refused.done.stderr.splitlines() if line.startswith("hf upload"))
+    command = next(line for line in refused.done.stderr.splitlines() if line.startswith("python -m trainer push "))
     path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
-    done = subprocess.run(command, shell=True, capture_output=True, text=True, env={**os.environ, **online, "PATH": path}, check=False)
+    done = subprocess.run(command, shell=True, capture_output=True, text=True, env={**os.environ, **online, "PATH": path}, cwd=ROOT, check=False)
     assert done.returncode == 0, done.stderr
     repeated, first = hub.repos["model", "user/refused"], hub.repos["model", PUSH["repo_id"]]
     files = repeated.commits[repeated.branches["trial"]]
@@ -200,6 +225,15 @@ def test_model_and_rows_of_the_hub_train(refused):
     card = (refused.folder / "README.md").read_text(encoding="utf-8")
     assert "base_model: user/tiny\n" in card
     assert "datasets:\n- user/tweets\n" in card
+
+
+def test_commits_of_model_and_rows_are_recorded(refused, hub):
+    commits = {"user/tiny": hub.repos["model", "user/tiny"].branches["v1"], "user/tweets": hub.repos["dataset", "user/tweets"].branches["main"]}
+    assert json.loads((refused.folder / "environment.json").read_text(encoding="utf-8"))["hub"] == commits
+    card = (refused.folder / "README.md").read_text(encoding="utf-8")
+    assert f"fine-tuned from `user/tiny` (commit `{commits['user/tiny'][:12]}`)" in card
+    assert f"Rows of `user/tweets` (commit `{commits['user/tweets'][:12]}`) on the Hugging Face Hub." in card
+    assert f"revision: {commits['user/tweets']}" in card
 
 
 def test_splits_of_a_hub_data_set_are_used_as_given_at_their_revision(run_cli, write, online):
@@ -221,7 +255,7 @@ def test_token_that_cannot_push_is_told_before_training(token, words, run_cli, w
     done = run_cli("train", "--config", path, **{**online, "HF_TOKEN": token, "HF_HOME": str(tmp_path)})
     assert done.returncode == 2
     assert words in done.stderr
-    assert "Set HF_TOKEN or run hf auth login, or set hub.push: false." in done.stderr
+    assert "Set HF_TOKEN or run hf auth login, or set hub.push: false and push the finished run with python -m trainer push." in done.stderr
     assert not folder.parent.exists()
     assert ("model", "user/never") not in hub.repos
 
@@ -245,6 +279,7 @@ def test_absent_hub_id_is_told_in_one_message(what, offline, run_cli, write, onl
         assert words in done.stderr
         assert "Traceback" not in done.stderr
         assert len(done.stderr.strip().splitlines()) <= 3
+        assert ("HF_HUB_OFFLINE is set and the cache lacks it: run once without" if offline == "1" else "set HF_TOKEN") in done.stderr
         assert not folder.exists()
 
 

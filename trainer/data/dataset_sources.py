@@ -1,11 +1,13 @@
 """Data sets of the `datasets` library, saved or on the Hub, as Arrow tables of the wanted columns."""
 
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
+from trainer.data.locate import hub_remedy
 from trainer.data.readers import BATCH_ROWS, check_columns
 from trainer.errors import DataError, first_line, listing
 
@@ -49,21 +51,38 @@ def load_hub(location: str, name: str, data: "DataSection") -> Any:
     from datasets import load_dataset
     from datasets.exceptions import DatasetsError
 
+    revision = hub_commit(location, data) or data.revision
     try:
-        return load_dataset(location, data.subset, split=_split_of(name, data), revision=data.revision, streaming=data.streaming)
+        return load_dataset(location, data.subset, split=_split_of(name, data), revision=revision, streaming=data.streaming)
     except (DatasetsError, ValueError, OSError) as error:
         message = f"data.{name}: '{location}' is no file here and could not be loaded from the Hub: {first_line(error)}"
-        raise DataError(f"{message} Check the name; set HF_TOKEN for a private one.") from error
+        raise DataError(f"{message} {hub_remedy()}") from error
 
 
 def hub_identity(location: str, name: str, data: "DataSection") -> str:
     """What tells one state of a Hub data set from another."""
     if not data.streaming:
         return str(load_hub(location, name, data)._fingerprint)
+    commit = _commit(location, data.revision)
+    if isinstance(commit, Exception):
+        message = f"data.{name}: '{location}' is no file here and could not be found on the Hub: {first_line(commit)}"
+        raise DataError(f"{message} {hub_remedy()}") from commit
+    return f"{location} {commit}"
+
+
+def hub_commit(location: str, data: "DataSection") -> str | None:
+    """The commit that every reading of this process is of; None where the Hub does not tell, and the cache of `datasets` decides."""
+    commit = _commit(location, data.revision)
+    return commit if isinstance(commit, str) else None
+
+
+@cache
+def _commit(location: str, revision: str | None) -> str | Exception:
+    """Where a branch stands, or why that is not known; asked once: the second reading of a stream shall not find a newer commit."""
     from huggingface_hub import HfApi
+    from huggingface_hub.utils import httpx  # type: ignore[attr-defined]
 
     try:
-        return f"{location} {HfApi().dataset_info(location, revision=data.revision).sha}"
-    except (ValueError, OSError) as error:
-        message = f"data.{name}: '{location}' is no file here and could not be found on the Hub: {first_line(error)}"
-        raise DataError(f"{message} Check the name; set HF_TOKEN for a private one.") from error
+        return str(HfApi().dataset_info(location, revision=revision, timeout=10).sha)
+    except (httpx.HTTPError, ValueError, OSError) as error:
+        return error

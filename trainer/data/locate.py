@@ -37,6 +37,15 @@ def package_path(location: str, fault: type[TrainerError] = DataError) -> Path:
     return path
 
 
+def hub_remedy() -> str:
+    """What to do about something of the Hub that could not be had."""
+    from huggingface_hub.constants import is_offline_mode
+
+    if is_offline_mode():
+        return "HF_HUB_OFFLINE is set and the cache lacks it: run once without, or copy the cache (HF_HOME) of a machine that has it."
+    return "Check the name; set HF_TOKEN for a private one."
+
+
 def locate(location: str, where: str, suffixes: tuple[str, ...]) -> list[Path] | None:
     """Files of a location, or None for the id of a Hub data set.
 

@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from tqdm.auto import tqdm
 
-from trainer.data.dataset_sources import dataset_tables, hub_identity, load_hub, load_saved
+from trainer.data.dataset_sources import dataset_tables, hub_commit, hub_identity, load_hub, load_saved
 from trainer.data.locate import locate
 from trainer.data.multi_label import column_lists, is_list, label_lists
 from trainer.data.readers import READERS, BadRows, ending
@@ -188,6 +188,12 @@ def source_key(data: "DataSection", domain_column: str | None) -> str:
     return digest.hexdigest()
 
 
+def hub_commits(data: "DataSection") -> dict[str, str | None]:
+    """{id of a Hub data set: commit that was read, None where it is not known} over all config keys."""
+    found = [location for name in SLOTS for location in _locations(data, name) if locate(location, f"data.{name}", ENDINGS) is None]
+    return {location: hub_commit(location, data) for location in found}
+
+
 def _locations(data: "DataSection", name: str) -> list[str]:
     value = getattr(data, name)
     return [] if value is None else [value] if isinstance(value, str) else list(value)
@@ -211,7 +217,8 @@ def shards(name: str, data: "DataSection", domain_column: str | None, bad_rows: 
     for location in _locations(data, name):
         paths = locate(location, f"data.{name}", ENDINGS)
         if paths is None:
-            yield _to_the_end(location, dataset_tables(load_hub(location, name, data), location, wanted))
+            remedy = "Run the same command again when the Hub can be reached" + (", or set data.streaming: false." if data.streaming else ".")
+            yield _to_the_end(location, dataset_tables(load_hub(location, name, data), location, wanted), remedy)
         for path in paths or []:
             if path.is_dir():
                 yield dataset_tables(load_saved(path, name, data), str(path), wanted)
@@ -221,14 +228,14 @@ def shards(name: str, data: "DataSection", domain_column: str | None, bad_rows: 
                 raise DataError(f"{path}: endings that can be read: {listing(READERS)}.")
 
 
-def _to_the_end(where: str, tables: Iterator[pa.Table]) -> Iterator[pa.Table]:
+def _to_the_end(where: str, tables: Iterator[pa.Table], remedy: str = "Fetch the file anew, or leave it out.") -> Iterator[pa.Table]:
     """The same tables; a file that is cut off or damaged is named."""
     try:
         yield from tables
     except (EOFError, zlib.error, pa.ArrowException, OSError) as error:
         if isinstance(error, OSError) and error.errno is not None:
             raise
-        raise DataError(f"{where}: cannot be read to its end: {first_line(error)} Fetch the file anew, or leave it out.") from error
+        raise DataError(f"{where}: cannot be read to its end: {first_line(error)} {remedy}") from error
 
 
 def _first(tables: Iterator[pa.Table]) -> Iterator[pa.Table]:

@@ -45,11 +45,13 @@ def write_card(
     lengths: dict[str, Lengths],
     max_length: int,
     described: list[str],
+    commits: dict[str, str | None],
 ) -> str:
     """Markdown of the card; no training text is quoted.
 
     Args:
         described: sentences of the trainer about what it did.
+        commits: {Hub id of the base model or of data: commit that was read}; what is not there is local.
     """
     from trainer import __version__
 
@@ -57,17 +59,16 @@ def write_card(
     split = list(evaluations)[-1]
     training, head = config.training_values, config.model.mode == "head"
     card = ModelCard.from_template(
-        card_data=_metadata(config, data, split, evaluations[split]),
+        card_data=_metadata(config, data, split, evaluations[split], commits),
         template_path=str(Path(__file__).with_name("card_template.md")),
         name=config.run.name,
         version=__version__,
         labels=[_one_line(label) for label in data.labels],
-        base_model=config.model.name,
-        load_from=config.hub.repo_id if config.hub.push else "model",
+        base_model=_at_commit(config.model.name, commits),
+        hub_data=[_at_commit(name, commits) for name in commits if name != config.model.name],
         multi_label=data.labels_per_row,
         has_epochs=bool(epoch_rows),
         minority={"label": _one_line(data.audit.minority_label), **evaluations[split].per_class[data.audit.minority_label]},
-        revision=config.hub.revision if config.hub.push else None,
         final=evaluations[split],
         final_split=split,
         has_test="test" in evaluations,
@@ -85,6 +86,8 @@ def write_card(
         head=head,
         lengths=[f"{name}: {length.sentence(max_length)}." for name, length in lengths.items()],
         example=_example(config.data.text_column),
+        is_pair=_example(config.data.text_column) != _example("text"),
+        language=config.hub.language if isinstance(config.hub.language, str) else ", ".join(config.hub.language or ()),
         bf16=bool(training.get("bf16")) and not head,
         max_length=max_length,
         counts_table=_counts_table(data),
@@ -114,17 +117,17 @@ def write_ensemble_card(config: "Config", outcomes: dict[str, Outcome], member_m
     return "\n\n".join(parts) + "\n"
 
 
-def _metadata(config: "Config", data: PreparedData, split: str, evaluation: AnyEvaluation) -> ModelCardData:
-    where = config.data.source or config.data.train
-    hub_data = where if isinstance(where, str) and where.count("/") == 1 and not Path(where).exists() and ":" not in where else None
-    hub_model = None if config.model.name.startswith("package:") or Path(config.model.name).exists() else config.model.name
+def _metadata(config: "Config", data: PreparedData, split: str, evaluation: AnyEvaluation, commits: dict[str, str | None]) -> ModelCardData:
+    hub_data = [name for name in commits if name != config.model.name]
+    is_one = len(hub_data) == 1
     results = [
         EvalResult(
             task_type="text-classification",
             task_name="Text Classification",
-            dataset_type=hub_data or "custom",
-            dataset_name=hub_data or config.run.name,
+            dataset_type=hub_data[0] if is_one else "custom",
+            dataset_name=hub_data[0] if is_one else config.run.name,
             dataset_split=split,
+            dataset_revision=commits[hub_data[0]] if is_one else None,
             metric_type=kind,
             metric_name=title,
             metric_value=round(float(getattr(evaluation, name)), 6),
@@ -132,11 +135,13 @@ def _metadata(config: "Config", data: PreparedData, split: str, evaluation: AnyE
         for name, (kind, title) in (MULTI_LABEL_METRICS if data.is_multi_label else METRICS).items()
     ]
     return ModelCardData(
+        language=config.hub.language,
+        license=config.hub.license,
         library_name="transformers",
         pipeline_tag="text-classification",
         tags=["text-classification", *(["multi-label-classification"] if data.is_multi_label else []), "imbalanced-classification", "equipoise"],
-        base_model=hub_model,
-        datasets=[hub_data] if hub_data else None,
+        base_model=config.model.name if config.model.name in commits else None,
+        datasets=hub_data or None,
         metrics=["f1", "accuracy"],
         model_name=config.run.name,
         eval_results=results,
@@ -202,6 +207,13 @@ def _training(config: "Config", described: list[str]) -> str:
 def _example(text_column: str | list[str]) -> str:
     """What the pipeline is called with."""
     return '"some text"' if isinstance(text_column, str) or len(text_column) == 1 else '{"text": "first text", "text_pair": "second text"}'
+
+
+def _at_commit(name: str, commits: dict[str, str | None]) -> str:
+    """A model or data set and its commit; of a folder its own name, since the card may leave this machine."""
+    commit = commits.get(name)
+    shown = name if name in commits or name.startswith("package:") else Path(name).expanduser().resolve().name
+    return f"`{shown}`" + (f" (commit `{commit[:12]}`)" if commit else "")
 
 
 def _one_line(text: str) -> str:

@@ -10,12 +10,13 @@ from typing import Any
 PACKAGES = ("equipoise", "torch", "transformers", "datasets", "accelerate", "evaluate", "scikit-learn", "numpy", "pyarrow", "tokenizers")
 
 
-def describe_environment(fingerprint: str, counts: dict[str, int], num_processes: int) -> dict[str, Any]:
+def describe_environment(fingerprint: str, counts: dict[str, int], num_processes: int, commits: dict[str, str | None] | None = None) -> dict[str, Any]:
     """Plain values for environment.json.
 
     Args:
         fingerprint: digest of the cleaned rows.
         counts: rows by what cleaning did to them.
+        commits: {Hub id of the model or the data: commit that was read}.
     """
     import torch
 
@@ -31,6 +32,7 @@ def describe_environment(fingerprint: str, counts: dict[str, int], num_processes
             "gpus": gpus,
         },
         "data": {"fingerprint": fingerprint, "rows": counts},
+        "hub": commits or {},
     }
 
 

@@ -46,7 +46,9 @@ FILES = (
     "README.md",
     "metrics.json",
 )
-FOLDERS = ("model", "model.partial", "adapter", "adapter.partial")
+STAGED = "upload.partial"
+"""Models of checkpoints that are being pushed, or wait for it."""
+FOLDERS = ("model", "model.partial", "adapter", "adapter.partial", STAGED)
 LOCK = ".lock"
 """Held by the main process of the run that is being trained; the kernel takes it from one that dies."""
 MEMBER = re.compile(r"member-\d+")
@@ -147,6 +149,22 @@ class RunFolder:
             if (self.path / f"{name}.partial").is_dir():
                 shutil.rmtree(self.path / name, ignore_errors=True)
                 os.replace(self.path / f"{name}.partial", self.path / name)
+
+    def stage_model(self, files: Iterable[Path], step: int) -> Path:
+        """A folder with the files of a checkpoint's model that outlives the checkpoint; hard links, so that nothing is copied where links are known."""
+        staged = self.path / STAGED / str(step)
+        shutil.rmtree(staged, ignore_errors=True)
+        staged.mkdir(parents=True)
+        for file in files:
+            try:
+                os.link(file, staged / file.name)
+            except OSError:
+                shutil.copy(file, staged / file.name)
+        return staged
+
+    def drop_staged(self) -> None:
+        """Remove what `stage_model` made."""
+        shutil.rmtree(self.path / STAGED, ignore_errors=True)
 
     def finish(self, metrics: dict[str, Any]) -> None:
         """Write metrics.json, which makes the run finished, then drop the checkpoints."""
@@ -295,7 +313,7 @@ def _differences(path: Path, config: dict[str, Any]) -> list[str]:
     """Differences between a run folder's config and ours, in words."""
     saved = flat(read_yaml(str(path / "config.yaml")).values)
     ours = flat(config)
-    keys = [key for key in sorted(saved.keys() | ours.keys()) if saved.get(key) != ours.get(key) and key not in NOT_COMPARED]
+    keys = [key for key in sorted(saved.keys() | ours.keys()) if saved.get(key) != ours.get(key) and key not in NOT_COMPARED and not key.startswith("hub.")]
     return [f"{key} is {saved.get(key)} there, {ours.get(key)} here" for key in keys]
 
 

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors import SafetensorError
 
-from trainer.data.locate import package_path
+from trainer.data.locate import hub_remedy, package_path
 from trainer.errors import ModelError, did_you_mean, first_line
 
 if TYPE_CHECKING:
@@ -58,6 +58,15 @@ def load_pretrained_config(model: "ModelSection") -> Any:
     return config
 
 
+def pinned(model: "ModelSection") -> "ModelSection":
+    """The section with the commit of the Hub that its config was read from, so that tokenizer and weights are of the same one."""
+    from huggingface_hub import try_to_load_from_cache
+
+    name = resolve_name(model.name)
+    found = None if Path(name).is_dir() else try_to_load_from_cache(name, "config.json", revision=model.revision)
+    return model.model_copy(update={"revision": Path(found).parent.name}) if isinstance(found, str) else model  # .../snapshots/<commit>/config.json
+
+
 def check_weights(model: "ModelSection") -> None:
     """Raises ModelError when the model has no safetensors weights, without loading them (`--check`)."""
     from huggingface_hub import HfApi, try_to_load_from_cache
@@ -72,7 +81,7 @@ def check_weights(model: "ModelSection") -> None:
         try:
             files = HfApi().list_repo_files(name, revision=model.revision)
         except (httpx.HTTPError, OSError) as error:
-            raise ModelError(f"model.name: '{model.name}' cannot be reached: {first_line(error)}") from error
+            raise ModelError(f"model.name: '{model.name}' cannot be reached: {first_line(error)} {hub_remedy()}") from error
     found = [file for file in files if file.endswith((".safetensors", ".safetensors.index.json"))]
     if not found:
         raise ModelError(f"model.name: '{model.name}' has no safetensors weights; pickled weights are not loaded. Convert it, or choose another model.")
@@ -239,4 +248,5 @@ def _worded(name: str) -> Iterator[None]:
     try:
         yield
     except (OSError, ValueError, KeyError, ImportError, RuntimeError, SafetensorError) as error:
-        raise ModelError(f"model.name: '{name}' cannot be loaded: {first_line(error)}") from error
+        remedy = f" {hub_remedy()}" if isinstance(error, OSError) and not (name.startswith("package:") or Path(name).expanduser().exists()) else ""
+        raise ModelError(f"model.name: '{name}' cannot be loaded: {first_line(error)}{remedy}") from error

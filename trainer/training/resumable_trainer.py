@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -197,6 +197,21 @@ class ResumableTrainer(Trainer):
             if is_main():
                 shutil.rmtree(partial, ignore_errors=True)
             raise RunError(faults[0])
+
+
+class AfterSave(TrainerCallback):
+    """Tells of each checkpoint when it has its name.
+
+    Args:
+        tell: takes its folder and its step; called in the process that has this callback, which waits for it.
+    """
+
+    def __init__(self, tell: Callable[[Path, int], None]) -> None:
+        self.tell = tell
+
+    def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Tell of it."""
+        self.tell(checkpoint_path(Path(args.output_dir), state.global_step), state.global_step)
 
 
 class _EpochEnd(TrainerCallback):

@@ -60,6 +60,11 @@ def agreed() -> str | None:
     return SIGNALS[number - 1] if number else None
 
 
+def received() -> str | None:
+    """The signal that this process received, if one came."""
+    return SIGNALS[_received - 1] if _received else None
+
+
 def stop_if_agreed(step: int | None = None) -> None:
     """Raises Stopped when a process received a signal; all call it at the same place.
 
