@@ -13,6 +13,7 @@ from trainer.data.clean import CleanRows, clean_rows
 from trainer.data.row_access import take_rows
 from trainer.data.sources import read_rows
 from trainer.delivery import onnx_folder
+from trainer.delivery.onnx_folder import GRAPH
 from trainer.errors import DataError, ExportError, listing
 from trainer.sections.data import DataSection
 
@@ -82,26 +83,24 @@ def _export(original: "Classifier", work: Path, rows: "Rows | str", int8: bool, 
     model = original.models[0]
     plain = onnx_model.plain_copy(model.model)
     onnx_folder.write_companions(model, work / "float32")
-    onnx_model.write_graph(plain, model.tokenizer, work / "float32" / onnx_model.GRAPH)
-    graph = onnx_model.OnnxModel(work / "float32")
-    onnx_check.refuse_difference(onnx_check.probe(plain, graph, model.max_length), "on random tokens")
+    onnx_model.write_graph(plain, model.tokenizer, work / "float32" / GRAPH, max_length=model.max_length)
     if int8:
         onnx_folder.write_companions(model, work / "int8")
-        onnx_model.quantise(work / "float32" / onnx_model.GRAPH, work / "int8" / onnx_model.GRAPH)
+        onnx_model.quantise(work / "float32" / GRAPH, work / "int8" / GRAPH)
     kinds = ["float32", *(["int8"] if int8 else [])]
     exported = {kind: Classifier.load(work / kind, trust_remote_code=trust_remote_code, device="cpu") for kind in kinds}
     check: dict[str, Any] = {"not_checked": rows} if isinstance(rows, str) else onnx_check.compare(original, exported, rows)
     if "rows" in check:
-        onnx_check.refuse_difference(check["float32"]["max_probability_difference"], f"on {check['data']}")
+        onnx_model.refuse_difference(check["float32"]["max_probability_difference"], f"on {check['data']}")
     onnx_check.print_check(check)
     seconds = onnx_check.measure_speed({"original": original, **exported}, EXAMPLES if isinstance(rows, str) else rows.texts)
-    num_bytes = {"original": sum(p.numel() * p.element_size() for p in plain.parameters())}
-    num_bytes |= {kind: sum(path.stat().st_size for path in (work / kind).glob(f"{onnx_model.GRAPH}*")) for kind in kinds}
+    num_bytes: dict[str, int] = {"original": sum(p.numel() * p.element_size() for p in plain.parameters())}
+    num_bytes |= {kind: sum(path.stat().st_size for path in (work / kind).glob(f"{GRAPH}*")) for kind in kinds}
     onnx_check.print_speed(seconds, num_bytes, torch.get_num_threads())
     return {
         "format": "onnx",
         "int8": int8,
-        "inputs": graph.names,
+        "inputs": exported["float32"].models[0].model.names,
         "max_length": model.max_length,
         "bytes": num_bytes,
         "check": check,

@@ -12,11 +12,8 @@ from tqdm.auto import tqdm
 
 from trainer.delivery.predict import Classifier, Judged, Text
 from trainer.delivery.tables import console
-from trainer.errors import ExportError
 from trainer.evaluation.multi_label import evaluate
 
-MOST_DIFFERENCE = 1e-3
-"""Probabilities of a float32 graph that differ more are another model's, not rounding."""
 ROWS_AT_ONCE = 1_000
 SIZES = (1, 8, 32)
 """Rows of a call whose time is taken."""
@@ -88,32 +85,6 @@ def _macro_f1(p_NC: NDArray[np.float64], decided: NDArray[Any], rows: Rows, mode
 
 def _label(decided: Any, labels: list[str]) -> str | list[str]:
     return labels[int(decided)] if np.ndim(decided) == 0 else [labels[c] for c in np.flatnonzero(decided)]
-
-
-def refuse_difference(difference: float, where: str) -> None:
-    """Raises ExportError for a float32 graph that answers otherwise than its model beyond rounding."""
-    if not difference <= MOST_DIFFERENCE:
-        raise ExportError(
-            f"the ONNX graph answers otherwise than its model: probabilities differ by up to {difference:.2g} {where}; allowed: {MOST_DIFFERENCE:g}. "
-            "Nothing was written. Serve the model folder itself."
-        )
-
-
-def probe(model: Any, graph: Any, max_length: int) -> float:
-    """Largest difference of probabilities between a model and its graph, over batches of one and several rows, from one token to the longest texts."""
-    import torch
-
-    worst = 0.0
-    generator = torch.Generator().manual_seed(0)
-    config = model.config.get_text_config()
-    for num_rows, length in ((1, 1), (3, 7), (2, max_length)):
-        ids_BL = torch.randint(config.vocab_size // 2, config.vocab_size, (num_rows, length), generator=generator)
-        mask_BL = torch.arange(length) < torch.linspace(length, max(1, length // 2), num_rows).long()[:, None]
-        batch = {"input_ids": ids_BL.where(mask_BL, config.pad_token_id or 0), "attention_mask": mask_BL.long(), "token_type_ids": torch.zeros_like(ids_BL)}
-        with torch.inference_mode():
-            p, q = (each(**{name: batch[name] for name in graph.names}).logits.sigmoid() for each in (model, graph))
-        worst = max(worst, float((p - q).abs().max()))
-    return worst
 
 
 def measure_speed(models: dict[str, Classifier], texts: Sequence[Text]) -> dict[str, dict[int, float]]:

@@ -22,6 +22,10 @@ from trainer.errors import ExportError, first_line
 MOST_BYTES = 1 << 30
 """Larger weights go into a file beside the graph, since a protocol buffer ends at 2 GiB."""
 
+MOST_DIFFERENCE = 1e-3
+"""Probabilities of a float32 graph that differ more are another model's, not rounding."""
+MOST_TRIED_TOKENS = 1_024
+"""Memory of eager attention grows with their square."""
 TOKENS_PER_PASS = 256
 """ONNX Runtime gains nothing from larger batches, and padding costs: of 2,048 tokens 32 tweets take 1.6 to 2 times as long (MiniLM, one core)."""
 
@@ -49,13 +53,14 @@ def plain_copy(model: Any) -> Any:
     return plain
 
 
-def write_graph(model: Any, tokenizer: Any, path: Path) -> None:
-    """Write the graph for any number of rows and tokens.
+def write_graph(model: Any, tokenizer: Any, path: Path, *, max_length: int) -> None:
+    """Write the graph for any number of rows and tokens, and try it on several.
 
     Args:
         model: see `plain_copy`.
+        max_length: most tokens of a row.
     Raises:
-        ExportError: a model that torch cannot write as a graph, with the reason.
+        ExportError: a model that torch cannot write as a graph, with the reason, or a graph that answers otherwise.
     """
     example = tokenizer(["one", "two and some more words"], padding=True, return_tensors="pt")
     names = [name for name in tokenizer.model_input_names if name in inspect.signature(model.forward).parameters]
@@ -63,7 +68,7 @@ def write_graph(model: Any, tokenizer: Any, path: Path) -> None:
     num_bytes = sum(parameter.numel() * 4 for parameter in model.parameters())
     try:
         with _quiet():
-            program = torch.onnx.export(
+            program: Any = torch.onnx.export(
                 _Logits(model, names),
                 tuple(example[name] for name in names),
                 input_names=names,
@@ -72,9 +77,33 @@ def write_graph(model: Any, tokenizer: Any, path: Path) -> None:
                 dynamo=True,
                 verbose=False,
             )
-            program.save(path, external_data=num_bytes > MOST_BYTES)  # type: ignore[union-attr]
+            program.save(path, external_data=num_bytes > MOST_BYTES)
+            difference = _largest_difference(model, OnnxModel(path.parent), max_length)
     except Exception as error:  # whatever a model's own code may raise while it is traced
         raise ExportError(f"{type(model).__name__} cannot be written as an ONNX graph: {_reason(error)} Serve its model folder itself.") from error
+    refuse_difference(difference, "on random tokens")
+
+
+def refuse_difference(difference: float, where: str) -> None:
+    """Raises ExportError for a float32 graph whose probabilities differ from its model's beyond rounding."""
+    if not difference <= MOST_DIFFERENCE:
+        raise ExportError(
+            f"the ONNX graph answers otherwise than its model: probabilities differ by up to {difference:.2g} {where}; allowed: {MOST_DIFFERENCE:g}. "
+            "Nothing was written. Serve the model folder itself."
+        )
+
+
+def _largest_difference(model: Any, graph: "OnnxModel", max_length: int) -> float:
+    """Of the sigmoids of logits, over batches of one and several rows, of one token and of many."""
+    config, generator, worst = model.config.get_text_config(), torch.Generator().manual_seed(0), 0.0
+    for num_rows, length in ((1, 1), (3, 7), (2, min(max_length, MOST_TRIED_TOKENS))):
+        ids_BL = torch.randint(config.vocab_size // 2, config.vocab_size, (num_rows, length), generator=generator)
+        mask_BL = torch.arange(length) < torch.linspace(length, max(1, length // 2), num_rows).long()[:, None]
+        batch = {"input_ids": ids_BL.where(mask_BL, config.pad_token_id or 0), "attention_mask": mask_BL.long(), "token_type_ids": torch.zeros_like(ids_BL)}
+        with torch.inference_mode():
+            p_BC, q_BC = (each(**{name: batch[name] for name in graph.names}).logits.sigmoid() for each in (model, graph))
+        worst = max(worst, float((p_BC - q_BC).abs().max()))
+    return worst
 
 
 def quantise(source: Path, target: Path) -> None:
@@ -134,10 +163,11 @@ class OnnxModel(nn.Module):
 
 
 def _reason(error: BaseException) -> str:
-    """First line of the first cause: the exporter's own text tells how to mend the model's code."""
+    """The first cause in a sentence: the exporter's own text tells how to mend the model's code."""
     while error.__cause__ is not None:
         error = error.__cause__
-    return f"{type(error).__name__}: {first_line(error)}"
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return f"{type(error).__name__}: {first_line(ValueError(' '.join(lines[: 2 if lines and lines[0].endswith(':') else 1])))}"
 
 
 @contextmanager

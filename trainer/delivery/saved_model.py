@@ -87,7 +87,8 @@ class SavedModel:
         if is_graph(source):
             from trainer.delivery.onnx_model import TOKENS_PER_PASS, OnnxModel
 
-            self.model, self.padded_because, device = OnnxModel(Path(source)), "ONNX Runtime reads padded batches", "cpu"
+            device = "cpu"
+            self.model, self.padded_because = OnnxModel(Path(source)), "ONNX Runtime reads padded batches"
         else:
             self.model = _load_weights(source, config, **origin).eval()
             self.padded_because = pack(self.model)
