@@ -143,14 +143,12 @@ def _rows_of(data: str, run: Path | None, model: "Classifier") -> "Rows":
     """All rows that cleaning leaves of a labelled file, which is read as the run's own.
 
     Raises:
-        DataError: no rows, other labels than the model's, or lists of labels where the model gives one.
+        DataError: no row, other labels than the model's, or lists of labels where the model gives one.
     """
     how = load_config(str(run / "config.yaml")).data.model_dump(exclude=OF_THE_RUN) if run else {}
     section = DataSection(source=data, **how)
     clean = clean_rows(read_rows(section, pipeline.cache_dir()), section.clean, [])
     ids = clean.kept("source")
-    if len(ids) == 0:
-        raise DataError(f"{data}: cleaning leaves no row.")
     if (clean.label_matrix_NC is not None) != model.is_multi_label:
         raise DataError(f"{data}: has {'one label' if model.is_multi_label else 'lists of labels'} a row; {model.name} does not.")
     unknown = set(clean.labels.names) - set(model.labels)

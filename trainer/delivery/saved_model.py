@@ -84,11 +84,11 @@ class SavedModel:
         self.is_multi_label = config.problem_type == "multi_label_classification"
         with _worded(source):
             self.decision = Decision.from_config(getattr(config, "decision", None) or {}, self.labels)
+        self.padded_because: str | None = "ONNX Runtime reads padded batches"
         if is_graph(source):
             from trainer.delivery.onnx_model import TOKENS_PER_PASS, OnnxModel
 
-            device = "cpu"
-            self.model, self.padded_because = OnnxModel(Path(source)), "ONNX Runtime reads padded batches"
+            self.model, device = OnnxModel(Path(source)), "cpu"
         else:
             self.model = _load_weights(source, config, **origin).eval()
             self.padded_because = pack(self.model)
