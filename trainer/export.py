@@ -14,7 +14,7 @@ from trainer.data.row_access import take_rows
 from trainer.data.sources import read_rows
 from trainer.delivery import onnx_folder
 from trainer.delivery.onnx_folder import GRAPH
-from trainer.errors import DataError, ExportError, listing
+from trainer.errors import DataError, ExportError, TrainerError, first_line, listing
 from trainer.sections.data import DataSection
 
 if TYPE_CHECKING:
@@ -127,12 +127,11 @@ def _validation_rows(run: Path | None, model: "Classifier") -> "Rows | str":
     """The validation rows of a run, read and split again; where that is not possible why not."""
     if run is None:
         return f"{model.name} is no run, so it has no validation rows. Give --data."
-    config = load_config(str(run / "config.yaml"))
     try:
-        clean, splits = pipeline.read_and_split(config)
-    except (DataError, OSError) as error:
-        return f"the rows of the run cannot be read again: {error} Give --data."
-    environment, ids = (json.loads((run / name).read_text(encoding="utf-8")) for name in ("environment.json", "splits.json"))
+        clean, splits = pipeline.read_and_split(load_config(str(run / "config.yaml")))
+        environment, ids = (json.loads((run / name).read_text(encoding="utf-8")) for name in ("environment.json", "splits.json"))
+    except (TrainerError, OSError) as error:
+        return f"the rows of the run cannot be read again: {first_line(error)} Give --data."
     is_same = clean.fingerprint == environment["data"]["fingerprint"] or "synthetic" in ids  # written rows stand in that fingerprint too
     if not is_same or ids["validation"] != splits.validation.tolist() or clean.labels.names != model.labels:
         return "the rows of the run's data have changed since. Give --data."

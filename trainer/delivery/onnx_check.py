@@ -120,12 +120,12 @@ def print_check(found: dict[str, Any]) -> None:
 
 
 def print_speed(seconds: dict[str, dict[int, float]], sizes_bytes: dict[str, int], num_threads: int) -> None:
-    """Milliseconds of a call, and how many times faster than the original that is."""
+    """Milliseconds of a call, and how many times faster than the original's."""
     table = Table(title=f"On this CPU, {num_threads} thread{'s' if num_threads > 1 else ''}: median time of a call, tokenising included", title_justify="left")
     table.add_column("model")
-    for heading in ("MB", *(f"{size} row{'s' if size > 1 else ''}" for size in SIZES), "rows/s"):
+    for heading in ("MB", *(f"{size} row{'s' if size > 1 else ''}, ms" for size in SIZES), "rows/s"):
         table.add_column(heading, justify="right")
     for kind, by_size in seconds.items():
-        cells = [f"{by_size[size] * 1000:,.1f} ms  {seconds['original'][size] / by_size[size]:.2f}x" for size in SIZES]
+        cells = [f"{by_size[size] * 1000:,.1f} ({seconds['original'][size] / by_size[size]:.2f}x)" for size in SIZES]
         table.add_row(kind, f"{sizes_bytes[kind] / 1e6:,.1f}", *cells, f"{max(SIZES) / by_size[max(SIZES)]:,.0f}")
     console.print(table)

@@ -101,7 +101,7 @@ def describe(model: "SavedModel", folder: Path, target: Path, findings: dict[str
             f"{one['max_probability_difference']:.2g}; macro F1 {one['macro_f1']:.4f}, original {check['macro_f1']:.4f}."
         )
     text = README.format(
-        name=findings["source"],
+        name=Path(findings["source"]).name,
         kind=" in 8 bits" if findings["int8"] else "",
         check=told,
         folder=target,

@@ -45,7 +45,7 @@ class SavedModel:
     """One saved model in float32, with its tokenizer, its labels and the decision that its config carries.
 
     Args:
-        source: model folder or Hub id.
+        source: model folder, also one of `python -m trainer export`, which runs on the CPU; or Hub id.
         revision: branch, tag or commit on the Hub.
         device: 'cpu', 'cuda', 'cuda:1' ...; left out: the accelerator where there is one.
     Attributes:
