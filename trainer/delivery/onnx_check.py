@@ -17,7 +17,7 @@ from trainer.evaluation.multi_label import evaluate
 ROWS_AT_ONCE = 1_000
 SIZES = (1, 8, 32)
 """Rows of a call whose time is taken."""
-ROUNDS, MOST_SECONDS = 25, 10.0
+ROUNDS, MOST_SECONDS = 20, 5.0
 """Calls of each size and model, and when to stop before that; at least three."""
 
 
