@@ -169,6 +169,22 @@ def push_command(
             typer.echo(f"Pushed to {hub.push(run, settings)}")
 
 
+@app.command("export")
+def export_command(
+    source: Annotated[str, typer.Argument(help="Run folder, model folder or Hub id.", show_default=False)],
+    file_format: Annotated[str, typer.Option("--format", help="onnx.")] = "onnx",
+    int8: Annotated[bool, typer.Option("--int8", help="Weights of 8 bits: smaller and faster; labels may differ, and are counted.")] = False,
+    output: Annotated[Path | None, typer.Option(help="Folder; else <source>-onnx, or <source>-onnx-int8.", show_default=False)] = None,
+    data: Annotated[str | None, typer.Option(help="Labelled file to compare on; else the run's validation rows.", show_default=False)] = None,
+    trust_remote_code: Annotated[bool, typer.Option("--trust-remote-code", help="Run Python code that comes with the model.")] = False,
+) -> None:
+    """Write a model as ONNX, compared with the original and timed against it."""
+    with worded_errors():
+        from trainer.export import export
+
+        export(source, file_format=file_format, int8=int8, output=output, data=data, trust_remote_code=trust_remote_code)
+
+
 @app.command("schema")
 def schema_command() -> None:
     """Print the JSON Schema of the YAML, for editors."""

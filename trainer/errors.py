@@ -32,6 +32,10 @@ class RunError(TrainerError):
     """A run folder that cannot be started, resumed or written."""
 
 
+class ExportError(TrainerError):
+    """A model that cannot be written in another format, or that answers differently there."""
+
+
 class TrainingError(TrainerError):
     """Training that cannot go on, such as a loss that is not a number."""
 

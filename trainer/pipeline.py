@@ -1,7 +1,7 @@
 """THE STORY: one function that calls the stages in order.
 
-Its other chapters are `trainer/results.py` (the end of a run), `trainer/ensemble.py` (several runs that vote) and
-`trainer/audit.py` (no run at all); only these four hold the whole Config.
+Its other chapters are `trainer/results.py` (the end of a run), `trainer/ensemble.py` (several runs that vote), `trainer/audit.py`
+(no run at all) and `trainer/export.py` (a run that leaves the house); only these hold the whole Config.
 """
 
 import gc
@@ -12,9 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 from trainer.config import Config
 from trainer.data.augment import write_rows
+from trainer.data.clean import CleanRows
 from trainer.data.generators import check_generator
 from trainer.data.prepare import Fold, PreparedData, balance_splits, read_splits, weights_over
 from trainer.data.sources import check_source, hub_commits
+from trainer.data.split import Splits
 from trainer.data.tokenise import TokenisedRows, tokenise
 from trainer.delivery import hub, report, uploads
 from trainer.errors import Stopped
@@ -195,16 +197,20 @@ def with_hardware_defaults(config: Config) -> Config:
     return config.with_training(bf16=distributed.gains_from_bf16())
 
 
+def read_and_split(config: Config) -> tuple[CleanRows, Splits]:
+    """The first stages alone: rows read, cleaned and split, as every run of this config finds them."""
+    ensemble = config.ensemble
+    fold = Fold(ensemble.member - 1, ensemble.size) if ensemble.kind == "folds" and ensemble.member else None
+    return read_splits(config.data, config.split, config.balance, seed=config.run.seed, cache_dir=cache_dir(), fold=fold)
+
+
 def prepare(config: Config) -> PreparedData:
     """The data wing: rows read, cleaned, split, augmented, balanced, weighed; once per machine, then from its cache.
 
     Synthetic rows are written by the main process and sent to all, since machines that each asked a model would get different rows.
     """
-    seed, ensemble = config.run.seed, config.ensemble
-    fold = Fold(ensemble.member - 1, ensemble.size) if ensemble.kind == "folds" and ensemble.member else None
-    clean, splits = distributed.main_first(
-        lambda: read_splits(config.data, config.split, config.balance, seed=seed, cache_dir=cache_dir(), fold=fold),
-    )
+    seed = config.run.seed
+    clean, splits = distributed.main_first(lambda: read_and_split(config))
     config.check_problem_type(multi_label=clean.label_matrix_NC is not None)
     synthetic = None
     if config.augment.generator != "none":

@@ -15,6 +15,7 @@ from safetensors import SafetensorError
 
 from trainer.data.locate import package_path
 from trainer.data.tokenise import IGNORED, TokenisedRows, encode_texts
+from trainer.delivery.onnx_folder import GRAPH
 from trainer.errors import ModelError, RunError, did_you_mean, first_line
 from trainer.evaluation.decision import Decision
 from trainer.evaluation.multi_label import assigned, log_sigmoid
@@ -44,7 +45,7 @@ class SavedModel:
     """One saved model in float32, with its tokenizer, its labels and the decision that its config carries.
 
     Args:
-        source: model folder or Hub id.
+        source: model folder, also one of `python -m trainer export`, which runs on the CPU; or Hub id.
         revision: branch, tag or commit on the Hub.
         device: 'cpu', 'cuda', 'cuda:1' ...; left out: the accelerator where there is one.
     Attributes:
@@ -57,7 +58,7 @@ class SavedModel:
 
     def __init__(self, source: str, *, revision: str | None = None, trust_remote_code: bool = False, device: str | None = None) -> None:
         import torch
-        from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
+        from transformers import AutoConfig, AutoTokenizer
         from transformers.models.auto.modeling_auto import MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING
 
         from trainer.training.batching import Collator, tokens_per_pass
@@ -77,23 +78,24 @@ class SavedModel:
         with _worded(source), _quiet():
             self.tokenizer = AutoTokenizer.from_pretrained(source, config=config, **origin)
             self.max_length = _complete_tokenizer(source, self.tokenizer, config)
-            self.model, info = AutoModelForSequenceClassification.from_pretrained(
-                source, config=config, use_safetensors=True, dtype=torch.float32, output_loading_info=True, **origin
-            )
-        if info["missing_keys"]:
-            raise ModelError(f"{source}: its weights lack {sorted(info['missing_keys'])[0]}, so it is no trained text classifier. Train it first.")
         if config.num_labels < 2:
             raise ModelError(f"{source}: gives one score and no labels, so it is no text classifier.")
         self.labels = [str(config.id2label[label_id]) for label_id in range(config.num_labels)]
         self.is_multi_label = config.problem_type == "multi_label_classification"
         with _worded(source):
             self.decision = Decision.from_config(getattr(config, "decision", None) or {}, self.labels)
-        self.model.eval()
-        self.padded_because = pack(self.model)
+        self.padded_because: str | None = "ONNX Runtime reads padded batches"
+        if is_graph(source):
+            from trainer.delivery.onnx_model import TOKENS_PER_PASS, OnnxModel
+
+            self.model, device = OnnxModel(Path(source)), "cpu"
+        else:
+            self.model = _load_weights(source, config, **origin).eval()
+            self.padded_because = pack(self.model)
         self.device = torch.device(device) if device else torch.accelerator.current_accelerator() or torch.device("cpu")
         with _worded(source):
             self.model.to(self.device)
-        self.collate, self.tokens_per_pass = Collator(self.tokenizer), tokens_per_pass(self.device)
+        self.collate, self.tokens_per_pass = Collator(self.tokenizer), TOKENS_PER_PASS if is_graph(source) else tokens_per_pass(self.device)
         self._tokenizer_lock = threading.Lock()  # fast tokenizers keep the cut of the call in themselves
 
     def tokens(self, texts: Sequence[Text]) -> TokenisedRows:
@@ -149,6 +151,29 @@ class SavedModel:
             return Judged(np.exp(log_sigmoid(logits_NC)), assigned(logits_NC), rows.truncated_N)
         log_p_NC = self.decision.log_probabilities(logits_NC)
         return Judged(np.exp(log_p_NC), self.decision.decide(log_p_NC), rows.truncated_N)
+
+
+def is_graph(source: str) -> bool:
+    """Whether a folder holds a model as ONNX (`python -m trainer export`)."""
+    return (Path(source) / GRAPH).is_file() and not (Path(source) / "model.safetensors").is_file()
+
+
+def _load_weights(source: str, config: Any, **origin: Any) -> Any:
+    """The model with weights of safetensors files alone, in float32.
+
+    Raises:
+        ModelError: weights that are missing or do not fit the config.
+    """
+    import torch
+    from transformers import AutoModelForSequenceClassification
+
+    with _worded(source), _quiet():
+        model, info = AutoModelForSequenceClassification.from_pretrained(
+            source, config=config, use_safetensors=True, dtype=torch.float32, output_loading_info=True, **origin
+        )
+    if info["missing_keys"]:
+        raise ModelError(f"{source}: its weights lack {sorted(info['missing_keys'])[0]}, so it is no trained text classifier. Train it first.")
+    return model
 
 
 def find_models(source: str | Path) -> tuple[list[str], str | None]:
