@@ -185,6 +185,23 @@ def export_command(
         export(source, file_format=file_format, int8=int8, output=output, data=data, trust_remote_code=trust_remote_code)
 
 
+@app.command("report")
+def report_command(
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Run folders.", show_default=False)],
+    output: Annotated[Path | None, typer.Option(help="The page; else report.html in the run folder, of several runs comparison.html here.")] = None,
+    no_texts: Annotated[bool, typer.Option("--no-texts", help="Quote no text of the data, so that the page can be shared.")] = False,
+) -> None:
+    """Write the page of a finished run anew, or one that puts several runs side by side."""
+    with worded_errors():
+        from trainer.delivery.finished_run import read_runs
+
+        read = read_runs(runs)
+        from trainer.delivery import comparison, report_page
+
+        page = report_page.rebuild(read[0], output, show_texts=not no_texts) if len(read) == 1 else comparison.write(read, output)
+        typer.echo(f"Report: {page}")
+
+
 @app.command("schema")
 def schema_command() -> None:
     """Print the JSON Schema of the YAML, for editors."""

@@ -37,6 +37,14 @@ class RunSection(Section):
     """Several processes: how long one may give no sign, or make no progress in training, before the run ends with an error that names it."""
 
 
+class ReportSection(Section):
+    """The page of the run, `report.html`."""
+
+    show_texts: bool = True
+    """Quote the texts of the hardest mistakes, which `mistakes.jsonl` then holds too. Neither file is ever pushed to the Hub. \
+Off: no text of the data, but their row numbers."""
+
+
 class Config(Section):
     """A whole run."""
 
@@ -62,6 +70,8 @@ class Config(Section):
     """transformers' TrainingArguments under their own names, and early_stopping_patience / early_stopping_threshold."""
     speed: SpeedSection = SpeedSection()
     """How a step is computed."""
+    report: ReportSection = ReportSection()
+    """The page of the run, `report.html`."""
     hub: HubSection = HubSection()
     """Pushing the model to the Hugging Face Hub after training."""
 

@@ -52,7 +52,7 @@ def _train_members(config: Config, resume: str, held: ExitStack) -> Path:
             print(f"Member {number} of {len(members)}: seed {member.member_seed}", flush=True)
         pipeline.train(member, resume=resume)
     if distributed.is_main():
-        _write_ensemble(folder, config, [pipeline.run_path(member) for member in members])
+        _write_ensemble(folder, config, data, [pipeline.run_path(member) for member in members])
     distributed.wait_for_everyone()
     return folder.path
 
@@ -77,9 +77,10 @@ def _is_finished(member: Config) -> bool:
     return distributed.from_main(lambda: report.is_finished(path, member.to_dict(), fingerprint))
 
 
-def _write_ensemble(folder: report.RunFolder, config: Config, members: list[Path]) -> None:
+def _write_ensemble(folder: report.RunFolder, config: Config, data: "PreparedData", members: list[Path]) -> None:
     """Predictions, results and a page of the ensemble; metrics.json last."""
-    from trainer.delivery import card, plots, tables
+    from trainer.delivery import card, plots, report_page, tables
+    from trainer.results import write_mistakes
 
     single = [json.loads((member / "metrics.json").read_text(encoding="utf-8")) for member in members]
     labels = single[0]["validation"]["labels"]
@@ -90,12 +91,14 @@ def _write_ensemble(folder: report.RunFolder, config: Config, members: list[Path
     final = outcomes[headline].alone
     folder.write_figure(*plots.results(final, headline))
     folder.write_predictions(parts, labels)
+    write_mistakes(folder, config, data, *parts[headline])
     folder.write_text("README.md", card.write_ensemble_card(config, outcomes, dict(zip((m.name for m in members), scores, strict=True))))
     ensemble = config.ensemble.model_dump(exclude={"member"}) | {"split": headline, "member_macro_f1": scores}
     results: dict[str, Any] = {split: outcome.alone.to_dict() for split, outcome in outcomes.items()}
     folder.finish(results | {"minority_label": single[0]["minority_label"], "ensemble": ensemble})
     tables.print_results(outcomes, folder.path, f"{members[0] / 'model'} to {members[-1] / 'model'}")
     print(f"Members' macro F1 on {headline}: {', '.join(f'{score:.4f}' for score in scores)}; together {final.macro_f1:.4f}.")
+    report_page.write_or_warn(folder.path)
 
 
 def _vote(members: list[Path], split: str, labels: list[str], combine: str) -> "tuple[Any, Outcome]":

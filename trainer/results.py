@@ -1,8 +1,10 @@
 """The end of the story: what a trained model did, what is decided by its scores, and what the run folder tells of it."""
 
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import xxhash
 
 from trainer.config import Config
 from trainer.data.augment import records
@@ -107,8 +109,8 @@ def write_results(
     max_length: int,
     commits: dict[str, str | None],
 ) -> None:
-    """What training gave: pictures, predictions, model, card; metrics.json last."""
-    from trainer.delivery import card, plots, tables
+    """What training gave: pictures, predictions, model, card; metrics.json last, then the page of it all."""
+    from trainer.delivery import card, plots, report_page, tables
 
     rows = trainer.epoch_rows()
     headline = list(outcomes)[-1]
@@ -121,6 +123,8 @@ def write_results(
     if decided:
         folder.write_figure("reliability.png", plots.reliability(outcomes[headline], headline))
     folder.write_predictions({name: (data.splits.named[name], outcome) for name, outcome in outcomes.items()}, data.labels)
+    write_mistakes(folder, config, data, data.splits.named[headline], outcomes[headline])
+    folder.write_json("report.json", _facts(config, data, trainer, decided, lengths, max_length))
     folder.publish_model()
     metrics: dict[str, Any] = {name: _figures(outcome.alone, outcome.alone_domains) for name, outcome in outcomes.items()}
     if decided:
@@ -131,9 +135,47 @@ def write_results(
     folder.write_text("README.md", card.write_card(config, data, rows, outcomes, decided, lengths, max_length, trainer.describe(), commits))
     folder.finish(metrics)
     tables.print_results(outcomes, folder.path, str(folder.model))
+    report_page.write_or_warn(folder.path)
 
 
 def _figures(evaluation: AnyEvaluation, domains: dict[str, AnyEvaluation]) -> dict[str, Any]:
     """What metrics.json holds of one split."""
     per_domain = {"per_domain": {domain: part.to_dict() for domain, part in domains.items()}} if domains else {}
     return evaluation.to_dict() | per_domain
+
+
+def write_mistakes(folder: report.RunFolder, config: Config, data: PreparedData, rows_N: Any, outcome: Outcome) -> None:
+    """The hardest mistakes with their texts, where texts may be shown."""
+    from trainer.data.inspection import full_texts
+    from trainer.delivery.report_page import mistakes_to_quote
+
+    if config.report.show_texts:
+        folder.write_lines("mistakes.jsonl", mistakes_to_quote(rows_N, outcome, data.labels, lambda ids_N: full_texts(data.clean, ids_N)))
+
+
+def _facts(
+    config: Config, data: PreparedData, trainer: "WeightedTrainer | HeadTrainer", decided: dict[str, Any] | None, lengths: "dict[str, Lengths]", max_length: int
+) -> dict[str, Any]:
+    """What report.html tells and no other file of the run folder holds as values."""
+    from trainer.delivery import card
+
+    audit = data.audit
+    return {
+        "labels": audit.labels,
+        "columns": {heading: counts_C.tolist() for heading, counts_C in audit.columns.items()},
+        "totals": audit.totals,
+        "imbalance_ratio": audit.imbalance_ratio,
+        "severity": audit.severity,
+        "minority_label": audit.minority_label,
+        "labels_per_row": data.labels_per_row,
+        "streamed": data.streamed_sentence,
+        "unused_rows": data.unused_rows,
+        "lengths": {name: asdict(length) for name, length in lengths.items()},
+        "max_length": max_length,
+        "row_digests": {name: xxhash.xxh3_128(data.clean.text_hashes_N[ids_N].tobytes()).hexdigest() for name, ids_N in data.splits.named.items()},
+        "balancing": card.balancing_words(config, data),
+        "synthetic": card.synthetic_words(config, data).split("\n\n")[0],
+        "decision": card.decision_words(decided) if decided else "",
+        "training": trainer.describe(),
+        "saved_step": trainer.best_step,
+    }

@@ -1,17 +1,13 @@
 """What an audit found, as one HTML page that needs nothing else: no script, no request, pictures inside; and as audit.json."""
 
-import base64
-import io
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from trainer.delivery.audit_findings import FORMAT
+from trainer.delivery.pages import picture, template
 from trainer.delivery.report import RunFolder, check_writable
 from trainer.errors import RunError
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 JSON_NAME, PAGE_NAME = "audit.json", "audit.html"
 MOST_CANDIDATES_SHOWN = 100
@@ -41,31 +37,12 @@ def write(folder: Path, findings: dict[str, Any]) -> Path:
 
 def render(findings: dict[str, Any]) -> str:
     """The page as text; labels and quoted texts are escaped."""
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
     from trainer.delivery import plots
 
     counts, measured_on = findings["classes"]["counts"], findings["classes"]["measured_on"]
-    figures = {"classes": _picture(plots.class_counts(counts[measured_on], measured_on))}
+    figures = {"classes": picture(plots.class_counts(counts[measured_on], measured_on))}
     tokens = findings["lengths"]["tokens"]
     lengths = tokens["by_class"] if tokens else findings["lengths"]["characters"]
-    figures["lengths"] = _picture(plots.class_lengths(lengths, "tokens" if tokens else "characters"))
-    environment = Environment(loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.filters |= {"number": "{:,}".format, "percent": "{:.1%}".format, "short": _short_number}
-    template = environment.get_template("audit_template.html")
+    figures["lengths"] = picture(plots.class_lengths(lengths, "tokens" if tokens else "characters"))
     ordered = sorted(counts[measured_on], key=lambda label: -counts[measured_on][label])
-    return template.render(findings, figures=figures, ordered_labels=ordered, most_shown=MOST_CANDIDATES_SHOWN)
-
-
-def _short_number(value: float) -> str:
-    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
-
-
-def _picture(figure: "Figure") -> str:
-    """A figure as a data URI of SVG; as an image no script in it could run."""
-    from matplotlib import pyplot as plt
-
-    out = io.BytesIO()
-    figure.savefig(out, format="svg", metadata={"Date": None})
-    plt.close(figure)
-    return f"data:image/svg+xml;base64,{base64.b64encode(out.getvalue()).decode()}"
+    return template("audit_template.html").render(findings, figures=figures, ordered_labels=ordered, most_shown=MOST_CANDIDATES_SHOWN)

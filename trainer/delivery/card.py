@@ -80,8 +80,8 @@ def write_card(
         scope_all=config.balance.scope == "all",
         balanced=config.balance.method != "none" or config.loss.class_weights != "none" or "adjusted" in config.loss.name or "softmax" in config.loss.name,
         prior_corrected=config.decision.prior is not None,
-        balancing=_balancing(config, data),
-        synthetic=_synthetic(config, data),
+        balancing=balancing_words(config, data),
+        synthetic=synthetic_words(config, data),
         training_text=_training(config, described),
         head=head,
         lengths=[f"{name}: {length.sentence(max_length)}." for name, length in lengths.items()],
@@ -94,7 +94,7 @@ def write_card(
         epochs_table=_table([*headings(head=head)], [row_cells(row) for row in epoch_rows]),
         summary_tables={s: _summary_table(outcome) for s, outcome in outcomes.items()},
         domain_tables={s: _domain_table(outcome.domains) for s, outcome in outcomes.items() if outcome.domains},
-        decision=_decision(decided) if decided else None,
+        decision=decision_words(decided) if decided else None,
         class_tables={s: _class_table(e) for s, e in evaluations.items()},
     )
     return str(card)
@@ -148,7 +148,8 @@ def _metadata(config: "Config", data: PreparedData, split: str, evaluation: AnyE
     )
 
 
-def _balancing(config: "Config", data: PreparedData) -> str:
+def balancing_words(config: "Config", data: PreparedData) -> str:
+    """Which rows are seen, and how the loss weighs them."""
     seen, natural = data.audit.totals["seen per epoch"], len(data.splits.train)
     if config.balance.method == "none":
         rows = "Every training row is seen once an epoch (`balance.method: none`)."
@@ -174,7 +175,7 @@ def _balancing(config: "Config", data: PreparedData) -> str:
     return f"{rows} The loss is {loss} with class weights ({name}; mean 1 over {over}): {pairs}."
 
 
-def _synthetic(config: "Config", data: PreparedData) -> str:
+def synthetic_words(config: "Config", data: PreparedData) -> str:
     """Who wrote how many rows of which class; empty without `augment`."""
     if data.synthetic is None:
         return ""
@@ -237,7 +238,7 @@ def _domain_table(domains: dict[str, AnyEvaluation]) -> str:
     return _table(["domain", "rows", *(n.replace("_", " ") for n in names)], rows)
 
 
-def _decision(decided: dict[str, Any]) -> str:
+def decision_words(decided: dict[str, Any]) -> str:
     """What was done after training, in sentences."""
     parts = []
     if "target_prior" in decided:

@@ -2,23 +2,19 @@
 
 from typing import Any
 
-import matplotlib
-
-matplotlib.use("Agg")
 import numpy as np
 from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from trainer.data.audit import Audit
-from trainer.evaluation.metrics import NUM_BINS, Evaluation, calibration_bins
+from trainer.delivery.drawing import AFTER, BEFORE, GRID, INK
+from trainer.evaluation.calibration import NUM_BINS, calibration_bins
+from trainer.evaluation.metrics import Evaluation
 from trainer.evaluation.multi_label import AnyEvaluation, MultiLabelEvaluation
 from trainer.evaluation.outcome import Outcome
 
-INK, BEFORE, AFTER, GRID = "#22303c", "#9fb3c8", "#1f6fb2", "#e3e8ee"
 MOST_CLASSES_WITH_NUMBERS = 30
-plt.rcParams.update(dict.fromkeys(("axes.labelcolor", "text.color", "xtick.color", "ytick.color"), INK))
-plt.rcParams.update({"axes.edgecolor": GRID, "font.size": 10, "axes.axisbelow": True, "text.parse_math": False})  # labels may hold $
 
 
 def class_distribution(audit: Audit) -> Figure:

@@ -43,6 +43,9 @@ FILES = (
     "reliability.png",
     "label_scores.png",
     "predictions.parquet",
+    "mistakes.jsonl",
+    "report.json",
+    "report.html",
     "README.md",
     "metrics.json",
 )
@@ -54,6 +57,7 @@ LOCK = ".lock"
 MEMBER = re.compile(r"member-\d+")
 """Folders of the members of an ensemble, run folders of their own."""
 NOT_COMPARED = {"run.overwrite", "run.output_dir", "run.num_processes", "run.timeout_minutes", "speed.tokens_per_pass", "speed.halve_on_out_of_memory"}
+NOT_COMPARED |= {"report.show_texts"}
 
 
 class RunFolder:
@@ -173,15 +177,31 @@ class RunFolder:
 
 
 def read_predictions(path: Path, split: str, labels: list[str]) -> tuple[Any, Any, Any, Any]:
-    """Row ids, label ids, predicted label ids and probabilities (N, C) of one split of a run folder's predictions.parquet."""
-    import pyarrow.compute as pc
+    """Row ids, label ids, predicted label ids and probabilities (N, C) of one split of a run folder's predictions.parquet.
+
+    Of multi-label rows which labels they have and are given, (N, C), in place of label ids.
+    """
     import pyarrow.parquet as pq
 
-    table = pq.read_table(path / "predictions.parquet")
-    table = table.filter(pc.equal(table["split"], split))
-    ids = {label: label_id for label_id, label in enumerate(labels)}
-    true_N, predicted_N = (np.array([ids[label] for label in table[name].to_pylist()], np.int64) for name in ("label", "predicted"))
+    table = pq.read_table(path / "predictions.parquet", filters=[("split", "=", split)])
+    true_N, predicted_N = (_targets(table[name].combine_chunks(), labels) for name in ("label", "predicted"))
     return table["row"].to_numpy(), true_N, predicted_N, np.stack([table[f"probability_{label}"].to_numpy() for label in labels], axis=1)
+
+
+def _targets(names: Any, labels: list[str]) -> Any:
+    """The label id of each row, or which labels it has; the reverse of `_names`."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    is_list = pa.types.is_list(names.type)
+    ids = pc.index_in(pc.list_flatten(names) if is_list else names, value_set=pa.array(labels))
+    if ids.null_count:
+        raise RunError("predictions.parquet holds labels that metrics.json lacks; the two are of different runs. Train anew.")
+    if not is_list:
+        return ids.to_numpy().astype(np.int64)
+    held_NC = np.zeros((len(names), len(labels)), np.bool_)
+    held_NC[pc.list_parent_indices(names).to_numpy(), ids.to_numpy()] = True
+    return held_NC
 
 
 def _names(targets: Any, labels: list[str]) -> Any:

@@ -1,0 +1,52 @@
+"""What our pages share: templates that escape all they are given, numbers in words, pictures inside the page."""
+
+import base64
+import io
+import re
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from jinja2 import Template
+    from markupsafe import Markup
+    from matplotlib.figure import Figure
+
+
+def template(name: str) -> "Template":
+    """A page beside this module; whatever is put into it is escaped, and a name that is not given is an error."""
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    environment = Environment(loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment.filters |= {"number": "{:,}".format, "percent": "{:.1%}".format, "short": short_number, "decimals": decimals, "code": _code}
+    return environment.get_template(name)
+
+
+def short_number(value: float) -> str:
+    """Whole from 100 on, else three digits."""
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+
+
+def decimals(value: Any, places: int = 3) -> str:
+    """A figure with fixed decimals; a dash where there is none."""
+    return "\N{EN DASH}" if value is None else f"{value:.{places}f}"
+
+
+def _code(text: str) -> "Markup":
+    """Text whose `quoted` parts become code, escaped."""
+    from markupsafe import Markup, escape
+
+    parts = re.split(r"`([^`]*)`", text)
+    return Markup("").join(Markup("<code>{}</code>").format(part) if position % 2 else escape(part) for position, part in enumerate(parts))
+
+
+def picture(figure: "Figure") -> str:
+    """A figure as a data URI of SVG; as an image no script in it could run. Its text is left to the reader's fonts, which know more scripts."""
+    from matplotlib import pyplot as plt
+
+    out = io.BytesIO()
+    with warnings.catch_warnings(), plt.rc_context({"svg.fonttype": "none", "svg.hashsalt": "equipoise"}):
+        warnings.filterwarnings("ignore", message="Glyph")  # a font of ours that lacks it measures the text, the reader's draws it
+        figure.savefig(out, format="svg", metadata={"Date": None})
+    plt.close(figure)
+    return f"data:image/svg+xml;base64,{base64.b64encode(out.getvalue()).decode()}"

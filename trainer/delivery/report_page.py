@@ -1,0 +1,287 @@
+"""report.html: a finished run as one page that needs nothing else: no script, no request, pictures inside. Made of the run folder's files alone."""
+
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from trainer.delivery import page_plots, pages, report
+from trainer.delivery.finished_run import FinishedRun, Predictions
+from trainer.errors import RunError, first_line
+from trainer.evaluation.calibration import expected_calibration_error
+from trainer.evaluation.intervals import Interval, Resampled, interval, resample
+
+if TYPE_CHECKING:
+    from trainer.evaluation.outcome import Outcome
+
+logger = logging.getLogger(__name__)
+PAGE_NAME = "report.html"
+MOST_MISTAKES = 30
+MOST_CONFUSIONS = 15
+MOST_CURVES = 8
+MOST_CLASSES_WITH_NUMBERS = 20
+"""Above it the confusion matrix is shades alone, and long tables are folded."""
+MOST_CHARACTERS = 600
+GENERATOR = '<meta name="generator" content="equipoise'
+
+
+def write_or_warn(path: Path) -> None:
+    """Write the page of a run that has just been finished; whatever goes wrong is a warning, since the run is whole without it."""
+    try:
+        page = rebuild(FinishedRun.read(path))
+    except Exception as error:  # the page is a view of files that are safe on disk; no fault of it may cost a run
+        logger.warning("%s was not written: %s The run is complete; repeat with: python -m trainer report %s", path / PAGE_NAME, first_line(error), path)
+        return
+    print(f"Report: {page}")
+
+
+def rebuild(run: FinishedRun, output: Path | None = None, *, show_texts: bool = True) -> Path:
+    """Write the page of a run anew, as report.html in its folder or as another file; returns its path.
+
+    Args:
+        show_texts: quote the mistakes' texts where the run kept them (`report.show_texts`).
+    Raises:
+        RunError: a file of others in place of the page, or one of the run folder that is damaged.
+    """
+    page = output or run.path / PAGE_NAME
+    check_page(page)
+    return write_page(page, render(run, show_texts=show_texts))
+
+
+def check_page(page: Path) -> None:
+    """Raises RunError when the page cannot be written, or would replace a file that is none of ours."""
+    report.check_writable(page.parent, "Set --output")
+    if page.is_dir():
+        raise RunError(f"{page}: is a folder; --output is the page itself, such as {page / PAGE_NAME}.")
+    if page.exists() and GENERATOR not in page.read_bytes()[:2000].decode(errors="replace"):
+        raise RunError(f"{page}: holds something else than a page of ours. Give another --output.")
+
+
+def write_page(page: Path, text: str) -> Path:
+    """Write a page that appears whole or not at all."""
+    page.parent.mkdir(parents=True, exist_ok=True)
+    report.RunFolder(page.parent).write_text(page.name, text)
+    return page
+
+
+def mistakes_to_quote(rows_N: Any, outcome: "Outcome", labels: list[str], texts_of: Callable[[Any], list[str]]) -> list[dict[str, Any]]:
+    """Lines of mistakes.jsonl: the hardest mistakes with their texts.
+
+    Args:
+        rows_N: row id of each row of the outcome.
+        texts_of: row ids -> their texts, of pairs both.
+    """
+    mistakes = Predictions(rows_N, outcome.label_ids_N, outcome.predicted_N, np.exp(outcome.log_p_NC).astype(np.float32)).hardest(labels, MOST_MISTAKES)
+    rows = sorted({mistake.row for mistake in mistakes})
+    texts = dict(zip(rows, texts_of(np.array(rows, np.int64)), strict=True))
+    return [{"row": m.row, "label": m.label, "predicted": m.predicted, "probability": m.probability, "text": _cut(texts[m.row])} for m in mistakes]
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= MOST_CHARACTERS else f"{text[: MOST_CHARACTERS - 1]}…"
+
+
+def render(run: FinishedRun, *, show_texts: bool = True) -> str:
+    """The page as text; labels and quoted texts are escaped."""
+    from trainer import __version__
+
+    texts = run.texts if show_texts else {}
+    resampled = resampled_figures([run])
+    predictions = run.predictions
+    mistakes = predictions.hardest(run.labels, MOST_MISTAKES) if predictions else None
+    precisions = _average_precisions(run)
+    return pages.template("report_template.html").render(
+        version=__version__,
+        run=run,
+        facts=run.facts,
+        final=run.final,
+        results=_results(run),
+        intervals=headline_intervals(run, resampled, 0),
+        classes=_class_rows(run, resampled, precisions),
+        has_precisions=any(precisions.values()),
+        distribution=_distribution(run),
+        is_folded=len(run.labels) > MOST_CLASSES_WITH_NUMBERS,
+        curves=_learning_curves(run),
+        confusion=None if run.is_multi_label else _confusion(run),
+        answers=_answers(run),
+        precision_recall=_precision_recall(run, precisions),
+        reliability=_reliability(run),
+        mistakes=mistakes,
+        num_wrong=_num_wrong(predictions),
+        texts=texts,
+        quotes=bool(mistakes and any(m.row in texts for m in mistakes)),
+        decided=_decided(run),
+        environment=report.flat({k: v for k, v in (run.environment or {}).items() if k != "data"}),
+        titles=TITLES,
+    )
+
+
+TITLES = {
+    "num_rows": "rows",
+    "macro_f1": "macro F1",
+    "micro_f1": "micro F1",
+    "weighted_f1": "weighted F1",
+    "samples_f1": "samples F1",
+    "f1_gap": "F1 gap",
+    "accuracy": "accuracy",
+    "balanced_accuracy": "balanced accuracy",
+    "mcc": "MCC",
+    "auroc_macro": "AUROC",
+    "mean_average_precision": "mean average precision",
+    "hamming_loss": "Hamming loss",
+    "ece": "ECE",
+    "brier": "Brier",
+    "loss": "loss",
+}
+
+
+def resampled_figures(runs: list[FinishedRun]) -> Resampled | None:
+    """Figures of runs on resampled rows of the split that counts, which must be the same rows; None where one has no predictions."""
+    predictions = [run.predictions for run in runs]
+    if not all(predictions):
+        return None
+    return resample(predictions[0].targets, [p.predicted for p in predictions], len(runs[0].labels))  # type: ignore[union-attr]
+
+
+def headline_intervals(run: FinishedRun, resampled: Resampled | None, place: int) -> dict[str, Interval | None]:
+    """95 % intervals of the figures that have one, of the run at a place."""
+    if resampled is None:
+        return {}
+    minority = run.labels.index(run.metrics["minority_label"])
+    return {
+        "macro_f1": interval(resampled.macro_f1_BR[:, place]),
+        "accuracy": interval(resampled.accuracy_BR[:, place]),
+        "balanced_accuracy": interval(resampled.macro_recall_BR[:, place]),
+        "minority_recall": interval(resampled.recall_BRC[:, place, minority]),
+    }
+
+
+def _results(run: FinishedRun) -> list[tuple[str, dict[str, Any]]]:
+    """(which, figures) of each split, by the model alone and with the decision."""
+    rows = []
+    for split in run.splits:
+        decided = run.metrics.get("decision", {}).get(split)
+        rows.append((f"{split}, model alone" if decided else split, run.metrics[split]))
+        if decided:
+            rows.append((f"{split}, with the decision", decided))
+    return rows
+
+
+def _class_rows(run: FinishedRun, resampled: Resampled | None, precisions: dict[str, float | None]) -> list[dict[str, Any]]:
+    """Results of each class, those with the most rows first."""
+    final, alone = run.final["per_class"], run.metrics[run.split]["per_class"]
+    ids = {label: c for c, label in enumerate(run.labels)}
+    return [
+        {
+            "label": label,
+            **final[label],
+            "f1_interval": interval(resampled.f1_BRC[:, 0, ids[label]]) if resampled else None,
+            "f1_alone": alone[label]["f1"] if "decision" in run.metrics else None,
+            "average_precision": precisions[label],
+        }
+        for label in run.by_size
+    ]
+
+
+def _average_precisions(run: FinishedRun) -> dict[str, float | None]:
+    if run.predictions is None:
+        return dict.fromkeys(run.labels)
+    return dict(zip(run.labels, page_plots.average_precisions(run.predictions.targets, run.predictions.p_NC), strict=True))
+
+
+def _distribution(run: FinishedRun) -> dict[str, Any] | None:
+    """Rows of each class in each column, the largest class first."""
+    if run.facts is None:
+        return None
+    labels, columns = run.facts["labels"], run.facts["columns"]
+    first = next(iter(columns.values()))
+    order = sorted(range(len(labels)), key=lambda c: -first[c])
+    return {
+        "headings": list(columns),
+        "totals": run.facts["totals"],
+        "widest": [max(1, *counts) for counts in columns.values()],
+        "rows": [(labels[c], [counts[c] for counts in columns.values()]) for c in order],
+    }
+
+
+def _learning_curves(run: FinishedRun) -> list[dict[str, Any]]:
+    """Pictures with what their lines are; of an ensemble those of its members."""
+    if run.epochs:
+        step = run.facts["saved_step"] if run.facts else None
+        return [
+            {"title": "Loss", "src": pages.picture(page_plots.losses(run.epochs)), "lines": []},
+            {"title": "Accuracy, macro F1 and recall of the rarest class", "src": pages.picture(page_plots.scores(run.epochs, step)), "lines": []},
+        ]
+    members = [FinishedRun.read(path) for path in sorted(run.path.glob("member-*"), key=lambda p: (len(p.name), p.name)) if report.MEMBER.fullmatch(path.name)]
+    return overlays(members) if any(member.epochs for member in members) else []
+
+
+def overlays(runs: list[FinishedRun], names: list[str] | None = None) -> list[dict[str, Any]]:
+    """Learning curves of several runs, laid upon another."""
+    lines = [(page_plots.color_of(number), name) for number, name in enumerate(names or [run.name for run in runs])]
+    epochs = [run.epochs for run in runs]
+    wanted = (("macro_f1", "macro F1 on validation"), ("validation_loss", "validation loss (nats)"))
+    return [{"title": title, "src": pages.picture(page_plots.overlaid(epochs, column, title)), "lines": lines} for column, title in wanted]
+
+
+def _confusion(run: FinishedRun) -> dict[str, Any]:
+    """Cells of the matrix that hold rows, and where to draw them; classes with the most rows first."""
+    labels, matrix = run.labels, run.final["confusion_matrix"]
+    order = [labels.index(label) for label in run.by_size]
+    sums = {c: max(1, sum(matrix[c])) for c in order}
+    cells = [(y, x, matrix[t][g], matrix[t][g] / sums[t]) for y, t in enumerate(order) for x, g in enumerate(order) if matrix[t][g]]
+    wrong = sorted((cell for cell in cells if cell[0] != cell[1]), key=lambda cell: -cell[2])
+    numbers = len(labels) <= MOST_CLASSES_WITH_NUMBERS
+    return {
+        "labels": run.by_size,
+        "cells": cells,
+        "numbers": numbers,
+        "size": 44 if len(labels) <= 10 else 32 if numbers else 14,
+        "margin": 12 + 7 * min(24, max(map(len, labels))),
+        "most": wrong[:MOST_CONFUSIONS],
+    }
+
+
+def _answers(run: FinishedRun) -> list[dict[str, Any]]:
+    """Of multi-label rows: how often each label is rightly given, missed, and given too much."""
+    if not run.is_multi_label or run.predictions is None:
+        return []
+    true_NC, given_NC = run.predictions.targets, run.predictions.predicted
+    counts = zip((true_NC & given_NC).sum(axis=0), (true_NC & ~given_NC).sum(axis=0), (~true_NC & given_NC).sum(axis=0), strict=True)
+    by_label = dict(zip(run.labels, counts, strict=True))
+    return [{"label": label, **dict(zip(("right", "missed", "wrong"), map(int, by_label[label]), strict=True))} for label in run.by_size]
+
+
+def _precision_recall(run: FinishedRun, precisions: dict[str, float | None]) -> dict[str, Any] | None:
+    """The curves of all classes, or of those with the least average precision in colors and the others behind them."""
+    if run.predictions is None:
+        return None
+    known = [label for label in run.by_size if precisions[label] is not None]
+    shown = known if len(known) <= len(page_plots.COLORS) else sorted(known, key=lambda label: precisions[label] or 0.0)[:MOST_CURVES]
+    pale = [run.labels.index(label) for label in known if label not in shown]
+    figure = page_plots.precision_recall(run.predictions.targets, run.predictions.p_NC, [run.labels.index(label) for label in shown], pale)
+    lines = [(page_plots.color_of(place), f"{label}: {precisions[label]:.3f}") for place, label in enumerate(shown)]
+    return {"src": pages.picture(figure), "lines": lines, "num_pale": len(pale)}
+
+
+def _reliability(run: FinishedRun) -> dict[str, Any] | None:
+    if run.predictions is None:
+        return None
+    figure, bins = page_plots.reliability(run.predictions.targets, run.predictions.p_NC)
+    return {"src": pages.picture(figure), "ece": expected_calibration_error(bins)}
+
+
+def _num_wrong(predictions: Predictions | None) -> int:
+    return 0 if predictions is None else int((predictions.targets != predictions.predicted).sum())
+
+
+def _decided(run: FinishedRun) -> dict[str, Any] | None:
+    """What the decision does to each class, as columns of figures."""
+    decision = run.metrics.get("decision")
+    if decision is None:
+        return None
+    names = {"training_prior": "share taught by training", "target_prior": "share expected", "thresholds": "threshold", "shift": "added to the score"}
+    columns = {title: decision[name] for name, title in names.items() if name in decision}
+    return {"temperature": decision["temperature"], "costs": decision.get("costs"), "neutral": decision.get("neutral", []), "columns": columns}
