@@ -1,10 +1,10 @@
 """The audit's page: whole in itself, escaped, and saying what audit.json holds."""
 
 import json
-from html.parser import HTMLParser
 
 import numpy as np
 import pytest
+from page_parser import Page
 
 from trainer.data.clean import clean_rows
 from trainer.data.inspection import full_texts, independent_units, planned_splits
@@ -18,30 +18,6 @@ from trainer.sections.balancing import BalanceSection
 from trainer.sections.data import DataSection
 
 EVIL = "<script>alert('x')</script>"
-VOID = {"meta", "img", "br"}
-
-
-class Page(HTMLParser):
-    """Tags, addresses and text of a page; refuses tags that are not closed."""
-
-    def __init__(self, text):
-        super().__init__()
-        self.tags, self.addresses, self.words, self.open = [], [], [], []
-        self.feed(text)
-        assert self.open == []
-
-    def handle_starttag(self, tag, attrs):
-        self.tags.append(tag)
-        self.addresses += [value for name, value in attrs if name in ("src", "href", "srcset", "action", "data")]
-        assert not [name for name, _ in attrs if name.startswith("on")]
-        if tag not in VOID:
-            self.open.append(tag)
-
-    def handle_endtag(self, tag):
-        assert self.open.pop() == tag
-
-    def handle_data(self, data):
-        self.words.append(data)
 
 
 def audited(tmp_path, records, **options):

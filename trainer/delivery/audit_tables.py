@@ -4,7 +4,8 @@ from typing import Any
 
 from rich.table import Table
 
-from trainer.delivery.tables import console, share
+from trainer.delivery.tables import share
+from trainer.delivery.terminal import console
 
 MOST_CLASSES = 30
 MOST_ROWS = 10

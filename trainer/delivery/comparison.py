@@ -9,7 +9,7 @@ from rich.table import Table
 
 from trainer.delivery import page_plots, pages, report, report_page
 from trainer.delivery.finished_run import LESS_IS_BETTER, FinishedRun
-from trainer.delivery.tables import console
+from trainer.delivery.terminal import console
 from trainer.errors import RunError, listing
 from trainer.evaluation.intervals import Interval, interval
 
@@ -100,16 +100,17 @@ def render(compared: Comparison) -> str:
 
 
 def print_comparison(compared: Comparison) -> None:
-    """The runs as lines of a table, the best figures marked."""
-    shown = [name for name in compared.figures if name not in ("f1_gap", "loss", "brier", "weighted_f1", "samples_f1")]
+    """The runs as lines of a table of the headline figures, the best marked."""
+    shown = [name for name in compared.figures if name in ("macro_f1", "accuracy", "balanced_accuracy", "micro_f1")]
     table = Table(title=f"{len(compared.runs)} runs on {compared.runs[0].split}, the best marked *", title_justify="left")
-    table.add_column("run")
+    table.add_column("run", overflow="fold", min_width=10)
     for name in shown:
-        table.add_column(report_page.TITLES[name], justify="right", no_wrap=True)
-    table.add_column("macro F1 to the best", justify="right", no_wrap=True)
+        table.add_column(report_page.TITLES[name], justify="right")
+        if name == "macro_f1":
+            table.add_column("less the best", justify="right")
     for place, run in enumerate(compared.runs):
         cells = [f"{run.final[name]:.4f}{'*' if place in compared.best.get(name, ()) else ' '}" for name in shown]
-        table.add_row(compared.names[place], *cells, difference_words(compared.differences[place]))
+        table.add_row(compared.names[place], cells[0], difference_words(compared.differences[place]), *cells[1:])
     console.print(table)
     for doubt in compared.doubts:
         console.print(f"warning: {doubt}")

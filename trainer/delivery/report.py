@@ -194,7 +194,8 @@ def _targets(names: Any, labels: list[str]) -> Any:
     import pyarrow.compute as pc
 
     is_list = pa.types.is_list(names.type)
-    ids = pc.index_in(pc.list_flatten(names) if is_list else names, value_set=pa.array(labels))
+    flat_names = (pc.list_flatten(names) if is_list else names).cast(pa.string())  # of rows without any label the type is null
+    ids = pc.index_in(flat_names, value_set=pa.array(labels, pa.string()))
     if ids.null_count:
         raise RunError("predictions.parquet holds labels that metrics.json lacks; the two are of different runs. Train anew.")
     if not is_list:

@@ -192,16 +192,17 @@ def _average_precisions(run: FinishedRun) -> dict[str, float | None]:
 
 
 def _distribution(run: FinishedRun) -> dict[str, Any] | None:
-    """Rows of each class in each column, the largest class first."""
+    """Rows of each class in each column, the largest class first; what training was given and what it saw have bars of one scale."""
     if run.facts is None:
         return None
     labels, columns = run.facts["labels"], run.facts["columns"]
     first = next(iter(columns.values()))
     order = sorted(range(len(labels)), key=lambda c: -first[c])
+    widest = max(1, *(count for heading, counts in columns.items() if heading not in ("validation", "test") for count in counts))
     return {
         "headings": list(columns),
         "totals": run.facts["totals"],
-        "widest": [max(1, *counts) for counts in columns.values()],
+        "widest": [max(1, *counts) if heading in ("validation", "test") else widest for heading, counts in columns.items()],
         "rows": [(labels[c], [counts[c] for counts in columns.values()]) for c in order],
     }
 

@@ -2,15 +2,13 @@
 
 from pathlib import Path
 
-from rich.console import Console
 from rich.table import Table
 
 from trainer.data.audit import Lengths
 from trainer.data.prepare import PreparedData
+from trainer.delivery.terminal import console
 from trainer.evaluation.multi_label import AnyEvaluation, MultiLabelEvaluation
 from trainer.evaluation.outcome import Outcome
-
-console = Console(soft_wrap=True, markup=False, emoji=False, highlight=False)
 
 
 def print_audit(data: PreparedData, lengths: dict[str, Lengths], max_length: int) -> None:

@@ -1,0 +1,5 @@
+"""Where our tables are printed."""
+
+from rich.console import Console
+
+console = Console(soft_wrap=True, markup=False, emoji=False, highlight=False)
