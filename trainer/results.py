@@ -173,7 +173,7 @@ def _facts(
         "lengths": {name: asdict(length) for name, length in lengths.items()},
         "max_length": max_length,
         "row_digests": {name: xxhash.xxh3_128(data.clean.text_hashes_N[ids_N].tobytes()).hexdigest() for name, ids_N in data.splits.named.items()},
-        "balancing": card.balancing_words(config, data),
+        "balancing": card.balancing_words(config, data, list_weights=False),
         "synthetic": card.synthetic_words(config, data).split("\n\n")[0],
         "decision": card.decision_words(decided) if decided else "",
         "training": trainer.describe(),

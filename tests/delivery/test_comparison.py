@@ -35,7 +35,7 @@ def write_run(path, num_wrong, *, labels=LABELS, true=TRUE, digest="same", split
 
 
 def words_of(text):
-    return " ".join("".join(Page(text).words).split())
+    return " ".join(" ".join(Page(text).words).split())
 
 
 def test_best_figures_are_marked_and_differences_are_paired(tmp_path, capsys):

@@ -54,6 +54,11 @@ def test_output_dir_and_overwrite_are_no_part_of_the_comparison(run):
     assert open_run(path, moved, "abc", overwrite=False, resume="auto").endswith("checkpoint-3")
 
 
+def test_whether_texts_are_shown_is_no_part_of_the_comparison(run):
+    path = run(finished=False)
+    assert open_run(path, {**CONFIG, "report": {"show_texts": False}}, "abc", overwrite=False, resume="auto").endswith("checkpoint-3")
+
+
 def test_unfinished_run_of_another_config_or_data_is_refused_naming_the_difference(run):
     path = run(finished=False)
     with pytest.raises(RunError, match=r"unfinished run that differs: training.learning_rate is 1e-05 there, 2e-05 here"):

@@ -20,6 +20,7 @@ from trainer.delivery.report import RunFolder
 from trainer.errors import RunError
 from trainer.evaluation.outcome import outcome_of
 
+CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 EVIL = "<img src=http://evil.example/x onerror=alert(1)>"
 EVIL_TEXT = "<script>alert('text')</script>"
 SECTIONS = ["results", "data", "balancing", "training", "classes", "confusion", "curves", "mistakes", "decision", "config", "environment"]
@@ -50,7 +51,14 @@ def single(tmp_path_factory, tiny_model, tweets):
     lines = [json.dumps({"text": f"{EVIL_TEXT} {row['text']}", "label": names[row["sentiment"]]}) for row in rows]
     (folder / "rows.jsonl").write_text("\n".join(lines), encoding="utf-8")
     decision = {"prior": "natural", "temperature": True, "thresholds": "f1"}
-    return train(folder, tiny_model, folder / "rows.jsonl", balance={"method": "oversample"}, loss={"class_weights": "balanced"}, decision=decision)
+    return train(
+        folder,
+        tiny_model,
+        folder / "rows.jsonl",
+        balance={"method": "oversample"},
+        loss={"class_weights": dict(zip(names.values(), (1, 2, 3), strict=True))},
+        decision=decision,
+    )
 
 
 @pytest.fixture(scope="module")
@@ -80,7 +88,7 @@ def page_of(run):
 
 
 def words_of(text):
-    return " ".join("".join(Page(text).words).split())
+    return " ".join(" ".join(Page(text).words).split())
 
 
 def predictions(run):
@@ -121,7 +129,7 @@ def test_headline_is_that_of_metrics_json(run):
     words = words_of(page_of(run))
     assert f"{final['macro_f1']:.3f}" in words
     for label, values in final["per_class"].items():
-        assert f"{label} {'rarest in training ' if label == metrics['minority_label'] else ''}{values['f1']:.3f}" in words
+        assert f"{label} {'rarest ' if label == metrics['minority_label'] else ''}{values['f1']:.3f}" in words
 
 
 def test_intervals_hold_the_figures_they_are_of(single):
@@ -298,6 +306,30 @@ def test_command_writes_the_page_without_loading_torch(single, tmp_path):
     wrong = subprocess.run([*command[:4], str(tmp_path / "nowhere")], capture_output=True, text=True, check=False)
     assert (wrong.returncode, wrong.stdout) == (2, "")
     assert wrong.stderr == f"{tmp_path / 'nowhere'}: no such folder. Give run folders, such as runs/quickstart.\n"
+
+
+@pytest.mark.skipif(not CHROMIUM, reason="no Chromium on this machine")
+def test_browser_shows_pages_without_a_complaint_at_any_width(single, multi, folds, tmp_path):
+    from playwright.sync_api import sync_playwright
+
+    said, asked = [], []
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        page = browser.new_page()
+        page.on("console", lambda message: said.append(message.text))
+        page.on("pageerror", lambda error: said.append(str(error)))
+        page.on("request", lambda request: asked.append(request.url.split(":")[0]))
+        for run in (single, multi, folds):
+            for width in (390, 1280):
+                page.set_viewport_size({"width": width, "height": 900})
+                page.goto((run / "report.html").as_uri())
+                assert page.evaluate("document.documentElement.scrollWidth") == width
+                assert page.evaluate("[...document.images].every(image => image.complete && image.naturalWidth > 0)")
+        page.pdf(path=tmp_path / "page.pdf", format="A4")
+        browser.close()
+    assert said == []
+    assert set(asked) <= {"file", "data"}
+    assert (tmp_path / "page.pdf").read_bytes().startswith(b"%PDF")
 
 
 def test_hundred_classes_stay_usable(tmp_path):

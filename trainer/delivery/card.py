@@ -148,7 +148,7 @@ def _metadata(config: "Config", data: PreparedData, split: str, evaluation: AnyE
     )
 
 
-def balancing_words(config: "Config", data: PreparedData) -> str:
+def balancing_words(config: "Config", data: PreparedData, *, list_weights: bool = True) -> str:
     """Which rows are seen, and how the loss weighs them."""
     seen, natural = data.audit.totals["seen per epoch"], len(data.splits.train)
     if config.balance.method == "none":
@@ -167,12 +167,12 @@ def balancing_words(config: "Config", data: PreparedData) -> str:
     weighting, loss = config.loss.class_weights, "binary cross-entropy" if data.is_multi_label else LOSS_WORDS[config.loss.name]
     if weighting == "none":
         return f"{rows} The loss is unweighted {loss}."
-    pairs = ", ".join(f"{label} {weight:.4g}" for label, weight in zip(data.labels, data.class_weights_C, strict=True))
+    pairs = ": " + ", ".join(f"{label} {weight:.4g}" for label, weight in zip(data.labels, data.class_weights_C, strict=True)) if list_weights else ""
     name = weighting if isinstance(weighting, str) else "given per label"
     if data.is_multi_label:
-        return f"{rows} The loss is {loss} with positive weights ({name}; a label's rows against the rows without it): {pairs}."
+        return f"{rows} The loss is {loss} with positive weights ({name}; a label's rows against the rows without it){pairs}."
     over = "the rows drawn" if config.loss.weights_mean == "rows" else "the classes"
-    return f"{rows} The loss is {loss} with class weights ({name}; mean 1 over {over}): {pairs}."
+    return f"{rows} The loss is {loss} with class weights ({name}; mean 1 over {over}){pairs}."
 
 
 def synthetic_words(config: "Config", data: PreparedData) -> str:

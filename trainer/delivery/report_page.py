@@ -24,6 +24,8 @@ MOST_CURVES = 8
 MOST_CLASSES_WITH_NUMBERS = 20
 """Above it the confusion matrix is shades alone, and long tables are folded."""
 MOST_CHARACTERS = 600
+LEAST_ROWS = 10
+"""A class with fewer has no interval: one drawn from so few rows would promise too much."""
 GENERATOR = '<meta name="generator" content="equipoise'
 
 
@@ -115,6 +117,7 @@ def render(run: FinishedRun, *, show_texts: bool = True) -> str:
         decided=_decided(run),
         environment=report.flat({k: v for k, v in (run.environment or {}).items() if k != "data"}),
         titles=TITLES,
+        least_rows=LEAST_ROWS,
     )
 
 
@@ -149,23 +152,23 @@ def headline_intervals(run: FinishedRun, resampled: Resampled | None, place: int
     """95 % intervals of the figures that have one, of the run at a place."""
     if resampled is None:
         return {}
-    minority = run.labels.index(run.metrics["minority_label"])
+    minority = run.metrics["minority_label"]
+    enough = run.final["per_class"][minority]["support"] >= LEAST_ROWS
     return {
         "macro_f1": interval(resampled.macro_f1_BR[:, place]),
         "accuracy": interval(resampled.accuracy_BR[:, place]),
         "balanced_accuracy": interval(resampled.macro_recall_BR[:, place]),
-        "minority_recall": interval(resampled.recall_BRC[:, place, minority]),
+        "minority_recall": interval(resampled.recall_BRC[:, place, run.labels.index(minority)]) if enough else None,
     }
 
 
 def _results(run: FinishedRun) -> list[tuple[str, dict[str, Any]]]:
-    """(which, figures) of each split, by the model alone and with the decision."""
+    """(which, figures) of each split, what counts first: with the decision, then by the model alone."""
     rows = []
-    for split in run.splits:
+    for split in reversed(run.splits):
         decided = run.metrics.get("decision", {}).get(split)
+        rows += [(f"{split}, with the decision", decided)] if decided else []
         rows.append((f"{split}, model alone" if decided else split, run.metrics[split]))
-        if decided:
-            rows.append((f"{split}, with the decision", decided))
     return rows
 
 
@@ -177,7 +180,7 @@ def _class_rows(run: FinishedRun, resampled: Resampled | None, precisions: dict[
         {
             "label": label,
             **final[label],
-            "f1_interval": interval(resampled.f1_BRC[:, 0, ids[label]]) if resampled else None,
+            "f1_interval": interval(resampled.f1_BRC[:, 0, ids[label]]) if resampled and final[label]["support"] >= LEAST_ROWS else None,
             "f1_alone": alone[label]["f1"] if "decision" in run.metrics else None,
             "average_precision": precisions[label],
         }

@@ -45,12 +45,12 @@ class Resampled:
 
 
 def interval(values_B: Floats) -> Interval | None:
-    """The middle 95 % of resampled values; None where there are none."""
+    """The middle 95 % of resampled values; None where there are none, or all are equal: rows that are all right, or all wrong, say nothing by being redrawn."""
     known_B = values_B[~np.isnan(values_B)]
     if not len(known_B):
         return None
     low, high = np.quantile(known_B, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-    return float(low), float(high)
+    return (float(low), float(high)) if low < high else None
 
 
 def resample(targets: NDArray[Any], predicted: list[NDArray[Any]], num_classes: int, *, seed: int = 0, num_resamples: int = NUM_RESAMPLES) -> Resampled:
