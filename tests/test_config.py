@@ -204,7 +204,7 @@ training:
 """
     assert faults(text) == [
         "c.yaml: model is missing.",
-        "c.yaml:1: modell is unknown; known: augment, balance, data, decision, ensemble, hub, loss, model, run, speed, split, training. Did you mean 'model'?",
+        "c.yaml:1: modell is unknown; known: augment, balance, data, decision, ensemble, hub, loss, model, report, run, speed, split, training. Did you mean 'model'?",
         "c.yaml:4: data.on_bad_rows is 'skipp'; known: error, skip. Did you mean 'skip'?",
         "c.yaml:7: data.drop_labels.1 is 1.5; needed: text.",
         "c.yaml:9: data.clean.strpi is unknown; known: conflicts, duplicates, empty, leakage, strip. Did you mean 'strip'?",
@@ -227,7 +227,7 @@ training:
 @pytest.mark.parametrize(
     ("text", "line"),
     [
-        ("1: 2", "c.yaml:3: 1 is unknown; known: augment, balance, data, decision, ensemble, hub, loss, model, run, speed, split, training."),
+        ("1: 2", "c.yaml:3: 1 is unknown; known: augment, balance, data, decision, ensemble, hub, loss, model, report, run, speed, split, training."),
         ("loss:", "c.yaml:3: loss is empty; needed: a section (name: value)."),
         ("training: []", "c.yaml:3: training is a list; needed: a section (name: value)."),
         ("run: {overwrite: 1}", "c.yaml:3: run.overwrite is 1; needed: true or false."),

@@ -353,6 +353,14 @@ def test_hundred_classes_stay_usable(tmp_path):
     assert "pale the other" in text
 
 
+def test_reliability_shows_how_often_right_the_answers_of_each_sureness_are():
+    p_NC = np.array([[0.9, 0.1], [0.92, 0.08], [0.3, 0.7]])
+    axis = page_plots.reliability(np.array([0, 1, 1]), p_NC).axes[0]
+    np.testing.assert_allclose(axis.lines[1].get_xydata(), [[0.7, 1.0], [0.91, 0.5]])
+    answers = page_plots.reliability(np.array([[True, False], [False, True]]), np.array([[0.9, 0.1], [0.9, 0.9]]))
+    np.testing.assert_allclose(answers.axes[0].lines[1].get_xydata(), [[0.9, 0.75]])
+
+
 def test_average_precision_is_the_mean_of_precisions_where_recall_rises():
     targets, p_NC = np.array([0, 0, 1, 2]), np.array([[0.9, 0.1, 0], [0.2, 0.7, 0.1], [0.4, 0.6, 0], [0.3, 0.3, 0.4]])
     assert page_plots.average_precisions(targets, p_NC)[:3] == pytest.approx([0.5 * 1 + 0.5 * 2 / 4, 1 / 2, 1.0])

@@ -7,13 +7,15 @@ from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
+from sklearn.calibration import calibration_curve
 from sklearn.metrics import average_precision_score, precision_recall_curve
 
 from trainer.delivery.drawing import AFTER, BEFORE, GRID, INK
-from trainer.evaluation.calibration import NUM_BINS, calibration_bins
 
 COLORS = ("#1f6fb2", "#d1495b", "#2e8b57", "#e0902c", "#7a5195", "#17808f", "#8c6d46", "#c2559c", "#5f6f7f", "#a3a500")
 MOST_POINTS = 120
+NUM_BINS = 15
+"""Bins of the reliability diagram, as many as the ECE has."""
 WIDTH, HEIGHT = 4.4, 3.1
 """Inches: at 350 pixels, a phone, text of 10 points is 11 pixels high."""
 
@@ -91,17 +93,17 @@ def _thinned(recall: NDArray[np.float64]) -> NDArray[np.int64]:
     return np.unique(np.searchsorted(-recall, np.linspace(-1, 0, MOST_POINTS)).clip(max=len(recall) - 1))
 
 
-def reliability(targets: NDArray[Any], p_NC: NDArray[np.float64]) -> tuple[Figure, list[tuple[float, float, int]]]:
-    """How often the model is right against how sure it says it is, with how many rows; and the bins.
+def reliability(targets: NDArray[Any], p_NC: NDArray[np.float64]) -> Figure:
+    """How often the model is right against how sure it says it is, and how often it is how sure.
 
     Of multi-label rows every answer counts by itself: yes from 0.5, no below.
     """
     if targets.ndim > 1:
-        yes = np.clip(p_NC.ravel(), 1e-12, 1 - 1e-12)
-        bins = calibration_bins(np.log(np.stack([1 - yes, yes], axis=1)), targets.ravel().astype(np.int64))
+        sure_N, right_N = np.maximum(p_NC, 1 - p_NC).ravel(), ((p_NC >= 0.5) == targets).ravel()
     else:
-        bins = calibration_bins(np.log(np.maximum(p_NC, 1e-30)), targets)
-    confidences, accuracies, rows = zip(*bins, strict=True)
+        sure_N, right_N = p_NC.max(axis=1), p_NC.argmax(axis=1) == targets
+    sure_N = sure_N.clip(0, 1)
+    accuracies, confidences = calibration_curve(right_N, sure_N, n_bins=NUM_BINS)
     figure, (upper, lower) = plt.subplots(2, 1, figsize=(WIDTH, HEIGHT + 1), height_ratios=[3, 1], sharex=True, layout="constrained")
     upper.plot([0, 1], [0, 1], color=INK, lw=0.8, ls="--", label="as sure as right")
     upper.vlines(confidences, confidences, accuracies, color=AFTER, lw=2)
@@ -110,10 +112,10 @@ def reliability(targets: NDArray[Any], p_NC: NDArray[np.float64]) -> tuple[Figur
     upper.set_ylim(0, 1.03)
     upper.set_ylabel("share that is right")
     upper.legend(frameon=False, fontsize=8, loc="upper left")
-    lower.bar([(min(int(c * NUM_BINS), NUM_BINS - 1) + 0.5) / NUM_BINS for c in confidences], rows, width=0.8 / NUM_BINS, color=AFTER)
+    lower.hist(sure_N, bins=NUM_BINS, range=(0, 1), rwidth=0.8, color=AFTER)
     lower.set_ylabel("rows" if targets.ndim == 1 else "answers")
     _dressed(figure, upper, "", "")
-    return _dressed(figure, lower, "", "how sure"), bins
+    return _dressed(figure, lower, "", "how sure")
 
 
 def _epoch_axes(epochs: list[dict[str, float]], title: str) -> tuple[Figure, Any]:

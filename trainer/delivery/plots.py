@@ -9,8 +9,7 @@ from matplotlib.ticker import MaxNLocator
 
 from trainer.data.audit import Audit
 from trainer.delivery.drawing import AFTER, BEFORE, GRID, INK
-from trainer.evaluation.calibration import NUM_BINS, calibration_bins
-from trainer.evaluation.metrics import Evaluation
+from trainer.evaluation.metrics import NUM_BINS, Evaluation, calibration_bins
 from trainer.evaluation.multi_label import AnyEvaluation, MultiLabelEvaluation
 from trainer.evaluation.outcome import Outcome
 

@@ -10,7 +10,6 @@ import numpy as np
 from trainer.delivery import page_plots, pages, report
 from trainer.delivery.finished_run import FinishedRun, Predictions
 from trainer.errors import RunError, first_line
-from trainer.evaluation.calibration import expected_calibration_error
 from trainer.evaluation.intervals import Interval, Resampled, interval, resample
 
 if TYPE_CHECKING:
@@ -270,11 +269,8 @@ def _precision_recall(run: FinishedRun, precisions: dict[str, float | None]) -> 
     return {"src": pages.picture(figure), "lines": lines, "num_pale": len(pale)}
 
 
-def _reliability(run: FinishedRun) -> dict[str, Any] | None:
-    if run.predictions is None:
-        return None
-    figure, bins = page_plots.reliability(run.predictions.targets, run.predictions.p_NC)
-    return {"src": pages.picture(figure), "ece": expected_calibration_error(bins)}
+def _reliability(run: FinishedRun) -> str | None:
+    return None if run.predictions is None else pages.picture(page_plots.reliability(run.predictions.targets, run.predictions.p_NC))
 
 
 def _num_wrong(predictions: Predictions | None) -> int:
