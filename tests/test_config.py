@@ -204,7 +204,8 @@ training:
 """
     assert faults(text) == [
         "c.yaml: model is missing.",
-        "c.yaml:1: modell is unknown; known: augment, balance, data, decision, ensemble, hub, loss, model, report, run, speed, split, training. Did you mean 'model'?",
+        "c.yaml:1: modell is unknown; known: augment, balance, data, decision, ensemble, hub, loss, model, report, run, speed, split, training."
+        " Did you mean 'model'?",
         "c.yaml:4: data.on_bad_rows is 'skipp'; known: error, skip. Did you mean 'skip'?",
         "c.yaml:7: data.drop_labels.1 is 1.5; needed: text.",
         "c.yaml:9: data.clean.strpi is unknown; known: conflicts, duplicates, empty, leakage, strip. Did you mean 'strip'?",
