@@ -11,7 +11,7 @@ from rich.table import Table
 from tqdm.auto import tqdm
 
 from trainer.delivery.predict import Classifier, Judged, Text
-from trainer.delivery.tables import console
+from trainer.delivery.terminal import console
 from trainer.evaluation.multi_label import evaluate
 
 ROWS_AT_ONCE = 1_000
