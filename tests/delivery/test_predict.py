@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from conftest import ROOT
 from hub_server import HubServer
+from saved_models import as_run, make_model
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from transformers import PreTrainedTokenizerFast
@@ -18,24 +19,6 @@ from trainer.data.tokenise import takes_pairs
 from trainer.delivery.saved_model import CHARACTERS_PER_TOKEN
 
 TEXTS = ["What a lovely day!", "I hate this.", "ok", "", "The train leaves at nine, and nobody knows why. " * 30, "Was für ein Tag 😀"]
-
-
-def make_model(tiny_model, folder, labels=("negative", "neutral", "positive"), *, seed=0, problem_type="single_label_classification", max_length=48, **config):
-    """A model folder as a training leaves it, its head drawn at random and large enough to tell texts apart."""
-    import torch
-    from transformers import AutoModelForSequenceClassification, AutoTokenizer
-
-    torch.manual_seed(seed)
-    names = {"id2label": dict(enumerate(labels)), "label2id": {label: n for n, label in enumerate(labels)}}
-    model = AutoModelForSequenceClassification.from_pretrained(tiny_model, num_labels=len(labels), problem_type=problem_type, **names)
-    torch.nn.init.normal_(model.classifier.weight, std=2.0)
-    for key, value in config.items():
-        setattr(model.config, key, value)
-    model.save_pretrained(folder)
-    tokenizer = AutoTokenizer.from_pretrained(tiny_model)
-    tokenizer.model_max_length = max_length
-    tokenizer.save_pretrained(folder)
-    return folder
 
 
 @pytest.fixture(scope="module")
@@ -150,15 +133,6 @@ def test_several_models_vote_whatever_the_order_of_their_labels(voters):
     assert [p.label for p in Classifier(each, vote="mean").predict(TEXTS)] == [max(m, key=m.get) for m in mean]
 
 
-def as_run(folder, models, metrics):
-    """A run folder, or that of an ensemble, of the given models."""
-    for number, model in enumerate(models, 1):
-        shutil.copytree(model, folder / (f"member-{number}/model" if len(models) > 1 else "model"))
-    (folder / "config.yaml").write_text("{}", encoding="utf-8")
-    (folder / "metrics.json").write_text(json.dumps(metrics), encoding="utf-8")
-    return folder
-
-
 def test_a_run_folder_gives_its_model_and_that_of_an_ensemble_all_members(model, classifier, voters, tmp_path):
     run = Classifier.load(as_run(tmp_path / "run", [model], {}))
     np.testing.assert_array_equal(run.probabilities(TEXTS), classifier.probabilities(TEXTS))
@@ -268,8 +242,9 @@ def test_hub_models_load_by_revision_and_offline_from_the_cache(model, tiny_mode
         assert offline[1].startswith("me/nothing: is no folder here, and neither in the cache nor can the Hub be reached.")
 
 
-def test_importing_the_package_loads_no_torch_until_the_classifier_is_asked_for():
-    code = "import sys, trainer\nassert 'Classifier' in trainer.__all__ and 'torch' not in sys.modules\ntrainer.Classifier\n"
+def test_importing_the_package_loads_no_torch_and_the_classifier_nothing_that_evaluation_alone_needs():
+    code = "import sys, trainer\nassert 'Classifier' in trainer.__all__ and 'scipy' not in sys.modules\ntrainer.Classifier\n"
+    code += "assert not {'torch', 'datasets', 'evaluate', 'sklearn', 'pandas'} & {name for name, module in sys.modules.items() if module}\n"
     code += "try:\n    trainer.nothing\nexcept AttributeError as error:\n    print(error)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=False)
     assert (done.returncode, done.stdout) == (0, "module 'trainer' has no attribute 'nothing'\n"), done.stderr

@@ -133,7 +133,7 @@ class Records:
             line = options.skip_lines + 1
             try:
                 names = options.column_names or next(reader, [])
-                self._check(names)
+                self._check(pa.schema([(name, pa.string()) for name in names]))
                 for _ in range(options.skip_lines_after_header):
                     next(reader, None)
                 line = options.skip_lines + reader.line_num + 1
@@ -150,13 +150,13 @@ class Records:
                 remedy = "is a quote left open? With data.quote_char: '' quotes are text."
                 raise DataError(f"{self.where}:{line}: a record is longer than {BLOCK_BYTES >> 20} MiB; {remedy}") from error
 
-    def _check(self, names: list[str]) -> None:
-        """Raises DataError for a CSV file without columns, without a wanted one, or with two of one name."""
-        if not names:
+    def _check(self, schema: pa.Schema) -> None:
+        """Note the columns; raises DataError where there is none, a wanted one is missing, or two have one name."""
+        if not schema.names:
             raise DataError(f"{self.where}: is empty. Give a file with a header line and rows.")
         remedy = "" if self.options.column_names else " If the file has no header line, set data.column_names."
-        check_columns(self.where, [*self.wanted, *doubled(names)], names, remedy)
-        self.schema = pa.schema([(name, pa.string()) for name in names])
+        check_columns(self.where, [*self.wanted, *doubled(schema.names)], schema.names, remedy)
+        self.schema = schema.remove_metadata()  # of `datasets` and pandas, which would tell of these columns alone
 
     def _objects(self) -> Iterator[Record]:
         """Objects of JSON lines, or of one JSON list, which is read as a whole."""
@@ -193,10 +193,11 @@ class Records:
         assert self.path is not None, "standard input is text"
         for table in READERS[self.format](self.path, [], self.options, []):
             if self.schema is None:
-                check_columns(self.where, [*self.wanted, *doubled(table.column_names)], table.column_names)
-                self.schema = table.schema.remove_metadata()  # of `datasets` and pandas, which would tell of these columns alone
+                self._check(table.schema)
             for batch in table.to_batches(max_chunksize=TABLE_ROWS):
                 yield from batch.to_pylist()
+        if self.schema is None:  # Parquet without rows
+            self._check(pq.read_schema(self.path))
 
 
 class _Lines:

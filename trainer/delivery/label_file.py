@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 STANDARD = "-"
 WRITTEN_AS = {".txt": ".csv", ".tab": ".tsv", ".json": ".jsonl", ".arrow": ".parquet"}
 """Ending of the default output of inputs whose own ending is not written."""
-LEAST_ROWS, MOST_ROWS, MOST_CHARACTERS = 64, 16_384, 8_000_000
+LEAST_ROWS, MOST_ROWS, MOST_CHARACTERS = 64, 8_192, 8_000_000
 """Rows of a piece at the beginning and at most, and characters of its texts from which it holds no more."""
 PIECE_SECONDS = 1.0
 """Pieces double while they take less: a killed start loses little, and rows are sorted by length within a piece."""
@@ -73,7 +73,7 @@ def output_path(output: str | None, source: Path | None, *, overwrite: bool) -> 
         raise RunError(f"--output: {target} is the input. Give another file.")
     if target.exists() and not overwrite:
         raise RunError(f"{target}: is there already. Give --overwrite to replace it, or another --output.")
-    report.check_writable(target, remedy="Set --output")
+    report.check_writable(target.parent, remedy="Set --output")
     return target
 
 

@@ -172,11 +172,14 @@ def csv_bytes(records: list[Record], columns: Columns, is_first: bool, *, separa
     """Lines of CSV in UTF-8, below a header; missing values are empty, lists and objects JSON."""
     columns.refuse_others(records)
     out = io.StringIO()
-    writer = csv.writer(out, delimiter=separator, lineterminator="\n")
+    plain = csv.writer(out, delimiter=separator, lineterminator="\n")
+    quoted = csv.writer(out, delimiter=separator, lineterminator="\n", quoting=csv.QUOTE_ALL)  # for a carriage return, which Python 3.11 leaves bare
     names = [*columns.names, *columns.added.names]
     if is_first:
-        writer.writerow(names)
-    writer.writerows([_cell(record.get(name)) for name in names] for record in records)
+        plain.writerow(names)
+    for record in records:
+        cells = [_cell(record.get(name)) for name in names]
+        (quoted if any("\r" in cell for cell in cells) else plain).writerow(cells)
     return out.getvalue().encode()
 
 
@@ -216,9 +219,10 @@ def arrow_bytes(records: list[Record], columns: Columns, is_first: bool) -> byte
 
 def _write_parquet(streams: Path, target: Path) -> None:
     """One Parquet file of the Arrow streams that stand one behind the other in a file."""
-    with pq.ParquetWriter(target, _schema_of(streams)) as writer:
-        for table in _grouped(streams):
-            writer.write_table(table)
+    schema = _schema_of(streams)
+    with pq.ParquetWriter(target, schema) as writer:
+        for batches in _grouped(streams):
+            writer.write_table(pa.Table.from_batches(batches, schema))
 
 
 def _schema_of(streams: Path) -> pa.Schema:
@@ -226,14 +230,14 @@ def _schema_of(streams: Path) -> pa.Schema:
         return pa.ipc.open_stream(source).schema
 
 
-def _grouped(streams: Path) -> Iterator[pa.Table]:
+def _grouped(streams: Path) -> Iterator[list[pa.RecordBatch]]:
     batches: list[pa.RecordBatch] = []
     size = streams.stat().st_size
     with pa.OSFile(str(streams)) as source:
         while source.tell() < size:
             batches += pa.ipc.open_stream(source)
             if sum(batch.nbytes for batch in batches) > ROW_GROUP_BYTES or source.tell() >= size:
-                yield pa.Table.from_batches(batches)
+                yield batches
                 batches = []
 
 

@@ -18,7 +18,7 @@ from trainer.data.tokenise import IGNORED, TokenisedRows, encode_texts
 from trainer.delivery.onnx_folder import GRAPH
 from trainer.errors import ModelError, RunError, did_you_mean, first_line
 from trainer.evaluation.decision import Decision
-from trainer.evaluation.multi_label import assigned, log_sigmoid
+from trainer.evaluation.scores import assigned, log_sigmoid
 
 CHARACTERS_PER_TOKEN = 100
 """Of a text with more of them for each token that the model reads, the rest is not looked at: a text of 10 MB is read as fast as another."""

@@ -14,11 +14,8 @@ from numpy.typing import NDArray
 from scipy.special import expit
 from sklearn.metrics import average_precision_score, f1_score, hamming_loss, precision_recall_fscore_support
 
-from trainer.evaluation.metrics import Evaluation, Floats, evaluate_logits
-
-Bools = NDArray[np.bool_]
-
-THRESHOLD = 0.5
+from trainer.evaluation.metrics import Evaluation, evaluate_logits
+from trainer.evaluation.scores import Bools, assigned
 
 
 @dataclass(frozen=True)
@@ -56,16 +53,6 @@ class MultiLabelEvaluation:
 
 
 AnyEvaluation = Evaluation | MultiLabelEvaluation
-
-
-def log_sigmoid(logits_NC: NDArray[Any]) -> Floats:
-    """Log probability of each label in float64."""
-    return -np.logaddexp(0, -logits_NC.astype(np.float64))
-
-
-def assigned(logits_NC: NDArray[Any]) -> Bools:
-    """Which labels each row is given, (N, C)."""
-    return expit(logits_NC.astype(np.float64)) >= THRESHOLD
 
 
 def evaluate(logits_NC: NDArray[Any], targets: NDArray[Any], labels: list[str], predicted_N: NDArray[Any] | None = None) -> AnyEvaluation:
