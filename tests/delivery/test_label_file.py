@@ -397,6 +397,12 @@ def test_later_rows_of_json_lines_may_hold_other_columns_but_not_ours(predict, t
     write(source, [{"text": "x", "n": 1}, {"text": "y", "n": "one"}])
     code, _, err = predict("--input", source, "--output", tmp_path / "out.parquet")
     assert (code, "a row does not fit the columns of the Parquet file: " in err) == (2, True), err
+    write(source, [{"text": "x", "n": "half of \ud83d"}])
+    assert predict("--input", source, "--output", tmp_path / "half.jsonl")[0] == predict("--input", source, "--output", tmp_path / "half.csv")[0] == 0
+    assert read(tmp_path / "half.jsonl")[0]["n"] == "half of \ud83d"
+    assert read(tmp_path / "half.csv")[0]["n"] == "half of \\ud83d"
+    code, _, err = predict("--input", source, "--output", tmp_path / "out.parquet")
+    assert (code, "a row does not fit the columns of the Parquet file: " in err) == (2, True), err
     write(source, [{"text": "x"}, {"text": "y", "label": "mine"}])
     code, _, err = predict("--input", source, "--overwrite")
     assert (code, "has a column 'label' already" in err) == (2, True)

@@ -98,17 +98,18 @@ class PartialFile:
         if self.num_bytes and ending(self.target) == ".parquet":
             columns = replace(columns, schema=_schema_of(self.aside))
         piece = memoryview(self.encode(records, columns, not self.num_bytes))
+        partial = self.note_path.with_name(f"{self.note_path.name}.new")
         try:
             rest = piece
             while rest:
                 rest = rest[self.file.write(rest) :]
             os.fsync(self.file.fileno())
             self.num_bytes += len(piece)
-            partial = self.note_path.with_name(f"{self.note_path.name}.new")
             partial.write_text(json.dumps({"identity": self.identity, "bytes": self.num_bytes, "progress": progress}), encoding="utf-8")
             os.replace(partial, self.note_path)
         except OSError as error:
-            raise self._worded(error, self.progress) from error
+            partial.unlink(missing_ok=True)
+            raise self._worded(error) from error
         self.progress = dict(progress)
 
     def finish(self) -> None:
@@ -121,15 +122,15 @@ class PartialFile:
                 _write_parquet(self.aside, whole)
             except OSError as error:
                 whole.unlink(missing_ok=True)
-                raise self._worded(error, self.progress) from error
+                raise self._worded(error) from error
         os.replace(whole, self.target)
         self.note_path.unlink(missing_ok=True)
         self.aside.unlink(missing_ok=True)
 
-    def _worded(self, error: OSError, progress: dict[str, int]) -> Exception:
+    def _worded(self, error: OSError) -> Exception:
         if error.errno not in FULL:
             return error
-        words = f"{self.aside}: {first_line(error).rstrip('.')}. The first {progress.get('rows', 0):,} rows are kept;"
+        words = f"{self.aside}: {first_line(error).rstrip('.')}. The first {self.progress.get('rows', 0):,} rows are kept;"
         return RunError(f"{words} free space and run the same command again, which goes on there.")
 
 
@@ -180,7 +181,7 @@ def csv_bytes(records: list[Record], columns: Columns, is_first: bool, *, separa
     for record in records:
         cells = [_cell(record.get(name)) for name in names]
         (quoted if any("\r" in cell for cell in cells) else plain).writerow(cells)
-    return out.getvalue().encode()
+    return out.getvalue().encode(errors="backslashreplace")
 
 
 def _cell(value: Any) -> str:
@@ -210,7 +211,7 @@ def arrow_bytes(records: list[Record], columns: Columns, is_first: bool) -> byte
     try:
         schema = columns.schema or pa.table({name: [record.get(name) for record in records] for name in columns.names}).schema
         table = pa.Table.from_pylist(records, schema=pa.unify_schemas([schema, columns.added]))
-    except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError) as error:
+    except (ValueError, TypeError, OverflowError) as error:
         raise DataError(f"a row does not fit the columns of the Parquet file: {first_line(error)} Give an --output that ends in .jsonl.") from error
     with pa.ipc.new_stream(sink, table.schema) as writer:
         writer.write_table(table)
