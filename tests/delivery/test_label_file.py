@@ -291,11 +291,6 @@ def test_a_full_disk_is_told_and_what_was_written_is_kept(predict, tmp_path):
     assert len(read(target)) == 1000
 
 
-def run_piped(model, content, *arguments):
-    command = [sys.executable, "-m", "trainer", "predict", str(model), "--input", "-", *arguments]
-    return subprocess.run(command, input=content, capture_output=True, cwd=ROOT, check=False)
-
-
 def test_a_pipe_is_read_and_written_while_it_comes_and_who_has_enough_may_leave(model):
     command = [sys.executable, "-m", "trainer", "predict", str(model), "--input", "-"]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=ROOT) as process:
@@ -316,12 +311,24 @@ def test_a_pipe_is_read_and_written_while_it_comes_and_who_has_enough_may_leave(
 
 
 def test_standard_input_is_csv_or_json_lines_by_its_first_character(predict, monkeypatch, expected, tmp_path):
+    def pipe(content):
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BufferedReader(io.BytesIO(content))))
+
     labels = [p.label for p in expected]
     for kind in ("csv", "jsonl"):
-        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BufferedReader(io.BytesIO(write(tmp_path / f"rows.{kind}").read_bytes()))))
+        pipe(write(tmp_path / f"rows.{kind}").read_bytes())
         code, _, err = predict("--input", "-", "--output", tmp_path / "out.jsonl", "--overwrite")
         assert code == 0, err
         assert [row["label"] for row in read(tmp_path / "out.jsonl")] == labels
+    pipe(b"text\n\xff\n")
+    code, _, err = predict("--input", "-", "--output", tmp_path / "odd.jsonl")
+    assert (code, "standard input: is not utf-8 (invalid start byte). Set data.encoding." in err) == (2, True), err
+
+
+def test_parquet_goes_to_standard_output_as_json_lines(predict, expected, tmp_path):
+    code, out, err = predict("--input", write(tmp_path / "rows.parquet"), "--output", "-")
+    assert (code, "standard output: 5 rows (1 longer than the model reads, cut), " in err) == (0, True)
+    assert [json.loads(line)["label"] for line in out.splitlines()] == [p.label for p in expected]
 
 
 @pytest.mark.parametrize(
