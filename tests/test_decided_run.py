@@ -71,6 +71,19 @@ def test_our_classifier_gives_the_labels_of_the_decision_too(finished, judged):
     np.testing.assert_allclose(probabilities, expected, atol=1e-5)
 
 
+def test_evaluate_gives_the_results_of_the_run_again(finished, judged, run_cli, tmp_path):
+    rows = tmp_path / "test.jsonl"
+    records = [{"text": text, "sentiment": record["label"]} for text, record in zip(*judged, strict=True)]
+    rows.write_text("".join(json.dumps(record) + "\n" for record in records), encoding="utf-8")
+    done = run_cli("evaluate", finished[0], "--data", rows, "--output", tmp_path)
+    assert done.returncode == 0, done.stderr
+    found = json.loads((tmp_path / "metrics.json").read_text(encoding="utf-8"))["test"]
+    expected = finished[1]["decision"]["test"]
+    assert found["confusion_matrix"] == expected["confusion_matrix"]
+    for name in ("macro_f1", "loss", "ece", "brier", "auroc_macro"):
+        assert found[name] == pytest.approx(expected[name], abs=1e-5)
+
+
 def test_card_tells_the_decision_and_that_pipeline_labels_differ(finished):
     card = (finished[0] / "README.md").read_text(encoding="utf-8")
     assert "Probabilities are corrected to these shares of the classes: negative 0.5" in card

@@ -1,5 +1,6 @@
 """Ensembles of a small real model: members, votes, and what starting again does."""
 
+import csv
 import json
 import shutil
 
@@ -7,6 +8,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
+from trainer import Classifier
 from trainer.delivery.report import remove_members
 
 
@@ -62,6 +64,18 @@ def test_test_rows_are_the_same_for_all_and_decided_by_the_mean_probability(fold
     assert metrics["test"]["accuracy"] == pytest.approx(right / len(together))
     assert len(metrics["ensemble"]["member_macro_f1"]) == 2
     assert "An ensemble of 2 text classifiers" in (folder / "README.md").read_text(encoding="utf-8")
+
+
+def test_the_ensemble_predicts_as_it_decided(folds, tweets):
+    _, folder, _ = folds
+    with tweets.open(encoding="utf-8", newline="") as file:
+        texts = [row["text"] for row in csv.DictReader(file)]
+    together = predictions(folder, "test")
+    classifier = Classifier.load(folder)
+    assert (len(classifier.models), classifier.vote) == (2, "mean")
+    for record, found in zip(together.values(), classifier.predict([texts[row] for row in together]), strict=True):
+        assert found.label == record["predicted"]
+        assert found.probabilities == pytest.approx({label: record[f"probability_{label}"] for label in classifier.labels}, abs=1e-5)
 
 
 def test_starting_again_keeps_finished_members_and_trains_the_missing_one(folds, run_cli, tmp_path):

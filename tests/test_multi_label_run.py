@@ -6,7 +6,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from trainer import ConfigError, audit, load_config, pipeline
+from trainer import Classifier, ConfigError, audit, load_config, pipeline
 from trainer.errors import DataError
 
 METRICS = ["num_rows", "loss", "accuracy", "macro_f1", "micro_f1", "weighted_f1", "samples_f1", "f1_gap", "macro_precision", "macro_recall"]
@@ -83,6 +83,13 @@ def test_plain_pipeline_gives_the_probabilities_of_the_predictions_file(finished
     classify = transformers_pipeline("text-classification", str(finished / "model"), top_k=None)
     for row, found in zip(table.to_dict("records"), classify([texts[row] for row in table["row"]], truncation=True), strict=True):
         assert {f["label"]: f["score"] for f in found} == pytest.approx({f["label"]: row[f"probability_{f['label']}"] for f in found}, abs=1e-4)
+
+
+def test_our_classifier_gives_the_labels_of_the_predictions_file(finished, sentences):
+    table = pq.read_table(finished / "predictions.parquet").to_pandas()[:20]
+    texts = [json.loads(line)["text"] for line in sentences.read_text(encoding="utf-8").splitlines()]
+    found = Classifier.load(finished).predict([texts[row] for row in table["row"]])
+    assert [list(prediction.labels) for prediction in found] == [list(predicted) for predicted in table["predicted"]]
 
 
 def test_card_fits_multi_label_data(finished):

@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -25,6 +25,14 @@ app = typer.Typer(
 
 ConfigOption = Annotated[str, typer.Option("--config", help="YAML file of the run.", show_default=False)]
 SetOption = Annotated[list[str] | None, typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Override one value; repeatable.")]
+DataOption = Annotated[list[str] | None, typer.Option("--set", metavar="data.KEY=VALUE", help="How rows are read: a key of the section data; repeatable.")]
+ModelsArgument = Annotated[list[str], typer.Argument(metavar="MODEL...", help="Run folder, model folder or Hub id; several vote.", show_default=False)]
+TextOption = Annotated[str | None, typer.Option(help="Column of the text; else the run's, or 'text'.", show_default=False)]
+PairOption = Annotated[str | None, typer.Option(help="Column of the second text of a pair.", show_default=False)]
+VoteOption = Annotated[Literal["majority", "mean"] | None, typer.Option(help="How several decide; else as the run, or majority.", show_default=False)]
+EncodingOption = Annotated[str | None, typer.Option(help="Text encoding of the file; else utf-8.", show_default=False)]
+RevisionOption = Annotated[str | None, typer.Option(help="Branch, tag or commit of a Hub model.", show_default=False)]
+TrustOption = Annotated[bool, typer.Option("--trust-remote-code", help="Run Python code that comes with the model; only for sources you trust.")]
 
 
 @app.callback()
@@ -202,6 +210,65 @@ def report_command(
         typer.echo(f"Report: {page}")
 
 
+@app.command("predict")
+def predict_command(
+    models: ModelsArgument,
+    input_: Annotated[str, typer.Option("--input", help="CSV, TSV, JSONL, JSON, Parquet or Arrow file, also .gz; - for standard input.", show_default=False)],
+    output: Annotated[str | None, typer.Option(help="File, its ending says how; else <input>.predicted.<ending>; - for standard output.")] = None,
+    text_column: TextOption = None,
+    pair_column: PairOption = None,
+    vote: VoteOption = None,
+    probabilities: Annotated[bool, typer.Option("--probabilities", help="Add a column probability_<label> for each label.")] = False,
+    prefix: Annotated[str, typer.Option(help="Put before the names of the added columns, label and score.", show_default=False)] = "",
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an output that is there.")] = False,
+    encoding: EncodingOption = None,
+    revision: RevisionOption = None,
+    trust_remote_code: TrustOption = False,
+    set_: DataOption = None,
+) -> None:
+    """Label the rows of a file or of standard input; the same command goes on with what was broken off."""
+    with worded_errors():
+        from trainer.delivery import label_file
+
+        path = label_file.input_path(input_)
+        target = label_file.output_path(output, path, overwrite=overwrite)
+        values = label_file.reading(models[0], input_, text_column=text_column, pair_column=pair_column, encoding=encoding)
+        records = label_file.open_records(path, check_config(YamlSource("predict", values), set_ or ()).data)
+        from trainer.delivery.predict import Classifier
+
+        classifier = Classifier.load_several(models, vote=vote, revision=revision, trust_remote_code=trust_remote_code)
+        label_file.label_file(label_file.Labeller(classifier, records.wanted, probabilities, prefix), records, target)
+
+
+@app.command("evaluate")
+def evaluate_command(
+    models: ModelsArgument,
+    data: Annotated[str, typer.Option("--data", help="Labelled rows: file, glob, saved data set, Hub id, package:...", show_default=False)],
+    output: Annotated[Path, typer.Option(help="File of the figures, or its folder; replaced if it is there.")] = Path("evaluation/metrics.json"),
+    text_column: TextOption = None,
+    pair_column: PairOption = None,
+    label_column: Annotated[str | None, typer.Option(help="Column of the label; else the run's, or 'label'.", show_default=False)] = None,
+    vote: VoteOption = None,
+    encoding: EncodingOption = None,
+    revision: RevisionOption = None,
+    trust_remote_code: TrustOption = False,
+    set_: DataOption = None,
+) -> None:
+    """Judge a model by labelled rows: a table, and metrics.json as in run folders."""
+    with worded_errors():
+        from trainer.delivery import label_file
+
+        options = {"text_column": text_column, "pair_column": pair_column, "label_column": label_column, "encoding": encoding}
+        loaded = check_config(YamlSource("evaluate", label_file.reading(models[0], data, **options)), set_ or ())
+        from trainer import pipeline
+        from trainer.delivery.evaluate_file import evaluate_file, metrics_path
+        from trainer.delivery.predict import Classifier
+
+        path = metrics_path(output)
+        classifier = Classifier.load_several(models, vote=vote, revision=revision, trust_remote_code=trust_remote_code)
+        evaluate_file(classifier, loaded.data, path, cache_dir=pipeline.cache_dir())
+
+
 @app.command("schema")
 def schema_command() -> None:
     """Print the JSON Schema of the YAML, for editors."""
@@ -233,6 +300,9 @@ def worded_errors() -> Iterator[None]:
         yield
     except TrainerError as error:
         _stop(str(error), everywhere=isinstance(error, TrainingError))
+    except BrokenPipeError:  # who reads our output has enough, as `head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise SystemExit(141) from None
     except OSError as error:
         remedy = " Free space; what was saved before is kept." if error.errno in (errno.ENOSPC, errno.EDQUOT) else ""
         _stop(f"{error.filename or 'a file'}: {error.strerror or first_line(error).rstrip('.')}.{remedy}", everywhere=True)

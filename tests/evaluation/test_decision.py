@@ -23,7 +23,8 @@ from trainer.evaluation.decision import (
     target_log_prior,
     training_log_prior,
 )
-from trainer.evaluation.metrics import evaluate_logits, log_softmax
+from trainer.evaluation.metrics import evaluate_logits
+from trainer.evaluation.scores import log_softmax
 from trainer.sections.balancing import DecisionSection
 from trainer.training.losses import LOSSES, loss_options
 

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from sklearn import metrics as sk
 
-from trainer.evaluation.metrics import ImbalancedClassification, calibration_bins, evaluate_logits, log_softmax
+from trainer.evaluation.metrics import ImbalancedClassification, calibration_bins, evaluate_logits
+from trainer.evaluation.scores import log_softmax
 
 LABELS = ["a", "b", "c"]
 

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 from sklearn import metrics as sk
 
-from trainer.evaluation.multi_label import MultiLabelEvaluation, assigned, evaluate, evaluate_multi_label, log_sigmoid
+from trainer.evaluation.multi_label import MultiLabelEvaluation, evaluate, evaluate_multi_label
 from trainer.evaluation.outcome import outcome_of
+from trainer.evaluation.scores import assigned, log_sigmoid
 
 LABELS = ["a", "b", "c"]
 TRUE = np.array([[1, 0, 1], [1, 1, 0], [0, 0, 0], [0, 1, 1]], bool)

@@ -150,7 +150,7 @@ def clean_rows(rows: Rows, rules: "CleanSection", drop_labels: list[str]) -> Cle
     """
     reasons_N = judge_rows(rows.table, rules)
     if drop_labels:
-        reasons_N[(reasons_N == KEPT) & _holding(rows, drop_labels)] = UNWANTED
+        reasons_N[(reasons_N == KEPT) & rows_holding(rows, drop_labels)] = UNWANTED
     _refuse_nothing_left(reasons_N, rows)
     labels, targets = _encode_labels(rows, reasons_N)
     if rules.conflicts or rules.duplicates:
@@ -200,7 +200,7 @@ def refuse_unknown_labels(drop_labels: list[str], known: list[str]) -> None:
         raise DataError(f"data.drop_labels names {listing(unknown)}; labels in the data: {listing(known)}.{did_you_mean(unknown[0], known)}")
 
 
-def _holding(rows: Rows, drop_labels: list[str]) -> NDArray[np.bool_]:
+def rows_holding(rows: Rows, drop_labels: list[str]) -> NDArray[np.bool_]:
     """Rows whose label, or one of whose labels, is to be dropped."""
     column = rows.table["label"]
     refuse_unknown_labels(drop_labels, [label for label in _found(column, rows.multi_label) if label])

@@ -1,7 +1,7 @@
 """CSV, TSV, JSONL, JSON, Parquet and Arrow files as Arrow tables of the wanted columns; table READERS.
 
-A reader is a function (path, wanted columns, data section, bad rows) -> tables in the order of the file. It appends what
-it cannot read to `bad_rows` and goes on, so that every bad row is known before the caller decides.
+A reader is a function (path, wanted columns, data section, bad rows) -> tables in the order of the file. What it cannot read it appends to
+`bad_rows`, all of it, before the caller decides. Of Parquet and Arrow no wanted columns mean all.
 """
 
 import codecs
@@ -33,6 +33,8 @@ JSON_BLOCK_BYTES = 1 << 22
 ARROW_ALONE = re.compile(rb"Inf[\s,}\]]")
 """What Arrow takes for a number and Python does not."""
 COMMON_ENCODINGS = ["cp1252", "mac_roman", "cp1250", "cp1251", "utf_16", "gb18030", "cp932", "euc_kr", "big5"]
+SEPARATORS = {".tsv": "\t", ".tab": "\t"}
+"""Separator of CSV files by ending, where it is not a comma."""
 BadRows = list[dict[str, Any]]
 
 
@@ -97,10 +99,6 @@ def _likely_encoding(path: Path, offset: int) -> str:
     return min(best.could_be_from_charset, key=COMMON_ENCODINGS.index)  # several give the same text: the commonest
 
 
-def _separator(path: Path, options: "DataSection") -> str:
-    return options.separator or ("\t" if ending(path) in (".tsv", ".tab") else ",")
-
-
 def _csv_reader(source: Any, options: "DataSection", separator: str, convert: pacsv.ConvertOptions | None, bad: Callable[[Any], str] | None) -> Any:
     return pacsv.open_csv(
         source,
@@ -122,7 +120,7 @@ def _csv_reader(source: Any, options: "DataSection", separator: str, convert: pa
 def read_csv(path: Path, wanted: list[str], options: "DataSection", bad_rows: BadRows) -> Iterator[pa.Table]:
     """CSV or TSV; every wanted column as text, unquoted empty cells as missing."""
     check_encoding(path, options.encoding)
-    separator = _separator(path, options)
+    separator = options.separator or SEPARATORS.get(ending(path), ",")
 
     def note(row: Any) -> str:
         reason = f"{row.actual_columns} cells, expected {row.expected_columns}"
@@ -161,7 +159,7 @@ def _check_open_quote(path: Path, options: "DataSection") -> None:
             return
     csv.field_size_limit(1 << 30)
     with io.TextIOWrapper(_open_bytes(path), options.encoding, newline="") as text:
-        reader = csv.reader(text, delimiter=_separator(path, options), quotechar=options.quote_char, strict=True)
+        reader = csv.reader(text, delimiter=options.separator or SEPARATORS.get(ending(path), ","), quotechar=options.quote_char, strict=True)
         for _ in range(options.skip_lines):
             next(text, None)
         start = options.skip_lines
@@ -216,7 +214,7 @@ class _JsonLines:
                 continue
             try:
                 record = json.loads(line)
-                fault = _record_fault(record, self.wanted)
+                fault = record_fault(record, self.wanted)
             except ValueError as error:
                 fault = f"broken JSON: {error}"
             if fault:
@@ -270,7 +268,7 @@ def read_json(path: Path, wanted: list[str], options: "DataSection", bad_rows: B
             raise DataError(f"{path}: broken JSON: {error}.") from error
     good = []
     for number, record in enumerate(records, start=1):
-        if fault := _record_fault(record, wanted):
+        if fault := record_fault(record, wanted):
             bad_rows.append({"file": str(path), "record": number, "reason": fault, "content": json.dumps(record)})
         else:
             good.append(record)
@@ -280,7 +278,7 @@ def read_json(path: Path, wanted: list[str], options: "DataSection", bad_rows: B
         yield _records_table(good[start : start + BATCH_ROWS], wanted, path)
 
 
-def _record_fault(record: Any, wanted: list[str]) -> str | None:
+def record_fault(record: Any, wanted: list[str]) -> str | None:
     """What keeps a JSON value from being a row."""
     if not isinstance(record, dict):
         return "not an object {...}"
@@ -317,7 +315,7 @@ def read_parquet(path: Path, wanted: list[str], options: "DataSection", bad_rows
     except (pa.ArrowInvalid, pa.ArrowException) as error:
         raise DataError(f"{path}: is not a Parquet file: {str(error).rstrip('.')}.") from error
     check_columns(str(path), wanted, file.schema_arrow.names)
-    for batch in file.iter_batches(batch_size=BATCH_ROWS, columns=wanted):
+    for batch in file.iter_batches(batch_size=BATCH_ROWS, columns=wanted or None):
         yield pa.Table.from_batches([batch]).replace_schema_metadata(file.schema_arrow.metadata)
 
 
@@ -333,7 +331,7 @@ def read_arrow(path: Path, wanted: list[str], options: "DataSection", bad_rows: 
     except pa.ArrowInvalid as error:
         raise DataError(f"{path}: is not an Arrow file: {error}.") from error
     check_columns(str(path), wanted, table.column_names)
-    yield table.select(wanted)
+    yield table.select(wanted or table.column_names)
 
 
 READERS: dict[str, Callable[[Path, list[str], "DataSection", BadRows], Iterator[pa.Table]]] = {

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -27,6 +27,7 @@ from trainer.locks import write_once
 if TYPE_CHECKING:
     from trainer.sections.data import DataSection
 
+T = TypeVar("T")
 SLOTS = ("source", "train", "validation", "test")
 CACHE_FORMAT = 4
 """Raise it when the same files are read to other rows, so that older caches are passed over."""
@@ -218,20 +219,20 @@ def shards(name: str, data: "DataSection", domain_column: str | None, bad_rows: 
         paths = locate(location, f"data.{name}", ENDINGS)
         if paths is None:
             remedy = "Run the same command again when the Hub can be reached" + (", or set data.streaming: false." if data.streaming else ".")
-            yield _to_the_end(location, dataset_tables(load_hub(location, name, data), location, wanted), remedy)
+            yield to_the_end(location, dataset_tables(load_hub(location, name, data), location, wanted), remedy)
         for path in paths or []:
             if path.is_dir():
                 yield dataset_tables(load_saved(path, name, data), str(path), wanted)
             elif ending(path) in READERS:
-                yield _to_the_end(str(path), READERS[ending(path)](path, wanted, data, bad_rows))
+                yield to_the_end(str(path), READERS[ending(path)](path, wanted, data, bad_rows))
             else:
                 raise DataError(f"{path}: endings that can be read: {listing(READERS)}.")
 
 
-def _to_the_end(where: str, tables: Iterator[pa.Table], remedy: str = "Fetch the file anew, or leave it out.") -> Iterator[pa.Table]:
-    """The same tables; a file that is cut off or damaged is named."""
+def to_the_end(where: str, parts: Iterator[T], remedy: str = "Fetch the file anew, or leave it out.") -> Iterator[T]:
+    """The same tables or rows; a file that is cut off or damaged is named."""
     try:
-        yield from tables
+        yield from parts
     except (EOFError, zlib.error, pa.ArrowException, OSError) as error:
         if isinstance(error, OSError) and error.errno is not None:
             raise

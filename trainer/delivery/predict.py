@@ -83,8 +83,26 @@ class Classifier:
             RunError: a run that is not finished or has lost its model.
         """
         sources, vote = find_models(source)
+        if revision and Path(source).expanduser().exists():
+            raise ModelError(f"{source}: is here, so it has no revision '{revision}', which tells states of a Hub model apart. Leave it out.")
         models = [SavedModel(found, revision=revision, trust_remote_code=trust_remote_code, device=device) for found in sources]
         return cls(models, vote=vote or "majority", name=str(source))
+
+    @classmethod
+    def load_several(
+        cls, sources: Sequence[str], *, vote: str | None = None, revision: str | None = None, trust_remote_code: bool = False, device: str | None = None
+    ) -> "Classifier":
+        """The classifier of one source, or of several that vote.
+
+        Args:
+            vote: `majority` or `mean`; left out: as an ensemble's run decided, else majority.
+        Raises:
+            ModelError, RunError: as for `load`; models of other labels or another kind.
+        """
+        members = [cls.load(source, revision=revision, trust_remote_code=trust_remote_code, device=device) for source in sources]
+        together = members[0] if len(members) == 1 else cls(members)
+        together.vote = vote or together.vote
+        return together
 
     def judge(self, texts: Sequence[Text]) -> Judged:
         """Probabilities and decided labels of texts, as arrays."""

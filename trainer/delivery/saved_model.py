@@ -18,7 +18,7 @@ from trainer.data.tokenise import IGNORED, TokenisedRows, encode_texts
 from trainer.delivery.onnx_folder import GRAPH
 from trainer.errors import ModelError, RunError, did_you_mean, first_line
 from trainer.evaluation.decision import Decision
-from trainer.evaluation.multi_label import assigned, log_sigmoid
+from trainer.evaluation.scores import assigned, log_sigmoid
 
 CHARACTERS_PER_TOKEN = 100
 """Of a text with more of them for each token that the model reads, the rest is not looked at: a text of 10 MB is read as fast as another."""
@@ -125,22 +125,40 @@ class SavedModel:
         return TokenisedRows({name: np.concatenate([row[name] for row in rows]) for name in names}, offsets_N1, np.full(len(texts), IGNORED), truncated_N)
 
     def logits(self, rows: TokenisedRows) -> NDArray[np.float32]:
-        """Logits (N, C) in the order of the rows, in batches of rows of like length."""
+        """Logits (N, C) in the order of the rows; where a GPU's memory is too small, in smaller batches from then on.
+
+        Raises:
+            ModelError: the memory is too small for a single text.
+        """
+        import torch
+
+        while True:
+            try:
+                return self._logits(rows)
+            except torch.OutOfMemoryError as error:
+                if self.tokens_per_pass <= rows.lengths_N.max():
+                    raise ModelError(f"{self.name}: {self.device} has too little memory for a text of {rows.lengths_N.max()} tokens.") from error
+            self.tokens_per_pass //= 2
+            torch.cuda.empty_cache()
+
+    def _logits(self, rows: TokenisedRows) -> NDArray[np.float32]:
+        """The same, in batches of rows of like length."""
         import torch
 
         from trainer.training.batching import token_batches
+        from trainer.training.packing import PackedRows
 
+        batches, found = token_batches(rows.lengths_N, self.tokens_per_pass), []
         logits_NC = np.zeros((len(rows), len(self.labels)), np.float32)
         with torch.inference_mode():
-            for batch in token_batches(rows.lengths_N, self.tokens_per_pass):
+            for batch in batches:
                 tensors = self.collate(rows.__getitems__(batch))
-                del tensors["labels"]
-                inputs = {name: tensor.to(self.device) for name, tensor in tensors.items()}
+                inputs: dict[str, Any] = {name: tensor.to(self.device) for name, tensor in tensors.items() if name != "labels"}
                 if self.padded_because is None:
-                    from trainer.training.packing import PackedRows
-
-                    inputs["packed_rows"] = PackedRows(tensors["attention_mask"].bool(), self.device)  # type: ignore[assignment]
-                logits_NC[batch] = self.model(**inputs).logits.float().cpu().numpy()
+                    inputs["packed_rows"] = PackedRows(tensors["attention_mask"].bool(), self.device)
+                found.append(self.model(**inputs).logits.float())
+            if found:
+                logits_NC[np.concatenate(batches)] = torch.cat(found).cpu().numpy()
         return logits_NC
 
     def judge(self, texts: Sequence[Text]) -> Judged:
@@ -278,7 +296,10 @@ def _quiet() -> Iterator[None]:
 @contextmanager
 def _worded(source: str) -> Iterator[None]:
     """Turns what libraries raise while they load a model into a ModelError that names it."""
+    from huggingface_hub.utils import httpx  # type: ignore[attr-defined]
+
     try:
         yield
-    except (OSError, ValueError, KeyError, ImportError, RuntimeError, SafetensorError) as error:
-        raise ModelError(f"{source}: cannot be loaded: {first_line(error)}") from error
+    except (OSError, ValueError, KeyError, ImportError, RuntimeError, SafetensorError, httpx.HTTPError) as error:
+        remedy = " If you trust its source, set trust_remote_code (--trust-remote-code)." if "trust_remote_code" in str(error) else ""
+        raise ModelError(f"{source}: cannot be loaded: {first_line(error)}{remedy}") from error

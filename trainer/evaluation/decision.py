@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from scipy.optimize import minimize_scalar
 
 from trainer.errors import ConfigError, DataError, listing
-from trainer.evaluation.metrics import log_softmax
+from trainer.evaluation.scores import log_softmax
 from trainer.evaluation.thresholds import THRESHOLDS, fit_thresholds
 
 if TYPE_CHECKING:

@@ -15,14 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.metrics import confusion_matrix, f1_score, matthews_corrcoef, precision_recall_fscore_support, roc_auc_score
 
+from trainer.evaluation.scores import log_softmax
+
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
-
-
-def log_softmax(logits_NC: NDArray[Any]) -> Floats:
-    """Log probabilities in float64."""
-    shifted = logits_NC.astype(np.float64) - logits_NC.max(axis=1, keepdims=True)
-    return shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
 
 
 @dataclass(frozen=True)

@@ -14,11 +14,8 @@ from numpy.typing import NDArray
 from scipy.special import expit
 from sklearn.metrics import average_precision_score, f1_score, hamming_loss, precision_recall_fscore_support
 
-from trainer.evaluation.metrics import Evaluation, Floats, evaluate_logits
-
-Bools = NDArray[np.bool_]
-
-THRESHOLD = 0.5
+from trainer.evaluation.metrics import Evaluation, evaluate_logits
+from trainer.evaluation.scores import Bools, assigned
 
 
 @dataclass(frozen=True)
@@ -58,29 +55,19 @@ class MultiLabelEvaluation:
 AnyEvaluation = Evaluation | MultiLabelEvaluation
 
 
-def log_sigmoid(logits_NC: NDArray[Any]) -> Floats:
-    """Log probability of each label in float64."""
-    return -np.logaddexp(0, -logits_NC.astype(np.float64))
-
-
-def assigned(logits_NC: NDArray[Any]) -> Bools:
-    """Which labels each row is given, (N, C)."""
-    return expit(logits_NC.astype(np.float64)) >= THRESHOLD
-
-
 def evaluate(logits_NC: NDArray[Any], targets: NDArray[Any], labels: list[str], predicted_N: NDArray[Any] | None = None) -> AnyEvaluation:
     """Evaluation of logits against label ids (N,), or against the labels that each row has (N, C).
 
     Args:
-        predicted_N: label ids decided by another rule than the largest logit; multi-label rows have no other rule.
+        predicted_N: label ids decided by another rule than the largest logit, or the labels each row is given (N, C) by another than THRESHOLD.
     """
     if targets.ndim > 1:
-        return evaluate_multi_label(logits_NC, targets > 0, labels)
+        return evaluate_multi_label(logits_NC, targets > 0, labels, predicted_N)
     return evaluate_logits(logits_NC, targets, labels, predicted_N)
 
 
-def evaluate_multi_label(logits_NC: NDArray[Any], true_NC: Bools, labels: list[str]) -> MultiLabelEvaluation:
-    """Evaluation of logits against the labels that each row has.
+def evaluate_multi_label(logits_NC: NDArray[Any], true_NC: Bools, labels: list[str], predicted_NC: Bools | None = None) -> MultiLabelEvaluation:
+    """Evaluation of logits, or of the labels that each row is given by another rule, against the labels that each row has.
 
     Raises:
         ValueError: no row, or shapes that do not fit.
@@ -88,7 +75,8 @@ def evaluate_multi_label(logits_NC: NDArray[Any], true_NC: Bools, labels: list[s
     if logits_NC.shape != true_NC.shape or logits_NC.shape[1:] != (len(labels),) or len(true_NC) == 0:
         raise ValueError(f"logits of shape {logits_NC.shape} for targets of shape {true_NC.shape} and {len(labels)} labels")
     z_NC = logits_NC.astype(np.float64)
-    p_NC, predicted_NC = expit(z_NC), assigned(z_NC)
+    p_NC = expit(z_NC)
+    predicted_NC = assigned(z_NC) if predicted_NC is None else predicted_NC
     precision_C, recall_C, f1_C, support_C = precision_recall_fscore_support(true_NC, predicted_NC, average=None, zero_division=0)
     present = np.flatnonzero(support_C)
     if len(present) < len(labels):

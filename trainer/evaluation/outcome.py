@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trainer.evaluation.decision import Decision
-from trainer.evaluation.metrics import log_softmax
-from trainer.evaluation.multi_label import AnyEvaluation, assigned, evaluate, log_sigmoid
+from trainer.evaluation.multi_label import AnyEvaluation, evaluate
+from trainer.evaluation.scores import assigned, log_sigmoid, log_softmax
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from trainer.evaluation.multi_label import THRESHOLD
+from trainer.evaluation.scores import THRESHOLD
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]

@@ -1,0 +1,143 @@
+"""`evaluate`: a saved model judged by labelled rows, with the figures of run folders."""
+
+import csv
+import json
+
+import pytest
+from saved_models import as_run, make_model
+from sklearn.metrics import accuracy_score, f1_score, log_loss
+
+from trainer import Classifier, cli
+
+
+@pytest.fixture(scope="module")
+def model(tiny_model, tmp_path_factory):
+    return make_model(tiny_model, tmp_path_factory.mktemp("model"))
+
+
+@pytest.fixture(scope="module")
+def rows(tweets):
+    with tweets.open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.fixture
+def evaluate(capfd, monkeypatch, tmp_path):
+    """Function (model, data, *arguments) -> (exit code, standard output, standard error, figures or None) of the command, in this process."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(model, data, *arguments):
+        code, path = 0, tmp_path / "evaluation/metrics.json"
+        path.unlink(missing_ok=True)
+        try:
+            cli.app(["evaluate", str(model), "--data", str(data), *map(str, arguments)], standalone_mode=False)
+        except SystemExit as stop:
+            code = stop.code
+        return code, *capfd.readouterr(), json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+
+    return run
+
+
+def write(path, rows):
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return path
+
+
+def test_figures_are_those_of_scikit_learn_on_the_predicted_labels(evaluate, model, tweets, rows):
+    code, out, err, metrics = evaluate(model, tweets, "--label-column", "sentiment")
+    assert code == 0, err
+    classifier = Classifier.load(model)
+    texts, true = [row["text"] for row in rows], [row["sentiment"] for row in rows]
+    predicted = [p.label for p in classifier.predict(texts)]
+    assert metrics["test"]["num_rows"] == 240
+    assert metrics["test"]["macro_f1"] == pytest.approx(f1_score(true, predicted, average="macro"))
+    assert metrics["test"]["accuracy"] == pytest.approx(accuracy_score(true, predicted))
+    assert metrics["test"]["loss"] == pytest.approx(log_loss(true, classifier.probabilities(texts), labels=classifier.labels), abs=1e-6)
+    assert metrics["minority_label"] == "positive"
+    assert metrics["evaluated"] == {"model": str(model), "data": str(tweets), "rows_read": 240, "rows_left_out": {}}
+    assert f"macro F1 {metrics['test']['macro_f1']:.4f} on 240 rows" in out
+    assert "Figures: evaluation/metrics.json" in out
+
+
+def test_rows_without_a_text_or_a_label_are_counted_and_left_out(evaluate, model, tmp_path):
+    rows = [{"text": "a", "label": "neutral"}, {"text": "", "label": "neutral"}, {"text": "b", "label": None}, {"text": "c", "label": "positive"}]
+    code, out, err, metrics = evaluate(model, write(tmp_path / "rows.jsonl", rows))
+    assert code == 0, err
+    assert metrics["test"]["num_rows"] == 2
+    assert metrics["evaluated"]["rows_left_out"] == {"empty text": 1, "missing label": 1}
+    assert "Left out: 1 empty text; 1 missing label." in out
+    code, _, err, _ = evaluate(model, write(tmp_path / "none.jsonl", rows[1:3]))
+    assert (code, "no row has both a text and a label. Check --text-column and --label-column." in err) == (2, True)
+
+
+def test_labels_that_the_model_does_not_know_are_told_with_their_rows_and_may_be_dropped(evaluate, model, tmp_path):
+    labels = ["neutral", "maybe", "maybe", "yes", "positive"]
+    data = write(tmp_path / "rows.jsonl", [{"text": f"text {n}", "label": label} for n, label in enumerate(labels)])
+    code, _, err, metrics = evaluate(model, data)
+    assert (code, metrics) == (2, None)
+    assert "does not know: maybe (2 rows), yes (1 rows); known: negative, neutral, positive. Mend the labels, or leave their rows out: " in err
+    assert "--set 'data.drop_labels=[maybe, yes]'" in err
+    code, _, err, metrics = evaluate(model, data, "--set", "data.drop_labels=[maybe, yes]")
+    assert code == 0, err
+    assert metrics["test"]["num_rows"] == 2
+    assert metrics["evaluated"]["rows_left_out"] == {"label in data.drop_labels": 3}
+
+
+@pytest.fixture(scope="module")
+def multi_label(tiny_model, tmp_path_factory):
+    return make_model(tiny_model, tmp_path_factory.mktemp("multi_label"), problem_type="multi_label_classification")
+
+
+def test_multi_label_rows_are_judged_label_by_label(evaluate, multi_label, rows, tmp_path):
+    labels = [[row["sentiment"]] if n % 3 else ["positive", "neutral"] for n, row in enumerate(rows)]
+    data = write(tmp_path / "rows.jsonl", [{"text": row["text"], "label": held} for row, held in zip(rows, labels, strict=True)])
+    code, _, err, metrics = evaluate(multi_label, data)
+    assert code == 0, err
+    classifier = Classifier.load(multi_label)
+    given = [p.labels for p in classifier.predict([row["text"] for row in rows])]
+    true, predicted = ([[label in held for label in classifier.labels] for held in column] for column in (labels, given))
+    for average in ("macro", "micro"):
+        assert metrics["test"][f"{average}_f1"] == pytest.approx(f1_score(true, predicted, average=average, zero_division=0))
+    ones = [{"text": row["text"], **{label: int(label in held) for label in classifier.labels}} for row, held in zip(rows, labels, strict=True)]
+    assert (
+        evaluate(multi_label, write(tmp_path / "ones.jsonl", ones), "--set", "data.label_columns=[negative, neutral, positive]")[3]["test"] == metrics["test"]
+    )
+    data = write(tmp_path / "other.jsonl", [{"text": "x", "label": ["positive", "other"]}, {"text": "y", "label": ["other"]}])
+    assert "does not know: other (2 rows); known: negative, neutral, positive." in evaluate(multi_label, data)[2]
+
+
+def test_several_multi_label_models_are_judged_by_their_votes(evaluate, multi_label, tiny_model, rows, tmp_path):
+    others = [make_model(tiny_model, tmp_path / str(seed), seed=seed, problem_type="multi_label_classification") for seed in (1, 2)]
+    data = write(tmp_path / "rows.jsonl", [{"text": row["text"], "label": [row["sentiment"]]} for row in rows])
+    given = [set(p.labels) for p in Classifier([Classifier.load(folder) for folder in (multi_label, *others)]).predict([row["text"] for row in rows])]
+    right = sum(held == {row["sentiment"]} for held, row in zip(given, rows, strict=True))
+    cli_arguments = ["evaluate", str(multi_label), *map(str, others), "--data", str(data)]
+    cli.app(cli_arguments, standalone_mode=False)
+    assert json.loads((tmp_path / "evaluation/metrics.json").read_text(encoding="utf-8"))["test"]["accuracy"] == pytest.approx(right / len(rows))
+
+
+def test_data_of_another_kind_than_the_model_is_told_in_words(evaluate, model, multi_label, tmp_path):
+    single, several = write(tmp_path / "a.jsonl", [{"text": "x", "label": "positive"}]), write(tmp_path / "b.jsonl", [{"text": "x", "label": ["positive"]}])
+    assert "a.jsonl: holds one label a row, but" in evaluate(multi_label, single)[2]
+    assert "gives one label. Several labels are lists in --label-column, or 0/1 columns in data.label_columns." in evaluate(model, several)[2]
+
+
+def test_columns_are_those_of_the_run_and_pairs_are_pairs(evaluate, model, rows, tmp_path):
+    run = as_run(tmp_path / "run", [model], {})
+    (run / "config.yaml").write_text("data: {text_column: [prompt, reply], label_column: kind}", encoding="utf-8")
+    pairs = [{"prompt": row["text"], "reply": rows[-n]["text"], "kind": row["sentiment"]} for n, row in enumerate(rows[:60])]
+    data = write(tmp_path / "rows.jsonl", pairs)
+    code, _, err, metrics = evaluate(run, data)
+    assert code == 0, err
+    predicted = Classifier.load(model).predict([{"text": row["prompt"], "text_pair": row["reply"]} for row in pairs])
+    assert metrics["test"]["accuracy"] == pytest.approx(sum(p.label == row["kind"] for p, row in zip(predicted, pairs, strict=True)) / 60)
+    spelt = evaluate(model, data, "--text-column", "prompt", "--pair-column", "reply", "--label-column", "kind")[3]
+    assert spelt["test"] == metrics["test"]
+
+
+def test_the_results_of_a_run_folder_are_never_replaced(evaluate, model, tweets, tmp_path):
+    run = as_run(tmp_path / "run", [model], {})
+    code, _, err, _ = evaluate(run, tweets, "--output", run)
+    assert (code, "run/metrics.json: is in a run folder, which keeps the results of its training. Give another --output." in err) == (2, True)
+    assert evaluate(run, tweets, "--label-column", "sentiment", "--output", tmp_path / "mine.json")[0] == 0
+    assert "test" in json.loads((tmp_path / "mine.json").read_text(encoding="utf-8"))

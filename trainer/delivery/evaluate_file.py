@@ -1,0 +1,124 @@
+"""A saved model judged by labelled rows of any source: the figures that a run folder's metrics.json holds of a split."""
+
+import json
+import os
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+from scipy.special import logit
+from tqdm.auto import tqdm
+
+from trainer.data.clean import KEPT, REASONS, judge_rows, rows_holding
+from trainer.data.labels import Labels, encode
+from trainer.data.multi_label import label_matrix
+from trainer.data.row_access import take_rows
+from trainer.data.sources import Rows, read_rows
+from trainer.delivery.tables import print_evaluation
+from trainer.errors import DataError, RunError, listing
+from trainer.evaluation.multi_label import AnyEvaluation, evaluate
+
+if TYPE_CHECKING:
+    from trainer.delivery.predict import Classifier, Text
+    from trainer.sections.data import DataSection
+
+PIECE_ROWS = 4_096
+LEAST_PROBABILITY = 1e-15
+"""Smaller ones count as this, so that one sure mistake does not make the loss infinite."""
+
+
+def metrics_path(output: Path) -> Path:
+    """The file to write: as given, or metrics.json in a folder.
+
+    Raises:
+        RunError: it would stand in a run folder, whose own results it would replace or seem to be.
+    """
+    path = output / "metrics.json" if output.is_dir() or not output.suffix else output
+    if (path.parent / "config.yaml").is_file():
+        raise RunError(f"{path}: is in a run folder, which keeps the results of its training. Give another --output.")
+    return path
+
+
+def evaluate_file(classifier: "Classifier", data: "DataSection", path: Path, *, cache_dir: Path) -> AnyEvaluation:
+    """What the classifier did on the rows of `data.source`, shown and written; rows without a text or a label are counted and left out.
+
+    Args:
+        path: metrics.json that is written: `test` and `minority_label` as in run folders, `evaluated` with what was judged.
+    Raises:
+        DataError: rows that cannot be read, labels that the model does not know, or no row to judge by.
+    """
+    rows = read_rows(data, cache_dir)
+    where = f"data.source {data.source}"
+    if rows.multi_label != classifier.is_multi_label:
+        kinds = {True: "any number of labels", False: "one label"}
+        raise DataError(
+            f"{where}: holds {kinds[rows.multi_label]} a row, but {classifier.name} gives {kinds[classifier.is_multi_label]}."
+            " Several labels are lists in --label-column, or 0/1 columns in data.label_columns."
+        )
+    reasons_N = judge_rows(rows.table, data.clean)
+    dropped_N = rows_holding(rows, data.drop_labels) if data.drop_labels else np.zeros(len(reasons_N), bool)
+    ids_N = np.flatnonzero((reasons_N == KEPT) & ~dropped_N)
+    counts = {reason: int((reasons_N == number).sum()) for number, reason in enumerate(REASONS) if number != KEPT and (reasons_N == number).any()}
+    counts |= {"label in data.drop_labels": int((dropped_N & (reasons_N == KEPT)).sum())} if data.drop_labels else {}
+    if not len(ids_N):
+        raise DataError(f"{where}: no row has both a text and a label. Check --text-column and --label-column.")
+    targets = _targets(take_rows(rows.table.select(["label"]), ids_N)["label"], classifier, where)
+    p_NC, decided = _judge(classifier, rows, ids_N)
+    scores_NC = logit(np.clip(p_NC, LEAST_PROBABILITY, 1 - LEAST_PROBABILITY)) if rows.multi_label else np.log(np.maximum(p_NC, LEAST_PROBABILITY))
+    evaluation = evaluate(scores_NC, targets, classifier.labels, decided)
+    support = {label: figures["support"] for label, figures in evaluation.per_class.items() if figures["support"]}
+    about = {"model": classifier.name, "data": data.source, "rows_read": len(reasons_N), "rows_left_out": counts}
+    _write(path, {"test": evaluation.to_dict(), "minority_label": min(support, key=support.__getitem__, default=None), "evaluated": about})
+    print_evaluation(evaluation, str(data.source))
+    left_out = "; ".join(f"{count:,} {reason}" for reason, count in counts.items())
+    print(f"{f'Left out: {left_out}. ' if left_out else ''}Figures: {path}")
+    return evaluation
+
+
+def _write(path: Path, metrics: dict[str, Any]) -> None:
+    """Write a file that appears whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.partial")
+    partial.write_text(json.dumps(metrics, indent=2, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
+    os.replace(partial, path)
+
+
+def _targets(column: pa.ChunkedArray, classifier: "Classifier", where: str) -> NDArray[Any]:
+    """Label id of each row, or which labels each row has.
+
+    Raises:
+        DataError: labels that the model does not know, each with its rows.
+    """
+    labels = Labels(classifier.labels)
+    counted = {entry["values"]: entry["counts"] for entry in pc.value_counts(column).to_pylist()}
+    found: Counter[str] = Counter()
+    for value, count in counted.items():
+        found.update({label: count for label in (json.loads(value) if classifier.is_multi_label else [value])})
+    unknown = {label: count for label, count in found.items() if label not in classifier.labels}
+    if unknown:
+        told = listing(f"{label} ({count:,} rows)" for label, count in unknown.items())
+        raise DataError(
+            f"{where}: labels that {classifier.name} does not know: {told}; known: {listing(classifier.labels)}."
+            f" Mend the labels, or leave their rows out: --set 'data.drop_labels=[{listing(unknown)}]'."
+        )
+    return label_matrix(column, labels) if classifier.is_multi_label else encode(column, labels)
+
+
+def _judge(classifier: "Classifier", rows: Rows, ids_N: NDArray[np.int64]) -> tuple[NDArray[np.float64], NDArray[Any]]:
+    """Probabilities and decided labels of the rows, in pieces, so that texts do not pile up."""
+    texts = rows.table.select(["text", "text_pair"])
+    is_paired = texts["text_pair"].null_count < texts.num_rows
+    judged = []
+    with tqdm(total=len(ids_N), desc="Predicting", unit=" rows", delay=2, disable=None, leave=False) as bar:
+        for start in range(0, len(ids_N), PIECE_ROWS):
+            piece = take_rows(texts, ids_N[start : start + PIECE_ROWS])
+            firsts, seconds = (pc.fill_null(column, "").to_pylist() for column in piece.columns)
+            pairs: list[Text] = [{"text": first, "text_pair": second} for first, second in zip(firsts, seconds, strict=True)]
+            judged.append(classifier.judge(pairs if is_paired else firsts))
+            rows.release()
+            bar.update(len(firsts))
+    return np.concatenate([part.probabilities_NC for part in judged]), np.concatenate([part.decided for part in judged])
