@@ -2,7 +2,7 @@
 PYTHON ?= python3.11
 BIN := .venv/bin
 
-.PHONY: setup quickstart test slurm lint generate clean
+.PHONY: setup quickstart test system lint generate clean
 
 setup: .venv/installed
 
@@ -16,16 +16,16 @@ setup: .venv/installed
 quickstart: setup  ## train a real model on real imbalanced tweets
 	$(BIN)/accelerate launch --num_processes 1 --num_machines 1 --mixed_precision no --dynamo_backend no scripts/train.py --config configs/quickstart.yaml
 
-test: setup slurm  ## lint, types, tests
+test: setup system  ## lint, types, tests
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/python -m pytest -n 2 --dist loadfile
 
-slurm:  ## for tests/cluster, where root and apt-get are; without it those tests are skipped, saying so
-	@if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && ! command -v slurmctld >/dev/null; then \
-	  apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq --no-install-recommends slurmctld slurmd slurm-client munge >/dev/null \
-	  || echo "Slurm could not be installed; tests/cluster skips its jobs"; fi
+system:  ## Slurm and Chromium for the tests that run them, where root and apt-get are; without, those are skipped, saying so
+	@if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && ! { command -v slurmctld && command -v chromium; } >/dev/null; then \
+	  apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq --no-install-recommends slurmctld slurmd slurm-client munge chromium >/dev/null \
+	  || echo "Slurm or Chromium could not be installed; the tests that need them are skipped"; fi
 
 lint: setup  ## mend what ruff can mend
 	$(BIN)/ruff check --fix .

@@ -11,6 +11,7 @@ import numpy as np
 from trainer import pipeline
 from trainer.config import Config
 from trainer.delivery import report
+from trainer.delivery.finished_run import read_predictions
 from trainer.training import distributed, watch
 
 if TYPE_CHECKING:
@@ -106,7 +107,7 @@ def _vote(members: list[Path], split: str, labels: list[str], combine: str) -> "
     from trainer.evaluation.outcome import outcome_of
     from trainer.evaluation.vote import COMBINERS
 
-    read = [report.read_predictions(member, split, labels) for member in members]
+    read = [read_predictions(member, split, labels) for member in members]
     if all(np.array_equal(rows, read[0][0]) for rows, *_ in read):
         rows, true_N = read[0][:2]
         p_MNC, predicted_MN = np.stack([p_NC for *_, p_NC in read]), np.stack([predicted_N for _, _, predicted_N, _ in read])

@@ -1,31 +1,27 @@
 """THE STORY: one function that calls the stages in order.
 
-Its other chapters are `trainer/results.py` (the end of a run), `trainer/ensemble.py` (several runs that vote), `trainer/audit.py`
-(no run at all) and `trainer/export.py` (a run that leaves the house); only these hold the whole Config.
+Its other chapters are `trainer/trainers.py` (what trains), `trainer/results.py` (the end of a run), `trainer/ensemble.py` (several runs
+that vote), `trainer/audit.py` (no run at all) and `trainer/export.py` (a run that leaves the house); only these hold the whole Config.
 """
 
 import gc
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from trainer.config import Config
 from trainer.data.augment import write_rows
 from trainer.data.clean import CleanRows
 from trainer.data.generators import check_generator
-from trainer.data.prepare import Fold, PreparedData, balance_splits, read_splits, weights_over
+from trainer.data.prepare import Fold, PreparedData, balance_splits, read_splits
 from trainer.data.sources import check_source, hub_commits
 from trainer.data.split import Splits
 from trainer.data.tokenise import TokenisedRows, tokenise
 from trainer.delivery import hub, report, uploads
 from trainer.errors import Stopped
 from trainer.training import distributed, stopping, watch
-from trainer.training.synthesis import SYNTHESISERS, refuse_few_rows, synthesise
-
-if TYPE_CHECKING:
-    from trainer.training.head import HeadTrainer
-    from trainer.training.weighted_trainer import WeightedTrainer
+from trainer.training.synthesis import SYNTHESISERS, refuse_few_rows
 
 
 def check(config: Config) -> None:
@@ -72,6 +68,7 @@ def _train(config: Config, resume: str, held: ExitStack, push_save: Callable[[Pa
         from trainer import results
         from trainer.data.audit import audit_lengths
         from trainer.delivery import tables
+        from trainer.trainers import build_head_trainer, build_trainer
         from trainer.training.arguments import build_arguments, quiet_libraries
         from trainer.training.batching import refuse_small_steps
         from trainer.training.checkpoints import saving
@@ -105,7 +102,7 @@ def _train(config: Config, resume: str, held: ExitStack, push_save: Callable[[Pa
     def build() -> Any:
         set_seed(config.member_seed)
         model = load_model(model_section, pretrained, data.labels, tokenizer, max_length, multi_label=data.is_multi_label)
-        made = (_build_head_trainer if config.model.mode == "head" else _build_trainer)(config, arguments, data, model, tokenizer, tokens, folder)
+        made = (build_head_trainer if config.model.mode == "head" else build_trainer)(config, arguments, data, model, tokenizer, tokens, folder)
         if push_save:
             made.add_callback(AfterSave(push_save))  # type: ignore[union-attr]  # the config refuses it with mode: head
         return made
@@ -259,74 +256,6 @@ def _run(trainer: Any, build: Callable[[], Any], folder: report.RunFolder, check
         newest = newest_whole(folder.checkpoints)
         checkpoint = str(newest) if newest else None
         trainer = build()
-
-
-def _build_trainer(
-    config: Config, arguments: Any, data: PreparedData, model: Any, tokenizer: Any, tokens: dict[str, TokenisedRows], folder: report.RunFolder
-) -> "WeightedTrainer":
-    from trainer.training.arguments import early_stopping
-    from trainer.training.batching import Collator
-    from trainer.training.losses import loss_options
-    from trainer.training.memory import tokens_that_fit
-    from trainer.training.progress import EpochTable
-    from trainer.training.weighted_trainer import WeightedTrainer, epoch_metrics
-
-    write_epochs = folder.write_epochs if distributed.is_main() else None
-    trainer = WeightedTrainer(
-        model=model,
-        args=arguments,
-        train_dataset=tokens["train"],
-        eval_dataset=tokens["validation"],
-        processing_class=tokenizer,
-        data_collator=Collator(tokenizer, multiple=8 if arguments.bf16 or arguments.fp16 else 1),
-        compute_metrics=epoch_metrics(data.labels, data.audit.minority_label),
-        positions=data.plan.positions_in_seen,
-        class_weights_C=data.class_weights_C,
-        loss="binary_cross_entropy" if data.is_multi_label else config.loss.name,
-        loss_options=loss_options(config.loss.name, config.loss.gamma, config.loss.tau, data.plan.counts_C),
-        sampling=config.training_values["train_sampling_strategy"],
-        balanced_batches=data.plan.balanced_batches,
-        packing=config.speed.packing,
-        fast_layers=config.speed.fast_layers,
-        tokens_per_pass=distributed.from_main(lambda: tokens_that_fit(folder.checkpoints)) or config.speed.tokens_per_pass,
-        halve_on_out_of_memory=config.speed.halve_on_out_of_memory,
-        save_total_limit=config.training_values["save_total_limit"],
-        plan_digest=data.plan_digest,
-        callbacks=[EpochTable(write_epochs), *early_stopping(config.training_values)],
-    )
-    trainer.check_optimizer()
-    return trainer
-
-
-def _build_head_trainer(
-    config: Config, arguments: Any, data: PreparedData, model: Any, tokenizer: Any, tokens: dict[str, TokenisedRows], folder: report.RunFolder
-) -> "HeadTrainer":
-    from trainer.data.balance import stage_generator
-    from trainer.training.head import HeadTrainer
-    from trainer.training.losses import loss_options
-
-    def add_synthetic(features_NH: Any, label_ids_N: Any) -> tuple[Any, Any]:
-        generator = stage_generator(config.member_seed, "synthesis")
-        row_keys_N = data.plan.row_keys_N[data.plan.positions()]
-        return synthesise(config.balance.method, features_NH, label_ids_N, row_keys_N, neighbours=config.balance.neighbours, generator=generator)
-
-    return HeadTrainer(
-        model=model,
-        tokenizer=tokenizer,
-        args=arguments,
-        train_rows=tokens["train"],
-        validation_rows=tokens["validation"],
-        labels=data.labels,
-        minority_label=data.audit.minority_label,
-        positions=data.plan.positions_in_seen(),
-        weigh=lambda counts_C: weights_over(counts_C, config.loss, data.labels),
-        loss=config.loss.name,
-        loss_options=lambda counts_C: loss_options(config.loss.name, config.loss.gamma, config.loss.tau, counts_C),
-        synthesise=add_synthetic if config.balance.method in SYNTHESISERS else None,
-        l2=config.model.head.l2,
-        cache_dir=cache_dir(),
-        write_epochs=folder.write_epochs,
-    )
 
 
 def _open_run(folder: report.RunFolder, config: Config, data: PreparedData, trainer: Any, checkpoint: str | None, commits: dict[str, str | None]) -> None:

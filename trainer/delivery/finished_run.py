@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from trainer.delivery import report
 from trainer.errors import RunError, first_line
 from trainer.yaml_source import read_yaml
 
@@ -171,7 +170,7 @@ class FinishedRun:
         if not (self.path / "predictions.parquet").is_file():
             return None
         try:
-            return Predictions(*report.read_predictions(self.path, self.split, self.labels))
+            return Predictions(*read_predictions(self.path, self.split, self.labels))
         except (OSError, ValueError, KeyError) as error:  # pyarrow's errors are ValueErrors and KeyErrors
             raise RunError(f"{self.path / 'predictions.parquet'}: cannot be read: {first_line(error)} Remove it to have a page without it.") from error
 
@@ -206,3 +205,32 @@ def _epochs(path: Path) -> list[dict[str, float]]:
             return [{name: float(value) for name, value in line.items()} for line in csv.DictReader(file)]
         except (ValueError, TypeError) as error:
             raise RunError(f"{path}: is damaged: {first_line(error)} Remove it to have a page without the epochs.") from error
+
+
+def read_predictions(path: Path, split: str, labels: list[str]) -> tuple[Any, Any, Any, Any]:
+    """Row ids, label ids, predicted label ids and probabilities (N, C) of one split of a run folder's predictions.parquet.
+
+    Of multi-label rows which labels they have and are given, (N, C), in place of label ids.
+    """
+    import pyarrow.parquet as pq
+
+    table = pq.read_table(path / "predictions.parquet", filters=[("split", "=", split)])
+    true_N, predicted_N = (_targets(table[name].combine_chunks(), labels) for name in ("label", "predicted"))
+    return table["row"].to_numpy(), true_N, predicted_N, np.stack([table[f"probability_{label}"].to_numpy() for label in labels], axis=1)
+
+
+def _targets(names: Any, labels: list[str]) -> Any:
+    """The label id of each row, or which labels it has; the reverse of `report.RunFolder.write_predictions`."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    is_list = pa.types.is_list(names.type)
+    flat_names = (pc.list_flatten(names) if is_list else names).cast(pa.string())  # of rows without any label the type is null
+    ids = pc.index_in(flat_names, value_set=pa.array(labels, pa.string()))
+    if ids.null_count:
+        raise RunError("predictions.parquet holds labels that metrics.json lacks; the two are of different runs. Train anew.")
+    if not is_list:
+        return ids.to_numpy().astype(np.int64)
+    held_NC = np.zeros((len(names), len(labels)), np.bool_)
+    held_NC[pc.list_parent_indices(names).to_numpy(), ids.to_numpy()] = True
+    return held_NC

@@ -176,35 +176,6 @@ class RunFolder:
         shutil.rmtree(self.checkpoints, ignore_errors=True)
 
 
-def read_predictions(path: Path, split: str, labels: list[str]) -> tuple[Any, Any, Any, Any]:
-    """Row ids, label ids, predicted label ids and probabilities (N, C) of one split of a run folder's predictions.parquet.
-
-    Of multi-label rows which labels they have and are given, (N, C), in place of label ids.
-    """
-    import pyarrow.parquet as pq
-
-    table = pq.read_table(path / "predictions.parquet", filters=[("split", "=", split)])
-    true_N, predicted_N = (_targets(table[name].combine_chunks(), labels) for name in ("label", "predicted"))
-    return table["row"].to_numpy(), true_N, predicted_N, np.stack([table[f"probability_{label}"].to_numpy() for label in labels], axis=1)
-
-
-def _targets(names: Any, labels: list[str]) -> Any:
-    """The label id of each row, or which labels it has; the reverse of `_names`."""
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
-    is_list = pa.types.is_list(names.type)
-    flat_names = (pc.list_flatten(names) if is_list else names).cast(pa.string())  # of rows without any label the type is null
-    ids = pc.index_in(flat_names, value_set=pa.array(labels, pa.string()))
-    if ids.null_count:
-        raise RunError("predictions.parquet holds labels that metrics.json lacks; the two are of different runs. Train anew.")
-    if not is_list:
-        return ids.to_numpy().astype(np.int64)
-    held_NC = np.zeros((len(names), len(labels)), np.bool_)
-    held_NC[pc.list_parent_indices(names).to_numpy(), ids.to_numpy()] = True
-    return held_NC
-
-
 def _names(targets: Any, labels: list[str]) -> Any:
     """The label of each row, or the list of its labels."""
     names = np.array(labels, dtype=object)
