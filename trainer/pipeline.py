@@ -71,7 +71,6 @@ def _train(config: Config, resume: str, held: ExitStack, push_save: Callable[[Pa
         from trainer.trainers import build_head_trainer, build_trainer
         from trainer.training.arguments import build_arguments, quiet_libraries
         from trainer.training.batching import refuse_small_steps
-        from trainer.training.checkpoints import saving
         from trainer.training.model import check_weights, load_model, load_pretrained_config, load_tokenizer, pinned
         from trainer.training.resumable_trainer import AfterSave, keep_rows_per_step
 
@@ -81,7 +80,7 @@ def _train(config: Config, resume: str, held: ExitStack, push_save: Callable[[Pa
     data = prepare(config)
     if data.plan.balanced_batches:
         refuse_small_steps(len(data.labels), arguments.per_device_train_batch_size, arguments.gradient_accumulation_steps, distributed.world_size())
-    plan = results.decision_plan(config, data)
+    results.decision_plan(config, data)  # refused here, if at all
     pretrained = load_pretrained_config(config.model)
     model_section = pinned(config.model)
     commits = ({config.model.name: model_section.revision} if model_section is not config.model else {}) | hub_commits(config.data)
@@ -115,14 +114,7 @@ def _train(config: Config, resume: str, held: ExitStack, push_save: Callable[[Pa
         distributed.wait_for_everyone()
         trainer, clock = _run(trainer, build, folder, checkpoint)
         data = _settle(folder, config, data, trainer, commits)
-        plan = results.decision_plan(config, data)
-        outcomes, decision = results.evaluate_splits(trainer, data, tokens, plan, config.run.seed)
-        watch.rest()
-        decided = results.apply_decision(config, data, trainer.model, decision, plan) if decision and plan else None
-        with saving(folder.model, folder.checkpoints):
-            trainer.save_model(str(folder.path / "model.partial"))
-        if distributed.is_main():
-            results.write_results(folder, config, data, trainer, outcomes, decided, clock, lengths, max_length, commits)
+        results.conclude(folder, config, data, tokens, trainer, clock, lengths, max_length, commits)
         distributed.wait_for_everyone()
     return folder.path
 

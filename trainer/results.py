@@ -14,7 +14,7 @@ from trainer.delivery import report
 from trainer.evaluation.decision import Decision, fit_and_cross_fit, natural_weights, plan_decision
 from trainer.evaluation.multi_label import AnyEvaluation
 from trainer.evaluation.outcome import Outcome, decided_by, outcome_of
-from trainer.training import distributed
+from trainer.training import distributed, watch
 from trainer.training.synthesis import SYNTHESISERS
 
 if TYPE_CHECKING:
@@ -95,6 +95,30 @@ def write_audit(folder: report.RunFolder, data: PreparedData, commits: dict[str,
         folder.write_lines("synthetic.jsonl", records(data.synthetic, data.splits, data.labels))
     folder.write_lines("dropped.jsonl", data.clean.dropped())
     folder.write_json("class_weights.json", dict(zip(data.labels, data.class_weights_C.tolist(), strict=True)))
+
+
+def conclude(
+    folder: report.RunFolder,
+    config: Config,
+    data: PreparedData,
+    tokens: dict[str, TokenisedRows],
+    trainer: "WeightedTrainer | HeadTrainer",
+    clock: dict[str, float],
+    lengths: "dict[str, Lengths]",
+    max_length: int,
+    commits: dict[str, str | None],
+) -> None:
+    """Judge a trained model, fit its decision, save it and write all that the run gave; every process calls it."""
+    from trainer.training.checkpoints import saving
+
+    plan = decision_plan(config, data)
+    outcomes, decision = evaluate_splits(trainer, data, tokens, plan, config.run.seed)
+    watch.rest()
+    decided = apply_decision(config, data, trainer.model, decision, plan) if decision and plan else None
+    with saving(folder.model, folder.checkpoints):
+        trainer.save_model(str(folder.path / "model.partial"))
+    if distributed.is_main():
+        write_results(folder, config, data, trainer, outcomes, decided, clock, lengths, max_length, commits)
 
 
 def write_results(
