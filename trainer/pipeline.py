@@ -19,6 +19,7 @@ from trainer.data.sources import check_source, hub_commits
 from trainer.data.split import Splits
 from trainer.data.tokenise import TokenisedRows, tokenise
 from trainer.delivery import hub, report, uploads
+from trainer.delivery.environment import Commits
 from trainer.errors import Stopped
 from trainer.training import distributed, stopping, watch
 from trainer.training.synthesis import SYNTHESISERS, refuse_few_rows
@@ -83,7 +84,8 @@ def _train(config: Config, resume: str, held: ExitStack, push_save: Callable[[Pa
     results.decision_plan(config, data)  # refused here, if at all
     pretrained = load_pretrained_config(config.model)
     model_section = pinned(config.model)
-    commits = ({config.model.name: model_section.revision} if model_section is not config.model else {}) | hub_commits(config.data)
+    of_model = {} if model_section is config.model else {config.model.name: model_section.revision}
+    commits = {"model": of_model, "data": hub_commits(config.data)}
     tokenizer, max_length = load_tokenizer(model_section, pretrained)
     distributed.from_main(lambda: check_weights(model_section))
     tokens = tokenise_splits(data, tokenizer, max_length)
@@ -101,9 +103,11 @@ def _train(config: Config, resume: str, held: ExitStack, push_save: Callable[[Pa
     def build() -> Any:
         set_seed(config.member_seed)
         model = load_model(model_section, pretrained, data.labels, tokenizer, max_length, multi_label=data.is_multi_label)
-        made = (build_head_trainer if config.model.mode == "head" else build_trainer)(config, arguments, data, model, tokenizer, tokens, folder)
+        if config.model.mode == "head":
+            return build_head_trainer(config, arguments, data, model, tokenizer, tokens, folder, cache_dir())
+        made = build_trainer(config, arguments, data, model, tokenizer, tokens, folder)
         if push_save:
-            made.add_callback(AfterSave(push_save))  # type: ignore[union-attr]  # the config refuses it with mode: head
+            made.add_callback(AfterSave(push_save))
         return made
 
     trainer = build()
@@ -250,7 +254,7 @@ def _run(trainer: Any, build: Callable[[], Any], folder: report.RunFolder, check
         trainer = build()
 
 
-def _open_run(folder: report.RunFolder, config: Config, data: PreparedData, trainer: Any, checkpoint: str | None, commits: dict[str, str | None]) -> None:
+def _open_run(folder: report.RunFolder, config: Config, data: PreparedData, trainer: Any, checkpoint: str | None, commits: Commits) -> None:
     """The run folder as training finds it: of the run that is resumed, or new; and what will be trained, in words."""
     from trainer.results import write_audit
 
@@ -264,7 +268,7 @@ def _open_run(folder: report.RunFolder, config: Config, data: PreparedData, trai
     write_audit(folder, data, commits)
 
 
-def _settle(folder: report.RunFolder, config: Config, data: PreparedData, trainer: Any, commits: dict[str, str | None]) -> PreparedData:
+def _settle(folder: report.RunFolder, config: Config, data: PreparedData, trainer: Any, commits: Commits) -> PreparedData:
     """What a mode leaves behind: adapters merged into an ordinary model; synthetic embeddings counted, in the run folder too."""
     if config.model.mode == "lora":
         trainer.merge_adapter(folder.path / "adapter.partial")

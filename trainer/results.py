@@ -11,6 +11,7 @@ from trainer.data.augment import records
 from trainer.data.prepare import PreparedData
 from trainer.data.tokenise import TokenisedRows
 from trainer.delivery import report
+from trainer.delivery.environment import Commits
 from trainer.evaluation.decision import Decision, fit_and_cross_fit, natural_weights, plan_decision
 from trainer.evaluation.multi_label import AnyEvaluation
 from trainer.evaluation.outcome import Outcome, decided_by, outcome_of
@@ -82,7 +83,7 @@ def is_prior_approximate(config: Config, data: PreparedData) -> bool:
     return by_domain or config.balance.method in SYNTHESISERS or len(data.splits.synthetic) > 0
 
 
-def write_audit(folder: report.RunFolder, data: PreparedData, commits: dict[str, str | None]) -> None:
+def write_audit(folder: report.RunFolder, data: PreparedData, commits: Commits) -> None:
     """What is known before training, but for the picture: drawing libraries are loaded when training is over."""
     from trainer.delivery.environment import describe_environment
 
@@ -106,7 +107,7 @@ def conclude(
     clock: dict[str, float],
     lengths: "dict[str, Lengths]",
     max_length: int,
-    commits: dict[str, str | None],
+    commits: Commits,
 ) -> None:
     """Judge a trained model, fit its decision, save it and write all that the run gave; every process calls it."""
     from trainer.training.checkpoints import saving
@@ -131,7 +132,7 @@ def write_results(
     clock: Any,
     lengths: "dict[str, Lengths]",
     max_length: int,
-    commits: dict[str, str | None],
+    commits: Commits,
 ) -> None:
     """What training gave: pictures, predictions, model, card; metrics.json last, then the page of it all."""
     from trainer.delivery import card, plots, report_page, tables

@@ -1,8 +1,8 @@
 """Of the story: which trainer a config asks for, and with what it is fed."""
 
+from pathlib import Path
 from typing import Any
 
-from trainer import pipeline
 from trainer.config import Config
 from trainer.data.balance import stage_generator
 from trainer.data.prepare import PreparedData, weights_over
@@ -51,7 +51,7 @@ def build_trainer(
 
 
 def build_head_trainer(
-    config: Config, arguments: Any, data: PreparedData, model: Any, tokenizer: Any, tokens: dict[str, TokenisedRows], folder: report.RunFolder
+    config: Config, arguments: Any, data: PreparedData, model: Any, tokenizer: Any, tokens: dict[str, TokenisedRows], folder: report.RunFolder, cache_dir: Path
 ) -> HeadTrainer:
     """The trainer of the final layer alone, on a frozen encoder (`model.mode: head`)."""
 
@@ -74,6 +74,6 @@ def build_head_trainer(
         loss_options=lambda counts_C: loss_options(config.loss.name, config.loss.gamma, config.loss.tau, counts_C),
         synthesise=add_synthetic if config.balance.method in SYNTHESISERS else None,
         l2=config.model.head.l2,
-        cache_dir=pipeline.cache_dir(),
+        cache_dir=cache_dir,
         write_epochs=folder.write_epochs,
     )

@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 from hub_server import Fault, HubServer
 
+from trainer.delivery.card import _plain
 from trainer.delivery.hub import SHARED
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -228,11 +229,12 @@ def test_model_and_rows_of_the_hub_train(refused):
 
 
 def test_commits_of_model_and_rows_are_recorded(refused, hub):
-    commits = {"user/tiny": hub.repos["model", "user/tiny"].branches["v1"], "user/tweets": hub.repos["dataset", "user/tweets"].branches["main"]}
-    assert json.loads((refused.folder / "environment.json").read_text(encoding="utf-8"))["hub"] == commits
+    model, rows = hub.repos["model", "user/tiny"].branches["v1"], hub.repos["dataset", "user/tweets"].branches["main"]
+    commits = json.loads((refused.folder / "environment.json").read_text(encoding="utf-8"))["hub"]
+    assert commits == {"model": {"user/tiny": model}, "data": {"user/tweets": rows}}
     card = (refused.folder / "README.md").read_text(encoding="utf-8")
-    assert f"fine-tuned from `user/tiny` (commit `{commits['user/tiny'][:12]}`)" in card
-    assert f"Rows of `user/tweets` (commit `{commits['user/tweets'][:12]}`) on the Hugging Face Hub." in card
+    assert f"fine-tuned from `user/tiny` (commit `{model[:12]}`)" in card
+    assert f"Rows of `user/tweets` (commit `{rows[:12]}`) on the Hugging Face Hub." in card
     assert f"revision: {commits['user/tweets']}" in card
 
 
@@ -289,3 +291,14 @@ def test_hub_that_cannot_be_reached_is_told_before_training(run_cli, write, onli
     assert done.returncode == 2
     assert "logging in to the Hub failed" in done.stderr
     assert not folder.exists()
+
+
+@pytest.mark.parametrize(
+    "label", ["__init__", "a|b", "![x](http://x/x.png)", "<script>1</script>", "line\n# Heading", "[link](http://x)", "a_b *c* `d` ~~e~~", "\\"]
+)
+def test_label_of_any_kind_is_shown_as_it_is_in_the_card(label):
+    from markdown_it import MarkdownIt
+
+    (inline,) = [token for token in MarkdownIt("commonmark").enable(["table", "strikethrough"]).parse(f"the label {_plain(label)}.") if token.children]
+    assert {child.type for child in inline.children} <= {"text", "text_special"}
+    assert "".join(child.content for child in inline.children) == f"the label {' '.join(label.split())}."

@@ -42,11 +42,12 @@ def server(monkeypatch):
     from huggingface_hub.utils import close_session
 
     with HubServer(TOKENS, ORGS, SCOPES) as server:
-        for name, value in {"HF_ENDPOINT": server.url, "HF_HUB_OFFLINE": "0", "HF_HUB_DISABLE_XET": "1", "HF_TOKEN": TOKEN}.items():
+        for name, value in {"HF_ENDPOINT": server.url, "HF_HUB_OFFLINE": "0", "HF_TOKEN": TOKEN}.items():
             monkeypatch.setenv(name, value)
+        monkeypatch.delenv("HF_HUB_DISABLE_XET")  # what a push sets by itself
         monkeypatch.setattr(constants, "ENDPOINT", server.url)
         monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-        monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
+        monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", False)
         monkeypatch.setattr(hub_module, "WAITS_SECONDS", (0.01, 0.02))
         yield server
         close_session()
@@ -105,6 +106,17 @@ def test_push_holds_the_model_the_card_and_its_pictures_and_no_row(server, run):
     assert files["model.safetensors"] == (run / "model" / "model.safetensors").read_bytes()
     assert address == f"{server.url}/user/name/commit/{server.repos['model', 'user/name'].branches['main']}"
     assert server.repos["model", "user/name"].private
+
+
+def test_rows_and_scripts_that_lie_in_a_model_folder_stay_here(server, tmp_path, capsys):
+    folder = make_model(tmp_path / "model", 0)
+    for name in ("train.json", "train.txt", "prepare.py"):
+        (folder / name).write_text("a row", encoding="utf-8")
+    hub_module.push(folder, section())
+    assert set(server.branch("user/name")) - {".gitattributes"} == {"config.json", "tokenizer.json", "vocab.txt", "model.safetensors"}
+    assert "Not pushed, as no part of a model: prepare.py, train.json, train.txt.\n" in capsys.readouterr().err
+    (folder / "config.json").write_text('{"auto_map": {}}', encoding="utf-8")
+    assert "prepare.py" in {path.name for path in hub_module.model_files(folder)}
 
 
 def test_card_on_the_hub_loads_from_its_repository_and_revision(server, run):

@@ -1,5 +1,7 @@
 """An Evaluation to the text of the model card, with Hub metadata and model-index."""
 
+import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -7,6 +9,7 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from trainer.data.audit import Lengths
 from trainer.data.prepare import PreparedData
+from trainer.delivery.environment import Commits
 from trainer.evaluation.multi_label import AnyEvaluation, MultiLabelEvaluation
 from trainer.evaluation.outcome import Outcome
 from trainer.training.progress import headings, row_cells
@@ -45,13 +48,13 @@ def write_card(
     lengths: dict[str, Lengths],
     max_length: int,
     described: list[str],
-    commits: dict[str, str | None],
+    commits: Commits,
 ) -> str:
     """Markdown of the card; no training text is quoted.
 
     Args:
         described: sentences of the trainer about what it did.
-        commits: {Hub id of the base model or of data: commit that was read}; what is not there is local.
+        commits: of the base model and of the data.
     """
     from trainer import __version__
 
@@ -63,12 +66,12 @@ def write_card(
         template_path=str(Path(__file__).with_name("card_template.md")),
         name=config.run.name,
         version=__version__,
-        labels=[_one_line(label) for label in data.labels],
-        base_model=_at_commit(config.model.name, commits),
-        hub_data=[_at_commit(name, commits) for name in commits if name != config.model.name],
+        labels=[_plain(label) for label in data.labels],
+        base_model=_at_commit(config.model.name, commits["model"]),
+        hub_data=[_at_commit(name, commits["data"]) for name in commits["data"]],
         multi_label=data.labels_per_row,
         has_epochs=bool(epoch_rows),
-        minority={"label": _one_line(data.audit.minority_label), **evaluations[split].per_class[data.audit.minority_label]},
+        minority={"label": _plain(data.audit.minority_label), **evaluations[split].per_class[data.audit.minority_label]},
         final=evaluations[split],
         final_split=split,
         has_test="test" in evaluations,
@@ -94,7 +97,7 @@ def write_card(
         epochs_table=_table([*headings(head=head)], [row_cells(row) for row in epoch_rows]),
         summary_tables={s: _summary_table(outcome) for s, outcome in outcomes.items()},
         domain_tables={s: _domain_table(outcome.domains) for s, outcome in outcomes.items() if outcome.domains},
-        decision=decision_words(decided) if decided else None,
+        decision=decision_words(decided, _plain) if decided else None,
         class_tables={s: _class_table(e) for s, e in evaluations.items()},
     )
     return str(card)
@@ -117,8 +120,8 @@ def write_ensemble_card(config: "Config", outcomes: dict[str, Outcome], member_m
     return "\n\n".join(parts) + "\n"
 
 
-def _metadata(config: "Config", data: PreparedData, split: str, evaluation: AnyEvaluation, commits: dict[str, str | None]) -> ModelCardData:
-    hub_data = [name for name in commits if name != config.model.name]
+def _metadata(config: "Config", data: PreparedData, split: str, evaluation: AnyEvaluation, commits: Commits) -> ModelCardData:
+    hub_data = list(commits["data"])
     is_one = len(hub_data) == 1
     results = [
         EvalResult(
@@ -127,7 +130,7 @@ def _metadata(config: "Config", data: PreparedData, split: str, evaluation: AnyE
             dataset_type=hub_data[0] if is_one else "custom",
             dataset_name=hub_data[0] if is_one else config.run.name,
             dataset_split=split,
-            dataset_revision=commits[hub_data[0]] if is_one else None,
+            dataset_revision=commits["data"][hub_data[0]] if is_one else None,
             metric_type=kind,
             metric_name=title,
             metric_value=round(float(getattr(evaluation, name)), 6),
@@ -140,7 +143,7 @@ def _metadata(config: "Config", data: PreparedData, split: str, evaluation: AnyE
         library_name="transformers",
         pipeline_tag="text-classification",
         tags=["text-classification", *(["multi-label-classification"] if data.is_multi_label else []), "imbalanced-classification", "equipoise"],
-        base_model=config.model.name if config.model.name in commits else None,
+        base_model=config.model.name if config.model.name in commits["model"] else None,
         datasets=hub_data or None,
         metrics=["f1", "accuracy"],
         model_name=config.run.name,
@@ -167,7 +170,7 @@ def balancing_words(config: "Config", data: PreparedData, *, list_weights: bool 
     weighting, loss = config.loss.class_weights, "binary cross-entropy" if data.is_multi_label else LOSS_WORDS[config.loss.name]
     if weighting == "none":
         return f"{rows} The loss is unweighted {loss}."
-    pairs = ": " + ", ".join(f"{label} {weight:.4g}" for label, weight in zip(data.labels, data.class_weights_C, strict=True)) if list_weights else ""
+    pairs = ": " + ", ".join(f"{_plain(label)} {weight:.4g}" for label, weight in zip(data.labels, data.class_weights_C, strict=True)) if list_weights else ""
     name = weighting if isinstance(weighting, str) else "given per label"
     if data.is_multi_label:
         return f"{rows} The loss is {loss} with positive weights ({name}; a label's rows against the rows without it){pairs}."
@@ -186,7 +189,7 @@ def synthetic_words(config: "Config", data: PreparedData) -> str:
     )
     words += ", filtered for refusals, lengths, repetition, exact and near duplicates of any row, and agreement of a classifier of the real training rows."
     words += " None is in validation or test; imbalance ratio and rarest class are those of the real rows."
-    rows = [[label, *(f"{outcome[name]:,}" for name in ("wanted", "prompts", "accepted"))] for label, outcome in counts.items()]
+    rows = [[_plain(label), *(f"{outcome[name]:,}" for name in ("wanted", "prompts", "accepted"))] for label, outcome in counts.items()]
     return words + ("\n\n" + _table(["label", "rows it lacked", "prompts", "accepted"], rows) if rows else "")
 
 
@@ -217,12 +220,13 @@ def _at_commit(name: str, commits: dict[str, str | None]) -> str:
     return f"`{shown}`" + (f" (commit `{commit[:12]}`)" if commit else "")
 
 
-def _one_line(text: str) -> str:
-    return " ".join(text.split())
+def _plain(text: str) -> str:
+    """One line of Markdown that shows the text as it is: labels may hold anything."""
+    return re.sub(r"([\\`*_\[\]<>!|#$~])", r"\\\1", " ".join(text.split()))
 
 
 def _counts_table(data: PreparedData) -> str:
-    rows = [[label, *(f"{counts_C[c]:,}" for counts_C in data.audit.columns.values())] for c, label in enumerate(data.labels)]
+    rows = [[_plain(label), *(f"{counts_C[c]:,}" for counts_C in data.audit.columns.values())] for c, label in enumerate(data.labels)]
     return _table(["label", *data.audit.columns], rows)
 
 
@@ -234,15 +238,19 @@ def _summary_table(outcome: Outcome) -> str:
 
 def _domain_table(domains: dict[str, AnyEvaluation]) -> str:
     names = ("macro_f1", "accuracy", "micro_f1" if isinstance(next(iter(domains.values())), MultiLabelEvaluation) else "balanced_accuracy")
-    rows = [[domain, f"{e.num_rows:,}", *(f"{getattr(e, n):.4f}" for n in names)] for domain, e in domains.items()]
+    rows = [[_plain(domain), f"{e.num_rows:,}", *(f"{getattr(e, n):.4f}" for n in names)] for domain, e in domains.items()]
     return _table(["domain", "rows", *(n.replace("_", " ") for n in names)], rows)
 
 
-def decision_words(decided: dict[str, Any]) -> str:
-    """What was done after training, in sentences."""
+def decision_words(decided: dict[str, Any], shown: Callable[[str], str] = str) -> str:
+    """What was done after training, in sentences.
+
+    Args:
+        shown: how a label is written; in Markdown escaped.
+    """
     parts = []
     if "target_prior" in decided:
-        shares = ", ".join(f"{_one_line(label)} {share:.3g}" for label, share in decided["target_prior"].items())
+        shares = ", ".join(f"{shown(label)} {share:.3g}" for label, share in decided["target_prior"].items())
         approximate = (
             "; approximate here, since balancing or synthetic rows also changed what the rows of a class look like" if decided["prior_is_approximate"] else ""
         )
@@ -255,10 +263,10 @@ def decision_words(decided: dict[str, Any]) -> str:
     elif changes_scores:
         parts.append("This stands in the weights, so `pipeline()` gives corrected probabilities.")
     if "thresholds" in decided:
-        pairs = ", ".join(f"{_one_line(label)} {t:.3g}" for label, t in decided["thresholds"].items())
+        pairs = ", ".join(f"{shown(label)} {t:.3g}" for label, t in decided["thresholds"].items())
         parts.append(f"The label is the largest of probability / threshold ({pairs}).")
         if decided["neutral"]:
-            parts.append(f"Neutral thresholds were kept for {_one_line('; '.join(decided['neutral']))}.")
+            parts.append(f"Neutral thresholds were kept for {shown('; '.join(decided['neutral']))}.")
     if "costs" in decided:
         parts.append("The label is the one of least expected cost (`decision.costs` in `config.json`).")
     if "thresholds" in decided or "costs" in decided:
@@ -268,10 +276,10 @@ def decision_words(decided: dict[str, Any]) -> str:
 
 def _class_table(evaluation: AnyEvaluation) -> str:
     names = list(next(iter(evaluation.per_class.values())))
-    rows = [[label, *(f"{v[n]:,}" if n == "support" else f"{v[n]:.4f}" for n in names)] for label, v in evaluation.per_class.items()]
+    rows = [[_plain(label), *(f"{v[n]:,}" if n == "support" else f"{v[n]:.4f}" for n in names)] for label, v in evaluation.per_class.items()]
     return _table(["label", *(name.replace("_", " ").replace("f1", "F1") for name in names)], rows)
 
 
 def _table(headings: list[str], rows: list[list[str]]) -> str:
     lines = [headings, ["---", *["---:"] * (len(headings) - 1)], *rows]
-    return "\n".join("| " + " | ".join(_one_line(cell).replace("|", "\\|") for cell in line) + " |" for line in lines)
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)

@@ -7,16 +7,18 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+Commits = dict[str, dict[str, str | None]]
+"""{"model" or "data": {Hub id: commit that was read, None where it is not known}}; what is not there is local."""
 PACKAGES = ("equipoise", "torch", "transformers", "datasets", "accelerate", "evaluate", "scikit-learn", "numpy", "pyarrow", "tokenizers")
 
 
-def describe_environment(fingerprint: str, counts: dict[str, int], num_processes: int, commits: dict[str, str | None] | None = None) -> dict[str, Any]:
+def describe_environment(fingerprint: str, counts: dict[str, int], num_processes: int, commits: Commits | None = None) -> dict[str, Any]:
     """Plain values for environment.json.
 
     Args:
         fingerprint: digest of the cleaned rows.
         counts: rows by what cleaning did to them.
-        commits: {Hub id of the model or the data: commit that was read}.
+        commits: of the base model and of the data.
     """
     import torch
 

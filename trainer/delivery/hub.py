@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -24,9 +25,13 @@ T = TypeVar("T")
 PICTURES = ("class_distribution.png", "learning_curves.png", "confusion_matrix.png", "label_scores.png", "reliability.png")
 SHARED = ("metrics.json", "epochs.csv", "class_weights.json", *PICTURES)
 """What goes up beside the model and the card, where the run has it: all that the card shows, and no row of the data."""
-MODEL_ENDINGS = (".safetensors", ".safetensors.index.json", ".json", ".txt", ".model", ".jinja", ".py")
-TRAINING_STATE = ("trainer_state.json", "progress.json", "whole.json")
-"""What a checkpoint holds beside the model under such endings; its other files end in .pt, .pth and .bin, and no pickle is pushed."""
+WEIGHTS = ("*.safetensors", "*.safetensors.index.json")
+MODEL_FILES = (
+    *WEIGHTS,
+    *("config.json", "generation_config.json", "tokenizer*.json", "special_tokens_map.json", "added_tokens.json"),
+    *("vocab*.json", "vocab*.txt", "merges.txt", "*.model", "*.codes", "chat_template*"),
+)
+"""What a model folder may hold that goes up; no pickle, and nothing else that lies there, such as rows of data."""
 LOADING = re.compile(r'^(classif(?:y = pipeline\("text-classification", |ier = Classifier\.load\())"model"', re.MULTILINE)
 """Lines of `card_template.md` that load the model from the folder beside the card."""
 WAITS_SECONDS = (1.0, 2.0, 4.0, 8.0)
@@ -143,12 +148,27 @@ def push(folder: Path, hub: HubSection) -> str:
     """
     try:
         _refuse_folder(folder)
+        _upload_over_http()
+        if not (folder / "model").is_dir():
+            others = {p.name for p in folder.iterdir()} - {p.name for p in model_files(folder)} - {"README.md"}
+            print(f"Not pushed, as no part of a model: {listing(others)}." if others else "", end="\n" if others else "", file=sys.stderr)
         commit = _retrying(lambda: _commit(folder, hub))
     except RunError:
         raise
     except Exception as error:  # whatever the network, the server or the client's native code did
         raise RunError(failure(folder, hub, words_of(error))) from error
     return str(commit.commit_url)
+
+
+def _upload_over_http() -> None:
+    """Leave out Xet, whose native client knows none of our time limits and repeats what a server refused, unless the user asks for it.
+
+    Costs its deduplication within files; whole files that the Hub has are not sent again either way.
+    """
+    from huggingface_hub import constants
+
+    if "HF_HUB_DISABLE_XET" not in os.environ:
+        constants.HF_HUB_DISABLE_XET = True
 
 
 def failure(folder: Path, hub: HubSection, reason: str) -> str:
@@ -170,8 +190,10 @@ def push_arguments(folder: Path, hub: HubSection) -> list[str]:
 
 
 def model_files(folder: Path) -> list[Path]:
-    """The files of a model folder or checkpoint that make up the model: weights, configs, tokenizer, its own code."""
-    return sorted(p for p in folder.iterdir() if p.is_file() and p.name.endswith(MODEL_ENDINGS) and p.name not in TRAINING_STATE)
+    """The files of a model folder or checkpoint that make up the model: weights, configs, tokenizer, and its own code where it has some."""
+    config = folder / "config.json"
+    patterns = (*MODEL_FILES, "*.py") if config.is_file() and '"auto_map"' in config.read_text(encoding="utf-8") else MODEL_FILES
+    return sorted(p for p in folder.iterdir() if p.is_file() and any(fnmatchcase(p.name, pattern) for pattern in patterns))
 
 
 @contextmanager
@@ -245,7 +267,8 @@ def _commit(folder: Path, hub: HubSection) -> "CommitInfo":
         api.create_branch(hub.repo_id, branch=hub.revision, exist_ok=True)
     names = {operation.path_in_repo for operation in operations}
     there = api.list_repo_files(hub.repo_id, revision=hub.revision)
-    stale = [name for name in there if "/" not in name and name.endswith(MODEL_ENDINGS[:2]) and name not in names]  # else loaders might take old weights
+    weights = {name for name in there if "/" not in name and any(fnmatchcase(name, pattern) for pattern in WEIGHTS)}
+    stale = sorted(weights - names)  # loaders might take them for the model's
     operations += [CommitOperationDelete(name) for name in stale]
     return api.create_commit(hub.repo_id, operations, commit_message=hub.commit_message, revision=hub.revision)
 
