@@ -11,7 +11,7 @@ from trainer.config import Config, check_config
 from trainer.data.balance import METHODS, plan_balance
 from trainer.data.prepare import weights_over
 from trainer.data.weights import WEIGHTINGS
-from trainer.delivery.card import _decision
+from trainer.delivery.card import decision_words
 from trainer.errors import ConfigError
 from trainer.evaluation.decision import fit_and_cross_fit
 from trainer.evaluation.thresholds import THRESHOLDS
@@ -130,9 +130,9 @@ def test_every_vote_follows_models_that_agree(name):
 
 def test_card_says_where_corrected_scores_stand_and_nothing_of_them_where_there_are_none():
     decided = {"temperature": 1.0, "folded_into_weights": False, "thresholds": {"a": 0.3, "b": 0.7}, "neutral": []}
-    assert "no bias" not in _decision(decided)
-    assert "the last layer has no bias to hold it: the plain `pipeline()` does not apply it." in _decision(decided | {"temperature": 2.0})
-    assert "This stands in the weights" in _decision(decided | {"temperature": 2.0, "folded_into_weights": True})
+    assert "no bias" not in decision_words(decided)
+    assert "the last layer has no bias to hold it: the plain `pipeline()` does not apply it." in decision_words(decided | {"temperature": 2.0})
+    assert "This stands in the weights" in decision_words(decided | {"temperature": 2.0, "folded_into_weights": True})
 
 
 def test_labels_of_costs_are_spelt_as_data_files_spell_them():

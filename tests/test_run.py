@@ -17,7 +17,7 @@ from conftest import ROOT
 METRICS = ["num_rows", "loss", "accuracy", "macro_f1", "weighted_f1", "f1_gap", "macro_precision", "macro_recall"]
 METRICS += ["balanced_accuracy", "mcc", "auroc_macro", "ece", "brier", "labels", "confusion_matrix", "per_class"]
 FILES = ["README.md", "class_distribution.png", "class_weights.json", "config.yaml", "confusion_matrix.png", "dropped.jsonl", "environment.json", "epochs.csv"]
-FILES += ["learning_curves.png", "metrics.json", "model", "predictions.parquet", "splits.json"]
+FILES += ["learning_curves.png", "metrics.json", "mistakes.jsonl", "model", "predictions.parquet", "report.html", "report.json", "splits.json"]
 
 
 def read_json(path):
@@ -163,7 +163,7 @@ def start_and_kill_after_first_epoch(config, *arguments):
     command = [sys.executable, "-m", "trainer", "train", "--config", str(config), *arguments]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=ROOT, env=os.environ)
     for _ in range(2400):
-        if list(folder.glob("checkpoints/checkpoint-*/whole.json")):
+        if list(folder.glob("checkpoints/checkpoint-*[0-9]/whole.json")):
             break
         assert process.poll() is None, "the run ended before it could be killed"
         time.sleep(0.05)

@@ -163,7 +163,7 @@ class Run:
         command = [sys.executable, *launcher, __file__, "--child", str(self.folder / "marks"), "--config", str(self.folder / "config.yaml")]
         environment = os.environ | {"HF_HOME": str(self.folder / "home"), "HF_HUB_OFFLINE": "1", "ACCELERATE_USE_CPU": "true", "PYTHONPATH": str(ROOT)}
         environment["PYTHONUNBUFFERED"] = "1"  # else a killed process takes along what it said
-        had_checkpoint = any(self.path.glob("checkpoints/checkpoint-*/whole.json"))
+        had_checkpoint = any(self.path.glob("checkpoints/checkpoint-*[0-9]/whole.json"))
         (self.folder / "marks").write_text("", encoding="utf-8")
         with (self.folder / "log").open("w") as log:
             launched, process = time.time(), subprocess.Popen(command, cwd=ROOT, env=environment, stdout=log, stderr=subprocess.STDOUT)
