@@ -264,7 +264,7 @@ def evaluate_command(
         from trainer.delivery.evaluate_file import evaluate_file, metrics_path
         from trainer.delivery.predict import Classifier
 
-        path = metrics_path(output)
+        path = metrics_path(output, loaded.data)
         classifier = Classifier.load_several(models, vote=vote, revision=revision, trust_remote_code=trust_remote_code)
         evaluate_file(classifier, loaded.data, path, cache_dir=pipeline.cache_dir())
 

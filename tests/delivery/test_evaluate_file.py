@@ -2,12 +2,14 @@
 
 import csv
 import json
+import shlex
 
 import pytest
 from saved_models import as_run, make_model
 from sklearn.metrics import accuracy_score, f1_score, log_loss
 
 from trainer import Classifier, cli
+from trainer.delivery import evaluate_file
 
 
 @pytest.fixture(scope="module")
@@ -76,11 +78,24 @@ def test_labels_that_the_model_does_not_know_are_told_with_their_rows_and_may_be
     code, _, err, metrics = evaluate(model, data)
     assert (code, metrics) == (2, None)
     assert "does not know: maybe (2 rows), yes (1 rows); known: negative, neutral, positive. Mend the labels, or leave their rows out: " in err
-    assert "--set 'data.drop_labels=[maybe, yes]'" in err
+    assert """--set 'data.drop_labels=["maybe", "yes"]'.""" in err
     code, _, err, metrics = evaluate(model, data, "--set", "data.drop_labels=[maybe, yes]")
     assert code == 0, err
     assert metrics["test"]["num_rows"] == 2
     assert metrics["evaluated"]["rows_left_out"] == {"label in data.drop_labels": 3}
+
+
+def test_the_command_that_leaves_unknown_labels_out_can_be_pasted_whatever_they_are_called(evaluate, model, tmp_path):
+    labels = ["a, b", "it's", "1", "Positive", "positive"]
+    data = write(tmp_path / "rows.jsonl", [{"text": f"text {n}", "label": label} for n, label in enumerate(labels)])
+    code, _, err, _ = evaluate(model, data)
+    assert (code, "known: negative, neutral, positive. Did you mean 'positive'? Mend the labels, or leave" in err) == (2, True), err
+    command = err[err.index("--set") :].strip().removesuffix(".")
+    code, _, err, metrics = evaluate(model, data, *shlex.split(command))
+    assert code == 0, err
+    assert metrics["evaluated"]["rows_left_out"] == {"label in data.drop_labels": 4}
+    write(data, [{"text": f"text {n}", "label": str(n)} for n in range(13)])
+    assert "Mend the labels, or leave their rows out with data.drop_labels." in evaluate(model, data)[2]
 
 
 @pytest.fixture(scope="module")
@@ -141,3 +156,46 @@ def test_the_results_of_a_run_folder_are_never_replaced(evaluate, model, tweets,
     assert (code, "run/metrics.json: is in a run folder, which keeps the results of its training. Give another --output." in err) == (2, True)
     assert evaluate(run, tweets, "--label-column", "sentiment", "--output", tmp_path / "mine.json")[0] == 0
     assert "test" in json.loads((tmp_path / "mine.json").read_text(encoding="utf-8"))
+
+
+def test_no_other_file_than_figures_is_replaced(evaluate, model, tmp_path):
+    rows = [{"text": "x", "label": "positive"}, {"text": "y", "label": "negative"}]
+    data = write(tmp_path / "rows.json", rows)
+    held = data.read_bytes()
+    code, _, err, _ = evaluate(model, data, "--output", data)
+    assert (code, "rows.json is in --data. Give another file." in err, data.read_bytes() == held) == (2, True, True), err
+    assert "rows.json is in --data." in evaluate(model, tmp_path / "*.json", "--output", tmp_path / "link" / ".." / "rows.json")[2]
+    (tmp_path / "notes.csv").write_text("mine", encoding="utf-8")
+    code, _, err, _ = evaluate(model, data, "--output", "notes.csv")
+    assert (code, "--output: notes.csv does not end in .json; needed: a .json file, or a folder for metrics.json." in err) == (2, True), err
+    assert (tmp_path / "notes.csv").read_text(encoding="utf-8") == "mine"
+    (tmp_path / "new" / "metrics.json").mkdir(parents=True)
+    assert "--output: new/metrics.json is a folder; needed:" in evaluate(model, data, "--output", "new")[2]
+
+
+def test_a_place_that_cannot_be_written_is_told_before_the_model_is_loaded(evaluate, tmp_path):
+    data = write(tmp_path / "rows.jsonl", [{"text": "x", "label": "positive"}])
+    for output in ("rows.jsonl/metrics.json", "/proc/none/metrics.json"):
+        code, _, err, _ = evaluate(tmp_path / "no_model", data, "--output", output)
+        assert (code, "cannot be written" in err, "Set --output to a folder you may write." in err) == (2, True, True), err
+
+
+def test_figures_are_shown_even_where_the_disk_takes_them_no_more(evaluate, model, tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(evaluate_file, "_write", full)
+    data = write(tmp_path / "rows.jsonl", [{"text": "x", "label": "positive"}])
+    code, out, err, metrics = evaluate(model, data)
+    assert (code, "macro F1" in out, "No space left on device" in err, metrics) == (2, True, True, None), err
+
+
+def test_nothing_is_put_beside_the_files_of_a_model(evaluate, model, tweets, tmp_path):
+    run = as_run(tmp_path / "run", [model], {})
+    held = sorted(run.rglob("*"))
+    assert (
+        "run/model/ev.json: is in a model folder, which holds the files of the model alone. Give another --output."
+        in (evaluate(run, tweets, "--output", "run/model/ev.json")[2])
+    )
+    assert "run/plots/ev.json: is in a run folder" in evaluate(run, tweets, "--output", "run/plots/ev.json")[2]
+    assert sorted(run.rglob("*")) == held

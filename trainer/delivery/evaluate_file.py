@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,11 +16,13 @@ from tqdm.auto import tqdm
 
 from trainer.data.clean import KEPT, REASONS, judge_rows, rows_holding
 from trainer.data.labels import Labels, encode
+from trainer.data.locate import locate
 from trainer.data.multi_label import label_matrix
 from trainer.data.row_access import take_rows
-from trainer.data.sources import Rows, read_rows
+from trainer.data.sources import ENDINGS, Rows, read_rows
+from trainer.delivery import report
 from trainer.delivery.tables import print_evaluation
-from trainer.errors import DataError, RunError, listing
+from trainer.errors import DataError, RunError, did_you_mean, listing
 from trainer.evaluation.multi_label import AnyEvaluation, evaluate
 
 if TYPE_CHECKING:
@@ -27,18 +30,31 @@ if TYPE_CHECKING:
     from trainer.sections.data import DataSection
 
 PIECE_ROWS = 4_096
+MOST_TOLD = 12
+"""Unknown labels that are spelt out in a command which leaves them out; of more the key alone is named."""
 LEAST_PROBABILITY = 1e-15
 """Smaller ones count as this, so that one sure mistake does not make the loss infinite."""
 
 
-def metrics_path(output: Path) -> Path:
+def metrics_path(output: Path, data: "DataSection") -> Path:
     """The file to write: as given, or metrics.json in a folder.
 
     Raises:
-        RunError: it would stand in a run folder, whose own results it would replace or seem to be.
+        DataError: `data.source` leads nowhere.
+        RunError: a name that does not end in .json; a place in the data, in a model folder or in a run folder, whose own files it would
+            replace or seem to be; or one that cannot be written.
     """
     path = output / "metrics.json" if output.is_dir() or not output.suffix else output
-    if (path.parent / "config.yaml").is_file():
+    if path.suffix != ".json" or path.is_dir():
+        raise RunError(f"--output: {path} {'is a folder' if path.is_dir() else 'does not end in .json'}; needed: a .json file, or a folder for metrics.json.")
+    report.check_writable(path.parent, remedy="Set --output")
+    whole = path.resolve()
+    for source in [data.source] if isinstance(data.source, str) else data.source or []:
+        if {whole, *whole.parents} & {found.resolve() for found in locate(source, "--data", ENDINGS) or []}:
+            raise RunError(f"--output: {path} is in --data. Give another file.")
+    if (path.parent / "config.json").is_file():
+        raise RunError(f"{path}: is in a model folder, which holds the files of the model alone. Give another --output.")
+    if (path.parent / "config.yaml").is_file() or any((folder / "config.yaml").is_file() and (folder / "metrics.json").is_file() for folder in whole.parents):
         raise RunError(f"{path}: is in a run folder, which keeps the results of its training. Give another --output.")
     return path
 
@@ -72,8 +88,8 @@ def evaluate_file(classifier: "Classifier", data: "DataSection", path: Path, *, 
     evaluation = evaluate(scores_NC, targets, classifier.labels, decided)
     support = {label: figures["support"] for label, figures in evaluation.per_class.items() if figures["support"]}
     about = {"model": classifier.name, "data": data.source, "rows_read": len(reasons_N), "rows_left_out": counts}
-    _write(path, {"test": evaluation.to_dict(), "minority_label": min(support, key=support.__getitem__, default=None), "evaluated": about})
     print_evaluation(evaluation, str(data.source))
+    _write(path, {"test": evaluation.to_dict(), "minority_label": min(support, key=support.__getitem__, default=None), "evaluated": about})
     left_out = "; ".join(f"{count:,} {reason}" for reason, count in counts.items())
     print(f"{f'Left out: {left_out}. ' if left_out else ''}Figures: {path}")
     return evaluation
@@ -101,9 +117,12 @@ def _targets(column: pa.ChunkedArray, classifier: "Classifier", where: str) -> N
     unknown = {label: count for label, count in found.items() if label not in classifier.labels}
     if unknown:
         told = listing(f"{label} ({count:,} rows)" for label, count in unknown.items())
+        hint = next(filter(None, (did_you_mean(label, classifier.labels) for label in sorted(unknown))), "")
+        drop = f"data.drop_labels={json.dumps(sorted(unknown), ensure_ascii=False)}"
+        remedy = f": --set {shlex.quote(drop)}" if len(unknown) <= MOST_TOLD else " with data.drop_labels"
         raise DataError(
-            f"{where}: labels that {classifier.name} does not know: {told}; known: {listing(classifier.labels)}."
-            f" Mend the labels, or leave their rows out: --set 'data.drop_labels=[{listing(unknown)}]'."
+            f"{where}: labels that {classifier.name} does not know: {told}; known: {listing(classifier.labels)}.{hint}"
+            f" Mend the labels, or leave their rows out{remedy}."
         )
     return label_matrix(column, labels) if classifier.is_multi_label else encode(column, labels)
 
