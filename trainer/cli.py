@@ -231,7 +231,7 @@ def predict_command(
         from trainer.delivery import label_file
 
         path = label_file.input_path(input_)
-        target = label_file.output_path(output, path, overwrite=overwrite)
+        target = label_file.output_path(output, path, overwrite=overwrite, folder=Path() if input_.startswith("package:") else None)
         values = label_file.reading(models[0], input_, text_column=text_column, pair_column=pair_column, encoding=encoding)
         records = label_file.open_records(path, check_config(YamlSource("predict", values), set_ or ()).data)
         from trainer.delivery.predict import Classifier

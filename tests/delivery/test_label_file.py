@@ -138,6 +138,17 @@ def test_types_of_parquet_columns_and_values_of_json_stay(predict, tmp_path):
     assert read(tmp_path / "rows.csv")[1]["more"] == '{"a": 1}'
 
 
+def test_numbers_that_json_lacks_are_null_in_it_however_deep(predict, tmp_path):
+    rows = [{"text": "a", "f": float("nan"), "deep": {"tags": [1.5, float("inf")]}}, {"text": "b", "f": -float("inf"), "deep": {"tags": []}}]
+    source = write(tmp_path / "rows.parquet", rows)
+    code, out, err = predict("--input", source, "--output", "-")
+    assert (code, "NaN" in out, "Infinity" in out) == (0, False, False), err
+    found = [json.loads(line) for line in out.splitlines()]
+    assert [(row["f"], row["deep"]) for row in found] == [(None, {"tags": [1.5, None]}), (None, {"tags": []})]
+    assert predict("--input", source, "--output", tmp_path / "rows.csv")[0] == 0
+    assert read(tmp_path / "rows.csv")[0]["deep"] == '{"tags": [1.5, null]}'
+
+
 def test_rows_without_a_text_are_counted_and_kept_without_a_label(predict, tmp_path):
     values = ["fine", "", None, "  ", "nan", "null", float("nan"), 7, 7.0, 0.5]
     code, out, _ = predict("--input", write(tmp_path / "rows.jsonl", [{"text": value} for value in values]))
@@ -196,6 +207,13 @@ def test_several_models_vote(vote, predict, model, tiny_model, tmp_path):
     together = Classifier([Classifier.load(folder) for folder in models], vote=vote or "majority").predict(TEXTS)
     assert predict("--input", write(tmp_path / "rows.csv"), *(["--vote", vote] if vote else []), models=models)[0] == 0
     assert [row["label"] for row in read(tmp_path / "rows.predicted.csv")] == [p.label for p in together]
+
+
+def test_one_model_has_nobody_to_vote_with(predict, model, tmp_path):
+    code, _, err = predict("--input", write(tmp_path / "rows.csv"), "--vote", "mean")
+    assert (code, f"--vote is 'mean', but {model} is one model. Leave it out, or give several." in err) == (2, True), err
+    ensemble = as_run(tmp_path / "run", [model, model], {"ensemble": {"size": 2, "combine": "majority"}})
+    assert predict("--input", tmp_path / "rows.csv", "--vote", "mean", models=[ensemble])[0] == 0
 
 
 def many(number):
@@ -387,8 +405,8 @@ def test_damaged_and_odd_files_are_told_in_words(predict, tmp_path):
     assert "long.csv:2: a record is longer than 32 MiB; is a quote left open?" in predict("--input", tmp_path / "long.csv")[2]
     (tmp_path / "list.json").write_text("[1, ", encoding="utf-8")
     assert "list.json: broken JSON: " in predict("--input", tmp_path / "list.json")[2]
-    write(tmp_path / "lists.jsonl", [{"text": ["a"]}])
-    assert "lists.jsonl: column 'text' holds a list; needed: one text or number a row." in predict("--input", tmp_path / "lists.jsonl")[2]
+    write(tmp_path / "lists.jsonl", [*many(66), {"text": ["a"]}])
+    assert "lists.jsonl: row 67: column 'text' holds a list; needed: one text or number a row." in predict("--input", tmp_path / "lists.jsonl")[2]
     (tmp_path / "rows.xlsx").write_bytes(b"PK")
     assert "rows.xlsx: endings that can be read: .arrow, .csv," in predict("--input", tmp_path / "rows.xlsx", "--output", "-")[2]
 
@@ -425,6 +443,9 @@ def test_no_file_is_replaced_unasked_and_never_the_input(predict, tmp_path, monk
     assert predict("--input", source, "--overwrite")[0] == 0
     assert len(read(tmp_path / "rows.predicted.csv")) == 5
     assert "Set --output to a folder you may write." in predict("--input", source, "--output", source / "below.csv")[2]
+    for kind in ("out", "out.csv"):
+        (tmp_path / kind).mkdir()
+        assert f"{kind} is a folder. Give the name of a file." in predict("--input", source, "--output", tmp_path / kind, "--overwrite")[2]
     assert "does not exist. Did you mean 'rows.csv'?" in predict("--input", tmp_path / "row.csv")[2]
     assert "is no file; needed: one file, or - for standard input." in predict("--input", tmp_path)[2]
     assert "is several files; needed: one file" in predict("--input", tmp_path / "*.csv")[2]
@@ -432,6 +453,13 @@ def test_no_file_is_replaced_unasked_and_never_the_input(predict, tmp_path, monk
     with locks.locked(tmp_path / "rows.predicted.csv.lock", "held"):
         code, _, err = predict("--input", source, "--overwrite")
     assert (code, "rows.predicted.csv is being written by pid" in err) == (2, True), err
+
+
+def test_rows_of_an_installed_package_are_labelled_into_the_current_folder(predict, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    code, out, err = predict("--input", "package:matplotlib/matplotlib/mpl-data/sample_data/msft.csv", "--text-column", "Date")
+    assert (code, out.startswith("msft.predicted.csv: 65 rows, ")) == (0, True), err
+    assert [path.name for path in tmp_path.iterdir()] == ["msft.predicted.csv"]
 
 
 def test_pieces_grow_while_they_are_quick_and_hold_no_more_text_than_fits(model, monkeypatch):

@@ -51,12 +51,12 @@ def input_path(location: str) -> Path | None:
     return paths[0]
 
 
-def output_path(output: str | None, source: Path | None, *, overwrite: bool) -> Path | None:
-    """The file to write, left out `<input>.predicted.<ending>` beside the input; None for standard output.
+def output_path(output: str | None, source: Path | None, *, overwrite: bool, folder: Path | None = None) -> Path | None:
+    """The file to write, left out `<input>.predicted.<ending>` in `folder`, or beside the input; None for standard output.
 
     Raises:
         DataError: an ending that cannot be written.
-        RunError: the file is the input, is there already, or cannot be written.
+        RunError: the file is the input or a folder, is there already, or cannot be written.
     """
     if output == STANDARD or (output is None and source is None):
         return None
@@ -65,9 +65,11 @@ def output_path(output: str | None, source: Path | None, *, overwrite: bool) -> 
         packed = ".gz" if source.suffix.lower() == ".gz" else ""
         stem = source.name[: len(source.name) - len(packed) - len(ending(source))]
         form = WRITTEN_AS.get(ending(source), ending(source))
-        target = source.with_name(f"{stem}.predicted{form}{'' if form == '.parquet' else packed}")
+        target = (folder or source.parent) / f"{stem}.predicted{form}{'' if form == '.parquet' else packed}"
     else:
         target = Path(output).expanduser()
+    if target.is_dir():
+        raise RunError(f"--output: {target} is a folder. Give the name of a file.")
     encoder(target)
     if source is not None and target.exists() and target.samefile(source):
         raise RunError(f"--output: {target} is the input. Give another file.")
@@ -142,7 +144,8 @@ class Labeller:
     def label(self, records: list[Record], where: str) -> list[Record]:
         """The rows with their labels; a row without a text is kept and has none."""
         self.refuse_taken_names(records, where)
-        texts = [self._text(record, where) for record in records]
+        start = self.counts["rows"] + 1
+        texts = [self._text(record, f"{where}: row {n}") for n, record in enumerate(records, start)]
         chosen = [n for n, text in enumerate(texts) if text is not None]
         judged = self.classifier.judge([text for text in texts if text is not None])
         names, labels = self.added.names, self.classifier.labels

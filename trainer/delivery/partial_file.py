@@ -9,6 +9,7 @@ import errno
 import gzip
 import io
 import json
+import math
 import os
 import sys
 from collections.abc import Callable, Iterator
@@ -187,7 +188,23 @@ def csv_bytes(records: list[Record], columns: Columns, is_first: bool, *, separa
 def _cell(value: Any) -> str:
     if isinstance(value, str):
         return value
-    return "" if value is None else json.dumps(value, ensure_ascii=False, default=str) if isinstance(value, bool | list | dict) else str(value)
+    return "" if value is None else _json(value) if isinstance(value, bool | list | dict) else str(value)
+
+
+def _json(value: Any) -> str:
+    """JSON in one line; what it has no type for becomes text, and numbers that are not finite null."""
+    try:
+        return json.dumps(value, ensure_ascii=False, allow_nan=False, default=str)
+    except ValueError:  # such a number: rare, so it is looked for only then
+        return json.dumps(_finite(value), ensure_ascii=False, allow_nan=False, default=str)
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _finite(held) for key, held in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(held) for held in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def tsv_bytes(records: list[Record], columns: Columns, is_first: bool) -> bytes:
@@ -196,8 +213,8 @@ def tsv_bytes(records: list[Record], columns: Columns, is_first: bool) -> bytes:
 
 
 def jsonl_bytes(records: list[Record], columns: Columns, is_first: bool) -> bytes:
-    """One JSON object a line, in UTF-8; what JSON has no type for becomes text."""
-    return "".join(json.dumps(record, ensure_ascii=False, default=str) + "\n" for record in records).encode(errors="backslashreplace")
+    """One JSON object a line, in UTF-8; what JSON has no type for becomes text, and numbers that are not finite null."""
+    return "".join(_json(record) + "\n" for record in records).encode(errors="backslashreplace")
 
 
 def arrow_bytes(records: list[Record], columns: Columns, is_first: bool) -> bytes:

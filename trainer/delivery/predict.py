@@ -97,8 +97,10 @@ class Classifier:
         Args:
             vote: `majority` or `mean`; left out: as an ensemble's run decided, else majority.
         Raises:
-            ModelError, RunError: as for `load`; models of other labels or another kind.
+            ModelError, RunError: as for `load`; models of other labels or another kind; a vote of one model.
         """
+        if vote and len(sources) == 1 and len(find_models(sources[0])[0]) == 1:
+            raise ModelError(f"--vote is '{vote}', but {sources[0]} is one model. Leave it out, or give several.")
         members = [cls.load(source, revision=revision, trust_remote_code=trust_remote_code, device=device) for source in sources]
         together = members[0] if len(members) == 1 else cls(members)
         together.vote = vote or together.vote
