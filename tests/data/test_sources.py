@@ -349,6 +349,11 @@ def test_file_without_a_header_is_refused_with_the_remedy(refused):
     )
 
 
+def test_cells_with_another_separator_are_refused_with_the_remedy(refused):
+    hint = "If a line holds more than one cell, give --set 'data.separator=;'. If the file has no header line, set data.column_names."
+    assert refused("a.csv", "text;label\na;x\n") == f"a.csv: no column 'text', but a single one: 'text;label'. {hint}"
+
+
 def test_column_names_stand_in_for_a_header(read):
     assert pairs(read("a.csv", "good film,pos\nbad,neg\n", column_names=["text", "label"])) == [("good film", "pos"), ("bad", "neg")]
 

@@ -6,6 +6,7 @@ import io
 import json
 import os
 import resource
+import shlex
 import signal
 import subprocess
 import sys
@@ -340,7 +341,30 @@ def test_standard_input_is_csv_or_json_lines_by_its_first_character(predict, mon
         assert [row["label"] for row in read(tmp_path / "out.jsonl")] == labels
     pipe(b"text\n\xff\n")
     code, _, err = predict("--input", "-", "--output", tmp_path / "odd.jsonl")
-    assert (code, "standard input: is not utf-8 (invalid start byte). Set data.encoding." in err) == (2, True), err
+    assert (code, "standard input: is not utf-8 (invalid start byte). Give --encoding." in err) == (2, True), err
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b' [\n {"text": "x"}]', "standard input: is a JSON list; needed: CSV with a header line, or one JSON object a line. Give a file that ends in .json."),
+        (gzip.compress(b"text\nx\n"), "standard input: is packed with gzip; needed: CSV with a header line, or JSON lines. Unpack it: gzip -dc FILE | ..."),
+    ],
+)
+def test_standard_input_that_only_a_file_can_be_is_told_in_words(content, words, predict, monkeypatch):
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BufferedReader(io.BytesIO(content))))
+    code, _, err = predict("--input", "-")
+    assert (code, words in err) == (2, True), err
+
+
+@pytest.mark.parametrize("mark", [";", "\t", "|", ","])
+def test_the_separator_that_is_proposed_reads_the_file(mark, predict, tmp_path):
+    source = tmp_path / ("rows.tsv" if mark == "," else "rows.csv")
+    source.write_text(f"id{mark}text\n1{mark}x\n", encoding="utf-8")
+    _, _, err = predict("--input", source)
+    proposed = shlex.split(err[err.index("--set") :])[1].removesuffix(".")
+    code, _, err = predict("--input", source, "--set", proposed, "--output", tmp_path / "out.jsonl")
+    assert (code, read(tmp_path / "out.jsonl")[0]["text"]) == (0, "x"), err
 
 
 def test_parquet_goes_to_standard_output_as_json_lines(predict, expected, tmp_path):
@@ -353,12 +377,15 @@ def test_parquet_goes_to_standard_output_as_json_lines(predict, expected, tmp_pa
     ("content", "arguments", "words"),
     [
         (b"", [], "is empty. Give a file with a header line and rows."),
-        (b"body\nx\n", [], "no column 'text'; found: body."),
+        (b"body\nx\n", [], "no column 'text'; found: body. Give --text-column. If the file has no header line, set data.column_names."),
+        (b"text\nx\n", ["--pair-column", "reply"], "no column 'reply'; found: text. Give --text-column and --pair-column."),
+        (b"id;text\n1;x\n", [], "no column 'text', but a single one: 'id;text'. If a line holds more than one cell, give --set 'data.separator=;'."),
+        (b"id\ttext\n1\tx\n", [], """a single one: 'id\\ttext'. If a line holds more than one cell, give --set 'data.separator="\\t"'."""),
         (b"text,text\nx,y\n", [], "2 columns are called 'text'. Rename all but one."),
         (b"text,label\nx,y\n", [], "has a column 'label' already, where the prediction would stand. Give --prefix predicted_"),
         (b'text,id\nx,1\n"y,2\nz,3\n', [], "rows.csv:3: a quote is opened and never closed. Close it, or set data.quote_char: '' to read quotes as text."),
         (b"text,id\nx,1\ny\nz,3\n", [], "rows.csv:3: 1 cells, expected 2 (the first bad one). Mend the file, or set data.on_bad_rows: skip."),
-        (b"text,id\nx,1\n\xff,2\n", [], "rows.csv: byte 12 (line 3) is not utf-8; it looks like"),
+        (b"text,id\nx,1\n\xff,2\n", [], "rows.csv: byte 12 (line 3) is not utf-8; it looks like cp1252. Give --encoding, or save the file as UTF-8."),
         (b"text\nx\n", ["--encoding", "klingon"], "data.encoding is 'klingon', no text encoding that Python knows"),
         (b"text\nx\n", ["--set", "data.sep=;"], "data.sep is unknown"),
         (

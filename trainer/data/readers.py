@@ -20,7 +20,8 @@ import pyarrow.csv as pacsv
 import pyarrow.json as pajson
 import pyarrow.parquet as pq
 
-from trainer.errors import DataError, did_you_mean, listing
+from trainer.data.columns import check_columns, check_header
+from trainer.errors import DataError
 
 if TYPE_CHECKING:
     from trainer.sections.data import DataSection
@@ -47,18 +48,7 @@ def _open_bytes(path: Path) -> Any:
     return gzip.open(path) if path.suffix.lower() == ".gz" else path.open("rb")
 
 
-def check_columns(where: str, wanted: Iterable[str], found: Iterable[str], remedy: str = "") -> None:
-    """Raises DataError naming the first wanted column that a file lacks."""
-    found = list(found)
-    for column in wanted:
-        if column not in found:
-            hint = did_you_mean(column, found)
-            raise DataError(f"{where}: no column '{column}'; found: {listing(found)}.{hint} Set data.text_column and data.label_column.{remedy}")
-        if found.count(column) > 1:
-            raise DataError(f"{where}: {found.count(column)} columns are called '{column}'. Rename all but one.")
-
-
-def check_encoding(path: Path, encoding: str) -> None:
+def check_encoding(path: Path, encoding: str, remedy: str = "Set data.encoding") -> None:
     """Raises DataError with byte offset, line and likely encoding when a text file cannot be decoded, or is empty."""
     try:
         "".encode(encoding)  # refuses codecs that are no text encoding, such as hex
@@ -76,8 +66,7 @@ def check_encoding(path: Path, encoding: str) -> None:
                 start = offset - pending + error.start
                 line += (chunk[: max(0, error.start - pending)]).count(b"\n") + 1
                 raise DataError(
-                    f"{path}: byte {start} (line {line}) is not {encoding}; it looks like {_likely_encoding(path, start)}."
-                    f" Set data.encoding, or save the file as UTF-8."
+                    f"{path}: byte {start} (line {line}) is not {encoding}; it looks like {_likely_encoding(path, start)}. {remedy}, or save the file as UTF-8."
                 ) from None
             if not chunk:
                 break
@@ -129,8 +118,7 @@ def read_csv(path: Path, wanted: list[str], options: "DataSection", bad_rows: Ba
 
     try:
         found = _csv_reader(str(path), options, separator, None, lambda row: "skip").schema.names
-        remedy = "" if options.column_names else " If the file has no header line, set data.column_names."
-        check_columns(str(path), wanted, found, remedy)
+        check_header(str(path), wanted, found, options)
         convert = pacsv.ConvertOptions(
             include_columns=wanted,
             column_types=dict.fromkeys(found, pa.string()),

@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from trainer.data.readers import BLOCK_BYTES, READERS, SEPARATORS, check_columns, check_encoding, ending, read_csv, read_json, read_jsonl, record_fault
+from trainer.data.columns import SET_COLUMNS, check_columns, check_header
+from trainer.data.readers import BLOCK_BYTES, READERS, SEPARATORS, check_encoding, ending, read_csv, read_json, read_jsonl, record_fault
 from trainer.data.sources import refuse_bad_rows, to_the_end
 from trainer.errors import DataError, listing
 
@@ -39,6 +40,8 @@ class Records:
         path: file of an ending in READERS, perhaps with .gz behind it; None for standard input, CSV with a header line or JSONL.
         options: how it is read: encoding, separator, quote_char, column_names, skip_lines ..., on_bad_rows.
         wanted: columns that every row needs.
+        column_remedy: sentences that say where the names of columns are set.
+        encoding_remedy: the same of the encoding, without a full stop.
     Attributes:
         format: ending that tells how it is read.
         schema: types of the columns where the file tells them, once the first row is read.
@@ -50,6 +53,8 @@ class Records:
     path: Path | None
     options: "DataSection"
     wanted: list[str]
+    column_remedy: str = SET_COLUMNS
+    encoding_remedy: str = "Set data.encoding"
     format: str = ""
     schema: pa.Schema | None = None
     num_bad: int = 0
@@ -89,8 +94,8 @@ class Records:
                 yield from to_the_end(self.where, self._tables())
         except UnicodeDecodeError as error:
             if self.path is not None:
-                check_encoding(self.path, self.options.encoding)
-            raise DataError(f"{self.where}: is not {self.options.encoding} ({error.reason}). Set data.encoding.") from error
+                check_encoding(self.path, self.options.encoding, self.encoding_remedy)
+            raise DataError(f"{self.where}: is not {self.options.encoding} ({error.reason}). {self.encoding_remedy}.") from error
 
     def estimated_rows(self, num_read: int) -> int | None:
         """Rows in all, judged by the part of the file that the first ones took; exact for Parquet; None where it cannot be told."""
@@ -154,8 +159,11 @@ class Records:
         """Note the columns; raises DataError where there is none, a wanted one is missing, or two have one name."""
         if not schema.names:
             raise DataError(f"{self.where}: is empty. Give a file with a header line and rows.")
-        remedy = "" if self.options.column_names else " If the file has no header line, set data.column_names."
-        check_columns(self.where, [*self.wanted, *doubled(schema.names)], schema.names, remedy)
+        wanted = [*self.wanted, *doubled(schema.names)]
+        if READERS[self.format] is read_csv:
+            check_header(self.where, wanted, schema.names, self.options, self.column_remedy)
+        else:
+            check_columns(self.where, wanted, schema.names, self.column_remedy)
         self.schema = schema.remove_metadata()  # of `datasets` and pandas, which would tell of these columns alone
 
     def _objects(self) -> Iterator[Record]:
@@ -171,7 +179,7 @@ class Records:
                 self._refuse({"line" if isinstance(value, str) else "record": number}, fault)
                 continue
             if is_first:
-                check_columns(f"{self.where}:{number}", self.wanted, record)
+                check_columns(f"{self.where}:{number}", self.wanted, record, self.column_remedy)
                 is_first = False
             yield record
 
@@ -217,5 +225,15 @@ def doubled(names: list[str]) -> list[str]:
 
 
 def _sniffed(stream: Any) -> str:
-    """.jsonl where standard input starts with an object, else .csv."""
-    return ".jsonl" if stream.peek(64).lstrip(codecs.BOM_UTF8 + b" \t\r\n")[:1] == b"{" else ".csv"
+    """.jsonl where standard input starts with an object, else .csv.
+
+    Raises:
+        DataError: it is packed, or a JSON list, which only a file can be.
+    """
+    start = stream.peek(64)
+    if start.startswith(b"\x1f\x8b"):
+        raise DataError("standard input: is packed with gzip; needed: CSV with a header line, or JSON lines. Unpack it: gzip -dc FILE | ...")
+    start = start.lstrip(codecs.BOM_UTF8 + b" \t\r\n")
+    if start[:1] == b"[" and start[1:].lstrip()[:1] == b"{":
+        raise DataError("standard input: is a JSON list; needed: CSV with a header line, or one JSON object a line. Give a file that ends in .json.")
+    return ".jsonl" if start[:1] == b"{" else ".csv"

@@ -102,7 +102,9 @@ def open_records(path: Path | None, data: "DataSection") -> Records:
     Raises:
         DataError: an ending that is not known, a column that is missing, a first row that cannot be read.
     """
-    records = Records(path, data, [data.text_column] if isinstance(data.text_column, str) else data.text_column)
+    wanted = [data.text_column] if isinstance(data.text_column, str) else data.text_column
+    columns = f"Give --text-column{' and --pair-column' if len(wanted) > 1 else ''}."
+    records = Records(path, data, wanted, column_remedy=columns, encoding_remedy="Give --encoding")
     records.first  # noqa: B018
     return records
 
