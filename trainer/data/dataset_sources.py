@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from trainer.data.locate import hub_remedy
 from trainer.data.columns import check_columns
+from trainer.data.locate import hub_remedy
 from trainer.data.readers import BATCH_ROWS
 from trainer.errors import DataError, first_line, listing
 
