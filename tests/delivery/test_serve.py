@@ -33,18 +33,18 @@ TOKEN = "s3cret-token"
 class Slow(Classifier):
     """A real classifier that takes 0.3 seconds a batch."""
 
-    def predict(self, texts):
+    def judge(self, texts):
         time.sleep(0.3)
-        return super().predict(texts)
+        return super().judge(texts)
 
 
 class Failing(Classifier):
     """A real classifier that fails on one word, as a model out of memory would."""
 
-    def predict(self, texts):
+    def judge(self, texts):
         if any("fail" in text for text in texts):
             raise RuntimeError("out of memory")
-        return super().predict(texts)
+        return super().judge(texts)
 
 
 @pytest.fixture(scope="module")
@@ -123,6 +123,16 @@ def test_function_to_apply_gives_the_scores_of_the_plain_pipeline(client, model,
     found = client.post("/", {"inputs": TEXTS, "parameters": {"function_to_apply": function}})[2]
     for scores, wanted in zip(found, expected, strict=True):
         assert by_score(scores) == pytest.approx(by_score(wanted), abs=1e-4)
+
+
+@pytest.mark.parametrize("function", ["softmax", "sigmoid", "none"])
+def test_each_text_is_computed_once_and_with_others_whatever_function_is_applied(client, classifier, monkeypatch, function):
+    model, passes = classifier.models[0], []
+    logits = model.logits
+    monkeypatch.setattr(model, "logits", lambda rows: passes.append(len(rows)) or logits(rows))
+    assert client.post("/", {"inputs": TEXTS * 8, "parameters": {"function_to_apply": function}})[0] == 200
+    assert sum(passes) == 32
+    assert len(passes) <= 3
 
 
 def test_a_multi_label_model_gives_every_label_its_own_probability(tiny_model, tmp_path):

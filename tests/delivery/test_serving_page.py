@@ -135,9 +135,9 @@ def test_a_dropped_file_is_labelled_in_chunks_and_downloaded_with_its_columns(op
 class Slow(Classifier):
     """A real classifier that takes 0.2 seconds a batch."""
 
-    def predict(self, texts):
+    def judge(self, texts):
         time.sleep(0.2)
-        return super().predict(texts)
+        return super().judge(texts)
 
 
 def test_a_file_dropped_by_the_mouse_can_be_cancelled_and_started_again(open_page, classifier):

@@ -22,7 +22,7 @@ from trainer.delivery.saved_model import CHARACTERS_PER_TOKEN
 from trainer.delivery.serving.card_html import card_html
 from trainer.delivery.serving.guard import OPEN_PATHS, Refused
 from trainer.delivery.serving.schema import ClassificationRequest, Info, PredictedText, PredictRequest, Problem, Score, State, read_request, scores
-from trainer.delivery.serving.service import Asked, Service
+from trainer.delivery.serving.service import Service
 
 HERE = Path(__file__).parent
 DESCRIPTION = """Text classification in the format of the Hugging Face Inference API:
@@ -86,15 +86,15 @@ def _add_model_routes(app: FastAPI, service: Service) -> None:
         with_logits = function not in (None, "sigmoid" if classifier.is_multi_label else "softmax")
         if with_logits and len(classifier.models) > 1:
             raise Refused(422, f"function_to_apply is '{function}', but several models vote here, which have no logits in common. Leave it out.")
-        answers = await service.answer(request, [Asked(text, with_logits) for text in texts])
-        return _json([scores(prediction, wanted.parameters, logits_C) for prediction, logits_C in answers])
+        answers = await service.answer(request, texts)
+        return _json([scores(prediction, wanted.parameters, logits_C if with_logits else None) for prediction, logits_C in answers])
 
     @app.post("/predict", summary="Decided label and all probabilities", **_documented(PredictRequest, list[PredictedText], {}))
     async def predict(request: Request) -> Response:
         """Of each text the decided label, its probability and those of all labels; of a model that may give several labels all that it gives."""
         service.loaded()
         _, texts = read_request(await request.body(), PredictRequest, service.limits.texts_per_request)
-        answers = await service.answer(request, [Asked(text) for text in texts])
+        answers = await service.answer(request, texts)
         return _json([{"label": p.label, "labels": p.labels, "score": p.score, "probabilities": p.probabilities} for p, _ in answers])
 
 
