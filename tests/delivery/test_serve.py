@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+import tracemalloc
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 
@@ -35,6 +36,14 @@ class Slow(Classifier):
 
     def judge(self, texts):
         time.sleep(0.3)
+        return super().judge(texts)
+
+
+class Gated(Classifier):
+    """A real classifier that computes nothing while its gate is shut."""
+
+    def judge(self, texts):
+        assert self.gate.wait(60)
         return super().judge(texts)
 
 
@@ -238,6 +247,15 @@ def test_other_methods_paths_and_content_types_are_refused_in_words(client):
     )
 
 
+def test_head_gives_what_get_gives_but_the_body(client):
+    for path in ("/", "/docs", "/health", "/info", "/nothing"):
+        status, headers, content = client.ask("HEAD", path, timeout=5)
+        expected, wanted, _ = client.ask("GET", path)
+        assert (status, headers["Content-Type"], headers["Content-Length"]) == (expected, wanted["Content-Type"], wanted["Content-Length"]), path
+        assert not content
+    assert client.ask("HEAD", "/predict")[0] == 405
+
+
 def test_a_body_without_a_length_is_cut_off_at_the_limit(client):
     def chunks():
         for _ in range(40):
@@ -268,6 +286,7 @@ def test_the_token_is_asked_for_wherever_the_model_shows(classifier, online):
                 assert (status, headers["WWW-Authenticate"]) == (401, "Bearer")
                 assert problem["error"] == "The bearer token is missing or wrong. Send the header Authorization: Bearer <token>."
         assert client.post("/", {"inputs": "a"}, Authorization=f"Bearer {TOKEN}", Host="model.example")[0] == 200
+        assert client.post("/", {"inputs": "a"}, Authorization=f"bearer  {TOKEN}")[0] == 200  # RFC 9110: any case, any number of blanks
         assert InferenceClient(model=client.url, token=TOKEN).text_classification("a")
         with pytest.raises(HfHubHTTPError, match="401"):
             InferenceClient(model=client.url, token="hf_wrong").text_classification("a")
@@ -320,6 +339,27 @@ def test_an_answer_that_takes_too_long_is_given_up_and_its_texts_are_dropped(cla
         time.sleep(0.4)
         assert client.post("/", {"inputs": "a"})[0] == 200
         assert client.metric("equipoise_texts_total") < 10
+
+
+def test_a_request_that_waits_holds_its_texts_alone(classifier):
+    gate, gated = threading.Event(), Gated(classifier.members)
+    gated.gate = gate
+    body = json.dumps({"inputs": "hi", "options": {"a": [[]] * 80_000}})
+    with served(lambda: gated) as client, ThreadPoolExecutor(9) as pool:
+        first = pool.submit(client.post, "/", {"inputs": "hold"})
+        tracemalloc.start()
+        try:
+            before, _ = tracemalloc.get_traced_memory()
+            waiting = [pool.submit(client.ask, "POST", "/", body, Content_Type="application/json") for _ in range(8)]
+            until = time.monotonic() + 30
+            while client.metric("equipoise_queue_texts") < 8 and time.monotonic() < until:
+                time.sleep(0.01)
+            held = tracemalloc.get_traced_memory()[0] - before
+        finally:
+            tracemalloc.stop()
+            gate.set()
+        assert [one.result()[0] for one in (first, *waiting)] == [200] * 9
+    assert held < 8 * len(body) / 4
 
 
 def test_what_a_client_that_left_asked_for_is_dropped(classifier):

@@ -81,7 +81,7 @@ def _add_model_routes(app: FastAPI, service: Service) -> None:
         others follow by score. Without thresholds and costs that is the order of the scores.
         """
         classifier = service.loaded()
-        wanted, texts = read_request(await request.body(), ClassificationRequest, service.limits.texts_per_request)
+        wanted, texts = read_request(await _body(request), ClassificationRequest, service.limits.texts_per_request)
         function = wanted.parameters and wanted.parameters.function_to_apply
         with_logits = function not in (None, "sigmoid" if classifier.is_multi_label else "softmax")
         if with_logits and len(classifier.models) > 1:
@@ -93,7 +93,7 @@ def _add_model_routes(app: FastAPI, service: Service) -> None:
     async def predict(request: Request) -> Response:
         """Of each text the decided label, its probability and those of all labels; of a model that may give several labels all that it gives."""
         service.loaded()
-        _, texts = read_request(await request.body(), PredictRequest, service.limits.texts_per_request)
+        _, texts = read_request(await _body(request), PredictRequest, service.limits.texts_per_request)
         answers = await service.answer(request, texts)
         return _json([{"label": p.label, "labels": p.labels, "score": p.score, "probabilities": p.probabilities} for p, _ in answers])
 
@@ -200,6 +200,11 @@ def _openapi(app: FastAPI, *, asks_token: bool) -> dict[str, Any]:
                 if method != "get" or path not in OPEN_PATHS:
                     route["security"] = [{"token": []}]
     return api
+
+
+async def _body(request: Request) -> bytes:
+    """The body, which `Request.body` would keep for as long as the request waits."""
+    return b"".join([part async for part in request.stream()])
 
 
 def _json(value: Any) -> Response:

@@ -4,7 +4,7 @@ from typing import Annotated, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, StrictInt, Tag, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Discriminator, Field, StrictInt, Tag, ValidationError
 from pydantic_core import from_json
 
 from trainer.delivery.predict import Prediction, Text
@@ -60,7 +60,7 @@ class ClassificationRequest(PredictRequest):
     """Texts to judge, as the Inference API takes them; `options` is accepted and changes nothing."""
 
     parameters: Parameters | None = None
-    options: dict[str, Any] | None = None
+    options: Annotated[dict[str, Any] | None, AfterValidator(lambda options: None)] = None  # a request that waits holds its texts alone
 
 
 class Score(BaseModel):
