@@ -18,6 +18,7 @@ from pydantic.json_schema import models_json_schema
 from starlette.exceptions import HTTPException
 
 from trainer import __version__
+from trainer.data.clean import MISSING_TEXTS
 from trainer.delivery.saved_model import CHARACTERS_PER_TOKEN
 from trainer.delivery.serving.card_html import card_html
 from trainer.delivery.serving.guard import OPEN_PATHS, Refused
@@ -112,6 +113,7 @@ def _add_state_routes(app: FastAPI, service: Service) -> None:
             max_texts=limits.texts_per_request,
             max_body_bytes=limits.max_body_bytes,
             max_characters=CHARACTERS_PER_TOKEN * max(model.max_length for model in classifier.models),
+            missing_texts=MISSING_TEXTS,
         )
 
     @app.get("/health", summary="Is the server alive", response_description="It is.", responses={421: problems[421]})

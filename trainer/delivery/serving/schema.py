@@ -84,7 +84,10 @@ class PredictedText(BaseModel):
 
 
 class Info(BaseModel):
-    """The model, and how much one request may hold; of a text no more than `max_characters` are read."""
+    """The model, and how much one request may hold; of a text no more than `max_characters` are read.
+
+    A cell of a file that is empty or one of `missing_texts` is a missing text; a text that is sent is a text, whatever it says.
+    """
 
     name: str
     labels: list[str]
@@ -92,6 +95,7 @@ class Info(BaseModel):
     max_texts: int
     max_body_bytes: int
     max_characters: int
+    missing_texts: list[str]
 
 
 class State(BaseModel):
