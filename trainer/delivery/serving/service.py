@@ -16,7 +16,6 @@ from trainer.delivery.serving.limits import Limits
 CHARACTERS_A_TOKEN = 4
 """By which the tokens of a text are estimated, so that it is tokenised once, with its batch; English has about four."""
 
-
 Answer = tuple[Prediction, NDArray[np.float64] | None]
 """What is said of a text, and the logits behind it; None where several models vote."""
 
