@@ -22,7 +22,7 @@ class Client:
         answer = connection.getresponse()
         content = answer.read()
         connection.close()
-        is_json = answer.headers.get_content_type() == "application/json"
+        is_json = answer.headers.get_content_type() == "application/json" and method != "HEAD"
         return answer.status, answer.headers, json.loads(content) if is_json else content.decode()
 
     def post(self, path, value, **headers):

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+import tracemalloc
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 
@@ -33,18 +34,26 @@ TOKEN = "s3cret-token"
 class Slow(Classifier):
     """A real classifier that takes 0.3 seconds a batch."""
 
-    def predict(self, texts):
+    def judge(self, texts):
         time.sleep(0.3)
-        return super().predict(texts)
+        return super().judge(texts)
+
+
+class Gated(Classifier):
+    """A real classifier that computes nothing while its gate is shut."""
+
+    def judge(self, texts):
+        assert self.gate.wait(60)
+        return super().judge(texts)
 
 
 class Failing(Classifier):
     """A real classifier that fails on one word, as a model out of memory would."""
 
-    def predict(self, texts):
+    def judge(self, texts):
         if any("fail" in text for text in texts):
             raise RuntimeError("out of memory")
-        return super().predict(texts)
+        return super().judge(texts)
 
 
 @pytest.fixture(scope="module")
@@ -123,6 +132,16 @@ def test_function_to_apply_gives_the_scores_of_the_plain_pipeline(client, model,
     found = client.post("/", {"inputs": TEXTS, "parameters": {"function_to_apply": function}})[2]
     for scores, wanted in zip(found, expected, strict=True):
         assert by_score(scores) == pytest.approx(by_score(wanted), abs=1e-4)
+
+
+@pytest.mark.parametrize("function", ["softmax", "sigmoid", "none"])
+def test_each_text_is_computed_once_and_with_others_whatever_function_is_applied(client, classifier, monkeypatch, function):
+    model, passes = classifier.models[0], []
+    logits = model.logits
+    monkeypatch.setattr(model, "logits", lambda rows: passes.append(len(rows)) or logits(rows))
+    assert client.post("/", {"inputs": TEXTS * 8, "parameters": {"function_to_apply": function}})[0] == 200
+    assert sum(passes) == 32
+    assert len(passes) <= 3
 
 
 def test_a_multi_label_model_gives_every_label_its_own_probability(tiny_model, tmp_path):
@@ -228,6 +247,15 @@ def test_other_methods_paths_and_content_types_are_refused_in_words(client):
     )
 
 
+def test_head_gives_what_get_gives_but_the_body(client):
+    for path in ("/", "/docs", "/health", "/info", "/nothing"):
+        status, headers, content = client.ask("HEAD", path, timeout=5)
+        expected, wanted, _ = client.ask("GET", path)
+        assert (status, headers["Content-Type"], headers["Content-Length"]) == (expected, wanted["Content-Type"], wanted["Content-Length"]), path
+        assert not content
+    assert client.ask("HEAD", "/predict")[0] == 405
+
+
 def test_a_body_without_a_length_is_cut_off_at_the_limit(client):
     def chunks():
         for _ in range(40):
@@ -258,6 +286,7 @@ def test_the_token_is_asked_for_wherever_the_model_shows(classifier, online):
                 assert (status, headers["WWW-Authenticate"]) == (401, "Bearer")
                 assert problem["error"] == "The bearer token is missing or wrong. Send the header Authorization: Bearer <token>."
         assert client.post("/", {"inputs": "a"}, Authorization=f"Bearer {TOKEN}", Host="model.example")[0] == 200
+        assert client.post("/", {"inputs": "a"}, Authorization=f"bearer  {TOKEN}")[0] == 200  # RFC 9110: any case, any number of blanks
         assert InferenceClient(model=client.url, token=TOKEN).text_classification("a")
         with pytest.raises(HfHubHTTPError, match="401"):
             InferenceClient(model=client.url, token="hf_wrong").text_classification("a")
@@ -310,6 +339,27 @@ def test_an_answer_that_takes_too_long_is_given_up_and_its_texts_are_dropped(cla
         time.sleep(0.4)
         assert client.post("/", {"inputs": "a"})[0] == 200
         assert client.metric("equipoise_texts_total") < 10
+
+
+def test_a_request_that_waits_holds_its_texts_alone(classifier):
+    gate, gated = threading.Event(), Gated(classifier.members)
+    gated.gate = gate
+    body = json.dumps({"inputs": "hi", "options": {"a": [[]] * 40_000}})
+    with served(lambda: gated) as client, ThreadPoolExecutor(5) as pool:
+        first = pool.submit(client.post, "/", {"inputs": "hold"})
+        tracemalloc.start()
+        try:
+            before, _ = tracemalloc.get_traced_memory()
+            waiting = [pool.submit(client.ask, "POST", "/", body, Content_Type="application/json") for _ in range(4)]
+            until = time.monotonic() + 30
+            while client.metric("equipoise_queue_texts") < 4 and time.monotonic() < until:
+                time.sleep(0.01)
+            held = tracemalloc.get_traced_memory()[0] - before
+        finally:
+            tracemalloc.stop()
+            gate.set()
+        assert [one.result()[0] for one in (first, *waiting)] == [200] * 5
+    assert held < 4 * len(body) / 2  # neither the body nor what was parsed of it
 
 
 def test_what_a_client_that_left_asked_for_is_dropped(classifier):

@@ -1,6 +1,7 @@
 """The page in a real browser, and the card as HTML: types, clicks, drops a file, reads the result, downloads; nothing in it runs a script or reaches out."""
 
 import csv
+import json
 import shutil
 import time
 
@@ -100,9 +101,9 @@ def test_typed_texts_get_the_decided_label_and_bars_of_all_probabilities(open_pa
 
 
 def test_a_dropped_file_is_labelled_in_chunks_and_downloaded_with_its_columns(open_page, classifier, tmp_path):
-    rows = [
-        [str(n), text, "x"] for n, text in enumerate(['He said "no"; twice', "Zwei\nZeilen", "", "ü, comma", "x" * 5000] + [f"text {n}" for n in range(150)])
-    ]
+    missing = ["", " None ", "nan", "\x85", "\x1c"]  # white space as Python sees it, not as JavaScript does
+    texts = ['He said "no"; twice', "Zwei\nZeilen", *missing, "ü, comma", "x" * 5000, "none", "é " * 4000, "\ufeff"] + [f"text {n}" for n in range(143)]
+    rows = [[str(n), text, "x"] for n, text in enumerate(texts)]
     source = tmp_path / "my.rows.csv"
     with source.open("w", encoding="utf-8", newline="") as file:
         csv.writer(file, delimiter=";").writerows([["id", "body", "label"], *rows])
@@ -113,7 +114,7 @@ def test_a_dropped_file_is_labelled_in_chunks_and_downloaded_with_its_columns(op
         assert page.get_by_label("Column with the text").locator("option:checked").inner_text() == "body"
         page.get_by_role("button", name="Label the file").click()
         page.wait_for_selector("#download:visible")
-        assert page.locator("#file-status").inner_text() == "154 rows labelled, 1 without a text left empty."
+        assert page.locator("#file-status").inner_text() == "150 rows labelled, 5 without a text left empty."
         with page.expect_download() as download:
             page.get_by_text("Download the labelled CSV").click()
         assert download.value.suggested_filename == "my.rows-labelled.csv"
@@ -123,10 +124,10 @@ def test_a_dropped_file_is_labelled_in_chunks_and_downloaded_with_its_columns(op
         head, *found = csv.reader(file, delimiter=";")
     assert head == ["id", "body", "label", "predicted_label", "score", *(f"probability_{label}" for label in classifier.labels)]
     assert [row[:3] for row in found] == rows
-    assert found[2][3:] == [""] * 5
+    assert [row[1] for row in found if row[3:] == [""] * 5] == missing
     expected = classifier.predict([row[1] for row in rows])
     for row, prediction in zip(found, expected, strict=True):
-        if row[1]:
+        if row[1] not in missing:
             assert row[3] == prediction.label
             assert [float(value) for value in row[4:]] == pytest.approx([prediction.score, *prediction.probabilities.values()], abs=1e-5)
     assert posts >= 4  # at most 50 texts, and 8,000 bytes, a request
@@ -135,9 +136,9 @@ def test_a_dropped_file_is_labelled_in_chunks_and_downloaded_with_its_columns(op
 class Slow(Classifier):
     """A real classifier that takes 0.2 seconds a batch."""
 
-    def predict(self, texts):
+    def judge(self, texts):
         time.sleep(0.2)
-        return super().predict(texts)
+        return super().judge(texts)
 
 
 def test_a_file_dropped_by_the_mouse_can_be_cancelled_and_started_again(open_page, classifier):
@@ -163,15 +164,33 @@ def test_a_file_that_is_no_csv_is_refused_in_words(open_page, classifier, tmp_pa
         for name, content, words in (
             ("a.csv", b'a,b\n1,"open', "ends within a quoted field"),
             ("b.csv", b"text\n", "has no rows below its line of column names"),
+            ("c.csv", b"id,text,by\n0,a,me\n1,I love it, really,bob\n", "Row 2 below the column names has 4 cells; needed: 3."),
+            ("d.csv", b"id,text,by\n0,a\n", "Row 1 below the column names has 2 cells; needed: 3."),
         ):
             (tmp_path / name).write_bytes(content)
             page.get_by_label("Drop a CSV or TSV file here").set_input_files(tmp_path / name)
             page.wait_for_selector(f"#file-error:has-text('{words}')")
+            assert not page.locator("#file-form").is_visible()
         (tmp_path / "old.csv").write_bytes("text,id\nCafé au lait,1\n".encode("windows-1252"))
         page.get_by_label("Drop a CSV or TSV file here").set_input_files(tmp_path / "old.csv")
         page.wait_for_selector("text=read as Windows-1252")
         page.get_by_role("button", name="Label the file").click()
         page.wait_for_selector("td:has-text('Café au lait')")
+
+
+def test_several_labels_of_a_row_are_a_json_list_as_in_the_files_of_predict(open_page, tiny_model, tmp_path):
+    classifier = Classifier.load(make_model(tiny_model, tmp_path / "many", problem_type="multi_label_classification"))
+    texts = [f"text {n}" for n in range(20)]
+    (tmp_path / "rows.csv").write_text("text\n" + "\n".join(texts))
+    with served(lambda: classifier) as client:
+        page = open_page(client.url)
+        page.get_by_label("Drop a CSV or TSV file here").set_input_files(tmp_path / "rows.csv")
+        page.get_by_role("button", name="Label the file").click()
+        page.wait_for_selector("#download:visible")
+        with page.expect_download() as download:
+            page.get_by_text("Download the labelled CSV").click()
+    found = list(csv.DictReader(download.value.path().read_text(encoding="utf-8").splitlines()))
+    assert [json.loads(row["label"]) for row in found] == [list(prediction.labels) for prediction in classifier.predict(texts)]
 
 
 def test_the_card_is_read_and_nothing_in_it_runs(open_page, classifier, model):

@@ -129,7 +129,10 @@ class Classifier:
         Args:
             texts: texts, or pairs as {"text": ..., "text_pair": ...}.
         """
-        judged = self.judge(texts)
+        return self.predictions(self.judge(texts))
+
+    def predictions(self, judged: Judged) -> list[Prediction]:
+        """What was judged, text by text."""
         return [self._prediction(p_C, decided) for p_C, decided in zip(judged.probabilities_NC, judged.decided, strict=True)]
 
     def num_tokens(self, texts: Sequence[Text]) -> NDArray[np.int64]:
@@ -148,7 +151,8 @@ class Classifier:
             return judged
         order_C = np.array([labels.index(label) for label in self.labels])
         decided = judged.decided[:, order_C] if self.is_multi_label else np.argsort(order_C)[judged.decided]
-        return Judged(judged.probabilities_NC[:, order_C], decided, judged.truncated_N)
+        logits_NC = None if judged.logits_NC is None else judged.logits_NC[:, order_C]
+        return Judged(judged.probabilities_NC[:, order_C], decided, judged.truncated_N, logits_NC)
 
     def _prediction(self, p_C: NDArray[np.float64], decided: NDArray[np.bool_] | np.int64) -> Prediction:
         label_id = int(p_C.argmax()) if self.is_multi_label else int(decided)  # type: ignore[arg-type]

@@ -34,11 +34,13 @@ class Judged:
         probabilities_NC: in the order of its labels, the decision's prior and temperature included.
         decided: label id of each text, thresholds and costs included; of a multi-label model which labels each has, (N, C).
         truncated_N: texts that are longer than the model reads; the rest of them was not looked at.
+        logits_NC: behind the probabilities, of one model; several that vote have none in common.
     """
 
     probabilities_NC: NDArray[np.float64]
     decided: NDArray[Any]
     truncated_N: NDArray[np.bool_]
+    logits_NC: NDArray[np.float64] | None = None
 
 
 class SavedModel:
@@ -166,9 +168,9 @@ class SavedModel:
         rows = self.tokens(texts)
         logits_NC = self.logits(rows)
         if self.is_multi_label:
-            return Judged(np.exp(log_sigmoid(logits_NC)), assigned(logits_NC), rows.truncated_N)
+            return Judged(np.exp(log_sigmoid(logits_NC)), assigned(logits_NC), rows.truncated_N, logits_NC.astype(np.float64))
         log_p_NC = self.decision.log_probabilities(logits_NC)
-        return Judged(np.exp(log_p_NC), self.decision.decide(log_p_NC), rows.truncated_N)
+        return Judged(np.exp(log_p_NC), self.decision.decide(log_p_NC), rows.truncated_N, self.decision.correct(logits_NC))
 
 
 def is_graph(source: str) -> bool:

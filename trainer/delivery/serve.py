@@ -23,7 +23,7 @@ from trainer.delivery.serving.service import Service
 from trainer.errors import ConfigError, RunError
 
 MAX_CONNECTIONS = 512
-"""Beyond it uvicorn answers 503 at once; each may hold one body of `Limits.max_body_bytes`."""
+"""Beyond it uvicorn answers 503 at once; each may hold the texts of one body, 1 to 4 bytes a character: at most 4 `Limits.max_body_bytes`."""
 
 
 def serve(

@@ -45,9 +45,13 @@ class Decision:
     costs_CC: Floats | None = None
     neutral: tuple[str, ...] = ()
 
+    def correct(self, logits_NC: NDArray[Any]) -> Floats:
+        """Logits with prior and temperature corrected."""
+        return logits_NC.astype(np.float64) / self.temperature + self.shift_C
+
     def log_probabilities(self, logits_NC: NDArray[Any]) -> Floats:
         """Corrected log probabilities."""
-        return log_softmax(logits_NC.astype(np.float64) / self.temperature + self.shift_C)
+        return log_softmax(self.correct(logits_NC))
 
     def decide(self, log_p_NC: Floats) -> Ints:
         """Label id of each row."""

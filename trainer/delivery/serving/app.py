@@ -18,11 +18,12 @@ from pydantic.json_schema import models_json_schema
 from starlette.exceptions import HTTPException
 
 from trainer import __version__
+from trainer.data.clean import MISSING_TEXTS
 from trainer.delivery.saved_model import CHARACTERS_PER_TOKEN
 from trainer.delivery.serving.card_html import card_html
 from trainer.delivery.serving.guard import OPEN_PATHS, Refused
 from trainer.delivery.serving.schema import ClassificationRequest, Info, PredictedText, PredictRequest, Problem, Score, State, read_request, scores
-from trainer.delivery.serving.service import Asked, Service
+from trainer.delivery.serving.service import Service
 
 HERE = Path(__file__).parent
 DESCRIPTION = """Text classification in the format of the Hugging Face Inference API:
@@ -81,20 +82,20 @@ def _add_model_routes(app: FastAPI, service: Service) -> None:
         others follow by score. Without thresholds and costs that is the order of the scores.
         """
         classifier = service.loaded()
-        wanted, texts = read_request(await request.body(), ClassificationRequest, service.limits.texts_per_request)
+        wanted, texts = read_request(await _body(request), ClassificationRequest, service.limits.texts_per_request)
         function = wanted.parameters and wanted.parameters.function_to_apply
         with_logits = function not in (None, "sigmoid" if classifier.is_multi_label else "softmax")
         if with_logits and len(classifier.models) > 1:
             raise Refused(422, f"function_to_apply is '{function}', but several models vote here, which have no logits in common. Leave it out.")
-        answers = await service.answer(request, [Asked(text, with_logits) for text in texts])
-        return _json([scores(prediction, wanted.parameters, logits_C) for prediction, logits_C in answers])
+        answers = await service.answer(request, texts)
+        return _json([scores(prediction, wanted.parameters, logits_C if with_logits else None) for prediction, logits_C in answers])
 
     @app.post("/predict", summary="Decided label and all probabilities", **_documented(PredictRequest, list[PredictedText], {}))
     async def predict(request: Request) -> Response:
         """Of each text the decided label, its probability and those of all labels; of a model that may give several labels all that it gives."""
         service.loaded()
-        _, texts = read_request(await request.body(), PredictRequest, service.limits.texts_per_request)
-        answers = await service.answer(request, [Asked(text) for text in texts])
+        _, texts = read_request(await _body(request), PredictRequest, service.limits.texts_per_request)
+        answers = await service.answer(request, texts)
         return _json([{"label": p.label, "labels": p.labels, "score": p.score, "probabilities": p.probabilities} for p, _ in answers])
 
 
@@ -112,6 +113,7 @@ def _add_state_routes(app: FastAPI, service: Service) -> None:
             max_texts=limits.texts_per_request,
             max_body_bytes=limits.max_body_bytes,
             max_characters=CHARACTERS_PER_TOKEN * max(model.max_length for model in classifier.models),
+            missing_texts=MISSING_TEXTS,
         )
 
     @app.get("/health", summary="Is the server alive", response_description="It is.", responses={421: problems[421]})
@@ -200,6 +202,11 @@ def _openapi(app: FastAPI, *, asks_token: bool) -> dict[str, Any]:
                 if method != "get" or path not in OPEN_PATHS:
                     route["security"] = [{"token": []}]
     return api
+
+
+async def _body(request: Request) -> bytes:
+    """The body, which `Request.body` would keep for as long as the request waits."""
+    return b"".join([part async for part in request.stream()])
 
 
 def _json(value: Any) -> Response:

@@ -22,7 +22,7 @@ BODY_SECONDS = 10
 MOST_DISCARDED = 16 * 2**20
 """Bytes of a refused body that are read and thrown away, so that a client that sends first and reads later sees why it is refused."""
 OPEN_PATHS = {"/", "/docs", "/health", "/openapi.json", "/ready"}
-"""What a GET may have without the token: nothing of the model."""
+"""What a GET or HEAD may have without the token: nothing of the model."""
 HEADERS = [(b"x-content-type-options", b"nosniff"), (b"referrer-policy", b"no-referrer"), (b"cache-control", b"no-store")]
 LOOPBACK = {"127.0.0.1", "::1", "localhost"}
 
@@ -73,7 +73,7 @@ class Guard:
     def __init__(self, app: FastAPI, limits: Limits, metrics: Metrics, *, token: str | None, loopback_only: bool) -> None:
         self.app, self.limits, self.metrics = app, limits, metrics
         self.routes = {getattr(route, "path", "") for route in app.routes}
-        self.token = None if token is None else f"Bearer {token}".encode()
+        self.token = None if token is None else token.encode()
         self.loopback_only = loopback_only
         self.is_draining = False
 
@@ -97,6 +97,8 @@ class Guard:
         except Refused as refused:
             await send_refusal(send_on, refused)
         else:
+            if scope["method"] == "HEAD":
+                scope = {**scope, "method": "GET"}  # the same headers; uvicorn, which has its own scope, leaves the body out
             await self.app(scope, receive_on, send_on)
         finally:
             route = scope["path"] if scope["path"] in self.routes else "other"
@@ -137,7 +139,8 @@ class Guard:
         if self.loopback_only and self.token is None and host not in LOOPBACK:
             return Refused(421, f"Host is '{host}'; this server answers to 127.0.0.1 and localhost alone unless it asks for a token.")
         is_open = scope["method"] in ("GET", "HEAD") and scope["path"] in OPEN_PATHS
-        if self.token is not None and not is_open and not hmac.compare_digest(headers.get(b"authorization", b""), self.token):
+        scheme, _, given = headers.get(b"authorization", b"").partition(b" ")
+        if self.token is not None and not is_open and not (scheme.lower() == b"bearer" and hmac.compare_digest(given.strip(), self.token)):
             return Refused(401, "The bearer token is missing or wrong. Send the header Authorization: Bearer <token>.", {"www-authenticate": "Bearer"})
         kind = headers.get(b"content-type", b"").split(b";")[0].strip().lower()
         if scope["method"] == "POST" and kind != b"application/json":

@@ -4,7 +4,7 @@ from typing import Annotated, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, StrictInt, Tag, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Discriminator, Field, StrictInt, Tag, ValidationError
 from pydantic_core import from_json
 
 from trainer.delivery.predict import Prediction, Text
@@ -60,7 +60,7 @@ class ClassificationRequest(PredictRequest):
     """Texts to judge, as the Inference API takes them; `options` is accepted and changes nothing."""
 
     parameters: Parameters | None = None
-    options: dict[str, Any] | None = None
+    options: Annotated[dict[str, Any] | None, AfterValidator(lambda options: None)] = None  # a request that waits holds its texts alone
 
 
 class Score(BaseModel):
@@ -84,7 +84,10 @@ class PredictedText(BaseModel):
 
 
 class Info(BaseModel):
-    """The model, and how much one request may hold; of a text no more than `max_characters` are read."""
+    """The model, and how much one request may hold; of a text no more than `max_characters` are read.
+
+    A cell of a file that is empty or one of `missing_texts` is a missing text; a text that is sent is a text, whatever it says.
+    """
 
     name: str
     labels: list[str]
@@ -92,6 +95,7 @@ class Info(BaseModel):
     max_texts: int
     max_body_bytes: int
     max_characters: int
+    missing_texts: list[str]
 
 
 class State(BaseModel):

@@ -3,7 +3,6 @@
 import asyncio
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 
 import numpy as np
 from fastapi import Request
@@ -17,16 +16,8 @@ from trainer.delivery.serving.limits import Limits
 CHARACTERS_A_TOKEN = 4
 """By which the tokens of a text are estimated, so that it is tokenised once, with its batch; English has about four."""
 
-
-@dataclass(frozen=True)
-class Asked:
-    """One text, and whether its logits are wanted besides."""
-
-    text: Text
-    with_logits: bool = False
-
-
 Answer = tuple[Prediction, NDArray[np.float64] | None]
+"""What is said of a text, and the logits behind it; None where several models vote."""
 
 
 class Service:
@@ -42,7 +33,7 @@ class Service:
     def __init__(self, load: Callable[[], Classifier], limits: Limits, metrics: Metrics, on_loaded: Callable[[Exception | None], None], *, bf16: bool) -> None:
         self.load, self.limits, self.metrics, self.on_loaded, self.bf16 = load, limits, metrics, on_loaded, bf16
         self.classifier: Classifier | None = None
-        self.queue: ServingQueue[Asked, Answer] | None = None
+        self.queue: ServingQueue[Text, Answer] | None = None
         self.thread = ThreadPoolExecutor(1, thread_name_prefix="model")
         self.is_draining = False
 
@@ -56,7 +47,7 @@ class Service:
         limits, longest = self.limits, self.classifier.models[0].max_length
         self.queue = ServingQueue(
             self._compute,
-            lambda asked: min(longest, 2 + _num_characters(asked.text) // CHARACTERS_A_TOKEN),
+            lambda text: min(longest, 2 + _num_characters(text) // CHARACTERS_A_TOKEN),
             self.thread,
             max_waiting=limits.queue_size,
             max_batch_tokens=limits.max_batch_tokens,
@@ -83,7 +74,7 @@ class Service:
             raise Refused(503, "The model is still loading.", {"retry-after": "1"})
         return self.classifier
 
-    async def answer(self, request: Request, asked: list[Asked]) -> list[Answer]:
+    async def answer(self, request: Request, texts: list[Text]) -> list[Answer]:
         """An answer for each text, unless the client leaves or the time is up; then what still waits of it is dropped.
 
         Raises:
@@ -91,7 +82,7 @@ class Service:
         """
         self.loaded()
         assert self.queue is not None, "made when the model is loaded"
-        work, left = asyncio.ensure_future(self.queue.answer(asked)), asyncio.ensure_future(request.receive())
+        work, left = asyncio.ensure_future(self.queue.answer(texts)), asyncio.ensure_future(request.receive())
         try:
             await asyncio.wait({work, left}, timeout=self.limits.timeout_seconds, return_when=asyncio.FIRST_COMPLETED)
             if work.done():
@@ -106,17 +97,14 @@ class Service:
             raise Refused(499, "The client left.")
         raise Refused(504, f"There was no answer within {self.limits.timeout_seconds:g} seconds (--timeout-seconds). Send fewer texts, or come again later.")
 
-    def _compute(self, asked: list[Asked]) -> list[Answer]:
+    def _compute(self, texts: list[Text]) -> list[Answer]:
         assert self.classifier is not None, "loaded before the first text is taken"
         import torch
 
-        logits: list[NDArray[np.float64] | None] = [None] * len(asked)
         with torch.autocast(self.classifier.models[0].device.type, torch.bfloat16, enabled=self.bf16):
-            for n in [n for n, one in enumerate(asked) if one.with_logits]:
-                model = self.classifier.models[0]
-                logits_C = model.logits(model.tokens([asked[n].text]))[0].astype(np.float64)
-                logits[n] = logits_C if model.is_multi_label else logits_C / model.decision.temperature + model.decision.shift_C
-            return list(zip(self.classifier.predict([one.text for one in asked]), logits, strict=True))
+            judged = self.classifier.judge(texts)
+        logits = [None] * len(texts) if judged.logits_NC is None else judged.logits_NC
+        return list(zip(self.classifier.predictions(judged), logits, strict=True))
 
 
 def _num_characters(text: Text) -> int:
