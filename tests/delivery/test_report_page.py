@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from page_parser import Page
+from sklearn.metrics import average_precision_score
 
 from trainer import ensemble, load_config, pipeline
 from trainer.delivery import hub, page_plots, report_page
@@ -359,6 +360,23 @@ def test_reliability_shows_how_often_right_the_answers_of_each_sureness_are():
     np.testing.assert_allclose(axis.lines[1].get_xydata(), [[0.7, 1.0], [0.91, 0.5]])
     answers = page_plots.reliability(np.array([[True, False], [False, True]]), np.array([[0.9, 0.1], [0.9, 0.9]]))
     np.testing.assert_allclose(answers.axes[0].lines[1].get_xydata(), [[0.9, 0.75]])
+
+
+@pytest.mark.parametrize("num_positive", [3, 40, 1000])
+def test_area_under_a_precision_recall_curve_is_the_average_precision(num_positive):
+    rng = np.random.default_rng(0)
+    targets = np.repeat([0, 1], [2000, num_positive])
+    p_N = rng.beta(2, 5, len(targets)) + 0.2 * targets
+    p_NC = np.c_[1 - p_N, p_N]
+    recall, precision = page_plots.precision_recall(targets, p_NC, [1], []).axes[0].lines[0].get_xydata().T
+    assert len(recall) <= page_plots.MOST_POINTS
+    assert -np.diff(recall) @ precision[:-1] == pytest.approx(average_precision_score(targets, p_N), abs=1e-9 if num_positive < 100 else 0.01)
+
+
+def test_precision_recall_curve_of_a_perfect_class_is_flat():
+    targets = np.repeat([0, 1], [90, 10])
+    curve = page_plots.precision_recall(targets, np.eye(2)[targets], [1], []).axes[0].lines[0]
+    assert curve.get_ydata().tolist() == [1, 1]
 
 
 def test_average_precision_is_the_mean_of_precisions_where_recall_rises():

@@ -89,8 +89,8 @@ def precision_recall(targets: NDArray[Any], p_NC: NDArray[np.float64], shown: li
 
 
 def _thinned(recall: NDArray[np.float64]) -> NDArray[np.int64]:
-    """Positions of at most MOST_POINTS points, even in recall, which falls."""
-    return np.unique(np.searchsorted(-recall, np.linspace(-1, 0, MOST_POINTS)).clip(max=len(recall) - 1))
+    """Positions of at most MOST_POINTS points, even in recall, which falls; of equal recalls the last, which average precision counts."""
+    return np.unique(np.searchsorted(-recall, np.linspace(-1, 0, MOST_POINTS), side="right") - 1)
 
 
 def reliability(targets: NDArray[Any], p_NC: NDArray[np.float64]) -> Figure:
