@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 from page_parser import Page
 
-from trainer.delivery import comparison
+from trainer.delivery import comparison, report_page
 from trainer.delivery.finished_run import FinishedRun
 from trainer.delivery.report import RunFolder
+from trainer.delivery.report_page import LEAST_ROWS
 from trainer.errors import RunError
 from trainer.evaluation.outcome import outcome_of
 
@@ -29,7 +30,12 @@ def write_run(path, num_wrong, *, labels=LABELS, true=TRUE, digest="same", split
     if facts:
         folder.write_json("report.json", {"row_digests": {split: digest}})
     if epochs:
-        folder.write_epochs([{"epoch": e, "step": e, "training_loss": 1 / e, "validation_loss": 1 / e, "accuracy": 0.5, "macro_f1": 0.5} for e in (1, 2)])
+        folder.write_epochs(
+            [
+                {"epoch": e, "step": e, "training_loss": 1 / e, "validation_loss": 1 / e, "accuracy": 0.5, "macro_f1": 0.5, "minority_recall": 0.5}
+                for e in (1, 2)
+            ]
+        )
     folder.write_json("metrics.json", {split: outcome.alone.to_dict(), "minority_label": labels[0]})
     return FinishedRun.read(path)
 
@@ -55,6 +61,32 @@ def test_best_figures_are_marked_and_differences_are_paired(tmp_path, capsys):
     words = words_of(comparison.render(compared))
     assert f"{runs[1].final['macro_f1']:.3f} ★" in words
     assert f"{value:+.3f}" in words
+
+
+def test_means_over_classes_have_no_interval_where_one_class_is_too_small(tmp_path, capsys):
+    true = np.array([0] * (LEAST_ROWS - 1) + [1] * 70)
+    compared = comparison.compare([write_run(tmp_path / name, wrong, true=true) for name, wrong in (("poor", 15), ("good", 5))])
+    assert compared.intervals[1]["accuracy"] is not None
+    assert [compared.intervals[1][name] for name in ("macro_f1", "balanced_accuracy", "minority_recall")] == [None] * 3
+    assert compared.differences[0][1] is None
+    reason = f"have no intervals where a class has fewer than {LEAST_ROWS} rows ({LABELS[0]}): a small difference may be chance."
+    assert reason in words_of(comparison.render(compared))
+    (tmp_path / "poor/report.json").unlink()
+    assert f"nor have means over classes that hold such a class ({LABELS[0]})" in words_of(report_page.render(FinishedRun.read(tmp_path / "poor")))
+    comparison.print_comparison(compared)
+    assert reason in " ".join(capsys.readouterr().out.split())
+
+
+def test_intervals_hold_the_figures_they_are_of(tmp_path):
+    run = write_run(tmp_path / "run", 5)
+    intervals = report_page.headline_intervals(run, report_page.resampled_figures([run]), 0)
+    for name in ("macro_f1", "accuracy", "balanced_accuracy"):
+        assert intervals[name][0] <= run.final[name] <= intervals[name][1]
+
+
+def test_a_class_without_rows_takes_no_interval_away(tmp_path):
+    run = write_run(tmp_path / "run", 5, labels=[*LABELS, "absent"])
+    assert report_page.headline_intervals(run, report_page.resampled_figures([run]), 0)["macro_f1"] is not None
 
 
 def test_page_is_escaped_and_needs_nothing_from_outside(tmp_path):
@@ -87,6 +119,19 @@ def test_rows_of_older_runs_are_told_apart_by_their_numbers(tmp_path):
     assert comparison.compare(runs).doubts == []
     moved = write_run(tmp_path / "moved", 5, facts=False, first_row=1)
     assert "their test rows differ" in comparison.compare([runs[0], moved]).doubts[0]
+
+
+def test_runs_whose_digests_are_missing_are_told_apart_by_their_fingerprint(tmp_path):
+    runs = [write_run(tmp_path / name, 5, digest=name) for name in ("first", "other")]
+    (tmp_path / "other/report.json").write_text("{}")
+    assert "the data fingerprints differ" in comparison.compare([runs[0], FinishedRun.read(tmp_path / "other")]).doubts[0]
+
+
+def test_a_file_of_another_shape_is_told_in_words(tmp_path):
+    runs = [write_run(tmp_path / name, 5, facts=False) for name in ("first", "other")]
+    (tmp_path / "other/environment.json").write_text('{"versions": {}}')
+    with pytest.raises(RunError, match=r"first, .*other: a file there is damaged, or was written by another version \(KeyError: 'data'\)"):
+        comparison.write([runs[0], FinishedRun.read(tmp_path / "other")], tmp_path / "page.html")
 
 
 def test_config_differences_alone_are_shown(tmp_path):

@@ -8,7 +8,7 @@ import numpy as np
 from rich.table import Table
 
 from trainer.delivery import page_plots, pages, report, report_page
-from trainer.delivery.finished_run import LESS_IS_BETTER, FinishedRun
+from trainer.delivery.finished_run import LESS_IS_BETTER, FinishedRun, readable
 from trainer.delivery.terminal import console
 from trainer.errors import RunError, listing
 from trainer.evaluation.intervals import Interval, interval
@@ -52,9 +52,11 @@ def write(runs: list[FinishedRun], output: Path | None = None) -> Path:
     """
     page = output or Path(PAGE_NAME)
     report_page.check_page(page)
-    compared = compare(runs)
+    with readable(*(run.path for run in runs)):
+        compared = compare(runs)
+        text = render(compared)
     print_comparison(compared)
-    return report_page.write_page(page, render(compared))
+    return report_page.write_page(page, text)
 
 
 def compare(runs: list[FinishedRun]) -> Comparison:
@@ -96,6 +98,7 @@ def render(compared: Comparison) -> str:
         curves=report_page.overlays(runs, compared.names) if has_curves else [],
         keys=[page_plots.color_of(place) for place in range(len(runs))],
         differing=differing_keys(runs),
+        no_means=no_means(runs),
     )
 
 
@@ -112,8 +115,15 @@ def print_comparison(compared: Comparison) -> None:
         cells = [f"{run.final[name]:.4f}{'*' if place in compared.best.get(name, ()) else ' '}" for name in shown]
         table.add_row(compared.names[place], cells[0], difference_words(compared.differences[place]), *cells[1:])
     console.print(table)
-    for doubt in compared.doubts:
-        console.print(f"warning: {doubt}")
+    for warning in (*compared.doubts, *filter(None, [no_means(compared.runs)])):
+        console.print(f"warning: {warning}")
+
+
+def no_means(runs: list[FinishedRun]) -> str:
+    """Why means over the classes have no intervals; empty where every run has them."""
+    small = {label for run in runs for label in report_page.too_small(run)}
+    words = f"macro F1, its differences and balanced accuracy have no intervals where a class has fewer than {report_page.LEAST_ROWS} rows"
+    return f"{words} ({listing(small, 5)}): a small difference may be chance." if small else ""
 
 
 def difference_words(difference: tuple[float, Interval | None] | None) -> str:
@@ -163,8 +173,9 @@ def _difference_of_rows(first: FinishedRun, other: FinishedRun) -> str:
     if rows[0] != rows[1]:
         return f"{rows[0]:,} and {rows[1]:,} {split} rows"
     a, b = first.predictions, other.predictions
-    if first.facts and other.facts:
-        if first.facts["row_digests"].get(split) != other.facts["row_digests"].get(split):
+    digests = [run.facts["row_digests"].get(split) if run.facts and "row_digests" in run.facts else None for run in (first, other)]
+    if all(digests):
+        if digests[0] != digests[1]:
             return f"their {split} rows differ"
     elif _fingerprint(first) is None or _fingerprint(first) != _fingerprint(other):
         return "the data fingerprints differ"
@@ -187,7 +198,7 @@ def _best(values: list[float], *, less: bool) -> set[int]:
 def _differences(runs: list[FinishedRun], best: int) -> list[tuple[float, Interval | None] | None]:
     """Macro F1 of each run less that of the best, on the same resampled rows."""
     same_order = all(run.labels == runs[0].labels for run in runs)
-    resampled = report_page.resampled_figures(runs) if same_order else None
+    resampled = report_page.resampled_figures(runs) if same_order and not report_page.too_small(runs[best]) else None
     scores = [run.final["macro_f1"] for run in runs]
     found: list[tuple[float, Interval | None] | None] = []
     for place, score in enumerate(scores):

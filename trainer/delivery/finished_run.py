@@ -2,6 +2,8 @@
 
 import csv
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -10,11 +12,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from trainer.errors import RunError, first_line
+from trainer.errors import RunError, first_line, listing
 from trainer.yaml_source import read_yaml
 
 FIGURES = ("macro_f1", "accuracy", "balanced_accuracy", "mcc", "auroc_macro", "weighted_f1", "f1_gap", "ece", "brier", "loss")
 MULTI_LABEL_FIGURES = ("macro_f1", "micro_f1", "weighted_f1", "samples_f1", "mean_average_precision", "accuracy", "hamming_loss", "loss")
+EPOCH_COLUMNS = {"epoch", "step", "training_loss", "validation_loss", "accuracy", "macro_f1", "minority_recall"}
 LESS_IS_BETTER = {"ece", "brier", "loss", "hamming_loss"}
 
 
@@ -105,14 +108,16 @@ class FinishedRun:
             raise RunError(f"{path}: holds no run (no config.yaml). Give run folders, such as runs/quickstart.")
         if not (path / "metrics.json").is_file():
             raise RunError(f"{path}: holds an unfinished run (no metrics.json). Train it to its end first: the same command goes on.")
-        lines = (path / "mistakes.jsonl").read_text(encoding="utf-8").splitlines() if (path / "mistakes.jsonl").is_file() else []
         try:
+            lines = (path / "mistakes.jsonl").read_text(encoding="utf-8").splitlines() if (path / "mistakes.jsonl").is_file() else []
             texts = {int(record["row"]): str(record["text"]) for record in map(json.loads, lines)}
         except (ValueError, KeyError, TypeError) as error:
             raise RunError(f"{path / 'mistakes.jsonl'}: is damaged: {first_line(error)} Remove it to have a page without texts.") from error
         metrics = _json(path / "metrics.json")
         if not isinstance(metrics, dict) or not any(isinstance(metrics.get(split), dict) for split in ("validation", "test")):
             raise RunError(f"{path / 'metrics.json'}: holds no results of validation or test. Give a run folder that training wrote.")
+        with readable(path):
+            _check_figures(path / "metrics.json", metrics)
         facts = _json(path / "report.json") or (_json(path / "member-1/report.json") if "ensemble" in metrics else None)
         return cls(
             path=path,
@@ -188,6 +193,34 @@ def read_runs(paths: list[Path]) -> list[FinishedRun]:
     return [FinishedRun.read(path) for path in paths]
 
 
+@contextmanager
+def readable(*paths: Path) -> Iterator[None]:
+    """Words what comes of files that are JSON, CSV or YAML, but not of the shape that a page needs."""
+    from jinja2 import UndefinedError
+
+    try:
+        yield
+    except (LookupError, TypeError, ValueError, AttributeError, UndefinedError) as error:
+        raise RunError(
+            f"{listing(paths)}: a file there is damaged, or was written by another version ({type(error).__name__}: {first_line(error)[:-1]}). "
+            "Make the page with the version that environment.json names, or train again."
+        ) from error
+
+
+def _check_figures(path: Path, metrics: dict[str, Any]) -> None:
+    """Raises RunError naming the figures that metrics.json lacks."""
+    decided = metrics.get("decision", {})
+    evaluations = [(name + split, held[split]) for name, held in (("", metrics), ("decision.", decided)) for split in ("validation", "test") if split in held]
+    lacking = [] if "minority_label" in metrics else ["minority_label"]
+    for name, values in evaluations:
+        figures = FIGURES if "confusion_matrix" in values else MULTI_LABEL_FIGURES
+        lacking += [f"{name}.{key}" for key in (*figures, "labels", "num_rows", "per_class") if key not in values]
+        lacking += [f"{name}.{key} as a number" for key in figures if not isinstance(values.get(key, 0), int | float | None)]
+        lacking += [f"{name}.per_class.{label}" for label in values.get("labels", ()) if label not in values.get("per_class", ())]
+    if lacking:
+        raise RunError(f"{path}: lacks {listing(lacking, 5)}; it is damaged, or of another version. Make the page with that version, or train again.")
+
+
 def _json(path: Path) -> Any:
     if not path.is_file():
         return None
@@ -202,9 +235,12 @@ def _epochs(path: Path) -> list[dict[str, float]]:
         return []
     with path.open(encoding="utf-8", newline="") as file:
         try:
-            return [{name: float(value) for name, value in line.items()} for line in csv.DictReader(file)]
+            lines = [{name: float(value) for name, value in line.items()} for line in csv.DictReader(file)]
         except (ValueError, TypeError) as error:
             raise RunError(f"{path}: is damaged: {first_line(error)} Remove it to have a page without the epochs.") from error
+    if lines and (lacking := EPOCH_COLUMNS - lines[0].keys()):
+        raise RunError(f"{path}: lacks columns ({listing(lacking)}). Remove it to have a page without the epochs.")
+    return lines
 
 
 def read_predictions(path: Path, split: str, labels: list[str]) -> tuple[Any, Any, Any, Any]:

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from trainer.delivery import page_plots, pages, report
-from trainer.delivery.finished_run import FinishedRun, Predictions
-from trainer.errors import RunError, first_line
+from trainer.delivery.finished_run import FinishedRun, Predictions, readable
+from trainer.errors import RunError, first_line, listing
 from trainer.evaluation.intervals import Interval, Resampled, interval, resample
 
 if TYPE_CHECKING:
@@ -23,8 +23,13 @@ MOST_CURVES = 8
 MOST_CLASSES_WITH_NUMBERS = 20
 """Above it the confusion matrix is shades alone, and long tables are folded."""
 MOST_CHARACTERS = 600
-LEAST_ROWS = 10
-"""A class with fewer has no interval: one drawn from so few rows would promise too much."""
+LEAST_ROWS = 20
+"""A class with fewer has no interval, nor has a mean over classes that holds one: redrawing so few rows moves too little.
+
+Simulated (seven sets of three to 40 classes, recall 0.6 to 0.97, 400 to 600 test splits each), 95 % intervals of macro F1 held the true value
+in 90 to 98 % with 20 rows or more in each class, in 88 to 93 % with 500/300/40/20/10/5/3 rows; of two models equally good, 4 to 8 % differ with 20 or more.
+Of balanced accuracy they hold as much, but for rare classes whose rows are nearly all right beside large ones: 66 % with 500/300/20 rows and recall 0.97.
+"""
 GENERATOR = '<meta name="generator" content="equipoise'
 
 
@@ -48,7 +53,9 @@ def rebuild(run: FinishedRun, output: Path | None = None, *, show_texts: bool = 
     """
     page = output or run.path / PAGE_NAME
     check_page(page)
-    return write_page(page, render(run, show_texts=show_texts))
+    with readable(run.path):
+        text = render(run, show_texts=show_texts)
+    return write_page(page, text)
 
 
 def check_page(page: Path) -> None:
@@ -117,6 +124,7 @@ def render(run: FinishedRun, *, show_texts: bool = True) -> str:
         environment=report.flat({k: v for k, v in (run.environment or {}).items() if k != "data"}),
         titles=TITLES,
         least_rows=LEAST_ROWS,
+        too_small=listing(too_small(run), 5),
     )
 
 
@@ -148,17 +156,22 @@ def resampled_figures(runs: list[FinishedRun]) -> Resampled | None:
 
 
 def headline_intervals(run: FinishedRun, resampled: Resampled | None, place: int) -> dict[str, Interval | None]:
-    """95 % intervals of the figures that have one, of the run at a place."""
+    """95 % intervals of the figures that have one, of the run at a place; means over the classes have none where a class is too small."""
     if resampled is None:
         return {}
+    small = too_small(run)
     minority = run.metrics["minority_label"]
-    enough = run.final["per_class"][minority]["support"] >= LEAST_ROWS
     return {
-        "macro_f1": interval(resampled.macro_f1_BR[:, place]),
+        "macro_f1": None if small else interval(resampled.macro_f1_BR[:, place]),
         "accuracy": interval(resampled.accuracy_BR[:, place]),
-        "balanced_accuracy": interval(resampled.macro_recall_BR[:, place]),
-        "minority_recall": interval(resampled.recall_BRC[:, place, run.labels.index(minority)]) if enough else None,
+        "balanced_accuracy": None if small else interval(resampled.macro_recall_BR[:, place]),
+        "minority_recall": interval(resampled.recall_BRC[:, place, run.labels.index(minority)]) if minority not in small else None,
     }
+
+
+def too_small(run: FinishedRun) -> list[str]:
+    """Classes that have rows, and fewer than an interval needs."""
+    return [label for label in run.labels if 0 < run.final["per_class"][label]["support"] < LEAST_ROWS]
 
 
 def _results(run: FinishedRun) -> list[tuple[str, dict[str, Any]]]:
