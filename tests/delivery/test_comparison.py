@@ -1,6 +1,7 @@
 """Several runs side by side: what is better, whether that can be said, and where the configs differ. Runs are files made up, so that results are known."""
 
 import json
+import re
 
 import numpy as np
 import pytest
@@ -87,6 +88,15 @@ def test_intervals_hold_the_figures_they_are_of(tmp_path):
 def test_a_class_without_rows_takes_no_interval_away(tmp_path):
     run = write_run(tmp_path / "run", 5, labels=[*LABELS, "absent"])
     assert report_page.headline_intervals(run, report_page.resampled_figures([run]), 0)["macro_f1"] is not None
+
+
+def test_long_labels_are_cut_and_whole_where_the_pointer_rests(tmp_path):
+    long = "<b>" + "very long " * 40
+    runs = [write_run(tmp_path / name, 5, labels=[long, "common"], facts=False) for name in ("a", "b")]
+    for text in (comparison.render(comparison.compare(runs)), report_page.render(runs[0])):
+        assert f'<span title="&lt;b&gt;{long[3:]}">&lt;b&gt;{long[3:59]}…</span>' in text
+        cells = re.findall(r'(?s)<td class="k">(.*?)</td>|class="key">(.*?)</span> ', text)
+        assert not any(long[3:] in re.sub('title="[^"]*"', "", "".join(cell)) for cell in cells)
 
 
 def test_page_is_escaped_and_needs_nothing_from_outside(tmp_path):

@@ -15,7 +15,7 @@ from page_parser import Page
 from sklearn.metrics import average_precision_score
 
 from trainer import ensemble, load_config, pipeline
-from trainer.delivery import hub, page_plots, report_page
+from trainer.delivery import hub, page_plots, plots, report_page
 from trainer.delivery.finished_run import FinishedRun, Predictions, read_runs
 from trainer.delivery.report import RunFolder
 from trainer.errors import RunError
@@ -407,6 +407,16 @@ def test_precision_recall_curve_of_a_perfect_class_is_flat():
     targets = np.repeat([0, 1], [90, 10])
     curve = page_plots.precision_recall(targets, np.eye(2)[targets], [1], []).axes[0].lines[0]
     assert curve.get_ydata().tolist() == [1, 1]
+
+
+def test_one_epoch_stands_in_the_middle_of_an_axis_of_whole_epochs():
+    epoch = {"epoch": 1.0, "step": 4.0, "training_loss": 0.9, "validation_loss": 0.8, "accuracy": 0.5, "macro_f1": 0.4, "minority_recall": 0.3}
+    overlaid = page_plots.overlaid([[epoch], [], [epoch]], "macro_f1", "")
+    figures = [page_plots.losses([epoch]), page_plots.scores([epoch], 4), overlaid, plots.learning_curves([epoch], 4)]
+    for axis in (axis for figure in figures for axis in figure.axes):
+        low, high = axis.get_xlim()
+        assert (low, high) == (0.5, 1.5)
+        assert [tick for tick in axis.get_xticks() if low <= tick <= high] == [1]
 
 
 def test_average_precision_is_the_mean_of_precisions_where_recall_rises():

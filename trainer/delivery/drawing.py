@@ -1,10 +1,20 @@
 """What all our pictures share: matplotlib without a screen, and its colors."""
 
+from typing import Any
+
 import matplotlib
 
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt
+from matplotlib.ticker import MaxNLocator
 
 INK, BEFORE, AFTER, GRID = "#22303c", "#9fb3c8", "#1f6fb2", "#e3e8ee"
 plt.rcParams.update(dict.fromkeys(("axes.labelcolor", "text.color", "xtick.color", "ytick.color"), INK))
 plt.rcParams.update({"axes.edgecolor": GRID, "font.size": 10, "axes.axisbelow": True, "text.parse_math": False})  # labels may hold $
+
+
+def whole_epochs(axis: Any, epochs: list[float]) -> None:
+    """Ticks of whole epochs; one epoch alone stands in the middle of its axis."""
+    axis.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+    if len(set(epochs)) == 1:
+        axis.set_xlim(epochs[0] - 0.5, epochs[0] + 0.5)

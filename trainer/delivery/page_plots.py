@@ -5,12 +5,11 @@ from typing import Any
 import numpy as np
 from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 from sklearn.calibration import calibration_curve
 from sklearn.metrics import average_precision_score, precision_recall_curve
 
-from trainer.delivery.drawing import AFTER, BEFORE, GRID, INK
+from trainer.delivery.drawing import AFTER, BEFORE, GRID, INK, whole_epochs
 
 COLORS = ("#1f6fb2", "#d1495b", "#2e8b57", "#e0902c", "#7a5195", "#17808f", "#8c6d46", "#c2559c", "#5f6f7f", "#a3a500")
 MOST_POINTS = 120
@@ -49,7 +48,7 @@ def overlaid(runs: list[list[dict[str, float]]], column: str, title: str) -> Fig
     for number, epochs in enumerate(runs):
         if epochs:
             axis.plot([row["epoch"] for row in epochs], [row[column] for row in epochs], "o-", ms=4, color=color_of(number))
-    axis.xaxis.set_major_locator(MaxNLocator(integer=True))
+    whole_epochs(axis, [row["epoch"] for epochs in runs for row in epochs])
     return _dressed(figure, axis, title, "epoch, or fit of a head")
 
 
@@ -120,7 +119,7 @@ def reliability(targets: NDArray[Any], p_NC: NDArray[np.float64]) -> Figure:
 
 def _epoch_axes(epochs: list[dict[str, float]], title: str) -> tuple[Figure, Any]:
     figure, axis = plt.subplots(figsize=(WIDTH, HEIGHT), layout="constrained")
-    axis.xaxis.set_major_locator(MaxNLocator(integer=True))
+    whole_epochs(axis, [row["epoch"] for row in epochs])
     return _dressed(figure, axis, title, "fit, from strong to weak L2 penalty" if "l2" in epochs[0] else "epoch"), axis
 
 

@@ -12,13 +12,16 @@ if TYPE_CHECKING:
     from markupsafe import Markup
     from matplotlib.figure import Figure
 
+MOST_OF_A_LABEL = 60
+"""Characters of a class's name in a table or a legend."""
+
 
 def template(name: str) -> "Template":
     """A page beside this module; whatever is put into it is escaped, and a name that is not given is an error."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     environment = Environment(loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.filters |= {"number": "{:,}".format, "percent": "{:.1%}".format, "short": short_number, "decimals": decimals, "code": _code}
+    environment.filters |= {"number": "{:,}".format, "percent": "{:.1%}".format, "short": short_number, "decimals": decimals, "code": _code, "label": _label}
     return environment.get_template(name)
 
 
@@ -38,6 +41,13 @@ def _code(text: str) -> "Markup":
 
     parts = re.split(r"`([^`]*)`", text)
     return Markup("").join(Markup("<code>{}</code>").format(part) if position % 2 else escape(part) for position, part in enumerate(parts))
+
+
+def _label(name: str) -> "Markup | str":
+    """The name of a class, cut where it would make a table of high rows, whole where the pointer rests on it."""
+    from markupsafe import Markup
+
+    return name if len(name) <= MOST_OF_A_LABEL else Markup('<span title="{}">{}…</span>').format(name, name[: MOST_OF_A_LABEL - 1])
 
 
 def picture(figure: "Figure") -> str:

@@ -5,10 +5,9 @@ from typing import Any
 import numpy as np
 from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
 
 from trainer.data.audit import Audit
-from trainer.delivery.drawing import AFTER, BEFORE, GRID, INK
+from trainer.delivery.drawing import AFTER, BEFORE, GRID, INK, whole_epochs
 from trainer.evaluation.metrics import NUM_BINS, Evaluation, calibration_bins
 from trainer.evaluation.multi_label import AnyEvaluation, MultiLabelEvaluation
 from trainer.evaluation.outcome import Outcome
@@ -104,7 +103,7 @@ def learning_curves(rows: list[dict[str, float]], best_step: int | None) -> Figu
             right.plot([row["epoch"]], [row["macro_f1"]], "o", ms=11, mfc="none", mec=INK, label="saved model")
     for axis in (left, right):
         axis.set_xlabel("fit, from strong to weak L2 penalty" if "l2" in rows[0] else "epoch")
-        axis.xaxis.set_major_locator(MaxNLocator(integer=True))
+        whole_epochs(axis, epochs)
         axis.grid(color=GRID)
         axis.legend(frameon=False, fontsize=8)
         axis.spines[["top", "right"]].set_visible(False)
