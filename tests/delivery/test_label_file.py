@@ -348,7 +348,10 @@ def test_standard_input_is_csv_or_json_lines_by_its_first_character(predict, mon
     ("content", "words"),
     [
         (b' [\n {"text": "x"}]', "standard input: is a JSON list; needed: CSV with a header line, or one JSON object a line. Give a file that ends in .json."),
-        (gzip.compress(b"text\nx\n", mtime=0), "standard input: is packed with gzip; needed: CSV with a header line, or JSON lines. Unpack it: gzip -dc FILE | ..."),
+        (
+            gzip.compress(b"text\nx\n", mtime=0),
+            "standard input: is packed with gzip; needed: CSV with a header line, or JSON lines. Unpack it: gzip -dc FILE | ...",
+        ),
     ],
 )
 def test_standard_input_that_only_a_file_can_be_is_told_in_words(content, words, predict, monkeypatch):
