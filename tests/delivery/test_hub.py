@@ -235,7 +235,7 @@ def test_commits_of_model_and_rows_are_recorded(refused, hub):
     card = (refused.folder / "README.md").read_text(encoding="utf-8")
     assert f"fine-tuned from `user/tiny` (commit `{model[:12]}`)" in card
     assert f"Rows of `user/tweets` (commit `{rows[:12]}`) on the Hugging Face Hub." in card
-    assert f"revision: {commits['user/tweets']}" in card
+    assert f"revision: {rows}" in card
 
 
 def test_splits_of_a_hub_data_set_are_used_as_given_at_their_revision(run_cli, write, online):

@@ -135,7 +135,7 @@ def test_signal_while_a_frozen_encoder_reads_the_rows_stops_it(config, monkeypat
 
     monkeypatch.setattr(embed, "token_batches", signalled)
     with pytest.raises(SystemExit) as stop:
-        train_command(config=str(path), set_=["model.mode=head"], resume="auto", check=False)
+        train_command(config=str(path), set_=["model.mode=head", "model.max_length=11"], resume="auto", check=False)
     assert stop.value.code == 75
     assert "before the first step" in json.loads((tmp_path / "head/run/stopped.json").read_text(encoding="utf-8"))["reason"]
 
