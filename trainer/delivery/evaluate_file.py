@@ -1,7 +1,6 @@
 """A saved model judged by labelled rows of any source: the figures that a run folder's metrics.json holds of a split."""
 
 import json
-import os
 import shlex
 from collections import Counter
 from pathlib import Path
@@ -89,18 +88,13 @@ def evaluate_file(classifier: "Classifier", data: "DataSection", path: Path, *, 
     support = {label: figures["support"] for label, figures in evaluation.per_class.items() if figures["support"]}
     about = {"model": classifier.name, "data": data.source, "rows_read": len(reasons_N), "rows_left_out": counts}
     print_evaluation(evaluation, str(data.source))
-    _write(path, {"test": evaluation.to_dict(), "minority_label": min(support, key=support.__getitem__, default=None), "evaluated": about})
+    path.parent.mkdir(parents=True, exist_ok=True)
+    report.RunFolder(path.parent).write_json(
+        path.name, {"test": evaluation.to_dict(), "minority_label": min(support, key=support.__getitem__, default=None), "evaluated": about}
+    )
     left_out = "; ".join(f"{count:,} {reason}" for reason, count in counts.items())
     print(f"{f'Left out: {left_out}. ' if left_out else ''}Figures: {path}")
     return evaluation
-
-
-def _write(path: Path, metrics: dict[str, Any]) -> None:
-    """Write a file that appears whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_text(json.dumps(metrics, indent=2, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
-    os.replace(partial, path)
 
 
 def _targets(column: pa.ChunkedArray, classifier: "Classifier", where: str) -> NDArray[Any]:

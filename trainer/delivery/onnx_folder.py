@@ -1,6 +1,5 @@
 """The folder of an exported model: graph, config with labels and decision, tokenizer, export.json, and a README that shows how to run it."""
 
-import json
 import os
 import shutil
 from collections.abc import Iterator
@@ -9,7 +8,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from trainer.delivery.report import check_writable
+from trainer.delivery.report import RunFolder, check_writable
 from trainer.errors import ExportError, RunError
 
 if TYPE_CHECKING:
@@ -90,7 +89,7 @@ def describe(model: "SavedModel", folder: Path, target: Path, findings: dict[str
         target: where the folder will lie.
         findings: see `trainer.export`.
     """
-    (folder / FINDINGS).write_text(json.dumps(findings, indent=2, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
+    RunFolder(folder).write_json(FINDINGS, findings)
     check, kind = findings["check"], "int8" if findings["int8"] else "float32"
     if "not_checked" in check:
         told = f"Not compared with the original: {check['not_checked']}"

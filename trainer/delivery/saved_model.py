@@ -260,22 +260,16 @@ def _folder_identity(folder: Path) -> str:
 
 
 def _complete_tokenizer(source: str, tokenizer: Any, config: Any) -> int:
-    """Give the tokenizer something to pad with; tokens that the model reads of a text, as its pipeline does.
+    """Give tokenizer and config something to pad with; tokens that the model reads of a text, as its pipeline does.
 
     Raises:
         ModelError: a tokenizer without words, or with nothing to pad with.
     """
-    from trainer.training.model import LONGEST_DEFAULT, position_limit
+    from trainer.training.model import LONGEST_DEFAULT, complete_tokenizer
 
-    if len(tokenizer) <= len(tokenizer.all_special_tokens):
-        raise ModelError(f"{source}: its tokenizer knows no words; are its tokenizer files missing? Copy them beside config.json.")
-    if tokenizer.pad_token is None:
-        tokenizer.pad_token = tokenizer.eos_token or tokenizer.unk_token
-    if tokenizer.pad_token is None:
-        raise ModelError(f"{source}: its tokenizer has no padding, end or unknown token, so batches cannot be padded.")
+    limits = complete_tokenizer(tokenizer, config, f"{source}: its tokenizer")
     if config.pad_token_id is None:
         config.pad_token_id = tokenizer.pad_token_id
-    limits = [int(n) for n in (position_limit(config), tokenizer.model_max_length) if n and n < 1_000_000]
     return min(limits, default=LONGEST_DEFAULT)
 
 

@@ -117,14 +117,25 @@ def load_tokenizer(model: "ModelSection", config: Any) -> tuple[Any, int]:
 
     with _worded(model.name):
         tokenizer = AutoTokenizer.from_pretrained(resolve_name(model.name), config=config, revision=model.revision, trust_remote_code=model.trust_remote_code)
+    limits = complete_tokenizer(tokenizer, config, f"model.name: the tokenizer of '{model.name}'")
+    return tokenizer, model.max_length or min([LONGEST_DEFAULT, *limits])
+
+
+def complete_tokenizer(tokenizer: Any, config: Any, where: str) -> list[int]:
+    """Give a tokenizer something to pad with; the lengths in tokens that it and its model set, if any.
+
+    Args:
+        where: words for the tokenizer.
+    Raises:
+        ModelError: a tokenizer without words, or with nothing to pad with.
+    """
     if len(tokenizer) <= len(tokenizer.all_special_tokens):
-        raise ModelError(f"model.name: the tokenizer of '{model.name}' knows no words; are its tokenizer files missing? Copy them beside config.json.")
+        raise ModelError(f"{where} knows no words; are its tokenizer files missing? Copy them beside config.json.")
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token or tokenizer.unk_token
     if tokenizer.pad_token is None:
-        raise ModelError(f"model.name: the tokenizer of '{model.name}' has no padding, end or unknown token, so batches cannot be padded.")
-    limits = [n for n in (position_limit(config), tokenizer.model_max_length) if n and n < 1_000_000]
-    return tokenizer, model.max_length or min([LONGEST_DEFAULT, *limits])
+        raise ModelError(f"{where} has no padding, end or unknown token, so batches cannot be padded.")
+    return [int(n) for n in (position_limit(config), tokenizer.model_max_length) if n and n < 1_000_000]
 
 
 def load_model(model: "ModelSection", config: Any, labels: list[str], tokenizer: Any, max_length: int, *, multi_label: bool = False) -> Any:

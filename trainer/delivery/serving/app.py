@@ -19,6 +19,7 @@ from starlette.exceptions import HTTPException
 
 from trainer import __version__
 from trainer.data.clean import MISSING_TEXTS
+from trainer.delivery.pages import template
 from trainer.delivery.saved_model import CHARACTERS_PER_TOKEN
 from trainer.delivery.serving.card_html import card_html
 from trainer.delivery.serving.guard import OPEN_PATHS, Refused
@@ -157,10 +158,7 @@ def _add_pages(app: FastAPI, card: Path | None, api: dict[str, Any], *, asks_tok
 
     @app.get("/docs", include_in_schema=False)
     async def docs(request: Request) -> HTMLResponse:
-        from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
-        environment = Environment(loader=FileSystemLoader(HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-        text = environment.get_template("docs.html").render(api=api, asks_token=asks_token, address=str(request.base_url).rstrip("/"))
+        text = template("serving/docs.html").render(api=api, asks_token=asks_token, address=str(request.base_url).rstrip("/"))
         return HTMLResponse(text, headers={"content-security-policy": content_security_policy(text)})
 
 
