@@ -1,14 +1,37 @@
 """The audit: what the rows are like and what to try first, without training."""
 
+import json
+from collections.abc import Sequence
 from pathlib import Path
 
 from trainer import pipeline
-from trainer.config import Config
+from trainer.config import Config, check_config, load_config
 from trainer.data.clean import clean_rows
 from trainer.data.sources import check_source, read_rows
-from trainer.errors import DataError
+from trainer.errors import ConfigError, DataError
 from trainer.sections.balancing import BalanceSection
 from trainer.training import distributed
+from trainer.yaml_source import YamlSource
+
+
+def asked(config: str | None, rows: dict[str, str], overrides: Sequence[str], *, model: str | None, output: Path | None) -> tuple[Config, Path]:
+    """The config that the command's options make, and the folder of the page.
+
+    Args:
+        config: YAML file, or None with `source` among `rows`.
+        rows: keys of the section data that were given as options.
+    Raises:
+        ConfigError: options that do not go together, and faults as of `load_config`.
+    """
+    if (config is None) == ("source" not in rows):
+        raise ConfigError("audit needs either --config <YAML file> or --data <file of rows>.")
+    if config is None:
+        values = {"model": {"name": model or "none"}, "data": rows}  # every config names a model
+        return check_config(YamlSource("audit", values), tuple(overrides)), output or Path("audit")
+    if rows:
+        raise ConfigError(f"--{next(iter(rows)).replace('_', '-')} belongs to --data; with --config use --set data.{next(iter(rows))}=...")
+    loaded = load_config(config, [*overrides, *([f"model.name={json.dumps(model)}"] if model else [])])
+    return loaded, output or pipeline.run_path(loaded).with_name(f"{loaded.run.name}-audit")
 
 
 def audit(config: Config, *, with_encoder: bool, folder: Path, threshold: float, max_rows: int) -> Path:
@@ -20,8 +43,12 @@ def audit(config: Config, *, with_encoder: bool, folder: Path, threshold: float,
         threshold: Jaccard similarity from which texts are near duplicates.
         max_rows: rows compared and judged; of larger data a seeded, stratified sample.
     Raises:
-        TrainerError: bad data or model, or a folder with files of others.
+        TrainerError: options out of range, bad data or model, or a folder with files of others.
     """
+    if not 0.5 <= threshold <= 1:
+        raise ConfigError(f"--threshold is {threshold:g}; needed: 0.5 to 1.")
+    if max_rows < 2:
+        raise ConfigError(f"--max-rows is {max_rows}; needed: 2 or more.")
     from trainer.data import inspection
     from trainer.data.near_duplicates import find_near_duplicates
     from trainer.delivery import audit_findings, audit_page, audit_tables

@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import shlex
 import sys
 import warnings
 from collections.abc import Callable, Iterator
@@ -12,11 +13,11 @@ from typing import Annotated, Literal
 
 import typer
 
-from trainer.config import check_config, json_schema, load_config
+from trainer.config import Config, check_config, json_schema, load_config
 from trainer.delivery.serving.limits import Limits
-from trainer.errors import ConfigError, Stopped, TrainerError, TrainingError, first_line
+from trainer.errors import Stopped, TrainerError, TrainingError, first_line
 from trainer.training import watch
-from trainer.training.distributed import is_first_of_machine, is_main, name_of_process
+from trainer.training.distributed import is_first_of_machine, is_main, leave_the_others, name_of_process
 from trainer.yaml_source import YamlSource
 
 app = typer.Typer(
@@ -32,6 +33,8 @@ PairOption = Annotated[str | None, typer.Option(help="Column of the second text 
 VoteOption = Annotated[Literal["majority", "mean"] | None, typer.Option(help="How several decide; else as the run, or majority.", show_default=False)]
 EncodingOption = Annotated[str | None, typer.Option(help="Text encoding of the file; else utf-8.", show_default=False)]
 RevisionOption = Annotated[str | None, typer.Option(help="Branch, tag or commit of a Hub model.", show_default=False)]
+ResumeOption = Annotated[Literal["auto", "never"], typer.Option(help="auto: go on with what was broken off, of the same config and data; never: discard it.")]
+CheckOption = Annotated[bool, typer.Option("--check", help="Check config, data columns and model, then stop.")]
 TrustOption = Annotated[bool, typer.Option("--trust-remote-code", help="Run Python code that comes with the model; only for sources you trust.")]
 
 
@@ -44,26 +47,36 @@ def _commands() -> None:
 def train_command(
     config: ConfigOption,
     set_: SetOption = None,
-    resume: Annotated[str, typer.Option(help="auto: continue an unfinished run of the same config and data; never: discard it.")] = "auto",
-    check: Annotated[bool, typer.Option("--check", help="Check config, data columns and model, then stop.")] = False,
+    resume: ResumeOption = "auto",
+    check: CheckOption = False,
 ) -> None:
     """Train, evaluate and write the run folder."""
     with worded_errors():
-        if resume not in ("auto", "never"):
-            raise TrainerError(f"--resume is '{resume}'; known: auto, never.")
         loaded = load_config(config, set_ or ())
         from trainer import ensemble, pipeline
 
         if check:
-            needs_torch = loaded.model.trust_remote_code or {"fsdp", "deepspeed"} & loaded.training_values.keys()
-            if not needs_torch and "torch" not in sys.modules:
-                _leave_out_torch()
-            pipeline.check(loaded)
-            typer.echo(f"{config}: config, data and model are in order.")
-        else:
-            train = pipeline.train if loaded.ensemble.size == 1 or loaded.ensemble.member else ensemble.train_ensemble
-            with _marking_stops(pipeline.run_path(loaded)):
-                train(loaded, resume=resume)
+            _check(config, loaded, pipeline.check)
+            return
+        train = pipeline.train if loaded.ensemble.size == 1 or loaded.ensemble.member else ensemble.train_ensemble
+        with _marking_stops(pipeline.run_path(loaded)):
+            train(loaded, resume=resume)
+
+
+@app.command("compare")
+def compare_command(config: ConfigOption, set_: SetOption = None, resume: ResumeOption = "auto", check: CheckOption = False) -> None:
+    """Train ways of balancing under the same conditions; tell which helps, and how sure that is."""
+    with worded_errors():
+        leave_the_others()
+        loaded = load_config(config, set_ or ())
+        from trainer import compare
+
+        if check:
+            _check(config, loaded, compare.check)
+            return
+        options = [part for text in set_ or () for part in ("--set", text)]
+        with _marking_stops(compare.folder_of(loaded)):
+            compare.compare(loaded, resume=resume, command=shlex.join(["python", "-m", "trainer", "compare", "--config", config, *options]))
 
 
 @app.command("split")
@@ -100,24 +113,10 @@ def audit_command(
 ) -> None:
     """Look at the data without training: audit.json, and audit.html to read."""
     with worded_errors():
-        if (config is None) == (data is None):
-            raise ConfigError("audit needs either --config <YAML file> or --data <file of rows>.")
-        if not 0.5 <= threshold <= 1:
-            raise ConfigError(f"--threshold is {threshold:g}; needed: 0.5 to 1.")
-        if max_rows < 2:
-            raise ConfigError(f"--max-rows is {max_rows}; needed: 2 or more.")
-        options = {"text_column": text_column, "label_column": label_column, "group_column": group_column, "encoding": encoding}
-        given = {name: value for name, value in options.items() if value is not None}
-        if config is not None:
-            if given:
-                raise ConfigError(f"--{next(iter(given)).replace('_', '-')} belongs to --data; with --config use --set data.{next(iter(given))}=...")
-            loaded = load_config(config, [*(set_ or ()), *([f"model.name={json.dumps(model)}"] if model else [])])
-        else:
-            values = {"model": {"name": model or "none"}, "data": {"source": data, **given}}  # every config names a model
-            loaded = check_config(YamlSource("audit", values), set_ or ())
-        from trainer import audit, pipeline
+        from trainer import audit
 
-        folder = output or (Path("audit") if config is None else pipeline.run_path(loaded).with_name(f"{loaded.run.name}-audit"))
+        rows = {"source": data, "text_column": text_column, "label_column": label_column, "group_column": group_column, "encoding": encoding}
+        loaded, folder = audit.asked(config, {key: value for key, value in rows.items() if value is not None}, set_ or (), model=model, output=output)
         audit.audit(loaded, with_encoder=config is not None or model is not None, folder=folder, threshold=threshold, max_rows=max_rows)
 
 
@@ -308,6 +307,15 @@ def worded_errors() -> Iterator[None]:
         _stop(f"{error.filename or 'a file'}: {error.strerror or first_line(error).rstrip('.')}.{remedy}", everywhere=True)
     except KeyboardInterrupt:
         _stop("stopped by the keyboard; run the same command again to go on from the last checkpoint.", 130)
+
+
+def _check(path: str, config: Config, check: Callable[[Config], None]) -> None:
+    """Run a check, without torch where it can do without, and say that all is well."""
+    needs_torch = config.model.trust_remote_code or {"fsdp", "deepspeed"} & config.training_values.keys()
+    if not needs_torch and "torch" not in sys.modules:
+        _leave_out_torch()
+    check(config)
+    typer.echo(f"{path}: config, data and model are in order.")
 
 
 def _leave_out_torch() -> None:

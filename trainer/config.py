@@ -10,6 +10,7 @@ from pydantic import Field, ValidationError, model_validator
 from trainer.errors import ConfigError, listing
 from trainer.sections.augment import AugmentSection
 from trainer.sections.balancing import BalanceSection, DecisionSection, EnsembleSection, LossSection
+from trainer.sections.compare import CompareSection
 from trainer.sections.data import DataSection, SplitSection
 from trainer.sections.hub import HubSection
 from trainer.sections.model import ModelSection, check_mode
@@ -72,6 +73,8 @@ class Config(Section):
     """How a step is computed."""
     report: ReportSection = ReportSection()
     """The page of the run, `report.html`."""
+    compare: CompareSection = CompareSection()
+    """What the command `compare` sets against each other; training reads none of it."""
     hub: HubSection = HubSection()
     """Pushing the model to the Hugging Face Hub after training."""
 

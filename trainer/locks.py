@@ -49,6 +49,27 @@ def locked(path: Path, what: str, *, refuse: str | None = None) -> Iterator[None
         lock.release()
 
 
+@contextmanager
+def if_free(path: Path) -> Iterator[bool]:
+    """Hold the lock file while the block runs, if no other process does: whether it is held, told at once. Without locks it always is, with a warning."""
+    from filelock import FileLock, Timeout
+
+    lock = FileLock(path, fallback_to_soft=False, on_acquired=_sign)
+    try:
+        lock.acquire(blocking=False)
+    except Timeout:
+        yield False
+        return
+    except OSError as error:
+        if error.errno not in WITHOUT_LOCKS:
+            raise
+        warnings.warn(f"{path}: this file system knows no locks; go on without, so start no second run on the same files.", stacklevel=2)
+    try:
+        yield True
+    finally:
+        lock.release()
+
+
 def write_once(path: Path, write: Callable[[], None]) -> None:
     """Make a file of a cache unless it is there, in one process of all that want it at the same time, on whatever machine.
 

@@ -116,7 +116,7 @@ def _train(config: Config, resume: str, held: ExitStack, push_save: Callable[[Pa
             _open_run(folder, config, data, trainer, checkpoint, commits)
             print(note or "", end="\n" if note else "")
         distributed.wait_for_everyone()
-        trainer, clock = _run(trainer, build, folder, checkpoint)
+        trainer, clock = run_trainer(trainer, build, folder, checkpoint)
         data = _settle(folder, config, data, trainer, commits)
         results.conclude(folder, config, data, tokens, trainer, clock, lengths, max_length, commits)
         distributed.wait_for_everyone()
@@ -235,7 +235,7 @@ def tokenise_splits(data: PreparedData, tokenizer: Any, max_length: int) -> dict
     )
 
 
-def _run(trainer: Any, build: Callable[[], Any], folder: report.RunFolder, checkpoint: str | None) -> tuple[Any, dict[str, float]]:
+def run_trainer(trainer: Any, build: Callable[[], Any], folder: report.RunFolder, checkpoint: str | None) -> tuple[Any, dict[str, float]]:
     """The trainer when it has trained, and what that took; each time a GPU's memory is too small it is built anew and goes on from the last checkpoint."""
     from trainer.training.checkpoints import newest_whole
     from trainer.training.memory import release

@@ -62,6 +62,13 @@ class TokenisedRows:
         row = self.__getitems__([index])
         return {name: row[name].tolist() for name in self.columns} | {"labels": row["labels"][0].tolist()}
 
+    def take(self, indices_M: NDArray[np.int64]) -> "TokenisedRows":
+        """Some of the rows, in the order of their indices."""
+        flat = self.__getitems__(indices_M)
+        full_lengths_M = None if self.full_lengths_N is None else self.full_lengths_N[indices_M]
+        columns = {name: flat[name] for name in self.columns}
+        return TokenisedRows(columns, np.r_[0, np.cumsum(flat["lengths"])], self.label_ids_N[indices_M], self.truncated_N[indices_M], full_lengths_M)
+
     @property
     def lengths_N(self) -> NDArray[np.int64]:
         """Tokens of each row."""

@@ -14,7 +14,7 @@ from trainer.errors import RunError, listing
 from trainer.evaluation.intervals import Interval, interval
 
 PAGE_NAME = "comparison.html"
-NOT_SHOWN = ("run.name", "run.output_dir", "run.overwrite", "hub.", "report.")
+NOT_SHOWN = ("run.name", "run.output_dir", "run.overwrite", "hub.", "report.", "compare.")
 """Config keys, or their beginnings, that change no figure."""
 
 

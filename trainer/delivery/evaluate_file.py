@@ -82,7 +82,7 @@ def evaluate_file(classifier: "Classifier", data: "DataSection", path: Path, *, 
     if not len(ids_N):
         raise DataError(f"{where}: no row has both a text and a label. Check --text-column and --label-column.")
     targets = _targets(take_rows(rows.table.select(["label"]), ids_N)["label"], classifier, where)
-    p_NC, decided = _judge(classifier, rows, ids_N)
+    p_NC, decided = judge_texts(classifier, rows, ids_N)
     scores_NC = logit(np.clip(p_NC, LEAST_PROBABILITY, 1 - LEAST_PROBABILITY)) if rows.multi_label else np.log(np.maximum(p_NC, LEAST_PROBABILITY))
     evaluation = evaluate(scores_NC, targets, classifier.labels, decided)
     support = {label: figures["support"] for label, figures in evaluation.per_class.items() if figures["support"]}
@@ -121,7 +121,7 @@ def _targets(column: pa.ChunkedArray, classifier: "Classifier", where: str) -> N
     return label_matrix(column, labels) if classifier.is_multi_label else encode(column, labels)
 
 
-def _judge(classifier: "Classifier", rows: Rows, ids_N: NDArray[np.int64]) -> tuple[NDArray[np.float64], NDArray[Any]]:
+def judge_texts(classifier: "Classifier", rows: Rows, ids_N: NDArray[np.int64]) -> tuple[NDArray[np.float64], NDArray[Any]]:
     """Probabilities and decided labels of the rows, in pieces, so that texts do not pile up."""
     texts = rows.table.select(["text", "text_pair"])
     is_paired = texts["text_pair"].null_count < texts.num_rows

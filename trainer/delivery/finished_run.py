@@ -243,14 +243,14 @@ def _epochs(path: Path) -> list[dict[str, float]]:
     return lines
 
 
-def read_predictions(path: Path, split: str, labels: list[str]) -> tuple[Any, Any, Any, Any]:
-    """Row ids, label ids, predicted label ids and probabilities (N, C) of one split of a run folder's predictions.parquet.
+def read_predictions(path: Path, split: str, labels: list[str], name: str = "predictions.parquet") -> tuple[Any, Any, Any, Any]:
+    """Row ids, label ids, predicted label ids and probabilities (N, C) of one split, from the predictions of a run folder.
 
     Of multi-label rows which labels they have and are given, (N, C), in place of label ids.
     """
     import pyarrow.parquet as pq
 
-    table = pq.read_table(path / "predictions.parquet", filters=[("split", "=", split)])
+    table = pq.read_table(path / name, filters=[("split", "=", split)])
     true_N, predicted_N = (_targets(table[name].combine_chunks(), labels) for name in ("label", "predicted"))
     return table["row"].to_numpy(), true_N, predicted_N, np.stack([table[f"probability_{label}"].to_numpy() for label in labels], axis=1)
 

@@ -124,8 +124,8 @@ class RunFolder:
             file.write("}\n")
         os.replace(partial, self.path / "splits.json")
 
-    def write_predictions(self, parts: dict[str, tuple[Any, "Outcome"]], labels: list[str]) -> None:
-        """Write predictions.parquet.
+    def write_predictions(self, parts: dict[str, tuple[Any, "Outcome"]], labels: list[str], name: str = "predictions.parquet") -> None:
+        """Write the predictions of some splits.
 
         Args:
             parts: {split: (row ids, what the model did on them)}.
@@ -144,7 +144,7 @@ class RunFolder:
         columns |= {f"probability_{label}": probabilities_NC[:, c].astype(np.float32) for c, label in enumerate(labels)}
         partial = self.path / ".predictions.partial"
         pq.write_table(pa.table(columns), partial)
-        os.replace(partial, self.path / "predictions.parquet")
+        os.replace(partial, self.path / name)
 
     def publish_model(self) -> None:
         """Give the saved model, and its adapter if it has one, their names; pickled training arguments are left out, so they hold safetensors alone."""
@@ -230,7 +230,7 @@ def plan_run(path: Path, config: dict[str, Any], fingerprint: str, *, overwrite:
         return None
     if not (path / "config.yaml").is_file():
         raise RunError(f"{path}: holds files but no run. Set run.name or run.output_dir to another folder.")
-    difference = _difference(path, config, fingerprint)
+    difference = first_differences(path, config, fingerprint)
     if (path / "metrics.json").is_file():
         if overwrite:
             return None
@@ -252,7 +252,7 @@ def plan_run(path: Path, config: dict[str, Any], fingerprint: str, *, overwrite:
 
 def is_finished(path: Path, config: dict[str, Any], fingerprint: str) -> bool:
     """Whether a finished run of this config and these rows lies there; checkpoints that a kill at its end left are removed."""
-    if not (path / "metrics.json").is_file() or not (path / "config.yaml").is_file() or _difference(path, config, fingerprint):
+    if not (path / "metrics.json").is_file() or not (path / "config.yaml").is_file() or first_differences(path, config, fingerprint):
         return False
     shutil.rmtree(path / "checkpoints", ignore_errors=True)
     return True
@@ -305,11 +305,16 @@ def _differences(path: Path, config: dict[str, Any]) -> list[str]:
     """Differences between a run folder's config and ours, in words."""
     saved = flat(read_yaml(str(path / "config.yaml")).values)
     ours = flat(config)
-    keys = [key for key in sorted(saved.keys() | ours.keys()) if saved.get(key) != ours.get(key) and key not in NOT_COMPARED and not key.startswith("hub.")]
+    keys = [key for key in sorted(saved.keys() | ours.keys()) if saved.get(key) != ours.get(key) and not is_not_compared(key)]
     return [f"{key} is {saved.get(key)} there, {ours.get(key)} here" for key in keys]
 
 
-def _difference(path: Path, config: dict[str, Any], fingerprint: str) -> str:
+def is_not_compared(key: str) -> bool:
+    """Whether results do not depend on a config key."""
+    return key in NOT_COMPARED or key.startswith(("hub.", "compare."))
+
+
+def first_differences(path: Path, config: dict[str, Any], fingerprint: str) -> str:
     """The first differences between a run folder's config and data and ours, in words; empty where they agree."""
     words = _differences(path, config)
     try:

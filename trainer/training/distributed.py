@@ -35,6 +35,17 @@ def is_first_of_machine() -> bool:
     return int(os.environ.get("LOCAL_RANK", "0")) == 0
 
 
+def leave_the_others() -> None:
+    """Where a launcher started several processes, make this one train by itself: with the GPU of its place, and its share of the cores."""
+    if world_size() == 1:
+        return
+    place = int(os.environ.get("LOCAL_RANK", "0"))
+    visible = [device for device in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if device]
+    os.environ["CUDA_VISIBLE_DEVICES"] = visible[place % len(visible)] if visible else str(place)
+    for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"):  # LOCAL_WORLD_SIZE stays: so many share the cores
+        os.environ.pop(name, None)
+
+
 def refuse_several_processes(what: str) -> None:
     """Raises ConfigError when a launcher started more than one process for something that one process does."""
     if world_size() > 1:

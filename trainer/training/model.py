@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from copy import deepcopy
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -148,6 +149,7 @@ def load_model(model: "ModelSection", config: Any, labels: list[str], tokenizer:
     """
     from transformers import AutoModelForSequenceClassification
 
+    config = deepcopy(config)  # the next model that is made of it has to find the pretrained labels
     config.problem_type = "multi_label_classification" if multi_label else "single_label_classification"
     if hasattr(config, "decision"):
         del config.decision  # of an earlier training

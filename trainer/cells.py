@@ -1,0 +1,319 @@
+"""Of the story: one training of a comparison, a cell: one strategy, one seed, one fold. Its folder is a run folder without test rows, pictures and card."""
+
+import json
+import math
+import tempfile
+import time
+from collections.abc import Callable
+from contextlib import redirect_stderr, redirect_stdout
+from dataclasses import dataclass, replace
+from functools import cached_property
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from trainer import pipeline, results
+from trainer.config import Config
+from trainer.data.augment import SyntheticRows, write_rows
+from trainer.data.clean import CleanRows
+from trainer.data.prepare import Fold, PreparedData, balance_splits, read_splits
+from trainer.data.sources import hub_commits
+from trainer.data.split import Splits
+from trainer.data.tokenise import TokenisedRows
+from trainer.delivery import report
+from trainer.delivery.environment import Commits, describe_environment
+from trainer.delivery.evaluate_file import LEAST_PROBABILITY, judge_texts
+from trainer.delivery.predict import Classifier
+from trainer.errors import ConfigError
+from trainer.evaluation.outcome import outcome_of
+from trainer.sections.balancing import BalanceSection, LossSection
+from trainer.trainers import build_head_trainer, build_trainer
+from trainer.training import distributed, stopping
+from trainer.training.arguments import build_arguments
+from trainer.training.batching import refuse_small_steps
+from trainer.training.model import check_weights, load_model, load_pretrained_config, load_tokenizer, pinned
+from trainer.training.synthesis import SYNTHESISERS, refuse_few_rows
+
+TEST_PREDICTIONS = "test.parquet"
+"""What a cell said of the test rows, for the few cells that are asked."""
+WARM_UP_STEPS, TIMED_STEPS = 3, 10
+"""Of a strategy whose budget is in seconds, before anything is trained."""
+
+
+@dataclass(frozen=True)
+class Rows:
+    """What all cells of a fold share.
+
+    Attributes:
+        splits: without test, which no cell is handed.
+        test: row ids of test; empty without one.
+        plain: the data without any balancing.
+        tokens: of every training row and of validation.
+    """
+
+    clean: CleanRows
+    splits: Splits
+    test: NDArray[np.int64]
+    synthetic: SyntheticRows | None
+    plain: PreparedData
+    tokens: dict[str, TokenisedRows]
+
+
+@dataclass(frozen=True)
+class Ground:
+    """What all cells of a comparison share.
+
+    Attributes:
+        config: as given, with what the hardware decides; its model is pinned to a commit.
+        rows: by fold; without folds under None alone.
+    """
+
+    config: Config
+    pretrained: Any
+    tokenizer: Any
+    max_length: int
+    rows: dict[int | None, Rows]
+    commits: Commits
+
+    @property
+    def has_test(self) -> bool:
+        """Whether there are test rows."""
+        return len(next(iter(self.rows.values())).test) > 0
+
+    @property
+    def plain(self) -> PreparedData:
+        """The data without any balancing, of the first fold."""
+        return next(iter(self.rows.values())).plain
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One training.
+
+    Attributes:
+        config: of a whole run; its run folder is the cell's.
+        fold: which fold validates, from 0; None for the one validation split.
+    """
+
+    strategy: str
+    config: Config
+    fold: int | None = None
+
+    @cached_property
+    def path(self) -> Path:
+        """The cell's folder."""
+        return pipeline.run_path(self.config)
+
+    @property
+    def name(self) -> str:
+        """What a progress bar calls it."""
+        return f"{self.strategy}, seed {self.config.run.seed}" + ("" if self.fold is None else f", fold {self.fold + 1}")
+
+    @property
+    def metrics(self) -> dict[str, Any]:
+        """metrics.json."""
+        found: dict[str, Any] = json.loads((self.path / "metrics.json").read_text(encoding="utf-8"))
+        return found
+
+    def figure(self, name: str) -> float:
+        """A figure of validation that counts: with the decision where there is one."""
+        metrics = self.metrics
+        final = metrics.get("decision", metrics)["validation"]
+        kind, _, of_class = name.partition("_")
+        return float(final["per_class"][metrics["minority_label"]][of_class] if kind == "minority" else final[name])
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether its results lie there."""
+        return (self.path / "metrics.json").is_file()
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What every strategy may spend. Legend: B rows of an optimizer step.
+
+    Attributes:
+        kind: steps, rows or seconds; `fit` where a head is fitted to its end.
+        amount: how many of them.
+        evaluations: how often each is evaluated on validation, evenly; None as the config says.
+    """
+
+    kind: str
+    amount: float
+    evaluations: int | None
+    rows_per_step: int
+
+    @property
+    def words(self) -> str:
+        """The budget as people say it."""
+        if self.kind == "fit":
+            return "every head is fitted to its end, on embeddings of the frozen encoder"
+        amount = f"{self.amount:,.0f} optimizer steps of {self.rows_per_step:,} rows" if self.kind == "steps" else f"{self.amount:,g} {self.kind} of training"
+        return f"{amount} for every strategy" + (f", evaluated {self.evaluations} times" if self.evaluations and self.evaluations > 1 else "")
+
+    def training(self, steps: int) -> dict[str, Any]:
+        """Keys of the `training` section that make a run of so many steps, rounded up to whole evaluations."""
+        fixed = {"early_stopping_patience": None}
+        if self.evaluations is None:
+            return fixed | {"max_steps": steps}
+        each = max(1, math.ceil(steps / self.evaluations))
+        every = {f"{what}_{key}": value for what in ("eval", "save", "logging") for key, value in (("strategy", "steps"), ("steps", each))}
+        return fixed | every | {"max_steps": each * self.evaluations}
+
+    @classmethod
+    def of(cls, config: Config, plain: PreparedData, mode: str) -> "Budget":
+        """As the config says, for the training rows as they are."""
+        training, asked = config.training_values, config.compare
+        rows_per_step = training["per_device_train_batch_size"] * (training.get("gradient_accumulation_steps") or 1)
+        if mode == "head":
+            return cls("fit", 0, None, rows_per_step)
+        num_rows, epochs = len(plain.plan.positions()), training["num_train_epochs"]
+        evaluations = max(1, round(epochs)) if training["eval_strategy"] == "epoch" else None
+        given = training.get("max_steps") or -1
+        steps = given if given > 0 else math.ceil(epochs * math.ceil(num_rows / rows_per_step))
+        rows = given * rows_per_step if given > 0 else math.ceil(epochs * num_rows)
+        amount = asked.amount or {"steps": steps, "rows": rows}[asked.budget]
+        if asked.budget == "steps":
+            amount = cls("steps", amount, evaluations, rows_per_step).training(math.ceil(amount))["max_steps"]
+        return cls(asked.budget, amount, evaluations, rows_per_step)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for comparison.json."""
+        return {"kind": self.kind, "amount": self.amount, "evaluations": self.evaluations, "words": self.words}
+
+    def steps_of(self, num_rows: int) -> int:
+        """Steps in which a strategy that draws so many rows an epoch sees the budget's rows; an epoch's last step may hold fewer."""
+        epochs, rest = divmod(math.ceil(self.amount), num_rows)
+        return epochs * math.ceil(num_rows / self.rows_per_step) + math.ceil(rest / self.rows_per_step)
+
+
+def prepare_ground(config: Config) -> Ground:
+    """Rows read, cleaned, split and tokenised, once for all cells.
+
+    Raises:
+        TrainerError: bad rows or a bad model; data that have several labels a row.
+    """
+    pretrained = load_pretrained_config(config.model)
+    model = pinned(config.model)
+    commits: Commits = {"model": {} if model is config.model else {config.model.name: model.revision}, "data": hub_commits(config.data)}
+    tokenizer, max_length = load_tokenizer(model, pretrained)
+    check_weights(model)
+    folds = [None] if config.compare.folds is None else list(range(config.compare.folds))
+    rows = {fold: _prepare_rows(config, fold, tokenizer, max_length) for fold in folds}
+    return Ground(config.model_copy(update={"model": model}), pretrained, tokenizer, max_length, rows, commits)
+
+
+def _prepare_rows(config: Config, fold: int | None, tokenizer: Any, max_length: int) -> Rows:
+    seed, cache_dir = config.run.seed, pipeline.cache_dir()
+    number = None if fold is None else Fold(fold, config.compare.folds or 0)
+    clean, splits = read_splits(config.data, config.split, BalanceSection(by=config.balance.by), seed=seed, cache_dir=cache_dir, fold=number)
+    if clean.label_matrix_NC is not None:
+        raise ConfigError("compare needs one label a row; with several labels a row train the strategies one by one and put them side by side: report.")
+    test, splits = splits.test, replace(splits, test=splits.test[:0])
+    synthetic = None if config.augment.generator == "none" else write_rows(clean, splits, config.augment, seed=seed, cache_dir=cache_dir)
+    plain = balance_splits(clean, splits, BalanceSection(), LossSection(), seed=seed, synthetic=synthetic)
+    return Rows(clean, splits, test, synthetic, plain, pipeline.tokenise_splits(plain, tokenizer, max_length))
+
+
+def balance_cell(cell: Cell, ground: Ground) -> PreparedData:
+    """The rows as the cell's strategy draws and weighs them.
+
+    Raises:
+        TrainerError: rows or labels that the strategy cannot work with.
+    """
+    config, rows = cell.config, ground.rows[cell.fold]
+    data = balance_splits(rows.clean, rows.splits, config.balance, config.loss, seed=config.run.seed, synthetic=rows.synthetic)
+    if config.balance.method in SYNTHESISERS:
+        refuse_few_rows(config.balance.method, data.plan.counts_C, data.labels, config.balance.neighbours)
+    if data.plan.balanced_batches:
+        training = config.training_values
+        refuse_small_steps(len(data.labels), training["per_device_train_batch_size"], training.get("gradient_accumulation_steps") or 1, 1)
+    results.decision_plan(config, data)
+    return data
+
+
+def train_cell(cell: Cell, ground: Ground) -> None:
+    """Train the cell, or go on with it, and write what it did on validation; what it prints goes into its training.log.
+
+    Raises:
+        TrainerError: what the strategy cannot do, or the training; Stopped on a signal, after a checkpoint.
+    """
+    begin, config, data = time.perf_counter(), cell.config, balance_cell(cell, ground)
+    folder = report.RunFolder(cell.path)
+    checkpoint = report.plan_run(folder.path, config.to_dict(), data.clean.fingerprint, overwrite=True, resume="auto")
+    if not checkpoint:
+        report.start_run(folder.path, config.to_dict())
+    with (folder.path / "training.log").open("a", encoding="utf-8") as log, redirect_stdout(log), redirect_stderr(log), stopping.at_agreed_steps():
+        environment = describe_environment(data.clean.fingerprint, data.clean.counts, distributed.world_size(), ground.commits)
+        folder.write_json("environment.json", environment)
+        build = trainer_builder(cell, ground, data, folder)
+        trainer, clock = pipeline.run_trainer(build(), build, folder, checkpoint)
+        if config.model.mode == "lora":
+            trainer.merge_adapter(folder.path / "adapter.partial")
+        if config.balance.method in SYNTHESISERS:
+            data = data.with_synthetic(trainer.counts_C, trainer.class_weights_C)
+        _write_cell(cell, folder, data, ground, trainer, clock, begin)
+
+
+def trainer_builder(cell: Cell, ground: Ground, data: PreparedData, folder: report.RunFolder) -> Callable[[], Any]:
+    """Function that makes the cell's trainer, each time from the pretrained weights and with the head of the cell's seed."""
+    from transformers import set_seed
+
+    config, tokens = cell.config, ground.rows[cell.fold].tokens
+    model_section = ground.config.model.model_copy(update={"mode": config.model.mode})
+    given = {"train": tokens["train"].take(data.plan.seen), "validation": tokens["validation"]}
+    arguments = build_arguments(config.training_values, checkpoints=folder.checkpoints, seed=config.run.seed)
+
+    def build() -> Any:
+        set_seed(config.run.seed)
+        model = load_model(model_section, ground.pretrained, data.labels, ground.tokenizer, ground.max_length)
+        if config.model.mode == "head":
+            return build_head_trainer(config, arguments, data, model, ground.tokenizer, given, folder, pipeline.cache_dir())
+        return build_trainer(config, arguments, data, model, ground.tokenizer, given, folder)
+
+    return build
+
+
+def _write_cell(cell: Cell, folder: report.RunFolder, data: PreparedData, ground: Ground, trainer: Any, clock: dict[str, float], begin: float) -> None:
+    """Model, predictions and figures of validation; metrics.json last."""
+    plan = results.decision_plan(cell.config, data)
+    outcomes, decision = results.evaluate_splits(trainer, data, {"validation": ground.rows[cell.fold].tokens["validation"]}, plan, cell.config.run.seed)
+    decided = results.apply_decision(cell.config, data, trainer.model, decision, plan) if decision and plan else None
+    trainer.save_model(str(folder.path / "model.partial"))
+    folder.publish_model()
+    outcome = outcomes["validation"]
+    folder.write_predictions({"validation": (data.splits.validation, outcome)}, data.labels)
+    clock = clock | {"wall_seconds": time.perf_counter() - begin}  # since its last start
+    metrics: dict[str, Any] = {"validation": outcome.alone.to_dict(), "minority_label": data.audit.minority_label, "training": clock}
+    if decided:
+        metrics["decision"] = decided | {"validation": outcome.final.to_dict()}
+    folder.finish(metrics)
+
+
+def steps_in(seconds: float, cell: Cell, ground: Ground) -> int:
+    """Optimizer steps of the cell's strategy that take so long here, measured on a few that are thrown away."""
+    nothing = {"eval_strategy": "no", "save_strategy": "no", "logging_strategy": "no", "load_best_model_at_end": False, "early_stopping_patience": None}
+    data = balance_cell(cell, ground)
+    with tempfile.TemporaryDirectory() as scratch, redirect_stdout(StringIO()), redirect_stderr(StringIO()), stopping.at_agreed_steps():
+        for steps in (WARM_UP_STEPS, TIMED_STEPS):
+            timed = replace(cell, config=cell.config.with_training(**nothing, max_steps=steps))
+            clock = trainer_builder(timed, ground, data, report.RunFolder(Path(scratch)))().run(None)
+    return max(1, int(seconds * clock["steps"] / clock["seconds"]))
+
+
+def judge_test(cell: Cell, ground: Ground) -> None:
+    """Let the cell's saved model judge the test rows, once, as every deployed model judges; where the model is gone, it is trained again."""
+    if (cell.path / TEST_PREDICTIONS).is_file():
+        return
+    if not (cell.path / "model").is_dir():
+        (cell.path / "metrics.json").unlink()
+        train_cell(cell, ground)
+    rows = ground.rows[cell.fold]
+    classifier = Classifier.load(cell.path / "model", trust_remote_code=ground.config.model.trust_remote_code)
+    p_NC, decided_N = judge_texts(classifier, rows.clean.rows, rows.test)
+    log_p_NC = np.log(np.maximum(p_NC, LEAST_PROBABILITY))
+    outcome = outcome_of(log_p_NC, rows.clean.label_ids_N[rows.test], classifier.labels, (log_p_NC, decided_N), None)
+    report.RunFolder(cell.path).write_predictions({"test": (rows.test, outcome)}, classifier.labels, TEST_PREDICTIONS)
