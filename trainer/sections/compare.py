@@ -41,7 +41,7 @@ class StrategySection(Section):
 class CompareSection(Section):
     """What `compare` trains: every strategy with every seed, on the same rows, with the same budget. Ordinary training reads none of it."""
 
-    strategies: list[Literal[tuple(PRESETS)] | StrategySection] = Field(default=DEFAULT_STRATEGIES, min_length=1)  # type: ignore[valid-type]
+    strategies: list[Literal[tuple(PRESETS)] | StrategySection] = Field(default=DEFAULT_STRATEGIES, min_length=1)  # type: ignore[valid-type, arg-type]
     """Names (`none`, methods of `balance`, `class_weights`, `sqrt_weights`, `effective_number`, losses, `thresholds`), or mappings
     {name, balance, loss, decision}. Each replaces the config's `balance` and `loss`; `none` is always among them."""
     seeds: int = Field(default=5, ge=1, le=100)
