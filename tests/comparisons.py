@@ -1,0 +1,87 @@
+"""comparison.json with plausible numbers, for tests of what is made of it."""
+
+import numpy as np
+
+GAINS = {"none": 0.0, "undersample": 0.05, "oversample": 0.08, "class_weights": 0.11, "focal": 0.01}
+"""What each strategy adds to macro F1; accuracy falls by a tenth of it."""
+FIGURES = {"accuracy": 0.94, "macro_f1": 0.62, "balanced_accuracy": 0.6, "minority_recall": 0.21, "minority_f1": 0.3, "mcc": 0.88, "weighted_f1": 0.93}
+FIGURES |= {"auroc_macro": 0.97, "ece": 0.03}
+R8 = {"earn": 155, "acq": 92, "crude": 15, "trade": 13, "money-fx": 12, "interest": 11, "ship": 6, "grain": 3}
+PRESETS = {
+    "none": {"balance": {"method": "none"}, "loss": {"name": "cross_entropy", "class_weights": "none"}},
+    "undersample": {"balance": {"method": "undersample"}, "loss": {"name": "cross_entropy", "class_weights": "none"}},
+    "oversample": {"balance": {"method": "oversample"}, "loss": {"name": "cross_entropy", "class_weights": "none"}},
+    "class_weights": {"balance": {"method": "none"}, "loss": {"name": "cross_entropy", "class_weights": "balanced"}},
+}
+
+
+def difference(value, half):
+    return {"difference": value, "low": None if half is None else value - half, "high": None if half is None else value + half}
+
+
+def validation(gains=GAINS, support=R8, num_seeds=5, metric="macro_f1", rng=None):
+    """The part 'validation': figures of seeds drawn around FIGURES and gains; intervals of 0.03 to either side, none of one seed."""
+    rng = rng or np.random.default_rng(0)
+    half = 0.03 if num_seeds > 1 else None
+    base, strategies = {}, {}
+    for name, gain in gains.items():
+        figures = {}
+        for figure, level in FIGURES.items():
+            shift = {"accuracy": -0.1, "ece": 0.2, "minority_recall": 3.0, "auroc_macro": 0.05}.get(figure, 1.0) * gain
+            of_seeds = (level + shift + 0.01 * rng.standard_normal(num_seeds)).clip(0, 1).tolist()
+            mean = float(np.mean(of_seeds))
+            deviation = float(np.std(of_seeds, ddof=1)) if num_seeds > 1 else None
+            figures[figure] = {"mean": mean, "seed_deviation": deviation, "of_seeds": of_seeds, "low": mean - 0.04, "high": mean + 0.04}
+        base = base or figures
+        differences = {figure: difference(figures[figure]["mean"] - base[figure]["mean"], half) for figure in FIGURES}
+        per_class = {}
+        for place, label in enumerate(support):
+            effect = gain * 3 * place / len(support) - 0.02 + 0.02 * float(rng.standard_normal())
+            f1 = max(0.0, 0.95 - 0.6 * place / len(support)) + (effect if strategies else 0)
+            changed = difference(effect, half) if strategies else None
+            per_class[label] = {"f1": f1, "recall": f1, "f1_difference": changed, "recall_difference": changed}
+        p = float(np.clip(0.5 * np.exp(-60 * max(gain, 0)), 1e-6, 1))
+        against = None
+        if strategies:
+            of_metric = differences[metric]
+            against = {**of_metric, "p": p, "p_holm": min(1, 2 * p), "degrees_of_freedom": 7.3, "seed_variance": 1e-4, "row_variance": 2e-4}
+            against |= {"is_reliable": 2 * p < 0.05}
+        strategies[name] = {"figures": figures, "differences": differences if against else {}, "against_baseline": against, "per_class": per_class}
+    best = max(strategies, key=lambda name: strategies[name]["figures"][metric]["mean"])
+    for name, values in strategies.items():
+        less = values["figures"][metric]["mean"] - strategies[best]["figures"][metric]["mean"]
+        values["against_best"] = None if name == best else difference(less, half and 0.04) | {"is_distinguishable": less < -0.04}
+    return {
+        "metric": metric, "baseline": "none", "best": best, "level": 0.95, "num_rows": sum(support.values()), "num_seeds": num_seeds,
+        "labels": sorted(support), "support": dict(support), "minority_label": min(support, key=support.get), "strategies": strategies,
+    }  # fmt: skip
+
+
+def comparison(gains=GAINS, support=R8, num_seeds=5, metric="macro_f1", **changes):
+    """The whole of comparison.json."""
+    compared = validation(gains, support, num_seeds, metric)
+    strategies = compared["strategies"]
+    reliable = [name for name, values in strategies.items() if values["against_baseline"] and values["against_baseline"]["is_reliable"]]
+    winner = compared["best"] if compared["best"] in reliable else "none"
+    words = "no reliable difference; keep none"
+    if winner != "none":
+        d = strategies[winner]["against_baseline"]
+        words = f"{winner}: {d['difference']:+.2f} macro F1 [{d['low']:.2f}, {d['high']:.2f}] over none; costs 1.1 points of accuracy"
+    judged = {name: gain for name, gain in gains.items() if name in ("none", winner)}
+    return {
+        "name": "topics", "version": "0.1.0", "command": "python -m trainer compare --config configs/topics.yaml",
+        "model": "sentence-transformers/all-MiniLM-L6-v2", "mode": "full",
+        "budget": {"kind": "steps", "amount": 189, "evaluations": 3, "words": "189 optimizer steps of 32 rows for every strategy"},
+        "seeds": list(range(42, 42 + num_seeds)), "folds": None, "overrides": {name: PRESETS.get(name, {"loss": {"name": "focal", "gamma": 2.0}}) for name in gains},
+        "seconds": {name: 61.0 + 7 * place for place, name in enumerate(gains)}, "failed": {}, "quick": None,
+        "validation": compared, "test": validation(judged, support, num_seeds, metric, np.random.default_rng(1)),
+        "winner": winner, "recommendation": words, "total_seconds": 1834.5,
+        "environment": {"python": "3.11.9", "packages": {"torch": "2.13.0"}, "cpu_count": 2}, **changes,
+    }  # fmt: skip
+
+
+def quick(gains=GAINS):
+    """The part 'quick': heads on the frozen encoder, two of which go on."""
+    compared = validation(gains)
+    ordered = sorted(gains, key=lambda name: -compared["strategies"][name]["figures"]["macro_f1"]["mean"])
+    return {"comparison": compared, "shortlist": [name for name in ordered if name != "none"][:2], "failed": {}, "seconds": dict.fromkeys(gains, 1.4)}

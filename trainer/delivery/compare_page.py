@@ -1,0 +1,173 @@
+"""What comparison.json says, for people: comparison.html, one page that needs nothing else, and a table in the terminal."""
+
+from pathlib import Path
+from typing import Any
+
+from rich.box import SIMPLE_HEAD
+from rich.table import Table
+
+from trainer.delivery import compare_plots, pages, report, report_page
+from trainer.delivery.comparison import difference_words
+from trainer.delivery.finished_run import LESS_IS_BETTER
+from trainer.delivery.terminal import console
+from trainer.yaml_source import dump_yaml
+
+PAGE_NAME = "comparison.html"
+TITLES = report_page.TITLES | {"minority_recall": "recall of the rarest class", "minority_f1": "F1 of the rarest class"}
+SHOWN = ("accuracy", "macro_f1", "minority_recall", "mcc", "auroc_macro", "ece")
+"""Figures beside the one that strategies are chosen by."""
+
+
+def write(result: dict[str, Any], path: Path) -> Path:
+    """Write the page of a comparison as the file `path`, whole or not at all; returns it.
+
+    Args:
+        result: all of comparison.json.
+    Raises:
+        RunError: the page cannot be written, or would replace a file that is none of ours.
+    """
+    report_page.check_page(path)
+    return report_page.write_page(path, render(result))
+
+
+def render(result: dict[str, Any]) -> str:
+    """The page as text; names of strategies and classes, reasons and overrides are escaped."""
+    compared = result["validation"]
+    order = by_metric(compared)
+    others = [name for name in order if name != compared["baseline"]]
+    return pages.template("compare_template.html").render(
+        result,
+        compared=compared,
+        order=order,
+        others=others,
+        titles=TITLES,
+        numbers={name: number for number, name in enumerate(order, 1)},
+        spread=spread_words,
+        gap=baseline_words,
+        p_words=p_words,
+        columns=columns(compared),
+        best=best_of(compared),
+        seconds_of_best=min(result["seconds"][name] for name in order),
+        forest=compare_plots.forest(compared, others) if others else None,
+        heat=_heat(compared, others) if others else None,
+        costs=_costs(result, order) if others else [],
+        unlike_best=_against_best(compared, order, is_distinguishable=True),
+        like_best=_against_best(compared, order, is_distinguishable=False),
+        code={name: dump_yaml(values).strip() for name, values in result["overrides"].items()},
+        quick_order=by_metric(result["quick"]["comparison"]) if result["quick"] else [],
+        facts=report.flat(result["environment"]),
+        duration=_duration(result["total_seconds"]),
+        test_figures=[name for name in dict.fromkeys((compared["metric"], *TITLES)) if result["test"] and name in compared["strategies"][order[0]]["figures"]],
+        is_folded=len(compared["labels"]) > report_page.MOST_CLASSES_WITH_NUMBERS,
+    )
+
+
+def print_comparison(result: dict[str, Any]) -> None:
+    """The strategies as a table, the best by the metric first; those that failed; the recommendation as the last line."""
+    compared = result["validation"]
+    metric, strategies = compared["metric"], compared["strategies"]
+    shown = [name for name in ("macro_f1", "accuracy", "minority_recall") if name != metric]
+    title = f"{result['name']}: {len(strategies)} strategies on {compared['num_rows']:,} validation rows, seeds: {compared['num_seeds']}"
+    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
+    table.add_column("strategy", overflow="fold", min_width=min(18, max(map(len, strategies))))
+    table.add_column(TITLES[metric], justify="right", no_wrap=True)
+    table.add_column(f"less {compared['baseline']}", justify="right", no_wrap=True)
+    for heading in ("95\N{NO-BREAK SPACE}% interval", *("rarest recall" if name == "minority_recall" else TITLES[name] for name in shown), "seconds"):
+        table.add_column(heading, justify="right", min_width=max(map(len, heading.split())))
+    for name in by_metric(compared):
+        figures, against = strategies[name]["figures"], strategies[name]["against_baseline"]
+        less, _, ends = baseline_words(against).partition(" ")
+        less += ("*" if against["is_reliable"] else " ") if against else ""
+        table.add_row(name, spread_words(figures[metric]), less, ends, *(pages.decimals(figures[n]["mean"]) for n in shown), pages.short_number(result["seconds"][name]))
+    console.print(table)
+    if len(strategies) > 1:
+        console.print(f"* reliable: differs from {compared['baseline']} with p below 0.05, adjusted for the number of strategies")
+    for name, reason in result["failed"].items():
+        console.print(f"failed: {name}: {reason}")
+    if result["quick"]:
+        console.print(f"Shortlisted by heads on the frozen encoder: {', '.join(result['quick']['shortlist'])}.")
+    console.print(result["recommendation"])
+
+
+def by_metric(compared: dict[str, Any]) -> list[str]:
+    """Strategies, those with the highest mean of the metric first."""
+    strategies = compared["strategies"]
+    return sorted(strategies, key=lambda name: -strategies[name]["figures"][compared["metric"]]["mean"])
+
+
+def columns(compared: dict[str, Any]) -> list[str]:
+    """Figures of the table beside the metric."""
+    return [name for name in SHOWN if name != compared["metric"]]
+
+
+def best_of(compared: dict[str, Any]) -> dict[str, set[str]]:
+    """{figure: strategies with its best mean}."""
+    found = {}
+    for figure in columns(compared):
+        means = {name: values["figures"][figure]["mean"] for name, values in compared["strategies"].items()}
+        known = [mean for mean in means.values() if mean is not None]
+        best = (min if figure in LESS_IS_BETTER else max)(known, default=None)
+        found[figure] = {name for name, mean in means.items() if mean is not None and mean == best}
+    return found
+
+
+def spread_words(figure: dict[str, Any]) -> str:
+    """Mean and deviation over seeds; of one seed the mean alone."""
+    return pages.decimals(figure["mean"]) + (f" ± {figure['seed_deviation']:.3f}" if figure["seed_deviation"] is not None else "")
+
+
+def baseline_words(against: dict[str, Any] | None) -> str:
+    """A difference with its interval where it has one; empty for the baseline."""
+    if against is None:
+        return ""
+    return difference_words((against["difference"], None if against["low"] is None else (against["low"], against["high"])))
+
+
+def p_words(against: dict[str, Any] | None) -> str:
+    """The Holm-adjusted p value; a dash where there is none, empty for the baseline."""
+    if against is None:
+        return ""
+    p = against["p_holm"]
+    return "<0.001" if p is not None and p < 0.001 else pages.decimals(p)
+
+
+def _against_best(compared: dict[str, Any], order: list[str], *, is_distinguishable: bool) -> list[str]:
+    against = {name: compared["strategies"][name]["against_best"] for name in order}
+    return [name for name, found in against.items() if found and found["is_distinguishable"] == is_distinguishable]
+
+
+def _heat(compared: dict[str, Any], others: list[str]) -> list[dict[str, Any]]:
+    """F1 of the baseline and differences from it of each class, the largest first; shades from -1 to 1 of the widest difference."""
+    strategies, support = compared["strategies"], compared["support"]
+    found = {name: {label: values["f1_difference"] for label, values in strategies[name]["per_class"].items()} for name in others}
+    widest = max((abs(d["difference"]) for of_class in found.values() for d in of_class.values() if d), default=0) or 1
+    return [
+        {
+            "label": label,
+            "support": support[label],
+            "f1": strategies[compared["baseline"]]["per_class"][label]["f1"],
+            "cells": [d and {**d, "shade": d["difference"] / widest, "excludes_0": d["low"] is not None and d["low"] * d["high"] > 0} for d in of_label],
+        }
+        for label, of_label in ((label, [found[name][label] for name in others]) for label in sorted(compared["labels"], key=lambda label: -support[label]))
+    ]
+
+
+def _costs(result: dict[str, Any], order: list[str]) -> list[dict[str, Any]]:
+    """Gain against what it costs, each less the baseline: accuracy, of which balanced accuracy where accuracy is the metric, and time."""
+    compared = result["validation"]
+    strategies, baseline = compared["strategies"], compared["baseline"]
+    against = "balanced_accuracy" if compared["metric"] == "accuracy" else "accuracy"
+    gains = {name: (strategies[name]["against_baseline"] or {"difference": 0.0})["difference"] for name in order}
+    points = {name: 100 * strategies[name]["differences"][against]["difference"] if name != baseline else 0.0 for name in order}
+    seconds = {name: result["seconds"][name] - result["seconds"][baseline] for name in order}
+    return [
+        {"title": f"What it does to {TITLES[against]}", "x": f"points of {TITLES[against]}", "marks": compare_plots.scatter(gains, points)},
+        {"title": "What it takes in time", "x": "seconds of training", "marks": compare_plots.scatter(gains, seconds)},
+    ]
+
+
+def _duration(seconds: float) -> str:
+    """A time in words, to the two units that count."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s" if minutes else f"{rest} s"
