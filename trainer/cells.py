@@ -79,6 +79,14 @@ class Ground:
     commits: Commits
 
     @property
+    def words(self) -> str:
+        """How many rows do what."""
+        rows = next(iter(self.rows.values()))
+        of_fold = "" if len(self.rows) == 1 else f" (in the first of {len(self.rows)} folds)"
+        waiting = f"{len(rows.test):,} test rows wait for the end" if self.has_test else "there are no test rows"
+        return f"{len(rows.splits.train):,} rows train, {len(rows.splits.validation):,} validate{of_fold}, {waiting}."
+
+    @property
     def has_test(self) -> bool:
         """Whether there are test rows."""
         return len(next(iter(self.rows.values())).test) > 0

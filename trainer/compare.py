@@ -123,6 +123,7 @@ def compare(config: Config, *, resume: str = "auto", command: str = "") -> Path:
     identity = identity_of(config, ground.plain.clean.fingerprint)
     if not _open(path, identity, resume):
         quick = None
+        print(f"{path}: {ground.words}", flush=True)
         if config.compare.quick:
             heads = workers.Phase(ground, path / "quick", tuple(config.compare.overrides), "head", False, identity)
             heads.work()

@@ -128,6 +128,7 @@ class Phase:
                 cells += self.cells_of(strategy)
         with locked(self.folder / LOCK, "cells are being looked through"):
             self._refuse_others(cells)
+        tqdm.write(f"{len(self.strategies)} strategies, {len(self.seeds)} seeds: {self.budget.words}.")
         table = CellTable(len(cells), sum(cell.is_finished for cell in cells))
         while open_cells := [cell for cell in cells if not cell.is_finished and cell.strategy not in self.failed]:
             if not any(self._try(cell, table) for cell in open_cells):
