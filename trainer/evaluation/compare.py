@@ -9,8 +9,6 @@ single row, or of rows that are all right. With classes of under about 20 rows i
 from dataclasses import asdict, dataclass
 from typing import Any
 
-import numpy as np
-
 from trainer.errors import did_you_mean, listing
 from trainer.evaluation import influence
 from trainer.evaluation.crossed import Estimate, Floats, Ints, all_pairs_quantile, estimate

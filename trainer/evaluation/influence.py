@@ -15,7 +15,6 @@ import numpy as np
 from trainer.evaluation.crossed import Floats, Ints, spread
 from trainer.evaluation.metrics import NUM_BINS
 
-
 SUMMARIES = ("accuracy", "macro_f1", "weighted_f1", "balanced_accuracy", "mcc")
 
 
