@@ -44,6 +44,8 @@ class ReportSection(Section):
     show_texts: bool = True
     """Quote the texts of the hardest mistakes, which `mistakes.jsonl` then holds too. Neither file is ever pushed to the Hub. \
 Off: no text of the data, but their row numbers."""
+    comparison: str | None = None
+    """Folder of the comparison that chose this balancing, `<name>-compare`; the card then tells of it."""
 
 
 class Config(Section):

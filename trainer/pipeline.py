@@ -18,7 +18,7 @@ from trainer.data.prepare import Fold, PreparedData, balance_splits, read_splits
 from trainer.data.sources import check_source, hub_commits
 from trainer.data.split import Splits
 from trainer.data.tokenise import TokenisedRows, tokenise
-from trainer.delivery import hub, report, uploads
+from trainer.delivery import finished_comparison, hub, report, uploads
 from trainer.delivery.environment import Commits
 from trainer.errors import Stopped
 from trainer.training import distributed, stopping, watch
@@ -34,6 +34,7 @@ def check(config: Config) -> None:
         TrainerError: whatever is wrong.
     """
     report.check_writable(run_path(config))
+    finished_comparison.read_if_set(config.report.comparison)
     config.check_problem_type(multi_label=check_source(config.data, config.balance.by))
     hub.check_login(config.hub)
     from trainer.training.model import check_weights, load_pretrained_config, load_tokenizer
@@ -137,6 +138,7 @@ def already_finished(config: Config, data: PreparedData, resume: str) -> bool:
 def start(config: Config) -> Config:
     """Join the processes, refuse what cannot be written, launched or pushed; the config with what the hardware decides, the same on all."""
     report.check_writable(run_path(config))
+    finished_comparison.read_if_set(config.report.comparison)
     if config.model.mode == "head":
         distributed.refuse_several_processes("model.mode head")
     distributed.start_processes(config.run.num_processes, config.run.num_threads, timeout_minutes=config.run.timeout_minutes)

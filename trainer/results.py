@@ -10,7 +10,7 @@ from trainer.config import Config
 from trainer.data.augment import records
 from trainer.data.prepare import PreparedData
 from trainer.data.tokenise import TokenisedRows
-from trainer.delivery import report
+from trainer.delivery import finished_comparison, report
 from trainer.delivery.environment import Commits
 from trainer.evaluation.decision import Decision, fit_and_cross_fit, natural_weights, plan_decision
 from trainer.evaluation.multi_label import AnyEvaluation
@@ -137,6 +137,7 @@ def write_results(
     """What training gave: pictures, predictions, model, card; metrics.json last, then the page of it all."""
     from trainer.delivery import card, plots, report_page, tables
 
+    comparison = finished_comparison.read_if_set(config.report.comparison)
     rows = trainer.epoch_rows()
     headline = list(outcomes)[-1]
     final = outcomes[headline].final
@@ -157,7 +158,8 @@ def write_results(
     metrics |= {"minority_label": data.audit.minority_label, "training": clock}
     if data.synthetic:
         metrics["augment"] = data.synthetic.outcomes
-    folder.write_text("README.md", card.write_card(config, data, rows, outcomes, decided, lengths, max_length, trainer.describe(), commits))
+    text = card.write_card(config, data, rows, outcomes, decided, lengths, max_length, trainer.describe(), commits, comparison)
+    folder.write_text("README.md", text)
     folder.finish(metrics)
     tables.print_results(outcomes, folder.path, str(folder.model))
     report_page.write_or_warn(folder.path)

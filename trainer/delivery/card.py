@@ -9,7 +9,10 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from trainer.data.audit import Lengths
 from trainer.data.prepare import PreparedData
+from trainer.delivery import compare_page
 from trainer.delivery.environment import Commits
+from trainer.delivery.report import flat
+from trainer.errors import listing
 from trainer.evaluation.multi_label import AnyEvaluation, MultiLabelEvaluation
 from trainer.evaluation.outcome import Outcome
 from trainer.training.progress import headings, row_cells
@@ -49,12 +52,14 @@ def write_card(
     max_length: int,
     described: list[str],
     commits: Commits,
+    comparison: dict[str, Any] | None = None,
 ) -> str:
     """Markdown of the card; no training text is quoted.
 
     Args:
         described: sentences of the trainer about what it did.
         commits: of the base model and of the data.
+        comparison: comparison.json of the one that chose the balancing.
     """
     from trainer import __version__
 
@@ -85,6 +90,7 @@ def write_card(
         prior_corrected=config.decision.prior is not None,
         balancing=balancing_words(config, data),
         synthetic=synthetic_words(config, data),
+        comparison=comparison_section(comparison, config.to_dict()) if comparison else "",
         training_text=_training(config, described),
         head=head,
         lengths=[f"{name}: {length.sentence(max_length)}." for name, length in lengths.items()],
@@ -191,6 +197,52 @@ def synthetic_words(config: "Config", data: PreparedData) -> str:
     words += " None is in validation or test; imbalance ratio and rarest class are those of the real rows."
     rows = [[_plain(label), *(f"{outcome[name]:,}" for name in ("wanted", "prompts", "accepted"))] for label, outcome in counts.items()]
     return words + ("\n\n" + _table(["label", "rows it lacked", "prompts", "accepted"], rows) if rows else "")
+
+
+def comparison_section(result: dict[str, Any], config: dict[str, Any]) -> str:
+    """Which strategies were compared before this run, how sure the choice is, and whether the run follows it.
+
+    Args:
+        result: comparison.json, as of `finished_comparison.read_comparison`.
+        config: the run's own, resolved.
+    """
+    compared, winner = result["validation"], result["winner"]
+    metric, baseline = compare_page.TITLES[compared["metric"]], _plain(compared["baseline"])
+    ours, advised = flat(config), flat(result["overrides"].get(winner, {})) | {"model.name": result["model"], "model.mode": result["mode"]}
+    unlike = [key for key, value in advised.items() if value != {} and ours.get(key) != value]
+    seeds = f"seed{'s' if len(result['seeds']) > 1 else ''} {', '.join(map(str, result['seeds']))}"
+    words = f"Every strategy was trained with {seeds} and the same budget ({_plain(result['budget']['words'])}), and judged on the same"
+    words += f" {compared['num_rows']:,} validation rows. The choice used validation rows only"
+    words += (
+        f"; the test rows were then judged once, by {_plain(listing({winner, compared['baseline']}))}." if result["test"] else "; no test rows were judged."
+    )
+    if result["quick"]:
+        words += " Which strategies were compared was decided by heads on the frozen encoder."
+    if result["failed"]:
+        words += f" Failed: {_plain(listing(result['failed']))}."
+    rows = []
+    for name in compare_page.by_metric(compared):
+        against = compared["strategies"][name]["against_baseline"]
+        reliable = "" if against is None else "yes" if against["is_reliable"] else "no"
+        rows.append(
+            [
+                _plain(name),
+                compare_page.spread_words(compared["strategies"][name]["figures"][compared["metric"]]),
+                compare_page.baseline_words(against),
+                reliable,
+            ]
+        )
+    follows = (
+        f"This model was trained with {_plain(winner)}" if not unlike else f"This model was not trained with {_plain(winner)}: {_plain(listing(unlike))} differ"
+    )
+    return "\n\n".join(
+        [
+            _plain(result["recommendation"]),
+            words,
+            _table(["strategy", metric, f"less {baseline} [95 % interval]", "reliable"], rows),
+            f"Reliable: p below 0.05, adjusted for the number of strategies (Holm). {follows}.",
+        ]
+    )
 
 
 def _training(config: "Config", described: list[str]) -> str:

@@ -42,7 +42,6 @@ def render(result: dict[str, Any]) -> str:
         others=others,
         titles=TITLES,
         numbers={name: number for number, name in enumerate(order, 1)},
-        spread=spread_words,
         gap=baseline_words,
         p_words=p_words,
         columns=columns(compared),
@@ -57,7 +56,9 @@ def render(result: dict[str, Any]) -> str:
         quick_order=by_metric(result["quick"]["comparison"]) if result["quick"] else [],
         facts=report.flat(result["environment"]),
         duration=_duration(result["total_seconds"]),
-        test_figures=[name for name in dict.fromkeys((compared["metric"], *TITLES)) if result["test"] and name in compared["strategies"][order[0]]["figures"]],
+        test_figures=[
+            name for name in dict.fromkeys((compared["metric"], *SHOWN, *TITLES)) if result["test"] and name in compared["strategies"][order[0]]["figures"]
+        ],
         is_folded=len(compared["labels"]) > report_page.MOST_CLASSES_WITH_NUMBERS,
     )
 
@@ -78,7 +79,9 @@ def print_comparison(result: dict[str, Any]) -> None:
         figures, against = strategies[name]["figures"], strategies[name]["against_baseline"]
         less, _, ends = baseline_words(against).partition(" ")
         less += ("*" if against["is_reliable"] else " ") if against else ""
-        table.add_row(name, spread_words(figures[metric]), less, ends, *(pages.decimals(figures[n]["mean"]) for n in shown), pages.short_number(result["seconds"][name]))
+        table.add_row(
+            name, spread_words(figures[metric]), less, ends, *(pages.decimals(figures[n]["mean"]) for n in shown), pages.short_number(result["seconds"][name])
+        )
     console.print(table)
     if len(strategies) > 1:
         console.print(f"* reliable: differs from {compared['baseline']} with p below 0.05, adjusted for the number of strategies")

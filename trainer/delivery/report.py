@@ -57,7 +57,7 @@ LOCK = ".lock"
 MEMBER = re.compile(r"member-\d+")
 """Folders of the members of an ensemble, run folders of their own."""
 NOT_COMPARED = {"run.overwrite", "run.output_dir", "run.num_processes", "run.timeout_minutes", "speed.tokens_per_pass", "speed.halve_on_out_of_memory"}
-NOT_COMPARED |= {"report.show_texts"}
+NOT_COMPARED |= {"report.show_texts", "report.comparison"}
 
 
 class RunFolder:
