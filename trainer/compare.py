@@ -202,6 +202,7 @@ def _conclude(path: Path, phase: "Phase", quick: dict[str, Any] | None, given: C
     ground, config = phase.ground, phase.ground.config
     validation = phase.compare("validation", phase.trained)
     winner, seconds = validation.best, phase.seconds
+    recommendation = recommend(validation, seconds)
     tested = [name for name in phase.trained if name in (BASELINE, winner)]
     test = phase.compare("test", tested).to_dict() if ground.has_test else None
     folder = report.RunFolder(path)
@@ -223,10 +224,10 @@ def _conclude(path: Path, phase: "Phase", quick: dict[str, Any] | None, given: C
         "validation": validation.to_dict(),
         "test": test,
         "winner": winner,
-        "recommendation": recommend(validation, seconds),
+        "recommendation": recommendation,
         "environment": describe_environment(ground.plain.clean.fingerprint, ground.plain.clean.counts, 1, ground.commits),
     }
-    folder.write_text("winner.yaml", _winner_yaml(path, phase, given, winner, result["recommendation"]))
+    folder.write_text("winner.yaml", _winner_yaml(path, phase, given, winner, recommendation))
     compare_page.write(result, path / "comparison.html")
     folder.write_json(RESULT, result)
     phase.drop_models()
