@@ -38,7 +38,7 @@ class RunSection(Section):
 
 
 class ReportSection(Section):
-    """The page of the run, `report.html`."""
+    """What the page of the run, `report.html`, and its card tell."""
 
     show_texts: bool = True
     """Quote the texts of the hardest mistakes, which `mistakes.jsonl` then holds too. Neither file is ever pushed to the Hub. \
@@ -73,7 +73,7 @@ class Config(Section):
     speed: SpeedSection = SpeedSection()
     """How a step is computed."""
     report: ReportSection = ReportSection()
-    """The page of the run, `report.html`."""
+    """What the page of the run, `report.html`, and its card tell."""
     hub: HubSection = HubSection()
     """Pushing the model to the Hugging Face Hub after training."""
 
