@@ -39,7 +39,7 @@ class RunSection(Section):
 
 
 class ReportSection(Section):
-    """The page of the run, `report.html`."""
+    """What the page of the run, `report.html`, and its card tell."""
 
     show_texts: bool = True
     """Quote the texts of the hardest mistakes, which `mistakes.jsonl` then holds too. Neither file is ever pushed to the Hub. \
@@ -74,9 +74,13 @@ class Config(Section):
     speed: SpeedSection = SpeedSection()
     """How a step is computed."""
     report: ReportSection = ReportSection()
+<<<<<<< HEAD
     """The page of the run, `report.html`."""
     compare: CompareSection = CompareSection()
     """What the command `compare` sets against each other; training reads none of it."""
+=======
+    """What the page of the run, `report.html`, and its card tell."""
+>>>>>>> page
     hub: HubSection = HubSection()
     """Pushing the model to the Hugging Face Hub after training."""
 

@@ -54,9 +54,10 @@ def test_output_dir_and_overwrite_are_no_part_of_the_comparison(run):
     assert open_run(path, moved, "abc", overwrite=False, resume="auto").endswith("checkpoint-3")
 
 
-def test_whether_texts_are_shown_is_no_part_of_the_comparison(run):
+def test_what_page_and_card_tell_is_no_part_of_the_comparison(run):
     path = run(finished=False)
-    assert open_run(path, {**CONFIG, "report": {"show_texts": False}}, "abc", overwrite=False, resume="auto").endswith("checkpoint-3")
+    for unlike in ({"show_texts": False}, {"comparison": "runs/topics-compare"}):
+        assert open_run(path, {**CONFIG, "report": unlike}, "abc", overwrite=False, resume="auto").endswith("checkpoint-3")
 
 
 def test_unfinished_run_of_another_config_or_data_is_refused_naming_the_difference(run):

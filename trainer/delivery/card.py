@@ -212,37 +212,23 @@ def comparison_section(result: dict[str, Any], config: dict[str, Any]) -> str:
     unlike = [key for key, value in advised.items() if value != {} and ours.get(key) != value]
     seeds = f"seed{'s' if len(result['seeds']) > 1 else ''} {', '.join(map(str, result['seeds']))}"
     words = f"Every strategy was trained with {seeds} and the same budget ({_plain(result['budget']['words'])}), and judged on the same"
-    words += f" {compared['num_rows']:,} validation rows. The choice used validation rows only"
-    words += (
-        f"; the test rows were then judged once, by {_plain(listing({winner, compared['baseline']}))}." if result["test"] else "; no test rows were judged."
-    )
+    words += f" {compared['num_rows']:,} validation rows. The choice used validation rows only; "
+    judged = " and ".join(dict.fromkeys((winner, compared["baseline"])))
+    words += f"the test rows were then judged once, by {_plain(judged)}." if result["test"] else "no test rows were judged."
     if result["quick"]:
         words += " Which strategies were compared was decided by heads on the frozen encoder."
     if result["failed"]:
         words += f" Failed: {_plain(listing(result['failed']))}."
     rows = []
     for name in compare_page.by_metric(compared):
-        against = compared["strategies"][name]["against_baseline"]
+        figures, against = compared["strategies"][name]["figures"], compared["strategies"][name]["against_baseline"]
         reliable = "" if against is None else "yes" if against["is_reliable"] else "no"
-        rows.append(
-            [
-                _plain(name),
-                compare_page.spread_words(compared["strategies"][name]["figures"][compared["metric"]]),
-                compare_page.baseline_words(against),
-                reliable,
-            ]
-        )
-    follows = (
-        f"This model was trained with {_plain(winner)}" if not unlike else f"This model was not trained with {_plain(winner)}: {_plain(listing(unlike))} differ"
-    )
-    return "\n\n".join(
-        [
-            _plain(result["recommendation"]),
-            words,
-            _table(["strategy", metric, f"less {baseline} [95 % interval]", "reliable"], rows),
-            f"Reliable: p below 0.05, adjusted for the number of strategies (Holm). {follows}.",
-        ]
-    )
+        rows.append([_plain(name), compare_page.spread_words(figures[compared["metric"]]), compare_page.baseline_words(against), reliable])
+    table = _table(["strategy", metric, f"less {baseline} [95 % interval]", "reliable"], rows)
+    follows = f"This model follows the strategy {_plain(winner)}."
+    if unlike:
+        follows = f"This model does not follow the strategy {_plain(winner)}: {_plain(listing(unlike))} differ."
+    return "\n\n".join([_plain(result["recommendation"]), words, table, f"Reliable: p below 0.05, adjusted for the number of strategies (Holm). {follows}"])
 
 
 def _training(config: "Config", described: list[str]) -> str:

@@ -17,16 +17,17 @@ TITLES = report_page.TITLES | {"minority_recall": "recall of the rarest class", 
 SHOWN = ("accuracy", "macro_f1", "minority_recall", "mcc", "auroc_macro", "ece")
 """Figures beside the one that strategies are chosen by."""
 
+WIDE = 96
+"""Columns of a terminal from which on intervals stand in one line."""
+
 
 def write(result: dict[str, Any], path: Path) -> Path:
     """Write the page of a comparison as the file `path`, whole or not at all; returns it.
 
     Args:
         result: all of comparison.json.
-    Raises:
-        RunError: the page cannot be written, or would replace a file that is none of ours.
+        path: comparison.html in the folder of the comparison.
     """
-    report_page.check_page(path)
     return report_page.write_page(path, render(result))
 
 
@@ -56,10 +57,7 @@ def render(result: dict[str, Any]) -> str:
         quick_order=by_metric(result["quick"]["comparison"]) if result["quick"] else [],
         facts=report.flat(result["environment"]),
         duration=_duration(result["total_seconds"]),
-        test_figures=[
-            name for name in dict.fromkeys((compared["metric"], *SHOWN, *TITLES)) if result["test"] and name in compared["strategies"][order[0]]["figures"]
-        ],
-        is_folded=len(compared["labels"]) > report_page.MOST_CLASSES_WITH_NUMBERS,
+        figures=[name for name in dict.fromkeys((compared["metric"], *SHOWN, *TITLES)) if name in compared["strategies"][compared["baseline"]]["figures"]],
     )
 
 
@@ -68,20 +66,20 @@ def print_comparison(result: dict[str, Any]) -> None:
     compared = result["validation"]
     metric, strategies = compared["metric"], compared["strategies"]
     shown = [name for name in ("macro_f1", "accuracy", "minority_recall") if name != metric]
+    is_wide = console.width >= WIDE
     title = f"{result['name']}: {len(strategies)} strategies on {compared['num_rows']:,} validation rows, seeds: {compared['num_seeds']}"
-    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
-    table.add_column("strategy", overflow="fold", min_width=min(18, max(map(len, strategies))))
-    table.add_column(TITLES[metric], justify="right", no_wrap=True)
-    table.add_column(f"less {compared['baseline']}", justify="right", no_wrap=True)
-    for heading in ("95\N{NO-BREAK SPACE}% interval", *("rarest recall" if name == "minority_recall" else TITLES[name] for name in shown), "seconds"):
-        table.add_column(heading, justify="right", min_width=max(map(len, heading.split())))
+    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
+    table.add_column("strategy", overflow="fold")
+    beside = ["rarest recall" if name == "minority_recall" else TITLES[name] for name in shown]
+    for heading in (TITLES[metric], f"less {compared['baseline']}", "95\N{NO-BREAK SPACE}% interval", *beside, "seconds"):
+        table.add_column(heading if is_wide else heading.replace(" ", "\n"), justify="right", no_wrap=True)
     for name in by_metric(compared):
         figures, against = strategies[name]["figures"], strategies[name]["against_baseline"]
         less, _, ends = baseline_words(against).partition(" ")
+        ends = ends if is_wide else ends.replace(" ", "\n")
         less += ("*" if against["is_reliable"] else " ") if against else ""
-        table.add_row(
-            name, spread_words(figures[metric]), less, ends, *(pages.decimals(figures[n]["mean"]) for n in shown), pages.short_number(result["seconds"][name])
-        )
+        means = (pages.decimals(figures[figure]["mean"]) for figure in shown)
+        table.add_row(name, spread_words(figures[metric]), less, ends, *means, pages.short_number(result["seconds"][name]))
     console.print(table)
     if len(strategies) > 1:
         console.print(f"* reliable: differs from {compared['baseline']} with p below 0.05, adjusted for the number of strategies")

@@ -1,0 +1,358 @@
+"""What is made of comparison.json: a page whole in itself and escaped, a table in the terminal, a section of the card."""
+
+import json
+import re
+import shutil
+
+import pytest
+from comparisons import GAINS, PRESETS, comparison, quick
+from huggingface_hub import ModelCard
+from page_parser import Page
+
+from trainer import load_config, pipeline
+from trainer.delivery import compare_page, compare_plots
+from trainer.delivery.card import comparison_section
+from trainer.delivery.finished_comparison import read_comparison, read_if_set
+from trainer.errors import RunError
+
+CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
+EVIL = "<img src=http://evil.example/x onerror=alert(1)>"
+MANY = {"none": 0.0, "class_weights_and_thresholds": 0.12, "class_balanced_batches_with_power_sampling": -0.04}
+MANY |= {f"strategy_{n}": n / 100 for n in range(9)}
+CLASSES = {f"class number {n}, with a name as long as people write them in surveys": 600 // (n + 1) + 1 for n in range(30)}
+
+
+def words_of(result):
+    return " ".join(" ".join(Page(compare_page.render(result)).words).split())
+
+
+def section(result, name):
+    """The page's section of this id, as text."""
+    found = re.search(rf'<section id="{name}">.*?</section>', compare_page.render(result), re.DOTALL)
+    return found.group(0) if found else ""
+
+
+def without_intervals(found):
+    """The same values with every interval unknown."""
+    if isinstance(found, dict):
+        return {key: None if key in ("low", "high") else without_intervals(value) for key, value in found.items()}
+    return [without_intervals(value) for value in found] if isinstance(found, list) else found
+
+
+def test_page_is_written_whole_under_the_given_name(tmp_path):
+    result = comparison()
+    path = compare_page.write(result, tmp_path / "topics-compare" / compare_page.PAGE_NAME)
+    assert path == tmp_path / "topics-compare/comparison.html"
+    assert path.read_text(encoding="utf-8") == compare_page.render(result)
+
+
+def test_page_needs_nothing_from_outside_and_runs_nothing():
+    text = compare_page.render(comparison(failed={"smote": "too few rows"}, quick=quick()))
+    page = Page(text)
+    assert not {"script", "link", "iframe", "object", "form", "img"} & set(page.tags)
+    assert all(re.search(f'<section id="{address[1:]}">', text) for address in page.addresses)
+    assert "url(" not in text
+
+
+def test_names_reasons_and_overrides_are_escaped_and_read_as_they_are():
+    result = comparison({"none": 0.0, EVIL: 0.1}, {EVIL: 50, "a|b & c": 5}, failed={f"{EVIL}2": EVIL}, command=EVIL, model=EVIL, name=EVIL, recommendation=EVIL)
+    result["overrides"][EVIL] = {"loss": {"class_weights": {EVIL: 2}}}
+    result["quick"] = quick({"none": 0.0, EVIL: 0.1}) | {"failed": {EVIL: EVIL}}
+    result["environment"] = {EVIL: EVIL}
+    text = compare_page.render(result)
+    assert "<img" not in text
+    assert words_of(result).count(EVIL) > 15
+    assert "a|b & c" in words_of(result)
+
+
+def test_headline_is_the_recommendation():
+    result = comparison()
+    assert re.search(r"<h1[^>]*>(.*?)</h1>", compare_page.render(result)).group(1) == result["recommendation"]
+
+
+def test_table_tells_mean_deviation_difference_interval_and_adjusted_p_of_each_strategy():
+    result = comparison()
+    table = " ".join("".join(Page(section(result, "table")).words).split())
+    for values in result["validation"]["strategies"].values():
+        score, against = values["figures"]["macro_f1"], values["against_baseline"]
+        assert f"{score['mean']:.3f}± {score['seed_deviation']:.3f}" in table
+        if against:
+            words = f"{against['difference']:+.3f}{against['low']:+.3f} to {against['high']:+.3f}{against['p_holm']:.3f}"
+            assert words + "reliable" * against["is_reliable"] in table
+    assert "class_weights recommended highest macro F1" in table
+    assert "oversamplenot distinguishable from the best" in table
+    assert "Worse than class_weights, by intervals that hold for all pairs at once: undersample, focal, none. Not distinguishable from it: oversample." in table
+
+
+@pytest.mark.parametrize(("metric", "beside"), [("macro_f1", "accuracy"), ("accuracy", "balanced accuracy"), ("minority_recall", "accuracy")])
+def test_the_metric_is_set_against_an_accuracy_that_is_not_itself(metric, beside):
+    costs = section(comparison(metric=metric), "costs")
+    assert f"What it does to {beside}<" in costs
+    assert len(re.findall("<circle", costs)) == 2 * len(GAINS)
+
+
+def test_ece_is_best_where_it_is_least():
+    strategies = comparison()["validation"]["strategies"]
+    best = compare_page.best_of(comparison()["validation"])
+    assert best["ece"] == {min(strategies, key=lambda name: strategies[name]["figures"]["ece"]["mean"])}
+    assert best["accuracy"] == {max(strategies, key=lambda name: strategies[name]["figures"]["accuracy"]["mean"])}
+
+
+def test_axis_holds_all_values_and_zero_with_round_ticks():
+    axis = compare_plots.Scale(-1.0, 3.0, [-1.0, 0.0, 1000.0])
+    assert (axis.at(-1), axis.at(0), axis.at(3)) == (0, 25, 100)
+    assert [words for _, words in axis.words] == ["\N{MINUS SIGN}1", "0", "+1,000"]
+    drawn = compare_plots.scale([0.02, 0.1], 5)
+    assert drawn.low < 0 < 0.1 < drawn.high
+    assert drawn.ticks == [0, 0.02, 0.04, 0.06, 0.08, 0.1]
+    assert compare_plots.scale([0.0], 5).at(0) == 50
+
+
+def test_forest_has_filled_points_where_reliable_and_single_seeds_behind():
+    compared = comparison()["validation"]
+    order = ["class_weights", "focal"]
+    sure, unsure = compare_plots.forest(compared, order)["rows"]
+    assert (sure["is_reliable"], unsure["is_reliable"]) == (True, False)
+    assert sure["ends"][0] < sure["point"] < sure["ends"][1]
+    assert sum(sure["seeds"]) / 5 == pytest.approx(sure["point"], abs=0.01)
+    differences = section(comparison(), "differences")
+    assert differences.count('class="dot sure"') == 3
+    assert differences.count('class="dot"') == 1
+    assert differences.count('class="seed"') == 4 * 5
+    assert differences.count('class="span"') == 4
+
+
+def test_heat_map_has_large_classes_first_and_white_at_no_difference():
+    result = comparison()
+    effects = result["validation"]["strategies"]["focal"]["per_class"]
+    effects["earn"]["f1_difference"] = {"difference": 0.0, "low": -0.1, "high": 0.1}
+    effects["acq"]["f1_difference"] = {"difference": -0.004, "low": None, "high": None}
+    effects["ship"]["f1_difference"] = None
+    result["validation"]["support"]["ship"] = 0
+    heat = section(result, "classes")
+    assert re.findall(r'<td class="k">(\S+)', heat) == ["earn", "acq", "crude", "trade", "money-fx", "interest", "grain", "ship"]
+    cells = [re.findall(r'<td class="n.*?</td>', row)[-1] for row in heat.split("<tr>")[2:]]
+    assert 'rgba(214,104,24,0.00)" title="+0.000 [-0.100, +0.100]">+0.00<' in cells[0]
+    assert '">-0.00<' not in heat
+    assert "title" not in cells[1]
+    assert cells[-1] == '<td class="n soft">\N{EN DASH}</td>'
+    strongest = max(d["f1_difference"]["difference"] for d in result["validation"]["strategies"]["class_weights"]["per_class"].values())
+    assert f'rgba(31,111,178,0.60)" title="{strongest:+.3f}' in heat
+
+
+def test_test_rows_are_said_to_be_judged_once_by_the_winner_and_the_baseline():
+    judged = words_of(comparison())
+    assert "Then the 307 test rows were judged once, by class_weights and none and by no other strategy." in judged
+    none_wins = comparison({"none": 0.0, "focal": 0.001})
+    assert none_wins["winner"] == "none"
+    assert "test rows were judged once, by none and by no other strategy." in words_of(none_wins)
+    assert "difference" not in section(none_wins, "test")
+    assert "No test rows were judged." in words_of(comparison(test=None))
+
+
+def test_what_cannot_be_told_is_left_out():
+    result = without_intervals(comparison())
+    assert 'class="span"' not in section(result, "differences")
+    assert "95 % interval, which cannot be told here" in section(result, "differences")
+    table = "".join(Page(section(result, "table")).words)
+    assert "None" not in table
+    assert " to " not in table.split("Means")[0]
+
+
+def test_one_strategy_left_has_nothing_to_be_compared_with():
+    result = comparison({"none": 0.0}, test=None, failed={"smote": "configs/topics.yaml: label 'grain' has 2 rows; 6 are needed."})
+    words = words_of(result)
+    assert "No other strategy was trained to its end" in words
+    assert "smote configs/topics.yaml: label 'grain' has 2 rows; 6 are needed." in words
+    assert not any(section(result, name) for name in ("differences", "classes", "costs", "intervals"))
+
+
+def test_one_seed_is_said_to_tell_nothing_of_other_seeds():
+    words = words_of(comparison(num_seeds=1))
+    assert "One seed: intervals and p values cover other rows alone." in words
+    assert "1 seed each" in words
+    assert "±" not in words
+    assert "One seed" not in words_of(comparison())
+
+
+def test_equal_strategies_are_said_to_be_indistinguishable():
+    result = comparison({"none": 0.0, "focal": 0.001, "oversample": 0.002})
+    assert "No strategy can be told apart from" in words_of(result)
+
+
+def test_shortlist_is_told_with_its_table():
+    words = words_of(comparison({"none": 0.0, "oversample": 0.08, "class_weights": 0.11}, quick=quick() | {"failed": {"smote": "too few rows"}}))
+    assert "shortlisted by heads on the frozen encoder" in words
+    assert "only class_weights, oversample and none then went on" in words
+    assert "undersample" in words
+    assert "Failed: smote: too few rows" in words
+
+
+def test_budget_seeds_folds_overrides_and_command_are_told():
+    words = words_of(comparison(folds=5))
+    assert "189 optimizer steps of 32 rows for every strategy" in words
+    assert "42, 43, 44, 45, 46" in words
+    assert "each judged by the one of 5 folds whose training left it out" in words
+    assert "loss: name: cross_entropy class_weights: balanced" in words
+    assert "python -m trainer compare --config configs/topics.yaml" in words
+    assert "30 min 34 s" in words
+    assert "2 h 0 min" in words_of(comparison(total_seconds=7201.0))
+    assert "time in all 9 s" in words_of(comparison(total_seconds=9.2))
+
+
+def test_twelve_strategies_and_thirty_classes_stay_usable():
+    result = comparison(MANY, CLASSES)
+    text = compare_page.render(result)
+    assert len(text) < 200_000
+    assert all(name in words_of(result).replace("_ ", "_") for name in MANY)
+    assert all(f'title="{label}"' in text for label in CLASSES)
+
+
+@pytest.mark.skipif(not CHROMIUM, reason="no Chromium on this machine")
+def test_browser_shows_pages_without_a_complaint_at_any_width(tmp_path):
+    from playwright.sync_api import sync_playwright
+
+    said, asked = [], []
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        page = browser.new_page()
+        page.on("console", lambda message: said.append(message.text))
+        page.on("request", lambda request: asked.append(request.url.split(":")[0]))
+        for number, result in enumerate((comparison(MANY, CLASSES, quick=quick(MANY)), comparison({"none": 0.0}), comparison(failed={"x" * 200: "y" * 200}))):
+            path = compare_page.write(result, tmp_path / f"{number}.html")
+            for width in (390, 1280):
+                page.set_viewport_size({"width": width, "height": 900})
+                page.goto(path.as_uri())
+                assert page.evaluate("document.documentElement.scrollWidth") == width
+                marks = "[...document.querySelectorAll('.strip circle, .plot circle')].map(mark => mark.getBoundingClientRect())"
+                assert page.evaluate(f"{marks}.every(box => box.left > 0 && box.right < {width})")
+        browser.close()
+    assert said == []
+    assert set(asked) == {"file"}
+
+
+@pytest.mark.parametrize("width", [80, 100])
+def test_terminal_table_fits_and_ends_with_the_recommendation(monkeypatch, capsys, width):
+    monkeypatch.setattr(compare_page.console, "_width", width)
+    result = comparison(MANY, failed={"smote": "label [grain] has 2 rows"}, quick=quick(MANY))
+    compare_page.print_comparison(result)
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[-1] == result["recommendation"]
+    assert "failed: smote: label [grain] has 2 rows" in lines
+    assert "Shortlisted by heads on the frozen encoder: class_weights_and_thresholds, strategy_8." in lines
+    end = next(number for number, line in enumerate(lines) if line.startswith("* reliable"))
+    assert max(len(line.rstrip()) for line in lines[:end]) <= width
+    assert not [line for line in lines if "…" in line]
+    row = next(line for line in lines if "strategy_8" in line)
+    assert re.search(r"0\.\d{3} ± 0\.\d{3} +\+0\.\d{3}\* +\[\+0\.\d{3}", row)
+
+
+def test_terminal_table_of_one_strategy_and_of_another_metric(capsys):
+    compare_page.print_comparison(comparison({"none": 0.0}, num_seeds=1))
+    assert "reliable:" not in capsys.readouterr().out
+    compare_page.print_comparison(without_intervals(comparison(metric="accuracy")))
+    out = capsys.readouterr().out
+    assert re.search("strategy +accuracy +none", out)
+    assert "None" not in out
+
+
+def test_small_p_values_are_not_rounded_to_nothing():
+    assert compare_page.p_words({"p_holm": 0.0004}) == "<0.001"
+    assert compare_page.p_words({"p_holm": 0.0012}) == "0.001"
+    assert compare_page.p_words(None) == ""
+
+
+def test_card_tells_the_choice_and_escapes_every_name():
+    result = comparison({"none": 0.0, "a|b *c* `d`": 0.1}, failed={"<b>": "machine/path"}, quick=quick(), recommendation="a|b *c* `d`: +0.10")
+    text = comparison_section(result, {"model": {"name": result["model"], "mode": "full"}, "loss": {"name": "focal", "gamma": 2.0}})
+    name = r"a\|b \*c\* \`d\`"
+    assert text.startswith(f"{name}: +0.10\n\n")
+    assert f"\n| {name} | 0." in text
+    assert r"Failed: \<b\>." in text
+    assert "machine/path" not in text
+    assert "seeds 42, 43, 44, 45, 46 and the same budget (189 optimizer steps of 32 rows for every strategy)" in text
+    assert f"The choice used validation rows only; the test rows were then judged once, by {name} and none." in text
+    assert "decided by heads on the frozen encoder" in text
+    assert text.endswith(f"This model follows the strategy {name}.")
+    against = result["validation"]["strategies"]["a|b *c* `d`"]["against_baseline"]
+    assert f"{against['difference']:+.3f} [{against['low']:+.3f}, {against['high']:+.3f}] | yes |" in text
+
+
+def test_card_says_where_a_model_does_not_follow_the_comparison():
+    text = comparison_section(comparison(test=None), {"model": {"name": "other", "mode": "full"}, **PRESETS["oversample"]})
+    assert text.endswith(r"This model does not follow the strategy class\_weights: balance.method, loss.class\_weights, model.name differ.")
+    assert "no test rows were judged" in text
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Folder of a finished comparison."""
+    (tmp_path / "run-compare").mkdir()
+    (tmp_path / "run-compare/comparison.json").write_text(json.dumps(comparison()), encoding="utf-8")
+    return tmp_path / "run-compare"
+
+
+def test_finished_comparison_is_read_as_it_was_written(folder):
+    assert read_comparison(folder) == comparison()
+    assert read_if_set(None) is None
+
+
+def edit(change):
+    """Damage: the values of comparison.json, changed."""
+
+    def damage(folder):
+        values = json.loads((folder / "comparison.json").read_text(encoding="utf-8"))
+        change(values)
+        (folder / "comparison.json").write_text(json.dumps(values), encoding="utf-8")
+
+    return damage
+
+
+@pytest.mark.parametrize(("damage", "words"), [
+    (lambda folder: shutil.rmtree(folder), r"run-compare: no such folder; report.comparison needs the folder of a finished comparison, .*-compare. Run "),
+    (lambda folder: (shutil.rmtree(folder), folder.write_text("")), r"run-compare: is a file; report.comparison needs the folder"),
+    (lambda folder: (folder / "comparison.json").unlink(), r"run-compare: holds no comparison.json; report.comparison needs"),
+    (lambda folder: (folder / "comparison.json").write_text("{"), r"comparison.json: is damaged: .* Run python -m trainer compare again, or remove rep"),
+    (lambda folder: (folder / "comparison.json").write_bytes(b"\xff"), r"comparison.json: is damaged: .*utf-8"),
+    (lambda folder: (folder / "comparison.json").write_text("[]"), r"comparison.json: is damaged, or of another version: lacks it all"),
+    (edit(lambda values: values.pop("winner")), r"comparison.json: is damaged, or of another version: lacks winner, or holds something else there. Run python"),
+    (edit(lambda values: values["validation"].update(strategies=3)), r"lacks validation.strategies, or holds something else there"),
+    (edit(lambda values: values.update(winner="x")), r"validation.strategies lacks x\. Run python"),
+    (edit(lambda values: values["validation"]["strategies"]["focal"]["figures"].pop("macro_f1")), r"validation.strategies lacks macro_f1 of focal\."),
+])  # fmt: skip
+def test_comparisons_that_cannot_be_read_are_told_in_words(folder, damage, words):
+    damage(folder)
+    with pytest.raises(RunError, match=words):
+        read_comparison(folder)
+
+
+def config_of(tmp_path, tiny_model, tweets, folder):
+    values = {
+        "run": {"name": "run", "output_dir": str(tmp_path)},
+        "model": {"name": str(tiny_model), "max_length": 32, "mode": "head"},
+        "data": {"source": str(tweets), "label_column": "sentiment"},
+        "loss": {"class_weights": "balanced"},
+        "report": {"comparison": str(folder)},
+    }
+    (tmp_path / "config.yaml").write_text(json.dumps(values), encoding="utf-8")
+    return load_config(str(tmp_path / "config.yaml"))
+
+
+def test_missing_comparison_is_refused_before_anything_is_loaded(tmp_path, tiny_model, tweets):
+    config = config_of(tmp_path, tiny_model, tweets, tmp_path / "none-compare")
+    for start in (pipeline.check, pipeline.train):
+        with pytest.raises(RunError, match="none-compare: no such folder"):
+            start(config)
+    assert not (tmp_path / "run").exists()
+
+
+def test_card_of_a_run_tells_how_its_balancing_was_chosen(tmp_path, tiny_model, tweets, folder):
+    result = comparison(model=str(tiny_model), mode="head")
+    (folder / "comparison.json").write_text(json.dumps(result), encoding="utf-8")
+    run = pipeline.train(config_of(tmp_path, tiny_model, tweets, folder))
+    card = ModelCard.load(run / "README.md")
+    assert re.findall("^## .*", card.text, re.MULTILINE)[2:5] == ["## Balancing", "## How the balancing was chosen", "## Training"]
+    chosen = card.text.split("## How the balancing was chosen\n\n")[1].split("\n\n## Training")[0]
+    assert chosen == comparison_section(result, config_of(tmp_path, tiny_model, tweets, folder).to_dict())
+    assert chosen.endswith(r"This model follows the strategy class\_weights.")
+    assert "compare" not in json.dumps(card.data.to_dict())
