@@ -74,13 +74,9 @@ class Config(Section):
     speed: SpeedSection = SpeedSection()
     """How a step is computed."""
     report: ReportSection = ReportSection()
-<<<<<<< HEAD
-    """The page of the run, `report.html`."""
+    """What the page of the run, `report.html`, and its card tell."""
     compare: CompareSection = CompareSection()
     """What the command `compare` sets against each other; training reads none of it."""
-=======
-    """What the page of the run, `report.html`, and its card tell."""
->>>>>>> page
     hub: HubSection = HubSection()
     """Pushing the model to the Hugging Face Hub after training."""
 
