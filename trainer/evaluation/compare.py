@@ -168,16 +168,16 @@ def compare(
         if title == metric:
             means_K = values_KS.mean(axis=1)
             best = base if means_K[base] == means_K.max() else int(means_K.argmax())
-            against_baseline = _against_baseline(metric, less_base, base)
-            against_best = _against_best(metric, values_KS, spread_KSN, sample.starts, best)
+            from_baseline = against_baseline(metric, less_base, base)
+            from_best = against_best(metric, values_KS, spread_KSN, sample.starts, best)
     support = {label: int((label_ids_N == c).sum()) for c, label in enumerate(labels)}
     per_class = {label: _class_effects(sample, c, base, has_rows=support[label] > 0) for c, label in enumerate(labels)}
     strategies = {
         name: Strategy(
             figures={title: found[k] for title, found in figures.items()},
             differences={} if k == base else {title: found[k] for title, found in differences.items()},
-            against_baseline=against_baseline[k],
-            against_best=against_best[k],
+            against_baseline=from_baseline[k],
+            against_best=from_best[k],
             per_class={label: effects[k] for label, effects in per_class.items()},
         )
         for k, name in enumerate(names)
@@ -224,7 +224,8 @@ def _within(found: Interval | None, lowest: float, highest: float) -> tuple[floa
     return (max(found[0], lowest), min(found[1], highest)) if found else (None, None)
 
 
-def _against_baseline(metric: str, found: list[Estimate], base: int) -> list[AgainstBaseline | None]:
+def against_baseline(metric: str, found: list[Estimate], base: int) -> list[AgainstBaseline | None]:
+    """Differences of each strategy from the one at `base`, tested and adjusted; None for itself."""
     from statsmodels.stats.multitest import multipletests  # slow to import
 
     others = [k for k in range(len(found)) if k != base]
@@ -243,7 +244,8 @@ def _against_baseline(metric: str, found: list[Estimate], base: int) -> list[Aga
     return result
 
 
-def _against_best(metric: str, values_KS: Floats, spread_KSN: Floats, starts: Ints, best: int) -> list[AgainstBest | None]:
+def against_best(metric: str, values_KS: Floats, spread_KSN: Floats, starts: Ints, best: int) -> list[AgainstBest | None]:
+    """Differences of each strategy from the one at `best`, with simultaneous intervals; None for itself."""
     quantile = all_pairs_quantile(values_KS, spread_KSN, starts)
     result: list[AgainstBest | None] = []
     for k, less in enumerate(_less(values_KS, spread_KSN, starts, best)):

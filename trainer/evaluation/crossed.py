@@ -119,13 +119,13 @@ def all_pairs_quantile(values_KS: Floats, spread_KSN: Floats, starts: Ints) -> f
     first, second = pairs[varies].T
     variances_P = covariance_KK[first, first] + covariance_KK[second, second] - 2 * covariance_KK[first, second]
     squares_B = (np.square(drawn_BK[:, first] - drawn_BK[:, second]) / variances_P).max(axis=1)
-    single = float(stats.t.ppf((1 + LEVEL) / 2, smallest))
+    single, most = (float(stats.t.ppf(1 - (1 - LEVEL) / 2 / number, smallest)) for number in (1, len(first)))  # alone, and by Bonferroni
 
     def excess(quantile: float) -> float:
         """Chance of a larger |t| less what is allowed; the common denominator of the t is integrated, not drawn."""
         return float(special.chdtr(smallest, smallest * squares_B / quantile**2).mean()) - (1 - LEVEL)
 
-    return max(single, float(optimize.brentq(excess, single / 2, single * 1000)))
+    return max(single, float(optimize.brentq(excess, single / 2, most * 2, rtol=1e-4)))
 
 
 def _covariance(values_KS: Floats, spread_KSN: Floats) -> Floats:

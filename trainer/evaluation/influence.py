@@ -35,16 +35,17 @@ class Influences:
 
 def of_labels(label_ids_N: Ints, predicted_N: Ints, num_classes: int) -> Influences:
     """Influence of each row on the figures that depend on predicted labels alone."""
-    kinds_L, cells_N = np.unique(label_ids_N * num_classes + predicted_N, return_inverse=True)
-    true_L, given_L = np.divmod(kinds_L, num_classes)
-    counts_CC = np.bincount(label_ids_N * num_classes + predicted_N, minlength=num_classes**2).reshape(num_classes, num_classes).astype(float)
+    kinds_N = label_ids_N * num_classes + predicted_N
+    counts_CC = np.bincount(kinds_N, minlength=num_classes**2).reshape(num_classes, num_classes).astype(float)
+    true_L, given_L = np.nonzero(counts_CC)
+    cells_N = (np.cumsum(counts_CC.ravel() > 0) - 1)[kinds_N]
     support_C, given_C = counts_CC.sum(axis=1), counts_CC.sum(axis=0)
     rows_L = np.maximum(support_C[true_L], 2)  # a class of one row has no other that could stand for it
-    at_L = np.arange(len(kinds_L))
+    at_L = np.arange(len(true_L))
     without_LC = counts_CC[true_L]  # of the class of the row that is left out, the others weighing more
     without_LC[at_L, given_L] -= support_C[true_L] > 1
     without_LC *= np.where(support_C[true_L] > 1, rows_L / (rows_L - 1), 1)[:, None]
-    hits_LC = np.tile(np.diagonal(counts_CC), (len(kinds_L), 1))
+    hits_LC = np.tile(np.diagonal(counts_CC), (len(true_L), 1))
     hits_LC[at_L, true_L] = without_LC[at_L, true_L]
     values_F = _figures(np.diagonal(counts_CC)[None], given_C[None], support_C)[0]
     without_LF = _figures(hits_LC, given_C - counts_CC[true_L] + without_LC, support_C)
