@@ -152,7 +152,7 @@ def compare(
         predictions: of each strategy, rows as in `label_ids_N`, the same seeds in the same order.
         metric: one of METRICS.
     Raises:
-        ValueError: no row, shapes that do not fit, seeds that differ in number, unknown metric or baseline, a minority metric without rows of the minority.
+        ValueError: no row, shapes or label ids that do not fit, seeds that differ in number, unknown names, a minority metric without its rows.
     """
     _check(label_ids_N, predictions, labels, minority_label, metric, baseline)
     names, minority = list(predictions), labels.index(minority_label)
@@ -198,6 +198,8 @@ def _check(label_ids_N: Ints, predictions: dict[str, SeedPredictions], labels: l
             raise ValueError(f"{name} has {len(found.predicted_SN)} seeds and {baseline} {num_seeds}: seeds are paired, leave out those that one of them lacks")
         if found.predicted_SN.shape != (num_seeds, num_rows) or found.p_SNC.shape != (num_seeds, num_rows, num_classes):
             raise ValueError(f"{name}: predictions of shapes {found.predicted_SN.shape} and {found.p_SNC.shape} for {num_rows} rows and {num_classes} labels")
+        if found.predicted_SN.min() < 0 or found.predicted_SN.max() >= num_classes:
+            raise ValueError(f"{name}: label ids {found.predicted_SN.min()} to {found.predicted_SN.max()} for {num_classes} labels")
     if metric.startswith("minority") and labels.index(minority_label) not in label_ids_N:
         raise ValueError(f"no row of '{minority_label}' to compare {metric} on; choose another metric, such as macro_f1")
 

@@ -47,8 +47,9 @@ def of_labels(label_ids_N: Ints, predicted_N: Ints, num_classes: int) -> Influen
     without_LC *= np.where(support_C[true_L] > 1, rows_L / (rows_L - 1), 1)[:, None]
     hits_LC = np.tile(np.diagonal(counts_CC), (len(true_L), 1))
     hits_LC[at_L, true_L] = without_LC[at_L, true_L]
-    values_F = _figures(np.diagonal(counts_CC)[None], given_C[None], support_C)[0]
-    without_LF = _figures(hits_LC, given_C - counts_CC[true_L] + without_LC, support_C)
+    given_LC = given_C - counts_CC[true_L] + without_LC
+    values_F, *_ = found = _figures(np.vstack([np.diagonal(counts_CC), hits_LC]), np.vstack([given_C, given_LC]), support_C)
+    without_LF = found[1:]
     return Influences(values_F, (values_F - without_LF) * ((rows_L - 1) / rows_L)[:, None], cells_N)
 
 
