@@ -2,8 +2,8 @@
 
 The influence of a row is what the figure loses without it, once the other rows of its class weigh a little more, so that the class keeps its
 weight; times n - 1 of the n rows of its class, so that influences within a class add up to the change by drawing rows anew. Figures of labels
-are recomputed without a row, which holds for few rows too; AUROC and calibration error, sums over rows, to first order. All are defined as in
-evaluation/metrics.py.
+are recomputed without a row, which holds for few rows too; AUROC and calibration error, sums over rows, to first order: exact for AUROC, too wide
+for a calibration error that is little more than noise. All are defined as in evaluation/metrics.py.
 
 Source: Efron 1982, The Jackknife, the Bootstrap and Other Resampling Plans, ch. 2; DeLong et al. 1988, https://doi.org/10.2307/2531595 (AUROC).
 """
