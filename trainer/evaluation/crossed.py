@@ -1,7 +1,7 @@
 """How sure a mean over seeds is when seeds and rows both vary. Legend: N rows, S seeds, K strategies, P pairs, B draws.
 
 Every seed is judged on the same rows: seeds and rows are crossed random factors. The variance of a mean over seeds is that of drawing the rows
-anew for all seeds at once, plus that of the seeds beyond what a seed and a row do together, which the rows hold already. Rows enter by their
+anew for all seeds at once, plus that of the seeds, less what a seed and a row do together, which is in both. Rows enter by their
 influence on a figure: the limit of a bootstrap of ever more resamples, without the noise of its draws, and with n / (n - 1) for classes
 of few rows. Every class keeps its number of rows, as in a stratified split. scripts/bench/calibration.py shows by simulation how far it
 holds: false alarms and coverage near the level for 3, 5 and 10 seeds.
@@ -16,7 +16,7 @@ from itertools import combinations
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import optimize, special, stats
+from scipy import optimize, special
 
 from trainer.evaluation.intervals import LEVEL, Interval
 
@@ -24,6 +24,11 @@ Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 NUM_DRAWS = 4000
 """Draws for the largest of several correlated differences; its quantile is sure to about 1 %."""
+LEAST_VARIANCE = 1e-24
+"""Less is rounding: one row of 10 million that differs gives 1e-14."""
+SURE_OF_SHARED = 2 / 3
+"""The seeds' variance is taken as at least this part of what the rows say that seeds and rows do together. Three seeds that happen to agree
+would claim too much without (7 % false alarms where rows vary most), and all of it makes intervals too wide (97 % hold)."""
 
 
 @dataclass(frozen=True)
@@ -31,8 +36,8 @@ class Estimate:
     """A mean over seeds, or a difference of two.
 
     Attributes:
-        seed_variance: of the mean, by training with other seeds, beyond `row_variance`; 0 with one seed, which cannot tell.
-        row_variance: of the mean, by judging on other rows.
+        seed_variance: of the mean, by training with other seeds, with what a seed does to single rows; 0 with one seed, which cannot tell.
+        row_variance: of the mean, by judging on other rows, as far as all seeds share it.
         degrees_of_freedom: of the t distribution; NaN where nothing varies.
     """
 
@@ -49,7 +54,7 @@ class Estimate:
     @property
     def p(self) -> float:
         """Two-sided p value of 0; 1 where nothing varies, for then nothing can be told."""
-        return float(2 * stats.t.sf(abs(self.value) / self.deviation, self.degrees_of_freedom)) if self.deviation else 1.0
+        return float(2 * special.stdtr(self.degrees_of_freedom, -abs(self.value) / self.deviation)) if self.deviation else 1.0
 
     def interval(self, quantile: float | None = None) -> Interval | None:
         """Low and high of the 95 % interval, or of one `quantile` standard errors wide on each side.
@@ -58,7 +63,7 @@ class Estimate:
         """
         if not self.deviation:
             return None
-        half = self.deviation * (quantile or float(stats.t.ppf((1 + LEVEL) / 2, self.degrees_of_freedom)))
+        half = self.deviation * (quantile or float(special.stdtrit(self.degrees_of_freedom, (1 + LEVEL) / 2)))
         return self.value - half, self.value + half
 
 
@@ -86,19 +91,20 @@ def estimate(values_S: Floats, spread_SN: Floats, starts: Ints) -> Estimate:
         spread_SN: see `spread`.
         starts: place of the first row of each class.
     """
-    num_seeds = len(values_S)
-    by_class = np.add.reduceat(np.square(spread_SN.mean(axis=0)), starts)
-    row = float(by_class.sum())
-    row_squares = float((np.square(by_class) / np.maximum(_counts(spread_SN, starts) - 1, 1)).sum())  # row ** 2 over its degrees of freedom
-    seed = shared = seed_squares = 0.0
+    num_seeds, freedom_C = len(values_S), np.maximum(_counts(spread_SN, starts) - 1, 1)
+    by_class_C = np.add.reduceat(np.square(spread_SN.mean(axis=0)), starts)
+    row = rows_alone = float(by_class_C.sum())
+    seed = 0.0
     if num_seeds > 1:
-        seed = float(values_S.var(ddof=1)) / num_seeds
         shared = max(0.0, (float(np.square(spread_SN).sum()) / num_seeds - row) / (num_seeds - 1))
-        seed_squares = seed**2 / (num_seeds - 1)
-    row_alone = max(0.0, row - shared) / row if row else 0.0
-    beyond = max(0.0, seed - shared)
-    squares = seed_squares + row_alone**2 * row_squares
-    return Estimate(float(values_S.mean()), beyond, row, (beyond + row) ** 2 / squares if squares else float("nan"))
+        seed = max(float(values_S.var(ddof=1)) / num_seeds, SURE_OF_SHARED * shared)
+        rows_alone = max(0.0, row - shared)
+    if seed + rows_alone < LEAST_VARIANCE:
+        return Estimate(float(values_S.mean()), 0.0, 0.0, float("nan"))
+    squares = seed**2 / max(num_seeds - 1, 1)
+    if rows_alone:
+        squares += (rows_alone / row) ** 2 * float((np.square(by_class_C) / freedom_C).sum())
+    return Estimate(float(values_S.mean()), seed, rows_alone, (seed + rows_alone) ** 2 / squares)
 
 
 def all_pairs_quantile(values_KS: Floats, spread_KSN: Floats, starts: Ints) -> float:
@@ -119,13 +125,13 @@ def all_pairs_quantile(values_KS: Floats, spread_KSN: Floats, starts: Ints) -> f
     first, second = pairs[varies].T
     variances_P = covariance_KK[first, first] + covariance_KK[second, second] - 2 * covariance_KK[first, second]
     squares_B = (np.square(drawn_BK[:, first] - drawn_BK[:, second]) / variances_P).max(axis=1)
-    single = float(stats.t.ppf((1 + LEVEL) / 2, smallest))
+    single, most = (float(special.stdtrit(smallest, 1 - (1 - LEVEL) / 2 / number)) for number in (1, len(first)))  # alone, and by Bonferroni
 
     def excess(quantile: float) -> float:
         """Chance of a larger |t| less what is allowed; the common denominator of the t is integrated, not drawn."""
         return float(special.chdtr(smallest, smallest * squares_B / quantile**2).mean()) - (1 - LEVEL)
 
-    return max(single, float(optimize.brentq(excess, single / 2, single * 1000)))
+    return max(single, float(optimize.brentq(excess, single / 2, most * 2, rtol=1e-4)))
 
 
 def _covariance(values_KS: Floats, spread_KSN: Floats) -> Floats:
