@@ -35,8 +35,16 @@ def is_first_of_machine() -> bool:
     return int(os.environ.get("LOCAL_RANK", "0")) == 0
 
 
-def leave_the_others() -> None:
-    """Where a launcher started several processes, make this one train by itself: with the GPU of its place, and its share of the cores."""
+def leave_the_others(*, discards: bool) -> None:
+    """Where a launcher started several processes, make this one train by itself: with the GPU of its place, and its share of the cores.
+
+    Args:
+        discards: whether this one would discard what the others train.
+    Raises:
+        ConfigError: it would.
+    """
+    if discards:
+        refuse_several_processes("compare --resume never")
     if world_size() == 1:
         return
     place = int(os.environ.get("LOCAL_RANK", "0"))
@@ -49,7 +57,7 @@ def leave_the_others() -> None:
 def refuse_several_processes(what: str) -> None:
     """Raises ConfigError when a launcher started more than one process for something that one process does."""
     if world_size() > 1:
-        raise ConfigError(f"{what} runs in one process, but {world_size()} were launched. Launch with python -m trainer train, or with --num_processes 1.")
+        raise ConfigError(f"{what} runs in one process, but {world_size()} were launched. Launch it without accelerate, or with --num_processes 1.")
 
 
 def start_processes(num_processes: int | None, num_threads: int | None, *, timeout_minutes: float = 30.0) -> None:
