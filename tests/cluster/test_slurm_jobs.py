@@ -164,6 +164,7 @@ def compared(cluster, submit, config, shared):
     """A comparison by an array of two tasks, each with a node to itself; the one on node2 is preempted while it trains. Their jobs as they ended."""
     cells = shared / "runs/compared-compare/cells"
     values = json.loads(config.read_text())
+    values["training"]["num_train_epochs"] = 20
     values |= {"run": values["run"] | {"name": "compared"}, "balance": {}, "compare": {"strategies": ["none", "undersample"], "seeds": 2}}
     (shared / "compared.yaml").write_text(json.dumps(values))
     array = submit("compare.sbatch", shared / "compared.yaml", options=("--array=0-1%2", "--exclusive", f"--output={shared}/compared-%a.out"))

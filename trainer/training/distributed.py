@@ -36,7 +36,7 @@ def is_first_of_machine() -> bool:
 
 
 def leave_the_others(*, discards: bool) -> None:
-    """Where a launcher started several processes, make this one train by itself: with the GPU of its place, and its share of the cores.
+    """Where a launcher started this process, with others or without, make it train by itself: with the GPU of its place, and its share of the cores.
 
     Args:
         discards: whether this one would discard what the others train.
@@ -45,9 +45,9 @@ def leave_the_others(*, discards: bool) -> None:
     """
     if discards:
         refuse_several_processes("compare --resume never")
-    if world_size() == 1:
+    if "LOCAL_RANK" not in os.environ:
         return
-    place = int(os.environ.get("LOCAL_RANK", "0"))
+    place = int(os.environ["LOCAL_RANK"])
     visible = [device for device in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if device]
     os.environ["CUDA_VISIBLE_DEVICES"] = visible[place % len(visible)] if visible else str(place)
     for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"):  # LOCAL_WORLD_SIZE stays: so many share the cores
