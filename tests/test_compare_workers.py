@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import contextmanager
 
 import forked_runs
 import pytest
@@ -67,6 +68,11 @@ def unbroken(make_config, tmp_path_factory):
     assert result["validation"]["strategies"].keys() == result["overrides"].keys() == {"none", "class_weights"}
     assert len(set(result["validation"]["strategies"]["none"]["figures"]["ece"]["of_seeds"])) == 2  # so that every training counts for the table
     return folder / "runs/run-compare"
+
+
+def copy_half(unbroken, folder):
+    """What lay in a comparison's folder when `none` was trained."""
+    shutil.copytree(unbroken, folder, ignore=shutil.ignore_patterns("class_weights", "comparison.*", "winner.yaml"))
 
 
 def lines_of_cells(said):
@@ -135,12 +141,13 @@ def test_cell_of_a_worker_that_dies_is_taken_over_by_one_that_waits(begun, unbro
 
 def test_stopped_comparison_says_so_and_goes_on_to_the_same_table(begun, unbroken):
     config, folder, log = begun
-    assert forked_runs.compare(config, log, strike=("step", STEPS + 10, [signal.SIGTERM, signal.SIGTERM])) == 75, log.read_text()
+    copy_half(unbroken, folder)
+    assert forked_runs.compare(config, log, strike=("step", 10, [signal.SIGTERM, signal.SIGTERM])) == 75, log.read_text()
     assert json.loads((folder / "stopped.json").read_text(encoding="utf-8")) == {"reason": "stopped by SIGTERM after step 10", "step": 10}
-    assert (folder / "cells/none/seed-43/checkpoints/checkpoint-10").is_dir()
+    assert (folder / "cells/class_weights/seed-42/checkpoints/checkpoint-10").is_dir()
     assert "stopped by SIGTERM after step 10. Run the same command again to go on." in log.read_text()
     assert forked_runs.compare(config, log) == 0, log.read_text()
-    assert sorted(lines_of_cells(log.read_text())) == CELLS
+    assert lines_of_cells(log.read_text()) == CELLS[:2]
     assert outcome(folder) == outcome(unbroken)
 
 
@@ -166,8 +173,9 @@ def message_of(config, capsys, **options):
     return said
 
 
+@contextmanager
 def fill_at(owner, name, times, disk, num_bytes):
-    """A patch under which the disk is full but for so many bytes from the given call of a function on."""
+    """Within, the disk is full but for so many bytes from the given call of a function on."""
     action, seen = getattr(owner, name), 0
 
     def counted(*args, **kwargs):
@@ -177,20 +185,21 @@ def fill_at(owner, name, times, disk, num_bytes):
             leave_free(disk, num_bytes)
         return action(*args, **kwargs)
 
-    patch = pytest.MonkeyPatch()
-    patch.setattr(owner, name, counted)
-    return patch
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(owner, name, counted)
+        yield
 
 
 def test_full_disk_costs_no_finished_cell_and_no_strategy(make_config, small_disk, unbroken, capsys):
     config, folder = make_config(small_disk / "work"), small_disk / "work/runs/run-compare"
-    with fill_at(WeightedTrainer, "training_step", STEPS + 4, small_disk, 1_000_000).context():
+    copy_half(unbroken, folder)
+    with fill_at(WeightedTrainer, "training_step", STEPS + 4, small_disk, 1_000_000):
         said = message_of(config, capsys)
     assert re.search(r"seed-43/\S+: could not be saved .* Free space; no checkpoint was saved before", said)
-    assert finished(folder) == {("none", "42")}
+    assert finished(folder) == {*CELLS[2:], ("class_weights", "42")}
     assert list(folder.glob("cells/*/failed.json")) == []
     (small_disk / "ballast").unlink()
-    with fill_at(compare_page, "write", 1, small_disk, 0).context():
+    with fill_at(compare_page, "write", 1, small_disk, 0):
         said = message_of(config, capsys)
     assert "Free space" in said
     assert finished(folder) == set(CELLS)
