@@ -49,7 +49,12 @@ def leave_the_others(*, discards: bool) -> None:
         return
     place = int(os.environ["LOCAL_RANK"])
     visible = [device for device in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if device]
-    os.environ["CUDA_VISIBLE_DEVICES"] = visible[place % len(visible)] if visible else str(place)
+    if not visible:
+        import torch
+
+        visible = [str(number) for number in range(torch.cuda.device_count())]
+    if visible:
+        os.environ["CUDA_VISIBLE_DEVICES"] = visible[place % len(visible)]  # where processes outnumber GPUs, several share one
     for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"):  # LOCAL_WORLD_SIZE stays: so many share the cores
         os.environ.pop(name, None)
 
