@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -57,6 +58,19 @@ def tiny_model(tmp_path_factory):
     folder = tmp_path_factory.mktemp("tiny_model")
     AutoModel.from_pretrained(source, num_hidden_layers=2).save_pretrained(folder)
     AutoTokenizer.from_pretrained(source).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def narrow_model(tiny_model, tmp_path_factory):
+    """Two layers of width 16 with random weights: 7 MB a checkpoint."""
+    import torch
+    from transformers import AutoTokenizer, BertConfig, BertModel
+
+    folder = tmp_path_factory.mktemp("narrow_model")
+    torch.manual_seed(0)
+    BertModel(BertConfig(hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=32)).save_pretrained(folder)
+    AutoTokenizer.from_pretrained(tiny_model).save_pretrained(folder)
     return folder
 
 
@@ -122,3 +136,22 @@ def run_cli():
         return subprocess.run(command, capture_output=True, text=True, timeout=timeout, cwd=ROOT, env={**os.environ, **environment}, check=False)
 
     return run
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """Folder with room for 40 MB."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    done = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=40m", "none", str(folder)], capture_output=True, text=True, check=False)
+    if done.returncode:
+        pytest.skip(f"a small tmpfs cannot be mounted here: {done.stderr.strip()}")
+    yield folder
+    subprocess.run(["umount", "--lazy", str(folder)], check=True)
+
+
+def leave_free(folder, num_bytes):
+    """Fill a disk up to so many bytes; gives the file that does."""
+    ballast = folder / "ballast"
+    ballast.write_bytes(b"x" * max(0, shutil.disk_usage(folder).free - num_bytes))
+    return ballast

@@ -29,6 +29,7 @@ from trainer.delivery.evaluate_file import LEAST_PROBABILITY, judge_texts
 from trainer.delivery.predict import Classifier
 from trainer.errors import ConfigError
 from trainer.evaluation.outcome import outcome_of
+from trainer.locks import locked
 from trainer.sections.balancing import BalanceSection, LossSection
 from trainer.trainers import build_head_trainer, build_trainer
 from trainer.training import distributed, stopping
@@ -306,9 +307,11 @@ def steps_in(seconds: float, cell: Cell, ground: Ground) -> int:
     nothing = {"eval_strategy": "no", "save_strategy": "no", "logging_strategy": "no", "load_best_model_at_end": False, "early_stopping_patience": None}
     data = balance_cell(cell, ground)
     with tempfile.TemporaryDirectory() as scratch, redirect_stdout(StringIO()), redirect_stderr(StringIO()), stopping.at_agreed_steps():
+        folder = report.RunFolder(Path(scratch))
         for steps in (WARM_UP_STEPS, TIMED_STEPS):
             timed = replace(cell, config=cell.config.with_training(**nothing, max_steps=steps))
-            clock = trainer_builder(timed, ground, data, report.RunFolder(Path(scratch)))().run(None)
+            build = trainer_builder(timed, ground, data, folder)
+            _, clock = pipeline.run_trainer(build(), build, folder, None)
     return max(1, int(seconds * clock["steps"] / clock["seconds"]))
 
 
@@ -316,9 +319,10 @@ def judge_test(cell: Cell, ground: Ground) -> None:
     """Let the cell's saved model judge the test rows, once, as every deployed model judges; where the model is gone, it is trained again."""
     if (cell.path / TEST_PREDICTIONS).is_file():
         return
-    if not (cell.path / "model").is_dir():
-        (cell.path / "metrics.json").unlink()
-        train_cell(cell, ground)
+    with locked(cell.path / report.LOCK, "a cell is being trained"):  # without its metrics.json other workers would take it
+        if not (cell.path / "model").is_dir():
+            (cell.path / "metrics.json").unlink(missing_ok=True)
+            train_cell(cell, ground)
     rows = ground.rows[cell.fold]
     classifier = Classifier.load(cell.path / "model", trust_remote_code=ground.config.model.trust_remote_code)
     p_NC, decided_N = judge_texts(classifier, rows.clean.rows, rows.test)

@@ -67,7 +67,7 @@ def train_command(
 def compare_command(config: ConfigOption, set_: SetOption = None, resume: ResumeOption = "auto", check: CheckOption = False) -> None:
     """Train ways of balancing under the same conditions; tell which helps, and how sure that is."""
     with worded_errors():
-        leave_the_others()
+        leave_the_others(discards=resume == "never")
         loaded = load_config(config, set_ or ())
         from trainer import compare
 

@@ -8,6 +8,7 @@ touched then, once, by the best strategy and by `none`.
 import json
 import shutil
 import textwrap
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +18,7 @@ from trainer import pipeline
 from trainer.config import Config, check_config
 from trainer.delivery import report
 from trainer.errors import ConfigError, RunError
-from trainer.locks import locked
+from trainer.locks import holder, if_free, locked
 from trainer.sections.compare import BASELINE
 from trainer.training.synthesis import SYNTHESISERS
 from trainer.yaml_source import YamlSource, dump_yaml
@@ -161,17 +162,31 @@ def _open(path: Path, identity: str, resume: str) -> bool:
     """
     path.mkdir(parents=True, exist_ok=True)
     with locked(path / LOCK, "a comparison is being opened"):
-        if not {found.name for found in path.iterdir()} <= {*FILES, *FOLDERS, LOCK, report.STOPPED}:
+        if not {found.name for found in path.iterdir() if found.suffix != ".partial"} <= {*FILES, *FOLDERS, LOCK, report.STOPPED}:
             raise RunError(f"{path}: holds files but no comparison. Set run.name or run.output_dir to another folder.")
         if resume == "never":
-            for name in FILES:
-                (path / name).unlink(missing_ok=True)
-            for name in FOLDERS:
-                shutil.rmtree(path / name, ignore_errors=True)
+            _discard(path)
         if _is_concluded(path, identity):
             print(f"{path}: holds the finished comparison of this config and data: nothing to do. --resume never trains anew.")
             return True
     return False
+
+
+def _discard(path: Path) -> None:
+    """Remove the comparison that is there.
+
+    Raises:
+        RunError: another process trains a cell of it.
+    """
+    with ExitStack() as held:
+        for folder in FOLDERS:
+            for lock in (path / folder).glob(f"*/*/{report.LOCK}"):
+                if not held.enter_context(if_free(lock)):
+                    raise RunError(f"{lock.parent}: is being trained by {holder(lock)}. End it before --resume never discards it, or leave --resume never out.")
+        for name in FILES:
+            (path / name).unlink(missing_ok=True)
+        for name in FOLDERS:
+            shutil.rmtree(path / name, ignore_errors=True)
 
 
 def _is_concluded(path: Path, identity: str) -> bool:

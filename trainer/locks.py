@@ -36,8 +36,8 @@ def locked(path: Path, what: str, *, refuse: str | None = None) -> Iterator[None
             lock.acquire(timeout=PATIENCE_SECONDS)
         except Timeout:
             if refuse is not None:
-                raise RunError(f"{path.parent}: {what} by {_holder(path)}. {refuse}") from None
-            print(f"{path}: waiting, {what} by {_holder(path)}", file=sys.stderr, flush=True)
+                raise RunError(f"{path.parent}: {what} by {holder(path)}. {refuse}") from None
+            print(f"{path}: waiting, {what} by {holder(path)}", file=sys.stderr, flush=True)
             lock.acquire(poll_interval=0.5)
     except OSError as error:
         if error.errno not in WITHOUT_LOCKS:
@@ -95,7 +95,8 @@ def _sign(descriptor: int) -> None:
     os.pwrite(descriptor, f"pid {os.getpid()} on {socket.gethostname()}".encode(), 0)
 
 
-def _holder(path: Path) -> str:
+def holder(path: Path) -> str:
+    """Who holds a lock file, in words."""
     try:
         return path.read_text(encoding="utf-8") or "a process unknown"
     except OSError:

@@ -21,11 +21,12 @@ from trainer.cells import TEST_PREDICTIONS, Budget, Cell, Ground, balance_cell, 
 from trainer.config import Config
 from trainer.delivery import report
 from trainer.delivery.finished_run import read_predictions
-from trainer.errors import ConfigError, DataError, RunError, TrainingError
+from trainer.errors import ConfigError, DataError, RunError, Stopped, TrainingError
 from trainer.evaluation.compare import Comparison, SeedPredictions
 from trainer.evaluation.compare import compare as compare_predictions
 from trainer.locks import if_free, locked
 from trainer.sections.compare import BASELINE
+from trainer.training import stopping
 
 POLL_SECONDS = 1.0
 """How often a worker that finds no free cell looks again."""
@@ -131,6 +132,8 @@ class Phase:
         tqdm.write(f"{len(self.strategies)} strategies, {len(self.seeds)} seeds: {self.budget.words}.")
         table = CellTable(len(cells), sum(cell.is_finished for cell in cells))
         while open_cells := [cell for cell in cells if not cell.is_finished and cell.strategy not in self.failed]:
+            if signal := stopping.received():  # after the last step of a cell; heads on known embeddings take no steps at all
+                raise Stopped(f"stopped by {signal} between two trainings")
             if not any(self._try(cell, table) for cell in open_cells):
                 time.sleep(POLL_SECONDS)  # others train the rest; the kernel frees the cell of one that dies
             table.found(sum(cell.is_finished for cell in cells))
@@ -161,7 +164,8 @@ class Phase:
                 raise TrainingError(f"compare: '{BASELINE}', which all others are measured against, cannot be trained: {error}") from error
             path = self.folder / strategy
             path.mkdir(parents=True, exist_ok=True)
-            report.RunFolder(path).write_json(FAILED, {"reason": str(error), "identity": self.identity})
+            with locked(path / LOCK, f"the fault of {strategy} is being noted"):  # all workers find most faults, and at the same time
+                report.RunFolder(path).write_json(FAILED, {"reason": str(error), "identity": self.identity})
             tqdm.write(f"{strategy} failed, the others go on: {error}")
 
     def _refuse_others(self, cells: list[Cell]) -> None:

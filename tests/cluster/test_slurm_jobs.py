@@ -4,6 +4,7 @@ import csv
 import hashlib
 import json
 import os
+import re
 import sys
 import time
 from pathlib import Path
@@ -73,7 +74,7 @@ def jobs(submit, config):
     return {
         "broken": submit("train.sbatch", config, "--set", "run.name=broken", options=two),
         "unbroken": submit("train.sbatch", config, "--set", "run.name=unbroken", options=(*two, "--partition=high")),
-        "array": submit("compare.sbatch", config, "training.per_device_train_batch_size=32 data.clean.empty=true", options=("--array=0-1",)),
+        "single": submit("train.sbatch", config, "--set", "run.name=single", "--set", "training.per_device_train_batch_size=32"),
         "failing": submit("train.sbatch", config, "--set", "run.name=failing", "--set", f"run.output_dir={config}"),
         "misspelt": submit("train.sbatch", config, "--set", "data.labels=x"),
     }
@@ -132,8 +133,8 @@ def test_two_nodes_agree_with_one_process(cluster, jobs, shared):
     from safetensors.numpy import load_file
 
     assert cluster.wait_for_state(jobs["unbroken"], "COMPLETED", "FAILED")["JobState"] == "COMPLETED"
-    assert cluster.wait_for_state(f"{jobs['array']}_0", "COMPLETED", "FAILED")["JobState"] == "COMPLETED"
-    two, one = shared / "runs/unbroken", shared / "runs/tweets-training.per_device_train_batch_size-32-data.clean.empty-true"
+    assert cluster.wait_for_state(jobs["single"], "COMPLETED", "FAILED")["JobState"] == "COMPLETED"
+    two, one = shared / "runs/unbroken", shared / "runs/single"
     assert json.loads((two / "environment.json").read_text())["hardware"]["processes"] == 2
     assert load_config(str(two / "config.yaml")).run.num_processes == 2
     weights, expected = load_file(two / "model/model.safetensors"), load_file(one / "model/model.safetensors")
@@ -142,13 +143,6 @@ def test_two_nodes_agree_with_one_process(cluster, jobs, shared):
         assert weights[name] == pytest.approx(expected[name], abs=1e-4), name
     for row, expected_row in zip(_epochs(two), _epochs(one), strict=True):
         assert [float(value) for value in row.values()] == pytest.approx([float(value) for value in expected_row.values()], abs=1e-3)
-
-
-def test_array_task_without_variant_says_how_to_submit(cluster, jobs, shared):
-    job = cluster.wait_for_state(f"{jobs['array']}_1", "COMPLETED", "FAILED")
-    said = (shared / f"{job['JobId']}.out").read_text()
-    assert (job["JobState"], job["ExitCode"]) == ("FAILED", "2:0")
-    assert "array task 1 has no variant; 1 given: submit with --array=0-0." in said
 
 
 def test_failed_job_is_not_queued_again(cluster, jobs, shared):
@@ -163,3 +157,59 @@ def test_bad_config_fails_before_nodes_are_used(cluster, jobs, shared):
     assert (job["JobState"], job["ExitCode"], job["Restarts"]) == ("FAILED", "2:0", "0")
     assert "data.labels is unknown" in said
     assert "srun" not in said
+
+
+@pytest.fixture(scope="module")
+def compared(cluster, submit, config, shared):
+    """A comparison by an array of two tasks, each with a node to itself; the one on node2 is preempted while it trains. Their jobs as they ended."""
+    cells = shared / "runs/compared-compare/cells"
+    values = json.loads(config.read_text())
+    values["training"]["num_train_epochs"] = 20
+    values |= {"run": values["run"] | {"name": "compared"}, "balance": {}, "compare": {"strategies": ["none", "undersample"], "seeds": 2}}
+    (shared / "compared.yaml").write_text(json.dumps(values))
+    array = submit("compare.sbatch", shared / "compared.yaml", options=("--array=0-1%2", "--exclusive", f"--output={shared}/compared-%a.out"))
+    _until(lambda: sum(len(_epochs(cell)) >= 1 for cell in cells.glob("*/seed-*")) >= 2)
+    cluster.submit("--partition=high", "--nodelist=node2", "--exclusive", "--wrap=true", cwd=shared)
+    return [cluster.wait_for_state(f"{array}_{task}", "COMPLETED", "FAILED") for task in (0, 1)]
+
+
+def _lines_of_cells(said):
+    """(strategy, seed) of the lines that a worker prints for the cells it has finished."""
+    return [tuple(found) for found in re.findall(r"^ *\d/4 +(\S+) +(\d+) ", said, re.MULTILINE)]
+
+
+def test_tasks_of_an_array_share_the_cells_of_a_comparison_and_the_preempted_one_comes_back(compared, shared):
+    said = [(shared / f"compared-{task}.out").read_text() for task in (0, 1)]
+    assert [job["JobState"] for job in compared] == ["COMPLETED"] * 2, said
+    assert sorted(job["Restarts"] for job in compared) == ["0", "1"], said
+    preempted = [job["Restarts"] for job in compared].index("1")
+    assert [text.count("compare.sbatch: stopped before the end; queued again") for text in said] == [int(task == preempted) for task in (0, 1)]
+    assert sorted(_lines_of_cells("\n".join(said))) == [("none", "42"), ("none", "43"), ("undersample", "42"), ("undersample", "43")], said
+    assert _lines_of_cells(said[1 - preempted])
+    folder = shared / "runs/compared-compare"
+    assert not (folder / "stopped.json").exists()
+    result = json.loads((folder / "comparison.json").read_text())
+    assert (result["seeds"], list(result["validation"]["strategies"]), result["failed"]) == ([42, 43], ["none", "undersample"], {})
+
+
+def test_task_that_starts_after_the_end_says_so_and_ends_well(compared, cluster, submit, shared):
+    before = (shared / "runs/compared-compare/comparison.json").stat()
+    job = cluster.wait_for_state(submit("compare.sbatch", shared / "compared.yaml", options=("--array=7",)), "COMPLETED", "FAILED")
+    assert (job["JobState"], job["Restarts"]) == ("COMPLETED", "0")
+    assert "holds the finished comparison of this config and data: nothing to do" in (shared / f"{job['JobId']}.out").read_text()
+    assert (shared / "runs/compared-compare/comparison.json").stat() == before
+
+
+WRONG = {
+    "no config": ((), "submit from the folder that holds scripts/compare.py: sbatch --array=0-3 scripts/cluster/compare.sbatch CONFIG"),
+    "--resume": (("x.yaml", "--resume", "never"), "compare.sbatch: takes no --resume; to train anew remove the folder of the comparison before."),
+    "unknown key": (("configs/compare.yaml", "--set", "compare.seed=1"), "compare.seed is unknown"),
+}
+
+
+@pytest.mark.parametrize("wrong", WRONG)
+def test_array_task_that_cannot_work_is_not_queued_again(cluster, submit, shared, wrong):
+    arguments, words = WRONG[wrong]
+    job = cluster.wait_for_state(submit("compare.sbatch", *arguments, options=("--array=0",)), "COMPLETED", "FAILED")
+    assert (job["JobState"], job["ExitCode"], job["Restarts"]) == ("FAILED", "2:0", "0")
+    assert words in (shared / f"{job['JobId']}.out").read_text()

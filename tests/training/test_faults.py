@@ -6,30 +6,17 @@ import json
 import resource
 import shutil
 import signal
-import subprocess
 from contextlib import contextmanager
 
 import forked_runs
 import pytest
+from conftest import leave_free
 from matplotlib import pyplot as plt
 
 from trainer import load_config, pipeline
 from trainer.cli import train_command
 from trainer.delivery.report import RunFolder
 from trainer.training.weighted_trainer import WeightedTrainer
-
-
-@pytest.fixture(scope="module")
-def narrow_model(tiny_model, tmp_path_factory):
-    """Two layers of width 16 with random weights: 7 MB a checkpoint."""
-    import torch
-    from transformers import AutoTokenizer, BertConfig, BertModel
-
-    folder = tmp_path_factory.mktemp("narrow_model")
-    torch.manual_seed(0)
-    BertModel(BertConfig(hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=32)).save_pretrained(folder)
-    AutoTokenizer.from_pretrained(tiny_model).save_pretrained(folder)
-    return folder
 
 
 @pytest.fixture(scope="module")
@@ -206,25 +193,6 @@ def test_run_whose_checkpoints_are_all_damaged_starts_anew(halved, unbroken, cap
         train(config)
     assert outcome(run) == unbroken
     assert "Resuming from" not in capsys.readouterr().out
-
-
-@pytest.fixture
-def small_disk(tmp_path):
-    """Folder with room for 20 MB."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    done = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=20m", "none", str(folder)], capture_output=True, text=True, check=False)
-    if done.returncode:
-        pytest.skip(f"a small tmpfs cannot be mounted here: {done.stderr.strip()}")
-    yield folder
-    subprocess.run(["umount", "--lazy", str(folder)], check=True)
-
-
-def leave_free(folder, num_bytes):
-    """Fill a disk up to so many bytes; gives the file that does."""
-    ballast = folder / "ballast"
-    ballast.write_bytes(b"x" * max(0, shutil.disk_usage(folder).free - num_bytes))
-    return ballast
 
 
 def test_full_disk_ends_in_one_message_and_the_last_checkpoint_is_gone_on_from_when_there_is_room(small_disk, make_config, unbroken, capsys):

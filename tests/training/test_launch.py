@@ -112,6 +112,26 @@ def test_file_that_one_node_lacks_ends_all_of_them(nodes, config_file, tmp_path)
     assert re.search(r"rank 1 \(\S+, pid \d+\): data.source: 'rows.csv' does not exist.", told[0])
 
 
+@pytest.mark.parametrize(("visible", "place", "taken"), [("", "1", "1"), ("", "2", "0"), ("4,6", "1", "6"), ("4,6", "2", "4"), ("GPU-8a", "0", "GPU-8a")])
+def test_process_that_leaves_the_others_takes_the_gpu_of_its_place_and_its_share_of_the_cores(alone, visible, place, taken):
+    for name, value in {"RANK": "5", "LOCAL_RANK": place, "WORLD_SIZE": "8", "LOCAL_WORLD_SIZE": "4", "MASTER_ADDR": "node1", "MASTER_PORT": "1"}.items():
+        alone.setenv(name, value)
+    alone.setenv("CUDA_VISIBLE_DEVICES", visible)
+    alone.setattr("torch.cuda.device_count", lambda: 2)
+    distributed.leave_the_others(discards=False)
+    assert os.environ["CUDA_VISIBLE_DEVICES"] == taken
+    assert os.environ["LOCAL_WORLD_SIZE"] == "4"
+    assert (distributed.world_size(), distributed.is_main(), distributed.is_first_of_machine()) == (1, True, True)
+    assert not {"RANK", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT"} & os.environ.keys()
+
+
+def test_process_without_a_launcher_keeps_all_gpus(alone):
+    alone.delenv("LOCAL_RANK", raising=False)
+    alone.setenv("CUDA_VISIBLE_DEVICES", "4,6")
+    distributed.leave_the_others(discards=False)
+    assert os.environ["CUDA_VISIBLE_DEVICES"] == "4,6"
+
+
 def test_process_whose_partner_never_comes_says_so():
     code = "from trainer.training.distributed import start_processes as s\nfrom trainer.cli import worded_errors\n"
     with ranks(["-c", code + "with worded_errors(): s(None, None, timeout_minutes=0.05)"], ["-c", ""]) as processes:

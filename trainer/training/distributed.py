@@ -35,13 +35,26 @@ def is_first_of_machine() -> bool:
     return int(os.environ.get("LOCAL_RANK", "0")) == 0
 
 
-def leave_the_others() -> None:
-    """Where a launcher started several processes, make this one train by itself: with the GPU of its place, and its share of the cores."""
-    if world_size() == 1:
+def leave_the_others(*, discards: bool) -> None:
+    """Where a launcher started this process, with others or without, make it train by itself: with the GPU of its place, and its share of the cores.
+
+    Args:
+        discards: whether this one would discard what the others train.
+    Raises:
+        ConfigError: it would.
+    """
+    if discards:
+        refuse_several_processes("compare --resume never")
+    if "LOCAL_RANK" not in os.environ:
         return
-    place = int(os.environ.get("LOCAL_RANK", "0"))
+    place = int(os.environ["LOCAL_RANK"])
     visible = [device for device in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if device]
-    os.environ["CUDA_VISIBLE_DEVICES"] = visible[place % len(visible)] if visible else str(place)
+    if not visible:
+        import torch
+
+        visible = [str(number) for number in range(torch.cuda.device_count())]
+    if visible:
+        os.environ["CUDA_VISIBLE_DEVICES"] = visible[place % len(visible)]  # where processes outnumber GPUs, several share one
     for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"):  # LOCAL_WORLD_SIZE stays: so many share the cores
         os.environ.pop(name, None)
 
@@ -49,7 +62,7 @@ def leave_the_others() -> None:
 def refuse_several_processes(what: str) -> None:
     """Raises ConfigError when a launcher started more than one process for something that one process does."""
     if world_size() > 1:
-        raise ConfigError(f"{what} runs in one process, but {world_size()} were launched. Launch with python -m trainer train, or with --num_processes 1.")
+        raise ConfigError(f"{what} runs in one process, but {world_size()} were launched. Launch it without accelerate, or with --num_processes 1.")
 
 
 def start_processes(num_processes: int | None, num_threads: int | None, *, timeout_minutes: float = 30.0) -> None:

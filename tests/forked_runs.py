@@ -18,7 +18,7 @@ def train(config, log, *, num_processes=1, strike=None, rank=None):
 
     Args:
         log: file for what they print.
-        strike: (place, how often it is reached, signals that the process then sends itself); places: step, save.
+        strike: (place, how often it is reached, signals that the process then sends itself); places: step, save, head.
         rank: the process that is struck; left out: all.
     """
     with socket.socket() as free:
@@ -41,10 +41,40 @@ def train(config, log, *, num_processes=1, strike=None, rank=None):
     return [process.exitcode for process in ranks]
 
 
-def _rank(config, log, rank, num_processes, port, strike):
+def start_compare(config, log, *, strike=None):
+    """A process of `equipoise compare`, started; `log` and `strike` as of `train`."""
+    process = CONTEXT.Process(target=_compare, args=(str(config), str(log), strike))
+    process.start()
+    return process
+
+
+def compare(config, log, *, strike=None):
+    """Exit code of `equipoise compare`."""
+    process = start_compare(config, log, strike=strike)
+    process.join(timeout=100)
+    process.kill()
+    process.join()
+    return process.exitcode
+
+
+def _compare(config, log, strike):
+    _redirect(log)
+    from trainer.cli import compare_command
+
+    if strike:
+        _strike_at(*strike)
+    compare_command(config=config, set_=[], resume="auto", check=False)
+    sys.stdout.flush()
+
+
+def _redirect(log):
     file = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
     os.dup2(file, 1)
     os.dup2(file, 2)
+
+
+def _rank(config, log, rank, num_processes, port, strike):
+    _redirect(log)
     if num_processes > 1:
         os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(num_processes), "LOCAL_WORLD_SIZE": str(num_processes)}
         os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "ACCELERATE_USE_CPU": "true"}
@@ -59,9 +89,10 @@ def _rank(config, log, rank, num_processes, port, strike):
 def _strike_at(place, times, numbers):
     import torch
 
+    from trainer.training.head import HeadTrainer
     from trainer.training.weighted_trainer import WeightedTrainer
 
-    owner, name = {"step": (WeightedTrainer, "training_step"), "save": (torch, "save")}[place]
+    owner, name = {"step": (WeightedTrainer, "training_step"), "save": (torch, "save"), "head": (HeadTrainer, "run")}[place]
     action, seen = getattr(owner, name), 0
 
     def struck(*args, **kwargs):
