@@ -216,7 +216,8 @@ def _conclude(path: Path, phase: "Phase", quick: dict[str, Any] | None, given: C
 
     ground, config = phase.ground, phase.ground.config
     validation = phase.compare("validation", phase.trained)
-    winner, seconds = validation.best, phase.seconds
+    winner = validation.best if validation.recommended == BASELINE else validation.recommended
+    seconds = phase.seconds
     recommendation = recommend(validation, seconds)
     tested = [name for name in phase.trained if name in (BASELINE, winner)]
     test = phase.compare("test", tested).to_dict() if ground.has_test else None
@@ -239,6 +240,7 @@ def _conclude(path: Path, phase: "Phase", quick: dict[str, Any] | None, given: C
         "validation": validation.to_dict(),
         "test": test,
         "winner": winner,
+        "recommended": validation.recommended,
         "recommendation": recommendation,
         "environment": describe_environment(ground.plain.clean.fingerprint, ground.plain.clean.counts, 1, ground.commits),
     }

@@ -86,6 +86,8 @@ def print_comparison(result: dict[str, Any]) -> None:
     for name, reason in result["failed"].items():
         console.print(f"failed: {name}: {reason}")
     if result["quick"]:
+        for name, reason in result["quick"]["failed"].items():
+            console.print(f"failed: {name}: {reason}")
         console.print(f"Shortlisted by heads on the frozen encoder: {', '.join(result['quick']['shortlist'])}.")
     console.print(result["recommendation"])
 
