@@ -1,7 +1,8 @@
 """THE STORY: one function that calls the stages in order.
 
 Its other chapters are `trainer/trainers.py` (what trains), `trainer/results.py` (the end of a run), `trainer/ensemble.py` (several runs
-that vote), `trainer/audit.py` (no run at all) and `trainer/export.py` (a run that leaves the house); only these hold the whole Config.
+that vote), `trainer/compare.py` (which strategy helps) with `trainer/workers.py` (who trains which part of it) and `trainer/cells.py` (one
+training of it), `trainer/audit.py` (no run at all) and `trainer/export.py` (a run that leaves the house); only these hold the whole Config.
 """
 
 import gc

@@ -94,12 +94,18 @@ class Phase:
             return budget.training(int(budget.amount))
         if budget.kind == "rows":
             return budget.training(budget.steps_of(len(data.plan.positions())))
-        path = self.folder / cell.strategy / STEPS
+        return budget.training(self._steps(cell))
+
+    def _steps(self, cell: Cell) -> int:
+        """Optimizer steps in the seconds of the budget, timed once for each strategy, so that all its seeds train alike."""
+        path, asked = self.folder / cell.strategy / STEPS, self.budget.amount
         path.parent.mkdir(parents=True, exist_ok=True)
         with locked(path.with_suffix(".lock"), f"the steps of {cell.strategy} are being timed"):
-            if not path.is_file():
-                report.RunFolder(path.parent).write_json(STEPS, {"steps": steps_in(budget.amount, cell, self.ground)})
-        return budget.training(json.loads(path.read_text(encoding="utf-8"))["steps"])
+            known = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+            if known.get("seconds") != asked:
+                known = {"seconds": asked, "steps": steps_in(asked, cell, self.ground)}
+                report.RunFolder(path.parent).write_json(STEPS, known)
+        return int(known["steps"])
 
     @property
     def failed(self) -> dict[str, str]:
