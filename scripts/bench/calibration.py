@@ -9,7 +9,8 @@ differences from `none`, intervals of all ten pairs at once. Beside them what on
 differences, and an interval of the rows alone. The true difference is that of 600 seeds, each on 10,000 other rows.
 
 Exit code 1 if, of 2,000 simulations or more, equal strategies raise a false alarm in more than 6 %, one strategy or any of three after Holm, or
-the interval of the planted difference holds in less than 93.5 % or more than 96.5 %, where the noise of seeds or of rows dominates. Results: scripts/bench/README.md.
+the interval of the planted difference holds in less than 93.5 % or more than 96.5 %, where the noise of seeds or
+of rows dominates. Results: scripts/bench/README.md.
 """
 
 import argparse
