@@ -76,7 +76,7 @@ def comparison(gains=GAINS, support=R8, num_seeds=5, metric="macro_f1", **change
         "seeds": list(range(42, 42 + num_seeds)), "folds": None, "overrides": {name: PRESETS.get(name, FOCAL) for name in gains},
         "seconds": {name: 61.0 + 7 * place for place, name in enumerate(gains)}, "failed": {}, "quick": None,
         "validation": compared, "test": validation(judged, support, num_seeds, metric, np.random.default_rng(1)),
-        "winner": winner, "recommended": winner, "recommendation": words, "total_seconds": 1834.5,
+        "winner": winner, "tested": [*judged], "recommendation": words, "total_seconds": 1834.5,
         "environment": {"python": "3.11.9", "packages": {"torch": "2.13.0"}, "cpu_count": 2}, **changes,
     }  # fmt: skip
 

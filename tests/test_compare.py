@@ -8,8 +8,12 @@ import pytest
 import torch
 
 from trainer import cells, compare, load_config, pipeline
+from trainer.data.balance import METHODS, plan_balance
+from trainer.data.tokenise import PADDING
 from trainer.errors import ConfigError, RunError
 from trainer.sections.compare import PRESETS
+from trainer.strategies import refuse, strategy_config
+from trainer.training.batching import StepBatchSampler
 from trainer.workers import Phase
 
 STRATEGIES = ["undersample", "class_weights", {"name": "greedy", "balance": {"method": "smote", "neighbours": 500}}]
@@ -60,7 +64,7 @@ def test_test_rows_are_judged_by_the_best_and_the_baseline_alone(heads):
     _, _, folder = heads
     result = result_of(folder)
     tested = {"none", result["winner"]}
-    assert set(result["test"]["strategies"]) == tested
+    assert set(result["test"]["strategies"]) == set(result["tested"]) == tested
     assert {path.parent.parent.name for path in folder.glob("cells/*/*/test.parquet")} == tested
     for path in folder.glob("cells/*/*/predictions.parquet"):
         assert set(pq.read_table(path)["split"].to_pylist()) == {"validation"}
@@ -78,6 +82,14 @@ def test_figures_are_those_of_the_cells(heads):
 def test_no_model_is_left(heads):
     _, _, folder = heads
     assert not list(folder.rglob("*.safetensors"))
+
+
+def test_a_damaged_result_is_made_again_of_the_cells(heads):
+    config, _, folder = heads
+    before = result_of(folder)
+    (folder / "comparison.json").write_text("{}", encoding="utf-8")
+    compare.compare(config, command=before["command"])
+    assert result_of(folder) == before
 
 
 def test_a_finished_comparison_is_not_trained_again(heads, capsys):
@@ -98,16 +110,20 @@ def test_another_strategy_keeps_what_is_trained_and_test_is_not_judged_again(hea
     assert before.items() <= {path: path.stat().st_mtime_ns for path in folder.glob("cells/*/*/*.parquet")}.items()
 
 
-def test_cells_of_another_config_are_refused_until_they_may_be_replaced(heads, tmp_path):
+def test_another_config_is_refused_until_the_comparison_may_be_replaced(heads, tmp_path):
     _, values, folder = heads
     other = values | {"training": values["training"] | {"label_smoothing_factor": 0.1}, "compare": {"strategies": ["undersample"], "seeds": 1}}
-    with pytest.raises(
-        RunError, match=r"cells/none/seed-42: holds a training that differs: training.label_smoothing_factor is None there, 0.1 here.*overwrite"
-    ):
+    with pytest.raises(RunError, match=r"holds a comparison that differs: training.label_smoothing_factor is None there, 0.1 here.*overwrite"):
         compare.compare(config_of(tmp_path, other))
     other["run"] = values["run"] | {"overwrite": True}
     compare.compare(config_of(tmp_path, other))
     assert result_of(folder)["validation"]["num_seeds"] == 1
+    other["compare"] = {"strategies": [{"name": "undersample", "balance": {"method": "oversample"}}], "seeds": 1}
+    compare.compare(config_of(tmp_path, other))  # one strategy has changed: the other cells stay
+    assert load_config(str(folder / "cells/undersample/seed-42/config.yaml")).balance.method == "oversample"
+    other |= {"run": values["run"], "compare": {"strategies": ["undersample"], "seeds": 1}}
+    with pytest.raises(RunError, match=r"cells/undersample/seed-42: holds a training that differs: balance.method is oversample there, undersample here"):
+        compare.compare(config_of(tmp_path, other))
 
 
 def test_a_folder_of_other_files_is_refused(tmp_path, tiny_model, tweets):
@@ -205,6 +221,7 @@ FAULTS = {
     "scope": ({"compare": {"strategies": [{"name": "x", "balance": {"method": "undersample", "scope": "all"}}]}}, "x has balance.scope: all"),
     "own scope": ({"balance": {"method": "undersample", "scope": "all"}}, "balance.scope is 'all'; strategies are compared"),
     "by": ({"compare": {"strategies": [{"name": "x", "balance": {"method": "floor", "by": "source"}}]}}, "x has balance.by: source"),
+    "streaming": ({"data": {"streaming": True}}, "data.streaming chooses rows by balance.method"),
     "ensemble": ({"ensemble": {"size": 2, "kind": "folds"}}, "compare trains single models"),
     "quick": ({"compare": {"quick": True}}, "quick already"),
     "prior": ({"decision": {"prior": "natural"}, "compare": {"strategies": ["focal"]}}, "decision.prior has no known correction"),
@@ -215,26 +232,39 @@ FAULTS = {
 def test_what_cannot_be_compared_is_told_before_any_row_is_read(fault, tmp_path):
     others, words = FAULTS[fault]
     with pytest.raises(ConfigError, match=words):
-        compare.refuse(config_of(tmp_path, sections("nowhere", "nowhere.csv", tmp_path, **others)))
+        refuse(config_of(tmp_path, sections("nowhere", "nowhere.csv", tmp_path, **others)))
 
 
 def test_folds_need_a_split_of_their_own(tmp_path):
     data = {"source": None, "train": "a.csv", "validation": "b.csv"}
     values = sections("nowhere", "nowhere.csv", tmp_path, data=data, compare={"folds": 3}) | {"split": None}
     with pytest.raises(ConfigError, match=r"compare\.folds cuts validation itself"):
-        compare.refuse(config_of(tmp_path, values))
+        refuse(config_of(tmp_path, values))
 
 
 def test_every_preset_makes_a_config_in_one_mode_or_another(tmp_path):
     for name in PRESETS:
         asked = {"compare": {"strategies": ["undersample"] if name == "none" else [name]}, "model": {"mode": "head"}}
         config = config_of(tmp_path, sections("nowhere", "nowhere.csv", tmp_path, **asked))
-        derived = compare.strategy_config(config, name, tmp_path / "cell", mode="full" if name == "class_balanced_batches" else "head")
+        derived = strategy_config(config, name, tmp_path / "cell", mode="full" if name == "class_balanced_batches" else "head")
         assert derived.to_dict()["balance"]["method"] == PRESETS[name].get("balance", {}).get("method", "none")
 
 
-def test_the_rows_budget_counts_the_short_last_step_of_each_epoch():
-    budget = cells.Budget("rows", 100, 1, 16)
-    assert budget.steps_of(40) == 2 * 3 + 2  # two epochs of 16 + 16 + 8 rows, then 20 rows in two steps
-    assert budget.steps_of(1000) == 7
-    assert np.isclose(cells.Budget("steps", 189, 3, 32).training(189)["eval_steps"], 63)
+@pytest.mark.parametrize("drop_last", [False, True])
+@pytest.mark.parametrize("method", METHODS)
+def test_the_rows_budget_counts_rows_as_the_sampler_draws_them(method, drop_last):
+    label_ids_N = np.repeat(np.arange(5), [400, 300, 200, 150, 50])
+    plan = plan_balance(label_ids_N, np.arange(1100, dtype=np.uint64), labels=list("abcde"), method=method, parameter=None, seed=0)
+    training, budget = {"dataloader_drop_last": drop_last}, cells.Budget("rows", 2500, 1, 32)
+    balanced = {"balanced_label_ids_N": label_ids_N} if plan.balanced_batches else {}
+    sampler = StepBatchSampler(
+        plan.positions, np.ones(1100, np.int64), strategy="random", seed=0, rows_per_batch=32, batches_per_step=1, drop_last=drop_last, **balanced
+    )
+    seen, steps = 0, 0
+    while seen < 2500:
+        sampler.set_epoch(steps // max(1, len(sampler)))
+        for batch in sampler:
+            if seen < 2500:
+                seen, steps = seen + sum(row != PADDING for row in batch), steps + 1
+    assert abs(budget.steps_of(plan, training) - steps) <= 1
+    assert cells.Budget("steps", 189, 3, 32).training(189)["eval_steps"] == 63

@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 import tempfile
 import time
 from collections.abc import Callable
@@ -18,6 +19,7 @@ from numpy.typing import NDArray
 from trainer import pipeline, results
 from trainer.config import Config
 from trainer.data.augment import SyntheticRows, write_rows
+from trainer.data.balance import BalancePlan
 from trainer.data.clean import CleanRows
 from trainer.data.prepare import Fold, PreparedData, balance_splits, read_splits
 from trainer.data.sources import hub_commits
@@ -29,12 +31,14 @@ from trainer.delivery.evaluate_file import LEAST_PROBABILITY, judge_texts
 from trainer.delivery.predict import Classifier
 from trainer.errors import ConfigError
 from trainer.evaluation.outcome import outcome_of
-from trainer.locks import locked
 from trainer.sections.balancing import BalanceSection, LossSection
+from trainer.strategies import MULTI_LABEL
 from trainer.trainers import build_head_trainer, build_trainer
 from trainer.training import distributed, stopping
 from trainer.training.arguments import build_arguments
 from trainer.training.batching import refuse_small_steps
+from trainer.training.checkpoints import saving
+from trainer.training.memory import release
 from trainer.training.model import check_weights, load_model, load_pretrained_config, load_tokenizer, pinned
 from trainer.training.synthesis import SYNTHESISERS, refuse_few_rows
 
@@ -179,24 +183,31 @@ class Budget:
         rows_per_step = training["per_device_train_batch_size"] * (training.get("gradient_accumulation_steps") or 1)
         if mode == "head":
             return cls("fit", 0, None, rows_per_step)
-        num_rows, epochs = len(plain.plan.positions()), training["num_train_epochs"]
-        evaluations = max(1, round(epochs)) if training["eval_strategy"] == "epoch" else None
+        epochs, (num_rows, num_steps) = training["num_train_epochs"], _epoch(plain.plan, rows_per_step, training)
         given = training.get("max_steps") or -1
-        steps = given if given > 0 else math.ceil(epochs * math.ceil(num_rows / rows_per_step))
+        steps = given if given > 0 else math.ceil(epochs * num_steps)
         rows = given * rows_per_step if given > 0 else math.ceil(epochs * num_rows)
+        evaluations = {"epoch": round(epochs), "steps": steps // max(1, int(training.get("eval_steps") or 1)), "no": 0}[training["eval_strategy"]]
         amount = asked.amount or {"steps": steps, "rows": rows}[asked.budget]
-        if asked.budget == "steps":
-            amount = cls("steps", amount, evaluations, rows_per_step).training(math.ceil(amount))["max_steps"]
-        return cls(asked.budget, amount, evaluations, rows_per_step)
+        budget = cls(asked.budget, amount, None if training["eval_strategy"] == "no" else max(1, evaluations), rows_per_step)
+        return replace(budget, amount=budget.training(math.ceil(amount))["max_steps"]) if asked.budget == "steps" else budget
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for comparison.json."""
         return {"kind": self.kind, "amount": self.amount, "evaluations": self.evaluations, "words": self.words}
 
-    def steps_of(self, num_rows: int) -> int:
-        """Steps in which a strategy that draws so many rows an epoch sees the budget's rows; an epoch's last step may hold fewer."""
-        epochs, rest = divmod(math.ceil(self.amount), num_rows)
-        return epochs * math.ceil(num_rows / self.rows_per_step) + math.ceil(rest / self.rows_per_step)
+    def steps_of(self, plan: BalancePlan, training: dict[str, Any]) -> int:
+        """Steps in which a strategy sees the budget's rows."""
+        num_rows, num_steps = _epoch(plan, self.rows_per_step, training)
+        epochs, rest = divmod(math.ceil(self.amount), max(1, num_rows))
+        return epochs * num_steps + math.ceil(rest * num_steps / max(1, num_rows))
+
+
+def _epoch(plan: BalancePlan, rows_per_step: int, training: dict[str, Any]) -> tuple[int, int]:
+    """Rows and optimizer steps of an epoch, as `StepBatchSampler` makes them: balanced steps hold every class equally, and the last may be left out."""
+    each = rows_per_step // plan.num_labels * plan.num_labels if plan.balanced_batches else rows_per_step
+    whole, rest = divmod(len(plan.positions()), max(1, each))
+    return (whole * each, whole) if training.get("dataloader_drop_last") else (whole * each + rest, whole + (rest > 0))
 
 
 def prepare_ground(config: Config) -> Ground:
@@ -220,9 +231,9 @@ def _prepare_rows(config: Config, fold: int | None, tokenizer: Any, max_length: 
     number = None if fold is None else Fold(fold, config.compare.folds or 0)
     clean, splits = read_splits(config.data, config.split, BalanceSection(by=config.balance.by), seed=seed, cache_dir=cache_dir, fold=number)
     if clean.label_matrix_NC is not None:
-        raise ConfigError("compare needs one label a row; with several labels a row train the strategies one by one and put them side by side: report.")
-    test, splits = splits.test, replace(splits, test=splits.test[:0])
+        raise ConfigError(MULTI_LABEL)
     synthetic = None if config.augment.generator == "none" else write_rows(clean, splits, config.augment, seed=seed, cache_dir=cache_dir)
+    test, splits = splits.test, replace(splits, test=splits.test[:0])  # which were needed to reject synthetic rows that are like them
     plain = balance_splits(clean, splits, BalanceSection(), LossSection(), seed=seed, synthetic=synthetic)
     return Rows(clean, splits, test, synthetic, plain, pipeline.tokenise_splits(plain, tokenizer, max_length))
 
@@ -244,13 +255,16 @@ def balance_cell(cell: Cell, ground: Ground) -> PreparedData:
     return data
 
 
-def train_cell(cell: Cell, ground: Ground) -> None:
+def train_cell(cell: Cell, ground: Ground, *, keeps_model: bool) -> None:
     """Train the cell, or go on with it, and write what it did on validation; what it prints goes into its training.log.
 
+    Args:
+        keeps_model: the saved model will be asked about test rows.
     Raises:
         TrainerError: what the strategy cannot do, or the training; Stopped on a signal, after a checkpoint.
     """
     begin, config, data = time.perf_counter(), cell.config, balance_cell(cell, ground)
+    release()  # the model of the cell before
     folder = report.RunFolder(cell.path)
     checkpoint = report.plan_run(folder.path, config.to_dict(), data.clean.fingerprint, overwrite=True, resume="auto")
     if not checkpoint:
@@ -264,7 +278,8 @@ def train_cell(cell: Cell, ground: Ground) -> None:
             trainer.merge_adapter(folder.path / "adapter.partial")
         if config.balance.method in SYNTHESISERS:
             data = data.with_synthetic(trainer.counts_C, trainer.class_weights_C)
-        _write_cell(cell, folder, data, ground, trainer, clock, begin)
+        metrics = _judge(cell, folder, data, ground, trainer, keeps_model=keeps_model)
+        folder.finish(metrics | {"training": clock | {"wall_seconds": time.perf_counter() - begin}})  # since its last start
 
 
 def trainer_builder(cell: Cell, ground: Ground, data: PreparedData, folder: report.RunFolder) -> Callable[[], Any]:
@@ -286,20 +301,19 @@ def trainer_builder(cell: Cell, ground: Ground, data: PreparedData, folder: repo
     return build
 
 
-def _write_cell(cell: Cell, folder: report.RunFolder, data: PreparedData, ground: Ground, trainer: Any, clock: dict[str, float], begin: float) -> None:
-    """Model, predictions and figures of validation; metrics.json last."""
-    plan = results.decision_plan(cell.config, data)
-    outcomes, decision = results.evaluate_splits(trainer, data, {"validation": ground.rows[cell.fold].tokens["validation"]}, plan, cell.config.run.seed)
+def _judge(cell: Cell, folder: report.RunFolder, data: PreparedData, ground: Ground, trainer: Any, *, keeps_model: bool) -> dict[str, Any]:
+    """What metrics.json holds of validation; predictions, and the model with its decision, are written."""
+    plan, validation = results.decision_plan(cell.config, data), {"validation": ground.rows[cell.fold].tokens["validation"]}
+    outcomes, decision = results.evaluate_splits(trainer, data, validation, plan, cell.config.run.seed)
     decided = results.apply_decision(cell.config, data, trainer.model, decision, plan) if decision and plan else None
-    trainer.save_model(str(folder.path / "model.partial"))
-    folder.publish_model()
+    if keeps_model:
+        with saving(folder.model, folder.checkpoints):
+            trainer.save_model(str(folder.path / "model.partial"))
+        folder.publish_model()
     outcome = outcomes["validation"]
     folder.write_predictions({"validation": (data.splits.validation, outcome)}, data.labels)
-    clock = clock | {"wall_seconds": time.perf_counter() - begin}  # since its last start
-    metrics: dict[str, Any] = {"validation": outcome.alone.to_dict(), "minority_label": data.audit.minority_label, "training": clock}
-    if decided:
-        metrics["decision"] = decided | {"validation": outcome.final.to_dict()}
-    folder.finish(metrics)
+    metrics: dict[str, Any] = {"validation": outcome.alone.to_dict(), "minority_label": data.audit.minority_label}
+    return metrics | ({"decision": decided | {"validation": outcome.final.to_dict()}} if decided else {})
 
 
 def steps_in(seconds: float, cell: Cell, ground: Ground) -> int:
@@ -319,13 +333,18 @@ def judge_test(cell: Cell, ground: Ground) -> None:
     """Let the cell's saved model judge the test rows, once, as every deployed model judges; where the model is gone, it is trained again."""
     if (cell.path / TEST_PREDICTIONS).is_file():
         return
-    with locked(cell.path / report.LOCK, "a cell is being trained"):  # without its metrics.json other workers would take it
-        if not (cell.path / "model").is_dir():
-            (cell.path / "metrics.json").unlink(missing_ok=True)
-            train_cell(cell, ground)
+    source, again = cell.path, cell.path.with_name(f"{cell.path.name}.again")
+    if not (cell.path / "model").is_dir():
+        print(f"{cell.name}: its model was not kept; it is trained again for the test rows.", flush=True)
+        values = cell.config.to_dict()
+        copy = replace(cell, config=Config.model_validate(values | {"run": values["run"] | {"name": again.name}}))
+        if not copy.is_finished:
+            train_cell(copy, ground, keeps_model=True)
+        source = again
     rows = ground.rows[cell.fold]
-    classifier = Classifier.load(cell.path / "model", trust_remote_code=ground.config.model.trust_remote_code)
+    classifier = Classifier.load(source / "model", trust_remote_code=ground.config.model.trust_remote_code)
     p_NC, decided_N = judge_texts(classifier, rows.clean.rows, rows.test)
     log_p_NC = np.log(np.maximum(p_NC, LEAST_PROBABILITY))
     outcome = outcome_of(log_p_NC, rows.clean.label_ids_N[rows.test], classifier.labels, (log_p_NC, decided_N), None)
     report.RunFolder(cell.path).write_predictions({"test": (rows.test, outcome)}, classifier.labels, TEST_PREDICTIONS)
+    shutil.rmtree(again, ignore_errors=True)

@@ -17,7 +17,7 @@ from trainer.config import Config, check_config, json_schema, load_config
 from trainer.delivery.serving.limits import Limits
 from trainer.errors import Stopped, TrainerError, TrainingError, first_line
 from trainer.training import watch
-from trainer.training.distributed import is_first_of_machine, is_main, leave_the_others, name_of_process
+from trainer.training.distributed import is_first_of_machine, is_main, name_of_process
 from trainer.yaml_source import YamlSource
 
 app = typer.Typer(
@@ -67,7 +67,6 @@ def train_command(
 def compare_command(config: ConfigOption, set_: SetOption = None, resume: ResumeOption = "auto", check: CheckOption = False) -> None:
     """Train ways of balancing under the same conditions; tell which helps, and how sure that is."""
     with worded_errors():
-        leave_the_others(discards=resume == "never")
         loaded = load_config(config, set_ or ())
         from trainer import compare
 

@@ -16,7 +16,6 @@ from typing import Any
 import numpy as np
 from tqdm.auto import tqdm
 
-from trainer import compare as comparing
 from trainer.cells import TEST_PREDICTIONS, Budget, Cell, Ground, balance_cell, judge_test, steps_in, train_cell
 from trainer.config import Config
 from trainer.delivery import report
@@ -24,8 +23,9 @@ from trainer.delivery.finished_run import read_predictions
 from trainer.errors import ConfigError, DataError, RunError, Stopped, TrainingError
 from trainer.evaluation.compare import Comparison, SeedPredictions
 from trainer.evaluation.compare import compare as compare_predictions
-from trainer.locks import if_free, locked
+from trainer.locks import holder, if_free, locked
 from trainer.sections.compare import BASELINE
+from trainer.strategies import strategy_config
 from trainer.training import stopping
 
 POLL_SECONDS = 1.0
@@ -83,7 +83,7 @@ class Phase:
 
     def _config(self, strategy: str, seed: int, fold: int | None) -> Config:
         path = self.folder / strategy / (f"seed-{seed}" if fold is None else f"seed-{seed}-fold-{fold + 1}")
-        return comparing.strategy_config(self.ground.config, strategy, path, mode=self.mode, seed=seed)
+        return strategy_config(self.ground.config, strategy, path, mode=self.mode, seed=seed)
 
     def _training(self, cell: Cell) -> dict[str, Any]:
         """Keys of the `training` section that make a strategy's budget."""
@@ -93,17 +93,19 @@ class Phase:
         if budget.kind == "steps":
             return budget.training(int(budget.amount))
         if budget.kind == "rows":
-            return budget.training(budget.steps_of(len(data.plan.positions())))
+            return budget.training(budget.steps_of(data.plan, self.ground.config.training_values))
         return budget.training(self._steps(cell))
 
     def _steps(self, cell: Cell) -> int:
         """Optimizer steps in the seconds of the budget, timed once for each strategy, so that all its seeds train alike."""
-        path, asked = self.folder / cell.strategy / STEPS, self.budget.amount
+        path = self.folder / cell.strategy / STEPS
+        of = {key: value for key, value in report.flat(cell.config.to_dict()).items() if not (report.is_not_compared(key) or key.startswith("run."))}
+        timed = {"seconds": self.budget.amount, "of": of}
         path.parent.mkdir(parents=True, exist_ok=True)
         with locked(path.with_suffix(".lock"), f"the steps of {cell.strategy} are being timed"):
             known = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-            if known.get("seconds") != asked:
-                known = {"seconds": asked, "steps": steps_in(asked, cell, self.ground)}
+            if {key: known.get(key) for key in timed} != timed:
+                known = timed | {"steps": steps_in(self.budget.amount, cell, self.ground)}
                 report.RunFolder(path.parent).write_json(STEPS, known)
         return int(known["steps"])
 
@@ -129,31 +131,39 @@ class Phase:
             Stopped: on a signal.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
+        for strategy, reason in self.failed.items():
+            tqdm.write(f"{strategy} failed before: {reason} To try it again, remove {self.folder / strategy / FAILED}.")
         cells: list[Cell] = []
-        for strategy in self.strategies:
+        for strategy in self.trained:
             with self._failing(strategy):
                 cells += self.cells_of(strategy)
         with locked(self.folder / LOCK, "cells are being looked through"):
-            self._refuse_others(cells)
+            self.refuse_others(cells)
         tqdm.write(f"{len(self.strategies)} strategies, {len(self.seeds)} seeds: {self.budget.words}.")
         table = CellTable(len(cells), sum(cell.is_finished for cell in cells))
-        while open_cells := [cell for cell in cells if not cell.is_finished and cell.strategy not in self.failed]:
+        while open_cells := self._open(cells):
             if signal := stopping.received():  # after the last step of a cell; heads on known embeddings take no steps at all
                 raise Stopped(f"stopped by {signal} between two trainings")
             if not any(self._try(cell, table) for cell in open_cells):
+                table.wait(len(open_cells))
                 time.sleep(POLL_SECONDS)  # others train the rest; the kernel frees the cell of one that dies
             table.found(sum(cell.is_finished for cell in cells))
         table.close()
+
+    def _open(self, cells: list[Cell]) -> list[Cell]:
+        """Those that are not finished, of strategies that have not failed."""
+        failed = self.failed
+        return [cell for cell in cells if cell.strategy not in failed and not cell.is_finished]
 
     def _try(self, cell: Cell, table: "CellTable") -> bool:
         """Train the cell, unless another worker holds it; whether it was done here."""
         cell.path.mkdir(parents=True, exist_ok=True)
         with if_free(cell.path / report.LOCK) as is_free:
-            if not is_free or cell.is_finished or cell.strategy in self.failed:
+            if not is_free or not self._open([cell]):
                 return False
             table.begin(cell)
             with self._failing(cell.strategy):
-                train_cell(cell, self.ground)
+                train_cell(cell, self.ground, keeps_model=self.keeps_models)
             if cell.is_finished:
                 table.end(cell)
         with locked(self.folder / LOCK, "models are being removed"):
@@ -174,24 +184,37 @@ class Phase:
                 report.RunFolder(path).write_json(FAILED, {"reason": str(error), "identity": self.identity})
             tqdm.write(f"{strategy} failed, the others go on: {error}")
 
-    def _refuse_others(self, cells: list[Cell]) -> None:
-        """Raises RunError for cells of another config or other rows, which `run.overwrite` removes."""
-        fingerprint, config = self.ground.plain.clean.fingerprint, self.ground.config
-        for cell in cells:
+    def refuse_others(self, cells: list[Cell] | None = None) -> None:
+        """Raises RunError for cells of another config or other rows.
+
+        Args:
+            cells: may be removed with `run.overwrite`, where no process trains them; left out: all, and none is removed.
+        """
+        fingerprint, is_looking = self.ground.plain.clean.fingerprint, cells is None
+        for cell in [cell for strategy in self.trained for cell in self.cells_of(strategy)] if cells is None else cells:
             if not (cell.path / "config.yaml").is_file() or not (differs := report.first_differences(cell.path, cell.config.to_dict(), fingerprint)):
                 continue
-            if not config.run.overwrite:
-                remedy = "Set run.overwrite: true or --resume never to train it anew, or another run.name."
+            remedy = "Set run.overwrite: true or --resume never to train it anew, or another run.name."
+            if is_looking or not self.ground.config.run.overwrite:
                 raise RunError(f"{cell.path}: holds a training that differs: {differs}. {remedy}")
-            shutil.rmtree(cell.path)
+            with if_free(cell.path / report.LOCK) as is_free:
+                if not is_free:
+                    raise RunError(f"{cell.path}: is being trained by {holder(cell.path / report.LOCK)}, and differs: {differs}. End it first.")
+                shutil.rmtree(cell.path)
 
     def drop_models(self, *, keep: Container[str] = ()) -> None:
-        """Remove the models of finished strategies but those to keep."""
+        """Remove the models of strategies that are finished, or failed, but those to keep; of the failed the checkpoints too."""
+        failed = self.failed
         for strategy, cells in self.unbudgeted.items():
-            if strategy not in keep and all(cell.is_finished for cell in cells):
+            if strategy not in keep and (strategy in failed or all(cell.is_finished for cell in cells)):
                 for cell in cells:
-                    shutil.rmtree(cell.path / "model", ignore_errors=True)
-                    shutil.rmtree(cell.path / "adapter", ignore_errors=True)
+                    for name in ("model", "adapter", *(("checkpoints",) if strategy in failed else ())):
+                        shutil.rmtree(cell.path / name, ignore_errors=True)
+
+    @property
+    def tested(self) -> list[str]:
+        """Strategies whose models were ever asked about the test rows."""
+        return sorted({path.parent.parent.name for path in self.folder.glob(f"*/*/{TEST_PREDICTIONS}")})
 
     def _worth_testing(self) -> set[str]:
         """The baseline and the best of the strategies that are finished."""
@@ -247,6 +270,7 @@ class CellTable:
 
     def __init__(self, total: int, finished: int) -> None:
         self.total, self.finished, self.at_start, self.begun = total, finished, finished, time.monotonic()
+        self.is_waiting = False
         self.bar = tqdm(total=total, initial=finished, unit=" cells", disable=None)
         tqdm.write(f"{total} cells, {finished} of them finished" if finished else f"{total} cells")
         tqdm.write(LINE.format(*COLUMNS))
@@ -254,6 +278,12 @@ class CellTable:
     def begin(self, cell: Cell) -> None:
         """Name the cell in the bar."""
         self.bar.set_description(cell.name)
+
+    def wait(self, others: int) -> None:
+        """Say once that others are waited for."""
+        if not self.is_waiting:
+            tqdm.write(f"waiting: other processes train {'the last cell' if others == 1 else f'the last {others} cells'}")
+        self.is_waiting = True
 
     def found(self, finished: int) -> None:
         """Move the bar to what all workers have finished."""
