@@ -185,7 +185,7 @@ def _conclude(path: Path, phase: "Phase", quick: dict[str, Any] | None, given: C
     ground, config = phase.ground, phase.ground.config
     validation = phase.compare("validation", phase.trained)
     winner, seconds = validation.recommended, phase.seconds
-    recommendation = recommend(validation, seconds)
+    recommendation = recommend(validation, {} if phase.budget.kind == "fit" else seconds)
     tested = [name for name in phase.trained if name in (BASELINE, winner)]
     test = phase.compare("test", tested).to_dict() if ground.has_test else None
     folder = report.RunFolder(path)
