@@ -127,7 +127,7 @@ def test_embedding_is_the_input_of_the_final_layer_at_the_place_the_model_pools(
 def test_untrained_layer_hands_on_what_the_encoder_gives(kind, loaded, tmp_path):
     model, tokenizer = loaded(kind)
     generator = np.random.default_rng(0)
-    texts = [" ".join(tokenizer.convert_ids_to_tokens(generator.integers(2000, 20000, 8).tolist())) for _ in range(64)]
+    texts = [" ".join(tokenizer.convert_ids_to_tokens(generator.integers(2000, 8000, 8).tolist())) for _ in range(64)]
     inputs = []
     hook = model.get_submodule(PASSED[kind]).register_forward_pre_hook(lambda _, arguments: inputs.append(arguments[0]))
     rows = token_rows(texts, tokenizer)

@@ -27,7 +27,7 @@ class KeepGradient(TrainerCallback):
             self.gradient = torch.cat([p.grad.detach().flatten().clone() for p in model.parameters() if p.grad is not None])
 
 
-def rows(num_rows: int, vocabulary: int = 20_000, multi_label: bool = False) -> TokenisedRows:
+def rows(num_rows: int, vocabulary: int = 8_000, multi_label: bool = False) -> TokenisedRows:
     """Random rows of unequal lengths; of three classes, or of any number of three labels."""
     generator = np.random.default_rng(3)
     lengths = generator.integers(4, 24, num_rows)
