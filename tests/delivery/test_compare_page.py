@@ -3,9 +3,10 @@
 import json
 import re
 import shutil
+from itertools import combinations
 
 import pytest
-from comparisons import GAINS, PRESETS, comparison, quick
+from comparisons import GAINS, UNSURE, comparison, quick
 from huggingface_hub import ModelCard
 from page_parser import Page
 
@@ -14,6 +15,8 @@ from trainer.delivery import compare_page, compare_plots
 from trainer.delivery.card import comparison_section
 from trainer.delivery.finished_comparison import read_comparison, read_if_set
 from trainer.errors import RunError
+from trainer.sections.balancing import BalanceSection, DecisionSection, LossSection
+from trainer.sections.compare import PRESETS
 
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 EVIL = "<img src=http://evil.example/x onerror=alert(1)>"
@@ -75,12 +78,13 @@ def test_table_tells_mean_deviation_difference_interval_and_adjusted_p_of_each_s
     table = " ".join("".join(Page(section(result, "table")).words).split())
     for values in result["validation"]["strategies"].values():
         score, against = values["figures"]["macro_f1"], values["against_baseline"]
-        assert f"{score['mean']:.3f}± {score['seed_deviation']:.3f}" in table
+        star = " ★" if score["mean"] == max(other["figures"]["macro_f1"]["mean"] for other in result["validation"]["strategies"].values()) else ""
+        assert f"{score['mean']:.3f}{star}± {score['seed_deviation']:.3f}" in table
         if against:
             words = f"{against['difference']:+.3f}{against['low']:+.3f} to {against['high']:+.3f}{against['p_holm']:.3f}"
             assert words + "reliable" * against["is_reliable"] in table
     assert "class_weights recommended highest macro F1" in table
-    assert "oversamplenot distinguishable from the best" in table
+    assert "oversamplenot distinguishable from class_weights" in table
     assert "Worse than class_weights, by intervals that hold for all pairs at once: undersample, focal, none. Not distinguishable from it: oversample." in table
 
 
@@ -88,7 +92,7 @@ def test_table_tells_mean_deviation_difference_interval_and_adjusted_p_of_each_s
 def test_the_metric_is_set_against_an_accuracy_that_is_not_itself(metric, beside):
     costs = section(comparison(metric=metric), "costs")
     assert f"What it does to {beside}<" in costs
-    assert len(re.findall("<circle", costs)) == 2 * len(GAINS)
+    assert len(re.findall('<circle class="ring', costs)) == 2 * len(GAINS)
 
 
 def test_ece_is_best_where_it_is_least():
@@ -111,8 +115,8 @@ def test_axis_holds_all_values_and_zero_with_round_ticks():
 def test_forest_has_filled_points_where_reliable_and_single_seeds_behind():
     compared = comparison()["validation"]
     order = ["class_weights", "focal"]
-    sure, unsure = compare_plots.forest(compared, order)["rows"]
-    assert (sure["is_reliable"], unsure["is_reliable"]) == (True, False)
+    sure, _ = compare_plots.forest(compared, order)["rows"]
+    assert compare_plots.sure(compared) == {"undersample", "oversample", "class_weights"}
     assert sure["ends"][0] < sure["point"] < sure["ends"][1]
     assert sum(sure["seeds"]) / 5 == pytest.approx(sure["point"], abs=0.01)
     differences = section(comparison(), "differences")
@@ -120,6 +124,40 @@ def test_forest_has_filled_points_where_reliable_and_single_seeds_behind():
     assert differences.count('class="dot"') == 1
     assert differences.count('class="seed"') == 4 * 5
     assert differences.count('class="span"') == 4
+    costs = section(comparison(), "costs")
+    assert costs.count('class="ring sure"') == 2 * 3
+    assert costs.count('class="ring"') == 2 * 2
+
+
+def test_circles_are_moved_off_one_another_and_stay_in_the_picture():
+    crowd = [complex(50, 50)] * 12 + [complex(100, 0), complex(99, 1), complex(10, 90)]
+    spots = [complex(at.real * 2.30, at.imag * 2.08) for at in compare_plots.apart(crowd)]
+    assert min(abs(a - b) for a, b in combinations(spots, 2)) > 20
+    assert all(10 <= spot.real <= 220 and 10 <= spot.imag <= 198 for spot in spots)
+    assert spots[-1] == pytest.approx(complex(23, 187.2))
+
+
+def test_a_moved_circle_is_led_to_where_it_stands():
+    points = compare_plots.scatter({"none": 0.0, "focal": 0.001, "far": 1.0}, {"none": 0.0, "focal": 0.001, "far": 1.0})["points"]
+    near, beside, far = points
+    assert far["at"] == far["drawn"]
+    assert near["at"] == pytest.approx(beside["at"], abs=0.2)
+    assert abs(complex(*near["drawn"]) - complex(*beside["drawn"])) > 8
+    costs = section(comparison({"none": 0.0, "focal": 0.001, "far": 1.0}), "costs")
+    assert costs.count('class="lead"') == costs.count('class="spot"') >= 2
+
+
+def test_scatters_tell_their_points_to_those_who_do_not_see_them():
+    result = comparison()
+    against = result["validation"]["strategies"]["oversample"]
+    points = 100 * against["differences"]["accuracy"]["difference"]
+    said = f"oversample {compare_plots.signed(against['against_baseline']['difference'])} for {compare_plots.signed(points)}; "
+    assert re.search(f'<svg role="img" aria-label="macro F1 against points of accuracy, less none: .*{re.escape(said)}', section(result, "costs"))
+
+
+def test_every_heading_has_words_and_a_scope():
+    text = compare_page.render(comparison(quick=quick(), failed={"smote": "too few rows"}))
+    assert not re.search(r"<th\b(?! scope=.col.)|<th[^>]*></th>", text)
 
 
 def test_heat_map_has_large_classes_first_and_white_at_no_difference():
@@ -150,6 +188,87 @@ def test_test_rows_are_said_to_be_judged_once_by_the_winner_and_the_baseline():
     assert "No test rows were judged." in words_of(comparison(test=None))
 
 
+def test_winner_is_none_where_the_highest_is_not_reliable():
+    result = comparison(UNSURE)
+    assert (result["winner"], result["validation"]["best"], list(result["test"]["strategies"])) == ("none", "class_weights", ["none"])
+    rows = dict(re.findall(r'<tr( class="best")?><td class="k"><span.*?</span><span>(.*?)</span>', section(result, "table").replace("<wbr>", ""))[::-1])
+    assert rows[' class="best"'] == "none"
+    table = "".join(Page(section(result, "table")).words)
+    assert "none recommended not distinguishable from class_weights" in table.replace("recommendednot", "recommended not")
+    assert "class_weights highest macro F1" in table
+    assert "Worse than class_weights, by intervals that hold for all pairs at once: undersample. Not distinguishable from it: oversample, none." in table
+    assert re.findall(r"<details open><summary>(\w+)", compare_page.render(result)) == ["none"]
+    assert "there is none to judge again here" in section(result, "test")
+    assert "optimistic" not in section(result, "test")
+    assert "difference" not in section(result, "test").split("<thead>")[1]
+    assert "the highest of them is optimistic" in section(comparison(UNSURE, test=None), "test")
+
+
+def test_a_baseline_that_is_reliably_worse_is_not_called_indistinguishable():
+    equal = comparison({"none": 0.0, "oversample": 0.1, "class_weights": 0.11}, apart=0.3)
+    assert equal["winner"] == "class_weights"
+    table = section(equal, "table").replace("<wbr>", "")
+    assert table.count("not distinguishable from class_weights") == 1
+    assert "all pairs at once: oversample. Which of these is best may be chance." in table
+    assert "No strategy can be told apart" not in table
+    alone = section(comparison({"none": 0.0, "class_weights": 0.11}, apart=0.3), "table")
+    assert not re.search("istinguishable|told apart", alone)
+    partly = comparison({"none": 0.0, "oversample": 0.1, "class_weights": 0.11, "undersample": -0.3}, apart=0.3)
+    assert "at once: undersample. Not distinguishable from it: oversample.</p>" in section(partly, "table")
+
+
+def test_a_strategy_reliably_worse_than_the_best_baseline_is_not_called_indistinguishable():
+    table = section(comparison({"none": 0.0, "undersample": -0.1, "focal": -0.01}, apart=0.3), "table")
+    assert "all pairs at once: focal. Which of these" in table
+
+
+def test_gain_on_validation_is_called_optimistic_and_folds_count_as_seeds():
+    words = words_of(comparison(folds=3))
+    assert "class_weights was chosen for its gain on validation, so that gain is optimistic; the difference on test rows is the fairer figure." in words
+    assert "Each of the 5 seeds trained 3 models, one a fold, and each of them judged all test rows: each fold's model counts as a seed, 5 in all." in words
+    assert "a fold" not in words_of(comparison())
+    assert "No test rows were judged. The figures above are those that the choice was made by, so the gain of class_weights is optimistic." in words_of(
+        comparison(test=None)
+    )
+
+
+def test_an_interval_is_said_to_count_one_comparison_and_p_all():
+    note = "An interval is of one comparison alone, p counts all 4 comparisons, so the two may disagree."
+    assert note in section(comparison(), "table")
+    assert note in section(comparison(), "differences")
+    assert "An interval is of one" not in words_of(comparison({"none": 0.0, "focal": 0.1}))
+
+
+FIT = {"kind": "fit", "amount": 0, "evaluations": None, "words": "every head is fitted to its end, on embeddings of the frozen encoder"}
+
+
+def with_equal_seeds(result, *names):
+    for name in names:
+        figure = result["validation"]["strategies"][name]["figures"]["macro_f1"]
+        figure |= {"of_seeds": [figure["mean"]] * 5, "seed_deviation": 1e-16}
+    return result
+
+
+def test_heads_tell_seconds_of_fitting_and_which_no_seed_changes(capsys):
+    result = with_equal_seeds(comparison(mode="head", budget=FIT), "none", "class_weights")
+    words = words_of(result)
+    assert "mean of fitting one head; the embedding of the rows, made once for all, is not in them" in words
+    assert "The same with every seed: none, class_weights. A head is fitted to its end, so seeds matter only where rows are drawn." in words
+    assert "seconds of training" not in words
+    assert "seconds of fitting, less none" in words
+    assert "The same with every seed" not in words_of(comparison())
+    compare_page.print_comparison(result)
+    out = capsys.readouterr().out
+    assert "the same with every seed: none, class_weights\n" in out
+    assert "the embedding of the rows, made once for all, is not in them\n" in out
+
+
+def test_no_strategy_is_praised_for_its_seconds():
+    table = section(comparison(), "table")
+    assert not re.search(r'class="n best">(?!<b title="best">)', table)
+    assert re.findall(r'<td class="n">(\S+)</td></tr>', table) == ["82", "75", "68", "89", "61"]
+
+
 def test_what_cannot_be_told_is_left_out():
     result = without_intervals(comparison())
     assert 'class="span"' not in section(result, "differences")
@@ -173,6 +292,11 @@ def test_one_seed_is_said_to_tell_nothing_of_other_seeds():
     assert "1 seed each" in words
     assert "±" not in words
     assert "One seed" not in words_of(comparison())
+    text = compare_page.render(comparison(num_seeds=1))
+    assert not re.search('class="[a-z]+ sure"|reliable</b>|filled', text, re.IGNORECASE)
+    assert "for these<br>trainings alone" in text
+    assert "For these trainings alone: p below 0.05, adjusted for 4 comparisons with none." in words
+    assert "adjusted for the number of strategies (Holm), for these trainings alone." in comparison_section(comparison(num_seeds=1), config_like("none"))
 
 
 def test_equal_strategies_are_said_to_be_indistinguishable():
@@ -193,7 +317,8 @@ def test_budget_seeds_folds_overrides_and_command_are_told():
     assert "189 optimizer steps of 32 rows for every strategy" in words
     assert "42, 43, 44, 45, 46" in words
     assert "each judged by the one of 5 folds whose training left it out" in words
-    assert "loss: name: cross_entropy class_weights: balanced" in words
+    assert "class_weights loss: class_weights: balanced" in words
+    assert "none Nothing: the defaults of both." in words
     assert "python -m trainer compare --config configs/topics.yaml" in words
     assert "30 min 34 s" in words
     assert "2 h 0 min" in words_of(comparison(total_seconds=7201.0))
@@ -247,6 +372,25 @@ def test_terminal_table_fits_and_ends_with_the_recommendation(monkeypatch, capsy
     assert re.search(r"0\.\d{3} ± 0\.\d{3} +\+0\.\d{3}\* +\[\+0\.\d{3}", row)
 
 
+def test_recommendation_is_wrapped_at_words_in_a_terminal_and_one_line_elsewhere(monkeypatch, capsys):
+    monkeypatch.setattr(compare_page.console, "_width", 60)
+    result = comparison(UNSURE)
+    compare_page.print_comparison(result)
+    assert capsys.readouterr().out.endswith(f"\n{result['recommendation']}\n")
+    monkeypatch.setattr(compare_page.console, "_force_terminal", True)
+    compare_page.print_comparison(result)
+    first, second = capsys.readouterr().out.splitlines()[-2:]
+    assert f"{first.rstrip()} {second}" == result["recommendation"]
+    assert len(first) <= 60
+
+
+def test_terminal_says_that_one_seed_tells_of_its_trainings_alone(capsys):
+    compare_page.print_comparison(comparison(num_seeds=1))
+    out = capsys.readouterr().out
+    assert "* p below 0.05 for these trainings alone (one seed): differs from none" in out
+    assert "reliable:" not in out
+
+
 def test_terminal_table_of_one_strategy_and_of_another_metric(capsys):
     compare_page.print_comparison(comparison({"none": 0.0}, num_seeds=1))
     assert "reliable:" not in capsys.readouterr().out
@@ -264,7 +408,7 @@ def test_small_p_values_are_not_rounded_to_nothing():
 
 def test_card_tells_the_choice_and_escapes_every_name():
     result = comparison({"none": 0.0, "a|b *c* `d`": 0.1}, failed={"<b>": "machine/path"}, quick=quick(), recommendation="a|b *c* `d`: +0.10")
-    text = comparison_section(result, {"model": {"name": result["model"], "mode": "full"}, "loss": {"name": "focal", "gamma": 2.0}})
+    text = comparison_section(result, {"model": {"name": result["model"], "mode": "full"}, "loss": {"name": "focal", "gamma": 2.0}, "decision": {}})
     name = r"a\|b \*c\* \`d\`"
     assert text.startswith(f"{name}: +0.10\n\n")
     assert f"\n| {name} | 0." in text
@@ -279,9 +423,42 @@ def test_card_tells_the_choice_and_escapes_every_name():
 
 
 def test_card_says_where_a_model_does_not_follow_the_comparison():
-    text = comparison_section(comparison(test=None), {"model": {"name": "other", "mode": "full"}, **PRESETS["oversample"]})
+    text = comparison_section(comparison(test=None), config_like("oversample") | {"model": {"name": "other", "mode": "full"}})
     assert text.endswith(r"This model does not follow the strategy class\_weights: balance.method, loss.class\_weights, model.name differ.")
     assert "no test rows were judged" in text
+
+
+@pytest.mark.parametrize(("gains", "ours", "unlike"), [
+    (GAINS, "class_weights", ""),
+    (UNSURE, "none", ""),
+    (UNSURE, "class_weights", r"loss.class\_weights"),
+    (UNSURE, "focal", "loss.name"),
+    (UNSURE, "undersample", "balance.method"),
+    (UNSURE, "thresholds", ""),
+])  # fmt: skip
+def test_keys_that_a_strategy_leaves_out_are_defaults_that_a_model_must_have_to_follow_it(gains, ours, unlike):
+    result = comparison(gains)
+    winner = result["winner"].replace("_", r"\_")
+    end = f"does not follow the strategy {winner}: {unlike} differ." if unlike else f"follows the strategy {winner}."
+    assert comparison_section(result, config_like(ours)).endswith(f"This model {end}")
+
+
+def test_a_decision_counts_where_the_strategy_sets_one():
+    result = comparison({"none": 0.0, "thresholds": 0.1})
+    assert comparison_section(result, config_like("thresholds")).endswith("follows the strategy thresholds.")
+    assert comparison_section(result, config_like("none")).endswith("does not follow the strategy thresholds: decision.thresholds differ.")
+
+
+def test_card_names_strategies_that_judged_test_rows_earlier():
+    text = comparison_section(comparison(UNSURE, tested=["none", "class_weights"]), config_like("none"))
+    assert r"judged once, by none. An earlier conclusion had class\_weights judge them too." in text
+
+
+def config_like(strategy):
+    """A resolved config of the comparison's model with the sections that a strategy makes."""
+    made = {"balance": {}, "loss": {}, "decision": {}} | PRESETS[strategy]
+    sections = {"balance": BalanceSection, "loss": LossSection, "decision": DecisionSection}
+    return {name: sections[name](**values).model_dump() for name, values in made.items()} | {"model": {"name": comparison()["model"], "mode": "full"}}
 
 
 @pytest.fixture

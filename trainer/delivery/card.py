@@ -11,7 +11,7 @@ from trainer.data.audit import Lengths
 from trainer.data.prepare import PreparedData
 from trainer.delivery import compare_page
 from trainer.delivery.environment import Commits
-from trainer.delivery.report import flat
+from trainer.delivery.finished_comparison import Settings
 from trainer.errors import listing
 from trainer.evaluation.multi_label import AnyEvaluation, MultiLabelEvaluation
 from trainer.evaluation.outcome import Outcome
@@ -208,13 +208,16 @@ def comparison_section(result: dict[str, Any], config: dict[str, Any]) -> str:
     """
     compared, winner = result["validation"], result["winner"]
     metric, baseline = compare_page.TITLES[compared["metric"]], _plain(compared["baseline"])
-    ours, advised = flat(config), flat(result["overrides"].get(winner, {})) | {"model.name": result["model"], "model.mode": result["mode"]}
-    unlike = [key for key, value in advised.items() if value != {} and ours.get(key) != value]
+    advised = Settings.model_validate(result["overrides"].get(winner, {})).flat() | {"model.name": result["model"], "model.mode": result["mode"]}
+    ours = Settings.model_validate(config).flat() | {f"model.{key}": value for key, value in config["model"].items()}
+    unlike = [key for key, value in advised.items() if ours.get(key) != value]
     seeds = f"seed{'s' if len(result['seeds']) > 1 else ''} {', '.join(map(str, result['seeds']))}"
     words = f"Every strategy was trained with {seeds} and the same budget ({_plain(result['budget']['words'])}), and judged on the same"
     words += f" {compared['num_rows']:,} validation rows. The choice used validation rows only; "
     judged = " and ".join(dict.fromkeys((winner, compared["baseline"])))
     words += f"the test rows were then judged once, by {_plain(judged)}." if result["test"] else "no test rows were judged."
+    if earlier := [name for name in result["tested"] if name not in (winner, compared["baseline"])]:
+        words += f" An earlier conclusion had {_plain(listing(earlier))} judge them too."
     if result["quick"]:
         words += " Which strategies were compared was decided by heads on the frozen encoder."
     if result["failed"]:
@@ -222,13 +225,14 @@ def comparison_section(result: dict[str, Any], config: dict[str, Any]) -> str:
     rows = []
     for name in compare_page.by_metric(compared):
         figures, against = compared["strategies"][name]["figures"], compared["strategies"][name]["against_baseline"]
-        reliable = "" if against is None else "yes" if against["is_reliable"] else "no"
-        rows.append([_plain(name), compare_page.spread_words(figures[compared["metric"]]), compare_page.baseline_words(against), reliable])
+        is_reliable = "" if against is None else "yes" if against["is_reliable"] else "no"
+        rows.append([_plain(name), compare_page.spread_words(figures[compared["metric"]]), compare_page.baseline_words(against), is_reliable])
     table = _table(["strategy", metric, f"less {baseline} [95 % interval]", "reliable"], rows)
     follows = f"This model follows the strategy {_plain(winner)}."
     if unlike:
         follows = f"This model does not follow the strategy {_plain(winner)}: {_plain(listing(unlike))} differ."
-    return "\n\n".join([_plain(result["recommendation"]), words, table, f"Reliable: p below 0.05, adjusted for the number of strategies (Holm). {follows}"])
+    reliable = "Reliable: p below 0.05, adjusted for the number of strategies (Holm)" + (", for these trainings alone" if compared["num_seeds"] == 1 else "")
+    return "\n\n".join([_plain(result["recommendation"]), words, table, f"{reliable}. {follows}"])
 
 
 def _training(config: "Config", described: list[str]) -> str:

@@ -1,5 +1,6 @@
 """What comparison.json says, for people: comparison.html, one page that needs nothing else, and a table in the terminal."""
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -47,13 +48,15 @@ def render(result: dict[str, Any]) -> str:
         p_words=p_words,
         columns=columns(compared),
         best=best_of(compared),
-        seconds_of_best=min(result["seconds"][name] for name in order),
+        sure=compare_plots.sure(compared),
+        same=same_with_every_seed(compared),
+        seconds_heading=seconds_heading(result),
         forest=compare_plots.forest(compared, others) if others else None,
         heat=_heat(compared, others) if others else None,
         costs=_costs(result, order) if others else [],
-        unlike_best=_against_best(compared, order, is_distinguishable=True),
-        like_best=_against_best(compared, order, is_distinguishable=False),
-        code={name: dump_yaml(values).strip() for name, values in result["overrides"].items()},
+        unlike_best=[name for name in order if (found := compared["strategies"][name]["against_best"]) and found["is_distinguishable"]],
+        like_best=like_best(compared, order),
+        code={name: dump_yaml(values).strip() if values else "" for name, values in result["overrides"].items()},
         quick_order=by_metric(result["quick"]["comparison"]) if result["quick"] else [],
         facts=report.flat(result["environment"]),
         duration=_duration(result["total_seconds"]),
@@ -71,8 +74,9 @@ def print_comparison(result: dict[str, Any]) -> None:
     table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
     table.add_column("strategy", overflow="fold")
     beside = ["rarest recall" if name == "minority_recall" else TITLES[name] for name in shown]
-    for heading in (TITLES[metric], f"less {compared['baseline']}", "95\N{NO-BREAK SPACE}% interval", *beside, "seconds"):
+    for heading in (TITLES[metric], f"less {compared['baseline']}", "95\N{NO-BREAK SPACE}% interval", *beside):
         table.add_column(heading if is_wide else heading.replace(" ", "\n"), justify="right", no_wrap=True)
+    table.add_column(seconds_heading(result).replace(" ", "\n", 1), justify="right", no_wrap=True)
     for name in by_metric(compared):
         figures, against = strategies[name]["figures"], strategies[name]["against_baseline"]
         less, _, ends = baseline_words(against).partition(" ")
@@ -81,15 +85,24 @@ def print_comparison(result: dict[str, Any]) -> None:
         means = (pages.decimals(figures[figure]["mean"]) for figure in shown)
         table.add_row(name, spread_words(figures[metric]), less, ends, *means, pages.short_number(result["seconds"][name]))
     console.print(table)
-    if len(strategies) > 1:
-        console.print(f"* reliable: differs from {compared['baseline']} with p below 0.05, adjusted for the number of strategies")
-    for name, reason in result["failed"].items():
-        console.print(f"failed: {name}: {reason}")
-    if result["quick"]:
-        for name, reason in result["quick"]["failed"].items():
-            console.print(f"failed: {name}: {reason}")
-        console.print(f"Shortlisted by heads on the frozen encoder: {', '.join(result['quick']['shortlist'])}.")
-    console.print(result["recommendation"])
+    for line in _notes(result):
+        console.print(line, soft_wrap=not console.is_terminal)
+
+
+def _notes(result: dict[str, Any]) -> Iterator[str]:
+    """Lines below the table in the terminal."""
+    compared, quick = result["validation"], result["quick"]
+    if len(compared["strategies"]) > 1:
+        star = "* p below 0.05 for these trainings alone (one seed)" if compared["num_seeds"] == 1 else "* reliable: p below 0.05"
+        yield f"{star}: differs from {compared['baseline']}, adjusted for the number of strategies; an interval is of one comparison alone"
+    if result["budget"]["kind"] == "fit":
+        yield "seconds of fitting a head; the embedding of the rows, made once for all, is not in them"
+    if same := same_with_every_seed(compared):
+        yield f"the same with every seed: {', '.join(same)}"
+    yield from (f"failed: {name}: {reason}" for name, reason in (result["failed"] | (quick["failed"] if quick else {})).items())
+    if quick:
+        yield f"Shortlisted by heads on the frozen encoder: {', '.join(quick['shortlist'])}."
+    yield result["recommendation"]
 
 
 def by_metric(compared: dict[str, Any]) -> list[str]:
@@ -114,6 +127,29 @@ def best_of(compared: dict[str, Any]) -> dict[str, set[str]]:
     return found
 
 
+def like_best(compared: dict[str, Any], order: list[str]) -> list[str]:
+    """Strategies not told apart from that of the highest mean, by intervals of all pairs or by the sharper test of a strategy against the baseline."""
+    best, baseline, strategies = compared["best"], compared["baseline"], compared["strategies"]
+
+    def is_told(name: str) -> bool:
+        pair = {name, best} - {baseline}
+        tested = strategies[pair.pop()]["against_baseline"] if len(pair) == 1 else None
+        return bool(strategies[name]["against_best"]["is_distinguishable"] or (tested and tested["is_reliable"]))
+
+    return [name for name in order if name != best and not is_told(name)]
+
+
+def same_with_every_seed(compared: dict[str, Any]) -> list[str]:
+    """Strategies whose metric no seed changes, as of heads that are fitted to their end on the same rows."""
+    figures = {name: values["figures"][compared["metric"]] for name, values in compared["strategies"].items()}
+    return [name for name, figure in figures.items() if figure["seed_deviation"] is not None and figure["seed_deviation"] < 1e-9]
+
+
+def seconds_heading(result: dict[str, Any]) -> str:
+    """What the time of a strategy is: of heads the fitting alone, since their embeddings are made once for all."""
+    return "seconds of\N{NO-BREAK SPACE}fitting" if result["budget"]["kind"] == "fit" else "seconds"
+
+
 def spread_words(figure: dict[str, Any]) -> str:
     """Mean and deviation over seeds; of one seed the mean alone."""
     return pages.decimals(figure["mean"]) + (f" ± {figure['seed_deviation']:.3f}" if figure["seed_deviation"] is not None else "")
@@ -132,11 +168,6 @@ def p_words(against: dict[str, Any] | None) -> str:
         return ""
     p = against["p_holm"]
     return "<0.001" if p is not None and p < 0.001 else pages.decimals(p)
-
-
-def _against_best(compared: dict[str, Any], order: list[str], *, is_distinguishable: bool) -> list[str]:
-    against = {name: compared["strategies"][name]["against_best"] for name in order}
-    return [name for name, found in against.items() if found and found["is_distinguishable"] == is_distinguishable]
 
 
 def _heat(compared: dict[str, Any], others: list[str]) -> list[dict[str, Any]]:
@@ -163,10 +194,14 @@ def _costs(result: dict[str, Any], order: list[str]) -> list[dict[str, Any]]:
     gains = {name: (strategies[name]["against_baseline"] or {"difference": 0.0})["difference"] for name in order}
     points = {name: 100 * strategies[name]["differences"][against]["difference"] if name != baseline else 0.0 for name in order}
     seconds = {name: result["seconds"][name] - result["seconds"][baseline] for name in order}
-    return [
-        {"title": f"What it does to {TITLES[against]}", "x": f"points of {TITLES[against]}", "marks": compare_plots.scatter(gains, points)},
-        {"title": "What it takes in time", "x": "seconds of training", "marks": compare_plots.scatter(gains, seconds)},
-    ]
+    time = "seconds of fitting" if result["budget"]["kind"] == "fit" else "seconds of training"
+    pictures = ((f"What it does to {TITLES[against]}", f"points of {TITLES[against]}", points), ("What it takes in time", time, seconds))
+    return [{"title": title, "x": x, "words": _points_words(gains, costs), "marks": compare_plots.scatter(gains, costs)} for title, x, costs in pictures]
+
+
+def _points_words(gains: dict[str, float], costs: dict[str, float]) -> str:
+    """Every point of a scatter, for those who do not see it."""
+    return "; ".join(f"{name} {compare_plots.signed(gain)} for {compare_plots.signed(costs[name])}" for name, gain in gains.items())
 
 
 def _duration(seconds: float) -> str:

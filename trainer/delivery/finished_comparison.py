@@ -7,6 +7,7 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from trainer.errors import RunError, first_line, listing
+from trainer.sections.balancing import BalanceSection, DecisionSection, LossSection
 
 JSON_NAME = "comparison.json"
 REMEDY = "Run python -m trainer compare again, or remove report.comparison."
@@ -33,12 +34,26 @@ class _Validation(BaseModel):
     baseline: str
     best: str
     num_rows: int
+    num_seeds: int
     labels: list[str]
     strategies: dict[str, _Strategy]
 
 
 class _Budget(BaseModel):
     words: str
+
+
+class Settings(BaseModel):
+    """All that a strategy sets, from its part of `overrides`: keys that it leaves out have the sections' defaults, not those of the config."""
+
+    balance: BalanceSection = BalanceSection()
+    loss: LossSection = LossSection()
+    decision: DecisionSection | None = None
+    """None: that of the config."""
+
+    def flat(self) -> dict[str, Any]:
+        """{'section.key': value}."""
+        return {f"{section}.{key}": value for section, values in self.model_dump().items() if values for key, value in values.items()}
 
 
 class _Finished(BaseModel):
@@ -50,10 +65,11 @@ class _Finished(BaseModel):
     mode: str
     seeds: list[int]
     budget: _Budget
-    overrides: dict[str, dict[str, Any]]
+    overrides: dict[str, Settings]
     failed: dict[str, str]
     quick: dict[str, Any] | None
     test: dict[str, Any] | None
+    tested: list[str]
     validation: _Validation
 
 
