@@ -387,7 +387,7 @@ def test_recommendation_is_wrapped_at_words_in_a_terminal_and_one_line_elsewhere
 def test_terminal_says_that_one_seed_tells_of_its_trainings_alone(capsys):
     compare_page.print_comparison(comparison(num_seeds=1))
     out = capsys.readouterr().out
-    assert "* p below 0.05 for these trainings alone (one seed): differs from none" in out
+    assert "* for these trainings alone (one seed): differs from none with p below 0.05" in out
     assert "reliable:" not in out
 
 

@@ -93,8 +93,8 @@ def _notes(result: dict[str, Any]) -> Iterator[str]:
     """Lines below the table in the terminal."""
     compared, quick = result["validation"], result["quick"]
     if len(compared["strategies"]) > 1:
-        star = "* p below 0.05 for these trainings alone (one seed)" if compared["num_seeds"] == 1 else "* reliable: p below 0.05"
-        yield f"{star}: differs from {compared['baseline']}, adjusted for the number of strategies; an interval is of one comparison alone"
+        star = "* for these trainings alone (one seed)" if compared["num_seeds"] == 1 else "* reliable"
+        yield f"{star}: differs from {compared['baseline']} with p below 0.05, adjusted for the number of strategies; an interval is of one comparison alone"
     if result["budget"]["kind"] == "fit":
         yield "seconds of fitting a head; the embedding of the rows, made once for all, is not in them"
     if same := same_with_every_seed(compared):
