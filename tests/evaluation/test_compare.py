@@ -234,7 +234,7 @@ def test_where_nothing_varies_nothing_is_told(num_rows):
     assert found.strategies["weights"].against_baseline == AgainstBaseline(1.0, None, None, 1.0, 1.0, None, 0.0, 0.0, False)
     assert found.strategies["same"].differences["macro_f1"] == Difference(0.0, None, None)
     assert found.strategies["none"].against_best == AgainstBest(-1.0, None, None, False)
-    assert recommend(found, {}).startswith("No reliable difference in minority recall: weights is the highest with +1.00 over none (Holm-adjusted p 1.00);")
+    assert ": weights is the highest with +1.00 over none (Holm-adjusted p 1.000); none is the simplest choice." in recommend(found, {})
 
 
 def test_the_row_of_a_class_of_one_is_no_surer_than_a_coin():
@@ -284,7 +284,7 @@ GAIN = Difference(0.11, 0.08, 0.14)
 NO_COST = Difference(0.0, -0.01, 0.01)
 
 
-def told(*, none=0.60, seeds=5, accuracy=NO_COST, recall=NO_COST, metric="macro_f1", **others):
+def told(*, none=0.60, seeds=5, accuracy=NO_COST, recall=NO_COST, metric="macro_f1", support=None, **others):
     """A comparison of given differences from none: {strategy: (difference, p after Holm, whether it is distinguishable from the best)}."""
     level = {"none": none} | {name: none + difference.difference for name, (difference, *_) in others.items()}
     best = max(level, key=level.get)
@@ -299,7 +299,7 @@ def told(*, none=0.60, seeds=5, accuracy=NO_COST, recall=NO_COST, metric="macro_
             None if name == best else AgainstBest(mean - level[best], None, None, is_distinguishable=apart),
             {},
         )
-    return Comparison(metric, "none", best, 0.95, 400, seeds, LABELS, {}, "grain", strategies)
+    return Comparison(metric, "none", best, 0.95, 400, seeds, LABELS, support or {}, "grain", strategies)
 
 
 @pytest.mark.parametrize(
@@ -320,38 +320,58 @@ def told(*, none=0.60, seeds=5, accuracy=NO_COST, recall=NO_COST, metric="macro_
                 seeds=1,
             ),
             {"none": 10.0, "weights": 15.0},
-            "weights: +0.11 macro F1 [0.08, 0.14] over none; a and b are not distinguishable from it; recall of grain +0.30 [0.20, 0.40]; "
-            "trains 1.5 times as long as none; one seed: how much another seed would change is not covered.",
+            "weights: +0.11 macro F1 [0.08, 0.14] over none (with one seed: for these trainings alone, others may differ); "
+            "a and b are not distinguishable from it; recall of grain +0.30 [0.20, 0.40]; trains 1.5 times as long as none.",
         ),
         (
-            told(noisy=(Difference(0.2, -0.1, 0.5), 0.2, True), weights=(GAIN, 0.001, False)),
+            told(noisy=(Difference(0.2, -0.1, 0.5), 0.2, True), weights=(GAIN, 0.001, False), twin=(GAIN, 0.001, False), c=(NO_COST, 1.0, False)),
             {},
-            "weights: +0.11 macro F1 [0.08, 0.14] over none; noisy is higher (+0.20 [-0.10, 0.50]), but not reliably better than none.",
+            "weights: +0.11 macro F1 [0.08, 0.14] over none; noisy is higher (+0.20 [-0.10, 0.50]), but not reliably better than none; "
+            "twin is reliably better than none too (+0.11 [0.08, 0.14]).",
+        ),
+        (
+            told(weights=(GAIN, 0.001, True), undersample=(Difference(-0.1, -0.15, -0.05), 0.01, False), accuracy=Difference(-0.0004, -0.0006, -0.0002)),
+            {},
+            "weights: +0.11 macro F1 [0.08, 0.14] over none; undersample is reliably worse (-0.10 [-0.15, -0.05]).",
         ),
         (
             told(oversample=(Difference(0.01, -0.02, 0.04), 0.52, False), undersample=(Difference(-0.1, -0.15, -0.05), 0.01, True)),
             {},
-            "No reliable difference in macro F1: oversample is the highest with +0.01 [-0.02, 0.04] over none (Holm-adjusted p 0.52); "
+            "No strategy is reliably better in macro F1: oversample is the highest with +0.01 [-0.02, 0.04] over none (Holm-adjusted p 0.520); "
             "undersample is reliably worse (-0.10 [-0.15, -0.05]); none is the simplest choice.",
         ),
         (
-            told(undersample=(Difference(-0.1, -0.15, -0.05), 0.01, True)),
+            told(undersample=(Difference(-0.1, -0.15, -0.05), 0.01, True), floor=(Difference(-0.01, -0.04, 0.02), 0.5, False)),
             {},
-            "none: no strategy is better in macro F1; undersample is reliably worse (-0.10 [-0.15, -0.05]).",
+            "No strategy is reliably better in macro F1: none is the highest itself, and the simplest choice; "
+            "undersample is reliably worse (-0.10 [-0.15, -0.05]).",
         ),
         (
-            told(floor=(Difference(-0.01, -0.04, 0.02), 0.5, False)),
+            told(floor=(Difference(-0.01, -0.04, 0.02), 0.5, False), seeds=1, support={"earn": 9, "z": 1}),
             {},
-            "No reliable difference in macro F1: none is the highest itself, and the simplest choice.",
+            "No reliable difference in macro F1 (with one seed: for these trainings alone, others may differ): "
+            "none is the highest itself, and the simplest choice; 'z' has 1 row: its F1 says little.",
+        ),
+        (
+            told(floor=(Difference(0.00002, -0.02, 0.00004), 0.5, False), support={"a": 1, "b": 1, "c": 1, "d": 1, "e": 1, "f": 2}),
+            {},
+            "No reliable difference in macro F1: floor is the highest with +0.0000 [-0.0200, 0.0000] over none (Holm-adjusted p 0.500); "
+            "none is the simplest choice; 'a', 'b', 'c' and 2 more have 1 row each: their F1 says little.",
         ),
         (told(), {}, "none alone was compared: nothing to choose from."),
         (
             told(weights=(Difference(0.004, 0.002, 0.006), 0.01, True), metric="accuracy", accuracy=Difference(-0.1, -0.2, -0.05)),
             {},
-            "weights: +0.004 accuracy [0.002, 0.006] over none.",
+            "weights: +0.004 accuracy [0.002, 0.006] over none, a small gain.",
+        ),
+        (told(weights=(Difference(0.0003, 0.0001, 0.0005), 0.01, True)), {}, "weights: +0.0003 macro F1 [0.0001, 0.0005] over none, a small gain."),
+        (
+            told(weights=(Difference(0.3, -0.002, 0.6), 0.0004, True)),
+            {},
+            "weights: +0.300 macro F1 [-0.002, 0.600] over none.",
         ),
     ],
-    ids=["gain", "cost", "one seed", "noisy best", "no difference", "none is best", "none is highest", "alone", "small"],
+    ids=["gain", "cost", "one seed", "noisy best", "worse", "no difference", "none is best", "none is highest", "tiny", "alone", "small", "smaller", "near 0"],
 )
 def test_the_last_line_says_what_to_use_and_how_sure_that_is(comparison, seconds, words):
     assert recommend(comparison, seconds) == words
