@@ -191,6 +191,20 @@ def test_intervals_of_all_pairs_are_as_wide_as_tukeys_where_strategies_vary_alik
     assert found == pytest.approx(stats.studentized_range.ppf(0.95, 4, 4999) / np.sqrt(2), rel=0.02)
 
 
+def test_intervals_of_all_pairs_are_as_wide_as_tukeys_of_three_seeds():
+    """Seeds alone: every strategy is better with one seed of its own, so that all pairs vary alike, with 2 degrees of freedom."""
+    found = all_pairs_quantile(np.eye(3), np.zeros((3, 3, 10)), np.array([0]))
+    assert found == pytest.approx(stats.studentized_range.ppf(0.95, 3, 2) / np.sqrt(2), rel=0.03)
+
+
+def test_the_pair_with_the_fewest_degrees_of_freedom_sets_the_width_of_all():
+    """The first two differ by rows alone, 4999 degrees; either differs from the third by seeds, 2."""
+    spread_KSN = np.zeros((3, 3, 5000))
+    spread_KSN[1] = spread(np.random.default_rng(0).standard_normal(5000) / 5000, np.array([0]))
+    values_KS = np.array([[0.0, 0.0, 0.0], [0.0, 0.0, 0.0], [1.0, 0.0, -1.0]])
+    assert all_pairs_quantile(values_KS, spread_KSN, np.array([0])) >= stats.t.ppf(0.975, 2) > 4 > stats.t.ppf(0.975, 4999)
+
+
 def test_intervals_against_the_best_are_wider_than_one_alone_unless_two_are_compared(rows, strategies, compared):
     found, three = compared.strategies, compared.strategies["none"].against_best
     assert compared.best == "weights"
