@@ -130,6 +130,13 @@ def test_auroc_varies_by_rows_as_delong_says():
     assert np.square(spread(by_row, np.array([0, 40]))).sum() == pytest.approx(delong)
 
 
+def test_auroc_of_a_single_row_is_no_surer_than_a_coin():
+    """The row of class 1 above three of four others: AUROC 3/4 of either class, 1/4 from a coin's; the others about their mean."""
+    score = np.array([0.1, 0.2, 0.3, 0.9, 0.5])
+    value, by_row = influence.of_auroc(np.array([0, 0, 0, 0, 1]), np.column_stack([1 - score, score]))
+    assert [value, *by_row] == pytest.approx([3 / 4, *[1 / 16] * 3, -3 / 16, 1 / 4])
+
+
 def test_variances_are_those_of_a_two_way_analysis_of_variance():
     """Seeds x rows, one observation each: var(mean) = (MS_seed + MS_row - MS_both) / (S N), and of the parts (Searle et al. 1992, ch. 4)."""
     rng = np.random.default_rng(0)
@@ -184,6 +191,20 @@ def test_intervals_of_all_pairs_are_as_wide_as_tukeys_where_strategies_vary_alik
     assert found == pytest.approx(stats.studentized_range.ppf(0.95, 4, 4999) / np.sqrt(2), rel=0.02)
 
 
+def test_intervals_of_all_pairs_are_as_wide_as_tukeys_of_three_seeds():
+    """Seeds alone: every strategy is better with one seed of its own, so that all pairs vary alike, with 2 degrees of freedom."""
+    found = all_pairs_quantile(np.eye(3), np.zeros((3, 3, 10)), np.array([0]))
+    assert found == pytest.approx(stats.studentized_range.ppf(0.95, 3, 2) / np.sqrt(2), rel=0.03)
+
+
+def test_the_pair_with_the_fewest_degrees_of_freedom_sets_the_width_of_all():
+    """The first two differ by rows alone, 4999 degrees; either differs from the third by seeds, 2."""
+    spread_KSN = np.zeros((3, 3, 5000))
+    spread_KSN[1] = spread(np.random.default_rng(0).standard_normal(5000) / 5000, np.array([0]))
+    values_KS = np.array([[0.0, 0.0, 0.0], [0.0, 0.0, 0.0], [1.0, 0.0, -1.0]])
+    assert all_pairs_quantile(values_KS, spread_KSN, np.array([0])) >= stats.t.ppf(0.975, 2) > 4 > stats.t.ppf(0.975, 4999)
+
+
 def test_intervals_against_the_best_are_wider_than_one_alone_unless_two_are_compared(rows, strategies, compared):
     found, three = compared.strategies, compared.strategies["none"].against_best
     assert compared.best == "weights"
@@ -227,15 +248,31 @@ def test_where_nothing_varies_nothing_is_told(num_rows):
     assert found.strategies["weights"].against_baseline == AgainstBaseline(1.0, None, None, 1.0, 1.0, None, 0.0, 0.0, False)
     assert found.strategies["same"].differences["macro_f1"] == Difference(0.0, None, None)
     assert found.strategies["none"].against_best == AgainstBest(-1.0, None, None, False)
-    assert recommend(found, {}).startswith("No reliable difference in minority recall: weights is the highest with +1.00 over none (Holm-adjusted p 1.00);")
+    assert ": weights is the highest with +1.00 over none (Holm-adjusted p 1.000); none is the simplest choice." in recommend(found, {})
 
 
-def test_a_class_of_one_row_adds_nothing_to_the_variance():
+def test_the_row_of_a_class_of_one_is_no_surer_than_a_coin():
+    """F1 of none: 1, 1, 1, or 0 for the last were its row wrong; of floor: 40/41, 1, 0, or 1, 1, 1 were it right. Half of each change is its influence."""
     true = np.array([0] * 20 + [1] * 10 + [2])
-    predicted = np.array([0] * 15 + [1] * 10 + [0] * 5 + [2])
-    found = compare(true, {"none": labels_alone(true), "floor": labels_alone(predicted)}, LABELS, minority_label="grain").strategies["floor"]
-    assert found.figures["macro_f1"].low < found.figures["macro_f1"].mean < found.figures["macro_f1"].high
-    assert found.figures["minority_recall"] == Figure(1.0, None, [1.0], None, None)
+    given = {"none": labels_alone(true), "floor": labels_alone(np.array([0] * 20 + [1] * 10 + [0]))}
+    found = compare(true, given, LABELS, minority_label="grain").strategies["floor"]
+    against, deviation = found.against_baseline, (1 + 42 / 41) / 6
+    assert [against.difference, against.row_variance, against.degrees_of_freedom] == pytest.approx([-42 / 41 / 3, deviation**2, 1])
+    assert against.p == pytest.approx(1 - 2 / np.pi * np.arctan(42 / 41 / 3 / deviation))  # Cauchy
+    assert found.figures["minority_recall"] == Figure(0.0, None, [0.0], 0.0, 1.0)
+
+
+def test_a_class_of_one_row_raises_no_false_alarms():
+    """Equal strategies that are each right on the one row, with all seeds, in half of the cases: a quarter of macro F1, far above what 475 others vary by."""
+    rng, true, alarms = np.random.default_rng(0), np.repeat(np.arange(4), [275, 135, 65, 1]), 0
+    starts = np.unique(true, return_index=True)[1]
+    for _ in range(100):
+        right_KSN = np.concatenate([rng.random((2, 3, 475)) < 0.8, np.repeat(rng.random((2, 1, 1)) < 0.5, 3, axis=1)], axis=2)
+        predicted_KSN = np.where(right_KSN, true, rng.integers(3, size=right_KSN.shape))
+        both = [[influence.of_labels(true, predicted_N, 4) for predicted_N in predicted_SN] for predicted_SN in predicted_KSN]
+        values_KS, spread_KSN = influence.Sample(starts, both, {}).figure("macro_f1", 3)
+        alarms += estimate(values_KS[1] - values_KS[0], spread_KSN[1] - spread_KSN[0], starts).p < 0.05
+    assert alarms <= 8
 
 
 def test_only_one_class_has_no_auroc_to_tell():
@@ -261,7 +298,7 @@ GAIN = Difference(0.11, 0.08, 0.14)
 NO_COST = Difference(0.0, -0.01, 0.01)
 
 
-def told(*, none=0.60, seeds=5, accuracy=NO_COST, recall=NO_COST, metric="macro_f1", **others):
+def told(*, none=0.60, seeds=5, accuracy=NO_COST, recall=NO_COST, metric="macro_f1", support=None, **others):
     """A comparison of given differences from none: {strategy: (difference, p after Holm, whether it is distinguishable from the best)}."""
     level = {"none": none} | {name: none + difference.difference for name, (difference, *_) in others.items()}
     best = max(level, key=level.get)
@@ -276,7 +313,7 @@ def told(*, none=0.60, seeds=5, accuracy=NO_COST, recall=NO_COST, metric="macro_
             None if name == best else AgainstBest(mean - level[best], None, None, is_distinguishable=apart),
             {},
         )
-    return Comparison(metric, "none", best, 0.95, 400, seeds, LABELS, {}, "grain", strategies)
+    return Comparison(metric, "none", best, 0.95, 400, seeds, LABELS, support or {}, "grain", strategies)
 
 
 @pytest.mark.parametrize(
@@ -297,38 +334,58 @@ def told(*, none=0.60, seeds=5, accuracy=NO_COST, recall=NO_COST, metric="macro_
                 seeds=1,
             ),
             {"none": 10.0, "weights": 15.0},
-            "weights: +0.11 macro F1 [0.08, 0.14] over none; a and b are not distinguishable from it; recall of grain +0.30 [0.20, 0.40]; "
-            "trains 1.5 times as long as none; one seed: how much another seed would change is not covered.",
+            "weights: +0.11 macro F1 [0.08, 0.14] over none (with one seed: for these trainings alone, others may differ); "
+            "a and b are not distinguishable from it; recall of grain +0.30 [0.20, 0.40]; trains 1.5 times as long as none.",
         ),
         (
-            told(noisy=(Difference(0.2, -0.1, 0.5), 0.2, True), weights=(GAIN, 0.001, False)),
+            told(noisy=(Difference(0.2, -0.1, 0.5), 0.2, True), weights=(GAIN, 0.001, False), twin=(GAIN, 0.001, False), c=(NO_COST, 1.0, False)),
             {},
-            "weights: +0.11 macro F1 [0.08, 0.14] over none; noisy is higher (+0.20 [-0.10, 0.50]), but not reliably better than none.",
+            "weights: +0.11 macro F1 [0.08, 0.14] over none; noisy is higher (+0.20 [-0.10, 0.50]), but not reliably better than none; "
+            "twin is reliably better than none too (+0.11 [0.08, 0.14]).",
+        ),
+        (
+            told(weights=(GAIN, 0.001, True), undersample=(Difference(-0.1, -0.15, -0.05), 0.01, False), accuracy=Difference(-0.0004, -0.0006, -0.0002)),
+            {},
+            "weights: +0.11 macro F1 [0.08, 0.14] over none; undersample is reliably worse (-0.10 [-0.15, -0.05]).",
         ),
         (
             told(oversample=(Difference(0.01, -0.02, 0.04), 0.52, False), undersample=(Difference(-0.1, -0.15, -0.05), 0.01, True)),
             {},
-            "No reliable difference in macro F1: oversample is the highest with +0.01 [-0.02, 0.04] over none (Holm-adjusted p 0.52); "
+            "No strategy is reliably better in macro F1: oversample is the highest with +0.01 [-0.02, 0.04] over none (Holm-adjusted p 0.520); "
             "undersample is reliably worse (-0.10 [-0.15, -0.05]); none is the simplest choice.",
         ),
         (
-            told(undersample=(Difference(-0.1, -0.15, -0.05), 0.01, True)),
+            told(undersample=(Difference(-0.1, -0.15, -0.05), 0.01, True), floor=(Difference(-0.01, -0.04, 0.02), 0.5, False)),
             {},
-            "none: no strategy is better in macro F1; undersample is reliably worse (-0.10 [-0.15, -0.05]).",
+            "No strategy is reliably better in macro F1: none is the highest itself, and the simplest choice; "
+            "undersample is reliably worse (-0.10 [-0.15, -0.05]).",
         ),
         (
-            told(floor=(Difference(-0.01, -0.04, 0.02), 0.5, False)),
+            told(floor=(Difference(-0.01, -0.04, 0.02), 0.5, False), seeds=1, support={"earn": 9, "z": 1}),
             {},
-            "No reliable difference in macro F1: none is the highest itself, and the simplest choice.",
+            "No reliable difference in macro F1 (with one seed: for these trainings alone, others may differ): "
+            "none is the highest itself, and the simplest choice; 'z' has 1 row: its F1 says little.",
+        ),
+        (
+            told(floor=(Difference(0.00002, -0.02, 0.00004), 0.5, False), support={"a": 1, "b": 1, "c": 1, "d": 1, "e": 1, "f": 2}),
+            {},
+            "No reliable difference in macro F1: floor is the highest with +0.0000 [-0.0200, 0.0000] over none (Holm-adjusted p 0.500); "
+            "none is the simplest choice; 'a', 'b', 'c' and 2 more have 1 row each: their F1 says little.",
         ),
         (told(), {}, "none alone was compared: nothing to choose from."),
         (
             told(weights=(Difference(0.004, 0.002, 0.006), 0.01, True), metric="accuracy", accuracy=Difference(-0.1, -0.2, -0.05)),
             {},
-            "weights: +0.004 accuracy [0.002, 0.006] over none.",
+            "weights: +0.004 accuracy [0.002, 0.006] over none, a small gain.",
+        ),
+        (told(weights=(Difference(0.0003, 0.0001, 0.0005), 0.01, True)), {}, "weights: +0.0003 macro F1 [0.0001, 0.0005] over none, a small gain."),
+        (
+            told(weights=(Difference(0.3, -0.002, 0.6), 0.0004, True)),
+            {},
+            "weights: +0.300 macro F1 [-0.002, 0.600] over none.",
         ),
     ],
-    ids=["gain", "cost", "one seed", "noisy best", "no difference", "none is best", "none is highest", "alone", "small"],
+    ids=["gain", "cost", "one seed", "noisy best", "worse", "no difference", "none is best", "none is highest", "tiny", "alone", "small", "smaller", "near 0"],
 )
 def test_the_last_line_says_what_to_use_and_how_sure_that_is(comparison, seconds, words):
     assert recommend(comparison, seconds) == words

@@ -2,9 +2,9 @@
 
 The quantity is the difference of a figure between two strategies, mean over seeds, with paired seeds and paired rows; evaluation/crossed.py
 says how sure it is. Against the baseline: t tests, adjusted after Holm. Against the best, which is chosen by looking: simultaneous intervals
-of all pairs. Intervals are of 95 %, and None where nothing varies and so nothing can be told: both sides equal on every row, a class of a
-single row, or of rows that are all right. Intervals of differences of macro F1 held in simulations, with 5 rows of the rarest class too;
-those of one figure near 0 or 1, such as the recall of 10 rows, are too narrow.
+of all pairs. Intervals are of 95 %, and None where nothing varies and so nothing can be told: both sides equal on every row, or a class of
+rows that are all right. Intervals of differences of macro F1 held in simulations, with 5 rows of the rarest class too; one row counts as no
+surer than a coin (evaluation/influence.py). Those of one figure near 0 or 1, such as the recall of 10 rows, are too narrow.
 """
 
 from dataclasses import asdict, dataclass
@@ -31,6 +31,8 @@ METRICS = tuple(TITLES)[:7]
 """Figures that strategies may be compared by; the more, the better."""
 LOWEST = {"mcc": -1.0}
 """Of figures that can be less than 0."""
+SMALL = 0.005
+"""Gains below are called small, however sure they are."""
 
 
 @dataclass(frozen=True)
@@ -159,18 +161,17 @@ def compare(
     names, minority = list(predictions), labels.index(minority_label)
     base = names.index(baseline)
     sample = influence.sample(label_ids_N, [(found.predicted_SN, found.p_SNC) for found in predictions.values()], len(labels))
+    values_KS, spread_KSN = sample.figure(metric, minority)
+    means_K = values_KS.mean(axis=1)
+    best = base if means_K[base] == means_K.max() else int(means_K.argmax())
+    from_baseline = against_baseline(metric, _less(values_KS, spread_KSN, sample.starts, base), base)
+    from_best = against_best(metric, values_KS, spread_KSN, sample.starts, best)
     figures: dict[str, list[Figure]] = {}
     differences: dict[str, list[Difference]] = {}
     for title in TITLES:
         values_KS, spread_KSN = sample.figure(title, minority)
         figures[title] = [_figure(title, values_S, spread_SN, sample.starts) for values_S, spread_SN in zip(values_KS, spread_KSN, strict=True)]
-        less_base = _less(values_KS, spread_KSN, sample.starts, base)
-        differences[title] = [_difference(title, found) for found in less_base]
-        if title == metric:
-            means_K = values_KS.mean(axis=1)
-            best = base if means_K[base] == means_K.max() else int(means_K.argmax())
-            from_baseline = against_baseline(metric, less_base, base)
-            from_best = against_best(metric, values_KS, spread_KSN, sample.starts, best)
+        differences[title] = [_difference(title, found) for found in _less(values_KS, spread_KSN, sample.starts, base)]
     support = {label: int((label_ids_N == c).sum()) for c, label in enumerate(labels)}
     per_class = {label: _class_effects(sample, c, base, has_rows=support[label] > 0) for c, label in enumerate(labels)}
     strategies = {
@@ -276,39 +277,52 @@ def recommend(comparison: Comparison, seconds: dict[str, float]) -> str:
     """
     strategies, base, chosen, best = comparison.strategies, comparison.baseline, comparison.recommended, comparison.best
     metric, against = TITLES[comparison.metric], {name: found.against_baseline for name, found in strategies.items() if found.against_baseline}
-    worse = [f"{name} is reliably worse ({_signed(found)})" for name, found in against.items() if found.is_reliable and found.difference < 0]
+    worse = [f"{name} is reliably worse ({_signed(found)})" for name, found in against.items() if _is_worse(found)]
+    scope = " (with one seed: for these trainings alone, others may differ)" if comparison.num_seeds == 1 else ""
+    none_better = f"No {'strategy is reliably better' if worse else 'reliable difference'} in {metric}{scope}"
     if not against:
-        parts = [f"{base} alone was compared: nothing to choose from"]
-    elif chosen != base:
-        parts = [f"{chosen}: {_signed(against[chosen], metric)} over {base}", *_rivals(comparison), *_effects(comparison), *_time(comparison, seconds)]
+        return f"{base} alone was compared: nothing to choose from."
+    if chosen != base:
+        small = ", a small gain" if against[chosen].difference < SMALL else ""
+        gain = f"{chosen}: {_signed(against[chosen], metric)} over {base}{small}{scope}"
+        parts = [gain, *_rivals(comparison), *worse, *_effects(comparison), *_time(comparison, seconds)]
     elif best != base:
-        highest = f"{best} is the highest with {_signed(against[best])} over {base} (Holm-adjusted p {against[best].p_holm:.2f})"
-        parts = [f"No reliable difference in {metric}: {highest}", *worse, f"{base} is the simplest choice"]
-    elif worse:
-        parts = [f"{base}: no strategy is better in {metric}", *worse]
+        highest = f"{best} is the highest with {_signed(against[best])} over {base} (Holm-adjusted p {against[best].p_holm:.3f})"
+        parts = [f"{none_better}: {highest}", *worse, f"{base} is the simplest choice"]
     else:
-        parts = [f"No reliable difference in {metric}: {base} is the highest itself, and the simplest choice"]
-    if comparison.num_seeds == 1 and against:
-        parts.append("one seed: how much another seed would change is not covered")
-    return "; ".join(parts) + "."
+        parts = [f"{none_better}: {base} is the highest itself, and the simplest choice", *worse]
+    return "; ".join([*parts, *_rare(comparison)]) + "."
+
+
+def _is_worse(found: AgainstBaseline) -> bool:
+    return found.is_reliable and found.difference < 0
 
 
 def _signed(found: Difference, unit: str = "") -> str:
-    """'+0.11 macro F1 [0.08, 0.14]'; three decimals where two would hide the interval."""
-    digits = 3 if found.low is not None and found.high is not None and found.high - found.low < 0.02 else 2
-    interval = "" if found.low is None else f" [{found.low:.{digits}f}, {found.high:.{digits}f}]"
-    return f"{found.difference:+.{digits}f}{unit and f' {unit}'}{interval}"
+    """'+0.11 macro F1 [0.08, 0.14]'; up to four decimals where two would hide the interval, or a side of 0."""
+    values = [value for value in (found.difference, found.low, found.high) if value is not None]
+    least = 3 if found.low is not None and found.high is not None and found.high - found.low < 0.02 else 2
+    digits = next((digits for digits in (2, 3) if digits >= least and all(round(value, digits) or not value for value in values)), 4)
+    interval = "" if found.low is None else f" [{found.low:z.{digits}f}, {found.high:z.{digits}f}]"
+    return f"{found.difference:+z.{digits}f}{unit and f' {unit}'}{interval}"
 
 
 def _rivals(comparison: Comparison) -> list[str]:
-    """Strategies that might be as good as the recommended one, the baseline apart."""
-    best = comparison.strategies[comparison.best]
-    if comparison.recommended != comparison.best and best.against_baseline:
-        return [f"{comparison.best} is higher ({_signed(best.against_baseline)}), but not reliably better than {comparison.baseline}"]
-    others = {name: found.against_best for name, found in comparison.strategies.items() if name != comparison.baseline}
-    alike = [name for name, found in others.items() if found and not found.is_distinguishable]
-    names = " and ".join([", ".join(alike[:-1]), alike[-1]] if len(alike) > 1 else alike)
-    return [f"{names} {'are' if len(alike) > 1 else 'is'} not distinguishable from it"] if alike else []
+    """Strategies that might be as good as the recommended one, the baseline and those reliably worse than it apart."""
+    base, best, chosen = comparison.baseline, comparison.best, comparison.recommended
+    others = {name: found for name, found in comparison.strategies.items() if name not in (best, chosen)}
+    rivals = {name: found.against_baseline for name, found in others.items() if found.against_baseline and not _is_worse(found.against_baseline)}
+    highest = comparison.strategies[best].against_baseline
+    if chosen != best and highest:
+        higher = f"{best} is higher ({_signed(highest)}), but not reliably better than {base}"
+        return [higher, *(f"{name} is reliably better than {base} too ({_signed(found)})" for name, found in rivals.items() if found.is_reliable)]
+    alike = [name for name in rivals if (found := others[name].against_best) and not found.is_distinguishable]
+    return [f"{_and(alike)} {'are' if len(alike) > 1 else 'is'} not distinguishable from it"] if alike else []
+
+
+def _and(names: list[str]) -> str:
+    """'a, b and c'."""
+    return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
 
 
 def _effects(comparison: Comparison) -> list[str]:
@@ -318,12 +332,19 @@ def _effects(comparison: Comparison) -> list[str]:
     parts = []
     if recall.low is not None and recall.high is not None and not recall.low <= 0 <= recall.high and comparison.metric != "minority_recall":
         parts.append(f"recall of {comparison.minority_label} {_signed(recall)}")
-    if accuracy.high is not None and accuracy.high < 0 and comparison.metric != "accuracy":
+    if accuracy.high is not None and accuracy.high < 0 and accuracy.difference <= -0.0005 and comparison.metric != "accuracy":
         parts.append(f"costs {-100 * accuracy.difference:.1f} points of accuracy")
     return parts
 
 
 def _time(comparison: Comparison, seconds: dict[str, float]) -> list[str]:
-    """How much longer the recommended strategy trains, where that is a fifth or more."""
+    """How much longer the recommended strategy trains, where that is known and a fifth or more."""
     ours, theirs = seconds.get(comparison.recommended), seconds.get(comparison.baseline)
     return [f"trains {ours / theirs:.1f} times as long as {comparison.baseline}"] if ours and theirs and ours >= 1.2 * theirs else []
+
+
+def _rare(comparison: Comparison) -> list[str]:
+    """Classes of a single row, whose F1 is a coin's; the first three by name."""
+    rare = [f"'{label}'" for label, rows in comparison.support.items() if rows == 1]
+    shown, have = _and([*rare[:3], f"{len(rare) - 3} more"] if len(rare) > 3 else rare), "have 1 row each: their" if len(rare) > 1 else "has 1 row: its"
+    return [f"{shown} {have} F1 says little"] if rare else []

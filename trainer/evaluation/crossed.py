@@ -3,7 +3,8 @@
 Every seed is judged on the same rows: seeds and rows are crossed random factors. The variance of a mean over seeds is that of drawing the rows
 anew for all seeds at once, plus that of the seeds, less what a seed and a row do together, which is in both. Rows enter by their
 influence on a figure: the limit of a bootstrap of ever more resamples, without the noise of its draws, and with n / (n - 1) for classes
-of few rows. Every class keeps its number of rows, as in a stratified split. scripts/bench/calibration.py shows by simulation how far it
+of few rows. Every class keeps its number of rows, as in a stratified split; that of a class of one row counts in full, for nothing
+says what another would do (evaluation/influence.py). scripts/bench/calibration.py shows by simulation how far it
 holds: false alarms and coverage near the level for 3, 5 and 10 seeds.
 
 Source: Satterthwaite 1946, https://doi.org/10.2307/3002019 (degrees of freedom of a sum); Owen 2007, https://arxiv.org/abs/0712.1111
@@ -71,11 +72,11 @@ def spread(influence: Floats, starts: Ints) -> Floats:
     """Influences less the mean of their class, scaled so that the sum of their squares is the variance over rows; of the same shape.
 
     Args:
-        influence: what each row adds to a figure, (..., N), rows sorted by class. Those of a class of one row become 0.
+        influence: what each row adds to a figure, (..., N), rows sorted by class. That of a class of one row stays as it is.
         starts: place of the first row of each class.
     """
     counts = _counts(influence, starts)
-    means = np.add.reduceat(influence, starts, axis=-1) / counts
+    means = np.where(counts > 1, np.add.reduceat(influence, starts, axis=-1) / counts, 0)
     scale = np.sqrt(counts / np.maximum(counts - 1, 1))
     return (influence - np.repeat(means, counts, axis=-1)) * np.repeat(scale, counts)
 

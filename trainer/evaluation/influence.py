@@ -5,6 +5,9 @@ weight; times n - 1 of the n rows of its class, so that influences within a clas
 are recomputed without a row, which holds for few rows too; AUROC and calibration error, sums over rows, to first order: exact for AUROC, too wide
 for a calibration error that is little more than noise. All are defined as in evaluation/metrics.py.
 
+The row of a class of one has no other that could stand for it, so it is set against one that says the opposite, as if a coin decided whether it
+is right: influence is half of what the figure changes by. Where two strategies disagree on it, all of what that changes is taken for noise.
+
 Source: Efron 1982, The Jackknife, the Bootstrap and Other Resampling Plans, ch. 2; DeLong et al. 1988, https://doi.org/10.2307/2531595 (AUROC).
 """
 
@@ -40,11 +43,12 @@ def of_labels(label_ids_N: Ints, predicted_N: Ints, num_classes: int) -> Influen
     true_L, given_L = np.nonzero(counts_CC)
     cells_N = (np.cumsum(counts_CC.ravel() > 0) - 1)[kinds_N]
     support_C, given_C = counts_CC.sum(axis=1), counts_CC.sum(axis=0)
-    rows_L = np.maximum(support_C[true_L], 2)  # a class of one row has no other that could stand for it
-    at_L = np.arange(len(true_L))
+    at_L, is_alone_L = np.arange(len(true_L)), support_C[true_L] == 1
+    rows_L = np.where(is_alone_L, 2, support_C[true_L])  # a row alone and its opposite
     without_LC = counts_CC[true_L]  # of the class of the row that is left out, the others weighing more
-    without_LC[at_L, given_L] -= support_C[true_L] > 1
-    without_LC *= np.where(support_C[true_L] > 1, rows_L / (rows_L - 1), 1)[:, None]
+    without_LC[at_L, given_L] -= 1
+    without_LC *= (rows_L / (rows_L - 1))[:, None]
+    without_LC[at_L, true_L] = np.where(is_alone_L, true_L != given_L, without_LC[at_L, true_L])
     hits_LC = np.tile(np.diagonal(counts_CC), (len(true_L), 1))
     hits_LC[at_L, true_L] = without_LC[at_L, true_L]
     given_LC = given_C - counts_CC[true_L] + without_LC
@@ -80,7 +84,8 @@ def of_auroc(label_ids_N: Ints, p_NC: Floats) -> tuple[float, Floats]:
         below_own_N, below_N = _below(p_N[own_N], p_N), _below(p_N, p_N)
         wins_N = np.where(own_N, (below_N - below_own_N) / (num_rows - num_own), 1 - below_own_N / num_own)
         values.append(wins_N[own_N].mean())
-        influence_N += (wins_N - values[-1]) / np.where(own_N, num_own, num_rows - num_own)
+        count_N = np.where(own_N, num_own, num_rows - num_own)
+        influence_N += (wins_N - np.where(count_N == 1, 0.5, values[-1])) / count_N
     return (float(np.mean(values)), influence_N / len(values)) if values else (0.5, influence_N)
 
 
