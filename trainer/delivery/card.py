@@ -99,14 +99,21 @@ def write_card(
         language=config.hub.language if isinstance(config.hub.language, str) else ", ".join(config.hub.language or ()),
         bf16=bool(training.get("bf16")) and not head,
         max_length=max_length,
-        counts_table=_counts_table(data),
-        epochs_table=_table([*headings(head=head)], [row_cells(row) for row in epoch_rows]),
-        summary_tables={s: _summary_table(outcome) for s, outcome in outcomes.items()},
-        domain_tables={s: _domain_table(outcome.domains) for s, outcome in outcomes.items() if outcome.domains},
         decision=decision_words(decided, _plain) if decided else None,
-        class_tables={s: _class_table(e) for s, e in evaluations.items()},
+        **_tables(data, epoch_rows, outcomes, head=head),
     )
     return str(card)
+
+
+def _tables(data: PreparedData, epoch_rows: list[dict[str, float]], outcomes: dict[str, Outcome], *, head: bool) -> dict[str, Any]:
+    """The card's tables, by the names that its template gives them."""
+    return {
+        "counts_table": _counts_table(data),
+        "epochs_table": _table([*headings(head=head)], [row_cells(row) for row in epoch_rows]),
+        "summary_tables": {split: _summary_table(outcome) for split, outcome in outcomes.items()},
+        "domain_tables": {split: _domain_table(outcome.domains) for split, outcome in outcomes.items() if outcome.domains},
+        "class_tables": {split: _class_table(outcome.final) for split, outcome in outcomes.items()},
+    }
 
 
 def write_ensemble_card(config: "Config", outcomes: dict[str, Outcome], member_macro_f1: dict[str, float]) -> str:
