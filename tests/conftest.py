@@ -69,6 +69,19 @@ def tiny_model(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
+def narrow_model(tiny_model, tmp_path_factory):
+    """Two layers of width 16 with random weights: 7 MB a checkpoint."""
+    import torch
+    from transformers import AutoTokenizer, BertConfig, BertModel
+
+    folder = tmp_path_factory.mktemp("narrow_model")
+    torch.manual_seed(0)
+    BertModel(BertConfig(hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=32)).save_pretrained(folder)
+    AutoTokenizer.from_pretrained(tiny_model).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
 def tweets(tmp_path_factory):
     """CSV of 240 real tweets, 120 negative, 80 neutral, 40 positive, in the order of the corpus."""
     import csv
