@@ -53,7 +53,15 @@ def begun(make_config, tmp_path):
 
 def outcome(folder):
     """comparison.json without what times and paths say; nothing but the comparison lies beside it."""
-    assert {path.name for path in folder.iterdir()} == {"cells", "comparison.html", "comparison.json", "winner.yaml", ".lock"}
+    assert {path.name for path in folder.iterdir()} == {
+        "cells",
+        "comparison.html",
+        "comparison.json",
+        "config.yaml",
+        "environment.json",
+        "winner.yaml",
+        ".lock",
+    }
     assert [path for path in folder.rglob("*") if path.name in ("checkpoints", "model") or path.suffix == ".partial"] == []
     result = json.loads((folder / "comparison.json").read_text(encoding="utf-8"))
     return {key: value for key, value in result.items() if key not in ("command", "seconds", "total_seconds", "environment")}
@@ -241,7 +249,7 @@ def test_nothing_is_discarded_while_others_train(copied, monkeypatch, capsys):
     with locked(folder / "cells/none/seed-42" / report.LOCK, "held"):
         said = message_of(config, capsys, resume="never")
     assert f"none/seed-42: is being trained by pid {os.getpid()} on " in said
-    assert "End it before --resume never discards it, or leave --resume never out." in said
+    assert "End it before the comparison that is there is discarded." in said
     monkeypatch.setenv("WORLD_SIZE", "2")
     assert "compare --resume never runs in one process, but 2 were launched." in message_of(config, capsys, resume="never")
     assert (folder / "comparison.json").exists()

@@ -204,7 +204,7 @@ training:
 """
     assert faults(text) == [
         "c.yaml: model is missing.",
-        "c.yaml:1: modell is unknown; known: augment, balance, data, decision, ensemble, hub, loss, model, report, run, speed, split, training."
+        "c.yaml:1: modell is unknown; known: augment, balance, compare, data, decision, ensemble, hub, loss, model, report, run, speed, split, training."
         " Did you mean 'model'?",
         "c.yaml:4: data.on_bad_rows is 'skipp'; known: error, skip. Did you mean 'skip'?",
         "c.yaml:7: data.drop_labels.1 is 1.5; needed: text.",
@@ -228,7 +228,7 @@ training:
 @pytest.mark.parametrize(
     ("text", "line"),
     [
-        ("1: 2", "c.yaml:3: 1 is unknown; known: augment, balance, data, decision, ensemble, hub, loss, model, report, run, speed, split, training."),
+        ("1: 2", "c.yaml:3: 1 is unknown; known: augment, balance, compare, data, decision, ensemble, hub, loss, model, report, run, speed, split, training."),
         ("loss:", "c.yaml:3: loss is empty; needed: a section (name: value)."),
         ("training: []", "c.yaml:3: training is a list; needed: a section (name: value)."),
         ("run: {overwrite: 1}", "c.yaml:3: run.overwrite is 1; needed: true or false."),
@@ -462,7 +462,9 @@ def test_config_error_ends_the_command_with_code_2_and_no_traceback(run_cli, tmp
 
 def test_resume_takes_auto_or_never_only(run_cli):
     done = run_cli("train", "--config", "configs/quickstart.yaml", "--resume", "maybe")
-    assert (done.returncode, done.stderr) == (2, "--resume is 'maybe'; known: auto, never.\n")
+    assert done.returncode == 2
+    assert "'maybe' is not one of 'auto'" in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 def test_schema_command_prints_the_committed_schema(run_cli):
