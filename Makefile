@@ -20,7 +20,7 @@ test: setup system  ## lint, types, tests
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest -n 3 --dist loadfile
 
 system:  ## Slurm and Chromium for the tests that run them, where root and apt-get are; without, those are skipped, saying so
 	@if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && ! { command -v slurmctld && command -v chromium; } >/dev/null; then \
