@@ -2,7 +2,7 @@
 
 Workers need no scheduler: each runs the same command and takes the next cell that no other holds, whatever started them
 (`accelerate launch`, a Slurm array, a second terminal). One that finds all cells finished draws the conclusion. The test rows are
-touched then, once, by the best strategy and by `none`.
+touched then, once, by the recommended strategy and by `none`.
 """
 
 import json
@@ -19,6 +19,7 @@ from trainer.config import Config
 from trainer.data.sources import check_source
 from trainer.delivery import report
 from trainer.delivery.environment import describe_environment
+from trainer.delivery.finished_comparison import JSON_NAME
 from trainer.errors import ConfigError, RunError
 from trainer.locks import holder, if_free, locked
 from trainer.sections.compare import BASELINE
@@ -32,10 +33,8 @@ if TYPE_CHECKING:
 
 SHORTLISTED = 2
 """Strategies beside the baseline that `quick` trains after the frozen encoder was asked."""
-RESULT = "comparison.json"
-FILES = (RESULT, "comparison.html", "winner.yaml", "environment.json", "config.yaml")
+FILES = (JSON_NAME, "comparison.html", "winner.yaml", "environment.json", "config.yaml")
 FOLDERS = ("cells", "quick")
-LOCK = ".lock"
 
 
 def folder_of(config: Config) -> Path:
@@ -88,7 +87,7 @@ def compare(config: Config, *, resume: str = "auto", command: str = "") -> Path:
         strategies = (BASELINE, *quick["shortlist"]) if quick else tuple(config.compare.overrides)
         phase = workers.Phase(ground, path / "cells", strategies, config.model.mode, ground.has_test, identity)
         phase.work()
-        with locked(path / LOCK, "the comparison is being concluded"):
+        with locked(path / report.LOCK, "the comparison is being concluded"):
             if not _is_concluded(path, identity):
                 phase.refuse_others()
                 _conclude(path, phase, quick, given, command, identity)
@@ -120,7 +119,7 @@ def _open(path: Path, config: Config, ground: "Ground", identity: str, resume: s
     """
     clean = ground.plain.clean
     path.mkdir(parents=True, exist_ok=True)
-    with locked(path / LOCK, "a comparison is being opened"):
+    with locked(path / report.LOCK, "a comparison is being opened"):
         if not {found.name for found in path.iterdir() if not found.name.startswith(".") and found.suffix != ".partial"} <= {*FILES, *FOLDERS, report.STOPPED}:
             raise RunError(f"{path}: holds files but no comparison. Set run.name or run.output_dir to another folder.")
         differs = report.first_differences(path, config.to_dict(), clean.fingerprint) if (path / "config.yaml").is_file() else ""
@@ -163,21 +162,22 @@ def _is_concluded(path: Path, identity: str) -> bool:
 
 
 def _read(path: Path) -> dict[str, Any]:
-    result: dict[str, Any] = json.loads((path / RESULT).read_text(encoding="utf-8"))
+    result: dict[str, Any] = json.loads((path / JSON_NAME).read_text(encoding="utf-8"))
     return result
 
 
 def _shortlist(heads: "Phase") -> dict[str, Any]:
     """What the frozen encoder says, and the best strategies that whole models can have."""
+    from trainer.delivery.compare_page import by_metric
+
     compared, config = heads.compare("validation", heads.trained).to_dict(), heads.ground.config
-    ranked = sorted(compared["strategies"], key=lambda name: -compared["strategies"][name]["figures"][config.compare.metric]["mean"])
-    chosen = [name for name in ranked if name != BASELINE and not makes_embeddings(config, name)][:SHORTLISTED]
+    chosen = [name for name in by_metric(compared) if name != BASELINE and not makes_embeddings(config, name)][:SHORTLISTED]
     print(f"Shortlist by the frozen encoder: {', '.join(chosen) or 'none beside the baseline'}; trained now as configured.", flush=True)
     return {"comparison": compared, "shortlist": chosen, "failed": heads.failed, "seconds": heads.seconds, "total_seconds": heads.total_seconds}
 
 
 def _conclude(path: Path, phase: "Phase", quick: dict[str, Any] | None, given: Config, command: str, identity: str) -> None:
-    """Differences on validation, the test of the best and of the baseline, and what is told of it; comparison.json last."""
+    """Differences on validation, the test of the recommended strategy and of the baseline, and what is told of it; comparison.json last."""
     from trainer import __version__
     from trainer.delivery import compare_page
     from trainer.evaluation.compare import recommend
@@ -214,7 +214,7 @@ def _conclude(path: Path, phase: "Phase", quick: dict[str, Any] | None, given: C
     folder.write_text("winner.yaml", _winner_yaml(path, phase, given, winner, recommendation))
     compare_page.write(result, path / "comparison.html")
     phase.drop_models()
-    folder.write_json(RESULT, result)
+    folder.write_json(JSON_NAME, result)
 
 
 def _winner_yaml(path: Path, phase: "Phase", given: Config, winner: str, recommendation: str) -> str:

@@ -1,7 +1,6 @@
 """Of the story: the config that a strategy of a comparison makes, and what cannot be compared. Knows neither torch nor files."""
 
 from pathlib import Path
-from typing import Any
 
 from trainer.config import Config, check_config
 from trainer.errors import ConfigError
@@ -43,20 +42,17 @@ def refuse(config: Config) -> None:
         raise ConfigError("\n".join(faults))
 
 
-def strategy_config(
-    config: Config, strategy: str, path: Path, *, mode: str | None = None, seed: int | None = None, training: dict[str, Any] | None = None
-) -> Config:
+def strategy_config(config: Config, strategy: str, path: Path, *, mode: str | None = None, seed: int | None = None) -> Config:
     """The config of a run with a strategy's sections in place of the config's.
 
     Args:
         path: the run folder.
-        training: keys of the `training` section that make its budget.
     Raises:
         ConfigError: a strategy that does not go with the config.
     """
     values = config.to_dict()
     run = {"name": path.name, "output_dir": str(path.parent), "num_processes": 1} | ({} if seed is None else {"seed": seed})
-    values |= {"run": values["run"] | run, "model": values["model"] | ({"mode": mode} if mode else {}), "training": values["training"] | (training or {})}
+    values |= {"run": values["run"] | run, "model": values["model"] | ({"mode": mode} if mode else {})}
     values |= {section: {} for section in ("balance", "loss", "ensemble", "compare", "report", "hub")} | config.compare.overrides[strategy]
     return check_config(YamlSource(f"compare.strategies: {strategy}", values))
 

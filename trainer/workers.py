@@ -30,7 +30,6 @@ from trainer.training import stopping
 
 POLL_SECONDS = 1.0
 """How often a worker that finds no free cell looks again."""
-LOCK = ".lock"
 FAILED, STEPS = "failed.json", "steps.json"
 """Beside the cells of a strategy: why it cannot be trained; how many steps its seconds hold."""
 LINE = "{:>7}  {:<24}  {:>6}  {:>8}  {:>8}  {:>15}  {:>7}  {:>7}"
@@ -137,7 +136,7 @@ class Phase:
         for strategy in self.trained:
             with self._failing(strategy):
                 cells += self.cells_of(strategy)
-        with locked(self.folder / LOCK, "cells are being looked through"):
+        with locked(self.folder / report.LOCK, "cells are being looked through"):
             self.refuse_others(cells)
         tqdm.write(f"{len(self.strategies)} strategies, {len(self.seeds)} seeds: {self.budget.words}.")
         table = CellTable(len(cells), sum(cell.is_finished for cell in cells))
@@ -166,7 +165,7 @@ class Phase:
                 train_cell(cell, self.ground, keeps_model=self.keeps_models)
             if cell.is_finished:
                 table.end(cell)
-        with locked(self.folder / LOCK, "models are being removed"):
+        with locked(self.folder / report.LOCK, "models are being removed"):
             self.drop_models(keep=self._worth_testing() if self.keeps_models else ())
         return True
 
@@ -180,7 +179,7 @@ class Phase:
                 raise TrainingError(f"compare: '{BASELINE}', which all others are measured against, cannot be trained: {error}") from error
             path = self.folder / strategy
             path.mkdir(parents=True, exist_ok=True)
-            with locked(path / LOCK, f"the fault of {strategy} is being noted"):  # all workers find most faults, and at the same time
+            with locked(path / report.LOCK, f"the fault of {strategy} is being noted"):  # all workers find most faults, and at the same time
                 report.RunFolder(path).write_json(FAILED, {"reason": str(error), "identity": self.identity})
             tqdm.write(f"{strategy} failed, the others go on: {error}")
 
