@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from trainer.sections.labels import LabelList
+from trainer.sections.labels import LabelList, LabelMap
 from trainer.sections.training import Section
 
 
@@ -21,6 +21,9 @@ class CleanSection(Section):
     """Settle a text with several labels by majority vote; on a tie `data.weight_column` decides, else all are dropped."""
     leakage: bool = True
     """With given files: drop training rows whose text is also in validation or test (and validation rows also in test)."""
+    evaluation: bool = False
+    """Apply `duplicates` and `conflicts` to given validation and test files too. By default these files stay whole, so that
+    scores can be compared with published ones; only rows without a text or a label are left out."""
 
 
 Location = str | list[str]
@@ -47,8 +50,20 @@ class DataSection(Section):
     """Rows of one group (author, document) never stand in two splits."""
     weight_column: str | None = None
     """Confidence of each row; only breaks ties between conflicting labels."""
+    label_names: list[str] | None = None
+    """Names of the labels of multi-hot vectors such as [0, 1, 0], in their order; left out: `label_0`, `label_1` ..."""
+    label_separator: Annotated[str, Field(min_length=1)] | None = None
+    """Text between the labels of one cell, such as ";" in `toxic;insult`; makes the data multi-label."""
+    labels_per_row: Literal["wide", "long"] = "wide"
+    """`wide`: a row holds all labels of its text. `long`: a row holds one label, and a text with several labels has several
+    rows; they are joined, which makes the data multi-label."""
+    label_map: LabelMap = Field(default_factory=dict)
+    """New names of labels: {hatespeech: hate, "3": positive}. Several labels may get one name. `null` drops the label:
+    its rows with one label a row, the label alone with several."""
     drop_labels: LabelList = Field(default_factory=list)
-    """Labels whose rows are left out; of multi-label data every row that has one of them."""
+    """Labels whose rows are left out; of multi-label data every row that has one of them. Applied after `label_map`."""
+    split_column: str | None = None
+    """Column of `source` that says where a row belongs: train, validation (also val, valid, dev) or test. Replaces `split`."""
     limit: int | None = Field(default=None, ge=2)
     """Stratified, seeded sample of so many rows of `source` or `train`, for trials."""
     streaming: bool = False
@@ -65,6 +80,14 @@ class DataSection(Section):
     """Separator of CSV files, one ASCII character; left out: comma, or tab for .tsv and .tab."""
     quote_char: Annotated[str, Field(pattern=r"^[\x00-\x7f]?$")] = '"'
     """Quote character of CSV files, ASCII; empty: none, quotes are part of the text."""
+    escape_char: Annotated[str, Field(pattern=r"^[\x00-\x7f]$")] | None = None
+    """Character that stands before a quote inside a quoted cell of CSV files, usually a backslash; left out: quotes are doubled."""
+    multiline_cells: bool = False
+    """Accept quoted cells of CSV files whose lines look like rows. By default they are refused, since an open quote causes them."""
+    skip_initial_space: bool = False
+    """Ignore spaces behind the separator of CSV files, as in `neutral, "a text, quoted"`."""
+    sheet: str | None = None
+    """Sheet of an .xlsx file; left out: the first one."""
     column_names: list[str] | None = None
     """Column names of CSV files without a header line."""
     skip_lines: int = Field(default=0, ge=0)
@@ -114,6 +137,11 @@ class SplitSection(Section):
     """Share that selects the best epoch."""
     test: float | None = Field(default=None, gt=0, lt=1)
     """Share never seen before the final evaluation; left out: no test split."""
+    rare_classes: Literal["keep", "error", "drop"] = "keep"
+    """What to do with a class that has fewer rows (or groups) than there are splits. `keep`: its rows go to train, and the class
+    cannot be measured on the other splits; `error`: stop; `drop`: leave its rows out."""
+    by_time: str | None = None
+    """Column of dates or numbers: the newest rows become test, the next newest validation. No stratification by label then."""
     primary_label: bool = False
     """Multi-label data: stratify by the label that each row names first, instead of by all labels (iterative stratification)."""
 

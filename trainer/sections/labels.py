@@ -8,7 +8,7 @@ from pydantic import BeforeValidator, Field
 def _label(key: Any) -> Any:
     if isinstance(key, bool):
         return str(key).lower()
-    return str(key) if isinstance(key, int) else key
+    return str(key) if isinstance(key, int | float) else key
 
 
 def _by_label(value: Any) -> Any:
@@ -17,4 +17,8 @@ def _by_label(value: Any) -> Any:
 
 LabelWeights = Annotated[dict[str, Annotated[float, Field(gt=0)]], BeforeValidator(_by_label)]
 LabelCosts = Annotated[dict[str, Annotated[dict[str, Annotated[float, Field(ge=0)]], BeforeValidator(_by_label)]], BeforeValidator(_by_label)]
+LabelMap = Annotated[
+    dict[str, Annotated[str | None, BeforeValidator(_label)]],
+    BeforeValidator(_by_label),
+]
 LabelList = Annotated[list[str], BeforeValidator(lambda value: [_label(v) for v in value] if isinstance(value, list) else value)]

@@ -1,0 +1,64 @@
+"""When two spellings are one label: the comparison key, and the name of the class that spellings with one key form.
+
+Every reader, config key and given file uses this one rule.
+"""
+
+import re
+import unicodedata
+from collections.abc import Iterable, Mapping
+from functools import lru_cache
+
+WHOLE_NUMBER = re.compile(r"(-?\d+)\.0+")
+
+
+@lru_cache(maxsize=1 << 16)
+def label_key(label: str) -> str:
+    """Return the text by which labels are compared.
+
+    Unicode NFC, white space at the ends and format characters (zero-width spaces, joiners, byte order marks) left out;
+    `1.0` becomes `1`, while `01` and `1.10` stay; `True` and `FALSE` become `true` and `false`, which are not 1 and 0.
+
+    Example:
+        >>> label_key(" 3.0"), label_key("True"), label_key("toxic\\u200b"), label_key("01")
+        ('3', 'true', 'toxic', '01')
+    """
+    if not label.isascii():
+        visible = (character for character in label if unicodedata.category(character) != "Cf")
+        label = unicodedata.normalize("NFC", "".join(visible))
+    label = label.strip()
+    if whole := WHOLE_NUMBER.fullmatch(label):
+        return whole[1]
+    return label.lower() if label.lower() in ("true", "false") else label
+
+
+def class_names(counts: Mapping[str, int]) -> dict[str, str]:
+    """Return {spelling: name of its class}.
+
+    Spellings with one key are one class. It has the name of its most frequent spelling, trimmed and in NFC (so that the
+    joiners within an emoji survive); whole numbers and booleans have their key as name, so that all formats agree.
+
+    Args:
+        counts: {spelling: rows}. Of equally frequent spellings the key itself comes first, then the first by code points.
+    """
+    groups: dict[str, list[str]] = {}
+    for spelling in counts:
+        groups.setdefault(label_key(spelling), []).append(spelling)
+    names = {}
+    for key, spellings in groups.items():
+        best = min(spellings, key=lambda spelling: (-counts[spelling], spelling != key, spelling))
+        name = key if re.fullmatch(r"-?\d+|true|false", key) else _trimmed(best)
+        names.update(dict.fromkeys(spellings, name))
+    return names
+
+
+def _trimmed(spelling: str) -> str:
+    """The spelling in NFC, without white space and format characters at its ends."""
+    spelling = unicodedata.normalize("NFC", spelling)
+    kept = [place for place, character in enumerate(spelling) if not (character.isspace() or unicodedata.category(character) == "Cf")]
+    return spelling[kept[0] : kept[-1] + 1] if kept else ""
+
+
+def known_as(label: str, names: Iterable[str]) -> str | None:
+    """Return the class name among `names` that has the same key as `label`; None where there is none."""
+    key = label_key(label)
+    return next((name for name in names if label_key(name) == key), None)
