@@ -36,7 +36,7 @@ def reasons(clean):
     return [REASONS[code] for code in clean.reasons_N]
 
 
-KEPT, EMPTY, UNLABELLED, UNWANTED, DUPLICATE, OUTVOTED, TIE, LEAKED = REASONS
+KEPT, EMPTY, UNLABELLED, UNWANTED, DUPLICATE, OUTVOTED, TIE, LEAKED, _ = REASONS
 TWO = ["p,x", "q,y"]  # two classes, so that the rest may go
 
 

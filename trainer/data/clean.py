@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from trainer.data.label_keys import label_key
 from trainer.data.label_names import LabelNames, name_labels
 from trainer.data.labels import Labels, count_values, encode, order_labels
+from trainer.data.long_labels import join_rows, warn_of_long_rows, warn_of_separators
 from trainer.data.multi_label import count_spellings, label_matrix, label_set_ids, rarest_label_ids
 from trainer.data.row_access import take_rows
 from trainer.data.sources import SLOTS, Rows
@@ -35,8 +36,9 @@ REASONS = (
     "conflicting labels, outvoted",
     "conflicting labels, tie",
     "text also in validation or test",
+    "joined to another row of its text",
 )
-KEPT, EMPTY, UNLABELLED, UNWANTED, DUPLICATE, OUTVOTED, TIE, LEAKED = range(len(REASONS))
+KEPT, EMPTY, UNLABELLED, UNWANTED, DUPLICATE, OUTVOTED, TIE, LEAKED, JOINED = range(len(REASONS))
 CONFLICTS = (OUTVOTED, TIE)
 EVALUATION = (SLOTS.index("validation"), SLOTS.index("test"))
 SAME_WEIGHT = 1e-9
@@ -153,19 +155,32 @@ class CleanRows:
             yield {"row": None, **bad}
 
 
-def clean_rows(rows: Rows, rules: "CleanSection", drop_labels: Sequence[str] = (), label_map: Mapping[str, str | None] | None = None) -> CleanRows:
+def clean_rows(
+    rows: Rows,
+    rules: "CleanSection",
+    drop_labels: Sequence[str] = (),
+    label_map: Mapping[str, str | None] | None = None,
+    labels_per_row: str = "wide",
+) -> CleanRows:
     """Rows judged by the rules that are switched on.
 
+    Args:
+        labels_per_row: long: the rows of one text are joined to one row with all their labels.
     Raises:
         DataError: every row was dropped, fewer than two classes are left, or `drop_labels` or `label_map` name a label that no row has.
     """
     reasons_N = judge_rows(rows.table, rules)
+    if labels_per_row == "long":
+        rows, is_joined_N = join_rows(rows, reasons_N == KEPT)
+        reasons_N[is_joined_N] = JOINED
     column = rows.table["label"]
     naming = label_naming(rows, label_map or {}, drop_labels)
     every = Labels(naming.classes)
     targets: NDArray[Any] = label_matrix(column, every, naming.names) if rows.multi_label else encode(column, every, naming.names)
     reasons_N[(reasons_N == KEPT) & is_unwanted(rows, naming)] = UNWANTED
     _refuse_nothing_left(reasons_N, rows)
+    if not rows.multi_label:
+        warn_of_long_rows(targets, rows.text_hashes_N, rows.slots_N, reasons_N == KEPT)
     if rules.conflicts or rules.duplicates:
         label_ids_N = label_set_ids(targets) if rows.multi_label else targets
         settle_repeats(reasons_N, label_ids_N, rows.text_hashes_N, rows.slots_N, lambda ids: rows.table["weight"].take(pa.array(ids)).to_numpy(), rules)
@@ -176,6 +191,7 @@ def clean_rows(rows: Rows, rules: "CleanSection", drop_labels: Sequence[str] = (
     rows.release()
     if rows.multi_label:
         return CleanRows(rows, labels, reasons_N, rarest_label_ids(targets, reasons_N == KEPT), naming, lost, label_matrix_NC=targets)
+    warn_of_separators(labels.names)
     return CleanRows(rows, labels, reasons_N, targets, naming, lost)
 
 

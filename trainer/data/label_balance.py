@@ -58,14 +58,13 @@ def label_strata(label_matrix_NC: Bools, labels: list[str], domains: tuple[Ints,
     """Return the labels as strata, or with `domains` the pairs of domain and label that have rows."""
     from scipy.sparse import csr_array
 
-    none_N = ~label_matrix_NC.any(axis=1)
-    rows_M, labels_M = np.nonzero(np.c_[label_matrix_NC, none_N])
+    rows_M, labels_M = np.nonzero(np.c_[label_matrix_NC, label_matrix_NC.sum(axis=1) == 0])
     names, kinds = [*labels, NO_LABEL], len(labels) + 1
     strata_M = labels_M
     if domains:
         strata_M, names = domains[0][rows_M] * kinds + labels_M, [f"{domain} / {name}" for domain in domains[1] for name in names]
     found, strata_M = np.unique(strata_M, return_inverse=True)
-    members = csr_array((np.ones(len(rows_M), np.int64), (rows_M, strata_M)), shape=(len(none_N), len(found)))
+    members = csr_array((np.ones(len(rows_M), np.int64), (rows_M, strata_M)), shape=(len(label_matrix_NC), len(found)))
     return Strata(members, [names[s] for s in found], found % kinds < len(labels))
 
 

@@ -86,7 +86,7 @@ class PreparedData:
         if matrix_NC is None or np.array_equal(positions, np.arange(len(self.splits.train))):
             return ""
         least, most = int(drawn_C.argmin()), int(drawn_C.argmax())
-        unlabelled = int((~matrix_NC[self.splits.train].any(axis=1))[positions].sum())
+        unlabelled = int((matrix_NC[self.splits.train].sum(axis=1) == 0)[positions].sum())
         return (
             f"Balanced by label: an epoch sees {drawn_C[least]:,} ({self.labels[least]}) to {drawn_C[most]:,} ({self.labels[most]}) rows of"
             f" a label and {unlabelled:,} without one. Labels that share rows cannot all have one count."
@@ -134,7 +134,7 @@ def read_splits(
     """
     if data.streaming:
         return stream_splits(data, split, balance, seed=seed, cache_dir=cache_dir)
-    clean = clean_rows(read_rows(data, cache_dir, balance.by), data.clean, data.drop_labels, data.label_map)
+    clean = clean_rows(read_rows(data, cache_dir, balance.by), data.clean, data.drop_labels, data.label_map, data.labels_per_row)
     refuse_lost_classes(clean.lost)
     if data.source is None:
         refuse_unseen_labels(clean)
