@@ -221,8 +221,9 @@ def test_undersampling_cuts_labels_and_rows_without_one_to_the_smallest_label_an
     assert data.audit.counts["drawn"].tolist() == [24, 24]
     assert (~data.clean.label_matrix_NC[drawn].any(axis=1)).sum() == 16  # fewer than 24: all
     assert data.audit.totals["seen per epoch"] == len(drawn)
-    words = "Balanced by label: an epoch sees 24 (a) to 24 (a) rows of a label and 16 without one. Labels that share rows cannot all have one count."
-    assert data.balanced_sentence == words
+    assert data.balanced_sentence == "Balanced by label: an epoch sees 24 rows of every label, and 16 rows without one."
+    shared = prepare(many(a=10, a_b=20, a_c=10), {"train": 0.8, "validation": 0.2}, method="undersample").balanced_sentence
+    assert shared == "Balanced by label: an epoch sees 8 (b) to 16 (a) rows of a label. Labels that share rows cannot all have one count."
     assert prepare(many(a=40, a_b=10), {"train": 0.8, "validation": 0.2}).balanced_sentence == ""
 
 

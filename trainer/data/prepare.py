@@ -87,10 +87,11 @@ class PreparedData:
             return ""
         least, most = int(drawn_C.argmin()), int(drawn_C.argmax())
         unlabelled = int((matrix_NC[self.splits.train].sum(axis=1) == 0)[positions].sum())
-        return (
-            f"Balanced by label: an epoch sees {drawn_C[least]:,} ({self.labels[least]}) to {drawn_C[most]:,} ({self.labels[most]}) rows of"
-            f" a label and {unlabelled:,} without one. Labels that share rows cannot all have one count."
-        )
+        without = f", and {unlabelled:,} rows without one" if unlabelled else ""
+        if drawn_C[least] == drawn_C[most]:
+            return f"Balanced by label: an epoch sees {drawn_C[most]:,} rows of every label{without}."
+        span = f"{drawn_C[least]:,} ({self.labels[least]}) to {drawn_C[most]:,} ({self.labels[most]}) rows of a label{without}"
+        return f"Balanced by label: an epoch sees {span}. Labels that share rows cannot all have one count."
 
     @property
     def fingerprints(self) -> dict[str, str]:
