@@ -26,12 +26,11 @@ from trainer.data.balance import (
     warn_of_few_rows,
     warn_of_repeats,
 )
-from trainer.data.multi_label import Bools, label_set_ids
+from trainer.data.multi_label import NO_LABEL, Bools, label_set_ids
 from trainer.errors import ConfigError, DataError, listing
 
 MOST_GROWTH = 10
 """A floor that has not been reached when the rows are so many times as many is refused."""
-NO_LABEL = "(no label)"
 
 
 @dataclass(frozen=True)

@@ -97,6 +97,7 @@ class LabelCells:
         lengths: lengths of the lists, two of them at most.
         is_binary: whether the lists hold 0, 1, true and false alone.
         has_packed: whether a batch of lists was packed as vectors.
+        has_separator: whether a cell holds `data.label_separator`.
         has_repeats: whether a list holds a value twice.
         is_typed: whether the values are fractional numbers or booleans, of which no label ids are made.
         fraction: a value between whole numbers.
@@ -114,6 +115,7 @@ class LabelCells:
     lengths: set[int] = field(default_factory=set)
     is_binary: bool = True
     has_packed: bool = False
+    has_separator: bool = False
     has_repeats: bool = False
     is_typed: bool = False
     fraction: str = ""
@@ -138,6 +140,8 @@ class LabelCells:
             names = _class_names(table.schema, name)
             cells = _stripped(as_text(column, name, where) if names is None else self._named(column, names), data)
             self._note_texts(cells, where)
+            if data.label_separator and not self.has_separator:
+                self.has_separator = bool(pc.any(pc.match_substring(cells, data.label_separator)).as_py())
         self.num_rows[where] = self.num_rows.get(where, 0) + table.num_rows
         return cells
 
@@ -252,7 +256,8 @@ class LabelCells:
             raise DataError(f"{column} holds lists written as text, such as {_cut(self.example)}, which fit no data.{key.split(':')[0]}. Set data.{key}.")
         if data.label_separator:
             words = f"Labels: the cells of {column} are split at '{data.label_separator}'; an empty cell is a row without a label."
-            return LabelForm("delimited", self.label_order, data.label_separator, True, words)
+            warning = "" if self.has_separator else f"data.label_separator is '{data.label_separator}', but no cell of {column} holds it. Set another."
+            return LabelForm("delimited", self.label_order, data.label_separator, True, words, warning)
         if not self.has_lists and not is_written:
             if data.label_names:
                 raise DataError(f"data.label_names is set, but {column} holds no multi-hot vectors. Remove data.label_names, or set data.label_column.")

@@ -21,6 +21,9 @@ Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
 Names = Mapping[str, str | None] | None
 
+NO_LABEL = "(no label)"
+"""Name of the rows without a label, where they are counted as a class."""
+
 
 def _distinct(label_column: pa.ChunkedArray, names: Names = None) -> tuple[list[list[str]], Ints]:
     """The lists that occur, and which of them each row has (-1: none, the row is missing).
@@ -64,6 +67,18 @@ def first_label_ids(label_column: pa.ChunkedArray, labels: Labels, names: Names 
     ids = {name: label_id for label_id, name in enumerate(labels.names)}
     firsts = np.array([ids.get(held[0], len(labels)) if held else len(labels) for held in [*lists, []]], np.int64)
     return firsts[list_ids_N]
+
+
+def spread_unlabelled(first_ids_N: Ints, groups_N: Ints | None, num_labels: int, num_sides: int) -> Ints:
+    """Return the ids with rows without a label counted to the largest label, where they are too few to stand on every side.
+
+    They need not stand on every side, and there is no label that could be merged or dropped.
+    """
+    is_none_N = first_ids_N == num_labels
+    sets = is_none_N.sum() if groups_N is None else len(np.unique(groups_N[is_none_N]))
+    if sets >= num_sides:
+        return first_ids_N
+    return np.where(is_none_N, np.bincount(first_ids_N, minlength=num_labels)[:num_labels].argmax(), first_ids_N)
 
 
 def rarest_label_ids(label_matrix_NC: Bools, kept_N: Bools) -> Ints:

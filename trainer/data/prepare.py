@@ -18,7 +18,7 @@ from trainer.data.balance import BalancePlan, plan_balance, plan_pool, wanted_ro
 from trainer.data.clean import CleanRows, clean_rows, refuse_lost_classes, refuse_unseen_labels
 from trainer.data.iterative import iterative_split
 from trainer.data.label_balance import plan_label_balance, plan_label_pool
-from trainer.data.multi_label import first_label_ids, positive_weights
+from trainer.data.multi_label import NO_LABEL, first_label_ids, positive_weights, spread_unlabelled
 from trainer.data.sources import read_rows
 from trainer.data.split import Splits, refuse_small_classes, stratified_sample, stratified_split
 from trainer.data.streaming import stream_splits
@@ -231,7 +231,8 @@ def _cut(clean: CleanRows, pool: Ints, shares: list[float], stage: str, *, data:
         sides = stratified_split(clean.label_ids_N[pool], hashes, groups, shares, labels=names, seed=seed, stage=stage)
     elif primary_label:
         first_ids = first_label_ids(clean.rows.table["label"].take(pa.array(pool)), clean.labels, clean.naming.names)
-        sides = stratified_split(first_ids, hashes, groups, shares, labels=[*names, "(no label)"], seed=seed, stage=stage)
+        first_ids = spread_unlabelled(first_ids, groups, len(names), len(shares))
+        sides = stratified_split(first_ids, hashes, groups, shares, labels=[*names, NO_LABEL], seed=seed, stage=stage)
     else:
         sides = iterative_split(clean.label_matrix_NC[pool], hashes, groups, shares, labels=names, seed=seed, stage=stage)
     return [pool[side] for side in sides]

@@ -34,10 +34,10 @@ def _parse_python(cell: str) -> list[Any] | None:
     """Lists of Python, and of numpy, which has no commas."""
     try:
         tokens = [token for token in tokenize.generate_tokens(io.StringIO(cell).readline) if token.type not in LAYOUT]
-        beside = sum(first.type in ITEMS and second.type in ITEMS for first, second in itertools.pairwise(tokens))
-        if beside and any(token.string == "," for token in tokens):
+        pairs = [pair for pair in itertools.pairwise(tokens) if pair[0].type in ITEMS and pair[1].type in ITEMS]
+        if pairs and (any(token.string == "," for token in tokens) or any(first.end == second.start for first, second in pairs)):
             return None  # Python would join two texts side by side
-        if not beside:
+        if not pairs:
             return ast.literal_eval(cell)
         return [ast.literal_eval(token.string) for token in tokens[1:-1]]
     except (ValueError, SyntaxError, RecursionError, MemoryError, tokenize.TokenError):
