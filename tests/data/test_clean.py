@@ -36,7 +36,7 @@ def reasons(clean):
     return [REASONS[code] for code in clean.reasons_N]
 
 
-KEPT, EMPTY, UNLABELLED, UNWANTED, DUPLICATE, OUTVOTED, TIE, LEAKED, _ = REASONS
+KEPT, EMPTY, UNLABELLED, UNWANTED, DUPLICATE, OUTVOTED, TIE, LEAKED, JOINED = REASONS
 TWO = ["p,x", "q,y"]  # two classes, so that the rest may go
 
 
@@ -175,6 +175,7 @@ def test_counts_add_up_to_all_rows(clean, tmp_path):
         OUTVOTED: 1,
         TIE: 2,
         LEAKED: 0,
+        JOINED: 0,
         "unreadable": 1,
         "stripped of white space (kept)": 0,
     }

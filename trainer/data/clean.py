@@ -179,11 +179,11 @@ def clean_rows(
     targets: NDArray[Any] = label_matrix(column, every, naming.names) if rows.multi_label else encode(column, every, naming.names)
     reasons_N[(reasons_N == KEPT) & is_unwanted(rows, naming)] = UNWANTED
     _refuse_nothing_left(reasons_N, rows)
-    if not rows.multi_label:
-        warn_of_long_rows(targets, rows.text_hashes_N, rows.slots_N, reasons_N == KEPT)
     if rules.conflicts or rules.duplicates:
         label_ids_N = label_set_ids(targets) if rows.multi_label else targets
         settle_repeats(reasons_N, label_ids_N, rows.text_hashes_N, rows.slots_N, lambda ids: rows.table["weight"].take(pa.array(ids)).to_numpy(), rules)
+    if not rows.multi_label and np.isin(reasons_N, CONFLICTS).any():
+        warn_of_long_rows(targets, rows.text_hashes_N, rows.slots_N, np.isin(reasons_N, (KEPT, DUPLICATE, *CONFLICTS)))
     if rules.leakage:
         drop_leaks(reasons_N, rows.text_hashes_N, rows.slots_N)
     _refuse_nothing_left(reasons_N, rows)
