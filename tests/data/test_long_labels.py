@@ -7,12 +7,13 @@ import numpy as np
 import pytest
 from preparing import prepare_data
 
+from trainer.data import clean as cleaning
 from trainer.data.clean import REASONS, clean_rows
 from trainer.data.sources import read_rows
 from trainer.sections.balancing import BalanceSection, LossSection
 from trainer.sections.data import DataSection, SplitSection
 
-JOINED = REASONS[-1]
+JOINED = REASONS[cleaning.JOINED]
 
 
 @pytest.fixture
