@@ -242,6 +242,17 @@ def test_group_and_weight_columns_are_read(read):
     assert (rows.table["group"].to_pylist(), rows.table["weight"].to_pylist()) == (["7", None], [0.5, None])
 
 
+def test_groups_and_domains_are_compared_like_labels_and_empty_ones_are_missing(read):
+    content = 'text,label,author,site\na,x,alice,1\nb,y,"alice ",1.0\nc,x,alice\u200b,01\nd,y,"",\ne,y,\u200b,""\nf,y, , \n'
+    table = read("a.csv", content, group_column="author", domain_column="site").table
+    assert table["group"].to_pylist() == ["alice", "alice", "alice", None, None, None]
+    assert table["domain"].to_pylist() == ["1", "1", "01", None, None, None]
+
+
+def test_empty_weights_are_missing_quoted_or_not(read):
+    assert read("a.csv", 'text,label,w\na,x,""\nb,y,\nc,y," "\nd,y, 2 \n', weight_column="w").table["weight"].to_pylist() == [None, None, None, 2.0]
+
+
 def test_weight_nan_is_a_missing_weight(read):
     pq.write_table(pa.table({"text": ["a", "b"], "label": ["x", "y"], "w": pa.array([float("nan"), 1.0])}), "a.parquet")
     assert read("a.parquet", weight_column="w").table["weight"].to_pylist() == [None, 1.0]
@@ -249,7 +260,7 @@ def test_weight_nan_is_a_missing_weight(read):
 
 def test_weight_that_is_no_number_is_refused(refused):
     message = refused("a.csv", "text,label,w\na,x,high\n", weight_column="w")
-    assert message == "data.source: column 'w' is not numeric: Failed to parse string: 'high' as a scalar of type double."
+    assert message == "data.source: column 'w' is not numeric: Failed to parse string: 'high' as a scalar of type double. Needed: one number a row, or nothing."
 
 
 def test_white_space_is_cut_and_counted_unless_switched_off(read):

@@ -17,6 +17,7 @@ import pyarrow.compute as pc
 from tqdm.auto import tqdm
 
 from trainer.data.dataset_sources import dataset_tables, hub_commit, hub_identity, load_hub, load_saved
+from trainer.data.label_keys import label_key
 from trainer.data.locate import locate
 from trainer.data.multi_label import column_lists, is_list, label_lists
 from trainer.data.readers import READERS, BadRows, ending
@@ -174,7 +175,7 @@ def _bar() -> Any:
 def source_key(data: "DataSection", domain_column: str | None) -> str:
     """Digest of the files' identities and of how they are read."""
     digest = hashlib.blake2b(f"format {CACHE_FORMAT} {domain_column}".encode(), digest_size=16)
-    digest.update(data.model_dump_json(exclude={"limit", "drop_labels", "clean", "streaming_rows", "streaming_evaluation_rows"}).encode())
+    digest.update(data.model_dump_json(exclude={"limit", "drop_labels", "label_map", "clean", "streaming_rows", "streaming_evaluation_rows"}).encode())
     digest.update(b"strip" if data.clean.strip else b"")
     for name in SLOTS:
         for location in _locations(data, name):
@@ -259,16 +260,30 @@ def normalise(table: pa.Table, data: "DataSection", domain_column: str | None, s
         pair = pc.binary_join_element_wise(*stripped[1:], "\n", null_handling="replace", null_replacement="")
         pair = pair.cast(pa.string())
     label = _label_text(table, data, state, where)
-    group = _as_text(table.column(data.group_column), data.group_column, where) if data.group_column else nothing
-    domain = _as_text(table.column(domain_column), domain_column, where) if domain_column else nothing
-    weight = pa.nulls(table.num_rows, pa.float64())
-    if data.weight_column:
-        try:
-            weight = pc.cast(table.column(data.weight_column), pa.float64())
-            weight = pc.if_else(pc.is_nan(weight), None, weight)
-        except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
-            raise DataError(f"{where}: column '{data.weight_column}' is not numeric: {error}.") from error
+    group = _keys(table, data.group_column, where) if data.group_column else nothing
+    domain = _keys(table, domain_column, where) if domain_column else nothing
+    weight = _weights(table, data.weight_column, where) if data.weight_column else pa.nulls(table.num_rows, pa.float64())
     return pa.Table.from_arrays([stripped[0], pair, label, group, domain, weight], schema=SCHEMA)
+
+
+def _keys(table: pa.Table, name: str, where: str) -> pa.Array:
+    """Values that are compared and not shown to a model (groups, domains), in the form in which labels are compared; empty ones are missing."""
+    values = pa.chunked_array(_as_text(table.column(name), name, where)).combine_chunks().dictionary_encode()
+    keys = pa.array([label_key(value) or None for value in values.dictionary.to_pylist()], pa.string())
+    return keys.take(values.indices)
+
+
+def _weights(table: pa.Table, name: str, where: str) -> Any:
+    """Weights as numbers; empty cells and NaN are missing."""
+    column = table.column(name)
+    try:
+        if pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
+            column = pc.utf8_trim_whitespace(column)
+            column = pc.if_else(pc.equal(column, ""), None, column)
+        weight = pc.cast(column, pa.float64())
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+        raise DataError(f"{where}: column '{name}' is not numeric: {first_line(error)} Needed: one number a row, or nothing.") from error
+    return pc.if_else(pc.is_nan(weight), None, weight)
 
 
 def _same(column: Any) -> Any:

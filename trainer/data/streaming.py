@@ -12,6 +12,7 @@ import hashlib
 import json
 import shutil
 import warnings
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,7 +20,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from numpy.typing import NDArray
 from tqdm.auto import tqdm
 
@@ -33,13 +33,14 @@ from trainer.data.clean import (
     Streamed,
     drop_leaks,
     judge_rows,
+    refuse_lost_classes,
     refuse_nothing_left,
-    refuse_unknown_labels,
     refuse_unseen_labels,
     settle_repeats,
 )
 from trainer.data.hash_records import Partitions, Records, chunks, record_type
-from trainer.data.labels import Labels, encode, order_labels
+from trainer.data.label_names import LabelNames, name_labels
+from trainer.data.labels import Labels, count_values, encode, order_labels
 from trainer.data.readers import BATCH_ROWS, BadRows
 from trainer.data.row_access import take_rows
 from trainer.data.sources import HASH, SCHEMA, SLOTS
@@ -86,8 +87,9 @@ def stream_splits(data: "DataSection", split: "SplitSection | None", balance: "B
     notes = json.loads(notes_path.read_text(encoding="utf-8"))
     rows, labels = sources.open_rows(target, notes), Labels(notes["names"])
     streamed = Streamed(notes["counts"], notes["natural"], notes["dropped"])
-    label_ids_N = encode(rows.table["label"], labels)
-    clean = CleanRows(rows, labels, np.zeros(len(label_ids_N), np.int8), label_ids_N, streamed=streamed)
+    naming = LabelNames(notes["spellings"], merged=notes["merged"])
+    label_ids_N = encode(rows.table["label"], labels, naming.names)
+    clean = CleanRows(rows, labels, np.zeros(len(label_ids_N), np.int8), label_ids_N, naming, streamed=streamed)
     if data.source is None:
         refuse_unseen_labels(clean)
     return clean, Splits(*(clean.kept(name) for name in SLOTS[TRAIN:]))
@@ -120,8 +122,10 @@ class _Selection:
     folder: Path
     bad_rows: _FirstRows = field(default_factory=_FirstRows)
     state: dict[str, Any] = field(default_factory=sources.new_notes)
-    names: list[str] = field(default_factory=list)
-    """Labels in the order in which they were met; records hold places in this list."""
+    spellings: dict[str, int] = field(default_factory=dict)
+    """Rows of each spelling of a label, in the order in which they were met; records of the first reading hold places in it."""
+    naming: LabelNames = field(default_factory=lambda: LabelNames({}))
+    """Known after the first reading; labels of the records are then places in `naming.classes`."""
     sizes: list[int] = field(default_factory=lambda: [0] * len(SLOTS))
     reasons_SR: Ints = field(default_factory=lambda: np.zeros((len(SLOTS), len(REASONS)), np.int64))
     dropped: dict[int, int] = field(default_factory=dict)
@@ -133,20 +137,23 @@ class _Selection:
         partitions = Partitions(self.folder / "parts", kind)
         try:
             self._scan(partitions, kind)
+            self.naming = name_labels(self.spellings, self.data.label_map, self.data.drop_labels)
             counts_SC = self._settle(partitions, kind)
         finally:
             partitions.close()
         self._refuse(counts_SC)
         present_C = np.flatnonzero(counts_SC.sum(axis=0))
-        labels = order_labels({self.names[c] for c in present_C}, self.state["labels"])
+        names = self.naming.classes
+        labels = order_labels({names[c] for c in present_C}, self.naming.order(self.state["labels"]))
         wanted_SC = chosen_counts(counts_SC, self.data, self.balance)
         chosen_M = lowest(self.folder / "kept", kind, wanted_SC, self.seed)
-        ranks_C = np.argsort(np.argsort(np.array(self.names)))  # so that the order of the rows depends on texts and labels alone
-        chosen_M = chosen_M[np.lexsort((chosen_M["position"], ranks_C[chosen_M["label"]], chosen_M["hash"], chosen_M["slot"]))]
+        chosen_M = chosen_M[np.lexsort((chosen_M["position"], chosen_M["label"], chosen_M["hash"], chosen_M["slot"]))]
         listed = self._fetch(chosen_M)
-        order_C = [self.names.index(name) for name in labels.names]
+        order_C = [names.index(name) for name in labels.names]
         return {
             "names": labels.names,
+            "spellings": self.naming.names,
+            "merged": self.naming.merged,
             "labels": self.state["labels"],
             "sizes": np.bincount(chosen_M["slot"], minlength=len(SLOTS)).tolist(),
             "stripped": 0,
@@ -179,21 +186,18 @@ class _Selection:
             rows = sources.normalise(table, self.data, self.balance.by, self.state, f"data.{SLOTS[slot]}")
             self.sizes[slot] += rows.num_rows
             reasons_N = judge_rows(rows, self.data.clean)
-            usable = rows["label"].filter(pa.array(reasons_N == KEPT))
-            known = set(self.names)
-            self.names += [name for name in pc.unique(usable).to_pylist() if name not in known]
-            reasons_N[(reasons_N == KEPT) & pc.fill_null(pc.is_in(rows["label"], pa.array(self.data.drop_labels, pa.string())), False).to_numpy()] = UNWANTED
+            for spelling, count in count_values(rows["label"]).items():
+                self.spellings[spelling] = self.spellings.get(spelling, 0) + count
             self._drop(reasons_N, np.full(len(reasons_N), slot), position + np.arange(len(reasons_N)))
             kept = np.flatnonzero(reasons_N == KEPT)
             records = np.zeros(len(kept), kind)
             rows = rows.take(pa.array(kept))
             records["hash"], records["position"], records["slot"] = hash_texts(rows), position + kept, slot
-            records["label"] = encode(rows["label"], Labels(self.names))
+            records["label"] = encode(rows["label"], Labels(list(self.spellings)))
             if self.data.weight_column:
                 records["weight"] = rows["weight"].to_numpy()
             partitions.add(records)
         sources.refuse_empty(self.sizes, self.data)
-        refuse_unknown_labels(self.data.drop_labels, self.names)
 
     def _drop(self, reasons_N: NDArray[np.int8], slots_N: NDArray[Any], positions_N: Ints) -> None:
         """Count the rows that are dropped, and keep the places of the first ones."""
@@ -204,11 +208,14 @@ class _Selection:
 
     def _settle(self, partitions: Partitions, kind: np.dtype[Any]) -> Ints:
         """Duplicates, conflicts and leakage; what is kept goes to one file, with its side in place of its config key. Cleaned rows (S, C)."""
-        counts_SC = np.zeros((len(SLOTS), len(self.names)), np.int64)
+        names = self.naming.classes
+        classes_of = np.array([-1 if name is None else names.index(name) for name in map(self.naming.names.get, self.spellings)], np.int64)
+        counts_SC = np.zeros((len(SLOTS), len(names)), np.int64)
         rules = self.data.clean
         with (self.folder / "kept").open("wb") as file:
             for records in partitions.take():
-                reasons_N = np.zeros(len(records), np.int8)
+                records["label"] = classes_of[records["label"]]
+                reasons_N = np.where(records["label"] < 0, UNWANTED, KEPT).astype(np.int8)
                 if rules.conflicts or rules.duplicates:
                     weights_N = records["weight"] if "weight" in (kind.names or ()) else np.zeros(len(records))
                     settle_repeats(reasons_N, records["label"].astype(np.int64), records["hash"], records["slot"], weights_N.__getitem__, rules)
@@ -227,15 +234,20 @@ class _Selection:
         for slot in np.flatnonzero(self.sizes):
             refuse_nothing_left(SLOTS[slot], self.reasons_SR[slot])
         present = counts_SC.sum(axis=0) > 0
-        order_labels({name for name, found in zip(self.names, present, strict=True) if found}, self.state["labels"])
-        missing = [name for name, lacks in zip(self.names, present & (counts_SC[TRAIN] == 0), strict=True) if lacks]
+        names = self.naming.classes
+        order_labels({name for name, found in zip(names, present, strict=True) if found}, None)
+        rows_of = Counter[str]()
+        for spelling, name in self.naming.names.items():
+            rows_of[name or ""] += self.spellings[spelling]
+        refuse_lost_classes({name: {"dropped": rows_of[name]} for name, found in zip(names, present, strict=True) if not found})
+        missing = [name for name, lacks in zip(names, present & (counts_SC[TRAIN] == 0), strict=True) if lacks]
         if missing and self.data.source is not None:
             remedy = "Add rows, or list them in data.drop_labels."
             raise DataError(f"data.streaming: rows are split by their text, and none of {listing(missing)} fell to train. {remedy}")
         if not counts_SC[VALIDATION].any():
             raise DataError("data.streaming: rows are split by their text, and none fell to validation. Add rows, or set data.streaming: false.")
         for side in (VALIDATION, TEST):
-            missing = [name for name, lacks in zip(self.names, present & (counts_SC[side] == 0), strict=True) if lacks]
+            missing = [name for name, lacks in zip(names, present & (counts_SC[side] == 0), strict=True) if lacks]
             if missing and counts_SC[side].any():
                 warnings.warn(f"data.streaming: {SLOTS[side]} holds no row of {listing(missing)}. Add rows, or give more of them to split.", stacklevel=2)
 
@@ -260,7 +272,7 @@ class _Selection:
                     listed.append({"row": place, "from": SLOTS[slot], "reason": REASONS[self.dropped[place]], **found})
                 rows = rows.filter(pa.array(is_chosen))
                 hashes_N, place = hash_texts(rows), slice(done, done + rows.num_rows)
-                same_labels = np.array_equal(pc.index_in(rows["label"], pa.array(self.names)), labels_M[place])
+                same_labels = np.array_equal(encode(rows["label"], Labels(self.naming.classes), self.naming.names), labels_M[place])
                 if not (same_labels and np.array_equal(hashes_N, hashes_M[place])):
                     break
                 done += len(hashes_N)
