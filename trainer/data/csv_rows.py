@@ -118,7 +118,7 @@ class CsvRows:
         if options.escape_char or options.skip_initial_space or (quote and len(self.names) == 1 and quote in block):
             return False
         content = block.encode()
-        found = layout(content, self.separator.encode(), quote.encode())
+        found = layout(content, self.separator.encode(), quote.encode(), len(self.names))
         if found is None:
             return False
         whole, rest = content[: found.size], content[found.size :].decode()
@@ -127,20 +127,14 @@ class CsvRows:
             table = parse(whole, found, self.separator, quote, len(self.names), self.places)
             if table is None:
                 return False
-            if found.num_multiline:
-                self._look(whole.decode(), found.starts_R.tolist(), found.num_lines)
-                self.bad_rows.num_multiline += found.num_multiline
+            self.bad_rows.num_multiline += found.num_multiline
+            if len(found.suspects_R) and not self.swallowed.is_off:
+                lines, bounds = split_lines(whole.decode()), [*found.starts_R.tolist(), found.num_lines]
+                for record in found.suspects_R.tolist():
+                    self.swallowed.look(first + bounds[record], lines[bounds[record] : bounds[record + 1]])
             yield self._named(table.rename_columns([self.names[place] for place in self.places]), found.starts_R + first)
         self.lines.put_back(rest + next(self.blocks, "") if rest else "", found.num_lines)
         return True
-
-    def _look(self, block: str, starts_R: list[int], num_lines: int) -> None:
-        """Look for records that hold several rows."""
-        long = [(start, end) for start, end in zip(starts_R, [*starts_R[1:], num_lines], strict=True) if end - start > 2]
-        if long and not self.swallowed.is_off:
-            lines = split_lines(block)
-            for start, end in long:
-                self.swallowed.look(self.lines.number + start, lines[start:end])
 
     def _by_line(self) -> Iterator[pa.Table]:
         """Read the lines at hand, and what the last record needs beyond them."""

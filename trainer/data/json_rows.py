@@ -66,7 +66,7 @@ class _JsonLines:
                     self.number += block.count(b"\n")
                 encoding = "utf-8"
         if not self.number:
-            raise DataError(f"{self.path}: is empty. Give a file with rows.")
+            raise DataError(f"{self.path}: is empty. Give a file with a header line and rows.")
 
     def _by_python(self, lines: Iterable[str]) -> Iterator[pa.Table]:
         """Tables of at most BATCH_ROWS rows; what is no row goes to the bad rows."""

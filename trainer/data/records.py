@@ -14,14 +14,13 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from trainer.data.bad_rows import LINE, RECORD, BadRows
+from trainer.data.bad_rows import LINE, RECORD, BadRows, refuse_bad_rows
 from trainer.data.columns import SET_COLUMNS, check_columns, check_header
 from trainer.data.csv_rows import CsvRows
 from trainer.data.json_layouts import json_records
-from trainer.data.json_rows import SAMPLE, check_sample, record_fault
+from trainer.data.json_rows import SAMPLE, check_sample, read_json, read_jsonl, record_fault
 from trainer.data.packed import ending, to_the_end, unpack
-from trainer.data.readers import READERS, read_csv, read_json, read_jsonl
-from trainer.data.sources import refuse_bad_rows
+from trainer.data.readers import READERS, read_csv
 from trainer.data.text_encoding import text_blocks, worded_decoding
 from trainer.errors import DataError, listing
 
