@@ -19,8 +19,9 @@ from trainer.data.label_names import LabelNames
 from trainer.data.labels import Labels, count_values, encode
 from trainer.data.locate import locate
 from trainer.data.multi_label import count_spellings, label_matrix
+from trainer.data.readers import ENDINGS
 from trainer.data.row_access import take_rows
-from trainer.data.sources import ENDINGS, Rows, read_rows
+from trainer.data.sources import Rows, read_rows
 from trainer.delivery import report
 from trainer.delivery.tables import print_evaluation
 from trainer.errors import DataError, RunError, did_you_mean, listing
