@@ -44,7 +44,6 @@ def test_rows_of_one_text_become_one_row_with_all_labels_and_are_counted(clean):
     assert found(joined) == {"p": ["x", "y"], "q": ["x"], "r": ["z"]}
     assert joined.label_matrix_NC[joined.reasons_N == 0].sum() == 4
     assert (joined.counts["kept"], joined.counts[JOINED], joined.counts["missing label"]) == (3, 3, 2)
-    assert joined.rows.label_sentence == "Labels: the rows of each text are joined to one, 3 to others (data.labels_per_row: long)."
 
 
 def test_joined_rows_do_not_depend_on_the_order_of_the_file(clean):

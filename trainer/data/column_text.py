@@ -5,6 +5,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from trainer.data.bad_rows import cut
 from trainer.errors import DataError
 
 
@@ -19,5 +20,5 @@ def as_text(column: pa.ChunkedArray, name: str, where: str) -> Any:
         is_whole = pc.and_(pc.equal(column, pc.floor(column)), pc.less(pc.abs(column), 2.0**53))  # each by itself: a later batch may hold halves
         return pc.coalesce(pc.cast(pc.cast(pc.if_else(is_whole, column, None), pa.int64()), pa.string()), pc.cast(column, pa.string()))
     if pa.types.is_nested(kind) or pa.types.is_binary(kind):
-        raise DataError(f"{where}: column '{name}' holds {kind}; needed: one text or number a row.")
+        raise DataError(f"{where}: column '{name}' holds {cut(str(kind), 60)}; needed: one text or number a row.")
     return pc.cast(column, pa.string())

@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from trainer.data.column_text import as_text
+from trainer.data.places import PLACE, Places
 from trainer.data.written_lists import item_text, parse_list
 from trainer.errors import DataError, listing
 
@@ -89,11 +90,10 @@ class LabelCells:
 
     Attributes:
         label_order: label names in ClassLabel order, or in the order of `data.label_columns`, where there is one.
-        num_rows: {config key: rows read}.
         has_lists: whether a column of lists was read.
         num_texts: cells of text that are not empty; `num_written` of them are lists.
         example: such a list.
-        odd: place of the first text that is no list, and the text.
+        odd: config key and place of the first text that is no list, and the text.
         lengths: lengths of the lists, two of them at most.
         is_binary: whether the lists hold 0, 1, true and false alone.
         has_packed: whether a batch of lists was packed as vectors.
@@ -105,7 +105,6 @@ class LabelCells:
     """
 
     label_order: list[str] | None = None
-    num_rows: dict[str, int] = field(default_factory=dict)
     has_columns: bool = False
     has_lists: bool = False
     num_texts: int = 0
@@ -139,10 +138,9 @@ class LabelCells:
         else:
             names = _class_names(table.schema, name)
             cells = _stripped(as_text(column, name, where) if names is None else self._named(column, names), data)
-            self._note_texts(cells, where)
+            self._note_texts(cells, table, where)
             if data.label_separator and not self.has_separator:
                 self.has_separator = bool(pc.any(pc.match_substring(cells, data.label_separator)).as_py())
-        self.num_rows[where] = self.num_rows.get(where, 0) + table.num_rows
         return cells
 
     def _named(self, ids: pa.ChunkedArray, names: list[str]) -> Any:
@@ -214,7 +212,7 @@ class LabelCells:
         if self.is_binary:
             self.ones |= {place for place, item in enumerate(items) if item in ONES}
 
-    def _note_texts(self, cells: Any, where: str) -> None:
+    def _note_texts(self, cells: Any, table: pa.Table, where: str) -> None:
         """Count the cells that are lists written as text; a column of single labels costs a glance."""
         is_text = pc.fill_null(pc.greater(pc.binary_length(cells), 0), False)
         self.num_texts += pc.sum(is_text).as_py() or 0
@@ -228,7 +226,7 @@ class LabelCells:
         if self.odd is None:
             place = pc.index(pc.and_(is_text, pc.invert(is_list)), True).as_py()
             if place >= 0:
-                self.odd = (where, self.num_rows.get(where, 0) + place + 1, cells[place].as_py())
+                self.odd = (where, table[PLACE.name][place].as_py(), cells[place].as_py())
 
     def _note_written(self, cell: str) -> bool:
         """Whether a cell is a list written as text; notes what it holds."""
@@ -242,9 +240,11 @@ class LabelCells:
             self._note_items([text for text in texts if text])
         return True
 
-    def form(self, data: "DataSection") -> LabelForm:
+    def form(self, data: "DataSection", files: list[list[str]]) -> LabelForm:
         """Return what the cells hold, judged by all that were read.
 
+        Args:
+            files: the files that the places of rows tell of.
         Raises:
             DataError: cells of several kinds, or that do not fit `label_names`, `label_separator`, `labels_per_row` or `streaming`.
         """
@@ -263,7 +263,7 @@ class LabelCells:
                 raise DataError(f"data.label_names is set, but {column} holds no multi-hot vectors. Remove data.label_names, or set data.label_column.")
             return LabelForm("one", self.label_order)
         if self.odd and self.num_texts > self.num_written:
-            self._refuse_odd(column, is_written)
+            self._refuse_odd(column, is_written, files)
         if self._are_vectors(data, column):
             return self._vector_form(data, column)
         if self.fraction:
@@ -271,12 +271,12 @@ class LabelCells:
         words = f"Labels: {column} holds lists written as text, such as {_cut(self.example)}; they are read as lists of labels." if is_written else ""
         return LabelForm("list", self.label_order, None, is_written or self.has_repeats or self.has_packed, words)
 
-    def _refuse_odd(self, column: str, is_written: bool) -> None:
-        where, row, cell = self.odd or ("", 0, "")
+    def _refuse_odd(self, column: str, is_written: bool, files: list[list[str]]) -> None:
+        where, place, cell = self.odd or ("", 0, "")
         if not is_written:
             raise DataError(f"{where}: {column} holds lists in some rows and single labels in others; needed: one kind. Mend the files.")
         raise DataError(
-            f"{where}: row {row:,}: label '{_cut(cell)}' is no list, but {self.num_written:,} of {self.num_texts:,} labels are lists"
+            f"{Places(np.array([place]), files).where(0)}: label '{_cut(cell)}' is no list, but {self.num_written:,} of {self.num_texts:,} labels are lists"
             f" written as text, such as {_cut(self.example)}. Write it as a list."
         )
 
@@ -329,11 +329,11 @@ def column_lists(columns: dict[str, pa.ChunkedArray], where: str) -> pa.Array:
     held, missing = [], []
     for name, column in columns.items():
         text = pc.utf8_lower(pc.utf8_trim_whitespace(column))
-        wrong = pc.unique(column.filter(pc.invert(pc.is_in(text, value_set=pa.array([*YES, *NO, None], pa.string())))))
+        wrong = pc.unique(column.filter(pc.invert(pc.is_in(text, value_set=pa.array([*YES, *NO, "", None], pa.string())))))
         if len(wrong):
             raise DataError(f"{where}: label column '{name}' holds '{wrong[0]}'; needed: 0, 1, true or false. Mend the column, or set data.label_columns.")
         held.append(pc.is_in(text, value_set=pa.array(YES)).to_numpy())
-        missing.append(pc.is_null(column).to_numpy())
+        missing.append(pc.is_in(text, value_set=pa.array(["", None], pa.string())).to_numpy())
     names = list(columns)
     rows = zip(np.array(held).T, np.logical_or.reduce(missing), strict=True)
     return pa.array([None if gone else json.dumps([names[c] for c in np.flatnonzero(row)], ensure_ascii=False) for row, gone in rows], pa.string())

@@ -52,8 +52,7 @@ def join_rows(rows: Rows, kept_N: Bools) -> tuple[Rows, Bools]:
     is_joined_N = np.zeros(len(kept_N), bool)
     is_joined_N[rows_M[~is_first_M]] = True
     table = table.set_column(table.column_names.index("label"), "label", pa.array(cells.tolist(), pa.string()))
-    words = f"Labels: the rows of each text are joined to one, {int(is_joined_N.sum()):,} to others (data.labels_per_row: long)."
-    return replace(rows, table=table, multi_label=True, label_sentence=words), is_joined_N
+    return replace(rows, table=table, multi_label=True), is_joined_N
 
 
 def _codes(column: pa.ChunkedArray) -> tuple[Ints, list[str]]:

@@ -5,7 +5,6 @@ import json
 import mmap
 import os
 import warnings
-import zlib
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -17,12 +16,15 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from tqdm.auto import tqdm
 
+from trainer.data.bad_rows import BadRows, refuse_bad_rows
 from trainer.data.column_text import as_text
 from trainer.data.dataset_sources import dataset_tables, hub_commit, hub_identity, load_hub, load_saved
 from trainer.data.label_cells import LabelCells, LabelForm
 from trainer.data.label_keys import label_key
 from trainer.data.locate import locate
-from trainer.data.readers import READERS, BadRows, ending
+from trainer.data.packed import ending, to_the_end
+from trainer.data.places import PLACE, Places, with_places
+from trainer.data.readers import ENDINGS, READERS
 from trainer.data.text_hashes import Hashes, hash_texts
 from trainer.errors import DataError, first_line, listing
 from trainer.locks import write_once
@@ -35,9 +37,9 @@ SLOTS = ("source", "train", "validation", "test")
 CACHE_FORMAT = 6
 """Raise it when the same files are read to other rows, so that older caches are passed over."""
 SCHEMA = pa.schema([(n, pa.string()) for n in ("text", "text_pair", "label", "group", "domain")] + [("weight", pa.float64())])
-ENDINGS = (*READERS, ".gz")
 HASH = pa.field("text_hash", pa.uint64())
 """Kept in the file beside the columns of SCHEMA, so that texts are hashed once."""
+STORED = SCHEMA.append(HASH).append(PLACE)
 
 
 @dataclass(frozen=True)
@@ -52,8 +54,8 @@ class Rows:
         num_stripped: texts that lost white space at their ends.
         bad_rows: rows that could not be read (`data.on_bad_rows: skip`).
         multi_label: the source holds any number of labels a row; each cell of the label column is then a JSON list of them.
-        label_sentence: how the label column was understood, where that was not plain.
         mapping: the file behind the table.
+        places: file and line of each row, but for those that a language model wrote.
     """
 
     table: pa.Table
@@ -63,8 +65,16 @@ class Rows:
     num_stripped: int
     bad_rows: BadRows
     multi_label: bool
-    label_sentence: str
     mapping: mmap.mmap
+    places: Places
+
+    def origin(self, row: int) -> tuple[str, int]:
+        """Return the file of a row and its first line in it, or its number in formats without lines; both from 1."""
+        return self.places.origin(row)
+
+    def where(self, row: int) -> str:
+        """Return the origin in words: "rows.csv:12", or "rows.parquet: record 7"."""
+        return self.places.where(row)
 
     def release(self) -> None:
         """Give the memory of what was read of the file back to the system, so that it does not pile up; what is needed again is read again."""
@@ -85,20 +95,14 @@ def read_rows(data: "DataSection", cache_dir: Path, domain_column: str | None = 
     notes_path = target.with_suffix(".json")
     write_once(notes_path, lambda: _write_rows(data, domain_column, target, notes_path))  # the notes come last: where they are, the table is whole
     notes = json.loads(notes_path.read_text(encoding="utf-8"))
-    bad_rows: BadRows = notes["bad_rows"]
+    bad_rows = BadRows(notes["bad_rows"])
     refuse_bad_rows(bad_rows, data, f"{len(bad_rows)} bad in all")
     refuse_empty(notes["sizes"], data)
     if notes["label_warning"]:
         warnings.warn(notes["label_warning"], stacklevel=2)
+    for sentence in notes["remarks"]:
+        print(sentence)
     return open_rows(target, notes)
-
-
-def refuse_bad_rows(bad_rows: BadRows, data: "DataSection", number_in_words: str) -> None:
-    """Raises DataError for the first row that could not be read, unless such rows are to be skipped."""
-    if bad_rows and data.on_bad_rows == "error":
-        first = bad_rows[0]
-        number = f"{first['file']}:{first['line']}" if "line" in first else f"{first['file']}: record {first['record']}"
-        raise DataError(f"{number}: {first['reason']} ({number_in_words}). Mend the file, or set data.on_bad_rows: skip.")
 
 
 def refuse_empty(sizes: list[int], data: "DataSection") -> None:
@@ -116,36 +120,42 @@ def open_rows(target: Path, notes: dict[str, Any]) -> Rows:
     """Rows of an Arrow file, memory-mapped.
 
     Args:
-        notes: sizes (rows of each of SLOTS, in the order of the file), labels, stripped, bad_rows, multi_label.
+        notes: sizes (rows of each of SLOTS, in the order of the file), labels, stripped, bad_rows, multi_label, files.
     """
     with target.open("rb") as file:
         mapping = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
     table = pa.ipc.open_stream(pa.py_buffer(mapping)).read_all()
     slots_N = np.repeat(np.arange(len(SLOTS), dtype=np.int8), notes["sizes"])
-    hashes_N, table = table[HASH.name].to_numpy(), table.drop_columns(HASH.name)
-    return Rows(
-        table, hashes_N, slots_N, notes["labels"], notes["stripped"], notes["bad_rows"], bool(notes["multi_label"]), notes.get("label_sentence", ""), mapping
-    )
+    hashes_N, places = table[HASH.name].to_numpy(), Places(table[PLACE.name].to_numpy(), notes["files"])
+    table = table.drop_columns([HASH.name, PLACE.name])
+    return Rows(table, hashes_N, slots_N, notes["labels"], notes["stripped"], notes["bad_rows"], bool(notes["multi_label"]), mapping, places)
+
+
+def stored(rows: pa.Table, places: pa.ChunkedArray) -> pa.Table:
+    """Return rows as they are kept in a file: with the hashes of their texts, and their places."""
+    return rows.append_column(HASH, pa.array(hash_texts(rows))).append_column(PLACE, places)
 
 
 def _write_rows(data: "DataSection", domain_column: str | None, target: Path, notes_path: Path) -> None:
-    bad_rows: BadRows = []
+    bad_rows = BadRows()
     notes: dict[str, Any] = new_notes() | {"sizes": [], "bad_rows": bad_rows}
     partial = target.with_suffix(f".{os.getpid()}.partial")
     try:
-        with pa.OSFile(str(partial), "wb") as sink, pa.ipc.new_stream(sink, SCHEMA.append(HASH)) as writer, _bar() as bar:
+        with pa.OSFile(str(partial), "wb") as sink, pa.ipc.new_stream(sink, STORED) as writer, _bar() as bar:
             for name in SLOTS:
                 size = 0
                 for table in read_ahead(_slot_tables(name, data, domain_column, bad_rows)):
                     rows = normalise(table, data, domain_column, notes, f"data.{name}")
-                    writer.write_table(rows.append_column(HASH, pa.array(hash_texts(rows))))
+                    writer.write_table(stored(rows, table[PLACE.name]))
                     size += rows.num_rows
                     bar.update(rows.num_rows)
                 notes["sizes"].append(size)
-        form = notes.pop("cells").form(data)
+        form = notes.pop("cells").form(data, bad_rows.files)
         if form.changes:
             _convert_labels(partial, form)
-        notes |= {"multi_label": form.is_multi_label, "labels": form.names, "label_sentence": form.sentence, "label_warning": form.warning}
+        bad_rows.remark(form.sentence)
+        notes |= {"multi_label": form.is_multi_label, "labels": form.names, "label_warning": form.warning}
+        notes |= {"files": bad_rows.files, "remarks": bad_rows.sentences()}
         partial.replace(target)
         partial.write_text(json.dumps(notes), encoding="utf-8")
         partial.replace(notes_path)
@@ -182,12 +192,12 @@ def check_source(data: "DataSection", domain_column: str | None = None) -> bool:
     Raises:
         DataError: a location or column is missing.
     """
-    notes = new_notes()
+    notes, bad_rows = new_notes(), BadRows()
     for name in SLOTS:
-        for table in _slot_tables(name, data, domain_column, [], first_only=True):
+        for table in _slot_tables(name, data, domain_column, bad_rows, first_only=True):
             normalise(table.slice(0, 100), data, domain_column, notes, f"data.{name}")
     cells: LabelCells = notes["cells"]
-    return cells.form(data).is_multi_label or data.labels_per_row == "long"
+    return cells.form(data, bad_rows.files).is_multi_label or data.labels_per_row == "long"
 
 
 def new_notes() -> dict[str, Any]:
@@ -247,24 +257,15 @@ def shards(name: str, data: "DataSection", domain_column: str | None, bad_rows: 
         paths = locate(location, f"data.{name}", ENDINGS)
         if paths is None:
             remedy = "Run the same command again when the Hub can be reached" + (", or set data.streaming: false." if data.streaming else ".")
-            yield to_the_end(location, dataset_tables(load_hub(location, name, data), location, wanted), remedy)
+            tables = to_the_end(location, dataset_tables(load_hub(location, name, data), location, wanted), remedy)
+            yield with_places(tables, location, bad_rows.files)
         for path in paths or []:
             if path.is_dir():
-                yield dataset_tables(load_saved(path, name, data), str(path), wanted)
+                yield with_places(dataset_tables(load_saved(path, name, data), str(path), wanted), str(path), bad_rows.files)
             elif ending(path) in READERS:
-                yield to_the_end(str(path), READERS[ending(path)](path, wanted, data, bad_rows))
+                yield with_places(to_the_end(str(path), READERS[ending(path)](path, wanted, data, bad_rows)), str(path), bad_rows.files)
             else:
                 raise DataError(f"{path}: endings that can be read: {listing(READERS)}.")
-
-
-def to_the_end(where: str, parts: Iterator[T], remedy: str = "Fetch the file anew, or leave it out.") -> Iterator[T]:
-    """The same tables or rows; a file that is cut off or damaged is named."""
-    try:
-        yield from parts
-    except (EOFError, zlib.error, pa.ArrowException, OSError) as error:
-        if isinstance(error, OSError) and error.errno is not None:
-            raise
-        raise DataError(f"{where}: cannot be read to its end: {first_line(error)} {remedy}") from error
 
 
 def _first(tables: Iterator[pa.Table]) -> Iterator[pa.Table]:

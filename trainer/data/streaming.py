@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from tqdm.auto import tqdm
 
 from trainer.data import sources
+from trainer.data.bad_rows import BadRows, refuse_bad_rows
 from trainer.data.balance import PARAMETERS, undersample
 from trainer.data.clean import (
     KEPT,
@@ -41,9 +42,10 @@ from trainer.data.clean import (
 from trainer.data.hash_records import Partitions, Records, chunks, record_type
 from trainer.data.label_names import LabelNames, name_labels
 from trainer.data.labels import Labels, count_values, encode, order_labels
-from trainer.data.readers import BATCH_ROWS, BadRows
+from trainer.data.places import PLACE, Places
+from trainer.data.readers import BATCH_ROWS
 from trainer.data.row_access import take_rows
-from trainer.data.sources import HASH, SCHEMA, SLOTS
+from trainer.data.sources import HASH, SLOTS, STORED
 from trainer.data.split import Splits, row_keys, sample_counts
 from trainer.data.text_hashes import hash_texts
 from trainer.errors import DataError, listing
@@ -121,6 +123,8 @@ class _Selection:
     seed: int
     folder: Path
     bad_rows: _FirstRows = field(default_factory=_FirstRows)
+    again: _FirstRows = field(default_factory=_FirstRows)
+    """What the second reading finds."""
     state: dict[str, Any] = field(default_factory=sources.new_notes)
     spellings: dict[str, int] = field(default_factory=dict)
     """Rows of each spelling of a label, in the order in which they were met; records of the first reading hold places in it."""
@@ -158,6 +162,8 @@ class _Selection:
             "sizes": np.bincount(chosen_M["slot"], minlength=len(SLOTS)).tolist(),
             "stripped": 0,
             "bad_rows": [],
+            "files": self.again.files,
+            "remarks": self.bad_rows.sentences(),
             "multi_label": False,
             "counts": dict(zip(REASONS, self.reasons_SR.sum(axis=0).tolist(), strict=True))
             | {"unreadable": self.bad_rows.total, "stripped of white space (kept)": self.state["stripped"]},
@@ -178,7 +184,7 @@ class _Selection:
                             yield slot, position, table
                             position += table.num_rows
                             bar.update(table.num_rows)
-                    sources.refuse_bad_rows(bad_rows, self.data, f"{bad_rows.total} bad in this file")
+                    refuse_bad_rows(bad_rows, self.data, f"{bad_rows.total} bad in this file")
 
     def _scan(self, partitions: Partitions, kind: np.dtype[Any]) -> None:
         """The first reading: every usable row becomes a record."""
@@ -198,7 +204,7 @@ class _Selection:
                 records["weight"] = rows["weight"].to_numpy()
             partitions.add(records)
         sources.refuse_empty(self.sizes, self.data)
-        self.state["cells"].form(self.data)  # refuses lists written as text
+        self.state["cells"].form(self.data, self.bad_rows.files)  # refuses lists written as text
 
     def _drop(self, reasons_N: NDArray[np.int8], slots_N: NDArray[Any], positions_N: Ints) -> None:
         """Count the rows that are dropped, and keep the places of the first ones."""
@@ -256,34 +262,41 @@ class _Selection:
         """The second reading: the chosen rows go to rows.arrow in an order of their own; the listed dropped rows are returned."""
         wanted = np.union1d(chosen_M["position"], np.fromiter(self.dropped, np.int64, len(self.dropped)))
         by_place = np.argsort(chosen_M["position"])
-        places_M, listed = chosen_M["position"][by_place], []
+        places_M = chosen_M["position"][by_place]
+        listed: list[dict[str, Any]] = []
         hashes_M, labels_M, done = chosen_M["hash"][by_place], chosen_M["label"][by_place], 0
         fetched = self.folder / "fetched.arrow"
-        with pa.OSFile(str(fetched), "wb") as sink, pa.ipc.new_stream(sink, SCHEMA.append(HASH)) as writer:
-            for slot, position, table in self._tables("2", _FirstRows()):
+        with pa.OSFile(str(fetched), "wb") as sink, pa.ipc.new_stream(sink, STORED) as writer:
+            for slot, position, table in self._tables("2", self.again):
                 first, last = np.searchsorted(wanted, (position, position + table.num_rows))
                 if first == last:
                     continue
-                places = wanted[first:last]
-                rows = sources.normalise(table.take(pa.array(places - position)), self.data, self.balance.by, sources.new_notes(), f"data.{SLOTS[slot]}")
-                is_chosen = np.isin(places, places_M)
-                gone = rows.filter(pa.array(~is_chosen)).to_pylist()
-                for place, record in zip(places[~is_chosen].tolist(), gone, strict=True):
-                    found = {key: value for key, value in record.items() if value is not None}
-                    listed.append({"row": place, "from": SLOTS[slot], "reason": REASONS[self.dropped[place]], **found})
-                rows = rows.filter(pa.array(is_chosen))
-                hashes_N, place = hash_texts(rows), slice(done, done + rows.num_rows)
+                ids = wanted[first:last]
+                table = table.take(pa.array(ids - position))
+                rows = sources.normalise(table, self.data, self.balance.by, sources.new_notes(), f"data.{SLOTS[slot]}")
+                is_chosen = np.isin(ids, places_M)
+                listed += self._listed(ids[~is_chosen], rows.filter(pa.array(~is_chosen)), table[PLACE.name].filter(pa.array(~is_chosen)), slot)
+                rows = sources.stored(rows.filter(pa.array(is_chosen)), table[PLACE.name].filter(pa.array(is_chosen)))
+                hashes_N, place = rows[HASH.name].to_numpy(), slice(done, done + rows.num_rows)
                 same_labels = np.array_equal(encode(rows["label"], Labels(self.naming.classes), self.naming.names), labels_M[place])
                 if not (same_labels and np.array_equal(hashes_N, hashes_M[place])):
                     break
                 done += len(hashes_N)
-                writer.write_table(rows.append_column(HASH, pa.array(hashes_N)))
+                writer.write_table(rows)
         if done < len(chosen_M):
             raise DataError(
                 "data.streaming: the files changed between the two readings. Start again when they stand still; for a Hub data set set data.revision."
             )
         _write_in_order(fetched, self.folder / "rows.arrow", np.argsort(by_place))
         return listed
+
+    def _listed(self, ids: Ints, rows: pa.Table, codes: pa.ChunkedArray, slot: int) -> Iterator[dict[str, Any]]:
+        """Dropped rows of a batch, for dropped.jsonl."""
+        places = Places(codes.to_numpy(), self.again.files)
+        for number, (row, record) in enumerate(zip(ids.tolist(), rows.to_pylist(), strict=True)):
+            file, place = places.origin(number)
+            found = {key: value for key, value in record.items() if value is not None}
+            yield {"row": row, "from": SLOTS[slot], "file": file, places.unit(number): place, "reason": REASONS[self.dropped[row]], **found}
 
 
 def sides(hashes_N: NDArray[np.uint64], slots_N: NDArray[np.int8], data: "DataSection", split: "SplitSection | None", seed: int) -> NDArray[np.int8]:

@@ -20,8 +20,9 @@ from trainer.data.labels import Labels, count_values, encode
 from trainer.data.locate import locate
 from trainer.data.long_labels import join_rows
 from trainer.data.multi_label import count_spellings, label_matrix
+from trainer.data.readers import ENDINGS
 from trainer.data.row_access import take_rows
-from trainer.data.sources import ENDINGS, Rows, read_rows
+from trainer.data.sources import Rows, read_rows
 from trainer.delivery import report
 from trainer.delivery.tables import print_evaluation
 from trainer.errors import DataError, RunError, did_you_mean, listing
@@ -74,8 +75,6 @@ def evaluate_file(classifier: "Classifier", data: "DataSection", path: Path, *, 
     if data.labels_per_row == "long":
         rows, is_joined_N = join_rows(rows, reasons_N == KEPT)
         reasons_N[is_joined_N] = JOINED
-    if rows.label_sentence:
-        print(rows.label_sentence)
     where = f"data.source {data.source}"
     if rows.multi_label != classifier.is_multi_label:
         kinds = {True: "any number of labels", False: "one label"}

@@ -15,9 +15,10 @@ from tqdm.auto import tqdm
 
 from trainer.data.clean import MISSING_TEXTS
 from trainer.data.locate import locate
-from trainer.data.readers import ending
+from trainer.data.packed import PACKED, ending
+from trainer.data.readers import ENDINGS
 from trainer.data.records import Record, Records
-from trainer.data.sources import ENDINGS, read_ahead
+from trainer.data.sources import read_ahead
 from trainer.delivery import report
 from trainer.delivery.partial_file import Columns, PartialFile, StandardOutput, encoder
 from trainer.errors import DataError, RunError
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     from trainer.sections.data import DataSection
 
 STANDARD = "-"
-WRITTEN_AS = {".txt": ".csv", ".tab": ".tsv", ".json": ".jsonl", ".arrow": ".parquet"}
+WRITTEN_AS = {".txt": ".csv", ".tab": ".tsv", ".json": ".jsonl", ".arrow": ".parquet", ".xlsx": ".csv"}
 """Ending of the default output of inputs whose own ending is not written."""
 LEAST_ROWS, MOST_ROWS, MOST_CHARACTERS = 64, 8_192, 8_000_000
 """Rows of a piece at the beginning and at most, and characters of its texts from which it holds no more."""
@@ -64,10 +65,11 @@ def output_path(output: str | None, source: Path | None, *, overwrite: bool, fol
         return None
     if output is None:
         assert source is not None
-        packed = ".gz" if source.suffix.lower() == ".gz" else ""
-        stem = source.name[: len(source.name) - len(packed) - len(ending(source))]
+        whole = Path(source.stem) if source.suffix.lower() in PACKED else source
+        stem = whole.stem if whole.suffix.lower() == ending(source) else whole.name
         form = WRITTEN_AS.get(ending(source), ending(source))
-        target = (folder or source.parent) / f"{stem}.predicted{form}{'' if form == '.parquet' else packed}"
+        packed = ".gz" if source.suffix.lower() == ".gz" and form != ".parquet" else ""
+        target = (folder or source.parent) / f"{stem}.predicted{form}{packed}"
     else:
         target = Path(output).expanduser()
     if target.is_dir():

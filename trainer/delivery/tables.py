@@ -23,8 +23,6 @@ def print_audit(data: PreparedData, lengths: dict[str, Lengths], max_length: int
     table.add_section()
     table.add_row("all", *(f"{total:,}" for total in audit.totals.values()))
     console.print(table)
-    if data.clean.rows.label_sentence:
-        console.print(data.clean.rows.label_sentence)
     if data.labels_per_row:
         console.print(data.labels_per_row)
     if data.balanced_sentence:
