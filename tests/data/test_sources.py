@@ -232,7 +232,7 @@ def test_categories_of_pandas_become_text(read):
 def test_two_text_columns_are_a_pair_and_further_ones_are_joined_to_the_second(read):
     content = "a,b,c,label\nq1,r1,s1,x\n,r2,,y\n"
     two = read("a.csv", content, text_column=["a", "b"])
-    assert (two.table["text"].to_pylist(), two.table["text_pair"].to_pylist()) == (["q1", None], ["r1", "r2"])
+    assert (two.table["text"].to_pylist(), two.table["text_pair"].to_pylist()) == (["q1", ""], ["r1", "r2"])
     three = read("a.csv", text_column=["a", "b", "c"])
     assert three.table["text_pair"].to_pylist() == ["r1\ns1", "r2\n"]
 
@@ -444,7 +444,7 @@ def test_text_of_ten_megabytes_is_read_whole(read):
 def test_record_longer_than_a_block_is_refused_with_the_likely_cause(refused, monkeypatch):
     monkeypatch.setattr("trainer.data.csv_rows.LONGEST_RECORD", 1 << 20)
     message = refused("a.csv", 'text,label\na,x\n"' + "word,x\n" * 600_000)
-    cause = "a record is longer than 1 million characters, so a quote is probably left open; data.quote_char: '' reads quotes as text"
+    cause = "a record is longer than 32 MiB; is a quote left open?; data.quote_char: '' reads quotes as text"
     assert message == f"a.csv:3: {cause} (1 bad in all). Mend the file, or set data.on_bad_rows: skip."
 
 
