@@ -204,7 +204,7 @@ def test_cell_that_is_no_list_among_lists_is_refused_with_its_row(read, monkeypa
 def test_single_labels_are_never_touched(read, capsys):
     for labels in (["[NEG]", "[POS]"], ["[1]", "b", "c"], ["(0, 1]", "(1, 2]"], ["a;b", "a"], ["0", "1"], ["", "x"]):
         rows = read("a.csv", labels)
-        assert rows.table["label"].to_pylist() == [label or None for label in labels]
+        assert [label or "" for label in rows.table["label"].to_pylist()] == labels
         assert (rows.multi_label, capsys.readouterr().out) == (False, "")
 
 

@@ -66,7 +66,7 @@ class LabelForm:
         if self.kind == "delimited":
             return [part.strip() for part in cell.split(self.separator) if part.strip()]
         if not cell.startswith("["):
-            return self._packed(cell)
+            return self._packed(cell) if cell.strip() else None
         items = [item_text(item) for item in parse_list(cell) or []]
         if not all(items):
             return None
