@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trainer.data.balance import stage_generator
+from trainer.data.every_side import Units, stand_on_every_side
 from trainer.data.labels import count_labels
 from trainer.data.text_hashes import Hashes, repeated
 from trainer.errors import DataError, listing
@@ -107,39 +108,77 @@ def refuse_small_classes(counts_C: Ints, labels: list[str], num_sides: int) -> N
         raise DataError(f"label {listing(small)}; {num_sides} stratified splits need {num_sides}. Merge it, or list it in data.drop_labels.")
 
 
+class ClassesApartError(DataError):
+    """Classes that cannot stand on every side.
+
+    Attributes:
+        class_ids: the fewest classes without which the others can.
+    """
+
+    def __init__(self, message: str, class_ids: list[int]) -> None:
+        super().__init__(message)
+        self.class_ids = class_ids
+
+
 def stratified_split(
-    label_ids_N: Ints, text_hashes_N: Hashes, groups_N: Ints | None, shares_S: list[float], *, labels: list[str], seed: int, stage: str
+    label_ids_N: Ints,
+    text_hashes_N: Hashes,
+    groups_N: Ints | None,
+    shares_S: list[float],
+    *,
+    labels: list[str],
+    seed: int,
+    stage: str,
+    held_N: NDArray[np.bool_] | None = None,
 ) -> list[Ints]:
     """Sorted positions of each side.
 
     Args:
         groups_N: group id of each row or None; rows of one group, and equal texts, stay on one side.
         shares_S: shares that add up to 1.
+        held_N: rows that belong to the first side whatever its share, with all rows that are linked to them.
     Raises:
-        DataError: a class has fewer rows (or groups) than there are sides.
+        DataError: a class has fewer rows than there are sides; ClassesApartError: its groups cannot stand on every side.
     """
     counts_C = np.bincount(label_ids_N, minlength=len(labels))
-    refuse_small_classes(counts_C, labels, len(shares_S))
+    held_N = np.zeros(len(label_ids_N), bool) if held_N is None else held_N
+    refuse_small_classes(np.bincount(label_ids_N[~held_N], minlength=len(labels)) + (held_counts(label_ids_N, held_N, len(labels)) > 0), labels, len(shares_S))
     keys_N = row_keys(text_hashes_N, seed, stage)
     quota_CS = quotas(counts_C, shares_S)
-    sides_N = np.full(len(label_ids_N), -1, np.int16)
+    sides_N = np.where(held_N, 0, -1).astype(np.int16)
     left_CS = quota_CS.astype(np.float64)
-    place_linked(text_hashes_N, groups_N, label_ids_N, keys_N, left_CS, quota_CS, sides_N)
+    left_CS[:, 0] -= held_counts(label_ids_N, held_N, len(labels))
+    units_N = linked_units(text_hashes_N, groups_N)
+    place_linked(units_N, label_ids_N, keys_N, left_CS, quota_CS, sides_N)
     for c in range(len(labels)):
         members = np.flatnonzero((label_ids_N == c) & (sides_N < 0))
         sides_N[members] = _fill(keys_N[members], left_CS[c])
-    for side in range(len(shares_S)):
-        lacking = np.flatnonzero((counts_C > 0) & (np.bincount(label_ids_N[sides_N == side], minlength=len(labels)) == 0))
-        if len(lacking):
-            names = listing(labels[c] for c in lacking)
-            raise DataError(
-                f"the groups of {names} are too few or too large to stand in {len(shares_S)} splits. Merge the label, or list it in data.drop_labels."
-            )
+    apart = settle(units_N, keys_N, held_N, label_ids_N, sides_N, len(labels), len(shares_S))
+    if apart:
+        words = f"the groups of {listing(labels[c] for c in apart)} are too few or too large to stand in {len(shares_S)} splits"
+        raise ClassesApartError(f"{words}. Merge the label, or list it in data.drop_labels.", apart)
     return [np.flatnonzero(sides_N == side) for side in range(len(shares_S))]
 
 
-def linked_rows(text_hashes_N: Hashes, groups_N: Ints | None) -> Ints:
-    """Id of the set of rows that must stay together: linked by an equal text or an equal group."""
+def held_counts(targets: NDArray[Any], held_N: NDArray[np.bool_], num_labels: int) -> Ints:
+    """Rows of each class among those that are held on the first side."""
+    return count_labels(targets[held_N], num_labels)
+
+
+def settle(
+    units_N: Ints | None, keys_N: Hashes, held_N: NDArray[np.bool_], targets: NDArray[Any], sides_N: NDArray[Any], num_labels: int, num_sides: int
+) -> list[int]:
+    """Ids of the classes that cannot stand on every side; where all can, rows are moved so that all do, in place."""
+    counts_SC = np.array([count_labels(targets[sides_N == side], num_labels) for side in range(num_sides)])
+    if (counts_SC > 0)[:, counts_SC.any(axis=0)].all():
+        return []
+    return stand_on_every_side(Units(units_N, keys_N, held_N, targets, num_labels), sides_N, num_sides)
+
+
+def linked_units(text_hashes_N: Hashes, groups_N: Ints | None) -> Ints | None:
+    """Id of the set of rows that must stay together: linked by an equal text or an equal group; None where no text is repeated and there are no groups."""
+    if groups_N is None and not len(repeated(text_hashes_N)):
+        return None
     _, texts_N = np.unique(text_hashes_N, return_inverse=True)
     if groups_N is None:
         return texts_N.astype(np.int64)
@@ -154,8 +193,7 @@ def linked_rows(text_hashes_N: Hashes, groups_N: Ints | None) -> Ints:
 
 
 def place_linked(
-    text_hashes_N: Hashes,
-    groups_N: Ints | None,
+    units_N: Ints | None,
     targets: NDArray[Any],
     keys_N: Hashes,
     left_CS: NDArray[np.float64],
@@ -165,15 +203,17 @@ def place_linked(
     """Rows that must stay together, the largest sets first, each to the side that then lies nearest to its shares of every class; in place.
 
     Args:
+        units_N: the set that each row belongs to, from `linked_units`.
         targets: label ids (N,), or which labels each row has (N, C).
+        sides_N: side of each row; -1: not placed yet.
 
     Source: the greedy rule of scikit-learn's StratifiedGroupKFold, for shares in place of equal folds.
     """
-    rows_M = repeated(text_hashes_N) if groups_N is None else np.arange(len(text_hashes_N))
-    units_M = linked_rows(text_hashes_N[rows_M], groups_N)
-    order = np.lexsort((keys_N[rows_M], units_M))
-    starts = np.flatnonzero(np.r_[True, np.diff(units_M[order]) != 0][: len(order)])
-    order = rows_M[order]
+    if units_N is None:
+        return
+    rows_M = np.flatnonzero(sides_N < 0)
+    order = rows_M[np.lexsort((keys_N[rows_M], units_N[rows_M]))]
+    starts = np.flatnonzero(np.r_[True, np.diff(units_N[order]) != 0][: len(order)])
     sizes = np.diff(np.r_[starts, len(order)])
     several = np.flatnonzero(sizes > 1)
     first_keys = keys_N[order[starts[several]]]
