@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from trainer.data.iterative import iterative_split
+from trainer.data.split import linked_units
 from trainer.errors import DataError
 
 SETTINGS = settings(deadline=None, max_examples=40, database=None)
@@ -23,7 +24,7 @@ def rows_of(num_rows, shares, seed):
 
 
 def split(matrix, hashes, shares, groups=None, seed=0):
-    return iterative_split(matrix, hashes, groups, shares, labels=[f"label{c}" for c in range(matrix.shape[1])], seed=seed, stage="split")
+    return iterative_split(matrix, hashes, linked_units(hashes, groups), shares, labels=[f"label{c}" for c in range(matrix.shape[1])], seed=seed, stage="split")
 
 
 @SETTINGS

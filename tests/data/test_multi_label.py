@@ -15,7 +15,7 @@ from trainer.errors import ConfigError, DataError
 from trainer.sections.balancing import BalanceSection, LossSection
 from trainer.sections.data import DataSection, SplitSection
 
-KEPT, _, UNLABELLED, UNWANTED, DUPLICATE, OUTVOTED, TIE, _ = REASONS
+KEPT, _, UNLABELLED, UNWANTED, DUPLICATE, OUTVOTED, TIE, *_ = REASONS
 ROWS = [("p", ["x", "y"]), ("q", ["y"]), ("r", []), ("s", ["z", "x", "z"])]
 
 

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from trainer.data.split import Splits, quotas, row_keys, stratified_sample, stratified_split
+from trainer.data.split import Splits, linked_units, quotas, row_keys, stratified_sample, stratified_split
 from trainer.errors import DataError
 
 SETTINGS = settings(deadline=None, max_examples=60, database=None)
@@ -24,7 +24,7 @@ def rows_of(counts, seed):
 
 def split(label_ids, hashes, shares, groups=None, seed=0, stage="split"):
     names = [f"label{c}" for c in range(int(label_ids.max()) + 1)]
-    return stratified_split(label_ids, hashes, groups, shares, labels=names, seed=seed, stage=stage)
+    return stratified_split(label_ids, hashes, linked_units(hashes, groups), shares, labels=names, seed=seed, stage=stage)
 
 
 @SETTINGS

@@ -33,8 +33,9 @@ REASONS = (
     "conflicting labels, outvoted",
     "conflicting labels, tie",
     "text also in validation or test",
+    "class too rare to split",
 )
-KEPT, EMPTY, UNLABELLED, UNWANTED, DUPLICATE, OUTVOTED, TIE, LEAKED = range(len(REASONS))
+KEPT, EMPTY, UNLABELLED, UNWANTED, DUPLICATE, OUTVOTED, TIE, LEAKED, RARE = range(len(REASONS))
 CONFLICTS = (OUTVOTED, TIE)
 DROPPED_ROWS = 10_000
 """Dropped rows that are held at once while they are written down."""
@@ -313,8 +314,11 @@ def drop_leaks(reasons_N: NDArray[np.int8], hashes_N: Hashes, slots_N: NDArray[n
 def refuse_unseen_labels(clean: CleanRows) -> None:
     """Raises DataError when given validation or test rows hold a label that the training rows lack."""
     is_trained_C = clean.labels.counts(clean.targets[clean.kept("train")]) > 0
+    trained = [name for name, is_trained in zip(clean.labels.names, is_trained_C, strict=True) if is_trained]
     for slot in ("validation", "test"):
         unseen = np.flatnonzero((clean.labels.counts(clean.targets[clean.kept(slot)]) > 0) & ~is_trained_C)
         if len(unseen):
             names = [clean.labels.names[i] for i in unseen]
-            raise DataError(f"data.{slot}: holds {listing(names)}, which the training rows lack. Add rows to train, or list it in data.drop_labels.")
+            hint = did_you_mean(names[0], trained)
+            found = f"data.{slot}: holds {listing(names)}, which the training rows lack; labels of train: {listing(trained)}.{hint}"
+            raise DataError(f"{found} Add rows to train, rename labels with data.label_map, or list them in data.drop_labels.")

@@ -72,11 +72,11 @@ def stand_on_every_side(units: Units, sides_N: NDArray[Any], num_sides: int) -> 
     sides_U = np.empty(len(units.sizes_U), np.int64)
     sides_U[units.rows_N] = sides_N
     counts_SC = units.counts(sides_U, num_sides)
-    present_C = counts_SC.sum(axis=0) > 0
-    if (counts_SC > 0).all(axis=0)[present_C].all():
+    present_C: Bools = np.asarray(counts_SC.sum(axis=0) > 0)
+    if (counts_SC[:, present_C] > 0).all():
         return []
     _move_freely(units, sides_U, counts_SC, present_C)
-    if not (counts_SC > 0).all(axis=0)[present_C].all():
+    if not (counts_SC[:, present_C] > 0).all():
         given_up = _solve(units, sides_U, counts_SC, present_C)
         if given_up:
             return given_up
@@ -141,7 +141,9 @@ def _program(units: Units, sides_U: Ints, asked: list[int], num_sides: int) -> t
     num_x = len(moving) * num_sides
     size = num_x + len(asked)
     one_side = coo_matrix((np.ones(num_x), (np.repeat(np.arange(len(moving)), num_sides), np.arange(num_x))), shape=(len(moving), size))
-    rows, columns, needed = [], [], []
+    rows: list[int] = []
+    columns: list[int] = []
+    needed: list[int] = []
     for a, c in enumerate(asked):
         own = units.of_class(c)
         staying, places = np.setdiff1d(own, moving), np.searchsorted(moving, np.intersect1d(own, moving))

@@ -4,7 +4,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trainer.data.balance import stage_generator
-from trainer.data.split import ClassesApartError, Ints, held_counts, linked_units, place_linked, refuse_small_classes, row_keys, settle
+from trainer.data.split import ClassesApartError, Ints, held_counts, place_linked, refuse_small_classes, row_keys, settle
 from trainer.data.text_hashes import Hashes
 from trainer.errors import listing
 
@@ -12,7 +12,7 @@ from trainer.errors import listing
 def iterative_split(
     label_matrix_NC: NDArray[np.bool_],
     text_hashes_N: Hashes,
-    groups_N: Ints | None,
+    units_N: Ints | None,
     shares_S: list[float],
     *,
     labels: list[str],
@@ -26,7 +26,7 @@ def iterative_split(
     labels; the single rows follow by iterative stratification, in the order of their texts' hashes.
 
     Args:
-        groups_N: group id of each row or None; rows of one group, and equal texts, stay on one side.
+        units_N: the set of rows that each row stays together with, from `linked_units`.
         shares_S: shares that add up to 1.
         held_N: rows that belong to the first side whatever its share, with all rows that are linked to them.
     Raises:
@@ -43,7 +43,6 @@ def iterative_split(
     quota_CS = np.outer(counted_NC.sum(axis=0), shares_S)
     left_CS = quota_CS.copy()
     left_CS[:, 0] -= held_counts(counted_NC, held_N, len(left_CS))
-    units_N = linked_units(text_hashes_N, groups_N)
     place_linked(units_N, counted_NC, keys_N, left_CS, quota_CS, sides_N)
     single = np.flatnonzero(sides_N < 0)
     single = single[np.argsort(keys_N[single])]  # each has a text of its own, so the order of the file has no say

@@ -127,6 +127,11 @@ class DataSection(Section):
             raise ValueError(f"label_column{'s' if self.label_columns else ''} and text_column are both '{both[0]}'; the label would be its own text")
         return self
 
+    @property
+    def pool(self) -> Literal["source", "train"]:
+        """Which rows are split here: all of `source`, or those given as training rows, by a file or by `split_column`."""
+        return "source" if self.source is not None and self.split_column is None else "train"
+
 
 class SplitSection(Section):
     """Shares of the rows; they add up to 1."""
