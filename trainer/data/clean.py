@@ -156,7 +156,15 @@ def clean_rows(rows: Rows, rules: "CleanSection", drop_labels: list[str]) -> Cle
     labels, targets = _encode_labels(rows, reasons_N)
     if rules.conflicts or rules.duplicates:
         label_ids_N = label_set_ids(targets) if rows.multi_label else targets
-        settle_repeats(reasons_N, label_ids_N, rows.text_hashes_N, rows.slots_N, lambda ids: rows.table["weight"].take(pa.array(ids)).to_numpy(), rules)
+        settle_repeats(
+            reasons_N,
+            label_ids_N,
+            rows.text_hashes_N,
+            rows.slots_N,
+            lambda ids: rows.table["weight"].take(pa.array(ids)).to_numpy(),
+            rules,
+            lambda ids: ranks_of_copies(rows, ids),
+        )
     if rules.leakage:
         drop_leaks(reasons_N, rows.text_hashes_N, rows.slots_N)
     _refuse_nothing_left(reasons_N, rows)
@@ -258,6 +266,7 @@ def settle_repeats(
     slots_N: NDArray[np.int8],
     weights_of: Callable[[NDArray[np.int64]], NDArray[np.float64]],
     rules: "CleanSection",
+    ranks_of: Callable[[NDArray[np.int64]], NDArray[np.int64]] = np.zeros_like,
 ) -> None:
     """Conflicts by majority vote, then duplicates kept once; within one config key each, in place.
 
@@ -265,11 +274,12 @@ def settle_repeats(
 
     Args:
         weights_of: weights of the rows at these positions, NaN where there is none.
+        ranks_of: ranks of the rows at these positions; of copies the one of the lowest rank is kept, then the first.
     """
     members_M = repeated(hashes_N)
     members_M = members_M[reasons_N[members_M] == KEPT]
     slots_M, hashes_M, label_ids_M = slots_N[members_M], hashes_N[members_M], label_ids_N[members_M]
-    order = np.lexsort((members_M, label_ids_M, hashes_M, slots_M))
+    order = np.lexsort((members_M, ranks_of(members_M), label_ids_M, hashes_M, slots_M))
     members_M, slots_M, hashes_M, label_ids_M = members_M[order], slots_M[order], hashes_M[order], label_ids_M[order]
     new_text_M = np.r_[True, (np.diff(hashes_M) != 0) | (np.diff(slots_M) != 0)][: len(members_M)]
     new_run_M = new_text_M | np.r_[True, np.diff(label_ids_M) != 0][: len(members_M)]
@@ -283,6 +293,16 @@ def settle_repeats(
         losses_M = np.full(len(members_M), KEPT, np.int8)
     if rules.duplicates:
         reasons_N[members_M[~new_run_M & (losses_M == KEPT)]] = DUPLICATE
+
+
+def ranks_of_copies(rows: Rows, ids: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Rank of each row by its group, then its domain, in the order of their names, missing ones last.
+
+    Copies of a text may stand in several groups or domains; which of them is kept then does not depend on the order of the rows.
+    """
+    copies = take_rows(rows.table.select(["group", "domain"]), ids)
+    group_M, domain_M = (pc.rank(column.combine_chunks(), tiebreaker="dense").to_numpy() for column in copies.columns)
+    return (group_M * (len(ids) + 1) + domain_M).astype(np.int64)
 
 
 def _lost_votes(texts_R: NDArray[np.int64], runs_M: NDArray[np.int64], weights_M: NDArray[np.float64]) -> NDArray[np.int8]:

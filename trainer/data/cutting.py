@@ -63,9 +63,7 @@ class Cutter:
 
     def units(self, rows: Ints) -> Ints | None:
         """Number of the set of rows that must stay together, for each of these rows; None where every row stands alone."""
-        if self._units_N is not None:
-            return self._units_N[rows]
-        return rows if (np.diff(rows) == 0).any() else None  # a balanced pool holds rows several times
+        return None if self._units_N is None else self._units_N[rows]
 
     def cut(self, pool: Ints, shares: list[float], stage: str) -> list[Ints]:
         """Row ids of each side by its share; rows that can only train stand on the first side."""

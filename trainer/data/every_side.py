@@ -62,7 +62,7 @@ class Units:
 
 
 def stand_on_every_side(units: Units, sides_N: NDArray[Any], num_sides: int) -> list[int]:
-    """Move units, in place, until every class that has units stands on every side; as few rows as possible where moves are not obvious.
+    """Move units, in place, until every class that has units to move stands on every side; as few rows as possible where moves are not obvious.
 
     Args:
         sides_N: side of each row, equal within a unit.
@@ -72,7 +72,7 @@ def stand_on_every_side(units: Units, sides_N: NDArray[Any], num_sides: int) -> 
     sides_U = np.empty(len(units.sizes_U), np.int64)
     sides_U[units.rows_N] = sides_N
     counts_SC = units.counts(sides_U, num_sides)
-    present_C: Bools = np.asarray(counts_SC.sum(axis=0) > 0)
+    present_C: Bools = np.asarray(units.holds_UC[~units.held_U].sum(axis=0)).ravel() > 0
     if (counts_SC[:, present_C] > 0).all():
         return []
     _move_freely(units, sides_U, counts_SC, present_C)

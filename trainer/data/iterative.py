@@ -4,7 +4,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trainer.data.balance import stage_generator
-from trainer.data.split import ClassesApartError, Ints, held_counts, place_linked, refuse_small_classes, row_keys, settle
+from trainer.data.split import ClassesApartError, Ints, place_linked, placeable, refuse_small_classes, row_keys, settle
 from trainer.data.text_hashes import Hashes
 from trainer.errors import listing
 
@@ -36,13 +36,13 @@ def iterative_split(
     from iterstrat.ml_stratifiers import IterativeStratification
 
     held_N = np.zeros(len(label_matrix_NC), bool) if held_N is None else held_N
-    refuse_small_classes(label_matrix_NC[~held_N].sum(axis=0) + label_matrix_NC[held_N].any(axis=0), labels, len(shares_S))
+    refuse_small_classes(placeable(label_matrix_NC, held_N, len(labels)), labels, len(shares_S))
     keys_N = row_keys(text_hashes_N, seed, stage)
     sides_N = np.where(held_N, 0, -1)
     counted_NC = np.c_[label_matrix_NC, np.ones(len(keys_N), bool)]  # the last column counts the rows themselves
     quota_CS = np.outer(counted_NC.sum(axis=0), shares_S)
     left_CS = quota_CS.copy()
-    left_CS[:, 0] -= held_counts(counted_NC, held_N, len(left_CS))
+    left_CS[:, 0] -= counted_NC[held_N].sum(axis=0)
     place_linked(units_N, counted_NC, keys_N, left_CS, quota_CS, sides_N)
     single = np.flatnonzero(sides_N < 0)
     single = single[np.argsort(keys_N[single])]  # each has a text of its own, so the order of the file has no say

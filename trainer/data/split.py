@@ -187,12 +187,12 @@ def stratified_split(
     """
     counts_C = np.bincount(label_ids_N, minlength=len(labels))
     held_N = np.zeros(len(label_ids_N), bool) if held_N is None else held_N
-    refuse_small_classes(np.bincount(label_ids_N[~held_N], minlength=len(labels)) + (held_counts(label_ids_N, held_N, len(labels)) > 0), labels, len(shares_S))
+    refuse_small_classes(placeable(label_ids_N, held_N, len(labels)), labels, len(shares_S))
     keys_N = row_keys(text_hashes_N, seed, stage)
     quota_CS = quotas(counts_C, shares_S)
     sides_N = np.where(held_N, 0, -1).astype(np.int16)
     left_CS = quota_CS.astype(np.float64)
-    left_CS[:, 0] -= held_counts(label_ids_N, held_N, len(labels))
+    left_CS[:, 0] -= count_labels(label_ids_N[held_N], len(labels))
     place_linked(units_N, label_ids_N, keys_N, left_CS, quota_CS, sides_N)
     for c in range(len(labels)):
         members = np.flatnonzero((label_ids_N == c) & (sides_N < 0))
@@ -204,9 +204,10 @@ def stratified_split(
     return [np.flatnonzero(sides_N == side) for side in range(len(shares_S))]
 
 
-def held_counts(targets: NDArray[Any], held_N: NDArray[np.bool_], num_labels: int) -> Ints:
-    """Rows of each class among those that are held on the first side."""
-    return count_labels(targets[held_N], num_labels)
+def placeable(targets: NDArray[Any], held_N: NDArray[np.bool_], num_labels: int) -> Ints:
+    """Rows of each class that can give a side its row: those that are not held, and one for the side of the held ones; 0 where all are held."""
+    free_C, held_C = count_labels(targets[~held_N], num_labels), count_labels(targets[held_N], num_labels)
+    return np.where(free_C > 0, free_C + (held_C > 0), 0)
 
 
 def settle(
@@ -214,7 +215,7 @@ def settle(
 ) -> list[int]:
     """Ids of the classes that cannot stand on every side; where all can, rows are moved so that all do, in place."""
     counts_SC = np.array([count_labels(targets[sides_N == side], num_labels) for side in range(num_sides)])
-    if (counts_SC > 0)[:, counts_SC.any(axis=0)].all():
+    if (counts_SC > 0)[:, count_labels(targets[~held_N], num_labels) > 0].all():
         return []
     return stand_on_every_side(Units(units_N, keys_N, held_N, targets, num_labels), sides_N, num_sides)
 
