@@ -193,7 +193,7 @@ def _facts(
         "totals": audit.totals,
         "imbalance_ratio": audit.imbalance_ratio,
         "severity": audit.severity,
-        "minority_label": audit.minority_label,
+        "minority_label": audit.rarest_label,
         "labels_per_row": data.labels_per_row,
         "streamed": data.streamed_sentence,
         "unused_rows": data.unused_rows,
