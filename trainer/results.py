@@ -196,6 +196,7 @@ def _facts(
         "minority_label": audit.rarest_label,
         "labels_per_row": data.labels_per_row,
         "streamed": data.streamed_sentence,
+        "by_time": data.time_sentence,
         "unused_rows": data.unused_rows,
         "lengths": {name: asdict(length) for name, length in lengths.items()},
         "max_length": max_length,

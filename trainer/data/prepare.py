@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from trainer.data.audit import Audit, audit_splits
 from trainer.data.augment import SyntheticRows, add_rows
 from trainer.data.balance import BalancePlan, plan_balance, plan_pool
+from trainer.data.by_time import TimeCutter
 from trainer.data.clean import CleanRows, clean_rows, refuse_unseen_labels
 from trainer.data.cutting import Cutter
 from trainer.data.multi_label import positive_weights
@@ -89,6 +90,15 @@ class PreparedData:
         return self.clean.streamed.sentence({name: len(ids) for name, ids in self.splits.named.items()}) if self.clean.streamed else ""
 
     @property
+    def time_sentence(self) -> str:
+        """Which times train, validate and test, in words; empty where rows are not split by time."""
+        if not self.splits.time_ranges:
+            return ""
+        rows = {name: f"{len(ids):,} rows" for name, ids in self.splits.named.items()}
+        parts = [f"{name} from {first} to {last} ({rows[name]})" for name, (first, last) in self.splits.time_ranges.items()]
+        return f"Split by time: {'; '.join(parts)}."
+
+    @property
     def unused_rows(self) -> int:
         """Cleaned rows that stand in no split: left out by data.limit, balance.scope all or data.streaming."""
         return self.clean.counts["kept"] + self.clean.num_synthetic - sum(len(ids) for ids in self.splits.named.values())
@@ -119,7 +129,7 @@ def read_splits(
     """
     if data.streaming:
         return stream_splits(data, split, balance, seed=seed, cache_dir=cache_dir)
-    clean = clean_rows(read_rows(data, cache_dir, balance.by), data.clean, data.drop_labels)
+    clean = clean_rows(read_rows(data, cache_dir, balance.by, split.by_time if split else None), data.clean, data.drop_labels)
     if data.pool == "train":
         refuse_unseen_labels(clean)
     splits = split_rows(clean, data, split, balance, seed=seed, fold=fold)
@@ -199,7 +209,7 @@ def split_rows(
     is_cut = data.validation is None and not len(validation)
     if fold and not is_cut:
         raise DataError(f"folds cut validation themselves, but data.{data.split_column or 'validation'} holds validation rows. Remove them, or the folds.")
-    cutter = Cutter(clean, pool, data, split, seed)
+    cutter = TimeCutter(clean, pool, data, split, seed) if split and split.by_time else Cutter(clean, pool, data, split, seed)
     if data.limit:
         pool = pool[_limited(clean, pool, cutter, data.limit, seed, least=1 + is_cut + (test_share > 0))]
     whole_pool = pool
@@ -220,11 +230,13 @@ def split_rows(
             whole = train_share + validation_share
             pool, validation = cutter.cut(pool, [train_share / whole, validation_share / whole], "split")
         pool = np.sort(np.concatenate([pool, only_train]))
+    if isinstance(cutter, TimeCutter):
+        cutter.settle_classes(Splits(pool, validation, test))
     train, validation, test = (cutter.without_dropped(ids) for ids in (pool, validation, test))
     splits = Splits(train, validation, test, natural)
     _refuse_empty_sides(splits, clean, whole_pool, is_cut=is_cut, has_test=test_share > 0)
     warn_of_unmeasured(clean, splits)
-    return splits
+    return replace(splits, time_ranges=cutter.ranges(splits)) if isinstance(cutter, TimeCutter) else splits
 
 
 def _limited(clean: CleanRows, pool: Ints, cutter: Cutter, limit: int, seed: int, least: int) -> Ints:

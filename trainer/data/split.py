@@ -29,6 +29,8 @@ class Splits:
     """Rows that were balanced before the split (`balance.scope: all`), as they were before."""
     synthetic: Ints = field(default_factory=lambda: np.zeros(0, np.int64))
     """Those of `train` that a language model wrote (`augment`), at its end."""
+    time_ranges: dict[str, tuple[str, str]] | None = None
+    """{split: its oldest and its newest time}, of rows split by time."""
 
     @property
     def named(self) -> dict[str, Ints]:

@@ -90,7 +90,7 @@ def stream_splits(data: "DataSection", split: "SplitSection | None", balance: "B
     clean = CleanRows(rows, labels, np.zeros(len(label_ids_N), np.int8), label_ids_N, streamed=streamed)
     if data.source is None:
         refuse_unseen_labels(clean)
-    return clean, Splits(*(clean.kept(name) for name in SLOTS[TRAIN:]))
+    return clean, Splits(clean.kept("train"), clean.kept("validation"), clean.kept("test"))
 
 
 def _key(data: "DataSection", split: "SplitSection | None", balance: "BalanceSection", seed: int) -> str:

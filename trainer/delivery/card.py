@@ -88,6 +88,7 @@ def write_card(
         cleaning=data.clean.counts,
         unused=data.unused_rows,
         streamed=data.streamed_sentence,
+        by_time=data.time_sentence,
         scope_all=config.balance.scope == "all",
         balanced=config.balance.method != "none" or config.loss.class_weights != "none" or "adjusted" in config.loss.name or "softmax" in config.loss.name,
         prior_corrected=config.decision.prior is not None,

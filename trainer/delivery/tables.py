@@ -28,6 +28,8 @@ def print_audit(data: PreparedData, lengths: dict[str, Lengths], max_length: int
         console.print(data.labels_per_row)
     gone = [f"{count:,} {reason}" for reason, count in dropped.items() if count and reason != "kept"]
     console.print(f"Cleaning: {dropped['kept']:,} rows kept; {'; '.join(gone) or 'nothing dropped'}.")
+    if data.time_sentence:
+        console.print(data.time_sentence)
     if data.streamed_sentence:
         console.print(data.streamed_sentence)
     elif data.unused_rows:
