@@ -27,6 +27,7 @@ from trainer.data import sources
 from trainer.data.balance import PARAMETERS, undersample
 from trainer.data.clean import (
     KEPT,
+    RARE,
     REASONS,
     UNWANTED,
     CleanRows,
@@ -40,10 +41,12 @@ from trainer.data.clean import (
 )
 from trainer.data.hash_records import Partitions, Records, chunks, record_type
 from trainer.data.labels import Labels, encode, order_labels
+from trainer.data.rare_classes import unmeasured_words
 from trainer.data.readers import BATCH_ROWS, BadRows
 from trainer.data.row_access import take_rows
 from trainer.data.sources import HASH, SCHEMA, SLOTS
 from trainer.data.split import Splits, row_keys, sample_counts
+from trainer.data.stream_sides import TEST, TRAIN, VALIDATION, cut_sides, move_to_train, rare_labels, sides, take_out
 from trainer.data.text_hashes import hash_texts
 from trainer.errors import DataError, listing
 from trainer.locks import write_once
@@ -56,7 +59,6 @@ Ints = NDArray[np.int64]
 
 MOST_LISTED = 1_000
 """Dropped and unreadable rows that are kept for dropped.jsonl, the first of each; the others are counted."""
-TRAIN, VALIDATION, TEST = 1, 2, 3
 
 
 def stream_splits(data: "DataSection", split: "SplitSection | None", balance: "BalanceSection", *, seed: int, cache_dir: Path) -> tuple[CleanRows, Splits]:
@@ -136,6 +138,7 @@ class _Selection:
             counts_SC = self._settle(partitions, kind)
         finally:
             partitions.close()
+        self._settle_rare(counts_SC, kind)
         self._refuse(counts_SC)
         present_C = np.flatnonzero(counts_SC.sum(axis=0))
         labels = order_labels({self.names[c] for c in present_C}, self.state["labels"])
@@ -222,22 +225,38 @@ class _Selection:
                 kept.tofile(file)
         return counts_SC
 
+    def _settle_rare(self, counts_SC: Ints, kind: np.dtype[Any]) -> None:
+        """Classes too rare for every side train, are dropped or refused (`split.rare_classes`)."""
+        cut, policy = cut_sides(self.data, self.split), self.split.rare_classes if self.split else "keep"
+        rare_C = rare_labels(counts_SC, cut)
+        if not rare_C.any():
+            return
+        if policy == "keep":
+            move_to_train(self.folder / "kept", kind, counts_SC, rare_C, cut)
+        elif policy == "drop":
+            gone = take_out(self.folder / "kept", kind, counts_SC, rare_C)
+            keys = np.where(np.isin(gone["slot"], [TRAIN, *cut]), SLOTS.index(self.data.pool), gone["slot"])
+            self._drop(np.full(len(gone), RARE, np.int8), keys, gone["position"])
+            self.reasons_SR[:, KEPT] -= np.bincount(keys, minlength=len(SLOTS))
+        else:
+            words = f"data.streaming: {listing(self.names[c] for c in np.flatnonzero(rare_C))}: too few rows to stand in {1 + len(cut)} splits"
+            raise DataError(f"{words}. Merge such labels with data.label_map, list them in data.drop_labels, or set split.rare_classes: keep.")
+
     def _refuse(self, counts_SC: Ints) -> None:
         """Raises DataError for config keys without a row, and for sides that lack a class or all rows; warns of what evaluation lacks."""
         for slot in np.flatnonzero(self.sizes):
             refuse_nothing_left(SLOTS[slot], self.reasons_SR[slot])
         present = counts_SC.sum(axis=0) > 0
         order_labels({name for name, found in zip(self.names, present, strict=True) if found}, self.state["labels"])
-        missing = [name for name, lacks in zip(self.names, present & (counts_SC[TRAIN] == 0), strict=True) if lacks]
-        if missing and self.data.source is not None:
-            remedy = "Add rows, or list them in data.drop_labels."
-            raise DataError(f"data.streaming: rows are split by their text, and none of {listing(missing)} fell to train. {remedy}")
         if not counts_SC[VALIDATION].any():
             raise DataError("data.streaming: rows are split by their text, and none fell to validation. Add rows, or set data.streaming: false.")
-        for side in (VALIDATION, TEST):
-            missing = [name for name, lacks in zip(self.names, present & (counts_SC[side] == 0), strict=True) if lacks]
-            if missing and counts_SC[side].any():
-                warnings.warn(f"data.streaming: {SLOTS[side]} holds no row of {listing(missing)}. Add rows, or give more of them to split.", stacklevel=2)
+        missing = {
+            SLOTS[side]: [self.names[c] for c in np.flatnonzero(present & (counts_SC[side] == 0))] for side in (VALIDATION, TEST) if counts_SC[side].any()
+        }
+        missing = {side: names for side, names in missing.items() if names}
+        if missing:
+            words = f"data.streaming: {unmeasured_words(missing)}: such a class is trained, but not measured there"
+            warnings.warn(f"{words}. Add rows, or give more of them to split.", stacklevel=2)
 
     def _fetch(self, chosen_M: Records) -> list[dict[str, Any]]:
         """The second reading: the chosen rows go to rows.arrow in an order of their own; the listed dropped rows are returned."""
@@ -271,20 +290,6 @@ class _Selection:
             )
         _write_in_order(fetched, self.folder / "rows.arrow", np.argsort(by_place))
         return listed
-
-
-def sides(hashes_N: NDArray[np.uint64], slots_N: NDArray[np.int8], data: "DataSection", split: "SplitSection | None", seed: int) -> NDArray[np.int8]:
-    """Side of each row: where it was given, else by the seed and the hash of its text alone, so that equal texts stay together.
-
-    A class therefore has its share of a side up to chance: of n rows with share p within about two times sqrt(n p (1 - p)).
-    """
-    train, validation, test = (split.train, split.validation, split.test or 0.0) if split else (0.8, 0.2, 0.0)
-    pool = SLOTS.index("source" if data.source is not None else "train")
-    if data.validation is not None:
-        return slots_N
-    chances_N = row_keys(hashes_N, seed, "split") * 2.0**-64
-    drawn_N = np.where(chances_N < train, TRAIN, np.where((chances_N < train + validation) | (test == 0), VALIDATION, TEST))
-    return np.where(slots_N == pool, drawn_N, slots_N).astype(np.int8)
 
 
 def chosen_counts(counts_SC: Ints, data: "DataSection", balance: "BalanceSection") -> Ints:
