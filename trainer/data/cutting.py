@@ -32,6 +32,8 @@ def group_ids(clean: CleanRows, pool: Ints) -> Ints:
 def held_by(clean: CleanRows, pool: Ints, label_ids: set[int]) -> Bools:
     """Which rows of a pool have one of the labels."""
     wanted = sorted(label_ids)
+    if not wanted:
+        return np.zeros(len(pool), bool)
     if clean.label_matrix_NC is not None:
         return np.asarray(clean.label_matrix_NC[pool][:, wanted].any(axis=1), bool)
     return np.isin(clean.label_ids_N[pool], wanted)
@@ -136,7 +138,8 @@ class Cutter:
 
 def _units_of_classes(units_N: Ints | None, targets: NDArray[np.int64] | Bools, rows_N: Bools, num_classes: int) -> Ints:
     """Units that hold each class among the rows marked; rows where no two are linked."""
+    if units_N is None:
+        return np.bincount(targets[rows_N], minlength=num_classes) if targets.ndim == 1 else targets[rows_N].sum(axis=0)
     rows, classes = (np.flatnonzero(rows_N), targets[rows_N]) if targets.ndim == 1 else np.nonzero(targets & rows_N[:, None])
-    if units_N is not None:
-        classes = np.unique(np.stack([classes, units_N[rows]]), axis=1)[0]
-    return np.bincount(classes, minlength=num_classes)
+    size = int(units_N.max(initial=0)) + 1
+    return np.bincount(np.unique(classes * size + units_N[rows]) // size, minlength=num_classes)
