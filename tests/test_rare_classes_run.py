@@ -1,5 +1,6 @@
 """Reuters R52, whose class 'platinum' has one row: whole runs with classes that only train."""
 
+import csv
 import json
 
 import pytest
@@ -64,3 +65,26 @@ def test_strategies_are_compared_on_the_classes_that_validation_measures(r52, ru
     for split in ("validation", "test"):
         assert found[split]["support"]["platinum"] == 0
         assert found[split]["support"][found[split]["minority_label"]] > 0
+
+
+def test_a_run_split_by_time_says_which_times_train_validate_and_test(config_file, narrow_model, run_cli, tweets, tmp_path):
+    with tweets.open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    path = tmp_path / "dated.csv"
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["text", "sentiment", "day"])
+        writer.writerows([row["text"], row["sentiment"], f"2024-{1 + i % 12:02d}-{1 + i // 12:02d}"] for i, row in enumerate(rows))
+    split = {"train": 0.7, "validation": 0.15, "test": 0.15, "by_time": "day"}
+    sections = {"data": {"source": str(path)}, "split": split, "model": {"name": str(narrow_model), "max_length": 24}}
+    config = config_file(**sections)
+    assert run_cli("train", "--config", config, "--check").returncode == 0
+    done = run_cli("train", "--config", config)
+    assert done.returncode == 0, done.stderr
+    days = sorted(f"2024-{1 + i % 12:02d}-{1 + i // 12:02d}" for i in range(240))
+    first = f"Split by time: train from {days[0]} to {days[167]} (168 rows); validation from {days[168]} to {days[203]} (36 rows);"
+    words = f"{first} test from {days[204]} to {days[239]} (36 rows)."
+    folder = tmp_path / "runs" / "run"
+    assert words in " ".join(done.stdout.split())
+    assert words in (folder / "README.md").read_text(encoding="utf-8")
+    assert words in (folder / "report.html").read_text(encoding="utf-8")

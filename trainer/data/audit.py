@@ -50,12 +50,16 @@ class Audit:
 
     @property
     def rarest_label(self) -> str:
-        """The rarest class of the cleaned training rows, the first in their order where several are."""
+        """The rarest class of the cleaned training rows, the first in their order where several
+        are.
+        """
         return self.labels[int(self.natural_C.argmin())]
 
     @property
     def minority_label(self) -> str:
-        """The rarest class that validation and test can measure; where they measure none, the rarest of all."""
+        """The rarest class that validation and test can measure; where they measure none, the
+        rarest of all.
+        """
         measured_C = np.all([self.counts[name] > 0 for name in ("validation", "test") if name in self.counts] or [self.natural_C > 0], axis=0)
         return self.labels[int(np.where(measured_C, self.natural_C, np.iinfo(np.int64).max).argmin())] if measured_C.any() else self.rarest_label
 

@@ -41,7 +41,8 @@ NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
 
 
 class TimeCutter(Cutter):
-    """Cuts rows by their time, the newest for the last side. Rows that stay together are as old as the newest of them.
+    """Cuts rows by their time, the newest for the last side. Rows that stay together are as old as
+    the newest of them.
 
     Rows of equal time on both sides of a cut are divided by seed and text, as rows are elsewhere.
     """
@@ -59,7 +60,9 @@ class TimeCutter(Cutter):
         self._times_N[pool] = read_times(clean.rows.table["time"].take(pa.array(pool)), self.column, pool)
 
     def cut(self, pool: Ints, shares: list[float], stage: str) -> list[Ints]:
-        """Row ids of each side by its share, the oldest first; every side has a row where there are enough."""
+        """Row ids of each side by its share, the oldest first; every side has a row where there are
+        enough.
+        """
         keys_N, units_N = row_keys(self.clean.text_hashes_N[pool], self.seed, stage), self.units(pool)
         _, rows_N = np.unique(pool if units_N is None else units_N, return_inverse=True)
         newest_U, keys_U = np.full(rows_N.max() + 1, -np.inf), np.full(rows_N.max() + 1, np.iinfo(np.uint64).max)
@@ -110,7 +113,8 @@ def read_times(column: pa.ChunkedArray, name: str, rows_N: Ints) -> NDArray[np.f
     Args:
         rows_N: row id of each value.
     Raises:
-        DataError: a value that is missing, or that is no number among numbers or no date among dates.
+        DataError: a value that is missing, or that is no number among numbers or no date among
+            dates.
     """
     encoded = column.combine_chunks().dictionary_encode()
     ids_N = encoded.indices.fill_null(len(encoded.dictionary)).to_numpy(zero_copy_only=False)

@@ -274,7 +274,8 @@ def settle_repeats(
 
     Args:
         weights_of: weights of the rows at these positions, NaN where there is none.
-        ranks_of: ranks of the rows at these positions; of copies the one of the lowest rank is kept, then the first.
+        ranks_of: ranks of the rows at these positions; of copies the one of the lowest rank is
+            kept, then the first.
     """
     members_M = repeated(hashes_N)
     members_M = members_M[reasons_N[members_M] == KEPT]
@@ -296,9 +297,11 @@ def settle_repeats(
 
 
 def ranks_of_copies(rows: Rows, ids: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Rank of each row by its group, then its domain, in the order of their names, missing ones last.
+    """Rank of each row by its group, then its domain, in the order of their names, missing ones
+    last.
 
-    Copies of a text may stand in several groups or domains; which of them is kept then does not depend on the order of the rows.
+    Copies of a text may stand in several groups or domains; which of them is kept then does not
+    depend on the order of the rows.
     """
     copies = take_rows(rows.table.select(["group", "domain"]), ids)
     group_M, domain_M = (pc.rank(column.combine_chunks(), tiebreaker="dense").to_numpy() for column in copies.columns)

@@ -1,4 +1,6 @@
-"""Cut a pool of rows into sides, and decide what becomes of classes that are too rare to stand on every side."""
+"""Cut a pool of rows into sides, and decide what becomes of classes that are too rare to stand on
+every side.
+"""
 
 from collections.abc import Callable
 from typing import TYPE_CHECKING
@@ -40,13 +42,15 @@ def held_by(clean: CleanRows, pool: Ints, label_ids: set[int]) -> Bools:
 
 
 class Cutter:
-    """Cuts rows one stage after the other; a class found too rare at one stage is treated as rare at all later ones.
+    """Cuts rows one stage after the other; a class found too rare at one stage is treated as rare
+    at all later ones.
 
-    With `split.rare_classes: keep` its rows, and all that are linked to them, only train. With `drop` they are left out,
-    with `error` the run stops.
+    With `split.rare_classes: keep` its rows, and all that are linked to them, only train. With
+    `drop` they are left out, with `error` the run stops.
 
     Attributes:
-        rare: ids of the labels that were found too rare; `len(labels)` stands for rows without a label (`primary_label`).
+        rare: ids of the labels that were found too rare; `len(labels)` stands for rows without a
+            label (`primary_label`).
     """
 
     def __init__(self, clean: CleanRows, pool: Ints, data: "DataSection", split: "SplitSection | None", seed: int) -> None:
@@ -64,7 +68,9 @@ class Cutter:
             self._units_N[pool] = units_N
 
     def units(self, rows: Ints) -> Ints | None:
-        """Number of the set of rows that must stay together, for each of these rows; None where every row stands alone."""
+        """Number of the set of rows that must stay together, for each of these rows; None where
+        every row stands alone.
+        """
         return None if self._units_N is None else self._units_N[rows]
 
     def cut(self, pool: Ints, shares: list[float], stage: str) -> list[Ints]:
@@ -94,10 +100,12 @@ class Cutter:
         return rows[~held_by(self.clean, rows, names)] if self.policy == "drop" and names else rows
 
     def usable(self, pool: Ints, num_sides: int, *, first_trains: bool) -> tuple[Ints, Bools]:
-        """Rows that are not dropped, and which of them can only train, since a class of theirs has fewer units than there are sides.
+        """Rows that are not dropped, and which of them can only train, since a class of theirs has
+        fewer units than there are sides.
 
         Args:
-            first_trains: the first side is training, where these rows count; else none of the sides is.
+            first_trains: the first side is training, where these rows count; else none of the sides
+                is.
         """
         while True:
             rows = self.without_dropped(pool)
@@ -124,7 +132,9 @@ class Cutter:
         self.rare |= set(error.class_ids)
 
     def _targets(self, rows: Ints) -> Ints | Bools:
-        """What is stratified by: label ids, the labels that rows name first, or which labels each row has."""
+        """What is stratified by: label ids, the labels that rows name first, or which labels each
+        row has.
+        """
         if self.primary_label:
             return first_label_ids(self.clean.rows.table["label"].take(pa.array(rows)), self.clean.labels)
         return self.clean.label_ids_N[rows] if self.clean.label_matrix_NC is None else self.clean.label_matrix_NC[rows]

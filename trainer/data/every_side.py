@@ -1,8 +1,9 @@
-"""Move rows between the sides of a split until every class stands on every side, wherever that is possible.
+"""Move rows between the sides of a split until every class stands on every side, where possible.
 
-Rows that must stay together (equal texts, groups) form a unit. The splitters place units near their shares, which may leave a
-side without a class. That every class stands on every side is a set splitting problem, so it is left to a solver of integer
-programs where simple moves do not do. Legend: U units, C classes, S sides.
+Rows that must stay together (equal texts, groups) form a unit. The splitters place units near
+their shares, which may leave a side without a class. To put every class on every side is a set
+splitting problem: a solver of integer programs takes over where simple moves do not do.
+Legend: U units, C classes, S sides.
 """
 
 from typing import Any
@@ -16,13 +17,18 @@ from trainer.data.text_hashes import Hashes
 Ints = NDArray[np.int64]
 Bools = NDArray[np.bool_]
 MOST_UNITS = 400
-"""Units of one class and side that the solver may move, those of the smallest keys; a class with more is not what makes a split hard."""
+"""Units of one class and side that the solver may move, those of the smallest keys; a class with
+more is not what makes a split hard.
+"""
 MOST_NODES = 20_000
-"""Branches that the solver looks at. A number of seconds would make the split depend on the machine."""
+"""Branches that the solver looks at. A number of seconds would make the split depend on the
+machine.
+"""
 
 
 class Units:
-    """Sets of rows that stay on one side, numbered by their smallest key, so that the order of the rows has no say.
+    """Sets of rows that stay on one side, numbered by their smallest key, so that the order of the
+    rows has no say.
 
     Attributes:
         rows_N: unit of each row.
@@ -32,7 +38,8 @@ class Units:
 
     def __init__(self, units_N: Ints | None, keys_N: Hashes, held_N: Bools, targets: NDArray[Any], num_classes: int) -> None:
         """Args:
-        units_N: any number for each row, equal for rows that stay together; None: each row is a unit of its own.
+        units_N: any number for each row, equal for rows that stay together; None: each row is a
+            unit of its own.
         held_N: rows that must stay on their side.
         targets: label ids (N,), or which labels each row has (N, C).
         """
@@ -62,12 +69,14 @@ class Units:
 
 
 def stand_on_every_side(units: Units, sides_N: NDArray[Any], num_sides: int) -> list[int]:
-    """Move units, in place, until every class that has units to move stands on every side; as few rows as possible where moves are not obvious.
+    """Move units, in place, until every class that has units to move stands on every side; as few
+    rows as possible where moves are not obvious.
 
     Args:
         sides_N: side of each row, equal within a unit.
     Returns:
-        Ids of classes without which the others can stand on every side; empty where all do, and only then rows are moved.
+        Ids of classes without which the others can stand on every side; empty where all do, and
+        only then rows are moved.
     """
     sides_U = np.empty(len(units.sizes_U), np.int64)
     sides_U[units.rows_N] = sides_N
@@ -85,7 +94,9 @@ def stand_on_every_side(units: Units, sides_N: NDArray[Any], num_sides: int) -> 
 
 
 def _move_freely(units: Units, sides_U: Ints, counts_SC: Ints, present_C: Bools) -> None:
-    """A unit to each side that a class is missing from, the rarest class first, where no side loses a class by it; the smallest such unit."""
+    """A unit to each side that a class is missing from, the rarest class first, where no side loses
+    a class by it; the smallest such unit.
+    """
     lacking = [c for c in np.argsort(counts_SC.sum(axis=0), kind="stable") if present_C[c] and not counts_SC[:, c].all()]
     for c in lacking:
         for side in np.flatnonzero(counts_SC[:, c] == 0):
@@ -108,7 +119,8 @@ def _is_spare(units: Units, unit: int, sides_U: Ints, counts_SC: Ints) -> bool:
 
 
 def _solve(units: Units, sides_U: Ints, counts_SC: Ints, present_C: Bools) -> list[int]:
-    """Move the fewest rows, in place, so that all classes stand on every side; else give up the fewest classes, and return them.
+    """Move the fewest rows, in place, so that all classes stand on every side; else give up the
+    fewest classes, and return them.
 
     Classes become conditions as they are found to be broken, so that the program stays small.
     """
@@ -131,8 +143,9 @@ def _solve(units: Units, sides_U: Ints, counts_SC: Ints, present_C: Bools) -> li
 def _program(units: Units, sides_U: Ints, asked: list[int], num_sides: int) -> tuple[Ints, Ints, list[int]]:
     """Units that may move, the side of each, and the classes that have to be given up.
 
-    Variables: is a unit on a side (U, S), is a class given up (C). Every unit stands on one side, and every class that is asked for and
-    not given up has a unit on every side. A class given up costs more than moving all rows, the rarest class least.
+    Variables: is a unit on a side (U, S), is a class given up (C). Every unit stands on one side,
+    and every class that is asked for and not given up has a unit on every side. To give up a class
+    costs more than to move all rows, and the rarest class costs least.
     """
     from scipy.optimize import Bounds, LinearConstraint, milp
     from scipy.sparse import coo_matrix, vstack

@@ -28,9 +28,11 @@ def iterative_split(
     Args:
         units_N: the set of rows that each row stays together with, from `linked_units`.
         shares_S: shares that add up to 1.
-        held_N: rows that belong to the first side whatever its share, with all rows that are linked to them.
+        held_N: rows that belong to the first side whatever its share, with all rows that are linked
+            to them.
     Raises:
-        DataError: a label that has fewer rows than there are sides; ClassesApartError: one that cannot stand on every side.
+        DataError: a label that has fewer rows than there are sides; ClassesApartError: one that
+            cannot stand on every side.
     Source: Sechidis et al. 2011, https://doi.org/10.1007/978-3-642-23808-6_10, as implemented by the package iterative-stratification.
     """
     from iterstrat.ml_stratifiers import IterativeStratification

@@ -197,12 +197,15 @@ def weights_over(counts_C: Ints, loss: "LossSection", labels: list[str]) -> NDAr
 def split_rows(
     clean: CleanRows, data: "DataSection", split: "SplitSection | None", balance: "BalanceSection", *, seed: int, fold: Fold | None = None
 ) -> Splits:
-    """Row ids of each split: as given, else by shares of `source` or `train`, by time, or one fold as validation.
+    """Row ids of each split: as given, else by shares of `source` or `train`, by time, or one fold
+    as validation.
 
-    Test is cut first, from the same pool whatever the other splits are, so that one seed and share always give the same test rows.
+    Test is cut first, from the same pool whatever the other splits are, so that one seed and share
+    always give the same test rows.
 
     Raises:
-        DataError: a split without a row; classes that cannot stand on every side (`split.rare_classes: error`).
+        DataError: a split without a row; classes that cannot stand on every side
+            (`split.rare_classes: error`).
     """
     pool, validation, test = clean.kept(data.pool), clean.kept("validation"), clean.kept("test")
     train_share, validation_share, test_share = (split.train, split.validation, split.test or 0.0) if split else (0.8, 0.2, 0.0)
@@ -240,14 +243,18 @@ def split_rows(
 
 
 def _limited(clean: CleanRows, pool: Ints, cutter: Cutter, limit: int, seed: int, least: int) -> Ints:
-    """Positions of the rows that `data.limit` leaves of the pool, with so many independent rows of each class at least."""
+    """Positions of the rows that `data.limit` leaves of the pool, with so many independent rows of
+    each class at least.
+    """
     matrix_NC = None if clean.label_matrix_NC is None else clean.label_matrix_NC[pool]
     ids_N, hashes_N = clean.label_ids_N[pool], clean.text_hashes_N[pool]
     return stratified_sample(ids_N, hashes_N, limit, seed=seed, least=least, units_N=cutter.units(pool), label_matrix_NC=matrix_NC)
 
 
 def _balanced_pool(clean: CleanRows, pool: Ints, cutter: Cutter, balance: "BalanceSection", seed: int) -> tuple[Ints, Ints, Ints]:
-    """The balanced pool (`balance.scope: all`), the rows beside it that can only train, and the pool as it was."""
+    """The balanced pool (`balance.scope: all`), the rows beside it that can only train, and the
+    pool as it was.
+    """
     natural, only_train_N = cutter.usable(pool, 2, first_trains=True)
     pool = natural[~only_train_N]
     if len(pool):

@@ -1,4 +1,6 @@
-"""Classes that stand in training alone, since they have too few rows for every split: said by name, or left out."""
+"""Classes that stand in training alone, since they have too few rows for every split: said by name,
+or left out.
+"""
 
 import warnings
 from dataclasses import replace
@@ -14,7 +16,9 @@ from trainer.errors import listing
 
 
 def unmeasured(clean: CleanRows, splits: Splits) -> dict[str, list[int]]:
-    """{validation or test: ids of the labels that have no row there}; splits without rows, or that lack nothing, are left out."""
+    """{validation or test: ids of the labels that have no row there}; splits without rows, or that
+    lack nothing, are left out.
+    """
     has_rows_C = clean.labels.counts(clean.targets[np.concatenate(list(splits.named.values()))]) > 0
     found = {
         name: np.flatnonzero(has_rows_C & (clean.labels.counts(clean.targets[ids]) == 0)).tolist() for name, ids in splits.named.items() if name != "train"
@@ -43,7 +47,8 @@ def warn_of_unmeasured(clean: CleanRows, splits: Splits) -> None:
 
 
 def without_classes(clean: CleanRows, label_ids: NDArray[np.int64]) -> CleanRows:
-    """The rows without some classes (`split.rare_classes: drop`), whose rows are counted as dropped.
+    """The rows without some classes (`split.rare_classes: drop`), whose rows are counted as
+    dropped.
 
     Raises:
         DataError: fewer than two classes are left.

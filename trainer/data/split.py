@@ -81,7 +81,8 @@ def sample_counts(counts_C: Ints, size: int, least_C: Ints | None = None) -> Int
     """Rows of each class in a sample of `size` rows with the class shares of the whole.
 
     Args:
-        least_C: rows that each class keeps at least, at most `size` together; left out: one row of a class that has any.
+        least_C: rows that each class keeps at least, at most `size` together; left out: one row of
+            a class that has any.
     """
     share = size / counts_C.sum()
     if share >= 1:
@@ -108,9 +109,12 @@ def stratified_sample(
     """Sorted positions of `size` rows with the label shares of the whole (`data.limit`).
 
     Args:
-        least: units (or rows) of each class that are kept where it has so many: the number of splits.
-        units_N: set of rows that stays together in a split, from `linked_units`; None: each row stands alone.
-        label_matrix_NC: which labels each row has, where `label_ids_N` are those of the rarest ones.
+        least: units (or rows) of each class that are kept where it has so many: the number of
+            splits.
+        units_N: set of rows that stays together in a split, from `linked_units`; None: each row
+            stands alone.
+        label_matrix_NC: which labels each row has, where `label_ids_N` are those of the rarest
+            ones.
     Raises:
         DataError: a size too small for `least` units of each class.
     """
@@ -134,7 +138,9 @@ def stratified_sample(
 
 
 def _one_of_each_unit(targets: NDArray[Any], units_N: Ints | None, keys_N: Hashes, least: int) -> Ints:
-    """Positions of a row from each of `least` units of every class that has so many, the rarest class first."""
+    """Positions of a row from each of `least` units of every class that has so many, the rarest
+    class first.
+    """
     units_N = np.arange(len(keys_N)) if units_N is None else units_N
     order = np.argsort(keys_N, kind="stable")
     num_classes = targets.shape[1] if targets.ndim > 1 else int(targets.max()) + 1
@@ -183,9 +189,11 @@ def stratified_split(
     Args:
         units_N: the set of rows that each row stays together with, from `linked_units`.
         shares_S: shares that add up to 1.
-        held_N: rows that belong to the first side whatever its share, with all rows that are linked to them.
+        held_N: rows that belong to the first side whatever its share, with all rows that are linked
+            to them.
     Raises:
-        DataError: a class has fewer rows than there are sides; ClassesApartError: its groups cannot stand on every side.
+        DataError: a class has fewer rows than there are sides; ClassesApartError: its groups cannot
+            stand on every side.
     """
     counts_C = np.bincount(label_ids_N, minlength=len(labels))
     held_N = np.zeros(len(label_ids_N), bool) if held_N is None else held_N
@@ -207,7 +215,9 @@ def stratified_split(
 
 
 def placeable(targets: NDArray[Any], held_N: NDArray[np.bool_], num_labels: int) -> Ints:
-    """Rows of each class that can give a side its row: those that are not held, and one for the side of the held ones; 0 where all are held."""
+    """Rows of each class that can give a side its row: those that are not held, and one for the
+    side of the held ones; 0 where all are held.
+    """
     free_C, held_C = count_labels(targets[~held_N], num_labels), count_labels(targets[held_N], num_labels)
     return np.where(free_C > 0, free_C + (held_C > 0), 0)
 
@@ -215,7 +225,9 @@ def placeable(targets: NDArray[Any], held_N: NDArray[np.bool_], num_labels: int)
 def settle(
     units_N: Ints | None, keys_N: Hashes, held_N: NDArray[np.bool_], targets: NDArray[Any], sides_N: NDArray[Any], num_labels: int, num_sides: int
 ) -> list[int]:
-    """Ids of the classes that cannot stand on every side; where all can, rows are moved so that all do, in place."""
+    """Ids of the classes that cannot stand on every side; where all can, rows are moved so that all
+    do, in place.
+    """
     counts_SC = np.array([count_labels(targets[sides_N == side], num_labels) for side in range(num_sides)])
     if (counts_SC > 0)[:, count_labels(targets[~held_N], num_labels) > 0].all():
         return []
@@ -223,7 +235,9 @@ def settle(
 
 
 def linked_units(text_hashes_N: Hashes, groups_N: Ints | None) -> Ints | None:
-    """Id of the set of rows that must stay together: linked by an equal text or an equal group; None where no text is repeated and there are no groups."""
+    """Id of the set of rows that must stay together: linked by an equal text or an equal group;
+    None where no text is repeated and there are no groups.
+    """
     if groups_N is None and not len(repeated(text_hashes_N)):
         return None
     _, texts_N = np.unique(text_hashes_N, return_inverse=True)

@@ -47,7 +47,9 @@ class GivenSplits:
         return np.array([self.slots.index(split) if split else -1 for split in found], np.int8)[ids_N]
 
     def refuse_unknown(self) -> None:
-        """Raises DataError for values that name no split, with their rows, and where no row is for training."""
+        """Raises DataError for values that name no split, with their rows, and where no row is for
+        training.
+        """
         known = f"Known, in any case: {', '.join(spelling for spellings in SPELLINGS.values() for spelling in spellings)}"
         if self.unknown:
             most = self.unknown.most_common(5)

@@ -1,4 +1,5 @@
-"""The side of each streamed row: by the hash of its text, and in training where its class is too rare for every side.
+"""The side of each streamed row: by the hash of its text, and in training where its class is too
+rare for every side.
 
 Legend: N rows of a batch, S config keys or sides (SLOTS), C labels.
 """
@@ -21,9 +22,11 @@ TRAIN, VALIDATION, TEST = 1, 2, 3
 
 
 def sides(hashes_N: NDArray[np.uint64], slots_N: NDArray[np.int8], data: "DataSection", split: "SplitSection | None", seed: int) -> NDArray[np.int8]:
-    """Side of each row: where it was given, else by the seed and the hash of its text alone, so that equal texts stay together.
+    """Side of each row: where it was given, else by the seed and the hash of its text alone, so
+    that equal texts stay together.
 
-    A class therefore has its share of a side up to chance: of n rows with share p within about two times sqrt(n p (1 - p)).
+    A class therefore has its share of a side up to chance: of n rows with share p within about two
+    times sqrt(n p (1 - p)).
     """
     train, validation, test = (split.train, split.validation, split.test or 0.0) if split else (0.8, 0.2, 0.0)
     pool = SLOTS.index("source" if data.source is not None else "train")
@@ -65,7 +68,9 @@ def move_to_train(path: Path, kind: np.dtype[Any], counts_SC: Ints, rare_C: NDAr
 
 
 def take_out(path: Path, kind: np.dtype[Any], counts_SC: Ints, rare_C: NDArray[np.bool_]) -> Records:
-    """Remove the rows of rare labels from the file of records and from the counts, in place; the rows removed."""
+    """Remove the rows of rare labels from the file of records and from the counts, in place; the
+    rows removed.
+    """
     removed = []
 
     def without(records: Records) -> Records:

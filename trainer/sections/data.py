@@ -63,8 +63,10 @@ class DataSection(Section):
     drop_labels: LabelList = Field(default_factory=list)
     """Labels whose rows are left out; of multi-label data every row that has one of them. Applied after `label_map`."""
     split_column: str | None = None
-    """Column of `source` that says where a row belongs: train (training), validation (valid, val, dev, development) or test
-    (testing), in any case. Other values, and missing ones, are refused. Replaces `split`; without validation rows 20 % of train validate."""
+    """Column of `source` that says where a row belongs: train (training), validation (valid, val,
+    dev, development) or test
+    (testing), in any case. Other values, and missing ones, are refused. Replaces `split`; without
+    validation rows 20 % of train validate."""
     limit: int | None = Field(default=None, ge=2)
     """Stratified, seeded sample of so many rows of `source` or `train`, for trials."""
     streaming: bool = False
@@ -134,7 +136,9 @@ class DataSection(Section):
 
     @property
     def pool(self) -> Literal["source", "train"]:
-        """Which rows are split here: all of `source`, or those given as training rows, by a file or by `split_column`."""
+        """Which rows are split here: all of `source`, or those given as training rows, by a file or
+        by `split_column`.
+        """
         return "source" if self.source is not None and self.split_column is None else "train"
 
 
@@ -151,8 +155,10 @@ class SplitSection(Section):
     """What to do with a class that has fewer rows (or groups) than there are splits. `keep`: its rows go to train, and the class
     cannot be measured on the other splits; `error`: stop; `drop`: leave its rows out."""
     by_time: str | None = None
-    """Column of dates or numbers: the newest rows become test, the next newest validation. No stratification by label then.
-    Dates are ISO 8601 (2024-05-01, 2024-05-01T12:00:00Z) or written with the month's name; times without a zone count as UTC.
+    """Column of dates or numbers: the newest rows become test, the next newest validation. No
+    stratification by label then.
+    Dates are ISO 8601 (2024-05-01, 2024-05-01T12:00:00Z) or written with the month's name; times
+    without a zone count as UTC.
     Rows that stay together (equal texts, groups) count as old as the newest of them."""
     primary_label: bool = False
     """Multi-label data: stratify by the label that each row names first, instead of by all labels (iterative stratification)."""
