@@ -227,6 +227,16 @@ def test_dropped_rows_beyond_the_first_are_counted_and_said_so(stream, tmp_path,
     assert lines[-1]["reason"] == f"and {total - 5:,} more, which data.streaming counts and does not list"
 
 
+def test_of_a_text_in_two_domains_the_first_by_name_is_kept_whatever_the_order_of_the_files(stream, tmp_path):
+    shared = [{"text": "shared", "label": "x", "site": site} for site in ("web", "app", None)]
+    rows = [{"text": f"{label} {i}", "label": label, "site": "web"} for label in "xy" for i in range(200)]
+    for turn in range(3):
+        source = write_shards(tmp_path / f"{turn}", shared[turn:] + rows + shared[:turn], 3)
+        clean, _ = stream(source, balance={"by": "site", "method": "oversample"})
+        found = {row["text"]: row["domain"] for row in clean.rows.table.to_pylist()}
+        assert found["shared"] == "app"
+
+
 def test_text_pairs_and_domains_come_along(stream, tmp_path):
     rows = [{"a": f"first {i}", "b": f"second {i}", "label": "xy"[i % 2], "source": "mn"[i % 3 % 2]} for i in range(200)]
     clean, splits = stream(write_shards(tmp_path / "a", rows, 2), balance={"method": "undersample", "by": "source"}, text_column=["a", "b"])

@@ -43,7 +43,7 @@ from trainer.data.hash_records import Partitions, Records, chunks, record_type
 from trainer.data.labels import Labels, encode, order_labels
 from trainer.data.rare_classes import unmeasured_words
 from trainer.data.readers import BATCH_ROWS, BadRows
-from trainer.data.row_access import take_rows
+from trainer.data.row_access import write_in_order
 from trainer.data.sources import HASH, SCHEMA, SLOTS
 from trainer.data.split import Splits, row_keys, sample_counts
 from trainer.data.stream_sides import TEST, TRAIN, VALIDATION, cut_sides, move_to_train, rare_labels, sides, take_out
@@ -63,8 +63,6 @@ MOST_LISTED = 1_000
 
 def stream_splits(data: "DataSection", split: "SplitSection | None", balance: "BalanceSection", *, seed: int, cache_dir: Path) -> tuple[CleanRows, Splits]:
     """The chosen rows and their sides, the same whatever the order of the files; written once as Arrow and memory-mapped.
-
-    Of a text that stands in several domains the one that is read first counts.
 
     Raises:
         DataError: anything wrong with the rows, or files that changed between the two readings.
@@ -124,6 +122,8 @@ class _Selection:
     state: dict[str, Any] = field(default_factory=sources.new_notes)
     names: list[str] = field(default_factory=list)
     """Labels in the order in which they were met; records hold places in this list."""
+    domains: list[str] = field(default_factory=list)
+    """The same of the domains of `balance.by`."""
     sizes: list[int] = field(default_factory=lambda: [0] * len(SLOTS))
     reasons_SR: Ints = field(default_factory=lambda: np.zeros((len(SLOTS), len(REASONS)), np.int64))
     dropped: dict[int, int] = field(default_factory=dict)
@@ -131,7 +131,7 @@ class _Selection:
 
     def run(self) -> dict[str, Any]:
         """Write rows.arrow into the folder; the notes about it."""
-        kind = record_type(weighted=self.data.weight_column is not None)
+        kind = record_type(weighted=self.data.weight_column is not None, with_domain=self.balance.by is not None)
         partitions = Partitions(self.folder / "parts", kind)
         try:
             self._scan(partitions, kind)
@@ -194,6 +194,10 @@ class _Selection:
             records["label"] = encode(rows["label"], Labels(self.names))
             if self.data.weight_column:
                 records["weight"] = rows["weight"].to_numpy()
+            if self.balance.by:
+                known = set(self.domains)
+                self.domains += [name for name in pc.unique(rows["domain"]).to_pylist() if name is not None and name not in known]
+                records["domain"] = encode(rows["domain"], Labels(self.domains))
             partitions.add(records)
         sources.refuse_empty(self.sizes, self.data)
         refuse_unknown_labels(self.data.drop_labels, self.names)
@@ -209,12 +213,15 @@ class _Selection:
         """Duplicates, conflicts and leakage; what is kept goes to one file, with its side in place of its config key. Cleaned rows (S, C)."""
         counts_SC = np.zeros((len(SLOTS), len(self.names)), np.int64)
         rules = self.data.clean
+        ranks_D = np.r_[np.argsort(np.argsort(np.array(self.domains, object))), len(self.domains)]  # -1, no domain, finds the last one
         with (self.folder / "kept").open("wb") as file:
             for records in partitions.take():
                 reasons_N = np.zeros(len(records), np.int8)
                 if rules.conflicts or rules.duplicates:
                     weights_N = records["weight"] if "weight" in (kind.names or ()) else np.zeros(len(records))
-                    settle_repeats(reasons_N, records["label"].astype(np.int64), records["hash"], records["slot"], weights_N.__getitem__, rules)
+                    columns = (records["label"].astype(np.int64), records["hash"], records["slot"])
+                    domains_N = ranks_D[records["domain"]] if self.balance.by else np.zeros(len(records), np.int64)
+                    settle_repeats(reasons_N, *columns, weights_N.__getitem__, rules, domains_N.__getitem__)
                 if rules.leakage:
                     drop_leaks(reasons_N, records["hash"], records["slot"])
                 self._drop(reasons_N, records["slot"], records["position"])
@@ -288,7 +295,7 @@ class _Selection:
             raise DataError(
                 "data.streaming: the files changed between the two readings. Start again when they stand still; for a Hub data set set data.revision."
             )
-        _write_in_order(fetched, self.folder / "rows.arrow", np.argsort(by_place))
+        write_in_order(fetched, self.folder / "rows.arrow", np.argsort(by_place), BATCH_ROWS)
         return listed
 
 
@@ -337,12 +344,3 @@ def _prune(records: Records, wanted_SC: Ints, seed: int) -> Records:
     strata = strata[order]
     ranks = np.arange(len(order)) - np.searchsorted(strata, strata)
     return records[order[ranks < wanted_SC.ravel()[strata]]]
-
-
-def _write_in_order(source: Path, target: Path, order_M: Ints) -> None:
-    """Rows of an Arrow stream in another order, a batch at a time."""
-    with pa.memory_map(str(source)) as mapped:
-        table = pa.ipc.open_stream(mapped).read_all()
-        with pa.OSFile(str(target), "wb") as sink, pa.ipc.new_stream(sink, table.schema) as writer:
-            for start in range(0, len(order_M), BATCH_ROWS):
-                writer.write_table(take_rows(table, order_M[start : start + BATCH_ROWS]))
