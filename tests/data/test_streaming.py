@@ -355,10 +355,10 @@ source, cache, slow = sys.argv[1:]
 if slow:
     import time
     from trainer.data import streaming
-    fetch = streaming._write_in_order
+    fetch = streaming.write_in_order
     def wait(*args):
         fetch(*args); print("written", flush=True); time.sleep(600)
-    streaming._write_in_order = wait
+    streaming.write_in_order = wait
 clean, _ = read_splits(DataSection(source=source, streaming=True), None, BalanceSection(method="undersample"), seed=1, cache_dir=Path(cache))
 print(clean.fingerprint)
 """
