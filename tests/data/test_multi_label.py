@@ -195,7 +195,7 @@ def test_map_renames_and_joins_labels_and_null_takes_a_label_from_its_rows(clean
 
 
 def test_label_that_stands_only_beside_a_dropped_one_is_named(clean):
-    assert clean([("p", ["x", "z"]), ("q", ["x"]), ("r", ["y"])], drop_labels=["x"]).lost == {}
+    assert clean([("p", ["x", "z"]), ("q", ["w", "z"]), ("r", ["y"])], drop_labels=["x"]).lost == {}
     assert clean([("p", ["x", "z"]), ("q", ["w"]), ("r", ["y"])], drop_labels=["x"]).lost == {"z": {UNWANTED: 1}}
 
 
@@ -264,7 +264,7 @@ def test_training_rows_without_a_label_of_the_given_rows_are_told(folder):
 def test_label_that_no_training_row_has_is_told(prepare):
     rows = [*many(a=60, a_b=30), ("both 4", ["a", "c"])]
     with pytest.raises(DataError, match=r"^label 'c' has 1 row; 2 stratified splits need 2. Merge it, or list it in data.drop_labels.$"):
-        prepare(rows, {"train": 0.5, "validation": 0.5})
+        prepare(rows, {"train": 0.5, "validation": 0.5, "rare_classes": "error"})
     with pytest.raises(DataError, match=r"^the training rows hold no row of c. Add rows, or list them in data.drop_labels.$"):
         prepare(rows, {"train": 0.5, "validation": 0.5, "primary_label": True})  # a, named first, stands on both sides
 
