@@ -228,6 +228,18 @@ def test_limits_keep_natural_shares_or_cut_the_largest_classes_first(stream, tmp
     assert "data.streaming_rows: 600 of " in capsys.readouterr().out
 
 
+def test_undersampling_that_keeps_few_of_the_rows_read_is_warned_of_though_only_those_were_kept(stream, tmp_path):
+    rows = [{"text": f"{label} {n}", "label": label} for label, count in (("common", 1000), ("rare", 30)) for n in range(count)]
+    write(tmp_path / "rows.jsonl", rows)
+    balance = {"method": "undersample"}
+    clean, splits = stream(str(tmp_path / "rows.jsonl"), balance=balance)
+    count = clean.streamed.natural["train"][1]
+    total = sum(clean.streamed.natural["train"])
+    assert len(splits.train) == 2 * count
+    with pytest.warns(UserWarning, match=rf"keeps only {2 * count} of {total} training rows an epoch, since 'rare' has {count} rows"):
+        balance_splits(clean, splits, BalanceSection(**balance), LossSection(), seed=1)
+
+
 def test_level_cuts_the_largest_to_one_height():
     assert streaming.level(np.array([10, 50, 90]), 100).tolist() == [10, 45, 45]
     assert streaming.level(np.array([40, 40, 40]), 100).tolist() == [33, 33, 33]
