@@ -20,7 +20,7 @@ from trainer.data.cutting import Cutter
 from trainer.data.multi_label import positive_weights
 from trainer.data.rare_classes import warn_of_unmeasured, without_classes
 from trainer.data.sources import read_rows
-from trainer.data.split import Splits, stratified_sample
+from trainer.data.split import Splits, refuse_small_classes, stratified_sample
 from trainer.data.streaming import stream_splits
 from trainer.data.weights import class_weights
 from trainer.errors import DataError, listing
@@ -255,6 +255,8 @@ def _balanced_pool(clean: CleanRows, pool: Ints, cutter: Cutter, balance: "Balan
     """The balanced pool (`balance.scope: all`), the rows beside it that can only train, and the
     pool as it was.
     """
+    if cutter.policy == "error":
+        refuse_small_classes(np.bincount(clean.label_ids_N[pool], minlength=len(clean.labels)), clean.labels.names, 2)
     natural, only_train_N = cutter.usable(pool, 2, first_trains=True)
     pool = natural[~only_train_N]
     if len(pool):
