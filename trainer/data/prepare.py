@@ -220,22 +220,20 @@ def split_rows(
         half = (1 - test_share) / 2  # a third side makes sure that what is left can be cut again
         first, second, test = cutter.cut(pool, [half, half, test_share], "test split")
         pool = np.sort(np.concatenate([first, second]))
-    natural = None
+    only_train, natural = pool[:0], None
+    if balance.scope == "all":
+        pool, only_train, natural = _balanced_pool(clean, pool, cutter, balance, seed)
     if fold:
-        folds, train = cutter.folds(pool, fold.total)
+        folds, in_all = cutter.folds(pool, fold.total)
         validation = folds[fold.number]
-        pool = np.sort(np.concatenate([train, *folds[: fold.number], *folds[fold.number + 1 :]]))
-    else:
-        only_train = pool[:0]
-        if balance.scope == "all":
-            pool, only_train, natural = _balanced_pool(clean, pool, cutter, balance, seed)
-        if is_cut:
-            whole = train_share + validation_share
-            pool, validation = cutter.cut(pool, [train_share / whole, validation_share / whole], "split")
-        pool = np.sort(np.concatenate([pool, only_train]))
+        pool = np.concatenate([in_all, *folds[: fold.number], *folds[fold.number + 1 :]])
+    elif is_cut:
+        whole = train_share + validation_share
+        pool, validation = cutter.cut(pool, [train_share / whole, validation_share / whole], "split")
+    train = np.sort(np.concatenate([pool, only_train]))
     if isinstance(cutter, TimeCutter):
-        cutter.settle_classes(Splits(pool, validation, test))
-    train, validation, test = (cutter.without_dropped(ids) for ids in (pool, validation, test))
+        cutter.settle_classes(Splits(train, validation, test))
+    train, validation, test = (cutter.without_dropped(ids) for ids in (train, validation, test))
     splits = Splits(train, validation, test, natural)
     _refuse_empty_sides(splits, clean, whole_pool, is_cut=is_cut, has_test=test_share > 0)
     warn_of_unmeasured(clean, splits)
