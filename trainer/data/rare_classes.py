@@ -14,7 +14,6 @@ from trainer.data.multi_label import rarest_label_ids
 from trainer.data.split import Splits
 from trainer.errors import listing
 
-
 MOST_SHOWN = 30
 """Characters of a label that a warning shows."""
 
