@@ -92,8 +92,10 @@ def split_command(
         from trainer.data.export import check_format, export_splits
 
         check_format(file_format)
-        for path, count in export_splits(pipeline.prepare(loaded), output, file_format):
+        data = pipeline.prepare(loaded)
+        for path, count in export_splits(data, output, file_format):
             typer.echo(f"{path}: {count:,} rows")
+        typer.echo(data.time_sentence, nl=bool(data.time_sentence))
 
 
 @app.command("audit")
