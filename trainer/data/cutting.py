@@ -111,16 +111,23 @@ class Cutter:
             rows = self.without_dropped(pool)
             targets, units_N = self._targets(rows), self.units(rows)
             only_train_N = self._linked_to_rare(rows, targets, units_N)
-            size = len(self.clean.labels) + (targets.ndim == 1)
-            counts_C = _units_of_classes(units_N, targets, ~only_train_N, size)
-            held_C = _units_of_classes(None, targets, only_train_N, size)
-            few_C = counts_C + ((held_C > 0) & first_trains) < num_sides
-            found = set(np.flatnonzero((counts_C + held_C > 0) & few_C).tolist()) - self.rare
+            found = self._few(targets, units_N, only_train_N, num_sides, first_trains=first_trains)
+            if self.primary_label and self.clean.label_matrix_NC is not None:  # labels that no row names first must be trained too
+                found |= self._few(self.clean.label_matrix_NC[rows], units_N, only_train_N, num_sides, first_trains=first_trains)
+            found -= self.rare
             if self.policy == "error":  # rows without a label need not stand everywhere
                 found &= {len(self.clean.labels)}
             if not found:
                 return rows, only_train_N
             self.rare |= found
+
+    def _few(self, targets: Ints | Bools, units_N: Ints | None, only_train_N: Bools, num_sides: int, *, first_trains: bool) -> set[int]:
+        """The classes with too few units for the sides, of those that have any."""
+        size = len(self.clean.labels) + (targets.ndim == 1)
+        counts_C = _units_of_classes(units_N, targets, ~only_train_N, size)
+        held_C = _units_of_classes(None, targets, only_train_N, size)
+        few_C = counts_C + ((held_C > 0) & first_trains) < num_sides
+        return set(np.flatnonzero((counts_C + held_C > 0) & few_C).tolist())
 
     def _linked_to_rare(self, rows: Ints, targets: Ints | Bools, units_N: Ints | None) -> Bools:
         found_N = held_by(self.clean, rows, self.rare - {len(self.clean.labels)})

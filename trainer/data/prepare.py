@@ -21,7 +21,7 @@ from trainer.data.label_balance import plan_label_balance, plan_label_pool
 from trainer.data.multi_label import positive_weights
 from trainer.data.rare_classes import warn_of_unmeasured, without_classes
 from trainer.data.sources import read_rows
-from trainer.data.split import Splits, stratified_sample
+from trainer.data.split import Splits, refuse_small_classes, stratified_sample
 from trainer.data.streaming import stream_splits
 from trainer.data.weights import class_weights
 from trainer.errors import DataError, listing
@@ -234,22 +234,20 @@ def split_rows(
         half = (1 - test_share) / 2  # a third side makes sure that what is left can be cut again
         first, second, test = cutter.cut(pool, [half, half, test_share], "test split")
         pool = np.sort(np.concatenate([first, second]))
-    natural = None
+    only_train, natural = pool[:0], None
+    if balance.scope == "all":
+        pool, only_train, natural = _balanced_pool(clean, pool, cutter, balance, seed)
     if fold:
-        folds, train = cutter.folds(pool, fold.total)
+        folds, in_all = cutter.folds(pool, fold.total)
         validation = folds[fold.number]
-        pool = np.sort(np.concatenate([train, *folds[: fold.number], *folds[fold.number + 1 :]]))
-    else:
-        only_train = pool[:0]
-        if balance.scope == "all":
-            pool, only_train, natural = _balanced_pool(clean, pool, cutter, balance, seed)
-        if is_cut:
-            whole = train_share + validation_share
-            pool, validation = cutter.cut(pool, [train_share / whole, validation_share / whole], "split")
-        pool = np.sort(np.concatenate([pool, only_train]))
+        pool = np.concatenate([in_all, *folds[: fold.number], *folds[fold.number + 1 :]])
+    elif is_cut:
+        whole = train_share + validation_share
+        pool, validation = cutter.cut(pool, [train_share / whole, validation_share / whole], "split")
+    train = np.sort(np.concatenate([pool, only_train]))
     if isinstance(cutter, TimeCutter):
-        cutter.settle_classes(Splits(pool, validation, test))
-    train, validation, test = (cutter.without_dropped(ids) for ids in (pool, validation, test))
+        cutter.settle_classes(Splits(train, validation, test))
+    train, validation, test = (cutter.without_dropped(ids) for ids in (train, validation, test))
     splits = Splits(train, validation, test, natural)
     _refuse_empty_sides(splits, clean, whole_pool, is_cut=is_cut, has_test=test_share > 0)
     warn_of_unmeasured(clean, splits)
@@ -269,6 +267,8 @@ def _balanced_pool(clean: CleanRows, pool: Ints, cutter: Cutter, balance: "Balan
     """The balanced pool (`balance.scope: all`), the rows beside it that can only train, and the
     pool as it was.
     """
+    if cutter.policy == "error":
+        refuse_small_classes(np.bincount(clean.label_ids_N[pool], minlength=len(clean.labels)), clean.labels.names, 2)
     natural, only_train_N = cutter.usable(pool, 2, first_trains=True)
     pool = natural[~only_train_N]
     if len(pool):

@@ -14,6 +14,9 @@ from trainer.data.multi_label import rarest_label_ids
 from trainer.data.split import Splits
 from trainer.errors import listing
 
+MOST_SHOWN = 30
+"""Characters of a label that a warning shows."""
+
 
 def unmeasured(clean: CleanRows, splits: Splits) -> dict[str, list[int]]:
     """{validation or test: ids of the labels that have no row there}; splits without rows, or that
@@ -38,7 +41,9 @@ def warn_of_unmeasured(clean: CleanRows, splits: Splits) -> None:
     counts_C = clean.labels.counts(clean.targets[np.concatenate(list(splits.named.values()))])
 
     def named(c: int) -> str:
-        return f"'{clean.labels.names[c]}' ({counts_C[c]:,} row{'' if counts_C[c] == 1 else 's'} in all)"
+        name = clean.labels.names[c]
+        shown = name if len(name) <= MOST_SHOWN else f"{name[:MOST_SHOWN]}..."
+        return f"'{shown}' ({counts_C[c]:,} row{'' if counts_C[c] == 1 else 's'} in all)"
 
     missing = {name: [named(c) for c in ids] for name, ids in unmeasured(clean, splits).items()}
     if missing:
