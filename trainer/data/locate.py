@@ -15,8 +15,6 @@ HUB_URL = re.compile(
     r"(?P<id>[\w.-]+(/(?!(?:tree|blob|resolve|viewer)(?:/|$))[\w.-]+)?)",
     re.IGNORECASE,
 )
-    r"(?:hf://|(?:https?://)?(?:www\.)?(?:huggingface\.co|hf\.co)/)(?P<kind>datasets/|spaces/|models/)?(?P<id>[\w.-]+(/[\w.-]+)?)", re.IGNORECASE
-)
 
 
 def package_path(location: str, fault: type[TrainerError] = DataError) -> Path:
@@ -68,8 +66,6 @@ def refuse_url(location: str, where: str, kind: str, fault: type[TrainerError] =
         raise fault(f"{words}, which leads to {other}; needed: a {kind}.")
     ids = {"file": "", "data set": ", or the id of a data set on the Hub", "model": ", or the id of a model on the Hub"}
     needed = f"a {'folder' if kind == 'model' else 'file'} here{ids[kind]}"
-        kind
-    ]
     raise fault(f"{words}; needed: {needed}. Download it first, and give its path.")
 
 
