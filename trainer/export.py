@@ -146,7 +146,7 @@ def _rows_of(data: str, run: Path | None, model: "Classifier") -> "Rows":
     """
     how = load_config(str(run / "config.yaml")).data.model_dump(exclude=OF_THE_RUN) if run else {}
     section = DataSection(source=data, **how)
-    clean = clean_rows(read_rows(section, pipeline.cache_dir()), section.clean, [])
+    clean = clean_rows(read_rows(section, pipeline.cache_dir()), section.clean, labels_per_row=section.labels_per_row)
     ids = clean.kept("source")
     if (clean.label_matrix_NC is not None) != model.is_multi_label:
         raise DataError(f"{data}: has {'one label' if model.is_multi_label else 'lists of labels'} a row; {model.name} does not.")

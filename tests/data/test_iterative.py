@@ -1,9 +1,12 @@
+import time
+
 import numpy as np
 import pytest
 from hypothesis import given, reject, settings
 from hypothesis import strategies as st
+from iterstrat.ml_stratifiers import IterativeStratification
 
-from trainer.data.iterative import iterative_split
+from trainer.data.iterative import iterative_split, stratify
 from trainer.errors import DataError
 
 SETTINGS = settings(deadline=None, max_examples=40, database=None)
@@ -110,3 +113,23 @@ def test_rows_without_a_label_are_shared_out_too():
     matrix[60:] = False
     sides = split(matrix, hashes, [0.8, 0.2])
     assert [int((~matrix[side].any(axis=1)).sum()) for side in sides][1] == pytest.approx((~matrix.any(axis=1)).sum() * 0.2, abs=3)
+
+
+@SETTINGS
+@given(st.integers(6, 120), st.lists(st.floats(0, 0.6), min_size=1, max_size=12), SHARES, SEEDS)
+def test_rows_are_stratified_as_the_package_does_with_the_same_generator(num_rows, label_shares, shares, seed):
+    matrix, _ = rows_of(num_rows, label_shares, seed)
+    reference = IterativeStratification(labels=matrix, r=np.array(shares), random_state=np.random.default_rng(seed))
+    assert stratify(matrix, np.array(shares), np.random.default_rng(seed)).tolist() == reference.tolist()
+
+
+def test_thousands_of_labels_are_split_in_seconds():
+    generator = np.random.default_rng(0)
+    matrix = np.zeros((20_000, 2_000), bool)
+    matrix[np.repeat(np.arange(20_000), 5), (2_000 * generator.random(100_000) ** 2).astype(int)] = True
+    for c in range(2_000):
+        matrix[generator.choice(20_000, 3, replace=False), c] = True
+    start = time.process_time()
+    sides = split(matrix, generator.permutation(20_000).astype(np.uint64), [0.8, 0.1, 0.1])
+    assert time.process_time() - start < 30  # counted anew for every label and side it takes many minutes
+    assert all(matrix[side].any(axis=0).all() for side in sides)

@@ -242,9 +242,10 @@ def test_group_and_weight_columns_are_read(read):
     assert (rows.table["group"].to_pylist(), rows.table["weight"].to_pylist()) == (["7", None], [0.5, None])
 
 
-def test_groups_and_domains_are_compared_like_labels_and_empty_ones_are_missing(read):
+def test_groups_and_domains_are_compared_like_labels_and_empty_ones_are_missing(folder):
     content = 'text,label,author,site\na,x,alice,1\nb,y,"alice ",1.0\nc,x,alice\u200b,01\nd,y,"",\ne,y,\u200b,""\nf,y, , \n'
-    table = read("a.csv", content, group_column="author", domain_column="site").table
+    Path("a.csv").write_text(content, encoding="utf-8")
+    table = read_rows(DataSection(source="a.csv", group_column="author"), folder.parent / "cache", "site").table
     assert table["group"].to_pylist() == ["alice", "alice", "alice", None, None, None]
     assert table["domain"].to_pylist() == ["1", "1", "01", None, None, None]
 

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from trainer.data.balance import BalancePlan
 from trainer.data.clean import Streamed
-from trainer.data.labels import Labels
+from trainer.data.labels import Labels, count_drawn
 from trainer.data.split import Splits
 from trainer.data.tokenise import TokenisedRows
 
@@ -91,7 +91,7 @@ def audit_splits(
         augmented: whether rows were to be written, if none was.
     """
     ids = splits.named | {"drawn": splits.train[plan.positions()], "natural": splits.real_train if pool is None else pool}
-    counts = {name: labels.counts(targets[rows]) for name, rows in ids.items()}
+    counts = {name: count_drawn(targets, rows, len(labels)) for name, rows in ids.items()}
     natural_C = counts.pop("natural")
     synthetic_C = labels.counts(targets[splits.synthetic]) if augmented else None
     if streamed:

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from trainer.data.label_keys import label_key
 from trainer.data.label_names import LabelNames, name_labels
 from trainer.data.labels import Labels, count_values, encode, order_labels
+from trainer.data.long_labels import join_rows, warn_of_long_rows, warn_of_separators
 from trainer.data.multi_label import count_spellings, label_matrix, label_set_ids, rarest_label_ids
 from trainer.data.row_access import take_rows
 from trainer.data.sources import SLOTS, Rows
@@ -35,8 +36,9 @@ REASONS = (
     "conflicting labels, outvoted",
     "conflicting labels, tie",
     "text also in validation or test",
+    "joined to another row of its text",
 )
-KEPT, EMPTY, UNLABELLED, UNWANTED, DUPLICATE, OUTVOTED, TIE, LEAKED = range(len(REASONS))
+KEPT, EMPTY, UNLABELLED, UNWANTED, DUPLICATE, OUTVOTED, TIE, LEAKED, JOINED = range(len(REASONS))
 CONFLICTS = (OUTVOTED, TIE)
 EVALUATION = (SLOTS.index("validation"), SLOTS.index("test"))
 SAME_WEIGHT = 1e-9
@@ -146,20 +148,32 @@ class CleanRows:
         for start in range(0, len(ids), DROPPED_ROWS):
             part = ids[start : start + DROPPED_ROWS]
             for row, record in zip(part.tolist(), take_rows(self.rows.table, part).to_pylist(), strict=True):
-                found = {key: value for key, value in record.items() if value is not None}
-                yield {"row": row, "from": SLOTS[self.rows.slots_N[row]], "reason": REASONS[self.reasons_N[row]], **found}
+                found = {key: value for key, value in record.items() if value not in (None, "")}
+                known = {"row": row, "from": SLOTS[self.rows.slots_N[row]], **self.rows.places.keyed(row)}
+                yield known | {"reason": REASONS[self.reasons_N[row]]} | found
             self.rows.release()
         for bad in self.rows.bad_rows:
             yield {"row": None, **bad}
 
 
-def clean_rows(rows: Rows, rules: "CleanSection", drop_labels: Sequence[str] = (), label_map: Mapping[str, str | None] | None = None) -> CleanRows:
+def clean_rows(
+    rows: Rows,
+    rules: "CleanSection",
+    drop_labels: Sequence[str] = (),
+    label_map: Mapping[str, str | None] | None = None,
+    labels_per_row: str = "wide",
+) -> CleanRows:
     """Rows judged by the rules that are switched on.
 
+    Args:
+        labels_per_row: long: the rows of one text are joined to one row with all their labels.
     Raises:
         DataError: every row was dropped, fewer than two classes are left, or `drop_labels` or `label_map` name a label that no row has.
     """
     reasons_N = judge_rows(rows.table, rules)
+    if labels_per_row == "long":
+        rows, is_joined_N = join_rows(rows, reasons_N == KEPT)
+        reasons_N[is_joined_N] = JOINED
     column = rows.table["label"]
     naming = label_naming(rows, label_map or {}, drop_labels)
     every = Labels(naming.classes)
@@ -169,6 +183,8 @@ def clean_rows(rows: Rows, rules: "CleanSection", drop_labels: Sequence[str] = (
     if rules.conflicts or rules.duplicates:
         label_ids_N = label_set_ids(targets) if rows.multi_label else targets
         settle_repeats(reasons_N, label_ids_N, rows.text_hashes_N, rows.slots_N, lambda ids: rows.table["weight"].take(pa.array(ids)).to_numpy(), rules)
+    if not rows.multi_label and np.isin(reasons_N, CONFLICTS).any():
+        warn_of_long_rows(targets, rows.text_hashes_N, rows.slots_N, np.isin(reasons_N, (KEPT, DUPLICATE, *CONFLICTS)))
     if rules.leakage:
         drop_leaks(reasons_N, rows.text_hashes_N, rows.slots_N)
     _refuse_nothing_left(reasons_N, rows)
@@ -176,6 +192,7 @@ def clean_rows(rows: Rows, rules: "CleanSection", drop_labels: Sequence[str] = (
     rows.release()
     if rows.multi_label:
         return CleanRows(rows, labels, reasons_N, rarest_label_ids(targets, reasons_N == KEPT), naming, lost, label_matrix_NC=targets)
+    warn_of_separators(labels.names)
     return CleanRows(rows, labels, reasons_N, targets, naming, lost)
 
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from itertools import combinations
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -14,10 +14,11 @@ from numpy.typing import NDArray
 
 from trainer.data.audit import Audit, audit_splits
 from trainer.data.augment import SyntheticRows, add_rows
-from trainer.data.balance import BalancePlan, plan_balance, plan_pool
+from trainer.data.balance import BalancePlan, plan_balance, plan_pool, wanted_rows, warn_of_few_rows
 from trainer.data.clean import CleanRows, clean_rows, refuse_lost_classes, refuse_unseen_labels
 from trainer.data.iterative import iterative_split
-from trainer.data.multi_label import first_label_ids, positive_weights
+from trainer.data.label_balance import plan_label_balance, plan_label_pool
+from trainer.data.multi_label import NO_LABEL, first_label_ids, positive_weights, spread_unlabelled
 from trainer.data.sources import read_rows
 from trainer.data.split import Splits, refuse_small_classes, stratified_sample, stratified_split
 from trainer.data.streaming import stream_splits
@@ -78,6 +79,21 @@ class PreparedData:
         return f"Multi-label: {sizes_N.mean():.2f} labels a row; {several:.1%} of the rows have two or more, {none:.1%} have none."
 
     @property
+    def balanced_sentence(self) -> str:
+        """What balancing made of the counts of labels that share rows, in words; empty where each row has one or all are seen once."""
+        matrix_NC, drawn_C = self.clean.label_matrix_NC, self.audit.counts["drawn"]
+        positions = self.plan.positions()
+        if matrix_NC is None or np.array_equal(positions, np.arange(len(self.splits.train))):
+            return ""
+        least, most = int(drawn_C.argmin()), int(drawn_C.argmax())
+        unlabelled = int((matrix_NC[self.splits.train].sum(axis=1) == 0)[positions].sum())
+        without = f", and {unlabelled:,} rows without one" if unlabelled else ""
+        if drawn_C[least] == drawn_C[most]:
+            return f"Balanced by label: an epoch sees {drawn_C[most]:,} rows of every label{without}."
+        span = f"{drawn_C[least]:,} ({self.labels[least]}) to {drawn_C[most]:,} ({self.labels[most]}) rows of a label{without}"
+        return f"Balanced by label: an epoch sees {span}. Labels that share rows cannot all have one count."
+
+    @property
     def fingerprints(self) -> dict[str, str]:
         """Digests of the rows, of who is in which split and of what training draws and weighs: what processes of one run must share."""
         sides = {f"the fingerprint of {name} rows": xxhash.xxh3_64(ids_N.tobytes()).hexdigest() for name, ids_N in self.splits.named.items()}
@@ -98,7 +114,7 @@ class PreparedData:
         """XXH3 digest of the rows that the first epoch sees and of the class weights."""
         positions = self.plan.positions()
         digest = xxhash.xxh3_128()
-        for numbers in (self.plan.row_keys_N[positions], self.plan.label_ids_N[positions], self.class_weights_C):
+        for numbers in (self.plan.row_keys_N[positions], self.plan.targets[positions], self.class_weights_C):
             digest.update(numbers.tobytes())
         return digest.hexdigest()
 
@@ -119,7 +135,7 @@ def read_splits(
     """
     if data.streaming:
         return stream_splits(data, split, balance, seed=seed, cache_dir=cache_dir)
-    clean = clean_rows(read_rows(data, cache_dir, balance.by), data.clean, data.drop_labels, data.label_map)
+    clean = clean_rows(read_rows(data, cache_dir, balance.by), data.clean, data.drop_labels, data.label_map, data.labels_per_row)
     refuse_lost_classes(clean.lost)
     if data.source is None:
         refuse_unseen_labels(clean)
@@ -142,40 +158,36 @@ def balance_splits(
     """
     if synthetic is not None:
         clean, splits = add_rows(clean, splits, synthetic)
-    train_label_ids, labels = _classes_to_balance(clean, splits.train)
     domains = _domain_ids(clean) if balance.by else None
-    plan = plan_balance(
-        train_label_ids,
-        clean.text_hashes_N[splits.train],
-        labels=labels,
-        method="none" if balance.scope == "all" else balance.row_method,
-        parameter=balance.parameter,
-        seed=seed,
-        resample_each_epoch=balance.resample_each_epoch,
-        domains=_strata(domains, splits.train, train_label_ids, labels, balance.by_label) if domains else None,
-    )
+    plan = _plan(clean, splits.train, domains, balance, seed)
+    if clean.streamed and balance.row_method == "undersample" and not balance.by and not balance.resample_each_epoch:
+        natural_C = np.array(clean.streamed.natural["train"], np.int64)  # of which streaming kept those that are drawn
+        smallest, kept = int(natural_C.argmin()), int(wanted_rows(natural_C, "undersample", balance.parameter).sum())
+        warn_of_few_rows(kept, int(natural_C.sum()), "undersample", clean.labels.names[smallest], int(natural_C[smallest]))
     audit = audit_splits(clean.labels, clean.targets, splits, plan, splits.pool, augmented=synthetic is not None, streamed=clean.streamed)
     if clean.label_matrix_NC is None:
-        weights_C = weights_over(plan.counts_C, loss, labels)
+        weights_C = weights_over(plan.counts_C, loss, clean.labels.names)
     else:
         weights_C = positive_weights(audit.counts["drawn"], len(plan.positions()), loss.class_weights, clean.labels.names)
     return PreparedData(clean, splits, plan, weights_C, audit, domains, synthetic)
 
 
-def _classes_to_balance(clean: CleanRows, train: Ints) -> tuple[Ints, list[str]]:
-    """One class id for each training row, and the names of these classes: of multi-label rows those of their rarest labels.
-
-    Raises:
-        DataError: a label that no training row has.
-    """
-    if clean.label_matrix_NC is None:
-        return clean.label_ids_N[train], clean.labels.names
-    missing = [clean.labels.names[c] for c in np.flatnonzero(~clean.label_matrix_NC[train].any(axis=0))]
-    if missing:
-        raise DataError(f"the training rows hold no row of {listing(missing)}. Add rows, or list them in data.drop_labels.")
-    names = [*clean.labels.names, "(no label)"]
-    found, class_ids_N = np.unique(clean.label_ids_N[train], return_inverse=True)  # a label may be no row's rarest
-    return class_ids_N, [names[c] for c in found]
+def _plan(clean: CleanRows, train: Ints, domains: tuple[Ints, list[str]] | None, balance: "BalanceSection", seed: int) -> BalancePlan:
+    """Which of the training rows are drawn; classes are balanced, of rows with several labels the labels."""
+    common: dict[str, Any] = {
+        "labels": clean.labels.names,
+        "method": "none" if balance.scope == "all" else balance.row_method,
+        "parameter": balance.parameter,
+        "seed": seed,
+        "resample_each_epoch": balance.resample_each_epoch,
+    }
+    keys_N = clean.text_hashes_N[train]
+    if clean.label_matrix_NC is not None:
+        present = _present(domains[0][train], domains[1]) if domains else None
+        return plan_label_balance(clean.label_matrix_NC[train], keys_N, domains=present, by_label=balance.by_label, **common)
+    label_ids_N = clean.label_ids_N[train]
+    strata = _strata(domains, train, label_ids_N, clean.labels.names, balance.by_label) if domains else None
+    return plan_balance(label_ids_N, keys_N, domains=strata, **common)
 
 
 def weights_over(counts_C: Ints, loss: "LossSection", labels: list[str]) -> NDArray[np.float64]:
@@ -203,9 +215,10 @@ def split_rows(
         return Splits(np.sort(np.concatenate([*folds[: fold.number], *folds[fold.number + 1 :]])), folds[fold.number], test)
     natural = pool if balance.scope == "all" else None
     if balance.scope == "all":
-        refuse_small_classes(np.bincount(clean.label_ids_N[pool], minlength=len(clean.labels)), clean.labels.names, 2)
-        class_ids_N = np.unique(clean.label_ids_N[pool], return_inverse=True)[1]  # a label may be no row's rarest
-        pool = pool[plan_pool(class_ids_N, clean.text_hashes_N[pool], method=balance.method, parameter=balance.parameter, seed=seed)]
+        refuse_small_classes(clean.labels.counts(clean.targets[pool]), clean.labels.names, 2)
+        balance_pool = plan_pool if clean.label_matrix_NC is None else plan_label_pool
+        options: dict[str, Any] = {"labels": clean.labels.names, "method": balance.method, "parameter": balance.parameter, "seed": seed}
+        pool = pool[balance_pool(clean.targets[pool], clean.text_hashes_N[pool], **options)]
     if data.validation is None:
         whole = train_share + validation_share
         pool, validation = cut(pool, [train_share / whole, validation_share / whole], "split")
@@ -218,7 +231,8 @@ def _cut(clean: CleanRows, pool: Ints, shares: list[float], stage: str, *, data:
         sides = stratified_split(clean.label_ids_N[pool], hashes, groups, shares, labels=names, seed=seed, stage=stage)
     elif primary_label:
         first_ids = first_label_ids(clean.rows.table["label"].take(pa.array(pool)), clean.labels, clean.naming.names)
-        sides = stratified_split(first_ids, hashes, groups, shares, labels=[*names, "(no label)"], seed=seed, stage=stage)
+        first_ids = spread_unlabelled(first_ids, groups, len(names), len(shares))
+        sides = stratified_split(first_ids, hashes, groups, shares, labels=[*names, NO_LABEL], seed=seed, stage=stage)
     else:
         sides = iterative_split(clean.label_matrix_NC[pool], hashes, groups, shares, labels=names, seed=seed, stage=stage)
     return [pool[side] for side in sides]
@@ -256,5 +270,10 @@ def _strata(domains: tuple[Ints, list[str]], train: Ints, label_ids_N: Ints, lab
     ids_N, names = domains[0][train], domains[1]
     if by_label:
         ids_N, names = ids_N * len(labels) + label_ids_N, [f"{domain} / {label}" for domain in names for label in labels]
+    return _present(ids_N, names)
+
+
+def _present(ids_N: Ints, names: list[str]) -> tuple[Ints, list[str]]:
+    """The same ids counted over the names that have rows, and these names."""
     present, ids_N = np.unique(ids_N, return_inverse=True)
     return ids_N.astype(np.int64), [names[s] for s in present]

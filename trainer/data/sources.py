@@ -4,6 +4,7 @@ import hashlib
 import json
 import mmap
 import os
+import warnings
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -15,11 +16,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from tqdm.auto import tqdm
 
-from trainer.data.bad_rows import BadRows, cut, refuse_bad_rows
+from trainer.data.bad_rows import BadRows, refuse_bad_rows
+from trainer.data.column_text import as_text
 from trainer.data.dataset_sources import dataset_tables, hub_commit, hub_identity, load_hub, load_saved
+from trainer.data.label_cells import LabelCells, LabelForm
 from trainer.data.label_keys import label_key
 from trainer.data.locate import locate
-from trainer.data.multi_label import column_lists, is_list, label_lists
 from trainer.data.packed import ending, to_the_end
 from trainer.data.places import PLACE, Places, with_places
 from trainer.data.readers import ENDINGS, READERS
@@ -96,6 +98,8 @@ def read_rows(data: "DataSection", cache_dir: Path, domain_column: str | None = 
     bad_rows = BadRows(notes["bad_rows"])
     refuse_bad_rows(bad_rows, data, f"{len(bad_rows)} bad in all")
     refuse_empty(notes["sizes"], data)
+    if notes["label_warning"]:
+        warnings.warn(notes["label_warning"], stacklevel=2)
     for sentence in notes["remarks"]:
         print(sentence)
     return open_rows(target, notes)
@@ -146,12 +150,31 @@ def _write_rows(data: "DataSection", domain_column: str | None, target: Path, no
                     size += rows.num_rows
                     bar.update(rows.num_rows)
                 notes["sizes"].append(size)
+        form = notes.pop("cells").form(data, bad_rows.files)
+        if form.changes:
+            _convert_labels(partial, form)
+        bad_rows.remark(form.sentence)
+        notes |= {"multi_label": form.is_multi_label, "labels": form.names, "label_warning": form.warning}
         notes |= {"files": bad_rows.files, "remarks": bad_rows.sentences()}
         partial.replace(target)
         partial.write_text(json.dumps(notes), encoding="utf-8")
         partial.replace(notes_path)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def _convert_labels(path: Path, form: LabelForm) -> None:
+    """Give each row of an Arrow stream the JSON list of its labels; what the cells mean is known once all are read."""
+    converted = path.with_suffix(".converted.partial")
+    try:
+        with pa.memory_map(str(path)) as mapped, pa.ipc.open_stream(mapped) as reader, pa.OSFile(str(converted), "wb") as sink:
+            place = reader.schema.get_field_index("label")
+            with pa.ipc.new_stream(sink, reader.schema) as writer:
+                for batch in reader:
+                    writer.write_batch(batch.set_column(place, reader.schema.field(place), form.converted(batch.column(place))))
+        converted.replace(path)
+    finally:
+        converted.unlink(missing_ok=True)
 
 
 def read_ahead(tables: Iterator[pa.Table]) -> Iterator[pa.Table]:
@@ -169,16 +192,17 @@ def check_source(data: "DataSection", domain_column: str | None = None) -> bool:
     Raises:
         DataError: a location or column is missing.
     """
-    notes = new_notes()
+    notes, bad_rows = new_notes(), BadRows()
     for name in SLOTS:
-        for table in _slot_tables(name, data, domain_column, BadRows(), first_only=True):
+        for table in _slot_tables(name, data, domain_column, bad_rows, first_only=True):
             normalise(table.slice(0, 100), data, domain_column, notes, f"data.{name}")
-    return bool(notes["multi_label"])
+    cells: LabelCells = notes["cells"]
+    return cells.form(data, bad_rows.files).is_multi_label or data.labels_per_row == "long"
 
 
 def new_notes() -> dict[str, Any]:
     """What `normalise` notes down over all rows, to begin with."""
-    return {"stripped": 0, "labels": None, "multi_label": None}
+    return {"stripped": 0, "cells": LabelCells()}
 
 
 def _bar() -> Any:
@@ -253,7 +277,7 @@ def normalise(table: pa.Table, data: "DataSection", domain_column: str | None, s
     """The wanted columns in the types of SCHEMA, stripped if asked for."""
     strip = pc.utf8_trim_whitespace if data.clean.strip else _same
     texts = [data.text_column] if isinstance(data.text_column, str) else list(data.text_column)
-    columns = [_as_text(table.column(c), c, where) for c in texts]
+    columns = [as_text(table.column(c), c, where) for c in texts]
     stripped = [strip(c) for c in columns]
     if data.clean.strip:
         changed = [pc.not_equal(pc.binary_length(a), pc.binary_length(b)) for a, b in zip(columns, stripped, strict=True)]
@@ -263,7 +287,7 @@ def normalise(table: pa.Table, data: "DataSection", domain_column: str | None, s
     if len(stripped) > 1:
         pair = pc.binary_join_element_wise(*stripped[1:], "\n", null_handling="replace", null_replacement="")
         pair = pair.cast(pa.string())
-    label = _label_text(table, data, state, where)
+    label = state["cells"].read(table, data, where)
     group = _keys(table, data.group_column, where) if data.group_column else nothing
     domain = _keys(table, domain_column, where) if domain_column else nothing
     weight = _weights(table, data.weight_column, where) if data.weight_column else pa.nulls(table.num_rows, pa.float64())
@@ -272,7 +296,7 @@ def normalise(table: pa.Table, data: "DataSection", domain_column: str | None, s
 
 def _keys(table: pa.Table, name: str, where: str) -> pa.Array:
     """Values that are compared and not shown to a model (groups, domains), in the form in which labels are compared; empty ones are missing."""
-    values = pa.chunked_array(_as_text(table.column(name), name, where)).combine_chunks().dictionary_encode()
+    values = pa.chunked_array(as_text(table.column(name), name, where)).combine_chunks().dictionary_encode()
     keys = pa.array([label_key(value) or None for value in values.dictionary.to_pylist()], pa.string())
     return keys.take(values.indices)
 
@@ -292,55 +316,3 @@ def _weights(table: pa.Table, name: str, where: str) -> Any:
 
 def _same(column: Any) -> Any:
     return column
-
-
-def _label_text(table: pa.Table, data: "DataSection", state: dict[str, Any], where: str) -> Any:
-    """The label of each row, or a JSON list of its labels; notes down which of the two the source holds."""
-    strip = pc.utf8_trim_whitespace if data.clean.strip else _same
-    if data.label_columns:
-        state |= {"multi_label": True, "labels": list(data.label_columns)}
-        return column_lists({name: _as_text(table.column(name), name, where) for name in data.label_columns}, where)
-    name = data.label_column
-    column = table.column(name)
-    if pa.types.is_null(column.type):
-        return column.cast(pa.string())
-    holds_lists = is_list(column.type)
-    if state["multi_label"] is not None and holds_lists != state["multi_label"]:
-        raise DataError(f"{where}: column '{name}' holds lists in some rows and single labels in others; needed: one kind. Mend the files.")
-    if holds_lists and data.streaming:
-        raise DataError(f"{where}: column '{name}' holds lists; data.streaming needs one label a row. Set data.streaming: false.")
-    state["multi_label"] = holds_lists
-    names = _class_names(table.schema, name)
-    values = pc.list_flatten(column) if holds_lists else column
-    if names is None:
-        texts = strip(_as_text(values, name, where))
-    else:
-        state["labels"] = names
-        ids = pc.if_else(pc.less(values, 0), None, values)  # ClassLabel's -1 means no label
-        texts = strip(pc.take(pa.array(names, pa.string()), ids.combine_chunks() if isinstance(ids, pa.ChunkedArray) else ids))
-    return label_lists(texts, pc.list_value_length(column)) if holds_lists else texts
-
-
-def _class_names(schema: pa.Schema, name: str) -> list[str] | None:
-    """Names of a ClassLabel column, or of a list of them."""
-    if b"huggingface" not in (schema.metadata or {}):
-        return None
-    from datasets import Features
-
-    feature = Features.from_arrow_schema(schema).get(name)
-    return getattr(getattr(feature, "feature", feature), "names", None)
-
-
-def _as_text(column: pa.ChunkedArray, name: str, where: str) -> Any:
-    """The column as text: whole numbers without '.0', NaN and null as missing."""
-    kind = column.type
-    if pa.types.is_dictionary(kind):
-        column = column.cast(kind.value_type)
-        kind = kind.value_type
-    if pa.types.is_floating(kind):
-        column = pc.if_else(pc.is_nan(column), None, column.cast(pa.float64()))
-        is_whole = pc.and_(pc.equal(column, pc.floor(column)), pc.less(pc.abs(column), 2.0**53))  # each by itself: a later batch may hold halves
-        return pc.coalesce(pc.cast(pc.cast(pc.if_else(is_whole, column, None), pa.int64()), pa.string()), pc.cast(column, pa.string()))
-    if pa.types.is_nested(kind) or pa.types.is_binary(kind):
-        raise DataError(f"{where}: column '{name}' holds {cut(str(kind), 60)}; needed: one text or number a row.")
-    return pc.cast(column, pa.string())

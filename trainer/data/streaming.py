@@ -148,7 +148,7 @@ class _Selection:
         self._refuse(counts_SC)
         present_C = np.flatnonzero(counts_SC.sum(axis=0))
         names = self.naming.classes
-        labels = order_labels({names[c] for c in present_C}, self.naming.order(self.state["labels"]))
+        labels = order_labels({names[c] for c in present_C}, self.naming.order(self.state["cells"].label_order))
         wanted_SC = chosen_counts(counts_SC, self.data, self.balance)
         chosen_M = lowest(self.folder / "kept", kind, wanted_SC, self.seed)
         chosen_M = chosen_M[np.lexsort((chosen_M["position"], chosen_M["label"], chosen_M["hash"], chosen_M["slot"]))]
@@ -158,7 +158,7 @@ class _Selection:
             "names": labels.names,
             "spellings": self.naming.names,
             "merged": self.naming.merged,
-            "labels": self.state["labels"],
+            "labels": self.state["cells"].label_order,
             "sizes": np.bincount(chosen_M["slot"], minlength=len(SLOTS)).tolist(),
             "stripped": 0,
             "bad_rows": [],
@@ -204,6 +204,7 @@ class _Selection:
                 records["weight"] = rows["weight"].to_numpy()
             partitions.add(records)
         sources.refuse_empty(self.sizes, self.data)
+        self.state["cells"].form(self.data, self.bad_rows.files)  # refuses lists written as text
 
     def _drop(self, reasons_N: NDArray[np.int8], slots_N: NDArray[Any], positions_N: Ints) -> None:
         """Count the rows that are dropped, and keep the places of the first ones."""
@@ -294,7 +295,7 @@ class _Selection:
         places = Places(codes.to_numpy(), self.again.files)
         for number, (row, record) in enumerate(zip(ids.tolist(), rows.to_pylist(), strict=True)):
             file, place = places.origin(number)
-            found = {key: value for key, value in record.items() if value is not None}
+            found = {key: value for key, value in record.items() if value not in (None, "")}
             yield {"row": row, "from": SLOTS[slot], "file": file, places.unit(number): place, "reason": REASONS[self.dropped[row]], **found}
 
 
