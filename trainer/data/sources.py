@@ -67,6 +67,8 @@ class Rows:
     multi_label: bool
     mapping: mmap.mmap
     places: Places
+    num_multiline: int = 0
+    """CSV rows that span several lines."""
 
     def origin(self, row: int) -> tuple[str, int]:
         """Return the file of a row and its first line in it, or its number in formats without lines; both from 1."""
@@ -120,7 +122,7 @@ def open_rows(target: Path, notes: dict[str, Any]) -> Rows:
     """Rows of an Arrow file, memory-mapped.
 
     Args:
-        notes: sizes (rows of each of SLOTS, in the order of the file), labels, stripped, bad_rows, multi_label, files.
+        notes: sizes (rows of each of SLOTS, in the order of the file), labels, stripped, bad_rows, multi_label, files, multiline.
     """
     with target.open("rb") as file:
         mapping = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
@@ -128,7 +130,8 @@ def open_rows(target: Path, notes: dict[str, Any]) -> Rows:
     slots_N = np.repeat(np.arange(len(SLOTS), dtype=np.int8), notes["sizes"])
     hashes_N, places = table[HASH.name].to_numpy(), Places(table[PLACE.name].to_numpy(), notes["files"])
     table = table.drop_columns([HASH.name, PLACE.name])
-    return Rows(table, hashes_N, slots_N, notes["labels"], notes["stripped"], notes["bad_rows"], bool(notes["multi_label"]), mapping, places)
+    facts = (notes["labels"], notes["stripped"], notes["bad_rows"], bool(notes["multi_label"]))
+    return Rows(table, hashes_N, slots_N, *facts, mapping, places, notes["multiline"])
 
 
 def stored(rows: pa.Table, places: pa.ChunkedArray) -> pa.Table:
@@ -155,7 +158,7 @@ def _write_rows(data: "DataSection", domain_column: str | None, target: Path, no
             _convert_labels(partial, form)
         bad_rows.remark(form.sentence)
         notes |= {"multi_label": form.is_multi_label, "labels": form.names, "label_warning": form.warning}
-        notes |= {"files": bad_rows.files, "remarks": bad_rows.sentences()}
+        notes |= {"files": bad_rows.files, "remarks": bad_rows.remarks, "multiline": bad_rows.num_multiline}
         partial.replace(target)
         partial.write_text(json.dumps(notes), encoding="utf-8")
         partial.replace(notes_path)
