@@ -12,6 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from trainer.data import json_rows, readers
+from trainer.data.bad_rows import LINE, RECORD, BadRows
+from trainer.data.dataset_sources import dataset_tables, load_saved
 from trainer.data.records import Records
 from trainer.data.sources import read_rows
 from trainer.errors import DataError
@@ -139,3 +141,32 @@ def test_training_and_prediction_read_the_same_rows_or_refuse_the_same_line_of_a
     if trained == f"data.source: {path} holds no rows.":
         trained = []
     assert trained == predicted
+
+
+@pytest.mark.parametrize("name", ["a.csv", "a.tsv", "a.jsonl", "a.json", "a.parquet", "a.arrow", "a.xlsx", "saved"])
+def test_readers_give_all_columns_where_none_are_wanted(folder, name):
+    from datasets import Dataset
+    from openpyxl import Workbook
+
+    records, path = [{"id": "1", "text": "a", "label": "x"}, {"id": "2", "text": "b", "label": "y"}], Path(name)
+    if name == "saved":
+        Dataset.from_list(records).save_to_disk(name)
+        tables = dataset_tables(load_saved(path, "train", DataSection(train=name)), name, [])
+    else:
+        if name == "a.xlsx":
+            book = Workbook()
+            for row in (list(records[0]), *(list(record.values()) for record in records)):
+                book.active.append(row)
+            book.save(name)
+        elif name == "a.arrow":
+            with pa.ipc.new_file(name, pa.Table.from_pylist(records).schema) as writer:
+                writer.write_table(pa.Table.from_pylist(records))
+        elif name == "a.parquet":
+            pq.write_table(pa.Table.from_pylist(records), name)
+        else:
+            mark = "\t" if name == "a.tsv" else ","
+            lines = [json.dumps(record) for record in records] if "json" in name else [mark.join(records[0]), *(mark.join(r.values()) for r in records)]
+            path.write_text("\n".join(lines), encoding="utf-8")
+        tables = readers.READERS[path.suffix](path, [], DataSection(source=name), BadRows())
+    found = [{key: value for key, value in row.items() if key not in (LINE, RECORD)} for table in tables for row in table.to_pylist()]
+    assert found == records

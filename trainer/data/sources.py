@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from tqdm.auto import tqdm
 
-from trainer.data.bad_rows import BadRows, refuse_bad_rows
+from trainer.data.bad_rows import BadRows, cut, refuse_bad_rows
 from trainer.data.column_text import as_text
 from trainer.data.dataset_sources import dataset_tables, hub_commit, hub_identity, load_hub, load_saved
 from trainer.data.label_cells import LabelCells, LabelForm
@@ -313,7 +313,7 @@ def _weights(table: pa.Table, name: str, where: str) -> Any:
             column = pc.if_else(pc.equal(column, ""), None, column)
         weight = pc.cast(column, pa.float64())
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
-        raise DataError(f"{where}: column '{name}' is not numeric: {first_line(error)} Needed: one number a row, or nothing.") from error
+        raise DataError(f"{where}: column '{name}' is not numeric: {cut(first_line(error), 200)} Needed: one number a row, or nothing.") from error
     return pc.if_else(pc.is_nan(weight), None, weight)
 
 
