@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from trainer.delivery.predict import Classifier
 
 FORMATS = ("onnx",)
-OF_THE_RUN = {"source", "train", "validation", "test", "limit", "streaming", "split_names", "subset", "revision", "group_column", "drop_labels"}
+OF_THE_RUN = {"source", "train", "validation", "test", "limit", "streaming", "split_names", "subset", "revision", "group_column", "drop_labels", "split_column"}
 """Keys of the data section that say which rows a run had; the others say how to read a file like them."""
 EXAMPLES = [" ".join(["How long does it take to answer a text of this many words?"] * times) for times in (1, 2, 4)]
 """Texts whose time is taken where there are no rows."""

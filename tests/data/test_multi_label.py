@@ -195,7 +195,7 @@ def test_map_renames_and_joins_labels_and_null_takes_a_label_from_its_rows(clean
 
 
 def test_label_that_stands_only_beside_a_dropped_one_is_named(clean):
-    assert clean([("p", ["x", "z"]), ("q", ["x"]), ("r", ["y"])], drop_labels=["x"]).lost == {}
+    assert clean([("p", ["x", "z"]), ("q", ["w", "z"]), ("r", ["y"])], drop_labels=["x"]).lost == {}
     assert clean([("p", ["x", "z"]), ("q", ["w"]), ("r", ["y"])], drop_labels=["x"]).lost == {"z": {UNWANTED: 1}}
 
 
@@ -253,6 +253,18 @@ def test_primary_label_is_the_one_named_first(prepare):
     assert [first.count(label) for label in (["a"], ["b"], [])] == [2, 2, 2]
 
 
+@pytest.mark.parametrize("grouped", [False, True])
+def test_rows_without_a_label_that_are_too_few_for_every_side_are_no_class_that_could_be_dropped(folder, grouped):
+    rows = [*many(a=20, b=30), ("alone", []), ("beside", [])]
+    lines = [json.dumps({"text": text, "label": labels, "group": "none" if not labels else text}) + "\n" for text, labels in rows]
+    Path("rows.jsonl").write_text("".join(lines[: None if grouped else -1]))  # two rows of one group, or one row
+    data = DataSection(source="rows.jsonl", group_column="group" if grouped else None)
+    split = SplitSection(primary_label=True, rare_classes="error")
+    found = prepare_data(data, split, BalanceSection(), LossSection(), seed=1, cache_dir=folder / "cache")
+    assert (found.audit.counts["train"] + found.audit.counts["validation"]).tolist() == [20, 30]
+    assert sum(len(ids) for ids in found.splits.named.values()) == len(rows) - (not grouped)
+
+
 def test_training_rows_without_a_label_of_the_given_rows_are_told(folder):
     for name, rows in {"train": many(a=4, b=4), "test": many(a=2, a_c=2)}.items():
         Path(f"{name}.jsonl").write_text("".join(json.dumps({"text": name + text, "label": labels}) + "\n" for text, labels in rows))
@@ -264,7 +276,7 @@ def test_training_rows_without_a_label_of_the_given_rows_are_told(folder):
 def test_label_that_no_training_row_has_is_told(prepare):
     rows = [*many(a=60, a_b=30), ("both 4", ["a", "c"])]
     with pytest.raises(DataError, match=r"^label 'c' has 1 row; 2 stratified splits need 2. Merge it, or list it in data.drop_labels.$"):
-        prepare(rows, {"train": 0.5, "validation": 0.5})
+        prepare(rows, {"train": 0.5, "validation": 0.5, "rare_classes": "error"})
     with pytest.raises(DataError, match=r"^the training rows hold no row of c. Add rows, or list them in data.drop_labels.$"):
         prepare(rows, {"train": 0.5, "validation": 0.5, "primary_label": True})  # a, named first, stands on both sides
 

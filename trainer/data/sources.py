@@ -25,6 +25,7 @@ from trainer.data.locate import locate
 from trainer.data.packed import ending, to_the_end
 from trainer.data.places import PLACE, Places, with_places
 from trainer.data.readers import ENDINGS, READERS
+from trainer.data.split_column import GivenSplits
 from trainer.data.text_hashes import Hashes, hash_texts
 from trainer.errors import DataError, first_line, listing
 from trainer.locks import write_once
@@ -39,7 +40,8 @@ CACHE_FORMAT = 6
 SCHEMA = pa.schema([(n, pa.string()) for n in ("text", "text_pair", "label", "group", "domain")] + [("weight", pa.float64())])
 HASH = pa.field("text_hash", pa.uint64())
 """Kept in the file beside the columns of SCHEMA, so that texts are hashed once."""
-STORED = SCHEMA.append(HASH).append(PLACE)
+SLOT = pa.field("slot", pa.int8())
+"""Kept in the file where `data.split_column` says for each row which of SLOTS it belongs to."""
 
 
 @dataclass(frozen=True)
@@ -84,18 +86,19 @@ class Rows:
             self.mapping.madvise(mmap.MADV_DONTNEED)
 
 
-def read_rows(data: "DataSection", cache_dir: Path, domain_column: str | None = None) -> Rows:
+def read_rows(data: "DataSection", cache_dir: Path, domain_column: str | None = None, time_column: str | None = None) -> Rows:
     """Rows of `source` or of `train`, `validation` and `test`, written once as Arrow and memory-mapped.
 
     Args:
         domain_column: column that becomes `domain` (`balance.by`).
+        time_column: column that becomes `time` (`split.by_time`).
     Raises:
         DataError: a location, file, column or row that cannot be read.
     """
     cache_dir.mkdir(parents=True, exist_ok=True)
-    target = cache_dir / f"rows-{source_key(data, domain_column)}.arrow"
+    target = cache_dir / f"rows-{source_key(data, domain_column, time_column)}.arrow"
     notes_path = target.with_suffix(".json")
-    write_once(notes_path, lambda: _write_rows(data, domain_column, target, notes_path))  # the notes come last: where they are, the table is whole
+    write_once(notes_path, lambda: _write_rows(data, domain_column, time_column, target, notes_path))  # the notes come last: where they are, the table is whole
     notes = json.loads(notes_path.read_text(encoding="utf-8"))
     bad_rows = BadRows(notes["bad_rows"])
     refuse_bad_rows(bad_rows, data, f"{len(bad_rows)} bad in all")
@@ -105,6 +108,11 @@ def read_rows(data: "DataSection", cache_dir: Path, domain_column: str | None = 
     for sentence in notes["remarks"]:
         print(sentence)
     return open_rows(target, notes)
+
+
+def schema_of(time_column: str | None) -> pa.Schema:
+    """SCHEMA, with the text of each row's time where rows are split by it."""
+    return SCHEMA.append(pa.field("time", pa.string())) if time_column else SCHEMA
 
 
 def refuse_empty(sizes: list[int], data: "DataSection") -> None:
@@ -130,8 +138,15 @@ def open_rows(target: Path, notes: dict[str, Any]) -> Rows:
     slots_N = np.repeat(np.arange(len(SLOTS), dtype=np.int8), notes["sizes"])
     hashes_N, places = table[HASH.name].to_numpy(), Places(table[PLACE.name].to_numpy(), notes["files"])
     table = table.drop_columns([HASH.name, PLACE.name])
+    if SLOT.name in table.column_names:
+        slots_N, table = table[SLOT.name].to_numpy(), table.drop_columns(SLOT.name)
     facts = (notes["labels"], notes["stripped"], notes["bad_rows"], bool(notes["multi_label"]))
     return Rows(table, hashes_N, slots_N, *facts, mapping, places, notes["multiline"])
+
+
+def stored_schema(time_column: str | None = None) -> pa.Schema:
+    """Return the columns of a file of rows."""
+    return schema_of(time_column).append(HASH).append(PLACE)
 
 
 def stored(rows: pa.Table, places: pa.ChunkedArray) -> pa.Table:
@@ -139,20 +154,29 @@ def stored(rows: pa.Table, places: pa.ChunkedArray) -> pa.Table:
     return rows.append_column(HASH, pa.array(hash_texts(rows))).append_column(PLACE, places)
 
 
-def _write_rows(data: "DataSection", domain_column: str | None, target: Path, notes_path: Path) -> None:
+def _write_rows(data: "DataSection", domain_column: str | None, time_column: str | None, target: Path, notes_path: Path) -> None:
     bad_rows = BadRows()
     notes: dict[str, Any] = new_notes() | {"sizes": [], "bad_rows": bad_rows}
     partial = target.with_suffix(f".{os.getpid()}.partial")
+    given = GivenSplits(data.split_column, SLOTS) if data.split_column else None
+    schema = stored_schema(time_column)
+    schema = schema.append(SLOT) if given else schema
     try:
-        with pa.OSFile(str(partial), "wb") as sink, pa.ipc.new_stream(sink, STORED) as writer, _bar() as bar:
+        with pa.OSFile(str(partial), "wb") as sink, pa.ipc.new_stream(sink, schema) as writer, _bar() as bar:
             for name in SLOTS:
                 size = 0
-                for table in read_ahead(_slot_tables(name, data, domain_column, bad_rows)):
-                    rows = normalise(table, data, domain_column, notes, f"data.{name}")
-                    writer.write_table(stored(rows, table[PLACE.name]))
+                for table in read_ahead(_slot_tables(name, data, domain_column, bad_rows, time_column=time_column)):
+                    rows = normalise(table, data, domain_column, notes, f"data.{name}", time_column)
+                    hashed = stored(rows, table[PLACE.name])
+                    if given:
+                        values = as_text(table.column(given.column), given.column, f"data.{name}")
+                        hashed = hashed.append_column(SLOT, pa.array(given.slots_of(values), pa.int8()))
+                    writer.write_table(hashed)
                     size += rows.num_rows
                     bar.update(rows.num_rows)
                 notes["sizes"].append(size)
+        if given:
+            given.refuse_unknown()
         form = notes.pop("cells").form(data, bad_rows.files)
         if form.changes:
             _convert_labels(partial, form)
@@ -189,7 +213,7 @@ def read_ahead(tables: Iterator[pa.Table]) -> Iterator[pa.Table]:
             yield table
 
 
-def check_source(data: "DataSection", domain_column: str | None = None) -> bool:
+def check_source(data: "DataSection", domain_column: str | None = None, time_column: str | None = None) -> bool:
     """Whether the first rows of each file hold any number of labels a row (`--check`).
 
     Raises:
@@ -197,8 +221,8 @@ def check_source(data: "DataSection", domain_column: str | None = None) -> bool:
     """
     notes, bad_rows = new_notes(), BadRows()
     for name in SLOTS:
-        for table in _slot_tables(name, data, domain_column, bad_rows, first_only=True):
-            normalise(table.slice(0, 100), data, domain_column, notes, f"data.{name}")
+        for table in _slot_tables(name, data, domain_column, bad_rows, first_only=True, time_column=time_column):
+            normalise(table.slice(0, 100), data, domain_column, notes, f"data.{name}", time_column)
     cells: LabelCells = notes["cells"]
     return cells.form(data, bad_rows.files).is_multi_label or data.labels_per_row == "long"
 
@@ -212,11 +236,12 @@ def _bar() -> Any:
     return tqdm(desc="Reading rows", unit=" rows", delay=2, disable=None, leave=False)
 
 
-def source_key(data: "DataSection", domain_column: str | None) -> str:
+def source_key(data: "DataSection", domain_column: str | None, time_column: str | None = None) -> str:
     """Digest of the files' identities and of how they are read."""
     digest = hashlib.blake2b(f"format {CACHE_FORMAT} {domain_column}".encode(), digest_size=16)
     digest.update(data.model_dump_json(exclude={"limit", "drop_labels", "label_map", "clean", "streaming_rows", "streaming_evaluation_rows"}).encode())
     digest.update(b"strip" if data.clean.strip else b"")
+    digest.update(f"time {time_column}".encode() if time_column else b"")
     for name in SLOTS:
         for location in _locations(data, name):
             paths = locate(location, f"data.{name}", ENDINGS)
@@ -241,21 +266,22 @@ def _locations(data: "DataSection", name: str) -> list[str]:
     return [] if value is None else [value] if isinstance(value, str) else list(value)
 
 
-def _columns(data: "DataSection", domain_column: str | None) -> list[str]:
+def _columns(data: "DataSection", domain_column: str | None, time_column: str | None) -> list[str]:
     texts = [data.text_column] if isinstance(data.text_column, str) else list(data.text_column)
-    return list(
-        dict.fromkeys([*texts, *(data.label_columns or [data.label_column]), *(c for c in (data.group_column, data.weight_column, domain_column) if c)])
-    )
+    others = (data.group_column, data.weight_column, domain_column, data.split_column, time_column)
+    return list(dict.fromkeys([*texts, *(data.label_columns or [data.label_column]), *(c for c in others if c)]))
 
 
-def _slot_tables(name: str, data: "DataSection", domain_column: str | None, bad_rows: BadRows, first_only: bool = False) -> Iterator[pa.Table]:
-    for tables in shards(name, data, domain_column, bad_rows):
+def _slot_tables(
+    name: str, data: "DataSection", domain_column: str | None, bad_rows: BadRows, first_only: bool = False, time_column: str | None = None
+) -> Iterator[pa.Table]:
+    for tables in shards(name, data, domain_column, bad_rows, time_column):
         yield from _first(tables) if first_only else tables
 
 
-def shards(name: str, data: "DataSection", domain_column: str | None, bad_rows: BadRows) -> Iterator[Iterator[pa.Table]]:
+def shards(name: str, data: "DataSection", domain_column: str | None, bad_rows: BadRows, time_column: str | None = None) -> Iterator[Iterator[pa.Table]]:
     """The tables of each file, folder or Hub data set of a config key; nothing is read before they are asked for."""
-    wanted = _columns(data, domain_column)
+    wanted = _columns(data, domain_column, time_column)
     for location in _locations(data, name):
         paths = locate(location, f"data.{name}", ENDINGS)
         if paths is None:
@@ -276,7 +302,7 @@ def _first(tables: Iterator[pa.Table]) -> Iterator[pa.Table]:
     return iter([] if table is None else [table])
 
 
-def normalise(table: pa.Table, data: "DataSection", domain_column: str | None, state: dict[str, Any], where: str) -> pa.Table:
+def normalise(table: pa.Table, data: "DataSection", domain_column: str | None, state: dict[str, Any], where: str, time_column: str | None = None) -> pa.Table:
     """The wanted columns in the types of SCHEMA, stripped if asked for."""
     strip = pc.utf8_trim_whitespace if data.clean.strip else _same
     texts = [data.text_column] if isinstance(data.text_column, str) else list(data.text_column)
@@ -294,7 +320,8 @@ def normalise(table: pa.Table, data: "DataSection", domain_column: str | None, s
     group = _keys(table, data.group_column, where) if data.group_column else nothing
     domain = _keys(table, domain_column, where) if domain_column else nothing
     weight = _weights(table, data.weight_column, where) if data.weight_column else pa.nulls(table.num_rows, pa.float64())
-    return pa.Table.from_arrays([stripped[0], pair, label, group, domain, weight], schema=SCHEMA)
+    times = [as_text(table.column(time_column), time_column, where)] if time_column else []
+    return pa.Table.from_arrays([stripped[0], pair, label, group, domain, weight, *times], schema=schema_of(time_column))
 
 
 def _keys(table: pa.Table, name: str, where: str) -> pa.Array:

@@ -91,7 +91,7 @@ def _facts(audit: Audit, clean: CleanRows, num_compared: int, near_found: dict[s
     """What the rules of the advice look at."""
     return Facts(
         imbalance_ratio=audit.imbalance_ratio,
-        minority_label=audit.minority_label,
+        minority_label=audit.rarest_label,
         num_classes=len(audit.labels),
         smallest_rows=int(audit.natural_C.min()),
         mean_rows=float(audit.natural_C.mean()),
@@ -114,7 +114,7 @@ def _classes(clean: CleanRows, splits: dict[str, Ints], base: str) -> tuple[dict
         "measured_on": base,
         "imbalance_ratio": audit.imbalance_ratio,
         "severity": audit.severity,
-        "minority_label": audit.minority_label,
+        "minority_label": audit.rarest_label,
     }
     return found, audit
 

@@ -65,7 +65,10 @@ class DataSection(Section):
     drop_labels: LabelList = Field(default_factory=list)
     """Labels whose rows are left out; of multi-label data every row that has one of them. Applied after `label_map`."""
     split_column: str | None = None
-    """Column of `source` that says where a row belongs: train, validation (also val, valid, dev) or test. Replaces `split`."""
+    """Column of `source` that says where a row belongs: train (training), validation (valid, val,
+    dev, development) or test
+    (testing), in any case. Other values, and missing ones, are refused. Replaces `split`; without
+    validation rows 20 % of train validate."""
     limit: int | None = Field(default=None, ge=2)
     """Stratified, seeded sample of so many rows of `source` or `train`, for trials."""
     streaming: bool = False
@@ -126,6 +129,10 @@ class DataSection(Section):
             raise ValueError("escape_char is set with quote_char: ''; there is no quote to escape; needed: one of them")
         if self.skip_initial_space and self.separator == " ":
             raise ValueError("skip_initial_space is set with separator: ' '; the spaces behind a space would be lost; needed: one of them")
+        if self.split_column and self.source is None:
+            raise ValueError("split_column is set with train:, whose files are splits already; give source: instead, or remove split_column")
+        if self.streaming and self.split_column:
+            raise ValueError("split_column is set with streaming: true, which splits by text alone; give train: and test: files, or set streaming: false")
         if self.streaming and self.limit:
             raise ValueError("limit is set with streaming: true; needed: streaming_rows and streaming_evaluation_rows instead")
         if self.streaming and self.group_column:
@@ -153,6 +160,13 @@ class DataSection(Section):
         if len(set(self.label_names or [])) < len(self.label_names or []):
             raise ValueError("label_names holds a name twice; needed: one name for each value of the vectors")
 
+    @property
+    def pool(self) -> Literal["source", "train"]:
+        """Which rows are split here: all of `source`, or those given as training rows, by a file or
+        by `split_column`.
+        """
+        return "source" if self.source is not None and self.split_column is None else "train"
+
 
 class SplitSection(Section):
     """Shares of the rows; they add up to 1."""
@@ -167,7 +181,11 @@ class SplitSection(Section):
     """What to do with a class that has fewer rows (or groups) than there are splits. `keep`: its rows go to train, and the class
     cannot be measured on the other splits; `error`: stop; `drop`: leave its rows out."""
     by_time: str | None = None
-    """Column of dates or numbers: the newest rows become test, the next newest validation. No stratification by label then."""
+    """Column of dates or numbers: the newest rows become test, the next newest validation. No
+    stratification by label then.
+    Dates are ISO 8601 (2024-05-01, 2024-05-01T12:00:00Z) or written with the month's name; times
+    without a zone count as UTC.
+    Rows that stay together (equal texts, groups) count as old as the newest of them."""
     primary_label: bool = False
     """Multi-label data: stratify by the label that each row names first, instead of by all labels (iterative stratification)."""
 
@@ -176,4 +194,6 @@ class SplitSection(Section):
         total = self.train + self.validation + (self.test or 0)
         if abs(total - 1) > 1e-6:
             raise ValueError(f"shares add up to {total:.6g}; they must add up to 1")
+        if self.by_time and self.primary_label:
+            raise ValueError("by_time is set with primary_label, which stratifies by label; remove one of them")
         return self
