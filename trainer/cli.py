@@ -214,7 +214,9 @@ def report_command(
 @app.command("predict")
 def predict_command(
     models: ModelsArgument,
-    input_: Annotated[str, typer.Option("--input", help="CSV, TSV, JSONL, JSON, Parquet or Arrow file, also .gz; - for standard input.", show_default=False)],
+    input_: Annotated[
+        str, typer.Option("--input", help="CSV, TSV, JSONL, JSON, Parquet, Arrow or Excel file, also packed; - for standard input.", show_default=False)
+    ],
     output: Annotated[str | None, typer.Option(help="File, its ending says how; else <input>.predicted.<ending>; - for standard output.")] = None,
     text_column: TextOption = None,
     pair_column: PairOption = None,

@@ -154,6 +154,12 @@ def test_cleaning_keeps_and_drops_the_rows_of_the_ordinary_path(stream, tmp_path
     assert sorted(itertools.chain(*content((clean, splits)).values())) == wanted
     dropped = {row["row"]: (row["reason"], row.get("text"), row.get("label")) for row in clean.dropped()}
     assert dropped == {row["row"]: (row["reason"], row.get("text"), row.get("label")) for row in expected.dropped()}
+    for row in clean.dropped():
+        file, place = expected.rows.origin(row["row"])
+        assert (row["file"], row.get("line", row.get("record"))) == (file, place)
+    texts, places = clean.rows.table["text"].to_pylist(), {text: expected.rows.where(row) for row, text in enumerate(expected.rows.table["text"].to_pylist())}
+    unique = {text for text, count in Counter(row["text"].strip() for row in rows if row["text"]).items() if count == 1}
+    assert all(clean.rows.where(row) == places[text] for row, text in enumerate(texts) if text in unique)
 
 
 def test_spellings_maps_and_dropped_labels_name_the_classes_of_the_ordinary_path(stream, tmp_path):

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from trainer.data.locate import package_path
+from trainer.data.locate import package_path, refuse_url
 from trainer.errors import AugmentError, ConfigError, ModelError, did_you_mean, first_line, listing
 
 if TYPE_CHECKING:
@@ -55,6 +55,7 @@ def locate_model(name: str) -> tuple[str, str | None]:
                 raise ModelError(f"augment.model: '{name}' is no GGUF file. Give a model folder, a GGUF file or a Hub id.")
         return str(path.parent), path.name
     if not path.is_dir():
+        refuse_url(name, "augment.model", "model", ModelError)
         if name.startswith((".", "/", "~")) or name.count("/") > 1 or name.endswith(".gguf"):
             siblings = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
             raise ModelError(f"augment.model: '{name}' does not exist.{did_you_mean(path.name, siblings)} Relative paths start at the folder you run in.")

@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from tqdm.auto import tqdm
 
-from trainer.data.bad_rows import BadRows, refuse_bad_rows
+from trainer.data.bad_rows import BadRows, cut, refuse_bad_rows
 from trainer.data.column_text import as_text
 from trainer.data.dataset_sources import dataset_tables, hub_commit, hub_identity, load_hub, load_saved
 from trainer.data.label_cells import LabelCells, LabelForm
@@ -69,6 +69,8 @@ class Rows:
     multi_label: bool
     mapping: mmap.mmap
     places: Places
+    num_multiline: int = 0
+    """CSV rows that span several lines."""
 
     def origin(self, row: int) -> tuple[str, int]:
         """Return the file of a row and its first line in it, or its number in formats without lines; both from 1."""
@@ -128,7 +130,7 @@ def open_rows(target: Path, notes: dict[str, Any]) -> Rows:
     """Rows of an Arrow file, memory-mapped.
 
     Args:
-        notes: sizes (rows of each of SLOTS, in the order of the file), labels, stripped, bad_rows, multi_label, files.
+        notes: sizes (rows of each of SLOTS, in the order of the file), labels, stripped, bad_rows, multi_label, files, multiline.
     """
     with target.open("rb") as file:
         mapping = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
@@ -138,7 +140,8 @@ def open_rows(target: Path, notes: dict[str, Any]) -> Rows:
     table = table.drop_columns([HASH.name, PLACE.name])
     if SLOT.name in table.column_names:
         slots_N, table = table[SLOT.name].to_numpy(), table.drop_columns(SLOT.name)
-    return Rows(table, hashes_N, slots_N, notes["labels"], notes["stripped"], notes["bad_rows"], bool(notes["multi_label"]), mapping, places)
+    facts = (notes["labels"], notes["stripped"], notes["bad_rows"], bool(notes["multi_label"]))
+    return Rows(table, hashes_N, slots_N, *facts, mapping, places, notes["multiline"])
 
 
 def stored_schema(time_column: str | None = None) -> pa.Schema:
@@ -179,7 +182,7 @@ def _write_rows(data: "DataSection", domain_column: str | None, time_column: str
             _convert_labels(partial, form)
         bad_rows.remark(form.sentence)
         notes |= {"multi_label": form.is_multi_label, "labels": form.names, "label_warning": form.warning}
-        notes |= {"files": bad_rows.files, "remarks": bad_rows.sentences()}
+        notes |= {"files": bad_rows.files, "remarks": bad_rows.remarks, "multiline": bad_rows.num_multiline}
         partial.replace(target)
         partial.write_text(json.dumps(notes), encoding="utf-8")
         partial.replace(notes_path)
@@ -337,7 +340,7 @@ def _weights(table: pa.Table, name: str, where: str) -> Any:
             column = pc.if_else(pc.equal(column, ""), None, column)
         weight = pc.cast(column, pa.float64())
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
-        raise DataError(f"{where}: column '{name}' is not numeric: {first_line(error)} Needed: one number a row, or nothing.") from error
+        raise DataError(f"{where}: column '{name}' is not numeric: {cut(first_line(error), 200)} Needed: one number a row, or nothing.") from error
     return pc.if_else(pc.is_nan(weight), None, weight)
 
 

@@ -88,6 +88,8 @@ def stream_splits(data: "DataSection", split: "SplitSection | None", balance: "B
 
     write_once(notes_path, write)  # the notes come last: where they are, the table is whole
     notes = json.loads(notes_path.read_text(encoding="utf-8"))
+    for sentence in notes["remarks"]:
+        print(sentence)
     rows, labels = sources.open_rows(target, notes), Labels(notes["names"])
     streamed = Streamed(notes["counts"], notes["natural"], notes["dropped"])
     naming = LabelNames(notes["spellings"], merged=notes["merged"])
@@ -168,7 +170,8 @@ class _Selection:
             "stripped": 0,
             "bad_rows": [],
             "files": self.again.files,
-            "remarks": self.bad_rows.sentences(),
+            "remarks": self.bad_rows.remarks,
+            "multiline": self.bad_rows.num_multiline,
             "multi_label": False,
             "counts": dict(zip(REASONS, self.reasons_SR.sum(axis=0).tolist(), strict=True))
             | {"unreadable": self.bad_rows.total, "stripped of white space (kept)": self.state["stripped"]},

@@ -87,7 +87,11 @@ def reading(
     model: str, source: str, *, text_column: str | None = None, pair_column: str | None = None, label_column: str | None = None, encoding: str | None = None
 ) -> dict[str, Any]:
     """Values of a config that reads `source`: its columns as given, else as the run folder `model` was trained on, whose labels keep
-    their names and their form."""
+    their names and their form.
+
+    How the run's own files were written (encoding, separator, quotes) says nothing about another file: with latin-1 any file decodes, to
+    wrong letters. Those options are given with --set; where they are missing the parser refuses the file and names them.
+    """
     path = Path(model).expanduser() / "config.yaml"
     trained_on = read_yaml(str(path)).values.get("data", {}) if path.is_file() else {}
     columns = {name: trained_on[name] for name in ("text_column", "label_column", "label_columns", *LABEL_FORM) if trained_on.get(name)}
@@ -111,6 +115,8 @@ def open_records(path: Path | None, data: "DataSection") -> Records:
     columns = f"Give --text-column{' and --pair-column' if len(wanted) > 1 else ''}."
     records = Records(path, data, wanted, column_remedy=columns, encoding_remedy="Give --encoding")
     records.first  # noqa: B018
+    for remark in records.remarks:
+        print(remark, file=sys.stderr)
     return records
 
 

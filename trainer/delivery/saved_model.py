@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors import SafetensorError
 
-from trainer.data.locate import package_path
+from trainer.data.locate import package_path, refuse_url
 from trainer.data.tokenise import IGNORED, TokenisedRows, encode_texts
 from trainer.delivery.onnx_folder import GRAPH
 from trainer.errors import ModelError, RunError, did_you_mean, first_line
@@ -206,6 +206,7 @@ def find_models(source: str | Path) -> tuple[list[str], str | None]:
     name = str(source)
     path = package_path(name, ModelError) if name.startswith("package:") else Path(name).expanduser()
     if not path.exists():
+        refuse_url(name, "model", "model", ModelError)
         if name.startswith((".", "/", "~")) or name.count("/") > 1:
             siblings = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
             raise ModelError(f"{name}: does not exist.{did_you_mean(path.name, siblings)} Give a run folder, a model folder or a Hub id.")

@@ -80,21 +80,22 @@ class DataSection(Section):
     streaming_evaluation_rows: int = Field(default=50_000, ge=2)
     """streaming: most rows kept of validation, and of test, in natural shares."""
     encoding: str = "utf-8"
-    """Text encoding of CSV, TSV and JSON files."""
+    """Text encoding of CSV, TSV and JSON files, packed or not (.gz, .xz, .zst, .zip)."""
     separator: Annotated[str, Field(pattern=r"^[\x00-\x7f]$")] | None = None
     """Separator of CSV files, one ASCII character; left out: comma, or tab for .tsv and .tab."""
     quote_char: Annotated[str, Field(pattern=r"^[\x00-\x7f]?$")] = '"'
     """Quote character of CSV files, ASCII; empty: none, quotes are part of the text."""
     escape_char: Annotated[str, Field(pattern=r"^[\x00-\x7f]$")] | None = None
-    """Character that stands before a quote inside a quoted cell of CSV files, usually a backslash; left out: quotes are doubled."""
+    """Character that stands before a quote inside a quoted cell of CSV files, usually a backslash; left out: quotes are doubled.
+    Before a quote or itself it is left out of the text; before anything else it is text, as in `C:\\new`."""
     multiline_cells: bool = False
     """Accept quoted cells of CSV files whose lines look like rows. By default they are refused, since an open quote causes them."""
     skip_initial_space: bool = False
     """Ignore spaces behind the separator of CSV files, as in `neutral, "a text, quoted"`."""
     sheet: str | None = None
-    """Sheet of an .xlsx file; left out: the first one."""
+    """Sheet of an .xlsx file; left out: the first one, which is said. Reading .xlsx needs the extra `xlsx`."""
     column_names: list[str] | None = None
-    """Column names of CSV files without a header line."""
+    """Column names of CSV and .xlsx files without a header line."""
     skip_lines: int = Field(default=0, ge=0)
     """Lines above the header of CSV files."""
     skip_lines_after_header: int = Field(default=0, ge=0)
@@ -121,6 +122,13 @@ class DataSection(Section):
             raise ValueError("has both label_column and label_columns; needed: one of them")
         if len(set(self.label_columns or [])) < len(self.label_columns or []):
             raise ValueError("label_columns names a column twice")
+        marks = {name: getattr(self, name) for name in ("separator", "quote_char", "escape_char") if getattr(self, name)}
+        if len(set(marks.values())) < len(marks) or {"\n", "\r"} & set(marks.values()):
+            raise ValueError("separator, quote_char and escape_char must be three different characters, none of them a line end")
+        if self.escape_char and not self.quote_char:
+            raise ValueError("escape_char is set with quote_char: ''; there is no quote to escape; needed: one of them")
+        if self.skip_initial_space and self.separator == " ":
+            raise ValueError("skip_initial_space is set with separator: ' '; the spaces behind a space would be lost; needed: one of them")
         if self.split_column and self.source is None:
             raise ValueError("split_column is set with train:, whose files are splits already; give source: instead, or remove split_column")
         if self.streaming and self.split_column:
