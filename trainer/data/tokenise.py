@@ -28,6 +28,8 @@ PADDING = -1
 TOKEN_BYTES = np.dtype(np.int32).itemsize
 SETTINGS = ("truncation_side", "model_input_names", "split_special_tokens", "special_tokens_map")
 """What decides token ids beside a tokenizer's backend."""
+NOT_SETTINGS = ("_file", "name_or_path", "init_kwargs", "init_inputs", "deprecation_warnings", "files_loaded")
+"""Ends of the names of attributes that say where a tokenizer in Python lies, or what was told of it."""
 IGNORED = -100
 """Label id that every loss of ours leaves out."""
 
@@ -234,14 +236,15 @@ def _files_and_settings(tokenizer: Any) -> list[Any]:
         saved = sorted(path for path in Path(folder).rglob("*") if path.is_file() and path.name != "tokenizer_config.json")
         files = {path.name: hashlib.blake2b(path.read_bytes(), digest_size=16).hexdigest() for path in saved}
     added = {number: repr(token) for number, token in sorted(tokenizer.added_tokens_decoder.items())}
-    values = {name: value for name, value in vars(tokenizer).items() if not name.startswith("_") and not name.endswith(("_file", "name_or_path"))}
-    return [files, added, tokenizer.get_vocab(), {name: value for name, value in sorted(values.items()) if isinstance(value, str | int | float | None)}]
+    values = {name: value for name, value in vars(tokenizer).items() if not name.startswith("_") and not name.endswith(NOT_SETTINGS)}
+    settings = {name: _plain(value) for name, value in values.items() if isinstance(value, str | int | float | list | tuple | dict | None)}
+    return [files, added, sorted(tokenizer.get_vocab().items()), settings]
 
 
 def _plain(value: Any) -> Any:
     """Settings as JSON has them; tokens by all that they say."""
     if isinstance(value, dict):
-        return {key: _plain(inner) for key, inner in value.items()}
+        return {str(key): _plain(inner) for key, inner in value.items()}
     return [_plain(inner) for inner in value] if isinstance(value, list | tuple) else value if isinstance(value, bool | int | None) else repr(value)
 
 
