@@ -19,6 +19,7 @@ import torch
 from numpy.typing import NDArray
 from tqdm.auto import tqdm
 
+from trainer.data.cache import ABOUT
 from trainer.data.tokenise import TokenisedRows, code_digest, tokenise
 from trainer.errors import RunError, TrainingError
 from trainer.locks import mark_used, partial_path, remove_dead
@@ -37,8 +38,6 @@ VectorsOf = Callable[[dict[str, NDArray[Any]]], Floats]
 OpenedEncoder = Callable[["CleanRows", NDArray[np.int64], Path], tuple[Floats, TokenisedRows]]
 
 FORMAT = 2
-ABOUT = "about.txt"
-"""Name of the model, in the folder of its vectors."""
 KEY_TYPE = np.dtype("S16")
 SHARD_ROWS = 16_384  # a killed run loses less than this many rows: minutes on a CPU
 NOT_FEATURES = ("id2label", "label2id", "problem_type", "_name_or_path", "transformers_version", "decision")
