@@ -10,8 +10,10 @@ MOST_LINES = 3
 """Of a message."""
 MOST_OF_NAME = 60
 """Characters shown of one name: a label, a column, a value."""
+LISTING_CHARACTERS = 300
+"""Characters of a list of at most 15 names."""
 MOST_FAULTS = 20
-"""Faults of a config that are told at once."""
+"""Lines of the faults of a config."""
 TAIL_CHARACTERS = 280
 """End of a message that is kept when it is too long: remedies stand there."""
 TOKEN = re.compile(r"\bhf_[A-Za-z0-9]{8,}")
@@ -33,9 +35,9 @@ class ConfigError(TrainerError):
 
     def __init__(self, message: str) -> None:
         lines = message.split("\n")
-        rest = len(lines) - MOST_FAULTS
-        shown = [bounded(line) for line in lines[:MOST_FAULTS]] + ([f"and {rest} more."] if rest > 0 else [])
-        Exception.__init__(self, "\n".join(shown))
+        if len(lines) > MOST_FAULTS:
+            lines = [*lines[: MOST_FAULTS - 1], f"and {len(lines) - MOST_FAULTS + 1} more."]
+        Exception.__init__(self, "\n".join(map(bounded, lines)))
 
 
 class DataError(TrainerError):
@@ -94,27 +96,29 @@ def bounded(text: str) -> str:
 
 
 def brief(value: object, most: int = MOST_OF_NAME) -> str:
-    """Return a label, a column name or another value on one line, cut to `most` characters.
+    """Return a label, a column name or another value on one line; of more than `most` characters the middle is left out.
 
     Example:
-        >>> brief("two\\nlines"), brief("abcdefgh", 5)
-        ('two\\\\nlines', 'abcd…')
+        >>> brief("two\\nlines"), brief("a/long/path/file.csv", 12)
+        ('two\\\\nlines', 'a/lon…le.csv')
     """
-    text = "".join(map(_visible, str(value)[: most + 1]))
-    return text if len(text) <= most else f"{text[: most - 1]}…"
+    text = "".join(map(_visible, str(value)))
+    return text if len(text) <= most else f"{text[: (most - 1) // 2]}…{text[-(most // 2) :]}"
 
 
 def _visible(character: str) -> str:
-    """The character; control characters and line ends as escapes."""
-    return character if character.isprintable() or unicodedata.category(character) not in ("Cc", "Zl", "Zp") else repr(character)[1:-1]
+    """The character; control characters, line ends and halves of surrogate pairs as escapes."""
+    return character if character.isprintable() or unicodedata.category(character) not in ("Cc", "Cs", "Zl", "Zp") else repr(character)[1:-1]
 
 
 def listing(names: Iterable[object], most: int = 12) -> str:
-    """Sorted, comma-separated names, each cut by `brief`; after `most` of them, or 300 characters, a count of the rest."""
+    """Sorted, comma-separated names; after `most` of them, or 300 characters, a count of the rest. Long names are cut by `brief`."""
     ordered = sorted(str(name) for name in names)
+    room = max(LISTING_CHARACTERS, 20 * most)
+    longest = max(MOST_OF_NAME, LISTING_CHARACTERS // max(1, len(ordered)))  # a single path stays whole
     shown: list[str] = []
-    for name in map(brief, ordered[:most]):
-        if shown and len(", ".join([*shown, name])) > max(300, 20 * most):
+    for name in (brief(name, longest) for name in ordered[:most]):
+        if shown and len(", ".join([*shown, name])) > room:
             break
         shown.append(name)
     rest = len(ordered) - len(shown)

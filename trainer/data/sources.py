@@ -212,7 +212,7 @@ def _locations(data: "DataSection", name: str) -> list[str]:
 
 def made_from(data: "DataSection") -> str:
     """The locations of all config keys, for the list of the command `cache`."""
-    return listing(location for name in SLOTS for location in _locations(data, name))
+    return ", ".join(location for name in SLOTS for location in _locations(data, name))
 
 
 def _columns(data: "DataSection", domain_column: str | None) -> list[str]:

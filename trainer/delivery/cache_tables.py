@@ -7,8 +7,9 @@ from rich.table import Table
 
 from trainer.data.cache import KINDS, Entry
 from trainer.delivery.terminal import console
+from trainer.errors import brief
 
-MOST_CHARACTERS = 100
+MOST_CHARACTERS = 120
 
 
 def print_kinds(folder: Path, entries: list[Entry], older_than: str | None) -> None:
@@ -31,11 +32,11 @@ def print_entries(folder: Path, entries: list[Entry], older_than: str | None) ->
     """One line for each entry, the longest unused first."""
     table = Table(title=_title(folder, entries, older_than), title_justify="left")
     for heading in ("entry", "size", "last used", "made from"):
-        table.add_column(heading, justify="right" if heading == "size" else "left", no_wrap=heading == "entry")
+        table.add_column(heading, justify="right" if heading == "size" else "left", overflow="fold", no_wrap=heading == "entry")
     for entry in entries:
         if entry.state != "lock":
             words = "unfinished" if entry.state == "unfinished" else entry.made_from
-            table.add_row(entry.name, _size([entry]), _age(entry.last_used), words if len(words) <= MOST_CHARACTERS else f"{words[: MOST_CHARACTERS - 1]}…")
+            table.add_row(entry.name, _size([entry]), _age(entry.last_used), brief(words, MOST_CHARACTERS))
     if table.rows:
         console.print(table)
     else:
