@@ -102,7 +102,7 @@ def test_columns_and_labels_of_any_length_give_short_messages(tmp_path, size, od
     assert max(map(len, messages)) <= 600
 
 
-def test_warnings_of_a_command_are_short_too(run_cli, tmp_path):
+def test_warnings_of_a_command_are_short_too():
     code = "import warnings\nfrom trainer.exits import worded_errors\nwith worded_errors():\n    warnings.warn('a' * 9000 + ' Set data.x.')"
     import subprocess
     import sys

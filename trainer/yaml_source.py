@@ -14,6 +14,7 @@ from ruamel.yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 from ruamel.yaml.representer import SafeRepresenter
 
 from trainer.errors import ConfigError, bounded, brief, did_you_mean, listing
+from trainer.sections.old_names import OLD_NAMES
 
 Keys = tuple[Any, ...]
 
@@ -204,7 +205,12 @@ def _sentence(keys: Keys, faults: list[Any], owned_keys: dict[str, dict[str, str
         remedy = owned_keys.get(str(keys[0]), {}).get(str(keys[-1])) if len(keys) == 2 else None
         if remedy:
             return f"{name} is decided elsewhere; {remedy}."
+        if keys[-1] in OLD_NAMES:
+            return f"{name} is a name of older versions, or of other programs; {OLD_NAMES[keys[-1]]}."
         names = known(keys[:-1])
+        homes = _homes(str(keys[-1]), owned_keys, known)
+        if len(homes) == 1:
+            return f"{name} is unknown here; {homes[0]}."
         return f"{name} is unknown; known: {listing(names, 25 if len(names) <= 25 else 8)}.{did_you_mean(keys[-1], names)}"
     if first["type"] == "missing":
         return f"{name} is missing."
@@ -217,6 +223,12 @@ def _sentence(keys: Keys, faults: list[Any], owned_keys: dict[str, dict[str, str
         return f"{name} is {found}; known: {listing([*choices, *others])}.{did_you_mean(first['input'], choices)}"
     wanted = list(dict.fromkeys(WANTED.get(fault["type"], _plain(fault)) for fault in faults))
     return f"{name} is {found}; needed: {' or '.join(wanted)}."
+
+
+def _homes(key: str, owned_keys: dict[str, dict[str, str]], known: Callable[[Keys], list[str]]) -> list[str]:
+    """What to do for a key that stands in the wrong section: the sections that have it, or what is said of it there."""
+    found = [f"set {section}.{key}" for section in known(()) if key in known((section,))]
+    return found or [remedies[key] for remedies in owned_keys.values() if key in remedies]
 
 
 def _choices(fault: Any) -> list[str]:
