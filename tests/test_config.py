@@ -624,10 +624,9 @@ def test_key_in_the_wrong_section_is_sent_to_the_right_one(place, name, remedy):
         check_config(YamlSource("c.yaml", values))
 
 
-def test_hints_for_old_names_name_keys_that_exist_and_no_old_name_is_a_key():
+def test_hints_for_old_names_name_keys_that_exist_and_no_old_name_is_a_key_of_training():
     sections = {name: set(_known((name,))) for name in _known(())}
     for name, remedy in OLD_NAMES.items():
-        assert not [section for section, keys in sections.items() if name in keys]
-        assert name not in {key for key in sections["training"]} | set(OWNED_KEYS)
+        assert name not in sections["training"] | set(OWNED_KEYS)
         for section, key in re.findall(r"\b(\w+)\.(\w+)", remedy):
             assert key in sections[section], (name, remedy)
