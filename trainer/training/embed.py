@@ -11,6 +11,7 @@ import json
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,7 +28,7 @@ from trainer.training import stopping
 from trainer.training.batching import Collator, token_batches, tokens_per_pass
 from trainer.training.distributed import gains_from_bf16
 from trainer.training.layers import final_layer
-from trainer.training.model import check_weights, load_encoder, load_pretrained_config, load_tokenizer
+from trainer.training.model import check_weights, complete_tokenizer, load_encoder, load_pretrained_config, load_tokenizer, position_limit
 
 if TYPE_CHECKING:
     from trainer.data.clean import CleanRows
@@ -35,13 +36,27 @@ if TYPE_CHECKING:
 
 Floats = NDArray[np.float32]
 VectorsOf = Callable[[dict[str, NDArray[Any]]], Floats]
-OpenedEncoder = Callable[["CleanRows", NDArray[np.int64], Path], tuple[Floats, TokenisedRows]]
 
 FORMAT = 2
 KEY_TYPE = np.dtype("S16")
 SHARD_ROWS = 16_384  # a killed run loses less than this many rows: minutes on a CPU
 NOT_FEATURES = ("id2label", "label2id", "problem_type", "_name_or_path", "transformers_version", "decision")
 """Keys of a model's config that do not change what its final layer reads."""
+
+
+@dataclass(frozen=True)
+class OpenedEncoder:
+    """A pretrained encoder that stays as it is.
+
+    Attributes:
+        embed: function (rows, row ids, cache folder) -> (mean-pooled embeddings, tokens).
+        max_length: tokens at which texts are cut.
+        position_limit: the most tokens that it can read; None where it has no limit.
+    """
+
+    embed: Callable[["CleanRows", NDArray[np.int64], Path], tuple[Floats, TokenisedRows]]
+    max_length: int
+    position_limit: int | None
 
 
 def embed(model: Any, rows: TokenisedRows, collate: Collator, *, device: Any, cache_dir: Path) -> Floats:
@@ -61,7 +76,7 @@ def embed(model: Any, rows: TokenisedRows, collate: Collator, *, device: Any, ca
 
 
 def open_encoder(model: "ModelSection") -> OpenedEncoder:
-    """Function (rows, row ids, cache folder) -> (mean-pooled embeddings, tokens) of a pretrained encoder, which is loaded now and stays as it is.
+    """A pretrained encoder for the audit, loaded now.
 
     Raises:
         ModelError: a model that cannot be found or loaded.
@@ -85,7 +100,8 @@ def open_encoder(model: "ModelSection") -> OpenedEncoder:
         )
         return embed_means(encoder, tokens, tokenizer, cache_dir=cache_dir), tokens
 
-    return embed_rows
+    limits = complete_tokenizer(tokenizer, config, f"model.name: the tokenizer of '{model.name}'")
+    return OpenedEncoder(embed_rows, max_length, position_limit(config) or min(limits, default=None))
 
 
 def embed_means(encoder: Any, rows: TokenisedRows, tokenizer: Any, *, cache_dir: Path) -> Floats:
