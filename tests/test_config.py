@@ -190,7 +190,7 @@ data:
   on_bad_rows: skipp
   drop_labels:
     - a
-    - 1.5
+    - null
   clean:
     strpi: true
 run:
@@ -210,8 +210,8 @@ training:
         "c.yaml:1: modell is unknown; known: augment, balance, compare, data, decision, ensemble, hub, loss, model, report, run, speed, split, training."
         " Did you mean 'model'?",
         "c.yaml:4: data.on_bad_rows is 'skipp'; known: error, skip. Did you mean 'skip'?",
-        "c.yaml:7: data.drop_labels.1 is 1.5; needed: text.",
-        "c.yaml:9: data.clean.strpi is unknown; known: conflicts, duplicates, empty, leakage, strip. Did you mean 'strip'?",
+        "c.yaml:7: data.drop_labels.1 is empty; needed: text.",
+        "c.yaml:9: data.clean.strpi is unknown; known: conflicts, duplicates, empty, evaluation, leakage, strip. Did you mean 'strip'?",
         "c.yaml:11: run.seed is 1.5; needed: a whole number.",
         "c.yaml:12: run.name is '../up'; needed: text that matches ^[A-Za-z0-9][A-Za-z0-9._-]*$.",
         "c.yaml:14: balance.method is 'undresample'; known: adasyn, borderline_smote, class_balanced_batches, floor, none, oversample, power, smote,"
@@ -502,7 +502,7 @@ def ours(path):
     [
         ("data", ("trainer.training", "trainer.evaluation", "trainer.delivery", "trainer.pipeline", "trainer.cli", "trainer.config", "torch")),
         ("training", ("trainer.pipeline", "trainer.cli", "trainer.config", "trainer.delivery")),
-        ("evaluation", ("trainer.pipeline", "trainer.cli", "trainer.config", "trainer.delivery", "trainer.training", "trainer.data", "torch")),
+        ("evaluation", ("trainer.pipeline", "trainer.cli", "trainer.config", "trainer.delivery", "trainer.training", "torch")),
         ("delivery", ("trainer.pipeline", "trainer.cli")),
     ],
 )

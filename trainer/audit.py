@@ -66,7 +66,7 @@ def audit(config: Config, *, with_encoder: bool, folder: Path, threshold: float,
         raise DataError("the audit reads one label a row, but the data are multi-label. Train with --set training.max_steps=1 to see their counts.")
     distributed.start_processes(1, config.run.num_threads)
     encoder = open_encoder(config.model) if with_encoder else None
-    clean = clean_rows(read_rows(config.data, cache_dir()), config.data.clean, config.data.drop_labels)
+    clean = clean_rows(read_rows(config.data, cache_dir()), config.data.clean, config.data.drop_labels, config.data.label_map)
     splits, obstacles = inspection.planned_splits(clean, config.data, config.split, BalanceSection(), seed=seed)
     compared_N = inspection.sample(clean, splits, max_rows, seed=seed)
     texts_N = inspection.full_texts(clean, compared_N)

@@ -7,7 +7,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from preparing import prepare_data
 
-from trainer.data.clean import REASONS, clean_rows
+from trainer.data.clean import REASONS, clean_rows, refuse_lost_classes
 from trainer.data.labels import encode, order_labels
 from trainer.data.sources import read_rows
 from trainer.errors import DataError
@@ -20,14 +20,14 @@ def clean(tmp_path, monkeypatch):
     """Function (rows of 'text,label' lines, or {slot: such lines}, **rules) -> CleanRows; other keys go to the data section."""
     monkeypatch.chdir(tmp_path)
 
-    def clean(lines, header="text,label", drop_labels=(), weight_column=None, text_column="text", **rules):
+    def clean(lines, header="text,label", drop_labels=(), label_map=None, weight_column=None, text_column="text", **rules):
         given = lines if isinstance(lines, dict) else {"source": lines}
         for slot, content in given.items():
             Path(f"{slot}.csv").write_text("\n".join([header, *content]) + "\n", encoding="utf-8")
         data = DataSection(
             **{slot: f"{slot}.csv" for slot in given}, clean=rules, drop_labels=list(drop_labels), weight_column=weight_column, text_column=text_column
         )
-        return clean_rows(read_rows(data, tmp_path / "cache"), data.clean, data.drop_labels)
+        return clean_rows(read_rows(data, tmp_path / "cache"), data.clean, data.drop_labels, label_map)
 
     return clean
 
@@ -63,7 +63,7 @@ def test_white_space_around_makes_no_difference_unless_strip_is_off(clean):
     lines = [*TWO, "p ,x", "r, y"]
     stripped, raw = clean(lines), clean(lines, strip=False)
     assert (reasons(stripped), stripped.labels.names) == ([KEPT, KEPT, DUPLICATE, KEPT], ["x", "y"])
-    assert (reasons(raw), raw.labels.names) == ([KEPT] * 4, [" y", "x", "y"])
+    assert (reasons(raw), raw.labels.names) == ([KEPT] * 4, ["x", "y"])
 
 
 @pytest.mark.parametrize("label", ["", '""', '" "'])
@@ -241,6 +241,8 @@ def test_fingerprint_changes_with_a_text_a_label_and_a_rule(clean):
         ({"10", "9", "-1"}, None, ["-1", "9", "10"]),
         ({"10", "9", "x"}, None, ["10", "9", "x"]),
         ({"1", "01", "2"}, None, ["01", "1", "2"]),
+        ({"10", "9.5", "-2.5", "1.10"}, None, ["-2.5", "1.10", "9.5", "10"]),
+        ({"9" * 5000, "8" * 5000}, None, ["8" * 5000, "9" * 5000]),
         ({"--1", "2"}, None, ["--1", "2"]),
         ({"neg", "pos"}, ["pos", "neutral", "neg"], ["pos", "neg"]),
         ({"neg", "pos", "b", "a"}, ["pos", "neg"], ["pos", "neg", "a", "b"]),
@@ -297,3 +299,82 @@ def test_repeats_are_settled_as_text_by_text(clean, lines, duplicates, conflicts
         conflicts=conflicts,
     )
     assert reasons(rows) == settled_one_by_one(lines, duplicates=duplicates, conflicts=conflicts)
+
+
+@pytest.mark.parametrize("text", ["\u200b", "\u200b\u200b\ufeff\u2060\u200d", "\u200e \u00ad", "\x07\x00", "\u00a0\u3000", "\u200b" * 40])
+@pytest.mark.parametrize("strip", [True, False])
+def test_texts_that_show_nothing_are_empty(clean, text, strip):
+    assert reasons(clean([*TWO, f"{text},x", f"{text}.,x"], strip=strip)) == [KEPT, KEPT, EMPTY, KEPT]
+
+
+@pytest.mark.parametrize("label", ["\u200b", "\ufeff \u2060"])
+def test_label_that_shows_nothing_is_missing(clean, label):
+    assert reasons(clean([*TWO, f"r,{label}"])) == [KEPT, KEPT, UNLABELLED]
+
+
+def test_spellings_with_one_key_are_one_class_so_their_rows_are_duplicates_and_not_conflicts(clean):
+    rows = clean(["p,toxic", "p,toxic\u200b", "q,caf\u00e9", "r,cafe\u0301", "s,1.0", "t,1", "u,True", "v,true"])
+    assert rows.labels.names == ["1", "caf\u00e9", "toxic", "true"]
+    assert reasons(rows) == [KEPT, DUPLICATE, *[KEPT] * 6]
+    assert rows.label_ids_N.tolist() == [2, 2, 1, 1, 0, 0, 3, 3]
+
+
+def test_map_merges_before_votes_are_counted_and_null_drops_rows(clean):
+    lines = [*TWO, "r,hate", "r,hatespeech", "r,y", "s,spam"]
+    rows = clean(lines, label_map={"hatespeech": "hate", "spam": None})
+    assert rows.labels.names == ["hate", "x", "y"]
+    assert reasons(rows) == [KEPT, KEPT, KEPT, DUPLICATE, OUTVOTED, UNWANTED]
+
+
+def test_source_of_the_map_may_be_a_label_that_cleaning_takes_away(clean):
+    assert clean([*TWO, ",gone"], label_map={"gone": "x"}).labels.names == ["x", "y"]
+
+
+@pytest.mark.parametrize(
+    ("lines", "lost"),
+    [
+        (["r,x", "r,z"], {"z": {TIE: 1}}),
+        (["r,x", "r,x", "r,z", ",z"], {"z": {EMPTY: 1, OUTVOTED: 1}}),
+        ([",z", "NaN,z"], {"z": {EMPTY: 2}}),
+    ],
+)
+def test_class_of_which_cleaning_leaves_no_row_is_named_with_the_reasons(clean, lines, lost):
+    rows = clean([*TWO, *lines])
+    assert rows.lost == lost
+    assert rows.labels.names == ["x", "y"]
+    with pytest.raises(DataError, match=r"^cleaning leaves no row of 'z' \(.+\)\. Mend these rows, .+ data\.drop_labels\.$"):
+        refuse_lost_classes(rows.lost)
+
+
+def test_classes_that_keep_a_row_or_are_dropped_on_purpose_are_not_lost(clean):
+    assert clean([*TWO, "r,z", "r,z"]).lost == {}
+    assert clean([*TWO, "r,z", "p,z"], drop_labels=["z"]).lost == {}
+
+
+def test_given_test_file_stays_whole_and_its_texts_leave_validation_and_training(clean):
+    given = {
+        "train": ["p,x", "q,y", "r,x", "r,x", "v,x", "t,y"],
+        "validation": ["v,x", "v,x", "w,y", "w,x", "t,y"],
+        "test": ["t,x", "t,y", "t,x", "u,y", ",x", "z,"],
+    }
+    assert reasons(clean(given)) == [
+        *[KEPT, KEPT, KEPT, DUPLICATE, LEAKED, LEAKED],
+        *[KEPT, KEPT, KEPT, KEPT, LEAKED],
+        *[KEPT, KEPT, KEPT, KEPT, EMPTY, UNLABELLED],
+    ]
+
+
+def test_given_evaluation_files_are_deduplicated_and_voted_on_where_that_is_asked_for(clean):
+    given = {"train": TWO, "validation": ["v,x", "v,x", "w,y"], "test": ["t,x", "t,y", "t,x", "u,y"]}
+    assert reasons(clean(given, evaluation=True)) == [KEPT, KEPT, KEPT, DUPLICATE, KEPT, KEPT, OUTVOTED, DUPLICATE, KEPT]
+
+
+def test_equal_sums_of_weights_tie_whatever_the_last_bit_says(clean):
+    assert 0.1 + 0.2 != 0.15 + 0.15
+    lines = ["p,x,1", "q,y,1", "r,x,0.1", "r,x,0.2", "r,y,0.15", "r,y,0.15"]
+    assert reasons(clean(lines, header="text,label,sure", weight_column="sure")) == [KEPT, KEPT, TIE, TIE, TIE, TIE]
+
+
+def test_weights_that_are_empty_cells_count_nothing(clean):
+    lines = ["p,x,1", "q,y,1", 'r,x,""', "r,y,0.5", "s,x,", "s,y, "]
+    assert reasons(clean(lines, header="text,label,sure", weight_column="sure")) == [KEPT, KEPT, OUTVOTED, KEPT, TIE, TIE]

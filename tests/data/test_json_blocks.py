@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from trainer.data import readers
-from trainer.data.readers import arrow_records, read_jsonl
+from trainer.data import json_rows
+from trainer.data.json_rows import arrow_records, read_jsonl
 from trainer.data.sources import SCHEMA, read_rows
 from trainer.errors import DataError
 from trainer.sections.data import DataSection
@@ -80,9 +80,9 @@ def outcome(folder, content, *, arrow=True):
     path.write_bytes(content)
     bad_rows = []
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(readers, "JSON_BLOCK_BYTES", 200)
+        patch.setattr(json_rows, "JSON_BLOCK_BYTES", 200)
         if not arrow:
-            patch.setattr(readers, "arrow_records", lambda block, kinds: None)
+            patch.setattr(json_rows, "arrow_records", lambda block, kinds: None)
         try:
             tables = list(read_jsonl(path, KINDS.names, DataSection(source="a.jsonl"), bad_rows))
         except DataError as error:
@@ -140,7 +140,7 @@ def test_labels_change_from_numbers_to_texts_within_a_file(tmp_path):
     lines = [json.dumps({"text": f"t{i}", "label": i % 2 if i < 60 else "ab"[i % 2]}) for i in range(120)]
     (tmp_path / "a.jsonl").write_text("\n".join(lines), encoding="utf-8")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(readers, "JSON_BLOCK_BYTES", 200)
+        patch.setattr(json_rows, "JSON_BLOCK_BYTES", 200)
         rows = read_rows(DataSection(source=str(tmp_path / "a.jsonl")), tmp_path / "cache")
     assert rows.table.schema == SCHEMA
     assert rows.table["label"].to_pylist() == [str(i % 2) if i < 60 else "ab"[i % 2] for i in range(120)]

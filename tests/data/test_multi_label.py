@@ -44,9 +44,9 @@ def read(folder):
 def clean(read):
     """Function (rows, drop_labels, **rules) -> CleanRows."""
 
-    def clean(rows, drop_labels=(), **rules):
+    def clean(rows, drop_labels=(), label_map=None, **rules):
         data = DataSection(source="rows.jsonl", drop_labels=list(drop_labels), clean=rules)
-        return clean_rows(read("rows.jsonl", rows), data.clean, data.drop_labels)
+        return clean_rows(read("rows.jsonl", rows), data.clean, data.drop_labels, label_map)
 
     return clean
 
@@ -179,6 +179,24 @@ def test_dropped_labels_take_every_row_that_has_one_of_them(clean):
     assert rows.labels.names == ["x", "y"]
     with pytest.raises(DataError, match=r"^data.drop_labels names w; labels in the data: x, y, z.$"):
         clean(ROWS, drop_labels=["w"])
+
+
+def test_spellings_with_one_key_are_one_label_of_a_row(clean):
+    rows = clean([("p", ["x", "x\u200b"]), ("q", ["1.0", "y"]), ("r", ["1"]), ("s", ["y"])])
+    assert rows.labels.names == ["1", "x", "y"]
+    assert rows.label_matrix_NC.tolist() == [[False, True, False], [True, False, True], [True, False, False], [False, False, True]]
+
+
+def test_map_renames_and_joins_labels_and_null_takes_a_label_from_its_rows(clean):
+    rows = clean([("p", ["hate", "slur"]), ("q", ["slur"]), ("r", ["spam", "ok"]), ("s", ["spam"])], label_map={"slur": "hate", "spam": None})
+    assert rows.labels.names == ["hate", "ok"]
+    assert reasons(rows) == [KEPT] * 4
+    assert rows.label_matrix_NC.tolist() == [[True, False], [True, False], [False, True], [False, False]]
+
+
+def test_label_that_stands_only_beside_a_dropped_one_is_named(clean):
+    assert clean([("p", ["x", "z"]), ("q", ["x"]), ("r", ["y"])], drop_labels=["x"]).lost == {}
+    assert clean([("p", ["x", "z"]), ("q", ["w"]), ("r", ["y"])], drop_labels=["x"]).lost == {"z": {UNWANTED: 1}}
 
 
 def test_fingerprint_changes_with_any_label(clean):

@@ -167,7 +167,7 @@ def test_missing_file_is_refused_with_the_nearest_name(refused, folder):
 
 
 def test_unknown_ending_is_refused_with_the_known_ones(refused):
-    assert refused("a.xlsx", "x") == "a.xlsx: endings that can be read: .arrow, .csv, .json, .jsonl, .ndjson, .parquet, .tab, .tsv, .txt."
+    assert refused("a.docx", "x") == "a.docx: endings that can be read: .arrow, .csv, .json, .jsonl, .ndjson, .parquet, .tab, .tsv, .txt, .xlsx."
 
 
 def test_name_that_is_no_file_and_not_on_the_hub_is_refused(refused):
@@ -242,6 +242,17 @@ def test_group_and_weight_columns_are_read(read):
     assert (rows.table["group"].to_pylist(), rows.table["weight"].to_pylist()) == (["7", None], [0.5, None])
 
 
+def test_groups_and_domains_are_compared_like_labels_and_empty_ones_are_missing(read):
+    content = 'text,label,author,site\na,x,alice,1\nb,y,"alice ",1.0\nc,x,alice\u200b,01\nd,y,"",\ne,y,\u200b,""\nf,y, , \n'
+    table = read("a.csv", content, group_column="author", domain_column="site").table
+    assert table["group"].to_pylist() == ["alice", "alice", "alice", None, None, None]
+    assert table["domain"].to_pylist() == ["1", "1", "01", None, None, None]
+
+
+def test_empty_weights_are_missing_quoted_or_not(read):
+    assert read("a.csv", 'text,label,w\na,x,""\nb,y,\nc,y," "\nd,y, 2 \n', weight_column="w").table["weight"].to_pylist() == [None, None, None, 2.0]
+
+
 def test_weight_nan_is_a_missing_weight(read):
     pq.write_table(pa.table({"text": ["a", "b"], "label": ["x", "y"], "w": pa.array([float("nan"), 1.0])}), "a.parquet")
     assert read("a.parquet", weight_column="w").table["weight"].to_pylist() == [None, 1.0]
@@ -249,7 +260,7 @@ def test_weight_nan_is_a_missing_weight(read):
 
 def test_weight_that_is_no_number_is_refused(refused):
     message = refused("a.csv", "text,label,w\na,x,high\n", weight_column="w")
-    assert message == "data.source: column 'w' is not numeric: Failed to parse string: 'high' as a scalar of type double."
+    assert message == "data.source: column 'w' is not numeric: Failed to parse string: 'high' as a scalar of type double. Needed: one number a row, or nothing."
 
 
 def test_white_space_is_cut_and_counted_unless_switched_off(read):
@@ -299,8 +310,8 @@ def test_name_that_is_no_text_encoding_is_refused(refused, encoding):
 RAGGED = "text,label\na,x\nb,y,z\nc\nd,y\n"
 
 
-def test_ragged_csv_is_refused_with_record_and_count(refused):
-    expected = "a.csv: record 3: 3 cells, expected 2 (2 bad in all). Mend the file, or set data.on_bad_rows: skip."
+def test_ragged_csv_is_refused_with_line_and_count(refused):
+    expected = "a.csv:3: 3 cells, expected 2 (2 bad in all). Mend the file, or set data.on_bad_rows: skip."
     assert refused("a.csv", RAGGED) == expected
 
 
@@ -308,8 +319,8 @@ def test_bad_rows_are_skipped_and_kept_for_the_record(read):
     rows = read("a.csv", RAGGED, on_bad_rows="skip")
     assert pairs(rows) == [("a", "x"), ("d", "y")]
     assert rows.bad_rows == [
-        {"file": "a.csv", "record": 3, "reason": "3 cells, expected 2", "content": "b,y,z"},
-        {"file": "a.csv", "record": 4, "reason": "1 cells, expected 2", "content": "c"},
+        {"file": "a.csv", "line": 3, "reason": "3 cells, expected 2", "content": "b,y,z"},
+        {"file": "a.csv", "line": 4, "reason": "1 cells, expected 2", "content": "c"},
     ]
 
 
@@ -417,7 +428,8 @@ def test_file_of_another_format_is_refused(refused):
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-16"])
 def test_quote_left_open_is_refused_with_its_line(refused, encoding):
     content = 'text,label\n"a\na",x\n"b,y\nc,z\n'.encode(encoding)
-    expected = "a.csv:4: a quote is opened and never closed. Close it, or set data.quote_char: '' to read quotes as text."
+    remedy = "data.quote_char: '' reads quotes as text (1 bad in all). Mend the file, or set data.on_bad_rows: skip."
+    expected = f"a.csv:4: a quote is opened and never closed; {remedy}"
     assert refused("a.csv", content, encoding=encoding) == expected
 
 
@@ -429,13 +441,14 @@ def test_text_of_ten_megabytes_is_read_whole(read):
 
 
 def test_record_longer_than_a_block_is_refused_with_the_likely_cause(refused, monkeypatch):
-    monkeypatch.setattr("trainer.data.readers.BLOCK_BYTES", 1 << 20)
+    monkeypatch.setattr("trainer.data.csv_rows.LONGEST_RECORD", 1 << 20)
     message = refused("a.csv", 'text,label\na,x\n"' + "word,x\n" * 600_000)
-    assert message == "a.csv: cannot be read as CSV: a record is longer than 1 MiB; is a quote left open? With data.quote_char: '' quotes are text."
+    cause = "a record is longer than 1 million characters, so a quote is probably left open; data.quote_char: '' reads quotes as text"
+    assert message == f"a.csv:3: {cause} (1 bad in all). Mend the file, or set data.on_bad_rows: skip."
 
 
-def test_missing_cells_are_missing_and_spelt_out_ones_stay_text(read):
-    assert pairs(read("a.csv", 'text,label\n,x\n"",x\nNaN,x\nNone,\nnull,None\n')) == [(None, "x"), ("", "x"), ("NaN", "x"), ("None", None), ("null", "None")]
+def test_empty_cells_are_empty_texts_quoted_or_not_and_spelt_out_missing_values_stay_text(read):
+    assert pairs(read("a.csv", 'text,label\n,x\n"",x\nNaN,x\nNone,\nnull,None\n')) == [("", "x"), ("", "x"), ("NaN", "x"), ("None", ""), ("null", "None")]
 
 
 def test_json_nan_null_and_absent_keys_are_missing(read):
@@ -469,7 +482,7 @@ def test_refusal_is_repeated_from_the_cache(refused):
 
 
 def test_failed_read_leaves_no_partial_file(refused, folder):
-    refused("a.csv", 'text,label\n"b,y\n')
+    refused("a.csv", b"text,label\n\xff,y\n")
     assert [name for name in os.listdir(folder.parent / "cache") if not name.endswith(".lock")] == []
 
 

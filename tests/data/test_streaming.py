@@ -156,6 +156,31 @@ def test_cleaning_keeps_and_drops_the_rows_of_the_ordinary_path(stream, tmp_path
     assert dropped == {row["row"]: (row["reason"], row.get("text"), row.get("label")) for row in expected.dropped()}
 
 
+def test_spellings_maps_and_dropped_labels_name_the_classes_of_the_ordinary_path(stream, tmp_path):
+    rows = rows_of(1_000)
+    draw = random.Random(3)
+    for row in rows:
+        row["label"] = row["label"] and draw.choice([row["label"], f" {row['label']}", f"{row['label']}\u200b"])
+    source = write_shards(tmp_path / "a", [*rows, {"text": "one", "label": "1"}, {"text": "two", "label": "1.0"}, {"text": "no", "label": "spam"}], 3)
+    options = {"label_map": {"1": "fraud", "spam": None}, "drop_labels": ["review"]}
+    plain = DataSection(source=source, **options)
+    expected = clean_rows(read_rows(plain, tmp_path / "plain"), plain.clean, plain.drop_labels, plain.label_map)
+    clean, splits = stream(source, **options)
+    assert clean.labels.names == expected.labels.names == ["approve", "fraud"]
+    assert clean.counts == expected.counts
+    assert clean.naming.merged == expected.naming.merged
+    ids = np.concatenate(list(splits.named.values()))
+    found = zip(clean.text_hashes_N[ids].tolist(), clean.label_ids_N[ids].tolist(), strict=True)
+    kept = expected.kept("source")
+    assert sorted(found) == sorted(zip(expected.text_hashes_N[kept].tolist(), expected.label_ids_N[kept].tolist(), strict=True))
+
+
+def test_class_of_which_cleaning_leaves_no_row_is_refused_by_name(stream, tmp_path):
+    write(tmp_path / "a.jsonl", [*rows_of(300), {"text": "torn", "label": "odd"}, {"text": "torn", "label": "fraud"}])
+    with pytest.raises(DataError, match=r"^cleaning leaves no row of 'odd' \(1 dropped\)\. Mend these rows"):
+        stream(str(tmp_path / "a.jsonl"))
+
+
 def test_given_files_keep_their_sides_and_leaks_are_dropped_as_in_the_ordinary_path(stream, tmp_path):
     paths = {}
     train = rows_of(400)

@@ -77,25 +77,27 @@ def test_labels_that_the_model_does_not_know_are_told_with_their_rows_and_may_be
     data = write(tmp_path / "rows.jsonl", [{"text": f"text {n}", "label": label} for n, label in enumerate(labels)])
     code, _, err, metrics = evaluate(model, data)
     assert (code, metrics) == (2, None)
-    assert "does not know: maybe (2 rows), yes (1 rows); known: negative, neutral, positive. Mend the labels, or leave their rows out: " in err
+    assert (
+        "does not know: maybe (2 rows), yes (1 rows); known: negative, neutral, positive. Rename the labels by data.label_map, or leave their rows out: " in err
+    )
     assert """--set 'data.drop_labels=["maybe", "yes"]'.""" in err
     code, _, err, metrics = evaluate(model, data, "--set", "data.drop_labels=[maybe, yes]")
     assert code == 0, err
     assert metrics["test"]["num_rows"] == 2
-    assert metrics["evaluated"]["rows_left_out"] == {"label in data.drop_labels": 3}
+    assert metrics["evaluated"]["rows_left_out"] == {"label dropped by data.drop_labels or data.label_map": 3}
 
 
 def test_the_command_that_leaves_unknown_labels_out_can_be_pasted_whatever_they_are_called(evaluate, model, tmp_path):
     labels = ["a, b", "it's", "1", "Positive", "positive"]
     data = write(tmp_path / "rows.jsonl", [{"text": f"text {n}", "label": label} for n, label in enumerate(labels)])
     code, _, err, _ = evaluate(model, data)
-    assert (code, "known: negative, neutral, positive. Did you mean 'positive'? Mend the labels, or leave" in err) == (2, True), err
+    assert (code, "known: negative, neutral, positive. Did you mean 'positive'? Rename the labels by data.label_map, or leave" in err) == (2, True), err
     command = err[err.index("--set") :].strip().removesuffix(".")
     code, _, err, metrics = evaluate(model, data, *shlex.split(command))
     assert code == 0, err
-    assert metrics["evaluated"]["rows_left_out"] == {"label in data.drop_labels": 4}
+    assert metrics["evaluated"]["rows_left_out"] == {"label dropped by data.drop_labels or data.label_map": 4}
     write(data, [{"text": f"text {n}", "label": str(n)} for n in range(13)])
-    assert "Mend the labels, or leave their rows out with data.drop_labels." in evaluate(model, data)[2]
+    assert "Rename the labels by data.label_map, or leave their rows out with data.drop_labels." in evaluate(model, data)[2]
 
 
 @pytest.fixture(scope="module")

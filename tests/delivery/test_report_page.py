@@ -245,6 +245,18 @@ def test_what_older_runs_lack_is_left_out_in_words(single, tmp_path):
         assert part in words
 
 
+def test_only_line_feeds_end_a_line_of_the_mistakes(single, tmp_path):
+    copy = copy_of(single, tmp_path)
+    path = copy / "mistakes.jsonl"
+    first, *others = [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n") if line]
+    first["text"] = "one\u2028two\u2029three\u0085four"
+    path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in [first, *others]), encoding="utf-8")
+    read = FinishedRun.read(copy)
+    assert len(read.texts) == 1 + len(others)
+    assert read.texts[first["row"]] == first["text"]
+    assert "one two three four" in words_of(report_page.render(read))
+
+
 def test_a_fault_of_the_page_never_costs_the_run(single, tmp_path, caplog, monkeypatch):
     def broken(*_, **__):
         raise ZeroDivisionError("no rows")

@@ -104,7 +104,7 @@ def test_target_prior_is_natural_uniform_given_or_the_one_trained():
     assert np.exp(target_log_prior("uniform", np.array([3, 1]), log_q, ["x", "y"])).tolist() == pytest.approx([0.5, 0.5])
     assert np.exp(target_log_prior({"y": 9.0, "x": 1.0}, np.array([3, 1]), log_q, ["x", "y"])).tolist() == pytest.approx([0.1, 0.9])
     assert target_log_prior(None, np.array([3, 1]), log_q, ["x", "y"]) is log_q
-    with pytest.raises(ConfigError, match=r"^decision.prior names z; it needs a share for each label in the data: x, y.$"):
+    with pytest.raises(ConfigError, match=r"^decision.prior names z; labels in the data: x, y.$"):
         target_log_prior({"x": 1.0, "z": 1.0}, np.array([3, 1]), log_q, ["x", "y"])
     with pytest.raises(ConfigError, match=r"^decision.prior leaves out y;"):
         target_log_prior({"x": 1.0}, np.array([3, 1]), log_q, ["x", "y"])

@@ -22,10 +22,11 @@ from trainer.data.balance import stage_generator
 from trainer.data.clean import KEPT, CleanRows
 from trainer.data.filters import Agreement, Judge, KnownTexts, clean_completion, length_bounds, rows_to_learn_from
 from trainer.data.generators import GENERATORS, Generate, Messages, Request, model_identity
+from trainer.data.label_keys import in_data
 from trainer.data.row_access import take_rows
 from trainer.data.split import Splits
 from trainer.data.text_hashes import hash_texts
-from trainer.errors import ConfigError, listing
+from trainer.errors import ConfigError
 from trainer.locks import locked, mark_used
 
 if TYPE_CHECKING:
@@ -220,12 +221,10 @@ def _opened_on_use(augment: "AugmentSection") -> Generate:
 def _sources(clean: CleanRows, train: Ints, labels: list[str] | None) -> list[Sources]:
     """Training rows of each class to be looked at, in the order of the label ids."""
     names = clean.labels.names
-    unknown = sorted(set(labels or []) - set(names))
-    if unknown:
-        raise ConfigError(f"augment.labels names {listing(unknown)}; labels in the data: {listing(names)}.")
+    wanted = names if labels is None else in_data(labels, names, "augment.labels", ConfigError)
     out = []
     for label_id, label in enumerate(names):
-        if labels is None or label in labels:
+        if label in wanted:
             members = train[clean.label_ids_N[train] == label_id]
             members = members[np.argsort(clean.text_hashes_N[members], kind="stable")]
             out.append(Sources(label, label_id, members, _texts(clean, members)))

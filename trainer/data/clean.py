@@ -4,8 +4,8 @@ Every rule works on the 64-bit hash of each text, so that texts stay in the memo
 """
 
 import hashlib
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,12 +13,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from trainer.data.labels import Labels, encode, order_labels
-from trainer.data.multi_label import found_labels, label_matrix, label_set_ids, rarest_label_ids
+from trainer.data.label_keys import label_key
+from trainer.data.label_names import LabelNames, name_labels
+from trainer.data.labels import Labels, count_values, encode, order_labels
+from trainer.data.multi_label import count_spellings, label_matrix, label_set_ids, rarest_label_ids
 from trainer.data.row_access import take_rows
 from trainer.data.sources import SLOTS, Rows
 from trainer.data.text_hashes import Hashes, repeated
-from trainer.errors import DataError, did_you_mean, listing
+from trainer.errors import DataError, listing
 
 if TYPE_CHECKING:
     from trainer.sections.data import CleanSection
@@ -28,7 +30,7 @@ REASONS = (
     "kept",
     "empty text",
     "missing label",
-    "label in data.drop_labels",
+    "label dropped by data.drop_labels or data.label_map",
     "duplicate text",
     "conflicting labels, outvoted",
     "conflicting labels, tie",
@@ -36,6 +38,11 @@ REASONS = (
 )
 KEPT, EMPTY, UNLABELLED, UNWANTED, DUPLICATE, OUTVOTED, TIE, LEAKED = range(len(REASONS))
 CONFLICTS = (OUTVOTED, TIE)
+EVALUATION = (SLOTS.index("validation"), SLOTS.index("test"))
+SAME_WEIGHT = 1e-9
+"""Sums of weights that differ by less than this part are equal: 0.1 + 0.2 and 0.15 + 0.15 differ in the last bit."""
+INVISIBLE = r"^[\s\p{Z}\p{Cc}\p{Cf}]*$"
+"""Texts of nothing but white space, control characters and format characters such as zero-width spaces."""
 DROPPED_ROWS = 10_000
 """Dropped rows that are held at once while they are written down."""
 
@@ -71,12 +78,16 @@ class CleanRows:
             (balancing, data.limit), and len(labels) where it has no label, which makes a class of its own.
         num_synthetic: rows at the end that a language model wrote (`augment`).
         label_matrix_NC: which labels each row has; None unless the source is multi-label.
+        naming: the class of each spelling of a label.
+        lost: {class of which cleaning left no row: {reason: rows}}; it has no label id.
     """
 
     rows: Rows
     labels: Labels
     reasons_N: NDArray[np.int8]
     label_ids_N: NDArray[np.int64]
+    naming: LabelNames
+    lost: dict[str, dict[str, int]] = field(default_factory=dict)
     num_synthetic: int = 0
     streamed: "Streamed | None" = None
     """What `data.streaming` read of which these rows were chosen; all rows are then kept ones."""
@@ -142,81 +153,100 @@ class CleanRows:
             yield {"row": None, **bad}
 
 
-def clean_rows(rows: Rows, rules: "CleanSection", drop_labels: list[str]) -> CleanRows:
+def clean_rows(rows: Rows, rules: "CleanSection", drop_labels: Sequence[str] = (), label_map: Mapping[str, str | None] | None = None) -> CleanRows:
     """Rows judged by the rules that are switched on.
 
     Raises:
-        DataError: every row was dropped, or fewer than two classes are left.
+        DataError: every row was dropped, fewer than two classes are left, or `drop_labels` or `label_map` name a label that no row has.
     """
     reasons_N = judge_rows(rows.table, rules)
-    if drop_labels:
-        reasons_N[(reasons_N == KEPT) & rows_holding(rows, drop_labels)] = UNWANTED
+    column = rows.table["label"]
+    naming = label_naming(rows, label_map or {}, drop_labels)
+    every = Labels(naming.classes)
+    targets: NDArray[Any] = label_matrix(column, every, naming.names) if rows.multi_label else encode(column, every, naming.names)
+    reasons_N[(reasons_N == KEPT) & is_unwanted(rows, naming)] = UNWANTED
     _refuse_nothing_left(reasons_N, rows)
-    labels, targets = _encode_labels(rows, reasons_N)
     if rules.conflicts or rules.duplicates:
         label_ids_N = label_set_ids(targets) if rows.multi_label else targets
         settle_repeats(reasons_N, label_ids_N, rows.text_hashes_N, rows.slots_N, lambda ids: rows.table["weight"].take(pa.array(ids)).to_numpy(), rules)
     if rules.leakage:
         drop_leaks(reasons_N, rows.text_hashes_N, rows.slots_N)
     _refuse_nothing_left(reasons_N, rows)
-    if not labels.counts(targets[reasons_N == KEPT]).all():  # a class lost its last row to the rules
-        labels, targets = _encode_labels(rows, reasons_N)
+    labels, targets, lost = _kept_labels(every, targets, reasons_N, naming.order(rows.label_order))
     rows.release()
     if rows.multi_label:
-        return CleanRows(rows, labels, reasons_N, rarest_label_ids(targets, reasons_N == KEPT), label_matrix_NC=targets)
-    return CleanRows(rows, labels, reasons_N, targets)
+        return CleanRows(rows, labels, reasons_N, rarest_label_ids(targets, reasons_N == KEPT), naming, lost, label_matrix_NC=targets)
+    return CleanRows(rows, labels, reasons_N, targets, naming, lost)
+
+
+def label_naming(rows: Rows, label_map: Mapping[str, str | None], drop_labels: Sequence[str]) -> LabelNames:
+    """The class of each spelling of a label in the rows."""
+    column = rows.table["label"]
+    if rows.multi_label:
+        return name_labels(count_spellings(column), label_map, drop_labels)
+    return name_labels(count_values(column), label_map, drop_labels)
+
+
+def is_unwanted(rows: Rows, naming: LabelNames) -> NDArray[np.bool_]:
+    """Rows that `drop_labels` leaves out, and of rows with one label those whose label `label_map` maps to null."""
+    column = rows.table["label"]
+    if not rows.multi_label:
+        unwanted = [spelling for spelling, name in naming.names.items() if name is None]
+        return _mask(pc.is_in(column, value_set=pa.array(unwanted, pa.string())))
+    if not naming.dropped:
+        return np.zeros(len(column), bool)
+    return np.logical_or.reduce(label_matrix(column, Labels(sorted(naming.dropped))), axis=1)
+
+
+def _kept_labels(
+    every: Labels, targets: NDArray[Any], reasons_N: NDArray[np.int8], order: list[str] | None
+) -> tuple[Labels, NDArray[Any], dict[str, dict[str, int]]]:
+    """The classes that kept rows have, in their order; all rows by them; the classes that lost every row, with rows by reason.
+
+    Args:
+        targets: ids among `every` (N,), or which of them each row has (N, C).
+    """
+    counts_C = every.counts(targets[reasons_N == KEPT] if targets.ndim == 2 else targets[(reasons_N == KEPT) & (targets >= 0)])
+    labels = order_labels({name for name, count in zip(every.names, counts_C, strict=True) if count}, order)
+    lost = {}
+    for c in np.flatnonzero(counts_C == 0):
+        held = reasons_N[targets == c if targets.ndim == 1 else targets[:, c]]
+        lost[every.names[c]] = {REASONS[code]: int((held == code).sum()) for code in np.unique(held)}
+    places = [every.names.index(name) for name in labels.names]
+    if targets.ndim == 2:
+        return labels, targets[:, places], lost
+    new_ids_C = np.full(len(every) + 1, -1, np.int64)  # the last one for rows without a label
+    new_ids_C[places] = np.arange(len(places))
+    return labels, new_ids_C[targets], lost
+
+
+def refuse_lost_classes(lost: Mapping[str, Mapping[str, int]]) -> None:
+    """Raises DataError for classes of which cleaning left no row."""
+    if lost:
+        told = listing((f"'{name}' ({', '.join(f'{count:,} {reason}' for reason, count in found.items())})" for name, found in lost.items()), 5)
+        raise DataError(
+            f"cleaning leaves no row of {told}. Mend these rows, switch the rule off in data.clean,"
+            " rename the label by data.label_map, or leave it out by data.drop_labels."
+        )
 
 
 def judge_rows(table: pa.Table, rules: "CleanSection") -> NDArray[np.int8]:
     """Reason of each row as far as the row alone tells: kept, empty text or missing label."""
     reasons_N = np.zeros(table.num_rows, np.int8)
     _drop_empty(reasons_N, table, rules)
-    reasons_N[(reasons_N == KEPT) & _mask(_blank(table["label"]))] = UNLABELLED
+    blank = pa.array([label for label in pc.unique(table["label"]).to_pylist() if label is None or not label_key(label)], pa.string())
+    reasons_N[(reasons_N == KEPT) & pc.is_in(table["label"], value_set=blank).to_numpy()] = UNLABELLED
     return reasons_N
 
 
-def _encode_labels(rows: Rows, reasons_N: NDArray[np.int8]) -> tuple[Labels, NDArray[Any]]:
-    """The labels of the rows kept, and all rows by them: label ids (N,), or which labels each row has (N, C)."""
-    column = rows.table["label"]
-    if rows.multi_label:
-        labels = order_labels(found_labels(column.filter(pa.array(reasons_N == KEPT))), rows.label_order)
-        return labels, label_matrix(column, labels)
-    every = Labels([label for label in pc.unique(column).to_pylist() if label is not None])
-    ids_N = encode(column, every)
-    counts_C = every.counts(ids_N[reasons_N == KEPT])
-    labels = order_labels({label for label, count in zip(every.names, counts_C, strict=True) if count}, rows.label_order)
-    places = {label: label_id for label_id, label in enumerate(labels.names)}
-    return labels, np.array([*(places.get(label, -1) for label in every.names), -1], np.int64)[ids_N]  # -1, no label, finds the last one
-
-
-def _found(label_column: pa.ChunkedArray, multi_label: bool) -> set[str]:
-    return found_labels(label_column) if multi_label else set(pc.unique(label_column).to_pylist())
-
-
-def refuse_unknown_labels(drop_labels: list[str], known: list[str]) -> None:
-    """Raises DataError when `data.drop_labels` names a label that no row has."""
-    unknown = sorted(set(drop_labels) - set(known))
-    if unknown:
-        raise DataError(f"data.drop_labels names {listing(unknown)}; labels in the data: {listing(known)}.{did_you_mean(unknown[0], known)}")
-
-
-def rows_holding(rows: Rows, drop_labels: list[str]) -> NDArray[np.bool_]:
-    """Rows whose label, or one of whose labels, is to be dropped."""
-    column = rows.table["label"]
-    refuse_unknown_labels(drop_labels, [label for label in _found(column, rows.multi_label) if label])
-    if rows.multi_label:
-        return np.logical_or.reduce(label_matrix(column, Labels(drop_labels)), axis=1)
-    return _mask(pc.is_in(column, value_set=pa.array(drop_labels)))
-
-
 def _drop_empty(reasons_N: NDArray[np.int8], table: pa.Table, rules: "CleanSection") -> None:
-    """Rows without a text, in place; where white space has been cut, only texts that are short enough to be empty are looked at."""
-    short_N = pc.fill_null(pc.less_equal(pc.binary_length(table["text"]), max(map(len, MISSING_TEXTS))), True).to_numpy()
-    ids, both = np.arange(table.num_rows), table.select(["text", "text_pair"])
-    if rules.strip:
-        ids = np.flatnonzero(short_N)
-        both = take_rows(both, ids)
-    texts, pairs = both.columns
+    """Rows without a text, in place; only texts that are short, or begin with what may be invisible, are looked at."""
+    raw = table["text"].cast(pa.binary())
+    first = pc.binary_slice(raw, 0, 1)
+    is_odd = pc.or_(pc.less(first, b"!"), pc.greater(first, b"~"))
+    is_short = pc.less_equal(pc.binary_length(raw), max(map(len, MISSING_TEXTS)))
+    ids = np.flatnonzero(pc.fill_null(pc.or_(is_odd, is_short), True).to_numpy())
+    texts, pairs = take_rows(table.select(["text", "text_pair"]), ids).columns
     no_text = _mask(pc.and_(_blank(texts), _blank(pairs)))
     if rules.empty:
         no_text |= _mask(pc.is_in(texts, value_set=pa.array(MISSING_TEXTS))) & _mask(pc.is_null(pairs))
@@ -230,7 +260,7 @@ def _mask(column: Any) -> NDArray[np.bool_]:
 
 
 def _blank(column: Any) -> Any:
-    return pc.or_(pc.is_null(column), pc.fill_null(pc.equal(pc.utf8_trim_whitespace(column), ""), False))
+    return pc.or_(pc.is_null(column), pc.fill_null(pc.match_substring_regex(column, INVISIBLE), False))
 
 
 def _refuse_nothing_left(reasons_N: NDArray[np.int8], rows: Rows) -> None:
@@ -258,7 +288,8 @@ def settle_repeats(
     weights_of: Callable[[NDArray[np.int64]], NDArray[np.float64]],
     rules: "CleanSection",
 ) -> None:
-    """Conflicts by majority vote, then duplicates kept once; within one config key each, in place.
+    """Conflicts by majority vote, then duplicates kept once; within one config key each, in place. Given validation and test rows
+    stay as they are, unless `rules.evaluation` is set.
 
     Legend: M rows whose text stands there several times, R runs of them with one text and one label, G texts.
 
@@ -267,6 +298,8 @@ def settle_repeats(
     """
     members_M = repeated(hashes_N)
     members_M = members_M[reasons_N[members_M] == KEPT]
+    if not rules.evaluation:
+        members_M = members_M[~np.isin(slots_N[members_M], EVALUATION)]
     slots_M, hashes_M, label_ids_M = slots_N[members_M], hashes_N[members_M], label_ids_N[members_M]
     order = np.lexsort((members_M, label_ids_M, hashes_M, slots_M))
     members_M, slots_M, hashes_M, label_ids_M = members_M[order], slots_M[order], hashes_M[order], label_ids_M[order]
@@ -291,12 +324,14 @@ def _lost_votes(texts_R: NDArray[np.int64], runs_M: NDArray[np.int64], weights_M
         texts_R: text of each run, in [0, G), sorted.
         runs_M: run of each row.
     """
-    order = np.lexsort((weights_M, runs_M))  # sums of floats depend on it
+    order = np.lexsort((weights_M, runs_M))  # one order of the summands, whatever the order of the rows
     votes_R, totals_R = np.bincount(runs_M), np.bincount(runs_M[order], weights_M[order])
     order = np.lexsort((totals_R, votes_R, texts_R))  # the best run of each text comes last
     last_G = np.flatnonzero(np.r_[np.diff(texts_R) != 0, True][: len(texts_R)])
     best_G, second_G = order[last_G], order[np.maximum(last_G - 1, 0)]
-    tied_G = (texts_R[second_G] == texts_R[best_G]) & (second_G != best_G) & (votes_R[second_G] == votes_R[best_G]) & (totals_R[second_G] == totals_R[best_G])
+    has_second_G = (texts_R[second_G] == texts_R[best_G]) & (second_G != best_G)
+    is_close_G = np.isclose(totals_R[second_G], totals_R[best_G], rtol=SAME_WEIGHT, atol=0)
+    tied_G = has_second_G & (votes_R[second_G] == votes_R[best_G]) & is_close_G
     reasons_R = np.where(tied_G, TIE, OUTVOTED).astype(np.int8)[texts_R]
     reasons_R[best_G[~tied_G]] = KEPT
     return reasons_R

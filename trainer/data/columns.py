@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
+from trainer.data.bad_rows import cut
 from trainer.errors import DataError, did_you_mean, listing
 
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ def check_columns(where: str, wanted: Iterable[str], found: Iterable[str], remed
     found = list(found)
     for column in wanted:
         if column not in found:
-            raise DataError(f"{where}: no column '{column}'; found: {listing(found)}.{did_you_mean(column, found)} {remedy}")
+            raise DataError(f"{where}: no column '{column}'; found: {listing(cut(name, 60) for name in found)}.{did_you_mean(column, found)} {remedy}")
         if found.count(column) > 1:
             raise DataError(f"{where}: {found.count(column)} columns are called '{column}'. Rename all but one.")
 
@@ -34,5 +35,5 @@ def check_header(where: str, wanted: Iterable[str], found: list[str], options: "
     spelt = next((spelling for mark, spelling in OTHER_SEPARATORS.items() if mark in found[0]), None) if len(found) == 1 else None
     if spelt and found[0] not in wanted:
         hint = f"If a line holds more than one cell, give --set 'data.separator={spelt}'.{no_header}"
-        raise DataError(f"{where}: no column '{wanted[0]}', but a single one: {found[0]!r}. {hint}")
+        raise DataError(f"{where}: no column '{wanted[0]}', but a single one: {cut(found[0], 100)!r}. {hint}")
     check_columns(where, wanted, found, remedy + no_header)

@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from trainer.data.clean import CONFLICTS, DUPLICATE, KEPT, CleanRows, refuse_unseen_labels
+from trainer.data.clean import CONFLICTS, DUPLICATE, KEPT, CleanRows, refuse_lost_classes, refuse_unseen_labels
 from trainer.data.near_duplicates import NearDuplicates
 from trainer.data.prepare import group_ids, refuse_shared_groups, split_rows
 from trainer.data.row_access import take_rows
@@ -36,6 +36,10 @@ def planned_splits(
 ) -> tuple[dict[str, Ints], list[str]]:
     """{split: row ids} as training would draw them, and what would stop it, in words; {'all': ...} where they cannot be drawn."""
     obstacles = []
+    try:
+        refuse_lost_classes(clean.lost)
+    except DataError as error:
+        obstacles.append(str(error))
     try:
         if data.source is None:
             refuse_unseen_labels(clean)

@@ -8,6 +8,8 @@ import unicodedata
 from collections.abc import Iterable, Mapping
 from functools import lru_cache
 
+from trainer.errors import DataError, TrainerError, did_you_mean, listing
+
 WHOLE_NUMBER = re.compile(r"(-?\d+)\.0+")
 
 
@@ -62,3 +64,19 @@ def known_as(label: str, names: Iterable[str]) -> str | None:
     """Return the class name among `names` that has the same key as `label`; None where there is none."""
     key = label_key(label)
     return next((name for name in names if label_key(name) == key), None)
+
+
+def in_data(labels: Iterable[str], names: Iterable[str], config_key: str, fault: type[TrainerError] = DataError) -> list[str]:
+    """Return the class names that labels of a config mean.
+
+    Raises:
+        fault: labels that no class has, with the nearest known name.
+    """
+    by_key = {label_key(name): name for name in names}
+    labels = list(labels)
+    unknown = sorted(label for label in labels if label_key(label) not in by_key)
+    if unknown:
+        known = listing(by_key.values())
+        nearest = did_you_mean(unknown[0], by_key.values())
+        raise fault(f"{config_key} names {listing(unknown)}; labels in the data: {known}.{nearest}")
+    return [by_key[label_key(label)] for label in labels]

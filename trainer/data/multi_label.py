@@ -5,19 +5,21 @@ label, which is legal, and a missing value is a row whose labels are not known, 
 """
 
 import json
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Mapping
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from trainer.data.labels import Labels
+from trainer.data.labels import Labels, by_class
 from trainer.errors import ConfigError, DataError, listing
 
 Bools = NDArray[np.bool_]
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
+Names = Mapping[str, str | None] | None
 
 YES, NO = ["1", "1.0", "true"], ["0", "0.0", "false"]
 
@@ -58,27 +60,42 @@ def column_lists(columns: dict[str, pa.ChunkedArray], where: str) -> pa.Array:
     return pa.array([None if gone else json.dumps([names[c] for c in np.flatnonzero(row)], ensure_ascii=False) for row, gone in rows], pa.string())
 
 
-def _distinct(label_column: pa.ChunkedArray) -> tuple[list[list[str]], Ints]:
-    """The lists that occur, and which of them each row has (-1: none, the row is missing)."""
+def _distinct(label_column: pa.ChunkedArray, names: Names = None) -> tuple[list[list[str]], Ints]:
+    """The lists that occur, and which of them each row has (-1: none, the row is missing).
+
+    Args:
+        names: {spelling: name of its class, None to leave the label out}; left out: spellings are names.
+    """
     encoded = pa.chunked_array(label_column).combine_chunks().dictionary_encode()
-    return [json.loads(text) for text in encoded.dictionary.to_pylist()], pc.fill_null(encoded.indices.cast(pa.int64()), -1).to_numpy()
+    lists = [json.loads(text) for text in encoded.dictionary.to_pylist()]
+    if names is not None:
+        lists = [[name for name in map(names.get, spellings) if name is not None] for spellings in lists]
+    return lists, pc.fill_null(encoded.indices.cast(pa.int64()), -1).to_numpy()
 
 
-def found_labels(label_column: pa.ChunkedArray) -> set[str]:
+def count_spellings(label_column: pa.ChunkedArray) -> dict[str, int]:
+    """Return {spelling of a label: rows that have it}."""
+    counts: Counter[str] = Counter()
+    for entry in pc.value_counts(label_column).to_pylist():
+        counts.update(dict.fromkeys(json.loads(entry["values"] or "[]"), entry["counts"]))
+    return dict(counts)
+
+
+def found_labels(label_column: pa.ChunkedArray, names: Names = None) -> set[str]:
     """Every label that a row has."""
-    return {label for labels in _distinct(label_column)[0] for label in labels}
+    return {label for labels in _distinct(label_column, names)[0] for label in labels}
 
 
-def label_matrix(label_column: pa.ChunkedArray, labels: Labels) -> Bools:
+def label_matrix(label_column: pa.ChunkedArray, labels: Labels, names: Names = None) -> Bools:
     """Which labels each row has, (N, C); all False where the row is missing."""
-    lists, list_ids_N = _distinct(label_column)
+    lists, list_ids_N = _distinct(label_column, names)
     distinct = np.array([[name in held for name in labels.names] for held in [*lists, []]], bool)  # the last one stands for missing
     return distinct[list_ids_N]
 
 
-def first_label_ids(label_column: pa.ChunkedArray, labels: Labels) -> Ints:
+def first_label_ids(label_column: pa.ChunkedArray, labels: Labels, names: Names = None) -> Ints:
     """Id of the label that each row names first; C for a row without a label."""
-    lists, list_ids_N = _distinct(label_column)
+    lists, list_ids_N = _distinct(label_column, names)
     ids = {name: label_id for label_id, name in enumerate(labels.names)}
     firsts = np.array([ids.get(held[0], len(labels)) if held else len(labels) for held in [*lists, []]], np.int64)
     return firsts[list_ids_N]
@@ -130,7 +147,5 @@ def positive_weights(counts_C: Ints, num_rows: int, weighting: str | dict[str, f
         if weighting not in POSITIVE_WEIGHTINGS:
             raise ConfigError(f"loss.class_weights is '{weighting}'; with multi-label data known: {listing(POSITIVE_WEIGHTINGS)}, or one weight a label.")
         return POSITIVE_WEIGHTINGS[weighting](counts_C, num_rows)
-    unknown = sorted(set(weighting) - set(labels))
-    if unknown:
-        raise ConfigError(f"loss.class_weights names {listing(unknown)}; labels in the data: {listing(labels)}.")
-    return np.array([weighting.get(label, 1.0) for label in labels])
+    given = by_class(weighting, labels, "loss.class_weights")
+    return np.array([given.get(label, 1.0) for label in labels])

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from trainer.data.audit import Audit, audit_splits
 from trainer.data.augment import SyntheticRows, add_rows
 from trainer.data.balance import BalancePlan, plan_balance, plan_pool
-from trainer.data.clean import CleanRows, clean_rows, refuse_unseen_labels
+from trainer.data.clean import CleanRows, clean_rows, refuse_lost_classes, refuse_unseen_labels
 from trainer.data.iterative import iterative_split
 from trainer.data.multi_label import first_label_ids, positive_weights
 from trainer.data.sources import read_rows
@@ -119,7 +119,8 @@ def read_splits(
     """
     if data.streaming:
         return stream_splits(data, split, balance, seed=seed, cache_dir=cache_dir)
-    clean = clean_rows(read_rows(data, cache_dir, balance.by), data.clean, data.drop_labels)
+    clean = clean_rows(read_rows(data, cache_dir, balance.by), data.clean, data.drop_labels, data.label_map)
+    refuse_lost_classes(clean.lost)
     if data.source is None:
         refuse_unseen_labels(clean)
     splits = split_rows(clean, data, split, balance, seed=seed, fold=fold)
@@ -216,7 +217,7 @@ def _cut(clean: CleanRows, pool: Ints, shares: list[float], stage: str, *, data:
     if clean.label_matrix_NC is None:
         sides = stratified_split(clean.label_ids_N[pool], hashes, groups, shares, labels=names, seed=seed, stage=stage)
     elif primary_label:
-        first_ids = first_label_ids(clean.rows.table["label"].take(pa.array(pool)), clean.labels)
+        first_ids = first_label_ids(clean.rows.table["label"].take(pa.array(pool)), clean.labels, clean.naming.names)
         sides = stratified_split(first_ids, hashes, groups, shares, labels=[*names, "(no label)"], seed=seed, stage=stage)
     else:
         sides = iterative_split(clean.label_matrix_NC[pool], hashes, groups, shares, labels=names, seed=seed, stage=stage)

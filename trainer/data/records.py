@@ -1,11 +1,8 @@
 """Rows of a file or of standard input with all their columns, one after the other, in constant memory."""
 
 import codecs
-import csv
-import gzip
 import io
 import json
-import os
 import sys
 from collections import Counter
 from collections.abc import Iterator
@@ -17,9 +14,14 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from trainer.data.bad_rows import LINE, RECORD, BadRows, refuse_bad_rows
 from trainer.data.columns import SET_COLUMNS, check_columns, check_header
-from trainer.data.readers import BLOCK_BYTES, READERS, SEPARATORS, check_encoding, ending, read_csv, read_json, read_jsonl, record_fault
-from trainer.data.sources import refuse_bad_rows, to_the_end
+from trainer.data.csv_rows import CsvRows
+from trainer.data.json_layouts import json_records
+from trainer.data.json_rows import SAMPLE, check_sample, read_json, read_jsonl, record_fault
+from trainer.data.packed import ending, to_the_end, unpack
+from trainer.data.readers import READERS, read_csv
+from trainer.data.text_encoding import text_blocks, worded_decoding
 from trainer.errors import DataError, listing
 
 if TYPE_CHECKING:
@@ -27,7 +29,9 @@ if TYPE_CHECKING:
 
 Record = dict[str, Any]
 TABLE_ROWS = 1000
-"""Rows of a Parquet or Arrow file that are Python objects at once."""
+"""Rows of a table that are Python objects at once."""
+BLOCK_BYTES = 1 << 16
+"""Read at once of CSV: rows of a pipe come soon, and the part that is read tells how many there are in all."""
 
 
 @dataclass
@@ -37,7 +41,7 @@ class Records:
     Training reads the columns it needs as Arrow tables; here every column is kept as it is, and a pipe gives its rows as they come.
 
     Args:
-        path: file of an ending in READERS, perhaps with .gz behind it; None for standard input, CSV with a header line or JSONL.
+        path: file of an ending in READERS, perhaps packed; None for standard input, CSV with a header line or JSONL.
         options: how it is read: encoding, separator, quote_char, column_names, skip_lines ..., on_bad_rows.
         wanted: columns that every row needs.
         column_remedy: sentences that say where the names of columns are set.
@@ -59,11 +63,13 @@ class Records:
     schema: pa.Schema | None = None
     num_bad: int = 0
     _raw: Any = field(default=None, repr=False)
+    _bad_rows: BadRows = field(default_factory=BadRows, repr=False)
 
     def __post_init__(self) -> None:
         self.format = _sniffed(sys.stdin.buffer) if self.path is None else ending(self.path)
         if self.format not in READERS:
             raise DataError(f"{self.path}: endings that can be read: {listing(READERS)}.")
+        self._bad_rows = _RefusedRows(self)
 
     @property
     def where(self) -> str:
@@ -85,17 +91,18 @@ class Records:
         return self._read()
 
     def _read(self) -> Iterator[Record]:
-        try:
+        with worded_decoding(self.where, self.path, self.options.encoding, self.encoding_remedy):
             if READERS[self.format] is read_csv:
                 yield from to_the_end(self.where, self._csv())
             elif READERS[self.format] in (read_jsonl, read_json):
                 yield from to_the_end(self.where, self._objects())
             else:
                 yield from to_the_end(self.where, self._tables())
-        except UnicodeDecodeError as error:
-            if self.path is not None:
-                check_encoding(self.path, self.options.encoding, self.encoding_remedy)
-            raise DataError(f"{self.where}: is not {self.options.encoding} ({error.reason}). {self.encoding_remedy}.") from error
+
+    @property
+    def remarks(self) -> list[str]:
+        """Sentences about how the rows were read."""
+        return self._bad_rows.remarks
 
     def estimated_rows(self, num_read: int) -> int | None:
         """Rows in all, judged by the part of the file that the first ones took; exact for Parquet; None where it cannot be told."""
@@ -106,54 +113,21 @@ class Records:
         part = self._raw.tell() / max(1, self.path.stat().st_size) if self._raw and not self._raw.closed else 0.0
         return int(num_read / part) if part else None
 
-    def _text(self) -> io.TextIOWrapper:
-        """The decoded text; a byte order mark is left out."""
-        encoding = self.options.encoding
-        try:
-            "".encode(encoding)
-            if codecs.lookup(encoding).name == "utf-8":
-                encoding = "utf-8-sig"
-        except LookupError:
-            check_encoding(Path(os.devnull), encoding)  # raises what is wrong with the name
+    def _bytes(self) -> Any:
         if self.path is None:
-            return io.TextIOWrapper(sys.stdin.buffer, encoding, newline="")
+            return sys.stdin.buffer
         self._raw = self.path.open("rb")
-        return io.TextIOWrapper(gzip.open(self._raw) if self.path.suffix.lower() == ".gz" else self._raw, encoding, newline="")
-
-    def _refuse(self, place: dict[str, int], reason: str) -> None:
-        """Count a row that cannot be read, or raise DataError."""
-        self.num_bad += 1
-        refuse_bad_rows([{"file": self.where, **place, "reason": reason}], self.options, "the first bad one")
+        return unpack(self._raw, self.path)
 
     def _csv(self) -> Iterator[Record]:
-        options, quote_char = self.options, self.options.quote_char
-        csv.field_size_limit(BLOCK_BYTES)
-        with self._text() as text:
-            for _ in range(options.skip_lines):
-                next(text, None)
-            lines = _Lines(text)
-            separator = options.separator or SEPARATORS.get(self.format, ",")
-            quoting: Any = csv.QUOTE_MINIMAL if quote_char else csv.QUOTE_NONE
-            reader = csv.reader(lines, delimiter=separator, quotechar=quote_char or None, quoting=quoting)
-            line = options.skip_lines + 1
-            try:
-                names = options.column_names or next(reader, [])
+        with self._bytes() as stream:
+            blocks = text_blocks(stream.read if self.path else stream.read1, self.where, self.options.encoding, BLOCK_BYTES)
+
+            def check(names: list[str]) -> None:
                 self._check(pa.schema([(name, pa.string()) for name in names]))
-                for _ in range(options.skip_lines_after_header):
-                    next(reader, None)
-                line = options.skip_lines + reader.line_num + 1
-                for cells in reader:
-                    if lines.ended:
-                        remedy = "Close it, or set data.quote_char: '' to read quotes as text."
-                        raise DataError(f"{self.where}:{line}: a quote is opened and never closed. {remedy}")
-                    if len(cells) == len(names):
-                        yield dict(zip(names, cells, strict=True))
-                    elif cells:
-                        self._refuse({"line": line}, f"{len(cells)} cells, expected {len(names)}")
-                    line = options.skip_lines + reader.line_num + 1
-            except csv.Error as error:
-                remedy = "is a quote left open? With data.quote_char: '' quotes are text."
-                raise DataError(f"{self.where}:{line}: a record is longer than {BLOCK_BYTES >> 20} MiB; {remedy}") from error
+
+            for table in CsvRows(blocks, self.where, [], self.options, self.format, self._bad_rows, check).tables():
+                yield from _dicts(table)
 
     def _check(self, schema: pa.Schema) -> None:
         """Note the columns; raises DataError where there is none, a wanted one is missing, or two have one name."""
@@ -167,56 +141,74 @@ class Records:
         self.schema = schema.remove_metadata()  # of `datasets` and pandas, which would tell of these columns alone
 
     def _objects(self) -> Iterator[Record]:
-        """Objects of JSON lines, or of one JSON list, which is read as a whole."""
-        is_first = True
-        for number, value in self._json_values():
+        """Objects of JSON lines, or of one JSON text."""
+        held: list[Record] = []
+        is_checked = not self.wanted
+        place = ""
+        for unit, number, value in self._json_values():
             try:
-                record = json.loads(value) if isinstance(value, str) else value
+                record = json.loads(value) if unit == "line" else value
                 fault = record_fault(record, self.wanted)
-            except ValueError as error:
+            except (ValueError, RecursionError) as error:
                 fault = f"broken JSON: {error}"
             if fault:
-                self._refuse({"line" if isinstance(value, str) else "record": number}, fault)
+                self._bad_rows.append({"file": self.where, unit: number, "reason": fault})
                 continue
-            if is_first:
-                check_columns(f"{self.where}:{number}", self.wanted, record, self.column_remedy)
-                is_first = False
-            yield record
+            if is_checked:
+                yield record
+                continue
+            place = place or f"{self.where}:{number}"
+            held.append(record)  # until the columns have been seen
+            if len(held) == SAMPLE or all(any(name in earlier for earlier in held) for name in self.wanted):
+                check_sample(place, held, self.wanted, remedy=self.column_remedy)
+                is_checked = True
+                yield from held
+        if held and not is_checked:
+            check_sample(place, held, self.wanted, remedy=self.column_remedy)
+            yield from held
 
-    def _json_values(self) -> Iterator[tuple[int, Any]]:
-        """Numbered lines that hold more than white space, or the numbered values of a list."""
+    def _json_values(self) -> Iterator[tuple[str, int, Any]]:
+        """("line", its number, text) of lines that hold more than white space, or ("record", its number, value)."""
         if self.format == ".json":
-            with self._text() as text:
-                if text.read(4096).lstrip()[:1] == "[":
-                    text.seek(0)
-                    try:
-                        yield from enumerate((json.dumps(value) if isinstance(value, str) else value for value in json.load(text)), 1)
-                    except ValueError as error:
-                        raise DataError(f"{self.where}: broken JSON: {error}.") from error
+            with self._bytes() as stream:
+                records = json_records(io.TextIOWrapper(stream, self.options.encoding), self.where, self.wanted)
+                if records is not None:
+                    yield from (("record", number, value) for number, value in enumerate(records, 1))
                     return
-        with self._text() as text:
-            yield from ((number, line) for number, line in enumerate(text, 1) if line.strip())
+        encoding = "utf-8-sig" if codecs.lookup(self.options.encoding).name == "utf-8" else self.options.encoding
+        with self._bytes() as stream, io.TextIOWrapper(stream, encoding, newline="\n") as text:
+            yield from (("line", number, line) for number, line in enumerate(text, 1) if line.strip())
 
     def _tables(self) -> Iterator[Record]:
         assert self.path is not None, "standard input is text"
-        for table in READERS[self.format](self.path, [], self.options, []):
+        for table in READERS[self.format](self.path, [], self.options, self._bad_rows):
             if self.schema is None:
-                self._check(table.schema)
-            for batch in table.to_batches(max_chunksize=TABLE_ROWS):
-                yield from batch.to_pylist()
-        if self.schema is None:  # Parquet without rows
+                self._check(_own_columns(table).schema)
+            yield from _dicts(table)
+        if self.schema is None and self.format == ".parquet":  # without rows
             self._check(pq.read_schema(self.path))
 
 
-class _Lines:
-    """The lines of a text; `ended` is set behind the last one: a CSV reader that gives a row only then was waiting for a quote."""
+class _RefusedRows(BadRows):
+    """Counts rows that cannot be read, or raises DataError for the first."""
 
-    def __init__(self, text: io.TextIOWrapper) -> None:
-        self.text, self.ended = text, False
+    def __init__(self, records: Records) -> None:
+        super().__init__()
+        self.records = records
 
-    def __iter__(self) -> Iterator[str]:
-        yield from self.text
-        self.ended = True
+    def append(self, row: dict[str, Any]) -> None:
+        self.records.num_bad += 1
+        refuse_bad_rows([row], self.records.options, "the first bad one")
+
+
+def _own_columns(table: pa.Table) -> pa.Table:
+    """The table without the places of its rows."""
+    return table.drop_columns([name for name in (LINE, RECORD) if name in table.column_names])
+
+
+def _dicts(table: pa.Table) -> Iterator[Record]:
+    for batch in _own_columns(table).to_batches(max_chunksize=TABLE_ROWS):
+        yield from batch.to_pylist()
 
 
 def doubled(names: list[str]) -> list[str]:

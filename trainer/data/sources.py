@@ -3,7 +3,6 @@
 import hashlib
 import json
 import mmap
-import zlib
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -15,11 +14,15 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from tqdm.auto import tqdm
 
+from trainer.data.bad_rows import BadRows, cut, refuse_bad_rows
 from trainer.data.content import file_identity
 from trainer.data.dataset_sources import dataset_tables, hub_commit, hub_identity, load_hub, load_saved
+from trainer.data.label_keys import label_key
 from trainer.data.locate import locate
 from trainer.data.multi_label import column_lists, is_list, label_lists
-from trainer.data.readers import READERS, BadRows, ending
+from trainer.data.packed import ending, to_the_end
+from trainer.data.places import PLACE, Places, with_places
+from trainer.data.readers import ENDINGS, READERS
 from trainer.data.text_hashes import Hashes, hash_texts
 from trainer.errors import DataError, first_line, listing
 from trainer.locks import partial_path, write_once
@@ -29,12 +32,12 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 SLOTS = ("source", "train", "validation", "test")
-CACHE_FORMAT = 5
+CACHE_FORMAT = 7
 """Raise it when the same files are read to other rows, so that older caches are passed over."""
 SCHEMA = pa.schema([(n, pa.string()) for n in ("text", "text_pair", "label", "group", "domain")] + [("weight", pa.float64())])
-ENDINGS = (*READERS, ".gz")
 HASH = pa.field("text_hash", pa.uint64())
 """Kept in the file beside the columns of SCHEMA, so that texts are hashed once."""
+STORED = SCHEMA.append(HASH).append(PLACE)
 
 
 @dataclass(frozen=True)
@@ -50,6 +53,7 @@ class Rows:
         bad_rows: rows that could not be read (`data.on_bad_rows: skip`).
         multi_label: the source holds any number of labels a row; each cell of the label column is then a JSON list of them.
         mapping: the file behind the table.
+        places: file and line of each row, but for those that a language model wrote.
     """
 
     table: pa.Table
@@ -60,6 +64,15 @@ class Rows:
     bad_rows: BadRows
     multi_label: bool
     mapping: mmap.mmap
+    places: Places
+
+    def origin(self, row: int) -> tuple[str, int]:
+        """Return the file of a row and its first line in it, or its number in formats without lines; both from 1."""
+        return self.places.origin(row)
+
+    def where(self, row: int) -> str:
+        """Return the origin in words: "rows.csv:12", or "rows.parquet: record 7"."""
+        return self.places.where(row)
 
     def release(self) -> None:
         """Give the memory of what was read of the file back to the system, so that it does not pile up; what is needed again is read again."""
@@ -79,18 +92,12 @@ def read_rows(data: "DataSection", cache_dir: Path, domain_column: str | None = 
     target = cache_dir / f"rows-{source_key(data, domain_column)}.arrow"
     notes_path = target.with_suffix(".json")  # it is written last: where it is, the table is whole
     rows, notes = write_once(notes_path, lambda: _write_rows(data, domain_column, target, notes_path), lambda: load_rows(target))
-    bad_rows: BadRows = notes["bad_rows"]
+    bad_rows = BadRows(notes["bad_rows"])
     refuse_bad_rows(bad_rows, data, f"{len(bad_rows)} bad in all")
     refuse_empty(notes["sizes"], data)
+    for sentence in notes["remarks"]:
+        print(sentence)
     return rows  # type: ignore[no-any-return]
-
-
-def refuse_bad_rows(bad_rows: BadRows, data: "DataSection", number_in_words: str) -> None:
-    """Raises DataError for the first row that could not be read, unless such rows are to be skipped."""
-    if bad_rows and data.on_bad_rows == "error":
-        first = bad_rows[0]
-        number = f"{first['file']}:{first['line']}" if "line" in first else f"{first['file']}: record {first['record']}"
-        raise DataError(f"{number}: {first['reason']} ({number_in_words}). Mend the file, or set data.on_bad_rows: skip.")
 
 
 def refuse_empty(sizes: list[int], data: "DataSection") -> None:
@@ -107,8 +114,8 @@ def refuse_empty(sizes: list[int], data: "DataSection") -> None:
 def load_rows(target: Path) -> tuple[Rows, dict[str, Any]] | None:
     """Rows of an Arrow file of the cache and the notes beside it; None where one of the two is missing or damaged.
 
-    The notes hold: sizes (rows of each of SLOTS, in the order of the file), labels, stripped, bad_rows, multi_label, and bytes
-    (of the Arrow file).
+    The notes hold: sizes (rows of each of SLOTS, in the order of the file), labels, stripped, bad_rows, multi_label, files, and
+    bytes (of the Arrow file).
     """
     try:
         notes = json.loads(target.with_suffix(".json").read_text(encoding="utf-8"))
@@ -124,24 +131,31 @@ def _map_rows(target: Path, notes: dict[str, Any]) -> Rows:
         mapping = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
     table = pa.ipc.open_stream(pa.py_buffer(mapping)).read_all()
     slots_N = np.repeat(np.arange(len(SLOTS), dtype=np.int8), notes["sizes"])
-    hashes_N, table = table[HASH.name].to_numpy(), table.drop_columns(HASH.name)
-    return Rows(table, hashes_N, slots_N, notes["labels"], notes["stripped"], notes["bad_rows"], bool(notes["multi_label"]), mapping)
+    hashes_N, places = table[HASH.name].to_numpy(), Places(table[PLACE.name].to_numpy(), notes["files"])
+    table = table.drop_columns([HASH.name, PLACE.name])
+    return Rows(table, hashes_N, slots_N, notes["labels"], notes["stripped"], notes["bad_rows"], bool(notes["multi_label"]), mapping, places)
+
+
+def stored(rows: pa.Table, places: pa.ChunkedArray) -> pa.Table:
+    """Return rows as they are kept in a file: with the hashes of their texts, and their places."""
+    return rows.append_column(HASH, pa.array(hash_texts(rows))).append_column(PLACE, places)
 
 
 def _write_rows(data: "DataSection", domain_column: str | None, target: Path, notes_path: Path) -> None:
-    bad_rows: BadRows = []
+    bad_rows = BadRows()
     notes: dict[str, Any] = new_notes() | {"sizes": [], "bad_rows": bad_rows}
     partial, partial_notes = partial_path(target), partial_path(notes_path)
     try:
-        with pa.OSFile(str(partial), "wb") as sink, pa.ipc.new_stream(sink, SCHEMA.append(HASH)) as writer, _bar() as bar:
+        with pa.OSFile(str(partial), "wb") as sink, pa.ipc.new_stream(sink, STORED) as writer, _bar() as bar:
             for name in SLOTS:
                 size = 0
                 for table in read_ahead(_slot_tables(name, data, domain_column, bad_rows)):
                     rows = normalise(table, data, domain_column, notes, f"data.{name}")
-                    writer.write_table(rows.append_column(HASH, pa.array(hash_texts(rows))))
+                    writer.write_table(stored(rows, table[PLACE.name]))
                     size += rows.num_rows
                     bar.update(rows.num_rows)
                 notes["sizes"].append(size)
+        notes |= {"files": bad_rows.files, "remarks": bad_rows.sentences()}
         notes |= {"bytes": partial.stat().st_size, "made_from": made_from(data)}
         partial_notes.write_text(json.dumps(notes), encoding="utf-8")
         partial.replace(target)
@@ -168,7 +182,7 @@ def check_source(data: "DataSection", domain_column: str | None = None) -> bool:
     """
     notes = new_notes()
     for name in SLOTS:
-        for table in _slot_tables(name, data, domain_column, [], first_only=True):
+        for table in _slot_tables(name, data, domain_column, BadRows(), first_only=True):
             normalise(table.slice(0, 100), data, domain_column, notes, f"data.{name}")
     return bool(notes["multi_label"])
 
@@ -185,7 +199,7 @@ def _bar() -> Any:
 def source_key(data: "DataSection", domain_column: str | None) -> str:
     """Digest of the files' identities and of how they are read."""
     digest = hashlib.blake2b(f"format {CACHE_FORMAT} {domain_column}".encode(), digest_size=16)
-    digest.update(data.model_dump_json(exclude={"limit", "drop_labels", "clean", "streaming_rows", "streaming_evaluation_rows"}).encode())
+    digest.update(data.model_dump_json(exclude={"limit", "drop_labels", "label_map", "clean", "streaming_rows", "streaming_evaluation_rows"}).encode())
     digest.update(b"strip" if data.clean.strip else b"")
     for name in SLOTS:
         for location in _locations(data, name):
@@ -234,24 +248,15 @@ def shards(name: str, data: "DataSection", domain_column: str | None, bad_rows: 
         paths = locate(location, f"data.{name}", ENDINGS)
         if paths is None:
             remedy = "Run the same command again when the Hub can be reached" + (", or set data.streaming: false." if data.streaming else ".")
-            yield to_the_end(location, dataset_tables(load_hub(location, name, data), location, wanted), remedy)
+            tables = to_the_end(location, dataset_tables(load_hub(location, name, data), location, wanted), remedy)
+            yield with_places(tables, location, bad_rows.files)
         for path in paths or []:
             if path.is_dir():
-                yield dataset_tables(load_saved(path, name, data), str(path), wanted)
+                yield with_places(dataset_tables(load_saved(path, name, data), str(path), wanted), str(path), bad_rows.files)
             elif ending(path) in READERS:
-                yield to_the_end(str(path), READERS[ending(path)](path, wanted, data, bad_rows))
+                yield with_places(to_the_end(str(path), READERS[ending(path)](path, wanted, data, bad_rows)), str(path), bad_rows.files)
             else:
                 raise DataError(f"{path}: endings that can be read: {listing(READERS)}.")
-
-
-def to_the_end(where: str, parts: Iterator[T], remedy: str = "Fetch the file anew, or leave it out.") -> Iterator[T]:
-    """The same tables or rows; a file that is cut off or damaged is named."""
-    try:
-        yield from parts
-    except (EOFError, zlib.error, pa.ArrowException, OSError) as error:
-        if isinstance(error, OSError) and error.errno is not None:
-            raise
-        raise DataError(f"{where}: cannot be read to its end: {first_line(error)} {remedy}") from error
 
 
 def _first(tables: Iterator[pa.Table]) -> Iterator[pa.Table]:
@@ -274,16 +279,30 @@ def normalise(table: pa.Table, data: "DataSection", domain_column: str | None, s
         pair = pc.binary_join_element_wise(*stripped[1:], "\n", null_handling="replace", null_replacement="")
         pair = pair.cast(pa.string())
     label = _label_text(table, data, state, where)
-    group = _as_text(table.column(data.group_column), data.group_column, where) if data.group_column else nothing
-    domain = _as_text(table.column(domain_column), domain_column, where) if domain_column else nothing
-    weight = pa.nulls(table.num_rows, pa.float64())
-    if data.weight_column:
-        try:
-            weight = pc.cast(table.column(data.weight_column), pa.float64())
-            weight = pc.if_else(pc.is_nan(weight), None, weight)
-        except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
-            raise DataError(f"{where}: column '{data.weight_column}' is not numeric: {error}.") from error
+    group = _keys(table, data.group_column, where) if data.group_column else nothing
+    domain = _keys(table, domain_column, where) if domain_column else nothing
+    weight = _weights(table, data.weight_column, where) if data.weight_column else pa.nulls(table.num_rows, pa.float64())
     return pa.Table.from_arrays([stripped[0], pair, label, group, domain, weight], schema=SCHEMA)
+
+
+def _keys(table: pa.Table, name: str, where: str) -> pa.Array:
+    """Values that are compared and not shown to a model (groups, domains), in the form in which labels are compared; empty ones are missing."""
+    values = pa.chunked_array(_as_text(table.column(name), name, where)).combine_chunks().dictionary_encode()
+    keys = pa.array([label_key(value) or None for value in values.dictionary.to_pylist()], pa.string())
+    return keys.take(values.indices)
+
+
+def _weights(table: pa.Table, name: str, where: str) -> Any:
+    """Weights as numbers; empty cells and NaN are missing."""
+    column = table.column(name)
+    try:
+        if pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
+            column = pc.utf8_trim_whitespace(column)
+            column = pc.if_else(pc.equal(column, ""), None, column)
+        weight = pc.cast(column, pa.float64())
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+        raise DataError(f"{where}: column '{name}' is not numeric: {first_line(error)} Needed: one number a row, or nothing.") from error
+    return pc.if_else(pc.is_nan(weight), None, weight)
 
 
 def _same(column: Any) -> Any:
@@ -338,5 +357,5 @@ def _as_text(column: pa.ChunkedArray, name: str, where: str) -> Any:
         is_whole = pc.and_(pc.equal(column, pc.floor(column)), pc.less(pc.abs(column), 2.0**53))  # each by itself: a later batch may hold halves
         return pc.coalesce(pc.cast(pc.cast(pc.if_else(is_whole, column, None), pa.int64()), pa.string()), pc.cast(column, pa.string()))
     if pa.types.is_nested(kind) or pa.types.is_binary(kind):
-        raise DataError(f"{where}: column '{name}' holds {kind}; needed: one text or number a row.")
+        raise DataError(f"{where}: column '{name}' holds {cut(str(kind), 60)}; needed: one text or number a row.")
     return pc.cast(column, pa.string())

@@ -12,6 +12,7 @@ import hashlib
 import json
 import shutil
 import warnings
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,11 +20,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from numpy.typing import NDArray
 from tqdm.auto import tqdm
 
 from trainer.data import sources
+from trainer.data.bad_rows import BadRows, refuse_bad_rows
 from trainer.data.balance import PARAMETERS, undersample
 from trainer.data.clean import (
     KEPT,
@@ -33,16 +34,18 @@ from trainer.data.clean import (
     Streamed,
     drop_leaks,
     judge_rows,
+    refuse_lost_classes,
     refuse_nothing_left,
-    refuse_unknown_labels,
     refuse_unseen_labels,
     settle_repeats,
 )
 from trainer.data.hash_records import Partitions, Records, chunks, record_type
-from trainer.data.labels import Labels, encode, order_labels
-from trainer.data.readers import BATCH_ROWS, BadRows
+from trainer.data.label_names import LabelNames, name_labels
+from trainer.data.labels import Labels, count_values, encode, order_labels
+from trainer.data.places import PLACE, Places
+from trainer.data.readers import BATCH_ROWS
 from trainer.data.row_access import take_rows
-from trainer.data.sources import HASH, SCHEMA, SLOTS
+from trainer.data.sources import HASH, SLOTS, STORED
 from trainer.data.split import Splits, row_keys, sample_counts
 from trainer.data.text_hashes import hash_texts
 from trainer.errors import DataError, listing
@@ -86,8 +89,9 @@ def stream_splits(data: "DataSection", split: "SplitSection | None", balance: "B
     rows, notes = write_once(notes_path, write, lambda: sources.load_rows(target))
     labels = Labels(notes["names"])
     streamed = Streamed(notes["counts"], notes["natural"], notes["dropped"])
-    label_ids_N = encode(rows.table["label"], labels)
-    clean = CleanRows(rows, labels, np.zeros(len(label_ids_N), np.int8), label_ids_N, streamed=streamed)
+    naming = LabelNames(notes["spellings"], merged=notes["merged"])
+    label_ids_N = encode(rows.table["label"], labels, naming.names)
+    clean = CleanRows(rows, labels, np.zeros(len(label_ids_N), np.int8), label_ids_N, naming, streamed=streamed)
     if data.source is None:
         refuse_unseen_labels(clean)
     return clean, Splits(*(clean.kept(name) for name in SLOTS[TRAIN:]))
@@ -119,9 +123,13 @@ class _Selection:
     seed: int
     folder: Path
     bad_rows: _FirstRows = field(default_factory=_FirstRows)
+    again: _FirstRows = field(default_factory=_FirstRows)
+    """What the second reading finds."""
     state: dict[str, Any] = field(default_factory=sources.new_notes)
-    names: list[str] = field(default_factory=list)
-    """Labels in the order in which they were met; records hold places in this list."""
+    spellings: dict[str, int] = field(default_factory=dict)
+    """Rows of each spelling of a label, in the order in which they were met; records of the first reading hold places in it."""
+    naming: LabelNames = field(default_factory=lambda: LabelNames({}))
+    """Known after the first reading; labels of the records are then places in `naming.classes`."""
     sizes: list[int] = field(default_factory=lambda: [0] * len(SLOTS))
     reasons_SR: Ints = field(default_factory=lambda: np.zeros((len(SLOTS), len(REASONS)), np.int64))
     dropped: dict[int, int] = field(default_factory=dict)
@@ -133,24 +141,29 @@ class _Selection:
         partitions = Partitions(self.folder / "parts", kind)
         try:
             self._scan(partitions, kind)
+            self.naming = name_labels(self.spellings, self.data.label_map, self.data.drop_labels)
             counts_SC = self._settle(partitions, kind)
         finally:
             partitions.close()
         self._refuse(counts_SC)
         present_C = np.flatnonzero(counts_SC.sum(axis=0))
-        labels = order_labels({self.names[c] for c in present_C}, self.state["labels"])
+        names = self.naming.classes
+        labels = order_labels({names[c] for c in present_C}, self.naming.order(self.state["labels"]))
         wanted_SC = chosen_counts(counts_SC, self.data, self.balance)
         chosen_M = lowest(self.folder / "kept", kind, wanted_SC, self.seed)
-        ranks_C = np.argsort(np.argsort(np.array(self.names)))  # so that the order of the rows depends on texts and labels alone
-        chosen_M = chosen_M[np.lexsort((chosen_M["position"], ranks_C[chosen_M["label"]], chosen_M["hash"], chosen_M["slot"]))]
+        chosen_M = chosen_M[np.lexsort((chosen_M["position"], chosen_M["label"], chosen_M["hash"], chosen_M["slot"]))]
         listed = self._fetch(chosen_M)
-        order_C = [self.names.index(name) for name in labels.names]
+        order_C = [names.index(name) for name in labels.names]
         return {
             "names": labels.names,
+            "spellings": self.naming.names,
+            "merged": self.naming.merged,
             "labels": self.state["labels"],
             "sizes": np.bincount(chosen_M["slot"], minlength=len(SLOTS)).tolist(),
             "stripped": 0,
             "bad_rows": [],
+            "files": self.again.files,
+            "remarks": self.bad_rows.sentences(),
             "multi_label": False,
             "counts": dict(zip(REASONS, self.reasons_SR.sum(axis=0).tolist(), strict=True))
             | {"unreadable": self.bad_rows.total, "stripped of white space (kept)": self.state["stripped"]},
@@ -171,7 +184,7 @@ class _Selection:
                             yield slot, position, table
                             position += table.num_rows
                             bar.update(table.num_rows)
-                    sources.refuse_bad_rows(bad_rows, self.data, f"{bad_rows.total} bad in this file")
+                    refuse_bad_rows(bad_rows, self.data, f"{bad_rows.total} bad in this file")
 
     def _scan(self, partitions: Partitions, kind: np.dtype[Any]) -> None:
         """The first reading: every usable row becomes a record."""
@@ -179,21 +192,18 @@ class _Selection:
             rows = sources.normalise(table, self.data, self.balance.by, self.state, f"data.{SLOTS[slot]}")
             self.sizes[slot] += rows.num_rows
             reasons_N = judge_rows(rows, self.data.clean)
-            usable = rows["label"].filter(pa.array(reasons_N == KEPT))
-            known = set(self.names)
-            self.names += [name for name in pc.unique(usable).to_pylist() if name not in known]
-            reasons_N[(reasons_N == KEPT) & pc.fill_null(pc.is_in(rows["label"], pa.array(self.data.drop_labels, pa.string())), False).to_numpy()] = UNWANTED
+            for spelling, count in count_values(rows["label"]).items():
+                self.spellings[spelling] = self.spellings.get(spelling, 0) + count
             self._drop(reasons_N, np.full(len(reasons_N), slot), position + np.arange(len(reasons_N)))
             kept = np.flatnonzero(reasons_N == KEPT)
             records = np.zeros(len(kept), kind)
             rows = rows.take(pa.array(kept))
             records["hash"], records["position"], records["slot"] = hash_texts(rows), position + kept, slot
-            records["label"] = encode(rows["label"], Labels(self.names))
+            records["label"] = encode(rows["label"], Labels(list(self.spellings)))
             if self.data.weight_column:
                 records["weight"] = rows["weight"].to_numpy()
             partitions.add(records)
         sources.refuse_empty(self.sizes, self.data)
-        refuse_unknown_labels(self.data.drop_labels, self.names)
 
     def _drop(self, reasons_N: NDArray[np.int8], slots_N: NDArray[Any], positions_N: Ints) -> None:
         """Count the rows that are dropped, and keep the places of the first ones."""
@@ -204,11 +214,14 @@ class _Selection:
 
     def _settle(self, partitions: Partitions, kind: np.dtype[Any]) -> Ints:
         """Duplicates, conflicts and leakage; what is kept goes to one file, with its side in place of its config key. Cleaned rows (S, C)."""
-        counts_SC = np.zeros((len(SLOTS), len(self.names)), np.int64)
+        names = self.naming.classes
+        classes_of = np.array([-1 if name is None else names.index(name) for name in map(self.naming.names.get, self.spellings)], np.int64)
+        counts_SC = np.zeros((len(SLOTS), len(names)), np.int64)
         rules = self.data.clean
         with (self.folder / "kept").open("wb") as file:
             for records in partitions.take():
-                reasons_N = np.zeros(len(records), np.int8)
+                records["label"] = classes_of[records["label"]]
+                reasons_N = np.where(records["label"] < 0, UNWANTED, KEPT).astype(np.int8)
                 if rules.conflicts or rules.duplicates:
                     weights_N = records["weight"] if "weight" in (kind.names or ()) else np.zeros(len(records))
                     settle_repeats(reasons_N, records["label"].astype(np.int64), records["hash"], records["slot"], weights_N.__getitem__, rules)
@@ -227,15 +240,20 @@ class _Selection:
         for slot in np.flatnonzero(self.sizes):
             refuse_nothing_left(SLOTS[slot], self.reasons_SR[slot])
         present = counts_SC.sum(axis=0) > 0
-        order_labels({name for name, found in zip(self.names, present, strict=True) if found}, self.state["labels"])
-        missing = [name for name, lacks in zip(self.names, present & (counts_SC[TRAIN] == 0), strict=True) if lacks]
+        names = self.naming.classes
+        order_labels({name for name, found in zip(names, present, strict=True) if found}, None)
+        rows_of = Counter[str]()
+        for spelling, name in self.naming.names.items():
+            rows_of[name or ""] += self.spellings[spelling]
+        refuse_lost_classes({name: {"dropped": rows_of[name]} for name, found in zip(names, present, strict=True) if not found})
+        missing = [name for name, lacks in zip(names, present & (counts_SC[TRAIN] == 0), strict=True) if lacks]
         if missing and self.data.source is not None:
             remedy = "Add rows, or list them in data.drop_labels."
             raise DataError(f"data.streaming: rows are split by their text, and none of {listing(missing)} fell to train. {remedy}")
         if not counts_SC[VALIDATION].any():
             raise DataError("data.streaming: rows are split by their text, and none fell to validation. Add rows, or set data.streaming: false.")
         for side in (VALIDATION, TEST):
-            missing = [name for name, lacks in zip(self.names, present & (counts_SC[side] == 0), strict=True) if lacks]
+            missing = [name for name, lacks in zip(names, present & (counts_SC[side] == 0), strict=True) if lacks]
             if missing and counts_SC[side].any():
                 warnings.warn(f"data.streaming: {SLOTS[side]} holds no row of {listing(missing)}. Add rows, or give more of them to split.", stacklevel=2)
 
@@ -243,34 +261,41 @@ class _Selection:
         """The second reading: the chosen rows go to rows.arrow in an order of their own; the listed dropped rows are returned."""
         wanted = np.union1d(chosen_M["position"], np.fromiter(self.dropped, np.int64, len(self.dropped)))
         by_place = np.argsort(chosen_M["position"])
-        places_M, listed = chosen_M["position"][by_place], []
+        places_M = chosen_M["position"][by_place]
+        listed: list[dict[str, Any]] = []
         hashes_M, labels_M, done = chosen_M["hash"][by_place], chosen_M["label"][by_place], 0
         fetched = self.folder / "fetched.arrow"
-        with pa.OSFile(str(fetched), "wb") as sink, pa.ipc.new_stream(sink, SCHEMA.append(HASH)) as writer:
-            for slot, position, table in self._tables("2", _FirstRows()):
+        with pa.OSFile(str(fetched), "wb") as sink, pa.ipc.new_stream(sink, STORED) as writer:
+            for slot, position, table in self._tables("2", self.again):
                 first, last = np.searchsorted(wanted, (position, position + table.num_rows))
                 if first == last:
                     continue
-                places = wanted[first:last]
-                rows = sources.normalise(table.take(pa.array(places - position)), self.data, self.balance.by, sources.new_notes(), f"data.{SLOTS[slot]}")
-                is_chosen = np.isin(places, places_M)
-                gone = rows.filter(pa.array(~is_chosen)).to_pylist()
-                for place, record in zip(places[~is_chosen].tolist(), gone, strict=True):
-                    found = {key: value for key, value in record.items() if value is not None}
-                    listed.append({"row": place, "from": SLOTS[slot], "reason": REASONS[self.dropped[place]], **found})
-                rows = rows.filter(pa.array(is_chosen))
-                hashes_N, place = hash_texts(rows), slice(done, done + rows.num_rows)
-                same_labels = np.array_equal(pc.index_in(rows["label"], pa.array(self.names)), labels_M[place])
+                ids = wanted[first:last]
+                table = table.take(pa.array(ids - position))
+                rows = sources.normalise(table, self.data, self.balance.by, sources.new_notes(), f"data.{SLOTS[slot]}")
+                is_chosen = np.isin(ids, places_M)
+                listed += self._listed(ids[~is_chosen], rows.filter(pa.array(~is_chosen)), table[PLACE.name].filter(pa.array(~is_chosen)), slot)
+                rows = sources.stored(rows.filter(pa.array(is_chosen)), table[PLACE.name].filter(pa.array(is_chosen)))
+                hashes_N, place = rows[HASH.name].to_numpy(), slice(done, done + rows.num_rows)
+                same_labels = np.array_equal(encode(rows["label"], Labels(self.naming.classes), self.naming.names), labels_M[place])
                 if not (same_labels and np.array_equal(hashes_N, hashes_M[place])):
                     break
                 done += len(hashes_N)
-                writer.write_table(rows.append_column(HASH, pa.array(hashes_N)))
+                writer.write_table(rows)
         if done < len(chosen_M):
             raise DataError(
                 "data.streaming: the files changed between the two readings. Start again when they stand still; for a Hub data set set data.revision."
             )
         _write_in_order(fetched, self.folder / "rows.arrow", np.argsort(by_place))
         return listed
+
+    def _listed(self, ids: Ints, rows: pa.Table, codes: pa.ChunkedArray, slot: int) -> Iterator[dict[str, Any]]:
+        """Dropped rows of a batch, for dropped.jsonl."""
+        places = Places(codes.to_numpy(), self.again.files)
+        for number, (row, record) in enumerate(zip(ids.tolist(), rows.to_pylist(), strict=True)):
+            file, place = places.origin(number)
+            found = {key: value for key, value in record.items() if value is not None}
+            yield {"row": row, "from": SLOTS[slot], "file": file, places.unit(number): place, "reason": REASONS[self.dropped[row]], **found}
 
 
 def sides(hashes_N: NDArray[np.uint64], slots_N: NDArray[np.int8], data: "DataSection", split: "SplitSection | None", seed: int) -> NDArray[np.int8]:

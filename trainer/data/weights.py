@@ -5,7 +5,7 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from trainer.errors import ConfigError, listing
+from trainer.data.labels import by_class
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
@@ -56,9 +56,7 @@ def class_weights(counts_C: Ints, weighting: str | dict[str, float], labels: lis
     if isinstance(weighting, str):
         weights_C = WEIGHTINGS[weighting](counts_C, beta)
     else:
-        unknown = sorted(set(weighting) - set(labels))
-        if unknown:
-            raise ConfigError(f"loss.class_weights names {listing(unknown)}; labels in the data: {listing(labels)}.")
-        weights_C = np.array([weighting.get(label, 1.0) for label in labels])
+        given = by_class(weighting, labels, "loss.class_weights")
+        weights_C = np.array([given.get(label, 1.0) for label in labels])
     shares_C = counts_C / counts_C.sum() if mean_over == "rows" else np.full(len(labels), 1 / len(labels))
     return weights_C / (weights_C * shares_C).sum()

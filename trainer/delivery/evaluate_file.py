@@ -13,12 +13,15 @@ from numpy.typing import NDArray
 from scipy.special import logit
 from tqdm.auto import tqdm
 
-from trainer.data.clean import KEPT, REASONS, judge_rows, rows_holding
-from trainer.data.labels import Labels, encode
+from trainer.data.clean import KEPT, REASONS, UNWANTED, is_unwanted, judge_rows, label_naming
+from trainer.data.label_keys import known_as
+from trainer.data.label_names import LabelNames
+from trainer.data.labels import Labels, count_values, encode
 from trainer.data.locate import locate
-from trainer.data.multi_label import label_matrix
+from trainer.data.multi_label import count_spellings, label_matrix
+from trainer.data.readers import ENDINGS
 from trainer.data.row_access import take_rows
-from trainer.data.sources import ENDINGS, Rows, read_rows
+from trainer.data.sources import Rows, read_rows
 from trainer.delivery import report
 from trainer.delivery.tables import print_evaluation
 from trainer.errors import DataError, RunError, did_you_mean, listing
@@ -75,13 +78,16 @@ def evaluate_file(classifier: "Classifier", data: "DataSection", path: Path, *, 
             " Several labels are lists in --label-column, or 0/1 columns in data.label_columns."
         )
     reasons_N = judge_rows(rows.table, data.clean)
-    dropped_N = rows_holding(rows, data.drop_labels) if data.drop_labels else np.zeros(len(reasons_N), bool)
+    spelt = label_naming(rows, {}, []).classes
+    label_map = {label: name for label, name in data.label_map.items() if known_as(label, spelt)}  # of the run's labels a file may lack some
+    naming = label_naming(rows, label_map, data.drop_labels)
+    dropped_N = is_unwanted(rows, naming)
     ids_N = np.flatnonzero((reasons_N == KEPT) & ~dropped_N)
     counts = {reason: int((reasons_N == number).sum()) for number, reason in enumerate(REASONS) if number != KEPT and (reasons_N == number).any()}
-    counts |= {"label in data.drop_labels": int((dropped_N & (reasons_N == KEPT)).sum())} if data.drop_labels else {}
+    counts |= {REASONS[UNWANTED]: int((dropped_N & (reasons_N == KEPT)).sum())} if dropped_N.any() else {}
     if not len(ids_N):
         raise DataError(f"{where}: no row has both a text and a label. Check --text-column and --label-column.")
-    targets = _targets(take_rows(rows.table.select(["label"]), ids_N)["label"], classifier, where)
+    targets = _targets(take_rows(rows.table.select(["label"]), ids_N)["label"], naming, classifier, where)
     p_NC, decided = judge_texts(classifier, rows, ids_N)
     scores_NC = logit(np.clip(p_NC, LEAST_PROBABILITY, 1 - LEAST_PROBABILITY)) if rows.multi_label else np.log(np.maximum(p_NC, LEAST_PROBABILITY))
     evaluation = evaluate(scores_NC, targets, classifier.labels, decided)
@@ -97,18 +103,18 @@ def evaluate_file(classifier: "Classifier", data: "DataSection", path: Path, *, 
     return evaluation
 
 
-def _targets(column: pa.ChunkedArray, classifier: "Classifier", where: str) -> NDArray[Any]:
+def _targets(column: pa.ChunkedArray, naming: LabelNames, classifier: "Classifier", where: str) -> NDArray[Any]:
     """Label id of each row, or which labels each row has.
 
     Raises:
         DataError: labels that the model does not know, each with its rows.
     """
     labels = Labels(classifier.labels)
-    counted = {entry["values"]: entry["counts"] for entry in pc.value_counts(column).to_pylist()}
-    found: Counter[str] = Counter()
-    for value, count in counted.items():
-        found.update({label: count for label in (json.loads(value) if classifier.is_multi_label else [value])})
-    unknown = {label: count for label, count in found.items() if label not in classifier.labels}
+    counts: Counter[str] = Counter()
+    for spelling, rows in (count_spellings(column) if classifier.is_multi_label else count_values(column)).items():
+        if (name := naming.names[spelling]) is not None:
+            counts[name] += rows
+    unknown = {name: rows for name, rows in counts.items() if known_as(name, classifier.labels) is None}
     if unknown:
         told = listing(f"{label} ({count:,} rows)" for label, count in unknown.items())
         hint = next(filter(None, (did_you_mean(label, classifier.labels) for label in sorted(unknown))), "")
@@ -116,9 +122,10 @@ def _targets(column: pa.ChunkedArray, classifier: "Classifier", where: str) -> N
         remedy = f": --set {shlex.quote(drop)}" if len(unknown) <= MOST_TOLD else " with data.drop_labels"
         raise DataError(
             f"{where}: labels that {classifier.name} does not know: {told}; known: {listing(classifier.labels)}.{hint}"
-            f" Mend the labels, or leave their rows out{remedy}."
+            f" Rename the labels by data.label_map, or leave their rows out{remedy}."
         )
-    return label_matrix(column, labels) if classifier.is_multi_label else encode(column, labels)
+    names = {spelling: name and known_as(name, classifier.labels) for spelling, name in naming.names.items()}
+    return label_matrix(column, labels, names) if classifier.is_multi_label else encode(column, labels, names)
 
 
 def judge_texts(classifier: "Classifier", rows: Rows, ids_N: NDArray[np.int64]) -> tuple[NDArray[np.float64], NDArray[Any]]:

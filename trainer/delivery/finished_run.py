@@ -109,8 +109,8 @@ class FinishedRun:
         if not (path / "metrics.json").is_file():
             raise RunError(f"{path}: holds an unfinished run (no metrics.json). Train it to its end first: the same command goes on.")
         try:
-            lines = (path / "mistakes.jsonl").read_text(encoding="utf-8").splitlines() if (path / "mistakes.jsonl").is_file() else []
-            texts = {int(record["row"]): str(record["text"]) for record in map(json.loads, lines)}
+            lines = (path / "mistakes.jsonl").read_bytes().split(b"\n") if (path / "mistakes.jsonl").is_file() else []
+            texts = {int(record["row"]): str(record["text"]) for record in map(json.loads, filter(None, lines))}
         except (ValueError, KeyError, TypeError) as error:
             raise RunError(f"{path / 'mistakes.jsonl'}: is damaged: {first_line(error)} Remove it to have a page without texts.") from error
         metrics = _json(path / "metrics.json")

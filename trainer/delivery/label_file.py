@@ -15,9 +15,10 @@ from tqdm.auto import tqdm
 
 from trainer.data.clean import MISSING_TEXTS
 from trainer.data.locate import locate
-from trainer.data.readers import ending
+from trainer.data.packed import PACKED, ending
+from trainer.data.readers import ENDINGS
 from trainer.data.records import Record, Records
-from trainer.data.sources import ENDINGS, read_ahead
+from trainer.data.sources import read_ahead
 from trainer.delivery import report
 from trainer.delivery.partial_file import Columns, PartialFile, StandardOutput, encoder
 from trainer.errors import DataError, RunError
@@ -29,10 +30,12 @@ if TYPE_CHECKING:
     from trainer.sections.data import DataSection
 
 STANDARD = "-"
-WRITTEN_AS = {".txt": ".csv", ".tab": ".tsv", ".json": ".jsonl", ".arrow": ".parquet"}
+WRITTEN_AS = {".txt": ".csv", ".tab": ".tsv", ".json": ".jsonl", ".arrow": ".parquet", ".xlsx": ".csv"}
 """Ending of the default output of inputs whose own ending is not written."""
 LEAST_ROWS, MOST_ROWS, MOST_CHARACTERS = 64, 8_192, 8_000_000
 """Rows of a piece at the beginning and at most, and characters of its texts from which it holds no more."""
+LABEL_FORM = ("label_names", "label_separator", "labels_per_row", "label_map")
+"""Keys of the data section that say what a cell of labels means."""
 PIECE_SECONDS = 1.0
 """Pieces double while they take less: a killed start loses little, and rows are sorted by length within a piece."""
 
@@ -62,10 +65,11 @@ def output_path(output: str | None, source: Path | None, *, overwrite: bool, fol
         return None
     if output is None:
         assert source is not None
-        packed = ".gz" if source.suffix.lower() == ".gz" else ""
-        stem = source.name[: len(source.name) - len(packed) - len(ending(source))]
+        whole = Path(source.stem) if source.suffix.lower() in PACKED else source
+        stem = whole.stem if whole.suffix.lower() == ending(source) else whole.name
         form = WRITTEN_AS.get(ending(source), ending(source))
-        target = (folder or source.parent) / f"{stem}.predicted{form}{'' if form == '.parquet' else packed}"
+        packed = ".gz" if source.suffix.lower() == ".gz" and form != ".parquet" else ""
+        target = (folder or source.parent) / f"{stem}.predicted{form}{packed}"
     else:
         target = Path(output).expanduser()
     if target.is_dir():
@@ -82,12 +86,13 @@ def output_path(output: str | None, source: Path | None, *, overwrite: bool, fol
 def reading(
     model: str, source: str, *, text_column: str | None = None, pair_column: str | None = None, label_column: str | None = None, encoding: str | None = None
 ) -> dict[str, Any]:
-    """Values of a config that reads `source`: its columns as given, else as the run folder `model` was trained on."""
+    """Values of a config that reads `source`: its columns as given, else as the run folder `model` was trained on, whose labels keep
+    their names and their form."""
     path = Path(model).expanduser() / "config.yaml"
     trained_on = read_yaml(str(path)).values.get("data", {}) if path.is_file() else {}
-    columns = {name: trained_on[name] for name in ("text_column", "label_column", "label_columns") if trained_on.get(name)}
+    columns = {name: trained_on[name] for name in ("text_column", "label_column", "label_columns", *LABEL_FORM) if trained_on.get(name)}
     if label_column:
-        columns = {"text_column": columns.get("text_column", "text"), "label_column": label_column}
+        columns = {name: value for name, value in columns.items() if name != "label_columns"} | {"label_column": label_column}
     if text_column:
         columns["text_column"] = text_column
     if pair_column:

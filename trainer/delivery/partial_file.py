@@ -20,7 +20,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from trainer.data.readers import ending
+from trainer.data.packed import PACKED, ending
 from trainer.data.records import Record
 from trainer.errors import DataError, RunError, first_line, listing
 
@@ -161,8 +161,9 @@ def encoder(target: Path) -> Encoder:
         DataError: an ending that cannot be written.
     """
     form = ending(target)
-    is_packed = target.suffix.lower() == ".gz"
-    if form not in ENCODERS or (is_packed and form == ".parquet"):
+    packing = target.suffix.lower()
+    is_packed = packing == ".gz"
+    if form not in ENCODERS or (is_packed and form == ".parquet") or (packing in PACKED and not is_packed):
         raise DataError(f"{target}: endings that can be written: {listing(ENCODERS)}, all but .parquet also with .gz behind.")
     encode = ENCODERS[form]
     if not is_packed:

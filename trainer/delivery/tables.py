@@ -25,6 +25,8 @@ def print_audit(data: PreparedData, lengths: dict[str, Lengths], max_length: int
     console.print(table)
     if data.labels_per_row:
         console.print(data.labels_per_row)
+    for sentence in data.clean.naming.sentences():
+        console.print(sentence)
     gone = [f"{count:,} {reason}" for reason, count in dropped.items() if count and reason != "kept"]
     console.print(f"Cleaning: {dropped['kept']:,} rows kept; {'; '.join(gone) or 'nothing dropped'}.")
     if data.streamed_sentence:

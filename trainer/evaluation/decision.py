@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import minimize_scalar
 
+from trainer.data.labels import by_class
 from trainer.errors import ConfigError, DataError, listing
 from trainer.evaluation.scores import log_softmax
 from trainer.evaluation.thresholds import THRESHOLDS, fit_thresholds
@@ -111,11 +112,10 @@ def target_log_prior(prior: str | dict[str, float] | None, natural_C: Ints, log_
     if prior is None:
         return log_q_C
     if isinstance(prior, dict):
-        unknown, missing = sorted(set(prior) - set(labels)), sorted(set(labels) - set(prior))
-        if unknown or missing:
-            words = f"names {listing(unknown)}" if unknown else f"leaves out {listing(missing)}"
-            raise ConfigError(f"decision.prior {words}; it needs a share for each label in the data: {listing(labels)}.")
-        shares_C = np.array([prior[label] for label in labels])
+        given = by_class(prior, labels, "decision.prior")
+        if missing := set(labels) - set(given):
+            raise ConfigError(f"decision.prior leaves out {listing(missing)}; it needs a share for each label in the data: {listing(labels)}.")
+        shares_C = np.array([given[label] for label in labels])
     else:
         shares_C = natural_C.astype(np.float64) if prior == "natural" else np.ones(len(labels))
     return np.log(shares_C / shares_C.sum())
@@ -127,10 +127,8 @@ def cost_matrix(costs: dict[str, dict[str, float]], labels: list[str]) -> Floats
     Raises:
         ConfigError: a label that the data lack.
     """
-    unknown = sorted(({*costs} | {name for row in costs.values() for name in row}) - set(labels))
-    if unknown:
-        raise ConfigError(f"decision.costs names {listing(unknown)}; labels in the data: {listing(labels)}.")
-    return np.array([[costs.get(true, {}).get(guess, float(true != guess)) for guess in labels] for true in labels])
+    rows = {true: by_class(row, labels, "decision.costs") for true, row in by_class(costs, labels, "decision.costs").items()}
+    return np.array([[rows.get(true, {}).get(guess, float(true != guess)) for guess in labels] for true in labels])
 
 
 def natural_weights(label_ids_N: Ints, natural_C: Ints | Floats) -> Floats:

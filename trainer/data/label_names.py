@@ -1,0 +1,100 @@
+"""From the spellings of labels in the data to the names of classes: one key one class, then `label_map`, then `drop_labels`."""
+
+import warnings
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from trainer.data.label_keys import class_names, in_data, known_as, label_key
+from trainer.errors import DataError, listing
+
+
+@dataclass(frozen=True)
+class LabelNames:
+    """Which class each spelling of a label stands for.
+
+    Attributes:
+        names: {spelling: name of its class}; None where `label_map` maps it to null or `drop_labels` holds it.
+        dropped: spellings that `drop_labels` holds.
+        merged: {name of a class: {spelling or former name: rows}} of classes that several of them form, or that have a new name.
+    """
+
+    names: dict[str, str | None]
+    dropped: frozenset[str] = frozenset()
+    merged: dict[str, dict[str, int]] = field(default_factory=dict)
+
+    @property
+    def classes(self) -> list[str]:
+        """The names of all classes, sorted."""
+        return sorted({name for name in self.names.values() if name is not None})
+
+    def order(self, spellings: Sequence[str] | None) -> list[str] | None:
+        """An order of spellings (of a ClassLabel) as an order of class names."""
+        if spellings is None:
+            return None
+        named = (self.names.get(spelling) or known_as(spelling, self.classes) for spelling in spellings)
+        return list(dict.fromkeys(name for name in named if name is not None))
+
+    def sentences(self, most: int = 10) -> list[str]:
+        """What was merged or renamed, in words: one sentence a class, at most so many."""
+        told = [
+            f"Label '{name}' is {listing(f'{spelling!r} ({rows:,} rows)' for spelling, rows in spellings.items())}." for name, spellings in self.merged.items()
+        ]
+        return told if len(told) <= most else [*told[:most], f"And {len(told) - most:,} more labels that have several spellings or a new name."]
+
+
+def name_labels(counts: Mapping[str, int], label_map: Mapping[str, str | None], drop_labels: Sequence[str]) -> LabelNames:
+    """Return the class of each spelling; a warning names classes that differ in case alone.
+
+    Args:
+        counts: {spelling: rows} over all rows, those that cleaning drops included.
+        label_map: {label: its new name, or None to drop it}, compared by key; applied to all labels at once, not in a chain.
+        drop_labels: labels to leave out, after `label_map`.
+    Raises:
+        DataError: `label_map` or `drop_labels` names a label that no row has, or maps one label to two names.
+    """
+    counts = {spelling: rows for spelling, rows in counts.items() if label_key(spelling)}
+    own_names = class_names(counts)
+    rows_of: Counter[str] = Counter()
+    for spelling, rows in counts.items():
+        rows_of[own_names[spelling]] += rows
+    new_names = _new_names(rows_of, label_map)
+    present = sorted({name for name in new_names.values() if name is not None})
+    unwanted = set(in_data(drop_labels, present, "data.drop_labels"))
+    _warn_of_case({name: sum(rows_of[old] for old, new in new_names.items() if new == name) for name in present if name not in unwanted})
+    finals = {spelling: new_names[own_names[spelling]] for spelling in counts}
+    merged: dict[str, dict[str, int]] = {}
+    for spelling, name in finals.items():
+        if name is not None and name not in unwanted:
+            merged.setdefault(name, {})[spelling] = counts[spelling]
+    return LabelNames(
+        {spelling: None if name in unwanted else name for spelling, name in finals.items()},
+        frozenset(spelling for spelling, name in finals.items() if name in unwanted),
+        {name: spellings for name, spellings in sorted(merged.items()) if list(spellings) != [name]},
+    )
+
+
+def _new_names(rows_of: Mapping[str, int], label_map: Mapping[str, str | None]) -> dict[str, str | None]:
+    """The name of each class after `label_map`; targets with the key of a class have its name."""
+    targets: dict[str, str | None] = {}
+    for name, target in zip(in_data(label_map, rows_of, "data.label_map"), label_map.values(), strict=True):
+        if name in targets and targets[name] != target:
+            raise DataError(f"data.label_map maps '{name}' to '{targets[name]}' and to '{target}'. Remove one of the two.")
+        targets[name] = target
+    kept = {name: name for name in rows_of if name not in targets}
+    spelt = class_names({target: 1 for target in targets.values() if target is not None})
+    return kept | {name: target if target is None else known_as(target, kept) or spelt[target] for name, target in targets.items()}
+
+
+def _warn_of_case(rows_of: Mapping[str, int]) -> None:
+    """Warn of classes whose names are equal but for capitals."""
+    groups: dict[str, list[str]] = {}
+    for name in sorted(rows_of):
+        groups.setdefault(name.casefold(), []).append(name)
+    for names in [names for names in groups.values() if len(names) > 1]:
+        most = max(names, key=lambda name: rows_of[name])
+        other = next(name for name in names if name != most)
+        told = listing(f"'{name}' ({rows_of[name]:,} rows)" for name in names)
+        warnings.warn(
+            f"labels that differ in capitals alone are classes of their own: {told}. To merge them set data.label_map: {{{other}: {most}}}.", stacklevel=2
+        )
