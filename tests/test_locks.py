@@ -18,7 +18,7 @@ from trainer.errors import RunError
 from trainer.locks import locked, write_once
 
 READ = """
-import json, os, sys, time
+import contextlib, json, os, sys, time
 from pathlib import Path
 from trainer import load_config, locks
 from trainer.data import sources
@@ -31,7 +31,8 @@ def slow(rows):
     time.sleep(float(sys.argv[3]))
     return hash_texts(rows)
 sources.hash_texts = slow
-rows = sources.read_rows(load_config(sys.argv[1]).data, Path(sys.argv[2]))
+with contextlib.redirect_stdout(sys.stderr):  # what is said of the file
+    rows = sources.read_rows(load_config(sys.argv[1]).data, Path(sys.argv[2]))
 print(json.dumps([sum(made), rows.table.num_rows]))
 """
 HOLD = "import sys, time\nfrom pathlib import Path\nfrom trainer.delivery.report import only_run\nwith only_run(Path(sys.argv[1])):\n    time.sleep(60)"
