@@ -44,7 +44,7 @@ def rows(**counts):
         ("text,sentiment\n" + ",a\n" * 3 + "nan,b\n", "no row is left of 4 after cleaning: 4 empty text"),
         ("body,sentiment\n" + rows(a=20, b=9), "no column 'text'; found: body, sentiment"),
         (rows(a=20, b=9), "If the file has no header line, set data.column_names"),
-        ("text,sentiment\n" + rows(a=20, b=9) + "x,b,c\n", "record 31: 3 cells, expected 2 (1 bad in all). Mend the file, or set data.on_bad_rows: skip"),
+        ("text,sentiment\n" + rows(a=20, b=9) + "x,b,c\n", "rows.csv:31: 3 cells, expected 2 (1 bad in all). Mend the file, or set data.on_bad_rows: skip"),
     ],
 )
 def test_broken_data_files_are_told_before_a_model_is_loaded(fails, tmp_path, content, words):

@@ -50,8 +50,8 @@ def test_texts_that_say_something_are_kept(clean, text):
     assert reasons(clean([*TWO, f"{text},x"])) == [KEPT, KEPT, KEPT]
 
 
-def test_spelt_out_missing_texts_are_kept_where_the_rule_is_off_but_nothing_at_all_is_not(clean):
-    assert reasons(clean([*TWO, "NaN,x", '"",x', ",x"], empty=False)) == [KEPT, KEPT, KEPT, KEPT, EMPTY]
+def test_spelt_out_missing_and_empty_texts_are_kept_where_the_rule_is_off(clean):
+    assert reasons(clean([*TWO, "NaN,x", '"",x', ",x"], empty=False)) == [KEPT, KEPT, KEPT, KEPT, DUPLICATE]
 
 
 def test_pair_is_empty_where_both_texts_are(clean):
@@ -181,9 +181,9 @@ def test_counts_add_up_to_all_rows(clean, tmp_path):
     assert sum(counts.values()) == len(MIXED)
     dropped = list(rows.dropped())
     assert Counter(record["reason"] for record in dropped[:-1]) == Counter({DUPLICATE: 2, TIE: 2, EMPTY: 1, UNLABELLED: 1, UNWANTED: 1, OUTVOTED: 1})
-    assert dropped[0] == {"row": 2, "from": "source", "reason": EMPTY, "label": "x"}
-    assert dropped[2] == {"row": 4, "from": "source", "reason": UNWANTED, "text": "s", "label": "z"}
-    assert dropped[-1] == {"row": None, "file": str(path), "record": 13, "reason": "1 cells, expected 2", "content": "ragged"}
+    assert dropped[0] == {"row": 2, "from": "source", "file": str(path), "line": 4, "reason": EMPTY, "label": "x"}
+    assert dropped[2] == {"row": 4, "from": "source", "file": str(path), "line": 6, "reason": UNWANTED, "text": "s", "label": "z"}
+    assert dropped[-1] == {"row": None, "file": str(path), "line": 13, "reason": "1 cells, expected 2", "content": "ragged"}
 
 
 def test_file_of_which_nothing_is_left_is_refused_with_the_reasons(clean):

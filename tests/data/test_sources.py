@@ -232,7 +232,7 @@ def test_categories_of_pandas_become_text(read):
 def test_two_text_columns_are_a_pair_and_further_ones_are_joined_to_the_second(read):
     content = "a,b,c,label\nq1,r1,s1,x\n,r2,,y\n"
     two = read("a.csv", content, text_column=["a", "b"])
-    assert (two.table["text"].to_pylist(), two.table["text_pair"].to_pylist()) == (["q1", None], ["r1", "r2"])
+    assert (two.table["text"].to_pylist(), two.table["text_pair"].to_pylist()) == (["q1", ""], ["r1", "r2"])
     three = read("a.csv", text_column=["a", "b", "c"])
     assert three.table["text_pair"].to_pylist() == ["r1\ns1", "r2\n"]
 
@@ -242,9 +242,10 @@ def test_group_and_weight_columns_are_read(read):
     assert (rows.table["group"].to_pylist(), rows.table["weight"].to_pylist()) == (["7", None], [0.5, None])
 
 
-def test_groups_and_domains_are_compared_like_labels_and_empty_ones_are_missing(read):
+def test_groups_and_domains_are_compared_like_labels_and_empty_ones_are_missing(folder):
     content = 'text,label,author,site\na,x,alice,1\nb,y,"alice ",1.0\nc,x,alice\u200b,01\nd,y,"",\ne,y,\u200b,""\nf,y, , \n'
-    table = read("a.csv", content, group_column="author", domain_column="site").table
+    Path("a.csv").write_text(content, encoding="utf-8")
+    table = read_rows(DataSection(source="a.csv", group_column="author"), folder.parent / "cache", "site").table
     assert table["group"].to_pylist() == ["alice", "alice", "alice", None, None, None]
     assert table["domain"].to_pylist() == ["1", "1", "01", None, None, None]
 
@@ -443,7 +444,7 @@ def test_text_of_ten_megabytes_is_read_whole(read):
 def test_record_longer_than_a_block_is_refused_with_the_likely_cause(refused, monkeypatch):
     monkeypatch.setattr("trainer.data.csv_rows.LONGEST_RECORD", 1 << 20)
     message = refused("a.csv", 'text,label\na,x\n"' + "word,x\n" * 600_000)
-    cause = "a record is longer than 1 million characters, so a quote is probably left open; data.quote_char: '' reads quotes as text"
+    cause = "a record is longer than 32 MiB; is a quote left open?; data.quote_char: '' reads quotes as text"
     assert message == f"a.csv:3: {cause} (1 bad in all). Mend the file, or set data.on_bad_rows: skip."
 
 

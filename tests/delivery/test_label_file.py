@@ -386,7 +386,7 @@ def test_parquet_goes_to_standard_output_as_json_lines(predict, expected, tmp_pa
         (b"id\ttext\n1\tx\n", [], """a single one: 'id\\ttext'. If a line holds more than one cell, give --set 'data.separator="\\t"'."""),
         (b"text,text\nx,y\n", [], "2 columns are called 'text'. Rename all but one."),
         (b"text,label\nx,y\n", [], "has a column 'label' already, where the prediction would stand. Give --prefix predicted_"),
-        (b'text,id\nx,1\n"y,2\nz,3\n', [], "rows.csv:3: a quote is opened and never closed. Close it, or set data.quote_char: '' to read quotes as text."),
+        (b'text,id\nx,1\n"y,2\nz,3\n', [], "rows.csv:3: a quote is opened and never closed; data.quote_char: '' reads quotes as text"),
         (b"text,id\nx,1\ny\nz,3\n", [], "rows.csv:3: 1 cells, expected 2 (the first bad one). Mend the file, or set data.on_bad_rows: skip."),
         (b"text,id\nx,1\n\xff,2\n", [], "rows.csv: byte 12 (line 3) is not utf-8; it looks like cp1252. Give --encoding, or save the file as UTF-8."),
         (b"text\nx\n", ["--encoding", "klingon"], "data.encoding is 'klingon', no text encoding that Python knows"),
@@ -433,12 +433,12 @@ def test_damaged_and_odd_files_are_told_in_words(predict, tmp_path):
     assert "rows.csv.gz: cannot be read to its end:" in predict("--input", tmp_path / "rows.csv.gz")[2]
     (tmp_path / "long.csv").write_text('text\n"' + "x" * (1 << 26) + '"\n', encoding="utf-8")
     assert "long.csv:2: a record is longer than 32 MiB; is a quote left open?" in predict("--input", tmp_path / "long.csv")[2]
-    (tmp_path / "list.json").write_text("[1, ", encoding="utf-8")
+    (tmp_path / "list.json").write_text('[{"text": "x"}, ', encoding="utf-8")
     assert "list.json: broken JSON: " in predict("--input", tmp_path / "list.json")[2]
     write(tmp_path / "lists.jsonl", [*many(66), {"text": ["a"]}])
     assert "lists.jsonl: row 67: column 'text' holds a list; needed: one text or number a row." in predict("--input", tmp_path / "lists.jsonl")[2]
     (tmp_path / "rows.xlsx").write_bytes(b"PK")
-    assert "rows.xlsx: endings that can be read: .arrow, .csv," in predict("--input", tmp_path / "rows.xlsx", "--output", "-")[2]
+    assert "rows.xlsx: is not an .xlsx file: File is not a zip file." in predict("--input", tmp_path / "rows.xlsx", "--output", "-")[2]
 
 
 def test_later_rows_of_json_lines_may_hold_other_columns_but_not_ours(predict, tmp_path):

@@ -146,8 +146,9 @@ class CleanRows:
         for start in range(0, len(ids), DROPPED_ROWS):
             part = ids[start : start + DROPPED_ROWS]
             for row, record in zip(part.tolist(), take_rows(self.rows.table, part).to_pylist(), strict=True):
-                found = {key: value for key, value in record.items() if value is not None}
-                yield {"row": row, "from": SLOTS[self.rows.slots_N[row]], "reason": REASONS[self.reasons_N[row]], **found}
+                found = {key: value for key, value in record.items() if value not in (None, "")}
+                known = {"row": row, "from": SLOTS[self.rows.slots_N[row]], **self.rows.places.keyed(row)}
+                yield known | {"reason": REASONS[self.reasons_N[row]]} | found
             self.rows.release()
         for bad in self.rows.bad_rows:
             yield {"row": None, **bad}

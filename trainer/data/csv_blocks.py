@@ -13,7 +13,8 @@ import pyarrow as pa
 import pyarrow.csv as pacsv
 from numpy.typing import NDArray
 
-Bools, Ints = NDArray[np.bool_], NDArray[np.int64]
+Bools = NDArray[np.bool_]
+Ints = NDArray[np.int64]
 NEWLINE, RETURN = 10, 13
 
 

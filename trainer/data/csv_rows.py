@@ -195,7 +195,7 @@ class CsvRows:
             return f"text stands behind a closing quote{hints}"
         if "unexpected end" in error:
             return f"a quote is opened and never closed{hints}"
-        return f"a record is longer than {LONGEST_RECORD >> 20} million characters, so a quote is probably left open{hints}"
+        return f"a record is longer than 32 MiB; is a quote left open?{hints}"
 
     def _hints(self, record: list[str]) -> str:
         """Options that may mend a record."""

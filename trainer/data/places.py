@@ -58,3 +58,8 @@ class Places:
         """Return the origin in words: "rows.csv:12", or "rows.parquet: record 7"."""
         file, place = self.origin(row)
         return f"{file}:{place}" if self.unit(row) == "line" else f"{file}: record {place}"
+
+    def keyed(self, row: int) -> dict[str, str | int]:
+        """Return the origin by keys: {"file": "rows.csv", "line": 12}, or "record" in place of "line"."""
+        file, place = self.origin(row)
+        return {"file": file, self.unit(row): place}

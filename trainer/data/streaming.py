@@ -294,7 +294,7 @@ class _Selection:
         places = Places(codes.to_numpy(), self.again.files)
         for number, (row, record) in enumerate(zip(ids.tolist(), rows.to_pylist(), strict=True)):
             file, place = places.origin(number)
-            found = {key: value for key, value in record.items() if value is not None}
+            found = {key: value for key, value in record.items() if value not in (None, "")}
             yield {"row": row, "from": SLOTS[slot], "file": file, places.unit(number): place, "reason": REASONS[self.dropped[row]], **found}
 
 

@@ -10,7 +10,7 @@ from trainer.errors import DataError
 
 COMMON_ENCODINGS = ["cp1252", "mac_roman", "cp1250", "cp1251", "utf_16", "gb18030", "cp932", "euc_kr", "big5"]
 LONGEST_RECORD = 1 << 25
-"""Characters of the longest line or CSV record; a 10 MB text fits."""
+"""32 MiB: characters of the longest line or CSV record; a 10 MB text fits."""
 
 
 def check_encoding_name(encoding: str) -> None:
@@ -87,17 +87,18 @@ def text_blocks(read: Callable[[int], bytes], where: str, encoding: str, block_b
     """
     decoder = codecs.getincrementaldecoder(encoding)()
     pending: list[str] = []
-    is_start = True
+    is_start, num_lines = True, 0
     while chunk := read(block_bytes):
         text = decoder.decode(chunk)
         if is_start and text:
             text, is_start = text.removeprefix("\ufeff"), False
         cut = max(text.rfind("\n"), text.rfind("\r", 0, len(text) - 1)) + 1  # a last \r may be half of \r\n
+        num_lines += text.count("\n")
         if cut:
             yield "".join([*pending, text[:cut]])
             pending = []
         pending.append(text[cut:])
         if sum(map(len, pending)) > LONGEST_RECORD:
-            raise DataError(f"{where}: a line is longer than {LONGEST_RECORD >> 20} million characters; is this a text file, with line ends?")
+            raise DataError(f"{where}:{num_lines + 1}: a record is longer than 32 MiB; is a quote left open? A line without its end is as long.")
     if rest := "".join([*pending, decoder.decode(b"", final=True)]):
         yield rest.removeprefix("\ufeff") if is_start else rest
