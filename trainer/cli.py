@@ -90,7 +90,7 @@ def split_command(
         from trainer.data.export import check_format, export_splits
 
         check_format(file_format)
-        for path, count in export_splits(pipeline.prepare(loaded), output, file_format):
+        for path, count in export_splits(pipeline.prepare(loaded), loaded.data, output, file_format):
             typer.echo(f"{path}: {count:,} rows")
 
 

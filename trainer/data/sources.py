@@ -241,9 +241,9 @@ def _slot_tables(name: str, data: "DataSection", domain_column: str | None, bad_
         yield from _first(tables) if first_only else tables
 
 
-def shards(name: str, data: "DataSection", domain_column: str | None, bad_rows: BadRows) -> Iterator[Iterator[pa.Table]]:
+def shards(name: str, data: "DataSection", domain_column: str | None, bad_rows: BadRows, *, all_columns: bool = False) -> Iterator[Iterator[pa.Table]]:
     """The tables of each file, folder or Hub data set of a config key; nothing is read before they are asked for."""
-    wanted = _columns(data, domain_column)
+    wanted = [] if all_columns else _columns(data, domain_column)
     for location in _locations(data, name):
         paths = locate(location, f"data.{name}", ENDINGS)
         if paths is None:
