@@ -70,7 +70,7 @@ def _own_rows(data: PreparedData, named: dict[str, Ints], section: "DataSection"
     table = own_columns(data.clean, read_U, section, work)
     table = _with_class_names(table, data, read_U, section, say)
     if len(read_U) < len(ids_U):
-        table = pa.concat_tables([table, _synthetic_rows(table.schema, data, ids_U[len(read_U) :], section)], promote_options="default")
+        table = _with_synthetic_rows(table, data, ids_U[len(read_U) :], section)
     names = table.column_names
     added = {name: free_name(name, names) for name in ("row", *(("synthetic",) if data.synthetic else ()))}
     for name, free in added.items():
@@ -117,13 +117,18 @@ def _spelling(value: Any) -> Any:
     return str(int(value)) if isinstance(value, float) and value.is_integer() else None if value is None else str(value)
 
 
-def _synthetic_rows(schema: pa.Schema, data: PreparedData, ids_M: Ints, section: "DataSection") -> pa.Table:
-    """Rows that a language model wrote, in the columns of the user's files: nulls beside the text and the label."""
+def _with_synthetic_rows(table: pa.Table, data: PreparedData, ids_M: Ints, section: "DataSection") -> pa.Table:
+    """The table and behind it rows that a language model wrote: nulls beside the text and the label."""
     rows = take_rows(data.clean.rows.table.select(["text", "label"]), ids_M)
     text = section.text_column if isinstance(section.text_column, str) else section.text_column[0]
     given = {text: rows["text"], section.label_column: rows["label"]}
-    columns = [given[f.name].cast(f.type) if f.name in given else pa.nulls(len(ids_M), f.type) for f in schema]
-    return pa.table(columns, schema=schema)
+    for name, values in given.items():
+        try:
+            given[name] = values.cast(table.schema.field(name).type)
+        except (pa.ArrowInvalid, pa.ArrowNotImplementedError):  # texts in a column of numbers
+            table = table.set_column(table.column_names.index(name), name, as_texts(table[name]))
+    columns = [given.get(field.name, pa.nulls(len(ids_M), field.type)) for field in table.schema]
+    return pa.concat_tables([table, pa.table(columns, schema=table.schema)])
 
 
 def _used_columns(data: PreparedData) -> Callable[[Ints], pa.Table]:

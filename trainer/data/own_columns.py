@@ -42,7 +42,8 @@ def own_columns(clean: "CleanRows", ids_M: Ints, data: "DataSection", folder: Pa
         for tables in shards(slot, data, None, bad_rows, all_columns=True):
             for table in tables:
                 places_N = table[PLACE.name].to_numpy()
-                chosen = np.flatnonzero(np.isin(places_N, sorted_M, assume_unique=True))
+                first, last = np.searchsorted(sorted_M, (places_N.min(), places_N.max() + 1)) if len(places_N) else (0, 0)
+                chosen = np.flatnonzero(np.isin(places_N, sorted_M[first:last]))
                 pieces.add(table.drop_columns([PLACE.name]).take(pa.array(chosen)))
                 num_rows += len(chosen)
     table = pieces.table()

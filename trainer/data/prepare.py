@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from trainer.data.audit import Audit, audit_splits
 from trainer.data.augment import SyntheticRows, add_rows
 from trainer.data.balance import BalancePlan, plan_balance, plan_pool
+from trainer.data.class_counts import warn_of_odd_class_counts
 from trainer.data.clean import CleanRows, clean_rows, refuse_lost_classes, refuse_unseen_labels
 from trainer.data.iterative import iterative_split
 from trainer.data.multi_label import first_label_ids, positive_weights
@@ -118,7 +119,9 @@ def read_splits(
         DataError: anything wrong with the rows.
     """
     if data.streaming:
-        return stream_splits(data, split, balance, seed=seed, cache_dir=cache_dir)
+        clean, splits = stream_splits(data, split, balance, seed=seed, cache_dir=cache_dir)
+        warn_of_odd_class_counts(clean, splits.train, data)
+        return clean, splits
     clean = clean_rows(read_rows(data, cache_dir, balance.by), data.clean, data.drop_labels, data.label_map)
     refuse_lost_classes(clean.lost)
     if data.source is None:
@@ -126,6 +129,7 @@ def read_splits(
     splits = split_rows(clean, data, split, balance, seed=seed, fold=fold)
     if data.group_column:
         refuse_shared_groups(clean, splits)
+    warn_of_odd_class_counts(clean, splits.train, data)
     return clean, splits
 
 

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from trainer.data import inspection
 from trainer.data.advice import Facts, advise
 from trainer.data.audit import Audit
+from trainer.data.class_counts import odd_class_counts
 from trainer.data.clean import CONFLICTS, CleanRows
 from trainer.data.near_duplicates import MOST_CHARACTERS, NearDuplicates
 from trainer.data.odd_characters import find_odd_characters
@@ -81,6 +82,7 @@ def collect(
     odd_found = find_odd_characters(clean, audited_N)
     facts = _facts(audit, clean, len(compared_N), near_found, noise, tokens, reach, odd_found)
     kept = clean.counts["kept"]
+    odd_counts = [f"{data.label_column}: {words}" for words in [odd_class_counts(audit.natural_C, audit.labels)] if words]
     return {
         "format": FORMAT,
         "version": __version__,
@@ -101,7 +103,7 @@ def collect(
             "tokens": token_lengths,
         },
         "obstacles": obstacles,
-        "notes": _notes(kept, len(audited_N), len(compared_N), noise, names, model_name),
+        "notes": [*_notes(kept, len(audited_N), len(compared_N), noise, names, model_name), *odd_counts],
         "advice": [asdict(advice) for advice in advise(facts)],
     }
 
