@@ -1,4 +1,4 @@
-"""What tells one content of a file from another, for the keys of caches."""
+"""What tells one content of a file from another, for the keys of caches and for work that is resumed."""
 
 import random
 from functools import lru_cache
@@ -13,6 +13,11 @@ WHOLE_BYTES = BLOCK_BYTES * (NUM_INNER_BLOCKS + 3)
 
 
 def file_identity(path: Path) -> str:
+    """Return the place of a file and its state."""
+    return f"{path.resolve()}:{file_state(path)}"
+
+
+def file_state(path: Path) -> str:
     """Return a text that changes when the file is changed, in whatever way; at most WHOLE_BYTES are read.
 
     Size and time of modification are not enough: `rsync -t`, `cp -p` and `tar` set the time back, and some file systems count
@@ -20,7 +25,7 @@ def file_identity(path: Path) -> str:
     tells files apart where a file system has no such time.
     """
     stat = path.stat()
-    return f"{path.resolve()}:{stat.st_size}:{stat.st_mtime_ns}:{stat.st_ctime_ns}:{content_sample(path, stat.st_size)}"
+    return f"{stat.st_size}:{stat.st_mtime_ns}:{stat.st_ctime_ns}:{content_sample(path, stat.st_size)}"
 
 
 def content_sample(path: Path, size: int) -> str:
