@@ -62,11 +62,13 @@ def audit(config: Config, *, with_encoder: bool, folder: Path, threshold: float,
     audit_page.check_output(folder)
     if config.data.streaming:
         raise DataError("the audit holds all rows, which data.streaming avoids. Audit one file of them: --set data.streaming=false and data.source.")
-    if check_source(config.data):
+    time_column = config.split.by_time if config.split else None
+    if check_source(config.data, time_column=time_column):
         raise DataError("the audit reads one label a row, but the data are multi-label. Train with --set training.max_steps=1 to see their counts.")
     distributed.start_processes(1, config.run.num_threads)
     encoder = open_encoder(config.model) if with_encoder else None
-    clean = clean_rows(read_rows(config.data, cache_dir()), config.data.clean, config.data.drop_labels, config.data.label_map)
+    rows = read_rows(config.data, cache_dir(), time_column=time_column)
+    clean = clean_rows(rows, config.data.clean, config.data.drop_labels, config.data.label_map)
     splits, obstacles = inspection.planned_splits(clean, config.data, config.split, BalanceSection(), seed=seed)
     compared_N = inspection.sample(clean, splits, max_rows, seed=seed)
     texts_N = inspection.full_texts(clean, compared_N)

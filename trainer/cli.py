@@ -88,9 +88,12 @@ def split_command(
         loaded = load_config(config, set_ or ())
         from trainer import pipeline
         from trainer.data.export import check_format, export_splits
+        from trainer.delivery.tables import print_audit
 
         check_format(file_format)
-        for path, count in export_splits(pipeline.prepare(loaded), loaded.data, output, file_format):
+        data = pipeline.prepare(loaded)
+        print_audit(data, {}, 0)
+        for path, count in export_splits(data, loaded.data, output, file_format):
             typer.echo(f"{path}: {count:,} rows")
 
 

@@ -37,7 +37,7 @@ def check(config: Config) -> None:
     """
     report.check_writable(run_path(config))
     finished_comparison.read_if_set(config.report.comparison)
-    config.check_problem_type(multi_label=check_source(config.data, config.balance.by))
+    config.check_problem_type(multi_label=check_source(config.data, config.balance.by, config.split.by_time if config.split else None))
     hub.check_login(config.hub)
     from trainer.training.model import check_weights, load_pretrained_config, load_tokenizer
 

@@ -18,7 +18,7 @@ from trainer.sections.data import DataSection, SplitSection
 SETTINGS = settings(deadline=None, max_examples=40, database=None)
 COUNTS = st.lists(st.integers(1, 30), min_size=2, max_size=6)
 SEEDS = st.integers(0, 2**32 - 1)
-pytestmark = pytest.mark.filterwarnings("ignore:balance. rows of some")
+pytestmark = pytest.mark.filterwarnings("ignore:balance. rows of some", "ignore:balance. method .* keeps only")
 EVERY_METHOD = pytest.mark.parametrize("method", sorted(METHODS))
 
 
@@ -260,9 +260,9 @@ def test_resampling_draws_other_rows_each_epoch_and_in_time_all_of_them():
 
 def test_pool_is_drawn_with_equal_counts_and_another_generator_than_training():
     label_ids, keys = rows_of([30, 10])
-    kept = plan_pool(label_ids, keys, method="undersample", seed=0)
+    kept = plan_pool(label_ids, keys, labels=["a", "b"], method="undersample", seed=0)
     assert np.bincount(label_ids[kept]).tolist() == [10, 10]
-    assert kept.tolist() == plan_pool(label_ids, keys, method="undersample", seed=0).tolist()
+    assert kept.tolist() == plan_pool(label_ids, keys, labels=["a", "b"], method="undersample", seed=0).tolist()
     assert kept.tolist() != plan(label_ids, keys).positions().tolist()
 
 
@@ -385,3 +385,21 @@ def test_imbalance_by_hand(natural, ratio, severity, minority):
     audit = audit_splits(Labels(["label0", "label1"]), label_ids, splits, plan(label_ids, keys))
     assert (audit.imbalance_ratio, audit.severity, audit.minority_label) == (ratio, severity, minority)
     assert {name: c.tolist() for name, c in audit.counts.items()} == {"train": natural, "drawn": [min(natural)] * 2}
+
+
+def test_method_that_keeps_few_rows_is_warned_of_with_the_smallest_class_and_the_remedy():
+    words = (
+        r"balance: method undersample keeps only 5 of 2,005 training rows an epoch, since 'label2' has 1 row\. Set balance\.target_ratio above 1, "
+        r"balance\.method: oversample, or method: none with loss\.class_weights: balanced, or list 'label2' in data\.drop_labels\."
+    )
+    with pytest.warns(UserWarning, match=words):
+        plan(*rows_of([1000, 1000, 1, 2, 2]))
+    with pytest.warns(UserWarning, match=r"keeps only 98 of 1,049 training rows an epoch, since 'label1' has 49 rows"):  # 9.3 %
+        plan(*rows_of([1000, 49]))
+    with pytest.warns(UserWarning, match="keeps only 48 of 74 training rows"):  # fewer than 50
+        plan(*rows_of([50, 24]))
+    for counts, method in (([400, 60], "undersample"), ([5, 4], "none"), ([400, 4], "oversample"), ([4, 4], "undersample")):
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            warnings.filterwarnings("ignore", message="balance: rows of some")
+            plan(*rows_of(counts), method)

@@ -4,6 +4,11 @@ import pyarrow.csv as pacsv
 import pyarrow.parquet as pq
 import pytest
 
+FEW = (
+    "warning: balance: method undersample keeps only 12 of 18 training rows an epoch, since 'y' has 6 rows. Set balance.target_ratio above 1,"
+    " balance.method: oversample, or method: none with loss.class_weights: balanced, or list 'y' in data.drop_labels.\n"
+)
+
 
 def rows_in(path):
     if path.suffix == ".parquet":
@@ -35,10 +40,11 @@ def config(tmp_path):
 def test_split_writes_partitions_and_the_balanced_rows(run_cli, config, tmp_path, file_format):
     out = tmp_path / "out"
     done = run_cli("split", "--config", config, "--output", out, "--format", file_format)
-    assert (done.returncode, done.stderr) == (0, "")
+    assert (done.returncode, done.stderr) == (0, FEW)
     names = ["train", "validation", "test", "train_balanced"]
     sizes = [18, 6, 6, 12]
-    assert done.stdout.splitlines() == [f"{out}/{name}.{file_format}: {size} rows" for name, size in zip(names, sizes, strict=True)]
+    assert "Rows by class: imbalance ratio 2 (mild)" in done.stdout
+    assert done.stdout.splitlines()[-4:] == [f"{out}/{name}.{file_format}: {size} rows" for name, size in zip(names, sizes, strict=True)]
     assert sorted(path.name for path in out.iterdir()) == sorted(f"{name}.{file_format}" for name in names)
     sides = {name: rows_in(out / f"{name}.{file_format}") for name in names}
     assert [len(rows) for rows in sides.values()] == sizes
@@ -60,7 +66,7 @@ def test_split_refuses_to_overwrite_and_writes_nothing(run_cli, config, tmp_path
     out.mkdir()
     (out / "test.jsonl").write_text("mine", encoding="utf-8")
     done = run_cli("split", "--config", config, "--output", out)
-    assert (done.returncode, done.stderr) == (2, f"{out}/test.jsonl: exists already. Remove it, or give another --output.\n")
+    assert (done.returncode, done.stderr) == (2, f"{FEW}{out}/test.jsonl: exists already. Remove it, or give another --output.\n")
     assert [path.name for path in out.iterdir()] == ["test.jsonl"]
     assert (out / "test.jsonl").read_text(encoding="utf-8") == "mine"
 

@@ -15,7 +15,7 @@ from trainer.errors import ConfigError, DataError
 from trainer.sections.balancing import BalanceSection, LossSection
 from trainer.sections.data import DataSection, SplitSection
 
-KEPT, _, UNLABELLED, UNWANTED, DUPLICATE, OUTVOTED, TIE, _ = REASONS
+KEPT, _, UNLABELLED, UNWANTED, DUPLICATE, OUTVOTED, TIE, *_ = REASONS
 ROWS = [("p", ["x", "y"]), ("q", ["y"]), ("r", []), ("s", ["z", "x", "z"])]
 
 
@@ -195,7 +195,7 @@ def test_map_renames_and_joins_labels_and_null_takes_a_label_from_its_rows(clean
 
 
 def test_label_that_stands_only_beside_a_dropped_one_is_named(clean):
-    assert clean([("p", ["x", "z"]), ("q", ["x"]), ("r", ["y"])], drop_labels=["x"]).lost == {}
+    assert clean([("p", ["x", "z"]), ("q", ["w", "z"]), ("r", ["y"])], drop_labels=["x"]).lost == {}
     assert clean([("p", ["x", "z"]), ("q", ["w"]), ("r", ["y"])], drop_labels=["x"]).lost == {"z": {UNWANTED: 1}}
 
 
@@ -213,11 +213,18 @@ def test_counts_hold_a_row_once_for_each_of_its_labels_and_totals_hold_rows(prep
     assert data.labels_per_row == "Multi-label: 1.00 labels a row; 33.3% of the rows have two or more, 33.3% have none."
 
 
-def test_undersampling_draws_as_many_rows_of_each_rarest_label(prepare):
-    data = prepare(many(a=40, a_b=10, none=20), {"train": 0.8, "validation": 0.2}, method="undersample")
+@pytest.mark.filterwarnings("ignore:balance")
+def test_undersampling_cuts_labels_and_rows_without_one_to_the_smallest_label_and_says_so(prepare):
+    data = prepare(many(a=40, a_b=10, b=20, none=20), {"train": 0.8, "validation": 0.2}, method="undersample")
     drawn = data.splits.train[data.plan.positions()]
-    assert np.bincount(data.clean.label_ids_N[drawn]).tolist() == [8, 8, 8]  # a alone, a and b, none
-    assert data.audit.counts["drawn"].tolist() == [16, 8]
+    assert data.audit.counts["train"].tolist() == [40, 24]
+    assert data.audit.counts["drawn"].tolist() == [24, 24]
+    assert (~data.clean.label_matrix_NC[drawn].any(axis=1)).sum() == 16  # fewer than 24: all
+    assert data.audit.totals["seen per epoch"] == len(drawn)
+    assert data.balanced_sentence == "Balanced by label: an epoch sees 24 rows of every label, and 16 rows without one."
+    shared = prepare(many(a=10, a_b=20, a_c=10), {"train": 0.8, "validation": 0.2}, method="undersample").balanced_sentence
+    assert shared == "Balanced by label: an epoch sees 8 (b) to 16 (a) rows of a label. Labels that share rows cannot all have one count."
+    assert prepare(many(a=40, a_b=10), {"train": 0.8, "validation": 0.2}).balanced_sentence == ""
 
 
 def test_label_that_is_no_rows_rarest_is_no_class_to_balance(prepare):
@@ -229,7 +236,7 @@ def test_balancing_the_pool_keeps_every_label_on_both_sides(prepare):
     data = prepare(many(a=40, a_b=10, c=20), {"train": 0.8, "validation": 0.2}, method="undersample", scope="all")
     assert list(data.audit.columns) == ["pool before balancing", "seen per epoch", "validation"]
     assert data.audit.natural_C.tolist() == [50, 10, 20]
-    assert sum(len(ids) for ids in data.splits.named.values()) == 30
+    assert sum(len(ids) for ids in data.splits.named.values()) == 20  # a and b 10 times, c 10 times
     assert (data.audit.counts["validation"] > 0).all()
 
 
@@ -246,6 +253,18 @@ def test_primary_label_is_the_one_named_first(prepare):
     assert [first.count(label) for label in (["a"], ["b"], [])] == [2, 2, 2]
 
 
+@pytest.mark.parametrize("grouped", [False, True])
+def test_rows_without_a_label_that_are_too_few_for_every_side_are_no_class_that_could_be_dropped(folder, grouped):
+    rows = [*many(a=20, b=30), ("alone", []), ("beside", [])]
+    lines = [json.dumps({"text": text, "label": labels, "group": "none" if not labels else text}) + "\n" for text, labels in rows]
+    Path("rows.jsonl").write_text("".join(lines[: None if grouped else -1]))  # two rows of one group, or one row
+    data = DataSection(source="rows.jsonl", group_column="group" if grouped else None)
+    split = SplitSection(primary_label=True, rare_classes="error")
+    found = prepare_data(data, split, BalanceSection(), LossSection(), seed=1, cache_dir=folder / "cache")
+    assert (found.audit.counts["train"] + found.audit.counts["validation"]).tolist() == [20, 30]
+    assert sum(len(ids) for ids in found.splits.named.values()) == len(rows) - (not grouped)
+
+
 def test_training_rows_without_a_label_of_the_given_rows_are_told(folder):
     for name, rows in {"train": many(a=4, b=4), "test": many(a=2, a_c=2)}.items():
         Path(f"{name}.jsonl").write_text("".join(json.dumps({"text": name + text, "label": labels}) + "\n" for text, labels in rows))
@@ -257,7 +276,7 @@ def test_training_rows_without_a_label_of_the_given_rows_are_told(folder):
 def test_label_that_no_training_row_has_is_told(prepare):
     rows = [*many(a=60, a_b=30), ("both 4", ["a", "c"])]
     with pytest.raises(DataError, match=r"^label 'c' has 1 row; 2 stratified splits need 2. Merge it, or list it in data.drop_labels.$"):
-        prepare(rows, {"train": 0.5, "validation": 0.5})
+        prepare(rows, {"train": 0.5, "validation": 0.5, "rare_classes": "error"})
     with pytest.raises(DataError, match=r"^the training rows hold no row of c. Add rows, or list them in data.drop_labels.$"):
         prepare(rows, {"train": 0.5, "validation": 0.5, "primary_label": True})  # a, named first, stands on both sides
 
@@ -275,7 +294,7 @@ def test_positive_weights_by_hand():
 
 def test_positive_weights_count_the_rows_drawn(prepare):
     data = prepare(many(a=40, a_b=10, none=20), {"train": 0.8, "validation": 0.2}, method="undersample", weighting="balanced")
-    assert data.class_weights_C.tolist() == [8 / 16, 16 / 8]  # 24 rows drawn, 16 with a, 8 with b
+    assert data.class_weights_C.tolist() == [8 / 8, 8 / 8]  # 16 rows drawn, 8 with a and b, 8 with none
 
 
 @pytest.mark.parametrize("file_format", ["jsonl", "parquet", "csv"])

@@ -34,8 +34,8 @@ class BadRows(list[dict[str, Any]]):
         return [*self.remarks, *([lines] if lines else [])]
 
     def remark(self, sentence: str) -> None:
-        """Note a sentence once."""
-        if sentence not in self.remarks:
+        """Note a sentence once; an empty one is none."""
+        if sentence and sentence not in self.remarks:
             self.remarks.append(sentence)
 
 

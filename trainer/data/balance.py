@@ -9,18 +9,21 @@ import warnings
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
-from typing import NamedTuple
+from functools import cached_property, partial
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from trainer.data.labels import count_drawn
 from trainer.errors import ConfigError, DataError, listing
 
 Ints = NDArray[np.int64]
 Hashes = NDArray[np.uint64]
 MOST_REPEATS = 5
 """Rows seen more often than this in one epoch are warned about."""
+LEAST_KEPT_SHARE, LEAST_KEPT_ROWS = 0.1, 50
+"""A method that keeps less of the training rows, or fewer of them, is warned about."""
 
 
 def stage_generator(seed: int, *stage: str | int) -> np.random.Generator:
@@ -147,16 +150,14 @@ class BalancePlan:
     """Which training rows are seen in each epoch.
 
     Attributes:
-        label_ids_N: label id of each training row.
-        stratum_ids_N: what is balanced, in [0, S): the label ids, or the domains of `balance.by`.
+        targets: label id of each training row (N,), or which labels it has (N, C).
         row_keys_N: a number that depends on the row's text alone; makes the draw independent of the order of rows.
-        wanted_S: rows of each stratum in one epoch.
+        draw_rows: the sorted positions of one epoch, drawn by a generator; a row may stand there several times.
     """
 
-    label_ids_N: Ints
-    stratum_ids_N: Ints
+    targets: NDArray[Any]
     row_keys_N: Hashes
-    wanted_S: Ints
+    draw_rows: Callable[[np.random.Generator], Ints]
     num_labels: int
     seed: int
     resample_each_epoch: bool = False
@@ -167,16 +168,21 @@ class BalancePlan:
         return self._draw(epoch) if self.resample_each_epoch else self._first
 
     def _draw(self, epoch: int) -> Ints:
-        return draw(self.stratum_ids_N, self.row_keys_N, self.wanted_S, stage_generator(self.seed, "balance", epoch))
+        return self.draw_rows(stage_generator(self.seed, "balance", epoch))
 
     @cached_property
     def _first(self) -> Ints:
         return self._draw(0)
 
+    @property
+    def num_kept(self) -> int:
+        """Training rows that the first epoch sees, each counted once."""
+        return int(np.count_nonzero(np.diff(self._first))) + 1 if len(self._first) else 0
+
     @cached_property
     def seen(self) -> Ints:
         """Sorted positions of the rows that some epoch may see, each once: what has to be tokenised."""
-        return np.arange(len(self.label_ids_N)) if self.resample_each_epoch else np.unique(self._first)
+        return np.arange(len(self.targets)) if self.resample_each_epoch else np.unique(self._first)
 
     def positions_in_seen(self, epoch: int = 0) -> Ints:
         """As `positions`, counted within `seen`."""
@@ -184,8 +190,8 @@ class BalancePlan:
 
     @cached_property
     def counts_C(self) -> Ints:
-        """Rows of each class in the first epoch (with strata that are classes, in every epoch)."""
-        return np.bincount(self.label_ids_N[self._first], minlength=self.num_labels)
+        """Rows of each class in the first epoch (with one label a row and strata that are classes, in every epoch)."""
+        return count_drawn(self.targets, self._first, self.num_labels)
 
 
 def plan_balance(
@@ -199,7 +205,7 @@ def plan_balance(
     resample_each_epoch: bool = False,
     domains: tuple[Ints, list[str]] | None = None,
 ) -> BalancePlan:
-    """Plan of the rows drawn from the training split.
+    """Return the plan of the rows drawn from a training split whose rows have one label each.
 
     Args:
         parameter: the method's number, None for its default.
@@ -216,19 +222,38 @@ def plan_balance(
         raise DataError(f"the training rows hold one class only, '{labels[0]}'; a classifier needs two.")
     stratum_ids_N, names = (train_label_ids_N, labels) if domains is None else domains
     counts_S = np.bincount(stratum_ids_N, minlength=len(names))
-    wanted_S = _wanted(counts_S, method, parameter)
-    _warn_of_repeats(counts_S, wanted_S, names)
+    wanted_S = wanted_rows(counts_S, method, parameter)
+    warn_of_repeats(counts_S, wanted_S, names)
+    smallest, kept = int(counts_S.argmin()), int(np.minimum(counts_S, wanted_S).sum())
+    warn_of_few_rows(kept, len(row_keys_N), method, names[smallest], int(counts_S[smallest]), is_label=domains is None)
     plan = BalancePlan(
-        train_label_ids_N, stratum_ids_N, row_keys_N, wanted_S, len(labels), seed, resample_each_epoch, balanced_batches=method == "class_balanced_batches"
+        train_label_ids_N,
+        row_keys_N,
+        partial(draw, stratum_ids_N, row_keys_N, wanted_S),
+        len(labels),
+        seed,
+        resample_each_epoch,
+        balanced_batches=method == "class_balanced_batches",
     )
-    lost = [] if domains is None else [label for label, count in zip(labels, plan.counts_C, strict=True) if count == 0]
-    if lost:
-        words = f"balance.by: method {method} draws no row of {listing(lost)}, since domains are cut whatever their labels"
-        raise DataError(f"{words}. Set balance.by_label: true, or method: floor or oversample.")
+    if domains is not None:
+        refuse_lost_labels(plan, labels, method)
     return plan
 
 
-def _wanted(counts_S: Ints, method: str, parameter: float | None) -> Ints:
+def refuse_lost_labels(plan: BalancePlan, labels: list[str], method: str) -> None:
+    """Raises DataError when balanced domains leave no row of a label."""
+    lost = [label for label, count in zip(labels, plan.counts_C, strict=True) if count == 0]
+    if lost:
+        words = f"balance.by: method {method} draws no row of {listing(lost)}, since domains are cut whatever their labels"
+        raise DataError(f"{words}. Set balance.by_label: true, or method: floor or oversample.")
+
+
+def wanted_rows(counts_S: Ints, method: str, parameter: float | None) -> Ints:
+    """Return how many rows of each stratum a method wants, where a row belongs to one stratum.
+
+    Raises:
+        ConfigError: `min_share` that the strata together exceed.
+    """
     if parameter is None:
         parameter = PARAMETERS[method].default if method in PARAMETERS else 0.0
     if method == "floor" and parameter * len(counts_S) > 1 + 1e-12:
@@ -239,17 +264,41 @@ def _wanted(counts_S: Ints, method: str, parameter: float | None) -> Ints:
     return METHODS[method](counts_S, parameter)
 
 
-def _warn_of_repeats(counts_S: Ints, wanted_S: Ints, names: list[str]) -> None:
+def warn_of_repeats(counts_S: Ints, wanted_S: Ints, names: list[str]) -> None:
+    """Warn of strata whose rows are seen often in an epoch."""
     often = [f"'{names[s]}' {wanted_S[s] / counts_S[s]:.1f} times" for s in np.flatnonzero(wanted_S > MOST_REPEATS * counts_S)]
     if often:
         words = f"balance: rows of some are seen often in an epoch: {listing(often)}; the model may learn them by heart"
         warnings.warn(f"{words}. Ask less of the method, or add rows.", stacklevel=3)
 
 
-def plan_pool(label_ids_N: Ints, row_keys_N: Hashes, *, method: str, parameter: float | None = None, seed: int) -> Ints:
+def warn_of_few_rows(kept: int, total: int, method: str, smallest: str, count: int, *, is_label: bool = True) -> None:
+    """Warn where a method keeps few of the rows that it was given.
+
+    Args:
+        kept: rows that an epoch sees, each counted once.
+        smallest: name of the smallest label or domain, which has `count` rows.
+        is_label: whether it is a label.
+    """
+    if kept >= total or (kept >= LEAST_KEPT_SHARE * total and kept >= LEAST_KEPT_ROWS):
+        return
+    rows = f"'{smallest}' has {count:,} row{'' if count == 1 else 's'}"
+    less = "Set balance.target_ratio above 1, " if method == "undersample" else "Set "
+    drop = f", or list '{smallest}' in data.drop_labels" if is_label else ""
+    warnings.warn(
+        f"balance: method {method} keeps only {kept:,} of {total:,} training rows an epoch, since {rows}."
+        f" {less}balance.method: oversample, or method: none with loss.class_weights: balanced{drop}.",
+        stacklevel=3,
+    )
+
+
+def plan_pool(label_ids_N: Ints, row_keys_N: Hashes, *, labels: list[str], method: str, parameter: float | None = None, seed: int) -> Ints:
     """Sorted positions kept of the whole pool before it is split into train and validation (`balance.scope: all`).
 
     The one exception to 'only training rows are balanced'; test rows have been split off before.
     """
-    counts_C = np.bincount(label_ids_N)
-    return draw(label_ids_N, row_keys_N, _wanted(counts_C, method, parameter), stage_generator(seed, "pool"))
+    found_S, stratum_ids_N, counts_S = np.unique(label_ids_N, return_inverse=True, return_counts=True)
+    kept = draw(stratum_ids_N, row_keys_N, wanted_rows(counts_S, method, parameter), stage_generator(seed, "pool"))
+    smallest = int(counts_S.argmin())
+    warn_of_few_rows(len(kept), len(row_keys_N), method, labels[found_S[smallest]], int(counts_S[smallest]))
+    return kept

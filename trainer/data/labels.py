@@ -41,6 +41,20 @@ def count_labels(targets: NDArray[Any], num_labels: int) -> NDArray[np.int64]:
     return (np.bincount(targets, minlength=num_labels) if targets.ndim == 1 else targets.sum(axis=0)).astype(np.int64)
 
 
+def count_drawn(targets: NDArray[Any], positions: NDArray[np.int64], num_labels: int) -> NDArray[np.int64]:
+    """Rows of each class, (C,), among the rows at these positions, which may repeat; no copy of a matrix is made.
+
+    Args:
+        targets: as of `count_labels`.
+    """
+    if targets.ndim == 1:
+        return count_labels(targets[positions], num_labels)
+    times_N = np.bincount(positions, minlength=len(targets))
+    rows = np.flatnonzero(times_N)
+    places, label_ids = np.nonzero(targets[rows])
+    return np.bincount(label_ids, times_N[rows][places], minlength=num_labels).astype(np.int64)
+
+
 def order_labels(found: set[str], class_label_order: list[str] | None) -> Labels:
     """Labels in ClassLabel order where the source has one; numbers by value; else by name.
 

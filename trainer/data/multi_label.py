@@ -1,4 +1,4 @@
-"""Rows with any number of labels: reading them, their classes for balancing, their weights. Legend: N rows, C labels.
+"""Rows with any number of labels: their matrix, their classes, their weights. Legend: N rows, C labels.
 
 In the table of rows the labels of a row are one text, a JSON list in the order of the source; `[]` is a row without a
 label, which is legal, and a missing value is a row whose labels are not known, which cleaning drops.
@@ -14,50 +14,15 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from trainer.data.labels import Labels, by_class
-from trainer.errors import ConfigError, DataError, listing
+from trainer.errors import ConfigError, listing
 
 Bools = NDArray[np.bool_]
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
 Names = Mapping[str, str | None] | None
 
-YES, NO = ["1", "1.0", "true"], ["0", "0.0", "false"]
-
-
-def is_list(kind: pa.DataType) -> bool:
-    """Whether a column of this type holds lists."""
-    return bool(pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind))
-
-
-def label_lists(texts: pa.ChunkedArray, lengths: pa.ChunkedArray) -> pa.Array:
-    """JSON list of each row's labels, each once; missing where the list or one of its labels is.
-
-    Args:
-        texts: labels of all rows, one after the other.
-        lengths: number of labels of each row, null for a missing list.
-    """
-    rest = iter(texts.to_pylist())
-    rows = (None if length is None else [next(rest) for _ in range(length)] for length in lengths.to_pylist())
-    return pa.array([json.dumps(list(dict.fromkeys(row)), ensure_ascii=False) if row is not None and all(row) else None for row in rows], pa.string())
-
-
-def column_lists(columns: dict[str, pa.ChunkedArray], where: str) -> pa.Array:
-    """JSON list of each row's labels from one text column a label; missing where one of the cells is.
-
-    Raises:
-        DataError: a cell that is not 0, 1, true or false.
-    """
-    held, missing = [], []
-    for name, column in columns.items():
-        text = pc.utf8_lower(pc.utf8_trim_whitespace(column))
-        wrong = pc.unique(column.filter(pc.invert(pc.is_in(text, value_set=pa.array([*YES, *NO, None], pa.string())))))
-        if len(wrong):
-            raise DataError(f"{where}: label column '{name}' holds '{wrong[0]}'; needed: 0, 1, true or false. Mend the column, or set data.label_columns.")
-        held.append(pc.is_in(text, value_set=pa.array(YES)).to_numpy())
-        missing.append(pc.is_null(column).to_numpy())
-    names = list(columns)
-    rows = zip(np.array(held).T, np.logical_or.reduce(missing), strict=True)
-    return pa.array([None if gone else json.dumps([names[c] for c in np.flatnonzero(row)], ensure_ascii=False) for row, gone in rows], pa.string())
+NO_LABEL = "(no label)"
+"""Name of the rows without a label, where they are counted as a class."""
 
 
 def _distinct(label_column: pa.ChunkedArray, names: Names = None) -> tuple[list[list[str]], Ints]:
@@ -89,7 +54,10 @@ def found_labels(label_column: pa.ChunkedArray, names: Names = None) -> set[str]
 def label_matrix(label_column: pa.ChunkedArray, labels: Labels, names: Names = None) -> Bools:
     """Which labels each row has, (N, C); all False where the row is missing."""
     lists, list_ids_N = _distinct(label_column, names)
-    distinct = np.array([[name in held for name in labels.names] for held in [*lists, []]], bool)  # the last one stands for missing
+    ids = {name: label_id for label_id, name in enumerate(labels.names)}
+    held = [[ids[name] for name in own if name in ids] for own in [*lists, []]]  # the last one stands for missing
+    distinct = np.zeros((len(held), len(labels)), bool)
+    distinct[np.repeat(np.arange(len(held)), [len(own) for own in held]), [label_id for own in held for label_id in own]] = True
     return distinct[list_ids_N]
 
 

@@ -1,10 +1,9 @@
 """The stages of the data wing in order: read, clean, limit, split, (augment,) balance, weigh."""
 
 from dataclasses import dataclass, replace
-from functools import partial
 from itertools import combinations
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -14,13 +13,16 @@ from numpy.typing import NDArray
 
 from trainer.data.audit import Audit, audit_splits
 from trainer.data.augment import SyntheticRows, add_rows
-from trainer.data.balance import BalancePlan, plan_balance, plan_pool
+from trainer.data.balance import BalancePlan, plan_balance, plan_pool, wanted_rows, warn_of_few_rows
+from trainer.data.by_time import TimeCutter
 from trainer.data.class_counts import warn_of_odd_class_counts
 from trainer.data.clean import CleanRows, clean_rows, refuse_lost_classes, refuse_unseen_labels
-from trainer.data.iterative import iterative_split
-from trainer.data.multi_label import first_label_ids, positive_weights
+from trainer.data.cutting import Cutter
+from trainer.data.label_balance import plan_label_balance, plan_label_pool
+from trainer.data.multi_label import positive_weights
+from trainer.data.rare_classes import warn_of_unmeasured, without_classes
 from trainer.data.sources import read_rows
-from trainer.data.split import Splits, refuse_small_classes, stratified_sample, stratified_split
+from trainer.data.split import Splits, stratified_sample
 from trainer.data.streaming import stream_splits
 from trainer.data.weights import class_weights
 from trainer.errors import DataError, listing
@@ -79,6 +81,21 @@ class PreparedData:
         return f"Multi-label: {sizes_N.mean():.2f} labels a row; {several:.1%} of the rows have two or more, {none:.1%} have none."
 
     @property
+    def balanced_sentence(self) -> str:
+        """What balancing made of the counts of labels that share rows, in words; empty where each row has one or all are seen once."""
+        matrix_NC, drawn_C = self.clean.label_matrix_NC, self.audit.counts["drawn"]
+        positions = self.plan.positions()
+        if matrix_NC is None or np.array_equal(positions, np.arange(len(self.splits.train))):
+            return ""
+        least, most = int(drawn_C.argmin()), int(drawn_C.argmax())
+        unlabelled = int((matrix_NC[self.splits.train].sum(axis=1) == 0)[positions].sum())
+        without = f", and {unlabelled:,} rows without one" if unlabelled else ""
+        if drawn_C[least] == drawn_C[most]:
+            return f"Balanced by label: an epoch sees {drawn_C[most]:,} rows of every label{without}."
+        span = f"{drawn_C[least]:,} ({self.labels[least]}) to {drawn_C[most]:,} ({self.labels[most]}) rows of a label{without}"
+        return f"Balanced by label: an epoch sees {span}. Labels that share rows cannot all have one count."
+
+    @property
     def fingerprints(self) -> dict[str, str]:
         """Digests of the rows, of who is in which split and of what training draws and weighs: what processes of one run must share."""
         sides = {f"the fingerprint of {name} rows": xxhash.xxh3_64(ids_N.tobytes()).hexdigest() for name, ids_N in self.splits.named.items()}
@@ -90,6 +107,15 @@ class PreparedData:
         return self.clean.streamed.sentence({name: len(ids) for name, ids in self.splits.named.items()}) if self.clean.streamed else ""
 
     @property
+    def time_sentence(self) -> str:
+        """Which times train, validate and test, in words; empty where rows are not split by time."""
+        if not self.splits.time_ranges:
+            return ""
+        rows = {name: f"{len(ids):,} rows" for name, ids in self.splits.named.items()}
+        parts = [f"{name} from {first} to {last} ({rows[name]})" for name, (first, last) in self.splits.time_ranges.items()]
+        return f"Split by time: {'; '.join(parts)}."
+
+    @property
     def unused_rows(self) -> int:
         """Cleaned rows that stand in no split: left out by data.limit, balance.scope all or data.streaming."""
         return self.clean.counts["kept"] + self.clean.num_synthetic - sum(len(ids) for ids in self.splits.named.values())
@@ -99,7 +125,7 @@ class PreparedData:
         """XXH3 digest of the rows that the first epoch sees and of the class weights."""
         positions = self.plan.positions()
         digest = xxhash.xxh3_128()
-        for numbers in (self.plan.row_keys_N[positions], self.plan.label_ids_N[positions], self.class_weights_C):
+        for numbers in (self.plan.row_keys_N[positions], self.plan.targets[positions], self.class_weights_C):
             digest.update(numbers.tobytes())
         return digest.hexdigest()
 
@@ -122,11 +148,14 @@ def read_splits(
         clean, splits = stream_splits(data, split, balance, seed=seed, cache_dir=cache_dir)
         warn_of_odd_class_counts(clean, splits.train, data)
         return clean, splits
-    clean = clean_rows(read_rows(data, cache_dir, balance.by), data.clean, data.drop_labels, data.label_map)
+    rows = read_rows(data, cache_dir, balance.by, split.by_time if split else None)
+    clean = clean_rows(rows, data.clean, data.drop_labels, data.label_map, data.labels_per_row)
     refuse_lost_classes(clean.lost)
-    if data.source is None:
+    if data.pool == "train":
         refuse_unseen_labels(clean)
     splits = split_rows(clean, data, split, balance, seed=seed, fold=fold)
+    if split and split.rare_classes == "drop":
+        clean = without_classes(clean, np.flatnonzero(clean.labels.counts(clean.targets[splits.train]) == 0))
     if data.group_column:
         refuse_shared_groups(clean, splits)
     warn_of_odd_class_counts(clean, splits.train, data)
@@ -146,40 +175,36 @@ def balance_splits(
     """
     if synthetic is not None:
         clean, splits = add_rows(clean, splits, synthetic)
-    train_label_ids, labels = _classes_to_balance(clean, splits.train)
     domains = _domain_ids(clean) if balance.by else None
-    plan = plan_balance(
-        train_label_ids,
-        clean.text_hashes_N[splits.train],
-        labels=labels,
-        method="none" if balance.scope == "all" else balance.row_method,
-        parameter=balance.parameter,
-        seed=seed,
-        resample_each_epoch=balance.resample_each_epoch,
-        domains=_strata(domains, splits.train, train_label_ids, labels, balance.by_label) if domains else None,
-    )
+    plan = _plan(clean, splits.train, domains, balance, seed)
+    if clean.streamed and balance.row_method == "undersample" and not balance.by and not balance.resample_each_epoch:
+        natural_C = np.array(clean.streamed.natural["train"], np.int64)  # of which streaming kept those that are drawn
+        smallest, kept = int(natural_C.argmin()), int(wanted_rows(natural_C, "undersample", balance.parameter).sum())
+        warn_of_few_rows(kept, int(natural_C.sum()), "undersample", clean.labels.names[smallest], int(natural_C[smallest]))
     audit = audit_splits(clean.labels, clean.targets, splits, plan, splits.pool, augmented=synthetic is not None, streamed=clean.streamed)
     if clean.label_matrix_NC is None:
-        weights_C = weights_over(plan.counts_C, loss, labels)
+        weights_C = weights_over(plan.counts_C, loss, clean.labels.names)
     else:
         weights_C = positive_weights(audit.counts["drawn"], len(plan.positions()), loss.class_weights, clean.labels.names)
     return PreparedData(clean, splits, plan, weights_C, audit, domains, synthetic)
 
 
-def _classes_to_balance(clean: CleanRows, train: Ints) -> tuple[Ints, list[str]]:
-    """One class id for each training row, and the names of these classes: of multi-label rows those of their rarest labels.
-
-    Raises:
-        DataError: a label that no training row has.
-    """
-    if clean.label_matrix_NC is None:
-        return clean.label_ids_N[train], clean.labels.names
-    missing = [clean.labels.names[c] for c in np.flatnonzero(~clean.label_matrix_NC[train].any(axis=0))]
-    if missing:
-        raise DataError(f"the training rows hold no row of {listing(missing)}. Add rows, or list them in data.drop_labels.")
-    names = [*clean.labels.names, "(no label)"]
-    found, class_ids_N = np.unique(clean.label_ids_N[train], return_inverse=True)  # a label may be no row's rarest
-    return class_ids_N, [names[c] for c in found]
+def _plan(clean: CleanRows, train: Ints, domains: tuple[Ints, list[str]] | None, balance: "BalanceSection", seed: int) -> BalancePlan:
+    """Which of the training rows are drawn; classes are balanced, of rows with several labels the labels."""
+    common: dict[str, Any] = {
+        "labels": clean.labels.names,
+        "method": "none" if balance.scope == "all" else balance.row_method,
+        "parameter": balance.parameter,
+        "seed": seed,
+        "resample_each_epoch": balance.resample_each_epoch,
+    }
+    keys_N = clean.text_hashes_N[train]
+    if clean.label_matrix_NC is not None:
+        present = _present(domains[0][train], domains[1]) if domains else None
+        return plan_label_balance(clean.label_matrix_NC[train], keys_N, domains=present, by_label=balance.by_label, **common)
+    label_ids_N = clean.label_ids_N[train]
+    strata = _strata(domains, train, label_ids_N, clean.labels.names, balance.by_label) if domains else None
+    return plan_balance(label_ids_N, keys_N, domains=strata, **common)
 
 
 def weights_over(counts_C: Ints, loss: "LossSection", labels: list[str]) -> NDArray[np.float64]:
@@ -190,42 +215,81 @@ def weights_over(counts_C: Ints, loss: "LossSection", labels: list[str]) -> NDAr
 def split_rows(
     clean: CleanRows, data: "DataSection", split: "SplitSection | None", balance: "BalanceSection", *, seed: int, fold: Fold | None = None
 ) -> Splits:
-    """Row ids of each split: as given by files, else by shares of `source` or `train`, or one fold as validation."""
-    pool = clean.kept("source" if data.source is not None else "train")
-    if data.limit:
-        pool = pool[stratified_sample(clean.label_ids_N[pool], clean.text_hashes_N[pool], data.limit, seed=seed)]
+    """Row ids of each split: as given, else by shares of `source` or `train`, by time, or one fold
+    as validation.
+
+    Test is cut first, from the same pool whatever the other splits are, so that one seed and share
+    always give the same test rows.
+
+    Raises:
+        DataError: a split without a row; classes that cannot stand on every side
+            (`split.rare_classes: error`).
+    """
+    pool, validation, test = clean.kept(data.pool), clean.kept("validation"), clean.kept("test")
     train_share, validation_share, test_share = (split.train, split.validation, split.test or 0.0) if split else (0.8, 0.2, 0.0)
-    validation, test = clean.kept("validation"), clean.kept("test")
-    cut = partial(_cut, clean, data=data, primary_label=bool(split and split.primary_label), seed=seed)
-    if test_share and balance.scope == "train" and fold is None:
-        train, validation, test = cut(pool, [train_share, validation_share, test_share], "split")
-        return Splits(train, validation, test)
+    is_cut = data.validation is None and not len(validation)
+    if fold and not is_cut:
+        raise DataError(f"folds cut validation themselves, but data.{data.split_column or 'validation'} holds validation rows. Remove them, or the folds.")
+    cutter = TimeCutter(clean, pool, data, split, seed) if split and split.by_time else Cutter(clean, pool, data, split, seed)
+    if data.limit:
+        pool = pool[_limited(clean, pool, cutter, data.limit, seed, least=1 + is_cut + (test_share > 0))]
+    whole_pool = pool
     if test_share:
-        pool, test = cut(pool, [1 - test_share, test_share], "test split")
+        half = (1 - test_share) / 2  # a third side makes sure that what is left can be cut again
+        first, second, test = cutter.cut(pool, [half, half, test_share], "test split")
+        pool = np.sort(np.concatenate([first, second]))
+    natural = None
     if fold:
-        folds = cut(pool, [1 / fold.total] * fold.total, "folds")
-        return Splits(np.sort(np.concatenate([*folds[: fold.number], *folds[fold.number + 1 :]])), folds[fold.number], test)
-    natural = pool if balance.scope == "all" else None
-    if balance.scope == "all":
-        refuse_small_classes(np.bincount(clean.label_ids_N[pool], minlength=len(clean.labels)), clean.labels.names, 2)
-        class_ids_N = np.unique(clean.label_ids_N[pool], return_inverse=True)[1]  # a label may be no row's rarest
-        pool = pool[plan_pool(class_ids_N, clean.text_hashes_N[pool], method=balance.method, parameter=balance.parameter, seed=seed)]
-    if data.validation is None:
-        whole = train_share + validation_share
-        pool, validation = cut(pool, [train_share / whole, validation_share / whole], "split")
-    return Splits(pool, validation, test, natural)
-
-
-def _cut(clean: CleanRows, pool: Ints, shares: list[float], stage: str, *, data: "DataSection", primary_label: bool, seed: int) -> list[Ints]:
-    groups, hashes, names = group_ids(clean, pool) if data.group_column else None, clean.text_hashes_N[pool], clean.labels.names
-    if clean.label_matrix_NC is None:
-        sides = stratified_split(clean.label_ids_N[pool], hashes, groups, shares, labels=names, seed=seed, stage=stage)
-    elif primary_label:
-        first_ids = first_label_ids(clean.rows.table["label"].take(pa.array(pool)), clean.labels, clean.naming.names)
-        sides = stratified_split(first_ids, hashes, groups, shares, labels=[*names, "(no label)"], seed=seed, stage=stage)
+        folds, train = cutter.folds(pool, fold.total)
+        validation = folds[fold.number]
+        pool = np.sort(np.concatenate([train, *folds[: fold.number], *folds[fold.number + 1 :]]))
     else:
-        sides = iterative_split(clean.label_matrix_NC[pool], hashes, groups, shares, labels=names, seed=seed, stage=stage)
-    return [pool[side] for side in sides]
+        only_train = pool[:0]
+        if balance.scope == "all":
+            pool, only_train, natural = _balanced_pool(clean, pool, cutter, balance, seed)
+        if is_cut:
+            whole = train_share + validation_share
+            pool, validation = cutter.cut(pool, [train_share / whole, validation_share / whole], "split")
+        pool = np.sort(np.concatenate([pool, only_train]))
+    if isinstance(cutter, TimeCutter):
+        cutter.settle_classes(Splits(pool, validation, test))
+    train, validation, test = (cutter.without_dropped(ids) for ids in (pool, validation, test))
+    splits = Splits(train, validation, test, natural)
+    _refuse_empty_sides(splits, clean, whole_pool, is_cut=is_cut, has_test=test_share > 0)
+    warn_of_unmeasured(clean, splits)
+    return replace(splits, time_ranges=cutter.ranges(splits)) if isinstance(cutter, TimeCutter) else splits
+
+
+def _limited(clean: CleanRows, pool: Ints, cutter: Cutter, limit: int, seed: int, least: int) -> Ints:
+    """Positions of the rows that `data.limit` leaves of the pool, with so many independent rows of
+    each class at least.
+    """
+    matrix_NC = None if clean.label_matrix_NC is None else clean.label_matrix_NC[pool]
+    ids_N, hashes_N = clean.label_ids_N[pool], clean.text_hashes_N[pool]
+    return stratified_sample(ids_N, hashes_N, limit, seed=seed, least=least, units_N=cutter.units(pool), label_matrix_NC=matrix_NC)
+
+
+def _balanced_pool(clean: CleanRows, pool: Ints, cutter: Cutter, balance: "BalanceSection", seed: int) -> tuple[Ints, Ints, Ints]:
+    """The balanced pool (`balance.scope: all`), the rows beside it that can only train, and the
+    pool as it was.
+    """
+    natural, only_train_N = cutter.usable(pool, 2, first_trains=True)
+    pool = natural[~only_train_N]
+    if len(pool):
+        balance_pool = plan_pool if clean.label_matrix_NC is None else plan_label_pool
+        options: dict[str, Any] = {"labels": clean.labels.names, "method": balance.method, "parameter": balance.parameter, "seed": seed}
+        pool = pool[balance_pool(clean.targets[pool], clean.text_hashes_N[pool], **options)]
+    return pool, natural[only_train_N], natural
+
+
+def _refuse_empty_sides(splits: Splits, clean: CleanRows, pool: Ints, *, is_cut: bool, has_test: bool) -> None:
+    """Raises DataError when a split that was to be cut has no row."""
+    empty = [name for name, asked in (("validation", is_cut), ("test", has_test)) if asked and not len(getattr(splits, name))]
+    if empty:
+        counts_C = clean.labels.counts(clean.targets[pool])
+        most = f"the largest class has {counts_C.max():,} row{'' if counts_C.max() == 1 else 's'}"
+        words = f"split: no row is left for {' and '.join(empty)}, since every class has fewer rows (or groups) than there are splits; {most}"
+        raise DataError(f"{words}. Add rows, merge labels with data.label_map, or ask for fewer splits.")
 
 
 def refuse_shared_groups(clean: CleanRows, splits: Splits) -> None:
@@ -237,15 +301,6 @@ def refuse_shared_groups(clean: CleanRows, splits: Splits) -> None:
         if shared:
             words = f"group {listing(shared, 5)} stands in {first} and in {second}; a group must not stand in two splits"
             raise DataError(f"data.group_column: {words}. Remove its rows from one of the files, or leave out data.group_column.")
-
-
-def group_ids(clean: CleanRows, pool: Ints) -> Ints:
-    """Id of each row's group; a row without a group is a group of its own."""
-    column = clean.rows.table["group"].take(pa.array(pool)).combine_chunks()
-    ids = pc.fill_null(pc.dictionary_encode(column).indices.cast(pa.int64()), -1).to_numpy(zero_copy_only=False).copy()
-    lonely = ids < 0
-    ids[lonely] = ids.max(initial=0) + 1 + np.arange(int(lonely.sum()))
-    return ids
 
 
 def _domain_ids(clean: CleanRows) -> tuple[Ints, list[str]]:
@@ -260,5 +315,10 @@ def _strata(domains: tuple[Ints, list[str]], train: Ints, label_ids_N: Ints, lab
     ids_N, names = domains[0][train], domains[1]
     if by_label:
         ids_N, names = ids_N * len(labels) + label_ids_N, [f"{domain} / {label}" for domain in names for label in labels]
+    return _present(ids_N, names)
+
+
+def _present(ids_N: Ints, names: list[str]) -> tuple[Ints, list[str]]:
+    """The same ids counted over the names that have rows, and these names."""
     present, ids_N = np.unique(ids_N, return_inverse=True)
     return ids_N.astype(np.int64), [names[s] for s in present]

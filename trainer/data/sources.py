@@ -3,6 +3,7 @@
 import hashlib
 import json
 import mmap
+import warnings
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -14,15 +15,17 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from tqdm.auto import tqdm
 
-from trainer.data.bad_rows import BadRows, cut, refuse_bad_rows
+from trainer.data.bad_rows import BadRows, refuse_bad_rows
+from trainer.data.column_text import as_text
 from trainer.data.content import file_identity
 from trainer.data.dataset_sources import dataset_tables, hub_commit, hub_identity, load_hub, load_saved
+from trainer.data.label_cells import LabelCells, LabelForm
 from trainer.data.label_keys import label_key
 from trainer.data.locate import locate
-from trainer.data.multi_label import column_lists, is_list, label_lists
 from trainer.data.packed import ending, to_the_end
 from trainer.data.places import PLACE, Places, with_places
 from trainer.data.readers import ENDINGS, READERS
+from trainer.data.split_column import GivenSplits
 from trainer.data.text_hashes import Hashes, hash_texts
 from trainer.errors import DataError, first_line, listing
 from trainer.locks import partial_path, write_once
@@ -32,12 +35,13 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 SLOTS = ("source", "train", "validation", "test")
-CACHE_FORMAT = 7
+CACHE_FORMAT = 9
 """Raise it when the same files are read to other rows, so that older caches are passed over."""
 SCHEMA = pa.schema([(n, pa.string()) for n in ("text", "text_pair", "label", "group", "domain")] + [("weight", pa.float64())])
 HASH = pa.field("text_hash", pa.uint64())
 """Kept in the file beside the columns of SCHEMA, so that texts are hashed once."""
-STORED = SCHEMA.append(HASH).append(PLACE)
+SLOT = pa.field("slot", pa.int8())
+"""Kept in the file where `data.split_column` says for each row which of SLOTS it belongs to."""
 
 
 @dataclass(frozen=True)
@@ -80,24 +84,32 @@ class Rows:
             self.mapping.madvise(mmap.MADV_DONTNEED)
 
 
-def read_rows(data: "DataSection", cache_dir: Path, domain_column: str | None = None) -> Rows:
+def read_rows(data: "DataSection", cache_dir: Path, domain_column: str | None = None, time_column: str | None = None) -> Rows:
     """Rows of `source` or of `train`, `validation` and `test`, written once as Arrow and memory-mapped.
 
     Args:
         domain_column: column that becomes `domain` (`balance.by`).
+        time_column: column that becomes `time` (`split.by_time`).
     Raises:
         DataError: a location, file, column or row that cannot be read.
     """
     cache_dir.mkdir(parents=True, exist_ok=True)
-    target = cache_dir / f"rows-{source_key(data, domain_column)}.arrow"
+    target = cache_dir / f"rows-{source_key(data, domain_column, time_column)}.arrow"
     notes_path = target.with_suffix(".json")  # it is written last: where it is, the table is whole
-    rows, notes = write_once(notes_path, lambda: _write_rows(data, domain_column, target, notes_path), lambda: load_rows(target))
+    rows, notes = write_once(notes_path, lambda: _write_rows(data, domain_column, time_column, target, notes_path), lambda: load_rows(target))
     bad_rows = BadRows(notes["bad_rows"])
     refuse_bad_rows(bad_rows, data, f"{len(bad_rows)} bad in all")
     refuse_empty(notes["sizes"], data)
+    if notes["label_warning"]:
+        warnings.warn(notes["label_warning"], stacklevel=2)
     for sentence in notes["remarks"]:
         print(sentence)
     return rows  # type: ignore[no-any-return]
+
+
+def schema_of(time_column: str | None) -> pa.Schema:
+    """SCHEMA, with the text of each row's time where rows are split by it."""
+    return SCHEMA.append(pa.field("time", pa.string())) if time_column else SCHEMA
 
 
 def refuse_empty(sizes: list[int], data: "DataSection") -> None:
@@ -133,7 +145,14 @@ def _map_rows(target: Path, notes: dict[str, Any]) -> Rows:
     slots_N = np.repeat(np.arange(len(SLOTS), dtype=np.int8), notes["sizes"])
     hashes_N, places = table[HASH.name].to_numpy(), Places(table[PLACE.name].to_numpy(), notes["files"])
     table = table.drop_columns([HASH.name, PLACE.name])
+    if SLOT.name in table.column_names:
+        slots_N, table = table[SLOT.name].to_numpy(), table.drop_columns(SLOT.name)
     return Rows(table, hashes_N, slots_N, notes["labels"], notes["stripped"], notes["bad_rows"], bool(notes["multi_label"]), mapping, places)
+
+
+def stored_schema(time_column: str | None = None) -> pa.Schema:
+    """Return the columns of a file of rows."""
+    return schema_of(time_column).append(HASH).append(PLACE)
 
 
 def stored(rows: pa.Table, places: pa.ChunkedArray) -> pa.Table:
@@ -141,20 +160,34 @@ def stored(rows: pa.Table, places: pa.ChunkedArray) -> pa.Table:
     return rows.append_column(HASH, pa.array(hash_texts(rows))).append_column(PLACE, places)
 
 
-def _write_rows(data: "DataSection", domain_column: str | None, target: Path, notes_path: Path) -> None:
+def _write_rows(data: "DataSection", domain_column: str | None, time_column: str | None, target: Path, notes_path: Path) -> None:
     bad_rows = BadRows()
     notes: dict[str, Any] = new_notes() | {"sizes": [], "bad_rows": bad_rows}
     partial, partial_notes = partial_path(target), partial_path(notes_path)
+    given = GivenSplits(data.split_column, SLOTS) if data.split_column else None
+    schema = stored_schema(time_column)
+    schema = schema.append(SLOT) if given else schema
     try:
-        with pa.OSFile(str(partial), "wb") as sink, pa.ipc.new_stream(sink, STORED) as writer, _bar() as bar:
+        with pa.OSFile(str(partial), "wb") as sink, pa.ipc.new_stream(sink, schema) as writer, _bar() as bar:
             for name in SLOTS:
                 size = 0
-                for table in read_ahead(_slot_tables(name, data, domain_column, bad_rows)):
-                    rows = normalise(table, data, domain_column, notes, f"data.{name}")
-                    writer.write_table(stored(rows, table[PLACE.name]))
+                for table in read_ahead(_slot_tables(name, data, domain_column, bad_rows, time_column=time_column)):
+                    rows = normalise(table, data, domain_column, notes, f"data.{name}", time_column)
+                    hashed = stored(rows, table[PLACE.name])
+                    if given:
+                        values = as_text(table.column(given.column), given.column, f"data.{name}")
+                        hashed = hashed.append_column(SLOT, pa.array(given.slots_of(values), pa.int8()))
+                    writer.write_table(hashed)
                     size += rows.num_rows
                     bar.update(rows.num_rows)
                 notes["sizes"].append(size)
+        if given:
+            given.refuse_unknown()
+        form = notes.pop("cells").form(data, bad_rows.files)
+        if form.changes:
+            _convert_labels(partial, form)
+        bad_rows.remark(form.sentence)
+        notes |= {"multi_label": form.is_multi_label, "labels": form.names, "label_warning": form.warning}
         notes |= {"files": bad_rows.files, "remarks": bad_rows.sentences()}
         notes |= {"bytes": partial.stat().st_size, "made_from": made_from(data)}
         partial_notes.write_text(json.dumps(notes), encoding="utf-8")
@@ -163,6 +196,20 @@ def _write_rows(data: "DataSection", domain_column: str | None, target: Path, no
     finally:
         partial.unlink(missing_ok=True)
         partial_notes.unlink(missing_ok=True)
+
+
+def _convert_labels(path: Path, form: LabelForm) -> None:
+    """Give each row of an Arrow stream the JSON list of its labels; what the cells mean is known once all are read."""
+    converted = path.with_suffix(".converted.partial")
+    try:
+        with pa.memory_map(str(path)) as mapped, pa.ipc.open_stream(mapped) as reader, pa.OSFile(str(converted), "wb") as sink:
+            place = reader.schema.get_field_index("label")
+            with pa.ipc.new_stream(sink, reader.schema) as writer:
+                for batch in reader:
+                    writer.write_batch(batch.set_column(place, reader.schema.field(place), form.converted(batch.column(place))))
+        converted.replace(path)
+    finally:
+        converted.unlink(missing_ok=True)
 
 
 def read_ahead(tables: Iterator[pa.Table]) -> Iterator[pa.Table]:
@@ -174,33 +221,35 @@ def read_ahead(tables: Iterator[pa.Table]) -> Iterator[pa.Table]:
             yield table
 
 
-def check_source(data: "DataSection", domain_column: str | None = None) -> bool:
+def check_source(data: "DataSection", domain_column: str | None = None, time_column: str | None = None) -> bool:
     """Whether the first rows of each file hold any number of labels a row (`--check`).
 
     Raises:
         DataError: a location or column is missing.
     """
-    notes = new_notes()
+    notes, bad_rows = new_notes(), BadRows()
     for name in SLOTS:
-        for table in _slot_tables(name, data, domain_column, BadRows(), first_only=True):
-            normalise(table.slice(0, 100), data, domain_column, notes, f"data.{name}")
-    return bool(notes["multi_label"])
+        for table in _slot_tables(name, data, domain_column, bad_rows, first_only=True, time_column=time_column):
+            normalise(table.slice(0, 100), data, domain_column, notes, f"data.{name}", time_column)
+    cells: LabelCells = notes["cells"]
+    return cells.form(data, bad_rows.files).is_multi_label or data.labels_per_row == "long"
 
 
 def new_notes() -> dict[str, Any]:
     """What `normalise` notes down over all rows, to begin with."""
-    return {"stripped": 0, "labels": None, "multi_label": None}
+    return {"stripped": 0, "cells": LabelCells()}
 
 
 def _bar() -> Any:
     return tqdm(desc="Reading rows", unit=" rows", delay=2, disable=None, leave=False)
 
 
-def source_key(data: "DataSection", domain_column: str | None) -> str:
+def source_key(data: "DataSection", domain_column: str | None, time_column: str | None = None) -> str:
     """Digest of the files' identities and of how they are read."""
     digest = hashlib.blake2b(f"format {CACHE_FORMAT} {domain_column}".encode(), digest_size=16)
     digest.update(data.model_dump_json(exclude={"limit", "drop_labels", "label_map", "clean", "streaming_rows", "streaming_evaluation_rows"}).encode())
     digest.update(b"strip" if data.clean.strip else b"")
+    digest.update(f"time {time_column}".encode() if time_column else b"")
     for name in SLOTS:
         for location in _locations(data, name):
             paths = locate(location, f"data.{name}", ENDINGS)
@@ -229,21 +278,24 @@ def made_from(data: "DataSection") -> str:
     return ", ".join(location for name in SLOTS for location in _locations(data, name))
 
 
-def _columns(data: "DataSection", domain_column: str | None) -> list[str]:
+def _columns(data: "DataSection", domain_column: str | None, time_column: str | None) -> list[str]:
     texts = [data.text_column] if isinstance(data.text_column, str) else list(data.text_column)
-    return list(
-        dict.fromkeys([*texts, *(data.label_columns or [data.label_column]), *(c for c in (data.group_column, data.weight_column, domain_column) if c)])
-    )
+    others = (data.group_column, data.weight_column, domain_column, data.split_column, time_column)
+    return list(dict.fromkeys([*texts, *(data.label_columns or [data.label_column]), *(c for c in others if c)]))
 
 
-def _slot_tables(name: str, data: "DataSection", domain_column: str | None, bad_rows: BadRows, first_only: bool = False) -> Iterator[pa.Table]:
-    for tables in shards(name, data, domain_column, bad_rows):
+def _slot_tables(
+    name: str, data: "DataSection", domain_column: str | None, bad_rows: BadRows, first_only: bool = False, time_column: str | None = None
+) -> Iterator[pa.Table]:
+    for tables in shards(name, data, domain_column, bad_rows, time_column):
         yield from _first(tables) if first_only else tables
 
 
-def shards(name: str, data: "DataSection", domain_column: str | None, bad_rows: BadRows, *, all_columns: bool = False) -> Iterator[Iterator[pa.Table]]:
+def shards(
+    name: str, data: "DataSection", domain_column: str | None, bad_rows: BadRows, time_column: str | None = None, *, all_columns: bool = False
+) -> Iterator[Iterator[pa.Table]]:
     """The tables of each file, folder or Hub data set of a config key; nothing is read before they are asked for."""
-    wanted = [] if all_columns else _columns(data, domain_column)
+    wanted = [] if all_columns else _columns(data, domain_column, time_column)
     for location in _locations(data, name):
         paths = locate(location, f"data.{name}", ENDINGS)
         if paths is None:
@@ -264,11 +316,11 @@ def _first(tables: Iterator[pa.Table]) -> Iterator[pa.Table]:
     return iter([] if table is None else [table])
 
 
-def normalise(table: pa.Table, data: "DataSection", domain_column: str | None, state: dict[str, Any], where: str) -> pa.Table:
+def normalise(table: pa.Table, data: "DataSection", domain_column: str | None, state: dict[str, Any], where: str, time_column: str | None = None) -> pa.Table:
     """The wanted columns in the types of SCHEMA, stripped if asked for."""
     strip = pc.utf8_trim_whitespace if data.clean.strip else _same
     texts = [data.text_column] if isinstance(data.text_column, str) else list(data.text_column)
-    columns = [_as_text(table.column(c), c, where) for c in texts]
+    columns = [as_text(table.column(c), c, where) for c in texts]
     stripped = [strip(c) for c in columns]
     if data.clean.strip:
         changed = [pc.not_equal(pc.binary_length(a), pc.binary_length(b)) for a, b in zip(columns, stripped, strict=True)]
@@ -278,16 +330,17 @@ def normalise(table: pa.Table, data: "DataSection", domain_column: str | None, s
     if len(stripped) > 1:
         pair = pc.binary_join_element_wise(*stripped[1:], "\n", null_handling="replace", null_replacement="")
         pair = pair.cast(pa.string())
-    label = _label_text(table, data, state, where)
+    label = state["cells"].read(table, data, where)
     group = _keys(table, data.group_column, where) if data.group_column else nothing
     domain = _keys(table, domain_column, where) if domain_column else nothing
     weight = _weights(table, data.weight_column, where) if data.weight_column else pa.nulls(table.num_rows, pa.float64())
-    return pa.Table.from_arrays([stripped[0], pair, label, group, domain, weight], schema=SCHEMA)
+    times = [as_text(table.column(time_column), time_column, where)] if time_column else []
+    return pa.Table.from_arrays([stripped[0], pair, label, group, domain, weight, *times], schema=schema_of(time_column))
 
 
 def _keys(table: pa.Table, name: str, where: str) -> pa.Array:
     """Values that are compared and not shown to a model (groups, domains), in the form in which labels are compared; empty ones are missing."""
-    values = pa.chunked_array(_as_text(table.column(name), name, where)).combine_chunks().dictionary_encode()
+    values = pa.chunked_array(as_text(table.column(name), name, where)).combine_chunks().dictionary_encode()
     keys = pa.array([label_key(value) or None for value in values.dictionary.to_pylist()], pa.string())
     return keys.take(values.indices)
 
@@ -307,55 +360,3 @@ def _weights(table: pa.Table, name: str, where: str) -> Any:
 
 def _same(column: Any) -> Any:
     return column
-
-
-def _label_text(table: pa.Table, data: "DataSection", state: dict[str, Any], where: str) -> Any:
-    """The label of each row, or a JSON list of its labels; notes down which of the two the source holds."""
-    strip = pc.utf8_trim_whitespace if data.clean.strip else _same
-    if data.label_columns:
-        state |= {"multi_label": True, "labels": list(data.label_columns)}
-        return column_lists({name: _as_text(table.column(name), name, where) for name in data.label_columns}, where)
-    name = data.label_column
-    column = table.column(name)
-    if pa.types.is_null(column.type):
-        return column.cast(pa.string())
-    holds_lists = is_list(column.type)
-    if state["multi_label"] is not None and holds_lists != state["multi_label"]:
-        raise DataError(f"{where}: column '{name}' holds lists in some rows and single labels in others; needed: one kind. Mend the files.")
-    if holds_lists and data.streaming:
-        raise DataError(f"{where}: column '{name}' holds lists; data.streaming needs one label a row. Set data.streaming: false.")
-    state["multi_label"] = holds_lists
-    names = _class_names(table.schema, name)
-    values = pc.list_flatten(column) if holds_lists else column
-    if names is None:
-        texts = strip(_as_text(values, name, where))
-    else:
-        state["labels"] = names
-        ids = pc.if_else(pc.less(values, 0), None, values)  # ClassLabel's -1 means no label
-        texts = strip(pc.take(pa.array(names, pa.string()), ids.combine_chunks() if isinstance(ids, pa.ChunkedArray) else ids))
-    return label_lists(texts, pc.list_value_length(column)) if holds_lists else texts
-
-
-def _class_names(schema: pa.Schema, name: str) -> list[str] | None:
-    """Names of a ClassLabel column, or of a list of them."""
-    if b"huggingface" not in (schema.metadata or {}):
-        return None
-    from datasets import Features
-
-    feature = Features.from_arrow_schema(schema).get(name)
-    return getattr(getattr(feature, "feature", feature), "names", None)
-
-
-def _as_text(column: pa.ChunkedArray, name: str, where: str) -> Any:
-    """The column as text: whole numbers without '.0', NaN and null as missing."""
-    kind = column.type
-    if pa.types.is_dictionary(kind):
-        column = column.cast(kind.value_type)
-        kind = kind.value_type
-    if pa.types.is_floating(kind):
-        column = pc.if_else(pc.is_nan(column), None, column.cast(pa.float64()))
-        is_whole = pc.and_(pc.equal(column, pc.floor(column)), pc.less(pc.abs(column), 2.0**53))  # each by itself: a later batch may hold halves
-        return pc.coalesce(pc.cast(pc.cast(pc.if_else(is_whole, column, None), pa.int64()), pa.string()), pc.cast(column, pa.string()))
-    if pa.types.is_nested(kind) or pa.types.is_binary(kind):
-        raise DataError(f"{where}: column '{name}' holds {cut(str(kind), 60)}; needed: one text or number a row.")
-    return pc.cast(column, pa.string())

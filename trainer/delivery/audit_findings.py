@@ -123,7 +123,7 @@ def _facts(
     needed = None if tokens is None or tokens.full_lengths_N is None else int(np.percentile(tokens.full_lengths_N, 99))
     return Facts(
         imbalance_ratio=audit.imbalance_ratio,
-        minority_label=audit.minority_label,
+        minority_label=audit.rarest_label,
         num_classes=len(audit.labels),
         smallest_rows=int(audit.natural_C.min()),
         mean_rows=float(audit.natural_C.mean()),
@@ -151,7 +151,7 @@ def _classes(clean: CleanRows, splits: dict[str, Ints], base: str) -> tuple[dict
         "measured_on": base,
         "imbalance_ratio": audit.imbalance_ratio,
         "severity": audit.severity,
-        "minority_label": audit.minority_label,
+        "minority_label": audit.rarest_label,
     }
     return found, audit
 

@@ -13,11 +13,12 @@ from numpy.typing import NDArray
 from scipy.special import logit
 from tqdm.auto import tqdm
 
-from trainer.data.clean import KEPT, REASONS, UNWANTED, is_unwanted, judge_rows, label_naming
+from trainer.data.clean import JOINED, KEPT, REASONS, UNWANTED, is_unwanted, judge_rows, label_naming
 from trainer.data.label_keys import known_as
 from trainer.data.label_names import LabelNames
 from trainer.data.labels import Labels, count_values, encode
 from trainer.data.locate import locate
+from trainer.data.long_labels import join_rows
 from trainer.data.multi_label import count_spellings, label_matrix
 from trainer.data.readers import ENDINGS
 from trainer.data.row_access import take_rows
@@ -70,6 +71,10 @@ def evaluate_file(classifier: "Classifier", data: "DataSection", path: Path, *, 
         DataError: rows that cannot be read, labels that the model does not know, or no row to judge by.
     """
     rows = read_rows(data, cache_dir)
+    reasons_N = judge_rows(rows.table, data.clean)
+    if data.labels_per_row == "long":
+        rows, is_joined_N = join_rows(rows, reasons_N == KEPT)
+        reasons_N[is_joined_N] = JOINED
     where = f"data.source {data.source}"
     if rows.multi_label != classifier.is_multi_label:
         kinds = {True: "any number of labels", False: "one label"}
@@ -77,7 +82,6 @@ def evaluate_file(classifier: "Classifier", data: "DataSection", path: Path, *, 
             f"{where}: holds {kinds[rows.multi_label]} a row, but {classifier.name} gives {kinds[classifier.is_multi_label]}."
             " Several labels are lists in --label-column, or 0/1 columns in data.label_columns."
         )
-    reasons_N = judge_rows(rows.table, data.clean)
     spelt = label_naming(rows, {}, []).classes
     label_map = {label: name for label, name in data.label_map.items() if known_as(label, spelt)}  # of the run's labels a file may lack some
     naming = label_naming(rows, label_map, data.drop_labels)

@@ -20,7 +20,11 @@ class BalanceSection(Section):
     method: Literal[(*METHODS, *SYNTHESISERS)] = "none"  # type: ignore[valid-type]
     """`none`; `undersample`; `oversample`; `floor` (each class at least `min_share` of the rows seen); `power` (shares ~ n^`alpha`);
     `class_balanced_batches` (every optimizer step holds every class equally, whatever `train_sampling_strategy` says);
-    `smote`, `borderline_smote`, `adasyn` (`neighbours`; fill every class up with synthetic embeddings, `model.mode: head` only)."""
+    `smote`, `borderline_smote`, `adasyn` (`neighbours`; fill every class up with synthetic embeddings, `model.mode: head` only).
+
+    Multi-label data: the counts of the labels are balanced. Rows are removed only while none of their labels falls below its target,
+    and repeated until every label reaches it, so labels that share rows with rarer ones end higher. Rows without a label are cut
+    like the labels and never repeated."""
     target_ratio: float | None = None
     """undersample: largest class at most so many times the smallest (1 or more, default 1); oversample: every class at least this part
     of the largest (up to 1, default 1)."""

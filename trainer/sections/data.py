@@ -43,7 +43,8 @@ class DataSection(Section):
     text_column: str | Annotated[list[str], Field(min_length=1)] = "text"
     """Column of the text. A list of two is a text pair, e.g. [prompt, completion]; of a longer list the rest is joined by line breaks."""
     label_column: str = "label"
-    """Column of the label: text, whole numbers or ClassLabel. A column of lists makes the data multi-label; an empty list is a row without a label."""
+    """Column of the label: text, whole numbers or ClassLabel. A column of lists makes the data multi-label, and so do lists written
+    as text, such as `['toxic', 'insult']`; an empty list is a row without a label. Lists of 0 and 1 of one length are multi-hot."""
     label_columns: Annotated[list[str], Field(min_length=2)] | None = None
     """Multi-label data with one column a label, of 0 and 1 or true and false, instead of `label_column`."""
     group_column: str | None = None
@@ -53,17 +54,21 @@ class DataSection(Section):
     label_names: list[str] | None = None
     """Names of the labels of multi-hot vectors such as [0, 1, 0], in their order; left out: `label_0`, `label_1` ..."""
     label_separator: Annotated[str, Field(min_length=1)] | None = None
-    """Text between the labels of one cell, such as ";" in `toxic;insult`; makes the data multi-label."""
+    """Text between the labels of one cell, such as ";" in `toxic;insult`; makes the data multi-label. White space around a label
+    does not count, and an empty cell is a row without a label."""
     labels_per_row: Literal["wide", "long"] = "wide"
     """`wide`: a row holds all labels of its text. `long`: a row holds one label, and a text with several labels has several
-    rows; they are joined, which makes the data multi-label."""
+    rows; they are joined, which makes the data multi-label. A row with an empty label cell is left out, as in `wide`."""
     label_map: LabelMap = Field(default_factory=dict)
     """New names of labels: {hatespeech: hate, "3": positive}. Several labels may get one name. `null` drops the label:
     its rows with one label a row, the label alone with several."""
     drop_labels: LabelList = Field(default_factory=list)
     """Labels whose rows are left out; of multi-label data every row that has one of them. Applied after `label_map`."""
     split_column: str | None = None
-    """Column of `source` that says where a row belongs: train, validation (also val, valid, dev) or test. Replaces `split`."""
+    """Column of `source` that says where a row belongs: train (training), validation (valid, val,
+    dev, development) or test
+    (testing), in any case. Other values, and missing ones, are refused. Replaces `split`; without
+    validation rows 20 % of train validate."""
     limit: int | None = Field(default=None, ge=2)
     """Stratified, seeded sample of so many rows of `source` or `train`, for trials."""
     streaming: bool = False
@@ -116,16 +121,43 @@ class DataSection(Section):
             raise ValueError("has both label_column and label_columns; needed: one of them")
         if len(set(self.label_columns or [])) < len(self.label_columns or []):
             raise ValueError("label_columns names a column twice")
+        if self.split_column and self.source is None:
+            raise ValueError("split_column is set with train:, whose files are splits already; give source: instead, or remove split_column")
+        if self.streaming and self.split_column:
+            raise ValueError("split_column is set with streaming: true, which splits by text alone; give train: and test: files, or set streaming: false")
         if self.streaming and self.limit:
             raise ValueError("limit is set with streaming: true; needed: streaming_rows and streaming_evaluation_rows instead")
         if self.streaming and self.group_column:
             raise ValueError("group_column is set with streaming: true, which splits by text alone; remove group_column, or set streaming: false")
-        if self.streaming and self.label_columns:
-            raise ValueError("label_columns is set with streaming: true, which needs one label a row; use label_column, or set streaming: false")
+        self._check_several()
         both = [column for column in self.label_columns or [self.label_column] if column in texts]
         if both:
             raise ValueError(f"label_column{'s' if self.label_columns else ''} and text_column are both '{both[0]}'; the label would be its own text")
         return self
+
+    def _check_several(self) -> None:
+        """Raises ValueError for keys that describe the labels of a row in two ways, or with streaming."""
+        ways = {
+            "label_columns": bool(self.label_columns),
+            "label_names": bool(self.label_names),
+            "label_separator": bool(self.label_separator),
+            "labels_per_row: long": self.labels_per_row == "long",
+        }
+        given = [key for key, is_given in ways.items() if is_given]
+        if len(given) > 1:
+            raise ValueError(f"has both {given[0]} and {given[1]}, which are two ways to write several labels; needed: one of them")
+        if self.streaming and given:
+            key = given[0].split(":")[0]
+            raise ValueError(f"{key} is set with streaming: true, which needs one label a row; remove {key}, or set streaming: false")
+        if len(set(self.label_names or [])) < len(self.label_names or []):
+            raise ValueError("label_names holds a name twice; needed: one name for each value of the vectors")
+
+    @property
+    def pool(self) -> Literal["source", "train"]:
+        """Which rows are split here: all of `source`, or those given as training rows, by a file or
+        by `split_column`.
+        """
+        return "source" if self.source is not None and self.split_column is None else "train"
 
 
 class SplitSection(Section):
@@ -141,7 +173,11 @@ class SplitSection(Section):
     """What to do with a class that has fewer rows (or groups) than there are splits. `keep`: its rows go to train, and the class
     cannot be measured on the other splits; `error`: stop; `drop`: leave its rows out."""
     by_time: str | None = None
-    """Column of dates or numbers: the newest rows become test, the next newest validation. No stratification by label then."""
+    """Column of dates or numbers: the newest rows become test, the next newest validation. No
+    stratification by label then.
+    Dates are ISO 8601 (2024-05-01, 2024-05-01T12:00:00Z) or written with the month's name; times
+    without a zone count as UTC.
+    Rows that stay together (equal texts, groups) count as old as the newest of them."""
     primary_label: bool = False
     """Multi-label data: stratify by the label that each row names first, instead of by all labels (iterative stratification)."""
 
@@ -150,4 +186,6 @@ class SplitSection(Section):
         total = self.train + self.validation + (self.test or 0)
         if abs(total - 1) > 1e-6:
             raise ValueError(f"shares add up to {total:.6g}; they must add up to 1")
+        if self.by_time and self.primary_label:
+            raise ValueError("by_time is set with primary_label, which stratifies by label; remove one of them")
         return self
