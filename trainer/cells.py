@@ -228,8 +228,7 @@ def prepare_ground(config: Config) -> Ground:
 
 
 def _prepare_rows(config: Config, fold: int | None, tokenizer: Any, max_length: int) -> Rows:
-    seed, folder = config.run.seed, cache_dir()
-    number = None if fold is None else Fold(fold, config.compare.folds or 0)
+    seed, folder, number = config.run.seed, cache_dir(), None if fold is None else Fold(fold, config.compare.folds or 0)
     clean, splits = read_splits(config.data, config.split, BalanceSection(by=config.balance.by), seed=seed, cache_dir=folder, fold=number)
     if clean.label_matrix_NC is not None:
         raise ConfigError(MULTI_LABEL)

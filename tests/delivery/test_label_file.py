@@ -284,9 +284,9 @@ def test_what_was_begun_with_something_else_is_begun_anew(changed, stopped, pred
 def test_input_of_the_same_size_and_time_with_other_content_is_begun_anew(stopped, predict):
     source, target = stopped("csv")
     path = Path(source)
-    stat, content = path.stat(), path.read_text(encoding="utf-8")
-    last = content.rindex("299")
-    path.write_text(f"{content[:last]}xyz{content[last + 3 :]}", encoding="utf-8")
+    stat, content = path.stat(), path.read_bytes()
+    last = content.rindex(b"299")
+    path.write_bytes(content[:last] + b"xyz" + content[last + 3 :])
     os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
     assert (path.stat().st_size, path.stat().st_mtime_ns) == (stat.st_size, stat.st_mtime_ns)
     code, _, err = predict("--input", source, "--output", target)
