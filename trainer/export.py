@@ -9,6 +9,7 @@ import numpy as np
 
 from trainer import pipeline
 from trainer.config import load_config
+from trainer.data.cache import cache_dir
 from trainer.data.clean import CleanRows, clean_rows
 from trainer.data.row_access import take_rows
 from trainer.data.sources import read_rows
@@ -146,7 +147,7 @@ def _rows_of(data: str, run: Path | None, model: "Classifier") -> "Rows":
     """
     how = load_config(str(run / "config.yaml")).data.model_dump(exclude=OF_THE_RUN) if run else {}
     section = DataSection(source=data, **how)
-    clean = clean_rows(read_rows(section, pipeline.cache_dir()), section.clean, labels_per_row=section.labels_per_row)
+    clean = clean_rows(read_rows(section, cache_dir()), section.clean, labels_per_row=section.labels_per_row)
     ids = clean.kept("source")
     if (clean.label_matrix_NC is not None) != model.is_multi_label:
         raise DataError(f"{data}: has {'one label' if model.is_multi_label else 'lists of labels'} a row; {model.name} does not.")

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 def dataset_tables(dataset: Any, where: str, wanted: list[str]) -> Iterator[pa.Table]:
     """The wanted columns of a data set, BATCH_ROWS rows at a time; no wanted columns mean all."""
-    if dataset.column_names:  # of a streamed CSV they are known only from its first rows
+    if wanted and dataset.column_names:  # of a streamed CSV they are known only from its first rows
         check_columns(where, wanted, dataset.column_names)
         dataset = dataset.select_columns(wanted) if wanted else dataset
     metadata = dataset.features.arrow_schema.metadata if dataset.features else None

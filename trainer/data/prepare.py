@@ -15,6 +15,7 @@ from trainer.data.audit import Audit, audit_splits
 from trainer.data.augment import SyntheticRows, add_rows
 from trainer.data.balance import BalancePlan, plan_balance, plan_pool, wanted_rows, warn_of_few_rows
 from trainer.data.by_time import TimeCutter
+from trainer.data.class_counts import warn_of_odd_class_counts
 from trainer.data.clean import CleanRows, clean_rows, refuse_lost_classes, refuse_unseen_labels
 from trainer.data.cutting import Cutter
 from trainer.data.label_balance import plan_label_balance, plan_label_pool
@@ -144,7 +145,9 @@ def read_splits(
         DataError: anything wrong with the rows.
     """
     if data.streaming:
-        return stream_splits(data, split, balance, seed=seed, cache_dir=cache_dir)
+        clean, splits = stream_splits(data, split, balance, seed=seed, cache_dir=cache_dir)
+        warn_of_odd_class_counts(clean, splits.train, data)
+        return clean, splits
     rows = read_rows(data, cache_dir, balance.by, split.by_time if split else None)
     clean = clean_rows(rows, data.clean, data.drop_labels, data.label_map, data.labels_per_row)
     refuse_lost_classes(clean.lost)
@@ -155,6 +158,7 @@ def read_splits(
         clean = without_classes(clean, np.flatnonzero(clean.labels.counts(clean.targets[splits.train]) == 0))
     if data.group_column:
         refuse_shared_groups(clean, splits)
+    warn_of_odd_class_counts(clean, splits.train, data)
     return clean, splits
 
 

@@ -3,7 +3,6 @@
 import hashlib
 import json
 import mmap
-import os
 import warnings
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -18,6 +17,7 @@ from tqdm.auto import tqdm
 
 from trainer.data.bad_rows import BadRows, cut, refuse_bad_rows
 from trainer.data.column_text import as_text
+from trainer.data.content import file_identity
 from trainer.data.dataset_sources import dataset_tables, hub_commit, hub_identity, load_hub, load_saved
 from trainer.data.label_cells import LabelCells, LabelForm
 from trainer.data.label_keys import label_key
@@ -28,14 +28,14 @@ from trainer.data.readers import ENDINGS, READERS
 from trainer.data.split_column import GivenSplits
 from trainer.data.text_hashes import Hashes, hash_texts
 from trainer.errors import DataError, first_line, listing
-from trainer.locks import write_once
+from trainer.locks import partial_path, write_once
 
 if TYPE_CHECKING:
     from trainer.sections.data import DataSection
 
 T = TypeVar("T")
 SLOTS = ("source", "train", "validation", "test")
-CACHE_FORMAT = 6
+CACHE_FORMAT = 9
 """Raise it when the same files are read to other rows, so that older caches are passed over."""
 SCHEMA = pa.schema([(n, pa.string()) for n in ("text", "text_pair", "label", "group", "domain")] + [("weight", pa.float64())])
 HASH = pa.field("text_hash", pa.uint64())
@@ -97,9 +97,8 @@ def read_rows(data: "DataSection", cache_dir: Path, domain_column: str | None = 
     """
     cache_dir.mkdir(parents=True, exist_ok=True)
     target = cache_dir / f"rows-{source_key(data, domain_column, time_column)}.arrow"
-    notes_path = target.with_suffix(".json")
-    write_once(notes_path, lambda: _write_rows(data, domain_column, time_column, target, notes_path))  # the notes come last: where they are, the table is whole
-    notes = json.loads(notes_path.read_text(encoding="utf-8"))
+    notes_path = target.with_suffix(".json")  # it is written last: where it is, the table is whole
+    rows, notes = write_once(notes_path, lambda: _write_rows(data, domain_column, time_column, target, notes_path), lambda: load_rows(target))
     bad_rows = BadRows(notes["bad_rows"])
     refuse_bad_rows(bad_rows, data, f"{len(bad_rows)} bad in all")
     refuse_empty(notes["sizes"], data)
@@ -107,7 +106,7 @@ def read_rows(data: "DataSection", cache_dir: Path, domain_column: str | None = 
         warnings.warn(notes["label_warning"], stacklevel=2)
     for sentence in notes["remarks"]:
         print(sentence)
-    return open_rows(target, notes)
+    return rows  # type: ignore[no-any-return]
 
 
 def schema_of(time_column: str | None) -> pa.Schema:
@@ -126,12 +125,22 @@ def refuse_empty(sizes: list[int], data: "DataSection") -> None:
             raise DataError(f"data.{slot}: {listing(_locations(data, slot)) or 'an empty list'} holds no rows.")
 
 
-def open_rows(target: Path, notes: dict[str, Any]) -> Rows:
-    """Rows of an Arrow file, memory-mapped.
+def load_rows(target: Path) -> tuple[Rows, dict[str, Any]] | None:
+    """Rows of an Arrow file of the cache and the notes beside it; None where one of the two is missing or damaged.
 
-    Args:
-        notes: sizes (rows of each of SLOTS, in the order of the file), labels, stripped, bad_rows, multi_label, files, multiline.
+    The notes hold: sizes (rows of each of SLOTS, in the order of the file), labels, stripped, bad_rows, multi_label, files,
+    multiline, and bytes (of the Arrow file).
     """
+    try:
+        notes = json.loads(target.with_suffix(".json").read_text(encoding="utf-8"))
+        if target.stat().st_size != notes["bytes"]:
+            return None
+        return _map_rows(target, notes), notes
+    except (OSError, ValueError, LookupError, TypeError):  # pa.ArrowInvalid is a ValueError
+        return None
+
+
+def _map_rows(target: Path, notes: dict[str, Any]) -> Rows:
     with target.open("rb") as file:
         mapping = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
     table = pa.ipc.open_stream(pa.py_buffer(mapping)).read_all()
@@ -157,7 +166,7 @@ def stored(rows: pa.Table, places: pa.ChunkedArray) -> pa.Table:
 def _write_rows(data: "DataSection", domain_column: str | None, time_column: str | None, target: Path, notes_path: Path) -> None:
     bad_rows = BadRows()
     notes: dict[str, Any] = new_notes() | {"sizes": [], "bad_rows": bad_rows}
-    partial = target.with_suffix(f".{os.getpid()}.partial")
+    partial, partial_notes = partial_path(target), partial_path(notes_path)
     given = GivenSplits(data.split_column, SLOTS) if data.split_column else None
     schema = stored_schema(time_column)
     schema = schema.append(SLOT) if given else schema
@@ -183,11 +192,13 @@ def _write_rows(data: "DataSection", domain_column: str | None, time_column: str
         bad_rows.remark(form.sentence)
         notes |= {"multi_label": form.is_multi_label, "labels": form.names, "label_warning": form.warning}
         notes |= {"files": bad_rows.files, "remarks": bad_rows.remarks, "multiline": bad_rows.num_multiline}
+        notes |= {"bytes": partial.stat().st_size, "made_from": made_from(data)}
+        partial_notes.write_text(json.dumps(notes), encoding="utf-8")
         partial.replace(target)
-        partial.write_text(json.dumps(notes), encoding="utf-8")
-        partial.replace(notes_path)
+        partial_notes.replace(notes_path)
     finally:
         partial.unlink(missing_ok=True)
+        partial_notes.unlink(missing_ok=True)
 
 
 def _convert_labels(path: Path, form: LabelForm) -> None:
@@ -250,8 +261,7 @@ def source_key(data: "DataSection", domain_column: str | None, time_column: str 
             for path in paths or []:
                 for file in sorted(path.rglob("*")) if path.is_dir() else [path]:
                     if file.is_file():
-                        stat = file.stat()
-                        digest.update(f"{file.resolve()}:{stat.st_size}:{stat.st_mtime_ns}".encode())
+                        digest.update(file_identity(file).encode())
     return digest.hexdigest()
 
 
@@ -264,6 +274,11 @@ def hub_commits(data: "DataSection") -> dict[str, str | None]:
 def _locations(data: "DataSection", name: str) -> list[str]:
     value = getattr(data, name)
     return [] if value is None else [value] if isinstance(value, str) else list(value)
+
+
+def made_from(data: "DataSection") -> str:
+    """The locations of all config keys, for the list of the command `cache`."""
+    return ", ".join(location for name in SLOTS for location in _locations(data, name))
 
 
 def _columns(data: "DataSection", domain_column: str | None, time_column: str | None) -> list[str]:
@@ -279,9 +294,11 @@ def _slot_tables(
         yield from _first(tables) if first_only else tables
 
 
-def shards(name: str, data: "DataSection", domain_column: str | None, bad_rows: BadRows, time_column: str | None = None) -> Iterator[Iterator[pa.Table]]:
+def shards(
+    name: str, data: "DataSection", domain_column: str | None, bad_rows: BadRows, time_column: str | None = None, *, all_columns: bool = False
+) -> Iterator[Iterator[pa.Table]]:
     """The tables of each file, folder or Hub data set of a config key; nothing is read before they are asked for."""
-    wanted = _columns(data, domain_column, time_column)
+    wanted = [] if all_columns else _columns(data, domain_column, time_column)
     for location in _locations(data, name):
         paths = locate(location, f"data.{name}", ENDINGS)
         if paths is None:

@@ -53,7 +53,7 @@ from trainer.data.split import Splits, row_keys, sample_counts
 from trainer.data.stream_sides import TEST, TRAIN, VALIDATION, cut_sides, move_to_train, rare_labels, sides, take_out
 from trainer.data.text_hashes import hash_texts
 from trainer.errors import DataError, listing
-from trainer.locks import write_once
+from trainer.locks import partial_path, write_once
 
 if TYPE_CHECKING:
     from trainer.sections.balancing import BalanceSection
@@ -73,24 +73,24 @@ def stream_splits(data: "DataSection", split: "SplitSection | None", balance: "B
     """
     cache_dir.mkdir(parents=True, exist_ok=True)
     target = cache_dir / f"stream-{_key(data, split, balance, seed)}.arrow"
-    notes_path = target.with_suffix(".json")
+    notes_path = target.with_suffix(".json")  # it is written last: where it is, the table is whole
 
     def write() -> None:
-        folder = target.with_suffix(".partial")
+        folder = partial_path(target)
         folder.mkdir()
         try:
             notes = _Selection(data, split, balance, seed, folder).run()
+            notes |= {"bytes": (folder / "rows.arrow").stat().st_size, "made_from": sources.made_from(data)}
             (folder / "notes.json").write_text(json.dumps(notes), encoding="utf-8")
             (folder / "rows.arrow").replace(target)
             (folder / "notes.json").replace(notes_path)
         finally:
             shutil.rmtree(folder)
 
-    write_once(notes_path, write)  # the notes come last: where they are, the table is whole
-    notes = json.loads(notes_path.read_text(encoding="utf-8"))
+    rows, notes = write_once(notes_path, write, lambda: sources.load_rows(target))
     for sentence in notes["remarks"]:
         print(sentence)
-    rows, labels = sources.open_rows(target, notes), Labels(notes["names"])
+    labels = Labels(notes["names"])
     streamed = Streamed(notes["counts"], notes["natural"], notes["dropped"])
     naming = LabelNames(notes["spellings"], merged=notes["merged"])
     label_ids_N = encode(rows.table["label"], labels, naming.names)

@@ -14,6 +14,7 @@ import pyarrow as pa
 from tqdm.auto import tqdm
 
 from trainer.data.clean import MISSING_TEXTS
+from trainer.data.content import file_identity
 from trainer.data.locate import locate
 from trainer.data.packed import PACKED, ending
 from trainer.data.readers import ENDINGS
@@ -256,10 +257,9 @@ def _labelled(labeller: Labeller, rows: Iterator[Record], where: str, done: int)
 def _identity(labeller: Labeller, records: Records) -> dict[str, Any]:
     """What the rows of the output depend on; of standard input nobody can tell whether it is the same again."""
     classifier = labeller.classifier
-    stat = records.path.stat() if records.path else None
     how_read = records.options.model_dump(exclude={"source", "on_bad_rows"})
     return {
-        "input": [str(records.path.resolve()), stat.st_size, stat.st_mtime_ns] if records.path and stat else time.time_ns(),
+        "input": file_identity(records.path) if records.path else time.time_ns(),
         "models": [model.identity for model in classifier.models],
         "options": [classifier.vote, *labeller.text_columns, labeller.probabilities, labeller.prefix, how_read],
     }

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors import SafetensorError
 
+from trainer.data.content import file_state
 from trainer.data.locate import package_path, refuse_url
 from trainer.data.tokenise import IGNORED, TokenisedRows, encode_texts
 from trainer.delivery.onnx_folder import GRAPH
@@ -255,9 +256,9 @@ def _hub_commit(repo_id: str, revision: str | None) -> str:
 
 
 def _folder_identity(folder: Path) -> str:
-    """Digest of the names, sizes and times of a model folder's files."""
-    files = [(path.name, path.stat()) for path in sorted(folder.iterdir()) if path.is_file()]
-    return hashlib.blake2b(repr([(name, stat.st_size, stat.st_mtime_ns) for name, stat in files]).encode(), digest_size=16).hexdigest()
+    """Digest of the names and states of a model folder's files."""
+    files = [(path.name, file_state(path)) for path in sorted(folder.iterdir()) if path.is_file()]
+    return hashlib.blake2b(repr(files).encode(), digest_size=16).hexdigest()
 
 
 def _complete_tokenizer(source: str, tokenizer: Any, config: Any) -> int:
