@@ -238,7 +238,7 @@ def found(case: Case) -> tuple[str, str]:
         try:
             data = prepare(config)
             result = case.found_in(data)
-            print(*data.clean.naming.sentences(), sep="\n")
+            print(*data.clean.sentences, sep="\n")
         except TrainerError as error:
             result = str(error)
     return result, out.getvalue() + "\n".join(str(warning.message) for warning in caught)

@@ -7,8 +7,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from preparing import prepare_data
 
-from trainer.data.clean import REASONS, clean_rows, refuse_lost_classes
+from trainer.data.clean import clean_rows, refuse_lost_classes
 from trainer.data.labels import encode, order_labels
+from trainer.data.reasons import REASONS
 from trainer.data.sources import read_rows
 from trainer.errors import DataError
 from trainer.sections.balancing import BalanceSection, LossSection

@@ -12,8 +12,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from trainer.data.clean import REASONS
 from trainer.data.prepare import read_splits
+from trainer.data.reasons import REASONS
 from trainer.errors import DataError
 from trainer.sections.balancing import BalanceSection
 from trainer.sections.data import DataSection, SplitSection

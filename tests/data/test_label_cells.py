@@ -106,20 +106,20 @@ def test_items_are_spelt_as_readers_spell_labels():
         ("a.csv", ["[False, True, False]", "[True, False, True]", "[False, False, False]"], None),
     ],
 )
-def test_multi_hot_vectors_of_every_format_are_the_same_labels(read, name, labels, kind, capsys):
+def test_multi_hot_vectors_of_every_format_are_the_same_labels(read, name, labels, kind):
     rows = read(name, labels, kind)
     assert labels_of(rows) == [["label_1"], ["label_0", "label_2"], []]
     assert (rows.multi_label, rows.label_order) == (True, ["label_0", "label_1", "label_2"])
-    assert capsys.readouterr().out.splitlines()[-1] == "Labels: column 'label' holds multi-hot vectors of 3 labels."
+    assert rows.remarks[-1] == "Labels: column 'label' holds multi-hot vectors of 3 labels."
 
 
-def test_multi_hot_labels_have_the_given_names_in_their_order_or_are_warned_of(read, capsys):
+def test_multi_hot_labels_have_the_given_names_in_their_order_or_are_warned_of(read):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         rows = read("a.jsonl", [[0, 1, 0], [1, 0, 0]], label_names=["toxic", "insult", "threat"])
     assert labels_of(rows) == [["insult"], ["toxic"]]
     assert rows.label_order == ["toxic", "insult", "threat"]
-    assert capsys.readouterr().out.splitlines()[-1] == "Labels: column 'label' holds multi-hot vectors of 3 labels; no row has threat."
+    assert rows.remarks[-1] == "Labels: column 'label' holds multi-hot vectors of 3 labels; no row has threat."
     words = r"^column 'label': the 3 labels of the multi-hot vectors have no names and are called label_0 to label_2. Set data.label_names.$"
     for _ in range(2):  # from the cache too
         with pytest.warns(UserWarning, match=words):
@@ -185,13 +185,10 @@ def test_wide_vectors_are_read_in_one_step(read):
 
 
 @pytest.mark.parametrize("name", ["a.csv", "a.jsonl", "a.parquet"])
-def test_lists_written_as_text_are_lists_and_are_told(read, name, capsys):
+def test_lists_written_as_text_are_lists_and_are_told(read, name):
     rows = read(name, ["['toxic', 'insult']", '["toxic"]', "[]", "['toxic' 'threat']"])
     assert labels_of(rows) == [["toxic", "insult"], ["toxic"], [], ["toxic", "threat"]]
-    assert (
-        capsys.readouterr().out.splitlines()[-1]
-        == "Labels: column 'label' holds lists written as text, such as ['toxic', 'insult']; they are read as lists of labels."
-    )
+    assert rows.remarks[-1] == "Labels: column 'label' holds lists written as text, such as ['toxic', 'insult']; they are read as lists of labels."
 
 
 def test_cell_that_is_no_list_among_lists_is_refused_with_its_row(read, monkeypatch):
@@ -201,11 +198,11 @@ def test_cell_that_is_no_list_among_lists_is_refused_with_its_row(read, monkeypa
         read("a.jsonl", ["['toxic']", "['insult']", "[]", "toxic"])
 
 
-def test_single_labels_are_never_touched(read, capsys):
+def test_single_labels_are_never_touched(read):
     for labels in (["[NEG]", "[POS]"], ["[1]", "b", "c"], ["(0, 1]", "(1, 2]"], ["a;b", "a"], ["0", "1"], ["", "x"]):
         rows = read("a.csv", labels)
         assert [label or "" for label in rows.table["label"].to_pylist()] == labels
-        assert (rows.multi_label, capsys.readouterr().out) == (False, "")
+        assert (rows.multi_label, list(rows.remarks)) == (False, [])
 
 
 def test_lists_and_lists_written_as_text_go_together(tmp_path, monkeypatch):
@@ -217,11 +214,11 @@ def test_lists_and_lists_written_as_text_go_together(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("name", ["a.csv", "a.jsonl", "a.parquet"])
-def test_cells_are_split_at_the_separator_and_an_empty_cell_is_a_row_without_a_label(read, name, capsys):
+def test_cells_are_split_at_the_separator_and_an_empty_cell_is_a_row_without_a_label(read, name):
     rows = read(name, ["toxic;insult", " toxic ; ;", "", ";", "insult;insult", None], label_separator=";")
     assert labels_of(rows) == [["toxic", "insult"], ["toxic"], [], [], ["insult"], []]
     assert rows.multi_label
-    assert capsys.readouterr().out == "Labels: the cells of column 'label' are split at ';'; an empty cell is a row without a label.\n"
+    assert rows.remarks == ["Labels: the cells of column 'label' are split at ';'; an empty cell is a row without a label."]
 
 
 def test_separator_that_no_cell_holds_is_warned_of_and_lists_with_one_are_refused(read):

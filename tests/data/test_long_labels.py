@@ -8,7 +8,8 @@ import pytest
 from preparing import prepare_data
 
 from trainer.data import clean as cleaning
-from trainer.data.clean import REASONS, clean_rows
+from trainer.data.clean import clean_rows
+from trainer.data.reasons import REASONS
 from trainer.data.sources import read_rows
 from trainer.sections.balancing import BalanceSection, LossSection
 from trainer.sections.data import DataSection, SplitSection

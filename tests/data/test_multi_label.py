@@ -7,9 +7,10 @@ import pyarrow.parquet as pq
 import pytest
 from preparing import prepare_data
 
-from trainer.data.clean import REASONS, clean_rows
+from trainer.data.clean import clean_rows
 from trainer.data.export import export_splits
 from trainer.data.multi_label import positive_weights
+from trainer.data.reasons import REASONS
 from trainer.data.sources import check_source, read_rows
 from trainer.errors import ConfigError, DataError
 from trainer.sections.balancing import BalanceSection, LossSection

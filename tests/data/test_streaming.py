@@ -19,7 +19,7 @@ import pytest
 from conftest import ROOT
 from hub_server import HubServer
 
-from trainer.data import hash_records, streaming
+from trainer.data import chosen_rows, hash_records, streaming
 from trainer.data.clean import clean_rows
 from trainer.data.prepare import balance_splits, read_splits
 from trainer.data.sources import read_rows
@@ -247,8 +247,8 @@ def test_undersampling_that_keeps_few_of_the_rows_read_is_warned_of_though_only_
 
 
 def test_level_cuts_the_largest_to_one_height():
-    assert streaming.level(np.array([10, 50, 90]), 100).tolist() == [10, 45, 45]
-    assert streaming.level(np.array([40, 40, 40]), 100).tolist() == [33, 33, 33]
+    assert chosen_rows.level(np.array([10, 50, 90]), 100).tolist() == [10, 45, 45]
+    assert chosen_rows.level(np.array([40, 40, 40]), 100).tolist() == [33, 33, 33]
 
 
 def test_second_run_reads_the_cache_and_another_seed_chooses_other_rows(stream, tmp_path):

@@ -53,12 +53,11 @@ def test_rows_are_those_of_the_sheet_and_blank_ones_are_passed_over():
     assert [rows.where(n) for n in range(3)] == ["a.xlsx:3", "a.xlsx:5", "a.xlsx:6"]
 
 
-def test_first_sheet_is_read_and_said_and_another_can_be_named(capsys):
+def test_first_sheet_is_read_and_said_and_another_can_be_named():
     save(One=[["text", "label"], ["a", "x"]], Two=[["text", "label"], ["b", "y"]])
-    assert pairs(read()) == [("a", "x")]
-    assert capsys.readouterr().out == "a.xlsx: sheet 'One' of 2 is read; data.sheet chooses another.\n"
-    assert pairs(read(sheet="Two")) == [("b", "y")]
-    assert capsys.readouterr().out == ""
+    first, second = read(), read(sheet="Two")
+    assert (pairs(first), first.remarks) == ([("a", "x")], ["a.xlsx: sheet 'One' of 2 is read; data.sheet chooses another."])
+    assert (pairs(second), second.remarks) == ([("b", "y")], [])
     with pytest.raises(DataError, match=r"^a.xlsx: no sheet 'Tow'; found: One, Two. Did you mean 'Two'\? Set data.sheet.$"):
         read(sheet="Tow")
 

@@ -19,10 +19,11 @@ from numpy.typing import NDArray
 from tqdm.auto import tqdm
 
 from trainer.data.balance import stage_generator
-from trainer.data.clean import KEPT, CleanRows
+from trainer.data.clean import CleanRows
 from trainer.data.filters import Agreement, Judge, KnownTexts, clean_completion, length_bounds, rows_to_learn_from
 from trainer.data.generators import GENERATORS, Generate, Messages, Request, model_identity
 from trainer.data.label_keys import in_data
+from trainer.data.reasons import KEPT
 from trainer.data.row_access import take_rows
 from trainer.data.split import Splits
 from trainer.data.text_hashes import hash_texts

@@ -4,7 +4,7 @@ Every rule works on the 64-bit hash of each text, so that texts stay in the memo
 """
 
 import hashlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -18,32 +18,17 @@ from trainer.data.label_names import LabelNames, name_labels
 from trainer.data.labels import Labels, count_values, encode, order_labels
 from trainer.data.long_labels import join_rows, warn_of_long_rows, warn_of_separators
 from trainer.data.multi_label import count_spellings, label_matrix, label_set_ids, rarest_label_ids
+from trainer.data.reasons import CONFLICTS, DUPLICATE, EMPTY, JOINED, KEPT, REASONS, UNLABELLED, UNWANTED
+from trainer.data.repeats import drop_leaks, ranks_of_copies, settle_repeats
 from trainer.data.row_access import take_rows
 from trainer.data.sources import SLOTS, Rows
-from trainer.data.text_hashes import Hashes, repeated
+from trainer.data.text_hashes import Hashes
 from trainer.errors import DataError, did_you_mean, listing
 
 if TYPE_CHECKING:
     from trainer.sections.data import CleanSection
 
 MISSING_TEXTS = ["nan", "NaN", "None", "null", "NULL"]
-REASONS = (
-    "kept",
-    "empty text",
-    "missing label",
-    "label dropped by data.drop_labels or data.label_map",
-    "duplicate text",
-    "conflicting labels, outvoted",
-    "conflicting labels, tie",
-    "text also in validation or test",
-    "joined to another row of its text",
-    "class too rare to split",
-)
-KEPT, EMPTY, UNLABELLED, UNWANTED, DUPLICATE, OUTVOTED, TIE, LEAKED, JOINED, RARE = range(len(REASONS))
-CONFLICTS = (OUTVOTED, TIE)
-EVALUATION = (SLOTS.index("validation"), SLOTS.index("test"))
-SAME_WEIGHT = 1e-9
-"""Sums of weights that differ by less than this part are equal: 0.1 + 0.2 and 0.15 + 0.15 differ in the last bit."""
 INVISIBLE = r"^[\s\p{Z}\p{Cc}\p{Cf}]*$"
 """Texts of nothing but white space, control characters and format characters such as zero-width spaces."""
 DROPPED_ROWS = 10_000
@@ -118,6 +103,13 @@ class CleanRows:
         real_N = self.reasons_N[: len(self.reasons_N) - self.num_synthetic]
         by_reason = {reason: int((real_N == code).sum()) for code, reason in enumerate(REASONS)}
         return by_reason | {"unreadable": len(self.rows.bad_rows), "stripped of white space (kept)": self.rows.num_stripped}
+
+    @property
+    def sentences(self) -> list[str]:
+        """How files and labels were understood, where that was no matter of course."""
+        multiline = self.rows.num_multiline
+        told = [f"CSV rows that span several lines: {multiline:,}."] if multiline else []
+        return [*self.rows.remarks, *told, *self.naming.sentences()]
 
     @property
     def fingerprint(self) -> str:
@@ -304,86 +296,6 @@ def refuse_nothing_left(slot: str, counts_R: NDArray[np.int64]) -> None:
         return
     counts = "; ".join(f"{count} {reason}" for count, reason in zip(counts_R, REASONS, strict=True) if count)
     raise DataError(f"data.{slot}: no row is left of {counts_R.sum()} after cleaning: {counts}. Check data.text_column, data.label_column and data.clean.")
-
-
-def settle_repeats(
-    reasons_N: NDArray[np.int8],
-    label_ids_N: NDArray[np.int64],
-    hashes_N: Hashes,
-    slots_N: NDArray[np.int8],
-    weights_of: Callable[[NDArray[np.int64]], NDArray[np.float64]],
-    rules: "CleanSection",
-    ranks_of: Callable[[NDArray[np.int64]], NDArray[np.int64]] = np.zeros_like,
-) -> None:
-    """Conflicts by majority vote, then duplicates kept once; within one config key each, in place. Given validation and test rows
-    stay as they are, unless `rules.evaluation` is set.
-
-    Legend: M rows whose text stands there several times, R runs of them with one text and one label, G texts.
-
-    Args:
-        weights_of: weights of the rows at these positions, NaN where there is none.
-        ranks_of: ranks of the rows at these positions; of copies the one of the lowest rank is
-            kept, then the first.
-    """
-    members_M = repeated(hashes_N)
-    members_M = members_M[reasons_N[members_M] == KEPT]
-    if not rules.evaluation:
-        members_M = members_M[~np.isin(slots_N[members_M], EVALUATION)]
-    slots_M, hashes_M, label_ids_M = slots_N[members_M], hashes_N[members_M], label_ids_N[members_M]
-    order = np.lexsort((members_M, ranks_of(members_M), label_ids_M, hashes_M, slots_M))
-    members_M, slots_M, hashes_M, label_ids_M = members_M[order], slots_M[order], hashes_M[order], label_ids_M[order]
-    new_text_M = np.r_[True, (np.diff(hashes_M) != 0) | (np.diff(slots_M) != 0)][: len(members_M)]
-    new_run_M = new_text_M | np.r_[True, np.diff(label_ids_M) != 0][: len(members_M)]
-    if rules.conflicts:
-        weights_M = weights_of(members_M)
-        weights_M = np.where(np.isnan(weights_M), 0.0, weights_M)
-        losses_R = _lost_votes(np.cumsum(new_text_M)[new_run_M] - 1, np.cumsum(new_run_M) - 1, weights_M)
-        losses_M = losses_R[np.cumsum(new_run_M) - 1]
-        reasons_N[members_M] = losses_M
-    else:
-        losses_M = np.full(len(members_M), KEPT, np.int8)
-    if rules.duplicates:
-        reasons_N[members_M[~new_run_M & (losses_M == KEPT)]] = DUPLICATE
-
-
-def ranks_of_copies(rows: Rows, ids: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Rank of each row by its group, then its domain, in the order of their names, missing ones
-    last.
-
-    Copies of a text may stand in several groups or domains; which of them is kept then does not
-    depend on the order of the rows.
-    """
-    copies = take_rows(rows.table.select(["group", "domain"]), ids)
-    group_M, domain_M = (pc.rank(column.combine_chunks(), tiebreaker="dense").to_numpy() for column in copies.columns)
-    return (group_M * (len(ids) + 1) + domain_M).astype(np.int64)
-
-
-def _lost_votes(texts_R: NDArray[np.int64], runs_M: NDArray[np.int64], weights_M: NDArray[np.float64]) -> NDArray[np.int8]:
-    """Reason of each run: the label with the most votes, then with the most weight, is kept; on a tie in both none is.
-
-    Args:
-        texts_R: text of each run, in [0, G), sorted.
-        runs_M: run of each row.
-    """
-    order = np.lexsort((weights_M, runs_M))  # one order of the summands, whatever the order of the rows
-    votes_R, totals_R = np.bincount(runs_M), np.bincount(runs_M[order], weights_M[order])
-    order = np.lexsort((totals_R, votes_R, texts_R))  # the best run of each text comes last
-    last_G = np.flatnonzero(np.r_[np.diff(texts_R) != 0, True][: len(texts_R)])
-    best_G, second_G = order[last_G], order[np.maximum(last_G - 1, 0)]
-    has_second_G = (texts_R[second_G] == texts_R[best_G]) & (second_G != best_G)
-    is_close_G = np.isclose(totals_R[second_G], totals_R[best_G], rtol=SAME_WEIGHT, atol=0)
-    tied_G = has_second_G & (votes_R[second_G] == votes_R[best_G]) & is_close_G
-    reasons_R = np.where(tied_G, TIE, OUTVOTED).astype(np.int8)[texts_R]
-    reasons_R[best_G[~tied_G]] = KEPT
-    return reasons_R
-
-
-def drop_leaks(reasons_N: NDArray[np.int8], hashes_N: Hashes, slots_N: NDArray[np.int8]) -> None:
-    """In place: test keeps its texts before validation, validation before train."""
-    for early, later in (("train", ("validation", "test")), ("validation", ("test",))):
-        own = np.flatnonzero((reasons_N == KEPT) & (slots_N == SLOTS.index(early)))
-        other = (reasons_N == KEPT) & np.isin(slots_N, [SLOTS.index(name) for name in later])
-        reasons_N[own[np.isin(hashes_N[own], hashes_N[other])]] = LEAKED
 
 
 def refuse_unseen_labels(clean: CleanRows) -> None:

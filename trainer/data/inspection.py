@@ -11,10 +11,11 @@ import numpy as np
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from trainer.data.clean import CONFLICTS, DUPLICATE, KEPT, CleanRows, refuse_lost_classes, refuse_unseen_labels
+from trainer.data.clean import CleanRows, refuse_lost_classes, refuse_unseen_labels
 from trainer.data.cutting import group_ids
 from trainer.data.near_duplicates import NearDuplicates
 from trainer.data.prepare import refuse_shared_groups, split_rows
+from trainer.data.reasons import CONFLICTS, DUPLICATE, KEPT
 from trainer.data.row_access import take_rows
 from trainer.data.sources import SLOTS
 from trainer.data.split import stratified_sample

@@ -8,9 +8,10 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from trainer.data.clean import KEPT, RARE, CleanRows
+from trainer.data.clean import CleanRows
 from trainer.data.labels import order_labels
 from trainer.data.multi_label import rarest_label_ids
+from trainer.data.reasons import KEPT, RARE
 from trainer.data.split import Splits
 from trainer.errors import listing
 

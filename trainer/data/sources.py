@@ -4,7 +4,7 @@ import hashlib
 import json
 import mmap
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,22 +12,21 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from tqdm.auto import tqdm
 
-from trainer.data.bad_rows import BadRows, cut, refuse_bad_rows
+from trainer.data.bad_rows import BadRows, refuse_bad_rows
 from trainer.data.column_text import as_text
 from trainer.data.content import file_identity
 from trainer.data.dataset_sources import dataset_tables, hub_commit, hub_identity, load_hub, load_saved
 from trainer.data.label_cells import LabelCells, LabelForm
-from trainer.data.label_keys import label_key
 from trainer.data.locate import locate
 from trainer.data.packed import ending, to_the_end
 from trainer.data.places import PLACE, Places, with_places
 from trainer.data.readers import ENDINGS, READERS
+from trainer.data.row_columns import new_notes, normalise, schema_of
 from trainer.data.split_column import GivenSplits
 from trainer.data.text_hashes import Hashes, hash_texts
-from trainer.errors import DataError, first_line, listing
+from trainer.errors import DataError, listing
 from trainer.locks import partial_path, write_once
 
 if TYPE_CHECKING:
@@ -37,7 +36,6 @@ T = TypeVar("T")
 SLOTS = ("source", "train", "validation", "test")
 CACHE_FORMAT = 9
 """Raise it when the same files are read to other rows, so that older caches are passed over."""
-SCHEMA = pa.schema([(n, pa.string()) for n in ("text", "text_pair", "label", "group", "domain")] + [("weight", pa.float64())])
 HASH = pa.field("text_hash", pa.uint64())
 """Kept in the file beside the columns of SCHEMA, so that texts are hashed once."""
 SLOT = pa.field("slot", pa.int8())
@@ -71,6 +69,8 @@ class Rows:
     places: Places
     num_multiline: int = 0
     """CSV rows that span several lines."""
+    remarks: Sequence[str] = ()
+    """How files and labels were understood, where that was no matter of course; one sentence each."""
 
     def origin(self, row: int) -> tuple[str, int]:
         """Return the file of a row and its first line in it, or its number in formats without lines; both from 1."""
@@ -104,14 +104,7 @@ def read_rows(data: "DataSection", cache_dir: Path, domain_column: str | None = 
     refuse_empty(notes["sizes"], data)
     if notes["label_warning"]:
         warnings.warn(notes["label_warning"], stacklevel=2)
-    for sentence in notes["remarks"]:
-        print(sentence)
     return rows  # type: ignore[no-any-return]
-
-
-def schema_of(time_column: str | None) -> pa.Schema:
-    """SCHEMA, with the text of each row's time where rows are split by it."""
-    return SCHEMA.append(pa.field("time", pa.string())) if time_column else SCHEMA
 
 
 def refuse_empty(sizes: list[int], data: "DataSection") -> None:
@@ -150,7 +143,7 @@ def _map_rows(target: Path, notes: dict[str, Any]) -> Rows:
     if SLOT.name in table.column_names:
         slots_N, table = table[SLOT.name].to_numpy(), table.drop_columns(SLOT.name)
     facts = (notes["labels"], notes["stripped"], notes["bad_rows"], bool(notes["multi_label"]))
-    return Rows(table, hashes_N, slots_N, *facts, mapping, places, notes["multiline"])
+    return Rows(table, hashes_N, slots_N, *facts, mapping, places, notes["multiline"], notes["remarks"])
 
 
 def stored_schema(time_column: str | None = None) -> pa.Schema:
@@ -238,11 +231,6 @@ def check_source(data: "DataSection", domain_column: str | None = None, time_col
     return cells.form(data, bad_rows.files).is_multi_label or data.labels_per_row == "long"
 
 
-def new_notes() -> dict[str, Any]:
-    """What `normalise` notes down over all rows, to begin with."""
-    return {"stripped": 0, "cells": LabelCells()}
-
-
 def _bar() -> Any:
     return tqdm(desc="Reading rows", unit=" rows", delay=2, disable=None, leave=False)
 
@@ -317,49 +305,3 @@ def shards(
 def _first(tables: Iterator[pa.Table]) -> Iterator[pa.Table]:
     table = next(tables, None)
     return iter([] if table is None else [table])
-
-
-def normalise(table: pa.Table, data: "DataSection", domain_column: str | None, state: dict[str, Any], where: str, time_column: str | None = None) -> pa.Table:
-    """The wanted columns in the types of SCHEMA, stripped if asked for."""
-    strip = pc.utf8_trim_whitespace if data.clean.strip else _same
-    texts = [data.text_column] if isinstance(data.text_column, str) else list(data.text_column)
-    columns = [as_text(table.column(c), c, where) for c in texts]
-    stripped = [strip(c) for c in columns]
-    if data.clean.strip:
-        changed = [pc.not_equal(pc.binary_length(a), pc.binary_length(b)) for a, b in zip(columns, stripped, strict=True)]
-        state["stripped"] += sum(pc.sum(c).as_py() or 0 for c in changed)
-    nothing = pa.nulls(table.num_rows, pa.string())
-    pair = nothing
-    if len(stripped) > 1:
-        pair = pc.binary_join_element_wise(*stripped[1:], "\n", null_handling="replace", null_replacement="")
-        pair = pair.cast(pa.string())
-    label = state["cells"].read(table, data, where)
-    group = _keys(table, data.group_column, where) if data.group_column else nothing
-    domain = _keys(table, domain_column, where) if domain_column else nothing
-    weight = _weights(table, data.weight_column, where) if data.weight_column else pa.nulls(table.num_rows, pa.float64())
-    times = [as_text(table.column(time_column), time_column, where)] if time_column else []
-    return pa.Table.from_arrays([stripped[0], pair, label, group, domain, weight, *times], schema=schema_of(time_column))
-
-
-def _keys(table: pa.Table, name: str, where: str) -> pa.Array:
-    """Values that are compared and not shown to a model (groups, domains), in the form in which labels are compared; empty ones are missing."""
-    values = pa.chunked_array(as_text(table.column(name), name, where)).combine_chunks().dictionary_encode()
-    keys = pa.array([label_key(value) or None for value in values.dictionary.to_pylist()], pa.string())
-    return keys.take(values.indices)
-
-
-def _weights(table: pa.Table, name: str, where: str) -> Any:
-    """Weights as numbers; empty cells and NaN are missing."""
-    column = table.column(name)
-    try:
-        if pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
-            column = pc.utf8_trim_whitespace(column)
-            column = pc.if_else(pc.equal(column, ""), None, column)
-        weight = pc.cast(column, pa.float64())
-    except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
-        raise DataError(f"{where}: column '{name}' is not numeric: {cut(first_line(error), 200)} Needed: one number a row, or nothing.") from error
-    return pc.if_else(pc.is_nan(weight), None, weight)
-
-
-def _same(column: Any) -> Any:
-    return column

@@ -26,30 +26,20 @@ from tqdm.auto import tqdm
 
 from trainer.data import sources
 from trainer.data.bad_rows import BadRows, refuse_bad_rows
-from trainer.data.balance import PARAMETERS, undersample
-from trainer.data.clean import (
-    KEPT,
-    RARE,
-    REASONS,
-    UNWANTED,
-    CleanRows,
-    Streamed,
-    drop_leaks,
-    judge_rows,
-    refuse_lost_classes,
-    refuse_nothing_left,
-    refuse_unseen_labels,
-    settle_repeats,
-)
-from trainer.data.hash_records import Partitions, Records, chunks, record_type
+from trainer.data.chosen_rows import chosen_counts, lowest
+from trainer.data.clean import CleanRows, Streamed, judge_rows, refuse_lost_classes, refuse_nothing_left, refuse_unseen_labels
+from trainer.data.hash_records import Partitions, Records, record_type
 from trainer.data.label_names import LabelNames, name_labels
 from trainer.data.labels import Labels, count_values, encode, order_labels
 from trainer.data.places import PLACE, Places
 from trainer.data.rare_classes import unmeasured_words
 from trainer.data.readers import BATCH_ROWS
+from trainer.data.reasons import KEPT, RARE, REASONS, UNWANTED
+from trainer.data.repeats import drop_leaks, settle_repeats
 from trainer.data.row_access import write_in_order
+from trainer.data.row_columns import new_notes, normalise
 from trainer.data.sources import HASH, SLOTS, stored_schema
-from trainer.data.split import Splits, row_keys, sample_counts
+from trainer.data.split import Splits
 from trainer.data.stream_sides import TEST, TRAIN, VALIDATION, cut_sides, move_to_train, rare_labels, sides, take_out
 from trainer.data.text_hashes import hash_texts
 from trainer.errors import DataError, listing
@@ -88,8 +78,6 @@ def stream_splits(data: "DataSection", split: "SplitSection | None", balance: "B
             shutil.rmtree(folder)
 
     rows, notes = write_once(notes_path, write, lambda: sources.load_rows(target))
-    for sentence in notes["remarks"]:
-        print(sentence)
     labels = Labels(notes["names"])
     streamed = Streamed(notes["counts"], notes["natural"], notes["dropped"])
     naming = LabelNames(notes["spellings"], merged=notes["merged"])
@@ -128,7 +116,7 @@ class _Selection:
     bad_rows: _FirstRows = field(default_factory=_FirstRows)
     again: _FirstRows = field(default_factory=_FirstRows)
     """What the second reading finds."""
-    state: dict[str, Any] = field(default_factory=sources.new_notes)
+    state: dict[str, Any] = field(default_factory=new_notes)
     spellings: dict[str, int] = field(default_factory=dict)
     """Rows of each spelling of a label, in the order in which they were met; records of the first reading hold places in it."""
     naming: LabelNames = field(default_factory=lambda: LabelNames({}))
@@ -197,7 +185,7 @@ class _Selection:
     def _scan(self, partitions: Partitions, kind: np.dtype[Any]) -> None:
         """The first reading: every usable row becomes a record."""
         for slot, position, table in self._tables("1", self.bad_rows):
-            rows = sources.normalise(table, self.data, self.balance.by, self.state, f"data.{SLOTS[slot]}")
+            rows = normalise(table, self.data, self.balance.by, self.state, f"data.{SLOTS[slot]}")
             self.sizes[slot] += rows.num_rows
             reasons_N = judge_rows(rows, self.data.clean)
             for spelling, count in count_values(rows["label"]).items():
@@ -306,7 +294,7 @@ class _Selection:
                     continue
                 ids = wanted[first:last]
                 table = table.take(pa.array(ids - position))
-                rows = sources.normalise(table, self.data, self.balance.by, sources.new_notes(), f"data.{SLOTS[slot]}")
+                rows = normalise(table, self.data, self.balance.by, new_notes(), f"data.{SLOTS[slot]}")
                 is_chosen = np.isin(ids, places_M)
                 listed += self._listed(ids[~is_chosen], rows.filter(pa.array(~is_chosen)), table[PLACE.name].filter(pa.array(~is_chosen)), slot)
                 rows = sources.stored(rows.filter(pa.array(is_chosen)), table[PLACE.name].filter(pa.array(is_chosen)))
@@ -330,50 +318,3 @@ class _Selection:
             file, place = places.origin(number)
             found = {key: value for key, value in record.items() if value not in (None, "")}
             yield {"row": row, "from": SLOTS[slot], "file": file, places.unit(number): place, "reason": REASONS[self.dropped[row]], **found}
-
-
-def chosen_counts(counts_SC: Ints, data: "DataSection", balance: "BalanceSection") -> Ints:
-    """Rows kept of each side and class, of as many cleaned ones; told where a limit takes rows."""
-    wanted_SC = counts_SC.copy()
-    if balance.method == "undersample" and not balance.by and not balance.resample_each_epoch:
-        present = counts_SC[TRAIN] > 0
-        ratio = PARAMETERS["undersample"].default if balance.target_ratio is None else balance.target_ratio
-        wanted_SC[TRAIN, present] = undersample(counts_SC[TRAIN, present], ratio)
-    total = int(wanted_SC[TRAIN].sum())
-    if total > data.streaming_rows:
-        natural = balance.method == "none" or balance.by is not None
-        wanted_SC[TRAIN] = sample_counts(wanted_SC[TRAIN], data.streaming_rows) if natural else level(wanted_SC[TRAIN], data.streaming_rows)
-        how = "in natural shares" if natural else "cut from the largest classes"
-        print(f"data.streaming_rows: {data.streaming_rows:,} of {total:,} training rows are kept, {how}.")
-    for side in (VALIDATION, TEST):
-        if counts_SC[side].sum() > data.streaming_evaluation_rows:
-            wanted_SC[side] = sample_counts(counts_SC[side], data.streaming_evaluation_rows)
-    return wanted_SC
-
-
-def level(counts_C: Ints, most: int) -> Ints:
-    """The counts with the largest cut down to one height, so that they add up to at most `most`."""
-    left, height = most, 0
-    for place, count in enumerate(np.sort(counts_C)):
-        height = left // (len(counts_C) - place)
-        if count >= height:
-            break
-        left -= int(count)
-    return np.minimum(counts_C, height)
-
-
-def lowest(path: Path, kind: np.dtype[Any], wanted_SC: Ints, seed: int) -> Records:
-    """The records of each side and class with the smallest keys; equal texts in the order of reading."""
-    pool = np.zeros(0, kind)
-    for records in chunks(path, kind):
-        pool = _prune(np.concatenate([pool, records]), wanted_SC, seed)
-    return pool
-
-
-def _prune(records: Records, wanted_SC: Ints, seed: int) -> Records:
-    keys = row_keys(records["hash"], seed, "streaming")
-    strata = records["slot"].astype(np.int64) * wanted_SC.shape[1] + records["label"]
-    order = np.lexsort((records["position"], keys, strata))
-    strata = strata[order]
-    ranks = np.arange(len(order)) - np.searchsorted(strata, strata)
-    return records[order[ranks < wanted_SC.ravel()[strata]]]

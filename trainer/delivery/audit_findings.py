@@ -10,9 +10,10 @@ from trainer.data import inspection
 from trainer.data.advice import Facts, advise
 from trainer.data.audit import Audit
 from trainer.data.class_counts import odd_class_counts
-from trainer.data.clean import CONFLICTS, CleanRows
+from trainer.data.clean import CleanRows
 from trainer.data.near_duplicates import MOST_CHARACTERS, NearDuplicates
 from trainer.data.odd_characters import find_odd_characters
+from trainer.data.reasons import CONFLICTS
 from trainer.data.sources import SLOTS
 from trainer.data.tokenise import TokenisedRows
 from trainer.evaluation.label_noise import LabelNoise
@@ -91,6 +92,7 @@ def collect(
         "classes": distribution,
         "cleaning": {
             "counts": clean.counts,
+            "remarks": clean.sentences,
             "conflicts": inspection.conflicting_texts(clean),
             "duplicates": inspection.duplicate_texts(clean),
             "shared_texts": inspection.shared_texts(clean),

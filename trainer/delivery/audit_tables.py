@@ -15,6 +15,8 @@ MOST_CHARACTERS = 90
 def print_findings(findings: dict[str, Any]) -> None:
     """Classes, cleaning, near duplicates, doubtful labels and advice, in the order of the page."""
     _print_classes(findings["classes"])
+    for sentence in findings["cleaning"]["remarks"]:
+        console.print(sentence)
     dropped = findings["cleaning"]["counts"]
     gone = [f"{count:,} {reason}" for reason, count in dropped.items() if count and reason != "kept"]
     console.print(f"Cleaning: {dropped['kept']:,} rows kept; {'; '.join(gone) or 'nothing dropped'}.")

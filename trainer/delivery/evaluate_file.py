@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from scipy.special import logit
 from tqdm.auto import tqdm
 
-from trainer.data.clean import JOINED, KEPT, REASONS, UNWANTED, is_unwanted, judge_rows, label_naming
+from trainer.data.clean import is_unwanted, judge_rows, label_naming
 from trainer.data.label_keys import known_as
 from trainer.data.label_names import LabelNames
 from trainer.data.labels import Labels, count_values, encode
@@ -21,6 +21,7 @@ from trainer.data.locate import locate
 from trainer.data.long_labels import join_rows
 from trainer.data.multi_label import count_spellings, label_matrix
 from trainer.data.readers import ENDINGS
+from trainer.data.reasons import JOINED, KEPT, REASONS, UNWANTED
 from trainer.data.row_access import take_rows
 from trainer.data.sources import Rows, read_rows
 from trainer.delivery import report
@@ -102,6 +103,8 @@ def evaluate_file(classifier: "Classifier", data: "DataSection", path: Path, *, 
     report.RunFolder(path.parent).write_json(
         path.name, {"test": evaluation.to_dict(), "minority_label": min(support, key=support.__getitem__, default=None), "evaluated": about}
     )
+    for sentence in [*rows.remarks, *naming.sentences()]:
+        print(sentence)
     left_out = "; ".join(f"{count:,} {reason}" for reason, count in counts.items())
     print(f"{f'Left out: {left_out}. ' if left_out else ''}Figures: {path}")
     return evaluation

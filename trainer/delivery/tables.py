@@ -28,9 +28,7 @@ def print_audit(data: PreparedData, lengths: dict[str, Lengths], max_length: int
         console.print(data.labels_per_row)
     if data.balanced_sentence:
         console.print(data.balanced_sentence)
-    if data.clean.rows.num_multiline:
-        console.print(f"CSV rows that span several lines: {data.clean.rows.num_multiline:,}.")
-    for sentence in data.clean.naming.sentences():
+    for sentence in data.clean.sentences:
         console.print(sentence)
     gone = [f"{count:,} {reason}" for reason, count in dropped.items() if count and reason != "kept"]
     console.print(f"Cleaning: {dropped['kept']:,} rows kept; {'; '.join(gone) or 'nothing dropped'}.")
