@@ -40,7 +40,7 @@ def rows(**counts):
         ("", "is empty"),
         ("text,sentiment\n", "holds no rows"),
         ("text,sentiment\n" + rows(a=20), "one class only, 'a'"),
-        ("text,sentiment\n" + rows(a=20, b=1), "'b' has 1 row; 3 stratified splits need 3"),
+        ("text,sentiment\n" + rows(a=2, b=1), "no row is left for validation and test, since every class has fewer rows"),
         ("text,sentiment\n" + ",a\n" * 3 + "nan,b\n", "no row is left of 4 after cleaning: 4 empty text"),
         ("body,sentiment\n" + rows(a=20, b=9), "no column 'text'; found: body, sentiment"),
         (rows(a=20, b=9), "If the file has no header line, set data.column_names"),
@@ -224,7 +224,7 @@ def test_group_in_two_given_files_is_named(fails, tmp_path):
 
 def test_pool_with_a_class_too_small_to_split_names_that_class(fails, tmp_path):
     source = write(tmp_path / "rows.csv", "text,sentiment\n" + rows(a=20, b=9, c=1))
-    message = fails("balance.scope=all", data={"source": source}, split={"train": 0.8, "validation": 0.2, "test": ...})
+    message = fails("balance.scope=all", data={"source": source}, split={"train": 0.8, "validation": 0.2, "test": ..., "rare_classes": "error"})
     assert "label 'c' has 1 row; 2 stratified splits need 2" in message
 
 

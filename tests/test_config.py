@@ -1,6 +1,7 @@
 import ast
 import importlib.util
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -10,11 +11,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from trainer.cli import worded_errors
-from trainer.config import Config, load_config
+from trainer.config import Config, _known, check_config, load_config
 from trainer.errors import ConfigError, TrainingError
 from trainer.sections.balancing import LossSection
+from trainer.sections.old_names import OLD_NAMES
 from trainer.sections.training import OWN_SPECS, OWNED_KEYS
 from trainer.training.distributed import name_of_process
+from trainer.yaml_source import YamlSource
 
 ROOT = Path(__file__).resolve().parent.parent
 CONFIGS = sorted((ROOT / "configs").glob("*.yaml"))
@@ -578,3 +581,52 @@ def test_boolean_label_keys_are_spelt_as_data_files_spell_them(tmp_path):
     path = tmp_path / "c.yaml"
     path.write_text("model: {name: x}\ndata: {source: t.csv}\nloss: {class_weights: {true: 2, 7: 3}}\n", encoding="utf-8")
     assert load_config(str(path)).loss.class_weights == {"true": 2.0, "7": 3.0}
+
+
+@pytest.mark.parametrize("place", ["training", "model", "data", ""])
+@pytest.mark.parametrize(
+    ("name", "remedy"),
+    [
+        ("group_by_length", "set training.train_sampling_strategy: group_by_length, which is the default"),
+        ("no_cuda", "set training.use_cpu"),
+        ("overwrite_output_dir", "set run.overwrite"),
+        ("tokenizer", "leave it out: the tokenizer comes with model.name"),
+        ("evaluation_strategy", "set training.eval_strategy"),
+        ("logging_dir", "leave it out: everything of a run goes into run.output_dir"),
+        ("save_safetensors", "leave it out: models are always saved as safetensors"),
+        ("include_inputs_for_metrics", "leave it out: metrics are computed from labels and probabilities"),
+        ("warmup_ratio", "set training.warmup_steps; a number below 1 is a share of all steps"),
+    ],
+)
+def test_old_names_of_settings_are_hinted_wherever_they_stand(place, name, remedy):
+    values = {"model": {"name": "m"}, "data": {"source": "x.csv"}}
+    values |= {place: {**values.get(place, {}), name: 1}} if place else {name: 1}
+    with pytest.raises(ConfigError) as raised:
+        check_config(YamlSource("c.yaml", values))
+    where = f"{place}.{name}" if place else name
+    assert str(raised.value) == f"c.yaml: {where} is a name of older versions, or of other programs; {remedy}."
+
+
+@pytest.mark.parametrize(
+    ("place", "name", "remedy"),
+    [
+        ("model", "learning_rate", "set training.learning_rate"),
+        ("", "text_column", "set data.text_column"),
+        ("data", "max_length", "set model.max_length"),
+        ("model", "fp16_full_eval", "leave it out: results are computed in float32, as pipeline() computes"),
+        ("", "output_dir", "set run.output_dir"),
+    ],
+)
+def test_key_in_the_wrong_section_is_sent_to_the_right_one(place, name, remedy):
+    values = {"model": {"name": "m"}, "data": {"source": "x.csv"}}
+    values |= {place: {**values.get(place, {}), name: 1}} if place else {name: 1}
+    with pytest.raises(ConfigError, match=rf"{name} is unknown here; {re.escape(remedy)}\.$"):
+        check_config(YamlSource("c.yaml", values))
+
+
+def test_hints_for_old_names_name_keys_that_exist_and_no_old_name_is_a_key_of_training():
+    sections = {name: set(_known((name,))) for name in _known(())}
+    for name, remedy in OLD_NAMES.items():
+        assert name not in sections["training"] | set(OWNED_KEYS)
+        for section, key in re.findall(r"\b(\w+)\.(\w+)", remedy):
+            assert key in sections[section], (name, remedy)

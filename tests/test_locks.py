@@ -18,7 +18,7 @@ from trainer.errors import RunError
 from trainer.locks import locked, write_once
 
 READ = """
-import json, os, sys, time
+import contextlib, json, os, sys, time
 from pathlib import Path
 from trainer import load_config, locks
 from trainer.data import sources
@@ -31,7 +31,8 @@ def slow(rows):
     time.sleep(float(sys.argv[3]))
     return hash_texts(rows)
 sources.hash_texts = slow
-rows = sources.read_rows(load_config(sys.argv[1]).data, Path(sys.argv[2]))
+with contextlib.redirect_stdout(sys.stderr):  # what is said of the file
+    rows = sources.read_rows(load_config(sys.argv[1]).data, Path(sys.argv[2]))
 print(json.dumps([sum(made), rows.table.num_rows]))
 """
 HOLD = "import sys, time\nfrom pathlib import Path\nfrom trainer.delivery.report import only_run\nwith only_run(Path(sys.argv[1])):\n    time.sleep(60)"
@@ -107,3 +108,65 @@ def test_second_training_of_a_run_folder_is_refused_until_the_first_is_gone(conf
     with report.only_run(folder):
         assert (folder / report.LOCK).read_text().startswith(f"pid {os.getpid()} on ")
     assert not folder.exists()  # nothing was started there
+
+
+WITHOUT_LOCKS = """
+import errno, filelock
+def refuse(self, *_, **__):
+    raise OSError(errno.ENOSYS, "Function not implemented")
+filelock.FileLock.acquire = refuse
+"""
+
+
+def test_two_processes_on_a_file_system_without_locks_both_end_with_the_right_rows(config_file, tmp_path):
+    config, cache = config_file(), tmp_path / "cache"
+    first = start(WITHOUT_LOCKS + READ, config, cache, 3)
+    wait_for(lambda: list(cache.glob("half-way-*")), first)
+    second = start(WITHOUT_LOCKS + READ, config, cache, 0)
+    for process in (second, first):
+        out, err = process.communicate(timeout=60)
+        assert out == "[240, 240]\n", err
+    assert start(READ, config, cache, 0).communicate(timeout=60)[0] == "[0, 240]\n"
+    assert sorted(path.suffix for path in cache.glob("rows-*") if path.suffix != ".lock") == [".arrow", ".json"]
+
+
+def test_partial_files_of_the_dead_are_removed_and_those_of_the_living_stay(tmp_path):
+    entry = tmp_path / "rows-1.json"
+    with subprocess.Popen([sys.executable, "-c", ""]) as gone:
+        gone.wait()
+    own = locks.partial_path(entry)
+    dead = entry.with_name(own.name.replace(f"-{os.getpid()}-", f"-{gone.pid}-"))
+    here, there = own.name.split(".")[1].split("-")[0], "0123456789ab"
+    other = entry.with_name(dead.name.replace(here, there))
+    unsigned, old, folder = tmp_path / "rows-1.77.partial", tmp_path / "rows-1.78.partial", tmp_path / "rows-1.0123456789ab-1-01234567.partial"
+    foreign = tmp_path / "rows-2.79.partial"
+    for path in (own, dead, other, unsigned, old, foreign):
+        path.touch()
+    folder.mkdir()
+    (folder / "parts").touch()
+    yesterday = time.time() - 25 * 3600
+    for path in (old, folder, foreign):
+        os.utime(path, (yesterday, yesterday))
+    write_once(entry, entry.touch)
+    assert {path for path in tmp_path.iterdir() if path.suffix == ".partial"} == {own, other, unsigned, folder, foreign}
+    os.utime(folder / "parts", (yesterday, yesterday))
+    locks.remove_dead(entry)
+    assert not folder.exists()
+
+
+def test_names_of_partial_files_differ_within_one_process(tmp_path):
+    assert len({locks.partial_path(tmp_path / "rows-1.arrow") for _ in range(100)}) == 100
+
+
+def test_use_of_an_entry_is_its_access_time_and_leaves_the_time_of_writing(tmp_path):
+    entry = tmp_path / "rows-1.json"
+    entry.touch()
+    os.utime(entry, (1e9, 1e9))
+    write_once(entry, lambda: pytest.fail("it was written again"))
+    assert entry.stat().st_mtime == 1e9
+    assert entry.stat().st_atime > time.time() - 60
+
+
+def test_entry_that_cannot_be_read_back_is_an_error_not_a_loop(tmp_path):
+    with pytest.raises(RunError, match=r"rows-1\.json: was written, but cannot be read back"):
+        write_once(tmp_path / "rows-1.json", lambda: None, lambda: None)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from trainer import pipeline
 from trainer.config import Config, check_config, load_config
+from trainer.data.cache import cache_dir
 from trainer.data.clean import clean_rows
 from trainer.data.sources import check_source, read_rows
 from trainer.errors import ConfigError, DataError
@@ -61,20 +62,23 @@ def audit(config: Config, *, with_encoder: bool, folder: Path, threshold: float,
     audit_page.check_output(folder)
     if config.data.streaming:
         raise DataError("the audit holds all rows, which data.streaming avoids. Audit one file of them: --set data.streaming=false and data.source.")
-    if check_source(config.data):
+    time_column = config.split.by_time if config.split else None
+    if check_source(config.data, time_column=time_column):
         raise DataError("the audit reads one label a row, but the data are multi-label. Train with --set training.max_steps=1 to see their counts.")
     distributed.start_processes(1, config.run.num_threads)
-    embed = open_encoder(config.model) if with_encoder else None
-    clean = clean_rows(read_rows(config.data, pipeline.cache_dir()), config.data.clean, config.data.drop_labels, config.data.label_map)
+    encoder = open_encoder(config.model) if with_encoder else None
+    rows = read_rows(config.data, cache_dir(), time_column=time_column)
+    clean = clean_rows(rows, config.data.clean, config.data.drop_labels, config.data.label_map)
     splits, obstacles = inspection.planned_splits(clean, config.data, config.split, BalanceSection(), seed=seed)
     compared_N = inspection.sample(clean, splits, max_rows, seed=seed)
     texts_N = inspection.full_texts(clean, compared_N)
     near = find_near_duplicates(texts_N, threshold=threshold)
-    features_NF, tokens = embed(clean, compared_N, pipeline.cache_dir()) if embed else (term_weights(texts_N), None)
+    features_NF, tokens = encoder.embed(clean, compared_N, cache_dir()) if encoder else (term_weights(texts_N), None)
     units_N = inspection.independent_units(near, clean, compared_N, config.data)
     noise = find_label_noise(features_NF, clean.label_ids_N[compared_N], units_N, seed=seed)
     name = config.model.name if with_encoder else None
-    findings = audit_findings.collect(config.data, clean, splits, obstacles, compared_N, near, noise, tokens, model_name=name, seed=seed)
+    reach = audit_findings.Reach(encoder.max_length, encoder.position_limit) if encoder else None
+    findings = audit_findings.collect(config.data, clean, splits, obstacles, compared_N, near, noise, tokens, model_name=name, seed=seed, reach=reach)
     audit_tables.print_findings(findings)
     page = audit_page.write(folder, findings)
     print(f"Audit: {page}  (figures: {folder / 'audit.json'})")

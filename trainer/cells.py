@@ -20,6 +20,7 @@ from trainer import pipeline, results
 from trainer.config import Config
 from trainer.data.augment import SyntheticRows, write_rows
 from trainer.data.balance import BalancePlan
+from trainer.data.cache import cache_dir
 from trainer.data.clean import CleanRows
 from trainer.data.prepare import Fold, PreparedData, balance_splits, read_splits
 from trainer.data.sources import hub_commits
@@ -227,12 +228,11 @@ def prepare_ground(config: Config) -> Ground:
 
 
 def _prepare_rows(config: Config, fold: int | None, tokenizer: Any, max_length: int) -> Rows:
-    seed, cache_dir = config.run.seed, pipeline.cache_dir()
-    number = None if fold is None else Fold(fold, config.compare.folds or 0)
-    clean, splits = read_splits(config.data, config.split, BalanceSection(by=config.balance.by), seed=seed, cache_dir=cache_dir, fold=number)
+    seed, folder, number = config.run.seed, cache_dir(), None if fold is None else Fold(fold, config.compare.folds or 0)
+    clean, splits = read_splits(config.data, config.split, BalanceSection(by=config.balance.by), seed=seed, cache_dir=folder, fold=number)
     if clean.label_matrix_NC is not None:
         raise ConfigError(MULTI_LABEL)
-    synthetic = None if config.augment.generator == "none" else write_rows(clean, splits, config.augment, seed=seed, cache_dir=cache_dir)
+    synthetic = None if config.augment.generator == "none" else write_rows(clean, splits, config.augment, seed=seed, cache_dir=folder)
     test, splits = splits.test, replace(splits, test=splits.test[:0])  # which were needed to reject synthetic rows that are like them
     plain = balance_splits(clean, splits, BalanceSection(), LossSection(), seed=seed, synthetic=synthetic)
     return Rows(clean, splits, test, synthetic, plain, pipeline.tokenise_splits(plain, tokenizer, max_length))
@@ -295,7 +295,7 @@ def trainer_builder(cell: Cell, ground: Ground, data: PreparedData, folder: repo
         set_seed(config.run.seed)
         model = load_model(model_section, ground.pretrained, data.labels, ground.tokenizer, ground.max_length)
         if config.model.mode == "head":
-            return build_head_trainer(config, arguments, data, model, ground.tokenizer, given, folder, pipeline.cache_dir())
+            return build_head_trainer(config, arguments, data, model, ground.tokenizer, given, folder, cache_dir())
         return build_trainer(config, arguments, data, model, ground.tokenizer, given, folder)
 
     return build

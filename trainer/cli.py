@@ -1,11 +1,9 @@
-"""The commands; our errors become one clear message and exit code 2, never a traceback."""
+"""The commands."""
 
-import errno
 import json
 import os
 import shlex
 import sys
-import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,9 +13,9 @@ import typer
 
 from trainer.config import Config, check_config, json_schema, load_config
 from trainer.delivery.serving.limits import Limits
-from trainer.errors import Stopped, TrainerError, TrainingError, first_line
-from trainer.training import watch
-from trainer.training.distributed import is_first_of_machine, is_main, name_of_process
+from trainer.errors import Stopped
+from trainer.exits import end, worded_errors
+from trainer.training.distributed import is_main
 from trainer.yaml_source import YamlSource
 
 app = typer.Typer(
@@ -95,7 +93,7 @@ def split_command(
         check_format(file_format)
         data = pipeline.prepare(loaded)
         print_audit(data, {}, 0)
-        for path, count in export_splits(data, output, file_format):
+        for path, count in export_splits(data, loaded.data, output, file_format):
             typer.echo(f"{path}: {count:,} rows")
 
 
@@ -130,6 +128,27 @@ def folder_command(config: ConfigOption, set_: SetOption = None) -> None:
         from trainer import pipeline
 
         typer.echo(pipeline.run_path(loaded))
+
+
+@app.command("cache")
+def cache_command(
+    list_: Annotated[bool, typer.Option("--list", help="List every entry with its size, its age and what it was made from.")] = False,
+    clear: Annotated[bool, typer.Option("--clear", help="Delete the entries, except those that running processes use.")] = False,
+    older_than: Annotated[str | None, typer.Option(metavar="AGE", help="Only entries unused for so long: 12h, 30d or 2w.", show_default=False)] = None,
+) -> None:
+    """Show or clear the cache of rows, tokens, embeddings and completions."""
+    with worded_errors():
+        from trainer.data import cache
+        from trainer.delivery import cache_tables
+
+        folder, seconds = cache.cache_dir(), cache.seconds_of(older_than) if older_than is not None else 0.0
+        if not folder.is_dir():
+            typer.echo(f"{folder}: does not exist; nothing is cached.")
+        elif clear:
+            cache_tables.print_cleared(folder, *cache.clear(folder, older_than=seconds))
+        else:
+            show = cache_tables.print_entries if list_ else cache_tables.print_kinds
+            show(folder, cache.entries(folder, older_than=seconds), older_than)
 
 
 @app.command("serve")
@@ -214,7 +233,9 @@ def report_command(
 @app.command("predict")
 def predict_command(
     models: ModelsArgument,
-    input_: Annotated[str, typer.Option("--input", help="CSV, TSV, JSONL, JSON, Parquet or Arrow file, also .gz; - for standard input.", show_default=False)],
+    input_: Annotated[
+        str, typer.Option("--input", help="CSV, TSV, JSONL, JSON, Parquet, Arrow or Excel file, also packed; - for standard input.", show_default=False)
+    ],
     output: Annotated[str | None, typer.Option(help="File, its ending says how; else <input>.predicted.<ending>; - for standard output.")] = None,
     text_column: TextOption = None,
     pair_column: PairOption = None,
@@ -261,13 +282,13 @@ def evaluate_command(
 
         options = {"text_column": text_column, "pair_column": pair_column, "label_column": label_column, "encoding": encoding}
         loaded = check_config(YamlSource("evaluate", label_file.reading(models[0], data, **options)), set_ or ())
-        from trainer import pipeline
+        from trainer.data.cache import cache_dir
         from trainer.delivery.evaluate_file import evaluate_file, metrics_path
         from trainer.delivery.predict import Classifier
 
         path = metrics_path(output, loaded.data)
         classifier = Classifier.load_several(models, vote=vote, revision=revision, trust_remote_code=trust_remote_code)
-        evaluate_file(classifier, loaded.data, path, cache_dir=pipeline.cache_dir())
+        evaluate_file(classifier, loaded.data, path, cache_dir=cache_dir())
 
 
 @app.command("schema")
@@ -290,25 +311,7 @@ def _marking_stops(run: Path) -> Iterator[None]:
         except Stopped as stop:
             if is_main() or stop.is_alone:
                 report.mark_stopped(run, stop.reason, stop.step)
-            _stop(str(stop), stopping.EXIT_CODE, everywhere=stop.is_alone)
-
-
-@contextmanager
-def worded_errors() -> Iterator[None]:
-    """Our errors and the system's as one message on standard error, said by the main process; exit code 2."""
-    warnings.formatwarning = lambda message, *_, **__: f"warning: {message}\n" if is_main() else ""
-    try:
-        yield
-    except TrainerError as error:
-        _stop(str(error), everywhere=isinstance(error, TrainingError))
-    except BrokenPipeError:  # who reads our output has enough, as `head` does
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        raise SystemExit(141) from None
-    except OSError as error:
-        remedy = " Free space; what was saved before is kept." if error.errno in (errno.ENOSPC, errno.EDQUOT) else ""
-        _stop(f"{error.filename or 'a file'}: {error.strerror or first_line(error).rstrip('.')}.{remedy}", everywhere=True)
-    except KeyboardInterrupt:
-        _stop("stopped by the keyboard; run the same command again to go on from the last checkpoint.", 130)
+            end(str(stop), stopping.EXIT_CODE, everywhere=stop.is_alone)
 
 
 def _check(path: str, config: Config, check: Callable[[Config], None]) -> None:
@@ -328,15 +331,6 @@ def _leave_out_torch() -> None:
     """
     os.environ["TRANSFORMERS_NO_ADVISORY_WARNINGS"] = "1"  # that torch was not found
     sys.modules["torch"] = sys.modules["peft"] = None  # type: ignore[assignment]  # from here on they cannot be imported
-
-
-def _stop(message: str, code: int = 2, everywhere: bool = False) -> None:
-    """Say it once; on every process what may have happened on one alone; until the processes know each other on each machine."""
-    if is_main():
-        print(message, file=sys.stderr, flush=True)
-    elif everywhere or (is_first_of_machine() and not watch.is_watching()):
-        print(f"{name_of_process()}: {message}", file=sys.stderr, flush=True)
-    raise SystemExit(code)
 
 
 def main() -> None:

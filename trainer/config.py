@@ -92,6 +92,10 @@ class Config(Section):
             raise ValueError("augment.generator is set with balance.by; synthetic rows have no domain. Set generator: none, or remove balance.by")
         if self.augment.generator != "none" and not isinstance(self.data.text_column, str) and len(self.data.text_column) > 1:
             raise ValueError("augment.generator is set with a text pair in data.text_column; only single texts can be written. Set generator: none")
+        if self.data.split_column:
+            self._check_split_column()
+        if self.split and self.split.by_time:
+            self._check_by_time()
         if self.split and self.data.validation is not None:
             raise ValueError("split is set although data.validation is given; remove split, or give train: alone")
         if self.split and self.split.test and self.data.test is not None:
@@ -103,6 +107,20 @@ class Config(Section):
         if self.hub.every == "save" and self.model.mode != "full":
             raise ValueError(f"hub.every is 'save' with model.mode: {self.model.mode}, whose checkpoints hold no whole model. Set hub.every: end")
         return self
+
+    def _check_split_column(self) -> None:
+        if self.split and self.split.model_copy(update={"rare_classes": "keep"}) != SplitSection():
+            raise ValueError("split is set with data.split_column, which says where each row belongs; remove one of them (split.rare_classes may stay)")
+        if self.balance.scope == "all":
+            raise ValueError("balance.scope is 'all' with data.split_column; it needs one pool to balance and split. Set balance.scope: train")
+
+    def _check_by_time(self) -> None:
+        if self.data.streaming:
+            raise ValueError("split.by_time is set with data.streaming, which splits rows by their text. Remove by_time, or set data.streaming: false")
+        if self.ensemble.kind == "folds":
+            raise ValueError("split.by_time is set with ensemble.kind: folds, which validate on rows of all times. Set ensemble.kind: seeds")
+        if self.balance.scope == "all":
+            raise ValueError("split.by_time is set with balance.scope: all, which balances rows before they are split. Set balance.scope: train")
 
     def _check_streaming(self) -> None:
         if not self.data.streaming:

@@ -9,6 +9,7 @@ import numpy as np
 
 from trainer import pipeline
 from trainer.config import load_config
+from trainer.data.cache import cache_dir
 from trainer.data.clean import CleanRows, clean_rows
 from trainer.data.row_access import take_rows
 from trainer.data.sources import read_rows
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from trainer.delivery.predict import Classifier
 
 FORMATS = ("onnx",)
-OF_THE_RUN = {"source", "train", "validation", "test", "limit", "streaming", "split_names", "subset", "revision", "group_column", "drop_labels"}
+OF_THE_RUN = {"source", "train", "validation", "test", "limit", "streaming", "split_names", "subset", "revision", "group_column", "drop_labels", "split_column"}
 """Keys of the data section that say which rows a run had; the others say how to read a file like them."""
 EXAMPLES = [" ".join(["How long does it take to answer a text of this many words?"] * times) for times in (1, 2, 4)]
 """Texts whose time is taken where there are no rows."""
@@ -146,7 +147,7 @@ def _rows_of(data: str, run: Path | None, model: "Classifier") -> "Rows":
     """
     how = load_config(str(run / "config.yaml")).data.model_dump(exclude=OF_THE_RUN) if run else {}
     section = DataSection(source=data, **how)
-    clean = clean_rows(read_rows(section, pipeline.cache_dir()), section.clean, labels_per_row=section.labels_per_row)
+    clean = clean_rows(read_rows(section, cache_dir()), section.clean, labels_per_row=section.labels_per_row)
     ids = clean.kept("source")
     if (clean.label_matrix_NC is not None) != model.is_multi_label:
         raise DataError(f"{data}: has {'one label' if model.is_multi_label else 'lists of labels'} a row; {model.name} does not.")

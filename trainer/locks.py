@@ -1,14 +1,20 @@
 """File locks that the kernel takes from a process that dies; a killed holder never blocks the others."""
 
+import hashlib
 import os
+import re
+import secrets
 import shutil
 import socket
 import sys
+import time
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from errno import ENOLCK, ENOSYS, EOPNOTSUPP
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 from trainer.errors import RunError
 
@@ -16,6 +22,10 @@ PATIENCE_SECONDS = 5.0
 """Waiting longer is said."""
 WITHOUT_LOCKS = (ENOSYS, ENOLCK, EOPNOTSUPP)
 """Answers of file systems that are mounted without locks, such as Lustre without `-o flock`."""
+WRITER = re.compile(r"\.(?P<machine>[0-9a-f]{12})-(?P<pid>\d+)-[0-9a-f]{8}\.")
+"""Who writes a partial file, in its name."""
+DEAD_AFTER_SECONDS = 24 * 3600
+"""A partial file of another machine that nobody touched for so long is left over."""
 
 
 @contextmanager
@@ -70,23 +80,86 @@ def if_free(path: Path) -> Iterator[bool]:
         lock.release()
 
 
-def write_once(path: Path, write: Callable[[], None]) -> None:
-    """Make a file of a cache unless it is there, in one process of all that want it at the same time, on whatever machine.
+def write_once(path: Path, write: Callable[[], None], load: Callable[[], Any] | None = None) -> Any:
+    """Return what an entry of a cache holds; write it first where it is missing or damaged.
+
+    Of all processes that want the entry at the same time, on whatever machine, one writes it. Where the file system knows no
+    locks several may; each writes a partial file of its own (`partial_path`), so the entry is right whoever comes last.
 
     Args:
-        write: writes a file or folder `<stem>.<anything>partial<anything>` and gives it its name when it is whole; what killed writers left is removed before.
+        path: the file that is written last; where it is, the entry should be whole.
+        write: writes to `partial_path(path)` and gives the files their names when they are whole.
+        load: gives the content, or None where a file is missing or damaged; left out: whether `path` exists.
+    Raises:
+        RunError: what was written cannot be loaded.
     """
-    if path.exists():
-        return
+    load = load or (lambda: path.exists() or None)
+    if (found := load()) is not None:
+        mark_used(path)
+        return found
     with locked(path.with_suffix(".lock"), "being written"):
+        if (found := load()) is not None:
+            return found
         if path.exists():
-            return
-        for left in path.parent.glob(f"{path.stem}.*partial*"):
-            if left.is_dir():
-                shutil.rmtree(left)
+            warnings.warn(f"{path}: this entry of the cache is damaged or incomplete, so it is written anew.", stacklevel=2)
+        remove_dead(path)
+        write()
+        found = load()
+    if found is None:
+        raise RunError(f"{path}: was written, but cannot be read back. Check the disk, or set HF_HOME to a folder on another one.")
+    return found
+
+
+def mark_used(path: Path) -> None:
+    """Note the time of use as the file's access time, which the command `cache` shows; the time of writing stays."""
+    with suppress(OSError):  # a cache that cannot be written can still be read
+        os.utime(path, ns=(time.time_ns(), path.stat().st_mtime_ns))
+
+
+def partial_path(path: Path, ending: str = ".partial") -> Path:
+    """Return a new name beside `path` for what is not whole yet: no other process, on this machine or another, writes there."""
+    return path.with_name(f"{path.stem}.{_machine()}-{os.getpid()}-{secrets.token_hex(4)}{ending}")
+
+
+def remove_dead(path: Path) -> None:
+    """Remove what killed writers of `path` left behind; files that another process may still be writing stay."""
+    for left in path.parent.glob(f"{path.stem}.*partial*"):
+        if is_dead(left):
+            if left.is_dir() and not left.is_symlink():
+                shutil.rmtree(left, ignore_errors=True)
             else:
                 left.unlink(missing_ok=True)
-        write()
+
+
+def is_dead(partial: Path) -> bool:
+    """Whether nobody writes a partial file or folder any more: its process is gone from this machine, or it is a day old."""
+    written_by = WRITER.search(partial.name)
+    if written_by and written_by["machine"] == _machine():
+        return not _is_running(int(written_by["pid"]))
+    times = [partial, *(partial.iterdir() if partial.is_dir() else ())]
+    with suppress(FileNotFoundError):
+        return time.time() - max(path.lstat().st_mtime for path in times) > DEAD_AFTER_SECONDS
+    return False
+
+
+def _is_running(pid: int) -> bool:
+    import psutil
+
+    try:
+        return bool(psutil.Process(pid).status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return False
+    except psutil.AccessDenied:
+        return True
+
+
+@cache
+def _machine() -> str:
+    """Name of what process ids count in: host, start of the system and, in containers that share a host name, their processes."""
+    parts = [socket.gethostname()]
+    with suppress(OSError):
+        parts += [Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip(), os.readlink("/proc/self/ns/pid")]
+    return hashlib.blake2b(" ".join(parts).encode(), digest_size=6).hexdigest()
 
 
 def _sign(descriptor: int) -> None:

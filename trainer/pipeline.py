@@ -13,6 +13,7 @@ from typing import Any
 
 from trainer.config import Config
 from trainer.data.augment import write_rows
+from trainer.data.cache import cache_dir
 from trainer.data.clean import CleanRows
 from trainer.data.generators import check_generator
 from trainer.data.prepare import Fold, PreparedData, balance_splits, read_splits
@@ -36,7 +37,7 @@ def check(config: Config) -> None:
     """
     report.check_writable(run_path(config))
     finished_comparison.read_if_set(config.report.comparison)
-    config.check_problem_type(multi_label=check_source(config.data, config.balance.by))
+    config.check_problem_type(multi_label=check_source(config.data, config.balance.by, config.split.by_time if config.split else None))
     hub.check_login(config.hub)
     from trainer.training.model import check_weights, load_pretrained_config, load_tokenizer
 
@@ -176,13 +177,6 @@ def member_of(config: Config, number: int) -> Config:
     """The config of one member of an ensemble, counted from 1."""
     values = config.to_dict()
     return Config.model_validate(values | {"ensemble": values["ensemble"] | {"member": number}})
-
-
-def cache_dir() -> Path:
-    """Folder of the memory-mapped rows and tokens, beside the caches of `datasets` (moved by HF_HOME)."""
-    from huggingface_hub.constants import HF_HOME
-
-    return Path(HF_HOME) / "equipoise"
 
 
 def with_hardware_defaults(config: Config) -> Config:

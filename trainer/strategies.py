@@ -21,6 +21,8 @@ def refuse(config: Config) -> None:
         faults.append("data.streaming chooses rows by balance.method, which is what is compared. Set data.streaming: false, and data.limit for a sample.")
     if config.compare.folds and config.data.validation is not None:
         faults.append("compare.folds cuts validation itself; remove it, or data.validation.")
+    if config.compare.folds and config.split and config.split.by_time:
+        faults.append("compare.folds validates on rows of all times; remove it, or split.by_time.")
     if config.compare.quick and config.model.mode == "head":
         faults.append("compare.quick is set with model.mode: head, which is quick already. Remove it.")
     modes = ["head", config.model.mode] if config.compare.quick else [config.model.mode]

@@ -230,12 +230,15 @@ class Phase:
                     judge_test(cell, self.ground)
         labels = self.ground.plain.labels
         predictions = {strategy: self._predictions(strategy, split) for strategy in strategies}
+        metric, minority = self.ground.config.compare.metric, self.ground.plain.audit.minority_label
+        if metric.startswith("minority") and labels.index(minority) not in predictions[strategies[0]][0]:
+            metric = "macro_f1"  # test lacks the class, which validation measured
         return compare_predictions(
             predictions[strategies[0]][0],
             {strategy: found for strategy, (_, found) in predictions.items()},
             labels,
-            minority_label=self.ground.plain.audit.minority_label,
-            metric=self.ground.config.compare.metric,
+            minority_label=minority,
+            metric=metric,
             baseline=BASELINE,
         )
 

@@ -13,7 +13,8 @@ from ruamel.yaml.error import MarkedYAMLError, YAMLError
 from ruamel.yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 from ruamel.yaml.representer import SafeRepresenter
 
-from trainer.errors import ConfigError, did_you_mean, listing
+from trainer.errors import ConfigError, bounded, brief, did_you_mean, listing
+from trainer.sections.old_names import OLD_NAMES
 
 Keys = tuple[Any, ...]
 
@@ -100,11 +101,11 @@ def read_overrides(source: YamlSource, overrides: list[str] | tuple[str, ...]) -
         path, equals, value_text = text.partition("=")
         keys = tuple(path.strip().split("."))
         if not equals or len(keys) < 2 or not all(keys):
-            raise ConfigError(f"--set {text}: needed: section.key=value, e.g. --set training.num_train_epochs=3.")
+            raise ConfigError(f"--set {brief(text, 200)}: needed: section.key=value, e.g. --set training.num_train_epochs=3.")
         try:
             value = _yaml().load(value_text)
         except YAMLError as error:
-            raise ConfigError(f"--set {text}: the value is not valid YAML: {_problem(error)}.") from error
+            raise ConfigError(f"--set {brief(text, 200)}: the value is not valid YAML: {_problem(error)}.") from error
         inner = values
         for key in keys[:-1]:
             if not isinstance(inner.get(key), dict):
@@ -175,7 +176,7 @@ def word_faults(
             continue  # the fault inside says more
         place = source.place(keys)
         line_number = int(place.rpartition(":")[2]) if place.rpartition(":")[2].isdigit() else 0
-        lines.append((line_number, f"{place}: {_sentence(keys, faults, owned_keys, known)}"))
+        lines.append((line_number, bounded(f"{place}: {_sentence(keys, faults, owned_keys, known)}".replace("\n", "\\n"))))
     return [line for _, line in sorted(lines, key=lambda pair: pair[0])]
 
 
@@ -198,13 +199,18 @@ def _real_keys(fault: Any, values: Any) -> Keys:
 
 
 def _sentence(keys: Keys, faults: list[Any], owned_keys: dict[str, dict[str, str]], known: Callable[[Keys], list[str]]) -> str:
-    name = ".".join(str(key) for key in keys)
+    name = ".".join(brief(key) for key in keys)
     first = faults[0]
     if first["type"] in ("extra_forbidden", "invalid_key"):
         remedy = owned_keys.get(str(keys[0]), {}).get(str(keys[-1])) if len(keys) == 2 else None
         if remedy:
             return f"{name} is decided elsewhere; {remedy}."
+        if keys[-1] in OLD_NAMES:
+            return f"{name} is a name of older versions, or of other programs; {OLD_NAMES[keys[-1]]}."
         names = known(keys[:-1])
+        homes = _homes(str(keys[-1]), owned_keys, known)
+        if len(homes) == 1:
+            return f"{name} is unknown here; {homes[0]}."
         return f"{name} is unknown; known: {listing(names, 25 if len(names) <= 25 else 8)}.{did_you_mean(keys[-1], names)}"
     if first["type"] == "missing":
         return f"{name} is missing."
@@ -219,6 +225,12 @@ def _sentence(keys: Keys, faults: list[Any], owned_keys: dict[str, dict[str, str
     return f"{name} is {found}; needed: {' or '.join(wanted)}."
 
 
+def _homes(key: str, owned_keys: dict[str, dict[str, str]], known: Callable[[Keys], list[str]]) -> list[str]:
+    """What to do for a key that stands in the wrong section: the sections that have it, or what is said of it there."""
+    found = [f"set {section}.{key}" for section in known(()) if key in known((section,))]
+    return found or [remedies[key] for remedies in owned_keys.values() if key in remedies]
+
+
 def _choices(fault: Any) -> list[str]:
     expected = fault["ctx"]["expected"].replace(" or ", ", ")
     return [choice.strip("'") for choice in expected.split(", ")]
@@ -226,12 +238,12 @@ def _choices(fault: Any) -> list[str]:
 
 def _found(value: Any) -> str:
     if isinstance(value, str):
-        return f"'{value}'"
+        return f"'{brief(value)}'"
     if isinstance(value, bool):
         return str(value).lower()
     if value is None:
         return "empty"
-    return "a mapping" if isinstance(value, dict) else "a list" if isinstance(value, list) else str(value)
+    return "a mapping" if isinstance(value, dict) else "a list" if isinstance(value, list) else brief(value)
 
 
 def _plain(fault: Any) -> str:

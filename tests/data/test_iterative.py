@@ -1,12 +1,14 @@
 import time
+from itertools import product
 
 import numpy as np
 import pytest
-from hypothesis import given, reject, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from iterstrat.ml_stratifiers import IterativeStratification
 
 from trainer.data.iterative import iterative_split, stratify
+from trainer.data.split import linked_units
 from trainer.errors import DataError
 
 SETTINGS = settings(deadline=None, max_examples=40, database=None)
@@ -24,7 +26,7 @@ def rows_of(num_rows, shares, seed):
 
 
 def split(matrix, hashes, shares, groups=None, seed=0):
-    return iterative_split(matrix, hashes, groups, shares, labels=[f"label{c}" for c in range(matrix.shape[1])], seed=seed, stage="split")
+    return iterative_split(matrix, hashes, linked_units(hashes, groups), shares, labels=[f"label{c}" for c in range(matrix.shape[1])], seed=seed, stage="split")
 
 
 @SETTINGS
@@ -51,13 +53,43 @@ def test_labels_and_rows_of_real_sentences_keep_their_shares_within_two_rows_and
 def test_split_is_independent_of_the_order_of_rows(num_rows, shares, seed, shuffle, grouped):
     matrix, hashes = rows_of(num_rows, [0.5, 0.2, 0.1], seed)
     groups = np.arange(num_rows) // 3 if grouped else None
+    matrix[:3], matrix[9:12] = np.eye(3, dtype=bool), np.eye(3, dtype=bool)  # with at least six rows a label three groups hold each
     order = np.random.default_rng(shuffle).permutation(num_rows)
-    try:
-        sides = split(matrix, hashes, shares, groups, seed=seed)
-    except DataError:
-        reject()  # the groups hold too few labels apart
+    sides = split(matrix, hashes, shares, groups, seed=seed)
     shuffled = split(matrix[order], hashes[order], shares, groups[order] if grouped else None, seed=seed)
     assert [set(hashes[side]) for side in sides] == [set(hashes[order][side]) for side in shuffled]
+
+
+@settings(deadline=None, max_examples=300, database=None)
+@given(
+    st.lists(st.lists(st.sets(st.integers(0, 3), max_size=3), min_size=1, max_size=4), min_size=2, max_size=7),
+    st.booleans(),
+    st.sampled_from([[0.8, 0.2], [0.7, 0.15, 0.15]]),
+    SEEDS,
+)
+def test_label_sets_are_split_exactly_when_some_way_of_splitting_them_exists(groups, grouped, shares, seed):
+    rows = [(held, group if grouped else row) for group, sets in enumerate(groups) for row, held in enumerate(sets, 10 * group)]
+    present = sorted(set().union(*(held for held, _ in rows)))
+    matrix = np.array([[c in held for c in present] for held, _ in rows], bool).reshape(len(rows), len(present))
+    units = {unit: frozenset().union(*(held for held, of in rows if of == unit)) for _, unit in rows}
+    if not present or len(units) > 9:
+        return
+    try:
+        sides = split(matrix, np.arange(len(rows), dtype=np.uint64), shares, np.array([unit for _, unit in rows]), seed=seed)
+    except DataError:
+        assert not can_stand_everywhere(list(units.values()), len(shares))
+        return
+    assert sorted(np.concatenate(sides).tolist()) == list(range(len(rows)))
+    assert all(matrix[side].any(axis=0).all() for side in sides)
+
+
+def can_stand_everywhere(labels_of_units, num_sides):
+    """Whether some way of giving every unit a side puts every label on every side; tries all of them."""
+    everything = frozenset().union(*labels_of_units)
+    return any(
+        all(frozenset().union(*(held for held, side in zip(labels_of_units, sides, strict=True) if side == s)) == everything for s in range(num_sides))
+        for sides in product(range(num_sides), repeat=len(labels_of_units))
+    )
 
 
 def test_groups_and_equal_texts_never_stand_on_two_sides_and_keep_the_shares():

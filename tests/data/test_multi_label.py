@@ -195,7 +195,7 @@ def test_map_renames_and_joins_labels_and_null_takes_a_label_from_its_rows(clean
 
 
 def test_label_that_stands_only_beside_a_dropped_one_is_named(clean):
-    assert clean([("p", ["x", "z"]), ("q", ["x"]), ("r", ["y"])], drop_labels=["x"]).lost == {}
+    assert clean([("p", ["x", "z"]), ("q", ["w", "z"]), ("r", ["y"])], drop_labels=["x"]).lost == {}
     assert clean([("p", ["x", "z"]), ("q", ["w"]), ("r", ["y"])], drop_labels=["x"]).lost == {"z": {UNWANTED: 1}}
 
 
@@ -273,12 +273,18 @@ def test_training_rows_without_a_label_of_the_given_rows_are_told(folder):
         prepare_data(data, None, BalanceSection(), LossSection(), seed=1, cache_dir=folder / "cache")
 
 
-def test_label_that_no_training_row_has_is_told(prepare):
+@pytest.mark.parametrize("primary_label", [False, True])  # a, named first, stands on both sides
+def test_label_of_one_row_trains_or_is_told(prepare, primary_label):
     rows = [*many(a=60, a_b=30), ("both 4", ["a", "c"])]
-    with pytest.raises(DataError, match=r"^label 'c' has 1 row; 2 stratified splits need 2. Merge it, or list it in data.drop_labels.$"):
-        prepare(rows, {"train": 0.5, "validation": 0.5})
-    with pytest.raises(DataError, match=r"^the training rows hold no row of c. Add rows, or list them in data.drop_labels.$"):
-        prepare(rows, {"train": 0.5, "validation": 0.5, "primary_label": True})  # a, named first, stands on both sides
+    with pytest.warns(UserWarning, match=r"^split: no row of 'c' \(1 row in all\) in validation: such a class is trained, but not measured"):
+        data = prepare(rows, {"train": 0.5, "validation": 0.5, "primary_label": primary_label})
+    assert data.clean.label_matrix_NC[data.splits.train, data.labels.index("c")].sum() == 1
+    words = {
+        False: r"^label 'c' has 1 row; 2 stratified splits need 2. Merge it, or list it in data.drop_labels.$",
+        True: r"^the training rows hold no row of c. Add rows, or list them in data.drop_labels.$",
+    }
+    with pytest.raises(DataError, match=words[primary_label]):
+        prepare(rows, {"train": 0.5, "validation": 0.5, "primary_label": primary_label, "rare_classes": "error"})
 
 
 def test_positive_weights_by_hand():

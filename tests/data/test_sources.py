@@ -492,3 +492,18 @@ def test_check_names_a_missing_column_of_any_given_file(folder):
     Path("b.csv").write_text("body,label\na,x\n", encoding="utf-8")
     with pytest.raises(DataError, match=r"^b.csv: no column 'text'; found: body, label"):
         check_source(DataSection(train="a.csv", test="b.csv"))
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"escape_char": '"'}, "three different characters"),
+        ({"separator": ",", "quote_char": ","}, "three different characters"),
+        ({"separator": "\n"}, "none of them a line end"),
+        ({"escape_char": "\\", "quote_char": ""}, "there is no quote to escape"),
+        ({"separator": " ", "skip_initial_space": True}, "the spaces behind a space would be lost"),
+    ],
+)
+def test_options_of_csv_that_contradict_each_other_are_refused(options, words):
+    with pytest.raises(ValueError, match=words):
+        DataSection(source="a.csv", **options)

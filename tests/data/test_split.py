@@ -1,9 +1,11 @@
+from itertools import product
+
 import numpy as np
 import pytest
-from hypothesis import given, reject, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from trainer.data.split import Splits, quotas, row_keys, stratified_sample, stratified_split
+from trainer.data.split import Splits, linked_units, quotas, row_keys, stratified_sample, stratified_split
 from trainer.errors import DataError
 
 SETTINGS = settings(deadline=None, max_examples=60, database=None)
@@ -22,7 +24,7 @@ def rows_of(counts, seed):
 
 def split(label_ids, hashes, shares, groups=None, seed=0, stage="split"):
     names = [f"label{c}" for c in range(int(label_ids.max()) + 1)]
-    return stratified_split(label_ids, hashes, groups, shares, labels=names, seed=seed, stage=stage)
+    return stratified_split(label_ids, hashes, linked_units(hashes, groups), shares, labels=names, seed=seed, stage=stage)
 
 
 @SETTINGS
@@ -62,14 +64,68 @@ def test_rows_of_one_text_or_one_group_never_stand_on_two_sides(counts, shares, 
     generator = np.random.default_rng(seed)
     hashes = generator.choice(hashes[: len(hashes) // 2], len(hashes))  # texts that occur several times
     groups = generator.integers(0, len(hashes), len(hashes)) // max(1, len(hashes) // num_groups) if grouped else None
-    try:
-        sides = split(label_ids, hashes, shares, groups, seed=seed)
-    except DataError:
-        reject()  # too few groups to stand on every side
+    if grouped:  # three rows of each class have groups of their own, so that every class can stand on every side
+        for c in range(len(counts)):
+            extra = np.flatnonzero(label_ids == c)[:3]
+            groups[extra], hashes[extra] = len(hashes) + extra, 10**6 + extra.astype(np.uint64)
+    sides = split(label_ids, hashes, shares, groups, seed=seed)
     assert sorted(np.concatenate(sides).tolist()) == list(range(sum(counts)))
     for units in [hashes] + ([groups] if grouped else []):
         seen = [set(units[side].tolist()) for side in sides]
         assert sum(len(s) for s in seen) == len(set.union(*seen))
+
+
+def can_stand_everywhere(classes_of_units, num_sides):
+    """Whether some way of giving every unit a side puts every class on every side; tries all of them."""
+    everything = frozenset().union(*classes_of_units)
+    return any(
+        all(frozenset().union(*(held for held, side in zip(classes_of_units, sides, strict=True) if side == s)) == everything for s in range(num_sides))
+        for sides in product(range(num_sides), repeat=len(classes_of_units))
+    )
+
+
+@settings(deadline=None, max_examples=300, database=None)
+@given(
+    st.lists(st.sets(st.integers(0, 4), min_size=1, max_size=3), min_size=2, max_size=7),
+    st.lists(st.integers(1, 9), min_size=7, max_size=7),
+    st.sampled_from([[0.8, 0.2], [0.7, 0.15, 0.15]]),
+    SEEDS,
+)
+def test_groups_are_split_exactly_when_some_way_of_splitting_them_exists(classes_of_groups, sizes, shares, seed):
+    rows = [(c, group) for group, held in enumerate(classes_of_groups) for c in sorted(held) for _ in range(sizes[group])]
+    present = sorted({c for c, _ in rows})
+    label_ids = np.array([present.index(c) for c, _ in rows])
+    groups, hashes = np.array([group for _, group in rows]), np.arange(len(rows), dtype=np.uint64)
+    try:
+        sides = split(label_ids, hashes, shares, groups, seed=seed)
+    except DataError:
+        assert not can_stand_everywhere([frozenset(held) for held in classes_of_groups], len(shares))
+        return
+    assert sorted(np.concatenate(sides).tolist()) == list(range(len(rows)))
+    assert all(len(set(label_ids[side])) == len(present) for side in sides)
+    assert sum(len(set(groups[side])) for side in sides) == len(set(groups))
+
+
+@pytest.mark.parametrize("num_authors", [7, 50])
+def test_a_rare_class_of_three_authors_stands_on_three_sides_with_every_seed(num_authors):
+    for seed in range(60):
+        generator = np.random.default_rng(seed)
+        authors = np.repeat(np.arange(num_authors), generator.integers(1, 30, num_authors))
+        label_ids = np.where(authors < 3, generator.integers(0, 2, len(authors)) * 2, generator.integers(0, 2, len(authors)))
+        for author in range(num_authors):
+            label_ids[np.flatnonzero(authors == author)[0]] = 2 if author < 3 else author % 2
+        hashes = generator.permutation(len(authors)).astype(np.uint64)
+        sides = split(label_ids, hashes, [0.7, 0.15, 0.15], authors, seed=seed)
+        assert all(len(set(label_ids[side])) == 3 for side in sides)
+
+
+def test_repair_leaves_the_shares_of_other_groups_alone():
+    authors = np.repeat(np.arange(50), 10)
+    label_ids = np.where(authors < 3, 1, 0)
+    for seed in range(20):
+        sides = split(label_ids, np.arange(500, dtype=np.uint64), [0.8, 0.1, 0.1], authors, seed=seed)
+        assert [int((label_ids[side] == 1).sum()) for side in sides] == [10, 10, 10]
+        assert all(abs(len(side) - 500 * share) <= 20 for side, share in zip(sides, [0.8, 0.1, 0.1], strict=True))
 
 
 def test_grouped_split_is_made_and_independent_of_the_order_of_rows():

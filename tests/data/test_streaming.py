@@ -154,6 +154,12 @@ def test_cleaning_keeps_and_drops_the_rows_of_the_ordinary_path(stream, tmp_path
     assert sorted(itertools.chain(*content((clean, splits)).values())) == wanted
     dropped = {row["row"]: (row["reason"], row.get("text"), row.get("label")) for row in clean.dropped()}
     assert dropped == {row["row"]: (row["reason"], row.get("text"), row.get("label")) for row in expected.dropped()}
+    for row in clean.dropped():
+        file, place = expected.rows.origin(row["row"])
+        assert (row["file"], row.get("line", row.get("record"))) == (file, place)
+    texts, places = clean.rows.table["text"].to_pylist(), {text: expected.rows.where(row) for row, text in enumerate(expected.rows.table["text"].to_pylist())}
+    unique = {text for text, count in Counter(row["text"].strip() for row in rows if row["text"]).items() if count == 1}
+    assert all(clean.rows.where(row) == places[text] for row, text in enumerate(texts) if text in unique)
 
 
 def test_spellings_maps_and_dropped_labels_name_the_classes_of_the_ordinary_path(stream, tmp_path):
@@ -264,6 +270,16 @@ def test_dropped_rows_beyond_the_first_are_counted_and_said_so(stream, tmp_path,
     assert lines[-1]["reason"] == f"and {total - 5:,} more, which data.streaming counts and does not list"
 
 
+def test_of_a_text_in_two_domains_the_first_by_name_is_kept_whatever_the_order_of_the_files(stream, tmp_path):
+    shared = [{"text": "shared", "label": "x", "site": site} for site in ("web", "app", None)]
+    rows = [{"text": f"{label} {i}", "label": label, "site": "web"} for label in "xy" for i in range(200)]
+    for turn in range(3):
+        source = write_shards(tmp_path / f"{turn}", shared[turn:] + rows + shared[:turn], 3)
+        clean, _ = stream(source, balance={"by": "site", "method": "oversample"})
+        found = {row["text"]: row["domain"] for row in clean.rows.table.to_pylist()}
+        assert found["shared"] == "app"
+
+
 def test_text_pairs_and_domains_come_along(stream, tmp_path):
     rows = [{"a": f"first {i}", "b": f"second {i}", "label": "xy"[i % 2], "source": "mn"[i % 3 % 2]} for i in range(200)]
     clean, splits = stream(write_shards(tmp_path / "a", rows, 2), balance={"method": "undersample", "by": "source"}, text_column=["a", "b"])
@@ -311,7 +327,7 @@ def test_missing_columns_and_bad_rows_are_named_with_their_file(stream, refused,
     assert [row["content"] for row in clean.dropped() if row["row"] is None] == ["{broken"]
 
 
-@pytest.mark.filterwarnings("ignore:data.streaming. validation holds no row")
+@pytest.mark.filterwarnings("ignore:data.streaming. no row of")
 def test_rows_that_cannot_be_trained_on_are_refused(refused, tmp_path):
     write(tmp_path / "lists.jsonl", [{"text": "a", "label": ["x", "y"]}])
     message = "data.source: column 'label' holds lists; data.streaming needs one label a row. Set data.streaming: false."
@@ -327,18 +343,36 @@ def test_rows_that_cannot_be_trained_on_are_refused(refused, tmp_path):
     write(tmp_path / "few.jsonl", [{"text": "one", "label": "x"}, {"text": "two", "label": "y"}])
     few = str(tmp_path / "few.jsonl")
     tiny, most = {"train": 1e-9, "validation": 1 - 1e-9}, {"train": 1 - 1e-9, "validation": 1e-9}
-    assert refused(few, split=tiny).startswith("data.streaming: rows are split by their text, and none of x, y fell to train. Add rows")
-    assert refused(few, split=most).startswith("data.streaming: rows are split by their text, and none fell to validation. Add rows")
+    for shares in (tiny, most):  # a class of one row trains
+        assert refused(few, split=shares).startswith("data.streaming: rows are split by their text, and none fell to validation. Add rows")
+    strict = refused(few, split=tiny | {"rare_classes": "error"})
+    assert strict.startswith("data.streaming: x, y: too few rows to stand in 2 splits. Merge such labels with data.label_map")
     write(tmp_path / "other.jsonl", [{"text": "three", "label": "z"}])
-    message = "data.validation: holds z, which the training rows lack. Add rows to train, or list it in data.drop_labels."
-    assert refused(train=few, validation=str(tmp_path / "other.jsonl")) == message
+    message = "data.validation: holds z, which the training rows lack; labels of train: x, y."
+    assert refused(train=few, validation=str(tmp_path / "other.jsonl")).startswith(message)
 
 
 def test_evaluation_side_without_a_class_is_warned_about(stream, tmp_path):
     write(tmp_path / "train.jsonl", rows_of(500))
     write(tmp_path / "validation.jsonl", [{"text": "one", "label": "fraud"}, {"text": "two", "label": "review"}])
-    with pytest.warns(UserWarning, match="^data.streaming: validation holds no row of approve. Add rows, or give more of them to split.$"):
+    with pytest.warns(UserWarning, match=r"^data.streaming: no row of approve in validation: such a class is trained, but"):
         stream(train=str(tmp_path / "train.jsonl"), validation=str(tmp_path / "validation.jsonl"))
+
+
+def test_classes_too_rare_for_every_side_train_or_are_dropped(stream, tmp_path):
+    rows = [*rows_of(1_000), {"text": "one", "label": "single"}, {"text": "two", "label": "pair"}, {"text": "three", "label": "pair"}]
+    write(tmp_path / "rows.jsonl", rows)
+    shares = {"train": 0.4, "validation": 0.3, "test": 0.3}
+    with pytest.warns(UserWarning, match="no row of pair, single in validation and test: such a class is trained, but not measured there"):
+        clean, splits = stream(str(tmp_path / "rows.jsonl"), split=shares)
+    counts = {name: Counter(clean.labels.names[i] for i in clean.label_ids_N[ids]) for name, ids in splits.named.items()}
+    assert [(counts[name]["single"], counts[name]["pair"]) for name in ("train", "validation", "test")] == [(1, 2), (0, 0), (0, 0)]
+    kept = clean.counts["kept"]
+    clean, splits = stream(str(tmp_path / "rows.jsonl"), split=shares | {"rare_classes": "drop"})
+    assert clean.labels.names == ["approve", "fraud", "review"]
+    assert (clean.counts["class too rare to split"], clean.counts["kept"]) == (3, kept - 3)
+    assert sum(len(ids) for ids in splits.named.values()) == kept - 3
+    assert [row["text"] for row in clean.dropped() if row["reason"] == "class too rare to split"] == ["one", "two", "three"]
 
 
 def test_files_that_change_between_the_readings_are_refused(refused, tmp_path, monkeypatch):
@@ -364,10 +398,10 @@ source, cache, slow = sys.argv[1:]
 if slow:
     import time
     from trainer.data import streaming
-    fetch = streaming._write_in_order
+    fetch = streaming.write_in_order
     def wait(*args):
         fetch(*args); print("written", flush=True); time.sleep(600)
-    streaming._write_in_order = wait
+    streaming.write_in_order = wait
 clean, _ = read_splits(DataSection(source=source, streaming=True), None, BalanceSection(method="undersample"), seed=1, cache_dir=Path(cache))
 print(clean.fingerprint)
 """

@@ -79,7 +79,21 @@ def test_findings_count_what_cleaning_drops_with_examples(findings):
 
 
 def test_findings_hold_the_documented_names(findings):
-    names = ["format", "version", "source", "rows", "classes", "cleaning", "near_duplicates", "label_noise", "lengths", "obstacles", "notes", "advice"]
+    names = [
+        "format",
+        "version",
+        "source",
+        "rows",
+        "classes",
+        "cleaning",
+        "odd_characters",
+        "near_duplicates",
+        "label_noise",
+        "lengths",
+        "obstacles",
+        "notes",
+        "advice",
+    ]
     assert list(findings) == names
     assert findings["classes"]["counts"]["all"] == {EVIL: 41, "b & c": 20}
     assert json.loads(json.dumps(findings, allow_nan=False)) == findings
@@ -135,3 +149,20 @@ def test_a_file_in_place_of_the_folder_is_refused(tmp_path):
     (tmp_path / "file").write_text("x")
     with pytest.raises(RunError, match=r"cannot be written \(Not a directory at .*\). Set --output to a folder you may write"):
         audit_page.check_output(tmp_path / "file")
+
+
+def test_page_and_terminal_tell_of_odd_characters_and_what_to_do(tmp_path, capsys):
+    rows = [{"text": f"row {n}" + " &amp; \x00" * (n < 5), "label": "ab"[n % 2]} for n in range(40)]
+    found = audited(tmp_path, rows)
+    words = " ".join("".join(Page(audit_page.render(found)).words).split())
+    assert "row 0 &amp; \\x00" in words
+    assert found["odd_characters"]["HTML entity"]["by_label"] == {"a": 3, "b": 2}
+    assert "None found" not in words
+    audit_tables.print_findings(found)
+    out = capsys.readouterr().out
+    assert "Odd characters: HTML entity in 5 rows (12.5%); control character in 5 rows (12.5%)." in out
+    assert "12.5% of the rows hold a trace of a broken conversion (HTML entity). In short, convert the texts with html.unescape." in out
+    other = tmp_path / "other"
+    other.mkdir()
+    clean = audited(other, [{"text": f"row {n}", "label": "ab"[n % 2]} for n in range(40)])
+    assert "None found: no mojibake" in "".join(Page(audit_page.render(clean)).words)

@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -20,6 +21,7 @@ from saved_models import as_run, make_model
 
 from trainer import Classifier, cli, locks
 from trainer.delivery import label_file, partial_file
+from trainer.delivery.saved_model import _folder_identity
 
 TEXTS = ["What a lovely day!", "I hate this.", "The train leaves at nine, and nobody knows why. " * 30, 'He said "no", then\nleft; why?', "Füße 😀 and\ttabs"]
 ROWS = [{"id": str(n), "text": text, "note": f"a\rb {n}"} for n, text in enumerate(TEXTS)]
@@ -277,6 +279,27 @@ def test_what_was_begun_with_something_else_is_begun_anew(changed, stopped, pred
     assert (code, f"{target}.partial {words}: starting anew." in err) == (0, True), err
     assert [row["id"] for row in read(target)] == (["x"] * 300 if changed == "input" else [str(n) for n in range(300)])
     assert ("probability_neutral" in read(target)[0]) == (changed == "options")
+
+
+def test_input_of_the_same_size_and_time_with_other_content_is_begun_anew(stopped, predict):
+    source, target = stopped("csv")
+    path = Path(source)
+    stat, content = path.stat(), path.read_bytes()
+    last = content.rindex(b"299")
+    path.write_bytes(content[:last] + b"xyz" + content[last + 3 :])
+    os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    assert (path.stat().st_size, path.stat().st_mtime_ns) == (stat.st_size, stat.st_mtime_ns)
+    code, _, err = predict("--input", source, "--output", target)
+    assert (code, f"{target}.partial was begun with other input: starting anew." in err) == (0, True), err
+
+
+def test_model_folder_of_the_same_sizes_and_times_with_other_weights_is_another_model(tmp_path):
+    weights = tmp_path / "model.safetensors"
+    weights.write_bytes(b"a" * 100)
+    before, stat = _folder_identity(tmp_path), weights.stat()
+    weights.write_bytes(b"b" * 100)
+    os.utime(weights, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    assert _folder_identity(tmp_path) != before
 
 
 def test_a_killed_process_loses_no_whole_piece(model, predict, tmp_path):

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from trainer.data.audit import MILD_RATIO, MODERATE_RATIO
+from trainer.data.odd_characters import REMEDIES
 
 FEW_ROWS_PER_CLASS = 64
 TINY_CLASS_ROWS = 50
@@ -22,6 +23,9 @@ JUDGE_MACRO_F1 = 0.6
 SOFT_LEAKAGE_RATIO = 0.01
 CONFLICT_RATIO = 0.01
 TRUNCATED_RATIO = 0.1
+ODD_RATIO = 0.01
+LENGTH_STEP = 64
+"""A proposed max_length is a multiple of it, unless the model reads less."""
 
 PROJECT = "rule of thumb of this project"
 
@@ -38,6 +42,11 @@ class Facts:
         soft_leakage_ratio: the largest share, over validation and test, of rows that resemble a training row.
         conflict_ratio: share of rows that cleaning drops for conflicting labels, and of those whose near duplicates have several.
         truncated_ratio: rows cut at max_length; 0 where no model is known.
+        max_length: tokens at which they are cut.
+        position_limit: tokens that the model can read; None where it has no limit.
+        needed_tokens: tokens that 99 % of the rows have at most; None where the tokenizer does not tell.
+        odd_ratio: share of the rows with the most frequent kind of odd characters.
+        odd_kind: that kind.
     """
 
     imbalance_ratio: float
@@ -50,6 +59,19 @@ class Facts:
     soft_leakage_ratio: float = 0.0
     conflict_ratio: float = 0.0
     truncated_ratio: float = 0.0
+    max_length: int = 512
+    position_limit: int | None = 512
+    needed_tokens: int | None = None
+    odd_ratio: float = 0.0
+    odd_kind: str = "mojibake"
+
+    @property
+    def longer(self) -> int | None:
+        """A larger max_length that the model can read and most rows need; None where the model is at its limit."""
+        wanted = max(self.needed_tokens or 2 * self.max_length, self.max_length + 1)
+        rounded = -(-wanted // LENGTH_STEP) * LENGTH_STEP
+        length = rounded if self.position_limit is None else min(rounded, self.position_limit)
+        return length if length > self.max_length else None
 
 
 @dataclass(frozen=True)
@@ -58,7 +80,7 @@ class Rule:
 
     Attributes:
         condition: `applies` in words, with its thresholds.
-        settings: lines for the config; empty where the remedy is not a setting.
+        settings: lines for the config, or what makes them of the facts; empty where the remedy is not a setting.
     """
 
     name: str
@@ -66,8 +88,13 @@ class Rule:
     condition: str
     applies: Callable[[Facts], bool]
     words: Callable[[Facts], str]
-    settings: str
+    settings: str | Callable[[Facts], str]
     source: str
+
+    def advice(self, facts: Facts) -> "Advice":
+        """The rule in words for these data."""
+        settings = self.settings if isinstance(self.settings, str) else self.settings(facts)
+        return Advice(self.name, self.kind, self.condition, self.words(facts), settings, self.source)
 
 
 @dataclass(frozen=True)
@@ -86,11 +113,21 @@ def advise(facts: Facts) -> list[Advice]:
     """Every data rule that applies, then the first method rule that does."""
     chosen = [rule for rule in RULES if rule.kind == "data" and rule.applies(facts)]
     chosen.append(next(rule for rule in RULES if rule.kind == "method" and rule.applies(facts)))
-    return [Advice(rule.name, rule.kind, rule.condition, rule.words(facts), rule.settings, rule.source) for rule in chosen]
+    return [rule.advice(facts) for rule in chosen]
 
 
 def _rarest(facts: Facts) -> str:
     return f"the rarest class, '{facts.minority_label}', has {facts.smallest_rows:,} training row{'' if facts.smallest_rows == 1 else 's'}"
+
+
+def _truncation(facts: Facts) -> str:
+    words = f"Let the model read more: {facts.truncated_ratio:.1%} of the rows are cut at {facts.max_length:,} tokens"
+    needed = f"; 99 % of the rows have at most {facts.needed_tokens:,}" if facts.needed_tokens else ""
+    if facts.longer is None:
+        rest = "Choose a model with a longer context, or shorten the texts so that what decides the label comes first."
+        return f"{words}, the most that this model reads{needed}. {rest}"
+    limit = "has no limit" if facts.position_limit is None else f"reads up to {facts.position_limit:,}"
+    return f"{words}{needed}. The model {limit}: set model.max_length: {facts.longer}. Longer texts take more time and memory."
 
 
 RULES = (
@@ -132,15 +169,24 @@ RULES = (
         "Northcutt et al. 2021, https://arxiv.org/abs/2103.14749",
     ),
     Rule(
+        "odd_characters",
+        "data",
+        f"at least {ODD_RATIO:.0%} of the rows hold one kind of odd characters (mojibake, HTML entities, control or invisible characters)",
+        lambda f: f.odd_ratio >= ODD_RATIO,
+        lambda f: (
+            f"Repair the texts first: {f.odd_ratio:.1%} of the rows hold a trace of a broken conversion ({f.odd_kind})."
+            f" In short, {REMEDIES[f.odd_kind]}. Texts that the model gets later must be treated in the same way."
+        ),
+        "",
+        PROJECT,
+    ),
+    Rule(
         "truncation",
         "data",
         f"at least {TRUNCATED_RATIO:.0%} of the rows are longer than the model reads",
         lambda f: f.truncated_ratio >= TRUNCATED_RATIO,
-        lambda f: (
-            f"Let the model read more: {f.truncated_ratio:.1%} of the rows are cut. Raise model.max_length (most encoders read 512 tokens),"
-            " or take a model with a longer context."
-        ),
-        "model: {max_length: 512}",
+        _truncation,
+        lambda f: "" if f.longer is None else f"model: {{max_length: {f.longer}}}",
         PROJECT,
     ),
     Rule(

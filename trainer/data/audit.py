@@ -49,9 +49,19 @@ class Audit:
         return "balanced" if ratio == 1 else "mild" if ratio <= MILD_RATIO else "moderate" if ratio <= MODERATE_RATIO else "severe"
 
     @property
-    def minority_label(self) -> str:
-        """The rarest class of the cleaned training rows, the first by name where several are."""
+    def rarest_label(self) -> str:
+        """The rarest class of the cleaned training rows, the first in their order where several
+        are.
+        """
         return self.labels[int(self.natural_C.argmin())]
+
+    @property
+    def minority_label(self) -> str:
+        """The rarest class that validation and test can measure; where they measure none, the
+        rarest of all.
+        """
+        measured_C = np.all([self.counts[name] > 0 for name in ("validation", "test") if name in self.counts] or [self.natural_C > 0], axis=0)
+        return self.labels[int(np.where(measured_C, self.natural_C, np.iinfo(np.int64).max).argmin())] if measured_C.any() else self.rarest_label
 
     @property
     def columns(self) -> dict[str, Ints]:

@@ -27,13 +27,13 @@ from trainer.data.row_access import take_rows
 from trainer.data.split import Splits
 from trainer.data.text_hashes import hash_texts
 from trainer.errors import ConfigError
-from trainer.locks import locked
+from trainer.locks import locked, mark_used
 
 if TYPE_CHECKING:
     from trainer.sections.augment import AugmentSection
 
 Ints = NDArray[np.int64]
-CACHE_FORMAT = 1
+CACHE_FORMAT = 2
 """Raise it when the same settings give other prompts, so that older completions are passed over."""
 
 
@@ -85,9 +85,13 @@ class Sources:
 
 
 class CompletionCache:
-    """Raw completions of one class by attempt, a JSON object a line; a line cut off by a kill is dropped."""
+    """Raw completions of one class by attempt, a JSON object a line; a line cut off by a kill is dropped, a damaged one passed over.
 
-    def __init__(self, path: Path) -> None:
+    Args:
+        made_from: model and label, for the list of the command `cache`; kept in the first line.
+    """
+
+    def __init__(self, path: Path, made_from: str = "") -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         self.path = path
         content = path.read_bytes() if path.exists() else b""
@@ -95,15 +99,30 @@ class CompletionCache:
         if len(whole) < len(content):
             with path.open("r+b") as file:
                 file.truncate(len(whole))
-        records = [json.loads(line) for line in whole.splitlines()]
-        self.completions: dict[int, str] = {record["attempt"]: record["completion"] for record in records}
+        self.completions: dict[int, str] = {}
+        num_damaged = 0
+        for line in whole.splitlines():
+            try:
+                record = json.loads(line)
+                if record.get("attempt") is not None:
+                    self.completions[int(record["attempt"])] = str(record["completion"])
+            except (ValueError, LookupError, TypeError, AttributeError):  # a disk that ran full or lost its power
+                num_damaged += 1
+        if num_damaged:
+            warnings.warn(f"{path}: {num_damaged} damaged lines of the cache are passed over, and written anew.", stacklevel=2)
+        if whole:
+            mark_used(path)
+        else:
+            self._append({"made_from": made_from})
 
     def add(self, attempt: int, completion: str) -> None:
         """Keep a completion; it is on disk when this returns."""
         self.completions[attempt] = completion
-        line = json.dumps({"attempt": attempt, "completion": completion}) + "\n"
+        self._append({"attempt": attempt, "completion": completion})
+
+    def _append(self, record: dict[str, Any]) -> None:
         with self.path.open("ab") as file:
-            file.write(line.encode())
+            file.write((json.dumps(record) + "\n").encode())
 
 
 def build_prompt(template: str, label: str, examples: list[str]) -> Messages:
@@ -140,8 +159,9 @@ def write_rows(clean: CleanRows, splits: Splits, augment: "AugmentSection", *, s
         for sources, wanted in short:
             path = cache_dir / f"completions-{_cache_key(sources, augment, seed)}.jsonl"
             path.parent.mkdir(parents=True, exist_ok=True)
+            made_from = f"{augment.model or augment.base_url}, label '{sources.label}'"
             with locked(path.with_suffix(".lock"), "being written"):
-                new, outcomes[sources.label] = _fill(sources, wanted, augment, judge, CompletionCache(path), generate, seed, bar)
+                new, outcomes[sources.label] = _fill(sources, wanted, augment, judge, CompletionCache(path, made_from), generate, seed, bar)
             rows += new
     for label, outcome in outcomes.items():
         if outcome["accepted"] < outcome["wanted"]:

@@ -28,11 +28,6 @@ class BadRows(list[dict[str, Any]]):
         self.num_multiline = 0
         self.files: list[list[str]] = []
 
-    def sentences(self) -> list[str]:
-        """Return what is to be printed of the reading."""
-        lines = f"{self.num_multiline:,} CSV rows span several lines." if self.num_multiline else ""
-        return [*self.remarks, *([lines] if lines else [])]
-
     def remark(self, sentence: str) -> None:
         """Note a sentence once; an empty one is none."""
         if sentence and sentence not in self.remarks:

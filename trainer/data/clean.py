@@ -21,7 +21,7 @@ from trainer.data.multi_label import count_spellings, label_matrix, label_set_id
 from trainer.data.row_access import take_rows
 from trainer.data.sources import SLOTS, Rows
 from trainer.data.text_hashes import Hashes, repeated
-from trainer.errors import DataError, listing
+from trainer.errors import DataError, did_you_mean, listing
 
 if TYPE_CHECKING:
     from trainer.sections.data import CleanSection
@@ -37,8 +37,9 @@ REASONS = (
     "conflicting labels, tie",
     "text also in validation or test",
     "joined to another row of its text",
+    "class too rare to split",
 )
-KEPT, EMPTY, UNLABELLED, UNWANTED, DUPLICATE, OUTVOTED, TIE, LEAKED, JOINED = range(len(REASONS))
+KEPT, EMPTY, UNLABELLED, UNWANTED, DUPLICATE, OUTVOTED, TIE, LEAKED, JOINED, RARE = range(len(REASONS))
 CONFLICTS = (OUTVOTED, TIE)
 EVALUATION = (SLOTS.index("validation"), SLOTS.index("test"))
 SAME_WEIGHT = 1e-9
@@ -182,7 +183,15 @@ def clean_rows(
     _refuse_nothing_left(reasons_N, rows)
     if rules.conflicts or rules.duplicates:
         label_ids_N = label_set_ids(targets) if rows.multi_label else targets
-        settle_repeats(reasons_N, label_ids_N, rows.text_hashes_N, rows.slots_N, lambda ids: rows.table["weight"].take(pa.array(ids)).to_numpy(), rules)
+        settle_repeats(
+            reasons_N,
+            label_ids_N,
+            rows.text_hashes_N,
+            rows.slots_N,
+            lambda ids: rows.table["weight"].take(pa.array(ids)).to_numpy(),
+            rules,
+            lambda ids: ranks_of_copies(rows, ids),
+        )
     if not rows.multi_label and np.isin(reasons_N, CONFLICTS).any():
         warn_of_long_rows(targets, rows.text_hashes_N, rows.slots_N, np.isin(reasons_N, (KEPT, DUPLICATE, *CONFLICTS)))
     if rules.leakage:
@@ -304,6 +313,7 @@ def settle_repeats(
     slots_N: NDArray[np.int8],
     weights_of: Callable[[NDArray[np.int64]], NDArray[np.float64]],
     rules: "CleanSection",
+    ranks_of: Callable[[NDArray[np.int64]], NDArray[np.int64]] = np.zeros_like,
 ) -> None:
     """Conflicts by majority vote, then duplicates kept once; within one config key each, in place. Given validation and test rows
     stay as they are, unless `rules.evaluation` is set.
@@ -312,13 +322,15 @@ def settle_repeats(
 
     Args:
         weights_of: weights of the rows at these positions, NaN where there is none.
+        ranks_of: ranks of the rows at these positions; of copies the one of the lowest rank is
+            kept, then the first.
     """
     members_M = repeated(hashes_N)
     members_M = members_M[reasons_N[members_M] == KEPT]
     if not rules.evaluation:
         members_M = members_M[~np.isin(slots_N[members_M], EVALUATION)]
     slots_M, hashes_M, label_ids_M = slots_N[members_M], hashes_N[members_M], label_ids_N[members_M]
-    order = np.lexsort((members_M, label_ids_M, hashes_M, slots_M))
+    order = np.lexsort((members_M, ranks_of(members_M), label_ids_M, hashes_M, slots_M))
     members_M, slots_M, hashes_M, label_ids_M = members_M[order], slots_M[order], hashes_M[order], label_ids_M[order]
     new_text_M = np.r_[True, (np.diff(hashes_M) != 0) | (np.diff(slots_M) != 0)][: len(members_M)]
     new_run_M = new_text_M | np.r_[True, np.diff(label_ids_M) != 0][: len(members_M)]
@@ -332,6 +344,18 @@ def settle_repeats(
         losses_M = np.full(len(members_M), KEPT, np.int8)
     if rules.duplicates:
         reasons_N[members_M[~new_run_M & (losses_M == KEPT)]] = DUPLICATE
+
+
+def ranks_of_copies(rows: Rows, ids: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Rank of each row by its group, then its domain, in the order of their names, missing ones
+    last.
+
+    Copies of a text may stand in several groups or domains; which of them is kept then does not
+    depend on the order of the rows.
+    """
+    copies = take_rows(rows.table.select(["group", "domain"]), ids)
+    group_M, domain_M = (pc.rank(column.combine_chunks(), tiebreaker="dense").to_numpy() for column in copies.columns)
+    return (group_M * (len(ids) + 1) + domain_M).astype(np.int64)
 
 
 def _lost_votes(texts_R: NDArray[np.int64], runs_M: NDArray[np.int64], weights_M: NDArray[np.float64]) -> NDArray[np.int8]:
@@ -365,8 +389,11 @@ def drop_leaks(reasons_N: NDArray[np.int8], hashes_N: Hashes, slots_N: NDArray[n
 def refuse_unseen_labels(clean: CleanRows) -> None:
     """Raises DataError when given validation or test rows hold a label that the training rows lack."""
     is_trained_C = clean.labels.counts(clean.targets[clean.kept("train")]) > 0
+    trained = [name for name, is_trained in zip(clean.labels.names, is_trained_C, strict=True) if is_trained]
     for slot in ("validation", "test"):
         unseen = np.flatnonzero((clean.labels.counts(clean.targets[clean.kept(slot)]) > 0) & ~is_trained_C)
         if len(unseen):
             names = [clean.labels.names[i] for i in unseen]
-            raise DataError(f"data.{slot}: holds {listing(names)}, which the training rows lack. Add rows to train, or list it in data.drop_labels.")
+            hint = did_you_mean(names[0], trained)
+            found = f"data.{slot}: holds {listing(names)}, which the training rows lack; labels of train: {listing(trained)}.{hint}"
+            raise DataError(f"{found} Add rows to train, rename labels with data.label_map, or list them in data.drop_labels.")

@@ -9,10 +9,12 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from trainer.data.locate import package_path
+from trainer.data.content import content_digest
+from trainer.data.locate import package_path, refuse_url
 from trainer.errors import AugmentError, ConfigError, ModelError, did_you_mean, first_line, listing
 
 if TYPE_CHECKING:
@@ -23,6 +25,8 @@ Messages = list[dict[str, str]]
 BACKOFF_SECONDS = 1.0
 LONGEST_BACKOFF_SECONDS = 30.0
 REQUEST_TIMEOUT = 408
+NOT_READ = (".gguf", ".bin", ".pt", ".pth", ".h5", ".msgpack", ".onnx", ".md", ".png", ".jpg", ".gitattributes", ".log", ".lock")
+"""Endings of files in a model folder that are not loaded: weights in other formats, and texts and pictures for people."""
 
 
 @dataclass(frozen=True)
@@ -55,6 +59,7 @@ def locate_model(name: str) -> tuple[str, str | None]:
                 raise ModelError(f"augment.model: '{name}' is no GGUF file. Give a model folder, a GGUF file or a Hub id.")
         return str(path.parent), path.name
     if not path.is_dir():
+        refuse_url(name, "augment.model", "model", ModelError)
         if name.startswith((".", "/", "~")) or name.count("/") > 1 or name.endswith(".gguf"):
             siblings = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
             raise ModelError(f"augment.model: '{name}' does not exist.{did_you_mean(path.name, siblings)} Relative paths start at the folder you run in.")
@@ -70,12 +75,34 @@ def locate_model(name: str) -> tuple[str, str | None]:
 
 
 def model_identity(augment: "AugmentSection") -> str:
-    """What the completions depend on beside the prompts: the weights by name and size, or the server's model."""
+    """Return what the completions depend on beside the prompts.
+
+    Of a local model that is the content of its files, wherever they lie; of a Hub model the commit; of a server its address
+    and the model's name, since no server tells its weights.
+    """
     if augment.generator == "endpoint":
         return f"{augment.base_url} {augment.model}"
-    folder, gguf_file = locate_model(augment.model or "")
-    files = [p for p in sorted(Path(folder).glob("*")) if p.name == gguf_file or p.suffix == ".safetensors"] if Path(folder).is_dir() else []
-    return " ".join([augment.model or "", augment.revision or "", *(f"{p.name}:{p.stat().st_size}" for p in files)])
+    name, gguf_file = locate_model(augment.model or "")
+    if not Path(name).is_dir():
+        return f"{name} {_commit(name, augment.revision)}"
+    paths = [path for path in sorted(Path(name).iterdir()) if path.is_file() and (path.name == gguf_file or path.suffix.lower() not in NOT_READ)]
+    return " ".join(f"{path.name}:{content_digest(path.resolve())}" for path in paths)
+
+
+@cache
+def _commit(name: str, revision: str | None) -> str | None:
+    """Where the branch of a Hub model stands, asked once, so that the weights that are loaded are those of the cache's key.
+
+    Where the Hub cannot be reached it is the commit in the Hub's cache; None where the model is not there either.
+    """
+    from huggingface_hub import HfApi, try_to_load_from_cache
+    from huggingface_hub.utils import httpx  # type: ignore[attr-defined]
+
+    try:
+        return str(HfApi().model_info(name, revision=revision, timeout=10).sha)
+    except (httpx.HTTPError, ValueError, OSError):
+        found = try_to_load_from_cache(name, "config.json", revision=revision)
+        return Path(found).parent.name if isinstance(found, str) else None  # .../snapshots/<commit>/config.json
 
 
 def check_generator(augment: "AugmentSection") -> None:
@@ -112,7 +139,8 @@ def local(augment: "AugmentSection") -> Generate:
     from transformers import AutoModelForCausalLM, AutoTokenizer, set_seed
 
     folder, gguf_file = locate_model(augment.model or "")
-    where: dict[str, Any] = {"revision": augment.revision} | ({"gguf_file": gguf_file} if gguf_file else {})
+    revision = augment.revision if Path(folder).is_dir() else _commit(folder, augment.revision) or augment.revision
+    where: dict[str, Any] = {"revision": revision} | ({"gguf_file": gguf_file} if gguf_file else {})
     device = PartialState().device
     with _worded(augment.model):
         tokenizer = AutoTokenizer.from_pretrained(folder, padding_side="left", **where)

@@ -15,10 +15,13 @@ MOST_RECORDS = 1 << 20
 """Records of a partition that are handled at once; a larger partition is cut by the next bits."""
 
 
-def record_type(*, weighted: bool) -> np.dtype[Any]:
-    """21 bytes a row, 29 with weights: hash of the text, place in the order of reading, label number, config key (index into SLOTS), weight."""
+def record_type(*, weighted: bool, with_domain: bool = False) -> np.dtype[Any]:
+    """21 bytes a row: hash of the text, place in the order of reading, label number, config key.
+
+    The config key is an index into SLOTS. Weights take 8 bytes more, domain numbers 4.
+    """
     fields = [("hash", "<u8"), ("position", "<i8"), ("label", "<i4"), ("slot", "i1")]
-    return np.dtype([*fields, ("weight", "<f8")] if weighted else fields)
+    return np.dtype(fields + [("weight", "<f8")] * weighted + [("domain", "<i4")] * with_domain)
 
 
 class Partitions:

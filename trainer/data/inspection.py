@@ -12,8 +12,9 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from trainer.data.clean import CONFLICTS, DUPLICATE, KEPT, CleanRows, refuse_lost_classes, refuse_unseen_labels
+from trainer.data.cutting import group_ids
 from trainer.data.near_duplicates import NearDuplicates
-from trainer.data.prepare import group_ids, refuse_shared_groups, split_rows
+from trainer.data.prepare import refuse_shared_groups, split_rows
 from trainer.data.row_access import take_rows
 from trainer.data.sources import SLOTS
 from trainer.data.split import stratified_sample
@@ -41,7 +42,7 @@ def planned_splits(
     except DataError as error:
         obstacles.append(str(error))
     try:
-        if data.source is None:
+        if data.pool == "train":
             refuse_unseen_labels(clean)
     except DataError as error:
         obstacles.append(str(error))

@@ -6,13 +6,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trainer.data.balance import stage_generator
-from trainer.data.split import Ints, place_linked, refuse_small_classes, row_keys
+from trainer.data.split import ClassesApartError, Ints, place_linked, placeable, refuse_small_classes, row_keys, settle
 from trainer.data.text_hashes import Hashes
-from trainer.errors import DataError, listing
+from trainer.errors import listing
 
 
 def iterative_split(
-    label_matrix_NC: NDArray[np.bool_], text_hashes_N: Hashes, groups_N: Ints | None, shares_S: list[float], *, labels: list[str], seed: int, stage: str
+    label_matrix_NC: NDArray[np.bool_],
+    text_hashes_N: Hashes,
+    units_N: Ints | None,
+    shares_S: list[float],
+    *,
+    labels: list[str],
+    seed: int,
+    stage: str,
+    held_N: NDArray[np.bool_] | None = None,
 ) -> list[Ints]:
     """Sorted positions of each side, every label and every number of rows near its share, every label on every side.
 
@@ -20,34 +28,34 @@ def iterative_split(
     labels; the single rows follow by iterative stratification, in the order of their texts' hashes.
 
     Args:
-        groups_N: group id of each row or None; rows of one group, and equal texts, stay on one side.
+        units_N: the set of rows that each row stays together with, from `linked_units`.
         shares_S: shares that add up to 1.
+        held_N: rows that belong to the first side whatever its share, with all rows that are linked
+            to them.
     Raises:
-        DataError: a label that cannot stand on every side.
+        DataError: a label that has fewer rows than there are sides; ClassesApartError: one that
+            cannot stand on every side.
     Source: Sechidis et al. 2011, https://doi.org/10.1007/978-3-642-23808-6_10
     """
-    refuse_small_classes(label_matrix_NC.sum(axis=0), labels, len(shares_S))
+    held_N = np.zeros(len(label_matrix_NC), bool) if held_N is None else held_N
+    refuse_small_classes(placeable(label_matrix_NC, held_N, len(labels)), labels, len(shares_S))
     keys_N = row_keys(text_hashes_N, seed, stage)
-    sides_N = np.full(len(keys_N), -1, np.int64)
+    sides_N = np.where(held_N, 0, -1)
     counted_NC = np.c_[label_matrix_NC, np.ones(len(keys_N), bool)]  # the last column counts the rows themselves
     quota_CS = np.outer(counted_NC.sum(axis=0), shares_S)
     left_CS = quota_CS.copy()
-    place_linked(text_hashes_N, groups_N, counted_NC, keys_N, left_CS, quota_CS, sides_N)
+    left_CS[:, 0] -= counted_NC[held_N].sum(axis=0)
+    place_linked(units_N, counted_NC, keys_N, left_CS, quota_CS, sides_N)
     single = np.flatnonzero(sides_N < 0)
     single = single[np.argsort(keys_N[single])]  # each has a text of its own, so the order of the file has no say
     if len(single):
         lacking_S = np.maximum(0, left_CS[-1])
         generator = stage_generator(seed, stage, "iterative")
         sides_N[single] = stratify(label_matrix_NC[single], lacking_S / lacking_S.sum(), generator)
-        _lend(label_matrix_NC, single, sides_N, len(shares_S))
-    for side in range(len(shares_S)):
-        lacking = np.flatnonzero(~label_matrix_NC[sides_N == side].any(axis=0))
-        if len(lacking):
-            names = listing(labels[c] for c in lacking)
-            raise DataError(
-                f"the rows of {names} are tied to other labels or groups and cannot stand in {len(shares_S)} splits."
-                " Merge the label, or list it in data.drop_labels."
-            )
+    apart = settle(units_N, keys_N, held_N, label_matrix_NC, sides_N, len(labels), len(shares_S))
+    if apart:
+        words = f"the rows of {listing(labels[c] for c in apart)} are tied to other labels or groups and cannot stand in {len(shares_S)} splits"
+        raise ClassesApartError(f"{words}. Merge the label, or list it in data.drop_labels.", apart)
     return [np.flatnonzero(sides_N == side) for side in range(len(shares_S))]
 
 
@@ -106,18 +114,3 @@ def _largest(values: list[float], places: Iterable[int]) -> list[int]:
 
 def _drawn(sides: list[int], generator: np.random.Generator) -> int:
     return sides[generator.choice(len(sides))] if len(sides) > 1 else sides[0]
-
-
-def _lend(label_matrix_NC: NDArray[np.bool_], single: Ints, sides_N: Ints, num_sides: int) -> None:
-    """One row to each side that a label is missing from, rarest label first, from the side that has most of it; no side loses a label."""
-    counts_SC = np.array([label_matrix_NC[sides_N == side].sum(axis=0) for side in range(num_sides)])
-    for c in np.argsort(counts_SC.sum(axis=0), kind="stable"):
-        for side in np.flatnonzero(counts_SC[:, c] == 0):
-            rows = single[label_matrix_NC[single, c]]
-            rows = rows[((counts_SC[sides_N[rows]] > 1) | ~label_matrix_NC[rows]).all(axis=1)]
-            if len(rows):
-                richest_first = np.lexsort((label_matrix_NC[rows].sum(axis=1), -counts_SC[sides_N[rows], c]))
-                row = rows[richest_first[0]]
-                counts_SC[sides_N[row]] -= label_matrix_NC[row]
-                counts_SC[side] += label_matrix_NC[row]
-                sides_N[row] = side

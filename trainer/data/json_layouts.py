@@ -115,9 +115,11 @@ def _list_values(text: TextIO, buffer: str, where: str) -> Iterator[Any]:
             raise DataError(f"{where}: {words}, and end its name in .jsonl.")
         yield value
         at, is_first, size = end, False, READ_CHARACTERS
-    while more := text.read(READ_CHARACTERS):
-        if more.strip():
-            raise DataError(f"{where}: broken JSON: text stands behind the list, {more.strip()[:20]!r}. Give one list, or one object a line.")
+    rest = buffer[end:]
+    while rest or (rest := text.read(READ_CHARACTERS)):
+        if rest.strip():
+            raise DataError(f"{where}: broken JSON: text stands behind the list, {rest.strip()[:20]!r}. Give one list, or one object a line.")
+        rest = ""
 
 
 def _next_value(buffer: str, at: int, is_first: bool) -> tuple[Any, int, bool]:
@@ -127,9 +129,7 @@ def _next_value(buffer: str, at: int, is_first: bool) -> tuple[Any, int, bool]:
     """
     at = _skip(buffer, at)
     if buffer[at : at + 1] == "]":
-        if buffer[at + 1 :].strip():
-            raise json.JSONDecodeError("Extra data", buffer, at + 1)
-        return None, at, True
+        return None, at + 1, True
     if not is_first:
         if buffer[at : at + 1] != ",":
             raise json.JSONDecodeError("Expecting ',' delimiter", buffer, at)

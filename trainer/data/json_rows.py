@@ -165,8 +165,9 @@ def record_fault(record: Any, wanted: list[str]) -> str | None:
     if not isinstance(record, dict):
         return "not an object {...}"
     for name in wanted:
+        value = record.get(name)
         try:
-            str(record.get(name)).encode()
+            (value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)).encode()
         except UnicodeEncodeError:
             return f"'{name}' holds half a surrogate pair (an emoji cut in two), which is no text"
     return None
@@ -177,6 +178,8 @@ def records_table(records: list[dict[str, Any]], wanted: list[str], where: str) 
     columns = {}
     for name in wanted or dict.fromkeys(name for record in records for name in record):
         values = [record.get(name) for record in records]
+        if not wanted:
+            values = _without_halves(values)
         try:
             columns[name] = pa.array(values, from_pandas=True)
         except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError):  # numbers and texts mixed, or beyond 64 bits
@@ -186,6 +189,16 @@ def records_table(records: list[dict[str, Any]], wanted: list[str], where: str) 
             as_lists = all(lists)
             columns[name] = pa.array([[_json_text(x) for x in v] if as_lists and v is not None else _json_text(v) for v in values])
     return pa.table(columns)
+
+
+def _without_halves(values: list[Any]) -> list[Any]:
+    """The values with U+FFFD in place of halves of surrogate pairs, which are no text; of the wanted columns such rows are refused."""
+    text = json.dumps(values, ensure_ascii=False)
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return json.loads(text.encode("utf-16", "surrogatepass").decode("utf-16", "replace"))  # type: ignore[no-any-return]
+    return values
 
 
 def _json_text(value: Any) -> str | None:

@@ -9,6 +9,12 @@ from trainer.errors import DataError, TrainerError, did_you_mean, listing
 
 PACKAGE_PATH = re.compile(r"package:(?P<name>[A-Za-z0-9][\w.-]*)(==(?P<version>[\w.+!-]+))?/(?P<path>.+)")
 HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
+URL = re.compile(r"(?P<scheme>[a-z][a-z0-9+.-]*)://\S+|(www\.)?(huggingface\.co|hf\.co)/\S+", re.IGNORECASE)
+HUB_URL = re.compile(
+    r"(?:hf://|(?:https?://)?(?:www\.)?(?:huggingface\.co|hf\.co)/)(?P<kind>datasets/|spaces/|models/)?"
+    r"(?P<id>[\w.-]+(/(?!(?:tree|blob|resolve|viewer)(?:/|$))[\w.-]+)?)",
+    re.IGNORECASE,
+)
 
 
 def package_path(location: str, fault: type[TrainerError] = DataError) -> Path:
@@ -37,6 +43,32 @@ def package_path(location: str, fault: type[TrainerError] = DataError) -> Path:
     return path
 
 
+def refuse_url(location: str, where: str, kind: str, fault: type[TrainerError] = DataError) -> None:
+    """Raises `fault` for an address such as https://..., with what to give instead.
+
+    Args:
+        where: name of the config key, for messages.
+        kind: what is wanted: "file", "data set" or "model".
+    """
+    match = URL.fullmatch(location)
+    if match is None:
+        return
+    shown = location.partition("?")[0]  # what follows may be a secret
+    shown = shown if len(shown) <= 120 else f"{shown[:120]}..."
+    name = f"an address with {match['scheme'].lower()}://" if match["scheme"] else "a web address"
+    words = f"{where}: '{shown}' is {name}"
+    if kind != "file" and (hub := HUB_URL.match(location)):
+        wanted = {"data set": "datasets/", "model": ""}[kind]
+        found = (hub["kind"] or "").lower().replace("models/", "")
+        if found == wanted or location.lower().startswith("hf://"):
+            raise fault(f"{words}. Of a {kind} on the Hub give the bare id: {hub['id']}")
+        other = {"datasets/": "a data set", "spaces/": "a Space"}.get(found, "a model")
+        raise fault(f"{words}, which leads to {other}; needed: a {kind}.")
+    ids = {"file": "", "data set": ", or the id of a data set on the Hub", "model": ", or the id of a model on the Hub"}
+    needed = f"a {'folder' if kind == 'model' else 'file'} here{ids[kind]}"
+    raise fault(f"{words}; needed: {needed}. Download it first, and give its path.")
+
+
 def hub_remedy() -> str:
     """What to do about something of the Hub that could not be had."""
     from huggingface_hub.constants import is_offline_mode
@@ -60,6 +92,7 @@ def locate(location: str, where: str, suffixes: tuple[str, ...]) -> list[Path] |
     path = Path(location).expanduser()
     if path.exists():
         return [path]
+    refuse_url(location, where, "file" if where == "--input" else "data set")
     if any(mark in location for mark in "*?["):
         found = [Path(p) for p in sorted(glob(str(path), recursive=True)) if Path(p).is_file()]
         if not found:

@@ -69,18 +69,6 @@ def first_label_ids(label_column: pa.ChunkedArray, labels: Labels, names: Names 
     return firsts[list_ids_N]
 
 
-def spread_unlabelled(first_ids_N: Ints, groups_N: Ints | None, num_labels: int, num_sides: int) -> Ints:
-    """Return the ids with rows without a label counted to the largest label, where they are too few to stand on every side.
-
-    They need not stand on every side, and there is no label that could be merged or dropped.
-    """
-    is_none_N = first_ids_N == num_labels
-    sets = is_none_N.sum() if groups_N is None else len(np.unique(groups_N[is_none_N]))
-    if sets >= num_sides:
-        return first_ids_N
-    return np.where(is_none_N, np.bincount(first_ids_N, minlength=num_labels)[:num_labels].argmax(), first_ids_N)
-
-
 def rarest_label_ids(label_matrix_NC: Bools, kept_N: Bools) -> Ints:
     """Id of each row's rarest label, counted over the kept rows; C for a row without a label, -1 for rows that are not kept."""
     num_labels = label_matrix_NC.shape[1]

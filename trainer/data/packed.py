@@ -1,6 +1,7 @@
 """Packed files: .gz, .xz, .zst and .zip, opened as the bytes that they hold."""
 
 import gzip
+import io
 import lzma
 import zipfile
 import zlib
@@ -15,6 +16,7 @@ from trainer.errors import DataError, first_line, listing
 T = TypeVar("T")
 PACKED = (".gz", ".xz", ".zst", ".zip")
 """Endings of packed files."""
+BUFFER_BYTES = 1 << 18
 DAMAGE = (EOFError, zlib.error, lzma.LZMAError, zipfile.BadZipFile, pa.ArrowException)
 """What the readers raise for a file that is cut off or damaged, beside an OSError without a number."""
 
@@ -60,7 +62,7 @@ def unpack(raw: Any, path: Path) -> Any:
     if kind == ".xz":
         return lzma.open(raw)
     if kind == ".zst":
-        return pa.CompressedInputStream(pa.PythonFile(raw, "r"), "zstd")
+        return io.BufferedReader(pa.CompressedInputStream(pa.PythonFile(raw, "r"), "zstd"), BUFFER_BYTES)
     if kind == ".zip":
         archive = _zip(raw, path)
         name = _only_member(archive, path)

@@ -1,7 +1,6 @@
 """The stages of the data wing in order: read, clean, limit, split, (augment,) balance, weigh."""
 
 from dataclasses import dataclass, replace
-from functools import partial
 from itertools import combinations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -15,12 +14,15 @@ from numpy.typing import NDArray
 from trainer.data.audit import Audit, audit_splits
 from trainer.data.augment import SyntheticRows, add_rows
 from trainer.data.balance import BalancePlan, plan_balance, plan_pool, wanted_rows, warn_of_few_rows
+from trainer.data.by_time import TimeCutter
+from trainer.data.class_counts import warn_of_odd_class_counts
 from trainer.data.clean import CleanRows, clean_rows, refuse_lost_classes, refuse_unseen_labels
-from trainer.data.iterative import iterative_split
+from trainer.data.cutting import Cutter
 from trainer.data.label_balance import plan_label_balance, plan_label_pool
-from trainer.data.multi_label import NO_LABEL, first_label_ids, positive_weights, spread_unlabelled
+from trainer.data.multi_label import positive_weights
+from trainer.data.rare_classes import warn_of_unmeasured, without_classes
 from trainer.data.sources import read_rows
-from trainer.data.split import Splits, refuse_small_classes, stratified_sample, stratified_split
+from trainer.data.split import Splits, refuse_small_classes, stratified_sample
 from trainer.data.streaming import stream_splits
 from trainer.data.weights import class_weights
 from trainer.errors import DataError, listing
@@ -105,6 +107,15 @@ class PreparedData:
         return self.clean.streamed.sentence({name: len(ids) for name, ids in self.splits.named.items()}) if self.clean.streamed else ""
 
     @property
+    def time_sentence(self) -> str:
+        """Which times train, validate and test, in words; empty where rows are not split by time."""
+        if not self.splits.time_ranges:
+            return ""
+        rows = {name: f"{len(ids):,} rows" for name, ids in self.splits.named.items()}
+        parts = [f"{name} from {first} to {last} ({rows[name]})" for name, (first, last) in self.splits.time_ranges.items()]
+        return f"Split by time: {'; '.join(parts)}."
+
+    @property
     def unused_rows(self) -> int:
         """Cleaned rows that stand in no split: left out by data.limit, balance.scope all or data.streaming."""
         return self.clean.counts["kept"] + self.clean.num_synthetic - sum(len(ids) for ids in self.splits.named.values())
@@ -134,14 +145,20 @@ def read_splits(
         DataError: anything wrong with the rows.
     """
     if data.streaming:
-        return stream_splits(data, split, balance, seed=seed, cache_dir=cache_dir)
-    clean = clean_rows(read_rows(data, cache_dir, balance.by), data.clean, data.drop_labels, data.label_map, data.labels_per_row)
+        clean, splits = stream_splits(data, split, balance, seed=seed, cache_dir=cache_dir)
+        warn_of_odd_class_counts(clean, splits.train, data)
+        return clean, splits
+    rows = read_rows(data, cache_dir, balance.by, split.by_time if split else None)
+    clean = clean_rows(rows, data.clean, data.drop_labels, data.label_map, data.labels_per_row)
     refuse_lost_classes(clean.lost)
-    if data.source is None:
+    if data.pool == "train":
         refuse_unseen_labels(clean)
     splits = split_rows(clean, data, split, balance, seed=seed, fold=fold)
+    if split and split.rare_classes == "drop":
+        clean = without_classes(clean, np.flatnonzero(clean.labels.counts(clean.targets[splits.train]) == 0))
     if data.group_column:
         refuse_shared_groups(clean, splits)
+    warn_of_odd_class_counts(clean, splits.train, data)
     return clean, splits
 
 
@@ -198,44 +215,81 @@ def weights_over(counts_C: Ints, loss: "LossSection", labels: list[str]) -> NDAr
 def split_rows(
     clean: CleanRows, data: "DataSection", split: "SplitSection | None", balance: "BalanceSection", *, seed: int, fold: Fold | None = None
 ) -> Splits:
-    """Row ids of each split: as given by files, else by shares of `source` or `train`, or one fold as validation."""
-    pool = clean.kept("source" if data.source is not None else "train")
-    if data.limit:
-        pool = pool[stratified_sample(clean.label_ids_N[pool], clean.text_hashes_N[pool], data.limit, seed=seed)]
+    """Row ids of each split: as given, else by shares of `source` or `train`, by time, or one fold
+    as validation.
+
+    Test is cut first, from the same pool whatever the other splits are, so that one seed and share
+    always give the same test rows.
+
+    Raises:
+        DataError: a split without a row; classes that cannot stand on every side
+            (`split.rare_classes: error`).
+    """
+    pool, validation, test = clean.kept(data.pool), clean.kept("validation"), clean.kept("test")
     train_share, validation_share, test_share = (split.train, split.validation, split.test or 0.0) if split else (0.8, 0.2, 0.0)
-    validation, test = clean.kept("validation"), clean.kept("test")
-    cut = partial(_cut, clean, data=data, primary_label=bool(split and split.primary_label), seed=seed)
-    if test_share and balance.scope == "train" and fold is None:
-        train, validation, test = cut(pool, [train_share, validation_share, test_share], "split")
-        return Splits(train, validation, test)
+    is_cut = data.validation is None and not len(validation)
+    if fold and not is_cut:
+        raise DataError(f"folds cut validation themselves, but data.{data.split_column or 'validation'} holds validation rows. Remove them, or the folds.")
+    cutter = TimeCutter(clean, pool, data, split, seed) if split and split.by_time else Cutter(clean, pool, data, split, seed)
+    if data.limit:
+        pool = pool[_limited(clean, pool, cutter, data.limit, seed, least=1 + is_cut + (test_share > 0))]
+    whole_pool = pool
     if test_share:
-        pool, test = cut(pool, [1 - test_share, test_share], "test split")
-    if fold:
-        folds = cut(pool, [1 / fold.total] * fold.total, "folds")
-        return Splits(np.sort(np.concatenate([*folds[: fold.number], *folds[fold.number + 1 :]])), folds[fold.number], test)
-    natural = pool if balance.scope == "all" else None
+        half = (1 - test_share) / 2  # a third side makes sure that what is left can be cut again
+        first, second, test = cutter.cut(pool, [half, half, test_share], "test split")
+        pool = np.sort(np.concatenate([first, second]))
+    only_train, natural = pool[:0], None
     if balance.scope == "all":
-        refuse_small_classes(clean.labels.counts(clean.targets[pool]), clean.labels.names, 2)
+        pool, only_train, natural = _balanced_pool(clean, pool, cutter, balance, seed)
+    if fold:
+        folds, in_all = cutter.folds(pool, fold.total)
+        validation = folds[fold.number]
+        pool = np.concatenate([in_all, *folds[: fold.number], *folds[fold.number + 1 :]])
+    elif is_cut:
+        whole = train_share + validation_share
+        pool, validation = cutter.cut(pool, [train_share / whole, validation_share / whole], "split")
+    train = np.sort(np.concatenate([pool, only_train]))
+    if isinstance(cutter, TimeCutter):
+        cutter.settle_classes(Splits(train, validation, test))
+    train, validation, test = (cutter.without_dropped(ids) for ids in (train, validation, test))
+    splits = Splits(train, validation, test, natural)
+    _refuse_empty_sides(splits, clean, whole_pool, is_cut=is_cut, has_test=test_share > 0)
+    warn_of_unmeasured(clean, splits)
+    return replace(splits, time_ranges=cutter.ranges(splits)) if isinstance(cutter, TimeCutter) else splits
+
+
+def _limited(clean: CleanRows, pool: Ints, cutter: Cutter, limit: int, seed: int, least: int) -> Ints:
+    """Positions of the rows that `data.limit` leaves of the pool, with so many independent rows of
+    each class at least.
+    """
+    matrix_NC = None if clean.label_matrix_NC is None else clean.label_matrix_NC[pool]
+    ids_N, hashes_N = clean.label_ids_N[pool], clean.text_hashes_N[pool]
+    return stratified_sample(ids_N, hashes_N, limit, seed=seed, least=least, units_N=cutter.units(pool), label_matrix_NC=matrix_NC)
+
+
+def _balanced_pool(clean: CleanRows, pool: Ints, cutter: Cutter, balance: "BalanceSection", seed: int) -> tuple[Ints, Ints, Ints]:
+    """The balanced pool (`balance.scope: all`), the rows beside it that can only train, and the
+    pool as it was.
+    """
+    if cutter.policy == "error":
+        refuse_small_classes(np.bincount(clean.label_ids_N[pool], minlength=len(clean.labels)), clean.labels.names, 2)
+    natural, only_train_N = cutter.usable(pool, 2, first_trains=True)
+    pool = natural[~only_train_N]
+    if len(pool):
         balance_pool = plan_pool if clean.label_matrix_NC is None else plan_label_pool
         options: dict[str, Any] = {"labels": clean.labels.names, "method": balance.method, "parameter": balance.parameter, "seed": seed}
         pool = pool[balance_pool(clean.targets[pool], clean.text_hashes_N[pool], **options)]
-    if data.validation is None:
-        whole = train_share + validation_share
-        pool, validation = cut(pool, [train_share / whole, validation_share / whole], "split")
-    return Splits(pool, validation, test, natural)
+    return pool, natural[only_train_N], natural
 
 
-def _cut(clean: CleanRows, pool: Ints, shares: list[float], stage: str, *, data: "DataSection", primary_label: bool, seed: int) -> list[Ints]:
-    groups, hashes, names = group_ids(clean, pool) if data.group_column else None, clean.text_hashes_N[pool], clean.labels.names
-    if clean.label_matrix_NC is None:
-        sides = stratified_split(clean.label_ids_N[pool], hashes, groups, shares, labels=names, seed=seed, stage=stage)
-    elif primary_label:
-        first_ids = first_label_ids(clean.rows.table["label"].take(pa.array(pool)), clean.labels, clean.naming.names)
-        first_ids = spread_unlabelled(first_ids, groups, len(names), len(shares))
-        sides = stratified_split(first_ids, hashes, groups, shares, labels=[*names, NO_LABEL], seed=seed, stage=stage)
-    else:
-        sides = iterative_split(clean.label_matrix_NC[pool], hashes, groups, shares, labels=names, seed=seed, stage=stage)
-    return [pool[side] for side in sides]
+def _refuse_empty_sides(splits: Splits, clean: CleanRows, pool: Ints, *, is_cut: bool, has_test: bool) -> None:
+    """Raises DataError when a split that was to be cut has no row."""
+    empty = [name for name, asked in (("validation", is_cut), ("test", has_test)) if asked and not len(getattr(splits, name))]
+    if empty:
+        counts_C = clean.labels.counts(clean.targets[pool])
+        most = f"the largest class has {counts_C.max():,} row{'' if counts_C.max() == 1 else 's'}"
+        words = f"split: no row is left for {' and '.join(empty)}, since every class has fewer rows (or groups) than there are splits; {most}"
+        raise DataError(f"{words}. Add rows, merge labels with data.label_map, or ask for fewer splits.")
 
 
 def refuse_shared_groups(clean: CleanRows, splits: Splits) -> None:
@@ -247,15 +301,6 @@ def refuse_shared_groups(clean: CleanRows, splits: Splits) -> None:
         if shared:
             words = f"group {listing(shared, 5)} stands in {first} and in {second}; a group must not stand in two splits"
             raise DataError(f"data.group_column: {words}. Remove its rows from one of the files, or leave out data.group_column.")
-
-
-def group_ids(clean: CleanRows, pool: Ints) -> Ints:
-    """Id of each row's group; a row without a group is a group of its own."""
-    column = clean.rows.table["group"].take(pa.array(pool)).combine_chunks()
-    ids = pc.fill_null(pc.dictionary_encode(column).indices.cast(pa.int64()), -1).to_numpy(zero_copy_only=False).copy()
-    lonely = ids < 0
-    ids[lonely] = ids.max(initial=0) + 1 + np.arange(int(lonely.sum()))
-    return ids
 
 
 def _domain_ids(clean: CleanRows) -> tuple[Ints, list[str]]:

@@ -1,5 +1,7 @@
 """Rows of a memory-mapped table by their ids."""
 
+from pathlib import Path
+
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
@@ -18,3 +20,12 @@ def take_rows(table: pa.Table, ids_M: NDArray[np.int64]) -> pa.Table:
     parts = [batches[b].take(pa.array(sorted_M[bounds[b] : bounds[b + 1]] - starts[b])) for b in np.flatnonzero(np.diff(bounds))]
     rows = pa.Table.from_batches(parts, table.schema).combine_chunks()
     return rows if (np.diff(order) == 1).all() else rows.take(pa.array(np.argsort(order)))
+
+
+def write_in_order(source: Path, target: Path, order_M: NDArray[np.int64], batch_rows: int) -> None:
+    """Write the rows of an Arrow stream in another order, `batch_rows` at a time."""
+    with pa.memory_map(str(source)) as mapped:
+        table = pa.ipc.open_stream(mapped).read_all()
+        with pa.OSFile(str(target), "wb") as sink, pa.ipc.new_stream(sink, table.schema) as writer:
+            for start in range(0, len(order_M), batch_rows):
+                writer.write_table(take_rows(table, order_M[start : start + batch_rows]))

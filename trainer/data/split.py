@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trainer.data.balance import stage_generator
+from trainer.data.every_side import Units, stand_on_every_side
 from trainer.data.labels import count_labels
 from trainer.data.text_hashes import Hashes, repeated
 from trainer.errors import DataError, listing
@@ -28,6 +29,8 @@ class Splits:
     """Rows that were balanced before the split (`balance.scope: all`), as they were before."""
     synthetic: Ints = field(default_factory=lambda: np.zeros(0, np.int64))
     """Those of `train` that a language model wrote (`augment`), at its end."""
+    time_ranges: dict[str, tuple[str, str]] | None = None
+    """{split: its oldest and its newest time}, of rows split by time."""
 
     @property
     def named(self) -> dict[str, Ints]:
@@ -74,30 +77,81 @@ def quotas(counts_C: Ints, shares_S: list[float]) -> Ints:
     return out_CS
 
 
-def sample_counts(counts_C: Ints, size: int) -> Ints:
-    """Rows of each class in a sample of `size` rows with the class shares of the whole; at least one row of a class that has any."""
+def sample_counts(counts_C: Ints, size: int, least_C: Ints | None = None) -> Ints:
+    """Rows of each class in a sample of `size` rows with the class shares of the whole.
+
+    Args:
+        least_C: rows that each class keeps at least, at most `size` together; left out: one row of
+            a class that has any.
+    """
     share = size / counts_C.sum()
     if share >= 1:
         return counts_C
-    take_C = np.maximum(quotas(counts_C, [share, 1 - share])[:, 0], counts_C > 0)
-    while take_C.sum() > size and take_C.max() > 1:  # the rows lent to the smallest classes come from the largest
-        take_C[np.argmax(take_C)] -= 1
+    least_C = np.minimum(counts_C, 1) if least_C is None else least_C
+    take_C = np.maximum(quotas(counts_C, [share, 1 - share])[:, 0], least_C)
+    while take_C.sum() > size and (take_C > least_C).any():  # the rows lent to the smallest classes come from the largest
+        take_C[np.argmax(np.where(take_C > least_C, take_C, -1))] -= 1
     while take_C.sum() < size:
         take_C[np.argmax(counts_C * share - take_C)] += 1
     return take_C
 
 
-def stratified_sample(label_ids_N: Ints, text_hashes_N: Hashes, size: int, *, seed: int) -> Ints:
-    """Sorted positions of `size` rows with the label shares of the whole, at least one row a class (`data.limit`)."""
+def stratified_sample(
+    label_ids_N: Ints,
+    text_hashes_N: Hashes,
+    size: int,
+    *,
+    seed: int,
+    least: int = 1,
+    units_N: Ints | None = None,
+    label_matrix_NC: NDArray[np.bool_] | None = None,
+) -> Ints:
+    """Sorted positions of `size` rows with the label shares of the whole (`data.limit`).
+
+    Args:
+        least: units (or rows) of each class that are kept where it has so many: the number of
+            splits.
+        units_N: set of rows that stays together in a split, from `linked_units`; None: each row
+            stands alone.
+        label_matrix_NC: which labels each row has, where `label_ids_N` are those of the rarest
+            ones.
+    Raises:
+        DataError: a size too small for `least` units of each class.
+    """
     if size >= len(label_ids_N):
         return np.arange(len(label_ids_N))
-    take_C = sample_counts(np.bincount(label_ids_N), size)
     keys_N = row_keys(text_hashes_N, seed, "limit")
+    first_N = np.zeros(len(label_ids_N), bool)  # rows taken before others of their class
+    counts_C = np.bincount(label_ids_N)
+    least_C = np.minimum(counts_C, least)
+    if units_N is not None or label_matrix_NC is not None:
+        first_N[_one_of_each_unit(label_ids_N if label_matrix_NC is None else label_matrix_NC, units_N, keys_N, least)] = True
+        least_C = np.bincount(label_ids_N[first_N], minlength=len(counts_C))
+    if least > 1 and least_C.sum() > size:
+        needed = f"{least} rows of each label, so that {least} splits can hold it, are {least_C.sum()} rows"
+        raise DataError(f"data.limit is {size}; {needed}. Set data.limit: {least_C.sum()} or more, or list labels in data.drop_labels.")
     picked = []
-    for label_id, take in enumerate(take_C):
+    for label_id, take in enumerate(sample_counts(counts_C, size, least_C)):
         members = np.flatnonzero(label_ids_N == label_id)
-        picked.append(members[np.argsort(keys_N[members], kind="stable")][:take])
+        picked.append(members[np.lexsort((keys_N[members], ~first_N[members]))][:take])
     return np.sort(np.concatenate(picked))
+
+
+def _one_of_each_unit(targets: NDArray[Any], units_N: Ints | None, keys_N: Hashes, least: int) -> Ints:
+    """Positions of a row from each of `least` units of every class that has so many, the rarest
+    class first.
+    """
+    units_N = np.arange(len(keys_N)) if units_N is None else units_N
+    order = np.argsort(keys_N, kind="stable")
+    num_classes = targets.shape[1] if targets.ndim > 1 else int(targets.max()) + 1
+    is_taken_N = np.zeros(len(keys_N), bool)
+    for c in np.argsort(count_labels(targets, num_classes), kind="stable"):
+        rows = order[targets[order] == c] if targets.ndim == 1 else order[targets[order, c]]
+        covered = np.unique(units_N[rows[is_taken_N[rows]]])
+        rows = rows[~np.isin(units_N[rows], covered)]
+        _, first = np.unique(units_N[rows], return_index=True)
+        is_taken_N[rows[np.sort(first)][: max(0, least - len(covered))]] = True
+    return np.flatnonzero(is_taken_N)
 
 
 def refuse_small_classes(counts_C: Ints, labels: list[str], num_sides: int) -> None:
@@ -107,39 +161,85 @@ def refuse_small_classes(counts_C: Ints, labels: list[str], num_sides: int) -> N
         raise DataError(f"label {listing(small)}; {num_sides} stratified splits need {num_sides}. Merge it, or list it in data.drop_labels.")
 
 
+class ClassesApartError(DataError):
+    """Classes that cannot stand on every side.
+
+    Attributes:
+        class_ids: the fewest classes without which the others can.
+    """
+
+    def __init__(self, message: str, class_ids: list[int]) -> None:
+        super().__init__(message)
+        self.class_ids = class_ids
+
+
 def stratified_split(
-    label_ids_N: Ints, text_hashes_N: Hashes, groups_N: Ints | None, shares_S: list[float], *, labels: list[str], seed: int, stage: str
+    label_ids_N: Ints,
+    text_hashes_N: Hashes,
+    units_N: Ints | None,
+    shares_S: list[float],
+    *,
+    labels: list[str],
+    seed: int,
+    stage: str,
+    held_N: NDArray[np.bool_] | None = None,
 ) -> list[Ints]:
     """Sorted positions of each side.
 
     Args:
-        groups_N: group id of each row or None; rows of one group, and equal texts, stay on one side.
+        units_N: the set of rows that each row stays together with, from `linked_units`.
         shares_S: shares that add up to 1.
+        held_N: rows that belong to the first side whatever its share, with all rows that are linked
+            to them.
     Raises:
-        DataError: a class has fewer rows (or groups) than there are sides.
+        DataError: a class has fewer rows than there are sides; ClassesApartError: its groups cannot
+            stand on every side.
     """
     counts_C = np.bincount(label_ids_N, minlength=len(labels))
-    refuse_small_classes(counts_C, labels, len(shares_S))
+    held_N = np.zeros(len(label_ids_N), bool) if held_N is None else held_N
+    refuse_small_classes(placeable(label_ids_N, held_N, len(labels)), labels, len(shares_S))
     keys_N = row_keys(text_hashes_N, seed, stage)
     quota_CS = quotas(counts_C, shares_S)
-    sides_N = np.full(len(label_ids_N), -1, np.int16)
+    sides_N = np.where(held_N, 0, -1).astype(np.int16)
     left_CS = quota_CS.astype(np.float64)
-    place_linked(text_hashes_N, groups_N, label_ids_N, keys_N, left_CS, quota_CS, sides_N)
+    left_CS[:, 0] -= count_labels(label_ids_N[held_N], len(labels))
+    place_linked(units_N, label_ids_N, keys_N, left_CS, quota_CS, sides_N)
     for c in range(len(labels)):
         members = np.flatnonzero((label_ids_N == c) & (sides_N < 0))
         sides_N[members] = _fill(keys_N[members], left_CS[c])
-    for side in range(len(shares_S)):
-        lacking = np.flatnonzero((counts_C > 0) & (np.bincount(label_ids_N[sides_N == side], minlength=len(labels)) == 0))
-        if len(lacking):
-            names = listing(labels[c] for c in lacking)
-            raise DataError(
-                f"the groups of {names} are too few or too large to stand in {len(shares_S)} splits. Merge the label, or list it in data.drop_labels."
-            )
+    apart = settle(units_N, keys_N, held_N, label_ids_N, sides_N, len(labels), len(shares_S))
+    if apart:
+        words = f"the groups of {listing(labels[c] for c in apart)} are too few or too large to stand in {len(shares_S)} splits"
+        raise ClassesApartError(f"{words}. Merge the label, or list it in data.drop_labels.", apart)
     return [np.flatnonzero(sides_N == side) for side in range(len(shares_S))]
 
 
-def linked_rows(text_hashes_N: Hashes, groups_N: Ints | None) -> Ints:
-    """Id of the set of rows that must stay together: linked by an equal text or an equal group."""
+def placeable(targets: NDArray[Any], held_N: NDArray[np.bool_], num_labels: int) -> Ints:
+    """Rows of each class that can give a side its row: those that are not held, and one for the
+    side of the held ones; 0 where all are held.
+    """
+    free_C, held_C = count_labels(targets[~held_N], num_labels), count_labels(targets[held_N], num_labels)
+    return np.where(free_C > 0, free_C + (held_C > 0), 0)
+
+
+def settle(
+    units_N: Ints | None, keys_N: Hashes, held_N: NDArray[np.bool_], targets: NDArray[Any], sides_N: NDArray[Any], num_labels: int, num_sides: int
+) -> list[int]:
+    """Ids of the classes that cannot stand on every side; where all can, rows are moved so that all
+    do, in place.
+    """
+    counts_SC = np.array([count_labels(targets[sides_N == side], num_labels) for side in range(num_sides)])
+    if (counts_SC > 0)[:, count_labels(targets[~held_N], num_labels) > 0].all():
+        return []
+    return stand_on_every_side(Units(units_N, keys_N, held_N, targets, num_labels), sides_N, num_sides)
+
+
+def linked_units(text_hashes_N: Hashes, groups_N: Ints | None) -> Ints | None:
+    """Id of the set of rows that must stay together: linked by an equal text or an equal group;
+    None where no text is repeated and there are no groups.
+    """
+    if groups_N is None and not len(repeated(text_hashes_N)):
+        return None
     _, texts_N = np.unique(text_hashes_N, return_inverse=True)
     if groups_N is None:
         return texts_N.astype(np.int64)
@@ -154,8 +254,7 @@ def linked_rows(text_hashes_N: Hashes, groups_N: Ints | None) -> Ints:
 
 
 def place_linked(
-    text_hashes_N: Hashes,
-    groups_N: Ints | None,
+    units_N: Ints | None,
     targets: NDArray[Any],
     keys_N: Hashes,
     left_CS: NDArray[np.float64],
@@ -165,15 +264,17 @@ def place_linked(
     """Rows that must stay together, the largest sets first, each to the side that then lies nearest to its shares of every class; in place.
 
     Args:
+        units_N: the set that each row belongs to, from `linked_units`.
         targets: label ids (N,), or which labels each row has (N, C).
+        sides_N: side of each row; -1: not placed yet.
 
     Source: the greedy rule of scikit-learn's StratifiedGroupKFold, for shares in place of equal folds.
     """
-    rows_M = repeated(text_hashes_N) if groups_N is None else np.arange(len(text_hashes_N))
-    units_M = linked_rows(text_hashes_N[rows_M], groups_N)
-    order = np.lexsort((keys_N[rows_M], units_M))
-    starts = np.flatnonzero(np.r_[True, np.diff(units_M[order]) != 0][: len(order)])
-    order = rows_M[order]
+    if units_N is None:
+        return
+    rows_M = np.flatnonzero(sides_N < 0)
+    order = rows_M[np.lexsort((keys_N[rows_M], units_N[rows_M]))]
+    starts = np.flatnonzero(np.r_[True, np.diff(units_N[order]) != 0][: len(order)])
     sizes = np.diff(np.r_[starts, len(order)])
     several = np.flatnonzero(sizes > 1)
     first_keys = keys_N[order[starts[several]]]

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 from tqdm.auto import tqdm
 
@@ -28,6 +29,7 @@ from trainer.data.bad_rows import BadRows, refuse_bad_rows
 from trainer.data.balance import PARAMETERS, undersample
 from trainer.data.clean import (
     KEPT,
+    RARE,
     REASONS,
     UNWANTED,
     CleanRows,
@@ -43,13 +45,15 @@ from trainer.data.hash_records import Partitions, Records, chunks, record_type
 from trainer.data.label_names import LabelNames, name_labels
 from trainer.data.labels import Labels, count_values, encode, order_labels
 from trainer.data.places import PLACE, Places
+from trainer.data.rare_classes import unmeasured_words
 from trainer.data.readers import BATCH_ROWS
-from trainer.data.row_access import take_rows
-from trainer.data.sources import HASH, SLOTS, STORED
+from trainer.data.row_access import write_in_order
+from trainer.data.sources import HASH, SLOTS, stored_schema
 from trainer.data.split import Splits, row_keys, sample_counts
+from trainer.data.stream_sides import TEST, TRAIN, VALIDATION, cut_sides, move_to_train, rare_labels, sides, take_out
 from trainer.data.text_hashes import hash_texts
 from trainer.errors import DataError, listing
-from trainer.locks import write_once
+from trainer.locks import partial_path, write_once
 
 if TYPE_CHECKING:
     from trainer.sections.balancing import BalanceSection
@@ -59,42 +63,41 @@ Ints = NDArray[np.int64]
 
 MOST_LISTED = 1_000
 """Dropped and unreadable rows that are kept for dropped.jsonl, the first of each; the others are counted."""
-TRAIN, VALIDATION, TEST = 1, 2, 3
 
 
 def stream_splits(data: "DataSection", split: "SplitSection | None", balance: "BalanceSection", *, seed: int, cache_dir: Path) -> tuple[CleanRows, Splits]:
     """The chosen rows and their sides, the same whatever the order of the files; written once as Arrow and memory-mapped.
-
-    Of a text that stands in several domains the one that is read first counts.
 
     Raises:
         DataError: anything wrong with the rows, or files that changed between the two readings.
     """
     cache_dir.mkdir(parents=True, exist_ok=True)
     target = cache_dir / f"stream-{_key(data, split, balance, seed)}.arrow"
-    notes_path = target.with_suffix(".json")
+    notes_path = target.with_suffix(".json")  # it is written last: where it is, the table is whole
 
     def write() -> None:
-        folder = target.with_suffix(".partial")
+        folder = partial_path(target)
         folder.mkdir()
         try:
             notes = _Selection(data, split, balance, seed, folder).run()
+            notes |= {"bytes": (folder / "rows.arrow").stat().st_size, "made_from": sources.made_from(data)}
             (folder / "notes.json").write_text(json.dumps(notes), encoding="utf-8")
             (folder / "rows.arrow").replace(target)
             (folder / "notes.json").replace(notes_path)
         finally:
             shutil.rmtree(folder)
 
-    write_once(notes_path, write)  # the notes come last: where they are, the table is whole
-    notes = json.loads(notes_path.read_text(encoding="utf-8"))
-    rows, labels = sources.open_rows(target, notes), Labels(notes["names"])
+    rows, notes = write_once(notes_path, write, lambda: sources.load_rows(target))
+    for sentence in notes["remarks"]:
+        print(sentence)
+    labels = Labels(notes["names"])
     streamed = Streamed(notes["counts"], notes["natural"], notes["dropped"])
     naming = LabelNames(notes["spellings"], merged=notes["merged"])
     label_ids_N = encode(rows.table["label"], labels, naming.names)
     clean = CleanRows(rows, labels, np.zeros(len(label_ids_N), np.int8), label_ids_N, naming, streamed=streamed)
     if data.source is None:
         refuse_unseen_labels(clean)
-    return clean, Splits(*(clean.kept(name) for name in SLOTS[TRAIN:]))
+    return clean, Splits(clean.kept("train"), clean.kept("validation"), clean.kept("test"))
 
 
 def _key(data: "DataSection", split: "SplitSection | None", balance: "BalanceSection", seed: int) -> str:
@@ -130,6 +133,8 @@ class _Selection:
     """Rows of each spelling of a label, in the order in which they were met; records of the first reading hold places in it."""
     naming: LabelNames = field(default_factory=lambda: LabelNames({}))
     """Known after the first reading; labels of the records are then places in `naming.classes`."""
+    domains: list[str] = field(default_factory=list)
+    """The same of the domains of `balance.by`."""
     sizes: list[int] = field(default_factory=lambda: [0] * len(SLOTS))
     reasons_SR: Ints = field(default_factory=lambda: np.zeros((len(SLOTS), len(REASONS)), np.int64))
     dropped: dict[int, int] = field(default_factory=dict)
@@ -137,7 +142,7 @@ class _Selection:
 
     def run(self) -> dict[str, Any]:
         """Write rows.arrow into the folder; the notes about it."""
-        kind = record_type(weighted=self.data.weight_column is not None)
+        kind = record_type(weighted=self.data.weight_column is not None, with_domain=self.balance.by is not None)
         partitions = Partitions(self.folder / "parts", kind)
         try:
             self._scan(partitions, kind)
@@ -145,6 +150,8 @@ class _Selection:
             counts_SC = self._settle(partitions, kind)
         finally:
             partitions.close()
+        self._refuse_lost(counts_SC)
+        self._settle_rare(counts_SC, kind)
         self._refuse(counts_SC)
         present_C = np.flatnonzero(counts_SC.sum(axis=0))
         names = self.naming.classes
@@ -163,7 +170,8 @@ class _Selection:
             "stripped": 0,
             "bad_rows": [],
             "files": self.again.files,
-            "remarks": self.bad_rows.sentences(),
+            "remarks": self.bad_rows.remarks,
+            "multiline": self.bad_rows.num_multiline,
             "multi_label": False,
             "counts": dict(zip(REASONS, self.reasons_SR.sum(axis=0).tolist(), strict=True))
             | {"unreadable": self.bad_rows.total, "stripped of white space (kept)": self.state["stripped"]},
@@ -202,6 +210,10 @@ class _Selection:
             records["label"] = encode(rows["label"], Labels(list(self.spellings)))
             if self.data.weight_column:
                 records["weight"] = rows["weight"].to_numpy()
+            if self.balance.by:
+                known = set(self.domains)
+                self.domains += [name for name in pc.unique(rows["domain"]).to_pylist() if name is not None and name not in known]
+                records["domain"] = encode(rows["domain"], Labels(self.domains))
             partitions.add(records)
         sources.refuse_empty(self.sizes, self.data)
         self.state["cells"].form(self.data, self.bad_rows.files)  # refuses lists written as text
@@ -219,13 +231,16 @@ class _Selection:
         classes_of = np.array([-1 if name is None else names.index(name) for name in map(self.naming.names.get, self.spellings)], np.int64)
         counts_SC = np.zeros((len(SLOTS), len(names)), np.int64)
         rules = self.data.clean
+        ranks_D = np.r_[np.argsort(np.argsort(np.array(self.domains, object))), len(self.domains)]  # -1, no domain, finds the last one
         with (self.folder / "kept").open("wb") as file:
             for records in partitions.take():
                 records["label"] = classes_of[records["label"]]
                 reasons_N = np.where(records["label"] < 0, UNWANTED, KEPT).astype(np.int8)
                 if rules.conflicts or rules.duplicates:
                     weights_N = records["weight"] if "weight" in (kind.names or ()) else np.zeros(len(records))
-                    settle_repeats(reasons_N, records["label"].astype(np.int64), records["hash"], records["slot"], weights_N.__getitem__, rules)
+                    columns = (records["label"].astype(np.int64), records["hash"], records["slot"])
+                    domains_N = ranks_D[records["domain"]] if self.balance.by else np.zeros(len(records), np.int64)
+                    settle_repeats(reasons_N, *columns, weights_N.__getitem__, rules, domains_N.__getitem__)
                 if rules.leakage:
                     drop_leaks(reasons_N, records["hash"], records["slot"])
                 self._drop(reasons_N, records["slot"], records["position"])
@@ -236,27 +251,45 @@ class _Selection:
                 kept.tofile(file)
         return counts_SC
 
-    def _refuse(self, counts_SC: Ints) -> None:
-        """Raises DataError for config keys without a row, and for sides that lack a class or all rows; warns of what evaluation lacks."""
+    def _refuse_lost(self, counts_SC: Ints) -> None:
+        """Raises DataError for config keys and classes of which cleaning left no row."""
         for slot in np.flatnonzero(self.sizes):
             refuse_nothing_left(SLOTS[slot], self.reasons_SR[slot])
-        present = counts_SC.sum(axis=0) > 0
-        names = self.naming.classes
-        order_labels({name for name, found in zip(names, present, strict=True) if found}, None)
         rows_of = Counter[str]()
         for spelling, name in self.naming.names.items():
             rows_of[name or ""] += self.spellings[spelling]
-        refuse_lost_classes({name: {"dropped": rows_of[name]} for name, found in zip(names, present, strict=True) if not found})
-        missing = [name for name, lacks in zip(names, present & (counts_SC[TRAIN] == 0), strict=True) if lacks]
-        if missing and self.data.source is not None:
-            remedy = "Add rows, or list them in data.drop_labels."
-            raise DataError(f"data.streaming: rows are split by their text, and none of {listing(missing)} fell to train. {remedy}")
+        lost = [name for name, count in zip(self.naming.classes, counts_SC.sum(axis=0), strict=True) if not count]
+        refuse_lost_classes({name: {"dropped": rows_of[name]} for name in lost})
+
+    def _settle_rare(self, counts_SC: Ints, kind: np.dtype[Any]) -> None:
+        """Classes too rare for every side train, are dropped or refused (`split.rare_classes`)."""
+        cut, policy = cut_sides(self.data, self.split), self.split.rare_classes if self.split else "keep"
+        rare_C = rare_labels(counts_SC, cut)
+        if not rare_C.any():
+            return
+        if policy == "keep":
+            move_to_train(self.folder / "kept", kind, counts_SC, rare_C, cut)
+        elif policy == "drop":
+            gone = take_out(self.folder / "kept", kind, counts_SC, rare_C)
+            keys = np.where(np.isin(gone["slot"], [TRAIN, *cut]), SLOTS.index(self.data.pool), gone["slot"])
+            self._drop(np.full(len(gone), RARE, np.int8), keys, gone["position"])
+            self.reasons_SR[:, KEPT] -= np.bincount(keys, minlength=len(SLOTS))
+        else:
+            words = f"data.streaming: {listing(self.naming.classes[c] for c in np.flatnonzero(rare_C))}: too few rows to stand in {1 + len(cut)} splits"
+            raise DataError(f"{words}. Merge such labels with data.label_map, list them in data.drop_labels, or set split.rare_classes: keep.")
+
+    def _refuse(self, counts_SC: Ints) -> None:
+        """Raises DataError for one class alone, and for sides that lack all rows; warns of what evaluation lacks."""
+        present = counts_SC.sum(axis=0) > 0
+        names = self.naming.classes
+        order_labels({name for name, found in zip(names, present, strict=True) if found}, None)
         if not counts_SC[VALIDATION].any():
             raise DataError("data.streaming: rows are split by their text, and none fell to validation. Add rows, or set data.streaming: false.")
-        for side in (VALIDATION, TEST):
-            missing = [name for name, lacks in zip(names, present & (counts_SC[side] == 0), strict=True) if lacks]
-            if missing and counts_SC[side].any():
-                warnings.warn(f"data.streaming: {SLOTS[side]} holds no row of {listing(missing)}. Add rows, or give more of them to split.", stacklevel=2)
+        missing = {SLOTS[side]: [names[c] for c in np.flatnonzero(present & (counts_SC[side] == 0))] for side in (VALIDATION, TEST) if counts_SC[side].any()}
+        missing = {side: lacking for side, lacking in missing.items() if lacking}
+        if missing:
+            words = f"data.streaming: {unmeasured_words(missing)}: such a class is trained, but not measured there"
+            warnings.warn(f"{words}. Add rows, or give more of them to split.", stacklevel=2)
 
     def _fetch(self, chosen_M: Records) -> list[dict[str, Any]]:
         """The second reading: the chosen rows go to rows.arrow in an order of their own; the listed dropped rows are returned."""
@@ -266,7 +299,7 @@ class _Selection:
         listed: list[dict[str, Any]] = []
         hashes_M, labels_M, done = chosen_M["hash"][by_place], chosen_M["label"][by_place], 0
         fetched = self.folder / "fetched.arrow"
-        with pa.OSFile(str(fetched), "wb") as sink, pa.ipc.new_stream(sink, STORED) as writer:
+        with pa.OSFile(str(fetched), "wb") as sink, pa.ipc.new_stream(sink, stored_schema()) as writer:
             for slot, position, table in self._tables("2", self.again):
                 first, last = np.searchsorted(wanted, (position, position + table.num_rows))
                 if first == last:
@@ -287,7 +320,7 @@ class _Selection:
             raise DataError(
                 "data.streaming: the files changed between the two readings. Start again when they stand still; for a Hub data set set data.revision."
             )
-        _write_in_order(fetched, self.folder / "rows.arrow", np.argsort(by_place))
+        write_in_order(fetched, self.folder / "rows.arrow", np.argsort(by_place), BATCH_ROWS)
         return listed
 
     def _listed(self, ids: Ints, rows: pa.Table, codes: pa.ChunkedArray, slot: int) -> Iterator[dict[str, Any]]:
@@ -297,20 +330,6 @@ class _Selection:
             file, place = places.origin(number)
             found = {key: value for key, value in record.items() if value not in (None, "")}
             yield {"row": row, "from": SLOTS[slot], "file": file, places.unit(number): place, "reason": REASONS[self.dropped[row]], **found}
-
-
-def sides(hashes_N: NDArray[np.uint64], slots_N: NDArray[np.int8], data: "DataSection", split: "SplitSection | None", seed: int) -> NDArray[np.int8]:
-    """Side of each row: where it was given, else by the seed and the hash of its text alone, so that equal texts stay together.
-
-    A class therefore has its share of a side up to chance: of n rows with share p within about two times sqrt(n p (1 - p)).
-    """
-    train, validation, test = (split.train, split.validation, split.test or 0.0) if split else (0.8, 0.2, 0.0)
-    pool = SLOTS.index("source" if data.source is not None else "train")
-    if data.validation is not None:
-        return slots_N
-    chances_N = row_keys(hashes_N, seed, "split") * 2.0**-64
-    drawn_N = np.where(chances_N < train, TRAIN, np.where((chances_N < train + validation) | (test == 0), VALIDATION, TEST))
-    return np.where(slots_N == pool, drawn_N, slots_N).astype(np.int8)
 
 
 def chosen_counts(counts_SC: Ints, data: "DataSection", balance: "BalanceSection") -> Ints:
@@ -358,12 +377,3 @@ def _prune(records: Records, wanted_SC: Ints, seed: int) -> Records:
     strata = strata[order]
     ranks = np.arange(len(order)) - np.searchsorted(strata, strata)
     return records[order[ranks < wanted_SC.ravel()[strata]]]
-
-
-def _write_in_order(source: Path, target: Path, order_M: Ints) -> None:
-    """Rows of an Arrow stream in another order, a batch at a time."""
-    with pa.memory_map(str(source)) as mapped:
-        table = pa.ipc.open_stream(mapped).read_all()
-        with pa.OSFile(str(target), "wb") as sink, pa.ipc.new_stream(sink, table.schema) as writer:
-            for start in range(0, len(order_M), BATCH_ROWS):
-                writer.write_table(take_rows(table, order_M[start : start + BATCH_ROWS]))

@@ -2,12 +2,15 @@
 
 import hashlib
 import json
-import os
+import sys
+import tempfile
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
+from zipfile import BadZipFile
 
 import numpy as np
 import pyarrow as pa
@@ -17,11 +20,16 @@ from tqdm.auto import tqdm
 
 from trainer.data.row_access import take_rows
 from trainer.data.word_tokens import WordTokens, splits_at_spaces, untouched
-from trainer.locks import write_once
+from trainer.locks import partial_path, write_once
 
 BATCH_ROWS = 2000
 PADDING = -1
 """Index that stands for a row that fills up a batch and counts zero."""
+TOKEN_BYTES = np.dtype(np.int32).itemsize
+SETTINGS = ("truncation_side", "model_input_names", "split_special_tokens", "special_tokens_map")
+"""What decides token ids beside a tokenizer's backend."""
+NOT_SETTINGS = ("_file", "name_or_path", "init_kwargs", "init_inputs", "deprecation_warnings", "files_loaded")
+"""Ends of the names of attributes that say where a tokenizer in Python lies, or what was told of it."""
 IGNORED = -100
 """Label id that every loss of ours leaves out."""
 
@@ -96,14 +104,30 @@ def tokenise(
         release: called after each batch, so that the texts of a memory-mapped table do not pile up.
     """
     cache_dir.mkdir(parents=True, exist_ok=True)
-    digest = hashlib.blake2b(f"format 2 {fingerprint} {max_length} {tokenizer_digest(tokenizer)}".encode(), digest_size=16)
+    digest = hashlib.blake2b(f"format 3 {fingerprint} {max_length} {tokenizer_digest(tokenizer)}".encode(), digest_size=16)
     digest.update(np.ascontiguousarray(row_ids_N).tobytes())
     index_path = cache_dir / f"tokens-{digest.hexdigest()}.npz"
-    write_once(index_path, lambda: _write_tokens(table, row_ids_N, tokenizer, max_length, index_path, release))
-    with np.load(index_path) as index:
-        offsets_N1, truncated_N, full_lengths_N, names = index["offsets"], index["truncated"], index["full_lengths"], index["names"].tolist()
-    columns: dict[str, NDArray[Any]] = {name: np.memmap(_column_path(index_path, name), dtype=np.int32, mode="r") for name in names}
-    return TokenisedRows(columns, offsets_N1, label_ids_N, truncated_N, full_lengths_N)
+    stored = write_once(
+        index_path,
+        lambda: _write_tokens(table, row_ids_N, tokenizer, max_length, index_path, release),
+        lambda: _load_tokens(index_path, len(row_ids_N)),
+    )
+    return replace(stored, label_ids_N=label_ids_N)  # type: ignore[no-any-return]
+
+
+def _load_tokens(index_path: Path, num_rows: int) -> TokenisedRows | None:
+    """The rows in the cache, without labels yet; None where a file is missing or damaged."""
+    try:
+        with np.load(index_path) as index:
+            offsets_N1, truncated_N, full_lengths_N, names = index["offsets"], index["truncated"], index["full_lengths"], index["names"].tolist()
+        paths = {name: _column_path(index_path, name) for name in names}
+        num_tokens = int(offsets_N1[-1])
+        if len(offsets_N1) != num_rows + 1 or any(path.stat().st_size != num_tokens * TOKEN_BYTES for path in paths.values()):
+            return None
+        columns = {name: np.memmap(path, np.int32, mode="r") if num_tokens else np.zeros(0, np.int32) for name, path in paths.items()}
+    except (OSError, ValueError, LookupError, EOFError, BadZipFile):
+        return None
+    return TokenisedRows(columns, offsets_N1, np.zeros(0, np.int64), truncated_N, full_lengths_N)
 
 
 def _column_path(index_path: Path, name: str) -> Path:
@@ -112,13 +136,32 @@ def _column_path(index_path: Path, name: str) -> Path:
 
 def _write_tokens(table: pa.Table, row_ids_N: NDArray[np.int64], tokenizer: Any, max_length: int, index_path: Path, release: Callable[[], None]) -> None:
     names = [name for name in ("input_ids", "token_type_ids") if name in tokenizer.model_input_names]
-    partials = {name: _column_path(index_path, name).with_suffix(f".{os.getpid()}.partial") for name in names}
-    files = {name: path.open("wb") for name, path in partials.items()}
+    partials = {name: partial_path(_column_path(index_path, name)) for name in names}
+    partial = partial_path(index_path, ".partial.npz")
+    try:
+        batches = _write_columns(table, row_ids_N, tokenizer, max_length, partials, release)
+        lengths_N, full_lengths_N, truncated_N = (np.concatenate(parts) for parts in zip(*batches, strict=True))
+        offsets_N1 = np.r_[0, np.cumsum(lengths_N)]
+        made_from = np.array(f"{len(row_ids_N):,} rows, {getattr(tokenizer, 'name_or_path', '')}, max_length {max_length}")
+        np.savez(partial, offsets=offsets_N1, truncated=truncated_N, full_lengths=full_lengths_N, names=np.array(names), made_from=made_from)
+        for name, path in partials.items():
+            path.replace(_column_path(index_path, name))
+        partial.replace(index_path)  # the index comes last: where it is, the columns are whole
+    finally:
+        for path in [*partials.values(), partial]:
+            path.unlink(missing_ok=True)
+
+
+def _write_columns(
+    table: pa.Table, row_ids_N: NDArray[np.int64], tokenizer: Any, max_length: int, paths: dict[str, Path], release: Callable[[], None]
+) -> list["RowLengths"]:
+    """Write the tokens of all rows to a file for each column."""
     texts = table.select(["text", "text_pair"])
     is_paired = texts["text_pair"].null_count < texts.num_rows
     by_words = WordTokens(tokenizer) if splits_at_spaces(tokenizer) and not is_paired else None
     batches: list[RowLengths] = []
-    try:
+    with ExitStack() as opened:
+        files = {name: opened.enter_context(path.open("wb")) for name, path in paths.items()}
         for start in tqdm(range(0, len(row_ids_N), BATCH_ROWS), desc="Tokenising", unit=" batches", delay=2, disable=None, leave=False):
             rows = take_rows(texts, row_ids_N[start : start + BATCH_ROWS])
             if by_words is None:
@@ -130,15 +173,7 @@ def _write_tokens(table: pa.Table, row_ids_N: NDArray[np.int64], tokenizer: Any,
             release()
             for name, file in files.items():
                 columns[name].tofile(file)
-    finally:
-        for file in files.values():
-            file.close()
-    for name, path in partials.items():
-        path.replace(_column_path(index_path, name))
-    partial = index_path.with_suffix(f".{os.getpid()}.partial.npz")
-    lengths_N, full_lengths_N, truncated_N = (np.concatenate(parts) for parts in zip(*batches, strict=True))
-    np.savez(partial, offsets=np.r_[0, np.cumsum(lengths_N)], truncated=truncated_N, full_lengths=full_lengths_N, names=np.array(names))
-    partial.replace(index_path)  # the index comes last: where it is, the columns are whole
+    return batches
 
 
 class RowLengths(NamedTuple):
@@ -179,7 +214,45 @@ def takes_pairs(tokenizer: Any) -> bool:
 
 
 def tokenizer_digest(tokenizer: Any) -> str:
-    """Digest of what the tokenizer does, whatever folder it was loaded from."""
+    """Digest of all that decides the token ids of a text, whatever folder the tokenizer was loaded from.
+
+    That is the backend with its vocabulary, rules and added tokens (of tokenizers in Python the files that they would save, and
+    their settings), what our own code reads of the tokenizer, the code of a remote tokenizer, and the versions of the libraries.
+    """
+    import tokenizers
+    import transformers
+
     backend = getattr(tokenizer, "backend_tokenizer", None)
-    text = json.dumps(tokenizer.get_vocab(), sort_keys=True) if backend is None else untouched(backend).to_str()
-    return hashlib.blake2b(f"{type(tokenizer).__name__} {text}".encode(), digest_size=16).hexdigest()
+    settings = {name: _plain(getattr(tokenizer, name, None)) for name in SETTINGS}
+    parts = [transformers.__version__, tokenizers.__version__, type(tokenizer).__name__, settings, code_digest(type(tokenizer))]
+    parts.append(_files_and_settings(tokenizer) if backend is None else untouched(backend).to_str())
+    return hashlib.blake2b(json.dumps(parts, sort_keys=True).encode(), digest_size=16).hexdigest()
+
+
+def _files_and_settings(tokenizer: Any) -> list[Any]:
+    """Of a tokenizer in Python: its files, which hold merges and scores too, and the values that its constructor and its user set."""
+    with tempfile.TemporaryDirectory() as folder:
+        tokenizer.save_pretrained(folder)
+        saved = sorted(path for path in Path(folder).rglob("*") if path.is_file() and path.name != "tokenizer_config.json")
+        files = {path.name: hashlib.blake2b(path.read_bytes(), digest_size=16).hexdigest() for path in saved}
+    added = {number: repr(token) for number, token in sorted(tokenizer.added_tokens_decoder.items())}
+    values = {name: value for name, value in vars(tokenizer).items() if not name.startswith("_") and not name.endswith(NOT_SETTINGS)}
+    settings = {name: _plain(value) for name, value in values.items() if isinstance(value, str | int | float | list | tuple | dict | None)}
+    return [files, added, sorted(tokenizer.get_vocab().items()), settings]
+
+
+def _plain(value: Any) -> Any:
+    """Settings as JSON has them; tokens by all that they say."""
+    if isinstance(value, dict):
+        return {str(key): _plain(inner) for key, inner in value.items()}
+    return [_plain(inner) for inner in value] if isinstance(value, list | tuple) else value if isinstance(value, bool | int | None) else repr(value)
+
+
+def code_digest(kind: type) -> str:
+    """Digest of the Python code that came with a model (`trust_remote_code`); empty for classes of installed libraries."""
+    package = kind.__module__.rpartition(".")[0]
+    if not kind.__module__.startswith("transformers_modules."):
+        return ""
+    modules = [module for name, module in list(sys.modules.items()) if name.startswith(f"{package}.")]
+    files = sorted({str(module.__file__) for module in modules if getattr(module, "__file__", None)})
+    return hashlib.blake2b(b"".join(Path(file).read_bytes() for file in files), digest_size=16).hexdigest()

@@ -1,7 +1,7 @@
 """What an audit found, as plain values under documented names: the content of audit.json, from which page and tables are made."""
 
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -9,8 +9,10 @@ from numpy.typing import NDArray
 from trainer.data import inspection
 from trainer.data.advice import Facts, advise
 from trainer.data.audit import Audit
+from trainer.data.class_counts import odd_class_counts
 from trainer.data.clean import CONFLICTS, CleanRows
 from trainer.data.near_duplicates import MOST_CHARACTERS, NearDuplicates
+from trainer.data.odd_characters import find_odd_characters
 from trainer.data.sources import SLOTS
 from trainer.data.tokenise import TokenisedRows
 from trainer.evaluation.label_noise import LabelNoise
@@ -22,6 +24,20 @@ Ints = NDArray[np.int64]
 
 FORMAT = "equipoise audit 1"
 """Marks audit.json as ours; the number changes with the meaning of a name."""
+
+
+class Reach(NamedTuple):
+    """How much a model reads.
+
+    Attributes:
+        max_length: tokens at which texts are cut.
+        position_limit: the most tokens that it can read; None where it has no limit.
+    """
+
+    max_length: int
+    position_limit: int | None
+
+
 MOST_CANDIDATES = 1000
 """Label noise candidates listed, the most doubtful first; all are counted."""
 
@@ -38,6 +54,7 @@ def collect(
     *,
     model_name: str | None,
     seed: int,
+    reach: Reach | None = None,
 ) -> dict[str, Any]:
     """The findings.
 
@@ -46,8 +63,9 @@ def collect(
         obstacles: what would stop training, in words.
         compared_N: row ids that near, noise and tokens speak of, in their order.
         noise: None where fewer than two classes could be judged.
+        reach: how much the model reads; None where there is no model.
     Returns:
-        `format`, `version`, `source`, `rows`, `classes`, `cleaning`, `near_duplicates`, `label_noise`, `lengths`, `obstacles`, `notes`
+        `format`, `version`, `source`, `rows`, `classes`, `cleaning`, `odd_characters`, `near_duplicates`, `label_noise`, `lengths`, `obstacles`, `notes`
         (what was not looked at, and how the rest was), `advice`.
     """
     from trainer import __version__
@@ -61,8 +79,10 @@ def collect(
     distribution, audit = _classes(clean, splits, base)
     token_lengths = None if tokens is None else _token_lengths(tokens, names)
     noise_found = None if noise is None else _label_noise(noise, clean, compared_N, split_N[compared_N])
-    facts = _facts(audit, clean, len(compared_N), near_found, noise, tokens)
+    odd_found = find_odd_characters(clean, audited_N)
+    facts = _facts(audit, clean, len(compared_N), near_found, noise, tokens, reach, odd_found)
     kept = clean.counts["kept"]
+    odd_counts = [f"{data.label_column}: {words}" for words in [odd_class_counts(audit.natural_C, audit.labels)] if words]
     return {
         "format": FORMAT,
         "version": __version__,
@@ -75,6 +95,7 @@ def collect(
             "duplicates": inspection.duplicate_texts(clean),
             "shared_texts": inspection.shared_texts(clean),
         },
+        "odd_characters": odd_found,
         "near_duplicates": near_found,
         "label_noise": noise_found,
         "lengths": {
@@ -82,16 +103,27 @@ def collect(
             "tokens": token_lengths,
         },
         "obstacles": obstacles,
-        "notes": _notes(kept, len(audited_N), len(compared_N), noise, names, model_name),
+        "notes": [*_notes(kept, len(audited_N), len(compared_N), noise, names, model_name), *odd_counts],
         "advice": [asdict(advice) for advice in advise(facts)],
     }
 
 
-def _facts(audit: Audit, clean: CleanRows, num_compared: int, near_found: dict[str, Any], noise: LabelNoise | None, tokens: TokenisedRows | None) -> Facts:
+def _facts(
+    audit: Audit,
+    clean: CleanRows,
+    num_compared: int,
+    near_found: dict[str, Any],
+    noise: LabelNoise | None,
+    tokens: TokenisedRows | None,
+    reach: Reach | None,
+    odd_found: dict[str, Any],
+) -> Facts:
     """What the rules of the advice look at."""
+    odd_kind = max(odd_found, key=lambda kind: odd_found[kind]["rows"])
+    needed = None if tokens is None or tokens.full_lengths_N is None else int(np.percentile(tokens.full_lengths_N, 99))
     return Facts(
         imbalance_ratio=audit.imbalance_ratio,
-        minority_label=audit.minority_label,
+        minority_label=audit.rarest_label,
         num_classes=len(audit.labels),
         smallest_rows=int(audit.natural_C.min()),
         mean_rows=float(audit.natural_C.mean()),
@@ -100,6 +132,11 @@ def _facts(audit: Audit, clean: CleanRows, num_compared: int, near_found: dict[s
         soft_leakage_ratio=max((found["rows"] / found["of"] for found in near_found["soft_leakage"].values()), default=0.0),
         conflict_ratio=float(np.isin(clean.reasons_N, CONFLICTS).mean()) + near_found["num_conflicting_rows"] / num_compared,
         truncated_ratio=float(tokens.truncated_N.mean()) if tokens else 0.0,
+        max_length=reach.max_length if reach else Facts.max_length,
+        position_limit=reach.position_limit if reach else Facts.position_limit,
+        needed_tokens=needed,
+        odd_ratio=odd_found[odd_kind]["share"],
+        odd_kind=odd_kind,
     )
 
 
@@ -114,7 +151,7 @@ def _classes(clean: CleanRows, splits: dict[str, Ints], base: str) -> tuple[dict
         "measured_on": base,
         "imbalance_ratio": audit.imbalance_ratio,
         "severity": audit.severity,
-        "minority_label": audit.minority_label,
+        "minority_label": audit.rarest_label,
     }
     return found, audit
 

@@ -20,6 +20,9 @@ def print_findings(findings: dict[str, Any]) -> None:
     console.print(f"Cleaning: {dropped['kept']:,} rows kept; {'; '.join(gone) or 'nothing dropped'}.")
     for shared in findings["cleaning"]["shared_texts"]:
         console.print(f"Leakage: {shared['texts']:,} texts stand in {' and in '.join(shared['splits'])}.")
+    odd = [f"{kind} in {found['rows']:,} rows ({found['share']:.1%})" for kind, found in findings["odd_characters"].items() if found["rows"]]
+    if odd:
+        console.print(f"Odd characters: {'; '.join(odd)}.")
     near = findings["near_duplicates"]
     leaks = "; ".join(f"{found['rows']:,} of {found['of']:,} {name} rows resemble a training row" for name, found in near["soft_leakage"].items())
     console.print(

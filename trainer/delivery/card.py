@@ -12,9 +12,11 @@ from trainer.data.prepare import PreparedData
 from trainer.delivery import compare_page
 from trainer.delivery.environment import Commits
 from trainer.delivery.finished_comparison import Settings
+from trainer.delivery.tables import class_figure
 from trainer.errors import listing
 from trainer.evaluation.multi_label import AnyEvaluation, MultiLabelEvaluation
 from trainer.evaluation.outcome import Outcome
+from trainer.evaluation.scores import over_classes
 from trainer.training.progress import headings, row_cells
 
 if TYPE_CHECKING:
@@ -78,6 +80,7 @@ def write_card(
         has_epochs=bool(epoch_rows),
         minority={"label": _plain(data.audit.minority_label), **evaluations[split].per_class[data.audit.minority_label]},
         final=evaluations[split],
+        over=over_classes(evaluations[split].per_class),
         final_split=split,
         has_test="test" in evaluations,
         evaluations=evaluations,
@@ -85,6 +88,7 @@ def write_card(
         cleaning=data.clean.counts,
         unused=data.unused_rows,
         streamed=data.streamed_sentence,
+        by_time=data.time_sentence,
         scope_all=config.balance.scope == "all",
         balanced=config.balance.method != "none" or config.loss.class_weights != "none" or "adjusted" in config.loss.name or "softmax" in config.loss.name,
         prior_corrected=config.decision.prior is not None,
@@ -121,10 +125,11 @@ def write_ensemble_card(config: "Config", outcomes: dict[str, Outcome], member_m
     ensemble, split = config.ensemble, list(outcomes)[-1]
     how = {"mean": "mean probability", "majority": "majority vote"}[ensemble.combine]
     what = {"seeds": "seeds on one split", "folds": f"of {ensemble.size} stratified folds; each row of validation is judged by the member that never saw it"}
+    alone = outcomes[split].alone
     parts = [
         f"# {config.run.name}",
         f"An ensemble of {ensemble.size} text classifiers ({what[ensemble.kind]}) that decide by {how} (`ensemble.combine: {ensemble.combine}`).",
-        f"**Macro F1 {outcomes[split].alone.macro_f1:.4f}** on {outcomes[split].alone.num_rows:,} {split} rows; the members by themselves:",
+        f"**Macro F1 {alone.macro_f1:.4f}**{over_classes(alone.per_class)} on {alone.num_rows:,} {split} rows; the members by themselves:",
         _table(["member", f"macro F1 on {split}"], [[f"[{name}]({name}/README.md)", f"{score:.4f}"] for name, score in member_macro_f1.items()]),
     ]
     for name, outcome in outcomes.items():
@@ -325,7 +330,7 @@ def decision_words(decided: dict[str, Any], shown: Callable[[str], str] = str) -
 
 def _class_table(evaluation: AnyEvaluation) -> str:
     names = list(next(iter(evaluation.per_class.values())))
-    rows = [[_plain(label), *(f"{v[n]:,}" if n == "support" else f"{v[n]:.4f}" for n in names)] for label, v in evaluation.per_class.items()]
+    rows = [[_plain(label), *(class_figure(n, v[n], v["support"]) for n in names)] for label, v in evaluation.per_class.items()]
     return _table(["label", *(name.replace("_", " ").replace("f1", "F1") for name in names)], rows)
 
 

@@ -14,6 +14,7 @@ import pyarrow as pa
 from tqdm.auto import tqdm
 
 from trainer.data.clean import MISSING_TEXTS
+from trainer.data.content import file_identity
 from trainer.data.locate import locate
 from trainer.data.packed import PACKED, ending
 from trainer.data.readers import ENDINGS
@@ -87,7 +88,11 @@ def reading(
     model: str, source: str, *, text_column: str | None = None, pair_column: str | None = None, label_column: str | None = None, encoding: str | None = None
 ) -> dict[str, Any]:
     """Values of a config that reads `source`: its columns as given, else as the run folder `model` was trained on, whose labels keep
-    their names and their form."""
+    their names and their form.
+
+    How the run's own files were written (encoding, separator, quotes) says nothing about another file: with latin-1 any file decodes, to
+    wrong letters. Those options are given with --set; where they are missing the parser refuses the file and names them.
+    """
     path = Path(model).expanduser() / "config.yaml"
     trained_on = read_yaml(str(path)).values.get("data", {}) if path.is_file() else {}
     columns = {name: trained_on[name] for name in ("text_column", "label_column", "label_columns", *LABEL_FORM) if trained_on.get(name)}
@@ -111,6 +116,8 @@ def open_records(path: Path | None, data: "DataSection") -> Records:
     columns = f"Give --text-column{' and --pair-column' if len(wanted) > 1 else ''}."
     records = Records(path, data, wanted, column_remedy=columns, encoding_remedy="Give --encoding")
     records.first  # noqa: B018
+    for remark in records.remarks:
+        print(remark, file=sys.stderr)
     return records
 
 
@@ -250,10 +257,9 @@ def _labelled(labeller: Labeller, rows: Iterator[Record], where: str, done: int)
 def _identity(labeller: Labeller, records: Records) -> dict[str, Any]:
     """What the rows of the output depend on; of standard input nobody can tell whether it is the same again."""
     classifier = labeller.classifier
-    stat = records.path.stat() if records.path else None
     how_read = records.options.model_dump(exclude={"source", "on_bad_rows"})
     return {
-        "input": [str(records.path.resolve()), stat.st_size, stat.st_mtime_ns] if records.path and stat else time.time_ns(),
+        "input": file_identity(records.path) if records.path else time.time_ns(),
         "models": [model.identity for model in classifier.models],
         "options": [classifier.vote, *labeller.text_columns, labeller.probabilities, labeller.prefix, how_read],
     }

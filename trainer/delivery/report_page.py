@@ -11,6 +11,7 @@ from trainer.delivery import page_plots, pages, report
 from trainer.delivery.finished_run import FinishedRun, Predictions, readable
 from trainer.errors import RunError, first_line, listing
 from trainer.evaluation.intervals import Interval, Resampled, interval, resample
+from trainer.evaluation.scores import over_classes
 
 if TYPE_CHECKING:
     from trainer.evaluation.outcome import Outcome
@@ -105,6 +106,7 @@ def render(run: FinishedRun, *, show_texts: bool = True) -> str:
         run=run,
         facts=run.facts,
         final=run.final,
+        over=over_classes(run.final["per_class"]),
         results=_results(run),
         intervals=headline_intervals(run, resampled, 0),
         classes=_class_rows(run, resampled, precisions),

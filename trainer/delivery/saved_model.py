@@ -13,7 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors import SafetensorError
 
-from trainer.data.locate import package_path
+from trainer.data.content import file_state
+from trainer.data.locate import package_path, refuse_url
 from trainer.data.tokenise import IGNORED, TokenisedRows, encode_texts
 from trainer.delivery.onnx_folder import GRAPH
 from trainer.errors import ModelError, RunError, did_you_mean, first_line
@@ -206,6 +207,7 @@ def find_models(source: str | Path) -> tuple[list[str], str | None]:
     name = str(source)
     path = package_path(name, ModelError) if name.startswith("package:") else Path(name).expanduser()
     if not path.exists():
+        refuse_url(name, "model", "model", ModelError)
         if name.startswith((".", "/", "~")) or name.count("/") > 1:
             siblings = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
             raise ModelError(f"{name}: does not exist.{did_you_mean(path.name, siblings)} Give a run folder, a model folder or a Hub id.")
@@ -254,9 +256,9 @@ def _hub_commit(repo_id: str, revision: str | None) -> str:
 
 
 def _folder_identity(folder: Path) -> str:
-    """Digest of the names, sizes and times of a model folder's files."""
-    files = [(path.name, path.stat()) for path in sorted(folder.iterdir()) if path.is_file()]
-    return hashlib.blake2b(repr([(name, stat.st_size, stat.st_mtime_ns) for name, stat in files]).encode(), digest_size=16).hexdigest()
+    """Digest of the names and states of a model folder's files."""
+    files = [(path.name, file_state(path)) for path in sorted(folder.iterdir()) if path.is_file()]
+    return hashlib.blake2b(repr(files).encode(), digest_size=16).hexdigest()
 
 
 def _complete_tokenizer(source: str, tokenizer: Any, config: Any) -> int:

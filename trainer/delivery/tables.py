@@ -9,6 +9,7 @@ from trainer.data.prepare import PreparedData
 from trainer.delivery.terminal import console
 from trainer.evaluation.multi_label import AnyEvaluation, MultiLabelEvaluation
 from trainer.evaluation.outcome import Outcome
+from trainer.evaluation.scores import over_classes
 
 
 def print_audit(data: PreparedData, lengths: dict[str, Lengths], max_length: int) -> None:
@@ -27,10 +28,14 @@ def print_audit(data: PreparedData, lengths: dict[str, Lengths], max_length: int
         console.print(data.labels_per_row)
     if data.balanced_sentence:
         console.print(data.balanced_sentence)
+    if data.clean.rows.num_multiline:
+        console.print(f"CSV rows that span several lines: {data.clean.rows.num_multiline:,}.")
     for sentence in data.clean.naming.sentences():
         console.print(sentence)
     gone = [f"{count:,} {reason}" for reason, count in dropped.items() if count and reason != "kept"]
     console.print(f"Cleaning: {dropped['kept']:,} rows kept; {'; '.join(gone) or 'nothing dropped'}.")
+    if data.time_sentence:
+        console.print(data.time_sentence)
     if data.streamed_sentence:
         console.print(data.streamed_sentence)
     elif data.unused_rows:
@@ -58,12 +63,13 @@ def print_results(outcomes: dict[str, Outcome], folder: Path, model: str) -> Non
 
 def print_evaluation(evaluation: AnyEvaluation, split: str) -> None:
     """Headline and per-class results of one split."""
-    table = Table(title=f"{split}: macro F1 {evaluation.macro_f1:.4f} on {evaluation.num_rows:,} rows", title_justify="left")
+    over = over_classes(evaluation.per_class)
+    table = Table(title=f"{split}: macro F1 {evaluation.macro_f1:.4f}{over} on {evaluation.num_rows:,} rows", title_justify="left")
     table.add_column("label")
     for name in next(iter(evaluation.per_class.values())):
         table.add_column(name.replace("_", " ").replace("f1", "F1"), justify="right")
     for label, values in evaluation.per_class.items():
-        table.add_row(label, *(f"{value:,}" if name == "support" else f"{value:.4f}" for name, value in values.items()))
+        table.add_row(label, *(class_figure(name, value, values["support"]) for name, value in values.items()))
     console.print(table)
     if isinstance(evaluation, MultiLabelEvaluation):
         console.print(
@@ -77,6 +83,11 @@ def print_evaluation(evaluation: AnyEvaluation, split: str) -> None:
         f"accuracy {evaluation.accuracy:.4f}, MCC {evaluation.mcc:.4f}, AUROC {evaluation.auroc_macro:.4f}, loss {evaluation.loss:.4f}, "
         f"ECE {evaluation.ece:.4f}, Brier {evaluation.brier:.4f}"
     )
+
+
+def class_figure(name: str, value: float, support: float) -> str:
+    """A figure of one class as text; a dash where the class has no row, which measures nothing."""
+    return f"{value:,}" if name == "support" else f"{value:.4f}" if support else "-"
 
 
 def _print_domains(domains: dict[str, AnyEvaluation], split: str) -> None:

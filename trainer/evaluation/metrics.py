@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.metrics import confusion_matrix, f1_score, matthews_corrcoef, precision_recall_fscore_support, roc_auc_score
 
+from trainer.errors import listing
 from trainer.evaluation.scores import log_softmax
 
 Ints = NDArray[np.int64]
@@ -103,7 +104,7 @@ def _evaluation(true_N: Ints, predicted_N: Ints, log_p_NC: Floats, labels: list[
     precision_C, recall_C, f1_C, support_C = precision_recall_fscore_support(true_N, predicted_N, labels=ids, zero_division=0)
     present = np.flatnonzero(support_C)
     if len(present) < len(labels):
-        absent = ", ".join(labels[c] for c in ids if support_C[c] == 0)
+        absent = listing(labels[c] for c in ids if support_C[c] == 0)
         warnings.warn(f"no row of {absent} in this split: left out of macro averages; more rows would tell more", stacklevel=2)
     return Evaluation(
         num_rows=len(true_N),

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from scipy.special import expit
 from sklearn.metrics import average_precision_score, f1_score, hamming_loss, precision_recall_fscore_support
 
+from trainer.errors import listing
 from trainer.evaluation.metrics import Evaluation, evaluate_logits
 from trainer.evaluation.scores import Bools, assigned
 
@@ -80,7 +81,7 @@ def evaluate_multi_label(logits_NC: NDArray[Any], true_NC: Bools, labels: list[s
     precision_C, recall_C, f1_C, support_C = precision_recall_fscore_support(true_NC, predicted_NC, average=None, zero_division=0)
     present = np.flatnonzero(support_C)
     if len(present) < len(labels):
-        absent = ", ".join(labels[c] for c in np.flatnonzero(support_C == 0))
+        absent = listing(labels[c] for c in np.flatnonzero(support_C == 0))
         warnings.warn(f"no row of {absent} in this split: left out of macro averages; more rows would tell more", stacklevel=2)
     precisions_C = np.array([average_precision_score(true_NC[:, c], p_NC[:, c]) if support_C[c] else 0.0 for c in range(len(labels))])
     macro_f1, weighted_f1 = _mean(f1_C[present]), float(f1_score(true_NC, predicted_NC, average="weighted", zero_division=0))

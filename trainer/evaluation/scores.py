@@ -27,3 +27,11 @@ def log_sigmoid(logits_NC: NDArray[Any]) -> Floats:
 def assigned(logits_NC: NDArray[Any]) -> Bools:
     """Which labels each row is given, (N, C)."""
     return expit(logits_NC.astype(np.float64)) >= THRESHOLD
+
+
+def over_classes(per_class: dict[str, dict[str, float]]) -> str:
+    """' over 46 of 52 classes' for macro averages that leave out classes without a row; else
+    nothing.
+    """
+    measured = sum(values["support"] > 0 for values in per_class.values())
+    return "" if measured == len(per_class) else f" over {measured} of {len(per_class)} classes"

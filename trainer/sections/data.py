@@ -65,7 +65,10 @@ class DataSection(Section):
     drop_labels: LabelList = Field(default_factory=list)
     """Labels whose rows are left out; of multi-label data every row that has one of them. Applied after `label_map`."""
     split_column: str | None = None
-    """Column of `source` that says where a row belongs: train, validation (also val, valid, dev) or test. Replaces `split`."""
+    """Column of `source` that says where a row belongs: train (training), validation (valid, val,
+    dev, development) or test
+    (testing), in any case. Other values, and missing ones, are refused. Replaces `split`; without
+    validation rows 20 % of train validate."""
     limit: int | None = Field(default=None, ge=2)
     """Stratified, seeded sample of so many rows of `source` or `train`, for trials."""
     streaming: bool = False
@@ -77,21 +80,22 @@ class DataSection(Section):
     streaming_evaluation_rows: int = Field(default=50_000, ge=2)
     """streaming: most rows kept of validation, and of test, in natural shares."""
     encoding: str = "utf-8"
-    """Text encoding of CSV, TSV and JSON files."""
+    """Text encoding of CSV, TSV and JSON files, packed or not (.gz, .xz, .zst, .zip)."""
     separator: Annotated[str, Field(pattern=r"^[\x00-\x7f]$")] | None = None
     """Separator of CSV files, one ASCII character; left out: comma, or tab for .tsv and .tab."""
     quote_char: Annotated[str, Field(pattern=r"^[\x00-\x7f]?$")] = '"'
     """Quote character of CSV files, ASCII; empty: none, quotes are part of the text."""
     escape_char: Annotated[str, Field(pattern=r"^[\x00-\x7f]$")] | None = None
-    """Character that stands before a quote inside a quoted cell of CSV files, usually a backslash; left out: quotes are doubled."""
+    """Character that stands before a quote inside a quoted cell of CSV files, usually a backslash; left out: quotes are doubled.
+    Before a quote or itself it is left out of the text; before anything else it is text, as in `C:\\new`."""
     multiline_cells: bool = False
     """Accept quoted cells of CSV files whose lines look like rows. By default they are refused, since an open quote causes them."""
     skip_initial_space: bool = False
     """Ignore spaces behind the separator of CSV files, as in `neutral, "a text, quoted"`."""
     sheet: str | None = None
-    """Sheet of an .xlsx file; left out: the first one."""
+    """Sheet of an .xlsx file; left out: the first one, which is said. Reading .xlsx needs the extra `xlsx`."""
     column_names: list[str] | None = None
-    """Column names of CSV files without a header line."""
+    """Column names of CSV and .xlsx files without a header line."""
     skip_lines: int = Field(default=0, ge=0)
     """Lines above the header of CSV files."""
     skip_lines_after_header: int = Field(default=0, ge=0)
@@ -118,6 +122,17 @@ class DataSection(Section):
             raise ValueError("has both label_column and label_columns; needed: one of them")
         if len(set(self.label_columns or [])) < len(self.label_columns or []):
             raise ValueError("label_columns names a column twice")
+        marks = {name: getattr(self, name) for name in ("separator", "quote_char", "escape_char") if getattr(self, name)}
+        if len(set(marks.values())) < len(marks) or {"\n", "\r"} & set(marks.values()):
+            raise ValueError("separator, quote_char and escape_char must be three different characters, none of them a line end")
+        if self.escape_char and not self.quote_char:
+            raise ValueError("escape_char is set with quote_char: ''; there is no quote to escape; needed: one of them")
+        if self.skip_initial_space and self.separator == " ":
+            raise ValueError("skip_initial_space is set with separator: ' '; the spaces behind a space would be lost; needed: one of them")
+        if self.split_column and self.source is None:
+            raise ValueError("split_column is set with train:, whose files are splits already; give source: instead, or remove split_column")
+        if self.streaming and self.split_column:
+            raise ValueError("split_column is set with streaming: true, which splits by text alone; give train: and test: files, or set streaming: false")
         if self.streaming and self.limit:
             raise ValueError("limit is set with streaming: true; needed: streaming_rows and streaming_evaluation_rows instead")
         if self.streaming and self.group_column:
@@ -145,6 +160,13 @@ class DataSection(Section):
         if len(set(self.label_names or [])) < len(self.label_names or []):
             raise ValueError("label_names holds a name twice; needed: one name for each value of the vectors")
 
+    @property
+    def pool(self) -> Literal["source", "train"]:
+        """Which rows are split here: all of `source`, or those given as training rows, by a file or
+        by `split_column`.
+        """
+        return "source" if self.source is not None and self.split_column is None else "train"
+
 
 class SplitSection(Section):
     """Shares of the rows; they add up to 1."""
@@ -159,7 +181,11 @@ class SplitSection(Section):
     """What to do with a class that has fewer rows (or groups) than there are splits. `keep`: its rows go to train, and the class
     cannot be measured on the other splits; `error`: stop; `drop`: leave its rows out."""
     by_time: str | None = None
-    """Column of dates or numbers: the newest rows become test, the next newest validation. No stratification by label then."""
+    """Column of dates or numbers: the newest rows become test, the next newest validation. No
+    stratification by label then.
+    Dates are ISO 8601 (2024-05-01, 2024-05-01T12:00:00Z) or written with the month's name; times
+    without a zone count as UTC.
+    Rows that stay together (equal texts, groups) count as old as the newest of them."""
     primary_label: bool = False
     """Multi-label data: stratify by the label that each row names first, instead of by all labels (iterative stratification)."""
 
@@ -168,4 +194,6 @@ class SplitSection(Section):
         total = self.train + self.validation + (self.test or 0)
         if abs(total - 1) > 1e-6:
             raise ValueError(f"shares add up to {total:.6g}; they must add up to 1")
+        if self.by_time and self.primary_label:
+            raise ValueError("by_time is set with primary_label, which stratifies by label; remove one of them")
         return self

@@ -8,9 +8,10 @@ of their rows' tokens, written last.
 
 import hashlib
 import json
-import os
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,13 +20,15 @@ import torch
 from numpy.typing import NDArray
 from tqdm.auto import tqdm
 
-from trainer.data.tokenise import TokenisedRows, tokenise
-from trainer.errors import TrainingError
+from trainer.data.cache import ABOUT
+from trainer.data.tokenise import TokenisedRows, code_digest, tokenise
+from trainer.errors import RunError, TrainingError
+from trainer.locks import mark_used, partial_path, remove_dead
 from trainer.training import stopping
 from trainer.training.batching import Collator, token_batches, tokens_per_pass
 from trainer.training.distributed import gains_from_bf16
 from trainer.training.layers import final_layer
-from trainer.training.model import check_weights, load_encoder, load_pretrained_config, load_tokenizer
+from trainer.training.model import check_weights, complete_tokenizer, load_encoder, load_pretrained_config, load_tokenizer, position_limit
 
 if TYPE_CHECKING:
     from trainer.data.clean import CleanRows
@@ -33,12 +36,27 @@ if TYPE_CHECKING:
 
 Floats = NDArray[np.float32]
 VectorsOf = Callable[[dict[str, NDArray[Any]]], Floats]
-OpenedEncoder = Callable[["CleanRows", NDArray[np.int64], Path], tuple[Floats, TokenisedRows]]
 
-FORMAT = 1
+FORMAT = 2
+KEY_TYPE = np.dtype("S16")
 SHARD_ROWS = 16_384  # a killed run loses less than this many rows: minutes on a CPU
 NOT_FEATURES = ("id2label", "label2id", "problem_type", "_name_or_path", "transformers_version", "decision")
 """Keys of a model's config that do not change what its final layer reads."""
+
+
+@dataclass(frozen=True)
+class OpenedEncoder:
+    """A pretrained encoder that stays as it is.
+
+    Attributes:
+        embed: function (rows, row ids, cache folder) -> (mean-pooled embeddings, tokens).
+        max_length: tokens at which texts are cut.
+        position_limit: the most tokens that it can read; None where it has no limit.
+    """
+
+    embed: Callable[["CleanRows", NDArray[np.int64], Path], tuple[Floats, TokenisedRows]]
+    max_length: int
+    position_limit: int | None
 
 
 def embed(model: Any, rows: TokenisedRows, collate: Collator, *, device: Any, cache_dir: Path) -> Floats:
@@ -53,12 +71,12 @@ def embed(model: Any, rows: TokenisedRows, collate: Collator, *, device: Any, ca
         with _without_final_layer(model, device), torch.inference_mode():
             yield lambda batch: model(**_inputs(collate, batch, device)).logits.float().cpu().numpy()
 
-    folder = cache_dir / f"embeddings-{_model_digest(model, without=final_layer(model))}"
-    return _kept_vectors(rows, folder, opened, tokens_per_pass(device))
+    folder = cache_dir / f"embeddings-{_model_digest(model, collate, without=final_layer(model))}"
+    return _kept_vectors(rows, folder, opened, tokens_per_pass(device), _name_of(model))
 
 
 def open_encoder(model: "ModelSection") -> OpenedEncoder:
-    """Function (rows, row ids, cache folder) -> (mean-pooled embeddings, tokens) of a pretrained encoder, which is loaded now and stays as it is.
+    """A pretrained encoder for the audit, loaded now.
 
     Raises:
         ModelError: a model that cannot be found or loaded.
@@ -82,7 +100,8 @@ def open_encoder(model: "ModelSection") -> OpenedEncoder:
         )
         return embed_means(encoder, tokens, tokenizer, cache_dir=cache_dir), tokens
 
-    return embed_rows
+    limits = complete_tokenizer(tokenizer, config, f"model.name: the tokenizer of '{model.name}'")
+    return OpenedEncoder(embed_rows, max_length, position_limit(config) or min(limits, default=None))
 
 
 def embed_means(encoder: Any, rows: TokenisedRows, tokenizer: Any, *, cache_dir: Path) -> Floats:
@@ -110,8 +129,8 @@ def embed_means(encoder: Any, rows: TokenisedRows, tokenizer: Any, *, cache_dir:
         with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=is_bf16):
             yield means
 
-    folder = cache_dir / f"embeddings-mean-{'bf16-' if is_bf16 else ''}{_model_digest(encoder)}"
-    return _kept_vectors(rows, folder, opened, tokens_per_pass(device))
+    folder = cache_dir / f"embeddings-mean-{'bf16-' if is_bf16 else ''}{_model_digest(encoder, collate)}"
+    return _kept_vectors(rows, folder, opened, tokens_per_pass(device), _name_of(encoder))
 
 
 def _inputs(collate: Collator, batch: dict[str, NDArray[Any]], device: Any) -> dict[str, Any]:
@@ -123,15 +142,23 @@ def _kept_vectors(
     folder: Path,
     opened: Callable[[], AbstractContextManager[VectorsOf]],
     tokens_per_batch: int,
+    made_from: str,
 ) -> Floats:
     """Vectors (N, H) in the order of the rows; those that the folder lacks are computed, the longest rows first, and kept there.
 
     Args:
         opened: a context in which rows become vectors; entered where a vector is missing.
+        made_from: name of the model, for the list of the command `cache`.
     Raises:
         TrainingError: the encoder gives values that are not numbers.
+        RunError: another process removed embeddings meanwhile.
     """
     folder.mkdir(parents=True, exist_ok=True)
+    about = folder / ABOUT
+    if not about.exists():
+        about.write_text(made_from, encoding="utf-8")
+    mark_used(about)
+    remove_dead(folder / "shard")
     keys_U, first_U, place_N = np.unique(_row_keys(rows), return_index=True, return_inverse=True)
     missing_U = np.ones(len(keys_U), bool)
     for _, here_U, _ in _shards(folder, keys_U):
@@ -147,7 +174,9 @@ def _kept_vectors(
                     vectors.append(vectors_of(rows.__getitems__(first_U[shard[batch]])))
                     bar.update(len(batch))
                 _write_shard(folder, keys_U[shard], _finite(np.concatenate(vectors)))
-    parts = list(_shards(folder, keys_U))
+    parts = list(_shards(folder, keys_U))  # again, since they may be of other processes too
+    if len(np.unique(np.concatenate([np.zeros(0, np.int64), *(here_U for _, here_U, _ in parts)]))) < len(keys_U):
+        raise RunError(f"{folder}: embeddings vanished while they were read. Run the same command again.")
     vectors_UH = np.empty((len(keys_U), parts[0][0].shape[1]), np.float32)
     for stored, here_U, there in parts:
         vectors_UH[here_U] = stored[there]
@@ -177,18 +206,26 @@ def _without_final_layer(model: Any, device: Any) -> Iterator[None]:
 def _shards(folder: Path, keys_U: NDArray[np.bytes_]) -> Iterator[tuple[NDArray[np.float32], NDArray[np.int64], NDArray[np.int64]]]:
     """Of each shard that holds some of the keys: its vectors, which keys those are, and where they stand in it."""
     for path in sorted(folder.glob("*.keys.npy")):
-        keys = np.load(path)
+        vectors_path = path.with_name(path.name.replace(".keys", ""))
+        try:
+            keys, vectors = np.load(path), np.load(vectors_path, mmap_mode="r")
+            if keys.dtype != KEY_TYPE or len(keys) != len(vectors):
+                raise ValueError("of two lengths")
+        except (OSError, ValueError, EOFError):  # a file is missing or cut off
+            warnings.warn(f"{path}: this entry of the cache is damaged or incomplete, so it is computed anew.", stacklevel=2)
+            path.unlink(missing_ok=True)
+            continue
         there_U = np.minimum(np.searchsorted(keys, keys_U), len(keys) - 1)
         here_U = np.flatnonzero(keys[there_U] == keys_U)
         if len(here_U):
-            yield np.load(path.with_name(path.name.replace(".keys", "")), mmap_mode="r"), here_U, there_U[here_U]
+            yield vectors, here_U, there_U[here_U]
 
 
 def _write_shard(folder: Path, keys: NDArray[np.bytes_], vectors: NDArray[np.float32]) -> None:
     order = np.argsort(keys)
     name = hashlib.blake2b(keys[order].tobytes(), digest_size=16).hexdigest()
     for suffix, values in (("npy", vectors[order]), ("keys.npy", keys[order])):
-        partial = folder / f"{name}.{os.getpid()}.partial"
+        partial = partial_path(folder / "shard")
         with partial.open("wb") as file:
             np.save(file, values)
         partial.replace(folder / f"{name}.{suffix}")
@@ -202,13 +239,18 @@ def _row_keys(rows: TokenisedRows) -> NDArray[np.bytes_]:
         for column in rows.columns.values():
             digest.update(column[start:end].tobytes())
         keys.append(digest.digest())
-    return np.array(keys, "S16")
+    return np.array(keys, KEY_TYPE)
 
 
-def _model_digest(model: Any, *, without: str | None = None) -> str:
-    """Digest of all that turns tokens into vectors: architecture, config, and every weight but those of the layer `without`."""
+def _name_of(model: Any) -> str:
+    return str(getattr(model.config, "_name_or_path", ""))
+
+
+def _model_digest(model: Any, collate: Collator, *, without: str | None = None) -> str:
+    """Digest of all that turns tokens into vectors: code, architecture, config, padding, and every weight but those of the layer `without`."""
     config = {key: value for key, value in model.config.to_dict().items() if key not in NOT_FEATURES}
-    head = f"format {FORMAT} {type(model).__name__} {json.dumps(config, sort_keys=True, default=str)}"
+    code = [type(model).__name__, code_digest(type(model)), collate.pads_left, collate.padding_ids, getattr(model.config, "_attn_implementation", None)]
+    head = f"format {FORMAT} {json.dumps([code, config], sort_keys=True, default=str)}"
     digest = hashlib.blake2b(head.encode(), digest_size=16)
     for name, tensor in model.state_dict().items():
         if name.rpartition(".")[0] != without:

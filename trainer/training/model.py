@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors import SafetensorError
 
-from trainer.data.locate import hub_remedy, package_path
+from trainer.data.locate import hub_remedy, package_path, refuse_url
 from trainer.errors import ModelError, did_you_mean, first_line
 
 if TYPE_CHECKING:
@@ -30,6 +30,7 @@ def resolve_name(name: str) -> str:
     else:
         path = Path(name).expanduser()
         if not path.exists():
+            refuse_url(name, "model.name", "model", ModelError)
             if name.startswith((".", "/", "~")) or name.count("/") > 1:
                 siblings = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
                 raise ModelError(f"model.name: '{name}' does not exist.{did_you_mean(path.name, siblings)} Relative paths start at the folder you run in.")
