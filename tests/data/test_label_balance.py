@@ -77,9 +77,9 @@ def test_no_label_falls_below_its_target_and_no_row_more_could_go(num_rows, shar
 
 
 def test_rows_of_the_largest_labels_go_first_so_that_counts_end_equal():
-    # a must lose 900 of 1000 and d 500 of 600: the 500 rows of both go before those of a alone or d alone are spent
-    matrix, _ = rows_of(a=500, a_d=500, d=100, b=100)
-    assert plan(matrix).counts_C.tolist() == [100, 100, 100]
+    # a has 500 rows, each beside one of v to z with 200: drawn evenly these would leave about 250 rows of a
+    matrix, _ = rows_of(a_v=100, a_w=100, a_x=100, a_y=100, a_z=100, v=100, w=100, x=100, y=100, z=100, b=100)
+    assert plan(matrix).counts_C.tolist() == [100] * 7
 
 
 @pytest.mark.parametrize(("method", "parameter"), [("undersample", 1.5), ("oversample", 0.7), ("power", 0.5), ("power", 0.0), ("none", None)])

@@ -63,7 +63,7 @@ class CleanRows:
     Attributes:
         reasons_N: index into REASONS of each row, 0 for kept.
         label_ids_N: label id, -1 where there is none. Of a multi-label row the id of its rarest label, for what needs one class a row
-            (balancing, data.limit), and len(labels) where it has no label, which makes a class of its own.
+            (data.limit), and len(labels) where it has no label, which makes a class of its own.
         num_synthetic: rows at the end that a language model wrote (`augment`).
         label_matrix_NC: which labels each row has; None unless the source is multi-label.
         naming: the class of each spelling of a label.

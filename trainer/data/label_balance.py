@@ -210,7 +210,7 @@ def _repeat(strata: Strata, times_N: Ints, ranks_N: Ints, wanted_S: Ints) -> Non
     counts_S = members.T @ times_N
     if not (counts_S < wanted_S).any():
         return
-    needed_S = -(-wanted_S // np.maximum(counts_S, 1))
+    needed_S = -(-wanted_S // strata.counts_S)
     most_N = np.maximum.reduceat(needed_S[members.indices], members.indptr[:-1])
     by_stratum = members.tocsc()
     behind = set(np.flatnonzero(counts_S < wanted_S).tolist())
