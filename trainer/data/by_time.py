@@ -2,6 +2,7 @@
 
 import re
 import warnings
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
@@ -57,7 +58,7 @@ class TimeCutter(Cutter):
         super().__init__(clean, pool, data, split, seed)
         self.column = split.by_time or ""
         self._times_N = np.zeros(len(clean.label_ids_N), np.float64)
-        self._times_N[pool] = read_times(clean.rows.table["time"].take(pa.array(pool)), self.column, pool)
+        self._times_N[pool] = read_times(clean.rows.table["time"].take(pa.array(pool)), self.column, lambda place: clean.rows.where(int(pool[place])))
 
     def cut(self, pool: Ints, shares: list[float], stage: str) -> list[Ints]:
         """Row ids of each side by its share, the oldest first; every side has a row where there are
@@ -107,11 +108,11 @@ class TimeCutter(Cutter):
         return found
 
 
-def read_times(column: pa.ChunkedArray, name: str, rows_N: Ints) -> NDArray[np.float64]:
+def read_times(column: pa.ChunkedArray, name: str, where: Callable[[int], str]) -> NDArray[np.float64]:
     """The times as numbers: those of the column, or seconds since 1970 of its dates.
 
     Args:
-        rows_N: row id of each value.
+        where: file and line of the value at a place, for messages.
     Raises:
         DataError: a value that is missing, or that is no number among numbers or no date among
             dates.
@@ -132,7 +133,7 @@ def read_times(column: pa.ChunkedArray, name: str, rows_N: Ints) -> NDArray[np.f
         bad = int(counts[wrong].sum())
         needed = "a number, as most rows have" if by_number else "a date such as 2024-05-01 or 2024-05-01T12:00:00Z, or numbers in all rows"
         number = f"{bad:,} row{'' if bad == 1 else 's'} in all"
-        raise DataError(f"split.by_time: row {rows_N[first]}, column '{name}' {shown} ({number}); needed: {needed}. Mend these rows, or remove them.")
+        raise DataError(f"{where(first)}: split.by_time: column '{name}' {shown} ({number}); needed: {needed}. Mend these rows, or remove them.")
     if len(zones) > 1:
         warnings.warn(f"split.by_time: some times of column '{name}' have no zone; they count as UTC.", stacklevel=4)
     return np.array([0.0 if time is None else time for time in times])[ids_N]
