@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from trainer.data import json_rows
 from trainer.data.json_rows import arrow_records, read_jsonl
-from trainer.data.sources import SCHEMA, read_rows
+from trainer.data.row_columns import SCHEMA
+from trainer.data.sources import read_rows
 from trainer.errors import DataError
 from trainer.sections.data import DataSection
 

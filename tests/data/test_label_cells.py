@@ -281,8 +281,9 @@ def test_exported_lists_read_back_as_the_same_lists(tmp_path, monkeypatch, file_
 
     monkeypatch.chdir(tmp_path)
     write(Path("a.jsonl"), [["a"], ["a", 'quoted "b", with comma'], []] * 10)
-    data = prepare_data(DataSection(source="a.jsonl"), None, BalanceSection(), LossSection(), seed=1, cache_dir=tmp_path / "cache")
-    dict(export_splits(data, tmp_path / "out", file_format))
+    section = DataSection(source="a.jsonl")
+    data = prepare_data(section, None, BalanceSection(), LossSection(), seed=1, cache_dir=tmp_path / "cache")
+    dict(export_splits(data, section, tmp_path / "out", file_format))
     back = read_rows(DataSection(source=f"out/train.{file_format}"), tmp_path / "cache2")
     ids = data.splits.train
     assert back.multi_label

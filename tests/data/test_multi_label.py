@@ -307,7 +307,7 @@ def test_positive_weights_count_the_rows_drawn(prepare):
 @pytest.mark.parametrize("file_format", ["jsonl", "parquet", "csv"])
 def test_split_export_writes_lists_and_reads_back(prepare, folder, file_format):
     data = prepare(many(a=10, a_b=10, none=10), {"train": 0.8, "validation": 0.2})
-    written = dict(export_splits(data, folder / "out", file_format))
+    written = dict(export_splits(data, DataSection(source="rows.jsonl"), folder / "out", file_format))
     path = folder / "out" / f"train.{file_format}"
     assert written[path] == 24
     if file_format == "csv":

@@ -15,18 +15,18 @@ from trainer.delivery.plots import class_counts, class_lengths
 from trainer.errors import RunError
 from trainer.evaluation.label_noise import find_label_noise, term_weights
 from trainer.sections.balancing import BalanceSection
-from trainer.sections.data import DataSection
+from trainer.sections.data import DataSection, SplitSection
 
 EVIL = "<script>alert('x')</script>"
 
 
-def audited(tmp_path, records, **options):
+def audited(tmp_path, records, split=None, **options):
     """Findings of rows, as the command collects them, without a model."""
     path = tmp_path / "rows.jsonl"
     path.write_text("\n".join(map(json.dumps, records)), encoding="utf-8")
     data = DataSection.model_validate({"source": str(path), **options})
     clean = clean_rows(read_rows(data, tmp_path / "cache"), data.clean, [])
-    splits, obstacles = planned_splits(clean, data, None, BalanceSection(), seed=42)
+    splits, obstacles = planned_splits(clean, data, split, BalanceSection(), seed=42)
     ids_N = np.sort(np.concatenate(list(splits.values())))
     texts = full_texts(clean, ids_N)
     near = find_near_duplicates(texts, threshold=0.8)
@@ -109,7 +109,7 @@ def test_sixty_classes_fit_page_and_terminal(tmp_path, capsys):
 
 def test_a_class_too_small_to_split_is_an_obstacle_and_not_the_end(tmp_path):
     rows = [{"text": f"row {n}", "label": "ab"[n % 2]} for n in range(40)] + [{"text": "alone", "label": "once"}]
-    found = audited(tmp_path, rows)
+    found = audited(tmp_path, rows, SplitSection(rare_classes="error"))
     assert found["obstacles"] == ["label 'once' has 1 row; 2 stratified splits need 2. Merge it, or list it in data.drop_labels."]
     assert found["classes"]["measured_on"] == "all"
     assert found["label_noise"]["left_out_labels"] == ["once"]

@@ -29,7 +29,8 @@ def config(config_file, tmp_path):
             data={"limit": 235},
             balance={"method": "none"},
             run={"output_dir": str(tmp_path / folder)},
-            training={"num_train_epochs": 2, "gradient_accumulation_steps": 2, "dataloader_drop_last": True, "bf16": False} | training,
+            training={"num_train_epochs": 2, "gradient_accumulation_steps": 2, "dataloader_drop_last": True, "early_stopping_patience": 5, "bf16": False}
+            | training,
         )
         return Path(path).rename(tmp_path / f"{folder}.yaml")
 

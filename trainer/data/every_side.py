@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.sparse import csc_matrix, csr_matrix
 
 from trainer.data.text_hashes import Hashes
 
@@ -53,10 +52,12 @@ class Units:
         rows, classes = (np.arange(len(targets)), targets) if targets.ndim == 1 else np.nonzero(targets)
         inside = classes < num_classes
         shape = (len(found), num_classes)
+        from scipy.sparse import csr_matrix
+
         holds_UC = csr_matrix((np.ones(int(inside.sum()), np.int64), (self.rows_N[rows[inside]], classes[inside])), shape=shape)
         holds_UC.data[:] = 1  # a unit counts once for a class
         self.holds_UC = holds_UC
-        self.by_class: csc_matrix = holds_UC.tocsc()
+        self.by_class: Any = holds_UC.tocsc()
 
     def of_class(self, class_id: int) -> Ints:
         """The units that hold a class, in the order of their keys."""
@@ -64,6 +65,8 @@ class Units:
 
     def counts(self, sides_U: Ints, num_sides: int) -> Ints:
         """Units of each class on each side, (S, C)."""
+        from scipy.sparse import csr_matrix
+
         on_side = csr_matrix((np.ones(len(sides_U), np.int64), (sides_U, np.arange(len(sides_U)))), shape=(num_sides, len(sides_U)))
         return np.asarray((on_side @ self.holds_UC).todense(), np.int64)
 
