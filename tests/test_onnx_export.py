@@ -9,6 +9,7 @@ import sys
 import numpy as np
 import pytest
 import torch
+import yaml
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, XLNetConfig
 
 from trainer import Classifier, export, load_config, pipeline
@@ -238,11 +239,22 @@ def test_a_given_file_is_read_as_the_run_reads_its_own(run, pairs, tmp_path):
     expected = [[label == wanted for label in several.labels] for wanted in ("execution", "discovery")]
     assert export._rows_of(str(lists), pairs, several).targets.tolist() == expected
     path.write_text("text,sentiment\nfine day,joyful\nbad day,negative\n", encoding="utf-8")
-    with pytest.raises(DataError, match=r"rows\.csv: label joyful is not one of the model's: negative, neutral, positive\."):
+    with pytest.raises(DataError, match=r"does not know: joyful \(1 rows\); known: negative, neutral, positive\. Mend these labels, or leave"):
         export._rows_of(str(path), run, classifier)
     path.write_text("a,b,labels\nx,y,execution\nz,y,discovery\n", encoding="utf-8")
-    with pytest.raises(DataError, match=r"has one label a row; .* does not"):
+    with pytest.raises(DataError, match=r"holds one label a row, but .* gives any number of labels\."):
         export._rows_of(str(path), pairs, several)
+
+
+def test_a_given_file_is_named_by_the_map_of_the_run_and_compared_by_key(run, tmp_path):
+    classifier = Classifier.load(run, device="cpu")
+    shutil.copytree(run, tmp_path / "run")
+    config = yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8"))
+    config["data"] |= {"label_map": {"joyful": "positive", "sad": "negative", "?": None}, "drop_labels": ["spam", "ham"]}
+    (tmp_path / "run/config.yaml").write_text(yaml.safe_dump(config), encoding="utf-8")
+    (tmp_path / "rows.csv").write_text("text,sentiment\nfine day,joyful\nbad day,negative\u200b\nx,?\ny,spam\n", encoding="utf-8")
+    rows = export._rows_of(str(tmp_path / "rows.csv"), tmp_path / "run", classifier)
+    assert (rows.row_ids_N.tolist(), [classifier.labels[c] for c in rows.targets]) == ([0, 1], ["positive", "negative"])
 
 
 def test_wrong_orders_are_refused_before_torch_is_loaded(run, exported, tmp_path, monkeypatch):

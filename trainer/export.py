@@ -5,27 +5,27 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
+import pyarrow as pa
 
 from trainer import pipeline
 from trainer.config import load_config
 from trainer.data.cache import cache_dir
-from trainer.data.clean import CleanRows, clean_rows
 from trainer.data.row_access import take_rows
-from trainer.data.sources import read_rows
 from trainer.delivery import onnx_folder
+from trainer.delivery.labelled_rows import read_labelled
 from trainer.delivery.onnx_folder import GRAPH
-from trainer.errors import DataError, ExportError, TrainerError, first_line, listing
+from trainer.errors import ExportError, TrainerError, first_line, listing
 from trainer.sections.data import DataSection
 
 if TYPE_CHECKING:
+    import numpy as np
     from numpy.typing import NDArray
 
     from trainer.delivery.onnx_check import Rows
     from trainer.delivery.predict import Classifier
 
 FORMATS = ("onnx",)
-OF_THE_RUN = {"source", "train", "validation", "test", "limit", "streaming", "split_names", "subset", "revision", "group_column", "drop_labels", "split_column"}
+OF_THE_RUN = {"source", "train", "validation", "test", "limit", "streaming", "split_names", "subset", "revision", "group_column", "split_column"}
 """Keys of the data section that say which rows a run had; the others say how to read a file like them."""
 EXAMPLES = [" ".join(["How long does it take to answer a text of this many words?"] * times) for times in (1, 2, 4)]
 """Texts whose time is taken where there are no rows."""
@@ -136,34 +136,22 @@ def _validation_rows(run: Path | None, model: "Classifier") -> "Rows | str":
     is_same = clean.fingerprint == environment["data"]["fingerprint"] or "synthetic" in ids  # written rows stand in that fingerprint too
     if not is_same or ids["validation"] != splits.validation.tolist() or clean.labels.names != model.labels:
         return "the rows of the run's data have changed since. Give --data."
-    return _rows(clean, splits.validation, clean.targets[splits.validation], f"the validation rows of {run.name}")
+    return _rows(clean.rows.table, splits.validation, clean.targets[splits.validation], f"the validation rows of {run.name}")
 
 
 def _rows_of(data: str, run: Path | None, model: "Classifier") -> "Rows":
-    """All rows that cleaning leaves of a labelled file, which is read as the run's own.
+    """All rows of a labelled file that have a text and a label; it is read as the run's own.
 
     Raises:
         DataError: no row, other labels than the model's, or lists of labels where the model gives one.
     """
     how = load_config(str(run / "config.yaml")).data.model_dump(exclude=OF_THE_RUN) if run else {}
-    section = DataSection(source=data, **how)
-    clean = clean_rows(read_rows(section, cache_dir()), section.clean, labels_per_row=section.labels_per_row)
-    ids = clean.kept("source")
-    if (clean.label_matrix_NC is not None) != model.is_multi_label:
-        raise DataError(f"{data}: has {'one label' if model.is_multi_label else 'lists of labels'} a row; {model.name} does not.")
-    unknown = set(clean.labels.names) - set(model.labels)
-    if unknown:
-        raise DataError(f"{data}: label {listing(unknown)} is not one of the model's: {listing(model.labels)}.")
-    place_C = np.array([model.labels.index(label) for label in clean.labels.names])
-    if clean.label_matrix_NC is None:
-        return _rows(clean, ids, place_C[clean.label_ids_N[ids]], data)
-    targets_NC = np.zeros((len(ids), len(model.labels)), bool)
-    targets_NC[:, place_C] = clean.label_matrix_NC[ids]
-    return _rows(clean, ids, targets_NC, data)
+    found = read_labelled(model, DataSection(source=data, **how), cache_dir(), has_set=False)
+    return _rows(found.rows.table, found.ids_N, found.targets, data)
 
 
-def _rows(clean: CleanRows, ids: "NDArray[np.int64]", targets: "NDArray[Any]", name: str) -> "Rows":
+def _rows(table: pa.Table, ids: "NDArray[np.int64]", targets: "NDArray[Any]", name: str) -> "Rows":
     from trainer.delivery.onnx_check import Rows
 
-    records = take_rows(clean.rows.table.select(["text", "text_pair"]), ids).to_pylist()
+    records = take_rows(table.select(["text", "text_pair"]), ids).to_pylist()
     return Rows([record["text"] if record["text_pair"] is None else record for record in records], ids, targets, name)

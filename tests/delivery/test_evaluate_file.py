@@ -69,7 +69,7 @@ def test_rows_without_a_text_or_a_label_are_counted_and_left_out(evaluate, model
     assert metrics["evaluated"]["rows_left_out"] == {"empty text": 1, "missing label": 1}
     assert "Left out: 1 empty text; 1 missing label." in out
     code, _, err, _ = evaluate(model, write(tmp_path / "none.jsonl", rows[1:3]))
-    assert (code, "no row has both a text and a label. Check --text-column and --label-column." in err) == (2, True)
+    assert (code, "no row has both a text and a label. Check data.text_column and data.label_column." in err) == (2, True)
 
 
 def test_labels_that_the_model_does_not_know_are_told_with_their_rows_and_may_be_dropped(evaluate, model, tmp_path):
@@ -136,7 +136,7 @@ def test_several_multi_label_models_are_judged_by_their_votes(evaluate, multi_la
 def test_data_of_another_kind_than_the_model_is_told_in_words(evaluate, model, multi_label, tmp_path):
     single, several = write(tmp_path / "a.jsonl", [{"text": "x", "label": "positive"}]), write(tmp_path / "b.jsonl", [{"text": "x", "label": ["positive"]}])
     assert "a.jsonl: holds one label a row, but" in evaluate(multi_label, single)[2]
-    assert "gives one label. Several labels are lists in --label-column, or 0/1 columns in data.label_columns." in evaluate(model, several)[2]
+    assert "gives one label. Several labels are lists in data.label_column, or 0/1 columns in data.label_columns." in evaluate(model, several)[2]
 
 
 def test_columns_are_those_of_the_run_and_pairs_are_pairs(evaluate, model, rows, tmp_path):
@@ -150,6 +150,26 @@ def test_columns_are_those_of_the_run_and_pairs_are_pairs(evaluate, model, rows,
     assert metrics["test"]["accuracy"] == pytest.approx(sum(p.label == row["kind"] for p, row in zip(predicted, pairs, strict=True)) / 60)
     spelt = evaluate(model, data, "--text-column", "prompt", "--pair-column", "reply", "--label-column", "kind")[3]
     assert spelt["test"] == metrics["test"]
+
+
+@pytest.mark.parametrize(
+    ("config", "cells"),
+    [
+        ("label_map: {good: positive, bad: negative, neutral: null, meh: neutral}", [["good"], ["bad", "neutral"], ["positive", "good"]]),
+        ("label_separator: ';', label_map: {good: positive}", ["good", "negative;neutral", "positive ; good"]),
+        ("labels_per_row: long, label_map: {good: positive}", ["good", "negative", "positive"]),
+    ],
+)
+def test_a_file_like_the_runs_own_is_named_as_the_run_names_it(evaluate, multi_label, tmp_path, config, cells):
+    run = as_run(tmp_path / "run", [multi_label], {})
+    (run / "config.yaml").write_text(f"data: {{text_column: text, {config}}}", encoding="utf-8")
+    rows = [{"text": f"text {n}", "label": cell} for n, cell in enumerate(cells)]
+    rows += [{"text": "text 1", "label": "neutral"}] if "long" in config else []
+    code, out, err, metrics = evaluate(run, write(tmp_path / "rows.jsonl", rows))
+    assert code == 0, err
+    support = {label: figures["support"] for label, figures in metrics["test"]["per_class"].items()}
+    assert support == {"negative": 1, "neutral": 0 if "null" in config else 1, "positive": 2}
+    assert ("Labels removed by data.label_map: 'neutral' (1 row)." in out) == ("null" in config)
 
 
 def test_the_results_of_a_run_folder_are_never_replaced(evaluate, model, tweets, tmp_path):

@@ -1,32 +1,22 @@
 """A saved model judged by labelled rows of any source: the figures that a run folder's metrics.json holds of a split."""
 
-import json
-import shlex
-from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 from scipy.special import logit
 from tqdm.auto import tqdm
 
-from trainer.data.clean import is_unwanted, judge_rows, label_naming
-from trainer.data.label_keys import known_as
-from trainer.data.label_names import LabelNames
-from trainer.data.labels import Labels, count_values, encode
 from trainer.data.locate import locate
-from trainer.data.long_labels import join_rows
-from trainer.data.multi_label import count_spellings, label_matrix
 from trainer.data.readers import ENDINGS
-from trainer.data.reasons import JOINED, KEPT, REASONS, UNWANTED
 from trainer.data.row_access import take_rows
-from trainer.data.sources import Rows, read_rows
+from trainer.data.sources import Rows
 from trainer.delivery import report
+from trainer.delivery.labelled_rows import read_labelled
 from trainer.delivery.tables import print_evaluation
-from trainer.errors import DataError, RunError, did_you_mean, listing
+from trainer.errors import RunError
 from trainer.evaluation.multi_label import AnyEvaluation, evaluate
 
 if TYPE_CHECKING:
@@ -34,8 +24,6 @@ if TYPE_CHECKING:
     from trainer.sections.data import DataSection
 
 PIECE_ROWS = 4_096
-MOST_TOLD = 12
-"""Unknown labels that are spelt out in a command which leaves them out; of more the key alone is named."""
 LEAST_PROBABILITY = 1e-15
 """Smaller ones count as this, so that one sure mistake does not make the loss infinite."""
 
@@ -71,68 +59,23 @@ def evaluate_file(classifier: "Classifier", data: "DataSection", path: Path, *, 
     Raises:
         DataError: rows that cannot be read, labels that the model does not know, or no row to judge by.
     """
-    rows = read_rows(data, cache_dir)
-    reasons_N = judge_rows(rows.table, data.clean)
-    if data.labels_per_row == "long":
-        rows, is_joined_N = join_rows(rows, reasons_N == KEPT)
-        reasons_N[is_joined_N] = JOINED
-    where = f"data.source {data.source}"
-    if rows.multi_label != classifier.is_multi_label:
-        kinds = {True: "any number of labels", False: "one label"}
-        raise DataError(
-            f"{where}: holds {kinds[rows.multi_label]} a row, but {classifier.name} gives {kinds[classifier.is_multi_label]}."
-            " Several labels are lists in --label-column, or 0/1 columns in data.label_columns."
-        )
-    spelt = label_naming(rows, {}, []).classes
-    label_map = {label: name for label, name in data.label_map.items() if known_as(label, spelt)}  # of the run's labels a file may lack some
-    naming = label_naming(rows, label_map, data.drop_labels)
-    dropped_N = is_unwanted(rows, naming)
-    ids_N = np.flatnonzero((reasons_N == KEPT) & ~dropped_N)
-    counts = {reason: int((reasons_N == number).sum()) for number, reason in enumerate(REASONS) if number != KEPT and (reasons_N == number).any()}
-    counts |= {REASONS[UNWANTED]: int((dropped_N & (reasons_N == KEPT)).sum())} if dropped_N.any() else {}
-    if not len(ids_N):
-        raise DataError(f"{where}: no row has both a text and a label. Check --text-column and --label-column.")
-    targets = _targets(take_rows(rows.table.select(["label"]), ids_N)["label"], naming, classifier, where)
-    p_NC, decided = judge_texts(classifier, rows, ids_N)
+    judged = read_labelled(classifier, data, cache_dir)
+    rows, targets, counts = judged.rows, judged.targets, judged.left_out
+    p_NC, decided = judge_texts(classifier, rows, judged.ids_N)
     scores_NC = logit(np.clip(p_NC, LEAST_PROBABILITY, 1 - LEAST_PROBABILITY)) if rows.multi_label else np.log(np.maximum(p_NC, LEAST_PROBABILITY))
     evaluation = evaluate(scores_NC, targets, classifier.labels, decided)
     support = {label: figures["support"] for label, figures in evaluation.per_class.items() if figures["support"]}
-    about = {"model": classifier.name, "data": data.source, "rows_read": len(reasons_N), "rows_left_out": counts}
+    about = {"model": classifier.name, "data": data.source, "rows_read": rows.table.num_rows, "rows_left_out": counts}
     print_evaluation(evaluation, str(data.source))
     path.parent.mkdir(parents=True, exist_ok=True)
     report.RunFolder(path.parent).write_json(
         path.name, {"test": evaluation.to_dict(), "minority_label": min(support, key=support.__getitem__, default=None), "evaluated": about}
     )
-    for sentence in [*rows.remarks, *naming.sentences()]:
+    for sentence in [*rows.remarks, *judged.naming.sentences()]:
         print(sentence)
     left_out = "; ".join(f"{count:,} {reason}" for reason, count in counts.items())
     print(f"{f'Left out: {left_out}. ' if left_out else ''}Figures: {path}")
     return evaluation
-
-
-def _targets(column: pa.ChunkedArray, naming: LabelNames, classifier: "Classifier", where: str) -> NDArray[Any]:
-    """Label id of each row, or which labels each row has.
-
-    Raises:
-        DataError: labels that the model does not know, each with its rows.
-    """
-    labels = Labels(classifier.labels)
-    counts: Counter[str] = Counter()
-    for spelling, rows in (count_spellings(column) if classifier.is_multi_label else count_values(column)).items():
-        if (name := naming.names[spelling]) is not None:
-            counts[name] += rows
-    unknown = {name: rows for name, rows in counts.items() if known_as(name, classifier.labels) is None}
-    if unknown:
-        told = listing(f"{label} ({count:,} rows)" for label, count in unknown.items())
-        hint = next(filter(None, (did_you_mean(label, classifier.labels) for label in sorted(unknown))), "")
-        drop = f"data.drop_labels={json.dumps(sorted(unknown), ensure_ascii=False)}"
-        remedy = f": --set {shlex.quote(drop)}" if len(unknown) <= MOST_TOLD else " with data.drop_labels"
-        raise DataError(
-            f"{where}: labels that {classifier.name} does not know: {told}; known: {listing(classifier.labels)}.{hint}"
-            f" Rename the labels by data.label_map, or leave their rows out{remedy}."
-        )
-    names = {spelling: name and known_as(name, classifier.labels) for spelling, name in naming.names.items()}
-    return label_matrix(column, labels, names) if classifier.is_multi_label else encode(column, labels, names)
 
 
 def judge_texts(classifier: "Classifier", rows: Rows, ids_N: NDArray[np.int64]) -> tuple[NDArray[np.float64], NDArray[Any]]:
