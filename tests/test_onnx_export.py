@@ -239,7 +239,7 @@ def test_a_given_file_is_read_as_the_run_reads_its_own(run, pairs, tmp_path):
     expected = [[label == wanted for label in several.labels] for wanted in ("execution", "discovery")]
     assert export._rows_of(str(lists), pairs, several).targets.tolist() == expected
     path.write_text("text,sentiment\nfine day,joyful\nbad day,negative\n", encoding="utf-8")
-    with pytest.raises(DataError, match=r"does not know: joyful \(1 rows\); known: negative, neutral, positive\. Mend these labels, or leave"):
+    with pytest.raises(DataError, match=r"does not know: joyful \(1 row\); known: negative, neutral, positive\. Mend these labels, or leave"):
         export._rows_of(str(path), run, classifier)
     path.write_text("a,b,labels\nx,y,execution\nz,y,discovery\n", encoding="utf-8")
     with pytest.raises(DataError, match=r"holds one label a row, but .* gives any number of labels\."):

@@ -215,7 +215,7 @@ def test_null_and_blank_entries_of_lists_are_left_out_counted_and_told(read, nam
     assert [cell or None for cell in labels_of(rows)[:2]] == [["a"], ["b"]]
     assert labels_of(rows)[2:] == [[], ["c"], None, ["b", "a"]]
     count = 5 if name == "a.csv" else 4
-    words = f"Labels: null and blank entries are left out of the lists of column 'label' ({count} rows). 1 of these rows then has no label."
+    words = f"Null and blank entries are left out of the lists of column 'label' ({count} rows). 1 of these rows then has no label."
     assert rows.remarks[-1].endswith(words)
 
 

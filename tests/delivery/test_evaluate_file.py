@@ -78,7 +78,7 @@ def test_labels_that_the_model_does_not_know_are_told_with_their_rows_and_may_be
     code, _, err, metrics = evaluate(model, data)
     assert (code, metrics) == (2, None)
     assert (
-        "does not know: maybe (2 rows), yes (1 rows); known: negative, neutral, positive. Rename the labels by data.label_map, or leave their rows out: " in err
+        "does not know: maybe (2 rows), yes (1 row); known: negative, neutral, positive. Rename the labels by data.label_map, or leave their rows out: " in err
     )
     assert """--set 'data.drop_labels=["maybe", "yes"]'.""" in err
     code, _, err, metrics = evaluate(model, data, "--set", "data.drop_labels=[maybe, yes]")

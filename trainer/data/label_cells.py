@@ -242,7 +242,7 @@ class LabelCells:
         if not self.num_with_blanks:
             return ""
         emptied = f" {self.num_emptied:,} of these rows then {'has' if self.num_emptied == 1 else 'have'} no label." if self.num_emptied else ""
-        words = f"Labels: null and blank entries are left out of the lists of {column} ({_rows(self.num_with_blanks)})."
+        words = f"Null and blank entries are left out of the lists of {column} ({_rows(self.num_with_blanks)})."
         return words + emptied
 
     def _like_lists(self, column: str) -> str:

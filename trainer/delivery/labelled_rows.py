@@ -95,7 +95,7 @@ def _targets(column: pa.ChunkedArray, naming: LabelNames, classifier: "Classifie
             counts[name] += rows
     unknown = {name: rows for name, rows in counts.items() if known_as(name, classifier.labels) is None}
     if unknown:
-        told = listing(f"{label} ({count:,} rows)" for label, count in unknown.items())
+        told = listing(f"{label} ({count:,} row{'' if count == 1 else 's'})" for label, count in unknown.items())
         hint = next(filter(None, (did_you_mean(label, classifier.labels) for label in sorted(unknown))), "")
         drop = f"data.drop_labels={json.dumps(sorted(unknown), ensure_ascii=False)}"
         command = f": --set {shlex.quote(drop)}" if len(unknown) <= MOST_TOLD else " with data.drop_labels"
