@@ -453,3 +453,10 @@ def test_hub_data_are_streamed_and_give_the_rows_of_the_files(stream, tmp_path):
     assert found == [[expected[0].fingerprint, len(expected[1].train)]] * 2
     assert message.startswith("data.source: 'user/none' is no file here and could not be found on the Hub: ")
     assert not list(home.rglob("*.parquet"))
+
+
+def test_labels_that_look_like_lists_are_warned_of(stream, tmp_path):
+    labels = ["a", "b", "['a', 'b']", "b"] * 30
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps({"text": f"text {n}", "label": label}) + "\n" for n, label in enumerate(labels)))
+    with pytest.warns(UserWarning, match=r"^column 'label': 30 of 120 labels look like lists, such as \['a', 'b'\], but each is read as one label"):
+        stream(str(tmp_path / "rows.jsonl"))

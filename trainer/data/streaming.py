@@ -204,7 +204,9 @@ class _Selection:
                 records["domain"] = encode(rows["domain"], Labels(self.domains))
             partitions.add(records)
         sources.refuse_empty(self.sizes, self.data)
-        self.state["cells"].form(self.data, self.bad_rows.files)  # refuses lists written as text
+        form = self.state["cells"].form(self.data, self.bad_rows.files)  # refuses lists written as text
+        if form.warning:
+            warnings.warn(form.warning, stacklevel=2)
 
     def _drop(self, reasons_N: NDArray[np.int8], slots_N: NDArray[Any], positions_N: Ints) -> None:
         """Count the rows that are dropped, and keep the places of the first ones."""
