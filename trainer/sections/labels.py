@@ -12,13 +12,20 @@ def _label(key: Any) -> Any:
 
 
 def _by_label(value: Any) -> Any:
-    return {_label(k): v for k, v in value.items()} if isinstance(value, dict) else value
+    if not isinstance(value, dict):
+        return value
+    named: dict[Any, Any] = {}
+    for key, item in value.items():
+        if (name := _label(key)) in named:
+            raise ValueError(f"names the label {name} twice; needed: once")
+        named[name] = item
+    return named
 
 
 LabelWeights = Annotated[dict[str, Annotated[float, Field(gt=0)]], BeforeValidator(_by_label)]
 LabelCosts = Annotated[dict[str, Annotated[dict[str, Annotated[float, Field(ge=0)]], BeforeValidator(_by_label)]], BeforeValidator(_by_label)]
 LabelMap = Annotated[
-    dict[str, Annotated[str | None, BeforeValidator(_label)]],
+    dict[str, Annotated[Annotated[str, Field(pattern=r"\S")] | None, BeforeValidator(_label)]],
     BeforeValidator(_by_label),
 ]
 LabelList = Annotated[list[str], BeforeValidator(lambda value: [_label(v) for v in value] if isinstance(value, list) else value)]
