@@ -108,8 +108,8 @@ def _warn_of_alike(rows_of: Mapping[str, int]) -> None:
     alike = [names for names in groups.values() if len(names) > 1]
     for names in alike[:MOST_WARNINGS]:
         most = max(names, key=lambda name: rows_of[name])
-        told = listing(f"{name!r} ({rows_of[name]:,} rows)" for name in names)
-        merge = ", ".join(f"{json.dumps(name, ensure_ascii=False)}: {json.dumps(most, ensure_ascii=False)}" for name in names if name != most)
+        told = listing(f"{_shown(name)} ({rows_of[name]:,} rows)" for name in names)
+        merge = ", ".join(f"{json.dumps(name)}: {json.dumps(most)}" for name in names if name != most)
         rest = f" (and {len(alike) - MOST_WARNINGS:,} more such groups)" if names is alike[:MOST_WARNINGS][-1] and len(alike) > MOST_WARNINGS else ""
         words = f"labels that differ only in capitals, spaces or character variants are classes of their own: {told}{rest}"
         warnings.warn(f"{words}. To merge them set data.label_map: {{{merge}}}.", stacklevel=4)
@@ -119,6 +119,11 @@ def _looks(name: str) -> str:
     """The name without what readers overlook."""
     shown = (character for character in unicodedata.normalize("NFKC", name).casefold() if character not in VARIATION_SELECTORS)
     return " ".join("".join(" " if unicodedata.category(character) == "Cc" else character for character in shown).split())
+
+
+def _shown(name: str) -> str:
+    """The name in quotes, with escapes in place of characters that readers overlook."""
+    return f"'{name}'" if name.isprintable() and not VARIATION_SELECTORS & set(name) else ascii(name)
 
 
 def _warn_of_missing(rows_of: Mapping[str, int]) -> None:

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any
 
-from pydantic import BeforeValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field
 
 
 def _label(key: Any) -> Any:
@@ -22,10 +22,16 @@ def _by_label(value: Any) -> Any:
     return named
 
 
+def _not_blank(name: str | None) -> str | None:
+    if name is not None and not name.strip():
+        raise ValueError("is empty; needed: a name, or null to drop the label")
+    return name
+
+
 LabelWeights = Annotated[dict[str, Annotated[float, Field(gt=0)]], BeforeValidator(_by_label)]
 LabelCosts = Annotated[dict[str, Annotated[dict[str, Annotated[float, Field(ge=0)]], BeforeValidator(_by_label)]], BeforeValidator(_by_label)]
 LabelMap = Annotated[
-    dict[str, Annotated[Annotated[str, Field(pattern=r"\S")] | None, BeforeValidator(_label)]],
+    dict[str, Annotated[str | None, BeforeValidator(_label), AfterValidator(_not_blank)]],
     BeforeValidator(_by_label),
 ]
 LabelList = Annotated[list[str], BeforeValidator(lambda value: [_label(v) for v in value] if isinstance(value, list) else value)]
