@@ -111,6 +111,7 @@ def test_clear_deletes_everything_and_says_what_was_freed(cached, rows, home):
 
 
 def test_list_and_clear_together_are_refused_and_delete_nothing(cached, rows, home):
+    rows(0).wait()
     before = sorted((home / "equipoise").iterdir())
     code, _, err = cached("--list", "--clear")
     assert (code, err) == (2, "--list and --clear are both given. Give --list to see what --clear would delete, then --clear.\n")
