@@ -51,6 +51,14 @@ def test_labels_that_differ_in_capitals_alone_stay_apart_with_a_warning_that_nam
     assert found.classes == ["Positive", "negative", "positive"]
 
 
+def test_spellings_that_look_alike_are_told_apart_by_escapes():
+    found = name_labels({"caf\u00e9": 3, "cafe\u0301": 2, "ok\u200b": 1, "ok": 1}, {}, [])
+    assert found.sentences() == [
+        "Labels 'cafe\\u0301' (2 rows), 'caf\u00e9' (3 rows) are one class, 'caf\u00e9'.",
+        "Labels 'ok' (1 rows), 'ok\\u200b' (1 rows) are one class, 'ok'.",
+    ]
+
+
 @pytest.mark.parametrize("settled", [{"label_map": {"Positive": "positive"}, "drop_labels": []}, {"label_map": {}, "drop_labels": ["Positive"]}])
 def test_no_warning_of_capitals_once_they_are_settled(settled):
     with warnings.catch_warnings():

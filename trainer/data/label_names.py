@@ -47,7 +47,7 @@ class LabelNames:
         """What was merged or renamed, in words: one sentence a class, at most so many."""
         told = []
         for name, spellings in self.merged.items():
-            found = listing(f"{spelling!r} ({rows:,} rows)" for spelling, rows in spellings.items())
+            found = listing(f"{_shown(spelling)} ({rows:,} rows)" for spelling, rows in spellings.items())
             told.append(f"Labels {found} are one class, '{name}'." if len(spellings) > 1 else f"Label {found} is named '{name}'.")
         return told if len(told) <= most else [*told[:most], f"And {len(told) - most:,} more classes of several labels or with a new name."]
 
@@ -123,7 +123,8 @@ def _looks(name: str) -> str:
 
 def _shown(name: str) -> str:
     """The name in quotes, with escapes in place of characters that readers overlook."""
-    return f"'{name}'" if name.isprintable() and not VARIATION_SELECTORS & set(name) else ascii(name)
+    is_plain = name.isprintable() and name == name.strip() and unicodedata.is_normalized("NFC", name) and not VARIATION_SELECTORS & set(name)
+    return f"'{name}'" if is_plain else ascii(name)
 
 
 def _warn_of_missing(rows_of: Mapping[str, int]) -> None:
