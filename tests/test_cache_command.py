@@ -110,6 +110,14 @@ def test_clear_deletes_everything_and_says_what_was_freed(cached, rows, home):
     assert list((home / "equipoise").iterdir()) == []
 
 
+def test_list_and_clear_together_are_refused_and_delete_nothing(cached, rows, home):
+    rows(0).wait()
+    before = sorted((home / "equipoise").iterdir())
+    code, _, err = cached("--list", "--clear")
+    assert (code, err) == (2, "--list and --clear are both given. Give --list to see what --clear would delete, then --clear.\n")
+    assert sorted((home / "equipoise").iterdir()) == before
+
+
 def test_older_than_limits_what_is_cleared_and_shown(cached, home):
     old, new = entry(home, days=31), entry(home, digest=DIGEST[::-1], days=29)
     assert old.stem in cached("--list", "--older-than", "30d")[1]

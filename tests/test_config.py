@@ -19,6 +19,7 @@ from trainer.sections.training import OWN_SPECS, OWNED_KEYS
 from trainer.training.distributed import name_of_process
 from trainer.yaml_source import YamlSource
 
+ONE_CHARACTER = 'needed: one ASCII character, such as ";" or "|"; a tab is written "\\t", in double quotes'
 ROOT = Path(__file__).resolve().parent.parent
 CONFIGS = sorted((ROOT / "configs").glob("*.yaml"))
 LEAST = "model: {name: m}\ndata: {source: a.csv}\n"
@@ -295,8 +296,11 @@ def test_fault_is_worded_with_what_was_found_and_what_is_allowed(faults, text, l
         ("{}", "data: needs either source: (one file, split here) or train: (given files), not both or neither."),
         ("{source: a, train: b}", "data: needs either source: (one file, split here) or train: (given files), not both or neither."),
         ("{source: a, test: b}", "data: has source: together with validation: or test:; given files start with train:."),
-        ("{source: a, separator: ab}", "data.separator is 'ab'; needed: text that matches ^[\\x00-\\x7f]$."),
-        ("{source: a, quote_char: §}", "data.quote_char is '§'; needed: text that matches ^[\\x00-\\x7f]?$."),
+        ("{source: a, separator: ab}", f"data.separator: is 'ab'; {ONE_CHARACTER}."),
+        ("{source: a, separator: '\\t'}", f"data.separator: is '\\\\t'; {ONE_CHARACTER}."),
+        ("{source: a, quote_char: §}", f"data.quote_char: is '§'; {ONE_CHARACTER}."),
+        ("{source: a, label_map: {a: ' '}}", "data.label_map.a: is empty; needed: a name, or null to drop the label."),
+        ("{source: a, label_map: {1: a, '1': b}}", "data.label_map: names the label 1 twice; needed: once."),
         ("{source: a, text_column: []}", "data.text_column is a list; needed: text or at least 1 item."),
         ("{source: {a: b}}", "data.source is a mapping; needed: text or a list."),
         ("{source: a, split_names: {dev: x}}", "data.split_names.dev is 'dev'; known: source, test, train, validation."),

@@ -13,7 +13,7 @@ import typer
 
 from trainer.config import Config, check_config, json_schema, load_config
 from trainer.delivery.serving.limits import Limits
-from trainer.errors import Stopped
+from trainer.errors import ConfigError, Stopped
 from trainer.exits import end, worded_errors
 from trainer.training.distributed import is_main
 from trainer.yaml_source import YamlSource
@@ -87,10 +87,11 @@ def split_command(
     with worded_errors():
         loaded = load_config(config, set_ or ())
         from trainer import pipeline
-        from trainer.data.export import check_format, export_splits
+        from trainer.data.export import check_format, export_splits, refuse_existing
         from trainer.delivery.tables import print_audit
 
         check_format(file_format)
+        refuse_existing(output, file_format)
         data = pipeline.prepare(loaded)
         print_audit(data, {}, 0)
         for path, count in export_splits(data, loaded.data, output, file_format):
@@ -142,6 +143,8 @@ def cache_command(
         from trainer.delivery import cache_tables
 
         folder, seconds = cache.cache_dir(), cache.seconds_of(older_than) if older_than is not None else 0.0
+        if list_ and clear:
+            raise ConfigError("--list and --clear are both given. Give --list to see what --clear would delete, then --clear.")
         if not folder.is_dir():
             typer.echo(f"{folder}: does not exist; nothing is cached.")
         elif clear:
@@ -320,7 +323,7 @@ def _check(path: str, config: Config, check: Callable[[Config], None]) -> None:
     if not needs_torch and "torch" not in sys.modules:
         _leave_out_torch()
     check(config)
-    typer.echo(f"{path}: config, data and model are in order.")
+    typer.echo(f"{path}: config, the first rows of the data and model are in order.")
 
 
 def _leave_out_torch() -> None:

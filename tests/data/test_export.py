@@ -66,7 +66,7 @@ def test_split_refuses_to_overwrite_and_writes_nothing(run_cli, config, tmp_path
     out.mkdir()
     (out / "test.jsonl").write_text("mine", encoding="utf-8")
     done = run_cli("split", "--config", config, "--output", out)
-    assert (done.returncode, done.stderr) == (2, f"{FEW}{out}/test.jsonl: exists already. Remove it, or give another --output.\n")
+    assert (done.returncode, done.stderr) == (2, f"{out}/test.jsonl: exists already. Remove it, or give another --output.\n")
     assert [path.name for path in out.iterdir()] == ["test.jsonl"]
     assert (out / "test.jsonl").read_text(encoding="utf-8") == "mine"
 

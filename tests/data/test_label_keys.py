@@ -35,6 +35,7 @@ FAMILY = "\U0001f468\u200d\U0001f469\u200d\U0001f467"
         (CAFE_NFD, CAFE),
         ("Positive", "Positive"),
         ("\u200b \u2060", ""),
+        ("\u0600\u06612", "\u0600\u06612"),
     ],
 )
 def test_key_of_a_spelling(spelling, key):
@@ -44,6 +45,11 @@ def test_key_of_a_spelling(spelling, key):
 @given(st.text())
 def test_key_of_a_key_is_itself(label):
     assert label_key(label_key(label)) == label_key(label)
+
+
+def test_flags_that_differ_in_their_tags_are_two_labels():
+    england, scotland = ("\U0001f3f4" + "".join(chr(0xE0000 + ord(c)) for c in code) + "\U000e007f" for code in ("gbeng", "gbsct"))
+    assert class_names({england: 1, scotland: 2}) == {england: england, scotland: scotland}
 
 
 def test_booleans_are_not_numbers():

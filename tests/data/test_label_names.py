@@ -3,7 +3,9 @@
 import warnings
 
 import pytest
+from ruamel.yaml import YAML
 
+from trainer.data.label_keys import label_key
 from trainer.data.label_names import name_labels
 from trainer.errors import DataError
 
@@ -13,8 +15,8 @@ def test_map_renames_merges_and_drops():
     assert found.names == {"hatespeech": "hate", "hate": "hate", "3": "positive", "spam": None}
     assert found.classes == ["hate", "positive"]
     assert found.sentences() == [
-        "Label 'hate' is 'hate' (2 rows), 'hatespeech' (4 rows).",
-        "Label 'positive' is '3' (7 rows).",
+        "Labels 'hate' (2 rows), 'hatespeech' (4 rows) are one class, 'hate'.",
+        "Label '3' (7 rows) is named 'positive'.",
         "Labels removed by data.label_map: 'spam' (1 row).",
     ]
 
@@ -50,9 +52,17 @@ def test_one_label_cannot_get_two_names():
 
 
 def test_labels_that_differ_in_capitals_alone_stay_apart_with_a_warning_that_names_them():
-    with pytest.warns(UserWarning, match=r"'Positive' \(3 rows\), 'positive' \(9 rows\). To merge them set data.label_map: {Positive: positive}."):
+    with pytest.warns(UserWarning, match=r"'Positive' \(3 rows\), 'positive' \(9 rows\). To merge them set data.label_map: {\"Positive\": \"positive\"}."):
         found = name_labels({"positive": 9, "Positive": 3, "negative": 1}, {}, [])
     assert found.classes == ["Positive", "negative", "positive"]
+
+
+def test_spellings_that_look_alike_are_told_apart_by_escapes():
+    found = name_labels({"caf\u00e9": 3, "cafe\u0301": 2, "ok\u200b": 1, "ok": 1}, {}, [])
+    assert found.sentences() == [
+        "Labels 'cafe\\u0301' (2 rows), 'caf\u00e9' (3 rows) are one class, 'caf\u00e9'.",
+        "Labels 'ok' (1 rows), 'ok\\u200b' (1 rows) are one class, 'ok'.",
+    ]
 
 
 @pytest.mark.parametrize("settled", [{"label_map": {"Positive": "positive"}, "drop_labels": []}, {"label_map": {}, "drop_labels": ["Positive"]}])
@@ -65,5 +75,48 @@ def test_no_warning_of_capitals_once_they_are_settled(settled):
 def test_many_merges_are_told_in_a_bounded_number_of_sentences():
     found = name_labels({f"l{number}{end}": 1 for number in range(50) for end in ("", "\u200b")}, {}, [])
     assert len(found.sentences()) == 11
-    assert found.sentences()[-1] == "And 40 more labels that have several spellings or a new name."
+    assert found.sentences()[-1] == "And 40 more classes of several labels or with a new name."
     assert name_labels({"a": 3, "b": 2}, {}, []).sentences() == []
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("hate speech", "hate  speech"),
+        ("hate speech", "hate\u00a0speech"),
+        ("ok", "\uff4f\uff4b"),
+        ("\u2764", "\u2764\ufe0f"),
+        ("a", "A", "\u24d0"),
+        ("a b", "a\x00b"),
+    ],
+)
+def test_names_that_look_alike_are_warned_of_with_a_map_that_merges_all_of_them(names):
+    with pytest.warns(UserWarning, match="are classes of their own") as caught:
+        name_labels({name: 9 - place for place, name in enumerate(names)}, {}, [])
+    (warning,) = [str(warning.message) for warning in caught]
+    given = YAML(typ="safe").load("{" + warning.split("data.label_map: {")[1].removesuffix("."))
+    assert name_labels({name: 9 - place for place, name in enumerate(names)}, given, []).classes == [names[0]]
+
+
+def test_names_that_look_like_missing_values_are_warned_of():
+    with pytest.warns(UserWarning, match=r"'NaN' \(3 rows\), 'nan' \(2 rows\).* set data.label_map: {\"NaN\": null, \"nan\": null}.$"):
+        name_labels({"nan": 2, "NaN": 3, "none": 1, "a": 2}, {}, [])
+
+
+def test_many_groups_of_alike_names_are_a_few_warnings():
+    with pytest.warns(UserWarning, match="are classes of their own") as caught:
+        name_labels({f"{start}{number}": 1 for number in range(50) for start in "aA"}, {}, [])
+    assert len(caught) == 5
+    assert "(and 45 more such groups)" in str(caught[-1].message)
+
+
+def test_work_grows_with_the_number_of_labels_and_not_with_its_square():
+    def calls():
+        known = label_key.cache_info()
+        return known.hits + known.misses
+
+    before = calls()
+    found = name_labels({f"label {number}": 1 for number in range(3_000)}, {"label 5": "five", "label 6": "five"}, ["label 7"])
+    assert len(found.classes) == 2_998
+    assert found.order([f"label {number}" for number in range(4_000)])[-1] == "label 2999"
+    assert calls() - before < 20 * 3_000

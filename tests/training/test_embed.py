@@ -3,6 +3,7 @@ import pyarrow as pa
 import pytest
 import torch
 
+from trainer.data.cache import clear
 from trainer.data.tokenise import tokenise
 from trainer.errors import ModelError
 from trainer.sections.model import ModelSection
@@ -51,6 +52,23 @@ def test_second_audit_calls_no_encoder_and_another_precision_is_kept_apart(parts
     monkeypatch.setattr(embed, "gains_from_bf16", lambda: True)
     assert not np.array_equal(embed.embed_means(encoder, rows, tokenizer, cache_dir=tmp_path), first_ND)
     assert sum(calls) == 2 * len(TEXTS)
+
+
+def test_embeddings_that_a_process_is_making_are_not_cleared(parts, monkeypatch, tmp_path):
+    rows, encoder, tokenizer = parts
+    found = []
+
+    def clear_and_write(*arguments):
+        found.append(clear(tmp_path))
+        write(*arguments)
+
+    write = embed._write_shard
+    monkeypatch.setattr(embed, "_write_shard", clear_and_write)
+    vectors = embed.embed_means(encoder, rows, tokenizer, cache_dir=tmp_path)
+    assert len(vectors) == len(rows)
+    ((deleted, in_use),) = found
+    assert (["embeddings" for entry in deleted if entry.kind == "embeddings"], sorted(entry.kind for entry in in_use)) == ([], ["embeddings", "tokens"])
+    assert [entry.kind for entry in clear(tmp_path)[0] if entry.kind == "embeddings"] == ["embeddings"]
 
 
 def test_encoder_without_safetensors_weights_is_refused(tiny_model, tmp_path):

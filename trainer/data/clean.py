@@ -230,7 +230,8 @@ def _kept_labels(
     for c in np.flatnonzero(counts_C == 0):
         held = reasons_N[targets == c if targets.ndim == 1 else targets[:, c]]
         lost[every.names[c]] = {REASONS[code]: int((held == code).sum()) for code in np.unique(held)}
-    places = [every.names.index(name) for name in labels.names]
+    place_of = {name: place for place, name in enumerate(every.names)}
+    places = [place_of[name] for name in labels.names]
     if targets.ndim == 2:
         return labels, targets[:, places], lost
     new_ids_C = np.full(len(every) + 1, -1, np.int64)  # the last one for rows without a label

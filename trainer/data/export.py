@@ -23,12 +23,21 @@ if TYPE_CHECKING:
 
 Ints = NDArray[np.int64]
 FORMATS = ("jsonl", "parquet", "csv")
+NAMES = ("train", "validation", "test", "train_balanced")
 
 
 def check_format(file_format: str) -> None:
     """Raises ConfigError for a format we do not write."""
     if file_format not in FORMATS:
         raise ConfigError(f"--format is '{file_format}'; known: {listing(FORMATS)}.")
+
+
+def refuse_existing(folder: Path, file_format: str) -> None:
+    """Raises DataError for a file that `export_splits` might write and that is there already."""
+    for name in NAMES:
+        path = folder / f"{name}.{file_format}"
+        if path.exists():
+            raise DataError(f"{path}: exists already. Remove it, or give another --output.")
 
 
 def export_splits(data: PreparedData, section: "DataSection", folder: Path, file_format: str, say: Callable[[str], None] = print) -> Iterator[tuple[Path, int]]:
@@ -49,9 +58,7 @@ def export_splits(data: PreparedData, section: "DataSection", folder: Path, file
     named = dict(data.splits.named)
     named["train_balanced"] = data.splits.train[data.plan.positions()]
     targets = {name: folder / f"{name}.{file_format}" for name in named}
-    for path in targets.values():
-        if path.exists():
-            raise DataError(f"{path}: exists already. Remove it, or give another --output.")
+    refuse_existing(folder, file_format)
     folder.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(dir=folder, prefix=".rows-") as work:
         rows = _used_columns(data) if section.streaming else _own_rows(data, named, section, Path(work), say)

@@ -10,6 +10,8 @@ from functools import lru_cache
 
 from trainer.errors import DataError, TrainerError, did_you_mean, listing
 
+VISIBLE_FORMATS = {*range(0x600, 0x606), 0x6DD, 0x70F, *range(0xE0020, 0xE0080)}
+"""Format characters that are seen, or tell flags apart: signs before Arabic and Syriac numbers, and the tags of emoji."""
 WHOLE_NUMBER = re.compile(r"(-?\d+)\.0+")
 
 
@@ -25,12 +27,16 @@ def label_key(label: str) -> str:
         ('3', 'true', 'toxic', '01')
     """
     if not label.isascii():
-        visible = (character for character in label if unicodedata.category(character) != "Cf")
-        label = unicodedata.normalize("NFC", "".join(visible))
+        label = unicodedata.normalize("NFC", "".join(character for character in label if not is_invisible(character)))
     label = label.strip()
     if whole := WHOLE_NUMBER.fullmatch(label):
         return whole[1]
     return label.lower() if label.lower() in ("true", "false") else label
+
+
+def is_invisible(character: str) -> bool:
+    """Return whether this is a format character that nobody sees, such as a zero-width space or a joiner."""
+    return unicodedata.category(character) == "Cf" and ord(character) not in VISIBLE_FORMATS
 
 
 def class_names(counts: Mapping[str, int]) -> dict[str, str]:
@@ -56,7 +62,7 @@ def class_names(counts: Mapping[str, int]) -> dict[str, str]:
 def _trimmed(spelling: str) -> str:
     """The spelling in NFC, without white space and format characters at its ends."""
     spelling = unicodedata.normalize("NFC", spelling)
-    kept = [place for place, character in enumerate(spelling) if not (character.isspace() or unicodedata.category(character) == "Cf")]
+    kept = [place for place, character in enumerate(spelling) if not (character.isspace() or is_invisible(character))]
     return spelling[kept[0] : kept[-1] + 1] if kept else ""
 
 

@@ -20,6 +20,7 @@ from trainer.data.clean import CleanRows, clean_rows, refuse_lost_classes, refus
 from trainer.data.cutting import Cutter
 from trainer.data.label_balance import plan_label_balance, plan_label_pool
 from trainer.data.multi_label import positive_weights
+from trainer.data.odd_rows import warn_of_odd_rows
 from trainer.data.rare_classes import warn_of_unmeasured, without_classes
 from trainer.data.sources import read_rows
 from trainer.data.split import Splits, refuse_small_classes, stratified_sample
@@ -151,6 +152,7 @@ def read_splits(
     rows = read_rows(data, cache_dir, balance.by, split.by_time if split else None)
     clean = clean_rows(rows, data.clean, data.drop_labels, data.label_map, data.labels_per_row)
     refuse_lost_classes(clean.lost)
+    warn_of_odd_rows(clean, data)
     if data.pool == "train":
         refuse_unseen_labels(clean)
     splits = split_rows(clean, data, split, balance, seed=seed, fold=fold)

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from trainer.sections.labels import LabelList, LabelMap
 from trainer.sections.training import Section
@@ -27,6 +27,15 @@ class CleanSection(Section):
 
 
 Location = str | list[str]
+
+
+def _one_character(text: str) -> str:
+    if len(text) != 1 or not text.isascii():
+        raise ValueError(f'is {text!r}; needed: one ASCII character, such as ";" or "|"; a tab is written "\\t", in double quotes')
+    return text
+
+
+OneCharacter = Annotated[str, AfterValidator(_one_character)]
 
 
 class DataSection(Section):
@@ -81,11 +90,11 @@ class DataSection(Section):
     """streaming: most rows kept of validation, and of test, in natural shares."""
     encoding: str = "utf-8"
     """Text encoding of CSV, TSV and JSON files, packed or not (.gz, .xz, .zst, .zip)."""
-    separator: Annotated[str, Field(pattern=r"^[\x00-\x7f]$")] | None = None
+    separator: OneCharacter | None = None
     """Separator of CSV files, one ASCII character; left out: comma, or tab for .tsv and .tab."""
-    quote_char: Annotated[str, Field(pattern=r"^[\x00-\x7f]?$")] = '"'
+    quote_char: OneCharacter | Literal[""] = '"'
     """Quote character of CSV files, ASCII; empty: none, quotes are part of the text."""
-    escape_char: Annotated[str, Field(pattern=r"^[\x00-\x7f]$")] | None = None
+    escape_char: OneCharacter | None = None
     """Character that stands before a quote inside a quoted cell of CSV files, usually a backslash; left out: quotes are doubled.
     Before a quote or itself it is left out of the text; before anything else it is text, as in `C:\\new`."""
     multiline_cells: bool = False

@@ -137,6 +137,19 @@ def _inputs(collate: Collator, batch: dict[str, NDArray[Any]], device: Any) -> d
     return {name: tensor.to(device) for name, tensor in collate({name: values for name, values in batch.items() if name != "labels"}).items()}
 
 
+@contextmanager
+def _in_use(folder: Path) -> Iterator[None]:
+    """Keep a partial file in the folder, by which `cache --clear` knows that a process works there."""
+    folder.mkdir(parents=True, exist_ok=True)
+    remove_dead(folder / "shard")
+    mark = partial_path(folder / "shard")
+    mark.touch()
+    try:
+        yield
+    finally:
+        mark.unlink(missing_ok=True)
+
+
 def _kept_vectors(
     rows: TokenisedRows,
     folder: Path,
@@ -153,34 +166,33 @@ def _kept_vectors(
         TrainingError: the encoder gives values that are not numbers.
         RunError: another process removed embeddings meanwhile.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    about = folder / ABOUT
-    if not about.exists():
-        about.write_text(made_from, encoding="utf-8")
-    mark_used(about)
-    remove_dead(folder / "shard")
-    keys_U, first_U, place_N = np.unique(_row_keys(rows), return_index=True, return_inverse=True)
-    missing_U = np.ones(len(keys_U), bool)
-    for _, here_U, _ in _shards(folder, keys_U):
-        missing_U[here_U] = False
-    new_M = np.flatnonzero(missing_U)
-    new_M = new_M[np.argsort(-rows.lengths_N[first_U[new_M]], kind="stable")]
-    if len(new_M):
-        with opened() as vectors_of, tqdm(total=len(new_M), desc="Embedding", unit=" rows", delay=2, disable=None, leave=False) as bar:
-            for start in range(0, len(new_M), SHARD_ROWS):
-                shard, vectors = new_M[start : start + SHARD_ROWS], []
-                for batch in token_batches(rows.lengths_N[first_U[shard]], tokens_per_batch):
-                    stopping.stop_if_agreed()
-                    vectors.append(vectors_of(rows.__getitems__(first_U[shard[batch]])))
-                    bar.update(len(batch))
-                _write_shard(folder, keys_U[shard], _finite(np.concatenate(vectors)))
-    parts = list(_shards(folder, keys_U))  # again, since they may be of other processes too
-    if len(np.unique(np.concatenate([np.zeros(0, np.int64), *(here_U for _, here_U, _ in parts)]))) < len(keys_U):
-        raise RunError(f"{folder}: embeddings vanished while they were read. Run the same command again.")
-    vectors_UH = np.empty((len(keys_U), parts[0][0].shape[1]), np.float32)
-    for stored, here_U, there in parts:
-        vectors_UH[here_U] = stored[there]
-    return vectors_UH[place_N]
+    with _in_use(folder):
+        about = folder / ABOUT
+        if not about.exists():
+            about.write_text(made_from, encoding="utf-8")
+        mark_used(about)
+        keys_U, first_U, place_N = np.unique(_row_keys(rows), return_index=True, return_inverse=True)
+        missing_U = np.ones(len(keys_U), bool)
+        for _, here_U, _ in _shards(folder, keys_U):
+            missing_U[here_U] = False
+        new_M = np.flatnonzero(missing_U)
+        new_M = new_M[np.argsort(-rows.lengths_N[first_U[new_M]], kind="stable")]
+        if len(new_M):
+            with opened() as vectors_of, tqdm(total=len(new_M), desc="Embedding", unit=" rows", delay=2, disable=None, leave=False) as bar:
+                for start in range(0, len(new_M), SHARD_ROWS):
+                    shard, vectors = new_M[start : start + SHARD_ROWS], []
+                    for batch in token_batches(rows.lengths_N[first_U[shard]], tokens_per_batch):
+                        stopping.stop_if_agreed()
+                        vectors.append(vectors_of(rows.__getitems__(first_U[shard[batch]])))
+                        bar.update(len(batch))
+                    _write_shard(folder, keys_U[shard], _finite(np.concatenate(vectors)))
+        parts = list(_shards(folder, keys_U))  # again, since they may be of other processes too
+        if len(np.unique(np.concatenate([np.zeros(0, np.int64), *(here_U for _, here_U, _ in parts)]))) < len(keys_U):
+            raise RunError(f"{folder}: embeddings vanished while they were read. Run the same command again.")
+        vectors_UH = np.empty((len(keys_U), parts[0][0].shape[1]), np.float32)
+        for stored, here_U, there in parts:
+            vectors_UH[here_U] = stored[there]
+        return vectors_UH[place_N]
 
 
 def _finite(vectors_UH: Floats) -> Floats:
