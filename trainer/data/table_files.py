@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 from trainer.data.bad_rows import LINE, BadRows
 from trainer.data.columns import check_columns
 from trainer.data.packed import is_packed
+from trainer.data.written_lists import item_text
 from trainer.errors import DataError, did_you_mean, first_line, listing
 
 if TYPE_CHECKING:
@@ -106,16 +107,10 @@ def _sheet_table(batch: list[tuple[int, list[str | None]]], names: list[str], pl
 
 
 def cell_text(value: Any) -> str | None:
-    """Return a cell's value as text: whole numbers without '.0', true and false, dates in ISO 8601; None for an empty cell.
+    """Return a cell's value as readers spell labels; dates in ISO 8601; None for an empty cell.
 
     Example:
         >>> cell_text(1.0), cell_text(True), cell_text("NA")
         ('1', 'true', 'NA')
     """
-    if value is None or isinstance(value, str):
-        return value
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, float):
-        return str(int(value)) if value.is_integer() else repr(value)
-    return value.isoformat() if hasattr(value, "isoformat") else str(value)
+    return value.isoformat() if hasattr(value, "isoformat") else item_text(value)
