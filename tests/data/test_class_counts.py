@@ -25,6 +25,7 @@ from trainer.sections.data import DataSection
         ([2] * 2000, "there are 2,000 classes and half of the 2,000 classes have at most 2 training rows, such as"),
         ([0] * 500 + [9] * 600, ""),  # classes that training lacks do not count
         ([3, 3], "half of the 2 classes have at most 3 training rows, such as c0000, c0001. That is hardly enough to learn from."),
+        ([28, 1, 1], "half of the 3 classes have at most 1 training row, such as c0001, c0002. That is hardly enough to learn from. Add rows, or merge"),
         ([], ""),
     ],
 )

@@ -137,12 +137,13 @@ def test_wrong_number_of_names_and_names_without_vectors_are_refused(read):
 
 @pytest.mark.filterwarnings(UNNAMED)
 def test_whole_numbers_that_never_repeat_are_ids_unless_names_are_given(read):
-    assert labels_of(read("a.jsonl", [[0, 1], [1, 0]])) == [["0", "1"], ["1", "0"]]
+    assert labels_of(read("a.jsonl", [[0, 1], [2, 0]])) == [["0", "1"], ["2", "0"]]
     assert labels_of(read("b.jsonl", [[0, 1], [1, 0]], label_names=["x", "y"])) == [["y"], ["x"]]
     assert labels_of(read("c.jsonl", [[0, 1], [1, 1]])) == [["label_1"], ["label_0", "label_1"]]
     assert labels_of(read("d.jsonl", [[0.0, 1.0], [1.0, 0.0]])) == [["label_1"], ["label_0"]]
     assert labels_of(read("e.jsonl", [[0], [1], [1]])) == [["0"], ["1"], ["1"]]
-    assert labels_of(read("f.jsonl", [[0, 1, 0], [2, 1, 0]])) == [["0", "1"], ["2", "1", "0"]]
+    assert labels_of(read("f.jsonl", [[0, 1], [1, 0], []])) == [["0", "1"], ["1", "0"], []]
+    assert labels_of(read("g.jsonl", [[3, 3], [2, 1]])) == [["3"], ["2", "1"]]
 
 
 def test_lists_of_class_labels_are_ids_whatever_they_look_like(tmp_path):
@@ -166,8 +167,79 @@ def test_vectors_of_several_lengths_and_fractions_are_refused(read):
     words = r"^column 'label' holds vectors of 0 and 1 of several lengths, such as 2 and 3; needed: one value for each label. Mend the column.$"
     with pytest.raises(DataError, match=words):
         read("a.jsonl", [[0, 1, 0], [1, 0]])
-    with pytest.raises(DataError, match=r"^column 'label' holds lists with 0.7; needed: label names, whole numbers, or vectors of 0 and 1. Mend the column.$"):
+    with pytest.raises(DataError, match=r"^column 'label' holds lists with 0.7; needed: label names, whole numbers, or vectors of 0 and 1. Set each"):
         read("b.jsonl", [[0.0, 0.7], [1.0, 0.0]])
+
+
+@pytest.mark.filterwarnings(UNNAMED)
+@pytest.mark.parametrize(
+    ("name", "labels", "kind"),
+    [
+        ("a.jsonl", [[0, 1], [1, 0], [0, 1]], None),
+        ("a.parquet", [[0, 1], [1, 0], [0, 1]], pa.list_(pa.int64())),
+        ("a.csv", ["[0, 1]", "[1, 0]", "[0 1]"], None),
+        ("a.jsonl", [["0", "1"], ["1", "0"], ["0", "1"]], None),
+    ],
+)
+def test_pairs_of_0_and_1_that_would_give_every_row_both_labels_are_vectors(read, name, labels, kind):
+    assert labels_of(read(name, labels, kind)) == [["label_1"], ["label_0"], ["label_1"]]
+
+
+@pytest.mark.parametrize("name", ["a.csv", "a.jsonl", "a.parquet"])
+def test_probabilities_and_counts_are_refused_with_the_remedy(read, name):
+    def written(lists):
+        return list(map(str, lists)) if name == "a.csv" else lists
+
+    with pytest.raises(DataError, match=r"^column 'label' holds lists with 0.7; needed: .* Set each value to 0 or 1, such as by a threshold of 0.5.$"):
+        read(name, written([[0.0, 0.7, 0.0], [1.0, 0.0, 1.0]]))
+    words = (
+        r"^column 'label' holds lists of one length with counts, such as \[0, 2, 0\]; needed: vectors of 0 and 1, or lists that name"
+        r" each label once. Set counts above 1 to 1, or remove the repeated values.$"
+    )
+    with pytest.raises(DataError, match=words):
+        read(name, written([[0, 1, 0], [0, 2, 0], [1, 0, 3]]))
+    with pytest.raises(DataError, match="with counts, such as"):
+        read(name, written([[0.0, 1.0, 0.0], [0.0, 2.0, 0.0]]))
+
+
+@pytest.mark.parametrize(
+    ("name", "labels", "kind"),
+    [
+        ("a.jsonl", [["a", None], ["b", ""], [None, None], ["c", " "], None, ["b", "a"]], None),
+        ("a.parquet", [["a", None], ["b", ""], [None, None], ["c", "\u200b"], None, ["b", "a"]], pa.list_(pa.string())),
+        ("a.csv", ["['a', None]", '["b", null]', "[None]", "['c', '']", "", "['b', 'a', None]"], None),
+    ],
+)
+def test_null_and_blank_entries_of_lists_are_left_out_counted_and_told(read, name, labels, kind):
+    rows = read(name, labels, kind)
+    assert [cell or None for cell in labels_of(rows)[:2]] == [["a"], ["b"]]
+    assert labels_of(rows)[2:] == [[], ["c"], None, ["b", "a"]]
+    count = 5 if name == "a.csv" else 4
+    words = f"Labels: null and blank entries are left out of the lists of column 'label' ({count} rows). 1 of these rows then has no label."
+    assert rows.remarks[-1].endswith(words)
+
+
+@pytest.mark.parametrize("labels", [[[3, None, None], [4, 5, None], [6, 7, 8]], [[1, None], [0, None], [0, 1]]])
+def test_lists_of_ids_padded_with_null_are_ids(read, labels):
+    assert labels_of(read("a.jsonl", labels)) == [[str(item) for item in own if item is not None] for own in labels]
+
+
+@pytest.mark.parametrize("odd", ["['a', 'b']", "['a']", "{'a', 'b'}", "('a', 'b')", "('a',)", "[a, b]", "{a,b}", '["a", "b"]'])
+def test_single_labels_that_look_like_lists_are_warned_of(read, odd):
+    with pytest.warns(UserWarning, match=r"^column 'label'") as caught:
+        rows = read("a.csv", ["a", "b", odd, "a", odd])
+    assert str(caught[0].message) == (
+        f"column 'label': 2 of 5 labels look like lists, such as {odd}, but each is read as one label."
+        " If a row may have several labels, write all labels as lists, such as ['a', 'b']."
+    )
+    assert not rows.multi_label
+
+
+def test_single_labels_in_brackets_do_not_look_like_lists(read):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for labels in (["[NEG]", "[POS]"], ["(0, 1]", "(1, 2]", "[2, 3)"], ["(a, b)", "x"], ["{x}", "y"], ["a, b", "'a', 'b'"]):
+            assert read("a.csv", labels).table["label"].to_pylist() == labels
 
 
 @pytest.mark.filterwarnings(UNNAMED)
@@ -222,7 +294,7 @@ def test_cells_are_split_at_the_separator_and_an_empty_cell_is_a_row_without_a_l
 
 
 def test_separator_that_no_cell_holds_is_warned_of_and_lists_with_one_are_refused(read):
-    with pytest.warns(UserWarning, match=r"^data.label_separator is '\|', but no cell of column 'label' holds it. Set another.$"):
+    with pytest.warns(UserWarning, match=r"^data.label_separator is '\|', but no cell of column 'label' holds it. Set it to the text between"):
         read("a.csv", ["a;b", "a"], label_separator="|")
     with pytest.raises(
         DataError, match=r"^column 'label' holds lists written as text, such as \['a', 'b'\], which fit no data.label_separator. Set data.label_sep"

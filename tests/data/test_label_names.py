@@ -12,7 +12,16 @@ def test_map_renames_merges_and_drops():
     found = name_labels({"hatespeech": 4, "hate": 2, "3": 7, "spam": 1}, {"hatespeech": "hate", "3": "positive", "spam": None}, [])
     assert found.names == {"hatespeech": "hate", "hate": "hate", "3": "positive", "spam": None}
     assert found.classes == ["hate", "positive"]
-    assert found.sentences() == ["Label 'hate' is 'hate' (2 rows), 'hatespeech' (4 rows).", "Label 'positive' is '3' (7 rows)."]
+    assert found.sentences() == [
+        "Label 'hate' is 'hate' (2 rows), 'hatespeech' (4 rows).",
+        "Label 'positive' is '3' (7 rows).",
+        "Labels removed by data.label_map: 'spam' (1 row).",
+    ]
+
+
+def test_labels_that_the_map_removes_are_told_with_their_rows():
+    found = name_labels({"c": 20, "c\u200b": 10, "b": 3, "a": 5}, {"c": None, "b": None}, [])
+    assert found.sentences() == ["Labels removed by data.label_map: 'b' (3 rows), 'c' (30 rows)."]
 
 
 def test_sources_and_targets_of_the_map_are_compared_by_key():

@@ -102,6 +102,9 @@ def test_one_row_for_each_text_and_label_is_noticed(clean):
         clean(rows)
     with pytest.warns(UserWarning, match="3 of 3 texts"):  # 6 of 20 rows
         clean([(f"t{n}", "xy"[n % 2]) for n in range(14)] + [(f"twice {n}", label) for n in range(3) for label in "xy"])
+    doubled = [(f"t{n // 2}", "xy"[n // 2 % 2]) for n in range(52)]
+    with pytest.warns(UserWarning, match="14 of 40 texts"):  # 28 of 80 rows
+        clean(doubled + [(f"u{n}", label) for n in range(14) for label in "xy"])
 
 
 @pytest.mark.parametrize(
@@ -109,7 +112,7 @@ def test_one_row_for_each_text_and_label_is_noticed(clean):
     [
         [(f"t{n // 2}", "xy"[n // 2 % 2]) for n in range(60)],  # duplicates
         [(f"t{n}", "xy"[n % 2]) for n in range(600)] + [(f"u{n}", label) for n in range(9) for label in "xy"],  # 9 texts, 3 % of the rows
-        [(f"t{n // 2}", "xy"[n // 2 % 2]) for n in range(60)] + [(f"u{n}", label) for n in range(20) for label in "xy"],  # 20 of 50 texts
+        [(f"t{n // 2}", "xy"[n // 2 % 2]) for n in range(122)] + [(f"u{n}", label) for n in range(20) for label in "xy"],  # 20 of 81 texts
         [(f"t{n}", "xy"[n % 2]) for n in range(10)],
     ],
 )

@@ -100,7 +100,7 @@ def test_lists_of_numbers_and_of_class_labels_become_names(read, folder):
     from datasets import ClassLabel, Dataset, Features, List, Value
 
     assert labels_of(read("numbers.jsonl", [("p", [1, 2]), ("q", [10])])) == [["1", "2"], ["10"]]
-    assert labels_of(read("mixed.jsonl", [("p", [1, "a"]), ("q", None), ("r", [None, "b"])])) == [["1", "a"], None, None]
+    assert labels_of(read("mixed.jsonl", [("p", [1, "a"]), ("q", None), ("r", [None, "b"])])) == [["1", "a"], None, ["b"]]
     features = Features({"text": Value("string"), "label": List(ClassLabel(names=["no", "yes"]))})
     Dataset.from_dict({"text": ["p", "q"], "label": [[1, 0], [1]]}, features=features).save_to_disk("saved")
     rows = read_rows(DataSection(source="saved"), folder / "cache")
@@ -252,6 +252,14 @@ def test_primary_label_is_the_one_named_first(prepare):
     data = prepare(rows, {"train": 0.8, "validation": 0.2, "primary_label": True})
     first = [rows[row][1][:1] for row in data.splits.validation]
     assert [first.count(label) for label in (["a"], ["b"], [])] == [2, 2, 2]
+
+
+@pytest.mark.parametrize("kind", [list, reversed])
+def test_primary_label_of_copies_does_not_depend_on_the_order_of_the_rows(prepare, kind):
+    copies = [(f"text {n}", labels) for n in range(40) for labels in (["a", "b"], ["b", "a"])]
+    data = prepare(list(kind(copies)), {"train": 0.8, "validation": 0.2, "primary_label": True})
+    kept = {copies[:: 1 if kind is list else -1][row][1][0] for ids in data.splits.named.values() for row in ids}
+    assert kept == {"a"}
 
 
 @pytest.mark.parametrize("grouped", [False, True])

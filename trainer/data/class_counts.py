@@ -31,12 +31,13 @@ def odd_class_counts(counts_C: NDArray[np.int64], names: list[str]) -> str:
     if len(present) > MANY_CLASSES:
         found.append(f"there are {len(present):,} classes")
     if median < FEW_ROWS:
-        found.append(f"half of the {len(present):,} classes have at most {median:.3g} training rows")
+        found.append(f"half of the {len(present):,} classes have at most {median:.3g} training row{'' if median == 1 else 's'}")
     if not found:
         return ""
-    words = f"{' and '.join(found)}, such as {listing((names[c] for c in present[:5]), 5)}."
+    small = present[counts_C[present] <= median][:5]
+    words = f"{' and '.join(found)}, such as {listing((names[c] for c in small), 5)}."
     if len(present) < FEW_CLASSES:
-        return f"{words} That is hardly enough to learn from. Add rows, or set model.mode: head."
+        return f"{words} That is hardly enough to learn from. Add rows, or merge classes with data.label_map."
     cause = "The usual cause is a column of ids, numbers or free text in place of labels."
     return f"{words} {cause} Check it, or merge classes with data.label_map, or leave rare ones out with data.drop_labels."
 

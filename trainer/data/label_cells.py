@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from trainer.data.column_text import as_text
+from trainer.data.label_form import ONES, LabelForm, column_lists, is_blank
 from trainer.data.places import PLACE, Places
 from trainer.data.written_lists import item_text, parse_list
 from trainer.errors import DataError, listing
@@ -20,68 +21,12 @@ from trainer.errors import DataError, listing
 if TYPE_CHECKING:
     from trainer.sections.data import DataSection
 
-YES, NO = ["1", "1.0", "true"], ["0", "0.0", "false"]
-ONES, BINARY = {"1", "true"}, {"0", "1", "true", "false"}
+BINARY = {"0", "1", "true", "false"}
 LONGEST_SHOWN = 60
 """Characters of a cell that a message repeats."""
-
-
-@dataclass(frozen=True)
-class LabelForm:
-    """What the cells of a label column hold, and how they become JSON lists of labels.
-
-    Attributes:
-        kind: one, list, vector, delimited, or columns (one column a label).
-        names: labels of the places of a vector; else in ClassLabel order where the source has one.
-        separator: text between the labels of a delimited cell.
-        changes: whether `converted` changes any cell.
-        sentence: what was understood, for the user; empty where nothing was guessed or asked for.
-        warning: what the user should set; mostly empty.
-    """
-
-    kind: str = "one"
-    names: list[str] | None = None
-    separator: str | None = None
-    changes: bool = False
-    sentence: str = ""
-    warning: str = ""
-
-    @property
-    def is_multi_label(self) -> bool:
-        """Whether a row may have any number of labels."""
-        return self.kind != "one"
-
-    def converted(self, column: pa.ChunkedArray | pa.Array) -> pa.Array:
-        """Return each row's labels as a JSON list, each once; missing where the cell or one of its labels is."""
-        cells = pa.chunked_array(column).combine_chunks().dictionary_encode()
-        texts: list[str | None] = []
-        for cell in cells.dictionary.to_pylist():
-            labels = self._labels(cell)
-            texts.append(None if labels is None else json.dumps(list(dict.fromkeys(labels)), ensure_ascii=False))
-        if self.kind == "delimited":  # an empty cell is a row without a label
-            return pc.fill_null(pa.array(texts, pa.string()).take(cells.indices), "[]")
-        return pa.array(texts, pa.string()).take(cells.indices)
-
-    def _labels(self, cell: str) -> list[str] | None:
-        if self.kind == "delimited":
-            return [part.strip() for part in cell.split(self.separator) if part.strip()]
-        if not cell.startswith("["):
-            return self._packed(cell) if cell.strip() else None
-        items = [item_text(item) for item in parse_list(cell) or []]
-        if not all(items):
-            return None
-        if self.kind == "vector":
-            return [name for name, item in zip(self.names or [], items, strict=True) if item in ONES]
-        return [item for item in items if item]
-
-    def _packed(self, cell: str) -> list[str]:
-        """The labels of a vector that `_packed_vectors` packed."""
-        size, _, places = cell.lstrip("b").partition(":")
-        ones = {int(place) for place in places.split()}
-        if self.kind == "vector":
-            return [name for place, name in enumerate(self.names or []) if place in ones]
-        no, yes = ("false", "true") if cell.startswith("b") else ("0", "1")
-        return [yes if place in ones else no for place in range(int(size))]
+OPENING = ("[", "{", "(")
+LOOKS_LIKE_LIST = r"""^(\[[^\[\]]*,[^\[\]]*\]|\{[^{}:]*,[^{}:]*\}|[\[({]\s*['"].*['"]\s*,?\s*[\])}])$"""
+"""Brackets around several parts or around quoted text: `[a, b]`, `{a,b}`, `('a',)`; neither `[NEG]` nor `(0, 1]`."""
 
 
 @dataclass
@@ -100,8 +45,12 @@ class LabelCells:
         has_separator: whether a cell holds `data.label_separator`.
         has_repeats: whether a list holds a value twice.
         is_typed: whether the values are fractional numbers or booleans, of which no label ids are made.
+        is_whole: whether the lists hold whole numbers from 0 on alone.
+        counts: a list that holds 0 several times and other numbers than 1; empty where there is none.
         fraction: a value between whole numbers.
         ones: places of the lists that hold 1 somewhere.
+        num_with_blanks: lists with null or blank entries; `num_emptied` of them have no other.
+        num_like_lists: cells of text that look like lists; `like_list` is one of them.
     """
 
     label_order: list[str] | None = None
@@ -117,8 +66,14 @@ class LabelCells:
     has_separator: bool = False
     has_repeats: bool = False
     is_typed: bool = False
+    is_whole: bool = True
+    counts: str = ""
     fraction: str = ""
     ones: set[int] = field(default_factory=set)
+    num_with_blanks: int = 0
+    num_emptied: int = 0
+    num_like_lists: int = 0
+    like_list: str = ""
 
     def read(self, table: pa.Table, data: "DataSection", where: str) -> Any:
         """Return the label cells of a batch as text.
@@ -158,7 +113,7 @@ class LabelCells:
         self.has_lists = True
         values, lengths = pc.list_flatten(column), pc.list_value_length(column)
         if names is not None:
-            self.is_binary = False  # ids
+            self.is_binary = self.is_whole = False  # ids
             return self._noted(_stripped(self._named(values, names), data), lengths)
         kind = values.type
         if pa.types.is_floating(kind):
@@ -192,34 +147,45 @@ class LabelCells:
         return pa.array([None if length is None else next(cells) for length in lengths.to_pylist()], pa.string())
 
     def _noted(self, texts: pa.ChunkedArray, lengths: pa.ChunkedArray) -> pa.Array:
-        """JSON list of each row's texts; missing where the list or one of its texts is."""
+        """JSON list of each row's texts, in which null stands for a missing one; missing where the list is."""
         rest, cells = iter(texts.to_pylist()), list[str | None]()
         for length in lengths.to_pylist():
             items = None if length is None else [next(rest) for _ in range(length)]
-            if items is None or not all(items):
-                cells.append(None)
-                continue
-            self._note_items(items)
-            cells.append(json.dumps(items, ensure_ascii=False))
+            if items is not None:
+                self._note_items(items)
+            cells.append(None if items is None else json.dumps(items, ensure_ascii=False))
         return pa.array(cells, pa.string())
 
-    def _note_items(self, items: list[str]) -> None:
+    def _note_items(self, items: list[str | None], num_rows: int = 1) -> None:
         if len(self.lengths) < 2:
             self.lengths.add(len(items))
-        distinct = set(items)
-        self.has_repeats |= len(distinct) < len(items)
+        held = [item for item in items if item is not None and not is_blank(item)]
+        if len(held) < len(items):
+            self.num_with_blanks += num_rows
+            self.num_emptied += 0 if held else num_rows
+        distinct = set(held)
+        self.has_repeats |= len(distinct) < len(held)
         self.is_binary &= distinct <= BINARY
+        self.is_whole = self.is_whole and all(item.isdecimal() for item in distinct)
         if self.is_binary:
             self.ones |= {place for place, item in enumerate(items) if item in ONES}
+        elif self.is_whole and not self.counts and held.count("0") > 1 and not distinct <= BINARY:
+            self.counts = f"[{', '.join(held)}]"
 
     def _note_texts(self, cells: Any, table: pa.Table, where: str) -> None:
         """Count the cells that are lists written as text; a column of single labels costs a glance."""
         is_text = pc.fill_null(pc.greater(pc.binary_length(cells), 0), False)
         self.num_texts += pc.sum(is_text).as_py() or 0
-        is_list = pc.fill_null(pc.and_(pc.starts_with(cells, "["), pc.ends_with(cells, "]")), False)
+        is_list = pc.fill_null(pc.starts_with(cells, OPENING[0]), False)
+        for bracket in OPENING[1:]:
+            is_list = pc.or_(is_list, pc.fill_null(pc.starts_with(cells, bracket), False))
         if pc.any(is_list).as_py():
-            lists = {entry["values"]: entry["counts"] for entry in pc.value_counts(cells.filter(is_list)).to_pylist()}
-            others = [cell for cell in lists if not self._note_written(cell)]
+            bracketed = cells.filter(is_list)
+            alike = bracketed.filter(pc.match_substring_regex(bracketed, LOOKS_LIKE_LIST))
+            self.num_like_lists += len(alike)
+            self.like_list = self.like_list or next(iter(alike.slice(0, 1).to_pylist()), "")
+            lists = {entry["values"]: entry["counts"] for entry in pc.value_counts(bracketed).to_pylist()}
+            others = [cell for cell, count in lists.items() if not self._note_written(cell, count)]
             self.num_written += sum(lists.values()) - sum(lists[cell] for cell in others)
             if others:
                 is_list = pc.and_(is_list, pc.invert(pc.is_in(cells, value_set=pa.array(others))))
@@ -228,16 +194,15 @@ class LabelCells:
             if place >= 0:
                 self.odd = (where, table[PLACE.name][place].as_py(), cells[place].as_py())
 
-    def _note_written(self, cell: str) -> bool:
+    def _note_written(self, cell: str, num_rows: int) -> bool:
         """Whether a cell is a list written as text; notes what it holds."""
         items = parse_list(cell)
         if items is None:
             return False
         self.example = self.example or cell
         self.is_typed |= any(isinstance(item, bool | float) for item in items)
-        texts = [item_text(item) for item in items]
-        if all(texts):
-            self._note_items([text for text in texts if text])
+        self.fraction = self.fraction or next((f"{item:g}" for item in items if isinstance(item, float) and item % 1 > 0), "")
+        self._note_items([item_text(item) for item in items], num_rows)
         return True
 
     def form(self, data: "DataSection", files: list[list[str]]) -> LabelForm:
@@ -256,20 +221,51 @@ class LabelCells:
             raise DataError(f"{column} holds lists written as text, such as {_cut(self.example)}, which fit no data.{key.split(':')[0]}. Set data.{key}.")
         if data.label_separator:
             words = f"Labels: the cells of {column} are split at '{data.label_separator}'; an empty cell is a row without a label."
-            warning = "" if self.has_separator else f"data.label_separator is '{data.label_separator}', but no cell of {column} holds it. Set another."
+            remedy = "Set it to the text between the labels, or to null."
+            warning = "" if self.has_separator else f"data.label_separator is '{data.label_separator}', but no cell of {column} holds it. {remedy}"
             return LabelForm("delimited", self.label_order, data.label_separator, True, words, warning)
         if not self.has_lists and not is_written:
             if data.label_names:
                 raise DataError(f"data.label_names is set, but {column} holds no multi-hot vectors. Remove data.label_names, or set data.label_column.")
-            return LabelForm("one", self.label_order)
+            return LabelForm("one", self.label_order, warning=self._like_lists(column))
         if self.odd and self.num_texts > self.num_written:
             self._refuse_odd(column, is_written, files)
+        self._refuse_numbers(column)
         if self._are_vectors(data, column):
             return self._vector_form(data, column)
-        if self.fraction:
-            raise DataError(f"{column} holds lists with {self.fraction}; needed: label names, whole numbers, or vectors of 0 and 1. Mend the column.")
         words = f"Labels: {column} holds lists written as text, such as {_cut(self.example)}; they are read as lists of labels." if is_written else ""
-        return LabelForm("list", self.label_order, None, is_written or self.has_repeats or self.has_packed, words)
+        changes = bool(is_written or self.has_repeats or self.has_packed or self.num_with_blanks)
+        return LabelForm("list", self.label_order, None, changes, f"{words} {self._blanks(column)}".strip())
+
+    def _blanks(self, column: str) -> str:
+        """Words for entries of lists that are no labels."""
+        if not self.num_with_blanks:
+            return ""
+        emptied = f" {self.num_emptied:,} of these rows then {'has' if self.num_emptied == 1 else 'have'} no label." if self.num_emptied else ""
+        words = f"Labels: null and blank entries are left out of the lists of {column} ({_rows(self.num_with_blanks)})."
+        return words + emptied
+
+    def _like_lists(self, column: str) -> str:
+        """Words for single labels that look like lists."""
+        if not self.num_like_lists:
+            return ""
+        return (
+            f"{column}: {self.num_like_lists:,} of {self.num_texts:,} labels look like lists, such as {_cut(self.like_list)}, but each is read as one label."
+            " If a row may have several labels, write all labels as lists, such as ['a', 'b']."
+        )
+
+    def _refuse_numbers(self, column: str) -> None:
+        """Raises DataError for probabilities and counts."""
+        if self.fraction:
+            raise DataError(
+                f"{column} holds lists with {self.fraction}; needed: label names, whole numbers, or vectors of 0 and 1."
+                " Set each value to 0 or 1, such as by a threshold of 0.5."
+            )
+        if self.counts and self.is_whole and len(self.lengths) == 1:
+            raise DataError(
+                f"{column} holds lists of one length with counts, such as {_cut(self.counts)}; needed: vectors of 0 and 1, or lists that name each label once."
+                " Set counts above 1 to 1, or remove the repeated values."
+            )
 
     def _refuse_odd(self, column: str, is_written: bool, files: list[list[str]]) -> None:
         where, place, cell = self.odd or ("", 0, "")
@@ -281,12 +277,15 @@ class LabelCells:
         )
 
     def _are_vectors(self, data: "DataSection", column: str) -> bool:
-        """Whether the lists are multi-hot: of one length, of 0 and 1 alone, and no label ids, since those are whole and never repeat."""
+        """Whether the lists are multi-hot: of one length, of 0 and 1 alone, and no label ids.
+
+        Ids are whole and never repeat; and where they would give every row the same two labels, they are vectors too.
+        """
         if self.is_binary and self.has_repeats and len(self.lengths) > 1:
             sizes = " and ".join(map(str, sorted(self.lengths)))
             raise DataError(f"{column} holds vectors of 0 and 1 of several lengths, such as {sizes}; needed: one value for each label. Mend the column.")
         are_vectors = self.is_binary and min(self.lengths, default=0) >= 2 and len(self.lengths) == 1
-        are_vectors &= self.has_repeats or self.is_typed or bool(data.label_names)
+        are_vectors &= self.has_repeats or self.is_typed or not self.num_with_blanks or bool(data.label_names)
         if data.label_names and not are_vectors:
             raise DataError(f"data.label_names is set, but the lists of {column} are no vectors of 0 and 1 of one length. Remove data.label_names.")
         return are_vectors
@@ -311,6 +310,10 @@ def _stripped(texts: Any, data: "DataSection") -> Any:
     return pc.utf8_trim_whitespace(texts) if data.clean.strip else texts
 
 
+def _rows(count: int) -> str:
+    return f"{count:,} row{'' if count == 1 else 's'}"
+
+
 def _cut(cell: str) -> str:
     return cell if len(cell) <= LONGEST_SHOWN else f"{cell[:LONGEST_SHOWN]} ..."
 
@@ -318,25 +321,6 @@ def _cut(cell: str) -> str:
 def is_list(kind: pa.DataType) -> bool:
     """Return whether a column of this type holds lists."""
     return bool(pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind))
-
-
-def column_lists(columns: dict[str, pa.ChunkedArray], where: str) -> pa.Array:
-    """Return the JSON list of each row's labels from one text column a label; missing where one of the cells is.
-
-    Raises:
-        DataError: a cell that is not 0, 1, true or false.
-    """
-    held, missing = [], []
-    for name, column in columns.items():
-        text = pc.utf8_lower(pc.utf8_trim_whitespace(column))
-        wrong = pc.unique(column.filter(pc.invert(pc.is_in(text, value_set=pa.array([*YES, *NO, "", None], pa.string())))))
-        if len(wrong):
-            raise DataError(f"{where}: label column '{name}' holds '{wrong[0]}'; needed: 0, 1, true or false. Mend the column, or set data.label_columns.")
-        held.append(pc.is_in(text, value_set=pa.array(YES)).to_numpy())
-        missing.append(pc.is_in(text, value_set=pa.array(["", None], pa.string())).to_numpy())
-    names = list(columns)
-    rows = zip(np.array(held).T, np.logical_or.reduce(missing), strict=True)
-    return pa.array([None if gone else json.dumps([names[c] for c in np.flatnonzero(row)], ensure_ascii=False) for row, gone in rows], pa.string())
 
 
 def _class_names(schema: pa.Schema, name: str) -> list[str] | None:

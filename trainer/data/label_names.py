@@ -22,6 +22,8 @@ class LabelNames:
     names: dict[str, str | None]
     dropped: frozenset[str] = frozenset()
     merged: dict[str, dict[str, int]] = field(default_factory=dict)
+    unmapped: dict[str, int] = field(default_factory=dict)
+    """{label that `label_map` maps to null: rows that have it}."""
 
     @property
     def classes(self) -> list[str]:
@@ -36,11 +38,14 @@ class LabelNames:
         return list(dict.fromkeys(name for name in named if name is not None))
 
     def sentences(self, most: int = 10) -> list[str]:
-        """What was merged or renamed, in words: one sentence a class, at most so many."""
+        """What was merged, renamed or removed, in words: one sentence a class, at most so many, and one of removed labels."""
         told = [
             f"Label '{name}' is {listing(f'{spelling!r} ({rows:,} rows)' for spelling, rows in spellings.items())}." for name, spellings in self.merged.items()
         ]
-        return told if len(told) <= most else [*told[:most], f"And {len(told) - most:,} more labels that have several spellings or a new name."]
+        if len(told) > most:
+            told = [*told[:most], f"And {len(told) - most:,} more labels that have several spellings or a new name."]
+        removed = listing(f"'{name}' ({rows:,} row{'' if rows == 1 else 's'})" for name, rows in self.unmapped.items())
+        return [*told, f"Labels removed by data.label_map: {removed}."] if removed else told
 
 
 def name_labels(counts: Mapping[str, int], label_map: Mapping[str, str | None], drop_labels: Sequence[str]) -> LabelNames:
@@ -71,6 +76,7 @@ def name_labels(counts: Mapping[str, int], label_map: Mapping[str, str | None], 
         {spelling: None if name in unwanted else name for spelling, name in finals.items()},
         frozenset(spelling for spelling, name in finals.items() if name in unwanted),
         {name: spellings for name, spellings in sorted(merged.items()) if list(spellings) != [name]},
+        {name: rows_of[name] for name, new in sorted(new_names.items()) if new is None},
     )
 
 

@@ -22,6 +22,8 @@ Ints = NDArray[np.int64]
 
 LEAST_TEXTS, LEAST_SHARE = 10, 0.05
 """Texts with several labels, or their share of the rows, from which on `labels_per_row: long` is proposed."""
+MANY_SHARE = 0.25
+"""Share of the rows from which on it is proposed even where most repeated texts have one label."""
 SEPARATORS = ";|,"
 """Those that are looked for in labels, the likeliest first."""
 
@@ -74,7 +76,7 @@ def _warn_of_groups(groups_M: Ints, texts_M: Ints) -> None:
 
 
 def warn_of_long_rows(label_ids_N: Ints, hashes_N: Hashes, slots_N: NDArray[np.int8], kept_N: Bools) -> None:
-    """Propose `labels_per_row: long` where most texts that stand several times carry different labels."""
+    """Propose `labels_per_row: long` where most texts that stand several times carry different labels, or these are many rows."""
     rows_M = repeated(hashes_N)
     rows_M = rows_M[kept_N[rows_M]]
     texts_M = np.unique(np.c_[hashes_N[rows_M].view(np.int64), slots_N[rows_M]], axis=0, return_inverse=True)[1].ravel()
@@ -83,8 +85,9 @@ def warn_of_long_rows(label_ids_N: Ints, hashes_N: Hashes, slots_N: NDArray[np.i
     rows_T = np.bincount(texts_M)
     labels_T = np.bincount(np.unique(np.c_[texts_M, label_ids_N[rows_M]], axis=0)[:, 0])
     repeats, several = int((rows_T > 1).sum()), int((labels_T > 1).sum())
-    concerned = int(rows_T[labels_T > 1].sum())
-    if several * 2 >= repeats and several > 1 and (several >= LEAST_TEXTS or concerned >= LEAST_SHARE * kept_N.sum()):
+    share = float(rows_T[labels_T > 1].sum() / kept_N.sum())
+    is_most = several * 2 >= repeats and (several >= LEAST_TEXTS or share >= LEAST_SHARE)
+    if several > 1 and (is_most or share >= MANY_SHARE):
         warnings.warn(
             f"{several:,} of {repeats:,} texts that stand in several rows carry different labels there; such rows count as conflicting."
             " If a text may have several labels, one row for each, set data.labels_per_row: long.",

@@ -46,11 +46,6 @@ def count_spellings(label_column: pa.ChunkedArray) -> dict[str, int]:
     return dict(counts)
 
 
-def found_labels(label_column: pa.ChunkedArray, names: Names = None) -> set[str]:
-    """Every label that a row has."""
-    return {label for labels in _distinct(label_column, names)[0] for label in labels}
-
-
 def label_matrix(label_column: pa.ChunkedArray, labels: Labels, names: Names = None) -> Bools:
     """Which labels each row has, (N, C); all False where the row is missing."""
     lists, list_ids_N = _distinct(label_column, names)

@@ -65,14 +65,16 @@ def settle_repeats(
 
 def ranks_of_copies(rows: Rows, ids: NDArray[np.int64]) -> NDArray[np.int64]:
     """Rank of each row by its group, then its domain, in the order of their names, missing ones
-    last.
+    last; then by the order in which a row with several labels names them.
 
-    Copies of a text may stand in several groups or domains; which of them is kept then does not
-    depend on the order of the rows.
+    Which of several copies of a text is kept then does not depend on the order of the rows.
     """
-    copies = take_rows(rows.table.select(["group", "domain"]), ids)
-    group_M, domain_M = (pc.rank(column.combine_chunks(), tiebreaker="dense").to_numpy() for column in copies.columns)
-    return (group_M * (len(ids) + 1) + domain_M).astype(np.int64)
+    names = ["group", "domain", *(["label"] if rows.multi_label else [])]
+    ranks_M = np.zeros(len(ids), np.int64)
+    for column in take_rows(rows.table.select(names), ids).columns:
+        rank_M = pc.rank(column.combine_chunks(), tiebreaker="dense").to_numpy().astype(np.int64)
+        ranks_M = np.unique(ranks_M * (len(ids) + 1) + rank_M, return_inverse=True)[1].ravel()
+    return ranks_M
 
 
 def _lost_votes(texts_R: NDArray[np.int64], runs_M: NDArray[np.int64], weights_M: NDArray[np.float64]) -> NDArray[np.int8]:

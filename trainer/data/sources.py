@@ -18,7 +18,8 @@ from trainer.data.bad_rows import BadRows, refuse_bad_rows
 from trainer.data.column_text import as_text
 from trainer.data.content import file_identity
 from trainer.data.dataset_sources import dataset_tables, hub_commit, hub_identity, load_hub, load_saved
-from trainer.data.label_cells import LabelCells, LabelForm
+from trainer.data.label_cells import LabelCells
+from trainer.data.label_form import LabelForm
 from trainer.data.locate import locate
 from trainer.data.packed import ending, to_the_end
 from trainer.data.places import PLACE, Places, with_places
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 SLOTS = ("source", "train", "validation", "test")
-CACHE_FORMAT = 9
+CACHE_FORMAT = 10
 """Raise it when the same files are read to other rows, so that older caches are passed over."""
 HASH = pa.field("text_hash", pa.uint64())
 """Kept in the file beside the columns of SCHEMA, so that texts are hashed once."""
