@@ -260,8 +260,8 @@ def test_weight_nan_is_a_missing_weight(read):
 
 
 def test_weight_that_is_no_number_is_refused(refused):
-    message = refused("a.csv", "text,label,w\na,x,high\n", weight_column="w")
-    assert message == "data.source: column 'w' is not numeric: Failed to parse string: 'high' as a scalar of type double. Needed: one number a row, or nothing."
+    message = refused("a.csv", "text,label,w\na,x,\nb,x,high\n", weight_column="w")
+    assert message == "a.csv:3: weight column 'w' holds 'high'; needed: one number a row, or nothing. Mend the row, or set data.weight_column."
 
 
 def test_white_space_is_cut_and_counted_unless_switched_off(read):
@@ -300,6 +300,30 @@ def test_bad_byte_beyond_the_first_megabyte_has_its_line(refused):
 
 def test_undeclared_utf16_is_named(refused):
     assert "it looks like utf_16." in refused("a.csv", CSV.encode("utf-16"))
+
+
+def test_damaged_utf8_is_not_taken_for_another_encoding(refused):
+    content = "text,label\n" + "Ärger über Öl,x\n" * 20
+    message = refused("a.csv", content.encode() + b"d\xe9j\xe0 vu,y\n" + content.encode())
+    mend = "Mend the file there, or leave such bytes out: iconv -f utf-8 -t utf-8 -c FILE > MENDED."
+    assert message.startswith("a.csv: byte 392 (line 22) is not utf-8; the text around it is UTF-8 but for 2 damaged bytes.")
+    assert message.endswith(mend)
+
+
+@pytest.mark.parametrize("name", ["a.csv", "a.jsonl", "a.json"])
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-32"])
+def test_file_without_a_byte_order_mark_is_refused_with_its_encoding(refused, name, encoding):
+    content = CSV if name == "a.csv" else '{"text": "Ärger", "label": "x"}\n' * 9
+    assert "it looks like utf-8. Set data.encoding." in refused(name, content.encode(), encoding=encoding)
+    if encoding == "utf-16":
+        for form in ("utf_16_le", "utf_16_be"):
+            assert f"it looks like {form}. Set" in refused(name, content.encode(form), encoding=encoding)
+
+
+@pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be"])
+def test_undeclared_utf16_without_a_mark_is_named(refused, encoding):
+    message = refused("a.csv", CSV.encode(encoding))
+    assert message.endswith(f"Set data.encoding: {encoding}, or save the file as UTF-8.")
 
 
 @pytest.mark.parametrize("encoding", ["utf-9", "hex", "rot13"])

@@ -10,14 +10,15 @@ from trainer.errors import DataError, brief
 
 
 def number_text(number: float) -> str:
-    """Return the shortest text that reads back as the number, without an exponent and without '.0'.
+    """Return the shortest text that reads back as the number, without '.0', and without an exponent
+    where it has at most 40 characters.
 
     Example:
         >>> number_text(2.0), number_text(1e-05), number_text(-0.0)
         ('2', '0.00001', '0')
     """
-    text = format(Decimal(repr(number)), "f").removesuffix(".0")
-    return "0" if text == "-0" else text
+    plain = format(Decimal(repr(number)), "f").removesuffix(".0")
+    return "0" if plain == "-0" else plain if len(plain) <= 40 else repr(number)
 
 
 def as_text(column: pa.ChunkedArray, name: str, where: str) -> Any:

@@ -83,7 +83,7 @@ class LabelCells:
         """
         if data.label_columns:
             self.has_columns, self.label_order = True, list(data.label_columns)
-            return column_lists({name: as_text(table.column(name), name, where) for name in data.label_columns}, where)
+            return column_lists({name: as_text(table.column(name), name, where) for name in data.label_columns})
         name = data.label_column
         column = table.column(name)
         if pa.types.is_null(column.type):

@@ -116,7 +116,7 @@ class _Selection:
     bad_rows: _FirstRows = field(default_factory=_FirstRows)
     again: _FirstRows = field(default_factory=_FirstRows)
     """What the second reading finds."""
-    state: dict[str, Any] = field(default_factory=new_notes)
+    state: dict[str, Any] = field(init=False)
     spellings: dict[str, int] = field(default_factory=dict)
     """Rows of each spelling of a label, in the order in which they were met; records of the first reading hold places in it."""
     naming: LabelNames = field(default_factory=lambda: LabelNames({}))
@@ -127,6 +127,9 @@ class _Selection:
     reasons_SR: Ints = field(default_factory=lambda: np.zeros((len(SLOTS), len(REASONS)), np.int64))
     dropped: dict[int, int] = field(default_factory=dict)
     """Reason of the first dropped rows by their place."""
+
+    def __post_init__(self) -> None:
+        self.state = new_notes(self.bad_rows.files)
 
     def run(self) -> dict[str, Any]:
         """Write rows.arrow into the folder; the notes about it."""
@@ -294,7 +297,7 @@ class _Selection:
                     continue
                 ids = wanted[first:last]
                 table = table.take(pa.array(ids - position))
-                rows = normalise(table, self.data, self.balance.by, new_notes(), f"data.{SLOTS[slot]}")
+                rows = normalise(table, self.data, self.balance.by, new_notes(self.again.files), f"data.{SLOTS[slot]}")
                 is_chosen = np.isin(ids, places_M)
                 listed += self._listed(ids[~is_chosen], rows.filter(pa.array(~is_chosen)), table[PLACE.name].filter(pa.array(~is_chosen)), slot)
                 rows = sources.stored(rows.filter(pa.array(is_chosen)), table[PLACE.name].filter(pa.array(is_chosen)))
