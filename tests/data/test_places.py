@@ -167,7 +167,7 @@ def test_readers_give_all_columns_where_none_are_wanted(folder, name):
     records, path = [{"id": "1", "text": "a", "label": "x"}, {"id": "2", "text": "b", "label": "y"}], Path(name)
     if name == "saved":
         Dataset.from_list(records).save_to_disk(name)
-        tables = dataset_tables(load_saved(path, "train", DataSection(train=name)), name, [])
+        tables = dataset_tables(load_saved(path, "train", DataSection(train=name)), name, [], DataSection(train=name))
     else:
         if name == "a.xlsx":
             book = Workbook()

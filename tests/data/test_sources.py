@@ -433,7 +433,8 @@ def test_nested_column_is_refused(refused):
 
 @pytest.mark.parametrize("name", ["a.csv", "a.tsv", "a.jsonl", "a.json"])
 def test_empty_file_is_refused(refused, name):
-    assert refused(name, "") == f"{name}: is empty. Give a file with a header line and rows."
+    needed = "one JSON object a line" if "json" in name else "a header line and rows"
+    assert refused(name, "") == f"{name}: is empty. Give a file with {needed}."
 
 
 def test_file_without_rows_is_refused(refused):
@@ -531,3 +532,43 @@ def test_check_names_a_missing_column_of_any_given_file(folder):
 def test_options_of_csv_that_contradict_each_other_are_refused(options, words):
     with pytest.raises(ValueError, match=words):
         DataSection(source="a.csv", **options)
+
+
+@pytest.mark.parametrize(
+    ("section", "remedy"),
+    [
+        ({"text_column": "zz"}, "Set data.text_column and data.label_column."),
+        ({"label_column": "zz"}, "Set data.text_column and data.label_column."),
+        ({"label_columns": ["label", "zz"]}, "Set data.label_columns."),
+        ({"group_column": "zz"}, "Set data.group_column."),
+        ({"weight_column": "zz"}, "Set data.weight_column."),
+        ({"split_column": "zz"}, "Set data.split_column."),
+    ],
+)
+@pytest.mark.parametrize("name", ["a.csv", "a.jsonl", "a.json", "a.parquet"])
+def test_missing_column_names_the_setting_that_names_it(refused, section, remedy, name):
+    rows = {"text": ["a", "b"], "label": ["1", "0"]}
+    pq.write_table(pa.table(rows), "a.parquet")
+    text = '{"text": "a", "label": "1"}'
+    content = {"a.csv": "text,label\na,1\n", "a.jsonl": text, "a.json": f"[{text}]", "a.parquet": None}[name]
+    message = refused(name, content, **section)
+    assert "no column 'zz'; found: label, text." in message
+    assert remedy in message
+
+
+def test_missing_column_of_balance_and_time_names_both_settings(tmp_path):
+    (tmp_path / "a.csv").write_text("text,label\na,1\n", encoding="utf-8")
+    with pytest.raises(DataError, match=r"Set balance.by or split.by_time, which names it."):
+        read_rows(DataSection(source=str(tmp_path / "a.csv")), tmp_path, domain_column="zz")
+
+
+def test_label_that_only_late_rows_have_is_missing_in_the_first_ones(refused):
+    content = '{"text": "a"}\n' * 1000 + '{"text": "b", "label": "x"}\n'
+    assert refused("a.jsonl", content).startswith("a.jsonl:1: no column 'label' in the first 1,000 rows; found: text.")
+
+
+def test_header_line_below_given_column_names_is_remarked(read):
+    remarks = read("a.csv", "Text,label\na,x\n", column_names=["text", "label"]).remarks
+    words = "a.csv: the first row is the same as data.column_names, so it may be a header line."
+    assert remarks == [f"{words} Remove data.column_names, or set data.skip_lines: 1."]
+    assert read("b.csv", "a,x\n", column_names=["text", "label"]).remarks == []

@@ -16,14 +16,14 @@ if TYPE_CHECKING:
     from trainer.sections.data import DataSection
 
 
-def dataset_tables(dataset: Any, where: str, wanted: list[str]) -> Iterator[pa.Table]:
+def dataset_tables(dataset: Any, where: str, wanted: list[str], data: "DataSection") -> Iterator[pa.Table]:
     """The wanted columns of a data set, BATCH_ROWS rows at a time; no wanted columns mean all."""
     if wanted and dataset.column_names:  # of a streamed CSV they are known only from its first rows
-        check_columns(where, wanted, dataset.column_names)
-        dataset = dataset.select_columns(wanted) if wanted else dataset
+        check_columns(where, wanted, dataset.column_names, data)
+        dataset = dataset.select_columns(wanted)
     metadata = dataset.features.arrow_schema.metadata if dataset.features else None
     for table in dataset.with_format("arrow").iter(batch_size=BATCH_ROWS):
-        check_columns(where, wanted, table.column_names)
+        check_columns(where, wanted, table.column_names, data)
         yield table.replace_schema_metadata(metadata)
 
 

@@ -293,11 +293,11 @@ def shards(
         paths = locate(location, f"data.{name}", ENDINGS)
         if paths is None:
             remedy = "Run the same command again when the Hub can be reached" + (", or set data.streaming: false." if data.streaming else ".")
-            tables = to_the_end(location, dataset_tables(load_hub(location, name, data), location, wanted), remedy)
+            tables = to_the_end(location, dataset_tables(load_hub(location, name, data), location, wanted, data), remedy)
             yield with_places(tables, location, bad_rows.files)
         for path in paths or []:
             if path.is_dir():
-                yield with_places(dataset_tables(load_saved(path, name, data), str(path), wanted), str(path), bad_rows.files)
+                yield with_places(dataset_tables(load_saved(path, name, data), str(path), wanted, data), str(path), bad_rows.files)
             elif ending(path) in READERS:
                 yield with_places(to_the_end(str(path), READERS[ending(path)](path, wanted, data, bad_rows)), str(path), bad_rows.files)
             else:

@@ -34,7 +34,7 @@ def read_parquet(path: Path, wanted: list[str], options: "DataSection", bad_rows
         file = pq.ParquetFile(path, pre_buffer=False, buffer_size=PARQUET_BUFFER_BYTES)
     except (pa.ArrowInvalid, pa.ArrowException) as error:
         raise DataError(f"{path}: is not a Parquet file: {str(error).rstrip('.')}.") from error
-    check_columns(str(path), wanted, file.schema_arrow.names)
+    check_columns(str(path), wanted, file.schema_arrow.names, options)
     for batch in file.iter_batches(batch_size=BATCH_ROWS, columns=wanted or None):
         yield pa.Table.from_batches([batch]).replace_schema_metadata(file.schema_arrow.metadata)
 
@@ -51,7 +51,7 @@ def read_arrow(path: Path, wanted: list[str], options: "DataSection", bad_rows: 
             table = pa.ipc.open_stream(source).read_all()
     except pa.ArrowInvalid as error:
         raise DataError(f"{path}: is not an Arrow file: {error}.") from error
-    check_columns(str(path), wanted, table.column_names)
+    check_columns(str(path), wanted, table.column_names, options)
     yield table.select(wanted or table.column_names)
 
 
@@ -88,7 +88,7 @@ def _sheet_tables(book: Any, path: Path, wanted: list[str], options: "DataSectio
         names.pop()
     if not names:
         raise DataError(f"{path}: sheet '{name}' is empty. Give one with a header line and rows.")
-    check_columns(str(path), wanted, names)
+    check_columns(str(path), wanted, names, options)
     places = [names.index(column) for column in wanted] or list(range(len(names)))
     batch: list[tuple[int, list[str | None]]] = []
     for row in filled:
