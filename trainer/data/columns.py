@@ -4,8 +4,7 @@ import re
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from trainer.data.bad_rows import cut
-from trainer.errors import DataError, did_you_mean, listing
+from trainer.errors import DataError, brief, did_you_mean, listing
 
 if TYPE_CHECKING:
     from trainer.sections.data import DataSection
@@ -38,7 +37,7 @@ def check_columns(where: str, wanted: Iterable[str], found: Iterable[str], optio
     seen = f" in the first {num_rows:,} rows" if num_rows else ""
     for column in wanted:
         if column not in found:
-            names = listing(cut(name, 60) for name in found) or "none"
+            names = listing(found) or "none"
             hint = f"{did_you_mean(column, found)} {remedy or set_column(column, options)}"
             raise DataError(f"{where}: no column '{column}'{seen}; found: {names}.{hint}")
         if found.count(column) > 1:
@@ -57,6 +56,6 @@ def check_header(where: str, wanted: Iterable[str], found: list[str], options: "
     spelt = next((spelling for mark, spelling in OTHER_SEPARATORS.items() if mark in found[0]), None) if len(found) == 1 else None
     if spelt and found[0] not in wanted:
         hint = f"If a line holds more than one cell, give --set 'data.separator={spelt}'.{no_header}"
-        raise DataError(f"{where}: no column '{wanted[0]}', but a single one: {cut(found[0], 100)!r}. {hint}")
+        raise DataError(f"{where}: no column '{wanted[0]}', but a single one: '{brief(found[0], 100)}'. {hint}")
     missing = next((column for column in wanted if column not in found), "")
     check_columns(where, wanted, found, options, (remedy or set_column(missing, options)) + no_header)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from trainer.data.bad_rows import LINE, BadRows, cut
+from trainer.data.bad_rows import BATCH_ROWS, LINE, BadRows, cut
 from trainer.data.csv_blocks import layout, parse
 from trainer.data.swallowed_rows import SwallowedRows
 from trainer.data.text_encoding import LONGEST_RECORD
@@ -21,7 +21,6 @@ from trainer.errors import DataError
 if TYPE_CHECKING:
     from trainer.sections.data import DataSection
 
-BATCH_ROWS = 20_000
 SEPARATORS = {".tsv": "\t", ".tab": "\t"}
 """Separator of CSV files by ending, where it is not a comma."""
 QUOTES_ARE_TEXT = "; data.quote_char: '' reads quotes as text"

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
+from trainer.data.bad_rows import BATCH_ROWS
 from trainer.data.columns import check_columns
 from trainer.data.locate import hub_remedy
-from trainer.data.readers import BATCH_ROWS
 from trainer.errors import DataError, first_line, listing
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.json as pajson
 
-from trainer.data.bad_rows import LINE, RECORD, BadRows, cut
+from trainer.data.bad_rows import BATCH_ROWS, LINE, RECORD, BadRows, cut
 from trainer.data.columns import check_columns
 from trainer.data.json_layouts import json_records
 from trainer.data.packed import open_bytes
@@ -23,7 +23,6 @@ from trainer.errors import DataError
 if TYPE_CHECKING:
     from trainer.sections.data import DataSection
 
-BATCH_ROWS = 20_000
 JSON_BLOCK_BYTES = 1 << 22
 SAMPLE = 1_000
 """Objects of which one must have a column, so that it counts as one that the file has."""

@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from tqdm.auto import tqdm
 
 from trainer.data import sources
-from trainer.data.bad_rows import BadRows, refuse_bad_rows
+from trainer.data.bad_rows import BATCH_ROWS, BadRows, refuse_bad_rows
 from trainer.data.chosen_rows import chosen_counts, lowest
 from trainer.data.clean import CleanRows, Streamed, judge_rows, refuse_lost_classes, refuse_nothing_left, refuse_unseen_labels
 from trainer.data.hash_records import Partitions, Records, record_type
@@ -33,7 +33,6 @@ from trainer.data.label_names import LabelNames, name_labels
 from trainer.data.labels import Labels, count_values, encode, order_labels
 from trainer.data.places import PLACE, Places
 from trainer.data.rare_classes import unmeasured_words
-from trainer.data.readers import BATCH_ROWS
 from trainer.data.reasons import KEPT, RARE, REASONS, UNWANTED
 from trainer.data.repeats import drop_leaks, settle_repeats
 from trainer.data.row_access import write_in_order

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from trainer.data.bad_rows import LINE, BadRows
+from trainer.data.bad_rows import BATCH_ROWS, LINE, BadRows
 from trainer.data.columns import check_columns
 from trainer.data.packed import is_packed
 from trainer.data.written_lists import item_text
@@ -16,7 +16,6 @@ from trainer.errors import DataError, did_you_mean, first_line, listing
 if TYPE_CHECKING:
     from trainer.sections.data import DataSection
 
-BATCH_ROWS = 20_000
 PARQUET_BUFFER_BYTES = 1 << 20
 """Read at once of each column. With `pre_buffer`, pyarrow's default, iter_batches keeps all that it has read: in the end the whole file."""
 
