@@ -81,7 +81,7 @@ def test_message_survives_the_way_to_another_process(text):
 def test_columns_and_labels_of_any_length_give_short_messages(tmp_path, size, odd):
     long = (odd * size)[:size]
     with pytest.raises(DataError) as raised:
-        check_columns("rows.csv", ["text"], [long, *(f"{n}{long}" for n in range(50))])
+        check_columns("rows.csv", ["text"], [long, *(f"{n}{long}" for n in range(50))], DataSection(source="rows.csv"))
     assert len(str(raised.value)) <= 600
     path = tmp_path / "rows.jsonl"
     messages = []

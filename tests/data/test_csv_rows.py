@@ -153,8 +153,36 @@ def test_texts_of_several_lines_are_texts(cell, arrow):
 @pytest.mark.parametrize("arrow", [True, False])
 def test_without_a_label_column_all_inner_lines_must_look_like_rows(arrow):
     text = 'id,text\n1,"open\n2,b\n3,c\n4,d"\n5,e\n'
-    assert read(text, arrow=arrow).startswith("a.csv:2: a quoted cell makes one row of 4 lines, of which 2 look like rows.")
+    assert read(text, arrow=arrow).startswith("a.csv:2: a quoted cell makes one row of 4 lines, of which 4 look like rows.")
     assert len(read(text.replace("3,c", "3 c"), arrow=arrow)[0]) == 2
+    assert len(read(text.replace('4,d"', '4 d"'), arrow=arrow)[0]) == 2
+
+
+@pytest.mark.parametrize("arrow", [True, False])
+def test_without_a_label_column_commas_of_sentences_make_no_rows(arrow):
+    letter = '"Dear John\nthanks, I am well\nand you, Ann\nYours, Tom"'
+    assert len(read(f"id,text\n1,{letter}\n2,b\n", arrow=arrow)[0]) == 2
+
+
+@pytest.mark.parametrize("arrow", [True, False])
+def test_rows_swallowed_in_pairs_are_refused(arrow):
+    pairs = "".join(f'"opened {n}\tpos\nclosed {n}"\tneg\n' for n in range(20))
+    text = "text\tlabel\n" + "".join(f"plain {n}\t{'pos' if n % 2 else 'neg'}\n" for n in range(80)) + pairs
+    words = "a.csv:82: a quoted cell makes one row of 2 lines, of which 2 look like rows."
+    assert read(text, separator="\t", arrow=arrow).startswith(words)
+    assert len(rows(text, separator="\t", arrow=arrow, quote_char="")) == 120
+    assert len(rows(text.replace("\tpos\nclosed", "\tsure\nclosed"), separator="\t", arrow=arrow)) == 100
+
+
+@pytest.mark.parametrize("arrow", [True, False])
+def test_sentence_that_starts_with_a_label_is_no_row(arrow):
+    assert len(read('label,text\nyes,a\nno,b\nyes,"first\nno, never"\n', arrow=arrow)[0]) == 3
+
+
+@pytest.mark.parametrize("arrow", [True, False])
+def test_missing_label_is_no_known_one(arrow):
+    poem = '"the sea,\nthe sky,\nthe wind,\nthe end"'
+    assert len(read(f"{HEAD}a,x\nb,\n{poem},y\n", arrow=arrow)[0]) == 3
 
 
 def test_open_quote_that_ends_in_a_row_of_other_length_costs_its_line_alone():

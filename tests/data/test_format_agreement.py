@@ -24,16 +24,20 @@ TEXTS = st.one_of(st.sampled_from(ODD), st.text(st.characters(exclude_categories
 LABELS = {
     "texts": st.sampled_from(["good", "good ", "good\u200b", "Good", "bad", "caf\u00e9", "cafe\u0301", "n/a", "None", "01", "1", None]),
     "whole numbers": st.sampled_from([0, 1, 2, 10, -3, None]),
-    "floats": st.sampled_from([0.0, 1.0, 2.0, 10.0, 2.5, None]),
+    "floats": st.sampled_from([0.0, -0.0, 1.0, 2.0, 10.0, 2.5, 0.1, 1e-05, 1e-07, 1e16, 2.0**53, 1e22, None]),
+    "floats in 32 bits": st.sampled_from([0.1, -0.0, 1e-05, 2.5, 3.0, 1e10, None]),
+    "floats in 16 bits": st.sampled_from([0.1, -0.0, 2.5, 3.0, None]),
+    "lists": st.sampled_from([[1.5], [1.0], [2, 1.0], [0.1, 2]]),
     "booleans": st.sampled_from([True, False, None]),
 }
 
-TWO = {"texts": ["good", "bad"], "whole numbers": [0, 1], "floats": [0.0, 1.0], "booleans": [True, False]}
+TWO = {"texts": ["good", "bad"], "whole numbers": [0, 1], "floats": [0.0, 1.0], "booleans": [True, False], "lists": [[1.5], [0.1, 2]]}
+TWO |= {"floats in 32 bits": [0.1, 2.5], "floats in 16 bits": [0.1, 2.5]}
 
 
-def write_copies(folder, rows):
+def write_copies(folder, rows, kind=None):
     """{format: path} of the same rows."""
-    table = pa.table({"text": pa.array([text for text, _ in rows], pa.string()), "label": pa.array([label for _, label in rows])})
+    table = pa.table({"text": pa.array([text for text, _ in rows], pa.string()), "label": pa.array([label for _, label in rows], kind)})
     pq.write_table(table, folder / "rows.parquet")
     with pa.OSFile(str(folder / "rows.arrow"), "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
         writer.write_table(table)
@@ -69,9 +73,10 @@ def test_every_format_gives_the_same_rows_labels_and_splits(kind, data):
     labels = [*TWO[kind], *(label for _, label in odd if label is not None)]
     plain = [(f"plain text {number}", label) for number, label in enumerate(4 * labels)]  # so that no class is lost, and all splits have rows
     rows = data.draw(st.permutations([*odd, *plain]))
+    kinds = {"floats in 32 bits": pa.float32(), "floats in 16 bits": pa.float16()}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        results = {path.suffix: found(path, folder / "cache") for path in write_copies(folder, rows)}
+        results = {path.suffix: found(path, folder / "cache") for path in write_copies(folder, rows, kinds.get(kind))}
     first = results.pop(".parquet")
     assert not isinstance(first, str), first
     for suffix, result in results.items():

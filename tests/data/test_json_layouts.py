@@ -1,6 +1,8 @@
 """Layouts of JSON files: what pandas writes is read, the rest is refused in one line; columns are judged by a sample."""
 
+import gc
 import json
+import warnings
 from pathlib import Path
 
 import pandas as pd
@@ -65,11 +67,27 @@ def test_layouts_of_pandas_are_read(content, size, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "content", [FRAME.to_json(orient="index"), FRAME.to_json(orient="index", indent=1), json.dumps({"rows": FRAME.to_dict("records")}, indent=1)]
+    "content",
+    [
+        FRAME.to_json(orient="index"),
+        FRAME.to_json(orient="index", indent=1),
+        json.dumps({"rows": FRAME.to_dict("records")}, indent=1),
+        json.dumps({"version": 1, "data": FRAME.to_dict("records")}),
+        "{}",
+    ],
 )
 def test_other_objects_are_refused_in_one_line(content):
     expected = f"a.json: is one JSON object in a layout that cannot be read. {REMEDY}"
     assert both_readings(content) == (expected, expected)
+
+
+def test_files_are_closed():
+    content = json.dumps({"text": "a", "label": "x"})
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        both_readings(content)
+        gc.collect()
+    assert not [w for w in caught if w.category is ResourceWarning]
 
 
 def test_list_of_lists_is_refused_in_one_line():
@@ -86,6 +104,12 @@ def test_messages_about_large_odd_files_are_short():
                 assert len(message) < 600
     for message in both_readings(FRAME.to_json().replace("text", "body"), text_column="body", label_column="id")[:1]:
         assert len(message) == 3 or len(message) < 600
+
+
+def test_objects_that_hold_lists_of_objects_are_rows_where_there_are_several():
+    line = json.dumps({"text": "a", "label": "x", "turns": [{"role": "user"}]})
+    assert both_readings(line)[0] == [("a", "x")]
+    assert both_readings(f'{{"turns": [{{"role": "user"}}]}}\n{line}')[0] == [(None, None), ("a", "x")]
 
 
 @settings(deadline=None, max_examples=200, database=None)
@@ -128,9 +152,9 @@ def test_columns_are_judged_by_the_first_thousand_objects(as_list):
     assert trained == predicted == [("no label", None), (None, "x"), ("a", "x"), ("a", "x")]
     assert len(both_readings(content(*[{"id": 1}] * 999, full), name)[1]) == 1000
     for message in both_readings(content(*[{"id": 1}] * 1000, full), name):
-        assert "no column 'text'; found: id." in message
+        assert "no column 'text' in the first 1,000 rows; found: id." in message
     trained, predicted = both_readings(content(*[{"text": "a"}] * 1000), name)
-    assert "no column 'label'; found: text." in trained
+    assert "no column 'label' in the first 1,000 rows; found: text." in trained
     assert len(predicted) == 1000  # the label is not needed there
 
 

@@ -156,7 +156,7 @@ def test_lists_of_class_labels_are_ids_whatever_they_look_like(tmp_path):
 
 @pytest.mark.filterwarnings(UNNAMED)
 def test_what_lists_are_is_decided_by_all_rows_and_not_by_the_first_batch(read, monkeypatch):
-    monkeypatch.setattr("trainer.data.readers.BATCH_ROWS", 2)
+    monkeypatch.setattr("trainer.data.json_rows.BATCH_ROWS", 2)
     assert labels_of(read("a.jsonl", [[0, 1], [1, 0], [1, 0], [1, 1]])) == [["label_1"], ["label_0"], ["label_0"], ["label_0", "label_1"]]
     assert labels_of(read("b.jsonl", [[0, 1], [1, 0], [7], [1, 0]])) == [["0", "1"], ["1", "0"], ["7"], ["1", "0"]]
     assert labels_of(read("c.jsonl", [["x", "x"], ["y"], ["x"], ["y"]])) == [["x"], ["y"], ["x"], ["y"]]
@@ -264,7 +264,7 @@ def test_lists_written_as_text_are_lists_and_are_told(read, name):
 
 
 def test_cell_that_is_no_list_among_lists_is_refused_with_its_row(read, monkeypatch):
-    monkeypatch.setattr("trainer.data.readers.BATCH_ROWS", 2)
+    monkeypatch.setattr("trainer.data.json_rows.BATCH_ROWS", 2)
     words = r"^a.jsonl:4: label 'toxic' is no list, but 3 of 4 labels are lists written as text, such as \['toxic'\]. Write it as a list.$"
     with pytest.raises(DataError, match=words):
         read("a.jsonl", ["['toxic']", "['insult']", "[]", "toxic"])

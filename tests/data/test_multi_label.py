@@ -123,7 +123,7 @@ def test_row_with_an_empty_label_cell_is_missing_its_labels(read):
 def test_wrong_value_in_a_label_column_is_refused(read, value):
     with pytest.raises(DataError) as raised:
         read("rows.csv", f"text,a,b\np,1,0\nq,{value},1\n", label_columns=["a", "b"])
-    assert str(raised.value) == f"data.source: label column 'a' holds '{value}'; needed: 0, 1, true or false. Mend the column, or set data.label_columns."
+    assert str(raised.value) == f"rows.csv:3: label column 'a' holds '{value}'; needed: 0, 1, true or false. Mend the column, or set data.label_columns."
 
 
 def test_lists_beside_single_labels_are_refused_within_a_file_and_between_files(read, folder):

@@ -145,3 +145,29 @@ def test_check_reads_a_bounded_part_of_a_file_of_any_size(name, monkeypatch):
     monkeypatch.setattr(Counted, "num_bytes", 0)
     check_source(DataSection(source=name))
     assert 0 < Counted.num_bytes < 6_000_000
+
+
+@pytest.mark.parametrize("ending", [".csv", ".jsonl", ".json"])
+@pytest.mark.parametrize(
+    ("content", "name", "form"),
+    [
+        (b"PAR1" + bytes(50), "a Parquet file", ".parquet"),
+        (b"ARROW1\0\0" + bytes(50), "an Arrow file", ".arrow"),
+        (PACK["gz"](CSV.encode()), "a gzip file", "{ending}.gz"),
+        (PACK["xz"](CSV.encode()), "an xz file", "{ending}.xz"),
+        (zstd(CSV.encode()), "a zstd file", "{ending}.zst"),
+        (zipped(**{"[Content_Types].xml": b""}), "an Excel file", ".xlsx"),
+        (zipped(rows=CSV.encode()), "a zip file", "{ending}.zip"),
+    ],
+)
+def test_file_of_another_format_than_its_ending_says_is_named(ending, content, name, form):
+    path = Path(f"a{ending}")
+    path.write_bytes(content)
+    words = f"{path}: is {name} by its first bytes, not text. Rename it, so that its name ends in "
+    assert refused(path) == words + form.format(ending=ending) + "."
+
+
+@pytest.mark.parametrize("content", [JSONL, f"[{JSONL.splitlines()[0]}]"])
+def test_json_under_the_name_of_csv_is_named(content):
+    Path("a.csv").write_text(content, encoding="utf-8")
+    assert refused("a.csv").startswith("a.csv: holds JSON, not CSV. Rename it")

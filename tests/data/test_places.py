@@ -52,6 +52,22 @@ def test_origin_is_the_line_on_which_a_row_starts_or_its_number(folder, name, co
     assert rows.where(1) == (f"{name}: record {places[1]}" if name.endswith(".json") else f"{name}:{places[1]}")
 
 
+@pytest.mark.parametrize(
+    ("cells", "section"),
+    [
+        (("1", "heavy"), {"weight_column": "c"}),
+        (("1", "yes"), {"label_columns": ["c", "d"]}),
+        (("train", "holdout"), {"split_column": "c"}),
+    ],
+)
+def test_bad_cell_over_a_glob_is_named_with_file_and_line(folder, cells, section):
+    for name, cell in zip("ab", cells, strict=True):
+        lines = f'text,label,c,d\n"t\n{name}",x,{cells[0]},0\nu{name},y,{cell},1\n'
+        Path(f"{name}.csv").write_text(lines, encoding="utf-8")
+    with pytest.raises(DataError, match=rf"^b\.csv:4: .*column 'c' holds '{cells[1]}'"):
+        read(source="*.csv", **section)
+
+
 def test_origin_over_globs_lists_and_config_keys(folder):
     for name in "ab":
         Path(f"{name}.csv").write_text(f"text,label\n{name}1,x\n{name}2,y\n", encoding="utf-8")
@@ -151,7 +167,7 @@ def test_readers_give_all_columns_where_none_are_wanted(folder, name):
     records, path = [{"id": "1", "text": "a", "label": "x"}, {"id": "2", "text": "b", "label": "y"}], Path(name)
     if name == "saved":
         Dataset.from_list(records).save_to_disk(name)
-        tables = dataset_tables(load_saved(path, "train", DataSection(train=name)), name, [])
+        tables = dataset_tables(load_saved(path, "train", DataSection(train=name)), name, [], DataSection(train=name))
     else:
         if name == "a.xlsx":
             book = Workbook()

@@ -260,8 +260,8 @@ def test_weight_nan_is_a_missing_weight(read):
 
 
 def test_weight_that_is_no_number_is_refused(refused):
-    message = refused("a.csv", "text,label,w\na,x,high\n", weight_column="w")
-    assert message == "data.source: column 'w' is not numeric: Failed to parse string: 'high' as a scalar of type double. Needed: one number a row, or nothing."
+    message = refused("a.csv", "text,label,w\na,x,\nb,x,high\n", weight_column="w")
+    assert message == "a.csv:3: weight column 'w' holds 'high'; needed: one number a row, or nothing. Mend the row, or set data.weight_column."
 
 
 def test_white_space_is_cut_and_counted_unless_switched_off(read):
@@ -300,6 +300,30 @@ def test_bad_byte_beyond_the_first_megabyte_has_its_line(refused):
 
 def test_undeclared_utf16_is_named(refused):
     assert "it looks like utf_16." in refused("a.csv", CSV.encode("utf-16"))
+
+
+def test_damaged_utf8_is_not_taken_for_another_encoding(refused):
+    content = "text,label\n" + "Ärger über Öl,x\n" * 20
+    message = refused("a.csv", content.encode() + b"d\xe9j\xe0 vu,y\n" + content.encode())
+    mend = "Mend the file there, or leave such bytes out: iconv -f utf-8 -t utf-8 -c FILE > MENDED."
+    assert message.startswith("a.csv: byte 392 (line 22) is not utf-8; the text around it is UTF-8 but for 2 damaged bytes.")
+    assert message.endswith(mend)
+
+
+@pytest.mark.parametrize("name", ["a.csv", "a.jsonl", "a.json"])
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-32"])
+def test_file_without_a_byte_order_mark_is_refused_with_its_encoding(refused, name, encoding):
+    content = CSV if name == "a.csv" else '{"text": "Ärger", "label": "x"}\n' * 9
+    assert "it looks like utf-8. Set data.encoding." in refused(name, content.encode(), encoding=encoding)
+    if encoding == "utf-16":
+        for form in ("utf_16_le", "utf_16_be"):
+            assert f"it looks like {form}. Set" in refused(name, content.encode(form), encoding=encoding)
+
+
+@pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be"])
+def test_undeclared_utf16_without_a_mark_is_named(refused, encoding):
+    message = refused("a.csv", CSV.encode(encoding))
+    assert message.endswith(f"Set data.encoding: {encoding}, or save the file as UTF-8.")
 
 
 @pytest.mark.parametrize("encoding", ["utf-9", "hex", "rot13"])
@@ -409,7 +433,8 @@ def test_nested_column_is_refused(refused):
 
 @pytest.mark.parametrize("name", ["a.csv", "a.tsv", "a.jsonl", "a.json"])
 def test_empty_file_is_refused(refused, name):
-    assert refused(name, "") == f"{name}: is empty. Give a file with a header line and rows."
+    needed = "one JSON object a line" if "json" in name else "a header line and rows"
+    assert refused(name, "") == f"{name}: is empty. Give a file with {needed}."
 
 
 def test_file_without_rows_is_refused(refused):
@@ -507,3 +532,43 @@ def test_check_names_a_missing_column_of_any_given_file(folder):
 def test_options_of_csv_that_contradict_each_other_are_refused(options, words):
     with pytest.raises(ValueError, match=words):
         DataSection(source="a.csv", **options)
+
+
+@pytest.mark.parametrize(
+    ("section", "remedy"),
+    [
+        ({"text_column": "zz"}, "Set data.text_column and data.label_column."),
+        ({"label_column": "zz"}, "Set data.text_column and data.label_column."),
+        ({"label_columns": ["label", "zz"]}, "Set data.label_columns."),
+        ({"group_column": "zz"}, "Set data.group_column."),
+        ({"weight_column": "zz"}, "Set data.weight_column."),
+        ({"split_column": "zz"}, "Set data.split_column."),
+    ],
+)
+@pytest.mark.parametrize("name", ["a.csv", "a.jsonl", "a.json", "a.parquet"])
+def test_missing_column_names_the_setting_that_names_it(refused, section, remedy, name):
+    rows = {"text": ["a", "b"], "label": ["1", "0"]}
+    pq.write_table(pa.table(rows), "a.parquet")
+    text = '{"text": "a", "label": "1"}'
+    content = {"a.csv": "text,label\na,1\n", "a.jsonl": text, "a.json": f"[{text}]", "a.parquet": None}[name]
+    message = refused(name, content, **section)
+    assert "no column 'zz'; found: label, text." in message
+    assert remedy in message
+
+
+def test_missing_column_of_balance_and_time_names_both_settings(tmp_path):
+    (tmp_path / "a.csv").write_text("text,label\na,1\n", encoding="utf-8")
+    with pytest.raises(DataError, match=r"Set balance.by or split.by_time, which names it."):
+        read_rows(DataSection(source=str(tmp_path / "a.csv")), tmp_path, domain_column="zz")
+
+
+def test_label_that_only_late_rows_have_is_missing_in_the_first_ones(refused):
+    content = '{"text": "a"}\n' * 1000 + '{"text": "b", "label": "x"}\n'
+    assert refused("a.jsonl", content).startswith("a.jsonl:1: no column 'label' in the first 1,000 rows; found: text.")
+
+
+def test_header_line_below_given_column_names_is_remarked(read):
+    remarks = read("a.csv", "Text,label\na,x\n", column_names=["text", "label"]).remarks
+    words = "a.csv: the first row is the same as data.column_names, so it may be a header line."
+    assert remarks == [f"{words} Remove data.column_names, or set data.skip_lines: 1."]
+    assert read("b.csv", "a,x\n", column_names=["text", "label"]).remarks == []

@@ -9,6 +9,8 @@ if TYPE_CHECKING:
 
 LINE, RECORD = "trainer:line", "trainer:record"
 """Columns that readers add: the line on which a row starts, or its number in the file, both from 1. A table has one of them."""
+BATCH_ROWS = 20_000
+"""Rows of a table that a reader gives, at most."""
 MOST_CONTENT = 1_000
 """Characters of a bad row that are kept."""
 
@@ -34,9 +36,9 @@ class BadRows(list[dict[str, Any]]):
             self.remarks.append(sentence)
 
 
-def cut(content: str, most: int = MOST_CONTENT) -> str:
-    """Return the text, of a long one the beginning and how long it is."""
-    return content if len(content) <= most else f"{content[:most]} ... ({len(content):,} characters)"
+def cut(content: str) -> str:
+    """Return the text that `dropped.jsonl` keeps: of a long one the beginning and how long it is."""
+    return content if len(content) <= MOST_CONTENT else f"{content[:MOST_CONTENT]} ... ({len(content):,} characters)"
 
 
 def refuse_bad_rows(bad_rows: list[dict[str, Any]], data: "DataSection", number_in_words: str) -> None:

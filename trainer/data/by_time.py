@@ -14,7 +14,7 @@ from trainer.data.clean import CleanRows
 from trainer.data.cutting import Cutter
 from trainer.data.rare_classes import unmeasured
 from trainer.data.split import Splits, row_keys
-from trainer.errors import DataError, listing
+from trainer.errors import DataError, brief, listing
 
 if TYPE_CHECKING:
     from trainer.sections.data import DataSection, SplitSection
@@ -129,7 +129,7 @@ def read_times(column: pa.ChunkedArray, name: str, where: Callable[[int], str]) 
     if wrong:
         first = int(np.isin(ids_N, wrong).argmax())
         value = values[ids_N[first]]
-        shown = f"holds '{value[:40]}'" if value else "has no value"
+        shown = f"holds '{brief(value, 40)}'" if value else "has no value"
         bad = int(counts[wrong].sum())
         needed = "a number, as most rows have" if by_number else "a date such as 2024-05-01 or 2024-05-01T12:00:00Z, or numbers in all rows"
         number = f"{bad:,} row{'' if bad == 1 else 's'} in all"

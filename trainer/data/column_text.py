@@ -1,24 +1,52 @@
 """A column of any type as text."""
 
+from decimal import Decimal
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from trainer.data.bad_rows import cut
-from trainer.errors import DataError
+from trainer.errors import DataError, brief
+
+
+def number_text(number: float) -> str:
+    """Return the shortest text that reads back as the number, without '.0', and without an exponent
+    where it has at most 40 characters.
+
+    Example:
+        >>> number_text(2.0), number_text(1e-05), number_text(-0.0)
+        ('2', '0.00001', '0')
+    """
+    plain = format(Decimal(repr(number)), "f").removesuffix(".0")
+    return "0" if plain == "-0" else plain if len(plain) <= 40 else repr(number)
 
 
 def as_text(column: pa.ChunkedArray, name: str, where: str) -> Any:
-    """The column as text: whole numbers without '.0', NaN and null as missing."""
+    """The column as text: numbers as `number_text` writes them, NaN and null as missing."""
     kind = column.type
     if pa.types.is_dictionary(kind):
         column = column.cast(kind.value_type)
         kind = kind.value_type
     if pa.types.is_floating(kind):
-        column = pc.if_else(pc.is_nan(column), None, column.cast(pa.float64()))
-        is_whole = pc.and_(pc.equal(column, pc.floor(column)), pc.less(pc.abs(column), 2.0**53))  # each by itself: a later batch may hold halves
-        return pc.coalesce(pc.cast(pc.cast(pc.if_else(is_whole, column, None), pa.int64()), pa.string()), pc.cast(column, pa.string()))
+        return _floats_as_text(column)
     if pa.types.is_nested(kind) or pa.types.is_binary(kind):
-        raise DataError(f"{where}: column '{name}' holds {cut(str(kind), 60)}; needed: one text or number a row.")
+        raise DataError(f"{where}: column '{name}' holds {brief(kind)}; needed: one text or number a row.")
     return pc.cast(column, pa.string())
+
+
+def _floats_as_text(column: pa.ChunkedArray) -> pa.Array:
+    """Numbers as text, each in the width of the column: 0.1 in 32 bits is '0.1'."""
+    numbers = pa.chunked_array(column).combine_chunks()
+    if pa.types.is_float16(numbers.type):  # Arrow writes these as if they had 32 bits
+        numbers = pa.array(numbers.to_numpy(zero_copy_only=False).astype(str)).cast(pa.float64())
+    numbers = pc.if_else(pc.is_nan(numbers), None, numbers)
+    wide = numbers.cast(pa.float64())
+    # each by itself: a later batch may hold halves
+    is_whole = pc.and_(pc.equal(wide, pc.floor(wide)), pc.less(pc.abs(wide), 2.0**53))
+    whole = pc.if_else(is_whole, wide, None).cast(pa.int64()).cast(pa.string())
+    texts = pc.coalesce(whole, numbers.cast(pa.string()))
+    has_exponent = pc.fill_null(pc.match_substring(texts, "e"), False)
+    if not pc.any(has_exponent).as_py():
+        return texts
+    found = [number_text(float(text)) for text in texts.filter(has_exponent).to_pylist()]
+    return pc.replace_with_mask(texts, has_exponent, pa.array(found, pa.string()))

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from trainer.data.bad_rows import LINE, BadRows, cut
+from trainer.data.bad_rows import BATCH_ROWS, LINE, BadRows, cut
 from trainer.data.csv_blocks import layout, parse
 from trainer.data.swallowed_rows import SwallowedRows
 from trainer.data.text_encoding import LONGEST_RECORD
@@ -21,7 +21,6 @@ from trainer.errors import DataError
 if TYPE_CHECKING:
     from trainer.sections.data import DataSection
 
-BATCH_ROWS = 20_000
 SEPARATORS = {".tsv": "\t", ".tab": "\t"}
 """Separator of CSV files by ending, where it is not a comma."""
 QUOTES_ARE_TEXT = "; data.quote_char: '' reads quotes as text"
@@ -49,6 +48,7 @@ class CsvRows:
     ) -> None:
         self.blocks, self.where, self.wanted, self.options, self.bad_rows, self.check = blocks, where, wanted, options, bad_rows, check
         self.separator = options.separator or SEPARATORS.get(form, ",")
+        self.is_begun = False
         self.lines = _Lines(blocks, escapes_for_csv(options))
 
     def tables(self) -> Iterator[pa.Table]:
@@ -172,6 +172,12 @@ class CsvRows:
         """The table with its lines; its labels are remembered."""
         if self.swallowed.label_at in self.places:
             self.swallowed.learn(pc.unique(table.column(self.places.index(self.swallowed.label_at))).to_pylist())
+        if self.options.column_names and not self.is_begun:
+            cells = [str(column[0]).strip().casefold() for column in table.columns]
+            if cells == [name.strip().casefold() for name in table.column_names]:
+                hint = "Remove data.column_names, or set data.skip_lines: 1."
+                self.bad_rows.remark(f"{self.where}: the first row is the same as data.column_names, so it may be a header line. {hint}")
+        self.is_begun = True
         return table.append_column(LINE, pa.array(numbers, pa.int64()))
 
     def _ragged(self, num_cells: int) -> None:

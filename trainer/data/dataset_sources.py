@@ -7,23 +7,23 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
+from trainer.data.bad_rows import BATCH_ROWS
 from trainer.data.columns import check_columns
 from trainer.data.locate import hub_remedy
-from trainer.data.readers import BATCH_ROWS
 from trainer.errors import DataError, first_line, listing
 
 if TYPE_CHECKING:
     from trainer.sections.data import DataSection
 
 
-def dataset_tables(dataset: Any, where: str, wanted: list[str]) -> Iterator[pa.Table]:
+def dataset_tables(dataset: Any, where: str, wanted: list[str], data: "DataSection") -> Iterator[pa.Table]:
     """The wanted columns of a data set, BATCH_ROWS rows at a time; no wanted columns mean all."""
     if wanted and dataset.column_names:  # of a streamed CSV they are known only from its first rows
-        check_columns(where, wanted, dataset.column_names)
-        dataset = dataset.select_columns(wanted) if wanted else dataset
+        check_columns(where, wanted, dataset.column_names, data)
+        dataset = dataset.select_columns(wanted)
     metadata = dataset.features.arrow_schema.metadata if dataset.features else None
     for table in dataset.with_format("arrow").iter(batch_size=BATCH_ROWS):
-        check_columns(where, wanted, table.column_names)
+        check_columns(where, wanted, table.column_names, data)
         yield table.replace_schema_metadata(metadata)
 
 

@@ -13,9 +13,11 @@ import pyarrow.csv as pacsv
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from trainer.data.column_text import as_text
 from trainer.data.own_columns import as_texts, free_name, json_value, own_columns
 from trainer.data.prepare import PreparedData
 from trainer.data.row_access import take_rows
+from trainer.data.written_lists import item_text
 from trainer.errors import ConfigError, DataError, brief, listing
 
 if TYPE_CHECKING:
@@ -95,8 +97,7 @@ def _with_class_names(table: pa.Table, data: PreparedData, ids_M: Ints, section:
         return table
     column, names = section.label_column, data.clean.labels.names
     if data.clean.label_matrix_NC is None:
-        encoded = pc.dictionary_encode(table[column]).combine_chunks()
-        found = pa.array([_spelling(value) for value in encoded.dictionary.to_pylist()], pa.string()).take(encoded.indices)
+        found = pa.chunked_array(as_text(table[column], column, "data")).combine_chunks()
         labels = pa.array(names, pa.string()).take(pa.array(data.clean.label_ids_N[ids_M]))
         differing = len(labels) - (pc.sum(pc.equal(found, labels)).as_py() or 0)
     else:
@@ -114,14 +115,7 @@ def _spellings(value: Any, separator: str | None) -> list[Any] | None:
     """The labels of a row that are written as a list, or with the separator between them, in order; None for other values."""
     if isinstance(value, str) and separator:
         value = [part.strip() for part in value.split(separator) if part.strip()]
-    return sorted(str(_spelling(label)) for label in value) if isinstance(value, list) else None
-
-
-def _spelling(value: Any) -> Any:
-    """A label as it is read: whole numbers without '.0', true and false in small letters."""
-    if isinstance(value, bool):
-        return str(value).lower()
-    return str(int(value)) if isinstance(value, float) and value.is_integer() else None if value is None else str(value)
+    return sorted(str(item_text(label)) for label in value) if isinstance(value, list) else None
 
 
 def _with_synthetic_rows(table: pa.Table, data: PreparedData, ids_M: Ints, section: "DataSection") -> pa.Table:

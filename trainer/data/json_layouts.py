@@ -33,7 +33,7 @@ def json_records(text: TextIO, where: str, wanted: list[str]) -> Iterator[Any] |
         head += more
     line = head.partition("\n")[0]
     value = _value(line)
-    if isinstance(value, dict) and not _is_layout(value):
+    if isinstance(value, dict) and not _is_layout(value, wanted):
         return None
     rest = head[len(line) :]
     if value is None or not rest.strip():
@@ -66,10 +66,13 @@ def _value(text: str) -> Any:
         return None
 
 
-def _is_layout(value: dict[str, Any]) -> bool:
-    """Whether an object holds several rows, so that it is none itself."""
+def _is_layout(value: dict[str, Any], wanted: list[str]) -> bool:
+    """Whether an object holds several rows, or nothing, so that it is none itself."""
     held = list(value.values())
-    return bool(held) and (all(isinstance(v, dict) for v in held) or (isinstance(value.get("data"), list) and value.keys() <= KEYS_AROUND_DATA))
+    if all(isinstance(v, dict) for v in held) or (isinstance(value.get("data"), list) and value.keys() <= KEYS_AROUND_DATA):
+        return True
+    has_rows = any(isinstance(v, list) and v and all(isinstance(x, dict) for x in v) for v in held)
+    return bool(wanted) and has_rows and not value.keys() & set(wanted)
 
 
 KEYS_AROUND_DATA = {"columns", "index", "data", "schema"}

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.json as pajson
 
-from trainer.data.bad_rows import LINE, RECORD, BadRows, cut
+from trainer.data.bad_rows import BATCH_ROWS, LINE, RECORD, BadRows, cut
 from trainer.data.columns import check_columns
 from trainer.data.json_layouts import json_records
 from trainer.data.packed import open_bytes
@@ -23,7 +23,6 @@ from trainer.errors import DataError
 if TYPE_CHECKING:
     from trainer.sections.data import DataSection
 
-BATCH_ROWS = 20_000
 JSON_BLOCK_BYTES = 1 << 22
 SAMPLE = 1_000
 """Objects of which one must have a column, so that it counts as one that the file has."""
@@ -37,21 +36,23 @@ def read_jsonl(path: Path, wanted: list[str], options: "DataSection", bad_rows: 
     Python reads the first lines and every block of lines that is out of the ordinary; Arrow, ten times faster, reads the others.
     """
     with worded_decoding(str(path), path, options.encoding), open_bytes(path) as stream:
-        yield from _JsonLines(path, wanted, bad_rows).read(stream, options.encoding)
+        yield from _JsonLines(path, wanted, options, bad_rows).read(stream)
 
 
 class _JsonLines:
     """Reads JSON line by line, as exactly as it has to be; counts the lines over several calls."""
 
-    def __init__(self, path: Path, wanted: list[str], bad_rows: BadRows) -> None:
-        self.path, self.wanted, self.bad_rows = path, wanted, bad_rows
+    def __init__(self, path: Path, wanted: list[str], options: "DataSection", bad_rows: BadRows) -> None:
+        self.path, self.wanted, self.options, self.bad_rows = path, wanted, options, bad_rows
         self.number = 0
         self.is_checked = False
 
-    def read(self, stream: Any, encoding: str) -> Iterator[pa.Table]:
+    def read(self, stream: Any) -> Iterator[pa.Table]:
         """Read all bytes of a file."""
+        encoding = self.options.encoding
         if codecs.lookup(encoding).name not in ("utf-8", "utf-8-sig"):
-            yield from self._by_python(io.TextIOWrapper(stream, encoding, newline="\n"))
+            with io.TextIOWrapper(stream, encoding, newline="\n") as text:
+                yield from self._by_python(text)
         else:
             encoding, kinds = "utf-8-sig", None
             while block := stream.read(JSON_BLOCK_BYTES) + stream.readline():
@@ -66,7 +67,7 @@ class _JsonLines:
                     self.number += block.count(b"\n")
                 encoding = "utf-8"
         if not self.number:
-            raise DataError(f"{self.path}: is empty. Give a file with a header line and rows.")
+            raise DataError(f"{self.path}: is empty. Give a file with one JSON object a line.")
 
     def _by_python(self, lines: Iterable[str]) -> Iterator[pa.Table]:
         """Tables of at most BATCH_ROWS rows; what is no row goes to the bad rows."""
@@ -94,7 +95,7 @@ class _JsonLines:
 
     def _table(self, records: list[dict[str, Any]], numbers: list[int]) -> pa.Table:
         if not self.is_checked:
-            check_sample(f"{self.path}:{numbers[0]}", records, self.wanted)
+            check_sample(f"{self.path}:{numbers[0]}", records, self.wanted, self.options)
             self.is_checked = True
         return records_table(records, self.wanted, str(self.path)).append_column(LINE, pa.array(numbers, pa.int64()))
 
@@ -124,22 +125,22 @@ def arrow_records(block: bytes, kinds: pa.Schema) -> pa.Table | None:
 
 def read_json(path: Path, wanted: list[str], options: "DataSection", bad_rows: BadRows) -> Iterator[pa.Table]:
     """Read one JSON list of objects, or another layout that pandas writes; a file of one object a line is read as JSONL."""
-    with worded_decoding(str(path), path, options.encoding), open_bytes(path) as stream:
-        values = json_records(io.TextIOWrapper(stream, options.encoding), str(path), wanted)
+    with worded_decoding(str(path), path, options.encoding), open_bytes(path) as stream, io.TextIOWrapper(stream, options.encoding) as text:
+        values = json_records(text, str(path), wanted)
         if values is not None:
-            yield from _numbered_tables(values, path, wanted, bad_rows)
+            yield from _numbered_tables(values, path, wanted, options, bad_rows)
             return
     yield from read_jsonl(path, wanted, options, bad_rows)
 
 
-def _numbered_tables(values: Iterable[Any], path: Path, wanted: list[str], bad_rows: BadRows) -> Iterator[pa.Table]:
+def _numbered_tables(values: Iterable[Any], path: Path, wanted: list[str], options: "DataSection", bad_rows: BadRows) -> Iterator[pa.Table]:
     good: list[dict[str, Any]] = []
     numbers: list[int] = []
     is_checked = False
 
     def table() -> pa.Table:
         if not is_checked:
-            check_sample(str(path), good, wanted)
+            check_sample(str(path), good, wanted, options)
         return records_table(good, wanted, str(path)).append_column(RECORD, pa.array(numbers, pa.int64()))
 
     for number, record in enumerate(values, start=1):
@@ -155,9 +156,10 @@ def _numbered_tables(values: Iterable[Any], path: Path, wanted: list[str], bad_r
         yield table()
 
 
-def check_sample(where: str, records: list[dict[str, Any]], wanted: Iterable[str], **remedy: str) -> None:
+def check_sample(where: str, records: list[dict[str, Any]], wanted: Iterable[str], options: "DataSection", remedy: str = "") -> None:
     """Raises DataError for a column that none of the first SAMPLE objects has."""
-    check_columns(where, wanted, dict.fromkeys(name for record in records[:SAMPLE] for name in record), **remedy)
+    found = dict.fromkeys(name for record in records[:SAMPLE] for name in record)
+    check_columns(where, wanted, found, options, remedy, SAMPLE if len(records) >= SAMPLE else 0)
 
 
 def record_fault(record: Any, wanted: list[str]) -> str | None:

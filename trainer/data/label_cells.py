@@ -16,14 +16,12 @@ from trainer.data.column_text import as_text
 from trainer.data.label_form import ONES, LabelForm, column_lists, is_blank
 from trainer.data.places import PLACE, Places
 from trainer.data.written_lists import item_text, parse_list
-from trainer.errors import DataError, listing
+from trainer.errors import DataError, brief, listing
 
 if TYPE_CHECKING:
     from trainer.sections.data import DataSection
 
 BINARY = {"0", "1", "true", "false"}
-LONGEST_SHOWN = 60
-"""Characters of a cell that a message repeats."""
 OPENING = ("[", "{", "(")
 LOOKS_LIKE_LIST = r"""^(\[[^\[\]]*,[^\[\]]*\]|\{[^{}:]*,[^{}:]*\}|[\[({]\s*['"].*['"]\s*,?\s*[\])}])$"""
 """Brackets around several parts or around quoted text: `[a, b]`, `{a,b}`, `('a',)`; neither `[NEG]` nor `(0, 1]`."""
@@ -83,7 +81,7 @@ class LabelCells:
         """
         if data.label_columns:
             self.has_columns, self.label_order = True, list(data.label_columns)
-            return column_lists({name: as_text(table.column(name), name, where) for name in data.label_columns}, where)
+            return column_lists({name: as_text(table.column(name), name, where) for name in data.label_columns})
         name = data.label_column
         column = table.column(name)
         if pa.types.is_null(column.type):
@@ -218,7 +216,7 @@ class LabelCells:
         column, is_written = f"column '{data.label_column}'", self.num_written > self.num_texts / 2
         if is_written and (data.streaming or data.label_separator or _is_long(data)):
             key = "streaming: false" if data.streaming else "label_separator: null" if data.label_separator else "labels_per_row: wide"
-            raise DataError(f"{column} holds lists written as text, such as {_cut(self.example)}, which fit no data.{key.split(':')[0]}. Set data.{key}.")
+            raise DataError(f"{column} holds lists written as text, such as {brief(self.example)}, which fit no data.{key.split(':')[0]}. Set data.{key}.")
         if data.label_separator:
             words = f"Labels: the cells of {column} are split at '{data.label_separator}'; an empty cell is a row without a label."
             remedy = "Set it to the text between the labels, or to null."
@@ -233,7 +231,7 @@ class LabelCells:
         self._refuse_numbers(column)
         if self._are_vectors(data, column):
             return self._vector_form(data, column)
-        words = f"Labels: {column} holds lists written as text, such as {_cut(self.example)}; they are read as lists of labels." if is_written else ""
+        words = f"Labels: {column} holds lists written as text, such as {brief(self.example)}; they are read as lists of labels." if is_written else ""
         changes = bool(is_written or self.has_repeats or self.has_packed or self.num_with_blanks)
         return LabelForm("list", self.label_order, None, changes, f"{words} {self._blanks(column)}".strip())
 
@@ -250,7 +248,7 @@ class LabelCells:
         if not self.num_like_lists:
             return ""
         return (
-            f"{column}: {self.num_like_lists:,} of {self.num_texts:,} labels look like lists, such as {_cut(self.like_list)}, but each is read as one label."
+            f"{column}: {self.num_like_lists:,} of {self.num_texts:,} labels look like lists, such as {brief(self.like_list)}, but each is read as one label."
             " If a row may have several labels, write all labels as lists, such as ['a', 'b']."
         )
 
@@ -263,7 +261,7 @@ class LabelCells:
             )
         if self.counts and self.is_whole and len(self.lengths) == 1:
             raise DataError(
-                f"{column} holds lists of one length with counts, such as {_cut(self.counts)}; needed: vectors of 0 and 1, or lists that name each label once."
+                f"{column} holds lists of one length with counts, such as {brief(self.counts)}; needed: vectors of 0 and 1, or lists that name each label once."
                 " Set counts above 1 to 1, or remove the repeated values."
             )
 
@@ -272,8 +270,8 @@ class LabelCells:
         if not is_written:
             raise DataError(f"{where}: {column} holds lists in some rows and single labels in others; needed: one kind. Mend the files.")
         raise DataError(
-            f"{Places(np.array([place]), files).where(0)}: label '{_cut(cell)}' is no list, but {self.num_written:,} of {self.num_texts:,} labels are lists"
-            f" written as text, such as {_cut(self.example)}. Write it as a list."
+            f"{Places(np.array([place]), files).where(0)}: label '{brief(cell)}' is no list, but {self.num_written:,} of {self.num_texts:,} labels are lists"
+            f" written as text, such as {brief(self.example)}. Write it as a list."
         )
 
     def _are_vectors(self, data: "DataSection", column: str) -> bool:
@@ -312,10 +310,6 @@ def _stripped(texts: Any, data: "DataSection") -> Any:
 
 def _rows(count: int) -> str:
     return f"{count:,} row{'' if count == 1 else 's'}"
-
-
-def _cut(cell: str) -> str:
-    return cell if len(cell) <= LONGEST_SHOWN else f"{cell[:LONGEST_SHOWN]} ..."
 
 
 def is_list(kind: pa.DataType) -> bool:

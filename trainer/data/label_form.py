@@ -8,8 +8,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from trainer.data.label_keys import label_key
+from trainer.data.places import CellFault
 from trainer.data.written_lists import item_text, parse_list
-from trainer.errors import DataError
+from trainer.errors import brief
 
 ONES = {"1", "true"}
 YES, NO = ["1", "1.0", "true"], ["0", "0.0", "false"]
@@ -81,18 +82,19 @@ class LabelForm:
         return [yes if place in ones else no for place in range(int(size))]
 
 
-def column_lists(columns: dict[str, pa.ChunkedArray], where: str) -> pa.Array:
+def column_lists(columns: dict[str, pa.ChunkedArray]) -> pa.Array:
     """Return the JSON list of each row's labels from one text column a label; missing where one of the cells is.
 
     Raises:
-        DataError: a cell that is not 0, 1, true or false.
+        CellFault: a cell that is not 0, 1, true or false.
     """
     held, missing = [], []
     for name, column in columns.items():
         text = pc.utf8_lower(pc.utf8_trim_whitespace(column))
-        wrong = pc.unique(column.filter(pc.invert(pc.is_in(text, value_set=pa.array([*YES, *NO, "", None], pa.string())))))
-        if len(wrong):
-            raise DataError(f"{where}: label column '{name}' holds '{wrong[0]}'; needed: 0, 1, true or false. Mend the column, or set data.label_columns.")
+        first = pc.index(pc.is_in(text, value_set=pa.array([*YES, *NO, "", None], pa.string())), False).as_py()
+        if first >= 0:
+            remedy = "Mend the column, or set data.label_columns."
+            raise CellFault(first, f"label column '{name}' holds '{brief(column[first])}'; needed: 0, 1, true or false. {remedy}")
         held.append(pc.is_in(text, value_set=pa.array(YES)).to_numpy())
         missing.append(pc.is_in(text, value_set=pa.array(["", None], pa.string())).to_numpy())
     names = list(columns)

@@ -8,11 +8,16 @@ import unicodedata
 from collections.abc import Iterable, Mapping
 from functools import lru_cache
 
+from trainer.data.column_text import number_text
 from trainer.errors import DataError, TrainerError, did_you_mean, listing
 
 VISIBLE_FORMATS = {*range(0x600, 0x606), 0x6DD, 0x70F, *range(0xE0020, 0xE0080)}
 """Format characters that are seen, or tell flags apart: signs before Arabic and Syriac numbers, and the tags of emoji."""
 WHOLE_NUMBER = re.compile(r"(-?\d+)\.0+")
+EXPONENT = re.compile(r"-?\d(\.\d+)?[eE][+-]\d{2,3}")
+"""How Python and pandas write numbers near 0, and very large ones."""
+NUMBER = re.compile(r"-?\d+(\.\d+)?|true|false")
+"""Keys of which no other spelling is the name of a class."""
 
 
 @lru_cache(maxsize=1 << 16)
@@ -20,7 +25,8 @@ def label_key(label: str) -> str:
     """Return the text by which labels are compared.
 
     Unicode NFC, white space at the ends and format characters (zero-width spaces, joiners, byte order marks) left out;
-    `1.0` becomes `1`, while `01` and `1.10` stay; `True` and `FALSE` become `true` and `false`, which are not 1 and 0.
+    `1.0` becomes `1`, `-0` becomes `0` and `1e-05` becomes `0.00001`, while `01`, `1.10` and `1e3`
+    stay; `True` and `FALSE` become `true` and `false`, which are not 1 and 0.
 
     Example:
         >>> label_key(" 3.0"), label_key("True"), label_key("toxic\\u200b"), label_key("01")
@@ -30,7 +36,11 @@ def label_key(label: str) -> str:
         label = unicodedata.normalize("NFC", "".join(character for character in label if not is_invisible(character)))
     label = label.strip()
     if whole := WHOLE_NUMBER.fullmatch(label):
-        return whole[1]
+        label = whole[1]
+    elif EXPONENT.fullmatch(label) and label.lower() == repr(float(label)):
+        return number_text(float(label))
+    if label == "-0":
+        return "0"
     return label.lower() if label.lower() in ("true", "false") else label
 
 
@@ -43,7 +53,7 @@ def class_names(counts: Mapping[str, int]) -> dict[str, str]:
     """Return {spelling: name of its class}.
 
     Spellings with one key are one class. It has the name of its most frequent spelling, trimmed and in NFC (so that the
-    joiners within an emoji survive); whole numbers and booleans have their key as name, so that all formats agree.
+    joiners within an emoji survive); numbers and booleans have their key as name, so that all formats agree.
 
     Args:
         counts: {spelling: rows}. Of equally frequent spellings the key itself comes first, then the first by code points.
@@ -54,7 +64,7 @@ def class_names(counts: Mapping[str, int]) -> dict[str, str]:
     names = {}
     for key, spellings in groups.items():
         best = min(spellings, key=lambda spelling: (-counts[spelling], spelling != key, spelling))
-        name = key if re.fullmatch(r"-?\d+|true|false", key) else _trimmed(best)
+        name = key if NUMBER.fullmatch(key) else _trimmed(best)
         names.update(dict.fromkeys(spellings, name))
     return names
 

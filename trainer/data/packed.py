@@ -16,6 +16,15 @@ from trainer.errors import DataError, first_line, listing
 T = TypeVar("T")
 PACKED = (".gz", ".xz", ".zst", ".zip")
 """Endings of packed files."""
+MARKS = (
+    (b"PAR1", "a Parquet file", ".parquet"),
+    (b"ARROW1", "an Arrow file", ".arrow"),
+    (b"\x1f\x8b", "a gzip file", ".gz"),
+    (b"\xfd7zXZ", "an xz file", ".xz"),
+    (b"\x28\xb5\x2f\xfd", "a zstd file", ".zst"),
+    (b"PK\x03\x04", "a zip file", ".zip"),
+)
+"""First bytes of formats that are no text, their names and endings."""
 BUFFER_BYTES = 1 << 18
 DAMAGE = (EOFError, zlib.error, lzma.LZMAError, zipfile.BadZipFile, pa.ArrowException)
 """What the readers raise for a file that is cut off or damaged, beside an OSError without a number."""
@@ -54,7 +63,8 @@ def unpack(raw: Any, path: Path) -> Any:
         raw: the open file.
         path: its name, which says how it is packed.
     Raises:
-        DataError: a .zip file that is damaged, encrypted, or holds several files, or none.
+        DataError: a .zip file that is damaged, encrypted, or holds several files, or none; a file
+            named as text that holds another format.
     """
     kind = path.suffix.lower()
     if kind == ".gz":
@@ -70,7 +80,18 @@ def unpack(raw: Any, path: Path) -> Any:
             return archive.open(name)
         except (RuntimeError, NotImplementedError) as error:
             raise DataError(f"{path}: cannot be unpacked: {first_line(error)} Unpack it, and give the file in it.") from error
+    _refuse_other_formats(raw.peek(BUFFER_BYTES), path)
     return raw
+
+
+def _refuse_other_formats(start: bytes, path: Path) -> None:
+    """Raises DataError for a file that is named as text, but holds another format."""
+    for mark, name, form in MARKS:
+        if start.startswith(mark):
+            if form == ".zip" and b"[Content_Types].xml" in start:
+                name, form = "an Excel file", ".xlsx"
+            form = f"{path.suffix}{form}" if form in PACKED else form
+            raise DataError(f"{path}: is {name} by its first bytes, not text. Rename it, so that its name ends in {form}.")
 
 
 def open_bytes(path: Path) -> Any:

@@ -15,6 +15,24 @@ FILE_BITS = 40
 """A place is the file's number, shifted by so many bits, plus the line or number in the file."""
 
 
+class CellFault(Exception):
+    """A cell that cannot be used.
+
+    Attributes:
+        row: its row, counted from 0 in its table.
+        words: what is wrong, and what to do.
+    """
+
+    def __init__(self, row: int, words: str) -> None:
+        super().__init__(words)
+        self.row, self.words = row, words
+
+
+def place_in(table: pa.Table, row: int, files: list[list[str]]) -> str:
+    """Return file and line of a row of a table that has PLACE."""
+    return Places(np.array([table[PLACE.name][row].as_py()]), files).where(0)
+
+
 def with_places(tables: Iterator[pa.Table], where: str, files: list[list[str]]) -> Iterator[pa.Table]:
     """Give the tables of a file with PLACE instead of LINE or RECORD; rows of other formats are numbered from 1.
 

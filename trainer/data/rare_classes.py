@@ -13,7 +13,7 @@ from trainer.data.labels import order_labels
 from trainer.data.multi_label import rarest_label_ids
 from trainer.data.reasons import KEPT, RARE
 from trainer.data.split import Splits
-from trainer.errors import listing
+from trainer.errors import brief, listing
 
 MOST_SHOWN = 30
 """Characters of a label that a warning shows."""
@@ -42,9 +42,7 @@ def warn_of_unmeasured(clean: CleanRows, splits: Splits) -> None:
     counts_C = clean.labels.counts(clean.targets[np.concatenate(list(splits.named.values()))])
 
     def named(c: int) -> str:
-        name = clean.labels.names[c]
-        shown = name if len(name) <= MOST_SHOWN else f"{name[:MOST_SHOWN]}..."
-        return f"'{shown}' ({counts_C[c]:,} row{'' if counts_C[c] == 1 else 's'} in all)"
+        return f"'{brief(clean.labels.names[c], MOST_SHOWN)}' ({counts_C[c]:,} row{'' if counts_C[c] == 1 else 's'} in all)"
 
     missing = {name: [named(c) for c in ids] for name, ids in unmeasured(clean, splits).items()}
     if missing:

@@ -14,15 +14,13 @@ import pyarrow as pa
 from trainer.data.bad_rows import BadRows
 from trainer.data.columns import check_header
 from trainer.data.csv_rows import CsvRows
-from trainer.data.json_rows import BATCH_ROWS, read_json, read_jsonl
+from trainer.data.json_rows import read_json, read_jsonl
 from trainer.data.packed import PACKED, ending, open_bytes
 from trainer.data.table_files import read_arrow, read_parquet, read_xlsx
 from trainer.data.text_encoding import text_blocks, worded_decoding
 
 if TYPE_CHECKING:
     from trainer.sections.data import DataSection
-
-__all__ = ["BATCH_ROWS", "ENDINGS", "READERS", "BadRows", "ending"]
 
 CSV_BLOCK_BYTES = 1 << 20
 

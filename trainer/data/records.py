@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from trainer.data.bad_rows import LINE, RECORD, BadRows, refuse_bad_rows
-from trainer.data.columns import SET_COLUMNS, check_columns, check_header
+from trainer.data.columns import check_columns, check_header
 from trainer.data.csv_rows import CsvRows
 from trainer.data.json_layouts import json_records
 from trainer.data.json_rows import SAMPLE, check_sample, read_json, read_jsonl, record_fault
@@ -44,7 +44,7 @@ class Records:
         path: file of an ending in READERS, perhaps packed; None for standard input, CSV with a header line or JSONL.
         options: how it is read: encoding, separator, quote_char, column_names, skip_lines ..., on_bad_rows.
         wanted: columns that every row needs.
-        column_remedy: sentences that say where the names of columns are set.
+        column_remedy: sentences that say where the names of columns are set; nothing means in `options`.
         encoding_remedy: the same of the encoding, without a full stop.
     Attributes:
         format: ending that tells how it is read.
@@ -57,7 +57,7 @@ class Records:
     path: Path | None
     options: "DataSection"
     wanted: list[str]
-    column_remedy: str = SET_COLUMNS
+    column_remedy: str = ""
     encoding_remedy: str = "Set data.encoding"
     format: str = ""
     schema: pa.Schema | None = None
@@ -137,7 +137,7 @@ class Records:
         if READERS[self.format] is read_csv:
             check_header(self.where, wanted, schema.names, self.options, self.column_remedy)
         else:
-            check_columns(self.where, wanted, schema.names, self.column_remedy)
+            check_columns(self.where, wanted, schema.names, self.options, self.column_remedy)
         self.schema = schema.remove_metadata()  # of `datasets` and pandas, which would tell of these columns alone
 
     def _objects(self) -> Iterator[Record]:
@@ -160,18 +160,18 @@ class Records:
             place = place or f"{self.where}:{number}"
             held.append(record)  # until the columns have been seen
             if len(held) == SAMPLE or all(any(name in earlier for earlier in held) for name in self.wanted):
-                check_sample(place, held, self.wanted, remedy=self.column_remedy)
+                check_sample(place, held, self.wanted, self.options, self.column_remedy)
                 is_checked = True
                 yield from held
         if held and not is_checked:
-            check_sample(place, held, self.wanted, remedy=self.column_remedy)
+            check_sample(place, held, self.wanted, self.options, self.column_remedy)
             yield from held
 
     def _json_values(self) -> Iterator[tuple[str, int, Any]]:
         """("line", its number, text) of lines that hold more than white space, or ("record", its number, value)."""
         if self.format == ".json":
-            with self._bytes() as stream:
-                records = json_records(io.TextIOWrapper(stream, self.options.encoding), self.where, self.wanted)
+            with self._bytes() as stream, io.TextIOWrapper(stream, self.options.encoding) as text:
+                records = json_records(text, self.where, self.wanted)
                 if records is not None:
                     yield from (("record", number, value) for number, value in enumerate(records, 1))
                     return

@@ -5,11 +5,11 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from trainer.data.bad_rows import cut
 from trainer.data.column_text import as_text
 from trainer.data.label_cells import LabelCells
 from trainer.data.label_keys import label_key
-from trainer.errors import DataError, first_line
+from trainer.data.places import CellFault, place_in
+from trainer.errors import DataError, brief
 
 if TYPE_CHECKING:
     from trainer.sections.data import DataSection
@@ -22,13 +22,28 @@ def schema_of(time_column: str | None) -> pa.Schema:
     return SCHEMA.append(pa.field("time", pa.string())) if time_column else SCHEMA
 
 
-def new_notes() -> dict[str, Any]:
-    """What `normalise` notes down over all rows, to begin with."""
-    return {"stripped": 0, "cells": LabelCells()}
+def new_notes(files: list[list[str]]) -> dict[str, Any]:
+    """What `normalise` notes down over all rows, to begin with.
+
+    Args:
+        files: what the places of rows tell of, for messages.
+    """
+    return {"stripped": 0, "cells": LabelCells(), "files": files}
 
 
 def normalise(table: pa.Table, data: "DataSection", domain_column: str | None, state: dict[str, Any], where: str, time_column: str | None = None) -> pa.Table:
-    """The wanted columns in the types of SCHEMA, stripped if asked for."""
+    """The wanted columns in the types of SCHEMA, stripped if asked for.
+
+    Raises:
+        DataError: a column of a type, or a cell with a value, that does not fit.
+    """
+    try:
+        return _normalised(table, data, domain_column, state, where, time_column)
+    except CellFault as fault:
+        raise DataError(f"{place_in(table, fault.row, state['files'])}: {fault.words}") from fault
+
+
+def _normalised(table: pa.Table, data: "DataSection", domain_column: str | None, state: dict[str, Any], where: str, time_column: str | None) -> pa.Table:
     strip = pc.utf8_trim_whitespace if data.clean.strip else _same
     texts = [data.text_column] if isinstance(data.text_column, str) else list(data.text_column)
     columns = [as_text(table.column(c), c, where) for c in texts]
@@ -64,9 +79,21 @@ def _weights(table: pa.Table, name: str, where: str) -> Any:
             column = pc.utf8_trim_whitespace(column)
             column = pc.if_else(pc.equal(column, ""), None, column)
         weight = pc.cast(column, pa.float64())
-    except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
-        raise DataError(f"{where}: column '{name}' is not numeric: {cut(first_line(error), 200)} Needed: one number a row, or nothing.") from error
+    except pa.ArrowNotImplementedError as error:
+        raise DataError(f"{where}: column '{name}' holds {brief(column.type)}; needed: one number a row, or nothing. Set data.weight_column.") from error
+    except pa.ArrowInvalid as error:
+        row = next(row for row, cell in enumerate(column) if not _is_number(cell))
+        words = f"weight column '{name}' holds '{brief(column[row])}'; needed: one number a row, or nothing."
+        raise CellFault(row, f"{words} Mend the row, or set data.weight_column.") from error
     return pc.if_else(pc.is_nan(weight), None, weight)
+
+
+def _is_number(cell: pa.Scalar) -> bool:
+    try:
+        cell.cast(pa.float64())
+    except pa.ArrowInvalid:
+        return False
+    return True
 
 
 def _same(column: Any) -> Any:

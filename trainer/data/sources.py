@@ -159,7 +159,7 @@ def stored(rows: pa.Table, places: pa.ChunkedArray) -> pa.Table:
 
 def _write_rows(data: "DataSection", domain_column: str | None, time_column: str | None, target: Path, notes_path: Path) -> None:
     bad_rows = BadRows()
-    notes: dict[str, Any] = new_notes() | {"sizes": [], "bad_rows": bad_rows}
+    notes: dict[str, Any] = new_notes(bad_rows.files) | {"sizes": [], "bad_rows": bad_rows}
     partial, partial_notes = partial_path(target), partial_path(notes_path)
     given = GivenSplits(data.split_column, SLOTS) if data.split_column else None
     schema = stored_schema(time_column)
@@ -173,13 +173,13 @@ def _write_rows(data: "DataSection", domain_column: str | None, time_column: str
                     hashed = stored(rows, table[PLACE.name])
                     if given:
                         values = as_text(table.column(given.column), given.column, f"data.{name}")
-                        hashed = hashed.append_column(SLOT, pa.array(given.slots_of(values), pa.int8()))
+                        hashed = hashed.append_column(SLOT, pa.array(given.slots_of(values, table[PLACE.name]), pa.int8()))
                     writer.write_table(hashed)
                     size += rows.num_rows
                     bar.update(rows.num_rows)
                 notes["sizes"].append(size)
         if given:
-            given.refuse_unknown()
+            given.refuse_unknown(bad_rows.files)
         form = notes.pop("cells").form(data, bad_rows.files)
         if form.changes:
             _convert_labels(partial, form)
@@ -224,7 +224,8 @@ def check_source(data: "DataSection", domain_column: str | None = None, time_col
     Raises:
         DataError: a location or column is missing.
     """
-    notes, bad_rows = new_notes(), BadRows()
+    bad_rows = BadRows()
+    notes = new_notes(bad_rows.files)
     for name in SLOTS:
         for table in _slot_tables(name, data, domain_column, bad_rows, first_only=True, time_column=time_column):
             normalise(table.slice(0, 100), data, domain_column, notes, f"data.{name}", time_column)
@@ -292,11 +293,11 @@ def shards(
         paths = locate(location, f"data.{name}", ENDINGS)
         if paths is None:
             remedy = "Run the same command again when the Hub can be reached" + (", or set data.streaming: false." if data.streaming else ".")
-            tables = to_the_end(location, dataset_tables(load_hub(location, name, data), location, wanted), remedy)
+            tables = to_the_end(location, dataset_tables(load_hub(location, name, data), location, wanted, data), remedy)
             yield with_places(tables, location, bad_rows.files)
         for path in paths or []:
             if path.is_dir():
-                yield with_places(dataset_tables(load_saved(path, name, data), str(path), wanted), str(path), bad_rows.files)
+                yield with_places(dataset_tables(load_saved(path, name, data), str(path), wanted, data), str(path), bad_rows.files)
             elif ending(path) in READERS:
                 yield with_places(to_the_end(str(path), READERS[ending(path)](path, wanted, data, bad_rows)), str(path), bad_rows.files)
             else:

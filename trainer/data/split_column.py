@@ -10,7 +10,8 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from trainer.data.label_keys import label_key
-from trainer.errors import DataError, listing
+from trainer.data.places import Places
+from trainer.errors import DataError, brief, listing
 
 SPELLINGS = {
     "train": ("train", "training"),
@@ -18,8 +19,6 @@ SPELLINGS = {
     "test": ("test", "testing"),
 }
 """How a column may call each split, in any case."""
-MOST_SHOWN = 40
-"""Characters of an unknown value that a message shows."""
 
 
 class GivenSplits:
@@ -32,9 +31,15 @@ class GivenSplits:
         self.column, self.slots = column, slots
         self.counts: Counter[str] = Counter()
         self.unknown: Counter[str] = Counter()
+        self.first_unknown: int | None = None
+        """Place of the first row whose value names no split."""
 
-    def slots_of(self, values: Any) -> NDArray[np.int8]:
-        """Number of the split for each value; -1 for one that names no split."""
+    def slots_of(self, values: Any, places: pa.ChunkedArray) -> NDArray[np.int8]:
+        """Number of the split for each value; -1 for one that names no split.
+
+        Args:
+            places: of the rows.
+        """
         encoded = pa.chunked_array([values] if isinstance(values, pa.Array) else values.chunks, pa.string()).combine_chunks().dictionary_encode()
         names = [*encoded.dictionary.to_pylist(), ""]
         ids_N = pc.fill_null(encoded.indices, len(names) - 1).to_numpy(zero_copy_only=False)
@@ -44,18 +49,26 @@ class GivenSplits:
                 self.counts[split] += rows
             elif rows:
                 self.unknown[name.strip()] += rows
-        return np.array([self.slots.index(split) if split else -1 for split in found], np.int8)[ids_N]
+        slots_N = np.array([self.slots.index(split) if split else -1 for split in found], np.int8)[ids_N]
+        if self.first_unknown is None and (slots_N < 0).any():
+            self.first_unknown = places[int((slots_N < 0).argmax())].as_py()
+        return slots_N
 
-    def refuse_unknown(self) -> None:
+    def refuse_unknown(self, files: list[list[str]]) -> None:
         """Raises DataError for values that name no split, with their rows, and where no row is for
         training.
+
+        Args:
+            files: the files that the places of rows tell of.
         """
         known = f"Known, in any case: {', '.join(spelling for spellings in SPELLINGS.values() for spelling in spellings)}"
-        if self.unknown:
+        if self.first_unknown is not None:
+            where = Places(np.array([self.first_unknown]), files).where(0)
             most = self.unknown.most_common(5)
             found = ", ".join(f"{_shown(name)} ({rows:,} row{'' if rows == 1 else 's'})" for name, rows in most)
             rest = f" and {len(self.unknown) - len(most)} more" if len(self.unknown) > len(most) else ""
-            raise DataError(f"data.split_column: column '{self.column}' holds {found}{rest}, which name no split. {known}. Rename or remove these rows.")
+            words = f"{where}: data.split_column: column '{self.column}' holds {found}{rest}, which name no split"
+            raise DataError(f"{words}. {known}. Rename or remove these rows.")
         if not self.counts["train"]:
             words = f"data.split_column: no row of column '{self.column}' is for training; found: {listing(self.counts) or 'no rows'}"
             raise DataError(f"{words}. {known}.")
@@ -73,6 +86,4 @@ def split_named(value: str) -> str | None:
 
 
 def _shown(name: str) -> str:
-    if not name:
-        return "no value"
-    return f"'{name}'" if len(name) <= MOST_SHOWN else f"'{name[:MOST_SHOWN]}...'"
+    return f"'{brief(name)}'" if name else "no value"

@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from tqdm.auto import tqdm
 
 from trainer.data import sources
-from trainer.data.bad_rows import BadRows, refuse_bad_rows
+from trainer.data.bad_rows import BATCH_ROWS, BadRows, refuse_bad_rows
 from trainer.data.chosen_rows import chosen_counts, lowest
 from trainer.data.clean import CleanRows, Streamed, judge_rows, refuse_lost_classes, refuse_nothing_left, refuse_unseen_labels
 from trainer.data.hash_records import Partitions, Records, record_type
@@ -33,7 +33,6 @@ from trainer.data.label_names import LabelNames, name_labels
 from trainer.data.labels import Labels, count_values, encode, order_labels
 from trainer.data.places import PLACE, Places
 from trainer.data.rare_classes import unmeasured_words
-from trainer.data.readers import BATCH_ROWS
 from trainer.data.reasons import KEPT, RARE, REASONS, UNWANTED
 from trainer.data.repeats import drop_leaks, settle_repeats
 from trainer.data.row_access import write_in_order
@@ -116,7 +115,7 @@ class _Selection:
     bad_rows: _FirstRows = field(default_factory=_FirstRows)
     again: _FirstRows = field(default_factory=_FirstRows)
     """What the second reading finds."""
-    state: dict[str, Any] = field(default_factory=new_notes)
+    state: dict[str, Any] = field(init=False)
     spellings: dict[str, int] = field(default_factory=dict)
     """Rows of each spelling of a label, in the order in which they were met; records of the first reading hold places in it."""
     naming: LabelNames = field(default_factory=lambda: LabelNames({}))
@@ -127,6 +126,9 @@ class _Selection:
     reasons_SR: Ints = field(default_factory=lambda: np.zeros((len(SLOTS), len(REASONS)), np.int64))
     dropped: dict[int, int] = field(default_factory=dict)
     """Reason of the first dropped rows by their place."""
+
+    def __post_init__(self) -> None:
+        self.state = new_notes(self.bad_rows.files)
 
     def run(self) -> dict[str, Any]:
         """Write rows.arrow into the folder; the notes about it."""
@@ -296,7 +298,7 @@ class _Selection:
                     continue
                 ids = wanted[first:last]
                 table = table.take(pa.array(ids - position))
-                rows = normalise(table, self.data, self.balance.by, new_notes(), f"data.{SLOTS[slot]}")
+                rows = normalise(table, self.data, self.balance.by, new_notes(self.again.files), f"data.{SLOTS[slot]}")
                 is_chosen = np.isin(ids, places_M)
                 listed += self._listed(ids[~is_chosen], rows.filter(pa.array(~is_chosen)), table[PLACE.name].filter(pa.array(~is_chosen)), slot)
                 rows = sources.stored(rows.filter(pa.array(is_chosen)), table[PLACE.name].filter(pa.array(is_chosen)))

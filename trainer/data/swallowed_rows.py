@@ -16,9 +16,12 @@ MOST_LABELS = 100_000
 class SwallowedRows:
     """Looks for records of several lines that are several rows.
 
-    Read without quotes, such lines have the header's number of cells, and a label that other rows have. A record of three such lines is
-    refused: a sound one has at most one, that on which its quoted cell ends, and perhaps one more that quotes a row. Without a label column, as
-    in `predict`, a record is refused when it has two or more inner lines and all have the header's number of cells.
+    Read without quotes, such lines have the header's number of cells, and a label that other rows
+    have. A record of three such lines is refused: a sound one has at most one, that on which its
+    quoted cell ends, and perhaps one more that quotes a row. A shorter record is refused when all
+    its lines are such. Without a label column, as in `predict`, all lines must have the header's
+    number of cells, and there must be four. These two rules pass over a separator before a space,
+    as commas in sentences are.
 
     Args:
         where: the file, for messages.
@@ -31,13 +34,13 @@ class SwallowedRows:
         self.where, self.width, self.separator, self.options = where, len(names), separator, options
         self.label_at = names.index(label) if label in names else None
         self.known: set[str] = set()
-        self.suspects: list[tuple[int, int, list[str]]] = []
+        self.suspects: list[tuple[int, int, list[str], int]] = []
         self.is_off = options.multiline_cells or len(names) < 2 or not options.quote_char
 
     def learn(self, labels: Iterable[str]) -> None:
         """Note labels of rows."""
         if not self.is_off and len(self.known) < MOST_LABELS:
-            self.known.update(label.strip() for label in labels)
+            self.known.update(label.strip() for label in labels if label.strip())
 
     def like_rows(self, lines: Iterable[str]) -> list[list[str]]:
         """Return the lines that have the header's number of cells, quotes read as text."""
@@ -51,26 +54,32 @@ class SwallowedRows:
         Raises:
             DataError: it holds several rows.
         """
-        if self.is_off or len(lines) < 3:
+        if self.is_off:
             return
+        rows = self.like_rows(lines)
+        are_all = len(rows) == len(lines) and (self.options.skip_initial_space or not any(map(self._is_prose, lines)))
         if self.label_at is None:
-            inner = lines[1:-1]
-            if len(inner) >= 2 and len(self.like_rows(inner)) == len(inner):
-                self._refuse(number, len(lines), len(inner))
+            if are_all and len(rows) >= 4:
+                self._refuse(number, len(lines), len(rows))
             return
-        labels = [cells[self.label_at].strip(f" \t{self.options.quote_char}") for cells in self.like_rows(lines)]
-        if len(labels) >= 3:
-            self._judge(number, len(lines), labels)
+        if are_all or len(rows) >= 3:
+            needed = min(3, len(rows))
+            labels = [cells[self.label_at].strip(f" \t{self.options.quote_char}") for cells in rows]
+            self._judge(number, len(lines), labels, needed)
             if len(self.suspects) < MOST_SUSPECTS:
-                self.suspects.append((number, len(lines), labels))
+                self.suspects.append((number, len(lines), labels, needed))
+
+    def _is_prose(self, line: str) -> bool:
+        """Whether a space follows a separator."""
+        return f"{self.separator} " in line
 
     def judge_all(self) -> None:
         """Judge what was remembered, by the labels of the whole file; raises DataError."""
         for suspect in self.suspects:
             self._judge(*suspect)
 
-    def _judge(self, number: int, num_lines: int, labels: list[str]) -> None:
-        if (like_rows := sum(label in self.known for label in labels)) >= 3:
+    def _judge(self, number: int, num_lines: int, labels: list[str], needed: int) -> None:
+        if (like_rows := sum(label in self.known for label in labels)) >= needed:
             self._refuse(number, num_lines, like_rows)
 
     def _refuse(self, number: int, num_lines: int, like_rows: int) -> None:

@@ -7,15 +7,15 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from trainer.data.bad_rows import LINE, BadRows
+from trainer.data.bad_rows import BATCH_ROWS, LINE, BadRows
 from trainer.data.columns import check_columns
 from trainer.data.packed import is_packed
+from trainer.data.written_lists import item_text
 from trainer.errors import DataError, did_you_mean, first_line, listing
 
 if TYPE_CHECKING:
     from trainer.sections.data import DataSection
 
-BATCH_ROWS = 20_000
 PARQUET_BUFFER_BYTES = 1 << 20
 """Read at once of each column. With `pre_buffer`, pyarrow's default, iter_batches keeps all that it has read: in the end the whole file."""
 
@@ -33,7 +33,7 @@ def read_parquet(path: Path, wanted: list[str], options: "DataSection", bad_rows
         file = pq.ParquetFile(path, pre_buffer=False, buffer_size=PARQUET_BUFFER_BYTES)
     except (pa.ArrowInvalid, pa.ArrowException) as error:
         raise DataError(f"{path}: is not a Parquet file: {str(error).rstrip('.')}.") from error
-    check_columns(str(path), wanted, file.schema_arrow.names)
+    check_columns(str(path), wanted, file.schema_arrow.names, options)
     for batch in file.iter_batches(batch_size=BATCH_ROWS, columns=wanted or None):
         yield pa.Table.from_batches([batch]).replace_schema_metadata(file.schema_arrow.metadata)
 
@@ -50,7 +50,7 @@ def read_arrow(path: Path, wanted: list[str], options: "DataSection", bad_rows: 
             table = pa.ipc.open_stream(source).read_all()
     except pa.ArrowInvalid as error:
         raise DataError(f"{path}: is not an Arrow file: {error}.") from error
-    check_columns(str(path), wanted, table.column_names)
+    check_columns(str(path), wanted, table.column_names, options)
     yield table.select(wanted or table.column_names)
 
 
@@ -87,7 +87,7 @@ def _sheet_tables(book: Any, path: Path, wanted: list[str], options: "DataSectio
         names.pop()
     if not names:
         raise DataError(f"{path}: sheet '{name}' is empty. Give one with a header line and rows.")
-    check_columns(str(path), wanted, names)
+    check_columns(str(path), wanted, names, options)
     places = [names.index(column) for column in wanted] or list(range(len(names)))
     batch: list[tuple[int, list[str | None]]] = []
     for row in filled:
@@ -106,16 +106,10 @@ def _sheet_table(batch: list[tuple[int, list[str | None]]], names: list[str], pl
 
 
 def cell_text(value: Any) -> str | None:
-    """Return a cell's value as text: whole numbers without '.0', true and false, dates in ISO 8601; None for an empty cell.
+    """Return a cell's value as readers spell labels; dates in ISO 8601; None for an empty cell.
 
     Example:
         >>> cell_text(1.0), cell_text(True), cell_text("NA")
         ('1', 'true', 'NA')
     """
-    if value is None or isinstance(value, str):
-        return value
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, float):
-        return str(int(value)) if value.is_integer() else repr(value)
-    return value.isoformat() if hasattr(value, "isoformat") else str(value)
+    return value.isoformat() if hasattr(value, "isoformat") else item_text(value)

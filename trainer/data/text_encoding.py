@@ -6,9 +6,12 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from trainer.data.packed import open_bytes
-from trainer.errors import DataError
+from trainer.errors import DataError, first_line
 
 COMMON_ENCODINGS = ["cp1252", "mac_roman", "cp1250", "cp1251", "utf_16", "gb18030", "cp932", "euc_kr", "big5"]
+BYTE_ORDER_MARKS = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+SAMPLE_BYTES = 60_000
+"""Read to tell the encoding of a file."""
 LONGEST_RECORD = 1 << 25
 """32 MiB: characters of the longest line or CSV record; a 10 MB text fits."""
 
@@ -36,23 +39,43 @@ def check_encoding(path: Path, encoding: str, remedy: str = "Set data.encoding")
             except UnicodeDecodeError as error:
                 start = offset - pending + error.start
                 line += (chunk[: max(0, error.start - pending)]).count(b"\n") + 1
-                raise DataError(
-                    f"{path}: byte {start} (line {line}) is not {encoding}; it looks like {_likely_encoding(path, start)}. {remedy}, or save the file as UTF-8."
-                ) from None
+                raise DataError(f"{path}: byte {start} (line {line}) is not {encoding}; {_advice(path, start, encoding, remedy)}") from None
+            except UnicodeError as error:  # UTF-16 and UTF-32 without a byte order mark
+                raise DataError(f"{path}: is not {encoding}: {first_line(error)} {_advice(path, 0, encoding, remedy)}") from None
             if not chunk:
                 break
             offset += len(chunk)
             line += chunk.count(b"\n")
 
 
-def _likely_encoding(path: Path, offset: int) -> str:
-    from charset_normalizer import from_bytes
-
+def _advice(path: Path, offset: int, encoding: str, remedy: str) -> str:
+    """What the encoding of a file probably is, judged by the bytes around one, and what to do."""
     with open_bytes(path) as file:
-        skip = max(0, offset - 20_000)
+        skip = max(0, offset - SAMPLE_BYTES // 3)
         while skip > 0 and (chunk := file.read(min(skip, 1 << 20))):  # not every packed file can seek
             skip -= len(chunk)
-        matches = from_bytes(file.read(60_000), cp_isolation=COMMON_ENCODINGS)
+        sample = file.read(SAMPLE_BYTES)
+    sample = sample[next((at for at in range(4) if sample[at : at + 1] < b"\x80" or sample[at : at + 1] >= b"\xc0"), 0) :]
+    text = sample.decode("utf-8", "surrogateescape")
+    damaged = sum("\udc80" <= character <= "\udcff" for character in text[:-3])
+    sound = sum(character > "\x7f" for character in text) - damaged
+    if codecs.lookup(encoding).name.startswith("utf-8"):
+        if sound > damaged:
+            number = f"{damaged:,} damaged byte{'' if damaged == 1 else 's'}"
+            mend = "Mend the file there, or leave such bytes out: iconv -f utf-8 -t utf-8 -c FILE > MENDED"
+            return f"the text around it is UTF-8 but for {number}. {mend}."
+    elif not damaged and b"\0" not in sample:
+        return f"it looks like utf-8. {remedy}."
+    return f"it looks like {_likely_encoding(sample)}. {remedy}, or save the file as UTF-8."
+
+
+def _likely_encoding(sample: bytes) -> str:
+    from charset_normalizer import from_bytes
+
+    for place, name in ((1, "utf_16_le"), (0, "utf_16_be")):  # without a byte order mark
+        if sample[:2] not in BYTE_ORDER_MARKS and 2 * sample[place::2].count(0) > len(sample) // 2:
+            return name
+    matches = from_bytes(sample, cp_isolation=COMMON_ENCODINGS)
     if not matches:
         return "latin_1"
     best = min(matches, key=lambda match: (match.chaos, -match.coherence, COMMON_ENCODINGS.index(match.encoding)))
@@ -61,7 +84,7 @@ def _likely_encoding(path: Path, offset: int) -> str:
 
 @contextmanager
 def worded_decoding(where: str, path: Path | None, encoding: str, remedy: str = "Set data.encoding") -> Iterator[None]:
-    """Turn a UnicodeDecodeError into a DataError.
+    """Turn a UnicodeError into a DataError.
 
     Args:
         path: the file; None for standard input, which cannot be read again to say more.
@@ -69,10 +92,10 @@ def worded_decoding(where: str, path: Path | None, encoding: str, remedy: str = 
     check_encoding_name(encoding)
     try:
         yield
-    except UnicodeDecodeError as error:
+    except UnicodeError as error:
         if path is not None:
             check_encoding(path, encoding, remedy)
-        raise DataError(f"{where}: is not {encoding} ({error.reason}). {remedy}.") from error
+        raise DataError(f"{where}: is not {encoding} ({getattr(error, 'reason', error)}). {remedy}.") from error
 
 
 def text_blocks(read: Callable[[int], bytes], where: str, encoding: str, block_bytes: int) -> Iterator[str]:

@@ -8,6 +8,8 @@ import math
 import tokenize
 from typing import Any
 
+from trainer.data.column_text import number_text
+
 ITEMS = (tokenize.STRING, tokenize.NUMBER, tokenize.NAME)
 LAYOUT = (tokenize.NEWLINE, tokenize.NL, tokenize.ENDMARKER)
 
@@ -45,7 +47,8 @@ def _parse_python(cell: str) -> list[Any] | None:
 
 
 def item_text(item: Any) -> str | None:
-    """Return an item as readers spell labels: whole numbers without `.0`, booleans as `true` and `false`; None for NaN.
+    """Return an item as readers spell labels: numbers as `number_text` writes them, booleans as
+    `true` and `false`; None for NaN.
 
     Example:
         >>> item_text(1.0), item_text(True), item_text(0.5), item_text("a")
@@ -54,5 +57,5 @@ def item_text(item: Any) -> str | None:
     if isinstance(item, bool):
         return str(item).lower()
     if isinstance(item, float):
-        return None if math.isnan(item) else str(int(item)) if item.is_integer() else repr(item)
+        return None if math.isnan(item) else number_text(item)
     return item if item is None else str(item)

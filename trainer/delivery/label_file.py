@@ -20,6 +20,7 @@ from trainer.data.packed import PACKED, ending
 from trainer.data.readers import ENDINGS
 from trainer.data.records import Record, Records
 from trainer.data.sources import read_ahead
+from trainer.data.written_lists import item_text
 from trainer.delivery import report
 from trainer.delivery.partial_file import Columns, PartialFile, StandardOutput, encoder
 from trainer.errors import DataError, RunError
@@ -183,16 +184,10 @@ class Labeller:
 
 
 def _as_text(value: Any, name: str, where: str) -> str:
-    """A value as text without white space at its ends: whole numbers without '.0', missing values empty."""
-    if isinstance(value, str):
-        return value.strip()
-    if value is None or value != value:
-        return ""
-    if isinstance(value, float) and value.is_integer():
-        return str(int(value))
+    """A value as readers spell it, without white space at its ends; missing values are empty."""
     if isinstance(value, list | dict | bytes):
         raise DataError(f"{where}: column '{name}' holds a {type(value).__name__}; needed: one text or number a row.")
-    return str(value)
+    return (item_text(value) or "").strip()
 
 
 def label_file(labeller: Labeller, records: Records, target: Path | None) -> None:
