@@ -78,6 +78,6 @@ def test_every_format_gives_the_same_rows_labels_and_splits(kind, data):
         folder = Path(name)
         results = {path.suffix: found(path, folder / "cache") for path in write_copies(folder, rows, kinds.get(kind))}
     first = results.pop(".parquet")
-    assert not isinstance(first, str), first
+    assert kind == "lists" or not isinstance(first, str), first  # lists of fractions are refused in every format
     for suffix, result in results.items():
         assert result == first, suffix
