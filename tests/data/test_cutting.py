@@ -73,6 +73,28 @@ def test_test_rows_are_the_same_with_groups_and_several_labels(splits_of):
         assert [splits_of(rows, fold=Fold(n, 3), **columns)["test"] == plain for n in range(3)] == [True] * 3
 
 
+@pytest.mark.parametrize("policy", ["keep", "drop", "error"])
+@pytest.mark.parametrize("split", [THREE, SplitSection()])
+def test_no_fold_or_pool_changes_the_test_rows_or_the_classes_whatever_the_policy(splits_of, policy, split):
+    split = split.model_copy(update={"rare_classes": policy})
+    rows = rows_of(a=300, b=200, four=4, **({} if policy == "error" else {"single": 1}))
+    plain = splits_of(rows, split)
+    others = [splits_of(rows, split, balance=BalanceSection(method="undersample", scope="all"))]
+    if policy != "error":  # four rows cannot stand in five folds
+        folds = [splits_of(rows, split, fold=Fold(number, 5)) for number in range(5)]
+        assert [count(found, "train", "four") for found in folds] == [4 - count(plain, "test", "four")] * 5
+        assert all("'four'" in found["warnings"][0] for found in folds)
+        others += folds
+    for found in others:
+        assert (set(found.get("test", [])), found["labels"]) == (set(plain.get("test", [])), plain["labels"])
+    assert ("single" in plain["labels"], "four" in plain["labels"]) == (policy == "keep", True)
+
+
+def test_error_still_stops_folds_that_a_class_cannot_stand_in(splits_of):
+    with pytest.raises(DataError, match=r"^label 'four' has 3 rows; 5 stratified splits need 5."):
+        splits_of(rows_of(a=100, four=4), THREE.model_copy(update={"rare_classes": "error"}), fold=Fold(0, 5))
+
+
 def test_each_class_has_its_share_of_test_within_one_row_and_of_validation_within_two(splits_of):
     counts = {"a": 333, "b": 101, "c": 47, "d": 9}
     for seed in range(5):

@@ -46,11 +46,14 @@ class Cutter:
     at all later ones.
 
     With `split.rare_classes: keep` its rows, and all that are linked to them, only train. With
-    `drop` they are left out, with `error` the run stops.
+    `drop` they are left out where the first cut finds the class too rare; later cuts treat them as
+    `keep` does, so that no fold or balanced pool changes the rows of test. With `error` the run
+    stops.
 
     Attributes:
         rare: ids of the labels that were found too rare; `len(labels)` stands for rows without a
             label (`primary_label`).
+        dropped: ids of those whose rows are left out.
     """
 
     def __init__(self, clean: CleanRows, pool: Ints, data: "DataSection", split: "SplitSection | None", seed: int) -> None:
@@ -61,6 +64,8 @@ class Cutter:
         self.policy = split.rare_classes if split else "keep"
         self.primary_label = bool(split and split.primary_label) and clean.label_matrix_NC is not None
         self.rare: set[int] = set()
+        self.dropped: set[int] = set()
+        self._is_cut = False
         units_N = linked_units(clean.text_hashes_N[pool], group_ids(clean, pool) if data.group_column else None)
         self._units_N = None
         if units_N is not None:
@@ -78,9 +83,12 @@ class Cutter:
         while True:
             rows, only_train_N = self.usable(pool, len(shares), first_trains=True)
             try:
-                return [rows[side] for side in self._split(rows, shares, stage, only_train_N)]
+                sides = [rows[side] for side in self._split(rows, shares, stage, only_train_N)]
             except ClassesApartError as error:
                 self._give_up(error)
+                continue
+            self._is_cut = True
+            return sides
 
     def folds(self, pool: Ints, total: int) -> tuple[list[Ints], Ints]:
         """Row ids of each of so many folds, and those of the rows that train in every fold."""
@@ -96,8 +104,7 @@ class Cutter:
 
     def without_dropped(self, rows: Ints) -> Ints:
         """The rows that `split.rare_classes: drop` leaves of these."""
-        names = self.rare - {len(self.clean.labels)}
-        return rows[~held_by(self.clean, rows, names)] if self.policy == "drop" and names else rows
+        return rows[~held_by(self.clean, rows, self.dropped)] if self.dropped else rows
 
     def usable(self, pool: Ints, num_sides: int, *, first_trains: bool) -> tuple[Ints, Bools]:
         """Rows that are not dropped, and which of them can only train, since a class of theirs has
@@ -119,7 +126,7 @@ class Cutter:
                 found &= {len(self.clean.labels)}
             if not found:
                 return rows, only_train_N
-            self.rare |= found
+            self._add_rare(found)
 
     def _few(self, targets: Ints | Bools, units_N: Ints | None, only_train_N: Bools, num_sides: int, *, first_trains: bool) -> set[int]:
         """The classes with too few units for the sides, of those that have any."""
@@ -138,7 +145,12 @@ class Cutter:
     def _give_up(self, error: ClassesApartError) -> None:
         if self.policy == "error":
             raise error
-        self.rare |= set(error.class_ids)
+        self._add_rare(set(error.class_ids))
+
+    def _add_rare(self, label_ids: set[int]) -> None:
+        self.rare |= label_ids
+        if self.policy == "drop" and not self._is_cut:
+            self.dropped |= label_ids - {len(self.clean.labels)}
 
     def _targets(self, rows: Ints) -> Ints | Bools:
         """What is stratified by: label ids, the labels that rows name first, or which labels each

@@ -1,4 +1,4 @@
-"""The stages of the data wing in order: read, clean, limit, split, (augment,) balance, weigh."""
+"""The stages of the data in order: read, clean, limit, split, (augment,) balance, weigh."""
 
 from dataclasses import dataclass, replace
 from itertools import combinations
@@ -238,6 +238,8 @@ def split_rows(
         half = (1 - test_share) / 2  # a third side makes sure that what is left can be cut again
         first, second, test = cutter.cut(pool, [half, half, test_share], "test split")
         pool = np.sort(np.concatenate([first, second]))
+    elif is_cut and cutter.policy == "drop" and (fold or balance.scope == "all"):
+        cutter.cut(pool, [train_share, validation_share], "split")  # the same classes are dropped as without folds or a balanced pool
     only_train, natural = pool[:0], None
     if balance.scope == "all":
         pool, only_train, natural = _balanced_pool(clean, pool, cutter, balance, seed)
@@ -255,7 +257,10 @@ def split_rows(
     splits = Splits(train, validation, test, natural)
     _refuse_empty_sides(splits, clean, whole_pool, is_cut=is_cut, has_test=test_share > 0)
     warn_of_unmeasured(clean, splits)
-    return replace(splits, time_ranges=cutter.ranges(splits)) if isinstance(cutter, TimeCutter) else splits
+    if isinstance(cutter, TimeCutter):
+        cutter.warn_of_ties(splits)
+        return replace(splits, time_ranges=cutter.ranges(splits))
+    return splits
 
 
 def _limited(clean: CleanRows, pool: Ints, cutter: Cutter, limit: int, seed: int, least: int) -> Ints:

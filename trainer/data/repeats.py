@@ -14,6 +14,7 @@ from trainer.data.reasons import DUPLICATE, KEPT, LEAKED, OUTVOTED, TIE
 from trainer.data.row_access import take_rows
 from trainer.data.sources import SLOTS, Rows
 from trainer.data.text_hashes import Hashes, repeated
+from trainer.data.times import newest_first
 
 if TYPE_CHECKING:
     from trainer.sections.data import CleanSection
@@ -64,15 +65,18 @@ def settle_repeats(
 
 
 def ranks_of_copies(rows: Rows, ids: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Rank of each row by its group, then its domain, in the order of their names, missing ones
-    last.
+    """Rank of each row by its time, the newest first, where rows are split by time; then by its
+    group and its domain, in the order of their names, missing ones last.
 
-    Copies of a text may stand in several groups or domains; which of them is kept then does not
-    depend on the order of the rows.
+    Copies of a text may differ in these; which of them is kept then does not depend on the order of
+    the rows.
     """
     copies = take_rows(rows.table.select(["group", "domain"]), ids)
-    group_M, domain_M = (pc.rank(column.combine_chunks(), tiebreaker="dense").to_numpy() for column in copies.columns)
-    return (group_M * (len(ids) + 1) + domain_M).astype(np.int64)
+    ranks_M = newest_first(take_rows(rows.table.select(["time"]), ids)["time"]) if "time" in rows.table.column_names else np.zeros(len(ids), np.int64)
+    for column in copies.columns:
+        codes_M = pc.rank(column.combine_chunks(), tiebreaker="dense").to_numpy()
+        ranks_M = np.unique(ranks_M * (len(ids) + 1) + codes_M.astype(np.int64), return_inverse=True)[1]
+    return ranks_M.astype(np.int64)
 
 
 def _lost_votes(texts_R: NDArray[np.int64], runs_M: NDArray[np.int64], weights_M: NDArray[np.float64]) -> NDArray[np.int8]:
