@@ -225,7 +225,8 @@ def _kept_labels(
         targets: ids among `every` (N,), or which of them each row has (N, C).
     """
     counts_C = every.counts(targets[reasons_N == KEPT] if targets.ndim == 2 else targets[(reasons_N == KEPT) & (targets >= 0)])
-    labels = order_labels({name for name, count in zip(every.names, counts_C, strict=True) if count}, order)
+    dropped = dict(zip(REASONS[1:], np.bincount(reasons_N, minlength=len(REASONS))[1:].tolist(), strict=True))
+    labels = order_labels({name for name, count in zip(every.names, counts_C, strict=True) if count}, order, dropped)
     lost = {}
     for c in np.flatnonzero(counts_C == 0):
         held = reasons_N[targets == c if targets.ndim == 1 else targets[:, c]]
