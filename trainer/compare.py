@@ -1,4 +1,4 @@
-"""Chapter three of the story: which balancing helps on these rows. Every strategy is trained with every seed; differences are told from validation.
+"""Which balancing helps on these rows. Every strategy is trained with every seed; differences are told from validation.
 
 Workers need no scheduler: each runs the same command and takes the next cell that no other holds, whatever started them
 (`accelerate launch`, a Slurm array, a second terminal). One that finds all cells finished draws the conclusion. The test rows are

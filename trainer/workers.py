@@ -1,4 +1,4 @@
-"""Of the story: who trains which cell of a comparison, and what the finished ones say together.
+"""Who trains which cell of a comparison, and what the finished cells say together.
 
 A worker takes the next cell that no other process holds, by a lock that the kernel takes from one that dies.
 """

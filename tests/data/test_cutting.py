@@ -175,8 +175,41 @@ def test_a_pool_is_balanced_without_the_classes_that_only_train(splits_of):
 def test_only_rare_classes_leave_nothing_to_validate(splits_of):
     with pytest.raises(DataError) as raised:
         splits_of(rows_of(a=1, b=2, c=1))
-    words = "split: no row is left for validation and test, since every class has fewer rows (or groups) than there are splits; the largest class has 2 rows"
+    words = "split: no row is left for validation and test, since every class has fewer rows than there are splits; the largest class has 2 rows"
     assert str(raised.value) == f"{words}. Add rows, merge labels with data.label_map, or ask for fewer splits."
+
+
+@pytest.mark.parametrize(
+    ("author", "words"),
+    [
+        (lambda row, i: "x", "all 90 rows are one group by data.group_column: author, and stay together. Name a column of more groups"),
+        (lambda row, i: row["label"], "all rows of each class are one group by data.group_column: author, and stay together. Name a column"),
+        (lambda row, i: i % 2, "the 2 groups are too few or too large to stand in every split; 'a' has the most, 2 groups. Add rows of other groups"),
+    ],
+)
+def test_groups_that_hold_everything_are_named_as_the_cause(splits_of, author, words):
+    rows = [row | {"author": author(row, i)} for i, row in enumerate(rows_of(a=60, b=30))]
+    with pytest.raises(DataError, match=r"^split: no row is left for validation and test: ") as raised:
+        splits_of(rows, group_column="author")
+    assert words in str(raised.value)
+
+
+def test_one_text_that_holds_everything_is_named_as_the_cause(splits_of):
+    rows = [{"text": "same", "label": ["a", "b"]}] * 40
+    with pytest.raises(DataError, match=r"^split: no row is left for validation: all 40 rows have one text, and stay together. Set data.clean.duplicates"):
+        splits_of(rows, SplitSection(), clean={"duplicates": False})
+
+
+def test_shares_that_come_out_otherwise_are_told(splits_of):
+    pairs = rows_of(**{f"c{i}": 2 for i in range(100)})
+    (warning,) = [words for words in splits_of(pairs, SplitSection())["warnings"] if words.startswith("split:")]
+    words = "split: validation has 100 of 200 rows (50.0%, asked for: 20%): a class has a row in every split where it can, and only trains where it cannot"
+    assert warning == f"{words}. Add rows, merge labels with data.label_map, or list them in data.drop_labels."
+    rows = [row | {"author": "big" if i < 150 else f"g{i}"} for i, row in enumerate({"text": f"t{i}", "label": "ab"[i % 2]} for i in range(200))]
+    (warning,) = splits_of(rows, SplitSection(train=0.5, validation=0.5), group_column="author")["warnings"]
+    assert "split: validation has 50 of 200 rows (25.0%, asked for: 50%)" in warning
+    assert "; rows of one group or text stay together." in warning
+    assert splits_of(rows_of(a=3, b=3, c=3))["warnings"] == []  # a row of nine is a large share
 
 
 def test_given_validation_rows_that_lack_a_class_are_warned_of(splits_of, tmp_path):

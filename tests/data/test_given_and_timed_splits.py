@@ -92,7 +92,9 @@ def test_texts_shared_with_test_leave_training_and_unseen_labels_are_refused(spl
     rows = [*rows_of(("train", "a", 5), ("train", "b", 5), ("dev", "a", 2), ("test", "b", 2)), {"text": "train a 0", "label": "a", "part": "test"}]
     found = splits_of(rows, split_column="part")
     assert ("train a 0" in found["train"], "train a 0" in found["test"], found["counts"]["text also in validation or test"]) == (False, True, 1)
-    with pytest.raises(DataError, match=r"^data.test: holds c, which the training rows lack; labels of train: a, b."):
+    with pytest.raises(DataError, match=r"^data.split_column \(test\): no row is left of 1 after cleaning: 1 empty text."):
+        splits_of([*rows[:-3], {"text": "", "label": "a", "part": "test"}], split_column="part")
+    with pytest.raises(DataError, match=r"^data.split_column \(test\): holds c, which the training rows lack; labels of train: a, b."):
         splits_of([*rows, {"text": "new", "label": "c", "part": "test"}], split_column="part")
 
 

@@ -28,6 +28,8 @@ class TimeCutter(Cutter):
     Rows of equal time on both sides of a cut are divided by seed and text, as rows are elsewhere.
     """
 
+    by_time = True
+
     def __init__(self, clean: CleanRows, pool: Ints, data: "DataSection", split: "SplitSection", seed: int) -> None:
         """Args:
         pool: ids of all rows that will be cut.

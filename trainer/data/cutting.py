@@ -53,8 +53,11 @@ class Cutter:
     Attributes:
         rare: ids of the labels that were found too rare; `len(labels)` stands for rows without a
             label (`primary_label`).
+        by_time: rows are cut by their time, not by their classes.
         dropped: ids of those whose rows are left out.
     """
+
+    by_time = False
 
     def __init__(self, clean: CleanRows, pool: Ints, data: "DataSection", split: "SplitSection | None", seed: int) -> None:
         """Args:
@@ -131,8 +134,8 @@ class Cutter:
     def _few(self, targets: Ints | Bools, units_N: Ints | None, only_train_N: Bools, num_sides: int, *, first_trains: bool) -> set[int]:
         """The classes with too few units for the sides, of those that have any."""
         size = len(self.clean.labels) + (targets.ndim == 1)
-        counts_C = _units_of_classes(units_N, targets, ~only_train_N, size)
-        held_C = _units_of_classes(None, targets, only_train_N, size)
+        counts_C = units_of_classes(units_N, targets, ~only_train_N, size)
+        held_C = units_of_classes(None, targets, only_train_N, size)
         few_C = counts_C + ((held_C > 0) & first_trains) < num_sides
         return set(np.flatnonzero((counts_C + held_C > 0) & few_C).tolist())
 
@@ -167,7 +170,7 @@ class Cutter:
         return split(targets, self.clean.text_hashes_N[rows], self.units(rows), shares, labels=labels, seed=self.seed, stage=stage, held_N=held_N)
 
 
-def _units_of_classes(units_N: Ints | None, targets: NDArray[np.int64] | Bools, rows_N: Bools, num_classes: int) -> Ints:
+def units_of_classes(units_N: Ints | None, targets: NDArray[np.int64] | Bools, rows_N: Bools, num_classes: int) -> Ints:
     """Units that hold each class among the rows marked; rows where no two are linked."""
     if units_N is None:
         return np.bincount(targets[rows_N], minlength=num_classes) if targets.ndim == 1 else targets[rows_N].sum(axis=0)

@@ -21,15 +21,17 @@ from trainer.data.cutting import Cutter
 from trainer.data.label_balance import plan_label_balance, plan_label_pool
 from trainer.data.multi_label import positive_weights
 from trainer.data.rare_classes import warn_of_unmeasured, without_classes
+from trainer.data.side_sizes import refuse_empty_sides, warn_of_other_shares
 from trainer.data.sources import read_rows
 from trainer.data.split import Splits, refuse_small_classes, stratified_sample
 from trainer.data.streaming import stream_splits
 from trainer.data.weights import class_weights
 from trainer.errors import DataError, listing
+from trainer.sections.data import SplitSection
 
 if TYPE_CHECKING:
     from trainer.sections.balancing import BalanceSection, LossSection
-    from trainer.sections.data import DataSection, SplitSection
+    from trainer.sections.data import DataSection
 
 Ints = NDArray[np.int64]
 NO_DOMAIN = "(none)"
@@ -135,7 +137,7 @@ class PreparedData:
 
 
 def read_splits(
-    data: "DataSection", split: "SplitSection | None", balance: "BalanceSection", *, seed: int, cache_dir: Path, fold: Fold | None = None
+    data: "DataSection", split: SplitSection | None, balance: "BalanceSection", *, seed: int, cache_dir: Path, fold: Fold | None = None
 ) -> tuple[CleanRows, Splits]:
     """Rows read, cleaned and split.
 
@@ -212,9 +214,7 @@ def weights_over(counts_C: Ints, loss: "LossSection", labels: list[str]) -> NDAr
     return class_weights(counts_C, loss.class_weights, labels, beta=loss.beta or 0.999, mean_over=loss.weights_mean)
 
 
-def split_rows(
-    clean: CleanRows, data: "DataSection", split: "SplitSection | None", balance: "BalanceSection", *, seed: int, fold: Fold | None = None
-) -> Splits:
+def split_rows(clean: CleanRows, data: "DataSection", split: SplitSection | None, balance: "BalanceSection", *, seed: int, fold: Fold | None = None) -> Splits:
     """Row ids of each split: as given, else by shares of `source` or `train`, by time, or one fold
     as validation.
 
@@ -226,7 +226,7 @@ def split_rows(
             (`split.rare_classes: error`).
     """
     pool, validation, test = clean.kept(data.pool), clean.kept("validation"), clean.kept("test")
-    train_share, validation_share, test_share = (split.train, split.validation, split.test or 0.0) if split else (0.8, 0.2, 0.0)
+    train_share, validation_share, test_share = (split or SplitSection()).shares
     is_cut = data.validation is None and not len(validation)
     if fold and not is_cut:
         raise DataError(f"folds cut validation themselves, but data.{data.split_column or 'validation'} holds validation rows. Remove them, or the folds.")
@@ -255,8 +255,11 @@ def split_rows(
         cutter.settle_classes(Splits(train, validation, test))
     train, validation, test = (cutter.without_dropped(ids) for ids in (train, validation, test))
     splits = Splits(train, validation, test, natural)
-    _refuse_empty_sides(splits, clean, whole_pool, is_cut=is_cut, has_test=test_share > 0)
+    cut = {name: share for name, share, asked in (("validation", validation_share, is_cut), ("test", test_share, test_share > 0)) if asked}
+    refuse_empty_sides(splits, list(cut), cutter, whole_pool, data.group_column)
     warn_of_unmeasured(clean, splits)
+    if not fold and balance.scope != "all":
+        warn_of_other_shares(splits, cut, cutter)
     if isinstance(cutter, TimeCutter):
         cutter.warn_of_ties(splits)
         return replace(splits, time_ranges=cutter.ranges(splits))
@@ -285,16 +288,6 @@ def _balanced_pool(clean: CleanRows, pool: Ints, cutter: Cutter, balance: "Balan
         options: dict[str, Any] = {"labels": clean.labels.names, "method": balance.method, "parameter": balance.parameter, "seed": seed}
         pool = pool[balance_pool(clean.targets[pool], clean.text_hashes_N[pool], **options)]
     return pool, natural[only_train_N], natural
-
-
-def _refuse_empty_sides(splits: Splits, clean: CleanRows, pool: Ints, *, is_cut: bool, has_test: bool) -> None:
-    """Raises DataError when a split that was to be cut has no row."""
-    empty = [name for name, asked in (("validation", is_cut), ("test", has_test)) if asked and not len(getattr(splits, name))]
-    if empty:
-        counts_C = clean.labels.counts(clean.targets[pool])
-        most = f"the largest class has {counts_C.max():,} row{'' if counts_C.max() == 1 else 's'}"
-        words = f"split: no row is left for {' and '.join(empty)}, since every class has fewer rows (or groups) than there are splits; {most}"
-        raise DataError(f"{words}. Add rows, merge labels with data.label_map, or ask for fewer splits.")
 
 
 def refuse_shared_groups(clean: CleanRows, splits: Splits) -> None:
