@@ -172,6 +172,13 @@ def test_a_pool_is_balanced_without_the_classes_that_only_train(splits_of):
     assert count(found, "train", "a") + count(found, "validation", "a") == 34  # b's rows that test left
 
 
+def test_a_pool_balanced_for_folds_is_not_cut_to_a_class_too_rare_for_them(splits_of):
+    balance = BalanceSection(method="undersample", scope="all")
+    found = splits_of(rows_of(a=100, b=40, two=2), SplitSection(), balance=balance, fold=Fold(1, 4))
+    assert [count(found, "train", label) + count(found, "validation", label) for label in ("a", "b", "two")] == [40, 40, 2]
+    assert count(found, "validation", "b") == 10
+
+
 def test_only_rare_classes_leave_nothing_to_validate(splits_of):
     with pytest.raises(DataError) as raised:
         splits_of(rows_of(a=1, b=2, c=1))
@@ -209,7 +216,8 @@ def test_shares_that_come_out_otherwise_are_told(splits_of):
     (warning,) = splits_of(rows, SplitSection(train=0.5, validation=0.5), group_column="author")["warnings"]
     assert "split: validation has 50 of 200 rows (25.0%, asked for: 50%)" in warning
     assert "; rows of one group or text stay together." in warning
-    assert splits_of(rows_of(a=3, b=3, c=3))["warnings"] == []  # a row of nine is a large share
+    nine = splits_of(rows_of(a=3, b=3, c=3))["warnings"]
+    assert not any(words.startswith("split:") for words in nine)  # a row of nine is a large share
 
 
 def test_given_validation_rows_that_lack_a_class_are_warned_of(splits_of, tmp_path):

@@ -242,7 +242,7 @@ def split_rows(clean: CleanRows, data: "DataSection", split: SplitSection | None
         cutter.cut(pool, [train_share, validation_share], "split")  # the same classes are dropped as without folds or a balanced pool
     only_train, natural = pool[:0], None
     if balance.scope == "all":
-        pool, only_train, natural = _balanced_pool(clean, pool, cutter, balance, seed)
+        pool, only_train, natural = _balanced_pool(clean, pool, cutter, balance, seed, fold)
     if fold:
         folds, in_all = cutter.folds(pool, fold.total)
         validation = folds[fold.number]
@@ -275,13 +275,14 @@ def _limited(clean: CleanRows, pool: Ints, cutter: Cutter, limit: int, seed: int
     return stratified_sample(ids_N, hashes_N, limit, seed=seed, least=least, units_N=cutter.units(pool), label_matrix_NC=matrix_NC)
 
 
-def _balanced_pool(clean: CleanRows, pool: Ints, cutter: Cutter, balance: "BalanceSection", seed: int) -> tuple[Ints, Ints, Ints]:
+def _balanced_pool(clean: CleanRows, pool: Ints, cutter: Cutter, balance: "BalanceSection", seed: int, fold: Fold | None) -> tuple[Ints, Ints, Ints]:
     """The balanced pool (`balance.scope: all`), the rows beside it that can only train, and the
     pool as it was.
     """
+    num_sides = fold.total if fold else 2
     if cutter.policy == "error":
-        refuse_small_classes(np.bincount(clean.label_ids_N[pool], minlength=len(clean.labels)), clean.labels.names, 2)
-    natural, only_train_N = cutter.usable(pool, 2, first_trains=True)
+        refuse_small_classes(np.bincount(clean.label_ids_N[pool], minlength=len(clean.labels)), clean.labels.names, num_sides)
+    natural, only_train_N = cutter.usable(pool, num_sides, first_trains=fold is None)
     pool = natural[~only_train_N]
     if len(pool):
         balance_pool = plan_pool if clean.label_matrix_NC is None else plan_label_pool
