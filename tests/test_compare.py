@@ -70,6 +70,19 @@ def test_test_rows_are_judged_by_the_best_and_the_baseline_alone(heads):
         assert set(pq.read_table(path)["split"].to_pylist()) == {"validation"}
 
 
+def test_a_test_split_without_the_rarest_class_is_compared_by_macro_f1_and_says_so(tmp_path, tiny_model):
+    labels = ["rare" if i in (5, 30, 31, 50, 51) else "ab"[i % 2] for i in range(80)]
+    rows = [json.dumps({"text": f"text number {i}", "sentiment": label, "when": i}) for i, label in enumerate(labels)]
+    (tmp_path / "rows.jsonl").write_text("\n".join(rows) + "\n", encoding="utf-8")
+    timed = {"compare": {"strategies": ["class_weights"], "seeds": 1, "metric": "minority_recall"}, "split": {"by_time": "when"}}
+    config = config_of(tmp_path, sections(tiny_model, tmp_path / "rows.jsonl", tmp_path, **timed))
+    words = "compare.metric: minority_recall cannot be measured on test, which has no row of 'rare'; macro_f1 is compared there. Add rows of the class"
+    with pytest.warns(UserWarning, match=words):
+        result = result_of(compare.compare(config))
+    assert (result["validation"]["metric"], result["test"]["metric"]) == ("minority_recall", "macro_f1")
+    assert result["recommendation"].endswith(". On test, macro F1 is compared, since no row of 'rare' is there.")
+
+
 def test_figures_are_those_of_the_cells(heads):
     _, _, folder = heads
     told = result_of(folder)["validation"]

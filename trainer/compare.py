@@ -1,4 +1,4 @@
-"""Chapter three of the story: which balancing helps on these rows. Every strategy is trained with every seed; differences are told from validation.
+"""Which balancing helps on these rows. Every strategy is trained with every seed; differences are told from validation.
 
 Workers need no scheduler: each runs the same command and takes the next cell that no other holds, whatever started them
 (`accelerate launch`, a Slurm array, a second terminal). One that finds all cells finished draws the conclusion. The test rows are
@@ -180,14 +180,16 @@ def _conclude(path: Path, phase: "Phase", quick: dict[str, Any] | None, given: C
     """Differences on validation, the test of the recommended strategy and of the baseline, and what is told of it; comparison.json last."""
     from trainer import __version__
     from trainer.delivery import compare_page
-    from trainer.evaluation.compare import recommend
+    from trainer.evaluation.compare import TITLES, recommend
 
     ground, config = phase.ground, phase.ground.config
     validation = phase.compare("validation", phase.trained)
     winner, seconds = validation.recommended, phase.seconds
     recommendation = recommend(validation, {} if phase.budget.kind == "fit" else seconds)
     tested = [name for name in phase.trained if name in (BASELINE, winner)]
-    test = phase.compare("test", tested).to_dict() if ground.has_test else None
+    test = phase.compare("test", tested) if ground.has_test else None
+    if test and test.metric != validation.metric:
+        recommendation += f" On test, {TITLES[test.metric]} is compared, since no row of '{test.minority_label}' is there."
     folder = report.RunFolder(path)
     result = {
         "name": config.run.name,
@@ -205,7 +207,7 @@ def _conclude(path: Path, phase: "Phase", quick: dict[str, Any] | None, given: C
         "failed": phase.failed,
         "quick": quick,
         "validation": validation.to_dict(),
-        "test": test,
+        "test": test.to_dict() if test else None,
         "tested": phase.tested,
         "winner": winner,
         "recommendation": recommendation,

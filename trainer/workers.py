@@ -1,4 +1,4 @@
-"""Of the story: who trains which cell of a comparison, and what the finished ones say together.
+"""Who trains which cell of a comparison, and what the finished cells say together.
 
 A worker takes the next cell that no other process holds, by a lock that the kernel takes from one that dies.
 """
@@ -6,6 +6,7 @@ A worker takes the next cell that no other process holds, by a lock that the ker
 import json
 import shutil
 import time
+import warnings
 from collections.abc import Container, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -232,7 +233,9 @@ class Phase:
         predictions = {strategy: self._predictions(strategy, split) for strategy in strategies}
         metric, minority = self.ground.config.compare.metric, self.ground.plain.audit.minority_label
         if metric.startswith("minority") and labels.index(minority) not in predictions[strategies[0]][0]:
-            metric = "macro_f1"  # test lacks the class, which validation measured
+            words = f"compare.metric: {metric} cannot be measured on {split}, which has no row of '{minority}'; macro_f1 is compared there"
+            warnings.warn(f"{words}. Add rows of the class, or set compare.metric: macro_f1.", stacklevel=2)
+            metric = "macro_f1"
         return compare_predictions(
             predictions[strategies[0]][0],
             {strategy: found for strategy, (_, found) in predictions.items()},

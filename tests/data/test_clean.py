@@ -200,13 +200,16 @@ def test_given_file_of_which_nothing_is_left_is_refused(clean):
 
 
 def test_one_class_is_refused(clean):
-    with pytest.raises(DataError, match=r"^the rows hold one class only, 'x'; a classifier needs two. Check data.label_column and data.drop_labels.$"):
+    with pytest.raises(
+        DataError, match=r"^the rows hold one class only, 'x'; a classifier needs two. Check data.label_column, data.label_map and data.drop_labels.$"
+    ):
         clean(["a,x", "b,x"])
 
 
 def test_one_class_after_cleaning_is_refused(clean):
-    with pytest.raises(DataError, match=r"^the rows hold one class only, 'x'; a classifier needs two."):
-        clean(["a,x", "b,x", "a,y", "a,x"])
+    words = r"\(rows that cleaning dropped: 1 missing label, 1 duplicate text, 1 conflicting labels, outvoted\)"
+    with pytest.raises(DataError, match=rf"^the rows hold one class only, 'x'; a classifier needs two {words}. Check data.label_column, data.label_map"):
+        clean(["a,x", "b,x", "a,y", "a,x", "c,"])
 
 
 def test_no_label_name_at_all_is_refused():

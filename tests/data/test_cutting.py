@@ -74,6 +74,28 @@ def test_test_rows_are_the_same_with_groups_and_several_labels(splits_of):
         assert [splits_of(rows, fold=Fold(n, 3), **columns)["test"] == plain for n in range(3)] == [True] * 3
 
 
+@pytest.mark.parametrize("policy", ["keep", "drop", "error"])
+@pytest.mark.parametrize("split", [THREE, SplitSection()])
+def test_no_fold_or_pool_changes_the_test_rows_or_the_classes_whatever_the_policy(splits_of, policy, split):
+    split = split.model_copy(update={"rare_classes": policy})
+    rows = rows_of(a=300, b=200, four=4, **({} if policy == "error" else {"single": 1}))
+    plain = splits_of(rows, split)
+    others = [splits_of(rows, split, balance=BalanceSection(method="undersample", scope="all"))]
+    if policy != "error":  # four rows cannot stand in five folds
+        folds = [splits_of(rows, split, fold=Fold(number, 5)) for number in range(5)]
+        assert [count(found, "train", "four") for found in folds] == [4 - count(plain, "test", "four")] * 5
+        assert all("'four'" in found["warnings"][0] for found in folds)
+        others += folds
+    for found in others:
+        assert (set(found.get("test", [])), found["labels"]) == (set(plain.get("test", [])), plain["labels"])
+    assert ("single" in plain["labels"], "four" in plain["labels"]) == (policy == "keep", True)
+
+
+def test_error_still_stops_folds_that_a_class_cannot_stand_in(splits_of):
+    with pytest.raises(DataError, match=r"^label 'four' has 3 rows; 5 stratified splits need 5."):
+        splits_of(rows_of(a=100, four=4), THREE.model_copy(update={"rare_classes": "error"}), fold=Fold(0, 5))
+
+
 def test_each_class_has_its_share_of_test_within_one_row_and_of_validation_within_two(splits_of):
     counts = {"a": 333, "b": 101, "c": 47, "d": 9}
     for seed in range(5):
@@ -151,11 +173,52 @@ def test_a_pool_is_balanced_without_the_classes_that_only_train(splits_of):
     assert count(found, "train", "a") + count(found, "validation", "a") == 34  # b's rows that test left
 
 
+def test_a_pool_balanced_for_folds_is_not_cut_to_a_class_too_rare_for_them(splits_of):
+    balance = BalanceSection(method="undersample", scope="all")
+    found = splits_of(rows_of(a=100, b=40, two=2), SplitSection(), balance=balance, fold=Fold(1, 4))
+    assert [count(found, "train", label) + count(found, "validation", label) for label in ("a", "b", "two")] == [40, 40, 2]
+    assert count(found, "validation", "b") == 10
+
+
 def test_only_rare_classes_leave_nothing_to_validate(splits_of):
     with pytest.raises(DataError) as raised:
         splits_of(rows_of(a=1, b=2, c=1))
-    words = "split: no row is left for validation and test, since every class has fewer rows (or groups) than there are splits; the largest class has 2 rows"
+    words = "split: no row is left for validation and test, since every class has fewer rows than there are splits; the largest class has 2 rows"
     assert str(raised.value) == f"{words}. Add rows, merge labels with data.label_map, or ask for fewer splits."
+
+
+@pytest.mark.parametrize(
+    ("author", "words"),
+    [
+        (lambda row, i: "x", "all 90 rows are one group by data.group_column: author, and stay together. Name a column of more groups"),
+        (lambda row, i: row["label"], "all rows of each class are one group by data.group_column: author, and stay together. Name a column"),
+        (lambda row, i: i % 2, "the 2 groups are too few or too large to stand in every split; 'a' has the most, 2 groups. Add rows of other groups"),
+    ],
+)
+def test_groups_that_hold_everything_are_named_as_the_cause(splits_of, author, words):
+    rows = [row | {"author": author(row, i)} for i, row in enumerate(rows_of(a=60, b=30))]
+    with pytest.raises(DataError, match=r"^split: no row is left for validation and test: ") as raised:
+        splits_of(rows, group_column="author")
+    assert words in str(raised.value)
+
+
+def test_one_text_that_holds_everything_is_named_as_the_cause(splits_of):
+    rows = [{"text": "same", "label": ["a", "b"]}] * 40
+    with pytest.raises(DataError, match=r"^split: no row is left for validation: all 40 rows have one text, and stay together. Set data.clean.duplicates"):
+        splits_of(rows, SplitSection(), clean={"duplicates": False})
+
+
+def test_shares_that_come_out_otherwise_are_told(splits_of):
+    pairs = rows_of(**{f"c{i}": 2 for i in range(100)})
+    (warning,) = [words for words in splits_of(pairs, SplitSection())["warnings"] if words.startswith("split:")]
+    words = "split: validation has 100 of 200 rows (50.0%, asked for: 20%): a class has a row in every split where it can, and only trains where it cannot"
+    assert warning == f"{words}. Add rows, merge labels with data.label_map, or list them in data.drop_labels."
+    rows = [row | {"author": "big" if i < 150 else f"g{i}"} for i, row in enumerate({"text": f"t{i}", "label": "ab"[i % 2]} for i in range(200))]
+    (warning,) = splits_of(rows, SplitSection(train=0.5, validation=0.5), group_column="author")["warnings"]
+    assert "split: validation has 50 of 200 rows (25.0%, asked for: 50%)" in warning
+    assert "; rows of one group or text stay together." in warning
+    nine = splits_of(rows_of(a=3, b=3, c=3))["warnings"]
+    assert not any(words.startswith("split:") for words in nine)  # a row of nine is a large share
 
 
 def test_given_validation_rows_that_lack_a_class_are_warned_of(splits_of, tmp_path):

@@ -92,7 +92,9 @@ def test_texts_shared_with_test_leave_training_and_unseen_labels_are_refused(spl
     rows = [*rows_of(("train", "a", 5), ("train", "b", 5), ("dev", "a", 2), ("test", "b", 2)), {"text": "train a 0", "label": "a", "part": "test"}]
     found = splits_of(rows, split_column="part")
     assert ("train a 0" in found["train"], "train a 0" in found["test"], found["counts"]["text also in validation or test"]) == (False, True, 1)
-    with pytest.raises(DataError, match=r"^data.test: holds c, which the training rows lack; labels of train: a, b."):
+    with pytest.raises(DataError, match=r"^data.split_column \(test\): no row is left of 1 after cleaning: 1 empty text."):
+        splits_of([*rows[:-3], {"text": "", "label": "a", "part": "test"}], split_column="part")
+    with pytest.raises(DataError, match=r"^data.split_column \(test\): holds c, which the training rows lack; labels of train: a, b."):
         splits_of([*rows, {"text": "new", "label": "c", "part": "test"}], split_column="part")
 
 
@@ -254,3 +256,59 @@ def test_a_class_that_training_lacks_is_refused_or_dropped_and_one_that_test_lac
     assert "no row of 'old' (3 rows in all) in validation and test" in found["warnings"][0]
     with pytest.raises(DataError, match=r"^split.by_time: validation holds no row of old"):
         splits_of(rows, BY_TIME.model_copy(update={"rare_classes": "error"}))
+
+
+@pytest.mark.parametrize("per_row", ["wide", "long"])
+def test_of_copies_the_newest_stays_so_that_no_order_changes_a_split(splits_of, per_row):
+    rows = timed(range(1000, 1200))
+    copies = [rows[i] | {"when": when} for i, when in zip(range(40), [*range(2000, 2020), *range(300, 320)], strict=True)]
+    newer = {f"t{i}" for i in range(20)}
+    for order in (rows + copies, copies + rows, [*copies[::-1], *rows[::-1]]):
+        found = splits_of(order, BY_TIME, labels_per_row=per_row)
+        assert (numbers(found["test"])[:20], len(found["test"])) == (list(range(20)), 40)
+        assert newer | {f"t{i}" for i in range(180, 200)} == set(found["test"])
+    dates = [row | {"when": f"{day}.05.2024"} for day, row in zip(range(9, 29), rows, strict=False)]  # as text, 9 is after 29
+    found = splits_of([*dates, dates[0] | {"when": "30.05.2024"}], BY_TIME, labels_per_row=per_row)
+    assert "t0" in found["test"]
+
+
+def test_the_newest_copy_of_a_text_with_several_labels_stays_and_has_them_all(splits_of):
+    rows = [*timed(range(20)), {"text": "t3", "label": "a", "when": 50}, {"text": "t3", "label": "b", "when": 40}]
+    for order in (rows, rows[::-1]):
+        found = splits_of(order, BY_TIME, labels_per_row="long")
+        assert ("t3" in found["test"], found["ranges"]["test"][1]) == (True, "50")
+
+
+def test_an_old_group_that_holds_nearly_all_rows_leaves_a_row_for_each_split(splits_of):
+    rows = [row | {"author": "old" if i < 90 else f"g{i}"} for i, row in enumerate(timed(range(100)))]
+    found = splits_of(rows, BY_TIME, group_column="author")
+    assert [len(found[name]) for name in ("train", "validation", "test")] == [90, 1, 9]
+    rows = [row | {"author": "new" if i >= 10 else f"g{i}"} for i, row in enumerate(timed(range(100)))]
+    found = splits_of(rows, BY_TIME, group_column="author")
+    assert [len(found[name]) for name in ("train", "validation", "test")] == [7, 3, 90]
+
+
+def test_a_time_whose_rows_stand_in_several_splits_is_named_with_their_numbers(splits_of):
+    found = splits_of(timed(["2022"] * 10 + ["2024"] * 10), SplitSection(by_time="when", train=0.75, validation=0.25))
+    words = "split.by_time: rows of one time stand in several splits, by chance: 2024 in train (5 rows) and validation (5 rows)."
+    assert f"{words} Name a column of finer times in split.by_time, or choose shares that end between two times." in found["warnings"]
+    found = splits_of(timed(["2022"] * 2 + ["2024"] * 18), BY_TIME)
+    assert any("2024 in train (10 rows) and validation (4 rows) and test (4 rows)." in warning for warning in found["warnings"])
+    for days in (["2022"] * 12 + ["2023"] * 4 + ["2024"] * 4, range(20)):
+        assert splits_of(timed(days), BY_TIME)["warnings"] == []
+
+
+def test_rows_of_one_time_only_are_refused(splits_of):
+    with pytest.raises(DataError) as raised:
+        splits_of(timed(["2024-05-01"] * 20), BY_TIME)
+    words = "split.by_time: all 20 rows have one time in column 'when', 2024-05-01"
+    assert str(raised.value) == f"{words}. Name a column with the time of each row, or leave by_time out."
+
+
+def test_the_times_of_a_given_test_file_are_not_read(splits_of, tmp_path):
+    test = [{"text": f"given {i}", "label": "ab"[i % 2], "when": "once"} for i in range(4)]
+    (tmp_path / "test.jsonl").write_text("\n".join(map(json.dumps, test)) + "\n", encoding="utf-8")
+    train = tmp_path / "train.jsonl"
+    train.write_text("\n".join(map(json.dumps, timed(range(20)))) + "\n", encoding="utf-8")
+    found = splits_of([], SplitSection(by_time="when"), source=None, train=str(train), test=str(tmp_path / "test.jsonl"))
+    assert found["ranges"] == {"train": ("0", "15"), "validation": ("16", "19")}

@@ -158,21 +158,31 @@ def test_same_seed_gives_the_same_split_and_another_seed_or_stage_another():
 @pytest.mark.parametrize(
     ("counts", "shares", "message"),
     [
-        ([9, 1], [0.8, 0.2], "label 'label1' has 1 row; 2 stratified splits need 2. Merge it, or list it in data.drop_labels."),
-        ([2, 9, 1], [0.8, 0.1, 0.1], "label 'label0' has 2 rows, 'label2' has 1 row; 3 stratified splits need 3. Merge it, or list it in data.drop_labels."),
+        (
+            [9, 1],
+            [0.8, 0.2],
+            "label 'label1' has 1 row; 2 stratified splits need 2.",
+        ),
+        (
+            [2, 9, 1],
+            [0.8, 0.1, 0.1],
+            "label 'label0' has 2 rows, 'label2' has 1 row; 3 stratified splits need 3.",
+        ),
     ],
 )
 def test_class_too_small_to_split_is_named(counts, shares, message):
     with pytest.raises(DataError) as raised:
         split(*rows_of(counts, 0), shares)
-    assert str(raised.value) == message
+    remedy = "Merge it by data.label_map, list it in data.drop_labels, or set split.rare_classes: keep."
+    assert str(raised.value) == f"{message} {remedy}"
 
 
 def test_class_that_stands_in_one_group_is_named():
     label_ids = np.array([0] * 8 + [1] * 8)
     groups = np.array([*range(8), *([9] * 8)])
     with pytest.raises(
-        DataError, match=r"^the groups of label1 are too few or too large to stand in 2 splits. Merge the label, or list it in data.drop_labels.$"
+        DataError,
+        match=r"^the groups of label1 are too few or too large to stand in 2 splits. Merge it by data.label_map",
     ):
         split(label_ids, np.arange(16, dtype=np.uint64), [0.5, 0.5], groups)
 

@@ -1,9 +1,7 @@
 """Splits by time (`split.by_time`): the oldest rows train, the newest are the test."""
 
-import re
 import warnings
-from collections.abc import Callable
-from datetime import UTC, datetime
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -14,31 +12,13 @@ from trainer.data.clean import CleanRows
 from trainer.data.cutting import Cutter
 from trainer.data.rare_classes import unmeasured
 from trainer.data.split import Splits, row_keys
-from trainer.errors import DataError, brief, listing
+from trainer.data.times import read_times
+from trainer.errors import DataError, listing
 
 if TYPE_CHECKING:
     from trainer.sections.data import DataSection, SplitSection
 
 Ints = NDArray[np.int64]
-
-FORMATS = (
-    "%Y/%m/%d",
-    "%Y/%m/%d %H:%M",
-    "%Y/%m/%d %H:%M:%S",
-    "%d.%m.%Y",
-    "%d.%m.%Y %H:%M",
-    "%d.%m.%Y %H:%M:%S",
-    "%d %b %Y",
-    "%d %B %Y",
-    "%d-%b-%Y",
-    "%b %d, %Y",
-    "%B %d, %Y",
-    "%a, %d %b %Y %H:%M:%S %z",
-    "%a, %d %b %Y %H:%M:%S %Z",
-    "%a %b %d %H:%M:%S %z %Y",
-)
-"""Date-times beside ISO 8601; none in which day and month could be confused."""
-NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
 
 
 class TimeCutter(Cutter):
@@ -47,6 +27,8 @@ class TimeCutter(Cutter):
 
     Rows of equal time on both sides of a cut are divided by seed and text, as rows are elsewhere.
     """
+
+    by_time = True
 
     def __init__(self, clean: CleanRows, pool: Ints, data: "DataSection", split: "SplitSection", seed: int) -> None:
         """Args:
@@ -57,27 +39,38 @@ class TimeCutter(Cutter):
         """
         super().__init__(clean, pool, data, split, seed)
         self.column = split.by_time or ""
-        self._times_N = np.zeros(len(clean.label_ids_N), np.float64)
+        self._times_N = np.full(len(clean.label_ids_N), np.nan)
         self._times_N[pool] = read_times(clean.rows.table["time"].take(pa.array(pool)), self.column, lambda place: clean.rows.where(int(pool[place])))
+        if len(pool) > 1 and np.ptp(self._times_N[pool]) == 0:
+            words = f"split.by_time: all {len(pool):,} rows have one time in column '{self.column}', {self._spelling(pool[0])}"
+            raise DataError(f"{words}. Name a column with the time of each row, or leave by_time out.")
 
     def cut(self, pool: Ints, shares: list[float], stage: str) -> list[Ints]:
         """Row ids of each side by its share, the oldest first; every side has a row where there are
         enough.
         """
-        keys_N, units_N = row_keys(self.clean.text_hashes_N[pool], self.seed, stage), self.units(pool)
-        _, rows_N = np.unique(pool if units_N is None else units_N, return_inverse=True)
-        newest_U, keys_U = np.full(rows_N.max() + 1, -np.inf), np.full(rows_N.max() + 1, np.iinfo(np.uint64).max)
-        np.maximum.at(newest_U, rows_N, self._times_N[pool])
+        keys_N = row_keys(self.clean.text_hashes_N[pool], self.seed, stage)
+        rows_N, newest_U = self._ages(pool)
+        keys_U = np.full(len(newest_U), np.iinfo(np.uint64).max)
         np.minimum.at(keys_U, rows_N, keys_N)
         order = np.lexsort((keys_U, newest_U))
         ends = np.cumsum(np.bincount(rows_N)[order])
         wanted = np.rint(len(pool) * np.cumsum(shares)[:-1])
         cuts = np.array([np.abs(ends - rows).argmin() + 1 for rows in wanted], np.int64)
-        for side in reversed(range(len(cuts))):  # the sides behind need a unit each
-            cuts[side] = max(min(cuts[side], len(ends) - (len(cuts) - side)), 1)
+        next_cut = len(ends)
+        for side in reversed(range(len(cuts))):  # this side and all before it need a unit each, and so do those behind
+            cuts[side] = next_cut = max(min(cuts[side], next_cut - 1), side + 1)
         sides_U = np.empty(len(order), np.int64)
         sides_U[order] = np.searchsorted(cuts, np.arange(len(order)), side="right")
         return [pool[sides_U[rows_N] == side] for side in range(len(shares))]
+
+    def _ages(self, rows: Ints) -> tuple[Ints, NDArray[np.float64]]:
+        """Number of each row's unit, and the time of each unit: that of its newest row."""
+        units_N = self.units(rows)
+        _, rows_N = np.unique(rows if units_N is None else units_N, return_inverse=True)
+        newest_U = np.full(rows_N.max(initial=-1) + 1, -np.inf)
+        np.maximum.at(newest_U, rows_N, self._times_N[rows])
+        return rows_N, newest_U
 
     def settle_classes(self, splits: Splits) -> None:
         """Apply `split.rare_classes` to the classes that a side lacks.
@@ -90,7 +83,7 @@ class TimeCutter(Cutter):
         untrained = np.flatnonzero(has_rows_C & (labels.counts(targets[splits.train]) == 0)).tolist()
         lacking = {"train": untrained} | unmeasured(self.clean, splits)
         if self.policy == "drop":
-            self.rare |= {c for ids in lacking.values() for c in ids}
+            self.dropped |= {c for ids in lacking.values() for c in ids}
             return
         for name, ids in lacking.items():
             if ids and (name == "train" or self.policy == "error"):
@@ -99,59 +92,35 @@ class TimeCutter(Cutter):
                 raise DataError(f"{words}. {remedy}, list the label in data.drop_labels, or split by shares alone.")
 
     def ranges(self, splits: Splits) -> dict[str, tuple[str, str]]:
-        """{split: its oldest and its newest time, as the data spell them}."""
-        times = self.clean.rows.table["time"]
+        """{split: its oldest and its newest time, as the data spell them}, of the splits cut here."""
         found = {}
-        for name, ids in splits.named.items():
-            ends = ids[[self._times_N[ids].argmin(), self._times_N[ids].argmax()]]
-            found[name] = (times[int(ends[0])].as_py().strip(), times[int(ends[1])].as_py().strip())
+        for name, ids in self._cut_here(splits).items():
+            oldest, newest = ids[[self._times_N[ids].argmin(), self._times_N[ids].argmax()]]
+            found[name] = (self._spelling(oldest), self._spelling(newest))
         return found
 
+    def warn_of_ties(self, splits: Splits) -> None:
+        """Name the times whose rows stand on both sides of a cut."""
+        sides = self._cut_here(splits)
+        rows = np.concatenate(list(sides.values()))
+        units_N, newest_U = self._ages(rows)
+        ages_N = newest_U[units_N]
+        ages = dict(zip(sides, np.split(ages_N, np.cumsum([len(ids) for ids in sides.values()])[:-1]), strict=True))
+        shared = sorted({float(older.max()) for older, newer in pairwise(ages.values()) if older.max() == newer.min()})
+        told = []
+        for time in shared:
+            spelling = self._spelling(rows[(ages_N == time) & (self._times_N[rows] == time)][0])
+            counts = {name: int((of == time).sum()) for name, of in ages.items() if time in of}
+            told.append(f"{spelling} in " + " and ".join(f"{name} ({count:,} row{'' if count == 1 else 's'})" for name, count in counts.items()))
+        if told:
+            words = f"split.by_time: rows of one time stand in several splits, by chance: {'; '.join(told)}"
+            remedy = "Name a column of finer times in split.by_time, or choose shares that end between two times"
+            warnings.warn(f"{words}. {remedy}.", stacklevel=3)
 
-def read_times(column: pa.ChunkedArray, name: str, where: Callable[[int], str]) -> NDArray[np.float64]:
-    """The times as numbers: those of the column, or seconds since 1970 of its dates.
+    def _cut_here(self, splits: Splits) -> dict[str, Ints]:
+        """Row ids of the splits without those that were given, whose times are not read."""
+        return {name: ids for name, ids in splits.named.items() if not np.isnan(self._times_N[ids[0]])}
 
-    Args:
-        where: file and line of the value at a place, for messages.
-    Raises:
-        DataError: a value that is missing, or that is no number among numbers or no date among
-            dates.
-    """
-    encoded = column.combine_chunks().dictionary_encode()
-    ids_N = encoded.indices.fill_null(len(encoded.dictionary)).to_numpy(zero_copy_only=False)
-    values = [*(value.strip() for value in encoded.dictionary.to_pylist()), ""]
-    counts = np.bincount(ids_N, minlength=len(values))
-    are_numbers = [bool(NUMBER.fullmatch(value)) for value in values]
-    by_number = 2 * counts[are_numbers].sum() > len(ids_N)
-    zones: set[bool] = set()
-    times = [(float(value) if is_number else None) if by_number else _seconds(value, zones) for value, is_number in zip(values, are_numbers, strict=True)]
-    wrong = [k for k, time in enumerate(times) if time is None and counts[k]]
-    if wrong:
-        first = int(np.isin(ids_N, wrong).argmax())
-        value = values[ids_N[first]]
-        shown = f"holds '{brief(value, 40)}'" if value else "has no value"
-        bad = int(counts[wrong].sum())
-        needed = "a number, as most rows have" if by_number else "a date such as 2024-05-01 or 2024-05-01T12:00:00Z, or numbers in all rows"
-        number = f"{bad:,} row{'' if bad == 1 else 's'} in all"
-        raise DataError(f"{where(first)}: split.by_time: column '{name}' {shown} ({number}); needed: {needed}. Mend these rows, or remove them.")
-    if len(zones) > 1:
-        warnings.warn(f"split.by_time: some times of column '{name}' have no zone; they count as UTC.", stacklevel=4)
-    return np.array([0.0 if time is None else time for time in times])[ids_N]
-
-
-def _seconds(text: str, zones: set[bool]) -> float | None:
-    """Seconds since 1970 of a date; None where it is none. Notes down whether it has a zone."""
-    found = None
-    try:
-        found = datetime.fromisoformat(text)
-    except ValueError:
-        for form in FORMATS:
-            try:
-                found = datetime.strptime(text, form)
-                break
-            except ValueError:
-                continue
-    if found is None:
-        return None
-    zones.add(found.tzinfo is not None)
-    return (found if found.tzinfo else found.replace(tzinfo=UTC)).timestamp()
+    def _spelling(self, row: np.int64) -> str:
+        """A row's time as the data spell it."""
+        return str(self.clean.rows.table["time"][int(row)].as_py()).strip()

@@ -225,7 +225,8 @@ def _kept_labels(
         targets: ids among `every` (N,), or which of them each row has (N, C).
     """
     counts_C = every.counts(targets[reasons_N == KEPT] if targets.ndim == 2 else targets[(reasons_N == KEPT) & (targets >= 0)])
-    labels = order_labels({name for name, count in zip(every.names, counts_C, strict=True) if count}, order)
+    dropped = dict(zip(REASONS[1:], np.bincount(reasons_N, minlength=len(REASONS))[1:].tolist(), strict=True))
+    labels = order_labels({name for name, count in zip(every.names, counts_C, strict=True) if count}, order, dropped)
     lost = {}
     for c in np.flatnonzero(counts_C == 0):
         held = reasons_N[targets == c if targets.ndim == 1 else targets[:, c]]
@@ -284,19 +285,20 @@ def _blank(column: Any) -> Any:
 
 def _refuse_nothing_left(reasons_N: NDArray[np.int8], rows: Rows) -> None:
     for code in np.unique(rows.slots_N):
-        refuse_nothing_left(SLOTS[code], np.bincount(reasons_N[rows.slots_N == code], minlength=len(REASONS)))
+        refuse_nothing_left(rows.key(SLOTS[code]), np.bincount(reasons_N[rows.slots_N == code], minlength=len(REASONS)))
 
 
-def refuse_nothing_left(slot: str, counts_R: NDArray[np.int64]) -> None:
+def refuse_nothing_left(key: str, counts_R: NDArray[np.int64]) -> None:
     """Raises DataError when of the rows of a config key none is kept.
 
     Args:
+        key: "data.test" or the like, for the message.
         counts_R: its rows by reason.
     """
     if counts_R[KEPT]:
         return
     counts = "; ".join(f"{count} {reason}" for count, reason in zip(counts_R, REASONS, strict=True) if count)
-    raise DataError(f"data.{slot}: no row is left of {counts_R.sum()} after cleaning: {counts}. Check data.text_column, data.label_column and data.clean.")
+    raise DataError(f"{key}: no row is left of {counts_R.sum()} after cleaning: {counts}. Check data.text_column, data.label_column and data.clean.")
 
 
 def refuse_unseen_labels(clean: CleanRows) -> None:
@@ -308,5 +310,5 @@ def refuse_unseen_labels(clean: CleanRows) -> None:
         if len(unseen):
             names = [clean.labels.names[i] for i in unseen]
             hint = did_you_mean(names[0], trained)
-            found = f"data.{slot}: holds {listing(names)}, which the training rows lack; labels of train: {listing(trained)}.{hint}"
+            found = f"{clean.rows.key(slot)}: holds {listing(names)}, which the training rows lack; labels of train: {listing(trained)}.{hint}"
             raise DataError(f"{found} Add rows to train, rename labels with data.label_map, or list them in data.drop_labels.")

@@ -46,12 +46,18 @@ class Cutter:
     at all later ones.
 
     With `split.rare_classes: keep` its rows, and all that are linked to them, only train. With
-    `drop` they are left out, with `error` the run stops.
+    `drop` they are left out where the first cut finds the class too rare; later cuts treat them as
+    `keep` does, so that no fold or balanced pool changes the rows of test. With `error` the run
+    stops.
 
     Attributes:
         rare: ids of the labels that were found too rare; `len(labels)` stands for rows without a
             label (`primary_label`).
+        by_time: rows are cut by their time, not by their classes.
+        dropped: ids of those whose rows are left out.
     """
+
+    by_time = False
 
     def __init__(self, clean: CleanRows, pool: Ints, data: "DataSection", split: "SplitSection | None", seed: int) -> None:
         """Args:
@@ -61,6 +67,8 @@ class Cutter:
         self.policy = split.rare_classes if split else "keep"
         self.primary_label = bool(split and split.primary_label) and clean.label_matrix_NC is not None
         self.rare: set[int] = set()
+        self.dropped: set[int] = set()
+        self._is_cut = False
         units_N = linked_units(clean.text_hashes_N[pool], group_ids(clean, pool) if data.group_column else None)
         self._units_N = None
         if units_N is not None:
@@ -78,9 +86,12 @@ class Cutter:
         while True:
             rows, only_train_N = self.usable(pool, len(shares), first_trains=True)
             try:
-                return [rows[side] for side in self._split(rows, shares, stage, only_train_N)]
+                sides = [rows[side] for side in self._split(rows, shares, stage, only_train_N)]
             except ClassesApartError as error:
                 self._give_up(error)
+                continue
+            self._is_cut = True
+            return sides
 
     def folds(self, pool: Ints, total: int) -> tuple[list[Ints], Ints]:
         """Row ids of each of so many folds, and those of the rows that train in every fold."""
@@ -96,8 +107,7 @@ class Cutter:
 
     def without_dropped(self, rows: Ints) -> Ints:
         """The rows that `split.rare_classes: drop` leaves of these."""
-        names = self.rare - {len(self.clean.labels)}
-        return rows[~held_by(self.clean, rows, names)] if self.policy == "drop" and names else rows
+        return rows[~held_by(self.clean, rows, self.dropped)] if self.dropped else rows
 
     def usable(self, pool: Ints, num_sides: int, *, first_trains: bool) -> tuple[Ints, Bools]:
         """Rows that are not dropped, and which of them can only train, since a class of theirs has
@@ -119,13 +129,13 @@ class Cutter:
                 found &= {len(self.clean.labels)}
             if not found:
                 return rows, only_train_N
-            self.rare |= found
+            self._add_rare(found)
 
     def _few(self, targets: Ints | Bools, units_N: Ints | None, only_train_N: Bools, num_sides: int, *, first_trains: bool) -> set[int]:
         """The classes with too few units for the sides, of those that have any."""
         size = len(self.clean.labels) + (targets.ndim == 1)
-        counts_C = _units_of_classes(units_N, targets, ~only_train_N, size)
-        held_C = _units_of_classes(None, targets, only_train_N, size)
+        counts_C = units_of_classes(units_N, targets, ~only_train_N, size)
+        held_C = units_of_classes(None, targets, only_train_N, size)
         few_C = counts_C + ((held_C > 0) & first_trains) < num_sides
         return set(np.flatnonzero((counts_C + held_C > 0) & few_C).tolist())
 
@@ -138,7 +148,12 @@ class Cutter:
     def _give_up(self, error: ClassesApartError) -> None:
         if self.policy == "error":
             raise error
-        self.rare |= set(error.class_ids)
+        self._add_rare(set(error.class_ids))
+
+    def _add_rare(self, label_ids: set[int]) -> None:
+        self.rare |= label_ids
+        if self.policy == "drop" and not self._is_cut:
+            self.dropped |= label_ids - {len(self.clean.labels)}
 
     def _targets(self, rows: Ints) -> Ints | Bools:
         """What is stratified by: label ids, the labels that rows name first, or which labels each
@@ -155,7 +170,7 @@ class Cutter:
         return split(targets, self.clean.text_hashes_N[rows], self.units(rows), shares, labels=labels, seed=self.seed, stage=stage, held_N=held_N)
 
 
-def _units_of_classes(units_N: Ints | None, targets: NDArray[np.int64] | Bools, rows_N: Bools, num_classes: int) -> Ints:
+def units_of_classes(units_N: Ints | None, targets: NDArray[np.int64] | Bools, rows_N: Bools, num_classes: int) -> Ints:
     """Units that hold each class among the rows marked; rows where no two are linked."""
     if units_N is None:
         return np.bincount(targets[rows_N], minlength=num_classes) if targets.ndim == 1 else targets[rows_N].sum(axis=0)

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trainer.data.balance import stage_generator
-from trainer.data.split import ClassesApartError, Ints, place_linked, placeable, refuse_small_classes, row_keys, settle
+from trainer.data.split import RARE_REMEDY, ClassesApartError, Ints, place_linked, placeable, refuse_small_classes, row_keys, settle
 from trainer.data.text_hashes import Hashes
 from trainer.errors import listing
 
@@ -55,7 +55,7 @@ def iterative_split(
     apart = settle(units_N, keys_N, held_N, label_matrix_NC, sides_N, len(labels), len(shares_S))
     if apart:
         words = f"the rows of {listing(labels[c] for c in apart)} are tied to other labels or groups and cannot stand in {len(shares_S)} splits"
-        raise ClassesApartError(f"{words}. Merge the label, or list it in data.drop_labels.", apart)
+        raise ClassesApartError(f"{words}. {RARE_REMEDY}", apart)
     return [np.flatnonzero(sides_N == side) for side in range(len(shares_S))]
 
 

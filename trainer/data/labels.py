@@ -55,9 +55,11 @@ def count_drawn(targets: NDArray[Any], positions: NDArray[np.int64], num_labels:
     return np.bincount(label_ids, times_N[rows][places], minlength=num_labels).astype(np.int64)
 
 
-def order_labels(found: set[str], class_label_order: list[str] | None) -> Labels:
+def order_labels(found: set[str], class_label_order: list[str] | None, dropped: Mapping[str, int] | None = None) -> Labels:
     """Labels in ClassLabel order where the source has one; numbers by value; else by name.
 
+    Args:
+        dropped: {reason: rows that cleaning dropped for it}, for the message.
     Raises:
         DataError: fewer than two classes.
     """
@@ -69,7 +71,9 @@ def order_labels(found: set[str], class_label_order: list[str] | None) -> Labels
         names = sorted(found)
     if len(names) < 2:
         what = f"one class only, '{names[0]}'" if names else "no class"
-        raise DataError(f"the rows hold {what}; a classifier needs two. Check data.label_column and data.drop_labels.")
+        gone = ", ".join(f"{count:,} {reason}" for reason, count in (dropped or {}).items() if count)
+        words = f"the rows hold {what}; a classifier needs two{f' (rows that cleaning dropped: {gone})' if gone else ''}"
+        raise DataError(f"{words}. Check data.label_column, data.label_map and data.drop_labels.")
     return Labels(names)
 
 

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from trainer.data.sources import Rows
 from trainer.data.text_hashes import Hashes, repeated
+from trainer.data.times import newest_first
 from trainer.errors import listing
 
 Bools = NDArray[np.bool_]
@@ -31,25 +32,26 @@ SEPARATORS = ";|,"
 def join_rows(rows: Rows, kept_N: Bools) -> tuple[Rows, Bools]:
     """Return the rows with a JSON list of labels each, and which of them went into another row of their text.
 
-    Of the kept rows of one text, within one config key, that with the least label, group and domain stays, whatever the
-    order of the rows, and has the labels of all, sorted. Texts that stand in several groups are told.
+    Of the kept rows of one text, within one config key, the newest stays (`split.by_time`), then that with the least label,
+    group and domain, whatever the order of the rows, and has the labels of all, sorted. Texts that stand in several groups
+    are told.
     """
     table, hashes_N, slots_N = rows.table, rows.text_hashes_N, rows.slots_N
     kept = np.flatnonzero(kept_N)
     labels_N, names = _codes(table["label"])
     groups_N, _ = _codes(table["group"])
     domains_N, _ = _codes(table["domain"])
-    order = np.lexsort((kept, domains_N[kept], groups_N[kept], labels_N[kept], hashes_N[kept], slots_N[kept]))
+    ages_M = newest_first(table["time"].filter(pa.array(kept_N))) if "time" in table.column_names else np.zeros(len(kept), np.int64)
+    order = np.lexsort((kept, domains_N[kept], groups_N[kept], labels_N[kept], ages_M, hashes_N[kept], slots_N[kept]))
     rows_M = kept[order]
     is_first_M = np.r_[True, (np.diff(hashes_N[rows_M]) != 0) | (np.diff(slots_N[rows_M]) != 0)][: len(rows_M)]
-    is_new_M = is_first_M | np.r_[True, np.diff(labels_N[rows_M]) != 0][: len(rows_M)]
     lists: list[Any] = [None if label < 0 else json.dumps([names[label]], ensure_ascii=False) for label in range(-1, len(names))]
     cells = np.array(lists, object)[labels_N + 1]
     starts = np.flatnonzero(is_first_M)
     for start, end in zip(starts.tolist(), np.r_[starts[1:], len(rows_M)].tolist(), strict=True):
         if end > start + 1:
-            held = rows_M[start:end][is_new_M[start:end]]
-            cells[rows_M[start]] = json.dumps([names[label] for label in labels_N[held].tolist()], ensure_ascii=False)
+            held = sorted(set(labels_N[rows_M[start:end]].tolist()))
+            cells[rows_M[start]] = json.dumps([names[label] for label in held], ensure_ascii=False)
     _warn_of_groups(groups_N[rows_M], np.cumsum(is_first_M) - 1)
     is_joined_N = np.zeros(len(kept_N), bool)
     is_joined_N[rows_M[~is_first_M]] = True

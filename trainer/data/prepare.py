@@ -1,4 +1,4 @@
-"""The stages of the data wing in order: read, clean, limit, split, (augment,) balance, weigh."""
+"""The stages of the data in order: read, clean, limit, split, (augment,) balance, weigh."""
 
 from dataclasses import dataclass, replace
 from itertools import combinations
@@ -22,15 +22,17 @@ from trainer.data.label_balance import plan_label_balance, plan_label_pool
 from trainer.data.multi_label import positive_weights
 from trainer.data.odd_rows import warn_of_odd_rows
 from trainer.data.rare_classes import warn_of_unmeasured, without_classes
+from trainer.data.side_sizes import refuse_empty_sides, warn_of_other_shares
 from trainer.data.sources import read_rows
 from trainer.data.split import Splits, refuse_small_classes, stratified_sample
 from trainer.data.streaming import stream_splits
 from trainer.data.weights import class_weights
 from trainer.errors import DataError, listing
+from trainer.sections.data import SplitSection
 
 if TYPE_CHECKING:
     from trainer.sections.balancing import BalanceSection, LossSection
-    from trainer.sections.data import DataSection, SplitSection
+    from trainer.sections.data import DataSection
 
 Ints = NDArray[np.int64]
 NO_DOMAIN = "(none)"
@@ -136,7 +138,7 @@ class PreparedData:
 
 
 def read_splits(
-    data: "DataSection", split: "SplitSection | None", balance: "BalanceSection", *, seed: int, cache_dir: Path, fold: Fold | None = None
+    data: "DataSection", split: SplitSection | None, balance: "BalanceSection", *, seed: int, cache_dir: Path, fold: Fold | None = None
 ) -> tuple[CleanRows, Splits]:
     """Rows read, cleaned and split.
 
@@ -214,9 +216,7 @@ def weights_over(counts_C: Ints, loss: "LossSection", labels: list[str]) -> NDAr
     return class_weights(counts_C, loss.class_weights, labels, beta=loss.beta or 0.999, mean_over=loss.weights_mean)
 
 
-def split_rows(
-    clean: CleanRows, data: "DataSection", split: "SplitSection | None", balance: "BalanceSection", *, seed: int, fold: Fold | None = None
-) -> Splits:
+def split_rows(clean: CleanRows, data: "DataSection", split: SplitSection | None, balance: "BalanceSection", *, seed: int, fold: Fold | None = None) -> Splits:
     """Row ids of each split: as given, else by shares of `source` or `train`, by time, or one fold
     as validation.
 
@@ -228,7 +228,7 @@ def split_rows(
             (`split.rare_classes: error`).
     """
     pool, validation, test = clean.kept(data.pool), clean.kept("validation"), clean.kept("test")
-    train_share, validation_share, test_share = (split.train, split.validation, split.test or 0.0) if split else (0.8, 0.2, 0.0)
+    train_share, validation_share, test_share = (split or SplitSection()).shares
     is_cut = data.validation is None and not len(validation)
     if fold and not is_cut:
         raise DataError(f"folds cut validation themselves, but data.{data.split_column or 'validation'} holds validation rows. Remove them, or the folds.")
@@ -240,9 +240,11 @@ def split_rows(
         half = (1 - test_share) / 2  # a third side makes sure that what is left can be cut again
         first, second, test = cutter.cut(pool, [half, half, test_share], "test split")
         pool = np.sort(np.concatenate([first, second]))
+    elif is_cut and cutter.policy == "drop" and (fold or balance.scope == "all"):
+        cutter.cut(pool, [train_share, validation_share], "split")  # the same classes are dropped as without folds or a balanced pool
     only_train, natural = pool[:0], None
     if balance.scope == "all":
-        pool, only_train, natural = _balanced_pool(clean, pool, cutter, balance, seed)
+        pool, only_train, natural = _balanced_pool(clean, pool, cutter, balance, seed, fold)
     if fold:
         folds, in_all = cutter.folds(pool, fold.total)
         validation = folds[fold.number]
@@ -255,9 +257,15 @@ def split_rows(
         cutter.settle_classes(Splits(train, validation, test))
     train, validation, test = (cutter.without_dropped(ids) for ids in (train, validation, test))
     splits = Splits(train, validation, test, natural)
-    _refuse_empty_sides(splits, clean, whole_pool, is_cut=is_cut, has_test=test_share > 0)
+    cut = {name: share for name, share, asked in (("validation", validation_share, is_cut), ("test", test_share, test_share > 0)) if asked}
+    refuse_empty_sides(splits, list(cut), cutter, whole_pool, data.group_column)
     warn_of_unmeasured(clean, splits)
-    return replace(splits, time_ranges=cutter.ranges(splits)) if isinstance(cutter, TimeCutter) else splits
+    if not fold and balance.scope != "all":
+        warn_of_other_shares(splits, cut, cutter)
+    if isinstance(cutter, TimeCutter):
+        cutter.warn_of_ties(splits)
+        return replace(splits, time_ranges=cutter.ranges(splits))
+    return splits
 
 
 def _limited(clean: CleanRows, pool: Ints, cutter: Cutter, limit: int, seed: int, least: int) -> Ints:
@@ -269,29 +277,20 @@ def _limited(clean: CleanRows, pool: Ints, cutter: Cutter, limit: int, seed: int
     return stratified_sample(ids_N, hashes_N, limit, seed=seed, least=least, units_N=cutter.units(pool), label_matrix_NC=matrix_NC)
 
 
-def _balanced_pool(clean: CleanRows, pool: Ints, cutter: Cutter, balance: "BalanceSection", seed: int) -> tuple[Ints, Ints, Ints]:
+def _balanced_pool(clean: CleanRows, pool: Ints, cutter: Cutter, balance: "BalanceSection", seed: int, fold: Fold | None) -> tuple[Ints, Ints, Ints]:
     """The balanced pool (`balance.scope: all`), the rows beside it that can only train, and the
     pool as it was.
     """
+    num_sides = fold.total if fold else 2
     if cutter.policy == "error":
-        refuse_small_classes(np.bincount(clean.label_ids_N[pool], minlength=len(clean.labels)), clean.labels.names, 2)
-    natural, only_train_N = cutter.usable(pool, 2, first_trains=True)
+        refuse_small_classes(np.bincount(clean.label_ids_N[pool], minlength=len(clean.labels)), clean.labels.names, num_sides)
+    natural, only_train_N = cutter.usable(pool, num_sides, first_trains=fold is None)
     pool = natural[~only_train_N]
     if len(pool):
         balance_pool = plan_pool if clean.label_matrix_NC is None else plan_label_pool
         options: dict[str, Any] = {"labels": clean.labels.names, "method": balance.method, "parameter": balance.parameter, "seed": seed}
         pool = pool[balance_pool(clean.targets[pool], clean.text_hashes_N[pool], **options)]
     return pool, natural[only_train_N], natural
-
-
-def _refuse_empty_sides(splits: Splits, clean: CleanRows, pool: Ints, *, is_cut: bool, has_test: bool) -> None:
-    """Raises DataError when a split that was to be cut has no row."""
-    empty = [name for name, asked in (("validation", is_cut), ("test", has_test)) if asked and not len(getattr(splits, name))]
-    if empty:
-        counts_C = clean.labels.counts(clean.targets[pool])
-        most = f"the largest class has {counts_C.max():,} row{'' if counts_C.max() == 1 else 's'}"
-        words = f"split: no row is left for {' and '.join(empty)}, since every class has fewer rows (or groups) than there are splits; {most}"
-        raise DataError(f"{words}. Add rows, merge labels with data.label_map, or ask for fewer splits.")
 
 
 def refuse_shared_groups(clean: CleanRows, splits: Splits) -> None:

@@ -14,6 +14,7 @@ from trainer.data.reasons import DUPLICATE, KEPT, LEAKED, OUTVOTED, TIE
 from trainer.data.row_access import take_rows
 from trainer.data.sources import SLOTS, Rows
 from trainer.data.text_hashes import Hashes, repeated
+from trainer.data.times import newest_first
 
 if TYPE_CHECKING:
     from trainer.sections.data import CleanSection
@@ -64,17 +65,20 @@ def settle_repeats(
 
 
 def ranks_of_copies(rows: Rows, ids: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Rank of each row by its group, then its domain, in the order of their names, missing ones
-    last; then by the order in which a row with several labels names them.
+    """Rank of each row by its time, the newest first, where rows are split by time; then by its
+    group and its domain, in the order of their names, missing ones last; then by the order in which
+    a row with several labels names them.
 
-    Which of several copies of a text is kept then does not depend on the order of the rows.
+    Copies of a text may differ in these; which of them is kept then does not depend on the order of
+    the rows.
     """
     names = ["group", "domain", *(["label"] if rows.multi_label else [])]
-    ranks_M = np.zeros(len(ids), np.int64)
-    for column in take_rows(rows.table.select(names), ids).columns:
-        rank_M = pc.rank(column.combine_chunks(), tiebreaker="dense").to_numpy().astype(np.int64)
-        ranks_M = np.unique(ranks_M * (len(ids) + 1) + rank_M, return_inverse=True)[1].ravel()
-    return ranks_M
+    copies = take_rows(rows.table.select(names), ids)
+    ranks_M = newest_first(take_rows(rows.table.select(["time"]), ids)["time"]) if "time" in rows.table.column_names else np.zeros(len(ids), np.int64)
+    for column in copies.columns:
+        codes_M = pc.rank(column.combine_chunks(), tiebreaker="dense").to_numpy()
+        ranks_M = np.unique(ranks_M * (len(ids) + 1) + codes_M.astype(np.int64), return_inverse=True)[1].ravel()
+    return ranks_M.astype(np.int64)
 
 
 def _lost_votes(texts_R: NDArray[np.int64], runs_M: NDArray[np.int64], weights_M: NDArray[np.float64]) -> NDArray[np.int8]:

@@ -72,6 +72,12 @@ class Rows:
     """CSV rows that span several lines."""
     remarks: Sequence[str] = ()
     """How files and labels were understood, where that was no matter of course; one sentence each."""
+    is_split_by_column: bool = False
+    """`data.split_column` says which of SLOTS a row belongs to."""
+
+    def key(self, slot: str) -> str:
+        """Return the config key that the rows of one of SLOTS come from: "data.test", or "data.split_column (test)"."""
+        return f"data.split_column ({slot})" if self.is_split_by_column else f"data.{slot}"
 
     def origin(self, row: int) -> tuple[str, int]:
         """Return the file of a row and its first line in it, or its number in formats without lines; both from 1."""
@@ -141,10 +147,11 @@ def _map_rows(target: Path, notes: dict[str, Any]) -> Rows:
     slots_N = np.repeat(np.arange(len(SLOTS), dtype=np.int8), notes["sizes"])
     hashes_N, places = table[HASH.name].to_numpy(), Places(table[PLACE.name].to_numpy(), notes["files"])
     table = table.drop_columns([HASH.name, PLACE.name])
-    if SLOT.name in table.column_names:
+    is_split = SLOT.name in table.column_names
+    if is_split:
         slots_N, table = table[SLOT.name].to_numpy(), table.drop_columns(SLOT.name)
     facts = (notes["labels"], notes["stripped"], notes["bad_rows"], bool(notes["multi_label"]))
-    return Rows(table, hashes_N, slots_N, *facts, mapping, places, notes["multiline"], notes["remarks"])
+    return Rows(table, hashes_N, slots_N, *facts, mapping, places, notes["multiline"], notes["remarks"], is_split)
 
 
 def stored_schema(time_column: str | None = None) -> pa.Schema:

@@ -158,7 +158,11 @@ def refuse_small_classes(counts_C: Ints, labels: list[str], num_sides: int) -> N
     """Raises DataError naming the classes that have fewer rows than there are sides."""
     small = [f"'{labels[c]}' has {counts_C[c]} row{'' if counts_C[c] == 1 else 's'}" for c in range(len(labels)) if 0 < counts_C[c] < num_sides]
     if small:
-        raise DataError(f"label {listing(small)}; {num_sides} stratified splits need {num_sides}. Merge it, or list it in data.drop_labels.")
+        raise DataError(f"label {listing(small)}; {num_sides} stratified splits need {num_sides}. {RARE_REMEDY}")
+
+
+RARE_REMEDY = "Merge it by data.label_map, list it in data.drop_labels, or set split.rare_classes: keep."
+"""What to do with a class that cannot stand on every side."""
 
 
 class ClassesApartError(DataError):
@@ -210,7 +214,7 @@ def stratified_split(
     apart = settle(units_N, keys_N, held_N, label_ids_N, sides_N, len(labels), len(shares_S))
     if apart:
         words = f"the groups of {listing(labels[c] for c in apart)} are too few or too large to stand in {len(shares_S)} splits"
-        raise ClassesApartError(f"{words}. Merge the label, or list it in data.drop_labels.", apart)
+        raise ClassesApartError(f"{words}. {RARE_REMEDY}", apart)
     return [np.flatnonzero(sides_N == side) for side in range(len(shares_S))]
 
 

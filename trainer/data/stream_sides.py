@@ -13,22 +13,23 @@ from numpy.typing import NDArray
 from trainer.data.hash_records import Records, chunks
 from trainer.data.sources import SLOTS
 from trainer.data.split import row_keys
+from trainer.sections.data import SplitSection
 
 if TYPE_CHECKING:
-    from trainer.sections.data import DataSection, SplitSection
+    from trainer.sections.data import DataSection
 
 Ints = NDArray[np.int64]
 TRAIN, VALIDATION, TEST = 1, 2, 3
 
 
-def sides(hashes_N: NDArray[np.uint64], slots_N: NDArray[np.int8], data: "DataSection", split: "SplitSection | None", seed: int) -> NDArray[np.int8]:
+def sides(hashes_N: NDArray[np.uint64], slots_N: NDArray[np.int8], data: "DataSection", split: SplitSection | None, seed: int) -> NDArray[np.int8]:
     """Side of each row: where it was given, else by the seed and the hash of its text alone, so
     that equal texts stay together.
 
     A class therefore has its share of a side up to chance: of n rows with share p within about two
     times sqrt(n p (1 - p)).
     """
-    train, validation, test = (split.train, split.validation, split.test or 0.0) if split else (0.8, 0.2, 0.0)
+    train, validation, test = (split or SplitSection()).shares
     pool = SLOTS.index("source" if data.source is not None else "train")
     if data.validation is not None:
         return slots_N
@@ -37,7 +38,7 @@ def sides(hashes_N: NDArray[np.uint64], slots_N: NDArray[np.int8], data: "DataSe
     return np.where(slots_N == pool, drawn_N, slots_N).astype(np.int8)
 
 
-def cut_sides(data: "DataSection", split: "SplitSection | None") -> list[int]:
+def cut_sides(data: "DataSection", split: SplitSection | None) -> list[int]:
     """The sides beside training that are cut from the pool, and not given."""
     if data.validation is not None:
         return []

@@ -246,7 +246,7 @@ class _Selection:
     def _refuse_lost(self, counts_SC: Ints) -> None:
         """Raises DataError for config keys and classes of which cleaning left no row."""
         for slot in np.flatnonzero(self.sizes):
-            refuse_nothing_left(SLOTS[slot], self.reasons_SR[slot])
+            refuse_nothing_left(f"data.{SLOTS[slot]}", self.reasons_SR[slot])
         rows_of = Counter[str]()
         for spelling, name in self.naming.names.items():
             rows_of[name or ""] += self.spellings[spelling]

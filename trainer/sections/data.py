@@ -188,7 +188,8 @@ class SplitSection(Section):
     """Share never seen before the final evaluation; left out: no test split."""
     rare_classes: Literal["keep", "error", "drop"] = "keep"
     """What to do with a class that has fewer rows (or groups) than there are splits. `keep`: its rows go to train, and the class
-    cannot be measured on the other splits; `error`: stop; `drop`: leave its rows out."""
+    cannot be measured on the other splits; `error`: stop; `drop`: leave its rows out. Folds drop no class: one that cannot
+    stand in every fold only trains."""
     by_time: str | None = None
     """Column of dates or numbers: the newest rows become test, the next newest validation. No
     stratification by label then.
@@ -197,6 +198,11 @@ class SplitSection(Section):
     Rows that stay together (equal texts, groups) count as old as the newest of them."""
     primary_label: bool = False
     """Multi-label data: stratify by the label that each row names first, instead of by all labels (iterative stratification)."""
+
+    @property
+    def shares(self) -> tuple[float, float, float]:
+        """Of train, validation and test."""
+        return self.train, self.validation, self.test or 0.0
 
     @model_validator(mode="after")
     def _whole(self) -> "SplitSection":
