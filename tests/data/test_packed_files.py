@@ -159,6 +159,7 @@ def test_check_reads_a_bounded_part_of_a_file_of_any_size(name, monkeypatch):
         (zipped(**{"[Content_Types].xml": b""}), "an Excel file", ".xlsx"),
         (zipped(rows=CSV.encode()), "a zip file", "{ending}.zip"),
     ],
+    ids=["parquet", "arrow", "gzip", "xz", "zstd", "xlsx", "zip"],  # packed bytes hold the time
 )
 def test_file_of_another_format_than_its_ending_says_is_named(ending, content, name, form):
     path = Path(f"a{ending}")
