@@ -112,7 +112,7 @@ def test_rows_of_one_group_are_held_out_together(tmp_path):
     audit(data=str(rows), group_column="author")
     found = json.loads((tmp_path / "audit/audit.json").read_text(encoding="utf-8"))
     assert found["label_noise"] is None  # each class is one author: no row can be judged by another author's
-    assert "no row is left for validation, since every class has fewer rows (or groups) than there are splits" in found["obstacles"][0]
+    assert "no row is left for validation: all rows of each class are one group by data.group_column: author" in found["obstacles"][0]
 
 
 def test_labels_and_groups_that_training_refuses_are_obstacles(tmp_path, config_file):

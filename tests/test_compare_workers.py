@@ -85,7 +85,7 @@ def copy_half(unbroken, folder):
 
 def lines_of_cells(said):
     """(strategy, seed) of the lines that workers print for the cells they have finished."""
-    return [found.groups() for found in re.finditer(r"^ *\d/4 +(\S+) +(\d+) ", said, re.MULTILINE)]
+    return [found.groups() for found in re.finditer(r"(?:^|\s)\d/4 +(\S+) +(\d+) ", said)]  # two processes may write into one line
 
 
 def finished(folder):

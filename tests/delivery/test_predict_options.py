@@ -59,7 +59,7 @@ def texts(path):
             'id,text\n1,"a\n2,b\n3,c\n4,d"\n',
             "data.multiline_cells=true",
             ["a\n2,b\n3,c\n4,d"],
-            ":2: a quoted cell makes one row of 4 lines, of which 2 look like rows.",
+            ":2: a quoted cell makes one row of 4 lines, of which 4 look like rows.",
         ),
         ('id,text\n1, "a, b"\n', "data.skip_initial_space=true", ["a, b"], ":2: 3 cells, expected 2; data.skip_initial_space: true reads"),
     ],
