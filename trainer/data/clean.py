@@ -4,7 +4,7 @@ Every rule works on the 64-bit hash of each text, so that texts stay in the memo
 """
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 MISSING_TEXTS = ["nan", "NaN", "None", "null", "NULL"]
 INVISIBLE = r"^[\s\p{Z}\p{Cc}\p{Cf}]*$"
 """Texts of nothing but white space, control characters and format characters such as zero-width spaces."""
+RELEASED_CHUNKS = 16
+"""Chunks of texts after which their memory is given back."""
 DROPPED_ROWS = 10_000
 """Dropped rows that are held at once while they are written down."""
 
@@ -163,7 +165,7 @@ def clean_rows(
     Raises:
         DataError: every row was dropped, fewer than two classes are left, or `drop_labels` or `label_map` name a label that no row has.
     """
-    reasons_N = judge_rows(rows.table, rules)
+    reasons_N = judge_rows(rows.table, rules, rows.release)
     if labels_per_row == "long":
         rows, is_joined_N = join_rows(rows, reasons_N == KEPT)
         reasons_N[is_joined_N] = JOINED
@@ -250,29 +252,38 @@ def refuse_lost_classes(lost: Mapping[str, Mapping[str, int]]) -> None:
         )
 
 
-def judge_rows(table: pa.Table, rules: "CleanSection") -> NDArray[np.int8]:
-    """Reason of each row as far as the row alone tells: kept, empty text or missing label."""
+def judge_rows(table: pa.Table, rules: "CleanSection", release: Callable[[], None] = lambda: None) -> NDArray[np.int8]:
+    """Reason of each row as far as the row alone tells: kept, empty text or missing label.
+
+    Args:
+        release: is called now and then, so that the texts of a memory-mapped table do not pile up.
+    """
     reasons_N = np.zeros(table.num_rows, np.int8)
-    _drop_empty(reasons_N, table, rules)
+    _drop_empty(reasons_N, table, rules, release)
     blank = pa.array([label for label in pc.unique(table["label"]).to_pylist() if label is None or not label_key(label)], pa.string())
     reasons_N[(reasons_N == KEPT) & pc.is_in(table["label"], value_set=blank).to_numpy()] = UNLABELLED
     return reasons_N
 
 
-def _drop_empty(reasons_N: NDArray[np.int8], table: pa.Table, rules: "CleanSection") -> None:
+def _drop_empty(reasons_N: NDArray[np.int8], table: pa.Table, rules: "CleanSection", release: Callable[[], None]) -> None:
     """Rows without a text, in place; only texts that are short, or begin with what may be invisible, are looked at."""
-    raw = table["text"].cast(pa.binary())
-    first = pc.binary_slice(raw, 0, 1)
-    is_odd = pc.or_(pc.less(first, b"!"), pc.greater(first, b"~"))
-    is_short = pc.less_equal(pc.binary_length(raw), max(map(len, MISSING_TEXTS)))
-    ids = np.flatnonzero(pc.fill_null(pc.or_(is_odd, is_short), True).to_numpy())
-    texts, pairs = take_rows(table.select(["text", "text_pair"]), ids).columns
-    no_text = _mask(pc.and_(_blank(texts), _blank(pairs)))
-    if rules.empty:
-        no_text |= _mask(pc.is_in(texts, value_set=pa.array(MISSING_TEXTS))) & _mask(pc.is_null(pairs))
-    else:
-        no_text &= _mask(pc.is_null(texts))  # nothing at all cannot be tokenised
-    reasons_N[ids[no_text]] = EMPTY
+    start = 0
+    for number, batch in enumerate(table.select(["text", "text_pair"]).to_batches()):
+        raw = batch.column(0).cast(pa.binary())
+        first = pc.binary_slice(raw, 0, 1)
+        is_odd = pc.or_(pc.less(first, b"!"), pc.greater(first, b"~"))
+        is_short = pc.less_equal(pc.binary_length(raw), max(map(len, MISSING_TEXTS)))
+        suspects = np.flatnonzero(pc.fill_null(pc.or_(is_odd, is_short), True).to_numpy(zero_copy_only=False))
+        texts, pairs = batch.take(pa.array(suspects)).columns
+        no_text = _mask(pc.and_(_blank(texts), _blank(pairs)))
+        if rules.empty:
+            no_text |= _mask(pc.is_in(texts, value_set=pa.array(MISSING_TEXTS))) & _mask(pc.is_null(pairs))
+        else:
+            no_text &= _mask(pc.is_null(texts))  # nothing at all cannot be tokenised
+        reasons_N[start + suspects[no_text]] = EMPTY
+        start += batch.num_rows
+        if number % RELEASED_CHUNKS == RELEASED_CHUNKS - 1:
+            release()
 
 
 def _mask(column: Any) -> NDArray[np.bool_]:
