@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from trainer.data.labels import Labels, by_class
+from trainer.data.labels import Labels, by_class, count_values
 from trainer.errors import ConfigError, listing
 
 Bools = NDArray[np.bool_]
@@ -41,8 +41,8 @@ def _distinct(label_column: pa.ChunkedArray, names: Names = None) -> tuple[list[
 def count_spellings(label_column: pa.ChunkedArray) -> dict[str, int]:
     """Return {spelling of a label: rows that have it}."""
     counts: Counter[str] = Counter()
-    for entry in pc.value_counts(label_column).to_pylist():
-        counts.update(dict.fromkeys(json.loads(entry["values"] or "[]"), entry["counts"]))
+    for labels, rows in count_values(label_column).items():
+        counts.update(dict.fromkeys(json.loads(labels), rows))
     return dict(counts)
 
 
