@@ -12,7 +12,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from trainer.data.clean import is_unwanted, judge_rows, label_naming
-from trainer.data.label_keys import known_as
+from trainer.data.label_keys import known_as, label_key
 from trainer.data.label_names import LabelNames
 from trainer.data.labels import Labels, count_values, encode
 from trainer.data.long_labels import join_rows
@@ -93,7 +93,8 @@ def _targets(column: pa.ChunkedArray, naming: LabelNames, classifier: "Classifie
     for spelling, rows in (count_spellings(column) if classifier.is_multi_label else count_values(column)).items():
         if (name := naming.names[spelling]) is not None:
             counts[name] += rows
-    unknown = {name: rows for name, rows in counts.items() if known_as(name, classifier.labels) is None}
+    by_key = {label_key(label): label for label in reversed(classifier.labels)}
+    unknown = {name: rows for name, rows in counts.items() if label_key(name) not in by_key}
     if unknown:
         told = listing(f"{label} ({count:,} row{'' if count == 1 else 's'})" for label, count in unknown.items())
         hint = next(filter(None, (did_you_mean(label, classifier.labels) for label in sorted(unknown))), "")
@@ -101,5 +102,5 @@ def _targets(column: pa.ChunkedArray, naming: LabelNames, classifier: "Classifie
         command = f": --set {shlex.quote(drop)}" if len(unknown) <= MOST_TOLD else " with data.drop_labels"
         remedy = f"Rename the labels by data.label_map, or leave their rows out{command}." if has_set else "Mend these labels, or leave their rows out."
         raise DataError(f"{where}: labels that {classifier.name} does not know: {told}; known: {listing(classifier.labels)}.{hint} {remedy}")
-    names = {spelling: name and known_as(name, classifier.labels) for spelling, name in naming.names.items()}
+    names = {spelling: name and by_key.get(label_key(name)) for spelling, name in naming.names.items()}
     return label_matrix(column, labels, names) if classifier.is_multi_label else encode(column, labels, names)
