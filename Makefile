@@ -2,7 +2,7 @@
 PYTHON ?= python3.11
 BIN := .venv/bin
 
-.PHONY: setup quickstart test system lint generate clean
+.PHONY: setup quickstart test test-exhaustive system lint generate clean
 
 setup: .venv/installed
 
@@ -16,11 +16,14 @@ setup: .venv/installed
 quickstart: setup  ## train a real model on real imbalanced tweets
 	$(BIN)/accelerate launch --num_processes 1 --num_machines 1 --mixed_precision no --dynamo_backend no scripts/train.py --config configs/quickstart.yaml
 
-test: setup system  ## lint, types, tests
+test: setup system  ## lint, types, and the tests for every day
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/python -m pytest -n 3 --dist loadfile
+
+test-exhaustive: setup system  ## the long tests: Slurm, kills at many points, every variant
+	$(BIN)/python -m pytest -n 3 --dist loadfile -m exhaustive
 
 system:  ## Slurm and Chromium for the tests that run them, where root and apt-get are; without, those are skipped, saying so
 	@if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && ! { command -v slurmctld && command -v chromium; } >/dev/null; then \

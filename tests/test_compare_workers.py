@@ -99,6 +99,7 @@ def until(condition):
         time.sleep(0.05)
 
 
+@pytest.mark.exhaustive
 def test_workers_of_a_launcher_train_each_cell_once_and_agree_with_one_process(begun, unbroken):
     config, folder, _ = begun
     launch = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2", "--num_machines", "1", "--main_process_port", "0"]
@@ -125,6 +126,7 @@ def test_comparison_killed_in_a_cell_goes_on_from_its_checkpoint_to_the_same_tab
     assert outcome(folder) == outcome(unbroken)
 
 
+@pytest.mark.exhaustive
 def test_cell_of_a_worker_that_dies_is_taken_over_by_one_that_waits(begun, unbroken, tmp_path):
     config, folder, log = begun
     holder = forked_runs.start_compare(config, tmp_path / "holder", strike=("step", 10, [signal.SIGSTOP]))

@@ -9,13 +9,18 @@ from conftest import ROOT
 from trainer import load_config, pipeline
 
 CONFIGS = sorted((ROOT / "configs").glob("*.yaml"))
+QUICK = ("quickstart", "sentiment_weighted")
+"""Configs that `make test` trains; `make test-exhaustive` trains the others."""
 
 
 def test_there_are_configs():
     assert {"frozen", "quickstart", "sentiment", "sentiment_weighted", "tactics", "topics"} <= {path.stem for path in CONFIGS}
 
 
-@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+@pytest.mark.parametrize(
+    "path",
+    [pytest.param(path, marks=() if path.stem in QUICK else pytest.mark.exhaustive, id=path.stem) for path in CONFIGS],
+)
 def test_shipped_config_trains_for_two_steps(path, tiny_model, tweets, tactics, tmp_path):
     overrides = [f"model.name={tiny_model}", f"run.output_dir={tmp_path}", "training.max_steps=2", "training.eval_strategy=epoch", "model.max_length=32"]
     overrides += ["data.limit=400", "training.per_device_train_batch_size=8", "balance.neighbours=1"]

@@ -98,6 +98,7 @@ def test_starting_again_keeps_finished_members_and_trains_the_missing_one(folds,
     assert f"model: {copy / 'member-1/model'} to {copy / 'member-2/model'})" in resumed.stdout  # an ensemble has no model of its own
 
 
+@pytest.mark.exhaustive
 def test_other_rows_are_told_and_what_cannot_be_trained_replaces_nothing(folds, run_cli, tmp_path):
     config, folder, _ = folds
     copy = tmp_path / "both"
@@ -123,6 +124,7 @@ def test_members_that_a_smaller_ensemble_lacks_are_removed_and_nothing_else(tmp_
     assert sorted(path.name for path in tmp_path.iterdir()) == ["member-1", "member-x", "notes"]
 
 
+@pytest.mark.exhaustive
 def test_members_of_one_split_draw_other_training_rows_and_share_all_others(tmp_path, config_file, run_cli):
     for number, name in enumerate(("first", "second"), 1):
         config = config_file(ensemble={"size": 2, "member": number})

@@ -47,6 +47,7 @@ def test_a_run_trains_the_class_of_one_row_and_says_what_it_does_not_measure(r52
     assert again.returncode == 0, again.stderr
 
 
+@pytest.mark.exhaustive
 def test_folds_train_and_vote_with_classes_that_no_fold_measures(r52, run_cli, tmp_path):
     done = run_cli("train", "--config", r52(ensemble={"size": 2, "kind": "folds", "combine": "majority"}))
     assert done.returncode == 0, done.stderr
@@ -57,6 +58,7 @@ def test_folds_train_and_vote_with_classes_that_no_fold_measures(r52, run_cli, t
     assert members[0]["test"]["num_rows"] == members[1]["test"]["num_rows"]
 
 
+@pytest.mark.exhaustive
 def test_strategies_are_compared_on_the_classes_that_validation_measures(r52, run_cli, tmp_path):
     compare = {"strategies": ["none", "class_weights"], "seeds": 2, "metric": "minority_recall"}
     done = run_cli("compare", "--config", r52(compare=compare, split={"train": 0.7, "validation": 0.15, "test": 0.15}))

@@ -71,6 +71,7 @@ def test_streamed_run_trains_checks_and_tells_what_was_read_and_chosen(config_fi
     assert audit.stderr.startswith("the audit holds all rows, which data.streaming avoids. Audit one file of them:")
 
 
+@pytest.mark.exhaustive
 def test_finished_run_is_known_again_when_its_shards_come_in_another_order(config_file, run_cli, shards, tmp_path):
     copies = tmp_path / "copies"
     copies.mkdir()

@@ -60,7 +60,7 @@ def test_config_of_one_process_trains(name, config_file, tmp_path):
     assert (tmp_path / "runs/run/model/model.safetensors").is_file()
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_two_processes_train_the_same_model_sharded_and_whole(config_file, tiny_model, tmp_path):
     from safetensors.numpy import load_file
 

@@ -15,7 +15,7 @@ from conftest import ROOT
 
 from trainer import load_config
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600), pytest.mark.skipif(bool(slurm.missing()), reason=f"no Slurm here: {slurm.missing()}")]
+pytestmark = [pytest.mark.exhaustive, pytest.mark.timeout(600), pytest.mark.skipif(bool(slurm.missing()), reason=f"no Slurm here: {slurm.missing()}")]
 OPTIONS = ("--cpus-per-task=1",)
 
 

@@ -217,7 +217,7 @@ def test_identity_changes_with_the_weights_and_with_the_server(tiny_writer, tmp_
     assert model_identity(one) != model_identity(other)
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_smollm2_goes_on_with_real_words():
     answers = ask(here(SMOL, max_new_tokens=16))
     assert sorted(answers) == [0, 1, 2]

@@ -456,7 +456,6 @@ def start_cli(*arguments, **environment):
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT, env={**os.environ, **environment})
 
 
-@pytest.mark.slow
 def test_stopped_under_load_it_answers_all_that_it_accepted(model):
     process = start_cli(model, "--port", 0, "--token-env", "OUR_TOKEN", OUR_TOKEN=TOKEN)
     try:

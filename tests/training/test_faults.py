@@ -282,6 +282,7 @@ STRIKES = {
 }
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("strike", STRIKES)
 def test_struck_process_leaves_what_resumes_to_the_bits_of_the_unbroken_run(make_config, tmp_path, unbroken, strike):
     config, log, run = make_config(tmp_path), tmp_path / "log", tmp_path / "runs/run"
@@ -297,6 +298,7 @@ def test_struck_process_leaves_what_resumes_to_the_bits_of_the_unbroken_run(make
     assert outcome(run) == unbroken
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize(("strike", "rank", "exit_codes"), [("SIGKILL in a step", None, [-9, -9]), ("SIGTERM in a step", 1, [75, 75])])
 def test_struck_pair_resumes_to_the_bits_of_the_unbroken_pair(make_config, tmp_path, two_unbroken, strike, rank, exit_codes):
     config, log = make_config(tmp_path, 2), tmp_path / "log"

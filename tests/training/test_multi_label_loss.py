@@ -66,6 +66,7 @@ def test_same_sixteen_rows_give_the_same_gradient_and_loss_however_cut(tiny_mode
         assert cut["losses"] == pytest.approx(whole["losses"], rel=1e-6)
 
 
+@pytest.mark.exhaustive
 def test_two_processes_give_the_same_run_as_one_with_an_uneven_last_step(tiny_model, tmp_path):
     two = launch(tiny_model, tmp_path, 4, 2, WEIGHTS, 37, loss="binary_cross_entropy")
     one = worker.step(str(tiny_model), str(tmp_path / "x"), 16, 1, WEIGHTS, 37, 0.0, epochs=2, loss="binary_cross_entropy")

@@ -71,7 +71,7 @@ def signal_at(monkeypatch):
     return arrange
 
 
-@pytest.mark.parametrize("interval", INTERVALS)
+@pytest.mark.parametrize("interval", [pytest.param(name, marks=() if name == "evaluate every 2 steps" else pytest.mark.exhaustive) for name in INTERVALS])
 def test_stopped_after_any_step_a_run_ends_as_the_unbroken_one(interval, config, signal_at, monkeypatch, tmp_path, capsys):
     name = "run"
     train(config("unbroken", **INTERVALS[interval]))

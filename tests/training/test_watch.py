@@ -139,6 +139,7 @@ def test_own_error_is_told_to_others_and_another_one_is_named_once(three, monkey
     assert str(told.value) == f"rank 1 (node-1, pid 7), last seen at start, ended: disk full. {REMEDY}"
 
 
+@pytest.mark.exhaustive
 def test_suspended_process_names_itself_to_nobody_and_the_keeper_of_the_store_is_named():
     with ranks(*[[WATCHED, "stopped", 0, 0.05]] * 2) as processes:
         message = processes[1].communicate(timeout=60)[1]
@@ -155,12 +156,14 @@ def test_hanging_process_is_named_with_its_line_by_all():
         assert re.search(rf"rank 1 \(\S+, pid {processes[1].pid}\), last seen at step 2 in tests/training/watched.py:\d+, made no progress for 3 s", message)
 
 
+@pytest.mark.exhaustive
 def test_waiting_for_one_that_writes_results_is_no_fault():
     with ranks(*[[WATCHED, "writes", 0, 0.05]] * 2) as processes:
         codes, told = ends(processes)
     assert codes == [0, 0], told
 
 
+@pytest.mark.exhaustive
 def test_killed_process_ends_the_other_within_seconds_and_the_run_goes_on(config_file, run_cli, tmp_path):
     path = config_file(training={"num_train_epochs": 4, "per_device_train_batch_size": 4})
     train, folder = ["-m", "trainer", "train", "--config", path], tmp_path / "runs/run"
