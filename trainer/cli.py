@@ -33,6 +33,7 @@ EncodingOption = Annotated[str | None, typer.Option(help="Text encoding of the f
 RevisionOption = Annotated[str | None, typer.Option(help="Branch, tag or commit of a Hub model.", show_default=False)]
 ResumeOption = Annotated[Literal["auto", "never"], typer.Option(help="auto: go on with what was broken off, of the same config and data; never: discard it.")]
 CheckOption = Annotated[bool, typer.Option("--check", help="Check config, data columns and model, then stop.")]
+OverwriteOption = Annotated[bool, typer.Option("--overwrite", help="Replace an output that is there.")]
 TrustOption = Annotated[bool, typer.Option("--trust-remote-code", help="Run Python code that comes with the model; only for sources you trust.")]
 
 
@@ -243,9 +244,12 @@ def predict_command(
     text_column: TextOption = None,
     pair_column: PairOption = None,
     vote: VoteOption = None,
-    probabilities: Annotated[bool, typer.Option("--probabilities", help="Add a column probability_<label> for each label.")] = False,
-    prefix: Annotated[str, typer.Option(help="Put before the names of the added columns, label and score.", show_default=False)] = "",
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an output that is there.")] = False,
+    probabilities: Annotated[bool, typer.Option("--probabilities", help="Add a column predicted_probability_<label> for each label.")] = False,
+    prefix: Annotated[str, typer.Option(help="Start of the names of the added columns; '' gives label and score.")] = "predicted_",
+    spreadsheet_safe: Annotated[
+        bool, typer.Option("--spreadsheet-safe", help="In CSV and TSV, put ' before cells that a spreadsheet would run as formulas.")
+    ] = False,
+    overwrite: OverwriteOption = False,
     encoding: EncodingOption = None,
     revision: RevisionOption = None,
     trust_remote_code: TrustOption = False,
@@ -259,21 +263,25 @@ def predict_command(
         target = label_file.output_path(output, path, overwrite=overwrite, folder=Path() if input_.startswith("package:") else None)
         values = label_file.reading(models[0], input_, text_column=text_column, pair_column=pair_column, encoding=encoding)
         records = label_file.open_records(path, check_config(YamlSource("predict", values), set_ or ()).data)
+        if spreadsheet_safe:
+            label_file.refuse_where_no_spreadsheet_reads(target, records)
         from trainer.delivery.predict import Classifier
 
         classifier = Classifier.load_several(models, vote=vote, revision=revision, trust_remote_code=trust_remote_code)
-        label_file.label_file(label_file.Labeller(classifier, records.wanted, probabilities, prefix), records, target)
+        labeller = label_file.Labeller(classifier, records.wanted, probabilities, prefix)
+        label_file.label_file(labeller, records, target, spreadsheet_safe=spreadsheet_safe)
 
 
 @app.command("evaluate")
 def evaluate_command(
     models: ModelsArgument,
     data: Annotated[str, typer.Option("--data", help="Labelled rows: file, glob, saved data set, Hub id, package:...", show_default=False)],
-    output: Annotated[Path, typer.Option(help="File of the figures, or its folder; replaced if it is there.")] = Path("evaluation/metrics.json"),
+    output: Annotated[Path, typer.Option(help="File of the figures, or its folder.")] = Path("evaluation/metrics.json"),
     text_column: TextOption = None,
     pair_column: PairOption = None,
     label_column: Annotated[str | None, typer.Option(help="Column of the label; else the run's, or 'label'.", show_default=False)] = None,
     vote: VoteOption = None,
+    overwrite: OverwriteOption = False,
     encoding: EncodingOption = None,
     revision: RevisionOption = None,
     trust_remote_code: TrustOption = False,
@@ -289,7 +297,7 @@ def evaluate_command(
         from trainer.delivery.evaluate_file import evaluate_file, metrics_path
         from trainer.delivery.predict import Classifier
 
-        path = metrics_path(output, loaded.data)
+        path = metrics_path(output, loaded.data, overwrite=overwrite)
         classifier = Classifier.load_several(models, vote=vote, revision=revision, trust_remote_code=trust_remote_code)
         evaluate_file(classifier, loaded.data, path, cache_dir=cache_dir())
 

@@ -59,6 +59,27 @@ def locked(path: Path, what: str, *, refuse: str | None = None) -> Iterator[None
         lock.release()
 
 
+def work_file(target: Path, kind: str) -> Path:
+    """Return the name of a file that we keep beside `target` for a time: hidden, and with our name in it."""
+    return target.with_name(f".{target.name}.equipoise-{kind}")
+
+
+@contextmanager
+def only_writer(target: Path) -> Iterator[None]:
+    """Refuse to write `target` while another process writes it; the lock file beside it is removed at the end.
+
+    Raises:
+        RunError: another process writes it.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    lock = work_file(target, "lock")
+    with locked(lock, f"{target.name} is being written", refuse="Wait for it, or give another --output."):
+        try:
+            yield
+        finally:
+            lock.unlink(missing_ok=True)
+
+
 @contextmanager
 def if_free(path: Path) -> Iterator[bool]:
     """Hold the lock file while the block runs, if no other process does: whether it is held, told at once. Without locks it always is, with a warning."""

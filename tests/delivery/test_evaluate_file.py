@@ -221,3 +221,14 @@ def test_nothing_is_put_beside_the_files_of_a_model(evaluate, model, tweets, tmp
     )
     assert "run/plots/ev.json: is in a run folder" in evaluate(run, tweets, "--output", "run/plots/ev.json")[2]
     assert sorted(run.rglob("*")) == held
+
+
+def test_figures_that_are_there_are_replaced_on_request_alone(evaluate, model, tmp_path):
+    data = write(tmp_path / "rows.jsonl", [{"text": "x", "label": "positive"}, {"text": "y", "label": "negative"}])
+    figures = tmp_path / "older.json"
+    figures.write_text("of another model", encoding="utf-8")
+    code, _, err, _ = evaluate(model, data, "--output", figures)
+    assert (code, "older.json: is there already. Give --overwrite to replace it, or another --output." in err) == (2, True)
+    assert figures.read_text(encoding="utf-8") == "of another model"
+    assert evaluate(model, data, "--output", figures, "--overwrite")[0] == 0
+    assert json.loads(figures.read_text(encoding="utf-8"))["evaluated"]["model"] == str(model)

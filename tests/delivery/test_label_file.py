@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import contextmanager
 from pathlib import Path
 
 import pyarrow as pa
@@ -22,6 +23,7 @@ from saved_models import as_run, make_model
 from trainer import Classifier, cli, locks
 from trainer.delivery import label_file, partial_file
 from trainer.delivery.saved_model import _folder_identity
+from trainer.locks import work_file
 
 TEXTS = ["What a lovely day!", "I hate this.", "The train leaves at nine, and nobody knows why. " * 30, 'He said "no", then\nleft; why?', "Füße 😀 and\ttabs"]
 ROWS = [{"id": str(n), "text": text, "note": f"a\rb {n}"} for n, text in enumerate(TEXTS)]
@@ -98,10 +100,10 @@ def test_every_kind_of_file_comes_back_beside_itself_with_label_and_score_behind
     assert code == 0, err
     assert out.startswith(f"{target}: 5 rows (1 longer than the model reads, cut), ")
     found = read(target.rename(target.with_suffix(".jsonl")) if kind == "ndjson" else target)
-    assert [list(row) for row in found] == [["id", "text", "note", "label", "score"]] * 5
+    assert [list(row) for row in found] == [["id", "text", "note", "predicted_label", "predicted_score"]] * 5
     assert [{name: row[name] for name in ROWS[0]} for row in found] == ROWS
-    assert [row["label"] for row in found] == [p.label for p in expected]
-    assert [float(row["score"]) for row in found] == pytest.approx([p.score for p in expected], abs=1e-5)
+    assert [row["predicted_label"] for row in found] == [p.label for p in expected]
+    assert [float(row["predicted_score"]) for row in found] == pytest.approx([p.score for p in expected], abs=1e-5)
     assert {path.name for path in tmp_path.iterdir()} <= {source.name, target.name, target.with_suffix(".jsonl").name}
 
 
@@ -114,7 +116,7 @@ def test_the_ending_of_the_output_says_how_it_is_written(kinds, predict, expecte
     assert code == 0, err
     found = read(target)
     assert [str(row["id"]) for row in found] == ["0", "1", "2", "3", "4"]
-    assert [row["label"] for row in found] == [p.label for p in expected]
+    assert [row["predicted_label"] for row in found] == [p.label for p in expected]
 
 
 def test_types_of_parquet_columns_and_values_of_json_stay(predict, tmp_path):
@@ -132,7 +134,7 @@ def test_types_of_parquet_columns_and_values_of_json_stay(predict, tmp_path):
     pq.write_table(pa.Table.from_pylist(rows, schema=schema), tmp_path / "rows.parquet")
     assert predict("--input", tmp_path / "rows.parquet")[0] == 0
     found = pq.read_table(tmp_path / "rows.predicted.parquet")
-    assert found.schema == schema.append(pa.field("label", pa.string())).append(pa.field("score", pa.float64()))
+    assert found.schema == schema.append(pa.field("predicted_label", pa.string())).append(pa.field("predicted_score", pa.float64()))
     assert found.select(schema.names).equals(pa.Table.from_pylist(rows, schema=schema))
     write(tmp_path / "rows.jsonl", rows)
     assert predict("--input", tmp_path / "rows.jsonl")[0] == 0
@@ -157,8 +159,8 @@ def test_rows_without_a_text_are_counted_and_kept_without_a_label(predict, tmp_p
     code, out, _ = predict("--input", write(tmp_path / "rows.jsonl", [{"text": value} for value in values]))
     assert (code, "10 rows (6 without a text, so without a label)" in out) == (0, True)
     found = read(tmp_path / "rows.predicted.jsonl")
-    assert [row["label"] is None and row["score"] is None for row in found] == [False, *[True] * 6, False, False, False]
-    assert found[7]["score"] == found[8]["score"]  # a whole number reads '7', however it is written
+    assert [row["predicted_label"] is None and row["predicted_score"] is None for row in found] == [False, *[True] * 6, False, False, False]
+    assert found[7]["predicted_score"] == found[8]["predicted_score"]  # a whole number reads '7', however it is written
 
 
 def test_a_file_without_rows_gives_one_without_rows(predict, tmp_path):
@@ -170,8 +172,8 @@ def test_a_file_without_rows_gives_one_without_rows(predict, tmp_path):
             pq.write_table(pa.table({"id": pa.array([], pa.int64()), "text": pa.array([], pa.string())}), source)
         code, out, err = predict("--input", source)
         assert (code, ": 0 rows, " in out) == (0, True), err
-    assert (tmp_path / "rows.predicted.csv").read_text(encoding="utf-8") == "id,text,label,score\n"
-    assert pq.read_table(tmp_path / "rows.predicted.parquet").column_names == ["id", "text", "label", "score"]
+    assert (tmp_path / "rows.predicted.csv").read_text(encoding="utf-8") == "id,text,predicted_label,predicted_score\n"
+    assert pq.read_table(tmp_path / "rows.predicted.parquet").column_names == ["id", "text", "predicted_label", "predicted_score"]
 
 
 def test_probabilities_get_a_column_a_label(predict, expected, tmp_path):
@@ -187,7 +189,7 @@ def test_multi_label_models_give_lists(predict, tiny_model, tmp_path):
     given = [list(p.labels) for p in Classifier.load(folder).predict(TEXTS)]
     for kind in ("csv", "jsonl", "parquet"):
         assert predict("--input", write(tmp_path / f"rows.{kind}"), models=[folder])[0] == 0
-        found = [row["label"] for row in read(tmp_path / f"rows.predicted.{kind}")]
+        found = [row["predicted_label"] for row in read(tmp_path / f"rows.predicted.{kind}")]
         assert [json.loads(label) if kind == "csv" else label for label in found] == given
 
 
@@ -197,7 +199,7 @@ def test_text_pairs_and_the_columns_of_the_run(predict, model, tmp_path):
     labels = [p.score for p in classifier.predict([{"text": row["prompt"], "text_pair": row["reply"]} for row in pairs])]
     source = write(tmp_path / "rows.csv", pairs)
     assert predict("--input", source, "--text-column", "prompt", "--pair-column", "reply")[0] == 0
-    assert [float(row["score"]) for row in read(tmp_path / "rows.predicted.csv")] == pytest.approx(labels, abs=1e-5)
+    assert [float(row["predicted_score"]) for row in read(tmp_path / "rows.predicted.csv")] == pytest.approx(labels, abs=1e-5)
     run = as_run(tmp_path / "run", [model], {})
     (run / "config.yaml").write_text("data: {text_column: [prompt, reply]}", encoding="utf-8")
     assert predict("--input", source, "--output", tmp_path / "own.csv", models=[run])[0] == 0
@@ -209,7 +211,7 @@ def test_several_models_vote(vote, predict, model, tiny_model, tmp_path):
     models = [model, *(make_model(tiny_model, tmp_path / str(seed), seed=seed) for seed in (1, 2))]
     together = Classifier([Classifier.load(folder) for folder in models], vote=vote or "majority").predict(TEXTS)
     assert predict("--input", write(tmp_path / "rows.csv"), *(["--vote", vote] if vote else []), models=models)[0] == 0
-    assert [row["label"] for row in read(tmp_path / "rows.predicted.csv")] == [p.label for p in together]
+    assert [row["predicted_label"] for row in read(tmp_path / "rows.predicted.csv")] == [p.label for p in together]
 
 
 def test_one_model_has_nobody_to_vote_with(predict, model, tmp_path):
@@ -242,7 +244,7 @@ def stopped(predict, monkeypatch, tmp_path):
             patched.setattr(partial_file.PartialFile, "append", append_two)
             code, _, err = predict("--input", source, "--output", target)
         assert (code, "run the same command again" in err) == (130, True)
-        assert {path.name for path in tmp_path.iterdir()} == {"rows.csv", f"out.{kind}.partial", f"out.{kind}.partial.json"}
+        assert {path.name for path in tmp_path.iterdir()} == {"rows.csv", f".out.{kind}.equipoise-partial", f".out.{kind}.equipoise-partial.json"}
         return source, target
 
     return make
@@ -256,8 +258,8 @@ def test_the_same_command_goes_on_behind_the_last_whole_piece(kind, stopped, pre
     assert ": 300 rows, " in out
     assert predict("--input", source, "--output", tmp_path / f"whole.{kind}")[0] == 0
     whole, found = read(tmp_path / f"whole.{kind}"), read(target)
-    assert [row["label"] for row in found] == [row["label"] for row in whole]
-    assert [float(row["score"]) for row in found] == pytest.approx([float(row["score"]) for row in whole], abs=1e-5)
+    assert [row["predicted_label"] for row in found] == [row["predicted_label"] for row in whole]
+    assert [float(row["predicted_score"]) for row in found] == pytest.approx([float(row["predicted_score"]) for row in whole], abs=1e-5)
     assert [row["id"] for row in found] == [str(n) for n in range(300)]
     assert {path.name for path in tmp_path.iterdir()} == {"rows.csv", target.name, f"whole.{kind}"}
 
@@ -273,12 +275,12 @@ def test_what_was_begun_with_something_else_is_begun_anew(changed, stopped, pred
     elif changed == "options":
         arguments = ["--probabilities"]
     else:
-        os.truncate(f"{target}.partial", 10)
+        os.truncate(work_file(target, "partial"), 10)
     code, _, err = predict("--input", source, "--output", target, *arguments, models=models)
     words = "is not whole" if changed == "damage" else f"was begun with other {changed}"
-    assert (code, f"{target}.partial {words}: starting anew." in err) == (0, True), err
+    assert (code, f"{work_file(target, 'partial')} {words}: starting anew." in err) == (0, True), err
     assert [row["id"] for row in read(target)] == (["x"] * 300 if changed == "input" else [str(n) for n in range(300)])
-    assert ("probability_neutral" in read(target)[0]) == (changed == "options")
+    assert ("predicted_probability_neutral" in read(target)[0]) == (changed == "options")
 
 
 def test_input_of_the_same_size_and_time_with_other_content_is_begun_anew(stopped, predict):
@@ -290,7 +292,7 @@ def test_input_of_the_same_size_and_time_with_other_content_is_begun_anew(stoppe
     os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
     assert (path.stat().st_size, path.stat().st_mtime_ns) == (stat.st_size, stat.st_mtime_ns)
     code, _, err = predict("--input", source, "--output", target)
-    assert (code, f"{target}.partial was begun with other input: starting anew." in err) == (0, True), err
+    assert (code, f"{work_file(target, 'partial')} was begun with other input: starting anew." in err) == (0, True), err
 
 
 def test_model_folder_of_the_same_sizes_and_times_with_other_weights_is_another_model(tmp_path):
@@ -304,7 +306,7 @@ def test_model_folder_of_the_same_sizes_and_times_with_other_weights_is_another_
 
 def test_a_killed_process_loses_no_whole_piece(model, predict, tmp_path):
     source, target = write(tmp_path / "rows.csv", many(3000)), tmp_path / "out.csv"
-    note = tmp_path / "out.csv.partial.json"
+    note = work_file(target, "partial.json")
     process = subprocess.Popen([sys.executable, "-m", "trainer", "predict", model, "--input", source, "--output", target], cwd=ROOT)
     while not note.exists() and process.poll() is None:
         time.sleep(0.01)
@@ -326,7 +328,7 @@ def test_a_full_disk_is_told_and_what_was_written_is_kept(predict, tmp_path):
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert code == 2
-    assert f"{target}.partial: [Errno 27] File too large. The first " in err
+    assert f"{work_file(target, 'partial')}: [Errno 27] File too large. The first " in err
     assert "rows are kept; free space and run the same command again, which goes on there." in err
     code, _, err = predict("--input", source, "--output", target)
     assert (code, "Going on in" in err) == (0, True), err
@@ -361,7 +363,7 @@ def test_standard_input_is_csv_or_json_lines_by_its_first_character(predict, mon
         pipe(write(tmp_path / f"rows.{kind}").read_bytes())
         code, _, err = predict("--input", "-", "--output", tmp_path / "out.jsonl", "--overwrite")
         assert code == 0, err
-        assert [row["label"] for row in read(tmp_path / "out.jsonl")] == labels
+        assert [row["predicted_label"] for row in read(tmp_path / "out.jsonl")] == labels
     pipe(b"text\n\xff\n")
     code, _, err = predict("--input", "-", "--output", tmp_path / "odd.jsonl")
     assert (code, "standard input: is not utf-8 (invalid start byte). Give --encoding." in err) == (2, True), err
@@ -396,7 +398,7 @@ def test_the_separator_that_is_proposed_reads_the_file(mark, predict, tmp_path):
 def test_parquet_goes_to_standard_output_as_json_lines(predict, expected, tmp_path):
     code, out, err = predict("--input", write(tmp_path / "rows.parquet"), "--output", "-")
     assert (code, "standard output: 5 rows (1 longer than the model reads, cut), " in err) == (0, True)
-    assert [json.loads(line)["label"] for line in out.splitlines()] == [p.label for p in expected]
+    assert [json.loads(line)["predicted_label"] for line in out.splitlines()] == [p.label for p in expected]
 
 
 @pytest.mark.parametrize(
@@ -408,7 +410,12 @@ def test_parquet_goes_to_standard_output_as_json_lines(predict, expected, tmp_pa
         (b"id;text\n1;x\n", [], "no column 'text', but a single one: 'id;text'. If a line holds more than one cell, give --set 'data.separator=;'."),
         (b"id\ttext\n1\tx\n", [], """a single one: 'id\\ttext'. If a line holds more than one cell, give --set 'data.separator="\\t"'."""),
         (b"text,text\nx,y\n", [], "2 columns are called 'text'. Rename all but one."),
-        (b"text,label\nx,y\n", [], "has a column 'label' already, where the prediction would stand. Give --prefix predicted_"),
+        (
+            b"text,predicted_label\nx,y\n",
+            [],
+            "has a column 'predicted_label' already, where the prediction would stand. Give --prefix model_",
+        ),
+        (b"text,label\nx,y\n", ["--prefix", ""], "has a column 'label' already, where the prediction"),
         (b'text,id\nx,1\n"y,2\nz,3\n', [], "rows.csv:3: a quote is opened and never closed; data.quote_char: '' reads quotes as text"),
         (b"text,id\nx,1\ny\nz,3\n", [], "rows.csv:3: 1 cells, expected 2 (the first bad one). Mend the file, or set data.on_bad_rows: skip."),
         (b"text,id\nx,1\n\xff,2\n", [], "rows.csv: byte 12 (line 3) is not utf-8; it looks like cp1252. Give --encoding, or save the file as UTF-8."),
@@ -447,7 +454,7 @@ def test_reading_options_of_the_config_hold_here_too(predict, expected, tmp_path
     sets = [part for option in options for part in ("--set", option)]
     code, _, err = predict("--input", tmp_path / "rows.csv", "--text-column", "body", "--encoding", "latin-1", *sets)
     assert code == 0, err
-    assert [(row["n"], row["label"]) for row in read(tmp_path / "rows.predicted.csv")] == [(str(n), p.label) for n, p in enumerate(expected[:2])]
+    assert [(row["n"], row["predicted_label"]) for row in read(tmp_path / "rows.predicted.csv")] == [(str(n), p.label) for n, p in enumerate(expected[:2])]
 
 
 def test_damaged_and_odd_files_are_told_in_words(predict, tmp_path):
@@ -468,7 +475,10 @@ def test_later_rows_of_json_lines_may_hold_other_columns_but_not_ours(predict, t
     rows = [{"text": "x"}, {"text": "y", "more": 1}]
     source = write(tmp_path / "rows.jsonl", rows)
     assert predict("--input", source)[0] == 0
-    assert [list(row) for row in read(tmp_path / "rows.predicted.jsonl")] == [["text", "label", "score"], ["text", "more", "label", "score"]]
+    assert [list(row) for row in read(tmp_path / "rows.predicted.jsonl")] == [
+        ["text", "predicted_label", "predicted_score"],
+        ["text", "more", "predicted_label", "predicted_score"],
+    ]
     for form in ("csv", "parquet"):
         code, _, err = predict("--input", source, "--output", tmp_path / f"out.{form}")
         assert (code, "a row has the column 'more', which the first row lacks. Give an --output that ends in .jsonl." in err) == (2, True)
@@ -481,9 +491,9 @@ def test_later_rows_of_json_lines_may_hold_other_columns_but_not_ours(predict, t
     assert read(tmp_path / "half.csv")[0]["n"] == "half of \\ud83d"
     code, _, err = predict("--input", source, "--output", tmp_path / "out.parquet")
     assert (code, "a row does not fit the columns of the Parquet file: " in err) == (2, True), err
-    write(source, [{"text": "x"}, {"text": "y", "label": "mine"}])
+    write(source, [{"text": "x"}, {"text": "y", "predicted_label": "mine"}])
     code, _, err = predict("--input", source, "--overwrite")
-    assert (code, "has a column 'label' already" in err) == (2, True)
+    assert (code, "has a column 'predicted_label' already" in err) == (2, True)
 
 
 def test_no_file_is_replaced_unasked_and_never_the_input(predict, tmp_path, monkeypatch):
@@ -503,9 +513,76 @@ def test_no_file_is_replaced_unasked_and_never_the_input(predict, tmp_path, monk
     assert "is no file; needed: one file, or - for standard input." in predict("--input", tmp_path)[2]
     assert "is several files; needed: one file" in predict("--input", tmp_path / "*.csv")[2]
     monkeypatch.setattr(locks, "PATIENCE_SECONDS", 0.1)
-    with locks.locked(tmp_path / "rows.predicted.csv.lock", "held"):
+    with locks.locked(work_file(tmp_path / "rows.predicted.csv", "lock"), "held"):
         code, _, err = predict("--input", source, "--overwrite")
     assert (code, "rows.predicted.csv is being written by pid" in err) == (2, True), err
+
+
+def test_files_of_the_user_beside_the_output_stay(predict, tmp_path):
+    source, target = write(tmp_path / "rows.csv"), tmp_path / "out.csv"
+    endings = ("partial", "partial.json", "partial.json.new", "lock")
+    own = [tmp_path / f"out.csv.{ending}" for ending in endings]
+    for path in own:
+        path.write_text("mine", encoding="utf-8")
+    assert predict("--input", source, "--output", target)[0] == 0
+    assert [path.read_text(encoding="utf-8") for path in own] == ["mine"] * 4
+    assert {path.name for path in tmp_path.iterdir()} == {"rows.csv", "out.csv", *(path.name for path in own)}
+
+
+@pytest.mark.parametrize("note", ["{}", "[]", "null", "3", '{"identity": {}, "bytes": 3, "progress": {}}', '{"identity": 1'])
+def test_damaged_note_is_begun_anew(note, stopped, predict):
+    source, target = stopped("csv")
+    work_file(target, "partial.json").write_text(note, encoding="utf-8")
+    code, _, err = predict("--input", source, "--output", target)
+    assert (code, f"{work_file(target, 'partial.json')} is damaged: starting anew." in err) == (0, True), err
+    assert [row["id"] for row in read(target)] == [str(n) for n in range(300)]
+
+
+def test_output_that_another_process_wrote_meanwhile_is_not_replaced(predict, tmp_path, monkeypatch):
+    source, target = write(tmp_path / "rows.csv"), tmp_path / "out.csv"
+    only_writer = label_file.only_writer
+
+    @contextmanager
+    def after_another(path):
+        with only_writer(path):
+            path.write_text("of another process", encoding="utf-8")
+            yield
+
+    monkeypatch.setattr(label_file, "only_writer", after_another)
+    code, _, err = predict("--input", source, "--output", target)
+    assert (code, "out.csv: is there already" in err) == (2, True), err
+    assert target.read_text(encoding="utf-8") == "of another process"
+
+
+@pytest.mark.parametrize("ending", ["csv", "tsv"])
+def test_formulas_stay_as_they_are_unless_a_spreadsheet_is_to_read_them(ending, predict, tiny_model, tmp_path):
+    names = ["=cmd|' /C calc'!A0", "-1.5", "plain"]
+    model = make_model(tiny_model, tmp_path / "model", names)
+    rows = [{"id": name, "text": text} for name, text in zip(["@me", "-7", "+x"], ["good", "bad", "so"], strict=True)]
+    source, target = write(tmp_path / f"rows.{ending}", rows), tmp_path / f"out.{ending}"
+    assert predict("--input", source, "--output", target, models=[model])[0] == 0
+    exact = read(target)
+    assert [row["id"] for row in exact] == ["@me", "-7", "+x"]
+    options = ["--spreadsheet-safe", "--probabilities", "--overwrite"]
+    assert predict("--input", source, "--output", target, *options, models=[model])[0] == 0
+    safe = read(target)
+    assert [row["id"] for row in safe] == ["'@me", "-7", "'+x"]
+    expected = {names[0]: f"'{names[0]}", names[1]: names[1], names[2]: names[2]}
+    assert [row["predicted_label"] for row in safe] == [expected[row["predicted_label"]] for row in exact]
+    code, _, err = predict("--input", source, "--output", "out.jsonl", "--spreadsheet-safe", models=[model])
+    assert (code, "--spreadsheet-safe: goes with .csv and .tsv, not with .jsonl. Leave it out." in err) == (2, True), err
+
+
+def test_a_file_with_a_label_column_is_labelled_and_the_old_names_are_there_on_request(predict, tmp_path):
+    rows = [{"text": "good", "label": "mine", "score": "1"}]
+    source = write(tmp_path / "rows.csv", rows)
+    assert predict("--input", source)[0] == 0
+    (found,) = read(tmp_path / "rows.predicted.csv")
+    assert (found["label"], found["score"]) == ("mine", "1")
+    assert list(found) == ["text", "label", "score", "predicted_label", "predicted_score"]
+    plain = write(tmp_path / "plain.csv", [{"text": "good"}])
+    assert predict("--input", plain, "--prefix", "")[0] == 0
+    assert list(read(tmp_path / "plain.predicted.csv")[0]) == ["text", "label", "score"]
 
 
 def test_rows_of_an_installed_package_are_labelled_into_the_current_folder(predict, tmp_path, monkeypatch):

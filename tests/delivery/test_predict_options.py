@@ -36,7 +36,7 @@ def texts(path):
     """The texts of a file, each of which has a label."""
     with path.open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file, delimiter="\t" if path.suffix == ".tsv" else ","))
-    assert all(row["label"] for row in rows)
+    assert all(row["predicted_label"] for row in rows)
     return [row["text"] for row in rows]
 
 
@@ -77,7 +77,7 @@ def test_options_of_reading_are_named_by_the_error_and_taken(content, option, ex
 def test_first_line_of_excel_and_the_sheet_that_is_read_are_said(predict, tmp_path):
     (tmp_path / "rows.csv").write_text("sep=;\ntext;id\na;1\n", encoding="utf-8")
     code, out, err = predict("--input", tmp_path / "rows.csv", "--output", "-")
-    assert (code, out.splitlines()[0]) == (0, "text,id,label,score"), err
+    assert (code, out.splitlines()[0]) == (0, "text,id,predicted_label,predicted_score"), err
     assert f"{tmp_path}/rows.csv: its first line, sep=;, is no row; the separator is ';'." in err
     book = Workbook()
     for row in (["text", "id"], ["a", 1]):

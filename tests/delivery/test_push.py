@@ -370,6 +370,19 @@ def test_process_that_cannot_be_started_is_told_and_fails_nothing(server, run, t
     assert "The push to user/name failed: [Errno 2] No such file or directory" in told
 
 
+@pytest.mark.parametrize("name", ["trainer.py", "trainer/__main__.py"])
+def test_module_of_the_user_that_is_called_trainer_does_not_push_in_our_place(name, server, run, tmp_path, monkeypatch, capfd):
+    path = tmp_path / "work" / name
+    path.parent.mkdir(parents=True)
+    path.write_text("print('mine')\n", encoding="utf-8")
+    monkeypatch.chdir(tmp_path / "work")
+    with uploads.uploading(section(), run):
+        pass
+    out, err = capfd.readouterr()
+    assert (f"Pushed to {server.url}/user/name/commit/" in out, "mine" in out, err) == (True, False, "")
+    assert "model.safetensors" in server.branch("user/name")
+
+
 def test_other_processes_neither_push_nor_wait(server, run, monkeypatch):
     monkeypatch.setenv("RANK", "1")
     with uploads.uploading(section(every="save"), run) as offer:

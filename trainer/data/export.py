@@ -19,6 +19,7 @@ from trainer.data.prepare import PreparedData
 from trainer.data.row_access import take_rows
 from trainer.data.written_lists import item_text
 from trainer.errors import ConfigError, DataError, brief, listing
+from trainer.locks import only_writer
 
 if TYPE_CHECKING:
     from trainer.sections.data import DataSection
@@ -60,12 +61,11 @@ def export_splits(data: PreparedData, section: "DataSection", folder: Path, file
     named = dict(data.splits.named)
     named["train_balanced"] = data.splits.train[data.plan.positions()]
     targets = {name: folder / f"{name}.{file_format}" for name in named}
-    refuse_existing(folder, file_format)
-    folder.mkdir(parents=True, exist_ok=True)
-    with TemporaryDirectory(dir=folder, prefix=".rows-") as work:
+    with only_writer(folder / "splits"), TemporaryDirectory(dir=folder, prefix=".equipoise-") as work:
+        refuse_existing(folder, file_format)
         rows = _used_columns(data) if section.streaming else _own_rows(data, named, section, Path(work), say)
         for name, ids in named.items():
-            partial = targets[name].with_name(f".{targets[name].name}.partial")
+            partial = Path(work) / targets[name].name
             _write(rows(ids), partial, file_format)
             partial.replace(targets[name])
             yield targets[name], len(ids)

@@ -14,6 +14,7 @@ from trainer.data.readers import ENDINGS
 from trainer.data.row_access import take_rows
 from trainer.data.sources import Rows
 from trainer.delivery import report
+from trainer.delivery.label_file import refuse_existing
 from trainer.delivery.labelled_rows import read_labelled
 from trainer.delivery.tables import print_evaluation
 from trainer.errors import RunError
@@ -28,13 +29,13 @@ LEAST_PROBABILITY = 1e-15
 """Smaller ones count as this, so that one sure mistake does not make the loss infinite."""
 
 
-def metrics_path(output: Path, data: "DataSection") -> Path:
+def metrics_path(output: Path, data: "DataSection", *, overwrite: bool = False) -> Path:
     """The file to write: as given, or metrics.json in a folder.
 
     Raises:
         DataError: `data.source` leads nowhere.
         RunError: a name that does not end in .json; a place in the data, in a model folder or in a run folder, whose own files it would
-            replace or seem to be; or one that cannot be written.
+            replace or seem to be; one that is there already, without `overwrite`; or one that cannot be written.
     """
     path = output / "metrics.json" if output.is_dir() or not output.suffix else output
     if path.suffix != ".json" or path.is_dir():
@@ -48,6 +49,7 @@ def metrics_path(output: Path, data: "DataSection") -> Path:
         raise RunError(f"{path}: is in a model folder, which holds the files of the model alone. Give another --output.")
     if (path.parent / "config.yaml").is_file() or any((folder / "config.yaml").is_file() and (folder / "metrics.json").is_file() for folder in whole.parents):
         raise RunError(f"{path}: is in a run folder, which keeps the results of its training. Give another --output.")
+    refuse_existing(path, overwrite=overwrite)
     return path
 
 

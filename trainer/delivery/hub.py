@@ -173,7 +173,7 @@ def _upload_over_http() -> None:
 
 def failure(folder: Path, hub: HubSection, reason: str) -> str:
     """What is said of a push that failed."""
-    return f"The push to {hub.repo_id} failed: {reason}{KEPT}{folder}; repeat with:\n{shlex.join(('python', *push_arguments(folder, hub)))}"
+    return f"The push to {hub.repo_id} failed: {reason}{KEPT}{folder}; repeat with:\n{shlex.join(('equipoise', *push_arguments(folder, hub)))}"
 
 
 def reason_in(lines: list[str]) -> str:
@@ -183,10 +183,10 @@ def reason_in(lines: list[str]) -> str:
 
 
 def push_arguments(folder: Path, hub: HubSection) -> list[str]:
-    """Arguments of Python that push a folder."""
+    """Arguments of the command `equipoise` that push a folder."""
     assert hub.repo_id is not None, "the config checks it"
     options = ["--private" if hub.private else "--public", "--commit-message", hub.commit_message, "--timeout-minutes", f"{hub.timeout_minutes:g}"]
-    return ["-m", "trainer", "push", str(folder), "--repo-id", hub.repo_id, *options, *(["--revision", hub.revision] if hub.revision else [])]
+    return ["push", str(folder), "--repo-id", hub.repo_id, *options, *(["--revision", hub.revision] if hub.revision else [])]
 
 
 def model_files(folder: Path) -> list[Path]:

@@ -24,7 +24,7 @@ from trainer.data.written_lists import item_text
 from trainer.delivery import report
 from trainer.delivery.partial_file import Columns, PartialFile, StandardOutput, encoder
 from trainer.errors import DataError, RunError
-from trainer.locks import locked
+from trainer.locks import only_writer
 from trainer.yaml_source import read_yaml
 
 if TYPE_CHECKING:
@@ -79,10 +79,15 @@ def output_path(output: str | None, source: Path | None, *, overwrite: bool, fol
     encoder(target)
     if source is not None and target.exists() and target.samefile(source):
         raise RunError(f"--output: {target} is the input. Give another file.")
-    if target.exists() and not overwrite:
-        raise RunError(f"{target}: is there already. Give --overwrite to replace it, or another --output.")
+    refuse_existing(target, overwrite=overwrite)
     report.check_writable(target.parent, remedy="Set --output")
     return target
+
+
+def refuse_existing(target: Path, *, overwrite: bool) -> None:
+    """Raises RunError for a file that is there already, unless it may be replaced."""
+    if target.exists() and not overwrite:
+        raise RunError(f"{target}: is there already. Give --overwrite to replace it, or another --output.")
 
 
 def reading(
@@ -137,12 +142,14 @@ class Labeller:
     classifier: "Classifier"
     text_columns: Sequence[str]
     probabilities: bool = False
-    prefix: str = ""
+    prefix: str = "predicted_"
     counts: dict[str, int] = field(default_factory=lambda: {"rows": 0, "empty": 0, "cut": 0})
 
     @cached_property
     def added(self) -> pa.Schema:
-        """The columns that rows are given: label (a list for a multi-label model), its probability `score`, `probability_<label>`."""
+        """The columns that rows are given: `predicted_label` (a list for a model of several labels), its probability
+        `predicted_score`, and `predicted_probability_<label>`.
+        """
         kind = pa.list_(pa.string()) if self.classifier.is_multi_label else pa.string()
         names = ["score", *(f"probability_{label}" for label in self.classifier.labels if self.probabilities)]
         return pa.schema([(f"{self.prefix}label", kind), *((f"{self.prefix}{name}", pa.float64()) for name in names)])
@@ -152,9 +159,8 @@ class Labeller:
         added = set(self.added.names)
         for record in records:
             if taken := record.keys() & added:
-                name = min(taken)
-                words = f"has a column '{name}' already, where the prediction would stand"
-                raise DataError(f"{where}: {words}. Give --prefix predicted_, or another, to put before the names that are added.")
+                words = f"has a column '{min(taken)}' already, where the prediction would stand"
+                raise DataError(f"{where}: {words}. Give --prefix model_, or another start of the names that are added.")
 
     def label(self, records: list[Record], where: str) -> list[Record]:
         """The rows with their labels; a row without a text is kept and has none."""
@@ -190,28 +196,41 @@ def _as_text(value: Any, name: str, where: str) -> str:
     return (item_text(value) or "").strip()
 
 
-def label_file(labeller: Labeller, records: Records, target: Path | None) -> None:
+def written_ending(target: Path | None, records: Records) -> str:
+    """Return the ending that tells how rows are written: of the file, or of what standard output gets."""
+    if target is not None:
+        return ending(target)
+    return ".jsonl" if records.format in (".json", ".jsonl", ".ndjson", ".parquet", ".arrow") else ".csv"
+
+
+def refuse_where_no_spreadsheet_reads(target: Path | None, records: Records) -> None:
+    """Raises DataError where --spreadsheet-safe has no sense."""
+    if (form := written_ending(target, records)) not in (".csv", ".tsv"):
+        raise DataError(f"--spreadsheet-safe: goes with .csv and .tsv, not with {form}. Leave it out.")
+
+
+def label_file(labeller: Labeller, records: Records, target: Path | None, *, spreadsheet_safe: bool = False) -> None:
     """Label every row into a file, or onto standard output; what a killed start of the same work has done stays.
 
     Args:
         target: file that appears when it is whole; None for standard output.
+        spreadsheet_safe: make cells of CSV and TSV text that a spreadsheet would run as formulas.
     Raises:
         DataError: rows or columns that cannot be read or written.
         RunError: the disk is full, or another process writes the file.
     """
     labeller.refuse_taken_names([records.first] if records.first else [], records.where)
     names = list(records.first or labeller.text_columns) if records.schema is None else records.schema.names
-    columns = Columns(names, records.schema, labeller.added)
+    columns = Columns(names, records.schema, labeller.added, spreadsheet_safe)
     with ExitStack() as held:
         sink: PartialFile | StandardOutput
         if target is None:
-            sink = StandardOutput(".jsonl" if records.format in (".json", ".jsonl", ".ndjson", ".parquet", ".arrow") else ".csv")
+            sink = StandardOutput(written_ending(target, records))
         else:
-            target.parent.mkdir(parents=True, exist_ok=True)
-            lock = target.with_name(f"{target.name}.lock")
-            held.enter_context(locked(lock, f"{target.name} is being written", refuse="Wait for it, or give another --output."))
-            held.callback(lock.unlink, missing_ok=True)
-            sink = PartialFile(target, _identity(labeller, records))
+            was_there = target.exists()
+            held.enter_context(only_writer(target))
+            refuse_existing(target, overwrite=was_there)
+            sink = PartialFile(target, _identity(labeller, records, spreadsheet_safe))
         if sink.note:
             print(sink.note, file=sys.stderr)
         labeller.counts |= sink.progress
@@ -249,14 +268,14 @@ def _labelled(labeller: Labeller, rows: Iterator[Record], where: str, done: int)
         yield labeller.label(piece, where), dict(labeller.counts)
 
 
-def _identity(labeller: Labeller, records: Records) -> dict[str, Any]:
+def _identity(labeller: Labeller, records: Records, spreadsheet_safe: bool) -> dict[str, Any]:
     """What the rows of the output depend on; of standard input nobody can tell whether it is the same again."""
     classifier = labeller.classifier
     how_read = records.options.model_dump(exclude={"source", "on_bad_rows"})
     return {
         "input": file_identity(records.path) if records.path else time.time_ns(),
         "models": [model.identity for model in classifier.models],
-        "options": [classifier.vote, *labeller.text_columns, labeller.probabilities, labeller.prefix, how_read],
+        "options": [classifier.vote, *labeller.text_columns, labeller.probabilities, labeller.prefix, spreadsheet_safe, how_read],
     }
 
 

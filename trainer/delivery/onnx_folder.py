@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from trainer.delivery.report import RunFolder, check_writable
 from trainer.errors import ExportError, RunError
+from trainer.locks import only_writer, work_file
 
 if TYPE_CHECKING:
     from trainer.delivery.saved_model import SavedModel
@@ -58,13 +59,14 @@ def check_output(folder: Path) -> None:
 @contextmanager
 def aside(target: Path) -> Iterator[Path]:
     """An empty folder beside the target, to write in; gone at the end."""
-    work = target.with_name(f".{target.name}.partial")
-    shutil.rmtree(work, ignore_errors=True)
-    work.mkdir(parents=True)
-    try:
-        yield work
-    finally:
+    with only_writer(target):
+        work = work_file(target, "partial")
         shutil.rmtree(work, ignore_errors=True)
+        work.mkdir(parents=True)
+        try:
+            yield work
+        finally:
+            shutil.rmtree(work, ignore_errors=True)
 
 
 def publish(folder: Path, target: Path) -> None:

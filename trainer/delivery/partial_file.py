@@ -1,7 +1,7 @@
 """A file of rows that is written in pieces beside its place and gets its name when it is whole; table ENCODERS.
 
-Each piece is on the disk before the note of it, `<file>.partial.json`, is replaced. A writer that was killed, or stopped by a full disk,
-is followed by one that cuts off what stands behind the last noted piece and goes on there.
+Each piece is on the disk before the note of it, `.<file>.equipoise-partial.json`, is replaced. A writer that was killed, or
+stopped by a full disk, is followed by one that cuts off what stands behind the last noted piece and goes on there.
 """
 
 import csv
@@ -15,14 +15,17 @@ import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+from pydantic import AfterValidator, BaseModel, NonNegativeInt, ValidationError
 
 from trainer.data.packed import PACKED, ending
 from trainer.data.records import Record
+from trainer.delivery.spreadsheet import spreadsheet_safe
 from trainer.errors import DataError, RunError, first_line, listing
+from trainer.locks import work_file
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 ROW_GROUP_BYTES = 1 << 26
@@ -36,11 +39,13 @@ class Columns:
         names: those that the rows had.
         schema: their types where the source tells them.
         added: those that stand behind them.
+        spreadsheet_safe: whether cells of CSV and TSV that would be formulas are made text.
     """
 
     names: list[str]
     schema: pa.Schema | None
     added: pa.Schema
+    spreadsheet_safe: bool = False
 
     def refuse_others(self, records: list[Record]) -> None:
         """Raises DataError for a row with a column that the first row lacks."""
@@ -48,6 +53,21 @@ class Columns:
         for record in records:
             if unknown := record.keys() - known:
                 raise DataError(f"a row has the column '{min(unknown)}', which the first row lacks. Give an --output that ends in .jsonl.")
+
+
+def _with_rows(progress: dict[str, int]) -> dict[str, int]:
+    """Return the counts of a note, among which `rows` must be."""
+    if "rows" not in progress:
+        raise ValueError("no count of rows")
+    return progress
+
+
+class _Note(BaseModel):
+    """What the note of a partial file tells: what its rows are made of, bytes of whole pieces, counts of rows."""
+
+    identity: dict[str, Any]
+    bytes: NonNegativeInt
+    progress: Annotated[dict[str, NonNegativeInt], AfterValidator(_with_rows)]
 
 
 class PartialFile:
@@ -66,7 +86,7 @@ class PartialFile:
     def __init__(self, target: Path, identity: dict[str, Any]) -> None:
         self.target, self.identity = target, json.loads(json.dumps(identity))
         self.encode = encoder(target)
-        self.aside, self.note_path = (target.with_name(f"{target.name}.partial{suffix}") for suffix in ("", ".json"))
+        self.aside, self.note_path = work_file(target, "partial"), work_file(target, "partial.json")
         self.progress: dict[str, int] = {}
         self.num_bytes, self.note = self._find()
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -77,16 +97,20 @@ class PartialFile:
     def _find(self) -> tuple[int, str | None]:
         """Bytes of whole pieces that are there, and what to say of them."""
         try:
-            found = json.loads(self.note_path.read_text(encoding="utf-8"))
-            size = self.aside.stat().st_size
-        except (OSError, ValueError):
+            content, size = self.note_path.read_bytes(), self.aside.stat().st_size
+        except OSError:
             return 0, None
-        changed = [name for name, value in self.identity.items() if found["identity"].get(name) != value]
-        if changed or size < found["bytes"]:
+        try:
+            found = _Note.model_validate_json(content, strict=True)
+        except ValidationError:
+            return 0, f"{self.note_path} is damaged: starting anew."
+        identity = found.identity
+        changed = [name for name, value in self.identity.items() if identity.get(name) != value]
+        if changed or size < found.bytes:
             reason = f"was begun with other {' and '.join(changed)}" if changed else "is not whole"
             return 0, f"{self.aside} {reason}: starting anew."
-        self.progress = found["progress"]
-        return found["bytes"], f"Going on in {self.aside} after {self.progress['rows']:,} rows."
+        self.progress = found.progress
+        return found.bytes, f"Going on in {self.aside} after {self.progress['rows']:,} rows."
 
     def append(self, records: list[Record], columns: Columns, progress: dict[str, int]) -> None:
         """Write a piece and what was done with it.
@@ -178,10 +202,11 @@ def csv_bytes(records: list[Record], columns: Columns, is_first: bool, *, separa
     plain = csv.writer(out, delimiter=separator, lineterminator="\n")
     quoted = csv.writer(out, delimiter=separator, lineterminator="\n", quoting=csv.QUOTE_ALL)  # for a carriage return, which Python 3.11 leaves bare
     names = [*columns.names, *columns.added.names]
+    written = spreadsheet_safe if columns.spreadsheet_safe else str
     if is_first:
-        plain.writerow(names)
+        plain.writerow(map(written, names))
     for record in records:
-        cells = [_cell(record.get(name)) for name in names]
+        cells = [written(_cell(record.get(name))) for name in names]
         (quoted if any("\r" in cell for cell in cells) else plain).writerow(cells)
     return out.getvalue().encode(errors="backslashreplace")
 

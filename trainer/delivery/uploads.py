@@ -135,7 +135,7 @@ def _start(folder: Path, hub: HubSection, *, quiet: bool = False) -> "subprocess
     paths = os.pathsep.join(path for path in (package, os.environ.get("PYTHONPATH", "")) if path)
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True} if quiet else {}
     silent = {"HF_HUB_DISABLE_PROGRESS_BARS": "1"} if quiet or not sys.stderr.isatty() else {}
-    command = [sys.executable, *hub_module.push_arguments(folder, hub)]
+    command = [sys.executable, "-P", "-m", "trainer", *hub_module.push_arguments(folder, hub)]  # -P: no trainer.py of the user's
     return subprocess.Popen(command, env={**os.environ, "PYTHONPATH": paths, **silent}, stdin=subprocess.DEVNULL, start_new_session=True, **pipes)  # type: ignore[call-overload]
 
 
