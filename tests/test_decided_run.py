@@ -6,9 +6,12 @@ import json
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from huggingface_hub import ModelCard
+from sklearn.metrics import accuracy_score, f1_score, matthews_corrcoef, recall_score
 from transformers import pipeline
 
 from trainer import Classifier
+from trainer.evaluation.metrics import evaluate_logits
 
 
 @pytest.fixture(scope="module")
@@ -60,6 +63,35 @@ def test_pipeline_gives_the_corrected_probabilities(finished, judged):
     for scores, record in zip(classify(judged[0], truncation=True), judged[1], strict=True):
         for score in scores:
             assert score["score"] == pytest.approx(record[f"probability_{score['label']}"], abs=1e-5)
+
+
+def test_card_reports_the_figures_of_the_plain_pipeline_beside_those_of_the_decision(finished, judged):
+    classify = pipeline("text-classification", str(finished[0] / "model"))
+    said = [answer["label"] for answer in classify(judged[0], truncation=True)]
+    true, decided = [record["label"] for record in judged[1]], [record["predicted"] for record in judged[1]]
+    assert said != decided  # thresholds speak
+    card = ModelCard.load(finished[0] / "README.md")
+    values = {result.metric_name: result for result in card.data.eval_results}
+    assert len(values) == len(card.data.eval_results) == 8
+    for rule, predicted in (("plain pipeline", said), ("with the decision", decided)):
+        for title, name, figure in (
+            ("Macro F1", "f1", f1_score(true, predicted, average="macro")),
+            ("Accuracy", "accuracy", accuracy_score(true, predicted)),
+            ("Balanced accuracy (macro recall)", "recall", recall_score(true, predicted, average="macro")),
+            ("MCC", "matthews_correlation", matthews_corrcoef(true, predicted)),
+        ):
+            result = values[f"{title} ({rule})"]
+            assert (result.metric_type, result.metric_value) == (name, pytest.approx(figure, abs=1e-6))
+            assert result.metric_args == ({"average": "macro"} if name in ("f1", "recall") else None)
+    assert {(r.dataset_type, r.dataset_name, r.dataset_split) for r in values.values()} == {("custom", "own split of tweets.csv", "test")}
+    assert f"| plain `pipeline()` | {evaluate_logits(*plain(judged[1])).loss:.4f} | {accuracy_score(true, said):.4f} |" in card.text
+
+
+def plain(records):
+    """Log probabilities, true label ids and labels of lines of predictions.parquet."""
+    labels = sorted({record["label"] for record in records})
+    p = np.array([[record[f"probability_{label}"] for label in labels] for record in records])
+    return np.log(p), np.array([labels.index(record["label"]) for record in records]), labels
 
 
 def test_our_classifier_gives_the_labels_of_the_decision_too(finished, judged):

@@ -79,7 +79,7 @@ def test_metrics_hold_the_documented_names(finished):
     assert sorted(metrics) == ["minority_label", "test", "training", "validation"]
     assert list(metrics["test"]) == METRICS
     assert list(metrics["validation"]) == METRICS
-    assert sorted(metrics["training"]) == ["peak_memory_bytes", "rows_per_second", "seconds", "steps"]
+    assert sorted(metrics["training"]) == ["peak_memory_bytes", "peak_memory_of", "rows_per_second", "seconds", "steps"]
     assert metrics["minority_label"] == "positive"
 
 

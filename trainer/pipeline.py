@@ -24,6 +24,7 @@ from trainer.delivery import finished_comparison, hub, report, uploads
 from trainer.delivery.environment import Commits
 from trainer.errors import Stopped
 from trainer.training import distributed, stopping, watch
+from trainer.training.launch_settings import follow_config
 from trainer.training.synthesis import SYNTHESISERS, refuse_few_rows
 
 
@@ -145,6 +146,9 @@ def start(config: Config) -> Config:
         distributed.refuse_several_processes("model.mode head")
     distributed.start_processes(config.run.num_processes, config.run.num_threads, timeout_minutes=config.run.timeout_minutes)
     config = with_hardware_defaults(config)
+    told = follow_config(config.training_values)
+    if distributed.is_main():
+        print("".join(f"{sentence}\n" for sentence in told), end="")
     distributed.refuse_differences(lambda: distributed.code_version() | report.flat(config.to_dict()))
     distributed.from_main(lambda: hub.check_login(config.hub))
     return config

@@ -27,9 +27,7 @@ if TYPE_CHECKING:
 def decision_plan(config: Config, data: PreparedData) -> dict[str, Any] | None:
     """What `fit_decision` needs beside the scores; labels that the data lack are refused here, before any model is loaded."""
     loss = config.loss
-    tau: float | None = {"logit_adjusted": 1.0 if loss.tau is None else loss.tau, "balanced_softmax": 1.0}.get(loss.name, 0.0)
-    if (loss.name == "focal" and loss.gamma != 0) or config.training_values.get("label_smoothing_factor"):
-        tau = None
+    tau = {"logit_adjusted": 1.0 if loss.tau is None else loss.tau, "balanced_softmax": 1.0}.get(loss.name, 0.0)
     return plan_decision(
         config.decision,
         labels=data.labels,
@@ -69,12 +67,14 @@ def apply_decision(config: Config, data: PreparedData, model: Any, decision: Dec
 
     is_folded = fold_into_head(model, decision.temperature, decision.shift_C)
     model.config.decision = decision.to_config(data.labels, is_folded=is_folded)
-    priors = {
+    figures = decision.figures(data.labels) | {"folded_into_weights": is_folded}
+    if plan["log_target_C"] is None:
+        return figures
+    return figures | {
         "training_prior": dict(zip(data.labels, np.exp(plan["log_q_C"]).tolist(), strict=True)),
         "target_prior": dict(zip(data.labels, np.exp(plan["log_target_C"]).tolist(), strict=True)),
         "prior_is_approximate": is_prior_approximate(config, data),
     }
-    return decision.figures(data.labels) | (priors if config.decision.prior is not None else {}) | {"folded_into_weights": is_folded}
 
 
 def is_prior_approximate(config: Config, data: PreparedData) -> bool:

@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from hub_server import Fault, HubServer
+from huggingface_hub import ModelCard
 
 from trainer.delivery.card import _plain
 from trainer.delivery.hub import SHARED
@@ -22,6 +23,17 @@ ROOT = Path(__file__).resolve().parents[2]
 TOKEN = "hf_OnlyForTheServerOfTheseTests"
 PUSH = {"push": True, "repo_id": "user/sentiment"}
 TEXTS = ["what a lovely morning", "worst service ever", "the train leaves at nine"]
+CONFIGURATIONS = b"""---
+configs:
+- config_name: short
+  data_files:
+  - {split: train, path: data/short/train.parquet}
+  - {split: validation, path: data/short/validation.parquet}
+  - {split: held_out, path: data/short/held_out.parquet}
+- config_name: empty
+  data_files: data/other/*.parquet
+---
+"""
 LOAD = """
 import json, sys
 from huggingface_hub import HfApi, ModelCard
@@ -45,7 +57,8 @@ print(json.dumps({
 
 @pytest.fixture(scope="module")
 def hub(tiny_model, tweets):
-    """The server, holding user/tiny, user/tweets (one CSV) and user/parts (three splits; on main their labels are wrong, on v1 right)."""
+    """The server, holding user/tiny, user/tweets (one CSV) and user/parts (three splits; on main their labels are wrong, on v1 they are right,
+    and the splits belong to the configuration `short`)."""
     with HubServer({TOKEN: "user", "hf_reads": "reader"}) as server:
         server.add("model", "user/tiny", {"config.json": b'{"model_type": "bert", "hidden_size": 7}'}, branch="main")
         server.add("model", "user/tiny", {p.name: p.read_bytes() for p in tiny_model.iterdir() if p.is_file()}, branch="v1")
@@ -55,7 +68,9 @@ def hub(tiny_model, tweets):
         server.add(
             "dataset", "user/parts", {f"data/{name}.parquet": parquet([{**r, "sentiment": "all the same"} for r in part]) for name, part in parts.items()}
         )
-        server.add("dataset", "user/parts", {f"data/{name}.parquet": parquet(part) for name, part in parts.items()}, branch="v1")
+        named = {"train": parts["train"], "validation": parts["validation"], "held_out": parts["test"]}
+        files = {f"data/short/{name}.parquet": parquet(part) for name, part in named.items()}
+        server.add("dataset", "user/parts", {**files, "README.md": CONFIGURATIONS}, branch="v1")
         yield server
 
 
@@ -235,18 +250,30 @@ def test_commits_of_model_and_rows_are_recorded(refused, hub):
     card = (refused.folder / "README.md").read_text(encoding="utf-8")
     assert f"fine-tuned from `user/tiny` (commit `{model[:12]}`)" in card
     assert f"Rows of `user/tweets` (commit `{rows[:12]}`) on the Hugging Face Hub." in card
-    assert f"revision: {rows}" in card
 
 
-def test_splits_of_a_hub_data_set_are_used_as_given_at_their_revision(run_cli, write, online):
+def test_card_of_a_split_of_our_own_claims_no_result_on_the_hub_data_set(refused):
+    results = ModelCard.load(refused.folder / "README.md").data.eval_results
+    assert {(r.dataset_type, r.dataset_name, r.dataset_split) for r in results} == {("custom", "own split of user/tweets", "validation")}
+    assert {r.dataset_revision for r in results} == {None}
+
+
+def test_splits_of_a_hub_data_set_are_used_as_given_at_their_revision_and_named_in_the_card(run_cli, write, hub, online):
     path, folder = write(
         model={"name": "user/tiny", "revision": "v1", "max_length": 64},
-        data={"train": "user/parts", "validation": "user/parts", "test": "user/parts", "revision": "v1", "label_column": "sentiment"},
+        data={
+            **dict.fromkeys(("train", "validation", "test"), "user/parts"),
+            **{"subset": "short", "revision": "v1", "split_names": {"test": "held_out"}, "label_column": "sentiment"},
+        },
     )
     done = run_cli("train", "--config", path, **online)
     assert done.returncode == 0, done.stderr
     sizes = {name: len(ids) for name, ids in json.loads((folder / "splits.json").read_text(encoding="utf-8")).items()}
     assert sizes == {"train": 120, "validation": 60, "test": 60}
+    commit, card = hub.repos["dataset", "user/parts"].branches["v1"], ModelCard.load(folder / "README.md")
+    named = {(r.dataset_type, r.dataset_name, r.dataset_config, r.dataset_split, r.dataset_revision) for r in card.data.eval_results}
+    assert named == {("user/parts", "user/parts", "short", "held_out", commit)}
+    assert f"Rows of `user/parts` (configuration `short`, commit `{commit[:12]}`) on the Hugging Face Hub." in card.text
     offline = run_cli("train", "--config", path, "--check", "--set", "run.name=again", **{**online, "HF_HUB_OFFLINE": "1"})
     assert offline.returncode == 0, offline.stderr
 

@@ -1,13 +1,17 @@
 """The classifier behind every door: where it finds models, what it says, and how several vote."""
 
 import json
+import re
 import shutil
 import subprocess
 import sys
 
 import numpy as np
+import pandas as pd
+import pyarrow as pa
 import pytest
 from conftest import ROOT
+from datasets import Dataset
 from hub_server import Handler, HubServer, Refusal
 from saved_models import as_run, make_model
 from tokenizers import Tokenizer
@@ -77,6 +81,71 @@ def test_a_tokenizer_without_pairs_reads_them_joined_by_a_line_break(classifier,
 
 def test_white_space_at_the_ends_is_cut_as_in_training(classifier):
     np.testing.assert_array_equal(classifier.probabilities(["\n  What a day! \t"]), classifier.probabilities(["What a day!"]))
+
+
+def test_one_text_gives_one_answer_and_no_list(classifier, voters, multi_label):
+    pair = {"text": "Lovely day", "text_pair": "Nice"}
+    for judge in (classifier, Classifier([Classifier.load(folder) for folder in voters]), Classifier.load(multi_label)):
+        for text in ("What a lovely day!", np.str_("What a lovely day!"), "", pair):
+            (expected,) = judge.predict([text])
+            assert judge.predict(text) == expected
+            assert judge.probabilities(text).tolist() == list(expected.probabilities.values())
+            assert judge.judge(text).probabilities_NC.shape == (1, 3)
+            assert judge.num_tokens(text).tolist() == judge.num_tokens([text]).tolist()
+
+
+ITERABLES = {
+    "tuple": tuple,
+    "generator": lambda texts: (text for text in texts),
+    "pandas column": lambda texts: pd.Series(texts, index=range(7, 7 + len(texts))),
+    "array of str": np.array,
+    "array of objects": lambda texts: np.array(texts, dtype=object),
+    "arrow column": lambda texts: pa.chunked_array([texts]),
+    "dictionary's values": lambda texts: dict(enumerate(texts)).values(),
+    "pairs without a second text": lambda texts: [{"text": text, "text_pair": None} for text in texts],
+    "data set": lambda texts: Dataset.from_dict({"text": texts}),
+    "column of a data set": lambda texts: Dataset.from_dict({"text": texts})["text"],
+}
+
+
+@pytest.mark.parametrize("kind", ITERABLES)
+def test_whatever_holds_texts_is_read_as_the_list_of_them(kind, classifier, voters):
+    texts = TEXTS[:4]
+    assert classifier.predict(ITERABLES[kind](texts)) == classifier.predict(texts)
+    several = Classifier([Classifier.load(folder) for folder in voters])
+    assert several.predict(ITERABLES[kind](texts)) == several.predict(texts)
+
+
+NO_TEXTS = {
+    "None": (None, "NoneType is no list of texts; needed: a text, a pair"),
+    "number": (3, "int is no list of texts; needed: a text, a pair"),
+    "bytes": (b"a text", "bytes is no list of texts; needed: a text, a pair"),
+    "set": ({"a"}, "set is no list of texts; needed: a text, a pair"),
+    "array without an axis": (np.array("a text"), "ndarray is no list of texts; needed: a text, a pair"),
+    "table": (pd.DataFrame({"text": ["a"]}), "a DataFrame holds columns, not texts. Give one of them, such as table['text'], as a list."),
+    "arrow table": (pa.table({"text": ["a"]}), "a Table holds columns, not texts."),
+    "missing text": (["a", None], "text 1: found NoneType; needed: a text, a pair"),
+    "missing cell": (pd.Series(["a", float("nan")], dtype=object), "Fill or leave out missing texts first."),
+    "missing cell of pandas": (pd.Series(["a", None], dtype="string"), "text 1: found NAType; needed"),
+    "numbers": ([1, 2], "text 0: found int; needed: a text, a pair"),
+    "lists": ([["a", "b"]], "text 0: found list; needed: a text, a pair"),
+    "array of two axes": (np.array([["a", "b"]]), "text 0: found ndarray; needed: a text, a pair"),
+    "rows with labels": ([{"text": "a", "label": "b"}], "text 0: a pair with the key label; needed: the key text, and the key text_pair of pairs"),
+    "pair without a text": ({"text_pair": "a"}, "a pair with a value that is no text; needed: the key text"),
+    "pair of a number": ({"text": "a", "text_pair": 1}, "a pair with a value that is no text; needed: the key text"),
+}
+
+
+@pytest.mark.parametrize("kind", NO_TEXTS)
+def test_what_holds_no_texts_is_refused_in_words(kind, classifier):
+    given, words = NO_TEXTS[kind]
+    for method in (classifier.predict, classifier.probabilities, classifier.judge, classifier.num_tokens, classifier.models[0].tokens):
+        with pytest.raises(TypeError, match=re.escape(words)):
+            method(given)
+
+
+def test_one_source_is_one_model_and_no_list_of_letters(model):
+    assert Classifier.load_several(str(model)).predict("ok") == Classifier.load(model).predict("ok")
 
 
 def test_no_text_gives_no_row(classifier):

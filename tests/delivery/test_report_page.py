@@ -435,3 +435,17 @@ def test_average_precision_is_the_mean_of_precisions_where_recall_rises():
     targets, p_NC = np.array([0, 0, 1, 2]), np.array([[0.9, 0.1, 0], [0.2, 0.7, 0.1], [0.4, 0.6, 0], [0.3, 0.3, 0.4]])
     assert page_plots.average_precisions(targets, p_NC)[:3] == pytest.approx([0.5 * 1 + 0.5 * 2 / 4, 1 / 2, 1.0])
     assert page_plots.average_precisions(targets, np.c_[p_NC, np.zeros(4)])[3] is None
+
+
+def test_page_and_card_call_the_rows_of_a_balanced_pool_balanced_and_test_rows_natural(tmp_path, tiny_model, tweets):
+    balanced, natural = "classes balanced before the split", "with the distribution they came with"
+    cases = {"cut": ({"train": 0.5, "validation": 0.5, "test": None}, balanced), "tested": ({"test": 0.2}, natural)}
+    for name, (split, words) in cases.items():
+        (tmp_path / name).mkdir()
+        balance = {"method": "undersample", "scope": "all"}
+        run = train(tmp_path / name, tiny_model, tweets, data={"label_column": "sentiment"}, split=split, balance=balance)
+        page, card = ((run / file).read_text(encoding="utf-8") for file in ("report.html", "README.md"))
+        assert [words in page, {balanced: natural, natural: balanced}[words] in page] == [True, False]
+        assert "Validation has a balanced distribution" in page
+        assert "Validation figures are on a balanced distribution" in card
+        assert ("as in the test rows" in card) == ("as in the test rows" in page) == (name == "tested")

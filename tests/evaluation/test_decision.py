@@ -98,16 +98,14 @@ def test_training_prior_by_hand():
     np.testing.assert_allclose(np.exp(training_log_prior(counts, weights, tau=1.0)), np.array([1, 2, 6]) / 9)
 
 
-def test_target_prior_is_natural_uniform_given_or_the_one_trained():
-    log_q = np.log([0.5, 0.5])
-    assert np.exp(target_log_prior("natural", np.array([3, 1]), log_q, ["x", "y"])).tolist() == pytest.approx([0.75, 0.25])
-    assert np.exp(target_log_prior("uniform", np.array([3, 1]), log_q, ["x", "y"])).tolist() == pytest.approx([0.5, 0.5])
-    assert np.exp(target_log_prior({"y": 9.0, "x": 1.0}, np.array([3, 1]), log_q, ["x", "y"])).tolist() == pytest.approx([0.1, 0.9])
-    assert target_log_prior(None, np.array([3, 1]), log_q, ["x", "y"]) is log_q
+def test_target_prior_is_natural_uniform_or_given():
+    assert np.exp(target_log_prior("natural", np.array([3, 1]), ["x", "y"])).tolist() == pytest.approx([0.75, 0.25])
+    assert np.exp(target_log_prior("uniform", np.array([3, 1]), ["x", "y"])).tolist() == pytest.approx([0.5, 0.5])
+    assert np.exp(target_log_prior({"y": 9.0, "x": 1.0}, np.array([3, 1]), ["x", "y"])).tolist() == pytest.approx([0.1, 0.9])
     with pytest.raises(ConfigError, match=r"^decision.prior names z; labels in the data: x, y.$"):
-        target_log_prior({"x": 1.0, "z": 1.0}, np.array([3, 1]), log_q, ["x", "y"])
+        target_log_prior({"x": 1.0, "z": 1.0}, np.array([3, 1]), ["x", "y"])
     with pytest.raises(ConfigError, match=r"^decision.prior leaves out y;"):
-        target_log_prior({"x": 1.0}, np.array([3, 1]), log_q, ["x", "y"])
+        target_log_prior({"x": 1.0}, np.array([3, 1]), ["x", "y"])
 
 
 def test_temperature_is_found_and_does_not_absorb_the_false_prior():
@@ -115,8 +113,8 @@ def test_temperature_is_found_and_does_not_absorb_the_false_prior():
     log_q = np.log([1 / 3] * 3)
     honest = np.log(posterior) - np.log(SHARES)  # what a perfect model trained on balanced rows says
     for t in (0.5, 1.0, 2.5):
-        assert fit_temperature(honest * t, labels, log_q, np.ones(len(x))) == pytest.approx(t, rel=0.05)
-    plain = fit_temperature(honest, labels, np.log(SHARES), np.ones(len(x)))  # as if the prior had been right
+        assert fit_temperature(honest * t, labels, np.ones(len(x)), log_q) == pytest.approx(t, rel=0.05)
+    plain = fit_temperature(honest, labels, np.ones(len(x)), np.log(SHARES))  # as if the prior had been right
     assert abs(plain - 1) > 0.1
 
 
@@ -127,7 +125,7 @@ def test_importance_weights_bring_a_balanced_validation_back_to_natural_shares()
     # a perfect model of natural rows, judged on balanced ones: weighted it needs no temperature
     x, y, posterior = sample(40_000, 4)
     balanced = draw(y, np.arange(len(x), dtype=np.uint64), METHODS["undersample"](np.bincount(y), 1.0), np.random.default_rng(0))
-    found = fit_temperature(np.log(posterior[balanced]), y[balanced], np.log(SHARES), natural_weights(y[balanced], SHARES * 1000))
+    found = fit_temperature(np.log(posterior[balanced]), y[balanced], natural_weights(y[balanced], SHARES * 1000), np.log(SHARES))
     assert found == pytest.approx(1, abs=0.1)
 
 
@@ -142,7 +140,7 @@ def binary(seed=0, size=800):
 def fit(logits, labels, **options):
     num_labels = logits.shape[1]
     zero = np.zeros(num_labels)
-    return fit_decision(logits, labels, labels=NAMES[:num_labels], log_q_C=zero, log_target_C=zero, **options)
+    return fit_decision(logits, labels, labels=NAMES[:num_labels], log_q_C=zero, **options)
 
 
 def test_two_class_f1_threshold_is_the_best_point_of_the_precision_recall_curve():
@@ -222,7 +220,7 @@ def test_cross_fitting_fits_the_thresholds_that_the_whole_validation_fits():
     kept = np.r_[np.flatnonzero(labels != 2), np.flatnonzero(labels == 2)[:22]]  # 22 rows in all, 17 or 18 in a fold's fit
     logits, labels = logits[kept] - np.array([0, 0, 6.0]), labels[kept]  # never predicted by a neutral rule
     zero = np.zeros(3)
-    plan = {"labels": NAMES, "log_q_C": zero, "log_target_C": zero, "thresholds": "f1"}
+    plan = {"labels": NAMES, "log_q_C": zero, "thresholds": "f1"}
     decision, (_, predicted) = fit_and_cross_fit(logits, labels, np.ones(len(labels)), plan, seed=0)
     assert decision.neutral == ()
     assert (logits.argmax(axis=1) != 2).all()
@@ -245,7 +243,7 @@ def test_thresholds_serve_rows_with_the_prior_asked_for_and_not_validations_own(
 
     best = f1_score(new_labels[even], (new_posterior[even] / SHARES).argmax(axis=1), average="macro")  # Bayes for equal shares
     assert macro_f1() > best - 0.02
-    assert macro_f1(for_target=False) < best - 0.05
+    assert macro_f1(log_target_C=None) < best - 0.05
 
 
 def test_costs_choose_the_least_expected_cost():

@@ -5,11 +5,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from huggingface_hub import EvalResult, ModelCard, ModelCardData
+from huggingface_hub import ModelCard, ModelCardData
 
 from trainer.data.audit import Lengths
 from trainer.data.prepare import PreparedData
 from trainer.delivery import compare_page
+from trainer.delivery.card_results import eval_results, judged_rows, locations_of, plain_pipeline
 from trainer.delivery.environment import Commits
 from trainer.delivery.finished_comparison import Settings
 from trainer.delivery.tables import class_figure
@@ -22,23 +23,11 @@ from trainer.training.progress import headings, row_cells
 if TYPE_CHECKING:
     from trainer.config import Config
 
-METRICS = {
-    "macro_f1": ("f1", "Macro F1"),
-    "accuracy": ("accuracy", "Accuracy"),
-    "balanced_accuracy": ("balanced_accuracy", "Balanced accuracy"),
-    "mcc": ("mcc", "MCC"),
-}
 LOSS_WORDS = {
     "cross_entropy": "cross-entropy",
     "focal": "focal loss",
     "logit_adjusted": "logit-adjusted cross-entropy",
     "balanced_softmax": "balanced softmax cross-entropy",
-}
-MULTI_LABEL_METRICS = {
-    "macro_f1": ("f1", "Macro F1"),
-    "micro_f1": ("f1", "Micro F1"),
-    "accuracy": ("accuracy", "Subset accuracy"),
-    "mean_average_precision": ("mean_average_precision", "Mean average precision"),
 }
 SUMMARY = ("loss", "accuracy", "macro_f1", "weighted_f1", "f1_gap", "macro_precision", "balanced_accuracy", "mcc", "auroc_macro", "ece", "brier")
 MULTI_LABEL_SUMMARY = ("loss", "accuracy", "macro_f1", "micro_f1", "weighted_f1", "samples_f1", "f1_gap", "mean_average_precision", "hamming_loss")
@@ -68,14 +57,15 @@ def write_card(
     evaluations = {name: outcome.final for name, outcome in outcomes.items()}
     split = list(evaluations)[-1]
     training, head = config.training_values, config.model.mode == "head"
+    plain = {name: plain_pipeline(outcome, decided) for name, outcome in outcomes.items()}
     card = ModelCard.from_template(
-        card_data=_metadata(config, data, split, evaluations[split], commits),
+        card_data=_metadata(config, data, split, outcomes[split], plain[split], commits),
         template_path=str(Path(__file__).with_name("card_template.md")),
         name=config.run.name,
         version=__version__,
         labels=[_plain(label) for label in data.labels],
         base_model=_at_commit(config.model.name, commits["model"]),
-        hub_data=[_at_commit(name, commits["data"]) for name in commits["data"]],
+        hub_data=[_at_commit(name, commits["data"], config.data.subset) for name in commits["data"]],
         multi_label=data.labels_per_row,
         has_epochs=bool(epoch_rows),
         minority={"label": _plain(data.audit.minority_label), **evaluations[split].per_class[data.audit.minority_label]},
@@ -104,17 +94,19 @@ def write_card(
         bf16=bool(training.get("bf16")) and not head,
         max_length=max_length,
         decision=decision_words(decided, _plain) if decided else None,
-        **_tables(data, epoch_rows, outcomes, head=head),
+        **_tables(data, epoch_rows, outcomes, plain, head=head),
     )
     return str(card)
 
 
-def _tables(data: PreparedData, epoch_rows: list[dict[str, float]], outcomes: dict[str, Outcome], *, head: bool) -> dict[str, Any]:
+def _tables(
+    data: PreparedData, epoch_rows: list[dict[str, float]], outcomes: dict[str, Outcome], plain: dict[str, AnyEvaluation | None], *, head: bool
+) -> dict[str, Any]:
     """The card's tables, by the names that its template gives them."""
     return {
         "counts_table": _counts_table(data),
         "epochs_table": _table([*headings(head=head)], [row_cells(row) for row in epoch_rows]),
-        "summary_tables": {split: _summary_table(outcome) for split, outcome in outcomes.items()},
+        "summary_tables": {split: _summary_table(outcome, plain[split]) for split, outcome in outcomes.items()},
         "domain_tables": {split: _domain_table(outcome.domains) for split, outcome in outcomes.items() if outcome.domains},
         "class_tables": {split: _class_table(outcome.final) for split, outcome in outcomes.items()},
     }
@@ -138,23 +130,8 @@ def write_ensemble_card(config: "Config", outcomes: dict[str, Outcome], member_m
     return "\n\n".join(parts) + "\n"
 
 
-def _metadata(config: "Config", data: PreparedData, split: str, evaluation: AnyEvaluation, commits: Commits) -> ModelCardData:
-    hub_data = list(commits["data"])
-    is_one = len(hub_data) == 1
-    results = [
-        EvalResult(
-            task_type="text-classification",
-            task_name="Text Classification",
-            dataset_type=hub_data[0] if is_one else "custom",
-            dataset_name=hub_data[0] if is_one else config.run.name,
-            dataset_split=split,
-            dataset_revision=commits["data"][hub_data[0]] if is_one else None,
-            metric_type=kind,
-            metric_name=title,
-            metric_value=round(float(getattr(evaluation, name)), 6),
-        )
-        for name, (kind, title) in (MULTI_LABEL_METRICS if data.is_multi_label else METRICS).items()
-    ]
+def _metadata(config: "Config", data: PreparedData, split: str, outcome: Outcome, plain: AnyEvaluation | None, commits: Commits) -> ModelCardData:
+    learnt_from = [name for name in commits["data"] if name in locations_of(config.data, "source", "train", "validation")]
     return ModelCardData(
         language=config.hub.language,
         license=config.hub.license,
@@ -162,10 +139,10 @@ def _metadata(config: "Config", data: PreparedData, split: str, evaluation: AnyE
         pipeline_tag="text-classification",
         tags=["text-classification", *(["multi-label-classification"] if data.is_multi_label else []), "imbalanced-classification", "equipoise"],
         base_model=config.model.name if config.model.name in commits["model"] else None,
-        datasets=hub_data or None,
+        datasets=learnt_from or None,
         metrics=["f1", "accuracy"],
         model_name=config.run.name,
-        eval_results=results,
+        eval_results=eval_results(judged_rows(config, data, split, commits), outcome, plain),
     )
 
 
@@ -267,11 +244,12 @@ def _example(text_column: str | list[str]) -> str:
     return '"some text"' if isinstance(text_column, str) or len(text_column) == 1 else '{"text": "first text", "text_pair": "second text"}'
 
 
-def _at_commit(name: str, commits: dict[str, str | None]) -> str:
-    """A model or data set and its commit; of a folder its own name, since the card may leave this machine."""
-    commit = commits.get(name)
+def _at_commit(name: str, commits: dict[str, str | None], subset: str | None = None) -> str:
+    """A model or data set with its configuration and commit; of a folder its own name, since the card may leave this machine."""
+    facts = [f"configuration `{subset}`"] if subset else []
+    facts += [f"commit `{commit[:12]}`"] if (commit := commits.get(name)) else []
     shown = name if name in commits or name.startswith("package:") else Path(name).expanduser().resolve().name
-    return f"`{shown}`" + (f" (commit `{commit[:12]}`)" if commit else "")
+    return f"`{shown}`" + (f" ({', '.join(facts)})" if facts else "")
 
 
 def _plain(text: str) -> str:
@@ -284,9 +262,11 @@ def _counts_table(data: PreparedData) -> str:
     return _table(["label", *data.audit.columns], rows)
 
 
-def _summary_table(outcome: Outcome) -> str:
+def _summary_table(outcome: Outcome, plain: AnyEvaluation | None = None) -> str:
     summary = MULTI_LABEL_SUMMARY if isinstance(outcome.final, MultiLabelEvaluation) else SUMMARY
-    sides = [("model alone" if outcome.decided else "model", outcome.alone)] + ([("with the decision", outcome.decided)] if outcome.decided else [])
+    sides: list[tuple[str, AnyEvaluation]] = [("model alone" if outcome.decided else "model", outcome.alone)]
+    sides += [("with the decision", outcome.decided)] if outcome.decided else []
+    sides += [("plain `pipeline()`", plain)] if plain else []
     return _table(["", *(name.replace("_", " ") for name in summary)], [[side, *(f"{getattr(e, name):.4f}" for name in summary)] for side, e in sides])
 
 

@@ -1,15 +1,21 @@
 """What a run was made with: versions, commit, hardware, data. No environment variable is recorded, so no token can be."""
 
+import json
+import os
 import platform
 import subprocess
 import sys
-from importlib.metadata import version
+import tomllib
+from importlib.metadata import PackageNotFoundError, distribution, version
 from pathlib import Path
 from typing import Any
 
 Commits = dict[str, dict[str, str | None]]
 """{"model" or "data": {Hub id: commit that was read, None where it is not known}}; what is not there is local."""
-PACKAGES = ("equipoise", "torch", "transformers", "datasets", "accelerate", "evaluate", "scikit-learn", "numpy", "pyarrow", "tokenizers")
+NAME = "equipoise"
+"""Name of this project and of its distribution."""
+PACKAGE = Path(__file__).resolve().parent.parent
+PACKAGES = ("torch", "transformers", "datasets", "accelerate", "evaluate", "scikit-learn", "numpy", "pyarrow", "tokenizers")
 
 
 def describe_environment(fingerprint: str, counts: dict[str, int], num_processes: int, commits: Commits | None = None) -> dict[str, Any]:
@@ -22,10 +28,12 @@ def describe_environment(fingerprint: str, counts: dict[str, int], num_processes
     """
     import torch
 
+    from trainer import __version__
+
     gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
     return {
-        "versions": {"python": platform.python_version()} | {name: version(name) for name in PACKAGES},
-        "commit": _commit(),
+        "versions": {"python": platform.python_version(), "equipoise": __version__} | {name: version(name) for name in PACKAGES},
+        "commit": code_commit(),
         "hardware": {
             "platform": platform.platform(),
             "processor": _processor(),
@@ -38,14 +46,50 @@ def describe_environment(fingerprint: str, counts: dict[str, int], num_processes
     }
 
 
-def _commit() -> str | None:
-    """Commit of the code that runs, with '-dirty' where files were changed."""
-    here = Path(__file__).resolve().parent
+def code_commit(package: Path = PACKAGE) -> str | None:
+    """Return the commit of the code that runs, with '-dirty' where files were changed; None where no commit of ours is known.
+
+    A repository around an installed package is the user's own, so git is asked only where the package lies in a checkout of
+    this project; else pip may have noted the commit that it installed.
+
+    Args:
+        package: folder of the code.
+    """
+    if (commit := _commit_of_checkout(package)) is not None:
+        return commit
     try:
-        command = ["git", "-C", str(here), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
-        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip() or None
+        installed = distribution(NAME)
+    except PackageNotFoundError:
+        return None
+    if Path(str(installed.locate_file(PACKAGE.name))).resolve() != package.resolve():
+        return None
+    noted = json.loads(installed.read_text("direct_url.json") or "{}")
+    return noted.get("vcs_info", {}).get("commit_id")  # type: ignore[no-any-return]
+
+
+def _commit_of_checkout(package: Path) -> str | None:
+    """Return what git says of the checkout of this project that holds the package, None where it lies in no such checkout."""
+    try:
+        with (package.parent / "pyproject.toml").open("rb") as file:
+            name = tomllib.load(file).get("project", {}).get("name")
+    except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError):
+        return None
+    top = _git(package, "rev-parse", "--show-toplevel")
+    if name != NAME or top is None or Path(top).resolve() != package.parent.resolve():
+        return None
+    if _git(package, "ls-files", "--error-unmatch", "__init__.py") is None:
+        return None
+    return _git(package, "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*") or None
+
+
+def _git(folder: Path, *arguments: str) -> str | None:
+    """Return what git prints about a folder, None where it fails; a repository that the environment names is not asked."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
+    try:
+        done = subprocess.run(["git", "-C", str(folder), *arguments], capture_output=True, text=True, check=True, timeout=10, env=environment)
     except (OSError, subprocess.SubprocessError):
         return None
+    return done.stdout.strip()
 
 
 def _processor() -> str:

@@ -1,14 +1,16 @@
 """Texts to labels: the one way of predicting behind every door (files, HTTP, Python). Legend: M models, N texts, C labels."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import reduce
 from pathlib import Path
+from typing import overload
 
 import numpy as np
 from numpy.typing import NDArray
 
-from trainer.delivery.saved_model import Judged, SavedModel, Text, find_models
+from trainer.delivery.saved_model import Judged, SavedModel, find_models
+from trainer.delivery.texts import Text, as_list, is_single
 from trainer.errors import ModelError, listing
 from trainer.evaluation.vote import COMBINERS, MULTI_LABEL_COMBINERS
 
@@ -37,8 +39,10 @@ class Classifier:
 
     >>> from trainer import Classifier
     >>> classifier = Classifier.load("runs/quickstart")  # doctest: +SKIP
-    >>> classifier.predict(["What a lovely day!"])[0].label  # doctest: +SKIP
+    >>> classifier.predict("What a lovely day!").label  # doctest: +SKIP
     'positive'
+    >>> [answer.label for answer in classifier.predict(["What a lovely day!", "I hate this."])]  # doctest: +SKIP
+    ['positive', 'negative']
 
     Where a model carries no thresholds and costs, labels and probabilities are those of the plain `transformers.pipeline`.
 
@@ -90,7 +94,7 @@ class Classifier:
 
     @classmethod
     def load_several(
-        cls, sources: Sequence[str], *, vote: str | None = None, revision: str | None = None, trust_remote_code: bool = False, device: str | None = None
+        cls, sources: str | Sequence[str], *, vote: str | None = None, revision: str | None = None, trust_remote_code: bool = False, device: str | None = None
     ) -> "Classifier":
         """The classifier of one source, or of several that vote.
 
@@ -99,6 +103,7 @@ class Classifier:
         Raises:
             ModelError, RunError: as for `load`; models of other labels or another kind; a vote of one model.
         """
+        sources = [sources] if isinstance(sources, str) else sources
         if vote and len(sources) == 1 and len(find_models(sources[0])[0]) == 1:
             raise ModelError(f"--vote is '{vote}', but {sources[0]} is one model. Leave it out, or give several.")
         members = [cls.load(source, revision=revision, trust_remote_code=trust_remote_code, device=device) for source in sources]
@@ -106,8 +111,9 @@ class Classifier:
         together.vote = vote or together.vote
         return together
 
-    def judge(self, texts: Sequence[Text]) -> Judged:
-        """Probabilities and decided labels of texts, as arrays."""
+    def judge(self, texts: Text | Iterable[Text]) -> Judged:
+        """Probabilities and decided labels of texts, as arrays with one row for each; of one text with one row."""
+        texts = as_list(texts)
         each = [self._in_order(member.labels, member.judge(texts)) for member in self.members]
         if len(each) == 1:
             return each[0]
@@ -115,27 +121,39 @@ class Classifier:
         combine = (MULTI_LABEL_COMBINERS if self.is_multi_label else COMBINERS)[self.vote]
         return Judged(p_MNC.mean(axis=0), combine(p_MNC, decided), reduce(np.logical_or, (judged.truncated_N for judged in each)))
 
-    def probabilities(self, texts: Sequence[Text]) -> NDArray[np.float64]:
-        """Probabilities (N, C) in the order of `labels`, the decision's prior and temperature included; of several models their mean.
+    def probabilities(self, texts: Text | Iterable[Text]) -> NDArray[np.float64]:
+        """Probabilities in the order of `labels`, the decision's prior and temperature included; of several models their mean.
 
         Args:
-            texts: texts, or pairs as {"text": ..., "text_pair": ...}.
+            texts: as for `predict`.
+        Returns:
+            (N, C) of several texts, (C,) of one.
+        Raises:
+            TypeError: as for `predict`.
         """
-        return self.judge(texts).probabilities_NC
+        p_NC = self.judge(texts).probabilities_NC
+        return p_NC[0] if is_single(texts) else p_NC
 
-    def predict(self, texts: Sequence[Text]) -> list[Prediction]:
-        """What it says of each text.
+    @overload
+    def predict(self, texts: Text) -> Prediction: ...  # type: ignore[overload-overlap]
+    @overload
+    def predict(self, texts: Iterable[Text]) -> list[Prediction]: ...
+    def predict(self, texts: Text | Iterable[Text]) -> Prediction | list[Prediction]:
+        """Return what it says of each text; of one text one Prediction, and no list.
 
         Args:
-            texts: texts, or pairs as {"text": ..., "text_pair": ...}.
+            texts: a text, a pair {"text": ..., "text_pair": ...}, or any iterable of them: a list, a column, an array, a generator.
+        Raises:
+            TypeError: something else, or a value that is no text.
         """
-        return self.predictions(self.judge(texts))
+        predictions = self.predictions(self.judge(texts))
+        return predictions[0] if is_single(texts) else predictions
 
     def predictions(self, judged: Judged) -> list[Prediction]:
         """What was judged, text by text."""
         return [self._prediction(p_C, decided) for p_C, decided in zip(judged.probabilities_NC, judged.decided, strict=True)]
 
-    def num_tokens(self, texts: Sequence[Text]) -> NDArray[np.int64]:
+    def num_tokens(self, texts: Text | Iterable[Text]) -> NDArray[np.int64]:
         """Tokens that the (first) model reads of each text, special ones included; at most its `max_length`. Any thread may ask."""
         first = self.members[0]
         return first.num_tokens(texts) if isinstance(first, Classifier) else first.tokens(texts).lengths_N

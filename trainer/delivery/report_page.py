@@ -123,6 +123,7 @@ def render(run: FinishedRun, *, show_texts: bool = True) -> str:
         texts=texts,
         quotes=bool(mistakes and any(m.row in texts for m in mistakes)),
         decided=_decided(run),
+        scope_all=(run.config.get("balance") or {}).get("scope") == "all",
         environment=report.flat({k: v for k, v in (run.environment or {}).items() if k != "data"}),
         titles=TITLES,
         least_rows=LEAST_ROWS,

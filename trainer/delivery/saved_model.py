@@ -3,7 +3,7 @@
 import hashlib
 import json
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,14 +17,13 @@ from trainer.data.content import file_state
 from trainer.data.locate import package_path, refuse_url
 from trainer.data.tokenise import IGNORED, TokenisedRows, encode_texts
 from trainer.delivery.onnx_folder import GRAPH
+from trainer.delivery.texts import Text, as_list
 from trainer.errors import ModelError, RunError, did_you_mean, first_line
 from trainer.evaluation.decision import Decision
 from trainer.evaluation.scores import assigned, log_sigmoid
 
 CHARACTERS_PER_TOKEN = 100
 """Of a text with more of them for each token that the model reads, the rest is not looked at: a text of 10 MB is read as fast as another."""
-
-Text = str | dict[str, str]
 
 
 @dataclass(frozen=True)
@@ -101,8 +100,9 @@ class SavedModel:
         self.collate, self.tokens_per_pass = Collator(self.tokenizer), TOKENS_PER_PASS if is_graph(source) else tokens_per_pass(self.device)
         self._tokenizer_lock = threading.Lock()  # fast tokenizers keep the cut of the call in themselves
 
-    def tokens(self, texts: Sequence[Text]) -> TokenisedRows:
+    def tokens(self, texts: Iterable[Text]) -> TokenisedRows:
         """Token ids of texts, cut at `max_length`; white space at their ends is left out, as in training."""
+        texts = as_list(texts)
         pairs = [(text, None) if isinstance(text, str) else (text["text"], text.get("text_pair")) for text in texts]
         most = CHARACTERS_PER_TOKEN * self.max_length
         firsts = [first.strip()[:most] for first, _ in pairs]
@@ -164,7 +164,7 @@ class SavedModel:
                 logits_NC[np.concatenate(batches)] = torch.cat(found).cpu().numpy()
         return logits_NC
 
-    def judge(self, texts: Sequence[Text]) -> Judged:
+    def judge(self, texts: Iterable[Text]) -> Judged:
         """Probabilities and decided labels of texts."""
         rows = self.tokens(texts)
         logits_NC = self.logits(rows)

@@ -1,7 +1,8 @@
 """Validation logits to a Decision: prior correction, temperature, thresholds or costs; NumPy and SciPy; no model, no files.
 
 Legend: N rows, C classes. A model trained on balanced rows gives log p(c | x) = z_c with a prior q that is not the data's.
-Corrected probabilities are softmax((z - log q) / T + log pi), which is affine in the logits: scale * z + shift.
+With a prior pi to correct to, probabilities are softmax((z - log q) / T + log pi); without one softmax(z / T). Both are affine
+in the logits: scale * z + shift.
 Everything here is fitted on validation rows; no function takes test rows.
 """
 
@@ -101,16 +102,14 @@ def training_log_prior(counts_C: Ints, class_weights_C: Floats, tau: float = 0.0
     return log_softmax(log_q_C[None, :])[0]
 
 
-def target_log_prior(prior: str | dict[str, float] | None, natural_C: Ints, log_q_C: Floats, labels: list[str]) -> Floats:
-    """log pi of `decision.prior`; without one the prior that training taught stays.
+def target_log_prior(prior: str | dict[str, float], natural_C: Ints, labels: list[str]) -> Floats:
+    """Return log pi of `decision.prior`.
 
     Args:
         natural_C: rows of each class, cleaned and before balancing.
     Raises:
         ConfigError: shares for other labels than the data's.
     """
-    if prior is None:
-        return log_q_C
     if isinstance(prior, dict):
         given = by_class(prior, labels, "decision.prior")
         if missing := set(labels) - set(given):
@@ -138,42 +137,49 @@ def natural_weights(label_ids_N: Ints, natural_C: Ints | Floats) -> Floats:
     return weights_N / weights_N.mean()
 
 
-def fit_temperature(logits_NC: NDArray[Any], label_ids_N: Ints, log_q_C: Floats, weights_N: Floats) -> float:
-    """T of least log loss, with validation's own prior in place, so that T does not absorb the mismatch of priors.
+def fit_temperature(logits_NC: NDArray[Any], label_ids_N: Ints, weights_N: Floats, log_q_C: Floats | None = None) -> float:
+    """Return the temperature T of least mean log loss on validation rows.
 
-    Source: Guo et al. 2017, https://arxiv.org/abs/1706.04599.
+    Without a prior to correct, T minimises the loss of softmax(z / T). This is the definition of Guo et al. 2017
+    (https://arxiv.org/abs/1706.04599): it asks nothing of the loss that trained the model, and logits log p(c | x) give 1.
+    With one, T minimises the loss of softmax((z - log q) / T + log of validation's own shares), so that T does not
+    absorb the mismatch of priors: logits log p(x | c) + log q give 1.
+
+    Args:
+        weights_N: one weight per row.
+        log_q_C: prior that training taught, where it is corrected.
     """
-    shares_C = np.bincount(label_ids_N, weights=weights_N, minlength=len(log_q_C))
-    log_own_C = np.log(np.maximum(shares_C, 1e-12) / shares_C.sum())
-    centred_NC = logits_NC.astype(np.float64) - log_q_C
+    base_C, own_C = np.zeros(logits_NC.shape[1]), np.zeros(logits_NC.shape[1])
+    if log_q_C is not None:
+        shares_C = np.bincount(label_ids_N, weights=weights_N, minlength=len(log_q_C))
+        base_C, own_C = log_q_C, np.log(np.maximum(shares_C, 1e-12) / shares_C.sum())
+    centred_NC = logits_NC.astype(np.float64) - base_C
 
     def loss(log_t: float) -> float:
-        log_p_NC = log_softmax(centred_NC / np.exp(log_t) + log_own_C)
+        log_p_NC = log_softmax(centred_NC / np.exp(log_t) + own_C)
         return float(-(weights_N * log_p_NC[np.arange(len(label_ids_N)), label_ids_N]).mean())
 
     return float(np.exp(minimize_scalar(loss, bounds=(np.log(0.05), np.log(20)), method="bounded").x))
 
 
 def plan_decision(
-    section: "DecisionSection", *, labels: list[str], counts_C: Ints, class_weights_C: Floats, natural_C: Ints, tau: float | None
+    section: "DecisionSection", *, labels: list[str], counts_C: Ints, class_weights_C: Floats, natural_C: Ints, tau: float
 ) -> dict[str, Any] | None:
     """The arguments of `fit_decision` that are known before training; None where the section asks for nothing.
 
     Args:
         counts_C: rows of each class drawn for training.
         natural_C: rows of each class, cleaned and before balancing.
-        tau: strength of logit adjustment, 0 without; None where scores are no log probabilities (focal loss, label smoothing).
+        tau: strength of logit adjustment, 0 without.
     Raises:
         ConfigError: labels that the data lack.
     """
     if not section.is_set:
         return None
-    log_q_C = np.zeros(len(labels)) if tau is None else training_log_prior(counts_C, class_weights_C, tau)
     return {
         "labels": labels,
-        "log_q_C": log_q_C,
-        "log_target_C": target_log_prior(section.prior, natural_C, log_q_C, labels),
-        "for_target": section.prior is not None,
+        "log_q_C": training_log_prior(counts_C, class_weights_C, tau),
+        "log_target_C": None if section.prior is None else target_log_prior(section.prior, natural_C, labels),
         "temperature": section.temperature,
         "thresholds": section.thresholds,
         "min_precision": section.min_precision or 0.9,
@@ -188,8 +194,7 @@ def fit_decision(
     *,
     labels: list[str],
     log_q_C: Floats,
-    log_target_C: Floats,
-    for_target: bool = False,
+    log_target_C: Floats | None = None,
     temperature: bool = False,
     thresholds: str | None = None,
     min_precision: float = 0.9,
@@ -202,8 +207,8 @@ def fit_decision(
 
     Args:
         log_q_C: prior that training taught, see `training_log_prior`.
-        log_target_C: prior of the rows to come, see `target_log_prior`.
-        for_target: whether thresholds are fitted for rows with the target prior, by weighting validation; else for validation as it is.
+        log_target_C: prior of the rows to come, see `target_log_prior`; thresholds are then fitted for rows with it, by weighting
+            validation. None: no prior is corrected, and thresholds are fitted for validation as it is.
         thresholds: a name in THRESHOLDS, or None.
         minority: class id that two-class thresholds are fitted for.
         weights_N: one weight per row; left out: 1.
@@ -214,13 +219,15 @@ def fit_decision(
     if len(label_ids_N) == 0:
         raise DataError("decision needs validation rows, and there are none. Give split.validation or data.validation, or remove the section decision.")
     weights_N = np.ones(len(label_ids_N)) if weights_N is None else weights_N
-    t = fit_temperature(logits_NC, label_ids_N, log_q_C, weights_N) if temperature else 1.0
-    decision = Decision(t, log_target_C - log_q_C / t, costs_CC=costs_CC)
+    corrected_C = None if log_target_C is None else log_q_C
+    t = fit_temperature(logits_NC, label_ids_N, weights_N, corrected_C) if temperature else 1.0
+    shift_C = np.zeros(len(labels)) if log_target_C is None else log_target_C - log_q_C / t
+    decision = Decision(t, shift_C, costs_CC=costs_CC)
     if thresholds in THRESHOLDS:
         counts_C = np.bincount(label_ids_N, minlength=len(labels))
         p_NC = np.exp(decision.log_probabilities(logits_NC))
         fitted_C = counts_C >= LEAST_ROWS if fitted_C is None else fitted_C
-        row_weights_N = natural_weights(label_ids_N, np.exp(log_target_C)) if for_target else weights_N
+        row_weights_N = natural_weights(label_ids_N, np.exp(log_target_C)) if log_target_C is not None else weights_N
         found_C, failed = fit_thresholds(p_NC, label_ids_N, row_weights_N, fitted_C, minority, THRESHOLDS[thresholds], min_precision)
         few = [f"{labels[c]} ({counts_C[c]} validation rows, {LEAST_ROWS} needed)" for c in np.flatnonzero(~fitted_C)]
         short = [f"{labels[c]} (precision {min_precision:g} is not reached)" for c in failed]

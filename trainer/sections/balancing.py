@@ -119,7 +119,10 @@ class DecisionSection(Section):
     """Correct the false prior that balancing teaches: `natural` (shares of the cleaned training rows before balancing), `uniform`,
     or {label: share} of the rows to come."""
     temperature: bool = False
-    """Fit one temperature, so that probabilities are neither too sure nor too timid."""
+    """Fit one temperature T, so that probabilities are neither too sure nor too timid. Without `prior` it is that of Guo et al.: T
+    minimises the cross-entropy of softmax(logits / T) on validation, whatever the loss; logits that are calibrated give 1. With
+    `prior` the classes' shares are corrected first, so that T does not absorb them. After balancing, set `prior` as well: one
+    number cannot undo the shares that balancing teaches. Under `balance.scope: all` validation rows are weighted to natural shares."""
     thresholds: Literal["f1", "recall_at_precision", "cost"] | None = None
     """Label = argmax p / threshold, fitted for rows with `prior` where that is set, else for rows like validation. `f1`: macro F1 (two
     classes: F1 of the rarer one); `recall_at_precision`: most recall at `min_precision`; `cost`: least expected cost by `costs`, nothing

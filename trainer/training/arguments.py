@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 from transformers import TrainingArguments
 
 from trainer.errors import ConfigError
+from trainer.training.launch_settings import follow_config
 
 if TYPE_CHECKING:
     from transformers import EarlyStoppingCallback
@@ -20,6 +21,7 @@ def build_arguments(training: dict[str, Any], *, checkpoints: Path, seed: int) -
     Raises:
         ConfigError: a combination that transformers refuses, in its words.
     """
+    follow_config(training)
     given = {key: value for key, value in training.items() if key not in NOT_THEIRS}
     on_cpu = given.get("use_cpu") or not _has_accelerator()
     fixed = {

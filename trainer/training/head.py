@@ -18,8 +18,9 @@ from trainer.training.batching import Collator
 from trainer.training.embed import embed
 from trainer.training.layers import final_layer, trainable_parameters
 from trainer.training.losses import step_loss
+from trainer.training.peak_memory import PeakMemory
 from trainer.training.progress import COLUMNS, headings, table_line
-from trainer.training.weighted_trainer import epoch_metrics, peak_memory_bytes
+from trainer.training.weighted_trainer import epoch_metrics
 
 Floats = NDArray[np.float32]
 Ints = NDArray[np.int64]
@@ -145,9 +146,9 @@ class HeadTrainer:
             parameter.requires_grad_(True)
         self.num_trained, self.num_parameters = trainable_parameters(model)
 
-    def run(self, checkpoint: str | None = None) -> dict[str, float]:
+    def run(self, checkpoint: str | None = None) -> dict[str, Any]:
         """Embed, fit each strength, keep the best on validation; what metrics.json holds under `training`."""
-        begin = time.perf_counter()
+        begin, peak = time.perf_counter(), PeakMemory(self.args.device)
         features_NH, label_ids_N = self._features(self.train_rows)[self.positions], self.train_rows.label_ids_N[self.positions]
         validation_NH = self._features(self.validation_rows)
         embedded = time.perf_counter()
@@ -160,7 +161,7 @@ class HeadTrainer:
         return {
             "seconds": seconds,
             "rows_per_second": iterations * len(label_ids_N) / seconds,
-            "peak_memory_bytes": peak_memory_bytes(),
+            **peak.figures(),
             "steps": iterations,
             "embedding_seconds": embedded - begin,
         }

@@ -88,6 +88,9 @@ class EpochTable(TrainerCallback):
 class StepClock(TrainerCallback):
     """Seconds spent in training steps and in fetching their batches, without evaluation and saving.
 
+    An accelerator works on after Python has queued a step. It is waited for where the clock stops for a log, an evaluation,
+    a save or the end of an epoch, so that no work is left out, and not after every step, which would slow training.
+
     Attributes:
         seconds: over the steps of this process; a resumed run counts from its checkpoint on.
         steps: optimizer steps in those seconds.
@@ -96,12 +99,32 @@ class StepClock(TrainerCallback):
     def __init__(self) -> None:
         self.seconds, self.steps, self._mark = 0.0, 0, time.perf_counter()
 
-    def _restart(self, *args: Any, **kwargs: Any) -> None:
+    def _restart(self, args: Any, *others: Any, **kwargs: Any) -> None:
+        _wait_for(args.device)
         self._mark = time.perf_counter()
 
     on_train_begin = on_epoch_begin = on_evaluate = on_save = on_log = _restart
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Add the time since the last step, evaluation or save."""
+        if control.should_log or control.should_evaluate or control.should_save or control.should_training_stop:
+            _wait_for(args.device)
+        self._add()
+        self.steps += 1
+
+    def on_epoch_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Add the time that an accelerator still needs for the last steps."""
+        _wait_for(args.device)
+        self._add()
+
+    def _add(self) -> None:
         now = time.perf_counter()
-        self.seconds, self.steps, self._mark = self.seconds + now - self._mark, self.steps + 1, now
+        self.seconds, self._mark = self.seconds + now - self._mark, now
+
+
+def _wait_for(device: Any) -> None:
+    """Wait until an accelerator has done what was queued, so that a clock read next tells of it."""
+    if device.type != "cpu":
+        import torch
+
+        torch.accelerator.synchronize(device)

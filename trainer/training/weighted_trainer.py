@@ -1,7 +1,5 @@
 """transformers.Trainer with our loss and our batches, as little else overridden as can be."""
 
-import resource
-import sys
 import tempfile
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -28,6 +26,7 @@ from trainer.training.layers import trainable_parameters
 from trainer.training.lora import merged
 from trainer.training.losses import step_loss
 from trainer.training.packing import PackedRows, pack
+from trainer.training.peak_memory import PeakMemory
 from trainer.training.progress import epoch_rows
 from trainer.training.resumable_trainer import ResumableTrainer
 from trainer.training.sharding import fit_to_sharding
@@ -211,13 +210,14 @@ class WeightedTrainer(ResumableTrainer):
             raise TrainingError(_not_finite("validation loss", loss, f"at step {self.state.global_step}", Path(str(self.args.output_dir))))
         return metrics
 
-    def run(self, checkpoint: str | None) -> dict[str, float]:
+    def run(self, checkpoint: str | None) -> dict[str, Any]:
         """Train, from a checkpoint if one is given; what metrics.json holds under `training`.
 
         Raises:
             Stopped: by a signal; or a GPU ran out of memory, and the next start takes smaller passes.
             TrainingError: a GPU ran out of memory, and no smaller passes are wanted or possible.
         """
+        peak = PeakMemory(self.args.device)
         try:
             self.resume(checkpoint)
         except torch.OutOfMemoryError as error:
@@ -230,7 +230,7 @@ class WeightedTrainer(ResumableTrainer):
         return {
             "seconds": clock.seconds,
             "rows_per_second": rows / clock.seconds if clock.seconds else 0.0,
-            "peak_memory_bytes": peak_memory_bytes(),
+            **peak.figures(),
             "steps": self.state.global_step,
         }
 
@@ -297,13 +297,6 @@ def epoch_metrics(labels: list[str], minority_label: str) -> Callable[[EvalPredi
         return numbers | {"minority_recall": evaluation.per_class[minority_label]["recall"]}
 
     return compute
-
-
-def peak_memory_bytes() -> int:
-    """Most memory held so far: of the GPU where there is one, else of this process."""
-    if torch.cuda.is_available():
-        return torch.cuda.max_memory_allocated()
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
 def _not_finite(what: str, value: float, when: str, checkpoint_dir: Path) -> str:

@@ -1,0 +1,50 @@
+"""What a caller gives a classifier to read: one text, one pair, or any iterable of them."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+Text = str | dict[str, str]
+KEYS = ("text", "text_pair")
+MISSING = ("NoneType", "float", "NAType", "NaTType")
+"""Types of missing cells."""
+NEEDED = 'needed: a text, a pair {"text": ..., "text_pair": ...}, or a list of them'
+
+
+def is_single(texts: Any) -> bool:
+    """Whether this is one text or one pair, and no list of them."""
+    return isinstance(texts, str | Mapping)
+
+
+def as_list(texts: Any) -> list[Text]:
+    """Return the texts as a list: one text gives one, and a column, an array or a generator gives its values.
+
+    Raises:
+        TypeError: no texts, such as None, a number, a table (which would give the names of its columns) or a set (which has
+            no order); or a value that is no text.
+    """
+    if is_single(texts):
+        return [_checked(texts, "")]
+    if hasattr(texts, "columns"):
+        raise TypeError(f"a {type(texts).__name__} holds columns, not texts. Give one of them, such as table['text'], as a list.")
+    if not isinstance(texts, Iterable) or isinstance(texts, bytes | bytearray | set | frozenset) or getattr(texts, "ndim", 1) == 0:
+        raise TypeError(f"{type(texts).__name__} is no list of texts; {NEEDED}.")
+    values = texts.to_pylist() if hasattr(texts, "to_pylist") else texts  # Arrow's columns hold scalars of their own
+    return [_checked(value, f"text {number}: ") for number, value in enumerate(values)]
+
+
+def _checked(value: Any, where: str) -> Text:
+    """Return the text or pair.
+
+    Raises:
+        TypeError: it is none.
+    """
+    if isinstance(value, str):
+        return value
+    if not isinstance(value, Mapping):
+        missing = " Fill or leave out missing texts first." if type(value).__name__ in MISSING else ""
+        raise TypeError(f"{where}found {type(value).__name__}; {NEEDED}.{missing}")
+    unknown = sorted(str(key) for key in value if key not in KEYS)
+    if unknown or not isinstance(value.get("text"), str) or not isinstance(value.get("text_pair"), str | None):
+        found = f"the key{'s' if len(unknown) > 1 else ''} {', '.join(unknown[:5])[:200]}" if unknown else "a value that is no text"
+        raise TypeError(f"{where}a pair with {found}; needed: the key text, and the key text_pair of pairs, each with a text.")
+    return dict(value)
