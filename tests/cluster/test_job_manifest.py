@@ -1,8 +1,10 @@
 """The Kubernetes manifest against Kubernetes' own schema, and against what the program does."""
 
 import os
+import shutil
 import subprocess
 import sys
+import sysconfig
 
 import kubernetes_validate
 import pytest
@@ -28,7 +30,7 @@ def _validate(path):
 def test_manifest_is_valid():
     done = _validate(MANIFEST)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert (done.stdout + done.stderr).count("passed") == 2
+    assert (done.stdout + done.stderr).count("passed") == 3
 
 
 @pytest.mark.parametrize("key", ["podFailurePolicy", "backoffLimit", "claimName", "terminationGracePeriodSeconds", "mountPath"])
@@ -57,17 +59,61 @@ def test_pods_that_saved_or_were_evicted_start_again_and_bad_configs_do_not(mani
     ]
 
 
-def test_command_is_one_of_ours_and_writes_to_the_volume(manifest):
+def test_config_lies_in_the_manifest_and_all_is_written_to_the_volume(manifest, tmp_path):
     pod = manifest["Job"]["spec"]["template"]["spec"]
     container = pod["containers"][0]
-    assert (ROOT / container["command"][1]).is_file()
-    options = dict(zip(container["args"][::2], container["args"][1::2], strict=True))
-    overrides = [value for option, value in zip(container["args"][::2], container["args"][1::2], strict=True) if option == "--set"]
-    assert options.keys() == {"--config", "--set"}
-    config = load_config(str(ROOT / options["--config"]), overrides)
     mounts = {mount["name"]: mount["mountPath"] for mount in container["volumeMounts"]}
-    home = next(variable["value"] for variable in container["env"] if variable["name"] == "HF_HOME")
-    assert config.run.output_dir.startswith(mounts["volume"] + "/")
-    assert home.startswith(mounts["volume"] + "/")
-    claim = next(volume for volume in pod["volumes"] if volume["name"] == "volume")["persistentVolumeClaim"]["claimName"]
+    sources = {volume["name"]: volume for volume in pod["volumes"]}
+    assert sources["config"]["configMap"]["name"] == manifest["ConfigMap"]["metadata"]["name"]
+    claim = sources["volume"]["persistentVolumeClaim"]["claimName"]
     assert claim == manifest["PersistentVolumeClaim"]["metadata"]["name"]
+    (name,) = manifest["ConfigMap"]["data"]
+    assert container["args"] == ["--config", f"{mounts['config']}/{name}"]
+    (tmp_path / name).write_text(manifest["ConfigMap"]["data"][name], encoding="utf-8")
+    config = load_config(str(tmp_path / name))
+    assert config.run.output_dir.startswith(mounts["volume"] + "/")
+    home = next(variable["value"] for variable in container["env"] if variable["name"] == "HF_HOME")
+    assert home.startswith(mounts["volume"] + "/")
+
+
+@pytest.fixture
+def image(tmp_path):
+    """Folder of the programs of an environment that holds the locked packages and the wheel, as the image does."""
+    source = tmp_path / "source"
+    shutil.copytree(ROOT / "trainer", source / "trainer", ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, source)
+    pip = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check"]
+    build = [*pip, "wheel", "--no-deps", "--no-build-isolation", "--wheel-dir", tmp_path / "dist", source]
+    subprocess.run(build, check=True)
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", tmp_path / "venv"], check=True)
+    programs = tmp_path / "venv/bin"
+    (packages,) = (tmp_path / "venv/lib").glob("python*/site-packages")
+    (packages / "locked.pth").write_text(sysconfig.get_path("purelib") + "\n", encoding="utf-8")
+    (wheel,) = (tmp_path / "dist").glob("*.whl")
+    install = [*pip, "--python", programs / "python", "install", "--no-deps", "--no-index", wheel]
+    subprocess.run(install, check=True)
+    return programs
+
+
+@pytest.mark.exhaustive
+def test_command_trains_in_an_empty_folder_from_the_wheel(manifest, image, tiny_model, tweets, tmp_path):
+    """With another model and other rows: those of the manifest are on the Hub."""
+    container = manifest["Job"]["spec"]["template"]["spec"]["containers"][0]
+    (content,) = manifest["ConfigMap"]["data"].values()
+    values = yaml.safe_load(content)
+    values["run"]["output_dir"] = str(tmp_path / "volume/runs")
+    values["model"] = {"name": str(tiny_model), "max_length": 32}
+    values["data"] = {"source": str(tweets), "text_column": "text", "label_column": "sentiment"}
+    values["training"] |= {"num_train_epochs": 1, "max_steps": 2}
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(values), encoding="utf-8")
+    assert container["args"][0] == "--config"
+    command = [image / container["command"][0], *container["command"][1:], "--config", tmp_path / "config.yaml"]
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    environment |= {"PATH": f"{image}:/usr/bin:/bin", "HF_HOME": str(tmp_path / "volume/huggingface")}
+    folder = tmp_path / "empty"
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert (tmp_path / "volume/runs/sentiment/metrics.json").is_file()
+    assert not list(folder.iterdir())
