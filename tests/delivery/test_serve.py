@@ -24,7 +24,7 @@ from test_predict import by_pipeline, make_model
 
 from trainer import Classifier, ConfigError, ModelError, RunError
 from trainer.delivery.serve import listen, read_token, serve
-from trainer.delivery.serving import guard
+from trainer.delivery.serving import connections, guard
 from trainer.delivery.serving.limits import Limits
 
 TEXTS = ["What a lovely day!", "I hate this.", "The train leaves at nine.", "Was für ein Tag 😀"]
@@ -296,7 +296,7 @@ def test_the_token_is_asked_for_wherever_the_model_shows(classifier, online):
 
 
 def test_slow_clients_are_cut_off_and_others_served(client, monkeypatch):
-    monkeypatch.setattr(guard, "HEAD_SECONDS", 0.5)
+    monkeypatch.setattr(connections, "HEAD_SECONDS", 0.5)
     monkeypatch.setattr(guard, "BODY_SECONDS", 0.5)
     begun = time.monotonic()
     silent, dribbling, unfinished = (socket.create_connection(("127.0.0.1", client.port), timeout=20) for _ in range(3))
