@@ -314,6 +314,98 @@ def test_slow_clients_are_cut_off_and_others_served(client, monkeypatch):
     assert client.post("/", {"inputs": "a"})[0] == 200
 
 
+@pytest.fixture(scope="module")
+def many_labels(tiny_model, tmp_path_factory):
+    """A classifier of 150 labels: its answer to 1,000 texts has 9 MB, more than the kernel holds for a client."""
+    return Classifier.load(make_model(tiny_model, tmp_path_factory.mktemp("many"), [f"label number {n}" for n in range(150)]))
+
+
+LARGE = {"inputs": [f"this is text {n}" for n in range(1000)]}
+WHOLE, CUT = (f'equipoise_requests_total{{route="/",status="{outcome}"}}' for outcome in (200, "aborted"))
+
+
+@pytest.mark.parametrize("version", ["1.0", "1.1"])
+def test_a_slow_reader_gets_the_whole_answer(many_labels, monkeypatch, version):
+    monkeypatch.setattr(connections, "HEAD_SECONDS", 0.3)  # for the head of the next request, not for this answer
+    monkeypatch.setattr(connections, "READ_SECONDS", 0.5)
+    with served(lambda: many_labels) as client:
+        size, found = client.slow_post("/", LARGE, bytes_per_second=4_000_000, version=version)
+        assert (len(found), len(json.loads(found))) == (size, 1000)
+        assert size > 9_000_000
+        assert (client.metric(WHOLE), client.metric(CUT)) == (1, None)
+
+
+def test_an_answer_of_which_the_client_takes_nothing_more_is_cut_and_counted_as_aborted(many_labels, monkeypatch, caplog):
+    monkeypatch.setattr(connections, "READ_SECONDS", 0.3)
+    caplog.set_level("INFO", "trainer.delivery.serving")
+    with served(lambda: many_labels) as client:
+        size, found = client.slow_post("/", LARGE, bytes_per_second=1e9, pause_seconds=1.5)
+        assert len(found) < size
+        assert (client.metric(WHOLE), client.metric(CUT)) == (None, 1)
+    assert "A client took nothing of its answer for 0.3 s; its connection is closed." in caplog.messages
+    line = next(record for record in caplog.records if record.getMessage().startswith("POST"))
+    assert (line.levelname, re.sub(r"\d+ ms", "N ms", line.getMessage())) == ("WARNING", "POST / aborted N ms")
+
+
+def test_a_slow_reader_may_finish_after_the_stop_signal(many_labels, monkeypatch):
+    monkeypatch.setattr(connections, "HEAD_SECONDS", 0.3)
+    with served(lambda: many_labels) as client, ThreadPoolExecutor(1) as pool:
+        reading = pool.submit(client.slow_post, "/", LARGE, bytes_per_second=4_000_000, pause_seconds=0.2)
+        until = time.monotonic() + 60
+        while client.metric("equipoise_texts_total") != 1000 and time.monotonic() < until:
+            time.sleep(0.01)
+        client.server.should_exit = True
+        size, found = reading.result(60)
+        assert len(found) == size
+
+
+@pytest.mark.exhaustive
+def test_while_a_large_answer_is_made_and_read_slowly_health_answers_at_once(many_labels):
+    """12 seconds with the real limits: the answer is read for longer than a head may take."""
+    seconds, is_over = [], threading.Event()
+
+    def ask_health(client):
+        while not is_over.is_set():
+            begun = time.monotonic()
+            assert client.ask("GET", "/health")[0] == 200
+            seconds.append(time.monotonic() - begun)
+            time.sleep(0.01)
+
+    with served(lambda: many_labels) as client, ThreadPoolExecutor(1) as pool:
+        asking = pool.submit(ask_health, client)
+        try:
+            size, found = client.slow_post("/", LARGE, bytes_per_second=800_000)
+        finally:
+            is_over.set()
+        asking.result(60)
+        assert (len(found), client.metric(WHOLE)) == (size, 1)
+    assert sorted(seconds)[int(0.9 * len(seconds))] < 0.05
+    assert max(seconds) < 0.3  # 0.36 where the answer was written in one go
+
+
+def test_a_client_that_half_closes_while_it_reads_gets_the_whole_answer(many_labels):
+    body = json.dumps(LARGE).encode()
+    with served(lambda: many_labels) as client, socket.socket() as connection:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2**16)
+        connection.connect(("127.0.0.1", client.port))
+        connection.sendall(b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body))
+        answer = connection.makefile("rb")
+        assert answer.readline().startswith(b"HTTP/1.1 200")
+        connection.shutdown(socket.SHUT_WR)
+        assert len(json.loads(answer.read().partition(b"\r\n\r\n")[2])) == 1000
+
+
+def test_each_request_is_one_line_of_the_log_without_texts_queries_and_tokens(classifier, caplog):
+    caplog.set_level("INFO", "trainer.delivery.serving")
+    with served(lambda: classifier, token=TOKEN) as client:
+        client.post("/predict?text=private", {"inputs": "private words"}, Authorization=f"Bearer {TOKEN}", X_Request_ID="a1-b2")
+        client.post("/", {"inputs": "private words"}, Authorization="Bearer private", X_Request_ID=f"no id {TOKEN}")
+        client.ask("HEAD", "/health")
+        client.ask("GET", "/line%0Abreak" + "x" * 1000)
+    lines = [re.sub(r"\d+ ms", "N ms", message) for message in caplog.messages]
+    assert lines == ["POST /predict 200 N ms a1-b2", "POST / 401 N ms", "HEAD /health 200 N ms", f"GET /line%0Abreak{'x' * 187} 401 N ms"]
+
+
 def test_a_full_queue_says_429_and_when_to_come_again_and_never_hangs(classifier):
     slow = Slow(classifier.members)
     with served(lambda: slow, limits=Limits(queue_size=3, max_batch_tokens=8, drain_seconds=0)) as client, ThreadPoolExecutor(20) as pool:
@@ -386,6 +478,24 @@ def test_a_model_that_fails_ends_its_requests_alone(classifier, caplog):
         assert headers["X-Content-Type-Options"] == "nosniff"
         assert client.post("/", {"inputs": "please go on"})[0] == 200
         assert client.metric('equipoise_requests_total{route="/",status="500"}') == 1
+
+
+def test_a_text_that_fails_fails_its_own_request_and_not_those_of_its_batch(classifier, caplog):
+    class GatedFailing(Gated, Failing):
+        gate = threading.Event()
+
+    failing = GatedFailing(classifier.members)
+    texts = ["please fail" if n == 5 else f"please go on {n}" for n in range(8)]
+    with served(lambda: failing) as client, ThreadPoolExecutor(9) as pool:
+        first = pool.submit(client.post, "/", {"inputs": "hold"})
+        waiting = [pool.submit(client.post, "/", {"inputs": text}) for text in texts]
+        until = time.monotonic() + 30
+        while client.metric("equipoise_queue_texts") < 8 and time.monotonic() < until:
+            time.sleep(0.01)
+        failing.gate.set()
+        assert first.result()[0] == 200
+        assert [one.result()[0] for one in waiting] == [500 if "fail" in text else 200 for text in texts]
+    assert "A batch of 8 requests failed (RuntimeError); they are computed one by one." in caplog.messages
 
 
 def test_a_server_is_alive_before_it_is_ready(classifier):
@@ -489,9 +599,13 @@ def test_stopped_under_load_it_answers_all_that_it_accepted(model):
         assert process.wait(60) == 0
         assert not lost
         assert set(answered) == {200}
-        output = line + process.stdout.read() + process.stderr.read()
+        log = process.stderr.read()
+        output = line + process.stdout.read() + log
         assert TOKEN not in output
         assert "Traceback" not in output
+        lines = log.splitlines()
+        assert len(lines) == len(answered)
+        assert all(re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d[+-]\d{4} INFO POST / 200 \d+ ms", line) for line in lines)
     finally:
         process.kill()
 
@@ -513,6 +627,20 @@ def test_a_model_that_cannot_be_loaded_ends_the_server_with_its_error(tmp_path, 
 def test_an_address_for_everyone_without_a_token_is_warned_of(model):
     with listen("0.0.0.0", 0) as taken, pytest.warns(UserWarning, match="--host 0.0.0.0 without --token-env: everyone who reaches"), pytest.raises(RunError):
         serve(model, "0.0.0.0", taken.getsockname()[1])
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::"])
+def test_a_token_asked_for_over_plain_http_on_a_public_address_is_warned_of(model, host):
+    words = f"--host {host}: this server speaks plain HTTP, so the network can read the token and the texts."
+    with listen(host, 0) as taken, pytest.warns(UserWarning, match=re.escape(words)), pytest.raises(RunError):
+        serve(model, host, taken.getsockname()[1], token=TOKEN)
+
+
+def test_no_address_of_this_machine_alone_is_warned_of(model, recwarn):
+    for host in ("127.0.0.1", "127.0.0.2"):
+        with listen(host, 0) as taken, pytest.raises(RunError):
+            serve(model, host, taken.getsockname()[1], token=TOKEN)
+    assert not recwarn.list
 
 
 def test_a_taken_address_and_a_token_that_cannot_be_sent_are_refused(monkeypatch):
