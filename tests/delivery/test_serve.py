@@ -247,6 +247,13 @@ def test_other_methods_paths_and_content_types_are_refused_in_words(client):
     )
 
 
+def test_behind_a_proxy_with_tls_the_documentation_names_its_address(classifier):
+    with served(lambda: classifier, token=TOKEN) as client:
+        page = client.ask("GET", "/docs", Host="model.example", X_Forwarded_Proto="https")[2]
+        assert "https://model.example/predict" in page
+        assert "http://" not in page
+
+
 def test_head_gives_what_get_gives_but_the_body(client):
     for path in ("/", "/docs", "/health", "/info", "/nothing"):
         status, headers, content = client.ask("HEAD", path, timeout=5)

@@ -117,7 +117,8 @@ def build_server(
         access_log=False,
         log_level="warning",
         server_header=False,
-        proxy_headers=False,
+        proxy_headers=True,  # of a proxy on this machine alone: the scheme in the addresses of /docs
+        forwarded_allow_ips=sorted(LOOPBACK - {"localhost"}),
         limit_concurrency=MAX_CONNECTIONS,
         timeout_graceful_shutdown=math.ceil(BODY_SECONDS + limits.timeout_seconds + READ_SECONDS),
     )

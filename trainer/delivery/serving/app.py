@@ -140,7 +140,10 @@ def _add_state_routes(app: FastAPI, service: Service) -> None:
         responses={status: problems[status] for status in (401, 421)},
     )
     async def metrics() -> Response:
-        """Requests by route and status, their seconds, texts, texts of a batch, texts that wait."""
+        """Requests by route and status, their seconds, texts, texts of a batch, texts that wait.
+
+        The status is `aborted` where the client did not take the whole answer, and 499 where it left before.
+        """
         return Response(generate_latest(service.metrics.registry), media_type=CONTENT_TYPE_LATEST)
 
 
