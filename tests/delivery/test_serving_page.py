@@ -147,7 +147,7 @@ def test_no_cell_of_the_download_is_a_formula_and_numbers_stay_numbers(open_page
         page.get_by_label("Drop a CSV or TSV file here").set_input_files(tmp_path / "rows.csv")
         page.get_by_role("button", name="Label the file").click()
         page.wait_for_selector("#download:visible")
-        assert page.get_by_text("get an apostrophe (') in front in the download").is_visible()
+        assert page.get_by_text("get an apostrophe (') in front, so that no spreadsheet runs them").is_visible()
         with page.expect_download() as download:
             page.get_by_text("Download the labelled CSV").click()
         download.value.save_as(tmp_path / "labelled.csv")
@@ -183,6 +183,19 @@ def test_a_file_dropped_by_the_mouse_can_be_cancelled_and_started_again(open_pag
         page.get_by_role("button", name="Label the file").click()
         page.wait_for_selector("#download:visible")
         assert page.locator("#file-status").inner_text() == "60 rows labelled."
+
+
+def test_of_many_labels_the_page_shows_twenty_and_folds_the_others_away(open_page, tiny_model, tmp_path):
+    classifier = Classifier.load(make_model(tiny_model, tmp_path / "many", [f"label {n}" for n in range(150)]))
+    (tmp_path / "rows.csv").write_text("text\na\nb\n")
+    with served(lambda: classifier) as client:
+        page = open_page(client.url)
+        page.wait_for_selector("text=label 18, label 19 and 130 more")
+        page.get_by_label("Drop a CSV or TSV file here").set_input_files(tmp_path / "rows.csv")
+        page.get_by_role("button", name="Label the file").click()
+        page.get_by_text("The other 130 of 150 labels").click()
+        assert page.locator("#summary .bars").first.locator("tr").count() == 20
+        assert page.locator("#summary details tr").count() == 130
 
 
 def test_a_file_that_is_no_csv_is_refused_in_words(open_page, classifier, tmp_path):

@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterable
 from typing import Any
 
-TURN_SECONDS = 0.002
+TURN_SECONDS = 0.001
 """After this long the event loop has its turn.
 
 A thread would be no better: it would hold the interpreter's lock for 5 ms at a time, and the event

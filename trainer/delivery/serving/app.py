@@ -163,7 +163,7 @@ def _add_pages(app: FastAPI, card: Path | None, api: dict[str, Any], *, asks_tok
         return _json(api)
 
     @app.get("/docs", include_in_schema=False)
-    async def docs(request: Request) -> HTMLResponse:
+    def docs(request: Request) -> HTMLResponse:  # in a thread: it renders a template
         text = template("serving/docs.html").render(api=api, asks_token=asks_token, address=str(request.base_url).rstrip("/"))
         return HTMLResponse(text, headers={"content-security-policy": content_security_policy(text)})
 
