@@ -574,14 +574,15 @@ def test_schemathesis_finds_no_answer_that_openapi_json_does_not_tell(client):
     assert client.post("/", {"inputs": "a"})[0] == 200
 
 
-def start_cli(*arguments, **environment):
+def start_cli(log, *arguments, **environment):
     command = [sys.executable, "-m", "trainer", "serve", *map(str, arguments)]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT, env={**os.environ, **environment})
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True, cwd=ROOT, env={**os.environ, **environment})
 
 
 @pytest.mark.slow
-def test_stopped_under_load_it_answers_all_that_it_accepted(model):
-    process = start_cli(model, "--port", 0, "--token-env", "OUR_TOKEN", OUR_TOKEN=TOKEN)
+def test_stopped_under_load_it_answers_all_that_it_accepted(model, tmp_path):
+    with (tmp_path / "log").open("w") as log:
+        process = start_cli(log, model, "--port", 0, "--token-env", "OUR_TOKEN", OUR_TOKEN=TOKEN)
     try:
         line = process.stdout.readline()
         port = int(re.fullmatch(rf"Serving {model} on http://127\.0\.0\.1:(\d+) \(page; API on http://127\.0\.0\.1:\1/docs\)\. Stop with Ctrl\+C\.\n", line)[1])
@@ -612,7 +613,7 @@ def test_stopped_under_load_it_answers_all_that_it_accepted(model):
         assert process.wait(60) == 0
         assert not lost
         assert set(answered) == {200}
-        log = process.stderr.read()
+        log = (tmp_path / "log").read_text()
         output = line + process.stdout.read() + log
         assert TOKEN not in output
         assert "Traceback" not in output
@@ -654,6 +655,24 @@ def test_no_address_of_this_machine_alone_is_warned_of(model, recwarn):
         with listen(host, 0) as taken, pytest.raises(RunError):
             serve(model, host, taken.getsockname()[1], token=TOKEN)
     assert not recwarn.list
+
+
+def test_the_documented_limits_are_those_of_the_server():
+    text = (ROOT / "docs/serving.md").read_text(encoding="utf-8")
+    limits = Limits()
+    assert limits.max_body_bytes == 2**20
+    for words in (
+        "client_max_body_size 1m;",
+        f"| `--max-body-bytes` | {limits.max_body_bytes:,} | 413 |",
+        f"| `--max-texts` of a request | {limits.max_texts:,} | 413 |",
+        f"| `--queue-size`, texts that wait | {limits.queue_size:,} | 429 with Retry-After |",
+        f"| `--timeout-seconds` for an answer, waiting included | {limits.timeout_seconds:g} s | 504 |",
+        f"| head of a request | {connections.HEAD_SECONDS} s | the connection is closed |",
+        f"| body of a request | {guard.BODY_SECONDS} s | 408 |",
+        f"| a client that takes nothing of its answer | {connections.READ_SECONDS} s | the connection is closed |",
+        f"`--timeout-seconds` plus {guard.BODY_SECONDS + connections.READ_SECONDS} s",
+    ):
+        assert words in text
 
 
 def test_a_taken_address_and_a_token_that_cannot_be_sent_are_refused(monkeypatch):
