@@ -31,8 +31,11 @@ class Client:
         """The same of a JSON request."""
         return self.ask("POST", path, json.dumps(value), **{"Content_Type": "application/json", **headers})
 
-    def slow_post(self, path, value, *, bytes_per_second, pause_seconds=0.0, version="1.1"):
-        """The body of the answer as it arrives at so many bytes a second, after a pause; it may be cut."""
+    def slow_post(self, path, value, *, bytes_per_second, pause_seconds=0.0, version="1.1", has_begun=None):
+        """(announced size, body of the answer), read at so many bytes a second after a pause; it may be cut.
+
+        `has_begun` is an event that is set when the answer's head has come.
+        """
         body = json.dumps(value).encode()
         head = f"POST {path} HTTP/{version}\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
         with socket.socket() as connection:
@@ -46,6 +49,8 @@ class Client:
                 name, _, value = line.decode().partition(":")
                 headers[name.lower()] = value.strip()
             size = int(headers["content-length"])
+            if has_begun:
+                has_begun.set()
             time.sleep(pause_seconds)
             begun, found = time.monotonic(), bytearray()
             while len(found) < size:

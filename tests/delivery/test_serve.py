@@ -363,13 +363,27 @@ def test_an_answer_of_which_the_client_takes_nothing_more_is_cut_and_counted_as_
 def test_a_slow_reader_may_finish_after_the_stop_signal(many_labels, monkeypatch):
     monkeypatch.setattr(connections, "HEAD_SECONDS", 0.3)
     with served(lambda: many_labels) as client, ThreadPoolExecutor(1) as pool:
-        reading = pool.submit(client.slow_post, "/", LARGE, bytes_per_second=4_000_000, pause_seconds=0.2)
-        until = time.monotonic() + 60
-        while client.metric("equipoise_texts_total") != 1000 and time.monotonic() < until:
-            time.sleep(0.01)
+        has_begun = threading.Event()
+        reading = pool.submit(client.slow_post, "/", LARGE, bytes_per_second=4_000_000, pause_seconds=0.2, has_begun=has_begun)
+        assert has_begun.wait(60)
         client.server.should_exit = True
         size, found = reading.result(60)
-        assert len(found) == size
+        assert len(found) == size > 9_000_000
+
+
+def test_a_reader_who_takes_longer_than_the_graceful_end_is_cut_without_a_traceback(many_labels, caplog, capsys):
+    with served(lambda: many_labels) as client, ThreadPoolExecutor(1) as pool:
+        has_begun = threading.Event()
+        reading = pool.submit(client.slow_post, "/", LARGE, bytes_per_second=1e9, pause_seconds=3, has_begun=has_begun)
+        assert has_begun.wait(60)
+        client.server.config.timeout_graceful_shutdown = 1
+        client.server.should_exit = True
+        size, found = reading.result(60)
+        assert len(found) < size
+    assert any(line.startswith("POST / aborted ") for line in caplog.messages)
+    said = capsys.readouterr().err
+    assert "Cancel 1 running task(s)" in said
+    assert "Traceback" not in said
 
 
 @pytest.mark.exhaustive

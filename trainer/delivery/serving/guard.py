@@ -21,7 +21,7 @@ BODY_SECONDS = 10
 PIECE_BYTES = 2**16
 """Bytes of an answer that are written at once; the next ones wait until these have left."""
 ABORTED = "aborted"
-"""Stands in place of the status where the client did not take the whole answer."""
+"""Stands in place of the status where the client did not get the whole answer."""
 LOGGED_CHARACTERS = 200
 """Longest path in a log line."""
 REQUEST_ID = re.compile(rb"[\w.:-]{1,64}", re.ASCII)
@@ -89,7 +89,8 @@ class Guard:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        begun, status, connection = time.perf_counter(), 0, scope["state"]["connection"]
+        begun, status, is_cancelled = time.perf_counter(), 0, False
+        connection = scope["state"]["connection"]
 
         async def send_on(message: Message) -> None:
             nonlocal status
@@ -109,11 +110,13 @@ class Guard:
         try:
             await self._answer(scope, receive, send_on)
         except asyncio.CancelledError:  # the time for a graceful end is up
-            connection.is_cut = True
-            raise
+            is_cancelled = True
+            connection.transport.abort()
+            await asyncio.sleep(0)  # the server now knows that the connection is lost
         finally:
             has_begun = status not in (0, 499)
-            outcome = ABORTED if connection.is_cut and has_begun else str(status or 499)
+            is_aborted = is_cancelled or (connection.is_cut and has_begun)
+            outcome = ABORTED if is_aborted else str(status or 499)
             self._record(scope, outcome, time.perf_counter() - begun)
 
     async def _answer(self, scope: Message, receive: Receive, send: Send) -> None:
