@@ -2,7 +2,9 @@
 
 import http.client
 import json
+import socket
 import threading
+import time
 from contextlib import contextmanager
 
 from trainer.delivery.serve import build_server, listen
@@ -28,6 +30,39 @@ class Client:
     def post(self, path, value, **headers):
         """The same of a JSON request."""
         return self.ask("POST", path, json.dumps(value), **{"Content_Type": "application/json", **headers})
+
+    def slow_post(self, path, value, *, bytes_per_second, pause_seconds=0.0, version="1.1", has_begun=None):
+        """(announced size, body of the answer), read at so many bytes a second after a pause; it may be cut.
+
+        `has_begun` is an event that is set when the answer's head has come.
+        """
+        body = json.dumps(value).encode()
+        head = f"POST {path} HTTP/{version}\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+        with socket.socket() as connection:
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2**16)
+            connection.settimeout(60)
+            connection.connect(("127.0.0.1", self.port))
+            connection.sendall(head.encode() + body)
+            answer = connection.makefile("rb")
+            headers = {}
+            while (line := answer.readline()) not in (b"\r\n", b""):
+                name, _, value = line.decode().partition(":")
+                headers[name.lower()] = value.strip()
+            size = int(headers["content-length"])
+            if has_begun:
+                has_begun.set()
+            time.sleep(pause_seconds)
+            begun, found = time.monotonic(), bytearray()
+            while len(found) < size:
+                try:
+                    part = answer.read1(min(2**15, size - len(found)))
+                except ConnectionResetError:
+                    break
+                if not part:
+                    break
+                found += part
+                time.sleep(max(0.0, begun + len(found) / bytes_per_second - time.monotonic()))
+        return size, bytes(found)
 
     def metric(self, name):
         """A figure of /metrics, or None."""

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -172,6 +172,7 @@ def serve_command(
     revision: Annotated[str | None, typer.Option(help="Branch, tag or commit on the Hub.")] = None,
     trust_remote_code: Annotated[bool, typer.Option("--trust-remote-code", help="Run code that comes with the model.")] = False,
     device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1 ...; left out: the accelerator where there is one.")] = None,
+    log_level: Annotated[Literal["info", "warning"], typer.Option(help="info: a line per request, without its texts; warning: faults alone.")] = "info",
 ) -> None:
     """Serve a model: Inference API, web page, health and metrics."""
     with worded_errors():
@@ -179,7 +180,8 @@ def serve_command(
 
         token = None if token_env is None else read_token(token_env)
         limits = Limits(max_batch_tokens, max_wait_ms, queue_size, timeout_seconds, max_body_bytes, max_texts, drain_seconds)
-        serve(source, host, port, token=token, limits=limits, bf16=bf16, revision=revision, trust_remote_code=trust_remote_code, device=device)
+        origin: dict[str, Any] = {"revision": revision, "trust_remote_code": trust_remote_code, "device": device}
+        serve(source, host, port, token=token, limits=limits, bf16=bf16, log_level=log_level, **origin)
 
 
 @app.command("push")

@@ -30,7 +30,7 @@ from urllib.request import Request, urlopen
 
 import numpy as np
 import torch
-from transformers import DataCollatorWithPadding, Trainer, TrainerCallback, TrainingArguments
+from transformers import Trainer, TrainerCallback, TrainingArguments
 from transformers import logging as transformers_logging
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -294,7 +294,7 @@ def weights_of(run: Path) -> torch.Tensor:
 
 def check_run() -> str:
     """The command trains, with bfloat16 by default on a GPU that gains from it, and metrics.json tells of it."""
-    run, told = train(FOLDER, "whole")
+    run, _ = train(FOLDER, "whole")
     metrics = json.loads((run / "metrics.json").read_text(encoding="utf-8"))
     config = (run / "config.yaml").read_text(encoding="utf-8")
     figures = {name: value for name, value in metrics["training"].items() if isinstance(value, int | float)}
@@ -336,7 +336,7 @@ def check_memory() -> str:
         raise Skipped("needs a CUDA GPU")
     total = torch.cuda.get_device_properties(0).total_memory
     training = {"max_steps": 6, "per_device_train_batch_size": 1024, "save_strategy": "steps", "save_steps": 2}
-    run, told = train(FOLDER, "tight", share=4e9 / total, speed={"tokens_per_pass": 65_536}, training=training)
+    _, told = train(FOLDER, "tight", share=4e9 / total, speed={"tokens_per_pass": 65_536}, training=training)
     notes = re.findall(r"the GPU ran out of memory[^\n]*", told)
     if not notes:
         raise Failed("memory was never too small: the check needs a smaller share")
@@ -485,7 +485,7 @@ def check_prediction() -> str:
     for bf16 in (False, True):
         with torch.no_grad(), autocast(bf16):
             expected = []
-            for turn in range(2):  # the first warms up
+            for _turn in range(2):  # the first warms up
                 expected.clear()
                 wait()
                 begun = time.perf_counter()

@@ -1,13 +1,14 @@
 """Requests a second and latency of `equipoise serve`, beside transformers' pipeline behind the same FastAPI without batching.
 
-usage: python scripts/bench/serving.py [--seconds 10] [--clients 1 8 64] [--repeats 3] [--texts FILE]
+usage: python scripts/bench/serving.py [--parts compare strain large] [--seconds 10] [--clients 1 8 64] [--repeats 3] [--texts FILE]
 
 The model is all-MiniLM-L6-v2 with a head of three labels drawn at random (speed does not depend on it), the texts are tweets, one a
 request. Both servers run in processes of their own, take turns, and answer the same client, a third process that writes HTTP/1.1 on
 sockets kept open and sends the next text of a client when the last one is answered. The pipeline stands behind `def`, FastAPI's way
 for blocking work (a pool of 40 threads), and behind `async def`, where one text at a time is computed; the ratio is to the faster. Client
 and server share the machine's cores, so the client takes its part from both sides. Then ours under load: the stop signal, and a queue of 8
-texts. Loopback only; answers are checked. Quick try: --seconds 2 --repeats 1. Results: scripts/bench/README.md.
+texts. Last, an answer of 9 MB (1,000 texts, 150 labels) is read at --rate bytes a second while another client asks for /health.
+Loopback only; answers are checked. Quick try: --seconds 2 --repeats 1. Results: scripts/bench/README.md.
 """
 
 import argparse
@@ -18,6 +19,7 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -33,7 +35,7 @@ LABELS = ["negative", "neutral", "positive"]
 STOCK = {"pipeline, def": "def", "pipeline, async def": "async"}
 
 
-def make_model(folder: Path) -> None:
+def make_model(folder: Path, labels: list[str]) -> None:
     """The real encoder with a head that was not trained."""
     import torch
     from transformers import AutoModelForSequenceClassification, AutoTokenizer
@@ -42,8 +44,8 @@ def make_model(folder: Path) -> None:
 
     torch.manual_seed(0)
     source = str(package_path(MODEL))
-    names = {"id2label": dict(enumerate(LABELS)), "label2id": {label: n for n, label in enumerate(LABELS)}}
-    AutoModelForSequenceClassification.from_pretrained(source, num_labels=len(LABELS), **names).save_pretrained(folder)
+    names = {"id2label": dict(enumerate(labels)), "label2id": {label: n for n, label in enumerate(labels)}}
+    AutoModelForSequenceClassification.from_pretrained(source, num_labels=len(labels), **names).save_pretrained(folder)
     AutoTokenizer.from_pretrained(source).save_pretrained(folder)
 
 
@@ -59,8 +61,6 @@ def read_texts(path: str | None, most: int = 4000) -> list[str]:
 
 def serve_stock(folder: str, kind: str) -> None:
     """transformers' pipeline behind FastAPI and uvicorn, as their documentation has it."""
-    import socket
-
     import uvicorn
     from fastapi import FastAPI
     from pydantic import BaseModel
@@ -159,7 +159,7 @@ def measure(port: int, folder: Path, clients: int, length: float) -> dict:
 
 def compare(folder: Path, clients: list[int], length: float, repeats: int) -> None:
     """The table: ours and both stock servers in turn at each number of clients."""
-    ours = ("-m", "trainer", "serve", str(folder / "model"), "--port", "0")
+    ours = ("-m", "trainer", "serve", str(folder / "model"), "--port", "0", "--log-level", "warning")
     servers = {"ours": Server(*ours), "ours, --bf16": Server(*ours, "--bf16")}
     servers |= {side: Server(__file__, "--stock", kind, "--folder", str(folder)) for side, kind in STOCK.items()}
     for server in servers.values():
@@ -183,7 +183,7 @@ def compare(folder: Path, clients: list[int], length: float, repeats: int) -> No
 
 def strain(folder: Path, length: float) -> None:
     """Ours under 64 clients: the stop signal, then a queue of 8 texts."""
-    server = Server("-m", "trainer", "serve", str(folder / "model"), "--port", "0")
+    server = Server("-m", "trainer", "serve", str(folder / "model"), "--port", "0", "--log-level", "warning")
     client = start_client(server.port, folder, 64, 60)
     time.sleep(length)
     begun = time.perf_counter()
@@ -192,10 +192,61 @@ def strain(folder: Path, length: float) -> None:
     code = server.process.wait(60)
     ended = time.perf_counter() - begun
     print(f"\nSIGTERM under 64 clients: {outcomes.get('200', 0):,} answered, {outcomes.get('lost', 0)} lost; ended after {ended:.1f} s, code {code}")
-    server = Server("-m", "trainer", "serve", str(folder / "model"), "--port", "0", "--queue-size", "8")
+    server = Server("-m", "trainer", "serve", str(folder / "model"), "--port", "0", "--log-level", "warning", "--queue-size", "8")
     result = measure(server.port, folder, 64, length)
     told = ", ".join(f"{number:,} times {status}" for status, number in sorted(result["outcomes"].items()))
     print(f"a queue of 8 texts, 64 clients that never wait: {told}; longest answer {result['longest']:,.0f} ms")
+    server.stop()
+
+
+async def ask_health(port: int, until: asyncio.Event) -> list[float]:
+    """Milliseconds of /health, asked on a connection of its own every 10 ms."""
+    found = []
+    while not until.is_set():
+        begun = time.perf_counter()
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(b"GET /health HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+        assert (await reader.read()).startswith(b"HTTP/1.1 200")
+        found.append(1000 * (time.perf_counter() - begun))
+        writer.close()
+        await asyncio.sleep(0.01)
+    return found
+
+
+def read_slowly(port: int, body: bytes, rate: float) -> tuple[int, int]:
+    """Bytes of the answer that were announced and that came, read at so many bytes a second."""
+    with socket.socket() as connection:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2**16)
+        connection.connect(("127.0.0.1", port))
+        head = b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n"
+        connection.sendall(head % len(body) + body)
+        answer, size, found = connection.makefile("rb"), 0, 0
+        while (line := answer.readline().lower()) not in (b"\r\n", b""):
+            size = int(line.split()[1]) if line.startswith(b"content-length") else size
+        begun = time.perf_counter()
+        while found < size and (part := answer.read1(min(2**15, size - found))):
+            found += len(part)
+            time.sleep(max(0.0, begun + found / rate - time.perf_counter()))
+    return size, found
+
+
+def large(folder: Path, rate: float) -> None:
+    """Ours with an answer of 9 MB that is read slowly, and /health meanwhile."""
+    make_model(folder / "many", [f"label number {n}" for n in range(150)])
+    server = Server("-m", "trainer", "serve", str(folder / "many"), "--port", "0", "--log-level", "warning")
+    body = json.dumps({"inputs": [f"this is text {n}" for n in range(1000)]}).encode()
+
+    async def run() -> tuple[int, int, list[float], float]:
+        over, begun = asyncio.Event(), time.perf_counter()
+        health = asyncio.create_task(ask_health(server.port, over))
+        size, found = await asyncio.to_thread(read_slowly, server.port, body, rate)
+        over.set()
+        return size, found, sorted(await health), time.perf_counter() - begun
+
+    size, found, health, seconds = asyncio.run(run())
+    p50, p90, p99 = (health[int(share * len(health))] for share in (0.5, 0.9, 0.99))
+    print(f"\nan answer of {size:,} bytes read at {rate:,.0f} bytes/s: {found:,} bytes came in {seconds:.1f} s; ", end="")
+    print(f"/health {len(health):,} times: p50 {p50:.1f}, p90 {p90:.1f}, p99 {p99:.1f}, longest {health[-1]:.1f} ms")
     server.stop()
 
 
@@ -205,6 +256,9 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=10, help="of each point")
     parser.add_argument("--clients", type=int, nargs="+", default=[1, 8, 64])
     parser.add_argument("--repeats", type=int, default=3)
+    parts = ["compare", "strain", "large"]
+    parser.add_argument("--parts", nargs="+", choices=parts, default=parts)
+    parser.add_argument("--rate", type=float, default=400_000, help="bytes a second at which the large answer is read")
     parser.add_argument("--texts", help="file of one text a line, in place of the tweets")
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--stock", choices=STOCK.values(), help=argparse.SUPPRESS)
@@ -218,10 +272,15 @@ def main() -> None:
         print(json.dumps(asyncio.run(load(options.client, texts, options.clients[0], options.seconds))))
     else:
         with tempfile.TemporaryDirectory() as folder:
-            make_model(Path(folder) / "model")
-            (Path(folder) / "texts.json").write_text(json.dumps(read_texts(options.texts)), encoding="utf-8")
-            compare(Path(folder), options.clients, options.seconds, options.repeats)
-            strain(Path(folder), options.seconds)
+            if {"compare", "strain"} & {*options.parts}:
+                make_model(Path(folder) / "model", LABELS)
+                (Path(folder) / "texts.json").write_text(json.dumps(read_texts(options.texts)), encoding="utf-8")
+            if "compare" in options.parts:
+                compare(Path(folder), options.clients, options.seconds, options.repeats)
+            if "strain" in options.parts:
+                strain(Path(folder), options.seconds)
+            if "large" in options.parts:
+                large(Path(folder), options.rate)
 
 
 if __name__ == "__main__":

@@ -135,6 +135,21 @@ def test_an_error_of_the_model_ends_the_requests_of_its_batch_alone():
     in_queue(scenario, max_batch_tokens=20)
 
 
+def test_of_a_batch_that_fails_the_guilty_request_alone_fails():
+    async def scenario(queue, model):
+        first = await model.shut(queue)
+        other, *others = (asyncio.ensure_future(queue.answer(numbers)) for numbers in ([6], [1, 2], [13], [3]))
+        await asyncio.sleep(0.01)
+        model.gate.set()
+        found = await asyncio.gather(first, other, *others, return_exceptions=True)
+        assert found[:3] == [[0], [12], [2, 4]]
+        assert isinstance(found[3], ZeroDivisionError)
+        assert found[4] == [6]
+        assert model.batches == [[0], [6, 1, 2, 13, 3], [6], [1, 2], [13], [3]]
+
+    in_queue(scenario)
+
+
 def test_a_client_that_is_alone_does_not_wait_for_others():
     async def scenario(queue, model):
         assert await asyncio.wait_for(queue.answer([1]), 5) == [2]  # the pause would be 20 seconds

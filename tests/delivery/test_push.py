@@ -119,6 +119,45 @@ def test_rows_and_scripts_that_lie_in_a_model_folder_stay_here(server, tmp_path,
     assert "prepare.py" in {path.name for path in hub_module.model_files(folder)}
 
 
+@pytest.mark.parametrize("name", ["model/vocab.txt", "confusion_matrix.png", "README.md", "model"])
+def test_a_link_out_of_the_folder_refuses_the_push_before_anything_is_sent(server, run, tmp_path, name):
+    outside = tmp_path / "private"
+    (run / name).rename(outside)
+    (run / name).symlink_to(outside)
+    target = outside / "config.json" if name == "model" else outside
+    words = f"{run / name}: is a link to {target}, outside {run}, so nothing is pushed. Remove the link, or put a copy of the file there."
+    for call in (lambda: hub_module.push(run, section()), lambda: hub_module.settings(run, repo_id="user/name")):
+        with pytest.raises(RunError, match=re.escape(words)):
+            call()
+    assert not server.repos
+
+
+def test_a_link_to_nothing_refuses_the_push_in_place_of_a_model_with_a_part_missing(server, run):
+    (run / "model/model-00002-of-00002.safetensors").symlink_to("../gone")
+    with pytest.raises(RunError, match=r"model-00002-of-00002\.safetensors: is a link to \.\./gone, which does not exist\. Remove the link"):
+        hub_module.push(run, section())
+    assert not server.repos
+
+
+def test_links_within_the_folder_and_of_a_snapshot_in_the_cache_of_the_hub_are_pushed(server, run, tmp_path):
+    (run / "vocab.txt").write_text("shared", encoding="utf-8")
+    (run / "model/vocab.txt").unlink()
+    (run / "model/vocab.txt").symlink_to("../vocab.txt")
+    hub_module.push(run, section())
+    assert server.branch("user/name")["vocab.txt"] == b"shared"
+    repository = tmp_path / "models--user--other"
+    snapshot = repository / "snapshots/0123"
+    snapshot.mkdir(parents=True)
+    make_model(repository / "blobs", 1)
+    for path in (repository / "blobs").iterdir():
+        (snapshot / path.name).symlink_to(f"../../blobs/{path.name}")
+    hub_module.push(snapshot, section("user/other"))
+    assert set(server.branch("user/other")) - {".gitattributes"} == MODEL_FILES
+    (snapshot / "merges.txt").symlink_to(run / "vocab.txt")
+    with pytest.raises(RunError, match=r"merges\.txt: is a link to"):
+        hub_module.push(snapshot, section("user/other"))
+
+
 def test_card_on_the_hub_loads_from_its_repository_and_revision(server, run):
     hub_module.push(run, section(revision="trial"))
     lines = server.branch("user/name", "trial")["README.md"].decode().splitlines()

@@ -24,7 +24,7 @@ from test_predict import by_pipeline, make_model
 
 from trainer import Classifier, ConfigError, ModelError, RunError
 from trainer.delivery.serve import listen, read_token, serve
-from trainer.delivery.serving import guard
+from trainer.delivery.serving import connections, guard
 from trainer.delivery.serving.limits import Limits
 
 TEXTS = ["What a lovely day!", "I hate this.", "The train leaves at nine.", "Was für ein Tag 😀"]
@@ -247,6 +247,13 @@ def test_other_methods_paths_and_content_types_are_refused_in_words(client):
     )
 
 
+def test_behind_a_proxy_with_tls_the_documentation_names_its_address(classifier):
+    with served(lambda: classifier, token=TOKEN) as client:
+        page = client.ask("GET", "/docs", Host="model.example", X_Forwarded_Proto="https")[2]
+        assert "https://model.example/predict" in page
+        assert "http://" not in page
+
+
 def test_head_gives_what_get_gives_but_the_body(client):
     for path in ("/", "/docs", "/health", "/info", "/nothing"):
         status, headers, content = client.ask("HEAD", path, timeout=5)
@@ -296,7 +303,7 @@ def test_the_token_is_asked_for_wherever_the_model_shows(classifier, online):
 
 
 def test_slow_clients_are_cut_off_and_others_served(client, monkeypatch):
-    monkeypatch.setattr(guard, "HEAD_SECONDS", 0.5)
+    monkeypatch.setattr(connections, "HEAD_SECONDS", 0.5)
     monkeypatch.setattr(guard, "BODY_SECONDS", 0.5)
     begun = time.monotonic()
     silent, dribbling, unfinished = (socket.create_connection(("127.0.0.1", client.port), timeout=20) for _ in range(3))
@@ -312,6 +319,117 @@ def test_slow_clients_are_cut_off_and_others_served(client, monkeypatch):
             assert cut.recv(100) == b""
     assert time.monotonic() - begun < 15
     assert client.post("/", {"inputs": "a"})[0] == 200
+
+
+@pytest.fixture(scope="module")
+def many_labels(tiny_model, tmp_path_factory):
+    """A classifier of 150 labels: its answer to 1,000 texts has 9 MB, more than the kernel holds for a client."""
+    return Classifier.load(make_model(tiny_model, tmp_path_factory.mktemp("many"), [f"label number {n}" for n in range(150)]))
+
+
+LARGE = {"inputs": [f"this is text {n}" for n in range(1000)]}
+WHOLE, CUT = (f'equipoise_requests_total{{route="/",status="{outcome}"}}' for outcome in (200, "aborted"))
+
+
+@pytest.mark.parametrize("version", ["1.0", "1.1"])
+def test_a_slow_reader_gets_the_whole_answer(many_labels, monkeypatch, version):
+    monkeypatch.setattr(connections, "HEAD_SECONDS", 0.3)  # for the head of the next request, not for this answer
+    with served(lambda: many_labels) as client:
+        size, found = client.slow_post("/", LARGE, bytes_per_second=5_000_000, version=version)
+        assert (len(found), len(json.loads(found))) == (size, 1000)
+        assert size > 9_000_000
+        assert (client.metric(WHOLE), client.metric(CUT)) == (1, None)
+
+
+def test_a_reader_so_slow_that_the_kernel_asks_for_no_more_for_a_while_gets_the_whole_answer(many_labels, monkeypatch):
+    monkeypatch.setattr(connections, "READ_SECONDS", 0.5)  # the kernel of Linux asks once a megabyte
+    with served(lambda: many_labels) as client:
+        size, found = client.slow_post("/", LARGE | {"parameters": {"top_k": 75}}, bytes_per_second=1_000_000)
+        assert (len(found), client.metric(WHOLE)) == (size, 1)
+
+
+def test_an_answer_of_which_the_client_takes_nothing_more_is_cut_and_counted_as_aborted(many_labels, monkeypatch, caplog):
+    monkeypatch.setattr(connections, "READ_SECONDS", 0.3)
+    caplog.set_level("INFO", "trainer.delivery.serving")
+    with served(lambda: many_labels) as client:
+        size, found = client.slow_post("/", LARGE, bytes_per_second=1e9, pause_seconds=1.5)
+        assert len(found) < size
+        assert (client.metric(WHOLE), client.metric(CUT)) == (None, 1)
+    assert "A client took nothing of its answer for 0.3 s; its connection is closed." in caplog.messages
+    line = next(record for record in caplog.records if record.getMessage().startswith("POST"))
+    assert (line.levelname, re.sub(r"\d+ ms", "N ms", line.getMessage())) == ("WARNING", "POST / aborted N ms")
+
+
+def test_a_slow_reader_may_finish_after_the_stop_signal(many_labels, monkeypatch):
+    monkeypatch.setattr(connections, "HEAD_SECONDS", 0.3)
+    with served(lambda: many_labels) as client, ThreadPoolExecutor(1) as pool:
+        has_begun = threading.Event()
+        reading = pool.submit(client.slow_post, "/", LARGE, bytes_per_second=4_000_000, pause_seconds=0.2, has_begun=has_begun)
+        assert has_begun.wait(60)
+        client.server.should_exit = True
+        size, found = reading.result(60)
+        assert len(found) == size > 9_000_000
+
+
+def test_a_reader_who_takes_longer_than_the_graceful_end_is_cut_without_a_traceback(many_labels, caplog, capsys):
+    with served(lambda: many_labels) as client, ThreadPoolExecutor(1) as pool:
+        has_begun = threading.Event()
+        reading = pool.submit(client.slow_post, "/", LARGE, bytes_per_second=1e9, pause_seconds=3, has_begun=has_begun)
+        assert has_begun.wait(60)
+        client.server.config.timeout_graceful_shutdown = 1
+        client.server.should_exit = True
+        size, found = reading.result(60)
+        assert len(found) < size
+    assert any(line.startswith("POST / aborted ") for line in caplog.messages)
+    said = capsys.readouterr().err
+    assert "Cancel 1 running task(s)" in said
+    assert "Traceback" not in said
+
+
+@pytest.mark.exhaustive
+def test_while_a_large_answer_is_made_and_read_slowly_health_answers_at_once(many_labels):
+    """12 seconds with the real limits: the answer is read for longer than a head may take."""
+    seconds, is_over = [], threading.Event()
+
+    def ask_health(client):
+        while not is_over.is_set():
+            begun = time.monotonic()
+            assert client.ask("GET", "/health")[0] == 200
+            seconds.append(time.monotonic() - begun)
+            time.sleep(0.01)
+
+    with served(lambda: many_labels) as client, ThreadPoolExecutor(1) as pool:
+        asking = pool.submit(ask_health, client)
+        try:
+            size, found = client.slow_post("/", LARGE, bytes_per_second=800_000)
+        finally:
+            is_over.set()
+        asking.result(60)
+        assert (len(found), client.metric(WHOLE)) == (size, 1)
+    assert sorted(seconds)[int(0.9 * len(seconds))] < 0.05
+
+
+def test_a_client_that_half_closes_while_it_reads_gets_the_whole_answer(many_labels):
+    body = json.dumps(LARGE).encode()
+    with served(lambda: many_labels) as client, socket.socket() as connection:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2**16)
+        connection.connect(("127.0.0.1", client.port))
+        connection.sendall(b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body))
+        answer = connection.makefile("rb")
+        assert answer.readline().startswith(b"HTTP/1.1 200")
+        connection.shutdown(socket.SHUT_WR)
+        assert len(json.loads(answer.read().partition(b"\r\n\r\n")[2])) == 1000
+
+
+def test_each_request_is_one_line_of_the_log_without_texts_queries_and_tokens(classifier, caplog):
+    caplog.set_level("INFO", "trainer.delivery.serving")
+    with served(lambda: classifier, token=TOKEN) as client:
+        client.post("/predict?text=private", {"inputs": "private words"}, Authorization=f"Bearer {TOKEN}", X_Request_ID="a1-b2")
+        client.post("/", {"inputs": "private words"}, Authorization="Bearer private", X_Request_ID=f"no id {TOKEN}")
+        client.ask("HEAD", "/health")
+        client.ask("GET", "/line%0Abreak" + "x" * 1000)
+    lines = [re.sub(r"\d+ ms", "N ms", message) for message in caplog.messages]
+    assert lines == ["POST /predict 200 N ms a1-b2", "POST / 401 N ms", "HEAD /health 200 N ms", f"GET /line%0Abreak{'x' * 187} 401 N ms"]
 
 
 def test_a_full_queue_says_429_and_when_to_come_again_and_never_hangs(classifier):
@@ -388,6 +506,25 @@ def test_a_model_that_fails_ends_its_requests_alone(classifier, caplog):
         assert client.metric('equipoise_requests_total{route="/",status="500"}') == 1
 
 
+def test_a_text_that_fails_fails_its_own_request_and_not_those_of_its_batch(classifier, caplog):
+    class GatedFailing(Gated, Failing):
+        gate = threading.Event()
+
+    failing = GatedFailing(classifier.members)
+    texts = ["please fail" if n == 5 else f"please go on {n}" for n in range(8)]
+    with served(lambda: failing) as client, ThreadPoolExecutor(9) as pool:
+        first, until = pool.submit(client.post, "/", {"inputs": "hold"}), time.monotonic() + 30
+        while client.metric("equipoise_batch_texts_count") < 1 and time.monotonic() < until:
+            time.sleep(0.01)
+        waiting = [pool.submit(client.post, "/", {"inputs": text}) for text in texts]
+        while client.metric("equipoise_queue_texts") < 8 and time.monotonic() < until:
+            time.sleep(0.01)
+        failing.gate.set()
+        assert first.result()[0] == 200
+        assert [one.result()[0] for one in waiting] == [500 if "fail" in text else 200 for text in texts]
+    assert "A batch of 8 requests failed (RuntimeError); they are computed one by one." in caplog.messages
+
+
 def test_a_server_is_alive_before_it_is_ready(classifier):
     gate = threading.Event()
 
@@ -451,13 +588,14 @@ def test_schemathesis_finds_no_answer_that_openapi_json_does_not_tell(client):
     assert client.post("/", {"inputs": "a"})[0] == 200
 
 
-def start_cli(*arguments, **environment):
+def start_cli(log, *arguments, **environment):
     command = [sys.executable, "-m", "trainer", "serve", *map(str, arguments)]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT, env={**os.environ, **environment})
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True, cwd=ROOT, env={**os.environ, **environment})
 
 
-def test_stopped_under_load_it_answers_all_that_it_accepted(model):
-    process = start_cli(model, "--port", 0, "--token-env", "OUR_TOKEN", OUR_TOKEN=TOKEN)
+def test_stopped_under_load_it_answers_all_that_it_accepted(model, tmp_path):
+    with (tmp_path / "log").open("w") as log:
+        process = start_cli(log, model, "--port", 0, "--token-env", "OUR_TOKEN", OUR_TOKEN=TOKEN)
     try:
         line = process.stdout.readline()
         port = int(re.fullmatch(rf"Serving {model} on http://127\.0\.0\.1:(\d+) \(page; API on http://127\.0\.0\.1:\1/docs\)\. Stop with Ctrl\+C\.\n", line)[1])
@@ -488,9 +626,13 @@ def test_stopped_under_load_it_answers_all_that_it_accepted(model):
         assert process.wait(60) == 0
         assert not lost
         assert set(answered) == {200}
-        output = line + process.stdout.read() + process.stderr.read()
+        log = (tmp_path / "log").read_text()
+        output = line + process.stdout.read() + log
         assert TOKEN not in output
         assert "Traceback" not in output
+        lines = log.splitlines()
+        assert len(lines) == len(answered)
+        assert all(re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d[+-]\d{4} INFO POST / 200 \d+ ms", line) for line in lines)
     finally:
         process.kill()
 
@@ -512,6 +654,38 @@ def test_a_model_that_cannot_be_loaded_ends_the_server_with_its_error(tmp_path, 
 def test_an_address_for_everyone_without_a_token_is_warned_of(model):
     with listen("0.0.0.0", 0) as taken, pytest.warns(UserWarning, match="--host 0.0.0.0 without --token-env: everyone who reaches"), pytest.raises(RunError):
         serve(model, "0.0.0.0", taken.getsockname()[1])
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::"])
+def test_a_token_asked_for_over_plain_http_on_a_public_address_is_warned_of(model, host):
+    words = f"--host {host}: this server speaks plain HTTP, so the network can read the token and the texts."
+    with listen(host, 0) as taken, pytest.warns(UserWarning, match=re.escape(words)), pytest.raises(RunError):
+        serve(model, host, taken.getsockname()[1], token=TOKEN)
+
+
+def test_no_address_of_this_machine_alone_is_warned_of(model, recwarn):
+    for host in ("127.0.0.1", "127.0.0.2"):
+        with listen(host, 0) as taken, pytest.raises(RunError):
+            serve(model, host, taken.getsockname()[1], token=TOKEN)
+    assert not recwarn.list
+
+
+def test_the_documented_limits_are_those_of_the_server():
+    text = (ROOT / "docs/serving.md").read_text(encoding="utf-8")
+    limits = Limits()
+    assert limits.max_body_bytes == 2**20
+    for words in (
+        "client_max_body_size 1m;",
+        f"| `--max-body-bytes` | {limits.max_body_bytes:,} | 413 |",
+        f"| `--max-texts` of a request | {limits.max_texts:,} | 413 |",
+        f"| `--queue-size`, texts that wait | {limits.queue_size:,} | 429 with Retry-After |",
+        f"| `--timeout-seconds` for an answer, waiting included | {limits.timeout_seconds:g} s | 504 |",
+        f"| head of a request | {connections.HEAD_SECONDS} s | the connection is closed |",
+        f"| body of a request | {guard.BODY_SECONDS} s | 408 |",
+        f"| a client that takes nothing of its answer | {connections.READ_SECONDS} s | the connection is closed |",
+        f"`--timeout-seconds` plus {guard.BODY_SECONDS + connections.READ_SECONDS} s",
+    ):
+        assert words in text
 
 
 def test_a_taken_address_and_a_token_that_cannot_be_sent_are_refused(monkeypatch):

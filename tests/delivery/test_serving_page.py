@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 import shutil
 import time
 
@@ -122,7 +123,7 @@ def test_a_dropped_file_is_labelled_in_chunks_and_downloaded_with_its_columns(op
         posts = client.metric('equipoise_requests_total{route="/predict",status="200"}')
     with (tmp_path / "labelled.csv").open(encoding="utf-8", newline="") as file:
         head, *found = csv.reader(file, delimiter=";")
-    assert head == ["id", "body", "label", "predicted_label", "score", *(f"probability_{label}" for label in classifier.labels)]
+    assert head == ["id", "body", "label", "predicted_label", "predicted_score", *(f"predicted_probability_{label}" for label in classifier.labels)]
     assert [row[:3] for row in found] == rows
     assert [row[1] for row in found if row[3:] == [""] * 5] == missing
     expected = classifier.predict([row[1] for row in rows])
@@ -131,6 +132,32 @@ def test_a_dropped_file_is_labelled_in_chunks_and_downloaded_with_its_columns(op
             assert row[3] == prediction.label
             assert [float(value) for value in row[4:]] == pytest.approx([prediction.score, *prediction.probabilities.values()], abs=1e-5)
     assert posts >= 4  # at most 50 texts, and 8,000 bytes, a request
+
+
+def test_no_cell_of_the_download_is_a_formula_and_numbers_stay_numbers(open_page, tiny_model, tmp_path):
+    labels = ["=cmd|' /C calc'!A0", "+sum(A1)", "-2+3"]
+    classifier = Classifier.load(make_model(tiny_model, tmp_path / "hostile", labels))
+    unsafe = ["=1+2", "+a", "-a", "@SUM(A1)", "\ta", "\ra", "\na", "\uff1dA1", '=HYPERLINK("http://a.example","b")', "-"]
+    safe = ["-1.5", "+3", "-2e-05", "-.5", "a=b", "'=1", "1-2", "", " =1", "5 - 3"]
+    rows = [[f"text {n}", cell] for n, cell in enumerate(unsafe + safe)]
+    with (tmp_path / "rows.csv").open("w", encoding="utf-8", newline="") as file:
+        csv.writer(file).writerows([["text", "=note"], *rows])
+    with served(lambda: classifier) as client:
+        page = open_page(client.url)
+        page.get_by_label("Drop a CSV or TSV file here").set_input_files(tmp_path / "rows.csv")
+        page.get_by_role("button", name="Label the file").click()
+        page.wait_for_selector("#download:visible")
+        assert page.get_by_text("get an apostrophe (') in front, so that no spreadsheet runs them").is_visible()
+        with page.expect_download() as download:
+            page.get_by_text("Download the labelled CSV").click()
+        download.value.save_as(tmp_path / "labelled.csv")
+    with (tmp_path / "labelled.csv").open(encoding="utf-8", newline="") as file:
+        head, *found = csv.reader(file)
+    assert head[:4] == ["text", "'=note", "predicted_label", "predicted_score"]
+    assert [row[1] for row in found] == ["'" + cell for cell in unsafe] + safe
+    expected = classifier.predict([text for text, _ in rows])
+    assert [row[2] for row in found] == ["'" + prediction.label for prediction in expected]
+    assert [float(row[3]) for row in found] == pytest.approx([prediction.score for prediction in expected], abs=1e-5)
 
 
 class Slow(Classifier):
@@ -156,6 +183,19 @@ def test_a_file_dropped_by_the_mouse_can_be_cancelled_and_started_again(open_pag
         page.get_by_role("button", name="Label the file").click()
         page.wait_for_selector("#download:visible")
         assert page.locator("#file-status").inner_text() == "60 rows labelled."
+
+
+def test_of_many_labels_the_page_shows_twenty_and_folds_the_others_away(open_page, tiny_model, tmp_path):
+    classifier = Classifier.load(make_model(tiny_model, tmp_path / "many", [f"label {n}" for n in range(150)]))
+    (tmp_path / "rows.csv").write_text("text\na\nb\n")
+    with served(lambda: classifier) as client:
+        page = open_page(client.url)
+        page.wait_for_selector("text=label 18, label 19 and 130 more")
+        page.get_by_label("Drop a CSV or TSV file here").set_input_files(tmp_path / "rows.csv")
+        page.get_by_role("button", name="Label the file").click()
+        page.get_by_text("The other 130 of 150 labels").click()
+        assert page.locator("#summary .bars").first.locator("tr").count() == 20
+        assert page.locator("#summary details tr").count() == 130
 
 
 def test_a_file_that_is_no_csv_is_refused_in_words(open_page, classifier, tmp_path):
@@ -190,7 +230,7 @@ def test_several_labels_of_a_row_are_a_json_list_as_in_the_files_of_predict(open
         with page.expect_download() as download:
             page.get_by_text("Download the labelled CSV").click()
     found = list(csv.DictReader(download.value.path().read_text(encoding="utf-8").splitlines()))
-    assert [json.loads(row["label"]) for row in found] == [list(prediction.labels) for prediction in classifier.predict(texts)]
+    assert [json.loads(row["predicted_label"]) for row in found] == [list(prediction.labels) for prediction in classifier.predict(texts)]
 
 
 def test_the_card_is_read_and_nothing_in_it_runs(open_page, classifier, model):
@@ -252,6 +292,39 @@ def test_the_card_of_a_run_stands_above_its_model(tmp_path, model):
     assert find_card(run / "model") is None  # that folder may be anything
     (run / "metrics.json").write_text("{}")
     assert find_card(run) == find_card(run / "model") == run / "README.md"
+
+
+def test_links_out_of_the_folder_of_a_card_are_not_followed_and_logged(tmp_path, caplog):
+    (tmp_path / "secret.png").write_bytes(PIXEL)
+    (tmp_path / "secret.md").write_text("secret")
+    folder = tmp_path / "model"
+    folder.mkdir()
+    (folder / "plots").mkdir()
+    (folder / "plots/inside.png").write_bytes(PIXEL)
+    (folder / "out.png").symlink_to("../secret.png")
+    (folder / "in.png").symlink_to("plots/inside.png")
+    (folder / "round.png").symlink_to("round.png")
+    (folder / "card.md").write_text("![a](out.png) ![b](in.png) ![c](round.png)")
+    (folder / "README.md").symlink_to("card.md")
+    shown = card_html(find_card(folder))
+    assert re.findall(r'src="(.{0,14})[^"]*" alt="(.)"', shown) == [("", "a"), ("data:image/png", "b"), ("", "c")]
+    assert caplog.messages == [f"{folder}/out.png is a link to {tmp_path}/secret.png, outside its folder, and is not shown."]
+    (folder / "README.md").unlink()
+    (folder / "README.md").symlink_to(tmp_path / "secret.md")
+    assert find_card(folder) is None
+    assert caplog.messages[1] == f"{folder}/README.md is a link to {tmp_path}/secret.md, outside its folder, and is not shown."
+
+
+def test_the_card_and_pictures_of_a_snapshot_in_the_cache_of_the_hub_are_shown(tmp_path):
+    repository = tmp_path / "models--user--name"
+    snapshot = repository / "snapshots/0123"
+    for folder in (repository / "blobs", snapshot):
+        folder.mkdir(parents=True)
+    (repository / "blobs/aa").write_text("![a](plot.png)")
+    (repository / "blobs/bb").write_bytes(PIXEL)
+    (snapshot / "README.md").symlink_to("../../blobs/aa")
+    (snapshot / "plot.png").symlink_to("../../blobs/bb")
+    assert 'src="data:image/png;base64,' in card_html(find_card(snapshot))
 
 
 def test_pictures_from_outside_the_folder_are_left_out(tmp_path):

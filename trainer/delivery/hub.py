@@ -15,6 +15,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from trainer.delivery.links import target_outside
 from trainer.errors import RunError, first_line, listing
 from trainer.sections.hub import HubSection
 
@@ -193,7 +194,11 @@ def model_files(folder: Path) -> list[Path]:
     """The files of a model folder or checkpoint that make up the model: weights, configs, tokenizer, and its own code where it has some."""
     config = folder / "config.json"
     patterns = (*MODEL_FILES, "*.py") if config.is_file() and '"auto_map"' in config.read_text(encoding="utf-8") else MODEL_FILES
-    return sorted(p for p in folder.iterdir() if p.is_file() and any(fnmatchcase(p.name, pattern) for pattern in patterns))
+    return sorted(p for p in folder.iterdir() if (p.is_file() or _is_broken(p)) and any(fnmatchcase(p.name, pattern) for pattern in patterns))
+
+
+def _is_broken(path: Path) -> bool:
+    return path.is_symlink() and not path.exists()
 
 
 @contextmanager
@@ -227,7 +232,7 @@ def words_of(error: BaseException) -> str:
 
 
 def _refuse_folder(folder: Path) -> None:
-    """Raises RunError for what is no finished run and no model."""
+    """Raises RunError for what is no finished run and no model, and for links out of the folder."""
     if not folder.is_dir():
         raise RunError(f"{folder}: is no folder. Give the folder of a finished run.")
     if any(folder.glob("member-*")):
@@ -237,6 +242,18 @@ def _refuse_folder(folder: Path) -> None:
     model = folder / "model" if (folder / "model").is_dir() else folder
     if not (model / "config.json").is_file() or not any(p.suffix == ".safetensors" for p in model.iterdir()):
         raise RunError(f"{folder}: holds no finished run and no model (config.json and safetensors weights). Give the folder of a finished run.")
+    for path in (*model_files(model), *(folder / name for name in (*SHARED, "README.md"))):
+        _refuse_link(path, folder)
+
+
+def _refuse_link(path: Path, folder: Path) -> None:
+    """Raises RunError for a file that would go up, but is not there or lies outside the folder, such as a private key."""
+    if _is_broken(path):
+        raise RunError(f"{path}: is a link to {os.readlink(path)}, which does not exist. Remove the link, or put the file there.")
+    target = target_outside(path, folder)
+    if target is not None:
+        link = next(p for p in (path, *path.parents) if p.is_symlink())
+        raise RunError(f"{link}: is a link to {target}, outside {folder}, so nothing is pushed. Remove the link, or put a copy of the file there.")
 
 
 def _api() -> "HfApi":

@@ -1,5 +1,7 @@
 """A trained model as a server: the Hugging Face Inference API's text classification, a web page, health and metrics."""
 
+import ipaddress
+import logging
 import math
 import os
 import signal
@@ -10,6 +12,7 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from types import FrameType
+from typing import Literal
 
 import uvicorn
 
@@ -17,13 +20,20 @@ from trainer.delivery.predict import Classifier
 from trainer.delivery.saved_model import find_models
 from trainer.delivery.serving.app import create_app
 from trainer.delivery.serving.card_html import find_card
-from trainer.delivery.serving.guard import BODY_SECONDS, LOOPBACK, GracefulServer, Guard, Metrics, PatientProtocol
+from trainer.delivery.serving.connections import READ_SECONDS, GracefulServer, PatientProtocol
+from trainer.delivery.serving.guard import BODY_SECONDS, LOOPBACK, Guard, Metrics
 from trainer.delivery.serving.limits import Limits
 from trainer.delivery.serving.service import Service
 from trainer.errors import ConfigError, RunError
 
 MAX_CONNECTIONS = 512
 """Beyond it uvicorn answers 503 at once; each may hold the texts of one body, 1 to 4 bytes a character: at most 4 `Limits.max_body_bytes`."""
+NO_TOKEN = "--host {host} without --token-env: everyone who reaches this machine may use the model."
+NO_TLS = (
+    "--host {host}: this server speaks plain HTTP, so the network can read the token and the texts. "
+    "Listen on 127.0.0.1 behind a proxy with TLS (docs/serving.md)."
+)
+LOG_FORMAT = "%(asctime)s %(levelname)s %(message)s"
 
 
 def serve(
@@ -37,6 +47,7 @@ def serve(
     revision: str | None = None,
     trust_remote_code: bool = False,
     device: str | None = None,
+    log_level: Literal["info", "warning"] = "info",
 ) -> None:
     """Serve a model until SIGTERM or SIGINT; then answer what was accepted, and return.
 
@@ -45,13 +56,15 @@ def serve(
         port: 0 for any that is free; the address is printed when the model is loaded.
         token: bearer token to ask for.
         bf16: compute in bfloat16; where two labels are nearly equal, the label may be another than the one that float32 gives.
+        log_level: `info` writes a line per request to standard error, `warning` faults alone.
     Raises:
         ModelError: no such model, or one that cannot be loaded.
         RunError: a run without a model, or an address that cannot be listened on.
     """
     find_models(source)
-    if host not in LOOPBACK and token is None:
-        warnings.warn(f"--host {host} without --token-env: everyone who reaches this machine may use the model.", stacklevel=2)
+    if not is_loopback(host):
+        warnings.warn(NO_TOKEN.format(host=host) if token is None else NO_TLS.format(host=host), stacklevel=2)
+    write_log(log_level)
     listener = listen(host, port)
     address = f"http://{f'[{host}]' if ':' in host else host}:{listener.getsockname()[1]}"
     failures: list[Exception] = []
@@ -104,9 +117,10 @@ def build_server(
         access_log=False,
         log_level="warning",
         server_header=False,
-        proxy_headers=False,
+        proxy_headers=True,  # of a proxy on this machine alone: the scheme in the addresses of /docs
+        forwarded_allow_ips=sorted(LOOPBACK - {"localhost"}),
         limit_concurrency=MAX_CONNECTIONS,
-        timeout_graceful_shutdown=math.ceil(limits.timeout_seconds + BODY_SECONDS),
+        timeout_graceful_shutdown=math.ceil(BODY_SECONDS + limits.timeout_seconds + READ_SECONDS),
     )
     return GracefulServer(config, drain, limits.drain_seconds)
 
@@ -123,6 +137,23 @@ def read_token(variable: str) -> str:
     if not token.isascii() or not token.isprintable() or " " in token:
         raise ConfigError(f"--token-env: {variable} holds blanks or characters that a header cannot carry. Use letters and digits.")
     return token
+
+
+def is_loopback(host: str) -> bool:
+    """Whether an address is reached from this machine alone."""
+    try:
+        return host in LOOPBACK or ipaddress.ip_address(host).is_loopback
+    except ValueError:  # a name
+        return False
+
+
+def write_log(level: Literal["info", "warning"]) -> None:
+    """Write the server's log to standard error: a line per request, or faults alone."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter(LOG_FORMAT, "%Y-%m-%dT%H:%M:%S%z"))
+    log = logging.getLogger("trainer.delivery.serving")
+    log.handlers, log.propagate = [handler], False
+    log.setLevel(level.upper())
 
 
 def listen(host: str, port: int) -> socket.socket:

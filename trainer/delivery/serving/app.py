@@ -21,6 +21,7 @@ from trainer import __version__
 from trainer.data.clean import MISSING_TEXTS
 from trainer.delivery.pages import template
 from trainer.delivery.saved_model import CHARACTERS_PER_TOKEN
+from trainer.delivery.serving.answers import json_list
 from trainer.delivery.serving.card_html import card_html
 from trainer.delivery.serving.guard import OPEN_PATHS, Refused
 from trainer.delivery.serving.schema import ClassificationRequest, Info, PredictedText, PredictRequest, Problem, Score, State, read_request, scores
@@ -89,7 +90,8 @@ def _add_model_routes(app: FastAPI, service: Service) -> None:
         if with_logits and len(classifier.models) > 1:
             raise Refused(422, f"function_to_apply is '{function}', but several models vote here, which have no logits in common. Leave it out.")
         answers = await service.answer(request, texts)
-        return _json([scores(prediction, wanted.parameters, logits_C if with_logits else None) for prediction, logits_C in answers])
+        found = (scores(prediction, wanted.parameters, logits_C if with_logits else None) for prediction, logits_C in answers)
+        return Response(await json_list(found), media_type="application/json")
 
     @app.post("/predict", summary="Decided label and all probabilities", **_documented(PredictRequest, list[PredictedText], {}))
     async def predict(request: Request) -> Response:
@@ -97,7 +99,8 @@ def _add_model_routes(app: FastAPI, service: Service) -> None:
         service.loaded()
         _, texts = read_request(await _body(request), PredictRequest, service.limits.texts_per_request)
         answers = await service.answer(request, texts)
-        return _json([{"label": p.label, "labels": p.labels, "score": p.score, "probabilities": p.probabilities} for p, _ in answers])
+        found = ({"label": p.label, "labels": p.labels, "score": p.score, "probabilities": p.probabilities} for p, _ in answers)
+        return Response(await json_list(found), media_type="application/json")
 
 
 def _add_state_routes(app: FastAPI, service: Service) -> None:
@@ -137,7 +140,10 @@ def _add_state_routes(app: FastAPI, service: Service) -> None:
         responses={status: problems[status] for status in (401, 421)},
     )
     async def metrics() -> Response:
-        """Requests by route and status, their seconds, texts, texts of a batch, texts that wait."""
+        """Requests by route and status, their seconds, texts, texts of a batch, texts that wait.
+
+        The status is `aborted` where the client did not take the whole answer, and 499 where it left before.
+        """
         return Response(generate_latest(service.metrics.registry), media_type=CONTENT_TYPE_LATEST)
 
 
@@ -149,7 +155,7 @@ def _add_pages(app: FastAPI, card: Path | None, api: dict[str, Any], *, asks_tok
         return HTMLResponse(page, headers={"content-security-policy": content_security_policy(page)})
 
     @app.get("/card", include_in_schema=False)
-    async def show_card() -> HTMLResponse:
+    def show_card() -> HTMLResponse:  # in a thread: it reads files
         return HTMLResponse(card_html(card) if card else "<p>There is no model card (README.md) beside this model.</p>")
 
     @app.get("/openapi.json", include_in_schema=False)
@@ -157,7 +163,7 @@ def _add_pages(app: FastAPI, card: Path | None, api: dict[str, Any], *, asks_tok
         return _json(api)
 
     @app.get("/docs", include_in_schema=False)
-    async def docs(request: Request) -> HTMLResponse:
+    def docs(request: Request) -> HTMLResponse:  # in a thread: it renders a template
         text = template("serving/docs.html").render(api=api, asks_token=asks_token, address=str(request.base_url).rstrip("/"))
         return HTMLResponse(text, headers={"content-security-policy": content_security_policy(text)})
 

@@ -5,12 +5,15 @@ is a short pause given to those that are about to return; a client that is alone
 """
 
 import asyncio
+import logging
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Generic, TypeVar
+
+logger = logging.getLogger(__name__)
 
 TURN = 16
 """Most texts of one request before the others have their turn, so that a request of 1,000 texts does not hold up one of a single text."""
@@ -95,30 +98,46 @@ class ServingQueue(Generic[Text, Answer]):
             self._withdraw(job)
 
     async def run(self) -> None:
-        """Compute batch after batch until cancelled; an error of `compute` goes to the requests of its batch alone."""
+        """Compute batch after batch until cancelled; an error of `compute` fails the requests that cause it alone."""
         while True:
             await self._arrived.wait()
             await self._pause()
             batch = self._take()
             if not batch:
                 continue
-            texts = [text for job, start, stop in batch for text in job.texts[start:stop]]
-            self.observe(len(texts))
-            begun = time.perf_counter()
+            self.observe(sum(stop - start for _, start, stop in batch))
             try:
-                answers = await asyncio.get_running_loop().run_in_executor(self.thread, self.compute, texts)
+                await self._compute(batch)
             except Exception as error:  # whatever the model raises, the server goes on
-                for job, _, _ in batch:
-                    self._withdraw(job)
-                    if not job.future.done():
-                        job.future.set_exception(error)
+                await self._compute_apart(batch, error)
+
+    async def _compute(self, batch: list[tuple[_Job[Text, Answer], int, int]]) -> None:
+        texts = [text for job, start, stop in batch for text in job.texts[start:stop]]
+        begun = time.perf_counter()
+        answers = await asyncio.get_running_loop().run_in_executor(self.thread, self.compute, texts)
+        self._seconds_per_text += 0.2 * ((time.perf_counter() - begun) / len(texts) - self._seconds_per_text)
+        for job, start, stop in batch:
+            job.answers += answers[: stop - start]
+            answers = answers[stop - start :]
+            if len(job.answers) == len(job.texts) and not job.future.done():
+                job.future.set_result(job.answers)
+
+    async def _compute_apart(self, batch: list[tuple[_Job[Text, Answer], int, int]], error: Exception) -> None:
+        """Compute the requests of a failed batch one by one; the error of each is its own."""
+        is_alone = len(batch) == 1
+        if not is_alone:
+            logger.warning("A batch of %d requests failed (%s); they are computed one by one.", len(batch), type(error).__name__)
+        for job, start, stop in batch:
+            if job.future.done():
                 continue
-            self._seconds_per_text += 0.2 * ((time.perf_counter() - begun) / len(texts) - self._seconds_per_text)
-            for job, start, stop in batch:
-                job.answers += answers[: stop - start]
-                answers = answers[stop - start :]
-                if len(job.answers) == len(job.texts) and not job.future.done():
-                    job.future.set_result(job.answers)
+            try:
+                if is_alone:
+                    raise error
+                await self._compute([(job, start, stop)])
+            except Exception as own_error:
+                self._withdraw(job)
+                if not job.future.done():
+                    job.future.set_exception(own_error)
 
     async def _pause(self) -> None:
         if len(self._jobs) < self._wanted and self.max_wait_seconds:

@@ -1,24 +1,31 @@
-"""What stands between a client and the routes: host, token, sizes, deadlines, headers and the counts of /metrics; and the server that ends gracefully."""
+"""What stands between a client and the routes: host, token, sizes, deadlines, headers, the counts of /metrics and the log."""
 
 import asyncio
 import hmac
 import json
+import logging
 import re
 import time
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, Iterator, MutableMapping
 from typing import Any
 
-import uvicorn
 from fastapi import FastAPI
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
-from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from trainer.delivery.serving.limits import Limits
 
-HEAD_SECONDS = 10
-"""For the head of a request, from the connection or the last answer on, and for reading that answer; then the connection is cut."""
+logger = logging.getLogger(__name__)
+
 BODY_SECONDS = 10
 """For the body of a request."""
+PIECE_BYTES = 2**16
+"""Bytes of an answer that are written at once; the next ones wait until these have left."""
+ABORTED = "aborted"
+"""Stands in place of the status where the client did not get the whole answer."""
+LOGGED_CHARACTERS = 200
+"""Longest path in a log line."""
+REQUEST_ID = re.compile(rb"[\w.:-]{1,64}", re.ASCII)
+"""Values of the header X-Request-ID that are written to the log."""
 MOST_DISCARDED = 16 * 2**20
 """Bytes of a refused body that are read and thrown away, so that a client that sends first and reads later sees why it is refused."""
 OPEN_PATHS = {"/", "/docs", "/health", "/openapi.json", "/ready"}
@@ -82,7 +89,8 @@ class Guard:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        begun, status = time.perf_counter(), 0
+        begun, status, is_cancelled = time.perf_counter(), 0, False
+        connection = scope["state"]["connection"]
 
         async def send_on(message: Message) -> None:
             nonlocal status
@@ -90,20 +98,47 @@ class Guard:
                 status = message["status"]
                 closing = [(b"connection", b"close")] if self.is_draining else []
                 message["headers"] = [*message.get("headers", ()), *HEADERS, *closing]
-            await send(message)
+                await send(message)
+                return
+            for piece in pieces(message):
+                await send(piece)
+                if piece.get("more_body"):
+                    await asyncio.sleep(0)  # the turn of other requests
+            if not message.get("more_body"):
+                await connection.flow.drain()
 
+        try:
+            await self._answer(scope, receive, send_on)
+        except asyncio.CancelledError:  # the time for a graceful end is up
+            is_cancelled = True
+            connection.transport.abort()
+            await asyncio.sleep(0)  # the server now knows that the connection is lost
+        finally:
+            has_begun = status not in (0, 499)
+            is_aborted = is_cancelled or (connection.is_cut and has_begun)
+            outcome = ABORTED if is_aborted else str(status or 499)
+            self._record(scope, outcome, time.perf_counter() - begun)
+
+    async def _answer(self, scope: Message, receive: Receive, send: Send) -> None:
         try:
             receive_on = await self._check(scope, receive)
         except Refused as refused:
-            await send_refusal(send_on, refused)
-        else:
-            if scope["method"] == "HEAD":
-                scope = {**scope, "method": "GET"}  # the same headers; uvicorn, which has its own scope, leaves the body out
-            await self.app(scope, receive_on, send_on)
-        finally:
-            route = scope["path"] if scope["path"] in self.routes else "other"
-            self.metrics.requests.labels(route, status or 499).inc()  # 499: the client left
-            self.metrics.seconds.labels(route).observe(time.perf_counter() - begun)
+            await send_refusal(send, refused)
+            return
+        if scope["method"] == "HEAD":
+            scope = {**scope, "method": "GET"}  # the same headers; uvicorn, which has its own scope, leaves the body out
+        await self.app(scope, receive_on, send)
+
+    def _record(self, scope: Message, outcome: str, seconds: float) -> None:
+        """Count and log one request. The line holds no text, no query string and no header but X-Request-ID."""
+        route = scope["path"] if scope["path"] in self.routes else "other"
+        self.metrics.requests.labels(route, outcome).inc()  # 499: the client left before its answer
+        self.metrics.seconds.labels(route).observe(seconds)
+        path = scope["raw_path"].decode("latin-1")[:LOGGED_CHARACTERS]
+        given = dict(scope["headers"]).get(b"x-request-id", b"")
+        request_id = f" {given.decode()}" if REQUEST_ID.fullmatch(given) else ""
+        level = logging.WARNING if outcome == ABORTED else logging.INFO
+        logger.log(level, "%s %s %s %.0f ms%s", scope["method"], path, outcome, 1000 * seconds, request_id)
 
     async def _check(self, scope: Message, receive: Receive) -> Receive:
         """The way to receive the request, its body read whole.
@@ -184,50 +219,9 @@ async def send_refusal(send: Send, refused: Refused) -> None:
     await send({"type": "http.response.body", "body": body})
 
 
-class PatientProtocol(H11Protocol):
-    """HTTP/1.1 that cuts connections on which no request has come whole as far as its body within HEAD_SECONDS, or an answer is not read."""
-
-    head_timer: asyncio.TimerHandle | None = None
-
-    def connection_made(self, transport: Any) -> None:
-        """A client has connected."""
-        super().connection_made(transport)
-        self._await_head()
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        """The connection is gone."""
-        if self.head_timer:
-            self.head_timer.cancel()
-        super().connection_lost(exc)
-
-    def on_response_complete(self) -> None:
-        """The next request may come."""
-        super().on_response_complete()
-        self._await_head()
-
-    def _await_head(self) -> None:
-        if self.head_timer:
-            self.head_timer.cancel()
-        self.head_timer = self.loop.call_later(HEAD_SECONDS, self._close_without_head)
-
-    def _close_without_head(self) -> None:
-        if self.cycle is None or self.cycle.response_complete:
-            self.transport.abort()  # close() would wait for a client that does not read its answer
-
-
-class GracefulServer(uvicorn.Server):
-    """Uvicorn that answers for a while after a stop signal, closing each connection with an answer, and only then stops listening.
-
-    Closing idle connections at once would lose the request that a client is just sending.
-    """
-
-    def __init__(self, config: uvicorn.Config, drain: Callable[[], None], drain_seconds: float) -> None:
-        super().__init__(config)
-        self.drain, self.drain_seconds = drain, drain_seconds
-
-    async def shutdown(self, sockets: Any = None) -> None:
-        """Drain, then end what is left within timeout_graceful_shutdown."""
-        self.drain()
-        if not self.force_exit:
-            await asyncio.sleep(self.drain_seconds)
-        await super().shutdown(sockets)
+def pieces(message: Message) -> Iterator[Message]:
+    """A part of an answer in parts of at most PIECE_BYTES."""
+    body = message.get("body", b"")
+    for start in range(0, len(body) - PIECE_BYTES, PIECE_BYTES):
+        yield {**message, "body": body[start : start + PIECE_BYTES], "more_body": True}
+    yield {**message, "body": body[(len(body) - 1) // PIECE_BYTES * PIECE_BYTES :] if body else b""}
