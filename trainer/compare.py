@@ -183,7 +183,6 @@ def _shortlist(heads: "Phase") -> dict[str, Any]:
 def _conclude(path: Path, phase: "Phase", quick: dict[str, Any] | None, given: Config, command: str, identity: str) -> None:
     """Differences on validation, the test of the recommended strategy and of the baseline, and what is told of it; comparison.json last."""
     from trainer import __version__
-    from trainer.delivery import compare_page
     from trainer.evaluation.compare import TITLES, recommend
 
     ground, config = phase.ground, phase.ground.config
