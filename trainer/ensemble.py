@@ -12,6 +12,7 @@ from trainer import pipeline
 from trainer.config import Config
 from trainer.delivery import report
 from trainer.delivery.finished_run import read_predictions
+from trainer.errors import RunError
 from trainer.training import distributed, watch
 
 if TYPE_CHECKING:
@@ -86,6 +87,9 @@ def _write_ensemble(folder: report.RunFolder, config: Config, data: "PreparedDat
     from trainer.delivery import tables
     from trainer.results import deliver
 
+    for member in members:
+        if not (member / "predictions.parquet").is_file():
+            raise RunError(f"{member}: lacks predictions.parquet, which votes and only training can write. Remove the folder, then run the same command again.")
     single = [json.loads((member / "metrics.json").read_text(encoding="utf-8")) for member in members]
     labels = single[0]["validation"]["labels"]
     parts = {split: _vote(members, split, labels, config.ensemble.combine) for split in ("validation", "test") if split in single[0]}

@@ -13,6 +13,7 @@ from trainer import durable, ensemble, load_config, pipeline
 from trainer.cli import report_command, train_command
 from trainer.delivery import card, completion, report_page
 from trainer.delivery.report import RunFolder, is_finished
+from trainer.errors import RunError
 from trainer.training.weighted_trainer import WeightedTrainer
 
 PICTURES = ["class_distribution.png", "confusion_matrix.png", "learning_curves.png", "reliability.png"]
@@ -157,7 +158,12 @@ def test_ensemble_completes_itself_and_its_members_without_training(make_config,
     said = capsys.readouterr().out
     assert "Nothing is trained; it lacked, and now has: README.md, confusion_matrix.png, member-2/README.md, member-2/learning_curves.png." in said
     assert {name: (run / name).read_bytes() for name in wanted} == wanted
-    (run / "metrics.json").unlink()  # as where the ensemble was stopped after its members
+    (run / "metrics.json").unlink()
+    shutil.move(run / "member-2/predictions.parquet", tmp_path)
+    with pytest.raises(RunError, match=r"member-2: lacks predictions\.parquet, which votes and only training can write\. Remove the folder"):
+        train(config)
+    shutil.move(tmp_path / "predictions.parquet", run / "member-2")
+    (run / "metrics.json").unlink(missing_ok=True)  # as where the ensemble was stopped after its members
     (run / "member-1/README.md").unlink()
     train(config)
     assert (run / "member-1/README.md").is_file()
