@@ -18,7 +18,7 @@ def train(config, log, *, num_processes=1, strike=None, rank=None):
 
     Args:
         log: file for what they print.
-        strike: (place, how often it is reached, signals that the process then sends itself); places: step, save, head.
+        strike: (place, how often it is reached, signals that the process then sends itself); places: step, save, head, picture.
         rank: the process that is struck; left out: all.
     """
     with socket.socket() as free:
@@ -89,10 +89,12 @@ def _rank(config, log, rank, num_processes, port, strike):
 def _strike_at(place, times, numbers):
     import torch
 
+    from trainer.delivery.report import RunFolder
     from trainer.training.head import HeadTrainer
     from trainer.training.weighted_trainer import WeightedTrainer
 
-    owner, name = {"step": (WeightedTrainer, "training_step"), "save": (torch, "save"), "head": (HeadTrainer, "run")}[place]
+    places = {"step": (WeightedTrainer, "training_step"), "save": (torch, "save"), "head": (HeadTrainer, "run"), "picture": (RunFolder, "write_figure")}
+    owner, name = places[place]
     action, seen = getattr(owner, name), 0
 
     def struck(*args, **kwargs):

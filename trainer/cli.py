@@ -225,13 +225,15 @@ def report_command(
     output: Annotated[Path | None, typer.Option(help="The page; else report.html in the run folder, of several runs comparison.html here.")] = None,
     no_texts: Annotated[bool, typer.Option("--no-texts", help="Quote no text of the data, so that the page can be shared.")] = False,
 ) -> None:
-    """Write the page of a finished run anew, or one that puts several runs side by side."""
+    """Write the page of a finished run anew, with pictures and card where they are missing; or one page of several runs side by side."""
     with worded_errors():
         from trainer.delivery.finished_run import read_runs
 
         read = read_runs(runs)
-        from trainer.delivery import comparison, report_page
+        from trainer.delivery import comparison, completion, report_page
 
+        if len(read) == 1 and output is None:
+            completion.complete_and_tell(read[0].path)
         page = report_page.rebuild(read[0], output, show_texts=not no_texts) if len(read) == 1 else comparison.write(read, output)
         typer.echo(f"Report: {page}")
 

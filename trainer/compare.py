@@ -17,7 +17,7 @@ import xxhash
 from trainer import pipeline
 from trainer.config import Config
 from trainer.data.sources import check_source
-from trainer.delivery import report
+from trainer.delivery import completion, report
 from trainer.delivery.environment import describe_environment
 from trainer.delivery.finished_comparison import JSON_NAME
 from trainer.errors import ConfigError, RunError
@@ -33,7 +33,8 @@ if TYPE_CHECKING:
 
 SHORTLISTED = 2
 """Strategies beside the baseline that `quick` trains after the frozen encoder was asked."""
-FILES = (JSON_NAME, "comparison.html", "winner.yaml", "environment.json", "config.yaml")
+PAGE_NAME = "comparison.html"
+FILES = (JSON_NAME, PAGE_NAME, "winner.yaml", "environment.json", "config.yaml")
 FOLDERS = ("cells", "quick")
 
 
@@ -95,7 +96,10 @@ def compare(config: Config, *, resume: str = "auto", command: str = "") -> Path:
 
     result = _read(path)
     compare_page.print_comparison(result)
-    print(f"Comparison: {path}  (page: {path / 'comparison.html'}, config of {result['winner']}: {path / 'winner.yaml'})")
+    if not (path / PAGE_NAME).is_file():
+        with completion.warning_of(path / PAGE_NAME, "the same command writes it."):
+            compare_page.write(result, path / PAGE_NAME)
+    print(f"Comparison: {path}  (page: {path / PAGE_NAME}, config of {result['winner']}: {path / 'winner.yaml'})")
     return path
 
 
@@ -179,7 +183,6 @@ def _shortlist(heads: "Phase") -> dict[str, Any]:
 def _conclude(path: Path, phase: "Phase", quick: dict[str, Any] | None, given: Config, command: str, identity: str) -> None:
     """Differences on validation, the test of the recommended strategy and of the baseline, and what is told of it; comparison.json last."""
     from trainer import __version__
-    from trainer.delivery import compare_page
     from trainer.evaluation.compare import TITLES, recommend
 
     ground, config = phase.ground, phase.ground.config
@@ -214,7 +217,7 @@ def _conclude(path: Path, phase: "Phase", quick: dict[str, Any] | None, given: C
         "environment": describe_environment(ground.plain.clean.fingerprint, ground.plain.clean.counts, 1, ground.commits),
     }
     folder.write_text("winner.yaml", _winner_yaml(path, phase, given, winner, recommendation))
-    compare_page.write(result, path / "comparison.html")
+    (path / PAGE_NAME).unlink(missing_ok=True)
     phase.drop_models()
     folder.write_json(JSON_NAME, result)
 

@@ -12,6 +12,7 @@ from trainer import pipeline
 from trainer.config import Config
 from trainer.delivery import report
 from trainer.delivery.finished_run import read_predictions
+from trainer.errors import RunError
 from trainer.training import distributed, watch
 
 if TYPE_CHECKING:
@@ -70,19 +71,25 @@ def _open(folder: report.RunFolder, config: Config, data: "PreparedData", resume
 
 
 def _is_finished(member: Config) -> bool:
-    """Whether a member was trained with this config and these rows; synthetic rows may be those of its own fold."""
+    """Whether a member was trained with this config and these rows; synthetic rows may be those of its own fold. What it lacks beside its model is made."""
     path = pipeline.run_path(member)
     if not distributed.from_main((path / "metrics.json").is_file):
         return False
     fingerprint = pipeline.prepare(member).clean.fingerprint
-    return distributed.from_main(lambda: report.is_finished(path, member.to_dict(), fingerprint))
+    is_finished = distributed.from_main(lambda: report.is_finished(path, member.to_dict(), fingerprint))
+    if is_finished:
+        distributed.from_main(lambda: pipeline.complete(path))
+    return is_finished
 
 
 def _write_ensemble(folder: report.RunFolder, config: Config, data: "PreparedData", members: list[Path]) -> None:
-    """Predictions, results and a page of the ensemble; metrics.json last."""
-    from trainer.delivery import card, plots, report_page, tables
-    from trainer.results import write_mistakes
+    """Results of the ensemble: metrics.json first, then all that an ensemble can do without."""
+    from trainer.delivery import tables
+    from trainer.results import deliver
 
+    for member in members:
+        if not (member / "predictions.parquet").is_file():
+            raise RunError(f"{member}: lacks predictions.parquet, which votes and only training can write. Remove the folder, then run the same command again.")
     single = [json.loads((member / "metrics.json").read_text(encoding="utf-8")) for member in members]
     labels = single[0]["validation"]["labels"]
     parts = {split: _vote(members, split, labels, config.ensemble.combine) for split in ("validation", "test") if split in single[0]}
@@ -90,16 +97,12 @@ def _write_ensemble(folder: report.RunFolder, config: Config, data: "PreparedDat
     headline = list(parts)[-1]
     scores = [member.get("decision", member)[headline]["macro_f1"] for member in single]
     final = outcomes[headline].alone
-    folder.write_figure(*plots.results(final, headline))
-    folder.write_predictions(parts, labels)
-    write_mistakes(folder, config, data, *parts[headline])
-    folder.write_text("README.md", card.write_ensemble_card(config, outcomes, dict(zip((m.name for m in members), scores, strict=True))))
     ensemble = config.ensemble.model_dump(exclude={"member"}) | {"split": headline, "member_macro_f1": scores}
     results: dict[str, Any] = {split: outcome.alone.to_dict() for split, outcome in outcomes.items()}
     folder.finish(results | {"minority_label": single[0]["minority_label"], "ensemble": ensemble})
     tables.print_results(outcomes, folder.path, f"{members[0] / 'model'} to {members[-1] / 'model'}")
     print(f"Members' macro F1 on {headline}: {', '.join(f'{score:.4f}' for score in scores)}; together {final.macro_f1:.4f}.")
-    report_page.write_or_warn(folder.path)
+    deliver(folder, config, data, parts, labels)
 
 
 def _vote(members: list[Path], split: str, labels: list[str], combine: str) -> "tuple[Any, Outcome]":

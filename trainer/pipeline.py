@@ -22,7 +22,7 @@ from trainer.data.split import Splits
 from trainer.data.tokenise import TokenisedRows, tokenise
 from trainer.delivery import finished_comparison, hub, report, uploads
 from trainer.delivery.environment import Commits
-from trainer.errors import Stopped
+from trainer.errors import Stopped, listing
 from trainer.training import distributed, stopping, watch
 from trainer.training.launch_settings import follow_config
 from trainer.training.synthesis import SYNTHESISERS, refuse_few_rows
@@ -128,14 +128,31 @@ def _train(config: Config, resume: str, held: ExitStack, push_save: Callable[[Pa
 
 
 def already_finished(config: Config, data: PreparedData, resume: str) -> bool:
-    """Whether the run that is asked for lies there finished, which is said: batch systems start a job again that they stopped at its very end."""
+    """Whether the run that is asked for lies there finished, which is said: batch systems start a job again that they stopped at its very end.
+
+    What such a run lacks, since it was stopped or failed after its model was saved, is made.
+    """
     if resume == "never" or config.run.overwrite:
         return False
     path = run_path(config)
     is_finished = distributed.from_main(lambda: report.is_finished(path, config.to_dict(), data.clean.fingerprint))
-    if is_finished and distributed.is_main():
+    if is_finished and distributed.from_main(lambda: not complete(path)) and distributed.is_main():
         print(f"{path}: holds the finished run of this config and data: nothing to do. Set run.overwrite: true to train anew, or another run.name.")
     return is_finished
+
+
+def complete(path: Path) -> list[str]:
+    """Make what a finished run lacks of pictures, card and page, and say what it was; a fault is a warning, and nothing is trained."""
+    from trainer.delivery import completion, report_page
+
+    written: list[str] = []
+    with completion.warning_of(f"{path}, pictures and card", completion.command_of(path)):
+        written = completion.complete(path)
+    if not (path / report_page.PAGE_NAME).is_file() and report_page.write_or_warn(path):
+        written.append(report_page.PAGE_NAME)
+    if written:
+        print(f"{path}: holds the finished run of this config and data. Nothing is trained; it lacked, and now has: {listing(written)}.", flush=True)
+    return written
 
 
 def start(config: Config) -> Config:

@@ -10,7 +10,7 @@ from trainer.config import Config
 from trainer.data.augment import records
 from trainer.data.prepare import PreparedData
 from trainer.data.tokenise import TokenisedRows
-from trainer.delivery import finished_comparison, report
+from trainer.delivery import completion, finished_comparison, report
 from trainer.delivery.environment import Commits
 from trainer.evaluation.decision import Decision, fit_and_cross_fit, natural_weights, plan_decision
 from trainer.evaluation.multi_label import AnyEvaluation
@@ -120,6 +120,7 @@ def conclude(
         trainer.save_model(str(folder.path / "model.partial"))
     if distributed.is_main():
         write_results(folder, config, data, trainer, outcomes, decided, clock, lengths, max_length, commits)
+    trainer.finish_trackers()
 
 
 def write_results(
@@ -134,23 +135,13 @@ def write_results(
     max_length: int,
     commits: Commits,
 ) -> None:
-    """What training gave: pictures, predictions, model, card; metrics.json last, then the page of it all."""
-    from trainer.delivery import card, plots, report_page, tables
+    """What training gave. Model and metrics.json come first, and are on the disk before the checkpoints go; the rest costs no run."""
+    from trainer.delivery import tables
 
-    comparison = finished_comparison.read_if_set(config.report.comparison)
     rows = trainer.epoch_rows()
-    headline = list(outcomes)[-1]
-    final = outcomes[headline].final
     folder.write_epochs(rows)
-    folder.write_figure("class_distribution.png", plots.class_distribution(data.audit))
-    if rows:
-        folder.write_figure("learning_curves.png", plots.learning_curves(rows, trainer.best_step))
-    folder.write_figure(*plots.results(final, headline))
-    if decided:
-        folder.write_figure("reliability.png", plots.reliability(outcomes[headline], headline))
-    folder.write_predictions({name: (data.splits.named[name], outcome) for name, outcome in outcomes.items()}, data.labels)
-    write_mistakes(folder, config, data, data.splits.named[headline], outcomes[headline])
-    folder.write_json("report.json", _facts(config, data, trainer, decided, lengths, max_length))
+    with completion.warning_of(folder.path / "report.json", "a missing card and parts of the page cannot be made without it."):
+        folder.write_json("report.json", _facts(config, data, trainer, outcomes, decided, lengths, max_length, commits))
     folder.publish_model()
     metrics: dict[str, Any] = {name: _figures(outcome.alone, outcome.alone_domains) for name, outcome in outcomes.items()}
     if decided:
@@ -158,10 +149,26 @@ def write_results(
     metrics |= {"minority_label": data.audit.minority_label, "training": clock}
     if data.synthetic:
         metrics["augment"] = data.synthetic.outcomes
-    text = card.write_card(config, data, rows, outcomes, decided, lengths, max_length, trainer.describe(), commits, comparison)
-    folder.write_text("README.md", text)
     folder.finish(metrics)
     tables.print_results(outcomes, folder.path, str(folder.model))
+    deliver(folder, config, data, {name: (data.splits.named[name], outcome) for name, outcome in outcomes.items()}, data.labels)
+
+
+def deliver(folder: report.RunFolder, config: Config, data: PreparedData, parts: dict[str, tuple[Any, Outcome]], labels: list[str]) -> None:
+    """What a finished run can do without: predictions and mistakes, then all that is made of its folder; a fault is a warning.
+
+    Args:
+        parts: {split: (row ids, what the model did on them)}.
+    """
+    from trainer.delivery import report_page
+
+    predictions, mistakes = folder.path / "predictions.parquet", folder.path / "mistakes.jsonl"
+    with completion.warning_of(predictions, "only training anew (run.overwrite: true) can write it."):
+        folder.write_predictions(parts, labels)
+    with completion.warning_of(mistakes, "only training anew (run.overwrite: true) can write it."):
+        write_mistakes(folder, config, data, *parts[list(parts)[-1]])
+    with completion.warning_of(f"{folder.path}, pictures and card", completion.command_of(folder.path)):
+        completion.complete(folder.path, anew=True)
     report_page.write_or_warn(folder.path)
 
 
@@ -181,12 +188,21 @@ def write_mistakes(folder: report.RunFolder, config: Config, data: PreparedData,
 
 
 def _facts(
-    config: Config, data: PreparedData, trainer: "WeightedTrainer | HeadTrainer", decided: dict[str, Any] | None, lengths: "dict[str, Lengths]", max_length: int
+    config: Config,
+    data: PreparedData,
+    trainer: "WeightedTrainer | HeadTrainer",
+    outcomes: dict[str, Outcome],
+    decided: dict[str, Any] | None,
+    lengths: "dict[str, Lengths]",
+    max_length: int,
+    commits: Commits,
 ) -> dict[str, Any]:
-    """What report.html tells and no other file of the run folder holds as values."""
+    """What report.html, README.md and the pictures tell and no other file of the run folder holds as values."""
     from trainer.delivery import card
+    from trainer.delivery.reliability_plot import calibration
 
-    audit = data.audit
+    audit, headline, described = data.audit, list(outcomes)[-1], trainer.describe()
+    comparison = finished_comparison.read_if_set(config.report.comparison)
     return {
         "labels": audit.labels,
         "columns": {heading: counts_C.tolist() for heading, counts_C in audit.columns.items()},
@@ -204,6 +220,9 @@ def _facts(
         "balancing": card.balancing_words(config, data, list_weights=False),
         "synthetic": card.synthetic_words(config, data).split("\n\n")[0],
         "decision": card.decision_words(decided) if decided else "",
-        "training": trainer.describe(),
+        "training": described,
         "saved_step": trainer.best_step,
+        "audit": audit.to_facts(),
+        "calibration": calibration(outcomes[headline]) if decided else None,
+        "card": card.card_facts(config, data, trainer.epoch_rows(), outcomes, decided, lengths, max_length, described, commits, comparison),
     }

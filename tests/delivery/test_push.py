@@ -1,5 +1,6 @@
 """Uploads to a real HTTP Hub on loopback with the unmodified client: what goes up, what refuses, what is tried again, and who waits for it."""
 
+import json
 import os
 import re
 import sys
@@ -420,6 +421,33 @@ def test_module_of_the_user_that_is_called_trainer_does_not_push_in_our_place(na
     out, err = capfd.readouterr()
     assert (f"Pushed to {server.url}/user/name/commit/" in out, "mine" in out, err) == (True, False, "")
     assert "model.safetensors" in server.branch("user/name")
+
+
+def test_same_command_pushes_what_failed_or_came_later_and_nothing_twice(server, run, capfd):
+    server.faults = [Fault("POST /api/models/user/name/commit", 413, reason="too large")]
+    (run / "README.md").rename(run / "card")
+    for _ in range(3):
+        with uploads.uploading(section(), run):
+            pass
+    assert "The push to user/name failed: " in capfd.readouterr().err
+    assert len(server.repos["model", "user/name"].messages) == 1
+    assert json.loads((run / "pushed.json").read_text(encoding="utf-8"))["repo_id"] == "user/name"
+    assert TOKEN not in (run / "pushed.json").read_text(encoding="utf-8")
+    (run / "card").rename(run / "README.md")
+    for _ in range(2):
+        with uploads.uploading(section(), run):
+            pass
+    assert len(server.repos["model", "user/name"].messages) == 2
+    assert {"README.md", "model.safetensors"} <= set(server.branch("user/name"))
+    assert "pushed.json" not in server.branch("user/name")
+    assert not hub_module.is_pushed(run, section("user/other"))
+    assert not hub_module.is_pushed(run, section(revision="trial"))
+
+
+def test_push_that_cannot_be_recorded_is_done_all_the_same(server, run, capsys):
+    (run / "pushed.json").mkdir()
+    assert hub_module.push(run, section()).startswith(server.url)
+    assert f"{run / 'pushed.json'}: could not be written (" in capsys.readouterr().err
 
 
 def test_other_processes_neither_push_nor_wait(server, run, monkeypatch):

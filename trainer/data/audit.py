@@ -74,6 +74,20 @@ class Audit:
         extra = [("natural", self.natural_C), *([] if self.synthetic_C is None else [("synthetic", self.synthetic_C)])]
         return self._headed(self.num_rows or {name: int(counts_C.sum()) for name, counts_C in [*self.counts.items(), *extra]})
 
+    def to_facts(self) -> dict[str, Any]:
+        """All that it holds, as plain values for a JSON file."""
+        arrays = {"natural_C": self.natural_C, "synthetic_C": self.synthetic_C}
+        plain: dict[str, Any] = {name: None if counts_C is None else counts_C.tolist() for name, counts_C in arrays.items()}
+        counts = {name: counts_C.tolist() for name, counts_C in self.counts.items()}
+        return plain | {"labels": self.labels, "counts": counts, "num_rows": self.num_rows, "before_heading": self.before_heading}
+
+    @classmethod
+    def from_facts(cls, facts: dict[str, Any]) -> "Audit":
+        """The audit of which `to_facts` gave these values."""
+        arrays = {name: None if facts[name] is None else np.array(facts[name], np.int64) for name in ("natural_C", "synthetic_C")}
+        counts = {name: np.array(values, np.int64) for name, values in facts["counts"].items()}
+        return cls(**facts | arrays | {"counts": counts})
+
     def _headed(self, values: dict[str, Any]) -> dict[str, Any]:
         others = {name: values[name] for name in self.counts if name not in ("train", "drawn")}
         if self.synthetic_C is not None:

@@ -33,7 +33,7 @@ SUMMARY = ("loss", "accuracy", "macro_f1", "weighted_f1", "f1_gap", "macro_preci
 MULTI_LABEL_SUMMARY = ("loss", "accuracy", "macro_f1", "micro_f1", "weighted_f1", "samples_f1", "f1_gap", "mean_average_precision", "hamming_loss")
 
 
-def write_card(
+def card_facts(
     config: "Config",
     data: PreparedData,
     epoch_rows: list[dict[str, float]],
@@ -44,8 +44,8 @@ def write_card(
     described: list[str],
     commits: Commits,
     comparison: dict[str, Any] | None = None,
-) -> str:
-    """Markdown of the card; no training text is quoted.
+) -> dict[str, Any]:
+    """All that the card of a run tells, as plain values for report.json, from which `render` writes it; no training text is quoted.
 
     Args:
         described: sentences of the trainer about what it did.
@@ -58,9 +58,8 @@ def write_card(
     split = list(evaluations)[-1]
     training, head = config.training_values, config.model.mode == "head"
     plain = {name: plain_pipeline(outcome, decided) for name, outcome in outcomes.items()}
-    card = ModelCard.from_template(
-        card_data=_metadata(config, data, split, outcomes[split], plain[split], commits),
-        template_path=str(Path(__file__).with_name("card_template.md")),
+    return dict(
+        card_data=_metadata(config, data, split, outcomes[split], plain[split], commits).to_yaml(),
         name=config.run.name,
         version=__version__,
         labels=[_plain(label) for label in data.labels],
@@ -69,12 +68,12 @@ def write_card(
         multi_label=data.labels_per_row,
         has_epochs=bool(epoch_rows),
         minority={"label": _plain(data.audit.minority_label), **evaluations[split].per_class[data.audit.minority_label]},
-        final=evaluations[split],
+        final=_headline(evaluations[split]),
         over=over_classes(evaluations[split].per_class),
         final_split=split,
         has_test="test" in evaluations,
-        evaluations=evaluations,
-        audit=data.audit,
+        evaluations={name: _headline(evaluation) for name, evaluation in evaluations.items()},
+        audit={"imbalance_ratio": data.audit.imbalance_ratio, "severity": data.audit.severity},
         cleaning=data.clean.counts,
         unused=data.unused_rows,
         streamed=data.streamed_sentence,
@@ -96,7 +95,19 @@ def write_card(
         decision=decision_words(decided, _plain) if decided else None,
         **_tables(data, epoch_rows, outcomes, plain, head=head),
     )
-    return str(card)
+
+
+def render(facts: dict[str, Any]) -> str:
+    """Markdown of the card that these facts tell, which `card_facts` gave."""
+    from jinja2 import Template
+
+    template = Template(Path(__file__).with_name("card_template.md").read_text(encoding="utf-8"))
+    return str(ModelCard(template.render(**facts)))
+
+
+def _headline(evaluation: AnyEvaluation) -> dict[str, float]:
+    """The figures that the card's sentences name."""
+    return {name: getattr(evaluation, name) for name in ("num_rows", "macro_f1", "accuracy", "micro_f1", "mean_average_precision") if hasattr(evaluation, name)}
 
 
 def _tables(
@@ -105,29 +116,11 @@ def _tables(
     """The card's tables, by the names that its template gives them."""
     return {
         "counts_table": _counts_table(data),
-        "epochs_table": _table([*headings(head=head)], [row_cells(row) for row in epoch_rows]),
+        "epochs_table": markdown_table([*headings(head=head)], [row_cells(row) for row in epoch_rows]),
         "summary_tables": {split: _summary_table(outcome, plain[split]) for split, outcome in outcomes.items()},
         "domain_tables": {split: _domain_table(outcome.domains) for split, outcome in outcomes.items() if outcome.domains},
-        "class_tables": {split: _class_table(outcome.final) for split, outcome in outcomes.items()},
+        "class_tables": {split: class_table(outcome.final) for split, outcome in outcomes.items()},
     }
-
-
-def write_ensemble_card(config: "Config", outcomes: dict[str, Outcome], member_macro_f1: dict[str, float]) -> str:
-    """Markdown of the page of an ensemble; each member has a card of its own."""
-    ensemble, split = config.ensemble, list(outcomes)[-1]
-    how = {"mean": "mean probability", "majority": "majority vote"}[ensemble.combine]
-    what = {"seeds": "seeds on one split", "folds": f"of {ensemble.size} stratified folds; each row of validation is judged by the member that never saw it"}
-    alone = outcomes[split].alone
-    parts = [
-        f"# {config.run.name}",
-        f"An ensemble of {ensemble.size} text classifiers ({what[ensemble.kind]}) that decide by {how} (`ensemble.combine: {ensemble.combine}`).",
-        f"**Macro F1 {alone.macro_f1:.4f}**{over_classes(alone.per_class)} on {alone.num_rows:,} {split} rows; the members by themselves:",
-        _table(["member", f"macro F1 on {split}"], [[f"[{name}]({name}/README.md)", f"{score:.4f}"] for name, score in member_macro_f1.items()]),
-    ]
-    for name, outcome in outcomes.items():
-        parts += [f"## {name} ({outcome.alone.num_rows:,} rows)", _summary_table(outcome), _class_table(outcome.alone)]
-    parts.append(f"![Confusion matrix of the {split} rows](confusion_matrix.png)")
-    return "\n\n".join(parts) + "\n"
 
 
 def _metadata(config: "Config", data: PreparedData, split: str, outcome: Outcome, plain: AnyEvaluation | None, commits: Commits) -> ModelCardData:
@@ -185,7 +178,7 @@ def synthetic_words(config: "Config", data: PreparedData) -> str:
     words += ", filtered for refusals, lengths, repetition, exact and near duplicates of any row, and agreement of a classifier of the real training rows."
     words += " None is in validation or test; imbalance ratio and rarest class are those of the real rows."
     rows = [[_plain(label), *(f"{outcome[name]:,}" for name in ("wanted", "prompts", "accepted"))] for label, outcome in counts.items()]
-    return words + ("\n\n" + _table(["label", "rows it lacked", "prompts", "accepted"], rows) if rows else "")
+    return words + ("\n\n" + markdown_table(["label", "rows it lacked", "prompts", "accepted"], rows) if rows else "")
 
 
 def comparison_section(result: dict[str, Any], config: dict[str, Any]) -> str:
@@ -216,7 +209,7 @@ def comparison_section(result: dict[str, Any], config: dict[str, Any]) -> str:
         figures, against = compared["strategies"][name]["figures"], compared["strategies"][name]["against_baseline"]
         is_reliable = "" if against is None else "yes" if against["is_reliable"] else "no"
         rows.append([_plain(name), compare_page.spread_words(figures[compared["metric"]]), compare_page.baseline_words(against), is_reliable])
-    table = _table(["strategy", metric, f"less {baseline} [95 % interval]", "reliable"], rows)
+    table = markdown_table(["strategy", metric, f"less {baseline} [95 % interval]", "reliable"], rows)
     follows = f"This model follows the strategy {_plain(winner)}."
     if unlike:
         follows = f"This model does not follow the strategy {_plain(winner)}: {_plain(listing(unlike))} differ."
@@ -259,7 +252,7 @@ def _plain(text: str) -> str:
 
 def _counts_table(data: PreparedData) -> str:
     rows = [[_plain(label), *(f"{counts_C[c]:,}" for counts_C in data.audit.columns.values())] for c, label in enumerate(data.labels)]
-    return _table(["label", *data.audit.columns], rows)
+    return markdown_table(["label", *data.audit.columns], rows)
 
 
 def _summary_table(outcome: Outcome, plain: AnyEvaluation | None = None) -> str:
@@ -267,13 +260,13 @@ def _summary_table(outcome: Outcome, plain: AnyEvaluation | None = None) -> str:
     sides: list[tuple[str, AnyEvaluation]] = [("model alone" if outcome.decided else "model", outcome.alone)]
     sides += [("with the decision", outcome.decided)] if outcome.decided else []
     sides += [("plain `pipeline()`", plain)] if plain else []
-    return _table(["", *(name.replace("_", " ") for name in summary)], [[side, *(f"{getattr(e, name):.4f}" for name in summary)] for side, e in sides])
+    return markdown_table(["", *(name.replace("_", " ") for name in summary)], [[side, *(f"{getattr(e, name):.4f}" for name in summary)] for side, e in sides])
 
 
 def _domain_table(domains: dict[str, AnyEvaluation]) -> str:
     names = ("macro_f1", "accuracy", "micro_f1" if isinstance(next(iter(domains.values())), MultiLabelEvaluation) else "balanced_accuracy")
     rows = [[_plain(domain), f"{e.num_rows:,}", *(f"{getattr(e, n):.4f}" for n in names)] for domain, e in domains.items()]
-    return _table(["domain", "rows", *(n.replace("_", " ") for n in names)], rows)
+    return markdown_table(["domain", "rows", *(n.replace("_", " ") for n in names)], rows)
 
 
 def decision_words(decided: dict[str, Any], shown: Callable[[str], str] = str) -> str:
@@ -308,12 +301,14 @@ def decision_words(decided: dict[str, Any], shown: Callable[[str], str] = str) -
     return " ".join(parts)
 
 
-def _class_table(evaluation: AnyEvaluation) -> str:
+def class_table(evaluation: AnyEvaluation) -> str:
+    """Results of each class as a Markdown table."""
     names = list(next(iter(evaluation.per_class.values())))
     rows = [[_plain(label), *(class_figure(n, v[n], v["support"]) for n in names)] for label, v in evaluation.per_class.items()]
-    return _table(["label", *(name.replace("_", " ").replace("f1", "F1") for name in names)], rows)
+    return markdown_table(["label", *(name.replace("_", " ").replace("f1", "F1") for name in names)], rows)
 
 
-def _table(headings: list[str], rows: list[list[str]]) -> str:
+def markdown_table(headings: list[str], rows: list[list[str]]) -> str:
+    """A Markdown table, numbers to the right."""
     lines = [headings, ["---", *["---:"] * (len(headings) - 1)], *rows]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)

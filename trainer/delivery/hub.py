@@ -3,6 +3,7 @@
 An upload is one process (`python -m trainer push`): who trains starts it with `trainer/delivery/uploads.py`, who repeats it gives the same command.
 """
 
+import json
 import os
 import re
 import shlex
@@ -16,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from trainer.delivery.links import target_outside
+from trainer.delivery.report import PUSHED, RunFolder
 from trainer.errors import RunError, first_line, listing
 from trainer.sections.hub import HubSection
 
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
     from huggingface_hub import CommitInfo, HfApi
 
 T = TypeVar("T")
+CARD = "README.md"
 PICTURES = ("class_distribution.png", "learning_curves.png", "confusion_matrix.png", "label_scores.png", "reliability.png")
 SHARED = ("metrics.json", "epochs.csv", "class_weights.json", *PICTURES)
 """What goes up beside the model and the card, where the run has it: all that the card shows, and no row of the data."""
@@ -151,14 +154,42 @@ def push(folder: Path, hub: HubSection) -> str:
         _refuse_folder(folder)
         _upload_over_http()
         if not (folder / "model").is_dir():
-            others = {p.name for p in folder.iterdir()} - {p.name for p in model_files(folder)} - {"README.md"}
+            others = {p.name for p in folder.iterdir()} - {p.name for p in model_files(folder)} - {CARD}
             print(f"Not pushed, as no part of a model: {listing(others)}." if others else "", end="\n" if others else "", file=sys.stderr)
-        commit = _retrying(lambda: _commit(folder, hub))
+        address = str(_retrying(lambda: _commit(folder, hub)).commit_url)
     except RunError:
         raise
     except Exception as error:  # whatever the network, the server or the client's native code did
         raise RunError(failure(folder, hub, words_of(error))) from error
-    return str(commit.commit_url)
+    if (folder / "model").is_dir():
+        _note(folder, hub, address)
+    return address
+
+
+def is_pushed(run: Path, hub: HubSection) -> bool:
+    """Whether all that a run folder has to push was pushed to this repository, as its pushed.json tells; a card that came later was not."""
+    try:
+        note = json.loads((run / PUSHED).read_text(encoding="utf-8"))
+        return (note["repo_id"], note["revision"]) == (hub.repo_id, hub.revision) and _files(run).keys() <= set(note["files"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+
+
+def _note(run: Path, hub: HubSection, address: str) -> None:
+    """Record a push that is done in the run folder, so that the same training command does not repeat it."""
+    note = {"repo_id": hub.repo_id, "revision": hub.revision, "address": address, "files": sorted(_files(run))}
+    try:
+        RunFolder(run).write_json(PUSHED, note)
+    except OSError as error:
+        print(f"{run / PUSHED}: could not be written ({first_line(error)[:-1]}); the push is done.", file=sys.stderr)
+
+
+def _files(folder: Path) -> dict[str, Path]:
+    """{name on the Hub: file} of all that goes up of a run folder or model folder."""
+    is_run = (folder / "model").is_dir()
+    found = {path.name: path for path in model_files(folder / "model" if is_run else folder)}
+    others = (*SHARED, CARD) if is_run else (CARD,)
+    return found | {name: folder / name for name in others if (folder / name).is_file()}
 
 
 def _upload_over_http() -> None:
@@ -270,13 +301,11 @@ def _commit(folder: Path, hub: HubSection) -> "CommitInfo":
     from huggingface_hub import CommitOperationAdd, CommitOperationDelete
 
     assert hub.repo_id is not None, "the config checks it"
-    is_run = (folder / "model").is_dir()
-    card = folder / "README.md"
-    operations: list[Any] = [CommitOperationAdd(p.name, str(p)) for p in model_files(folder / "model" if is_run else folder)]
-    if is_run:
-        operations += [CommitOperationAdd(name, str(folder / name)) for name in SHARED if (folder / name).is_file()]
-    if card.is_file():
-        operations.append(CommitOperationAdd("README.md", _card_for_hub(card.read_text(encoding="utf-8"), hub.repo_id, hub.revision).encode()))
+    files = _files(folder)
+    card = files.pop(CARD, None)
+    operations: list[Any] = [CommitOperationAdd(name, str(path)) for name, path in files.items()]
+    if card:
+        operations.append(CommitOperationAdd(CARD, _card_for_hub(card.read_text(encoding="utf-8"), hub.repo_id, hub.revision).encode()))
     api = _api()
     api.create_repo(hub.repo_id, private=hub.private, exist_ok=True)
     _refuse_public(hub, bool(api.model_info(hub.repo_id).private))

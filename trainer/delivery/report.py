@@ -1,4 +1,7 @@
-"""The run folder: opening, resuming and writing it; the only module that writes there. metrics.json is written last."""
+"""The run folder: opening, resuming and writing it; the only module that writes there.
+
+The model and metrics.json come first, and are on the disk before the checkpoints go; pictures, card and page follow.
+"""
 
 import csv
 import io
@@ -15,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from trainer import durable
 from trainer.errors import RunError
 from trainer.locks import locked
 from trainer.training.checkpoints import newest_whole, set_aside, tidy
@@ -28,6 +32,8 @@ if TYPE_CHECKING:
 
 STOPPED = "stopped.json"
 """Marker of a run that a signal ended: batch scripts start the same command again where they find it."""
+PUSHED = "pushed.json"
+"""What was pushed to the Hub, and where: a push that is done is not done again by the same command."""
 FILES = (
     STOPPED,
     "config.yaml",
@@ -47,6 +53,7 @@ FILES = (
     "report.json",
     "report.html",
     "README.md",
+    PUSHED,
     "metrics.json",
 )
 STAGED = "upload.partial"
@@ -78,9 +85,8 @@ class RunFolder:
 
     def write_text(self, name: str, text: str) -> None:
         """Write a file that appears whole or not at all."""
-        partial = self.path / f".{name}.partial"
-        partial.write_text(text, encoding="utf-8")
-        os.replace(partial, self.path / name)
+        with durable.aside(self.path / name) as partial:
+            partial.write_text(text, encoding="utf-8")
 
     def write_json(self, name: str, value: Any) -> None:
         """Write JSON; numbers that are not finite are refused."""
@@ -88,20 +94,19 @@ class RunFolder:
 
     def write_lines(self, name: str, records: Iterable[dict[str, Any]]) -> None:
         """Write one JSON object a line."""
-        partial = self.path / f".{name}.partial"
-        with partial.open("w", encoding="utf-8") as file:
+        with durable.aside(self.path / name) as partial, partial.open("w", encoding="utf-8") as file:
             for record in records:
                 file.write(json.dumps(record, ensure_ascii=False) + "\n")
-        os.replace(partial, self.path / name)
 
     def write_figure(self, name: str, figure: "Figure") -> None:
         """Write a PNG and close the figure."""
         from matplotlib import pyplot as plt
 
-        partial = self.path / f".{name}.partial.png"
-        figure.savefig(partial, dpi=150, bbox_inches="tight")
-        plt.close(figure)
-        os.replace(partial, self.path / name)
+        try:
+            with durable.aside(self.path / name) as partial:
+                figure.savefig(partial, format="png", dpi=150, bbox_inches="tight")
+        finally:
+            plt.close(figure)
 
     def write_epochs(self, rows: list[dict[str, float]]) -> None:
         """Write epochs.csv, at the end of each epoch anew."""
@@ -114,15 +119,13 @@ class RunFolder:
 
     def write_splits(self, named: dict[str, Any]) -> None:
         """Write the row ids of each split."""
-        partial = self.path / ".splits.json.partial"
-        with partial.open("w", encoding="utf-8") as file:  # a million ids at a time: as Python's numbers 10 million take 400 MB
-            for name, ids in named.items():
+        with durable.aside(self.path / "splits.json") as partial, partial.open("w", encoding="utf-8") as file:
+            for name, ids in named.items():  # a million ids at a time: as Python's numbers 10 million take 400 MB
                 file.write(f"{', ' if file.tell() else '{'}{json.dumps(name)}: [")
                 for start in range(0, len(ids), 1_000_000):
                     file.write((", " if start else "") + json.dumps(ids[start : start + 1_000_000].tolist())[1:-1])
                 file.write("]")
             file.write("}\n")
-        os.replace(partial, self.path / "splits.json")
 
     def write_predictions(self, parts: dict[str, tuple[Any, "Outcome"]], labels: list[str], name: str = "predictions.parquet") -> None:
         """Write the predictions of some splits.
@@ -142,17 +145,21 @@ class RunFolder:
             "predicted": _names(np.concatenate([outcome.predicted_N for outcome in outcomes]), labels),
         }
         columns |= {f"probability_{label}": probabilities_NC[:, c].astype(np.float32) for c, label in enumerate(labels)}
-        partial = self.path / ".predictions.partial"
-        pq.write_table(pa.table(columns), partial)
-        os.replace(partial, self.path / name)
+        with durable.aside(self.path / name) as partial:
+            pq.write_table(pa.table(columns), partial)
 
     def publish_model(self) -> None:
-        """Give the saved model, and its adapter if it has one, their names; pickled training arguments are left out, so they hold safetensors alone."""
+        """Give the saved model, and its adapter if it has one, their names when they are on the disk.
+
+        Pickled training arguments are left out, so they hold safetensors alone.
+        """
         (self.path / "model.partial/training_args.bin").unlink(missing_ok=True)
         for name in ("model", "adapter"):
-            if (self.path / f"{name}.partial").is_dir():
+            partial = self.path / f"{name}.partial"
+            if partial.is_dir():
+                durable.sync_tree(partial)
                 shutil.rmtree(self.path / name, ignore_errors=True)
-                os.replace(self.path / f"{name}.partial", self.path / name)
+                durable.replace(partial, self.path / name)
 
     def stage_model(self, files: Iterable[Path], step: int) -> Path:
         """A folder with the files of a checkpoint's model that outlives the checkpoint; hard links, so that nothing is copied where links are known."""
@@ -171,7 +178,7 @@ class RunFolder:
         shutil.rmtree(self.path / STAGED, ignore_errors=True)
 
     def finish(self, metrics: dict[str, Any]) -> None:
-        """Write metrics.json, which makes the run finished, then drop the checkpoints."""
+        """Write metrics.json, which makes the run finished; when it and the model are on the disk, drop the checkpoints."""
         self.write_json("metrics.json", metrics)
         shutil.rmtree(self.checkpoints, ignore_errors=True)
 
@@ -254,7 +261,12 @@ def is_finished(path: Path, config: dict[str, Any], fingerprint: str) -> bool:
     """Whether a finished run of this config and these rows lies there; checkpoints that a kill at its end left are removed."""
     if not (path / "metrics.json").is_file() or not (path / "config.yaml").is_file() or first_differences(path, config, fingerprint):
         return False
-    shutil.rmtree(path / "checkpoints", ignore_errors=True)
+    if (path / "checkpoints").is_dir():
+        if (path / "model").is_dir():
+            durable.sync_tree(path / "model")
+        durable.sync(path / "metrics.json")
+        durable.sync(path)
+        shutil.rmtree(path / "checkpoints", ignore_errors=True)
     return True
 
 
@@ -277,9 +289,7 @@ def start_run(path: Path, config: dict[str, Any]) -> None:
 def mark_stopped(path: Path, reason: str, step: int | None) -> None:
     """Write the marker of a run that can go on."""
     path.mkdir(parents=True, exist_ok=True)
-    partial = path / f".{STOPPED}.{os.getpid()}.partial"  # processes that run out of memory together all write it
-    partial.write_text(json.dumps({"reason": reason, "step": step}, indent=2) + "\n", encoding="utf-8")
-    os.replace(partial, path / STOPPED)
+    RunFolder(path).write_json(STOPPED, {"reason": reason, "step": step})  # processes that run out of memory together all write it
 
 
 def clear_stopped(path: Path) -> None:
@@ -299,6 +309,7 @@ def _remove_run(path: Path, *, keep_passes: bool) -> None:
     for name in FILES:
         if name != "config.yaml":
             (path / name).unlink(missing_ok=True)
+    durable.remove_dead(path, "*")
 
 
 def _differences(path: Path, config: dict[str, Any]) -> list[str]:

@@ -9,7 +9,7 @@ import numpy as np
 
 from trainer.delivery import page_plots, pages, report
 from trainer.delivery.finished_run import FinishedRun, Predictions, readable
-from trainer.errors import RunError, first_line, listing
+from trainer.errors import RunError, Stopped, first_line, listing
 from trainer.evaluation.intervals import Interval, Resampled, interval, resample
 from trainer.evaluation.scores import over_classes
 
@@ -34,14 +34,17 @@ Of balanced accuracy they hold as much, but for rare classes whose rows are near
 GENERATOR = '<meta name="generator" content="equipoise'
 
 
-def write_or_warn(path: Path) -> None:
-    """Write the page of a run that has just been finished; whatever goes wrong is a warning, since the run is whole without it."""
+def write_or_warn(path: Path) -> bool:
+    """Write the page of a finished run, and tell whether that was done; whatever goes wrong is a warning, since the run is whole without it."""
     try:
         page = rebuild(FinishedRun.read(path))
+    except Stopped:
+        raise
     except Exception as error:  # the page is a view of files that are safe on disk; no fault of it may cost a run
         logger.warning("%s was not written: %s The run is complete; repeat with: python -m trainer report %s", path / PAGE_NAME, first_line(error), path)
-        return
+        return False
     print(f"Report: {page}")
+    return True
 
 
 def rebuild(run: FinishedRun, output: Path | None = None, *, show_texts: bool = True) -> Path:

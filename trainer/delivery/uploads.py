@@ -26,7 +26,9 @@ GRACE_SECONDS = 30.0
 
 @contextmanager
 def uploading(hub: HubSection, run: Path) -> Iterator[Callable[[Path, int], None] | None]:
-    """Pushes the run when the block ends without an error; yields what takes each checkpoint with its step, None where nothing is to be done with them.
+    """Pushes the run, unless that is done, when the block ends without an error.
+
+    Yields what takes each checkpoint with its step, None where nothing is to be done with them.
 
     A stop signal or an error in the block ends an upload at once. One that comes later, while the finished run is pushed, ends the push alone.
     """
@@ -42,6 +44,8 @@ def uploading(hub: HubSection, run: Path) -> Iterator[Callable[[Path, int], None
     try:
         signal = stopping.received()  # too late for the run, which is finished, but not for its push
         saves.close(0 if signal else LAST_SAVE_SECONDS)
+        if hub_module.is_pushed(run, hub):  # the run was found finished
+            return
         fault = f"stopped by {signal}." if signal else _push(run, hub)
     except (Stopped, KeyboardInterrupt) as stop:
         saves.close(0)

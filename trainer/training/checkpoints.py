@@ -10,6 +10,7 @@ from pathlib import Path
 import xxhash
 from safetensors import SafetensorError
 
+from trainer.durable import replace, sync_tree
 from trainer.errors import RunError
 
 MANIFEST = "whole.json"
@@ -32,17 +33,18 @@ def mark_whole(checkpoint: Path) -> None:
     """Write the manifest, sizes and XXH3 digests, of a checkpoint whose files are all saved; all are on the disk then, should the power fail."""
     files = {str(p.relative_to(checkpoint)): _describe(p) for p in sorted(checkpoint.rglob("*")) if p.is_file()}
     (checkpoint / MANIFEST).write_text(json.dumps(files, indent=1), encoding="utf-8")
-    for name in (*files, MANIFEST):
-        with (checkpoint / name).open("rb+") as file:
-            os.fsync(file.fileno())
+    sync_tree(checkpoint)
 
 
 def publish(folder: Path, step: int) -> None:
-    """Give a checkpoint that is marked whole its name; one of the same step that is there is replaced, and never missing without a twin."""
+    """Give a checkpoint that is marked whole its name; one of the same step that is there is replaced, and never missing without a twin.
+
+    The name is on the disk when this returns, so older checkpoints may be removed.
+    """
     target, replaced = checkpoint_path(folder, step), folder / f"replaced-checkpoint-{step}"
     if target.exists():
         os.rename(target, replaced)
-    os.rename(partial_path(folder, step), target)
+    replace(partial_path(folder, step), target)
     shutil.rmtree(replaced, ignore_errors=True)
 
 

@@ -205,6 +205,9 @@ class HeadTrainer:
         """The table, a line for each strength tried: `epoch` counts them, `step` the L-BFGS iterations so far."""
         return self.rows
 
+    def finish_trackers(self) -> None:
+        """It has none: nothing is logged to trackers while a head is fitted."""
+
     def describe(self) -> list[str]:
         """What the card says of the training, a sentence each."""
         best = next(row for row in self.rows if row["step"] == self.best_step)

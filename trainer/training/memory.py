@@ -2,9 +2,9 @@
 
 import gc
 import json
-import os
 from pathlib import Path
 
+from trainer.durable import aside
 from trainer.errors import TrainingError
 
 FILE = "tokens_per_pass.json"
@@ -30,9 +30,8 @@ def halve_passes(checkpoints: Path, tokens_per_pass: int, longest_row: int, step
         raise TrainingError(
             f"{where}, which hold one row. Lower model.max_length, set model.mode: lora or training.activation_checkpointing: true, or take a smaller model."
         )
-    partial = checkpoints / f"{FILE}.{os.getpid()}.partial"
-    partial.write_text(json.dumps(tokens_per_pass // 2), encoding="utf-8")
-    os.replace(partial, checkpoints / FILE)
+    with aside(checkpoints / FILE) as partial:
+        partial.write_text(json.dumps(tokens_per_pass // 2), encoding="utf-8")
     return f"{where}; from the last checkpoint on they hold {tokens_per_pass // 2:,}, and a step the same rows"
 
 

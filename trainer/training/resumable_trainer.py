@@ -19,6 +19,7 @@ from trainer.training import stopping
 from trainer.training.checkpoints import PROGRESS, checkpoint_path, drop_old, mark_whole, partial_path, publish, saving
 from trainer.training.distributed import is_main
 from trainer.training.progress import StepClock
+from trainer.training.trackers import Tracker, guard
 
 
 def keep_rows_per_step(arguments: TrainingArguments, checkpoint: str) -> str | None:
@@ -65,6 +66,7 @@ class ResumableTrainer(Trainer):
         self._saved_step: int | None = None
         self.add_callback(self._epoch_end)
         self.add_callback(self.clock)
+        guard(self.callback_handler.callbacks)
 
     @property
     def checkpoints(self) -> Path:
@@ -75,6 +77,12 @@ class ResumableTrainer(Trainer):
     def best_step(self) -> int | None:
         """Optimizer step of the model that is kept, None where it is the last one."""
         return self.state.best_global_step if self.args.load_best_model_at_end else None
+
+    def finish_trackers(self) -> None:
+        """Let the trackers of `report_to` end and upload; called when the run is saved."""
+        for callback in self.callback_handler.callbacks:
+            if isinstance(callback, Tracker):
+                callback.finish()
 
     def resume(self, checkpoint: str | None) -> None:
         """Train from the start or a checkpoint to the end; then the best model is loaded, if that is asked for.

@@ -1,0 +1,155 @@
+"""What a finished run can do without, made of its folder alone: pictures, card and page, by training and again whenever one of them is missing."""
+
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+from trainer.delivery import report, report_page
+from trainer.delivery.finished_run import FinishedRun
+from trainer.errors import Stopped, first_line, listing
+from trainer.evaluation.metrics import Evaluation
+from trainer.evaluation.multi_label import AnyEvaluation, MultiLabelEvaluation
+
+logger = logging.getLogger(__name__)
+CARD_NAME = "README.md"
+ONLY_TRAINING_MAKES = {
+    "predictions.parquet": "the page has no intervals, curves and mistakes",
+    "report.json": "the page has no class distribution, and a missing card cannot be written",
+    "mistakes.jsonl": "the page quotes no texts",
+}
+"""Files that need the training process, and what is missing without them."""
+
+
+@contextmanager
+def warning_of(what: Path | str, remedy: str) -> Iterator[None]:
+    """Turn a fault of the block into a warning that a file was not written: the model and its figures are safe on disk."""
+    try:
+        yield
+    except Stopped:
+        raise
+    except Exception as error:
+        logger.warning("%s: not written: %s The model and its figures are saved; %s", what, first_line(error), remedy)
+
+
+def command_of(run: Path) -> str:
+    """Remedy of a file of a run that can be made later."""
+    return f"repeat with: python -m trainer report {run}"
+
+
+def complete(path: Path, *, anew: bool = False) -> list[str]:
+    """Write the pictures and the card that a finished run lacks, of an ensemble those of its members too; gives the names of those written.
+
+    What cannot be written is a warning, and so is a file that only training could have written.
+
+    Args:
+        anew: write them all, whatever is there.
+    Raises:
+        RunError: the folder holds no finished run, or a file of it is damaged.
+    """
+    run, written = FinishedRun.read(path), []
+    for name, write in _makers(run).items():
+        if anew or not (path / name).is_file():
+            with warning_of(path / name, command_of(path)), _closing_figures():
+                write(name)
+                written.append(name)
+    for name in _lacking(run):
+        logger.warning("%s is missing and only training can write it: %s.", path / name, ONLY_TRAINING_MAKES[name])
+    if not anew:
+        written += [f"{member.name}/{name}" for member in _members(run) for name in complete(member)]
+    return written
+
+
+def complete_and_tell(path: Path) -> None:
+    """Write the pictures and the card that a finished run lacks, and say which; refuses a page that is none of ours before anything is written."""
+    report_page.check_page(path / report_page.PAGE_NAME)
+    if written := complete(path):
+        print(f"{path}: it lacked, and now has: {listing(written)}.")
+
+
+def evaluation_of(figures: dict[str, Any]) -> AnyEvaluation:
+    """The evaluation that metrics.json holds of a split."""
+    kind = Evaluation if "confusion_matrix" in figures else MultiLabelEvaluation
+    return kind(**{field.name: figures[field.name] for field in fields(kind)})
+
+
+def _makers(run: FinishedRun) -> dict[str, Callable[[str], None]]:
+    """{file: function that writes it} of all that this run can have, from the files that it has."""
+    folder, facts = report.RunFolder(run.path), _facts(run)
+    makers: dict[str, Callable[[str], None]] = {}
+    if "audit" in facts:
+        makers["class_distribution.png"] = lambda name: folder.write_figure(name, _plots().class_distribution(_audit(facts)))
+    if run.epochs:
+        step = facts.get("saved_step")
+        makers["learning_curves.png"] = lambda name: folder.write_figure(name, _plots().learning_curves(run.epochs, step))
+    result = "label_scores.png" if run.is_multi_label else "confusion_matrix.png"
+    makers[result] = lambda name: folder.write_figure(name, _plots().results(evaluation_of(run.final), run.split)[1])
+    if facts.get("calibration"):
+        makers["reliability.png"] = lambda name: folder.write_figure(name, _reliability(facts["calibration"], run.split))
+    if "card" in facts or "ensemble" in run.metrics:
+        makers[CARD_NAME] = lambda name: folder.write_text(name, _card(run))
+    return makers
+
+
+def _facts(run: FinishedRun) -> dict[str, Any]:
+    """The run's own report.json; an ensemble has none, and is shown that of its first member."""
+    return {} if "ensemble" in run.metrics else run.facts or {}
+
+
+def _members(run: FinishedRun) -> list[Path]:
+    """Run folders of the members of an ensemble, the first one first."""
+    found = [path for path in run.path.glob("member-*") if report.MEMBER.fullmatch(path.name)]
+    return sorted(found, key=lambda path: int(path.name.removeprefix("member-"))) if "ensemble" in run.metrics else []
+
+
+def _lacking(run: FinishedRun) -> list[str]:
+    """Files that only training writes, and that this run lacks."""
+    wanted = dict.fromkeys(ONLY_TRAINING_MAKES)
+    if "ensemble" in run.metrics:
+        del wanted["report.json"]
+    if not run.config.get("report", {}).get("show_texts", True):
+        del wanted["mistakes.jsonl"]
+    return [name for name in wanted if not (run.path / name).is_file()]
+
+
+def _plots() -> Any:
+    """The drawing library is loaded where something is drawn."""
+    from trainer.delivery import plots
+
+    return plots
+
+
+def _audit(facts: dict[str, Any]) -> Any:
+    from trainer.data.audit import Audit
+
+    return Audit.from_facts(facts["audit"])
+
+
+def _reliability(sides: list[dict[str, Any]], split: str) -> Any:
+    from trainer.delivery.reliability_plot import reliability
+
+    return reliability(sides, split)
+
+
+def _card(run: FinishedRun) -> str:
+    from trainer.delivery import card, ensemble_card
+
+    if "ensemble" in run.metrics:
+        evaluations = {split: evaluation_of(run.metrics[split]) for split in run.splits}
+        return ensemble_card.write_ensemble_card(run.config["run"]["name"], run.metrics["ensemble"], evaluations)
+    return card.render(_facts(run)["card"])
+
+
+@contextmanager
+def _closing_figures() -> Iterator[None]:
+    """Close the figures that a fault left open in the block, which would keep their memory."""
+    from matplotlib import pyplot as plt
+
+    before = set(plt.get_fignums())
+    try:
+        yield
+    finally:
+        for number in set(plt.get_fignums()) - before:
+            plt.close(number)
