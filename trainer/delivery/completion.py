@@ -52,8 +52,8 @@ def complete(path: Path, *, anew: bool = False) -> list[str]:
     run, written = FinishedRun.read(path), []
     for name, write in _makers(run).items():
         if anew or not (path / name).is_file():
-            with warning_of(path / name, command_of(path)), _closing_figures():
-                write(name)
+            with warning_of(path / name, command_of(path)):
+                _write(name, write)
                 written.append(name)
     for name in _lacking(run):
         logger.warning("%s is missing and only training can write it: %s.", path / name, ONLY_TRAINING_MAKES[name])
@@ -73,6 +73,13 @@ def evaluation_of(figures: dict[str, Any]) -> AnyEvaluation:
     """The evaluation that metrics.json holds of a split."""
     kind = Evaluation if "confusion_matrix" in figures else MultiLabelEvaluation
     return kind(**{field.name: figures[field.name] for field in fields(kind)})
+
+
+def _write(name: str, write: Callable[[str], None]) -> None:
+    from trainer.delivery.drawing import closing_figures
+
+    with closing_figures():
+        write(name)
 
 
 def _makers(run: FinishedRun) -> dict[str, Callable[[str], None]]:
@@ -140,16 +147,3 @@ def _card(run: FinishedRun) -> str:
         evaluations = {split: evaluation_of(run.metrics[split]) for split in run.splits}
         return ensemble_card.write_ensemble_card(run.config["run"]["name"], run.metrics["ensemble"], evaluations)
     return card.render(_facts(run)["card"])
-
-
-@contextmanager
-def _closing_figures() -> Iterator[None]:
-    """Close the figures that a fault left open in the block, which would keep their memory."""
-    from matplotlib import pyplot as plt
-
-    before = set(plt.get_fignums())
-    try:
-        yield
-    finally:
-        for number in set(plt.get_fignums()) - before:
-            plt.close(number)
