@@ -5,13 +5,14 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from trainer.delivery import report, report_page
 from trainer.delivery.finished_run import FinishedRun
 from trainer.errors import Stopped, first_line, listing
-from trainer.evaluation.metrics import Evaluation
-from trainer.evaluation.multi_label import AnyEvaluation, MultiLabelEvaluation
+
+if TYPE_CHECKING:
+    from trainer.evaluation.multi_label import AnyEvaluation
 
 logger = logging.getLogger(__name__)
 CARD_NAME = "README.md"
@@ -69,13 +70,19 @@ def complete_and_tell(path: Path) -> None:
         print(f"{path}: it lacked, and now has: {listing(written)}.")
 
 
-def evaluation_of(figures: dict[str, Any]) -> AnyEvaluation:
+def evaluation_of(figures: dict[str, Any]) -> "AnyEvaluation":
     """The evaluation that metrics.json holds of a split."""
+    from trainer.evaluation.metrics import Evaluation
+    from trainer.evaluation.multi_label import MultiLabelEvaluation
+
     kind = Evaluation if "confusion_matrix" in figures else MultiLabelEvaluation
     return kind(**{field.name: figures[field.name] for field in fields(kind)})
 
 
 def _write(name: str, write: Callable[[str], None]) -> None:
+    if not name.endswith(".png"):
+        write(name)
+        return
     from trainer.delivery.drawing import closing_figures
 
     with closing_figures():
