@@ -113,6 +113,24 @@ def test_a_finished_comparison_is_not_trained_again(heads, capsys):
     assert before == {path: path.stat().st_mtime_ns for path in folder.rglob("*.json")}
 
 
+def test_page_that_cannot_be_drawn_costs_no_comparison_and_the_same_command_draws_it(heads, monkeypatch, caplog):
+    config, _, folder = heads
+    page = (folder / "comparison.html").read_bytes()
+    (folder / "comparison.html").unlink()
+    (folder / "comparison.json").unlink()  # as before it was concluded
+
+    def out_of_memory(result):
+        raise MemoryError
+
+    with monkeypatch.context() as patch:
+        patch.setattr("trainer.delivery.compare_page.render", out_of_memory)
+        compare.compare(config, command="python -m trainer compare --config mine.yaml")
+    assert f"{folder}/comparison.html: not written: MemoryError. The model and its figures are saved; the same command writes it." in caplog.messages
+    assert (folder / "comparison.json").is_file()
+    compare.compare(config, command="python -m trainer compare --config mine.yaml")
+    assert (folder / "comparison.html").read_bytes() == page
+
+
 def test_another_strategy_keeps_what_is_trained_and_test_is_not_judged_again(heads, tmp_path):
     _, values, folder = heads
     before = {path: path.stat().st_mtime_ns for path in folder.glob("cells/*/*/*.parquet")}

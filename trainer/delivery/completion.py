@@ -5,13 +5,14 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from trainer.delivery import report, report_page
 from trainer.delivery.finished_run import FinishedRun
 from trainer.errors import Stopped, first_line, listing
-from trainer.evaluation.metrics import Evaluation
-from trainer.evaluation.multi_label import AnyEvaluation, MultiLabelEvaluation
+
+if TYPE_CHECKING:
+    from trainer.evaluation.multi_label import AnyEvaluation
 
 logger = logging.getLogger(__name__)
 CARD_NAME = "README.md"
@@ -52,8 +53,8 @@ def complete(path: Path, *, anew: bool = False) -> list[str]:
     run, written = FinishedRun.read(path), []
     for name, write in _makers(run).items():
         if anew or not (path / name).is_file():
-            with warning_of(path / name, command_of(path)), _closing_figures():
-                write(name)
+            with warning_of(path / name, command_of(path)):
+                _write(name, write)
                 written.append(name)
     for name in _lacking(run):
         logger.warning("%s is missing and only training can write it: %s.", path / name, ONLY_TRAINING_MAKES[name])
@@ -69,10 +70,23 @@ def complete_and_tell(path: Path) -> None:
         print(f"{path}: it lacked, and now has: {listing(written)}.")
 
 
-def evaluation_of(figures: dict[str, Any]) -> AnyEvaluation:
+def evaluation_of(figures: dict[str, Any]) -> "AnyEvaluation":
     """The evaluation that metrics.json holds of a split."""
+    from trainer.evaluation.metrics import Evaluation
+    from trainer.evaluation.multi_label import MultiLabelEvaluation
+
     kind = Evaluation if "confusion_matrix" in figures else MultiLabelEvaluation
     return kind(**{field.name: figures[field.name] for field in fields(kind)})
+
+
+def _write(name: str, write: Callable[[str], None]) -> None:
+    if not name.endswith(".png"):
+        write(name)
+        return
+    from trainer.delivery.drawing import closing_figures
+
+    with closing_figures():
+        write(name)
 
 
 def _makers(run: FinishedRun) -> dict[str, Callable[[str], None]]:
@@ -140,16 +154,3 @@ def _card(run: FinishedRun) -> str:
         evaluations = {split: evaluation_of(run.metrics[split]) for split in run.splits}
         return ensemble_card.write_ensemble_card(run.config["run"]["name"], run.metrics["ensemble"], evaluations)
     return card.render(_facts(run)["card"])
-
-
-@contextmanager
-def _closing_figures() -> Iterator[None]:
-    """Close the figures that a fault left open in the block, which would keep their memory."""
-    from matplotlib import pyplot as plt
-
-    before = set(plt.get_fignums())
-    try:
-        yield
-    finally:
-        for number in set(plt.get_fignums()) - before:
-            plt.close(number)

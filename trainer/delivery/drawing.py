@@ -1,5 +1,7 @@
 """What all our pictures share: matplotlib without a screen, and its colors."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import matplotlib
@@ -18,3 +20,14 @@ def whole_epochs(axis: Any, epochs: list[float]) -> None:
     axis.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     if len(set(epochs)) == 1:
         axis.set_xlim(epochs[0] - 0.5, epochs[0] + 0.5)
+
+
+@contextmanager
+def closing_figures() -> Iterator[None]:
+    """Close the figures that a fault left open in the block, which would keep their memory."""
+    before = set(plt.get_fignums())
+    try:
+        yield
+    finally:
+        for number in set(plt.get_fignums()) - before:
+            plt.close(number)
