@@ -148,7 +148,8 @@ def write_results(
     folder.write_figure(*plots.results(final, headline))
     if decided:
         folder.write_figure("reliability.png", plots.reliability(outcomes[headline], headline))
-    folder.write_predictions({name: (data.splits.named[name], outcome) for name, outcome in outcomes.items()}, data.labels)
+    parts = {name: (data.splits.named[name], outcome) for name, outcome in outcomes.items()}
+    folder.write_predictions(parts, data.labels, keep_all=config.ensemble.member is not None)
     write_mistakes(folder, config, data, data.splits.named[headline], outcomes[headline])
     folder.write_json("report.json", _facts(config, data, trainer, decided, lengths, max_length))
     folder.publish_model()

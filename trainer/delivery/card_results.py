@@ -13,7 +13,7 @@ from trainer.delivery.environment import Commits
 from trainer.evaluation.metrics import evaluate_logits
 from trainer.evaluation.multi_label import AnyEvaluation, MultiLabelEvaluation
 from trainer.evaluation.outcome import Outcome
-from trainer.evaluation.scores import log_softmax
+from trainer.evaluation.scores import Correction, LogProbabilities
 
 if TYPE_CHECKING:
     from trainer.config import Config
@@ -108,7 +108,7 @@ def plain_pipeline(outcome: Outcome, decided: dict[str, Any] | None) -> AnyEvalu
         return outcome.alone
     labels = outcome.alone.labels
     shift_C = np.array([decided["shift"][label] for label in labels])
-    log_p_NC = log_softmax(outcome.alone_log_p_NC / decided["temperature"] + shift_C)
+    log_p_NC = LogProbabilities(outcome.alone_log_p_NC.source, (Correction(decided["temperature"], shift_C),))
     return evaluate_logits(log_p_NC, outcome.label_ids_N, labels)
 
 

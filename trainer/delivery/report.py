@@ -13,8 +13,6 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from trainer.errors import RunError
 from trainer.locks import locked
 from trainer.training.checkpoints import newest_whole, set_aside, tidy
@@ -43,6 +41,7 @@ FILES = (
     "reliability.png",
     "label_scores.png",
     "predictions.parquet",
+    "predictions.npy",
     "mistakes.jsonl",
     "report.json",
     "report.html",
@@ -124,27 +123,22 @@ class RunFolder:
             file.write("}\n")
         os.replace(partial, self.path / "splits.json")
 
-    def write_predictions(self, parts: dict[str, tuple[Any, "Outcome"]], labels: list[str], name: str = "predictions.parquet") -> None:
+    def write_predictions(
+        self, parts: dict[str, tuple[Any, "Outcome"]], labels: list[str], name: str = "predictions.parquet", *, keep_all: bool = False
+    ) -> None:
         """Write the predictions of some splits.
 
         Args:
             parts: {split: (row ids, what the model did on them)}.
+            keep_all: where predictions.parquet holds only the largest probabilities, write a file of all beside it.
         """
-        import pyarrow as pa
-        import pyarrow.parquet as pq
+        from trainer.delivery import prediction_file
 
-        outcomes = [outcome for _, outcome in parts.values()]
-        probabilities_NC = np.exp(np.concatenate([outcome.log_p_NC for outcome in outcomes]))
-        columns = {
-            "row": np.concatenate([row_ids for row_ids, _ in parts.values()]),
-            "split": np.concatenate([np.full(len(row_ids), split, dtype=object) for split, (row_ids, _) in parts.items()]),
-            "label": _names(np.concatenate([outcome.label_ids_N for outcome in outcomes]), labels),
-            "predicted": _names(np.concatenate([outcome.predicted_N for outcome in outcomes]), labels),
-        }
-        columns |= {f"probability_{label}": probabilities_NC[:, c].astype(np.float32) for c, label in enumerate(labels)}
-        partial = self.path / ".predictions.partial"
-        pq.write_table(pa.table(columns), partial)
+        partial, whole = self.path / ".predictions.partial", prediction_file.whole_path(self.path, name)
+        prediction_file.write(partial, parts, labels, whole=whole.with_name(f".{whole.name}.partial") if keep_all else None)
         os.replace(partial, self.path / name)
+        if whole.with_name(f".{whole.name}.partial").is_file():
+            os.replace(whole.with_name(f".{whole.name}.partial"), whole)
 
     def publish_model(self) -> None:
         """Give the saved model, and its adapter if it has one, their names; pickled training arguments are left out, so they hold safetensors alone."""
@@ -174,12 +168,6 @@ class RunFolder:
         """Write metrics.json, which makes the run finished, then drop the checkpoints."""
         self.write_json("metrics.json", metrics)
         shutil.rmtree(self.checkpoints, ignore_errors=True)
-
-
-def _names(targets: Any, labels: list[str]) -> Any:
-    """The label of each row, or the list of its labels."""
-    names = np.array(labels, dtype=object)
-    return names[targets] if targets.ndim == 1 else [names[held_C].tolist() for held_C in targets]
 
 
 def check_writable(path: Path, remedy: str = "Set run.output_dir") -> None:

@@ -11,7 +11,7 @@ from trainer.delivery import page_plots, pages, report
 from trainer.delivery.finished_run import FinishedRun, Predictions, readable
 from trainer.errors import RunError, first_line, listing
 from trainer.evaluation.intervals import Interval, Resampled, interval, resample
-from trainer.evaluation.scores import over_classes
+from trainer.evaluation.scores import Probabilities, over_classes
 
 if TYPE_CHECKING:
     from trainer.evaluation.outcome import Outcome
@@ -82,7 +82,8 @@ def mistakes_to_quote(rows_N: Any, outcome: "Outcome", labels: list[str], texts_
         rows_N: row id of each row of the outcome.
         texts_of: row ids -> their texts, of pairs both.
     """
-    mistakes = Predictions(rows_N, outcome.label_ids_N, outcome.predicted_N, np.exp(outcome.log_p_NC).astype(np.float32)).hardest(labels, MOST_MISTAKES)
+    judged = Predictions(np.asarray(rows_N), outcome.label_ids_N, outcome.predicted_N, Probabilities(outcome.log_p_NC))
+    mistakes = judged.hardest(labels, MOST_MISTAKES)
     rows = sorted({mistake.row for mistake in mistakes})
     texts = dict(zip(rows, texts_of(np.array(rows, np.int64)), strict=True))
     return [{"row": m.row, "label": m.label, "predicted": m.predicted, "probability": m.probability, "text": _cut(texts[m.row])} for m in mistakes]
