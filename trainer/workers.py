@@ -21,8 +21,8 @@ from trainer.cells import TEST_PREDICTIONS, Budget, Cell, Ground, balance_cell, 
 from trainer.config import Config
 from trainer.delivery import report
 from trainer.delivery.finished_run import read_predictions
-from trainer.evaluation.blocks import Taken, joined
 from trainer.errors import ConfigError, DataError, RunError, Stopped, TrainingError
+from trainer.evaluation.blocks import Taken, joined
 from trainer.evaluation.compare import Comparison, SeedPredictions
 from trainer.evaluation.compare import compare as compare_predictions
 from trainer.locks import holder, if_free, locked

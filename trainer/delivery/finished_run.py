@@ -65,15 +65,22 @@ class Predictions:
         return sum(int((self.targets[rows] != self.predicted[rows]).sum()) for rows in self._blocks())
 
     @property
-    def surest(self) -> tuple[NDArray[Any], NDArray[np.bool_]] | None:
-        """Largest probability of each row, and whether it is that of the true class; None where it is not known, as of multi-label rows."""
-        if self.targets.ndim > 1:
-            return None
+    def knows_confidences(self) -> bool:
+        """Whether `confidences` can be told: of multi-label rows every probability is needed."""
+        return self.p_NC is not None or (self.top is not None and self.targets.ndim == 1)
+
+    def confidences(self) -> Iterator[tuple[NDArray[Any], NDArray[np.bool_]]]:
+        """How sure, and whether right, in blocks: of each row the most probable class; of multi-label rows each answer, yes from 0.5."""
         if self.p_NC is None:
-            return None if self.top is None else (self.top.p_NK[:, 0], self.top.ids_NK[:, 0] == self.targets)
-        blocks = [(p_BC.max(axis=1), p_BC.argmax(axis=1) == self.targets[rows]) for rows, p_BC in row_blocks(self.p_NC)]
-        sure_N, is_right_N = (np.concatenate(column) for column in zip(*blocks, strict=True))
-        return sure_N, is_right_N
+            assert self.top is not None
+            yield self.top.p_NK[:, 0], self.top.ids_NK[:, 0] == self.targets
+            return
+        for rows, p_BC in row_blocks(self.p_NC):
+            if self.targets.ndim > 1:
+                yield np.maximum(p_BC, 1 - p_BC).ravel(), ((p_BC >= 0.5) == self.targets[rows]).ravel()
+                release(self.targets)
+            else:
+                yield p_BC.max(axis=1), p_BC.argmax(axis=1) == self.targets[rows]
 
     def answers(self) -> tuple[Ints, Ints, Ints]:
         """Of multi-label rows: how often each label is rightly given, missed, and given too much."""

@@ -78,6 +78,15 @@ def column_blocks(scores: Rows) -> Iterator[tuple[int, NDArray[Any]]]:
         yield start, np.concatenate(parts) if len(parts) != 1 else parts[0]
 
 
+def column(scores: Rows, c: int) -> NDArray[Any]:
+    """One column of all rows."""
+    parts = []
+    for rows in row_slices(scores.shape):
+        parts.append(np.array(scores[rows, c]))
+        release(scores)
+    return np.concatenate(parts)
+
+
 def largest(scores: Rows) -> NDArray[np.int64]:
     """Column of the largest score of each row, the first of equals."""
     found_N = np.empty(scores.shape[0], np.int64)

@@ -75,6 +75,13 @@ class Confusion:
         return np.bincount(self.predicted_L, self.counts_L, self.num_classes).astype(np.int64)
 
     @property
+    def f1_C(self) -> NDArray[np.float64]:
+        """F1 of each class; 0 where nothing is right."""
+        is_right = self.true_L == self.predicted_L
+        hits_C = np.bincount(self.true_L[is_right], self.counts_L[is_right], self.num_classes)
+        return np.asarray(2 * hits_C / np.maximum(self.support_C + self.given_C, 1))
+
+    @property
     def mcc(self) -> float:
         """Matthews correlation of true and predicted class; 0 where it is not defined. As scikit-learn's matthews_corrcoef."""
         support_C, given_C = self.support_C.astype(np.float64), self.given_C.astype(np.float64)
