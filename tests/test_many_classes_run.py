@@ -14,7 +14,7 @@ from PIL import Image
 sys.path.insert(0, str(Path(__file__).parent))
 
 from trainer.config import load_config
-from trainer.delivery.finished_run import FinishedRun, read_predictions
+from trainer.delivery.finished_run import FinishedRun
 from trainer.evaluation.confusion import Confusion
 
 NUM_CLASSES = 1500
@@ -25,7 +25,7 @@ MOST_PIXELS = 4000
 def rows(tmp_path_factory):
     """CSV of 1,500 classes: four rows each, of the first ten 40; the class is a word of the text."""
     path = tmp_path_factory.mktemp("many") / "rows.csv"
-    words, generator = "alpha bravo charlie delta echo foxtrot golf hotel".split(), random.Random(0)
+    words, generator = ["alpha", "bravo", "charlie", "delta", "echo", "foxtrot", "golf", "hotel"], random.Random(0)
     lines = ["text,label"]
     for c in range(NUM_CLASSES):
         for n in range(40 if c < 10 else 4):
@@ -103,6 +103,6 @@ def test_report_and_predict_work_on_a_run_of_1500_classes(run, run_cli, rows, tm
     assert "<title>many" in (tmp_path / "page.html").read_text(encoding="utf-8")
     texts = tmp_path / "texts.csv"
     texts.write_text("text\nnumber 3 alpha\nnumber 4 bravo\n", encoding="utf-8")
-    done = run_cli("predict", run, texts, "--output", tmp_path / "out.csv")
+    done = run_cli("predict", run, "--input", texts, "--output", tmp_path / "out.csv")
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "out.csv").read_text(encoding="utf-8").count("class ") == 2

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from trainer.evaluation.blocks import Rows, Taken, largest
 from trainer.evaluation.decision import Decision
 from trainer.evaluation.multi_label import AnyEvaluation, assigned_rows, evaluate
-from trainer.evaluation.scores import LogProbabilities
+from trainer.evaluation.scores import LogProbabilities, as_log_probabilities
 
 Ints = NDArray[np.int64]
 
@@ -47,7 +47,7 @@ def outcome_of(
     logits_NC: Rows,
     label_ids_N: NDArray[Any],
     labels: list[str],
-    decided: tuple[LogProbabilities, Ints] | None,
+    decided: tuple[Rows | LogProbabilities, Ints] | None,
     domains: tuple[Ints, list[str]] | None,
 ) -> Outcome:
     """Outcome of one split.
@@ -58,7 +58,7 @@ def outcome_of(
     """
     alone_log_p_NC = LogProbabilities(logits_NC, multi_label=label_ids_N.ndim > 1)
     alone_predicted_N = assigned_rows(logits_NC) if label_ids_N.ndim > 1 else largest(logits_NC)
-    log_p_NC, predicted_N = decided or (alone_log_p_NC, alone_predicted_N)
+    log_p_NC, predicted_N = (as_log_probabilities(decided[0]), decided[1]) if decided else (alone_log_p_NC, alone_predicted_N)
     scores_NC = log_p_NC if decided else logits_NC
     alone_domains = _by_domain(logits_NC, label_ids_N, labels, alone_predicted_N, domains)
     return Outcome(
