@@ -28,10 +28,11 @@ from trainer.data.split import Splits
 from trainer.data.tokenise import TokenisedRows
 from trainer.delivery import report
 from trainer.delivery.environment import Commits, describe_environment
-from trainer.delivery.evaluate_file import LEAST_PROBABILITY, judge_texts
+from trainer.delivery.evaluate_file import judge_texts, logarithms
 from trainer.delivery.predict import Classifier
 from trainer.errors import ConfigError
 from trainer.evaluation.outcome import outcome_of
+from trainer.evaluation.scores import LogProbabilities
 from trainer.sections.balancing import BalanceSection, LossSection
 from trainer.strategies import MULTI_LABEL
 from trainer.trainers import build_head_trainer, build_trainer
@@ -311,7 +312,7 @@ def _judge(cell: Cell, folder: report.RunFolder, data: PreparedData, ground: Gro
             trainer.save_model(str(folder.path / "model.partial"))
         folder.publish_model()
     outcome = outcomes["validation"]
-    folder.write_predictions({"validation": (data.splits.validation, outcome)}, data.labels)
+    folder.write_predictions({"validation": (data.splits.validation, outcome)}, data.labels, keep_all=True)
     metrics: dict[str, Any] = {"validation": outcome.alone.to_dict(), "minority_label": data.audit.minority_label}
     return metrics | ({"decision": decided | {"validation": outcome.final.to_dict()}} if decided else {})
 
@@ -343,8 +344,8 @@ def judge_test(cell: Cell, ground: Ground) -> None:
         source = again
     rows = ground.rows[cell.fold]
     classifier = Classifier.load(source / "model", trust_remote_code=ground.config.model.trust_remote_code)
-    p_NC, decided_N = judge_texts(classifier, rows.clean.rows, rows.test)
-    log_p_NC = np.log(np.maximum(p_NC, LEAST_PROBABILITY))
-    outcome = outcome_of(log_p_NC, rows.clean.label_ids_N[rows.test], classifier.labels, (log_p_NC, decided_N), None)
-    report.RunFolder(cell.path).write_predictions({"test": (rows.test, outcome)}, classifier.labels, TEST_PREDICTIONS)
+    p_NC, decided_N = judge_texts(classifier, rows.clean.rows, rows.test, cell.path)
+    log_p_NC = LogProbabilities(logarithms(p_NC, cell.path))
+    outcome = outcome_of(log_p_NC.source, rows.clean.label_ids_N[rows.test], classifier.labels, (log_p_NC, decided_N), None)
+    report.RunFolder(cell.path).write_predictions({"test": (rows.test, outcome)}, classifier.labels, TEST_PREDICTIONS, keep_all=True)
     shutil.rmtree(again, ignore_errors=True)

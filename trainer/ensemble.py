@@ -12,7 +12,9 @@ from trainer import pipeline
 from trainer.config import Config
 from trainer.delivery import report
 from trainer.delivery.finished_run import read_predictions
+from trainer.delivery.prediction_file import whole_path
 from trainer.errors import RunError
+from trainer.evaluation.blocks import Taken, joined, release, room, row_slices
 from trainer.training import distributed, watch
 
 if TYPE_CHECKING:
@@ -102,22 +104,32 @@ def _write_ensemble(folder: report.RunFolder, config: Config, data: "PreparedDat
     folder.finish(results | {"minority_label": single[0]["minority_label"], "ensemble": ensemble})
     tables.print_results(outcomes, folder.path, f"{members[0] / 'model'} to {members[-1] / 'model'}")
     print(f"Members' macro F1 on {headline}: {', '.join(f'{score:.4f}' for score in scores)}; together {final.macro_f1:.4f}.")
+    for member in members:
+        whole_path(member, "predictions.parquet").unlink(missing_ok=True)  # the vote is taken
     deliver(folder, config, data, parts, labels)
 
 
 def _vote(members: list[Path], split: str, labels: list[str], combine: str) -> "tuple[Any, Outcome]":
     """(row ids, results) of one split; where each member has other rows (folds), each row has the one vote of its own member."""
     from trainer.evaluation.outcome import outcome_of
+    from trainer.evaluation.scores import LogProbabilities
     from trainer.evaluation.vote import COMBINERS
 
     read = [read_predictions(member, split, labels) for member in members]
+    folder = members[0].parent
     if all(np.array_equal(rows, read[0][0]) for rows, *_ in read):
         rows, true_N = read[0][:2]
-        p_MNC, predicted_MN = np.stack([p_NC for *_, p_NC in read]), np.stack([predicted_N for _, _, predicted_N, _ in read])
+        sides = [(p_NC, predicted_N) for _, _, predicted_N, p_NC in read]
     else:
         order = np.argsort(np.concatenate([rows for rows, *_ in read]))
-        rows, true_N, predicted_N, p_NC = (np.concatenate(column)[order] for column in zip(*read, strict=True))
-        p_MNC, predicted_MN = p_NC[None], predicted_N[None]
-    log_p_NC = np.log(np.maximum(p_MNC.mean(axis=0), 1e-30))
-    outcome = outcome_of(log_p_NC, true_N, labels, (log_p_NC, COMBINERS[combine](p_MNC, predicted_MN)), None)
+        rows, true_N, predicted_N = (np.concatenate(column)[order] for column in list(zip(*read, strict=True))[:3])
+        sides = [(Taken(joined([p_NC for *_, p_NC in read], folder), order), predicted_N)]
+    log_p_NC, voted_N = room((len(rows), len(labels)), np.float32, folder), np.empty(len(rows), np.int64)
+    for places in row_slices(log_p_NC.shape):
+        p_MBC, predicted_MB = np.stack([p_NC[places] for p_NC, _ in sides]), np.stack([predicted_N[places] for _, predicted_N in sides])
+        log_p_NC[places] = np.log(np.maximum(p_MBC.mean(axis=0), 1e-30))
+        voted_N[places] = COMBINERS[combine](p_MBC, predicted_MB)
+        for held in (log_p_NC, *(p_NC for p_NC, _ in sides)):
+            release(held)
+    outcome = outcome_of(log_p_NC, true_N, labels, (LogProbabilities(log_p_NC), voted_N), None)
     return rows, replace(outcome, alone=outcome.final, decided=None)

@@ -164,7 +164,7 @@ def deliver(folder: report.RunFolder, config: Config, data: PreparedData, parts:
 
     predictions, mistakes = folder.path / "predictions.parquet", folder.path / "mistakes.jsonl"
     with completion.warning_of(predictions, "only training anew (run.overwrite: true) can write it."):
-        folder.write_predictions(parts, labels)
+        folder.write_predictions(parts, labels, keep_all=config.ensemble.member is not None)
     with completion.warning_of(mistakes, "only training anew (run.overwrite: true) can write it."):
         write_mistakes(folder, config, data, *parts[list(parts)[-1]])
     with completion.warning_of(f"{folder.path}, pictures and card", completion.command_of(folder.path)):

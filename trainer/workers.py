@@ -22,6 +22,7 @@ from trainer.config import Config
 from trainer.delivery import report
 from trainer.delivery.finished_run import read_predictions
 from trainer.errors import ConfigError, DataError, RunError, Stopped, TrainingError
+from trainer.evaluation.blocks import Taken, joined
 from trainer.evaluation.compare import Comparison, SeedPredictions
 from trainer.evaluation.compare import compare as compare_predictions
 from trainer.locks import holder, if_free, locked
@@ -253,11 +254,11 @@ class Phase:
         predicted, probabilities = [], []
         for start in range(0, len(cells), size):
             parts = [read_predictions(cell.path, split, labels, name) for cell in cells[start : start + size]]
-            rows_N, true_N, predicted_N, p_NC = (np.concatenate(column) for column in zip(*parts, strict=True))
+            rows_N, true_N, predicted_N = (np.concatenate(column) for column in list(zip(*parts, strict=True))[:3])
             order = np.argsort(rows_N, kind="stable")
             predicted.append(predicted_N[order])
-            probabilities.append(p_NC[order])
-        return true_N[order], SeedPredictions(np.stack(predicted), np.stack(probabilities).astype(np.float64))
+            probabilities.append(Taken(joined([p_NC for *_, p_NC in parts], cells[start].path), order))
+        return true_N[order], SeedPredictions(np.stack(predicted), probabilities)
 
     @property
     def seconds(self) -> dict[str, float]:

@@ -393,14 +393,16 @@ def test_hundred_classes_stay_usable(tmp_path):
     words = words_of(text)
     assert all(label in words for label in labels)
     assert len(text) < 1_500_000
-    assert "pale the other" in text
+    assert "pale the next 32; 60 classes are not drawn" in text
 
 
 def test_reliability_shows_how_often_right_the_answers_of_each_sureness_are():
-    p_NC = np.array([[0.9, 0.1], [0.92, 0.08], [0.3, 0.7]])
-    axis = page_plots.reliability(np.array([0, 1, 1]), p_NC).axes[0]
+    p_NC, targets = np.array([[0.9, 0.1], [0.92, 0.08], [0.3, 0.7]]), np.array([0, 1, 1])
+    axis = page_plots.reliability(Predictions(np.arange(3), targets, targets, p_NC).confidences(), "rows").axes[0]
     np.testing.assert_allclose(axis.lines[1].get_xydata(), [[0.7, 1.0], [0.91, 0.5]])
-    answers = page_plots.reliability(np.array([[True, False], [False, True]]), np.array([[0.9, 0.1], [0.9, 0.9]]))
+    held = np.array([[True, False], [False, True]])
+    found = Predictions(np.arange(2), held, held, np.array([[0.9, 0.1], [0.9, 0.9]]))
+    answers = page_plots.reliability(found.confidences(), "answers")
     np.testing.assert_allclose(answers.axes[0].lines[1].get_xydata(), [[0.9, 0.75]])
 
 

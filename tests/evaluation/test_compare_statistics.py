@@ -99,7 +99,7 @@ def test_influence_is_what_a_figure_loses_without_a_row_when_its_class_keeps_its
         weights = np.where(rows == rows[row], peers / (peers - 1), 1.0)
         weights[row] = 0
         expected = [(figure(np.ones(len(rows))) - figure(weights)) * (peers - 1) / peers for figure in figures.values()]
-        assert found.by_cell_LF[found.cells_N[row], columns] == pytest.approx(expected, abs=1e-12)
+        assert [found.by_row(f)[row] for f in columns] == pytest.approx(expected, abs=1e-12)
 
 
 @pytest.mark.parametrize("title", ["auroc_macro", "ece", "macro_f1", "mcc"])

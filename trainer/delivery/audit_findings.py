@@ -16,6 +16,7 @@ from trainer.data.odd_characters import find_odd_characters
 from trainer.data.reasons import CONFLICTS
 from trainer.data.sources import SLOTS
 from trainer.data.tokenise import TokenisedRows
+from trainer.errors import listing
 from trainer.evaluation.label_noise import LabelNoise
 
 if TYPE_CHECKING:
@@ -210,6 +211,6 @@ def _notes(kept: int, audited: int, compared: int, noise: LabelNoise | None, lab
         features = f"mean-pooled embeddings of {model_name}, not trained" if model_name else "TF-IDF term weights, since no model is named (--model)"
         notes.append(f"Labels were judged by logistic regression on {features}, in {noise.num_folds} folds; near duplicates and groups share a fold.")
         if noise.left_out_ids:
-            left = ", ".join(labels[c] for c in noise.left_out_ids)
+            left = listing(labels[c] for c in noise.left_out_ids)
             notes.append(f"Not judged, having too few independent rows: {left}.")
     return notes

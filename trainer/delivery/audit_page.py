@@ -7,6 +7,7 @@ from typing import Any
 from trainer.delivery.audit_findings import FORMAT
 from trainer.delivery.pages import picture, template
 from trainer.delivery.report import RunFolder, check_writable
+from trainer.delivery.shown_classes import MOST_IN_PAGE, largest_and_rarest
 from trainer.errors import RunError
 
 JSON_NAME, PAGE_NAME = "audit.json", "audit.html"
@@ -44,5 +45,5 @@ def render(findings: dict[str, Any]) -> str:
     tokens = findings["lengths"]["tokens"]
     lengths = tokens["by_class"] if tokens else findings["lengths"]["characters"]
     figures["lengths"] = picture(plots.class_lengths(lengths, "tokens" if tokens else "characters"))
-    ordered = sorted(counts[measured_on], key=lambda label: -counts[measured_on][label])
-    return template("audit_template.html").render(findings, figures=figures, ordered_labels=ordered, most_shown=MOST_CANDIDATES_SHOWN)
+    shown = largest_and_rarest(sorted(counts[measured_on], key=lambda label: -counts[measured_on][label]), MOST_IN_PAGE)
+    return template("audit_template.html").render(findings, figures=figures, shown=shown, most_shown=MOST_CANDIDATES_SHOWN)

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from huggingface_hub import ModelCard, ModelCardData
 
 from trainer.data.audit import Lengths
@@ -13,6 +14,7 @@ from trainer.delivery import compare_page
 from trainer.delivery.card_results import eval_results, judged_rows, locations_of, plain_pipeline
 from trainer.delivery.environment import Commits
 from trainer.delivery.finished_comparison import Settings
+from trainer.delivery.shown_classes import MOST_IN_CARD, MOST_IN_SENTENCE, Shown, in_words, largest_and_rarest, worst_and_rarest
 from trainer.delivery.tables import class_figure
 from trainer.errors import listing
 from trainer.evaluation.multi_label import AnyEvaluation, MultiLabelEvaluation
@@ -62,7 +64,8 @@ def card_facts(
         card_data=_metadata(config, data, split, outcomes[split], plain[split], commits).to_yaml(),
         name=config.run.name,
         version=__version__,
-        labels=[_plain(label) for label in data.labels],
+        labels=[_plain(label) for label in data.labels[:MOST_IN_SENTENCE]],
+        num_labels=len(data.labels),
         base_model=_at_commit(config.model.name, commits["model"]),
         hub_data=[_at_commit(name, commits["data"], config.data.subset) for name in commits["data"]],
         multi_label=data.labels_per_row,
@@ -158,7 +161,8 @@ def balancing_words(config: "Config", data: PreparedData, *, list_weights: bool 
     weighting, loss = config.loss.class_weights, "binary cross-entropy" if data.is_multi_label else LOSS_WORDS[config.loss.name]
     if weighting == "none":
         return f"{rows} The loss is unweighted {loss}."
-    pairs = ": " + ", ".join(f"{_plain(label)} {weight:.4g}" for label, weight in zip(data.labels, data.class_weights_C, strict=True)) if list_weights else ""
+    weights = {_plain(label): f"{weight:.4g}" for label, weight in zip(data.labels, data.class_weights_C, strict=True)}
+    pairs = f": {in_words(weights, 'class_weights.json')}" if list_weights else ""
     name = weighting if isinstance(weighting, str) else "given per label"
     if data.is_multi_label:
         return f"{rows} The loss is {loss} with positive weights ({name}; a label's rows against the rows without it){pairs}."
@@ -177,8 +181,9 @@ def synthetic_words(config: "Config", data: PreparedData) -> str:
     )
     words += ", filtered for refusals, lengths, repetition, exact and near duplicates of any row, and agreement of a classifier of the real training rows."
     words += " None is in validation or test; imbalance ratio and rarest class are those of the real rows."
-    rows = [[_plain(label), *(f"{outcome[name]:,}" for name in ("wanted", "prompts", "accepted"))] for label, outcome in counts.items()]
-    return words + ("\n\n" + markdown_table(["label", "rows it lacked", "prompts", "accepted"], rows) if rows else "")
+    shown = largest_and_rarest(sorted(counts, key=lambda label: -counts[label]["wanted"]), MOST_IN_CARD)
+    rows = [[_plain(label), *(f"{counts[label][name]:,}" for name in ("wanted", "prompts", "accepted"))] for label in shown.labels]
+    return words + ("\n\n" + markdown_table(["label", "rows it lacked", "prompts", "accepted"], rows) + note(shown, "metrics.json") if rows else "")
 
 
 def comparison_section(result: dict[str, Any], config: dict[str, Any]) -> str:
@@ -251,8 +256,13 @@ def _plain(text: str) -> str:
 
 
 def _counts_table(data: PreparedData) -> str:
-    rows = [[_plain(label), *(f"{counts_C[c]:,}" for counts_C in data.audit.columns.values())] for c, label in enumerate(data.labels)]
-    return markdown_table(["label", *data.audit.columns], rows)
+    if len(data.labels) <= MOST_IN_CARD:
+        shown = Shown(data.labels)
+    else:
+        shown = largest_and_rarest([data.labels[c] for c in np.argsort(-data.audit.natural_C, kind="stable")], MOST_IN_CARD)
+    ids = {label: c for c, label in enumerate(data.labels)}
+    rows = [[_plain(label), *(f"{counts_C[ids[label]]:,}" for counts_C in data.audit.columns.values())] for label in shown.labels]
+    return markdown_table(["label", *data.audit.columns], rows) + note(shown, "report.json")
 
 
 def _summary_table(outcome: Outcome, plain: AnyEvaluation | None = None) -> str:
@@ -277,7 +287,7 @@ def decision_words(decided: dict[str, Any], shown: Callable[[str], str] = str) -
     """
     parts = []
     if "target_prior" in decided:
-        shares = ", ".join(f"{shown(label)} {share:.3g}" for label, share in decided["target_prior"].items())
+        shares = in_words({shown(label): f"{share:.3g}" for label, share in decided["target_prior"].items()}, "metrics.json")
         approximate = (
             "; approximate here, since balancing or synthetic rows also changed what the rows of a class look like" if decided["prior_is_approximate"] else ""
         )
@@ -290,10 +300,10 @@ def decision_words(decided: dict[str, Any], shown: Callable[[str], str] = str) -
     elif changes_scores:
         parts.append("This stands in the weights, so `pipeline()` gives corrected probabilities.")
     if "thresholds" in decided:
-        pairs = ", ".join(f"{shown(label)} {t:.3g}" for label, t in decided["thresholds"].items())
+        pairs = in_words({shown(label): f"{t:.3g}" for label, t in decided["thresholds"].items()}, "metrics.json")
         parts.append(f"The label is the largest of probability / threshold ({pairs}).")
         if decided["neutral"]:
-            parts.append(f"Neutral thresholds were kept for {shown('; '.join(decided['neutral']))}.")
+            parts.append(f"Neutral thresholds were kept for {shown(_first('; ', decided['neutral']))}.")
     if "costs" in decided:
         parts.append("The label is the one of least expected cost (`decision.costs` in `config.json`).")
     if "thresholds" in decided or "costs" in decided:
@@ -304,8 +314,21 @@ def decision_words(decided: dict[str, Any], shown: Callable[[str], str] = str) -
 def class_table(evaluation: AnyEvaluation) -> str:
     """Results of each class as a Markdown table."""
     names = list(next(iter(evaluation.per_class.values())))
-    rows = [[_plain(label), *(class_figure(n, v[n], v["support"]) for n in names)] for label, v in evaluation.per_class.items()]
-    return markdown_table(["label", *(name.replace("_", " ").replace("f1", "F1") for name in names)], rows)
+    shown = worst_and_rarest(list(evaluation.per_class), evaluation.per_class, MOST_IN_CARD)
+    per_class = [(label, evaluation.per_class[label]) for label in shown.labels]
+    rows = [[_plain(label), *(class_figure(n, v[n], v["support"]) for n in names)] for label, v in per_class]
+    return markdown_table(["label", *(name.replace("_", " ").replace("f1", "F1") for name in names)], rows) + note(shown, "metrics.json")
+
+
+def note(shown: Shown, where: str) -> str:
+    """Which classes a table shows and where all are, in a paragraph of its own; empty where it shows all."""
+    return f"\n\n{shown.sentence(f'`{where}`')}" if shown.words else ""
+
+
+def _first(between: str, parts: list[str]) -> str:
+    """The first of some parts, and how many are left out."""
+    left = len(parts) - MOST_IN_SENTENCE
+    return between.join([*parts[:MOST_IN_SENTENCE], *([f"{left:,} more, all in metrics.json"] if left > 0 else [])])
 
 
 def markdown_table(headings: list[str], rows: list[list[str]]) -> str:

@@ -10,10 +10,11 @@ from huggingface_hub import EvalResult
 from trainer.data.prepare import PreparedData
 from trainer.data.sources import SLOTS
 from trainer.delivery.environment import Commits
+from trainer.delivery.shown_classes import MOST_IN_CARD
 from trainer.evaluation.metrics import evaluate_logits
 from trainer.evaluation.multi_label import AnyEvaluation, MultiLabelEvaluation
 from trainer.evaluation.outcome import Outcome
-from trainer.evaluation.scores import log_softmax
+from trainer.evaluation.scores import Correction, LogProbabilities
 
 if TYPE_CHECKING:
     from trainer.config import Config
@@ -108,7 +109,7 @@ def plain_pipeline(outcome: Outcome, decided: dict[str, Any] | None) -> AnyEvalu
         return outcome.alone
     labels = outcome.alone.labels
     shift_C = np.array([decided["shift"][label] for label in labels])
-    log_p_NC = log_softmax(outcome.alone_log_p_NC / decided["temperature"] + shift_C)
+    log_p_NC = LogProbabilities(outcome.alone_log_p_NC.source, (Correction(decided["temperature"], shift_C),))
     return evaluate_logits(log_p_NC, outcome.label_ids_N, labels)
 
 
@@ -142,7 +143,11 @@ def _metrics(evaluation: AnyEvaluation) -> dict[str, tuple[str, str, dict[str, A
     return MULTI_LABEL_METRICS if isinstance(evaluation, MultiLabelEvaluation) else METRICS
 
 
-def _present(evaluation: AnyEvaluation) -> dict[str, list[str]]:
+def _present(evaluation: AnyEvaluation) -> dict[str, list[str] | str]:
     """The argument `labels` of scikit-learn's averages, where a class has no row and is left out of them."""
     present = [label for label, values in evaluation.per_class.items() if values["support"]]
-    return {} if len(present) == len(evaluation.per_class) else {"labels": present}
+    if len(present) == len(evaluation.per_class):
+        return {}
+    if len(present) > MOST_IN_CARD:
+        return {"labels": f"the {len(present):,} of {len(evaluation.per_class):,} that have rows"}
+    return {"labels": present}

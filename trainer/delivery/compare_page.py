@@ -10,6 +10,7 @@ from rich.table import Table
 from trainer.delivery import compare_plots, pages, report, report_page
 from trainer.delivery.comparison import difference_words
 from trainer.delivery.finished_run import LESS_IS_BETTER
+from trainer.delivery.shown_classes import MOST_IN_PAGE, worst_and_rarest
 from trainer.delivery.terminal import console
 from trainer.yaml_source import dump_yaml
 
@@ -37,6 +38,9 @@ def render(result: dict[str, Any]) -> str:
     compared = result["validation"]
     order = by_metric(compared)
     others = [name for name in order if name != compared["baseline"]]
+    of_baseline = compared["strategies"][compared["baseline"]]["per_class"]
+    per_class = {label: {"f1": of_baseline[label]["f1"], "support": count} for label, count in compared["support"].items()}
+    shown = worst_and_rarest(sorted(compared["labels"], key=lambda label: -compared["support"][label]), per_class, MOST_IN_PAGE)
     return pages.template("compare_template.html").render(
         result,
         compared=compared,
@@ -52,7 +56,8 @@ def render(result: dict[str, Any]) -> str:
         same=same_with_every_seed(compared),
         seconds_heading=seconds_heading(result),
         forest=compare_plots.forest(compared, others) if others else None,
-        heat=_heat(compared, others) if others else None,
+        heat=_heat(compared, others, shown.labels) if others else None,
+        shown=shown,
         costs=_costs(result, order) if others else [],
         unlike_best=[name for name in order if (found := compared["strategies"][name]["against_best"]) and found["is_distinguishable"]],
         like_best=like_best(compared, order),
@@ -170,8 +175,8 @@ def p_words(against: dict[str, Any] | None) -> str:
     return "<0.001" if p is not None and p < 0.001 else pages.decimals(p)
 
 
-def _heat(compared: dict[str, Any], others: list[str]) -> list[dict[str, Any]]:
-    """F1 of the baseline and differences from it of each class, the largest first; shades from -1 to 1 of the widest difference."""
+def _heat(compared: dict[str, Any], others: list[str], labels: list[str]) -> list[dict[str, Any]]:
+    """F1 of the baseline and differences from it of some classes; shades from -1 to 1 of the widest difference."""
     strategies, support = compared["strategies"], compared["support"]
     found = {name: {label: values["f1_difference"] for label, values in strategies[name]["per_class"].items()} for name in others}
     widest = max((abs(d["difference"]) for of_class in found.values() for d in of_class.values() if d), default=0) or 1
@@ -182,7 +187,7 @@ def _heat(compared: dict[str, Any], others: list[str]) -> list[dict[str, Any]]:
             "f1": strategies[compared["baseline"]]["per_class"][label]["f1"],
             "cells": [d and {**d, "shade": d["difference"] / widest, "excludes_0": d["low"] is not None and d["low"] * d["high"] > 0} for d in of_label],
         }
-        for label, of_label in ((label, [found[name][label] for name in others]) for label in sorted(compared["labels"], key=lambda label: -support[label]))
+        for label, of_label in ((label, [found[name][label] for name in others]) for label in labels)
     ]
 
 

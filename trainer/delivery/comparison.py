@@ -9,6 +9,7 @@ from rich.table import Table
 
 from trainer.delivery import page_plots, pages, report, report_page
 from trainer.delivery.finished_run import LESS_IS_BETTER, FinishedRun, readable
+from trainer.delivery.shown_classes import MOST_IN_PAGE, Shown, worst_and_rarest
 from trainer.delivery.terminal import console
 from trainer.errors import RunError, listing
 from trainer.evaluation.intervals import Interval, interval
@@ -85,14 +86,15 @@ def render(compared: Comparison) -> str:
     from trainer import __version__
 
     runs = compared.runs
-    labels = list(dict.fromkeys(label for run in runs for label in run.by_size))
+    shown = _shown_classes(runs)
     has_curves = any(run.epochs for run in runs)
     return pages.template("comparison_template.html").render(
         version=__version__,
         compared=compared,
         split=runs[0].split,
         titles=report_page.TITLES,
-        labels=labels,
+        labels=shown.labels,
+        shown=shown.sentence("each metrics.json"),
         per_class=[run.final["per_class"] for run in runs],
         minorities={run.metrics["minority_label"] for run in runs},
         curves=report_page.overlays(runs, compared.names) if has_curves else [],
@@ -100,6 +102,14 @@ def render(compared: Comparison) -> str:
         differing=differing_keys(runs),
         no_means=no_means(runs),
     )
+
+
+def _shown_classes(runs: list[FinishedRun]) -> Shown:
+    """All classes of the runs, or those with the lowest F1 and the fewest rows in the first run that has them."""
+    per_class: dict[str, Any] = {}
+    for run in runs:
+        per_class = run.final["per_class"] | per_class
+    return worst_and_rarest(list(dict.fromkeys(label for run in runs for label in run.by_size)), per_class, MOST_IN_PAGE)
 
 
 def print_comparison(compared: Comparison) -> None:

@@ -18,6 +18,7 @@ from trainer.delivery.label_file import refuse_existing
 from trainer.delivery.labelled_rows import read_labelled
 from trainer.delivery.tables import print_evaluation
 from trainer.errors import RunError
+from trainer.evaluation.blocks import MOST_IN_MEMORY, release, room, row_blocks
 from trainer.evaluation.multi_label import AnyEvaluation, evaluate
 
 if TYPE_CHECKING:
@@ -63,9 +64,8 @@ def evaluate_file(classifier: "Classifier", data: "DataSection", path: Path, *, 
     """
     judged = read_labelled(classifier, data, cache_dir)
     rows, targets, counts = judged.rows, judged.targets, judged.left_out
-    p_NC, decided = judge_texts(classifier, rows, judged.ids_N)
-    scores_NC = logit(np.clip(p_NC, LEAST_PROBABILITY, 1 - LEAST_PROBABILITY)) if rows.multi_label else np.log(np.maximum(p_NC, LEAST_PROBABILITY))
-    evaluation = evaluate(scores_NC, targets, classifier.labels, decided)
+    p_NC, decided = judge_texts(classifier, rows, judged.ids_N, path.parent)
+    evaluation = evaluate(logarithms(p_NC, path.parent, multi_label=rows.multi_label), targets, classifier.labels, decided)
     support = {label: figures["support"] for label, figures in evaluation.per_class.items() if figures["support"]}
     about = {"model": classifier.name, "data": data.source, "rows_read": rows.table.num_rows, "rows_left_out": counts}
     print_evaluation(evaluation, str(data.source))
@@ -80,17 +80,37 @@ def evaluate_file(classifier: "Classifier", data: "DataSection", path: Path, *, 
     return evaluation
 
 
-def judge_texts(classifier: "Classifier", rows: Rows, ids_N: NDArray[np.int64]) -> tuple[NDArray[np.float64], NDArray[Any]]:
-    """Probabilities and decided labels of the rows, in pieces, so that texts do not pile up."""
+def logarithms(p_NC: NDArray[Any], folder: Path, *, multi_label: bool = False) -> NDArray[Any]:
+    """Logits that give these probabilities, as `evaluate` takes them, in the place of the probabilities where they are many."""
+    log_p_NC = room(p_NC.shape, p_NC.dtype, folder)
+    for rows, p_BC in row_blocks(p_NC):
+        p_BC = p_BC.astype(np.float64)
+        log_p_NC[rows] = logit(np.clip(p_BC, LEAST_PROBABILITY, 1 - LEAST_PROBABILITY)) if multi_label else np.log(np.maximum(p_BC, LEAST_PROBABILITY))
+        release(log_p_NC)
+    return log_p_NC
+
+
+def judge_texts(classifier: "Classifier", rows: Rows, ids_N: NDArray[np.int64], folder: Path) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Probabilities and decided labels of the rows, in pieces, so that texts do not pile up.
+
+    Args:
+        folder: where a file of probabilities lies, in float32, while they are many; see `blocks.room`.
+    """
+    shape = (len(ids_N), len(classifier.labels))
+    is_large = 8 * shape[0] * shape[1] > MOST_IN_MEMORY
+    p_NC = room(shape, np.float32 if is_large else np.float64, folder)
+    decided = room(shape, np.bool_, folder) if classifier.is_multi_label else np.empty(shape[0], np.int64)
     texts = rows.table.select(["text", "text_pair"])
     is_paired = texts["text_pair"].null_count < texts.num_rows
-    judged = []
     with tqdm(total=len(ids_N), desc="Predicting", unit=" rows", delay=2, disable=None, leave=False) as bar:
         for start in range(0, len(ids_N), PIECE_ROWS):
             piece = take_rows(texts, ids_N[start : start + PIECE_ROWS])
             firsts, seconds = (pc.fill_null(column, "").to_pylist() for column in piece.columns)
             pairs: list[Text] = [{"text": first, "text_pair": second} for first, second in zip(firsts, seconds, strict=True)]
-            judged.append(classifier.judge(pairs if is_paired else firsts))
+            judged = classifier.judge(pairs if is_paired else firsts)
+            p_NC[start : start + len(firsts)], decided[start : start + len(firsts)] = judged.probabilities_NC, judged.decided
+            release(p_NC)
+            release(decided)
             rows.release()
             bar.update(len(firsts))
-    return np.concatenate([part.probabilities_NC for part in judged]), np.concatenate([part.decided for part in judged])
+    return p_NC, decided

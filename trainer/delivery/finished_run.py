@@ -12,9 +12,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from trainer.delivery import prediction_file
+from trainer.delivery.prediction_file import Top
 from trainer.errors import RunError, first_line, listing
+from trainer.evaluation.blocks import Rows, Taken, release, row_blocks, row_slices
 from trainer.yaml_source import read_yaml
 
+Ints = NDArray[np.int64]
 FIGURES = ("macro_f1", "accuracy", "balanced_accuracy", "mcc", "auroc_macro", "weighted_f1", "f1_gap", "ece", "brier", "loss")
 MULTI_LABEL_FIGURES = ("macro_f1", "micro_f1", "weighted_f1", "samples_f1", "mean_average_precision", "accuracy", "hamming_loss", "loss")
 EPOCH_COLUMNS = {"epoch", "step", "training_loss", "validation_loss", "accuracy", "macro_f1", "minority_recall"}
@@ -45,32 +49,98 @@ class Predictions:
 
     Attributes:
         targets, predicted: label ids (N,); of multi-label rows which labels they have and are given, (N, C).
-        p_NC: probabilities with the decision.
+        p_NC: probabilities with the decision; None where only the largest were kept.
+        top: what was kept of them then.
     """
 
     rows_N: NDArray[np.int64]
     targets: NDArray[Any]
     predicted: NDArray[Any]
-    p_NC: NDArray[np.float64]
+    p_NC: Rows | None
+    top: Top | None = None
+
+    @property
+    def num_wrong(self) -> int:
+        """Rows, of multi-label rows answers, that are wrong."""
+        return sum(int((self.targets[rows] != self.predicted[rows]).sum()) for rows in self._blocks())
+
+    @property
+    def knows_confidences(self) -> bool:
+        """Whether `confidences` can be told: of multi-label rows every probability is needed."""
+        return self.p_NC is not None or (self.top is not None and self.targets.ndim == 1)
+
+    def confidences(self) -> Iterator[tuple[NDArray[Any], NDArray[np.bool_]]]:
+        """How sure, and whether right, in blocks: of each row the most probable class; of multi-label rows each answer, yes from 0.5."""
+        if self.p_NC is None:
+            assert self.top is not None
+            yield self.top.p_NK[:, 0], self.top.ids_NK[:, 0] == self.targets
+            return
+        for rows, p_BC in row_blocks(self.p_NC):
+            if self.targets.ndim > 1:
+                yield np.maximum(p_BC, 1 - p_BC).ravel(), ((p_BC >= 0.5) == self.targets[rows]).ravel()
+                release(self.targets)
+            else:
+                yield p_BC.max(axis=1), p_BC.argmax(axis=1) == self.targets[rows]
+
+    def answers(self) -> tuple[Ints, Ints, Ints]:
+        """Of multi-label rows: how often each label is rightly given, missed, and given too much."""
+        right_C, missed_C, wrong_C = np.zeros((3, self.targets.shape[1]), np.int64)
+        for rows in self._blocks():
+            true_BC, given_BC = self.targets[rows], self.predicted[rows]
+            right_C += (true_BC & given_BC).sum(axis=0)
+            missed_C += (true_BC & ~given_BC).sum(axis=0)
+            wrong_C += (~true_BC & given_BC).sum(axis=0)
+        return right_C, missed_C, wrong_C
 
     def hardest(self, labels: list[str], most: int) -> list[Mistake]:
         """The most confident mistakes, the surest first."""
         if self.targets.ndim == 1:
             wrong = np.flatnonzero(self.targets != self.predicted)
-            sure = self.p_NC[wrong, self.predicted[wrong]]
-            chosen = wrong[np.argsort(-sure, kind="stable")[:most]]
-            return [
-                Mistake(int(self.rows_N[n]), labels[t], labels[g], float(self.p_NC[n, g]), float(self.p_NC[n, t]))
-                for n, t, g in zip(chosen, self.targets[chosen], self.predicted[chosen], strict=True)
-            ]
-        rows, ids = np.nonzero(self.targets != self.predicted)
-        p = self.p_NC[rows, ids]
-        sure = np.where(self.predicted[rows, ids], p, 1 - p)
-        order = np.argsort(-sure, kind="stable")[:most]
+            sure, true_p = self._p_of(self.predicted, wrong), self._p_of(self.targets, wrong)
+            order = np.argsort(-sure, kind="stable")[:most]
+            given, true = self.predicted[wrong[order]], self.targets[wrong[order]]
+            rows = zip(self.rows_N[wrong[order]], true, given, sure[order], true_p[order], strict=True)
+            return [Mistake(int(row), labels[t], labels[g], float(p), float(p_true)) for row, t, g, p, p_true in rows]
+        rows_M, ids_M, sure_M, is_given_M = self._wrong_answers(most)
+        order = np.lexsort((ids_M, rows_M, -sure_M))[:most]
         words = {True: "given", False: "missed"}
-        return [
-            Mistake(int(self.rows_N[rows[i]]), labels[ids[i]], words[bool(self.predicted[rows[i], ids[i]])], float(sure[i]), float(1 - sure[i])) for i in order
-        ]
+        answers = zip(self.rows_N[rows_M[order]], ids_M[order], is_given_M[order], sure_M[order], strict=True)
+        return [Mistake(int(row), labels[c], words[bool(is_given)], float(p), float(1 - p)) for row, c, is_given, p in answers]
+
+    def _p_of(self, ids_N: NDArray[np.int64], rows: NDArray[np.int64]) -> NDArray[Any]:
+        """Probability of one class of each of these rows: of the true one, or of the predicted one."""
+        if self.p_NC is None:
+            assert self.top is not None
+            return (self.top.true_p_N if ids_N is self.targets else self.top.predicted_p_N)[rows]
+        chosen = Taken(self.p_NC, rows)
+        blocks = [p_BC[np.arange(len(p_BC)), ids_N[rows[places]]] for places, p_BC in row_blocks(chosen)]
+        return np.concatenate([np.empty(0, np.float32), *blocks])
+
+    def _wrong_answers(self, most: int) -> tuple[NDArray[Any], ...]:
+        """(row, label id, probability of what the model said, whether the label was given) of wrong answers, the surest among them."""
+        parts = []
+        for rows in self._blocks():
+            rows_M, ids_M = np.nonzero(self.targets[rows] != self.predicted[rows])
+            is_given_M = self.predicted[rows][rows_M, ids_M]
+            p_M = self.p_NC[rows][rows_M, ids_M] if self.p_NC is not None else self._kept_p(rows, rows_M, ids_M, is_given_M)
+            sure_M = np.where(is_given_M, p_M, 1 - p_M)
+            first = np.argsort(-sure_M, kind="stable")[:most]
+            parts.append((rows_M[first] + rows.start, ids_M[first], sure_M[first], is_given_M[first]))
+        return tuple(np.concatenate(column) for column in zip(*parts, strict=True))
+
+    def _kept_p(self, rows: slice, rows_M: Ints, ids_M: Ints, is_given_M: NDArray[np.bool_]) -> NDArray[Any]:
+        """Probabilities of wrong answers, of which each was given or is true, so that it was kept."""
+        assert self.top is not None
+        p_BC = np.zeros(self.targets[rows].shape, np.float32)
+        for held_NC, kept_N in ((self.targets, self.top.true_p_N), (self.predicted, self.top.predicted_p_N)):
+            p_BC[held_NC[rows]] = np.concatenate([np.empty(0, np.float32), *kept_N[rows]])
+        return p_BC[rows_M, ids_M]
+
+    def _blocks(self) -> Iterator[slice]:
+        for rows in row_slices(self.targets.shape):
+            yield rows
+            for read in (self.targets, self.predicted, self.p_NC):
+                release(read)
 
 
 @dataclass(frozen=True)
@@ -175,7 +245,8 @@ class FinishedRun:
         if not (self.path / "predictions.parquet").is_file():
             return None
         try:
-            return Predictions(*read_predictions(self.path, self.split, self.labels))
+            found = prediction_file.read(self.path / "predictions.parquet", self.split, self.labels)
+            return Predictions(found.rows_N, found.targets, found.predicted, found.p_NC, found.top)
         except (OSError, ValueError, KeyError) as error:  # pyarrow's errors are ValueErrors and KeyErrors
             raise RunError(f"{self.path / 'predictions.parquet'}: cannot be read: {first_line(error)} Remove it to have a page without it.") from error
 
@@ -247,26 +318,12 @@ def read_predictions(path: Path, split: str, labels: list[str], name: str = "pre
     """Row ids, label ids, predicted label ids and probabilities (N, C) of one split, from the predictions of a run folder.
 
     Of multi-label rows which labels they have and are given, (N, C), in place of label ids.
+
+    Raises:
+        RunError: of more classes than predictions.parquet holds, the file of all probabilities is not there.
     """
-    import pyarrow.parquet as pq
-
-    table = pq.read_table(path / name, filters=[("split", "=", split)])
-    true_N, predicted_N = (_targets(table[name].combine_chunks(), labels) for name in ("label", "predicted"))
-    return table["row"].to_numpy(), true_N, predicted_N, np.stack([table[f"probability_{label}"].to_numpy() for label in labels], axis=1)
-
-
-def _targets(names: Any, labels: list[str]) -> Any:
-    """The label id of each row, or which labels it has; the reverse of `report.RunFolder.write_predictions`."""
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
-    is_list = pa.types.is_list(names.type)
-    flat_names = (pc.list_flatten(names) if is_list else names).cast(pa.string())  # of rows without any label the type is null
-    ids = pc.index_in(flat_names, value_set=pa.array(labels, pa.string()))
-    if ids.null_count:
-        raise RunError("predictions.parquet holds labels that metrics.json lacks; the two are of different runs. Train anew.")
-    if not is_list:
-        return ids.to_numpy().astype(np.int64)
-    held_NC = np.zeros((len(names), len(labels)), np.bool_)
-    held_NC[pc.list_parent_indices(names).to_numpy(), ids.to_numpy()] = True
-    return held_NC
+    found = prediction_file.read(path / name, split, labels)
+    if found.p_NC is None:
+        whole = prediction_file.whole_path(path, name)
+        raise RunError(f"{whole}: is missing; {name} keeps the largest probabilities alone. Train that run again: --resume never.")
+    return found.rows_N, found.targets, found.predicted, found.p_NC

@@ -1,15 +1,17 @@
 """The curves of our pages: each narrow enough to be read on a phone, side by side on a desk. Names of classes stand in the page, not in the picture."""
 
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
 from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
-from sklearn.calibration import calibration_curve
-from sklearn.metrics import average_precision_score, precision_recall_curve
+from sklearn.metrics import precision_recall_curve
 
 from trainer.delivery.drawing import AFTER, BEFORE, GRID, INK, whole_epochs
+from trainer.evaluation.blocks import Rows, column, column_blocks, release
+from trainer.evaluation.ranking import average_precision
 
 COLORS = ("#1f6fb2", "#d1495b", "#2e8b57", "#e0902c", "#7a5195", "#17808f", "#8c6d46", "#c2559c", "#5f6f7f", "#a3a500")
 MOST_POINTS = 120
@@ -57,27 +59,31 @@ def color_of(number: int) -> str:
     return COLORS[number % len(COLORS)]
 
 
-def average_precisions(targets: NDArray[Any], p_NC: NDArray[np.float64]) -> list[float | None]:
+def average_precisions(targets: NDArray[Any], p_NC: Rows) -> list[float | None]:
     """Average precision of each class against the rest; None without rows of it.
 
     Args:
         targets: label id of each row (N,), or which labels it has (N, C).
     """
-    held_NC = held(targets, p_NC.shape[1])
-    return [float(average_precision_score(held_NC[:, c], p_NC[:, c])) if held_NC[:, c].any() else None for c in range(p_NC.shape[1])]
+    found: list[float | None] = []
+    for start, p_NB in column_blocks(p_NC):
+        for place in range(p_NB.shape[1]):
+            is_own_N = held(targets, start + place)
+            found.append(average_precision(is_own_N, p_NB[:, place]) if is_own_N.any() else None)
+        release(targets)
+    return found
 
 
-def held(targets: NDArray[Any], num_classes: int) -> NDArray[np.bool_]:
-    """Which class, or classes, each row has, (N, C)."""
-    return targets[:, None] == np.arange(num_classes) if targets.ndim == 1 else targets.astype(bool)
+def held(targets: NDArray[Any], c: int) -> NDArray[np.bool_]:
+    """Which rows have a class."""
+    return np.asarray(targets == c if targets.ndim == 1 else targets[:, c].astype(bool))
 
 
-def precision_recall(targets: NDArray[Any], p_NC: NDArray[np.float64], shown: list[int], pale: list[int]) -> Figure:
+def precision_recall(targets: NDArray[Any], p_NC: Rows, shown: list[int], pale: list[int]) -> Figure:
     """Precision against recall, a line for each class; the curves of `shown` in the colors of their place there, those of `pale` behind them."""
-    held_NC = held(targets, p_NC.shape[1])
     figure, axis = plt.subplots(figsize=(WIDTH, HEIGHT + 0.4), layout="constrained")
     for place, c in [*((None, c) for c in pale), *enumerate(shown)]:
-        precision, recall, _ = precision_recall_curve(held_NC[:, c], p_NC[:, c])
+        precision, recall, _ = precision_recall_curve(held(targets, c), column(p_NC, c))
         kept = _thinned(recall)
         color, width = (GRID, 1.0) if place is None else (color_of(place), 1.8)
         axis.plot(recall[kept], precision[kept], color=color, lw=width, drawstyle="steps-post")
@@ -92,27 +98,33 @@ def _thinned(recall: NDArray[np.float64]) -> NDArray[np.int64]:
     return np.unique(np.searchsorted(-recall, np.linspace(-1, 0, MOST_POINTS), side="right") - 1)
 
 
-def reliability(targets: NDArray[Any], p_NC: NDArray[np.float64]) -> Figure:
+def reliability(confidences: Iterable[tuple[NDArray[Any], NDArray[np.bool_]]], what: str) -> Figure:
     """How often the model is right against how sure it says it is, and how often it is how sure.
 
-    Of multi-label rows every answer counts by itself: yes from 0.5, no below.
+    Args:
+        confidences: how sure, and whether right, in blocks.
+        what: what is counted: rows, or answers.
     """
-    if targets.ndim > 1:
-        sure_N, right_N = np.maximum(p_NC, 1 - p_NC).ravel(), ((p_NC >= 0.5) == targets).ravel()
-    else:
-        sure_N, right_N = p_NC.max(axis=1), p_NC.argmax(axis=1) == targets
-    sure_N = sure_N.clip(0, 1)
-    accuracies, confidences = calibration_curve(right_N, sure_N, n_bins=NUM_BINS)
+    edges = np.linspace(0, 1, NUM_BINS + 1)
+    sure_A, right_A, counts_A, heights_A = np.zeros((4, NUM_BINS))
+    for sure_N, is_right_N in confidences:
+        p_N = np.asarray(sure_N, np.float64).clip(0, 1)
+        bins_N = np.searchsorted(edges[1:-1], p_N)  # as scikit-learn's calibration_curve
+        for total_A, values_N in ((sure_A, p_N), (right_A, is_right_N), (counts_A, np.ones(len(p_N)))):
+            total_A += np.bincount(bins_N, values_N, NUM_BINS)
+        heights_A += np.histogram(p_N, edges)[0]
+    filled = counts_A > 0
+    confidences_A, accuracies_A = sure_A[filled] / counts_A[filled], right_A[filled] / counts_A[filled]
     figure, (upper, lower) = plt.subplots(2, 1, figsize=(WIDTH, HEIGHT + 1), height_ratios=[3, 1], sharex=True, layout="constrained")
     upper.plot([0, 1], [0, 1], color=INK, lw=0.8, ls="--", label="as sure as right")
-    upper.vlines(confidences, confidences, accuracies, color=AFTER, lw=2)
-    upper.plot(confidences, accuracies, "o", color=AFTER)
+    upper.vlines(confidences_A, confidences_A, accuracies_A, color=AFTER, lw=2)
+    upper.plot(confidences_A, accuracies_A, "o", color=AFTER)
     upper.set_xlim(0, 1.02)
     upper.set_ylim(0, 1.03)
     upper.set_ylabel("share that is right")
     upper.legend(frameon=False, fontsize=8, loc="upper left")
-    lower.hist(sure_N, bins=NUM_BINS, range=(0, 1), rwidth=0.8, color=AFTER)
-    lower.set_ylabel("rows" if targets.ndim == 1 else "answers")
+    lower.bar(edges[:-1] + 0.5 / NUM_BINS, heights_A, width=0.8 / NUM_BINS, color=AFTER)
+    lower.set_ylabel(what)
     _dressed(figure, upper, "", "")
     return _dressed(figure, lower, "", "how sure")
 

@@ -8,6 +8,8 @@ from matplotlib.figure import Figure
 
 from trainer.data.audit import Audit
 from trainer.delivery.drawing import AFTER, BEFORE, GRID, INK, whole_epochs
+from trainer.delivery.shown_classes import Shown, largest_and_rarest, worst_classes
+from trainer.evaluation.confusion import Confusion
 from trainer.evaluation.multi_label import AnyEvaluation, MultiLabelEvaluation
 
 MOST_CLASSES_WITH_NUMBERS = 30
@@ -15,8 +17,10 @@ MOST_CLASSES_WITH_NUMBERS = 30
 
 def class_distribution(audit: Audit) -> Figure:
     """Rows of each class: training before and after balancing, and each other split."""
-    order = np.argsort(-audit.natural_C, kind="stable")
-    names = [_short(audit.labels[c]) for c in order]
+    shown = largest_and_rarest([audit.labels[c] for c in np.argsort(-audit.natural_C, kind="stable")])
+    places = {label: c for c, label in enumerate(audit.labels)}
+    order = np.array([places[label] for label in shown.labels])
+    names = [_short(label) for label in shown.labels]
     others = [name for name in audit.counts if name not in ("train", "drawn")]
     height = max(2.6, 0.42 * len(names) + 1.3)
     widths = [2.2, *[1.0] * len(others)]
@@ -25,7 +29,8 @@ def class_distribution(audit: Audit) -> Figure:
     first = axes[0][0]
     _bars(first, y - 0.19, audit.natural_C[order], 0.36, BEFORE, "before balancing")
     _bars(first, y + 0.19, audit.counts["drawn"][order], 0.36, AFTER, "after: rows seen in an epoch")
-    first.set_title(f"{next(iter(audit.columns)).split()[0]} (imbalance ratio {audit.imbalance_ratio:.3g}, {audit.severity})", loc="left", fontsize=10)
+    title = f"{next(iter(audit.columns)).split()[0]} (imbalance ratio {audit.imbalance_ratio:.3g}, {audit.severity})"
+    first.set_title(_titled(title, shown), loc="left", fontsize=10)
     figure.legend(*first.get_legend_handles_labels(), frameon=False, fontsize=8, loc="lower left", ncols=2)
     for axis, name in zip(axes[0][1:], others, strict=True):
         _bars(axis, y, audit.counts[name][order], 0.6, BEFORE, name)
@@ -52,9 +57,9 @@ def _short(name: str) -> str:
 
 def class_counts(counts: dict[str, int], split: str) -> Figure:
     """Rows of each class, the largest on top."""
-    ordered = sorted(counts.items(), key=lambda item: -item[1])
-    values = [count for _, count in ordered]
-    figure, axis = _class_axes([label for label, _ in ordered])
+    shown = largest_and_rarest(sorted(counts, key=lambda label: -counts[label]))
+    values = [counts[label] for label in shown.labels]
+    figure, axis = _class_axes(shown)
     _bars(axis, np.arange(len(values)), values, 0.66, AFTER, split)
     axis.set_xlabel(f"rows in {split}")
     axis.xaxis.set_major_formatter("{x:,.0f}")
@@ -64,8 +69,9 @@ def class_counts(counts: dict[str, int], split: str) -> Figure:
 
 def class_lengths(lengths: dict[str, dict[str, float]], unit: str) -> Figure:
     """Length of each class: line from 5 to 95 %, dot at the median."""
-    ordered = sorted(lengths.items(), key=lambda item: -item[1]["rows"])
-    figure, axis = _class_axes([label for label, _ in ordered])
+    shown = largest_and_rarest(sorted(lengths, key=lambda label: -lengths[label]["rows"]))
+    ordered = [(label, lengths[label]) for label in shown.labels]
+    figure, axis = _class_axes(shown)
     y = np.arange(len(ordered))
     axis.hlines(y, [values["p5"] for _, values in ordered], [values["p95"] for _, values in ordered], color=BEFORE, lw=5)
     axis.plot([values["median"] for _, values in ordered], y, "o", color=AFTER, ms=7)
@@ -74,12 +80,19 @@ def class_lengths(lengths: dict[str, dict[str, float]], unit: str) -> Figure:
     return figure
 
 
-def _class_axes(labels: list[str]) -> tuple[Figure, Any]:
+def _titled(title: str, shown: Shown) -> str:
+    """A title that says which classes are shown, where they are not all."""
+    return "\n".join(filter(None, [title, shown.words]))
+
+
+def _class_axes(shown: Shown) -> tuple[Figure, Any]:
     """A figure with one line per class, the first on top."""
+    labels = shown.labels
     line = 0.34 if len(labels) <= MOST_CLASSES_WITH_NUMBERS else 0.22
     figure, axis = plt.subplots(figsize=(7.6, max(1.6, line * len(labels) + 0.8)), layout="constrained")
     axis.set_yticks(np.arange(len(labels)), [_short(label) for label in labels])
     axis.set_ylim(len(labels) - 0.4, -0.6)
+    axis.set_title(shown.words, loc="left", fontsize=10)
     axis.grid(axis="x", color=GRID)
     axis.tick_params(length=0)
     axis.spines[["top", "right", "left"]].set_visible(False)
@@ -118,7 +131,9 @@ def results(evaluation: AnyEvaluation, split: str) -> tuple[str, Figure]:
 
 def label_scores(evaluation: MultiLabelEvaluation, split: str) -> Figure:
     """F1 and average precision of each label, those with the most rows first."""
-    per_class = sorted(evaluation.per_class.items(), key=lambda item: -item[1]["support"])
+    by_size = sorted(evaluation.per_class, key=lambda label: -evaluation.per_class[label]["support"])
+    shown = worst_classes(by_size, evaluation.per_class)
+    per_class = [(label, evaluation.per_class[label]) for label in shown.labels]
     height = max(2.6, 0.42 * len(per_class) + 1.3)
     figure, axis = plt.subplots(figsize=(7, height))
     y = np.arange(len(per_class))
@@ -129,7 +144,8 @@ def label_scores(evaluation: MultiLabelEvaluation, split: str) -> Figure:
     axis.set_yticks(y, [f"{_short(label)} ({values['support']:,})" for label, values in per_class])
     axis.invert_yaxis()
     axis.set_xlim(0, 1.08)
-    axis.set_title(f"{split}: {evaluation.num_rows:,} rows; in brackets the rows with each label", loc="left", fontsize=10)
+    title = f"{split}: {evaluation.num_rows:,} rows; in brackets the rows with each label"
+    axis.set_title(_titled(title, shown), loc="left", fontsize=10)
     axis.grid(axis="x", color=GRID)
     axis.spines[["top", "right"]].set_visible(False)
     figure.legend(*axis.get_legend_handles_labels(), frameon=False, fontsize=8, loc="lower left", ncols=3)
@@ -137,22 +153,37 @@ def label_scores(evaluation: MultiLabelEvaluation, split: str) -> Figure:
     return figure
 
 
-def confusion(matrix: list[list[int]], labels: list[str], split: str) -> Figure:
-    """Confusion matrix: shares of each true class as shades, rows as numbers."""
-    counts_CC = np.array(matrix)
-    shares_CC = counts_CC / np.maximum(1, counts_CC.sum(axis=1, keepdims=True))
-    side = max(3.6, 0.55 * len(labels) + 2.0)
+def confusion(matrix: Any, labels: list[str], split: str) -> Figure:
+    """Confusion matrix: shares of each true class as shades, rows as numbers.
+
+    Args:
+        matrix: as metrics.json holds it, in either form.
+    """
+    found = Confusion.read(matrix, len(labels))
+    support_C, f1_C = found.support_C, found.f1_C
+    per_class = {label: {"f1": f1_C[c], "support": support_C[c]} for c, label in enumerate(labels)}
+    shown = worst_classes(labels, per_class)
+    places = {label: c for c, label in enumerate(labels)}
+    ids = np.array([places[label] for label in shown.labels])
+    counts = found.within(ids)
+    names = [_short(label) for label in shown.labels]
+    if shown.words:  # what the classes shown were taken for beside each other
+        counts = np.column_stack([counts, support_C[ids] - counts.sum(axis=1)])
+    columns = [*names, "all others"] if shown.words else names
+    shares = counts / np.maximum(1, support_C[ids])[:, None]
+    has_numbers = len(names) <= MOST_CLASSES_WITH_NUMBERS
+    side = max(3.6, (0.55 if has_numbers else 0.34) * len(names) + 2.0)
     figure, axis = plt.subplots(figsize=(side + 1, side))
-    image = axis.imshow(shares_CC, cmap="Blues", vmin=0, vmax=1)
-    names = [_short(label) for label in labels]
-    axis.set_xticks(range(len(names)), names, rotation=45 if max(map(len, names)) > 6 else 0, ha="right" if max(map(len, names)) > 6 else "center")
+    image = axis.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    is_turned = max(map(len, columns)) > 6
+    axis.set_xticks(range(len(columns)), columns, rotation=45 if is_turned else 0, ha="right" if is_turned else "center")
     axis.set_yticks(range(len(names)), names)
-    if len(labels) <= MOST_CLASSES_WITH_NUMBERS:
-        for (row, column), count in np.ndenumerate(counts_CC):
-            axis.text(column, row, f"{count:,}", ha="center", va="center", fontsize=8, color="white" if shares_CC[row, column] > 0.55 else INK)
+    if has_numbers:
+        for (row, column), count in np.ndenumerate(counts):
+            axis.text(column, row, f"{count:,}", ha="center", va="center", fontsize=8, color="white" if shares[row, column] > 0.55 else INK)
     axis.set_xlabel("predicted")
     axis.set_ylabel("true")
-    axis.set_title(f"{split}: {int(counts_CC.sum()):,} rows", loc="left", fontsize=10)
+    axis.set_title(_titled(f"{split}: {int(support_C.sum()):,} rows", shown), loc="left", fontsize=10)
     figure.colorbar(image, ax=axis, fraction=0.046, label="share of the true class")
     figure.tight_layout()
     return figure

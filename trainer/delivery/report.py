@@ -12,11 +12,9 @@ import shutil
 import tempfile
 import warnings
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-import numpy as np
 
 from trainer import durable
 from trainer.errors import RunError
@@ -49,6 +47,7 @@ FILES = (
     "reliability.png",
     "label_scores.png",
     "predictions.parquet",
+    "predictions.npy",
     "mistakes.jsonl",
     "report.json",
     "report.html",
@@ -127,26 +126,24 @@ class RunFolder:
                 file.write("]")
             file.write("}\n")
 
-    def write_predictions(self, parts: dict[str, tuple[Any, "Outcome"]], labels: list[str], name: str = "predictions.parquet") -> None:
+    def write_predictions(
+        self, parts: dict[str, tuple[Any, "Outcome"]], labels: list[str], name: str = "predictions.parquet", *, keep_all: bool = False
+    ) -> None:
         """Write the predictions of some splits.
 
         Args:
             parts: {split: (row ids, what the model did on them)}.
+            keep_all: where predictions.parquet holds only the largest probabilities, write a file of all beside it.
         """
-        import pyarrow as pa
-        import pyarrow.parquet as pq
+        from trainer.delivery import prediction_file
+        from trainer.evaluation.confusion import MOST_DENSE
 
-        outcomes = [outcome for _, outcome in parts.values()]
-        probabilities_NC = np.exp(np.concatenate([outcome.log_p_NC for outcome in outcomes]))
-        columns = {
-            "row": np.concatenate([row_ids for row_ids, _ in parts.values()]),
-            "split": np.concatenate([np.full(len(row_ids), split, dtype=object) for split, (row_ids, _) in parts.items()]),
-            "label": _names(np.concatenate([outcome.label_ids_N for outcome in outcomes]), labels),
-            "predicted": _names(np.concatenate([outcome.predicted_N for outcome in outcomes]), labels),
-        }
-        columns |= {f"probability_{label}": probabilities_NC[:, c].astype(np.float32) for c, label in enumerate(labels)}
-        with durable.aside(self.path / name) as partial:
-            pq.write_table(pa.table(columns), partial)
+        whole = prediction_file.whole_path(self.path, name)
+        with ExitStack() as files:
+            partial = files.enter_context(durable.aside(self.path / name))
+            keeps_whole = keep_all and len(labels) > MOST_DENSE
+            partial_whole = files.enter_context(durable.aside(whole)) if keeps_whole else None
+            prediction_file.write(partial, parts, labels, whole=partial_whole)
 
     def publish_model(self) -> None:
         """Give the saved model, and its adapter if it has one, their names when they are on the disk.
@@ -181,12 +178,6 @@ class RunFolder:
         """Write metrics.json, which makes the run finished; when it and the model are on the disk, drop the checkpoints."""
         self.write_json("metrics.json", metrics)
         shutil.rmtree(self.checkpoints, ignore_errors=True)
-
-
-def _names(targets: Any, labels: list[str]) -> Any:
-    """The label of each row, or the list of its labels."""
-    names = np.array(labels, dtype=object)
-    return names[targets] if targets.ndim == 1 else [names[held_C].tolist() for held_C in targets]
 
 
 def check_writable(path: Path, remedy: str = "Set run.output_dir") -> None:

@@ -9,9 +9,12 @@ import numpy as np
 
 from trainer.delivery import page_plots, pages, report
 from trainer.delivery.finished_run import FinishedRun, Predictions, readable
+from trainer.delivery.page_confusion import MOST_CLASSES_WITH_NUMBERS, confusion_of
+from trainer.delivery.shown_classes import MOST_IN_PAGE, MOST_IN_PICTURE, MOST_IN_SENTENCE, Shown, largest_and_rarest, worst_and_rarest
 from trainer.errors import RunError, Stopped, first_line, listing
+from trainer.evaluation.confusion import MOST_DENSE
 from trainer.evaluation.intervals import Interval, Resampled, interval, resample
-from trainer.evaluation.scores import over_classes
+from trainer.evaluation.scores import Probabilities, over_classes
 
 if TYPE_CHECKING:
     from trainer.evaluation.outcome import Outcome
@@ -19,10 +22,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 PAGE_NAME = "report.html"
 MOST_MISTAKES = 30
-MOST_CONFUSIONS = 15
 MOST_CURVES = 8
-MOST_CLASSES_WITH_NUMBERS = 20
-"""Above it the confusion matrix is shades alone, and long tables are folded."""
 MOST_CHARACTERS = 600
 LEAST_ROWS = 20
 """A class with fewer has no interval, nor has a mean over classes that holds one: redrawing so few rows moves too little.
@@ -85,7 +85,8 @@ def mistakes_to_quote(rows_N: Any, outcome: "Outcome", labels: list[str], texts_
         rows_N: row id of each row of the outcome.
         texts_of: row ids -> their texts, of pairs both.
     """
-    mistakes = Predictions(rows_N, outcome.label_ids_N, outcome.predicted_N, np.exp(outcome.log_p_NC).astype(np.float32)).hardest(labels, MOST_MISTAKES)
+    judged = Predictions(np.asarray(rows_N), outcome.label_ids_N, outcome.predicted_N, Probabilities(outcome.log_p_NC))
+    mistakes = judged.hardest(labels, MOST_MISTAKES)
     rows = sorted({mistake.row for mistake in mistakes})
     texts = dict(zip(rows, texts_of(np.array(rows, np.int64)), strict=True))
     return [{"row": m.row, "label": m.label, "predicted": m.predicted, "probability": m.probability, "text": _cut(texts[m.row])} for m in mistakes]
@@ -104,6 +105,7 @@ def render(run: FinishedRun, *, show_texts: bool = True) -> str:
     predictions = run.predictions
     mistakes = predictions.hardest(run.labels, MOST_MISTAKES) if predictions else None
     precisions = _average_precisions(run)
+    shown = worst_and_rarest(run.by_size, run.final["per_class"], MOST_IN_PAGE)
     return pages.template("report_template.html").render(
         version=__version__,
         run=run,
@@ -112,17 +114,19 @@ def render(run: FinishedRun, *, show_texts: bool = True) -> str:
         over=over_classes(run.final["per_class"]),
         results=_results(run),
         intervals=headline_intervals(run, resampled, 0),
-        classes=_class_rows(run, resampled, precisions),
+        shown=shown,
+        classes=_class_rows(run, shown, resampled, precisions),
         has_precisions=any(precisions.values()),
         distribution=_distribution(run),
         is_folded=len(run.labels) > MOST_CLASSES_WITH_NUMBERS,
         curves=_learning_curves(run),
-        confusion=None if run.is_multi_label else _confusion(run),
+        confusion=None if run.is_multi_label else confusion_of(run),
         answers=_answers(run),
         precision_recall=_precision_recall(run, precisions),
         reliability=_reliability(run),
         mistakes=mistakes,
-        num_wrong=_num_wrong(predictions),
+        num_wrong=predictions.num_wrong if predictions else 0,
+        keeps_all=predictions is None or predictions.p_NC is not None,
         texts=texts,
         quotes=bool(mistakes and any(m.row in texts for m in mistakes)),
         decided=_decided(run),
@@ -190,8 +194,8 @@ def _results(run: FinishedRun) -> list[tuple[str, dict[str, Any]]]:
     return rows
 
 
-def _class_rows(run: FinishedRun, resampled: Resampled | None, precisions: dict[str, float | None]) -> list[dict[str, Any]]:
-    """Results of each class, those with the most rows first."""
+def _class_rows(run: FinishedRun, shown: Shown, resampled: Resampled | None, precisions: dict[str, float | None]) -> list[dict[str, Any]]:
+    """Results of each class that is shown."""
     final, alone = run.final["per_class"], run.metrics[run.split]["per_class"]
     ids = {label: c for c, label in enumerate(run.labels)}
     return [
@@ -202,12 +206,14 @@ def _class_rows(run: FinishedRun, resampled: Resampled | None, precisions: dict[
             "f1_alone": alone[label]["f1"] if "decision" in run.metrics else None,
             "average_precision": precisions[label],
         }
-        for label in run.by_size
+        for label in shown.labels
     ]
 
 
 def _average_precisions(run: FinishedRun) -> dict[str, float | None]:
-    if run.predictions is None:
+    if run.is_multi_label and len(run.labels) > MOST_DENSE:
+        return {label: values["average_precision"] if values["support"] else None for label, values in run.final["per_class"].items()}
+    if run.predictions is None or run.predictions.p_NC is None:
         return dict.fromkeys(run.labels)
     return dict(zip(run.labels, page_plots.average_precisions(run.predictions.targets, run.predictions.p_NC), strict=True))
 
@@ -218,13 +224,15 @@ def _distribution(run: FinishedRun) -> dict[str, Any] | None:
         return None
     labels, columns = run.facts["labels"], run.facts["columns"]
     first = next(iter(columns.values()))
-    order = sorted(range(len(labels)), key=lambda c: -first[c])
+    ids = {label: c for c, label in enumerate(labels)}
+    shown = largest_and_rarest(sorted(labels, key=lambda label: -first[ids[label]]), MOST_IN_PAGE)
     widest = max(1, *(count for heading, counts in columns.items() if heading not in ("validation", "test") for count in counts))
     return {
         "headings": list(columns),
         "totals": run.facts["totals"],
         "widest": [max(1, *counts) if heading in ("validation", "test") else widest for heading, counts in columns.items()],
-        "rows": [(labels[c], [counts[c] for counts in columns.values()]) for c in order],
+        "rows": [(label, [counts[ids[label]] for counts in columns.values()]) for label in shown.labels],
+        "shown": shown.sentence("report.json"),
     }
 
 
@@ -248,52 +256,34 @@ def overlays(runs: list[FinishedRun], names: list[str] | None = None) -> list[di
     return [{"title": title, "src": pages.picture(page_plots.overlaid(epochs, column, title)), "lines": lines} for column, title in wanted]
 
 
-def _confusion(run: FinishedRun) -> dict[str, Any]:
-    """Cells of the matrix that hold rows, and where to draw them; classes with the most rows first."""
-    labels, matrix = run.labels, run.final["confusion_matrix"]
-    order = [labels.index(label) for label in run.by_size]
-    sums = {c: max(1, sum(matrix[c])) for c in order}
-    cells = [(y, x, matrix[t][g], matrix[t][g] / sums[t]) for y, t in enumerate(order) for x, g in enumerate(order) if matrix[t][g]]
-    wrong = sorted((cell for cell in cells if cell[0] != cell[1]), key=lambda cell: -cell[2])
-    numbers = len(labels) <= MOST_CLASSES_WITH_NUMBERS
-    return {
-        "labels": run.by_size,
-        "cells": cells,
-        "numbers": numbers,
-        "size": 44 if len(labels) <= 10 else 32 if numbers else 14,
-        "margin": 12 + 7 * min(24, max(map(len, labels))),
-        "most": wrong[:MOST_CONFUSIONS],
-    }
-
-
-def _answers(run: FinishedRun) -> list[dict[str, Any]]:
+def _answers(run: FinishedRun) -> dict[str, Any] | None:
     """Of multi-label rows: how often each label is rightly given, missed, and given too much."""
     if not run.is_multi_label or run.predictions is None:
-        return []
-    true_NC, given_NC = run.predictions.targets, run.predictions.predicted
-    counts = zip((true_NC & given_NC).sum(axis=0), (true_NC & ~given_NC).sum(axis=0), (~true_NC & given_NC).sum(axis=0), strict=True)
-    by_label = dict(zip(run.labels, counts, strict=True))
-    return [{"label": label, **dict(zip(("right", "missed", "wrong"), map(int, by_label[label]), strict=True))} for label in run.by_size]
+        return None
+    by_label = dict(zip(run.labels, zip(*(counts_C.tolist() for counts_C in run.predictions.answers()), strict=True), strict=True))
+    shown = worst_and_rarest(run.by_size, run.final["per_class"], MOST_IN_PAGE)
+    rows = [{"label": label, **dict(zip(("right", "missed", "wrong"), by_label[label], strict=True))} for label in shown.labels]
+    return {"rows": rows, "shown": shown.sentence("predictions.parquet")}
 
 
 def _precision_recall(run: FinishedRun, precisions: dict[str, float | None]) -> dict[str, Any] | None:
-    """The curves of all classes, or of those with the least average precision in colors and the others behind them."""
-    if run.predictions is None:
+    """The curves of all classes, or of those with the least average precision in colors and some others behind them."""
+    if run.predictions is None or run.predictions.p_NC is None:
         return None
     known = [label for label in run.by_size if precisions[label] is not None]
-    shown = known if len(known) <= len(page_plots.COLORS) else sorted(known, key=lambda label: precisions[label] or 0.0)[:MOST_CURVES]
-    pale = [run.labels.index(label) for label in known if label not in shown]
-    figure = page_plots.precision_recall(run.predictions.targets, run.predictions.p_NC, [run.labels.index(label) for label in shown], pale)
+    ordered = sorted(known, key=lambda label: precisions[label] or 0.0)
+    shown = known if len(known) <= len(page_plots.COLORS) else ordered[:MOST_CURVES]
+    pale = [] if shown is known else ordered[MOST_CURVES:MOST_IN_PICTURE]
+    ids = {label: c for c, label in enumerate(run.labels)}
+    figure = page_plots.precision_recall(run.predictions.targets, run.predictions.p_NC, [ids[label] for label in shown], [ids[label] for label in pale])
     lines = [(page_plots.color_of(place), label, precisions[label]) for place, label in enumerate(shown)]
-    return {"src": pages.picture(figure), "lines": lines, "num_pale": len(pale)}
+    return {"src": pages.picture(figure), "lines": lines, "num_pale": len(pale), "num_left_out": len(known) - len(shown) - len(pale)}
 
 
 def _reliability(run: FinishedRun) -> str | None:
-    return None if run.predictions is None else pages.picture(page_plots.reliability(run.predictions.targets, run.predictions.p_NC))
-
-
-def _num_wrong(predictions: Predictions | None) -> int:
-    return 0 if predictions is None else int((predictions.targets != predictions.predicted).sum())
+    if run.predictions is None or not run.predictions.knows_confidences:
+        return None
+    return pages.picture(page_plots.reliability(run.predictions.confidences(), "answers" if run.is_multi_label else "rows"))
 
 
 def _decided(run: FinishedRun) -> dict[str, Any] | None:
@@ -303,4 +293,6 @@ def _decided(run: FinishedRun) -> dict[str, Any] | None:
         return None
     names = {"training_prior": "share taught by training", "target_prior": "share expected", "thresholds": "threshold", "shift": "added to the score"}
     columns = {title: decision[name] for name, title in names.items() if name in decision}
-    return {"temperature": decision["temperature"], "costs": decision.get("costs"), "neutral": decision.get("neutral", []), "columns": columns}
+    costs = decision.get("costs") if len(run.labels) <= MOST_IN_PICTURE else None
+    neutral = listing(decision.get("neutral", []), MOST_IN_SENTENCE)
+    return {"temperature": decision["temperature"], "costs": costs, "has_costs": "costs" in decision, "neutral": neutral, "columns": columns}

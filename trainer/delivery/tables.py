@@ -2,10 +2,12 @@
 
 from pathlib import Path
 
+import numpy as np
 from rich.table import Table
 
 from trainer.data.audit import Lengths
 from trainer.data.prepare import PreparedData
+from trainer.delivery.shown_classes import MOST_IN_TERMINAL, largest_and_rarest, worst_and_rarest
 from trainer.delivery.terminal import console
 from trainer.evaluation.multi_label import AnyEvaluation, MultiLabelEvaluation
 from trainer.evaluation.outcome import Outcome
@@ -19,11 +21,16 @@ def print_audit(data: PreparedData, lengths: dict[str, Lengths], max_length: int
     table.add_column("label")
     for heading in audit.columns:
         table.add_column(heading, justify="right")
-    for c, label in enumerate(audit.labels):
-        table.add_row(label, *(share(int(counts_C[c]), audit.totals[heading]) for heading, counts_C in audit.columns.items()))
+    by_size = [audit.labels[c] for c in np.argsort(-audit.natural_C, kind="stable")]
+    shown = largest_and_rarest(by_size if len(by_size) > MOST_IN_TERMINAL else audit.labels, MOST_IN_TERMINAL)
+    ids = {label: c for c, label in enumerate(audit.labels)}
+    for label in shown.labels:
+        table.add_row(label, *(share(int(counts_C[ids[label]]), audit.totals[heading]) for heading, counts_C in audit.columns.items()))
     table.add_section()
     table.add_row("all", *(f"{total:,}" for total in audit.totals.values()))
     console.print(table)
+    if shown.words:
+        console.print(f"Shown: {shown.words}.")
     if data.labels_per_row:
         console.print(data.labels_per_row)
     if data.balanced_sentence:
@@ -66,9 +73,13 @@ def print_evaluation(evaluation: AnyEvaluation, split: str) -> None:
     table.add_column("label")
     for name in next(iter(evaluation.per_class.values())):
         table.add_column(name.replace("_", " ").replace("f1", "F1"), justify="right")
-    for label, values in evaluation.per_class.items():
+    shown = worst_and_rarest(list(evaluation.per_class), evaluation.per_class, MOST_IN_TERMINAL)
+    for label in shown.labels:
+        values = evaluation.per_class[label]
         table.add_row(label, *(class_figure(name, value, values["support"]) for name, value in values.items()))
     console.print(table)
+    if shown.words:
+        console.print(shown.sentence("metrics.json"))
     if isinstance(evaluation, MultiLabelEvaluation):
         console.print(
             f"micro F1 {evaluation.micro_f1:.4f}, weighted F1 {evaluation.weighted_f1:.4f}, samples F1 {evaluation.samples_f1:.4f}, mean average precision "

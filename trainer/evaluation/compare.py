@@ -7,11 +7,13 @@ rows that are all right. Intervals of differences of macro F1 held in simulation
 surer than a coin (evaluation/influence.py). Those of one figure near 0 or 1, such as the recall of 10 rows, are too narrow.
 """
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from trainer.errors import did_you_mean, listing
 from trainer.evaluation import influence
+from trainer.evaluation.blocks import Rows
 from trainer.evaluation.crossed import Estimate, Floats, Ints, all_pairs_quantile, estimate
 from trainer.evaluation.intervals import LEVEL, Interval
 
@@ -40,12 +42,11 @@ class SeedPredictions:
     """What a strategy predicts with each seed, as it counts: after its decision.
 
     Attributes:
-        predicted_SN: label ids.
-        p_SNC: probabilities.
+        predicted_SN, p_SNC: label ids; probabilities of each seed, (N, C).
     """
 
     predicted_SN: Ints
-    p_SNC: Floats
+    p_SNC: Floats | Sequence[Rows]
 
 
 @dataclass(frozen=True)
@@ -120,7 +121,6 @@ class Comparison:
 
     Attributes:
         best: highest mean of the metric, whether or not that is sure; the baseline where it is as high.
-        support: rows of each label.
     """
 
     metric: str
@@ -198,8 +198,9 @@ def _check(label_ids_N: Ints, predictions: dict[str, SeedPredictions], labels: l
     for name, found in predictions.items():
         if len(found.predicted_SN) != num_seeds:
             raise ValueError(f"{name} has {len(found.predicted_SN)} seeds and {baseline} {num_seeds}: seeds are paired, leave out those that one of them lacks")
-        if found.predicted_SN.shape != (num_seeds, num_rows) or found.p_SNC.shape != (num_seeds, num_rows, num_classes):
-            raise ValueError(f"{name}: predictions of shapes {found.predicted_SN.shape} and {found.p_SNC.shape} for {num_rows} rows and {num_classes} labels")
+        shape = len(found.p_SNC), *found.p_SNC[0].shape
+        if (*found.predicted_SN.shape, num_classes) != shape or shape != (num_seeds, num_rows, num_classes):
+            raise ValueError(f"{name}: predictions of shapes {found.predicted_SN.shape} and {shape} for {num_rows} rows and {num_classes} labels")
         if found.predicted_SN.min() < 0 or found.predicted_SN.max() >= num_classes:
             raise ValueError(f"{name}: label ids {found.predicted_SN.min()} to {found.predicted_SN.max()} for {num_classes} labels")
     if metric.startswith("minority") and labels.index(minority_label) not in label_ids_N:

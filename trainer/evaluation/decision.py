@@ -16,7 +16,8 @@ from scipy.optimize import minimize_scalar
 
 from trainer.data.labels import by_class
 from trainer.errors import ConfigError, DataError, listing
-from trainer.evaluation.scores import log_softmax
+from trainer.evaluation.blocks import Rows, Taken, row_blocks
+from trainer.evaluation.scores import Correction, LogProbabilities, corrected, log_softmax
 from trainer.evaluation.thresholds import THRESHOLDS, fit_thresholds
 
 if TYPE_CHECKING:
@@ -49,7 +50,12 @@ class Decision:
 
     def correct(self, logits_NC: NDArray[Any]) -> Floats:
         """Logits with prior and temperature corrected."""
-        return logits_NC.astype(np.float64) / self.temperature + self.shift_C
+        return corrected(logits_NC, self.correction)
+
+    @property
+    def correction(self) -> Correction:
+        """What is done to logits."""
+        return Correction(self.temperature, self.shift_C)
 
     def log_probabilities(self, logits_NC: NDArray[Any]) -> Floats:
         """Corrected log probabilities."""
@@ -60,6 +66,14 @@ class Decision:
         if self.costs_CC is not None:
             return (np.exp(log_p_NC) @ self.costs_CC).argmin(axis=1)
         return (log_p_NC if self.thresholds_C is None else log_p_NC - np.log(self.thresholds_C)).argmax(axis=1)
+
+    def judge(self, logits_NC: Rows) -> tuple[LogProbabilities, Ints]:
+        """Log probabilities, computed whenever they are read, and label id of each row, a block at a time."""
+        log_p_NC = LogProbabilities(logits_NC, (self.correction,))
+        predicted_N = np.empty(len(log_p_NC), np.int64)
+        for rows, log_p_BC in log_p_NC.blocks():
+            predicted_N[rows] = self.decide(log_p_BC)
+        return log_p_NC, predicted_N
 
     def figures(self, labels: list[str]) -> dict[str, Any]:
         """Plain values for metrics.json."""
@@ -137,7 +151,7 @@ def natural_weights(label_ids_N: Ints, natural_C: Ints | Floats) -> Floats:
     return weights_N / weights_N.mean()
 
 
-def fit_temperature(logits_NC: NDArray[Any], label_ids_N: Ints, weights_N: Floats, log_q_C: Floats | None = None) -> float:
+def fit_temperature(logits_NC: Rows, label_ids_N: Ints, weights_N: Floats, log_q_C: Floats | None = None) -> float:
     """Return the temperature T of least mean log loss on validation rows.
 
     Without a prior to correct, T minimises the loss of softmax(z / T). This is the definition of Guo et al. 2017
@@ -153,11 +167,13 @@ def fit_temperature(logits_NC: NDArray[Any], label_ids_N: Ints, weights_N: Float
     if log_q_C is not None:
         shares_C = np.bincount(label_ids_N, weights=weights_N, minlength=len(log_q_C))
         base_C, own_C = log_q_C, np.log(np.maximum(shares_C, 1e-12) / shares_C.sum())
-    centred_NC = logits_NC.astype(np.float64) - base_C
+    log_p_N = np.empty(len(label_ids_N))
 
     def loss(log_t: float) -> float:
-        log_p_NC = log_softmax(centred_NC / np.exp(log_t) + own_C)
-        return float(-(weights_N * log_p_NC[np.arange(len(label_ids_N)), label_ids_N]).mean())
+        for rows, block_BC in row_blocks(logits_NC):
+            log_p_BC = log_softmax((block_BC.astype(np.float64) - base_C) / np.exp(log_t) + own_C)
+            log_p_N[rows] = log_p_BC[np.arange(len(log_p_BC)), label_ids_N[rows]]
+        return float(-(weights_N * log_p_N).mean())
 
     return float(np.exp(minimize_scalar(loss, bounds=(np.log(0.05), np.log(20)), method="bounded").x))
 
@@ -189,7 +205,7 @@ def plan_decision(
 
 
 def fit_decision(
-    logits_NC: NDArray[Any],
+    logits_NC: Rows,
     label_ids_N: Ints,
     *,
     labels: list[str],
@@ -225,10 +241,10 @@ def fit_decision(
     decision = Decision(t, shift_C, costs_CC=costs_CC)
     if thresholds in THRESHOLDS:
         counts_C = np.bincount(label_ids_N, minlength=len(labels))
-        p_NC = np.exp(decision.log_probabilities(logits_NC))
         fitted_C = counts_C >= LEAST_ROWS if fitted_C is None else fitted_C
         row_weights_N = natural_weights(label_ids_N, np.exp(log_target_C)) if log_target_C is not None else weights_N
-        found_C, failed = fit_thresholds(p_NC, label_ids_N, row_weights_N, fitted_C, minority, THRESHOLDS[thresholds], min_precision)
+        log_p_NC = LogProbabilities(logits_NC, (decision.correction,))
+        found_C, failed = fit_thresholds(log_p_NC, label_ids_N, row_weights_N, fitted_C, minority, THRESHOLDS[thresholds], min_precision)
         few = [f"{labels[c]} ({counts_C[c]} validation rows, {LEAST_ROWS} needed)" for c in np.flatnonzero(~fitted_C)]
         short = [f"{labels[c]} (precision {min_precision:g} is not reached)" for c in failed]
         decision = replace(decision, thresholds_C=found_C / found_C.sum(), neutral=(*few, *short))
@@ -236,30 +252,31 @@ def fit_decision(
 
 
 def fit_and_cross_fit(
-    logits_NC: NDArray[Any], label_ids_N: Ints, weights_N: Floats, plan: dict[str, Any], *, seed: int
-) -> tuple[Decision, tuple[Floats, Ints]]:
+    logits_NC: Rows, label_ids_N: Ints, weights_N: Floats, plan: dict[str, Any], *, seed: int
+) -> tuple[Decision, tuple[LogProbabilities, Ints]]:
     """The decision of validation rows, and what `cross_fit` says of them; thresholds of the same classes are fitted in every fold."""
     fitted_C = np.bincount(label_ids_N, minlength=len(plan["labels"])) >= LEAST_ROWS
 
     def fit(rows: Ints) -> Decision:
-        return fit_decision(logits_NC[rows], label_ids_N[rows], weights_N=weights_N[rows], fitted_C=fitted_C, **plan)
+        return fit_decision(Taken(logits_NC, rows), label_ids_N[rows], weights_N=weights_N[rows], fitted_C=fitted_C, **plan)
 
     return fit(np.arange(len(label_ids_N))), cross_fit(logits_NC, label_ids_N, fit, seed=seed)
 
 
-def cross_fit(logits_NC: NDArray[Any], label_ids_N: Ints, fit: Callable[[Ints], Decision], *, seed: int) -> tuple[Floats, Ints]:
+def cross_fit(logits_NC: Rows, label_ids_N: Ints, fit: Callable[[Ints], Decision], *, seed: int) -> tuple[LogProbabilities, Ints]:
     """Log probabilities and label ids of validation rows, each from a decision that was fitted without it.
 
     Args:
         fit: positions of validation rows -> their Decision.
     """
-    log_p_NC, predicted_N = np.empty(logits_NC.shape), np.empty(len(label_ids_N), np.int64)
+    predicted_N = np.empty(len(label_ids_N), np.int64)
     order = np.lexsort((np.random.default_rng(seed).permutation(len(label_ids_N)), label_ids_N))
     folds_N = np.empty(len(label_ids_N), np.int64)
     folds_N[order] = np.arange(len(label_ids_N)) % NUM_FOLDS  # stratified, whatever the size of a class
-    for fold in np.unique(folds_N):
-        held = np.flatnonzero(folds_N == fold)
-        decision = fit(np.flatnonzero(folds_N != fold))
-        log_p_NC[held] = decision.log_probabilities(logits_NC[held])
-        predicted_N[held] = decision.decide(log_p_NC[held])
+    decisions = [fit(np.flatnonzero(folds_N != fold)) for fold in np.unique(folds_N)]  # of few rows fewer folds, from 0
+    log_p_NC = LogProbabilities(logits_NC, tuple(decision.correction for decision in decisions), folds_N)
+    for rows, log_p_BC in log_p_NC.blocks():
+        for fold, decision in enumerate(decisions):
+            held = np.flatnonzero(folds_N[rows] == fold)
+            predicted_N[rows][held] = decision.decide(log_p_BC[held])
     return log_p_NC, predicted_N

@@ -11,10 +11,13 @@ is right: influence is half of what the figure changes by. Where two strategies 
 Source: Efron 1982, The Jackknife, the Bootstrap and Other Resampling Plans, ch. 2; DeLong et al. 1988, https://doi.org/10.2307/2531595 (AUROC).
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.sparse import csc_array, csr_array, vstack
 
+from trainer.evaluation.blocks import Rows, Taken, column_blocks, row_blocks, row_slices
 from trainer.evaluation.crossed import Floats, Ints, spread
 from trainer.evaluation.metrics import NUM_BINS
 
@@ -27,13 +30,18 @@ class Influences:
 
     Attributes:
         values_F: SUMMARIES, then F1 of each class, then recall of each class; 0 for classes without rows.
-        by_cell_LF: influence of a row of each cell.
+        by_cell_LF: influence of a row of each cell; sparse, since a row changes few classes.
         cells_N: cell of each row.
     """
 
     values_F: Floats
-    by_cell_LF: Floats
+    by_cell_LF: csc_array
     cells_N: Ints
+
+    def by_row(self, f: int) -> Floats:
+        """Influence of each row on a figure."""
+        of_L: Floats = self.by_cell_LF[:, [f]].toarray()[:, 0]
+        return of_L[self.cells_N]
 
 
 def of_labels(label_ids_N: Ints, predicted_N: Ints, num_classes: int) -> Influences:
@@ -43,6 +51,16 @@ def of_labels(label_ids_N: Ints, predicted_N: Ints, num_classes: int) -> Influen
     true_L, given_L = np.nonzero(counts_CC)
     cells_N = (np.cumsum(counts_CC.ravel() > 0) - 1)[kinds_N]
     support_C, given_C = counts_CC.sum(axis=1), counts_CC.sum(axis=0)
+    values_F = _figures(np.diagonal(counts_CC)[None], given_C[None], support_C)[0]
+    parts = []
+    for cells in row_slices((len(true_L), 8 * num_classes)):  # of some cells at a time, of which most change few classes
+        without_LF, rows_L = _without(counts_CC, true_L[cells], given_L[cells], support_C, given_C)
+        parts.append(csr_array((values_F - without_LF) * ((rows_L - 1) / rows_L)[:, None]))
+    return Influences(values_F, csc_array(vstack(parts)), cells_N)
+
+
+def _without(counts_CC: Floats, true_L: Ints, given_L: Ints, support_C: Floats, given_C: Floats) -> tuple[Floats, Floats]:
+    """Figures without a row of each of these cells, and the rows of its class."""
     at_L, is_alone_L = np.arange(len(true_L)), support_C[true_L] == 1
     rows_L = np.where(is_alone_L, 2, support_C[true_L])  # a row alone and its opposite
     without_LC = counts_CC[true_L]  # of the class of the row that is left out, the others weighing more
@@ -51,10 +69,7 @@ def of_labels(label_ids_N: Ints, predicted_N: Ints, num_classes: int) -> Influen
     without_LC[at_L, true_L] = np.where(is_alone_L, true_L != given_L, without_LC[at_L, true_L])
     hits_LC = np.tile(np.diagonal(counts_CC), (len(true_L), 1))
     hits_LC[at_L, true_L] = without_LC[at_L, true_L]
-    given_LC = given_C - counts_CC[true_L] + without_LC
-    values_F, *_ = found = _figures(np.vstack([np.diagonal(counts_CC), hits_LC]), np.vstack([given_C, given_LC]), support_C)
-    without_LF = found[1:]
-    return Influences(values_F, (values_F - without_LF) * ((rows_L - 1) / rows_L)[:, None], cells_N)
+    return _figures(hits_LC, given_C - counts_CC[true_L] + without_LC, support_C), rows_L
 
 
 def _figures(hits_LC: Floats, given_LC: Floats, support_C: Floats) -> Floats:
@@ -71,21 +86,22 @@ def _figures(hits_LC: Floats, given_LC: Floats, support_C: Floats) -> Floats:
     return np.column_stack([*summaries, f1_LC, recall_LC])
 
 
-def of_auroc(label_ids_N: Ints, p_NC: Floats) -> tuple[float, Floats]:
+def of_auroc(label_ids_N: Ints, p_NC: Rows) -> tuple[float, Floats]:
     """AUROC, one class against the rest, mean over the classes that have rows of both; and the influence of each row. 0.5 and zeros without any."""
     num_rows = len(label_ids_N)
     influence_N = np.zeros(num_rows)
     values = []
-    for label_id in np.unique(label_ids_N):
-        own_N, p_N = label_ids_N == label_id, p_NC[:, label_id]
-        num_own = int(own_N.sum())
-        if num_own == num_rows:
-            continue
-        below_own_N, below_N = _below(p_N[own_N], p_N), _below(p_N, p_N)
-        wins_N = np.where(own_N, (below_N - below_own_N) / (num_rows - num_own), 1 - below_own_N / num_own)
-        values.append(wins_N[own_N].mean())
-        count_N = np.where(own_N, num_own, num_rows - num_own)
-        influence_N += (wins_N - np.where(count_N == 1, 0.5, values[-1])) / count_N
+    for start, p_NB in column_blocks(p_NC):
+        for label_id in range(start, start + p_NB.shape[1]):
+            own_N, p_N = label_ids_N == label_id, p_NB[:, label_id - start]
+            num_own = int(own_N.sum())
+            if num_own in (0, num_rows):
+                continue
+            below_own_N, below_N = _below(p_N[own_N], p_N), _below(p_N, p_N)
+            wins_N = np.where(own_N, (below_N - below_own_N) / (num_rows - num_own), 1 - below_own_N / num_own)
+            values.append(wins_N[own_N].mean())
+            count_N = np.where(own_N, num_own, num_rows - num_own)
+            influence_N += (wins_N - np.where(count_N == 1, 0.5, values[-1])) / count_N
     return (float(np.mean(values)), influence_N / len(values)) if values else (0.5, influence_N)
 
 
@@ -95,9 +111,10 @@ def _below(values: Floats, of_N: Floats) -> Floats:
     return (np.searchsorted(ordered, of_N, "left") + np.searchsorted(ordered, of_N, "right")) / 2
 
 
-def of_ece(label_ids_N: Ints, p_NC: Floats) -> tuple[float, Floats]:
+def of_ece(label_ids_N: Ints, p_NC: Rows) -> tuple[float, Floats]:
     """Expected calibration error of the largest probability; and the influence of each row."""
-    confidence_N, right_N = p_NC.max(axis=1), p_NC.argmax(axis=1) == label_ids_N
+    blocks = [(p_BC.max(axis=1).astype(np.float64), p_BC.argmax(axis=1) == label_ids_N[rows]) for rows, p_BC in row_blocks(p_NC)]
+    confidence_N, right_N = (np.concatenate(column) for column in zip(*blocks, strict=True))
     bins_N = np.minimum((confidence_N * NUM_BINS).astype(int), NUM_BINS - 1)
     gaps = np.bincount(bins_N, weights=confidence_N - right_N, minlength=NUM_BINS)
     return float(np.abs(gaps).sum() / len(label_ids_N)), np.sign(gaps)[bins_N] * (confidence_N - right_N) / len(label_ids_N)
@@ -127,13 +144,13 @@ class Sample:
 
     def _column(self, f: int) -> tuple[Floats, Floats]:
         found = self.of_labels
-        return self._spread([[of.values_F[f] for of in seeds] for seeds in found], [[of.by_cell_LF[of.cells_N, f] for of in seeds] for seeds in found])
+        return self._spread([[of.values_F[f] for of in seeds] for seeds in found], [[of.by_row(f) for of in seeds] for seeds in found])
 
     def _spread(self, values: list[list[float]], influences: list[list[Floats]]) -> tuple[Floats, Floats]:
         return np.array(values), spread(np.array(influences), self.starts)
 
 
-def sample(label_ids_N: Ints, strategies: list[tuple[Ints, Floats]], num_classes: int) -> Sample:
+def sample(label_ids_N: Ints, strategies: list[tuple[Ints, Floats | Sequence[Rows]]], num_classes: int) -> Sample:
     """Figures and influences of strategies, each given as label ids (S, N) and probabilities (S, N, C) of its seeds."""
     order_N = np.argsort(label_ids_N, kind="stable")
     true_N = label_ids_N[order_N]
@@ -141,7 +158,7 @@ def sample(label_ids_N: Ints, strategies: list[tuple[Ints, Floats]], num_classes
         starts=np.unique(true_N, return_index=True)[1],
         of_labels=[[of_labels(true_N, predicted_N[order_N], num_classes) for predicted_N in predicted_SN] for predicted_SN, _ in strategies],
         of_probabilities={
-            "auroc_macro": [[of_auroc(true_N, p_NC[order_N]) for p_NC in p_SNC] for _, p_SNC in strategies],
-            "ece": [[of_ece(true_N, p_NC[order_N]) for p_NC in p_SNC] for _, p_SNC in strategies],
+            "auroc_macro": [[of_auroc(true_N, Taken(p_NC, order_N)) for p_NC in p_SNC] for _, p_SNC in strategies],
+            "ece": [[of_ece(true_N, Taken(p_NC, order_N)) for p_NC in p_SNC] for _, p_SNC in strategies],
         },
     )

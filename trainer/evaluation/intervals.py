@@ -10,6 +10,9 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.sparse import csr_array, vstack
+
+from trainer.evaluation.blocks import Taken, release, row_blocks, row_slices
 
 Floats = NDArray[np.float64]
 Interval = tuple[float, float]
@@ -65,16 +68,41 @@ def resample(targets: NDArray[Any], predicted: list[NDArray[Any]], num_classes: 
     """
     if len(targets) == 0:
         raise ValueError("no row to draw from")
-    sides = np.stack([targets, *predicted], axis=1)  # (N, 1 + R) or (N, 1 + R, C)
-    packed = sides if sides.ndim == 2 else np.packbits(sides.reshape(len(sides), -1), axis=1)
-    _, first_K, counts_K = np.unique(packed, axis=0, return_index=True, return_counts=True)
-    kinds = sides[first_K]
-    strata_K = kinds[:, 0] if sides.ndim == 2 else np.zeros(len(kinds), np.int64)
-    held = kinds[:, :, None] == np.arange(num_classes) if sides.ndim == 2 else kinds.astype(bool)  # (K, 1 + R, C)
-    size = max(1, MOST_COUNTS // len(kinds))
+    if targets.ndim == 1:
+        kinds, counts_K = np.unique(np.stack([targets, *predicted], axis=1), axis=0, return_counts=True)
+        strata_K, sides = kinds[:, 0], [_one_hot(ids_K, num_classes) for ids_K in kinds.T]
+    else:
+        first_K, counts_K = _kinds(targets, predicted)
+        strata_K = np.zeros(len(first_K), np.int64)
+        sides = [_sparse_rows(labels_NC, first_K) for labels_NC in (targets, *predicted)]
+    size = max(1, MOST_COUNTS // len(counts_K))
     rng = np.random.default_rng(seed)
-    parts = [_figures(_draw(rng, counts_K, strata_K, min(size, num_resamples - start)), held) for start in range(0, num_resamples, size)]
+    parts = [_figures(_draw(rng, counts_K, strata_K, min(size, num_resamples - start)), sides) for start in range(0, num_resamples, size)]
     return Resampled(*(np.concatenate(column) for column in zip(*parts, strict=True)))
+
+
+def _kinds(targets: NDArray[Any], predicted: list[NDArray[Any]]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Place of the first row of each kind, and how many there are of it."""
+    packed = []
+    for rows in row_slices(targets.shape):
+        sides = np.stack([targets[rows], *(labels_NC[rows] for labels_NC in predicted)], axis=1)
+        packed.append(np.packbits(sides.reshape(len(sides), -1), axis=1))
+        for read in (targets, *predicted):
+            release(read)
+    _, first_K, counts_K = np.unique(np.concatenate(packed), axis=0, return_index=True, return_counts=True)
+    return first_K, counts_K
+
+
+def _one_hot(ids_K: NDArray[np.int64], num_classes: int) -> csr_array:
+    return csr_array((np.ones(len(ids_K)), (np.arange(len(ids_K)), ids_K)), (len(ids_K), num_classes))
+
+
+def _sparse_rows(labels_NC: NDArray[Any], rows: NDArray[np.int64]) -> csr_array:
+    """Some rows with 1 for each label that they have."""
+    chosen, parts = Taken(labels_NC, rows), []
+    for _, block_BC in row_blocks(chosen):
+        parts.append(csr_array(np.asarray(block_BC).astype(np.float64)))
+    return csr_array(vstack(parts))
 
 
 def _draw(rng: np.random.Generator, counts_K: NDArray[np.int64], strata_K: NDArray[np.int64], num_resamples: int) -> Floats:
@@ -87,12 +115,17 @@ def _draw(rng: np.random.Generator, counts_K: NDArray[np.int64], strata_K: NDArr
     return drawn_BK
 
 
-def _figures(drawn_BK: Floats, held: NDArray[np.bool_]) -> tuple[Floats, Floats, Floats]:
-    """F1, recall and accuracy of each resample."""
-    true_KC, given = held[:, 0], np.moveaxis(held[:, 1:], 1, 0)  # (R, K, C)
+def _figures(drawn_BK: Floats, sides: list[csr_array]) -> tuple[Floats, Floats, Floats]:
+    """F1, recall and accuracy of each resample.
+
+    Args:
+        sides: which classes each kind has, and which each model gives it, (K, C); sums of whole numbers, so exact in any order.
+    """
+    true_KC, *given = sides
+    hits = [true_KC.multiply(given_KC) for given_KC in given]
+    right = [np.asarray(abs(true_KC - given_KC).sum(axis=1) == 0).ravel() for given_KC in given]
     support_BC = drawn_BK @ true_KC
-    hits_BRC = np.stack([drawn_BK @ (true_KC & given_KC) for given_KC in given], axis=1)
-    given_BRC = np.stack([drawn_BK @ given_KC for given_KC in given], axis=1)
-    right_BR = np.stack([drawn_BK @ (true_KC == given_KC).all(axis=1) for given_KC in given], axis=1)
+    hits_BRC, given_BRC = (np.stack([drawn_BK @ of_KC.tocsr() for of_KC in several], axis=1) for several in (hits, given))
+    right_BR = np.stack([drawn_BK @ right_K for right_K in right], axis=1)
     support = np.where(support_BC, support_BC, np.nan)[:, None, :]
     return 2 * hits_BRC / (given_BRC + support), hits_BRC / support, right_BR / drawn_BK.sum(axis=1, keepdims=True)

@@ -7,16 +7,18 @@ are 0 with support 0, macro averages leave them out (0 where none is left), and 
 
 import warnings
 from dataclasses import dataclass, fields
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import expit
-from sklearn.metrics import average_precision_score, f1_score, hamming_loss, precision_recall_fscore_support
 
 from trainer.errors import listing
+from trainer.evaluation.blocks import Rows, column_blocks, release, room, row_blocks, row_slices
 from trainer.evaluation.metrics import Evaluation, evaluate_logits
-from trainer.evaluation.scores import Bools, assigned
+from trainer.evaluation.ranking import average_precision
+from trainer.evaluation.scores import Bools, Floats, LogProbabilities, assigned
 
 
 @dataclass(frozen=True)
@@ -56,52 +58,122 @@ class MultiLabelEvaluation:
 AnyEvaluation = Evaluation | MultiLabelEvaluation
 
 
-def evaluate(logits_NC: NDArray[Any], targets: NDArray[Any], labels: list[str], predicted_N: NDArray[Any] | None = None) -> AnyEvaluation:
+def evaluate(logits_NC: Rows | LogProbabilities, targets: NDArray[Any], labels: list[str], predicted_N: NDArray[Any] | None = None) -> AnyEvaluation:
     """Evaluation of logits against label ids (N,), or against the labels that each row has (N, C).
 
     Args:
         predicted_N: label ids decided by another rule than the largest logit, or the labels each row is given (N, C) by another than THRESHOLD.
     """
     if targets.ndim > 1:
-        return evaluate_multi_label(logits_NC, targets > 0, labels, predicted_N)
+        return evaluate_multi_label(logits_NC, targets, labels, predicted_N)
     return evaluate_logits(logits_NC, targets, labels, predicted_N)
 
 
-def evaluate_multi_label(logits_NC: NDArray[Any], true_NC: Bools, labels: list[str], predicted_NC: Bools | None = None) -> MultiLabelEvaluation:
+def assigned_rows(logits_NC: Rows, folder: Path | None = None) -> Bools:
+    """Which labels each row is given, (N, C), found a block at a time.
+
+    Args:
+        folder: as of `blocks.room`.
+    """
+    given_NC: Bools = room(logits_NC.shape, np.bool_, folder)
+    for rows, block_BC in row_blocks(logits_NC):
+        given_NC[rows] = assigned(block_BC)
+        release(given_NC)
+    return given_NC
+
+
+@dataclass(frozen=True)
+class _Counts:
+    """Sums over rows.
+
+    Attributes:
+        hits_C, given_C, support_C: rows that have the label and are given it, that are given it, that have it.
+        loss: summed over rows and labels.
+        num_exact: rows whose labels are all right.
+        samples_f1: summed over rows.
+    """
+
+    hits_C: Floats
+    given_C: Floats
+    support_C: Floats
+    loss: float
+    num_exact: int
+    samples_f1: float
+
+
+def evaluate_multi_label(logits_NC: Rows, targets_NC: NDArray[Any], labels: list[str], predicted_NC: Bools | None = None) -> MultiLabelEvaluation:
     """Evaluation of logits, or of the labels that each row is given by another rule, against the labels that each row has.
 
     Raises:
         ValueError: no row, or shapes that do not fit.
     """
-    if logits_NC.shape != true_NC.shape or logits_NC.shape[1:] != (len(labels),) or len(true_NC) == 0:
-        raise ValueError(f"logits of shape {logits_NC.shape} for targets of shape {true_NC.shape} and {len(labels)} labels")
-    z_NC = logits_NC.astype(np.float64)
-    p_NC = expit(z_NC)
-    predicted_NC = assigned(z_NC) if predicted_NC is None else predicted_NC
-    precision_C, recall_C, f1_C, support_C = precision_recall_fscore_support(true_NC, predicted_NC, average=None, zero_division=0)
-    present = np.flatnonzero(support_C)
+    if logits_NC.shape != targets_NC.shape or logits_NC.shape[1:] != (len(labels),) or len(targets_NC) == 0:
+        raise ValueError(f"logits of shape {logits_NC.shape} for targets of shape {targets_NC.shape} and {len(labels)} labels")
+    sums, num_rows = _count(logits_NC, targets_NC, predicted_NC), len(targets_NC)
+    precision_C, recall_C = _ratio(sums.hits_C, sums.given_C), _ratio(sums.hits_C, sums.support_C)
+    f1_C = _ratio(2 * sums.hits_C, sums.given_C + sums.support_C)
+    present = np.flatnonzero(sums.support_C)
     if len(present) < len(labels):
-        absent = listing(labels[c] for c in np.flatnonzero(support_C == 0))
+        absent = listing(labels[c] for c in np.flatnonzero(sums.support_C == 0))
         warnings.warn(f"no row of {absent} in this split: left out of macro averages; more rows would tell more", stacklevel=2)
-    precisions_C = np.array([average_precision_score(true_NC[:, c], p_NC[:, c]) if support_C[c] else 0.0 for c in range(len(labels))])
-    macro_f1, weighted_f1 = _mean(f1_C[present]), float(f1_score(true_NC, predicted_NC, average="weighted", zero_division=0))
+    precisions_C = _average_precisions(logits_NC, targets_NC)
+    macro_f1, weighted_f1 = _mean(f1_C[present]), float(_ratio(np.array([f1_C @ sums.support_C]), np.array([sums.support_C.sum()]))[0])
+    hits, given, support = (float(sums_C.sum()) for sums_C in (sums.hits_C, sums.given_C, sums.support_C))
     columns = {"precision": precision_C, "recall": recall_C, "f1": f1_C, "average_precision": precisions_C}
     return MultiLabelEvaluation(
-        num_rows=len(true_NC),
-        loss=float((np.logaddexp(0, z_NC) - z_NC * true_NC).mean()),
-        accuracy=float((true_NC == predicted_NC).all(axis=1).mean()),
+        num_rows=num_rows,
+        loss=sums.loss / (num_rows * len(labels)),
+        accuracy=sums.num_exact / num_rows,
         macro_f1=macro_f1,
-        micro_f1=float(f1_score(true_NC, predicted_NC, average="micro", zero_division=0)),
+        micro_f1=2 * hits / (given + support) if given + support else 0.0,
         weighted_f1=weighted_f1,
-        samples_f1=float(f1_score(true_NC, predicted_NC, average="samples", zero_division=1)),
+        samples_f1=sums.samples_f1 / num_rows,
         f1_gap=weighted_f1 - macro_f1,
         macro_precision=_mean(precision_C[present]),
         macro_recall=_mean(recall_C[present]),
         mean_average_precision=_mean(precisions_C[present]),
-        hamming_loss=float(hamming_loss(true_NC, predicted_NC)),
+        hamming_loss=(given + support - 2 * hits) / (num_rows * len(labels)),
         labels=list(labels),
-        per_class={label: {**{name: float(values_C[c]) for name, values_C in columns.items()}, "support": int(support_C[c])} for c, label in enumerate(labels)},
+        per_class={
+            label: {**{name: float(values_C[c]) for name, values_C in columns.items()}, "support": int(sums.support_C[c])} for c, label in enumerate(labels)
+        },
     )
+
+
+def _count(logits_NC: Rows, targets_NC: NDArray[Any], predicted_NC: Bools | None) -> _Counts:
+    """What the figures of labels and rows are made of, in one reading of the rows."""
+    hits_C, given_C, support_C = np.zeros((3, logits_NC.shape[1]))
+    loss, num_exact, samples_f1 = 0.0, 0, 0.0
+    for rows in row_slices(logits_NC.shape):
+        z_BC, true_BC = np.asarray(logits_NC[rows]).astype(np.float64), np.asarray(targets_NC[rows]) > 0
+        given_BC = assigned(z_BC) if predicted_NC is None else np.asarray(predicted_NC[rows])
+        both_BC = true_BC & given_BC
+        hits_B, all_B = both_BC.sum(axis=1), given_BC.sum(axis=1) + true_BC.sum(axis=1)
+        hits_C += both_BC.sum(axis=0)
+        given_C += given_BC.sum(axis=0)
+        support_C += true_BC.sum(axis=0)
+        loss += float((np.logaddexp(0, z_BC) - z_BC * true_BC).sum())
+        num_exact += int((2 * hits_B == all_B).sum())
+        samples_f1 += float(np.where(all_B, 2 * hits_B / np.maximum(all_B, 1), 1).sum())
+        for read in (logits_NC, targets_NC, predicted_NC):
+            release(read)
+    return _Counts(hits_C, given_C, support_C, loss, num_exact, samples_f1)
+
+
+def _average_precisions(logits_NC: Rows, targets_NC: NDArray[Any]) -> Floats:
+    """Average precision of each label, 0 without rows of it; a block of columns at a time."""
+    found_C = np.zeros(logits_NC.shape[1])
+    for start, logits_NB in column_blocks(logits_NC):
+        for place in range(logits_NB.shape[1]):
+            is_own_N = np.asarray(targets_NC[:, start + place]) > 0
+            if is_own_N.any():
+                found_C[start + place] = average_precision(is_own_N, expit(logits_NB[:, place].astype(np.float64)))
+        release(targets_NC)
+    return found_C
+
+
+def _ratio(part: Floats, whole: Floats) -> Floats:
+    return np.divide(part, whole, out=np.zeros_like(part), where=whole > 0)
 
 
 def _mean(values: NDArray[Any]) -> float:

@@ -7,12 +7,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from trainer.evaluation.blocks import Rows, Taken, largest
 from trainer.evaluation.decision import Decision
-from trainer.evaluation.multi_label import AnyEvaluation, evaluate
-from trainer.evaluation.scores import assigned, log_sigmoid, log_softmax
+from trainer.evaluation.multi_label import AnyEvaluation, assigned_rows, evaluate
+from trainer.evaluation.scores import LogProbabilities, as_log_probabilities
 
 Ints = NDArray[np.int64]
-Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,8 @@ class Outcome:
     Attributes:
         alone: the model's own probabilities and their largest class.
         decided: with the decision, where there is one.
-        log_p_NC, predicted_N: log probabilities and label ids that count: decided where there is a decision.
+        log_p_NC, predicted_N: log probabilities, computed when they are read, and label ids that count: decided where there
+            is a decision.
         label_ids_N: true label ids; of multi-label rows, as predicted_N, which labels each has, (N, C).
         domains: {domain: Evaluation of its rows} of what counts (`balance.by`); alone_domains: of the model alone.
     """
@@ -30,8 +31,8 @@ class Outcome:
     alone: AnyEvaluation
     decided: AnyEvaluation | None
     label_ids_N: NDArray[Any]
-    alone_log_p_NC: Floats
-    log_p_NC: Floats
+    alone_log_p_NC: LogProbabilities
+    log_p_NC: LogProbabilities
     predicted_N: NDArray[Any]
     domains: dict[str, AnyEvaluation] = field(default_factory=dict)
     alone_domains: dict[str, AnyEvaluation] = field(default_factory=dict)
@@ -43,7 +44,11 @@ class Outcome:
 
 
 def outcome_of(
-    logits_NC: NDArray[Any], label_ids_N: NDArray[Any], labels: list[str], decided: tuple[Floats, Ints] | None, domains: tuple[Ints, list[str]] | None
+    logits_NC: Rows,
+    label_ids_N: NDArray[Any],
+    labels: list[str],
+    decided: tuple[Rows | LogProbabilities, Ints] | None,
+    domains: tuple[Ints, list[str]] | None,
 ) -> Outcome:
     """Outcome of one split.
 
@@ -51,15 +56,13 @@ def outcome_of(
         decided: log probabilities and label ids with the decision, None without one.
         domains: domain id of each row and the names of the domains.
     """
-    if label_ids_N.ndim > 1:
-        alone_log_p_NC, alone_predicted_N = log_sigmoid(logits_NC), assigned(logits_NC)
-    else:
-        alone_log_p_NC, alone_predicted_N = log_softmax(logits_NC), logits_NC.argmax(axis=1)
-    log_p_NC, predicted_N = decided or (alone_log_p_NC, alone_predicted_N)
+    alone_log_p_NC = LogProbabilities(logits_NC, multi_label=label_ids_N.ndim > 1)
+    alone_predicted_N = assigned_rows(logits_NC) if label_ids_N.ndim > 1 else largest(logits_NC)
+    log_p_NC, predicted_N = (as_log_probabilities(decided[0]), decided[1]) if decided else (alone_log_p_NC, alone_predicted_N)
     scores_NC = log_p_NC if decided else logits_NC
     alone_domains = _by_domain(logits_NC, label_ids_N, labels, alone_predicted_N, domains)
     return Outcome(
-        evaluate(logits_NC, label_ids_N, labels),
+        evaluate(logits_NC, label_ids_N, labels, alone_predicted_N),
         evaluate(log_p_NC, label_ids_N, labels, predicted_N) if decided else None,
         label_ids_N,
         alone_log_p_NC,
@@ -71,7 +74,11 @@ def outcome_of(
 
 
 def _by_domain(
-    scores_NC: NDArray[Any], label_ids_N: NDArray[Any], labels: list[str], predicted_N: NDArray[Any], domains: tuple[Ints, list[str]] | None
+    scores_NC: Rows | LogProbabilities,
+    label_ids_N: NDArray[Any],
+    labels: list[str],
+    predicted_N: NDArray[Any],
+    domains: tuple[Ints, list[str]] | None,
 ) -> dict[str, AnyEvaluation]:
     """{domain: Evaluation of its rows} of the domains that have rows."""
     if domains is None:
@@ -79,10 +86,13 @@ def _by_domain(
     rows_of = {name: np.flatnonzero(domains[0] == d) for d, name in enumerate(domains[1])}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # a domain may lack a label
-        return {name: evaluate(scores_NC[rows], label_ids_N[rows], labels, predicted_N[rows]) for name, rows in rows_of.items() if len(rows)}
+        return {name: evaluate(_take(scores_NC, rows), label_ids_N[rows], labels, predicted_N[rows]) for name, rows in rows_of.items() if len(rows)}
 
 
-def decided_by(decision: Decision, logits_NC: NDArray[Any]) -> tuple[Floats, Ints]:
+def _take(scores_NC: Rows | LogProbabilities, rows: Ints) -> Rows | LogProbabilities:
+    return scores_NC.take(rows) if isinstance(scores_NC, LogProbabilities) else Taken(scores_NC, rows)
+
+
+def decided_by(decision: Decision, logits_NC: Rows) -> tuple[LogProbabilities, Ints]:
     """Log probabilities and label ids of a decision."""
-    log_p_NC = decision.log_probabilities(logits_NC)
-    return log_p_NC, decision.decide(log_p_NC)
+    return decision.judge(logits_NC)

@@ -1,10 +1,15 @@
 """Logits to log probabilities and to the labels of multi-label rows; NumPy and SciPy alone, so that who predicts loads no more. Legend: N rows, C labels."""
 
-from typing import Any
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import expit
+
+from trainer.evaluation.blocks import Rows, Taken, column_blocks, release, row_slices
 
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
@@ -27,6 +32,116 @@ def log_sigmoid(logits_NC: NDArray[Any]) -> Floats:
 def assigned(logits_NC: NDArray[Any]) -> Bools:
     """Which labels each row is given, (N, C)."""
     return expit(logits_NC.astype(np.float64)) >= THRESHOLD
+
+
+class Correction(NamedTuple):
+    """What a decision adds to scores: z / temperature + shift."""
+
+    temperature: float
+    shift_C: Floats
+
+
+@dataclass(frozen=True)
+class LogProbabilities:
+    """Log probabilities (N, C) in float64, computed from scores whenever rows are read; whole only for `np.asarray`.
+
+    Attributes:
+        source: logits, or log probabilities (N, C).
+        corrections: what is done to them first; nothing where it is empty.
+        fold_N: which correction each row has; None where all have the first.
+        multi_label: each label is a question of its own.
+    """
+
+    source: Rows
+    corrections: tuple[Correction, ...] = ()
+    fold_N: NDArray[np.int64] | None = None
+    multi_label: bool = False
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Rows and classes."""
+        return self.source.shape
+
+    def __len__(self) -> int:
+        return self.source.shape[0]
+
+    def __getitem__(self, rows: Any) -> Floats:
+        scores_BC = np.asarray(self.source[rows])
+        if self.multi_label:
+            return log_sigmoid(scores_BC)
+        return log_softmax(self._corrected(scores_BC, rows, slice(None)) if self.corrections else scores_BC)
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
+        return np.asarray(self[:], dtype)
+
+    def take(self, rows: NDArray[np.int64]) -> "LogProbabilities":
+        """The same of some rows."""
+        fold_N = None if self.fold_N is None else self.fold_N[rows]
+        return LogProbabilities(Taken(self.source, rows), self.corrections, fold_N, self.multi_label)
+
+    def blocks(self) -> Iterator[tuple[slice, Floats]]:
+        """(places, log probabilities) of each block of rows."""
+        for rows in row_slices(self.shape):
+            yield rows, self[rows]
+            release(self.source)
+
+    def columns(self) -> Iterator[tuple[int, Floats]]:
+        """(class id, log probabilities of all rows) of each class."""
+        for start, block_NB in column_blocks(self.source):
+            for place in range(block_NB.shape[1]):
+                yield start + place, self._column(block_NB[:, place : place + 1], start + place)
+
+    def _column(self, scores_N1: NDArray[Any], c: int) -> Floats:
+        if self.multi_label:
+            return log_sigmoid(scores_N1)[:, 0]
+        corrected = self._corrected(scores_N1, slice(None), slice(c, c + 1)) if self.corrections else scores_N1
+        most_N, log_sum_N = self._normalisers
+        return (corrected[:, 0].astype(np.float64) - most_N) - log_sum_N
+
+    @cached_property
+    def _normalisers(self) -> tuple[NDArray[Any], Floats]:
+        """Largest score of each row, and the log of the sum of the others against it."""
+        most_N, log_sum_N = np.empty(len(self)), np.empty(len(self))
+        for rows in row_slices(self.shape):
+            scores_BC = np.asarray(self.source[rows])
+            scores_BC = self._corrected(scores_BC, rows, slice(None)) if self.corrections else scores_BC
+            most_N[rows] = scores_BC.max(axis=1)
+            log_sum_N[rows] = np.log(np.exp(scores_BC.astype(np.float64) - scores_BC.max(axis=1, keepdims=True)).sum(axis=1))
+            release(self.source)
+        return most_N, log_sum_N
+
+    def _corrected(self, scores_BC: NDArray[Any], rows: Any, columns: slice) -> Floats:
+        if self.fold_N is None:
+            return corrected(scores_BC, self.corrections[0], columns)
+        folds_B, found_BC = self.fold_N[rows], np.empty(scores_BC.shape)
+        for fold in np.unique(folds_B):
+            found_BC[folds_B == fold] = corrected(scores_BC[folds_B == fold], self.corrections[fold], columns)
+        return found_BC
+
+
+@dataclass(frozen=True)
+class Probabilities:
+    """Probabilities (N, C) in float32, as predictions.parquet holds them, computed when rows are read."""
+
+    source: LogProbabilities
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Rows and classes."""
+        return self.source.shape
+
+    def __getitem__(self, rows: Any) -> NDArray[np.float32]:
+        return np.exp(self.source[rows]).astype(np.float32)
+
+
+def corrected(logits_NC: NDArray[Any], correction: Correction, columns: slice = slice(None)) -> Floats:
+    """Logits, or some columns of them, with prior and temperature corrected."""
+    return logits_NC.astype(np.float64) / correction.temperature + correction.shift_C[columns]
+
+
+def as_log_probabilities(scores_NC: "Rows | LogProbabilities") -> LogProbabilities:
+    """Scores of one label a row as they are read by rows."""
+    return scores_NC if isinstance(scores_NC, LogProbabilities) else LogProbabilities(scores_NC)
 
 
 def over_classes(per_class: dict[str, dict[str, float]]) -> str:

@@ -5,6 +5,8 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
+from trainer.evaluation.scores import LogProbabilities
+
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
 MOST_ROUNDS = 10
@@ -30,22 +32,22 @@ THRESHOLDS: dict[str, Curve] = {"f1": _f1_score, "recall_at_precision": _recall_
 
 
 def fit_thresholds(
-    p_NC: Floats, label_ids_N: Ints, weights_N: Floats, fitted_C: NDArray[np.bool_], minority: int, curve: Curve, least: float
+    log_p_NC: LogProbabilities, label_ids_N: Ints, weights_N: Floats, fitted_C: NDArray[np.bool_], minority: int, curve: Curve, least: float
 ) -> tuple[Floats, list[int]]:
     """One positive threshold per class, and the classes that keep the neutral one because they do not reach the precision.
 
     Two classes: the point of the minority's precision-recall curve with the best score. More: one class after the other,
     the threshold that is best while the others stand, until none moves (coordinate ascent; the sum of scores never falls).
     """
-    num_classes = p_NC.shape[1]
+    num_classes = log_p_NC.shape[1]
     if num_classes == 2 and not fitted_C.all():
         return np.full(2, 0.5), []
     order = [minority] if num_classes == 2 else np.flatnonzero(fitted_C).tolist()
     failed: list[int] = []
     while True:
         counted_C = np.isin(np.arange(num_classes), order) if curve is _recall_score else np.ones(num_classes, bool)
-        thresholds_C = _ascend(p_NC, label_ids_N, weights_N, order, counted_C, curve, least)
-        taken_N = (p_NC / thresholds_C).argmax(axis=1)
+        leaders = _ascend(log_p_NC, label_ids_N, weights_N, order, counted_C, curve, least)
+        thresholds_C, taken_N = leaders.thresholds_C, leaders.class_ids_2N[0]
         short = [c for c in order if curve is _recall_score and _precision(taken_N == c, label_ids_N == c, weights_N) < least - 1e-9]
         if not short:
             break
@@ -60,37 +62,88 @@ def _precision(is_taken_N: NDArray[np.bool_], is_own_N: NDArray[np.bool_], weigh
     return float(weights_N[is_taken_N & is_own_N].sum() / max(weights_N[is_taken_N].sum(), 1e-12))
 
 
-def _ascend(p_NC: Floats, label_ids_N: Ints, weights_N: Floats, order: list[int], counted_C: NDArray[np.bool_], curve: Curve, least: float) -> Floats:
+class Leaders:
+    """The two classes of the largest p_c / t_c of each row, while thresholds move one at a time.
+
+    Whoever is asked for the best of all classes but one needs no more than these, so no matrix of quotients is held.
+
+    Attributes:
+        class_ids_2N: the first and the second; of equal quotients the lower class id is first, as argmax has it.
+        quotients_2N: their p_c / t_c.
+    """
+
+    def __init__(self, log_p_NC: LogProbabilities) -> None:
+        num_rows, num_classes = log_p_NC.shape
+        self.log_p_NC, self.thresholds_C = log_p_NC, np.full(num_classes, 1 / num_classes)
+        self.class_ids_2N, self.quotients_2N = np.empty((2, num_rows), np.int64), np.empty((2, num_rows))
+        for rows, log_p_BC in log_p_NC.blocks():
+            self._lead(rows, np.exp(log_p_BC))
+
+    def rivals(self, c: int) -> tuple[Ints, Floats]:
+        """The best of the other classes for each row, and its quotient."""
+        place_N = (self.class_ids_2N[0] == c).astype(np.int64)
+        rows = np.arange(len(place_N))
+        return self.class_ids_2N[place_N, rows], self.quotients_2N[place_N, rows]
+
+    def move(self, c: int, threshold: float, p_N: Floats) -> None:
+        """Give class c another threshold."""
+        self.thresholds_C[c] = threshold
+        quotient_N = p_N / threshold
+        (best_N, second_N), (best_id_N, second_id_N) = self.quotients_2N, self.class_ids_2N
+        is_first = (quotient_N > best_N) | ((quotient_N == best_N) & (c < best_id_N))
+        is_second = ~is_first & ((quotient_N > second_N) | ((quotient_N == second_N) & (c < second_id_N)))
+        led_N = (self.class_ids_2N == c).any(axis=0)
+        first, second = np.flatnonzero(is_first & ~led_N), np.flatnonzero(is_second & ~led_N)
+        second_N[first], second_id_N[first] = best_N[first], best_id_N[first]
+        best_N[first], best_id_N[first] = quotient_N[first], c
+        second_N[second], second_id_N[second] = quotient_N[second], c
+        led = np.flatnonzero(led_N)  # a third class may be better now
+        for rows, log_p_BC in self.log_p_NC.take(led).blocks():
+            self._lead(led[rows], np.exp(log_p_BC))
+
+    def _lead(self, rows: slice | Ints, p_BC: Floats) -> None:
+        quotients_BC, places = p_BC / self.thresholds_C, np.arange(len(p_BC))
+        for place in (0, 1):
+            first_B = quotients_BC.argmax(axis=1)
+            self.class_ids_2N[place, rows], self.quotients_2N[place, rows] = first_B, quotients_BC[places, first_B]
+            quotients_BC[places, first_B] = -1
+
+
+def _ascend(
+    log_p_NC: LogProbabilities, label_ids_N: Ints, weights_N: Floats, order: list[int], counted_C: NDArray[np.bool_], curve: Curve, least: float
+) -> Leaders:
     """Thresholds of the classes in `order`, each the best while the others stand, until none moves; the others stay neutral."""
-    thresholds_C = np.full(p_NC.shape[1], 1 / p_NC.shape[1])
-    for _ in range(1 if p_NC.shape[1] == 2 else MOST_ROUNDS):
-        before_C = thresholds_C.copy()
-        for c in order:
-            thresholds_C[c] = _best_threshold(p_NC, label_ids_N, weights_N, thresholds_C, c, counted_C, curve, least)
-        if np.allclose(before_C, thresholds_C, rtol=1e-12):
+    leaders, wanted = Leaders(log_p_NC), set(order)
+    for _ in range(1 if log_p_NC.shape[1] == 2 else MOST_ROUNDS):
+        before_C = leaders.thresholds_C.copy()
+        for c, log_p_N in log_p_NC.columns() if order else ():
+            if c in wanted:
+                p_N = np.exp(log_p_N)
+                found = _best_threshold(p_N, leaders, label_ids_N, weights_N, c, counted_C, curve, least)
+                if found != leaders.thresholds_C[c]:
+                    leaders.move(c, found, p_N)
+        if np.allclose(before_C, leaders.thresholds_C, rtol=1e-12):
             break
-    return thresholds_C
+    return leaders
 
 
 def _best_threshold(
-    p_NC: Floats, label_ids_N: Ints, weights_N: Floats, thresholds_C: Floats, c: int, counted_C: NDArray[np.bool_], curve: Curve, least: float
+    p_N: Floats, leaders: Leaders, label_ids_N: Ints, weights_N: Floats, c: int, counted_C: NDArray[np.bool_], curve: Curve, least: float
 ) -> float:
     """Threshold of class c of the best score while the other thresholds stand.
 
     A row goes to c when p_c exceeds t_c times the best p_j / t_j of the others. Rows are taken in the order of that
     quotient; the score after each is the one of c and, with more than two classes, of all classes that count.
     """
-    others_NC = p_NC / thresholds_C
-    others_NC[:, c] = -1
-    rival_N = others_NC.argmax(axis=1)
-    quotient_N = p_NC[:, c] / others_NC[np.arange(len(p_NC)), rival_N]
+    rival_N, best_N = leaders.rivals(c)
+    thresholds_C, quotient_N = leaders.thresholds_C, p_N / best_N
     order = np.argsort(-quotient_N, kind="stable")
     quotients, rivals, labels, weights = quotient_N[order], rival_N[order], label_ids_N[order], weights_N[order]
-    support: Floats = np.bincount(label_ids_N, weights=weights_N, minlength=p_NC.shape[1]).astype(np.float64)
+    support: Floats = np.bincount(label_ids_N, weights=weights_N, minlength=len(thresholds_C)).astype(np.float64)
     hits_K = np.r_[0.0, np.cumsum(weights * (labels == c))]
     taken_K = np.r_[0.0, np.cumsum(weights)]
     score_K = curve(hits_K, taken_K, support[c], least)
-    if p_NC.shape[1] > 2:
+    if len(thresholds_C) > 2:
         score_K = score_K + np.r_[0.0, np.cumsum(_rivals_change(rivals, labels, weights, support, counted_C, curve, least))]
     possible = np.r_[True, quotients[1:] < quotients[:-1], True]  # a threshold lies between unequal quotients
     neutral = int((quotients > thresholds_C[c]).sum())

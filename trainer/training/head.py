@@ -14,6 +14,7 @@ from torch import Tensor
 from transformers import EvalPrediction, TrainingArguments
 
 from trainer.data.tokenise import TokenisedRows
+from trainer.evaluation.blocks import MOST_IN_MEMORY, release, room
 from trainer.training.batching import Collator
 from trainer.training.embed import embed
 from trainer.training.layers import final_layer, trainable_parameters
@@ -183,7 +184,7 @@ class HeadTrainer:
             training_loss, steps = fit_linear(scaled_NH, targets_N, loss, weight_CH, bias_C, l2=l2, max_iterations=cap)
             iterations += steps
             folded = scaler.fold(weight_CH, bias_C)
-            logits_NC = torch.nn.functional.linear(torch.from_numpy(validation_NH), *folded).numpy()
+            logits_NC = self._logits(validation_NH, *folded)
             measured = self.metrics(EvalPrediction(logits_NC, self.validation_rows.label_ids_N))
             values = (training_loss, number, iterations, *(measured[name] for name in ("loss", *COLUMNS[4:])))
             self.rows.append(dict(zip(COLUMNS, values, strict=True)) | {"l2": l2})
@@ -219,8 +220,18 @@ class HeadTrainer:
 
     def predict_logits(self, dataset: TokenisedRows) -> Floats:
         """Logits in the order of `dataset`, from the cached embeddings and the final layer that is saved."""
-        with torch.no_grad():
-            return self.final(torch.from_numpy(self._features(dataset))).numpy()
+        return self._logits(self._features(dataset), self.final.weight, self.final.bias)
+
+    def _logits(self, features_NH: Floats, weight_CH: Tensor, bias_C: Tensor | None) -> Floats:
+        """What a final layer makes of features, in blocks of rows that are small beside what is held."""
+        logits_NC: Floats = room((len(features_NH), len(self.labels)), np.float32, Path(str(self.args.output_dir)).parent)
+        size = max(1, MOST_IN_MEMORY // (4 * len(self.labels)))
+        for start in range(0, len(features_NH), size):
+            rows = slice(start, start + size)
+            with torch.no_grad():
+                logits_NC[rows] = torch.nn.functional.linear(torch.from_numpy(features_NH[rows]), weight_CH, bias_C).numpy()
+            release(logits_NC)
+        return logits_NC
 
     def save_model(self, folder: str) -> None:
         """Write the whole model, an ordinary one for sequence classification, and its tokenizer."""

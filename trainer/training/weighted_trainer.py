@@ -16,6 +16,7 @@ from transformers.trainer_utils import EvalLoopOutput
 
 from trainer.data.tokenise import TokenisedRows
 from trainer.errors import ConfigError, Stopped, TrainingError, first_line
+from trainer.evaluation.blocks import release, room
 from trainer.evaluation.multi_label import evaluate
 from trainer.training import memory, stopping, watch
 from trainer.training.batching import StepBatchSampler, StepDataLoader, cut_into_passes, pass_starts, token_batches
@@ -33,6 +34,9 @@ from trainer.training.sharding import fit_to_sharding
 
 PLAIN_OPTIMIZERS = ("adamw_torch", "adamw_torch_fused", "sgd", "rmsprop", "adagrad", "adafactor")
 """Optimizers that leave the gradient as it is, so that its rows without a token stay zero."""
+
+GATHERED_BYTES = 1 << 26
+"""Logits of one piece, of all processes together."""
 
 
 class WeightedTrainer(ResumableTrainer):
@@ -178,13 +182,18 @@ class WeightedTrainer(ResumableTrainer):
         return EvalLoopOutput(logits_NC, rows.label_ids_N, named, len(rows))  # type: ignore[arg-type]
 
     def logits(self, rows: TokenisedRows, description: str) -> NDArray[np.float32]:
-        """Logits (N, C) in the order of the rows; every process computes its share, in as many passes as the others."""
+        """Logits (N, C) in the order of the rows; every process computes its share, in as many passes as the others.
+
+        They are collected in pieces of GATHERED_BYTES, in an array that lies in a file of the run folder where it is large.
+        """
         model = self.model_wrapped if self.is_fsdp_enabled else self.model
         if not (self.is_fsdp_enabled or self.is_deepspeed_enabled):  # those place the weights themselves
             model.to(self.args.device)
         model.eval()
         batches, world = token_batches(rows.lengths_N, self.tokens_per_pass), self.args.world_size
-        logits_NC = torch.zeros(len(rows), self.model.config.num_labels, device=self.args.device)
+        logits_NC = room((len(rows), self.model.config.num_labels), np.float32, Path(str(self.args.output_dir)).parent)
+        gathered: list[torch.Tensor] = []
+        begun = 0
         with torch.no_grad(), tqdm(total=len(batches), desc=description, unit=" batches", delay=2, disable=None, leave=False) as bar:
             for start in range(0, len(batches), world):
                 stopping.stop_if_agreed(self.state.global_step)
@@ -192,11 +201,28 @@ class WeightedTrainer(ResumableTrainer):
                 batch = self.data_collator(rows.__getitems__(batches[min(own, len(batches) - 1)]))  # type: ignore[arg-type]
                 del batch["labels"]
                 found_BC = model(**self._prepare_inputs(self.packed(batch))).logits
-                if own < len(batches):
-                    logits_NC[torch.from_numpy(batches[own])] = found_BC.float()
+                gathered.append(found_BC.float() if own < len(batches) else found_BC[:0].float())
+                ended = min(start + world, len(batches))
+                if ended == len(batches) or _num_rows(batches[begun:ended]) * logits_NC.shape[1] * 4 >= GATHERED_BYTES:
+                    self._place(torch.cat(gathered), batches[begun:ended], logits_NC)
+                    gathered, begun = [], ended
                 bar.update(min(world, len(batches) - start))
                 watch.progress(f"{description.lower()} after step {self.state.global_step}")
-        return self.accelerator.reduce(logits_NC).cpu().numpy()  # type: ignore[no-any-return, union-attr]
+        return logits_NC
+
+    def _place(self, found_BC: torch.Tensor, batches: list[NDArray[np.int64]], logits_NC: NDArray[np.float32]) -> None:
+        """Put the logits of some batches, of which every process has computed each `world_size`th, where their rows stand."""
+        world = self.args.world_size
+        rows = [np.concatenate([np.empty(0, np.int64), *batches[process::world]]) for process in range(world)]
+        if world > 1:  # of equal length, so that they can be gathered
+            longest = max(map(len, rows))
+            padded_BC = torch.nn.functional.pad(found_BC, (0, 0, 0, longest - len(found_BC)))
+            found = self.accelerator.gather(padded_BC).cpu().numpy().reshape(world, longest, -1)  # type: ignore[union-attr]
+        else:
+            found = found_BC.cpu().numpy()[None]
+        for process, places in enumerate(rows):
+            logits_NC[places] = found[process, : len(places)]
+        release(logits_NC)
 
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
         """Validation metrics, under the prefix eval_.
@@ -272,6 +298,10 @@ class WeightedTrainer(ResumableTrainer):
         """Logits in the order of `dataset`, in float32 whatever training used."""
         self.accelerator.unwrap_model(self.model_wrapped, keep_fp32_wrapper=False)  # takes autocast off the model's forward
         return self.logits(dataset, "Predicting")
+
+
+def _num_rows(batches: list[NDArray[np.int64]]) -> int:
+    return sum(map(len, batches))
 
 
 def _classifier(model: Any) -> Any:

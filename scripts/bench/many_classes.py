@@ -1,0 +1,117 @@
+"""Memory and seconds of the results of a run with many classes: figures, predictions.parquet, metrics.json, pictures and page.
+
+    python scripts/bench/many_classes.py --classes 5000 --rows 100000
+
+Logits are made up and written straight to the results, so no model is trained. Prints one line a stage: seconds, and the most
+resident memory that it added to what the process held before (Linux). With PYTHONPATH at an older version that one is measured.
+"""
+
+import argparse
+import gc
+import os
+import tempfile
+import time
+import warnings
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+
+from trainer.delivery import plots, report_page
+from trainer.delivery.finished_run import FinishedRun
+from trainer.delivery.report import RunFolder
+from trainer.evaluation.outcome import outcome_of
+
+try:
+    from trainer.evaluation.blocks import release, room
+except ImportError:  # an older version holds everything in memory
+
+    def room(shape, dtype, folder):
+        """Zeros in memory."""
+        return np.zeros(shape, dtype)
+
+    def release(scores):
+        """Nothing to give back."""
+
+
+def memory_of(name):
+    """A line of /proc/self/status in MB."""
+    return int(next(line for line in open("/proc/self/status") if line.startswith(name)).split()[1]) / 1000
+
+
+@contextmanager
+def measured(stage, base):
+    """Print seconds and added memory of a stage."""
+    gc.collect()
+    Path("/proc/self/clear_refs").write_text("5")
+    begin = time.perf_counter()
+    yield
+    print(f"{stage:<28}{time.perf_counter() - begin:8.1f} s {memory_of('VmHWM') - base:8.0f} MB at most", flush=True)
+
+
+def made_up(num_rows, num_classes, folder):
+    """Logits and label ids; the true class is likely among the first, classes are unevenly frequent."""
+    rng = np.random.default_rng(0)
+    true_N = np.minimum((num_classes * rng.random(num_rows) ** 2).astype(np.int64), num_classes - 1)
+    logits_NC = room((num_rows, num_classes), np.float32, folder)
+    for start in range(0, num_rows, 1000):
+        rows = slice(start, min(start + 1000, num_rows))
+        block = rng.standard_normal((rows.stop - start, num_classes), np.float32)
+        block[np.arange(len(block)), true_N[rows]] += 3.5
+        logits_NC[rows] = block
+        release(logits_NC)
+    return logits_NC, true_N
+
+
+def several(true_N, num_classes, folder):
+    """Each row's label and the next one, as a matrix."""
+    true_NC = room((len(true_N), num_classes), np.bool_, folder)
+    for start in range(0, len(true_N), 1000):
+        rows = np.arange(start, min(start + 1000, len(true_N)))
+        for more in (0, 1):
+            true_NC[rows, (true_N[rows] + more) % num_classes] = True
+        release(true_NC)
+    return true_NC
+
+
+def main():
+    """Measure one size."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--classes", type=int, default=5000)
+    parser.add_argument("--rows", type=int, default=100_000)
+    parser.add_argument("--several", action="store_true", help="two labels a row")
+    parser.add_argument("--no-pictures", action="store_true")
+    parser.add_argument("--no-page", action="store_true")
+    parser.add_argument("--folder", help="where the run folder is made for a while; left out: where temporary files lie")
+    asked = parser.parse_args()
+    warnings.simplefilter("ignore")
+    with tempfile.TemporaryDirectory(dir=asked.folder) as folder:
+        run = RunFolder(Path(folder))
+        logits_NC, targets = made_up(asked.rows, asked.classes, run.path)
+        labels = [f"class {c:05}" for c in range(asked.classes)]
+        if asked.several:
+            logits_NC -= 2  # few labels are given
+            release(logits_NC)
+            targets = several(targets, asked.classes, run.path)
+        base = memory_of("VmRSS")
+        print(f"{asked.classes:,} classes x {asked.rows:,} rows; {base:.0f} MB resident before, {os.cpu_count()} CPUs")
+        with measured("figures", base):
+            outcome = outcome_of(logits_NC, targets, labels, None, None)
+        with measured("predictions.parquet", base):
+            run.write_predictions({"test": (np.arange(asked.rows), outcome)}, labels)
+        with measured("metrics.json", base):
+            run.write_json("metrics.json", {"test": outcome.final.to_dict(), "minority_label": labels[-1]})
+        if not asked.no_pictures:
+            with measured("picture", base):
+                run.write_figure(*plots.results(outcome.final, "test"))
+        run.write_text("config.yaml", "model: {name: x}\ndata: {source: y}\n")
+        if not asked.no_page:
+            with measured("report.html", base):
+                page = report_page.render(FinishedRun.read(run.path))
+            print(f"report.html: {len(page) / 1e6:.1f} MB")
+        size = sum(path.stat().st_size for path in run.path.iterdir())
+        print(f"run folder: {size / 1e6:.0f} MB")
+
+
+if __name__ == "__main__":
+    main()
