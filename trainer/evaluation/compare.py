@@ -7,7 +7,6 @@ rows that are all right. Intervals of differences of macro F1 held in simulation
 surer than a coin (evaluation/influence.py). Those of one figure near 0 or 1, such as the recall of 10 rows, are too narrow.
 """
 
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -46,7 +45,7 @@ class SeedPredictions:
     """
 
     predicted_SN: Ints
-    p_SNC: Floats | Sequence[Rows]
+    p_SNC: Floats | list[Rows]
 
 
 @dataclass(frozen=True)
@@ -121,6 +120,7 @@ class Comparison:
 
     Attributes:
         best: highest mean of the metric, whether or not that is sure; the baseline where it is as high.
+        support: rows of each label.
     """
 
     metric: str
