@@ -12,7 +12,6 @@ from typing import Any
 
 from trainer.errors import did_you_mean, listing
 from trainer.evaluation import influence
-from trainer.evaluation.blocks import Rows
 from trainer.evaluation.crossed import Estimate, Floats, Ints, all_pairs_quantile, estimate
 from trainer.evaluation.intervals import LEVEL, Interval
 
@@ -45,7 +44,7 @@ class SeedPredictions:
     """
 
     predicted_SN: Ints
-    p_SNC: Floats | list[Rows]
+    p_SNC: Floats | list[Any]
 
 
 @dataclass(frozen=True)
