@@ -32,7 +32,6 @@ from trainer.delivery.evaluate_file import judge_texts, logarithms
 from trainer.delivery.predict import Classifier
 from trainer.errors import ConfigError
 from trainer.evaluation.outcome import outcome_of
-from trainer.evaluation.scores import LogProbabilities
 from trainer.sections.balancing import BalanceSection, LossSection
 from trainer.strategies import MULTI_LABEL
 from trainer.trainers import build_head_trainer, build_trainer
@@ -345,7 +344,7 @@ def judge_test(cell: Cell, ground: Ground) -> None:
     rows = ground.rows[cell.fold]
     classifier = Classifier.load(source / "model", trust_remote_code=ground.config.model.trust_remote_code)
     p_NC, decided_N = judge_texts(classifier, rows.clean.rows, rows.test, cell.path)
-    log_p_NC = LogProbabilities(logarithms(p_NC, cell.path))
-    outcome = outcome_of(log_p_NC.source, rows.clean.label_ids_N[rows.test], classifier.labels, (log_p_NC, decided_N), None)
+    log_p_NC = logarithms(p_NC, cell.path)
+    outcome = outcome_of(log_p_NC, rows.clean.label_ids_N[rows.test], classifier.labels, (log_p_NC, decided_N), None)
     report.RunFolder(cell.path).write_predictions({"test": (rows.test, outcome)}, classifier.labels, TEST_PREDICTIONS, keep_all=True)
     shutil.rmtree(again, ignore_errors=True)

@@ -22,7 +22,7 @@ from trainer.config import Config
 from trainer.delivery import report
 from trainer.delivery.finished_run import read_predictions
 from trainer.errors import ConfigError, DataError, RunError, Stopped, TrainingError
-from trainer.evaluation.blocks import Taken, joined
+from trainer.evaluation.blocks import Rows, Taken, joined
 from trainer.evaluation.compare import Comparison, SeedPredictions
 from trainer.evaluation.compare import compare as compare_predictions
 from trainer.locks import holder, if_free, locked
@@ -251,7 +251,8 @@ class Phase:
         labels, name = self.ground.plain.labels, "predictions.parquet" if split == "validation" else TEST_PREDICTIONS
         cells = self.unbudgeted[strategy]
         size = len(self.ground.rows) if split == "validation" else 1  # on test every fold's model counts by itself
-        predicted, probabilities = [], []
+        predicted: list[Any] = []
+        probabilities: list[Rows] = []
         for start in range(0, len(cells), size):
             parts = [read_predictions(cell.path, split, labels, name) for cell in cells[start : start + size]]
             rows_N, true_N, predicted_N = (np.concatenate(column) for column in list(zip(*parts, strict=True))[:3])

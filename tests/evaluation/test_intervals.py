@@ -87,3 +87,16 @@ def test_draws_made_in_parts_are_those_made_at_once(monkeypatch):
 def test_no_rows_are_refused():
     with pytest.raises(ValueError, match="no row to draw from"):
         resample(np.zeros(0, np.int64), [np.zeros(0, np.int64)], 2)
+
+
+def test_kinds_of_rows_of_many_labels_are_counted_by_their_digests():
+    rng = np.random.default_rng(0)
+    kinds = rng.random((5, 1001)) < 0.01
+    chosen = np.array([0, 1, 1, 2, 4, 4, 4, 3])
+    targets, predicted = kinds[chosen], kinds[chosen[::-1]]
+    found = resample(targets, [predicted], 1001, num_resamples=50)
+    assert found.f1_BRC.shape == (50, 1, 1001)
+    first_K, counts_K = intervals._kinds(targets, [predicted])
+    pairs = {tuple(pair) for pair in np.c_[chosen, chosen[::-1]].tolist()}
+    assert len(first_K) == len(pairs)
+    assert counts_K.sum() == 8

@@ -113,3 +113,17 @@ def test_term_weights_are_tf_idf_and_know_emoji_alone():
     reference = TfidfVectorizer(token_pattern=r"\w+|[^\w\s]", ngram_range=(1, 2), sublinear_tf=True).fit_transform(texts)
     assert np.allclose(term_weights(texts).toarray(), reference.toarray())
     assert term_weights(texts)[2].nnz > 0
+
+
+def test_of_many_classes_a_stratified_sample_of_the_rows_is_judged(monkeypatch):
+    from trainer.evaluation import label_noise
+
+    rng = np.random.default_rng(0)
+    labels = np.repeat(np.arange(4), [200, 100, 50, 10])
+    features = np.eye(4)[labels] * 3 + rng.normal(size=(360, 4))
+    monkeypatch.setattr(label_noise, "MOST_PROBABILITIES", 4 * 180)
+    found = label_noise.find_label_noise(features, labels, np.arange(360), seed=0)
+    assert (found.num_judged, found.is_sample, found.left_out_ids) == (180, True, [])
+    monkeypatch.setattr(label_noise, "MOST_PROBABILITIES", 4 * 360)
+    whole = label_noise.find_label_noise(features, labels, np.arange(360), seed=0)
+    assert (whole.num_judged, whole.is_sample) == (360, False)

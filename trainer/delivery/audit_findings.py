@@ -210,6 +210,8 @@ def _notes(kept: int, audited: int, compared: int, noise: LabelNoise | None, lab
     else:
         features = f"mean-pooled embeddings of {model_name}, not trained" if model_name else "TF-IDF term weights, since no model is named (--model)"
         notes.append(f"Labels were judged by logistic regression on {features}, in {noise.num_folds} folds; near duplicates and groups share a fold.")
+        if noise.is_sample:
+            notes.append(f"Labels were judged in a seeded, stratified sample of {noise.num_judged:,} rows: of so many classes more do not fit in memory.")
         if noise.left_out_ids:
             left = listing(labels[c] for c in noise.left_out_ids)
             notes.append(f"Not judged, having too few independent rows: {left}.")

@@ -7,13 +7,11 @@ rows that are all right. Intervals of differences of macro F1 held in simulation
 surer than a coin (evaluation/influence.py). Those of one figure near 0 or 1, such as the recall of 10 rows, are too narrow.
 """
 
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from trainer.errors import did_you_mean, listing
 from trainer.evaluation import influence
-from trainer.evaluation.blocks import Rows
 from trainer.evaluation.crossed import Estimate, Floats, Ints, all_pairs_quantile, estimate
 from trainer.evaluation.intervals import LEVEL, Interval
 
@@ -46,7 +44,7 @@ class SeedPredictions:
     """
 
     predicted_SN: Ints
-    p_SNC: Floats | Sequence[Rows]
+    p_SNC: Floats | list[Any]
 
 
 @dataclass(frozen=True)
@@ -121,6 +119,7 @@ class Comparison:
 
     Attributes:
         best: highest mean of the metric, whether or not that is sure; the baseline where it is as high.
+        support: rows of each label.
     """
 
     metric: str

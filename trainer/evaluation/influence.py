@@ -11,7 +11,6 @@ is right: influence is half of what the figure changes by. Where two strategies 
 Source: Efron 1982, The Jackknife, the Bootstrap and Other Resampling Plans, ch. 2; DeLong et al. 1988, https://doi.org/10.2307/2531595 (AUROC).
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -150,7 +149,7 @@ class Sample:
         return np.array(values), spread(np.array(influences), self.starts)
 
 
-def sample(label_ids_N: Ints, strategies: list[tuple[Ints, Floats | Sequence[Rows]]], num_classes: int) -> Sample:
+def sample(label_ids_N: Ints, strategies: list[tuple[Ints, Floats | list[Rows]]], num_classes: int) -> Sample:
     """Figures and influences of strategies, each given as label ids (S, N) and probabilities (S, N, C) of its seeds."""
     order_N = np.argsort(label_ids_N, kind="stable")
     true_N = label_ids_N[order_N]

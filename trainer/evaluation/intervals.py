@@ -9,10 +9,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import xxhash
 from numpy.typing import NDArray
 from scipy.sparse import csr_array, vstack
 
 from trainer.evaluation.blocks import Taken, release, row_blocks, row_slices
+from trainer.evaluation.confusion import MOST_DENSE
 
 Floats = NDArray[np.float64]
 Interval = tuple[float, float]
@@ -86,11 +88,17 @@ def _kinds(targets: NDArray[Any], predicted: list[NDArray[Any]]) -> tuple[NDArra
     packed = []
     for rows in row_slices(targets.shape):
         sides = np.stack([targets[rows], *(labels_NC[rows] for labels_NC in predicted)], axis=1)
-        packed.append(np.packbits(sides.reshape(len(sides), -1), axis=1))
+        bits = np.packbits(sides.reshape(len(sides), -1), axis=1)
+        packed.append(_digests(bits) if targets.shape[1] > MOST_DENSE else bits)
         for read in (targets, *predicted):
             release(read)
     _, first_K, counts_K = np.unique(np.concatenate(packed), axis=0, return_index=True, return_counts=True)
     return first_K, counts_K
+
+
+def _digests(bits: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """16 bytes for each row of many, alike for rows that are alike."""
+    return np.frombuffer(b"".join(xxhash.xxh3_128_digest(row.tobytes()) for row in bits), np.uint8).reshape(-1, 16)
 
 
 def _one_hot(ids_K: NDArray[np.int64], num_classes: int) -> csr_array:
