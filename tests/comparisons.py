@@ -69,7 +69,7 @@ def comparison(gains=GAINS, support=R8, num_seeds=5, metric="macro_f1", apart=0.
         words = f"{winner}: {d['difference']:+.2f} macro F1 [{d['low']:.2f}, {d['high']:.2f}] over none; costs 1.1 points of accuracy"
     judged = {name: gain for name, gain in gains.items() if name in ("none", winner)}
     return {
-        "name": "topics", "version": "0.1.0", "command": "python -m trainer compare --config configs/topics.yaml",
+        "name": "topics", "version": "0.1.0", "command": "equipoise compare --config configs/topics.yaml",
         "model": "sentence-transformers/all-MiniLM-L6-v2", "mode": "full",
         "budget": {"kind": "steps", "amount": 189, "evaluations": 3, "words": "189 optimizer steps of 32 rows for every strategy"},
         "seeds": list(range(42, 42 + num_seeds)), "folds": None, "overrides": {name: PRESETS.get(name, OWN) for name in gains},

@@ -1,4 +1,4 @@
-"""`python -m trainer cache`: what the caches hold, and how to be rid of it, without touching anything else."""
+"""`equipoise cache`: what the caches hold, and how to be rid of it, without touching anything else."""
 
 import os
 import re

@@ -48,7 +48,7 @@ def heads(tmp_path_factory, tiny_model, tweets):
     folder = tmp_path_factory.mktemp("heads")
     values = sections(tiny_model, tweets, folder)
     config = config_of(folder, values)
-    return config, values, compare.compare(config, command="python -m trainer compare --config mine.yaml")
+    return config, values, compare.compare(config, command="equipoise compare --config mine.yaml")
 
 
 def test_strategies_that_fail_are_told_with_the_reason_and_the_rest_completes(heads):
@@ -124,10 +124,10 @@ def test_page_that_cannot_be_drawn_costs_no_comparison_and_the_same_command_draw
 
     with monkeypatch.context() as patch:
         patch.setattr("trainer.delivery.compare_page.render", out_of_memory)
-        compare.compare(config, command="python -m trainer compare --config mine.yaml")
+        compare.compare(config, command="equipoise compare --config mine.yaml")
     assert f"{folder}/comparison.html: not written: MemoryError. The model and its figures are saved; the same command writes it." in caplog.messages
     assert (folder / "comparison.json").is_file()
-    compare.compare(config, command="python -m trainer compare --config mine.yaml")
+    compare.compare(config, command="equipoise compare --config mine.yaml")
     assert (folder / "comparison.html").read_bytes() == page
 
 

@@ -1,4 +1,4 @@
-"""`python -m trainer folder` names the folder that a run of the same config writes, and loads no torch for it."""
+"""`equipoise folder` names the folder that a run of the same config writes, and loads no torch for it."""
 
 import subprocess
 import sys

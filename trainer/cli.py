@@ -74,7 +74,7 @@ def compare_command(config: ConfigOption, set_: SetOption = None, resume: Resume
             return
         options = [part for text in set_ or () for part in ("--set", text)]
         with _marking_stops(compare.folder_of(loaded)):
-            compare.compare(loaded, resume=resume, command=shlex.join(["python", "-m", "trainer", "compare", "--config", config, *options]))
+            compare.compare(loaded, resume=resume, command=shlex.join(["equipoise", "compare", "--config", config, *options]))
 
 
 @app.command("split")

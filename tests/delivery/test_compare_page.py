@@ -319,7 +319,7 @@ def test_budget_seeds_folds_overrides_and_command_are_told():
     assert "each judged by the one of 5 folds whose training left it out" in words
     assert "class_weights loss: class_weights: balanced" in words
     assert "none Nothing: the defaults of both." in words
-    assert "python -m trainer compare --config configs/topics.yaml" in words
+    assert "equipoise compare --config configs/topics.yaml" in words
     assert "30 min 34 s" in words
     assert "2 h 0 min" in words_of(comparison(total_seconds=7201.0))
     assert "time in all 9 s" in words_of(comparison(total_seconds=9.2))
@@ -489,7 +489,7 @@ def edit(change):
     (lambda folder: shutil.rmtree(folder), r"run-compare: no such folder; report.comparison needs the folder of a finished comparison, .*-compare. Run "),
     (lambda folder: (shutil.rmtree(folder), folder.write_text("")), r"run-compare: is a file; report.comparison needs the folder"),
     (lambda folder: (folder / "comparison.json").unlink(), r"run-compare: holds no comparison.json; report.comparison needs"),
-    (lambda folder: (folder / "comparison.json").write_text("{"), r"comparison.json: is damaged: .* Run python -m trainer compare again, or remove rep"),
+    (lambda folder: (folder / "comparison.json").write_text("{"), r"comparison.json: is damaged: .* Run equipoise compare again, or remove rep"),
     (lambda folder: (folder / "comparison.json").write_bytes(b"\xff"), r"comparison.json: is damaged: .*utf-8"),
     (lambda folder: (folder / "comparison.json").write_text("[]"), r"comparison.json: is damaged, or of another version: lacks it all"),
     (edit(lambda values: values.pop("winner")), r"comparison.json: is damaged, or of another version: lacks winner, or holds something else there. Run python"),

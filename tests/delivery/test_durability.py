@@ -180,7 +180,7 @@ def test_pictures_that_take_too_much_memory_cost_no_run_and_report_makes_them_la
     assert {"model", "metrics.json", "report.json", "predictions.parquet", "report.html"} <= names
     assert not names & {*PICTURES, "README.md", "checkpoints"}
     for name in (*PICTURES, "README.md"):
-        told = f"{run / name}: not written: MemoryError. The model and its figures are saved; repeat with: python -m trainer report {run}"
+        told = f"{run / name}: not written: MemoryError. The model and its figures are saved; repeat with: equipoise report {run}"
         assert told in caplog.messages
     capsys.readouterr()
     report_command(runs=[run], output=None, no_texts=False)

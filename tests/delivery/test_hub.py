@@ -223,7 +223,7 @@ def test_failed_push_leaves_a_finished_run_and_says_how_to_repeat_it(refused):
 
 
 def test_command_of_the_warning_repeats_the_push(refused, pushed, hub, online):
-    command = next(line for line in refused.done.stderr.splitlines() if line.startswith("python -m trainer push "))
+    command = next(line for line in refused.done.stderr.splitlines() if line.startswith("equipoise push "))
     path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
     done = subprocess.run(command, shell=True, capture_output=True, text=True, env={**os.environ, **online, "PATH": path}, cwd=ROOT, check=False)
     assert done.returncode == 0, done.stderr
@@ -284,7 +284,7 @@ def test_token_that_cannot_push_is_told_before_training(token, words, run_cli, w
     done = run_cli("train", "--config", path, **{**online, "HF_TOKEN": token, "HF_HOME": str(tmp_path)})
     assert done.returncode == 2
     assert words in done.stderr
-    assert "Set HF_TOKEN or run hf auth login, or set hub.push: false and push the finished run with python -m trainer push." in done.stderr
+    assert "Set HF_TOKEN or run hf auth login, or set hub.push: false and push the finished run with equipoise push." in done.stderr
     assert not folder.parent.exists()
     assert ("model", "user/never") not in hub.repos
 

@@ -201,7 +201,7 @@ def test_refusals_are_not_tried_again_and_tell_the_command(status, server, run):
     words = str(raised.value)
     assert words.startswith("The push to user/name failed: ")
     assert "no room for *** here" in words
-    assert f"All is kept in {run}; repeat with:\npython -m trainer push {run} --repo-id user/name --private --commit-message " in words
+    assert f"All is kept in {run}; repeat with:\nequipoise push {run} --repo-id user/name --private --commit-message " in words
     assert server.faults[0].times == 8
 
 
@@ -314,7 +314,7 @@ def test_slow_server_ends_the_command_at_its_time_limit(server, run, run_cli):
     done = run_cli("push", run, "--repo-id", "user/name", "--timeout-minutes", "0.1")
     assert time.monotonic() - began < 60
     assert done.returncode == 2
-    assert f"The push to user/name failed: it took longer than 0.1 minutes. All is kept in {run}; repeat with:\npython -m trainer push" in done.stderr
+    assert f"The push to user/name failed: it took longer than 0.1 minutes. All is kept in {run}; repeat with:\nequipoise push" in done.stderr
 
 
 def test_command_pushes_and_prints_the_address(server, run, run_cli):
@@ -388,7 +388,7 @@ def test_stop_signal_ends_the_last_push_and_not_the_finished_run(server, run, ca
     assert time.monotonic() - began < 5
     told = capsys.readouterr().err
     assert told.startswith("The push to user/name failed: stopped by SIGTERM. All is kept in ")
-    assert "python -m trainer push" in told
+    assert "equipoise push" in told
 
 
 def test_signal_of_the_last_moment_lets_the_run_finish_and_leaves_the_push_out(server, run, capsys):

@@ -265,7 +265,7 @@ def test_a_fault_of_the_page_never_costs_the_run(single, tmp_path, caplog, monke
     monkeypatch.setattr(report_page, "render", broken)
     with caplog.at_level(logging.WARNING):
         report_page.write_or_warn(copy)
-    assert f"report.html was not written: no rows. The run is complete; repeat with: python -m trainer report {copy}" in caplog.text
+    assert f"report.html was not written: no rows. The run is complete; repeat with: equipoise report {copy}" in caplog.text
 
 
 @pytest.mark.parametrize(("damage", "words"), [

@@ -17,7 +17,7 @@ def warn_of_odd_rows(clean: "CleanRows", data: "DataSection") -> None:
     if 2 * kept < total:
         reasons = ", ".join(f"{count:,} {reason}" for reason, count in sorted(counts.items(), key=lambda item: -item[1]))
         words = f"cleaning keeps only {kept:,} of {total:,} rows ({reasons})"
-        warnings.warn(f"{words}. Look at dropped.jsonl, or at `python -m trainer audit`; the rules are in data.clean.", stacklevel=2)
+        warnings.warn(f"{words}. Look at dropped.jsonl, or at `equipoise audit`; the rules are in data.clean.", stacklevel=2)
     if clean.label_matrix_NC is None:
         return
     rows_of = clean.labels.counts(clean.targets[clean.reasons_N == 0])

@@ -1,6 +1,7 @@
 """What a finished run can do without, made of its folder alone: pictures, card and page, by training and again whenever one of them is missing."""
 
 import logging
+import shlex
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import fields
@@ -37,7 +38,7 @@ def warning_of(what: Path | str, remedy: str) -> Iterator[None]:
 
 def command_of(run: Path) -> str:
     """Remedy of a file of a run that can be made later."""
-    return f"repeat with: python -m trainer report {run}"
+    return f"repeat with: {shlex.join(['equipoise', 'report', str(run)])}"
 
 
 def complete(path: Path, *, anew: bool = False) -> list[str]:

@@ -10,7 +10,7 @@ from trainer.errors import RunError, first_line, listing
 from trainer.sections.balancing import BalanceSection, DecisionSection, LossSection
 
 JSON_NAME = "comparison.json"
-REMEDY = "Run python -m trainer compare again, or remove report.comparison."
+REMEDY = "Run equipoise compare again, or remove report.comparison."
 
 
 class _Figure(BaseModel):

@@ -1,6 +1,6 @@
 """The only module that writes to the network: pushes a finished run, or one model, to the Hugging Face Hub.
 
-An upload is one process (`python -m trainer push`): who trains starts it with `trainer/delivery/uploads.py`, who repeats it gives the same command.
+An upload is one process (`equipoise push`): who trains starts it with `trainer/delivery/uploads.py`, who repeats it gives the same command.
 """
 
 import json
@@ -60,7 +60,7 @@ def check_login(hub: HubSection) -> None:
     if not hub.push:
         return
     assert hub.repo_id is not None, "the config checks it"
-    remedy = "Set HF_TOKEN or run hf auth login, or set hub.push: false and push the finished run with python -m trainer push."
+    remedy = "Set HF_TOKEN or run hf auth login, or set hub.push: false and push the finished run with equipoise push."
     api = _api()
     try:
         user = api.whoami()

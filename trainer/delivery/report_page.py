@@ -41,7 +41,7 @@ def write_or_warn(path: Path) -> bool:
     except Stopped:
         raise
     except Exception as error:  # the page is a view of files that are safe on disk; no fault of it may cost a run
-        logger.warning("%s was not written: %s The run is complete; repeat with: python -m trainer report %s", path / PAGE_NAME, first_line(error), path)
+        logger.warning("%s was not written: %s The run is complete; repeat with: equipoise report %s", path / PAGE_NAME, first_line(error), path)
         return False
     print(f"Report: {page}")
     return True

@@ -47,7 +47,7 @@ class SavedModel:
     """One saved model in float32, with its tokenizer, its labels and the decision that its config carries.
 
     Args:
-        source: model folder, also one of `python -m trainer export`, which runs on the CPU; or Hub id.
+        source: model folder, also one of `equipoise export`, which runs on the CPU; or Hub id.
         revision: branch, tag or commit on the Hub.
         device: 'cpu', 'cuda', 'cuda:1' ...; left out: the accelerator where there is one.
     Attributes:
@@ -175,7 +175,7 @@ class SavedModel:
 
 
 def is_graph(source: str) -> bool:
-    """Whether a folder holds a model as ONNX (`python -m trainer export`)."""
+    """Whether a folder holds a model as ONNX (`equipoise export`)."""
     return (Path(source) / GRAPH).is_file() and not (Path(source) / "model.safetensors").is_file()
 
 

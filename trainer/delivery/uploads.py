@@ -115,7 +115,8 @@ class SavedModels:
                 code, self._process = self._process.returncode, None
                 if self._closed and code:
                     return
-            line = f"Step {step}: {told[-1]}" if code == 0 and told else f"The model of step {step} was not pushed: {hub_module.reason_in(told)}"
+            is_pushed = code == 0 and bool(told) and told[-1].startswith("Pushed to ")
+            line = f"Step {step}: {told[-1]}" if is_pushed else f"The model of step {step} was not pushed: {hub_module.reason_in(told)}"
             tqdm.write(line, file=sys.stderr)
 
 

@@ -33,7 +33,7 @@ OLD_NAMES: dict[str, str] = {
     "num_epochs": "set training.num_train_epochs",
     "num_labels": "leave it out: the labels are counted in the data",
     "optimizer": "set training.optim",
-    "overwrite_cache": "leave it out: changed files are read again; `python -m trainer cache --clear` empties the cache",
+    "overwrite_cache": "leave it out: changed files are read again; `equipoise cache --clear` empties the cache",
     "overwrite_output_dir": "set run.overwrite",
     "pad_to_max_length": "leave it out: batches are as long as their longest row",
     "per_gpu_eval_batch_size": "set speed.tokens_per_pass",
