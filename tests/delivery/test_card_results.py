@@ -53,8 +53,14 @@ def test_hub_split_of_which_rows_were_left_out_is_not_claimed():
 
 def test_whole_hub_split_is_named_with_configuration_split_and_commit():
     assert judged(GIVEN) == JudgedRows("user/parts", "user/parts", "test", None, COMMIT)
-    section = {**GIVEN, "subset": "short", "split_names": {"test": "held_out[:50%]"}}
-    assert judged(section) == JudgedRows("user/parts", "user/parts", "held_out[:50%]", "short", COMMIT)
+    section = {**GIVEN, "subset": "short", "split_names": {"test": "held_out"}}
+    assert judged(section) == JudgedRows("user/parts", "user/parts", "held_out", "short", COMMIT)
+
+
+@pytest.mark.parametrize("split", ["held_out[:50%]", "train+test"])
+def test_part_or_sum_of_hub_splits_is_not_claimed_as_one_of_them(split):
+    section = {**GIVEN, "subset": "short", "split_names": {"test": split}}
+    assert judged(section) == JudgedRows("custom", f"user/parts (short) ({split})", "test")
 
 
 def outcome(decision, *, folded, without=()):

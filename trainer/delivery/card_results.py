@@ -1,5 +1,6 @@
 """An Outcome to the results that a model card reports on the Hub: which rows were judged, which metrics, and by what rule."""
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
     from trainer.config import Config
     from trainer.sections.data import DataSection
 
+WHOLE_SPLIT = re.compile(r"[\w.-]+")
+"""Name of one split; `load_dataset` also takes parts, such as `test[:10%]`, and sums, such as `train+test`."""
 MACRO, MICRO = {"average": "macro"}, {"average": "micro"}
 METRICS: dict[str, tuple[str, str, dict[str, Any] | None]] = {
     "macro_f1": ("f1", "Macro F1", MACRO),
@@ -70,13 +73,14 @@ def judged_rows(config: "Config", data: PreparedData, split: str, commits: Commi
         return JudgedRows("custom", f"own split of {words}{column}{changed}", split)
     num_rows = len(data.splits.named[split])
     num_read = int((data.clean.rows.slots_N == SLOTS.index(split)).sum())
-    is_hub = len(locations) == 1 and locations[0] in commits["data"]
+    theirs = str(section.split_names.get(split, split))  # type: ignore[call-overload]
+    is_hub = len(locations) == 1 and locations[0] in commits["data"] and WHOLE_SPLIT.fullmatch(theirs)
     if is_hub and num_rows == num_read and not changed and data.clean.streamed is None:
         (name,) = locations
-        theirs = str(section.split_names.get(split, split))  # type: ignore[call-overload]
         return JudgedRows(name, name, theirs, section.subset, commits["data"][name])
     partly = "" if num_rows == num_read and data.clean.streamed is None else f"{num_rows:,} rows of "
-    return JudgedRows("custom", f"{partly}{_listed(locations, section, commits)}{changed}", split)
+    part = "" if WHOLE_SPLIT.fullmatch(theirs) else f" ({theirs})"
+    return JudgedRows("custom", f"{partly}{_listed(locations, section, commits)}{part}{changed}", split)
 
 
 def locations_of(section: "DataSection", *keys: str) -> list[str]:
