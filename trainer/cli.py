@@ -299,11 +299,15 @@ def evaluate_command(
         loaded = check_config(YamlSource("evaluate", label_file.reading(models[0], data, **options)), set_ or ())
         from trainer.data.cache import cache_dir
         from trainer.delivery.evaluate_file import evaluate_file, metrics_path
+        from trainer.delivery.label_file import refuse_existing
         from trainer.delivery.predict import Classifier
+        from trainer.locks import only_writer
 
         path = metrics_path(output, loaded.data, overwrite=overwrite)
-        classifier = Classifier.load_several(models, vote=vote, revision=revision, trust_remote_code=trust_remote_code)
-        evaluate_file(classifier, loaded.data, path, cache_dir=cache_dir())
+        with only_writer(path):
+            refuse_existing(path, overwrite=overwrite)  # by another process, meanwhile
+            classifier = Classifier.load_several(models, vote=vote, revision=revision, trust_remote_code=trust_remote_code)
+            evaluate_file(classifier, loaded.data, path, cache_dir=cache_dir())
 
 
 @app.command("schema")

@@ -8,7 +8,7 @@ import pytest
 from saved_models import as_run, make_model
 from sklearn.metrics import accuracy_score, f1_score, log_loss
 
-from trainer import Classifier, cli
+from trainer import Classifier, cli, locks
 from trainer.delivery import evaluate_file
 
 
@@ -232,3 +232,13 @@ def test_figures_that_are_there_are_replaced_on_request_alone(evaluate, model, t
     assert figures.read_text(encoding="utf-8") == "of another model"
     assert evaluate(model, data, "--output", figures, "--overwrite")[0] == 0
     assert json.loads(figures.read_text(encoding="utf-8"))["evaluated"]["model"] == str(model)
+
+
+def test_figures_that_another_process_writes_meanwhile_are_not_replaced(evaluate, model, tmp_path, monkeypatch):
+    data = write(tmp_path / "rows.jsonl", [{"text": "x", "label": "positive"}])
+    figures = tmp_path / "figures.json"
+    with locks.only_writer(figures):
+        monkeypatch.setattr(locks, "PATIENCE_SECONDS", 0.01)
+        code, _, err, _ = evaluate(model, data, "--output", figures)
+    assert (code, "figures.json is being written by pid " in err) == (2, True)
+    assert not figures.exists()
