@@ -529,6 +529,14 @@ def test_files_of_the_user_beside_the_output_stay(predict, tmp_path):
     assert {path.name for path in tmp_path.iterdir()} == {"rows.csv", "out.csv", *(path.name for path in own)}
 
 
+def test_nothing_is_left_of_an_output_that_holds_no_row(predict, tmp_path):
+    source = tmp_path / "rows.jsonl"
+    source.write_text('{"text": "x"}\n{"text": ["no", "text"]}\n', encoding="utf-8")
+    code, _, err = predict("--input", source)
+    assert (code, "holds a list; needed: one text" in err) == (2, True), err
+    assert [path.name for path in tmp_path.iterdir()] == ["rows.jsonl"]
+
+
 @pytest.mark.parametrize("note", ["{}", "[]", "null", "3", '{"identity": {}, "bytes": 3, "progress": {}}', '{"identity": 1'])
 def test_damaged_note_is_begun_anew(note, stopped, predict):
     source, target = stopped("csv")

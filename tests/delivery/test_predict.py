@@ -144,6 +144,12 @@ def test_what_holds_no_texts_is_refused_in_words(kind, classifier):
             method(given)
 
 
+@pytest.mark.parametrize("text", ["half \ud83d", {"text": "a", "text_pair": "\ude00"}])
+def test_half_an_emoji_is_refused_in_words(text, classifier):
+    with pytest.raises(ValueError, match="text 1: the text holds half a surrogate pair"):
+        classifier.predict(["good", text])
+
+
 def test_one_source_is_one_model_and_no_list_of_letters(model):
     assert Classifier.load_several(str(model)).predict("ok") == Classifier.load(model).predict("ok")
 

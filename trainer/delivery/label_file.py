@@ -231,6 +231,7 @@ def label_file(labeller: Labeller, records: Records, target: Path | None, *, spr
             held.enter_context(only_writer(target))
             refuse_existing(target, overwrite=was_there)
             sink = PartialFile(target, _identity(labeller, records, spreadsheet_safe))
+            held.callback(sink.close)
         if sink.note:
             print(sink.note, file=sys.stderr)
         labeller.counts |= sink.progress

@@ -21,6 +21,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import AfterValidator, BaseModel, NonNegativeInt, ValidationError
 
+from trainer import durable
 from trainer.data.packed import PACKED, ending
 from trainer.data.records import Record
 from trainer.delivery.spreadsheet import spreadsheet_safe
@@ -148,9 +149,16 @@ class PartialFile:
             except OSError as error:
                 whole.unlink(missing_ok=True)
                 raise self._worded(error) from error
-        os.replace(whole, self.target)
+        durable.sync(whole)
+        durable.replace(whole, self.target)
         self.note_path.unlink(missing_ok=True)
         self.aside.unlink(missing_ok=True)
+
+    def close(self) -> None:
+        """End the writing; what holds no whole piece is removed."""
+        self.file.close()
+        if not self.num_bytes:
+            self.aside.unlink(missing_ok=True)
 
     def _worded(self, error: OSError) -> Exception:
         if error.errno not in FULL:

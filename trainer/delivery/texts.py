@@ -1,5 +1,6 @@
 """What a caller gives a classifier to read: one text, one pair, or any iterable of them."""
 
+import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -7,6 +8,7 @@ Text = str | dict[str, str]
 KEYS = ("text", "text_pair")
 MISSING = ("NoneType", "float", "NAType", "NaTType")
 """Types of missing cells."""
+HALF_A_PAIR = re.compile("[\ud800-\udfff]")
 NEEDED = 'needed: a text, a pair {"text": ..., "text_pair": ...}, or a list of them'
 
 
@@ -39,7 +41,7 @@ def _checked(value: Any, where: str) -> Text:
         TypeError: it is none.
     """
     if isinstance(value, str):
-        return value
+        return _readable(value, where)
     if not isinstance(value, Mapping):
         missing = " Fill or leave out missing texts first." if type(value).__name__ in MISSING else ""
         raise TypeError(f"{where}found {type(value).__name__}; {NEEDED}.{missing}")
@@ -47,4 +49,17 @@ def _checked(value: Any, where: str) -> Text:
     if unknown or not isinstance(value.get("text"), str) or not isinstance(value.get("text_pair"), str | None):
         found = f"the key{'s' if len(unknown) > 1 else ''} {', '.join(unknown[:5])[:200]}" if unknown else "a value that is no text"
         raise TypeError(f"{where}a pair with {found}; needed: the key text, and the key text_pair of pairs, each with a text.")
+    for text in value.values():
+        _readable(text or "", where)
     return dict(value)
+
+
+def _readable(text: str, where: str) -> str:
+    """Return the text, which tokenizers can read.
+
+    Raises:
+        ValueError: it holds half a surrogate pair.
+    """
+    if HALF_A_PAIR.search(text):
+        raise ValueError(f"{where}the text holds half a surrogate pair (an emoji cut in two), which is no text. Mend or replace it.")
+    return text
