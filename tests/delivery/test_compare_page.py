@@ -492,9 +492,9 @@ def edit(change):
     (lambda folder: (folder / "comparison.json").write_text("{"), r"comparison.json: is damaged: .* Run equipoise compare again, or remove rep"),
     (lambda folder: (folder / "comparison.json").write_bytes(b"\xff"), r"comparison.json: is damaged: .*utf-8"),
     (lambda folder: (folder / "comparison.json").write_text("[]"), r"comparison.json: is damaged, or of another version: lacks it all"),
-    (edit(lambda values: values.pop("winner")), r"comparison.json: is damaged, or of another version: lacks winner, or holds something else there. Run python"),
+    (edit(lambda values: values.pop("winner")), r"comparison.json: is damaged, or of another version: lacks winner, or holds something else there. Run equi"),
     (edit(lambda values: values["validation"].update(strategies=3)), r"lacks validation.strategies, or holds something else there"),
-    (edit(lambda values: values.update(winner="x")), r"validation.strategies lacks x\. Run python"),
+    (edit(lambda values: values.update(winner="x")), r"validation.strategies lacks x\. Run equipoise"),
     (edit(lambda values: values["validation"]["strategies"]["focal"]["figures"].pop("macro_f1")), r"validation.strategies lacks macro_f1 of focal\."),
 ])  # fmt: skip
 def test_comparisons_that_cannot_be_read_are_told_in_words(folder, damage, words):

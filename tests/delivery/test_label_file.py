@@ -243,7 +243,7 @@ def stopped(predict, monkeypatch, tmp_path):
         with monkeypatch.context() as patched:
             patched.setattr(partial_file.PartialFile, "append", append_two)
             code, _, err = predict("--input", source, "--output", target)
-        assert (code, "run the same command again" in err) == (130, True)
+        assert (code, "run the same command again" in err) == (130, True), err
         assert {path.name for path in tmp_path.iterdir()} == {"rows.csv", f".out.{kind}.equipoise-partial", f".out.{kind}.equipoise-partial.json"}
         return source, target
 

@@ -8,7 +8,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from trainer.delivery import report, report_page
+from trainer.delivery import report
 from trainer.delivery.finished_run import FinishedRun
 from trainer.errors import Stopped, first_line, listing
 
@@ -66,6 +66,8 @@ def complete(path: Path, *, anew: bool = False) -> list[str]:
 
 def complete_and_tell(path: Path) -> None:
     """Write the pictures and the card that a finished run lacks, and say which; refuses a page that is none of ours before anything is written."""
+    from trainer.delivery import report_page
+
     report_page.check_page(path / report_page.PAGE_NAME)
     if written := complete(path):
         print(f"{path}: it lacked, and now has: {listing(written)}.")
