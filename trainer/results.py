@@ -1,6 +1,7 @@
 """The end of the story: what a trained model did, what is decided by its scores, and what the run folder tells of it."""
 
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -39,7 +40,11 @@ def decision_plan(config: Config, data: PreparedData) -> dict[str, Any] | None:
 
 
 def evaluate_splits(
-    trainer: "WeightedTrainer | HeadTrainer", data: PreparedData, tokens: dict[str, TokenisedRows], plan: dict[str, Any] | None, seed: int
+    trainer: "WeightedTrainer | HeadTrainer",
+    data: PreparedData,
+    tokens: dict[str, TokenisedRows],
+    plan: dict[str, Any] | None,
+    seed: int,
 ) -> tuple[dict[str, Outcome], Decision | None]:
     """Results on validation and test in float32, as `pipeline()` computes; test is touched here alone.
 
@@ -53,7 +58,7 @@ def evaluate_splits(
         logits_NC, label_ids_N, decided = trainer.predict_logits(tokens[name]), tokens[name].label_ids_N, None
         if plan and name == "validation":
             weights_N = np.ones(len(label_ids_N)) if data.splits.pool is None else natural_weights(label_ids_N, data.audit.natural_C)
-            decision, decided = fit_and_cross_fit(logits_NC, label_ids_N, weights_N, plan, seed=seed)
+            decision, decided = fit_and_cross_fit(logits_NC, label_ids_N, weights_N, plan, seed=seed, folder=Path(str(trainer.args.output_dir)).parent)
         elif decision:
             decided = decided_by(decision, logits_NC)
         domains = (data.domains[0][data.splits.named[name]], data.domains[1]) if data.domains else None

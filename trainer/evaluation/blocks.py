@@ -51,16 +51,51 @@ class Taken:
     def __getitem__(self, key: Any) -> Any:
         return self.source[(self.rows[key[0]], *key[1:])] if isinstance(key, tuple) else self.source[self.rows[key]]
 
+    def column(self, c: int) -> NDArray[Any]:
+        """One column of these rows."""
+        return column(self.source, c)[self.rows]
 
-def row_slices(shape: tuple[int, ...]) -> Iterator[slice]:
+
+class ByColumn:
+    """An array with a copy of some of its columns in which each column is contiguous, for whom reads columns often.
+
+    Attributes:
+        place_of: {column: its place in `columns_CN`}.
+    """
+
+    def __init__(self, source: NDArray[Any], columns: list[int], folder: Path | None = None) -> None:
+        self.source, self.place_of = source, {c: place for place, c in enumerate(columns)}
+        self.columns_CN = room((len(columns), len(source)), source.dtype, folder)
+        for rows, block_BC in row_blocks(source, 8 * BLOCK_BYTES):
+            self.columns_CN[:, rows] = block_BC[:, columns].T
+            release(self.columns_CN)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Rows and columns."""
+        return self.source.shape
+
+    def __getitem__(self, key: Any) -> Any:
+        return self.source[key]
+
+    def column(self, c: int) -> NDArray[Any]:
+        """One column of all rows."""
+        if c not in self.place_of:
+            return column(self.source, c)
+        found_N = np.array(self.columns_CN[self.place_of[c]])
+        release(self.columns_CN)
+        return found_N
+
+
+def row_slices(shape: tuple[int, ...], block_bytes: int = BLOCK_BYTES) -> Iterator[slice]:
     """Blocks of rows in their order; small arrays are one block."""
-    size = max(1, BLOCK_BYTES // (8 * max(1, int(np.prod(shape[1:], dtype=np.int64)))))
+    size = max(1, block_bytes // (8 * max(1, int(np.prod(shape[1:], dtype=np.int64)))))
     return (slice(start, min(start + size, shape[0])) for start in range(0, shape[0], size))
 
 
-def row_blocks(scores: Rows) -> Iterator[tuple[slice, NDArray[Any]]]:
+def row_blocks(scores: Rows, block_bytes: int = BLOCK_BYTES) -> Iterator[tuple[slice, NDArray[Any]]]:
     """(places, rows) of each block."""
-    for rows in row_slices(scores.shape):
+    for rows in row_slices(scores.shape, block_bytes):
         yield rows, scores[rows]
         release(scores)
 
@@ -80,6 +115,8 @@ def column_blocks(scores: Rows) -> Iterator[tuple[int, NDArray[Any]]]:
 
 def column(scores: Rows, c: int) -> NDArray[Any]:
     """One column of all rows."""
+    if isinstance(scores, Taken | ByColumn):
+        return scores.column(c)
     parts = []
     for rows in row_slices(scores.shape):
         parts.append(np.array(scores[rows, c]))

@@ -8,6 +8,7 @@ Everything here is fitted on validation rows; no function takes test rows.
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,7 +17,7 @@ from scipy.optimize import minimize_scalar
 
 from trainer.data.labels import by_class
 from trainer.errors import ConfigError, DataError, listing
-from trainer.evaluation.blocks import Rows, Taken, row_blocks
+from trainer.evaluation.blocks import MOST_IN_MEMORY, ByColumn, Rows, Taken, row_blocks
 from trainer.evaluation.scores import Correction, LogProbabilities, corrected, log_softmax
 from trainer.evaluation.thresholds import THRESHOLDS, fit_thresholds
 
@@ -28,6 +29,8 @@ Floats = NDArray[np.float64]
 LEAST_ROWS = 20
 """A class with fewer validation rows keeps the neutral threshold: its best one would be noise."""
 NUM_FOLDS = 5
+CACHED_BYTES = 1 << 20
+"""Of a block of rows that is worked on in place, as it is many times for a temperature: it stays in a core's own cache."""
 
 
 @dataclass(frozen=True)
@@ -170,9 +173,16 @@ def fit_temperature(logits_NC: Rows, label_ids_N: Ints, weights_N: Floats, log_q
     log_p_N = np.empty(len(label_ids_N))
 
     def loss(log_t: float) -> float:
-        for rows, block_BC in row_blocks(logits_NC):
-            log_p_BC = log_softmax((block_BC.astype(np.float64) - base_C) / np.exp(log_t) + own_C)
-            log_p_N[rows] = log_p_BC[np.arange(len(log_p_BC)), label_ids_N[rows]]
+        for rows, block_BC in row_blocks(logits_NC, CACHED_BYTES):
+            z_BC = block_BC.astype(np.float64)
+            if log_q_C is not None:
+                z_BC -= base_C
+            z_BC /= np.exp(log_t)
+            if log_q_C is not None:
+                z_BC += own_C
+            z_BC -= z_BC.max(axis=1, keepdims=True)
+            own_B = z_BC[np.arange(len(z_BC)), label_ids_N[rows]]
+            log_p_N[rows] = own_B - np.log(np.exp(z_BC, out=z_BC).sum(axis=1))
         return float(-(weights_N * log_p_N).mean())
 
     return float(np.exp(minimize_scalar(loss, bounds=(np.log(0.05), np.log(20)), method="bounded").x))
@@ -252,13 +262,19 @@ def fit_decision(
 
 
 def fit_and_cross_fit(
-    logits_NC: Rows, label_ids_N: Ints, weights_N: Floats, plan: dict[str, Any], *, seed: int
+    logits_NC: NDArray[Any], label_ids_N: Ints, weights_N: Floats, plan: dict[str, Any], *, seed: int, folder: Path | None = None
 ) -> tuple[Decision, tuple[LogProbabilities, Ints]]:
-    """The decision of validation rows, and what `cross_fit` says of them; thresholds of the same classes are fitted in every fold."""
+    """The decision of validation rows, and what `cross_fit` says of them; thresholds of the same classes are fitted in every fold.
+
+    Args:
+        folder: where a copy of large logits by column lies for a while, see `blocks.room`.
+    """
     fitted_C = np.bincount(label_ids_N, minlength=len(plan["labels"])) >= LEAST_ROWS
+    by_column = plan["thresholds"] in THRESHOLDS and logits_NC.nbytes > MOST_IN_MEMORY
+    read_NC = ByColumn(logits_NC, np.flatnonzero(fitted_C).tolist(), folder) if by_column else logits_NC
 
     def fit(rows: Ints) -> Decision:
-        return fit_decision(Taken(logits_NC, rows), label_ids_N[rows], weights_N=weights_N[rows], fitted_C=fitted_C, **plan)
+        return fit_decision(Taken(read_NC, rows), label_ids_N[rows], weights_N=weights_N[rows], fitted_C=fitted_C, **plan)
 
     return fit(np.arange(len(label_ids_N))), cross_fit(logits_NC, label_ids_N, fit, seed=seed)
 

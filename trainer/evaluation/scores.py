@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import expit
 
-from trainer.evaluation.blocks import Rows, Taken, column_blocks, release, row_slices
+from trainer.evaluation.blocks import Rows, Taken, column, column_blocks, release, row_slices
 
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
@@ -85,8 +85,12 @@ class LogProbabilities:
             yield rows, self[rows]
             release(self.source)
 
-    def columns(self) -> Iterator[tuple[int, Floats]]:
-        """(class id, log probabilities of all rows) of each class."""
+    def columns(self, class_ids: list[int] | None = None) -> Iterator[tuple[int, Floats]]:
+        """(class id, log probabilities of all rows) of each class, or of some."""
+        if class_ids is not None:
+            for c in class_ids:
+                yield c, self._column(column(self.source, c)[:, None], c)
+            return
         for start, block_NB in column_blocks(self.source):
             for place in range(block_NB.shape[1]):
                 yield start + place, self._column(block_NB[:, place : place + 1], start + place)

@@ -1,6 +1,7 @@
 """Probabilities of validation rows to one threshold per class; table THRESHOLDS. Legend: N rows, C classes, K = N + 1 places to cut."""
 
 from collections.abc import Callable
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,6 +32,25 @@ THRESHOLDS: dict[str, Curve] = {"f1": _f1_score, "recall_at_precision": _recall_
 """What thresholds are fitted for: (hits, rows taken, support, least precision) of a class -> its score; the scores are added."""
 
 
+@dataclass(frozen=True)
+class _Rows:
+    """What thresholds are fitted to.
+
+    Attributes:
+        label_ids_N, weights_N: true class and weight of each row.
+        support_C: summed weights of the rows of each class.
+        counted_C: classes whose scores are added.
+        curve, least: the score, and the least precision that it asks for.
+    """
+
+    label_ids_N: Ints
+    weights_N: Floats
+    support_C: Floats
+    counted_C: NDArray[np.bool_]
+    curve: Curve
+    least: float
+
+
 def fit_thresholds(
     log_p_NC: LogProbabilities, label_ids_N: Ints, weights_N: Floats, fitted_C: NDArray[np.bool_], minority: int, curve: Curve, least: float
 ) -> tuple[Floats, list[int]]:
@@ -44,9 +64,12 @@ def fit_thresholds(
         return np.full(2, 0.5), []
     order = [minority] if num_classes == 2 else np.flatnonzero(fitted_C).tolist()
     failed: list[int] = []
+    support_C: Floats = np.bincount(label_ids_N, weights=weights_N, minlength=num_classes).astype(np.float64)
+    judged = _Rows(label_ids_N, weights_N, support_C, np.ones(num_classes, bool), curve, least)
     while True:
-        counted_C = np.isin(np.arange(num_classes), order) if curve is _recall_score else np.ones(num_classes, bool)
-        leaders = _ascend(log_p_NC, label_ids_N, weights_N, order, counted_C, curve, least)
+        if curve is _recall_score:
+            judged = replace(judged, counted_C=np.isin(np.arange(num_classes), order))
+        leaders = _ascend(log_p_NC, judged, order)
         thresholds_C, taken_N = leaders.thresholds_C, leaders.class_ids_2N[0]
         short = [c for c in order if curve is _recall_score and _precision(taken_N == c, label_ids_N == c, weights_N) < least - 1e-9]
         if not short:
@@ -81,9 +104,8 @@ class Leaders:
 
     def rivals(self, c: int) -> tuple[Ints, Floats]:
         """The best of the other classes for each row, and its quotient."""
-        place_N = (self.class_ids_2N[0] == c).astype(np.int64)
-        rows = np.arange(len(place_N))
-        return self.class_ids_2N[place_N, rows], self.quotients_2N[place_N, rows]
+        leads_N = self.class_ids_2N[0] == c
+        return np.where(leads_N, *self.class_ids_2N[::-1]), np.where(leads_N, *self.quotients_2N[::-1])
 
     def move(self, c: int, threshold: float, p_N: Floats) -> None:
         """Give class c another threshold."""
@@ -109,27 +131,22 @@ class Leaders:
             quotients_BC[places, first_B] = -1
 
 
-def _ascend(
-    log_p_NC: LogProbabilities, label_ids_N: Ints, weights_N: Floats, order: list[int], counted_C: NDArray[np.bool_], curve: Curve, least: float
-) -> Leaders:
+def _ascend(log_p_NC: LogProbabilities, judged: _Rows, order: list[int]) -> Leaders:
     """Thresholds of the classes in `order`, each the best while the others stand, until none moves; the others stay neutral."""
-    leaders, wanted = Leaders(log_p_NC), set(order)
+    leaders = Leaders(log_p_NC)
     for _ in range(1 if log_p_NC.shape[1] == 2 else MOST_ROUNDS):
         before_C = leaders.thresholds_C.copy()
-        for c, log_p_N in log_p_NC.columns() if order else ():
-            if c in wanted:
-                p_N = np.exp(log_p_N)
-                found = _best_threshold(p_N, leaders, label_ids_N, weights_N, c, counted_C, curve, least)
-                if found != leaders.thresholds_C[c]:
-                    leaders.move(c, found, p_N)
+        for c, log_p_N in log_p_NC.columns(sorted(order)):
+            p_N = np.exp(log_p_N)
+            found = _best_threshold(p_N, leaders, judged, c)
+            if found != leaders.thresholds_C[c]:
+                leaders.move(c, found, p_N)
         if np.allclose(before_C, leaders.thresholds_C, rtol=1e-12):
             break
     return leaders
 
 
-def _best_threshold(
-    p_N: Floats, leaders: Leaders, label_ids_N: Ints, weights_N: Floats, c: int, counted_C: NDArray[np.bool_], curve: Curve, least: float
-) -> float:
+def _best_threshold(p_N: Floats, leaders: Leaders, judged: _Rows, c: int) -> float:
     """Threshold of class c of the best score while the other thresholds stand.
 
     A row goes to c when p_c exceeds t_c times the best p_j / t_j of the others. Rows are taken in the order of that
@@ -137,14 +154,13 @@ def _best_threshold(
     """
     rival_N, best_N = leaders.rivals(c)
     thresholds_C, quotient_N = leaders.thresholds_C, p_N / best_N
-    order = np.argsort(-quotient_N, kind="stable")
-    quotients, rivals, labels, weights = quotient_N[order], rival_N[order], label_ids_N[order], weights_N[order]
-    support: Floats = np.bincount(label_ids_N, weights=weights_N, minlength=len(thresholds_C)).astype(np.float64)
+    order = _descending(quotient_N)
+    quotients, labels, weights = quotient_N[order], judged.label_ids_N[order], judged.weights_N[order]
     hits_K = np.r_[0.0, np.cumsum(weights * (labels == c))]
     taken_K = np.r_[0.0, np.cumsum(weights)]
-    score_K = curve(hits_K, taken_K, support[c], least)
+    score_K = judged.curve(hits_K, taken_K, judged.support_C[c], judged.least)
     if len(thresholds_C) > 2:
-        score_K = score_K + np.r_[0.0, np.cumsum(_rivals_change(rivals, labels, weights, support, counted_C, curve, least))]
+        score_K = score_K + np.r_[0.0, np.cumsum(_rivals_change(rival_N[order], labels, weights, judged))]
     possible = np.r_[True, quotients[1:] < quotients[:-1], True]  # a threshold lies between unequal quotients
     neutral = int((quotients > thresholds_C[c]).sum())
     best = np.flatnonzero(possible & (score_K >= score_K[possible].max() - 1e-12))
@@ -156,15 +172,31 @@ def _best_threshold(
     return float(np.sqrt(max(upper, 1e-300) * max(lower, 1e-300)))
 
 
-def _rivals_change(rivals: Ints, labels: Ints, weights: Floats, support_C: Floats, counted_C: NDArray[np.bool_], curve: Curve, least: float) -> Floats:
+def _descending(values_N: Floats) -> Ints:
+    """Places of the values, the largest first; equal ones in their order, which the faster sort does not keep."""
+    order = np.argsort(-values_N)
+    sorted_N = values_N[order]
+    return np.argsort(-values_N, kind="stable") if (sorted_N[1:] == sorted_N[:-1]).any() else order
+
+
+def _rivals_change(rivals: Ints, labels: Ints, weights: Floats, judged: _Rows) -> Floats:
     """Change of the rival's score as each row is taken from it, in the order of taking; 0 for rivals that do not count."""
-    grouped = np.argsort(rivals, kind="stable")
-    change = np.zeros(len(rivals))
-    for rows in np.split(grouped, np.flatnonzero(np.diff(rivals[grouped])) + 1):
-        rival = rivals[rows[0]]
-        if counted_C[rival]:
-            w, hit = weights[rows], weights[rows] * (labels[rows] == rival)
-            hits = hit.sum() - np.r_[0.0, np.cumsum(hit)]
-            left = w.sum() - np.r_[0.0, np.cumsum(w)]
-            change[rows] = np.diff(curve(hits, left, support_C[rival], least))
+    is_small = len(judged.support_C) <= np.iinfo(np.uint16).max  # NumPy sorts these by radix
+    grouped = np.argsort(rivals.astype(np.uint16) if is_small else rivals, kind="stable")
+    ids, w = rivals[grouped], weights[grouped]
+    is_last = np.r_[ids[1:] != ids[:-1], True]
+    hits, left = _to_the_end(np.where(labels[grouped] == ids, w, 0.0), is_last), _to_the_end(w, is_last)
+    support = judged.support_C[ids]
+    before = judged.curve(hits, left, support, judged.least)
+    after = np.r_[before[1:], 0.0]
+    after[is_last] = judged.curve(np.zeros(1), np.zeros(1), support[is_last], judged.least)
+    change = np.empty(len(rivals))
+    change[grouped] = np.where(judged.counted_C[ids], after - before, 0.0)
     return change
+
+
+def _to_the_end(values: Floats, is_last: NDArray[np.bool_]) -> Floats:
+    """Sum of the values from each place to the end of its group; in long doubles, since groups are small beside all rows."""
+    sums = np.cumsum(values, dtype=np.longdouble)
+    ends = sums[is_last]
+    return (np.repeat(ends, np.diff(np.flatnonzero(is_last), prepend=-1)) - sums + values).astype(np.float64)
