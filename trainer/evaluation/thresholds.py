@@ -105,7 +105,9 @@ class Leaders:
     def rivals(self, c: int) -> tuple[Ints, Floats]:
         """The best of the other classes for each row, and its quotient."""
         leads_N = self.class_ids_2N[0] == c
-        return np.where(leads_N, *self.class_ids_2N[::-1]), np.where(leads_N, *self.quotients_2N[::-1])
+        first_N, second_N = self.class_ids_2N
+        rivals_N = np.where(leads_N, second_N, first_N)
+        return rivals_N, np.where(leads_N, self.quotients_2N[1], self.quotients_2N[0])
 
     def move(self, c: int, threshold: float, p_N: Floats) -> None:
         """Give class c another threshold."""
