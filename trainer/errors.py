@@ -122,7 +122,7 @@ def listing(names: Iterable[object], most: int = 12) -> str:
             break
         shown.append(name)
     rest = len(ordered) - len(shown)
-    return ", ".join(shown) + (f" and {rest} more" if rest > 0 else "")
+    return ", ".join(shown) + (f" and {rest:,} more" if rest > 0 else "")
 
 
 def did_you_mean(name: object, known: Iterable[str]) -> str:
