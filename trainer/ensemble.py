@@ -86,7 +86,7 @@ def _is_finished(member: Config) -> bool:
 
 def _write_ensemble(folder: report.RunFolder, config: Config, data: "PreparedData", members: list[Path]) -> None:
     """Results of the ensemble: metrics.json first, then all that an ensemble can do without."""
-    from trainer.delivery import tables
+    from trainer.delivery import completion, tables
     from trainer.results import deliver
 
     for member in members:
@@ -102,8 +102,9 @@ def _write_ensemble(folder: report.RunFolder, config: Config, data: "PreparedDat
     ensemble = config.ensemble.model_dump(exclude={"member"}) | {"split": headline, "member_macro_f1": scores}
     results: dict[str, Any] = {split: outcome.alone.to_dict() for split, outcome in outcomes.items()}
     folder.finish(results | {"minority_label": single[0]["minority_label"], "ensemble": ensemble})
-    tables.print_results(outcomes, folder.path, f"{members[0] / 'model'} to {members[-1] / 'model'}")
-    print(f"Members' macro F1 on {headline}: {', '.join(f'{score:.4f}' for score in scores)}; together {final.macro_f1:.4f}.")
+    with completion.warning_of("tables of the results", completion.command_of(folder.path)):
+        tables.print_results(outcomes, folder.path, f"{members[0] / 'model'} to {members[-1] / 'model'}")
+        print(f"Members' macro F1 on {headline}: {', '.join(f'{score:.4f}' for score in scores)}; together {final.macro_f1:.4f}.")
     for member in members:
         whole_path(member, "predictions.parquet").unlink(missing_ok=True)  # the vote is taken
     deliver(folder, config, data, parts, labels)

@@ -130,13 +130,18 @@ def _train(config: Config, resume: str, held: ExitStack, push_save: Callable[[Pa
 def already_finished(config: Config, data: PreparedData, resume: str) -> bool:
     """Whether the run that is asked for lies there finished, which is said: batch systems start a job again that they stopped at its very end.
 
-    What such a run lacks, since it was stopped or failed after its model was saved, is made.
+    What such a run lacks, since it was stopped or failed after its model was saved, is made. With `run.overwrite` a run is finished
+    only where its page was missing: the process that trained it died before it wrote the page, and is started again.
     """
-    if resume == "never" or config.run.overwrite:
-        return False
     path = run_path(config)
+    has_page = distributed.from_main((path / report.PAGE_NAME).is_file)
+    if resume == "never" or (config.run.overwrite and has_page):
+        return False
     is_finished = distributed.from_main(lambda: report.is_finished(path, config.to_dict(), data.clean.fingerprint))
-    if is_finished and distributed.from_main(lambda: not complete(path)) and distributed.is_main():
+    is_made = is_finished and distributed.from_main(lambda: bool(complete(path)))
+    if config.run.overwrite:
+        return is_made
+    if is_finished and not is_made and distributed.is_main():
         print(f"{path}: holds the finished run of this config and data: nothing to do. Set run.overwrite: true to train anew, or another run.name.")
     return is_finished
 

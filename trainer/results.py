@@ -154,9 +154,13 @@ def write_results(
     metrics |= {"minority_label": data.audit.minority_label, "training": clock}
     if data.synthetic:
         metrics["augment"] = data.synthetic.outcomes
+    parts = {name: (data.splits.named[name], outcome) for name, outcome in outcomes.items()}
+    if config.ensemble.member is not None:  # a member without predictions could not vote
+        folder.write_predictions(parts, data.labels, keep_all=True)
     folder.finish(metrics)
-    tables.print_results(outcomes, folder.path, str(folder.model))
-    deliver(folder, config, data, {name: (data.splits.named[name], outcome) for name, outcome in outcomes.items()}, data.labels)
+    with completion.warning_of("tables of the results", completion.command_of(folder.path)):
+        tables.print_results(outcomes, folder.path, str(folder.model))
+    deliver(folder, config, data, parts, data.labels)
 
 
 def deliver(folder: report.RunFolder, config: Config, data: PreparedData, parts: dict[str, tuple[Any, Outcome]], labels: list[str]) -> None:
@@ -168,8 +172,9 @@ def deliver(folder: report.RunFolder, config: Config, data: PreparedData, parts:
     from trainer.delivery import report_page
 
     predictions, mistakes = folder.path / "predictions.parquet", folder.path / "mistakes.jsonl"
-    with completion.warning_of(predictions, "only training anew (run.overwrite: true) can write it."):
-        folder.write_predictions(parts, labels, keep_all=config.ensemble.member is not None)
+    if config.ensemble.member is None:
+        with completion.warning_of(predictions, "only training anew (run.overwrite: true) can write it."):
+            folder.write_predictions(parts, labels)
     with completion.warning_of(mistakes, "only training anew (run.overwrite: true) can write it."):
         write_mistakes(folder, config, data, *parts[list(parts)[-1]])
     with completion.warning_of(f"{folder.path}, pictures and card", completion.command_of(folder.path)):

@@ -11,7 +11,7 @@ import pytest
 
 from trainer import durable, ensemble, load_config, pipeline
 from trainer.cli import report_command, train_command
-from trainer.delivery import card, completion, report_page
+from trainer.delivery import card, completion, report_page, tables
 from trainer.delivery.report import RunFolder, is_finished
 from trainer.errors import RunError
 from trainer.training.weighted_trainer import WeightedTrainer
@@ -304,3 +304,53 @@ def test_tracker_that_fails_costs_no_run_and_ends_when_the_run_is_saved(make_con
         "Failing failed (on_log): no answer. The training goes on; the tracker may lack figures or files.",
         "Failing failed (on_train_end): no room. The training goes on; the tracker may lack figures or files.",
     ]
+
+
+def test_run_with_overwrite_that_was_killed_in_its_pictures_is_completed_and_only_a_whole_one_trains_anew(make_config, tmp_path):
+    config = make_config(tmp_path, run={"name": "run", "output_dir": str(tmp_path / "runs"), "num_threads": 1, "overwrite": True})
+    log, run = tmp_path / "log", tmp_path / "runs/run"
+    assert forked_runs.train(config, log, strike=("picture", 2, [signal.SIGKILL])) == [-signal.SIGKILL], log.read_text()
+    log.unlink()
+    assert forked_runs.train(config, log, strike=("step", 1, [signal.SIGKILL])) == [0], log.read_text()
+    assert "Nothing is trained; it lacked, and now has: " in log.read_text()
+    assert (run / "report.html").is_file()
+    log.unlink()
+    assert forked_runs.train(config, log, strike=("step", 1, [signal.SIGKILL])) == [-signal.SIGKILL], log.read_text()
+
+
+def test_tables_that_cannot_be_printed_cost_no_predictions(make_config, tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr(tables, "print_results", out_of_memory)
+    run = train(make_config(tmp_path))
+    assert "tables of the results: not written: " in caplog.text
+    assert (run / "predictions.parquet").is_file()
+    assert (run / "report.html").is_file()
+
+
+def test_what_dead_processes_left_in_a_finished_run_is_removed(copied):
+    config, run = copied
+    staged = run / "upload.partial/4"
+    staged.mkdir(parents=True)
+    (staged / "model.safetensors").write_bytes(b"x")
+    with durable.aside(run / "predictions.parquet") as partial:
+        shutil.copy(run / "metrics.json", partial.with_name(partial.name.replace(f"-{os.getpid()}-", f"-{2**22 + 1}-")))
+        shutil.copy(run / "predictions.parquet", partial)
+    (run / "model.partial").mkdir()
+    train(config)
+    assert [path.name for path in run.iterdir() if "partial" in path.name] == []
+
+
+def test_names_of_the_folders_of_a_run_are_on_the_disk(make_config, tmp_path, calls):
+    run = train(make_config(tmp_path))
+    assert {str(run.parent), str(run.parent.parent)} <= {path for call, path in calls if call == "fsync"}
+
+
+def test_member_of_an_ensemble_has_its_predictions_when_it_is_finished(make_config, tmp_path, monkeypatch):
+    finish, found = RunFolder.finish, []
+
+    def watched(self, metrics):
+        found.append((self.path.name, (self.path / "predictions.parquet").is_file()))
+        finish(self, metrics)
+
+    monkeypatch.setattr(RunFolder, "finish", watched)
+    train(make_config(tmp_path, ensemble={"size": 2}))
+    assert found == [("member-1", True), ("member-2", True), ("run", False)]

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 STOPPED = "stopped.json"
 """Marker of a run that a signal ended: batch scripts start the same command again where they find it."""
+PAGE_NAME = "report.html"
 PUSHED = "pushed.json"
 """What was pushed to the Hub, and where: a push that is done is not done again by the same command."""
 FILES = (
@@ -50,7 +51,7 @@ FILES = (
     "predictions.npy",
     "mistakes.jsonl",
     "report.json",
-    "report.html",
+    PAGE_NAME,
     "README.md",
     PUSHED,
     "metrics.json",
@@ -203,6 +204,8 @@ def only_run(path: Path) -> Iterator[None]:
     """
     made = [path, *(folder for folder in path.parents if not folder.exists())]
     path.mkdir(parents=True, exist_ok=True)
+    for folder in made:
+        durable.sync(folder.parent)
     with locked(path / LOCK, "a run is being trained here", refuse="Wait for it or end it, or set another run.name."):
         try:
             yield
@@ -249,7 +252,7 @@ def plan_run(path: Path, config: dict[str, Any], fingerprint: str, *, overwrite:
 
 
 def is_finished(path: Path, config: dict[str, Any], fingerprint: str) -> bool:
-    """Whether a finished run of this config and these rows lies there; checkpoints that a kill at its end left are removed."""
+    """Whether a finished run of this config and these rows lies there; what a kill at its end left beside it is removed."""
     if not (path / "metrics.json").is_file() or not (path / "config.yaml").is_file() or first_differences(path, config, fingerprint):
         return False
     if (path / "checkpoints").is_dir():
@@ -258,6 +261,10 @@ def is_finished(path: Path, config: dict[str, Any], fingerprint: str) -> bool:
         durable.sync(path / "metrics.json")
         durable.sync(path)
         shutil.rmtree(path / "checkpoints", ignore_errors=True)
+    for name in FOLDERS:
+        if name.endswith(".partial"):
+            shutil.rmtree(path / name, ignore_errors=True)
+    durable.remove_dead(path, "*")
     return True
 
 

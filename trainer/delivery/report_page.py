@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from trainer.evaluation.outcome import Outcome
 
 logger = logging.getLogger(__name__)
-PAGE_NAME = "report.html"
+PAGE_NAME = report.PAGE_NAME
 MOST_MISTAKES = 30
 MOST_CURVES = 8
 MOST_CHARACTERS = 600
