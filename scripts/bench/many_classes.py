@@ -17,9 +17,12 @@ from pathlib import Path
 
 import numpy as np
 
-from trainer.delivery import plots, report_page
+from trainer.delivery import plots, report_page, tables
+from trainer.delivery.evaluate_file import logarithms
 from trainer.delivery.finished_run import FinishedRun
 from trainer.delivery.report import RunFolder
+from trainer.evaluation import decision, thresholds
+from trainer.evaluation.multi_label import evaluate
 from trainer.evaluation.outcome import outcome_of
 
 try:
@@ -74,16 +77,48 @@ def several(true_N, num_classes, folder):
     return true_NC
 
 
+def fitted(logits_NC, true_N, folder, base):
+    """Stages of fitting a decision; a decision takes six fits (one, and five without a fold), a fit of thresholds at most ten rounds."""
+    from trainer.delivery.reliability_plot import calibration
+    from trainer.evaluation.blocks import ByColumn, Taken
+
+    weights_N, counts_C = np.ones(len(true_N)), np.bincount(true_N, minlength=logits_NC.shape[1])
+    log_q_C = np.full(len(counts_C), -np.log(len(counts_C)))
+    plan = {"labels": [f"class {c:05}" for c in range(len(counts_C))], "log_q_C": log_q_C, "minority": int(counts_C.argmin())}
+    plan["log_target_C"] = decision.target_log_prior("natural", np.maximum(counts_C, 1), plan["labels"])
+    with measured("temperature, prior: one fit", base):
+        found = decision.fit_decision(logits_NC, true_N, temperature=True, weights_N=weights_N, **plan)
+    fitted_C = counts_C >= decision.LEAST_ROWS
+    with measured("logits by column", base):
+        by_column_NC = ByColumn(logits_NC, np.flatnonzero(fitted_C).tolist(), folder)
+    most, thresholds.MOST_ROUNDS = thresholds.MOST_ROUNDS, 1
+    with measured("thresholds: one round", base):
+        rows = np.arange(len(true_N))
+        found = decision.fit_decision(Taken(by_column_NC, rows), true_N, thresholds="f1", weights_N=weights_N, fitted_C=fitted_C, **plan)
+    thresholds.MOST_ROUNDS = most
+    print(f"thresholds of {fitted_C.sum():,} classes, those with {decision.LEAST_ROWS} rows or more")
+    with measured("labels by the decision", base):
+        decided = found.judge(logits_NC)
+    with measured("figures of both", base):
+        outcome = outcome_of(logits_NC, true_N, plan["labels"], decided, None)
+    with measured("calibration", base):
+        calibration(outcome)
+    return outcome
+
+
 def main():
     """Measure one size."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--classes", type=int, default=5000)
     parser.add_argument("--rows", type=int, default=100_000)
-    parser.add_argument("--several", action="store_true", help="two labels a row")
+    parser.add_argument("--several", "--multi-label", action="store_true", help="two labels a row")
+    parser.add_argument("--decision", action="store_true", help="fit a decision first (one label a row)")
     parser.add_argument("--no-pictures", action="store_true")
     parser.add_argument("--no-page", action="store_true")
     parser.add_argument("--folder", help="where the run folder is made for a while; left out: where temporary files lie")
     asked = parser.parse_args()
+    if asked.several and asked.decision:
+        parser.error("--decision is for one label a row")
     warnings.simplefilter("ignore")
     with tempfile.TemporaryDirectory(dir=asked.folder) as folder:
         run = RunFolder(Path(folder))
@@ -95,12 +130,19 @@ def main():
             targets = several(targets, asked.classes, run.path)
         base = memory_of("VmRSS")
         print(f"{asked.classes:,} classes x {asked.rows:,} rows; {base:.0f} MB resident before, {os.cpu_count()} CPUs")
-        with measured("figures", base):
-            outcome = outcome_of(logits_NC, targets, labels, None, None)
+        if asked.decision:
+            outcome = fitted(logits_NC, targets, run.path, base)
+        else:
+            with measured("figures", base):
+                outcome = outcome_of(logits_NC, targets, labels, None, None)
         with measured("predictions.parquet", base):
             run.write_predictions({"test": (np.arange(asked.rows), outcome)}, labels)
         with measured("metrics.json", base):
             run.write_json("metrics.json", {"test": outcome.final.to_dict(), "minority_label": labels[-1]})
+        with measured("mistakes.jsonl", base):
+            run.write_lines("mistakes.jsonl", report_page.mistakes_to_quote(np.arange(asked.rows), outcome, labels, lambda ids_N: ["a text"] * len(ids_N)))
+        with measured("terminal tables", base):
+            tables.print_results({"test": outcome}, run.path, "model")
         if not asked.no_pictures:
             with measured("picture", base):
                 run.write_figure(*plots.results(outcome.final, "test"))
@@ -109,6 +151,9 @@ def main():
             with measured("report.html", base):
                 page = report_page.render(FinishedRun.read(run.path))
             print(f"report.html: {len(page) / 1e6:.1f} MB")
+        if not asked.decision:
+            with measured("figures of a file", base):
+                evaluate(logarithms(logits_NC, run.path, multi_label=asked.several), targets, labels, outcome.predicted_N)
         size = sum(path.stat().st_size for path in run.path.iterdir())
         print(f"run folder: {size / 1e6:.0f} MB")
 

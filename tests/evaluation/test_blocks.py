@@ -9,7 +9,7 @@ from trainer.evaluation import blocks
 from trainer.evaluation.confusion import Confusion
 from trainer.evaluation.decision import Decision, cross_fit, fit_decision
 from trainer.evaluation.metrics import evaluate_logits
-from trainer.evaluation.multi_label import evaluate_multi_label
+from trainer.evaluation.multi_label import _average_precisions, evaluate_multi_label
 from trainer.evaluation.ranking import auroc, average_precision
 from trainer.evaluation.scores import Correction, LogProbabilities, log_softmax
 
@@ -157,3 +157,21 @@ def test_decision_judges_rows_as_it_decides_log_probabilities():
     log_p, predicted = decision.judge(logits)
     np.testing.assert_array_equal(np.asarray(log_p), decision.log_probabilities(logits))
     assert predicted.tolist() == decision.decide(decision.log_probabilities(logits)).tolist()
+
+
+def test_average_precision_reads_targets_in_blocks_of_rows(small_blocks, tmp_path):
+    logits_NC, true_N = scores(tmp_path)
+    most = []
+
+    class Targets:
+        shape = logits_NC.shape
+
+        def __getitem__(self, key):
+            found = np.eye(7, dtype=bool)[true_N][key]
+            most.append(len(found))
+            return found
+
+    found_C = _average_precisions(logits_NC, Targets())
+    assert max(most) <= 11
+    p_NC = 1 / (1 + np.exp(-np.array(logits_NC, np.float64)))
+    assert found_C == pytest.approx([average_precision_score(true_N == c, p_NC[:, c]) for c in range(7)], abs=1e-12)

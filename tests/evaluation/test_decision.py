@@ -11,6 +11,7 @@ from sklearn.metrics import f1_score, precision_recall_curve
 from trainer.data.balance import METHODS, draw
 from trainer.data.weights import class_weights
 from trainer.errors import ConfigError, DataError
+from trainer.evaluation import blocks, thresholds
 from trainer.evaluation.decision import (
     Decision,
     cost_matrix,
@@ -293,3 +294,43 @@ def test_a_decision_reads_back_from_the_config_of_a_saved_model():
     assert folded.decide(log_p).tolist() == decision.decide(log_p).tolist()
     np.testing.assert_allclose(folded.log_probabilities(log_p), log_p)
     assert Decision.from_config({}, NAMES).decide(log_p).tolist() == log_p.argmax(axis=1).tolist()
+
+
+@pytest.mark.parametrize("kind", ["f1", "recall_at_precision"])
+def test_rivals_of_a_class_are_judged_together_and_as_one_after_the_other(kind):
+    rng = np.random.default_rng(1)
+    rivals, labels, weights = rng.integers(0, 40, 600), rng.integers(0, 40, 600), rng.random(600) + 0.1
+    calls, support = [], np.bincount(labels, weights=weights, minlength=40)
+
+    def curve(*args):
+        calls.append(args)
+        return thresholds.THRESHOLDS[kind](*args)
+
+    judged = thresholds._Rows(labels, weights, support, np.arange(40) != 7, curve, 0.5)
+    change = thresholds._rivals_change(rivals, labels, weights, judged)
+    assert len(calls) == 2  # however many rivals there are
+    for rival in range(40):
+        rows = np.flatnonzero(rivals == rival)
+        hit = weights[rows] * (labels[rows] == rival)
+        hits = np.array([hit[k:].sum() for k in range(len(rows) + 1)])
+        left = np.array([weights[rows[k:]].sum() for k in range(len(rows) + 1)])
+        expected = np.diff(thresholds.THRESHOLDS[kind](hits, left, support[rival], 0.5)) * (rival != 7)
+        np.testing.assert_allclose(change[rows], expected, rtol=1e-12, atol=1e-12)
+
+
+def test_equal_quotients_are_taken_in_their_order():
+    for num_values in (1, 5, 1000):
+        values = np.random.default_rng(num_values).integers(0, num_values, 700) / 7
+        np.testing.assert_array_equal(thresholds._descending(values), np.argsort(-values, kind="stable"))
+
+
+def test_decision_of_logits_in_a_file_is_that_of_logits_in_memory(tmp_path, monkeypatch):
+    logits, labels = three_classes(size=400)
+    plan = {"labels": NAMES, "log_q_C": np.zeros(3), "thresholds": "f1", "temperature": True, "log_target_C": np.log([0.2, 0.3, 0.5])}
+    decision, (log_p, predicted) = fit_and_cross_fit(logits, labels, np.ones(len(labels)), plan, seed=0)
+    monkeypatch.setattr(blocks, "MOST_IN_MEMORY", 0)
+    monkeypatch.setattr("trainer.evaluation.decision.MOST_IN_MEMORY", 0)
+    of_file, (log_p_of_file, predicted_of_file) = fit_and_cross_fit(logits, labels, np.ones(len(labels)), plan, seed=0, folder=tmp_path)
+    np.testing.assert_array_equal(decision.thresholds_C, of_file.thresholds_C)
+    np.testing.assert_array_equal(np.asarray(log_p), np.asarray(log_p_of_file))
+    np.testing.assert_array_equal(predicted, predicted_of_file)

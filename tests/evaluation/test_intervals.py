@@ -1,11 +1,13 @@
 """Bootstrap intervals: the rows are drawn as they should be, and the figures of a draw are scikit-learn's."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 from scipy.stats import binom
 from sklearn.metrics import f1_score, recall_score
 
-from trainer.evaluation import intervals
+from trainer.evaluation import blocks, intervals
 from trainer.evaluation.intervals import interval, resample
 
 
@@ -100,3 +102,16 @@ def test_kinds_of_rows_of_many_labels_are_counted_by_their_digests():
     pairs = {tuple(pair) for pair in np.c_[chosen, chosen[::-1]].tolist()}
     assert len(first_K) == len(pairs)
     assert counts_K.sum() == 8
+
+
+def test_resampled_rows_of_many_labels_take_four_bytes_a_label(monkeypatch):
+    monkeypatch.setattr(intervals, "MOST_COUNTS", 4000)
+    monkeypatch.setattr(blocks, "BLOCK_BYTES", 1 << 20)
+    predicted = np.random.default_rng(0).random((4000, 1001)) < 0.2  # 801,000 labels
+    targets = np.roll(predicted, 1, axis=1)
+    tracemalloc.start()
+    found = resample(targets, [predicted], 1001, num_resamples=2)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 2 * 4 * predicted.sum() + 6_000_000
+    assert found.accuracy_BR.max() == 0

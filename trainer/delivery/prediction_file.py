@@ -78,7 +78,8 @@ def write(path: Path, parts: "dict[str, tuple[Any, Outcome]]", labels: list[str]
         for split, (row_ids, outcome) in parts.items():
             for rows, log_p_BC in outcome.log_p_NC.blocks():
                 writer.write_table(pa.table(_columns(rows, split, row_ids, outcome, np.exp(log_p_BC), labels), schema))
-                release(outcome.predicted_N)
+                for read in (outcome.label_ids_N, outcome.predicted_N):
+                    release(read)
     if whole and len(labels) > MOST_DENSE:
         _write_whole(whole, [outcome for _, outcome in parts.values()])
 

@@ -87,13 +87,13 @@ class ByColumn:
         return found_N
 
 
-def row_slices(shape: tuple[int, ...], block_bytes: int = BLOCK_BYTES) -> Iterator[slice]:
-    """Blocks of rows in their order; small arrays are one block."""
-    size = max(1, block_bytes // (8 * max(1, int(np.prod(shape[1:], dtype=np.int64)))))
+def row_slices(shape: tuple[int, ...], block_bytes: int | None = None) -> Iterator[slice]:
+    """Blocks of rows in their order, of BLOCK_BYTES or as given; small arrays are one block."""
+    size = max(1, (block_bytes or BLOCK_BYTES) // (8 * max(1, int(np.prod(shape[1:], dtype=np.int64)))))
     return (slice(start, min(start + size, shape[0])) for start in range(0, shape[0], size))
 
 
-def row_blocks(scores: Rows, block_bytes: int = BLOCK_BYTES) -> Iterator[tuple[slice, NDArray[Any]]]:
+def row_blocks(scores: Rows, block_bytes: int | None = None) -> Iterator[tuple[slice, NDArray[Any]]]:
     """(places, rows) of each block."""
     for rows in row_slices(scores.shape, block_bytes):
         yield rows, scores[rows]

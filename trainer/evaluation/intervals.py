@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 import xxhash
 from numpy.typing import NDArray
-from scipy.sparse import csr_array, vstack
+from scipy.sparse import csr_array
 
-from trainer.evaluation.blocks import Taken, release, row_blocks, row_slices
+from trainer.evaluation.blocks import release, row_slices
 from trainer.evaluation.confusion import MOST_DENSE
 
 Floats = NDArray[np.float64]
@@ -72,14 +72,14 @@ def resample(targets: NDArray[Any], predicted: list[NDArray[Any]], num_classes: 
         raise ValueError("no row to draw from")
     if targets.ndim == 1:
         kinds, counts_K = np.unique(np.stack([targets, *predicted], axis=1), axis=0, return_counts=True)
-        strata_K, sides = kinds[:, 0], [_one_hot(ids_K, num_classes) for ids_K in kinds.T]
+        strata_K, blocks = kinds[:, 0], [_block(slice(0, len(kinds)), [_one_hot(ids_K, num_classes) for ids_K in kinds.T])]
     else:
         first_K, counts_K = _kinds(targets, predicted)
         strata_K = np.zeros(len(first_K), np.int64)
-        sides = [_sparse_rows(labels_NC, first_K) for labels_NC in (targets, *predicted)]
+        blocks = _sparse_blocks(targets, predicted, first_K)
     size = max(1, MOST_COUNTS // len(counts_K))
     rng = np.random.default_rng(seed)
-    parts = [_figures(_draw(rng, counts_K, strata_K, min(size, num_resamples - start)), sides) for start in range(0, num_resamples, size)]
+    parts = [_figures(_draw(rng, counts_K, strata_K, min(size, num_resamples - start)), blocks) for start in range(0, num_resamples, size)]
     return Resampled(*(np.concatenate(column) for column in zip(*parts, strict=True)))
 
 
@@ -105,12 +105,48 @@ def _one_hot(ids_K: NDArray[np.int64], num_classes: int) -> csr_array:
     return csr_array((np.ones(len(ids_K)), (np.arange(len(ids_K)), ids_K)), (len(ids_K), num_classes))
 
 
-def _sparse_rows(labels_NC: NDArray[Any], rows: NDArray[np.int64]) -> csr_array:
-    """Some rows with 1 for each label that they have."""
-    chosen, parts = Taken(labels_NC, rows), []
-    for _, block_BC in row_blocks(chosen):
-        parts.append(csr_array(np.asarray(block_BC).astype(np.float64)))
-    return csr_array(vstack(parts))
+@dataclass(frozen=True)
+class _Block:
+    """Some kinds of rows.
+
+    Attributes:
+        rows: their places among all kinds.
+        true_KC, given, hits: 1 for each class that a kind has, that each model gives it, and that both do.
+        right: whether each model gives a kind what it has.
+    """
+
+    rows: slice
+    true_KC: csr_array
+    given: list[csr_array]
+    hits: list[csr_array]
+    right: list[NDArray[np.bool_]]
+
+
+def _block(rows: slice, sides: list[csr_array]) -> _Block:
+    """Kinds of the classes that they have, and of those that each model gives them."""
+    true_KC, *given = sides
+    hits = [_light(csr_array(true_KC.multiply(given_KC))) for given_KC in given]
+    most = [np.maximum(np.diff(true_KC.indptr), np.diff(given_KC.indptr)) for given_KC in given]
+    return _Block(rows, true_KC, given, hits, [np.diff(hits_KC.indptr) == most_K for hits_KC, most_K in zip(hits, most, strict=True)])
+
+
+def _sparse_blocks(targets: NDArray[Any], predicted: list[NDArray[Any]], first_K: NDArray[np.int64]) -> list[_Block]:
+    """The kinds of rows of many labels, given the place of the first row of each."""
+    blocks = []
+    for rows in row_slices((len(first_K), *targets.shape[1:])):
+        sides = [labels_NC[first_K[rows]] for labels_NC in (targets, *predicted)]
+        blocks.append(_block(rows, [_light(csr_array(np.asarray(side_BC).astype(np.bool_))) for side_BC in sides]))
+        for read in (targets, *predicted):
+            release(read)
+    return blocks
+
+
+def _light(ones_KC: csr_array) -> csr_array:
+    """The same ones, of which all share a single number in memory, so that each takes the four bytes of its column."""
+    data = np.broadcast_to(np.float64(1), ones_KC.nnz)
+    light_KC = csr_array(ones_KC.shape)
+    light_KC.data, light_KC.indices, light_KC.indptr = data, ones_KC.indices, ones_KC.indptr
+    return light_KC
 
 
 def _draw(rng: np.random.Generator, counts_K: NDArray[np.int64], strata_K: NDArray[np.int64], num_resamples: int) -> Floats:
@@ -123,17 +159,18 @@ def _draw(rng: np.random.Generator, counts_K: NDArray[np.int64], strata_K: NDArr
     return drawn_BK
 
 
-def _figures(drawn_BK: Floats, sides: list[csr_array]) -> tuple[Floats, Floats, Floats]:
-    """F1, recall and accuracy of each resample.
-
-    Args:
-        sides: which classes each kind has, and which each model gives it, (K, C); sums of whole numbers, so exact in any order.
-    """
-    true_KC, *given = sides
-    hits = [true_KC.multiply(given_KC) for given_KC in given]
-    right = [np.asarray(abs(true_KC - given_KC).sum(axis=1) == 0).ravel() for given_KC in given]
-    support_BC = drawn_BK @ true_KC
-    hits_BRC, given_BRC = (np.stack([drawn_BK @ of_KC.tocsr() for of_KC in several], axis=1) for several in (hits, given))
-    right_BR = np.stack([drawn_BK @ right_K for right_K in right], axis=1)
+def _figures(drawn_BK: Floats, blocks: list[_Block]) -> tuple[Floats, Floats, Floats]:
+    """F1, recall and accuracy of each resample; sums of whole numbers, so exact in any order."""
+    num_models, num_classes = len(blocks[0].given), blocks[0].true_KC.shape[1]
+    support_BC = np.zeros((len(drawn_BK), num_classes))
+    hits_BRC, given_BRC = np.zeros((2, len(drawn_BK), num_models, num_classes))
+    right_BR = np.zeros((len(drawn_BK), num_models))
+    for block in blocks:
+        part_BK = drawn_BK[:, block.rows]
+        support_BC += part_BK @ block.true_KC
+        for r in range(num_models):
+            hits_BRC[:, r] += part_BK @ block.hits[r]
+            given_BRC[:, r] += part_BK @ block.given[r]
+            right_BR[:, r] += part_BK @ block.right[r]
     support = np.where(support_BC, support_BC, np.nan)[:, None, :]
     return 2 * hits_BRC / (given_BRC + support), hits_BRC / support, right_BR / drawn_BK.sum(axis=1, keepdims=True)

@@ -163,12 +163,11 @@ def _count(logits_NC: Rows, targets_NC: NDArray[Any], predicted_NC: Bools | None
 def _average_precisions(logits_NC: Rows, targets_NC: NDArray[Any]) -> Floats:
     """Average precision of each label, 0 without rows of it; a block of columns at a time."""
     found_C = np.zeros(logits_NC.shape[1])
-    for start, logits_NB in column_blocks(logits_NC):
+    for (start, logits_NB), (_, targets_NB) in zip(column_blocks(logits_NC), column_blocks(targets_NC), strict=True):
         for place in range(logits_NB.shape[1]):
-            is_own_N = np.asarray(targets_NC[:, start + place]) > 0
+            is_own_N = targets_NB[:, place] > 0
             if is_own_N.any():
                 found_C[start + place] = average_precision(is_own_N, expit(logits_NB[:, place].astype(np.float64)))
-        release(targets_NC)
     return found_C
 
 

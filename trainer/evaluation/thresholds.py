@@ -105,9 +105,8 @@ class Leaders:
     def rivals(self, c: int) -> tuple[Ints, Floats]:
         """The best of the other classes for each row, and its quotient."""
         leads_N = self.class_ids_2N[0] == c
-        first_N, second_N = self.class_ids_2N
-        rivals_N = np.where(leads_N, second_N, first_N)
-        return rivals_N, np.where(leads_N, self.quotients_2N[1], self.quotients_2N[0])
+        (first_id_N, second_id_N), (first_N, second_N) = self.class_ids_2N, self.quotients_2N
+        return np.where(leads_N, second_id_N, first_id_N), np.where(leads_N, second_N, first_N)
 
     def move(self, c: int, threshold: float, p_N: Floats) -> None:
         """Give class c another threshold."""
@@ -175,10 +174,13 @@ def _best_threshold(p_N: Floats, leaders: Leaders, judged: _Rows, c: int) -> flo
 
 
 def _descending(values_N: Floats) -> Ints:
-    """Places of the values, the largest first; equal ones in their order, which the faster sort does not keep."""
+    """Places of the values, the largest first, equal ones in their order: as a stable sort, which takes longer."""
     order = np.argsort(-values_N)
-    sorted_N = values_N[order]
-    return np.argsort(-values_N, kind="stable") if (sorted_N[1:] == sorted_N[:-1]).any() else order
+    is_equal = values_N[order[1:]] == values_N[order[:-1]]
+    tied = np.flatnonzero(np.r_[is_equal, False] | np.r_[False, is_equal])
+    run = np.cumsum(~np.r_[False, is_equal])[tied]
+    order[tied] = order[tied][np.lexsort((order[tied], run))]
+    return order
 
 
 def _rivals_change(rivals: Ints, labels: Ints, weights: Floats, judged: _Rows) -> Floats:
