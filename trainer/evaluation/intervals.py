@@ -115,14 +115,14 @@ class _Block:
         right: whether each model gives a kind what it has.
     """
 
-    rows: slice
+    rows: slice | NDArray[np.int64]
     true_KC: csr_array
     given: list[csr_array]
     hits: list[csr_array]
     right: list[NDArray[np.bool_]]
 
 
-def _block(rows: slice, sides: list[csr_array]) -> _Block:
+def _block(rows: slice | NDArray[np.int64], sides: list[csr_array]) -> _Block:
     """Kinds of the classes that they have, and of those that each model gives them."""
     true_KC, *given = sides
     hits = [_light(csr_array(true_KC.multiply(given_KC))) for given_KC in given]
@@ -131,9 +131,12 @@ def _block(rows: slice, sides: list[csr_array]) -> _Block:
 
 
 def _sparse_blocks(targets: NDArray[Any], predicted: list[NDArray[Any]], first_K: NDArray[np.int64]) -> list[_Block]:
-    """The kinds of rows of many labels, given the place of the first row of each."""
-    blocks = []
-    for rows in row_slices((len(first_K), *targets.shape[1:])):
+    """The kinds of rows of many labels, given the place of the first row of each.
+
+    They are read in the order of the rows: each row that is read of a file brings its neighbours into memory.
+    """
+    blocks, order = [], np.argsort(first_K)
+    for rows in (order[places] for places in row_slices((len(first_K), *targets.shape[1:]))):
         sides = [labels_NC[first_K[rows]] for labels_NC in (targets, *predicted)]
         blocks.append(_block(rows, [_light(csr_array(np.asarray(side_BC).astype(np.bool_))) for side_BC in sides]))
         for read in (targets, *predicted):
