@@ -18,6 +18,9 @@ from trainer.errors import RunError
 
 BLOCK_BYTES = 1 << 24
 """Of a block of rows in float64: small enough for the caches of a CPU."""
+CACHED_BYTES = 1 << 20
+"""Of a small block in float64: one that is worked on in place stays in a core's own cache, and rows that are far apart in a
+file, each of which brings its neighbours into memory, bring few."""
 COLUMN_BYTES = 1 << 27
 """Of a block of columns in float64: the fewer blocks, the fewer times a file is read."""
 MOST_IN_MEMORY = 1 << 27

@@ -17,7 +17,7 @@ from scipy.optimize import minimize_scalar
 
 from trainer.data.labels import by_class
 from trainer.errors import ConfigError, DataError, listing
-from trainer.evaluation.blocks import MOST_IN_MEMORY, ByColumn, Rows, Taken, row_blocks
+from trainer.evaluation.blocks import CACHED_BYTES, MOST_IN_MEMORY, ByColumn, Rows, Taken, row_blocks
 from trainer.evaluation.scores import Correction, LogProbabilities, corrected, log_softmax
 from trainer.evaluation.thresholds import THRESHOLDS, fit_thresholds
 
@@ -29,8 +29,6 @@ Floats = NDArray[np.float64]
 LEAST_ROWS = 20
 """A class with fewer validation rows keeps the neutral threshold: its best one would be noise."""
 NUM_FOLDS = 5
-CACHED_BYTES = 1 << 20
-"""Of a block of rows that is worked on in place, as it is many times for a temperature: it stays in a core's own cache."""
 
 
 @dataclass(frozen=True)

@@ -79,9 +79,9 @@ class LogProbabilities:
         fold_N = None if self.fold_N is None else self.fold_N[rows]
         return LogProbabilities(Taken(self.source, rows), self.corrections, fold_N, self.multi_label)
 
-    def blocks(self) -> Iterator[tuple[slice, Floats]]:
-        """(places, log probabilities) of each block of rows."""
-        for rows in row_slices(self.shape):
+    def blocks(self, block_bytes: int | None = None) -> Iterator[tuple[slice, Floats]]:
+        """(places, log probabilities) of each block of rows, of `blocks.BLOCK_BYTES` or as given."""
+        for rows in row_slices(self.shape, block_bytes):
             yield rows, self[rows]
             release(self.source)
 

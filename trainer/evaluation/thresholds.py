@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from trainer.evaluation.blocks import CACHED_BYTES
 from trainer.evaluation.scores import LogProbabilities
 
 Ints = NDArray[np.int64]
@@ -121,7 +122,7 @@ class Leaders:
         best_N[first], best_id_N[first] = quotient_N[first], c
         second_N[second], second_id_N[second] = quotient_N[second], c
         led = np.flatnonzero(led_N)  # a third class may be better now
-        for rows, log_p_BC in self.log_p_NC.take(led).blocks():
+        for rows, log_p_BC in self.log_p_NC.take(led).blocks(CACHED_BYTES):
             self._lead(led[rows], np.exp(log_p_BC))
 
     def _lead(self, rows: slice | Ints, p_BC: Floats) -> None:
