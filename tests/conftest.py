@@ -157,6 +157,21 @@ def small_disk(tmp_path):
     subprocess.run(["umount", "--lazy", str(folder)], check=True)
 
 
+def write_tweets_config(folder, model_folder, tweets, **sections):
+    """Write a YAML that trains a model on the tweets, in a folder that is made; gives the file. Sections replace those here."""
+    folder.mkdir(exist_ok=True)
+    values = {
+        "run": {"name": "run", "output_dir": str(folder / "runs"), "num_threads": 1},
+        "model": {"name": str(model_folder), "max_length": 32},
+        "data": {"source": str(tweets), "label_column": "sentiment"},
+        "split": {"train": 0.7, "validation": 0.15, "test": 0.15},
+        **sections,
+    }
+    path = folder / "config.yaml"
+    path.write_text(json.dumps(values), encoding="utf-8")
+    return path
+
+
 def leave_free(folder, num_bytes):
     """Fill a disk up to so many bytes; gives the file that does."""
     ballast = folder / "ballast"

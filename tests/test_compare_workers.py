@@ -12,7 +12,7 @@ from contextlib import contextmanager
 
 import forked_runs
 import pytest
-from conftest import ROOT, leave_free
+from conftest import ROOT, leave_free, write_tweets_config
 
 from trainer.cli import compare_command
 from trainer.delivery import compare_page, report
@@ -26,21 +26,15 @@ STEPS = 18
 
 @pytest.fixture(scope="module")
 def make_config(narrow_model, tweets):
-    """Function (folder, **sections) -> YAML of two strategies with two seeds, 18 steps each."""
+    """Function (folder, **model) -> YAML of two strategies with two seeds, 18 steps each."""
 
-    def make(folder, **sections):
-        folder.mkdir(exist_ok=True)
-        values = {
-            "run": {"name": "run", "output_dir": str(folder / "runs"), "num_threads": 1},
-            "model": {"name": str(narrow_model), "max_length": 32},
-            "data": {"source": str(tweets), "label_column": "sentiment"},
-            "split": {"train": 0.7, "validation": 0.15, "test": 0.15},
+    def make(folder, **model):
+        own = {
+            "model": {"name": str(narrow_model), "max_length": 32, **model},
             "training": {"num_train_epochs": 3, "per_device_train_batch_size": 32, "learning_rate": 3e-2, "bf16": False, "save_total_limit": 2},
             "compare": {"strategies": ["none", "class_weights"], "seeds": 2},
         }
-        path = folder / "config.yaml"
-        path.write_text(json.dumps({name: section | sections.get(name, {}) for name, section in values.items()}), encoding="utf-8")
-        return path
+        return write_tweets_config(folder, narrow_model, tweets, **own)
 
     return make
 
@@ -162,7 +156,7 @@ def test_stopped_comparison_says_so_and_goes_on_to_the_same_table(begun, unbroke
 
 
 def test_comparison_of_heads_stops_after_the_cell_that_the_signal_came_in(make_config, tmp_path):
-    config = make_config(tmp_path, model={"mode": "head"})
+    config = make_config(tmp_path, mode="head")
     assert forked_runs.compare(config, tmp_path / "log", strike=("head", 2, [signal.SIGTERM])) == 75, (tmp_path / "log").read_text()
     folder = tmp_path / "runs/run-compare"
     assert finished(folder) == {("none", "42"), ("none", "43")}

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import forked_runs
 import pytest
+from conftest import write_tweets_config
 
 from trainer import durable, ensemble, load_config, pipeline
 from trainer.cli import report_command, train_command
@@ -24,19 +25,13 @@ def make_config(narrow_model, tweets):
     """Function (folder, **sections) -> YAML of a run of four steps that fits a temperature."""
 
     def make(folder, **sections):
-        folder.mkdir(exist_ok=True)
-        values = {
-            "run": {"name": "run", "output_dir": str(folder / "runs"), "num_threads": 1},
+        own = {
             "model": {"name": str(narrow_model), "max_length": 16},
-            "data": {"source": str(tweets), "label_column": "sentiment"},
             "split": {"train": 0.6, "validation": 0.2, "test": 0.2},
             "training": {"num_train_epochs": 1, "per_device_train_batch_size": 40, "learning_rate": 1e-3, "bf16": False},
             "decision": {"temperature": True},
-            **sections,
         }
-        path = folder / "config.yaml"
-        path.write_text(json.dumps(values), encoding="utf-8")
-        return path
+        return write_tweets_config(folder, narrow_model, tweets, **own | sections)
 
     return make
 

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 
 import forked_runs
 import pytest
-from conftest import leave_free
+from conftest import leave_free, write_tweets_config
 from matplotlib import pyplot as plt
 
 from trainer import load_config, pipeline
@@ -24,20 +24,10 @@ def make_config(narrow_model, tweets):
     """Function (folder, **training) -> YAML of three epochs of six steps that saves every four steps and keeps the best epoch."""
 
     def make(folder, num_processes=1, **training):
-        folder.mkdir(exist_ok=True)
-        values = {
-            "run": {"name": "run", "output_dir": str(folder / "runs"), "num_threads": 1},
-            "model": {"name": str(narrow_model), "max_length": 32},
-            "data": {"source": str(tweets), "label_column": "sentiment"},
-            "split": {"train": 0.7, "validation": 0.15, "test": 0.15},
-            "training": {"num_train_epochs": 3, "per_device_train_batch_size": 32 // num_processes, "learning_rate": 1e-3, "bf16": False}
-            | {"save_strategy": "steps", "save_steps": 4, "save_total_limit": 5, "logging_steps": 3}
-            | {"metric_for_best_model": "loss", "early_stopping_patience": 2}
-            | training,
-        }
-        path = folder / "config.yaml"
-        path.write_text(json.dumps(values), encoding="utf-8")
-        return path
+        own = {"num_train_epochs": 3, "per_device_train_batch_size": 32 // num_processes, "learning_rate": 1e-3, "bf16": False}
+        own |= {"save_strategy": "steps", "save_steps": 4, "save_total_limit": 5, "logging_steps": 3}
+        own |= {"metric_for_best_model": "loss", "early_stopping_patience": 2}
+        return write_tweets_config(folder, narrow_model, tweets, training=own | training)
 
     return make
 
