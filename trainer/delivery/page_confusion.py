@@ -5,13 +5,12 @@ from typing import Any
 import numpy as np
 
 from trainer.delivery.finished_run import FinishedRun
-from trainer.delivery.shown_classes import worst_classes
+from trainer.delivery.shown_classes import OTHERS, worst_classes
 from trainer.evaluation.confusion import Confusion
 
 MOST_CONFUSIONS = 15
 MOST_CLASSES_WITH_NUMBERS = 20
 """Above it the matrix is shades alone, and long tables are folded."""
-OTHERS = "all others"
 
 
 def confusion_of(run: FinishedRun) -> dict[str, Any]:
@@ -24,10 +23,8 @@ def confusion_of(run: FinishedRun) -> dict[str, Any]:
     shown = worst_classes(by_size, run.final["per_class"])
     class_ids = {label: c for c, label in enumerate(run.labels)}
     order = np.array([class_ids[label] for label in shown.labels])
-    counts, columns = found.within(order), shown.labels
-    if shown.words:
-        counts = np.column_stack([counts, found.support_C[order] - counts.sum(axis=1)])
-        columns = [*columns, OTHERS]
+    counts = found.among(order)
+    columns = [*shown.labels, OTHERS] if shown.words else shown.labels
     sums = np.maximum(1, found.support_C[order]).tolist()
     numbers = len(order) <= MOST_CLASSES_WITH_NUMBERS
     return {

@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 
 from trainer.data.audit import Audit
 from trainer.delivery.drawing import AFTER, BEFORE, GRID, INK, whole_epochs
-from trainer.delivery.shown_classes import Shown, largest_and_rarest, worst_classes
+from trainer.delivery.shown_classes import OTHERS, Shown, largest_and_rarest, worst_classes
 from trainer.evaluation.confusion import Confusion
 from trainer.evaluation.multi_label import AnyEvaluation, MultiLabelEvaluation
 
@@ -165,11 +165,9 @@ def confusion(matrix: Any, labels: list[str], split: str) -> Figure:
     shown = worst_classes(labels, per_class)
     places = {label: c for c, label in enumerate(labels)}
     ids = np.array([places[label] for label in shown.labels])
-    counts = found.within(ids)
+    counts = found.among(ids)
     names = [_short(label) for label in shown.labels]
-    if shown.words:  # what the classes shown were taken for beside each other
-        counts = np.column_stack([counts, support_C[ids] - counts.sum(axis=1)])
-    columns = [*names, "all others"] if shown.words else names
+    columns = [*names, OTHERS] if shown.words else names
     shares = counts / np.maximum(1, support_C[ids])[:, None]
     has_numbers = len(names) <= MOST_CLASSES_WITH_NUMBERS
     side = max(3.6, (0.55 if has_numbers else 0.34) * len(names) + 2.0)

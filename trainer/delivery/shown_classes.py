@@ -9,6 +9,8 @@ MOST_IN_TERMINAL = 60
 MOST_IN_CARD = 100
 MOST_IN_PAGE = 300
 MOST_IN_SENTENCE = 20
+OTHERS = "all others"
+"""Heading of what the classes that are shown were taken for beside each other."""
 
 
 @dataclass(frozen=True)

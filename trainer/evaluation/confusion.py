@@ -64,6 +64,13 @@ class Confusion:
         counts_KK[places_C[self.true_L[kept]], places_C[self.predicted_L[kept]]] = self.counts_L[kept]
         return counts_KK
 
+    def among(self, class_ids: Ints) -> Ints:
+        """(K, K) as of `within`; where other classes are left out, (K, K + 1): the last column holds the rows taken for them."""
+        counts = self.within(class_ids)
+        if len(class_ids) == self.num_classes:
+            return counts
+        return np.column_stack([counts, self.support_C[class_ids] - counts.sum(axis=1)])
+
     @property
     def support_C(self) -> Ints:
         """Rows of each class."""
