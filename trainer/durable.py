@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from glob import escape
 from pathlib import Path
 
-from trainer.locks import is_dead, partial_path
+from trainer.locks import partial_path, remove_dead_like
 
 WITHOUT_FSYNC = (errno.EINVAL, errno.ENOTSUP)
 """What file systems answer that cannot flush a file or a folder, such as some network and FUSE ones."""
@@ -57,6 +57,4 @@ def aside(path: Path) -> Iterator[Path]:
 
 def remove_dead(folder: Path, pattern: str) -> None:
     """Remove what processes that are gone left of files whose names match the pattern."""
-    for left in folder.glob(f".{pattern}.*.partial"):
-        if is_dead(left):
-            left.unlink(missing_ok=True)
+    remove_dead_like(folder, f".{pattern}.*.partial")

@@ -144,7 +144,12 @@ def partial_path(path: Path, ending: str = ".partial") -> Path:
 
 def remove_dead(path: Path) -> None:
     """Remove what killed writers of `path` left behind; files that another process may still be writing stay."""
-    for left in path.parent.glob(f"{path.stem}.*partial*"):
+    remove_dead_like(path.parent, f"{path.stem}.*partial*")
+
+
+def remove_dead_like(folder: Path, pattern: str) -> None:
+    """Remove what killed writers left behind under names like this glob pattern."""
+    for left in folder.glob(pattern):
         if is_dead(left):
             if left.is_dir() and not left.is_symlink():
                 shutil.rmtree(left, ignore_errors=True)
