@@ -124,20 +124,22 @@ class ServingQueue(Generic[Text, Answer]):
 
     async def _compute_apart(self, batch: list[tuple[_Job[Text, Answer], int, int]], error: Exception) -> None:
         """Compute the requests of a failed batch one by one; the error of each is its own."""
-        is_alone = len(batch) == 1
-        if not is_alone:
-            logger.warning("A batch of %d requests failed (%s); they are computed one by one.", len(batch), type(error).__name__)
+        if len(batch) == 1:
+            self._fail(batch[0][0], error)
+            return
+        logger.warning("A batch of %d requests failed (%s); they are computed one by one.", len(batch), type(error).__name__)
         for job, start, stop in batch:
             if job.future.done():
                 continue
             try:
-                if is_alone:
-                    raise error
                 await self._compute([(job, start, stop)])
             except Exception as own_error:
-                self._withdraw(job)
-                if not job.future.done():
-                    job.future.set_exception(own_error)
+                self._fail(job, own_error)
+
+    def _fail(self, job: _Job[Text, Answer], error: Exception) -> None:
+        self._withdraw(job)
+        if not job.future.done():
+            job.future.set_exception(error)
 
     async def _pause(self) -> None:
         if len(self._jobs) < self._wanted and self.max_wait_seconds:
