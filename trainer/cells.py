@@ -276,7 +276,8 @@ def train_cell(cell: Cell, ground: Ground, *, keeps_model: bool) -> None:
         trainer, clock = pipeline.run_trainer(build(), build, folder, checkpoint)
         if config.model.mode == "lora":
             trainer.merge_adapter(folder.path / "adapter.partial")
-        data = data.with_synthetic(trainer.counts_C, trainer.class_weights_C) if config.balance.method in SYNTHESISERS else data
+        if config.balance.method in SYNTHESISERS:
+            data = data.with_synthetic(trainer.counts_C, trainer.class_weights_C)
         metrics = _judge(cell, folder, data, ground, trainer, keeps_model=keeps_model)
         folder.finish(metrics | {"training": clock | {"wall_seconds": time.perf_counter() - begin}})  # since its last start
         trainer.finish_trackers()
@@ -321,9 +322,10 @@ def steps_in(seconds: float, cell: Cell, ground: Ground) -> int:
     nothing = {"eval_strategy": "no", "save_strategy": "no", "logging_strategy": "no", "load_best_model_at_end": False, "early_stopping_patience": None}
     data = balance_cell(cell, ground)
     with tempfile.TemporaryDirectory() as scratch, redirect_stdout(StringIO()), redirect_stderr(StringIO()), stopping.at_agreed_steps():
+        folder = report.RunFolder(Path(scratch))
         for steps in (WARM_UP_STEPS, TIMED_STEPS):
             timed = replace(cell, config=cell.config.with_training(**nothing, max_steps=steps))
-            build = trainer_builder(timed, ground, data, folder := report.RunFolder(Path(scratch)))
+            build = trainer_builder(timed, ground, data, folder)
             trainer, clock = pipeline.run_trainer(build(), build, folder, None)
             trainer.finish_trackers()
     return max(1, int(seconds * clock["steps"] / clock["seconds"]))

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import typer
 
@@ -180,8 +180,18 @@ def serve_command(
 
         token = None if token_env is None else read_token(token_env)
         limits = Limits(max_batch_tokens, max_wait_ms, queue_size, timeout_seconds, max_body_bytes, max_texts, drain_seconds)
-        origin: dict[str, Any] = {"revision": revision, "trust_remote_code": trust_remote_code, "device": device}
-        serve(source, host, port, token=token, limits=limits, bf16=bf16, log_level=log_level, **origin)
+        serve(
+            source,
+            host,
+            port,
+            token=token,
+            limits=limits,
+            bf16=bf16,
+            revision=revision,
+            trust_remote_code=trust_remote_code,
+            device=device,
+            log_level=log_level,
+        )
 
 
 @app.command("push")

@@ -19,7 +19,7 @@ from trainer.config import Config
 from trainer.data.sources import check_source
 from trainer.delivery import completion, report
 from trainer.delivery.environment import describe_environment
-from trainer.delivery.finished_comparison import JSON_NAME
+from trainer.delivery.finished_comparison import JSON_NAME, PAGE_NAME
 from trainer.errors import ConfigError, RunError
 from trainer.locks import holder, if_free, locked
 from trainer.sections.compare import BASELINE
@@ -33,7 +33,6 @@ if TYPE_CHECKING:
 
 SHORTLISTED = 2
 """Strategies beside the baseline that `quick` trains after the frozen encoder was asked."""
-PAGE_NAME = "comparison.html"
 FILES = (JSON_NAME, PAGE_NAME, "winner.yaml", "environment.json", "config.yaml")
 FOLDERS = ("cells", "quick")
 

@@ -13,7 +13,7 @@ from page_parser import Page
 from trainer import load_config, pipeline
 from trainer.delivery import compare_page, compare_plots
 from trainer.delivery.card import comparison_section
-from trainer.delivery.finished_comparison import read_comparison, read_if_set
+from trainer.delivery.finished_comparison import PAGE_NAME, read_comparison, read_if_set
 from trainer.errors import RunError
 from trainer.sections.balancing import BalanceSection, DecisionSection, LossSection
 from trainer.sections.compare import PRESETS
@@ -44,7 +44,7 @@ def without_intervals(found):
 
 def test_page_is_written_whole_under_the_given_name(tmp_path):
     result = comparison()
-    path = compare_page.write(result, tmp_path / "topics-compare" / compare_page.PAGE_NAME)
+    path = compare_page.write(result, tmp_path / "topics-compare" / PAGE_NAME)
     assert path == tmp_path / "topics-compare/comparison.html"
     assert path.read_text(encoding="utf-8") == compare_page.render(result)
 

@@ -14,7 +14,6 @@ from trainer.delivery.shown_classes import MOST_IN_PAGE, worst_and_rarest
 from trainer.delivery.terminal import console
 from trainer.yaml_source import dump_yaml
 
-PAGE_NAME = "comparison.html"
 TITLES = report_page.TITLES | {"minority_recall": "recall of the rarest class", "minority_f1": "F1 of the rarest class"}
 SHOWN = ("accuracy", "macro_f1", "minority_recall", "mcc", "auroc_macro", "ece")
 """Figures beside the one that strategies are chosen by."""

@@ -9,7 +9,7 @@ from pydantic import BaseModel, ValidationError
 from trainer.errors import RunError, first_line, listing
 from trainer.sections.balancing import BalanceSection, DecisionSection, LossSection
 
-JSON_NAME = "comparison.json"
+JSON_NAME, PAGE_NAME = "comparison.json", "comparison.html"
 REMEDY = "Run equipoise compare again, or remove report.comparison."
 
 

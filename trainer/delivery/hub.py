@@ -273,7 +273,7 @@ def _refuse_folder(folder: Path) -> None:
     model = folder / "model" if (folder / "model").is_dir() else folder
     if not (model / "config.json").is_file() or not any(p.suffix == ".safetensors" for p in model.iterdir()):
         raise RunError(f"{folder}: holds no finished run and no model (config.json and safetensors weights). Give the folder of a finished run.")
-    for path in (*model_files(model), *(folder / name for name in (*SHARED, "README.md"))):
+    for path in (*model_files(model), *(folder / name for name in (*SHARED, CARD))):
         _refuse_link(path, folder)
 
 

@@ -173,11 +173,9 @@ def fit_temperature(logits_NC: Rows, label_ids_N: Ints, weights_N: Floats, log_q
     def loss(log_t: float) -> float:
         for rows, block_BC in row_blocks(logits_NC, CACHED_BYTES):
             z_BC = block_BC.astype(np.float64)
-            if log_q_C is not None:
-                z_BC -= base_C
+            z_BC -= base_C
             z_BC /= np.exp(log_t)
-            if log_q_C is not None:
-                z_BC += own_C
+            z_BC += own_C
             z_BC -= z_BC.max(axis=1, keepdims=True)
             own_B = z_BC[np.arange(len(z_BC)), label_ids_N[rows]]
             log_p_N[rows] = own_B - np.log(np.exp(z_BC, out=z_BC).sum(axis=1))
