@@ -79,7 +79,7 @@ class SavedModel:
             raise ModelError(f"{source}: is of type {config.model_type}, which Transformers cannot use for text classification.")
         with _worded(source), _quiet():
             self.tokenizer = AutoTokenizer.from_pretrained(source, config=config, **origin)
-            self.max_length = _complete_tokenizer(source, self.tokenizer, config)
+            self.max_length = _complete_tokenizer(source, self.tokenizer, config, trust_remote_code)
         if config.num_labels < 2:
             raise ModelError(f"{source}: gives one score and no labels, so it is no text classifier.")
         self.labels = [str(config.id2label[label_id]) for label_id in range(config.num_labels)]
@@ -261,7 +261,7 @@ def _folder_identity(folder: Path) -> str:
     return hashlib.blake2b(repr(files).encode(), digest_size=16).hexdigest()
 
 
-def _complete_tokenizer(source: str, tokenizer: Any, config: Any) -> int:
+def _complete_tokenizer(source: str, tokenizer: Any, config: Any, trust_remote_code: bool) -> int:
     """Give tokenizer and config something to pad with; tokens that the model reads of a text, as its pipeline does.
 
     Raises:
@@ -269,9 +269,9 @@ def _complete_tokenizer(source: str, tokenizer: Any, config: Any) -> int:
     """
     from trainer.training.model import LONGEST_DEFAULT, complete_tokenizer
 
-    limits = complete_tokenizer(tokenizer, config, f"{source}: its tokenizer")
-    if config.pad_token_id is None:
-        config.pad_token_id = tokenizer.pad_token_id
+    limits = complete_tokenizer(
+        tokenizer, config, f"{source}: its tokenizer", trust_remote_code=trust_remote_code
+    )
     return min(limits, default=LONGEST_DEFAULT)
 
 

@@ -186,27 +186,43 @@ def tokens_per_pass(device: Any) -> int:
     return 2_048 if torch.device(device).type == "cpu" else 16_384
 
 
-def token_batches(lengths_N: Ints, tokens_per_batch: int) -> list[Ints]:
-    """Rows in batches of at most so many tokens, padding counted, but at least one row; the longest rows first, so that padding is rare."""
+def token_batches(lengths_N: Ints, tokens_per_batch: int, *, equal_lengths: bool = False) -> list[Ints]:
+    """Rows in batches of at most so many tokens, padding counted, but at least one row; the longest rows first, so that padding is rare.
+
+    Args:
+        equal_lengths: whether all rows of a batch have the same length, so that none is padded.
+    """
     order = np.argsort(-lengths_N, kind="stable")
     batches, start = [], 0
     while start < len(order):
-        end = start + max(1, tokens_per_batch // max(1, int(lengths_N[order[start]])))
+        length = int(lengths_N[order[start]])
+        end = start + max(1, tokens_per_batch // max(1, length))
+        if equal_lengths:
+            end = min(end, start + int(np.searchsorted(-lengths_N[order[start:]], -length, side="right")))
         batches.append(order[start:end])
         start = end
     return batches
 
 
-def pass_starts(lengths_B: list[int], tokens: int, *, padded: bool, at_least: int = 1) -> list[int]:
+def pass_starts(
+    lengths_B: list[int],
+    tokens: int,
+    *,
+    padded: bool,
+    equal_lengths: bool = False,
+    at_least: int = 1,
+) -> list[int]:
     """First row of each pass of a batch: consecutive rows of at most so many tokens, padding counted if `padded`, but at least one row.
 
     Args:
+        equal_lengths: whether all rows of a pass have the same length, so that none is padded.
         at_least: number of passes, reached by halving the longest ones; at most the number of rows.
     """
     starts, total, longest = [0], 0, 0
     for row, length in enumerate(lengths_B):
         longest = max(longest, length)
-        if row > starts[-1] and (longest * (row - starts[-1] + 1) if padded else total + length) > tokens:
+        is_full = (longest * (row - starts[-1] + 1) if padded else total + length) > tokens
+        if row > starts[-1] and (is_full or (equal_lengths and length != lengths_B[row - 1])):
             starts.append(row)
             total, longest = 0, length
         total += length
@@ -217,16 +233,20 @@ def pass_starts(lengths_B: list[int], tokens: int, *, padded: bool, at_least: in
     return starts
 
 
-def cut_into_passes(batch: dict[str, Tensor], starts: list[int]) -> list[dict[str, Tensor]]:
-    """A padded batch as smaller ones of consecutive rows, each padded to its own longest row, rounded up to a multiple of 8."""
-    if len(starts) == 1:
-        return [batch]
+def cut_into_passes(batch: dict[str, Tensor], starts: list[int], *, multiple: int = 8) -> list[dict[str, Tensor]]:
+    """Cut a padded batch into smaller ones of consecutive rows, each padded to its own longest row.
+
+    Args:
+        multiple: the widths are rounded up to a multiple of so many tokens.
+    """
     mask_BL = batch["attention_mask"]
     num_rows, width = mask_BL.shape
+    if len(starts) == 1:
+        return [batch]
     is_left = bool(mask_BL[:, -1].all())  # if the padding stands on the right all the same, no row has any
     passes = []
     for start, end in zip(starts, [*starts[1:], num_rows], strict=True):
-        kept = min(width, -(-int(mask_BL[start:end].sum(1).max()) // 8) * 8)
+        kept = min(width, -(-int(mask_BL[start:end].sum(1).max()) // multiple) * multiple)
         columns = slice(width - kept, None) if is_left else slice(kept)
         passes.append({name: tensor[start:end] if name == "labels" else tensor[start:end, columns] for name, tensor in batch.items()})
     return passes

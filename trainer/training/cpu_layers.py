@@ -1,10 +1,15 @@
 """Layers of PyTorch that compute the same in less time on CPUs: dropout, and the gradient of large embeddings."""
 
+from collections import Counter
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from trainer.errors import first_line
+from trainer.training.model_checks import probe_batch
 
 LEVELS = 1 << 16
 LARGE_ROWS = 4096
@@ -93,24 +98,100 @@ class RowGradientEmbedding(nn.Embedding):
         self.weight.grad.index_add_(0, ids, gradient.to(self.weight.dtype))
 
 
-def speed_up(model: Any, *, own_gradients: bool) -> None:
+def speed_up(model: Any, *, own_gradients: bool) -> str | None:
     """Change the layers of a transformers model, in place; their parameters keep names and values.
+
+    The model itself decides: nothing is changed unless its logits and the gradients of its
+    embeddings stay the same.
 
     Args:
         own_gradients: whether nobody but the optimizer takes the gradients, as DistributedDataParallel does.
+    Returns:
+        None if layers were changed, else why not.
     """
-    encoder = model.base_model
-    (encoder.embeddings if hasattr(encoder, "embeddings") else encoder.get_input_embeddings()).register_forward_hook(_in_autocast_type)
+    modules = list(model.modules())
+    owners = Counter(id(weight) for module in modules for weight in module._parameters.values() if weight is not None)
+    large = [
+        module
+        for module in modules
+        if type(module) is nn.Embedding and module.num_embeddings >= LARGE_ROWS and _is_plain(module) and owners[id(module.weight)] == 1
+    ]
+    weights = [module.weight for module in large if own_gradients and module.weight.requires_grad]
+    was_training, reason, undo = model.training, None, _nothing
+    model.eval()
+    try:
+        expected = _logits_and_gradients(model, weights)
+        undo = _swap(model, large if own_gradients else [])
+        found = _logits_and_gradients(model, weights)
+        if not all(torch.allclose(a, b, rtol=1e-3, atol=1e-3 * float(b.abs().max())) for a, b in zip(found, expected, strict=True)):
+            reason = "its answers or gradients come out different"
+    except Exception as error:  # whatever a model's own code may raise
+        reason = f"{type(error).__name__}: {first_line(error)}"
+    finally:
+        model.train(was_training)
+    if reason:
+        undo()
+    return reason
+
+
+def _nothing() -> None:
+    pass
+
+
+def _swap(model: Any, embeddings: list[nn.Embedding]) -> Callable[[], None]:
+    """Put the fast layers in; returns the function that takes them out again."""
+    plain: list[tuple[nn.Module, type]] = []
     for module in model.modules():
         if type(module) is nn.Dropout and not module.inplace:
+            plain.append((module, nn.Dropout))
             module.__class__ = FastDropout
-        elif type(module) is nn.Embedding and own_gradients and module.num_embeddings >= LARGE_ROWS and _is_plain(module):
-            module.__class__ = RowGradientEmbedding
+    for embedding in embeddings:
+        plain.append((embedding, nn.Embedding))
+        embedding.__class__ = RowGradientEmbedding
+    hook = _embeddings_of(model.base_model)
+    handle = hook.register_forward_hook(_in_autocast_type) if hook is not None else None
+
+    def undo() -> None:
+        for module, kind in plain:
+            module.__class__ = kind
+        if handle is not None:
+            handle.remove()
+
+    return undo
 
 
-def _in_autocast_type(module: nn.Module, args: Any, states: Tensor) -> Tensor:
+def _embeddings_of(encoder: Any) -> nn.Module | None:
+    """Return the module whose output enters the first layer, or None if the model names none (CANINE)."""
+    if hasattr(encoder, "embeddings"):
+        return encoder.embeddings  # type: ignore[no-any-return]
+    try:
+        return encoder.get_input_embeddings()  # type: ignore[no-any-return]
+    except NotImplementedError:
+        return None
+
+
+def _logits_and_gradients(model: Any, weights: list[nn.Parameter]) -> list[Tensor]:
+    """Return the logits of a few short rows without dropout, and the gradients of their embeddings.
+
+    Args:
+        weights: of embeddings; their gradients are cleared.
+    """
+    batch = probe_batch(model.config, [6, 3])
+    logits_BC = model(**batch).logits
+    if weights:
+        logits_BC.square().sum().backward(inputs=weights)
+    ids = batch["input_ids"].unique()
+    gradients = [torch.zeros(()) if w.grad is None else w.grad[ids[ids < len(w)]] for w in weights]
+    for weight in weights:
+        weight.grad = None
+    return [logits_BC.detach(), *gradients]
+
+
+def _in_autocast_type(module: nn.Module, args: Any, states: Any) -> Any:
     """The states as autocast's matrix products want them; layer norms and sums keep the type, so it is changed once and not in every layer."""
-    return states.to(torch.get_autocast_dtype("cpu")) if torch.is_autocast_enabled("cpu") else states
+    if isinstance(states, Tensor) and torch.is_autocast_enabled("cpu"):
+        return states.to(torch.get_autocast_dtype("cpu"))
+    return states
 
 
 def _is_plain(embedding: nn.Embedding) -> bool:

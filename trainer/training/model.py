@@ -12,6 +12,8 @@ from safetensors import SafetensorError
 
 from trainer.data.locate import hub_remedy, package_path, refuse_url
 from trainer.errors import ModelError, did_you_mean, first_line
+from trainer.training import model_checks
+from trainer.training.model_checks import position_limit
 
 if TYPE_CHECKING:
     from trainer.sections.model import ModelSection
@@ -46,6 +48,19 @@ def load_pretrained_config(model: "ModelSection") -> Any:
     Raises:
         ModelError: not found, not a text classifier, or shorter than `max_length`.
     """
+    config = pretrained_config(model)
+    limit = model_checks.limit_of(model, config)
+    if model.max_length and limit and model.max_length > limit:
+        raise ModelError(f"model.max_length is {model.max_length}, but '{model.name}' reads at most {limit} tokens. Set model.max_length: {limit} or less.")
+    return config
+
+
+def pretrained_config(model: "ModelSection") -> Any:
+    """Return the config of a pretrained text classifier or encoder.
+
+    Raises:
+        ModelError: not found, or not a text classifier.
+    """
     from transformers import AutoConfig
     from transformers.models.auto.modeling_auto import MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING  # of AutoModelForSequenceClassification, without torch
 
@@ -54,9 +69,6 @@ def load_pretrained_config(model: "ModelSection") -> Any:
     remote = "AutoModelForSequenceClassification" in (getattr(config, "auto_map", None) or {})
     if type(config) not in MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING and not remote:
         raise ModelError(f"model.name: '{model.name}' is of type {config.model_type}, which Transformers cannot use for text classification.")
-    limit = position_limit(config)
-    if model.max_length and limit and model.max_length > limit:
-        raise ModelError(f"model.max_length is {model.max_length}, but '{model.name}' reads at most {limit} tokens. Set model.max_length: {limit} or less.")
     return config
 
 
@@ -96,19 +108,6 @@ def check_weights(model: "ModelSection") -> None:
                     pass
 
 
-def position_limit(config: Any) -> int | None:
-    """Longest text in tokens that the model has positions for, None where it has no limit."""
-    limit = getattr(config, "max_position_embeddings", None) or getattr(config, "n_positions", None)
-    if not limit or limit < 0:
-        return None
-    offset = config.pad_token_id + 1 if config.model_type in OFFSET_POSITIONS and config.pad_token_id is not None else 0
-    return int(limit) - offset
-
-
-OFFSET_POSITIONS = ("roberta", "xlm-roberta", "xlm-roberta-xl", "camembert", "longformer", "mpnet", "data2vec-text", "roberta-prelayernorm")
-"""Model types whose positions start after the padding id."""
-
-
 def load_tokenizer(model: "ModelSection", config: Any) -> tuple[Any, int]:
     """The tokenizer, with a padding token, and the maximal length in tokens.
 
@@ -119,17 +118,22 @@ def load_tokenizer(model: "ModelSection", config: Any) -> tuple[Any, int]:
 
     with _worded(model.name):
         tokenizer = AutoTokenizer.from_pretrained(resolve_name(model.name), config=config, revision=model.revision, trust_remote_code=model.trust_remote_code)
-    limits = complete_tokenizer(tokenizer, config, f"model.name: the tokenizer of '{model.name}'")
+    where = f"model.name: the tokenizer of '{model.name}'"
+    limits = complete_tokenizer(tokenizer, config, where, trust_remote_code=model.trust_remote_code)
     return tokenizer, model.max_length or min([LONGEST_DEFAULT, *limits])
 
 
-def complete_tokenizer(tokenizer: Any, config: Any, where: str) -> list[int]:
-    """Give a tokenizer something to pad with; the lengths in tokens that it and its model set, if any.
+def complete_tokenizer(
+    tokenizer: Any, config: Any, where: str, *, trust_remote_code: bool = False
+) -> list[int]:
+    """Give a tokenizer and its config a padding token.
 
     Args:
         where: words for the tokenizer.
+    Returns:
+        The lengths in tokens that the tokenizer and its model allow, if they set any.
     Raises:
-        ModelError: a tokenizer without words, or with nothing to pad with.
+        ModelError: a tokenizer without words, with nothing to pad with, or of another model.
     """
     if len(tokenizer) <= len(tokenizer.all_special_tokens):
         raise ModelError(f"{where} knows no words; are its tokenizer files missing? Copy them beside config.json.")
@@ -137,7 +141,12 @@ def complete_tokenizer(tokenizer: Any, config: Any, where: str) -> list[int]:
         tokenizer.pad_token = tokenizer.eos_token or tokenizer.unk_token
     if tokenizer.pad_token is None:
         raise ModelError(f"{where} has no padding, end or unknown token, so batches cannot be padded.")
-    return [int(n) for n in (position_limit(config), tokenizer.model_max_length) if n and n < 1_000_000]
+    model_checks.refuse_unknown_ids(tokenizer, config, where)
+    for part in (config, config.get_text_config()):  # of a model of text and images each has its own
+        if getattr(part, "pad_token_id", None) is None:
+            part.pad_token_id = tokenizer.pad_token_id
+    limits = (position_limit(config, trust_remote_code=trust_remote_code), tokenizer.model_max_length)
+    return [int(limit) for limit in limits if limit and limit < 1_000_000]
 
 
 def load_model(model: "ModelSection", config: Any, labels: list[str], tokenizer: Any, max_length: int, *, multi_label: bool = False) -> Any:
@@ -154,8 +163,6 @@ def load_model(model: "ModelSection", config: Any, labels: list[str], tokenizer:
     config.problem_type = "multi_label_classification" if multi_label else "single_label_classification"
     if hasattr(config, "decision"):
         del config.decision  # of an earlier training
-    if config.pad_token_id is None:
-        config.pad_token_id = tokenizer.pad_token_id
     tokenizer.model_max_length = max_length  # pipelines cut texts where training did
     with _worded(model.name), _quiet_report():
         pretrained_labels = list((config.id2label or {}).values())

@@ -18,6 +18,7 @@ from transformers import AttentionInterface
 
 from trainer.errors import first_line
 from trainer.training.cpu_layers import dropout
+from trainer.training.model_checks import probe_batch
 
 NAME = "packed"
 MOST_RUNS = 8
@@ -247,7 +248,8 @@ def _nothing() -> None:
 
 def _difference(model: Any, expected: Tensor) -> str | None:
     """What tells that a packed model is another one: its logits, or a sliding window that its attention was never told of."""
-    rows = [PackedRows(mask_BL, next(model.parameters()).device) for mask_BL in _probe_masks()]
+    masks = [probe_batch(model.config, lengths_B)["attention_mask"].bool() for lengths_B in PROBE_LENGTHS]
+    rows = [PackedRows(mask_BL, next(model.parameters()).device) for mask_BL in masks]
     found, windows = _probe(model, {"packed_rows": rows})
     scale = float(expected.abs().max())
     if scale == 0 or not torch.allclose(found, expected, rtol=0.0, atol=1e-3 * scale):
@@ -258,21 +260,18 @@ def _difference(model: Any, expected: Tensor) -> str | None:
     return "its sliding window is in its mask alone" if is_sliding and windows <= {None} else None
 
 
-def _probe_masks() -> list[Tensor]:
-    """Batches that attention takes by runs of equal lengths, and padded."""
-    return [torch.arange(max(lengths)) < torch.tensor(lengths)[:, None] for lengths in ([7, 4, 4], list(range(MOST_RUNS + 3, 1, -1)))]
+PROBE_LENGTHS = ([7, 4, 4], list(range(MOST_RUNS + 3, 1, -1)))
+"""Rows of two batches: attention takes the first by runs of equal lengths, and pads the second."""
 
 
 def _probe(model: Any, given: dict[str, list[PackedRows]]) -> tuple[Tensor, set[int | None]]:
     """Logits of some short rows, padded, and the sliding windows that packed attention was told of."""
-    config, device = model.config.get_text_config(), next(model.parameters()).device
-    padding, logits = config.pad_token_id or 0, []
-    for number, mask_BL in enumerate(_probe_masks()):
-        ids_BL = torch.arange(mask_BL.numel()).view(mask_BL.shape) % max(2, config.vocab_size - 20) + min(10, config.vocab_size // 2)
-        ids_BL = torch.where(mask_BL, torch.where(ids_BL == padding, padding + 1, ids_BL), padding)
+    device, logits = next(model.parameters()).device, []
+    for number, lengths_B in enumerate(PROBE_LENGTHS):
+        batch = {name: tensor.to(device) for name, tensor in probe_batch(model.config, lengths_B).items()}
         own = {name: rows[number] for name, rows in given.items()}
         with torch.no_grad():
-            logits.append(model(input_ids=ids_BL.to(device), attention_mask=mask_BL.long().to(device), **own).logits.float())
+            logits.append(model(**batch, **own).logits.float())
     return torch.cat(logits), set().union(*(rows.windows for rows in given.get("packed_rows", [])))
 
 
@@ -313,16 +312,22 @@ def _take_padding_out(signature: inspect.Signature, encoder: Any, args: tuple[An
         if named.get(name) is not None:
             named[name] = named[name].flatten()[rows.places_T][None]
     if "position_ids" in signature.parameters:
-        named["position_ids"] = (rows.position_ids_T + _first_position(encoder))[None]
+        named["position_ids"] = _position_ids(encoder, ids_BL, rows)[None]
     if "use_cache" in signature.parameters:
         named["use_cache"] = False
     return (), named | {"attention_mask": None, "packed_rows": rows}
 
 
-def _first_position(encoder: Any) -> int:
-    """Position of a row's first token; RoBERTa counts from behind the padding's id."""
+def _position_ids(encoder: Any, ids_BL: Tensor, rows: PackedRows) -> Tensor:
+    """Positions of the tokens (T): as the model gives them, if it derives them from token ids, else from 0.
+
+    RoBERTa counts from behind the padding's id, and not at a padding token that a text itself holds.
+    """
     embeddings = getattr(encoder, "embeddings", None)
-    return embeddings.padding_idx + 1 if hasattr(embeddings, "create_position_ids_from_input_ids") else 0  # type: ignore[union-attr]
+    if hasattr(embeddings, "create_position_ids_from_input_ids"):
+        positions_BL = embeddings.create_position_ids_from_input_ids(ids_BL, embeddings.padding_idx)  # type: ignore[union-attr]
+        return positions_BL.flatten()[rows.places_T]
+    return rows.position_ids_T
 
 
 def _put_padding_back(first_only: bool, encoder: Any, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Any:

@@ -1,0 +1,200 @@
+"""Questions put to a model itself: how long a text it reads, and whether padding changes it.
+
+Legend: B rows, L tokens of the longest row.
+"""
+
+import subprocess
+import sys
+from collections.abc import Callable
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+from trainer.errors import ModelError, first_line
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+PROBE_TOKENS = 8
+TOLERANCE = 1e-4
+"""Difference of two logits, as a share of the largest, that rounding explains."""
+ASK_IN_CHILD = (
+    "import sys; from trainer.sections.model import ModelSection;"
+    "from trainer.training import model, model_checks;"
+    "section = ModelSection.model_validate_json(sys.argv[1]);"
+    "print(model_checks.position_limit(model.pretrained_config(section)))"
+)
+
+
+def stated_limit(config: Any) -> int | None:
+    """Return the number of positions that a config states, or None if it states none."""
+    text = config.get_text_config()
+    limit = getattr(text, "max_position_embeddings", None) or getattr(text, "n_positions", None)
+    return int(limit) if limit and limit > 0 else None
+
+
+def position_limit(config: Any, *, trust_remote_code: bool = False) -> int | None:
+    """Return the tokens of the longest text that a model has positions for.
+
+    Some models give their first tokens a position above 0, so they read fewer tokens than their
+    config states. The model is asked: it is built without weights and reads a few tokens.
+
+    Returns:
+        None if there is no limit. Without torch (`--check`), the number that the config states.
+    """
+    limits = [stated_limit(config)]
+    if sys.modules.get("torch", ...) is not None:
+        limits += _sizes_of_position_tables(config, trust_remote_code)
+    return min((limit for limit in limits if limit is not None), default=None)
+
+
+def limit_of(model: Any, config: Any) -> int | None:
+    """Return `position_limit` of a `model:` section.
+
+    A check runs without torch. If its `max_length` is so close to the stated limit that
+    the first position decides, a child process asks the model.
+    """
+    stated = stated_limit(config)
+    is_without_torch = sys.modules.get("torch", ...) is None
+    first = (getattr(config.get_text_config(), "pad_token_id", None) or 0) + 2
+    if not (is_without_torch and stated and model.max_length and model.max_length > stated - first):
+        return position_limit(config, trust_remote_code=model.trust_remote_code)
+    command = [sys.executable, "-P", "-c", ASK_IN_CHILD, model.model_dump_json()]
+    asked = subprocess.run(command, capture_output=True, text=True, check=False)
+    last = asked.stdout.split()[-1:] or [""]
+    return int(last[0]) if last[0].isdigit() else stated
+
+
+def _sizes_of_position_tables(config: Any, trust_remote_code: bool) -> list[int]:
+    """Return, for each table of positions that a model looks up, the tokens that it lasts for."""
+    import torch
+    from torch.utils._python_dispatch import TorchDispatchMode
+    from transformers import AutoModelForSequenceClassification
+    from transformers.initialization import no_init_weights
+
+    limits: list[int] = []
+
+    class Lookups(TorchDispatchMode):
+        """Notes lookups of consecutive rows of a table, until the first attention."""
+
+        def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            name = str(func)
+            if "softmax" in name or "scaled_dot_product" in name:
+                raise _PositionsAreKnownError
+            if name in ("aten.embedding.default", "aten.index.Tensor"):
+                table, indices = args[0], args[1]
+                index = indices[0] if isinstance(indices, list) else indices
+                first = _first_of_consecutive(index)
+                if first is not None and len(table) > PROBE_TOKENS:
+                    limits.append(len(table) - first)
+            return func(*args, **(kwargs or {}))
+
+    batch = probe_batch(config, [PROBE_TOKENS])
+    batch["input_ids"][0, :-1] = batch["input_ids"][0, 0]  # so that token ids are not consecutive
+    with suppress(Exception):  # of any kind: the model has no weights, and is built to be asked alone
+        with no_init_weights():
+            kind = AutoModelForSequenceClassification
+            model = kind.from_config(config, trust_remote_code=trust_remote_code).eval()
+        with torch.no_grad(), Lookups():
+            model(**batch)
+    return limits
+
+
+class _PositionsAreKnownError(Exception):
+    """Ends a forward pass at the first attention, when all positions have been looked up."""
+
+
+def _first_of_consecutive(index: Any) -> int | None:
+    """Return the first number of an index whose rows all begin with the same consecutive ones."""
+    if index is None or index.dtype.is_floating_point or index.shape[-1:] < (PROBE_TOKENS,):
+        return None
+    rows = index.reshape(-1, index.shape[-1])[:, :PROBE_TOKENS].tolist()
+    first = int(rows[0][0])
+    return first if all(row == list(range(first, first + PROBE_TOKENS)) for row in rows) else None
+
+
+def probe_batch(config: Any, lengths_B: list[int]) -> dict[str, "Tensor"]:
+    """Return input ids and attention mask (B, L) of rows of the given lengths, padded on the right.
+
+    Their ids vary, none is padding, and each row ends with the end token if there is one.
+    """
+    import torch
+
+    text = config.get_text_config()
+    size, padding = getattr(text, "vocab_size", None) or 256, getattr(text, "pad_token_id", None) or 0
+    end = getattr(text, "eos_token_id", None)
+    mask_BL = torch.arange(max(lengths_B)) < torch.tensor(lengths_B)[:, None]
+    ids_BL = torch.arange(mask_BL.numel()).view(mask_BL.shape) % max(2, size - 20) + min(10, size // 2)
+    for special in {padding, end} - {None}:
+        ids_BL = torch.where(ids_BL == special, min(9, size - 1), ids_BL)
+    if isinstance(end, int) and end < size:
+        ids_BL[torch.arange(len(ids_BL)), torch.tensor(lengths_B) - 1] = end
+    return {"input_ids": torch.where(mask_BL, ids_BL, padding), "attention_mask": mask_BL.long()}
+
+
+def refuse_unknown_ids(tokenizer: Any, config: Any, where: str) -> None:
+    """Refuse a tokenizer that has ids for which the model has no embedding.
+
+    Args:
+        where: words for the tokenizer.
+    Raises:
+        ModelError: saying how many ids are too large.
+    """
+    num_rows = getattr(config.get_text_config(), "vocab_size", None)
+    if not num_rows:  # CANINE hashes characters
+        return
+    beyond = {token: number for token, number in tokenizer.get_vocab().items() if number >= num_rows}
+    if beyond:
+        first = min(beyond, key=lambda token: beyond[token])
+        raise ModelError(
+            f"{where} gives ids up to {max(beyond.values()):,} ('{first[:40]}' is {beyond[first]:,}),"
+            f" but the model has embeddings for {num_rows:,} tokens. Use the tokenizer that the"
+            " model was trained with, or resize the model's embeddings and save it anew."
+        )
+
+
+def padding_changes(answers: Callable[[dict[str, "Tensor"]], "Tensor"], rows: Any, collate: Any) -> bool:
+    """Return whether a model answers differently for a row that is padded.
+
+    Args:
+        answers: function that gives logits or embeddings (B, ...) of a batch.
+        rows: TokenisedRows, of which the first is shorter than the second.
+        collate: the Collator that pads.
+    """
+    import torch
+
+    with torch.no_grad():
+        alone, beside = (
+            answers({name: tensor for name, tensor in collate(rows.__getitems__(ids)).items() if name != "labels"})[0]
+            for ids in ([0], [0, 1])
+        )
+    return not torch.allclose(alone, beside, rtol=0.0, atol=TOLERANCE * float(alone.abs().max()))
+
+
+def refuse_unreadable_length(model: Any, rows: Any, collate: Any, name: str) -> None:
+    """Let a model read a text of the maximal length, before it is trained.
+
+    Args:
+        rows: TokenisedRows, of which the last has the maximal length.
+        name: of the model.
+    Raises:
+        ModelError: the model fails on it.
+    """
+    import torch
+
+    device, was_training = next(model.parameters()).device, model.training
+    batch = collate(rows.__getitems__([len(rows) - 1]))
+    del batch["labels"]
+    model.eval()
+    try:
+        with torch.no_grad(), torch.random.fork_rng(devices=[]):
+            model(**{name: tensor.to(device) for name, tensor in batch.items()}).logits.cpu()
+    except torch.OutOfMemoryError:
+        pass  # training takes smaller passes, or says so
+    except Exception as error:
+        length = int(rows.lengths_N[-1])
+        raise ModelError(
+            f"model.name: '{name}' cannot read a text of {length:,} tokens:"
+            f" {type(error).__name__}: {first_line(error)}. Set model.max_length to less."
+        ) from error
+    finally:
+        model.train(was_training)
