@@ -65,7 +65,7 @@ def audit(config: Config, *, with_encoder: bool, folder: Path, threshold: float,
     time_column = config.split.by_time if config.split else None
     if check_source(config.data, time_column=time_column):
         raise DataError("the audit reads one label a row, but the data are multi-label. Train with --set training.max_steps=1 to see their counts.")
-    distributed.start_processes(1, config.run.num_threads)
+    distributed.start_processes(1, config.run.num_threads, use_cpu=config.uses_cpu)
     encoder = open_encoder(config.model) if with_encoder else None
     rows = read_rows(config.data, cache_dir(), time_column=time_column)
     clean = clean_rows(rows, config.data.clean, config.data.drop_labels, config.data.label_map)

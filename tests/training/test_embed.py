@@ -15,7 +15,7 @@ TEXTS = ["short", "a rather longer text about nothing at all", "three words here
 
 @pytest.fixture
 def parts(tiny_model, tmp_path, monkeypatch):
-    monkeypatch.setattr(embed, "gains_from_bf16", lambda: False)
+    monkeypatch.setattr(embed, "gains_from_bf16", lambda device: False)
     model = ModelSection(name=str(tiny_model), max_length=32)
     config = load_pretrained_config(model)
     tokenizer, max_length = load_tokenizer(model, config)
@@ -49,7 +49,7 @@ def test_second_audit_calls_no_encoder_and_another_precision_is_kept_apart(parts
     assert sum(calls) == len(TEXTS)
     assert np.array_equal(embed.embed_means(encoder, rows, tokenizer, cache_dir=tmp_path), first_ND)
     assert sum(calls) == len(TEXTS)
-    monkeypatch.setattr(embed, "gains_from_bf16", lambda: True)
+    monkeypatch.setattr(embed, "gains_from_bf16", lambda device: True)
     assert not np.array_equal(embed.embed_means(encoder, rows, tokenizer, cache_dir=tmp_path), first_ND)
     assert sum(calls) == 2 * len(TEXTS)
 

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from accelerate import PartialState
 from numpy.typing import NDArray
 from tqdm.auto import tqdm
 
@@ -108,12 +109,13 @@ def embed_means(encoder: Any, rows: TokenisedRows, tokenizer: Any, *, cache_dir:
     """Mean over the tokens of each row of the last hidden states (N, H), in the order of the rows; padding counts nothing.
 
     Args:
-        encoder: a model without a head; computed in bfloat16 where that gains.
+        encoder: a model without a head; computed on the device that `distributed.start_processes` chose, in bfloat16 where
+            that gains.
         cache_dir: as of `embed`.
     Source: the pooling of Reimers and Gurevych 2019, https://arxiv.org/abs/1908.10084.
     """
-    device = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else torch.device("cpu")
-    is_bf16 = gains_from_bf16()
+    device = PartialState().device
+    is_bf16 = gains_from_bf16(device.type)
 
     collate = Collator(tokenizer)
 
