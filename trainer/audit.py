@@ -11,7 +11,7 @@ from trainer.data.clean import clean_rows
 from trainer.data.sources import check_source, read_rows
 from trainer.errors import ConfigError, DataError
 from trainer.sections.balancing import BalanceSection
-from trainer.training import distributed
+from trainer.training import distributed, memory
 from trainer.yaml_source import YamlSource
 
 
@@ -73,7 +73,8 @@ def audit(config: Config, *, with_encoder: bool, folder: Path, threshold: float,
     compared_N = inspection.sample(clean, splits, max_rows, seed=seed)
     texts_N = inspection.full_texts(clean, compared_N)
     near = find_near_duplicates(texts_N, threshold=threshold)
-    features_NF, tokens = encoder.embed(clean, compared_N, cache_dir()) if encoder else (term_weights(texts_N), None)
+    with memory.naming_lack(config.model.name):
+        features_NF, tokens = encoder.embed(clean, compared_N, cache_dir()) if encoder else (term_weights(texts_N), None)
     units_N = inspection.independent_units(near, clean, compared_N, config.data)
     noise = find_label_noise(features_NF, clean.label_ids_N[compared_N], units_N, seed=seed)
     name = config.model.name if with_encoder else None

@@ -41,6 +41,24 @@ def test_size_of_the_batches_changes_nothing(parts, monkeypatch, tmp_path):
     assert embed.embed_means(encoder, rows, tokenizer, cache_dir=tmp_path / "single") == pytest.approx(whole_ND, abs=1e-5)
 
 
+def test_where_memory_is_too_small_batches_get_smaller(parts, monkeypatch, tmp_path):
+    rows, encoder, tokenizer = parts
+    whole_ND = embed.embed_means(encoder, rows, tokenizer, cache_dir=tmp_path / "whole")
+    forward = encoder.forward
+
+    def small(**inputs):
+        if inputs["input_ids"].numel() > limit:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return forward(**inputs)
+
+    monkeypatch.setattr(encoder, "forward", small)
+    limit = 40
+    assert embed.embed_means(encoder, rows, tokenizer, cache_dir=tmp_path / "small") == pytest.approx(whole_ND, abs=1e-5)
+    limit = 10
+    with pytest.raises(torch.OutOfMemoryError):
+        embed.embed_means(encoder, rows, tokenizer, cache_dir=tmp_path / "none")
+
+
 def test_second_audit_calls_no_encoder_and_another_precision_is_kept_apart(parts, monkeypatch, tmp_path):
     rows, encoder, tokenizer = parts
     calls, forward = [], encoder.forward

@@ -12,6 +12,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,6 +30,7 @@ from trainer.training import stopping
 from trainer.training.batching import Collator, token_batches, tokens_per_pass
 from trainer.training.distributed import gains_from_bf16
 from trainer.training.layers import final_layer
+from trainer.training.memory import in_smaller_passes
 from trainer.training.model import check_weights, complete_tokenizer, load_encoder, load_pretrained_config, load_tokenizer, position_limit
 
 if TYPE_CHECKING:
@@ -182,12 +184,11 @@ def _kept_vectors(
         if len(new_M):
             with opened() as vectors_of, tqdm(total=len(new_M), desc="Embedding", unit=" rows", delay=2, disable=None, leave=False) as bar:
                 for start in range(0, len(new_M), SHARD_ROWS):
-                    shard, vectors = new_M[start : start + SHARD_ROWS], []
-                    for batch in token_batches(rows.lengths_N[first_U[shard]], tokens_per_batch):
-                        stopping.stop_if_agreed()
-                        vectors.append(vectors_of(rows.__getitems__(first_U[shard[batch]])))
-                        bar.update(len(batch))
-                    _write_shard(folder, keys_U[shard], _finite(np.concatenate(vectors)))
+                    shard = new_M[start : start + SHARD_ROWS]
+                    compute, longest = partial(_vectors, rows, first_U[shard], vectors_of), int(rows.lengths_N[first_U[shard]].max())
+                    vectors, tokens_per_batch = in_smaller_passes(compute, tokens_per_batch, longest)
+                    _write_shard(folder, keys_U[shard], _finite(vectors))
+                    bar.update(len(shard))
         parts = list(_shards(folder, keys_U))  # again, since they may be of other processes too
         if len(np.unique(np.concatenate([np.zeros(0, np.int64), *(here_U for _, here_U, _ in parts)]))) < len(keys_U):
             raise RunError(f"{folder}: embeddings vanished while they were read. Run the same command again.")
@@ -195,6 +196,15 @@ def _kept_vectors(
         for stored, here_U, there in parts:
             vectors_UH[here_U] = stored[there]
         return vectors_UH[place_N]
+
+
+def _vectors(rows: TokenisedRows, ids_M: NDArray[np.int64], vectors_of: VectorsOf, tokens_per_batch: int) -> Floats:
+    """Vectors (M, H) of some rows, which are given with the longest first."""
+    found = []
+    for batch in token_batches(rows.lengths_N[ids_M], tokens_per_batch):
+        stopping.stop_if_agreed()
+        found.append(vectors_of(rows.__getitems__(ids_M[batch])))
+    return np.concatenate(found)
 
 
 def _finite(vectors_UH: Floats) -> Floats:
