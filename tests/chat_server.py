@@ -13,7 +13,7 @@ class ChatServer(ThreadingHTTPServer):
 
     Attributes:
         modes: how the next requests are answered, one each, then 'normal': '500', 'slow', 'garbage', 'half', 'no choices',
-            'no message', 'message is text', 'no utf-8', 'null', '401', '408'; a text starting with 'say ' is answered as it is.
+            'no message', 'message is text', 'no utf-8', 'null', 'filtered', '401', '408'; a text starting with 'say ' is answered as it is.
         always: the mode once `modes` is used up.
         bodies: every request's JSON, in the order of arrival.
         keys: every request's Authorization header.
@@ -43,6 +43,9 @@ class _Handler(BaseHTTPRequestHandler):
             return self._send(500, {"error": {"message": "out of memory"}})
         if mode == "408":
             return self._send(408, {"error": {"message": "too busy"}})
+        if mode == "filtered":
+            words = f"The response was filtered due to the prompt triggering a content management policy ({self.headers['Authorization']})."
+            return self._send(400, {"error": {"message": words, "code": "content_filter"}})
         if mode == "401":
             return self._send(401, {"error": {"message": f"bad key {self.headers['Authorization']}"}})
         if mode == "slow":

@@ -11,7 +11,7 @@ from trainer.data.clean import clean_rows
 from trainer.data.sources import check_source, read_rows
 from trainer.errors import ConfigError, DataError
 from trainer.sections.balancing import BalanceSection
-from trainer.training import distributed
+from trainer.training import distributed, memory
 from trainer.yaml_source import YamlSource
 
 
@@ -65,7 +65,7 @@ def audit(config: Config, *, with_encoder: bool, folder: Path, threshold: float,
     time_column = config.split.by_time if config.split else None
     if check_source(config.data, time_column=time_column):
         raise DataError("the audit reads one label a row, but the data are multi-label. Train with --set training.max_steps=1 to see their counts.")
-    distributed.start_processes(1, config.run.num_threads)
+    distributed.start_processes(1, config.run.num_threads, use_cpu=config.uses_cpu)
     encoder = open_encoder(config.model) if with_encoder else None
     rows = read_rows(config.data, cache_dir(), time_column=time_column)
     clean = clean_rows(rows, config.data.clean, config.data.drop_labels, config.data.label_map)
@@ -73,7 +73,8 @@ def audit(config: Config, *, with_encoder: bool, folder: Path, threshold: float,
     compared_N = inspection.sample(clean, splits, max_rows, seed=seed)
     texts_N = inspection.full_texts(clean, compared_N)
     near = find_near_duplicates(texts_N, threshold=threshold)
-    features_NF, tokens = encoder.embed(clean, compared_N, cache_dir()) if encoder else (term_weights(texts_N), None)
+    with memory.naming_lack(config.model.name):
+        features_NF, tokens = encoder.embed(clean, compared_N, cache_dir()) if encoder else (term_weights(texts_N), None)
     units_N = inspection.independent_units(near, clean, compared_N, config.data)
     noise = find_label_noise(features_NF, clean.label_ids_N[compared_N], units_N, seed=seed)
     name = config.model.name if with_encoder else None

@@ -39,7 +39,7 @@ from trainer.training import distributed, stopping
 from trainer.training.arguments import build_arguments
 from trainer.training.batching import refuse_small_steps
 from trainer.training.checkpoints import saving
-from trainer.training.memory import release
+from trainer.training.memory import naming_lack, release
 from trainer.training.model import check_weights, load_model, load_pretrained_config, load_tokenizer, pinned
 from trainer.training.synthesis import SYNTHESISERS, refuse_few_rows
 
@@ -269,11 +269,17 @@ def train_cell(cell: Cell, ground: Ground, *, keeps_model: bool) -> None:
     checkpoint = report.plan_run(folder.path, config.to_dict(), data.clean.fingerprint, overwrite=True, resume="auto")
     if not checkpoint:
         report.start_run(folder.path, config.to_dict())
-    with (folder.path / "training.log").open("a", encoding="utf-8") as log, redirect_stdout(log), redirect_stderr(log), stopping.at_agreed_steps():
+    with (
+        (folder.path / "training.log").open("a", encoding="utf-8") as log,
+        redirect_stdout(log),
+        redirect_stderr(log),
+        naming_lack(config.model.name),
+        stopping.at_agreed_steps(),
+    ):
         environment = describe_environment(data.clean.fingerprint, data.clean.counts, distributed.world_size(), ground.commits)
         folder.write_json("environment.json", environment)
         build = trainer_builder(cell, ground, data, folder)
-        trainer, clock = pipeline.run_trainer(build(), build, folder, checkpoint)
+        trainer, clock = pipeline.run_trainer(build, folder, checkpoint)
         if config.model.mode == "lora":
             trainer.merge_adapter(folder.path / "adapter.partial")
         if config.balance.method in SYNTHESISERS:
@@ -326,8 +332,10 @@ def steps_in(seconds: float, cell: Cell, ground: Ground) -> int:
         for steps in (WARM_UP_STEPS, TIMED_STEPS):
             timed = replace(cell, config=cell.config.with_training(**nothing, max_steps=steps))
             build = trainer_builder(timed, ground, data, folder)
-            trainer, clock = pipeline.run_trainer(build(), build, folder, None)
+            trainer, clock = pipeline.run_trainer(build, folder, None)
             trainer.finish_trackers()
+            del trainer  # the next one needs its memory
+            release()
     return max(1, int(seconds * clock["steps"] / clock["seconds"]))
 
 
@@ -344,7 +352,11 @@ def judge_test(cell: Cell, ground: Ground) -> None:
             train_cell(copy, ground, keeps_model=True)
         source = again
     rows = ground.rows[cell.fold]
-    classifier = Classifier.load(source / "model", trust_remote_code=ground.config.model.trust_remote_code)
+    classifier = Classifier.load(
+        source / "model",
+        trust_remote_code=ground.config.model.trust_remote_code,
+        device=distributed.device_type(use_cpu=ground.config.uses_cpu),
+    )
     p_NC, decided_N = judge_texts(classifier, rows.clean.rows, rows.test, cell.path)
     log_p_NC = logarithms(p_NC, cell.path)
     outcome = outcome_of(log_p_NC, rows.clean.label_ids_N[rows.test], classifier.labels, (log_p_NC, decided_N), None)

@@ -173,6 +173,11 @@ class Config(Section):
         """The `training` keys that are set or have a default of ours."""
         return self.training.model_dump(exclude_unset=True)  # type: ignore[attr-defined]
 
+    @property
+    def uses_cpu(self) -> bool:
+        """Whether the CPU trains although there may be an accelerator."""
+        return bool(self.training_values.get("use_cpu"))
+
     def check_problem_type(self, *, multi_label: bool) -> None:
         """Raises ConfigError for what data with one label a row, or with any number of them, cannot have; known once rows are read."""
         kind, metrics = ("multi-label data", MULTI_LABEL_METRICS) if multi_label else ("one label a row", METRICS)

@@ -23,7 +23,7 @@ from trainer.data.tokenise import TokenisedRows, tokenise
 from trainer.delivery import finished_comparison, hub, report, uploads
 from trainer.delivery.environment import Commits
 from trainer.errors import Stopped, listing
-from trainer.training import distributed, stopping, watch
+from trainer.training import distributed, memory, stopping, watch
 from trainer.training.launch_settings import follow_config
 from trainer.training.synthesis import SYNTHESISERS, refuse_few_rows
 
@@ -60,7 +60,8 @@ def train(config: Config, *, resume: str = "auto") -> Path:
     Raises:
         TrainerError: bad config, data, model or folder; a loss that is not a number; another process that died or hangs.
     """
-    with uploads.uploading(config.hub, run_path(config)) as push_save, watch.naming_lost_processes(), ExitStack() as held:
+    lack = memory.naming_lack(config.model.name)
+    with uploads.uploading(config.hub, run_path(config)) as push_save, watch.naming_lost_processes(), lack, ExitStack() as held:
         return _train(config, resume, held, push_save)
 
 
@@ -114,13 +115,14 @@ def _train(config: Config, resume: str, held: ExitStack, push_save: Callable[[Pa
             made.add_callback(AfterSave(push_save))
         return made
 
-    trainer = build()
-    with stopping.at_agreed_steps():  # of training and evaluation; later a signal comes too late, so no finished run looks stopped
+    def begin(trainer: Any) -> None:
         if distributed.is_main():
             _open_run(folder, config, data, trainer, checkpoint, commits)
             print(note or "", end="\n" if note else "")
         distributed.wait_for_everyone()
-        trainer, clock = run_trainer(trainer, build, folder, checkpoint)
+
+    with stopping.at_agreed_steps():  # of training and evaluation; later a signal comes too late, so no finished run looks stopped
+        trainer, clock = run_trainer(build, folder, checkpoint, begin)
         data = _settle(folder, config, data, trainer, commits)
         results.conclude(folder, config, data, tokens, trainer, clock, lengths, max_length, commits)
         distributed.wait_for_everyone()
@@ -166,9 +168,15 @@ def start(config: Config) -> Config:
     finished_comparison.read_if_set(config.report.comparison)
     if config.model.mode == "head":
         distributed.refuse_several_processes("model.mode head")
-    distributed.start_processes(config.run.num_processes, config.run.num_threads, timeout_minutes=config.run.timeout_minutes)
+    distributed.start_processes(
+        config.run.num_processes,
+        config.run.num_threads,
+        timeout_minutes=config.run.timeout_minutes,
+        use_cpu=config.uses_cpu,
+    )
+    given = config.training_values
     config = with_hardware_defaults(config)
-    told = follow_config(config.training_values)
+    told = follow_config(config.training_values) + apple_limits(given, use_cpu=config.uses_cpu)
     if distributed.is_main():
         print("".join(f"{sentence}\n" for sentence in told), end="")
     distributed.refuse_differences(lambda: distributed.code_version() | report.flat(config.to_dict()))
@@ -206,11 +214,34 @@ def member_of(config: Config, number: int) -> Config:
 
 
 def with_hardware_defaults(config: Config) -> Config:
-    """The config with `training.bf16` set where it was left out, so that config.yaml trains again to the same numbers."""
-    training = config.training_values
+    """The config with `training.bf16` set where it was left out, so that config.yaml trains again to the same numbers.
+
+    On an Apple GPU half precision is switched off, see `apple_limits`.
+    """
+    training, device = config.training_values, distributed.device_type(use_cpu=config.uses_cpu)
+    if device == "mps":
+        return config.with_training(**{name: False for name in ("bf16", "fp16") if name == "bf16" or training.get(name)})
     if "bf16" in training or training.get("fp16"):
         return config
-    return config.with_training(bf16=distributed.gains_from_bf16())
+    return config.with_training(bf16=distributed.gains_from_bf16(device))
+
+
+def apple_limits(training: dict[str, Any], *, use_cpu: bool) -> list[str]:
+    """Return what an Apple GPU cannot do of what was asked for, a sentence each.
+
+    Args:
+        training: values of the section, as given.
+    """
+    import torch
+
+    if not torch.backends.mps.is_available():
+        return []
+    device = distributed.device_type(use_cpu=use_cpu)
+    asked = [name for name in ("bf16", "fp16") if training.get(name)]
+    told = [f"Apple GPUs train in float32 here: training.{asked[0]} is ignored."] if device == "mps" and asked else []
+    if device == "cpu" and not use_cpu and distributed.world_size() > 1:
+        told.append("Several processes cannot share an Apple GPU: they train on the CPU.")
+    return told
 
 
 def read_and_split(config: Config) -> tuple[CleanRows, Splits]:
@@ -258,12 +289,27 @@ def tokenise_splits(data: PreparedData, tokenizer: Any, max_length: int) -> dict
     )
 
 
-def run_trainer(trainer: Any, build: Callable[[], Any], folder: report.RunFolder, checkpoint: str | None) -> tuple[Any, dict[str, float]]:
-    """The trainer when it has trained, and what that took; each time a GPU's memory is too small it is built anew and goes on from the last checkpoint."""
+def run_trainer(
+    build: Callable[[], Any],
+    folder: report.RunFolder,
+    checkpoint: str | None,
+    begin: Callable[[Any], None] | None = None,
+) -> tuple[Any, dict[str, float]]:
+    """Build a trainer and train; return the trainer that finished, and what its training took.
+
+    When a device runs out of memory, the trainer is dropped, a new one is built, and training resumes from the last checkpoint.
+    No caller may hold a trainer meanwhile: two models would need memory at once.
+
+    Args:
+        begin: called with the first trainer before it trains.
+    """
     from trainer.training.checkpoints import newest_whole
-    from trainer.training.memory import release
 
     while True:
+        trainer = build()
+        if begin:
+            begin(trainer)
+        begin = None
         try:
             return trainer, trainer.run(checkpoint)
         except Stopped as stop:
@@ -271,10 +317,9 @@ def run_trainer(trainer: Any, build: Callable[[], Any], folder: report.RunFolder
                 raise
             print(f"{stop.reason}.", flush=True)
         trainer = None
-        release()
+        memory.release()
         newest = newest_whole(folder.checkpoints)
         checkpoint = str(newest) if newest else None
-        trainer = build()
 
 
 def _open_run(folder: report.RunFolder, config: Config, data: PreparedData, trainer: Any, checkpoint: str | None, commits: Commits) -> None:

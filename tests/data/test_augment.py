@@ -181,6 +181,32 @@ def test_broken_off_writing_goes_on_where_it_stopped(split_tweets, write, server
     assert len(server.bodies) - 8 - asked == asked + 6
 
 
+def test_prompts_that_a_content_filter_refuses_are_rejected_and_counted_also_from_the_cache(split_tweets, write, server):
+    rows = split_tweets()
+    server.modes = ["normal", "filtered", "normal", "filtered"]
+    written = write(rows)
+    assert written.outcomes["positive"]["rejected"]["refused by the server"] == 2
+    assert len(written.rows) == 12
+    asked = len(server.bodies)
+    assert write(rows) == written
+    assert len(server.bodies) == asked
+
+
+def test_server_that_refuses_most_prompts_stops_the_augmentation_in_its_words_and_is_asked_again_later(split_tweets, write, server):
+    rows = split_tweets()
+    server.always = "filtered"
+    with pytest.raises(AugmentError, match=r"refused 10 of 10 prompts; the last: Error code: 400.* content management policy.* Check augment\.prompt"):
+        write(rows)
+    server.always = "normal"
+    assert len(write(rows).rows) == 12
+
+
+def test_few_prompts_that_are_all_refused_stop_it_too(split_tweets, write, server):
+    server.always = "filtered"
+    with pytest.raises(AugmentError, match="refused 2 of 2 prompts"):
+        write(split_tweets(), target_rows=29, max_attempts=2)
+
+
 def test_half_a_last_line_of_the_cache_is_dropped(tmp_path):
     path = tmp_path / "folder/c.jsonl"
     cache = CompletionCache(path)

@@ -6,7 +6,7 @@ import pytest
 from chat_server import chat_server
 
 from trainer.data import generators
-from trainer.data.generators import GENERATORS, Request, check_generator, locate_model, model_identity
+from trainer.data.generators import GENERATORS, Refused, Request, check_generator, locate_model, model_identity
 from trainer.errors import AugmentError, ConfigError, ModelError
 from trainer.sections.augment import AugmentSection
 
@@ -92,6 +92,16 @@ def test_refused_request_is_not_repeated_and_the_key_is_blotted_out(server, monk
     assert "sk-secret" not in str(error.value)
     assert "Bearer ***" in str(error.value)
     assert len(server.bodies) == 1
+
+
+def test_prompt_that_a_content_filter_refuses_is_given_as_refused_and_not_asked_again(server, monkeypatch):
+    monkeypatch.setenv("MY_KEY", "sk-secret")
+    server.modes = ["filtered"]
+    answers = ask(at(server, api_key_env="MY_KEY"))
+    refused = [answer for answer in answers.values() if isinstance(answer, Refused)]
+    assert (len(answers), len(refused), len(server.bodies)) == (3, 1, 3)
+    assert "content management policy" in refused[0].words
+    assert "sk-secret" not in refused[0].words
 
 
 def test_answers_of_the_other_requests_are_given_before_the_failure_of_one(server):

@@ -9,7 +9,18 @@ from hypothesis import strategies as st
 
 from trainer.data.tokenise import PADDING, TokenisedRows
 from trainer.errors import ConfigError
-from trainer.training.batching import SAMPLERS, Collator, StepBatchSampler, cut_into_passes, pass_starts, refuse_small_steps, token_batches, tokens_per_pass
+from trainer.training.batching import (
+    SAMPLERS,
+    Collator,
+    StepBatchSampler,
+    cut_into_passes,
+    pass_starts,
+    refuse_small_steps,
+    token_batches,
+    tokens_computed,
+    tokens_per_pass,
+)
+from trainer.training.packing import runs_without_padding
 
 
 def sampler(num_rows, batch, accumulation, shards=1, shard=0, strategy="group_by_length", epoch=0, drop_last=False, seed=5, label_ids=None):
@@ -144,14 +155,14 @@ def test_batches_for_prediction_hold_every_row_once_within_their_tokens(lengths,
 @given(
     lengths=st.lists(st.integers(1, 30), min_size=1, max_size=40),
     tokens=st.integers(1, 200),
-    padded=st.booleans(),
+    most_runs=st.integers(0, 12),
     at_least=st.integers(1, 50),
     multiple=st.sampled_from([1, 8]),
 )
-def test_passes_hold_the_rows_of_the_batch_in_order_within_their_tokens(side, lengths, tokens, padded, at_least, multiple):
+def test_passes_hold_the_rows_of_the_batch_in_order_within_their_tokens(side, lengths, tokens, most_runs, at_least, multiple):
     at_least = min(at_least, len(lengths))
     batch = Collator(tokenizer(side), multiple)(rows_of(lengths).__getitems__(range(len(lengths))))
-    starts = pass_starts(lengths, tokens, padded=padded, at_least=at_least)
+    starts = pass_starts(lengths, tokens, most_runs=most_runs, at_least=at_least)
     passes = cut_into_passes(batch, starts)
     assert len(passes) == len(starts) >= at_least
     assert torch.cat([part["labels"] for part in passes]).tolist() == list(range(len(lengths)))
@@ -159,16 +170,25 @@ def test_passes_hold_the_rows_of_the_batch_in_order_within_their_tokens(side, le
     assert found.tolist() == list(range(10, 10 + sum(lengths)))
     for part in passes:
         own = part["attention_mask"].sum(1)
-        assert len(own) == 1 or (int(own.max()) * len(own) if padded else int(own.sum())) <= tokens
+        assert len(own) == 1 or tokens_computed(own.tolist(), most_runs) <= tokens
         assert len(passes) == 1 or part["attention_mask"].shape[1] < int(own.max()) + 8
 
 
 def test_passes_are_as_few_as_the_tokens_allow():
-    assert pass_starts([60, 60, 60], 120, padded=False) == [0, 2]
-    assert pass_starts([60, 60, 60], 100, padded=False) == [0, 1, 2]
-    assert pass_starts([60, 20, 20, 20], 120, padded=False) == [0]
-    assert pass_starts([60, 20, 20, 20], 120, padded=True) == [0, 2]
-    assert pass_starts([60, 20, 20, 20], 120, padded=False, at_least=3) == [0, 1, 2]
+    assert pass_starts([60, 60, 60], 120, most_runs=8) == [0, 2]
+    assert pass_starts([60, 60, 60], 100, most_runs=8) == [0, 1, 2]
+    assert pass_starts([60, 20, 20, 20], 120, most_runs=2) == [0]
+    assert pass_starts([60, 20, 20, 20], 120, most_runs=1) == [0, 2]
+    assert pass_starts([60, 20, 20, 20], 120, most_runs=0) == [0, 2]
+    assert pass_starts([60, 20, 20, 20], 120, most_runs=2, at_least=3) == [0, 1, 2]
+
+
+def test_tokens_of_a_pass_are_those_that_the_device_computes():
+    one_long = [512] + [30] * 255
+    assert tokens_computed(one_long, runs_without_padding(torch.device("cpu"))) == 512 + 255 * 30
+    assert tokens_computed(one_long, runs_without_padding(torch.device("cuda"))) == 256 * 512
+    assert tokens_computed([9, 8, 7, 6, 5, 4, 3, 2, 1], runs_without_padding(torch.device("cpu"))) == 81  # nine runs are padded
+    assert len(pass_starts(one_long, 16_384, most_runs=runs_without_padding(torch.device("cuda")))) == 2
 
 
 def test_targets_as_wide_as_the_batch_are_not_cut_like_tokens():

@@ -15,7 +15,7 @@ TEXTS = ["short", "a rather longer text about nothing at all", "three words here
 
 @pytest.fixture
 def parts(tiny_model, tmp_path, monkeypatch):
-    monkeypatch.setattr(embed, "gains_from_bf16", lambda: False)
+    monkeypatch.setattr(embed, "gains_from_bf16", lambda device: False)
     model = ModelSection(name=str(tiny_model), max_length=32)
     config = load_pretrained_config(model)
     tokenizer, max_length = load_tokenizer(model, config)
@@ -41,6 +41,24 @@ def test_size_of_the_batches_changes_nothing(parts, monkeypatch, tmp_path):
     assert embed.embed_means(encoder, rows, tokenizer, cache_dir=tmp_path / "single") == pytest.approx(whole_ND, abs=1e-5)
 
 
+def test_where_memory_is_too_small_batches_get_smaller(parts, monkeypatch, tmp_path):
+    rows, encoder, tokenizer = parts
+    whole_ND = embed.embed_means(encoder, rows, tokenizer, cache_dir=tmp_path / "whole")
+    forward = encoder.forward
+
+    def small(**inputs):
+        if inputs["input_ids"].numel() > limit:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return forward(**inputs)
+
+    monkeypatch.setattr(encoder, "forward", small)
+    limit = 40
+    assert embed.embed_means(encoder, rows, tokenizer, cache_dir=tmp_path / "small") == pytest.approx(whole_ND, abs=1e-5)
+    limit = 10
+    with pytest.raises(torch.OutOfMemoryError):
+        embed.embed_means(encoder, rows, tokenizer, cache_dir=tmp_path / "none")
+
+
 def test_second_audit_calls_no_encoder_and_another_precision_is_kept_apart(parts, monkeypatch, tmp_path):
     rows, encoder, tokenizer = parts
     calls, forward = [], encoder.forward
@@ -49,7 +67,7 @@ def test_second_audit_calls_no_encoder_and_another_precision_is_kept_apart(parts
     assert sum(calls) == len(TEXTS)
     assert np.array_equal(embed.embed_means(encoder, rows, tokenizer, cache_dir=tmp_path), first_ND)
     assert sum(calls) == len(TEXTS)
-    monkeypatch.setattr(embed, "gains_from_bf16", lambda: True)
+    monkeypatch.setattr(embed, "gains_from_bf16", lambda device: True)
     assert not np.array_equal(embed.embed_means(encoder, rows, tokenizer, cache_dir=tmp_path), first_ND)
     assert sum(calls) == 2 * len(TEXTS)
 

@@ -28,7 +28,7 @@ with worded_errors():
 @pytest.fixture
 def alone(monkeypatch):
     """Environment of a process that no launcher started."""
-    for name in ("WORLD_SIZE", "GROUP_WORLD_SIZE", "SLURM_STEP_NUM_TASKS", "ACCELERATE_MIXED_PRECISION"):
+    for name in ("WORLD_SIZE", "GROUP_WORLD_SIZE", "SLURM_STEP_NUM_TASKS", "ACCELERATE_MIXED_PRECISION", *distributed.MPI_SIZES):
         monkeypatch.delenv(name, raising=False)
     return monkeypatch
 
@@ -40,6 +40,26 @@ def test_tasks_of_srun_that_did_not_find_each_other_are_refused(alone):
     ):
         distributed.start_processes(None, None)
     distributed.start_processes(1, None)  # asked for in so many words
+
+
+@pytest.mark.parametrize("name", distributed.MPI_SIZES)
+def test_sizes_that_mpi_left_are_told_or_passed_over(name, alone):
+    alone.setenv(name, "4")
+    rank = name.replace("SIZE", "RANK")
+    words = f"mpirun or srun ({name}) started 4 tasks, but 1 of them found each other; the others would train by themselves. In each task"
+    with pytest.raises(ConfigError, match=re.escape(words)) as error:
+        distributed.start_processes(None, None)
+    assert f"--machine_rank ${rank}, as" in str(error.value)
+    assert f"unset {name}. If each shall train by itself, set run.num_processes: 1." in str(error.value)
+    code = "from accelerate import PartialState as P; from trainer.training.distributed import start_processes as s; s(1, 1); print(P().num_processes)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=100, cwd=ROOT, env=os.environ, check=False)
+    assert (done.returncode, done.stdout) == (0, "1\n"), done.stderr[-2000:]
+
+
+@pytest.mark.parametrize("left", ["", "1", "no number"])
+def test_a_variable_of_mpi_that_tells_of_no_other_task_changes_nothing(left, alone):
+    alone.setenv("PMI_SIZE", left)
+    distributed.start_processes(None, None)
 
 
 def test_launchers_of_each_task_of_srun_must_find_each_other(alone):

@@ -7,7 +7,8 @@ import torch
 import transformers
 
 from trainer.training import packing
-from trainer.training.packing import MOST_RUNS, PackedRows, pack
+from trainer.training.packed_rows import PackedRows
+from trainer.training.packing import MOST_RUNS, pack
 
 SIZES = {"hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 4, "intermediate_size": 48, "vocab_size": 300, "num_labels": 3}
 SIZES |= {"initializer_range": 0.3, "pad_token_id": 0}

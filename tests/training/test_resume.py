@@ -1,9 +1,12 @@
 """Stopped anywhere and started again, a run ends as if it had never stopped: weights, table and metrics, bit for bit."""
 
+import gc
 import hashlib
 import json
 import os
+import re
 import signal
+import weakref
 from pathlib import Path
 
 import pytest
@@ -168,28 +171,70 @@ class TestOutOfMemory:
         import torch
 
         def limit(tokens):
-            packed = WeightedTrainer.packed
+            compute_loss = WeightedTrainer.compute_loss
 
-            def checked(self, batch):
-                if self.state.global_step > 2 and batch["attention_mask"].sum() > tokens:
+            def checked(self, model, inputs, *arguments, **values):
+                if self.state.global_step > 2 and inputs["attention_mask"].sum() > tokens:
                     raise torch.OutOfMemoryError("CUDA out of memory.")
-                return packed(self, batch)
+                return compute_loss(self, model, inputs, *arguments, **values)
 
-            monkeypatch.setattr(WeightedTrainer, "packed", checked)
+            monkeypatch.setattr(WeightedTrainer, "compute_loss", checked)
 
         return limit
 
-    def test_training_goes_on_from_the_last_checkpoint_with_smaller_passes_and_the_same_rows(self, config, small_memory, monkeypatch, tmp_path, capsys):
+    @pytest.fixture
+    def living(self, monkeypatch):
+        """How many models of earlier trainers lived when each trainer was built."""
+        models, counts, build = [], [], WeightedTrainer.__init__
+
+        def counted(self, **values):
+            counts.append(sum(model() is not None for model in models))
+            models.append(weakref.ref(values["model"]))
+            build(self, **values)
+
+        monkeypatch.setattr(WeightedTrainer, "__init__", counted)
+        return counts
+
+    def test_training_goes_on_from_the_last_checkpoint_with_smaller_passes_and_the_same_rows(self, config, small_memory, living, tmp_path, capsys):
         every = {"save_strategy": "steps", "save_steps": 2}
         train(config("whole", **every))
+        gc.collect()  # of the run before
         small_memory(150)
         train(config("halved", **every))
-        said = capsys.readouterr().out
-        assert "the GPU ran out of memory at step 4 with passes of 2,048 tokens; from the last checkpoint on they hold 1,024" in said
-        assert "from the last checkpoint on they hold 128, and a step the same rows" in said
+        said = re.findall(
+            r"memory ran out at step 4 with passes of ([\d,]+) tokens; from the last checkpoint on they hold ([\d,]+), and a step the same rows",
+            capsys.readouterr().out,
+        )
+        sizes = [(int(before.replace(",", "")), int(after.replace(",", ""))) for before, after in said]
+        assert sizes[0][0] < 2048  # the largest pass held less than was allowed, so fewer tries are needed
+        assert all(after == before // 2 for before, after in sizes)
+        assert sizes[-1][1] <= 150
+        assert set(living) == {0}  # no earlier model lives when the next one is built
         whole, halved = (json.loads((tmp_path / name / "run/metrics.json").read_text(encoding="utf-8")) for name in ("whole", "halved"))
         assert halved["training"]["steps"] == whole["training"]["steps"] == STEPS
         assert halved["validation"]["loss"] == pytest.approx(whole["validation"]["loss"], abs=0.05)  # other dropout
+
+    def test_steps_of_a_budget_in_seconds_are_timed_with_smaller_passes_and_one_model_at_a_time(self, config, living, monkeypatch, tmp_path):
+        import torch
+
+        from trainer import load_config, pipeline
+        from trainer.cells import prepare_ground, steps_in
+        from trainer.workers import Phase
+
+        compute_loss = WeightedTrainer.compute_loss
+
+        def checked(self, model, inputs, *arguments, **values):
+            if inputs["attention_mask"].sum() > 150:
+                raise torch.OutOfMemoryError("CUDA out of memory.")
+            return compute_loss(self, model, inputs, *arguments, **values)
+
+        monkeypatch.setattr(WeightedTrainer, "compute_loss", checked)
+        started = pipeline.start(load_config(str(config("timed")), ["compare.budget=seconds", "compare.amount=1"]))
+        ground = prepare_ground(started)
+        phase = Phase(ground, tmp_path / "cells", ("none",), "full", False, "")
+        assert steps_in(1.0, phase.unbudgeted["none"][0], ground) >= 1
+        assert len(living) >= 3
+        assert set(living) == {0}
 
     def test_a_row_that_does_not_fit_or_no_wish_to_halve_ends_the_run_in_words(self, config, small_memory, tmp_path, capsys):
         path = config("off")
@@ -197,7 +242,7 @@ class TestOutOfMemory:
         with pytest.raises(SystemExit) as stop:
             train_command(config=str(path), set_=["speed.halve_on_out_of_memory=false"], resume="auto", check=False)
         assert stop.value.code == 2
-        assert "with passes of 2,048 tokens. Lower speed.tokens_per_pass, or set speed.halve_on_out_of_memory: true." in capsys.readouterr().err
+        assert "tokens. Lower speed.tokens_per_pass, or set speed.halve_on_out_of_memory: true." in capsys.readouterr().err
         train(path, code=2)
         assert "tokens, which hold one row. Lower model.max_length" in capsys.readouterr().err
 

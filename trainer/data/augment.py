@@ -21,13 +21,13 @@ from tqdm.auto import tqdm
 from trainer.data.balance import stage_generator
 from trainer.data.clean import CleanRows
 from trainer.data.filters import Agreement, Judge, KnownTexts, clean_completion, length_bounds, rows_to_learn_from
-from trainer.data.generators import GENERATORS, Generate, Messages, Request, model_identity
+from trainer.data.generators import GENERATORS, Generate, Messages, Refused, Request, model_identity
 from trainer.data.label_keys import in_data
 from trainer.data.reasons import KEPT
 from trainer.data.row_access import take_rows
 from trainer.data.split import Splits
 from trainer.data.text_hashes import hash_texts
-from trainer.errors import ConfigError
+from trainer.errors import AugmentError, ConfigError
 from trainer.locks import locked, mark_used
 
 if TYPE_CHECKING:
@@ -36,6 +36,9 @@ if TYPE_CHECKING:
 Ints = NDArray[np.int64]
 CACHE_FORMAT = 2
 """Raise it when the same settings give other prompts, so that older completions are passed over."""
+REFUSED = "refused by the server"
+FEW_PROMPTS = 10
+"""Prompts of a class up to which most may be refused by chance."""
 
 
 @dataclass(frozen=True)
@@ -100,26 +103,32 @@ class CompletionCache:
         if len(whole) < len(content):
             with path.open("r+b") as file:
                 file.truncate(len(whole))
-        self.completions: dict[int, str] = {}
+        self.completions: dict[int, str | Refused] = {}
         num_damaged = 0
         for line in whole.splitlines():
             try:
                 record = json.loads(line)
                 if record.get("attempt") is not None:
-                    self.completions[int(record["attempt"])] = str(record["completion"])
+                    words = record.get("refused")
+                    self.completions[int(record["attempt"])] = str(record["completion"]) if words is None else Refused(str(words))
             except (ValueError, LookupError, TypeError, AttributeError):  # a disk that ran full or lost its power
                 num_damaged += 1
         if num_damaged:
             warnings.warn(f"{path}: {num_damaged} damaged lines of the cache are passed over, and written anew.", stacklevel=2)
+        refused = [attempt for attempt, completion in self.completions.items() if isinstance(completion, Refused)]
+        if 2 * len(refused) > len(self.completions):  # they stopped the augmentation: something was changed since
+            for attempt in refused:
+                del self.completions[attempt]
         if whole:
             mark_used(path)
         else:
             self._append({"made_from": made_from})
 
-    def add(self, attempt: int, completion: str) -> None:
-        """Keep a completion; it is on disk when this returns."""
+    def add(self, attempt: int, completion: str | Refused) -> None:
+        """Keep a completion, or that there is none; it is on disk when this returns."""
         self.completions[attempt] = completion
-        self._append({"attempt": attempt, "completion": completion})
+        kept = {"refused": completion.words} if isinstance(completion, Refused) else {"completion": completion}
+        self._append({"attempt": attempt, **kept})
 
     def _append(self, record: dict[str, Any]) -> None:
         with self.path.open("ab") as file:
@@ -180,9 +189,14 @@ def _fill(
     rejected: Counter[str] = Counter()
     num_prompts = 0
     for request, source_rows, completion in _completions(sources, wanted * augment.max_attempts, augment, cache, generate, seed):
+        num_prompts += 1
+        if isinstance(completion, Refused):
+            rejected[REFUSED] += 1
+            if num_prompts >= FEW_PROMPTS:
+                _stop_if_most_are_refused(rejected[REFUSED], num_prompts, completion, augment)
+            continue
         text = clean_completion(completion, one_paragraph=one_paragraph)
         reason, agreement = judge.verdict(text, sources.label_id, bounds)
-        num_prompts += 1
         if reason:
             rejected[reason] += 1
         else:
@@ -190,12 +204,23 @@ def _fill(
             bar.update(1)
         if len(rows) == wanted:
             break
+    if isinstance(completion, Refused) and not rows:
+        _stop_if_most_are_refused(rejected[REFUSED], num_prompts, completion, augment)
     return rows, {"wanted": wanted, "prompts": num_prompts, "accepted": len(rows), "rejected": dict(sorted(rejected.items()))}
+
+
+def _stop_if_most_are_refused(refused: int, num_prompts: int, last: Refused, augment: "AugmentSection") -> None:
+    """Raises AugmentError where a server refuses more than half of the prompts of a class: it is not a few texts that it objects to."""
+    if 2 * refused > num_prompts:
+        raise AugmentError(
+            f"augment.base_url: {augment.base_url} refused {refused} of {num_prompts} prompts; the last: {last.words}"
+            " Check augment.prompt, augment.examples and augment.model."
+        )
 
 
 def _completions(
     sources: Sources, most: int, augment: "AugmentSection", cache: CompletionCache, generate: Generate, seed: int
-) -> Iterator[tuple[Request, list[int], str]]:
+) -> Iterator[tuple[Request, list[int], str | Refused]]:
     """(request, source rows, completion) in the order of the attempts; the generator is asked for what the cache lacks."""
     for start in range(0, most, augment.batch_size):
         batch = [sources.request(attempt, augment, seed) for attempt in range(start, min(start + augment.batch_size, most))]
@@ -211,7 +236,7 @@ def _opened_on_use(augment: "AugmentSection") -> Generate:
     """The generator, loaded at its first call, so that a re-run from the cache loads no model and asks no server."""
     opened: list[Generate] = []
 
-    def generate(requests: list[Request]) -> Iterable[tuple[Request, str]]:
+    def generate(requests: list[Request]) -> Iterable[tuple[Request, str | Refused]]:
         if not opened:
             opened.append(GENERATORS[augment.generator](augment))
         return opened[0](requests)

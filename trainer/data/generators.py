@@ -25,6 +25,8 @@ Messages = list[dict[str, str]]
 BACKOFF_SECONDS = 1.0
 LONGEST_BACKOFF_SECONDS = 30.0
 REQUEST_TIMEOUT = 408
+REFUSES_PROMPT = (400, 413, 422)
+"""HTTP statuses that may tell of one prompt alone: a content filter, or too many tokens."""
 NOT_READ = (".gguf", ".bin", ".pt", ".pth", ".h5", ".msgpack", ".onnx", ".md", ".png", ".jpg", ".gitattributes", ".log", ".lock")
 """Endings of files in a model folder that are not loaded: weights in other formats, and texts and pictures for people."""
 
@@ -43,7 +45,14 @@ class Request:
     seed: int
 
 
-Generate = Callable[[list[Request]], Iterable[tuple[Request, str]]]
+@dataclass(frozen=True)
+class Refused:
+    """Stands for the completion of a prompt that a server refuses to answer, as its content filter does; in the server's words."""
+
+    words: str
+
+
+Generate = Callable[[list[Request]], Iterable[tuple[Request, "str | Refused"]]]
 
 
 def locate_model(name: str) -> tuple[str, str | None]:
@@ -187,7 +196,8 @@ def _render(tokenizer: Any, messages: Messages) -> str:
 def endpoint(augment: "AugmentSection") -> Generate:
     """Chat completions of a server that speaks OpenAI's protocol (vLLM, Ollama, TGI, `transformers serve`).
 
-    Answers come in any order; where a request fails for good, those of the others are given first.
+    Answers come in any order; where a request fails for good, those of the others are given first. A prompt that the server
+    refuses is given as Refused.
 
     Raises:
         AugmentError: the server refuses, or gives no usable answer after all tries.
@@ -197,7 +207,7 @@ def endpoint(augment: "AugmentSection") -> Generate:
     key = _api_key(augment)
     client = OpenAI(base_url=augment.base_url, api_key=key or "none", timeout=augment.timeout_seconds, max_retries=0)
 
-    def generate(requests: list[Request]) -> Iterator[tuple[Request, str]]:
+    def generate(requests: list[Request]) -> Iterator[tuple[Request, str | Refused]]:
         failure: AugmentError | None = None
         with ThreadPoolExecutor(len(requests)) as pool:
             waiting = {pool.submit(_ask, client, augment, request, key): request for request in requests}
@@ -214,7 +224,7 @@ def endpoint(augment: "AugmentSection") -> Generate:
     return generate
 
 
-def _ask(client: Any, augment: "AugmentSection", request: Request, key: str | None) -> str:
+def _ask(client: Any, augment: "AugmentSection", request: Request, key: str | None) -> str | Refused:
     """The text of one completion; what a later try may mend is tried again."""
     import openai
 
@@ -237,11 +247,14 @@ def _ask(client: Any, augment: "AugmentSection", request: Request, key: str | No
             problem = f"no answer within {augment.timeout_seconds:g} seconds."
         except (*passing, _UnusableAnswer) as error:
             problem = first_line(error)
-        except openai.APIError as error:  # 401, 404, 422 ...: another try gives the same
-            if getattr(error, "status_code", None) == REQUEST_TIMEOUT:
+        except openai.APIError as error:  # 400, 401, 404 ...: another try gives the same
+            status = getattr(error, "status_code", None)
+            if status == REQUEST_TIMEOUT:
                 problem = first_line(error)
                 continue
             words = _without(key, first_line(error))
+            if status in REFUSES_PROMPT:
+                return Refused(words)
             raise AugmentError(f"augment.base_url: {augment.base_url} refused a request: {words} Check augment.model, base_url and api_key_env.") from None
     raise AugmentError(
         f"augment.base_url: {augment.base_url} gave no usable answer in {augment.retries + 1} tries; the last: {_without(key, problem)}"

@@ -6,6 +6,7 @@ import threading
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +65,7 @@ class SavedModel:
         from transformers.models.auto.modeling_auto import MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING
 
         from trainer.training.batching import Collator, tokens_per_pass
+        from trainer.training.distributed import device_type
         from trainer.training.packing import pack
 
         self.name = source
@@ -93,10 +95,11 @@ class SavedModel:
             self.model, device = OnnxModel(Path(source)), "cpu"
         else:
             self.model = _load_weights(source, config, **origin).eval()
-            self.padded_because = pack(self.model)
-        self.device = torch.device(device) if device else torch.accelerator.current_accelerator() or torch.device("cpu")
+        self.device = torch.device(device or device_type(use_cpu=False))
         with _worded(source):
             self.model.to(self.device)
+        if not is_graph(source):
+            self.padded_because = pack(self.model)
         self.collate, self.tokens_per_pass = Collator(self.tokenizer), TOKENS_PER_PASS if is_graph(source) else tokens_per_pass(self.device)
         self._tokenizer_lock = threading.Lock()  # fast tokenizers keep the cut of the call in themselves
 
@@ -133,25 +136,25 @@ class SavedModel:
         Raises:
             ModelError: the memory is too small for a single text.
         """
-        import torch
+        from trainer.training.memory import in_smaller_passes, is_out_of_memory
 
-        while True:
-            try:
-                return self._logits(rows)
-            except torch.OutOfMemoryError as error:
-                if self.tokens_per_pass <= rows.lengths_N.max():
-                    raise ModelError(f"{self.name}: {self.device} has too little memory for a text of {rows.lengths_N.max()} tokens.") from error
-            self.tokens_per_pass //= 2
-            torch.cuda.empty_cache()
+        longest = int(rows.lengths_N.max()) if len(rows) else 0
+        try:
+            found_NC, self.tokens_per_pass = in_smaller_passes(partial(self._logits, rows), self.tokens_per_pass, longest)
+        except RuntimeError as error:
+            if is_out_of_memory(error):
+                raise ModelError(f"{self.name}: {self.device} has too little memory for a text of {longest} tokens.") from error
+            raise
+        return found_NC
 
-    def _logits(self, rows: TokenisedRows) -> NDArray[np.float32]:
-        """The same, in batches of rows of like length."""
+    def _logits(self, rows: TokenisedRows, tokens: int) -> NDArray[np.float32]:
+        """The same, in batches of rows of like length, each of so many tokens at most."""
         import torch
 
         from trainer.training.batching import token_batches
-        from trainer.training.packing import PackedRows
+        from trainer.training.packed_rows import PackedRows
 
-        batches, found = token_batches(rows.lengths_N, self.tokens_per_pass), []
+        batches, found = token_batches(rows.lengths_N, tokens), []
         logits_NC = np.zeros((len(rows), len(self.labels)), np.float32)
         with torch.inference_mode():
             for batch in batches:

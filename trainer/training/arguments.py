@@ -33,7 +33,7 @@ def build_arguments(training: dict[str, Any], *, checkpoints: Path, seed: int) -
         "logging_nan_inf_filter": False,
         "restore_callback_states_from_checkpoint": True,
         "use_cpu": given.get("use_cpu", on_cpu),
-        "dataloader_pin_memory": given.get("dataloader_pin_memory", not on_cpu),
+        "dataloader_pin_memory": given.get("dataloader_pin_memory", not on_cpu and _pins_memory()),
     }
     try:
         arguments = TrainingArguments(**(given | fixed))
@@ -47,6 +47,14 @@ def _has_accelerator() -> bool:
     import torch  # here, since what is checked for a CPU needs none of it
 
     return torch.accelerator.is_available()
+
+
+def _pins_memory() -> bool:
+    """Whether the accelerator reads pinned memory; Apple GPUs share the memory of the CPU, and torch warns there."""
+    import torch
+
+    found = torch.accelerator.current_accelerator()
+    return found is not None and found.type != "mps"
 
 
 def quiet_libraries() -> None:

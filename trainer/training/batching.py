@@ -5,6 +5,7 @@ processes does not change its gradient, so the cut follows length.
 """
 
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -204,28 +205,41 @@ def token_batches(lengths_N: Ints, tokens_per_batch: int, *, equal_lengths: bool
     return batches
 
 
+def tokens_computed(lengths_B: list[int], most_runs: int) -> int:
+    """Return the tokens that a device computes in a pass over rows of these lengths.
+
+    Args:
+        most_runs: stretches of equally long rows up to which no padding is computed, see `packing.runs_without_padding`.
+    """
+    runs = 1 + sum(length != before for before, length in pairwise(lengths_B))
+    return sum(lengths_B) if runs <= most_runs else max(lengths_B) * len(lengths_B)
+
+
 def pass_starts(
     lengths_B: list[int],
     tokens: int,
     *,
-    padded: bool,
+    most_runs: int = 0,
     equal_lengths: bool = False,
     at_least: int = 1,
 ) -> list[int]:
-    """First row of each pass of a batch: consecutive rows of at most so many tokens, padding counted if `padded`, but at least one row.
+    """First row of each pass of a batch: consecutive rows of which at most so many tokens are computed, but at least one row.
 
     Args:
+        most_runs: as of `tokens_computed`; 0 where padding is always computed.
         equal_lengths: whether all rows of a pass have the same length, so that none is padded.
         at_least: number of passes, reached by halving the longest ones; at most the number of rows.
     """
-    starts, total, longest = [0], 0, 0
+    starts, total, longest, runs = [0], 0, 0, 0
     for row, length in enumerate(lengths_B):
-        longest = max(longest, length)
-        is_full = (longest * (row - starts[-1] + 1) if padded else total + length) > tokens
-        if row > starts[-1] and (is_full or (equal_lengths and length != lengths_B[row - 1])):
+        size = row - starts[-1] + 1
+        longest, total = max(longest, length), total + length
+        is_new_run = row == 0 or length != lengths_B[row - 1]
+        runs += is_new_run
+        is_full = (total if runs <= most_runs else longest * size) > tokens
+        if size > 1 and (is_full or (equal_lengths and is_new_run)):
             starts.append(row)
-            total, longest = 0, length
-        total += length
+            total, longest, runs = length, length, 1
     while len(starts) < at_least:
         sizes = np.diff([*starts, len(lengths_B)])
         widest = int(sizes.argmax())

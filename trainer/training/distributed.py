@@ -18,6 +18,9 @@ from trainer.training import watch
 T = TypeVar("T")
 SAME_VERSIONS = ("torch", "transformers", "datasets", "accelerate", "tokenizers", "numpy")
 """Packages whose versions all processes must share."""
+SRUN_SIZE = "SLURM_STEP_NUM_TASKS"
+MPI_SIZES = ("PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZE")
+"""Where srun and the kinds of MPI tell a task how many there are; set in shells that they start, and in all that these start."""
 
 
 def world_size() -> int:
@@ -65,13 +68,20 @@ def refuse_several_processes(what: str) -> None:
         raise ConfigError(f"{what} runs in one process, but {world_size()} were launched. Launch it without accelerate, or with --num_processes 1.")
 
 
-def start_processes(num_processes: int | None, num_threads: int | None, *, timeout_minutes: float = 30.0) -> None:
-    """Join the process group and set the CPU threads.
+def start_processes(
+    num_processes: int | None,
+    num_threads: int | None,
+    *,
+    timeout_minutes: float = 30.0,
+    use_cpu: bool = False,
+) -> None:
+    """Join the process group, choose the device and set the CPU threads.
 
     Args:
         num_processes: processes that must take part, or None for as many as were launched.
         num_threads: CPU threads of this process, or None for its share of the cores.
         timeout_minutes: how long the others are waited for.
+        use_cpu: leave an accelerator alone.
     Raises:
         ConfigError: another number of processes was launched than asked for.
         TrainingError: not all of them came together in time.
@@ -83,11 +93,14 @@ def start_processes(num_processes: int | None, num_threads: int | None, *, timeo
         )
     if num_processes is None:
         _refuse_training_alone()
+    if "WORLD_SIZE" not in os.environ:  # accelerate would take the sizes that MPI left for its own
+        for name in MPI_SIZES:
+            os.environ.pop(name, None)
     import torch
     from accelerate import PartialState
 
     try:
-        state = PartialState(cpu=not torch.accelerator.is_available(), timeout=timedelta(minutes=timeout_minutes))
+        state = PartialState(cpu=device_type(use_cpu=use_cpu) == "cpu", timeout=timedelta(minutes=timeout_minutes))
         if state.num_processes > 1:
             watch.start(state.process_index, state.num_processes, name_of_process(), timeout_minutes)
     except RuntimeError as error:  # torch.distributed's errors are
@@ -102,16 +115,37 @@ def start_processes(num_processes: int | None, num_threads: int | None, *, timeo
     torch.set_num_threads(num_threads or max(1, cores // local_processes))  # accelerate launch sets OMP_NUM_THREADS=1
 
 
+def device_type(*, use_cpu: bool) -> str:
+    """Return the kind of device that trains: "cpu", "cuda", "mps", "xpu" ...
+
+    It is the accelerator, unless the CPU is asked for, by config or by ACCELERATE_USE_CPU. Several processes cannot share an
+    Apple GPU, so they use the CPU.
+    """
+    import torch
+    from accelerate.utils import parse_flag_from_env
+
+    if use_cpu or parse_flag_from_env("ACCELERATE_USE_CPU") or not torch.accelerator.is_available():
+        return "cpu"
+    found = torch.accelerator.current_accelerator()
+    return "cpu" if found is None or (found.type == "mps" and world_size() > 1) else found.type
+
+
 def _refuse_training_alone() -> None:
     """Raises ConfigError where a launcher was asked for more processes than found each other: each would train by itself."""
     groups = int(os.environ.get("GROUP_WORLD_SIZE", world_size()))  # accelerate and torchrun start theirs once in each task of srun
-    tasks = int(os.environ.get("SLURM_STEP_NUM_TASKS", "1"))
     remedy = "If each shall train by itself, set run.num_processes: 1."
-    if tasks > groups:
-        raise ConfigError(
-            f"srun started {tasks} tasks, but {groups} of them found each other; the others would train by themselves."
-            f" In each task run accelerate launch with --num_machines {tasks} and --machine_rank $SLURM_PROCID, as scripts/cluster/train.sbatch does. {remedy}"
-        )
+    for name in (SRUN_SIZE, *MPI_SIZES):
+        size = os.environ.get(name, "")
+        tasks = int(size) if size.isdecimal() else 1
+        if tasks > groups:
+            by_srun = name == SRUN_SIZE
+            launcher, rank = ("srun", "SLURM_PROCID") if by_srun else (f"mpirun or srun ({name})", name.replace("SIZE", "RANK"))
+            stale = "" if by_srun else f" If no launcher runs any more, unset {name}."
+            raise ConfigError(
+                f"{launcher} started {tasks} tasks, but {groups} of them found each other; the others would train by themselves."
+                f" In each task run accelerate launch with --num_machines {tasks} and --machine_rank ${rank}, as scripts/cluster/train.sbatch does."
+                f"{stale} {remedy}"
+            )
     asked = _asked_of_accelerate() if world_size() == 1 else 1
     if asked > 1:
         raise ConfigError(
@@ -213,13 +247,17 @@ def wait_for_everyone() -> None:
     PartialState().wait_for_everyone()
 
 
-def gains_from_bf16() -> bool:
-    """Whether bfloat16 makes training faster here: CPUs with AMX or AVX512-BF16, NVIDIA GPUs from Ampere on."""
-    import torch
+def gains_from_bf16(device: str) -> bool:
+    """Whether bfloat16 makes training faster here: CPUs with AMX or AVX512-BF16, NVIDIA GPUs from Ampere on.
 
-    if torch.cuda.is_available():
+    Args:
+        device: kind of device, as `device_type` gives it.
+    """
+    if device == "cuda":
+        import torch
+
         return torch.cuda.get_device_capability()[0] >= 8
-    if torch.accelerator.is_available():
+    if device != "cpu":
         return False
     try:
         with open("/proc/cpuinfo", encoding="utf-8") as file:

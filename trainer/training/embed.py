@@ -12,11 +12,13 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from accelerate import PartialState
 from numpy.typing import NDArray
 from tqdm.auto import tqdm
 
@@ -28,6 +30,7 @@ from trainer.training import stopping
 from trainer.training.batching import Collator, token_batches, tokens_per_pass
 from trainer.training.distributed import gains_from_bf16
 from trainer.training.layers import final_layer
+from trainer.training.memory import in_smaller_passes
 from trainer.training.model import check_weights, complete_tokenizer, load_encoder, load_pretrained_config, load_tokenizer
 from trainer.training.model_checks import position_limit
 
@@ -109,12 +112,13 @@ def embed_means(encoder: Any, rows: TokenisedRows, tokenizer: Any, *, cache_dir:
     """Mean over the tokens of each row of the last hidden states (N, H), in the order of the rows; padding counts nothing.
 
     Args:
-        encoder: a model without a head; computed in bfloat16 where that gains.
+        encoder: a model without a head; computed on the device that `distributed.start_processes` chose, in bfloat16 where
+            that gains.
         cache_dir: as of `embed`.
     Source: the pooling of Reimers and Gurevych 2019, https://arxiv.org/abs/1908.10084.
     """
-    device = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else torch.device("cpu")
-    is_bf16 = gains_from_bf16()
+    device = PartialState().device
+    is_bf16 = gains_from_bf16(device.type)
 
     collate = Collator(tokenizer)
 
@@ -181,12 +185,11 @@ def _kept_vectors(
         if len(new_M):
             with opened() as vectors_of, tqdm(total=len(new_M), desc="Embedding", unit=" rows", delay=2, disable=None, leave=False) as bar:
                 for start in range(0, len(new_M), SHARD_ROWS):
-                    shard, vectors = new_M[start : start + SHARD_ROWS], []
-                    for batch in token_batches(rows.lengths_N[first_U[shard]], tokens_per_batch):
-                        stopping.stop_if_agreed()
-                        vectors.append(vectors_of(rows.__getitems__(first_U[shard[batch]])))
-                        bar.update(len(batch))
-                    _write_shard(folder, keys_U[shard], _finite(np.concatenate(vectors)))
+                    shard = new_M[start : start + SHARD_ROWS]
+                    compute, longest = partial(_vectors, rows, first_U[shard], vectors_of), int(rows.lengths_N[first_U[shard]].max())
+                    vectors, tokens_per_batch = in_smaller_passes(compute, tokens_per_batch, longest)
+                    _write_shard(folder, keys_U[shard], _finite(vectors))
+                    bar.update(len(shard))
         parts = list(_shards(folder, keys_U))  # again, since they may be of other processes too
         if len(np.unique(np.concatenate([np.zeros(0, np.int64), *(here_U for _, here_U, _ in parts)]))) < len(keys_U):
             raise RunError(f"{folder}: embeddings vanished while they were read. Run the same command again.")
@@ -194,6 +197,15 @@ def _kept_vectors(
         for stored, here_U, there in parts:
             vectors_UH[here_U] = stored[there]
         return vectors_UH[place_N]
+
+
+def _vectors(rows: TokenisedRows, ids_M: NDArray[np.int64], vectors_of: VectorsOf, tokens_per_batch: int) -> Floats:
+    """Vectors (M, H) of some rows, which are given with the longest first."""
+    found = []
+    for batch in token_batches(rows.lengths_N[ids_M], tokens_per_batch):
+        stopping.stop_if_agreed()
+        found.append(vectors_of(rows.__getitems__(ids_M[batch])))
+    return np.concatenate(found)
 
 
 def _finite(vectors_UH: Floats) -> Floats:

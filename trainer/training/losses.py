@@ -119,12 +119,15 @@ def step_loss(name: str, class_weights_C: Tensor, options: dict[str, Any] | None
     Args:
         options: keyword arguments of the loss (gamma, tau, log_prior_C, label_smoothing).
     """
-    loss, options = (LOSSES | MULTI_LABEL_LOSSES)[name], options or {}
+    loss = (LOSSES | MULTI_LABEL_LOSSES)[name]
+    tensors = {"class_weights_C": class_weights_C.float(), **(options or {})}
+    copies: dict[torch.device, dict[str, Any]] = {}  # made once: a copy in each step would let the CPU wait for the device
 
     def compute(outputs: object, labels: Tensor, num_items_in_batch: Tensor | int) -> Tensor:
         logits_NC: Tensor = outputs.logits  # type: ignore[attr-defined]
-        tensors = {"class_weights_C": class_weights_C.float(), **options}
-        on_device = {key: value.to(logits_NC.device) if isinstance(value, Tensor) else value for key, value in tensors.items()}
-        return loss(logits_NC, labels, **on_device) / num_items_in_batch
+        device = logits_NC.device
+        if device not in copies:
+            copies[device] = {key: value.to(device) if isinstance(value, Tensor) else value for key, value in tensors.items()}
+        return loss(logits_NC, labels, **copies[device]) / num_items_in_batch
 
     return compute

@@ -8,7 +8,7 @@ alone, the last layer computes that token alone.
 
 import inspect
 from collections.abc import Callable
-from functools import cached_property, partial
+from functools import partial
 from typing import Any
 
 import torch
@@ -19,72 +19,19 @@ from transformers import AttentionInterface
 from trainer.errors import first_line
 from trainer.training.cpu_layers import dropout
 from trainer.training.model_checks import probe_batch
+from trainer.training.packed_rows import PackedRows
 
 NAME = "packed"
 MOST_RUNS = 8
 """Stretches of equally long rows up to which attention takes each by itself; beyond, it pads queries, keys and values (CPU, 32 tweets: 1.1x)."""
+MOST_ROUNDING = 3.0
+"""Times the rounding error of padded logits that packed ones may have: both round, in another order."""
 SUPPORTED_LAYERS = {"full_attention", "sliding_attention"}
 
 
-class PackedRows:
-    """Where each row stands among the tokens of a batch.
-
-    Args:
-        mask_BL: which places of the padded batch hold a token, on the CPU: then nothing waits for the GPU. A row without a token reads one
-            of its padding.
-        device: where the model is.
-    Attributes:
-        windows: sliding windows that attention was asked for.
-    """
-
-    def __init__(self, mask_BL: Tensor, device: torch.device) -> None:
-        self.mask_BL, self.device = mask_BL.clone(), device
-        self.mask_BL[:, 0] |= ~mask_BL.any(1)
-        self.windows: set[int | None] = set()
-
-    @cached_property
-    def lengths_B(self) -> list[int]:
-        """Tokens of each row."""
-        return self.mask_BL.sum(1).tolist()
-
-    @cached_property
-    def places_T(self) -> Tensor:
-        """Place of each token in the padded batch, counted over its rows."""
-        return self._on_device(self.mask_BL.flatten().nonzero()[:, 0])
-
-    @cached_property
-    def position_ids_T(self) -> Tensor:
-        """Position of each token in its row, from 0."""
-        return self._on_device((self.mask_BL.cumsum(1) - 1)[self.mask_BL])
-
-    @cached_property
-    def first_B(self) -> Tensor:
-        """The first token of each row among all tokens."""
-        return self._on_device(torch.tensor([0, *self.lengths_B[:-1]]).cumsum(0))
-
-    @cached_property
-    def runs(self) -> list[tuple[int, int]]:
-        """Stretches of rows of equal length: (number of rows, tokens of each)."""
-        lengths_R, counts_R = torch.unique_consecutive(torch.tensor(self.lengths_B), return_counts=True)
-        return list(zip(counts_R.tolist(), lengths_R.tolist(), strict=True))
-
-    @cached_property
-    def right_places_T(self) -> Tensor:
-        """Place of each token in a batch padded on the right, counted over its rows."""
-        return self._on_device(self._right_mask_BL.flatten().nonzero()[:, 0])
-
-    @cached_property
-    def right_mask_BL(self) -> Tensor:
-        """Which places of that batch hold a token."""
-        return self._on_device(self._right_mask_BL)
-
-    @cached_property
-    def _right_mask_BL(self) -> Tensor:
-        lengths_B1 = torch.tensor(self.lengths_B)[:, None]
-        return torch.arange(int(lengths_B1.max())) < lengths_B1
-
-    def _on_device(self, tensor: Tensor) -> Tensor:
-        return tensor.to(self.device, non_blocking=True)
+def runs_without_padding(device: torch.device) -> int:
+    """Return the stretches of equally long rows up to which packed attention computes no padding; 0 where it always pads."""
+    return MOST_RUNS if device.type == "cpu" else 0
 
 
 def packed_attention(
@@ -123,7 +70,7 @@ def packed_attention(
     attend = partial(_attend, scale=query.shape[-1] ** -0.5 if scaling is None else scaling, dropout_p=dropout)
     visible = partial(_visible, is_causal=is_causal, sliding_window=sliding_window, device=query.device)
     first_only = query.shape[2] != key.shape[2]
-    if query.device.type == "cpu" and len(packed_rows.runs) <= MOST_RUNS:
+    if len(packed_rows.runs) <= runs_without_padding(query.device):
         out = _attend_by_runs(query[0], key[0], value[0], packed_rows, attend, visible, first_only)
     else:
         out = _attend_padded(query[0], key[0], value[0], packed_rows, attend, visible, first_only)
@@ -216,11 +163,12 @@ LAST_LAYERS: dict[str, tuple[str, Callable[..., Tensor]]] = {
 """Classifiers whose head reads the first token of each row alone: where their layers are, and one of them for first tokens."""
 
 
-def pack(model: Any) -> str | None:
+def pack(model: Any, dtype: torch.dtype | None = None) -> str | None:
     """Make a classifier run without padding; nothing is changed where that does not give the same logits.
 
     Args:
-        model: a transformers sequence classifier, in float32.
+        model: a transformers sequence classifier in float32, on the device that will compute it.
+        dtype: of autocast, with which it will be computed; None for float32.
     Returns:
         None when it is packed, else why it is not.
     """
@@ -230,9 +178,10 @@ def pack(model: Any) -> str | None:
     was_training, undo = model.training, _nothing
     model.eval()
     try:
-        expected, _ = _probe(model, {})
+        expected = _probe(model, {})[0]
+        rounded = expected if dtype is None else _probe(model, {}, dtype)[0]
         undo = _install(model)
-        reason = _difference(model, expected)
+        reason = _difference(model, expected, rounded, dtype)
     except Exception as error:  # whatever a model's own code may raise: it then trains padded
         reason = f"{type(error).__name__}: {first_line(error)}"
     finally:
@@ -246,14 +195,21 @@ def _nothing() -> None:
     pass
 
 
-def _difference(model: Any, expected: Tensor) -> str | None:
-    """What tells that a packed model is another one: its logits, or a sliding window that its attention was never told of."""
-    masks = [probe_batch(model.config, lengths_B)["attention_mask"].bool() for lengths_B in PROBE_LENGTHS]
-    rows = [PackedRows(mask_BL, next(model.parameters()).device) for mask_BL in masks]
-    found, windows = _probe(model, {"packed_rows": rows})
+def _difference(model: Any, expected: Tensor, rounded: Tensor, dtype: torch.dtype | None) -> str | None:
+    """What tells that a packed model is another one: its logits, or a sliding window that its attention was never told of.
+
+    Args:
+        expected: padded logits in float32.
+        rounded: padded logits in the precision that trains, which tell how much rounding may change.
+    """
+    found, windows = _probe_packed(model, None)
     scale = float(expected.abs().max())
     if scale == 0 or not torch.allclose(found, expected, rtol=0.0, atol=1e-3 * scale):
         return "its logits come out different"
+    if dtype is not None:
+        error = float((_probe_packed(model, dtype)[0] - expected).square().mean().sqrt())
+        if not error <= MOST_ROUNDING * float((rounded - expected).square().mean().sqrt()) + 1e-2 * scale:
+            return f"its logits come out different in {str(dtype).removeprefix('torch.')}"
     config = model.config.get_text_config()
     layers = getattr(config, "layer_types", None)
     is_sliding = "sliding_attention" in layers if layers else bool(getattr(config, "sliding_window", None)) and getattr(config, "use_sliding_window", True)
@@ -264,13 +220,19 @@ PROBE_LENGTHS = ([7, 4, 4], list(range(MOST_RUNS + 3, 1, -1)))
 """Rows of two batches: attention takes the first by runs of equal lengths, and pads the second."""
 
 
-def _probe(model: Any, given: dict[str, list[PackedRows]]) -> tuple[Tensor, set[int | None]]:
-    """Logits of some short rows, padded, and the sliding windows that packed attention was told of."""
+def _probe_packed(model: Any, dtype: torch.dtype | None) -> tuple[Tensor, set[int | None]]:
+    device = next(model.parameters()).device
+    masks = [probe_batch(model.config, lengths_B)["attention_mask"].bool() for lengths_B in PROBE_LENGTHS]
+    return _probe(model, {"packed_rows": [PackedRows(mask_BL, device) for mask_BL in masks]}, dtype)
+
+
+def _probe(model: Any, given: dict[str, list[PackedRows]], dtype: torch.dtype | None = None) -> tuple[Tensor, set[int | None]]:
+    """Logits of some short rows, padded or as given, and the sliding windows that packed attention was told of."""
     device, logits = next(model.parameters()).device, []
     for number, lengths_B in enumerate(PROBE_LENGTHS):
         batch = {name: tensor.to(device) for name, tensor in probe_batch(model.config, lengths_B).items()}
         own = {name: rows[number] for name, rows in given.items()}
-        with torch.no_grad():
+        with torch.no_grad(), torch.autocast(device.type, dtype, enabled=dtype is not None):
             logits.append(model(**batch, **own).logits.float())
     return torch.cat(logits), set().union(*(rows.windows for rows in given.get("packed_rows", [])))
 

@@ -1,8 +1,42 @@
 """FSDP as accelerate does it: what fails with encoders is mended, what loses the model refused."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
+import torch
+from accelerate.utils import parse_flag_from_env
+
 from trainer.errors import ConfigError
+from trainer.training.memory import is_out_of_memory, release
+
+
+def is_sharded(args: Any) -> bool:
+    """Whether FSDP or DeepSpeed places the weights, as TrainingArguments or accelerate's launcher ask for."""
+    asked = parse_flag_from_env("ACCELERATE_USE_FSDP") or parse_flag_from_env("ACCELERATE_USE_DEEPSPEED")
+    return bool(args.fsdp or args.deepspeed or asked)
+
+
+@contextmanager
+def on_device(model: Any, device: torch.device, *, keep: bool) -> Iterator[None]:
+    """Within, a model is on the device.
+
+    Args:
+        keep: it stays there. Otherwise it goes back, and one that is too large for the device stays where it is all along.
+    """
+    home = next(model.parameters()).device
+    try:
+        model.to(device)
+    except RuntimeError as error:
+        if keep or not is_out_of_memory(error):
+            raise
+        model.to(home)
+        release()
+    try:
+        yield
+    finally:
+        if not keep:
+            model.to(home)
 
 
 def fit_to_sharding(model: Any, plugin: Any) -> None:

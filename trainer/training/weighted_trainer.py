@@ -19,17 +19,18 @@ from trainer.errors import ConfigError, Stopped, TrainingError, first_line
 from trainer.evaluation.blocks import release, room
 from trainer.evaluation.multi_label import evaluate
 from trainer.training import memory, stopping, watch
-from trainer.training.batching import StepBatchSampler, StepDataLoader, cut_into_passes, pass_starts, token_batches
+from trainer.training.batching import StepBatchSampler, StepDataLoader, cut_into_passes, pass_starts, token_batches, tokens_computed
 from trainer.training.batching import tokens_per_pass as default_tokens_per_pass
 from trainer.training.checkpoints import last_good, saving
 from trainer.training.cpu_layers import speed_up
+from trainer.training.device_trainer import DeviceTrainer, classifier_of, pack_on_device
 from trainer.training.layers import trainable_parameters
 from trainer.training.lora import merged
 from trainer.training.losses import step_loss
-from trainer.training.packing import PackedRows, pack
+from trainer.training.packed_rows import PackedRows
+from trainer.training.packing import runs_without_padding
 from trainer.training.peak_memory import PeakMemory
 from trainer.training.progress import epoch_rows
-from trainer.training.resumable_trainer import ResumableTrainer
 from trainer.training.sharding import fit_to_sharding
 
 PLAIN_OPTIMIZERS = ("adamw_torch", "adamw_torch_fused", "sgd", "rmsprop", "adagrad", "adafactor")
@@ -39,7 +40,7 @@ GATHERED_BYTES = 1 << 26
 """Logits of one piece, of all processes together."""
 
 
-class WeightedTrainer(ResumableTrainer):
+class WeightedTrainer(DeviceTrainer):
     """Trainer whose gradient depends on the rows of an optimizer step alone, however they are cut.
 
     The stock Trainer's gradient for sequence classification comes out gradient_accumulation_steps x processes too large
@@ -81,7 +82,8 @@ class WeightedTrainer(ResumableTrainer):
         weights_C = torch.ones(num_labels) if class_weights_C is None else torch.as_tensor(class_weights_C, dtype=torch.float32)
         smoothing = {"label_smoothing": args.label_smoothing_factor} if args.label_smoothing_factor else {}
         kwargs["compute_loss_func"] = step_loss(loss, weights_C, (loss_options or {}) | smoothing)
-        self.padded_because = _pack(kwargs["model"], args) if packing else "speed.packing is off"
+        self.padded_because = pack_on_device(kwargs["model"], args) if packing else "speed.packing is off"
+        self._largest_pass = 0
         args._n_gpu = min(args.n_gpu, 1)  # several GPUs are used through accelerate, never through DataParallel
         checkpoints, args.output_dir = args.output_dir, tempfile.gettempdir()  # Trainer would create the folder before a run is started
         super().__init__(args=args, **kwargs)
@@ -93,7 +95,7 @@ class WeightedTrainer(ResumableTrainer):
         self.num_trained, self.num_parameters = trainable_parameters(self.model)
         self.tokens_per_pass, self.halve_on_out_of_memory = tokens_per_pass or default_tokens_per_pass(args.device), halve_on_out_of_memory
         if fast_layers and args.device.type == "cpu":
-            speed_up(_classifier(self.model), own_gradients=args.world_size == 1 and args.optim in PLAIN_OPTIMIZERS)
+            speed_up(classifier_of(self.model), own_gradients=args.world_size == 1 and args.optim in PLAIN_OPTIMIZERS)
 
     def get_train_dataloader(self) -> StepDataLoader:
         """Micro-batches of this process; already sharded, so accelerate does not touch them."""
@@ -149,16 +151,23 @@ class WeightedTrainer(ResumableTrainer):
         """First rows of the passes of a micro-batch; with FSDP every process makes as many, and DeepSpeed takes each pass for a step."""
         if self.is_deepspeed_enabled:
             return [0]
-        cut = partial(pass_starts, lengths_B, self.tokens_per_pass, padded=self.padded_because is not None)
+        cut = partial(pass_starts, lengths_B, self.tokens_per_pass, most_runs=self._most_runs)
         starts = cut()
         if self.is_fsdp_enabled and self.args.world_size > 1:
             numbers = self.accelerator.gather(torch.tensor([len(starts)], device=self.args.device))
             starts = cut(at_least=int(numbers.max()))  # type: ignore[union-attr]
         return starts
 
+    @property
+    def _most_runs(self) -> int:
+        """See `batching.tokens_computed`."""
+        return 0 if self.padded_because else runs_without_padding(self.args.device)
+
     def packed(self, batch: dict[str, Any]) -> dict[str, Any]:
         """The batch, with its rows' places where the model runs without padding."""
-        return batch | {"packed_rows": PackedRows(batch["attention_mask"].bool(), self.args.device)} if self.padded_because is None else batch
+        lengths_B = batch["attention_mask"].sum(1).tolist()
+        self._largest_pass = max(self._largest_pass, tokens_computed(lengths_B, self._most_runs))
+        return batch if self.padded_because else batch | {"packed_rows": PackedRows(batch["attention_mask"].bool(), self.args.device)}
 
     def _refuse_not_finite(self, loss: torch.Tensor, when: str) -> None:
         if not torch.isfinite(loss):
@@ -240,16 +249,18 @@ class WeightedTrainer(ResumableTrainer):
         """Train, from a checkpoint if one is given; what metrics.json holds under `training`.
 
         Raises:
-            Stopped: by a signal; or a GPU ran out of memory, and the next start takes smaller passes.
-            TrainingError: a GPU ran out of memory, and no smaller passes are wanted or possible.
+            Stopped: by a signal; or memory ran out, and the next start takes smaller passes.
+            TrainingError: memory ran out, and no smaller passes are wanted or possible.
         """
         peak = PeakMemory(self.args.device)
         try:
             self.resume(checkpoint)
-        except torch.OutOfMemoryError as error:
-            longest = max(int(rows.lengths_N.max()) for rows in (self.train_dataset, self.eval_dataset))  # type: ignore[union-attr]
-            step = self.state.global_step
-            note = memory.halve_passes(self.checkpoints, self.tokens_per_pass, longest, step, wanted=self.halve_on_out_of_memory)
+        except RuntimeError as error:
+            if not memory.is_out_of_memory(error):
+                raise
+            step, longest = self.state.global_step, self._longest_row
+            largest = min(self.tokens_per_pass, self._largest_pass or self.tokens_per_pass)
+            note = memory.halve_passes(self.checkpoints, largest, longest, step, wanted=self.halve_on_out_of_memory)
             raise Stopped(note, step, is_alone=True) from error
         clock, sampler = self.clock, self.get_train_dataloader().batch_sampler
         rows = clock.steps * sampler.num_rows / max(1, -(-len(sampler) // self.args.gradient_accumulation_steps))  # type: ignore[union-attr, arg-type]
@@ -259,6 +270,11 @@ class WeightedTrainer(ResumableTrainer):
             **peak.figures(),
             "steps": self.state.global_step,
         }
+
+    @property
+    def _longest_row(self) -> int:
+        """Tokens of the longest row that this trainer is given for training and evaluation."""
+        return max(int(rows.lengths_N.max()) for rows in (self.train_dataset, self.eval_dataset) if rows is not None)  # type: ignore[union-attr]
 
     def check_optimizer(self) -> None:
         """Build optimizer, schedule and batches once and drop them, so that bad values are told before a run is touched.
@@ -295,27 +311,22 @@ class WeightedTrainer(ResumableTrainer):
         return [f"trained parameters: {self.num_trained:,} of {self.num_parameters:,}", f"batches: {batches}"]
 
     def predict_logits(self, dataset: TokenisedRows) -> NDArray[np.float32]:
-        """Logits in the order of `dataset`, in float32 whatever training used."""
+        """Logits in the order of `dataset`, in float32 whatever training used; in smaller passes where memory is too small.
+
+        Several processes keep their passes: each would have to know of the other's lack of memory.
+        """
         self.accelerator.unwrap_model(self.model_wrapped, keep_fp32_wrapper=False)  # takes autocast off the model's forward
-        return self.logits(dataset, "Predicting")
+
+        def compute(tokens: int) -> NDArray[np.float32]:
+            self.tokens_per_pass = tokens
+            return self.logits(dataset, "Predicting")
+
+        longest = int(dataset.lengths_N.max(initial=0)) if self.args.world_size == 1 else self.tokens_per_pass
+        return memory.in_smaller_passes(compute, self.tokens_per_pass, longest)[0]
 
 
 def _num_rows(batches: list[NDArray[np.int64]]) -> int:
     return sum(map(len, batches))
-
-
-def _classifier(model: Any) -> Any:
-    """The transformers model, within adapters too."""
-    return model.get_base_model() if hasattr(model, "get_base_model") else model
-
-
-def _pack(model: Any, args: TrainingArguments) -> str | None:
-    """Pack the model while it is on the CPU in float32; None, or why it is padded."""
-    if args.torch_compile:
-        return "training.torch_compile takes the model as it is"
-    if args.neftune_noise_alpha is not None:
-        return "training.neftune_noise_alpha is measured by padded rows"
-    return pack(_classifier(model))
 
 
 def epoch_metrics(labels: list[str], minority_label: str) -> Callable[[EvalPrediction], dict[str, float]]:

@@ -1,0 +1,140 @@
+"""Which device trains, in which precision; accelerators are played by what torch says of them, since these tests run on CPUs."""
+
+import numpy as np
+import pytest
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from transformers import BertConfig, BertForSequenceClassification
+
+from trainer import load_config, pipeline
+from trainer.data.tokenise import TokenisedRows
+from trainer.delivery.predict import Classifier
+from trainer.training import distributed, packing
+from trainer.training.arguments import build_arguments
+from trainer.training.losses import step_loss
+from trainer.training.weighted_trainer import WeightedTrainer
+
+
+@pytest.fixture
+def accelerator(monkeypatch):
+    """Function (kind): torch says that this machine has an accelerator of that kind; None: torch was built for CUDA, and there is none."""
+
+    def play(kind):
+        monkeypatch.setattr(torch.accelerator, "is_available", lambda: kind is not None)
+        monkeypatch.setattr(torch.accelerator, "current_accelerator", lambda check_available=False: torch.device(kind or "cuda"))
+        monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: (9, 0))
+        monkeypatch.setattr(torch.backends.mps, "is_available", lambda: kind == "mps")
+
+    monkeypatch.delenv("ACCELERATE_USE_CPU", raising=False)
+    monkeypatch.delenv("WORLD_SIZE", raising=False)
+    return play
+
+
+def test_cpu_that_was_asked_for_trains_in_its_own_precision_whatever_gpu_there_is(accelerator, config_file, monkeypatch):
+    accelerator("cuda")
+    monkeypatch.setattr(distributed, "gains_from_bf16", lambda device: device == "cuda")
+    on_gpu, on_cpu = (load_config(config_file(training={"bf16": ..., "use_cpu": use_cpu})) for use_cpu in (False, True))
+    assert pipeline.with_hardware_defaults(on_gpu).training_values["bf16"] is True
+    assert pipeline.with_hardware_defaults(on_cpu).training_values["bf16"] is False
+    monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
+    assert pipeline.with_hardware_defaults(on_gpu).training_values["bf16"] is False
+
+
+def test_bfloat16_is_judged_on_the_device_that_trains(accelerator, monkeypatch):
+    accelerator("cuda")
+    assert distributed.gains_from_bf16("cuda")
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: (7, 5))
+    assert not distributed.gains_from_bf16("cuda")
+    assert not distributed.gains_from_bf16("mps")
+
+
+def test_apple_gpus_train_in_float32_and_what_was_asked_for_is_told(accelerator, config_file):
+    accelerator("mps")
+    for asked in ({"bf16": True}, {"bf16": ..., "fp16": True}):
+        given = load_config(config_file(training=asked))
+        values = pipeline.with_hardware_defaults(given).training_values
+        assert not any(values.get(name) for name in ("bf16", "fp16"))
+        name = "bf16" if asked["bf16"] is True else "fp16"
+        assert pipeline.apple_limits(given.training_values, use_cpu=False) == [f"Apple GPUs train in float32 here: training.{name} is ignored."]
+    plain = load_config(config_file(training={"bf16": ...}))
+    assert pipeline.with_hardware_defaults(plain).training_values["bf16"] is False
+    assert pipeline.apple_limits(plain.training_values, use_cpu=False) == []
+
+
+def test_several_processes_on_an_apple_gpu_train_on_the_cpu(accelerator, monkeypatch):
+    accelerator("mps")
+    assert distributed.device_type(use_cpu=False) == "mps"
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert distributed.device_type(use_cpu=False) == "cpu"
+    assert pipeline.apple_limits({}, use_cpu=False) == ["Several processes cannot share an Apple GPU: they train on the CPU."]
+    assert pipeline.apple_limits({}, use_cpu=True) == []
+
+
+def test_only_cuda_takes_pinned_memory(accelerator, monkeypatch, tmp_path):
+    for kind, pinned in (("cuda", True), ("mps", False)):
+        accelerator(kind)
+        values = build_arguments({"use_cpu": False, "bf16": False}, checkpoints=tmp_path, seed=0)
+        assert values.dataloader_pin_memory is pinned
+
+
+def test_torch_built_for_cuda_predicts_on_the_cpu_of_a_machine_without_a_gpu(accelerator, tiny_model, tmp_path):
+    BertForSequenceClassification.from_pretrained(tiny_model, num_labels=2).save_pretrained(tmp_path)
+    for file in tiny_model.glob("*token*"):
+        (tmp_path / file.name).symlink_to(file)
+    accelerator(None)
+    classifier = Classifier.load(tmp_path)
+    assert classifier.models[0].device == torch.device("cpu")
+    assert classifier.predict("a text").label in classifier.labels
+
+
+def test_model_whose_packed_logits_differ_in_the_precision_that_trains_alone_is_padded(monkeypatch, tmp_path):
+    attend = packing._attend
+
+    def broken(q, *arguments, **values):
+        return attend(q, *arguments, **values) * (2 if q.dtype == torch.bfloat16 else 1)
+
+    monkeypatch.setattr(packing, "_attend", broken)
+    reasons = {}
+    for bf16 in (False, True):
+        torch.manual_seed(0)
+        sizes = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32, "vocab_size": 99}
+        model = BertForSequenceClassification(BertConfig(**sizes, initializer_range=0.5))
+        args = build_arguments({"bf16": bf16, "use_cpu": True}, checkpoints=tmp_path, seed=0)
+        reasons[bf16] = WeightedTrainer(model=model, args=args).padded_because
+    assert reasons == {False: None, True: "its logits come out different in bfloat16"}
+
+
+class Copies(TorchDispatchMode):
+    """Counts copies between devices and types, and reads of single values."""
+
+    def __init__(self):
+        super().__init__()
+        self.number = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        self.number += func.overloadpacket in (torch.ops.aten._to_copy, torch.ops.aten._local_scalar_dense)
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("name", ["cross_entropy", "focal", "logit_adjusted", "binary_cross_entropy"])
+def test_loss_of_a_later_step_copies_and_reads_nothing(name):
+    options = {"logit_adjusted": {"log_prior_C": torch.zeros(3), "tau": 1.0}}.get(name, {})
+    loss = step_loss(name, torch.ones(3), options)
+    with torch.device("meta"):
+        logits_NC = torch.empty(4, 3)
+        targets = torch.empty(4, 3) if name == "binary_cross_entropy" else torch.empty(4, dtype=torch.int64)
+    outputs = type("Outputs", (), {"logits": logits_NC})
+    loss(outputs, targets, torch.tensor(4))
+    with Copies() as copies:
+        loss(outputs, targets, torch.tensor(4))
+    assert copies.number == (name == "binary_cross_entropy")  # of its mask, to float, on the device
+
+
+def test_rows_of_a_step_are_counted_on_the_cpu(tmp_path):
+    model = BertForSequenceClassification(BertConfig(hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=32, vocab_size=99))
+    rows = TokenisedRows({"input_ids": np.ones(4, np.int32)}, np.arange(5), np.zeros(4, np.int64), np.zeros(4, bool))
+    args = build_arguments({"bf16": False, "use_cpu": True}, checkpoints=tmp_path, seed=0)
+    trainer = WeightedTrainer(model=model, args=args, train_dataset=rows)
+    batches = iter([{"labels": torch.tensor([0, 1, -100])}, {"labels": torch.tensor([1])}])
+    number = trainer.get_batch_samples(batches, 2, torch.device("meta"))[1]
+    assert (number.device.type, number.item()) == ("cpu", 3)

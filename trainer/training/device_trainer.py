@@ -1,0 +1,69 @@
+"""transformers.Trainer that lets no step wait for an accelerator, and keeps the random state of each kind of them."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import TrainingArguments
+
+from trainer.training.losses import IGNORED
+from trainer.training.packed_rows import to_device
+from trainer.training.packing import pack
+from trainer.training.resumable_trainer import ResumableTrainer
+from trainer.training.sharding import is_sharded, on_device
+
+KEPT_BY_TRANSFORMERS = ("cpu", "cuda", "npu", "hpu", "mlu", "musa", "xla")
+"""Kinds of devices whose random state transformers saves with a checkpoint."""
+
+
+class DeviceTrainer(ResumableTrainer):
+    """Trainer that queues the work of a step without waiting for the device: only a log, an evaluation or a save waits."""
+
+    def _prepare_input(self, data: Any) -> Any:
+        """Copy a tensor, or all that a batch holds, to the device; transformers would let the CPU wait for each copy."""
+        if isinstance(data, torch.Tensor) and not self.is_deepspeed_enabled:
+            return to_device(data, self.args.device)
+        return super()._prepare_input(data)
+
+    def _get_num_items_in_batch(self, batch_samples: list[Any], device: torch.device) -> torch.Tensor:
+        """Labels of an optimizer step in all processes.
+
+        Of one process the number stays on the CPU: transformers would copy it to the device and let the CPU wait for that.
+        """
+        number = torch.stack([(batch["labels"] != IGNORED).sum() for batch in batch_samples]).sum()
+        if self.args.world_size == 1:
+            return number
+        return self.accelerator.gather(to_device(number, device)[None]).sum()  # type: ignore[union-attr,no-any-return]
+
+    def _save_rng_state(self, output_dir: str) -> None:
+        super()._save_rng_state(output_dir)
+        if self._keeps_random_state:
+            torch.save(torch.get_device_module(self.args.device).get_rng_state(), self._random_state_path(output_dir))
+
+    def _load_rng_state(self, checkpoint: str | None) -> None:
+        super()._load_rng_state(checkpoint)
+        if checkpoint and self._keeps_random_state and (path := self._random_state_path(checkpoint)).is_file():
+            torch.get_device_module(self.args.device).set_rng_state(torch.load(path, weights_only=True))
+
+    @property
+    def _keeps_random_state(self) -> bool:
+        """Whether the device draws random numbers of its own, such as an Apple GPU, that transformers does not save."""
+        return self.args.device.type not in KEPT_BY_TRANSFORMERS
+
+    def _random_state_path(self, folder: str) -> Path:
+        return Path(folder) / f"{self.args.device.type}_rng_state_{self.args.process_index}.pt"
+
+
+def classifier_of(model: Any) -> Any:
+    """The transformers model, within adapters too."""
+    return model.get_base_model() if hasattr(model, "get_base_model") else model
+
+
+def pack_on_device(model: Any, args: TrainingArguments) -> str | None:
+    """Pack the model on the device and in the precision that train; None, or why it is padded."""
+    if args.torch_compile:
+        return "training.torch_compile takes the model as it is"
+    if args.neftune_noise_alpha is not None:
+        return "training.neftune_noise_alpha is measured by padded rows"
+    with on_device(model, args.device, keep=not is_sharded(args)):
+        return pack(classifier_of(model), torch.bfloat16 if args.bf16 else torch.float16 if args.fp16 else None)
