@@ -21,6 +21,8 @@ from trainer.delivery.texts import Text, as_list
 from trainer.errors import ModelError, RunError, did_you_mean, first_line
 from trainer.evaluation.decision import Decision
 from trainer.evaluation.scores import assigned, log_sigmoid
+from trainer.training.model_folder import refuse_other_kinds, refuse_other_types, telling_damage
+from trainer.training.weight_files import refuse_other_weights
 
 CHARACTERS_PER_TOKEN = 100
 """Of a text with more of them for each token that the model reads, the rest is not looked at: a text of 10 MB is read as fast as another."""
@@ -61,7 +63,6 @@ class SavedModel:
     def __init__(self, source: str, *, revision: str | None = None, trust_remote_code: bool = False, device: str | None = None) -> None:
         import torch
         from transformers import AutoConfig, AutoTokenizer
-        from transformers.models.auto.modeling_auto import MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING
 
         from trainer.training.batching import Collator, tokens_per_pass
         from trainer.training.packing import pack
@@ -74,10 +75,8 @@ class SavedModel:
         origin = {"revision": revision, "trust_remote_code": trust_remote_code}
         with _worded(source), _quiet():
             config = AutoConfig.from_pretrained(source, **origin)
-        remote = "AutoModelForSequenceClassification" in (getattr(config, "auto_map", None) or {})
-        if type(config) not in MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING and not remote:
-            raise ModelError(f"{source}: is of type {config.model_type}, which Transformers cannot use for text classification.")
-        with _worded(source), _quiet():
+        refuse_other_types(config, f"{source}:")
+        with _worded(source), _quiet(), telling_damage(Path(source), f"{source}: its tokenizer"):
             self.tokenizer = AutoTokenizer.from_pretrained(source, config=config, **origin)
             self.max_length = _complete_tokenizer(source, self.tokenizer, config)
         if config.num_labels < 2:
@@ -188,6 +187,8 @@ def _load_weights(source: str, config: Any, **origin: Any) -> Any:
     import torch
     from transformers import AutoModelForSequenceClassification
 
+    if Path(source).is_dir():
+        refuse_other_weights([path.name for path in Path(source).iterdir()], f"{source}:", source)
     with _worded(source), _quiet():
         model, info = AutoModelForSequenceClassification.from_pretrained(
             source, config=config, use_safetensors=True, dtype=torch.float32, output_loading_info=True, **origin
@@ -212,12 +213,9 @@ def find_models(source: str | Path) -> tuple[list[str], str | None]:
             siblings = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
             raise ModelError(f"{name}: does not exist.{did_you_mean(path.name, siblings)} Give a run folder, a model folder or a Hub id.")
         return [name], None
-    if (path / "config.json").is_file():
+    if (path / "config.json").is_file() or not (path / "config.yaml").is_file():
+        refuse_other_kinds(path, f"{name}:", "is neither a run folder (no config.yaml) nor a model folder (no config.json).")
         return [str(path)], None
-    if (path / "adapter_config.json").is_file():
-        raise ModelError(f"{name}: holds an adapter alone. Give the run folder, or its model/, into which the adapter is merged.")
-    if not (path / "config.yaml").is_file():
-        raise ModelError(f"{name}: is neither a run folder (no config.yaml) nor a model folder (no config.json).")
     if not (path / "metrics.json").is_file():
         raise RunError(f"{name}: is a run that is not finished. Start its training again, which then goes on.")
     ensemble = json.loads((path / "metrics.json").read_text(encoding="utf-8")).get("ensemble")
