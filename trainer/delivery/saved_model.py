@@ -21,6 +21,7 @@ from trainer.delivery.texts import Text, as_list
 from trainer.errors import ModelError, RunError, did_you_mean, first_line
 from trainer.evaluation.decision import Decision
 from trainer.evaluation.scores import assigned, log_sigmoid
+from trainer.training.end_token import Origin, head_looks_for_end, reads_text_only
 from trainer.training.model_folder import refuse_other_kinds, refuse_other_types, telling_damage
 from trainer.training.weight_files import refuse_other_weights
 
@@ -72,13 +73,14 @@ class SavedModel:
             self.identity = _folder_identity(Path(source))
         else:
             self.identity = revision = _hub_commit(source, revision)
-        origin = {"revision": revision, "trust_remote_code": trust_remote_code}
+        origin = Origin(revision=revision, trust_remote_code=trust_remote_code)
         with _worded(source), _quiet():
             config = AutoConfig.from_pretrained(source, **origin)
         refuse_other_types(config, f"{source}:")
         with _worded(source), _quiet(), telling_damage(Path(source), f"{source}: its tokenizer"):
-            self.tokenizer = AutoTokenizer.from_pretrained(source, config=config, **origin)
+            self.tokenizer = reads_text_only(AutoTokenizer.from_pretrained(source, config=config, **origin), config, source, **origin)
             self.max_length = _complete_tokenizer(source, self.tokenizer, config)
+        self.end_id = config.eos_token_id if head_looks_for_end(config, source, **origin) else None
         if config.num_labels < 2:
             raise ModelError(f"{source}: gives one score and no labels, so it is no text classifier.")
         self.labels = [str(config.id2label[label_id]) for label_id in range(config.num_labels)]
@@ -150,7 +152,7 @@ class SavedModel:
         from trainer.training.batching import token_batches
         from trainer.training.packing import PackedRows
 
-        batches, found = token_batches(rows.lengths_N, self.tokens_per_pass), []
+        batches, found = [alike[batch] for alike in self._alike(rows) for batch in token_batches(rows.lengths_N[alike], self.tokens_per_pass)], []
         logits_NC = np.zeros((len(rows), len(self.labels)), np.float32)
         with torch.inference_mode():
             for batch in batches:
@@ -162,6 +164,14 @@ class SavedModel:
             if found:
                 logits_NC[np.concatenate(batches)] = torch.cat(found).cpu().numpy()
         return logits_NC
+
+    def _alike(self, rows: TokenisedRows) -> list[NDArray[np.int64]]:
+        """Rows that may stand in one batch: a head that looks for the end token wants equally many in each, and a pair has more of them."""
+        if self.end_id is None:
+            return [np.arange(len(rows))]
+        before_T1 = np.r_[0, np.cumsum(rows.columns["input_ids"] == self.end_id)] if len(rows) else np.zeros(1, np.int64)
+        counts_N = np.diff(before_T1[rows.offsets_N1])
+        return [np.flatnonzero(counts_N == count) for count in np.unique(counts_N)]
 
     def judge(self, texts: Iterable[Text]) -> Judged:
         """Probabilities and decided labels of texts."""

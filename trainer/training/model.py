@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trainer.errors import ModelError
+from trainer.training.end_token import Origin, reads_text_only
 from trainer.training.model_folder import refuse_other_types, resolve_name, telling_damage, worded
 from trainer.training.model_weights import with_safetensors
 
@@ -67,7 +68,8 @@ def load_tokenizer(model: "ModelSection", config: Any) -> tuple[Any, int]:
     from transformers import AutoTokenizer
 
     with worded(model.name), telling_damage(Path(resolve_name(model.name)), f"model.name: the tokenizer of '{model.name}'"):
-        tokenizer = AutoTokenizer.from_pretrained(resolve_name(model.name), config=config, revision=model.revision, trust_remote_code=model.trust_remote_code)
+        name, origin = resolve_name(model.name), Origin(revision=model.revision, trust_remote_code=model.trust_remote_code)
+        tokenizer = reads_text_only(AutoTokenizer.from_pretrained(name, config=config, **origin), config, name, **origin)
     limits = complete_tokenizer(tokenizer, config, f"model.name: the tokenizer of '{model.name}'")
     return tokenizer, model.max_length or min([LONGEST_DEFAULT, *limits])
 
