@@ -5,6 +5,7 @@ import shutil
 
 import numpy as np
 import pytest
+from model_folders import pickled
 
 from trainer.cli import train_command
 
@@ -101,14 +102,11 @@ def test_max_length_beyond_the_model_is_told(fails):
 
 
 def test_pickled_weights_are_not_loaded(fails, tiny_model, tmp_path):
-    import torch
-    from safetensors.torch import load_file
-
-    folder = tmp_path / "pickled"
-    shutil.copytree(tiny_model, folder)
-    torch.save(load_file(folder / "model.safetensors"), folder / "pytorch_model.bin")
-    (folder / "model.safetensors").unlink()
-    assert "has no safetensors weights" in fails(model={"name": str(folder)}, check=True)
+    folder = pickled(tiny_model, tmp_path / "pickled")
+    words = (
+        f"has pickled weights alone (pytorch_model.bin). Such a file can run code when it is loaded, so it is not. Convert it once: equipoise convert {folder}"
+    )
+    assert f"{words} Or set model.convert_weights: true." in fails(model={"name": str(folder)}, check=True)
 
 
 def test_combination_that_transformers_refuses_is_told_in_its_words(fails):

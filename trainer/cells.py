@@ -40,7 +40,8 @@ from trainer.training.arguments import build_arguments
 from trainer.training.batching import refuse_small_steps
 from trainer.training.checkpoints import saving
 from trainer.training.memory import naming_lack, release
-from trainer.training.model import check_weights, load_model, load_pretrained_config, load_tokenizer, pinned
+from trainer.training.model import load_model, load_pretrained_config, load_tokenizer, pinned
+from trainer.training.model_weights import check_weights
 from trainer.training.synthesis import SYNTHESISERS, refuse_few_rows
 
 TEST_PREDICTIONS = "test.parquet"

@@ -229,6 +229,19 @@ def export_command(
         export(source, file_format=file_format, int8=int8, output=output, data=data, trust_remote_code=trust_remote_code)
 
 
+@app.command("convert")
+def convert_command(
+    model: Annotated[str, typer.Argument(help="Model folder or Hub id whose weights are pickled (pytorch_model.bin).", show_default=False)],
+    output: Annotated[Path | None, typer.Option(help="Folder; else <name>-safetensors here.", show_default=False)] = None,
+    revision: RevisionOption = None,
+) -> None:
+    """Write a copy of a model with safetensors in place of pickled weights, which are loaded as tensors alone."""
+    with worded_errors():
+        from trainer.training.model_weights import convert_model
+
+        typer.echo(f"Converted: {convert_model(model, output, revision=revision)}. Give this folder as model.name.")
+
+
 @app.command("report")
 def report_command(
     runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Run folders.", show_default=False)],

@@ -40,7 +40,8 @@ def check(config: Config) -> None:
     finished_comparison.read_if_set(config.report.comparison)
     config.check_problem_type(multi_label=check_source(config.data, config.balance.by, config.split.by_time if config.split else None))
     hub.check_login(config.hub)
-    from trainer.training.model import check_weights, load_pretrained_config, load_tokenizer
+    from trainer.training.model import load_pretrained_config, load_tokenizer
+    from trainer.training.model_weights import check_weights
 
     load_tokenizer(config.model, load_pretrained_config(config.model))
     check_weights(config.model)
@@ -77,7 +78,8 @@ def _train(config: Config, resume: str, held: ExitStack, push_save: Callable[[Pa
         from trainer.trainers import build_head_trainer, build_trainer
         from trainer.training.arguments import build_arguments, quiet_libraries
         from trainer.training.batching import refuse_small_steps
-        from trainer.training.model import check_weights, load_model, load_pretrained_config, load_tokenizer, pinned
+        from trainer.training.model import load_model, load_pretrained_config, load_tokenizer, pinned
+        from trainer.training.model_weights import check_weights
         from trainer.training.resumable_trainer import AfterSave, keep_rows_per_step
 
     quiet_libraries()

@@ -152,6 +152,8 @@ def write_results(
     if decided:
         metrics["decision"] = decided | {name: _figures(outcome.final, outcome.domains) for name, outcome in outcomes.items()}
     metrics |= {"minority_label": data.audit.minority_label, "training": clock}
+    if held := {name: length.special.rows for name, length in lengths.items() if length.special.rows}:
+        metrics["special_tokens"] = held
     if data.synthetic:
         metrics["augment"] = data.synthetic.outcomes
     parts = {name: (data.splits.named[name], outcome) for name, outcome in outcomes.items()}
@@ -208,6 +210,7 @@ def _facts(
     commits: Commits,
 ) -> dict[str, Any]:
     """What report.html, README.md and the pictures tell and no other file of the run folder holds as values."""
+    from trainer.data.audit import special_words
     from trainer.delivery import card
     from trainer.delivery.reliability_plot import calibration
 
@@ -225,6 +228,7 @@ def _facts(
         "by_time": data.time_sentence,
         "unused_rows": data.unused_rows,
         "lengths": {name: asdict(length) for name, length in lengths.items()},
+        "special_tokens": special_words(lengths),
         "max_length": max_length,
         "row_digests": {name: xxhash.xxh3_128(data.clean.text_hashes_N[ids_N].tobytes()).hexdigest() for name, ids_N in data.splits.named.items()},
         "balancing": card.balancing_words(config, data, list_weights=False),

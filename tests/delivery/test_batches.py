@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from trainer.delivery.serving.batches import TURN, QueueFull, ServingQueue
+from trainer.delivery.serving.batches import TURN, QueueFull, ServingQueue, TextFailed
 
 
 class Model:
@@ -127,8 +127,9 @@ def test_what_waits_of_a_cancelled_request_is_never_computed():
 
 def test_an_error_of_the_model_ends_the_requests_of_its_batch_alone():
     async def scenario(queue, model):
-        with pytest.raises(ZeroDivisionError, match="thirteen"):
+        with pytest.raises(TextFailed, match="text 1 of 32") as failed:
             await queue.answer([13] * 2 * TURN)
+        assert isinstance(failed.value.__cause__, ZeroDivisionError)
         assert queue.num_waiting == 0
         assert await queue.answer([1]) == [2]
 
@@ -138,14 +139,23 @@ def test_an_error_of_the_model_ends_the_requests_of_its_batch_alone():
 def test_of_a_batch_that_fails_the_guilty_request_alone_fails():
     async def scenario(queue, model):
         first = await model.shut(queue)
-        other, *others = (asyncio.ensure_future(queue.answer(numbers)) for numbers in ([6], [1, 2], [13], [3]))
+        other, *others = (asyncio.ensure_future(queue.answer(numbers)) for numbers in ([6], [1, 2], [7, 13, 8], [3]))
         await asyncio.sleep(0.01)
         model.gate.set()
         found = await asyncio.gather(first, other, *others, return_exceptions=True)
         assert found[:3] == [[0], [12], [2, 4]]
-        assert isinstance(found[3], ZeroDivisionError)
+        assert (found[3].number, found[3].num_texts) == (2, 3)
         assert found[4] == [6]
-        assert model.batches == [[0], [6, 1, 2, 13, 3], [6], [1, 2], [13], [3]]
+        assert model.batches == [[0], [6, 1, 2, 7, 13, 8, 3], [6], [1, 2], [7, 13, 8], [7], [13], [3]]
+
+    in_queue(scenario)
+
+
+def test_texts_that_fail_only_together_are_answered_one_by_one():
+    async def scenario(queue, model):
+        queue.compute = lambda numbers: 1 / (len(numbers) == 1) and model(numbers)
+        assert await queue.answer([1, 2, 3]) == [2, 4, 6]
+        assert model.batches == [[1], [2], [3]]
 
     in_queue(scenario)
 

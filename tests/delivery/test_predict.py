@@ -244,8 +244,8 @@ def broken(model, folder, *, without=(), config=None):
     [
         (lambda m, f: f / "modle", r"modle: does not exist. Did you mean 'model'\? Give a run folder, a model folder or a Hub id."),
         (lambda m, f: f, "is neither a run folder .no config.yaml. nor a model folder .no config.json."),
-        (lambda m, f: broken(m, f / "x", without=["config.json"]), "is neither a run folder"),
-        (lambda m, f: broken(m, f / "x", without=["*.safetensors"]), "cannot be loaded: .*model.safetensors"),
+        (lambda m, f: broken(m, f / "x", without=["config.json"]), r"holds weights \(model.safetensors\) and no config.json"),
+        (lambda m, f: broken(m, f / "x", without=["*.safetensors"]), "holds no weights. Copy model.safetensors"),
         (lambda m, f: broken(m, f / "x", without=["*token*"]), "its tokenizer knows no words"),
         (lambda m, f: broken(m, f / "x", config={"model_type": "vit"}), "is of type vit, which Transformers cannot use for text classification."),
         (lambda m, f: broken(m, f / "x", config={"model_type": "no_such"}), "cannot be loaded: .*no_such"),
@@ -274,7 +274,7 @@ def test_cut_weights_one_score_an_adapter_and_an_unfinished_run_are_told_in_word
         Classifier.load(make_model(tiny_model, tmp_path / "one", ["score"], problem_type="regression"))
     (tmp_path / "adapter").mkdir()
     (tmp_path / "adapter/adapter_config.json").write_text("{}", encoding="utf-8")
-    with pytest.raises(ModelError, match=r"adapter: holds an adapter alone. Give the run folder, or its model/"):
+    with pytest.raises(ModelError, match=r"adapter: holds an adapter .*Merge the adapter into its model first"):
         Classifier.load(tmp_path / "adapter")
     run = as_run(tmp_path / "run", [model], {})
     (run / "metrics.json").unlink()

@@ -499,11 +499,14 @@ def test_what_a_client_that_left_asked_for_is_dropped(classifier):
 def test_a_model_that_fails_ends_its_requests_alone(classifier, caplog):
     failing = Failing(classifier.members)
     with served(lambda: failing) as client:
-        status, headers, problem = client.post("/", {"inputs": "please fail"})
-        assert (status, problem["error"]) == (500, "The model failed; the server's log says why.")
+        status, headers, problem = client.post("/", {"inputs": ["please go on", "please fail", "please stay"]})
+        words = "The model failed on text 2 of 3 of this request; the server's log says why. Other requests are not affected."
+        assert (status, problem["error"]) == (500, words)
         assert headers["X-Content-Type-Options"] == "nosniff"
         assert client.post("/", {"inputs": "please go on"})[0] == 200
         assert client.metric('equipoise_requests_total{route="/",status="500"}') == 1
+        assert client.metric("equipoise_failed_texts_total") == 1
+    assert "RuntimeError: out of memory" in caplog.text
 
 
 def test_a_text_that_fails_fails_its_own_request_and_not_those_of_its_batch(classifier, caplog):

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from trainer.data.balance import BalancePlan
 from trainer.data.clean import Streamed
 from trainer.data.labels import Labels, count_drawn
+from trainer.data.special_tokens import NONE_SPECIAL, SpecialInTexts, special_sentence
 from trainer.data.split import Splits
 from trainer.data.tokenise import TokenisedRows
 
@@ -125,12 +126,17 @@ def audit_splits(
 
 @dataclass(frozen=True)
 class Lengths:
-    """Lengths in tokens of the rows of one split."""
+    """Lengths in tokens of the rows of one split.
+
+    Attributes:
+        special: rows whose text holds special tokens.
+    """
 
     median: float
     p95: float
     longest: int
     truncated_ratio: float
+    special: SpecialInTexts = NONE_SPECIAL
 
     def sentence(self, max_length: int) -> str:
         """The lengths in words."""
@@ -142,4 +148,9 @@ def audit_lengths(rows: TokenisedRows) -> Lengths:
     """Lengths before truncation (after it for text pairs and slow tokenizers), and the share of rows that were cut."""
     lengths_N = rows.lengths_N if rows.full_lengths_N is None else rows.full_lengths_N
     median, p95 = np.percentile(lengths_N, [50, 95])
-    return Lengths(float(median), float(p95), int(lengths_N.max()), float(rows.truncated_N.mean()))
+    return Lengths(float(median), float(p95), int(lengths_N.max()), float(rows.truncated_N.mean()), rows.special)
+
+
+def special_words(lengths: dict[str, Lengths]) -> str:
+    """How many rows of each split hold special tokens as text, in one sentence; empty where none does."""
+    return special_sentence({name: length.special for name, length in lengths.items()})

@@ -26,6 +26,7 @@ KINDS = {
     "tokens": "token ids",
     "embeddings": "vectors of a frozen encoder",
     "completions": "texts that a language model wrote",
+    "weights": "models whose pickled weights were converted",
 }
 """Kinds of entries, which are the first part of their names."""
 NAME = re.compile(rf"(?P<entry>(?P<kind>{'|'.join(KINDS)})-(?:mean-)?(?:bf16-)?[0-9a-f]{{32}})(?:\.[\w.-]+)?")

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from tqdm.auto import tqdm
 
 from trainer.data.row_access import take_rows
+from trainer.data.special_tokens import NONE_SPECIAL, SpecialInTexts, SpecialTokenCounter
 from trainer.data.word_tokens import WordTokens, splits_at_spaces, untouched
 from trainer.locks import partial_path, write_once
 
@@ -44,6 +45,7 @@ class TokenisedRows:
         label_ids_N: label id of each row; of multi-label rows which labels each has, (N, C).
         truncated_N: whether the row was cut at the maximal length.
         full_lengths_N: tokens of each row before it was cut, where the tokenizer tells.
+        special: rows whose text holds special tokens; not of rows that were taken from others.
     """
 
     columns: dict[str, NDArray[Any]]
@@ -51,6 +53,7 @@ class TokenisedRows:
     label_ids_N: NDArray[Any]
     truncated_N: NDArray[np.bool_]
     full_lengths_N: NDArray[np.int64] | None = None
+    special: SpecialInTexts = NONE_SPECIAL
 
     def __len__(self) -> int:
         return len(self.label_ids_N)
@@ -104,7 +107,7 @@ def tokenise(
         release: called after each batch, so that the texts of a memory-mapped table do not pile up.
     """
     cache_dir.mkdir(parents=True, exist_ok=True)
-    digest = hashlib.blake2b(f"format 3 {fingerprint} {max_length} {tokenizer_digest(tokenizer)}".encode(), digest_size=16)
+    digest = hashlib.blake2b(f"format 4 {fingerprint} {max_length} {tokenizer_digest(tokenizer)}".encode(), digest_size=16)
     digest.update(np.ascontiguousarray(row_ids_N).tobytes())
     index_path = cache_dir / f"tokens-{digest.hexdigest()}.npz"
     stored = write_once(
@@ -120,6 +123,7 @@ def _load_tokens(index_path: Path, num_rows: int) -> TokenisedRows | None:
     try:
         with np.load(index_path) as index:
             offsets_N1, truncated_N, full_lengths_N, names = index["offsets"], index["truncated"], index["full_lengths"], index["names"].tolist()
+            special = SpecialInTexts(int(index["special_rows"]), tuple(index["special_tokens"].tolist()), bool(index["special_as_text"]))
         paths = {name: _column_path(index_path, name) for name in names}
         num_tokens = int(offsets_N1[-1])
         if len(offsets_N1) != num_rows + 1 or any(path.stat().st_size != num_tokens * TOKEN_BYTES for path in paths.values()):
@@ -127,7 +131,7 @@ def _load_tokens(index_path: Path, num_rows: int) -> TokenisedRows | None:
         columns = {name: np.memmap(path, np.int32, mode="r") if num_tokens else np.zeros(0, np.int32) for name, path in paths.items()}
     except (OSError, ValueError, LookupError, EOFError, BadZipFile):
         return None
-    return TokenisedRows(columns, offsets_N1, np.zeros(0, np.int64), truncated_N, full_lengths_N)
+    return TokenisedRows(columns, offsets_N1, np.zeros(0, np.int64), truncated_N, full_lengths_N, special)
 
 
 def _column_path(index_path: Path, name: str) -> Path:
@@ -139,11 +143,21 @@ def _write_tokens(table: pa.Table, row_ids_N: NDArray[np.int64], tokenizer: Any,
     partials = {name: partial_path(_column_path(index_path, name)) for name in names}
     partial = partial_path(index_path, ".partial.npz")
     try:
-        batches = _write_columns(table, row_ids_N, tokenizer, max_length, partials, release)
+        batches, special = _write_columns(table, row_ids_N, tokenizer, max_length, partials, release)
         lengths_N, full_lengths_N, truncated_N = (np.concatenate(parts) for parts in zip(*batches, strict=True))
         offsets_N1 = np.r_[0, np.cumsum(lengths_N)]
         made_from = np.array(f"{len(row_ids_N):,} rows, {getattr(tokenizer, 'name_or_path', '')}, max_length {max_length}")
-        np.savez(partial, offsets=offsets_N1, truncated=truncated_N, full_lengths=full_lengths_N, names=np.array(names), made_from=made_from)
+        np.savez(
+            partial,
+            offsets=offsets_N1,
+            truncated=truncated_N,
+            full_lengths=full_lengths_N,
+            names=np.array(names),
+            made_from=made_from,
+            special_rows=np.array(special.rows),
+            special_tokens=np.array(special.tokens, str),
+            special_as_text=np.array(special.as_text),
+        )
         for name, path in partials.items():
             path.replace(_column_path(index_path, name))
         partial.replace(index_path)  # the index comes last: where it is, the columns are whole
@@ -154,12 +168,12 @@ def _write_tokens(table: pa.Table, row_ids_N: NDArray[np.int64], tokenizer: Any,
 
 def _write_columns(
     table: pa.Table, row_ids_N: NDArray[np.int64], tokenizer: Any, max_length: int, paths: dict[str, Path], release: Callable[[], None]
-) -> list["RowLengths"]:
-    """Write the tokens of all rows to a file for each column."""
+) -> tuple[list["RowLengths"], SpecialInTexts]:
+    """Write the tokens of all rows to a file for each column; count the rows whose text holds special tokens."""
     texts = table.select(["text", "text_pair"])
     is_paired = texts["text_pair"].null_count < texts.num_rows
     by_words = WordTokens(tokenizer) if splits_at_spaces(tokenizer) and not is_paired else None
-    batches: list[RowLengths] = []
+    batches, special = [], SpecialTokenCounter(tokenizer)
     with ExitStack() as opened:
         files = {name: opened.enter_context(path.open("wb")) for name, path in paths.items()}
         for start in tqdm(range(0, len(row_ids_N), BATCH_ROWS), desc="Tokenising", unit=" batches", delay=2, disable=None, leave=False):
@@ -170,10 +184,11 @@ def _write_columns(
             else:
                 columns, batch = _encode_words(rows, by_words, max_length)
             batches.append(batch)
+            special.see(rows)
             release()
             for name, file in files.items():
                 columns[name].tofile(file)
-    return batches
+    return batches, special.found
 
 
 class RowLengths(NamedTuple):

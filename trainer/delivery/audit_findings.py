@@ -15,6 +15,7 @@ from trainer.data.near_duplicates import MOST_CHARACTERS, NearDuplicates
 from trainer.data.odd_characters import find_odd_characters
 from trainer.data.reasons import CONFLICTS
 from trainer.data.sources import SLOTS
+from trainer.data.special_tokens import special_sentence
 from trainer.data.tokenise import TokenisedRows
 from trainer.errors import listing
 from trainer.evaluation.label_noise import LabelNoise
@@ -80,6 +81,7 @@ def collect(
     near_found = inspection.describe_near_duplicates(near, clean, compared_N, split_N[compared_N])
     distribution, audit = _classes(clean, splits, base)
     token_lengths = None if tokens is None else _token_lengths(tokens, names)
+    special = [sentence] if tokens and (sentence := special_sentence({"the judged rows": tokens.special})) else []
     noise_found = None if noise is None else _label_noise(noise, clean, compared_N, split_N[compared_N])
     odd_found = find_odd_characters(clean, audited_N)
     facts = _facts(audit, clean, len(compared_N), near_found, noise, tokens, reach, odd_found)
@@ -106,7 +108,7 @@ def collect(
             "tokens": token_lengths,
         },
         "obstacles": obstacles,
-        "notes": [*_notes(kept, len(audited_N), len(compared_N), noise, names, model_name), *odd_counts],
+        "notes": [*_notes(kept, len(audited_N), len(compared_N), noise, names, model_name), *odd_counts, *special],
         "advice": [asdict(advice) for advice in advise(facts)],
     }
 

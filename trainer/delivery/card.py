@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from huggingface_hub import ModelCard, ModelCardData
 
-from trainer.data.audit import Lengths
+from trainer.data.audit import Lengths, special_words
 from trainer.data.prepare import PreparedData
 from trainer.delivery import compare_page
 from trainer.delivery.card_results import eval_results, judged_rows, locations_of, plain_pipeline
@@ -90,6 +90,7 @@ def card_facts(
         training_text=_training(config, described),
         head=head,
         lengths=[f"{name}: {length.sentence(max_length)}." for name, length in lengths.items()],
+        special_tokens=_plain(special_words(lengths)),
         example=_example(config.data.text_column),
         is_pair=_example(config.data.text_column) != _example("text"),
         language=config.hub.language if isinstance(config.hub.language, str) else ", ".join(config.hub.language or ()),

@@ -22,6 +22,9 @@ from trainer.delivery.texts import Text, as_list
 from trainer.errors import ModelError, RunError, did_you_mean, first_line
 from trainer.evaluation.decision import Decision
 from trainer.evaluation.scores import assigned, log_sigmoid
+from trainer.training.end_token import Origin, head_looks_for_end, reads_text_only
+from trainer.training.model_folder import refuse_other_kinds, refuse_other_types, telling_damage
+from trainer.training.weight_files import refuse_other_weights
 
 CHARACTERS_PER_TOKEN = 100
 """Of a text with more of them for each token that the model reads, the rest is not looked at: a text of 10 MB is read as fast as another."""
@@ -62,7 +65,6 @@ class SavedModel:
     def __init__(self, source: str, *, revision: str | None = None, trust_remote_code: bool = False, device: str | None = None) -> None:
         import torch
         from transformers import AutoConfig, AutoTokenizer
-        from transformers.models.auto.modeling_auto import MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING
 
         from trainer.training.batching import Collator, tokens_per_pass
         from trainer.training.distributed import device_type
@@ -73,15 +75,14 @@ class SavedModel:
             self.identity = _folder_identity(Path(source))
         else:
             self.identity = revision = _hub_commit(source, revision)
-        origin = {"revision": revision, "trust_remote_code": trust_remote_code}
+        origin = Origin(revision=revision, trust_remote_code=trust_remote_code)
         with _worded(source), _quiet():
             config = AutoConfig.from_pretrained(source, **origin)
-        remote = "AutoModelForSequenceClassification" in (getattr(config, "auto_map", None) or {})
-        if type(config) not in MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING and not remote:
-            raise ModelError(f"{source}: is of type {config.model_type}, which Transformers cannot use for text classification.")
-        with _worded(source), _quiet():
-            self.tokenizer = AutoTokenizer.from_pretrained(source, config=config, **origin)
+        refuse_other_types(config, f"{source}:")
+        with _worded(source), _quiet(), telling_damage(Path(source), f"{source}: its tokenizer"):
+            self.tokenizer = reads_text_only(AutoTokenizer.from_pretrained(source, config=config, **origin), config, source, **origin)
             self.max_length = _complete_tokenizer(source, self.tokenizer, config, trust_remote_code)
+        self.end_id = config.eos_token_id if head_looks_for_end(config, source, **origin) else None
         if config.num_labels < 2:
             raise ModelError(f"{source}: gives one score and no labels, so it is no text classifier.")
         self.labels = [str(config.id2label[label_id]) for label_id in range(config.num_labels)]
@@ -154,7 +155,7 @@ class SavedModel:
         from trainer.training.batching import token_batches
         from trainer.training.packed_rows import PackedRows
 
-        batches, found = token_batches(rows.lengths_N, tokens), []
+        batches, found = [alike[batch] for alike in self._alike(rows) for batch in token_batches(rows.lengths_N[alike], tokens)], []
         logits_NC = np.zeros((len(rows), len(self.labels)), np.float32)
         with torch.inference_mode():
             for batch in batches:
@@ -166,6 +167,14 @@ class SavedModel:
             if found:
                 logits_NC[np.concatenate(batches)] = torch.cat(found).cpu().numpy()
         return logits_NC
+
+    def _alike(self, rows: TokenisedRows) -> list[NDArray[np.int64]]:
+        """Rows that may stand in one batch: a head that looks for the end token wants equally many in each, and a pair has more of them."""
+        if self.end_id is None:
+            return [np.arange(len(rows))]
+        before_T1 = np.r_[0, np.cumsum(rows.columns["input_ids"] == self.end_id)] if len(rows) else np.zeros(1, np.int64)
+        counts_N = np.diff(before_T1[rows.offsets_N1])
+        return [np.flatnonzero(counts_N == count) for count in np.unique(counts_N)]
 
     def judge(self, texts: Iterable[Text]) -> Judged:
         """Probabilities and decided labels of texts."""
@@ -191,6 +200,8 @@ def _load_weights(source: str, config: Any, **origin: Any) -> Any:
     import torch
     from transformers import AutoModelForSequenceClassification
 
+    if Path(source).is_dir():
+        refuse_other_weights([path.name for path in Path(source).iterdir()], f"{source}:", source)
     with _worded(source), _quiet():
         model, info = AutoModelForSequenceClassification.from_pretrained(
             source, config=config, use_safetensors=True, dtype=torch.float32, output_loading_info=True, **origin
@@ -215,12 +226,9 @@ def find_models(source: str | Path) -> tuple[list[str], str | None]:
             siblings = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
             raise ModelError(f"{name}: does not exist.{did_you_mean(path.name, siblings)} Give a run folder, a model folder or a Hub id.")
         return [name], None
-    if (path / "config.json").is_file():
+    if (path / "config.json").is_file() or not (path / "config.yaml").is_file():
+        refuse_other_kinds(path, f"{name}:", "is neither a run folder (no config.yaml) nor a model folder (no config.json).")
         return [str(path)], None
-    if (path / "adapter_config.json").is_file():
-        raise ModelError(f"{name}: holds an adapter alone. Give the run folder, or its model/, into which the adapter is merged.")
-    if not (path / "config.yaml").is_file():
-        raise ModelError(f"{name}: is neither a run folder (no config.yaml) nor a model folder (no config.json).")
     if not (path / "metrics.json").is_file():
         raise RunError(f"{name}: is a run that is not finished. Start its training again, which then goes on.")
     ensemble = json.loads((path / "metrics.json").read_text(encoding="utf-8")).get("ensemble")

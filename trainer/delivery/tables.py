@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 from rich.table import Table
 
-from trainer.data.audit import Lengths
+from trainer.data.audit import Lengths, special_words
 from trainer.data.prepare import PreparedData
 from trainer.delivery.shown_classes import MOST_IN_TERMINAL, largest_and_rarest, worst_and_rarest
 from trainer.delivery.terminal import console
@@ -47,6 +47,8 @@ def print_audit(data: PreparedData, lengths: dict[str, Lengths], max_length: int
         console.print(f"Left out by data.limit or by balancing the pool: {data.unused_rows:,} rows.")
     for name, length in lengths.items():
         console.print(f"{name}: {length.sentence(max_length)}.")
+    if words := special_words(lengths):
+        console.print(words)
 
 
 def share(count: int, total: int) -> str:

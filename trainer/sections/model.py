@@ -39,6 +39,9 @@ class ModelSection(Section):
     """Branch, tag or commit of a Hub model."""
     trust_remote_code: bool = False
     """Run Python code that comes with the model. Only for sources you trust."""
+    convert_weights: bool = False
+    """Read pickled weights (`pytorch_model.bin`) from a copy in safetensors, which is made once, in the cache, by a process that loads \
+tensors alone. Without it such a model is refused, since pickled files can run code."""
     mode: Literal["full", "head", "lora"] = "full"
     """What is trained: `full` all weights; `lora` low-rank adapters, merged into `model/` and kept in `adapter/`; `head` the final layer alone, \
 in one process, on embeddings of the frozen encoder (of `training:` it uses `metric_for_best_model`, `greater_is_better`, \

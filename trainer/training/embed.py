@@ -31,8 +31,9 @@ from trainer.training.batching import Collator, token_batches, tokens_per_pass
 from trainer.training.distributed import gains_from_bf16
 from trainer.training.layers import final_layer
 from trainer.training.memory import in_smaller_passes
-from trainer.training.model import check_weights, complete_tokenizer, load_encoder, load_pretrained_config, load_tokenizer
+from trainer.training.model import complete_tokenizer, load_encoder, load_pretrained_config, load_tokenizer
 from trainer.training.model_checks import position_limit
+from trainer.training.model_weights import check_weights
 
 if TYPE_CHECKING:
     from trainer.data.clean import CleanRows

@@ -8,38 +8,18 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from safetensors import SafetensorError
 
-from trainer.data.locate import hub_remedy, package_path, refuse_url
-from trainer.errors import ModelError, did_you_mean, first_line
+from trainer.errors import ModelError
 from trainer.training import model_checks
+from trainer.training.end_token import Origin, reads_text_only
 from trainer.training.model_checks import position_limit
+from trainer.training.model_folder import refuse_other_types, resolve_name, telling_damage, worded
+from trainer.training.model_weights import with_safetensors
 
 if TYPE_CHECKING:
     from trainer.sections.model import ModelSection
 
 LONGEST_DEFAULT = 512
-
-
-def resolve_name(name: str) -> str:
-    """Folder of a `package:` path or of a local path, else the Hub id as it is.
-
-    Raises:
-        ModelError: a path that does not exist, or a folder without a model.
-    """
-    if name.startswith("package:"):
-        path = package_path(name, ModelError)
-    else:
-        path = Path(name).expanduser()
-        if not path.exists():
-            refuse_url(name, "model.name", "model", ModelError)
-            if name.startswith((".", "/", "~")) or name.count("/") > 1:
-                siblings = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
-                raise ModelError(f"model.name: '{name}' does not exist.{did_you_mean(path.name, siblings)} Relative paths start at the folder you run in.")
-            return name
-    if not (path / "config.json").is_file():
-        raise ModelError(f"model.name: '{name}' holds no config.json, so it is no Transformers model folder.")
-    return str(path)
 
 
 def load_pretrained_config(model: "ModelSection") -> Any:
@@ -62,13 +42,10 @@ def pretrained_config(model: "ModelSection") -> Any:
         ModelError: not found, or not a text classifier.
     """
     from transformers import AutoConfig
-    from transformers.models.auto.modeling_auto import MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING  # of AutoModelForSequenceClassification, without torch
 
-    with _worded(model.name):
+    with worded(model.name):
         config = AutoConfig.from_pretrained(resolve_name(model.name), revision=model.revision, trust_remote_code=model.trust_remote_code)
-    remote = "AutoModelForSequenceClassification" in (getattr(config, "auto_map", None) or {})
-    if type(config) not in MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING and not remote:
-        raise ModelError(f"model.name: '{model.name}' is of type {config.model_type}, which Transformers cannot use for text classification.")
+    refuse_other_types(config, f"model.name: '{model.name}'")
     return config
 
 
@@ -81,31 +58,6 @@ def pinned(model: "ModelSection") -> "ModelSection":
     return model.model_copy(update={"revision": Path(found).parent.name}) if isinstance(found, str) else model  # .../snapshots/<commit>/config.json
 
 
-def check_weights(model: "ModelSection") -> None:
-    """Raises ModelError when the model has no safetensors weights, without loading them (`--check`)."""
-    from huggingface_hub import HfApi, try_to_load_from_cache
-    from huggingface_hub.utils import httpx  # type: ignore[attr-defined]
-
-    name = resolve_name(model.name)
-    if Path(name).is_dir():
-        files = [p.name for p in Path(name).iterdir()]
-    elif any(isinstance(try_to_load_from_cache(name, f, revision=model.revision), str) for f in ("model.safetensors", "model.safetensors.index.json")):
-        return
-    else:
-        try:
-            files = HfApi().list_repo_files(name, revision=model.revision)
-        except (httpx.HTTPError, OSError) as error:
-            raise ModelError(f"model.name: '{model.name}' cannot be reached: {first_line(error)} {hub_remedy()}") from error
-    found = [file for file in files if file.endswith((".safetensors", ".safetensors.index.json"))]
-    if not found:
-        raise ModelError(f"model.name: '{model.name}' has no safetensors weights; pickled weights are not loaded. Convert it, or choose another model.")
-    if Path(name).is_dir():
-        from safetensors import safe_open
-
-        for file in found:
-            if file.endswith(".safetensors"):
-                with _worded(model.name), safe_open(str(Path(name) / file), framework="numpy"):  # a truncated file is refused here
-                    pass
 
 
 def load_tokenizer(model: "ModelSection", config: Any) -> tuple[Any, int]:
@@ -116,8 +68,9 @@ def load_tokenizer(model: "ModelSection", config: Any) -> tuple[Any, int]:
     """
     from transformers import AutoTokenizer
 
-    with _worded(model.name):
-        tokenizer = AutoTokenizer.from_pretrained(resolve_name(model.name), config=config, revision=model.revision, trust_remote_code=model.trust_remote_code)
+    with worded(model.name), telling_damage(Path(resolve_name(model.name)), f"model.name: the tokenizer of '{model.name}'"):
+        name, origin = resolve_name(model.name), Origin(revision=model.revision, trust_remote_code=model.trust_remote_code)
+        tokenizer = reads_text_only(AutoTokenizer.from_pretrained(name, config=config, **origin), config, name, **origin)
     where = f"model.name: the tokenizer of '{model.name}'"
     limits = complete_tokenizer(tokenizer, config, where, trust_remote_code=model.trust_remote_code)
     return tokenizer, model.max_length or min([LONGEST_DEFAULT, *limits])
@@ -164,7 +117,7 @@ def load_model(model: "ModelSection", config: Any, labels: list[str], tokenizer:
     if hasattr(config, "decision"):
         del config.decision  # of an earlier training
     tokenizer.model_max_length = max_length  # pipelines cut texts where training did
-    with _worded(model.name), _quiet_report():
+    with worded(model.name), _quiet_report():
         pretrained_labels = list((config.id2label or {}).values())
         config.num_labels = len(labels)
         config.id2label = dict(enumerate(labels))
@@ -206,7 +159,7 @@ def load_encoder(model: "ModelSection", config: Any) -> Any:
     """
     from transformers import AutoModel
 
-    with _worded(model.name), _quiet_report():
+    with worded(model.name), _quiet_report():
         return _from_pretrained(AutoModel, model, config)
 
 
@@ -215,7 +168,7 @@ def _from_pretrained(kind: Any, model: "ModelSection", config: Any, **options: A
     import torch
 
     return kind.from_pretrained(
-        resolve_name(model.name),
+        with_safetensors(model),
         config=config,
         revision=model.revision,
         trust_remote_code=model.trust_remote_code,
@@ -261,13 +214,3 @@ def _quiet_report() -> Iterator[None]:
         yield
     finally:
         logging.set_verbosity(before)
-
-
-@contextmanager
-def _worded(name: str) -> Iterator[None]:
-    """Turns what transformers raises while loading into a ModelError that names the model."""
-    try:
-        yield
-    except (OSError, ValueError, KeyError, ImportError, RuntimeError, SafetensorError) as error:
-        remedy = f" {hub_remedy()}" if isinstance(error, OSError) and not (name.startswith("package:") or Path(name).expanduser().exists()) else ""
-        raise ModelError(f"model.name: '{name}' cannot be loaded: {first_line(error)}{remedy}") from error

@@ -39,7 +39,7 @@ PROBLEMS = {
     421: "The Host header names another server.",
     422: "The request is JSON, but not of this form.",
     429: "The queue is full; Retry-After says when to come again.",
-    500: "The model failed.",
+    500: "The model failed on a text of this request; the message says on which.",
     503: "The model is still loading; Retry-After says when to come again.",
     504: "The answer took too long.",
 }
@@ -64,7 +64,7 @@ def create_app(service: Service, *, card: Path | None = None, asks_token: bool =
     app = FastAPI(title="Text classifier", version=__version__, description=DESCRIPTION, openapi_url=None, lifespan=lifespan)
     app.add_exception_handler(Refused, _refused)  # type: ignore[arg-type]
     app.add_exception_handler(HTTPException, _http_error)  # type: ignore[arg-type]
-    app.add_exception_handler(Exception, _model_error)
+    app.add_exception_handler(Exception, _unexpected_error)
     _add_model_routes(app, service)
     _add_state_routes(app, service)
     _add_pages(app, card, _openapi(app, asks_token=asks_token), asks_token=asks_token)
@@ -140,7 +140,7 @@ def _add_state_routes(app: FastAPI, service: Service) -> None:
         responses={status: problems[status] for status in (401, 421)},
     )
     async def metrics() -> Response:
-        """Requests by route and status, their seconds, texts, texts of a batch, texts that wait.
+        """Requests by route and status, their seconds, texts, texts that the model failed on, texts of a batch, texts that wait.
 
         The status is `aborted` where the client did not take the whole answer, and 499 where it left before.
         """
@@ -225,8 +225,8 @@ async def _http_error(request: Request, error: HTTPException) -> Response:
     return _problem(error.status_code, f"{request.method} {request.url.path}: {error.detail}.", error.headers)
 
 
-async def _model_error(request: Request, error: Exception) -> Response:
-    return _problem(500, "The model failed; the server's log says why.")
+async def _unexpected_error(request: Request, error: Exception) -> Response:
+    return _problem(500, "The server failed; its log says why.")
 
 
 def _problem(status: int, message: str, headers: Mapping[str, str] | None = None) -> Response:

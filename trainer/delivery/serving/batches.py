@@ -33,6 +33,19 @@ class QueueFull(Exception):
         self.retry_seconds = retry_seconds
 
 
+class TextFailed(Exception):
+    """The model failed on one text, also when that text was computed alone.
+
+    Attributes:
+        number: place of the text among those of its request, counted from 1.
+        num_texts: texts of the request.
+    """
+
+    def __init__(self, number: int, num_texts: int) -> None:
+        super().__init__(f"text {number:,} of {num_texts:,}")
+        self.number, self.num_texts = number, num_texts
+
+
 @dataclass(eq=False)
 class _Job(Generic[Text, Answer]):
     """One request: its texts, those taken from the front of them so far, and the answers in their order."""
@@ -45,6 +58,10 @@ class _Job(Generic[Text, Answer]):
     @property
     def num_waiting(self) -> int:
         return len(self.texts) - self.num_taken
+
+
+_Part = tuple[_Job[Text, Answer], int, int]
+"""Texts of a request that are computed together: the request, the index of the first text, and that behind the last."""
 
 
 class ServingQueue(Generic[Text, Answer]):
@@ -83,6 +100,7 @@ class ServingQueue(Generic[Text, Answer]):
 
         Raises:
             QueueFull: the queue has no room for all of them.
+            TextFailed: the model failed on one of them.
         """
         if self.num_waiting + len(texts) > self.max_waiting:
             raise QueueFull(self.num_waiting, retry_seconds=min(60, 1 + int(self.num_waiting * self._seconds_per_text)))
@@ -98,7 +116,7 @@ class ServingQueue(Generic[Text, Answer]):
             self._withdraw(job)
 
     async def run(self) -> None:
-        """Compute batch after batch until cancelled; an error of `compute` fails the requests that cause it alone."""
+        """Compute batch after batch until cancelled; an error of `compute` fails only the request whose text caused it."""
         while True:
             await self._arrived.wait()
             await self._pause()
@@ -106,12 +124,25 @@ class ServingQueue(Generic[Text, Answer]):
             if not batch:
                 continue
             self.observe(sum(stop - start for _, start, stop in batch))
-            try:
-                await self._compute(batch)
-            except Exception as error:  # whatever the model raises, the server goes on
-                await self._compute_apart(batch, error)
+            await self._compute_or_fail(batch)
 
-    async def _compute(self, batch: list[tuple[_Job[Text, Answer], int, int]]) -> None:
+    async def _compute_or_fail(self, batch: list[_Part[Text, Answer]]) -> None:
+        """Compute a batch; if that fails, its requests one by one, and the texts of a failed request one by one."""
+        try:
+            await self._compute(batch)
+        except Exception as error:  # whatever the model raises, the server goes on
+            parts = batch if len(batch) > 1 else [(job, n, n + 1) for job, start, stop in batch for n in range(start, stop)]
+            if len(parts) == 1:
+                job, index, _ = parts[0]
+                self._fail(job, index, error)
+                return
+            kind = "requests" if len(batch) > 1 else "texts of one request"
+            logger.warning("A batch of %d %s failed (%s); they are computed one by one.", len(parts), kind, type(error).__name__)
+            for part in parts:
+                if not part[0].future.done():
+                    await self._compute_or_fail([part])
+
+    async def _compute(self, batch: list[_Part[Text, Answer]]) -> None:
         texts = [text for job, start, stop in batch for text in job.texts[start:stop]]
         begun = time.perf_counter()
         answers = await asyncio.get_running_loop().run_in_executor(self.thread, self.compute, texts)
@@ -122,24 +153,12 @@ class ServingQueue(Generic[Text, Answer]):
             if len(job.answers) == len(job.texts) and not job.future.done():
                 job.future.set_result(job.answers)
 
-    async def _compute_apart(self, batch: list[tuple[_Job[Text, Answer], int, int]], error: Exception) -> None:
-        """Compute the requests of a failed batch one by one; the error of each is its own."""
-        if len(batch) == 1:
-            self._fail(batch[0][0], error)
-            return
-        logger.warning("A batch of %d requests failed (%s); they are computed one by one.", len(batch), type(error).__name__)
-        for job, start, stop in batch:
-            if job.future.done():
-                continue
-            try:
-                await self._compute([(job, start, stop)])
-            except Exception as own_error:
-                self._fail(job, own_error)
-
-    def _fail(self, job: _Job[Text, Answer], error: Exception) -> None:
+    def _fail(self, job: _Job[Text, Answer], index: int, error: Exception) -> None:
         self._withdraw(job)
         if not job.future.done():
-            job.future.set_exception(error)
+            failed = TextFailed(index + 1, len(job.texts))
+            failed.__cause__ = error
+            job.future.set_exception(failed)
 
     async def _pause(self) -> None:
         if len(self._jobs) < self._wanted and self.max_wait_seconds:
@@ -150,9 +169,9 @@ class ServingQueue(Generic[Text, Answer]):
             except TimeoutError:
                 pass
 
-    def _take(self) -> list[tuple[_Job[Text, Answer], int, int]]:
+    def _take(self) -> list[_Part[Text, Answer]]:
         """The next batch as (job, from, up to): each waiting request in turn until the tokens are used up."""
-        batch: list[tuple[_Job[Text, Answer], int, int]] = []
+        batch: list[_Part[Text, Answer]] = []
         tokens, is_full = 0, False
         while self._jobs and not is_full:
             job = self._jobs.popleft()

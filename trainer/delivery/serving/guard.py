@@ -58,6 +58,7 @@ class Metrics:
             "equipoise_request_seconds", "From the head of a request to the end of its answer.", ["route"], buckets=seconds, registry=self.registry
         )
         self.texts = Counter("equipoise_texts", "Texts computed.", registry=self.registry)
+        self.failed_texts = Counter("equipoise_failed_texts", "Texts that the model failed on.", registry=self.registry)
         self.batch_texts = Histogram("equipoise_batch_texts", "Texts of a batch.", buckets=sizes, registry=self.registry)
         self.queue_texts = Gauge("equipoise_queue_texts", "Texts that wait.", registry=self.registry)
 

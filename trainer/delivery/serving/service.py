@@ -1,6 +1,7 @@
 """The model behind the routes, asked by many requests at once."""
 
 import asyncio
+import logging
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
@@ -9,9 +10,11 @@ from fastapi import Request
 from numpy.typing import NDArray
 
 from trainer.delivery.predict import Classifier, Prediction, Text
-from trainer.delivery.serving.batches import QueueFull, ServingQueue
+from trainer.delivery.serving.batches import QueueFull, ServingQueue, TextFailed
 from trainer.delivery.serving.guard import Metrics, Refused
 from trainer.delivery.serving.limits import Limits
+
+logger = logging.getLogger(__name__)
 
 CHARACTERS_A_TOKEN = 4
 """By which the tokens of a text are estimated, so that it is tokenised once, with its batch; English has about four."""
@@ -78,7 +81,7 @@ class Service:
         """An answer for each text, unless the client leaves or the time is up; then what still waits of it is dropped.
 
         Raises:
-            Refused: loading, no room in the queue, out of time, the client left.
+            Refused: loading, no room in the queue, out of time, the client left, the model failed on a text.
         """
         self.loaded()
         assert self.queue is not None, "made when the model is loaded"
@@ -89,6 +92,11 @@ class Service:
                 return work.result()
         except QueueFull as error:
             raise Refused(429, f"The queue is full: {error}. Come again later.", {"retry-after": str(error.retry_seconds)}) from error
+        except TextFailed as error:
+            self.metrics.failed_texts.inc()
+            logger.error("The model failed on %s of a request.", error, exc_info=error.__cause__)
+            words = f"The model failed on {error} of this request; the server's log says why. Other requests are not affected."
+            raise Refused(500, words) from error
         finally:
             left_early = left.done()
             work.cancel()
