@@ -157,6 +157,42 @@ def small_disk(tmp_path):
     subprocess.run(["umount", "--lazy", str(folder)], check=True)
 
 
+@pytest.fixture(scope="session")
+def small_config(narrow_model, tweets):
+    """Function (folder, **sections) -> YAML of a run of four steps that fits a temperature."""
+
+    def make(folder, **sections):
+        own = {
+            "model": {"name": str(narrow_model), "max_length": 16},
+            "split": {"train": 0.6, "validation": 0.2, "test": 0.2},
+            "training": {"num_train_epochs": 1, "per_device_train_batch_size": 40, "learning_rate": 1e-3, "bf16": False},
+            "decision": {"temperature": True},
+        }
+        return write_tweets_config(folder, narrow_model, tweets, **own | sections)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def whole_run(small_config, tmp_path_factory):
+    """(config, run folder) of a small run that lacks nothing; tests copy it."""
+    from small_runs import train
+
+    config = small_config(tmp_path_factory.mktemp("whole"))
+    return config, train(config)
+
+
+@pytest.fixture
+def copied_run(whole_run, tmp_path):
+    """(config, run folder) of a copy of the whole run that the same command finds."""
+    values = json.loads(whole_run[0].read_text(encoding="utf-8"))
+    values["run"]["output_dir"] = str(tmp_path / "runs")
+    config = tmp_path / "config.yaml"
+    config.write_text(json.dumps(values), encoding="utf-8")
+    shutil.copytree(whole_run[1], tmp_path / "runs/run")
+    return config, tmp_path / "runs/run"
+
+
 def write_tweets_config(folder, model_folder, tweets, **sections):
     """Write a YAML that trains a model on the tweets, in a folder that is made; gives the file. Sections replace those here."""
     folder.mkdir(exist_ok=True)

@@ -18,7 +18,7 @@ def train(config, log, *, num_processes=1, strike=None, rank=None):
 
     Args:
         log: file for what they print.
-        strike: (place, how often it is reached, signals that the process then sends itself); places: step, save, head, picture.
+        strike: (place, how often it is reached, signals that the process then sends itself); places: step, save, head, predictions, finish, picture.
         rank: the process that is struck; left out: all.
     """
     with socket.socket() as free:
@@ -93,7 +93,14 @@ def _strike_at(place, times, numbers):
     from trainer.training.head import HeadTrainer
     from trainer.training.weighted_trainer import WeightedTrainer
 
-    places = {"step": (WeightedTrainer, "training_step"), "save": (torch, "save"), "head": (HeadTrainer, "run"), "picture": (RunFolder, "write_figure")}
+    places = {
+        "step": (WeightedTrainer, "training_step"),
+        "save": (torch, "save"),
+        "head": (HeadTrainer, "run"),
+        "predictions": (RunFolder, "write_predictions"),
+        "finish": (RunFolder, "finish"),
+        "picture": (RunFolder, "write_figure"),
+    }
     owner, name = places[place]
     action, seen = getattr(owner, name), 0
 

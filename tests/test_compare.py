@@ -125,7 +125,7 @@ def test_page_that_cannot_be_drawn_costs_no_comparison_and_the_same_command_draw
     with monkeypatch.context() as patch:
         patch.setattr("trainer.delivery.compare_page.render", out_of_memory)
         compare.compare(config, command="equipoise compare --config mine.yaml")
-    assert f"{folder}/comparison.html: not written: MemoryError. The model and its figures are saved; the same command writes it." in caplog.messages
+    assert f"{folder}/comparison.html: not written: MemoryError. The model and its figures do not need it; the same command writes it." in caplog.messages
     assert (folder / "comparison.json").is_file()
     compare.compare(config, command="equipoise compare --config mine.yaml")
     assert (folder / "comparison.html").read_bytes() == page

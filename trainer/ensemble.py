@@ -85,9 +85,9 @@ def _is_finished(member: Config) -> bool:
 
 
 def _write_ensemble(folder: report.RunFolder, config: Config, data: "PreparedData", members: list[Path]) -> None:
-    """Results of the ensemble: metrics.json first, then all that an ensemble can do without."""
+    """Results of the ensemble: its rows, then metrics.json, which finishes it, then all that is made of its files."""
     from trainer.delivery import completion, tables
-    from trainer.results import deliver
+    from trainer.results import deliver, write_rows
 
     for member in members:
         if not (member / "predictions.parquet").is_file():
@@ -101,13 +101,14 @@ def _write_ensemble(folder: report.RunFolder, config: Config, data: "PreparedDat
     final = outcomes[headline].alone
     ensemble = config.ensemble.model_dump(exclude={"member"}) | {"split": headline, "member_macro_f1": scores}
     results: dict[str, Any] = {split: outcome.alone.to_dict() for split, outcome in outcomes.items()}
+    write_rows(folder, config, data, parts, labels)
     folder.finish(results | {"minority_label": single[0]["minority_label"], "ensemble": ensemble})
     with completion.warning_of("tables of the results", completion.command_of(folder.path)):
         tables.print_results(outcomes, folder.path, f"{members[0] / 'model'} to {members[-1] / 'model'}")
         print(f"Members' macro F1 on {headline}: {', '.join(f'{score:.4f}' for score in scores)}; together {final.macro_f1:.4f}.")
     for member in members:
         whole_path(member, "predictions.parquet").unlink(missing_ok=True)  # the vote is taken
-    deliver(folder, config, data, parts, labels)
+    deliver(folder)
 
 
 def _vote(members: list[Path], split: str, labels: list[str], combine: str) -> "tuple[Any, Outcome]":

@@ -140,7 +140,9 @@ def write_results(
     max_length: int,
     commits: Commits,
 ) -> None:
-    """What training gave. Model and metrics.json come first, and are on the disk before the checkpoints go; the rest costs no run."""
+    """What training gave. All that only training knows is on the disk before metrics.json, which finishes the run, and before the
+    checkpoints go: a run that is killed until then evaluates its last checkpoint again. Pictures, card and page follow.
+    """
     from trainer.delivery import tables
 
     rows = trainer.epoch_rows()
@@ -157,28 +159,42 @@ def write_results(
     if data.synthetic:
         metrics["augment"] = data.synthetic.outcomes
     parts = {name: (data.splits.named[name], outcome) for name, outcome in outcomes.items()}
-    if config.ensemble.member is not None:  # a member without predictions could not vote
-        folder.write_predictions(parts, data.labels, keep_all=True)
+    write_rows(folder, config, data, parts, data.labels)
     folder.finish(metrics)
     with completion.warning_of("tables of the results", completion.command_of(folder.path)):
         tables.print_results(outcomes, folder.path, str(folder.model))
-    deliver(folder, config, data, parts, data.labels)
+    deliver(folder)
 
 
-def deliver(folder: report.RunFolder, config: Config, data: PreparedData, parts: dict[str, tuple[Any, Outcome]], labels: list[str]) -> None:
-    """What a finished run can do without: predictions and mistakes, then all that is made of its folder; a fault is a warning.
+def write_rows(
+    folder: report.RunFolder,
+    config: Config,
+    data: PreparedData,
+    parts: dict[str, tuple[Any, Outcome]],
+    labels: list[str],
+) -> None:
+    """Write predictions and mistakes, while their scores are there; a fault is a warning, but for a member of an ensemble.
 
     Args:
         parts: {split: (row ids, what the model did on them)}.
+    Raises:
+        OSError: a member has no predictions, so it could not vote.
     """
+    predictions, mistakes = folder.path / "predictions.parquet", folder.path / "mistakes.jsonl"
+    remedy = "only training anew (run.overwrite: true) can write it."
+    if config.ensemble.member is not None:
+        folder.write_predictions(parts, labels, keep_all=True)
+    else:
+        with completion.warning_of(predictions, remedy):
+            folder.write_predictions(parts, labels)
+    with completion.warning_of(mistakes, remedy):
+        write_mistakes(folder, config, data, *parts[list(parts)[-1]])
+
+
+def deliver(folder: report.RunFolder) -> None:
+    """Write pictures, card and page, which are made of the files of a finished run; a fault is a warning."""
     from trainer.delivery import report_page
 
-    predictions, mistakes = folder.path / "predictions.parquet", folder.path / "mistakes.jsonl"
-    if config.ensemble.member is None:
-        with completion.warning_of(predictions, "only training anew (run.overwrite: true) can write it."):
-            folder.write_predictions(parts, labels)
-    with completion.warning_of(mistakes, "only training anew (run.overwrite: true) can write it."):
-        write_mistakes(folder, config, data, *parts[list(parts)[-1]])
     with completion.warning_of(f"{folder.path}, pictures and card", completion.command_of(folder.path)):
         completion.complete(folder.path, anew=True)
     report_page.write_or_warn(folder.path)

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import forked_runs
 import pytest
-from conftest import write_tweets_config
+from small_runs import train
 
-from trainer import durable, ensemble, load_config, pipeline
+from trainer import durable, load_config, pipeline
 from trainer.cli import report_command, train_command
 from trainer.delivery import card, completion, report_page, tables
 from trainer.delivery.report import RunFolder, is_finished
@@ -18,46 +18,6 @@ from trainer.errors import RunError
 from trainer.training.weighted_trainer import WeightedTrainer
 
 PICTURES = ["class_distribution.png", "confusion_matrix.png", "learning_curves.png", "reliability.png"]
-
-
-@pytest.fixture(scope="module")
-def make_config(narrow_model, tweets):
-    """Function (folder, **sections) -> YAML of a run of four steps that fits a temperature."""
-
-    def make(folder, **sections):
-        own = {
-            "model": {"name": str(narrow_model), "max_length": 16},
-            "split": {"train": 0.6, "validation": 0.2, "test": 0.2},
-            "training": {"num_train_epochs": 1, "per_device_train_batch_size": 40, "learning_rate": 1e-3, "bf16": False},
-            "decision": {"temperature": True},
-        }
-        return write_tweets_config(folder, narrow_model, tweets, **own | sections)
-
-    return make
-
-
-def train(config, **overrides):
-    loaded = load_config(str(config), [f"{key}={value}" for key, value in overrides.items()])
-    return (ensemble.train_ensemble if loaded.ensemble.size > 1 else pipeline.train)(loaded)
-
-
-@pytest.fixture(scope="module")
-def whole(make_config, tmp_path_factory):
-    """(config, run folder) of a run that lacks nothing; tests copy it."""
-    folder = tmp_path_factory.mktemp("whole")
-    config = make_config(folder)
-    return config, train(config)
-
-
-@pytest.fixture
-def copied(whole, tmp_path):
-    """(config, run folder) of a copy of the whole run that the same command finds."""
-    values = json.loads(whole[0].read_text(encoding="utf-8"))
-    values["run"]["output_dir"] = str(tmp_path / "runs")
-    config = tmp_path / "config.yaml"
-    config.write_text(json.dumps(values), encoding="utf-8")
-    shutil.copytree(whole[1], tmp_path / "runs/run")
-    return config, tmp_path / "runs/run"
 
 
 def out_of_memory(*args, **kwargs):
@@ -107,18 +67,18 @@ def assert_published_before_checkpoints_go(calls, run, files):
     last(calls, "fsync", f"{run}/model.partial", model_named)
 
 
-def test_model_and_figures_are_on_the_disk_before_checkpoints_are_removed(make_config, tmp_path, calls):
-    run = train(make_config(tmp_path))
+def test_model_and_figures_are_on_the_disk_before_checkpoints_are_removed(small_config, tmp_path, calls):
+    run = train(small_config(tmp_path))
     assert_published_before_checkpoints_go(calls, run, [path.name for path in (run / "model").iterdir()])
     drawn = min(number for number, (call, path) in enumerate(calls) if call == "rename" and path.endswith(".png"))
     assert last(calls, "rename", f"{run}/metrics.json") < drawn
     assert last(calls, "rename", f"{run}/report.json") < last(calls, "rename", f"{run}/metrics.json")
 
 
-def test_checkpoint_and_its_name_are_on_the_disk_before_the_one_before_it_is_removed(make_config, tmp_path, calls):
+def test_checkpoint_and_its_name_are_on_the_disk_before_the_one_before_it_is_removed(small_config, tmp_path, calls):
     training = {"num_train_epochs": 1, "max_steps": 3, "per_device_train_batch_size": 40, "bf16": False}
     once = {"save_strategy": "steps", "save_steps": 1, "save_total_limit": 2, "load_best_model_at_end": False, "eval_strategy": "no"}
-    run = train(make_config(tmp_path, training=training | once))
+    run = train(small_config(tmp_path, training=training | once))
     removed = last(calls, "remove", "checkpoints/checkpoint-1")
     folder = last(calls, "fsync", f"{run}/checkpoints", removed)
     named = last(calls, "rename", "checkpoint-3.partial " + str(run / "checkpoints/checkpoint-3"), folder)
@@ -126,8 +86,8 @@ def test_checkpoint_and_its_name_are_on_the_disk_before_the_one_before_it_is_rem
         assert "checkpoint-3.partial" in calls[last(calls, "fsync", name, named)][1]
 
 
-def test_checkpoints_that_a_kill_left_go_when_model_and_figures_are_on_the_disk(copied, calls):
-    config, run = copied
+def test_checkpoints_that_a_kill_left_go_when_model_and_figures_are_on_the_disk(copied_run, calls):
+    config, run = copied_run
     (run / "checkpoints/checkpoint-4").mkdir(parents=True)
     values = load_config(str(config))
     fingerprint = json.loads((run / "environment.json").read_text(encoding="utf-8"))["data"]["fingerprint"]
@@ -137,8 +97,8 @@ def test_checkpoints_that_a_kill_left_go_when_model_and_figures_are_on_the_disk(
         last(calls, "fsync", name, removed)
 
 
-def test_ensemble_completes_itself_and_its_members_without_training(make_config, tmp_path, calls, capsys, monkeypatch):
-    config = make_config(tmp_path, ensemble={"size": 2}, decision={})
+def test_ensemble_completes_itself_and_its_members_without_training(small_config, tmp_path, calls, capsys, monkeypatch):
+    config = small_config(tmp_path, ensemble={"size": 2}, decision={})
     run = train(config)
     for folder in (run / "member-1", run / "member-2"):
         assert_published_before_checkpoints_go(calls, folder, ["model.safetensors", "config.json"])
@@ -165,8 +125,8 @@ def test_ensemble_completes_itself_and_its_members_without_training(make_config,
     assert (run / "README.md").read_bytes() == wanted["README.md"]
 
 
-def test_pictures_that_take_too_much_memory_cost_no_run_and_report_makes_them_later(make_config, tmp_path, monkeypatch, caplog, capsys):
-    config, run = make_config(tmp_path), tmp_path / "runs/run"
+def test_pictures_that_take_too_much_memory_cost_no_run_and_report_makes_them_later(small_config, tmp_path, monkeypatch, caplog, capsys):
+    config, run = small_config(tmp_path), tmp_path / "runs/run"
     with monkeypatch.context() as patch:
         patch.setattr(RunFolder, "write_figure", out_of_memory)
         patch.setattr(card, "render", out_of_memory)
@@ -175,7 +135,7 @@ def test_pictures_that_take_too_much_memory_cost_no_run_and_report_makes_them_la
     assert {"model", "metrics.json", "report.json", "predictions.parquet", "report.html"} <= names
     assert not names & {*PICTURES, "README.md", "checkpoints"}
     for name in (*PICTURES, "README.md"):
-        told = f"{run / name}: not written: MemoryError. The model and its figures are saved; repeat with: equipoise report {run}"
+        told = f"{run / name}: not written: MemoryError. The model and its figures do not need it; repeat with: equipoise report {run}"
         assert told in caplog.messages
     capsys.readouterr()
     report_command(runs=[run], output=None, no_texts=False)
@@ -183,14 +143,14 @@ def test_pictures_that_take_too_much_memory_cost_no_run_and_report_makes_them_la
     assert f"{run}: it lacked, and now has: {', '.join(sorted(['README.md', *PICTURES]))}." in capsys.readouterr().out
 
 
-def test_nothing_that_is_made_beside_the_model_fails_a_run(make_config, tmp_path, monkeypatch, caplog):
+def test_nothing_that_is_made_beside_the_model_fails_a_run(small_config, tmp_path, monkeypatch, caplog):
     from trainer import results
 
     monkeypatch.setattr(results, "_facts", out_of_memory)
     monkeypatch.setattr(results, "write_mistakes", out_of_memory)
     monkeypatch.setattr(RunFolder, "write_predictions", out_of_memory)
     monkeypatch.setattr(report_page, "render", out_of_memory)
-    run = train(make_config(tmp_path))
+    run = train(small_config(tmp_path))
     failed = [Path(message.partition(": not written: MemoryError.")[0]).name for message in caplog.messages if ": not written: MemoryError." in message]
     assert failed == ["report.json", "predictions.parquet", "mistakes.jsonl"]
     assert any("report.html was not written: MemoryError." in message for message in caplog.messages)
@@ -198,8 +158,8 @@ def test_nothing_that_is_made_beside_the_model_fails_a_run(make_config, tmp_path
     assert {"metrics.json", "model", "confusion_matrix.png", "learning_curves.png"} <= {path.name for path in run.iterdir()}
 
 
-def test_run_killed_while_pictures_are_drawn_is_completed_by_the_same_command_without_training(make_config, tmp_path, whole):
-    config, log, run = make_config(tmp_path), tmp_path / "log", tmp_path / "runs/run"
+def test_run_killed_while_pictures_are_drawn_is_completed_by_the_same_command_without_training(small_config, tmp_path, whole_run):
+    config, log, run = small_config(tmp_path), tmp_path / "log", tmp_path / "runs/run"
     assert forked_runs.train(config, log, strike=("picture", 2, [signal.SIGKILL])) == [-signal.SIGKILL], log.read_text()
     names = {path.name for path in run.iterdir()}
     assert {"metrics.json", "model", "class_distribution.png", "learning_curves.png"} <= names
@@ -210,26 +170,26 @@ def test_run_killed_while_pictures_are_drawn_is_completed_by_the_same_command_wi
     lacked = "README.md, confusion_matrix.png, reliability.png, report.html"
     assert f"{run}: holds the finished run of this config and data. Nothing is trained; it lacked, and now has: {lacked}." in log.read_text()
     assert (run / "model/model.safetensors").stat().st_mtime_ns == weights
-    assert {path.name for path in run.iterdir()} == {path.name for path in whole[1].iterdir()}
+    assert {path.name for path in run.iterdir()} == {path.name for path in whole_run[1].iterdir()}
     for name in PICTURES:
-        assert (run / name).read_bytes() == (whole[1] / name).read_bytes()
+        assert (run / name).read_bytes() == (whole_run[1] / name).read_bytes()
     log.unlink()
     assert forked_runs.train(config, log) == [0]
     assert "nothing to do" in log.read_text()
 
 
-def test_card_and_pictures_that_are_made_later_are_those_of_the_training(copied, whole):
-    _, run = copied
+def test_card_and_pictures_that_are_made_later_are_those_of_the_training(copied_run, whole_run):
+    _, run = copied_run
     for name in (*PICTURES, "README.md"):
         (run / name).unlink()
     assert set(completion.complete(run)) == {*PICTURES, "README.md"}
     for name in (*PICTURES, "README.md"):
-        assert (run / name).read_bytes() == (whole[1] / name).read_bytes()
+        assert (run / name).read_bytes() == (whole_run[1] / name).read_bytes()
     assert completion.complete(run) == []
 
 
-def test_what_only_training_can_write_is_said(copied, caplog):
-    _, run = copied
+def test_what_only_training_can_write_is_said(copied_run, caplog):
+    _, run = copied_run
     for name in ("predictions.parquet", "report.json", "mistakes.jsonl"):
         (run / name).unlink()
     completion.complete(run)
@@ -277,7 +237,7 @@ def test_file_system_without_fsync_is_written_to_all_the_same(tmp_path, monkeypa
     assert [path.name for path in tmp_path.iterdir()] == ["a.json"]
 
 
-def test_tracker_that_fails_costs_no_run_and_ends_when_the_run_is_saved(make_config, tmp_path, monkeypatch, caplog):
+def test_tracker_that_fails_costs_no_run_and_ends_when_the_run_is_saved(small_config, tmp_path, monkeypatch, caplog):
     from transformers import TrainerCallback
     from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
 
@@ -293,7 +253,7 @@ def test_tracker_that_fails_costs_no_run_and_ends_when_the_run_is_saved(make_con
 
     monkeypatch.setitem(INTEGRATION_TO_CALLBACK, "mlflow", FailingCallback)
     training = {"num_train_epochs": 1, "per_device_train_batch_size": 40, "bf16": False, "report_to": "mlflow", "logging_steps": 1}
-    train(make_config(tmp_path, training=training))
+    train(small_config(tmp_path, training=training))
     assert {"metrics.json", "model", "README.md"} <= found.keys()
     assert [message for message in caplog.messages if "failed (" in message] == [
         "Failing failed (on_log): no answer. The training goes on; the tracker may lack figures or files.",
@@ -301,8 +261,8 @@ def test_tracker_that_fails_costs_no_run_and_ends_when_the_run_is_saved(make_con
     ]
 
 
-def test_run_with_overwrite_that_was_killed_in_its_pictures_is_completed_and_only_a_whole_one_trains_anew(make_config, tmp_path):
-    config = make_config(tmp_path, run={"name": "run", "output_dir": str(tmp_path / "runs"), "num_threads": 1, "overwrite": True})
+def test_run_with_overwrite_that_was_killed_in_its_pictures_is_completed_and_only_a_whole_one_trains_anew(small_config, tmp_path):
+    config = small_config(tmp_path, run={"name": "run", "output_dir": str(tmp_path / "runs"), "num_threads": 1, "overwrite": True})
     log, run = tmp_path / "log", tmp_path / "runs/run"
     assert forked_runs.train(config, log, strike=("picture", 2, [signal.SIGKILL])) == [-signal.SIGKILL], log.read_text()
     log.unlink()
@@ -313,16 +273,16 @@ def test_run_with_overwrite_that_was_killed_in_its_pictures_is_completed_and_onl
     assert forked_runs.train(config, log, strike=("step", 1, [signal.SIGKILL])) == [-signal.SIGKILL], log.read_text()
 
 
-def test_tables_that_cannot_be_printed_cost_no_predictions(make_config, tmp_path, monkeypatch, caplog):
+def test_tables_that_cannot_be_printed_cost_no_predictions(small_config, tmp_path, monkeypatch, caplog):
     monkeypatch.setattr(tables, "print_results", out_of_memory)
-    run = train(make_config(tmp_path))
+    run = train(small_config(tmp_path))
     assert "tables of the results: not written: " in caplog.text
     assert (run / "predictions.parquet").is_file()
     assert (run / "report.html").is_file()
 
 
-def test_what_dead_processes_left_in_a_finished_run_is_removed(copied):
-    config, run = copied
+def test_what_dead_processes_left_in_a_finished_run_is_removed(copied_run):
+    config, run = copied_run
     staged = run / "upload.partial/4"
     staged.mkdir(parents=True)
     (staged / "model.safetensors").write_bytes(b"x")
@@ -334,12 +294,12 @@ def test_what_dead_processes_left_in_a_finished_run_is_removed(copied):
     assert [path.name for path in run.iterdir() if "partial" in path.name] == []
 
 
-def test_names_of_the_folders_of_a_run_are_on_the_disk(make_config, tmp_path, calls):
-    run = train(make_config(tmp_path))
+def test_names_of_the_folders_of_a_run_are_on_the_disk(small_config, tmp_path, calls):
+    run = train(small_config(tmp_path))
     assert {str(run.parent), str(run.parent.parent)} <= {path for call, path in calls if call == "fsync"}
 
 
-def test_member_of_an_ensemble_has_its_predictions_when_it_is_finished(make_config, tmp_path, monkeypatch):
+def test_members_and_ensemble_have_their_predictions_when_they_are_finished(small_config, tmp_path, monkeypatch):
     finish, found = RunFolder.finish, []
 
     def watched(self, metrics):
@@ -347,5 +307,5 @@ def test_member_of_an_ensemble_has_its_predictions_when_it_is_finished(make_conf
         finish(self, metrics)
 
     monkeypatch.setattr(RunFolder, "finish", watched)
-    train(make_config(tmp_path, ensemble={"size": 2}))
-    assert found == [("member-1", True), ("member-2", True), ("run", False)]
+    train(small_config(tmp_path, ensemble={"size": 2}))
+    assert found == [("member-1", True), ("member-2", True), ("run", True)]

@@ -70,8 +70,7 @@ OWN: dict[str, dict[str, Any]] = {
     "lilt": OFFSET | {"hidden_size": 48, "channel_shrink_ratio": 1},
     "luke": OFFSET | {"entity_vocab_size": 10, "entity_emb_size": 16},
     "mistral4": ALL_HEADS | {"head_dim": 16},
-    "perceiver": {"d_latents": 32, "num_latents": 8, "num_self_attends_per_block": 2}
-    | {"num_self_attention_heads": 4, "num_cross_attention_heads": 4},
+    "perceiver": {"d_latents": 32, "num_latents": 8, "num_self_attends_per_block": 2} | {"num_self_attention_heads": 4, "num_cross_attention_heads": 4},
     "qwen3_5_text": LINEAR,
     "qwen3_next": LINEAR,
     "reformer": {"attn_layers": ["local", "lsh"], "axial_pos_embds": False, "num_buckets": 4}
@@ -80,9 +79,7 @@ OWN: dict[str, dict[str, Any]] = {
     "squeezebert": {"embedding_size": 32},
     "xlnet": {"max_position_embeddings": None},
     "xmod": OFFSET | {"languages": ["en_XX"], "default_language": "en_XX"},
-    "zamba": MAMBA
-    | ATTENTION_OF_BOTH
-    | {"layers_block_type": ["linear_attention", "hybrid"] * 2, "num_hidden_layers": 4},
+    "zamba": MAMBA | ATTENTION_OF_BOTH | {"layers_block_type": ["linear_attention", "hybrid"] * 2, "num_hidden_layers": 4},
     "zamba2": MAMBA
     | ATTENTION_OF_BOTH
     | {"layers_block_type": ["linear_attention", "hybrid"], "num_key_value_heads": 4}
@@ -116,11 +113,7 @@ def _tiny_part(default: Any) -> Any:
     if "vision" in default.model_type or "siglip" in default.model_type:
         return type(default)(**_known(default, VISION))
     values = SIZES | (LINEAR if "qwen" in default.model_type else {})
-    nested = {
-        name: _tiny_part(part)
-        for name, part in vars(default).items()
-        if hasattr(part, "model_type") and part is not default
-    }
+    nested = {name: _tiny_part(part) for name, part in vars(default).items() if hasattr(part, "model_type") and part is not default}
     return type(default)(**_known(default, values), **nested)
 
 

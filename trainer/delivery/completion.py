@@ -27,13 +27,13 @@ ONLY_TRAINING_MAKES = {
 
 @contextmanager
 def warning_of(what: Path | str, remedy: str) -> Iterator[None]:
-    """Turn a fault of the block into a warning that a file was not written: the model and its figures are safe on disk."""
+    """Turn a fault of the block into a warning that a file was not written, since it must not cost the model."""
     try:
         yield
     except Stopped:
         raise
     except Exception as error:
-        logger.warning("%s: not written: %s The model and its figures are saved; %s", what, first_line(error), remedy)
+        logger.warning("%s: not written: %s The model and its figures do not need it; %s", what, first_line(error), remedy)
 
 
 def command_of(run: Path) -> str:

@@ -1,6 +1,6 @@
 """The run folder: opening, resuming and writing it; the only module that writes there.
 
-The model and metrics.json come first, and are on the disk before the checkpoints go; pictures, card and page follow.
+The model, the predictions and then metrics.json are on the disk before the checkpoints go; pictures, card and page follow.
 """
 
 import csv

@@ -280,9 +280,7 @@ def _complete_tokenizer(source: str, tokenizer: Any, config: Any, trust_remote_c
     """
     from trainer.training.model import LONGEST_DEFAULT, complete_tokenizer
 
-    limits = complete_tokenizer(
-        tokenizer, config, f"{source}: its tokenizer", trust_remote_code=trust_remote_code
-    )
+    limits = complete_tokenizer(tokenizer, config, f"{source}: its tokenizer", trust_remote_code=trust_remote_code)
     return min(limits, default=LONGEST_DEFAULT)
 
 

@@ -58,8 +58,6 @@ def pinned(model: "ModelSection") -> "ModelSection":
     return model.model_copy(update={"revision": Path(found).parent.name}) if isinstance(found, str) else model  # .../snapshots/<commit>/config.json
 
 
-
-
 def load_tokenizer(model: "ModelSection", config: Any) -> tuple[Any, int]:
     """The tokenizer, with a padding token, and the maximal length in tokens.
 
@@ -76,9 +74,7 @@ def load_tokenizer(model: "ModelSection", config: Any) -> tuple[Any, int]:
     return tokenizer, model.max_length or min([LONGEST_DEFAULT, *limits])
 
 
-def complete_tokenizer(
-    tokenizer: Any, config: Any, where: str, *, trust_remote_code: bool = False
-) -> list[int]:
+def complete_tokenizer(tokenizer: Any, config: Any, where: str, *, trust_remote_code: bool = False) -> list[int]:
     """Give a tokenizer and its config a padding token.
 
     Args:

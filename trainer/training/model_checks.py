@@ -163,10 +163,7 @@ def padding_changes(answers: Callable[[dict[str, "Tensor"]], "Tensor"], rows: An
     import torch
 
     with torch.no_grad():
-        alone, beside = (
-            answers({name: tensor for name, tensor in collate(rows.__getitems__(ids)).items() if name != "labels"})[0]
-            for ids in ([0], [0, 1])
-        )
+        alone, beside = (answers({name: tensor for name, tensor in collate(rows.__getitems__(ids)).items() if name != "labels"})[0] for ids in ([0], [0, 1]))
     return not torch.allclose(alone, beside, rtol=0.0, atol=TOLERANCE * float(alone.abs().max()))
 
 
@@ -193,8 +190,7 @@ def refuse_unreadable_length(model: Any, rows: Any, collate: Any, name: str) -> 
     except Exception as error:
         length = int(rows.lengths_N[-1])
         raise ModelError(
-            f"model.name: '{name}' cannot read a text of {length:,} tokens:"
-            f" {type(error).__name__}: {first_line(error)}. Set model.max_length to less."
+            f"model.name: '{name}' cannot read a text of {length:,} tokens: {type(error).__name__}: {first_line(error)}. Set model.max_length to less."
         ) from error
     finally:
         model.train(was_training)
