@@ -329,8 +329,12 @@ def _open_run(folder: report.RunFolder, config: Config, data: PreparedData, trai
     from trainer.results import write_audit
 
     print(f"model.mode {config.model.mode}: {trainer.num_trained:,} of {trainer.num_parameters:,} parameters are trained.")
-    if getattr(trainer, "padded_because", None):
+    if getattr(trainer, "equal_lengths", False):
+        print("Batches hold rows of equal length, since padding changes the answers of this model.")
+    elif getattr(trainer, "padded_because", None):
         print(f"Batches are padded, since {trainer.padded_because}.")
+    if getattr(trainer, "plain_because", None):
+        print(f"The faster layers for CPUs are not used: {trainer.plain_because}.")
     if checkpoint:
         print(f"Resuming from {checkpoint}")
     else:

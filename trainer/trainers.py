@@ -14,7 +14,9 @@ from trainer.training.batching import Collator
 from trainer.training.head import HeadTrainer
 from trainer.training.losses import loss_options
 from trainer.training.memory import tokens_that_fit
+from trainer.training.model_checks import refuse_unreadable_length
 from trainer.training.progress import EpochTable
+from trainer.training.sharding import is_sharded
 from trainer.training.synthesis import SYNTHESISERS, synthesise
 from trainer.training.weighted_trainer import WeightedTrainer, epoch_metrics
 
@@ -47,6 +49,8 @@ def build_trainer(
         callbacks=[EpochTable(write_epochs), *early_stopping(config.training_values)],
     )
     trainer.check_optimizer()
+    if not is_sharded(arguments):
+        refuse_unreadable_length(trainer.model, tokenizer, tokenizer.model_max_length, config.model.name)
     return trainer
 
 
@@ -60,6 +64,7 @@ def build_head_trainer(
         row_keys_N = data.plan.row_keys_N[data.plan.positions()]
         return synthesise(config.balance.method, features_NH, label_ids_N, row_keys_N, neighbours=config.balance.neighbours, generator=generator)
 
+    refuse_unreadable_length(model, tokenizer, tokenizer.model_max_length, config.model.name)
     return HeadTrainer(
         model=model,
         tokenizer=tokenizer,

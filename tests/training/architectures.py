@@ -15,7 +15,7 @@ NO_TEXT_ALONE = {
 
 ARCHITECTURES = [name for name in CLASSIFIERS if name not in NO_TEXT_ALONE]
 MAX_LENGTH = 40
-VOCAB_SIZE = 200
+VOCAB_SIZE = 4200
 PAD, START, END, UNKNOWN, MASK = range(5)
 IDS = {"pad_token_id": PAD, "bos_token_id": START, "eos_token_id": END}
 IDS |= {"cls_token_id": START, "sep_token_id": END}
@@ -46,7 +46,7 @@ SIZES = {
 
 ALL_HEADS = {"num_key_value_heads": 4}
 T5 = {"decoder_start_token_id": PAD}
-OFFSET_TYPES = ("camembert", "data2vec-text", "esm", "layoutlmv3", "lilt", "longformer", "luke")
+OFFSET_TYPES = ("camembert", "data2vec-text", "esm", "ibert", "layoutlmv3", "lilt", "longformer", "luke")
 OFFSET_TYPES += ("markuplm", "mpnet", "roberta", "roberta-prelayernorm", "xlm-roberta")
 OFFSET_TYPES += ("xlm-roberta-xl", "xmod")
 OFFSET = {"max_position_embeddings": MAX_LENGTH + PAD + 1}
@@ -70,10 +70,12 @@ OWN: dict[str, dict[str, Any]] = {
     "lilt": OFFSET | {"hidden_size": 48, "channel_shrink_ratio": 1},
     "luke": OFFSET | {"entity_vocab_size": 10, "entity_emb_size": 16},
     "mistral4": ALL_HEADS | {"head_dim": 16},
-    "perceiver": {"d_latents": 32, "num_latents": 8, "num_self_attends_per_block": 2} | {"num_self_attention_heads": 4, "num_cross_attention_heads": 4},
+    "mpnet": {"max_position_embeddings": MAX_LENGTH + 2},
+    "perceiver": {"vocab_size": 262, "d_latents": 32, "num_latents": 8, "num_self_attends_per_block": 2}
+    | {"num_self_attention_heads": 4, "num_cross_attention_heads": 4},
     "qwen3_5_text": LINEAR,
     "qwen3_next": LINEAR,
-    "reformer": {"attn_layers": ["local", "lsh"], "axial_pos_embds": False, "num_buckets": 4}
+    "reformer": {"attn_layers": ["local", "lsh"], "axial_pos_embds": False, "hash_seed": 1, "num_buckets": 4}
     | {"local_attn_chunk_length": 8, "lsh_attn_chunk_length": 8, "attention_head_size": 8},
     "roc_bert": {"shape_vocab_size": VOCAB_SIZE, "pronunciation_vocab_size": VOCAB_SIZE},
     "squeezebert": {"embedding_size": 32},

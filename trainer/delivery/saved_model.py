@@ -26,6 +26,8 @@ from trainer.training.end_token import Origin, head_looks_for_end, reads_text_on
 from trainer.training.model_folder import refuse_other_kinds, refuse_other_types, telling_damage
 from trainer.training.weight_files import refuse_other_weights
 
+GRAPH_TOLERANCE = 0.1
+"""As `padding_changes` takes it: answers of a graph in 8 bits depend a little on the other rows of a batch."""
 CHARACTERS_PER_TOKEN = 100
 """Of a text with more of them for each token that the model reads, the rest is not looked at: a text of 10 MB is read as fast as another."""
 
@@ -58,6 +60,7 @@ class SavedModel:
         max_length: tokens that it reads of a text; longer ones are cut.
         identity: tells its state from any other of a model.
         padded_because: why its batches are padded; None where they need no padding.
+        equal_lengths: whether padding changes its answers, so that only rows of equal length share a batch.
     Raises:
         ModelError: not found, not whole, or no text classifier.
     """
@@ -68,6 +71,7 @@ class SavedModel:
 
         from trainer.training.batching import Collator, tokens_per_pass
         from trainer.training.distributed import device_type
+        from trainer.training.model_checks import TOLERANCE, padding_changes
         from trainer.training.packing import pack
 
         self.name = source
@@ -101,7 +105,16 @@ class SavedModel:
             self.model.to(self.device)
         if not is_graph(source):
             self.padded_because = pack(self.model)
-        self.collate, self.tokens_per_pass = Collator(self.tokenizer), TOKENS_PER_PASS if is_graph(source) else tokens_per_pass(self.device)
+        self.collate = Collator(self.tokenizer)
+        self.equal_lengths = self.padded_because is not None and padding_changes(
+            lambda batch: self.model(**batch).logits,
+            config,
+            self.device,
+            self.collate,
+            columns=getattr(self.model, "names", ("input_ids",)),
+            tolerance=GRAPH_TOLERANCE if is_graph(source) else TOLERANCE,
+        )
+        self.tokens_per_pass = TOKENS_PER_PASS if is_graph(source) else tokens_per_pass(self.device)
         self._tokenizer_lock = threading.Lock()  # fast tokenizers keep the cut of the call in themselves
 
     def tokens(self, texts: Iterable[Text]) -> TokenisedRows:
@@ -155,7 +168,8 @@ class SavedModel:
         from trainer.training.batching import token_batches
         from trainer.training.packed_rows import PackedRows
 
-        batches, found = [alike[batch] for alike in self._alike(rows) for batch in token_batches(rows.lengths_N[alike], tokens)], []
+        batches = [alike[batch] for alike in self._alike(rows) for batch in token_batches(rows.lengths_N[alike], tokens, equal_lengths=self.equal_lengths)]
+        found = []
         logits_NC = np.zeros((len(rows), len(self.labels)), np.float32)
         with torch.inference_mode():
             for batch in batches:

@@ -6,7 +6,9 @@ from typing import Any
 import torch
 from transformers import TrainingArguments
 
+from trainer.training.batching import Collator
 from trainer.training.losses import IGNORED
+from trainer.training.model_checks import multiple_in_training, padding_changes
 from trainer.training.packed_rows import to_device
 from trainer.training.packing import pack
 from trainer.training.resumable_trainer import ResumableTrainer
@@ -67,3 +69,15 @@ def pack_on_device(model: Any, args: TrainingArguments) -> str | None:
         return "training.neftune_noise_alpha is measured by padded rows"
     with on_device(model, args.device, keep=not is_sharded(args)):
         return pack(classifier_of(model), torch.bfloat16 if args.bf16 else torch.float16 if args.fp16 else None)
+
+
+def fit_to_model(model: Any, collate: Collator, args: TrainingArguments) -> bool:
+    """Set the widths of batches that a model takes in training, and return whether its rows need equal lengths."""
+    classifier = classifier_of(model)
+    with on_device(model, args.device, keep=not is_sharded(args)):
+        was_training = model.training
+        model.eval()
+        equal_lengths = padding_changes(lambda batch: classifier(**batch).logits, classifier.config, classifier.device, collate)
+        model.train(was_training)
+        collate.multiple = 1 if equal_lengths else max(collate.multiple, multiple_in_training(classifier))
+    return equal_lengths

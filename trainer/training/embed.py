@@ -32,7 +32,7 @@ from trainer.training.distributed import gains_from_bf16
 from trainer.training.layers import final_layer
 from trainer.training.memory import in_smaller_passes
 from trainer.training.model import complete_tokenizer, load_encoder, load_pretrained_config, load_tokenizer
-from trainer.training.model_checks import position_limit
+from trainer.training.model_checks import padding_changes, position_limit
 from trainer.training.model_weights import check_weights
 
 if TYPE_CHECKING:
@@ -41,8 +41,10 @@ if TYPE_CHECKING:
 
 Floats = NDArray[np.float32]
 VectorsOf = Callable[[dict[str, NDArray[Any]]], Floats]
+Opened = Callable[[], AbstractContextManager[tuple[VectorsOf, bool]]]
+"""A context with a function from rows to vectors, and whether its rows must have one length."""
 
-FORMAT = 2
+FORMAT = 3
 KEY_TYPE = np.dtype("S16")
 SHARD_ROWS = 16_384  # a killed run loses less than this many rows: minutes on a CPU
 NOT_FEATURES = ("id2label", "label2id", "problem_type", "_name_or_path", "transformers_version", "decision")
@@ -72,9 +74,10 @@ def embed(model: Any, rows: TokenisedRows, collate: Collator, *, device: Any, ca
     """
 
     @contextmanager
-    def opened() -> Iterator[VectorsOf]:
+    def opened() -> Iterator[tuple[VectorsOf, bool]]:
         with _without_final_layer(model, device), torch.inference_mode():
-            yield lambda batch: model(**_inputs(collate, batch, device)).logits.float().cpu().numpy()
+            equal_lengths = padding_changes(lambda batch: model(**batch).logits, model.config, device, collate)
+            yield lambda batch: model(**_inputs(collate, batch, device)).logits.float().cpu().numpy(), equal_lengths
 
     folder = cache_dir / f"embeddings-{_model_digest(model, collate, without=final_layer(model))}"
     return _kept_vectors(rows, folder, opened, tokens_per_pass(device), _name_of(model))
@@ -105,8 +108,10 @@ def open_encoder(model: "ModelSection") -> OpenedEncoder:
         )
         return embed_means(encoder, tokens, tokenizer, cache_dir=cache_dir), tokens
 
-    limits = complete_tokenizer(tokenizer, config, f"model.name: the tokenizer of '{model.name}'")
-    return OpenedEncoder(embed_rows, max_length, position_limit(config) or min(limits, default=None))
+    trusts = model.trust_remote_code
+    limits = complete_tokenizer(tokenizer, config, f"model.name: the tokenizer of '{model.name}'", trust_remote_code=trusts)
+    limit = position_limit(config, trust_remote_code=trusts) or min(limits, default=None)
+    return OpenedEncoder(embed_rows, max_length, limit)
 
 
 def embed_means(encoder: Any, rows: TokenisedRows, tokenizer: Any, *, cache_dir: Path) -> Floats:
@@ -123,17 +128,18 @@ def embed_means(encoder: Any, rows: TokenisedRows, tokenizer: Any, *, cache_dir:
 
     collate = Collator(tokenizer)
 
-    def means(batch: dict[str, NDArray[Any]]) -> Floats:
-        inputs_BL = _inputs(collate, batch, device)
+    def means(inputs_BL: dict[str, Any]) -> Any:
         states_BLH = encoder(**inputs_BL).last_hidden_state.float()
         mask_BL1 = inputs_BL["attention_mask"].unsqueeze(-1).float()
-        return ((states_BLH * mask_BL1).sum(dim=1) / mask_BL1.sum(dim=1)).cpu().numpy()
+        return (states_BLH * mask_BL1).sum(dim=1) / mask_BL1.sum(dim=1)
 
     @contextmanager
-    def opened() -> Iterator[VectorsOf]:
+    def opened() -> Iterator[tuple[VectorsOf, bool]]:
         encoder.to(device).eval()
-        with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=is_bf16):
-            yield means
+        with torch.inference_mode():
+            equal_lengths = padding_changes(means, encoder.config, device, collate)
+            with torch.autocast(device.type, torch.bfloat16, enabled=is_bf16):
+                yield lambda batch: means(_inputs(collate, batch, device)).cpu().numpy(), equal_lengths
 
     folder = cache_dir / f"embeddings-mean-{'bf16-' if is_bf16 else ''}{_model_digest(encoder, collate)}"
     return _kept_vectors(rows, folder, opened, tokens_per_pass(device), _name_of(encoder))
@@ -159,7 +165,7 @@ def _in_use(folder: Path) -> Iterator[None]:
 def _kept_vectors(
     rows: TokenisedRows,
     folder: Path,
-    opened: Callable[[], AbstractContextManager[VectorsOf]],
+    opened: Opened,
     tokens_per_batch: int,
     made_from: str,
 ) -> Floats:
@@ -184,13 +190,13 @@ def _kept_vectors(
         new_M = np.flatnonzero(missing_U)
         new_M = new_M[np.argsort(-rows.lengths_N[first_U[new_M]], kind="stable")]
         if len(new_M):
-            with opened() as vectors_of, tqdm(total=len(new_M), desc="Embedding", unit=" rows", delay=2, disable=None, leave=False) as bar:
+            with opened() as (vectors_of, equal_lengths), tqdm(total=len(new_M), desc="Embedding", unit=" rows", delay=2, disable=None, leave=False) as bar:
                 for start in range(0, len(new_M), SHARD_ROWS):
                     shard = new_M[start : start + SHARD_ROWS]
-                    compute, longest = partial(_vectors, rows, first_U[shard], vectors_of), int(rows.lengths_N[first_U[shard]].max())
+                    compute = partial(_vectors, rows, first_U[shard], vectors_of, bar, start, equal_lengths)
+                    longest = int(rows.lengths_N[first_U[shard]].max())
                     vectors, tokens_per_batch = in_smaller_passes(compute, tokens_per_batch, longest)
                     _write_shard(folder, keys_U[shard], _finite(vectors))
-                    bar.update(len(shard))
         parts = list(_shards(folder, keys_U))  # again, since they may be of other processes too
         if len(np.unique(np.concatenate([np.zeros(0, np.int64), *(here_U for _, here_U, _ in parts)]))) < len(keys_U):
             raise RunError(f"{folder}: embeddings vanished while they were read. Run the same command again.")
@@ -200,12 +206,26 @@ def _kept_vectors(
         return vectors_UH[place_N]
 
 
-def _vectors(rows: TokenisedRows, ids_M: NDArray[np.int64], vectors_of: VectorsOf, tokens_per_batch: int) -> Floats:
-    """Vectors (M, H) of some rows, which are given with the longest first."""
+def _vectors(
+    rows: TokenisedRows,
+    ids_M: NDArray[np.int64],
+    vectors_of: VectorsOf,
+    bar: Any,
+    num_done: int,
+    equal_lengths: bool,
+    tokens_per_batch: int,
+) -> Floats:
+    """Vectors (M, H) of some rows, which are given with the longest first.
+
+    Args:
+        bar: progress bar, which stands at `num_done` rows.
+    """
     found = []
-    for batch in token_batches(rows.lengths_N[ids_M], tokens_per_batch):
+    bar.n = num_done
+    for batch in token_batches(rows.lengths_N[ids_M], tokens_per_batch, equal_lengths=equal_lengths):
         stopping.stop_if_agreed()
         found.append(vectors_of(rows.__getitems__(ids_M[batch])))
+        bar.update(len(batch))
     return np.concatenate(found)
 
 

@@ -5,16 +5,22 @@ Legend: B rows, L tokens of the longest row.
 
 import subprocess
 import sys
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager, suppress
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from trainer.errors import ModelError, first_line
+from trainer.training.memory import is_out_of_memory
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from trainer.training.batching import Collator
+
 PROBE_TOKENS = 8
+MULTIPLES = (1, 8, 16, 32, 64, 128, 256, 512)
 TOLERANCE = 1e-4
 """Difference of two logits, as a share of the largest, that rounding explains."""
 ASK_IN_CHILD = (
@@ -152,45 +158,111 @@ def refuse_unknown_ids(tokenizer: Any, config: Any, where: str) -> None:
         )
 
 
-def padding_changes(answers: Callable[[dict[str, "Tensor"]], "Tensor"], rows: Any, collate: Any) -> bool:
+def padding_changes(
+    answers: Callable[[dict[str, "Tensor"]], "Tensor"],
+    config: Any,
+    device: Any,
+    collate: "Collator",
+    *,
+    columns: Iterable[str] = ("input_ids",),
+    tolerance: float = TOLERANCE,
+) -> bool:
     """Return whether a model answers differently for a row that is padded.
 
     Args:
         answers: function that gives logits or embeddings (B, ...) of a batch.
-        rows: TokenisedRows, of which the first is shorter than the second.
-        collate: the Collator that pads.
+        config: of the model.
+        device: where the model is.
+        columns: inputs of the model; those that are no token ids are 0.
+        tolerance: difference that counts as none, as a share of the largest answer.
     """
     import torch
 
-    with torch.no_grad():
-        alone, beside = (answers({name: tensor for name, tensor in collate(rows.__getitems__(ids)).items() if name != "labels"})[0] for ids in ([0], [0, 1]))
-    return not torch.allclose(alone, beside, rtol=0.0, atol=TOLERANCE * float(alone.abs().max()))
+    lengths = [PROBE_TOKENS, 2 * PROBE_TOKENS + 3]
+    batch = probe_batch(config, lengths)
+    ids_T = batch["input_ids"][batch["attention_mask"].bool()].numpy()
+
+    def first_answer(num_rows: int) -> "Tensor":
+        size = sum(lengths[:num_rows])
+        rows = {name: np.zeros(size, np.int64) for name in columns} | {"input_ids": ids_T[:size]}
+        padded = collate(rows | {"lengths": np.array(lengths[:num_rows])})
+        return answers({name: tensor.to(device) for name, tensor in padded.items()})[0].float()
+
+    with torch.no_grad(), _kept_randomness(device):
+        alone, again, beside = first_answer(1), first_answer(1), first_answer(2)
+    allowed = tolerance * float(alone.abs().max())
+    if not torch.allclose(alone, again, rtol=0.0, atol=allowed):
+        return False  # answers that vary by themselves (Reformer's hashing) tell nothing of padding
+    return not torch.allclose(alone, beside, rtol=0.0, atol=allowed)
 
 
-def refuse_unreadable_length(model: Any, rows: Any, collate: Any, name: str) -> None:
+def multiple_in_training(model: Any) -> int:
+    """Return a number of which the length of every training batch must be a multiple, mostly 1.
+
+    Raises:
+        ModelError: the model trains on a batch of no length that was tried.
+    """
+    import torch
+
+    batch = probe_batch(model.config, [5])
+    was_training = model.training
+    model.train()
+    fault = ValueError()
+    try:
+        for multiple in MULTIPLES:
+            width = -(-5 // multiple) * multiple
+            padding = getattr(model.config.get_text_config(), "pad_token_id", None) or 0
+            fill = {"input_ids": padding, "attention_mask": 0}
+            wider = {name: torch.nn.functional.pad(tensor, (0, width - 5), value=fill[name]).to(model.device) for name, tensor in batch.items()}
+            try:
+                with torch.no_grad(), _kept_randomness(model.device):
+                    model(**wider)
+            except ValueError as error:
+                fault = error
+            else:
+                return multiple
+    finally:
+        model.train(was_training)
+    raise ModelError(f"{type(model).__name__} cannot be trained: {first_line(fault)}") from fault
+
+
+def refuse_unreadable_length(model: Any, tokenizer: Any, max_length: int, name: str) -> None:
     """Let a model read a text of the maximal length, before it is trained.
 
     Args:
-        rows: TokenisedRows, of which the last has the maximal length.
+        max_length: tokens.
         name: of the model.
     Raises:
         ModelError: the model fails on it.
     """
     import torch
 
-    device, was_training = next(model.parameters()).device, model.training
-    batch = collate(rows.__getitems__([len(rows) - 1]))
-    del batch["labels"]
+    from trainer.data.tokenise import encode_texts
+    from trainer.training.batching import Collator
+
+    columns, lengths = encode_texts(["word " * max_length], None, tokenizer, max_length)
+    known = {name: column for name, column in columns.items() if name in ("input_ids", "token_type_ids")}
+    batch = Collator(tokenizer)(known | {"lengths": lengths.lengths})
+    was_training = model.training
     model.eval()
     try:
-        with torch.no_grad(), torch.random.fork_rng(devices=[]):
-            model(**{name: tensor.to(device) for name, tensor in batch.items()}).logits.cpu()
-    except torch.OutOfMemoryError:
-        pass  # training takes smaller passes, or says so
+        with torch.no_grad(), _kept_randomness(model.device):
+            model(**{name: tensor.to(model.device) for name, tensor in batch.items()}).logits.cpu()
     except Exception as error:
-        length = int(rows.lengths_N[-1])
+        if isinstance(error, RuntimeError) and is_out_of_memory(error):
+            return  # training takes smaller passes, or says so
         raise ModelError(
-            f"model.name: '{name}' cannot read a text of {length:,} tokens: {type(error).__name__}: {first_line(error)}. Set model.max_length to less."
+            f"model.name: '{name}' cannot read a text of {int(lengths.lengths[0]):,} tokens:"
+            f" {type(error).__name__}: {first_line(error)}. Set model.max_length to less."
         ) from error
     finally:
         model.train(was_training)
+
+
+def _kept_randomness(device: Any) -> AbstractContextManager[None]:
+    """Return a context that leaves the random numbers of the CPU and of a device as they were."""
+    import torch
+
+    if device.type == "cpu":
+        return torch.random.fork_rng(devices=[])
+    return torch.random.fork_rng(devices=[device], device_type=device.type)

@@ -23,7 +23,7 @@ from trainer.training.batching import StepBatchSampler, StepDataLoader, cut_into
 from trainer.training.batching import tokens_per_pass as default_tokens_per_pass
 from trainer.training.checkpoints import last_good, saving
 from trainer.training.cpu_layers import speed_up
-from trainer.training.device_trainer import DeviceTrainer, classifier_of, pack_on_device
+from trainer.training.device_trainer import DeviceTrainer, classifier_of, fit_to_model, pack_on_device
 from trainer.training.layers import trainable_parameters
 from trainer.training.lora import merged
 from trainer.training.losses import step_loss
@@ -83,6 +83,7 @@ class WeightedTrainer(DeviceTrainer):
         smoothing = {"label_smoothing": args.label_smoothing_factor} if args.label_smoothing_factor else {}
         kwargs["compute_loss_func"] = step_loss(loss, weights_C, (loss_options or {}) | smoothing)
         self.padded_because = pack_on_device(kwargs["model"], args) if packing else "speed.packing is off"
+        self.equal_lengths = fit_to_model(kwargs["model"], kwargs["data_collator"], args) if self.padded_because else False
         self._largest_pass = 0
         args._n_gpu = min(args.n_gpu, 1)  # several GPUs are used through accelerate, never through DataParallel
         checkpoints, args.output_dir = args.output_dir, tempfile.gettempdir()  # Trainer would create the folder before a run is started
@@ -94,8 +95,9 @@ class WeightedTrainer(DeviceTrainer):
         self.positions, self.sampling, self.balanced_batches = positions, sampling, balanced_batches
         self.num_trained, self.num_parameters = trainable_parameters(self.model)
         self.tokens_per_pass, self.halve_on_out_of_memory = tokens_per_pass or default_tokens_per_pass(args.device), halve_on_out_of_memory
+        self.plain_because: str | None = None
         if fast_layers and args.device.type == "cpu":
-            speed_up(classifier_of(self.model), own_gradients=args.world_size == 1 and args.optim in PLAIN_OPTIMIZERS)
+            self.plain_because = speed_up(classifier_of(self.model), own_gradients=args.world_size == 1 and args.optim in PLAIN_OPTIMIZERS)
 
     def get_train_dataloader(self) -> StepDataLoader:
         """Micro-batches of this process; already sharded, so accelerate does not touch them."""
@@ -132,7 +134,9 @@ class WeightedTrainer(DeviceTrainer):
             TrainingError: naming the step and the last whole checkpoint.
         """
         losses = []
-        passes = cut_into_passes(inputs, self._pass_starts(inputs["attention_mask"].sum(1).tolist()))
+        starts = self._pass_starts(inputs["attention_mask"].sum(1).tolist())
+        multiple = 1 if self.equal_lengths else max(8, self.data_collator.multiple)
+        passes = cut_into_passes(inputs, starts, multiple=multiple)
         for number, batch in enumerate(passes, start=1):
             with nullcontext() if number == len(passes) else self.accelerator.no_sync(model):
                 losses.append(super().training_step(model, self.packed(batch), num_items_in_batch))
@@ -151,7 +155,7 @@ class WeightedTrainer(DeviceTrainer):
         """First rows of the passes of a micro-batch; with FSDP every process makes as many, and DeepSpeed takes each pass for a step."""
         if self.is_deepspeed_enabled:
             return [0]
-        cut = partial(pass_starts, lengths_B, self.tokens_per_pass, most_runs=self._most_runs)
+        cut = partial(pass_starts, lengths_B, self.tokens_per_pass, most_runs=self._most_runs, equal_lengths=self.equal_lengths)
         starts = cut()
         if self.is_fsdp_enabled and self.args.world_size > 1:
             numbers = self.accelerator.gather(torch.tensor([len(starts)], device=self.args.device))
@@ -199,7 +203,7 @@ class WeightedTrainer(DeviceTrainer):
         if not (self.is_fsdp_enabled or self.is_deepspeed_enabled):  # those place the weights themselves
             model.to(self.args.device)
         model.eval()
-        batches, world = token_batches(rows.lengths_N, self.tokens_per_pass), self.args.world_size
+        batches, world = token_batches(rows.lengths_N, self.tokens_per_pass, equal_lengths=self.equal_lengths), self.args.world_size
         logits_NC = room((len(rows), self.model.config.num_labels), np.float32, Path(str(self.args.output_dir)).parent)
         gathered: list[torch.Tensor] = []
         begun = 0
@@ -308,6 +312,8 @@ class WeightedTrainer(DeviceTrainer):
     def describe(self) -> list[str]:
         """What the card says of the training beside its arguments, a sentence each."""
         batches = f"padded, since {self.padded_because}" if self.padded_because else "without padding"
+        if self.equal_lengths:
+            batches = "rows of equal length, since padding changes this model's answers; serve it without padding, too"
         return [f"trained parameters: {self.num_trained:,} of {self.num_parameters:,}", f"batches: {batches}"]
 
     def predict_logits(self, dataset: TokenisedRows) -> NDArray[np.float32]:
