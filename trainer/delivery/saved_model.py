@@ -27,7 +27,7 @@ from trainer.training.model_folder import refuse_other_kinds, refuse_other_types
 from trainer.training.weight_files import refuse_other_weights
 
 GRAPH_TOLERANCE = 0.1
-"""As `padding_changes` takes it: answers of a graph in 8 bits depend a little on the other rows of a batch."""
+"""As `fit_collator` takes it: answers of a graph in 8 bits depend a little on the other rows of a batch."""
 CHARACTERS_PER_TOKEN = 100
 """Of a text with more of them for each token that the model reads, the rest is not looked at: a text of 10 MB is read as fast as another."""
 
@@ -71,7 +71,7 @@ class SavedModel:
 
         from trainer.training.batching import Collator, tokens_per_pass
         from trainer.training.distributed import device_type
-        from trainer.training.model_checks import TOLERANCE, padding_changes
+        from trainer.training.model_checks import TOLERANCE, fit_collator
         from trainer.training.packing import pack
 
         self.name = source
@@ -106,7 +106,7 @@ class SavedModel:
         if not is_graph(source):
             self.padded_because = pack(self.model)
         self.collate = Collator(self.tokenizer)
-        self.equal_lengths = self.padded_because is not None and padding_changes(
+        self.equal_lengths = self.padded_because is not None and fit_collator(
             lambda batch: self.model(**batch).logits,
             config,
             self.device,

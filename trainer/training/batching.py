@@ -161,7 +161,11 @@ class Collator:
 
     Args:
         multiple: batches are padded to a multiple of so many tokens.
+    Attributes:
+        least: batches are padded to at least so many tokens.
     """
+
+    least = 1
 
     def __init__(self, tokenizer: Any, multiple: int = 1) -> None:
         self.padding_ids = {"input_ids": tokenizer.pad_token_id or 0, "token_type_ids": tokenizer.pad_token_type_id}
@@ -170,7 +174,7 @@ class Collator:
     def __call__(self, rows: dict[str, NDArray[Any]]) -> dict[str, Tensor]:
         """Input ids, attention mask, labels and what else the model takes, of rows as TokenisedRows gives them; `labels` may be missing."""
         lengths_B1 = rows["lengths"][:, None]
-        width = -(-int(lengths_B1.max()) // self.multiple) * self.multiple
+        width = -(-max(self.least, int(lengths_B1.max())) // self.multiple) * self.multiple
         columns_L = np.arange(width)
         mask_BL = columns_L >= width - lengths_B1 if self.pads_left else columns_L < lengths_B1
         batch = {"attention_mask": torch.from_numpy(mask_BL.astype(np.int64))}
@@ -247,11 +251,12 @@ def pass_starts(
     return starts
 
 
-def cut_into_passes(batch: dict[str, Tensor], starts: list[int], *, multiple: int = 8) -> list[dict[str, Tensor]]:
+def cut_into_passes(batch: dict[str, Tensor], starts: list[int], *, multiple: int = 8, least: int = 1) -> list[dict[str, Tensor]]:
     """Cut a padded batch into smaller ones of consecutive rows, each padded to its own longest row.
 
     Args:
         multiple: the widths are rounded up to a multiple of so many tokens.
+        least: tokens of the narrowest batch.
     """
     mask_BL = batch["attention_mask"]
     num_rows, width = mask_BL.shape
@@ -260,7 +265,8 @@ def cut_into_passes(batch: dict[str, Tensor], starts: list[int], *, multiple: in
     is_left = bool(mask_BL[:, -1].all())  # if the padding stands on the right all the same, no row has any
     passes = []
     for start, end in zip(starts, [*starts[1:], num_rows], strict=True):
-        kept = min(width, -(-int(mask_BL[start:end].sum(1).max()) // multiple) * multiple)
+        longest = max(least, int(mask_BL[start:end].sum(1).max()))
+        kept = min(width, -(-longest // multiple) * multiple)
         columns = slice(width - kept, None) if is_left else slice(kept)
         passes.append({name: tensor[start:end] if name == "labels" else tensor[start:end, columns] for name, tensor in batch.items()})
     return passes

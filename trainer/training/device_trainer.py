@@ -8,7 +8,7 @@ from transformers import TrainingArguments
 
 from trainer.training.batching import Collator
 from trainer.training.losses import IGNORED
-from trainer.training.model_checks import multiple_in_training, padding_changes
+from trainer.training.model_checks import fit_collator, multiple_in_training
 from trainer.training.packed_rows import to_device
 from trainer.training.packing import pack
 from trainer.training.resumable_trainer import ResumableTrainer
@@ -77,7 +77,8 @@ def fit_to_model(model: Any, collate: Collator, args: TrainingArguments) -> bool
     with on_device(model, args.device, keep=not is_sharded(args)):
         was_training = model.training
         model.eval()
-        equal_lengths = padding_changes(lambda batch: classifier(**batch).logits, classifier.config, classifier.device, collate)
+        equal_lengths = fit_collator(lambda batch: classifier(**batch).logits, classifier.config, classifier.device, collate)
         model.train(was_training)
-        collate.multiple = 1 if equal_lengths else max(collate.multiple, multiple_in_training(classifier))
+        multiple = multiple_in_training(classifier)
+        collate.multiple = multiple if equal_lengths else max(collate.multiple, multiple)
     return equal_lengths

@@ -32,7 +32,7 @@ from trainer.training.distributed import gains_from_bf16
 from trainer.training.layers import final_layer
 from trainer.training.memory import in_smaller_passes
 from trainer.training.model import complete_tokenizer, load_encoder, load_pretrained_config, load_tokenizer
-from trainer.training.model_checks import padding_changes, position_limit
+from trainer.training.model_checks import fit_collator, position_limit
 from trainer.training.model_weights import check_weights
 
 if TYPE_CHECKING:
@@ -76,7 +76,7 @@ def embed(model: Any, rows: TokenisedRows, collate: Collator, *, device: Any, ca
     @contextmanager
     def opened() -> Iterator[tuple[VectorsOf, bool]]:
         with _without_final_layer(model, device), torch.inference_mode():
-            equal_lengths = padding_changes(lambda batch: model(**batch).logits, model.config, device, collate)
+            equal_lengths = fit_collator(lambda batch: model(**batch).logits, model.config, device, collate)
             yield lambda batch: model(**_inputs(collate, batch, device)).logits.float().cpu().numpy(), equal_lengths
 
     folder = cache_dir / f"embeddings-{_model_digest(model, collate, without=final_layer(model))}"
@@ -137,7 +137,7 @@ def embed_means(encoder: Any, rows: TokenisedRows, tokenizer: Any, *, cache_dir:
     def opened() -> Iterator[tuple[VectorsOf, bool]]:
         encoder.to(device).eval()
         with torch.inference_mode():
-            equal_lengths = padding_changes(means, encoder.config, device, collate)
+            equal_lengths = fit_collator(means, encoder.config, device, collate)
             with torch.autocast(device.type, torch.bfloat16, enabled=is_bf16):
                 yield lambda batch: means(_inputs(collate, batch, device)).cpu().numpy(), equal_lengths
 

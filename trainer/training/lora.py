@@ -11,6 +11,9 @@ from trainer.training.layers import untrained_modules
 if TYPE_CHECKING:
     from trainer.sections.model import LoraSection
 
+NAMES_OF_EXPERTS = ("gate", "gate_proj", "up_proj", "down_proj", "w1", "w2", "w3")
+"""Layers that stay as they are in a mixture of experts: peft takes these names for parts of the fused experts, whatever layer has them."""
+
 
 def add_adapter(model: Any, lora: "LoraSection", missing_keys: Iterable[str]) -> Any:
     """A PeftModel that trains low-rank matrices in the encoder, and in full the head and what the checkpoint lacked.
@@ -24,8 +27,16 @@ def add_adapter(model: Any, lora: "LoraSection", missing_keys: Iterable[str]) ->
     in_full = [name for name, module in model.named_children() if module is not model.base_model and any(True for _ in module.parameters())]
     in_full += [name for name in untrained_modules(model, missing_keys) if name.partition(".")[0] not in in_full]
     encoder = {id(module) for module in model.base_model.modules()}
-    linears = {name: module for name, module in model.named_modules() if isinstance(module, nn.Linear | Conv1D) and id(module) in encoder}
+    linears = {
+        name: module
+        for name, module in model.named_modules()
+        if type(module) in (nn.Linear, Conv1D) and id(module) in encoder  # a router may be a subclass with other outputs
+    }
     targets = sorted(set(linears) - set(in_full))
+    if any(weight.ndim == 3 and name.rpartition(".")[0].endswith("experts") for name, weight in model.named_parameters()):
+        targets = [name for name in targets if name.rpartition(".")[2] not in NAMES_OF_EXPERTS]
+    if not targets:
+        raise ModelError(f"model.mode lora adapts torch's Linear layers, and {type(model).__name__} has none. Set model.mode: full.")
     if lora.target_modules is not None:
         known = {name.rpartition(".")[2] for name in targets}
         unknown = [name for name in lora.target_modules if not any(target == name or target.endswith(f".{name}") for target in targets)]

@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from trainer.training.batching import Collator
 
 PROBE_TOKENS = 8
+MANY_TOKENS = 131
+"""A prime, and more than models read at once that cut texts into chunks."""
+SHORT_WIDTHS = (2, 3, 4, 8, 16)
 MULTIPLES = (1, 8, 16, 32, 64, 128, 256, 512)
 TOLERANCE = 1e-4
 """Difference of two logits, as a share of the largest, that rounding explains."""
@@ -158,7 +161,7 @@ def refuse_unknown_ids(tokenizer: Any, config: Any, where: str) -> None:
         )
 
 
-def padding_changes(
+def fit_collator(
     answers: Callable[[dict[str, "Tensor"]], "Tensor"],
     config: Any,
     device: Any,
@@ -167,7 +170,9 @@ def padding_changes(
     columns: Iterable[str] = ("input_ids",),
     tolerance: float = TOLERANCE,
 ) -> bool:
-    """Return whether a model answers differently for a row that is padded.
+    """Set the least width of a collator's batches, and return whether padding changes a model's answers.
+
+    If it does, the rows of a batch must have equal lengths.
 
     Args:
         answers: function that gives logits or embeddings (B, ...) of a batch.
@@ -178,22 +183,38 @@ def padding_changes(
     """
     import torch
 
-    lengths = [PROBE_TOKENS, 2 * PROBE_TOKENS + 3]
-    batch = probe_batch(config, lengths)
-    ids_T = batch["input_ids"][batch["attention_mask"].bool()].numpy()
+    longest = (stated_limit(config) or MANY_TOKENS + 1) - 2
+    collate.least = _least_width(answers, config, device, columns)
 
-    def first_answer(num_rows: int) -> "Tensor":
-        size = sum(lengths[:num_rows])
-        rows = {name: np.zeros(size, np.int64) for name in columns} | {"input_ids": ids_T[:size]}
-        padded = collate(rows | {"lengths": np.array(lengths[:num_rows])})
+    def row_answers(lengths_B: list[int], num_rows: int) -> "Tensor":
+        """Answer to the first of `num_rows` rows."""
+        batch = probe_batch(config, lengths_B)
+        ids_T = batch["input_ids"][batch["attention_mask"].bool()].numpy()[: sum(lengths_B[:num_rows])]
+        rows = {name: np.zeros(len(ids_T), np.int64) for name in columns} | {"input_ids": ids_T}
+        padded = collate(rows | {"lengths": np.array(lengths_B[:num_rows])})
         return answers({name: tensor.to(device) for name, tensor in padded.items()})[0].float()
 
-    with torch.no_grad(), _kept_randomness(device):
-        alone, again, beside = first_answer(1), first_answer(1), first_answer(2)
-    allowed = tolerance * float(alone.abs().max())
-    if not torch.allclose(alone, again, rtol=0.0, atol=allowed):
-        return False  # answers that vary by themselves (Reformer's hashing) tell nothing of padding
-    return not torch.allclose(alone, beside, rtol=0.0, atol=allowed)
+    for lengths_B in ([7, 19], [min(61, longest // 2), min(MANY_TOKENS, longest)]):
+        with torch.no_grad(), _kept_randomness(device):
+            alone, again, beside = (row_answers(lengths_B, num_rows) for num_rows in (1, 1, 2))
+        allowed = tolerance * float(alone.abs().max())
+        is_random = not torch.allclose(alone, again, rtol=0.0, atol=allowed)  # as Reformer's hashing
+        if not (is_random or torch.allclose(alone, beside, rtol=0.0, atol=allowed)):
+            return True
+    return False
+
+
+def _least_width(answers: Any, config: Any, device: Any, columns: Iterable[str]) -> int:
+    """Return the tokens of the shortest batch that a model reads; more than 2 in models that pool tokens (CANINE)."""
+    import torch
+
+    for width in SHORT_WIDTHS:
+        ids_1L = probe_batch(config, [width])["input_ids"].to(device)
+        batch = {name: torch.zeros_like(ids_1L) for name in columns}
+        with suppress(RuntimeError), torch.no_grad(), _kept_randomness(device):
+            answers(batch | {"input_ids": ids_1L, "attention_mask": torch.ones_like(ids_1L)})
+            return width
+    return 1
 
 
 def multiple_in_training(model: Any) -> int:
@@ -204,16 +225,17 @@ def multiple_in_training(model: Any) -> int:
     """
     import torch
 
-    batch = probe_batch(model.config, [5])
+    length = min(MANY_TOKENS, (stated_limit(model.config) or MANY_TOKENS + 1) - 1)
+    batch = probe_batch(model.config, [length])
     was_training = model.training
     model.train()
     fault = ValueError()
     try:
         for multiple in MULTIPLES:
-            width = -(-5 // multiple) * multiple
+            width = -(-length // multiple) * multiple
             padding = getattr(model.config.get_text_config(), "pad_token_id", None) or 0
             fill = {"input_ids": padding, "attention_mask": 0}
-            wider = {name: torch.nn.functional.pad(tensor, (0, width - 5), value=fill[name]).to(model.device) for name, tensor in batch.items()}
+            wider = {name: torch.nn.functional.pad(tensor, (0, width - length), value=fill[name]).to(model.device) for name, tensor in batch.items()}
             try:
                 with torch.no_grad(), _kept_randomness(model.device):
                     model(**wider)

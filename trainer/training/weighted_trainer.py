@@ -135,8 +135,9 @@ class WeightedTrainer(DeviceTrainer):
         """
         losses = []
         starts = self._pass_starts(inputs["attention_mask"].sum(1).tolist())
-        multiple = 1 if self.equal_lengths else max(8, self.data_collator.multiple)
-        passes = cut_into_passes(inputs, starts, multiple=multiple)
+        collate = self.data_collator
+        multiple = collate.multiple if self.equal_lengths else max(8, collate.multiple)
+        passes = cut_into_passes(inputs, starts, multiple=multiple, least=collate.least)
         for number, batch in enumerate(passes, start=1):
             with nullcontext() if number == len(passes) else self.accelerator.no_sync(model):
                 losses.append(super().training_step(model, self.packed(batch), num_items_in_batch))
