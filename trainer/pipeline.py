@@ -343,7 +343,9 @@ def _open_run(folder: report.RunFolder, config: Config, data: PreparedData, trai
 
 
 def _settle(folder: report.RunFolder, config: Config, data: PreparedData, trainer: Any, commits: Commits) -> PreparedData:
-    """What a mode leaves behind: adapters merged into an ordinary model; synthetic embeddings counted, in the run folder too."""
+    """What a mode leaves behind: shards and adapters become an ordinary model; synthetic embeddings counted, in the run folder too."""
+    if config.model.mode != "head":
+        trainer.gather_shards()
     if config.model.mode == "lora":
         trainer.merge_adapter(folder.path / "adapter.partial")
     if config.balance.method in SYNTHESISERS:

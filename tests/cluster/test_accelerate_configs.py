@@ -1,15 +1,19 @@
 """Every config of configs/accelerate trains in as many processes as it says, on CPUs over gloo; multi_node.yaml in test_slurm_jobs.py."""
 
+import csv
 import json
 import os
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
+import pyarrow.parquet as pq
 import pytest
 from conftest import ROOT
 from transformers import AutoModel
 
+from trainer.delivery.predict import Classifier
 from trainer.errors import ConfigError
 from trainer.training.sharding import fit_to_sharding
 
@@ -74,6 +78,24 @@ def test_two_processes_train_the_same_model_sharded_and_whole(config_file, tiny_
     sharded, whole = (load_file(tmp_path / f"runs/{name}/model/model.safetensors") for name in ("fsdp2", "multi_gpu"))
     assert sharded.keys() == whole.keys()
     assert max(abs(sharded[name] - whole[name]).max() for name in whole) < 1e-4
+
+
+@pytest.mark.parametrize("mode", ["full", pytest.param("lora", marks=pytest.mark.exhaustive)])
+def test_a_sharded_run_in_bfloat16_with_a_decision_is_judged_as_its_saved_model_judges(mode, config_file, tweets, tmp_path):
+    decided = {"decision": {"temperature": True, "thresholds": "f1", "prior": "natural"}, "model": {"mode": mode}}
+    config = config_file(**decided, training={"bf16": True, "max_steps": 3, "learning_rate": 1e-3})
+    fsdp2 = ROOT / "configs/accelerate/fsdp2.yaml"
+    done = _launch(fsdp2, "--config", config, "--set", "run.num_processes=2", script="tests/cluster/sharded_on_cpu.py")
+    assert done.returncode == 0, done.stderr[-3000:]
+    run = tmp_path / "runs/run"
+    assert json.loads((run / "metrics.json").read_text(encoding="utf-8"))["decision"]["folded_into_weights"]
+    table = pq.read_table(run / "predictions.parquet").to_pylist()
+    rows = [row for row in table if row["split"] == "test"]
+    texts = list(csv.DictReader(tweets.read_text(encoding="utf-8").splitlines()))
+    classifier = Classifier.load(run)
+    found = classifier.probabilities([texts[row["row"]]["text"] for row in rows])
+    told = [[row[f"probability_{label}"] for label in classifier.labels] for row in rows]
+    assert np.abs(np.array(found) - np.array(told)).max() < 1e-5  # in bfloat16 they would differ by 1e-3
 
 
 def _plugin(state_dict_type):

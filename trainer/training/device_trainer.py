@@ -12,7 +12,7 @@ from trainer.training.model_checks import fit_collator, multiple_in_training
 from trainer.training.packed_rows import to_device
 from trainer.training.packing import pack
 from trainer.training.resumable_trainer import ResumableTrainer
-from trainer.training.sharding import is_sharded, on_device
+from trainer.training.sharding import fit_to_sharding, gather_into, is_sharded, on_device, without_weights
 
 KEPT_BY_TRANSFORMERS = ("cpu", "cuda", "npu", "hpu", "mlu", "musa", "xla")
 """Kinds of devices whose random state transformers saves with a checkpoint."""
@@ -20,6 +20,28 @@ KEPT_BY_TRANSFORMERS = ("cpu", "cuda", "npu", "hpu", "mlu", "musa", "xla")
 
 class DeviceTrainer(ResumableTrainer):
     """Trainer that queues the work of a step without waiting for the device: only a log, an evaluation or a save waits."""
+
+    is_fsdp_enabled: bool
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        if self.is_fsdp_enabled:
+            fit_to_sharding(self.model, self.accelerator.state.fsdp_plugin)
+        self._whole = without_weights(self.model) if self.is_fsdp_enabled else None
+
+    def gather_shards(self) -> None:
+        """Make a model that FSDP shards an ordinary one in float32, in every process; called once training is over.
+
+        What follows reads or changes whole weights: the adapter is merged, the decision is folded into the head, and figures
+        are those of the model that is saved. The optimizer goes.
+        """
+        if self._whole is None:
+            return
+        gather_into(self._whole, self.model_wrapped, self.accelerator)
+        self.model = self.model_wrapped = self._whole
+        self._whole, self.is_fsdp_enabled = None, False
+        self.optimizer = self.lr_scheduler = None
+        self.accelerator.free_memory()
 
     def _prepare_input(self, data: Any) -> Any:
         """Copy a tensor, or all that a batch holds, to the device; transformers would let the CPU wait for each copy."""

@@ -1,11 +1,13 @@
 """FSDP as accelerate does it: what fails with encoders is mended, what loses the model refused."""
 
+import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import torch
-from accelerate.utils import parse_flag_from_env
+from accelerate.utils import broadcast, parse_flag_from_env
+from torch import nn
 
 from trainer.errors import ConfigError
 from trainer.training.memory import is_out_of_memory, release
@@ -58,3 +60,34 @@ def fit_to_sharding(model: Any, plugin: Any) -> None:
     embedding = model.get_input_embeddings()
     holders = {type(module).__name__ for module in model.modules() if module is not embedding and embedding in module.modules()}
     model._no_split_modules = [name for name in model._no_split_modules or () if name not in holders]
+
+
+def without_weights(model: Any) -> Any:
+    """Return a copy of a model's modules, with the hooks in them, that holds no weights until `gather_into` gives it some."""
+    empty = {id(weight): nn.Parameter(torch.empty_like(weight, device="meta"), weight.requires_grad) for weight in model.parameters()}
+    return copy.deepcopy(model, empty)
+
+
+def gather_into(whole: Any, sharded: Any, accelerator: Any) -> None:
+    """Give every process the whole weights of a model that FSDP shards, in float32, without what FSDP added to its modules.
+
+    Args:
+        whole: as `without_weights` made it before the model was sharded; all its weights lie on this process's device then.
+        accelerator: accelerate's Accelerator, which sharded the model.
+    """
+    state = accelerator.get_state_dict(sharded)  # on the CPU of the main process
+    gathered: dict[int, nn.Parameter] = {}
+    for name, empty in list(whole.named_parameters(remove_duplicate=False)):
+        if id(empty) not in gathered:
+            weight = torch.empty(empty.shape, dtype=torch.float32, device=accelerator.device)
+            if accelerator.is_main_process:
+                weight.copy_(state[name])
+            broadcast(weight, from_process=0)
+            gathered[id(empty)] = nn.Parameter(weight, empty.requires_grad)
+        owner, _, own_name = name.rpartition(".")
+        setattr(whole.get_submodule(owner), own_name, gathered[id(empty)])
+    trained = dict(sharded.named_buffers())
+    for name, buffer in whole.named_buffers():
+        if name in trained:
+            buffer.data = trained[name].detach().clone()
+    whole.to(accelerator.device)

@@ -31,7 +31,6 @@ from trainer.training.packed_rows import PackedRows
 from trainer.training.packing import runs_without_padding
 from trainer.training.peak_memory import PeakMemory
 from trainer.training.progress import epoch_rows
-from trainer.training.sharding import fit_to_sharding
 
 PLAIN_OPTIMIZERS = ("adamw_torch", "adamw_torch_fused", "sgd", "rmsprop", "adagrad", "adafactor")
 """Optimizers that leave the gradient as it is, so that its rows without a token stay zero."""
@@ -89,8 +88,6 @@ class WeightedTrainer(DeviceTrainer):
         checkpoints, args.output_dir = args.output_dir, tempfile.gettempdir()  # Trainer would create the folder before a run is started
         super().__init__(args=args, **kwargs)
         args.output_dir = checkpoints
-        if self.is_fsdp_enabled:
-            fit_to_sharding(self.model, self.accelerator.state.fsdp_plugin)
         self.remove_callback(PrinterCallback)  # EpochTable prints
         self.positions, self.sampling, self.balanced_batches = positions, sampling, balanced_batches
         self.num_trained, self.num_parameters = trainable_parameters(self.model)

@@ -1,0 +1,1 @@
+"""The checks of scripts/bench/gpu.py, each a function (Bench) -> what it measured."""
