@@ -1,11 +1,15 @@
 """Pickled weights: refused, or converted by a process that loads tensors alone; the user's folder stays as it is."""
 
 import json
+import os
 import pickle
 import shutil
+import subprocess
+import sys
 
 import pytest
 import torch
+from conftest import ROOT
 from hub_server import HubServer
 from model_folders import pickled, random_model
 from safetensors.torch import load_file
@@ -16,6 +20,7 @@ from trainer.data.cache import cache_dir, entries
 from trainer.errors import ModelError
 from trainer.pipeline import check
 from trainer.sections.model import ModelSection
+from trainer.training.converted_weights import write_safetensors
 from trainer.training.model import load_encoder, load_pretrained_config
 
 
@@ -48,7 +53,7 @@ def sharded(model, folder):
 
 
 @pytest.mark.parametrize("make", [pickled, sharded])
-def test_converted_weights_are_the_same_and_the_folder_is_not_changed(make, tiny_model, config_file, tmp_path, capsys):
+def test_converted_weights_are_the_same_made_once_and_the_folder_is_not_changed(make, tiny_model, config_file, tmp_path, capsys, monkeypatch):
     folder = make(tiny_model, tmp_path / "old")
     before = state_of(folder)
     check(load_config(config_file(model={"name": str(folder), "convert_weights": True})))
@@ -60,15 +65,10 @@ def test_converted_weights_are_the_same_and_the_folder_is_not_changed(make, tiny
     assert state_of(folder) == before
     assert {"config.json", "tokenizer.json", "about.txt"} <= {path.name for path in copy.iterdir()}
     assert not [path for path in copy.iterdir() if path.suffix == ".bin"]
-
-
-def test_the_copy_is_made_once_and_listed_among_the_caches(tiny_model, tmp_path, monkeypatch):
-    folder = pickled(tiny_model, tmp_path / "old")
-    encoder_of(folder, convert_weights=True)
-    entry = next(entry for entry in entries(cache_dir()) if entry.kind == "weights" and str(folder) in entry.made_from)
-    assert (entry.made_from, entry.state) == (f"{folder}, pickled weights as safetensors", "whole")
+    entry = next(entry for entry in entries(cache_dir()) if entry.name == copy.name)
+    assert (entry.kind, entry.made_from, entry.state) == ("weights", f"{folder}, pickled weights as safetensors", "whole")
     monkeypatch.setattr("subprocess.run", None)  # another conversion would fail
-    encoder_of(folder, convert_weights=True)
+    assert_equal(encoder_of(folder, convert_weights=True), encoder_of(tiny_model))
 
 
 def test_weights_that_share_memory_are_converted(tmp_path):
@@ -82,7 +82,8 @@ def test_weights_that_share_memory_are_converted(tmp_path):
         tensors | {"encoder.embed_tokens.weight": tensors["shared.weight"], "decoder.embed_tokens.weight": tensors["shared.weight"]},
         folder / "pytorch_model.bin",
     )
-    assert_equal(encoder_of(folder, convert_weights=True), encoder_of(model))
+    write_safetensors(folder, folder)
+    assert_equal(encoder_of(folder), encoder_of(model))
 
 
 def test_code_in_a_pickle_is_never_run(tiny_model, tmp_path):
@@ -91,10 +92,13 @@ def test_code_in_a_pickle_is_never_run(tiny_model, tmp_path):
             return exec, (f"open({str(tmp_path / 'ran')!r}, 'w')",)
 
     folder = pickled(tiny_model, tmp_path / "old")
-    for write in (lambda path: torch.save({"a": torch.zeros(2), "b": Evil()}, path), lambda path: path.write_bytes(pickle.dumps({"b": Evil()}))):
-        write(folder / "pytorch_model.bin")
-        with pytest.raises(ModelError, match=r"pytorch_model.bin holds more than tensors, which could run code, or is damaged"):
-            encoder_of(folder, convert_weights=True)
+    words = r"pytorch_model.bin holds more than tensors, which could run code, or is damaged"
+    (folder / "pytorch_model.bin").write_bytes(pickle.dumps({"b": Evil()}))
+    with pytest.raises(ValueError, match=words):
+        write_safetensors(folder, tmp_path)
+    torch.save({"a": torch.zeros(2), "b": Evil()}, folder / "pytorch_model.bin")
+    with pytest.raises(ModelError, match=words):
+        encoder_of(folder, convert_weights=True)
     assert not (tmp_path / "ran").exists()
     assert not [entry for entry in entries(cache_dir()) if entry.state == "unfinished"]
 
@@ -141,15 +145,27 @@ def test_predicting_gives_the_same_command(tiny_model, tmp_path):
         Classifier.load(folder)
 
 
-def test_a_hub_model_is_converted_from_the_cache(tiny_model, config_file, tmp_path, run_cli):
+LOAD = """
+import sys
+from trainer.sections.model import ModelSection
+from trainer.training.converted_weights import write_safetensors
+from trainer.training.model import load_encoder, load_pretrained_config
+section = ModelSection(name="user/old", convert_weights=True)
+load_encoder(section, load_pretrained_config(section)).save_pretrained(sys.argv[1])
+"""
+
+
+def test_a_hub_model_is_converted_in_the_cache(tiny_model, config_file, tmp_path, run_cli):
     folder = pickled(tiny_model, tmp_path / "old")
     with HubServer({}) as hub:
         hub.add("model", "user/old", {path.name: path.read_bytes() for path in folder.iterdir()})
         environment = {"HF_ENDPOINT": hub.url, "HF_HUB_OFFLINE": "0", "HF_HOME": str(tmp_path / "home")}
-        refused = run_cli("train", "--config", config_file(model={"name": "user/old"}), "--check", **environment)
-        assert "Convert it once: equipoise convert user/old Or set model.convert_weights: true." in refused.stderr
-        config = config_file(model={"name": "user/old", "convert_weights": True}, training={"max_steps": 1})
-        done = run_cli("train", "--config", config, **environment)
+        command = [sys.executable, "-c", LOAD, str(tmp_path / "loaded")]
+        done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, **environment}, cwd=ROOT, check=False)
         assert done.returncode == 0, done.stderr
+    assert_equal(encoder_of(tmp_path / "loaded"), encoder_of(tiny_model))
     offline = {**environment, "HF_HUB_OFFLINE": "1"}
-    assert run_cli("train", "--config", config, "--check", **offline).returncode == 0
+    refused = run_cli("train", "--config", config_file(model={"name": "user/old"}), "--check", **offline)
+    assert "Convert it once: equipoise convert user/old Or set model.convert_weights: true." in refused.stderr
+    again = run_cli("train", "--config", config_file(model={"name": "user/old", "convert_weights": True}), "--check", **offline)
+    assert (again.returncode, "are read from a copy in safetensors" in again.stdout) == (0, True), again.stderr

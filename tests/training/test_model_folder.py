@@ -1,10 +1,15 @@
 """What is given as a model and is none: `--check` says what it is and what to give instead."""
 
 import json
+import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
+from conftest import ROOT
+from hub_server import HubServer
 
 from trainer import Classifier, load_config
 from trainer.errors import ModelError
@@ -147,11 +152,16 @@ CASES = {
     "no model_type": (lambda m, f: copy(m, f, model_type=None), "has a config.json without model_type, of architecture BertModel, so its kind is not known."),
     "image encoder": (vision_encoder, "is of type vit, which Transformers cannot use for text classification: it reads images. Give an encoder"),
     "audio encoder": (audio_encoder, "is of type wav2vec2, which Transformers cannot use for text classification: it reads audio."),
-    "no weights": (lambda m, f: copy(m, f, without=["*.safetensors"]), "holds no weights. Copy model.safetensors beside its config.json."),
+    "no weights": (
+        lambda m, f: copy(m, f, without=["*.safetensors"]),
+        "holds no weights. Copy model.safetensors beside its config.json, or choose another model.",
+    ),
     "weights of TensorFlow": (
         lambda m, f: write(copy(m, f, without=["*.safetensors"]) / "tf_model.h5") or f,
         "(tf_model.h5), which Transformers no longer reads.",
     ),
+    "GGUF with config": (lambda m, f: write(copy(m, f, without=["*.safetensors"]) / "model.gguf") or f, "holds GGUF, whose weights are quantised"),
+    "ONNX": (lambda m, f: write(copy(m, f, without=["*.safetensors"]) / "model.onnx") or f, "holds an ONNX graph and no weights that can be trained."),
     "lost shard": (
         lambda m, f: write(copy(m, f, without=["*.safetensors"]) / "model.safetensors.index.json", '{"weight_map": {"a": "model-1.safetensors"}}') or f,
         "its weights lack model-1.safetensors. Copy the missing file",
@@ -188,3 +198,35 @@ def test_a_checkpoint_and_a_sentence_transformers_folder_with_config_are_models(
     write(folder / "checkpoint-1000/modules.json", "[]")
     for number in (500, 1000):
         check(load_config(config_file(model={"name": str(Path(folder, f"checkpoint-{number}"))})))
+
+
+TOLD = """
+import json, sys
+from trainer import cli, load_config, pipeline
+from trainer.errors import ModelError
+cli._leave_out_torch()
+for path in sys.argv[1:]:
+    try:
+        pipeline.check(load_config(path))
+    except ModelError as error:
+        print(json.dumps(str(error)))
+"""
+
+
+def test_repositories_of_the_hub_without_a_model_are_told_what_they_hold(tiny_model, config_file, tmp_path):
+    whole = {path.name: path.read_bytes() for path in tiny_model.iterdir()}
+    repositories = {
+        "user/lora": ({"adapter_config.json": b"{}", "adapter_model.safetensors": b""}, "holds an adapter (LoRA or the like, adapter_config.json)"),
+        "user/gguf": ({"model-Q4.gguf": b""}, "holds GGUF, whose weights are quantised"),
+        "user/both": (whole | {"adapter_config.json": b"{}"}, "holds an adapter (LoRA or the like, adapter_config.json)"),
+    }
+    with HubServer({}) as hub:
+        for name, (files, _) in repositories.items():
+            hub.add("model", name, files)
+        paths = [config_file(f"{number}.yaml", model={"name": name}) for number, name in enumerate(repositories)]
+        environment = {**os.environ, "HF_ENDPOINT": hub.url, "HF_HUB_OFFLINE": "0", "HF_HOME": str(tmp_path / "home")}
+        done = subprocess.run([sys.executable, "-c", TOLD, *paths], capture_output=True, text=True, env=environment, cwd=ROOT, check=False)
+    told = [json.loads(line) for line in done.stdout.splitlines()]
+    assert len(told) == len(repositories), done.stderr
+    for message, (name, (_, words)) in zip(told, repositories.items(), strict=True):
+        assert message.startswith(f"model.name: '{name}' {words}")

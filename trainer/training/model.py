@@ -13,7 +13,7 @@ from trainer.errors import ModelError
 from trainer.training import model_checks
 from trainer.training.end_token import Origin, reads_text_only
 from trainer.training.model_checks import position_limit
-from trainer.training.model_folder import refuse_other_types, resolve_name, telling_damage, worded
+from trainer.training.model_folder import refuse_other_types, resolve_name, telling_damage, telling_repository, worded
 from trainer.training.model_weights import with_safetensors
 
 if TYPE_CHECKING:
@@ -44,7 +44,9 @@ def pretrained_config(model: "ModelSection") -> Any:
     from transformers import AutoConfig
 
     with worded(model.name):
-        config = AutoConfig.from_pretrained(resolve_name(model.name), revision=model.revision, trust_remote_code=model.trust_remote_code)
+        name = resolve_name(model.name)
+        with telling_repository(name, model.revision, f"model.name: '{model.name}'"):
+            config = AutoConfig.from_pretrained(name, revision=model.revision, trust_remote_code=model.trust_remote_code)
     refuse_other_types(config, f"model.name: '{model.name}'")
     return config
 
@@ -163,8 +165,9 @@ def _from_pretrained(kind: Any, model: "ModelSection", config: Any, **options: A
     """Weights of safetensors files alone, in float32."""
     import torch
 
-    return kind.from_pretrained(
-        with_safetensors(model),
+    name, source = resolve_name(model.name), with_safetensors(model)
+    found = kind.from_pretrained(
+        source,
         config=config,
         revision=model.revision,
         trust_remote_code=model.trust_remote_code,
@@ -172,6 +175,10 @@ def _from_pretrained(kind: Any, model: "ModelSection", config: Any, **options: A
         dtype=torch.float32,
         **options,
     )
+    if source != name:
+        loaded = found[0] if isinstance(found, tuple) else found
+        loaded.name_or_path = loaded.config._name_or_path = name  # what an adapter calls its base model; the copy may be cleared
+    return found
 
 
 def _renew_head(model: Any) -> None:

@@ -12,11 +12,13 @@ from safetensors import SafetensorError
 
 from trainer.data.locate import hub_remedy, package_path, refuse_url
 from trainer.errors import ModelError, did_you_mean, first_line, listing
-from trainer.training.weight_files import is_lfs_pointer, pickled_weights
+from trainer.training.weight_files import GGUF, is_lfs_pointer, pickled_weights
 
 CHECKPOINT = re.compile(r"checkpoint-(\d+)")
 SENTENCEPIECE = ("spm.model", "spiece.model", "sentencepiece.bpe.model", "sentencepiece.model", "tokenizer.model")
 TOKENIZER_FILES = {"tokenizer.json", "tokenizer_config.json", "vocab.txt", "vocab.json", *SENTENCEPIECE}
+ADAPTER = "holds an adapter (LoRA or the like, adapter_config.json), not a whole model."
+MERGE = "merge the adapter into its model first (peft: merge_and_unload, then save_pretrained), and give that folder."
 INPUTS = {
     "images": ("IMAGE_CLASSIFICATION", "ZERO_SHOT_IMAGE_CLASSIFICATION", "OBJECT_DETECTION", "SEMANTIC_SEGMENTATION", "MASK_GENERATION"),
     "audio": ("AUDIO_CLASSIFICATION", "CTC", "SPEECH_SEQ_2_SEQ", "TEXT_TO_SPECTROGRAM", "TEXT_TO_WAVEFORM"),
@@ -62,6 +64,37 @@ def refuse_other_kinds(path: Path, where: str, otherwise: str = "holds no config
         words = _without_config(path) or otherwise
     if words:
         raise ModelError(f"{where} {words}")
+
+
+@contextmanager
+def telling_repository(name: str, revision: str | None, where: str) -> Iterator[None]:
+    """Tell what a repository of the Hub holds whose config cannot be had, where that is known by its files.
+
+    Raises:
+        ModelError: a repository without config.json: an adapter, GGUF ...
+    """
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import HfHubHTTPError
+    from huggingface_hub.utils import httpx  # type: ignore[attr-defined]
+
+    try:
+        yield
+    except (OSError, ValueError):
+        if Path(name).is_dir():
+            raise
+        try:
+            names = HfApi().list_repo_files(name, revision=revision)
+        except (HfHubHTTPError, httpx.HTTPError, OSError, ValueError):
+            names = ["config.json"]  # the error itself says more
+        if "config.json" in names:
+            raise
+        if "adapter_config.json" in names:
+            words = f"{ADAPTER} Give its base model, which its card names, to train anew; or {MERGE}"
+        elif any(file.endswith(".gguf") for file in names):
+            words = GGUF
+        else:
+            words = f"holds no config.json, so it is no Transformers model; it holds {listing(names, 5)}."
+        raise ModelError(f"{where} {words}") from None
 
 
 def refuse_other_types(config: Any, where: str) -> None:
@@ -140,7 +173,7 @@ def _without_config(folder: Path) -> str | None:
     if (folder / "refs").is_dir() and (folder / "snapshots").is_dir():
         return f"is a folder of the Hub's cache. Give the id, {folder.name.removeprefix('models--').replace('--', '/')}, or one of the folders in snapshots/."
     if any(name.endswith(".gguf") for name in names):
-        return "holds GGUF, whose weights are quantised for generating text. Give the folder or Hub id of the model that it was made from."
+        return GGUF
     if below := sorted(path.name for path in folder.iterdir() if (path / "config.json").is_file()):
         kind = "holds a sentence-transformers model, whose encoder lies in a folder of its own" if "modules.json" in names else "holds no config.json itself"
         return f"{kind}. Give {' or '.join(str(folder / name) for name in below[:3])}"
@@ -154,15 +187,13 @@ def _without_config(folder: Path) -> str | None:
 
 
 def _of_adapter(folder: Path) -> str:
-    words = "holds an adapter (LoRA or the like, adapter_config.json), not a whole model."
     if (folder.parent / "model/config.json").is_file():
-        return f"{words} Give {folder.parent / 'model'}, into which it is merged."
+        return f"{ADAPTER} Give {folder.parent / 'model'}, into which it is merged."
     try:
         base = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))["base_model_name_or_path"]
     except (OSError, ValueError, LookupError, TypeError):
         base = None
-    merge = "merge the adapter into its model first (peft: merge_and_unload, then save_pretrained), and give that folder."
-    return f"{words} Give its base model, {base}, to train anew; or {merge}" if base else f"{words} M{merge[1:]}"
+    return f"{ADAPTER} Give its base model, {base}, to train anew; or {MERGE}" if base else f"{ADAPTER} M{MERGE[1:]}"
 
 
 def _of_run(folder: Path) -> str:

@@ -3,10 +3,11 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from trainer.data.cache import cache_dir
 from trainer.data.locate import hub_remedy
 from trainer.errors import ModelError, first_line
 from trainer.training.converted_weights import DOWNLOADED, convert_to, converted, copy_in_cache
-from trainer.training.model_folder import resolve_name, worded
+from trainer.training.model_folder import ADAPTER, MERGE, resolve_name, worded
 from trainer.training.weight_files import (
     INDEX,
     PICKLED_INDEX,
@@ -31,14 +32,18 @@ def check_weights(model: "ModelSection") -> None:
     name, where = resolve_name(model.name), f"model.name: '{model.name}'"
     folder = Path(name) if Path(name).is_dir() else None
     names = _weight_names(model, name) if folder is None else [path.name for path in folder.iterdir()]
+    if "adapter_config.json" in names:  # transformers would load its base model in place of this one
+        raise ModelError(f"{where} {ADAPTER} M{MERGE[1:]}")
     if not model.convert_weights or not needs_conversion(names):
         refuse_other_weights(names, where, model.name, " Or set model.convert_weights: true.")
         if folder:
             with worded(model.name):
                 check_whole(folder, where)
-    elif folder:
+        return
+    if folder:
         check_pickled(folder, where)
-        print(f"model.convert_weights: the pickled weights of '{model.name}' are read from a copy in safetensors, {copy_in_cache(folder)}")
+    place = copy_in_cache(folder) if folder else f"{cache_dir()} (equipoise cache --list)"
+    print(f"model.convert_weights: the pickled weights of '{model.name}' are read from a copy in safetensors, {place}")
 
 
 def _weight_names(model: "ModelSection", name: str) -> list[str]:
@@ -46,7 +51,11 @@ def _weight_names(model: "ModelSection", name: str) -> list[str]:
     from huggingface_hub import HfApi, try_to_load_from_cache
     from huggingface_hub.utils import httpx  # type: ignore[attr-defined]
 
-    cached = [file for file in (WHOLE, INDEX, PICKLED_WHOLE, PICKLED_INDEX) if isinstance(try_to_load_from_cache(name, file, revision=model.revision), str)]
+    cached = [
+        file
+        for file in ("adapter_config.json", WHOLE, INDEX, PICKLED_WHOLE, PICKLED_INDEX)
+        if isinstance(try_to_load_from_cache(name, file, revision=model.revision), str)
+    ]
     if WHOLE in cached or INDEX in cached:
         return cached
     try:

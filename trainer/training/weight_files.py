@@ -17,6 +17,7 @@ PICKLED = re.compile(r"pytorch_model(-\d+-of-\d+)?\.bin")
 """Weights as torch pickles them; adapter_model.bin and training_args.bin are other files."""
 UNREAD = ("tf_model.h5", "flax_model.msgpack", "model.ckpt.index", "rust_model.ot")
 """Weights that transformers read before its version 5."""
+GGUF = "holds GGUF, whose weights are quantised for generating text. Give the folder or Hub id of the model that it was made from."
 PICKLE_START = b"\x80"
 LFS_POINTER = b"version https://git-lfs.github.com/spec"
 
@@ -55,9 +56,13 @@ def refuse_other_weights(names: Collection[str], where: str, name: str, option: 
         raise ModelError(f"{words} Convert it once: equipoise convert {shlex.quote(name)}{option}")
     if unread := [file for file in UNREAD if file in names]:
         raise ModelError(f"{where} has weights of another library ({listing(unread)}), which Transformers no longer reads. Choose a model with safetensors.")
-    others = [file for file in names if file.endswith(".safetensors")]
+    if any(file.endswith(".gguf") for file in names):
+        raise ModelError(f"{where} {GGUF}")
+    if any(file.endswith(".onnx") for file in names):
+        raise ModelError(f"{where} holds an ONNX graph and no weights that can be trained. Give the folder or Hub id of the model that it was made from.")
+    others = [file for file in names if file.endswith(".safetensors") and "/" not in file]
     remedy = f"Rename {others[0]} to {WHOLE} if it holds the model" if len(others) == 1 else f"Copy {WHOLE} beside its config.json"
-    raise ModelError(f"{where} holds no weights. {remedy}.")
+    raise ModelError(f"{where} holds no weights. {remedy}, or choose another model.")
 
 
 def check_whole(folder: Path, where: str) -> None:
