@@ -22,7 +22,9 @@ from trainer.data.split import Splits
 from trainer.data.tokenise import TokenisedRows, tokenise
 from trainer.delivery import finished_comparison, hub, report, uploads
 from trainer.delivery.environment import Commits
-from trainer.errors import Stopped, listing
+from trainer.delivery.finished_run import FinishedRun
+from trainer.delivery.run_files import is_whole, lacking, refuse_lost_model
+from trainer.errors import RunError, Stopped, listing
 from trainer.training import distributed, memory, stopping, watch
 from trainer.training.launch_settings import follow_config
 from trainer.training.synthesis import SYNTHESISERS, refuse_few_rows
@@ -136,28 +138,57 @@ def already_finished(config: Config, data: PreparedData, resume: str) -> bool:
 
     What such a run lacks, since it was stopped or failed after its model was saved, is made. With `run.overwrite` a run is finished
     only where its page was missing: the process that trained it died before it wrote the page, and is started again.
+
+    Raises:
+        RunError: its model is gone, or a file of it is damaged; not with `run.overwrite`, which trains such a run anew.
     """
     path = run_path(config)
     has_page = distributed.from_main((path / report.PAGE_NAME).is_file)
     if resume == "never" or (config.run.overwrite and has_page):
         return False
     is_finished = distributed.from_main(lambda: report.is_finished(path, config.to_dict(), data.clean.fingerprint))
-    is_made = is_finished and distributed.from_main(lambda: bool(complete(path)))
     if config.run.overwrite:
-        return is_made
-    if is_finished and not is_made and distributed.is_main():
-        print(f"{path}: holds the finished run of this config and data: nothing to do. Set run.overwrite: true to train anew, or another run.name.")
+        return is_finished and distributed.from_main(lambda: _is_completed(path))
+    if is_finished:
+        distributed.from_main(lambda: _complete_and_tell(path))
     return is_finished
 
 
+def _is_completed(path: Path) -> bool:
+    """Whether a finished run lacked something and now has it; one that is damaged is not completed, which is said."""
+    try:
+        return bool(complete(path))
+    except RunError as error:
+        print(f"{error} It is trained anew, since run.overwrite is true.", flush=True)
+        return False
+
+
+def _complete_and_tell(path: Path) -> None:
+    """Make what a finished run lacks, and say what it lacks still, or that there is nothing to do."""
+    written = complete(path)
+    left = lacking(FinishedRun.read(path))
+    remedy = "Set run.overwrite: true to train anew, or another run.name."
+    if left:
+        print(f"{path}: holds the finished run of this config and data, but lacks {listing(left)}. {remedy}")
+    elif not written:
+        print(f"{path}: holds the finished run of this config and data: nothing to do. {remedy}")
+
+
 def complete(path: Path) -> list[str]:
-    """Make what a finished run lacks of pictures, card and page, and say what it was; a fault is a warning, and nothing is trained."""
+    """Make what a finished run lacks of pictures, card and page, and say what it was; nothing is trained.
+
+    A file that cannot be written is a warning.
+
+    Raises:
+        RunError: its model is gone, or a file of it is damaged.
+    """
     from trainer.delivery import completion, report_page
 
+    refuse_lost_model(FinishedRun.read(path))
     written: list[str] = []
     with completion.warning_of(f"{path}, pictures and card", completion.command_of(path)):
         written = completion.complete(path)
-    if not (path / report_page.PAGE_NAME).is_file() and report_page.write_or_warn(path):
+    if not is_whole(path / report_page.PAGE_NAME) and report_page.write_or_warn(path):
         written.append(report_page.PAGE_NAME)
     if written:
         print(f"{path}: holds the finished run of this config and data. Nothing is trained; it lacked, and now has: {listing(written)}.", flush=True)

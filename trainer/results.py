@@ -252,6 +252,7 @@ def _facts(
         "decision": card.decision_words(decided) if decided else "",
         "training": described,
         "saved_step": trainer.best_step,
+        "epochs": trainer.epoch_rows(),
         "audit": audit.to_facts(),
         "calibration": calibration(outcomes[headline]) if decided else None,
         "card": card.card_facts(config, data, trainer.epoch_rows(), outcomes, decided, lengths, max_length, described, commits, comparison),

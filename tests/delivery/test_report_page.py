@@ -236,7 +236,7 @@ def test_what_older_runs_lack_is_left_out_in_words(single, tmp_path):
     words = words_of(report_page.render(FinishedRun.read(old)))
     for part in (
         "No intervals: this run folder holds no predictions.parquet",
-        "The counts by class are not kept by runs of older versions",
+        "Not shown: this run folder holds no report.json, which has the counts by class",
         "there are no learning curves",
         "Not drawn: this run folder holds no predictions.parquet",
         "Not listed: this run folder holds no predictions.parquet",
@@ -307,7 +307,7 @@ def edit(name, change):
     (edit("report.json", lambda facts: facts.pop("saved_step")), r"copy: a file there is damaged, .* \(KeyError: 'saved_step'\). Make the page with"),
     (edit("report.json", lambda facts: facts.pop("lengths")), r"copy: a file there is damaged, .* has no attribute 'lengths'"),
     (edit("environment.json", lambda environment: environment.pop("data")), r"copy: a file there is damaged, .* has no attribute 'data'"),
-    (lambda run: (run / "config.yaml").write_text("model: 3"), r"copy: a file there is damaged, .* has no attribute 'name'"),
+    (lambda run: (run / "config.yaml").write_text("model: 3"), r"copy: a file there is damaged, .* has no attribute 'get'"),
     (lambda run: (run / "epochs.csv").write_text("epoch,other\n1,2\n"), r"epochs.csv: lacks columns \(accuracy, .*step.*\). Remove it"),
     (lambda run: (run / "mistakes.jsonl").write_bytes(b"\xff\n"), r"mistakes.jsonl: is damaged: .*utf-8.*Remove it"),
 ])  # fmt: skip

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from trainer.delivery import report
 from trainer.delivery.finished_run import FinishedRun
+from trainer.delivery.run_files import is_whole, lacking
 from trainer.errors import Stopped, first_line, listing
 
 if TYPE_CHECKING:
@@ -17,12 +18,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 CARD_NAME = "README.md"
-ONLY_TRAINING_MAKES = {
-    "predictions.parquet": "the page has no intervals, curves and mistakes",
-    "report.json": "the page has no class distribution, and a missing card cannot be written",
-    "mistakes.jsonl": "the page quotes no texts",
-}
-"""Files that need the training process, and what is missing without them."""
+EPOCHS = "epochs.csv"
 
 
 @contextmanager
@@ -53,15 +49,23 @@ def complete(path: Path, *, anew: bool = False) -> list[str]:
     """
     run, written = FinishedRun.read(path), []
     for name, write in _makers(run).items():
-        if anew or not (path / name).is_file():
+        if anew or not is_whole(path / name):
             with warning_of(path / name, command_of(path)):
                 _write(name, write)
                 written.append(name)
-    for name in _lacking(run):
-        logger.warning("%s is missing and only training can write it: %s.", path / name, ONLY_TRAINING_MAKES[name])
+    for name, words in lacking(run).items():
+        logger.warning("%s is missing and %s: %s.", path / name, _who_makes(run), words)
     if not anew:
-        written += [f"{member.name}/{name}" for member in _members(run) for name in complete(member)]
+        members = [member for member in run.members if member.is_dir()]
+        written += [f"{member.name}/{name}" for member in members for name in complete(member)]
     return written
+
+
+def _who_makes(run: FinishedRun) -> str:
+    """What makes a file again that others cannot give."""
+    if not run.is_ensemble:
+        return "only training can write it"
+    return "only a new vote can write it (remove metrics.json, then run the training command again)"
 
 
 def complete_and_tell(path: Path) -> None:
@@ -96,6 +100,8 @@ def _makers(run: FinishedRun) -> dict[str, Callable[[str], None]]:
     """{file: function that writes it} of all that this run can have, from the files that it has."""
     folder, facts = report.RunFolder(run.path), _facts(run)
     makers: dict[str, Callable[[str], None]] = {}
+    if facts.get("epochs"):
+        makers[EPOCHS] = lambda name: folder.write_epochs(facts["epochs"])
     if "audit" in facts:
         makers["class_distribution.png"] = lambda name: folder.write_figure(name, _plots().class_distribution(_audit(facts)))
     if run.epochs:
@@ -105,30 +111,14 @@ def _makers(run: FinishedRun) -> dict[str, Callable[[str], None]]:
     makers[result] = lambda name: folder.write_figure(name, _plots().results(evaluation_of(run.final), run.split)[1])
     if facts.get("calibration"):
         makers["reliability.png"] = lambda name: folder.write_figure(name, _reliability(facts["calibration"], run.split))
-    if "card" in facts or "ensemble" in run.metrics:
+    if "card" in facts or run.is_ensemble:
         makers[CARD_NAME] = lambda name: folder.write_text(name, _card(run))
     return makers
 
 
 def _facts(run: FinishedRun) -> dict[str, Any]:
     """The run's own report.json; an ensemble has none, and is shown that of its first member."""
-    return {} if "ensemble" in run.metrics else run.facts or {}
-
-
-def _members(run: FinishedRun) -> list[Path]:
-    """Run folders of the members of an ensemble, the first one first."""
-    found = [path for path in run.path.glob("member-*") if report.MEMBER.fullmatch(path.name)]
-    return sorted(found, key=lambda path: int(path.name.removeprefix("member-"))) if "ensemble" in run.metrics else []
-
-
-def _lacking(run: FinishedRun) -> list[str]:
-    """Files that only training writes, and that this run lacks."""
-    wanted = dict.fromkeys(ONLY_TRAINING_MAKES)
-    if "ensemble" in run.metrics:
-        del wanted["report.json"]
-    if not run.config.get("report", {}).get("show_texts", True):
-        del wanted["mistakes.jsonl"]
-    return [name for name in wanted if not (run.path / name).is_file()]
+    return {} if run.is_ensemble else run.facts or {}
 
 
 def _plots() -> Any:
@@ -153,7 +143,7 @@ def _reliability(sides: list[dict[str, Any]], split: str) -> Any:
 def _card(run: FinishedRun) -> str:
     from trainer.delivery import card, ensemble_card
 
-    if "ensemble" in run.metrics:
+    if run.is_ensemble:
         evaluations = {split: evaluation_of(run.metrics[split]) for split in run.splits}
         return ensemble_card.write_ensemble_card(run.config["run"]["name"], run.metrics["ensemble"], evaluations)
     return card.render(_facts(run)["card"])

@@ -188,7 +188,8 @@ class FinishedRun:
             raise RunError(f"{path / 'metrics.json'}: holds no results of validation or test. Give a run folder that training wrote.")
         with readable(path):
             _check_figures(path / "metrics.json", metrics)
-        facts = _json(path / "report.json") or (_json(path / "member-1/report.json") if "ensemble" in metrics else None)
+        own = _json(path / "report.json")
+        facts = own or (_json(path / "member-1/report.json") if "ensemble" in metrics else None)
         return cls(
             path=path,
             config=read_yaml(str(path / "config.yaml")).values,
@@ -197,7 +198,7 @@ class FinishedRun:
             environment=_json(path / "environment.json"),
             facts=facts,
             class_weights=_json(path / "class_weights.json"),
-            epochs=_epochs(path / "epochs.csv"),
+            epochs=_epochs(path / "epochs.csv") or (own.get("epochs", []) if isinstance(own, dict) else []),
             texts=texts,
             split="test" if "test" in metrics else "validation",
         )
@@ -206,6 +207,17 @@ class FinishedRun:
     def name(self) -> str:
         """Name of the folder."""
         return self.path.resolve().name
+
+    @property
+    def is_ensemble(self) -> bool:
+        """Whether it is several models that vote, each with a run folder within this one."""
+        return "ensemble" in self.metrics
+
+    @property
+    def members(self) -> list[Path]:
+        """Run folders of the members of an ensemble, the first one first; empty of a single model."""
+        size = self.metrics["ensemble"]["size"] if self.is_ensemble else 0
+        return [self.path / f"member-{number}" for number in range(1, size + 1)]
 
     @property
     def splits(self) -> list[str]:
@@ -298,7 +310,8 @@ def _json(path: Path) -> Any:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise RunError(f"{path}: is damaged: {first_line(error)}") from error
+        remedy = "Put it back from a copy, or set run.overwrite: true to train anew."
+        raise RunError(f"{path}: is damaged: {first_line(error)} {remedy}") from error
 
 
 def _epochs(path: Path) -> list[dict[str, float]]:

@@ -242,6 +242,9 @@ def plan_run(path: Path, config: dict[str, Any], fingerprint: str, *, overwrite:
     if not difference:
         tidy(path / "checkpoints")
         checkpoint = newest_whole(path / "checkpoints")
+        if checkpoint is None and (path / "model").is_dir():
+            words = "holds a model, but neither metrics.json nor a checkpoint, so it counts as unfinished"
+            warnings.warn(f"{path}: {words} and is trained anew.", stacklevel=2)
         for warning in set_aside(path / "checkpoints", checkpoint):
             warnings.warn(warning, stacklevel=2)
         return str(checkpoint) if checkpoint else None

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from trainer.delivery import page_plots, pages, report
+from trainer.delivery import page_plots, pages, report, run_files
 from trainer.delivery.finished_run import FinishedRun, Predictions, readable
 from trainer.delivery.page_confusion import MOST_CLASSES_WITH_NUMBERS, confusion_of
+from trainer.delivery.page_parts import refuse_poorer
 from trainer.delivery.shown_classes import MOST_IN_PAGE, MOST_IN_PICTURE, MOST_IN_SENTENCE, Shown, largest_and_rarest, worst_and_rarest
 from trainer.errors import RunError, Stopped, first_line, listing
 from trainer.evaluation.confusion import MOST_DENSE
@@ -53,12 +54,15 @@ def rebuild(run: FinishedRun, output: Path | None = None, *, show_texts: bool = 
     Args:
         show_texts: quote the mistakes' texts where the run kept them (`report.show_texts`).
     Raises:
-        RunError: a file of others in place of the page, or one of the run folder that is damaged.
+        RunError: a file of others in place of the page, or one of the run folder that is damaged; without `output` a page that is
+            there and tells more than the new one would, since files of the run are gone.
     """
     page = output or run.path / PAGE_NAME
     check_page(page)
     with readable(run.path):
         text = render(run, show_texts=show_texts)
+    if output is None:
+        refuse_poorer(page, text, list(run_files.lacking(run)), show_texts=show_texts)
     return write_page(page, text)
 
 
@@ -67,7 +71,7 @@ def check_page(page: Path) -> None:
     report.check_writable(page.parent, "Set --output")
     if page.is_dir():
         raise RunError(f"{page}: is a folder; --output is the page itself, such as {page / PAGE_NAME}.")
-    if page.exists() and GENERATOR not in page.read_bytes()[:2000].decode(errors="replace"):
+    if page.exists() and page.stat().st_size and GENERATOR not in page.read_bytes()[:2000].decode(errors="replace"):
         raise RunError(f"{page}: holds something else than a page of ours. Give another --output.")
 
 
@@ -128,6 +132,7 @@ def render(run: FinishedRun, *, show_texts: bool = True) -> str:
         num_wrong=predictions.num_wrong if predictions else 0,
         keeps_all=predictions is None or predictions.p_NC is not None,
         texts=texts,
+        lacks=run_files.lacking(run),
         quotes=bool(mistakes and any(m.row in texts for m in mistakes)),
         decided=_decided(run),
         scope_all=(run.config.get("balance") or {}).get("scope") == "all",
