@@ -19,6 +19,7 @@ from trainer.training.batching import Collator
 from trainer.training.embed import embed
 from trainer.training.layers import final_layer, trainable_parameters
 from trainer.training.losses import step_loss
+from trainer.training.model_checks import EQUAL_LENGTHS, fit_collator
 from trainer.training.peak_memory import PeakMemory
 from trainer.training.progress import COLUMNS, headings, table_line
 from trainer.training.weighted_trainer import epoch_metrics
@@ -213,7 +214,10 @@ class HeadTrainer:
         """What the card says of the training, a sentence each."""
         best = next(row for row in self.rows if row["step"] == self.best_step)
         chosen = f"chosen of {len(self.rows)} by `{self.args.metric_for_best_model}` on validation" if len(self.rows) > 1 else "as configured"
+        model, collate = self.model, Collator(self.tokenizer)
+        needs_equal_lengths = fit_collator(lambda batch: model(**batch).logits, model.config, model.device, collate)
         return [
+            *([EQUAL_LENGTHS] if needs_equal_lengths else []),
             f"`model.mode`: head, {self.num_trained:,} of {self.num_parameters:,} parameters; the encoder is frozen, each row was embedded once",
             f"final layer fitted by L-BFGS over all rows at once; L2 strength {best['l2']:g}, {chosen}",
         ]

@@ -27,6 +27,7 @@ from trainer.training.device_trainer import DeviceTrainer, classifier_of, fit_to
 from trainer.training.layers import trainable_parameters
 from trainer.training.lora import merged
 from trainer.training.losses import step_loss
+from trainer.training.model_checks import EQUAL_LENGTHS
 from trainer.training.packed_rows import PackedRows
 from trainer.training.packing import runs_without_padding
 from trainer.training.peak_memory import PeakMemory
@@ -310,9 +311,10 @@ class WeightedTrainer(DeviceTrainer):
     def describe(self) -> list[str]:
         """What the card says of the training beside its arguments, a sentence each."""
         batches = f"padded, since {self.padded_because}" if self.padded_because else "without padding"
-        if self.equal_lengths:
-            batches = "rows of equal length, since padding changes this model's answers; serve it without padding, too"
-        return [f"trained parameters: {self.num_trained:,} of {self.num_parameters:,}", f"batches: {batches}"]
+        return [
+            f"trained parameters: {self.num_trained:,} of {self.num_parameters:,}",
+            EQUAL_LENGTHS if self.equal_lengths else f"batches: {batches}",
+        ]
 
     def predict_logits(self, dataset: TokenisedRows) -> NDArray[np.float32]:
         """Logits in the order of `dataset`, in float32 whatever training used; in smaller passes where memory is too small.
