@@ -1,0 +1,151 @@
+"""What a model is asked before it is trained or served, on tiny models of real architectures."""
+
+import json
+import sys
+
+import pytest
+import torch
+from conftest import ROOT
+from test_bad_input import fails  # noqa: F401
+from transformers import AutoModelForSequenceClassification
+
+from trainer.delivery.saved_model import SavedModel
+from trainer.errors import ModelError
+from trainer.training.batching import Collator, pass_starts, token_batches
+from trainer.training.cpu_layers import FastDropout, RowGradientEmbedding, speed_up
+from trainer.training.model_checks import (
+    fit_collator,
+    position_limit,
+    probe_batch,
+    refuse_unreadable_length,
+)
+
+sys.path.insert(0, str(ROOT / "scripts"))
+
+from architectures import MAX_LENGTH, OFFSET_TYPES, tiny_config, tiny_tokenizer
+
+
+def build(model_type, **settings):
+    torch.manual_seed(0)
+    return AutoModelForSequenceClassification.from_config(tiny_config(model_type, **settings)).eval()
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Function that saves a tiny model of an architecture and its tokenizer."""
+
+    def save(model_type, **settings):
+        build(model_type, **settings).save_pretrained(tmp_path / "model")
+        tiny_tokenizer(model_type).save_pretrained(tmp_path / "model")
+        return tmp_path / "model"
+
+    return save
+
+
+@pytest.mark.parametrize(
+    "model_type",
+    [*OFFSET_TYPES, "bert", "bart", "gpt2", "mra", "nystromformer", "opt", "roformer", "yoso"],
+)
+def test_position_limit_is_the_longest_text_that_a_model_reads(model_type):
+    model = build(model_type)
+    limit = position_limit(model.config)
+    assert limit == MAX_LENGTH
+    model(**probe_batch(model.config, [limit]))
+    with pytest.raises((IndexError, RuntimeError, ValueError)):
+        model(**probe_batch(model.config, [limit + 1]))
+
+
+@pytest.mark.parametrize("model_type", ["bloom", "funnel", "mt5", "xlnet"])
+def test_models_without_positions_have_no_limit(model_type):
+    assert position_limit(tiny_config(model_type)) is None
+
+
+@pytest.mark.parametrize(
+    ("max_length", "told"),
+    [(MAX_LENGTH, ""), (MAX_LENGTH + 1, f"reads at most {MAX_LENGTH} tokens")],
+)
+def test_check_refuses_a_text_that_ends_behind_the_last_position(folder, config_file, run_cli, max_length, told):
+    path = config_file(model={"name": str(folder("roberta")), "max_length": max_length})
+    done = run_cli("train", "--config", path, "--check")
+    assert (done.returncode, told in done.stderr) == (2 if told else 0, True), done.stderr
+
+
+def test_tokenizer_with_more_ids_than_embeddings_is_refused_everywhere(folder, config_file, fails):  # noqa: F811
+    path = folder("bert", vocab_size=150)
+    told = fails("train", "--config", config_file(model={"name": str(path)}), "--check")
+    assert "gives ids up to 189 ('w150' is 150), but the model has embeddings for 150" in told
+    with pytest.raises(ModelError, match="has embeddings for 150 tokens"):
+        SavedModel(str(path))
+
+
+@pytest.mark.parametrize("model_type", ["t5", "mt5", "bart", "canine", "ibert", "bert"])
+def test_faster_layers_leave_logits_and_gradients_as_they_are(model_type):
+    model, plain = build(model_type), build(model_type)
+    assert speed_up(model, own_gradients=True) is None
+    batch = probe_batch(model.config, [9, 4, 2 if model_type != "canine" else 4])
+    for each in (model, plain):
+        each(**batch, labels=torch.tensor([0, 1, 1])).loss.backward()
+    expected = dict(plain.named_parameters())
+    for name, parameter in model.named_parameters():
+        if expected[name].grad is not None:
+            torch.testing.assert_close(parameter.grad, expected[name].grad, msg=name)
+    swapped = {type(module) for module in model.modules()}
+    assert FastDropout in swapped
+    assert (RowGradientEmbedding in swapped) == (model_type in ("bart", "bert")), "T5 shares a weight"
+
+
+def test_layers_stay_where_the_model_reads_its_embeddings_in_another_way():
+    model = build("bert")
+    embedding, forward = model.bert.embeddings.word_embeddings, model.forward
+
+    def reads_weight(**inputs):
+        output = forward(**inputs)
+        output.logits = output.logits + embedding.weight[:50].sum()
+        return output
+
+    model.forward = reads_weight
+    assert speed_up(model, own_gradients=True) is not None
+    kinds = {type(module) for module in model.modules()}
+    assert not kinds & {FastDropout, RowGradientEmbedding}
+
+
+def test_row_of_full_length_is_tried(folder):
+    model = build("bert")
+    model.bert.embeddings.position_embeddings = torch.nn.Embedding(20, 32)
+    tokenizer = tiny_tokenizer("bert")
+    with pytest.raises(ModelError, match=r"'own' cannot read a text of 21 tokens: .*Set model.max_length to less"):
+        refuse_unreadable_length(model, tokenizer, 21, "own")
+    refuse_unreadable_length(model, tokenizer, 20, "own")
+
+
+@pytest.mark.parametrize(
+    ("model_type", "changes", "least"),
+    [("bert", False, 2), ("fnet", True, 2), ("convbert", True, 2), ("canine", True, 4)],
+)
+def test_model_tells_whether_padding_changes_it_and_how_wide_a_batch_must_be(model_type, changes, least):
+    model, collate = build(model_type), Collator(tiny_tokenizer(model_type))
+    found = fit_collator(lambda batch: model(**batch).logits, model.config, model.device, collate)
+    assert (found, collate.least) == (changes, least)
+
+
+def test_short_text_is_read_by_a_model_that_pools_its_characters(folder):
+    judged = SavedModel(str(folder("canine"))).judge(["a", "", "a longer text"])
+    assert judged.probabilities_NC.shape == (3, 2)
+
+
+def test_batches_of_equal_lengths_hold_every_row_once():
+    lengths_N = torch.tensor([5, 3, 5, 2, 3, 5]).numpy()
+    batches = token_batches(lengths_N, 10, equal_lengths=True)
+    assert [batch.tolist() for batch in batches] == [[0, 2], [5], [1, 4], [3]]
+    assert pass_starts([5, 5, 5, 3, 3, 2], 10, equal_lengths=True) == [0, 2, 3, 5]
+    assert pass_starts([5, 5, 5, 3, 3, 2], 10) == [0, 2, 4]
+
+
+def test_run_says_in_its_card_that_padding_changes_the_answers(folder, config_file, run_cli):
+    path = config_file(model={"name": str(folder("fnet"))}, training={"max_steps": 2})
+    done = run_cli("train", "--config", path)
+    assert done.returncode == 0, done.stderr
+    assert "Batches hold rows of equal length" in done.stdout
+    output_dir = json.loads(open(path).read())["run"]["output_dir"]
+    card = open(f"{output_dir}/run/model/README.md").read()
+    assert "padding changes this model's answers" in card
