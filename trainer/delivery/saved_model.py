@@ -60,12 +60,14 @@ class SavedModel:
     """
 
     def __init__(self, source: str, *, revision: str | None = None, trust_remote_code: bool = False, device: str | None = None) -> None:
+        from trainer.training.distributed import allow_missing_operations, device_type
+
+        allow_missing_operations()
         import torch
         from transformers import AutoConfig, AutoTokenizer
         from transformers.models.auto.modeling_auto import MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING
 
         from trainer.training.batching import Collator, tokens_per_pass
-        from trainer.training.distributed import device_type
         from trainer.training.packing import pack
 
         self.name = source

@@ -5,6 +5,7 @@ import json
 import os
 import re
 import socket
+import sys
 from collections import Counter
 from collections.abc import Callable
 from datetime import timedelta
@@ -96,6 +97,7 @@ def start_processes(
     if "WORLD_SIZE" not in os.environ:  # accelerate would take the sizes that MPI left for its own
         for name in MPI_SIZES:
             os.environ.pop(name, None)
+    allow_missing_operations()
     import torch
     from accelerate import PartialState
 
@@ -113,6 +115,12 @@ def start_processes(
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     local_processes = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     torch.set_num_threads(num_threads or max(1, cores // local_processes))  # accelerate launch sets OMP_NUM_THREADS=1
+
+
+def allow_missing_operations() -> None:
+    """Let operations that Apple GPUs lack run on the CPU, which torch then warns of; called before torch is first imported."""
+    if sys.platform == "darwin":
+        os.environ.setdefault("PYTORCH_ENABLE_MPS_FALLBACK", "1")
 
 
 def device_type(*, use_cpu: bool) -> str:
