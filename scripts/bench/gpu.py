@@ -43,7 +43,7 @@ CHECKS = {
 }
 """Each check by name, in their order: the module of gpu_checks that holds it, and its seconds of 480."""
 NEEDED = ("torch", "transformers", "accelerate", "datasets", "tokenizers", "safetensors", "peft", "pydantic", "typer")
-NEEDED += ("pyarrow", "sklearn", "scipy", "xxhash", "psutil", "ruamel.yaml", "fastapi", "uvicorn", "imblearn", "evaluate")
+NEEDED += ("pyarrow", "sklearn", "scipy", "xxhash", "psutil", "ruamel.yaml", "fastapi", "uvicorn", "evaluate")
 LEAST_TORCH = (2, 11)
 STARTING_SECONDS, GRACE_SECONDS = 20.0, 5.0
 """Allowed on top of a check's own time: to the first check of a process, which imports torch and wakes the GPU; to each."""

@@ -1,5 +1,7 @@
 """Which device trains, in which precision; accelerators are played by what torch says of them, since these tests run on CPUs."""
 
+import os
+
 import numpy as np
 import pytest
 import torch
@@ -9,9 +11,10 @@ from transformers import BertConfig, BertForSequenceClassification
 from trainer import load_config, pipeline
 from trainer.data.tokenise import TokenisedRows
 from trainer.delivery.predict import Classifier
-from trainer.training import distributed, packing
+from trainer.training import device_trainer, distributed, packing
 from trainer.training.arguments import build_arguments
 from trainer.training.losses import step_loss
+from trainer.training.resumable_trainer import ResumableTrainer
 from trainer.training.weighted_trainer import WeightedTrainer
 
 
@@ -102,6 +105,30 @@ def test_model_whose_packed_logits_differ_in_the_precision_that_trains_alone_is_
         args = build_arguments({"bf16": bf16, "use_cpu": True}, checkpoints=tmp_path, seed=0)
         reasons[bf16] = WeightedTrainer(model=model, args=args).padded_because
     assert reasons == {False: None, True: "its logits come out different in bfloat16"}
+
+
+def test_operations_that_apple_gpus_lack_may_run_on_the_cpu(monkeypatch):
+    for platform, allowed in (("linux", None), ("darwin", "1")):
+        monkeypatch.delenv("PYTORCH_ENABLE_MPS_FALLBACK", raising=False)
+        monkeypatch.setattr("sys.platform", platform)
+        distributed.allow_missing_operations()
+        assert os.environ.get("PYTORCH_ENABLE_MPS_FALLBACK") == allowed
+    monkeypatch.setenv("PYTORCH_ENABLE_MPS_FALLBACK", "0")
+    distributed.allow_missing_operations()
+    assert os.environ["PYTORCH_ENABLE_MPS_FALLBACK"] == "0"
+
+
+def test_random_state_of_a_device_that_transformers_forgets_is_resumed(monkeypatch, tmp_path):
+    monkeypatch.setattr(device_trainer, "KEPT_BY_TRANSFORMERS", ())
+    monkeypatch.setattr(ResumableTrainer, "_load_rng_state", lambda self, checkpoint: None)  # so that the device's own state is all there is
+    monkeypatch.setattr(torch, "get_device_module", lambda device: torch.random)
+    model = BertForSequenceClassification(BertConfig(hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=32, vocab_size=99))
+    trainer = WeightedTrainer(model=model, args=build_arguments({"bf16": False, "use_cpu": True}, checkpoints=tmp_path, seed=0))
+    trainer._save_rng_state(str(tmp_path))
+    drawn = torch.rand(3)
+    trainer._load_rng_state(str(tmp_path))
+    assert torch.equal(torch.rand(3), drawn)
+    assert (tmp_path / "cpu_rng_state_0.pt").is_file()
 
 
 class Copies(TorchDispatchMode):

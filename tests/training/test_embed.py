@@ -2,12 +2,13 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import torch
+from accelerate import PartialState
 
 from trainer.data.cache import clear
 from trainer.data.tokenise import tokenise
 from trainer.errors import ModelError
 from trainer.sections.model import ModelSection
-from trainer.training import embed
+from trainer.training import distributed, embed
 from trainer.training.model import load_encoder, load_pretrained_config, load_tokenizer
 
 TEXTS = ["short", "a rather longer text about nothing at all", "three words here", "x " * 200]
@@ -57,6 +58,16 @@ def test_where_memory_is_too_small_batches_get_smaller(parts, monkeypatch, tmp_p
     limit = 10
     with pytest.raises(torch.OutOfMemoryError):
         embed.embed_means(encoder, rows, tokenizer, cache_dir=tmp_path / "none")
+
+
+def test_cpu_that_was_asked_for_embeds_whatever_gpu_there_is(parts, monkeypatch, tmp_path):
+    rows, encoder, tokenizer = parts
+    monkeypatch.setattr(torch.accelerator, "is_available", lambda: True)
+    monkeypatch.setattr(torch.accelerator, "current_accelerator", lambda check_available=False: torch.device("cuda"))
+    PartialState._reset_state()
+    distributed.start_processes(1, 1, use_cpu=True)
+    embed.embed_means(encoder, rows, tokenizer, cache_dir=tmp_path)
+    assert encoder.device == torch.device("cpu")
 
 
 def test_second_audit_calls_no_encoder_and_another_precision_is_kept_apart(parts, monkeypatch, tmp_path):

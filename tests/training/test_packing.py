@@ -193,3 +193,10 @@ def test_dropout_of_attention_stays_on_in_training(lengths):
     assert torch.equal(model(**batch).logits, model(**batch).logits)
     model.train()
     assert not torch.allclose(model(**batch).logits, model(**batch).logits)
+
+
+@pytest.mark.parametrize("device", ["cpu", "meta"])
+def test_attention_of_an_accelerator_is_padded_to_a_width_that_its_kernels_take(device):
+    mask_BL = torch.arange(13) < torch.tensor([13, 9, 5])[:, None]
+    width = PackedRows(mask_BL, torch.device(device)).right_mask_BL.shape[1]
+    assert width == {"cpu": 13, "meta": 16}[device]

@@ -31,6 +31,8 @@ def describe_environment(fingerprint: str, counts: dict[str, int], num_processes
     from trainer import __version__
 
     gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+    if not gpus and (found := torch.accelerator.current_accelerator()) and torch.accelerator.is_available():
+        gpus = [found.type] * torch.accelerator.device_count()
     return {
         "versions": {"python": platform.python_version(), "equipoise": __version__} | {name: version(name) for name in PACKAGES},
         "commit": code_commit(),

@@ -66,11 +66,13 @@ class SavedModel:
     """
 
     def __init__(self, source: str, *, revision: str | None = None, trust_remote_code: bool = False, device: str | None = None) -> None:
+        from trainer.training.distributed import allow_missing_operations, device_type
+
+        allow_missing_operations()
         import torch
         from transformers import AutoConfig, AutoTokenizer
 
         from trainer.training.batching import Collator, tokens_per_pass
-        from trainer.training.distributed import device_type
         from trainer.training.model_checks import TOLERANCE, fit_collator
         from trainer.training.packing import pack
 

@@ -7,6 +7,7 @@ import torch
 from transformers import TrainingArguments
 
 from trainer.training.batching import Collator
+from trainer.training.distributed import sum_of_all
 from trainer.training.losses import IGNORED
 from trainer.training.model_checks import fit_collator, multiple_in_training
 from trainer.training.packed_rows import to_device
@@ -50,14 +51,11 @@ class DeviceTrainer(ResumableTrainer):
         return super()._prepare_input(data)
 
     def _get_num_items_in_batch(self, batch_samples: list[Any], device: torch.device) -> torch.Tensor:
-        """Labels of an optimizer step in all processes.
+        """Labels of an optimizer step in all processes, as a number on the CPU.
 
-        Of one process the number stays on the CPU: transformers would copy it to the device and let the CPU wait for that.
+        transformers would copy it to the device and let the CPU wait for that.
         """
-        number = torch.stack([(batch["labels"] != IGNORED).sum() for batch in batch_samples]).sum()
-        if self.args.world_size == 1:
-            return number
-        return self.accelerator.gather(to_device(number, device)[None]).sum()  # type: ignore[union-attr,no-any-return]
+        return torch.tensor(sum_of_all(sum(int((batch["labels"] != IGNORED).sum()) for batch in batch_samples)))
 
     def _save_rng_state(self, output_dir: str) -> None:
         super()._save_rng_state(output_dir)

@@ -5,6 +5,7 @@ import json
 import os
 import re
 import socket
+import sys
 from collections import Counter
 from collections.abc import Callable
 from datetime import timedelta
@@ -96,6 +97,7 @@ def start_processes(
     if "WORLD_SIZE" not in os.environ:  # accelerate would take the sizes that MPI left for its own
         for name in MPI_SIZES:
             os.environ.pop(name, None)
+    allow_missing_operations()
     import torch
     from accelerate import PartialState
 
@@ -113,6 +115,12 @@ def start_processes(
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     local_processes = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     torch.set_num_threads(num_threads or max(1, cores // local_processes))  # accelerate launch sets OMP_NUM_THREADS=1
+
+
+def allow_missing_operations() -> None:
+    """Let operations that Apple GPUs lack run on the CPU, which torch then warns of; called before torch is first imported."""
+    if sys.platform == "darwin":
+        os.environ.setdefault("PYTORCH_ENABLE_MPS_FALLBACK", "1")
 
 
 def device_type(*, use_cpu: bool) -> str:
@@ -282,3 +290,37 @@ def from_main(action: Callable[[], T]) -> T:
     if isinstance(outcome[1], TrainerError):
         raise outcome[1]
     return cast("T", outcome[0])
+
+
+def largest_of_all(number: int) -> int:
+    """Return the largest of the numbers that the processes give; no device is asked or waited for."""
+    return _reduced(number, "MAX")
+
+
+def sum_of_all(number: int) -> int:
+    """Return the sum of the numbers that the processes give; no device is asked or waited for."""
+    return _reduced(number, "SUM")
+
+
+def _reduced(number: int, operation: str) -> int:
+    import torch.distributed as dist
+
+    if not (dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1):
+        return number
+    import torch
+
+    of_all = torch.tensor([number])
+    dist.all_reduce(of_all, getattr(dist.ReduceOp, operation), group=_cpu_group())
+    return int(of_all)
+
+
+_groups: list[Any] = []
+
+
+def _cpu_group() -> Any:
+    """Processes that talk over the CPUs; how long they wait is for `watch` to say."""
+    import torch.distributed as dist
+
+    if not _groups:
+        _groups.append(dist.group.WORLD if dist.get_backend() == "gloo" else dist.new_group(backend="gloo", timeout=timedelta(days=30)))
+    return _groups[0]

@@ -61,7 +61,10 @@ class PackedRows:
     @cached_property
     def _right_mask_BL(self) -> Tensor:
         lengths_B1 = torch.tensor(self.lengths_B)[:, None]
-        return torch.arange(int(lengths_B1.max())) < lengths_B1
+        width = int(lengths_B1.max())
+        if self.device.type != "cpu":
+            width = -(-width // 8) * 8  # else the kernels of GPUs copy the mask to such a width, in each layer
+        return torch.arange(width) < lengths_B1
 
     def _on_device(self, tensor: Tensor) -> Tensor:
         return to_device(tensor, self.device)

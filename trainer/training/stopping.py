@@ -4,10 +4,10 @@ import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import timedelta
 from typing import Any
 
 from trainer.errors import Stopped
+from trainer.training.distributed import largest_of_all
 
 SIGNALS = ("SIGTERM", "SIGUSR1")
 EXIT_CODE = 75
@@ -48,15 +48,7 @@ def at_agreed_steps() -> Iterator[None]:
 
 def agreed() -> str | None:
     """The signal that any of the processes received; all call it at the same place and get the same answer."""
-    number = _received
-    import torch.distributed as dist
-
-    if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
-        import torch
-
-        of_all = torch.tensor([number])
-        dist.all_reduce(of_all, dist.ReduceOp.MAX, group=_cpu_group())
-        number = int(of_all)
+    number = largest_of_all(_received)
     return SIGNALS[number - 1] if number else None
 
 
@@ -83,15 +75,3 @@ def _receive(number: int, _frame: Any) -> None:
     _received = SIGNALS.index(signal.Signals(number).name) + 1
     if not _is_training:
         raise Stopped(f"stopped by {SIGNALS[_received - 1]} while no step was being trained")
-
-
-_groups: list[Any] = []
-
-
-def _cpu_group() -> Any:
-    """Processes that talk over the CPUs, so that asking each step never waits for a GPU; how long they wait is for `watch` to say."""
-    import torch.distributed as dist
-
-    if not _groups:
-        _groups.append(dist.group.WORLD if dist.get_backend() == "gloo" else dist.new_group(backend="gloo", timeout=timedelta(days=30)))
-    return _groups[0]

@@ -24,6 +24,7 @@ from trainer.training.batching import tokens_per_pass as default_tokens_per_pass
 from trainer.training.checkpoints import last_good, saving
 from trainer.training.cpu_layers import speed_up
 from trainer.training.device_trainer import DeviceTrainer, classifier_of, fit_to_model, pack_on_device
+from trainer.training.distributed import largest_of_all
 from trainer.training.layers import trainable_parameters
 from trainer.training.lora import merged
 from trainer.training.losses import step_loss
@@ -157,8 +158,7 @@ class WeightedTrainer(DeviceTrainer):
         cut = partial(pass_starts, lengths_B, self.tokens_per_pass, most_runs=self._most_runs, equal_lengths=self.equal_lengths)
         starts = cut()
         if self.is_fsdp_enabled and self.args.world_size > 1:
-            numbers = self.accelerator.gather(torch.tensor([len(starts)], device=self.args.device))
-            starts = cut(at_least=int(numbers.max()))  # type: ignore[union-attr]
+            starts = cut(at_least=largest_of_all(len(starts)))
         return starts
 
     @property

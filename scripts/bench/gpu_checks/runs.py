@@ -118,7 +118,7 @@ def check_resume(bench: Bench) -> str:
     again = _weights_of(_train(bench, "again", **every)[0]) if bench.on_gpu else first  # a CPU repeats itself bit for bit
     noise, error = relative(again, first), relative(_weights_of(broken), first)
     words = f"two unbroken runs differ by {noise:.1e}, the resumed one by {error:.1e}"
-    if error > 2 * noise:
+    if error > 3 * noise:
         raise Failed(words)
     return words
 
@@ -145,7 +145,7 @@ def check_memory(bench: Bench) -> str:
     if any(living for living, _ in seen):
         raise Failed(f"earlier models in memory when a trainer was built: {[living for living, _ in seen]}")
     held = max(num_bytes for _, num_bytes in seen[1:]) / 2**20
-    if held > 600:  # the new model alone has some 260 MiB
+    if held > 200:  # the new model is not on the GPU yet, and the one before had 1,000 with its optimizer
         raise Failed(f"{held:,.0f} MiB are held when a trainer is built anew")
     return f"{len(notes)} times: {notes[-1]}; {held:,.0f} MiB held when a trainer is built anew"
 
