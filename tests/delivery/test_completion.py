@@ -152,3 +152,16 @@ def test_page_names_the_file_that_it_lacks(copied_run):
     shown = report_page.render(FinishedRun.read(run))
     assert "this run folder holds no report.json, which has the counts by class" in shown
     assert "This run folder holds no epochs.csv, so there are no learning curves." in shown
+
+
+def test_page_has_no_column_without_values_and_no_balanced_imbalance(copied_run, monkeypatch):
+    _, run = copied_run
+    facts = json.loads((run / "report.json").read_text(encoding="utf-8"))
+    (run / "report.json").write_text(json.dumps(facts | {"imbalance_ratio": 1.0, "severity": "balanced"}), encoding="utf-8")
+    classes = re.compile(r'<section id="classes">.*?</section>', re.DOTALL)
+    shown = report_page.render(FinishedRun.read(run))
+    assert "95 % interval" in classes.search(shown)[0]
+    assert "All classes have the same number of rows, cleaned and before balancing." in shown
+    assert "balanced imbalance" not in shown
+    monkeypatch.setattr(report_page, "LEAST_ROWS", 1000)
+    assert "95 % interval" not in classes.search(report_page.render(FinishedRun.read(run)))[0]
