@@ -159,6 +159,7 @@ def test_page_has_no_column_without_values_and_no_balanced_imbalance(copied_run,
     facts = json.loads((run / "report.json").read_text(encoding="utf-8"))
     (run / "report.json").write_text(json.dumps(facts | {"imbalance_ratio": 1.0, "severity": "balanced"}), encoding="utf-8")
     classes = re.compile(r'<section id="classes">.*?</section>', re.DOTALL)
+    monkeypatch.setattr(report_page, "LEAST_ROWS", 1)
     shown = report_page.render(FinishedRun.read(run))
     assert "95 % interval" in classes.search(shown)[0]
     assert "All classes have the same number of rows, cleaned and before balancing." in shown
