@@ -24,7 +24,7 @@ from trainer.data.written_lists import item_text
 from trainer.delivery import report
 from trainer.delivery.partial_file import Columns, PartialFile, StandardOutput, encoder
 from trainer.errors import DataError, RunError
-from trainer.locks import only_writer
+from trainer.locks import only_writer, refuse_while_written
 from trainer.yaml_source import read_yaml
 
 if TYPE_CHECKING:
@@ -81,6 +81,7 @@ def output_path(output: str | None, source: Path | None, *, overwrite: bool, fol
         raise RunError(f"--output: {target} is the input. Give another file.")
     refuse_existing(target, overwrite=overwrite)
     report.check_writable(target.parent, remedy="Set --output")
+    refuse_while_written(target)
     return target
 
 
