@@ -321,12 +321,13 @@ def evaluate_command(
         options = {"text_column": text_column, "pair_column": pair_column, "label_column": label_column, "encoding": encoding}
         loaded = check_config(YamlSource("evaluate", label_file.reading(models[0], data, **options)), set_ or ())
         from trainer.data.cache import cache_dir
-        from trainer.delivery.evaluate_file import evaluate_file, metrics_path
+        from trainer.delivery.evaluate_file import check_data, evaluate_file, metrics_path
         from trainer.delivery.label_file import refuse_existing
         from trainer.delivery.predict import Classifier
         from trainer.locks import only_writer
 
         path = metrics_path(output, loaded.data, overwrite=overwrite)
+        check_data(loaded.data)
         with only_writer(path):
             refuse_existing(path, overwrite=overwrite)  # by another process, meanwhile
             classifier = Classifier.load_several(models, vote=vote, revision=revision, trust_remote_code=trust_remote_code)

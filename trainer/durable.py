@@ -51,6 +51,9 @@ def aside(path: Path) -> Iterator[Path]:
         yield partial
         sync(partial)
         replace(partial, path)
+    except OSError as error:  # of a write on a full disk, which names no file
+        error.filename = error.filename or str(path)
+        raise
     finally:
         partial.unlink(missing_ok=True)
 

@@ -20,6 +20,8 @@ from trainer.errors import RunError
 
 PATIENCE_SECONDS = 5.0
 """Waiting longer is said."""
+BEING_WRITTEN = "is being written"
+WAIT = "Wait for it, or give another --output."
 WITHOUT_LOCKS = (ENOSYS, ENOLCK, EOPNOTSUPP)
 """Answers of file systems that are mounted without locks, such as Lustre without `-o flock`."""
 WRITER = re.compile(r"\.(?P<machine>[0-9a-f]{12})-(?P<pid>\d+)-[0-9a-f]{8}\.")
@@ -46,7 +48,7 @@ def locked(path: Path, what: str, *, refuse: str | None = None) -> Iterator[None
             lock.acquire(timeout=PATIENCE_SECONDS)
         except Timeout:
             if refuse is not None:
-                raise RunError(f"{path.parent}: {what} by {holder(path)}. {refuse}") from None
+                raise _held(path, what, refuse) from None
             print(f"{path}: waiting, {what} by {holder(path)}", file=sys.stderr, flush=True)
             lock.acquire(poll_interval=0.5)
     except OSError as error:
@@ -57,6 +59,10 @@ def locked(path: Path, what: str, *, refuse: str | None = None) -> Iterator[None
         yield
     finally:
         lock.release()
+
+
+def _held(path: Path, what: str, remedy: str) -> RunError:
+    return RunError(f"{path.parent.resolve()}: {what} by {holder(path)}. {remedy}")
 
 
 def work_file(target: Path, kind: str) -> Path:
@@ -73,11 +79,21 @@ def only_writer(target: Path) -> Iterator[None]:
     """
     target.parent.mkdir(parents=True, exist_ok=True)
     lock = work_file(target, "lock")
-    with locked(lock, f"{target.name} is being written", refuse="Wait for it, or give another --output."):
+    with locked(lock, f"{target.name} {BEING_WRITTEN}", refuse=WAIT):
         try:
             yield
         finally:
             lock.unlink(missing_ok=True)
+
+
+def refuse_while_written(target: Path) -> None:
+    """Raises RunError at once where another process writes `target`; for the time before a model is loaded."""
+    lock = work_file(target, "lock")
+    if not lock.is_file():
+        return
+    with if_free(lock) as is_free:
+        if not is_free:
+            raise _held(lock, f"{target.name} {BEING_WRITTEN}", WAIT)
 
 
 @contextmanager
@@ -190,8 +206,9 @@ def _machine() -> str:
 
 def _sign(descriptor: int) -> None:
     """Write into the lock file who holds it."""
-    os.ftruncate(descriptor, 0)
-    os.pwrite(descriptor, f"pid {os.getpid()} on {socket.gethostname()}".encode(), 0)
+    with suppress(OSError):  # a full disk: the lock holds all the same, and who writes the file itself says so
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, f"pid {os.getpid()} on {socket.gethostname()}".encode(), 0)
 
 
 def holder(path: Path) -> str:

@@ -116,3 +116,14 @@ def test_classes_without_a_row_are_named_in_the_arguments_of_averages():
     assert macro.metric_args == {"average": "macro", "labels": ["a", "c"]}
     predicted = found.predicted_N
     assert macro.metric_value == pytest.approx(f1_score(found.label_ids_N, predicted, average="macro", labels=[0, 2]), abs=1e-6)
+
+
+@pytest.mark.parametrize(("training", "line"), [({}, "`num_train_epochs`: 3.0"), ({"max_steps": 7}, "`max_steps`: 7")])
+def test_card_names_what_ends_the_training(training, line):
+    from trainer.config import Config
+    from trainer.delivery.card import _training
+
+    values = {"model": {"name": "m"}, "data": {"source": "d"}, "split": {}, "training": training}
+    words = _training(Config.model_validate(values), [])
+    assert f"- {line}\n" in words
+    assert ("num_train_epochs" in words) != ("max_steps" in words)

@@ -130,7 +130,7 @@ def test_report_keeps_a_page_that_tells_more_and_replaces_it_only_when_asked(cop
     before = page.read_bytes()
     for name in ("predictions.parquet", "mistakes.jsonl"):
         damage(run, f"{name} gone")
-    lost = "95 % intervals, precision-recall curves, calibration, mistakes, texts of mistakes"
+    lost = "precision-recall curves, calibration, mistakes, texts of mistakes"
     with pytest.raises(RunError) as caught:
         report_page.rebuild(FinishedRun.read(run))
     assert str(caught.value) == (
@@ -152,3 +152,15 @@ def test_page_names_the_file_that_it_lacks(copied_run):
     shown = report_page.render(FinishedRun.read(run))
     assert "this run folder holds no report.json, which has the counts by class" in shown
     assert "This run folder holds no epochs.csv, so there are no learning curves." in shown
+
+
+def test_page_has_no_column_without_values_and_no_balanced_imbalance(copied_run):
+    _, run = copied_run  # whose model says one class, so that no resampling changes a figure
+    facts = json.loads((run / "report.json").read_text(encoding="utf-8"))
+    changed = facts | {"imbalance_ratio": 1.0, "severity": "balanced"}
+    (run / "report.json").write_text(json.dumps(changed), encoding="utf-8")
+    shown = report_page.render(FinishedRun.read(run))
+    assert "95 % interval</th>" not in shown
+    assert "No intervals: classes are too small, or their rows are all right or all wrong" in shown
+    assert "All classes have the same number of rows, cleaned and before balancing." in shown
+    assert "balanced imbalance" not in shown

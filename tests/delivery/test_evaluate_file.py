@@ -242,3 +242,11 @@ def test_figures_that_another_process_writes_meanwhile_are_not_replaced(evaluate
         code, _, err, _ = evaluate(model, data, "--output", figures)
     assert (code, "figures.json is being written by pid " in err) == (2, True)
     assert not figures.exists()
+
+
+def test_missing_columns_are_refused_before_a_model_is_loaded_by_the_names_of_the_options(evaluate, tmp_path):
+    data = write(tmp_path / "rows.jsonl", [{"text": "x", "sentiment": "y"}])
+    code, _, err, _ = evaluate("/no/model", data)
+    assert (code, "no column 'label'" in err) == (2, True), err
+    assert "Give --text-column and --label-column." in err
+    assert "data.label_column" not in err

@@ -467,7 +467,7 @@ def test_damaged_and_odd_files_are_told_in_words(predict, tmp_path):
     (tmp_path / "list.json").write_text('[{"text": "x"}, ', encoding="utf-8")
     assert "list.json: broken JSON: " in predict("--input", tmp_path / "list.json")[2]
     write(tmp_path / "lists.jsonl", [*many(66), {"text": ["a"]}])
-    assert "lists.jsonl: row 67: column 'text' holds a list; needed: one text or number a row." in predict("--input", tmp_path / "lists.jsonl")[2]
+    assert "lists.jsonl:67: column 'text' holds a list; needed: one text or number a row." in predict("--input", tmp_path / "lists.jsonl")[2]
     (tmp_path / "rows.xlsx").write_bytes(b"PK")
     assert "rows.xlsx: is not an .xlsx file: File is not a zip file." in predict("--input", tmp_path / "rows.xlsx", "--output", "-")[2]
 
@@ -601,6 +601,12 @@ def test_rows_of_an_installed_package_are_labelled_into_the_current_folder(predi
     assert [path.name for path in tmp_path.iterdir()] == ["msft.predicted.csv"]
 
 
+class Placed(list):
+    """Rows as `Records` gives them."""
+
+    place = "rows.csv:2"
+
+
 def test_pieces_grow_while_they_are_quick_and_hold_no_more_text_than_fits(model, monkeypatch):
     monkeypatch.setattr(label_file, "MOST_ROWS", 256)
     monkeypatch.setattr(label_file, "MOST_CHARACTERS", 500)
@@ -608,7 +614,7 @@ def test_pieces_grow_while_they_are_quick_and_hold_no_more_text_than_fits(model,
     def sizes(rows, seconds):
         monkeypatch.setattr(label_file, "PIECE_SECONDS", seconds)
         labeller = label_file.Labeller(Classifier.load(model), ["text"])
-        return [len(piece) for piece, _ in label_file._labelled(labeller, iter(rows), "rows", 0)]
+        return [len(piece) for piece, _ in label_file._labelled(labeller, Placed(rows), 0)]
 
     assert sizes([{"text": ""}] * 700, 1e9) == [64, 128, 256, 252]
     assert sizes([{"text": ""}] * 150, 0.0) == [64, 64, 22]

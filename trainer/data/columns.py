@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from trainer.sections.data import DataSection
 
 JSON_START = re.compile(r"\s*(\[\s*)?\{")
+SET_COLUMNS = "Set data.text_column and data.label_column."
 OTHER_SEPARATORS = {";": ";", "\t": '"\\t"', "|": '"|"', ",": '","'}
 """What else stands between cells, and how YAML spells it."""
 
@@ -18,7 +19,7 @@ def set_column(column: str, options: "DataSection") -> str:
     """Return what to set where a column is not found."""
     texts = [options.text_column] if isinstance(options.text_column, str) else options.text_column
     if column in texts or (column == options.label_column and not options.label_columns):
-        return "Set data.text_column and data.label_column."
+        return SET_COLUMNS
     if column in (options.label_columns or ()):
         return "Set data.label_columns."
     keys = ("group_column", "weight_column", "split_column")

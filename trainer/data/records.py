@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from trainer.sections.data import DataSection
 
 Record = dict[str, Any]
+Placed = tuple[Record, str, int]
+"""A row, with what its file counts rows by, "line" or "record", and its first line or its number, from 1."""
 TABLE_ROWS = 1000
 """Rows of a table that are Python objects at once."""
 BLOCK_BYTES = 1 << 16
@@ -50,6 +52,7 @@ class Records:
         format: ending that tells how it is read.
         schema: types of the columns where the file tells them, once the first row is read.
         num_bad: rows that could not be read and were left out (`data.on_bad_rows: skip`).
+        place: file and line of the row that was given last, as training names it.
     Raises:
         DataError: an ending that is not known.
     """
@@ -62,6 +65,7 @@ class Records:
     format: str = ""
     schema: pa.Schema | None = None
     num_bad: int = 0
+    place: str = ""
     _raw: Any = field(default=None, repr=False)
     _bad_rows: BadRows = field(default_factory=BadRows, repr=False)
 
@@ -79,18 +83,24 @@ class Records:
     @cached_property
     def first(self) -> Record | None:
         """The first row, which tells what is wrong with the columns before anything is done with them."""
-        return next(self._rows, None)
+        return next(self._named, None)
 
     def __iter__(self) -> Iterator[Record]:
         if self.first is not None:
             yield self.first
-        yield from self._rows
+        yield from self._named
 
     @cached_property
-    def _rows(self) -> Iterator[Record]:
-        return self._read()
+    def _named(self) -> Iterator[Record]:
+        """The rows, each of which sets `place`."""
+        return self._name(self._read())
 
-    def _read(self) -> Iterator[Record]:
+    def _name(self, rows: Iterator[Placed]) -> Iterator[Record]:
+        for record, unit, number in rows:
+            self.place = f"{self.where}:{number}" if unit == "line" else f"{self.where}: record {number}"
+            yield record
+
+    def _read(self) -> Iterator[Placed]:
         with worded_decoding(self.where, self.path, self.options.encoding, self.encoding_remedy):
             if READERS[self.format] is read_csv:
                 yield from to_the_end(self.where, self._csv())
@@ -119,7 +129,7 @@ class Records:
         self._raw = self.path.open("rb")
         return unpack(self._raw, self.path)
 
-    def _csv(self) -> Iterator[Record]:
+    def _csv(self) -> Iterator[Placed]:
         with self._bytes() as stream:
             blocks = text_blocks(stream.read if self.path else stream.read1, self.where, self.options.encoding, BLOCK_BYTES)
 
@@ -127,7 +137,7 @@ class Records:
                 self._check(pa.schema([(name, pa.string()) for name in names]))
 
             for table in CsvRows(blocks, self.where, [], self.options, self.format, self._bad_rows, check).tables():
-                yield from _dicts(table)
+                yield from _dicts(table, 1)
 
     def _check(self, schema: pa.Schema) -> None:
         """Note the columns; raises DataError where there is none, a wanted one is missing, or two have one name."""
@@ -140,9 +150,9 @@ class Records:
             check_columns(self.where, wanted, schema.names, self.options, self.column_remedy)
         self.schema = schema.remove_metadata()  # of `datasets` and pandas, which would tell of these columns alone
 
-    def _objects(self) -> Iterator[Record]:
+    def _objects(self) -> Iterator[Placed]:
         """Objects of JSON lines, or of one JSON text."""
-        held: list[Record] = []
+        held: list[Placed] = []
         is_checked = not self.wanted
         place = ""
         for unit, number, value in self._json_values():
@@ -155,16 +165,16 @@ class Records:
                 self._bad_rows.append({"file": self.where, unit: number, "reason": fault})
                 continue
             if is_checked:
-                yield record
+                yield record, unit, number
                 continue
             place = place or f"{self.where}:{number}"
-            held.append(record)  # until the columns have been seen
-            if len(held) == SAMPLE or all(any(name in earlier for earlier in held) for name in self.wanted):
-                check_sample(place, held, self.wanted, self.options, self.column_remedy)
+            held.append((record, unit, number))  # until the columns have been seen
+            if len(held) == SAMPLE or all(any(name in earlier for earlier, _, _ in held) for name in self.wanted):
+                check_sample(place, [earlier for earlier, _, _ in held], self.wanted, self.options, self.column_remedy)
                 is_checked = True
                 yield from held
         if held and not is_checked:
-            check_sample(place, held, self.wanted, self.options, self.column_remedy)
+            check_sample(place, [earlier for earlier, _, _ in held], self.wanted, self.options, self.column_remedy)
             yield from held
 
     def _json_values(self) -> Iterator[tuple[str, int, Any]]:
@@ -179,12 +189,14 @@ class Records:
         with self._bytes() as stream, io.TextIOWrapper(stream, encoding, newline="\n") as text:
             yield from (("line", number, line) for number, line in enumerate(text, 1) if line.strip())
 
-    def _tables(self) -> Iterator[Record]:
+    def _tables(self) -> Iterator[Placed]:
         assert self.path is not None, "standard input is text"
+        first = 1
         for table in READERS[self.format](self.path, [], self.options, self._bad_rows):
             if self.schema is None:
                 self._check(_own_columns(table).schema)
-            yield from _dicts(table)
+            yield from _dicts(table, first)
+            first += table.num_rows
         if self.schema is None and self.format == ".parquet":  # without rows
             self._check(pq.read_schema(self.path))
 
@@ -206,9 +218,21 @@ def _own_columns(table: pa.Table) -> pa.Table:
     return table.drop_columns([name for name in (LINE, RECORD) if name in table.column_names])
 
 
-def _dicts(table: pa.Table) -> Iterator[Record]:
-    for batch in _own_columns(table).to_batches(max_chunksize=TABLE_ROWS):
-        yield from batch.to_pylist()
+def _dicts(table: pa.Table, first: int) -> Iterator[Placed]:
+    """The rows of a table.
+
+    Args:
+        first: number of its first row, where it has no column of places.
+    """
+    column = next((name for name in (LINE, RECORD) if name in table.column_names), None)
+    unit = "line" if column == LINE else "record"
+    start, own = 0, _own_columns(table)
+    for batch in own.to_batches(max_chunksize=TABLE_ROWS):
+        end = start + batch.num_rows
+        numbers = table[column][start:end].to_pylist() if column else range(first + start, first + end)
+        for record, number in zip(batch.to_pylist(), numbers, strict=True):
+            yield record, unit, number
+        start = end
 
 
 def doubled(names: list[str]) -> list[str]:

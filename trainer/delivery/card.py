@@ -227,8 +227,18 @@ def _training(config: "Config", described: list[str]) -> str:
     training, seed = config.training_values, f"`seed`: {config.run.seed}"
     if config.model.mode == "head":
         return "\n".join(f"- {line}" for line in [*described, seed])
-    shown = ("learning_rate", "num_train_epochs", "per_device_train_batch_size", "gradient_accumulation_steps", "weight_decay", "lr_scheduler_type", "bf16")
+    shown: tuple[str, ...] = (
+        "learning_rate",
+        "num_train_epochs",
+        "per_device_train_batch_size",
+        "gradient_accumulation_steps",
+        "weight_decay",
+        "lr_scheduler_type",
+        "bf16",
+    )
     known = {"lr_scheduler_type": "linear", "weight_decay": 0.0, "gradient_accumulation_steps": 1} | training
+    if training.get("max_steps", -1) > 0:  # which decides then, whatever num_train_epochs says
+        shown = tuple("max_steps" if name == "num_train_epochs" else name for name in shown)
     lines = [f"- `{name}`: {known[name]}" for name in shown if name in known]
     best = [f"- best model by `{training['metric_for_best_model']}` on validation"] if training["load_best_model_at_end"] else ["- the model of the last step"]
     if config.model.mode == "lora":

@@ -16,10 +16,15 @@ plt.rcParams.update({"axes.edgecolor": GRID, "font.size": 10, "axes.axisbelow": 
 
 
 def whole_epochs(axis: Any, epochs: list[float]) -> None:
-    """Ticks of whole epochs; one epoch alone stands in the middle of its axis."""
-    axis.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+    """Ticks of whole epochs, within one epoch of a few parts of it; one evaluation alone stands in the middle of its axis."""
     if len(set(epochs)) == 1:
+        axis.set_xticks(epochs[:1], [f"{epochs[0]:.3g}"])
         axis.set_xlim(epochs[0] - 0.5, epochs[0] + 0.5)
+        return
+    is_fraction = bool(epochs) and max(epochs) - min(epochs) < 2
+    has_parts = is_fraction and any(epoch != int(epoch) for epoch in epochs)
+    ticks = MaxNLocator(nbins=4) if has_parts else MaxNLocator(integer=True, min_n_ticks=1)
+    axis.xaxis.set_major_locator(ticks)
 
 
 @contextmanager

@@ -1,5 +1,7 @@
 """A saved model judged by labelled rows of any source: the figures that a run folder's metrics.json holds of a split."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -9,17 +11,19 @@ from numpy.typing import NDArray
 from scipy.special import logit
 from tqdm.auto import tqdm
 
+from trainer.data.columns import SET_COLUMNS
 from trainer.data.locate import locate
 from trainer.data.readers import ENDINGS
 from trainer.data.row_access import take_rows
-from trainer.data.sources import Rows
+from trainer.data.sources import Rows, check_source
 from trainer.delivery import report
 from trainer.delivery.label_file import refuse_existing
 from trainer.delivery.labelled_rows import read_labelled
 from trainer.delivery.tables import print_evaluation
-from trainer.errors import RunError
+from trainer.errors import DataError, RunError
 from trainer.evaluation.blocks import MOST_IN_MEMORY, release, room, row_blocks
 from trainer.evaluation.multi_label import AnyEvaluation, evaluate
+from trainer.locks import refuse_while_written
 
 if TYPE_CHECKING:
     from trainer.delivery.predict import Classifier, Text
@@ -51,7 +55,26 @@ def metrics_path(output: Path, data: "DataSection", *, overwrite: bool = False) 
     if (path.parent / "config.yaml").is_file() or any((folder / "config.yaml").is_file() and (folder / "metrics.json").is_file() for folder in whole.parents):
         raise RunError(f"{path}: is in a run folder, which keeps the results of its training. Give another --output.")
     refuse_existing(path, overwrite=overwrite)
+    refuse_while_written(path)
     return path
+
+
+@contextmanager
+def naming_options() -> Iterator[None]:
+    """Name the command's own options in errors about columns, in place of the config's keys."""
+    try:
+        yield
+    except DataError as error:
+        words = str(error)
+        if SET_COLUMNS not in words:
+            raise
+        raise DataError(words.replace(SET_COLUMNS, "Give --text-column and --label-column.")) from error
+
+
+def check_data(data: "DataSection") -> None:
+    """Raises DataError where the rows lack a column or cannot be read; looks at the first ones, before a model is loaded."""
+    with naming_options():
+        check_source(data)
 
 
 def evaluate_file(classifier: "Classifier", data: "DataSection", path: Path, *, cache_dir: Path) -> AnyEvaluation:
@@ -62,7 +85,8 @@ def evaluate_file(classifier: "Classifier", data: "DataSection", path: Path, *, 
     Raises:
         DataError: rows that cannot be read, labels that the model does not know, or no row to judge by.
     """
-    judged = read_labelled(classifier, data, cache_dir)
+    with naming_options():
+        judged = read_labelled(classifier, data, cache_dir)
     rows, targets, counts = judged.rows, judged.targets, judged.left_out
     p_NC, decided = judge_texts(classifier, rows, judged.ids_N, path.parent)
     evaluation = evaluate(logarithms(p_NC, path.parent, multi_label=rows.multi_label), targets, classifier.labels, decided)

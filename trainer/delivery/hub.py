@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
+from urllib.parse import urlsplit
 
 from trainer.delivery.links import target_outside
 from trainer.delivery.report import PUSHED, RunFolder
@@ -251,11 +252,15 @@ def at_most(minutes: float, message: str) -> Iterator[None]:
 
 def words_of(error: BaseException) -> str:
     """The first line of an error's text, and what the server said; a token that it repeats is blotted out."""
-    from huggingface_hub import get_token
+    from huggingface_hub import constants, get_token
+    from huggingface_hub.utils import httpx  # type: ignore[attr-defined]
 
     error = _cause(error)
     said = getattr(error, "server_message", None) or ""
     words = first_line(error)
+    host = urlsplit(constants.ENDPOINT).netloc
+    if isinstance(error, (httpx.TransportError, ConnectionError)) and host not in words:
+        words = f"{host}: {words}"
     if said and said not in words:
         words = f"{words.removesuffix('.')}: {' '.join(said.split())}."
     token = get_token()

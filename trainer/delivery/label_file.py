@@ -24,7 +24,7 @@ from trainer.data.written_lists import item_text
 from trainer.delivery import report
 from trainer.delivery.partial_file import Columns, PartialFile, StandardOutput, encoder
 from trainer.errors import DataError, RunError
-from trainer.locks import only_writer
+from trainer.locks import only_writer, refuse_while_written
 from trainer.yaml_source import read_yaml
 
 if TYPE_CHECKING:
@@ -81,6 +81,7 @@ def output_path(output: str | None, source: Path | None, *, overwrite: bool, fol
         raise RunError(f"--output: {target} is the input. Give another file.")
     refuse_existing(target, overwrite=overwrite)
     report.check_writable(target.parent, remedy="Set --output")
+    refuse_while_written(target)
     return target
 
 
@@ -154,19 +155,22 @@ class Labeller:
         names = ["score", *(f"probability_{label}" for label in self.classifier.labels if self.probabilities)]
         return pa.schema([(f"{self.prefix}label", kind), *((f"{self.prefix}{name}", pa.float64()) for name in names)])
 
-    def refuse_taken_names(self, records: list[Record], where: str) -> None:
+    def refuse_taken_names(self, records: list[Record], places: list[str]) -> None:
         """Raises DataError where a row has a column of a name that is to be added."""
         added = set(self.added.names)
-        for record in records:
+        for record, where in zip(records, places, strict=True):
             if taken := record.keys() & added:
                 words = f"has a column '{min(taken)}' already, where the prediction would stand"
                 raise DataError(f"{where}: {words}. Give --prefix model_, or another start of the names that are added.")
 
-    def label(self, records: list[Record], where: str) -> list[Record]:
-        """The rows with their labels; a row without a text is kept and has none."""
-        self.refuse_taken_names(records, where)
-        start = self.counts["rows"] + 1
-        texts = [self._text(record, f"{where}: row {n}") for n, record in enumerate(records, start)]
+    def label(self, records: list[Record], places: list[str]) -> list[Record]:
+        """The rows with their labels; a row without a text is kept and has none.
+
+        Args:
+            places: file and line of each row, for messages.
+        """
+        self.refuse_taken_names(records, places)
+        texts = [self._text(record, place) for record, place in zip(records, places, strict=True)]
         chosen = [n for n, text in enumerate(texts) if text is not None]
         judged = self.classifier.judge([text for text in texts if text is not None])
         names, labels = self.added.names, self.classifier.labels
@@ -219,7 +223,7 @@ def label_file(labeller: Labeller, records: Records, target: Path | None, *, spr
         DataError: rows or columns that cannot be read or written.
         RunError: the disk is full, or another process writes the file.
     """
-    labeller.refuse_taken_names([records.first] if records.first else [], records.where)
+    labeller.refuse_taken_names([records.first] if records.first else [], [records.where] if records.first else [])
     names = list(records.first or labeller.text_columns) if records.schema is None else records.schema.names
     columns = Columns(names, records.schema, labeller.added, spreadsheet_safe)
     with ExitStack() as held:
@@ -238,7 +242,7 @@ def label_file(labeller: Labeller, records: Records, target: Path | None, *, spr
         done = labeller.counts["rows"]
         start = time.perf_counter()
         with tqdm(desc="Predicting", unit=" rows", initial=done, disable=None, leave=False, smoothing=0.1) as bar:
-            for piece, counts in read_ahead(_labelled(labeller, iter(records), records.where, done)):
+            for piece, counts in read_ahead(_labelled(labeller, records, done)):
                 sink.append(piece, columns, counts)
                 bar.total = records.estimated_rows(counts["rows"])
                 bar.update(len(piece))
@@ -249,24 +253,28 @@ def label_file(labeller: Labeller, records: Records, target: Path | None, *, spr
     print(_summary(labeller, records, target, (labeller.counts["rows"] - done) / max(seconds, 1e-9)), file=sys.stdout if target else sys.stderr)
 
 
-def _labelled(labeller: Labeller, rows: Iterator[Record], where: str, done: int) -> Iterator[tuple[list[Record], dict[str, int]]]:
+def _labelled(labeller: Labeller, records: Records, done: int) -> Iterator[tuple[list[Record], dict[str, int]]]:
     """Labelled rows behind the first ones, in pieces, each with the counts up to its end."""
+    rows = iter(records)
     for _ in islice(rows, done):
         pass
-    size, piece, characters = LEAST_ROWS, [], 0
+    size, characters = LEAST_ROWS, 0
+    piece: list[Record] = []
+    places: list[str] = []
     for record in rows:
         piece.append(record)
+        places.append(records.place)
         characters += sum(len(str(record.get(name))) for name in labeller.text_columns)
         if len(piece) < size and characters < MOST_CHARACTERS:
             continue
         start = time.perf_counter()
-        labelled = labeller.label(piece, where)
+        labelled = labeller.label(piece, places)
         if time.perf_counter() - start < PIECE_SECONDS:
             size = min(MOST_ROWS, 2 * size)
         yield labelled, dict(labeller.counts)
-        piece, characters = [], 0
+        piece, places, characters = [], [], 0
     if piece:
-        yield labeller.label(piece, where), dict(labeller.counts)
+        yield labeller.label(piece, places), dict(labeller.counts)
 
 
 def _identity(labeller: Labeller, records: Records, spreadsheet_safe: bool) -> dict[str, Any]:

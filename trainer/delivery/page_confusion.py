@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 
 from trainer.delivery.finished_run import FinishedRun
-from trainer.delivery.shown_classes import OTHERS, worst_classes
+from trainer.delivery.shown_classes import OTHERS, worst_and_predicted
 from trainer.evaluation.confusion import Confusion
 
 MOST_CONFUSIONS = 15
@@ -16,11 +16,12 @@ MOST_CLASSES_WITH_NUMBERS = 20
 def confusion_of(run: FinishedRun) -> dict[str, Any]:
     """Cells of the matrix that hold rows, and where to draw them; classes with the most rows first.
 
-    Of many classes those with the lowest F1 are drawn, and in a last column what else their rows were taken for.
+    Of many classes the most predicted ones and those with the lowest F1 are drawn, and in a last column what else their rows were taken for.
     """
     found = Confusion.read(run.final["confusion_matrix"], len(run.labels))
     by_size = run.by_size
-    shown = worst_classes(by_size, run.final["per_class"])
+    predicted = dict(zip(run.labels, found.given_C.tolist(), strict=True))
+    shown = worst_and_predicted(by_size, run.final["per_class"], predicted)
     class_ids = {label: c for c, label in enumerate(run.labels)}
     order = np.array([class_ids[label] for label in shown.labels])
     counts = found.among(order)

@@ -140,17 +140,18 @@ class PartialFile:
 
     def finish(self) -> None:
         """Give the file its name."""
-        self.file.close()
         whole = self.aside
-        if ending(self.target) == ".parquet":
-            whole = self.aside.with_name(f"{self.aside.name}.parquet")
-            try:
+        try:
+            self.file.close()
+            if ending(self.target) == ".parquet":
+                whole = self.aside.with_name(f"{self.aside.name}.parquet")
                 _write_parquet(self.aside, whole)
-            except OSError as error:
+            durable.sync(whole)
+            durable.replace(whole, self.target)
+        except OSError as error:
+            if whole != self.aside:
                 whole.unlink(missing_ok=True)
-                raise self._worded(error) from error
-        durable.sync(whole)
-        durable.replace(whole, self.target)
+            raise self._worded(error) from error
         self.note_path.unlink(missing_ok=True)
         self.aside.unlink(missing_ok=True)
 
@@ -162,6 +163,7 @@ class PartialFile:
 
     def _worded(self, error: OSError) -> Exception:
         if error.errno not in FULL:
+            error.filename = error.filename or str(self.target)
             return error
         words = f"{self.aside}: {first_line(error).rstrip('.')}. The first {self.progress.get('rows', 0):,} rows are kept;"
         return RunError(f"{words} free space and run the same command again, which goes on there.")

@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 
 from trainer.data.audit import Audit
 from trainer.delivery.drawing import AFTER, BEFORE, GRID, INK, whole_epochs
-from trainer.delivery.shown_classes import OTHERS, Shown, largest_and_rarest, worst_classes
+from trainer.delivery.shown_classes import OTHERS, Shown, largest_and_rarest, worst_and_predicted, worst_classes
 from trainer.evaluation.confusion import Confusion
 from trainer.evaluation.multi_label import AnyEvaluation, MultiLabelEvaluation
 
@@ -160,9 +160,9 @@ def confusion(matrix: Any, labels: list[str], split: str) -> Figure:
         matrix: as metrics.json holds it, in either form.
     """
     found = Confusion.read(matrix, len(labels))
-    support_C, f1_C = found.support_C, found.f1_C
+    support_C, given_C, f1_C = found.support_C, found.given_C, found.f1_C
     per_class = {label: {"f1": f1_C[c], "support": support_C[c]} for c, label in enumerate(labels)}
-    shown = worst_classes(labels, per_class)
+    shown = worst_and_predicted(labels, per_class, dict(zip(labels, given_C.tolist(), strict=True)))
     places = {label: c for c, label in enumerate(labels)}
     ids = np.array([places[label] for label in shown.labels])
     counts = found.among(ids)

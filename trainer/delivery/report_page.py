@@ -106,6 +106,7 @@ def render(run: FinishedRun, *, show_texts: bool = True) -> str:
 
     texts = run.texts if show_texts else {}
     resampled = resampled_figures([run])
+    headline = headline_intervals(run, resampled, 0)
     predictions = run.predictions
     mistakes = predictions.hardest(run.labels, MOST_MISTAKES) if predictions else None
     precisions = _average_precisions(run)
@@ -117,9 +118,10 @@ def render(run: FinishedRun, *, show_texts: bool = True) -> str:
         final=run.final,
         over=over_classes(run.final["per_class"]),
         results=_results(run),
-        intervals=headline_intervals(run, resampled, 0),
+        intervals=headline if any(headline.values()) else {},
         shown=shown,
-        classes=_class_rows(run, shown, resampled, precisions),
+        classes=(classes := _class_rows(run, shown, resampled, precisions)),
+        has_intervals=any(row["f1_interval"] for row in classes),
         has_precisions=any(precisions.values()),
         distribution=_distribution(run),
         is_folded=len(run.labels) > MOST_CLASSES_WITH_NUMBERS,

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import socket
 import threading
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -9,6 +10,8 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
+from urllib.request import getproxies
 
 import numpy as np
 from numpy.typing import NDArray
@@ -66,6 +69,12 @@ class SavedModel:
     """
 
     def __init__(self, source: str, *, revision: str | None = None, trust_remote_code: bool = False, device: str | None = None) -> None:
+        self.name = source
+        if Path(source).is_dir():
+            self.identity = _folder_identity(Path(source))
+        else:
+            self.identity = revision = _hub_commit(source, revision)
+
         from trainer.training.distributed import allow_missing_operations, device_type
 
         allow_missing_operations()
@@ -76,11 +85,6 @@ class SavedModel:
         from trainer.training.model_checks import TOLERANCE, fit_collator
         from trainer.training.packing import pack
 
-        self.name = source
-        if Path(source).is_dir():
-            self.identity = _folder_identity(Path(source))
-        else:
-            self.identity = revision = _hub_commit(source, revision)
         origin = Origin(revision=revision, trust_remote_code=trust_remote_code)
         with _worded(source), _quiet():
             config = AutoConfig.from_pretrained(source, **origin)
@@ -266,8 +270,9 @@ def _hub_commit(repo_id: str, revision: str | None) -> str:
     from huggingface_hub.errors import RevisionNotFoundError as NoRevision
     from huggingface_hub.utils import httpx  # type: ignore[attr-defined]
 
+    is_offline = hub_is_unreachable()  # the client would repeat its request for 23 s
     try:
-        return Path(hf_hub_download(repo_id, "config.json", revision=revision)).parent.name
+        return Path(hf_hub_download(repo_id, "config.json", revision=revision, local_files_only=is_offline)).parent.name
     except GatedRepoError as error:
         raise ModelError(f"{repo_id}: is gated. Accept its terms on the Hub, and set HF_TOKEN or run hf auth login.") from error
     except (RepositoryNotFoundError, HFValidationError) as error:
@@ -280,6 +285,19 @@ def _hub_commit(repo_id: str, revision: str | None) -> str:
         raise ModelError(f"{repo_id}: holds no config.json, so it is no Transformers model.") from error
     except (httpx.HTTPError, OSError) as error:
         raise ModelError(f"{repo_id}: could not be fetched from the Hub: {first_line(error)}") from error
+
+
+def hub_is_unreachable() -> bool:
+    """Whether the name of the Hub's host leads nowhere, as without a network; behind a proxy only the proxy can tell."""
+    from huggingface_hub import constants
+
+    if getproxies():
+        return False
+    try:
+        socket.getaddrinfo(urlsplit(constants.ENDPOINT).hostname, None)
+    except socket.gaierror:
+        return True
+    return False
 
 
 def _folder_identity(folder: Path) -> str:

@@ -43,14 +43,42 @@ def worst_classes(order: Sequence[str], per_class: Mapping[str, Mapping[str, Any
     return Shown([label for label in order if label in chosen], f"{len(chosen)} of {len(order):,} classes, those with the lowest F1")
 
 
+def worst_and_predicted(
+    order: Sequence[str],
+    per_class: Mapping[str, Mapping[str, Any]],
+    predicted: Mapping[str, int],
+    most: int = MOST_IN_PICTURE,
+) -> Shown:
+    """All classes, or the most predicted ones, a quarter, and of the others those with the lowest F1; in the order given.
+
+    A class that many rows of others are taken for has few mistakes of its own, so it is seldom among those of the lowest F1.
+
+    Args:
+        predicted: rows that were taken for each class.
+    """
+    if len(order) <= most:
+        return Shown(list(order))
+    given = sorted((label for label in order if predicted[label]), key=lambda label: -predicted[label])[: most // 4]
+    others = {label: values for label, values in per_class.items() if label not in given}
+    lowest = worst(others, most - len(given))
+    chosen = {*given, *lowest}
+    words = f"{len(chosen)} of {len(order):,} classes, the {len(given)} predicted most often"
+    words += f" and, of the others, the {len(lowest)} with the lowest F1" if lowest else ""
+    return Shown([label for label in order if label in chosen], words)
+
+
 def worst_and_rarest(order: Sequence[str], per_class: Mapping[str, Mapping[str, Any]], most: int) -> Shown:
-    """All classes, or half as many with the lowest F1 and half with the fewest rows; in the order given."""
+    """All classes, or half as many with the lowest F1 and of the others half with the fewest rows; in the order given."""
     if len(order) <= most:
         return Shown(list(order))
     lowest = worst(per_class, most // 2)
-    rarest = sorted((label for label in order if per_class[label]["support"]), key=lambda label: per_class[label]["support"])[: most // 2]
+    others = [label for label in order if per_class[label]["support"] and label not in lowest]
+    rarest = sorted(others, key=lambda label: per_class[label]["support"])[: most // 2]
     chosen = {*lowest, *rarest}
-    words = f"{len(chosen)} of {len(order):,} classes, the {len(lowest)} with the lowest F1 and the {len(rarest)} with the fewest rows"
+    which = f"the {len(lowest)} with the lowest F1 and, of the others, the {len(rarest)} with the fewest rows"
+    if len(rarest) == len(others):
+        which = "those that have rows"
+    words = f"{len(chosen)} of {len(order):,} classes, {which}"
     return Shown([label for label in order if label in chosen], words)
 
 
