@@ -83,6 +83,7 @@ def test_other_objects_are_refused_in_one_line(content):
 
 def test_files_are_closed():
     content = json.dumps({"text": "a", "label": "x"})
+    gc.collect()  # what other tests left
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         both_readings(content)

@@ -334,3 +334,14 @@ def test_pictures_from_outside_the_folder_are_left_out(tmp_path):
         (tmp_path / "card/notes.txt").write_text("secret")
         (tmp_path / "card/README.md").write_text(f"![shown]({name})")
         assert card_html(tmp_path / "card/README.md") == '<p><img src="" alt="shown" /></p>\n'
+
+
+def test_a_file_that_has_an_added_column_already_is_refused_as_predict_does(open_page, classifier, tmp_path):
+    (tmp_path / "rows.csv").write_text("text,predicted_label\nsome words,mine\n", encoding="utf-8")
+    words = "The file has a column 'predicted_label' already, where the prediction would stand. Rename it."
+    with served(lambda: classifier) as client:
+        page = open_page(client.url)
+        page.get_by_label("Drop a CSV or TSV file here").set_input_files(tmp_path / "rows.csv")
+        page.get_by_role("button", name="Label the file").click()
+        page.wait_for_selector(f'#file-error:has-text("{words}")')
+        assert not page.locator("#download").is_visible()

@@ -1,12 +1,16 @@
 """Low-rank adapters on the encoder's linear layers, and the ordinary model that they become. Source: Hu et al. 2021, https://arxiv.org/abs/2106.09685."""
 
 from collections.abc import Iterable
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
+from transformers.pytorch_utils import Conv1D
 
 from trainer.errors import ModelError, listing
 from trainer.training.layers import untrained_modules
+from trainer.training.model_checks import probe_batch
 
 if TYPE_CHECKING:
     from trainer.sections.model import LoraSection
@@ -22,16 +26,10 @@ def add_adapter(model: Any, lora: "LoraSection", missing_keys: Iterable[str]) ->
         ModelError: `target_modules` names no layer that can be adapted.
     """
     from peft import LoraConfig, get_peft_model
-    from transformers.pytorch_utils import Conv1D
 
     in_full = [name for name, module in model.named_children() if module is not model.base_model and any(True for _ in module.parameters())]
     in_full += [name for name in untrained_modules(model, missing_keys) if name.partition(".")[0] not in in_full]
-    encoder = {id(module) for module in model.base_model.modules()}
-    linears = {
-        name: module
-        for name, module in model.named_modules()
-        if type(module) in (nn.Linear, Conv1D) and id(module) in encoder  # a router may be a subclass with other outputs
-    }
+    linears = _linear_layers(model)
     targets = sorted(set(linears) - set(in_full))
     if any(weight.ndim == 3 and name.rpartition(".")[0].endswith("experts") for name, weight in model.named_parameters()):
         targets = [name for name in targets if name.rpartition(".")[2] not in NAMES_OF_EXPERTS]
@@ -53,6 +51,27 @@ def add_adapter(model: Any, lora: "LoraSection", missing_keys: Iterable[str]) ->
         fan_in_fan_out=any(isinstance(module, Conv1D) for module in linears.values()),
     )
     return get_peft_model(model, config)
+
+
+def _linear_layers(model: Any) -> dict[str, nn.Module]:
+    """Return the linear layers of the encoder that give one tensor, by name; a router of experts gives several."""
+    encoder = {id(module) for module in model.base_model.modules()}
+    kinds = (nn.Linear, Conv1D)
+    linears = {n: m for n, m in model.named_modules() if isinstance(m, kinds) and id(m) in encoder}
+    routers: set[int] = set()
+
+    def note(module: nn.Module, args: Any, output: Any) -> None:
+        if not isinstance(output, Tensor):
+            routers.add(id(module))
+
+    handles = [module.register_forward_hook(note) for module in linears.values()]
+    was_training = model.training
+    with torch.no_grad(), suppress(Exception):  # of any kind: the training itself tells what is wrong
+        model.eval()(**probe_batch(model.config, [4]))
+    model.train(was_training)
+    for handle in handles:
+        handle.remove()
+    return {name: module for name, module in linears.items() if id(module) not in routers}
 
 
 def merged(model: Any) -> Any:

@@ -185,7 +185,7 @@ def fit_collator(
     """
     import torch
 
-    longest = (stated_limit(config) or MANY_TOKENS + 1) - 2
+    longest = (position_limit(config) or MANY_TOKENS + 2) - 2
     collate.least = _least_width(answers, config, device, columns)
 
     def row_answers(lengths_B: list[int], num_rows: int) -> "Tensor":
@@ -232,7 +232,7 @@ def multiple_in_training(model: Any) -> int:
     """
     import torch
 
-    length = min(MANY_TOKENS, (stated_limit(model.config) or MANY_TOKENS + 1) - 1)
+    length = min(MANY_TOKENS, (position_limit(model.config) or MANY_TOKENS + 1) - 1)
     batch = probe_batch(model.config, [length])
     was_training = model.training
     model.train()
