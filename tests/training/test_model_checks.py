@@ -8,7 +8,7 @@ import pytest
 import torch
 from conftest import ROOT
 from test_bad_input import fails  # noqa: F401
-from transformers import AutoModelForSequenceClassification
+from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from trainer.delivery.saved_model import SavedModel
 from trainer.errors import ModelError
@@ -77,6 +77,20 @@ def test_tokenizer_with_more_ids_than_embeddings_is_refused_everywhere(folder, f
     assert "gives ids up to 189 ('w150' is 150), but the model has embeddings for 150" in told
     with pytest.raises(ModelError, match="has embeddings for 150 tokens"):
         SavedModel(str(path))
+
+
+def test_special_token_without_embedding_is_read_as_characters_if_only_a_text_could_hold_it(folder):
+    path = folder("bert", vocab_size=190)
+    tokenizer = tiny_tokenizer("bert")
+    tokenizer.add_special_tokens({"additional_special_tokens": ["<image>"]})
+    tokenizer.save_pretrained(path)
+    assert tokenizer("<image>")["input_ids"][1] == 190
+    saved = SavedModel(str(path))
+    assert saved.tokens(["w5 <image> w6"]).columns["input_ids"].max() < 190
+    saved.judge(["w5 <image> w6"])
+    saved.tokenizer.save_pretrained(path)
+    again = AutoTokenizer.from_pretrained(path)
+    assert max(again("w5 <image> w6")["input_ids"]) < 190, "and in the saved tokenizer"
 
 
 @pytest.mark.parametrize("model_type", ["t5", "mt5", "bart", "canine", "ibert", "bert"])

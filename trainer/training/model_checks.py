@@ -143,24 +143,34 @@ def probe_batch(config: Any, lengths_B: list[int]) -> dict[str, "Tensor"]:
 
 
 def refuse_unknown_ids(tokenizer: Any, config: Any, where: str) -> None:
-    """Refuse a tokenizer that has ids for which the model has no embedding.
+    """Refuse a tokenizer that gives ids for which the model has no embedding.
+
+    Special tokens without an embedding that only a text itself could hold, such as the image token
+    of Gemma 3, are read as ordinary characters from then on, in the saved tokenizer too.
 
     Args:
         where: words for the tokenizer.
     Raises:
-        ModelError: saying how many ids are too large.
+        ModelError: naming the first and the last of these ids.
     """
     num_rows = getattr(config.get_text_config(), "vocab_size", None)
     if not num_rows:  # CANINE hashes characters
         return
     beyond = {token: number for token, number in tokenizer.get_vocab().items() if number >= num_rows}
-    if beyond:
-        first = min(beyond, key=lambda token: beyond[token])
-        raise ModelError(
-            f"{where} gives ids up to {max(beyond.values()):,} ('{first[:40]}' is {beyond[first]:,}),"
-            f" but the model has embeddings for {num_rows:,} tokens. Use the tokenizer that the"
-            " model was trained with, or resize the model's embeddings and save it anew."
-        )
+    if not beyond:
+        return
+    if not beyond.keys() - tokenizer.get_added_vocab().keys():
+        tokenizer.split_special_tokens = tokenizer.init_kwargs["split_special_tokens"] = True
+        used = [tokenizer.pad_token_id or 0, *tokenizer("")["input_ids"]]
+        used += [number for ids in tokenizer(list(beyond))["input_ids"] for number in ids]
+        if max(used) < num_rows:
+            return
+    first = min(beyond, key=lambda token: beyond[token])
+    raise ModelError(
+        f"{where} gives ids up to {max(beyond.values()):,} ('{first[:40]}' is {beyond[first]:,}),"
+        f" but the model has embeddings for {num_rows:,} tokens. Use the tokenizer that the"
+        " model was trained with, or resize the model's embeddings and save it anew."
+    )
 
 
 def fit_collator(
