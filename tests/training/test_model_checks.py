@@ -56,6 +56,16 @@ def test_position_limit_is_the_longest_text_that_a_model_reads(model_type):
         model(**probe_batch(model.config, [limit + 1]))
 
 
+@pytest.mark.parametrize("end", [[2, 3], 2, 10**6])
+def test_probe_holds_no_padding_and_ends_with_the_end_token_if_there_is_one(end):
+    config = tiny_config("llama", eos_token_id=end, pad_token_id=9)
+    batch = probe_batch(config, [5, 3])
+    rows = [row[mask.bool()].tolist() for row, mask in zip(*batch.values(), strict=True)]
+    assert [len(row) for row in rows] == [5, 3]
+    assert not any(9 in row for row in rows)
+    assert [row[-1] == 2 for row in rows] == [end == 2] * 2
+
+
 @pytest.mark.parametrize("model_type", ["bloom", "funnel", "mt5", "xlnet"])
 def test_models_without_positions_have_no_limit(model_type):
     assert position_limit(tiny_config(model_type)) is None

@@ -133,11 +133,13 @@ def probe_batch(config: Any, lengths_B: list[int]) -> dict[str, "Tensor"]:
     text = config.get_text_config()
     size, padding = getattr(text, "vocab_size", None) or 256, getattr(text, "pad_token_id", None) or 0
     end = getattr(text, "eos_token_id", None)
+    end = end if isinstance(end, int) and end < size else None  # Llama 3 has a list of them
     mask_BL = torch.arange(max(lengths_B)) < torch.tensor(lengths_B)[:, None]
     ids_BL = torch.arange(mask_BL.numel()).view(mask_BL.shape) % max(2, size - 20) + min(10, size // 2)
+    word = next(number for number in range(1, 5) if number not in (padding, end))
     for special in {padding, end} - {None}:
-        ids_BL = torch.where(ids_BL == special, min(9, size - 1), ids_BL)
-    if isinstance(end, int) and end < size:
+        ids_BL = torch.where(ids_BL == special, word, ids_BL)
+    if end is not None:
         ids_BL[torch.arange(len(ids_BL)), torch.tensor(lengths_B) - 1] = end
     return {"input_ids": torch.where(mask_BL, ids_BL, padding), "attention_mask": mask_BL.long()}
 
