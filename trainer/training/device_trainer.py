@@ -7,13 +7,13 @@ import torch
 from transformers import TrainingArguments
 
 from trainer.training.batching import Collator
-from trainer.training.distributed import sum_of_all
+from trainer.training.distributed import from_main, sum_of_all
 from trainer.training.losses import IGNORED
 from trainer.training.model_checks import fit_collator, multiple_in_training
 from trainer.training.packed_rows import to_device
 from trainer.training.packing import pack
 from trainer.training.resumable_trainer import ResumableTrainer
-from trainer.training.sharding import fit_to_sharding, gather_into, is_sharded, on_device, without_weights
+from trainer.training.sharding import fit_to_sharding, gather_into, is_deepspeed, is_sharded, on_device, without_weights
 
 KEPT_BY_TRANSFORMERS = ("cpu", "cuda", "npu", "hpu", "mlu", "musa", "xla")
 """Kinds of devices whose random state transformers saves with a checkpoint."""
@@ -92,13 +92,23 @@ def pack_on_device(model: Any, args: TrainingArguments) -> str | None:
 
 
 def fit_to_model(model: Any, collate: Collator, args: TrainingArguments) -> bool:
-    """Set the widths of batches that a model takes in training, and return whether its rows need equal lengths."""
+    """Set the widths of batches that a model takes in training, and return whether its rows need equal lengths.
+
+    The main process asks its model, since all processes have to cut batches alike. With
+    DeepSpeed nothing is asked: it may have parted the weights already, and takes no passes.
+    """
+    if is_deepspeed(args):
+        return False
     classifier = classifier_of(model)
-    with on_device(model, args.device, keep=not is_sharded(args)):
-        was_training = model.training
-        model.eval()
-        equal_lengths = fit_collator(lambda batch: classifier(**batch).logits, classifier.config, classifier.device, collate)
-        model.train(was_training)
-        multiple = multiple_in_training(classifier)
-        collate.multiple = multiple if equal_lengths else max(collate.multiple, multiple)
+
+    def ask() -> tuple[bool, int, int]:
+        with on_device(model, args.device, keep=not is_sharded(args)):
+            was_training = model.training
+            model.eval()
+            equal_lengths = fit_collator(lambda batch: classifier(**batch).logits, classifier.config, classifier.device, collate)
+            model.train(was_training)
+            return equal_lengths, collate.least, multiple_in_training(classifier)
+
+    equal_lengths, collate.least, multiple = from_main(ask)
+    collate.multiple = multiple if equal_lengths else max(collate.multiple, multiple)
     return equal_lengths

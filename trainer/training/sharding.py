@@ -15,8 +15,12 @@ from trainer.training.memory import is_out_of_memory, release
 
 def is_sharded(args: Any) -> bool:
     """Whether FSDP or DeepSpeed places the weights, as TrainingArguments or accelerate's launcher ask for."""
-    asked = parse_flag_from_env("ACCELERATE_USE_FSDP") or parse_flag_from_env("ACCELERATE_USE_DEEPSPEED")
-    return bool(args.fsdp or args.deepspeed or asked)
+    return bool(args.fsdp or parse_flag_from_env("ACCELERATE_USE_FSDP") or is_deepspeed(args))
+
+
+def is_deepspeed(args: Any) -> bool:
+    """Whether DeepSpeed places the weights."""
+    return bool(args.deepspeed or parse_flag_from_env("ACCELERATE_USE_DEEPSPEED"))
 
 
 @contextmanager
