@@ -14,6 +14,7 @@ from trainer.data.row_access import take_rows
 from trainer.delivery import onnx_folder
 from trainer.delivery.labelled_rows import read_labelled
 from trainer.delivery.onnx_folder import GRAPH
+from trainer.delivery.report import RunFolder
 from trainer.errors import ExportError, TrainerError, first_line, listing
 from trainer.sections.data import DataSection
 
@@ -88,6 +89,7 @@ def _export(original: "Classifier", work: Path, rows: "Rows | str", int8: bool, 
     if int8:
         onnx_folder.write_companions(model, work / "int8")
         onnx_model.quantise(work / "float32" / GRAPH, work / "int8" / GRAPH)
+        RunFolder(work / "int8").write_json(onnx_folder.FINDINGS, {"int8": True})  # `describe` writes the rest
     kinds = ["float32", *(["int8"] if int8 else [])]
     exported = {kind: Classifier.load(work / kind, trust_remote_code=trust_remote_code, device="cpu") for kind in kinds}
     check: dict[str, Any] = {"not_checked": rows} if isinstance(rows, str) else onnx_check.compare(original, exported, rows)

@@ -114,7 +114,7 @@ def test_training_and_pipeline_agree_on_texts_that_hold_the_end_token(make, conf
     run = train(load_config(config_file(**sections)))
     counted = json.loads((run / "metrics.json").read_text())["special_tokens"]
     assert set(counted) == {"train", "validation", "test"}
-    words = "Rows whose text holds special tokens of the model (</s>), which are read as ordinary text, since the model's head looks for its end token:"
+    words = "Rows whose text holds special tokens of the model (</s>), which are read as ordinary text:"
     assert f"{words} {counted['train']:,} of train" in capsys.readouterr().out
     ours, plain = Classifier.load(run), pipeline("text-classification", str(run / "model"), top_k=None)
     for text, found in zip(LITERAL, ours.predict(LITERAL), strict=True):

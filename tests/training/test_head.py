@@ -133,7 +133,7 @@ def test_untrained_layer_hands_on_what_the_encoder_gives(kind, loaded, tmp_path)
     rows = token_rows(texts, tokenizer)
     vectors = embedded(model, tokenizer, rows, tmp_path)
     hook.remove()
-    given = inputs[0].reshape(len(texts), -1, 16)[:, 0].detach().numpy()
+    given = inputs[-1].reshape(len(texts), -1, 16)[:, 0].detach().numpy()
     order = np.argsort(-rows.lengths_N[np.unique(keys(rows), return_index=True)[1]], kind="stable")
     ours = vectors[np.unique(keys(rows), return_index=True)[1]][order]
     straight = [abs(np.corrcoef(given[:, h], ours[:, h])[0, 1]) for h in range(16)]
@@ -154,6 +154,7 @@ def test_trained_layer_before_the_final_one_is_kept(loaded, encoders):
 
 
 def test_rows_are_embedded_once_whatever_run_asks_for_them(loaded, tmp_path, monkeypatch):
+    monkeypatch.setattr("trainer.training.embed.fit_collator", lambda *_: False)  # reads rows of its own
     model, tokenizer = loaded("distilbert")
     seen = []
     forward = model.forward
@@ -176,6 +177,7 @@ def test_rows_are_embedded_once_whatever_run_asks_for_them(loaded, tmp_path, mon
 
 
 def test_what_a_killed_run_embedded_is_kept(loaded, tmp_path, monkeypatch):
+    monkeypatch.setattr("trainer.training.embed.fit_collator", lambda *_: False)  # reads rows of its own
     model, tokenizer = loaded("distilbert")
     monkeypatch.setattr("trainer.training.embed.SHARD_ROWS", 2)
     seen, forward = [], model.forward

@@ -112,5 +112,5 @@ def test_named_layers_alone_are_adapted_and_unknown_ones_are_told(tiny_model):
 
     adapted = {name.split(".lora_A")[0].rpartition(".")[2] for name, _ in load(["query", "value"]).named_parameters() if "lora_A" in name}
     assert adapted == {"query", "value"}
-    with pytest.raises(ModelError, match=r"model\.lora\.target_modules: q_proj is no linear layer of the encoder; known: dense, key, query, value"):
+    with pytest.raises(ModelError, match=r"q_proj is no linear layer of the encoder that LoRA adapts here; known: dense, key, query, value"):
         load(["query", "q_proj"])

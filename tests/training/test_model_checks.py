@@ -12,8 +12,10 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from trainer.delivery.saved_model import SavedModel
 from trainer.errors import ModelError
+from trainer.training.arguments import build_arguments
 from trainer.training.batching import Collator, pass_starts, token_batches
 from trainer.training.cpu_layers import FastDropout, RowGradientEmbedding, speed_up
+from trainer.training.device_trainer import fit_to_model
 from trainer.training.model_checks import (
     fit_collator,
     position_limit,
@@ -98,6 +100,7 @@ def test_special_token_without_embedding_is_read_as_characters_if_only_a_text_co
     saved = SavedModel(str(path))
     assert saved.tokens(["w5 <image> w6"]).columns["input_ids"].max() < 190
     saved.judge(["w5 <image> w6"])
+    assert saved.tokens(["w5 <mask> w6"]).columns["input_ids"].tolist() == [1, 5, 4, 6, 2]
     saved.tokenizer.save_pretrained(path)
     again = AutoTokenizer.from_pretrained(path)
     assert max(again("w5 <image> w6")["input_ids"]) < 190, "and in the saved tokenizer"
@@ -145,12 +148,35 @@ def test_row_of_full_length_is_tried(folder):
 
 @pytest.mark.parametrize(
     ("model_type", "changes", "least"),
-    [("bert", False, 2), ("fnet", True, 2), ("convbert", True, 2), ("canine", True, 4)],
+    [("bert", False, 1), ("fnet", True, 1), ("convbert", True, 1), ("canine", True, 4)],
 )
 def test_model_tells_whether_padding_changes_it_and_how_wide_a_batch_must_be(model_type, changes, least):
     model, collate = build(model_type), Collator(tiny_tokenizer(model_type))
     found = fit_collator(lambda batch: model(**batch).logits, model.config, model.device, collate)
     assert (found, collate.least) == (changes, least)
+
+
+@pytest.mark.parametrize("model_type", ["ibert", "reformer", "bert"])
+def test_questions_leave_a_model_as_it_was(model_type, tmp_path):
+    model, tokenizer = build(model_type), tiny_tokenizer(model_type)
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    torch.manual_seed(3)
+    state = torch.get_rng_state()
+    arguments = build_arguments({"use_cpu": True}, checkpoints=tmp_path, seed=0)
+    assert fit_to_model(model, Collator(tokenizer), arguments) is (model_type == "reformer")
+    refuse_unreadable_length(model, tokenizer, 30, "own")
+    after = model.state_dict()
+    assert all(torch.equal(after[name], tensor) for name, tensor in before.items())
+    assert not model.training
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_fault_of_a_models_own_code_is_told_to_all_processes(tmp_path):
+    model = build("bert")
+    model.forward = lambda **inputs: 1 / 0
+    arguments = build_arguments({"use_cpu": True}, checkpoints=tmp_path, seed=0)
+    with pytest.raises(ModelError, match="fails on a few tokens: ZeroDivisionError: division by zero"):
+        fit_to_model(model, Collator(tiny_tokenizer("bert")), arguments)
 
 
 def test_short_text_is_read_by_a_model_that_pools_its_characters(folder):

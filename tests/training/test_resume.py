@@ -133,9 +133,9 @@ def test_signal_while_a_frozen_encoder_reads_the_rows_stops_it(config, monkeypat
 
     batches = embed.token_batches
 
-    def signalled(*args):
+    def signalled(*args, **options):
         os.kill(os.getpid(), signal.SIGTERM)
-        return batches(*args)
+        return batches(*args, **options)
 
     monkeypatch.setattr(embed, "token_batches", signalled)
     with pytest.raises(SystemExit) as stop:

@@ -68,5 +68,5 @@ def special_sentence(found: dict[str, SpecialInTexts]) -> str:
     rows = ", ".join(f"{counted.rows:,} of {name}" for name, counted in held.items())
     tokens = listing({token for counted in held.values() for token in counted.tokens}, 6)
     as_text = all(counted.as_text for counted in held.values())
-    reading = "read as ordinary text, since the model's head looks for its end token" if as_text else "read as those tokens"
+    reading = "read as ordinary text" if as_text else "read as those tokens"
     return f"Rows whose text holds special tokens of the model ({tokens}), which are {reading}: {rows}."

@@ -159,7 +159,11 @@ class OnnxModel(nn.Module):
         from transformers.modeling_outputs import SequenceClassifierOutput
 
         given = {name: inputs[name].numpy() for name in self.names}
-        return SequenceClassifierOutput(logits=torch.from_numpy(self.session.run(["logits"], given)[0]))
+        try:
+            logits_BC = self.session.run(["logits"], given)[0]
+        except Exception as error:  # onnxruntime's errors share no class of their own
+            raise RuntimeError(f"the ONNX graph failed: {_reason(error)}") from error
+        return SequenceClassifierOutput(logits=torch.from_numpy(logits_BC))
 
 
 def _reason(error: BaseException) -> str:

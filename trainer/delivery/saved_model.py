@@ -20,7 +20,7 @@ from safetensors import SafetensorError
 from trainer.data.content import file_state
 from trainer.data.locate import package_path, refuse_url
 from trainer.data.tokenise import IGNORED, TokenisedRows, encode_texts
-from trainer.delivery.onnx_folder import GRAPH
+from trainer.delivery.onnx_folder import FINDINGS, GRAPH
 from trainer.delivery.texts import Text, as_list
 from trainer.errors import ModelError, RunError, did_you_mean, first_line
 from trainer.evaluation.decision import Decision
@@ -29,7 +29,7 @@ from trainer.training.end_token import Origin, head_looks_for_end, reads_text_on
 from trainer.training.model_folder import refuse_other_kinds, refuse_other_types, telling_damage
 from trainer.training.weight_files import refuse_other_weights
 
-GRAPH_TOLERANCE = 0.1
+INT8_TOLERANCE = 0.1
 """As `fit_collator` takes it: answers of a graph in 8 bits depend a little on the other rows of a batch."""
 CHARACTERS_PER_TOKEN = 100
 """Of a text with more of them for each token that the model reads, the rest is not looked at: a text of 10 MB is read as fast as another."""
@@ -118,7 +118,7 @@ class SavedModel:
             self.device,
             self.collate,
             columns=getattr(self.model, "names", ("input_ids",)),
-            tolerance=GRAPH_TOLERANCE if is_graph(source) else TOLERANCE,
+            tolerance=INT8_TOLERANCE if is_in_8_bits(source) else TOLERANCE,
         )
         self.tokens_per_pass = TOKENS_PER_PASS if is_graph(source) else tokens_per_pass(self.device)
         self._tokenizer_lock = threading.Lock()  # fast tokenizers keep the cut of the call in themselves
@@ -209,6 +209,13 @@ class SavedModel:
 def is_graph(source: str) -> bool:
     """Whether a folder holds a model as ONNX (`equipoise export`)."""
     return (Path(source) / GRAPH).is_file() and not (Path(source) / "model.safetensors").is_file()
+
+
+def is_in_8_bits(source: str) -> bool:
+    """Whether a folder holds a graph with weights of 8 bits."""
+    path = Path(source) / FINDINGS
+    findings = json.loads(path.read_text(encoding="utf-8")) if is_graph(source) and path.is_file() else {}
+    return bool(findings.get("int8"))
 
 
 def _load_weights(source: str, config: Any, **origin: Any) -> Any:

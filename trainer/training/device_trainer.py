@@ -6,15 +6,18 @@ from typing import Any
 import torch
 from transformers import TrainingArguments
 
+from trainer.errors import ModelError, first_line
 from trainer.training.batching import Collator
 from trainer.training.distributed import from_main, sum_of_all
 from trainer.training.losses import IGNORED
-from trainer.training.model_checks import fit_collator, multiple_in_training
+from trainer.training.model_checks import TOLERANCE, fit_collator, multiple_in_training
 from trainer.training.packed_rows import to_device
 from trainer.training.packing import pack
 from trainer.training.resumable_trainer import ResumableTrainer
 from trainer.training.sharding import fit_to_sharding, gather_into, is_deepspeed, is_sharded, on_device, without_weights
 
+TF32_TOLERANCE = 1e-2
+"""As `fit_collator` takes it, where matrix products keep 10 bits."""
 KEPT_BY_TRANSFORMERS = ("cpu", "cuda", "npu", "hpu", "mlu", "musa", "xla")
 """Kinds of devices whose random state transformers saves with a checkpoint."""
 
@@ -96,19 +99,39 @@ def fit_to_model(model: Any, collate: Collator, args: TrainingArguments) -> bool
 
     The main process asks its model, since all processes have to cut batches alike. With
     DeepSpeed nothing is asked: it may have parted the weights already, and takes no passes.
+
+    Raises:
+        ModelError: the model fails on a few tokens.
     """
     if is_deepspeed(args):
         return False
     classifier = classifier_of(model)
 
     def ask() -> tuple[bool, int, int]:
-        with on_device(model, args.device, keep=not is_sharded(args)):
-            was_training = model.training
-            model.eval()
-            equal_lengths = fit_collator(lambda batch: classifier(**batch).logits, classifier.config, classifier.device, collate)
-            model.train(was_training)
-            return equal_lengths, collate.least, multiple_in_training(classifier)
+        try:
+            with on_device(model, args.device, keep=not is_sharded(args)):
+                return _widths(classifier, collate, TF32_TOLERANCE if args.tf32 else TOLERANCE)
+        except ModelError:
+            raise
+        except Exception as error:  # of the model's own code; other processes wait for the answer
+            name, told = type(classifier).__name__, f"{type(error).__name__}: {first_line(error)}"
+            raise ModelError(f"{name} fails on a few tokens: {told}") from error
 
     equal_lengths, collate.least, multiple = from_main(ask)
     collate.multiple = multiple if equal_lengths else max(collate.multiple, multiple)
     return equal_lengths
+
+
+def _widths(classifier: Any, collate: Collator, tolerance: float) -> tuple[bool, int, int]:
+    """Return whether rows need equal lengths, the least width of a batch, and the number that divides it."""
+    was_training = classifier.training
+    classifier.eval()
+    equal_lengths = fit_collator(
+        lambda batch: classifier(**batch).logits,
+        classifier.config,
+        classifier.device,
+        collate,
+        tolerance=tolerance,
+    )
+    classifier.train(was_training)
+    return equal_lengths, collate.least, multiple_in_training(classifier)

@@ -1,14 +1,13 @@
 """Low-rank adapters on the encoder's linear layers, and the ordinary model that they become. Source: Hu et al. 2021, https://arxiv.org/abs/2106.09685."""
 
 from collections.abc import Iterable
-from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
-from trainer.errors import ModelError, listing
+from trainer.errors import ModelError, first_line, listing
 from trainer.training.layers import untrained_modules
 from trainer.training.model_checks import probe_batch
 
@@ -39,7 +38,7 @@ def add_adapter(model: Any, lora: "LoraSection", missing_keys: Iterable[str]) ->
         known = {name.rpartition(".")[2] for name in targets}
         unknown = [name for name in lora.target_modules if not any(target == name or target.endswith(f".{name}") for target in targets)]
         if unknown:
-            raise ModelError(f"model.lora.target_modules: {listing(unknown)} is no linear layer of the encoder; known: {listing(known)}.")
+            raise ModelError(f"model.lora.target_modules: {listing(unknown)} is no linear layer of the encoder that LoRA adapts here; known: {listing(known)}.")
         targets = lora.target_modules
     config = LoraConfig(
         task_type="SEQ_CLS",
@@ -66,11 +65,16 @@ def _linear_layers(model: Any) -> dict[str, nn.Module]:
 
     handles = [module.register_forward_hook(note) for module in linears.values()]
     was_training = model.training
-    with torch.no_grad(), suppress(Exception):  # of any kind: the training itself tells what is wrong
-        model.eval()(**probe_batch(model.config, [4]))
-    model.train(was_training)
-    for handle in handles:
-        handle.remove()
+    try:
+        with torch.no_grad():
+            model.eval()(**probe_batch(model.config, [4]))
+    except Exception as error:
+        name = type(model).__name__
+        raise ModelError(f"{name} fails on a few tokens: {type(error).__name__}: {first_line(error)}") from error
+    finally:
+        model.train(was_training)
+        for handle in handles:
+            handle.remove()
     return {name: module for name, module in linears.items() if id(module) not in routers}
 
 

@@ -3,8 +3,10 @@
 Legend: B rows, L tokens of the longest row.
 """
 
+import json
 import subprocess
 import sys
+import warnings
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, suppress
 from typing import TYPE_CHECKING, Any
@@ -22,7 +24,7 @@ if TYPE_CHECKING:
 PROBE_TOKENS = 8
 MANY_TOKENS = 131
 """A prime, and more than models read at once that cut texts into chunks."""
-SHORT_WIDTHS = (2, 3, 4, 8, 16)
+SHORT_WIDTHS = (1, 2, 3, 4, 8, 16)
 MULTIPLES = (1, 8, 16, 32, 64, 128, 256, 512)
 TOLERANCE = 1e-4
 """Difference of two logits, as a share of the largest, that rounding explains."""
@@ -67,12 +69,16 @@ def limit_of(model: Any, config: Any) -> int | None:
     stated = stated_limit(config)
     is_without_torch = sys.modules.get("torch", ...) is None
     first = (getattr(config.get_text_config(), "pad_token_id", None) or 0) + 2
+    first = first if stated and first < stated else 2  # no model starts behind its last position
     if not (is_without_torch and stated and model.max_length and model.max_length > stated - first):
         return position_limit(config, trust_remote_code=model.trust_remote_code)
     command = [sys.executable, "-P", "-c", ASK_IN_CHILD, model.model_dump_json()]
     asked = subprocess.run(command, capture_output=True, text=True, check=False)
     last = asked.stdout.split()[-1:] or [""]
-    return int(last[0]) if last[0].isdigit() else stated
+    if not last[0].isdigit():
+        warnings.warn(f"'{model.name}' could not be asked how many tokens it reads; its config says {stated}.", stacklevel=2)
+        return stated
+    return int(last[0])
 
 
 def _sizes_of_position_tables(config: Any, trust_remote_code: bool) -> list[int]:
@@ -147,8 +153,8 @@ def probe_batch(config: Any, lengths_B: list[int]) -> dict[str, "Tensor"]:
 def refuse_unknown_ids(tokenizer: Any, config: Any, where: str) -> None:
     """Refuse a tokenizer that gives ids for which the model has no embedding.
 
-    Special tokens without an embedding that only a text itself could hold, such as the image token
-    of Gemma 3, are read as ordinary characters from then on, in the saved tokenizer too.
+    Added tokens without an embedding that only a text itself could hold, such as the image token
+    of Gemma 3, are taken out of the tokenizer: they are read as ordinary characters.
 
     Args:
         where: words for the tokenizer.
@@ -161,18 +167,31 @@ def refuse_unknown_ids(tokenizer: Any, config: Any, where: str) -> None:
     beyond = {token: number for token, number in tokenizer.get_vocab().items() if number >= num_rows}
     if not beyond:
         return
-    if not beyond.keys() - tokenizer.get_added_vocab().keys():
-        tokenizer.split_special_tokens = tokenizer.init_kwargs["split_special_tokens"] = True
-        used = [tokenizer.pad_token_id or 0, *tokenizer("")["input_ids"]]
-        used += [number for ids in tokenizer(list(beyond))["input_ids"] for number in ids]
-        if max(used) < num_rows:
-            return
+    used = {tokenizer.pad_token_id, *tokenizer("")["input_ids"]}
+    is_fast = getattr(tokenizer, "backend_tokenizer", None) is not None
+    if is_fast and beyond.keys() <= tokenizer.get_added_vocab().keys() and not used & set(beyond.values()):
+        _take_out(tokenizer, beyond)
+        return
     first = min(beyond, key=lambda token: beyond[token])
     raise ModelError(
         f"{where} gives ids up to {max(beyond.values()):,} ('{first[:40]}' is {beyond[first]:,}),"
         f" but the model has embeddings for {num_rows:,} tokens. Use the tokenizer that the"
         " model was trained with, or resize the model's embeddings and save it anew."
     )
+
+
+def _take_out(tokenizer: Any, tokens: dict[str, int]) -> None:
+    """Remove added tokens from a tokenizer that no text gets otherwise."""
+    from tokenizers import Tokenizer
+
+    state = json.loads(tokenizer.backend_tokenizer.to_str())
+    state["added_tokens"] = [added for added in state["added_tokens"] if added["content"] not in tokens]
+    tokenizer._tokenizer = Tokenizer.from_str(json.dumps(state))
+    extra = tokenizer._extra_special_tokens
+    tokenizer._extra_special_tokens = [token for token in extra if str(token) not in tokens]
+    for name, token in list(tokenizer._special_tokens_map.items()):
+        if str(token) in tokens:
+            del tokenizer._special_tokens_map[name]
 
 
 def fit_collator(
@@ -216,6 +235,8 @@ def fit_collator(
             if is_out_of_memory(error):
                 break
             raise
+        if not alone.isfinite().all():  # broken weights, of which the training tells
+            break
         allowed = tolerance * float(alone.abs().max())
         is_random = not torch.allclose(alone, again, rtol=0.0, atol=allowed)  # as Reformer's hashing
         if not (is_random or torch.allclose(alone, beside, rtol=0.0, atol=allowed)):
@@ -224,7 +245,7 @@ def fit_collator(
 
 
 def _least_width(answers: Any, config: Any, device: Any, columns: Iterable[str]) -> int:
-    """Return the tokens of the shortest batch that a model reads; more than 2 in models that pool tokens (CANINE)."""
+    """Return the tokens of the shortest batch that a model reads; more than 1 in models that pool tokens (CANINE)."""
     import torch
 
     for width in SHORT_WIDTHS:
@@ -244,11 +265,11 @@ def multiple_in_training(model: Any) -> int:
     """
     import torch
 
-    length = min(MANY_TOKENS, (position_limit(model.config) or MANY_TOKENS + 1) - 1)
+    length = min(MANY_TOKENS, (position_limit(model.config) or MANY_TOKENS + 2) - 2)
     batch = probe_batch(model.config, [length])
-    was_training = model.training
+    was_training, fault = model.training, ValueError()
+    buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
     model.train()
-    fault = ValueError()
     try:
         for multiple in MULTIPLES:
             width = -(-length // multiple) * multiple
@@ -264,6 +285,8 @@ def multiple_in_training(model: Any) -> int:
                 return multiple
     finally:
         model.train(was_training)
+        for name, buffer in model.named_buffers():  # I-BERT's ranges move in training
+            buffer.copy_(buffers[name])
     raise ModelError(f"{type(model).__name__} cannot be trained: {first_line(fault)}") from fault
 
 
@@ -304,6 +327,7 @@ def _kept_randomness(device: Any) -> AbstractContextManager[None]:
     """Return a context that leaves the random numbers of the CPU and of a device as they were."""
     import torch
 
-    if device.type == "cpu":
+    kind = torch.device(device).type
+    if kind == "cpu":
         return torch.random.fork_rng(devices=[])
-    return torch.random.fork_rng(devices=[device], device_type=device.type)
+    return torch.random.fork_rng(devices=[device], device_type=kind)

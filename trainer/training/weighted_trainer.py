@@ -19,7 +19,7 @@ from trainer.errors import ConfigError, Stopped, TrainingError, first_line
 from trainer.evaluation.blocks import release, room
 from trainer.evaluation.multi_label import evaluate
 from trainer.training import memory, stopping, watch
-from trainer.training.batching import StepBatchSampler, StepDataLoader, cut_into_passes, pass_starts, token_batches, tokens_computed
+from trainer.training.batching import Collator, StepBatchSampler, StepDataLoader, cut_into_passes, pass_starts, token_batches, tokens_computed
 from trainer.training.batching import tokens_per_pass as default_tokens_per_pass
 from trainer.training.checkpoints import last_good, saving
 from trainer.training.cpu_layers import speed_up
@@ -84,7 +84,11 @@ class WeightedTrainer(DeviceTrainer):
         smoothing = {"label_smoothing": args.label_smoothing_factor} if args.label_smoothing_factor else {}
         kwargs["compute_loss_func"] = step_loss(loss, weights_C, (loss_options or {}) | smoothing)
         self.padded_because = pack_on_device(kwargs["model"], args) if packing else "speed.packing is off"
-        self.equal_lengths = fit_to_model(kwargs["model"], kwargs["data_collator"], args) if self.padded_because else False
+        collate = kwargs.get("data_collator")
+        is_asked = self.padded_because is not None or args.world_size > 1  # by all or by none
+        self.equal_lengths = False
+        if is_asked and isinstance(collate, Collator):
+            self.equal_lengths = fit_to_model(kwargs["model"], collate, args)
         self._largest_pass = 0
         args._n_gpu = min(args.n_gpu, 1)  # several GPUs are used through accelerate, never through DataParallel
         checkpoints, args.output_dir = args.output_dir, tempfile.gettempdir()  # Trainer would create the folder before a run is started
