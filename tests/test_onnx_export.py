@@ -155,6 +155,7 @@ def test_eight_bits_are_smaller_and_what_they_lose_is_counted(run, quantised):
     assert "The weights have 8 bits" in (quantised / "README.md").read_text(encoding="utf-8")
 
 
+@pytest.mark.exhaustive
 def test_text_pairs_with_any_number_of_labels_agree_too(pairs):
     folder = export.export(str(pairs))
     texts, original = validation_texts(pairs)

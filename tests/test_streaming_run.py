@@ -44,6 +44,7 @@ def shards(tmp_path_factory, tweets):
     return str(folder / "*.jsonl")
 
 
+@pytest.mark.exhaustive
 def test_streamed_run_trains_checks_and_tells_what_was_read_and_chosen(config_file, run_cli, shards, tmp_path):
     path = config_file(data={"source": shards, "streaming": True})
     assert run_cli("train", "--config", path, "--check").returncode == 0

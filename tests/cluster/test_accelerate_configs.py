@@ -57,7 +57,7 @@ def test_accelerate_knows_every_key(path):
     assert config.num_processes >= 1
 
 
-@pytest.mark.parametrize("name", ["cpu", "single_gpu"])
+@pytest.mark.parametrize("name", ["cpu", pytest.param("single_gpu", marks=pytest.mark.exhaustive)])
 def test_config_of_one_process_trains(name, config_file, tmp_path):
     done = _launch(ROOT / f"configs/accelerate/{name}.yaml", "--config", config_file(), "--set", "run.num_processes=1")
     assert done.returncode == 0, done.stderr[-3000:]
@@ -80,7 +80,8 @@ def test_two_processes_train_the_same_model_sharded_and_whole(config_file, tiny_
     assert max(abs(sharded[name] - whole[name]).max() for name in whole) < 1e-4
 
 
-@pytest.mark.parametrize("mode", ["full", pytest.param("lora", marks=pytest.mark.exhaustive)])
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("mode", ["full", "lora"])
 def test_a_sharded_run_in_bfloat16_with_a_decision_is_judged_as_its_saved_model_judges(mode, config_file, tweets, tmp_path):
     decided = {"decision": {"temperature": True, "thresholds": "f1", "prior": "natural"}, "model": {"mode": mode}}
     config = config_file(**decided, training={"bf16": True, "max_steps": 3, "learning_rate": 1e-3})

@@ -36,7 +36,7 @@ def config(tmp_path):
     return path
 
 
-@pytest.mark.parametrize("file_format", ["jsonl", "parquet", "csv"])
+@pytest.mark.parametrize("file_format", ["jsonl", *(pytest.param(name, marks=pytest.mark.exhaustive) for name in ("parquet", "csv"))])
 def test_split_writes_partitions_and_the_balanced_rows(run_cli, config, tmp_path, file_format):
     out = tmp_path / "out"
     done = run_cli("split", "--config", config, "--output", out, "--format", file_format)

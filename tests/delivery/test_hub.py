@@ -289,6 +289,7 @@ def test_token_that_cannot_push_is_told_before_training(token, words, run_cli, w
     assert ("model", "user/never") not in hub.repos
 
 
+QUICK = (("model", "1"), ("rows", "0"))
 MISSING = {
     "model": ({"model": {"name": "user/absent"}}, "model.name: 'user/absent'"),
     "rows": ({"data": {"source": "user/absent", "label_column": "sentiment"}}, "data.source: 'user/absent'"),
@@ -297,8 +298,10 @@ MISSING = {
 }
 
 
-@pytest.mark.parametrize("offline", ["0", "1"], ids=["online", "offline"])
-@pytest.mark.parametrize("what", MISSING)
+@pytest.mark.parametrize(
+    ("what", "offline"),
+    [pytest.param(what, offline, marks=() if (what, offline) in QUICK else pytest.mark.exhaustive) for what in MISSING for offline in ("0", "1")],
+)
 def test_absent_hub_id_is_told_in_one_message(what, offline, run_cli, write, online, tmp_path):
     sections, words = MISSING[what]
     path, folder = write(**sections)

@@ -152,6 +152,7 @@ def test_damage_to_any_file_of_a_checkpoint_leaves_the_one_before_as_the_newest_
         assert newest_whole(folder).name == "checkpoint-8", name
 
 
+@pytest.mark.exhaustive
 def test_run_with_a_damaged_checkpoint_ends_as_the_unbroken_one_whichever_file_it_is(halved, half_way, unbroken, capsys):
     damages = list(DAMAGES.values())
     for number, name in enumerate(files_of(half_way / "runs/run/checkpoints/checkpoint-8")):

@@ -32,6 +32,7 @@ def trained(config, name, *launcher, **environment):
     return done.stdout
 
 
+@pytest.mark.exhaustive
 def test_precision_and_compilation_stored_by_accelerate_config_do_not_override_the_yaml(config_file, tmp_path):
     stored = tmp_path / "home/accelerate/default_config.yaml"
     stored.parent.mkdir(parents=True)

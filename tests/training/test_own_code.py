@@ -119,6 +119,7 @@ def test_own_code_without_a_classifier_is_told(folder, config_file, run_cli):
     assert (done.returncode, words in done.stderr) == (2, True), done.stderr
 
 
+@pytest.mark.exhaustive
 def test_own_code_that_is_allowed_is_trained_saved_with_the_model_and_loaded(folder, config_file, tmp_path, run_cli):
     config = config_file(model={"name": str(folder), "trust_remote_code": True}, training={"max_steps": 3})
     checked = run_cli("train", "--config", config, "--check")

@@ -49,6 +49,7 @@ print(PeakMemory(torch.device("cpu")).num_bytes // MIB)
     assert abs(again - before) < 50
 
 
+@pytest.mark.exhaustive
 @on_linux
 def test_training_after_a_large_one_does_not_get_its_peak(config_file):
     """In a process of its own: what other tests left in memory would count."""
