@@ -78,6 +78,7 @@ def test_the_ensemble_predicts_as_it_decided(folds, tweets):
         assert found.probabilities == pytest.approx({label: record[f"probability_{label}"] for label in classifier.labels}, abs=1e-5)
 
 
+@pytest.mark.exhaustive
 def test_starting_again_keeps_finished_members_and_trains_the_missing_one(folds, run_cli, tmp_path):
     config, folder, metrics = folds
     again = run_cli("train", "--config", config)
