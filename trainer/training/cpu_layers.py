@@ -2,14 +2,14 @@
 
 from collections import Counter
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from trainer.errors import first_line
-from trainer.training.model_checks import probe_batch
+from trainer.training.model_checks import keep_if_same, probe_batch
 
 LEVELS = 1 << 16
 LARGE_ROWS = 4096
@@ -117,26 +117,19 @@ def speed_up(model: Any, *, own_gradients: bool) -> str | None:
         if type(module) is nn.Embedding and module.num_embeddings >= LARGE_ROWS and _is_plain(module) and owners[id(module.weight)] == 1
     ]
     weights = [module.weight for module in large if own_gradients and module.weight.requires_grad]
-    was_training, reason, undo = model.training, None, _nothing
-    model.eval()
-    try:
-        expected = _logits_and_gradients(model, weights)
-        undo = _swap(model, large if own_gradients else [])
-        found = _logits_and_gradients(model, weights)
-        is_same = [torch.allclose(a, b, rtol=1e-3, atol=1e-3 * float(b.abs().max())) for a, b in zip(found, expected, strict=True)]
-        if not all(is_same):
-            reason = "its answers or gradients come out different"
-    except Exception as error:  # whatever a model's own code may raise
-        reason = f"{type(error).__name__}: {first_line(error)}"
-    finally:
-        model.train(was_training)
-    if reason:
-        undo()
-    return reason
 
+    def difference(expected: list[Tensor]) -> str | None:
+        for found, wanted in zip(_logits_and_gradients(model, weights), expected, strict=True):
+            if not torch.allclose(found, wanted, rtol=1e-3, atol=1e-3 * float(wanted.abs().max())):
+                return "its answers or gradients come out different"
+        return None
 
-def _nothing() -> None:
-    pass
+    return keep_if_same(
+        model,
+        partial(_logits_and_gradients, model, weights),
+        partial(_swap, model, large if own_gradients else []),
+        difference,
+    )
 
 
 def _swap(model: Any, embeddings: list[nn.Embedding]) -> Callable[[], None]:

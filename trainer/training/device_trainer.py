@@ -10,7 +10,7 @@ from trainer.errors import ModelError, first_line
 from trainer.training.batching import Collator
 from trainer.training.distributed import from_main, sum_of_all
 from trainer.training.losses import IGNORED
-from trainer.training.model_checks import TOLERANCE, fit_collator, multiple_in_training
+from trainer.training.model_checks import TOLERANCE, fit_collator, in_mode, multiple_in_training
 from trainer.training.packed_rows import to_device
 from trainer.training.packing import pack
 from trainer.training.resumable_trainer import ResumableTrainer
@@ -124,14 +124,12 @@ def fit_to_model(model: Any, collate: Collator, args: TrainingArguments) -> bool
 
 def _widths(classifier: Any, collate: Collator, tolerance: float) -> tuple[bool, int, int]:
     """Return whether rows need equal lengths, the least width of a batch, and the number that divides it."""
-    was_training = classifier.training
-    classifier.eval()
-    equal_lengths = fit_collator(
-        lambda batch: classifier(**batch).logits,
-        classifier.config,
-        classifier.device,
-        collate,
-        tolerance=tolerance,
-    )
-    classifier.train(was_training)
+    with in_mode(classifier, training=False):
+        equal_lengths = fit_collator(
+            lambda batch: classifier(**batch).logits,
+            classifier.config,
+            classifier.device,
+            collate,
+            tolerance=tolerance,
+        )
     return equal_lengths, collate.least, multiple_in_training(classifier)

@@ -9,7 +9,7 @@ from transformers.pytorch_utils import Conv1D
 
 from trainer.errors import ModelError, first_line, listing
 from trainer.training.layers import untrained_modules
-from trainer.training.model_checks import probe_batch
+from trainer.training.model_checks import in_mode, probe_batch
 
 if TYPE_CHECKING:
     from trainer.sections.model import LoraSection
@@ -64,15 +64,13 @@ def _linear_layers(model: Any) -> dict[str, nn.Module]:
             routers.add(id(module))
 
     handles = [module.register_forward_hook(note) for module in linears.values()]
-    was_training = model.training
     try:
-        with torch.no_grad():
-            model.eval()(**probe_batch(model.config, [4]))
+        with in_mode(model, training=False), torch.no_grad():
+            model(**probe_batch(model.config, [4]))
     except Exception as error:
         name = type(model).__name__
         raise ModelError(f"{name} fails on a few tokens: {type(error).__name__}: {first_line(error)}") from error
     finally:
-        model.train(was_training)
         for handle in handles:
             handle.remove()
     return {name: module for name, module in linears.items() if id(module) not in routers}

@@ -7,9 +7,9 @@ import json
 import subprocess
 import sys
 import warnings
-from collections.abc import Callable, Iterable
-from contextlib import AbstractContextManager, suppress
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager, suppress
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from trainer.training.batching import Collator
 
+T = TypeVar("T")
 PROBE_TOKENS = 8
 MANY_TOKENS = 131
 """A prime, and more than models read at once that cut texts into chunks."""
@@ -150,6 +151,45 @@ def probe_batch(config: Any, lengths_B: list[int]) -> dict[str, "Tensor"]:
     return {"input_ids": torch.where(mask_BL, ids_BL, padding), "attention_mask": mask_BL.long()}
 
 
+@contextmanager
+def in_mode(model: Any, *, training: bool) -> Iterator[None]:
+    """Within, a model is in training or evaluation mode; afterwards in the mode that it was in."""
+    was_training = model.training
+    model.train(training)
+    try:
+        yield
+    finally:
+        model.train(was_training)
+
+
+def keep_if_same(
+    model: Any,
+    measure: Callable[[], T],
+    change: Callable[[], Callable[[], None]],
+    difference: Callable[[T], str | None],
+) -> str | None:
+    """Change a model, and undo the change if the model answers differently or fails.
+
+    Args:
+        measure: function that gives the answers of the model as it is.
+        change: function that changes the model and returns a function that undoes it.
+        difference: function (those answers) -> what differs now, or None.
+    Returns:
+        None if the change is kept, else the reason why not.
+    """
+    undo: Callable[[], None] | None = None
+    with in_mode(model, training=False):
+        try:
+            expected = measure()
+            undo = change()
+            reason = difference(expected)
+        except Exception as error:  # whatever a model's own code may raise
+            reason = f"{type(error).__name__}: {first_line(error)}"
+    if reason and undo:
+        undo()
+    return reason
+
+
 def refuse_unknown_ids(tokenizer: Any, config: Any, where: str) -> None:
     """Refuse a tokenizer that gives ids for which the model has no embedding.
 
@@ -267,24 +307,22 @@ def multiple_in_training(model: Any) -> int:
 
     length = min(MANY_TOKENS, (position_limit(model.config) or MANY_TOKENS + 2) - 2)
     batch = probe_batch(model.config, [length])
-    was_training, fault = model.training, ValueError()
+    padding = getattr(model.config.get_text_config(), "pad_token_id", None) or 0
+    fill = {"input_ids": padding, "attention_mask": 0}
+    fault = ValueError()
     buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
-    model.train()
     try:
         for multiple in MULTIPLES:
-            width = -(-length // multiple) * multiple
-            padding = getattr(model.config.get_text_config(), "pad_token_id", None) or 0
-            fill = {"input_ids": padding, "attention_mask": 0}
-            wider = {name: torch.nn.functional.pad(tensor, (0, width - length), value=fill[name]).to(model.device) for name, tensor in batch.items()}
+            missing = -length % multiple
+            wider = {name: torch.nn.functional.pad(tensor, (0, missing), value=fill[name]).to(model.device) for name, tensor in batch.items()}
             try:
-                with torch.no_grad(), _kept_randomness(model.device):
+                with in_mode(model, training=True), torch.no_grad(), _kept_randomness(model.device):
                     model(**wider)
             except ValueError as error:
                 fault = error
             else:
                 return multiple
     finally:
-        model.train(was_training)
         for name, buffer in model.named_buffers():  # I-BERT's ranges move in training
             buffer.copy_(buffers[name])
     raise ModelError(f"{type(model).__name__} cannot be trained: {first_line(fault)}") from fault
@@ -307,10 +345,8 @@ def refuse_unreadable_length(model: Any, tokenizer: Any, max_length: int, name: 
     columns, lengths = encode_texts(["word " * max_length], None, tokenizer, max_length)
     known = {name: column for name, column in columns.items() if name in ("input_ids", "token_type_ids")}
     batch = Collator(tokenizer)(known | {"lengths": lengths.lengths})
-    was_training = model.training
-    model.eval()
     try:
-        with torch.no_grad(), _kept_randomness(model.device):
+        with in_mode(model, training=False), torch.no_grad(), _kept_randomness(model.device):
             model(**{name: tensor.to(model.device) for name, tensor in batch.items()}).logits.cpu()
     except Exception as error:
         if isinstance(error, RuntimeError) and is_out_of_memory(error):
@@ -319,8 +355,6 @@ def refuse_unreadable_length(model: Any, tokenizer: Any, max_length: int, name: 
             f"model.name: '{name}' cannot read a text of {int(lengths.lengths[0]):,} tokens:"
             f" {type(error).__name__}: {first_line(error)}. Set model.max_length to less."
         ) from error
-    finally:
-        model.train(was_training)
 
 
 def _kept_randomness(device: Any) -> AbstractContextManager[None]:

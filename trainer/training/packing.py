@@ -16,9 +16,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import AttentionInterface
 
-from trainer.errors import first_line
 from trainer.training.cpu_layers import dropout
-from trainer.training.model_checks import probe_batch
+from trainer.training.model_checks import keep_if_same, probe_batch
 from trainer.training.packed_rows import PackedRows
 
 NAME = "packed"
@@ -175,24 +174,12 @@ def pack(model: Any, dtype: torch.dtype | None = None) -> str | None:
     unsupported = set(getattr(model.config, "layer_types", None) or ()) - SUPPORTED_LAYERS
     if unsupported or not model._can_set_attn_implementation():
         return f"its attention ({', '.join(sorted(unsupported)) or type(model).__name__}) cannot be replaced"
-    was_training, undo = model.training, _nothing
-    model.eval()
-    try:
+
+    def measure() -> tuple[Tensor, Tensor]:
         expected = _probe(model, {})[0]
-        rounded = expected if dtype is None else _probe(model, {}, dtype)[0]
-        undo = _install(model)
-        reason = _difference(model, expected, rounded, dtype)
-    except Exception as error:  # whatever a model's own code may raise: it then trains padded
-        reason = f"{type(error).__name__}: {first_line(error)}"
-    finally:
-        model.train(was_training)
-    if reason:
-        undo()
-    return reason
+        return expected, expected if dtype is None else _probe(model, {}, dtype)[0]
 
-
-def _nothing() -> None:
-    pass
+    return keep_if_same(model, measure, partial(_install, model), lambda padded: _difference(model, *padded, dtype))
 
 
 def _difference(model: Any, expected: Tensor, rounded: Tensor, dtype: torch.dtype | None) -> str | None:
