@@ -205,9 +205,9 @@ def contract(model_type: str, folder: Path) -> dict[str, str]:
 
 
 def _trained(source: str, mode: str, folder: Path) -> dict[str, str]:
-    from trainer.sections.model import ModelSection
-    from trainer.training.model import load_model, load_pretrained_config, load_tokenizer
-    from trainer.training.model_checks import refuse_unreadable_length
+    from trainer.config.sections.model import ModelSection
+    from trainer.training.models.model import load_model, load_pretrained_config, load_tokenizer
+    from trainer.training.models.model_checks import refuse_unreadable_length
 
     section = ModelSection(name=source, mode=mode)
     config = load_pretrained_config(section)
@@ -225,7 +225,7 @@ def _trained(source: str, mode: str, folder: Path) -> dict[str, str]:
 
 
 def _rows(given: list[str], tokenizer: Any, max_length: int) -> Any:
-    from trainer.data.tokenise import TokenisedRows, encode_texts
+    from trainer.data.tokens.tokenise import TokenisedRows, encode_texts
 
     columns, lengths = encode_texts(given, None, tokenizer, max_length)
     known = {name: columns[name] for name in ("input_ids", "token_type_ids") if name in columns}
@@ -243,7 +243,7 @@ def _arguments(folder: Path) -> Any:
 
 
 def _weighted_trainer(model: Any, tokenizer: Any, rows: Any, folder: Path) -> Any:
-    from trainer.training.batching import Collator
+    from trainer.training.batches.batching import Collator
     from trainer.training.weighted_trainer import WeightedTrainer, epoch_metrics
 
     return WeightedTrainer(
@@ -258,7 +258,7 @@ def _weighted_trainer(model: Any, tokenizer: Any, rows: Any, folder: Path) -> An
 
 
 def _head_trainer(model: Any, tokenizer: Any, rows: Any, folder: Path) -> Any:
-    from trainer.training.head import HeadTrainer
+    from trainer.training.frozen.head import HeadTrainer
 
     return HeadTrainer(
         model=model,
@@ -287,7 +287,7 @@ def _compared(folder: Path, logits_NC: Any, mode: str) -> dict[str, str]:
     Returns:
         "yes" for the mode if they agree, also on texts that hold special tokens, and the form of batches.
     """
-    from trainer.delivery.saved_model import SavedModel
+    from trainer.delivery.predicting.saved_model import SavedModel
 
     saved = SavedModel(str(folder), device="cpu")
     pipe = pipeline("text-classification", str(folder), top_k=None, device="cpu")

@@ -1,6 +1,6 @@
 """Write the committed files that are derived from code: `python scripts/generate.py`.
 
-trainer/sections/training_arguments.json  names, types and choices of transformers' TrainingArguments (so that config errors need no torch)
+trainer/config/sections/training_arguments.json  names, types and choices of transformers' TrainingArguments (so that config errors need no torch)
 configs/schema.json              JSON Schema of the YAML, for editors
 README.md                        the config reference between its two markers
 """
@@ -37,8 +37,8 @@ def training_arguments() -> dict[str, dict[str, list[str]]]:
 
 def config_reference() -> str:
     """Markdown tables of every section, key, default and meaning."""
-    from trainer.config import Config
-    from trainer.sections.training import OWNED_KEYS, TRAINING_DEFAULTS, training_specs
+    from trainer.config.config import Config
+    from trainer.config.sections.training import OWNED_KEYS, TRAINING_DEFAULTS, training_specs
 
     def section(name: str, model: typing.Any) -> list[str]:
         lines = [f"### `{name}`", "", model.__doc__.strip(), "", "| key | default | meaning |", "| --- | --- | --- |"]
@@ -73,7 +73,7 @@ def config_reference() -> str:
 
 def generated() -> dict[Path, str]:
     """{path: text} of every derived file."""
-    from trainer.config import json_schema
+    from trainer.config.config import json_schema
 
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     head, tail = readme.split(BEGIN)[0], readme.split(END)[1]
@@ -85,7 +85,7 @@ def generated() -> dict[Path, str]:
 
 def main() -> None:
     """Write the files; the snapshot first, since the config models are built from it."""
-    snapshot = ROOT / "trainer/sections/training_arguments.json"
+    snapshot = ROOT / "trainer/config/sections/training_arguments.json"
     lines = ",\n".join(f"  {json.dumps(name)}: {json.dumps(spec)}" for name, spec in training_arguments().items())
     snapshot.write_text("{\n" + lines + "\n}\n", encoding="utf-8")
     for path, text in generated().items():

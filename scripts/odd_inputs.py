@@ -24,7 +24,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from trainer.config import Config
+from trainer.config.config import Config
 from trainer.data.prepare import PreparedData
 from trainer.errors import TrainerError
 
@@ -228,7 +228,7 @@ OWN = [
 
 def found(case: Case) -> tuple[str, str]:
     """What the case gives, or the error; and what was printed and warned of."""
-    from trainer.pipeline import prepare
+    from trainer.runs.training_run import prepare
 
     out = io.StringIO()
     with redirect_stdout(out), redirect_stderr(out), warnings.catch_warnings(record=True) as caught:

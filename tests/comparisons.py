@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from trainer.sections.compare import PRESETS
+from trainer.config.sections.compare import PRESETS
 
 GAINS = {"none": 0.0, "undersample": 0.05, "oversample": 0.08, "class_weights": 0.11, "focal": 0.01}
 """What each strategy adds to macro F1; accuracy falls by a tenth of it."""

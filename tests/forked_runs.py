@@ -9,7 +9,7 @@ from pathlib import Path
 
 CONTEXT = multiprocessing.get_context("forkserver")
 CONTEXT.set_forkserver_preload(
-    ["transformers.models.bert.modeling_bert", "trainer.results", "trainer.training.weighted_trainer", "evaluate", "sklearn.metrics"]
+    ["transformers.models.bert.modeling_bert", "trainer.runs.results", "trainer.training.weighted_trainer", "evaluate", "sklearn.metrics"]
 )
 
 
@@ -89,8 +89,8 @@ def _rank(config, log, rank, num_processes, port, strike):
 def _strike_at(place, times, numbers):
     import torch
 
-    from trainer.delivery.report import RunFolder
-    from trainer.training.head import HeadTrainer
+    from trainer.run_folder.writer import RunFolder
+    from trainer.training.frozen.head import HeadTrainer
     from trainer.training.weighted_trainer import WeightedTrainer
 
     places = {

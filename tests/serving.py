@@ -7,8 +7,8 @@ import threading
 import time
 from contextlib import contextmanager
 
-from trainer.delivery.serve import build_server, listen
 from trainer.delivery.serving.limits import Limits
+from trainer.delivery.serving.serve import build_server, listen
 
 
 class Client:

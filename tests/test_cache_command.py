@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from conftest import ROOT
 
-from trainer.data import cache
-from trainer.locks import partial_path
+from trainer.files import cache
+from trainer.files.locks import partial_path
 
 DIGEST = "0123456789abcdef0123456789abcdef"
 READ = """

@@ -7,20 +7,20 @@ import numpy as np
 import pytest
 import torch
 
-from trainer.config import Config, check_config
-from trainer.data.balance import METHODS, plan_balance
+from trainer.config.config import Config, check_config
+from trainer.config.sections.balancing import DecisionSection, EnsembleSection
+from trainer.config.yaml_source import YamlSource
+from trainer.data.balancing.balance import METHODS, plan_balance
+from trainer.data.balancing.weights import WEIGHTINGS
 from trainer.data.prepare import weights_over
-from trainer.data.weights import WEIGHTINGS
-from trainer.delivery.card import decision_words
+from trainer.delivery.card.card import decision_words
 from trainer.errors import ConfigError
 from trainer.evaluation.decision import fit_and_cross_fit
 from trainer.evaluation.thresholds import THRESHOLDS
 from trainer.evaluation.vote import COMBINERS
-from trainer.results import decision_plan, is_prior_approximate
-from trainer.sections.balancing import DecisionSection, EnsembleSection
+from trainer.runs.results import decision_plan, is_prior_approximate
+from trainer.training.frozen.synthesis import SYNTHESISERS, synthesise
 from trainer.training.losses import LOSSES, loss_options, step_loss
-from trainer.training.synthesis import SYNTHESISERS, synthesise
-from trainer.yaml_source import YamlSource
 
 LABELS = ["a", "b", "c"]
 COUNTS = [80, 40, 25]

@@ -8,15 +8,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trainer.config import check_config
-from trainer.data.clean import clean_rows
-from trainer.data.columns import check_columns
+from trainer.config.config import check_config
+from trainer.config.sections.balancing import BalanceSection
+from trainer.config.sections.data import DataSection
+from trainer.config.yaml_source import YamlSource
+from trainer.data.cleaning.clean import clean_rows
 from trainer.data.prepare import read_splits
-from trainer.data.sources import read_rows
+from trainer.data.reading.columns import check_columns
+from trainer.data.reading.sources import read_rows
 from trainer.errors import ConfigError, DataError, RunError, Stopped, bounded, brief, did_you_mean, listing
-from trainer.sections.balancing import BalanceSection
-from trainer.sections.data import DataSection
-from trainer.yaml_source import YamlSource
 
 ODD = st.one_of(
     st.text(max_size=2000),
@@ -103,7 +103,7 @@ def test_columns_and_labels_of_any_length_give_short_messages(tmp_path, size, od
 
 
 def test_warnings_of_a_command_are_short_too():
-    code = "import warnings\nfrom trainer.exits import worded_errors\nwith worded_errors():\n    warnings.warn('a' * 9000 + ' Set data.x.')"
+    code = "import warnings\nfrom trainer.launch.exits import worded_errors\nwith worded_errors():\n    warnings.warn('a' * 9000 + ' Set data.x.')"
     import subprocess
     import sys
 

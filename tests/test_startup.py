@@ -9,8 +9,9 @@ import sys
 import pytest
 from conftest import ROOT
 
-from trainer import load_config, pipeline
+from trainer import load_config
 from trainer.errors import TrainerError
+from trainer.runs import training_run
 
 LOADED = "\nimport sys\nprint('loaded:', *sorted({name.partition('.')[0] for name, module in list(sys.modules.items()) if module}))"
 RUN = "from trainer.cli import app\napp(sys.argv[1:], standalone_mode=False)"
@@ -87,7 +88,7 @@ def faulty(config_file, tmp_path, tiny_model):
 def test_check_without_torch_finds_what_it_finds_with_torch(faulty):
     def told(path):
         with pytest.raises(TrainerError) as error:
-            pipeline.check(load_config(path))
+            training_run.check(load_config(path))
         return str(error.value)
 
     code = """

@@ -2,11 +2,11 @@
 
 from typing import TYPE_CHECKING, Any
 
-from trainer.config import Config, load_config
+from trainer.config.config import Config, load_config
 from trainer.errors import ConfigError, DataError, ModelError, RunError, TrainerError, TrainingError
 
 if TYPE_CHECKING:
-    from trainer.delivery.predict import Classifier, Prediction
+    from trainer.delivery.predicting.predict import Classifier, Prediction
 
 __version__ = "0.1.0"
 
@@ -28,7 +28,7 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     """Classes that need heavy libraries, when they are asked for."""
     if name in ("Classifier", "Prediction"):
-        from trainer.delivery import predict
+        from trainer.delivery.predicting import predict
 
         return getattr(predict, name)
     raise AttributeError(f"module 'trainer' has no attribute '{name}'")

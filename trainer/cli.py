@@ -11,12 +11,12 @@ from typing import Annotated, Literal
 
 import typer
 
-from trainer.config import Config, check_config, json_schema, load_config
+from trainer.config.config import Config, check_config, json_schema, load_config
+from trainer.config.yaml_source import YamlSource
 from trainer.delivery.serving.limits import Limits
 from trainer.errors import ConfigError, Stopped
-from trainer.exits import end, worded_errors
-from trainer.training.distributed import is_main
-from trainer.yaml_source import YamlSource
+from trainer.launch.distributed import is_main
+from trainer.launch.exits import end, worded_errors
 
 app = typer.Typer(
     add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help="Balanced, honestly evaluated text classifiers from one YAML file."
@@ -52,13 +52,13 @@ def train_command(
     """Train, evaluate and write the run folder."""
     with worded_errors():
         loaded = load_config(config, set_ or ())
-        from trainer import ensemble, pipeline
+        from trainer.runs import ensemble, training_run
 
         if check:
-            _check(config, loaded, pipeline.check)
+            _check(config, loaded, training_run.check)
             return
-        train = pipeline.train if loaded.ensemble.size == 1 or loaded.ensemble.member else ensemble.train_ensemble
-        with _marking_stops(pipeline.run_path(loaded)):
+        train = training_run.train if loaded.ensemble.size == 1 or loaded.ensemble.member else ensemble.train_ensemble
+        with _marking_stops(training_run.run_path(loaded)):
             train(loaded, resume=resume)
 
 
@@ -67,7 +67,7 @@ def compare_command(config: ConfigOption, set_: SetOption = None, resume: Resume
     """Train ways of balancing under the same conditions; tell which helps, and how sure that is."""
     with worded_errors():
         loaded = load_config(config, set_ or ())
-        from trainer import compare
+        from trainer.comparison import compare
 
         if check:
             _check(config, loaded, compare.check)
@@ -87,13 +87,13 @@ def split_command(
     """Write the splits, and the balanced training rows, as files for other tools."""
     with worded_errors():
         loaded = load_config(config, set_ or ())
-        from trainer import pipeline
-        from trainer.data.export import check_format, export_splits, refuse_existing
-        from trainer.delivery.tables import print_audit
+        from trainer.data.split_files import check_format, export_splits, refuse_existing
+        from trainer.display.tables import print_audit
+        from trainer.runs import training_run
 
         check_format(file_format)
         refuse_existing(output, file_format)
-        data = pipeline.prepare(loaded)
+        data = training_run.prepare(loaded)
         print_audit(data, {}, 0)
         for path, count in export_splits(data, loaded.data, output, file_format):
             typer.echo(f"{path}: {count:,} rows")
@@ -115,7 +115,7 @@ def audit_command(
 ) -> None:
     """Look at the data without training: audit.json, and audit.html to read."""
     with worded_errors():
-        from trainer import audit
+        from trainer.audit import audit
 
         rows = {"source": data, "text_column": text_column, "label_column": label_column, "group_column": group_column, "encoding": encoding}
         loaded, folder = audit.asked(config, {key: value for key, value in rows.items() if value is not None}, set_ or (), model=model, output=output)
@@ -127,9 +127,9 @@ def folder_command(config: ConfigOption, set_: SetOption = None) -> None:
     """Print the run folder, for scripts that look what is in it."""
     with worded_errors():
         loaded = load_config(config, set_ or ())
-        from trainer import pipeline
+        from trainer.runs import training_run
 
-        typer.echo(pipeline.run_path(loaded))
+        typer.echo(training_run.run_path(loaded))
 
 
 @app.command("cache")
@@ -140,8 +140,8 @@ def cache_command(
 ) -> None:
     """Show or clear the cache of rows, tokens, embeddings and completions."""
     with worded_errors():
-        from trainer.data import cache
-        from trainer.delivery import cache_tables
+        from trainer.display import cache_tables
+        from trainer.files import cache
 
         folder, seconds = cache.cache_dir(), cache.seconds_of(older_than) if older_than is not None else 0.0
         if list_ and clear:
@@ -176,7 +176,7 @@ def serve_command(
 ) -> None:
     """Serve a model: Inference API, web page, health and metrics."""
     with worded_errors():
-        from trainer.delivery.serve import read_token, serve
+        from trainer.delivery.serving.serve import read_token, serve
 
         token = None if token_env is None else read_token(token_env)
         limits = Limits(max_batch_tokens, max_wait_ms, queue_size, timeout_seconds, max_body_bytes, max_texts, drain_seconds)
@@ -205,7 +205,7 @@ def push_command(
 ) -> None:
     """Upload a finished run to the Hugging Face Hub; can be repeated without harm."""
     with worded_errors():
-        from trainer.delivery import hub
+        from trainer.delivery.hub import hub
 
         given = {"repo_id": repo_id, "private": private, "revision": revision, "commit_message": commit_message, "timeout_minutes": timeout_minutes}
         settings = hub.settings(run, **given)
@@ -224,7 +224,7 @@ def export_command(
 ) -> None:
     """Write a model as ONNX, compared with the original and timed against it."""
     with worded_errors():
-        from trainer.export import export
+        from trainer.delivery.export.export import export
 
         export(source, file_format=file_format, int8=int8, output=output, data=data, trust_remote_code=trust_remote_code)
 
@@ -237,7 +237,7 @@ def convert_command(
 ) -> None:
     """Write a copy of a model with safetensors in place of pickled weights, which are loaded as tensors alone."""
     with worded_errors():
-        from trainer.training.model_weights import convert_model
+        from trainer.training.models.model_weights import convert_model
 
         typer.echo(f"Converted: {convert_model(model, output, revision=revision)}. Give this folder as model.name.")
 
@@ -250,14 +250,15 @@ def report_command(
 ) -> None:
     """Write the page of a finished run anew, with pictures and card where they are missing; or one page of several runs side by side."""
     with worded_errors():
-        from trainer.delivery.finished_run import read_runs
+        from trainer.run_folder.finished_run import read_runs
 
         read = read_runs(runs)
-        from trainer.delivery import comparison, completion, report_page
+        from trainer.delivery import completion
+        from trainer.delivery.report import report_page, side_by_side
 
         if len(read) == 1 and output is None:
             completion.complete_and_tell(read[0].path)
-        page = report_page.rebuild(read[0], output, show_texts=not no_texts) if len(read) == 1 else comparison.write(read, output)
+        page = report_page.rebuild(read[0], output, show_texts=not no_texts) if len(read) == 1 else side_by_side.write(read, output)
         typer.echo(f"Report: {page}")
 
 
@@ -284,7 +285,7 @@ def predict_command(
 ) -> None:
     """Label the rows of a file or of standard input; the same command goes on with what was broken off."""
     with worded_errors():
-        from trainer.delivery import label_file
+        from trainer.delivery.predicting import label_file
 
         path = label_file.input_path(input_)
         target = label_file.output_path(output, path, overwrite=overwrite, folder=Path() if input_.startswith("package:") else None)
@@ -292,7 +293,7 @@ def predict_command(
         records = label_file.open_records(path, check_config(YamlSource("predict", values), set_ or ()).data)
         if spreadsheet_safe:
             label_file.refuse_where_no_spreadsheet_reads(target, records)
-        from trainer.delivery.predict import Classifier
+        from trainer.delivery.predicting.predict import Classifier
 
         classifier = Classifier.load_several(models, vote=vote, revision=revision, trust_remote_code=trust_remote_code)
         labeller = label_file.Labeller(classifier, records.wanted, probabilities, prefix)
@@ -316,15 +317,15 @@ def evaluate_command(
 ) -> None:
     """Judge a model by labelled rows: a table, and metrics.json as in run folders."""
     with worded_errors():
-        from trainer.delivery import label_file
+        from trainer.delivery.predicting import label_file
 
         options = {"text_column": text_column, "pair_column": pair_column, "label_column": label_column, "encoding": encoding}
         loaded = check_config(YamlSource("evaluate", label_file.reading(models[0], data, **options)), set_ or ())
-        from trainer.data.cache import cache_dir
-        from trainer.delivery.evaluate_file import check_data, evaluate_file, metrics_path
-        from trainer.delivery.label_file import refuse_existing
-        from trainer.delivery.predict import Classifier
-        from trainer.locks import only_writer
+        from trainer.delivery.predicting.evaluate_file import check_data, evaluate_file, metrics_path
+        from trainer.delivery.predicting.label_file import refuse_existing
+        from trainer.delivery.predicting.predict import Classifier
+        from trainer.files.cache import cache_dir
+        from trainer.files.locks import only_writer
 
         path = metrics_path(output, loaded.data, overwrite=overwrite)
         check_data(loaded.data)
@@ -343,17 +344,17 @@ def schema_command() -> None:
 @contextmanager
 def _marking_stops(run: Path) -> Iterator[None]:
     """A stop signal ends the run where it can go on; the marker in its folder and exit code 75 tell batch scripts so."""
-    from trainer.delivery import report
-    from trainer.training import stopping
+    from trainer.launch import stopping
+    from trainer.run_folder import writer
 
     if is_main():
-        report.clear_stopped(run)
+        writer.clear_stopped(run)
     with stopping.listening():  # to the end, since signals come in pairs: from the batch system and from the launcher
         try:
             yield
         except Stopped as stop:
             if is_main() or stop.is_alone:
-                report.mark_stopped(run, stop.reason, stop.step)
+                writer.mark_stopped(run, stop.reason, stop.step)
             end(str(stop), stopping.EXIT_CODE, everywhere=stop.is_alone)
 
 

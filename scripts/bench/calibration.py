@@ -21,8 +21,8 @@ from dataclasses import dataclass, fields
 
 import numpy as np
 
-from trainer.evaluation import crossed, influence
-from trainer.evaluation.compare import METRICS, against_baseline
+from trainer.comparison.statistics import crossed, influence
+from trainer.comparison.statistics.differences import METRICS, against_baseline
 
 SHARES = np.array([0.55, 0.27, 0.13, 0.05])
 STRATEGIES = ["none", "twin 1", "twin 2", "twin 3", "planted"]

@@ -12,7 +12,8 @@ import statistics
 import tempfile
 from pathlib import Path
 
-from trainer import load_config, pipeline
+from trainer import load_config
+from trainer.runs import training_run
 
 CONFIG = Path(__file__).resolve().parents[2] / "configs/topics.yaml"
 SETTINGS = {
@@ -24,7 +25,7 @@ SETTINGS = {
 def macro_f1(name: str, overrides: list[str], output: str) -> float:
     path = Path(output) / name / "metrics.json"
     if not path.exists():  # a bench that was stopped goes on where it was
-        pipeline.train(load_config(str(CONFIG), [*overrides, f"run.name={name}", f"run.output_dir={output}"]))
+        training_run.train(load_config(str(CONFIG), [*overrides, f"run.name={name}", f"run.output_dir={output}"]))
     return json.loads(path.read_text(encoding="utf-8"))["test"]["macro_f1"]
 
 

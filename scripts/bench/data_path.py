@@ -125,14 +125,14 @@ def ours(path: Path, folder: Path) -> tuple[Stages, int]:
     import accelerate  # noqa: F401  # this and the next are imported on first use, by us and by pyarrow
     import pandas  # noqa: F401
 
-    from trainer.config import Config
-    from trainer.data.audit import audit_lengths
-    from trainer.data.clean import clean_rows
+    from trainer.config.config import Config
+    from trainer.data.cleaning.clean import clean_rows
     from trainer.data.prepare import balance_splits, split_rows
-    from trainer.data.sources import read_rows
-    from trainer.delivery.report import RunFolder
-    from trainer.pipeline import cache_dir, tokenise_splits
-    from trainer.training.model import load_pretrained_config, load_tokenizer
+    from trainer.data.reading.sources import read_rows
+    from trainer.data.summary import audit_lengths
+    from trainer.run_folder.writer import RunFolder
+    from trainer.runs.training_run import cache_dir, tokenise_splits
+    from trainer.training.models.model import load_pretrained_config, load_tokenizer
 
     config = Config.model_validate(
         {

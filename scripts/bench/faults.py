@@ -60,8 +60,9 @@ TIMED = ("config.yaml", "environment.json", "README.md", "metrics.json")
 
 def child(marks: str) -> None:
     """`equipoise train` in this process; the main process adds a line to `marks` whenever it enters a phase."""
-    from trainer import cli, results
-    from trainer.training.distributed import is_main
+    from trainer import cli
+    from trainer.launch.distributed import is_main
+    from trainer.runs import results
     from trainer.training.weighted_trainer import WeightedTrainer
 
     file = os.open(marks, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
@@ -91,7 +92,7 @@ def write_model(folder: Path) -> None:
     import torch
     from transformers import AutoTokenizer, BertConfig, BertModel
 
-    from trainer.data.locate import package_path
+    from trainer.data.reading.locate import package_path
 
     torch.manual_seed(0)
     BertModel(BertConfig(hidden_size=64, num_hidden_layers=2, num_attention_heads=2, intermediate_size=128)).save_pretrained(folder)

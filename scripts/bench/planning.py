@@ -15,7 +15,7 @@ from concurrent.futures import ProcessPoolExecutor
 
 import numpy as np
 
-from trainer.data.balance import METHODS, plan_balance
+from trainer.data.balancing.balance import METHODS, plan_balance
 
 SHARES = [0.9, 0.08, 0.015, 0.004, 0.001]
 LABELS = ["a", "b", "c", "d", "e"]

@@ -30,7 +30,7 @@ def write_models(folder: Path) -> None:
     import torch
     from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
 
-    from trainer.data.locate import package_path
+    from trainer.data.reading.locate import package_path
 
     torch.manual_seed(0)
     source = package_path(MODEL)
@@ -48,7 +48,7 @@ def write_models(folder: Path) -> None:
 
 def write_rows(path: Path, rows: int) -> None:
     """CSV of so many tweets; behind the last one they begin again."""
-    from trainer.data.locate import package_path
+    from trainer.data.reading.locate import package_path
 
     with package_path(TWEETS).open(encoding="mac_roman", newline="") as source:
         texts = [row["text"] for row in csv.DictReader(source) if row["text"].strip()]
@@ -62,9 +62,9 @@ def run_side(model: str, source: str, target: str, batch_size: int, device: str)
     """One side on one file in this process; prints seconds and peak memory as JSON."""
     if batch_size == 0:
         from trainer import Classifier
-        from trainer.data.records import Records
-        from trainer.delivery.label_file import Labeller, label_file
-        from trainer.sections.data import DataSection
+        from trainer.config.sections.data import DataSection
+        from trainer.data.reading.formats.records import Records
+        from trainer.delivery.predicting.label_file import Labeller, label_file
 
         labeller = Labeller(Classifier.load(model, device=device), ["text"], probabilities=True)
         start = time.perf_counter()

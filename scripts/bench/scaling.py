@@ -29,7 +29,7 @@ from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import allreduce_
 from tqdm import tqdm
 from transformers import TrainerCallback
 
-from trainer.training.distributed import is_main, start_processes, world_size
+from trainer.launch.distributed import is_main, start_processes, world_size
 
 WARM_UP_STEPS = 3
 BACKWARD_SHARE = 2 / 3

@@ -40,7 +40,7 @@ def make_model(folder: Path, labels: list[str]) -> None:
     import torch
     from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-    from trainer.data.locate import package_path
+    from trainer.data.reading.locate import package_path
 
     torch.manual_seed(0)
     source = str(package_path(MODEL))
@@ -53,7 +53,7 @@ def read_texts(path: str | None, most: int = 4000) -> list[str]:
     """Lines of a file, or every eighth tweet of the corpus."""
     if path:
         return [line for line in Path(path).read_text(encoding="utf-8").splitlines() if line.strip()][:most]
-    from trainer.data.locate import package_path
+    from trainer.data.reading.locate import package_path
 
     with package_path(TWEETS).open(encoding="mac_roman", newline="") as file:
         return [row["text"] for row in csv.DictReader(file) if row["text"].strip()][::8][:most]

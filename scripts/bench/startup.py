@@ -27,9 +27,10 @@ LAUNCH = ["-m", "accelerate.commands.launch", "--num_processes", "1", "--num_mac
 
 def ours(config: str, folder: Path, mark: Callable[[str], None]) -> None:
     """`equipoise train` to the end of its first step, in this process."""
-    from trainer import cli, pipeline
+    from trainer import cli
+    from trainer.runs import training_run
 
-    prepare, tokenise_splits = pipeline.prepare, pipeline.tokenise_splits
+    prepare, tokenise_splits = training_run.prepare, training_run.tokenise_splits
 
     def marked_prepare(*arguments: object) -> object:
         mark("libraries")
@@ -41,7 +42,7 @@ def ours(config: str, folder: Path, mark: Callable[[str], None]) -> None:
         mark("data")
         return tokens
 
-    pipeline.prepare, pipeline.tokenise_splits = marked_prepare, marked_tokenise
+    training_run.prepare, training_run.tokenise_splits = marked_prepare, marked_tokenise
     sys.argv = ["equipoise", "train", "--config", config, "--resume", "never", "--set", f"run.output_dir={folder / 'runs'}"]
     cli.main()
 
@@ -122,7 +123,7 @@ def phase_seconds(launcher: list[str], side: str, config: str, folder: Path, hom
 def write_rows(config: str, folder: Path) -> None:
     """The rows that the stock script reads, and what else it has to know."""
     from trainer import load_config
-    from trainer.training.model import resolve_name
+    from trainer.training.models.model import resolve_name
 
     loaded = load_config(config)
     command = [sys.executable, "-m", "trainer", "split", "--config", config, "--output", str(folder / "rows")]

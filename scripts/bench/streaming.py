@@ -53,9 +53,9 @@ def generate(folder: Path, rows: int, smallest: int) -> None:
 
 def select(folder: Path, cache: Path, *, streaming: bool) -> None:
     """One selection; prints its figures as JSON."""
+    from trainer.config.sections.balancing import BalanceSection, LossSection
+    from trainer.config.sections.data import DataSection
     from trainer.data.prepare import balance_splits, read_splits
-    from trainer.sections.balancing import BalanceSection, LossSection
-    from trainer.sections.data import DataSection
 
     data, balance = DataSection(source=f"{folder}/*.parquet", streaming=streaming, streaming_evaluation_rows=2_000), BalanceSection(method="undersample")
     done, most = threading.Event(), [0]

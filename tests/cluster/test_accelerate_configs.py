@@ -13,7 +13,7 @@ import pytest
 from conftest import ROOT
 from transformers import AutoModel
 
-from trainer.delivery.predict import Classifier
+from trainer.delivery.predicting.predict import Classifier
 from trainer.errors import ConfigError
 from trainer.training.sharding import fit_to_sharding
 

@@ -10,9 +10,9 @@ import forked_runs
 import pytest
 from small_runs import train
 
-from trainer.delivery import report_page
-from trainer.delivery.finished_run import FinishedRun
+from trainer.delivery.report import report_page
 from trainer.errors import RunError
+from trainer.run_folder.finished_run import FinishedRun
 
 
 def without_clock(path):

@@ -8,8 +8,9 @@ import torch
 from scipy.stats import norm
 from sklearn.metrics import f1_score, precision_recall_curve
 
-from trainer.data.balance import METHODS, draw
-from trainer.data.weights import class_weights
+from trainer.config.sections.balancing import DecisionSection
+from trainer.data.balancing.balance import METHODS, draw
+from trainer.data.balancing.weights import class_weights
 from trainer.errors import ConfigError, DataError
 from trainer.evaluation import blocks, thresholds
 from trainer.evaluation.decision import (
@@ -26,7 +27,6 @@ from trainer.evaluation.decision import (
 )
 from trainer.evaluation.metrics import evaluate_logits
 from trainer.evaluation.scores import log_softmax
-from trainer.sections.balancing import DecisionSection
 from trainer.training.losses import LOSSES, loss_options
 
 MEANS = np.array([-1.0, 0.4, 1.6])

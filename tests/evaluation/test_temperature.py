@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 from scipy.stats import norm
 
-from trainer.config import check_config
-from trainer.data.weights import WEIGHTINGS, class_weights
+from trainer.config.config import check_config
+from trainer.config.yaml_source import YamlSource
+from trainer.data.balancing.weights import WEIGHTINGS, class_weights
 from trainer.evaluation.decision import fit_decision, training_log_prior
 from trainer.evaluation.metrics import calibration_bins, evaluate_logits
 from trainer.evaluation.scores import log_softmax
-from trainer.results import decision_plan
+from trainer.runs.results import decision_plan
 from trainer.training.losses import LOSSES
-from trainer.yaml_source import YamlSource
 
 SHARES = np.array([0.9, 0.08, 0.02])
 MEANS = np.array([-1.0, 0.4, 1.6])

@@ -4,7 +4,7 @@ import torch
 from scipy.special import log_softmax
 from torch.nn import functional as F
 
-from trainer.sections.balancing import LOSS_OPTIONS
+from trainer.config.sections.balancing import LOSS_OPTIONS
 from trainer.training.losses import LOSSES, cross_entropy, focal, logit_adjusted, loss_options, step_loss
 
 COUNTS = np.array([90, 9, 1])

@@ -11,7 +11,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 import two_process_gradient as worker
 from test_gradient import launch, relative
 
-from trainer.data.tokenise import PADDING, TokenisedRows
+from trainer.data.tokens.tokenise import PADDING, TokenisedRows
 from trainer.training.losses import binary_cross_entropy, step_loss
 
 WEIGHTS = [0.5, 3.0, 40.0]

@@ -11,10 +11,10 @@ import numpy as np
 import torch
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, TrainerCallback
 
-from trainer.data.tokenise import TokenisedRows
+from trainer.data.tokens.tokenise import TokenisedRows
+from trainer.launch.distributed import is_main, start_processes
 from trainer.training.arguments import build_arguments
-from trainer.training.batching import Collator
-from trainer.training.distributed import is_main, start_processes
+from trainer.training.batches.batching import Collator
 from trainer.training.losses import MULTI_LABEL_LOSSES
 from trainer.training.weighted_trainer import WeightedTrainer
 

@@ -10,9 +10,9 @@ import torch
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 from two_process_gradient import rows
 
+from trainer.launch.distributed import start_processes
 from trainer.training.arguments import build_arguments
-from trainer.training.batching import Collator, token_batches
-from trainer.training.distributed import start_processes
+from trainer.training.batches.batching import Collator, token_batches
 from trainer.training.weighted_trainer import WeightedTrainer, epoch_metrics
 
 NUM_ROWS = (37, 8, 2, 1)

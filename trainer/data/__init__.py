@@ -1,1 +1,1 @@
-"""Wing 1: a file becomes rows, rows become splits, a split becomes a plan. Imports nothing from training."""
+"""A file becomes rows, rows become splits, a split becomes a plan. Start with `prepare.py`."""

@@ -11,28 +11,28 @@ import pyarrow.compute as pc
 import xxhash
 from numpy.typing import NDArray
 
-from trainer.data.audit import Audit, audit_splits
-from trainer.data.augment import SyntheticRows, add_rows
-from trainer.data.balance import BalancePlan, plan_balance, plan_pool, wanted_rows, warn_of_few_rows
-from trainer.data.by_time import TimeCutter
-from trainer.data.class_counts import warn_of_odd_class_counts
-from trainer.data.clean import CleanRows, clean_rows, refuse_lost_classes, refuse_unseen_labels
-from trainer.data.cutting import Cutter
-from trainer.data.label_balance import plan_label_balance, plan_label_pool
-from trainer.data.multi_label import positive_weights
-from trainer.data.odd_rows import warn_of_odd_rows
-from trainer.data.rare_classes import warn_of_unmeasured, without_classes
-from trainer.data.side_sizes import refuse_empty_sides, warn_of_other_shares
-from trainer.data.sources import read_rows
-from trainer.data.split import Splits, refuse_small_classes, stratified_sample
-from trainer.data.streaming import stream_splits
-from trainer.data.weights import class_weights
+from trainer.config.sections.data import SplitSection
+from trainer.data.augmenting.augment import SyntheticRows, add_rows
+from trainer.data.balancing.balance import BalancePlan, plan_balance, plan_pool, wanted_rows, warn_of_few_rows
+from trainer.data.balancing.label_balance import plan_label_balance, plan_label_pool
+from trainer.data.balancing.weights import class_weights
+from trainer.data.cleaning.class_counts import warn_of_odd_class_counts
+from trainer.data.cleaning.clean import CleanRows, clean_rows, refuse_lost_classes, refuse_unseen_labels
+from trainer.data.cleaning.odd_rows import warn_of_odd_rows
+from trainer.data.labels.multi_label import positive_weights
+from trainer.data.reading.sources import read_rows
+from trainer.data.splitting.by_time import TimeCutter
+from trainer.data.splitting.cutting import Cutter
+from trainer.data.splitting.rare_classes import warn_of_unmeasured, without_classes
+from trainer.data.splitting.side_sizes import refuse_empty_sides, warn_of_other_shares
+from trainer.data.splitting.split import Splits, refuse_small_classes, stratified_sample
+from trainer.data.streaming.streamed_rows import stream_splits
+from trainer.data.summary import Audit, audit_splits
 from trainer.errors import DataError, listing
-from trainer.sections.data import SplitSection
 
 if TYPE_CHECKING:
-    from trainer.sections.balancing import BalanceSection, LossSection
-    from trainer.sections.data import DataSection
+    from trainer.config.sections.balancing import BalanceSection, LossSection
+    from trainer.config.sections.data import DataSection
 
 Ints = NDArray[np.int64]
 NO_DOMAIN = "(none)"

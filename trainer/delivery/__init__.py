@@ -1,1 +1,1 @@
-"""Wing 4: evidence leaves the house."""
+"""Results leave the run: card, report, predictions, server, ONNX, Hub."""

@@ -8,10 +8,10 @@ from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from trainer.delivery import report
-from trainer.delivery.finished_run import FinishedRun
-from trainer.delivery.run_files import is_whole, lacking
 from trainer.errors import Stopped, first_line, listing
+from trainer.run_folder import writer
+from trainer.run_folder.finished_run import FinishedRun
+from trainer.run_folder.run_files import is_whole, lacking
 
 if TYPE_CHECKING:
     from trainer.evaluation.multi_label import AnyEvaluation
@@ -70,7 +70,7 @@ def _who_makes(run: FinishedRun) -> str:
 
 def complete_and_tell(path: Path) -> None:
     """Write the pictures and the card that a finished run lacks, and say which; refuses a page that is none of ours before anything is written."""
-    from trainer.delivery import report_page
+    from trainer.delivery.report import report_page
 
     report_page.check_page(path / report_page.PAGE_NAME)
     if written := complete(path):
@@ -90,7 +90,7 @@ def _write(name: str, write: Callable[[str], None]) -> None:
     if not name.endswith(".png"):
         write(name)
         return
-    from trainer.delivery.drawing import closing_figures
+    from trainer.display.drawing import closing_figures
 
     with closing_figures():
         write(name)
@@ -98,7 +98,7 @@ def _write(name: str, write: Callable[[str], None]) -> None:
 
 def _makers(run: FinishedRun) -> dict[str, Callable[[str], None]]:
     """{file: function that writes it} of all that this run can have, from the files that it has."""
-    folder, facts = report.RunFolder(run.path), _facts(run)
+    folder, facts = writer.RunFolder(run.path), _facts(run)
     makers: dict[str, Callable[[str], None]] = {}
     if facts.get("epochs"):
         makers[EPOCHS] = lambda name: folder.write_epochs(facts["epochs"])
@@ -123,25 +123,25 @@ def _facts(run: FinishedRun) -> dict[str, Any]:
 
 def _plots() -> Any:
     """The drawing library is loaded where something is drawn."""
-    from trainer.delivery import plots
+    from trainer.display import plots
 
     return plots
 
 
 def _audit(facts: dict[str, Any]) -> Any:
-    from trainer.data.audit import Audit
+    from trainer.data.summary import Audit
 
     return Audit.from_facts(facts["audit"])
 
 
 def _reliability(sides: list[dict[str, Any]], split: str) -> Any:
-    from trainer.delivery.reliability_plot import reliability
+    from trainer.display.reliability_plot import reliability
 
     return reliability(sides, split)
 
 
 def _card(run: FinishedRun) -> str:
-    from trainer.delivery import card, ensemble_card
+    from trainer.delivery.card import card, ensemble_card
 
     if run.is_ensemble:
         evaluations = {split: evaluation_of(run.metrics[split]) for split in run.splits}

@@ -1,1 +1,1 @@
-"""Wing 3: a model becomes evidence."""
+"""Scores become evidence: metrics, intervals, decisions. Knows no model and no files."""

@@ -15,14 +15,14 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import minimize_scalar
 
-from trainer.data.labels import by_class
+from trainer.data.labels.label_ids import by_class
 from trainer.errors import ConfigError, DataError, listing
 from trainer.evaluation.blocks import CACHED_BYTES, MOST_IN_MEMORY, ByColumn, Rows, Taken, row_blocks
 from trainer.evaluation.scores import Correction, LogProbabilities, corrected, log_softmax
 from trainer.evaluation.thresholds import THRESHOLDS, fit_thresholds
 
 if TYPE_CHECKING:
-    from trainer.sections.balancing import DecisionSection
+    from trainer.config.sections.balancing import DecisionSection
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]

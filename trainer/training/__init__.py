@@ -1,1 +1,1 @@
-"""Wing 2: rows become a model."""
+"""Rows become a model. Start with `weighted_trainer.py`."""

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 from transformers import TrainingArguments
 
 from trainer.errors import ConfigError
-from trainer.training.launch_settings import follow_config
+from trainer.launch.launch_settings import follow_config
 
 if TYPE_CHECKING:
     from transformers import EarlyStoppingCallback

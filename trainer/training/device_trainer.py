@@ -7,13 +7,13 @@ import torch
 from transformers import TrainingArguments
 
 from trainer.errors import ModelError, first_line
-from trainer.training.batching import Collator
-from trainer.training.distributed import from_main, sum_of_all
+from trainer.launch.distributed import from_main, sum_of_all
+from trainer.training.batches.batching import Collator
+from trainer.training.batches.packed_rows import to_device
+from trainer.training.batches.packing import pack
 from trainer.training.losses import IGNORED
-from trainer.training.model_checks import TOLERANCE, fit_collator, in_mode, multiple_in_training
-from trainer.training.packed_rows import to_device
-from trainer.training.packing import pack
-from trainer.training.resumable_trainer import ResumableTrainer
+from trainer.training.models.model_checks import TOLERANCE, fit_collator, in_mode, multiple_in_training
+from trainer.training.resuming.resumable_trainer import ResumableTrainer
 from trainer.training.sharding import fit_to_sharding, gather_into, is_deepspeed, is_sharded, on_device, without_weights
 
 TF32_TOLERANCE = 1e-2

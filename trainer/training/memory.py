@@ -6,8 +6,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
 
-from trainer.durable import aside
 from trainer.errors import TrainingError, first_line
+from trainer.files.durable import aside
 
 T = TypeVar("T")
 FILE = "tokens_per_pass.json"

@@ -14,25 +14,26 @@ from tqdm.auto import tqdm
 from transformers import EvalPrediction, PrinterCallback, TrainingArguments
 from transformers.trainer_utils import EvalLoopOutput
 
-from trainer.data.tokenise import TokenisedRows
+from trainer.data.tokens.tokenise import TokenisedRows
 from trainer.errors import ConfigError, Stopped, TrainingError, first_line
 from trainer.evaluation.blocks import release, room
 from trainer.evaluation.multi_label import evaluate
-from trainer.training import memory, stopping, watch
-from trainer.training.batching import Collator, StepBatchSampler, StepDataLoader, cut_into_passes, pass_starts, token_batches, tokens_computed
-from trainer.training.batching import tokens_per_pass as default_tokens_per_pass
-from trainer.training.checkpoints import last_good, saving
-from trainer.training.cpu_layers import speed_up
+from trainer.launch import stopping, watch
+from trainer.launch.distributed import largest_of_all
+from trainer.training import memory
+from trainer.training.batches.batching import Collator, StepBatchSampler, StepDataLoader, cut_into_passes, pass_starts, token_batches, tokens_computed
+from trainer.training.batches.batching import tokens_per_pass as default_tokens_per_pass
+from trainer.training.batches.packed_rows import PackedRows
+from trainer.training.batches.packing import runs_without_padding
 from trainer.training.device_trainer import DeviceTrainer, classifier_of, fit_to_model, pack_on_device
-from trainer.training.distributed import largest_of_all
-from trainer.training.layers import trainable_parameters
-from trainer.training.lora import merged
 from trainer.training.losses import step_loss
-from trainer.training.model_checks import EQUAL_LENGTHS
-from trainer.training.packed_rows import PackedRows
-from trainer.training.packing import runs_without_padding
+from trainer.training.models.cpu_layers import speed_up
+from trainer.training.models.layers import trainable_parameters
+from trainer.training.models.lora import merged
+from trainer.training.models.model_checks import EQUAL_LENGTHS
 from trainer.training.peak_memory import PeakMemory
 from trainer.training.progress import epoch_rows
+from trainer.training.resuming.checkpoints import last_good, saving
 
 PLAIN_OPTIMIZERS = ("adamw_torch", "adamw_torch_fused", "sgd", "rmsprop", "adagrad", "adafactor")
 """Optimizers that leave the gradient as it is, so that its rows without a token stay zero."""
@@ -54,7 +55,7 @@ class WeightedTrainer(DeviceTrainer):
         loss: an entry of trainer.training.losses.LOSSES or MULTI_LABEL_LOSSES.
         loss_options: what that loss takes beside class weights; label smoothing comes from `args`.
         balanced_batches: every optimizer step holds every class equally.
-        sampling: an entry of trainer.training.batching.SAMPLERS, which form the steps of an epoch.
+        sampling: an entry of trainer.training.batches.batching.SAMPLERS, which form the steps of an epoch.
         packing: run the encoder over the tokens alone, where the model allows it.
         fast_layers: replace layers that are slow on CPUs.
         tokens_per_pass: most tokens of one forward pass; left out: by the device.

@@ -11,9 +11,9 @@ import torch
 from transformers import TrainerCallback
 
 from gpu_checks.material import LARGE, Bench, Failed, Padding, Skipped, build, our_trainer, random_rows, relative
-from trainer.data.tokenise import TokenisedRows
-from trainer.training.batching import Collator
-from trainer.training.packing import pack
+from trainer.data.tokens.tokenise import TokenisedRows
+from trainer.training.batches.batching import Collator
+from trainer.training.batches.packing import pack
 
 
 def check_packing(bench: Bench) -> str:

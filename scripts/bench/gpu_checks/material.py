@@ -13,9 +13,9 @@ import numpy as np
 import torch
 import transformers
 
-from trainer.data.tokenise import TokenisedRows
+from trainer.data.tokens.tokenise import TokenisedRows
 from trainer.training.arguments import build_arguments
-from trainer.training.batching import Collator
+from trainer.training.batches.batching import Collator
 from trainer.training.weighted_trainer import WeightedTrainer
 
 NUM_LABELS, VOCABULARY, NUM_WORDS = 8, 30_522, 5_000

@@ -20,8 +20,9 @@ import numpy as np
 import torch
 
 from gpu_checks.material import Bench, Failed, Skipped, config_file, memory_limited, relative
-from trainer import load_config, pipeline
-from trainer.delivery.predict import Classifier
+from trainer import load_config
+from trainer.delivery.predicting.predict import Classifier
+from trainer.runs import training_run
 from trainer.training.weighted_trainer import WeightedTrainer
 
 KILLED = """
@@ -45,7 +46,7 @@ def _train(bench: Bench, name: str, **sections: Any) -> tuple[Path, str]:
     """Train in this process; the run folder and what was printed."""
     told = io.StringIO()
     with redirect_stdout(told), redirect_stderr(told):
-        run = pipeline.train(load_config(str(config_file(bench, name, **sections))))
+        run = training_run.train(load_config(str(config_file(bench, name, **sections))))
     return run, told.getvalue()
 
 

@@ -12,8 +12,8 @@ import torch
 from transformers import Trainer, TrainerCallback, TrainingArguments
 
 from gpu_checks.material import Bench, Failed, Padding, build, our_trainer, random_rows, relative
-from trainer.data.tokenise import TokenisedRows
-from trainer.training.batching import Collator
+from trainer.data.tokens.tokenise import TokenisedRows
+from trainer.training.batches.batching import Collator
 
 TABLE = "speed.md"
 HEAD = "| model | rows | side | rows/s | peak MiB | against stock bf16 |\n| --- | --- | --- | ---: | ---: | ---: |\n"

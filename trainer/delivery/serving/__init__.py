@@ -1,1 +1,1 @@
-"""The server: routes, what guards them, batches of many requests, and the page."""
+"""The HTTP server."""

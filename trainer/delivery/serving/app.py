@@ -18,14 +18,14 @@ from pydantic.json_schema import models_json_schema
 from starlette.exceptions import HTTPException
 
 from trainer import __version__
-from trainer.data.clean import MISSING_TEXTS
-from trainer.delivery.pages import template
-from trainer.delivery.saved_model import CHARACTERS_PER_TOKEN
+from trainer.data.cleaning.clean import MISSING_TEXTS
+from trainer.delivery.predicting.saved_model import CHARACTERS_PER_TOKEN
 from trainer.delivery.serving.answers import json_list
 from trainer.delivery.serving.card_html import card_html
 from trainer.delivery.serving.guard import OPEN_PATHS, Refused
 from trainer.delivery.serving.schema import ClassificationRequest, Info, PredictedText, PredictRequest, Problem, Score, State, read_request, scores
 from trainer.delivery.serving.service import Service
+from trainer.display.pages import template
 
 HERE = Path(__file__).parent
 DESCRIPTION = """Text classification in the format of the Hugging Face Inference API:
@@ -164,7 +164,7 @@ def _add_pages(app: FastAPI, card: Path | None, api: dict[str, Any], *, asks_tok
 
     @app.get("/docs", include_in_schema=False)
     def docs(request: Request) -> HTMLResponse:  # in a thread: it renders a template
-        text = template("serving/docs.html").render(api=api, asks_token=asks_token, address=str(request.base_url).rstrip("/"))
+        text = template(HERE / "docs.html").render(api=api, asks_token=asks_token, address=str(request.base_url).rstrip("/"))
         return HTMLResponse(text, headers={"content-security-policy": content_security_policy(text)})
 
 

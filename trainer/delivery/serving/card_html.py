@@ -7,7 +7,7 @@ from pathlib import Path
 
 from markdown_it import MarkdownIt
 
-from trainer.delivery.links import target_outside
+from trainer.files.links import target_outside
 
 logger = logging.getLogger(__name__)
 

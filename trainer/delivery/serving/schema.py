@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 from pydantic import AfterValidator, BaseModel, ConfigDict, Discriminator, Field, StrictInt, Tag, ValidationError
 from pydantic_core import from_json
 
-from trainer.delivery.predict import Prediction, Text
+from trainer.delivery.predicting.predict import Prediction, Text
 from trainer.delivery.serving.guard import Refused
 from trainer.errors import did_you_mean
 

@@ -9,7 +9,7 @@ import numpy as np
 from fastapi import Request
 from numpy.typing import NDArray
 
-from trainer.delivery.predict import Classifier, Prediction, Text
+from trainer.delivery.predicting.predict import Classifier, Prediction, Text
 from trainer.delivery.serving.batches import QueueFull, ServingQueue, TextFailed
 from trainer.delivery.serving.guard import Metrics, Refused
 from trainer.delivery.serving.limits import Limits

@@ -1,0 +1,38 @@
+"""Where the Hub's host has no address, commands say so at once and name it."""
+
+import socket
+
+import pytest
+from huggingface_hub import constants
+
+from trainer.delivery.hub import hub
+from trainer.delivery.predicting import saved_model
+from trainer.errors import ModelError
+
+
+@pytest.fixture
+def no_network(monkeypatch):
+    def unknown(*args, **kwargs):
+        raise socket.gaierror(-2, "Name or service not known")
+
+    monkeypatch.setattr(saved_model, "getproxies", dict)
+    monkeypatch.setattr(socket, "getaddrinfo", unknown)
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+
+
+def test_model_that_is_not_there_is_refused_without_a_request(no_network, monkeypatch):
+    from huggingface_hub.utils import httpx
+
+    def request(*args, **kwargs):
+        raise AssertionError("a request was made")
+
+    monkeypatch.setattr(httpx.Client, "send", request)
+    with pytest.raises(ModelError, match="runs/missing: is no folder here, and neither in the cache nor can the Hub be reached"):
+        saved_model.SavedModel("runs/missing")
+
+
+def test_push_without_a_network_names_the_host():
+    from huggingface_hub.utils import httpx
+
+    host = constants.ENDPOINT.partition("//")[2]
+    assert hub.words_of(httpx.ConnectError("[Errno -2] Name or service not known")) == f"{host}: [Errno -2] Name or service not known."

@@ -1,0 +1,202 @@
+"""Packed batches against padded ones: the same logits and gradients."""
+
+import copy
+
+import pytest
+import torch
+import transformers
+
+from trainer.training.batches import packing
+from trainer.training.batches.packed_rows import PackedRows
+from trainer.training.batches.packing import MOST_RUNS, pack
+
+SIZES = {"hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 4, "intermediate_size": 48, "vocab_size": 300, "num_labels": 3}
+SIZES |= {"initializer_range": 0.3, "pad_token_id": 0}
+DECODER = {"num_key_value_heads": 2, "max_position_embeddings": 64}
+MODERN = {"local_attention": 8, "global_attn_every_n_layers": 2, "cls_token_id": 1, "sep_token_id": 2, "bos_token_id": 1, "eos_token_id": 2}
+DISTIL = {"dim": 32, "n_layers": 3, "n_heads": 4, "hidden_dim": 48, "vocab_size": 300, "num_labels": 3, "initializer_range": 0.3, "pad_token_id": 0}
+QWEN = {"use_sliding_window": True, "sliding_window": 5, "max_window_layers": 1}
+MOE = {"num_experts": 2, "num_experts_per_tok": 1, "moe_intermediate_size": 16, "shared_expert_intermediate_size": 16}
+BART = {"d_model": 32, "encoder_layers": 1, "decoder_layers": 1, "encoder_attention_heads": 4, "decoder_attention_heads": 4, "vocab_size": 300}
+BART |= {"encoder_ffn_dim": 32, "decoder_ffn_dim": 32, "num_labels": 3, "max_position_embeddings": 64}
+
+PACKED = {
+    "bert": ("Bert", SIZES),
+    "distilbert": ("DistilBert", DISTIL),
+    "roberta": ("Roberta", SIZES | {"max_position_embeddings": 64, "pad_token_id": 1}),
+    "xlm-roberta": ("XLMRoberta", SIZES | {"max_position_embeddings": 64, "pad_token_id": 1}),
+    "electra": ("Electra", SIZES | {"embedding_size": 16}),
+    "modernbert": ("ModernBert", SIZES | MODERN),
+    "modernbert-mean": ("ModernBert", SIZES | MODERN | {"classifier_pooling": "mean"}),
+    "llama": ("Llama", SIZES | DECODER),
+    "qwen2-sliding": ("Qwen2", SIZES | DECODER | QWEN),
+    "gpt2": ("GPT2", {"n_embd": 32, "n_layer": 2, "n_head": 4, "vocab_size": 300, "num_labels": 3, "pad_token_id": 0, "initializer_range": 0.3}),
+}
+PADDED = {
+    "debertav2": ("DebertaV2", SIZES),
+    "gemma2": ("Gemma2", SIZES | DECODER | {"head_dim": 8}),
+    "phimoe, window told to nobody": ("Phimoe", SIZES | DECODER | {"sliding_window": 8, "num_local_experts": 2}),
+    "qwen2moe, window told to nobody": ("Qwen2Moe", SIZES | DECODER | QWEN | MOE),
+    "bart, which wants ends of sentences": ("Bart", BART),
+    "albert": ("Albert", SIZES | {"embedding_size": 16}),
+}
+LENGTHS = {
+    "few runs": [20, 20, 9, 9, 9, 3],
+    "equal": [12, 12, 12, 12],
+    "many runs": list(range(4 + MOST_RUNS, 2, -1)),
+    "one row": [7],
+    "unsorted": [3, 15, 4, 15, 1],
+}
+
+
+def build(name, sizes):
+    torch.manual_seed(0)
+    config = getattr(transformers, f"{name}Config")(**sizes)
+    return getattr(transformers, f"{name}ForSequenceClassification")(config).eval()
+
+
+def batch_of(lengths, model, seed=0, left=False):
+    torch.manual_seed(seed)
+    pad = model.config.pad_token_id or 0
+    ids = torch.randint(5, 299, (len(lengths), max(lengths)))
+    mask = torch.arange(max(lengths)) < torch.tensor(lengths)[:, None]
+    mask = mask.flip(1) if left else mask
+    return {"input_ids": torch.where(mask, ids, pad), "attention_mask": mask.long()}
+
+
+def logits_and_gradients(model, batch):
+    model.zero_grad()
+    logits = model(**batch).logits
+    torch.nn.functional.cross_entropy(logits, torch.arange(len(logits)) % 3, reduction="sum").backward()
+    return logits.detach(), {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
+
+
+def close(gradients, expected):
+    """Equal to 1e-5 of the model's largest gradient; some, as of a key's bias, are zero but for rounding."""
+    scale = max(gradient.abs().max().item() for gradient in expected.values())
+    for name, gradient in expected.items():
+        torch.testing.assert_close(gradients[name], gradient, rtol=1e-5, atol=1e-5 * scale, msg=lambda text, name=name: f"{name}: {text}")
+
+
+@pytest.mark.parametrize("kind", PACKED)
+def test_packed_batch_gives_the_logits_and_gradients_of_the_padded_one(kind):
+    padded = build(*PACKED[kind])
+    packed = copy.deepcopy(padded)
+    assert pack(packed) is None
+    for lengths in LENGTHS.values():
+        batch = batch_of(lengths, padded)
+        expected, expected_gradients = logits_and_gradients(padded, batch)
+        found, gradients = logits_and_gradients(packed, batch)
+        assert expected.std() > 0.01  # else equality would say little
+        torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5 * float(expected.abs().max()))
+        close(gradients, expected_gradients)
+
+
+@pytest.mark.parametrize("kind", ["llama", "bert"])
+def test_batch_padded_on_the_left_is_read_as_its_rows(kind):
+    padded = build(*PACKED[kind])
+    packed = copy.deepcopy(padded)
+    assert pack(packed) is None
+    right, left = batch_of([9, 4, 2], padded), batch_of([9, 4, 2], padded, left=True)
+    left["input_ids"] = torch.stack([row.roll(shift) for row, shift in zip(right["input_ids"], (0, 5, 7), strict=True)])
+    torch.testing.assert_close(packed(**left).logits, padded(**right).logits, rtol=1e-4, atol=1e-5)
+
+
+def test_rows_given_by_the_caller_and_a_second_kind_of_token_are_honoured():
+    padded = build(*PACKED["bert"])
+    packed = copy.deepcopy(padded)
+    assert pack(packed) is None
+    batch = batch_of([8, 5, 5], padded)
+    batch["token_type_ids"] = (torch.arange(8) > 2).long().expand(3, 8) * batch["attention_mask"]
+    rows = PackedRows(batch["attention_mask"].bool(), torch.device("cpu"))
+    torch.testing.assert_close(packed(**batch, packed_rows=rows).logits, padded(**batch).logits)
+    plain = {name: value for name, value in batch.items() if name != "token_type_ids"}
+    assert not torch.allclose(padded(**plain).logits, padded(**batch).logits, atol=1e-3)
+
+
+@pytest.mark.parametrize("kind", PADDED)
+def test_model_that_cannot_be_packed_is_left_as_it_was_with_a_reason(kind):
+    model = build(*PADDED[kind])
+    batch = batch_of([9, 9], model)
+    if kind.startswith("bart"):
+        batch["input_ids"][:, -1] = model.config.eos_token_id
+    before, attention = model(**batch).logits, model.config._attn_implementation
+    assert pack(model)
+    assert torch.equal(model(**batch).logits, before)
+    assert model.config._attn_implementation == attention
+    assert not model.base_model._forward_pre_hooks
+    assert not model.base_model._forward_hooks
+
+
+def test_layers_of_an_unknown_kind_are_not_packed():
+    model = build(*PACKED["llama"])
+    model.config.layer_types = ["chunked_attention"] * 3
+    assert pack(model) == "its attention (chunked_attention) cannot be replaced"
+
+
+@pytest.mark.parametrize("part", ["_attend", "_attend_padded", "_attend_by_runs"])
+def test_model_that_gives_other_logits_packed_is_trained_padded(monkeypatch, part):
+    model = build(*PACKED["bert"])
+    own = getattr(packing, part)
+    monkeypatch.setattr(packing, part, lambda *args, **kwargs: own(*args, **kwargs).roll(1, 0))
+    assert pack(model) == "its logits come out different"
+
+
+def test_model_whose_logits_say_nothing_is_trained_padded():
+    model = build(*PACKED["bert"])
+    torch.nn.init.zeros_(model.classifier.weight)
+    assert pack(model) == "its logits come out different"
+
+
+@pytest.mark.parametrize("lengths", [[1, 1, 1], [3, 1, 1]])
+@pytest.mark.parametrize("left", [True, False])
+@pytest.mark.parametrize("kind", ["llama", "bert"])
+def test_rows_of_one_token_in_a_wider_batch_are_read(kind, left, lengths):
+    padded = build(*PACKED[kind])
+    packed = copy.deepcopy(padded)
+    assert pack(packed) is None
+    narrow = batch_of(lengths, padded)
+    wide = {name: torch.nn.functional.pad(value, (5, 0) if left else (0, 5)) for name, value in narrow.items()}
+    if left:
+        shift = [max(lengths) - length for length in lengths]
+        wide = {name: torch.stack([row.roll(by) for row, by in zip(value, shift, strict=True)]) for name, value in wide.items()}
+    torch.testing.assert_close(packed(**wide).logits, padded(**narrow).logits, rtol=1e-4, atol=1e-5)
+
+
+def test_row_without_a_token_reads_one_of_its_padding():
+    model = build(*PACKED["bert"])
+    batch = batch_of([4, 1], model)
+    assert pack(model) is None
+    batch["input_ids"][1, 0] = 0
+    expected = model(**batch).logits
+    batch["attention_mask"][1, 0] = 0
+    assert torch.equal(model(**batch).logits, expected)
+
+
+def test_activation_checkpointing_recomputes_the_same_rows():
+    padded = build(*PACKED["bert"]).train()
+    for module in padded.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.0
+    packed = copy.deepcopy(padded)
+    assert pack(packed) is None
+    packed.activation_checkpointing_enable()
+    batch = batch_of([8, 5, 5, 3], padded)
+    close(logits_and_gradients(packed, batch)[1], logits_and_gradients(padded, batch)[1])
+
+
+@pytest.mark.parametrize("lengths", [LENGTHS["few runs"], LENGTHS["many runs"]])
+def test_dropout_of_attention_stays_on_in_training(lengths):
+    model = build("Bert", SIZES | {"attention_probs_dropout_prob": 0.5, "hidden_dropout_prob": 0.0})
+    assert pack(model) is None
+    batch = batch_of(lengths, model)
+    assert torch.equal(model(**batch).logits, model(**batch).logits)
+    model.train()
+    assert not torch.allclose(model(**batch).logits, model(**batch).logits)
+
+
+@pytest.mark.parametrize("device", ["cpu", "meta"])
+def test_attention_of_an_accelerator_is_padded_to_a_width_that_its_kernels_take(device):
+    mask_BL = torch.arange(13) < torch.tensor([13, 9, 5])[:, None]
+    width = PackedRows(mask_BL, torch.device(device)).right_mask_BL.shape[1]
+    assert width == {"cpu": 13, "meta": 16}[device]

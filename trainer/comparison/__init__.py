@@ -1,0 +1,1 @@
+"""Strategies x seeds: which balancing helps, and how sure that is. Start with `compare.py`."""

@@ -1,0 +1,1 @@
+"""Differences between strategies with intervals and adjusted p-values."""

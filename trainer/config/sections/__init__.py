@@ -1,0 +1,1 @@
+"""One module for each section of the YAML. Imports no torch."""

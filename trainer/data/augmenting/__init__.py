@@ -1,0 +1,1 @@
+"""New rows for rare classes, written by a language model and filtered."""

@@ -1,0 +1,1 @@
+"""Rules that drop rows, and warnings about rows that stay."""

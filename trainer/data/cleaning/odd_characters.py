@@ -1,0 +1,78 @@
+"""Traces of a broken conversion in texts: mojibake, HTML entities, control and invisible characters, with counts and examples."""
+
+import re
+from html.entities import name2codepoint
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from trainer.data.cleaning.clean import CleanRows
+
+Ints = NDArray[np.int64]
+
+MOST_EXAMPLES = 5
+AROUND_CHARACTERS = 60
+"""Shown before and behind the place that was found."""
+_BEHIND = "\u0080-\u00bf" + "".join(sorted(set(bytes(range(0x80, 0xA0)).decode("cp1252", "ignore"))))
+"""What follows the first byte of a UTF-8 character when it is read as Latin-1 or cp1252."""
+_MAC_ROMAN = "©†®§∂ºü±ß≠≥°∫ñÑúØ¢™¥"
+"""The second byte of letters such as é, à, ö and ß, read as Mac Roman."""
+
+PATTERNS: dict[str, str] = {
+    "replacement character": "\ufffd",
+    "mojibake": f"[ÂÃ][{_BEHIND}]|â[\u0080€][{_BEHIND}]|ð[\u009fŸ]|ï»¿|(?:[ÐÑ][{_BEHIND}]){{2}}|√[{_MAC_ROMAN}]|\u201aÄ[ôúùìîò¶]",
+    "HTML entity": f"&(?:#[0-9]{{1,7}}|#[xX][0-9a-fA-F]{{1,6}}|apos|{'|'.join(sorted(name2codepoint))});",
+    "control character": "[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x84\x86-\x9f]",
+    "invisible character": "[\u00ad\u200b\u2060\ufeff\u202a-\u202e\u2066-\u2069]",
+}
+"""Regular expressions of each kind, in a form that Arrow (RE2) and Python both know.
+
+Mojibake is UTF-8 that was read as Latin-1, cp1252 or Mac Roman. Control characters are all but tab, line feed, carriage return
+and next line. Invisible are zero-width spaces, soft hyphens, byte order marks and what turns the direction of the text; joiners
+stay out, since emoji and Persian need them.
+"""
+REMEDIES: dict[str, str] = {
+    "replacement character": "the characters are lost: export the data anew from their origin, as UTF-8",
+    "mojibake": "read the file in its own data.encoding, or repair the texts, for instance with ftfy",
+    "HTML entity": "convert the texts with html.unescape",
+    "control character": "remove them, or read the file in its own data.encoding",
+    "invisible character": "remove them, unless their language needs them",
+}
+
+
+def find_odd_characters(clean: "CleanRows", ids_N: Ints) -> dict[str, dict[str, Any]]:
+    """Return {kind: rows, share, by_label, examples} of the given rows, kinds without a row too.
+
+    `by_label` has {label: rows} of the labels that have some: where they differ, the model learns the label from them.
+    """
+    found = {}
+    labels_N = clean.label_ids_N[ids_N]
+    for kind, pattern in PATTERNS.items():
+        masks = [pc.fill_null(pc.match_substring_regex(clean.rows.table[name], pattern), False).to_numpy() for name in ("text", "text_pair")]
+        has_N = (masks[0] | masks[1])[ids_N]
+        counts_C = clean.labels.counts(labels_N[has_N])
+        found[kind] = {
+            "rows": int(has_N.sum()),
+            "share": float(has_N.mean()) if len(ids_N) else 0.0,
+            "by_label": {clean.labels.names[c]: int(counts_C[c]) for c in np.flatnonzero(counts_C)},
+            "examples": [_example(clean, int(row), pattern) for row in ids_N[has_N][:MOST_EXAMPLES]],
+        }
+    return found
+
+
+def _example(clean: "CleanRows", row: int, pattern: str) -> dict[str, Any]:
+    record = clean.rows.table.slice(row, 1).to_pylist()[0]
+    text = next(part for part in (record["text"], record["text_pair"]) if part and re.search(pattern, part))
+    place = re.search(pattern, text)
+    assert place is not None
+    start, end = max(0, place.start() - AROUND_CHARACTERS), place.end() + AROUND_CHARACTERS
+    shown = f"{'…' if start else ''}{visible(text[start:end])}{'…' if end < len(text) else ''}"
+    return {"row": row, "label": clean.labels.names[clean.label_ids_N[row]], "text": shown}
+
+
+def visible(text: str) -> str:
+    """Return the text on one line, with escapes for what cannot be seen; tabs and line ends become spaces."""
+    return "".join(c if c.isprintable() else " " if c in "\t\n\r" else repr(c)[1:-1] for c in text)

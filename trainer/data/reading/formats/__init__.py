@@ -1,0 +1,1 @@
+"""One parser for each file format, for training and for prediction."""

@@ -1,0 +1,1 @@
+"""Train, validation and test: stratified, by group, by time, or as given."""

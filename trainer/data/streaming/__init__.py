@@ -1,0 +1,1 @@
+"""Splits of data that are larger than the memory, chosen in passes over the file."""

@@ -1,0 +1,187 @@
+"""A text classifier as an ONNX graph: written from torch, quantised, run by ONNX Runtime. Legend: B rows, L tokens, C labels.
+
+torch.onnx writes the graph: optimum's exporters stop before transformers 5 (https://github.com/huggingface/optimum-onnx/issues/114).
+"""
+
+import inspect
+import io
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stdout
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from trainer.delivery.export.onnx_folder import GRAPH, check_packages
+from trainer.errors import ExportError, first_line
+
+MOST_BYTES = 1 << 30
+"""Larger weights go into a file beside the graph, since a protocol buffer ends at 2 GiB."""
+
+MOST_DIFFERENCE = 1e-4
+"""Probabilities of a float32 graph that differ more are another model's, not rounding, which is about 1e-6 (MiniLM, 1,350 tweets)."""
+MOST_TRIED_TOKENS = 1_024
+"""Memory of eager attention grows with their square."""
+TOKENS_PER_PASS = 256
+"""ONNX Runtime gains nothing from larger batches, and padding costs: of 2,048 tokens 32 tweets take 1.6 to 2 times as long (MiniLM, one core)."""
+
+
+class _Logits(nn.Module):
+    """The model as a function of its inputs by position, whose only output is the logits in float32."""
+
+    def __init__(self, model: Any, names: list[str]) -> None:
+        super().__init__()
+        self.model, self.names = model, names
+
+    def forward(self, *inputs: Tensor) -> Tensor:
+        return self.model(**dict(zip(self.names, inputs, strict=True))).logits.float()  # type: ignore[no-any-return]
+
+
+def plain_copy(model: Any) -> Any:
+    """The model without what training or prediction changed in it (attention, hooks), in evaluation mode on the CPU.
+
+    Eager attention makes a leaner graph than torch's own, which checks for rows without a token: MiniLM, 32 tweets, one core: 1.06 times faster.
+    """
+    config = deepcopy(model.config)
+    config._attn_implementation = "eager"
+    plain = type(model)(config).float().eval()
+    plain.load_state_dict(model.state_dict())
+    return plain
+
+
+def write_graph(model: Any, tokenizer: Any, path: Path, *, max_length: int) -> None:
+    """Write the graph for any number of rows and tokens, and try it on several.
+
+    Args:
+        model: see `plain_copy`.
+        max_length: most tokens of a row.
+    Raises:
+        ExportError: a model that torch cannot write as a graph, with the reason, or a graph that answers otherwise.
+    """
+    example = tokenizer(["one", "two and some more words"], padding=True, return_tensors="pt")
+    names = [name for name in tokenizer.model_input_names if name in inspect.signature(model.forward).parameters]
+    any_size = {0: torch.export.Dim.DYNAMIC, 1: torch.export.Dim.DYNAMIC}
+    num_bytes = sum(parameter.numel() * 4 for parameter in model.parameters())
+    try:
+        with _quiet():
+            program: Any = torch.onnx.export(
+                _Logits(model, names),
+                tuple(example[name] for name in names),
+                input_names=names,
+                output_names=["logits"],
+                dynamic_shapes=(tuple(any_size for _ in names),),
+                dynamo=True,
+                verbose=False,
+            )
+            program.save(path, external_data=num_bytes > MOST_BYTES)
+            difference = _largest_difference(model, OnnxModel(path.parent), max_length)
+    except Exception as error:  # whatever a model's own code may raise while it is traced
+        raise ExportError(f"{type(model).__name__} cannot be written as an ONNX graph: {_reason(error)} Serve its model folder itself.") from error
+    refuse_difference(difference, "on random tokens")
+
+
+def refuse_difference(difference: float, where: str) -> None:
+    """Raises ExportError for a float32 graph whose probabilities differ from its model's beyond rounding."""
+    if not difference <= MOST_DIFFERENCE:
+        raise ExportError(
+            f"the ONNX graph answers otherwise than its model: probabilities differ by up to {difference:.2g} {where}; allowed: {MOST_DIFFERENCE:g}. "
+            "Nothing was written. Serve the model folder itself."
+        )
+
+
+def _largest_difference(model: Any, graph: "OnnxModel", max_length: int) -> float:
+    """Of the sigmoids of logits, over batches of one and several rows, of one token and of many."""
+    config, generator, worst = model.config.get_text_config(), torch.Generator().manual_seed(0), 0.0
+    for num_rows, length in ((1, 1), (3, 7), (2, min(max_length, MOST_TRIED_TOKENS))):
+        ids_BL = torch.randint(config.vocab_size // 2, config.vocab_size, (num_rows, length), generator=generator)
+        mask_BL = torch.arange(length) < torch.linspace(length, max(1, length // 2), num_rows).long()[:, None]
+        batch = {"input_ids": ids_BL.where(mask_BL, config.pad_token_id or 0), "attention_mask": mask_BL.long(), "token_type_ids": torch.zeros_like(ids_BL)}
+        with torch.inference_mode():
+            p_BC, q_BC = (each(**{name: batch[name] for name in graph.names}).logits.sigmoid() for each in (model, graph))
+        worst = max(worst, float((p_BC - q_BC).abs().max()))
+    return worst
+
+
+def quantise(source: Path, target: Path) -> None:
+    """Write the graph with weights in 8 bits, each output channel with a scale of its own; activations follow at run time.
+
+    Weights keep to 7 bits (`reduce_range`): else sums overflow on CPUs without VNNI, and the model answers differently from machine to machine
+    (https://onnxruntime.ai/docs/performance/model-optimizations/quantization.html).
+
+    Raises:
+        ExportError: a graph that ONNX Runtime cannot quantise, with the reason.
+    """
+    import onnx
+    from onnxruntime.quantization import QuantType, quantize_dynamic  # type: ignore[import-untyped]
+
+    try:
+        with _quiet():
+            graph = onnx.load(source)
+            del graph.graph.value_info[:]  # shapes of before, which the quantiser takes for those of its own layers
+            is_large = graph.ByteSize() > MOST_BYTES
+            quantize_dynamic(graph, target, per_channel=True, reduce_range=True, weight_type=QuantType.QInt8, use_external_data_format=is_large)
+    except Exception as error:  # the quantiser and its shape inference raise errors of many kinds
+        raise ExportError(f"the graph cannot be quantised: {_reason(error)} Leave out --int8.") from error
+
+
+class OnnxModel(nn.Module):
+    """An ONNX graph in place of a model's weights, run on the CPU with as many threads as torch has.
+
+    Args:
+        folder: holds `model.onnx`.
+    Raises:
+        ExportError: onnxruntime is not installed, or cannot load the graph.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__()
+        check_packages("onnxruntime")
+        import onnxruntime  # type: ignore[import-untyped]
+
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads, options.log_severity_level = torch.get_num_threads(), 3
+        try:
+            self.session = onnxruntime.InferenceSession(folder / GRAPH, options, providers=["CPUExecutionProvider"])
+        except Exception as error:  # onnxruntime's errors share no class of their own
+            raise ExportError(f"{folder / GRAPH}: cannot be loaded: {_reason(error)} Export it anew.") from error
+        self.names = [given.name for given in self.session.get_inputs()]
+
+    def forward(self, **inputs: Tensor) -> Any:
+        """Object whose `logits` are (B, C) in float32.
+
+        Args:
+            inputs: input_ids, attention_mask and whatever else the tokenizer gives, each (B, L).
+        """
+        from transformers.modeling_outputs import SequenceClassifierOutput
+
+        given = {name: inputs[name].numpy() for name in self.names}
+        try:
+            logits_BC = self.session.run(["logits"], given)[0]
+        except Exception as error:  # onnxruntime's errors share no class of their own
+            raise RuntimeError(f"the ONNX graph failed: {_reason(error)}") from error
+        return SequenceClassifierOutput(logits=torch.from_numpy(logits_BC))
+
+
+def _reason(error: BaseException) -> str:
+    """The first cause in a sentence: the exporter's own text tells how to mend the model's code."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return f"{type(error).__name__}: {first_line(ValueError(' '.join(lines[: 2 if lines and lines[0].endswith(':') else 1])))}"
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """No progress of the exporter on standard output, and no advice on how models should be written."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with redirect_stdout(io.StringIO()), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(before)

@@ -1,0 +1,140 @@
+"""A saved model judged by labelled rows of any source: the figures that a run folder's metrics.json holds of a split."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+from scipy.special import logit
+from tqdm.auto import tqdm
+
+from trainer.data.reading.columns import SET_COLUMNS
+from trainer.data.reading.formats.readers import ENDINGS
+from trainer.data.reading.locate import locate
+from trainer.data.reading.row_access import take_rows
+from trainer.data.reading.sources import Rows, check_source
+from trainer.delivery.predicting.label_file import refuse_existing
+from trainer.delivery.predicting.labelled_rows import read_labelled
+from trainer.display.tables import print_evaluation
+from trainer.errors import DataError, RunError
+from trainer.evaluation.blocks import MOST_IN_MEMORY, release, room, row_blocks
+from trainer.evaluation.multi_label import AnyEvaluation, evaluate
+from trainer.files.locks import refuse_while_written
+from trainer.run_folder import writer
+
+if TYPE_CHECKING:
+    from trainer.config.sections.data import DataSection
+    from trainer.delivery.predicting.predict import Classifier, Text
+
+PIECE_ROWS = 4_096
+LEAST_PROBABILITY = 1e-15
+"""Smaller ones count as this, so that one sure mistake does not make the loss infinite."""
+
+
+def metrics_path(output: Path, data: "DataSection", *, overwrite: bool = False) -> Path:
+    """The file to write: as given, or metrics.json in a folder.
+
+    Raises:
+        DataError: `data.source` leads nowhere.
+        RunError: a name that does not end in .json; a place in the data, in a model folder or in a run folder, whose own files it would
+            replace or seem to be; one that is there already, without `overwrite`; or one that cannot be written.
+    """
+    path = output / "metrics.json" if output.is_dir() or not output.suffix else output
+    if path.suffix != ".json" or path.is_dir():
+        raise RunError(f"--output: {path} {'is a folder' if path.is_dir() else 'does not end in .json'}; needed: a .json file, or a folder for metrics.json.")
+    writer.check_writable(path.parent, remedy="Set --output")
+    whole = path.resolve()
+    for source in [data.source] if isinstance(data.source, str) else data.source or []:
+        if {whole, *whole.parents} & {found.resolve() for found in locate(source, "--data", ENDINGS) or []}:
+            raise RunError(f"--output: {path} is in --data. Give another file.")
+    if (path.parent / "config.json").is_file():
+        raise RunError(f"{path}: is in a model folder, which holds the files of the model alone. Give another --output.")
+    if (path.parent / "config.yaml").is_file() or any((folder / "config.yaml").is_file() and (folder / "metrics.json").is_file() for folder in whole.parents):
+        raise RunError(f"{path}: is in a run folder, which keeps the results of its training. Give another --output.")
+    refuse_existing(path, overwrite=overwrite)
+    refuse_while_written(path)
+    return path
+
+
+@contextmanager
+def naming_options() -> Iterator[None]:
+    """Name the command's own options in errors about columns, in place of the config's keys."""
+    try:
+        yield
+    except DataError as error:
+        words = str(error)
+        if SET_COLUMNS not in words:
+            raise
+        raise DataError(words.replace(SET_COLUMNS, "Give --text-column and --label-column.")) from error
+
+
+def check_data(data: "DataSection") -> None:
+    """Raises DataError where the rows lack a column or cannot be read; looks at the first ones, before a model is loaded."""
+    with naming_options():
+        check_source(data)
+
+
+def evaluate_file(classifier: "Classifier", data: "DataSection", path: Path, *, cache_dir: Path) -> AnyEvaluation:
+    """What the classifier did on the rows of `data.source`, shown and written; rows without a text or a label are counted and left out.
+
+    Args:
+        path: metrics.json that is written: `test` and `minority_label` as in run folders, `evaluated` with what was judged.
+    Raises:
+        DataError: rows that cannot be read, labels that the model does not know, or no row to judge by.
+    """
+    with naming_options():
+        judged = read_labelled(classifier, data, cache_dir)
+    rows, targets, counts = judged.rows, judged.targets, judged.left_out
+    p_NC, decided = judge_texts(classifier, rows, judged.ids_N, path.parent)
+    evaluation = evaluate(logarithms(p_NC, path.parent, multi_label=rows.multi_label), targets, classifier.labels, decided)
+    support = {label: figures["support"] for label, figures in evaluation.per_class.items() if figures["support"]}
+    about = {"model": classifier.name, "data": data.source, "rows_read": rows.table.num_rows, "rows_left_out": counts}
+    print_evaluation(evaluation, str(data.source))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    writer.RunFolder(path.parent).write_json(
+        path.name, {"test": evaluation.to_dict(), "minority_label": min(support, key=support.__getitem__, default=None), "evaluated": about}
+    )
+    for sentence in [*rows.remarks, *judged.naming.sentences()]:
+        print(sentence)
+    left_out = "; ".join(f"{count:,} {reason}" for reason, count in counts.items())
+    print(f"{f'Left out: {left_out}. ' if left_out else ''}Figures: {path}")
+    return evaluation
+
+
+def logarithms(p_NC: NDArray[Any], folder: Path, *, multi_label: bool = False) -> NDArray[Any]:
+    """Logits that give these probabilities, as `evaluate` takes them, in the place of the probabilities where they are many."""
+    log_p_NC = room(p_NC.shape, p_NC.dtype, folder)
+    for rows, p_BC in row_blocks(p_NC):
+        p_BC = p_BC.astype(np.float64)
+        log_p_NC[rows] = logit(np.clip(p_BC, LEAST_PROBABILITY, 1 - LEAST_PROBABILITY)) if multi_label else np.log(np.maximum(p_BC, LEAST_PROBABILITY))
+        release(log_p_NC)
+    return log_p_NC
+
+
+def judge_texts(classifier: "Classifier", rows: Rows, ids_N: NDArray[np.int64], folder: Path) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Probabilities and decided labels of the rows, in pieces, so that texts do not pile up.
+
+    Args:
+        folder: where a file of probabilities lies, in float32, while they are many; see `blocks.room`.
+    """
+    shape = (len(ids_N), len(classifier.labels))
+    is_large = 8 * shape[0] * shape[1] > MOST_IN_MEMORY
+    p_NC = room(shape, np.float32 if is_large else np.float64, folder)
+    decided = room(shape, np.bool_, folder) if classifier.is_multi_label else np.empty(shape[0], np.int64)
+    texts = rows.table.select(["text", "text_pair"])
+    is_paired = texts["text_pair"].null_count < texts.num_rows
+    with tqdm(total=len(ids_N), desc="Predicting", unit=" rows", delay=2, disable=None, leave=False) as bar:
+        for start in range(0, len(ids_N), PIECE_ROWS):
+            piece = take_rows(texts, ids_N[start : start + PIECE_ROWS])
+            firsts, seconds = (pc.fill_null(column, "").to_pylist() for column in piece.columns)
+            pairs: list[Text] = [{"text": first, "text_pair": second} for first, second in zip(firsts, seconds, strict=True)]
+            judged = classifier.judge(pairs if is_paired else firsts)
+            p_NC[start : start + len(firsts)], decided[start : start + len(firsts)] = judged.probabilities_NC, judged.decided
+            release(p_NC)
+            release(decided)
+            rows.release()
+            bar.update(len(firsts))
+    return p_NC, decided

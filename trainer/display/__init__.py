@@ -1,0 +1,1 @@
+"""How things look: pictures, terminal tables, the parts that pages share."""

@@ -1,0 +1,1 @@
+"""Files that several processes write: locks, whole or not at all, the cache folder."""

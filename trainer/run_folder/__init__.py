@@ -1,0 +1,1 @@
+"""What a run leaves on disk: the writer, the reader, the record of the environment."""

@@ -1,1 +1,0 @@
-"""The sections of the YAML as typed models; `trainer/config.py` puts them together. Imports no torch."""

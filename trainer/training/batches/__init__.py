@@ -1,0 +1,1 @@
+"""The order and the shape of batches: samplers, passes, packing without padding."""

@@ -1,0 +1,1 @@
+"""A classifier on the embeddings of a frozen encoder."""

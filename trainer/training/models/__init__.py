@@ -1,0 +1,1 @@
+"""The pretrained model: find, check, load, adapt."""

@@ -1,0 +1,1 @@
+"""Checkpoints, and the trainer that resumes from them."""
