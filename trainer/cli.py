@@ -58,7 +58,7 @@ def train_command(
             _check(config, loaded, training_run.check)
             return
         train = training_run.train if loaded.ensemble.size == 1 or loaded.ensemble.member else ensemble.train_ensemble
-        with _marking_stops(training_run.run_path(loaded)):
+        with _marking_stops(loaded.run_path):
             train(loaded, resume=resume)
 
 
@@ -127,9 +127,8 @@ def folder_command(config: ConfigOption, set_: SetOption = None) -> None:
     """Print the run folder, for scripts that look what is in it."""
     with worded_errors():
         loaded = load_config(config, set_ or ())
-        from trainer.runs import training_run
 
-        typer.echo(training_run.run_path(loaded))
+        typer.echo(loaded.run_path)
 
 
 @app.command("cache")
@@ -224,7 +223,7 @@ def export_command(
 ) -> None:
     """Write a model as ONNX, compared with the original and timed against it."""
     with worded_errors():
-        from trainer.delivery.export.export import export
+        from trainer.runs.onnx_export import export
 
         export(source, file_format=file_format, int8=int8, output=output, data=data, trust_remote_code=trust_remote_code)
 

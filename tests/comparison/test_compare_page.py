@@ -15,6 +15,7 @@ from trainer.comparison import compare_page, compare_plots
 from trainer.config.sections.balancing import BalanceSection, DecisionSection, LossSection
 from trainer.config.sections.compare import PRESETS
 from trainer.delivery.card.card import comparison_section
+from trainer.display import figure_words
 from trainer.errors import RunError
 from trainer.run_folder.finished_comparison import PAGE_NAME, read_comparison, read_if_set
 from trainer.runs import training_run
@@ -402,9 +403,9 @@ def test_terminal_table_of_one_strategy_and_of_another_metric(capsys):
 
 
 def test_small_p_values_are_not_rounded_to_nothing():
-    assert compare_page.p_words({"p_holm": 0.0004}) == "<0.001"
-    assert compare_page.p_words({"p_holm": 0.0012}) == "0.001"
-    assert compare_page.p_words(None) == ""
+    assert figure_words.p_words({"p_holm": 0.0004}) == "<0.001"
+    assert figure_words.p_words({"p_holm": 0.0012}) == "0.001"
+    assert figure_words.p_words(None) == ""
 
 
 def test_card_tells_the_choice_and_escapes_every_name():

@@ -12,7 +12,6 @@ from trainer.data.reading.sources import check_source, read_rows
 from trainer.errors import ConfigError, DataError
 from trainer.files.cache import cache_dir
 from trainer.launch import distributed
-from trainer.runs import training_run
 from trainer.training import memory
 
 
@@ -33,7 +32,7 @@ def asked(config: str | None, rows: dict[str, str], overrides: Sequence[str], *,
     if rows:
         raise ConfigError(f"--{next(iter(rows)).replace('_', '-')} belongs to --data; with --config use --set data.{next(iter(rows))}=...")
     loaded = load_config(config, [*overrides, *([f"model.name={json.dumps(model)}"] if model else [])])
-    return loaded, output or training_run.run_path(loaded).with_name(f"{loaded.run.name}-audit")
+    return loaded, output or loaded.run_path.with_name(f"{loaded.run.name}-audit")
 
 
 def audit(config: Config, *, with_encoder: bool, folder: Path, threshold: float, max_rows: int) -> Path:

@@ -172,7 +172,7 @@ def _read(path: Path) -> dict[str, Any]:
 
 def _shortlist(heads: "Phase") -> dict[str, Any]:
     """What the frozen encoder says, and the best strategies that whole models can have."""
-    from trainer.comparison.compare_page import by_metric
+    from trainer.display.figure_words import by_metric
 
     compared, config = heads.compare("validation", heads.trained).to_dict(), heads.ground.config
     chosen = [name for name in by_metric(compared) if name != BASELINE and not makes_embeddings(config, name)][:SHORTLISTED]

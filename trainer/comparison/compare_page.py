@@ -10,14 +10,12 @@ from rich.table import Table
 from trainer.comparison import compare_plots
 from trainer.config.yaml_source import dump_yaml
 from trainer.delivery.report import report_page
-from trainer.delivery.report.side_by_side import difference_words
 from trainer.display import pages
+from trainer.display.figure_words import LESS_IS_BETTER, TITLES, baseline_words, by_metric, p_words, spread_words
 from trainer.display.shown_classes import MOST_IN_PAGE, worst_and_rarest
 from trainer.display.terminal import console
 from trainer.run_folder import writer
-from trainer.run_folder.finished_run import LESS_IS_BETTER
 
-TITLES = report_page.TITLES | {"minority_recall": "recall of the rarest class", "minority_f1": "F1 of the rarest class"}
 SHOWN = ("accuracy", "macro_f1", "minority_recall", "mcc", "auroc_macro", "ece")
 """Figures beside the one that strategies are chosen by."""
 
@@ -112,12 +110,6 @@ def _notes(result: dict[str, Any]) -> Iterator[str]:
     yield result["recommendation"]
 
 
-def by_metric(compared: dict[str, Any]) -> list[str]:
-    """Strategies, those with the highest mean of the metric first."""
-    strategies = compared["strategies"]
-    return sorted(strategies, key=lambda name: -strategies[name]["figures"][compared["metric"]]["mean"])
-
-
 def columns(compared: dict[str, Any]) -> list[str]:
     """Figures of the table beside the metric."""
     return [name for name in SHOWN if name != compared["metric"]]
@@ -155,26 +147,6 @@ def same_with_every_seed(compared: dict[str, Any]) -> list[str]:
 def seconds_heading(result: dict[str, Any]) -> str:
     """What the time of a strategy is: of heads the fitting alone, since their embeddings are made once for all."""
     return "seconds of\N{NO-BREAK SPACE}fitting" if result["budget"]["kind"] == "fit" else "seconds"
-
-
-def spread_words(figure: dict[str, Any]) -> str:
-    """Mean and deviation over seeds; of one seed the mean alone."""
-    return pages.decimals(figure["mean"]) + (f" ± {figure['seed_deviation']:.3f}" if figure["seed_deviation"] is not None else "")
-
-
-def baseline_words(against: dict[str, Any] | None) -> str:
-    """A difference with its interval where it has one; empty for the baseline."""
-    if against is None:
-        return ""
-    return difference_words((against["difference"], None if against["low"] is None else (against["low"], against["high"])))
-
-
-def p_words(against: dict[str, Any] | None) -> str:
-    """The Holm-adjusted p value; a dash where there is none, empty for the baseline."""
-    if against is None:
-        return ""
-    p = against["p_holm"]
-    return "<0.001" if p is not None and p < 0.001 else pages.decimals(p)
 
 
 def _heat(compared: dict[str, Any], others: list[str], labels: list[str]) -> list[dict[str, Any]]:

@@ -3,9 +3,9 @@
 from pathlib import Path
 
 from trainer.config.config import Config, check_config
+from trainer.config.sections.balancing import SYNTHESIS_METHODS
 from trainer.config.yaml_source import YamlSource
 from trainer.errors import ConfigError
-from trainer.training.frozen.synthesis import SYNTHESISERS
 
 MULTI_LABEL = "compare needs one label a row; with several labels a row train the strategies one by one and put the runs side by side: report."
 
@@ -61,4 +61,4 @@ def strategy_config(config: Config, strategy: str, path: Path, *, mode: str | No
 
 def makes_embeddings(config: Config, strategy: str) -> bool:
     """Whether a strategy needs the frozen encoder."""
-    return config.compare.overrides[strategy].get("balance", {}).get("method") in SYNTHESISERS
+    return config.compare.overrides[strategy].get("balance", {}).get("method") in SYNTHESIS_METHODS

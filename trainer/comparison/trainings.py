@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from trainer.comparison.strategies import MULTI_LABEL
 from trainer.config.config import Config
-from trainer.config.sections.balancing import BalanceSection, LossSection
+from trainer.config.sections.balancing import SYNTHESIS_METHODS, BalanceSection, LossSection
 from trainer.data.augmenting.augment import SyntheticRows, write_rows
 from trainer.data.balancing.balance import BalancePlan
 from trainer.data.cleaning.clean import CleanRows
@@ -38,7 +38,7 @@ from trainer.runs import results, training_run
 from trainer.runs.trainers import build_head_trainer, build_trainer
 from trainer.training.arguments import build_arguments
 from trainer.training.batches.batching import refuse_small_steps
-from trainer.training.frozen.synthesis import SYNTHESISERS, refuse_few_rows
+from trainer.training.frozen.synthesis import refuse_few_rows
 from trainer.training.memory import naming_lack, release
 from trainer.training.models.model import load_model, load_pretrained_config, load_tokenizer, pinned
 from trainer.training.models.model_weights import check_weights
@@ -120,7 +120,7 @@ class Cell:
     @cached_property
     def path(self) -> Path:
         """The cell's folder."""
-        return training_run.run_path(self.config)
+        return self.config.run_path
 
     @property
     def name(self) -> str:
@@ -247,7 +247,7 @@ def balance_cell(cell: Cell, ground: Ground) -> PreparedData:
     """
     config, rows = cell.config, ground.rows[cell.fold]
     data = balance_splits(rows.clean, rows.splits, config.balance, config.loss, seed=config.run.seed, synthetic=rows.synthetic)
-    if config.balance.method in SYNTHESISERS:
+    if config.balance.method in SYNTHESIS_METHODS:
         refuse_few_rows(config.balance.method, data.plan.counts_C, data.labels, config.balance.neighbours)
     if data.plan.balanced_batches:
         training = config.training_values
@@ -283,7 +283,7 @@ def train_cell(cell: Cell, ground: Ground, *, keeps_model: bool) -> None:
         trainer, clock = training_run.run_trainer(build, folder, checkpoint)
         if config.model.mode == "lora":
             trainer.merge_adapter(folder.path / "adapter.partial")
-        if config.balance.method in SYNTHESISERS:
+        if config.balance.method in SYNTHESIS_METHODS:
             data = data.with_synthetic(trainer.counts_C, trainer.class_weights_C)
         metrics = _judge(cell, folder, data, ground, trainer, keeps_model=keeps_model)
         folder.finish(metrics | {"training": clock | {"wall_seconds": time.perf_counter() - begin}})  # since its last start

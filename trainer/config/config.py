@@ -3,6 +3,7 @@
 Value checks touch no file, network, torch or clock; `trainer/config/yaml_source.py` reads the YAML and words the faults.
 """
 
+from pathlib import Path
 from typing import Any, ClassVar
 
 from pydantic import Field, ValidationError, model_validator
@@ -147,6 +148,12 @@ class Config(Section):
         if self.ensemble.kind == "folds" and (self.data.validation is not None or self.balance.scope == "all"):
             raise ValueError("ensemble.kind: folds cuts validation itself; remove data.validation, and balance.scope: all")
         return self
+
+    @property
+    def run_path(self) -> Path:
+        """The run folder; for one member of an ensemble the folder within."""
+        path = Path(self.run.output_dir).expanduser() / self.run.name
+        return path / f"member-{self.ensemble.member}" if self.ensemble.member else path
 
     @property
     def member_seed(self) -> int:

@@ -22,7 +22,6 @@ Ints = NDArray[np.int64]
 FIGURES = ("macro_f1", "accuracy", "balanced_accuracy", "mcc", "auroc_macro", "weighted_f1", "f1_gap", "ece", "brier", "loss")
 MULTI_LABEL_FIGURES = ("macro_f1", "micro_f1", "weighted_f1", "samples_f1", "mean_average_precision", "accuracy", "hamming_loss", "loss")
 EPOCH_COLUMNS = {"epoch", "step", "training_loss", "validation_loss", "accuracy", "macro_f1", "minority_recall"}
-LESS_IS_BETTER = {"ece", "brier", "loss", "hamming_loss"}
 
 
 @dataclass(frozen=True)

@@ -39,7 +39,7 @@ def train_ensemble(config: Config, *, resume: str = "auto") -> Path:
 def _train_members(config: Config, resume: str, held: ExitStack) -> Path:
     from trainer.runs.results import decision_plan
 
-    folder = writer.RunFolder(training_run.run_path(config))
+    folder = writer.RunFolder(config.run_path)
     config = training_run.start(config)
     training_run.check(config)  # with all that is told from the rows, before the folder of a run before is touched
     members = [training_run.member_of(config, number) for number in range(1, config.ensemble.size + 1)]
@@ -56,7 +56,7 @@ def _train_members(config: Config, resume: str, held: ExitStack) -> Path:
             print(f"Member {number} of {len(members)}: seed {member.member_seed}", flush=True)
         training_run.train(member, resume=resume)
     if distributed.is_main():
-        _write_ensemble(folder, config, data, [training_run.run_path(member) for member in members])
+        _write_ensemble(folder, config, data, [member.run_path for member in members])
     distributed.wait_for_everyone()
     return folder.path
 
@@ -74,7 +74,7 @@ def _open(folder: writer.RunFolder, config: Config, data: "PreparedData", resume
 
 def _is_finished(member: Config) -> bool:
     """Whether a member was trained with this config and these rows; synthetic rows may be those of its own fold. What it lacks beside its model is made."""
-    path = training_run.run_path(member)
+    path = member.run_path
     if not distributed.from_main((path / "metrics.json").is_file):
         return False
     fingerprint = training_run.prepare(member).clean.fingerprint

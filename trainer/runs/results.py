@@ -8,6 +8,7 @@ import numpy as np
 import xxhash
 
 from trainer.config.config import Config
+from trainer.config.sections.balancing import SYNTHESIS_METHODS
 from trainer.data.augmenting.augment import records
 from trainer.data.prepare import PreparedData
 from trainer.data.tokens.tokenise import TokenisedRows
@@ -18,7 +19,6 @@ from trainer.evaluation.outcome import Outcome, decided_by, outcome_of
 from trainer.launch import distributed, watch
 from trainer.run_folder import finished_comparison, writer
 from trainer.run_folder.environment import Commits
-from trainer.training.frozen.synthesis import SYNTHESISERS
 
 if TYPE_CHECKING:
     from trainer.data.summary import Lengths
@@ -86,7 +86,7 @@ def apply_decision(config: Config, data: PreparedData, model: Any, decision: Dec
 def is_prior_approximate(config: Config, data: PreparedData) -> bool:
     """Whether balancing changed what the rows of a class look like, and not only how many there are."""
     by_domain = config.balance.by is not None and config.balance.method != "none"
-    return by_domain or config.balance.method in SYNTHESISERS or len(data.splits.synthetic) > 0
+    return by_domain or config.balance.method in SYNTHESIS_METHODS or len(data.splits.synthetic) > 0
 
 
 def write_audit(folder: writer.RunFolder, data: PreparedData, commits: Commits) -> None:

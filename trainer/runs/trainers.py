@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from trainer.config.config import Config
+from trainer.config.sections.balancing import SYNTHESIS_METHODS
 from trainer.data.balancing.balance import stage_generator
 from trainer.data.prepare import PreparedData, weights_over
 from trainer.data.tokens.tokenise import TokenisedRows
@@ -12,7 +13,7 @@ from trainer.run_folder import writer
 from trainer.training.arguments import early_stopping
 from trainer.training.batches.batching import Collator
 from trainer.training.frozen.head import HeadTrainer
-from trainer.training.frozen.synthesis import SYNTHESISERS, synthesise
+from trainer.training.frozen.synthesis import synthesise
 from trainer.training.losses import loss_options
 from trainer.training.memory import tokens_that_fit
 from trainer.training.models.model_checks import refuse_unreadable_length
@@ -77,7 +78,7 @@ def build_head_trainer(
         weigh=lambda counts_C: weights_over(counts_C, config.loss, data.labels),
         loss=config.loss.name,
         loss_options=lambda counts_C: loss_options(config.loss.name, config.loss.gamma, config.loss.tau, counts_C),
-        synthesise=add_synthetic if config.balance.method in SYNTHESISERS else None,
+        synthesise=add_synthetic if config.balance.method in SYNTHESIS_METHODS else None,
         l2=config.model.head.l2,
         cache_dir=cache_dir,
         write_epochs=folder.write_epochs,

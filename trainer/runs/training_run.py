@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from trainer.config.config import Config
+from trainer.config.sections.balancing import SYNTHESIS_METHODS
 from trainer.data.augmenting.augment import write_rows
 from trainer.data.augmenting.generators import check_generator
 from trainer.data.cleaning.clean import CleanRows
@@ -28,7 +29,7 @@ from trainer.run_folder.environment import Commits
 from trainer.run_folder.finished_run import FinishedRun
 from trainer.run_folder.run_files import is_whole, lacking, refuse_lost_model
 from trainer.training import memory
-from trainer.training.frozen.synthesis import SYNTHESISERS, refuse_few_rows
+from trainer.training.frozen.synthesis import refuse_few_rows
 
 
 def check(config: Config) -> None:
@@ -39,7 +40,7 @@ def check(config: Config) -> None:
     Raises:
         TrainerError: whatever is wrong.
     """
-    writer.check_writable(run_path(config))
+    writer.check_writable(config.run_path)
     finished_comparison.read_if_set(config.report.comparison)
     config.check_problem_type(multi_label=check_source(config.data, config.balance.by, config.split.by_time if config.split else None))
     hub.check_login(config.hub)
@@ -51,7 +52,7 @@ def check(config: Config) -> None:
     check_generator(config.augment)
     from trainer.training.arguments import build_arguments
 
-    build_arguments(config.training_values | {"use_cpu": True}, checkpoints=run_path(config) / "checkpoints", seed=config.run.seed)
+    build_arguments(config.training_values | {"use_cpu": True}, checkpoints=config.run_path / "checkpoints", seed=config.run.seed)
 
 
 def train(config: Config, *, resume: str = "auto") -> Path:
@@ -65,7 +66,7 @@ def train(config: Config, *, resume: str = "auto") -> Path:
         TrainerError: bad config, data, model or folder; a loss that is not a number; another process that died or hangs.
     """
     lack = memory.naming_lack(config.model.name)
-    with uploads.uploading(config.hub, run_path(config)) as push_save, watch.naming_lost_processes(), lack, ExitStack() as held:
+    with uploads.uploading(config.hub, config.run_path) as push_save, watch.naming_lost_processes(), lack, ExitStack() as held:
         return _train(config, resume, held, push_save)
 
 
@@ -86,7 +87,7 @@ def _train(config: Config, resume: str, held: ExitStack, push_save: Callable[[Pa
         from trainer.training.resuming.resumable_trainer import AfterSave, keep_rows_per_step
 
     quiet_libraries()
-    folder = writer.RunFolder(run_path(config))
+    folder = writer.RunFolder(config.run_path)
     arguments = build_arguments(config.training_values, checkpoints=folder.checkpoints, seed=config.member_seed)
     data = prepare(config)
     if data.plan.balanced_batches:
@@ -143,7 +144,7 @@ def already_finished(config: Config, data: PreparedData, resume: str) -> bool:
     Raises:
         RunError: its model is gone, or a file of it is damaged; not with `run.overwrite`, which trains such a run anew.
     """
-    path = run_path(config)
+    path = config.run_path
     has_page = distributed.from_main((path / writer.PAGE_NAME).is_file)
     if resume == "never" or (config.run.overwrite and has_page):
         return False
@@ -199,7 +200,7 @@ def complete(path: Path) -> list[str]:
 
 def start(config: Config) -> Config:
     """Join the processes, refuse what cannot be written, launched or pushed; the config with what the hardware decides, the same on all."""
-    writer.check_writable(run_path(config))
+    writer.check_writable(config.run_path)
     finished_comparison.read_if_set(config.report.comparison)
     if config.model.mode == "head":
         distributed.refuse_several_processes("model.mode head")
@@ -234,12 +235,6 @@ def loading_libraries() -> Iterator[None]:
         gc.freeze()
     finally:
         gc.enable()
-
-
-def run_path(config: Config) -> Path:
-    """The run folder; of a member of an ensemble the folder within."""
-    path = Path(config.run.output_dir).expanduser() / config.run.name
-    return path / f"member-{config.ensemble.member}" if config.ensemble.member else path
 
 
 def member_of(config: Config, number: int) -> Config:
@@ -298,7 +293,7 @@ def prepare(config: Config) -> PreparedData:
     if config.augment.generator != "none":
         synthetic = distributed.from_main(lambda: write_rows(clean, splits, config.augment, seed=seed, cache_dir=cache_dir()))
     data = balance_splits(clean, splits, config.balance, config.loss, seed=config.member_seed, synthetic=synthetic)
-    if config.balance.method in SYNTHESISERS:
+    if config.balance.method in SYNTHESIS_METHODS:
         refuse_few_rows(config.balance.method, data.plan.counts_C, data.labels, config.balance.neighbours)
     distributed.refuse_differences(lambda: data.fingerprints)
     return data
@@ -381,7 +376,7 @@ def _settle(folder: writer.RunFolder, config: Config, data: PreparedData, traine
         trainer.gather_shards()
     if config.model.mode == "lora":
         trainer.merge_adapter(folder.path / "adapter.partial")
-    if config.balance.method in SYNTHESISERS:
+    if config.balance.method in SYNTHESIS_METHODS:
         from trainer.runs.results import write_audit
 
         data = data.with_synthetic(trainer.counts_C, trainer.class_weights_C)

@@ -9,7 +9,6 @@ from pydantic import Field, field_validator, model_validator
 
 from trainer.config.sections.labels import LabelList
 from trainer.config.sections.training import Section
-from trainer.data.augmenting.generators import GENERATORS
 
 PLACEHOLDERS = ("label", "examples")
 
@@ -17,7 +16,7 @@ PLACEHOLDERS = ("label", "examples")
 class AugmentSection(Section):
     """New training rows for classes with very few, written by a language model from their own training rows and marked as synthetic."""
 
-    generator: Literal["none", *GENERATORS] = "none"  # type: ignore[valid-type]
+    generator: Literal["none", "local", "endpoint"] = "none"
     """`none`; `local`, a causal or chat model through transformers; `endpoint`, an OpenAI-compatible server, which then sees training rows."""
     model: str | None = None
     """local: Hub id, folder, GGUF file, or `package:<distribution>[==version]/<path>`. endpoint: the server's name of the model."""

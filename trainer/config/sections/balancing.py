@@ -1,23 +1,57 @@
 """What is done about imbalance: rows, loss, decision and votes; new rows have `trainer/config/sections/augment.py`."""
 
-from typing import Annotated, Literal
+from math import inf, isinf
+from typing import Annotated, Literal, NamedTuple, get_args
 
 from pydantic import Field, model_validator
 
 from trainer.config.sections.labels import LabelCosts, LabelWeights
 from trainer.config.sections.training import Section
-from trainer.data.balancing.balance import METHODS, PARAMETERS
-from trainer.data.balancing.weights import WEIGHTINGS
-from trainer.training.frozen.synthesis import SYNTHESISERS
 
-LOSS_OPTIONS: dict[str, str | None] = {"cross_entropy": None, "focal": "gamma", "logit_adjusted": "tau", "balanced_softmax": None}
-"""The losses of trainer/training/losses.py, which imports torch, and the one key that each takes."""
+RowMethod = Literal["none", "undersample", "oversample", "floor", "power", "class_balanced_batches"]
+"""How training rows are drawn; implemented by `METHODS` of `trainer/data/balancing/balance.py`."""
+SynthesisMethod = Literal["adasyn", "borderline_smote", "smote"]
+"""How synthetic embeddings are made; implemented by `trainer/training/frozen/synthesis.py`."""
+SYNTHESIS_METHODS: tuple[str, ...] = get_args(SynthesisMethod)
+Weighting = Literal["none", "balanced", "sqrt", "effective_number"]
+"""Named class weights; implemented by `WEIGHTINGS` of `trainer/data/balancing/weights.py`."""
+LossName = Literal["cross_entropy", "focal", "logit_adjusted", "balanced_softmax"]
+"""Implemented by `LOSSES` of `trainer/training/losses.py`."""
+LOSS_OPTIONS = {"focal": "gamma", "logit_adjusted": "tau"}
+"""The losses that take a parameter, and its key."""
+
+
+class Parameter(NamedTuple):
+    """The one number that a method takes: its config key, default and range."""
+
+    key: str
+    default: float
+    least: float
+    most: float
+
+    @property
+    def allowed(self) -> str:
+        """The range in words."""
+        return f"{self.least:g} or more" if isinf(self.most) else f"{self.least:g} to {self.most:g}"
+
+    def admits(self, value: float) -> bool:
+        """Return whether the value lies in the range."""
+        return self.least <= value <= self.most
+
+
+PARAMETERS = {
+    "undersample": Parameter("target_ratio", 1.0, 1.0, inf),
+    "oversample": Parameter("target_ratio", 1.0, 0.0, 1.0),
+    "floor": Parameter("min_share", 0.1, 0.0, 1.0),
+    "power": Parameter("alpha", 0.5, 0.0, 1.0),
+}
+"""The methods that take a parameter."""
 
 
 class BalanceSection(Section):
     """Which training rows are seen."""
 
-    method: Literal[(*METHODS, *SYNTHESISERS)] = "none"  # type: ignore[valid-type]
+    method: RowMethod | SynthesisMethod = "none"
     """`none`; `undersample`; `oversample`; `floor` (each class at least `min_share` of the rows seen); `power` (shares ~ n^`alpha`);
     `class_balanced_batches` (every optimizer step holds every class equally, whatever `train_sampling_strategy` says);
     `smote`, `borderline_smote`, `adasyn` (`neighbours`; fill every class up with synthetic embeddings, `model.mode: head` only).
@@ -55,7 +89,7 @@ class BalanceSection(Section):
             raise ValueError("by_label needs by: a column of domains")
         if self.method == "class_balanced_batches" and self.by:
             raise ValueError("class_balanced_batches balances labels; with by: use floor, power, oversample or undersample")
-        if self.method in SYNTHESISERS and self.resample_each_epoch:
+        if self.method in SYNTHESIS_METHODS and self.resample_each_epoch:
             raise ValueError(f"method {self.method} adds embeddings to all training rows, once; remove resample_each_epoch")
         for key in ("target_ratio", "min_share", "alpha"):
             self._check_parameter(key, getattr(self, key))
@@ -79,19 +113,19 @@ class BalanceSection(Section):
     @property
     def row_method(self) -> str:
         """How rows are drawn: the method, or `none` where it makes embeddings instead."""
-        return "none" if self.method in SYNTHESISERS else self.method
+        return "none" if self.method in SYNTHESIS_METHODS else self.method
 
 
 class LossSection(Section):
     """How much mistakes count."""
 
-    name: Literal[tuple(LOSS_OPTIONS)] = "cross_entropy"  # type: ignore[valid-type]
+    name: LossName = "cross_entropy"
     """`cross_entropy`; `focal` (`gamma`); `logit_adjusted` (`tau`); `balanced_softmax` is logit_adjusted with tau 1."""
     gamma: Annotated[float, Field(ge=0)] | None = None
     """focal: how fast rows that are right already fade; 0 is cross-entropy, default 2."""
     tau: Annotated[float, Field(ge=0)] | None = None
     """logit_adjusted: strength of the margin for rare classes; 0 is cross-entropy, default 1."""
-    class_weights: Literal[tuple(WEIGHTINGS)] | LabelWeights = "none"  # type: ignore[valid-type]
+    class_weights: Weighting | LabelWeights = "none"
     """`none`, `balanced` (N / (K n_c)), `sqrt` (its square root), `effective_number` (`beta`), or {label: weight} (others 1).
 
     Multi-label data: the weight of a label's rows against the rows without it, not rescaled; `balanced` is (N - n_c) / n_c."""
@@ -104,7 +138,7 @@ class LossSection(Section):
     @model_validator(mode="after")
     def _used(self) -> "LossSection":
         for key in ("gamma", "tau"):
-            if getattr(self, key) is not None and LOSS_OPTIONS[self.name] != key:
+            if getattr(self, key) is not None and LOSS_OPTIONS.get(self.name) != key:
                 taker = next(name for name, option in LOSS_OPTIONS.items() if option == key)
                 raise ValueError(f"{key} is set, but name {self.name} does not use it; it belongs to {taker}")
         if self.beta is not None and self.class_weights != "effective_number":

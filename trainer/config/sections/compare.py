@@ -1,27 +1,51 @@
 """The `compare:` section: which ways of balancing are set against each other, and under which conditions."""
 
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from pydantic import Field, model_validator
 
-from trainer.config.sections.balancing import LOSS_OPTIONS, BalanceSection, DecisionSection, LossSection
+from trainer.config.sections.balancing import (
+    SYNTHESIS_METHODS,
+    BalanceSection,
+    DecisionSection,
+    LossName,
+    LossSection,
+    RowMethod,
+    Weighting,
+)
 from trainer.config.sections.training import Section
-from trainer.data.balancing.balance import METHODS
-from trainer.data.balancing.weights import WEIGHTINGS
-from trainer.training.frozen.synthesis import SYNTHESISERS
 
-BASELINE = "none"
+BASELINE: Literal["none"] = "none"
 """The strategy that all others are measured against; always trained."""
 WEIGHT_NAMES = {"balanced": "class_weights", "sqrt": "sqrt_weights"}
 PRESETS: dict[str, dict[str, dict[str, Any]]] = {
     BASELINE: {},
-    **{method: {"balance": {"method": method}} for method in (*METHODS, *SYNTHESISERS) if method != "none"},
-    **{WEIGHT_NAMES.get(kind, kind): {"loss": {"class_weights": kind}} for kind in WEIGHTINGS if kind != "none"},
-    **{name: {"loss": {"name": name}} for name in LOSS_OPTIONS if name != "cross_entropy"},
+    **{method: {"balance": {"method": method}} for method in (*get_args(RowMethod), *SYNTHESIS_METHODS) if method != "none"},
+    **{WEIGHT_NAMES.get(kind, kind): {"loss": {"class_weights": kind}} for kind in get_args(Weighting) if kind != "none"},
+    **{name: {"loss": {"name": name}} for name in get_args(LossName) if name != "cross_entropy"},
     "thresholds": {"decision": {"thresholds": "f1"}},
 }
 """Strategies by name: {name: sections that it sets}."""
-DEFAULT_STRATEGIES = [BASELINE, "undersample", "oversample", "floor", "class_weights", "focal", "logit_adjusted"]
+Preset = Literal[
+    "none",
+    "undersample",
+    "oversample",
+    "floor",
+    "power",
+    "class_balanced_batches",
+    "adasyn",
+    "borderline_smote",
+    "smote",
+    "class_weights",
+    "sqrt_weights",
+    "effective_number",
+    "focal",
+    "logit_adjusted",
+    "balanced_softmax",
+    "thresholds",
+]
+"""The names of `PRESETS`."""
+DEFAULT_STRATEGIES: list[Preset] = [BASELINE, "undersample", "oversample", "floor", "class_weights", "focal", "logit_adjusted"]
 Metric = Literal["macro_f1", "accuracy", "balanced_accuracy", "minority_recall", "minority_f1", "mcc", "weighted_f1"]
 
 
@@ -41,7 +65,7 @@ class StrategySection(Section):
 class CompareSection(Section):
     """What `compare` trains: every strategy with every seed, on the same rows, with the same budget. Ordinary training reads none of it."""
 
-    strategies: list[Literal[tuple(PRESETS)] | StrategySection] = Field(default=DEFAULT_STRATEGIES, min_length=1)  # type: ignore[valid-type, arg-type]
+    strategies: list[Preset | StrategySection] = Field(default=[*DEFAULT_STRATEGIES], min_length=1)
     """Names (`none`, methods of `balance`, `class_weights`, `sqrt_weights`, `effective_number`, losses, `thresholds`), or mappings
     {name, balance, loss, decision}. Each replaces the config's `balance` and `loss`; `none` is always among them."""
     seeds: int = Field(default=5, ge=1, le=100)

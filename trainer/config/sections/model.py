@@ -4,8 +4,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from trainer.config.sections.balancing import SYNTHESIS_METHODS
 from trainer.config.sections.training import Section
-from trainer.training.frozen.synthesis import SYNTHESISERS
 
 
 class LoraSection(Section):
@@ -54,7 +54,7 @@ in one process, on embeddings of the frozen encoder (of `training:` it uses `met
 
 def check_mode(mode: str, method: str, resample_each_epoch: bool) -> None:
     """Raises ValueError where the mode has nothing for a way of balancing to work on."""
-    if method in SYNTHESISERS and mode != "head":
+    if method in SYNTHESIS_METHODS and mode != "head":
         words = f"balance.method {method} makes new embeddings, never text, so it needs model.mode: head; model.mode is '{mode}'"
         raise ValueError(f"{words}. Set it, or balance by oversample or loss.class_weights")
     if mode == "head" and method == "class_balanced_batches":

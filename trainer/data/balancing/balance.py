@@ -10,11 +10,12 @@ import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property, partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from trainer.config.sections.balancing import PARAMETERS
 from trainer.data.labels.label_ids import count_drawn
 from trainer.errors import ConfigError, DataError, listing
 
@@ -100,33 +101,6 @@ METHODS: dict[str, Callable[[Ints, float], Ints]] = {
     "class_balanced_batches": balance_batches,
 }
 """Ways to choose training rows: (rows of each stratum, the method's parameter) -> rows of each stratum seen in an epoch."""
-
-
-class Parameter(NamedTuple):
-    """The one number that a method takes: its config key, default and range."""
-
-    key: str
-    default: float
-    least: float
-    most: float
-
-    @property
-    def allowed(self) -> str:
-        """The range in words."""
-        return f"{self.least:g} or more" if self.most == np.inf else f"{self.least:g} to {self.most:g}"
-
-    def admits(self, value: float) -> bool:
-        """Whether the value lies in the range."""
-        return self.least <= value <= self.most
-
-
-PARAMETERS = {
-    "undersample": Parameter("target_ratio", 1.0, 1.0, np.inf),
-    "oversample": Parameter("target_ratio", 1.0, 0.0, 1.0),
-    "floor": Parameter("min_share", 0.1, 0.0, 1.0),
-    "power": Parameter("alpha", 0.5, 0.0, 1.0),
-}
-"""Parameters of the METHODS that take one."""
 
 
 def draw(stratum_ids_N: Ints, row_keys_N: Hashes, wanted_S: Ints, generator: np.random.Generator) -> Ints:

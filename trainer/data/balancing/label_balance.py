@@ -13,9 +13,9 @@ from typing import Any
 
 import numpy as np
 
+from trainer.config.sections.balancing import PARAMETERS
 from trainer.data.balancing.balance import (
     METHODS,
-    PARAMETERS,
     BalancePlan,
     Hashes,
     Ints,

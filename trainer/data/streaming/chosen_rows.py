@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from trainer.data.balancing.balance import PARAMETERS, undersample
+from trainer.config.sections.balancing import PARAMETERS
+from trainer.data.balancing.balance import undersample
 from trainer.data.splitting.split import row_keys, sample_counts
 from trainer.data.streaming.hash_records import Records, chunks
 from trainer.data.streaming.stream_sides import TEST, TRAIN, VALIDATION

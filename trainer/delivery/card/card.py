@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from huggingface_hub import ModelCard, ModelCardData
 
-from trainer.comparison import compare_page
 from trainer.data.prepare import PreparedData
 from trainer.data.summary import Lengths, special_words
 from trainer.delivery.card.card_results import eval_results, judged_rows, locations_of, plain_pipeline
+from trainer.display.figure_words import TITLES, baseline_words, by_metric, spread_words
 from trainer.display.shown_classes import MOST_IN_CARD, MOST_IN_SENTENCE, Shown, in_words, largest_and_rarest, worst_and_rarest
 from trainer.display.tables import class_figure
 from trainer.errors import listing
@@ -195,7 +195,7 @@ def comparison_section(result: dict[str, Any], config: dict[str, Any]) -> str:
         config: the run's own, resolved.
     """
     compared, winner = result["validation"], result["winner"]
-    metric, baseline = compare_page.TITLES[compared["metric"]], _plain(compared["baseline"])
+    metric, baseline = TITLES[compared["metric"]], _plain(compared["baseline"])
     advised = Settings.model_validate(result["overrides"].get(winner, {})).flat() | {"model.name": result["model"], "model.mode": result["mode"]}
     ours = Settings.model_validate(config).flat() | {f"model.{key}": value for key, value in config["model"].items()}
     unlike = [key for key, value in advised.items() if ours.get(key) != value]
@@ -211,10 +211,10 @@ def comparison_section(result: dict[str, Any], config: dict[str, Any]) -> str:
     if result["failed"]:
         words += f" Failed: {_plain(listing(result['failed']))}."
     rows = []
-    for name in compare_page.by_metric(compared):
+    for name in by_metric(compared):
         figures, against = compared["strategies"][name]["figures"], compared["strategies"][name]["against_baseline"]
         is_reliable = "" if against is None else "yes" if against["is_reliable"] else "no"
-        rows.append([_plain(name), compare_page.spread_words(figures[compared["metric"]]), compare_page.baseline_words(against), is_reliable])
+        rows.append([_plain(name), spread_words(figures[compared["metric"]]), baseline_words(against), is_reliable])
     table = markdown_table(["strategy", metric, f"less {baseline} [95 % interval]", "reliable"], rows)
     follows = f"This model follows the strategy {_plain(winner)}."
     if unlike:

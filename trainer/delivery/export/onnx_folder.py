@@ -4,18 +4,17 @@ import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from trainer.errors import ExportError, RunError
+from trainer.delivery.predicting.onnx_files import FINDINGS
+from trainer.errors import RunError
 from trainer.files.locks import only_writer, work_file
 from trainer.run_folder.writer import RunFolder, check_writable
 
 if TYPE_CHECKING:
     from trainer.delivery.predicting.saved_model import SavedModel
 
-GRAPH, FINDINGS = "model.onnx", "export.json"
 README = """# {name} as ONNX{kind}
 
 {check}
@@ -40,13 +39,6 @@ probabilities /= probabilities.sum(axis=1, keepdims=True)"""
 NOTE = """
 The weights have 8 bits, and each call scales its activations by its largest ones: probabilities of a text depend a little on the texts beside it.
 """
-
-
-def check_packages(*names: str) -> None:
-    """Raises ExportError for packages that are not installed, with the line that installs them."""
-    missing = [name for name in names if find_spec(name) is None]
-    if missing:
-        raise ExportError(f"ONNX needs {', '.join(missing)}, not installed here. Install: pip install 'equipoise[onnx]'")
 
 
 def check_output(folder: Path) -> None:
@@ -89,7 +81,7 @@ def describe(model: "SavedModel", folder: Path, target: Path, findings: dict[str
 
     Args:
         target: where the folder will lie.
-        findings: see `trainer.delivery.export.export`.
+        findings: see `trainer.runs.onnx_export`.
     """
     RunFolder(folder).write_json(FINDINGS, findings)
     check, kind = findings["check"], "int8" if findings["int8"] else "float32"

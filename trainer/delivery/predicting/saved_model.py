@@ -19,7 +19,7 @@ from safetensors import SafetensorError
 
 from trainer.data.reading.locate import package_path, refuse_url
 from trainer.data.tokens.tokenise import IGNORED, TokenisedRows, encode_texts
-from trainer.delivery.export.onnx_folder import FINDINGS, GRAPH
+from trainer.delivery.predicting.onnx_files import is_graph, is_in_8_bits
 from trainer.delivery.predicting.texts import Text, as_list
 from trainer.errors import ModelError, RunError, did_you_mean, first_line
 from trainer.evaluation.decision import Decision
@@ -101,7 +101,7 @@ class SavedModel:
             self.decision = Decision.from_config(getattr(config, "decision", None) or {}, self.labels)
         self.padded_because: str | None = "ONNX Runtime reads padded batches"
         if is_graph(source):
-            from trainer.delivery.export.onnx_model import TOKENS_PER_PASS, OnnxModel
+            from trainer.delivery.predicting.onnx_runtime import TOKENS_PER_PASS, OnnxModel
 
             self.model, device = OnnxModel(Path(source)), "cpu"
         else:
@@ -204,18 +204,6 @@ class SavedModel:
             return Judged(np.exp(log_sigmoid(logits_NC)), assigned(logits_NC), rows.truncated_N, logits_NC.astype(np.float64))
         log_p_NC = self.decision.log_probabilities(logits_NC)
         return Judged(np.exp(log_p_NC), self.decision.decide(log_p_NC), rows.truncated_N, self.decision.correct(logits_NC))
-
-
-def is_graph(source: str) -> bool:
-    """Whether a folder holds a model as ONNX (`equipoise export`)."""
-    return (Path(source) / GRAPH).is_file() and not (Path(source) / "model.safetensors").is_file()
-
-
-def is_in_8_bits(source: str) -> bool:
-    """Whether a folder holds a graph with weights of 8 bits."""
-    path = Path(source) / FINDINGS
-    findings = json.loads(path.read_text(encoding="utf-8")) if is_graph(source) and path.is_file() else {}
-    return bool(findings.get("int8"))
 
 
 def _load_weights(source: str, config: Any, **origin: Any) -> Any:

@@ -10,6 +10,7 @@ import numpy as np
 from trainer.delivery.report.page_confusion import MOST_CLASSES_WITH_NUMBERS, confusion_of
 from trainer.delivery.report.page_parts import refuse_poorer
 from trainer.display import page_plots, pages
+from trainer.display.figure_words import TITLES
 from trainer.display.shown_classes import MOST_IN_PAGE, MOST_IN_PICTURE, MOST_IN_SENTENCE, Shown, largest_and_rarest, worst_and_rarest
 from trainer.errors import RunError, Stopped, first_line, listing
 from trainer.evaluation.confusion import MOST_DENSE
@@ -144,25 +145,6 @@ def render(run: FinishedRun, *, show_texts: bool = True) -> str:
         least_rows=LEAST_ROWS,
         too_small=listing(too_small(run), 5),
     )
-
-
-TITLES = {
-    "num_rows": "rows",
-    "macro_f1": "macro F1",
-    "micro_f1": "micro F1",
-    "weighted_f1": "weighted F1",
-    "samples_f1": "samples F1",
-    "f1_gap": "F1 gap",
-    "accuracy": "accuracy",
-    "balanced_accuracy": "balanced accuracy",
-    "mcc": "MCC",
-    "auroc_macro": "AUROC",
-    "mean_average_precision": "mean average precision",
-    "hamming_loss": "Hamming loss",
-    "ece": "ECE",
-    "brier": "Brier",
-    "loss": "loss",
-}
 
 
 def resampled_figures(runs: list[FinishedRun]) -> Resampled | None:

@@ -9,12 +9,13 @@ from rich.table import Table
 
 from trainer.delivery.report import report_page
 from trainer.display import page_plots, pages
+from trainer.display.figure_words import LESS_IS_BETTER, TITLES, difference_words
 from trainer.display.shown_classes import MOST_IN_PAGE, Shown, worst_and_rarest
 from trainer.display.terminal import console
 from trainer.errors import RunError, listing
 from trainer.evaluation.intervals import Interval, interval
 from trainer.run_folder import writer
-from trainer.run_folder.finished_run import LESS_IS_BETTER, FinishedRun, readable
+from trainer.run_folder.finished_run import FinishedRun, readable
 
 PAGE_NAME = "comparison.html"
 NOT_SHOWN = ("run.name", "run.output_dir", "run.overwrite", "hub.", "report.", "compare.")
@@ -94,7 +95,7 @@ def render(compared: Comparison) -> str:
         version=__version__,
         compared=compared,
         split=runs[0].split,
-        titles=report_page.TITLES,
+        titles=TITLES,
         labels=shown.labels,
         shown=shown.sentence("each metrics.json"),
         per_class=[run.final["per_class"] for run in runs],
@@ -120,7 +121,7 @@ def print_comparison(compared: Comparison) -> None:
     table = Table(title=f"{len(compared.runs)} runs on {compared.runs[0].split}, the best marked *", title_justify="left")
     table.add_column("run", overflow="fold", min_width=10)
     for name in shown:
-        table.add_column(report_page.TITLES[name], justify="right")
+        table.add_column(TITLES[name], justify="right")
         if name == "macro_f1":
             table.add_column("less the best", justify="right")
     for place, run in enumerate(compared.runs):
@@ -136,14 +137,6 @@ def no_means(runs: list[FinishedRun]) -> str:
     small = {label for run in runs for label in report_page.too_small(run)}
     words = f"macro F1, its differences and balanced accuracy have no intervals where a class has fewer than {report_page.LEAST_ROWS} rows"
     return f"{words} ({listing(small, 5)}): a small difference may be chance." if small else ""
-
-
-def difference_words(difference: tuple[float, Interval | None] | None) -> str:
-    """A difference with its interval."""
-    if difference is None:
-        return ""
-    value, found = difference
-    return f"{value:+.3f}" + (f" [{found[0]:+.3f}, {found[1]:+.3f}]" if found else "")
 
 
 def differing_keys(runs: list[FinishedRun]) -> list[tuple[str, list[str]]]:

@@ -7,12 +7,18 @@ import torch
 from torch import nn
 
 from trainer.errors import ModelError
-from trainer.training.models.model import final_linear
 
 SLOPE, OFFSET = 0.05, 0.5
 """Weight and bias of a layer that passes its input through. Encoders end in a layer norm, so inputs are of size 1 (outliers
 10): 0.5 + 0.05 x stays where tanh, relu and gelu all rise and are nearly straight, so that what follows loses nothing.
 A plain identity would lose the negative half to DistilBERT's relu and saturate RoBERTa's tanh."""
+
+
+def final_linear(model: Any) -> Any:
+    """The model's last layer, which gives the logits; None where the last layer is of another kind."""
+    encoder = {id(module) for module in model.base_model.modules()}
+    heads = [m for m in model.modules() if id(m) not in encoder and isinstance(m, nn.Linear) and m.out_features == model.config.num_labels]
+    return heads[-1] if heads else None
 
 
 def final_layer(model: Any) -> str:

@@ -140,15 +140,6 @@ def load_model(model: "ModelSection", config: Any, labels: list[str], tokenizer:
     return loaded
 
 
-def final_linear(model: Any) -> Any:
-    """The model's last layer, which gives the logits; None where the last layer is of another kind."""
-    import torch
-
-    encoder = {id(module) for module in model.base_model.modules()}
-    heads = [m for m in model.modules() if id(m) not in encoder and isinstance(m, torch.nn.Linear) and m.out_features == model.config.num_labels]
-    return heads[-1] if heads else None
-
-
 def load_encoder(model: "ModelSection", config: Any) -> Any:
     """The pretrained encoder without a head, in float32.
 
@@ -185,6 +176,8 @@ def _renew_head(model: Any) -> None:
     """Draw the last layer anew: it was trained for as many labels, but of other names or in another order."""
     import torch
 
+    from trainer.training.models.layers import final_linear
+
     head = final_linear(model)
     if head is not None:
         torch.nn.init.normal_(head.weight, std=getattr(model.config, "initializer_range", 0.02))
@@ -195,6 +188,8 @@ def _renew_head(model: Any) -> None:
 def fold_into_head(model: Any, temperature: float, shift_C: NDArray[np.float64]) -> bool:
     """Change the last layer so that it gives logits / temperature + shift; False, and nothing done, where it has no bias."""
     import torch
+
+    from trainer.training.models.layers import final_linear
 
     head = final_linear(model)
     if head is None or head.bias is None:

@@ -13,10 +13,11 @@ import yaml
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, XLNetConfig
 
 from trainer import Classifier, load_config
-from trainer.delivery.export import export, onnx_check, onnx_folder, onnx_model
+from trainer.delivery.export import onnx_check, onnx_folder, onnx_writer
+from trainer.delivery.predicting import onnx_files, onnx_runtime
 from trainer.errors import DataError, ExportError, RunError
 from trainer.evaluation.decision import Decision
-from trainer.runs import training_run
+from trainer.runs import onnx_export, training_run
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -55,7 +56,7 @@ def exported(run, run_cli):
 
 def take_graph(patch, folder):
     """Have exports take the graph of a folder, which saves the seconds of writing it again."""
-    patch.setattr(onnx_model, "write_graph", lambda model, tokenizer, path, **_: shutil.copy(folder / "model.onnx", path))
+    patch.setattr(onnx_writer, "write_graph", lambda model, tokenizer, path, **_: shutil.copy(folder / "model.onnx", path))
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +64,7 @@ def quantised(run, exported):
     """Folder of the run's model in 8 bits."""
     with pytest.MonkeyPatch.context() as patch:
         take_graph(patch, exported[0])
-        return export.export(str(run / "model"), int8=True, output=run.with_name("small"))
+        return onnx_export.export(str(run / "model"), int8=True, output=run.with_name("small"))
 
 
 @pytest.fixture(scope="module")
@@ -89,7 +90,7 @@ def findings(folder):
 
 def validation_texts(run):
     classifier = Classifier.load(run, device="cpu")
-    return export._validation_rows(run, classifier).texts, classifier
+    return onnx_export._validation_rows(run, classifier).texts, classifier
 
 
 def test_command_writes_a_model_that_agrees_on_all_validation_rows_and_says_so(run, exported):
@@ -105,7 +106,7 @@ def test_command_writes_a_model_that_agrees_on_all_validation_rows_and_says_so(r
 
 
 def test_graph_answers_as_torch_for_any_number_of_rows_and_tokens(run, exported):
-    graph = onnx_model.OnnxModel(exported[0])
+    graph = onnx_runtime.OnnxModel(exported[0])
     model = AutoModelForSequenceClassification.from_pretrained(run / "model").eval()
     generator = torch.Generator().manual_seed(1)
     for length in range(1, 49):
@@ -158,7 +159,7 @@ def test_eight_bits_are_smaller_and_what_they_lose_is_counted(run, quantised):
 
 @pytest.mark.exhaustive
 def test_text_pairs_with_any_number_of_labels_agree_too(pairs):
-    folder = export.export(str(pairs))
+    folder = onnx_export.export(str(pairs))
     texts, original = validation_texts(pairs)
     assert set(texts[0]) == {"text", "text_pair"}
     check = findings(folder)["check"]
@@ -193,10 +194,10 @@ def test_a_graph_that_answers_otherwise_is_refused_and_nothing_is_left(run, quan
     before = {path.name for path in run.parent.iterdir()}
     words = r"probabilities differ by up to 0\.\d+ on the validation rows of run; allowed: 0\.0001\. Nothing was written"
     with pytest.raises(ExportError, match=words):
-        export.export(str(run), output=run.with_name("other"))
+        onnx_export.export(str(run), output=run.with_name("other"))
     assert {path.name for path in run.parent.iterdir()} == before
     with pytest.raises(ExportError, match="by up to nan on random tokens"):
-        onnx_model.refuse_difference(float("nan"), "on random tokens")
+        onnx_writer.refuse_difference(float("nan"), "on random tokens")
 
 
 def test_a_model_that_torch_cannot_write_is_refused_with_the_reason(tiny_model, tmp_path):
@@ -204,7 +205,7 @@ def test_a_model_that_torch_cannot_write_is_refused_with_the_reason(tiny_model, 
     AutoModelForSequenceClassification.from_config(config).save_pretrained(tmp_path / "xlnet")
     AutoTokenizer.from_pretrained(tiny_model).save_pretrained(tmp_path / "xlnet")
     with pytest.raises(ExportError, match=r"^XLNetForSequenceClassification cannot be written as an ONNX graph: \w+: .+\. Serve its model folder itself\.$"):
-        export.export(str(tmp_path / "xlnet"))
+        onnx_export.export(str(tmp_path / "xlnet"))
     assert [path.name for path in tmp_path.iterdir()] == ["xlnet"]
 
 
@@ -214,13 +215,13 @@ def test_rows_that_cannot_be_read_again_leave_the_export_unchecked(run, exported
     shutil.copytree(run, tmp_path / "run")
     data = tmp_path / "tweets.csv"
     (tmp_path / "run/config.yaml").write_text(config.replace(str(run.parent / "tweets.csv"), str(data)), encoding="utf-8")
-    assert re.match(r"the rows of the run cannot be read again: .*tweets\.csv.* Give --data\.", export._validation_rows(tmp_path / "run", classifier))
+    assert re.match(r"the rows of the run cannot be read again: .*tweets\.csv.* Give --data\.", onnx_export._validation_rows(tmp_path / "run", classifier))
     text = (run.parent / "tweets.csv").read_text(encoding="utf-8")
     data.write_text(text.replace("the", "teh", 1), encoding="utf-8")
-    assert export._validation_rows(tmp_path / "run", classifier) == "the rows of the run's data have changed since. Give --data."
+    assert onnx_export._validation_rows(tmp_path / "run", classifier) == "the rows of the run's data have changed since. Give --data."
     shutil.copytree(run / "model", tmp_path / "alone")
     take_graph(monkeypatch, exported[0])
-    folder = export.export(str(tmp_path / "alone"))
+    folder = onnx_export.export(str(tmp_path / "alone"))
     assert findings(folder)["check"] == {"not_checked": f"{tmp_path / 'alone'} is no run, so it has no validation rows. Give --data."}
     assert "Not compared with the original: " in capsys.readouterr().out
     assert "Not compared with the original: " in (folder / "README.md").read_text(encoding="utf-8")
@@ -230,7 +231,7 @@ def test_a_given_file_is_read_as_the_run_reads_its_own(run, pairs, tmp_path):
     classifier, several = Classifier.load(run, device="cpu"), Classifier.load(pairs, device="cpu")
     path = tmp_path / "rows.csv"
     path.write_text("text,sentiment\nfine day,positive\nbad day,negative\nfine night,positive\n", encoding="utf-8")
-    rows = export._rows_of(str(path), run, classifier)
+    rows = onnx_export._rows_of(str(path), run, classifier)
     assert (rows.texts, rows.row_ids_N.tolist(), [classifier.labels[c] for c in rows.targets]) == (
         ["fine day", "bad day", "fine night"],
         [0, 1, 2],
@@ -239,13 +240,13 @@ def test_a_given_file_is_read_as_the_run_reads_its_own(run, pairs, tmp_path):
     lists = tmp_path / "rows.jsonl"
     lists.write_text('{"a": "x", "b": "y", "labels": ["execution"]}\n{"a": "z", "b": "y", "labels": ["discovery"]}\n', encoding="utf-8")
     expected = [[label == wanted for label in several.labels] for wanted in ("execution", "discovery")]
-    assert export._rows_of(str(lists), pairs, several).targets.tolist() == expected
+    assert onnx_export._rows_of(str(lists), pairs, several).targets.tolist() == expected
     path.write_text("text,sentiment\nfine day,joyful\nbad day,negative\n", encoding="utf-8")
     with pytest.raises(DataError, match=r"does not know: joyful \(1 row\); known: negative, neutral, positive\. Mend these labels, or leave"):
-        export._rows_of(str(path), run, classifier)
+        onnx_export._rows_of(str(path), run, classifier)
     path.write_text("a,b,labels\nx,y,execution\nz,y,discovery\n", encoding="utf-8")
     with pytest.raises(DataError, match=r"holds one label a row, but .* gives any number of labels\."):
-        export._rows_of(str(path), pairs, several)
+        onnx_export._rows_of(str(path), pairs, several)
 
 
 def test_a_given_file_is_named_by_the_map_of_the_run_and_compared_by_key(run, tmp_path):
@@ -255,7 +256,7 @@ def test_a_given_file_is_named_by_the_map_of_the_run_and_compared_by_key(run, tm
     config["data"] |= {"label_map": {"joyful": "positive", "sad": "negative", "?": None}, "drop_labels": ["spam", "ham"]}
     (tmp_path / "run/config.yaml").write_text(yaml.safe_dump(config), encoding="utf-8")
     (tmp_path / "rows.csv").write_text("text,sentiment\nfine day,joyful\nbad day,negative\u200b\nx,?\ny,spam\n", encoding="utf-8")
-    rows = export._rows_of(str(tmp_path / "rows.csv"), tmp_path / "run", classifier)
+    rows = onnx_export._rows_of(str(tmp_path / "rows.csv"), tmp_path / "run", classifier)
     assert (rows.row_ids_N.tolist(), [classifier.labels[c] for c in rows.targets]) == ([0, 1], ["positive", "negative"])
 
 
@@ -270,24 +271,24 @@ def test_wrong_orders_are_refused_before_torch_is_loaded(run, exported, tmp_path
     assert refused(run, "--format", "tflite") == "--format is 'tflite'; known: onnx.\n"
     (tmp_path / "mine.txt").touch()
     assert refused(run, "--output", tmp_path) == f"{tmp_path}: holds files that are no export. Give another --output.\n"
-    monkeypatch.setattr(onnx_folder, "find_spec", lambda name: None)
+    monkeypatch.setattr(onnx_files, "find_spec", lambda name: None)
     with pytest.raises(ExportError, match=r"ONNX needs onnx, onnxruntime, onnxscript, not installed here\. Install: pip install 'equipoise\[onnx\]'"):
-        export.export(str(run))
+        onnx_export.export(str(run))
     with pytest.raises(ExportError, match=r"ONNX needs onnxruntime, not installed here"):
         Classifier.load(exported[0])
 
 
 def test_ensembles_and_exports_are_no_models_to_export(run, exported, tmp_path):
     with pytest.raises(ExportError, match=r"is an ONNX model already\. Give the run or the model folder"):
-        export.export(str(exported[0]))
+        onnx_export.export(str(exported[0]))
     for member in ("member-1", "member-2"):
         shutil.copytree(run / "model", tmp_path / member / "model")
     (tmp_path / "config.yaml").touch()
     (tmp_path / "metrics.json").write_text(json.dumps({"ensemble": {"size": 2, "combine": "mean"}}), encoding="utf-8")
     with pytest.raises(ExportError, match=r"holds 2 models that vote\. Export them one by one: .*member-1 and so on"):
-        export.export(str(tmp_path))
+        onnx_export.export(str(tmp_path))
     with pytest.raises(RunError, match="holds files that are no export"):
-        export.export(str(run), output=run / "model")
+        onnx_export.export(str(run), output=run / "model")
 
 
 def test_an_older_export_is_replaced_and_a_broken_graph_is_told(exported, quantised, tmp_path):
@@ -302,4 +303,4 @@ def test_an_older_export_is_replaced_and_a_broken_graph_is_told(exported, quanti
     with pytest.raises(ExportError, match=r"cut/model\.onnx: cannot be loaded: .+ Export it anew\."):
         Classifier.load(tmp_path / "cut")
     with pytest.raises(ExportError, match=r"the graph cannot be quantised: .+ Leave out --int8\."):
-        onnx_model.quantise(tmp_path / "cut/model.onnx", tmp_path / "small.onnx")
+        onnx_writer.quantise(tmp_path / "cut/model.onnx", tmp_path / "small.onnx")

@@ -16,8 +16,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from trainer.delivery.export.onnx_folder import GRAPH, check_packages
-from trainer.errors import ExportError, first_line
+from trainer.delivery.predicting.onnx_runtime import OnnxModel, reason
+from trainer.errors import ExportError
 
 MOST_BYTES = 1 << 30
 """Larger weights go into a file beside the graph, since a protocol buffer ends at 2 GiB."""
@@ -26,8 +26,6 @@ MOST_DIFFERENCE = 1e-4
 """Probabilities of a float32 graph that differ more are another model's, not rounding, which is about 1e-6 (MiniLM, 1,350 tweets)."""
 MOST_TRIED_TOKENS = 1_024
 """Memory of eager attention grows with their square."""
-TOKENS_PER_PASS = 256
-"""ONNX Runtime gains nothing from larger batches, and padding costs: of 2,048 tokens 32 tweets take 1.6 to 2 times as long (MiniLM, one core)."""
 
 
 class _Logits(nn.Module):
@@ -80,7 +78,7 @@ def write_graph(model: Any, tokenizer: Any, path: Path, *, max_length: int) -> N
             program.save(path, external_data=num_bytes > MOST_BYTES)
             difference = _largest_difference(model, OnnxModel(path.parent), max_length)
     except Exception as error:  # whatever a model's own code may raise while it is traced
-        raise ExportError(f"{type(model).__name__} cannot be written as an ONNX graph: {_reason(error)} Serve its model folder itself.") from error
+        raise ExportError(f"{type(model).__name__} cannot be written as an ONNX graph: {reason(error)} Serve its model folder itself.") from error
     refuse_difference(difference, "on random tokens")
 
 
@@ -93,7 +91,7 @@ def refuse_difference(difference: float, where: str) -> None:
         )
 
 
-def _largest_difference(model: Any, graph: "OnnxModel", max_length: int) -> float:
+def _largest_difference(model: Any, graph: OnnxModel, max_length: int) -> float:
     """Of the sigmoids of logits, over batches of one and several rows, of one token and of many."""
     config, generator, worst = model.config.get_text_config(), torch.Generator().manual_seed(0), 0.0
     for num_rows, length in ((1, 1), (3, 7), (2, min(max_length, MOST_TRIED_TOKENS))):
@@ -125,53 +123,7 @@ def quantise(source: Path, target: Path) -> None:
             is_large = graph.ByteSize() > MOST_BYTES
             quantize_dynamic(graph, target, per_channel=True, reduce_range=True, weight_type=QuantType.QInt8, use_external_data_format=is_large)
     except Exception as error:  # the quantiser and its shape inference raise errors of many kinds
-        raise ExportError(f"the graph cannot be quantised: {_reason(error)} Leave out --int8.") from error
-
-
-class OnnxModel(nn.Module):
-    """An ONNX graph in place of a model's weights, run on the CPU with as many threads as torch has.
-
-    Args:
-        folder: holds `model.onnx`.
-    Raises:
-        ExportError: onnxruntime is not installed, or cannot load the graph.
-    """
-
-    def __init__(self, folder: Path) -> None:
-        super().__init__()
-        check_packages("onnxruntime")
-        import onnxruntime  # type: ignore[import-untyped]
-
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads, options.log_severity_level = torch.get_num_threads(), 3
-        try:
-            self.session = onnxruntime.InferenceSession(folder / GRAPH, options, providers=["CPUExecutionProvider"])
-        except Exception as error:  # onnxruntime's errors share no class of their own
-            raise ExportError(f"{folder / GRAPH}: cannot be loaded: {_reason(error)} Export it anew.") from error
-        self.names = [given.name for given in self.session.get_inputs()]
-
-    def forward(self, **inputs: Tensor) -> Any:
-        """Object whose `logits` are (B, C) in float32.
-
-        Args:
-            inputs: input_ids, attention_mask and whatever else the tokenizer gives, each (B, L).
-        """
-        from transformers.modeling_outputs import SequenceClassifierOutput
-
-        given = {name: inputs[name].numpy() for name in self.names}
-        try:
-            logits_BC = self.session.run(["logits"], given)[0]
-        except Exception as error:  # onnxruntime's errors share no class of their own
-            raise RuntimeError(f"the ONNX graph failed: {_reason(error)}") from error
-        return SequenceClassifierOutput(logits=torch.from_numpy(logits_BC))
-
-
-def _reason(error: BaseException) -> str:
-    """The first cause in a sentence: the exporter's own text tells how to mend the model's code."""
-    while error.__cause__ is not None:
-        error = error.__cause__
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return f"{type(error).__name__}: {first_line(ValueError(' '.join(lines[: 2 if lines and lines[0].endswith(':') else 1])))}"
+        raise ExportError(f"the graph cannot be quantised: {reason(error)} Leave out --int8.") from error
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""A further chapter of the story: a trained model leaves as ONNX, compared with the original before it gets its name."""
+"""`equipoise export --format onnx`: write a trained model as ONNX, after comparing it with the original."""
 
 import json
 from importlib.metadata import version
@@ -11,8 +11,8 @@ from trainer.config.config import load_config
 from trainer.config.sections.data import DataSection
 from trainer.data.reading.row_access import take_rows
 from trainer.delivery.export import onnx_folder
-from trainer.delivery.export.onnx_folder import GRAPH
 from trainer.delivery.predicting.labelled_rows import read_labelled
+from trainer.delivery.predicting.onnx_files import FINDINGS, GRAPH, check_packages
 from trainer.errors import ExportError, TrainerError, first_line, listing
 from trainer.files.cache import cache_dir
 from trainer.run_folder.writer import RunFolder
@@ -50,13 +50,13 @@ def export(
     """
     if file_format not in FORMATS:
         raise ExportError(f"--format is '{file_format}'; known: {listing(FORMATS)}.")
-    onnx_folder.check_packages("onnx", "onnxruntime", "onnxscript")
+    check_packages("onnx", "onnxruntime", "onnxscript")
     run = _run_of(Path(source).expanduser())
     target = output or _default_output(source, run, "onnx-int8" if int8 else "onnx")
     onnx_folder.check_output(target)
 
+    from trainer.delivery.predicting.onnx_files import is_graph
     from trainer.delivery.predicting.predict import Classifier
-    from trainer.delivery.predicting.saved_model import is_graph
     from trainer.training.arguments import quiet_libraries
 
     quiet_libraries()
@@ -79,22 +79,22 @@ def _export(original: "Classifier", work: Path, rows: "Rows | str", int8: bool, 
     """Write the graphs and their folders, compare them, take their time; what is found, for export.json."""
     import torch
 
-    from trainer.delivery.export import onnx_check, onnx_model
+    from trainer.delivery.export import onnx_check, onnx_writer
     from trainer.delivery.predicting.predict import Classifier
 
     model = original.models[0]
-    plain = onnx_model.plain_copy(model.model)
+    plain = onnx_writer.plain_copy(model.model)
     onnx_folder.write_companions(model, work / "float32")
-    onnx_model.write_graph(plain, model.tokenizer, work / "float32" / GRAPH, max_length=model.max_length)
+    onnx_writer.write_graph(plain, model.tokenizer, work / "float32" / GRAPH, max_length=model.max_length)
     if int8:
         onnx_folder.write_companions(model, work / "int8")
-        onnx_model.quantise(work / "float32" / GRAPH, work / "int8" / GRAPH)
-        RunFolder(work / "int8").write_json(onnx_folder.FINDINGS, {"int8": True})  # `describe` writes the rest
+        onnx_writer.quantise(work / "float32" / GRAPH, work / "int8" / GRAPH)
+        RunFolder(work / "int8").write_json(FINDINGS, {"int8": True})  # `describe` writes the rest
     kinds = ["float32", *(["int8"] if int8 else [])]
     exported = {kind: Classifier.load(work / kind, trust_remote_code=trust_remote_code, device="cpu") for kind in kinds}
     check: dict[str, Any] = {"not_checked": rows} if isinstance(rows, str) else onnx_check.compare(original, exported, rows)
     if "rows" in check:
-        onnx_model.refuse_difference(check["float32"]["max_probability_difference"], f"on {check['data']}")
+        onnx_writer.refuse_difference(check["float32"]["max_probability_difference"], f"on {check['data']}")
     onnx_check.print_check(check)
     seconds = onnx_check.measure_speed({"original": original, **exported}, EXAMPLES if isinstance(rows, str) else rows.texts)
     num_bytes: dict[str, int] = {"original": sum(p.numel() * p.element_size() for p in plain.parameters())}

@@ -1,0 +1,63 @@
+"""Metrics and their differences in words, for tables and pages of runs and comparisons."""
+
+from typing import Any
+
+from trainer.display import pages
+from trainer.evaluation.intervals import Interval
+
+TITLES = {
+    "num_rows": "rows",
+    "macro_f1": "macro F1",
+    "micro_f1": "micro F1",
+    "weighted_f1": "weighted F1",
+    "samples_f1": "samples F1",
+    "f1_gap": "F1 gap",
+    "accuracy": "accuracy",
+    "balanced_accuracy": "balanced accuracy",
+    "mcc": "MCC",
+    "auroc_macro": "AUROC",
+    "mean_average_precision": "mean average precision",
+    "hamming_loss": "Hamming loss",
+    "ece": "ECE",
+    "brier": "Brier",
+    "loss": "loss",
+    "minority_recall": "recall of the rarest class",
+    "minority_f1": "F1 of the rarest class",
+}
+"""The name of each metric in tables."""
+
+LESS_IS_BETTER = {"ece", "brier", "loss", "hamming_loss"}
+
+
+def difference_words(difference: tuple[float, Interval | None] | None) -> str:
+    """A difference with its interval."""
+    if difference is None:
+        return ""
+    value, found = difference
+    return f"{value:+.3f}" + (f" [{found[0]:+.3f}, {found[1]:+.3f}]" if found else "")
+
+
+def by_metric(compared: dict[str, Any]) -> list[str]:
+    """Strategies, those with the highest mean of the metric first."""
+    strategies = compared["strategies"]
+    return sorted(strategies, key=lambda name: -strategies[name]["figures"][compared["metric"]]["mean"])
+
+
+def spread_words(figure: dict[str, Any]) -> str:
+    """Mean and deviation over seeds; of one seed the mean alone."""
+    return pages.decimals(figure["mean"]) + (f" ± {figure['seed_deviation']:.3f}" if figure["seed_deviation"] is not None else "")
+
+
+def baseline_words(against: dict[str, Any] | None) -> str:
+    """A difference with its interval where it has one; empty for the baseline."""
+    if against is None:
+        return ""
+    return difference_words((against["difference"], None if against["low"] is None else (against["low"], against["high"])))
+
+
+def p_words(against: dict[str, Any] | None) -> str:
+    """The Holm-adjusted p value; a dash where there is none, empty for the baseline."""
+    if against is None:
+        return ""
+    p = against["p_holm"]
+    return "<0.001" if p is not None and p < 0.001 else pages.decimals(p)
