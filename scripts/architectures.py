@@ -70,7 +70,16 @@ SIZES = {
 
 ALL_HEADS = {"num_key_value_heads": 4}
 T5 = {"decoder_start_token_id": PAD}
-OFFSET_TYPES = ("camembert", "data2vec-text", "esm", "ibert", "layoutlmv3", "lilt", "longformer", "luke")
+OFFSET_TYPES = (
+    "camembert",
+    "data2vec-text",
+    "esm",
+    "ibert",
+    "layoutlmv3",
+    "lilt",
+    "longformer",
+    "luke",
+)
 OFFSET_TYPES += ("markuplm", "mpnet", "roberta", "roberta-prelayernorm", "xlm-roberta")
 OFFSET_TYPES += ("xlm-roberta-xl", "xmod")
 OFFSET = {"max_position_embeddings": MAX_LENGTH + PAD + 1}
@@ -96,17 +105,29 @@ OWN: dict[str, dict[str, Any]] = {
     "markuplm": OFFSET | {"initializer_range": 0.05},
     "mistral4": ALL_HEADS | {"head_dim": 16},
     "mpnet": {"max_position_embeddings": MAX_LENGTH + 2},
-    "perceiver": {"vocab_size": 262, "d_latents": 32, "num_latents": 8, "num_self_attends_per_block": 2}
+    "perceiver": {
+        "vocab_size": 262,
+        "d_latents": 32,
+        "num_latents": 8,
+        "num_self_attends_per_block": 2,
+    }
     | {"num_self_attention_heads": 4, "num_cross_attention_heads": 4},
     "qwen3_5_text": LINEAR,
     "qwen3_next": LINEAR,
-    "reformer": {"attn_layers": ["local", "lsh"], "axial_pos_embds": False, "hash_seed": 1, "num_buckets": 4}
+    "reformer": {
+        "attn_layers": ["local", "lsh"],
+        "axial_pos_embds": False,
+        "hash_seed": 1,
+        "num_buckets": 4,
+    }
     | {"local_attn_chunk_length": 8, "lsh_attn_chunk_length": 8, "attention_head_size": 8},
     "roc_bert": {"shape_vocab_size": VOCAB_SIZE, "pronunciation_vocab_size": VOCAB_SIZE},
     "squeezebert": {"embedding_size": 32},
     "xlnet": {"max_position_embeddings": None},
     "xmod": OFFSET | {"languages": ["en_XX"], "default_language": "en_XX"},
-    "zamba": MAMBA | ATTENTION_OF_BOTH | {"layers_block_type": ["linear_attention", "hybrid"] * 2, "num_hidden_layers": 4},
+    "zamba": MAMBA
+    | ATTENTION_OF_BOTH
+    | {"layers_block_type": ["linear_attention", "hybrid"] * 2, "num_hidden_layers": 4},
     "zamba2": MAMBA
     | ATTENTION_OF_BOTH
     | {"layers_block_type": ["linear_attention", "hybrid"], "num_key_value_heads": 4}
@@ -140,7 +161,11 @@ def _tiny_part(default: Any) -> Any:
     if "vision" in default.model_type or "siglip" in default.model_type:
         return type(default)(**_known(default, VISION))
     values = SIZES | (LINEAR if "qwen" in default.model_type else {})
-    nested = {name: _tiny_part(part) for name, part in vars(default).items() if hasattr(part, "model_type") and part is not default}
+    nested = {
+        name: _tiny_part(part)
+        for name, part in vars(default).items()
+        if hasattr(part, "model_type") and part is not default
+    }
     return type(default)(**_known(default, values), **nested)
 
 
@@ -152,7 +177,13 @@ LABELS = ["negative", "neutral", "positive"]
 LETTERS = {"canine": CanineTokenizer, "perceiver": PerceiverTokenizer}
 """Models that read characters or bytes."""
 WORDS = [f"w{number}" for number in range(5, 190)]
-SPECIAL_TEXTS = ["w9 </s> w10 w11", "w7 <s> w8 <pad> w9", "<mask> w6 </s>", "<pad> w12", "[CLS] w8 [SEP]"]
+SPECIAL_TEXTS = [
+    "w9 </s> w10 w11",
+    "w7 <s> w8 <pad> w9",
+    "<mask> w6 </s>",
+    "<pad> w12",
+    "[CLS] w8 [SEP]",
+]
 TOLERANCE = 1e-4
 """Difference of logits that rounding explains, as a share of the largest."""
 
@@ -191,7 +222,11 @@ def contract(model_type: str, folder: Path) -> dict[str, str]:
         The row of the table: for each mode "yes" or what is wrong, and how its batches are formed.
     """
     torch.manual_seed(0)
-    config = tiny_config(model_type, id2label=dict(enumerate("xyz")), label2id={label: number for number, label in enumerate("xyz")})
+    config = tiny_config(
+        model_type,
+        id2label=dict(enumerate("xyz")),
+        label2id={label: number for number, label in enumerate("xyz")},
+    )
     source = folder / "pretrained"
     AutoModelForSequenceClassification.from_config(config).save_pretrained(source)
     tiny_tokenizer(model_type).save_pretrained(source)
@@ -297,7 +332,9 @@ def _compared(folder: Path, logits_NC: Any, mode: str) -> dict[str, str]:
     expected_NC = np.array([[row[label] for label in LABELS] for row in by_label])
     allowed = TOLERANCE * np.abs(expected_NC).max()
     found_NC = saved.logits(saved.tokens(given))
-    formed = "equal lengths" if saved.equal_lengths else "padded" if saved.padded_because else "packed"
+    formed = (
+        "equal lengths" if saved.equal_lengths else "padded" if saved.padded_because else "packed"
+    )
     row = {"batches": formed, mode: "yes"}
     for name, difference in (
         ("training", logits_NC - expected_NC[: len(logits_NC)]),
@@ -314,28 +351,39 @@ def quietly(model_type: str) -> dict[str, str]:
     """Run the contract of one architecture in a folder of its own, without output."""
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
-    with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        warnings.catch_warnings(),
+        contextlib.redirect_stdout(io.StringIO()),
+    ):
         warnings.simplefilter("ignore")
         return contract(model_type, Path(folder))
 
 
 def table_row(model_type: str, row: dict[str, str]) -> str:
     """Return a line of the table in Markdown."""
-    cells = [f"`{model_type}`", *(row.get(name, "") for name in ("batches", "full", "lora", "head"))]
+    cells = [
+        f"`{model_type}`",
+        *(row.get(name, "") for name in ("batches", "full", "lora", "head")),
+    ]
     return f"| {' | '.join(cells)} |"
 
 
 def main() -> None:
     """Write the table, or print the rows of the model types named."""
     chosen = sys.argv[1:]
-    lines = [table_row(name, quietly(name)) for name in tqdm(chosen or ARCHITECTURES, unit=" models")]
+    lines = [
+        table_row(name, quietly(name)) for name in tqdm(chosen or ARCHITECTURES, unit=" models")
+    ]
     if chosen:
         print("\n".join(lines))
         return
     path = Path(__file__).resolve().parent.parent / "docs" / "architectures.md"
     before = path.read_text(encoding="utf-8").partition(START_OF_TABLE)[0]
     head = ["| model type | batches | full | LoRA | head |", "| --- | --- | --- | --- | --- |"]
-    others = [f"| `{name}` | not offered: {reason} | | | |" for name, reason in NO_TEXT_ALONE.items()]
+    others = [
+        f"| `{name}` | not offered: {reason} | | | |" for name, reason in NO_TEXT_ALONE.items()
+    ]
     table = "\n".join([START_OF_TABLE, "", *head, *lines, *others, ""])
     path.write_text(f"{before}{table}", encoding="utf-8")
     print(f"{path.name}: {len(lines)} architectures")

@@ -14,7 +14,15 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 BEGIN, END = "<!-- config reference: begin -->", "<!-- config reference: end -->"
-NAMES = {bool: "bool", int: "int", float: "float", str: "str", dict: "dict", list: "list", type(None): "null"}
+NAMES = {
+    bool: "bool",
+    int: "int",
+    float: "float",
+    str: "str",
+    dict: "dict",
+    list: "list",
+    type(None): "null",
+}
 
 
 def training_arguments() -> dict[str, dict[str, list[str]]]:
@@ -23,12 +31,23 @@ def training_arguments() -> dict[str, dict[str, list[str]]]:
 
     specs = {}
     for field in dataclasses.fields(TrainingArguments):
-        branches = typing.get_args(field.type) if isinstance(field.type, types.UnionType) or typing.get_origin(field.type) is typing.Union else [field.type]
+        branches = (
+            typing.get_args(field.type)
+            if isinstance(field.type, types.UnionType)
+            or typing.get_origin(field.type) is typing.Union
+            else [field.type]
+        )
         enums = [b for b in branches if isinstance(b, type) and issubclass(b, enum.Enum)]
         names = {NAMES.get(typing.get_origin(b) or b, "str") for b in branches}
         if field.default is None:
             names.add("null")
-        spec = {"types": [name for name in ("bool", "int", "float", "str", "dict", "list", "null") if name in names]}
+        spec = {
+            "types": [
+                name
+                for name in ("bool", "int", "float", "str", "dict", "list", "null")
+                if name in names
+            ]
+        }
         if enums and enums[0].__name__ != "DebugOption":
             spec["choices"] = [member.value for member in enums[0]]
         specs[field.name] = spec
@@ -41,10 +60,21 @@ def config_reference() -> str:
     from trainer.config.sections.training import OWNED_KEYS, TRAINING_DEFAULTS, training_specs
 
     def section(name: str, model: typing.Any) -> list[str]:
-        lines = [f"### `{name}`", "", model.__doc__.strip(), "", "| key | default | meaning |", "| --- | --- | --- |"]
+        lines = [
+            f"### `{name}`",
+            "",
+            model.__doc__.strip(),
+            "",
+            "| key | default | meaning |",
+            "| --- | --- | --- |",
+        ]
         nested = []
         for key, field in model.model_fields.items():
-            inner = [m for m in (field.annotation, *typing.get_args(field.annotation)) if hasattr(m, "model_fields")]
+            inner = [
+                m
+                for m in (field.annotation, *typing.get_args(field.annotation))
+                if hasattr(m, "model_fields")
+            ]
             if inner:
                 nested.append((f"{name}.{key}", inner[0]))
                 default = "see below"
@@ -52,7 +82,9 @@ def config_reference() -> str:
                 default = "required"
             else:
                 default = f"`{json.dumps(field.get_default(call_default_factory=True))}`"
-            lines.append(f"| `{key}` | {default} | {' '.join(field.description.split()).replace('|', '/')} |")
+            lines.append(
+                f"| `{key}` | {default} | {' '.join(field.description.split()).replace('|', '/')} |"
+            )
         lines.append("")
         for inner_name, inner_model in nested:
             lines += section(inner_name, inner_model)
@@ -60,14 +92,28 @@ def config_reference() -> str:
 
     lines: list[str] = []
     for key, field in Config.model_fields.items():
-        model = next(m for m in (field.annotation, *typing.get_args(field.annotation)) if hasattr(m, "model_fields"))
+        model = next(
+            m
+            for m in (field.annotation, *typing.get_args(field.annotation))
+            if hasattr(m, "model_fields")
+        )
         if key != "training":
             lines += section(key, model)
-    lines += ["### `training`", "", f"{len(training_specs())} keys: transformers' `TrainingArguments` under their own names, with its defaults but for:", ""]
+    lines += [
+        "### `training`",
+        "",
+        f"{len(training_specs())} keys: transformers' `TrainingArguments` under their own names, with its defaults but for:",
+        "",
+    ]
     lines += ["| key | default |", "| --- | --- |"]
     lines += [f"| `{key}` | `{json.dumps(value)}` |" for key, value in TRAINING_DEFAULTS.items()]
     lines += ["| `bf16` | on where the hardware gains from it, else off |", ""]
-    lines += ["Decided elsewhere and refused here: " + ", ".join(f"`{key}`" for key in sorted(OWNED_KEYS)) + ".", ""]
+    lines += [
+        "Decided elsewhere and refused here: "
+        + ", ".join(f"`{key}`" for key in sorted(OWNED_KEYS))
+        + ".",
+        "",
+    ]
     return "\n".join(lines)
 
 
@@ -86,7 +132,9 @@ def generated() -> dict[Path, str]:
 def main() -> None:
     """Write the files; the snapshot first, since the config models are built from it."""
     snapshot = ROOT / "trainer/config/sections/training_arguments.json"
-    lines = ",\n".join(f"  {json.dumps(name)}: {json.dumps(spec)}" for name, spec in training_arguments().items())
+    lines = ",\n".join(
+        f"  {json.dumps(name)}: {json.dumps(spec)}" for name, spec in training_arguments().items()
+    )
     snapshot.write_text("{\n" + lines + "\n}\n", encoding="utf-8")
     for path, text in generated().items():
         path.write_text(text, encoding="utf-8")

@@ -56,13 +56,17 @@ def rows_by_class(data: PreparedData) -> str:
     """Rows that cleaning kept, and how many of them each class has, in the order of the label ids."""
     kept = data.clean.reasons_N == 0
     counts = data.clean.labels.counts(data.clean.targets[kept])
-    return f"{kept.sum()} rows: " + ", ".join(f"{label} {count}" for label, count in zip(data.labels, counts, strict=True))
+    return f"{kept.sum()} rows: " + ", ".join(
+        f"{label} {count}" for label, count in zip(data.labels, counts, strict=True)
+    )
 
 
 def drawn(data: PreparedData) -> str:
     """Rows of each label in a training epoch."""
     counts = dict(zip(data.labels, data.audit.counts["drawn"], strict=True))
-    return f"{len(data.plan.positions())} drawn: " + ", ".join(f"{label} {count}" for label, count in counts.items())
+    return f"{len(data.plan.positions())} drawn: " + ", ".join(
+        f"{label} {count}" for label, count in counts.items()
+    )
 
 
 def sides(data: PreparedData) -> str:
@@ -70,7 +74,9 @@ def sides(data: PreparedData) -> str:
     return ", ".join(f"{name} {len(ids)}" for name, ids in data.splits.named.items())
 
 
-def table(rows: list[tuple[Any, ...]], header: tuple[str, ...] = ("text", "label"), separator: str = ",") -> str:
+def table(
+    rows: list[tuple[Any, ...]], header: tuple[str, ...] = ("text", "label"), separator: str = ","
+) -> str:
     """Return CSV with a header line."""
     out = io.StringIO()
     csv.writer(out, delimiter=separator, lineterminator="\n").writerows([header, *rows])
@@ -88,8 +94,18 @@ def texts(count: int, label: Any, start: int = 0) -> list[tuple[str, Any]]:
 
 
 GIVEN = [
-    Case("backslash-quotes.csv", {}, {"data": {"source": "backslash-quotes.csv", "escape_char": "\\"}}, "60 rows: neg 44, neu 11, pos 5"),
-    Case("backslash-quotes.csv, no option", {}, {"data": {"source": "backslash-quotes.csv"}}, 'data.escape_char: "\\\\"'),
+    Case(
+        "backslash-quotes.csv",
+        {},
+        {"data": {"source": "backslash-quotes.csv", "escape_char": "\\"}},
+        "60 rows: neg 44, neu 11, pos 5",
+    ),
+    Case(
+        "backslash-quotes.csv, no option",
+        {},
+        {"data": {"source": "backslash-quotes.csv"}},
+        'data.escape_char: "\\\\"',
+    ),
     Case(
         "label-variants.csv",
         {},
@@ -100,20 +116,45 @@ GIVEN = [
     Case(
         "float-labels.csv and -validation.csv",
         {},
-        {"data": {"train": "float-labels.csv", "validation": "float-labels-validation.csv"}, "split": None},
+        {
+            "data": {"train": "float-labels.csv", "validation": "float-labels-validation.csv"},
+            "split": None,
+        },
         "92 rows: 0 24, 1 22, 2 22, 10 24",
     ),
-    Case("string-lists.csv", {}, {"data": {"source": "string-lists.csv"}}, "80 rows: insult 36, threat 44, toxic 38", "lists"),
-    Case("multi-hot.jsonl", {}, {"data": {"source": "multi-hot.jsonl"}}, "80 rows: label_0 35, label_1 25, label_2 25", "data.label_names"),
+    Case(
+        "string-lists.csv",
+        {},
+        {"data": {"source": "string-lists.csv"}},
+        "80 rows: insult 36, threat 44, toxic 38",
+        "lists",
+    ),
+    Case(
+        "multi-hot.jsonl",
+        {},
+        {"data": {"source": "multi-hot.jsonl"}},
+        "80 rows: label_0 35, label_1 25, label_2 25",
+        "data.label_names",
+    ),
     Case(
         "multi-hot.jsonl, names given",
         {},
         {"data": {"source": "multi-hot.jsonl", "label_names": ["toxic", "threat", "insult"]}},
         "80 rows: toxic 35, threat 25, insult 25",
     ),
-    Case("line-separators.csv", {}, {"data": {"source": "line-separators.csv"}}, "60 rows: neg 44, neu 11, pos 5"),
+    Case(
+        "line-separators.csv",
+        {},
+        {"data": {"source": "line-separators.csv"}},
+        "60 rows: neg 44, neu 11, pos 5",
+    ),
     Case("open-quotes.tsv", {}, {"data": {"source": "open-quotes.tsv"}}, "open-quotes.tsv:12"),
-    Case("open-quotes.tsv, no quotes", {}, {"data": {"source": "open-quotes.tsv", "quote_char": ""}}, "60 rows: neg 44, neu 11, pos 5"),
+    Case(
+        "open-quotes.tsv, no quotes",
+        {},
+        {"data": {"source": "open-quotes.tsv", "quote_char": ""}},
+        "60 rows: neg 44, neu 11, pos 5",
+    ),
     Case("pandas.json", {}, {"data": {"source": "pandas.json"}}, "400 rows: a 200, b 200"),
 ]
 """Cases of files that come with FOLDER."""
@@ -123,7 +164,13 @@ TWO = texts(20, "a") + texts(20, "b")
 
 def several(*sets: tuple[list[str], int]) -> str:
     """Return JSON lines of so many rows with each set of labels."""
-    return lines([(f"{'+'.join(labels) or 'none'} {number}", labels) for labels, count in sets for number in range(count)])
+    return lines(
+        [
+            (f"{'+'.join(labels) or 'none'} {number}", labels)
+            for labels, count in sets
+            for number in range(count)
+        ]
+    )
 
 
 UNDERSAMPLED = {"split": {"train": 0.5, "validation": 0.5}, "balance": {"method": "undersample"}}
@@ -135,8 +182,19 @@ OWN = [
         "402 drawn: a 200, b 200",
         found_in=drawn,
     ),
-    Case("packed, capital ending", {"A.csv.GZ": gzip.compress(table(TWO).encode())}, {"data": {"source": "A.csv.GZ"}}, "40 rows: a 20, b 20"),
-    Case("Excel's sep=;", {"x.csv": "sep=;\n" + table(TWO, separator=";")}, {"data": {"source": "x.csv"}}, "40 rows: a 20, b 20", "sep=;"),
+    Case(
+        "packed, capital ending",
+        {"A.csv.GZ": gzip.compress(table(TWO).encode())},
+        {"data": {"source": "A.csv.GZ"}},
+        "40 rows: a 20, b 20",
+    ),
+    Case(
+        "Excel's sep=;",
+        {"x.csv": "sep=;\n" + table(TWO, separator=";")},
+        {"data": {"source": "x.csv"}},
+        "40 rows: a 20, b 20",
+        "sep=;",
+    ),
     Case(
         "space before a quote",
         {"x.csv": "label,text\n" + "".join(f'{label}, "{text}, more"\n' for text, label in TWO)},
@@ -157,13 +215,21 @@ OWN = [
     ),
     Case(
         "pandas, orient split",
-        {"x.json": json.dumps({"columns": ["text", "label"], "index": list(range(40)), "data": TWO})},
+        {
+            "x.json": json.dumps(
+                {"columns": ["text", "label"], "index": list(range(40)), "data": TWO}
+            )
+        },
         {"data": {"source": "x.json"}},
         "40 rows: a 20, b 20",
     ),
     Case(
         "records under data",
-        {"x.json": json.dumps({"data": [dict(zip(("text", "label"), row, strict=True)) for row in TWO]})},
+        {
+            "x.json": json.dumps(
+                {"data": [dict(zip(("text", "label"), row, strict=True)) for row in TWO]}
+            )
+        },
         {"data": {"source": "x.json"}},
         "40 rows: a 20, b 20",
     ),
@@ -181,8 +247,17 @@ OWN = [
     ),
     Case(
         "label_map",
-        {"x.csv": table([*texts(9, "hate"), *texts(9, "hatespeech"), *texts(9, "3"), *texts(5, "spam")])},
-        {"data": {"source": "x.csv", "label_map": {"hatespeech": "hate", "3": "positive", "spam": None}}},
+        {
+            "x.csv": table(
+                [*texts(9, "hate"), *texts(9, "hatespeech"), *texts(9, "3"), *texts(5, "spam")]
+            )
+        },
+        {
+            "data": {
+                "source": "x.csv",
+                "label_map": {"hatespeech": "hate", "3": "positive", "spam": None},
+            }
+        },
         "27 rows: hate 18, positive 9",
     ),
     Case(
@@ -193,12 +268,21 @@ OWN = [
     ),
     Case(
         "published test file",
-        {"a.csv": table([*TWO, ("shared", "a")]), "t.csv": table([("shared", "a"), ("shared", "b"), ("u", "b"), ("u", "b")])},
+        {
+            "a.csv": table([*TWO, ("shared", "a")]),
+            "t.csv": table([("shared", "a"), ("shared", "b"), ("u", "b"), ("u", "b")]),
+        },
         {"data": {"train": "a.csv", "test": "t.csv"}},
         "train 32, validation 8, test 4",
         found_in=sides,
     ),
-    Case("class of one row", {"x.csv": table([*TWO, ("alone", "c")])}, {"data": {"source": "x.csv"}}, "41 rows: a 20, b 20, c 1", "c"),
+    Case(
+        "class of one row",
+        {"x.csv": table([*TWO, ("alone", "c")])},
+        {"data": {"source": "x.csv"}},
+        "41 rows: a 20, b 20, c 1",
+        "c",
+    ),
     Case(
         "limit beside a rare class",
         {"x.csv": table([*texts(2000, "a"), *texts(10, "b")])},
@@ -212,7 +296,16 @@ OWN = [
             "x.csv": table(
                 [
                     (*row, side)
-                    for row, side in zip(TWO, ["train"] * 10 + ["val"] * 5 + ["test"] * 5 + ["train"] * 10 + ["dev"] * 5 + ["test"] * 5, strict=True)
+                    for row, side in zip(
+                        TWO,
+                        ["train"] * 10
+                        + ["val"] * 5
+                        + ["test"] * 5
+                        + ["train"] * 10
+                        + ["dev"] * 5
+                        + ["test"] * 5,
+                        strict=True,
+                    )
                 ],
                 ("text", "label", "side"),
             )
@@ -221,7 +314,9 @@ OWN = [
         "train 20, validation 10, test 10",
         found_in=sides,
     ),
-    Case("URL", {}, {"data": {"source": "https://huggingface.co/datasets/owner/name"}}, "owner/name"),
+    Case(
+        "URL", {}, {"data": {"source": "https://huggingface.co/datasets/owner/name"}}, "owner/name"
+    ),
 ]
 """Cases whose files are made here."""
 
@@ -234,7 +329,9 @@ def found(case: Case) -> tuple[str, str]:
     with redirect_stdout(out), redirect_stderr(out), warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         sections = {"split": ALL_TRAIN, "model": {"name": "none"}} | case.sections
-        config = Config.model_validate({key: value for key, value in sections.items() if value is not None})
+        config = Config.model_validate(
+            {key: value for key, value in sections.items() if value is not None}
+        )
         try:
             data = prepare(config)
             result = case.found_in(data)
@@ -250,7 +347,9 @@ def folder_of(case: Case, given: Path | None) -> Iterator[None]:
     before = Path.cwd()
     with tempfile.TemporaryDirectory() as folder:
         for name, content in case.files.items():
-            (Path(folder) / name).write_bytes(content if isinstance(content, bytes) else content.encode())
+            (Path(folder) / name).write_bytes(
+                content if isinstance(content, bytes) else content.encode()
+            )
         try:
             os.chdir(given if given and not case.files else folder)
             yield
@@ -260,10 +359,14 @@ def folder_of(case: Case, given: Path | None) -> Iterator[None]:
 
 def main() -> int:
     """Print the table; 1 where something is wrong."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("folder", nargs="?", type=Path, help="folder with the files of GIVEN")
     folder = parser.parse_args().folder
-    shown = Table("input", "found", "right", "", title="Odd inputs", title_justify="left", show_lines=True)
+    shown = Table(
+        "input", "found", "right", "", title="Odd inputs", title_justify="left", show_lines=True
+    )
     num_wrong = 0
     with tempfile.TemporaryDirectory() as home:
         from huggingface_hub import constants
@@ -275,7 +378,12 @@ def main() -> int:
             is_right = case.right in result and case.says in said
             num_wrong += not is_right
             beside = f"; said: {case.says}" if case.says else ""
-            shown.add_row(case.name, result + ("" if is_right else f"\nsaid: {said}"), case.right + beside, "right" if is_right else "WRONG")
+            shown.add_row(
+                case.name,
+                result + ("" if is_right else f"\nsaid: {said}"),
+                case.right + beside,
+                "right" if is_right else "WRONG",
+            )
     Console(width=None if sys.stdout.isatty() else 160).print(shown)
     print(f"{num_wrong} wrong")
     return int(num_wrong > 0)

@@ -22,11 +22,24 @@ MARKUP = [(re.compile(r"\(Citation:[^)]*\)?"), ""), (re.compile(r"\[([^\]]*)\]\(
 
 def tactic_rows() -> list[dict[str, Any]]:
     """Rows of text, labels (tactics of the technique used) and group (what or who used it)."""
-    techniques = json.loads((package_path(PACKAGE) / "attack-patterns-lookup-v18.1.json").read_text(encoding="utf-8"))["attack_patterns"]
-    relationships = json.loads((package_path(PACKAGE) / "relationships-lookup-v18.1.json").read_text(encoding="utf-8"))["relationships"]
+    techniques = json.loads(
+        (package_path(PACKAGE) / "attack-patterns-lookup-v18.1.json").read_text(encoding="utf-8")
+    )["attack_patterns"]
+    relationships = json.loads(
+        (package_path(PACKAGE) / "relationships-lookup-v18.1.json").read_text(encoding="utf-8")
+    )["relationships"]
     tactics = {technique["stix_id"]: technique["tactics"] for technique in techniques}
-    used = [r for r in relationships if r["relationship_type"] == "uses" and r["target_ref"] in tactics]
-    return [{"text": plain(r["description"]), "labels": tactics[r["target_ref"]], "group": r["source_ref"]} for r in used]
+    used = [
+        r for r in relationships if r["relationship_type"] == "uses" and r["target_ref"] in tactics
+    ]
+    return [
+        {
+            "text": plain(r["description"]),
+            "labels": tactics[r["target_ref"]],
+            "group": r["source_ref"],
+        }
+        for r in used
+    ]
 
 
 def plain(text: str) -> str:

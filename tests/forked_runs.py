@@ -9,7 +9,13 @@ from pathlib import Path
 
 CONTEXT = multiprocessing.get_context("forkserver")
 CONTEXT.set_forkserver_preload(
-    ["transformers.models.bert.modeling_bert", "trainer.runs.results", "trainer.training.weighted_trainer", "evaluate", "sklearn.metrics"]
+    [
+        "transformers.models.bert.modeling_bert",
+        "trainer.runs.results",
+        "trainer.training.weighted_trainer",
+        "evaluate",
+        "sklearn.metrics",
+    ]
 )
 
 
@@ -25,7 +31,18 @@ def train(config, log, *, num_processes=1, strike=None, rank=None):
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     ranks = [
-        CONTEXT.Process(target=_rank, args=(str(config), str(log), n, num_processes, port, strike if rank in (None, n) else None)) for n in range(num_processes)
+        CONTEXT.Process(
+            target=_rank,
+            args=(
+                str(config),
+                str(log),
+                n,
+                num_processes,
+                port,
+                strike if rank in (None, n) else None,
+            ),
+        )
+        for n in range(num_processes)
     ]
     for process in ranks:
         process.start()
@@ -76,8 +93,17 @@ def _redirect(log):
 def _rank(config, log, rank, num_processes, port, strike):
     _redirect(log)
     if num_processes > 1:
-        os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(num_processes), "LOCAL_WORLD_SIZE": str(num_processes)}
-        os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "ACCELERATE_USE_CPU": "true"}
+        os.environ |= {
+            "RANK": str(rank),
+            "LOCAL_RANK": str(rank),
+            "WORLD_SIZE": str(num_processes),
+            "LOCAL_WORLD_SIZE": str(num_processes),
+        }
+        os.environ |= {
+            "MASTER_ADDR": "127.0.0.1",
+            "MASTER_PORT": str(port),
+            "ACCELERATE_USE_CPU": "true",
+        }
     from trainer.cli import train_command
 
     if strike:

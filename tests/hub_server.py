@@ -37,9 +37,21 @@ class Repo:
 class Refusal(Exception):
     """An answer of the Hub that is no success."""
 
-    def __init__(self, status: int, message: str, code: str = "", commit: str = "", headers: dict[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        status: int,
+        message: str,
+        code: str = "",
+        commit: str = "",
+        headers: dict[str, str] | None = None,
+    ) -> None:
         self.status = status
-        self.headers = {"X-Error-Message": message, "X-Error-Code": code, "X-Repo-Commit": commit, **(headers or {})}
+        self.headers = {
+            "X-Error-Message": message,
+            "X-Error-Code": code,
+            "X-Repo-Commit": commit,
+            **(headers or {}),
+        }
         super().__init__(message)
 
 
@@ -82,7 +94,12 @@ class HubServer(ThreadingHTTPServer):
 
     daemon_threads = True
 
-    def __init__(self, tokens: dict[str, str], orgs: dict[str, dict[str, str]] | None = None, scopes: dict[str, list] | None = None) -> None:
+    def __init__(
+        self,
+        tokens: dict[str, str],
+        orgs: dict[str, dict[str, str]] | None = None,
+        scopes: dict[str, list] | None = None,
+    ) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
         self.tokens, self.orgs, self.scopes = tokens, orgs or {}, scopes or {}
         self.repos: dict[tuple[str, str], Repo] = {}
@@ -107,8 +124,16 @@ class HubServer(ThreadingHTTPServer):
         """Whether a token of this user may write to a repository, or create it."""
         namespace = name.split("/")[0]
         if user in self.scopes:
-            return any("repo.write" in permissions for _, entity, permissions in self.scopes[user] if entity in (namespace, name))
-        return user == namespace or self.orgs.get(user, {}).get(namespace) in ("admin", "write", "contributor")
+            return any(
+                "repo.write" in permissions
+                for _, entity, permissions in self.scopes[user]
+                if entity in (namespace, name)
+            )
+        return user == namespace or self.orgs.get(user, {}).get(namespace) in (
+            "admin",
+            "write",
+            "contributor",
+        )
 
     def handle_error(self, request, client_address):
         """Nothing: a client that left is none of the server's faults."""
@@ -116,7 +141,14 @@ class HubServer(ThreadingHTTPServer):
     def next_fault(self, request: str) -> Fault | None:
         with self.lock:
             self.requests.append(request)
-            fault = next((fault for fault in self.faults if fault.times > 0 and re.match(fault.requests, request)), None)
+            fault = next(
+                (
+                    fault
+                    for fault in self.faults
+                    if fault.times > 0 and re.match(fault.requests, request)
+                ),
+                None,
+            )
             if fault:
                 fault.times -= 1
             return fault
@@ -147,20 +179,31 @@ class Handler(BaseHTTPRequestHandler):
                 self.content += self.rfile.read(size)
                 self.rfile.readline()
             self.rfile.readline()
-        path, token = urlsplit(self.path).path, self.headers.get("Authorization", "").removeprefix("Bearer ")
+        path, token = (
+            urlsplit(self.path).path,
+            self.headers.get("Authorization", "").removeprefix("Bearer "),
+        )
         self.is_mute = bool(fault and fault.then_cut)
         try:
             if fault:
                 (fault.until or self.server.closing).wait(fault.seconds)
                 if fault.status:
-                    raise Refusal(fault.status, fault.reason.format(token=token), headers=fault.headers)
+                    raise Refusal(
+                        fault.status, fault.reason.format(token=token), headers=fault.headers
+                    )
             self.user = self.server.tokens.get(token)
             if token and self.user is None:
                 raise Refusal(401, "Invalid credentials in Authorization header")
             for method, pattern, action in ROUTES:
                 if self.command in method and (match := re.fullmatch(pattern, path)):
                     with self.server.lock:
-                        return action(self, **{key: unquote(value or "") for key, value in match.groupdict().items()})
+                        return action(
+                            self,
+                            **{
+                                key: unquote(value or "")
+                                for key, value in match.groupdict().items()
+                            },
+                        )
             raise Refusal(404, f"no such route: {self.command} {path}")
         except Refusal as refusal:
             self.send({"error": str(refusal)}, refusal.status, **refusal.headers)
@@ -179,7 +222,11 @@ class Handler(BaseHTTPRequestHandler):
             return self.cut()
         content = body if isinstance(body, bytes) else json.dumps(body).encode()
         self.send_response(status)
-        for name, value in {"Content-Length": str(len(content)), "Content-Type": "application/json", **headers}.items():
+        for name, value in {
+            "Content-Length": str(len(content)),
+            "Content-Type": "application/json",
+            **headers,
+        }.items():
             self.send_header(name, value)
         self.end_headers()
         if self.command != "HEAD":
@@ -191,7 +238,11 @@ class Handler(BaseHTTPRequestHandler):
         if not asked:
             return self.send(content, **headers)
         first, last = int(asked[1]), min(int(asked[2]), len(content) - 1)
-        self.send(content[first : last + 1], 206, **{"Content-Range": f"bytes {first}-{last}/{len(content)}", **headers})
+        self.send(
+            content[first : last + 1],
+            206,
+            **{"Content-Range": f"bytes {first}-{last}/{len(content)}", **headers},
+        )
 
     def repo(self, kind, name):
         repo = self.server.repos.get((kind, name))
@@ -215,12 +266,28 @@ class Handler(BaseHTTPRequestHandler):
     def whoami(self):
         if self.user is None:
             raise Refusal(401, "Invalid username or password.")
-        orgs = [{"type": "org", "name": name, "roleInOrg": role} for name, role in self.server.orgs.get(self.user, {}).items()]
+        orgs = [
+            {"type": "org", "name": name, "roleInOrg": role}
+            for name, role in self.server.orgs.get(self.user, {}).items()
+        ]
         token = {"role": "read" if self.user == "reader" else "write"}
         if self.user in self.server.scopes:
-            scoped = [{"entity": {"type": kind, "name": name}, "permissions": given} for kind, name, given in self.server.scopes[self.user]]
-            token = {"role": "fineGrained", "fineGrained": {"global": ["discussion.write"], "scoped": scoped}}
-        self.send({"type": "user", "name": self.user, "orgs": orgs, "auth": {"type": "access_token", "accessToken": token}})
+            scoped = [
+                {"entity": {"type": kind, "name": name}, "permissions": given}
+                for kind, name, given in self.server.scopes[self.user]
+            ]
+            token = {
+                "role": "fineGrained",
+                "fineGrained": {"global": ["discussion.write"], "scoped": scoped},
+            }
+        self.send(
+            {
+                "type": "user",
+                "name": self.user,
+                "orgs": orgs,
+                "auth": {"type": "access_token", "accessToken": token},
+            }
+        )
 
     def auth_check(self, kind, name):
         self.writable(kind, name)
@@ -230,22 +297,47 @@ class Handler(BaseHTTPRequestHandler):
         """As the Hub judges a card's metadata: the keys that it reads, by https://github.com/huggingface/hub-docs/blob/main/modelcard.md."""
         data = yaml.safe_load(json.loads(self.content)["content"].split("---")[1]) or {}
         languages = data.get("language") or []
-        errors = [f'"license" must be one of {LICENSES}'] if data.get("license", "mit") not in LICENSES else []
+        errors = (
+            [f'"license" must be one of {LICENSES}']
+            if data.get("license", "mit") not in LICENSES
+            else []
+        )
         for language in [languages] if isinstance(languages, str) else languages:
-            errors += [] if language in LANGUAGES else [f'"language" {language} must be an ISO 639 code']
+            errors += (
+                [] if language in LANGUAGES else [f'"language" {language} must be an ISO 639 code']
+            )
         for model in data.get("model-index", []):
             for result in model["results"]:
-                whole = result["task"]["type"] and result["dataset"]["type"] and result["dataset"]["name"] and result["metrics"]
+                whole = (
+                    result["task"]["type"]
+                    and result["dataset"]["type"]
+                    and result["dataset"]["name"]
+                    and result["metrics"]
+                )
                 errors += [] if whole and model["name"] else ['"model-index" is not whole']
-        self.send({"errors": [{"message": error} for error in errors], "warnings": []}, 400 if errors else 200)
+        self.send(
+            {"errors": [{"message": error} for error in errors], "warnings": []},
+            400 if errors else 200,
+        )
 
     def create_repo(self):
         wanted = json.loads(self.content)
-        kind, name = wanted.get("type") or "model", f"{wanted['organization'] or self.user}/{wanted['name']}"
+        kind, name = (
+            wanted.get("type") or "model",
+            f"{wanted['organization'] or self.user}/{wanted['name']}",
+        )
         if not self.server.may_write(self.user, name):
-            raise Refusal(403 if self.user else 401, f"You have no right to create a repository as {name}")
+            raise Refusal(
+                403 if self.user else 401, f"You have no right to create a repository as {name}"
+            )
         if (kind, name) in self.server.repos:
-            return self.send({"url": f"{self.server.url}/{name}", "error": "You already created this repository"}, 409)
+            return self.send(
+                {
+                    "url": f"{self.server.url}/{name}",
+                    "error": "You already created this repository",
+                },
+                409,
+            )
         repo = self.server.repos[kind, name] = Repo(name, wanted.get("visibility") == "private")
         repo.commit({".gitattributes": b"*.safetensors filter=lfs diff=lfs merge=lfs -text\n"})
         self.send({"url": f"{self.server.url}/{name}", "name": name})
@@ -260,7 +352,15 @@ class Handler(BaseHTTPRequestHandler):
     def info(self, kind, name, revision=""):
         sha, files = self.files(kind, name, revision)
         siblings = [{"rfilename": path} for path in sorted(files)]
-        self.send({"id": name, "sha": sha, "private": self.repo(kind, name).private, "tags": [], "siblings": siblings})
+        self.send(
+            {
+                "id": name,
+                "sha": sha,
+                "private": self.repo(kind, name).private,
+                "tags": [],
+                "siblings": siblings,
+            }
+        )
 
     def tree(self, kind, name, revision, folder):
         _, files = self.files(kind, name, revision)
@@ -271,8 +371,14 @@ class Handler(BaseHTTPRequestHandler):
         if "recursive=true" in self.path.lower():
             return self.send([entry(start + path, files[start + path]) for path in inside])
         folders = sorted({path.split("/")[0] for path in inside if "/" in path})
-        entries = [{"type": "directory", "path": start + path, "oid": "0" * 40, "size": 0} for path in folders]
-        self.send(entries + [entry(start + path, files[start + path]) for path in inside if "/" not in path])
+        entries = [
+            {"type": "directory", "path": start + path, "oid": "0" * 40, "size": 0}
+            for path in folders
+        ]
+        self.send(
+            entries
+            + [entry(start + path, files[start + path]) for path in inside if "/" not in path]
+        )
 
     def resolve(self, kind, name, revision, path):
         sha, files = self.files(kind or "model", name, revision)
@@ -283,7 +389,11 @@ class Handler(BaseHTTPRequestHandler):
             return self.send_part(files[path], ETag=f'"{found["oid"]}"', **{"X-Repo-Commit": sha})
         oid = found["lfs"]["oid"]
         self.server.lfs[oid] = files[path]
-        linked = {"X-Repo-Commit": sha, "X-Linked-ETag": f'"{oid}"', "X-Linked-Size": str(found["size"])}
+        linked = {
+            "X-Repo-Commit": sha,
+            "X-Linked-ETag": f'"{oid}"',
+            "X-Linked-Size": str(found["size"]),
+        }
         self.send(b"", 302, Location=f"{self.server.lfs_url}/{oid}", **linked)
 
     def preupload(self, kind, name, revision):
@@ -292,13 +402,19 @@ class Handler(BaseHTTPRequestHandler):
         answers = []
         for path in (file["path"] for file in json.loads(self.content)["files"]):
             told = entry(path, there[path]) if path in there else {}
-            answer = {"path": path, "uploadMode": "lfs" if path.endswith(LFS_ENDINGS) else "regular", "shouldIgnore": False}
+            answer = {
+                "path": path,
+                "uploadMode": "lfs" if path.endswith(LFS_ENDINGS) else "regular",
+                "shouldIgnore": False,
+            }
             answers.append(answer | {"oid": told.get("lfs", told).get("oid")})
         self.send({"files": answers})
 
     def lfs_batch(self, kind, name):
         self.writable(kind or "model", name)
-        objects = [{"oid": o["oid"], "size": o["size"]} for o in json.loads(self.content)["objects"]]
+        objects = [
+            {"oid": o["oid"], "size": o["size"]} for o in json.loads(self.content)["objects"]
+        ]
         for o in objects:
             if o["oid"] not in self.server.lfs:
                 o["actions"] = {"upload": {"href": f"{self.server.lfs_url}/{o['oid']}"}}
@@ -333,7 +449,11 @@ def entry(path, content):
     oid = hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
     told = {"type": "file", "path": path, "oid": oid, "size": len(content)}
     if path.endswith(LFS_ENDINGS):
-        told["lfs"] = {"oid": hashlib.sha256(content).hexdigest(), "size": len(content), "pointerSize": 134}
+        told["lfs"] = {
+            "oid": hashlib.sha256(content).hexdigest(),
+            "size": len(content),
+            "pointerSize": 134,
+        }
     return told
 
 
@@ -350,6 +470,10 @@ ROUTES = [
     ("POST", f"{API}/preupload/(?P<revision>[^/]+)", Handler.preupload),
     ("POST", f"{API}/commit/(?P<revision>[^/]+)", Handler.commit),
     ("POST", rf"/((?P<kind>dataset)s/)?{NAME}\.git/info/lfs/objects/batch", Handler.lfs_batch),
-    ("GET HEAD", f"/((?P<kind>dataset)s/)?{NAME}/resolve/(?P<revision>[^/]+)/(?P<path>.+)", Handler.resolve),
+    (
+        "GET HEAD",
+        f"/((?P<kind>dataset)s/)?{NAME}/resolve/(?P<revision>[^/]+)/(?P<path>.+)",
+        Handler.resolve,
+    ),
     ("GET HEAD PUT", "/lfs/(?P<oid>[0-9a-f]{64})", Handler.lfs_object),
 ]

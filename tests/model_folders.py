@@ -12,8 +12,16 @@ def sentencepiece_model(tweets, path, **options):
     with tweets.open(encoding="utf-8", newline="") as rows:
         texts = [row["text"] for row in csv.DictReader(rows)]
     written = io.BytesIO()
-    given = {"vocab_size": 300, "model_type": "unigram", "minloglevel": 2, "num_threads": 1, **options}
-    sentencepiece.SentencePieceTrainer.train(sentence_iterator=iter(texts), model_writer=written, **given)
+    given = {
+        "vocab_size": 300,
+        "model_type": "unigram",
+        "minloglevel": 2,
+        "num_threads": 1,
+        **options,
+    }
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(texts), model_writer=written, **given
+    )
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(written.getvalue())
     return path

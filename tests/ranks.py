@@ -29,11 +29,35 @@ def ranks(*commands, node_of=lambda rank: 0, options=()):
     try:
         for rank, command in enumerate(commands):
             given = dict(options[rank]) if options else {}
-            place = {"RANK": rank, "LOCAL_RANK": nodes[:rank].count(nodes[rank]), "WORLD_SIZE": len(commands), "LOCAL_WORLD_SIZE": nodes.count(nodes[rank])}
-            place |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": 1}
-            environment = os.environ | {"PYTHONPATH": str(ROOT)} | {k: str(v) for k, v in place.items()} | given.pop("env", {})
-            pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "cwd": ROOT}
-            processes.append(subprocess.Popen([sys.executable, *map(str, command)], env=environment, **(pipes | given)))
+            place = {
+                "RANK": rank,
+                "LOCAL_RANK": nodes[:rank].count(nodes[rank]),
+                "WORLD_SIZE": len(commands),
+                "LOCAL_WORLD_SIZE": nodes.count(nodes[rank]),
+            }
+            place |= {
+                "MASTER_ADDR": "127.0.0.1",
+                "MASTER_PORT": port,
+                "ACCELERATE_USE_CPU": "true",
+                "OMP_NUM_THREADS": 1,
+            }
+            environment = (
+                os.environ
+                | {"PYTHONPATH": str(ROOT)}
+                | {k: str(v) for k, v in place.items()}
+                | given.pop("env", {})
+            )
+            pipes = {
+                "stdout": subprocess.PIPE,
+                "stderr": subprocess.PIPE,
+                "text": True,
+                "cwd": ROOT,
+            }
+            processes.append(
+                subprocess.Popen(
+                    [sys.executable, *map(str, command)], env=environment, **(pipes | given)
+                )
+            )
         yield processes
     finally:
         for process in processes:

@@ -4,14 +4,28 @@ import json
 import shutil
 
 
-def make_model(tiny_model, folder, labels=("negative", "neutral", "positive"), *, seed=0, problem_type="single_label_classification", max_length=48, **config):
+def make_model(
+    tiny_model,
+    folder,
+    labels=("negative", "neutral", "positive"),
+    *,
+    seed=0,
+    problem_type="single_label_classification",
+    max_length=48,
+    **config,
+):
     """A model folder as a training leaves it, its head drawn at random and large enough to tell texts apart."""
     import torch
     from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
     torch.manual_seed(seed)
-    names = {"id2label": dict(enumerate(labels)), "label2id": {label: n for n, label in enumerate(labels)}}
-    model = AutoModelForSequenceClassification.from_pretrained(tiny_model, num_labels=len(labels), problem_type=problem_type, **names)
+    names = {
+        "id2label": dict(enumerate(labels)),
+        "label2id": {label: n for n, label in enumerate(labels)},
+    }
+    model = AutoModelForSequenceClassification.from_pretrained(
+        tiny_model, num_labels=len(labels), problem_type=problem_type, **names
+    )
     torch.nn.init.normal_(model.classifier.weight, std=2.0)
     for key, value in config.items():
         setattr(model.config, key, value)

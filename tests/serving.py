@@ -20,7 +20,9 @@ class Client:
     def ask(self, method, path, body=None, timeout=60, **headers):
         """(status, headers, body); the body as JSON where it is."""
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=timeout)
-        connection.request(method, path, body, {name.replace("_", "-"): value for name, value in headers.items()})
+        connection.request(
+            method, path, body, {name.replace("_", "-"): value for name, value in headers.items()}
+        )
         answer = connection.getresponse()
         content = answer.read()
         connection.close()
@@ -29,9 +31,13 @@ class Client:
 
     def post(self, path, value, **headers):
         """The same of a JSON request."""
-        return self.ask("POST", path, json.dumps(value), **{"Content_Type": "application/json", **headers})
+        return self.ask(
+            "POST", path, json.dumps(value), **{"Content_Type": "application/json", **headers}
+        )
 
-    def slow_post(self, path, value, *, bytes_per_second, pause_seconds=0.0, version="1.1", has_begun=None):
+    def slow_post(
+        self, path, value, *, bytes_per_second, pause_seconds=0.0, version="1.1", has_begun=None
+    ):
         """(announced size, body of the answer), read at so many bytes a second after a pause; it may be cut.
 
         `has_begun` is an event that is set when the answer's head has come.
@@ -67,7 +73,9 @@ class Client:
     def metric(self, name):
         """A figure of /metrics, or None."""
         lines = self.ask("GET", "/metrics")[2].splitlines()
-        return next((float(line.rsplit(" ", 1)[1]) for line in lines if line.startswith(name + " ")), None)
+        return next(
+            (float(line.rsplit(" ", 1)[1]) for line in lines if line.startswith(name + " ")), None
+        )
 
 
 @contextmanager
@@ -75,7 +83,9 @@ def served(load, *, limits=None, wait=True, **options):
     """A client of a server that runs as long as the block."""
     listener = listen("127.0.0.1", 0)
     loaded = threading.Event()
-    server = build_server(load, limits or Limits(drain_seconds=0), on_loaded=lambda failure: loaded.set(), **options)
+    server = build_server(
+        load, limits or Limits(drain_seconds=0), on_loaded=lambda failure: loaded.set(), **options
+    )
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
     thread.start()
     try:

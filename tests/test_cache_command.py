@@ -51,7 +51,11 @@ def rows(tmp_path, home):
 
     def start(seconds):
         process = subprocess.Popen(
-            [sys.executable, "-c", READ, str(path), str(seconds)], cwd=ROOT, env=os.environ | {"HF_HOME": str(home)}, stdout=subprocess.PIPE, text=True
+            [sys.executable, "-c", READ, str(path), str(seconds)],
+            cwd=ROOT,
+            env=os.environ | {"HF_HOME": str(home)},
+            stdout=subprocess.PIPE,
+            text=True,
         )
         assert process.stdout.readline() == "50\n"
         return process
@@ -106,7 +110,11 @@ def test_clear_deletes_everything_and_says_what_was_freed(cached, rows, home):
     folder.mkdir()
     (folder / "a.npy").write_bytes(b"x" * 1024)
     size = sum(path.stat().st_size for path in (home / "equipoise").rglob("*") if path.is_file())
-    assert cached("--clear") == (0, f"{home}/equipoise: deleted 2 entries, {size / 1024:.1f} KiB freed.\n", "")
+    assert cached("--clear") == (
+        0,
+        f"{home}/equipoise: deleted 2 entries, {size / 1024:.1f} KiB freed.\n",
+        "",
+    )
     assert list((home / "equipoise").iterdir()) == []
 
 
@@ -114,7 +122,10 @@ def test_list_and_clear_together_are_refused_and_delete_nothing(cached, rows, ho
     rows(0).wait()
     before = sorted((home / "equipoise").iterdir())
     code, _, err = cached("--list", "--clear")
-    assert (code, err) == (2, "--list and --clear are both given. Give --list to see what --clear would delete, then --clear.\n")
+    assert (code, err) == (
+        2,
+        "--list and --clear are both given. Give --list to see what --clear would delete, then --clear.\n",
+    )
     assert sorted((home / "equipoise").iterdir()) == before
 
 
@@ -140,18 +151,27 @@ def test_rows_that_a_run_found_again_are_not_old(cached, rows, home):
 def test_age_that_cannot_be_read_is_refused(cached, home, age):
     kept = entry(home, days=99)
     needed = "needed: a number and h (hours), d (days) or w (weeks), such as 12h, 30d or 2w."
-    assert cached("--clear", f"--older-than={age}") == (2, "", f"--older-than is '{age}'; {needed}\n")
+    assert cached("--clear", f"--older-than={age}") == (
+        2,
+        "",
+        f"--older-than is '{age}'; {needed}\n",
+    )
     assert kept.exists()
 
 
-@pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="who maps a file is known on Linux alone")
+@pytest.mark.skipif(
+    not Path("/proc/self/maps").exists(), reason="who maps a file is known on Linux alone"
+)
 def test_rows_that_a_running_process_has_mapped_are_skipped(cached, rows, home):
     holder = rows(60)
     try:
         old = entry(home, kind="tokens", ending=".npz")
         code, out, _ = cached("--clear")
         assert code == 0
-        assert re.search(r"deleted 1 entry, 2\.0 KiB freed\.\nSkipped 1 entry \(\S+ KiB\) that running processes use: rows-\w{32}\n", out)
+        assert re.search(
+            r"deleted 1 entry, 2\.0 KiB freed\.\nSkipped 1 entry \(\S+ KiB\) that running processes use: rows-\w{32}\n",
+            out,
+        )
         assert not old.exists()
         assert len(list((home / "equipoise").glob("rows-*"))) == 3
     finally:
@@ -190,7 +210,9 @@ def test_files_of_others_and_links_are_left_alone(cached, home, tmp_path):
     for name in others:
         (folder / name).write_text("mine")
     assert "deleted 2 entries" in cached("--clear")[1]
-    assert sorted(path.name for path in folder.iterdir()) == sorted([*others, f"rows-{DIGEST[::-1]}.arrow", f"embeddings-{DIGEST}"])
+    assert sorted(path.name for path in folder.iterdir()) == sorted(
+        [*others, f"rows-{DIGEST[::-1]}.arrow", f"embeddings-{DIGEST}"]
+    )
     assert sorted(path.name for path in outside.iterdir()) == ["mine", "rows.arrow"]
 
 

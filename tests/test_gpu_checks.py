@@ -27,7 +27,9 @@ def test_time_that_a_check_leaves_goes_to_those_after_it(gpu):
     assert gpu.share(["speed"], end) == pytest.approx(480, abs=1)
 
 
-def test_a_check_that_hangs_or_ends_its_process_is_a_failure_and_the_rest_goes_on(gpu, monkeypatch, tmp_path, capsys):
+def test_a_check_that_hangs_or_ends_its_process_is_a_failure_and_the_rest_goes_on(
+    gpu, monkeypatch, tmp_path, capsys
+):
     worker = """
 import json, os, sys, time
 names = sys.argv[sys.argv.index("--only") + 1 : sys.argv.index("--cpu")]
@@ -42,7 +44,9 @@ for name in names:
     monkeypatch.setattr(gpu, "STARTING_SECONDS", 0.0)
     monkeypatch.setattr(gpu, "GRACE_SECONDS", 0.0)
     monkeypatch.setattr(gpu, "share", lambda names, end: 1.5 if names[0] == "gradient" else 60.0)
-    outcomes = gpu.supervise(["packing", "gradient", "run", "memory"], tmp_path, time.monotonic() + 200, cpu=True)
+    outcomes = gpu.supervise(
+        ["packing", "gradient", "run", "memory"], tmp_path, time.monotonic() + 200, cpu=True
+    )
     assert [(outcome["check"], outcome["result"]) for outcome in outcomes] == [
         ("packing", "pass"),
         ("gradient", "FAIL"),
@@ -51,14 +55,25 @@ for name in names:
     ]
     assert "it hangs, or is too slow for --minutes" in outcomes[1]["found"]
     assert "its process ended with code 7" in outcomes[2]["found"]
-    assert gpu.supervise(["speed"], tmp_path, time.monotonic(), cpu=True)[0]["found"] == "time was up"
+    assert (
+        gpu.supervise(["speed"], tmp_path, time.monotonic(), cpu=True)[0]["found"] == "time was up"
+    )
 
 
 @pytest.mark.exhaustive
 @pytest.mark.timeout(1500)
 def test_every_check_passes_on_a_cpu_or_says_what_it_needs(gpu, tmp_path):
-    done = subprocess.run([sys.executable, SCRIPT, "--cpu", "--out", tmp_path], capture_output=True, text=True, timeout=1400, check=False)
+    done = subprocess.run(
+        [sys.executable, SCRIPT, "--cpu", "--out", tmp_path],
+        capture_output=True,
+        text=True,
+        timeout=1400,
+        check=False,
+    )
     assert done.returncode == 0, done.stdout + done.stderr
-    found = {check["check"]: check["result"] for check in json.loads((tmp_path / "gpu.json").read_text(encoding="utf-8"))["checks"]}
+    found = {
+        check["check"]: check["result"]
+        for check in json.loads((tmp_path / "gpu.json").read_text(encoding="utf-8"))["checks"]
+    }
     assert found == dict.fromkeys(gpu.CHECKS, "pass") | {"waiting": "skipped"}
     assert "| distilbert | tweets | ours |" in (tmp_path / "speed.md").read_text(encoding="utf-8")

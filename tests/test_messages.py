@@ -16,11 +16,22 @@ from trainer.data.cleaning.clean import clean_rows
 from trainer.data.prepare import read_splits
 from trainer.data.reading.columns import check_columns
 from trainer.data.reading.sources import read_rows
-from trainer.errors import ConfigError, DataError, RunError, Stopped, bounded, brief, did_you_mean, listing
+from trainer.errors import (
+    ConfigError,
+    DataError,
+    RunError,
+    Stopped,
+    bounded,
+    brief,
+    did_you_mean,
+    listing,
+)
 
 ODD = st.one_of(
     st.text(max_size=2000),
-    st.text(alphabet=st.sampled_from("ab \n\r\t\x00\x1b\x85\u2028'\",{}\u200b\ud83d"), max_size=400).map(lambda text: text * 20),
+    st.text(
+        alphabet=st.sampled_from("ab \n\r\t\x00\x1b\x85\u2028'\",{}\u200b\ud83d"), max_size=400
+    ).map(lambda text: text * 20),
     st.integers(1, 80_000).map(lambda size: "x" * size),
 )
 REMEDY = "Mend the file, or set data.on_bad_rows: skip."
@@ -43,7 +54,11 @@ def test_listing_is_short_and_counts_every_name(names, most):
     assert len(text) <= max(300, 20 * most) + 30
     assert "\n" not in text
     shown = [brief(name, max(60, 300 // max(1, len(names)))) for name in sorted(names)]
-    number = next(n for n in range(len(names) + 1) if text == ", ".join(shown[:n]) + (f" and {len(names) - n} more" if n < len(names) else ""))
+    number = next(
+        n
+        for n in range(len(names) + 1)
+        if text == ", ".join(shown[:n]) + (f" and {len(names) - n} more" if n < len(names) else "")
+    )
     assert number <= most
 
 
@@ -57,7 +72,11 @@ def test_short_messages_and_lists_are_left_as_they_are():
 
 
 def test_each_fault_of_a_config_is_short_and_all_are_counted():
-    values = {"model": {"name": "m"}, "data": {"source": "x" * 5000, "a\n" * 3000: 1, "text_column": 7}, "y" * 3000: 1}
+    values = {
+        "model": {"name": "m"},
+        "data": {"source": "x" * 5000, "a\n" * 3000: 1, "text_column": 7},
+        "y" * 3000: 1,
+    }
     values["balance"] = {"method": "z" * 70_000}
     with pytest.raises(ConfigError) as raised:
         check_config(YamlSource("c.yaml", values))
@@ -65,7 +84,11 @@ def test_each_fault_of_a_config_is_short_and_all_are_counted():
     assert len(lines) == 4
     assert max(map(len, lines)) <= 600
     with pytest.raises(ConfigError) as raised:
-        check_config(YamlSource("c.yaml", values | {"data": {"source": "x"} | {f"key{n}": n for n in range(500)}}))
+        check_config(
+            YamlSource(
+                "c.yaml", values | {"data": {"source": "x"} | {f"key{n}": n for n in range(500)}}
+            )
+        )
     lines = str(raised.value).split("\n")
     assert (len(lines), lines[-1]) == (20, "and 483 more.")
 
@@ -81,14 +104,27 @@ def test_message_survives_the_way_to_another_process(text):
 def test_columns_and_labels_of_any_length_give_short_messages(tmp_path, size, odd):
     long = (odd * size)[:size]
     with pytest.raises(DataError) as raised:
-        check_columns("rows.csv", ["text"], [long, *(f"{n}{long}" for n in range(50))], DataSection(source="rows.csv"))
+        check_columns(
+            "rows.csv",
+            ["text"],
+            [long, *(f"{n}{long}" for n in range(50))],
+            DataSection(source="rows.csv"),
+        )
     assert len(str(raised.value)) <= 600
     path = tmp_path / "rows.jsonl"
     messages = []
     for labels in ([long, "b"], [long], ["a", "A" + long, "b" + long]):
-        rows = [{"text": f"{n} words", "label": labels[n % len(labels)], long: n} for n in range(12)] + [{"text": "one", "label": labels[-1] + "1"}]
+        rows = [
+            {"text": f"{n} words", "label": labels[n % len(labels)], long: n} for n in range(12)
+        ] + [{"text": "one", "label": labels[-1] + "1"}]
         path.write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
-        for values in ({}, {"text_column": long + "!"}, {"drop_labels": [long + "?"]}, {"group_column": long}, {"weight_column": "text"}):
+        for values in (
+            {},
+            {"text_column": long + "!"},
+            {"drop_labels": [long + "?"]},
+            {"group_column": long},
+            {"weight_column": "text"},
+        ):
             data = DataSection(source=str(path), **values)
             with warnings.catch_warnings(record=True) as told:
                 warnings.simplefilter("always")

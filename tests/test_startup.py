@@ -34,7 +34,13 @@ pipeline.prepare = prepare_then_stop
 
 def python(code, *arguments):
     """Output of a fresh interpreter."""
-    done = subprocess.run([sys.executable, "-c", "import sys\n" + code, *arguments], cwd=ROOT, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", "import sys\n" + code, *arguments],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert done.returncode == 0, done.stderr
     return done.stdout
 
@@ -46,23 +52,41 @@ def loaded(output):
 def test_check_loads_no_torch_and_nothing_that_needs_it(config_file):
     output = python(RUN + LOADED, "train", "--config", config_file(), "--check")
     assert "config, the first rows of the data and model are in order." in output
-    heavy = {"torch", "peft", "accelerate", "datasets", "sklearn", "scipy", "matplotlib", "evaluate", "openai"}
+    heavy = {
+        "torch",
+        "peft",
+        "accelerate",
+        "datasets",
+        "sklearn",
+        "scipy",
+        "matplotlib",
+        "evaluate",
+        "openai",
+    }
     assert loaded(output) & heavy == set()
     assert "transformers" in loaded(output)
 
 
 def test_first_step_waits_for_no_pictures_and_no_garbage(config_file):
-    output = python(f"LOADED = {LOADED!r}" + TO_FIRST_STEP + RUN, "train", "--config", config_file())
+    output = python(
+        f"LOADED = {LOADED!r}" + TO_FIRST_STEP + RUN, "train", "--config", config_file()
+    )
     assert {"torch", "transformers"} <= loaded(output)
     assert loaded(output) & {"matplotlib", "openai", "imblearn", "cleanlab", "gguf"} == set()
-    assert "collects: True True" in output, "the garbage collector is on again, and passes over what libraries made"
+    assert "collects: True True" in output, (
+        "the garbage collector is on again, and passes over what libraries made"
+    )
 
 
 @pytest.fixture
 def faulty(config_file, tmp_path, tiny_model):
     """{fault: config file}, each with one fault that only transformers knows."""
     models = {}
-    for name, config in {"vision": {"model_type": "vit"}, "unknown": {"model_type": "no_such_type"}, "no_words": None}.items():
+    for name, config in {
+        "vision": {"model_type": "vit"},
+        "unknown": {"model_type": "no_such_type"},
+        "no_words": None,
+    }.items():
         models[name] = tmp_path / name
         shutil.copytree(tiny_model, models[name])
         if config is None:
@@ -73,7 +97,10 @@ def faulty(config_file, tmp_path, tiny_model):
     cut = tmp_path / "cut"
     shutil.copytree(tiny_model, cut)
     (cut / "model.safetensors").write_bytes((tiny_model / "model.safetensors").read_bytes()[:1000])
-    faults = {f"model {name}": {"model": {"name": str(path)}} for name, path in {**models, "cut": cut}.items()}
+    faults = {
+        f"model {name}": {"model": {"name": str(path)}}
+        for name, path in {**models, "cut": cut}.items()
+    }
     faults |= {
         "too long": {"model": {"max_length": 10_000}},
         "strategies": {"training": {"eval_strategy": "no", "load_best_model_at_end": True}},
@@ -111,19 +138,32 @@ print(json.dumps(told))
 
 def test_check_leaves_torch_to_sharded_training(config_file, run_cli):
     done = run_cli("train", "--config", config_file(training={"fsdp": "full_shard"}), "--check")
-    assert (done.returncode, done.stdout.strip().endswith("are in order.")) == (0, True), done.stderr
+    assert (done.returncode, done.stdout.strip().endswith("are in order.")) == (0, True), (
+        done.stderr
+    )
 
 
 def test_check_leaves_torch_to_a_models_own_code(config_file, tmp_path, tiny_model, run_cli):
     folder = tmp_path / "own_code"
     shutil.copytree(tiny_model, folder)
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    own = {"AutoConfig": "configuration_own.OwnConfig", "AutoModelForSequenceClassification": "modeling_own.OwnModel"}
-    (folder / "config.json").write_text(json.dumps(config | {"model_type": "own", "auto_map": own}), encoding="utf-8")
+    own = {
+        "AutoConfig": "configuration_own.OwnConfig",
+        "AutoModelForSequenceClassification": "modeling_own.OwnModel",
+    }
+    (folder / "config.json").write_text(
+        json.dumps(config | {"model_type": "own", "auto_map": own}), encoding="utf-8"
+    )
     code = "import torch\nfrom transformers import BertConfig\n\n\nclass OwnConfig(BertConfig):\n    smallest = torch.finfo(torch.float32).min\n"
     (folder / "configuration_own.py").write_text(code, encoding="utf-8")
     done = run_cli(
-        "train", "--config", config_file(model={"name": str(folder), "trust_remote_code": True}), "--check", HF_MODULES_CACHE=str(tmp_path / "modules")
+        "train",
+        "--config",
+        config_file(model={"name": str(folder), "trust_remote_code": True}),
+        "--check",
+        HF_MODULES_CACHE=str(tmp_path / "modules"),
     )
-    assert (done.returncode, done.stdout.strip().endswith("are in order.")) == (0, True), done.stderr
+    assert (done.returncode, done.stdout.strip().endswith("are in order.")) == (0, True), (
+        done.stderr
+    )
     assert os.path.isdir(tmp_path / "modules")

@@ -108,14 +108,21 @@ def brief(value: object, most: int = MOST_OF_NAME) -> str:
 
 def _visible(character: str) -> str:
     """The character; control characters, line ends and halves of surrogate pairs as escapes."""
-    return character if character.isprintable() or unicodedata.category(character) not in ("Cc", "Cs", "Zl", "Zp") else repr(character)[1:-1]
+    return (
+        character
+        if character.isprintable()
+        or unicodedata.category(character) not in ("Cc", "Cs", "Zl", "Zp")
+        else repr(character)[1:-1]
+    )
 
 
 def listing(names: Iterable[object], most: int = 12) -> str:
     """Sorted, comma-separated names; after `most` of them, or 300 characters, a count of the rest. Long names are cut by `brief`."""
     ordered = sorted(str(name) for name in names)
     room = max(LISTING_CHARACTERS, 20 * most)
-    longest = max(MOST_OF_NAME, LISTING_CHARACTERS // max(1, len(ordered)))  # a single path stays whole
+    longest = max(
+        MOST_OF_NAME, LISTING_CHARACTERS // max(1, len(ordered))
+    )  # a single path stays whole
     shown: list[str] = []
     for name in (brief(name, longest) for name in ordered[:most]):
         if shown and len(", ".join([*shown, name])) > room:
@@ -136,6 +143,11 @@ def first_line(error: BaseException) -> str:
 
     A token that a server repeats is blotted out.
     """
-    line = TOKEN.sub("***", next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__))
+    line = TOKEN.sub(
+        "***",
+        next(
+            (line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__
+        ),
+    )
     line = brief(line, 300)
     return line if line.endswith(".") else f"{line}."

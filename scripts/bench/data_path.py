@@ -39,7 +39,18 @@ MAX_LENGTH = 128
 SEED = 0
 CHUNK_ROWS = 100_000
 NUM_WORDS = 130_000
-OTHER_WORDS = ['"quoted"', "café", "naïve", "Straße", "😀", "10:30", "a\\b", "https://example.org/a?b=c", "don't", "well,"]
+OTHER_WORDS = [
+    '"quoted"',
+    "café",
+    "naïve",
+    "Straße",
+    "😀",
+    "10:30",
+    "a\\b",
+    "https://example.org/a?b=c",
+    "don't",
+    "well,",
+]
 FORMATS = ["parquet", "jsonl", "csv"]
 STAGES = ("read", "clean", "split", "undersample", "tokenise", "write")
 Stages = dict[str, float]
@@ -67,10 +78,21 @@ def generate(files: dict[str, Path], rows: int) -> None:
             text, label = _chunk(generator, edges, size)
             names = pa.array(LABELS).take(pa.array(label))
             ids = pa.array(np.arange(start, start + size))
-            table = pa.Table.from_arrays([ids, pc.binary_join(_words(text, plain), " "), names], schema=schema)
+            table = pa.Table.from_arrays(
+                [ids, pc.binary_join(_words(text, plain), " "), names], schema=schema
+            )
             writer.write_table(table)
             cells.write_table(table)
-            parts = ['{"id": ', ids.cast(pa.string()), ', "text": "', pc.binary_join(_words(text, escaped), " "), '", "label": "', names, '"}\n', ""]
+            parts = [
+                '{"id": ',
+                ids.cast(pa.string()),
+                ', "text": "',
+                pc.binary_join(_words(text, escaped), " "),
+                '", "label": "',
+                names,
+                '"}\n',
+                "",
+            ]
             joined = pc.binary_join_element_wise(*parts)
             lines.write(memoryview(joined.buffers()[2])[: pc.sum(pc.binary_length(joined)).as_py()])
 
@@ -81,15 +103,30 @@ def spellings(generator: np.random.Generator) -> list[str]:
     words = [word for word in pieces if word.isascii() and word.isalpha() and len(word) > 1]
     found = dict.fromkeys(words[:200] + OTHER_WORDS + words[200:])
     while len(found) < NUM_WORDS:
-        first, second = words[int(len(words) * generator.random() ** 2)], words[generator.integers(len(words))]
+        first, second = (
+            words[int(len(words) * generator.random() ** 2)],
+            words[generator.integers(len(words))],
+        )
         at, number = generator.integers(len(first)), generator.integers(10_000)
         error = first[:at] + second[0] + first[at:]
-        forms = (first + ",", first + ".", first.capitalize(), first.upper(), first + "!", f"{first}-{second}", error, f"@{first}{number}", str(number))
+        forms = (
+            first + ",",
+            first + ".",
+            first.capitalize(),
+            first.upper(),
+            first + "!",
+            f"{first}-{second}",
+            error,
+            f"@{first}{number}",
+            str(number),
+        )
         found[forms[generator.integers(len(forms))]] = None
     return list(found)
 
 
-def _chunk(generator: np.random.Generator, edges: np.ndarray, size: int) -> tuple[list[np.ndarray], np.ndarray]:
+def _chunk(
+    generator: np.random.Generator, edges: np.ndarray, size: int
+) -> tuple[list[np.ndarray], np.ndarray]:
     """Word ids of each text and label ids; the last rows of the chunk repeat, contradict or leave out texts of the first ones."""
     lengths = np.clip(np.exp(generator.normal(np.log(16), 0.6, size)).astype(int), 3, 150)
     ids = np.searchsorted(edges, generator.random(lengths.sum())).clip(max=len(edges) - 1)
@@ -110,7 +147,9 @@ def _chunk(generator: np.random.Generator, edges: np.ndarray, size: int) -> tupl
 
 def _words(texts: list[np.ndarray], vocabulary: pa.Array) -> pa.ListArray:
     offsets = np.r_[0, np.cumsum([len(text) for text in texts])].astype(np.int32)
-    return pa.ListArray.from_arrays(pa.array(offsets), vocabulary.take(pa.array(np.concatenate(texts))))
+    return pa.ListArray.from_arrays(
+        pa.array(offsets), vocabulary.take(pa.array(np.concatenate(texts)))
+    )
 
 
 @contextmanager
@@ -171,7 +210,11 @@ def read_with_pandas(path: Path) -> Any:
     columns = ["text", "label"]
     if path.suffix == ".jsonl":
         return pd.read_json(path, lines=True)[columns]
-    return pd.read_csv(path, usecols=columns)[columns] if path.suffix == ".csv" else pd.read_parquet(path, columns=columns)
+    return (
+        pd.read_csv(path, usecols=columns)[columns]
+        if path.suffix == ".csv"
+        else pd.read_parquet(path, columns=columns)
+    )
 
 
 def stock(path: Path, folder: Path) -> tuple[Stages, int]:
@@ -189,45 +232,88 @@ def stock(path: Path, folder: Path) -> tuple[Stages, int]:
     with timed(stages, "clean"):
         rows["text"] = rows["text"].str.strip()
         rows = rows.dropna()
-        rows = rows[rows["text"] != ""].drop_duplicates(["text", "label"]).drop_duplicates("text", keep=False)
+        rows = (
+            rows[rows["text"] != ""]
+            .drop_duplicates(["text", "label"])
+            .drop_duplicates("text", keep=False)
+        )
         rows["label"] = rows["label"].map({name: label_id for label_id, name in enumerate(LABELS)})
         _ = rows["label"].value_counts()
     with timed(stages, "split"):
-        train, rest = train_test_split(rows, test_size=0.02, stratify=rows["label"], random_state=SEED)
-        validation, test = train_test_split(rest, test_size=0.5, stratify=rest["label"], random_state=SEED)
+        train, rest = train_test_split(
+            rows, test_size=0.02, stratify=rows["label"], random_state=SEED
+        )
+        validation, test = train_test_split(
+            rest, test_size=0.5, stratify=rest["label"], random_state=SEED
+        )
     with timed(stages, "undersample"):
-        drawn, labels = RandomUnderSampler(random_state=SEED).fit_resample(train[["text"]], train["label"])
+        drawn, labels = RandomUnderSampler(random_state=SEED).fit_resample(
+            train[["text"]], train["label"]
+        )
         drawn["label"] = labels
     total = 0
     with timed(stages, "tokenise"):
         for part in (drawn, validation, test):
             given = datasets.Dataset.from_pandas(part, preserve_index=False)
-            tokenised = given.map(lambda batch: tokenizer(batch["text"], truncation=True, max_length=MAX_LENGTH), batched=True, remove_columns=["text"])
+            tokenised = given.map(
+                lambda batch: tokenizer(batch["text"], truncation=True, max_length=MAX_LENGTH),
+                batched=True,
+                remove_columns=["text"],
+            )
             total += len(tokenised)
     return stages, total
 
 
 def alone(side: str, path: Path, folder: Path) -> dict[str, Any]:
     """Stages, rows and peak MiB of one side in a process of its own; its error where it fails."""
-    environment = os.environ | {"HF_HOME": str(folder), "HF_HUB_OFFLINE": "1", "PYTHONPATH": str(Path(__file__).parents[2]), "TOKENIZERS_PARALLELISM": "true"}
-    command = [sys.executable, __file__, "--side", "stock" if side == "stock" else "ours", "--file", str(path), "--folder", str(folder)]
+    environment = os.environ | {
+        "HF_HOME": str(folder),
+        "HF_HUB_OFFLINE": "1",
+        "PYTHONPATH": str(Path(__file__).parents[2]),
+        "TOKENIZERS_PARALLELISM": "true",
+    }
+    command = [
+        sys.executable,
+        __file__,
+        "--side",
+        "stock" if side == "stock" else "ours",
+        "--file",
+        str(path),
+        "--folder",
+        str(folder),
+    ]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     if done.returncode:
-        return {"error": (done.stderr.strip().splitlines() or [f"killed by signal {-done.returncode}, out of memory?"])[-1]}
+        return {
+            "error": (
+                done.stderr.strip().splitlines()
+                or [f"killed by signal {-done.returncode}, out of memory?"]
+            )[-1]
+        }
     return json.loads(done.stdout.splitlines()[-1])
 
 
 def run_side(side: str, path: Path, folder: Path) -> None:
     """Print what `alone` reads."""
     stages, rows = (stock if side == "stock" else ours)(path, folder)
-    print(json.dumps({"stages": stages, "rows": rows, "mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}))
+    print(
+        json.dumps(
+            {
+                "stages": stages,
+                "rows": rows,
+                "mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+            }
+        )
+    )
 
 
 def compare(rows: int, path: Path, sides: list[str], folder: Path) -> None:
     """A table row for each side, and how many times faster and leaner ours is."""
     found: dict[str, dict[str, Any]] = {}
     for side in sides:
-        result = found[side] = alone(side, path, folder / f"{path.name}-{'stock' if side == 'stock' else 'ours'}")
+        result = found[side] = alone(
+            side, path, folder / f"{path.name}-{'stock' if side == 'stock' else 'ours'}"
+        )
         kind = f"| {rows:,} | {path.suffix[1:]} | {side} |"
         if "error" in result:
             print(f"{kind} failed: {result['error']} |", flush=True)
@@ -235,15 +321,26 @@ def compare(rows: int, path: Path, sides: list[str], folder: Path) -> None:
         total = sum(result["stages"].values())
         cells = [f"{result['stages'].get(stage, 0):.1f}" for stage in STAGES]
         reference = found.get("ours", {}) if side == "stock" else {}
-        ratio = f"{total / sum(reference['stages'].values()):.1f} | {result['mib'] / reference['mib']:.1f}" if "stages" in reference else " | "
-        print(f"{kind} {' | '.join(cells)} | {total:.1f} | {result['mib']:,.0f} | {result['rows']:,} | {ratio} |", flush=True)
+        ratio = (
+            f"{total / sum(reference['stages'].values()):.1f} | {result['mib'] / reference['mib']:.1f}"
+            if "stages" in reference
+            else " | "
+        )
+        print(
+            f"{kind} {' | '.join(cells)} | {total:.1f} | {result['mib']:,.0f} | {result['rows']:,} | {ratio} |",
+            flush=True,
+        )
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--rows", type=int, nargs="+", default=[100_000, 1_000_000, 10_000_000])
     parser.add_argument("--formats", nargs="+", choices=FORMATS, default=FORMATS)
-    parser.add_argument("--sides", nargs="+", choices=["ours", "again", "stock"], default=["ours", "again", "stock"])
+    parser.add_argument(
+        "--sides", nargs="+", choices=["ours", "again", "stock"], default=["ours", "again", "stock"]
+    )
     parser.add_argument("--folder", type=Path, help="where generated files and caches go")
     parser.add_argument("--keep", action="store_true", help="keep the generated files")
     parser.add_argument("--side", help=argparse.SUPPRESS)
@@ -251,12 +348,28 @@ def main() -> None:
     given = parser.parse_args()
     if given.side:
         return run_side(given.side, given.file, given.folder)
-    headings = ["rows", "format", "side", *STAGES, "seconds", "peak MiB", "tokenised rows", "times faster", "times leaner"]
-    print("| " + " | ".join(headings) + " |\n| ---: | --- | --- |" + " ---: |" * (len(headings) - 3), flush=True)
+    headings = [
+        "rows",
+        "format",
+        "side",
+        *STAGES,
+        "seconds",
+        "peak MiB",
+        "tokenised rows",
+        "times faster",
+        "times leaner",
+    ]
+    print(
+        "| " + " | ".join(headings) + " |\n| ---: | --- | --- |" + " ---: |" * (len(headings) - 3),
+        flush=True,
+    )
     if given.folder:
         given.folder.mkdir(parents=True, exist_ok=True)
     for rows in given.rows:
-        files = {kind: (given.folder or Path(tempfile.gettempdir())) / f"data-path-{rows}.{kind}" for kind in FORMATS}
+        files = {
+            kind: (given.folder or Path(tempfile.gettempdir())) / f"data-path-{rows}.{kind}"
+            for kind in FORMATS
+        }
         if not all(path.exists() for path in files.values()):
             generate(files, rows)
         for kind in given.formats:

@@ -67,7 +67,9 @@ def child(marks: str) -> None:
 
     file = os.open(marks, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
 
-    def entering(phase: str, action: Callable[..., Any], then: str | None = None) -> Callable[..., Any]:
+    def entering(
+        phase: str, action: Callable[..., Any], then: str | None = None
+    ) -> Callable[..., Any]:
         def marked(*arguments: Any, **options: Any) -> Any:
             mark(phase)
             outcome = action(*arguments, **options)
@@ -81,7 +83,11 @@ def child(marks: str) -> None:
         if is_main():
             os.write(file, f"{phase} {time.time()}\n".encode())
 
-    for name, phase, then in [("train", "training", None), ("_save_checkpoint", "saving", "training"), ("evaluate", "evaluation", "training")]:
+    for name, phase, then in [
+        ("train", "training", None),
+        ("_save_checkpoint", "saving", "training"),
+        ("evaluate", "evaluation", "training"),
+    ]:
         setattr(WeightedTrainer, name, entering(phase, getattr(WeightedTrainer, name), then))
     results.evaluate_splits = entering("results", results.evaluate_splits)
     cli.main()
@@ -95,18 +101,44 @@ def write_model(folder: Path) -> None:
     from trainer.data.reading.locate import package_path
 
     torch.manual_seed(0)
-    BertModel(BertConfig(hidden_size=64, num_hidden_layers=2, num_attention_heads=2, intermediate_size=128)).save_pretrained(folder)
+    BertModel(
+        BertConfig(
+            hidden_size=64, num_hidden_layers=2, num_attention_heads=2, intermediate_size=128
+        )
+    ).save_pretrained(folder)
     AutoTokenizer.from_pretrained(str(package_path(MODEL))).save_pretrained(folder)
 
 
 def write_config(folder: Path, model: Path, num_processes: int) -> None:
     """The YAML of a run; as many rows an optimizer step whatever the number of processes."""
-    training = {"num_train_epochs": 8, "per_device_train_batch_size": 16 // num_processes, "learning_rate": 3e-3, "bf16": False}
-    training |= {"eval_strategy": "epoch", "save_strategy": "steps", "save_steps": 4, "save_total_limit": 2, "logging_steps": 3}
+    training = {
+        "num_train_epochs": 8,
+        "per_device_train_batch_size": 16 // num_processes,
+        "learning_rate": 3e-3,
+        "bf16": False,
+    }
+    training |= {
+        "eval_strategy": "epoch",
+        "save_strategy": "steps",
+        "save_steps": 4,
+        "save_total_limit": 2,
+        "logging_steps": 3,
+    }
     values = {
-        "run": {"name": "run", "output_dir": str(folder / "runs"), "num_processes": num_processes, "num_threads": 1},
+        "run": {
+            "name": "run",
+            "output_dir": str(folder / "runs"),
+            "num_processes": num_processes,
+            "num_threads": 1,
+        },
         "model": {"name": str(model), "max_length": 32},
-        "data": {"source": TWEETS, "encoding": "mac_roman", "text_column": "text", "label_column": "sentiment", "limit": 400},
+        "data": {
+            "source": TWEETS,
+            "encoding": "mac_roman",
+            "text_column": "text",
+            "label_column": "sentiment",
+            "limit": 400,
+        },
         "split": {"train": 0.6, "validation": 0.2, "test": 0.2},
         "balance": {"method": "undersample", "resample_each_epoch": True},
         "training": training | {"early_stopping_patience": 3},
@@ -153,21 +185,47 @@ class Run:
         """Whether the run folder holds metrics.json."""
         return (self.path / "metrics.json").exists()
 
-    def start(self, aim: tuple[str, int, float] | None = None, number: signal.Signals = signal.SIGKILL, *, one_rank: bool = False) -> Start:
+    def start(
+        self,
+        aim: tuple[str, int, float] | None = None,
+        number: signal.Signals = signal.SIGKILL,
+        *,
+        one_rank: bool = False,
+    ) -> Start:
         """Start the command, in fresh processes, and strike it, or leave it to finish.
 
         Args:
             aim: phase, entries into it, and seconds after the last of them.
             one_rank: strike the last process alone; what is left is the launcher's to end.
         """
-        launcher = [*LAUNCH, "--num_processes", str(self.num_processes)] if self.num_processes > 1 else []
-        command = [sys.executable, *launcher, __file__, "--child", str(self.folder / "marks"), "--config", str(self.folder / "config.yaml")]
-        environment = os.environ | {"HF_HOME": str(self.folder / "home"), "HF_HUB_OFFLINE": "1", "ACCELERATE_USE_CPU": "true", "PYTHONPATH": str(ROOT)}
+        launcher = (
+            [*LAUNCH, "--num_processes", str(self.num_processes)] if self.num_processes > 1 else []
+        )
+        command = [
+            sys.executable,
+            *launcher,
+            __file__,
+            "--child",
+            str(self.folder / "marks"),
+            "--config",
+            str(self.folder / "config.yaml"),
+        ]
+        environment = os.environ | {
+            "HF_HOME": str(self.folder / "home"),
+            "HF_HUB_OFFLINE": "1",
+            "ACCELERATE_USE_CPU": "true",
+            "PYTHONPATH": str(ROOT),
+        }
         environment["PYTHONUNBUFFERED"] = "1"  # else a killed process takes along what it said
         had_checkpoint = any(self.path.glob("checkpoints/checkpoint-*[0-9]/whole.json"))
         (self.folder / "marks").write_text("", encoding="utf-8")
         with (self.folder / "log").open("w") as log:
-            launched, process = time.time(), subprocess.Popen(command, cwd=ROOT, env=environment, stdout=log, stderr=subprocess.STDOUT)
+            launched, process = (
+                time.time(),
+                subprocess.Popen(
+                    command, cwd=ROOT, env=environment, stdout=log, stderr=subprocess.STDOUT
+                ),
+            )
         struck = None
         while aim and not struck and process.poll() is None:
             phase, entries, delay = aim
@@ -175,12 +233,20 @@ class Run:
             if len(times) >= entries and time.time() >= times[entries - 1] + delay:
                 before = self.marks()
                 strike(process, number, one_rank=one_rank)
-                struck = ([("start", launched), *(self.marks() if number == signal.SIGKILL else before)])[-1][0]  # other signals let it go on
+                struck = (
+                    [("start", launched), *(self.marks() if number == signal.SIGKILL else before)]
+                )[-1][0]  # other signals let it go on
             time.sleep(0.001)
         exit_code, output = process.wait(), (self.folder / "log").read_text(encoding="utf-8")
-        was_torn = any(not (path / "whole.json").exists() for path in self.path.glob("checkpoints/*"))
+        was_torn = any(
+            not (path / "whole.json").exists() for path in self.path.glob("checkpoints/*")
+        )
         was_resumed = "Resuming from" in output
-        forgot = had_checkpoint and not was_resumed and any(phase == "training" for phase, _ in self.marks())
+        forgot = (
+            had_checkpoint
+            and not was_resumed
+            and any(phase == "training" for phase, _ in self.marks())
+        )
         return Start(struck, was_torn, was_resumed, forgot, exit_code, output)
 
     def marks(self) -> list[tuple[str, float]]:
@@ -191,13 +257,23 @@ class Run:
     def durations(self, launched: float) -> dict[str, float]:
         """Seconds of each phase of a start that was left alone, of the longest entry."""
         marks = [("start", launched), *self.marks(), ("end", time.time())]
-        return {phase: max(end - begin for (name, begin), (_, end) in pairwise(marks) if name == phase) for phase in PHASES}
+        return {
+            phase: max(end - begin for (name, begin), (_, end) in pairwise(marks) if name == phase)
+            for phase in PHASES
+        }
 
     def outcome(self) -> dict[str, Any]:
         """{file of the run folder: digest, or metrics without timings}; checkpoints are left out, since a strike on their removal may leave some."""
-        files = {str(path.relative_to(self.path)): path for path in sorted(self.path.rglob("*")) if path.is_file()}
+        files = {
+            str(path.relative_to(self.path)): path
+            for path in sorted(self.path.rglob("*"))
+            if path.is_file()
+        }
         files = {name: path for name, path in files.items() if not name.startswith("checkpoints/")}
-        found: dict[str, Any] = {name: "" if name in TIMED else hashlib.sha256(path.read_bytes()).hexdigest() for name, path in files.items()}
+        found: dict[str, Any] = {
+            name: "" if name in TIMED else hashlib.sha256(path.read_bytes()).hexdigest()
+            for name, path in files.items()
+        }
         metrics = json.loads(files["metrics.json"].read_text(encoding="utf-8"))
         return found | {"metrics.json": metrics | {"training": metrics["training"]["steps"]}}
 
@@ -216,7 +292,9 @@ def strike(process: "subprocess.Popen[bytes]", number: signal.Signals, *, one_ra
         with suppress(psutil.NoSuchProcess):
             member.send_signal(number)
     with suppress(subprocess.TimeoutExpired):
-        process.wait(timeout=120)  # through Popen, which would not learn the exit code if psutil waited for it
+        process.wait(
+            timeout=120
+        )  # through Popen, which would not learn the exit code if psutil waited for it
     _, alive = psutil.wait_procs(family, timeout=0 if process.returncode is None else 20)
     for member in alive:
         member.kill()
@@ -224,7 +302,9 @@ def strike(process: "subprocess.Popen[bytes]", number: signal.Signals, *, one_ra
         raise TimeoutError(f"{len(alive)} processes lived on for two minutes after {number.name}")
 
 
-def unbroken(folder: Path, model: Path, num_processes: int) -> tuple[dict[str, Any], dict[str, float]]:
+def unbroken(
+    folder: Path, model: Path, num_processes: int
+) -> tuple[dict[str, Any], dict[str, float]]:
     """Outcome of a run that is left alone, and the seconds of its phases."""
     run, launched = new_run(folder, model, num_processes), time.time()
     start = run.start()
@@ -234,17 +314,31 @@ def unbroken(folder: Path, model: Path, num_processes: int) -> tuple[dict[str, A
     with (run.path / "epochs.csv").open(encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     best = max(rows, key=lambda row: float(row["macro_f1"]))["step"]
-    print(f"{num_processes} process(es), unbroken: {outcome['metrics.json']['training']} steps, the best at {best};", end=" ")
+    print(
+        f"{num_processes} process(es), unbroken: {outcome['metrics.json']['training']} steps, the best at {best};",
+        end=" ",
+    )
     print(", ".join(f"{phase} {seconds:.2f} s" for phase, seconds in durations.items()), flush=True)
     return outcome, durations
 
 
-def struck_run(run: Run, durations: dict[str, float], rng: random.Random, number: signal.Signals, *, one_rank: bool) -> tuple[list[Start], str]:
+def struck_run(
+    run: Run,
+    durations: dict[str, float],
+    rng: random.Random,
+    number: signal.Signals,
+    *,
+    one_rank: bool,
+) -> tuple[list[Start], str]:
     """Strike a run once in every phase, then let it finish; its starts, and what went wrong."""
     phases = [*rng.sample(list(PHASES)[:-1], len(PHASES) - 1), "results"]
     starts: list[Start] = []
     while not run.is_finished:
-        aim = (phases[0], rng.randint(1, PHASES[phases[0]]), rng.uniform(0, durations[phases.pop(0)])) if phases else None
+        aim = (
+            (phases[0], rng.randint(1, PHASES[phases[0]]), rng.uniform(0, durations[phases.pop(0)]))
+            if phases
+            else None
+        )
         try:
             starts.append(run.start(aim, number, one_rank=one_rank))
         except TimeoutError as error:
@@ -280,10 +374,15 @@ def new_run(folder: Path, model: Path, num_processes: int) -> Run:
     return Run(folder, num_processes)
 
 
-def measure(folder: Path, processes: list[int], kills: int, number: signal.Signals, rng: random.Random) -> bool:
+def measure(
+    folder: Path, processes: list[int], kills: int, number: signal.Signals, rng: random.Random
+) -> bool:
     """Strike runs, print the table; whether every run came out as the unbroken one."""
     write_model(folder / "model")
-    expected = {world: unbroken(folder / f"unbroken-{world}", folder / "model", world) for world in processes}
+    expected = {
+        world: unbroken(folder / f"unbroken-{world}", folder / "model", world)
+        for world in processes
+    }
     counts: Counter[tuple[str, str, str]] = Counter()
     runs = same = 0
     while sum(counts[key] for key in counts if key[2] == "strikes") < kills:
@@ -300,9 +399,14 @@ def measure(folder: Path, processes: list[int], kills: int, number: signal.Signa
             if start and start.struck:
                 counts[who, start.struck, "strikes"] += 1
                 counts[who, start.struck, "torn"] += start.was_torn
-                counts[who, start.struck, "resumed"] += following is not None and following.was_resumed
+                counts[who, start.struck, "resumed"] += (
+                    following is not None and following.was_resumed
+                )
                 counts[who, start.struck, "identical"] += not wrong
-        print(f"run {runs} of {who} process(es): {', '.join(str(start.struck) for start in starts)}: {wrong or 'identical'}", flush=True)
+        print(
+            f"run {runs} of {who} process(es): {', '.join(str(start.struck) for start in starts)}: {wrong or 'identical'}",
+            flush=True,
+        )
         shutil.rmtree(run.folder)
     print_table(counts, number)
     print(f"\n{same} of {runs} runs are identical to the unbroken one.")
@@ -311,28 +415,53 @@ def measure(folder: Path, processes: list[int], kills: int, number: signal.Signa
 
 def print_table(counts: Counter[tuple[str, str, str]], number: signal.Signals) -> None:
     """Strikes by number of processes and phase."""
-    print(f"\n| processes | {number.name} while | strikes | checkpoint left half-written | next start resumed | run identical |")
+    print(
+        f"\n| processes | {number.name} while | strikes | checkpoint left half-written | next start resumed | run identical |"
+    )
     print("| --- | --- | ---: | ---: | ---: | ---: |")
     columns = ("strikes", "torn", "resumed", "identical")
     for who in sorted({who for who, _, _ in counts}):
         for phase in PHASES:
-            print(f"| {who} | {phase} | {' | '.join(str(counts[who, phase, column]) for column in columns)} |")
-    print(f"| all | | {' | '.join(str(sum(n for key, n in counts.items() if key[2] == column)) for column in columns)} |")
+            print(
+                f"| {who} | {phase} | {' | '.join(str(counts[who, phase, column]) for column in columns)} |"
+            )
+    print(
+        f"| all | | {' | '.join(str(sum(n for key, n in counts.items() if key[2] == column)) for column in columns)} |"
+    )
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--kills", type=int, default=50, help="strikes at least; each run takes five")
-    parser.add_argument("--signal", choices=["KILL", "TERM", "USR1"], default="KILL", help="KILL, or what asks for a stop")
-    parser.add_argument("--processes", type=int, nargs="+", default=[1, 2], help="numbers of processes, in turn")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--kills", type=int, default=50, help="strikes at least; each run takes five"
+    )
+    parser.add_argument(
+        "--signal",
+        choices=["KILL", "TERM", "USR1"],
+        default="KILL",
+        help="KILL, or what asks for a stop",
+    )
+    parser.add_argument(
+        "--processes", type=int, nargs="+", default=[1, 2], help="numbers of processes, in turn"
+    )
     parser.add_argument("--seed", type=int, default=0, help="of the moments")
-    parser.add_argument("--cores", type=lambda text: {int(core) for core in text.split(",")}, help="cores to run on")
+    parser.add_argument(
+        "--cores", type=lambda text: {int(core) for core in text.split(",")}, help="cores to run on"
+    )
     parser.add_argument("--folder", type=Path, help="where to work; else a temporary folder")
     arguments = parser.parse_args()
     if arguments.cores:
         os.sched_setaffinity(0, arguments.cores)
     with tempfile.TemporaryDirectory(prefix="faults-", dir=arguments.folder) as folder:
-        ok = measure(Path(folder), arguments.processes, arguments.kills, signal.Signals[f"SIG{arguments.signal}"], random.Random(arguments.seed))
+        ok = measure(
+            Path(folder),
+            arguments.processes,
+            arguments.kills,
+            signal.Signals[f"SIG{arguments.signal}"],
+            random.Random(arguments.seed),
+        )
     sys.exit(not ok)
 
 

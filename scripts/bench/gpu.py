@@ -42,8 +42,28 @@ CHECKS = {
     "speed": ("speed", 95),
 }
 """Each check by name, in their order: the module of gpu_checks that holds it, and its seconds of 480."""
-NEEDED = ("torch", "transformers", "accelerate", "datasets", "tokenizers", "safetensors", "peft", "pydantic", "typer")
-NEEDED += ("pyarrow", "sklearn", "scipy", "xxhash", "psutil", "ruamel.yaml", "fastapi", "uvicorn", "evaluate")
+NEEDED = (
+    "torch",
+    "transformers",
+    "accelerate",
+    "datasets",
+    "tokenizers",
+    "safetensors",
+    "peft",
+    "pydantic",
+    "typer",
+)
+NEEDED += (
+    "pyarrow",
+    "sklearn",
+    "scipy",
+    "xxhash",
+    "psutil",
+    "ruamel.yaml",
+    "fastapi",
+    "uvicorn",
+    "evaluate",
+)
 LEAST_TORCH = (2, 11)
 STARTING_SECONDS, GRACE_SECONDS = 20.0, 5.0
 """Allowed on top of a check's own time: to the first check of a process, which imports torch and wakes the GPU; to each."""
@@ -57,11 +77,29 @@ class Process:
     def __init__(self, names: list[str], folder: Path, end: float, *, cpu: bool) -> None:
         self.notes, self.read = folder / f"notes-{time.monotonic_ns()}.jsonl", 0
         self.notes.touch()
-        command = [sys.executable, __file__, "--worker", str(self.notes), "--only", *names, *(["--cpu"] if cpu else [])]
-        environment = os.environ | {END: str(end), "HF_HOME": str(folder / "cache"), "HF_HUB_OFFLINE": "1"}
+        command = [
+            sys.executable,
+            __file__,
+            "--worker",
+            str(self.notes),
+            "--only",
+            *names,
+            *(["--cpu"] if cpu else []),
+        ]
+        environment = os.environ | {
+            END: str(end),
+            "HF_HOME": str(folder / "cache"),
+            "HF_HUB_OFFLINE": "1",
+        }
         self.log = folder / "log.txt"
         with self.log.open("a", encoding="utf-8") as log:
-            self.process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, env=environment, start_new_session=True)
+            self.process = subprocess.Popen(
+                command,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                env=environment,
+                start_new_session=True,
+            )
 
     def news(self) -> list[dict[str, Any]]:
         """What it noted since the last call."""
@@ -107,8 +145,15 @@ def supervise(names: list[str], folder: Path, end: float, *, cpu: bool) -> list[
         process.end()
         if fault:
             seconds = round(time.monotonic() - begun, 1)
-            outcomes.append(_say({"check": waiting.pop(0), "result": "FAIL", "found": fault, "seconds": seconds}))
-    return outcomes + [_say({"check": name, "result": "skipped", "found": "time was up", "seconds": 0.0}) for name in waiting]
+            outcomes.append(
+                _say(
+                    {"check": waiting.pop(0), "result": "FAIL", "found": fault, "seconds": seconds}
+                )
+            )
+    return outcomes + [
+        _say({"check": name, "result": "skipped", "found": "time was up", "seconds": 0.0})
+        for name in waiting
+    ]
 
 
 def _tail(log: Path) -> str:
@@ -116,7 +161,10 @@ def _tail(log: Path) -> str:
 
 
 def _say(outcome: dict[str, Any]) -> dict[str, Any]:
-    print(f"{outcome['check']:11s} {outcome['result']:8s} {outcome['seconds']:6.1f} s  {outcome['found'][:1200]}", flush=True)
+    print(
+        f"{outcome['check']:11s} {outcome['result']:8s} {outcome['seconds']:6.1f} s  {outcome['found'][:1200]}",
+        flush=True,
+    )
     return outcome
 
 
@@ -127,17 +175,32 @@ def work(names: list[str], notes: Path, *, cpu: bool) -> None:
     from transformers import logging
 
     logging.set_verbosity_error()
-    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False  # float32 products in float32
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = (
+        False  # float32 products in float32
+    )
     device = torch.device("cpu" if cpu or not torch.cuda.is_available() else "cuda")
     for number, name in enumerate(names):
         begun, outcome = time.monotonic(), {"check": name}
         try:
-            check = getattr(importlib.import_module(f"gpu_checks.{CHECKS[name][0]}"), f"check_{name}")
-            outcome |= {"result": "pass", "found": check(Bench(device, notes.parent, share(names[number:], float(os.environ[END])), begun))}
+            check = getattr(
+                importlib.import_module(f"gpu_checks.{CHECKS[name][0]}"), f"check_{name}"
+            )
+            outcome |= {
+                "result": "pass",
+                "found": check(
+                    Bench(
+                        device, notes.parent, share(names[number:], float(os.environ[END])), begun
+                    )
+                ),
+            }
         except Skipped as reason:
             outcome |= {"result": "skipped", "found": str(reason)}
         except Exception as error:  # whatever a check finds is an outcome, and the others go on
-            outcome |= {"result": "FAIL", "found": f"{type(error).__name__}: {error}", "traceback": traceback.format_exc()}
+            outcome |= {
+                "result": "FAIL",
+                "found": f"{type(error).__name__}: {error}",
+                "traceback": traceback.format_exc(),
+            }
         with notes.open("a", encoding="utf-8") as file:
             file.write(json.dumps(outcome | {"seconds": round(time.monotonic() - begun, 1)}) + "\n")
 
@@ -146,21 +209,31 @@ def versions() -> dict[str, str]:
     """Device and versions; ends the program where a package is missing or torch is too old."""
     missing = [name for name in NEEDED if importlib.util.find_spec(name.partition(".")[0]) is None]
     if missing:
-        sys.exit(f"These packages are missing: {', '.join(missing)}. Put them beside the checkout as wheels, see --help.")
+        sys.exit(
+            f"These packages are missing: {', '.join(missing)}. Put them beside the checkout as wheels, see --help."
+        )
     import torch
 
     if tuple(map(int, torch.__version__.split(".")[:2])) < LEAST_TORCH:
-        sys.exit(f"torch is {torch.__version__}; needed: {'.'.join(map(str, LEAST_TORCH))} or newer.")
+        sys.exit(
+            f"torch is {torch.__version__}; needed: {'.'.join(map(str, LEAST_TORCH))} or newer."
+        )
     from importlib.metadata import version
 
-    found = {name: version(name) for name in ("torch", "transformers", "accelerate", "datasets", "peft")}
+    found = {
+        name: version(name) for name in ("torch", "transformers", "accelerate", "datasets", "peft")
+    }
     return {"python": platform.python_version(), **found}
 
 
 def _parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--cpu", action="store_true", help="on the CPU, with small models")
-    parser.add_argument("--minutes", type=float, help="in which all ends; left out: 8, or 20 with --cpu")
+    parser.add_argument(
+        "--minutes", type=float, help="in which all ends; left out: 8, or 20 with --cpu"
+    )
     parser.add_argument("--out", type=Path, help="folder for gpu.json, speed.md and log.txt")
     parser.add_argument("--only", nargs="+", choices=CHECKS, default=list(CHECKS))
     parser.add_argument("--worker", type=Path, help=argparse.SUPPRESS)
@@ -177,17 +250,29 @@ def main() -> None:
     print(json.dumps(about), flush=True)
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as name:
         folder = Path(name)
-        outcomes = supervise(given.only, folder, begun + 60 * (given.minutes or (20 if given.cpu else 8)), cpu=given.cpu)
+        outcomes = supervise(
+            given.only,
+            folder,
+            begun + 60 * (given.minutes or (20 if given.cpu else 8)),
+            cpu=given.cpu,
+        )
         table = folder / "speed.md"
         print(f"\n{table.read_text(encoding='utf-8')}" if table.is_file() else "")
         if given.out:
             given.out.mkdir(parents=True, exist_ok=True)
-            (given.out / "gpu.json").write_text(json.dumps({"about": about, "checks": outcomes}, indent=1), encoding="utf-8")
+            (given.out / "gpu.json").write_text(
+                json.dumps({"about": about, "checks": outcomes}, indent=1), encoding="utf-8"
+            )
             for path in (table, folder / "log.txt"):
                 if path.is_file():
                     (given.out / path.name).write_bytes(path.read_bytes())
-    counts = {result: sum(outcome["result"] == result for outcome in outcomes) for result in ("pass", "FAIL", "skipped")}
-    print(f"{', '.join(f'{number} {result}' for result, number in counts.items())}; {time.monotonic() - begun:.0f} s")
+    counts = {
+        result: sum(outcome["result"] == result for outcome in outcomes)
+        for result in ("pass", "FAIL", "skipped")
+    }
+    print(
+        f"{', '.join(f'{number} {result}' for result, number in counts.items())}; {time.monotonic() - begun:.0f} s"
+    )
     sys.exit(counts["FAIL"] > 0)
 
 

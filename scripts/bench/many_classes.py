@@ -40,7 +40,10 @@ except ImportError:  # an older version holds everything in memory
 
 def memory_of(name):
     """A line of /proc/self/status in MB."""
-    return int(next(line for line in open("/proc/self/status") if line.startswith(name)).split()[1]) / 1000
+    return (
+        int(next(line for line in open("/proc/self/status") if line.startswith(name)).split()[1])
+        / 1000
+    )
 
 
 @contextmanager
@@ -50,7 +53,10 @@ def measured(stage, base):
     Path("/proc/self/clear_refs").write_text("5")
     begin = time.perf_counter()
     yield
-    print(f"{stage:<28}{time.perf_counter() - begin:8.1f} s {memory_of('VmHWM') - base:8.0f} MB at most", flush=True)
+    print(
+        f"{stage:<28}{time.perf_counter() - begin:8.1f} s {memory_of('VmHWM') - base:8.0f} MB at most",
+        flush=True,
+    )
 
 
 def made_up(num_rows, num_classes, folder):
@@ -85,19 +91,36 @@ def fitted(logits_NC, true_N, folder, base):
 
     weights_N, counts_C = np.ones(len(true_N)), np.bincount(true_N, minlength=logits_NC.shape[1])
     log_q_C = np.full(len(counts_C), -np.log(len(counts_C)))
-    plan = {"labels": [f"class {c:05}" for c in range(len(counts_C))], "log_q_C": log_q_C, "minority": int(counts_C.argmin())}
-    plan["log_target_C"] = decision.target_log_prior("natural", np.maximum(counts_C, 1), plan["labels"])
+    plan = {
+        "labels": [f"class {c:05}" for c in range(len(counts_C))],
+        "log_q_C": log_q_C,
+        "minority": int(counts_C.argmin()),
+    }
+    plan["log_target_C"] = decision.target_log_prior(
+        "natural", np.maximum(counts_C, 1), plan["labels"]
+    )
     with measured("temperature, prior: one fit", base):
-        found = decision.fit_decision(logits_NC, true_N, temperature=True, weights_N=weights_N, **plan)
+        found = decision.fit_decision(
+            logits_NC, true_N, temperature=True, weights_N=weights_N, **plan
+        )
     fitted_C = counts_C >= decision.LEAST_ROWS
     with measured("logits by column", base):
         by_column_NC = ByColumn(logits_NC, np.flatnonzero(fitted_C).tolist(), folder)
     most, thresholds.MOST_ROUNDS = thresholds.MOST_ROUNDS, 1
     with measured("thresholds: one round", base):
         rows = np.arange(len(true_N))
-        found = decision.fit_decision(Taken(by_column_NC, rows), true_N, thresholds="f1", weights_N=weights_N, fitted_C=fitted_C, **plan)
+        found = decision.fit_decision(
+            Taken(by_column_NC, rows),
+            true_N,
+            thresholds="f1",
+            weights_N=weights_N,
+            fitted_C=fitted_C,
+            **plan,
+        )
     thresholds.MOST_ROUNDS = most
-    print(f"thresholds of {fitted_C.sum():,} classes, those with {decision.LEAST_ROWS} rows or more")
+    print(
+        f"thresholds of {fitted_C.sum():,} classes, those with {decision.LEAST_ROWS} rows or more"
+    )
     with measured("labels by the decision", base):
         decided = found.judge(logits_NC)
     with measured("figures of both", base):
@@ -113,10 +136,15 @@ def main():
     parser.add_argument("--classes", type=int, default=5000)
     parser.add_argument("--rows", type=int, default=100_000)
     parser.add_argument("--several", "--multi-label", action="store_true", help="two labels a row")
-    parser.add_argument("--decision", action="store_true", help="fit a decision first (one label a row)")
+    parser.add_argument(
+        "--decision", action="store_true", help="fit a decision first (one label a row)"
+    )
     parser.add_argument("--no-pictures", action="store_true")
     parser.add_argument("--no-page", action="store_true")
-    parser.add_argument("--folder", help="where the run folder is made for a while; left out: where temporary files lie")
+    parser.add_argument(
+        "--folder",
+        help="where the run folder is made for a while; left out: where temporary files lie",
+    )
     asked = parser.parse_args()
     if asked.several and asked.decision:
         parser.error("--decision is for one label a row")
@@ -130,7 +158,9 @@ def main():
             release(logits_NC)
             targets = several(targets, asked.classes, run.path)
         base = memory_of("VmRSS")
-        print(f"{asked.classes:,} classes x {asked.rows:,} rows; {base:.0f} MB resident before, {os.cpu_count()} CPUs")
+        print(
+            f"{asked.classes:,} classes x {asked.rows:,} rows; {base:.0f} MB resident before, {os.cpu_count()} CPUs"
+        )
         if asked.decision:
             outcome = fitted(logits_NC, targets, run.path, base)
         else:
@@ -139,9 +169,16 @@ def main():
         with measured("predictions.parquet", base):
             run.write_predictions({"test": (np.arange(asked.rows), outcome)}, labels)
         with measured("metrics.json", base):
-            run.write_json("metrics.json", {"test": outcome.final.to_dict(), "minority_label": labels[-1]})
+            run.write_json(
+                "metrics.json", {"test": outcome.final.to_dict(), "minority_label": labels[-1]}
+            )
         with measured("mistakes.jsonl", base):
-            run.write_lines("mistakes.jsonl", report_page.mistakes_to_quote(np.arange(asked.rows), outcome, labels, lambda ids_N: ["a text"] * len(ids_N)))
+            run.write_lines(
+                "mistakes.jsonl",
+                report_page.mistakes_to_quote(
+                    np.arange(asked.rows), outcome, labels, lambda ids_N: ["a text"] * len(ids_N)
+                ),
+            )
         with measured("terminal tables", base):
             tables.print_results({"test": outcome}, run.path, "model")
         if not asked.no_pictures:
@@ -154,7 +191,12 @@ def main():
             print(f"report.html: {len(page) / 1e6:.1f} MB")
         if not asked.decision:
             with measured("figures of a file", base):
-                evaluate(logarithms(logits_NC, run.path, multi_label=asked.several), targets, labels, outcome.predicted_N)
+                evaluate(
+                    logarithms(logits_NC, run.path, multi_label=asked.several),
+                    targets,
+                    labels,
+                    outcome.predicted_N,
+                )
         size = sum(path.stat().st_size for path in run.path.iterdir())
         print(f"run folder: {size / 1e6:.0f} MB")
 

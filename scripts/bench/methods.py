@@ -38,7 +38,10 @@ TRAINING = {
 NATURAL = {"prior": "natural", "temperature": True}
 METHODS: dict[str, dict[str, dict]] = {
     "none": {"decision": {"thresholds": "f1"}},
-    "undersample": {"balance": {"method": "undersample", "resample_each_epoch": True}, "decision": NATURAL},
+    "undersample": {
+        "balance": {"method": "undersample", "resample_each_epoch": True},
+        "decision": NATURAL,
+    },
     "oversample": {"balance": {"method": "oversample"}},
     "floor 0.1": {"balance": {"method": "floor", "min_share": 0.1}},
     "power 0.5": {"balance": {"method": "power"}},
@@ -48,11 +51,18 @@ METHODS: dict[str, dict[str, dict]] = {
     "weights effective number": {"loss": {"class_weights": "effective_number"}},
     "focal": {"loss": {"name": "focal"}},
     "logit adjusted": {"loss": {"name": "logit_adjusted"}, "decision": NATURAL},
-    "LoRA, weights balanced": {"model": {"mode": "lora"}, "loss": {"class_weights": "balanced"}, "training": {"learning_rate": 1e-3}},
+    "LoRA, weights balanced": {
+        "model": {"mode": "lora"},
+        "loss": {"class_weights": "balanced"},
+        "training": {"learning_rate": 1e-3},
+    },
     "head, none": {"model": {"mode": "head"}},
     "head, weights balanced": {"model": {"mode": "head"}, "loss": {"class_weights": "balanced"}},
     "head, SMOTE": {"model": {"mode": "head"}, "balance": {"method": "smote"}},
-    "head, borderline SMOTE": {"model": {"mode": "head"}, "balance": {"method": "borderline_smote"}},
+    "head, borderline SMOTE": {
+        "model": {"mode": "head"},
+        "balance": {"method": "borderline_smote"},
+    },
     "head, ADASYN": {"model": {"mode": "head"}, "balance": {"method": "adasyn"}},
 }
 """Sections of the config that make each method; decisions give a second line of the table from the same training."""
@@ -61,9 +71,18 @@ COLUMNS = ("macro_f1", "minority_recall", "accuracy", "ece")
 
 def data_sets(emotion: str | None) -> dict[str, dict]:
     """The section `data` of each data set."""
-    hub = {"train": "cardiffnlp/tweet_eval", "validation": "cardiffnlp/tweet_eval", "test": "cardiffnlp/tweet_eval", "subset": "emotion"}
+    hub = {
+        "train": "cardiffnlp/tweet_eval",
+        "validation": "cardiffnlp/tweet_eval",
+        "test": "cardiffnlp/tweet_eval",
+        "subset": "emotion",
+    }
     files = {name: f"{emotion}/{name}.jsonl" for name in ("train", "validation", "test")}
-    return {"R8, 2,000 rows": R8 | {"limit": 2500}, "emotion": files if emotion else hub, "R8, all rows": R8}
+    return {
+        "R8, 2,000 rows": R8 | {"limit": 2500},
+        "emotion": files if emotion else hub,
+        "R8, all rows": R8,
+    }
 
 
 def train(folder: Path, values: dict[str, dict]) -> dict:
@@ -79,7 +98,9 @@ def train(folder: Path, values: dict[str, dict]) -> dict:
 
 def figures(metrics: dict, results: dict) -> dict[str, float]:
     """The columns of the table from one split's results."""
-    return {name: results[name] for name in COLUMNS if name in results} | {"minority_recall": results["per_class"][metrics["minority_label"]]["recall"]}
+    return {name: results[name] for name in COLUMNS if name in results} | {
+        "minority_recall": results["per_class"][metrics["minority_label"]]["recall"]
+    }
 
 
 def runs(arguments: argparse.Namespace) -> list[tuple[str, str, Path, dict[str, dict]]]:
@@ -88,12 +109,26 @@ def runs(arguments: argparse.Namespace) -> list[tuple[str, str, Path, dict[str, 
     for seed in range(arguments.seeds):
         for data, where in data_sets(arguments.emotion).items():
             for method, sections in METHODS.items():
-                if arguments.only not in f"{data}: {method}" or (data == "R8, all rows" and (method != "weights balanced" or seed > 0)):
+                if arguments.only not in f"{data}: {method}" or (
+                    data == "R8, all rows" and (method != "weights balanced" or seed > 0)
+                ):
                     continue
-                name = "-".join([*data.replace(",", "").split(), *method.replace(",", "").split(), f"seed{seed}"])
-                values = {"run": {"name": name, "output_dir": str(arguments.output), "seed": seed}, "data": where, **sections}
+                name = "-".join(
+                    [
+                        *data.replace(",", "").split(),
+                        *method.replace(",", "").split(),
+                        f"seed{seed}",
+                    ]
+                )
+                values = {
+                    "run": {"name": name, "output_dir": str(arguments.output), "seed": seed},
+                    "data": where,
+                    **sections,
+                }
                 values["model"] = MODEL | sections.get("model", {})
-                values["training"] = TRAINING | {"max_steps": STEPS[data]} | sections.get("training", {})
+                values["training"] = (
+                    TRAINING | {"max_steps": STEPS[data]} | sections.get("training", {})
+                )
                 chosen.append((data, method, arguments.output / name, values))
     number, parts = map(int, arguments.part.split("/"))
     return chosen[number - 1 :: parts]
@@ -104,13 +139,17 @@ def line(cells: list[str]) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--output", required=True, type=Path)
     parser.add_argument("--emotion", default=None)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--only", default="")
     parser.add_argument("--part", default="1/1")
-    parser.add_argument("--table", action="store_true", help="train nothing, print what is finished")
+    parser.add_argument(
+        "--table", action="store_true", help="train nothing, print what is finished"
+    )
     arguments = parser.parse_args()
     found: dict[tuple[str, str], list[dict[str, float]]] = {}
     for data, method, folder, values in runs(arguments):
@@ -121,9 +160,16 @@ def main() -> None:
         decided = metrics.get("decision", {}).get("test")
         if decided:
             found.setdefault((data, f"{method} -> decision"), []).append(figures(metrics, decided))
-    print(line(["data", "method", "seeds", *(name.replace("_", " ") for name in COLUMNS)]), line(["---", "---", "---:", *["---:"] * len(COLUMNS)]), sep="\n")
+    print(
+        line(["data", "method", "seeds", *(name.replace("_", " ") for name in COLUMNS)]),
+        line(["---", "---", "---:", *["---:"] * len(COLUMNS)]),
+        sep="\n",
+    )
     for (data, method), rows in found.items():
-        cells = [f"{statistics.mean(r[n] for r in rows):.3f} ({min(r[n] for r in rows):.3f} to {max(r[n] for r in rows):.3f})" for n in COLUMNS]
+        cells = [
+            f"{statistics.mean(r[n] for r in rows):.3f} ({min(r[n] for r in rows):.3f} to {max(r[n] for r in rows):.3f})"
+            for n in COLUMNS
+        ]
         print(line([data, method, str(len(rows)), *cells]))
 
 

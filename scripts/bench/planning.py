@@ -42,7 +42,9 @@ def theirs(method: str, size: int) -> tuple[float, float, int]:
     from imblearn.under_sampling import RandomUnderSampler
 
     label_ids_N, _ = rows(size)
-    sampler = {"oversample": RandomOverSampler, "undersample": RandomUnderSampler}[method](random_state=0)
+    sampler = {"oversample": RandomOverSampler, "undersample": RandomUnderSampler}[method](
+        random_state=0
+    )
     start = time.perf_counter()
     sampler.fit_resample(np.arange(size)[:, None], label_ids_N)
     return time.perf_counter() - start, peak_mib(), len(sampler.sample_indices_)
@@ -59,17 +61,27 @@ def alone(function: object, *arguments: object) -> tuple[float, float, int]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--rows", type=int, default=10_000_000)
     size = parser.parse_args().rows
-    print("| method | rows drawn | seconds | peak MiB | imbalanced-learn seconds | peak MiB | times faster |\n" + "| --- |" + " ---: |" * 6)
+    print(
+        "| method | rows drawn | seconds | peak MiB | imbalanced-learn seconds | peak MiB | times faster |\n"
+        + "| --- |"
+        + " ---: |" * 6
+    )
     for method in METHODS:
         seconds, memory, drawn = alone(ours, method, size)
         cells = [method, f"{drawn:,}", f"{seconds:.1f}", f"{memory:,.0f}", "", "", ""]
         if method in ("oversample", "undersample"):
             their_seconds, their_memory, their_rows = alone(theirs, method, size)
             assert their_rows == drawn
-            cells[4:] = [f"{their_seconds:.1f}", f"{their_memory:,.0f}", f"{their_seconds / seconds:.1f}"]
+            cells[4:] = [
+                f"{their_seconds:.1f}",
+                f"{their_memory:,.0f}",
+                f"{their_seconds / seconds:.1f}",
+            ]
         print("| " + " | ".join(cells) + " |", flush=True)
 
 

@@ -36,9 +36,19 @@ def write_models(folder: Path) -> None:
     source = package_path(MODEL)
     tokenizer = AutoTokenizer.from_pretrained(source)
     tokenizer.model_max_length = 128
-    small = AutoConfig.from_pretrained(source, num_hidden_layers=1, hidden_size=32, num_attention_heads=2, intermediate_size=64, num_labels=3, id2label=LABELS)
+    small = AutoConfig.from_pretrained(
+        source,
+        num_hidden_layers=1,
+        hidden_size=32,
+        num_attention_heads=2,
+        intermediate_size=64,
+        num_labels=3,
+        id2label=LABELS,
+    )
     models = {
-        "minilm": AutoModelForSequenceClassification.from_pretrained(source, num_labels=3, id2label=LABELS),
+        "minilm": AutoModelForSequenceClassification.from_pretrained(
+            source, num_labels=3, id2label=LABELS
+        ),
         "small": AutoModelForSequenceClassification.from_config(small),
     }
     for name, model in models.items():
@@ -68,55 +78,124 @@ def run_side(model: str, source: str, target: str, batch_size: int, device: str)
 
         labeller = Labeller(Classifier.load(model, device=device), ["text"], probabilities=True)
         start = time.perf_counter()
-        label_file(labeller, Records(Path(source), DataSection(source=source), ["text"]), Path(target))
+        label_file(
+            labeller, Records(Path(source), DataSection(source=source), ["text"]), Path(target)
+        )
     else:
         import torch
         from transformers import pipeline
 
-        classify = pipeline("text-classification", model, top_k=None, device=device, dtype=torch.float32)
+        classify = pipeline(
+            "text-classification", model, top_k=None, device=device, dtype=torch.float32
+        )
         start = time.perf_counter()
-        with open(source, encoding="utf-8", newline="") as rows, open(target, "w", encoding="utf-8", newline="") as out:
+        with (
+            open(source, encoding="utf-8", newline="") as rows,
+            open(target, "w", encoding="utf-8", newline="") as out,
+        ):
             records = list(csv.DictReader(rows))
             writer = csv.writer(out)
-            writer.writerow(["id", "text", "label", "score", *(f"probability_{label}" for label in LABELS.values())])
-            for record, scores in zip(records, classify([record["text"] for record in records], truncation=True, batch_size=batch_size), strict=True):
+            writer.writerow(
+                [
+                    "id",
+                    "text",
+                    "label",
+                    "score",
+                    *(f"probability_{label}" for label in LABELS.values()),
+                ]
+            )
+            for record, scores in zip(
+                records,
+                classify(
+                    [record["text"] for record in records], truncation=True, batch_size=batch_size
+                ),
+                strict=True,
+            ):
                 by_label = {score["label"]: score["score"] for score in scores}
-                writer.writerow([*record.values(), scores[0]["label"], scores[0]["score"], *(by_label[label] for label in LABELS.values())])
+                writer.writerow(
+                    [
+                        *record.values(),
+                        scores[0]["label"],
+                        scores[0]["score"],
+                        *(by_label[label] for label in LABELS.values()),
+                    ]
+                )
     seconds = time.perf_counter() - start
     status = Path("/proc/self/status").read_text(encoding="utf-8")
-    print(json.dumps({"seconds": seconds, "peak": int(next(line.split()[1] for line in status.splitlines() if line.startswith("VmHWM"))) * 1024}))
+    print(
+        json.dumps(
+            {
+                "seconds": seconds,
+                "peak": int(
+                    next(
+                        line.split()[1] for line in status.splitlines() if line.startswith("VmHWM")
+                    )
+                )
+                * 1024,
+            }
+        )
+    )
 
 
-def measure(model: Path, source: Path, target: Path, batch_size: int, device: str) -> dict[str, float]:
+def measure(
+    model: Path, source: Path, target: Path, batch_size: int, device: str
+) -> dict[str, float]:
     """Figures of one side in a fresh process."""
     target.unlink(missing_ok=True)
-    command = [sys.executable, __file__, "--side", str(model), str(source), str(target), str(batch_size), "--device", device]
-    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    command = [
+        sys.executable,
+        __file__,
+        "--side",
+        str(model),
+        str(source),
+        str(target),
+        str(batch_size),
+        "--device",
+        device,
+    ]
+    done = subprocess.run(
+        command, check=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    )
     return json.loads(done.stdout.splitlines()[-1])
 
 
 def difference(first: Path, second: Path) -> tuple[float, int]:
     """Largest difference of two files' probabilities, and the number of other labels."""
-    with first.open(encoding="utf-8", newline="") as one, second.open(encoding="utf-8", newline="") as two:
+    with (
+        first.open(encoding="utf-8", newline="") as one,
+        second.open(encoding="utf-8", newline="") as two,
+    ):
         pairs = list(zip(csv.DictReader(one), csv.DictReader(two), strict=True))
     names = [f"probability_{label}" for label in LABELS.values()]
-    return max(abs(float(a[name]) - float(b[name])) for a, b in pairs for name in names), sum(a["label"] != b["label"] for a, b in pairs)
+    return max(abs(float(a[name]) - float(b[name])) for a, b in pairs for name in names), sum(
+        a["label"] != b["label"] for a, b in pairs
+    )
 
 
 def main() -> None:
     """Measure speed, then memory, and print both tables."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--rows", type=int, default=4_000)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--memory-rows", type=int, default=20_000)
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--small", action="store_true", help="400 rows, one repeat, memory at 2,000 and 20,000 rows")
-    parser.add_argument("--side", nargs=4, metavar=("MODEL", "SOURCE", "TARGET", "BATCH"), help=argparse.SUPPRESS)
+    parser.add_argument(
+        "--small", action="store_true", help="400 rows, one repeat, memory at 2,000 and 20,000 rows"
+    )
+    parser.add_argument(
+        "--side", nargs=4, metavar=("MODEL", "SOURCE", "TARGET", "BATCH"), help=argparse.SUPPRESS
+    )
     arguments = parser.parse_args()
     if arguments.side:
         run_side(*arguments.side[:3], int(arguments.side[3]), arguments.device)
         return
-    rows, repeats, few = (400, 1, 2_000) if arguments.small else (arguments.rows, arguments.repeats, arguments.memory_rows)
+    rows, repeats, few = (
+        (400, 1, 2_000)
+        if arguments.small
+        else (arguments.rows, arguments.repeats, arguments.memory_rows)
+    )
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         write_models(folder)
@@ -125,19 +204,39 @@ def main() -> None:
         seconds: dict[str, list[float]] = {side: [] for side in SIDES}
         for _ in range(repeats):
             for side, batch_size in SIDES.items():
-                seconds[side].append(measure(folder / "minilm", folder / "rows.csv", targets[side], batch_size, arguments.device)["seconds"])
-        print("| side | rows a second | smallest to largest | ours is faster by |\n| --- | ---: | ---: | ---: |")
+                seconds[side].append(
+                    measure(
+                        folder / "minilm",
+                        folder / "rows.csv",
+                        targets[side],
+                        batch_size,
+                        arguments.device,
+                    )["seconds"]
+                )
+        print(
+            "| side | rows a second | smallest to largest | ours is faster by |\n| --- | ---: | ---: | ---: |"
+        )
         for side, values in seconds.items():
             rates = sorted(rows / value for value in values)
             ratio = median(values) / median(seconds["ours"])
-            print(f"| {side} | {median(rates):,.0f} | {rates[0]:,.0f} to {rates[-1]:,.0f} | {ratio:.2f} |")
+            print(
+                f"| {side} | {median(rates):,.0f} | {rates[0]:,.0f} to {rates[-1]:,.0f} | {ratio:.2f} |"
+            )
         largest, others = difference(targets["ours"], targets["pipeline as it comes"])
-        print(f"\nLargest difference of a probability {largest:.1e}; other labels {others} of {rows:,}.\n")
+        print(
+            f"\nLargest difference of a probability {largest:.1e}; other labels {others} of {rows:,}.\n"
+        )
         print("| side | rows | peak memory |\n| --- | ---: | ---: |")
         for number in (few, 10 * few):
             write_rows(folder / "many.csv", number)
             for side in list(SIDES)[:2]:
-                peak = measure(folder / "small", folder / "many.csv", folder / "many.out.csv", SIDES[side], arguments.device)["peak"]
+                peak = measure(
+                    folder / "small",
+                    folder / "many.csv",
+                    folder / "many.out.csv",
+                    SIDES[side],
+                    arguments.device,
+                )["peak"]
                 print(f"| {side} | {number:,} | {peak / 2**20:,.0f} MiB |", flush=True)
 
 

@@ -74,14 +74,25 @@ class BucketBytes(TrainerCallback):
         """Begins the next step's list."""
         self.buckets.append([])
 
-    def _reduce(self, group: Any, bucket: torch.distributed.GradBucket) -> torch.futures.Future[torch.Tensor]:
+    def _reduce(
+        self, group: Any, bucket: torch.distributed.GradBucket
+    ) -> torch.futures.Future[torch.Tensor]:
         self.buckets[-1].append(bucket.buffer().numel() * bucket.buffer().element_size())
         return allreduce_hook(group, bucket)
 
 
 def child(given: argparse.Namespace) -> dict[str, Any]:
     """One process of a side; what the main process has found."""
-    case = Case(argparse.Namespace(data="tweets", model=MINILM, seed=0, max_length=128, batch=given.rows_per_step, steps=given.steps))
+    case = Case(
+        argparse.Namespace(
+            data="tweets",
+            model=MINILM,
+            seed=0,
+            max_length=128,
+            batch=given.rows_per_step,
+            steps=given.steps,
+        )
+    )
     start_processes(given.processes, given.threads)
     case.batch = given.rows_per_step // world_size()
     model = case.model()
@@ -98,10 +109,37 @@ def child(given: argparse.Namespace) -> dict[str, Any]:
 
 def run(side: Side, steps: int, *, count: bool = False) -> dict[str, Any]:
     """One side in fresh processes, under torch's launcher where there are several."""
-    values = {"processes": side.processes, "threads": side.threads, "rows_per_step": side.rows_per_step, "steps": steps, "count": count}
-    launcher = ["-m", "torch.distributed.run", "--nproc_per_node", str(side.processes), "--rdzv_backend", "c10d", "--rdzv_endpoint", "127.0.0.1:0"]
-    command = [sys.executable, *(launcher if side.processes > 1 else []), __file__, "--child", json.dumps(values)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, env=os.environ | ({"CUDA_VISIBLE_DEVICES": ""} if count else {}))
+    values = {
+        "processes": side.processes,
+        "threads": side.threads,
+        "rows_per_step": side.rows_per_step,
+        "steps": steps,
+        "count": count,
+    }
+    launcher = [
+        "-m",
+        "torch.distributed.run",
+        "--nproc_per_node",
+        str(side.processes),
+        "--rdzv_backend",
+        "c10d",
+        "--rdzv_endpoint",
+        "127.0.0.1:0",
+    ]
+    command = [
+        sys.executable,
+        *(launcher if side.processes > 1 else []),
+        __file__,
+        "--child",
+        json.dumps(values),
+    ]
+    done = subprocess.run(
+        command,
+        capture_output=True,
+        text=True,
+        check=False,
+        env=os.environ | ({"CUDA_VISIBLE_DEVICES": ""} if count else {}),
+    )
     if done.returncode:
         sys.exit(f"{side.name}: {done.stderr[-3000:]}")
     return json.loads(done.stdout.splitlines()[-1])  # type: ignore[no-any-return]
@@ -117,23 +155,48 @@ def sides_of(rows: int, processes: list[int]) -> list[Side]:
     numbers = processes or ([2**k for k in range(1, gpus.bit_length())] if gpus else [2])
     for number in numbers:
         if rows % number or (gpus and number > gpus):
-            sys.exit(f"--processes {number}: it must divide --rows {rows}, and on GPUs each process takes one of {gpus}.")
+            sys.exit(
+                f"--processes {number}: it must divide --rows {rows}, and on GPUs each process takes one of {gpus}."
+            )
     if gpus:
-        one, strong = Side("1 GPU", 1, None, rows), [Side(f"{n} GPUs, same rows a step", n, None, rows) for n in numbers]
-        return [one, *strong, *(Side(f"{n} GPUs, same rows a GPU", n, None, rows * n) for n in numbers)]
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        one, strong = (
+            Side("1 GPU", 1, None, rows),
+            [Side(f"{n} GPUs, same rows a step", n, None, rows) for n in numbers],
+        )
+        return [
+            one,
+            *strong,
+            *(Side(f"{n} GPUs, same rows a GPU", n, None, rows * n) for n in numbers),
+        ]
+    cores = (
+        len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    )
     whole = [Side(f"1 process, {cores} threads", 1, cores, rows)] if cores > 1 else []
-    return [Side("1 process, 1 thread", 1, 1, rows), *whole, *(Side(f"{n} processes, 1 thread each", n, 1, rows) for n in numbers)]
+    return [
+        Side("1 process, 1 thread", 1, 1, rows),
+        *whole,
+        *(Side(f"{n} processes, 1 thread each", n, 1, rows) for n in numbers),
+    ]
 
 
 def print_sides(sides: list[Side], seconds: dict[str, list[float]]) -> None:
     """Rows a second of each side, and how it compares with the first, turn by turn."""
-    print("\n| side | rows a step | rows/s | ms a step | speed-up | efficiency |\n| --- | ---: | ---: | ---: | ---: | ---: |")
+    print(
+        "\n| side | rows a step | rows/s | ms a step | speed-up | efficiency |\n| --- | ---: | ---: | ---: | ---: | ---: |"
+    )
     for side in sides:
         rates = [side.rows_per_step / s for s in seconds[side.name]]
-        ups = [rate * first / sides[0].rows_per_step for rate, first in zip(rates, seconds[sides[0].name], strict=True)]
+        ups = [
+            rate * first / sides[0].rows_per_step
+            for rate, first in zip(rates, seconds[sides[0].name], strict=True)
+        ]
         share = median(ups) / (side.processes * (side.threads or 1))
-        cells = [f"{spread(rates, '.0f')}", f"{median(seconds[side.name]) * 1e3:.1f}", spread(ups, ".2f"), f"{share:.0%}"]
+        cells = [
+            f"{spread(rates, '.0f')}",
+            f"{median(seconds[side.name]) * 1e3:.1f}",
+            spread(ups, ".2f"),
+            f"{share:.0%}",
+        ]
         print("|", " | ".join([side.name, str(side.rows_per_step), *cells]), "|")
 
 
@@ -164,7 +227,11 @@ class Plan:
 
     def seconds(self, n: int, buckets: list[int]) -> float:
         """The exchange of some buckets."""
-        return 2 * (n - 1) * (sum(buckets) / n / self.bytes_per_second + len(buckets) * self.latency_seconds)
+        return (
+            2
+            * (n - 1)
+            * (sum(buckets) / n / self.bytes_per_second + len(buckets) * self.latency_seconds)
+        )
 
     def efficiencies(self, n: int) -> Iterator[float]:
         """Same rows a GPU without and with overlap, then same rows a step without and with overlap."""
@@ -174,16 +241,38 @@ class Plan:
                 yield compute / (compute + exposed)
 
 
-def print_plan(plan: Plan, num_gpus: int, rows: int, origin: str, given: argparse.Namespace) -> None:
+def print_plan(
+    plan: Plan, num_gpus: int, rows: int, origin: str, given: argparse.Namespace
+) -> None:
     """The plan as a table, and what it takes for granted."""
     sizes = ", ".join(f"{size / 1e6:.1f}" for size in plan.buckets)
-    print(f"\nGradient: {sum(plan.buckets):,} bytes in {len(plan.buckets)} all-reduces an optimizer step, counted; in MB, as they start: {sizes}.")
-    print(f"\nPlan for {num_gpus} GPUs, from {plan.step_seconds * 1e3:.2f} ms for a step of {rows} rows ({origin}), efficiency without -> with overlap:")
-    print("\n| GPUs | MB sent by each | exchange, ms | same rows a GPU | same rows a step |\n| ---: | ---: | ---: | ---: | ---: |")
+    print(
+        f"\nGradient: {sum(plan.buckets):,} bytes in {len(plan.buckets)} all-reduces an optimizer step, counted; in MB, as they start: {sizes}."
+    )
+    print(
+        f"\nPlan for {num_gpus} GPUs, from {plan.step_seconds * 1e3:.2f} ms for a step of {rows} rows ({origin}), efficiency without -> with overlap:"
+    )
+    print(
+        "\n| GPUs | MB sent by each | exchange, ms | same rows a GPU | same rows a step |\n| ---: | ---: | ---: | ---: | ---: |"
+    )
     for n in sorted({2**k for k in range(1, num_gpus.bit_length())} | {num_gpus}):
         weak, weak_overlap, strong, strong_overlap = plan.efficiencies(n)
-        cells = [str(n), f"{plan.sent_bytes(n) / 1e6:.1f}", f"{plan.seconds(n, plan.buckets) * 1e3:.2f}"]
-        print("|", " | ".join([*cells, f"{weak:.0%} -> {weak_overlap:.0%}", f"{strong:.0%} -> {strong_overlap:.0%}"]), "|")
+        cells = [
+            str(n),
+            f"{plan.sent_bytes(n) / 1e6:.1f}",
+            f"{plan.seconds(n, plan.buckets) * 1e3:.2f}",
+        ]
+        print(
+            "|",
+            " | ".join(
+                [
+                    *cells,
+                    f"{weak:.0%} -> {weak_overlap:.0%}",
+                    f"{strong:.0%} -> {strong_overlap:.0%}",
+                ]
+            ),
+            "|",
+        )
     print(
         f"\nAssumed: a ring of {given.bandwidth_gbps:g} Gbit/s to and from every GPU and {given.latency_us:g} us a hop, shared with nobody; rows divide without"
         f" loss, also below what fills a GPU; no process waits for a slower one. With overlap, all buckets but the last travel during the backward pass"
@@ -192,15 +281,41 @@ def print_plan(plan: Plan, num_gpus: int, rows: int, origin: str, given: argpars
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rows", type=int, default=64, help="rows of an optimizer step; in weak scaling of a process")
-    parser.add_argument("--steps", type=int, default=20, help=f"timed steps; {WARM_UP_STEPS} more warm up")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--rows",
+        type=int,
+        default=64,
+        help="rows of an optimizer step; in weak scaling of a process",
+    )
+    parser.add_argument(
+        "--steps", type=int, default=20, help=f"timed steps; {WARM_UP_STEPS} more warm up"
+    )
     parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--processes", type=int, nargs="+", default=[], help="numbers of processes to compare; left out: 2, or every power of two of GPUs")
+    parser.add_argument(
+        "--processes",
+        type=int,
+        nargs="+",
+        default=[],
+        help="numbers of processes to compare; left out: 2, or every power of two of GPUs",
+    )
     parser.add_argument("--gpus", type=int, default=64, help="GPUs of the plan")
-    parser.add_argument("--bandwidth-gbps", type=float, default=400.0, help="gigabits a second that each GPU sends and receives; one NDR InfiniBand port: 400")
-    parser.add_argument("--latency-us", type=float, default=5.0, help="microseconds of one hop of the ring")
-    parser.add_argument("--step-seconds", type=float, help="of one GPU on --rows rows, for the plan; left out: what was measured")
+    parser.add_argument(
+        "--bandwidth-gbps",
+        type=float,
+        default=400.0,
+        help="gigabits a second that each GPU sends and receives; one NDR InfiniBand port: 400",
+    )
+    parser.add_argument(
+        "--latency-us", type=float, default=5.0, help="microseconds of one hop of the ring"
+    )
+    parser.add_argument(
+        "--step-seconds",
+        type=float,
+        help="of one GPU on --rows rows, for the plan; left out: what was measured",
+    )
     parser.add_argument("--child", help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.child:
@@ -210,14 +325,24 @@ def main() -> None:
         return
     sides = sides_of(given.rows, given.processes)
     seconds: dict[str, list[float]] = {side.name: [] for side in sides}
-    for side in tqdm([side for _ in range(given.repeats) for side in sides], desc="sides in turn", unit=" runs"):
+    for side in tqdm(
+        [side for _ in range(given.repeats) for side in sides], desc="sides in turn", unit=" runs"
+    ):
         seconds[side.name].append(run(side, given.steps + WARM_UP_STEPS)["step_seconds"])
-    print(f"MiniLM, tweets, torch {torch.__version__}, {given.steps} steps, median of {given.repeats} (smallest to largest)")
+    print(
+        f"MiniLM, tweets, torch {torch.__version__}, {given.steps} steps, median of {given.repeats} (smallest to largest)"
+    )
     print_sides(sides, seconds)
     buckets = run(Side("bytes", 2, 1, given.rows), 3, count=True)["buckets"]
     origin = "given" if given.step_seconds else f"measured: {sides[0].name}"
     step_seconds = given.step_seconds or median(seconds[sides[0].name])
-    print_plan(Plan(buckets, step_seconds, given.bandwidth_gbps / 8 * 1e9, given.latency_us / 1e6), given.gpus, given.rows, origin, given)
+    print_plan(
+        Plan(buckets, step_seconds, given.bandwidth_gbps / 8 * 1e9, given.latency_us / 1e6),
+        given.gpus,
+        given.rows,
+        origin,
+        given,
+    )
 
 
 if __name__ == "__main__":

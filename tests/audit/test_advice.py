@@ -9,7 +9,9 @@ from trainer.config.config import check_config
 from trainer.config.yaml_source import YamlSource, read_yaml
 from trainer.data.balancing.balance import plan_balance
 
-PLAIN = Facts(imbalance_ratio=2.0, minority_label="rare", num_classes=3, smallest_rows=500, mean_rows=800)
+PLAIN = Facts(
+    imbalance_ratio=2.0, minority_label="rare", num_classes=3, smallest_rows=500, mean_rows=800
+)
 
 REACHED_BY = {
     "label_issues": {"doubtful_ratio": 0.05, "judge_macro_f1": 0.6},
@@ -85,7 +87,9 @@ def config_with(path, settings):
     return check_config(YamlSource("advice", values))
 
 
-@pytest.mark.parametrize("rule", [rule for rule in RULES if rule.settings], ids=lambda rule: rule.name)
+@pytest.mark.parametrize(
+    "rule", [rule for rule in RULES if rule.settings], ids=lambda rule: rule.name
+)
 def test_settings_of_every_rule_are_a_config_that_loads(rule, tmp_path):
     settings = rule.advice(replace(PLAIN, **REACHED_BY[rule.name])).settings
     config = config_with(tmp_path / "config.yaml", settings).to_dict()
@@ -98,13 +102,19 @@ def test_settings_of_every_rule_are_a_config_that_loads(rule, tmp_path):
 @pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.name)
 def test_settings_named_in_the_words_load_too(rule, tmp_path):
     facts = replace(PLAIN, **REACHED_BY[rule.name])
-    for section, key, value in re.findall(r"\b(model|data|balance|loss|augment)\.(\w+)(?:: (\w+))?", rule.words(facts)):
+    for section, key, value in re.findall(
+        r"\b(model|data|balance|loss|augment)\.(\w+)(?:: (\w+))?", rule.words(facts)
+    ):
         needed = {"model.max_length": "8", "data.group_column": "author", "data.encoding": "cp1252"}
-        assert config_with(tmp_path / "config.yaml", f"{section}: {{{key}: {value or needed[f'{section}.{key}']}}}")
+        assert config_with(
+            tmp_path / "config.yaml", f"{section}: {{{key}: {value or needed[f'{section}.{key}']}}}"
+        )
 
 
 @pytest.mark.parametrize("num_classes", [2, 10, 11, MANY_CLASSES - 1])
-def test_floor_of_a_tiny_minority_fits_every_number_of_classes_that_the_rule_speaks_of(num_classes, tmp_path):
+def test_floor_of_a_tiny_minority_fits_every_number_of_classes_that_the_rule_speaks_of(
+    num_classes, tmp_path
+):
     facts = replace(PLAIN, **REACHED_BY["tiny_minority"], num_classes=num_classes)
     (advice,) = advise(facts)
     assert advice.rule == "tiny_minority"
@@ -134,17 +144,61 @@ def test_floor_of_a_tiny_minority_fits_every_number_of_classes_that_the_rule_spe
             "model: {max_length: 320}",
             "are cut at 128 tokens; 99 % of the rows have at most 300. The model reads up to 512: set",
         ),
-        (128, 512, 4_000, "model: {max_length: 512}", "The model reads up to 512: set model.max_length: 512."),
-        (128, 514, 4_000, "model: {max_length: 514}", "The model reads up to 514: set model.max_length: 514."),
-        (512, 512, 4_000, "", "cut at 512 tokens, the most that this model reads; 99 % of the rows have at most 4,000. Choose a model with a longer context"),
-        (512, 8_192, 900, "model: {max_length: 960}", "The model reads up to 8,192: set model.max_length: 960."),
-        (512, None, 900, "model: {max_length: 960}", "The model has no limit: set model.max_length: 960."),
-        (512, None, None, "model: {max_length: 1024}", "10.0% of the rows are cut at 512 tokens. The model has no limit: set model.max_length: 1024."),
+        (
+            128,
+            512,
+            4_000,
+            "model: {max_length: 512}",
+            "The model reads up to 512: set model.max_length: 512.",
+        ),
+        (
+            128,
+            514,
+            4_000,
+            "model: {max_length: 514}",
+            "The model reads up to 514: set model.max_length: 514.",
+        ),
+        (
+            512,
+            512,
+            4_000,
+            "",
+            "cut at 512 tokens, the most that this model reads; 99 % of the rows have at most 4,000. Choose a model with a longer context",
+        ),
+        (
+            512,
+            8_192,
+            900,
+            "model: {max_length: 960}",
+            "The model reads up to 8,192: set model.max_length: 960.",
+        ),
+        (
+            512,
+            None,
+            900,
+            "model: {max_length: 960}",
+            "The model has no limit: set model.max_length: 960.",
+        ),
+        (
+            512,
+            None,
+            None,
+            "model: {max_length: 1024}",
+            "10.0% of the rows are cut at 512 tokens. The model has no limit: set model.max_length: 1024.",
+        ),
         (500, 512, None, "model: {max_length: 512}", "set model.max_length: 512."),
     ],
 )
-def test_advice_for_cut_rows_is_longer_than_now_and_as_long_as_the_model_reads(max_length, limit, needed, settings, words):
-    facts = replace(PLAIN, truncated_ratio=0.1, max_length=max_length, position_limit=limit, needed_tokens=needed)
+def test_advice_for_cut_rows_is_longer_than_now_and_as_long_as_the_model_reads(
+    max_length, limit, needed, settings, words
+):
+    facts = replace(
+        PLAIN,
+        truncated_ratio=0.1,
+        max_length=max_length,
+        position_limit=limit,
+        needed_tokens=needed,
+    )
     advice = advise(facts)[0]
     assert advice.rule == "truncation"
     assert advice.settings == settings

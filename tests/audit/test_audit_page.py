@@ -30,13 +30,27 @@ def audited(tmp_path, records, split=None, **options):
     ids_N = np.sort(np.concatenate(list(splits.values())))
     texts = full_texts(clean, ids_N)
     near = find_near_duplicates(texts, threshold=0.8)
-    noise = find_label_noise(term_weights(texts), clean.label_ids_N[ids_N], independent_units(near, clean, ids_N, data), seed=42)
-    return audit_findings.collect(data, clean, splits, obstacles, ids_N, near, noise, None, model_name=None, seed=42)
+    noise = find_label_noise(
+        term_weights(texts),
+        clean.label_ids_N[ids_N],
+        independent_units(near, clean, ids_N, data),
+        seed=42,
+    )
+    return audit_findings.collect(
+        data, clean, splits, obstacles, ids_N, near, noise, None, model_name=None, seed=42
+    )
 
 
 def evil_rows():
-    rows = [{"text": f"{EVIL} number {n} of {n * n}", "label": [EVIL, "b & c"][n % 3 == 0]} for n in range(60)]
-    rows += [{"text": "said twice <b>", "label": EVIL}, {"text": "said twice <b>", "label": "b & c"}, {"text": "copy", "label": EVIL}]
+    rows = [
+        {"text": f"{EVIL} number {n} of {n * n}", "label": [EVIL, "b & c"][n % 3 == 0]}
+        for n in range(60)
+    ]
+    rows += [
+        {"text": "said twice <b>", "label": EVIL},
+        {"text": "said twice <b>", "label": "b & c"},
+        {"text": "copy", "label": EVIL},
+    ]
     return [*rows, {"text": "copy", "label": EVIL}, {"text": "", "label": EVIL}]
 
 
@@ -72,7 +86,14 @@ def test_page_says_that_it_quotes_texts_and_cuts_long_ones(tmp_path):
 
 def test_findings_count_what_cleaning_drops_with_examples(findings):
     cleaning = findings["cleaning"]
-    assert cleaning["conflicts"] == [{"text": "said twice <b>", "labels": {EVIL: 1, "b & c": 1}, "kept_label": None, "rows": [60, 61]}]
+    assert cleaning["conflicts"] == [
+        {
+            "text": "said twice <b>",
+            "labels": {EVIL: 1, "b & c": 1},
+            "kept_label": None,
+            "rows": [60, 61],
+        }
+    ]
     assert cleaning["duplicates"] == [{"text": "copy", "label": EVIL, "copies": 2}]
     assert cleaning["counts"]["empty text"] == 1
     assert findings["rows"] == {"read": 65, "kept": 61, "audited": 61, "compared": 61}
@@ -100,7 +121,11 @@ def test_findings_hold_the_documented_names(findings):
 
 
 def test_sixty_classes_fit_page_and_terminal(tmp_path, capsys):
-    rows = [{"text": f"row {n} of class {c}", "label": f"class {c:02}"} for c in range(60) for n in range(2 + c)]
+    rows = [
+        {"text": f"row {n} of class {c}", "label": f"class {c:02}"}
+        for c in range(60)
+        for n in range(2 + c)
+    ]
     findings = audited(tmp_path, rows)
     assert "class 59" in "".join(Page(audit_page.render(findings)).words)
     audit_tables.print_findings(findings)
@@ -108,10 +133,14 @@ def test_sixty_classes_fit_page_and_terminal(tmp_path, capsys):
 
 
 def test_a_class_too_small_to_split_is_an_obstacle_and_not_the_end(tmp_path):
-    rows = [{"text": f"row {n}", "label": "ab"[n % 2]} for n in range(40)] + [{"text": "alone", "label": "once"}]
+    rows = [{"text": f"row {n}", "label": "ab"[n % 2]} for n in range(40)] + [
+        {"text": "alone", "label": "once"}
+    ]
     found = audited(tmp_path, rows, SplitSection(rare_classes="error"))
     (obstacle,) = found["obstacles"]
-    assert obstacle.startswith("label 'once' has 1 row; 2 stratified splits need 2. Merge it by data.label_map")
+    assert obstacle.startswith(
+        "label 'once' has 1 row; 2 stratified splits need 2. Merge it by data.label_map"
+    )
     assert found["classes"]["measured_on"] == "all"
     assert found["label_noise"]["left_out_labels"] == ["once"]
     assert "Not judged, having too few independent rows: once." in found["notes"]
@@ -129,17 +158,28 @@ def test_labels_that_cannot_be_judged_are_said(tmp_path, capsys):
 def test_figures_show_every_class_with_its_rows_and_lengths():
     axis = class_counts({"a": 5, "b": 500}, "train").axes[0]
     assert [int(bar.get_width()) for bar in axis.patches] == [500, 5]
-    lengths = {"a": {"rows": 2, "p5": 1, "median": 3, "p95": 9, "longest": 12}, "b": {"rows": 5, "p5": 2, "median": 4, "p95": 6, "longest": 6}}
+    lengths = {
+        "a": {"rows": 2, "p5": 1, "median": 3, "p95": 9, "longest": 12},
+        "b": {"rows": 5, "p5": 2, "median": 4, "p95": 6, "longest": 6},
+    }
     axis = class_lengths(lengths, "tokens").axes[0]
     assert axis.lines[0].get_xydata().tolist() == [[4, 0], [3, 1]]
 
 
 def test_files_of_others_are_not_overwritten(tmp_path, findings):
-    for name, content in (("audit.html", "<p>mine</p>"), ("audit.json", "{}"), ("audit.json", "no json"), ("audit.json", '"equipoise audit 1"')):
+    for name, content in (
+        ("audit.html", "<p>mine</p>"),
+        ("audit.json", "{}"),
+        ("audit.json", "no json"),
+        ("audit.json", '"equipoise audit 1"'),
+    ):
         folder = tmp_path / f"{name}{len(content)}"
         folder.mkdir()
         (folder / name).write_text(content)
-        with pytest.raises(RunError, match=r"holds an audit.json or audit.html that is not from this command. Give another --output"):
+        with pytest.raises(
+            RunError,
+            match=r"holds an audit.json or audit.html that is not from this command. Give another --output",
+        ):
             audit_page.check_output(folder)
     page = audit_page.write(tmp_path / "ours", findings)
     audit_page.check_output(tmp_path / "ours")  # an older audit may be replaced
@@ -148,7 +188,10 @@ def test_files_of_others_are_not_overwritten(tmp_path, findings):
 
 def test_a_file_in_place_of_the_folder_is_refused(tmp_path):
     (tmp_path / "file").write_text("x")
-    with pytest.raises(RunError, match=r"cannot be written \(Not a directory at .*\). Set --output to a folder you may write"):
+    with pytest.raises(
+        RunError,
+        match=r"cannot be written \(Not a directory at .*\). Set --output to a folder you may write",
+    ):
         audit_page.check_output(tmp_path / "file")
 
 
@@ -161,8 +204,13 @@ def test_page_and_terminal_tell_of_odd_characters_and_what_to_do(tmp_path, capsy
     assert "None found" not in words
     audit_tables.print_findings(found)
     out = capsys.readouterr().out
-    assert "Odd characters: HTML entity in 5 rows (12.5%); control character in 5 rows (12.5%)." in out
-    assert "12.5% of the rows hold a trace of a broken conversion (HTML entity). In short, convert the texts with html.unescape." in out
+    assert (
+        "Odd characters: HTML entity in 5 rows (12.5%); control character in 5 rows (12.5%)." in out
+    )
+    assert (
+        "12.5% of the rows hold a trace of a broken conversion (HTML entity). In short, convert the texts with html.unescape."
+        in out
+    )
     other = tmp_path / "other"
     other.mkdir()
     clean = audited(other, [{"text": f"row {n}", "label": "ab"[n % 2]} for n in range(40)])

@@ -17,7 +17,9 @@ def clouds(counts, seed=0, distance=3.0):
     generator = np.random.default_rng(seed)
     label_ids_N = np.repeat(np.arange(len(counts)), counts)
     centers = generator.normal(size=(len(counts), 8)) * distance
-    return (centers[label_ids_N] + generator.normal(size=(len(label_ids_N), 8))).astype(np.float32), label_ids_N
+    return (centers[label_ids_N] + generator.normal(size=(len(label_ids_N), 8))).astype(
+        np.float32
+    ), label_ids_N
 
 
 def own_units(label_ids_N):
@@ -40,7 +42,13 @@ def test_flipped_labels_are_found_and_their_own_class_suggested():
 
 
 def test_one_in_ten_labels_of_real_news_flipped_are_found(tmp_path):
-    source = {"source": R8, "text_column": "Text", "label_column": "Category", "skip_lines_after_header": 2, "quote_char": ""}
+    source = {
+        "source": R8,
+        "text_column": "Text",
+        "label_column": "Category",
+        "skip_lines_after_header": 2,
+        "quote_char": "",
+    }
     data = DataSection.model_validate(source)
     clean = clean_rows(read_rows(data, tmp_path), data.clean, [])
     rows = clean.kept("source")[:800]
@@ -48,10 +56,17 @@ def test_one_in_ten_labels_of_real_news_flipped_are_found(tmp_path):
     generator = np.random.default_rng(1)
     is_flipped_N = generator.random(800) < 0.1
     given_N = np.where(is_flipped_N, (true_N + generator.integers(1, 8, 800)) % 8, true_N)
-    noise = find_label_noise(term_weights(clean.rows.table["text"].take(rows).to_pylist()), given_N, own_units(given_N), seed=42)
+    noise = find_label_noise(
+        term_weights(clean.rows.table["text"].take(rows).to_pylist()),
+        given_N,
+        own_units(given_N),
+        seed=42,
+    )
     hits = is_flipped_N[noise.positions_I]
     assert hits.sum() / is_flipped_N.sum() >= 0.9  # recall
-    assert hits.mean() >= 0.5  # precision: rows of the rarest of these classes, 3 to 20 rows each, are named too often
+    assert (
+        hits.mean() >= 0.5
+    )  # precision: rows of the rarest of these classes, 3 to 20 rows each, are named too often
     assert hits[:50].mean() >= 0.9
 
 
@@ -63,7 +78,10 @@ def test_clean_separable_labels_have_hardly_a_candidate():
 def test_copies_in_one_unit_do_not_vouch_for_each_other():
     features_NF, label_ids_N = clouds([60, 60])
     wrong = np.repeat(features_NF[:1], 20, axis=0)  # a row of class 0, twenty times under class 1
-    features_NF, label_ids_N = np.concatenate([features_NF, wrong]), np.concatenate([label_ids_N, np.ones(20, int)])
+    features_NF, label_ids_N = (
+        np.concatenate([features_NF, wrong]),
+        np.concatenate([label_ids_N, np.ones(20, int)]),
+    )
     units_N = own_units(label_ids_N)
     units_N[120:] = 120
     noise = find_label_noise(features_NF, label_ids_N, units_N, seed=3)
@@ -90,7 +108,9 @@ def test_class_that_one_fold_holds_alone_is_left_out_and_the_others_judged():
         generator = np.random.default_rng(seed)
         label_ids_N = generator.integers(0, 3, size=int(generator.integers(5, 14)))
         units_N = generator.integers(0, 4, size=len(label_ids_N))
-        noise = find_label_noise(generator.normal(size=(len(label_ids_N), 5)), label_ids_N, units_N, seed=seed)
+        noise = find_label_noise(
+            generator.normal(size=(len(label_ids_N), 5)), label_ids_N, units_N, seed=seed
+        )
         if noise is not None:
             assert noise.num_judged == np.isin(label_ids_N, noise.left_out_ids, invert=True).sum()
             assert not set(label_ids_N[noise.positions_I]) & set(noise.left_out_ids)
@@ -104,13 +124,17 @@ def test_fewer_than_two_classes_cannot_be_judged(counts):
 
 def test_same_seed_gives_the_same_candidates():
     features_NF, label_ids_N = clouds([80, 40], distance=0.5)
-    first, second = (find_label_noise(features_NF, label_ids_N, own_units(label_ids_N), seed=7) for _ in range(2))
+    first, second = (
+        find_label_noise(features_NF, label_ids_N, own_units(label_ids_N), seed=7) for _ in range(2)
+    )
     assert np.array_equal(first.positions_I, second.positions_I)
 
 
 def test_term_weights_are_tf_idf_and_know_emoji_alone():
     texts = ["good day", "bad day 😀", "😀 😀"]
-    reference = TfidfVectorizer(token_pattern=r"\w+|[^\w\s]", ngram_range=(1, 2), sublinear_tf=True).fit_transform(texts)
+    reference = TfidfVectorizer(
+        token_pattern=r"\w+|[^\w\s]", ngram_range=(1, 2), sublinear_tf=True
+    ).fit_transform(texts)
     assert np.allclose(term_weights(texts).toarray(), reference.toarray())
     assert term_weights(texts)[2].nnz > 0
 

@@ -76,16 +76,32 @@ def cluster(folder: Path) -> Iterator["Cluster"]:
     for name in ("state", "spool-node1", "spool-node2"):
         (folder / name).mkdir()
     host = socket.gethostname().partition(".")[0]
-    (folder / "slurm.conf").write_text(CONFIG.format(folder=folder, host=host, ports=_free_ports(3), first_job=random.randrange(1, 9000)))
-    (folder / "cgroup.conf").write_text("CgroupPlugin=cgroup/v1\nCgroupAutomount=no\n")  # Slurm 22.05 knows no "disabled", and cgroup/v1 does nothing here
+    (folder / "slurm.conf").write_text(
+        CONFIG.format(
+            folder=folder, host=host, ports=_free_ports(3), first_job=random.randrange(1, 9000)
+        )
+    )
+    (folder / "cgroup.conf").write_text(
+        "CgroupPlugin=cgroup/v1\nCgroupAutomount=no\n"
+    )  # Slurm 22.05 knows no "disabled", and cgroup/v1 does nothing here
     (folder / "gres.conf").write_text(f"NodeName=node[1-2] Name=gpu File={folder}/gpu[0-1]\n")
     for number in (0, 1):
         (folder / f"gpu{number}").touch()
     (folder / "munge.key").touch(mode=0o600)
     (folder / "munge.key").write_bytes(os.urandom(1024))
     (folder / "munge.key").chmod(0o600)
-    munge = ["munged", "--foreground", "--force", f"--key-file={folder}/munge.key", f"--socket={folder}/munge.socket"]
-    munge += [f"--pid-file={folder}/munged.pid", f"--log-file={folder}/munged.log", f"--seed-file={folder}/munged.seed"]
+    munge = [
+        "munged",
+        "--foreground",
+        "--force",
+        f"--key-file={folder}/munge.key",
+        f"--socket={folder}/munge.socket",
+    ]
+    munge += [
+        f"--pid-file={folder}/munged.pid",
+        f"--log-file={folder}/munged.log",
+        f"--seed-file={folder}/munged.seed",
+    ]
     found = Cluster(folder)
     with ExitStack() as daemons:
         daemons.callback(found.kill_leftovers)
@@ -94,7 +110,11 @@ def cluster(folder: Path) -> Iterator["Cluster"]:
         daemons.enter_context(_daemon(["slurmctld", "-D", "-i"], folder))
         for node in ("node1", "node2"):
             daemons.enter_context(_daemon(["slurmd", "-D", "-N", node], folder))
-        _wait(lambda: found.ask("sinfo", "-h", "-p", "low", "-t", "idle", "-o", "%D").strip() == "2", "the nodes did not come up", folder)
+        _wait(
+            lambda: found.ask("sinfo", "-h", "-p", "low", "-t", "idle", "-o", "%D").strip() == "2",
+            "the nodes did not come up",
+            folder,
+        )
         daemons.callback(found.cancel_all)
         yield found
 
@@ -107,13 +127,28 @@ class Cluster:
 
     def ask(self, *command: str, **environment: str) -> str:
         """Output of a Slurm command, empty where it failed."""
-        done = subprocess.run(command, env=self._environment(environment), capture_output=True, text=True, timeout=60, check=False)
+        done = subprocess.run(
+            command,
+            env=self._environment(environment),
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
         return done.stdout
 
     def submit(self, *arguments: object, cwd: Path, **environment: str) -> str:
         """Id of a submitted job."""
         command = ["sbatch", "--parsable", *map(str, arguments)]
-        done = subprocess.run(command, env=self._environment(environment), cwd=cwd, capture_output=True, text=True, timeout=60, check=False)
+        done = subprocess.run(
+            command,
+            env=self._environment(environment),
+            cwd=cwd,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
         assert done.returncode == 0, done.stderr
         return done.stdout.strip()
 
@@ -124,7 +159,12 @@ class Cluster:
 
     def wait_for_state(self, job_id: str, *states: str, seconds: float = 240) -> dict[str, str]:
         """The job, once its state is one of these."""
-        _wait(lambda: self.job(job_id).get("JobState") in states, f"job {job_id} is never {' or '.join(states)}", self.folder, seconds)
+        _wait(
+            lambda: self.job(job_id).get("JobState") in states,
+            f"job {job_id} is never {' or '.join(states)}",
+            self.folder,
+            seconds,
+        )
         return self.job(job_id)
 
     def cancel_all(self) -> None:
@@ -139,7 +179,9 @@ class Cluster:
         own = f"SLURM_CONF={self.folder}/slurm.conf".encode()
         for process in Path("/proc").glob("[0-9]*"):
             try:
-                if int(process.name) != os.getpid() and own in (process / "environ").read_bytes().split(b"\0"):
+                if int(process.name) != os.getpid() and own in (
+                    process / "environ"
+                ).read_bytes().split(b"\0"):
                     os.kill(int(process.name), signal.SIGKILL)
             except OSError:
                 continue  # it has ended
@@ -151,7 +193,9 @@ class Cluster:
 @contextmanager
 def _daemon(command: list[str], folder: Path) -> Iterator[None]:
     """A process that ends with the block, or with this process, even if it is killed."""
-    with (folder / f"{'-'.join((Path(command[0]).name, command[-1])).replace('/', '_')[:40]}.out").open("w") as output:
+    with (
+        folder / f"{'-'.join((Path(command[0]).name, command[-1])).replace('/', '_')[:40]}.out"
+    ).open("w") as output:
         process = subprocess.Popen(
             ["setpriv", "--pdeathsig", "KILL", *command],
             env={**os.environ, "SLURM_CONF": f"{folder}/slurm.conf"},
@@ -174,7 +218,10 @@ def _wait(condition, problem: str, folder: Path, seconds: float = 30) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         if time.monotonic() > deadline:
-            logs = "\n".join(f"{path.name}: {path.read_text(errors='replace')[-1500:]}" for path in sorted([*folder.glob("*.out"), *folder.glob("*.log")]))
+            logs = "\n".join(
+                f"{path.name}: {path.read_text(errors='replace')[-1500:]}"
+                for path in sorted([*folder.glob("*.out"), *folder.glob("*.log")])
+            )
             raise TimeoutError(f"{problem} after {seconds:.0f} s\n{logs}")
         time.sleep(0.2)
 

@@ -19,7 +19,10 @@ MANIFEST = ROOT / "scripts/cluster/job.yaml"
 @pytest.fixture
 def manifest():
     """{kind: document}."""
-    return {document["kind"]: document for document in yaml.safe_load_all(MANIFEST.read_text(encoding="utf-8"))}
+    return {
+        document["kind"]: document
+        for document in yaml.safe_load_all(MANIFEST.read_text(encoding="utf-8"))
+    }
 
 
 def _validate(path):
@@ -33,9 +36,14 @@ def test_manifest_is_valid():
     assert (done.stdout + done.stderr).count("passed") == 3
 
 
-@pytest.mark.parametrize("key", ["podFailurePolicy", "backoffLimit", "claimName", "terminationGracePeriodSeconds", "mountPath"])
+@pytest.mark.parametrize(
+    "key",
+    ["podFailurePolicy", "backoffLimit", "claimName", "terminationGracePeriodSeconds", "mountPath"],
+)
 def test_misspelt_key_is_found(key, tmp_path):
-    (tmp_path / "job.yaml").write_text(MANIFEST.read_text(encoding="utf-8").replace(f"{key}:", f"{key}s:"), encoding="utf-8")
+    (tmp_path / "job.yaml").write_text(
+        MANIFEST.read_text(encoding="utf-8").replace(f"{key}:", f"{key}s:"), encoding="utf-8"
+    )
     done = _validate(tmp_path / "job.yaml")
     assert done.returncode == 1
     assert "did not validate" in done.stdout + done.stderr
@@ -44,8 +52,12 @@ def test_misspelt_key_is_found(key, tmp_path):
 
 def test_wrong_type_is_found(manifest):
     manifest["Job"]["spec"]["backoffLimit"] = "four"
-    with pytest.raises(kubernetes_validate.ValidationError, match="'four' is not of type 'integer'"):
-        kubernetes_validate.validate(manifest["Job"], kubernetes_validate.latest_version(), strict=True)
+    with pytest.raises(
+        kubernetes_validate.ValidationError, match="'four' is not of type 'integer'"
+    ):
+        kubernetes_validate.validate(
+            manifest["Job"], kubernetes_validate.latest_version(), strict=True
+        )
 
 
 def test_pods_that_saved_or_were_evicted_start_again_and_bad_configs_do_not(manifest):
@@ -80,11 +92,21 @@ def test_config_lies_in_the_manifest_and_all_is_written_to_the_volume(manifest, 
 def image(tmp_path):
     """Folder of the programs of an environment that holds the locked packages and the wheel, as the image does."""
     source = tmp_path / "source"
-    shutil.copytree(ROOT / "trainer", source / "trainer", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(
+        ROOT / "trainer", source / "trainer", ignore=shutil.ignore_patterns("__pycache__")
+    )
     for name in ("pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, source)
     pip = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check"]
-    build = [*pip, "wheel", "--no-deps", "--no-build-isolation", "--wheel-dir", tmp_path / "dist", source]
+    build = [
+        *pip,
+        "wheel",
+        "--no-deps",
+        "--no-build-isolation",
+        "--wheel-dir",
+        tmp_path / "dist",
+        source,
+    ]
     subprocess.run(build, check=True)
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", tmp_path / "venv"], check=True)
     programs = tmp_path / "venv/bin"
@@ -97,7 +119,9 @@ def image(tmp_path):
 
 
 @pytest.mark.exhaustive
-def test_command_trains_in_an_empty_folder_from_the_wheel(manifest, image, tiny_model, tweets, tmp_path):
+def test_command_trains_in_an_empty_folder_from_the_wheel(
+    manifest, image, tiny_model, tweets, tmp_path
+):
     """With another model and other rows: those of the manifest are on the Hub."""
     container = manifest["Job"]["spec"]["template"]["spec"]["containers"][0]
     (content,) = manifest["ConfigMap"]["data"].values()
@@ -109,11 +133,21 @@ def test_command_trains_in_an_empty_folder_from_the_wheel(manifest, image, tiny_
     (tmp_path / "empty").mkdir()
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(values), encoding="utf-8")
     assert container["args"][0] == "--config"
-    command = [image / container["command"][0], *container["command"][1:], "--config", tmp_path / "config.yaml"]
+    command = [
+        image / container["command"][0],
+        *container["command"][1:],
+        "--config",
+        tmp_path / "config.yaml",
+    ]
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-    environment |= {"PATH": f"{image}:/usr/bin:/bin", "HF_HOME": str(tmp_path / "volume/huggingface")}
+    environment |= {
+        "PATH": f"{image}:/usr/bin:/bin",
+        "HF_HOME": str(tmp_path / "volume/huggingface"),
+    }
     folder = tmp_path / "empty"
-    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        command, cwd=folder, env=environment, capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     assert (tmp_path / "volume/runs/sentiment/metrics.json").is_file()
     assert not list(folder.iterdir())

@@ -18,7 +18,11 @@ from trainer.errors import ConfigError, RunError
 from trainer.runs import training_run
 from trainer.training.batches.batching import StepBatchSampler
 
-STRATEGIES = ["undersample", "class_weights", {"name": "greedy", "balance": {"method": "smote", "neighbours": 500}}]
+STRATEGIES = [
+    "undersample",
+    "class_weights",
+    {"name": "greedy", "balance": {"method": "smote", "neighbours": 500}},
+]
 STRATEGIES += [{"name": "greedier", "balance": {"method": "adasyn", "neighbours": 900}}]
 
 
@@ -28,7 +32,12 @@ def sections(tiny_model, tweets, output_dir, **others):
         "model": {"name": str(tiny_model), "max_length": 64, "mode": "head"},
         "data": {"source": str(tweets), "label_column": "sentiment"},
         "split": {"train": 0.5, "validation": 0.25, "test": 0.25},
-        "training": {"num_train_epochs": 2, "per_device_train_batch_size": 16, "learning_rate": 3e-4, "bf16": False},
+        "training": {
+            "num_train_epochs": 2,
+            "per_device_train_batch_size": 16,
+            "learning_rate": 3e-4,
+            "bf16": False,
+        },
         "compare": {"strategies": STRATEGIES, "seeds": 2},
     }
     return {key: values.get(key, {}) | others.get(key, {}) for key in values | others}
@@ -72,17 +81,30 @@ def test_test_rows_are_judged_by_the_best_and_the_baseline_alone(heads):
         assert set(pq.read_table(path)["split"].to_pylist()) == {"validation"}
 
 
-def test_a_test_split_without_the_rarest_class_is_compared_by_macro_f1_and_says_so(tmp_path, tiny_model):
+def test_a_test_split_without_the_rarest_class_is_compared_by_macro_f1_and_says_so(
+    tmp_path, tiny_model
+):
     labels = ["rare" if i in (5, 30, 31, 50, 51) else "ab"[i % 2] for i in range(80)]
-    rows = [json.dumps({"text": f"text number {i}", "sentiment": label, "when": i}) for i, label in enumerate(labels)]
+    rows = [
+        json.dumps({"text": f"text number {i}", "sentiment": label, "when": i})
+        for i, label in enumerate(labels)
+    ]
     (tmp_path / "rows.jsonl").write_text("\n".join(rows) + "\n", encoding="utf-8")
-    timed = {"compare": {"strategies": ["class_weights"], "seeds": 1, "metric": "minority_recall"}, "split": {"by_time": "when"}}
+    timed = {
+        "compare": {"strategies": ["class_weights"], "seeds": 1, "metric": "minority_recall"},
+        "split": {"by_time": "when"},
+    }
     config = config_of(tmp_path, sections(tiny_model, tmp_path / "rows.jsonl", tmp_path, **timed))
     words = "compare.metric: minority_recall cannot be measured on test, which has no row of 'rare'; macro_f1 is compared there. Add rows of the class"
     with pytest.warns(UserWarning, match=words):
         result = result_of(compare.compare(config))
-    assert (result["validation"]["metric"], result["test"]["metric"]) == ("minority_recall", "macro_f1")
-    assert result["recommendation"].endswith(". On test, macro F1 is compared, since no row of 'rare' is there.")
+    assert (result["validation"]["metric"], result["test"]["metric"]) == (
+        "minority_recall",
+        "macro_f1",
+    )
+    assert result["recommendation"].endswith(
+        ". On test, macro F1 is compared, since no row of 'rare' is there."
+    )
 
 
 def test_figures_are_those_of_the_cells(heads):
@@ -90,7 +112,9 @@ def test_figures_are_those_of_the_cells(heads):
     told = result_of(folder)["validation"]
     for strategy, values in told["strategies"].items():
         for seed, figure in zip((42, 43), values["figures"]["macro_f1"]["of_seeds"], strict=True):
-            metrics = json.loads((folder / f"cells/{strategy}/seed-{seed}/metrics.json").read_text(encoding="utf-8"))
+            metrics = json.loads(
+                (folder / f"cells/{strategy}/seed-{seed}/metrics.json").read_text(encoding="utf-8")
+            )
             assert figure == pytest.approx(metrics["validation"]["macro_f1"])
 
 
@@ -115,7 +139,9 @@ def test_a_finished_comparison_is_not_trained_again(heads, capsys):
     assert before == {path: path.stat().st_mtime_ns for path in folder.rglob("*.json")}
 
 
-def test_page_that_cannot_be_drawn_costs_no_comparison_and_the_same_command_draws_it(heads, monkeypatch, caplog):
+def test_page_that_cannot_be_drawn_costs_no_comparison_and_the_same_command_draws_it(
+    heads, monkeypatch, caplog
+):
     config, _, folder = heads
     page = (folder / "comparison.html").read_bytes()
     (folder / "comparison.html").unlink()
@@ -127,7 +153,10 @@ def test_page_that_cannot_be_drawn_costs_no_comparison_and_the_same_command_draw
     with monkeypatch.context() as patch:
         patch.setattr("trainer.comparison.compare_page.render", out_of_memory)
         compare.compare(config, command="equipoise compare --config mine.yaml")
-    assert f"{folder}/comparison.html: not written: MemoryError. The model and its figures do not need it; the same command writes it." in caplog.messages
+    assert (
+        f"{folder}/comparison.html: not written: MemoryError. The model and its figures do not need it; the same command writes it."
+        in caplog.messages
+    )
     assert (folder / "comparison.json").is_file()
     compare.compare(config, command="equipoise compare --config mine.yaml")
     assert (folder / "comparison.html").read_bytes() == page
@@ -136,26 +165,52 @@ def test_page_that_cannot_be_drawn_costs_no_comparison_and_the_same_command_draw
 def test_another_strategy_keeps_what_is_trained_and_test_is_not_judged_again(heads, tmp_path):
     _, values, folder = heads
     before = {path: path.stat().st_mtime_ns for path in folder.glob("cells/*/*/*.parquet")}
-    more = values | {"compare": values["compare"] | {"strategies": ["undersample", "class_weights", "oversample"]}}
+    more = values | {
+        "compare": values["compare"]
+        | {"strategies": ["undersample", "class_weights", "oversample"]}
+    }
     compare.compare(config_of(tmp_path, more))
     result = result_of(folder)
-    assert list(result["validation"]["strategies"]) == ["none", "undersample", "class_weights", "oversample"]
-    assert before.items() <= {path: path.stat().st_mtime_ns for path in folder.glob("cells/*/*/*.parquet")}.items()
+    assert list(result["validation"]["strategies"]) == [
+        "none",
+        "undersample",
+        "class_weights",
+        "oversample",
+    ]
+    assert (
+        before.items()
+        <= {path: path.stat().st_mtime_ns for path in folder.glob("cells/*/*/*.parquet")}.items()
+    )
 
 
 def test_another_config_is_refused_until_the_comparison_may_be_replaced(heads, tmp_path):
     _, values, folder = heads
-    other = values | {"training": values["training"] | {"label_smoothing_factor": 0.1}, "compare": {"strategies": ["undersample"], "seeds": 1}}
-    with pytest.raises(RunError, match=r"holds a comparison that differs: training.label_smoothing_factor is None there, 0.1 here.*overwrite"):
+    other = values | {
+        "training": values["training"] | {"label_smoothing_factor": 0.1},
+        "compare": {"strategies": ["undersample"], "seeds": 1},
+    }
+    with pytest.raises(
+        RunError,
+        match=r"holds a comparison that differs: training.label_smoothing_factor is None there, 0.1 here.*overwrite",
+    ):
         compare.compare(config_of(tmp_path, other))
     other["run"] = values["run"] | {"overwrite": True}
     compare.compare(config_of(tmp_path, other))
     assert result_of(folder)["validation"]["num_seeds"] == 1
-    other["compare"] = {"strategies": [{"name": "undersample", "balance": {"method": "oversample"}}], "seeds": 1}
+    other["compare"] = {
+        "strategies": [{"name": "undersample", "balance": {"method": "oversample"}}],
+        "seeds": 1,
+    }
     compare.compare(config_of(tmp_path, other))  # one strategy has changed: the other cells stay
-    assert load_config(str(folder / "cells/undersample/seed-42/config.yaml")).balance.method == "oversample"
+    assert (
+        load_config(str(folder / "cells/undersample/seed-42/config.yaml")).balance.method
+        == "oversample"
+    )
     other |= {"run": values["run"], "compare": {"strategies": ["undersample"], "seeds": 1}}
-    with pytest.raises(RunError, match=r"cells/undersample/seed-42: holds a training that differs: balance.method is oversample there, undersample here"):
+    with pytest.raises(
+        RunError,
+        match=r"cells/undersample/seed-42: holds a training that differs: balance.method is oversample there, undersample here",
+    ):
         compare.compare(config_of(tmp_path, other))
 
 
@@ -171,7 +226,13 @@ def test_a_folder_of_other_files_is_refused(tmp_path, tiny_model, tweets):
 def whole(tmp_path_factory, tiny_model, tweets):
     """(config, folder) of a finished comparison of whole models; rows are the budget."""
     folder = tmp_path_factory.mktemp("whole")
-    values = sections(tiny_model, tweets, folder, model={"mode": "full"}, compare={"strategies": ["undersample", "thresholds"], "budget": "rows"})
+    values = sections(
+        tiny_model,
+        tweets,
+        folder,
+        model={"mode": "full"},
+        compare={"strategies": ["undersample", "thresholds"], "budget": "rows"},
+    )
     config = config_of(folder, values)
     return config, compare.compare(config)
 
@@ -182,10 +243,16 @@ def test_the_winner_s_config_trains_to_the_model_of_the_first_seed(whole):
     path = training_run.train(winner)
     assert path.name == f"mine-{result_of(folder)['winner']}"
     own, cell = (
-        json.loads(p.read_text(encoding="utf-8")) for p in (path / "metrics.json", folder / f"cells/{result_of(folder)['winner']}/seed-42/metrics.json")
+        json.loads(p.read_text(encoding="utf-8"))
+        for p in (
+            path / "metrics.json",
+            folder / f"cells/{result_of(folder)['winner']}/seed-42/metrics.json",
+        )
     )
     assert own["validation"] == cell["validation"]
-    tested = result_of(folder)["test"]["strategies"][result_of(folder)["winner"]]["figures"]["macro_f1"]["of_seeds"][0]
+    tested = result_of(folder)["test"]["strategies"][result_of(folder)["winner"]]["figures"][
+        "macro_f1"
+    ]["of_seeds"][0]
     assert own.get("decision", own)["test"]["macro_f1"] == pytest.approx(tested)
     assert "How the balancing was chosen" in (path / "README.md").read_text(encoding="utf-8")
 
@@ -209,7 +276,9 @@ def test_heads_start_equal_for_all_strategies_of_a_seed_and_differ_between_seeds
         cell = phase.cells_of(strategy)[number]
         from trainer.run_folder.writer import RunFolder
 
-        trainer = trainings.trainer_builder(cell, ground, trainings.balance_cell(cell, ground), RunFolder(folder / "scratch"))()
+        trainer = trainings.trainer_builder(
+            cell, ground, trainings.balance_cell(cell, ground), RunFolder(folder / "scratch")
+        )()
         return trainer.model.classifier.weight.detach()
 
     assert torch.equal(head("none", 0), head("undersample", 0))
@@ -217,18 +286,47 @@ def test_heads_start_equal_for_all_strategies_of_a_seed_and_differ_between_seeds
 
 
 def test_folds_validate_on_every_row_that_is_not_test(tmp_path, tiny_model, tweets):
-    values = sections(tiny_model, tweets, tmp_path, compare={"strategies": ["class_weights"], "folds": 3, "seeds": 1})
+    values = sections(
+        tiny_model,
+        tweets,
+        tmp_path,
+        compare={"strategies": ["class_weights"], "folds": 3, "seeds": 1},
+    )
     folder = compare.compare(config_of(tmp_path, values))
-    rows = [set(pq.read_table(path)["row"].to_pylist()) for path in folder.glob("cells/none/*/predictions.parquet")]
-    assert sum(map(len, rows)) == len(set.union(*rows)) == result_of(folder)["validation"]["num_rows"] == 180
+    rows = [
+        set(pq.read_table(path)["row"].to_pylist())
+        for path in folder.glob("cells/none/*/predictions.parquet")
+    ]
+    assert (
+        sum(map(len, rows))
+        == len(set.union(*rows))
+        == result_of(folder)["validation"]["num_rows"]
+        == 180
+    )
     assert result_of(folder)["test"]["num_seeds"] == 3  # every fold's model counts by itself
 
 
 def test_quick_asks_the_frozen_encoder_first_and_says_so(tmp_path, tiny_model, tweets, capsys):
-    asked = {"strategies": ["undersample", "class_weights", "focal", "smote"], "quick": True, "seeds": 1, "budget": "steps", "amount": 4}
-    folder = compare.compare(config_of(tmp_path, sections(tiny_model, tweets, tmp_path, model={"mode": "full"}, compare=asked)))
+    asked = {
+        "strategies": ["undersample", "class_weights", "focal", "smote"],
+        "quick": True,
+        "seeds": 1,
+        "budget": "steps",
+        "amount": 4,
+    }
+    folder = compare.compare(
+        config_of(
+            tmp_path, sections(tiny_model, tweets, tmp_path, model={"mode": "full"}, compare=asked)
+        )
+    )
     result = result_of(folder)
-    assert list(result["quick"]["comparison"]["strategies"]) == ["none", "undersample", "class_weights", "focal", "smote"]
+    assert list(result["quick"]["comparison"]["strategies"]) == [
+        "none",
+        "undersample",
+        "class_weights",
+        "focal",
+        "smote",
+    ]
     assert len(set(result["quick"]["shortlist"]) - {"smote"}) == 2
     assert set(result["validation"]["strategies"]) == {"none", *result["quick"]["shortlist"]}
     assert "Shortlist by the frozen encoder" in capsys.readouterr().out
@@ -237,10 +335,19 @@ def test_quick_asks_the_frozen_encoder_first_and_says_so(tmp_path, tiny_model, t
 
 def test_a_budget_in_seconds_becomes_steps_once_for_each_strategy(tmp_path, tiny_model, tweets):
     asked = {"strategies": ["oversample"], "budget": "seconds", "amount": 0.5, "seeds": 2}
-    folder = compare.compare(config_of(tmp_path, sections(tiny_model, tweets, tmp_path, model={"mode": "full"}, compare=asked)))
+    folder = compare.compare(
+        config_of(
+            tmp_path, sections(tiny_model, tweets, tmp_path, model={"mode": "full"}, compare=asked)
+        )
+    )
     for strategy in ("none", "oversample"):
-        steps = json.loads((folder / f"cells/{strategy}/steps.json").read_text(encoding="utf-8"))["steps"]
-        taken = {load_config(str(path)).training_values["max_steps"] for path in folder.glob(f"cells/{strategy}/*/config.yaml")}
+        steps = json.loads((folder / f"cells/{strategy}/steps.json").read_text(encoding="utf-8"))[
+            "steps"
+        ]
+        taken = {
+            load_config(str(path)).training_values["max_steps"]
+            for path in folder.glob(f"cells/{strategy}/*/config.yaml")
+        }
         assert taken == {2 * -(-steps // 2)}  # two evaluations, evenly
 
 
@@ -249,15 +356,41 @@ FAULTS = {
     "unknown": ({"compare": {"strategies": ["oversmaple"]}}, "oversample"),
     "baseline": ({"compare": {"strategies": [{"name": "none"}]}}, "which is the baseline"),
     "seconds": ({"compare": {"budget": "seconds"}}, "without amount"),
-    "smote": ({"model": {"mode": "full"}, "compare": {"strategies": ["smote"]}}, "compare.strategies: smote: balance.method smote makes new embeddings"),
-    "batches": ({"compare": {"strategies": ["class_balanced_batches"]}}, "compare.strategies: class_balanced_batches: balance.method"),
-    "scope": ({"compare": {"strategies": [{"name": "x", "balance": {"method": "undersample", "scope": "all"}}]}}, "x has balance.scope: all"),
-    "own scope": ({"balance": {"method": "undersample", "scope": "all"}}, "balance.scope is 'all'; strategies are compared"),
-    "by": ({"compare": {"strategies": [{"name": "x", "balance": {"method": "floor", "by": "source"}}]}}, "x has balance.by: source"),
+    "smote": (
+        {"model": {"mode": "full"}, "compare": {"strategies": ["smote"]}},
+        "compare.strategies: smote: balance.method smote makes new embeddings",
+    ),
+    "batches": (
+        {"compare": {"strategies": ["class_balanced_batches"]}},
+        "compare.strategies: class_balanced_batches: balance.method",
+    ),
+    "scope": (
+        {
+            "compare": {
+                "strategies": [{"name": "x", "balance": {"method": "undersample", "scope": "all"}}]
+            }
+        },
+        "x has balance.scope: all",
+    ),
+    "own scope": (
+        {"balance": {"method": "undersample", "scope": "all"}},
+        "balance.scope is 'all'; strategies are compared",
+    ),
+    "by": (
+        {
+            "compare": {
+                "strategies": [{"name": "x", "balance": {"method": "floor", "by": "source"}}]
+            }
+        },
+        "x has balance.by: source",
+    ),
     "streaming": ({"data": {"streaming": True}}, "data.streaming chooses rows by balance.method"),
     "ensemble": ({"ensemble": {"size": 2, "kind": "folds"}}, "compare trains single models"),
     "quick": ({"compare": {"quick": True}}, "quick already"),
-    "prior": ({"decision": {"prior": "natural"}, "compare": {"strategies": ["focal"]}}, "decision.prior has no known correction"),
+    "prior": (
+        {"decision": {"prior": "natural"}, "compare": {"strategies": ["focal"]}},
+        "decision.prior has no known correction",
+    ),
 }
 
 
@@ -270,28 +403,54 @@ def test_what_cannot_be_compared_is_told_before_any_row_is_read(fault, tmp_path)
 
 def test_folds_need_a_split_of_their_own(tmp_path):
     data = {"source": None, "train": "a.csv", "validation": "b.csv"}
-    values = sections("nowhere", "nowhere.csv", tmp_path, data=data, compare={"folds": 3}) | {"split": None}
+    values = sections("nowhere", "nowhere.csv", tmp_path, data=data, compare={"folds": 3}) | {
+        "split": None
+    }
     with pytest.raises(ConfigError, match=r"compare\.folds cuts validation itself"):
         refuse(config_of(tmp_path, values))
 
 
 def test_every_preset_makes_a_config_in_one_mode_or_another(tmp_path):
     for name in PRESETS:
-        asked = {"compare": {"strategies": ["undersample"] if name == "none" else [name]}, "model": {"mode": "head"}}
+        asked = {
+            "compare": {"strategies": ["undersample"] if name == "none" else [name]},
+            "model": {"mode": "head"},
+        }
         config = config_of(tmp_path, sections("nowhere", "nowhere.csv", tmp_path, **asked))
-        derived = strategy_config(config, name, tmp_path / "cell", mode="full" if name == "class_balanced_batches" else "head")
-        assert derived.to_dict()["balance"]["method"] == PRESETS[name].get("balance", {}).get("method", "none")
+        derived = strategy_config(
+            config,
+            name,
+            tmp_path / "cell",
+            mode="full" if name == "class_balanced_batches" else "head",
+        )
+        assert derived.to_dict()["balance"]["method"] == PRESETS[name].get("balance", {}).get(
+            "method", "none"
+        )
 
 
 @pytest.mark.parametrize("drop_last", [False, True])
 @pytest.mark.parametrize("method", METHODS)
 def test_the_rows_budget_counts_rows_as_the_sampler_draws_them(method, drop_last):
     label_ids_N = np.repeat(np.arange(5), [400, 300, 200, 150, 50])
-    plan = plan_balance(label_ids_N, np.arange(1100, dtype=np.uint64), labels=list("abcde"), method=method, parameter=None, seed=0)
+    plan = plan_balance(
+        label_ids_N,
+        np.arange(1100, dtype=np.uint64),
+        labels=list("abcde"),
+        method=method,
+        parameter=None,
+        seed=0,
+    )
     training, budget = {"dataloader_drop_last": drop_last}, trainings.Budget("rows", 2500, 1, 32)
     balanced = {"balanced_label_ids_N": label_ids_N} if plan.balanced_batches else {}
     sampler = StepBatchSampler(
-        plan.positions, np.ones(1100, np.int64), strategy="random", seed=0, rows_per_batch=32, batches_per_step=1, drop_last=drop_last, **balanced
+        plan.positions,
+        np.ones(1100, np.int64),
+        strategy="random",
+        seed=0,
+        rows_per_batch=32,
+        batches_per_step=1,
+        drop_last=drop_last,
+        **balanced,
     )
     seen, steps = 0, 0
     while seen < 2500:

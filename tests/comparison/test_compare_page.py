@@ -22,9 +22,16 @@ from trainer.runs import training_run
 
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 EVIL = "<img src=http://evil.example/x onerror=alert(1)>"
-MANY = {"none": 0.0, "class_weights_and_thresholds": 0.12, "class_balanced_batches_with_power_sampling": -0.04}
+MANY = {
+    "none": 0.0,
+    "class_weights_and_thresholds": 0.12,
+    "class_balanced_batches_with_power_sampling": -0.04,
+}
 MANY |= {f"strategy_{n}": n / 100 for n in range(9)}
-CLASSES = {f"class number {n}, with a name as long as people write them in surveys": 600 // (n + 1) + 1 for n in range(30)}
+CLASSES = {
+    f"class number {n}, with a name as long as people write them in surveys": 600 // (n + 1) + 1
+    for n in range(30)
+}
 
 
 def words_of(result):
@@ -33,14 +40,19 @@ def words_of(result):
 
 def section(result, name):
     """The page's section of this id, as text."""
-    found = re.search(rf'<section id="{name}">.*?</section>', compare_page.render(result), re.DOTALL)
+    found = re.search(
+        rf'<section id="{name}">.*?</section>', compare_page.render(result), re.DOTALL
+    )
     return found.group(0) if found else ""
 
 
 def without_intervals(found):
     """The same values with every interval unknown."""
     if isinstance(found, dict):
-        return {key: None if key in ("low", "high") else without_intervals(value) for key, value in found.items()}
+        return {
+            key: None if key in ("low", "high") else without_intervals(value)
+            for key, value in found.items()
+        }
     return [without_intervals(value) for value in found] if isinstance(found, list) else found
 
 
@@ -60,7 +72,15 @@ def test_page_needs_nothing_from_outside_and_runs_nothing():
 
 
 def test_names_reasons_and_overrides_are_escaped_and_read_as_they_are():
-    result = comparison({"none": 0.0, EVIL: 0.1}, {EVIL: 50, "a|b & c": 5}, failed={f"{EVIL}2": EVIL}, command=EVIL, model=EVIL, name=EVIL, recommendation=EVIL)
+    result = comparison(
+        {"none": 0.0, EVIL: 0.1},
+        {EVIL: 50, "a|b & c": 5},
+        failed={f"{EVIL}2": EVIL},
+        command=EVIL,
+        model=EVIL,
+        name=EVIL,
+        recommendation=EVIL,
+    )
     result["overrides"][EVIL] = {"loss": {"class_weights": {EVIL: 2}}}
     result["quick"] = quick({"none": 0.0, EVIL: 0.1}) | {"failed": {EVIL: EVIL}}
     result["environment"] = {EVIL: EVIL}
@@ -72,7 +92,10 @@ def test_names_reasons_and_overrides_are_escaped_and_read_as_they_are():
 
 def test_headline_is_the_recommendation():
     result = comparison()
-    assert re.search(r"<h1[^>]*>(.*?)</h1>", compare_page.render(result)).group(1) == result["recommendation"]
+    assert (
+        re.search(r"<h1[^>]*>(.*?)</h1>", compare_page.render(result)).group(1)
+        == result["recommendation"]
+    )
 
 
 def test_table_tells_mean_deviation_difference_interval_and_adjusted_p_of_each_strategy():
@@ -80,17 +103,31 @@ def test_table_tells_mean_deviation_difference_interval_and_adjusted_p_of_each_s
     table = " ".join("".join(Page(section(result, "table")).words).split())
     for values in result["validation"]["strategies"].values():
         score, against = values["figures"]["macro_f1"], values["against_baseline"]
-        star = " ★" if score["mean"] == max(other["figures"]["macro_f1"]["mean"] for other in result["validation"]["strategies"].values()) else ""
+        star = (
+            " ★"
+            if score["mean"]
+            == max(
+                other["figures"]["macro_f1"]["mean"]
+                for other in result["validation"]["strategies"].values()
+            )
+            else ""
+        )
         assert f"{score['mean']:.3f}{star}± {score['seed_deviation']:.3f}" in table
         if against:
             words = f"{against['difference']:+.3f}{against['low']:+.3f} to {against['high']:+.3f}{against['p_holm']:.3f}"
             assert words + "reliable" * against["is_reliable"] in table
     assert "class_weights recommended highest macro F1" in table
     assert "oversamplenot distinguishable from class_weights" in table
-    assert "Worse than class_weights, by intervals that hold for all pairs at once: undersample, focal, none. Not distinguishable from it: oversample." in table
+    assert (
+        "Worse than class_weights, by intervals that hold for all pairs at once: undersample, focal, none. Not distinguishable from it: oversample."
+        in table
+    )
 
 
-@pytest.mark.parametrize(("metric", "beside"), [("macro_f1", "accuracy"), ("accuracy", "balanced accuracy"), ("minority_recall", "accuracy")])
+@pytest.mark.parametrize(
+    ("metric", "beside"),
+    [("macro_f1", "accuracy"), ("accuracy", "balanced accuracy"), ("minority_recall", "accuracy")],
+)
 def test_the_metric_is_set_against_an_accuracy_that_is_not_itself(metric, beside):
     costs = section(comparison(metric=metric), "costs")
     assert f"What it does to {beside}<" in costs
@@ -100,8 +137,12 @@ def test_the_metric_is_set_against_an_accuracy_that_is_not_itself(metric, beside
 def test_ece_is_best_where_it_is_least():
     strategies = comparison()["validation"]["strategies"]
     best = compare_page.best_of(comparison()["validation"])
-    assert best["ece"] == {min(strategies, key=lambda name: strategies[name]["figures"]["ece"]["mean"])}
-    assert best["accuracy"] == {max(strategies, key=lambda name: strategies[name]["figures"]["accuracy"]["mean"])}
+    assert best["ece"] == {
+        min(strategies, key=lambda name: strategies[name]["figures"]["ece"]["mean"])
+    }
+    assert best["accuracy"] == {
+        max(strategies, key=lambda name: strategies[name]["figures"]["accuracy"]["mean"])
+    }
 
 
 def test_axis_holds_all_values_and_zero_with_round_ticks():
@@ -140,7 +181,9 @@ def test_circles_are_moved_off_one_another_and_stay_in_the_picture():
 
 
 def test_a_moved_circle_is_led_to_where_it_stands():
-    points = compare_plots.scatter({"none": 0.0, "focal": 0.001, "far": 1.0}, {"none": 0.0, "focal": 0.001, "far": 1.0})["points"]
+    points = compare_plots.scatter(
+        {"none": 0.0, "focal": 0.001, "far": 1.0}, {"none": 0.0, "focal": 0.001, "far": 1.0}
+    )["points"]
     near, beside, far = points
     assert far["at"] == far["drawn"]
     assert near["at"] == pytest.approx(beside["at"], abs=0.2)
@@ -154,7 +197,10 @@ def test_scatters_tell_their_points_to_those_who_do_not_see_them():
     against = result["validation"]["strategies"]["oversample"]
     points = 100 * against["differences"]["accuracy"]["difference"]
     said = f"oversample {compare_plots.signed(against['against_baseline']['difference'])} for {compare_plots.signed(points)}; "
-    assert re.search(f'<svg role="img" aria-label="macro F1 against points of accuracy, less none: .*{re.escape(said)}', section(result, "costs"))
+    assert re.search(
+        f'<svg role="img" aria-label="macro F1 against points of accuracy, less none: .*{re.escape(said)}',
+        section(result, "costs"),
+    )
 
 
 def test_every_heading_has_words_and_a_scope():
@@ -170,19 +216,34 @@ def test_heat_map_has_large_classes_first_and_white_at_no_difference():
     effects["ship"]["f1_difference"] = None
     result["validation"]["support"]["ship"] = 0
     heat = section(result, "classes")
-    assert re.findall(r'<td class="k">(\S+)', heat) == ["earn", "acq", "crude", "trade", "money-fx", "interest", "grain", "ship"]
+    assert re.findall(r'<td class="k">(\S+)', heat) == [
+        "earn",
+        "acq",
+        "crude",
+        "trade",
+        "money-fx",
+        "interest",
+        "grain",
+        "ship",
+    ]
     cells = [re.findall(r'<td class="n.*?</td>', row)[-1] for row in heat.split("<tr>")[2:]]
     assert 'rgba(214,104,24,0.00)" title="+0.000 [-0.100, +0.100]">+0.00<' in cells[0]
     assert '">-0.00<' not in heat
     assert "title" not in cells[1]
     assert cells[-1] == '<td class="n soft">\N{EN DASH}</td>'
-    strongest = max(d["f1_difference"]["difference"] for d in result["validation"]["strategies"]["class_weights"]["per_class"].values())
+    strongest = max(
+        d["f1_difference"]["difference"]
+        for d in result["validation"]["strategies"]["class_weights"]["per_class"].values()
+    )
     assert f'rgba(31,111,178,0.60)" title="{strongest:+.3f}' in heat
 
 
 def test_test_rows_are_said_to_be_judged_once_by_the_winner_and_the_baseline():
     judged = words_of(comparison())
-    assert "Then the 307 test rows were judged once, by class_weights and none and by no other strategy." in judged
+    assert (
+        "Then the 307 test rows were judged once, by class_weights and none and by no other strategy."
+        in judged
+    )
     none_wins = comparison({"none": 0.0, "focal": 0.001})
     assert none_wins["winner"] == "none"
     assert "test rows were judged once, by none and by no other strategy." in words_of(none_wins)
@@ -192,13 +253,27 @@ def test_test_rows_are_said_to_be_judged_once_by_the_winner_and_the_baseline():
 
 def test_winner_is_none_where_the_highest_is_not_reliable():
     result = comparison(UNSURE)
-    assert (result["winner"], result["validation"]["best"], list(result["test"]["strategies"])) == ("none", "class_weights", ["none"])
-    rows = dict(re.findall(r'<tr( class="best")?><td class="k"><span.*?</span><span>(.*?)</span>', section(result, "table").replace("<wbr>", ""))[::-1])
+    assert (result["winner"], result["validation"]["best"], list(result["test"]["strategies"])) == (
+        "none",
+        "class_weights",
+        ["none"],
+    )
+    rows = dict(
+        re.findall(
+            r'<tr( class="best")?><td class="k"><span.*?</span><span>(.*?)</span>',
+            section(result, "table").replace("<wbr>", ""),
+        )[::-1]
+    )
     assert rows[' class="best"'] == "none"
     table = "".join(Page(section(result, "table")).words)
-    assert "none recommended not distinguishable from class_weights" in table.replace("recommendednot", "recommended not")
+    assert "none recommended not distinguishable from class_weights" in table.replace(
+        "recommendednot", "recommended not"
+    )
     assert "class_weights highest macro F1" in table
-    assert "Worse than class_weights, by intervals that hold for all pairs at once: undersample. Not distinguishable from it: oversample, none." in table
+    assert (
+        "Worse than class_weights, by intervals that hold for all pairs at once: undersample. Not distinguishable from it: oversample, none."
+        in table
+    )
     assert re.findall(r"<details open><summary>(\w+)", compare_page.render(result)) == ["none"]
     assert "there is none to judge again here" in section(result, "test")
     assert "optimistic" not in section(result, "test")
@@ -215,22 +290,35 @@ def test_a_baseline_that_is_reliably_worse_is_not_called_indistinguishable():
     assert "No strategy can be told apart" not in table
     alone = section(comparison({"none": 0.0, "class_weights": 0.11}, apart=0.3), "table")
     assert not re.search("istinguishable|told apart", alone)
-    partly = comparison({"none": 0.0, "oversample": 0.1, "class_weights": 0.11, "undersample": -0.3}, apart=0.3)
-    assert "at once: undersample. Not distinguishable from it: oversample.</p>" in section(partly, "table")
+    partly = comparison(
+        {"none": 0.0, "oversample": 0.1, "class_weights": 0.11, "undersample": -0.3}, apart=0.3
+    )
+    assert "at once: undersample. Not distinguishable from it: oversample.</p>" in section(
+        partly, "table"
+    )
 
 
 def test_a_strategy_reliably_worse_than_the_best_baseline_is_not_called_indistinguishable():
-    table = section(comparison({"none": 0.0, "undersample": -0.1, "focal": -0.01}, apart=0.3), "table")
+    table = section(
+        comparison({"none": 0.0, "undersample": -0.1, "focal": -0.01}, apart=0.3), "table"
+    )
     assert "all pairs at once: focal. Which of these" in table
 
 
 def test_gain_on_validation_is_called_optimistic_and_folds_count_as_seeds():
     words = words_of(comparison(folds=3))
-    assert "class_weights was chosen for its gain on validation, so that gain is optimistic; the difference on test rows is the fairer figure." in words
-    assert "Each of the 5 seeds trained 3 models, one a fold, and each of them judged all test rows: each fold's model counts as a seed, 5 in all." in words
+    assert (
+        "class_weights was chosen for its gain on validation, so that gain is optimistic; the difference on test rows is the fairer figure."
+        in words
+    )
+    assert (
+        "Each of the 5 seeds trained 3 models, one a fold, and each of them judged all test rows: each fold's model counts as a seed, 5 in all."
+        in words
+    )
     assert "a fold" not in words_of(comparison())
-    assert "No test rows were judged. The figures above are those that the choice was made by, so the gain of class_weights is optimistic." in words_of(
-        comparison(test=None)
+    assert (
+        "No test rows were judged. The figures above are those that the choice was made by, so the gain of class_weights is optimistic."
+        in words_of(comparison(test=None))
     )
 
 
@@ -241,7 +329,12 @@ def test_an_interval_is_said_to_count_one_comparison_and_p_all():
     assert "An interval is of one" not in words_of(comparison({"none": 0.0, "focal": 0.1}))
 
 
-FIT = {"kind": "fit", "amount": 0, "evaluations": None, "words": "every head is fitted to its end, on embeddings of the frozen encoder"}
+FIT = {
+    "kind": "fit",
+    "amount": 0,
+    "evaluations": None,
+    "words": "every head is fitted to its end, on embeddings of the frozen encoder",
+}
 
 
 def with_equal_seeds(result, *names):
@@ -254,8 +347,14 @@ def with_equal_seeds(result, *names):
 def test_heads_tell_seconds_of_fitting_and_which_no_seed_changes(capsys):
     result = with_equal_seeds(comparison(mode="head", budget=FIT), "none", "class_weights")
     words = words_of(result)
-    assert "mean of fitting one head; the embedding of the rows, made once for all, is not in them" in words
-    assert "The same with every seed: none, class_weights. A head is fitted to its end, so seeds matter only where rows are drawn." in words
+    assert (
+        "mean of fitting one head; the embedding of the rows, made once for all, is not in them"
+        in words
+    )
+    assert (
+        "The same with every seed: none, class_weights. A head is fitted to its end, so seeds matter only where rows are drawn."
+        in words
+    )
     assert "seconds of training" not in words
     assert "seconds of fitting, less none" in words
     assert "The same with every seed" not in words_of(comparison())
@@ -281,11 +380,17 @@ def test_what_cannot_be_told_is_left_out():
 
 
 def test_one_strategy_left_has_nothing_to_be_compared_with():
-    result = comparison({"none": 0.0}, test=None, failed={"smote": "configs/topics.yaml: label 'grain' has 2 rows; 6 are needed."})
+    result = comparison(
+        {"none": 0.0},
+        test=None,
+        failed={"smote": "configs/topics.yaml: label 'grain' has 2 rows; 6 are needed."},
+    )
     words = words_of(result)
     assert "No other strategy was trained to its end" in words
     assert "smote configs/topics.yaml: label 'grain' has 2 rows; 6 are needed." in words
-    assert not any(section(result, name) for name in ("differences", "classes", "costs", "intervals"))
+    assert not any(
+        section(result, name) for name in ("differences", "classes", "costs", "intervals")
+    )
 
 
 def test_one_seed_is_said_to_tell_nothing_of_other_seeds():
@@ -298,7 +403,10 @@ def test_one_seed_is_said_to_tell_nothing_of_other_seeds():
     assert not re.search('class="[a-z]+ sure"|reliable</b>|filled', text, re.IGNORECASE)
     assert "for these<br>trainings alone" in text
     assert "For these trainings alone: p below 0.05, adjusted for 4 comparisons with none." in words
-    assert "adjusted for the number of strategies (Holm), for these trainings alone." in comparison_section(comparison(num_seeds=1), config_like("none"))
+    assert (
+        "adjusted for the number of strategies (Holm), for these trainings alone."
+        in comparison_section(comparison(num_seeds=1), config_like("none"))
+    )
 
 
 def test_equal_strategies_are_said_to_be_indistinguishable():
@@ -307,7 +415,12 @@ def test_equal_strategies_are_said_to_be_indistinguishable():
 
 
 def test_shortlist_is_told_with_its_table():
-    words = words_of(comparison({"none": 0.0, "oversample": 0.08, "class_weights": 0.11}, quick=quick() | {"failed": {"smote": "too few rows"}}))
+    words = words_of(
+        comparison(
+            {"none": 0.0, "oversample": 0.08, "class_weights": 0.11},
+            quick=quick() | {"failed": {"smote": "too few rows"}},
+        )
+    )
     assert "shortlisted by heads on the frozen encoder" in words
     assert "only class_weights, oversample and none then went on" in words
     assert "undersample" in words
@@ -345,7 +458,13 @@ def test_browser_shows_pages_without_a_complaint_at_any_width(tmp_path):
         page = browser.new_page()
         page.on("console", lambda message: said.append(message.text))
         page.on("request", lambda request: asked.append(request.url.split(":")[0]))
-        for number, result in enumerate((comparison(MANY, CLASSES, quick=quick(MANY)), comparison({"none": 0.0}), comparison(failed={"x" * 200: "y" * 200}))):
+        for number, result in enumerate(
+            (
+                comparison(MANY, CLASSES, quick=quick(MANY)),
+                comparison({"none": 0.0}),
+                comparison(failed={"x" * 200: "y" * 200}),
+            )
+        ):
             path = compare_page.write(result, tmp_path / f"{number}.html")
             for width in (390, 1280):
                 page.set_viewport_size({"width": width, "height": 900})
@@ -366,7 +485,10 @@ def test_terminal_table_fits_and_ends_with_the_recommendation(monkeypatch, capsy
     lines = capsys.readouterr().out.splitlines()
     assert lines[-1] == result["recommendation"]
     assert "failed: smote: label [grain] has 2 rows" in lines
-    assert "Shortlisted by heads on the frozen encoder: class_weights_and_thresholds, strategy_8." in lines
+    assert (
+        "Shortlisted by heads on the frozen encoder: class_weights_and_thresholds, strategy_8."
+        in lines
+    )
     end = next(number for number, line in enumerate(lines) if line.startswith("* reliable"))
     assert max(len(line.rstrip()) for line in lines[:end]) <= width
     assert not [line for line in lines if "…" in line]
@@ -374,7 +496,9 @@ def test_terminal_table_fits_and_ends_with_the_recommendation(monkeypatch, capsy
     assert re.search(r"0\.\d{3} ± 0\.\d{3} +\+0\.\d{3}\* +\[\+0\.\d{3}", row)
 
 
-def test_recommendation_is_wrapped_at_words_in_a_terminal_and_one_line_elsewhere(monkeypatch, capsys):
+def test_recommendation_is_wrapped_at_words_in_a_terminal_and_one_line_elsewhere(
+    monkeypatch, capsys
+):
     monkeypatch.setattr(compare_page.console, "_width", 60)
     result = comparison(UNSURE)
     compare_page.print_comparison(result)
@@ -409,24 +533,50 @@ def test_small_p_values_are_not_rounded_to_nothing():
 
 
 def test_card_tells_the_choice_and_escapes_every_name():
-    result = comparison({"none": 0.0, "a|b *c* `d`": 0.1}, failed={"<b>": "machine/path"}, quick=quick(), recommendation="a|b *c* `d`: +0.10")
-    text = comparison_section(result, {"model": {"name": result["model"], "mode": "full"}, "loss": {"name": "focal", "gamma": 2.0}, "decision": {}})
+    result = comparison(
+        {"none": 0.0, "a|b *c* `d`": 0.1},
+        failed={"<b>": "machine/path"},
+        quick=quick(),
+        recommendation="a|b *c* `d`: +0.10",
+    )
+    text = comparison_section(
+        result,
+        {
+            "model": {"name": result["model"], "mode": "full"},
+            "loss": {"name": "focal", "gamma": 2.0},
+            "decision": {},
+        },
+    )
     name = r"a\|b \*c\* \`d\`"
     assert text.startswith(f"{name}: +0.10\n\n")
     assert f"\n| {name} | 0." in text
     assert r"Failed: \<b\>." in text
     assert "machine/path" not in text
-    assert "seeds 42, 43, 44, 45, 46 and the same budget (189 optimizer steps of 32 rows for every strategy)" in text
-    assert f"The choice used validation rows only; the test rows were then judged once, by {name} and none." in text
+    assert (
+        "seeds 42, 43, 44, 45, 46 and the same budget (189 optimizer steps of 32 rows for every strategy)"
+        in text
+    )
+    assert (
+        f"The choice used validation rows only; the test rows were then judged once, by {name} and none."
+        in text
+    )
     assert "decided by heads on the frozen encoder" in text
     assert text.endswith(f"This model follows the strategy {name}.")
     against = result["validation"]["strategies"]["a|b *c* `d`"]["against_baseline"]
-    assert f"{against['difference']:+.3f} [{against['low']:+.3f}, {against['high']:+.3f}] | yes |" in text
+    assert (
+        f"{against['difference']:+.3f} [{against['low']:+.3f}, {against['high']:+.3f}] | yes |"
+        in text
+    )
 
 
 def test_card_says_where_a_model_does_not_follow_the_comparison():
-    text = comparison_section(comparison(test=None), config_like("oversample") | {"model": {"name": "other", "mode": "full"}})
-    assert text.endswith(r"This model does not follow the strategy class\_weights: balance.method, loss.class\_weights, model.name differ.")
+    text = comparison_section(
+        comparison(test=None),
+        config_like("oversample") | {"model": {"name": "other", "mode": "full"}},
+    )
+    assert text.endswith(
+        r"This model does not follow the strategy class\_weights: balance.method, loss.class\_weights, model.name differ."
+    )
     assert "no test rows were judged" in text
 
 
@@ -438,21 +588,33 @@ def test_card_says_where_a_model_does_not_follow_the_comparison():
     (UNSURE, "undersample", "balance.method"),
     (UNSURE, "thresholds", ""),
 ])  # fmt: skip
-def test_keys_that_a_strategy_leaves_out_are_defaults_that_a_model_must_have_to_follow_it(gains, ours, unlike):
+def test_keys_that_a_strategy_leaves_out_are_defaults_that_a_model_must_have_to_follow_it(
+    gains, ours, unlike
+):
     result = comparison(gains)
     winner = result["winner"].replace("_", r"\_")
-    end = f"does not follow the strategy {winner}: {unlike} differ." if unlike else f"follows the strategy {winner}."
+    end = (
+        f"does not follow the strategy {winner}: {unlike} differ."
+        if unlike
+        else f"follows the strategy {winner}."
+    )
     assert comparison_section(result, config_like(ours)).endswith(f"This model {end}")
 
 
 def test_a_decision_counts_where_the_strategy_sets_one():
     result = comparison({"none": 0.0, "thresholds": 0.1})
-    assert comparison_section(result, config_like("thresholds")).endswith("follows the strategy thresholds.")
-    assert comparison_section(result, config_like("none")).endswith("does not follow the strategy thresholds: decision.thresholds differ.")
+    assert comparison_section(result, config_like("thresholds")).endswith(
+        "follows the strategy thresholds."
+    )
+    assert comparison_section(result, config_like("none")).endswith(
+        "does not follow the strategy thresholds: decision.thresholds differ."
+    )
 
 
 def test_card_names_strategies_that_judged_test_rows_earlier():
-    text = comparison_section(comparison(UNSURE, tested=["none", "class_weights"]), config_like("none"))
+    text = comparison_section(
+        comparison(UNSURE, tested=["none", "class_weights"]), config_like("none")
+    )
     assert r"judged once, by none. An earlier conclusion had class\_weights judge them too." in text
 
 
@@ -460,14 +622,18 @@ def config_like(strategy):
     """A resolved config of the comparison's model with the sections that a strategy makes."""
     made = {"balance": {}, "loss": {}, "decision": {}} | PRESETS[strategy]
     sections = {"balance": BalanceSection, "loss": LossSection, "decision": DecisionSection}
-    return {name: sections[name](**values).model_dump() for name, values in made.items()} | {"model": {"name": comparison()["model"], "mode": "full"}}
+    return {name: sections[name](**values).model_dump() for name, values in made.items()} | {
+        "model": {"name": comparison()["model"], "mode": "full"}
+    }
 
 
 @pytest.fixture
 def folder(tmp_path):
     """Folder of a finished comparison."""
     (tmp_path / "run-compare").mkdir()
-    (tmp_path / "run-compare/comparison.json").write_text(json.dumps(comparison()), encoding="utf-8")
+    (tmp_path / "run-compare/comparison.json").write_text(
+        json.dumps(comparison()), encoding="utf-8"
+    )
     return tmp_path / "run-compare"
 
 
@@ -530,8 +696,14 @@ def test_card_of_a_run_tells_how_its_balancing_was_chosen(tmp_path, tiny_model, 
     (folder / "comparison.json").write_text(json.dumps(result), encoding="utf-8")
     run = training_run.train(config_of(tmp_path, tiny_model, tweets, folder))
     card = ModelCard.load(run / "README.md")
-    assert re.findall("^## .*", card.text, re.MULTILINE)[2:5] == ["## Balancing", "## How the balancing was chosen", "## Training"]
+    assert re.findall("^## .*", card.text, re.MULTILINE)[2:5] == [
+        "## Balancing",
+        "## How the balancing was chosen",
+        "## Training",
+    ]
     chosen = card.text.split("## How the balancing was chosen\n\n")[1].split("\n\n## Training")[0]
-    assert chosen == comparison_section(result, config_of(tmp_path, tiny_model, tweets, folder).to_dict())
+    assert chosen == comparison_section(
+        result, config_of(tmp_path, tiny_model, tweets, folder).to_dict()
+    )
     assert chosen.endswith(r"This model follows the strategy class\_weights.")
     assert "compare" not in json.dumps(card.data.to_dict())

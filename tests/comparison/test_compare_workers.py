@@ -32,7 +32,13 @@ def make_config(narrow_model, tweets):
     def make(folder, **model):
         own = {
             "model": {"name": str(narrow_model), "max_length": 32, **model},
-            "training": {"num_train_epochs": 3, "per_device_train_batch_size": 32, "learning_rate": 3e-2, "bf16": False, "save_total_limit": 2},
+            "training": {
+                "num_train_epochs": 3,
+                "per_device_train_batch_size": 32,
+                "learning_rate": 3e-2,
+                "bf16": False,
+                "save_total_limit": 2,
+            },
             "compare": {"strategies": ["none", "class_weights"], "seeds": 2},
         }
         return write_tweets_config(folder, narrow_model, tweets, **own)
@@ -57,34 +63,59 @@ def outcome(folder):
         "winner.yaml",
         ".lock",
     }
-    assert [path for path in folder.rglob("*") if path.name in ("checkpoints", "model") or path.suffix == ".partial"] == []
+    assert [
+        path
+        for path in folder.rglob("*")
+        if path.name in ("checkpoints", "model") or path.suffix == ".partial"
+    ] == []
     result = json.loads((folder / "comparison.json").read_text(encoding="utf-8"))
-    return {key: value for key, value in result.items() if key not in ("command", "seconds", "total_seconds", "environment")}
+    return {
+        key: value
+        for key, value in result.items()
+        if key not in ("command", "seconds", "total_seconds", "environment")
+    }
 
 
 @pytest.fixture(scope="module")
 def unbroken(make_config, tmp_path_factory):
     """Folder of the comparison that nothing befell."""
     folder = tmp_path_factory.mktemp("unbroken")
-    assert forked_runs.compare(make_config(folder), folder / "log") == 0, (folder / "log").read_text()
+    assert forked_runs.compare(make_config(folder), folder / "log") == 0, (
+        folder / "log"
+    ).read_text()
     result = outcome(folder / "runs/run-compare")
-    assert result["validation"]["strategies"].keys() == result["overrides"].keys() == {"none", "class_weights"}
-    assert len(set(result["validation"]["strategies"]["none"]["figures"]["ece"]["of_seeds"])) == 2  # so that every training counts for the table
+    assert (
+        result["validation"]["strategies"].keys()
+        == result["overrides"].keys()
+        == {"none", "class_weights"}
+    )
+    assert (
+        len(set(result["validation"]["strategies"]["none"]["figures"]["ece"]["of_seeds"])) == 2
+    )  # so that every training counts for the table
     return folder / "runs/run-compare"
 
 
 def copy_half(unbroken, folder):
     """What lay in a comparison's folder when `none` was trained."""
-    shutil.copytree(unbroken, folder, ignore=shutil.ignore_patterns("class_weights", "comparison.*", "winner.yaml"))
+    shutil.copytree(
+        unbroken,
+        folder,
+        ignore=shutil.ignore_patterns("class_weights", "comparison.*", "winner.yaml"),
+    )
 
 
 def lines_of_cells(said):
     """(strategy, seed) of the lines that workers print for the cells they have finished."""
-    return [found.groups() for found in re.finditer(r"(?:^|\s)\d/4 +(\S+) +(\d+) ", said)]  # two processes may write into one line
+    return [
+        found.groups() for found in re.finditer(r"(?:^|\s)\d/4 +(\S+) +(\d+) ", said)
+    ]  # two processes may write into one line
 
 
 def finished(folder):
-    return {(path.parent.parent.name, path.parent.name.removeprefix("seed-")) for path in folder.glob("cells/*/*/metrics.json")}
+    return {
+        (path.parent.parent.name, path.parent.name.removeprefix("seed-"))
+        for path in folder.glob("cells/*/*/metrics.json")
+    }
 
 
 def until(condition):
@@ -97,10 +128,31 @@ def until(condition):
 @pytest.mark.exhaustive
 def test_workers_of_a_launcher_train_each_cell_once_and_agree_with_one_process(begun, unbroken):
     config, folder, _ = begun
-    launch = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2", "--num_machines", "1", "--main_process_port", "0"]
-    launch += ["--mixed_precision", "no", "--dynamo_backend", "no", str(ROOT / "scripts/compare.py"), "--config", str(config)]
+    launch = [
+        sys.executable,
+        "-m",
+        "accelerate.commands.launch",
+        "--multi_gpu",
+        "--num_processes",
+        "2",
+        "--num_machines",
+        "1",
+        "--main_process_port",
+        "0",
+    ]
+    launch += [
+        "--mixed_precision",
+        "no",
+        "--dynamo_backend",
+        "no",
+        str(ROOT / "scripts/compare.py"),
+        "--config",
+        str(config),
+    ]
     environment = {**os.environ, "ACCELERATE_USE_CPU": "true", "PYTHONPATH": str(ROOT)}
-    done = subprocess.run(launch, capture_output=True, text=True, timeout=200, cwd=ROOT, env=environment, check=False)
+    done = subprocess.run(
+        launch, capture_output=True, text=True, timeout=200, cwd=ROOT, env=environment, check=False
+    )
     assert done.returncode == 0, done.stderr
     assert sorted(lines_of_cells(done.stdout)) == CELLS, done.stdout
     assert done.stdout.count("Comparison: ") == 2
@@ -109,14 +161,21 @@ def test_workers_of_a_launcher_train_each_cell_once_and_agree_with_one_process(b
 
 def test_comparison_killed_in_a_cell_goes_on_from_its_checkpoint_to_the_same_table(begun, unbroken):
     config, folder, log = begun
-    assert forked_runs.compare(config, log, strike=("step", STEPS + 10, [signal.SIGKILL])) == -signal.SIGKILL
+    assert (
+        forked_runs.compare(config, log, strike=("step", STEPS + 10, [signal.SIGKILL]))
+        == -signal.SIGKILL
+    )
     assert finished(folder) == {("none", "42")}
-    assert [path.name for path in folder.glob("cells/none/seed-43/checkpoints/checkpoint-*")] == ["checkpoint-6"]
+    assert [path.name for path in folder.glob("cells/none/seed-43/checkpoints/checkpoint-*")] == [
+        "checkpoint-6"
+    ]
     kept = (folder / "cells/none/seed-42/metrics.json").stat()
     log.unlink()
     assert forked_runs.compare(config, log) == 0, log.read_text()
     assert "4 cells, 1 of them finished" in log.read_text()
-    assert sorted(lines_of_cells(log.read_text())) == [cell for cell in CELLS if cell != ("none", "42")]
+    assert sorted(lines_of_cells(log.read_text())) == [
+        cell for cell in CELLS if cell != ("none", "42")
+    ]
     assert (folder / "cells/none/seed-42/metrics.json").stat() == kept
     assert outcome(folder) == outcome(unbroken)
 
@@ -124,7 +183,9 @@ def test_comparison_killed_in_a_cell_goes_on_from_its_checkpoint_to_the_same_tab
 @pytest.mark.exhaustive
 def test_cell_of_a_worker_that_dies_is_taken_over_by_one_that_waits(begun, unbroken, tmp_path):
     config, folder, log = begun
-    holder = forked_runs.start_compare(config, tmp_path / "holder", strike=("step", 10, [signal.SIGSTOP]))
+    holder = forked_runs.start_compare(
+        config, tmp_path / "holder", strike=("step", 10, [signal.SIGSTOP])
+    )
     waiter = None
     try:
         until((folder / "cells/none/seed-42/checkpoints/checkpoint-6/model.safetensors").exists)
@@ -147,10 +208,18 @@ def test_cell_of_a_worker_that_dies_is_taken_over_by_one_that_waits(begun, unbro
 def test_stopped_comparison_says_so_and_goes_on_to_the_same_table(begun, unbroken):
     config, folder, log = begun
     copy_half(unbroken, folder)
-    assert forked_runs.compare(config, log, strike=("step", 10, [signal.SIGTERM, signal.SIGTERM])) == 75, log.read_text()
-    assert json.loads((folder / "stopped.json").read_text(encoding="utf-8")) == {"reason": "stopped by SIGTERM after step 10", "step": 10}
+    assert (
+        forked_runs.compare(config, log, strike=("step", 10, [signal.SIGTERM, signal.SIGTERM]))
+        == 75
+    ), log.read_text()
+    assert json.loads((folder / "stopped.json").read_text(encoding="utf-8")) == {
+        "reason": "stopped by SIGTERM after step 10",
+        "step": 10,
+    }
     assert (folder / "cells/class_weights/seed-42/checkpoints/checkpoint-10").is_dir()
-    assert "stopped by SIGTERM after step 10. Run the same command again to go on." in log.read_text()
+    assert (
+        "stopped by SIGTERM after step 10. Run the same command again to go on." in log.read_text()
+    )
     assert forked_runs.compare(config, log) == 0, log.read_text()
     assert lines_of_cells(log.read_text()) == CELLS[:2]
     assert outcome(folder) == outcome(unbroken)
@@ -158,10 +227,15 @@ def test_stopped_comparison_says_so_and_goes_on_to_the_same_table(begun, unbroke
 
 def test_comparison_of_heads_stops_after_the_cell_that_the_signal_came_in(make_config, tmp_path):
     config = make_config(tmp_path, mode="head")
-    assert forked_runs.compare(config, tmp_path / "log", strike=("head", 2, [signal.SIGTERM])) == 75, (tmp_path / "log").read_text()
+    assert (
+        forked_runs.compare(config, tmp_path / "log", strike=("head", 2, [signal.SIGTERM])) == 75
+    ), (tmp_path / "log").read_text()
     folder = tmp_path / "runs/run-compare"
     assert finished(folder) == {("none", "42"), ("none", "43")}
-    assert json.loads((folder / "stopped.json").read_text(encoding="utf-8"))["reason"] == "stopped by SIGTERM between two trainings"
+    assert (
+        json.loads((folder / "stopped.json").read_text(encoding="utf-8"))["reason"]
+        == "stopped by SIGTERM between two trainings"
+    )
 
 
 def compare_here(config, *, resume="auto"):
@@ -195,12 +269,16 @@ def fill_at(owner, name, times, disk, num_bytes):
         yield
 
 
-def test_full_disk_costs_no_finished_cell_and_no_strategy(make_config, small_disk, unbroken, capsys):
+def test_full_disk_costs_no_finished_cell_and_no_strategy(
+    make_config, small_disk, unbroken, capsys
+):
     config, folder = make_config(small_disk / "work"), small_disk / "work/runs/run-compare"
     copy_half(unbroken, folder)
     with fill_at(WeightedTrainer, "training_step", STEPS + 4, small_disk, 1_000_000):
         said = message_of(config, capsys)
-    assert re.search(r"seed-43/\S+: could not be saved .* Free space; no checkpoint was saved before", said)
+    assert re.search(
+        r"seed-43/\S+: could not be saved .* Free space; no checkpoint was saved before", said
+    )
     assert finished(folder) == {*CELLS[2:], ("class_weights", "42")}
     assert list(folder.glob("cells/*/failed.json")) == []
     (small_disk / "ballast").unlink()
@@ -237,9 +315,15 @@ def test_files_that_a_kill_left_half_written_are_no_strangers(copied, tmp_path, 
     config, folder = copied
     (folder / ".comparison.html.partial").touch()
     compare_here(config)
-    assert "holds the finished comparison of this config and data: nothing to do" in capsys.readouterr().out
+    assert (
+        "holds the finished comparison of this config and data: nothing to do"
+        in capsys.readouterr().out
+    )
     (folder / "notes.txt").touch()
-    assert "holds files but no comparison. Set run.name or run.output_dir to another folder." in message_of(config, capsys)
+    assert (
+        "holds files but no comparison. Set run.name or run.output_dir to another folder."
+        in message_of(config, capsys)
+    )
 
 
 def test_nothing_is_discarded_while_others_train(copied, monkeypatch, capsys):
@@ -249,6 +333,8 @@ def test_nothing_is_discarded_while_others_train(copied, monkeypatch, capsys):
     assert f"none/seed-42: is being trained by pid {os.getpid()} on " in said
     assert "End it before the comparison that is there is discarded." in said
     monkeypatch.setenv("WORLD_SIZE", "2")
-    assert "compare --resume never runs in one process, but 2 were launched." in message_of(config, capsys, resume="never")
+    assert "compare --resume never runs in one process, but 2 were launched." in message_of(
+        config, capsys, resume="never"
+    )
     assert (folder / "comparison.json").exists()
     assert finished(folder) == set(CELLS)

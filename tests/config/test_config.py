@@ -1,4 +1,3 @@
-import ast
 import importlib.util
 import json
 import re
@@ -19,7 +18,9 @@ from trainer.config.yaml_source import YamlSource
 from trainer.errors import ConfigError, TrainingError
 from trainer.launch.distributed import name_of_process
 
-ONE_CHARACTER = 'needed: one ASCII character, such as ";" or "|"; a tab is written "\\t", in double quotes'
+ONE_CHARACTER = (
+    'needed: one ASCII character, such as ";" or "|"; a tab is written "\\t", in double quotes'
+)
 ROOT = Path(__file__).resolve().parents[2]
 CONFIGS = sorted((ROOT / "configs").glob("*.yaml"))
 LEAST = "model: {name: m}\ndata: {source: a.csv}\n"
@@ -81,7 +82,12 @@ def test_usual_yaml_loads(load):
 
 def test_sections_left_out_get_their_defaults(load):
     config = load(LEAST)
-    assert (config.run.seed, config.balance.method, config.loss.class_weights, config.split) == (42, "none", "none", None)
+    assert (config.run.seed, config.balance.method, config.loss.class_weights, config.split) == (
+        42,
+        "none",
+        "none",
+        None,
+    )
     assert config.training.metric_for_best_model == "macro_f1"
     assert config.training.weight_decay is None  # transformers' own default stands
     assert "weight_decay" not in config.to_dict()["training"]
@@ -102,7 +108,23 @@ def test_with_training_changes_that_key_alone(load):
 
 
 TEXTS = st.text(max_size=20) | st.sampled_from(
-    ["no", "off", "null", "~", "1e-5", "0123", "2024-01-01", "a: b", "- x", "#", " ", "\u2028", "\x85", "ß\n\tx", "{"]
+    [
+        "no",
+        "off",
+        "null",
+        "~",
+        "1e-5",
+        "0123",
+        "2024-01-01",
+        "a: b",
+        "- x",
+        "#",
+        " ",
+        "\u2028",
+        "\x85",
+        "ß\n\tx",
+        "{",
+    ]
 )
 
 
@@ -119,9 +141,18 @@ def test_any_config_loads_back_equal(tmp_path_factory, texts, weights, rate, see
         {
             "run": {"seed": seed, "output_dir": texts[0], "overwrite": flags[0]},
             "model": {"name": texts[-1]},
-            "data": {"train": texts, "label_column": texts[0], "drop_labels": texts, "clean": {"empty": flags[1]}},
+            "data": {
+                "train": texts,
+                "label_column": texts[0],
+                "drop_labels": texts,
+                "clean": {"empty": flags[1]},
+            },
             "loss": {"class_weights": weights},
-            "training": {"learning_rate": rate, "max_steps": seed, "lr_scheduler_kwargs": {"a": texts}},
+            "training": {
+                "learning_rate": rate,
+                "max_steps": seed,
+                "lr_scheduler_kwargs": {"a": texts},
+            },
         }
     )
     path = tmp_path_factory.getbasetemp() / "any.yaml"
@@ -129,13 +160,17 @@ def test_any_config_loads_back_equal(tmp_path_factory, texts, weights, rate, see
     assert load_config(str(path)) == config
 
 
-@pytest.mark.parametrize("text", ["\x85", "a\u2028b", " a\n\n", "no", "1e-5", "", "\ufeff", "\U0001f600"])
+@pytest.mark.parametrize(
+    "text", ["\x85", "a\u2028b", " a\n\n", "no", "1e-5", "", "\ufeff", "\U0001f600"]
+)
 def test_unusual_text_loads_back_equal(load, text):
     config = load(LEAST).model_copy(update={"loss": LossSection(class_weights={text: 1.0})})
     assert load(config.to_yaml()).loss.class_weights == {text: 1.0}
 
 
-@pytest.mark.parametrize(("text", "number"), [("1e-5", 1e-5), ("5.0e-5", 5e-5), ("1E-4", 1e-4), (".5", 0.5), ("1", 1.0)])
+@pytest.mark.parametrize(
+    ("text", "number"), [("1e-5", 1e-5), ("5.0e-5", 5e-5), ("1E-4", 1e-4), (".5", 0.5), ("1", 1.0)]
+)
 def test_numbers_are_numbers_however_written(load, text, number):
     assert load(LEAST + f"training: {{learning_rate: {text}}}").training.learning_rate == number
 
@@ -148,11 +183,18 @@ def test_bare_words_are_text_as_value_and_as_key(load, word):
 
 
 def test_eval_strategy_takes_a_bare_no(load):
-    assert load(LEAST + "training: {eval_strategy: no, load_best_model_at_end: false}").training.eval_strategy == "no"
+    assert (
+        load(
+            LEAST + "training: {eval_strategy: no, load_best_model_at_end: false}"
+        ).training.eval_strategy
+        == "no"
+    )
 
 
 def test_duplicate_keys_are_refused(faults):
-    assert faults(LEAST + "run:\n  seed: 1\n  seed: 2\n") == ['c.yaml:5: is not valid YAML: found duplicate key "seed" with value "2" (original value: "1").']
+    assert faults(LEAST + "run:\n  seed: 1\n  seed: 2\n") == [
+        'c.yaml:5: is not valid YAML: found duplicate key "seed" with value "2" (original value: "1").'
+    ]
 
 
 def test_byte_order_mark_is_passed_over(load):
@@ -162,15 +204,36 @@ def test_byte_order_mark_is_passed_over(load):
 @pytest.mark.parametrize(
     ("text", "line"),
     [
-        ("", "c.yaml: holds nothing; needed: sections such as model: and data:. See configs/quickstart.yaml."),
-        ("- a", "c.yaml: holds list; needed: sections such as model: and data:. See configs/quickstart.yaml."),
+        (
+            "",
+            "c.yaml: holds nothing; needed: sections such as model: and data:. See configs/quickstart.yaml.",
+        ),
+        (
+            "- a",
+            "c.yaml: holds list; needed: sections such as model: and data:. See configs/quickstart.yaml.",
+        ),
         ("a: b: c", "c.yaml:1: is not valid YAML: mapping values are not allowed here."),
-        ("a:\n\t- b", "c.yaml:2: is not valid YAML: found character '\\t' that cannot start any token."),
-        ("a: \x01", "c.yaml: is not valid YAML: unacceptable character #x0001: special characters are not allowed."),
+        (
+            "a:\n\t- b",
+            "c.yaml:2: is not valid YAML: found character '\\t' that cannot start any token.",
+        ),
+        (
+            "a: \x01",
+            "c.yaml: is not valid YAML: unacceptable character #x0001: special characters are not allowed.",
+        ),
         (b"a: \xff", "c.yaml: is not UTF-8 text (byte 3). Save it as UTF-8."),
-        (LEAST + "? [a, b]\n: 1\n", "c.yaml:3: a list or mapping stands where a name is needed (name: value)."),
-        (LEAST + "run: &x {name: *x}\n", "c.yaml: an alias (*name) stands inside its own anchor (&name). Write the values out."),
-        (LEAST + "run: !!python/object:os.system x\n", "c.yaml:3: is not valid YAML: could not determine a constructor for the tag"),
+        (
+            LEAST + "? [a, b]\n: 1\n",
+            "c.yaml:3: a list or mapping stands where a name is needed (name: value).",
+        ),
+        (
+            LEAST + "run: &x {name: *x}\n",
+            "c.yaml: an alias (*name) stands inside its own anchor (&name). Write the values out.",
+        ),
+        (
+            LEAST + "run: !!python/object:os.system x\n",
+            "c.yaml:3: is not valid YAML: could not determine a constructor for the tag",
+        ),
     ],
 )
 def test_text_that_is_no_config_is_refused_in_words(faults, text, line):
@@ -179,7 +242,10 @@ def test_text_that_is_no_config_is_refused_in_words(faults, text, line):
 
 
 def test_missing_file_is_refused_in_words():
-    with pytest.raises(ConfigError, match=r"^nowhere.yaml: cannot be read \(No such file or directory\). Give the path of a YAML file with --config.$"):
+    with pytest.raises(
+        ConfigError,
+        match=r"^nowhere.yaml: cannot be read \(No such file or directory\). Give the path of a YAML file with --config.$",
+    ):
         load_config("nowhere.yaml")
 
 
@@ -221,7 +287,12 @@ training:
         *[
             line
             for line in faults(text)
-            if line.startswith(("c.yaml:18: training.lerning_rate is unknown; known: ", "c.yaml:19: training.optim is 'adamw_torc'; "))
+            if line.startswith(
+                (
+                    "c.yaml:18: training.lerning_rate is unknown; known: ",
+                    "c.yaml:19: training.optim is 'adamw_torc'; ",
+                )
+            )
         ],
         "c.yaml:20: training.num_train_epochs is 'many'; needed: a number.",
     ]
@@ -232,25 +303,52 @@ training:
 @pytest.mark.parametrize(
     ("text", "line"),
     [
-        ("1: 2", "c.yaml:3: 1 is unknown; known: augment, balance, compare, data, decision, ensemble, hub, loss, model, report, run, speed, split, training."),
+        (
+            "1: 2",
+            "c.yaml:3: 1 is unknown; known: augment, balance, compare, data, decision, ensemble, hub, loss, model, report, run, speed, split, training.",
+        ),
         ("loss:", "c.yaml:3: loss is empty; needed: a section (name: value)."),
         ("training: []", "c.yaml:3: training is a list; needed: a section (name: value)."),
         ("run: {overwrite: 1}", "c.yaml:3: run.overwrite is 1; needed: true or false."),
         ("run: {num_threads: true}", "c.yaml:3: run.num_threads is true; needed: a whole number."),
         ("split: {train: .inf}", "c.yaml:3: split.train is inf; needed: a finite number."),
-        ("loss: {class_weights: 3}", "c.yaml:3: loss.class_weights is 3; known: a mapping (name: value), balanced, effective_number, none, sqrt."),
-        ("loss: {class_weights: {a: x}}", "c.yaml:3: loss.class_weights.a is 'x'; needed: a number."),
-        ("split: {train: 0.5, validation: 0.4}", "c.yaml:3: split: shares add up to 0.9; they must add up to 1."),
-        ("decision: {min_precision: 0.8}", "c.yaml:3: decision: min_precision is set, but only thresholds: recall_at_precision uses it."),
-        ("decision: {thresholds: cost}", "c.yaml:3: decision: thresholds: cost and costs: {true label: {predicted label: cost}} need each other."),
-        ("decision: {prior: natrual}", "c.yaml:3: decision.prior is 'natrual'; known: a mapping (name: value), natural, uniform. Did you mean 'natural'?"),
+        (
+            "loss: {class_weights: 3}",
+            "c.yaml:3: loss.class_weights is 3; known: a mapping (name: value), balanced, effective_number, none, sqrt.",
+        ),
+        (
+            "loss: {class_weights: {a: x}}",
+            "c.yaml:3: loss.class_weights.a is 'x'; needed: a number.",
+        ),
+        (
+            "split: {train: 0.5, validation: 0.4}",
+            "c.yaml:3: split: shares add up to 0.9; they must add up to 1.",
+        ),
+        (
+            "decision: {min_precision: 0.8}",
+            "c.yaml:3: decision: min_precision is set, but only thresholds: recall_at_precision uses it.",
+        ),
+        (
+            "decision: {thresholds: cost}",
+            "c.yaml:3: decision: thresholds: cost and costs: {true label: {predicted label: cost}} need each other.",
+        ),
+        (
+            "decision: {prior: natrual}",
+            "c.yaml:3: decision.prior is 'natrual'; known: a mapping (name: value), natural, uniform. Did you mean 'natural'?",
+        ),
         ("decision: {prior: {a: 0}}", "c.yaml:3: decision.prior.a is 0; needed: greater than 0."),
         ("ensemble: {size: 3, member: 4}", "c.yaml:3: ensemble: member is 4, but size is 3."),
         ("ensemble: {kind: folds}", "c.yaml:3: ensemble: kind: folds needs size 2 or more."),
         ("hub: {push: true}", "c.yaml:3: hub: push needs repo_id: user/name."),
         ("hub: {repo_id: a/b, every: save}", "c.yaml:3: hub: every: save needs push: true."),
-        ("hub: {language: English}", "c.yaml:3: hub.language is 'English'; needed: text that matches ^([a-z]{2,3}|code|multilingual)$ or a list."),
-        ("hub: {commit_message: ''}", "c.yaml:3: hub.commit_message is ''; needed: at least 1 character."),
+        (
+            "hub: {language: English}",
+            "c.yaml:3: hub.language is 'English'; needed: text that matches ^([a-z]{2,3}|code|multilingual)$ or a list.",
+        ),
+        (
+            "hub: {commit_message: ''}",
+            "c.yaml:3: hub.commit_message is ''; needed: at least 1 character.",
+        ),
         (
             "balance: {scope: all}",
             "c.yaml:3: balance: method none draws nothing; scope: all and resample_each_epoch need another method, such as undersample.",
@@ -259,9 +357,18 @@ training:
             "balance: {method: oversample, scope: all}",
             "c.yaml:3: balance: scope: all needs method: undersample, without by; copies of a row would stand in train and in validation.",
         ),
-        ("balance: {method: undersample, target_ratio: 0.5}", "c.yaml:3: balance: target_ratio is 0.5; method undersample needs 1 or more."),
-        ("balance: {method: oversample, target_ratio: 1.5}", "c.yaml:3: balance: target_ratio is 1.5; method oversample needs 0 to 1."),
-        ("balance: {method: power, alpha: -1}", "c.yaml:3: balance: alpha is -1; method power needs 0 to 1."),
+        (
+            "balance: {method: undersample, target_ratio: 0.5}",
+            "c.yaml:3: balance: target_ratio is 0.5; method undersample needs 1 or more.",
+        ),
+        (
+            "balance: {method: oversample, target_ratio: 1.5}",
+            "c.yaml:3: balance: target_ratio is 1.5; method oversample needs 0 to 1.",
+        ),
+        (
+            "balance: {method: power, alpha: -1}",
+            "c.yaml:3: balance: alpha is -1; method power needs 0 to 1.",
+        ),
         (
             "balance: {method: power, min_share: 0.1}",
             "c.yaml:3: balance: min_share is set, but method power does not use it; it belongs to floor.",
@@ -270,16 +377,34 @@ training:
             "balance: {target_ratio: 2}",
             "c.yaml:3: balance: target_ratio is set, but method none does not use it; it belongs to undersample or oversample.",
         ),
-        ("balance: {method: floor, by_label: true}", "c.yaml:3: balance: by_label needs by: a column of domains."),
+        (
+            "balance: {method: floor, by_label: true}",
+            "c.yaml:3: balance: by_label needs by: a column of domains.",
+        ),
         (
             "balance: {method: class_balanced_batches, by: site}",
             "c.yaml:3: balance: class_balanced_batches balances labels; with by: use floor, power, oversample or undersample.",
         ),
-        ("loss: {name: focall}", "c.yaml:3: loss.name is 'focall'; known: balanced_softmax, cross_entropy, focal, logit_adjusted. Did you mean 'focal'?"),
-        ("loss: {name: focal, gamma: -1}", "c.yaml:3: loss.gamma is -1; needed: greater than or equal to 0."),
-        ("loss: {gamma: 1}", "c.yaml:3: loss: gamma is set, but name cross_entropy does not use it; it belongs to focal."),
-        ("loss: {name: balanced_softmax, tau: 2}", "c.yaml:3: loss: tau is set, but name balanced_softmax does not use it; it belongs to logit_adjusted."),
-        ("loss: {class_weights: sqrt, beta: 0.9}", "c.yaml:3: loss: beta is set, but only class_weights: effective_number uses it."),
+        (
+            "loss: {name: focall}",
+            "c.yaml:3: loss.name is 'focall'; known: balanced_softmax, cross_entropy, focal, logit_adjusted. Did you mean 'focal'?",
+        ),
+        (
+            "loss: {name: focal, gamma: -1}",
+            "c.yaml:3: loss.gamma is -1; needed: greater than or equal to 0.",
+        ),
+        (
+            "loss: {gamma: 1}",
+            "c.yaml:3: loss: gamma is set, but name cross_entropy does not use it; it belongs to focal.",
+        ),
+        (
+            "loss: {name: balanced_softmax, tau: 2}",
+            "c.yaml:3: loss: tau is set, but name balanced_softmax does not use it; it belongs to logit_adjusted.",
+        ),
+        (
+            "loss: {class_weights: sqrt, beta: 0.9}",
+            "c.yaml:3: loss: beta is set, but only class_weights: effective_number uses it.",
+        ),
         (
             "balance: {method: undersample, scope: all, resample_each_epoch: true}",
             "c.yaml:3: balance: resample_each_epoch needs scope: train; with scope: all the rows left out are gone.",
@@ -293,17 +418,38 @@ def test_fault_is_worded_with_what_was_found_and_what_is_allowed(faults, text, l
 @pytest.mark.parametrize(
     ("data", "line"),
     [
-        ("{}", "data: needs either source: (one file, split here) or train: (given files), not both or neither."),
-        ("{source: a, train: b}", "data: needs either source: (one file, split here) or train: (given files), not both or neither."),
-        ("{source: a, test: b}", "data: has source: together with validation: or test:; given files start with train:."),
+        (
+            "{}",
+            "data: needs either source: (one file, split here) or train: (given files), not both or neither.",
+        ),
+        (
+            "{source: a, train: b}",
+            "data: needs either source: (one file, split here) or train: (given files), not both or neither.",
+        ),
+        (
+            "{source: a, test: b}",
+            "data: has source: together with validation: or test:; given files start with train:.",
+        ),
         ("{source: a, separator: ab}", f"data.separator: is 'ab'; {ONE_CHARACTER}."),
         ("{source: a, separator: '\\t'}", f"data.separator: is '\\\\t'; {ONE_CHARACTER}."),
         ("{source: a, quote_char: §}", f"data.quote_char: is '§'; {ONE_CHARACTER}."),
-        ("{source: a, label_map: {a: ' '}}", "data.label_map.a: is empty; needed: a name, or null to drop the label."),
-        ("{source: a, label_map: {1: a, '1': b}}", "data.label_map: names the label 1 twice; needed: once."),
-        ("{source: a, text_column: []}", "data.text_column is a list; needed: text or at least 1 item."),
+        (
+            "{source: a, label_map: {a: ' '}}",
+            "data.label_map.a: is empty; needed: a name, or null to drop the label.",
+        ),
+        (
+            "{source: a, label_map: {1: a, '1': b}}",
+            "data.label_map: names the label 1 twice; needed: once.",
+        ),
+        (
+            "{source: a, text_column: []}",
+            "data.text_column is a list; needed: text or at least 1 item.",
+        ),
         ("{source: {a: b}}", "data.source is a mapping; needed: text or a list."),
-        ("{source: a, split_names: {dev: x}}", "data.split_names.dev is 'dev'; known: source, test, train, validation."),
+        (
+            "{source: a, split_names: {dev: x}}",
+            "data.split_names.dev is 'dev'; known: source, test, train, validation.",
+        ),
     ],
 )
 def test_fault_of_data_is_worded(faults, data, line):
@@ -317,7 +463,10 @@ def test_fault_of_data_is_worded(faults, data, line):
             "data: {train: a}\nbalance: {method: undersample, scope: all}",
             "balance.scope is 'all' with given files; it needs data.source, one pool to balance and split.",
         ),
-        ("data: {train: a, validation: b}\nsplit: {}", "split is set although data.validation is given; remove split, or give train: alone."),
+        (
+            "data: {train: a, validation: b}\nsplit: {}",
+            "split is set although data.validation is given; remove split, or give train: alone.",
+        ),
         (
             "data: {train: a, test: b}\nsplit: {train: 0.8, validation: 0.1, test: 0.1}",
             "split.test is set although data.test is given; remove one of them.",
@@ -352,7 +501,10 @@ def test_sections_that_contradict_each_other_are_refused(faults, text, line):
     assert faults(f"model: {{name: m}}\n{text}\n") == [f"c.yaml: {line}"]
 
 
-@pytest.mark.parametrize("repo_id", ["me", "me/a/b", "me/a--b", "me/a..b", "me/a.git", "me/a b", "ü/a", "-me/a", "me/" + 97 * "a"])
+@pytest.mark.parametrize(
+    "repo_id",
+    ["me", "me/a/b", "me/a--b", "me/a..b", "me/a.git", "me/a b", "ü/a", "-me/a", "me/" + 97 * "a"],
+)
 def test_name_that_the_hub_would_not_take_is_refused(faults, repo_id):
     words = "needed: user/name of letters, digits and -, in the name also _ and . ; no '--', no '..', no '.git' at its end, at most 96 characters."
     line = f"c.yaml:3: hub.repo_id: '{repo_id}' names no repository; {words}"
@@ -361,11 +513,20 @@ def test_name_that_the_hub_would_not_take_is_refused(faults, repo_id):
 
 def test_saves_are_pushed_of_whole_models_alone(faults):
     line = "hub.every is 'save' with model.mode: lora, whose checkpoints hold no whole model. Set hub.every: end."
-    assert faults("model: {name: m, mode: lora}\ndata: {source: s}\nhub: {push: true, repo_id: a/b, every: save}\n") == [f"c.yaml: {line}"]
+    assert faults(
+        "model: {name: m, mode: lora}\ndata: {source: s}\nhub: {push: true, repo_id: a/b, every: save}\n"
+    ) == [f"c.yaml: {line}"]
 
 
 def test_override_wins_over_file_and_is_read_as_yaml(load):
-    config = load(USUAL, "training.learning_rate=1e-3", "data.clean.strip=false", "run.name=b", "loss.class_weights={hate: 3}", "model.revision=a=b")
+    config = load(
+        USUAL,
+        "training.learning_rate=1e-3",
+        "data.clean.strip=false",
+        "run.name=b",
+        "loss.class_weights={hate: 3}",
+        "model.revision=a=b",
+    )
     assert config.training.learning_rate == 1e-3
     assert config.data.clean.strip is False
     assert config.run.name == "b"
@@ -388,7 +549,9 @@ def test_fault_of_an_override_names_the_override(faults):
 
 @pytest.mark.parametrize("override", ["seed=1", "run.seed", "run.=1", ".seed=1", "="])
 def test_override_without_section_key_and_value_is_refused(faults, override):
-    assert faults(LEAST, override) == [f"--set {override}: needed: section.key=value, e.g. --set training.num_train_epochs=3."]
+    assert faults(LEAST, override) == [
+        f"--set {override}: needed: section.key=value, e.g. --set training.num_train_epochs=3."
+    ]
 
 
 def test_override_that_is_not_yaml_is_refused(faults):
@@ -398,10 +561,17 @@ def test_override_that_is_not_yaml_is_refused(faults):
 
 @pytest.mark.parametrize("key", sorted(OWNED_KEYS))
 def test_owned_key_of_training_is_refused_with_the_place_to_set_it(faults, key):
-    assert faults(LEAST + f"training: {{{key}: x}}") == [f"c.yaml:3: training.{key} is decided elsewhere; {OWNED_KEYS[key]}."]
+    assert faults(LEAST + f"training: {{{key}: x}}") == [
+        f"c.yaml:3: training.{key} is decided elsewhere; {OWNED_KEYS[key]}."
+    ]
 
 
-@pytest.mark.parametrize("remedy", sorted({remedy for remedy in OWNED_KEYS.values() if remedy.startswith("set ") and "." in remedy}))
+@pytest.mark.parametrize(
+    "remedy",
+    sorted(
+        {remedy for remedy in OWNED_KEYS.values() if remedy.startswith("set ") and "." in remedy}
+    ),
+)
 def test_place_named_for_an_owned_key_exists(remedy):
     for path in remedy.removeprefix("set ").split(" and "):
         section, _, key = path.partition(".")
@@ -409,25 +579,38 @@ def test_place_named_for_an_owned_key_exists(remedy):
 
 
 def test_own_keys_of_training_are_checked(faults):
-    assert faults(LEAST + "training: {early_stopping_patience: often, train_sampling_strategy: by_length}") == [
+    assert faults(
+        LEAST + "training: {early_stopping_patience: often, train_sampling_strategy: by_length}"
+    ) == [
         "c.yaml:3: training.train_sampling_strategy is 'by_length'; known: group_by_length, random, sequential. Did you mean 'group_by_length'?",
         "c.yaml:3: training.early_stopping_patience is 'often'; needed: a whole number.",
     ]
 
 
 def test_snapshot_of_training_arguments_equals_the_installed_class(generate):
-    committed = json.loads((ROOT / "trainer/config/sections/training_arguments.json").read_text(encoding="utf-8"))
+    committed = json.loads(
+        (ROOT / "trainer/config/sections/training_arguments.json").read_text(encoding="utf-8")
+    )
     assert committed == generate.training_arguments()
 
 
 def test_owned_and_own_keys_are_training_arguments():
-    committed = json.loads((ROOT / "trainer/config/sections/training_arguments.json").read_text(encoding="utf-8"))
+    committed = json.loads(
+        (ROOT / "trainer/config/sections/training_arguments.json").read_text(encoding="utf-8")
+    )
     assert set(OWNED_KEYS) <= set(committed)
-    assert set(OWN_SPECS) - set(committed) == {"early_stopping_patience", "early_stopping_threshold"}
+    assert set(OWN_SPECS) - set(committed) == {
+        "early_stopping_patience",
+        "early_stopping_threshold",
+    }
 
 
 def test_schema_and_config_reference_are_up_to_date(generate):
-    stale = [str(path.relative_to(ROOT)) for path, text in generate.generated().items() if path.read_text(encoding="utf-8") != text]
+    stale = [
+        str(path.relative_to(ROOT))
+        for path, text in generate.generated().items()
+        if path.read_text(encoding="utf-8") != text
+    ]
     assert stale == [], "run python scripts/generate.py"
 
 
@@ -438,7 +621,10 @@ def test_there_are_configs():
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.name)
 def test_shipped_config_loads_and_points_editors_at_the_schema(path):
     load_config(str(path))
-    assert path.read_text(encoding="utf-8").splitlines()[0] == "# yaml-language-server: $schema=schema.json"
+    assert (
+        path.read_text(encoding="utf-8").splitlines()[0]
+        == "# yaml-language-server: $schema=schema.json"
+    )
 
 
 @pytest.mark.parametrize(
@@ -453,7 +639,9 @@ def test_shipped_config_loads_and_points_editors_at_the_schema(path):
 )
 def test_nothing_heavy_is_imported_before_a_config_is_right(code):
     check = "\nimport sys\nheavy = {'torch', 'transformers', 'datasets', 'pandas', 'sklearn', 'matplotlib'} & set(sys.modules)\nassert not heavy, heavy"
-    done = subprocess.run([sys.executable, "-c", code + check], cwd=ROOT, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", code + check], cwd=ROOT, capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stderr
 
 
@@ -476,58 +664,9 @@ def test_resume_takes_auto_or_never_only(run_cli):
 
 def test_schema_command_prints_the_committed_schema(run_cli):
     done = run_cli("schema")
-    assert json.loads(done.stdout) == json.loads((ROOT / "configs/schema.json").read_text(encoding="utf-8"))
-
-
-def imports(path):
-    """Modules that a file imports anywhere, 'if TYPE_CHECKING' blocks left out."""
-    names = set()
-
-    def visit(node):
-        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
-            return
-        if isinstance(node, ast.Import):
-            names.update(alias.name for alias in node.names)
-        if isinstance(node, ast.ImportFrom):
-            names.update({node.module} | {f"{node.module}.{alias.name}" for alias in node.names})
-        for child in ast.iter_child_nodes(node):
-            visit(child)
-
-    visit(ast.parse(path.read_text(encoding="utf-8")))
-    return names
-
-
-def ours(path):
-    return {name for name in imports(path) if name.split(".")[0] == "trainer"}
-
-
-@pytest.mark.parametrize(
-    ("wing", "forbidden"),
-    [
-        ("data", ("trainer.training", "trainer.evaluation", "trainer.delivery", "trainer.runs.training_run", "trainer.cli", "trainer.config.config", "torch")),
-        ("training", ("trainer.runs.training_run", "trainer.cli", "trainer.config.config", "trainer.delivery")),
-        ("evaluation", ("trainer.runs.training_run", "trainer.cli", "trainer.config.config", "trainer.delivery", "trainer.training", "torch")),
-        ("delivery", ("trainer.runs.training_run", "trainer.cli")),
-    ],
-)
-def test_imports_point_downward(wing, forbidden):
-    files = sorted((ROOT / "trainer" / wing).glob("*.py"))
-    assert len(files) > 1
-    wrong = [f"{path.name}: {name}" for path in files for name in imports(path) for bad in forbidden if name == bad or name.startswith(f"{bad}.")]
-    assert wrong == []
-
-
-@pytest.mark.parametrize("path", ["training/losses.py", "evaluation/metrics.py", "evaluation/scores.py", "evaluation/ranking.py"])
-def test_losses_and_metrics_import_nothing_of_ours_but_errors_and_evaluation(path):
-    assert {name for name in ours(ROOT / "trainer" / path) if not name.startswith(("trainer.errors", "trainer.evaluation"))} == set()
-
-
-def test_errors_import_nothing_of_ours():
-    assert ours(ROOT / "trainer/errors.py") == set()
-
-
-def test_no_module_is_a_drawer_for_everything():
-    assert not {"utils.py", "common.py", "base.py", "helpers.py", "misc.py"} & {path.name for path in (ROOT / "trainer").rglob("*.py")}
+    assert json.loads(done.stdout) == json.loads(
+        (ROOT / "configs/schema.json").read_text(encoding="utf-8")
+    )
 
 
 @pytest.mark.parametrize(
@@ -539,12 +678,26 @@ def test_no_module_is_a_drawer_for_everything():
             2,
             "runs/a: No space left on device. Free space; what was saved before is kept.\n",
         ),
-        (KeyboardInterrupt(), 130, "stopped by the keyboard; run the same command again to go on from the last checkpoint.\n"),
+        (
+            KeyboardInterrupt(),
+            130,
+            "stopped by the keyboard; run the same command again to go on from the last checkpoint.\n",
+        ),
     ],
     ids=["ours", "system", "keyboard"],
 )
-def test_error_becomes_one_message_and_an_exit_code_said_by_the_main_process(monkeypatch, capsys, error, code, message):
-    for rank, said in (("0", message), ("1", f"{name_of_process().replace('rank 0', 'rank 1')}: {message}" if type(error) is OSError else "")):
+def test_error_becomes_one_message_and_an_exit_code_said_by_the_main_process(
+    monkeypatch, capsys, error, code, message
+):
+    for rank, said in (
+        ("0", message),
+        (
+            "1",
+            f"{name_of_process().replace('rank 0', 'rank 1')}: {message}"
+            if type(error) is OSError
+            else "",
+        ),
+    ):
         monkeypatch.setenv("RANK", rank)
         monkeypatch.setenv("LOCAL_RANK", rank)
         with pytest.raises(SystemExit) as stopped, worded_errors():
@@ -566,7 +719,9 @@ def test_what_may_have_happened_on_one_process_alone_is_said_there(monkeypatch, 
     assert capsys.readouterr().err == f"{name_of_process()}: the training loss is nan at step 3.\n"
 
 
-def test_what_a_machine_lacks_is_said_there_before_the_processes_know_each_other(monkeypatch, capsys):
+def test_what_a_machine_lacks_is_said_there_before_the_processes_know_each_other(
+    monkeypatch, capsys
+):
     monkeypatch.setenv("RANK", "2")
     monkeypatch.setenv("LOCAL_RANK", "0")
     with pytest.raises(SystemExit), worded_errors():
@@ -576,14 +731,20 @@ def test_what_a_machine_lacks_is_said_there_before_the_processes_know_each_other
 
 def test_label_that_is_its_own_text_is_refused(tmp_path):
     path = tmp_path / "c.yaml"
-    path.write_text("model: {name: x}\ndata: {source: t.csv, text_column: a, label_column: a}\n", encoding="utf-8")
+    path.write_text(
+        "model: {name: x}\ndata: {source: t.csv, text_column: a, label_column: a}\n",
+        encoding="utf-8",
+    )
     with pytest.raises(ConfigError, match="label_column and text_column are both 'a'"):
         load_config(str(path))
 
 
 def test_boolean_label_keys_are_spelt_as_data_files_spell_them(tmp_path):
     path = tmp_path / "c.yaml"
-    path.write_text("model: {name: x}\ndata: {source: t.csv}\nloss: {class_weights: {true: 2, 7: 3}}\n", encoding="utf-8")
+    path.write_text(
+        "model: {name: x}\ndata: {source: t.csv}\nloss: {class_weights: {true: 2, 7: 3}}\n",
+        encoding="utf-8",
+    )
     assert load_config(str(path)).loss.class_weights == {"true": 2.0, "7": 3.0}
 
 
@@ -591,14 +752,20 @@ def test_boolean_label_keys_are_spelt_as_data_files_spell_them(tmp_path):
 @pytest.mark.parametrize(
     ("name", "remedy"),
     [
-        ("group_by_length", "set training.train_sampling_strategy: group_by_length, which is the default"),
+        (
+            "group_by_length",
+            "set training.train_sampling_strategy: group_by_length, which is the default",
+        ),
         ("no_cuda", "set training.use_cpu"),
         ("overwrite_output_dir", "set run.overwrite"),
         ("tokenizer", "leave it out: the tokenizer comes with model.name"),
         ("evaluation_strategy", "set training.eval_strategy"),
         ("logging_dir", "leave it out: everything of a run goes into run.output_dir"),
         ("save_safetensors", "leave it out: models are always saved as safetensors"),
-        ("include_inputs_for_metrics", "leave it out: metrics are computed from labels and probabilities"),
+        (
+            "include_inputs_for_metrics",
+            "leave it out: metrics are computed from labels and probabilities",
+        ),
         ("warmup_ratio", "set training.warmup_steps; a number below 1 is a share of all steps"),
     ],
 )
@@ -608,7 +775,10 @@ def test_old_names_of_settings_are_hinted_wherever_they_stand(place, name, remed
     with pytest.raises(ConfigError) as raised:
         check_config(YamlSource("c.yaml", values))
     where = f"{place}.{name}" if place else name
-    assert str(raised.value) == f"c.yaml: {where} is a name of older versions, or of other programs; {remedy}."
+    assert (
+        str(raised.value)
+        == f"c.yaml: {where} is a name of older versions, or of other programs; {remedy}."
+    )
 
 
 @pytest.mark.parametrize(
@@ -617,7 +787,11 @@ def test_old_names_of_settings_are_hinted_wherever_they_stand(place, name, remed
         ("model", "learning_rate", "set training.learning_rate"),
         ("", "text_column", "set data.text_column"),
         ("data", "max_length", "set model.max_length"),
-        ("model", "fp16_full_eval", "leave it out: results are computed in float32, as pipeline() computes"),
+        (
+            "model",
+            "fp16_full_eval",
+            "leave it out: results are computed in float32, as pipeline() computes",
+        ),
         ("", "output_dir", "set run.output_dir"),
     ],
 )

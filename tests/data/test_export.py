@@ -36,7 +36,10 @@ def config(tmp_path):
     return path
 
 
-@pytest.mark.parametrize("file_format", ["jsonl", *(pytest.param(name, marks=pytest.mark.exhaustive) for name in ("parquet", "csv"))])
+@pytest.mark.parametrize(
+    "file_format",
+    ["jsonl", *(pytest.param(name, marks=pytest.mark.exhaustive) for name in ("parquet", "csv"))],
+)
 def test_split_writes_partitions_and_the_balanced_rows(run_cli, config, tmp_path, file_format):
     out = tmp_path / "out"
     done = run_cli("split", "--config", config, "--output", out, "--format", file_format)
@@ -44,8 +47,12 @@ def test_split_writes_partitions_and_the_balanced_rows(run_cli, config, tmp_path
     names = ["train", "validation", "test", "train_balanced"]
     sizes = [18, 6, 6, 12]
     assert "Rows by class: imbalance ratio 2 (mild)" in done.stdout
-    assert done.stdout.splitlines()[-4:] == [f"{out}/{name}.{file_format}: {size} rows" for name, size in zip(names, sizes, strict=True)]
-    assert sorted(path.name for path in out.iterdir()) == sorted(f"{name}.{file_format}" for name in names)
+    assert done.stdout.splitlines()[-4:] == [
+        f"{out}/{name}.{file_format}: {size} rows" for name, size in zip(names, sizes, strict=True)
+    ]
+    assert sorted(path.name for path in out.iterdir()) == sorted(
+        f"{name}.{file_format}" for name in names
+    )
     sides = {name: rows_in(out / f"{name}.{file_format}") for name in names}
     assert [len(rows) for rows in sides.values()] == sizes
     for row in (row for rows in sides.values() for row in rows):
@@ -66,7 +73,10 @@ def test_split_refuses_to_overwrite_and_writes_nothing(run_cli, config, tmp_path
     out.mkdir()
     (out / "test.jsonl").write_text("mine", encoding="utf-8")
     done = run_cli("split", "--config", config, "--output", out)
-    assert (done.returncode, done.stderr) == (2, f"{out}/test.jsonl: exists already. Remove it, or give another --output.\n")
+    assert (done.returncode, done.stderr) == (
+        2,
+        f"{out}/test.jsonl: exists already. Remove it, or give another --output.\n",
+    )
     assert [path.name for path in out.iterdir()] == ["test.jsonl"]
     assert (out / "test.jsonl").read_text(encoding="utf-8") == "mine"
 
@@ -74,4 +84,7 @@ def test_split_refuses_to_overwrite_and_writes_nothing(run_cli, config, tmp_path
 def test_split_refuses_an_unknown_format_before_it_reads_rows(run_cli, config, tmp_path):
     (tmp_path / "rows.jsonl").unlink()
     done = run_cli("split", "--config", config, "--output", tmp_path / "out", "--format", "xlsx")
-    assert (done.returncode, done.stderr) == (2, "--format is 'xlsx'; known: csv, jsonl, parquet.\n")
+    assert (done.returncode, done.stderr) == (
+        2,
+        "--format is 'xlsx'; known: csv, jsonl, parquet.\n",
+    )

@@ -21,7 +21,9 @@ def without_clock(path):
 
 
 @pytest.mark.parametrize("place", ["predictions", "finish"])
-def test_run_killed_around_its_figures_has_predictions_and_mistakes_after_the_same_command(place, small_config, whole_run, tmp_path):
+def test_run_killed_around_its_figures_has_predictions_and_mistakes_after_the_same_command(
+    place, small_config, whole_run, tmp_path
+):
     config, log, run = small_config(tmp_path), tmp_path / "log", tmp_path / "runs/run"
     strike = (place, 1, [signal.SIGKILL])
     assert forked_runs.train(config, log, strike=strike) == [-signal.SIGKILL], log.read_text()
@@ -74,7 +76,9 @@ def test_file_that_is_gone_or_cut_off_is_made_again_as_it_was(how, copied_run, w
     assert path.stat().st_size == pytest.approx(len(wanted), rel=0.01)
 
 
-@pytest.mark.parametrize("how", ["model gone", "model/model.safetensors empty", "model/config.json gone"])
+@pytest.mark.parametrize(
+    "how", ["model gone", "model/model.safetensors empty", "model/config.json gone"]
+)
 def test_lost_model_is_refused_and_trained_anew_only_when_asked(how, copied_run, capsys):
     config, run = copied_run
     path = damage(run, how)
@@ -100,7 +104,9 @@ def test_damaged_file_of_a_finished_run_is_refused_by_its_name(name, copied_run)
     assert str(caught.value).endswith(remedy)
 
 
-def test_what_only_training_can_write_is_named_in_place_of_nothing_to_do(copied_run, capsys, caplog):
+def test_what_only_training_can_write_is_named_in_place_of_nothing_to_do(
+    copied_run, capsys, caplog
+):
     config, run = copied_run
     names = ["report.json", "README.md", "class_distribution.png", "splits.json", "dropped.jsonl"]
     for name in names:
@@ -110,9 +116,14 @@ def test_what_only_training_can_write_is_named_in_place_of_nothing_to_do(copied_
     assert "nothing to do" not in said
     lacks = "README.md, class_distribution.png, dropped.jsonl, report.json, splits.json"
     remedy = "Set run.overwrite: true to train anew, or another run.name."
-    assert f"{run}: holds the finished run of this config and data, but lacks {lacks}. {remedy}" in said
+    assert (
+        f"{run}: holds the finished run of this config and data, but lacks {lacks}. {remedy}"
+        in said
+    )
     for name in names:
-        assert any(message.startswith(f"{run / name} is missing and ") for message in caplog.messages)
+        assert any(
+            message.startswith(f"{run / name} is missing and ") for message in caplog.messages
+        )
 
 
 def test_deleted_figures_beside_a_model_are_trained_anew_and_that_is_said(copied_run):
@@ -139,7 +150,9 @@ def test_report_keeps_a_page_that_tells_more_and_replaces_it_only_when_asked(cop
     )
     assert page.read_bytes() == before
     report_page.rebuild(FinishedRun.read(run), page)
-    assert "No intervals: this run folder holds no predictions.parquet." in page.read_text(encoding="utf-8")
+    assert "No intervals: this run folder holds no predictions.parquet." in page.read_text(
+        encoding="utf-8"
+    )
 
 
 def test_page_names_the_file_that_it_lacks(copied_run):

@@ -12,12 +12,17 @@ from trainer.evaluation.confusion import Confusion
 
 
 def scored(f1, support):
-    return {f"c{n:03}": {"f1": f, "support": s} for n, (f, s) in enumerate(zip(f1, support, strict=True))}
+    return {
+        f"c{n:03}": {"f1": f, "support": s}
+        for n, (f, s) in enumerate(zip(f1, support, strict=True))
+    }
 
 
 def test_classes_that_most_rows_are_taken_for_are_among_those_shown():
     true_N = np.repeat(np.arange(100), 4)
-    predicted_N = np.where(np.arange(400) % 4 == 0, true_N, 99)  # class 99 takes three of four rows, and has the best F1
+    predicted_N = np.where(
+        np.arange(400) % 4 == 0, true_N, 99
+    )  # class 99 takes three of four rows, and has the best F1
     found = Confusion.count(true_N, predicted_N, 100)
     labels = [f"c{n:03}" for n in range(100)]
     per_class = scored(found.f1_C + np.where(np.arange(100) == 99, 1, 0), found.support_C)
@@ -35,14 +40,20 @@ def test_confusion_picture_shows_the_class_that_everything_is_taken_for():
     figure = plots.confusion(matrix, [f"c{n:02}" for n in range(60)], "test")
     axis = figure.axes[0]
     assert "c59" in [text.get_text() for text in axis.get_xticklabels()]
-    assert "the 10 predicted most often and, of the others, the 30 with the lowest F1" in axis.get_title(loc="left")
+    assert (
+        "the 10 predicted most often and, of the others, the 30 with the lowest F1"
+        in axis.get_title(loc="left")
+    )
     matplotlib.pyplot.close(figure)
 
 
 @pytest.mark.parametrize(
     ("support", "words"),
     [
-        ([*range(1, 91)], "60 of 90 classes, the 30 with the lowest F1 and, of the others, the 30 with the fewest rows"),
+        (
+            [*range(1, 91)],
+            "60 of 90 classes, the 30 with the lowest F1 and, of the others, the 30 with the fewest rows",
+        ),
         ([*[5] * 30, *[0] * 60], "30 of 90 classes, those that have rows"),
         ([*[5] * 45, *[0] * 45], "45 of 90 classes, those that have rows"),
     ],
@@ -54,19 +65,39 @@ def test_words_hold_where_the_worst_classes_are_also_the_rarest(support, words):
     assert len(set(shown.labels)) == len(shown.labels) == int(words.split()[0])
 
 
-EPOCHS = {"part of one": np.linspace(0.05, 0.9, 18), "one evaluation": [0.3333], "three": [1, 2, 3], "halves": np.arange(0.5, 6.5, 0.5)}
+EPOCHS = {
+    "part of one": np.linspace(0.05, 0.9, 18),
+    "one evaluation": [0.3333],
+    "three": [1, 2, 3],
+    "halves": np.arange(0.5, 6.5, 0.5),
+}
 
 
 @pytest.mark.parametrize("kind", EPOCHS)
 def test_labels_of_epochs_do_not_overlap(kind):
     columns = ("training_loss", "validation_loss", "accuracy", "macro_f1", "minority_recall")
-    rows = [{"epoch": float(epoch), "step": n, **dict.fromkeys(columns, 0.5)} for n, epoch in enumerate(EPOCHS[kind])]
-    for figure in (page_plots.losses(rows), page_plots.scores(rows, None), plots.learning_curves(rows, None)):
+    rows = [
+        {"epoch": float(epoch), "step": n, **dict.fromkeys(columns, 0.5)}
+        for n, epoch in enumerate(EPOCHS[kind])
+    ]
+    for figure in (
+        page_plots.losses(rows),
+        page_plots.scores(rows, None),
+        plots.learning_curves(rows, None),
+    ):
         figure.canvas.draw()
         for axis in figure.axes:
             low, high = axis.get_xlim()
-            labels = [text for text in axis.get_xticklabels() if text.get_text() and low <= text.get_position()[0] <= high]
-            boxes = sorted((text.get_window_extent().x0, text.get_window_extent().x1) for text in labels)
+            labels = [
+                text
+                for text in axis.get_xticklabels()
+                if text.get_text() and low <= text.get_position()[0] <= high
+            ]
+            boxes = sorted(
+                (text.get_window_extent().x0, text.get_window_extent().x1) for text in labels
+            )
             assert labels
-            assert all(left[1] + 4 < right[0] for left, right in pairwise(boxes)), [text.get_text() for text in labels]
+            assert all(left[1] + 4 < right[0] for left, right in pairwise(boxes)), [
+                text.get_text() for text in labels
+            ]
         matplotlib.pyplot.close(figure)

@@ -2,7 +2,14 @@
 
 import numpy as np
 import pytest
-from sklearn.metrics import average_precision_score, confusion_matrix, f1_score, hamming_loss, matthews_corrcoef, roc_auc_score
+from sklearn.metrics import (
+    average_precision_score,
+    confusion_matrix,
+    f1_score,
+    hamming_loss,
+    matthews_corrcoef,
+    roc_auc_score,
+)
 
 from trainer.errors import RunError
 from trainer.evaluation import blocks
@@ -29,19 +36,27 @@ def scores(tmp_path, num_rows=500, num_classes=7, seed=0):
     rng = np.random.default_rng(seed)
     true_N = rng.integers(0, num_classes, num_rows)
     logits_NC = blocks.room((num_rows, num_classes), np.float32, tmp_path)
-    logits_NC[:] = rng.normal(size=(num_rows, num_classes)).round(1) + 1.5 * np.eye(num_classes)[true_N]  # rounded: ties
+    logits_NC[:] = (
+        rng.normal(size=(num_rows, num_classes)).round(1) + 1.5 * np.eye(num_classes)[true_N]
+    )  # rounded: ties
     return logits_NC, true_N
 
 
 def test_evaluation_is_that_of_scikit_learn_on_whole_arrays(small_blocks, tmp_path):
     logits_NC, true_N = scores(tmp_path)
     whole = np.array(logits_NC)
-    found, predicted_N, p_NC = evaluate_logits(logits_NC, true_N, LABELS), whole.argmax(axis=1), np.exp(log_softmax(whole))
+    found, predicted_N, p_NC = (
+        evaluate_logits(logits_NC, true_N, LABELS),
+        whole.argmax(axis=1),
+        np.exp(log_softmax(whole)),
+    )
     aurocs = [roc_auc_score(true_N == c, p_NC[:, c]) for c in range(7)]
     assert found.auroc_macro == pytest.approx(np.mean(aurocs), abs=1e-12)
     assert found.mcc == pytest.approx(matthews_corrcoef(true_N, predicted_N), abs=1e-12)
     assert found.loss == pytest.approx(-np.log(p_NC[np.arange(500), true_N]).mean(), abs=1e-12)
-    assert found.brier == pytest.approx(((p_NC - np.eye(7)[true_N]) ** 2).sum(axis=1).mean(), abs=1e-12)
+    assert found.brier == pytest.approx(
+        ((p_NC - np.eye(7)[true_N]) ** 2).sum(axis=1).mean(), abs=1e-12
+    )
     assert found.confusion_matrix == confusion_matrix(true_N, predicted_N).tolist()
 
 
@@ -51,22 +66,37 @@ def test_probabilities_of_folds_are_the_same_by_rows_by_columns_and_whole(small_
     fold_N = np.arange(500) % 2
     found = LogProbabilities(logits_NC, corrections, fold_N)
     whole = np.array(logits_NC).astype(np.float64)
-    expected = np.where(fold_N[:, None] == 0, log_softmax(whole / 0.7 + corrections[0].shift_C), log_softmax(whole / 2.0 + corrections[1].shift_C))
+    expected = np.where(
+        fold_N[:, None] == 0,
+        log_softmax(whole / 0.7 + corrections[0].shift_C),
+        log_softmax(whole / 2.0 + corrections[1].shift_C),
+    )
     np.testing.assert_array_equal(np.asarray(found), expected)
-    np.testing.assert_allclose(np.column_stack([column_N for _, column_N in found.columns()]), expected, rtol=0, atol=1e-14)
-    np.testing.assert_array_equal(np.asarray(found.take(np.array([400, 3, 3]))), expected[[400, 3, 3]])
+    np.testing.assert_allclose(
+        np.column_stack([column_N for _, column_N in found.columns()]), expected, rtol=0, atol=1e-14
+    )
+    np.testing.assert_array_equal(
+        np.asarray(found.take(np.array([400, 3, 3]))), expected[[400, 3, 3]]
+    )
 
 
 def test_decision_of_blocks_is_that_of_the_whole(small_blocks, tmp_path, monkeypatch):
     logits_NC, true_N = scores(tmp_path, seed=3)
-    arguments = {"labels": LABELS, "log_q_C": np.log(np.full(7, 1 / 7)), "temperature": True, "thresholds": "f1"}
+    arguments = {
+        "labels": LABELS,
+        "log_q_C": np.log(np.full(7, 1 / 7)),
+        "temperature": True,
+        "thresholds": "f1",
+    }
     in_blocks = fit_decision(logits_NC, true_N, **arguments)
     _, predicted_N = cross_fit(logits_NC, true_N, lambda rows: in_blocks, seed=0)
     monkeypatch.undo()
     whole = fit_decision(np.array(logits_NC), true_N, **arguments)
     assert in_blocks.temperature == whole.temperature
     np.testing.assert_array_equal(in_blocks.thresholds_C, whole.thresholds_C)
-    assert predicted_N.tolist() == whole.decide(whole.log_probabilities(np.array(logits_NC))).tolist()
+    assert (
+        predicted_N.tolist() == whole.decide(whole.log_probabilities(np.array(logits_NC))).tolist()
+    )
 
 
 def test_thresholds_are_those_of_a_search_that_holds_all_quotients():
@@ -76,7 +106,9 @@ def test_thresholds_are_those_of_a_search_that_holds_all_quotients():
     rng = np.random.default_rng(5)
     for seed in range(5):
         true_N = rng.integers(0, 5, 300)
-        log_p = LogProbabilities(rng.normal(size=(300, 5)).round(1) + np.eye(5)[true_N] * (1 + seed / 4))
+        log_p = LogProbabilities(
+            rng.normal(size=(300, 5)).round(1) + np.eye(5)[true_N] * (1 + seed / 4)
+        )
         leaders = thresholds.Leaders(log_p)
         p_NC = np.exp(np.asarray(log_p))
         for _ in range(40):
@@ -98,22 +130,36 @@ def test_ranking_figures_are_those_of_scikit_learn_with_ties():
         own_N = np.arange(400) < num_own
         score_N = rng.normal(size=400).round(1) + own_N
         assert auroc(own_N, score_N) == pytest.approx(roc_auc_score(own_N, score_N), abs=1e-12)
-        assert average_precision(own_N, score_N) == pytest.approx(average_precision_score(own_N, score_N), abs=1e-12)
+        assert average_precision(own_N, score_N) == pytest.approx(
+            average_precision_score(own_N, score_N), abs=1e-12
+        )
 
 
 def test_figures_of_several_labels_are_those_of_scikit_learn(small_blocks, tmp_path):
     logits_NC, _ = scores(tmp_path)
     rng = np.random.default_rng(2)
     true_NC = rng.random((500, 7)) < [0.5, 0.3, 0.1, 0.1, 0.05, 0.02, 0.0]
-    found, given_NC, z_NC = evaluate_multi_label(logits_NC, true_NC, LABELS), np.array(logits_NC) >= 0, np.array(logits_NC).astype(float)
+    found, given_NC, z_NC = (
+        evaluate_multi_label(logits_NC, true_NC, LABELS),
+        np.array(logits_NC) >= 0,
+        np.array(logits_NC).astype(float),
+    )
     for average in ("micro", "weighted"):
-        assert getattr(found, f"{average}_f1") == pytest.approx(f1_score(true_NC, given_NC, average=average, zero_division=0), abs=1e-12)
-    assert found.macro_f1 == pytest.approx(f1_score(true_NC, given_NC, average=None, zero_division=0)[:6].mean(), abs=1e-12)
-    assert found.samples_f1 == pytest.approx(f1_score(true_NC, given_NC, average="samples", zero_division=1), abs=1e-12)
+        assert getattr(found, f"{average}_f1") == pytest.approx(
+            f1_score(true_NC, given_NC, average=average, zero_division=0), abs=1e-12
+        )
+    assert found.macro_f1 == pytest.approx(
+        f1_score(true_NC, given_NC, average=None, zero_division=0)[:6].mean(), abs=1e-12
+    )
+    assert found.samples_f1 == pytest.approx(
+        f1_score(true_NC, given_NC, average="samples", zero_division=1), abs=1e-12
+    )
     assert found.hamming_loss == pytest.approx(hamming_loss(true_NC, given_NC), abs=1e-12)
     assert found.accuracy == (true_NC == given_NC).all(axis=1).mean()
     assert found.loss == pytest.approx((np.logaddexp(0, z_NC) - z_NC * true_NC).mean(), abs=1e-12)
-    assert found.mean_average_precision == pytest.approx(np.mean([average_precision_score(true_NC[:, c], z_NC[:, c]) for c in range(6)]), abs=1e-12)
+    assert found.mean_average_precision == pytest.approx(
+        np.mean([average_precision_score(true_NC[:, c], z_NC[:, c]) for c in range(6)]), abs=1e-12
+    )
 
 
 @pytest.mark.parametrize("num_classes", [1000, 1001])
@@ -147,7 +193,10 @@ def test_array_in_a_file_leaves_no_file_behind(monkeypatch, tmp_path):
 
 def test_full_disk_is_told_in_words(monkeypatch, small_disk):
     monkeypatch.setattr(blocks, "MOST_IN_MEMORY", 0)
-    with pytest.raises(RunError, match=r"no room for 0\.4 GB of scores \(No space left on device\)\. Free space there"):
+    with pytest.raises(
+        RunError,
+        match=r"no room for 0\.4 GB of scores \(No space left on device\)\. Free space there",
+    ):
         blocks.room((100_000, 1000), np.float32, small_disk)
 
 
@@ -174,4 +223,6 @@ def test_average_precision_reads_targets_in_blocks_of_rows(small_blocks, tmp_pat
     found_C = _average_precisions(logits_NC, Targets())
     assert max(most) <= 11
     p_NC = 1 / (1 + np.exp(-np.array(logits_NC, np.float64)))
-    assert found_C == pytest.approx([average_precision_score(true_N == c, p_NC[:, c]) for c in range(7)], abs=1e-12)
+    assert found_C == pytest.approx(
+        [average_precision_score(true_N == c, p_NC[:, c]) for c in range(7)], abs=1e-12
+    )

@@ -47,8 +47,13 @@ def fitted_logits(x, labels, loss, weights, counts, x_new):
     """Logits for new rows of a linear model (which can hold the true posterior) trained to the optimum of one of our losses."""
     features = torch.tensor(np.c_[x, np.ones_like(x)], dtype=torch.float64)
     parameters = torch.zeros(2, 3, dtype=torch.float64, requires_grad=True)
-    optimiser = torch.optim.LBFGS([parameters], max_iter=300, line_search_fn="strong_wolfe", tolerance_grad=1e-9)
-    tensors = {"class_weights_C": torch.tensor(weights, dtype=torch.float32), **loss_options(loss, None, None, counts)}
+    optimiser = torch.optim.LBFGS(
+        [parameters], max_iter=300, line_search_fn="strong_wolfe", tolerance_grad=1e-9
+    )
+    tensors = {
+        "class_weights_C": torch.tensor(weights, dtype=torch.float32),
+        **loss_options(loss, None, None, counts),
+    }
 
     def closure():
         optimiser.zero_grad()
@@ -77,32 +82,52 @@ def test_prior_correction_gives_back_the_true_posteriors(method, loss, weighting
     x, labels, _ = sample(60_000, 0)
     x_new, labels_new, posterior = sample(4000, 1)
     natural = np.bincount(labels)
-    drawn = draw(labels, np.arange(len(x), dtype=np.uint64), METHODS[method](natural, 0.5 if method == "power" else 1.0), np.random.default_rng(0))
+    drawn = draw(
+        labels,
+        np.arange(len(x), dtype=np.uint64),
+        METHODS[method](natural, 0.5 if method == "power" else 1.0),
+        np.random.default_rng(0),
+    )
     counts = np.bincount(labels[drawn])
     weights = class_weights(counts, weighting, NAMES)
     logits = fitted_logits(x[drawn], labels[drawn], loss, weights, counts, x_new)
     section = DecisionSection(prior="natural")
     tau = 1.0 if loss == "logit_adjusted" else 0.0
-    plan = plan_decision(section, labels=NAMES, counts_C=counts, class_weights_C=weights, natural_C=natural, tau=tau)
+    plan = plan_decision(
+        section, labels=NAMES, counts_C=counts, class_weights_C=weights, natural_C=natural, tau=tau
+    )
     decision = fit_decision(logits, labels_new, **plan)
     corrected, before = np.exp(decision.log_probabilities(logits)), np.exp(log_softmax(logits))
     assert np.abs(corrected - posterior).mean() < 0.01
     assert np.abs(before - posterior).mean() > 3 * np.abs(corrected - posterior).mean()
-    assert evaluate_logits(np.log(corrected), labels_new, NAMES).ece < 0.5 * evaluate_logits(logits, labels_new, NAMES).ece
+    assert (
+        evaluate_logits(np.log(corrected), labels_new, NAMES).ece
+        < 0.5 * evaluate_logits(logits, labels_new, NAMES).ece
+    )
 
 
 def test_training_prior_by_hand():
     counts, weights = np.array([60, 30, 10]), np.array([1.0, 2.0, 6.0])
     np.testing.assert_allclose(np.exp(training_log_prior(counts, weights)), [1 / 3] * 3)
     np.testing.assert_allclose(np.exp(training_log_prior(counts, np.ones(3), tau=1.0)), [1 / 3] * 3)
-    np.testing.assert_allclose(np.exp(training_log_prior(counts, np.ones(3), tau=0.0)), [0.6, 0.3, 0.1])
-    np.testing.assert_allclose(np.exp(training_log_prior(counts, weights, tau=1.0)), np.array([1, 2, 6]) / 9)
+    np.testing.assert_allclose(
+        np.exp(training_log_prior(counts, np.ones(3), tau=0.0)), [0.6, 0.3, 0.1]
+    )
+    np.testing.assert_allclose(
+        np.exp(training_log_prior(counts, weights, tau=1.0)), np.array([1, 2, 6]) / 9
+    )
 
 
 def test_target_prior_is_natural_uniform_or_given():
-    assert np.exp(target_log_prior("natural", np.array([3, 1]), ["x", "y"])).tolist() == pytest.approx([0.75, 0.25])
-    assert np.exp(target_log_prior("uniform", np.array([3, 1]), ["x", "y"])).tolist() == pytest.approx([0.5, 0.5])
-    assert np.exp(target_log_prior({"y": 9.0, "x": 1.0}, np.array([3, 1]), ["x", "y"])).tolist() == pytest.approx([0.1, 0.9])
+    assert np.exp(
+        target_log_prior("natural", np.array([3, 1]), ["x", "y"])
+    ).tolist() == pytest.approx([0.75, 0.25])
+    assert np.exp(
+        target_log_prior("uniform", np.array([3, 1]), ["x", "y"])
+    ).tolist() == pytest.approx([0.5, 0.5])
+    assert np.exp(
+        target_log_prior({"y": 9.0, "x": 1.0}, np.array([3, 1]), ["x", "y"])
+    ).tolist() == pytest.approx([0.1, 0.9])
     with pytest.raises(ConfigError, match=r"^decision.prior names z; labels in the data: x, y.$"):
         target_log_prior({"x": 1.0, "z": 1.0}, np.array([3, 1]), ["x", "y"])
     with pytest.raises(ConfigError, match=r"^decision.prior leaves out y;"):
@@ -112,10 +137,16 @@ def test_target_prior_is_natural_uniform_or_given():
 def test_temperature_is_found_and_does_not_absorb_the_false_prior():
     x, labels, posterior = sample(20_000, 3)
     log_q = np.log([1 / 3] * 3)
-    honest = np.log(posterior) - np.log(SHARES)  # what a perfect model trained on balanced rows says
+    honest = np.log(posterior) - np.log(
+        SHARES
+    )  # what a perfect model trained on balanced rows says
     for t in (0.5, 1.0, 2.5):
-        assert fit_temperature(honest * t, labels, np.ones(len(x)), log_q) == pytest.approx(t, rel=0.05)
-    plain = fit_temperature(honest, labels, np.ones(len(x)), np.log(SHARES))  # as if the prior had been right
+        assert fit_temperature(honest * t, labels, np.ones(len(x)), log_q) == pytest.approx(
+            t, rel=0.05
+        )
+    plain = fit_temperature(
+        honest, labels, np.ones(len(x)), np.log(SHARES)
+    )  # as if the prior had been right
     assert abs(plain - 1) > 0.1
 
 
@@ -125,8 +156,18 @@ def test_importance_weights_bring_a_balanced_validation_back_to_natural_shares()
     assert weights.tolist() == pytest.approx([1.8, 1.8, 0.2, 0.2])
     # a perfect model of natural rows, judged on balanced ones: weighted it needs no temperature
     x, y, posterior = sample(40_000, 4)
-    balanced = draw(y, np.arange(len(x), dtype=np.uint64), METHODS["undersample"](np.bincount(y), 1.0), np.random.default_rng(0))
-    found = fit_temperature(np.log(posterior[balanced]), y[balanced], natural_weights(y[balanced], SHARES * 1000), np.log(SHARES))
+    balanced = draw(
+        y,
+        np.arange(len(x), dtype=np.uint64),
+        METHODS["undersample"](np.bincount(y), 1.0),
+        np.random.default_rng(0),
+    )
+    found = fit_temperature(
+        np.log(posterior[balanced]),
+        y[balanced],
+        natural_weights(y[balanced], SHARES * 1000),
+        np.log(SHARES),
+    )
     assert found == pytest.approx(1, abs=0.1)
 
 
@@ -153,7 +194,9 @@ def test_two_class_f1_threshold_is_the_best_point_of_the_precision_recall_curve(
     assert decision.thresholds_C.sum() == pytest.approx(1)
     assert f1_score(labels, logits.argmax(axis=1)) < best - 0.05
     at_half = np.exp(logits[:, 1]) >= decision.thresholds_C[1]
-    assert decision.decide(logits).tolist() == at_half.astype(int).tolist()  # p / t against (1 - p) / (1 - t)
+    assert (
+        decision.decide(logits).tolist() == at_half.astype(int).tolist()
+    )  # p / t against (1 - p) / (1 - t)
 
 
 def test_two_class_threshold_gives_the_most_recall_at_a_precision():
@@ -169,14 +212,19 @@ def test_two_class_threshold_gives_the_most_recall_at_a_precision():
 def three_classes(seed=0, size=600):
     generator = np.random.default_rng(seed)
     labels = generator.choice(3, size, p=[0.7, 0.2, 0.1])
-    return log_softmax(np.eye(3)[labels] * 1.5 + generator.normal(0, 1.2, (size, 3)) + np.array([1.5, 0, -0.5])), labels
+    return log_softmax(
+        np.eye(3)[labels] * 1.5 + generator.normal(0, 1.2, (size, 3)) + np.array([1.5, 0, -0.5])
+    ), labels
 
 
 def test_macro_f1_never_falls_and_comes_near_the_best_of_a_grid():
     logits, labels = three_classes()
     found = f1_score(labels, fit(logits, labels, thresholds="f1").decide(logits), average="macro")
     grid = np.exp(np.linspace(-3, 3, 41))
-    best = max(f1_score(labels, (logits - np.log([1, s, t])).argmax(axis=1), average="macro") for s, t in itertools.product(grid, grid))
+    best = max(
+        f1_score(labels, (logits - np.log([1, s, t])).argmax(axis=1), average="macro")
+        for s, t in itertools.product(grid, grid)
+    )
     assert found > f1_score(labels, logits.argmax(axis=1), average="macro") + 0.05
     assert found > best - 0.01
 
@@ -213,13 +261,20 @@ def test_each_of_several_classes_reaches_the_precision_or_is_named_as_neutral(se
         assert precision >= least or NAMES[c] in named
     assert len(named) < 3
     eager = fit(logits, labels, thresholds="recall_at_precision", min_precision=0.3).decide(logits)
-    assert f1_score(labels, eager, average="macro") > 0.3  # an easy precision leaves room for recall of all
+    assert (
+        f1_score(labels, eager, average="macro") > 0.3
+    )  # an easy precision leaves room for recall of all
 
 
 def test_cross_fitting_fits_the_thresholds_that_the_whole_validation_fits():
     logits, labels = three_classes(size=800)
-    kept = np.r_[np.flatnonzero(labels != 2), np.flatnonzero(labels == 2)[:22]]  # 22 rows in all, 17 or 18 in a fold's fit
-    logits, labels = logits[kept] - np.array([0, 0, 6.0]), labels[kept]  # never predicted by a neutral rule
+    kept = np.r_[
+        np.flatnonzero(labels != 2), np.flatnonzero(labels == 2)[:22]
+    ]  # 22 rows in all, 17 or 18 in a fold's fit
+    logits, labels = (
+        logits[kept] - np.array([0, 0, 6.0]),
+        labels[kept],
+    )  # never predicted by a neutral rule
     zero = np.zeros(3)
     plan = {"labels": NAMES, "log_q_C": zero, "thresholds": "f1"}
     decision, (_, predicted) = fit_and_cross_fit(logits, labels, np.ones(len(labels)), plan, seed=0)
@@ -232,17 +287,29 @@ def test_thresholds_serve_rows_with_the_prior_asked_for_and_not_validations_own(
     _, labels, posterior = sample(4000, 5)
     logits, shares = np.log(posterior), np.bincount(labels)
     plan = plan_decision(
-        DecisionSection(prior="uniform", thresholds="f1"), labels=NAMES, counts_C=shares, class_weights_C=np.ones(3), natural_C=shares, tau=0.0
+        DecisionSection(prior="uniform", thresholds="f1"),
+        labels=NAMES,
+        counts_C=shares,
+        class_weights_C=np.ones(3),
+        natural_C=shares,
+        tau=0.0,
     )
     _, new_labels, new_posterior = sample(60_000, 6)
-    even = draw(new_labels, np.arange(60_000, dtype=np.uint64), METHODS["undersample"](np.bincount(new_labels), 1.0), np.random.default_rng(0))
+    even = draw(
+        new_labels,
+        np.arange(60_000, dtype=np.uint64),
+        METHODS["undersample"](np.bincount(new_labels), 1.0),
+        np.random.default_rng(0),
+    )
 
     def macro_f1(**changes):
         decision = fit_decision(logits, labels, **(plan | changes))
         predicted = decision.decide(decision.log_probabilities(np.log(new_posterior[even])))
         return f1_score(new_labels[even], predicted, average="macro")
 
-    best = f1_score(new_labels[even], (new_posterior[even] / SHARES).argmax(axis=1), average="macro")  # Bayes for equal shares
+    best = f1_score(
+        new_labels[even], (new_posterior[even] / SHARES).argmax(axis=1), average="macro"
+    )  # Bayes for equal shares
     assert macro_f1() > best - 0.02
     assert macro_f1(log_target_C=None) < best - 0.05
 
@@ -250,7 +317,9 @@ def test_thresholds_serve_rows_with_the_prior_asked_for_and_not_validations_own(
 def test_costs_choose_the_least_expected_cost():
     costs = cost_matrix({"b": {"a": 10.0}}, ["a", "b"])
     assert costs.tolist() == [[0, 1], [10, 0]]
-    decision = fit(np.log([[0.95, 0.05], [0.85, 0.15]]), np.array([0, 1]), thresholds="cost", costs_CC=costs)
+    decision = fit(
+        np.log([[0.95, 0.05], [0.85, 0.15]]), np.array([0, 1]), thresholds="cost", costs_CC=costs
+    )
     # choosing a costs 10 p_b, choosing b costs p_a: 0.5 < 0.95 and 1.5 > 0.85
     assert decision.decide(np.log([[0.95, 0.05], [0.85, 0.15]])).tolist() == [0, 1]
     with pytest.raises(ConfigError, match=r"^decision.costs names z; labels in the data: a, b.$"):
@@ -273,12 +342,18 @@ def test_each_row_is_judged_by_a_decision_fitted_without_it():
         assert (np.bincount(labels[sorted(rows)], minlength=3) >= np.bincount(labels) // 5).all()
     held = sorted(left_out[0])
     decision = fit_and_note(np.array(sorted(seen[0])))
-    assert predicted[held].tolist() == decision.decide(decision.log_probabilities(logits[held])).tolist()
+    assert (
+        predicted[held].tolist()
+        == decision.decide(decision.log_probabilities(logits[held])).tolist()
+    )
     assert np.isfinite(log_p).all()
 
 
 def test_a_decision_without_validation_rows_is_refused():
-    with pytest.raises(DataError, match=r"^decision needs validation rows, and there are none. Give split.validation or data.validation"):
+    with pytest.raises(
+        DataError,
+        match=r"^decision needs validation rows, and there are none. Give split.validation or data.validation",
+    ):
         fit(np.empty((0, 2)), np.empty(0, np.int64), temperature=True)
 
 
@@ -299,7 +374,11 @@ def test_a_decision_reads_back_from_the_config_of_a_saved_model():
 @pytest.mark.parametrize("kind", ["f1", "recall_at_precision"])
 def test_rivals_of_a_class_are_judged_together_and_as_one_after_the_other(kind):
     rng = np.random.default_rng(1)
-    rivals, labels, weights = rng.integers(0, 40, 600), rng.integers(0, 40, 600), rng.random(600) + 0.1
+    rivals, labels, weights = (
+        rng.integers(0, 40, 600),
+        rng.integers(0, 40, 600),
+        rng.random(600) + 0.1,
+    )
     calls, support = [], np.bincount(labels, weights=weights, minlength=40)
 
     def curve(*args):
@@ -314,23 +393,37 @@ def test_rivals_of_a_class_are_judged_together_and_as_one_after_the_other(kind):
         hit = weights[rows] * (labels[rows] == rival)
         hits = np.array([hit[k:].sum() for k in range(len(rows) + 1)])
         left = np.array([weights[rows[k:]].sum() for k in range(len(rows) + 1)])
-        expected = np.diff(thresholds.THRESHOLDS[kind](hits, left, support[rival], 0.5)) * (rival != 7)
+        expected = np.diff(thresholds.THRESHOLDS[kind](hits, left, support[rival], 0.5)) * (
+            rival != 7
+        )
         np.testing.assert_allclose(change[rows], expected, rtol=1e-12, atol=1e-12)
 
 
 def test_equal_quotients_are_taken_in_their_order():
     for num_values in (1, 5, 1000):
         values = np.random.default_rng(num_values).integers(0, num_values, 700) / 7
-        np.testing.assert_array_equal(thresholds._descending(values), np.argsort(-values, kind="stable"))
+        np.testing.assert_array_equal(
+            thresholds._descending(values), np.argsort(-values, kind="stable")
+        )
 
 
 def test_decision_of_logits_in_a_file_is_that_of_logits_in_memory(tmp_path, monkeypatch):
     logits, labels = three_classes(size=400)
-    plan = {"labels": NAMES, "log_q_C": np.zeros(3), "thresholds": "f1", "temperature": True, "log_target_C": np.log([0.2, 0.3, 0.5])}
-    decision, (log_p, predicted) = fit_and_cross_fit(logits, labels, np.ones(len(labels)), plan, seed=0)
+    plan = {
+        "labels": NAMES,
+        "log_q_C": np.zeros(3),
+        "thresholds": "f1",
+        "temperature": True,
+        "log_target_C": np.log([0.2, 0.3, 0.5]),
+    }
+    decision, (log_p, predicted) = fit_and_cross_fit(
+        logits, labels, np.ones(len(labels)), plan, seed=0
+    )
     monkeypatch.setattr(blocks, "MOST_IN_MEMORY", 0)
     monkeypatch.setattr("trainer.evaluation.decision.MOST_IN_MEMORY", 0)
-    of_file, (log_p_of_file, predicted_of_file) = fit_and_cross_fit(logits, labels, np.ones(len(labels)), plan, seed=0, folder=tmp_path)
+    of_file, (log_p_of_file, predicted_of_file) = fit_and_cross_fit(
+        logits, labels, np.ones(len(labels)), plan, seed=0, folder=tmp_path
+    )
     np.testing.assert_array_equal(decision.thresholds_C, of_file.thresholds_C)
     np.testing.assert_array_equal(np.asarray(log_p), np.asarray(log_p_of_file))
     np.testing.assert_array_equal(predicted, predicted_of_file)

@@ -25,17 +25,28 @@ def test_resampled_f1_and_recall_are_those_of_rows_drawn_one_by_one():
     by_class = [np.flatnonzero(true == c) for c in range(3)]
     drawn = [np.concatenate([rng.choice(rows, len(rows)) for rows in by_class]) for _ in range(500)]
     f1 = np.array([f1_score(true[rows], predicted[rows], average=None) for rows in drawn])
-    recall = np.array([recall_score(true[rows], predicted[rows], average="macro") for rows in drawn])
+    recall = np.array(
+        [recall_score(true[rows], predicted[rows], average="macro") for rows in drawn]
+    )
     np.testing.assert_allclose(found.f1_BRC[:, 0].mean(axis=0), f1.mean(axis=0), atol=0.01)
     np.testing.assert_allclose(found.f1_BRC[:, 0].std(axis=0), f1.std(axis=0), rtol=0.15)
-    np.testing.assert_allclose(interval(found.macro_f1_BR[:, 0]), np.quantile(f1.mean(axis=1), [0.025, 0.975]), atol=0.02)
-    np.testing.assert_allclose(interval(found.macro_recall_BR[:, 0]), np.quantile(recall, [0.025, 0.975]), atol=0.02)
+    np.testing.assert_allclose(
+        interval(found.macro_f1_BR[:, 0]), np.quantile(f1.mean(axis=1), [0.025, 0.975]), atol=0.02
+    )
+    np.testing.assert_allclose(
+        interval(found.macro_recall_BR[:, 0]), np.quantile(recall, [0.025, 0.975]), atol=0.02
+    )
 
 
 def test_recall_of_a_class_varies_as_a_binomial_count_of_its_rows():
-    true, predicted = np.repeat([0, 1], [40, 1000]), np.r_[np.repeat([0, 1], [10, 30]), np.ones(1000, int)]
+    true, predicted = (
+        np.repeat([0, 1], [40, 1000]),
+        np.r_[np.repeat([0, 1], [10, 30]), np.ones(1000, int)],
+    )
     low, high = interval(resample(true, [predicted], 2, num_resamples=5000).recall_BRC[:, 0, 0])
-    assert [low * 40, high * 40] == pytest.approx(binom(40, 0.25).ppf([0.025, 0.975]).tolist(), abs=1.01)
+    assert [low * 40, high * 40] == pytest.approx(
+        binom(40, 0.25).ppf([0.025, 0.975]).tolist(), abs=1.01
+    )
 
 
 def test_a_model_without_mistakes_has_no_interval():
@@ -73,8 +84,12 @@ def test_multi_label_figures_are_those_of_whole_rows_drawn_anew():
     drawn = rng.integers(0, 200, (500, 200))
     f1 = np.array([f1_score(true[rows], predicted[rows], average="macro") for rows in drawn])
     subset = np.array([(true[rows] == predicted[rows]).all(axis=1).mean() for rows in drawn])
-    np.testing.assert_allclose(interval(found.macro_f1_BR[:, 0]), np.quantile(f1, [0.025, 0.975]), atol=0.02)
-    np.testing.assert_allclose(interval(found.accuracy_BR[:, 0]), np.quantile(subset, [0.025, 0.975]), atol=0.02)
+    np.testing.assert_allclose(
+        interval(found.macro_f1_BR[:, 0]), np.quantile(f1, [0.025, 0.975]), atol=0.02
+    )
+    np.testing.assert_allclose(
+        interval(found.accuracy_BR[:, 0]), np.quantile(subset, [0.025, 0.975]), atol=0.02
+    )
 
 
 def test_draws_made_in_parts_are_those_made_at_once(monkeypatch):

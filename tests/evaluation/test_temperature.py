@@ -39,7 +39,8 @@ def planned(loss, weighting="none", smoothing=0.0, prior=None, tau=None):
     values = {
         "model": {"name": "some/model"},
         "data": {"source": "rows.csv"},
-        "loss": {"name": loss, "class_weights": weighting} | ({"tau": tau} if tau is not None else {}),
+        "loss": {"name": loss, "class_weights": weighting}
+        | ({"tau": tau} if tau is not None else {}),
         "decision": {"temperature": True} | ({"prior": prior} if prior else {}),
         "training": {"label_smoothing_factor": smoothing},
     }
@@ -51,7 +52,9 @@ def planned(loss, weighting="none", smoothing=0.0, prior=None, tau=None):
 
 def ece(log_p, label_ids):
     bins = calibration_bins(log_softmax(log_p), label_ids)
-    return sum(rows * abs(confidence - accuracy) for confidence, accuracy, rows in bins) / len(label_ids)
+    return sum(rows * abs(confidence - accuracy) for confidence, accuracy, rows in bins) / len(
+        label_ids
+    )
 
 
 @pytest.mark.parametrize("weighting", [*WEIGHTINGS, {"c": 4.0}], ids=str)
@@ -89,12 +92,18 @@ def test_temperature_minimises_the_cross_entropy_of_validation_where_the_model_i
 
 
 @pytest.mark.parametrize("weighting", [*WEIGHTINGS, {"c": 4.0}], ids=str)
-@pytest.mark.parametrize(("loss", "tau"), [*((name, None) for name in PRIOR_LOSSES), ("logit_adjusted", 0.5)])
-def test_likelihood_times_training_prior_has_temperature_1_where_the_prior_is_corrected(rows, loss, tau, weighting):
+@pytest.mark.parametrize(
+    ("loss", "tau"), [*((name, None) for name in PRIOR_LOSSES), ("logit_adjusted", 0.5)]
+)
+def test_likelihood_times_training_prior_has_temperature_1_where_the_prior_is_corrected(
+    rows, loss, tau, weighting
+):
     log_p, label_ids = rows
     plan, weights = planned(loss, weighting, prior="natural", tau=tau)
     strength = {"cross_entropy": 0.0}.get(loss, 1.0) if tau is None else tau
-    log_q = np.log(COUNTS) + np.log(weights) - strength * np.log(SHARES)  # what the loss leaves in the logits
+    log_q = (
+        np.log(COUNTS) + np.log(weights) - strength * np.log(SHARES)
+    )  # what the loss leaves in the logits
     logits = log_p - np.log(SHARES) + log_q
     assert plan["log_q_C"] == pytest.approx(training_log_prior(COUNTS, weights, strength))
     decision = fit_decision(logits, label_ids, **plan)

@@ -14,7 +14,9 @@ def test_majority_counts_votes_and_mean_counts_probability():
 
 def test_tie_of_votes_goes_to_the_larger_mean_probability_of_those_tied():
     p = np.array([[[0.5, 0.3, 0.2]], [[0.1, 0.6, 0.3]]])
-    assert COMBINERS["majority"](p, np.array([[0], [2]])).tolist() == [0]  # class 1 has most probability and no vote
+    assert COMBINERS["majority"](p, np.array([[0], [2]])).tolist() == [
+        0
+    ]  # class 1 has most probability and no vote
     assert COMBINERS["majority"](p, np.array([[2], [1]])).tolist() == [1]
 
 
@@ -24,4 +26,6 @@ def test_one_model_decides_alone_and_the_order_of_models_has_no_say(name):
     p = generator.dirichlet([1, 1, 1], size=(5, 40))
     predicted = p.argmax(axis=2)
     assert COMBINERS[name](p[:1], predicted[:1]).tolist() == predicted[0].tolist()
-    assert COMBINERS[name](p[::-1], predicted[::-1]).tolist() == COMBINERS[name](p, predicted).tolist()
+    assert (
+        COMBINERS[name](p[::-1], predicted[::-1]).tolist() == COMBINERS[name](p, predicted).tolist()
+    )

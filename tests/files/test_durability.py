@@ -22,7 +22,12 @@ from trainer.run_folder.writer import RunFolder, is_finished
 from trainer.runs import training_run
 from trainer.training.weighted_trainer import WeightedTrainer
 
-PICTURES = ["class_distribution.png", "confusion_matrix.png", "learning_curves.png", "reliability.png"]
+PICTURES = [
+    "class_distribution.png",
+    "confusion_matrix.png",
+    "learning_curves.png",
+    "reliability.png",
+]
 
 
 def out_of_memory(*args, **kwargs):
@@ -32,7 +37,14 @@ def out_of_memory(*args, **kwargs):
 @pytest.fixture
 def calls(monkeypatch):
     """[(call, path)] of what is flushed to the disk, renamed and removed, in order."""
-    made, opened, fsync, replace, rmtree, open_ = [], {}, os.fsync, os.replace, shutil.rmtree, os.open
+    made, opened, fsync, replace, rmtree, open_ = (
+        [],
+        {},
+        os.fsync,
+        os.replace,
+        shutil.rmtree,
+        os.open,
+    )
 
     def opening(path, *args, **kwargs):
         descriptor = open_(path, *args, **kwargs)
@@ -48,15 +60,23 @@ def calls(monkeypatch):
         return noting
 
     monkeypatch.setattr(os, "open", opening)
-    monkeypatch.setattr(os, "fsync", noted("fsync", fsync, lambda descriptor: opened.get(descriptor, "")))
-    monkeypatch.setattr(os, "replace", noted("rename", replace, lambda source, target: f"{source} {target}"))
+    monkeypatch.setattr(
+        os, "fsync", noted("fsync", fsync, lambda descriptor: opened.get(descriptor, ""))
+    )
+    monkeypatch.setattr(
+        os, "replace", noted("rename", replace, lambda source, target: f"{source} {target}")
+    )
     monkeypatch.setattr(shutil, "rmtree", noted("remove", rmtree, lambda path, *_: str(path)))
     return made
 
 
 def last(calls, name, ending, before=None):
     """Number of the last such call, before another one."""
-    found = [number for number, (call, path) in enumerate(calls[:before]) if call == name and path.endswith(ending)]
+    found = [
+        number
+        for number, (call, path) in enumerate(calls[:before])
+        if call == name and path.endswith(ending)
+    ]
     assert found, (name, ending)
     return found[-1]
 
@@ -66,27 +86,54 @@ def assert_published_before_checkpoints_go(calls, run, files):
     removed = last(calls, "remove", f"{run}/checkpoints")
     named = last(calls, "rename", f" {run}/metrics.json", last(calls, "fsync", str(run), removed))
     assert calls[last(calls, "fsync", ".partial", named)][1] == calls[named][1].split()[0]
-    model_named = last(calls, "rename", f"{run}/model.partial {run}/model", last(calls, "fsync", str(run), named))
+    model_named = last(
+        calls, "rename", f"{run}/model.partial {run}/model", last(calls, "fsync", str(run), named)
+    )
     for name in files:
         last(calls, "fsync", f"{run}/model.partial/{name}", model_named)
     last(calls, "fsync", f"{run}/model.partial", model_named)
 
 
-def test_model_and_figures_are_on_the_disk_before_checkpoints_are_removed(small_config, tmp_path, calls):
+def test_model_and_figures_are_on_the_disk_before_checkpoints_are_removed(
+    small_config, tmp_path, calls
+):
     run = train(small_config(tmp_path))
-    assert_published_before_checkpoints_go(calls, run, [path.name for path in (run / "model").iterdir()])
-    drawn = min(number for number, (call, path) in enumerate(calls) if call == "rename" and path.endswith(".png"))
+    assert_published_before_checkpoints_go(
+        calls, run, [path.name for path in (run / "model").iterdir()]
+    )
+    drawn = min(
+        number
+        for number, (call, path) in enumerate(calls)
+        if call == "rename" and path.endswith(".png")
+    )
     assert last(calls, "rename", f"{run}/metrics.json") < drawn
-    assert last(calls, "rename", f"{run}/report.json") < last(calls, "rename", f"{run}/metrics.json")
+    assert last(calls, "rename", f"{run}/report.json") < last(
+        calls, "rename", f"{run}/metrics.json"
+    )
 
 
-def test_checkpoint_and_its_name_are_on_the_disk_before_the_one_before_it_is_removed(small_config, tmp_path, calls):
-    training = {"num_train_epochs": 1, "max_steps": 3, "per_device_train_batch_size": 40, "bf16": False}
-    once = {"save_strategy": "steps", "save_steps": 1, "save_total_limit": 2, "load_best_model_at_end": False, "eval_strategy": "no"}
+def test_checkpoint_and_its_name_are_on_the_disk_before_the_one_before_it_is_removed(
+    small_config, tmp_path, calls
+):
+    training = {
+        "num_train_epochs": 1,
+        "max_steps": 3,
+        "per_device_train_batch_size": 40,
+        "bf16": False,
+    }
+    once = {
+        "save_strategy": "steps",
+        "save_steps": 1,
+        "save_total_limit": 2,
+        "load_best_model_at_end": False,
+        "eval_strategy": "no",
+    }
     run = train(small_config(tmp_path, training=training | once))
     removed = last(calls, "remove", "checkpoints/checkpoint-1")
     folder = last(calls, "fsync", f"{run}/checkpoints", removed)
-    named = last(calls, "rename", "checkpoint-3.partial " + str(run / "checkpoints/checkpoint-3"), folder)
+    named = last(
+        calls, "rename", "checkpoint-3.partial " + str(run / "checkpoints/checkpoint-3"), folder
+    )
     for name in ("checkpoint-3.partial", "model.safetensors", "optimizer.pt", "whole.json"):
         assert "checkpoint-3.partial" in calls[last(calls, "fsync", name, named)][1]
 
@@ -95,42 +142,70 @@ def test_checkpoints_that_a_kill_left_go_when_model_and_figures_are_on_the_disk(
     config, run = copied_run
     (run / "checkpoints/checkpoint-4").mkdir(parents=True)
     values = load_config(str(config))
-    fingerprint = json.loads((run / "environment.json").read_text(encoding="utf-8"))["data"]["fingerprint"]
+    fingerprint = json.loads((run / "environment.json").read_text(encoding="utf-8"))["data"][
+        "fingerprint"
+    ]
     assert is_finished(run, training_run.with_hardware_defaults(values).to_dict(), fingerprint)
     removed = last(calls, "remove", f"{run}/checkpoints")
     for name in (f"{run}/model/model.safetensors", f"{run}/model", f"{run}/metrics.json", str(run)):
         last(calls, "fsync", name, removed)
 
 
-def test_ensemble_completes_itself_and_its_members_without_training(small_config, tmp_path, calls, capsys, monkeypatch):
+def test_ensemble_completes_itself_and_its_members_without_training(
+    small_config, tmp_path, calls, capsys, monkeypatch
+):
     config = small_config(tmp_path, ensemble={"size": 2}, decision={})
     run = train(config)
     for folder in (run / "member-1", run / "member-2"):
         assert_published_before_checkpoints_go(calls, folder, ["model.safetensors", "config.json"])
-    first_drawn = min(number for number, (call, path) in enumerate(calls) if call == "rename" and path.endswith(f"{run}/confusion_matrix.png"))
-    assert last(calls, "fsync", str(run), first_drawn) > last(calls, "rename", f" {run}/metrics.json")
-    wanted = {name: (run / name).read_bytes() for name in ("README.md", "confusion_matrix.png", "member-2/README.md", "member-2/learning_curves.png")}
+    first_drawn = min(
+        number
+        for number, (call, path) in enumerate(calls)
+        if call == "rename" and path.endswith(f"{run}/confusion_matrix.png")
+    )
+    assert last(calls, "fsync", str(run), first_drawn) > last(
+        calls, "rename", f" {run}/metrics.json"
+    )
+    wanted = {
+        name: (run / name).read_bytes()
+        for name in (
+            "README.md",
+            "confusion_matrix.png",
+            "member-2/README.md",
+            "member-2/learning_curves.png",
+        )
+    }
     for name in wanted:
         (run / name).unlink()
     capsys.readouterr()
     monkeypatch.setattr(WeightedTrainer, "training_step", out_of_memory)
     train(config)
     said = capsys.readouterr().out
-    assert "Nothing is trained; it lacked, and now has: README.md, confusion_matrix.png, member-2/README.md, member-2/learning_curves.png." in said
+    assert (
+        "Nothing is trained; it lacked, and now has: README.md, confusion_matrix.png, member-2/README.md, member-2/learning_curves.png."
+        in said
+    )
     assert {name: (run / name).read_bytes() for name in wanted} == wanted
     (run / "metrics.json").unlink()
     shutil.move(run / "member-2/predictions.parquet", tmp_path)
-    with pytest.raises(RunError, match=r"member-2: lacks predictions\.parquet, which votes and only training can write\. Remove the folder"):
+    with pytest.raises(
+        RunError,
+        match=r"member-2: lacks predictions\.parquet, which votes and only training can write\. Remove the folder",
+    ):
         train(config)
     shutil.move(tmp_path / "predictions.parquet", run / "member-2")
-    (run / "metrics.json").unlink(missing_ok=True)  # as where the ensemble was stopped after its members
+    (run / "metrics.json").unlink(
+        missing_ok=True
+    )  # as where the ensemble was stopped after its members
     (run / "member-1/README.md").unlink()
     train(config)
     assert (run / "member-1/README.md").is_file()
     assert (run / "README.md").read_bytes() == wanted["README.md"]
 
 
-def test_pictures_that_take_too_much_memory_cost_no_run_and_report_makes_them_later(small_config, tmp_path, monkeypatch, caplog, capsys):
+def test_pictures_that_take_too_much_memory_cost_no_run_and_report_makes_them_later(
+    small_config, tmp_path, monkeypatch, caplog, capsys
+):
     config, run = small_config(tmp_path), tmp_path / "runs/run"
     with monkeypatch.context() as patch:
         patch.setattr(RunFolder, "write_figure", out_of_memory)
@@ -145,10 +220,15 @@ def test_pictures_that_take_too_much_memory_cost_no_run_and_report_makes_them_la
     capsys.readouterr()
     report_command(runs=[run], output=None, no_texts=False)
     assert {*PICTURES, "README.md"} <= {path.name for path in run.iterdir()}
-    assert f"{run}: it lacked, and now has: {', '.join(sorted(['README.md', *PICTURES]))}." in capsys.readouterr().out
+    assert (
+        f"{run}: it lacked, and now has: {', '.join(sorted(['README.md', *PICTURES]))}."
+        in capsys.readouterr().out
+    )
 
 
-def test_nothing_that_is_made_beside_the_model_fails_a_run(small_config, tmp_path, monkeypatch, caplog):
+def test_nothing_that_is_made_beside_the_model_fails_a_run(
+    small_config, tmp_path, monkeypatch, caplog
+):
     from trainer.runs import results
 
     monkeypatch.setattr(results, "_facts", out_of_memory)
@@ -156,24 +236,44 @@ def test_nothing_that_is_made_beside_the_model_fails_a_run(small_config, tmp_pat
     monkeypatch.setattr(RunFolder, "write_predictions", out_of_memory)
     monkeypatch.setattr(report_page, "render", out_of_memory)
     run = train(small_config(tmp_path))
-    failed = [Path(message.partition(": not written: MemoryError.")[0]).name for message in caplog.messages if ": not written: MemoryError." in message]
+    failed = [
+        Path(message.partition(": not written: MemoryError.")[0]).name
+        for message in caplog.messages
+        if ": not written: MemoryError." in message
+    ]
     assert failed == ["report.json", "predictions.parquet", "mistakes.jsonl"]
-    assert any("report.html was not written: MemoryError." in message for message in caplog.messages)
-    assert f"{run}/predictions.parquet is missing and only training can write it: the page has no intervals, curves and mistakes." in caplog.messages
-    assert {"metrics.json", "model", "confusion_matrix.png", "learning_curves.png"} <= {path.name for path in run.iterdir()}
+    assert any(
+        "report.html was not written: MemoryError." in message for message in caplog.messages
+    )
+    assert (
+        f"{run}/predictions.parquet is missing and only training can write it: the page has no intervals, curves and mistakes."
+        in caplog.messages
+    )
+    assert {"metrics.json", "model", "confusion_matrix.png", "learning_curves.png"} <= {
+        path.name for path in run.iterdir()
+    }
 
 
-def test_run_killed_while_pictures_are_drawn_is_completed_by_the_same_command_without_training(small_config, tmp_path, whole_run):
+def test_run_killed_while_pictures_are_drawn_is_completed_by_the_same_command_without_training(
+    small_config, tmp_path, whole_run
+):
     config, log, run = small_config(tmp_path), tmp_path / "log", tmp_path / "runs/run"
-    assert forked_runs.train(config, log, strike=("picture", 2, [signal.SIGKILL])) == [-signal.SIGKILL], log.read_text()
+    assert forked_runs.train(config, log, strike=("picture", 2, [signal.SIGKILL])) == [
+        -signal.SIGKILL
+    ], log.read_text()
     names = {path.name for path in run.iterdir()}
     assert {"metrics.json", "model", "class_distribution.png", "learning_curves.png"} <= names
     assert not names & {"checkpoints", "confusion_matrix.png", "README.md", "report.html"}
     weights = (run / "model/model.safetensors").stat().st_mtime_ns
     log.unlink()
-    assert forked_runs.train(config, log, strike=("step", 1, [signal.SIGKILL])) == [0], log.read_text()
+    assert forked_runs.train(config, log, strike=("step", 1, [signal.SIGKILL])) == [0], (
+        log.read_text()
+    )
     lacked = "README.md, confusion_matrix.png, reliability.png, report.html"
-    assert f"{run}: holds the finished run of this config and data. Nothing is trained; it lacked, and now has: {lacked}." in log.read_text()
+    assert (
+        f"{run}: holds the finished run of this config and data. Nothing is trained; it lacked, and now has: {lacked}."
+        in log.read_text()
+    )
     assert (run / "model/model.safetensors").stat().st_mtime_ns == weights
     assert {path.name for path in run.iterdir()} == {path.name for path in whole_run[1].iterdir()}
     for name in PICTURES:
@@ -198,9 +298,10 @@ def test_what_only_training_can_write_is_said(copied_run, caplog):
     for name in ("predictions.parquet", "report.json", "mistakes.jsonl"):
         (run / name).unlink()
     completion.complete(run)
-    assert [message.partition(" is missing and only training can write it: ")[0] for message in caplog.messages] == [
-        str(run / name) for name in ("predictions.parquet", "report.json", "mistakes.jsonl")
-    ]
+    assert [
+        message.partition(" is missing and only training can write it: ")[0]
+        for message in caplog.messages
+    ] == [str(run / name) for name in ("predictions.parquet", "report.json", "mistakes.jsonl")]
 
 
 def test_two_that_write_the_same_file_do_not_mix_and_what_dead_ones_left_is_removed(tmp_path):
@@ -216,7 +317,9 @@ def test_two_that_write_the_same_file_do_not_mix_and_what_dead_ones_left_is_remo
         path.write_text("half")
     (tmp_path / ".notes.partial").write_text("of another")
     RunFolder(tmp_path).write_text("report.html", "third")
-    assert sorted(path.name for path in tmp_path.iterdir()) == sorted([".notes.partial", alive.name, "report.html"])
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(
+        [".notes.partial", alive.name, "report.html"]
+    )
 
 
 def test_file_that_is_not_written_to_its_end_leaves_the_one_before(tmp_path):
@@ -242,7 +345,9 @@ def test_file_system_without_fsync_is_written_to_all_the_same(tmp_path, monkeypa
     assert [path.name for path in tmp_path.iterdir()] == ["a.json"]
 
 
-def test_tracker_that_fails_costs_no_run_and_ends_when_the_run_is_saved(small_config, tmp_path, monkeypatch, caplog):
+def test_tracker_that_fails_costs_no_run_and_ends_when_the_run_is_saved(
+    small_config, tmp_path, monkeypatch, caplog
+):
     from transformers import TrainerCallback
     from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
 
@@ -257,7 +362,13 @@ def test_tracker_that_fails_costs_no_run_and_ends_when_the_run_is_saved(small_co
             raise ConnectionError("no room")
 
     monkeypatch.setitem(INTEGRATION_TO_CALLBACK, "mlflow", FailingCallback)
-    training = {"num_train_epochs": 1, "per_device_train_batch_size": 40, "bf16": False, "report_to": "mlflow", "logging_steps": 1}
+    training = {
+        "num_train_epochs": 1,
+        "per_device_train_batch_size": 40,
+        "bf16": False,
+        "report_to": "mlflow",
+        "logging_steps": 1,
+    }
     train(small_config(tmp_path, training=training))
     assert {"metrics.json", "model", "README.md"} <= found.keys()
     assert [message for message in caplog.messages if "failed (" in message] == [
@@ -266,19 +377,37 @@ def test_tracker_that_fails_costs_no_run_and_ends_when_the_run_is_saved(small_co
     ]
 
 
-def test_run_with_overwrite_that_was_killed_in_its_pictures_is_completed_and_only_a_whole_one_trains_anew(small_config, tmp_path):
-    config = small_config(tmp_path, run={"name": "run", "output_dir": str(tmp_path / "runs"), "num_threads": 1, "overwrite": True})
+def test_run_with_overwrite_that_was_killed_in_its_pictures_is_completed_and_only_a_whole_one_trains_anew(
+    small_config, tmp_path
+):
+    config = small_config(
+        tmp_path,
+        run={
+            "name": "run",
+            "output_dir": str(tmp_path / "runs"),
+            "num_threads": 1,
+            "overwrite": True,
+        },
+    )
     log, run = tmp_path / "log", tmp_path / "runs/run"
-    assert forked_runs.train(config, log, strike=("picture", 2, [signal.SIGKILL])) == [-signal.SIGKILL], log.read_text()
+    assert forked_runs.train(config, log, strike=("picture", 2, [signal.SIGKILL])) == [
+        -signal.SIGKILL
+    ], log.read_text()
     log.unlink()
-    assert forked_runs.train(config, log, strike=("step", 1, [signal.SIGKILL])) == [0], log.read_text()
+    assert forked_runs.train(config, log, strike=("step", 1, [signal.SIGKILL])) == [0], (
+        log.read_text()
+    )
     assert "Nothing is trained; it lacked, and now has: " in log.read_text()
     assert (run / "report.html").is_file()
     log.unlink()
-    assert forked_runs.train(config, log, strike=("step", 1, [signal.SIGKILL])) == [-signal.SIGKILL], log.read_text()
+    assert forked_runs.train(config, log, strike=("step", 1, [signal.SIGKILL])) == [
+        -signal.SIGKILL
+    ], log.read_text()
 
 
-def test_tables_that_cannot_be_printed_cost_no_predictions(small_config, tmp_path, monkeypatch, caplog):
+def test_tables_that_cannot_be_printed_cost_no_predictions(
+    small_config, tmp_path, monkeypatch, caplog
+):
     monkeypatch.setattr(tables, "print_results", out_of_memory)
     run = train(small_config(tmp_path))
     assert "tables of the results: not written: " in caplog.text
@@ -292,7 +421,10 @@ def test_what_dead_processes_left_in_a_finished_run_is_removed(copied_run):
     staged.mkdir(parents=True)
     (staged / "model.safetensors").write_bytes(b"x")
     with durable.aside(run / "predictions.parquet") as partial:
-        shutil.copy(run / "metrics.json", partial.with_name(partial.name.replace(f"-{os.getpid()}-", f"-{2**22 + 1}-")))
+        shutil.copy(
+            run / "metrics.json",
+            partial.with_name(partial.name.replace(f"-{os.getpid()}-", f"-{2**22 + 1}-")),
+        )
         shutil.copy(run / "predictions.parquet", partial)
     (run / "model.partial").mkdir()
     train(config)
@@ -301,10 +433,14 @@ def test_what_dead_processes_left_in_a_finished_run_is_removed(copied_run):
 
 def test_names_of_the_folders_of_a_run_are_on_the_disk(small_config, tmp_path, calls):
     run = train(small_config(tmp_path))
-    assert {str(run.parent), str(run.parent.parent)} <= {path for call, path in calls if call == "fsync"}
+    assert {str(run.parent), str(run.parent.parent)} <= {
+        path for call, path in calls if call == "fsync"
+    }
 
 
-def test_members_and_ensemble_have_their_predictions_when_they_are_finished(small_config, tmp_path, monkeypatch):
+def test_members_and_ensemble_have_their_predictions_when_they_are_finished(
+    small_config, tmp_path, monkeypatch
+):
     finish, found = RunFolder.finish, []
 
     def watched(self, metrics):

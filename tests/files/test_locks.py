@@ -42,7 +42,9 @@ HOLD = "import sys, time\nfrom pathlib import Path\nfrom trainer.run_folder.writ
 
 def start(code, *arguments):
     command = [sys.executable, "-c", code, *map(str, arguments)]
-    return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    return subprocess.Popen(
+        command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
 
 
 def wait_for(found, process):
@@ -86,7 +88,10 @@ def test_file_system_without_locks_is_used_with_a_warning(tmp_path, monkeypatch)
         raise OSError(errno.ENOSYS, "Function not implemented")
 
     monkeypatch.setattr(filelock.FileLock, "acquire", refuse)
-    with pytest.warns(UserWarning, match="this file system knows no locks; go on without, so start no second run on the same files"):
+    with pytest.warns(
+        UserWarning,
+        match="this file system knows no locks; go on without, so start no second run on the same files",
+    ):
         write_once(tmp_path / "rows.json", lambda: (tmp_path / "rows.json").touch())
     assert (tmp_path / "rows.json").exists()
 
@@ -97,7 +102,9 @@ def test_folder_that_cannot_be_written_is_no_file_system_without_locks(tmp_path)
         pass
 
 
-def test_second_training_of_a_run_folder_is_refused_until_the_first_is_gone(config_file, tmp_path, monkeypatch):
+def test_second_training_of_a_run_folder_is_refused_until_the_first_is_gone(
+    config_file, tmp_path, monkeypatch
+):
     monkeypatch.setattr(locks, "PATIENCE_SECONDS", 0.2)
     folder = tmp_path / "runs/run"
     holder = start(HOLD, folder)
@@ -120,7 +127,9 @@ filelock.FileLock.acquire = refuse
 """
 
 
-def test_two_processes_on_a_file_system_without_locks_both_end_with_the_right_rows(config_file, tmp_path):
+def test_two_processes_on_a_file_system_without_locks_both_end_with_the_right_rows(
+    config_file, tmp_path
+):
     config, cache = config_file(), tmp_path / "cache"
     first = start(WITHOUT_LOCKS + READ, config, cache, 3)
     wait_for(lambda: list(cache.glob("half-way-*")), first)
@@ -129,7 +138,10 @@ def test_two_processes_on_a_file_system_without_locks_both_end_with_the_right_ro
         out, err = process.communicate(timeout=60)
         assert out == "[240, 240]\n", err
     assert start(READ, config, cache, 0).communicate(timeout=60)[0] == "[0, 240]\n"
-    assert sorted(path.suffix for path in cache.glob("rows-*") if path.suffix != ".lock") == [".arrow", ".json"]
+    assert sorted(path.suffix for path in cache.glob("rows-*") if path.suffix != ".lock") == [
+        ".arrow",
+        ".json",
+    ]
 
 
 def test_partial_files_of_the_dead_are_removed_and_those_of_the_living_stay(tmp_path):
@@ -140,7 +152,11 @@ def test_partial_files_of_the_dead_are_removed_and_those_of_the_living_stay(tmp_
     dead = entry.with_name(own.name.replace(f"-{os.getpid()}-", f"-{gone.pid}-"))
     here, there = own.name.split(".")[1].split("-")[0], "0123456789ab"
     other = entry.with_name(dead.name.replace(here, there))
-    unsigned, old, folder = tmp_path / "rows-1.77.partial", tmp_path / "rows-1.78.partial", tmp_path / "rows-1.0123456789ab-1-01234567.partial"
+    unsigned, old, folder = (
+        tmp_path / "rows-1.77.partial",
+        tmp_path / "rows-1.78.partial",
+        tmp_path / "rows-1.0123456789ab-1-01234567.partial",
+    )
     foreign = tmp_path / "rows-2.79.partial"
     for path in (own, dead, other, unsigned, old, foreign):
         path.touch()
@@ -150,7 +166,13 @@ def test_partial_files_of_the_dead_are_removed_and_those_of_the_living_stay(tmp_
     for path in (old, folder, foreign):
         os.utime(path, (yesterday, yesterday))
     write_once(entry, entry.touch)
-    assert {path for path in tmp_path.iterdir() if path.suffix == ".partial"} == {own, other, unsigned, folder, foreign}
+    assert {path for path in tmp_path.iterdir() if path.suffix == ".partial"} == {
+        own,
+        other,
+        unsigned,
+        folder,
+        foreign,
+    }
     os.utime(folder / "parts", (yesterday, yesterday))
     locks.remove_dead(entry)
     assert not folder.exists()

@@ -43,7 +43,9 @@ def replace_by_rename(path, content, stat):
 
 @pytest.mark.parametrize("replace", [replace_in_place, replace_by_rename])
 @pytest.mark.parametrize("streaming", [False, True])
-def test_file_with_other_content_of_the_same_size_and_time_is_read_again(tmp_path, replace, streaming):
+def test_file_with_other_content_of_the_same_size_and_time_is_read_again(
+    tmp_path, replace, streaming
+):
     path = tmp_path / "rows.csv"
     rows = [f"{word} {n},{'ab'[n % 2]}\n" for n in range(400) for word in ("old",)]
     path.write_text("text,label\n" + "".join(rows))
@@ -64,7 +66,9 @@ def test_saved_data_set_with_other_content_of_the_same_size_and_times_is_read_ag
     from datasets import Dataset
 
     for name in ("old", "new"):
-        Dataset.from_dict({"text": [f"{name} text", "more"], "label": ["a", "b"]}).save_to_disk(tmp_path / name)
+        Dataset.from_dict({"text": [f"{name} text", "more"], "label": ["a", "b"]}).save_to_disk(
+            tmp_path / name
+        )
     data, cache = DataSection(source=str(tmp_path / "old")), tmp_path / "cache"
     assert read_rows(data, cache).table["text"].to_pylist() == ["old text", "more"]
     for path in (tmp_path / "old").iterdir():
@@ -83,7 +87,9 @@ def test_unchanged_file_is_read_once(tmp_path):
 
 
 @pytest.mark.parametrize("place", [0, WHOLE_BYTES * 2 - 1, WHOLE_BYTES * 4 - 1])
-def test_sample_of_a_large_file_sees_its_beginning_middle_and_end_without_the_time_of_the_inode(tmp_path, place):
+def test_sample_of_a_large_file_sees_its_beginning_middle_and_end_without_the_time_of_the_inode(
+    tmp_path, place
+):
     path, size = tmp_path / "large", WHOLE_BYTES * 4
     path.write_bytes(b"a" * size)
     before = content_sample(path, size)
@@ -95,7 +101,10 @@ def test_sample_of_a_large_file_sees_its_beginning_middle_and_end_without_the_ti
 
 def test_sample_of_a_small_file_sees_every_byte(tmp_path):
     path = tmp_path / "small"
-    samples = {content_sample(path, path.write_bytes(b"a" * n + b"b" + b"a" * (999 - n))) for n in range(1000)}
+    samples = {
+        content_sample(path, path.write_bytes(b"a" * n + b"b" + b"a" * (999 - n)))
+        for n in range(1000)
+    }
     assert len(samples) == 1000
 
 
@@ -111,12 +120,25 @@ def test_sample_of_a_huge_file_reads_a_bounded_part(tmp_path):
 def test_tokens_of_a_tokenizer_that_cuts_at_the_other_side_are_others(tiny_model, tmp_path):
     from transformers import AutoTokenizer
 
-    table = pa.table({"text": ["good film and more and more words"], "text_pair": pa.nulls(1, pa.string())})
+    table = pa.table(
+        {"text": ["good film and more and more words"], "text_pair": pa.nulls(1, pa.string())}
+    )
 
     def tokens(**settings):
         tokenizer = AutoTokenizer.from_pretrained(tiny_model, **settings)
-        rows = tokenise(table, np.arange(1), np.zeros(1, int), tokenizer, max_length=4, fingerprint="f", cache_dir=tmp_path)
-        assert rows[0]["input_ids"] == tokenizer(table["text"][0].as_py(), truncation=True, max_length=4)["input_ids"]
+        rows = tokenise(
+            table,
+            np.arange(1),
+            np.zeros(1, int),
+            tokenizer,
+            max_length=4,
+            fingerprint="f",
+            cache_dir=tmp_path,
+        )
+        assert (
+            rows[0]["input_ids"]
+            == tokenizer(table["text"][0].as_py(), truncation=True, max_length=4)["input_ids"]
+        )
         return rows[0]
 
     assert tokens() != tokens(truncation_side="left")
@@ -126,7 +148,13 @@ def test_tokens_of_a_tokenizer_that_cuts_at_the_other_side_are_others(tiny_model
 
 @pytest.mark.parametrize(
     "change",
-    [{"do_lower_case": ...}, {"truncation_side": "left"}, {"split_special_tokens": True}, {"extra_special_tokens": ["<user>"]}, {"unk_token": "[PAD]"}],
+    [
+        {"do_lower_case": ...},
+        {"truncation_side": "left"},
+        {"split_special_tokens": True},
+        {"extra_special_tokens": ["<user>"]},
+        {"unk_token": "[PAD]"},
+    ],
     ids=str,
 )
 @pytest.mark.parametrize("in_python", [False, True])
@@ -134,11 +162,19 @@ def test_digest_sees_every_setting_that_changes_tokens(tiny_model, tmp_path, cha
     from transformers import BertJapaneseTokenizer, BertTokenizer
 
     vocabulary = tmp_path / "vocab.txt"
-    vocabulary.write_text("\n".join(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "good", "Good", "##s"]), encoding="utf-8")
+    vocabulary.write_text(
+        "\n".join(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "good", "Good", "##s"]),
+        encoding="utf-8",
+    )
 
     def made(**settings):
         if in_python:
-            return BertJapaneseTokenizer(str(vocabulary), word_tokenizer_type="basic", subword_tokenizer_type="wordpiece", **settings)
+            return BertJapaneseTokenizer(
+                str(vocabulary),
+                word_tokenizer_type="basic",
+                subword_tokenizer_type="wordpiece",
+                **settings,
+            )
         return BertTokenizer.from_pretrained(tiny_model, **settings)
 
     if "do_lower_case" in change:
@@ -152,7 +188,9 @@ def test_digest_of_a_tokenizer_in_python_is_not_that_of_its_folder(tmp_path):
 
     ByT5Tokenizer().save_pretrained(tmp_path / "one")
     shutil.copytree(tmp_path / "one", tmp_path / "two")
-    digests = {tokenizer_digest(AutoTokenizer.from_pretrained(tmp_path / name)) for name in ("one", "two")}
+    digests = {
+        tokenizer_digest(AutoTokenizer.from_pretrained(tmp_path / name)) for name in ("one", "two")
+    }
     assert len(digests) == 1
 
 
@@ -162,7 +200,9 @@ def writer(folder, seed):
     from transformers import GPT2Config, GPT2LMHeadModel
 
     torch.manual_seed(seed)
-    GPT2LMHeadModel(GPT2Config(vocab_size=32, n_embd=8, n_layer=1, n_head=1, n_positions=16)).save_pretrained(folder)
+    GPT2LMHeadModel(
+        GPT2Config(vocab_size=32, n_embd=8, n_layer=1, n_head=1, n_positions=16)
+    ).save_pretrained(folder)
     return folder
 
 
@@ -198,10 +238,21 @@ print(model_identity(AugmentSection(generator="local", model="user/model", targe
 def test_completions_of_a_hub_model_whose_branch_moved_are_not_those_of_the_old_commit(tmp_path):
     files = {path.name: path.read_bytes() for path in writer(tmp_path / "model", 0).iterdir()}
     with HubServer({}) as hub:
-        environment = os.environ | {"HF_ENDPOINT": hub.url, "HF_HOME": str(tmp_path / "hf"), "HF_HUB_OFFLINE": "0"}
+        environment = os.environ | {
+            "HF_ENDPOINT": hub.url,
+            "HF_HOME": str(tmp_path / "hf"),
+            "HF_HUB_OFFLINE": "0",
+        }
 
         def identity(**values):
-            done = subprocess.run([sys.executable, "-c", IDENTITY], cwd=ROOT, env=environment | values, capture_output=True, text=True, check=True)
+            done = subprocess.run(
+                [sys.executable, "-c", IDENTITY],
+                cwd=ROOT,
+                env=environment | values,
+                capture_output=True,
+                text=True,
+                check=True,
+            )
             return done.stdout.strip()
 
         old = hub.add("model", "user/model", files)
@@ -229,14 +280,20 @@ DAMAGES = [Path.unlink, empty, cut]
 @pytest.mark.parametrize("damage", DAMAGES)
 @pytest.mark.parametrize("ending", [".arrow", ".json"])
 @pytest.mark.parametrize("streaming", [False, True])
-@pytest.mark.filterwarnings("ignore:.*this entry of the cache is damaged or incomplete, so it is written anew")
-def test_rows_of_which_a_file_is_gone_or_damaged_are_read_again(tmp_path, ending, damage, streaming):
+@pytest.mark.filterwarnings(
+    "ignore:.*this entry of the cache is damaged or incomplete, so it is written anew"
+)
+def test_rows_of_which_a_file_is_gone_or_damaged_are_read_again(
+    tmp_path, ending, damage, streaming
+):
     path = tmp_path / "rows.csv"
     path.write_text("text,label\n" + "".join(f"text {n},{'ab'[n % 2]}\n" for n in range(400)))
 
     def read():
         data = DataSection(source=str(path), streaming=streaming)
-        clean, splits = read_splits(data, None, BalanceSection(), seed=1, cache_dir=tmp_path / "cache")
+        clean, splits = read_splits(
+            data, None, BalanceSection(), seed=1, cache_dir=tmp_path / "cache"
+        )
         return clean.rows.table.to_pylist(), [ids.tolist() for ids in splits.named.values()]
 
     first = read()
@@ -251,23 +308,45 @@ def test_damaged_entry_is_said(tmp_path):
     path.write_text(OLD)
     read_rows(DataSection(source=str(path)), cache)
     next(cache.glob("*.arrow")).unlink()
-    with pytest.warns(UserWarning, match=r"rows-\w+\.json: this entry of the cache is damaged or incomplete, so it is written anew"):
+    with pytest.warns(
+        UserWarning,
+        match=r"rows-\w+\.json: this entry of the cache is damaged or incomplete, so it is written anew",
+    ):
         read_rows(DataSection(source=str(path)), cache)
 
 
 @pytest.mark.parametrize(
     ("ending", "damage"),
-    [*((ending, damage) for ending in (".npz", ".input_ids.bin", ".token_type_ids.bin") for damage in DAMAGES), (".npz", spoil)],
+    [
+        *(
+            (ending, damage)
+            for ending in (".npz", ".input_ids.bin", ".token_type_ids.bin")
+            for damage in DAMAGES
+        ),
+        (".npz", spoil),
+    ],
 )
-@pytest.mark.filterwarnings("ignore:.*this entry of the cache is damaged or incomplete, so it is written anew")
-def test_tokens_of_which_a_file_is_gone_or_damaged_are_made_again(tiny_model, tmp_path, ending, damage):
+@pytest.mark.filterwarnings(
+    "ignore:.*this entry of the cache is damaged or incomplete, so it is written anew"
+)
+def test_tokens_of_which_a_file_is_gone_or_damaged_are_made_again(
+    tiny_model, tmp_path, ending, damage
+):
     from transformers import AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(tiny_model)
     table = pa.table({"text": ["good film", "bad"], "text_pair": pa.nulls(2, pa.string())})
 
     def tokens():
-        rows = tokenise(table, np.arange(2), np.array([1, 0]), tokenizer, max_length=8, fingerprint="f", cache_dir=tmp_path)
+        rows = tokenise(
+            table,
+            np.arange(2),
+            np.array([1, 0]),
+            tokenizer,
+            max_length=8,
+            fingerprint="f",
+            cache_dir=tmp_path,
+        )
         return [rows[i] for i in range(2)]
 
     first = tokens()
@@ -278,13 +357,28 @@ def test_tokens_of_which_a_file_is_gone_or_damaged_are_made_again(tiny_model, tm
 
 @pytest.mark.parametrize("damage", DAMAGES)
 @pytest.mark.parametrize("name", ["*[!s].npy", "*.keys.npy"])
-@pytest.mark.filterwarnings("ignore:.*this entry of the cache is damaged or incomplete, so it is computed anew")
-def test_embeddings_of_which_a_file_is_gone_or_damaged_are_computed_again(narrow_model, tmp_path, name, damage):
+@pytest.mark.filterwarnings(
+    "ignore:.*this entry of the cache is damaged or incomplete, so it is computed anew"
+)
+def test_embeddings_of_which_a_file_is_gone_or_damaged_are_computed_again(
+    narrow_model, tmp_path, name, damage
+):
     from transformers import AutoModel, AutoTokenizer
 
-    tokenizer, encoder = AutoTokenizer.from_pretrained(narrow_model), AutoModel.from_pretrained(narrow_model)
+    tokenizer, encoder = (
+        AutoTokenizer.from_pretrained(narrow_model),
+        AutoModel.from_pretrained(narrow_model),
+    )
     table = pa.table({"text": ["good film", "bad"], "text_pair": pa.nulls(2, pa.string())})
-    rows = tokenise(table, np.arange(2), np.array([1, 0]), tokenizer, max_length=8, fingerprint="f", cache_dir=tmp_path)
+    rows = tokenise(
+        table,
+        np.arange(2),
+        np.array([1, 0]),
+        tokenizer,
+        max_length=8,
+        fingerprint="f",
+        cache_dir=tmp_path,
+    )
     first_ND = embed.embed_means(encoder, rows, tokenizer, cache_dir=tmp_path)
     (folder,) = tmp_path.glob("embeddings-*")
     (found,) = folder.glob(name)
@@ -296,7 +390,12 @@ def test_embeddings_are_of_the_side_that_is_padded(narrow_model):
     from transformers import AutoModel, AutoTokenizer
 
     encoder = AutoModel.from_pretrained(narrow_model)
-    digests = {embed._model_digest(encoder, Collator(AutoTokenizer.from_pretrained(narrow_model, padding_side=side))) for side in ("left", "right")}
+    digests = {
+        embed._model_digest(
+            encoder, Collator(AutoTokenizer.from_pretrained(narrow_model, padding_side=side))
+        )
+        for side in ("left", "right")
+    }
     assert len(digests) == 2
 
 

@@ -17,14 +17,21 @@ from trainer.launch import watch
 from trainer.launch.watch import LEFT, LOST, Watch
 
 WATCHED = str(Path(__file__).parent / "watched.py")
-REMEDY = "Look at what it and its machine wrote last; the same command goes on from the last checkpoint."
+REMEDY = (
+    "Look at what it and its machine wrote last; the same command goes on from the last checkpoint."
+)
 
 
 @pytest.fixture
 def three():
     """Watches of three processes in the same store, whose clocks the test moves."""
     store = dist.HashStore()
-    watches = [Watch(store, rank, 3, f"rank {rank} (node-{rank}, pid 7)", launcher=None, timeout_seconds=60) for rank in range(3)]
+    watches = [
+        Watch(
+            store, rank, 3, f"rank {rank} (node-{rank}, pid 7)", launcher=None, timeout_seconds=60
+        )
+        for rank in range(3)
+    ]
     for one in watches:
         one.space = one.name  # machines of their own
         one.tell()
@@ -50,23 +57,38 @@ def test_who_is_behind_is_named_by_all_when_one_has_waited_too_long(three):
     assert [one.fault() for one in three] == [None] * 3
     pass_time(three, 1)
     for one in three:
-        assert re.match(r"rank 1 \(node-1, pid 7\), last seen at step 12 in \S+:\d+, made no progress for 1 min \(run.timeout_minutes\)$", one.fault())
+        assert re.match(
+            r"rank 1 \(node-1, pid 7\), last seen at step 12 in \S+:\d+, made no progress for 1 min \(run.timeout_minutes\)$",
+            one.fault(),
+        )
 
 
 def test_all_are_named_when_nobody_is_behind(three):
     for one in three:
         one.progress("step 12")
     pass_time(three, 61)
-    assert three[1].fault().startswith("all processes are equally far and made no progress for 1 min (run.timeout_minutes): rank 1 (node-1, pid 7), last seen")
+    assert (
+        three[1]
+        .fault()
+        .startswith(
+            "all processes are equally far and made no progress for 1 min (run.timeout_minutes): rank 1 (node-1, pid 7), last seen"
+        )
+    )
 
 
 def test_process_that_is_silent_is_named_whether_progress_is_expected_or_not(three):
     pass_time(three, 1)
     pass_time(three, 61, silent=[three[2]])
-    assert re.match(r"rank 2 \(node-2, pid 7\), last seen at start in \S+, gave no sign for 1 min$", three[0].fault())
+    assert re.match(
+        r"rank 2 \(node-2, pid 7\), last seen at start in \S+, gave no sign for 1 min$",
+        three[0].fault(),
+    )
     three[0].progress("step 1")
     pass_time(three[:2], 61)
-    assert re.match(r"rank 2 \(node-2, pid 7\), last seen at start in \S+, gave no sign for 1 min$", three[0].fault())
+    assert re.match(
+        r"rank 2 \(node-2, pid 7\), last seen at start in \S+, gave no sign for 1 min$",
+        three[0].fault(),
+    )
 
 
 def test_no_time_is_too_long_where_no_progress_is_expected(three):
@@ -88,20 +110,34 @@ def test_process_that_left_in_order_is_not_missed(three):
     assert three[0].blame() == "rank 2 (node-2, pid 7) ended"
 
 
-def test_error_of_another_process_is_told_in_its_words_and_those_it_drags_along_are_not_blamed(three):
+def test_error_of_another_process_is_told_in_its_words_and_those_it_drags_along_are_not_blamed(
+    three,
+):
     pass_time(three, 1)
     three[1].end, three[2].end = LOST, "rows.arrow: Input/output error."
     pass_time(three, 1)
     assert three[0].fault() is None  # it may still end by itself
-    assert three[0].blame() == "rank 2 (node-2, pid 7), last seen at start, ended: rows.arrow: Input/output error"
+    assert (
+        three[0].blame()
+        == "rank 2 (node-2, pid 7), last seen at start, ended: rows.arrow: Input/output error"
+    )
 
 
 def test_store_that_gives_no_answer_is_blamed_on_who_keeps_it(three):
     pass_time(three, 1)
     three[1].lived += 61
-    assert re.match(r"rank 0 \(node-0, pid 7\), last seen at start in \S+, gave no answer for 1 min; it keeps", three[1].fault())
+    assert re.match(
+        r"rank 0 \(node-0, pid 7\), last seen at start in \S+, gave no answer for 1 min; it keeps",
+        three[1].fault(),
+    )
     three[1].launcher = "the launcher at node-0:29500"
-    assert three[1].fault().startswith("the launcher at node-0:29500 gave no answer for 1 min; it keeps what the processes tell each other")
+    assert (
+        three[1]
+        .fault()
+        .startswith(
+            "the launcher at node-0:29500 gave no answer for 1 min; it keeps what the processes tell each other"
+        )
+    )
 
 
 def test_process_that_is_gone_from_this_machine_is_told_after_a_while(three, monkeypatch):
@@ -114,7 +150,9 @@ def test_process_that_is_gone_from_this_machine_is_told_after_a_while(three, mon
     three[0].hear()
     assert three[0].fault() is None
     monkeypatch.setattr(watch, "GRACE_SECONDS", 0)
-    assert three[0].fault() == "rank 1 (node-1, pid 7), last seen at start, died: its process is gone"
+    assert (
+        three[0].fault() == "rank 1 (node-1, pid 7), last seen at start, died: its process is gone"
+    )
 
 
 def test_broken_connection_between_processes_that_all_live_is_told_as_such(three):
@@ -133,10 +171,18 @@ def test_own_error_is_told_to_others_and_another_one_is_named_once(three, monkey
     three[1].end = "disk full."
     pass_time(three, 1)
     broken = OSError("could not be saved")
-    broken.__cause__ = RuntimeError("[.../gloo/transport/tcp/pair.cc:538] Connection closed by peer")
-    with pytest.raises(TrainingError) as told, watch.naming_lost_processes(), watch.naming_lost_processes():
+    broken.__cause__ = RuntimeError(
+        "[.../gloo/transport/tcp/pair.cc:538] Connection closed by peer"
+    )
+    with (
+        pytest.raises(TrainingError) as told,
+        watch.naming_lost_processes(),
+        watch.naming_lost_processes(),
+    ):
         raise broken
-    assert str(told.value) == f"rank 1 (node-1, pid 7), last seen at start, ended: disk full. {REMEDY}"
+    assert (
+        str(told.value) == f"rank 1 (node-1, pid 7), last seen at start, ended: disk full. {REMEDY}"
+    )
 
 
 @pytest.mark.exhaustive
@@ -145,7 +191,10 @@ def test_suspended_process_names_itself_to_nobody_and_the_keeper_of_the_store_is
         message = processes[1].communicate(timeout=60)[1]
         assert processes[1].returncode == 2
         assert processes[0].poll() is None
-    assert re.search(rf"rank 1 \(.*\): rank 0 \(\S+, pid {processes[0].pid}\), last seen at .* gave no answer for 3 s; .*{REMEDY}", message)
+    assert re.search(
+        rf"rank 1 \(.*\): rank 0 \(\S+, pid {processes[0].pid}\), last seen at .* gave no answer for 3 s; .*{REMEDY}",
+        message,
+    )
 
 
 def test_hanging_process_is_named_with_its_line_by_all():
@@ -153,7 +202,10 @@ def test_hanging_process_is_named_with_its_line_by_all():
         codes, told = ends(processes)
     assert codes == [2, 2]
     for message in told:
-        assert re.search(rf"rank 1 \(\S+, pid {processes[1].pid}\), last seen at step 2 in tests/launch/watched.py:\d+, made no progress for 3 s", message)
+        assert re.search(
+            rf"rank 1 \(\S+, pid {processes[1].pid}\), last seen at step 2 in tests/launch/watched.py:\d+, made no progress for 3 s",
+            message,
+        )
 
 
 @pytest.mark.exhaustive
@@ -164,7 +216,9 @@ def test_waiting_for_one_that_writes_results_is_no_fault():
 
 
 @pytest.mark.exhaustive
-def test_killed_process_ends_the_other_within_seconds_and_the_run_goes_on(config_file, run_cli, tmp_path):
+def test_killed_process_ends_the_other_within_seconds_and_the_run_goes_on(
+    config_file, run_cli, tmp_path
+):
     path = config_file(training={"num_train_epochs": 4, "per_device_train_batch_size": 4})
     train, folder = ["-m", "trainer", "train", "--config", path], tmp_path / "runs/run"
     with ranks(train, train) as processes:
@@ -176,7 +230,10 @@ def test_killed_process_ends_the_other_within_seconds_and_the_run_goes_on(config
         message = processes[0].communicate(timeout=60)[1]
         assert time.monotonic() - killed < 20
         assert processes[0].returncode == 2
-    assert re.search(rf"rank 1 \(\S+, pid {processes[1].pid}\), last seen at [a-z ]*step \d+, died: its process is gone. {REMEDY}", message)
+    assert re.search(
+        rf"rank 1 \(\S+, pid {processes[1].pid}\), last seen at [a-z ]*step \d+, died: its process is gone. {REMEDY}",
+        message,
+    )
     assert "Traceback" not in message
     done = run_cli("train", "--config", path)
     assert done.returncode == 0, done.stderr

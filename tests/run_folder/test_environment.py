@@ -12,7 +12,9 @@ OURS, THEIRS = '[project]\nname = "equipoise"\n', '[project]\nname = "my-own-pro
 
 def git(folder, *arguments):
     options = ["-c", "user.name=a", "-c", "user.email=a@example.com", "-c", "commit.gpgsign=false"]
-    return subprocess.run(["git", "-C", str(folder), *options, *arguments], capture_output=True, text=True, check=True).stdout.strip()
+    return subprocess.run(
+        ["git", "-C", str(folder), *options, *arguments], capture_output=True, text=True, check=True
+    ).stdout.strip()
 
 
 def repository(folder, pyproject, package="trainer", *, tracked=True):
@@ -43,7 +45,13 @@ def test_commit_of_a_checkout_of_this_project_is_told_with_changes(tmp_path):
         (OURS, ".venv/lib/python3.11/site-packages/trainer", True),
         ("no TOML [", "trainer", True),
     ],
-    ids=["installed in their repository", "their own package", "not tracked", "installed in our checkout", "broken file"],
+    ids=[
+        "installed in their repository",
+        "their own package",
+        "not tracked",
+        "installed in our checkout",
+        "broken file",
+    ],
 )
 def test_commit_of_the_users_repository_is_not_ours(tmp_path, pyproject, package, tracked):
     code, _ = repository(tmp_path, pyproject, package, tracked=tracked)
@@ -53,17 +61,28 @@ def test_commit_of_the_users_repository_is_not_ours(tmp_path, pyproject, package
 def test_repository_that_the_environment_names_is_not_asked(tmp_path, monkeypatch):
     code, commit = repository(tmp_path / "ours", OURS)
     repository(tmp_path / "theirs", THEIRS)
-    monkeypatch.setenv("GIT_DIR", str(tmp_path / "theirs/.git"))  # as git sets it while it runs a hook
+    monkeypatch.setenv(
+        "GIT_DIR", str(tmp_path / "theirs/.git")
+    )  # as git sets it while it runs a hook
     monkeypatch.setenv("GIT_WORK_TREE", str(tmp_path / "theirs"))
     assert code_commit(code) == commit
 
 
-@pytest.mark.parametrize(("noted", "told"), [({"vcs_info": {"vcs": "git", "commit_id": "ab" * 20}}, "ab" * 20), ({"dir_info": {}}, None), (None, None)])
+@pytest.mark.parametrize(
+    ("noted", "told"),
+    [
+        ({"vcs_info": {"vcs": "git", "commit_id": "ab" * 20}}, "ab" * 20),
+        ({"dir_info": {}}, None),
+        (None, None),
+    ],
+)
 def test_commit_that_pip_noted_is_told(tmp_path, monkeypatch, noted, told):
     code, facts = tmp_path / "trainer", tmp_path / "equipoise-9.9.dist-info"
     for folder in (code, facts):
         folder.mkdir()
-    (facts / "METADATA").write_text("Metadata-Version: 2.1\nName: equipoise\nVersion: 9.9\n", encoding="utf-8")
+    (facts / "METADATA").write_text(
+        "Metadata-Version: 2.1\nName: equipoise\nVersion: 9.9\n", encoding="utf-8"
+    )
     if noted is not None:
         (facts / "direct_url.json").write_text(json.dumps(noted), encoding="utf-8")
     monkeypatch.syspath_prepend(str(tmp_path))

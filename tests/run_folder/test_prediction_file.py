@@ -16,7 +16,10 @@ from trainer.run_folder.writer import RunFolder
 
 def outcome(num_classes, num_rows=90, *, several=False, seed=0):
     rng = np.random.default_rng(seed)
-    logits_NC, true_N = rng.normal(size=(num_rows, num_classes)).astype(np.float32), rng.integers(0, num_classes, num_rows)
+    logits_NC, true_N = (
+        rng.normal(size=(num_rows, num_classes)).astype(np.float32),
+        rng.integers(0, num_classes, num_rows),
+    )
     targets = true_N
     if several:
         targets = np.zeros((num_rows, num_classes), bool)
@@ -35,7 +38,10 @@ def names(num_classes):
 @pytest.mark.parametrize("num_classes", [3, 1000, 1001])
 def test_predictions_are_read_as_they_were_written(tmp_path, monkeypatch, num_classes, several):
     monkeypatch.setattr(blocks, "BLOCK_BYTES", 8 * num_classes * 7)
-    parts = {split: (np.arange(90) + 100 * seed, outcome(num_classes, several=several, seed=seed)) for seed, split in enumerate(("validation", "test"))}
+    parts = {
+        split: (np.arange(90) + 100 * seed, outcome(num_classes, several=several, seed=seed))
+        for seed, split in enumerate(("validation", "test"))
+    }
     RunFolder(tmp_path).write_predictions(parts, names(num_classes))
     for split, (row_ids, made) in parts.items():
         found = prediction_file.read(tmp_path / "predictions.parquet", split, names(num_classes))
@@ -61,15 +67,24 @@ def test_predictions_are_read_as_they_were_written(tmp_path, monkeypatch, num_cl
 
 @pytest.mark.filterwarnings("ignore:no row of")
 def test_all_probabilities_are_kept_beside_the_largest_where_they_are_asked_for(tmp_path):
-    parts = {"validation": (np.arange(90), outcome(1001)), "test": (np.arange(90), outcome(1001, seed=1))}
+    parts = {
+        "validation": (np.arange(90), outcome(1001)),
+        "test": (np.arange(90), outcome(1001, seed=1)),
+    }
     RunFolder(tmp_path).write_predictions(parts, names(1001))
-    with pytest.raises(RunError, match=r"predictions\.npy: is missing; predictions\.parquet keeps the largest probabilities alone\. Train that run again"):
+    with pytest.raises(
+        RunError,
+        match=r"predictions\.npy: is missing; predictions\.parquet keeps the largest probabilities alone\. Train that run again",
+    ):
         read_predictions(tmp_path, "test", names(1001))
     RunFolder(tmp_path).write_predictions(parts, names(1001), keep_all=True)
     for split, (_, made) in parts.items():
         p_NC = read_predictions(tmp_path, split, names(1001))[-1]
         np.testing.assert_array_equal(p_NC, np.exp(np.asarray(made.log_p_NC)).astype(np.float32))
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["predictions.npy", "predictions.parquet"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "predictions.npy",
+        "predictions.parquet",
+    ]
 
 
 @pytest.mark.filterwarnings("ignore:no row of")
@@ -81,7 +96,9 @@ def test_members_of_many_classes_vote_with_all_their_probabilities(tmp_path):
     members = [tmp_path / f"member-{number}" for number in (1, 2)]
     for member, one in zip(members, made, strict=True):
         member.mkdir()
-        RunFolder(member).write_predictions({"test": (np.arange(90), one)}, names(1001), keep_all=True)
+        RunFolder(member).write_predictions(
+            {"test": (np.arange(90), one)}, names(1001), keep_all=True
+        )
     rows, voted = _vote(members, "test", names(1001), "mean")
     mean_NC = np.mean([np.exp(np.asarray(one.log_p_NC)).astype(np.float32) for one in made], axis=0)
     np.testing.assert_array_equal(rows, np.arange(90))
@@ -93,7 +110,10 @@ def test_predictions_of_older_versions_with_rows_without_labels_are_read(tmp_pat
     import pyarrow as pa
 
     columns = {"row": [0, 1], "split": ["test"] * 2, "label": [[], []], "predicted": [["a"], []]}
-    pq.write_table(pa.table(columns | {"probability_a": [0.7, 0.1], "probability_b": [0.2, 0.3]}), tmp_path / "predictions.parquet")
+    pq.write_table(
+        pa.table(columns | {"probability_a": [0.7, 0.1], "probability_b": [0.2, 0.3]}),
+        tmp_path / "predictions.parquet",
+    )
     found = prediction_file.read(tmp_path / "predictions.parquet", "test", ["a", "b"])
     assert found.targets.tolist() == [[False, False]] * 2
     assert found.predicted.tolist() == [[True, False], [False, False]]

@@ -10,8 +10,14 @@ from trainer.errors import RunError
 from trainer.run_folder.writer import RunFolder, check_writable, is_finished, plan_run, start_run
 from trainer.training.resuming.checkpoints import mark_whole
 
-CONFIG = {"run": {"name": "r", "overwrite": False, "output_dir": "runs"}, "training": {"learning_rate": 1e-5}}
-OTHER = {"run": {"name": "r", "overwrite": False, "output_dir": "elsewhere"}, "training": {"learning_rate": 2e-5}}
+CONFIG = {
+    "run": {"name": "r", "overwrite": False, "output_dir": "runs"},
+    "training": {"learning_rate": 1e-5},
+}
+OTHER = {
+    "run": {"name": "r", "overwrite": False, "output_dir": "elsewhere"},
+    "training": {"learning_rate": 2e-5},
+}
 
 
 def open_run(path, config, fingerprint, *, overwrite, resume):
@@ -57,12 +63,17 @@ def test_output_dir_and_overwrite_are_no_part_of_the_comparison(run):
 def test_what_page_and_card_tell_is_no_part_of_the_comparison(run):
     path = run(finished=False)
     for unlike in ({"show_texts": False}, {"comparison": "runs/topics-compare"}):
-        assert open_run(path, {**CONFIG, "report": unlike}, "abc", overwrite=False, resume="auto").endswith("checkpoint-3")
+        assert open_run(
+            path, {**CONFIG, "report": unlike}, "abc", overwrite=False, resume="auto"
+        ).endswith("checkpoint-3")
 
 
 def test_unfinished_run_of_another_config_or_data_is_refused_naming_the_difference(run):
     path = run(finished=False)
-    with pytest.raises(RunError, match=r"unfinished run that differs: training.learning_rate is 1e-05 there, 2e-05 here"):
+    with pytest.raises(
+        RunError,
+        match=r"unfinished run that differs: training.learning_rate is 1e-05 there, 2e-05 here",
+    ):
         open_run(path, OTHER, "abc", overwrite=False, resume="auto")
     with pytest.raises(RunError, match="the rows of the data differ"):
         open_run(path, CONFIG, "xyz", overwrite=False, resume="auto")
@@ -78,7 +89,10 @@ def test_resume_never_discards_an_unfinished_run(run):
 
 def test_finished_run_is_refused_without_overwrite_and_replaced_with_it(run):
     path = run(finished=True)
-    with pytest.raises(RunError, match=r"holds a finished run, of the same config and data\. Set run\.overwrite: true"):
+    with pytest.raises(
+        RunError,
+        match=r"holds a finished run, of the same config and data\. Set run\.overwrite: true",
+    ):
         open_run(path, CONFIG, "abc", overwrite=False, resume="auto")
     with pytest.raises(RunError, match=r"and it differs: training\.learning_rate"):
         open_run(path, OTHER, "abc", overwrite=False, resume="never")
@@ -166,6 +180,12 @@ def test_unwritable_folder_is_told_without_creating_it(tmp_path):
 
 
 def test_splits_of_more_rows_than_are_written_at_once_read_back_whole(tmp_path):
-    named = {"train": np.arange(1_000_002) * 3, "validation": np.array([1, 4]), "test": np.zeros(0, np.int64)}
+    named = {
+        "train": np.arange(1_000_002) * 3,
+        "validation": np.array([1, 4]),
+        "test": np.zeros(0, np.int64),
+    }
     RunFolder(tmp_path).write_splits(named)
-    assert json.loads((tmp_path / "splits.json").read_text(encoding="utf-8")) == {name: ids.tolist() for name, ids in named.items()}
+    assert json.loads((tmp_path / "splits.json").read_text(encoding="utf-8")) == {
+        name: ids.tolist() for name, ids in named.items()
+    }

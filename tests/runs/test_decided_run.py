@@ -26,7 +26,12 @@ def finished(tmp_path_factory, tiny_model, tweets, run_cli):
         "balance": {"method": "class_balanced_batches"},
         "loss": {"name": "logit_adjusted", "tau": 0.5},
         "decision": {"prior": "natural", "temperature": True, "thresholds": "f1"},
-        "training": {"num_train_epochs": 1, "per_device_train_batch_size": 16, "learning_rate": 3e-4, "bf16": False},
+        "training": {
+            "num_train_epochs": 1,
+            "per_device_train_batch_size": 16,
+            "learning_rate": 3e-4,
+            "bf16": False,
+        },
     }
     (folder / "config.yaml").write_text(json.dumps(values), encoding="utf-8")
     done = run_cli("train", "--config", folder / "config.yaml")
@@ -41,7 +46,9 @@ def test_metrics_hold_the_results_without_and_with_the_decision(finished):
     assert decision["test"]["loss"] != metrics["test"]["loss"]
     assert sum(decision["target_prior"].values()) == pytest.approx(1)
     assert decision["target_prior"]["negative"] == pytest.approx(0.5, abs=0.01)  # 120 of 240 tweets
-    assert decision["training_prior"] == pytest.approx(dict.fromkeys(decision["training_prior"], 1 / 3))
+    assert decision["training_prior"] == pytest.approx(
+        dict.fromkeys(decision["training_prior"], 1 / 3)
+    )
     assert decision["folded_into_weights"] is True
     assert decision["prior_is_approximate"] is False
     assert decision["neutral"] == ["positive (16 validation rows, 20 needed)"]
@@ -51,10 +58,16 @@ def test_metrics_hold_the_results_without_and_with_the_decision(finished):
 def judged(finished):
     """(texts, lines of predictions.parquet) of the test split, whose labels are not cross-fitted."""
     with open(finished[0] / "config.yaml", encoding="utf-8") as file:
-        source = next(line.split(": ", 1)[1].strip() for line in file if line.strip().startswith("source:"))
+        source = next(
+            line.split(": ", 1)[1].strip() for line in file if line.strip().startswith("source:")
+        )
     with open(source, encoding="utf-8", newline="") as file:
         texts = [row["text"].strip() for row in csv.DictReader(file)]
-    records = [record for record in pq.read_table(finished[0] / "predictions.parquet").to_pylist() if record["split"] == "test"]
+    records = [
+        record
+        for record in pq.read_table(finished[0] / "predictions.parquet").to_pylist()
+        if record["split"] == "test"
+    ]
     return [texts[record["row"]] for record in records], records
 
 
@@ -62,13 +75,20 @@ def test_pipeline_gives_the_corrected_probabilities(finished, judged):
     classify = pipeline("text-classification", str(finished[0] / "model"), top_k=None)
     for scores, record in zip(classify(judged[0], truncation=True), judged[1], strict=True):
         for score in scores:
-            assert score["score"] == pytest.approx(record[f"probability_{score['label']}"], abs=1e-5)
+            assert score["score"] == pytest.approx(
+                record[f"probability_{score['label']}"], abs=1e-5
+            )
 
 
-def test_card_reports_the_figures_of_the_plain_pipeline_beside_those_of_the_decision(finished, judged):
+def test_card_reports_the_figures_of_the_plain_pipeline_beside_those_of_the_decision(
+    finished, judged
+):
     classify = pipeline("text-classification", str(finished[0] / "model"))
     said = [answer["label"] for answer in classify(judged[0], truncation=True)]
-    true, decided = [record["label"] for record in judged[1]], [record["predicted"] for record in judged[1]]
+    true, decided = (
+        [record["label"] for record in judged[1]],
+        [record["predicted"] for record in judged[1]],
+    )
     assert said != decided  # thresholds speak
     card = ModelCard.load(finished[0] / "README.md")
     values = {result.metric_name: result for result in card.data.eval_results}
@@ -77,14 +97,28 @@ def test_card_reports_the_figures_of_the_plain_pipeline_beside_those_of_the_deci
         for title, name, figure in (
             ("Macro F1", "f1", f1_score(true, predicted, average="macro")),
             ("Accuracy", "accuracy", accuracy_score(true, predicted)),
-            ("Balanced accuracy (macro recall)", "recall", recall_score(true, predicted, average="macro")),
+            (
+                "Balanced accuracy (macro recall)",
+                "recall",
+                recall_score(true, predicted, average="macro"),
+            ),
             ("MCC", "matthews_correlation", matthews_corrcoef(true, predicted)),
         ):
             result = values[f"{title} ({rule})"]
-            assert (result.metric_type, result.metric_value) == (name, pytest.approx(figure, abs=1e-6))
-            assert result.metric_args == ({"average": "macro"} if name in ("f1", "recall") else None)
-    assert {(r.dataset_type, r.dataset_name, r.dataset_split) for r in values.values()} == {("custom", "own split of tweets.csv", "test")}
-    assert f"| plain `pipeline()` | {evaluate_logits(*plain(judged[1])).loss:.4f} | {accuracy_score(true, said):.4f} |" in card.text
+            assert (result.metric_type, result.metric_value) == (
+                name,
+                pytest.approx(figure, abs=1e-6),
+            )
+            assert result.metric_args == (
+                {"average": "macro"} if name in ("f1", "recall") else None
+            )
+    assert {(r.dataset_type, r.dataset_name, r.dataset_split) for r in values.values()} == {
+        ("custom", "own split of tweets.csv", "test")
+    }
+    assert (
+        f"| plain `pipeline()` | {evaluate_logits(*plain(judged[1])).loss:.4f} | {accuracy_score(true, said):.4f} |"
+        in card.text
+    )
 
 
 def plain(records):
@@ -96,16 +130,25 @@ def plain(records):
 
 def test_our_classifier_gives_the_labels_of_the_decision_too(finished, judged):
     classifier = Classifier.load(finished[0])
-    labels, probabilities = [prediction.label for prediction in classifier.predict(judged[0])], classifier.probabilities(judged[0])
+    labels, probabilities = (
+        [prediction.label for prediction in classifier.predict(judged[0])],
+        classifier.probabilities(judged[0]),
+    )
     assert labels == [record["predicted"] for record in judged[1]]
-    assert labels != [classifier.labels[c] for c in probabilities.argmax(axis=1)]  # thresholds speak
-    expected = [[record[f"probability_{label}"] for label in classifier.labels] for record in judged[1]]
+    assert labels != [
+        classifier.labels[c] for c in probabilities.argmax(axis=1)
+    ]  # thresholds speak
+    expected = [
+        [record[f"probability_{label}"] for label in classifier.labels] for record in judged[1]
+    ]
     np.testing.assert_allclose(probabilities, expected, atol=1e-5)
 
 
 def test_evaluate_gives_the_results_of_the_run_again(finished, judged, run_cli, tmp_path):
     rows = tmp_path / "test.jsonl"
-    records = [{"text": text, "sentiment": record["label"]} for text, record in zip(*judged, strict=True)]
+    records = [
+        {"text": text, "sentiment": record["label"]} for text, record in zip(*judged, strict=True)
+    ]
     rows.write_text("".join(json.dumps(record) + "\n" for record in records), encoding="utf-8")
     done = run_cli("evaluate", finished[0], "--data", rows, "--output", tmp_path)
     assert done.returncode == 0, done.stderr
@@ -119,21 +162,30 @@ def test_evaluate_gives_the_results_of_the_run_again(finished, judged, run_cli, 
 def test_card_tells_the_decision_and_that_pipeline_labels_differ(finished):
     card = (finished[0] / "README.md").read_text(encoding="utf-8")
     assert "Probabilities are corrected to these shares of the classes: negative 0.5" in card
-    assert "The plain `pipeline()` returns the largest probability instead, so its labels can differ." in card
+    assert (
+        "The plain `pipeline()` returns the largest probability instead, so its labels can differ."
+        in card
+    )
     assert "Neutral thresholds were kept for positive (16 validation rows, 20 needed)." in card
     assert "| with the decision |" in card
     assert (finished[0] / "reliability.png").stat().st_size > 10_000
 
 
-def test_metrics_are_reported_by_domain_and_add_up(tmp_path, tiny_model, tweets, run_cli, config_file):
+def test_metrics_are_reported_by_domain_and_add_up(
+    tmp_path, tiny_model, tweets, run_cli, config_file
+):
     with tweets.open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
     with (tmp_path / "sites.csv").open("w", encoding="utf-8", newline="") as file:
         writer = csv.DictWriter(file, ["text", "sentiment", "site"])
         writer.writeheader()
-        writer.writerows(row | {"site": "forum" if i % 5 == 0 else "feed"} for i, row in enumerate(rows))
+        writer.writerows(
+            row | {"site": "forum" if i % 5 == 0 else "feed"} for i, row in enumerate(rows)
+        )
     config = config_file(
-        data={"source": str(tmp_path / "sites.csv")}, balance={"method": "floor", "min_share": 0.4, "by": "site"}, decision={"prior": "natural"}
+        data={"source": str(tmp_path / "sites.csv")},
+        balance={"method": "floor", "min_share": 0.4, "by": "site"},
+        decision={"prior": "natural"},
     )
     done = run_cli("train", "--config", config)
     assert done.returncode == 0, done.stderr

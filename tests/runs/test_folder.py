@@ -27,5 +27,11 @@ def test_folder_of_a_bad_config_is_a_worded_error(config_file, run_cli):
 @pytest.mark.parametrize("library", ["torch", "transformers", "datasets"])
 def test_folder_does_not_load(library, config_file):
     code = f"import sys\nsys.modules[{library!r}] = None\nfrom trainer.cli import app\napp(sys.argv[1:])"
-    done = subprocess.run([sys.executable, "-c", code, "folder", "--config", config_file()], cwd=ROOT, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", code, "folder", "--config", config_file()],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert done.returncode == 0, done.stderr

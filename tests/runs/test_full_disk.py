@@ -33,7 +33,9 @@ def test_lock_that_cannot_be_signed_holds_and_goes(tmp_path):
     target = tmp_path / "out.csv"
     with at_most(0), locks.only_writer(target):
         assert locks.work_file(target, "lock").exists()
-        with pytest.raises(RunError, match=r"out\.csv is being written by a process unknown\. Wait for it"):
+        with pytest.raises(
+            RunError, match=r"out\.csv is being written by a process unknown\. Wait for it"
+        ):
             locks.refuse_while_written(target)
     assert list(tmp_path.iterdir()) == []
     locks.refuse_while_written(target)
@@ -54,5 +56,8 @@ def test_output_that_cannot_get_its_name_on_a_full_disk_is_named(tmp_path, monke
 
     monkeypatch.setattr(durable, "sync", full)
     partial = PartialFile(tmp_path / "out.csv", {})
-    with pytest.raises(RunError, match=r"\.out\.csv\.equipoise-partial: .*No space left on device\. The first 0 rows are kept"):
+    with pytest.raises(
+        RunError,
+        match=r"\.out\.csv\.equipoise-partial: .*No space left on device\. The first 0 rows are kept",
+    ):
         partial.finish()

@@ -25,7 +25,10 @@ MOST_PIXELS = 4000
 def rows(tmp_path_factory):
     """CSV of 1,500 classes: four rows each, of the first ten 40; the class is a word of the text."""
     path = tmp_path_factory.mktemp("many") / "rows.csv"
-    words, generator = ["alpha", "bravo", "charlie", "delta", "echo", "foxtrot", "golf", "hotel"], random.Random(0)
+    words, generator = (
+        ["alpha", "bravo", "charlie", "delta", "echo", "foxtrot", "golf", "hotel"],
+        random.Random(0),
+    )
     lines = ["text,label"]
     for c in range(NUM_CLASSES):
         for n in range(40 if c < 10 else 4):
@@ -42,7 +45,12 @@ def config_of(folder, model, rows, **sections):
         "split": {"train": 0.5, "validation": 0.25, "test": 0.25},
         "loss": {"class_weights": "balanced"},
         "decision": {"prior": "natural"},
-        "training": {"max_steps": 12, "per_device_train_batch_size": 64, "bf16": False, "learning_rate": 0.01},
+        "training": {
+            "max_steps": 12,
+            "per_device_train_batch_size": 64,
+            "bf16": False,
+            "learning_rate": 0.01,
+        },
     }
     path = folder / "config.yaml"
     path.write_text(json.dumps(values | sections), encoding="utf-8")
@@ -58,7 +66,12 @@ def run(narrow_model, rows, tmp_path_factory):
 
 def test_1500_classes_train_to_a_finished_run_with_bounded_pictures(run):
     pictures = {path.name: Image.open(path).size for path in run.glob("*.png")}
-    assert set(pictures) == {"class_distribution.png", "learning_curves.png", "confusion_matrix.png", "reliability.png"}
+    assert set(pictures) == {
+        "class_distribution.png",
+        "learning_curves.png",
+        "confusion_matrix.png",
+        "reliability.png",
+    }
     assert max(max(size) for size in pictures.values()) < MOST_PIXELS
     assert (run / "model/model.safetensors").is_file()
 
@@ -69,17 +82,32 @@ def test_card_and_page_show_some_classes_and_say_where_all_are(run):
     assert "1,480 more, all in `model/config.json`" in card
     assert len(card.splitlines()) < 500
     assert re.search(
-        r"Shown: \d+ of 1,500 classes, the 50 with the lowest F1 and, of the others, the \d+ with the fewest rows\. All are in `metrics\.json`\.", card
+        r"Shown: \d+ of 1,500 classes, the 50 with the lowest F1 and, of the others, the \d+ with the fewest rows\. All are in `metrics\.json`\.",
+        card,
     )
     assert len(page) < 1_500_000
     assert page.count("<tr") < 2000
-    assert re.search(r"40 of 1,500 classes, the \d+ predicted most often and, of the others, the \d+ with the lowest F1", page)
+    assert re.search(
+        r"40 of 1,500 classes, the \d+ predicted most often and, of the others, the \d+ with the lowest F1",
+        page,
+    )
     assert "predictions.parquet keeps the largest probabilities alone" in page
 
 
-def test_predictions_keep_the_20_largest_probabilities_and_those_of_the_true_and_the_predicted_label(run):
+def test_predictions_keep_the_20_largest_probabilities_and_those_of_the_true_and_the_predicted_label(
+    run,
+):
     table = pq.read_table(run / "predictions.parquet")
-    assert table.column_names == ["row", "split", "label", "predicted", "label_probability", "predicted_probability", "top_labels", "top_probabilities"]
+    assert table.column_names == [
+        "row",
+        "split",
+        "label",
+        "predicted",
+        "label_probability",
+        "predicted_probability",
+        "top_labels",
+        "top_probabilities",
+    ]
     top = np.array(table["top_probabilities"].to_pylist())
     assert top.shape == (table.num_rows, 20)
     assert (np.diff(top, axis=1) <= 0).all()

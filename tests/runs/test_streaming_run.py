@@ -13,17 +13,42 @@ from trainer.errors import ConfigError
 @pytest.mark.parametrize(
     ("sections", "message"),
     [
-        ({"data": {"limit": 10}}, "limit is set with streaming: true; needed: streaming_rows and streaming_evaluation_rows instead"),
-        ({"data": {"group_column": "author"}}, "group_column is set with streaming: true, which splits by text alone"),
-        ({"data": {"label_columns": ["a", "b"], "label_column": ...}}, "label_columns is set with streaming: true, which needs one label a row"),
-        ({"balance": {"scope": "all"}}, "balance.scope is 'all' with data.streaming; rows are chosen after the split. Set balance.scope: train"),
         (
-            {"augment": {"generator": "endpoint", "model": "m", "base_url": "http://localhost:1", "target_rows": 50}},
+            {"data": {"limit": 10}},
+            "limit is set with streaming: true; needed: streaming_rows and streaming_evaluation_rows instead",
+        ),
+        (
+            {"data": {"group_column": "author"}},
+            "group_column is set with streaming: true, which splits by text alone",
+        ),
+        (
+            {"data": {"label_columns": ["a", "b"], "label_column": ...}},
+            "label_columns is set with streaming: true, which needs one label a row",
+        ),
+        (
+            {"balance": {"scope": "all"}},
+            "balance.scope is 'all' with data.streaming; rows are chosen after the split. Set balance.scope: train",
+        ),
+        (
+            {
+                "augment": {
+                    "generator": "endpoint",
+                    "model": "m",
+                    "base_url": "http://localhost:1",
+                    "target_rows": 50,
+                }
+            },
             "augment.generator is set with data.streaming",
         ),
-        ({"ensemble": {"size": 3, "kind": "folds"}}, "ensemble.kind: folds with data.streaming, which splits rows once"),
+        (
+            {"ensemble": {"size": 3, "kind": "folds"}},
+            "ensemble.kind: folds with data.streaming, which splits rows once",
+        ),
         ({"split": {"primary_label": True}}, "split.primary_label is set with data.streaming"),
-        ({"ensemble": {"size": 3}, "model": {"mode": "head"}}, "members that see the same rows are equal"),
+        (
+            {"ensemble": {"size": 3}, "model": {"mode": "head"}},
+            "members that see the same rows are equal",
+        ),
     ],
 )
 def test_what_streaming_cannot_do_is_refused_before_any_row_is_read(config_file, sections, message):
@@ -40,12 +65,16 @@ def shards(tmp_path_factory, tweets):
     rows = list(csv.DictReader(tweets.open(encoding="utf-8", newline="")))
     rows += [rows[0], {"text": "", "sentiment": "neutral"}]
     for place in range(3):
-        (folder / f"{place}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows[place::3]), encoding="utf-8")
+        (folder / f"{place}.jsonl").write_text(
+            "".join(json.dumps(row) + "\n" for row in rows[place::3]), encoding="utf-8"
+        )
     return str(folder / "*.jsonl")
 
 
 @pytest.mark.exhaustive
-def test_streamed_run_trains_checks_and_tells_what_was_read_and_chosen(config_file, run_cli, shards, tmp_path):
+def test_streamed_run_trains_checks_and_tells_what_was_read_and_chosen(
+    config_file, run_cli, shards, tmp_path
+):
     path = config_file(data={"source": shards, "streaming": True})
     assert run_cli("train", "--config", path, "--check").returncode == 0
     done = run_cli("train", "--config", path)
@@ -54,13 +83,20 @@ def test_streamed_run_trains_checks_and_tells_what_was_read_and_chosen(config_fi
     environment = json.loads((folder / "environment.json").read_text(encoding="utf-8"))["data"]
     splits = json.loads((folder / "splits.json").read_text(encoding="utf-8"))
     read = environment["read_by_class"]
-    assert {name: sum(counts[label] for counts in read.values()) for name, label in (("negative",) * 2, ("neutral",) * 2, ("positive",) * 2)} == {
+    assert {
+        name: sum(counts[label] for counts in read.values())
+        for name, label in (("negative",) * 2, ("neutral",) * 2, ("positive",) * 2)
+    } == {
         "negative": 120,
         "neutral": 80,
         "positive": 40,
     }
     assert len(splits["train"]) == 3 * min(read["train"].values())
-    assert (environment["rows"]["kept"], environment["rows"]["empty text"], environment["rows"]["duplicate text"]) == (240, 1, 1)
+    assert (
+        environment["rows"]["kept"],
+        environment["rows"]["empty text"],
+        environment["rows"]["duplicate text"],
+    ) == (240, 1, 1)
     sentence = f"Streamed: 242 rows read, 240 left by cleaning; chosen: {len(splits['train'])} of {sum(read['train'].values())} of train;"
     assert sentence in done.stdout
     assert sentence in (folder / "README.md").read_text(encoding="utf-8")
@@ -69,11 +105,15 @@ def test_streamed_run_trains_checks_and_tells_what_was_read_and_chosen(config_fi
     assert f"train.jsonl: {len(splits['train'])} rows" in exported.stdout
     audit = run_cli("audit", "--config", path)
     assert audit.returncode == 2
-    assert audit.stderr.startswith("the audit holds all rows, which data.streaming avoids. Audit one file of them:")
+    assert audit.stderr.startswith(
+        "the audit holds all rows, which data.streaming avoids. Audit one file of them:"
+    )
 
 
 @pytest.mark.exhaustive
-def test_finished_run_is_known_again_when_its_shards_come_in_another_order(config_file, run_cli, shards, tmp_path):
+def test_finished_run_is_known_again_when_its_shards_come_in_another_order(
+    config_file, run_cli, shards, tmp_path
+):
     copies = tmp_path / "copies"
     copies.mkdir()
     for place, shard in enumerate(sorted(Path(shards).parent.iterdir())):

@@ -27,7 +27,11 @@ def accelerator(monkeypatch):
 
     def play(kind):
         monkeypatch.setattr(torch.accelerator, "is_available", lambda: kind is not None)
-        monkeypatch.setattr(torch.accelerator, "current_accelerator", lambda check_available=False: torch.device(kind or "cuda"))
+        monkeypatch.setattr(
+            torch.accelerator,
+            "current_accelerator",
+            lambda check_available=False: torch.device(kind or "cuda"),
+        )
         monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: (9, 0))
         monkeypatch.setattr(torch.backends.mps, "is_available", lambda: kind == "mps")
 
@@ -36,10 +40,15 @@ def accelerator(monkeypatch):
     return play
 
 
-def test_cpu_that_was_asked_for_trains_in_its_own_precision_whatever_gpu_there_is(accelerator, config_file, monkeypatch):
+def test_cpu_that_was_asked_for_trains_in_its_own_precision_whatever_gpu_there_is(
+    accelerator, config_file, monkeypatch
+):
     accelerator("cuda")
     monkeypatch.setattr(distributed, "gains_from_bf16", lambda device: device == "cuda")
-    on_gpu, on_cpu = (load_config(config_file(training={"bf16": ..., "use_cpu": use_cpu})) for use_cpu in (False, True))
+    on_gpu, on_cpu = (
+        load_config(config_file(training={"bf16": ..., "use_cpu": use_cpu}))
+        for use_cpu in (False, True)
+    )
     assert training_run.with_hardware_defaults(on_gpu).training_values["bf16"] is True
     assert training_run.with_hardware_defaults(on_cpu).training_values["bf16"] is False
     monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
@@ -61,7 +70,9 @@ def test_apple_gpus_train_in_float32_and_what_was_asked_for_is_told(accelerator,
         values = training_run.with_hardware_defaults(given).training_values
         assert not any(values.get(name) for name in ("bf16", "fp16"))
         name = "bf16" if asked["bf16"] is True else "fp16"
-        assert training_run.apple_limits(given.training_values, use_cpu=False) == [f"Apple GPUs train in float32 here: training.{name} is ignored."]
+        assert training_run.apple_limits(given.training_values, use_cpu=False) == [
+            f"Apple GPUs train in float32 here: training.{name} is ignored."
+        ]
     plain = load_config(config_file(training={"bf16": ...}))
     assert training_run.with_hardware_defaults(plain).training_values["bf16"] is False
     assert training_run.apple_limits(plain.training_values, use_cpu=False) == []
@@ -72,7 +83,9 @@ def test_several_processes_on_an_apple_gpu_train_on_the_cpu(accelerator, monkeyp
     assert distributed.device_type(use_cpu=False) == "mps"
     monkeypatch.setenv("WORLD_SIZE", "2")
     assert distributed.device_type(use_cpu=False) == "cpu"
-    assert training_run.apple_limits({}, use_cpu=False) == ["Several processes cannot share an Apple GPU: they train on the CPU."]
+    assert training_run.apple_limits({}, use_cpu=False) == [
+        "Several processes cannot share an Apple GPU: they train on the CPU."
+    ]
     assert training_run.apple_limits({}, use_cpu=True) == []
 
 
@@ -83,8 +96,12 @@ def test_only_cuda_takes_pinned_memory(accelerator, monkeypatch, tmp_path):
         assert values.dataloader_pin_memory is pinned
 
 
-def test_torch_built_for_cuda_predicts_on_the_cpu_of_a_machine_without_a_gpu(accelerator, tiny_model, tmp_path):
-    BertForSequenceClassification.from_pretrained(tiny_model, num_labels=2).save_pretrained(tmp_path)
+def test_torch_built_for_cuda_predicts_on_the_cpu_of_a_machine_without_a_gpu(
+    accelerator, tiny_model, tmp_path
+):
+    BertForSequenceClassification.from_pretrained(tiny_model, num_labels=2).save_pretrained(
+        tmp_path
+    )
     for file in tiny_model.glob("*token*"):
         (tmp_path / file.name).symlink_to(file)
     accelerator(None)
@@ -93,7 +110,9 @@ def test_torch_built_for_cuda_predicts_on_the_cpu_of_a_machine_without_a_gpu(acc
     assert classifier.predict("a text").label in classifier.labels
 
 
-def test_model_whose_packed_logits_differ_in_the_precision_that_trains_alone_is_padded(monkeypatch, tmp_path):
+def test_model_whose_packed_logits_differ_in_the_precision_that_trains_alone_is_padded(
+    monkeypatch, tmp_path
+):
     attend = packing._attend
 
     def broken(q, *arguments, **values):
@@ -103,7 +122,13 @@ def test_model_whose_packed_logits_differ_in_the_precision_that_trains_alone_is_
     reasons = {}
     for bf16 in (False, True):
         torch.manual_seed(0)
-        sizes = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32, "vocab_size": 99}
+        sizes = {
+            "hidden_size": 16,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 2,
+            "intermediate_size": 32,
+            "vocab_size": 99,
+        }
         model = BertForSequenceClassification(BertConfig(**sizes, initializer_range=0.5))
         args = build_arguments({"bf16": bf16, "use_cpu": True}, checkpoints=tmp_path, seed=0)
         reasons[bf16] = WeightedTrainer(model=model, args=args).padded_because
@@ -123,10 +148,23 @@ def test_operations_that_apple_gpus_lack_may_run_on_the_cpu(monkeypatch):
 
 def test_random_state_of_a_device_that_transformers_forgets_is_resumed(monkeypatch, tmp_path):
     monkeypatch.setattr(device_trainer, "KEPT_BY_TRANSFORMERS", ())
-    monkeypatch.setattr(ResumableTrainer, "_load_rng_state", lambda self, checkpoint: None)  # so that the device's own state is all there is
+    monkeypatch.setattr(
+        ResumableTrainer, "_load_rng_state", lambda self, checkpoint: None
+    )  # so that the device's own state is all there is
     monkeypatch.setattr(torch, "get_device_module", lambda device: torch.random)
-    model = BertForSequenceClassification(BertConfig(hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=32, vocab_size=99))
-    trainer = WeightedTrainer(model=model, args=build_arguments({"bf16": False, "use_cpu": True}, checkpoints=tmp_path, seed=0))
+    model = BertForSequenceClassification(
+        BertConfig(
+            hidden_size=16,
+            num_hidden_layers=1,
+            num_attention_heads=2,
+            intermediate_size=32,
+            vocab_size=99,
+        )
+    )
+    trainer = WeightedTrainer(
+        model=model,
+        args=build_arguments({"bf16": False, "use_cpu": True}, checkpoints=tmp_path, seed=0),
+    )
     trainer._save_rng_state(str(tmp_path))
     drawn = torch.rand(3)
     trainer._load_rng_state(str(tmp_path))
@@ -142,17 +180,26 @@ class Copies(TorchDispatchMode):
         self.number = 0
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        self.number += func.overloadpacket in (torch.ops.aten._to_copy, torch.ops.aten._local_scalar_dense)
+        self.number += func.overloadpacket in (
+            torch.ops.aten._to_copy,
+            torch.ops.aten._local_scalar_dense,
+        )
         return func(*args, **(kwargs or {}))
 
 
-@pytest.mark.parametrize("name", ["cross_entropy", "focal", "logit_adjusted", "binary_cross_entropy"])
+@pytest.mark.parametrize(
+    "name", ["cross_entropy", "focal", "logit_adjusted", "binary_cross_entropy"]
+)
 def test_loss_of_a_later_step_copies_and_reads_nothing(name):
     options = {"logit_adjusted": {"log_prior_C": torch.zeros(3), "tau": 1.0}}.get(name, {})
     loss = step_loss(name, torch.ones(3), options)
     with torch.device("meta"):
         logits_NC = torch.empty(4, 3)
-        targets = torch.empty(4, 3) if name == "binary_cross_entropy" else torch.empty(4, dtype=torch.int64)
+        targets = (
+            torch.empty(4, 3)
+            if name == "binary_cross_entropy"
+            else torch.empty(4, dtype=torch.int64)
+        )
     outputs = type("Outputs", (), {"logits": logits_NC})
     loss(outputs, targets, torch.tensor(4))
     with Copies() as copies:
@@ -161,8 +208,18 @@ def test_loss_of_a_later_step_copies_and_reads_nothing(name):
 
 
 def test_rows_of_a_step_are_counted_on_the_cpu(tmp_path):
-    model = BertForSequenceClassification(BertConfig(hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=32, vocab_size=99))
-    rows = TokenisedRows({"input_ids": np.ones(4, np.int32)}, np.arange(5), np.zeros(4, np.int64), np.zeros(4, bool))
+    model = BertForSequenceClassification(
+        BertConfig(
+            hidden_size=16,
+            num_hidden_layers=1,
+            num_attention_heads=2,
+            intermediate_size=32,
+            vocab_size=99,
+        )
+    )
+    rows = TokenisedRows(
+        {"input_ids": np.ones(4, np.int32)}, np.arange(5), np.zeros(4, np.int64), np.zeros(4, bool)
+    )
     args = build_arguments({"bf16": False, "use_cpu": True}, checkpoints=tmp_path, seed=0)
     trainer = WeightedTrainer(model=model, args=args, train_dataset=rows)
     batches = iter([{"labels": torch.tensor([0, 1, -100])}, {"labels": torch.tensor([1])}])

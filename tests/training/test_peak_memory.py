@@ -18,7 +18,9 @@ from trainer.training.progress import StepClock
 
 MIB = 2**20
 CPU = torch.device("cpu")
-on_linux = pytest.mark.skipif(not peak_memory._reset(), reason="this system cannot start the peak of a process anew")
+on_linux = pytest.mark.skipif(
+    not peak_memory._reset(), reason="this system cannot start the peak of a process anew"
+)
 
 
 def hold(mebibytes):
@@ -41,7 +43,9 @@ numpy.ones(150 * MIB, numpy.uint8).sum()
 print(peak.num_bytes // MIB)
 print(PeakMemory(torch.device("cpu")).num_bytes // MIB)
 """
-    run = subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT, capture_output=True, text=True)
+    run = subprocess.run(
+        [sys.executable, "-c", code], check=True, cwd=ROOT, capture_output=True, text=True
+    )
     of, *mebibytes = run.stdout.split()
     before, peak, again = map(int, mebibytes)
     assert of == "process"
@@ -57,7 +61,9 @@ def test_training_after_a_large_one_does_not_get_its_peak(config_file):
     code = "import numpy, sys; numpy.ones(2500 << 20, numpy.uint8).sum(); from trainer import load_config, pipeline; pipeline.train(load_config(sys.argv[1]))"
     subprocess.run([sys.executable, "-c", code, path], check=True, cwd=ROOT, capture_output=True)
     output_dir = json.loads(Path(path).read_text(encoding="utf-8"))["run"]["output_dir"]
-    training = json.loads((Path(output_dir) / "run/metrics.json").read_text(encoding="utf-8"))["training"]
+    training = json.loads((Path(output_dir) / "run/metrics.json").read_text(encoding="utf-8"))[
+        "training"
+    ]
     assert training["peak_memory_of"] == "process"
     assert 50 * MIB < training["peak_memory_bytes"] < 2500 * MIB
 
@@ -99,7 +105,12 @@ def test_clock_waits_for_an_accelerator_before_it_stops_and_not_after_every_step
     clock.on_train_begin(args, None, None)
     for step in range(1, 7):
         queued[0] += 1.0
-        flags = {"should_log": step == 3, "should_evaluate": step == 3, "should_save": False, "should_training_stop": False}
+        flags = {
+            "should_log": step == 3,
+            "should_evaluate": step == 3,
+            "should_save": False,
+            "should_training_stop": False,
+        }
         clock.on_step_end(args, None, SimpleNamespace(**flags))
         waits.append(queued[0] == 0)
         if step == 3:

@@ -24,7 +24,13 @@ class KeepGradient(TrainerCallback):
 
     def on_pre_optimizer_step(self, args, state, control, model=None, **kwargs):
         if not hasattr(self, "gradient"):
-            self.gradient = torch.cat([p.grad.detach().flatten().clone() for p in model.parameters() if p.grad is not None])
+            self.gradient = torch.cat(
+                [
+                    p.grad.detach().flatten().clone()
+                    for p in model.parameters()
+                    if p.grad is not None
+                ]
+            )
 
 
 def rows(num_rows: int, vocabulary: int = 8_000, multi_label: bool = False) -> TokenisedRows:
@@ -32,8 +38,12 @@ def rows(num_rows: int, vocabulary: int = 8_000, multi_label: bool = False) -> T
     generator = np.random.default_rng(3)
     lengths = generator.integers(4, 24, num_rows)
     ids = generator.integers(1000, vocabulary, lengths.sum()).astype(np.int32)
-    label_ids = generator.random((num_rows, 3)) < 0.4 if multi_label else generator.integers(0, 3, num_rows)
-    return TokenisedRows({"input_ids": ids}, np.r_[0, np.cumsum(lengths)], label_ids, np.zeros(num_rows, bool))
+    label_ids = (
+        generator.random((num_rows, 3)) < 0.4 if multi_label else generator.integers(0, 3, num_rows)
+    )
+    return TokenisedRows(
+        {"input_ids": ids}, np.r_[0, np.cumsum(lengths)], label_ids, np.zeros(num_rows, bool)
+    )
 
 
 def step(
@@ -52,7 +62,11 @@ def step(
     start_processes(None, None)
     torch.manual_seed(0)
     model = AutoModelForSequenceClassification.from_pretrained(
-        model_folder, num_labels=3, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0, dtype=torch.float32
+        model_folder,
+        num_labels=3,
+        hidden_dropout_prob=0.0,
+        attention_probs_dropout_prob=0.0,
+        dtype=torch.float32,
     )
     training = {
         "num_train_epochs": epochs,
@@ -80,7 +94,13 @@ def step(
     trainer.run(None)
     losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
     parameters = torch.cat([p.detach().flatten() for p in model.parameters()])
-    return {"gradient": keep.gradient, "losses": losses, "parameters": parameters, "steps": trainer.state.global_step, "processes": trainer.args.world_size}
+    return {
+        "gradient": keep.gradient,
+        "losses": losses,
+        "parameters": parameters,
+        "steps": trainer.state.global_step,
+        "processes": trainer.args.world_size,
+    }
 
 
 if __name__ == "__main__":

@@ -20,8 +20,12 @@ TOKENS_PER_PASS = 60
 
 
 def tiny_classifier(model_folder: str):
-    model = AutoModelForSequenceClassification.from_pretrained(model_folder, num_labels=3, dtype=torch.float32)
-    torch.nn.init.normal_(model.classifier.weight, generator=torch.Generator().manual_seed(0))  # else the logits of all rows are nearly equal
+    model = AutoModelForSequenceClassification.from_pretrained(
+        model_folder, num_labels=3, dtype=torch.float32
+    )
+    torch.nn.init.normal_(
+        model.classifier.weight, generator=torch.Generator().manual_seed(0)
+    )  # else the logits of all rows are nearly equal
     torch.nn.init.zeros_(model.classifier.bias)
     return model
 
@@ -36,10 +40,22 @@ def predict(model_folder: str, out_folder: str) -> dict:
         compute_metrics=epoch_metrics(["a", "b", "c"], "a"),
         tokens_per_pass=TOKENS_PER_PASS,
     )
-    batches = {number: len(token_batches(rows(number).lengths_N, TOKENS_PER_PASS)) for number in NUM_ROWS}
+    batches = {
+        number: len(token_batches(rows(number).lengths_N, TOKENS_PER_PASS)) for number in NUM_ROWS
+    }
     logits = {number: torch.from_numpy(trainer.predict_logits(rows(number))) for number in NUM_ROWS}
-    metrics = {name: value for name, value in trainer.evaluate(rows(NUM_ROWS[0])).items() if "second" not in name and "runtime" not in name}
-    return {"logits": logits, "metrics": metrics, "batches": batches, "processes": trainer.args.world_size, "process": trainer.args.process_index}
+    metrics = {
+        name: value
+        for name, value in trainer.evaluate(rows(NUM_ROWS[0])).items()
+        if "second" not in name and "runtime" not in name
+    }
+    return {
+        "logits": logits,
+        "metrics": metrics,
+        "batches": batches,
+        "processes": trainer.args.world_size,
+        "process": trainer.args.process_index,
+    }
 
 
 if __name__ == "__main__":

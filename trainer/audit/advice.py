@@ -94,7 +94,9 @@ class Rule:
     def advice(self, facts: Facts) -> "Advice":
         """The rule in words for these data."""
         settings = self.settings if isinstance(self.settings, str) else self.settings(facts)
-        return Advice(self.name, self.kind, self.condition, self.words(facts), settings, self.source)
+        return Advice(
+            self.name, self.kind, self.condition, self.words(facts), settings, self.source
+        )
 
 
 @dataclass(frozen=True)
@@ -122,11 +124,15 @@ def _rarest(facts: Facts) -> str:
 
 def _truncation(facts: Facts) -> str:
     words = f"Let the model read more: {facts.truncated_ratio:.1%} of the rows are cut at {facts.max_length:,} tokens"
-    needed = f"; 99 % of the rows have at most {facts.needed_tokens:,}" if facts.needed_tokens else ""
+    needed = (
+        f"; 99 % of the rows have at most {facts.needed_tokens:,}" if facts.needed_tokens else ""
+    )
     if facts.longer is None:
         rest = "Choose a model with a longer context, or shorten the texts so that what decides the label comes first."
         return f"{words}, the most that this model reads{needed}. {rest}"
-    limit = "has no limit" if facts.position_limit is None else f"reads up to {facts.position_limit:,}"
+    limit = (
+        "has no limit" if facts.position_limit is None else f"reads up to {facts.position_limit:,}"
+    )
     return f"{words}{needed}. The model {limit}: set model.max_length: {facts.longer}. Longer texts take more time and memory."
 
 
@@ -232,7 +238,8 @@ RULES = (
             f" '{f.minority_label}'; if it lags, try loss.class_weights: balanced next."
         ),
         "balance: {method: none}\nloss: {class_weights: none}",
-        "Buda et al. 2018, https://arxiv.org/abs/1710.05381 (harm grows with the ratio); thresholds: " + PROJECT,
+        "Buda et al. 2018, https://arxiv.org/abs/1710.05381 (harm grows with the ratio); thresholds: "
+        + PROJECT,
     ),
     Rule(
         "long_tail",

@@ -15,7 +15,14 @@ from trainer.launch import distributed
 from trainer.training import memory
 
 
-def asked(config: str | None, rows: dict[str, str], overrides: Sequence[str], *, model: str | None, output: Path | None) -> tuple[Config, Path]:
+def asked(
+    config: str | None,
+    rows: dict[str, str],
+    overrides: Sequence[str],
+    *,
+    model: str | None,
+    output: Path | None,
+) -> tuple[Config, Path]:
     """The config that the command's options make, and the folder of the page.
 
     Args:
@@ -30,12 +37,18 @@ def asked(config: str | None, rows: dict[str, str], overrides: Sequence[str], *,
         values = {"model": {"name": model or "none"}, "data": rows}  # every config names a model
         return check_config(YamlSource("audit", values), tuple(overrides)), output or Path("audit")
     if rows:
-        raise ConfigError(f"--{next(iter(rows)).replace('_', '-')} belongs to --data; with --config use --set data.{next(iter(rows))}=...")
-    loaded = load_config(config, [*overrides, *([f"model.name={json.dumps(model)}"] if model else [])])
+        raise ConfigError(
+            f"--{next(iter(rows)).replace('_', '-')} belongs to --data; with --config use --set data.{next(iter(rows))}=..."
+        )
+    loaded = load_config(
+        config, [*overrides, *([f"model.name={json.dumps(model)}"] if model else [])]
+    )
     return loaded, output or loaded.run_path.with_name(f"{loaded.run.name}-audit")
 
 
-def audit(config: Config, *, with_encoder: bool, folder: Path, threshold: float, max_rows: int) -> Path:
+def audit(
+    config: Config, *, with_encoder: bool, folder: Path, threshold: float, max_rows: int
+) -> Path:
     """Path of the page that tells what the rows are like and what to try first; no training. Writes audit.json and audit.html.
 
     Args:
@@ -60,25 +73,47 @@ def audit(config: Config, *, with_encoder: bool, folder: Path, threshold: float,
     seed = config.run.seed
     audit_page.check_output(folder)
     if config.data.streaming:
-        raise DataError("the audit holds all rows, which data.streaming avoids. Audit one file of them: --set data.streaming=false and data.source.")
+        raise DataError(
+            "the audit holds all rows, which data.streaming avoids. Audit one file of them: --set data.streaming=false and data.source."
+        )
     time_column = config.split.by_time if config.split else None
     if check_source(config.data, time_column=time_column):
-        raise DataError("the audit reads one label a row, but the data are multi-label. Train with --set training.max_steps=1 to see their counts.")
+        raise DataError(
+            "the audit reads one label a row, but the data are multi-label. Train with --set training.max_steps=1 to see their counts."
+        )
     distributed.start_processes(1, config.run.num_threads, use_cpu=config.uses_cpu)
     encoder = open_encoder(config.model) if with_encoder else None
     rows = read_rows(config.data, cache_dir(), time_column=time_column)
     clean = clean_rows(rows, config.data.clean, config.data.drop_labels, config.data.label_map)
-    splits, obstacles = inspection.planned_splits(clean, config.data, config.split, BalanceSection(), seed=seed)
+    splits, obstacles = inspection.planned_splits(
+        clean, config.data, config.split, BalanceSection(), seed=seed
+    )
     compared_N = inspection.sample(clean, splits, max_rows, seed=seed)
     texts_N = inspection.full_texts(clean, compared_N)
     near = find_near_duplicates(texts_N, threshold=threshold)
     with memory.naming_lack(config.model.name):
-        features_NF, tokens = encoder.embed(clean, compared_N, cache_dir()) if encoder else (term_weights(texts_N), None)
+        features_NF, tokens = (
+            encoder.embed(clean, compared_N, cache_dir())
+            if encoder
+            else (term_weights(texts_N), None)
+        )
     units_N = inspection.independent_units(near, clean, compared_N, config.data)
     noise = find_label_noise(features_NF, clean.label_ids_N[compared_N], units_N, seed=seed)
     name = config.model.name if with_encoder else None
     reach = audit_findings.Reach(encoder.max_length, encoder.position_limit) if encoder else None
-    findings = audit_findings.collect(config.data, clean, splits, obstacles, compared_N, near, noise, tokens, model_name=name, seed=seed, reach=reach)
+    findings = audit_findings.collect(
+        config.data,
+        clean,
+        splits,
+        obstacles,
+        compared_N,
+        near,
+        noise,
+        tokens,
+        model_name=name,
+        seed=seed,
+        reach=reach,
+    )
     audit_tables.print_findings(findings)
     page = audit_page.write(folder, findings)
     print(f"Audit: {page}  (figures: {folder / 'audit.json'})")

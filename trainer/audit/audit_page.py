@@ -24,7 +24,9 @@ def check_output(folder: Path) -> None:
     except (OSError, ValueError, KeyError, TypeError):
         is_ours = False
     if not is_ours:
-        raise RunError(f"{folder}: holds an {JSON_NAME} or {PAGE_NAME} that is not from this command. Give another --output.")
+        raise RunError(
+            f"{folder}: holds an {JSON_NAME} or {PAGE_NAME} that is not from this command. Give another --output."
+        )
 
 
 def write(folder: Path, findings: dict[str, Any]) -> Path:
@@ -45,5 +47,9 @@ def render(findings: dict[str, Any]) -> str:
     tokens = findings["lengths"]["tokens"]
     lengths = tokens["by_class"] if tokens else findings["lengths"]["characters"]
     figures["lengths"] = picture(plots.class_lengths(lengths, "tokens" if tokens else "characters"))
-    shown = largest_and_rarest(sorted(counts[measured_on], key=lambda label: -counts[measured_on][label]), MOST_IN_PAGE)
-    return template(Path(__file__).with_name("audit_template.html")).render(findings, figures=figures, shown=shown, most_shown=MOST_CANDIDATES_SHOWN)
+    shown = largest_and_rarest(
+        sorted(counts[measured_on], key=lambda label: -counts[measured_on][label]), MOST_IN_PAGE
+    )
+    return template(Path(__file__).with_name("audit_template.html")).render(
+        findings, figures=figures, shown=shown, most_shown=MOST_CANDIDATES_SHOWN
+    )

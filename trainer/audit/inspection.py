@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from trainer.arrays import Bools, Ints
 from trainer.data.cleaning.clean import CleanRows, refuse_lost_classes, refuse_unseen_labels
 from trainer.data.cleaning.near_duplicates import NearDuplicates
 from trainer.data.cleaning.reasons import CONFLICTS, DUPLICATE, KEPT
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
     from trainer.config.sections.balancing import BalanceSection
     from trainer.config.sections.data import DataSection, SplitSection
 
-Ints = NDArray[np.int64]
 
 QUOTED_CHARACTERS = 200
 MOST_EXAMPLES = 10
@@ -34,7 +34,12 @@ MOST_IN_CLUSTER = 5
 
 
 def planned_splits(
-    clean: CleanRows, data: "DataSection", split: "SplitSection | None", balance: "BalanceSection", *, seed: int
+    clean: CleanRows,
+    data: "DataSection",
+    split: "SplitSection | None",
+    balance: "BalanceSection",
+    *,
+    seed: int,
 ) -> tuple[dict[str, Ints], list[str]]:
     """{split: row ids} as training would draw them, and what would stop it, in words; {'all': ...} where they cannot be drawn."""
     obstacles = []
@@ -62,13 +67,17 @@ def planned_splits(
 def sample(clean: CleanRows, splits: dict[str, Ints], most: int, *, seed: int) -> Ints:
     """Sorted ids of the rows of all splits; where they are more than `most`, of a stratified sample."""
     ids_N = np.sort(np.concatenate(list(splits.values())))
-    return ids_N[stratified_sample(clean.label_ids_N[ids_N], clean.text_hashes_N[ids_N], most, seed=seed)]
+    return ids_N[
+        stratified_sample(clean.label_ids_N[ids_N], clean.text_hashes_N[ids_N], most, seed=seed)
+    ]
 
 
 def quote(clean: CleanRows, row: int) -> str:
     """A row's text, with its pair, on one line and cut."""
     record = clean.rows.table.slice(row, 1).to_pylist()[0]
-    text = " ".join(" | ".join(part for part in (record["text"], record["text_pair"]) if part).split())
+    text = " ".join(
+        " | ".join(part for part in (record["text"], record["text_pair"]) if part).split()
+    )
     return text if len(text) <= QUOTED_CHARACTERS else f"{text[: QUOTED_CHARACTERS - 1]}…"
 
 
@@ -98,15 +107,23 @@ def conflicting_texts(clean: CleanRows) -> list[dict[str, Any]]:
 def duplicate_texts(clean: CleanRows) -> list[dict[str, Any]]:
     """Texts that stand several times under one label, the most frequent first, at most MOST_EXAMPLES."""
     return [
-        {"text": quote(clean, int(rows[0])), "label": clean.labels.names[clean.label_ids_N[rows[0]]], "copies": len(rows)}
+        {
+            "text": quote(clean, int(rows[0])),
+            "label": clean.labels.names[clean.label_ids_N[rows[0]]],
+            "copies": len(rows),
+        }
         for rows in _repeats(clean, clean.reasons_N == DUPLICATE)
     ]
 
 
-def _repeats(clean: CleanRows, marked_N: NDArray[np.bool_]) -> list[Ints]:
+def _repeats(clean: CleanRows, marked_N: Bools) -> list[Ints]:
     """Row ids of the most frequent texts that have a marked row, within one config key each."""
-    labelled = np.flatnonzero((clean.label_ids_N >= 0) & np.isin(clean.text_hashes_N, clean.text_hashes_N[marked_N]))
-    order = labelled[np.lexsort((labelled, clean.text_hashes_N[labelled], clean.rows.slots_N[labelled]))]
+    labelled = np.flatnonzero(
+        (clean.label_ids_N >= 0) & np.isin(clean.text_hashes_N, clean.text_hashes_N[marked_N])
+    )
+    order = labelled[
+        np.lexsort((labelled, clean.text_hashes_N[labelled], clean.rows.slots_N[labelled]))
+    ]
     changes = (np.diff(clean.text_hashes_N[order]) != 0) | (np.diff(clean.rows.slots_N[order]) != 0)
     groups = [rows for rows in np.split(order, np.flatnonzero(changes) + 1) if marked_N[rows].any()]
     return sorted(groups, key=lambda rows: (-len(rows), rows[0]))[:MOST_EXAMPLES]
@@ -116,15 +133,28 @@ def shared_texts(clean: CleanRows) -> list[dict[str, Any]]:
     """Exact leakage between given files: the different texts that stand in both of two config keys."""
     found = []
     for first, second in combinations(("train", "validation", "test"), 2):
-        rows = [np.flatnonzero((clean.label_ids_N >= 0) & (clean.rows.slots_N == SLOTS.index(name))) for name in (first, second)]
+        rows = [
+            np.flatnonzero((clean.label_ids_N >= 0) & (clean.rows.slots_N == SLOTS.index(name)))
+            for name in (first, second)
+        ]
         shared = np.intersect1d(clean.text_hashes_N[rows[0]], clean.text_hashes_N[rows[1]])
         if len(shared):
-            quoted = rows[0][np.isin(clean.text_hashes_N[rows[0]], shared[:MOST_EXAMPLES])][:MOST_EXAMPLES]
-            found.append({"splits": [first, second], "texts": len(shared), "examples": [quote(clean, int(row)) for row in quoted]})
+            quoted = rows[0][np.isin(clean.text_hashes_N[rows[0]], shared[:MOST_EXAMPLES])][
+                :MOST_EXAMPLES
+            ]
+            found.append(
+                {
+                    "splits": [first, second],
+                    "texts": len(shared),
+                    "examples": [quote(clean, int(row)) for row in quoted],
+                }
+            )
     return found
 
 
-def describe_near_duplicates(near: NearDuplicates, clean: CleanRows, ids_N: Ints, splits_N: NDArray[np.str_]) -> dict[str, Any]:
+def describe_near_duplicates(
+    near: NearDuplicates, clean: CleanRows, ids_N: Ints, splits_N: NDArray[np.str_]
+) -> dict[str, Any]:
     """Counts and examples of near duplicates.
 
     Args:
@@ -146,7 +176,10 @@ def describe_near_duplicates(near: NearDuplicates, clean: CleanRows, ids_N: Ints
         "num_rows": sum(map(len, clusters)),
         "num_redundant": sum(len(c) - 1 for c in clusters),
         "soft_leakage": {
-            name: {"rows": int((splits_N[leaked] == name).sum()), "of": int((splits_N == name).sum())}
+            name: {
+                "rows": int((splits_N[leaked] == name).sum()),
+                "of": int((splits_N == name).sum()),
+            }
             for name in ("validation", "test")
             if (splits_N == name).any()
         },
@@ -155,21 +188,35 @@ def describe_near_duplicates(near: NearDuplicates, clean: CleanRows, ids_N: Ints
         "examples": {
             "largest": [_cluster(c, clean, ids_N, splits_N) for c in clusters[:MOST_EXAMPLES]],
             "across_splits": [_cluster(c, clean, ids_N, splits_N) for c in leaks[:MOST_EXAMPLES]],
-            "conflicting_labels": [_cluster(c, clean, ids_N, splits_N) for c in conflicts[:MOST_EXAMPLES]],
+            "conflicting_labels": [
+                _cluster(c, clean, ids_N, splits_N) for c in conflicts[:MOST_EXAMPLES]
+            ],
         },
     }
 
 
-def _cluster(positions: Ints, clean: CleanRows, ids_N: Ints, splits_N: NDArray[np.str_]) -> dict[str, Any]:
+def _cluster(
+    positions: Ints, clean: CleanRows, ids_N: Ints, splits_N: NDArray[np.str_]
+) -> dict[str, Any]:
     """Size of a cluster and its first rows, those first whose split or label is new."""
     kinds = [(str(splits_N[p]), clean.labels.names[clean.label_ids_N[ids_N[p]]]) for p in positions]
     firsts = [kinds.index(kind) for kind in dict.fromkeys(kinds)]
     shown = list(dict.fromkeys([*firsts, *range(len(kinds))]))[:MOST_IN_CLUSTER]
-    rows = [{"row": int(ids_N[positions[k]]), "split": kinds[k][0], "label": kinds[k][1], "text": quote(clean, int(ids_N[positions[k]]))} for k in shown]
+    rows = [
+        {
+            "row": int(ids_N[positions[k]]),
+            "split": kinds[k][0],
+            "label": kinds[k][1],
+            "text": quote(clean, int(ids_N[positions[k]])),
+        }
+        for k in shown
+    ]
     return {"size": len(positions), "rows": rows}
 
 
-def independent_units(near: NearDuplicates, clean: CleanRows, ids_N: Ints, data: "DataSection") -> Ints:
+def independent_units(
+    near: NearDuplicates, clean: CleanRows, ids_N: Ints, data: "DataSection"
+) -> Ints:
     """Id of the set of rows that must be held out together: near duplicates, and rows of one group where a group column is set."""
     if not data.group_column:
         return near.cluster_ids_N
@@ -180,20 +227,33 @@ def independent_units(near: NearDuplicates, clean: CleanRows, ids_N: Ints, data:
     size = int(near.cluster_ids_N.max()) + 1
     links = (np.ones(len(ids_N), np.int8), (near.cluster_ids_N, size + groups_N))
     total = size + int(groups_N.max()) + 1
-    return connected_components(coo_matrix(links, shape=(total, total)), directed=False)[1][near.cluster_ids_N].astype(np.int64)
+    return connected_components(coo_matrix(links, shape=(total, total)), directed=False)[1][
+        near.cluster_ids_N
+    ].astype(np.int64)
 
 
 def characters_of(clean: CleanRows, ids_N: Ints) -> Ints:
     """Characters of each row's text and its pair."""
-    first_N, second_N = (pc.fill_null(pc.utf8_length(clean.rows.table[name]), 0).to_numpy() for name in ("text", "text_pair"))
+    first_N, second_N = (
+        pc.fill_null(pc.utf8_length(clean.rows.table[name]), 0).to_numpy()
+        for name in ("text", "text_pair")
+    )
     return (first_N + second_N).astype(np.int64)[ids_N]
 
 
-def lengths_by_class(lengths_N: Ints, label_ids_N: Ints, labels: list[str]) -> dict[str, dict[str, float]]:
+def lengths_by_class(
+    lengths_N: Ints, label_ids_N: Ints, labels: list[str]
+) -> dict[str, dict[str, float]]:
     """{label: rows, p5, median, p95, longest} of the classes that have rows."""
     found = {}
     for label_id in np.unique(label_ids_N):
         own = lengths_N[label_ids_N == label_id]
         low, median, high = np.percentile(own, [5, 50, 95])
-        found[labels[label_id]] = {"rows": len(own), "p5": float(low), "median": float(median), "p95": float(high), "longest": int(own.max())}
+        found[labels[label_id]] = {
+            "rows": len(own),
+            "p5": float(low),
+            "median": float(median),
+            "p95": float(high),
+            "longest": int(own.max()),
+        }
     return found

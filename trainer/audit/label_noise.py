@@ -5,12 +5,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from trainer.arrays import Floats, Ints
 from trainer.data.splitting.split import stratified_sample
-
-Ints = NDArray[np.int64]
-Floats = NDArray[np.float64]
 
 NUM_FOLDS = 5
 MOST_PROBABILITIES = 100_000_000
@@ -52,7 +49,9 @@ class LabelNoise:
         return len(self.positions_I) / max(1, self.num_judged)
 
 
-def find_label_noise(features_NF: Any, label_ids_N: Ints, units_N: Ints, *, seed: int) -> LabelNoise | None:
+def find_label_noise(
+    features_NF: Any, label_ids_N: Ints, units_N: Ints, *, seed: int
+) -> LabelNoise | None:
     """Rows that a classifier of all other rows would label otherwise, or None where fewer than two classes can be judged.
 
     Rows of classes with very few rows are named too often, since the classifier has hardly seen their like.
@@ -65,26 +64,43 @@ def find_label_noise(features_NF: Any, label_ids_N: Ints, units_N: Ints, *, seed
     from cleanlab.filter import find_label_issues
     from sklearn.metrics import f1_score
 
-    num_units_C = np.array([len(np.unique(units_N[label_ids_N == c])) for c in range(int(label_ids_N.max(initial=0)) + 1)])
+    num_units_C = np.array(
+        [
+            len(np.unique(units_N[label_ids_N == c]))
+            for c in range(int(label_ids_N.max(initial=0)) + 1)
+        ]
+    )
     judged, is_sample = np.flatnonzero(num_units_C[label_ids_N] >= 2), False
     num_classes = len(np.unique(label_ids_N[judged]))
     most = max(MOST_PROBABILITIES // max(1, num_classes), 2 * num_classes)
     if len(judged) > most:
-        kept = stratified_sample(label_ids_N[judged], judged.astype(np.uint64), most, seed=seed, least=2)
+        kept = stratified_sample(
+            label_ids_N[judged], judged.astype(np.uint64), most, seed=seed, least=2
+        )
         judged, is_sample = judged[kept], True
     while True:
         class_ids, targets_N = np.unique(label_ids_N[judged], return_inverse=True)
         if len(class_ids) < 2:
             return None
-        sides = _folds(targets_N, units_N[judged], int(min(NUM_FOLDS, num_units_C[class_ids].max())), seed)
+        sides = _folds(
+            targets_N, units_N[judged], int(min(NUM_FOLDS, num_units_C[class_ids].max())), seed
+        )
         unseen = _unseen_classes(targets_N, sides)
         if not len(unseen):
             break
-        judged = judged[~np.isin(targets_N, unseen)]  # a classifier that never saw a class doubts all its rows
+        judged = judged[
+            ~np.isin(targets_N, unseen)
+        ]  # a classifier that never saw a class doubts all its rows
     probabilities_NC = _out_of_fold(features_NF[judged], targets_N, sides)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # cleanlab warns of every class it finds clean
-        found = find_label_issues(targets_N, probabilities_NC, filter_by=FILTER, return_indices_ranked_by="self_confidence", n_jobs=1)
+        found = find_label_issues(
+            targets_N,
+            probabilities_NC,
+            filter_by=FILTER,
+            return_indices_ranked_by="self_confidence",
+            n_jobs=1,
+        )
     predicted_N = probabilities_NC.argmax(axis=1)
     return LabelNoise(
         positions_I=judged[found],
@@ -105,13 +121,21 @@ def _folds(targets_N: Ints, units_N: Ints, num_folds: int, seed: int) -> list[tu
 
     folds = StratifiedGroupKFold(num_folds, shuffle=True, random_state=seed)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # classes with fewer rows than folds are meant to be judged all the same
-        return [(rest, held_out) for rest, held_out in folds.split(np.zeros(len(targets_N)), targets_N, units_N) if len(held_out)]
+        warnings.simplefilter(
+            "ignore"
+        )  # classes with fewer rows than folds are meant to be judged all the same
+        return [
+            (rest, held_out)
+            for rest, held_out in folds.split(np.zeros(len(targets_N)), targets_N, units_N)
+            if len(held_out)
+        ]
 
 
 def _unseen_classes(targets_N: Ints, sides: list[tuple[Ints, Ints]]) -> Ints:
     """Classes all of whose rows some fold holds out."""
-    return np.unique(np.concatenate([np.setdiff1d(targets_N, targets_N[rest]) for rest, _ in sides]))
+    return np.unique(
+        np.concatenate([np.setdiff1d(targets_N, targets_N[rest]) for rest, _ in sides])
+    )
 
 
 def _out_of_fold(features_NF: Any, targets_N: Ints, sides: list[tuple[Ints, Ints]]) -> Floats:
@@ -122,9 +146,13 @@ def _out_of_fold(features_NF: Any, targets_N: Ints, sides: list[tuple[Ints, Ints
     probabilities_NC = np.zeros((len(targets_N), int(targets_N.max()) + 1))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # fits that end at max_iter are good enough to judge by
-        for rest, held_out in tqdm(sides, desc="Judging labels", unit=" folds", delay=2, disable=None, leave=False):
+        for rest, held_out in tqdm(
+            sides, desc="Judging labels", unit=" folds", delay=2, disable=None, leave=False
+        ):
             model = _term_judge() if issparse(features_NF) else _embedding_judge()
-            probabilities_NC[held_out] = model.fit(features_NF[rest], targets_N[rest]).predict_proba(features_NF[held_out])
+            probabilities_NC[held_out] = model.fit(
+                features_NF[rest], targets_N[rest]
+            ).predict_proba(features_NF[held_out])
     return probabilities_NC
 
 
@@ -133,7 +161,9 @@ def _embedding_judge() -> Any:
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
 
-    return make_pipeline(StandardScaler(), LogisticRegression(C=0.01, max_iter=300))  # C 0.1 fits the wrong labels: R8 macro F1 0.75, not 0.85
+    return make_pipeline(
+        StandardScaler(), LogisticRegression(C=0.01, max_iter=300)
+    )  # C 0.1 fits the wrong labels: R8 macro F1 0.75, not 0.85
 
 
 def _term_judge() -> Any:
@@ -146,4 +176,6 @@ def term_weights(texts: list[str]) -> Any:
     """(N, F) sparse TF-IDF weights of words, signs and pairs of them: features where no encoder is at hand."""
     from sklearn.feature_extraction.text import TfidfVectorizer
 
-    return TfidfVectorizer(token_pattern=r"\w+|[^\w\s]", ngram_range=(1, 2), max_features=20_000, sublinear_tf=True).fit_transform(texts)
+    return TfidfVectorizer(
+        token_pattern=r"\w+|[^\w\s]", ngram_range=(1, 2), max_features=20_000, sublinear_tf=True
+    ).fit_transform(texts)

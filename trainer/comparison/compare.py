@@ -82,11 +82,15 @@ def compare(config: Config, *, resume: str = "auto", command: str = "") -> Path:
         quick = None
         print(f"{path}: {ground.words}", flush=True)
         if config.compare.quick:
-            heads = workers.Phase(ground, path / "quick", tuple(config.compare.overrides), "head", False, identity)
+            heads = workers.Phase(
+                ground, path / "quick", tuple(config.compare.overrides), "head", False, identity
+            )
             heads.work()
             quick = _shortlist(heads)
         strategies = (BASELINE, *quick["shortlist"]) if quick else tuple(config.compare.overrides)
-        phase = workers.Phase(ground, path / "cells", strategies, config.model.mode, ground.has_test, identity)
+        phase = workers.Phase(
+            ground, path / "cells", strategies, config.model.mode, ground.has_test, identity
+        )
         phase.work()
         with locked(path / writer.LOCK, "the comparison is being concluded"):
             if not _is_concluded(path, identity):
@@ -99,13 +103,19 @@ def compare(config: Config, *, resume: str = "auto", command: str = "") -> Path:
     if not (path / PAGE_NAME).is_file():
         with completion.warning_of(path / PAGE_NAME, "the same command writes it."):
             compare_page.write(result, path / PAGE_NAME)
-    print(f"Comparison: {path}  (page: {path / PAGE_NAME}, config of {result['winner']}: {path / 'winner.yaml'})")
+    print(
+        f"Comparison: {path}  (page: {path / PAGE_NAME}, config of {result['winner']}: {path / 'winner.yaml'})"
+    )
     return path
 
 
 def identity_of(config: Config, fingerprint: str) -> str:
     """Digest of all that a comparison's results depend on: config, strategies, data."""
-    values = {key: value for key, value in writer.flat(config.to_dict()).items() if not writer.is_not_compared(key) or key.startswith("compare.")}
+    values = {
+        key: value
+        for key, value in writer.flat(config.to_dict()).items()
+        if not writer.is_not_compared(key) or key.startswith("compare.")
+    }
     return xxhash.xxh3_128(json.dumps([values, fingerprint], sort_keys=True).encode()).hexdigest()
 
 
@@ -124,20 +134,35 @@ def _open(path: Path, config: Config, ground: "Ground", identity: str, resume: s
     clean = ground.plain.clean
     path.mkdir(parents=True, exist_ok=True)
     with locked(path / writer.LOCK, "a comparison is being opened"):
-        if not {found.name for found in path.iterdir() if not found.name.startswith(".") and found.suffix != ".partial"} <= {*FILES, *FOLDERS, writer.STOPPED}:
-            raise RunError(f"{path}: holds files but no comparison. Set run.name or run.output_dir to another folder.")
-        differs = writer.first_differences(path, config.to_dict(), clean.fingerprint) if (path / "config.yaml").is_file() else ""
+        if not {
+            found.name
+            for found in path.iterdir()
+            if not found.name.startswith(".") and found.suffix != ".partial"
+        } <= {*FILES, *FOLDERS, writer.STOPPED}:
+            raise RunError(
+                f"{path}: holds files but no comparison. Set run.name or run.output_dir to another folder."
+            )
+        differs = (
+            writer.first_differences(path, config.to_dict(), clean.fingerprint)
+            if (path / "config.yaml").is_file()
+            else ""
+        )
         if differs and not config.run.overwrite and resume != "never":
             remedy = "Set run.overwrite: true or --resume never to start anew, or another run.name."
             raise RunError(f"{path}: holds a comparison that differs: {differs}. {remedy}")
         if differs or resume == "never":
             _discard(path)
         if _is_concluded(path, identity):
-            print(f"{path}: holds the finished comparison of this config and data: nothing to do. --resume never trains anew.")
+            print(
+                f"{path}: holds the finished comparison of this config and data: nothing to do. --resume never trains anew."
+            )
             return True
         folder = writer.RunFolder(path)
         folder.write_text("config.yaml", config.to_yaml())
-        folder.write_json("environment.json", describe_environment(clean.fingerprint, clean.counts, 1, ground.commits))
+        folder.write_json(
+            "environment.json",
+            describe_environment(clean.fingerprint, clean.counts, 1, ground.commits),
+        )
     return False
 
 
@@ -151,7 +176,9 @@ def _discard(path: Path) -> None:
         for folder in FOLDERS:
             for lock in (path / folder).glob(f"*/*/{writer.LOCK}"):
                 if not held.enter_context(if_free(lock)):
-                    raise RunError(f"{lock.parent}: is being trained by {holder(lock)}. End it before the comparison that is there is discarded.")
+                    raise RunError(
+                        f"{lock.parent}: is being trained by {holder(lock)}. End it before the comparison that is there is discarded."
+                    )
         for name in FILES:
             (path / name).unlink(missing_ok=True)
         for name in FOLDERS:
@@ -161,7 +188,11 @@ def _discard(path: Path) -> None:
 def _is_concluded(path: Path, identity: str) -> bool:
     try:
         return bool(_read(path).get("identity") == identity)
-    except (OSError, ValueError, AttributeError):  # not there, or damaged: the cells hold all that it is made of
+    except (
+        OSError,
+        ValueError,
+        AttributeError,
+    ):  # not there, or damaged: the cells hold all that it is made of
         return False
 
 
@@ -175,12 +206,32 @@ def _shortlist(heads: "Phase") -> dict[str, Any]:
     from trainer.display.figure_words import by_metric
 
     compared, config = heads.compare("validation", heads.trained).to_dict(), heads.ground.config
-    chosen = [name for name in by_metric(compared) if name != BASELINE and not makes_embeddings(config, name)][:SHORTLISTED]
-    print(f"Shortlist by the frozen encoder: {', '.join(chosen) or 'none beside the baseline'}; trained now as configured.", flush=True)
-    return {"comparison": compared, "shortlist": chosen, "failed": heads.failed, "seconds": heads.seconds, "total_seconds": heads.total_seconds}
+    chosen = [
+        name
+        for name in by_metric(compared)
+        if name != BASELINE and not makes_embeddings(config, name)
+    ][:SHORTLISTED]
+    print(
+        f"Shortlist by the frozen encoder: {', '.join(chosen) or 'none beside the baseline'}; trained now as configured.",
+        flush=True,
+    )
+    return {
+        "comparison": compared,
+        "shortlist": chosen,
+        "failed": heads.failed,
+        "seconds": heads.seconds,
+        "total_seconds": heads.total_seconds,
+    }
 
 
-def _conclude(path: Path, phase: "Phase", quick: dict[str, Any] | None, given: Config, command: str, identity: str) -> None:
+def _conclude(
+    path: Path,
+    phase: "Phase",
+    quick: dict[str, Any] | None,
+    given: Config,
+    command: str,
+    identity: str,
+) -> None:
     """Differences on validation, the test of the recommended strategy and of the baseline, and what is told of it; comparison.json last."""
     from trainer import __version__
     from trainer.comparison.statistics.differences import TITLES, recommend
@@ -214,7 +265,9 @@ def _conclude(path: Path, phase: "Phase", quick: dict[str, Any] | None, given: C
         "tested": phase.tested,
         "winner": winner,
         "recommendation": recommendation,
-        "environment": describe_environment(ground.plain.clean.fingerprint, ground.plain.clean.counts, 1, ground.commits),
+        "environment": describe_environment(
+            ground.plain.clean.fingerprint, ground.plain.clean.counts, 1, ground.commits
+        ),
     }
     folder.write_text("winner.yaml", _winner_yaml(path, phase, given, winner, recommendation))
     (path / PAGE_NAME).unlink(missing_ok=True)
@@ -222,15 +275,23 @@ def _conclude(path: Path, phase: "Phase", quick: dict[str, Any] | None, given: C
     folder.write_json(JSON_NAME, result)
 
 
-def _winner_yaml(path: Path, phase: "Phase", given: Config, winner: str, recommendation: str) -> str:
+def _winner_yaml(
+    path: Path, phase: "Phase", given: Config, winner: str, recommendation: str
+) -> str:
     """The given config with the best strategy's sections and the comparison's budget: without folds it trains to the model of the first seed."""
     config = phase.ground.config
     values = given.model_dump(exclude_unset=True, exclude={"compare"})
-    run = {key: value for key, value in values.get("run", {}).items() if key not in ("overwrite", "num_processes")}
+    run = {
+        key: value
+        for key, value in values.get("run", {}).items()
+        if key not in ("overwrite", "num_processes")
+    }
     values["run"] = run | {"name": f"{config.run.name}-{winner}"}
     values |= {"balance": {}, "loss": {}} | config.compare.overrides[winner]
     values["training"] = phase.cells_of(winner)[0].config.training_values
     values["report"] = values.get("report", {}) | {"comparison": str(path)}
     words = textwrap.wrap(recommendation, 120)
     command = f"accelerate launch scripts/train.py --config {path / 'winner.yaml'}"
-    return "".join(f"# {line}\n" for line in [*words, f"  {command}"]) + dump_yaml({key: value for key, value in values.items() if value != {}})
+    return "".join(f"# {line}\n" for line in [*words, f"  {command}"]) + dump_yaml(
+        {key: value for key, value in values.items() if value != {}}
+    )

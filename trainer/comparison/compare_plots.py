@@ -35,7 +35,9 @@ class Scale:
 
 def signed(value: float) -> str:
     """A number with its sign: whole from 100 on, else three digits."""
-    return (f"{value:+,.0f}" if abs(value) >= 100 else f"{value:+.3g}").replace("-", "\N{MINUS SIGN}")
+    return (f"{value:+,.0f}" if abs(value) >= 100 else f"{value:+.3g}").replace(
+        "-", "\N{MINUS SIGN}"
+    )
 
 
 def scale(values: list[float], num_ticks: int) -> Scale:
@@ -47,14 +49,22 @@ def scale(values: list[float], num_ticks: int) -> Scale:
         low, high = low - 0.01, high + 0.01
     margin = MARGIN * (high - low)
     ticks = MaxNLocator(nbins=num_ticks, steps=[1, 2, 5, 10]).tick_values(low, high)
-    return Scale(low - margin, high + margin, [round(float(tick), 9) for tick in ticks if low - margin <= tick <= high + margin])
+    return Scale(
+        low - margin,
+        high + margin,
+        [round(float(tick), 9) for tick in ticks if low - margin <= tick <= high + margin],
+    )
 
 
 def sure(compared: dict[str, Any]) -> set[str]:
     """Strategies whose difference from the baseline is reliable, for other seeds too: of one seed none is. Their marks are filled."""
     if compared["num_seeds"] == 1:
         return set()
-    return {name for name, values in compared["strategies"].items() if values["against_baseline"] and values["against_baseline"]["is_reliable"]}
+    return {
+        name
+        for name, values in compared["strategies"].items()
+        if values["against_baseline"] and values["against_baseline"]["is_reliable"]
+    }
 
 
 def forest(compared: dict[str, Any], order: list[str]) -> dict[str, Any]:
@@ -69,12 +79,23 @@ def forest(compared: dict[str, Any], order: list[str]) -> dict[str, Any]:
     rows = []
     for name in order:
         against = strategies[name]["against_baseline"]
-        seeds = [score - base for score, base in zip(strategies[name]["figures"][metric]["of_seeds"], baseline, strict=True)]
+        seeds = [
+            score - base
+            for score, base in zip(
+                strategies[name]["figures"][metric]["of_seeds"], baseline, strict=True
+            )
+        ]
         ends = [] if against["low"] is None else [against["low"], against["high"]]
         rows.append({"name": name, "seeds": seeds, "point": against["difference"], "ends": ends})
-    axis = scale([value for row in rows for value in (row["point"], *row["ends"], *row["seeds"])], 6)
+    axis = scale(
+        [value for row in rows for value in (row["point"], *row["ends"], *row["seeds"])], 6
+    )
     for row in rows:
-        row |= {"point": axis.at(row["point"]), "ends": [axis.at(end) for end in row["ends"]], "seeds": [axis.at(seed) for seed in row["seeds"]]}
+        row |= {
+            "point": axis.at(row["point"]),
+            "ends": [axis.at(end) for end in row["ends"]],
+            "seeds": [axis.at(seed) for seed in row["seeds"]],
+        }
     return {"rows": rows, "ticks": axis.words, "zero": axis.at(0)}
 
 
@@ -86,7 +107,10 @@ def scatter(gains: dict[str, float], costs: dict[str, float]) -> dict[str, Any]:
     x, y = scale(list(costs.values()), 4), scale(list(gains.values()), 5)
     places = [complex(x.at(costs[name]), 100 - y.at(gain)) for name, gain in gains.items()]
     return {
-        "points": [{"name": name, "at": _pair(at), "drawn": _pair(drawn)} for name, at, drawn in zip(gains, places, apart(places), strict=True)],
+        "points": [
+            {"name": name, "at": _pair(at), "drawn": _pair(drawn)}
+            for name, at, drawn in zip(gains, places, apart(places), strict=True)
+        ],
         "x_ticks": x.words,
         "y_ticks": [(round(100 - at, 2), words) for at, words in y.words],
         "zero": (x.at(0), round(100 - y.at(0), 2)),
@@ -106,7 +130,10 @@ def apart(places: list[complex]) -> list[complex]:
 
 
 def _inside(spot: complex) -> complex:
-    return complex(min(max(spot.real, CIRCLE), SMALLEST.real - CIRCLE), min(max(spot.imag, CIRCLE), SMALLEST.imag - CIRCLE))
+    return complex(
+        min(max(spot.real, CIRCLE), SMALLEST.real - CIRCLE),
+        min(max(spot.imag, CIRCLE), SMALLEST.imag - CIRCLE),
+    )
 
 
 def _pair(at: complex) -> tuple[float, float]:

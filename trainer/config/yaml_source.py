@@ -49,9 +49,13 @@ def read_yaml(path: str) -> YamlSource:
     try:
         text = Path(path).read_text(encoding="utf-8")
     except OSError as error:
-        raise ConfigError(f"{path}: cannot be read ({error.strerror}). Give the path of a YAML file with --config.") from error
+        raise ConfigError(
+            f"{path}: cannot be read ({error.strerror}). Give the path of a YAML file with --config."
+        ) from error
     except UnicodeDecodeError as error:
-        raise ConfigError(f"{path}: is not UTF-8 text (byte {error.start}). Save it as UTF-8.") from error
+        raise ConfigError(
+            f"{path}: is not UTF-8 text (byte {error.start}). Save it as UTF-8."
+        ) from error
     try:
         node = _yaml().compose(io.StringIO(text))
         values = _yaml().load(text)
@@ -63,12 +67,16 @@ def read_yaml(path: str) -> YamlSource:
         raise ConfigError(f"{path}: is not valid YAML: {_problem(error)}.") from error
     if not isinstance(values, dict):
         found = "nothing" if values is None else type(values).__name__
-        raise ConfigError(f"{path}: holds {found}; needed: sections such as model: and data:. See configs/quickstart.yaml.")
+        raise ConfigError(
+            f"{path}: holds {found}; needed: sections such as model: and data:. See configs/quickstart.yaml."
+        )
     source = YamlSource(path, values)
     try:
         _note_places(node, (), path, source.places)
     except RecursionError as error:
-        raise ConfigError(f"{path}: an alias (*name) stands inside its own anchor (&name). Write the values out.") from error
+        raise ConfigError(
+            f"{path}: an alias (*name) stands inside its own anchor (&name). Write the values out."
+        ) from error
     return source
 
 
@@ -77,12 +85,16 @@ def _problem(error: YAMLError) -> str:
     return str(problem or error).splitlines()[0]
 
 
-def _note_places(node: Node, keys: tuple[str, ...], name: str, places: dict[tuple[str, ...], str]) -> None:
+def _note_places(
+    node: Node, keys: tuple[str, ...], name: str, places: dict[tuple[str, ...], str]
+) -> None:
     if isinstance(node, MappingNode):
         for key, value in node.value:
             place = f"{name}:{key.start_mark.line + 1}"
             if not isinstance(key, ScalarNode):
-                raise ConfigError(f"{place}: a list or mapping stands where a name is needed (name: value).")
+                raise ConfigError(
+                    f"{place}: a list or mapping stands where a name is needed (name: value)."
+                )
             places[(*keys, key.value)] = place
             _note_places(value, (*keys, key.value), name, places)
     elif isinstance(node, SequenceNode):
@@ -101,11 +113,15 @@ def read_overrides(source: YamlSource, overrides: list[str] | tuple[str, ...]) -
         path, equals, value_text = text.partition("=")
         keys = tuple(path.strip().split("."))
         if not equals or len(keys) < 2 or not all(keys):
-            raise ConfigError(f"--set {brief(text, 200)}: needed: section.key=value, e.g. --set training.num_train_epochs=3.")
+            raise ConfigError(
+                f"--set {brief(text, 200)}: needed: section.key=value, e.g. --set training.num_train_epochs=3."
+            )
         try:
             value = _yaml().load(value_text)
         except YAMLError as error:
-            raise ConfigError(f"--set {brief(text, 200)}: the value is not valid YAML: {_problem(error)}.") from error
+            raise ConfigError(
+                f"--set {brief(text, 200)}: the value is not valid YAML: {_problem(error)}."
+            ) from error
         inner = values
         for key in keys[:-1]:
             if not isinstance(inner.get(key), dict):
@@ -129,7 +145,9 @@ class _Representer(SafeRepresenter):
 
 
 def _text_node(representer: SafeRepresenter, text: str) -> ScalarNode:
-    return representer.represent_scalar("tag:yaml.org,2002:str", text, style=None if text.isprintable() else '"')
+    return representer.represent_scalar(
+        "tag:yaml.org,2002:str", text, style=None if text.isprintable() else '"'
+    )
 
 
 _Representer.add_representer(str, _text_node)
@@ -176,7 +194,14 @@ def word_faults(
             continue  # the fault inside says more
         place = source.place(keys)
         line_number = int(place.rpartition(":")[2]) if place.rpartition(":")[2].isdigit() else 0
-        lines.append((line_number, bounded(f"{place}: {_sentence(keys, faults, owned_keys, known)}".replace("\n", "\\n"))))
+        lines.append(
+            (
+                line_number,
+                bounded(
+                    f"{place}: {_sentence(keys, faults, owned_keys, known)}".replace("\n", "\\n")
+                ),
+            )
+        )
     return [line for _, line in sorted(lines, key=lambda pair: pair[0])]
 
 
@@ -198,7 +223,12 @@ def _real_keys(fault: Any, values: Any) -> Keys:
     return keys
 
 
-def _sentence(keys: Keys, faults: list[Any], owned_keys: dict[str, dict[str, str]], known: Callable[[Keys], list[str]]) -> str:
+def _sentence(
+    keys: Keys,
+    faults: list[Any],
+    owned_keys: dict[str, dict[str, str]],
+    known: Callable[[Keys], list[str]],
+) -> str:
     name = ".".join(brief(key) for key in keys)
     first = faults[0]
     if first["type"] in ("extra_forbidden", "invalid_key"):
@@ -206,7 +236,9 @@ def _sentence(keys: Keys, faults: list[Any], owned_keys: dict[str, dict[str, str
         if remedy:
             return f"{name} is decided elsewhere; {remedy}."
         if keys[-1] in OLD_NAMES:
-            return f"{name} is a name of older versions, or of other programs; {OLD_NAMES[keys[-1]]}."
+            return (
+                f"{name} is a name of older versions, or of other programs; {OLD_NAMES[keys[-1]]}."
+            )
         names = known(keys[:-1])
         homes = _homes(str(keys[-1]), owned_keys, known)
         if len(homes) == 1:
@@ -217,7 +249,9 @@ def _sentence(keys: Keys, faults: list[Any], owned_keys: dict[str, dict[str, str
     if first["type"] in ("value_error", "assertion_error"):
         return f"{name + ': ' if name else ''}{first['ctx']['error']!s}."
     found = _found(first["input"])
-    choices = [text for fault in faults if fault["type"] == "literal_error" for text in _choices(fault)]
+    choices = [
+        text for fault in faults if fault["type"] == "literal_error" for text in _choices(fault)
+    ]
     if choices:
         others = [WANTED[f["type"]] for f in faults if f["type"] in WANTED]
         return f"{name} is {found}; known: {listing([*choices, *others])}.{did_you_mean(first['input'], choices)}"
@@ -225,7 +259,9 @@ def _sentence(keys: Keys, faults: list[Any], owned_keys: dict[str, dict[str, str
     return f"{name} is {found}; needed: {' or '.join(wanted)}."
 
 
-def _homes(key: str, owned_keys: dict[str, dict[str, str]], known: Callable[[Keys], list[str]]) -> list[str]:
+def _homes(
+    key: str, owned_keys: dict[str, dict[str, str]], known: Callable[[Keys], list[str]]
+) -> list[str]:
     """What to do for a key that stands in the wrong section: the sections that have it, or what is said of it there."""
     found = [f"set {section}.{key}" for section in known(()) if key in known((section,))]
     return found or [remedies[key] for remedies in owned_keys.values() if key in remedies]
@@ -243,11 +279,19 @@ def _found(value: Any) -> str:
         return str(value).lower()
     if value is None:
         return "empty"
-    return "a mapping" if isinstance(value, dict) else "a list" if isinstance(value, list) else brief(value)
+    return (
+        "a mapping"
+        if isinstance(value, dict)
+        else "a list"
+        if isinstance(value, list)
+        else brief(value)
+    )
 
 
 def _plain(fault: Any) -> str:
     message: str = fault["msg"]
     if fault["type"] == "string_pattern_mismatch":
         return f"text that matches {fault['ctx']['pattern']}"
-    return re.sub(r"^(Input should be|(Value|List|String) should( have)?) ", "", message).removesuffix(" after validation, not 0")
+    return re.sub(
+        r"^(Input should be|(Value|List|String) should( have)?) ", "", message
+    ).removesuffix(" after validation, not 0")

@@ -29,7 +29,12 @@ def warning_of(what: Path | str, remedy: str) -> Iterator[None]:
     except Stopped:
         raise
     except Exception as error:
-        logger.warning("%s: not written: %s The model and its figures do not need it; %s", what, first_line(error), remedy)
+        logger.warning(
+            "%s: not written: %s The model and its figures do not need it; %s",
+            what,
+            first_line(error),
+            remedy,
+        )
 
 
 def command_of(run: Path) -> str:
@@ -103,14 +108,22 @@ def _makers(run: FinishedRun) -> dict[str, Callable[[str], None]]:
     if facts.get("epochs"):
         makers[EPOCHS] = lambda name: folder.write_epochs(facts["epochs"])
     if "audit" in facts:
-        makers["class_distribution.png"] = lambda name: folder.write_figure(name, _plots().class_distribution(_audit(facts)))
+        makers["class_distribution.png"] = lambda name: folder.write_figure(
+            name, _plots().class_distribution(_audit(facts))
+        )
     if run.epochs:
         step = facts.get("saved_step")
-        makers["learning_curves.png"] = lambda name: folder.write_figure(name, _plots().learning_curves(run.epochs, step))
+        makers["learning_curves.png"] = lambda name: folder.write_figure(
+            name, _plots().learning_curves(run.epochs, step)
+        )
     result = "label_scores.png" if run.is_multi_label else "confusion_matrix.png"
-    makers[result] = lambda name: folder.write_figure(name, _plots().results(evaluation_of(run.final), run.split)[1])
+    makers[result] = lambda name: folder.write_figure(
+        name, _plots().results(evaluation_of(run.final), run.split)[1]
+    )
     if facts.get("calibration"):
-        makers["reliability.png"] = lambda name: folder.write_figure(name, _reliability(facts["calibration"], run.split))
+        makers["reliability.png"] = lambda name: folder.write_figure(
+            name, _reliability(facts["calibration"], run.split)
+        )
     if "card" in facts or run.is_ensemble:
         makers[CARD_NAME] = lambda name: folder.write_text(name, _card(run))
     return makers
@@ -145,5 +158,7 @@ def _card(run: FinishedRun) -> str:
 
     if run.is_ensemble:
         evaluations = {split: evaluation_of(run.metrics[split]) for split in run.splits}
-        return ensemble_card.write_ensemble_card(run.config["run"]["name"], run.metrics["ensemble"], evaluations)
+        return ensemble_card.write_ensemble_card(
+            run.config["run"]["name"], run.metrics["ensemble"], evaluations
+        )
     return card.render(_facts(run)["card"])

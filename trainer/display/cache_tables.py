@@ -17,11 +17,24 @@ def print_kinds(folder: Path, entries: list[Entry], older_than: str | None) -> N
     table = Table(title=_title(folder, entries, older_than), title_justify="left")
     for heading in ("kind", "entries", "size", "last used", "holds"):
         table.add_column(heading, justify="right" if heading in ("entries", "size") else "left")
-    for kind, words in [*KINDS.items(), ("unfinished", "left by runs that are at work, or were killed")]:
-        own = [entry for entry in entries if (entry.kind if entry.state == "whole" else entry.state) == kind]
+    for kind, words in [
+        *KINDS.items(),
+        ("unfinished", "left by runs that are at work, or were killed"),
+    ]:
+        own = [
+            entry
+            for entry in entries
+            if (entry.kind if entry.state == "whole" else entry.state) == kind
+        ]
         if own:
             first, last = _age(own[0].last_used), _age(own[-1].last_used)
-            table.add_row(kind, f"{len(own):,}", _size(own), first if first == last else f"{first} to {last}", words)
+            table.add_row(
+                kind,
+                f"{len(own):,}",
+                _size(own),
+                first if first == last else f"{first} to {last}",
+                words,
+            )
     if table.rows:
         console.print(table)
     else:
@@ -32,11 +45,18 @@ def print_entries(folder: Path, entries: list[Entry], older_than: str | None) ->
     """One line for each entry, the longest unused first."""
     table = Table(title=_title(folder, entries, older_than), title_justify="left")
     for heading in ("entry", "size", "last used", "made from"):
-        table.add_column(heading, justify="right" if heading == "size" else "left", overflow="fold", no_wrap=heading == "entry")
+        table.add_column(
+            heading,
+            justify="right" if heading == "size" else "left",
+            overflow="fold",
+            no_wrap=heading == "entry",
+        )
     for entry in entries:
         if entry.state != "lock":
             words = "unfinished" if entry.state == "unfinished" else entry.made_from
-            table.add_row(entry.name, _size([entry]), _age(entry.last_used), brief(words, MOST_CHARACTERS))
+            table.add_row(
+                entry.name, _size([entry]), _age(entry.last_used), brief(words, MOST_CHARACTERS)
+            )
     if table.rows:
         console.print(table)
     else:
@@ -48,7 +68,9 @@ def print_cleared(folder: Path, deleted: list[Entry], in_use: list[Entry]) -> No
     whole = [entry for entry in deleted if entry.state != "lock"]
     console.print(f"{folder}: deleted {_number(whole)}, {_size(deleted)} freed.")
     if in_use:
-        console.print(f"Skipped {_number(in_use)} ({_size(in_use)}) that running processes use: {', '.join(entry.name for entry in in_use[:5])}")
+        console.print(
+            f"Skipped {_number(in_use)} ({_size(in_use)}) that running processes use: {', '.join(entry.name for entry in in_use[:5])}"
+        )
 
 
 def _number(entries: list[Entry]) -> str:

@@ -40,19 +40,28 @@ def difference_words(difference: tuple[float, Interval | None] | None) -> str:
 def by_metric(compared: dict[str, Any]) -> list[str]:
     """Strategies, those with the highest mean of the metric first."""
     strategies = compared["strategies"]
-    return sorted(strategies, key=lambda name: -strategies[name]["figures"][compared["metric"]]["mean"])
+    return sorted(
+        strategies, key=lambda name: -strategies[name]["figures"][compared["metric"]]["mean"]
+    )
 
 
 def spread_words(figure: dict[str, Any]) -> str:
     """Mean and deviation over seeds; of one seed the mean alone."""
-    return pages.decimals(figure["mean"]) + (f" ± {figure['seed_deviation']:.3f}" if figure["seed_deviation"] is not None else "")
+    return pages.decimals(figure["mean"]) + (
+        f" ± {figure['seed_deviation']:.3f}" if figure["seed_deviation"] is not None else ""
+    )
 
 
 def baseline_words(against: dict[str, Any] | None) -> str:
     """A difference with its interval where it has one; empty for the baseline."""
     if against is None:
         return ""
-    return difference_words((against["difference"], None if against["low"] is None else (against["low"], against["high"])))
+    return difference_words(
+        (
+            against["difference"],
+            None if against["low"] is None else (against["low"], against["high"]),
+        )
+    )
 
 
 def p_words(against: dict[str, Any] | None) -> str:

@@ -24,8 +24,21 @@ def template(path: Path) -> "Template":
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     loader = FileSystemLoader([path.parent, Path(__file__).parent])
-    environment = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.filters |= {"number": "{:,}".format, "percent": "{:.1%}".format, "short": short_number, "decimals": decimals, "code": _code, "label": _label}
+    environment = Environment(
+        loader=loader,
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {
+        "number": "{:,}".format,
+        "percent": "{:.1%}".format,
+        "short": short_number,
+        "decimals": decimals,
+        "code": _code,
+        "label": _label,
+    }
     return environment.get_template(path.name)
 
 
@@ -44,14 +57,21 @@ def _code(text: str) -> "Markup":
     from markupsafe import Markup, escape
 
     parts = re.split(r"`([^`]*)`", text)
-    return Markup("").join(Markup("<code>{}</code>").format(part) if position % 2 else escape(part) for position, part in enumerate(parts))
+    return Markup("").join(
+        Markup("<code>{}</code>").format(part) if position % 2 else escape(part)
+        for position, part in enumerate(parts)
+    )
 
 
 def _label(name: str) -> "Markup | str":
     """The name of a class, cut where it would make a table of high rows, whole where the pointer rests on it."""
     from markupsafe import Markup
 
-    return name if len(name) <= MOST_OF_A_LABEL else Markup('<span title="{}">{}…</span>').format(name, name[: MOST_OF_A_LABEL - 1])
+    return (
+        name
+        if len(name) <= MOST_OF_A_LABEL
+        else Markup('<span title="{}">{}…</span>').format(name, name[: MOST_OF_A_LABEL - 1])
+    )
 
 
 def picture(figure: "Figure") -> str:
@@ -59,8 +79,13 @@ def picture(figure: "Figure") -> str:
     from matplotlib import pyplot as plt
 
     out = io.BytesIO()
-    with warnings.catch_warnings(), plt.rc_context({"svg.fonttype": "none", "svg.hashsalt": "equipoise"}):
-        warnings.filterwarnings("ignore", message="Glyph")  # a font of ours that lacks it measures the text, the reader's draws it
+    with (
+        warnings.catch_warnings(),
+        plt.rc_context({"svg.fonttype": "none", "svg.hashsalt": "equipoise"}),
+    ):
+        warnings.filterwarnings(
+            "ignore", message="Glyph"
+        )  # a font of ours that lacks it measures the text, the reader's draws it
         figure.savefig(out, format="svg", metadata={"Date": None})
     plt.close(figure)
     return f"data:image/svg+xml;base64,{base64.b64encode(out.getvalue()).decode()}"

@@ -32,15 +32,22 @@ class Shown:
 def worst(per_class: Mapping[str, Mapping[str, Any]], most: int) -> list[str]:
     """Classes that have rows, the lowest F1 first, of equals the one of more rows; at most so many."""
     measured = [label for label, values in per_class.items() if values["support"]]
-    return sorted(measured, key=lambda label: (per_class[label]["f1"], -per_class[label]["support"]))[:most]
+    return sorted(
+        measured, key=lambda label: (per_class[label]["f1"], -per_class[label]["support"])
+    )[:most]
 
 
-def worst_classes(order: Sequence[str], per_class: Mapping[str, Mapping[str, Any]], most: int = MOST_IN_PICTURE) -> Shown:
+def worst_classes(
+    order: Sequence[str], per_class: Mapping[str, Mapping[str, Any]], most: int = MOST_IN_PICTURE
+) -> Shown:
     """All classes, or those with the lowest F1; in the order given."""
     if len(order) <= most:
         return Shown(list(order))
     chosen = set(worst(per_class, most))
-    return Shown([label for label in order if label in chosen], f"{len(chosen)} of {len(order):,} classes, those with the lowest F1")
+    return Shown(
+        [label for label in order if label in chosen],
+        f"{len(chosen)} of {len(order):,} classes, those with the lowest F1",
+    )
 
 
 def worst_and_predicted(
@@ -58,7 +65,9 @@ def worst_and_predicted(
     """
     if len(order) <= most:
         return Shown(list(order))
-    given = sorted((label for label in order if predicted[label]), key=lambda label: -predicted[label])[: most // 4]
+    given = sorted(
+        (label for label in order if predicted[label]), key=lambda label: -predicted[label]
+    )[: most // 4]
     others = {label: values for label, values in per_class.items() if label not in given}
     lowest = worst(others, most - len(given))
     chosen = {*given, *lowest}
@@ -67,7 +76,9 @@ def worst_and_predicted(
     return Shown([label for label in order if label in chosen], words)
 
 
-def worst_and_rarest(order: Sequence[str], per_class: Mapping[str, Mapping[str, Any]], most: int) -> Shown:
+def worst_and_rarest(
+    order: Sequence[str], per_class: Mapping[str, Mapping[str, Any]], most: int
+) -> Shown:
     """All classes, or half as many with the lowest F1 and of the others half with the fewest rows; in the order given."""
     if len(order) <= most:
         return Shown(list(order))
@@ -87,7 +98,10 @@ def largest_and_rarest(by_size: Sequence[str], most: int = MOST_IN_PICTURE) -> S
     if len(by_size) <= most:
         return Shown(list(by_size))
     half = most // 2
-    return Shown([*by_size[:half], *by_size[-half:]], f"{2 * half} of {len(by_size):,} classes, the {half} largest and the {half} rarest")
+    return Shown(
+        [*by_size[:half], *by_size[-half:]],
+        f"{2 * half} of {len(by_size):,} classes, the {half} largest and the {half} rarest",
+    )
 
 
 def in_words(pairs: Mapping[str, str], where: str) -> str:

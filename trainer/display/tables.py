@@ -17,15 +17,26 @@ from trainer.evaluation.scores import over_classes
 def print_audit(data: PreparedData, lengths: dict[str, Lengths], max_length: int) -> None:
     """Rows of each class by split, before and after balancing; lengths; what cleaning dropped."""
     audit, dropped = data.audit, data.clean.counts
-    table = Table(title=f"Rows by class: imbalance ratio {audit.imbalance_ratio:.3g} ({audit.severity})", title_justify="left")
+    table = Table(
+        title=f"Rows by class: imbalance ratio {audit.imbalance_ratio:.3g} ({audit.severity})",
+        title_justify="left",
+    )
     table.add_column("label")
     for heading in audit.columns:
         table.add_column(heading, justify="right")
     by_size = [audit.labels[c] for c in np.argsort(-audit.natural_C, kind="stable")]
-    shown = largest_and_rarest(by_size if len(by_size) > MOST_IN_TERMINAL else audit.labels, MOST_IN_TERMINAL)
+    shown = largest_and_rarest(
+        by_size if len(by_size) > MOST_IN_TERMINAL else audit.labels, MOST_IN_TERMINAL
+    )
     ids = {label: c for c, label in enumerate(audit.labels)}
     for label in shown.labels:
-        table.add_row(label, *(share(int(counts_C[ids[label]]), audit.totals[heading]) for heading, counts_C in audit.columns.items()))
+        table.add_row(
+            label,
+            *(
+                share(int(counts_C[ids[label]]), audit.totals[heading])
+                for heading, counts_C in audit.columns.items()
+            ),
+        )
     table.add_section()
     table.add_row("all", *(f"{total:,}" for total in audit.totals.values()))
     console.print(table)
@@ -37,14 +48,20 @@ def print_audit(data: PreparedData, lengths: dict[str, Lengths], max_length: int
         console.print(data.balanced_sentence)
     for sentence in data.clean.sentences:
         console.print(sentence)
-    gone = [f"{count:,} {reason}" for reason, count in dropped.items() if count and reason != "kept"]
-    console.print(f"Cleaning: {dropped['kept']:,} rows kept; {'; '.join(gone) or 'nothing dropped'}.")
+    gone = [
+        f"{count:,} {reason}" for reason, count in dropped.items() if count and reason != "kept"
+    ]
+    console.print(
+        f"Cleaning: {dropped['kept']:,} rows kept; {'; '.join(gone) or 'nothing dropped'}."
+    )
     if data.time_sentence:
         console.print(data.time_sentence)
     if data.streamed_sentence:
         console.print(data.streamed_sentence)
     elif data.unused_rows:
-        console.print(f"Left out by data.limit or by balancing the pool: {data.unused_rows:,} rows.")
+        console.print(
+            f"Left out by data.limit or by balancing the pool: {data.unused_rows:,} rows."
+        )
     for name, length in lengths.items():
         console.print(f"{name}: {length.sentence(max_length)}.")
     if words := special_words(lengths):
@@ -71,14 +88,19 @@ def print_results(outcomes: dict[str, Outcome], folder: Path, model: str) -> Non
 def print_evaluation(evaluation: AnyEvaluation, split: str) -> None:
     """Headline and per-class results of one split."""
     over = over_classes(evaluation.per_class)
-    table = Table(title=f"{split}: macro F1 {evaluation.macro_f1:.4f}{over} on {evaluation.num_rows:,} rows", title_justify="left")
+    table = Table(
+        title=f"{split}: macro F1 {evaluation.macro_f1:.4f}{over} on {evaluation.num_rows:,} rows",
+        title_justify="left",
+    )
     table.add_column("label")
     for name in next(iter(evaluation.per_class.values())):
         table.add_column(name.replace("_", " ").replace("f1", "F1"), justify="right")
     shown = worst_and_rarest(list(evaluation.per_class), evaluation.per_class, MOST_IN_TERMINAL)
     for label in shown.labels:
         values = evaluation.per_class[label]
-        table.add_row(label, *(class_figure(name, value, values["support"]) for name, value in values.items()))
+        table.add_row(
+            label, *(class_figure(name, value, values["support"]) for name, value in values.items())
+        )
     console.print(table)
     if shown.words:
         console.print(shown.sentence("metrics.json"))
@@ -105,9 +127,16 @@ def _print_domains(domains: dict[str, AnyEvaluation], split: str) -> None:
     table = Table(title=f"{split} by domain", title_justify="left")
     table.add_column("domain")
     multi_label = isinstance(next(iter(domains.values())), MultiLabelEvaluation)
-    for name in ("rows", "macro F1", "accuracy", "micro F1" if multi_label else "balanced accuracy"):
+    for name in (
+        "rows",
+        "macro F1",
+        "accuracy",
+        "micro F1" if multi_label else "balanced accuracy",
+    ):
         table.add_column(name, justify="right")
     for domain, e in domains.items():
         third = e.micro_f1 if isinstance(e, MultiLabelEvaluation) else e.balanced_accuracy
-        table.add_row(domain, f"{e.num_rows:,}", f"{e.macro_f1:.4f}", f"{e.accuracy:.4f}", f"{third:.4f}")
+        table.add_row(
+            domain, f"{e.num_rows:,}", f"{e.macro_f1:.4f}", f"{e.accuracy:.4f}", f"{third:.4f}"
+        )
     console.print(table)

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 
+from trainer.arrays import Array, Ints
 from trainer.errors import RunError
 
 BLOCK_BYTES = 1 << 24
@@ -43,7 +43,7 @@ class Rows(Protocol):
 class Taken:
     """Some rows of an array, copied a block at a time."""
 
-    def __init__(self, source: Rows, rows: NDArray[np.int64]) -> None:
+    def __init__(self, source: Rows, rows: Ints) -> None:
         self.source, self.rows = source, rows
 
     @property
@@ -52,9 +52,13 @@ class Taken:
         return len(self.rows), *self.source.shape[1:]
 
     def __getitem__(self, key: Any) -> Any:
-        return self.source[(self.rows[key[0]], *key[1:])] if isinstance(key, tuple) else self.source[self.rows[key]]
+        return (
+            self.source[(self.rows[key[0]], *key[1:])]
+            if isinstance(key, tuple)
+            else self.source[self.rows[key]]
+        )
 
-    def column(self, c: int) -> NDArray[Any]:
+    def column(self, c: int) -> Array:
         """One column of these rows."""
         return column(self.source, c)[self.rows]
 
@@ -66,7 +70,7 @@ class ByColumn:
         place_of: {column: its place in `columns_CN`}.
     """
 
-    def __init__(self, source: NDArray[Any], columns: list[int], folder: Path | None = None) -> None:
+    def __init__(self, source: Array, columns: list[int], folder: Path | None = None) -> None:
         self.source, self.place_of = source, {c: place for place, c in enumerate(columns)}
         self.columns_CN = room((len(columns), len(source)), source.dtype, folder)
         for rows, block_BC in row_blocks(source, 8 * BLOCK_BYTES):
@@ -81,7 +85,7 @@ class ByColumn:
     def __getitem__(self, key: Any) -> Any:
         return self.source[key]
 
-    def column(self, c: int) -> NDArray[Any]:
+    def column(self, c: int) -> Array:
         """One column of all rows."""
         if c not in self.place_of:
             return column(self.source, c)
@@ -92,18 +96,20 @@ class ByColumn:
 
 def row_slices(shape: tuple[int, ...], block_bytes: int | None = None) -> Iterator[slice]:
     """Blocks of rows in their order, of BLOCK_BYTES or as given; small arrays are one block."""
-    size = max(1, (block_bytes or BLOCK_BYTES) // (8 * max(1, int(np.prod(shape[1:], dtype=np.int64)))))
+    size = max(
+        1, (block_bytes or BLOCK_BYTES) // (8 * max(1, int(np.prod(shape[1:], dtype=np.int64))))
+    )
     return (slice(start, min(start + size, shape[0])) for start in range(0, shape[0], size))
 
 
-def row_blocks(scores: Rows, block_bytes: int | None = None) -> Iterator[tuple[slice, NDArray[Any]]]:
+def row_blocks(scores: Rows, block_bytes: int | None = None) -> Iterator[tuple[slice, Array]]:
     """(places, rows) of each block."""
     for rows in row_slices(scores.shape, block_bytes):
         yield rows, scores[rows]
         release(scores)
 
 
-def column_blocks(scores: Rows) -> Iterator[tuple[int, NDArray[Any]]]:
+def column_blocks(scores: Rows) -> Iterator[tuple[int, Array]]:
     """(first column, some columns of all rows) of each block; each row's part is contiguous."""
     num_rows, num_columns = scores.shape
     size = max(1, COLUMN_BYTES // (8 * max(1, num_rows)))
@@ -116,7 +122,7 @@ def column_blocks(scores: Rows) -> Iterator[tuple[int, NDArray[Any]]]:
         yield start, np.concatenate(parts) if len(parts) != 1 else parts[0]
 
 
-def column(scores: Rows, c: int) -> NDArray[Any]:
+def column(scores: Rows, c: int) -> Array:
     """One column of all rows."""
     if isinstance(scores, Taken | ByColumn):
         return scores.column(c)
@@ -127,7 +133,7 @@ def column(scores: Rows, c: int) -> NDArray[Any]:
     return np.concatenate(parts)
 
 
-def largest(scores: Rows) -> NDArray[np.int64]:
+def largest(scores: Rows) -> Ints:
     """Column of the largest score of each row, the first of equals."""
     found_N = np.empty(scores.shape[0], np.int64)
     for rows, block_BC in row_blocks(scores):
@@ -135,7 +141,7 @@ def largest(scores: Rows) -> NDArray[np.int64]:
     return found_N
 
 
-def room(shape: tuple[int, ...], dtype: Any = np.float32, folder: Path | None = None) -> NDArray[Any]:
+def room(shape: tuple[int, ...], dtype: Any = np.float32, folder: Path | None = None) -> Array:
     """An array of zeros: in memory, or in a file without a name where it is large.
 
     Args:
@@ -148,10 +154,14 @@ def room(shape: tuple[int, ...], dtype: Any = np.float32, folder: Path | None = 
         return np.zeros(shape, dtype)
     with _nameless_file(folder) as file:
         try:
-            os.posix_fallocate(file.fileno(), 0, num_bytes)  # else a full disk would kill the process when a page is written
+            os.posix_fallocate(
+                file.fileno(), 0, num_bytes
+            )  # else a full disk would kill the process when a page is written
         except OSError as error:
             place = folder or tempfile.gettempdir()
-            raise RunError(f"{place}: no room for {num_bytes / 1e9:.1f} GB of scores ({error.strerror}). Free space there, or evaluate fewer rows.") from error
+            raise RunError(
+                f"{place}: no room for {num_bytes / 1e9:.1f} GB of scores ({error.strerror}). Free space there, or evaluate fewer rows."
+            ) from error
         return np.memmap(file, dtype, "r+", shape=shape)
 
 
@@ -164,7 +174,7 @@ def _nameless_file(folder: Path | None) -> Any:
         return tempfile.TemporaryFile()
 
 
-def joined(parts: list[NDArray[Any]], folder: Path | None = None) -> NDArray[Any]:
+def joined(parts: list[Array], folder: Path | None = None) -> Array:
     """Arrays behind one another, copied a block at a time; see `room`."""
     whole = room((sum(map(len, parts)), *parts[0].shape[1:]), parts[0].dtype, folder)
     start = 0

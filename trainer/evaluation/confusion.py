@@ -4,9 +4,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-Ints = NDArray[np.int64]
+from trainer.arrays import Floats, Ints
+
 MOST_DENSE = 1000
 """Classes up to which metrics.json holds the whole matrix and predictions.parquet a probability of every class."""
 
@@ -28,7 +28,9 @@ class Confusion:
     @classmethod
     def count(cls, true_N: Ints, predicted_N: Ints, num_classes: int) -> "Confusion":
         """The cells of some rows."""
-        kinds_L, counts_L = np.unique(true_N.astype(np.int64) * num_classes + predicted_N, return_counts=True)
+        kinds_L, counts_L = np.unique(
+            true_N.astype(np.int64) * num_classes + predicted_N, return_counts=True
+        )
         return cls(num_classes, kinds_L // num_classes, kinds_L % num_classes, counts_L)
 
     @classmethod
@@ -41,7 +43,9 @@ class Confusion:
         if isinstance(value, dict):
             columns = (np.array(value[name], np.int64) for name in ("rows", "columns", "counts"))
             true_L, predicted_L, counts_L = columns
-            if value.get("format") != "sparse" or not len(true_L) == len(predicted_L) == len(counts_L):
+            if value.get("format") != "sparse" or not len(true_L) == len(predicted_L) == len(
+                counts_L
+            ):
                 raise ValueError("confusion_matrix is no sparse matrix of rows, columns and counts")
             return cls(num_classes, true_L, predicted_L, counts_L)
         counts_CC = np.array(value, np.int64).reshape(num_classes, num_classes)
@@ -61,7 +65,9 @@ class Confusion:
         places_C[class_ids] = np.arange(len(class_ids))
         kept = (places_C[self.true_L] >= 0) & (places_C[self.predicted_L] >= 0)
         counts_KK = np.zeros((len(class_ids), len(class_ids)), np.int64)
-        counts_KK[places_C[self.true_L[kept]], places_C[self.predicted_L[kept]]] = self.counts_L[kept]
+        counts_KK[places_C[self.true_L[kept]], places_C[self.predicted_L[kept]]] = self.counts_L[
+            kept
+        ]
         return counts_KK
 
     def among(self, class_ids: Ints) -> Ints:
@@ -82,7 +88,7 @@ class Confusion:
         return np.bincount(self.predicted_L, self.counts_L, self.num_classes).astype(np.int64)
 
     @property
-    def f1_C(self) -> NDArray[np.float64]:
+    def f1_C(self) -> Floats:
         """F1 of each class; 0 where nothing is right."""
         is_right = self.true_L == self.predicted_L
         hits_C = np.bincount(self.true_L[is_right], self.counts_L[is_right], self.num_classes)
@@ -92,6 +98,13 @@ class Confusion:
     def mcc(self) -> float:
         """Matthews correlation of true and predicted class; 0 where it is not defined. As scikit-learn's matthews_corrcoef."""
         support_C, given_C = self.support_C.astype(np.float64), self.given_C.astype(np.float64)
-        right, total = float(self.counts_L[self.true_L == self.predicted_L].sum()), float(self.counts_L.sum())
+        right, total = (
+            float(self.counts_L[self.true_L == self.predicted_L].sum()),
+            float(self.counts_L.sum()),
+        )
         given, true = total**2 - given_C @ given_C, total**2 - support_C @ support_C
-        return float((right * total - support_C @ given_C) / np.sqrt(true * given)) if true * given else 0.0
+        return (
+            float((right * total - support_C @ given_C) / np.sqrt(true * given))
+            if true * given
+            else 0.0
+        )

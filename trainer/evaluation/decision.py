@@ -12,20 +12,25 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.optimize import minimize_scalar
 
+from trainer.arrays import Array, Bools, Floats, Ints
 from trainer.data.labels.label_ids import by_class
 from trainer.errors import ConfigError, DataError, listing
-from trainer.evaluation.blocks import CACHED_BYTES, MOST_IN_MEMORY, ByColumn, Rows, Taken, row_blocks
+from trainer.evaluation.blocks import (
+    CACHED_BYTES,
+    MOST_IN_MEMORY,
+    ByColumn,
+    Rows,
+    Taken,
+    row_blocks,
+)
 from trainer.evaluation.scores import Correction, LogProbabilities, corrected, log_softmax
 from trainer.evaluation.thresholds import THRESHOLDS, fit_thresholds
 
 if TYPE_CHECKING:
     from trainer.config.sections.balancing import DecisionSection
 
-Ints = NDArray[np.int64]
-Floats = NDArray[np.float64]
 LEAST_ROWS = 20
 """A class with fewer validation rows keeps the neutral threshold: its best one would be noise."""
 NUM_FOLDS = 5
@@ -49,7 +54,7 @@ class Decision:
     costs_CC: Floats | None = None
     neutral: tuple[str, ...] = ()
 
-    def correct(self, logits_NC: NDArray[Any]) -> Floats:
+    def correct(self, logits_NC: Array) -> Floats:
         """Logits with prior and temperature corrected."""
         return corrected(logits_NC, self.correction)
 
@@ -58,7 +63,7 @@ class Decision:
         """What is done to logits."""
         return Correction(self.temperature, self.shift_C)
 
-    def log_probabilities(self, logits_NC: NDArray[Any]) -> Floats:
+    def log_probabilities(self, logits_NC: Array) -> Floats:
         """Corrected log probabilities."""
         return log_softmax(self.correct(logits_NC))
 
@@ -66,7 +71,9 @@ class Decision:
         """Label id of each row."""
         if self.costs_CC is not None:
             return (np.exp(log_p_NC) @ self.costs_CC).argmin(axis=1)
-        return (log_p_NC if self.thresholds_C is None else log_p_NC - np.log(self.thresholds_C)).argmax(axis=1)
+        return (
+            log_p_NC if self.thresholds_C is None else log_p_NC - np.log(self.thresholds_C)
+        ).argmax(axis=1)
 
     def judge(self, logits_NC: Rows) -> tuple[LogProbabilities, Ints]:
         """Log probabilities, computed whenever they are read, and label id of each row, a block at a time."""
@@ -78,9 +85,15 @@ class Decision:
 
     def figures(self, labels: list[str]) -> dict[str, Any]:
         """Plain values for metrics.json."""
-        values: dict[str, Any] = {"temperature": self.temperature, "shift": dict(zip(labels, self.shift_C.tolist(), strict=True))}
+        values: dict[str, Any] = {
+            "temperature": self.temperature,
+            "shift": dict(zip(labels, self.shift_C.tolist(), strict=True)),
+        }
         if self.thresholds_C is not None:
-            values |= {"thresholds": dict(zip(labels, self.thresholds_C.tolist(), strict=True)), "neutral": list(self.neutral)}
+            values |= {
+                "thresholds": dict(zip(labels, self.thresholds_C.tolist(), strict=True)),
+                "neutral": list(self.neutral),
+            }
         return values | ({"costs": self.costs_CC.tolist()} if self.costs_CC is not None else {})
 
     def to_config(self, labels: list[str], *, is_folded: bool) -> dict[str, Any]:
@@ -89,7 +102,9 @@ class Decision:
         Args:
             is_folded: whether temperature and shift stand in the weights of the model already.
         """
-        values: dict[str, Any] = {} if is_folded else {"temperature": self.temperature, "shift": self.shift_C.tolist()}
+        values: dict[str, Any] = (
+            {} if is_folded else {"temperature": self.temperature, "shift": self.shift_C.tolist()}
+        )
         if self.thresholds_C is not None:
             values["thresholds"] = dict(zip(labels, self.thresholds_C.tolist(), strict=True))
         if self.costs_CC is not None:
@@ -128,7 +143,9 @@ def target_log_prior(prior: str | dict[str, float], natural_C: Ints, labels: lis
     if isinstance(prior, dict):
         given = by_class(prior, labels, "decision.prior")
         if missing := set(labels) - set(given):
-            raise ConfigError(f"decision.prior leaves out {listing(missing)}; it needs a share for each label in the data: {listing(labels)}.")
+            raise ConfigError(
+                f"decision.prior leaves out {listing(missing)}; it needs a share for each label in the data: {listing(labels)}."
+            )
         shares_C = np.array([given[label] for label in labels])
     else:
         shares_C = natural_C.astype(np.float64) if prior == "natural" else np.ones(len(labels))
@@ -141,8 +158,16 @@ def cost_matrix(costs: dict[str, dict[str, float]], labels: list[str]) -> Floats
     Raises:
         ConfigError: a label that the data lack.
     """
-    rows = {true: by_class(row, labels, "decision.costs") for true, row in by_class(costs, labels, "decision.costs").items()}
-    return np.array([[rows.get(true, {}).get(guess, float(true != guess)) for guess in labels] for true in labels])
+    rows = {
+        true: by_class(row, labels, "decision.costs")
+        for true, row in by_class(costs, labels, "decision.costs").items()
+    }
+    return np.array(
+        [
+            [rows.get(true, {}).get(guess, float(true != guess)) for guess in labels]
+            for true in labels
+        ]
+    )
 
 
 def natural_weights(label_ids_N: Ints, natural_C: Ints | Floats) -> Floats:
@@ -152,7 +177,9 @@ def natural_weights(label_ids_N: Ints, natural_C: Ints | Floats) -> Floats:
     return weights_N / weights_N.mean()
 
 
-def fit_temperature(logits_NC: Rows, label_ids_N: Ints, weights_N: Floats, log_q_C: Floats | None = None) -> float:
+def fit_temperature(
+    logits_NC: Rows, label_ids_N: Ints, weights_N: Floats, log_q_C: Floats | None = None
+) -> float:
     """Return the temperature T of least mean log loss on validation rows.
 
     Without a prior to correct, T minimises the loss of softmax(z / T). This is the definition of Guo et al. 2017
@@ -181,11 +208,19 @@ def fit_temperature(logits_NC: Rows, label_ids_N: Ints, weights_N: Floats, log_q
             log_p_N[rows] = own_B - np.log(np.exp(z_BC, out=z_BC).sum(axis=1))
         return float(-(weights_N * log_p_N).mean())
 
-    return float(np.exp(minimize_scalar(loss, bounds=(np.log(0.05), np.log(20)), method="bounded").x))
+    return float(
+        np.exp(minimize_scalar(loss, bounds=(np.log(0.05), np.log(20)), method="bounded").x)
+    )
 
 
 def plan_decision(
-    section: "DecisionSection", *, labels: list[str], counts_C: Ints, class_weights_C: Floats, natural_C: Ints, tau: float
+    section: "DecisionSection",
+    *,
+    labels: list[str],
+    counts_C: Ints,
+    class_weights_C: Floats,
+    natural_C: Ints,
+    tau: float,
 ) -> dict[str, Any] | None:
     """The arguments of `fit_decision` that are known before training; None where the section asks for nothing.
 
@@ -201,7 +236,9 @@ def plan_decision(
     return {
         "labels": labels,
         "log_q_C": training_log_prior(counts_C, class_weights_C, tau),
-        "log_target_C": None if section.prior is None else target_log_prior(section.prior, natural_C, labels),
+        "log_target_C": None
+        if section.prior is None
+        else target_log_prior(section.prior, natural_C, labels),
         "temperature": section.temperature,
         "thresholds": section.thresholds,
         "min_precision": section.min_precision or 0.9,
@@ -223,7 +260,7 @@ def fit_decision(
     costs_CC: Floats | None = None,
     minority: int = 0,
     weights_N: Floats | None = None,
-    fitted_C: NDArray[np.bool_] | None = None,
+    fitted_C: Bools | None = None,
 ) -> Decision:
     """The decision of validation rows.
 
@@ -239,7 +276,9 @@ def fit_decision(
         DataError: no validation rows.
     """
     if len(label_ids_N) == 0:
-        raise DataError("decision needs validation rows, and there are none. Give split.validation or data.validation, or remove the section decision.")
+        raise DataError(
+            "decision needs validation rows, and there are none. Give split.validation or data.validation, or remove the section decision."
+        )
     weights_N = np.ones(len(label_ids_N)) if weights_N is None else weights_N
     corrected_C = None if log_target_C is None else log_q_C
     t = fit_temperature(logits_NC, label_ids_N, weights_N, corrected_C) if temperature else 1.0
@@ -248,17 +287,38 @@ def fit_decision(
     if thresholds in THRESHOLDS:
         counts_C = np.bincount(label_ids_N, minlength=len(labels))
         fitted_C = counts_C >= LEAST_ROWS if fitted_C is None else fitted_C
-        row_weights_N = natural_weights(label_ids_N, np.exp(log_target_C)) if log_target_C is not None else weights_N
+        row_weights_N = (
+            natural_weights(label_ids_N, np.exp(log_target_C))
+            if log_target_C is not None
+            else weights_N
+        )
         log_p_NC = LogProbabilities(logits_NC, (decision.correction,))
-        found_C, failed = fit_thresholds(log_p_NC, label_ids_N, row_weights_N, fitted_C, minority, THRESHOLDS[thresholds], min_precision)
-        few = [f"{labels[c]} ({counts_C[c]} validation rows, {LEAST_ROWS} needed)" for c in np.flatnonzero(~fitted_C)]
+        found_C, failed = fit_thresholds(
+            log_p_NC,
+            label_ids_N,
+            row_weights_N,
+            fitted_C,
+            minority,
+            THRESHOLDS[thresholds],
+            min_precision,
+        )
+        few = [
+            f"{labels[c]} ({counts_C[c]} validation rows, {LEAST_ROWS} needed)"
+            for c in np.flatnonzero(~fitted_C)
+        ]
         short = [f"{labels[c]} (precision {min_precision:g} is not reached)" for c in failed]
         decision = replace(decision, thresholds_C=found_C / found_C.sum(), neutral=(*few, *short))
     return decision
 
 
 def fit_and_cross_fit(
-    logits_NC: NDArray[Any], label_ids_N: Ints, weights_N: Floats, plan: dict[str, Any], *, seed: int, folder: Path | None = None
+    logits_NC: Array,
+    label_ids_N: Ints,
+    weights_N: Floats,
+    plan: dict[str, Any],
+    *,
+    seed: int,
+    folder: Path | None = None,
 ) -> tuple[Decision, tuple[LogProbabilities, Ints]]:
     """The decision of validation rows, and what `cross_fit` says of them; thresholds of the same classes are fitted in every fold.
 
@@ -267,15 +327,25 @@ def fit_and_cross_fit(
     """
     fitted_C = np.bincount(label_ids_N, minlength=len(plan["labels"])) >= LEAST_ROWS
     by_column = plan["thresholds"] in THRESHOLDS and logits_NC.nbytes > MOST_IN_MEMORY
-    read_NC = ByColumn(logits_NC, np.flatnonzero(fitted_C).tolist(), folder) if by_column else logits_NC
+    read_NC = (
+        ByColumn(logits_NC, np.flatnonzero(fitted_C).tolist(), folder) if by_column else logits_NC
+    )
 
     def fit(rows: Ints) -> Decision:
-        return fit_decision(Taken(read_NC, rows), label_ids_N[rows], weights_N=weights_N[rows], fitted_C=fitted_C, **plan)
+        return fit_decision(
+            Taken(read_NC, rows),
+            label_ids_N[rows],
+            weights_N=weights_N[rows],
+            fitted_C=fitted_C,
+            **plan,
+        )
 
     return fit(np.arange(len(label_ids_N))), cross_fit(logits_NC, label_ids_N, fit, seed=seed)
 
 
-def cross_fit(logits_NC: Rows, label_ids_N: Ints, fit: Callable[[Ints], Decision], *, seed: int) -> tuple[LogProbabilities, Ints]:
+def cross_fit(
+    logits_NC: Rows, label_ids_N: Ints, fit: Callable[[Ints], Decision], *, seed: int
+) -> tuple[LogProbabilities, Ints]:
     """Log probabilities and label ids of validation rows, each from a decision that was fitted without it.
 
     Args:
@@ -284,9 +354,15 @@ def cross_fit(logits_NC: Rows, label_ids_N: Ints, fit: Callable[[Ints], Decision
     predicted_N = np.empty(len(label_ids_N), np.int64)
     order = np.lexsort((np.random.default_rng(seed).permutation(len(label_ids_N)), label_ids_N))
     folds_N = np.empty(len(label_ids_N), np.int64)
-    folds_N[order] = np.arange(len(label_ids_N)) % NUM_FOLDS  # stratified, whatever the size of a class
-    decisions = [fit(np.flatnonzero(folds_N != fold)) for fold in np.unique(folds_N)]  # of few rows fewer folds, from 0
-    log_p_NC = LogProbabilities(logits_NC, tuple(decision.correction for decision in decisions), folds_N)
+    folds_N[order] = (
+        np.arange(len(label_ids_N)) % NUM_FOLDS
+    )  # stratified, whatever the size of a class
+    decisions = [
+        fit(np.flatnonzero(folds_N != fold)) for fold in np.unique(folds_N)
+    ]  # of few rows fewer folds, from 0
+    log_p_NC = LogProbabilities(
+        logits_NC, tuple(decision.correction for decision in decisions), folds_N
+    )
     for rows, log_p_BC in log_p_NC.blocks():
         for fold, decision in enumerate(decisions):
             held = np.flatnonzero(folds_N[rows] == fold)

@@ -6,17 +6,16 @@ stratified split, so that no class vanishes from the mean. Training again with a
 """
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import xxhash
 from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
+from trainer.arrays import Array, Bools, Floats, Ints
 from trainer.evaluation.blocks import release, row_slices
 from trainer.evaluation.confusion import MOST_DENSE
 
-Floats = NDArray[np.float64]
 Interval = tuple[float, float]
 NUM_RESAMPLES = 1000
 LEVEL = 0.95
@@ -58,7 +57,14 @@ def interval(values_B: Floats) -> Interval | None:
     return (float(low), float(high)) if low < high else None
 
 
-def resample(targets: NDArray[Any], predicted: list[NDArray[Any]], num_classes: int, *, seed: int = 0, num_resamples: int = NUM_RESAMPLES) -> Resampled:
+def resample(
+    targets: Array,
+    predicted: list[Array],
+    num_classes: int,
+    *,
+    seed: int = 0,
+    num_resamples: int = NUM_RESAMPLES,
+) -> Resampled:
     """Figures of models on rows that are drawn anew, with replacement; the same rows for every model, so that differences are paired.
 
     Args:
@@ -71,19 +77,27 @@ def resample(targets: NDArray[Any], predicted: list[NDArray[Any]], num_classes: 
     if len(targets) == 0:
         raise ValueError("no row to draw from")
     if targets.ndim == 1:
-        kinds, counts_K = np.unique(np.stack([targets, *predicted], axis=1), axis=0, return_counts=True)
-        strata_K, blocks = kinds[:, 0], [_block(slice(0, len(kinds)), [_one_hot(ids_K, num_classes) for ids_K in kinds.T])]
+        kinds, counts_K = np.unique(
+            np.stack([targets, *predicted], axis=1), axis=0, return_counts=True
+        )
+        strata_K, blocks = (
+            kinds[:, 0],
+            [_block(slice(0, len(kinds)), [_one_hot(ids_K, num_classes) for ids_K in kinds.T])],
+        )
     else:
         first_K, counts_K = _kinds(targets, predicted)
         strata_K = np.zeros(len(first_K), np.int64)
         blocks = _sparse_blocks(targets, predicted, first_K)
     size = max(1, MOST_COUNTS // len(counts_K))
     rng = np.random.default_rng(seed)
-    parts = [_figures(_draw(rng, counts_K, strata_K, min(size, num_resamples - start)), blocks) for start in range(0, num_resamples, size)]
+    parts = [
+        _figures(_draw(rng, counts_K, strata_K, min(size, num_resamples - start)), blocks)
+        for start in range(0, num_resamples, size)
+    ]
     return Resampled(*(np.concatenate(column) for column in zip(*parts, strict=True)))
 
 
-def _kinds(targets: NDArray[Any], predicted: list[NDArray[Any]]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def _kinds(targets: Array, predicted: list[Array]) -> tuple[Ints, Ints]:
     """Place of the first row of each kind, and how many there are of it."""
     packed = []
     for rows in row_slices(targets.shape):
@@ -92,17 +106,23 @@ def _kinds(targets: NDArray[Any], predicted: list[NDArray[Any]]) -> tuple[NDArra
         packed.append(_digests(bits) if targets.shape[1] > MOST_DENSE else bits)
         for read in (targets, *predicted):
             release(read)
-    _, first_K, counts_K = np.unique(np.concatenate(packed), axis=0, return_index=True, return_counts=True)
+    _, first_K, counts_K = np.unique(
+        np.concatenate(packed), axis=0, return_index=True, return_counts=True
+    )
     return first_K, counts_K
 
 
 def _digests(bits: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """16 bytes for each row of many, alike for rows that are alike."""
-    return np.frombuffer(b"".join(xxhash.xxh3_128_digest(row.tobytes()) for row in bits), np.uint8).reshape(-1, 16)
+    return np.frombuffer(
+        b"".join(xxhash.xxh3_128_digest(row.tobytes()) for row in bits), np.uint8
+    ).reshape(-1, 16)
 
 
-def _one_hot(ids_K: NDArray[np.int64], num_classes: int) -> csr_array:
-    return csr_array((np.ones(len(ids_K)), (np.arange(len(ids_K)), ids_K)), (len(ids_K), num_classes))
+def _one_hot(ids_K: Ints, num_classes: int) -> csr_array:
+    return csr_array(
+        (np.ones(len(ids_K)), (np.arange(len(ids_K)), ids_K)), (len(ids_K), num_classes)
+    )
 
 
 @dataclass(frozen=True)
@@ -115,22 +135,28 @@ class _Block:
         right: whether each model gives a kind what it has.
     """
 
-    rows: slice | NDArray[np.int64]
+    rows: slice | Ints
     true_KC: csr_array
     given: list[csr_array]
     hits: list[csr_array]
-    right: list[NDArray[np.bool_]]
+    right: list[Bools]
 
 
-def _block(rows: slice | NDArray[np.int64], sides: list[csr_array]) -> _Block:
+def _block(rows: slice | Ints, sides: list[csr_array]) -> _Block:
     """Kinds of the classes that they have, and of those that each model gives them."""
     true_KC, *given = sides
     hits = [_light(csr_array(true_KC.multiply(given_KC))) for given_KC in given]
     most = [np.maximum(np.diff(true_KC.indptr), np.diff(given_KC.indptr)) for given_KC in given]
-    return _Block(rows, true_KC, given, hits, [np.diff(hits_KC.indptr) == most_K for hits_KC, most_K in zip(hits, most, strict=True)])
+    return _Block(
+        rows,
+        true_KC,
+        given,
+        hits,
+        [np.diff(hits_KC.indptr) == most_K for hits_KC, most_K in zip(hits, most, strict=True)],
+    )
 
 
-def _sparse_blocks(targets: NDArray[Any], predicted: list[NDArray[Any]], first_K: NDArray[np.int64]) -> list[_Block]:
+def _sparse_blocks(targets: Array, predicted: list[Array], first_K: Ints) -> list[_Block]:
     """The kinds of rows of many labels, given the place of the first row of each.
 
     They are read in the order of the rows: each row that is read of a file brings its neighbours into memory.
@@ -138,7 +164,11 @@ def _sparse_blocks(targets: NDArray[Any], predicted: list[NDArray[Any]], first_K
     blocks, order = [], np.argsort(first_K)
     for rows in (order[places] for places in row_slices((len(first_K), *targets.shape[1:]))):
         sides = [labels_NC[first_K[rows]] for labels_NC in (targets, *predicted)]
-        blocks.append(_block(rows, [_light(csr_array(np.asarray(side_BC).astype(np.bool_))) for side_BC in sides]))
+        blocks.append(
+            _block(
+                rows, [_light(csr_array(np.asarray(side_BC).astype(np.bool_))) for side_BC in sides]
+            )
+        )
         for read in (targets, *predicted):
             release(read)
     return blocks
@@ -152,7 +182,12 @@ def _light(ones_KC: csr_array) -> csr_array:
     return light_KC
 
 
-def _draw(rng: np.random.Generator, counts_K: NDArray[np.int64], strata_K: NDArray[np.int64], num_resamples: int) -> Floats:
+def _draw(
+    rng: np.random.Generator,
+    counts_K: Ints,
+    strata_K: Ints,
+    num_resamples: int,
+) -> Floats:
     """Rows of each kind in each resample, (B, K); every stratum keeps its number of rows."""
     drawn_BK = np.empty((num_resamples, len(counts_K)))
     for stratum in np.unique(strata_K):
@@ -176,4 +211,8 @@ def _figures(drawn_BK: Floats, blocks: list[_Block]) -> tuple[Floats, Floats, Fl
             given_BRC[:, r] += part_BK @ block.given[r]
             right_BR[:, r] += part_BK @ block.right[r]
     support = np.where(support_BC, support_BC, np.nan)[:, None, :]
-    return 2 * hits_BRC / (given_BRC + support), hits_BRC / support, right_BR / drawn_BK.sum(axis=1, keepdims=True)
+    return (
+        2 * hits_BRC / (given_BRC + support),
+        hits_BRC / support,
+        right_BR / drawn_BK.sum(axis=1, keepdims=True),
+    )

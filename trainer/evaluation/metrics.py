@@ -12,17 +12,14 @@ from typing import Any
 import datasets
 import evaluate
 import numpy as np
-from numpy.typing import NDArray
 from sklearn.metrics import f1_score, precision_recall_fscore_support
 
+from trainer.arrays import Array, Floats, Ints
 from trainer.errors import listing
 from trainer.evaluation.blocks import Rows, largest
 from trainer.evaluation.confusion import Confusion
 from trainer.evaluation.ranking import auroc
 from trainer.evaluation.scores import LogProbabilities, as_log_probabilities
-
-Ints = NDArray[np.int64]
-Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -66,8 +63,26 @@ class Evaluation:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values under the names that metrics.json documents."""
-        names = ["num_rows", "loss", "accuracy", "macro_f1", "weighted_f1", "f1_gap", "macro_precision", "macro_recall"]
-        names += ["balanced_accuracy", "mcc", "auroc_macro", "ece", "brier", "labels", "confusion_matrix", "per_class"]
+        names = [
+            "num_rows",
+            "loss",
+            "accuracy",
+            "macro_f1",
+            "weighted_f1",
+            "f1_gap",
+            "macro_precision",
+            "macro_recall",
+        ]
+        names += [
+            "balanced_accuracy",
+            "mcc",
+            "auroc_macro",
+            "ece",
+            "brier",
+            "labels",
+            "confusion_matrix",
+            "per_class",
+        ]
         return {name: getattr(self, name) for name in names}
 
 
@@ -81,35 +96,64 @@ class ImbalancedClassification(evaluate.Metric):
         return evaluate.MetricInfo(
             description="Accuracy, macro and weighted F1, balanced accuracy, MCC, AUROC and per-class results.",
             citation="",
-            features=datasets.Features({"predictions": datasets.Value("int64"), "references": datasets.Value("int64")}),
+            features=datasets.Features(
+                {"predictions": datasets.Value("int64"), "references": datasets.Value("int64")}
+            ),
         )
 
-    def _compute(self, predictions: Any, references: Any, log_probabilities: "Floats | LogProbabilities", labels: list[str]) -> dict[str, Any]:
+    def _compute(
+        self,
+        predictions: Any,
+        references: Any,
+        log_probabilities: "Floats | LogProbabilities",
+        labels: list[str],
+    ) -> dict[str, Any]:
         log_p_NC = as_log_probabilities(log_probabilities)
-        return _evaluation(np.asarray(references), np.asarray(predictions), log_p_NC, labels).to_dict()
+        return _evaluation(
+            np.asarray(references), np.asarray(predictions), log_p_NC, labels
+        ).to_dict()
 
 
-def evaluate_logits(logits_NC: Rows | LogProbabilities, label_ids_N: Ints, labels: list[str], predicted_N: Ints | None = None) -> Evaluation:
+def evaluate_logits(
+    logits_NC: Rows | LogProbabilities,
+    label_ids_N: Ints,
+    labels: list[str],
+    predicted_N: Ints | None = None,
+) -> Evaluation:
     """Evaluation of logits, or of log probabilities, by their largest class or by the labels that a decision gave.
 
     Raises:
         ValueError: no row, or shapes that do not fit.
     """
     if logits_NC.shape != (len(label_ids_N), len(labels)) or len(label_ids_N) == 0:
-        raise ValueError(f"logits of shape {logits_NC.shape} for {len(label_ids_N)} rows and {len(labels)} labels")
+        raise ValueError(
+            f"logits of shape {logits_NC.shape} for {len(label_ids_N)} rows and {len(labels)} labels"
+        )
     predicted_N = largest(logits_NC) if predicted_N is None else predicted_N
     metric = ImbalancedClassification(keep_in_memory=True)
-    values = metric.compute(predictions=predicted_N, references=label_ids_N, log_probabilities=as_log_probabilities(logits_NC), labels=labels)
+    values = metric.compute(
+        predictions=predicted_N,
+        references=label_ids_N,
+        log_probabilities=as_log_probabilities(logits_NC),
+        labels=labels,
+    )
     return Evaluation(**{name: values[name] for name in Evaluation.__dataclass_fields__})
 
 
-def _evaluation(true_N: Ints, predicted_N: Ints, log_p_NC: LogProbabilities, labels: list[str]) -> Evaluation:
+def _evaluation(
+    true_N: Ints, predicted_N: Ints, log_p_NC: LogProbabilities, labels: list[str]
+) -> Evaluation:
     ids = np.arange(len(labels))
-    precision_C, recall_C, f1_C, support_C = precision_recall_fscore_support(true_N, predicted_N, labels=ids, zero_division=0)
+    precision_C, recall_C, f1_C, support_C = precision_recall_fscore_support(
+        true_N, predicted_N, labels=ids, zero_division=0
+    )
     present = np.flatnonzero(support_C)
     if len(present) < len(labels):
         absent = listing(labels[c] for c in ids if support_C[c] == 0)
-        warnings.warn(f"no row of {absent} in this split: left out of macro averages; more rows would tell more", stacklevel=2)
+        warnings.warn(
+            f"no row of {absent} in this split: left out of macro averages; more rows would tell more",
+            stacklevel=2,
+        )
     confusion = Confusion.count(true_N, predicted_N, len(labels))
     loss_N, brier_N, bins = _of_rows(log_p_NC, true_N)
     return Evaluation(
@@ -117,7 +161,9 @@ def _evaluation(true_N: Ints, predicted_N: Ints, log_p_NC: LogProbabilities, lab
         loss=float(loss_N.mean()),
         accuracy=float((true_N == predicted_N).mean()),
         macro_f1=float(f1_C[present].mean()),
-        weighted_f1=float(f1_score(true_N, predicted_N, labels=ids, average="weighted", zero_division=0)),
+        weighted_f1=float(
+            f1_score(true_N, predicted_N, labels=ids, average="weighted", zero_division=0)
+        ),
         macro_precision=float(precision_C[present].mean()),
         macro_recall=float(recall_C[present].mean()),
         mcc=confusion.mcc,
@@ -127,7 +173,12 @@ def _evaluation(true_N: Ints, predicted_N: Ints, log_p_NC: LogProbabilities, lab
         labels=list(labels),
         confusion_matrix=confusion.plain(),
         per_class={
-            label: {"precision": float(precision_C[c]), "recall": float(recall_C[c]), "f1": float(f1_C[c]), "support": int(support_C[c])}
+            label: {
+                "precision": float(precision_C[c]),
+                "recall": float(recall_C[c]),
+                "f1": float(f1_C[c]),
+                "support": int(support_C[c]),
+            }
             for c, label in enumerate(labels)
         },
     )
@@ -139,7 +190,10 @@ def _of_rows(log_p_NC: LogProbabilities, true_N: Ints) -> tuple[Floats, Floats, 
     for rows, log_p_BC in log_p_NC.blocks():
         own = np.arange(len(log_p_BC)), true_N[rows]
         loss_N[rows] = -log_p_BC[own]
-        surest_N[rows], is_right_N[rows] = log_p_BC.max(axis=1), log_p_BC.argmax(axis=1) == true_N[rows]
+        surest_N[rows], is_right_N[rows] = (
+            log_p_BC.max(axis=1),
+            log_p_BC.argmax(axis=1) == true_N[rows],
+        )
         p_BC = np.exp(log_p_BC)
         p_BC[own] -= 1
         brier_N[rows] = (p_BC**2).sum(axis=1)
@@ -168,10 +222,13 @@ def calibration_bins(log_p_NC: Floats | LogProbabilities, true_N: Ints) -> list[
     return _of_rows(log_p_NC, true_N)[2]
 
 
-def _bins(confidence_N: Floats, is_right_N: NDArray[Any]) -> list[Bin]:
+def _bins(confidence_N: Floats, is_right_N: Array) -> list[Bin]:
     bins_N = np.minimum((confidence_N * NUM_BINS).astype(int), NUM_BINS - 1)
     chosen = [np.flatnonzero(bins_N == b) for b in np.unique(bins_N)]
-    return [(float(confidence_N[rows].mean()), float(is_right_N[rows].mean()), len(rows)) for rows in chosen]
+    return [
+        (float(confidence_N[rows].mean()), float(is_right_N[rows].mean()), len(rows))
+        for rows in chosen
+    ]
 
 
 def _ece(bins: list[Bin]) -> float:

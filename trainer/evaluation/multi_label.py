@@ -11,14 +11,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.special import expit
 
+from trainer.arrays import Array, Bools, Floats
 from trainer.errors import listing
 from trainer.evaluation.blocks import Rows, column_blocks, release, room, row_blocks, row_slices
 from trainer.evaluation.metrics import Evaluation, evaluate_logits
 from trainer.evaluation.ranking import average_precision
-from trainer.evaluation.scores import Bools, Floats, LogProbabilities, assigned
+from trainer.evaluation.scores import LogProbabilities, assigned
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,12 @@ class MultiLabelEvaluation:
 AnyEvaluation = Evaluation | MultiLabelEvaluation
 
 
-def evaluate(logits_NC: Rows | LogProbabilities, targets: NDArray[Any], labels: list[str], predicted_N: NDArray[Any] | None = None) -> AnyEvaluation:
+def evaluate(
+    logits_NC: Rows | LogProbabilities,
+    targets: Array,
+    labels: list[str],
+    predicted_N: Array | None = None,
+) -> AnyEvaluation:
     """Evaluation of logits against label ids (N,), or against the labels that each row has (N, C).
 
     Args:
@@ -101,25 +106,46 @@ class _Counts:
     samples_f1: float
 
 
-def evaluate_multi_label(logits_NC: Rows, targets_NC: NDArray[Any], labels: list[str], predicted_NC: Bools | None = None) -> MultiLabelEvaluation:
+def evaluate_multi_label(
+    logits_NC: Rows, targets_NC: Array, labels: list[str], predicted_NC: Bools | None = None
+) -> MultiLabelEvaluation:
     """Evaluation of logits, or of the labels that each row is given by another rule, against the labels that each row has.
 
     Raises:
         ValueError: no row, or shapes that do not fit.
     """
-    if logits_NC.shape != targets_NC.shape or logits_NC.shape[1:] != (len(labels),) or len(targets_NC) == 0:
-        raise ValueError(f"logits of shape {logits_NC.shape} for targets of shape {targets_NC.shape} and {len(labels)} labels")
+    if (
+        logits_NC.shape != targets_NC.shape
+        or logits_NC.shape[1:] != (len(labels),)
+        or len(targets_NC) == 0
+    ):
+        raise ValueError(
+            f"logits of shape {logits_NC.shape} for targets of shape {targets_NC.shape} and {len(labels)} labels"
+        )
     sums, num_rows = _count(logits_NC, targets_NC, predicted_NC), len(targets_NC)
     precision_C, recall_C = _ratio(sums.hits_C, sums.given_C), _ratio(sums.hits_C, sums.support_C)
     f1_C = _ratio(2 * sums.hits_C, sums.given_C + sums.support_C)
     present = np.flatnonzero(sums.support_C)
     if len(present) < len(labels):
         absent = listing(labels[c] for c in np.flatnonzero(sums.support_C == 0))
-        warnings.warn(f"no row of {absent} in this split: left out of macro averages; more rows would tell more", stacklevel=2)
+        warnings.warn(
+            f"no row of {absent} in this split: left out of macro averages; more rows would tell more",
+            stacklevel=2,
+        )
     precisions_C = _average_precisions(logits_NC, targets_NC)
-    macro_f1, weighted_f1 = _mean(f1_C[present]), float(_ratio(np.array([f1_C @ sums.support_C]), np.array([sums.support_C.sum()]))[0])
-    hits, given, support = (float(sums_C.sum()) for sums_C in (sums.hits_C, sums.given_C, sums.support_C))
-    columns = {"precision": precision_C, "recall": recall_C, "f1": f1_C, "average_precision": precisions_C}
+    macro_f1, weighted_f1 = (
+        _mean(f1_C[present]),
+        float(_ratio(np.array([f1_C @ sums.support_C]), np.array([sums.support_C.sum()]))[0]),
+    )
+    hits, given, support = (
+        float(sums_C.sum()) for sums_C in (sums.hits_C, sums.given_C, sums.support_C)
+    )
+    columns = {
+        "precision": precision_C,
+        "recall": recall_C,
+        "f1": f1_C,
+        "average_precision": precisions_C,
+    }
     return MultiLabelEvaluation(
         num_rows=num_rows,
         loss=sums.loss / (num_rows * len(labels)),
@@ -135,17 +161,24 @@ def evaluate_multi_label(logits_NC: Rows, targets_NC: NDArray[Any], labels: list
         hamming_loss=(given + support - 2 * hits) / (num_rows * len(labels)),
         labels=list(labels),
         per_class={
-            label: {**{name: float(values_C[c]) for name, values_C in columns.items()}, "support": int(sums.support_C[c])} for c, label in enumerate(labels)
+            label: {
+                **{name: float(values_C[c]) for name, values_C in columns.items()},
+                "support": int(sums.support_C[c]),
+            }
+            for c, label in enumerate(labels)
         },
     )
 
 
-def _count(logits_NC: Rows, targets_NC: NDArray[Any], predicted_NC: Bools | None) -> _Counts:
+def _count(logits_NC: Rows, targets_NC: Array, predicted_NC: Bools | None) -> _Counts:
     """What the figures of labels and rows are made of, in one reading of the rows."""
     hits_C, given_C, support_C = np.zeros((3, logits_NC.shape[1]))
     loss, num_exact, samples_f1 = 0.0, 0, 0.0
     for rows in row_slices(logits_NC.shape):
-        z_BC, true_BC = np.asarray(logits_NC[rows]).astype(np.float64), np.asarray(targets_NC[rows]) > 0
+        z_BC, true_BC = (
+            np.asarray(logits_NC[rows]).astype(np.float64),
+            np.asarray(targets_NC[rows]) > 0,
+        )
         given_BC = assigned(z_BC) if predicted_NC is None else np.asarray(predicted_NC[rows])
         both_BC = true_BC & given_BC
         hits_B, all_B = both_BC.sum(axis=1), given_BC.sum(axis=1) + true_BC.sum(axis=1)
@@ -160,14 +193,18 @@ def _count(logits_NC: Rows, targets_NC: NDArray[Any], predicted_NC: Bools | None
     return _Counts(hits_C, given_C, support_C, loss, num_exact, samples_f1)
 
 
-def _average_precisions(logits_NC: Rows, targets_NC: NDArray[Any]) -> Floats:
+def _average_precisions(logits_NC: Rows, targets_NC: Array) -> Floats:
     """Average precision of each label, 0 without rows of it; a block of columns at a time."""
     found_C = np.zeros(logits_NC.shape[1])
-    for (start, logits_NB), (_, targets_NB) in zip(column_blocks(logits_NC), column_blocks(targets_NC), strict=True):
+    for (start, logits_NB), (_, targets_NB) in zip(
+        column_blocks(logits_NC), column_blocks(targets_NC), strict=True
+    ):
         for place in range(logits_NB.shape[1]):
             is_own_N = targets_NB[:, place] > 0
             if is_own_N.any():
-                found_C[start + place] = average_precision(is_own_N, expit(logits_NB[:, place].astype(np.float64)))
+                found_C[start + place] = average_precision(
+                    is_own_N, expit(logits_NB[:, place].astype(np.float64))
+                )
     return found_C
 
 
@@ -175,5 +212,5 @@ def _ratio(part: Floats, whole: Floats) -> Floats:
     return np.divide(part, whole, out=np.zeros_like(part), where=whole > 0)
 
 
-def _mean(values: NDArray[Any]) -> float:
+def _mean(values: Array) -> float:
     return float(values.mean()) if len(values) else 0.0

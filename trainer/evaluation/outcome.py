@@ -2,17 +2,14 @@
 
 import warnings
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from trainer.arrays import Array, Ints
 from trainer.evaluation.blocks import Rows, Taken, largest
 from trainer.evaluation.decision import Decision
 from trainer.evaluation.multi_label import AnyEvaluation, assigned_rows, evaluate
 from trainer.evaluation.scores import LogProbabilities, as_log_probabilities
-
-Ints = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -30,10 +27,10 @@ class Outcome:
 
     alone: AnyEvaluation
     decided: AnyEvaluation | None
-    label_ids_N: NDArray[Any]
+    label_ids_N: Array
     alone_log_p_NC: LogProbabilities
     log_p_NC: LogProbabilities
-    predicted_N: NDArray[Any]
+    predicted_N: Array
     domains: dict[str, AnyEvaluation] = field(default_factory=dict)
     alone_domains: dict[str, AnyEvaluation] = field(default_factory=dict)
 
@@ -45,7 +42,7 @@ class Outcome:
 
 def outcome_of(
     logits_NC: Rows,
-    label_ids_N: NDArray[Any],
+    label_ids_N: Array,
     labels: list[str],
     decided: tuple[Rows | LogProbabilities, Ints] | None,
     domains: tuple[Ints, list[str]] | None,
@@ -58,7 +55,11 @@ def outcome_of(
     """
     alone_log_p_NC = LogProbabilities(logits_NC, multi_label=label_ids_N.ndim > 1)
     alone_predicted_N = assigned_rows(logits_NC) if label_ids_N.ndim > 1 else largest(logits_NC)
-    log_p_NC, predicted_N = (as_log_probabilities(decided[0]), decided[1]) if decided else (alone_log_p_NC, alone_predicted_N)
+    log_p_NC, predicted_N = (
+        (as_log_probabilities(decided[0]), decided[1])
+        if decided
+        else (alone_log_p_NC, alone_predicted_N)
+    )
     scores_NC = log_p_NC if decided else logits_NC
     alone_domains = _by_domain(logits_NC, label_ids_N, labels, alone_predicted_N, domains)
     return Outcome(
@@ -68,16 +69,18 @@ def outcome_of(
         alone_log_p_NC,
         log_p_NC,
         predicted_N,
-        _by_domain(scores_NC, label_ids_N, labels, predicted_N, domains) if decided else alone_domains,
+        _by_domain(scores_NC, label_ids_N, labels, predicted_N, domains)
+        if decided
+        else alone_domains,
         alone_domains,
     )
 
 
 def _by_domain(
     scores_NC: Rows | LogProbabilities,
-    label_ids_N: NDArray[Any],
+    label_ids_N: Array,
     labels: list[str],
-    predicted_N: NDArray[Any],
+    predicted_N: Array,
     domains: tuple[Ints, list[str]] | None,
 ) -> dict[str, AnyEvaluation]:
     """{domain: Evaluation of its rows} of the domains that have rows."""
@@ -86,11 +89,17 @@ def _by_domain(
     rows_of = {name: np.flatnonzero(domains[0] == d) for d, name in enumerate(domains[1])}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # a domain may lack a label
-        return {name: evaluate(_take(scores_NC, rows), label_ids_N[rows], labels, predicted_N[rows]) for name, rows in rows_of.items() if len(rows)}
+        return {
+            name: evaluate(_take(scores_NC, rows), label_ids_N[rows], labels, predicted_N[rows])
+            for name, rows in rows_of.items()
+            if len(rows)
+        }
 
 
 def _take(scores_NC: Rows | LogProbabilities, rows: Ints) -> Rows | LogProbabilities:
-    return scores_NC.take(rows) if isinstance(scores_NC, LogProbabilities) else Taken(scores_NC, rows)
+    return (
+        scores_NC.take(rows) if isinstance(scores_NC, LogProbabilities) else Taken(scores_NC, rows)
+    )
 
 
 def decided_by(decision: Decision, logits_NC: Rows) -> tuple[LogProbabilities, Ints]:

@@ -6,30 +6,27 @@ from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.special import expit
 
+from trainer.arrays import Array, Bools, Floats, Floats32, Ints
 from trainer.evaluation.blocks import Rows, Taken, column, column_blocks, release, row_slices
-
-Floats = NDArray[np.float64]
-Bools = NDArray[np.bool_]
 
 THRESHOLD = 0.5
 """Probability from which a multi-label row is given a label."""
 
 
-def log_softmax(logits_NC: NDArray[Any]) -> Floats:
+def log_softmax(logits_NC: Array) -> Floats:
     """Log probabilities in float64."""
     shifted = logits_NC.astype(np.float64) - logits_NC.max(axis=1, keepdims=True)
     return shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
 
 
-def log_sigmoid(logits_NC: NDArray[Any]) -> Floats:
+def log_sigmoid(logits_NC: Array) -> Floats:
     """Log probability of each label in float64."""
     return -np.logaddexp(0, -logits_NC.astype(np.float64))
 
 
-def assigned(logits_NC: NDArray[Any]) -> Bools:
+def assigned(logits_NC: Array) -> Bools:
     """Which labels each row is given, (N, C)."""
     return expit(logits_NC.astype(np.float64)) >= THRESHOLD
 
@@ -54,7 +51,7 @@ class LogProbabilities:
 
     source: Rows
     corrections: tuple[Correction, ...] = ()
-    fold_N: NDArray[np.int64] | None = None
+    fold_N: Ints | None = None
     multi_label: bool = False
 
     @property
@@ -69,15 +66,19 @@ class LogProbabilities:
         scores_BC = np.asarray(self.source[rows])
         if self.multi_label:
             return log_sigmoid(scores_BC)
-        return log_softmax(self._corrected(scores_BC, rows, slice(None)) if self.corrections else scores_BC)
+        return log_softmax(
+            self._corrected(scores_BC, rows, slice(None)) if self.corrections else scores_BC
+        )
 
-    def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> Array:
         return np.asarray(self[:], dtype)
 
-    def take(self, rows: NDArray[np.int64]) -> "LogProbabilities":
+    def take(self, rows: Ints) -> "LogProbabilities":
         """The same of some rows."""
         fold_N = None if self.fold_N is None else self.fold_N[rows]
-        return LogProbabilities(Taken(self.source, rows), self.corrections, fold_N, self.multi_label)
+        return LogProbabilities(
+            Taken(self.source, rows), self.corrections, fold_N, self.multi_label
+        )
 
     def blocks(self, block_bytes: int | None = None) -> Iterator[tuple[slice, Floats]]:
         """(places, log probabilities) of each block of rows, of `blocks.BLOCK_BYTES` or as given."""
@@ -95,31 +96,43 @@ class LogProbabilities:
             for place in range(block_NB.shape[1]):
                 yield start + place, self._column(block_NB[:, place : place + 1], start + place)
 
-    def _column(self, scores_N1: NDArray[Any], c: int) -> Floats:
+    def _column(self, scores_N1: Array, c: int) -> Floats:
         if self.multi_label:
             return log_sigmoid(scores_N1)[:, 0]
-        corrected = self._corrected(scores_N1, slice(None), slice(c, c + 1)) if self.corrections else scores_N1
+        corrected = (
+            self._corrected(scores_N1, slice(None), slice(c, c + 1))
+            if self.corrections
+            else scores_N1
+        )
         most_N, log_sum_N = self._normalisers
         return (corrected[:, 0].astype(np.float64) - most_N) - log_sum_N
 
     @cached_property
-    def _normalisers(self) -> tuple[NDArray[Any], Floats]:
+    def _normalisers(self) -> tuple[Array, Floats]:
         """Largest score of each row, and the log of the sum of the others against it."""
         most_N, log_sum_N = np.empty(len(self)), np.empty(len(self))
         for rows in row_slices(self.shape):
             scores_BC = np.asarray(self.source[rows])
-            scores_BC = self._corrected(scores_BC, rows, slice(None)) if self.corrections else scores_BC
+            scores_BC = (
+                self._corrected(scores_BC, rows, slice(None)) if self.corrections else scores_BC
+            )
             most_N[rows] = scores_BC.max(axis=1)
-            log_sum_N[rows] = np.log(np.exp(scores_BC.astype(np.float64) - scores_BC.max(axis=1, keepdims=True)).sum(axis=1))
+            log_sum_N[rows] = np.log(
+                np.exp(scores_BC.astype(np.float64) - scores_BC.max(axis=1, keepdims=True)).sum(
+                    axis=1
+                )
+            )
             release(self.source)
         return most_N, log_sum_N
 
-    def _corrected(self, scores_BC: NDArray[Any], rows: Any, columns: slice) -> Floats:
+    def _corrected(self, scores_BC: Array, rows: Any, columns: slice) -> Floats:
         if self.fold_N is None:
             return corrected(scores_BC, self.corrections[0], columns)
         folds_B, found_BC = self.fold_N[rows], np.empty(scores_BC.shape)
         for fold in np.unique(folds_B):
-            found_BC[folds_B == fold] = corrected(scores_BC[folds_B == fold], self.corrections[fold], columns)
+            found_BC[folds_B == fold] = corrected(
+                scores_BC[folds_B == fold], self.corrections[fold], columns
+            )
         return found_BC
 
 
@@ -134,11 +147,11 @@ class Probabilities:
         """Rows and classes."""
         return self.source.shape
 
-    def __getitem__(self, rows: Any) -> NDArray[np.float32]:
+    def __getitem__(self, rows: Any) -> Floats32:
         return np.exp(self.source[rows]).astype(np.float32)
 
 
-def corrected(logits_NC: NDArray[Any], correction: Correction, columns: slice = slice(None)) -> Floats:
+def corrected(logits_NC: Array, correction: Correction, columns: slice = slice(None)) -> Floats:
     """Logits, or some columns of them, with prior and temperature corrected."""
     return logits_NC.astype(np.float64) / correction.temperature + correction.shift_C[columns]
 

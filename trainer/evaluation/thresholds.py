@@ -4,13 +4,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
-from numpy.typing import NDArray
 
+from trainer.arrays import Bools, Floats, Ints
 from trainer.evaluation.blocks import CACHED_BYTES
 from trainer.evaluation.scores import LogProbabilities
 
-Ints = NDArray[np.int64]
-Floats = NDArray[np.float64]
 MOST_ROUNDS = 10
 FINE = 1e4
 """Recall that a class would give for its whole precision: precision comes first."""
@@ -47,13 +45,19 @@ class _Rows:
     label_ids_N: Ints
     weights_N: Floats
     support_C: Floats
-    counted_C: NDArray[np.bool_]
+    counted_C: Bools
     curve: Curve
     least: float
 
 
 def fit_thresholds(
-    log_p_NC: LogProbabilities, label_ids_N: Ints, weights_N: Floats, fitted_C: NDArray[np.bool_], minority: int, curve: Curve, least: float
+    log_p_NC: LogProbabilities,
+    label_ids_N: Ints,
+    weights_N: Floats,
+    fitted_C: Bools,
+    minority: int,
+    curve: Curve,
+    least: float,
 ) -> tuple[Floats, list[int]]:
     """One positive threshold per class, and the classes that keep the neutral one because they do not reach the precision.
 
@@ -65,14 +69,21 @@ def fit_thresholds(
         return np.full(2, 0.5), []
     order = [minority] if num_classes == 2 else np.flatnonzero(fitted_C).tolist()
     failed: list[int] = []
-    support_C: Floats = np.bincount(label_ids_N, weights=weights_N, minlength=num_classes).astype(np.float64)
+    support_C: Floats = np.bincount(label_ids_N, weights=weights_N, minlength=num_classes).astype(
+        np.float64
+    )
     judged = _Rows(label_ids_N, weights_N, support_C, np.ones(num_classes, bool), curve, least)
     while True:
         if curve is _recall_score:
             judged = replace(judged, counted_C=np.isin(np.arange(num_classes), order))
         leaders = _ascend(log_p_NC, judged, order)
         thresholds_C, taken_N = leaders.thresholds_C, leaders.class_ids_2N[0]
-        short = [c for c in order if curve is _recall_score and _precision(taken_N == c, label_ids_N == c, weights_N) < least - 1e-9]
+        short = [
+            c
+            for c in order
+            if curve is _recall_score
+            and _precision(taken_N == c, label_ids_N == c, weights_N) < least - 1e-9
+        ]
         if not short:
             break
         failed, order = failed + short, [c for c in order if c not in short]
@@ -82,7 +93,7 @@ def fit_thresholds(
     return thresholds_C, sorted(failed)
 
 
-def _precision(is_taken_N: NDArray[np.bool_], is_own_N: NDArray[np.bool_], weights_N: Floats) -> float:
+def _precision(is_taken_N: Bools, is_own_N: Bools, weights_N: Floats) -> float:
     return float(weights_N[is_taken_N & is_own_N].sum() / max(weights_N[is_taken_N].sum(), 1e-12))
 
 
@@ -99,7 +110,10 @@ class Leaders:
     def __init__(self, log_p_NC: LogProbabilities) -> None:
         num_rows, num_classes = log_p_NC.shape
         self.log_p_NC, self.thresholds_C = log_p_NC, np.full(num_classes, 1 / num_classes)
-        self.class_ids_2N, self.quotients_2N = np.empty((2, num_rows), np.int64), np.empty((2, num_rows))
+        self.class_ids_2N, self.quotients_2N = (
+            np.empty((2, num_rows), np.int64),
+            np.empty((2, num_rows)),
+        )
         for rows, log_p_BC in log_p_NC.blocks():
             self._lead(rows, np.exp(log_p_BC))
 
@@ -115,7 +129,9 @@ class Leaders:
         quotient_N = p_N / threshold
         (best_N, second_N), (best_id_N, second_id_N) = self.quotients_2N, self.class_ids_2N
         is_first = (quotient_N > best_N) | ((quotient_N == best_N) & (c < best_id_N))
-        is_second = ~is_first & ((quotient_N > second_N) | ((quotient_N == second_N) & (c < second_id_N)))
+        is_second = ~is_first & (
+            (quotient_N > second_N) | ((quotient_N == second_N) & (c < second_id_N))
+        )
         led_N = (self.class_ids_2N == c).any(axis=0)
         first, second = np.flatnonzero(is_first & ~led_N), np.flatnonzero(is_second & ~led_N)
         second_N[first], second_id_N[first] = best_N[first], best_id_N[first]
@@ -129,7 +145,10 @@ class Leaders:
         quotients_BC, places = p_BC / self.thresholds_C, np.arange(len(p_BC))
         for place in (0, 1):
             first_B = quotients_BC.argmax(axis=1)
-            self.class_ids_2N[place, rows], self.quotients_2N[place, rows] = first_B, quotients_BC[places, first_B]
+            self.class_ids_2N[place, rows], self.quotients_2N[place, rows] = (
+                first_B,
+                quotients_BC[places, first_B],
+            )
             quotients_BC[places, first_B] = -1
 
 
@@ -157,13 +176,21 @@ def _best_threshold(p_N: Floats, leaders: Leaders, judged: _Rows, c: int) -> flo
     rival_N, best_N = leaders.rivals(c)
     thresholds_C, quotient_N = leaders.thresholds_C, p_N / best_N
     order = _descending(quotient_N)
-    quotients, labels, weights = quotient_N[order], judged.label_ids_N[order], judged.weights_N[order]
+    quotients, labels, weights = (
+        quotient_N[order],
+        judged.label_ids_N[order],
+        judged.weights_N[order],
+    )
     hits_K = np.r_[0.0, np.cumsum(weights * (labels == c))]
     taken_K = np.r_[0.0, np.cumsum(weights)]
     score_K = judged.curve(hits_K, taken_K, judged.support_C[c], judged.least)
     if len(thresholds_C) > 2:
-        score_K = score_K + np.r_[0.0, np.cumsum(_rivals_change(rival_N[order], labels, weights, judged))]
-    possible = np.r_[True, quotients[1:] < quotients[:-1], True]  # a threshold lies between unequal quotients
+        score_K = (
+            score_K + np.r_[0.0, np.cumsum(_rivals_change(rival_N[order], labels, weights, judged))]
+        )
+    possible = np.r_[
+        True, quotients[1:] < quotients[:-1], True
+    ]  # a threshold lies between unequal quotients
     neutral = int((quotients > thresholds_C[c]).sum())
     best = np.flatnonzero(possible & (score_K >= score_K[possible].max() - 1e-12))
     k = int(best[np.argmin(np.abs(best - neutral))])  # of equals the one nearest to where it stands
@@ -190,7 +217,10 @@ def _rivals_change(rivals: Ints, labels: Ints, weights: Floats, judged: _Rows) -
     grouped = np.argsort(rivals.astype(np.uint16) if is_small else rivals, kind="stable")
     ids, w = rivals[grouped], weights[grouped]
     is_last = np.r_[ids[1:] != ids[:-1], True]
-    hits, left = _to_the_end(np.where(labels[grouped] == ids, w, 0.0), is_last), _to_the_end(w, is_last)
+    hits, left = (
+        _to_the_end(np.where(labels[grouped] == ids, w, 0.0), is_last),
+        _to_the_end(w, is_last),
+    )
     support = judged.support_C[ids]
     before = judged.curve(hits, left, support, judged.least)
     after = np.r_[before[1:], 0.0]
@@ -200,8 +230,10 @@ def _rivals_change(rivals: Ints, labels: Ints, weights: Floats, judged: _Rows) -
     return change
 
 
-def _to_the_end(values: Floats, is_last: NDArray[np.bool_]) -> Floats:
+def _to_the_end(values: Floats, is_last: Bools) -> Floats:
     """Sum of the values from each place to the end of its group; in long doubles, since groups are small beside all rows."""
     sums = np.cumsum(values, dtype=np.longdouble)
     ends = sums[is_last]
-    return (np.repeat(ends, np.diff(np.flatnonzero(is_last), prepend=-1)) - sums + values).astype(np.float64)
+    return (np.repeat(ends, np.diff(np.flatnonzero(is_last), prepend=-1)) - sums + values).astype(
+        np.float64
+    )

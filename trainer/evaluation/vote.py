@@ -3,13 +3,9 @@
 from collections.abc import Callable
 
 import numpy as np
-from numpy.typing import NDArray
 
+from trainer.arrays import Bools, Floats, Ints
 from trainer.evaluation.scores import THRESHOLD
-
-Ints = NDArray[np.int64]
-Floats = NDArray[np.float64]
-Bools = NDArray[np.bool_]
 
 
 def by_mean(p_MNC: Floats, predicted_MN: Ints) -> Ints:
@@ -31,11 +27,16 @@ def all_by_mean(p_MNC: Floats, given_MNC: Bools) -> Bools:
 def all_by_majority(p_MNC: Floats, given_MNC: Bools) -> Bools:
     """Every label that more than half of the models give; on a tie the mean probability decides."""
     lead_NC = given_MNC.sum(axis=0) - len(given_MNC) / 2
-    return lead_NC + (p_MNC.mean(axis=0) - THRESHOLD) / 2 >= 0  # probabilities stay below half a vote
+    return (
+        lead_NC + (p_MNC.mean(axis=0) - THRESHOLD) / 2 >= 0
+    )  # probabilities stay below half a vote
 
 
 COMBINERS: dict[str, Callable[[Floats, Ints], Ints]] = {"mean": by_mean, "majority": by_majority}
 """Ways to decide together (`ensemble.combine`): (probabilities, label ids of each model) -> label ids."""
 
-MULTI_LABEL_COMBINERS: dict[str, Callable[[Floats, Bools], Bools]] = {"mean": all_by_mean, "majority": all_by_majority}
+MULTI_LABEL_COMBINERS: dict[str, Callable[[Floats, Bools], Bools]] = {
+    "mean": all_by_mean,
+    "majority": all_by_majority,
+}
 """The same of models that give a row any number of labels: (probabilities, labels given by each model (M, N, C)) -> labels given (N, C)."""

@@ -29,7 +29,9 @@ KINDS = {
     "weights": "models whose pickled weights were converted",
 }
 """Kinds of entries, which are the first part of their names."""
-NAME = re.compile(rf"(?P<entry>(?P<kind>{'|'.join(KINDS)})-(?:mean-)?(?:bf16-)?[0-9a-f]{{32}})(?:\.[\w.-]+)?")
+NAME = re.compile(
+    rf"(?P<entry>(?P<kind>{'|'.join(KINDS)})-(?:mean-)?(?:bf16-)?[0-9a-f]{{32}})(?:\.[\w.-]+)?"
+)
 ABOUT = "about.txt"
 """In the folder of an entry: what it was made from."""
 UNITS = {"h": 3600, "d": 24 * 3600, "w": 7 * 24 * 3600}
@@ -60,7 +62,10 @@ class Entry:
         for path in self.paths:
             read = _MADE_FROM.get("" if path.is_dir() else path.suffix)
             if read and ".partial" not in path.name:
-                with suppress(OSError, ValueError, LookupError, TypeError, EOFError, BadZipFile), _leaving_times(path / ABOUT if path.is_dir() else path):
+                with (
+                    suppress(OSError, ValueError, LookupError, TypeError, EOFError, BadZipFile),
+                    _leaving_times(path / ABOUT if path.is_dir() else path),
+                ):
                     return read(path)
         return ""
 
@@ -110,7 +115,9 @@ def seconds_of(age: str) -> float:
     """
     found = re.fullmatch(r"(\d+(?:\.\d+)?)([hdw])", age.strip())
     if not found:
-        raise ConfigError(f"--older-than is '{age}'; needed: a number and h (hours), d (days) or w (weeks), such as 12h, 30d or 2w.")
+        raise ConfigError(
+            f"--older-than is '{age}'; needed: a number and h (hours), d (days) or w (weeks), such as 12h, 30d or 2w."
+        )
     return float(found[1]) * UNITS[found[2]]
 
 
@@ -123,7 +130,10 @@ def entries(folder: Path, *, older_than: float = 0.0) -> list[Entry]:
             paths.setdefault(found["entry"], []).append(path)
     all_entries = [_entry(name, files) for name, files in paths.items()]
     latest = time.time() - older_than
-    return sorted((entry for entry in all_entries if not older_than or entry.last_used < latest), key=lambda entry: (entry.last_used, entry.name))
+    return sorted(
+        (entry for entry in all_entries if not older_than or entry.last_used < latest),
+        key=lambda entry: (entry.last_used, entry.name),
+    )
 
 
 def _entry(name: str, paths: list[Path]) -> Entry:
@@ -135,13 +145,23 @@ def _entry(name: str, paths: list[Path]) -> Entry:
             if path.suffix != ".lock":  # who looks whether a lock is free changes its time
                 last_used = max(last_used, stat.st_mtime, stat.st_atime)
     content = [path for path in paths if path.suffix != ".lock"]
-    state = "lock" if not content else "whole" if any(".partial" not in path.name for path in content) else "unfinished"
+    state = (
+        "lock"
+        if not content
+        else "whole"
+        if any(".partial" not in path.name for path in content)
+        else "unfinished"
+    )
     return Entry(name, name.partition("-")[0], paths, num_bytes, last_used, state)
 
 
 def _files(path: Path) -> list[Path]:
     """The file itself, or the files in a folder; links are not followed."""
-    return [Path(folder, name) for folder, _, names in os.walk(path) for name in names] if path.is_dir() else [path]
+    return (
+        [Path(folder, name) for folder, _, names in os.walk(path) for name in names]
+        if path.is_dir()
+        else [path]
+    )
 
 
 def clear(folder: Path, *, older_than: float = 0.0) -> tuple[list[Entry], list[Entry]]:
@@ -190,6 +210,11 @@ def _mapped_files() -> set[str]:
     found: set[str] = set()
     for maps in Path("/proc").glob("[0-9]*/maps"):
         with suppress(OSError):  # another user's process, or one that ended
-            lines = [line.split(maxsplit=5) for line in maps.read_text(encoding="utf-8", errors="surrogateescape").splitlines()]
-            found.update(parts[5] for parts in lines if len(parts) == 6 and parts[5].startswith("/"))
+            lines = [
+                line.split(maxsplit=5)
+                for line in maps.read_text(encoding="utf-8", errors="surrogateescape").splitlines()
+            ]
+            found.update(
+                parts[5] for parts in lines if len(parts) == 6 and parts[5].startswith("/")
+            )
     return found

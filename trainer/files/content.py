@@ -25,14 +25,25 @@ def file_state(path: Path) -> str:
     tells files apart where a file system has no such time.
     """
     stat = path.stat()
-    return f"{stat.st_size}:{stat.st_mtime_ns}:{stat.st_ctime_ns}:{content_sample(path, stat.st_size)}"
+    return (
+        f"{stat.st_size}:{stat.st_mtime_ns}:{stat.st_ctime_ns}:{content_sample(path, stat.st_size)}"
+    )
 
 
 def content_sample(path: Path, size: int) -> str:
     """Return the XXH3 digest of a small file, or of the first, middle and last block of a large one and of some between."""
     digest = xxhash.xxh3_128()
     last = max(0, size - BLOCK_BYTES)
-    starts = [0, last // 2, last, *(random.Random(size).randrange(last) for _ in range(NUM_INNER_BLOCKS))] if size > WHOLE_BYTES else [0]
+    starts = (
+        [
+            0,
+            last // 2,
+            last,
+            *(random.Random(size).randrange(last) for _ in range(NUM_INNER_BLOCKS)),
+        ]
+        if size > WHOLE_BYTES
+        else [0]
+    )
     with path.open("rb") as file:
         for start in sorted(starts):
             file.seek(start)

@@ -11,6 +11,8 @@ def target_outside(path: Path, folder: Path) -> Path | None:
     """
     target, root = Path(os.path.realpath(path)), Path(os.path.realpath(folder))
     repository = next((p.parent for p in (root, *root.parents) if p.name == "snapshots"), None)
-    is_cached = repository is not None and repository.name.startswith(("models--", "datasets--", "spaces--"))
+    is_cached = repository is not None and repository.name.startswith(
+        ("models--", "datasets--", "spaces--")
+    )
     place = repository if is_cached and repository is not None else root
     return None if target.is_relative_to(place) else target

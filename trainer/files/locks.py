@@ -42,7 +42,9 @@ def locked(path: Path, what: str, *, refuse: str | None = None) -> Iterator[None
     """
     from filelock import FileLock, Timeout
 
-    lock = FileLock(path, fallback_to_soft=False, on_acquired=_sign)  # a soft lock would outlive a killed holder
+    lock = FileLock(
+        path, fallback_to_soft=False, on_acquired=_sign
+    )  # a soft lock would outlive a killed holder
     try:
         try:
             lock.acquire(timeout=PATIENCE_SECONDS)
@@ -54,7 +56,10 @@ def locked(path: Path, what: str, *, refuse: str | None = None) -> Iterator[None
     except OSError as error:
         if error.errno not in WITHOUT_LOCKS:
             raise
-        warnings.warn(f"{path}: this file system knows no locks; go on without, so start no second run on the same files.", stacklevel=2)
+        warnings.warn(
+            f"{path}: this file system knows no locks; go on without, so start no second run on the same files.",
+            stacklevel=2,
+        )
     try:
         yield
     finally:
@@ -110,7 +115,10 @@ def if_free(path: Path) -> Iterator[bool]:
     except OSError as error:
         if error.errno not in WITHOUT_LOCKS:
             raise
-        warnings.warn(f"{path}: this file system knows no locks; go on without, so start no second run on the same files.", stacklevel=2)
+        warnings.warn(
+            f"{path}: this file system knows no locks; go on without, so start no second run on the same files.",
+            stacklevel=2,
+        )
     try:
         yield True
     finally:
@@ -138,12 +146,17 @@ def write_once(path: Path, write: Callable[[], None], load: Callable[[], Any] | 
         if (found := load()) is not None:
             return found
         if path.exists():
-            warnings.warn(f"{path}: this entry of the cache is damaged or incomplete, so it is written anew.", stacklevel=2)
+            warnings.warn(
+                f"{path}: this entry of the cache is damaged or incomplete, so it is written anew.",
+                stacklevel=2,
+            )
         remove_dead(path)
         write()
         found = load()
     if found is None:
-        raise RunError(f"{path}: was written, but cannot be read back. Check the disk, or set HF_HOME to a folder on another one.")
+        raise RunError(
+            f"{path}: was written, but cannot be read back. Check the disk, or set HF_HOME to a folder on another one."
+        )
     return found
 
 
@@ -200,13 +213,18 @@ def _machine() -> str:
     """Name of what process ids count in: host, start of the system and, in containers that share a host name, their processes."""
     parts = [socket.gethostname()]
     with suppress(OSError):
-        parts += [Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip(), os.readlink("/proc/self/ns/pid")]
+        parts += [
+            Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip(),
+            os.readlink("/proc/self/ns/pid"),
+        ]
     return hashlib.blake2b(" ".join(parts).encode(), digest_size=6).hexdigest()
 
 
 def _sign(descriptor: int) -> None:
     """Write into the lock file who holds it."""
-    with suppress(OSError):  # a full disk: the lock holds all the same, and who writes the file itself says so
+    with suppress(
+        OSError
+    ):  # a full disk: the lock holds all the same, and who writes the file itself says so
         os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, f"pid {os.getpid()} on {socket.gethostname()}".encode(), 0)
 

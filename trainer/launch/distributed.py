@@ -58,15 +58,25 @@ def leave_the_others(*, discards: bool) -> None:
 
         visible = [str(number) for number in range(torch.cuda.device_count())]
     if visible:
-        os.environ["CUDA_VISIBLE_DEVICES"] = visible[place % len(visible)]  # where processes outnumber GPUs, several share one
-    for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"):  # LOCAL_WORLD_SIZE stays: so many share the cores
+        os.environ["CUDA_VISIBLE_DEVICES"] = visible[
+            place % len(visible)
+        ]  # where processes outnumber GPUs, several share one
+    for name in (
+        "RANK",
+        "LOCAL_RANK",
+        "WORLD_SIZE",
+        "MASTER_ADDR",
+        "MASTER_PORT",
+    ):  # LOCAL_WORLD_SIZE stays: so many share the cores
         os.environ.pop(name, None)
 
 
 def refuse_several_processes(what: str) -> None:
     """Raises ConfigError when a launcher started more than one process for something that one process does."""
     if world_size() > 1:
-        raise ConfigError(f"{what} runs in one process, but {world_size()} were launched. Launch it without accelerate, or with --num_processes 1.")
+        raise ConfigError(
+            f"{what} runs in one process, but {world_size()} were launched. Launch it without accelerate, or with --num_processes 1."
+        )
 
 
 def start_processes(
@@ -102,9 +112,13 @@ def start_processes(
     from accelerate import PartialState
 
     try:
-        state = PartialState(cpu=device_type(use_cpu=use_cpu) == "cpu", timeout=timedelta(minutes=timeout_minutes))
+        state = PartialState(
+            cpu=device_type(use_cpu=use_cpu) == "cpu", timeout=timedelta(minutes=timeout_minutes)
+        )
         if state.num_processes > 1:
-            watch.start(state.process_index, state.num_processes, name_of_process(), timeout_minutes)
+            watch.start(
+                state.process_index, state.num_processes, name_of_process(), timeout_minutes
+            )
     except RuntimeError as error:  # torch.distributed's errors are
         where = f"{os.environ.get('MASTER_ADDR')}:{os.environ.get('MASTER_PORT')}"
         raise TrainingError(
@@ -112,9 +126,13 @@ def start_processes(
             f" {first_line(error)} Look for a process that stopped, and for a wrong address or a closed port."
         ) from error
     assert state.num_processes == world_size(), "the launched processes did not find each other"
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    cores = (
+        len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    )
     local_processes = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-    torch.set_num_threads(num_threads or max(1, cores // local_processes))  # accelerate launch sets OMP_NUM_THREADS=1
+    torch.set_num_threads(
+        num_threads or max(1, cores // local_processes)
+    )  # accelerate launch sets OMP_NUM_THREADS=1
 
 
 def allow_missing_operations() -> None:
@@ -140,14 +158,20 @@ def device_type(*, use_cpu: bool) -> str:
 
 def _refuse_training_alone() -> None:
     """Raises ConfigError where a launcher was asked for more processes than found each other: each would train by itself."""
-    groups = int(os.environ.get("GROUP_WORLD_SIZE", world_size()))  # accelerate and torchrun start theirs once in each task of srun
+    groups = int(
+        os.environ.get("GROUP_WORLD_SIZE", world_size())
+    )  # accelerate and torchrun start theirs once in each task of srun
     remedy = "If each shall train by itself, set run.num_processes: 1."
     for name in (SRUN_SIZE, *MPI_SIZES):
         size = os.environ.get(name, "")
         tasks = int(size) if size.isdecimal() else 1
         if tasks > groups:
             by_srun = name == SRUN_SIZE
-            launcher, rank = ("srun", "SLURM_PROCID") if by_srun else (f"mpirun or srun ({name})", name.replace("SIZE", "RANK"))
+            launcher, rank = (
+                ("srun", "SLURM_PROCID")
+                if by_srun
+                else (f"mpirun or srun ({name})", name.replace("SIZE", "RANK"))
+            )
             stale = "" if by_srun else f" If no launcher runs any more, unset {name}."
             raise ConfigError(
                 f"{launcher} started {tasks} tasks, but {groups} of them found each other; the others would train by themselves."
@@ -192,7 +216,9 @@ def code_version() -> dict[str, str]:
     digest = hashlib.blake2b(digest_size=8)
     for path in sorted(package.rglob("*.py")):
         digest.update(f"{path.relative_to(package)}\n".encode() + path.read_bytes())
-    return {"the code of trainer/": digest.hexdigest()} | {f"the version of {name}": version(name) for name in SAME_VERSIONS}
+    return {"the code of trainer/": digest.hexdigest()} | {
+        f"the version of {name}": version(name) for name in SAME_VERSIONS
+    }
 
 
 def refuse_differences(find: Callable[[], dict[str, Any]]) -> None:
@@ -205,8 +231,18 @@ def refuse_differences(find: Callable[[], dict[str, Any]]) -> None:
     """
     if world_size() == 1:
         return
-    given = _gather((name_of_process(), {name: json.dumps(value, sort_keys=True, default=str) for name, value in find().items()}))
-    usual = json.loads(Counter(json.dumps(found, sort_keys=True) for _, found in given).most_common(1)[0][0])
+    given = _gather(
+        (
+            name_of_process(),
+            {
+                name: json.dumps(value, sort_keys=True, default=str)
+                for name, value in find().items()
+            },
+        )
+    )
+    usual = json.loads(
+        Counter(json.dumps(found, sort_keys=True) for _, found in given).most_common(1)[0][0]
+    )
     example = next(name for name, found in given if found == usual)
     faults = [
         f"{fact} is {found.get(fact, 'missing')} on {name}, {usual.get(fact, 'missing')} on {example}"
@@ -216,7 +252,9 @@ def refuse_differences(find: Callable[[], dict[str, Any]]) -> None:
     ]
     if faults:
         rest = f"; and {len(faults) - 5} more differences" if len(faults) > 5 else ""
-        raise RunError(f"the processes differ: {'; '.join(faults[:5])}{rest}. Start all of them with the same config, data and code.")
+        raise RunError(
+            f"the processes differ: {'; '.join(faults[:5])}{rest}. Start all of them with the same config, data and code."
+        )
 
 
 def _gather(value: T) -> list[T]:
@@ -242,7 +280,9 @@ def main_first(action: Callable[[], T]) -> T:
                 result = action()
             except TrainerError as raised:
                 error = raised
-        failed = next(((name, fault) for name, fault in _gather((name_of_process(), error)) if fault), None)
+        failed = next(
+            ((name, fault) for name, fault in _gather((name_of_process(), error)) if fault), None
+        )
         if failed:
             raise type(failed[1])(f"{failed[0]}: {failed[1]}") from error
     return cast("T", result)
@@ -322,5 +362,9 @@ def _cpu_group() -> Any:
     import torch.distributed as dist
 
     if not _groups:
-        _groups.append(dist.group.WORLD if dist.get_backend() == "gloo" else dist.new_group(backend="gloo", timeout=timedelta(days=30)))
+        _groups.append(
+            dist.group.WORLD
+            if dist.get_backend() == "gloo"
+            else dist.new_group(backend="gloo", timeout=timedelta(days=30))
+        )
     return _groups[0]

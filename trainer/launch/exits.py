@@ -15,7 +15,9 @@ from trainer.launch.distributed import is_first_of_machine, is_main, name_of_pro
 @contextmanager
 def worded_errors() -> Iterator[None]:
     """Our errors and the system's as one message on standard error, said by the main process; exit code 2."""
-    warnings.formatwarning = lambda message, *_, **__: f"warning: {bounded(str(message))}\n" if is_main() else ""
+    warnings.formatwarning = lambda message, *_, **__: (
+        f"warning: {bounded(str(message))}\n" if is_main() else ""
+    )
     try:
         yield
     except TrainerError as error:
@@ -24,10 +26,22 @@ def worded_errors() -> Iterator[None]:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise SystemExit(141) from None
     except OSError as error:
-        remedy = " Free space; what was saved before is kept." if error.errno in (errno.ENOSPC, errno.EDQUOT) else ""
-        end(bounded(f"{error.filename or 'a file'}: {error.strerror or first_line(error).rstrip('.')}.{remedy}"), everywhere=True)
+        remedy = (
+            " Free space; what was saved before is kept."
+            if error.errno in (errno.ENOSPC, errno.EDQUOT)
+            else ""
+        )
+        end(
+            bounded(
+                f"{error.filename or 'a file'}: {error.strerror or first_line(error).rstrip('.')}.{remedy}"
+            ),
+            everywhere=True,
+        )
     except KeyboardInterrupt:
-        end("stopped by the keyboard; run the same command again to go on from the last checkpoint.", 130)
+        end(
+            "stopped by the keyboard; run the same command again to go on from the last checkpoint.",
+            130,
+        )
 
 
 def end(message: str, code: int = 2, everywhere: bool = False) -> None:

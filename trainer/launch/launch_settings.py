@@ -22,13 +22,20 @@ def follow_config(training: dict[str, Any]) -> list[str]:
     if PRECISION in os.environ:  # which also tells that accelerate launched this process
         os.environ[PRECISION] = precision
     if asked not in (*NOTHING, precision):
-        told.append(f"accelerate asks for mixed precision {asked}, but training.bf16 and training.fp16 decide: this run trains with {_worded(precision)}.")
+        told.append(
+            f"accelerate asks for mixed precision {asked}, but training.bf16 and training.fp16 decide: this run trains with {_worded(precision)}."
+        )
     backend = os.environ.get(f"{DYNAMO}BACKEND", "no").lower()
     for name in [name for name in os.environ if name.startswith(DYNAMO)]:
         del os.environ[name]
-    compiles = any(training.get(key) for key in ("torch_compile", "torch_compile_backend", "torch_compile_mode"))
+    compiles = any(
+        training.get(key)
+        for key in ("torch_compile", "torch_compile_backend", "torch_compile_mode")
+    )
     if backend not in NOTHING:
-        told.append(f"accelerate asks for torch.compile ({backend}), but training.torch_compile decides: {compiles}.")
+        told.append(
+            f"accelerate asks for torch.compile ({backend}), but training.torch_compile decides: {compiles}."
+        )
     return told
 
 

@@ -22,11 +22,17 @@ _is_training = False
 def listening() -> Iterator[None]:
     """Within, the first stop signal raises Stopped, while a model trains only where `agreed` is asked; all others are ignored."""
     global _received
-    if threading.current_thread() is not threading.main_thread():  # Python gives signals to the main thread alone
+    if (
+        threading.current_thread() is not threading.main_thread()
+    ):  # Python gives signals to the main thread alone
         yield
         return
     _received = 0
-    before = {name: signal.signal(getattr(signal, name), _receive) for name in SIGNALS if hasattr(signal, name)}
+    before = {
+        name: signal.signal(getattr(signal, name), _receive)
+        for name in SIGNALS
+        if hasattr(signal, name)
+    }
     try:
         yield
     finally:
@@ -65,7 +71,10 @@ def stop_if_agreed(step: int | None = None) -> None:
     """
     received = agreed()
     if received:
-        raise Stopped(f"stopped by {received} {'before the first step' if step is None else f'after step {step}'}", step)
+        raise Stopped(
+            f"stopped by {received} {'before the first step' if step is None else f'after step {step}'}",
+            step,
+        )
 
 
 def _receive(number: int, _frame: Any) -> None:

@@ -26,7 +26,9 @@ QUIET_ROUNDS = 5
 """When the connection has broken, a process is taken for dead that gave no sign for as many rounds; they live a round or two apart."""
 LEFT, LOST = "left", "lost"
 """How a process ended without an error of its own: in order, or because it lost another."""
-REMEDY = "Look at what it and its machine wrote last; the same command goes on from the last checkpoint."
+REMEDY = (
+    "Look at what it and its machine wrote last; the same command goes on from the last checkpoint."
+)
 
 
 @dataclass(frozen=True)
@@ -66,9 +68,20 @@ class Watch:
         timeout_seconds: how long a process may give no sign, or make no progress where it is expected.
     """
 
-    def __init__(self, store: Any, rank: int, world_size: int, name: str, *, launcher: str | None, timeout_seconds: float) -> None:
+    def __init__(
+        self,
+        store: Any,
+        rank: int,
+        world_size: int,
+        name: str,
+        *,
+        launcher: str | None,
+        timeout_seconds: float,
+    ) -> None:
         self.store, self.rank, self.launcher, self.timeout = store, rank, launcher, timeout_seconds
-        self.round_seconds = min(max(1.0, world_size / 64), timeout_seconds / 4)  # in each, every process reads what all of them tell
+        self.round_seconds = min(
+            max(1.0, world_size / 64), timeout_seconds / 4
+        )  # in each, every process reads what all of them tell
         self.keys = [f"watch/{r}" for r in range(world_size)]
         self.name, self.space = name, _space()
         self.beat, self.count, self.doing = 0, 0, "start"
@@ -80,7 +93,9 @@ class Watch:
         self.heard = dict.fromkeys(self.signs, 0.0)
         self.gone: dict[int, float] = {}
         self.ending = threading.Event()
-        self.threads = [threading.Thread(target=loop, daemon=True) for loop in (self._talk, self._judge)]
+        self.threads = [
+            threading.Thread(target=loop, daemon=True) for loop in (self._talk, self._judge)
+        ]
 
     def start(self) -> None:
         """Begin, until the end of the process, once all have told their names.
@@ -102,11 +117,25 @@ class Watch:
 
     def progress(self, doing: str | None) -> None:
         """Note a step of progress and expect the next; None: expect none for now."""
-        self.count, self.doing, self.since = self.count + 1, doing or self.doing, self.lived if doing else None
+        self.count, self.doing, self.since = (
+            self.count + 1,
+            doing or self.doing,
+            self.lived if doing else None,
+        )
 
     def _sign(self) -> Sign:
         idle = None if self.since is None else self.lived - self.since
-        return Sign(self.name, os.getpid(), self.space, self.beat, self.count, self.doing, idle, _place(), self.end)
+        return Sign(
+            self.name,
+            os.getpid(),
+            self.space,
+            self.beat,
+            self.count,
+            self.doing,
+            idle,
+            _place(),
+            self.end,
+        )
 
     def _talk(self) -> None:
         try:
@@ -152,8 +181,16 @@ class Watch:
 
     def _ended(self, grace_seconds: float) -> str | None:
         """Words for processes that ended with an error of their own, or are gone from this machine without a word; None if there are none."""
-        ended = {r: f"ended: {s.end}".rstrip(".") for r, s in self.signs.items() if r != self.rank and s.end not in (None, LEFT, LOST)}
-        ended |= {r: "died: its process is gone" for r, s in self._others().items() if s.space == self.space and not _lives(s.pid)}
+        ended = {
+            r: f"ended: {s.end}".rstrip(".")
+            for r, s in self.signs.items()
+            if r != self.rank and s.end not in (None, LEFT, LOST)
+        }
+        ended |= {
+            r: "died: its process is gone"
+            for r, s in self._others().items()
+            if s.space == self.space and not _lives(s.pid)
+        }
         now = time.monotonic()
         faults = [
             f"{self.signs[r].name}, last seen at {self.signs[r].doing}, {words}"
@@ -173,13 +210,21 @@ class Watch:
     def _stuck(self) -> str | None:
         """Words for the processes that are behind when one has waited for progress too long."""
         own = {} if self.since is None else {self.rank: self.lived - self.since}
-        idle = {r: s.idle + self.lived - self.heard[r] for r, s in self._others().items() if s.idle is not None} | own
+        idle = {
+            r: s.idle + self.lived - self.heard[r]
+            for r, s in self._others().items()
+            if s.idle is not None
+        } | own
         if max(idle.values(), default=0.0) <= self.timeout:
             return None
         signs = self._others() | {self.rank: self._sign()}
         least = min(sign.count for sign in signs.values())
         behind = [r for r, sign in signs.items() if sign.count == least]
-        quiet = [r for r in behind if r != self.rank and self.answered - self.heard[r] > QUIET_ROUNDS * self.round_seconds]
+        quiet = [
+            r
+            for r in behind
+            if r != self.rank and self.answered - self.heard[r] > QUIET_ROUNDS * self.round_seconds
+        ]
         words = f"{'gave no sign' if quiet else 'made no progress'} for {_duration(self.timeout)} (run.timeout_minutes)"
         if len(behind) == len(signs) and not quiet:
             return f"all processes are equally far and {words}: {signs[self.rank]} and the others"
@@ -209,13 +254,27 @@ def start(rank: int, world_size: int, name: str, timeout_minutes: float) -> None
     if _watch is not None:
         return
     import torch.distributed as dist
-    from torch.distributed.distributed_c10d import _set_pg_timeout  # as torchtitan lowers it after the first step
+    from torch.distributed.distributed_c10d import (
+        _set_pg_timeout,
+    )  # as torchtitan lowers it after the first step
 
     address, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
-    launcher = f"the launcher at {address}:{port}" if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True" else None
-    store = dist.TCPStore(address, port, is_master=False, wait_for_workers=False, timeout=timedelta(minutes=timeout_minutes))
+    launcher = (
+        f"the launcher at {address}:{port}"
+        if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
+        else None
+    )
+    store = dist.TCPStore(
+        address,
+        port,
+        is_master=False,
+        wait_for_workers=False,
+        timeout=timedelta(minutes=timeout_minutes),
+    )
     _set_pg_timeout(timedelta(days=30))
-    _watch = Watch(store, rank, world_size, name, launcher=launcher, timeout_seconds=60 * timeout_minutes)
+    _watch = Watch(
+        store, rank, world_size, name, launcher=launcher, timeout_seconds=60 * timeout_minutes
+    )
     _watch.start()
 
 
@@ -262,7 +321,9 @@ def _is_of_connection(error: BaseException | None) -> bool:
     import torch.distributed as dist
 
     while error is not None:
-        if isinstance(error, dist.DistError) or (isinstance(error, RuntimeError) and "gloo" in str(error)):
+        if isinstance(error, dist.DistError) or (
+            isinstance(error, RuntimeError) and "gloo" in str(error)
+        ):
             return True
         error = error.__cause__ or error.__context__
     return False
@@ -285,7 +346,11 @@ def _lives(pid: int) -> bool:
 def _place() -> str:
     """The line where the main thread stands."""
     frame = sys._current_frames().get(threading.main_thread().ident or 0)
-    return f"{'/'.join(Path(frame.f_code.co_filename).parts[-3:])}:{frame.f_lineno}" if frame else "no known line"
+    return (
+        f"{'/'.join(Path(frame.f_code.co_filename).parts[-3:])}:{frame.f_lineno}"
+        if frame
+        else "no known line"
+    )
 
 
 def _duration(seconds: float) -> str:

@@ -15,10 +15,22 @@ Commits = dict[str, dict[str, str | None]]
 NAME = "equipoise"
 """Name of this project and of its distribution."""
 PACKAGE = Path(__file__).resolve().parent.parent
-PACKAGES = ("torch", "transformers", "datasets", "accelerate", "evaluate", "scikit-learn", "numpy", "pyarrow", "tokenizers")
+PACKAGES = (
+    "torch",
+    "transformers",
+    "datasets",
+    "accelerate",
+    "evaluate",
+    "scikit-learn",
+    "numpy",
+    "pyarrow",
+    "tokenizers",
+)
 
 
-def describe_environment(fingerprint: str, counts: dict[str, int], num_processes: int, commits: Commits | None = None) -> dict[str, Any]:
+def describe_environment(
+    fingerprint: str, counts: dict[str, int], num_processes: int, commits: Commits | None = None
+) -> dict[str, Any]:
     """Plain values for environment.json.
 
     Args:
@@ -31,10 +43,15 @@ def describe_environment(fingerprint: str, counts: dict[str, int], num_processes
     from trainer import __version__
 
     gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
-    if not gpus and (found := torch.accelerator.current_accelerator()) and torch.accelerator.is_available():
+    if (
+        not gpus
+        and (found := torch.accelerator.current_accelerator())
+        and torch.accelerator.is_available()
+    ):
         gpus = [found.type] * torch.accelerator.device_count()
     return {
-        "versions": {"python": platform.python_version(), "equipoise": __version__} | {name: version(name) for name in PACKAGES},
+        "versions": {"python": platform.python_version(), "equipoise": __version__}
+        | {name: version(name) for name in PACKAGES},
         "commit": code_commit(),
         "hardware": {
             "platform": platform.platform(),
@@ -88,7 +105,14 @@ def _git(folder: Path, *arguments: str) -> str | None:
     """Return what git prints about a folder, None where it fails; a repository that the environment names is not asked."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
     try:
-        done = subprocess.run(["git", "-C", str(folder), *arguments], capture_output=True, text=True, check=True, timeout=10, env=environment)
+        done = subprocess.run(
+            ["git", "-C", str(folder), *arguments],
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=10,
+            env=environment,
+        )
     except (OSError, subprocess.SubprocessError):
         return None
     return done.stdout.strip()

@@ -53,7 +53,12 @@ class Settings(BaseModel):
 
     def flat(self) -> dict[str, Any]:
         """{'section.key': value}."""
-        return {f"{section}.{key}": value for section, values in self.model_dump().items() if values for key, value in values.items()}
+        return {
+            f"{section}.{key}": value
+            for section, values in self.model_dump().items()
+            if values
+            for key, value in values.items()
+        }
 
 
 class _Finished(BaseModel):
@@ -86,19 +91,37 @@ def read_comparison(folder: Path) -> dict[str, Any]:
     """
     path = folder / JSON_NAME
     if not path.is_file():
-        found = "no such folder" if not folder.exists() else f"holds no {JSON_NAME}" if folder.is_dir() else "is a file"
-        raise RunError(f"{folder}: {found}; report.comparison needs the folder of a finished comparison, <output_dir>/<name>-compare. {REMEDY}")
+        found = (
+            "no such folder"
+            if not folder.exists()
+            else f"holds no {JSON_NAME}"
+            if folder.is_dir()
+            else "is a file"
+        )
+        raise RunError(
+            f"{folder}: {found}; report.comparison needs the folder of a finished comparison, <output_dir>/<name>-compare. {REMEDY}"
+        )
     try:
         values: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         finished = _Finished.model_validate(values)
     except ValidationError as error:
-        wrong = listing((".".join(map(str, fault["loc"])) or "it all" for fault in error.errors()), 5)
-        raise RunError(f"{path}: is damaged, or of another version: lacks {wrong}, or holds something else there. {REMEDY}") from error
+        wrong = listing(
+            (".".join(map(str, fault["loc"])) or "it all" for fault in error.errors()), 5
+        )
+        raise RunError(
+            f"{path}: is damaged, or of another version: lacks {wrong}, or holds something else there. {REMEDY}"
+        ) from error
     except (OSError, ValueError) as error:
         raise RunError(f"{path}: is damaged: {first_line(error)} {REMEDY}") from error
     validation = finished.validation
     lacking = {finished.winner, validation.baseline, validation.best} - validation.strategies.keys()
-    lacking |= {f"{validation.metric} of {name}" for name, strategy in validation.strategies.items() if validation.metric not in strategy.figures}
+    lacking |= {
+        f"{validation.metric} of {name}"
+        for name, strategy in validation.strategies.items()
+        if validation.metric not in strategy.figures
+    }
     if lacking:
-        raise RunError(f"{path}: is damaged, or of another version: validation.strategies lacks {listing(lacking, 5)}. {REMEDY}")
+        raise RunError(
+            f"{path}: is damaged, or of another version: validation.strategies lacks {listing(lacking, 5)}. {REMEDY}"
+        )
     return values

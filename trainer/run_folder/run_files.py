@@ -54,10 +54,14 @@ def lost_of_model(run: Path) -> Path | None:
     weights = ["model.safetensors"]
     if index.is_file():
         try:
-            weights = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
+            weights = sorted(
+                set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+            )
         except (ValueError, KeyError, AttributeError):
             return index
-    return next((model / name for name in ("config.json", *weights) if not is_whole(model / name)), None)
+    return next(
+        (model / name for name in ("config.json", *weights) if not is_whole(model / name)), None
+    )
 
 
 def refuse_lost_model(run: FinishedRun) -> None:
@@ -85,10 +89,16 @@ def lacking(run: FinishedRun) -> dict[str, str]:
         wanted.pop("epochs.csv", None)
     found = {name: words for name, words in wanted.items() if not _is_there(run.path / name)}
     for name, source in MADE_OF.items():
-        if source in found and (name != "reliability.png" or "decision" in run.metrics) and not is_whole(run.path / name):
+        if (
+            source in found
+            and (name != "reliability.png" or "decision" in run.metrics)
+            and not is_whole(run.path / name)
+        ):
             found[name] = f"it is made of {source}"
     if not run.is_ensemble and (lost := lost_of_model(run.path)):
-        found[str(lost.relative_to(run.path))] = "predict, serve, export and push cannot use the run"
+        found[str(lost.relative_to(run.path))] = (
+            "predict, serve, export and push cannot use the run"
+        )
     return found
 
 

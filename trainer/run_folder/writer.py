@@ -63,7 +63,14 @@ LOCK = ".lock"
 """Held by the main process of the run that is being trained; the kernel takes it from one that dies."""
 MEMBER = re.compile(r"member-\d+")
 """Folders of the members of an ensemble, run folders of their own."""
-NOT_COMPARED = {"run.overwrite", "run.output_dir", "run.num_processes", "run.timeout_minutes", "speed.tokens_per_pass", "speed.halve_on_out_of_memory"}
+NOT_COMPARED = {
+    "run.overwrite",
+    "run.output_dir",
+    "run.num_processes",
+    "run.timeout_minutes",
+    "speed.tokens_per_pass",
+    "speed.halve_on_out_of_memory",
+}
 NOT_COMPARED |= {"report.show_texts", "report.comparison"}
 
 
@@ -90,11 +97,16 @@ class RunFolder:
 
     def write_json(self, name: str, value: Any) -> None:
         """Write JSON; numbers that are not finite are refused."""
-        self.write_text(name, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+        self.write_text(
+            name, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+        )
 
     def write_lines(self, name: str, records: Iterable[dict[str, Any]]) -> None:
         """Write one JSON object a line."""
-        with durable.aside(self.path / name) as partial, partial.open("w", encoding="utf-8") as file:
+        with (
+            durable.aside(self.path / name) as partial,
+            partial.open("w", encoding="utf-8") as file,
+        ):
             for record in records:
                 file.write(json.dumps(record, ensure_ascii=False) + "\n")
 
@@ -119,16 +131,32 @@ class RunFolder:
 
     def write_splits(self, named: dict[str, Any]) -> None:
         """Write the row ids of each split."""
-        with durable.aside(self.path / "splits.json") as partial, partial.open("w", encoding="utf-8") as file:
-            for name, ids in named.items():  # a million ids at a time: as Python's numbers 10 million take 400 MB
+        with (
+            durable.aside(self.path / "splits.json") as partial,
+            partial.open("w", encoding="utf-8") as file,
+        ):
+            for (
+                name,
+                ids,
+            ) in (
+                named.items()
+            ):  # a million ids at a time: as Python's numbers 10 million take 400 MB
                 file.write(f"{', ' if file.tell() else '{'}{json.dumps(name)}: [")
                 for start in range(0, len(ids), 1_000_000):
-                    file.write((", " if start else "") + json.dumps(ids[start : start + 1_000_000].tolist())[1:-1])
+                    file.write(
+                        (", " if start else "")
+                        + json.dumps(ids[start : start + 1_000_000].tolist())[1:-1]
+                    )
                 file.write("]")
             file.write("}\n")
 
     def write_predictions(
-        self, parts: dict[str, tuple[Any, "Outcome"]], labels: list[str], name: str = "predictions.parquet", *, keep_all: bool = False
+        self,
+        parts: dict[str, tuple[Any, "Outcome"]],
+        labels: list[str],
+        name: str = "predictions.parquet",
+        *,
+        keep_all: bool = False,
     ) -> None:
         """Write the predictions of some splits.
 
@@ -192,7 +220,9 @@ def check_writable(path: Path, remedy: str = "Set run.output_dir") -> None:
         with tempfile.NamedTemporaryFile(dir=parent):
             pass
     except OSError as error:
-        raise RunError(f"{path}: cannot be written ({error.strerror} at {parent}). {remedy} to a folder you may write.") from error
+        raise RunError(
+            f"{path}: cannot be written ({error.strerror} at {parent}). {remedy} to a folder you may write."
+        ) from error
 
 
 @contextmanager
@@ -206,7 +236,11 @@ def only_run(path: Path) -> Iterator[None]:
     path.mkdir(parents=True, exist_ok=True)
     for folder in made:
         durable.sync(folder.parent)
-    with locked(path / LOCK, "a run is being trained here", refuse="Wait for it or end it, or set another run.name."):
+    with locked(
+        path / LOCK,
+        "a run is being trained here",
+        refuse="Wait for it or end it, or set another run.name.",
+    ):
         try:
             yield
         finally:
@@ -216,7 +250,9 @@ def only_run(path: Path) -> Iterator[None]:
                     folder.rmdir()  # unless a run was started
 
 
-def plan_run(path: Path, config: dict[str, Any], fingerprint: str, *, overwrite: bool, resume: str) -> str | None:
+def plan_run(
+    path: Path, config: dict[str, Any], fingerprint: str, *, overwrite: bool, resume: str
+) -> str | None:
     """The checkpoint to resume from, or None to start at the beginning; touches nothing but checkpoints that are not whole, which it sets aside.
 
     Args:
@@ -227,16 +263,23 @@ def plan_run(path: Path, config: dict[str, Any], fingerprint: str, *, overwrite:
     Raises:
         RunError: a finished run, an unfinished one of another config or data, or files that are no run.
     """
-    if not path.is_dir() or all(p.name.endswith(".partial") or p.name in (STOPPED, LOCK) or MEMBER.fullmatch(p.name) for p in path.iterdir()):
+    if not path.is_dir() or all(
+        p.name.endswith(".partial") or p.name in (STOPPED, LOCK) or MEMBER.fullmatch(p.name)
+        for p in path.iterdir()
+    ):
         return None
     if not (path / "config.yaml").is_file():
-        raise RunError(f"{path}: holds files but no run. Set run.name or run.output_dir to another folder.")
+        raise RunError(
+            f"{path}: holds files but no run. Set run.name or run.output_dir to another folder."
+        )
     difference = first_differences(path, config, fingerprint)
     if (path / "metrics.json").is_file():
         if overwrite:
             return None
         text = f"and it differs: {difference}" if difference else "of the same config and data"
-        raise RunError(f"{path}: holds a finished run, {text}. Set run.overwrite: true to train anew, or another run.name.")
+        raise RunError(
+            f"{path}: holds a finished run, {text}. Set run.overwrite: true to train anew, or another run.name."
+        )
     if resume == "never":
         return None
     if not difference:
@@ -256,7 +299,11 @@ def plan_run(path: Path, config: dict[str, Any], fingerprint: str, *, overwrite:
 
 def is_finished(path: Path, config: dict[str, Any], fingerprint: str) -> bool:
     """Whether a finished run of this config and these rows lies there; what a kill at its end left beside it is removed."""
-    if not (path / "metrics.json").is_file() or not (path / "config.yaml").is_file() or first_differences(path, config, fingerprint):
+    if (
+        not (path / "metrics.json").is_file()
+        or not (path / "config.yaml").is_file()
+        or first_differences(path, config, fingerprint)
+    ):
         return False
     if (path / "checkpoints").is_dir():
         if (path / "model").is_dir():
@@ -290,7 +337,9 @@ def start_run(path: Path, config: dict[str, Any]) -> None:
 def mark_stopped(path: Path, reason: str, step: int | None) -> None:
     """Write the marker of a run that can go on."""
     path.mkdir(parents=True, exist_ok=True)
-    RunFolder(path).write_json(STOPPED, {"reason": reason, "step": step})  # processes that run out of memory together all write it
+    RunFolder(path).write_json(
+        STOPPED, {"reason": reason, "step": step}
+    )  # processes that run out of memory together all write it
 
 
 def clear_stopped(path: Path) -> None:
@@ -303,7 +352,9 @@ def _remove_run(path: Path, *, keep_passes: bool) -> None:
     """Remove what a run wrote but its config.yaml, and nothing else; in an order in which what a kill leaves is an unfinished run."""
     (path / "metrics.json").unlink(missing_ok=True)
     for left in (path / "checkpoints").glob("*"):
-        if not left.name.startswith("corrupt-") and not (keep_passes and left.name == PASSES):  # those stay until the run is finished
+        if not left.name.startswith("corrupt-") and not (
+            keep_passes and left.name == PASSES
+        ):  # those stay until the run is finished
             shutil.rmtree(left) if left.is_dir() else left.unlink()
     for name in FOLDERS:
         shutil.rmtree(path / name, ignore_errors=True)
@@ -317,7 +368,11 @@ def _differences(path: Path, config: dict[str, Any]) -> list[str]:
     """Differences between a run folder's config and ours, in words."""
     saved = flat(read_yaml(str(path / "config.yaml")).values)
     ours = flat(config)
-    keys = [key for key in sorted(saved.keys() | ours.keys()) if saved.get(key) != ours.get(key) and not is_not_compared(key)]
+    keys = [
+        key
+        for key in sorted(saved.keys() | ours.keys())
+        if saved.get(key) != ours.get(key) and not is_not_compared(key)
+    ]
     return [f"{key} is {saved.get(key)} there, {ours.get(key)} here" for key in keys]
 
 
@@ -330,7 +385,9 @@ def first_differences(path: Path, config: dict[str, Any], fingerprint: str) -> s
     """The first differences between a run folder's config and data and ours, in words; empty where they agree."""
     words = _differences(path, config)
     try:
-        found = json.loads((path / "environment.json").read_text(encoding="utf-8"))["data"]["fingerprint"]
+        found = json.loads((path / "environment.json").read_text(encoding="utf-8"))["data"][
+            "fingerprint"
+        ]
     except (OSError, ValueError, KeyError):
         found = fingerprint  # killed before anything was trained
     if found != fingerprint:
@@ -341,5 +398,9 @@ def first_differences(path: Path, config: dict[str, Any], fingerprint: str) -> s
 def flat(values: Any, key: str = "") -> dict[str, Any]:
     """{'section.key': value} of a config, or of any tree of dicts."""
     if isinstance(values, dict) and values:
-        return {k: v for name, value in values.items() for k, v in flat(value, f"{key}.{name}" if key else str(name)).items()}
+        return {
+            k: v
+            for name, value in values.items()
+            for k, v in flat(value, f"{key}.{name}" if key else str(name)).items()
+        }
     return {key: values}

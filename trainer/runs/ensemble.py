@@ -41,8 +41,12 @@ def _train_members(config: Config, resume: str, held: ExitStack) -> Path:
 
     folder = writer.RunFolder(config.run_path)
     config = training_run.start(config)
-    training_run.check(config)  # with all that is told from the rows, before the folder of a run before is touched
-    members = [training_run.member_of(config, number) for number in range(1, config.ensemble.size + 1)]
+    training_run.check(
+        config
+    )  # with all that is told from the rows, before the folder of a run before is touched
+    members = [
+        training_run.member_of(config, number) for number in range(1, config.ensemble.size + 1)
+    ]
     data = training_run.prepare(members[0])
     decision_plan(config, data)
     distributed.from_main(lambda: held.enter_context(writer.only_run(folder.path)))
@@ -66,10 +70,21 @@ def _open(folder: writer.RunFolder, config: Config, data: "PreparedData", resume
     from trainer.run_folder.environment import describe_environment
 
     was_finished = (folder.path / "metrics.json").is_file()
-    writer.plan_run(folder.path, config.to_dict(), data.clean.fingerprint, overwrite=config.run.overwrite, resume=resume)
+    writer.plan_run(
+        folder.path,
+        config.to_dict(),
+        data.clean.fingerprint,
+        overwrite=config.run.overwrite,
+        resume=resume,
+    )
     writer.start_run(folder.path, config.to_dict())
-    writer.remove_members(folder.path, above=0 if was_finished or resume == "never" else config.ensemble.size)
-    folder.write_json("environment.json", describe_environment(data.clean.fingerprint, data.clean.counts, distributed.world_size()))
+    writer.remove_members(
+        folder.path, above=0 if was_finished or resume == "never" else config.ensemble.size
+    )
+    folder.write_json(
+        "environment.json",
+        describe_environment(data.clean.fingerprint, data.clean.counts, distributed.world_size()),
+    )
 
 
 def _is_finished(member: Config) -> bool:
@@ -78,13 +93,17 @@ def _is_finished(member: Config) -> bool:
     if not distributed.from_main((path / "metrics.json").is_file):
         return False
     fingerprint = training_run.prepare(member).clean.fingerprint
-    is_finished = distributed.from_main(lambda: writer.is_finished(path, member.to_dict(), fingerprint))
+    is_finished = distributed.from_main(
+        lambda: writer.is_finished(path, member.to_dict(), fingerprint)
+    )
     if is_finished:
         distributed.from_main(lambda: training_run.complete(path))
     return is_finished
 
 
-def _write_ensemble(folder: writer.RunFolder, config: Config, data: "PreparedData", members: list[Path]) -> None:
+def _write_ensemble(
+    folder: writer.RunFolder, config: Config, data: "PreparedData", members: list[Path]
+) -> None:
     """Results of the ensemble: its rows, then metrics.json, which finishes it, then all that is made of its files."""
     from trainer.delivery import completion
     from trainer.display import tables
@@ -92,27 +111,46 @@ def _write_ensemble(folder: writer.RunFolder, config: Config, data: "PreparedDat
 
     for member in members:
         if not (member / "predictions.parquet").is_file():
-            raise RunError(f"{member}: lacks predictions.parquet, which votes and only training can write. Remove the folder, then run the same command again.")
-    single = [json.loads((member / "metrics.json").read_text(encoding="utf-8")) for member in members]
+            raise RunError(
+                f"{member}: lacks predictions.parquet, which votes and only training can write. Remove the folder, then run the same command again."
+            )
+    single = [
+        json.loads((member / "metrics.json").read_text(encoding="utf-8")) for member in members
+    ]
     labels = single[0]["validation"]["labels"]
-    parts = {split: _vote(members, split, labels, config.ensemble.combine) for split in ("validation", "test") if split in single[0]}
+    parts = {
+        split: _vote(members, split, labels, config.ensemble.combine)
+        for split in ("validation", "test")
+        if split in single[0]
+    }
     outcomes = {split: outcome for split, (_, outcome) in parts.items()}
     headline = list(parts)[-1]
     scores = [member.get("decision", member)[headline]["macro_f1"] for member in single]
     final = outcomes[headline].alone
-    ensemble = config.ensemble.model_dump(exclude={"member"}) | {"split": headline, "member_macro_f1": scores}
-    results: dict[str, Any] = {split: outcome.alone.to_dict() for split, outcome in outcomes.items()}
+    ensemble = config.ensemble.model_dump(exclude={"member"}) | {
+        "split": headline,
+        "member_macro_f1": scores,
+    }
+    results: dict[str, Any] = {
+        split: outcome.alone.to_dict() for split, outcome in outcomes.items()
+    }
     write_rows(folder, config, data, parts, labels)
     folder.finish(results | {"minority_label": single[0]["minority_label"], "ensemble": ensemble})
     with completion.warning_of("tables of the results", completion.command_of(folder.path)):
-        tables.print_results(outcomes, folder.path, f"{members[0] / 'model'} to {members[-1] / 'model'}")
-        print(f"Members' macro F1 on {headline}: {', '.join(f'{score:.4f}' for score in scores)}; together {final.macro_f1:.4f}.")
+        tables.print_results(
+            outcomes, folder.path, f"{members[0] / 'model'} to {members[-1] / 'model'}"
+        )
+        print(
+            f"Members' macro F1 on {headline}: {', '.join(f'{score:.4f}' for score in scores)}; together {final.macro_f1:.4f}."
+        )
     for member in members:
         whole_path(member, "predictions.parquet").unlink(missing_ok=True)  # the vote is taken
     deliver(folder)
 
 
-def _vote(members: list[Path], split: str, labels: list[str], combine: str) -> "tuple[Any, Outcome]":
+def _vote(
+    members: list[Path], split: str, labels: list[str], combine: str
+) -> "tuple[Any, Outcome]":
     """(row ids, results) of one split; where each member has other rows (folds), each row has the one vote of its own member."""
     from trainer.evaluation.outcome import outcome_of
     from trainer.evaluation.scores import LogProbabilities
@@ -125,11 +163,19 @@ def _vote(members: list[Path], split: str, labels: list[str], combine: str) -> "
         sides = [(p_NC, predicted_N) for _, _, predicted_N, p_NC in read]
     else:
         order = np.argsort(np.concatenate([rows for rows, *_ in read]))
-        rows, true_N, predicted_N = (np.concatenate(column)[order] for column in list(zip(*read, strict=True))[:3])
+        rows, true_N, predicted_N = (
+            np.concatenate(column)[order] for column in list(zip(*read, strict=True))[:3]
+        )
         sides = [(Taken(joined([p_NC for *_, p_NC in read], folder), order), predicted_N)]
-    log_p_NC, voted_N = room((len(rows), len(labels)), np.float32, folder), np.empty(len(rows), np.int64)
+    log_p_NC, voted_N = (
+        room((len(rows), len(labels)), np.float32, folder),
+        np.empty(len(rows), np.int64),
+    )
     for places in row_slices(log_p_NC.shape):
-        p_MBC, predicted_MB = np.stack([p_NC[places] for p_NC, _ in sides]), np.stack([predicted_N[places] for _, predicted_N in sides])
+        p_MBC, predicted_MB = (
+            np.stack([p_NC[places] for p_NC, _ in sides]),
+            np.stack([predicted_N[places] for _, predicted_N in sides]),
+        )
         log_p_NC[places] = np.log(np.maximum(p_MBC.mean(axis=0), 1e-30))
         voted_N[places] = COMBINERS[combine](p_MBC, predicted_MB)
         for held in (log_p_NC, *(p_NC for p_NC, _ in sides)):

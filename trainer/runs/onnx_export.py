@@ -19,21 +19,40 @@ from trainer.run_folder.writer import RunFolder
 from trainer.runs import training_run
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
+    from trainer.arrays import Array, Ints
     from trainer.delivery.export.onnx_check import Rows
     from trainer.delivery.predicting.predict import Classifier
 
 FORMATS = ("onnx",)
-OF_THE_RUN = {"source", "train", "validation", "test", "limit", "streaming", "split_names", "subset", "revision", "group_column", "split_column"}
+OF_THE_RUN = {
+    "source",
+    "train",
+    "validation",
+    "test",
+    "limit",
+    "streaming",
+    "split_names",
+    "subset",
+    "revision",
+    "group_column",
+    "split_column",
+}
 """Keys of the data section that say which rows a run had; the others say how to read a file like them."""
-EXAMPLES = [" ".join(["How long does it take to answer a text of this many words?"] * times) for times in (1, 2, 4)]
+EXAMPLES = [
+    " ".join(["How long does it take to answer a text of this many words?"] * times)
+    for times in (1, 2, 4)
+]
 """Texts whose time is taken where there are no rows."""
 
 
 def export(
-    source: str, *, file_format: str = "onnx", int8: bool = False, output: Path | None = None, data: str | None = None, trust_remote_code: bool = False
+    source: str,
+    *,
+    file_format: str = "onnx",
+    int8: bool = False,
+    output: Path | None = None,
+    data: str | None = None,
+    trust_remote_code: bool = False,
 ) -> Path:
     """Write a trained model as ONNX, compare it with the original and take the time of both; prints what it finds.
 
@@ -62,9 +81,13 @@ def export(
     quiet_libraries()
     original = Classifier.load(source, trust_remote_code=trust_remote_code, device="cpu")
     if len(original.models) > 1:
-        raise ExportError(f"{source}: holds {len(original.models)} models that vote. Export them one by one: {Path(source) / 'member-1'} and so on.")
+        raise ExportError(
+            f"{source}: holds {len(original.models)} models that vote. Export them one by one: {Path(source) / 'member-1'} and so on."
+        )
     if is_graph(original.models[0].name):
-        raise ExportError(f"{source}: is an ONNX model already. Give the run or the model folder that it was made from.")
+        raise ExportError(
+            f"{source}: is an ONNX model already. Give the run or the model folder that it was made from."
+        )
     rows = _rows_of(data, run, original) if data else _validation_rows(run, original)
     with onnx_folder.aside(target) as work:
         findings = {"source": source} | _export(original, work, rows, int8, trust_remote_code)
@@ -75,7 +98,9 @@ def export(
     return target
 
 
-def _export(original: "Classifier", work: Path, rows: "Rows | str", int8: bool, trust_remote_code: bool) -> dict[str, Any]:
+def _export(
+    original: "Classifier", work: Path, rows: "Rows | str", int8: bool, trust_remote_code: bool
+) -> dict[str, Any]:
     """Write the graphs and their folders, compare them, take their time; what is found, for export.json."""
     import torch
 
@@ -85,20 +110,37 @@ def _export(original: "Classifier", work: Path, rows: "Rows | str", int8: bool, 
     model = original.models[0]
     plain = onnx_writer.plain_copy(model.model)
     onnx_folder.write_companions(model, work / "float32")
-    onnx_writer.write_graph(plain, model.tokenizer, work / "float32" / GRAPH, max_length=model.max_length)
+    onnx_writer.write_graph(
+        plain, model.tokenizer, work / "float32" / GRAPH, max_length=model.max_length
+    )
     if int8:
         onnx_folder.write_companions(model, work / "int8")
         onnx_writer.quantise(work / "float32" / GRAPH, work / "int8" / GRAPH)
         RunFolder(work / "int8").write_json(FINDINGS, {"int8": True})  # `describe` writes the rest
     kinds = ["float32", *(["int8"] if int8 else [])]
-    exported = {kind: Classifier.load(work / kind, trust_remote_code=trust_remote_code, device="cpu") for kind in kinds}
-    check: dict[str, Any] = {"not_checked": rows} if isinstance(rows, str) else onnx_check.compare(original, exported, rows)
+    exported = {
+        kind: Classifier.load(work / kind, trust_remote_code=trust_remote_code, device="cpu")
+        for kind in kinds
+    }
+    check: dict[str, Any] = (
+        {"not_checked": rows}
+        if isinstance(rows, str)
+        else onnx_check.compare(original, exported, rows)
+    )
     if "rows" in check:
-        onnx_writer.refuse_difference(check["float32"]["max_probability_difference"], f"on {check['data']}")
+        onnx_writer.refuse_difference(
+            check["float32"]["max_probability_difference"], f"on {check['data']}"
+        )
     onnx_check.print_check(check)
-    seconds = onnx_check.measure_speed({"original": original, **exported}, EXAMPLES if isinstance(rows, str) else rows.texts)
-    num_bytes: dict[str, int] = {"original": sum(p.numel() * p.element_size() for p in plain.parameters())}
-    num_bytes |= {kind: sum(path.stat().st_size for path in (work / kind).glob(f"{GRAPH}*")) for kind in kinds}
+    seconds = onnx_check.measure_speed(
+        {"original": original, **exported}, EXAMPLES if isinstance(rows, str) else rows.texts
+    )
+    num_bytes: dict[str, int] = {
+        "original": sum(p.numel() * p.element_size() for p in plain.parameters())
+    }
+    num_bytes |= {
+        kind: sum(path.stat().st_size for path in (work / kind).glob(f"{GRAPH}*")) for kind in kinds
+    }
     onnx_check.print_speed(seconds, num_bytes, torch.get_num_threads())
     return {
         "format": "onnx",
@@ -108,13 +150,22 @@ def _export(original: "Classifier", work: Path, rows: "Rows | str", int8: bool, 
         "bytes": num_bytes,
         "check": check,
         "speed": {"threads": torch.get_num_threads(), "seconds_of_a_call_by_rows": seconds},
-        "versions": {name: version(name) for name in ("torch", "transformers", "onnx", "onnxruntime")},
+        "versions": {
+            name: version(name) for name in ("torch", "transformers", "onnx", "onnxruntime")
+        },
     }
 
 
 def _run_of(path: Path) -> Path | None:
     """The run folder that is meant by itself or by its model/, if there is one."""
-    return next((folder for folder in (path, path.resolve().parent) if (folder / "config.yaml").is_file() and (folder / "metrics.json").is_file()), None)
+    return next(
+        (
+            folder
+            for folder in (path, path.resolve().parent)
+            if (folder / "config.yaml").is_file() and (folder / "metrics.json").is_file()
+        ),
+        None,
+    )
 
 
 def _default_output(source: str, run: Path | None, ending: str) -> Path:
@@ -132,13 +183,27 @@ def _validation_rows(run: Path | None, model: "Classifier") -> "Rows | str":
         return f"{model.name} is no run, so it has no validation rows. Give --data."
     try:
         clean, splits = training_run.read_and_split(load_config(str(run / "config.yaml")))
-        environment, ids = (json.loads((run / name).read_text(encoding="utf-8")) for name in ("environment.json", "splits.json"))
+        environment, ids = (
+            json.loads((run / name).read_text(encoding="utf-8"))
+            for name in ("environment.json", "splits.json")
+        )
     except (TrainerError, OSError) as error:
         return f"the rows of the run cannot be read again: {first_line(error)} Give --data."
-    is_same = clean.fingerprint == environment["data"]["fingerprint"] or "synthetic" in ids  # written rows stand in that fingerprint too
-    if not is_same or ids["validation"] != splits.validation.tolist() or clean.labels.names != model.labels:
+    is_same = (
+        clean.fingerprint == environment["data"]["fingerprint"] or "synthetic" in ids
+    )  # written rows stand in that fingerprint too
+    if (
+        not is_same
+        or ids["validation"] != splits.validation.tolist()
+        or clean.labels.names != model.labels
+    ):
         return "the rows of the run's data have changed since. Give --data."
-    return _rows(clean.rows.table, splits.validation, clean.targets[splits.validation], f"the validation rows of {run.name}")
+    return _rows(
+        clean.rows.table,
+        splits.validation,
+        clean.targets[splits.validation],
+        f"the validation rows of {run.name}",
+    )
 
 
 def _rows_of(data: str, run: Path | None, model: "Classifier") -> "Rows":
@@ -152,8 +217,13 @@ def _rows_of(data: str, run: Path | None, model: "Classifier") -> "Rows":
     return _rows(found.rows.table, found.ids_N, found.targets, data)
 
 
-def _rows(table: pa.Table, ids: "NDArray[np.int64]", targets: "NDArray[Any]", name: str) -> "Rows":
+def _rows(table: pa.Table, ids: "Ints", targets: "Array", name: str) -> "Rows":
     from trainer.delivery.export.onnx_check import Rows
 
     records = take_rows(table.select(["text", "text_pair"]), ids).to_pylist()
-    return Rows([record["text"] if record["text_pair"] is None else record for record in records], ids, targets, name)
+    return Rows(
+        [record["text"] if record["text_pair"] is None else record for record in records],
+        ids,
+        targets,
+        name,
+    )

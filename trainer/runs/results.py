@@ -29,7 +29,9 @@ if TYPE_CHECKING:
 def decision_plan(config: Config, data: PreparedData) -> dict[str, Any] | None:
     """What `fit_decision` needs beside the scores; labels that the data lack are refused here, before any model is loaded."""
     loss = config.loss
-    tau = {"logit_adjusted": 1.0 if loss.tau is None else loss.tau, "balanced_softmax": 1.0}.get(loss.name, 0.0)
+    tau = {"logit_adjusted": 1.0 if loss.tau is None else loss.tau, "balanced_softmax": 1.0}.get(
+        loss.name, 0.0
+    )
     return plan_decision(
         config.decision,
         labels=data.labels,
@@ -56,18 +58,37 @@ def evaluate_splits(
     for name in ("validation", "test"):
         if name not in tokens:
             continue
-        logits_NC, label_ids_N, decided = trainer.predict_logits(tokens[name]), tokens[name].label_ids_N, None
+        logits_NC, label_ids_N, decided = (
+            trainer.predict_logits(tokens[name]),
+            tokens[name].label_ids_N,
+            None,
+        )
         if plan and name == "validation":
-            weights_N = np.ones(len(label_ids_N)) if data.splits.pool is None else natural_weights(label_ids_N, data.audit.natural_C)
-            decision, decided = fit_and_cross_fit(logits_NC, label_ids_N, weights_N, plan, seed=seed, folder=Path(str(trainer.args.output_dir)).parent)
+            weights_N = (
+                np.ones(len(label_ids_N))
+                if data.splits.pool is None
+                else natural_weights(label_ids_N, data.audit.natural_C)
+            )
+            decision, decided = fit_and_cross_fit(
+                logits_NC,
+                label_ids_N,
+                weights_N,
+                plan,
+                seed=seed,
+                folder=Path(str(trainer.args.output_dir)).parent,
+            )
         elif decision:
             decided = decided_by(decision, logits_NC)
-        domains = (data.domains[0][data.splits.named[name]], data.domains[1]) if data.domains else None
+        domains = (
+            (data.domains[0][data.splits.named[name]], data.domains[1]) if data.domains else None
+        )
         outcomes[name] = outcome_of(logits_NC, label_ids_N, data.labels, decided, domains)
     return outcomes, decision
 
 
-def apply_decision(config: Config, data: PreparedData, model: Any, decision: Decision, plan: dict[str, Any]) -> dict[str, Any]:
+def apply_decision(
+    config: Config, data: PreparedData, model: Any, decision: Decision, plan: dict[str, Any]
+) -> dict[str, Any]:
     """Put the decision into the model and its config; what metrics.json tells of it."""
     from trainer.training.models.model import fold_into_head
 
@@ -93,15 +114,29 @@ def write_audit(folder: writer.RunFolder, data: PreparedData, commits: Commits) 
     """What is known before training, but for the picture: drawing libraries are loaded when training is over."""
     from trainer.run_folder.environment import describe_environment
 
-    environment = describe_environment(data.clean.fingerprint, data.clean.counts, distributed.world_size(), commits)
+    environment = describe_environment(
+        data.clean.fingerprint, data.clean.counts, distributed.world_size(), commits
+    )
     if data.clean.streamed:
-        environment["data"]["read_by_class"] = {name: dict(zip(data.labels, counts, strict=True)) for name, counts in data.clean.streamed.natural.items()}
+        environment["data"]["read_by_class"] = {
+            name: dict(zip(data.labels, counts, strict=True))
+            for name, counts in data.clean.streamed.natural.items()
+        }
     folder.write_json("environment.json", environment)
-    folder.write_splits(data.splits.named | ({"train": data.splits.real_train, "synthetic": data.splits.synthetic} if data.synthetic else {}))
+    folder.write_splits(
+        data.splits.named
+        | (
+            {"train": data.splits.real_train, "synthetic": data.splits.synthetic}
+            if data.synthetic
+            else {}
+        )
+    )
     if data.synthetic:
         folder.write_lines("synthetic.jsonl", records(data.synthetic, data.splits, data.labels))
     folder.write_lines("dropped.jsonl", data.clean.dropped())
-    folder.write_json("class_weights.json", dict(zip(data.labels, data.class_weights_C.tolist(), strict=True)))
+    folder.write_json(
+        "class_weights.json", dict(zip(data.labels, data.class_weights_C.tolist(), strict=True))
+    )
 
 
 def conclude(
@@ -121,11 +156,15 @@ def conclude(
     plan = decision_plan(config, data)
     outcomes, decision = evaluate_splits(trainer, data, tokens, plan, config.run.seed)
     watch.rest()
-    decided = apply_decision(config, data, trainer.model, decision, plan) if decision and plan else None
+    decided = (
+        apply_decision(config, data, trainer.model, decision, plan) if decision and plan else None
+    )
     with saving(folder.model, folder.checkpoints):
         trainer.save_model(str(folder.path / "model.partial"))
     if distributed.is_main():
-        write_results(folder, config, data, trainer, outcomes, decided, clock, lengths, max_length, commits)
+        write_results(
+            folder, config, data, trainer, outcomes, decided, clock, lengths, max_length, commits
+        )
     trainer.finish_trackers()
 
 
@@ -148,14 +187,26 @@ def write_results(
 
     rows = trainer.epoch_rows()
     folder.write_epochs(rows)
-    with completion.warning_of(folder.path / "report.json", "a missing card and parts of the page cannot be made without it."):
-        folder.write_json("report.json", _facts(config, data, trainer, outcomes, decided, lengths, max_length, commits))
+    with completion.warning_of(
+        folder.path / "report.json",
+        "a missing card and parts of the page cannot be made without it.",
+    ):
+        folder.write_json(
+            "report.json",
+            _facts(config, data, trainer, outcomes, decided, lengths, max_length, commits),
+        )
     folder.publish_model()
-    metrics: dict[str, Any] = {name: _figures(outcome.alone, outcome.alone_domains) for name, outcome in outcomes.items()}
+    metrics: dict[str, Any] = {
+        name: _figures(outcome.alone, outcome.alone_domains) for name, outcome in outcomes.items()
+    }
     if decided:
-        metrics["decision"] = decided | {name: _figures(outcome.final, outcome.domains) for name, outcome in outcomes.items()}
+        metrics["decision"] = decided | {
+            name: _figures(outcome.final, outcome.domains) for name, outcome in outcomes.items()
+        }
     metrics |= {"minority_label": data.audit.minority_label, "training": clock}
-    if held := {name: length.special.rows for name, length in lengths.items() if length.special.rows}:
+    if held := {
+        name: length.special.rows for name, length in lengths.items() if length.special.rows
+    }:
         metrics["special_tokens"] = held
     if data.synthetic:
         metrics["augment"] = data.synthetic.outcomes
@@ -196,24 +247,37 @@ def deliver(folder: writer.RunFolder) -> None:
     """Write pictures, card and page, which are made of the files of a finished run; a fault is a warning."""
     from trainer.delivery.report import report_page
 
-    with completion.warning_of(f"{folder.path}, pictures and card", completion.command_of(folder.path)):
+    with completion.warning_of(
+        f"{folder.path}, pictures and card", completion.command_of(folder.path)
+    ):
         completion.complete(folder.path, anew=True)
     report_page.write_or_warn(folder.path)
 
 
 def _figures(evaluation: AnyEvaluation, domains: dict[str, AnyEvaluation]) -> dict[str, Any]:
     """What metrics.json holds of one split."""
-    per_domain = {"per_domain": {domain: part.to_dict() for domain, part in domains.items()}} if domains else {}
+    per_domain = (
+        {"per_domain": {domain: part.to_dict() for domain, part in domains.items()}}
+        if domains
+        else {}
+    )
     return evaluation.to_dict() | per_domain
 
 
-def write_mistakes(folder: writer.RunFolder, config: Config, data: PreparedData, rows_N: Any, outcome: Outcome) -> None:
+def write_mistakes(
+    folder: writer.RunFolder, config: Config, data: PreparedData, rows_N: Any, outcome: Outcome
+) -> None:
     """The hardest mistakes with their texts, where texts may be shown."""
     from trainer.audit.inspection import full_texts
     from trainer.delivery.report.report_page import mistakes_to_quote
 
     if config.report.show_texts:
-        folder.write_lines("mistakes.jsonl", mistakes_to_quote(rows_N, outcome, data.labels, lambda ids_N: full_texts(data.clean, ids_N)))
+        folder.write_lines(
+            "mistakes.jsonl",
+            mistakes_to_quote(
+                rows_N, outcome, data.labels, lambda ids_N: full_texts(data.clean, ids_N)
+            ),
+        )
 
 
 def _facts(
@@ -247,7 +311,10 @@ def _facts(
         "lengths": {name: asdict(length) for name, length in lengths.items()},
         "special_tokens": special_words(lengths),
         "max_length": max_length,
-        "row_digests": {name: xxhash.xxh3_128(data.clean.text_hashes_N[ids_N].tobytes()).hexdigest() for name, ids_N in data.splits.named.items()},
+        "row_digests": {
+            name: xxhash.xxh3_128(data.clean.text_hashes_N[ids_N].tobytes()).hexdigest()
+            for name, ids_N in data.splits.named.items()
+        },
         "balancing": card.balancing_words(config, data, list_weights=False),
         "synthetic": card.synthetic_words(config, data).split("\n\n")[0],
         "decision": card.decision_words(decided) if decided else "",
@@ -256,5 +323,16 @@ def _facts(
         "epochs": trainer.epoch_rows(),
         "audit": audit.to_facts(),
         "calibration": calibration(outcomes[headline]) if decided else None,
-        "card": card.card_facts(config, data, trainer.epoch_rows(), outcomes, decided, lengths, max_length, described, commits, comparison),
+        "card": card.card_facts(
+            config,
+            data,
+            trainer.epoch_rows(),
+            outcomes,
+            decided,
+            lengths,
+            max_length,
+            described,
+            commits,
+            comparison,
+        ),
     }

@@ -23,7 +23,13 @@ from trainer.training.weighted_trainer import WeightedTrainer, epoch_metrics
 
 
 def build_trainer(
-    config: Config, arguments: Any, data: PreparedData, model: Any, tokenizer: Any, tokens: dict[str, TokenisedRows], folder: writer.RunFolder
+    config: Config,
+    arguments: Any,
+    data: PreparedData,
+    model: Any,
+    tokenizer: Any,
+    tokens: dict[str, TokenisedRows],
+    folder: writer.RunFolder,
 ) -> WeightedTrainer:
     """The trainer of whole models and adapters."""
     write_epochs = folder.write_epochs if distributed.is_main() else None
@@ -38,12 +44,15 @@ def build_trainer(
         positions=data.plan.positions_in_seen,
         class_weights_C=data.class_weights_C,
         loss="binary_cross_entropy" if data.is_multi_label else config.loss.name,
-        loss_options=loss_options(config.loss.name, config.loss.gamma, config.loss.tau, data.plan.counts_C),
+        loss_options=loss_options(
+            config.loss.name, config.loss.gamma, config.loss.tau, data.plan.counts_C
+        ),
         sampling=config.training_values["train_sampling_strategy"],
         balanced_batches=data.plan.balanced_batches,
         packing=config.speed.packing,
         fast_layers=config.speed.fast_layers,
-        tokens_per_pass=distributed.from_main(lambda: tokens_that_fit(folder.checkpoints)) or config.speed.tokens_per_pass,
+        tokens_per_pass=distributed.from_main(lambda: tokens_that_fit(folder.checkpoints))
+        or config.speed.tokens_per_pass,
         halve_on_out_of_memory=config.speed.halve_on_out_of_memory,
         save_total_limit=config.training_values["save_total_limit"],
         plan_digest=data.plan_digest,
@@ -51,19 +60,35 @@ def build_trainer(
     )
     trainer.check_optimizer()
     if not is_sharded(arguments):
-        refuse_unreadable_length(trainer.model, tokenizer, tokenizer.model_max_length, config.model.name)
+        refuse_unreadable_length(
+            trainer.model, tokenizer, tokenizer.model_max_length, config.model.name
+        )
     return trainer
 
 
 def build_head_trainer(
-    config: Config, arguments: Any, data: PreparedData, model: Any, tokenizer: Any, tokens: dict[str, TokenisedRows], folder: writer.RunFolder, cache_dir: Path
+    config: Config,
+    arguments: Any,
+    data: PreparedData,
+    model: Any,
+    tokenizer: Any,
+    tokens: dict[str, TokenisedRows],
+    folder: writer.RunFolder,
+    cache_dir: Path,
 ) -> HeadTrainer:
     """The trainer of the final layer alone, on a frozen encoder (`model.mode: head`)."""
 
     def add_synthetic(features_NH: Any, label_ids_N: Any) -> tuple[Any, Any]:
         generator = stage_generator(config.member_seed, "synthesis")
         row_keys_N = data.plan.row_keys_N[data.plan.positions()]
-        return synthesise(config.balance.method, features_NH, label_ids_N, row_keys_N, neighbours=config.balance.neighbours, generator=generator)
+        return synthesise(
+            config.balance.method,
+            features_NH,
+            label_ids_N,
+            row_keys_N,
+            neighbours=config.balance.neighbours,
+            generator=generator,
+        )
 
     refuse_unreadable_length(model, tokenizer, tokenizer.model_max_length, config.model.name)
     return HeadTrainer(
@@ -77,7 +102,9 @@ def build_head_trainer(
         positions=data.plan.positions_in_seen(),
         weigh=lambda counts_C: weights_over(counts_C, config.loss, data.labels),
         loss=config.loss.name,
-        loss_options=lambda counts_C: loss_options(config.loss.name, config.loss.gamma, config.loss.tau, counts_C),
+        loss_options=lambda counts_C: loss_options(
+            config.loss.name, config.loss.gamma, config.loss.tau, counts_C
+        ),
         synthesise=add_synthetic if config.balance.method in SYNTHESIS_METHODS else None,
         l2=config.model.head.l2,
         cache_dir=cache_dir,

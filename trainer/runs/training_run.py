@@ -42,7 +42,11 @@ def check(config: Config) -> None:
     """
     writer.check_writable(config.run_path)
     finished_comparison.read_if_set(config.report.comparison)
-    config.check_problem_type(multi_label=check_source(config.data, config.balance.by, config.split.by_time if config.split else None))
+    config.check_problem_type(
+        multi_label=check_source(
+            config.data, config.balance.by, config.split.by_time if config.split else None
+        )
+    )
     hub.check_login(config.hub)
     from trainer.training.models.model import load_pretrained_config, load_tokenizer
     from trainer.training.models.model_weights import check_weights
@@ -52,7 +56,11 @@ def check(config: Config) -> None:
     check_generator(config.augment)
     from trainer.training.arguments import build_arguments
 
-    build_arguments(config.training_values | {"use_cpu": True}, checkpoints=config.run_path / "checkpoints", seed=config.run.seed)
+    build_arguments(
+        config.training_values | {"use_cpu": True},
+        checkpoints=config.run_path / "checkpoints",
+        seed=config.run.seed,
+    )
 
 
 def train(config: Config, *, resume: str = "auto") -> Path:
@@ -66,11 +74,18 @@ def train(config: Config, *, resume: str = "auto") -> Path:
         TrainerError: bad config, data, model or folder; a loss that is not a number; another process that died or hangs.
     """
     lack = memory.naming_lack(config.model.name)
-    with uploads.uploading(config.hub, config.run_path) as push_save, watch.naming_lost_processes(), lack, ExitStack() as held:
+    with (
+        uploads.uploading(config.hub, config.run_path) as push_save,
+        watch.naming_lost_processes(),
+        lack,
+        ExitStack() as held,
+    ):
         return _train(config, resume, held, push_save)
 
 
-def _train(config: Config, resume: str, held: ExitStack, push_save: Callable[[Path, int], None] | None) -> Path:
+def _train(
+    config: Config, resume: str, held: ExitStack, push_save: Callable[[Path, int], None] | None
+) -> Path:
     with loading_libraries():
         config = start(config)
 
@@ -82,16 +97,28 @@ def _train(config: Config, resume: str, held: ExitStack, push_save: Callable[[Pa
         from trainer.runs.trainers import build_head_trainer, build_trainer
         from trainer.training.arguments import build_arguments, quiet_libraries
         from trainer.training.batches.batching import refuse_small_steps
-        from trainer.training.models.model import load_model, load_pretrained_config, load_tokenizer, pinned
+        from trainer.training.models.model import (
+            load_model,
+            load_pretrained_config,
+            load_tokenizer,
+            pinned,
+        )
         from trainer.training.models.model_weights import check_weights
         from trainer.training.resuming.resumable_trainer import AfterSave, keep_rows_per_step
 
     quiet_libraries()
     folder = writer.RunFolder(config.run_path)
-    arguments = build_arguments(config.training_values, checkpoints=folder.checkpoints, seed=config.member_seed)
+    arguments = build_arguments(
+        config.training_values, checkpoints=folder.checkpoints, seed=config.member_seed
+    )
     data = prepare(config)
     if data.plan.balanced_batches:
-        refuse_small_steps(len(data.labels), arguments.per_device_train_batch_size, arguments.gradient_accumulation_steps, distributed.world_size())
+        refuse_small_steps(
+            len(data.labels),
+            arguments.per_device_train_batch_size,
+            arguments.gradient_accumulation_steps,
+            distributed.world_size(),
+        )
     results.decision_plan(config, data)  # refused here, if at all
     pretrained = load_pretrained_config(config.model)
     model_section = pinned(config.model)
@@ -104,7 +131,13 @@ def _train(config: Config, resume: str, held: ExitStack, push_save: Callable[[Pa
     if already_finished(config, data, resume):
         return folder.path
     checkpoint = distributed.from_main(
-        lambda: writer.plan_run(folder.path, config.to_dict(), data.clean.fingerprint, overwrite=config.run.overwrite, resume=resume)
+        lambda: writer.plan_run(
+            folder.path,
+            config.to_dict(),
+            data.clean.fingerprint,
+            overwrite=config.run.overwrite,
+            resume=resume,
+        )
     )
     lengths = {name: audit_lengths(rows) for name, rows in tokens.items()}
     if distributed.is_main():
@@ -113,9 +146,18 @@ def _train(config: Config, resume: str, held: ExitStack, push_save: Callable[[Pa
 
     def build() -> Any:
         set_seed(config.member_seed)
-        model = load_model(model_section, pretrained, data.labels, tokenizer, max_length, multi_label=data.is_multi_label)
+        model = load_model(
+            model_section,
+            pretrained,
+            data.labels,
+            tokenizer,
+            max_length,
+            multi_label=data.is_multi_label,
+        )
         if config.model.mode == "head":
-            return build_head_trainer(config, arguments, data, model, tokenizer, tokens, folder, cache_dir())
+            return build_head_trainer(
+                config, arguments, data, model, tokenizer, tokens, folder, cache_dir()
+            )
         made = build_trainer(config, arguments, data, model, tokenizer, tokens, folder)
         if push_save:
             made.add_callback(AfterSave(push_save))
@@ -148,7 +190,9 @@ def already_finished(config: Config, data: PreparedData, resume: str) -> bool:
     has_page = distributed.from_main((path / writer.PAGE_NAME).is_file)
     if resume == "never" or (config.run.overwrite and has_page):
         return False
-    is_finished = distributed.from_main(lambda: writer.is_finished(path, config.to_dict(), data.clean.fingerprint))
+    is_finished = distributed.from_main(
+        lambda: writer.is_finished(path, config.to_dict(), data.clean.fingerprint)
+    )
     if config.run.overwrite:
         return is_finished and distributed.from_main(lambda: _is_completed(path))
     if is_finished:
@@ -171,7 +215,9 @@ def _complete_and_tell(path: Path) -> None:
     left = lacking(FinishedRun.read(path))
     remedy = "Set run.overwrite: true to train anew, or another run.name."
     if left:
-        print(f"{path}: holds the finished run of this config and data, but lacks {listing(left)}. {remedy}")
+        print(
+            f"{path}: holds the finished run of this config and data, but lacks {listing(left)}. {remedy}"
+        )
     elif not written:
         print(f"{path}: holds the finished run of this config and data: nothing to do. {remedy}")
 
@@ -194,7 +240,10 @@ def complete(path: Path) -> list[str]:
     if not is_whole(path / report_page.PAGE_NAME) and report_page.write_or_warn(path):
         written.append(report_page.PAGE_NAME)
     if written:
-        print(f"{path}: holds the finished run of this config and data. Nothing is trained; it lacked, and now has: {listing(written)}.", flush=True)
+        print(
+            f"{path}: holds the finished run of this config and data. Nothing is trained; it lacked, and now has: {listing(written)}.",
+            flush=True,
+        )
     return written
 
 
@@ -215,7 +264,9 @@ def start(config: Config) -> Config:
     told = follow_config(config.training_values) + apple_limits(given, use_cpu=config.uses_cpu)
     if distributed.is_main():
         print("".join(f"{sentence}\n" for sentence in told), end="")
-    distributed.refuse_differences(lambda: distributed.code_version() | writer.flat(config.to_dict()))
+    distributed.refuse_differences(
+        lambda: distributed.code_version() | writer.flat(config.to_dict())
+    )
     distributed.from_main(lambda: hub.check_login(config.hub))
     return config
 
@@ -250,7 +301,9 @@ def with_hardware_defaults(config: Config) -> Config:
     """
     training, device = config.training_values, distributed.device_type(use_cpu=config.uses_cpu)
     if device == "mps":
-        return config.with_training(**{name: False for name in ("bf16", "fp16") if name == "bf16" or training.get(name)})
+        return config.with_training(
+            **{name: False for name in ("bf16", "fp16") if name == "bf16" or training.get(name)}
+        )
     if "bf16" in training or training.get("fp16"):
         return config
     return config.with_training(bf16=distributed.gains_from_bf16(device))
@@ -268,7 +321,11 @@ def apple_limits(training: dict[str, Any], *, use_cpu: bool) -> list[str]:
         return []
     device = distributed.device_type(use_cpu=use_cpu)
     asked = [name for name in ("bf16", "fp16") if training.get(name)]
-    told = [f"Apple GPUs train in float32 here: training.{asked[0]} is ignored."] if device == "mps" and asked else []
+    told = (
+        [f"Apple GPUs train in float32 here: training.{asked[0]} is ignored."]
+        if device == "mps" and asked
+        else []
+    )
     if device == "cpu" and not use_cpu and distributed.world_size() > 1:
         told.append("Several processes cannot share an Apple GPU: they train on the CPU.")
     return told
@@ -277,8 +334,19 @@ def apple_limits(training: dict[str, Any], *, use_cpu: bool) -> list[str]:
 def read_and_split(config: Config) -> tuple[CleanRows, Splits]:
     """The first stages alone: rows read, cleaned and split, as every run of this config finds them."""
     ensemble = config.ensemble
-    fold = Fold(ensemble.member - 1, ensemble.size) if ensemble.kind == "folds" and ensemble.member else None
-    return read_splits(config.data, config.split, config.balance, seed=config.run.seed, cache_dir=cache_dir(), fold=fold)
+    fold = (
+        Fold(ensemble.member - 1, ensemble.size)
+        if ensemble.kind == "folds" and ensemble.member
+        else None
+    )
+    return read_splits(
+        config.data,
+        config.split,
+        config.balance,
+        seed=config.run.seed,
+        cache_dir=cache_dir(),
+        fold=fold,
+    )
 
 
 def prepare(config: Config) -> PreparedData:
@@ -291,15 +359,23 @@ def prepare(config: Config) -> PreparedData:
     config.check_problem_type(multi_label=clean.label_matrix_NC is not None)
     synthetic = None
     if config.augment.generator != "none":
-        synthetic = distributed.from_main(lambda: write_rows(clean, splits, config.augment, seed=seed, cache_dir=cache_dir()))
-    data = balance_splits(clean, splits, config.balance, config.loss, seed=config.member_seed, synthetic=synthetic)
+        synthetic = distributed.from_main(
+            lambda: write_rows(clean, splits, config.augment, seed=seed, cache_dir=cache_dir())
+        )
+    data = balance_splits(
+        clean, splits, config.balance, config.loss, seed=config.member_seed, synthetic=synthetic
+    )
     if config.balance.method in SYNTHESIS_METHODS:
-        refuse_few_rows(config.balance.method, data.plan.counts_C, data.labels, config.balance.neighbours)
+        refuse_few_rows(
+            config.balance.method, data.plan.counts_C, data.labels, config.balance.neighbours
+        )
     distributed.refuse_differences(lambda: data.fingerprints)
     return data
 
 
-def tokenise_splits(data: PreparedData, tokenizer: Any, max_length: int) -> dict[str, TokenisedRows]:
+def tokenise_splits(
+    data: PreparedData, tokenizer: Any, max_length: int
+) -> dict[str, TokenisedRows]:
     """Token ids of each split; of train only the rows that will be seen."""
     rows = data.splits.named | {"train": data.splits.train[data.plan.seen]}
     return distributed.main_first(
@@ -352,11 +428,20 @@ def run_trainer(
         checkpoint = str(newest) if newest else None
 
 
-def _open_run(folder: writer.RunFolder, config: Config, data: PreparedData, trainer: Any, checkpoint: str | None, commits: Commits) -> None:
+def _open_run(
+    folder: writer.RunFolder,
+    config: Config,
+    data: PreparedData,
+    trainer: Any,
+    checkpoint: str | None,
+    commits: Commits,
+) -> None:
     """The run folder as training finds it: of the run that is resumed, or new; and what will be trained, in words."""
     from trainer.runs.results import write_audit
 
-    print(f"model.mode {config.model.mode}: {trainer.num_trained:,} of {trainer.num_parameters:,} parameters are trained.")
+    print(
+        f"model.mode {config.model.mode}: {trainer.num_trained:,} of {trainer.num_parameters:,} parameters are trained."
+    )
     if getattr(trainer, "equal_lengths", False):
         print("Batches hold rows of equal length, since padding changes the answers of this model.")
     elif getattr(trainer, "padded_because", None):
@@ -370,7 +455,9 @@ def _open_run(folder: writer.RunFolder, config: Config, data: PreparedData, trai
     write_audit(folder, data, commits)
 
 
-def _settle(folder: writer.RunFolder, config: Config, data: PreparedData, trainer: Any, commits: Commits) -> PreparedData:
+def _settle(
+    folder: writer.RunFolder, config: Config, data: PreparedData, trainer: Any, commits: Commits
+) -> PreparedData:
     """What a mode leaves behind: shards and adapters become an ordinary model; synthetic embeddings counted, in the run folder too."""
     if config.model.mode != "head":
         trainer.gather_shards()

@@ -11,7 +11,13 @@ from trainer.launch.launch_settings import follow_config
 if TYPE_CHECKING:
     from transformers import EarlyStoppingCallback
 
-NOT_THEIRS = ("early_stopping_patience", "early_stopping_threshold", "train_sampling_strategy", "load_best_model_at_end", "save_total_limit")
+NOT_THEIRS = (
+    "early_stopping_patience",
+    "early_stopping_threshold",
+    "train_sampling_strategy",
+    "load_best_model_at_end",
+    "save_total_limit",
+)
 """Keys of the section that our own callbacks, samplers and checkpoints read."""
 
 
@@ -39,7 +45,9 @@ def build_arguments(training: dict[str, Any], *, checkpoints: Path, seed: int) -
         arguments = TrainingArguments(**(given | fixed))
     except (ValueError, TypeError, ImportError, RuntimeError) as error:
         raise ConfigError(f"training: {' '.join(str(error).split())}") from error
-    arguments.load_best_model_at_end = training.get("load_best_model_at_end", False)  # set now: transformers would want equal intervals
+    arguments.load_best_model_at_end = training.get(
+        "load_best_model_at_end", False
+    )  # set now: transformers would want equal intervals
     return arguments
 
 
@@ -67,7 +75,11 @@ def quiet_libraries() -> None:
 def early_stopping(training: dict[str, Any]) -> "list[EarlyStoppingCallback]":
     """Callback that stops when the metric of the best model has not risen for `early_stopping_patience` evaluations."""
     patience = training.get("early_stopping_patience")
-    if patience is None or not training.get("load_best_model_at_end") or training.get("eval_strategy") == "no":
+    if (
+        patience is None
+        or not training.get("load_best_model_at_end")
+        or training.get("eval_strategy") == "no"
+    ):
         return []
     from transformers import EarlyStoppingCallback
 

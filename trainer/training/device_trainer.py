@@ -12,9 +12,21 @@ from trainer.training.batches.batching import Collator
 from trainer.training.batches.packed_rows import to_device
 from trainer.training.batches.packing import pack
 from trainer.training.losses import IGNORED
-from trainer.training.models.model_checks import TOLERANCE, fit_collator, in_mode, multiple_in_training
+from trainer.training.models.model_checks import (
+    TOLERANCE,
+    fit_collator,
+    in_mode,
+    multiple_in_training,
+)
 from trainer.training.resuming.resumable_trainer import ResumableTrainer
-from trainer.training.sharding import fit_to_sharding, gather_into, is_deepspeed, is_sharded, on_device, without_weights
+from trainer.training.sharding import (
+    fit_to_sharding,
+    gather_into,
+    is_deepspeed,
+    is_sharded,
+    on_device,
+    without_weights,
+)
 
 TF32_TOLERANCE = 1e-2
 """As `fit_collator` takes it, where matrix products keep 10 bits."""
@@ -53,22 +65,35 @@ class DeviceTrainer(ResumableTrainer):
             return to_device(data, self.args.device)
         return super()._prepare_input(data)
 
-    def _get_num_items_in_batch(self, batch_samples: list[Any], device: torch.device) -> torch.Tensor:
+    def _get_num_items_in_batch(
+        self, batch_samples: list[Any], device: torch.device
+    ) -> torch.Tensor:
         """Labels of an optimizer step in all processes, as a number on the CPU.
 
         transformers would copy it to the device and let the CPU wait for that.
         """
-        return torch.tensor(sum_of_all(sum(int((batch["labels"] != IGNORED).sum()) for batch in batch_samples)))
+        return torch.tensor(
+            sum_of_all(sum(int((batch["labels"] != IGNORED).sum()) for batch in batch_samples))
+        )
 
     def _save_rng_state(self, output_dir: str) -> None:
         super()._save_rng_state(output_dir)
         if self._keeps_random_state:
-            torch.save(torch.get_device_module(self.args.device).get_rng_state(), self._random_state_path(output_dir))
+            torch.save(
+                torch.get_device_module(self.args.device).get_rng_state(),
+                self._random_state_path(output_dir),
+            )
 
     def _load_rng_state(self, checkpoint: str | None) -> None:
         super()._load_rng_state(checkpoint)
-        if checkpoint and self._keeps_random_state and (path := self._random_state_path(checkpoint)).is_file():
-            torch.get_device_module(self.args.device).set_rng_state(torch.load(path, weights_only=True))
+        if (
+            checkpoint
+            and self._keeps_random_state
+            and (path := self._random_state_path(checkpoint)).is_file()
+        ):
+            torch.get_device_module(self.args.device).set_rng_state(
+                torch.load(path, weights_only=True)
+            )
 
     @property
     def _keeps_random_state(self) -> bool:
@@ -91,7 +116,10 @@ def pack_on_device(model: Any, args: TrainingArguments) -> str | None:
     if args.neftune_noise_alpha is not None:
         return "training.neftune_noise_alpha is measured by padded rows"
     with on_device(model, args.device, keep=not is_sharded(args)):
-        return pack(classifier_of(model), torch.bfloat16 if args.bf16 else torch.float16 if args.fp16 else None)
+        return pack(
+            classifier_of(model),
+            torch.bfloat16 if args.bf16 else torch.float16 if args.fp16 else None,
+        )
 
 
 def fit_to_model(model: Any, collate: Collator, args: TrainingArguments) -> bool:

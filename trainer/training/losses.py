@@ -9,14 +9,17 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
+
+from trainer.arrays import Ints
 
 IGNORED = -100
 
 
-def cross_entropy(logits_NC: Tensor, label_ids_N: Tensor, *, class_weights_C: Tensor, label_smoothing: float = 0.0) -> Tensor:
+def cross_entropy(
+    logits_NC: Tensor, label_ids_N: Tensor, *, class_weights_C: Tensor, label_smoothing: float = 0.0
+) -> Tensor:
     """Weighted cross-entropy.
 
     Args:
@@ -28,10 +31,19 @@ def cross_entropy(logits_NC: Tensor, label_ids_N: Tensor, *, class_weights_C: Te
         Scalar in nats, summed over rows.
     Source: torch.nn.functional.cross_entropy with reduction='sum'.
     """
-    return F.cross_entropy(logits_NC.float(), label_ids_N, weight=class_weights_C, ignore_index=IGNORED, label_smoothing=label_smoothing, reduction="sum")
+    return F.cross_entropy(
+        logits_NC.float(),
+        label_ids_N,
+        weight=class_weights_C,
+        ignore_index=IGNORED,
+        label_smoothing=label_smoothing,
+        reduction="sum",
+    )
 
 
-def focal(logits_NC: Tensor, label_ids_N: Tensor, *, class_weights_C: Tensor, gamma: float = 2.0) -> Tensor:
+def focal(
+    logits_NC: Tensor, label_ids_N: Tensor, *, class_weights_C: Tensor, gamma: float = 2.0
+) -> Tensor:
     """Loss that fades rows the model already gets right, so that rare mistakes steer training.
 
     Args:
@@ -52,7 +64,13 @@ def focal(logits_NC: Tensor, label_ids_N: Tensor, *, class_weights_C: Tensor, ga
 
 
 def logit_adjusted(
-    logits_NC: Tensor, label_ids_N: Tensor, *, class_weights_C: Tensor, log_prior_C: Tensor, tau: float = 1.0, label_smoothing: float = 0.0
+    logits_NC: Tensor,
+    label_ids_N: Tensor,
+    *,
+    class_weights_C: Tensor,
+    log_prior_C: Tensor,
+    tau: float = 1.0,
+    label_smoothing: float = 0.0,
 ) -> Tensor:
     """Cross-entropy of logits shifted by tau times the logarithm of the classes' shares, so that rare classes need a larger margin.
 
@@ -65,10 +83,14 @@ def logit_adjusted(
     Source: Menon et al. 2021, https://arxiv.org/abs/2007.07314, equation 10; Ren et al. 2020, https://arxiv.org/abs/2007.10740, for tau 1.
     """
     shifted_NC = logits_NC.float() + tau * log_prior_C
-    return cross_entropy(shifted_NC, label_ids_N, class_weights_C=class_weights_C, label_smoothing=label_smoothing)
+    return cross_entropy(
+        shifted_NC, label_ids_N, class_weights_C=class_weights_C, label_smoothing=label_smoothing
+    )
 
 
-def binary_cross_entropy(logits_NC: Tensor, targets_NC: Tensor, *, class_weights_C: Tensor) -> Tensor:
+def binary_cross_entropy(
+    logits_NC: Tensor, targets_NC: Tensor, *, class_weights_C: Tensor
+) -> Tensor:
     """Binary cross-entropy of multi-label rows, a question of its own for each label.
 
     Args:
@@ -82,7 +104,13 @@ def binary_cross_entropy(logits_NC: Tensor, targets_NC: Tensor, *, class_weights
     """
     is_counted_NC = (targets_NC != IGNORED).float()
     targets_NC = targets_NC.float().clamp(min=0)
-    return F.binary_cross_entropy_with_logits(logits_NC.float(), targets_NC, weight=is_counted_NC, pos_weight=class_weights_C, reduction="sum")
+    return F.binary_cross_entropy_with_logits(
+        logits_NC.float(),
+        targets_NC,
+        weight=is_counted_NC,
+        pos_weight=class_weights_C,
+        reduction="sum",
+    )
 
 
 LOSSES: dict[str, Callable[..., Tensor]] = {
@@ -93,11 +121,15 @@ LOSSES: dict[str, Callable[..., Tensor]] = {
 }
 """Losses by name: (logits, label ids, class_weights_C, options of the loss) -> summed loss."""
 
-MULTI_LABEL_LOSSES: dict[str, Callable[..., Tensor]] = {"binary_cross_entropy": binary_cross_entropy}
+MULTI_LABEL_LOSSES: dict[str, Callable[..., Tensor]] = {
+    "binary_cross_entropy": binary_cross_entropy
+}
 """Losses of multi-label rows by name: (logits, targets, class_weights_C) -> summed loss."""
 
 
-def loss_options(name: str, gamma: float | None, tau: float | None, counts_C: NDArray[np.int64]) -> dict[str, Any]:
+def loss_options(
+    name: str, gamma: float | None, tau: float | None, counts_C: Ints
+) -> dict[str, Any]:
     """Keyword arguments of a loss from the config's values, None for the default.
 
     Args:
@@ -106,11 +138,16 @@ def loss_options(name: str, gamma: float | None, tau: float | None, counts_C: ND
     if name == "focal":
         return {"gamma": 2.0 if gamma is None else gamma}
     if LOSSES[name] is logit_adjusted:
-        return {"tau": 1.0 if tau is None else tau, "log_prior_C": torch.as_tensor(np.log(counts_C / counts_C.sum()), dtype=torch.float32)}
+        return {
+            "tau": 1.0 if tau is None else tau,
+            "log_prior_C": torch.as_tensor(np.log(counts_C / counts_C.sum()), dtype=torch.float32),
+        }
     return {}
 
 
-def step_loss(name: str, class_weights_C: Tensor, options: dict[str, Any] | None = None) -> Callable[..., Tensor]:
+def step_loss(
+    name: str, class_weights_C: Tensor, options: dict[str, Any] | None = None
+) -> Callable[..., Tensor]:
     """The `compute_loss_func` of transformers.Trainer: loss of a micro-batch over the rows of its whole optimizer step.
 
     The Trainer counts those rows over all micro-batches and processes before the first backward pass
@@ -121,13 +158,18 @@ def step_loss(name: str, class_weights_C: Tensor, options: dict[str, Any] | None
     """
     loss = (LOSSES | MULTI_LABEL_LOSSES)[name]
     tensors = {"class_weights_C": class_weights_C.float(), **(options or {})}
-    copies: dict[torch.device, dict[str, Any]] = {}  # made once: a copy in each step would let the CPU wait for the device
+    copies: dict[
+        torch.device, dict[str, Any]
+    ] = {}  # made once: a copy in each step would let the CPU wait for the device
 
     def compute(outputs: object, labels: Tensor, num_items_in_batch: Tensor | int) -> Tensor:
         logits_NC: Tensor = outputs.logits  # type: ignore[attr-defined]
         device = logits_NC.device
         if device not in copies:
-            copies[device] = {key: value.to(device) if isinstance(value, Tensor) else value for key, value in tensors.items()}
+            copies[device] = {
+                key: value.to(device) if isinstance(value, Tensor) else value
+                for key, value in tensors.items()
+            }
         return loss(logits_NC, labels, **copies[device]) / num_items_in_batch
 
     return compute

@@ -20,7 +20,11 @@ def is_out_of_memory(error: RuntimeError) -> bool:
     import torch
     from accelerate.utils.memory import should_reduce_batch_size
 
-    return isinstance(error, torch.OutOfMemoryError) or should_reduce_batch_size(error) or "ALLOC_FAILED" in str(error)
+    return (
+        isinstance(error, torch.OutOfMemoryError)
+        or should_reduce_batch_size(error)
+        or "ALLOC_FAILED" in str(error)
+    )
 
 
 def tokens_that_fit(checkpoints: Path) -> int | None:
@@ -29,7 +33,9 @@ def tokens_that_fit(checkpoints: Path) -> int | None:
     return int(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else None
 
 
-def halve_passes(checkpoints: Path, tokens_per_pass: int, longest_row: int, step: int, *, wanted: bool) -> str:
+def halve_passes(
+    checkpoints: Path, tokens_per_pass: int, longest_row: int, step: int, *, wanted: bool
+) -> str:
     """Keep half of the tokens for all that follows; what to say of it.
 
     Args:
@@ -40,7 +46,9 @@ def halve_passes(checkpoints: Path, tokens_per_pass: int, longest_row: int, step
     """
     where = f"memory ran out at step {step + 1} with passes of {tokens_per_pass:,} tokens"
     if not wanted:
-        raise TrainingError(f"{where}. Lower speed.tokens_per_pass, or set speed.halve_on_out_of_memory: true.")
+        raise TrainingError(
+            f"{where}. Lower speed.tokens_per_pass, or set speed.halve_on_out_of_memory: true."
+        )
     if tokens_per_pass <= longest_row:
         raise TrainingError(f"{where}, which hold one row. {SMALLER}")
     checkpoints.mkdir(parents=True, exist_ok=True)
@@ -79,7 +87,9 @@ def naming_lack(model: str) -> Iterator[None]:
     except RuntimeError as error:
         if not is_out_of_memory(error):
             raise
-        raise TrainingError(f"memory is too small for '{model}': {first_line(error)} {SMALLER}") from error
+        raise TrainingError(
+            f"memory is too small for '{model}': {first_line(error)} {SMALLER}"
+        ) from error
 
 
 def release() -> None:

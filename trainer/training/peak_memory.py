@@ -24,7 +24,13 @@ class PeakMemory:
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
-        self.of = "accelerator" if _reset_accelerator(device) else "process" if _reset() else "process since its start"
+        self.of = (
+            "accelerator"
+            if _reset_accelerator(device)
+            else "process"
+            if _reset()
+            else "process since its start"
+        )
 
     def figures(self) -> dict[str, int | str]:
         """Return what metrics.json holds of it."""

@@ -8,8 +8,24 @@ from typing import Any
 from tqdm.auto import tqdm
 from transformers import TrainerCallback
 
-COLUMNS = ("training_loss", "epoch", "step", "validation_loss", "accuracy", "macro_f1", "minority_recall")
-HEADINGS = ("Training Loss", "Epoch", "Step", "Validation Loss", "Accuracy", "Macro F1", "Minority Recall")
+COLUMNS = (
+    "training_loss",
+    "epoch",
+    "step",
+    "validation_loss",
+    "accuracy",
+    "macro_f1",
+    "minority_recall",
+)
+HEADINGS = (
+    "Training Loss",
+    "Epoch",
+    "Step",
+    "Validation Loss",
+    "Accuracy",
+    "Macro F1",
+    "Minority Recall",
+)
 
 
 def epoch_rows(log_history: list[dict[str, float]]) -> list[dict[str, float]]:
@@ -18,7 +34,12 @@ def epoch_rows(log_history: list[dict[str, float]]) -> list[dict[str, float]]:
     for entry in log_history:
         training_loss = entry.get("loss", training_loss)
         if "eval_macro_f1" in entry:
-            values = (training_loss, entry["epoch"], entry["step"], *(entry[f"eval_{n}"] for n in ("loss", *COLUMNS[4:])))
+            values = (
+                training_loss,
+                entry["epoch"],
+                entry["step"],
+                *(entry[f"eval_{n}"] for n in ("loss", *COLUMNS[4:])),
+            )
             rows.append(dict(zip(COLUMNS, values, strict=True)))
     return rows
 
@@ -30,19 +51,31 @@ def headings(*, head: bool) -> tuple[str, ...]:
 
 def row_cells(row: dict[str, float]) -> list[str]:
     """One line of the table as text, in the order of COLUMNS, and the L2 strength where a line has one."""
-    cells = [f"{row[name]:.0f}" if name == "step" else f"{row[name]:.4g}" if name == "epoch" else f"{row[name]:.4f}" for name in COLUMNS]
+    cells = [
+        f"{row[name]:.0f}"
+        if name == "step"
+        else f"{row[name]:.4g}"
+        if name == "epoch"
+        else f"{row[name]:.4f}"
+        for name in COLUMNS
+    ]
     return [*cells, f"{row['l2']:g}"] if "l2" in row else cells
 
 
 def table_line(row: dict[str, float]) -> str:
     """One line of the table, as wide as its headings."""
-    return "  ".join(cell.rjust(len(heading)) for cell, heading in zip(row_cells(row), headings(head="l2" in row), strict=True))
+    return "  ".join(
+        cell.rjust(len(heading))
+        for cell, heading in zip(row_cells(row), headings(head="l2" in row), strict=True)
+    )
 
 
 class EpochTable(TrainerCallback):
     """The per-epoch table, and a progress bar on terminals (elsewhere a line every minute)."""
 
-    def __init__(self, write_epochs: Callable[[list[dict[str, float]]], None] | None = None) -> None:
+    def __init__(
+        self, write_epochs: Callable[[list[dict[str, float]]], None] | None = None
+    ) -> None:
         self.write_epochs = write_epochs
         self.bar: Any = None
         self.num_printed = 0
@@ -52,7 +85,13 @@ class EpochTable(TrainerCallback):
         """Open the bar and print the headings, with the lines of a resumed run."""
         if not state.is_world_process_zero:
             return
-        self.bar = tqdm(total=state.max_steps, initial=state.global_step, desc="Training", unit=" steps", disable=None)
+        self.bar = tqdm(
+            total=state.max_steps,
+            initial=state.global_step,
+            desc="Training",
+            unit=" steps",
+            disable=None,
+        )
         tqdm.write("  ".join(HEADINGS))
         self._print_new(state)
 
@@ -107,7 +146,12 @@ class StepClock(TrainerCallback):
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Add the time since the last step, evaluation or save."""
-        if control.should_log or control.should_evaluate or control.should_save or control.should_training_stop:
+        if (
+            control.should_log
+            or control.should_evaluate
+            or control.should_save
+            or control.should_training_stop
+        ):
             _wait_for(args.device)
         self._add()
         self.steps += 1

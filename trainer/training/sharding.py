@@ -62,13 +62,22 @@ def fit_to_sharding(model: Any, plugin: Any) -> None:
             " Set fsdp_state_dict_type in accelerate's config, as configs/accelerate/fsdp2.yaml does."
         )
     embedding = model.get_input_embeddings()
-    holders = {type(module).__name__ for module in model.modules() if module is not embedding and embedding in module.modules()}
-    model._no_split_modules = [name for name in model._no_split_modules or () if name not in holders]
+    holders = {
+        type(module).__name__
+        for module in model.modules()
+        if module is not embedding and embedding in module.modules()
+    }
+    model._no_split_modules = [
+        name for name in model._no_split_modules or () if name not in holders
+    ]
 
 
 def without_weights(model: Any) -> Any:
     """Return a copy of a model's modules, with the hooks in them, that holds no weights until `gather_into` gives it some."""
-    empty = {id(weight): nn.Parameter(torch.empty_like(weight, device="meta"), weight.requires_grad) for weight in model.parameters()}
+    empty = {
+        id(weight): nn.Parameter(torch.empty_like(weight, device="meta"), weight.requires_grad)
+        for weight in model.parameters()
+    }
     return copy.deepcopy(model, empty)
 
 

@@ -11,7 +11,15 @@ from trainer.errors import Stopped, first_line
 
 logger = logging.getLogger(__name__)
 EVENTS = (
-    *("on_epoch_begin", "on_epoch_end", "on_step_begin", "on_pre_optimizer_step", "on_optimizer_step", "on_substep_end", "on_step_end"),
+    *(
+        "on_epoch_begin",
+        "on_epoch_end",
+        "on_step_begin",
+        "on_pre_optimizer_step",
+        "on_optimizer_step",
+        "on_substep_end",
+        "on_step_end",
+    ),
     *("on_evaluate", "on_predict", "on_save", "on_log", "on_prediction_step"),
 )
 
@@ -51,13 +59,20 @@ class Tracker(TrainerCallback):
             if event not in self._said:
                 self._said.add(event)
                 name = type(self.callback).__name__.removesuffix("Callback")
-                logger.warning("%s failed (%s): %s The training goes on; the tracker may lack figures or files.", name, event, first_line(error))
+                logger.warning(
+                    "%s failed (%s): %s The training goes on; the tracker may lack figures or files.",
+                    name,
+                    event,
+                    first_line(error),
+                )
             return None
 
 
 def _forwarded(event: str) -> Callable[..., Any]:
     def forward(self: Tracker, args: Any, state: Any, control: Any, **kwargs: Any) -> Any:
-        return self.attempt(event, lambda: getattr(self.callback, event)(args, state, control, **kwargs))
+        return self.attempt(
+            event, lambda: getattr(self.callback, event)(args, state, control, **kwargs)
+        )
 
     return forward
 
@@ -69,4 +84,6 @@ for name in EVENTS:
 def guard(callbacks: list[TrainerCallback]) -> None:
     """Put every tracker of transformers among the callbacks into a `Tracker`."""
     kinds = tuple(INTEGRATION_TO_CALLBACK.values())
-    callbacks[:] = [Tracker(callback) if isinstance(callback, kinds) else callback for callback in callbacks]
+    callbacks[:] = [
+        Tracker(callback) if isinstance(callback, kinds) else callback for callback in callbacks
+    ]

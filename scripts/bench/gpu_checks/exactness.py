@@ -10,7 +10,17 @@ import numpy as np
 import torch
 from transformers import TrainerCallback
 
-from gpu_checks.material import LARGE, Bench, Failed, Padding, Skipped, build, our_trainer, random_rows, relative
+from gpu_checks.material import (
+    LARGE,
+    Bench,
+    Failed,
+    Padding,
+    Skipped,
+    build,
+    our_trainer,
+    random_rows,
+    relative,
+)
 from trainer.data.tokens.tokenise import TokenisedRows
 from trainer.training.batches.batching import Collator
 from trainer.training.batches.packing import pack
@@ -25,18 +35,29 @@ def check_packing(bench: Bench) -> str:
         if reason := pack(packed, torch.bfloat16):
             raise Failed(f"{name} is not packed: {reason}")
         rows = random_rows(24, longest=160)
-        exact, ours = (_logits_and_gradient(bench, model, rows, bf16=False) for model in (padded, packed))
-        half, ours_half = (_logits_and_gradient(bench, model, rows, bf16=True) for model in (padded, packed))
+        exact, ours = (
+            _logits_and_gradient(bench, model, rows, bf16=False) for model in (padded, packed)
+        )
+        half, ours_half = (
+            _logits_and_gradient(bench, model, rows, bf16=True) for model in (padded, packed)
+        )
         for what in ("logits", "gradient"):
             single = relative(ours[what], exact[what])
-            rounding, error = relative(half[what], exact[what]), relative(ours_half[what], exact[what])
-            found.append(f"{name} {what}: float32 {single:.1e}, bfloat16 {error:.1e} against {rounding:.1e} of padded")
+            rounding, error = (
+                relative(half[what], exact[what]),
+                relative(ours_half[what], exact[what]),
+            )
+            found.append(
+                f"{name} {what}: float32 {single:.1e}, bfloat16 {error:.1e} against {rounding:.1e} of padded"
+            )
             if single > 1e-4 or error > 2 * rounding + 1e-3:
                 raise Failed(found[-1])
     return "; ".join(found)
 
 
-def _logits_and_gradient(bench: Bench, model: Any, rows: TokenisedRows, *, bf16: bool) -> dict[str, torch.Tensor]:
+def _logits_and_gradient(
+    bench: Bench, model: Any, rows: TokenisedRows, *, bf16: bool
+) -> dict[str, torch.Tensor]:
     """Logits of all rows in one batch, and the gradient of their mean loss."""
     model.eval().zero_grad()
     batch = Collator(Padding())(rows.__getitems__(np.arange(len(rows))))
@@ -49,7 +70,9 @@ def _logits_and_gradient(bench: Bench, model: Any, rows: TokenisedRows, *, bf16:
 
 
 def _gradient_of(model: Any) -> torch.Tensor:
-    return torch.cat([p.grad.flatten().double().cpu() for p in model.parameters() if p.grad is not None])
+    return torch.cat(
+        [p.grad.flatten().double().cpu() for p in model.parameters() if p.grad is not None]
+    )
 
 
 def check_gradient(bench: Bench) -> str:
@@ -70,7 +93,9 @@ def check_gradient(bench: Bench) -> str:
     return "; ".join(found)
 
 
-def _step_gradient(bench: Bench, bf16: bool, batch: int, accumulation: int, **options: Any) -> torch.Tensor:
+def _step_gradient(
+    bench: Bench, bf16: bool, batch: int, accumulation: int, **options: Any
+) -> torch.Tensor:
     """The gradient before the first update, of 32 rows, however they are cut."""
     held: list[torch.Tensor] = []
 
@@ -80,7 +105,9 @@ def _step_gradient(bench: Bench, bf16: bool, batch: int, accumulation: int, **op
 
     values = {"gradient_accumulation_steps": accumulation, "max_grad_norm": 0.0, **options}
     model = build(bench, "distilbert")
-    our_trainer(bench, model, random_rows(32), bf16=bf16, batch=batch, steps=1, callbacks=[Keep()], **values).train()
+    our_trainer(
+        bench, model, random_rows(32), bf16=bf16, batch=batch, steps=1, callbacks=[Keep()], **values
+    ).train()
     return held[0]
 
 
@@ -105,8 +132,14 @@ def check_waiting(bench: Bench) -> str:
     if place := _waits(bench, packing=True):
         raise Failed(f"a packed step waits in {place}")
     padded = _waits(bench, packing=False)
-    told = ["packed steps wait for nothing", f"padded steps wait in {padded}" if padded else "padded steps wait for nothing"]
-    every = {"log": {"logging_strategy": "steps", "logging_steps": 1}, "save": {"save_strategy": "steps", "save_steps": 1}}
+    told = [
+        "packed steps wait for nothing",
+        f"padded steps wait in {padded}" if padded else "padded steps wait for nothing",
+    ]
+    every = {
+        "log": {"logging_strategy": "steps", "logging_steps": 1},
+        "save": {"save_strategy": "steps", "save_steps": 1},
+    }
     for what, values in every.items():
         told.append(f"a step with a {what} waits {_count_waits(bench, **values) / 4:.1f} times")
     return "; ".join(told)
@@ -116,14 +149,18 @@ def _waits(bench: Bench, *, packing: bool) -> str | None:
     """Where three steps wait; None if they do not."""
     model = build(bench, "distilbert", dropout=True)
     rows = random_rows(256)
-    trainer = our_trainer(bench, model, rows, bf16=True, batch=32, steps=7, callbacks=[Strict()], packing=packing)
+    trainer = our_trainer(
+        bench, model, rows, bf16=True, batch=32, steps=7, callbacks=[Strict()], packing=packing
+    )
     try:
         trainer.train()
     except RuntimeError as error:
         if "synchroniz" not in str(error):
             raise
         frames = traceback.extract_tb(error.__traceback__)
-        return " < ".join(f"{Path(f.filename).name}:{f.lineno} {f.name}" for f in reversed(frames[-6:]))
+        return " < ".join(
+            f"{Path(f.filename).name}:{f.lineno} {f.name}" for f in reversed(frames[-6:])
+        )
     finally:
         torch.cuda.set_sync_debug_mode("default")
     return None
@@ -131,7 +168,9 @@ def _waits(bench: Bench, *, packing: bool) -> str | None:
 
 def _count_waits(bench: Bench, **values: Any) -> int:
     """Waits of four steps, by torch's warnings."""
-    trainer = our_trainer(bench, build(bench, "distilbert"), random_rows(128), bf16=True, batch=32, steps=4, **values)
+    trainer = our_trainer(
+        bench, build(bench, "distilbert"), random_rows(128), bf16=True, batch=32, steps=4, **values
+    )
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         torch.cuda.set_sync_debug_mode("warn")

@@ -27,7 +27,12 @@ LARGE: dict[str, tuple[str, dict[str, int]]] = {
     "roberta-base": ("Roberta", ROBERTA),
     "modernbert-base": ("ModernBert", {"max_position_embeddings": 1024}),
 }
-SMALL = {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 96}
+SMALL = {
+    "hidden_size": 64,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "intermediate_size": 96,
+}
 SMALL_DISTIL = {"dim": 64, "n_layers": 2, "n_heads": 4, "hidden_dim": 96}
 SPECIAL = {"pad": "[PAD]", "unk": "[UNK]", "cls": "[CLS]", "sep": "[SEP]", "mask": "[MASK]"}
 
@@ -87,7 +92,9 @@ def build(bench: Bench, name: str, *, dropout: bool = False) -> Any:
 def random_rows(count: int, *, typical: int = 28, longest: int = 256) -> TokenisedRows:
     """Rows of made-up token ids: lengths as of tweets (log-normal), classes skewed."""
     generator = np.random.default_rng(0)
-    lengths_N = np.clip(generator.lognormal(np.log(typical), 0.5, count), 4, longest).astype(np.int64)
+    lengths_N = np.clip(generator.lognormal(np.log(typical), 0.5, count), 4, longest).astype(
+        np.int64
+    )
     ids = generator.integers(200, VOCABULARY - 200, lengths_N.sum()).astype(np.int32)
     label_ids_N = generator.choice(NUM_LABELS, count, p=shares(40))
     offsets_N1 = np.r_[0, np.cumsum(lengths_N)]
@@ -110,7 +117,17 @@ class Padding:
         """Nothing to save."""
 
 
-def our_trainer(bench: Bench, model: Any, rows: TokenisedRows, *, bf16: bool, batch: int, steps: int, callbacks: Any = (), **values: Any) -> WeightedTrainer:
+def our_trainer(
+    bench: Bench,
+    model: Any,
+    rows: TokenisedRows,
+    *,
+    bf16: bool,
+    batch: int,
+    steps: int,
+    callbacks: Any = (),
+    **values: Any,
+) -> WeightedTrainer:
     """A WeightedTrainer as a config would build it.
 
     Args:
@@ -131,7 +148,9 @@ def our_trainer(bench: Bench, model: Any, rows: TokenisedRows, *, bf16: bool, ba
     }
     return WeightedTrainer(
         model=model,
-        args=build_arguments(training | values, checkpoints=Path(tempfile.mkdtemp(dir=bench.folder)), seed=0),
+        args=build_arguments(
+            training | values, checkpoints=Path(tempfile.mkdtemp(dir=bench.folder)), seed=0
+        ),
         train_dataset=rows,
         data_collator=Collator(Padding(), multiple=8 if bf16 else 1),
         class_weights_C=WEIGHTS_C,
@@ -171,19 +190,32 @@ def _save_tokenizer(folder: Path) -> None:
     backend = Tokenizer(models.WordLevel(vocabulary, unk_token="[UNK]"))
     backend.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     ends = [(token, vocabulary[token]) for token in ("[CLS]", "[SEP]")]
-    backend.post_processor = processors.TemplateProcessing(single="[CLS] $A [SEP]", special_tokens=ends)
+    backend.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]", special_tokens=ends
+    )
     names = {f"{name}_token": token for name, token in SPECIAL.items()}
-    transformers.PreTrainedTokenizerFast(tokenizer_object=backend, model_max_length=512, **names).save_pretrained(folder)
+    transformers.PreTrainedTokenizerFast(
+        tokenizer_object=backend, model_max_length=512, **names
+    ).save_pretrained(folder)
 
 
 def config_of(bench: Bench, name: str, **sections: Any) -> dict[str, Any]:
     """Values of a config that trains that model on those rows."""
     make_material(bench)
-    training = {"max_steps": 30, "per_device_train_batch_size": 32, "learning_rate": 1e-4, "use_cpu": not bench.on_gpu}
+    training = {
+        "max_steps": 30,
+        "per_device_train_batch_size": 32,
+        "learning_rate": 1e-4,
+        "use_cpu": not bench.on_gpu,
+    }
     values: dict[str, Any] = {
         "run": {"name": name, "output_dir": str(bench.folder / "runs")},
         "model": {"name": str(bench.folder / "model"), "max_length": 256},
-        "data": {"source": str(bench.folder / "rows.csv"), "text_column": "text", "label_column": "label"},
+        "data": {
+            "source": str(bench.folder / "rows.csv"),
+            "text_column": "text",
+            "label_column": "label",
+        },
         "loss": {"class_weights": "balanced"},
         "training": training,
     }

@@ -63,7 +63,9 @@ def check_run(bench: Bench) -> str:
     measured = metrics["training"]
     if bench.on_gpu and measured["peak_memory_of"] != "accelerator":
         raise Failed(f"the peak of memory is of the {measured['peak_memory_of']}")
-    numbers = ", ".join(f"{name} {value:,.4g}" for name, value in measured.items() if not isinstance(value, str))
+    numbers = ", ".join(
+        f"{name} {value:,.4g}" for name, value in measured.items() if not isinstance(value, str)
+    )
     return f"macro F1 {metrics['validation']['macro_f1']:.3f}; {numbers}"
 
 
@@ -75,7 +77,10 @@ def check_modes(bench: Bench) -> str:
         "full with a decision": {"decision": decision, "training": short},
         "lora": {"model": {"mode": "lora"}, "training": short},
         "head": {"model": {"mode": "head"}},
-        "accumulation, focal loss": {"loss": {"name": "focal"}, "training": short | {"gradient_accumulation_steps": 2}},
+        "accumulation, focal loss": {
+            "loss": {"name": "focal"},
+            "training": short | {"gradient_accumulation_steps": 2},
+        },
     }
     if bench.on_gpu:
         kinds["float16"] = {"training": short | {"fp16": True}}
@@ -95,11 +100,20 @@ def _difference_from_cpu(bench: Bench, run: Path) -> float:
     """Largest difference between the run's probabilities and those of its saved model on the CPU, of at most 64 rows."""
     import pyarrow.parquet as pq
 
-    texts = [line.rpartition(",")[0] for line in (bench.folder / "rows.csv").read_text(encoding="utf-8").splitlines()[1:]]
-    rows = [row for row in pq.read_table(run / "predictions.parquet").to_pylist() if row["split"] == "validation"][:64]
+    texts = [
+        line.rpartition(",")[0]
+        for line in (bench.folder / "rows.csv").read_text(encoding="utf-8").splitlines()[1:]
+    ]
+    rows = [
+        row
+        for row in pq.read_table(run / "predictions.parquet").to_pylist()
+        if row["split"] == "validation"
+    ][:64]
     classifier = Classifier.load(run, device="cpu")
     found_NC = classifier.probabilities([texts[row["row"]] for row in rows])
-    told_NC = np.array([[row[f"probability_{label}"] for label in classifier.labels] for row in rows])
+    told_NC = np.array(
+        [[row[f"probability_{label}"] for label in classifier.labels] for row in rows]
+    )
     return float(np.abs(found_NC - told_NC).max())
 
 
@@ -109,14 +123,20 @@ def check_resume(bench: Bench) -> str:
     config = config_file(bench, "broken", **every)
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
     command = [sys.executable, "-c", KILLED, str(config)]
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False, timeout=bench.left)
+    done = subprocess.run(
+        command, capture_output=True, text=True, env=environment, check=False, timeout=bench.left
+    )
     if done.returncode != -signal.SIGKILL:
-        raise Failed(f"the run that was to be killed ended with {done.returncode}: {done.stderr[-800:]}")
+        raise Failed(
+            f"the run that was to be killed ended with {done.returncode}: {done.stderr[-800:]}"
+        )
     broken, told = _train(bench, "broken", **every)
     if "Resuming from" not in told:
         raise Failed(f"the killed run was not resumed: {told[-800:]}")
     first = _weights_of(_train(bench, "first", **every)[0])
-    again = _weights_of(_train(bench, "again", **every)[0]) if bench.on_gpu else first  # a CPU repeats itself bit for bit
+    again = (
+        _weights_of(_train(bench, "again", **every)[0]) if bench.on_gpu else first
+    )  # a CPU repeats itself bit for bit
     noise, error = relative(again, first), relative(_weights_of(broken), first)
     words = f"two unbroken runs differ by {noise:.1e}, the resumed one by {error:.1e}"
     if error > 3 * noise:
@@ -128,7 +148,12 @@ def _weights_of(run: Path) -> torch.Tensor:
     """All weights of a run's model as one vector."""
     from safetensors.torch import load_file
 
-    return torch.cat([tensor.flatten().double() for _, tensor in sorted(load_file(run / "model/model.safetensors").items())])
+    return torch.cat(
+        [
+            tensor.flatten().double()
+            for _, tensor in sorted(load_file(run / "model/model.safetensors").items())
+        ]
+    )
 
 
 def check_memory(bench: Bench) -> str:
@@ -137,16 +162,26 @@ def check_memory(bench: Bench) -> str:
     On a CPU the lack of memory is played: passes of more than 300 tokens raise what CUDA raises.
     """
     step = {"max_steps": 4, "per_device_train_batch_size": 1024 if bench.on_gpu else 32}
-    every = {"training": step | {"save_strategy": "steps", "save_steps": 2}, "speed": {"tokens_per_pass": 65_536}}
-    with _counting_models(bench) as seen, memory_limited(bench, MEMORY_BYTES) if bench.on_gpu else _small_memory(300):
+    every = {
+        "training": step | {"save_strategy": "steps", "save_steps": 2},
+        "speed": {"tokens_per_pass": 65_536},
+    }
+    with (
+        _counting_models(bench) as seen,
+        memory_limited(bench, MEMORY_BYTES) if bench.on_gpu else _small_memory(300),
+    ):
         _, told = _train(bench, "tight", **every)
     notes = re.findall(r"memory ran out[^\n]*", told)
     if not notes:
         raise Failed("memory was never too small: the check needs a smaller share")
     if any(living for living, _ in seen):
-        raise Failed(f"earlier models in memory when a trainer was built: {[living for living, _ in seen]}")
+        raise Failed(
+            f"earlier models in memory when a trainer was built: {[living for living, _ in seen]}"
+        )
     held = max(num_bytes for _, num_bytes in seen[1:]) / 2**20
-    if held > 200:  # the new model is not on the GPU yet, and the one before had 1,000 with its optimizer
+    if (
+        held > 200
+    ):  # the new model is not on the GPU yet, and the one before had 1,000 with its optimizer
         raise Failed(f"{held:,.0f} MiB are held when a trainer is built anew")
     return f"{len(notes)} times: {notes[-1]}; {held:,.0f} MiB held when a trainer is built anew"
 
@@ -192,7 +227,10 @@ def check_serving(bench: Bench) -> str:
     run = bench.folder / "runs/whole"
     if not (run / "metrics.json").is_file():
         raise Skipped("needs the run of the check 'run'")
-    texts = [line.rpartition(",")[0] for line in (bench.folder / "rows.csv").read_text(encoding="utf-8").splitlines()[1:513]]
+    texts = [
+        line.rpartition(",")[0]
+        for line in (bench.folder / "rows.csv").read_text(encoding="utf-8").splitlines()[1:513]
+    ]
     with _serving(bench, run) as url:
         num_single = 200 if bench.on_gpu else 40
         for text in texts[:20]:
@@ -204,7 +242,10 @@ def check_serving(bench: Bench) -> str:
             answers = _ask(url, texts)
         rate = 3 * len(texts) / (time.perf_counter() - begun)
     expected = Classifier.load(run, device=str(bench.device)).predict(texts)
-    wrong = sum(answer[0]["label"] != prediction.label for answer, prediction in zip(answers, expected, strict=True))
+    wrong = sum(
+        answer[0]["label"] != prediction.label
+        for answer, prediction in zip(answers, expected, strict=True)
+    )
     if wrong:
         raise Failed(f"{wrong} of {len(texts)} answers differ from the saved model's")
     late = seconds[int(0.99 * len(seconds)) - 1]
@@ -214,13 +255,27 @@ def check_serving(bench: Bench) -> str:
 @contextmanager
 def _serving(bench: Bench, run: Path) -> Iterator[str]:
     """Address of a server of the run, once it is ready; stopped at the end."""
-    command = [sys.executable, "-m", "trainer", "serve", str(run), "--port", "0", "--device", bench.device.type]
+    command = [
+        sys.executable,
+        "-m",
+        "trainer",
+        "serve",
+        str(run),
+        "--port",
+        "0",
+        "--device",
+        bench.device.type,
+    ]
     log = bench.folder / "serve.log"
     with log.open("w", encoding="utf-8") as output:
         environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
-        process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, env=environment)
+        process = subprocess.Popen(
+            command, stdout=output, stderr=subprocess.STDOUT, env=environment
+        )
     try:
-        while not (address := re.search(r"http://127\.0\.0\.1:\d+", log.read_text(encoding="utf-8"))) or not _is_ready(address.group()):
+        while not (
+            address := re.search(r"http://127\.0\.0\.1:\d+", log.read_text(encoding="utf-8"))
+        ) or not _is_ready(address.group()):
             if process.poll() is not None or bench.left < 5:
                 raise Failed(f"the server is not ready: {log.read_text(encoding='utf-8')[-800:]}")
             time.sleep(0.2)
@@ -239,7 +294,9 @@ def _is_ready(url: str) -> bool:
 
 
 def _ask(url: str, inputs: Any) -> Any:
-    request = Request(url, json.dumps({"inputs": inputs}).encode(), {"Content-Type": "application/json"})
+    request = Request(
+        url, json.dumps({"inputs": inputs}).encode(), {"Content-Type": "application/json"}
+    )
     with urlopen(request, timeout=60) as answer:
         return json.loads(answer.read())
 

@@ -49,7 +49,9 @@ def check_speed(bench: Bench) -> str:
     for kind, (typical, longest, batch) in list(ROWS.items())[: None if bench.on_gpu else 1]:
         for name in MODELS:
             steps = 110 if bench.on_gpu else 4
-            rows = random_rows(batch * steps, typical=typical, longest=longest if bench.on_gpu else 64)
+            rows = random_rows(
+                batch * steps, typical=typical, longest=longest if bench.on_gpu else 64
+            )
             found: dict[str, tuple[float, float]] = {}
             for side in SIDES:
                 if bench.left < 1.5 * longest_side + 5:
@@ -65,7 +67,9 @@ def check_speed(bench: Bench) -> str:
     return f"{num_lines} lines of the table"
 
 
-def _measure(bench: Bench, name: str, side: str, rows: TokenisedRows, batch: int, steps: int) -> tuple[float, float]:
+def _measure(
+    bench: Bench, name: str, side: str, rows: TokenisedRows, batch: int, steps: int
+) -> tuple[float, float]:
     """(rows a second, peak MiB) of one training."""
     clock = Clock(bench, warm_up=10 if bench.on_gpu else 1)
     gc.collect()
@@ -74,15 +78,35 @@ def _measure(bench: Bench, name: str, side: str, rows: TokenisedRows, batch: int
         torch.cuda.reset_peak_memory_stats()
     model = build(bench, name, dropout=True)
     if side.startswith("stock"):
-        trainer: Any = _stock_trainer(bench, model, rows, bf16=side == "stock bf16", batch=batch, steps=steps, clock=clock)
+        trainer: Any = _stock_trainer(
+            bench, model, rows, bf16=side == "stock bf16", batch=batch, steps=steps, clock=clock
+        )
     else:
-        trainer = our_trainer(bench, model, rows, bf16=True, batch=batch, steps=steps, callbacks=[clock], packing=side == "ours")
+        trainer = our_trainer(
+            bench,
+            model,
+            rows,
+            bf16=True,
+            batch=batch,
+            steps=steps,
+            callbacks=[clock],
+            packing=side == "ours",
+        )
     trainer.train()
     memory = torch.cuda.max_memory_allocated() / 2**20 if bench.on_gpu else 0.0
     return (steps - clock.warm_up) * batch / clock.seconds, memory
 
 
-def _stock_trainer(bench: Bench, model: Any, rows: TokenisedRows, *, bf16: bool, batch: int, steps: int, clock: Clock) -> Trainer:
+def _stock_trainer(
+    bench: Bench,
+    model: Any,
+    rows: TokenisedRows,
+    *,
+    bf16: bool,
+    batch: int,
+    steps: int,
+    clock: Clock,
+) -> Trainer:
     """transformers.Trainer as its documentation shows it; bf16 with what its arguments offer for speed."""
     tuned = {"bf16": True, "train_sampling_strategy": "group_by_length"} if bf16 else {}
     arguments = TrainingArguments(
@@ -97,7 +121,9 @@ def _stock_trainer(bench: Bench, model: Any, rows: TokenisedRows, *, bf16: bool,
         use_cpu=not bench.on_gpu,
         **tuned,
     )
-    return Trainer(model, arguments, _collate, [rows[n] for n in range(len(rows))], callbacks=[clock])  # type: ignore[arg-type]
+    return Trainer(
+        model, arguments, _collate, [rows[n] for n in range(len(rows))], callbacks=[clock]
+    )  # type: ignore[arg-type]
 
 
 def _collate(listed: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
@@ -106,19 +132,27 @@ def _collate(listed: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
     for n, row in enumerate(listed):
         ids[n, : len(row["input_ids"])] = torch.tensor(row["input_ids"])
         mask[n, : len(row["input_ids"])] = 1
-    return {"input_ids": ids, "attention_mask": mask, "labels": torch.tensor([row["labels"] for row in listed])}
+    return {
+        "input_ids": ids,
+        "attention_mask": mask,
+        "labels": torch.tensor([row["labels"] for row in listed]),
+    }
 
 
 def check_prediction(bench: Bench) -> str:
     """Rows a second of prediction, ours in float32 against a padded loop in the order of the file."""
-    rows = random_rows(20_000 if bench.on_gpu else 400, typical=40, longest=256 if bench.on_gpu else 64)
+    rows = random_rows(
+        20_000 if bench.on_gpu else 400, typical=40, longest=256 if bench.on_gpu else 64
+    )
     model = build(bench, "distilbert")
     padded, found = copy.deepcopy(model).eval(), {}
     for bf16 in (True, False):
         for _turn in range(2):  # the first warms up
             begun = time.perf_counter()
             expected_NC = _padded_logits(bench, padded, rows, bf16=bf16)
-            found[f"padded {'bfloat16' if bf16 else 'float32'}"] = len(rows) / (time.perf_counter() - begun)
+            found[f"padded {'bfloat16' if bf16 else 'float32'}"] = len(rows) / (
+                time.perf_counter() - begun
+            )
     trainer = our_trainer(bench, model, rows, bf16=False, batch=32, steps=1)
     for _turn in range(2):
         begun = time.perf_counter()
@@ -127,15 +161,22 @@ def check_prediction(bench: Bench) -> str:
     error = relative(torch.from_numpy(np.array(logits_NC)).double(), expected_NC)
     if not error < 1e-3:
         raise Failed(f"logits differ by {error:.1e} from the padded ones")
-    return ", ".join(f"{side} {rate:,.0f} rows/s" for side, rate in found.items()) + f"; logits differ by {error:.1e}"
+    return (
+        ", ".join(f"{side} {rate:,.0f} rows/s" for side, rate in found.items())
+        + f"; logits differ by {error:.1e}"
+    )
 
 
 def _padded_logits(bench: Bench, model: Any, rows: TokenisedRows, *, bf16: bool) -> torch.Tensor:
     found = []
     with torch.no_grad(), torch.autocast(bench.device.type, torch.bfloat16, enabled=bf16):
         for start in range(0, len(rows), 64):
-            batch = Collator(Padding())(rows.__getitems__(np.arange(start, min(start + 64, len(rows)))))
-            inputs = {name: value.to(bench.device) for name, value in batch.items() if name != "labels"}
+            batch = Collator(Padding())(
+                rows.__getitems__(np.arange(start, min(start + 64, len(rows))))
+            )
+            inputs = {
+                name: value.to(bench.device) for name, value in batch.items() if name != "labels"
+            }
             found.append(model(**inputs).logits.float())
     return torch.cat(found).double().cpu()
 

@@ -10,7 +10,13 @@ from trainer.config.sections.augment import AugmentSection
 from trainer.config.sections.balancing import BalanceSection, LossSection
 from trainer.config.sections.data import DataSection, SplitSection
 from trainer.data.augmenting import generators
-from trainer.data.augmenting.augment import CompletionCache, add_rows, build_prompt, records, write_rows
+from trainer.data.augmenting.augment import (
+    CompletionCache,
+    add_rows,
+    build_prompt,
+    records,
+    write_rows,
+)
 from trainer.data.prepare import balance_splits, read_splits
 from trainer.errors import AugmentError, ConfigError
 
@@ -41,7 +47,9 @@ def write(server, tmp_path):
 
     def run(rows, seed=7, **values):
         defaults = {"target_rows": 40, "labels": ["positive"], "batch_size": 4, "retries": 1}
-        section = AugmentSection(generator="endpoint", model="m", base_url=server.base_url, **{**defaults, **values})
+        section = AugmentSection(
+            generator="endpoint", model="m", base_url=server.base_url, **{**defaults, **values}
+        )
         return write_rows(*rows, section, seed=seed, cache_dir=tmp_path / "completions")
 
     return run
@@ -54,10 +62,16 @@ def texts_of(clean, ids):
 def test_every_short_class_is_filled_to_the_target_and_no_other(split_tweets, write):
     clean, splits = split_tweets()
     written = write((clean, splits), labels=None, target_rows=58)
-    assert {label: outcome["wanted"] for label, outcome in written.outcomes.items()} == {"neutral": 2, "positive": 30}
+    assert {label: outcome["wanted"] for label, outcome in written.outcomes.items()} == {
+        "neutral": 2,
+        "positive": 30,
+    }
     grown, more = add_rows(clean, splits, written)
     assert grown.labels.counts(grown.label_ids_N[more.train]).tolist() == [84, 58, 58]
-    assert sum(written.outcomes["positive"]["rejected"].values()) == written.outcomes["positive"]["prompts"] - 30
+    assert (
+        sum(written.outcomes["positive"]["rejected"].values())
+        == written.outcomes["positive"]["prompts"] - 30
+    )
 
 
 def test_synthetic_rows_stand_behind_the_real_ones_and_in_train_alone(split_tweets, write):
@@ -67,7 +81,10 @@ def test_synthetic_rows_stand_behind_the_real_ones_and_in_train_alone(split_twee
     assert more.synthetic.tolist() == list(range(240, 252))
     assert more.real_train.tolist() == splits.train.tolist()
     assert more.train.tolist() == [*splits.train.tolist(), *range(240, 252)]
-    assert (more.validation.tolist(), more.test.tolist()) == (splits.validation.tolist(), splits.test.tolist())
+    assert (more.validation.tolist(), more.test.tolist()) == (
+        splits.validation.tolist(),
+        splits.test.tolist(),
+    )
     assert texts_of(grown, more.synthetic) == [row.text for row in written.rows]
     assert grown.rows.table["label"].to_pylist()[240:] == ["positive"] * 12
     assert grown.rows.table.slice(0, 240).equals(clean.rows.table)
@@ -76,10 +93,19 @@ def test_synthetic_rows_stand_behind_the_real_ones_and_in_train_alone(split_twee
     assert grown.text_fingerprint != clean.text_fingerprint
 
 
-def test_plan_weights_and_audit_take_synthetic_rows_as_rows_but_natural_counts_as_real(split_tweets, write):
+def test_plan_weights_and_audit_take_synthetic_rows_as_rows_but_natural_counts_as_real(
+    split_tweets, write
+):
     clean, splits = split_tweets()
     written = write((clean, splits))
-    data = balance_splits(clean, splits, BalanceSection(method="undersample"), LossSection(class_weights="balanced"), seed=7, synthetic=written)
+    data = balance_splits(
+        clean,
+        splits,
+        BalanceSection(method="undersample"),
+        LossSection(class_weights="balanced"),
+        seed=7,
+        synthetic=written,
+    )
     assert data.plan.counts_C.tolist() == [40, 40, 40]
     assert data.audit.natural_C.tolist() == [84, 56, 28]
     assert data.audit.imbalance_ratio == 3
@@ -93,24 +119,43 @@ def test_plan_weights_and_audit_take_synthetic_rows_as_rows_but_natural_counts_a
     assert data.unused_rows == 0
 
 
-def test_prompts_hold_training_rows_of_the_class_and_nothing_of_validation_or_test(split_tweets, write, server):
+def test_prompts_hold_training_rows_of_the_class_and_nothing_of_validation_or_test(
+    split_tweets, write, server
+):
     clean, splits = split_tweets()
     written = write((clean, splits), example_characters=10_000)
     train = set(texts_of(clean, splits.train[clean.label_ids_N[splits.train] == 2]))
     held_out = texts_of(clean, [*splits.validation, *splits.test])
-    shown = [message["content"] for body in server.bodies for message in body["messages"] if message["role"] == "assistant"]
+    shown = [
+        message["content"]
+        for body in server.bodies
+        for message in body["messages"]
+        if message["role"] == "assistant"
+    ]
     assert len(shown) == 4 * len(server.bodies)
     assert set(shown) <= train
     everything = json.dumps(server.bodies, ensure_ascii=False)
-    assert not [text for text in held_out if json.dumps(text, ensure_ascii=False)[1:-1] in everything]
+    assert not [
+        text for text in held_out if json.dumps(text, ensure_ascii=False)[1:-1] in everything
+    ]
     for row in written.rows:
-        assert [m["content"] for m in row.prompt if m["role"] == "assistant"] == texts_of(clean, row.source_rows)
+        assert [m["content"] for m in row.prompt if m["role"] == "assistant"] == texts_of(
+            clean, row.source_rows
+        )
         assert set(row.source_rows) <= set(splits.train.tolist())
 
 
 def test_examples_are_cut_and_listed_where_the_template_asks_for_it(split_tweets, write, server):
-    with pytest.warns(UserWarning, match="got 0 of the 12 rows"):  # the server shuffles the examples of turns alone
-        write(split_tweets(), prompt="{label}:\n{examples}\nOne more {{please}}.", examples=2, example_characters=9, max_attempts=1)
+    with pytest.warns(
+        UserWarning, match="got 0 of the 12 rows"
+    ):  # the server shuffles the examples of turns alone
+        write(
+            split_tweets(),
+            prompt="{label}:\n{examples}\nOne more {{please}}.",
+            examples=2,
+            example_characters=9,
+            max_attempts=1,
+        )
     messages = server.bodies[0]["messages"]
     assert [message["role"] for message in messages] == ["user"]
     first, one, two, last = messages[0]["content"].split("\n")
@@ -136,7 +181,9 @@ def test_rerun_asks_nothing_and_gives_the_same_rows(split_tweets, write, server)
     first = write(split_tweets())
     asked = len(server.bodies)
     assert write(split_tweets()) == first
-    assert write(split_tweets(), similarity=0.8, max_characters=150, batch_size=3).rows  # what only judges completions asks for none again
+    assert write(
+        split_tweets(), similarity=0.8, max_characters=150, batch_size=3
+    ).rows  # what only judges completions asks for none again
     assert len(server.bodies) - asked <= 4
     asked = len(server.bodies)
     write(split_tweets(), temperature=0.9)
@@ -152,18 +199,25 @@ def test_rerun_needs_no_server_and_no_key(split_tweets, write, server, monkeypat
 
 
 def test_seed_decides_the_prompts(split_tweets, write):
-    assert [row.source_rows for row in write(split_tweets()).rows] != [row.source_rows for row in write(split_tweets(), seed=8).rows]
+    assert [row.source_rows for row in write(split_tweets()).rows] != [
+        row.source_rows for row in write(split_tweets(), seed=8).rows
+    ]
 
 
 def test_order_of_rows_in_the_file_has_no_say(split_tweets, write, server, tweets, tmp_path):
     first = write(split_tweets())
     asked = len(server.bodies)
     turned = tmp_path / "turned.csv"
-    with tweets.open(encoding="utf-8", newline="") as source, turned.open("w", encoding="utf-8", newline="") as target:
+    with (
+        tweets.open(encoding="utf-8", newline="") as source,
+        turned.open("w", encoding="utf-8", newline="") as target,
+    ):
         head, *lines = csv.reader(source)
         csv.writer(target).writerows([head, *lines[::-1]])
     again = write(split_tweets(turned))
-    assert [(row.text, row.prompt) for row in again.rows] == [(row.text, row.prompt) for row in first.rows]
+    assert [(row.text, row.prompt) for row in again.rows] == [
+        (row.text, row.prompt) for row in first.rows
+    ]
     assert len(server.bodies) == asked
 
 
@@ -181,7 +235,9 @@ def test_broken_off_writing_goes_on_where_it_stopped(split_tweets, write, server
     assert len(server.bodies) - 8 - asked == asked + 6
 
 
-def test_prompts_that_a_content_filter_refuses_are_rejected_and_counted_also_from_the_cache(split_tweets, write, server):
+def test_prompts_that_a_content_filter_refuses_are_rejected_and_counted_also_from_the_cache(
+    split_tweets, write, server
+):
     rows = split_tweets()
     server.modes = ["normal", "filtered", "normal", "filtered"]
     written = write(rows)
@@ -192,10 +248,15 @@ def test_prompts_that_a_content_filter_refuses_are_rejected_and_counted_also_fro
     assert len(server.bodies) == asked
 
 
-def test_server_that_refuses_most_prompts_stops_the_augmentation_in_its_words_and_is_asked_again_later(split_tweets, write, server):
+def test_server_that_refuses_most_prompts_stops_the_augmentation_in_its_words_and_is_asked_again_later(
+    split_tweets, write, server
+):
     rows = split_tweets()
     server.always = "filtered"
-    with pytest.raises(AugmentError, match=r"refused 10 of 10 prompts; the last: Error code: 400.* content management policy.* Check augment\.prompt"):
+    with pytest.raises(
+        AugmentError,
+        match=r"refused 10 of 10 prompts; the last: Error code: 400.* content management policy.* Check augment\.prompt",
+    ):
         write(rows)
     server.always = "normal"
     assert len(write(rows).rows) == 12
@@ -225,18 +286,32 @@ def test_copies_and_near_copies_of_any_split_are_rejected(split_tweets, write, s
     clean, splits = split_tweets()
     ids = splits.named[split]
     text = next(t for t in texts_of(clean, ids[clean.label_ids_N[ids] == 2]) if 60 < len(t) < 120)
-    server.modes = [f"say {text}", f"say {text.upper()} !!", "say As an AI language model, I cannot."]
-    outcome = write((clean, splits), target_rows=29, batch_size=1, min_agreement=0.0).outcomes["positive"]
+    server.modes = [
+        f"say {text}",
+        f"say {text.upper()} !!",
+        "say As an AI language model, I cannot.",
+    ]
+    outcome = write((clean, splits), target_rows=29, batch_size=1, min_agreement=0.0).outcomes[
+        "positive"
+    ]
     assert outcome["rejected"] == {"exact duplicate": 1, "near duplicate": 1, "refusal": 1}
     assert (outcome["prompts"], outcome["accepted"]) == (4, 1)
 
 
 def test_class_that_stays_short_is_warned_about_with_the_reasons(split_tweets, write, server):
     server.always = "say ok"
-    with pytest.warns(UserWarning, match=r"label 'positive' got 0 of the 2 rows it lacks from 6 prompts; rejected: 6 too short\. Raise augment\.max_attempts"):
+    with pytest.warns(
+        UserWarning,
+        match=r"label 'positive' got 0 of the 2 rows it lacks from 6 prompts; rejected: 6 too short\. Raise augment\.max_attempts",
+    ):
         written = write(split_tweets(), target_rows=30, max_attempts=3)
     assert written.rows == []
-    assert written.outcomes["positive"] == {"wanted": 2, "prompts": 6, "accepted": 0, "rejected": {"too short": 6}}
+    assert written.outcomes["positive"] == {
+        "wanted": 2,
+        "prompts": 6,
+        "accepted": 0,
+        "rejected": {"too short": 6},
+    }
 
 
 def test_nothing_is_asked_where_no_class_is_short(split_tweets, write, server):
@@ -249,7 +324,10 @@ def test_nothing_is_asked_where_no_class_is_short(split_tweets, write, server):
 
 
 def test_unknown_label_is_named_with_the_known_ones(split_tweets, write):
-    with pytest.raises(ConfigError, match=r"augment\.labels names happy; labels in the data: negative, neutral, positive\."):
+    with pytest.raises(
+        ConfigError,
+        match=r"augment\.labels names happy; labels in the data: negative, neutral, positive\.",
+    ):
         write(split_tweets(), labels=["happy", "positive"])
 
 
@@ -259,20 +337,32 @@ def test_records_tell_where_each_row_comes_from(split_tweets, write):
     _, more = add_rows(clean, splits, written)
     (record,) = records(written, more, clean.labels.names)
     assert list(record) == ["row", "label", "text", "agreement", "source_rows", "prompt"]
-    assert (record["row"], record["label"], record["text"]) == (240, "positive", written.rows[0].text)
+    assert (record["row"], record["label"], record["text"]) == (
+        240,
+        "positive",
+        written.rows[0].text,
+    )
     assert 1 / 3 < record["agreement"] <= 1
     assert np.isin(record["source_rows"], splits.train).all()
 
 
 def test_class_of_a_single_row_is_filled_too(write, tmp_path):
-    lines = "".join(f"text {n} about the {'red' if n % 2 else 'blue'} thing number {n},{'red' if n % 2 else 'blue'}\n" for n in range(40))
+    lines = "".join(
+        f"text {n} about the {'red' if n % 2 else 'blue'} thing number {n},{'red' if n % 2 else 'blue'}\n"
+        for n in range(40)
+    )
     path = tmp_path / "rows.csv"
     path.write_text(
-        "text,sentiment\n" + lines + "a green hill far away from here in the north,green\nthe greenest grass of all grows there,green\n", encoding="utf-8"
+        "text,sentiment\n"
+        + lines
+        + "a green hill far away from here in the north,green\nthe greenest grass of all grows there,green\n",
+        encoding="utf-8",
     )
     data = DataSection(source=str(path), label_column="sentiment")
     rows = read_splits(data, None, BalanceSection(), seed=7, cache_dir=tmp_path / "rows")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        outcome = write(rows, labels=["green"], target_rows=3, min_characters=5, similarity=1.0).outcomes["green"]
+        outcome = write(
+            rows, labels=["green"], target_rows=3, min_characters=5, similarity=1.0
+        ).outcomes["green"]
     assert outcome["accepted"] == 2

@@ -67,7 +67,9 @@ def test_ordinary_text_is_no_refusal(text):
 
 
 def test_no_real_tweet_is_taken_for_a_refusal_repetitive_or_empty(tweet_texts):
-    assert [text for text, _ in tweet_texts if is_refusal(text) or is_repetitive(text) or is_empty(text)] == []
+    assert [
+        text for text, _ in tweet_texts if is_refusal(text) or is_repetitive(text) or is_empty(text)
+    ] == []
 
 
 @pytest.mark.parametrize(
@@ -96,7 +98,17 @@ def test_paragraphs_are_kept_where_the_class_has_them():
     assert clean_completion("one\n\ntwo", one_paragraph=False) == "one\n\ntwo"
 
 
-@pytest.mark.parametrize(("text", "empty"), [("", True), ("?! \U0001f600", True), ("None", True), ("nan", True), ("ok", False), ("\u8eca", False)])
+@pytest.mark.parametrize(
+    ("text", "empty"),
+    [
+        ("", True),
+        ("?! \U0001f600", True),
+        ("None", True),
+        ("nan", True),
+        ("ok", False),
+        ("\u8eca", False),
+    ],
+)
 def test_text_without_letter_or_digit_is_empty(text, empty):
     assert is_empty(text) is empty
 
@@ -132,14 +144,24 @@ def test_near_duplicates_of_real_tweets_are_those_of_a_full_comparison(tweet_tex
     known = KnownTexts(0.6, NO_HASHES)
     known.add(texts[:120])
     bags = [set(shingle_hashes(text).tolist()) for text in texts[:120]]
-    changed = [text[:-6] for text in texts[:60]] + [f"{a[:50]} {b[:50]}" for a, b in pairwise(texts[:30])] + texts[120:]
+    changed = (
+        [text[:-6] for text in texts[:60]]
+        + [f"{a[:50]} {b[:50]}" for a, b in pairwise(texts[:30])]
+        + texts[120:]
+    )
     for text in changed:
         own = set(shingle_hashes(text).tolist())
-        assert known.holds_similar(text) == any(len(own & bag) >= 0.6 * len(own | bag) for bag in bags)
+        assert known.holds_similar(text) == any(
+            len(own & bag) >= 0.6 * len(own | bag) for bag in bags
+        )
 
 
 def test_exact_duplicate_is_found_among_dropped_rows_and_own_texts():
-    hashes = hash_texts(pa.table({"text": ["dropped row", "other"], "text_pair": pa.array([None, None], pa.string())}))
+    hashes = hash_texts(
+        pa.table(
+            {"text": ["dropped row", "other"], "text_pair": pa.array([None, None], pa.string())}
+        )
+    )
     known = KnownTexts(1.0, hashes)
     assert known.holds("dropped row")
     assert not known.holds("new")
@@ -149,14 +171,18 @@ def test_exact_duplicate_is_found_among_dropped_rows_and_own_texts():
 
 @pytest.fixture(scope="module")
 def agreement(tweet_texts):
-    labels = np.array([["negative", "neutral", "positive"].index(label) for _, label in tweet_texts])
+    labels = np.array(
+        [["negative", "neutral", "positive"].index(label) for _, label in tweet_texts]
+    )
     return Agreement([text for text, _ in tweet_texts], labels)
 
 
 def test_classifier_of_the_real_rows_recognises_them(agreement, tweet_texts):
     positives = [agreement.of(text, 2) for text, label in tweet_texts if label == "positive"]
     assert all(first for _, first in positives)
-    chance, first = agreement.of(next(text for text, label in tweet_texts if label == "positive"), 0)
+    chance, first = agreement.of(
+        next(text for text, label in tweet_texts if label == "positive"), 0
+    )
     assert not first
     assert chance < 0.5
 
@@ -165,32 +191,58 @@ def test_classifier_agrees_with_the_pipeline_built_by_hand(agreement, tweet_text
     from sklearn.feature_extraction.text import TfidfVectorizer
     from sklearn.linear_model import LogisticRegression
 
-    vectorizer = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, token_pattern=r"(?u)\b\w+\b")
+    vectorizer = TfidfVectorizer(
+        ngram_range=(1, 2), sublinear_tf=True, token_pattern=r"(?u)\b\w+\b"
+    )
     features = vectorizer.fit_transform([text for text, _ in tweet_texts])
-    model = LogisticRegression(class_weight="balanced", max_iter=1000).fit(features, [label for _, label in tweet_texts])
+    model = LogisticRegression(class_weight="balanced", max_iter=1000).fit(
+        features, [label for _, label in tweet_texts]
+    )
     expected = model.predict_proba(vectorizer.transform(["I love the new cars"]))[0]
-    assert [agreement.of("I love the new cars", label_id)[0] for label_id in range(3)] == pytest.approx(expected)
+    assert [
+        agreement.of("I love the new cars", label_id)[0] for label_id in range(3)
+    ] == pytest.approx(expected)
 
 
 def test_each_filter_rejects_with_its_reason_in_order(agreement, tweet_texts):
-    positive = next(text for text, label in tweet_texts if label == "positive" and 60 < len(text) < 120)
-    negative = next(text for text, label in tweet_texts if label == "negative" and 60 < len(text) < 120)
+    positive = next(
+        text for text, label in tweet_texts if label == "positive" and 60 < len(text) < 120
+    )
+    negative = next(
+        text for text, label in tweet_texts if label == "negative" and 60 < len(text) < 120
+    )
     known = KnownTexts(0.6, NO_HASHES)
     known.add([positive])
     judge = Judge(known, agreement, None)
     bounds = LengthBounds(10, 140)
-    texts = ["", "As an AI, I pass", "short", "long " * 40, "@Samsung " * 15, positive, positive + "!!", negative]
+    texts = [
+        "",
+        "As an AI, I pass",
+        "short",
+        "long " * 40,
+        "@Samsung " * 15,
+        positive,
+        positive + "!!",
+        negative,
+    ]
     assert [judge.verdict(text, 2, bounds)[0] for text in texts] == list(REASONS)
     assert judge.verdict(negative, 0, bounds)[0] is None
-    assert judge.verdict(negative, 0, bounds)[0] == "exact duplicate"  # what was accepted is known from then on
+    assert (
+        judge.verdict(negative, 0, bounds)[0] == "exact duplicate"
+    )  # what was accepted is known from then on
 
 
 def test_least_probability_replaces_first_choice_and_no_classifier_accepts(agreement):
     bounds = LengthBounds(1, 200)
     chance, _ = agreement.of("driverless cars", 2)
     for least, reason in ((chance - 0.01, None), (chance + 0.01, "no agreement")):
-        assert Judge(KnownTexts(1.0, NO_HASHES), agreement, least).verdict("driverless cars", 2, bounds) == (reason, chance)
-    assert Judge(KnownTexts(1.0, NO_HASHES), None, 0).verdict("driverless cars", 2, bounds) == (None, None)
+        assert Judge(KnownTexts(1.0, NO_HASHES), agreement, least).verdict(
+            "driverless cars", 2, bounds
+        ) == (reason, chance)
+    assert Judge(KnownTexts(1.0, NO_HASHES), None, 0).verdict("driverless cars", 2, bounds) == (
+        None,
+        None,
+    )
 
 
 def test_classifier_learns_from_a_bounded_number_of_rows_of_each_class(monkeypatch):

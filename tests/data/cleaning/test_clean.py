@@ -21,14 +21,28 @@ def clean(tmp_path, monkeypatch):
     """Function (rows of 'text,label' lines, or {slot: such lines}, **rules) -> CleanRows; other keys go to the data section."""
     monkeypatch.chdir(tmp_path)
 
-    def clean(lines, header="text,label", drop_labels=(), label_map=None, weight_column=None, text_column="text", **rules):
+    def clean(
+        lines,
+        header="text,label",
+        drop_labels=(),
+        label_map=None,
+        weight_column=None,
+        text_column="text",
+        **rules,
+    ):
         given = lines if isinstance(lines, dict) else {"source": lines}
         for slot, content in given.items():
             Path(f"{slot}.csv").write_text("\n".join([header, *content]) + "\n", encoding="utf-8")
         data = DataSection(
-            **{slot: f"{slot}.csv" for slot in given}, clean=rules, drop_labels=list(drop_labels), weight_column=weight_column, text_column=text_column
+            **{slot: f"{slot}.csv" for slot in given},
+            clean=rules,
+            drop_labels=list(drop_labels),
+            weight_column=weight_column,
+            text_column=text_column,
         )
-        return clean_rows(read_rows(data, tmp_path / "cache"), data.clean, data.drop_labels, label_map)
+        return clean_rows(
+            read_rows(data, tmp_path / "cache"), data.clean, data.drop_labels, label_map
+        )
 
     return clean
 
@@ -52,11 +66,21 @@ def test_texts_that_say_something_are_kept(clean, text):
 
 
 def test_spelt_out_missing_and_empty_texts_are_kept_where_the_rule_is_off(clean):
-    assert reasons(clean([*TWO, "NaN,x", '"",x', ",x"], empty=False)) == [KEPT, KEPT, KEPT, KEPT, DUPLICATE]
+    assert reasons(clean([*TWO, "NaN,x", '"",x', ",x"], empty=False)) == [
+        KEPT,
+        KEPT,
+        KEPT,
+        KEPT,
+        DUPLICATE,
+    ]
 
 
 def test_pair_is_empty_where_both_texts_are(clean):
-    rows = clean(["a,b,x", "c,d,y", ",b,x", "a,,x", ",,x", "NaN,e,y"], header="p,q,label", text_column=["p", "q"])
+    rows = clean(
+        ["a,b,x", "c,d,y", ",b,x", "a,,x", ",,x", "NaN,e,y"],
+        header="p,q,label",
+        text_column=["p", "q"],
+    )
     assert reasons(rows) == [KEPT, KEPT, KEPT, KEPT, EMPTY, KEPT]
 
 
@@ -84,7 +108,10 @@ def test_unwanted_labels_are_dropped_and_gone_from_the_names(clean):
 
 
 def test_unwanted_label_that_no_row_has_is_refused_with_the_nearest_name(clean):
-    with pytest.raises(DataError, match=r"^data.drop_labels names neutrla; labels in the data: neutral, x, y. Did you mean 'neutral'\?$"):
+    with pytest.raises(
+        DataError,
+        match=r"^data.drop_labels names neutrla; labels in the data: neutral, x, y. Did you mean 'neutral'\?$",
+    ):
         clean([*TWO, "r,neutral"], drop_labels=["neutrla"])
 
 
@@ -111,7 +138,16 @@ def test_tie_without_weights_drops_all(clean):
 
 
 def test_tie_between_the_two_largest_drops_the_third_too(clean):
-    assert reasons(clean([*TWO, "r,x", "r,x", "r,y", "r,y", "r,z", "s,z"])) == [KEPT, KEPT, TIE, TIE, TIE, TIE, TIE, KEPT]
+    assert reasons(clean([*TWO, "r,x", "r,x", "r,y", "r,y", "r,z", "s,z"])) == [
+        KEPT,
+        KEPT,
+        TIE,
+        TIE,
+        TIE,
+        TIE,
+        TIE,
+        KEPT,
+    ]
 
 
 def test_weight_decides_a_tie_but_not_a_majority(clean):
@@ -121,20 +157,44 @@ def test_weight_decides_a_tie_but_not_a_majority(clean):
 
 
 def test_equal_weights_leave_the_tie_and_a_missing_weight_counts_zero(clean):
-    rows = clean(["p,x,1", "q,y,1", "r,x,0.5", "r,y,0.5", "s,x,", "s,y,0.1"], header="text,label,sure", weight_column="sure")
+    rows = clean(
+        ["p,x,1", "q,y,1", "r,x,0.5", "r,y,0.5", "s,x,", "s,y,0.1"],
+        header="text,label,sure",
+        weight_column="sure",
+    )
     assert reasons(rows) == [KEPT, KEPT, TIE, TIE, OUTVOTED, KEPT]
 
 
 def test_pairs_are_equal_where_both_texts_are(clean):
-    rows = clean(["a,b,x", "c,d,y", "a,b,x", "a,d,x", "ab,,x", ",ab,x"], header="p,q,label", text_column=["p", "q"])
+    rows = clean(
+        ["a,b,x", "c,d,y", "a,b,x", "a,d,x", "ab,,x", ",ab,x"],
+        header="p,q,label",
+        text_column=["p", "q"],
+    )
     assert reasons(rows) == [KEPT, KEPT, DUPLICATE, KEPT, KEPT, KEPT]
 
 
-GIVEN = {"train": [*TWO, "r,x", "s,y"], "validation": ["r,x", "u,y", "v,x"], "test": ["s,y", "v,x", "w,y", "z,x"]}
+GIVEN = {
+    "train": [*TWO, "r,x", "s,y"],
+    "validation": ["r,x", "u,y", "v,x"],
+    "test": ["s,y", "v,x", "w,y", "z,x"],
+}
 
 
 def test_texts_of_test_leave_validation_and_train_and_those_of_validation_leave_train(clean):
-    assert reasons(clean(GIVEN)) == [KEPT, KEPT, LEAKED, LEAKED, KEPT, KEPT, LEAKED, KEPT, KEPT, KEPT, KEPT]
+    assert reasons(clean(GIVEN)) == [
+        KEPT,
+        KEPT,
+        LEAKED,
+        LEAKED,
+        KEPT,
+        KEPT,
+        LEAKED,
+        KEPT,
+        KEPT,
+        KEPT,
+        KEPT,
+    ]
     assert reasons(clean(GIVEN, leakage=False)) == [KEPT] * 11
 
 
@@ -150,7 +210,9 @@ def test_duplicates_and_conflicts_are_judged_within_one_file_role(clean):
 
 def test_kept_gives_the_row_ids_of_each_role(clean):
     rows = clean(GIVEN)
-    assert {slot: rows.kept(slot).tolist() for slot in ("source", "train", "validation", "test")} == {
+    assert {
+        slot: rows.kept(slot).tolist() for slot in ("source", "train", "validation", "test")
+    } == {
         "source": [],
         "train": [0, 1],
         "validation": [4, 5],
@@ -183,32 +245,65 @@ def test_counts_add_up_to_all_rows(clean, tmp_path):
     }
     assert sum(counts.values()) == len(MIXED)
     dropped = list(rows.dropped())
-    assert Counter(record["reason"] for record in dropped[:-1]) == Counter({DUPLICATE: 2, TIE: 2, EMPTY: 1, UNLABELLED: 1, UNWANTED: 1, OUTVOTED: 1})
-    assert dropped[0] == {"row": 2, "from": "source", "file": str(path), "line": 4, "reason": EMPTY, "label": "x"}
-    assert dropped[2] == {"row": 4, "from": "source", "file": str(path), "line": 6, "reason": UNWANTED, "text": "s", "label": "z"}
-    assert dropped[-1] == {"row": None, "file": str(path), "line": 13, "reason": "1 cells, expected 2", "content": "ragged"}
+    assert Counter(record["reason"] for record in dropped[:-1]) == Counter(
+        {DUPLICATE: 2, TIE: 2, EMPTY: 1, UNLABELLED: 1, UNWANTED: 1, OUTVOTED: 1}
+    )
+    assert dropped[0] == {
+        "row": 2,
+        "from": "source",
+        "file": str(path),
+        "line": 4,
+        "reason": EMPTY,
+        "label": "x",
+    }
+    assert dropped[2] == {
+        "row": 4,
+        "from": "source",
+        "file": str(path),
+        "line": 6,
+        "reason": UNWANTED,
+        "text": "s",
+        "label": "z",
+    }
+    assert dropped[-1] == {
+        "row": None,
+        "file": str(path),
+        "line": 13,
+        "reason": "1 cells, expected 2",
+        "content": "ragged",
+    }
 
 
 def test_file_of_which_nothing_is_left_is_refused_with_the_reasons(clean):
-    with pytest.raises(DataError, match=r"^data.source: no row is left of 3 after cleaning: 2 empty text; 1 missing label. Check data.text_column, "):
+    with pytest.raises(
+        DataError,
+        match=r"^data.source: no row is left of 3 after cleaning: 2 empty text; 1 missing label. Check data.text_column, ",
+    ):
         clean([",x", "NaN,y", "a,"])
 
 
 def test_given_file_of_which_nothing_is_left_is_refused(clean):
-    with pytest.raises(DataError, match=r"^data.validation: no row is left of 1 after cleaning: 1 text also in validation or test. Check "):
+    with pytest.raises(
+        DataError,
+        match=r"^data.validation: no row is left of 1 after cleaning: 1 text also in validation or test. Check ",
+    ):
         clean({"train": TWO, "validation": ["r,x"], "test": ["r,x", "s,y"]})
 
 
 def test_one_class_is_refused(clean):
     with pytest.raises(
-        DataError, match=r"^the rows hold one class only, 'x'; a classifier needs two. Check data.label_column, data.label_map and data.drop_labels.$"
+        DataError,
+        match=r"^the rows hold one class only, 'x'; a classifier needs two. Check data.label_column, data.label_map and data.drop_labels.$",
     ):
         clean(["a,x", "b,x"])
 
 
 def test_one_class_after_cleaning_is_refused(clean):
     words = r"\(rows that cleaning dropped: 1 missing label, 1 duplicate text, 1 conflicting labels, outvoted\)"
-    with pytest.raises(DataError, match=rf"^the rows hold one class only, 'x'; a classifier needs two {words}. Check data.label_column, data.label_map"):
+    with pytest.raises(
+        DataError,
+        match=rf"^the rows hold one class only, 'x'; a classifier needs two {words}. Check data.label_column, data.label_map",
+    ):
         clean(["a,x", "b,x", "a,y", "a,x", "c,"])
 
 
@@ -227,8 +322,13 @@ def test_class_that_loses_its_last_row_is_gone_from_the_names(clean):
 def test_label_that_training_lacks_is_refused(tmp_path, clean, slot):
     clean({"train": TWO, slot: ["r,x", "s,new", "t,newer"]})  # cleaning itself has no objection
     data = DataSection(train="train.csv", **{slot: f"{slot}.csv"})
-    with pytest.raises(DataError, match=rf"^data.{slot}: holds new, newer, which the training rows lack; labels of train: x, y. Add rows"):
-        prepare_data(data, None, BalanceSection(), LossSection(), seed=1, cache_dir=tmp_path / "cache")
+    with pytest.raises(
+        DataError,
+        match=rf"^data.{slot}: holds new, newer, which the training rows lack; labels of train: x, y. Add rows",
+    ):
+        prepare_data(
+            data, None, BalanceSection(), LossSection(), seed=1, cache_dir=tmp_path / "cache"
+        )
 
 
 def test_fingerprint_changes_with_a_text_a_label_and_a_rule(clean):
@@ -273,9 +373,13 @@ def settled_one_by_one(lines, *, duplicates, conflicts):
     for text in {line[0] for line in lines}:
         members = [i for i, line in enumerate(lines) if line[0] == text]
         votes = Counter(lines[i][1] for i in members)
-        totals = {label: sum(lines[i][2] or 0 for i in members if lines[i][1] == label) for label in votes}
+        totals = {
+            label: sum(lines[i][2] or 0 for i in members if lines[i][1] == label) for label in votes
+        }
         if conflicts and len(votes) > 1:
-            first, second = sorted(votes, key=lambda label: (votes[label], totals[label]), reverse=True)[:2]
+            first, second = sorted(
+                votes, key=lambda label: (votes[label], totals[label]), reverse=True
+            )[:2]
             tied = (votes[first], totals[first]) == (votes[second], totals[second])
             for i in members:
                 if tied or lines[i][1] != first:
@@ -289,9 +393,19 @@ def settled_one_by_one(lines, *, duplicates, conflicts):
     return found
 
 
-@settings(deadline=None, max_examples=60, database=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    deadline=None,
+    max_examples=60,
+    database=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
 @given(
-    st.lists(st.tuples(st.sampled_from("abcd"), st.sampled_from("xyz"), st.sampled_from([None, 0.5, 1, 2])), max_size=20),
+    st.lists(
+        st.tuples(
+            st.sampled_from("abcd"), st.sampled_from("xyz"), st.sampled_from([None, 0.5, 1, 2])
+        ),
+        max_size=20,
+    ),
     st.booleans(),
     st.booleans(),
 )
@@ -307,10 +421,25 @@ def test_repeats_are_settled_as_text_by_text(clean, lines, duplicates, conflicts
     assert reasons(rows) == settled_one_by_one(lines, duplicates=duplicates, conflicts=conflicts)
 
 
-@pytest.mark.parametrize("text", ["\u200b", "\u200b\u200b\ufeff\u2060\u200d", "\u200e \u00ad", "\x07\x00", "\u00a0\u3000", "\u200b" * 40])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "\u200b",
+        "\u200b\u200b\ufeff\u2060\u200d",
+        "\u200e \u00ad",
+        "\x07\x00",
+        "\u00a0\u3000",
+        "\u200b" * 40,
+    ],
+)
 @pytest.mark.parametrize("strip", [True, False])
 def test_texts_that_show_nothing_are_empty(clean, text, strip):
-    assert reasons(clean([*TWO, f"{text},x", f"{text}.,x"], strip=strip)) == [KEPT, KEPT, EMPTY, KEPT]
+    assert reasons(clean([*TWO, f"{text},x", f"{text}.,x"], strip=strip)) == [
+        KEPT,
+        KEPT,
+        EMPTY,
+        KEPT,
+    ]
 
 
 @pytest.mark.parametrize("label", ["\u200b", "\ufeff \u2060"])
@@ -319,7 +448,18 @@ def test_label_that_shows_nothing_is_missing(clean, label):
 
 
 def test_spellings_with_one_key_are_one_class_so_their_rows_are_duplicates_and_not_conflicts(clean):
-    rows = clean(["p,toxic", "p,toxic\u200b", "q,caf\u00e9", "r,cafe\u0301", "s,1.0", "t,1", "u,True", "v,true"])
+    rows = clean(
+        [
+            "p,toxic",
+            "p,toxic\u200b",
+            "q,caf\u00e9",
+            "r,cafe\u0301",
+            "s,1.0",
+            "t,1",
+            "u,True",
+            "v,true",
+        ]
+    )
     assert rows.labels.names == ["1", "caf\u00e9", "toxic", "true"]
     assert reasons(rows) == [KEPT, DUPLICATE, *[KEPT] * 6]
     assert rows.label_ids_N.tolist() == [2, 2, 1, 1, 0, 0, 3, 3]
@@ -348,7 +488,10 @@ def test_class_of_which_cleaning_leaves_no_row_is_named_with_the_reasons(clean, 
     rows = clean([*TWO, *lines])
     assert rows.lost == lost
     assert rows.labels.names == ["x", "y"]
-    with pytest.raises(DataError, match=r"^cleaning leaves no row of 'z' \(.+\)\. Mend these rows, .+ data\.drop_labels\.$"):
+    with pytest.raises(
+        DataError,
+        match=r"^cleaning leaves no row of 'z' \(.+\)\. Mend these rows, .+ data\.drop_labels\.$",
+    ):
         refuse_lost_classes(rows.lost)
 
 
@@ -371,16 +514,44 @@ def test_given_test_file_stays_whole_and_its_texts_leave_validation_and_training
 
 
 def test_given_evaluation_files_are_deduplicated_and_voted_on_where_that_is_asked_for(clean):
-    given = {"train": TWO, "validation": ["v,x", "v,x", "w,y"], "test": ["t,x", "t,y", "t,x", "u,y"]}
-    assert reasons(clean(given, evaluation=True)) == [KEPT, KEPT, KEPT, DUPLICATE, KEPT, KEPT, OUTVOTED, DUPLICATE, KEPT]
+    given = {
+        "train": TWO,
+        "validation": ["v,x", "v,x", "w,y"],
+        "test": ["t,x", "t,y", "t,x", "u,y"],
+    }
+    assert reasons(clean(given, evaluation=True)) == [
+        KEPT,
+        KEPT,
+        KEPT,
+        DUPLICATE,
+        KEPT,
+        KEPT,
+        OUTVOTED,
+        DUPLICATE,
+        KEPT,
+    ]
 
 
 def test_equal_sums_of_weights_tie_whatever_the_last_bit_says(clean):
     assert 0.1 + 0.2 != 0.15 + 0.15
     lines = ["p,x,1", "q,y,1", "r,x,0.1", "r,x,0.2", "r,y,0.15", "r,y,0.15"]
-    assert reasons(clean(lines, header="text,label,sure", weight_column="sure")) == [KEPT, KEPT, TIE, TIE, TIE, TIE]
+    assert reasons(clean(lines, header="text,label,sure", weight_column="sure")) == [
+        KEPT,
+        KEPT,
+        TIE,
+        TIE,
+        TIE,
+        TIE,
+    ]
 
 
 def test_weights_that_are_empty_cells_count_nothing(clean):
     lines = ["p,x,1", "q,y,1", 'r,x,""', "r,y,0.5", "s,x,", "s,y, "]
-    assert reasons(clean(lines, header="text,label,sure", weight_column="sure")) == [KEPT, KEPT, OUTVOTED, KEPT, TIE, TIE]
+    assert reasons(clean(lines, header="text,label,sure", weight_column="sure")) == [
+        KEPT,
+        KEPT,
+        OUTVOTED,
+        KEPT,
+        TIE,
+        TIE,
+    ]

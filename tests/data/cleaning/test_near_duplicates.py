@@ -20,15 +20,23 @@ def jaccard(first, second):
 
 
 def test_similarity_is_the_jaccard_index_of_five_character_shingles():
-    first, second = "the quick brown fox jumps over the lazy dog", "the quick brown fox jumped over the lazy dog"
+    first, second = (
+        "the quick brown fox jumps over the lazy dog",
+        "the quick brown fox jumped over the lazy dog",
+    )
     near = find_near_duplicates([first, "something else altogether", second], threshold=0.6)
     assert near.pairs_P2.tolist() == [[0, 2]]
     assert near.similarities_P == pytest.approx([jaccard(first, second)])
-    assert find_near_duplicates([first, second], threshold=jaccard(first, second) + 0.01).clusters == []
+    assert (
+        find_near_duplicates([first, second], threshold=jaccard(first, second) + 0.01).clusters
+        == []
+    )
 
 
 def test_case_punctuation_and_white_space_make_no_difference():
-    assert np.array_equal(shingle_hashes("Hello,  World! again"), shingle_hashes("hello world AGAIN"))
+    assert np.array_equal(
+        shingle_hashes("Hello,  World! again"), shingle_hashes("hello world AGAIN")
+    )
 
 
 def test_texts_without_words_are_compared_as_they_are():
@@ -49,7 +57,12 @@ def test_every_pair_that_all_pairs_comparison_finds_is_linked(texts):
     pool = [*texts[:100], *(f"rt {text}" for text in texts[:100])]
     hashes = [set(shingle_hashes(text).tolist()) for text in pool]
     near = find_near_duplicates(pool, threshold=0.8)
-    wanted = [(i, j) for i in range(200) for j in range(i + 1, 200) if len(hashes[i] & hashes[j]) / len(hashes[i] | hashes[j]) >= 0.8]
+    wanted = [
+        (i, j)
+        for i in range(200)
+        for j in range(i + 1, 200)
+        if len(hashes[i] & hashes[j]) / len(hashes[i] | hashes[j]) >= 0.8
+    ]
     linked = sum(near.cluster_ids_N[i] == near.cluster_ids_N[j] for i, j in wanted)
     assert len(wanted) > 30
     assert linked >= 0.98 * len(wanted)
@@ -58,12 +71,17 @@ def test_every_pair_that_all_pairs_comparison_finds_is_linked(texts):
 def test_order_of_texts_does_not_change_the_clusters(texts):
     pool = [*texts[:60], *(f"{text} ok" for text in texts[:60])]
     turned = find_near_duplicates(pool[::-1], threshold=0.8)
-    there = {frozenset(pool[i] for i in c) for c in find_near_duplicates(pool, threshold=0.8).clusters}
+    there = {
+        frozenset(pool[i] for i in c) for c in find_near_duplicates(pool, threshold=0.8).clusters
+    }
     assert there == {frozenset(pool[::-1][i] for i in c) for c in turned.clusters}
 
 
 def test_a_template_sent_thousands_of_times_is_one_cluster_in_linear_time():
-    pool = [f"dear customer your order number {i} has been shipped from our warehouse and will arrive soon" for i in range(5000)]
+    pool = [
+        f"dear customer your order number {i} has been shipped from our warehouse and will arrive soon"
+        for i in range(5000)
+    ]
     started = time.perf_counter()
     near = find_near_duplicates(pool, threshold=0.7)
     assert len(near.clusters[0]) == 5000

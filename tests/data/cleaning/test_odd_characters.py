@@ -19,15 +19,32 @@ def found(tmp_path):
 
     def find(texts, pairs=None):
         labels = ["ab"[n % 2] for n in range(len(texts))]
-        pq.write_table(pa.table({"text": texts, "pair": pairs or [None] * len(texts), "label": labels}), tmp_path / "rows.parquet")
-        data = DataSection(source=str(tmp_path / "rows.parquet"), text_column=["text", "pair"] if pairs else "text")
+        pq.write_table(
+            pa.table({"text": texts, "pair": pairs or [None] * len(texts), "label": labels}),
+            tmp_path / "rows.parquet",
+        )
+        data = DataSection(
+            source=str(tmp_path / "rows.parquet"), text_column=["text", "pair"] if pairs else "text"
+        )
         clean = clean_rows(read_rows(data, tmp_path / "cache"), data.clean, [])
         return find_odd_characters(clean, clean.kept("source"))
 
     return find
 
 
-ORIGINALS = ["café", "it\u2019s", "Österreich", "straße", "\u201cquoted\u201d", "naïve", "20 \u20ac", "a \U0001f600", "Привет", "El Niño", "SÃO é ÃÂ"[:3] + "é"]
+ORIGINALS = [
+    "café",
+    "it\u2019s",
+    "Österreich",
+    "straße",
+    "\u201cquoted\u201d",
+    "naïve",
+    "20 \u20ac",
+    "a \U0001f600",
+    "Привет",
+    "El Niño",
+    "SÃO é ÃÂ"[:3] + "é",
+]
 
 
 @pytest.mark.parametrize("encoding", ["latin-1", "cp1252", "mac_roman"])
@@ -56,14 +73,23 @@ def test_ordinary_text_of_any_language_has_nothing_odd(text, kind):
     assert not re.search(PATTERNS[kind], text)
 
 
-@pytest.mark.parametrize("text", ["&amp;", "&#39;", "&#x27;", "&quot;", "&nbsp;", "&eacute;", "&apos;", "&lt;b&gt;"])
+@pytest.mark.parametrize(
+    "text", ["&amp;", "&#39;", "&#x27;", "&quot;", "&nbsp;", "&eacute;", "&apos;", "&lt;b&gt;"]
+)
 def test_entities_are_what_python_unescapes(text):
     assert re.search(PATTERNS["HTML entity"], text)
     assert html.unescape(text) != text
 
 
 def test_counts_shares_and_labels_are_right(found):
-    texts = [f"plain text {n}" for n in range(14)] + ["lost \ufffd", "caf\u00c3\u00a9 &amp; more", "a\x00b", "c\x1bd &#39;", "e\u200bf", "\u202etxt.exe"]
+    texts = [f"plain text {n}" for n in range(14)] + [
+        "lost \ufffd",
+        "caf\u00c3\u00a9 &amp; more",
+        "a\x00b",
+        "c\x1bd &#39;",
+        "e\u200bf",
+        "\u202etxt.exe",
+    ]
     odd = found(texts)
     assert {kind: values["rows"] for kind, values in odd.items()} == {
         "replacement character": 1,
@@ -75,14 +101,20 @@ def test_counts_shares_and_labels_are_right(found):
     assert odd["HTML entity"]["share"] == 0.1
     assert odd["HTML entity"]["by_label"] == {"b": 2}
     assert odd["control character"]["by_label"] == {"a": 1, "b": 1}
-    assert odd["control character"]["examples"] == [{"row": 16, "label": "a", "text": "a\\x00b"}, {"row": 17, "label": "b", "text": "c\\x1bd &#39;"}]
+    assert odd["control character"]["examples"] == [
+        {"row": 16, "label": "a", "text": "a\\x00b"},
+        {"row": 17, "label": "b", "text": "c\\x1bd &#39;"},
+    ]
     assert odd["invisible character"]["examples"][1]["text"] == "\\u202etxt.exe"
 
 
 def test_second_text_of_a_pair_counts_too_and_long_texts_are_cut_around_the_place(found):
     odd = found(["one", "two", "x" * 500 + "&amp;" + "y" * 500], ["&lt;", "plain", "z"])
     assert odd["HTML entity"]["rows"] == 2
-    assert [example["text"] for example in odd["HTML entity"]["examples"]] == ["&lt;", "…" + "x" * 60 + "&amp;" + "y" * 60 + "…"]
+    assert [example["text"] for example in odd["HTML entity"]["examples"]] == [
+        "&lt;",
+        "…" + "x" * 60 + "&amp;" + "y" * 60 + "…",
+    ]
 
 
 def test_every_kind_has_a_remedy():

@@ -41,7 +41,12 @@ def write(path, labels, kind=None):
     elif path.suffix == ".parquet":
         pq.write_table(pa.table({"text": texts, "label": pa.array(labels, kind)}), path)
     else:
-        path.write_text("".join(json.dumps({"text": t, "label": label}) + "\n" for t, label in zip(texts, labels, strict=True)))
+        path.write_text(
+            "".join(
+                json.dumps({"text": t, "label": label}) + "\n"
+                for t, label in zip(texts, labels, strict=True)
+            )
+        )
 
 
 def labels_of(rows):
@@ -79,7 +84,17 @@ def test_lists_written_as_text_are_read_and_nothing_else(cell, items):
     assert parse_list(cell) == items
 
 
-@given(st.lists(st.one_of(st.text(), st.integers(), st.booleans(), st.none(), st.floats(allow_nan=False, allow_infinity=False))))
+@given(
+    st.lists(
+        st.one_of(
+            st.text(),
+            st.integers(),
+            st.booleans(),
+            st.none(),
+            st.floats(allow_nan=False, allow_infinity=False),
+        )
+    )
+)
 def test_lists_are_read_back_from_json_and_python(items):
     assert parse_list(json.dumps(items)) == items
     assert parse_list(json.dumps(items, ensure_ascii=False)) == items
@@ -88,7 +103,15 @@ def test_lists_are_read_back_from_json_and_python(items):
 
 
 def test_items_are_spelt_as_readers_spell_labels():
-    assert [item_text(item) for item in (1, 1.0, True, 0.5, "1.0", None, float("nan"))] == ["1", "1", "true", "0.5", "1.0", None, None]
+    assert [item_text(item) for item in (1, 1.0, True, 0.5, "1.0", None, float("nan"))] == [
+        "1",
+        "1",
+        "true",
+        "0.5",
+        "1.0",
+        None,
+        None,
+    ]
 
 
 @pytest.mark.filterwarnings(UNNAMED)
@@ -100,7 +123,11 @@ def test_items_are_spelt_as_readers_spell_labels():
         ("a.jsonl", [[False, True, False], [True, False, True], [False, False, False]], None),
         ("a.parquet", [[0, 1, 0], [1, 0, 1], [0, 0, 0]], pa.list_(pa.int8())),
         ("a.parquet", [[0, 1, 0], [1, 0, 1], [0, 0, 0]], pa.list_(pa.float32(), 3)),
-        ("a.parquet", [[False, True, False], [True, False, True], [False, False, False]], pa.list_(pa.bool_())),
+        (
+            "a.parquet",
+            [[False, True, False], [True, False, True], [False, False, False]],
+            pa.list_(pa.bool_()),
+        ),
         ("a.csv", ["[0, 1, 0]", "[1, 0, 1]", "[0, 0, 0]"], None),
         ("a.csv", ["[0. 1. 0.]", "[1. 0. 1.]", "[0. 0. 0.]"], None),
         ("a.csv", ["[False, True, False]", "[True, False, True]", "[False, False, False]"], None),
@@ -119,7 +146,10 @@ def test_multi_hot_labels_have_the_given_names_in_their_order_or_are_warned_of(r
         rows = read("a.jsonl", [[0, 1, 0], [1, 0, 0]], label_names=["toxic", "insult", "threat"])
     assert labels_of(rows) == [["insult"], ["toxic"]]
     assert rows.label_order == ["toxic", "insult", "threat"]
-    assert rows.remarks[-1] == "Labels: column 'label' holds multi-hot vectors of 3 labels; no row has threat."
+    assert (
+        rows.remarks[-1]
+        == "Labels: column 'label' holds multi-hot vectors of 3 labels; no row has threat."
+    )
     words = r"^column 'label': the 3 labels of the multi-hot vectors have no names and are called label_0 to label_2. Set data.label_names.$"
     for _ in range(2):  # from the cache too
         with pytest.warns(UserWarning, match=words):
@@ -127,11 +157,19 @@ def test_multi_hot_labels_have_the_given_names_in_their_order_or_are_warned_of(r
 
 
 def test_wrong_number_of_names_and_names_without_vectors_are_refused(read):
-    with pytest.raises(DataError, match=r"^data.label_names has 2 names, but the multi-hot vectors of column 'label' have 3 values. Give 3 names.$"):
+    with pytest.raises(
+        DataError,
+        match=r"^data.label_names has 2 names, but the multi-hot vectors of column 'label' have 3 values. Give 3 names.$",
+    ):
         read("a.jsonl", [[0, 1, 0], [1, 0, 0]], label_names=["a", "b"])
-    with pytest.raises(DataError, match=r"^data.label_names is set, but the lists of column 'label' are no vectors of 0 and 1 of one length"):
+    with pytest.raises(
+        DataError,
+        match=r"^data.label_names is set, but the lists of column 'label' are no vectors of 0 and 1 of one length",
+    ):
         read("a.jsonl", [["x"], ["y"]], label_names=["a", "b"])
-    with pytest.raises(DataError, match=r"^data.label_names is set, but column 'label' holds no multi-hot vectors"):
+    with pytest.raises(
+        DataError, match=r"^data.label_names is set, but column 'label' holds no multi-hot vectors"
+    ):
         read("a.jsonl", ["x", "y"], label_names=["a", "b"])
 
 
@@ -150,24 +188,48 @@ def test_lists_of_class_labels_are_ids_whatever_they_look_like(tmp_path):
     from datasets import ClassLabel, Dataset, Features, List, Value
 
     features = Features({"text": Value("string"), "label": List(ClassLabel(names=["no", "yes"]))})
-    Dataset.from_dict({"text": ["p", "q"], "label": [[0, 1, 0], [1, 1, 1]]}, features=features).save_to_disk(tmp_path / "saved")
-    assert labels_of(read_rows(DataSection(source=str(tmp_path / "saved")), tmp_path / "cache")) == [["no", "yes"], ["yes"]]
+    Dataset.from_dict(
+        {"text": ["p", "q"], "label": [[0, 1, 0], [1, 1, 1]]}, features=features
+    ).save_to_disk(tmp_path / "saved")
+    assert labels_of(
+        read_rows(DataSection(source=str(tmp_path / "saved")), tmp_path / "cache")
+    ) == [["no", "yes"], ["yes"]]
 
 
 @pytest.mark.filterwarnings(UNNAMED)
 def test_what_lists_are_is_decided_by_all_rows_and_not_by_the_first_batch(read, monkeypatch):
     monkeypatch.setattr("trainer.data.reading.formats.json_rows.BATCH_ROWS", 2)
-    assert labels_of(read("a.jsonl", [[0, 1], [1, 0], [1, 0], [1, 1]])) == [["label_1"], ["label_0"], ["label_0"], ["label_0", "label_1"]]
-    assert labels_of(read("b.jsonl", [[0, 1], [1, 0], [7], [1, 0]])) == [["0", "1"], ["1", "0"], ["7"], ["1", "0"]]
-    assert labels_of(read("c.jsonl", [["x", "x"], ["y"], ["x"], ["y"]])) == [["x"], ["y"], ["x"], ["y"]]
-    assert labels_of(read("d.jsonl", [[True, False], [False, True], [True], [False]], kind=None)) == [["true", "false"], ["false", "true"], ["true"], ["false"]]
+    assert labels_of(read("a.jsonl", [[0, 1], [1, 0], [1, 0], [1, 1]])) == [
+        ["label_1"],
+        ["label_0"],
+        ["label_0"],
+        ["label_0", "label_1"],
+    ]
+    assert labels_of(read("b.jsonl", [[0, 1], [1, 0], [7], [1, 0]])) == [
+        ["0", "1"],
+        ["1", "0"],
+        ["7"],
+        ["1", "0"],
+    ]
+    assert labels_of(read("c.jsonl", [["x", "x"], ["y"], ["x"], ["y"]])) == [
+        ["x"],
+        ["y"],
+        ["x"],
+        ["y"],
+    ]
+    assert labels_of(
+        read("d.jsonl", [[True, False], [False, True], [True], [False]], kind=None)
+    ) == [["true", "false"], ["false", "true"], ["true"], ["false"]]
 
 
 def test_vectors_of_several_lengths_and_fractions_are_refused(read):
     words = r"^column 'label' holds vectors of 0 and 1 of several lengths, such as 2 and 3; needed: one value for each label. Mend the column.$"
     with pytest.raises(DataError, match=words):
         read("a.jsonl", [[0, 1, 0], [1, 0]])
-    with pytest.raises(DataError, match=r"^column 'label' holds lists with 0.7; needed: label names, whole numbers, or vectors of 0 and 1. Set each"):
+    with pytest.raises(
+        DataError,
+        match=r"^column 'label' holds lists with 0.7; needed: label names, whole numbers, or vectors of 0 and 1. Set each",
+    ):
         read("b.jsonl", [[0.0, 0.7], [1.0, 0.0]])
 
 
@@ -181,7 +243,9 @@ def test_vectors_of_several_lengths_and_fractions_are_refused(read):
         ("a.jsonl", [["0", "1"], ["1", "0"], ["0", "1"]], None),
     ],
 )
-def test_pairs_of_0_and_1_that_would_give_every_row_both_labels_are_vectors(read, name, labels, kind):
+def test_pairs_of_0_and_1_that_would_give_every_row_both_labels_are_vectors(
+    read, name, labels, kind
+):
     assert labels_of(read(name, labels, kind)) == [["label_1"], ["label_0"], ["label_1"]]
 
 
@@ -190,7 +254,10 @@ def test_probabilities_and_counts_are_refused_with_the_remedy(read, name):
     def written(lists):
         return list(map(str, lists)) if name == "a.csv" else lists
 
-    with pytest.raises(DataError, match=r"^column 'label' holds lists with 0.7; needed: .* Set each value to 0 or 1, such as by a threshold of 0.5.$"):
+    with pytest.raises(
+        DataError,
+        match=r"^column 'label' holds lists with 0.7; needed: .* Set each value to 0 or 1, such as by a threshold of 0.5.$",
+    ):
         read(name, written([[0.0, 0.7, 0.0], [1.0, 0.0, 1.0]]))
     words = (
         r"^column 'label' holds lists of one length with counts, such as \[0, 2, 0\]; needed: vectors of 0 and 1, or lists that name"
@@ -206,8 +273,16 @@ def test_probabilities_and_counts_are_refused_with_the_remedy(read, name):
     ("name", "labels", "kind"),
     [
         ("a.jsonl", [["a", None], ["b", ""], [None, None], ["c", " "], None, ["b", "a"]], None),
-        ("a.parquet", [["a", None], ["b", ""], [None, None], ["c", "\u200b"], None, ["b", "a"]], pa.list_(pa.string())),
-        ("a.csv", ["['a', None]", '["b", null]', "[None]", "['c', '']", "", "['b', 'a', None]"], None),
+        (
+            "a.parquet",
+            [["a", None], ["b", ""], [None, None], ["c", "\u200b"], None, ["b", "a"]],
+            pa.list_(pa.string()),
+        ),
+        (
+            "a.csv",
+            ["['a', None]", '["b", null]', "[None]", "['c', '']", "", "['b', 'a', None]"],
+            None,
+        ),
     ],
 )
 def test_null_and_blank_entries_of_lists_are_left_out_counted_and_told(read, name, labels, kind):
@@ -219,12 +294,19 @@ def test_null_and_blank_entries_of_lists_are_left_out_counted_and_told(read, nam
     assert rows.remarks[-1].endswith(words)
 
 
-@pytest.mark.parametrize("labels", [[[3, None, None], [4, 5, None], [6, 7, 8]], [[1, None], [0, None], [0, 1]]])
+@pytest.mark.parametrize(
+    "labels", [[[3, None, None], [4, 5, None], [6, 7, 8]], [[1, None], [0, None], [0, 1]]]
+)
 def test_lists_of_ids_padded_with_null_are_ids(read, labels):
-    assert labels_of(read("a.jsonl", labels)) == [[str(item) for item in own if item is not None] for own in labels]
+    assert labels_of(read("a.jsonl", labels)) == [
+        [str(item) for item in own if item is not None] for own in labels
+    ]
 
 
-@pytest.mark.parametrize("odd", ["['a', 'b']", "['a']", "{'a', 'b'}", "('a', 'b')", "('a',)", "[a, b]", "{a,b}", '["a", "b"]'])
+@pytest.mark.parametrize(
+    "odd",
+    ["['a', 'b']", "['a']", "{'a', 'b'}", "('a', 'b')", "('a',)", "[a, b]", "{a,b}", '["a", "b"]'],
+)
 def test_single_labels_that_look_like_lists_are_warned_of(read, odd):
     with pytest.warns(UserWarning, match=r"^column 'label'") as caught:
         rows = read("a.csv", ["a", "b", odd, "a", odd])
@@ -238,13 +320,24 @@ def test_single_labels_that_look_like_lists_are_warned_of(read, odd):
 def test_single_labels_in_brackets_do_not_look_like_lists(read):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        for labels in (["[NEG]", "[POS]"], ["(0, 1]", "(1, 2]", "[2, 3)"], ["(a, b)", "x"], ["{x}", "y"], ["a, b", "'a', 'b'"]):
+        for labels in (
+            ["[NEG]", "[POS]"],
+            ["(0, 1]", "(1, 2]", "[2, 3)"],
+            ["(a, b)", "x"],
+            ["{x}", "y"],
+            ["a, b", "'a', 'b'"],
+        ):
             assert read("a.csv", labels).table["label"].to_pylist() == labels
 
 
 @pytest.mark.filterwarnings(UNNAMED)
 def test_missing_vectors_and_values_are_missing_labels(read):
-    assert labels_of(read("a.jsonl", [[0, 1, 0], None, [1, None, 0], [1, 1, 0]])) == [["label_1"], None, None, ["label_0", "label_1"]]
+    assert labels_of(read("a.jsonl", [[0, 1, 0], None, [1, None, 0], [1, 1, 0]])) == [
+        ["label_1"],
+        None,
+        None,
+        ["label_0", "label_1"],
+    ]
     assert labels_of(read("a.csv", ["[0, 1, 0]", "", "[1, None, 0]"])) == [["label_1"], None, None]
 
 
@@ -252,7 +345,9 @@ def test_wide_vectors_are_read_in_one_step(read):
     wide = [[0] * 2000 for _ in range(1000)]
     for row in range(1000):
         wide[row][row] = wide[row][1999 - row] = 1
-    rows = read("a.parquet", wide, pa.list_(pa.int8()), label_names=[f"name {n}" for n in range(2000)])
+    rows = read(
+        "a.parquet", wide, pa.list_(pa.int8()), label_names=[f"name {n}" for n in range(2000)]
+    )
     assert labels_of(rows)[3] == ["name 3", "name 1996"]
 
 
@@ -260,7 +355,10 @@ def test_wide_vectors_are_read_in_one_step(read):
 def test_lists_written_as_text_are_lists_and_are_told(read, name):
     rows = read(name, ["['toxic', 'insult']", '["toxic"]', "[]", "['toxic' 'threat']"])
     assert labels_of(rows) == [["toxic", "insult"], ["toxic"], [], ["toxic", "threat"]]
-    assert rows.remarks[-1] == "Labels: column 'label' holds lists written as text, such as ['toxic', 'insult']; they are read as lists of labels."
+    assert (
+        rows.remarks[-1]
+        == "Labels: column 'label' holds lists written as text, such as ['toxic', 'insult']; they are read as lists of labels."
+    )
 
 
 def test_cell_that_is_no_list_among_lists_is_refused_with_its_row(read, monkeypatch):
@@ -271,7 +369,14 @@ def test_cell_that_is_no_list_among_lists_is_refused_with_its_row(read, monkeypa
 
 
 def test_single_labels_are_never_touched(read):
-    for labels in (["[NEG]", "[POS]"], ["[1]", "b", "c"], ["(0, 1]", "(1, 2]"], ["a;b", "a"], ["0", "1"], ["", "x"]):
+    for labels in (
+        ["[NEG]", "[POS]"],
+        ["[1]", "b", "c"],
+        ["(0, 1]", "(1, 2]"],
+        ["a;b", "a"],
+        ["0", "1"],
+        ["", "x"],
+    ):
         rows = read("a.csv", labels)
         assert [label or "" for label in rows.table["label"].to_pylist()] == labels
         assert (rows.multi_label, list(rows.remarks)) == (False, [])
@@ -287,21 +392,30 @@ def test_lists_and_lists_written_as_text_go_together(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("name", ["a.csv", "a.jsonl", "a.parquet"])
 def test_cells_are_split_at_the_separator_and_an_empty_cell_is_a_row_without_a_label(read, name):
-    rows = read(name, ["toxic;insult", " toxic ; ;", "", ";", "insult;insult", None], label_separator=";")
+    rows = read(
+        name, ["toxic;insult", " toxic ; ;", "", ";", "insult;insult", None], label_separator=";"
+    )
     assert labels_of(rows) == [["toxic", "insult"], ["toxic"], [], [], ["insult"], []]
     assert rows.multi_label
-    assert rows.remarks == ["Labels: the cells of column 'label' are split at ';'; an empty cell is a row without a label."]
+    assert rows.remarks == [
+        "Labels: the cells of column 'label' are split at ';'; an empty cell is a row without a label."
+    ]
 
 
 def test_separator_that_no_cell_holds_is_warned_of_and_lists_with_one_are_refused(read):
-    with pytest.warns(UserWarning, match=r"^data.label_separator is '\|', but no cell of column 'label' holds it. Set it to the text between"):
+    with pytest.warns(
+        UserWarning,
+        match=r"^data.label_separator is '\|', but no cell of column 'label' holds it. Set it to the text between",
+    ):
         read("a.csv", ["a;b", "a"], label_separator="|")
     with pytest.raises(
-        DataError, match=r"^column 'label' holds lists written as text, such as \['a', 'b'\], which fit no data.label_separator. Set data.label_sep"
+        DataError,
+        match=r"^column 'label' holds lists written as text, such as \['a', 'b'\], which fit no data.label_separator. Set data.label_sep",
     ):
         read("a.csv", ["['a', 'b']", "['a']"], label_separator=",")
     with pytest.raises(
-        DataError, match=r"^data.source: column 'label' holds lists; data.label_separator is for cells of text. Set data.label_separator: null.$"
+        DataError,
+        match=r"^data.source: column 'label' holds lists; data.label_separator is for cells of text. Set data.label_separator: null.$",
     ):
         read("a.jsonl", [["a"], ["b"]], label_separator=",")
 
@@ -309,12 +423,27 @@ def test_separator_that_no_cell_holds_is_warned_of_and_lists_with_one_are_refuse
 @pytest.mark.parametrize(
     ("section", "words"),
     [
-        ({"label_separator": ";", "label_columns": ["a", "b"]}, "has both label_columns and label_separator, which are two ways to write several labels"),
-        ({"label_names": ["a", "b"], "labels_per_row": "long"}, "has both label_names and labels_per_row: long"),
+        (
+            {"label_separator": ";", "label_columns": ["a", "b"]},
+            "has both label_columns and label_separator, which are two ways to write several labels",
+        ),
+        (
+            {"label_names": ["a", "b"], "labels_per_row": "long"},
+            "has both label_names and labels_per_row: long",
+        ),
         ({"label_names": ["a", "a"]}, "label_names holds a name twice"),
-        ({"label_names": ["a", "b"], "streaming": True}, "label_names is set with streaming: true, which needs one label a row; remove label_names"),
-        ({"label_separator": ";", "streaming": True}, "label_separator is set with streaming: true, which needs one label a row"),
-        ({"labels_per_row": "long", "streaming": True}, "labels_per_row is set with streaming: true, which needs one label a row"),
+        (
+            {"label_names": ["a", "b"], "streaming": True},
+            "label_names is set with streaming: true, which needs one label a row; remove label_names",
+        ),
+        (
+            {"label_separator": ";", "streaming": True},
+            "label_separator is set with streaming: true, which needs one label a row",
+        ),
+        (
+            {"labels_per_row": "long", "streaming": True},
+            "labels_per_row is set with streaming: true, which needs one label a row",
+        ),
     ],
 )
 def test_keys_that_contradict_are_refused(section, words):
@@ -330,9 +459,17 @@ def test_lists_written_as_text_are_refused_with_streaming(tmp_path, monkeypatch)
     monkeypatch.chdir(tmp_path)
     write(Path("a.csv"), ["['a', 'b']", "['a']"] * 20)
     with pytest.raises(
-        DataError, match=r"^column 'label' holds lists written as text, such as \['a', 'b'\], which fit no data.streaming. Set data.streaming: false.$"
+        DataError,
+        match=r"^column 'label' holds lists written as text, such as \['a', 'b'\], which fit no data.streaming. Set data.streaming: false.$",
     ):
-        prepare_data(DataSection(source="a.csv", streaming=True), None, BalanceSection(), LossSection(), seed=1, cache_dir=tmp_path / "cache")
+        prepare_data(
+            DataSection(source="a.csv", streaming=True),
+            None,
+            BalanceSection(),
+            LossSection(),
+            seed=1,
+            cache_dir=tmp_path / "cache",
+        )
 
 
 def test_check_tells_several_labels_from_the_first_rows(tmp_path, monkeypatch):
@@ -354,10 +491,17 @@ def test_exported_lists_read_back_as_the_same_lists(tmp_path, monkeypatch, file_
     monkeypatch.chdir(tmp_path)
     write(Path("a.jsonl"), [["a"], ["a", 'quoted "b", with comma'], []] * 10)
     section = DataSection(source="a.jsonl")
-    data = prepare_data(section, None, BalanceSection(), LossSection(), seed=1, cache_dir=tmp_path / "cache")
+    data = prepare_data(
+        section, None, BalanceSection(), LossSection(), seed=1, cache_dir=tmp_path / "cache"
+    )
     dict(export_splits(data, section, tmp_path / "out", file_format))
     back = read_rows(DataSection(source=f"out/train.{file_format}"), tmp_path / "cache2")
     ids = data.splits.train
     assert back.multi_label
-    assert back.table["text"].to_pylist() == data.clean.rows.table["text"].take(pa.array(ids)).to_pylist()
-    assert labels_of(back) == [json.loads(cell) for cell in data.clean.rows.table["label"].take(pa.array(ids)).to_pylist()]
+    assert (
+        back.table["text"].to_pylist()
+        == data.clean.rows.table["text"].take(pa.array(ids)).to_pylist()
+    )
+    assert labels_of(back) == [
+        json.loads(cell) for cell in data.clean.rows.table["label"].take(pa.array(ids)).to_pylist()
+    ]

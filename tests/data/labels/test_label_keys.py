@@ -55,7 +55,10 @@ def test_key_of_a_key_is_itself(label):
 
 
 def test_flags_that_differ_in_their_tags_are_two_labels():
-    england, scotland = ("\U0001f3f4" + "".join(chr(0xE0000 + ord(c)) for c in code) + "\U000e007f" for code in ("gbeng", "gbsct"))
+    england, scotland = (
+        "\U0001f3f4" + "".join(chr(0xE0000 + ord(c)) for c in code) + "\U000e007f"
+        for code in ("gbeng", "gbsct")
+    )
     assert class_names({england: 1, scotland: 2}) == {england: england, scotland: scotland}
 
 
@@ -65,7 +68,13 @@ def test_booleans_are_not_numbers():
 
 def test_class_has_the_name_of_its_most_frequent_spelling():
     names = class_names({"hate\u200b": 1, "hate": 5, CAFE_NFD: 9, CAFE: 1, FAMILY: 3})
-    assert names == {"hate\u200b": "hate", "hate": "hate", CAFE_NFD: CAFE, CAFE: CAFE, FAMILY: FAMILY}
+    assert names == {
+        "hate\u200b": "hate",
+        "hate": "hate",
+        CAFE_NFD: CAFE,
+        CAFE: CAFE,
+        FAMILY: FAMILY,
+    }
 
 
 def test_joiners_within_an_emoji_survive_but_marks_at_the_ends_do_not():
@@ -77,7 +86,11 @@ def test_numbers_and_booleans_have_one_name_in_every_format():
 
 
 def test_equally_frequent_spellings_are_named_by_the_key_whatever_their_order():
-    assert class_names({"a\u200db": 2, "ab": 2}) == class_names({"ab": 2, "a\u200db": 2}) == {"a\u200db": "ab", "ab": "ab"}
+    assert (
+        class_names({"a\u200db": 2, "ab": 2})
+        == class_names({"ab": 2, "a\u200db": 2})
+        == {"a\u200db": "ab", "ab": "ab"}
+    )
 
 
 @given(st.lists(st.text(alphabet="aA1.0 \u200b\u0301e\u00e9", max_size=5), unique=True))
@@ -98,7 +111,10 @@ def test_label_of_a_config_means_the_class_with_its_key():
 
 
 def test_labels_that_no_class_has_are_named_together_with_the_nearest_one():
-    with pytest.raises(DataError, match=r"^data.drop_labels names nutral, z; labels in the data: a, neutral. Did you mean 'neutral'\?$"):
+    with pytest.raises(
+        DataError,
+        match=r"^data.drop_labels names nutral, z; labels in the data: a, neutral. Did you mean 'neutral'\?$",
+    ):
         in_data(["z", "a", "nutral"], ["neutral", "a"], "data.drop_labels")
     with pytest.raises(ConfigError, match=r"^loss.class_weights names z; labels in the data: a.$"):
         in_data(["z"], ["a"], "loss.class_weights", ConfigError)

@@ -11,7 +11,11 @@ from trainer.errors import DataError
 
 
 def test_map_renames_merges_and_drops():
-    found = name_labels({"hatespeech": 4, "hate": 2, "3": 7, "spam": 1}, {"hatespeech": "hate", "3": "positive", "spam": None}, [])
+    found = name_labels(
+        {"hatespeech": 4, "hate": 2, "3": 7, "spam": 1},
+        {"hatespeech": "hate", "3": "positive", "spam": None},
+        [],
+    )
     assert found.names == {"hatespeech": "hate", "hate": "hate", "3": "positive", "spam": None}
     assert found.classes == ["hate", "positive"]
     assert found.sentences() == [
@@ -42,17 +46,25 @@ def test_labels_to_drop_are_those_after_the_map():
 
 
 def test_source_that_no_row_has_is_refused_with_the_nearest_name():
-    with pytest.raises(DataError, match=r"^data.label_map names hatespech; labels in the data: hatespeech, ok. Did you mean 'hatespeech'\?$"):
+    with pytest.raises(
+        DataError,
+        match=r"^data.label_map names hatespech; labels in the data: hatespeech, ok. Did you mean 'hatespeech'\?$",
+    ):
         name_labels({"hatespeech": 4, "ok": 2}, {"hatespech": "hate"}, [])
 
 
 def test_one_label_cannot_get_two_names():
-    with pytest.raises(DataError, match=r"^data.label_map maps '3' to 'a' and to 'b'. Remove one of the two.$"):
+    with pytest.raises(
+        DataError, match=r"^data.label_map maps '3' to 'a' and to 'b'. Remove one of the two.$"
+    ):
         name_labels({"3": 4, "ok": 2}, {"3": "a", "3.0": "b"}, [])
 
 
 def test_labels_that_differ_in_capitals_alone_stay_apart_with_a_warning_that_names_them():
-    with pytest.warns(UserWarning, match=r"'Positive' \(3 rows\), 'positive' \(9 rows\). To merge them set data.label_map: {\"Positive\": \"positive\"}."):
+    with pytest.warns(
+        UserWarning,
+        match=r"'Positive' \(3 rows\), 'positive' \(9 rows\). To merge them set data.label_map: {\"Positive\": \"positive\"}.",
+    ):
         found = name_labels({"positive": 9, "Positive": 3, "negative": 1}, {}, [])
     assert found.classes == ["Positive", "negative", "positive"]
 
@@ -65,7 +77,13 @@ def test_spellings_that_look_alike_are_told_apart_by_escapes():
     ]
 
 
-@pytest.mark.parametrize("settled", [{"label_map": {"Positive": "positive"}, "drop_labels": []}, {"label_map": {}, "drop_labels": ["Positive"]}])
+@pytest.mark.parametrize(
+    "settled",
+    [
+        {"label_map": {"Positive": "positive"}, "drop_labels": []},
+        {"label_map": {}, "drop_labels": ["Positive"]},
+    ],
+)
 def test_no_warning_of_capitals_once_they_are_settled(settled):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -73,7 +91,9 @@ def test_no_warning_of_capitals_once_they_are_settled(settled):
 
 
 def test_many_merges_are_told_in_a_bounded_number_of_sentences():
-    found = name_labels({f"l{number}{end}": 1 for number in range(50) for end in ("", "\u200b")}, {}, [])
+    found = name_labels(
+        {f"l{number}{end}": 1 for number in range(50) for end in ("", "\u200b")}, {}, []
+    )
     assert len(found.sentences()) == 11
     assert found.sentences()[-1] == "And 40 more classes of several labels or with a new name."
     assert name_labels({"a": 3, "b": 2}, {}, []).sentences() == []
@@ -95,11 +115,16 @@ def test_names_that_look_alike_are_warned_of_with_a_map_that_merges_all_of_them(
         name_labels({name: 9 - place for place, name in enumerate(names)}, {}, [])
     (warning,) = [str(warning.message) for warning in caught]
     given = YAML(typ="safe").load("{" + warning.split("data.label_map: {")[1].removesuffix("."))
-    assert name_labels({name: 9 - place for place, name in enumerate(names)}, given, []).classes == [names[0]]
+    assert name_labels(
+        {name: 9 - place for place, name in enumerate(names)}, given, []
+    ).classes == [names[0]]
 
 
 def test_names_that_look_like_missing_values_are_warned_of():
-    with pytest.warns(UserWarning, match=r"'NaN' \(3 rows\), 'nan' \(2 rows\).* set data.label_map: {\"NaN\": null, \"nan\": null}.$"):
+    with pytest.warns(
+        UserWarning,
+        match=r"'NaN' \(3 rows\), 'nan' \(2 rows\).* set data.label_map: {\"NaN\": null, \"nan\": null}.$",
+    ):
         name_labels({"nan": 2, "NaN": 3, "none": 1, "a": 2}, {}, [])
 
 
@@ -116,7 +141,11 @@ def test_work_grows_with_the_number_of_labels_and_not_with_its_square():
         return known.hits + known.misses
 
     before = calls()
-    found = name_labels({f"label {number}": 1 for number in range(3_000)}, {"label 5": "five", "label 6": "five"}, ["label 7"])
+    found = name_labels(
+        {f"label {number}": 1 for number in range(3_000)},
+        {"label 5": "five", "label 6": "five"},
+        ["label 7"],
+    )
     assert len(found.classes) == 2_998
     assert found.order([f"label {number}" for number in range(4_000)])[-1] == "label 2999"
     assert calls() - before < 20 * 3_000

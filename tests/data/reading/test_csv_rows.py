@@ -16,7 +16,9 @@ from trainer.errors import DataError
 
 def read(text, *, size=1 << 20, arrow=True, columns=None, **options):
     """(rows with their lines, bad rows, records of several lines) of a text, or what refuses it."""
-    section = DataSection(source="a.csv", **({"column_names": columns} if columns else {}), **options)
+    section = DataSection(
+        source="a.csv", **({"column_names": columns} if columns else {}), **options
+    )
     bad_rows = BadRows()
     blocks = text_blocks(io.BytesIO(text.encode()).read, "a.csv", "utf-8", size)
     rows = CsvRows(blocks, "a.csv", [], section, ".csv", bad_rows, lambda names: None)
@@ -30,15 +32,43 @@ def read(text, *, size=1 << 20, arrow=True, columns=None, **options):
 
 
 TEXTS = st.lists(
-    st.sampled_from(['"', '""', '"""', ",", "\n", "\r", "\r\n", " ", "\\", "a", "é", '","', '"\n"', '",\n', ',"', '"a"', "a,b\n", "\0"]), max_size=40
+    st.sampled_from(
+        [
+            '"',
+            '""',
+            '"""',
+            ",",
+            "\n",
+            "\r",
+            "\r\n",
+            " ",
+            "\\",
+            "a",
+            "é",
+            '","',
+            '"\n"',
+            '",\n',
+            ',"',
+            '"a"',
+            "a,b\n",
+            "\0",
+        ]
+    ),
+    max_size=40,
 ).map("".join)
 SIZES = st.sampled_from([1, 2, 3, 5, 8, 13, 40, 1000])
 
 
 @settings(deadline=None, max_examples=1500, database=None)
 @given(TEXTS, SIZES, st.integers(1, 3), st.booleans(), st.sampled_from(['"', "", "a"]))
-def test_blocks_that_arrow_reads_give_the_rows_lines_and_faults_of_the_strict_parser(text, size, width, multiline, quote):
-    options = {"columns": ["x", "label", "y"][:width], "multiline_cells": multiline, "quote_char": quote}
+def test_blocks_that_arrow_reads_give_the_rows_lines_and_faults_of_the_strict_parser(
+    text, size, width, multiline, quote
+):
+    options = {
+        "columns": ["x", "label", "y"][:width],
+        "multiline_cells": multiline,
+        "quote_char": quote,
+    }
     expected = read(text, size=1 << 20, arrow=False, **options)
     assert read(text, size=size, **options) == expected
     assert read(text, **options) == expected
@@ -54,19 +84,31 @@ def test_text_without_a_fault_reads_as_python_reads_it(text, size):
         return
     width = len(expected[0]) if expected else 1
     if text and all(len(row) == width for row in expected):
-        found = read(text, size=size, columns=[f"column {n}" for n in range(width)], multiline_cells=True)
+        found = read(
+            text, size=size, columns=[f"column {n}" for n in range(width)], multiline_cells=True
+        )
         assert ([row[:-1] for row in found[0]], found[1]) == (expected, [])
 
 
 @settings(deadline=None, max_examples=300, database=None)
-@given(st.lists(st.lists(st.text('", \r\n\\aé;\0', max_size=8), min_size=3, max_size=3), min_size=1, max_size=12), SIZES, st.sampled_from(["\n", "\r\n", "\r"]))
+@given(
+    st.lists(
+        st.lists(st.text('", \r\n\\aé;\0', max_size=8), min_size=3, max_size=3),
+        min_size=1,
+        max_size=12,
+    ),
+    SIZES,
+    st.sampled_from(["\n", "\r\n", "\r"]),
+)
 def test_what_python_writes_is_read_back_with_its_lines(rows, size, end):
     out = io.StringIO(newline="")
     writer, starts = csv.writer(out, lineterminator=end, quoting=csv.QUOTE_ALL), []
     for row in rows:
         starts.append(len(list(io.StringIO(out.getvalue() + "x", newline=""))))
         writer.writerow(row)
-    found, bad, _ = read(out.getvalue(), size=size, columns=["x", "label", "y"], multiline_cells=True)
+    found, bad, _ = read(
+        out.getvalue(), size=size, columns=["x", "label", "y"], multiline_cells=True
+    )
     assert (found, bad) == ([(*row, start) for row, start in zip(rows, starts, strict=True)], [])
 
 
@@ -90,23 +132,56 @@ def test_text_behind_a_closing_quote_is_refused_and_only_its_first_line_is_lost(
 
 
 def test_quote_left_open_costs_its_line_alone():
-    text = HEAD + "".join(f"row {n},x\n" for n in range(50)) + '"open,x\n' + "".join(f"row {n},y\n" for n in range(50))
-    assert refusals(text) == [(52, "a quote is opened and never closed; data.quote_char: '' reads quotes as text")]
-    assert rows(text) == [*((f"row {n}", "x") for n in range(50)), *((f"row {n}", "y") for n in range(50))]
+    text = (
+        HEAD
+        + "".join(f"row {n},x\n" for n in range(50))
+        + '"open,x\n'
+        + "".join(f"row {n},y\n" for n in range(50))
+    )
+    assert refusals(text) == [
+        (52, "a quote is opened and never closed; data.quote_char: '' reads quotes as text")
+    ]
+    assert rows(text) == [
+        *((f"row {n}", "x") for n in range(50)),
+        *((f"row {n}", "y") for n in range(50)),
+    ]
 
 
 def test_escaped_quotes_are_refused_with_the_option_and_read_with_it():
-    text = HEAD + r'"he said \"no\", then left","x"' + "\n" + r'"C:\new \\ \"a\"","x"' + "\n" + r"c:\dir,x" + "\n" + r'"left\",","y"' + "\n" + 'b "\\n",y\n'
-    assert all(reason.endswith('; data.escape_char: "\\\\" reads \\" as a quote') for _, reason in refusals(text))
+    text = (
+        HEAD
+        + r'"he said \"no\", then left","x"'
+        + "\n"
+        + r'"C:\new \\ \"a\"","x"'
+        + "\n"
+        + r"c:\dir,x"
+        + "\n"
+        + r'"left\",","y"'
+        + "\n"
+        + 'b "\\n",y\n'
+    )
+    assert all(
+        reason.endswith('; data.escape_char: "\\\\" reads \\" as a quote')
+        for _, reason in refusals(text)
+    )
     assert [line for line, _ in refusals(text)] == [2, 3, 5]
-    assert rows(text, escape_char="\\") == [('he said "no", then left', "x"), ('C:\\new \\ "a"', "x"), ("c:\\dir", "x"), ('left",', "y"), ('b "\\n"', "y")]
+    assert rows(text, escape_char="\\") == [
+        ('he said "no", then left', "x"),
+        ('C:\\new \\ "a"', "x"),
+        ("c:\\dir", "x"),
+        ('left",', "y"),
+        ('b "\\n"', "y"),
+    ]
 
 
 def test_space_between_separator_and_quote_is_named_and_can_be_passed_over():
     text = 'label,text\nx, "text, more"\ny, "text" \n'
     hint = "data.skip_initial_space: true reads a quote behind spaces"
     assert refusals(text)[0] == (2, f"3 cells, expected 2; {hint}")
-    assert rows('label,text\nx, "text, more"\ny,  plain\n', skip_initial_space=True) == [("x", "text, more"), ("y", "plain")]
+    assert rows('label,text\nx, "text, more"\ny,  plain\n', skip_initial_space=True) == [
+        ("x", "text, more"),
+        ("y", "plain"),
+    ]
 
 
 SWALLOWED = HEAD + 'a,x\n"open,x\nb,y\nc,x\nclosed",y\nd,x\n'
@@ -115,8 +190,18 @@ SWALLOWED = HEAD + 'a,x\n"open,x\nb,y\nc,x\nclosed",y\nd,x\n'
 @pytest.mark.parametrize("arrow", [True, False])
 def test_cell_that_holds_rows_is_refused_with_its_lines_and_remedies(arrow):
     remedy = "Set data.quote_char: '' to read quotes as text, or data.multiline_cells: true if the text belongs together."
-    assert read(SWALLOWED, arrow=arrow) == f"a.csv:3: a quoted cell makes one row of 4 lines, of which 4 look like rows. {remedy}"
-    assert rows(SWALLOWED, arrow=arrow, quote_char="") == [("a", "x"), ('"open', "x"), ("b", "y"), ("c", "x"), ('closed"', "y"), ("d", "x")]
+    assert (
+        read(SWALLOWED, arrow=arrow)
+        == f"a.csv:3: a quoted cell makes one row of 4 lines, of which 4 look like rows. {remedy}"
+    )
+    assert rows(SWALLOWED, arrow=arrow, quote_char="") == [
+        ("a", "x"),
+        ('"open', "x"),
+        ("b", "y"),
+        ("c", "x"),
+        ('closed"', "y"),
+        ("d", "x"),
+    ]
     found, bad, num_multiline = read(SWALLOWED, arrow=arrow, multiline_cells=True)
     assert [row[0] for row in found] == ["a", "open,x\nb,y\nc,x\nclosed", "d"]
     assert ([row[-1] for row in found], bad, num_multiline) == ([2, 3, 7], [], 1)
@@ -128,7 +213,9 @@ def test_labels_that_only_later_rows_have_count(arrow, columns):
     text = 'a,q\n"open,x\nb,y\nclosed",z\n' + "c,x\nd,y\ne,z\n"
     message = read(text, columns=columns, arrow=arrow)
     if columns[1] == "label":
-        assert message.startswith("a.csv:2: a quoted cell makes one row of 3 lines, of which 3 look like rows.")
+        assert message.startswith(
+            "a.csv:2: a quoted cell makes one row of 3 lines, of which 3 look like rows."
+        )
     else:  # one inner line only
         assert len(message[0]) == 5
 
@@ -153,7 +240,9 @@ def test_texts_of_several_lines_are_texts(cell, arrow):
 @pytest.mark.parametrize("arrow", [True, False])
 def test_without_a_label_column_all_inner_lines_must_look_like_rows(arrow):
     text = 'id,text\n1,"open\n2,b\n3,c\n4,d"\n5,e\n'
-    assert read(text, arrow=arrow).startswith("a.csv:2: a quoted cell makes one row of 4 lines, of which 4 look like rows.")
+    assert read(text, arrow=arrow).startswith(
+        "a.csv:2: a quoted cell makes one row of 4 lines, of which 4 look like rows."
+    )
     assert len(read(text.replace("3,c", "3 c"), arrow=arrow)[0]) == 2
     assert len(read(text.replace('4,d"', '4 d"'), arrow=arrow)[0]) == 2
 
@@ -167,11 +256,18 @@ def test_without_a_label_column_commas_of_sentences_make_no_rows(arrow):
 @pytest.mark.parametrize("arrow", [True, False])
 def test_rows_swallowed_in_pairs_are_refused(arrow):
     pairs = "".join(f'"opened {n}\tpos\nclosed {n}"\tneg\n' for n in range(20))
-    text = "text\tlabel\n" + "".join(f"plain {n}\t{'pos' if n % 2 else 'neg'}\n" for n in range(80)) + pairs
+    text = (
+        "text\tlabel\n"
+        + "".join(f"plain {n}\t{'pos' if n % 2 else 'neg'}\n" for n in range(80))
+        + pairs
+    )
     words = "a.csv:82: a quoted cell makes one row of 2 lines, of which 2 look like rows."
     assert read(text, separator="\t", arrow=arrow).startswith(words)
     assert len(rows(text, separator="\t", arrow=arrow, quote_char="")) == 120
-    assert len(rows(text.replace("\tpos\nclosed", "\tsure\nclosed"), separator="\t", arrow=arrow)) == 100
+    assert (
+        len(rows(text.replace("\tpos\nclosed", "\tsure\nclosed"), separator="\t", arrow=arrow))
+        == 100
+    )
 
 
 @pytest.mark.parametrize("arrow", [True, False])
@@ -194,11 +290,17 @@ def test_open_quote_that_ends_in_a_row_of_other_length_costs_its_line_alone():
 @pytest.mark.parametrize("first", ["sep=;\n", "\ufeffsep=;\r\n", "SEP=;\n"])
 def test_first_line_of_excel_sets_the_separator(first):
     section, bad_rows = DataSection(source="a.csv"), BadRows()
-    blocks = text_blocks(io.BytesIO(f"{first}text;label\na, b;x\n".encode()).read, "a.csv", "utf-8", 100)
-    table = next(CsvRows(blocks, "a.csv", ["text"], section, ".csv", bad_rows, lambda names: None).tables())
+    blocks = text_blocks(
+        io.BytesIO(f"{first}text;label\na, b;x\n".encode()).read, "a.csv", "utf-8", 100
+    )
+    table = next(
+        CsvRows(blocks, "a.csv", ["text"], section, ".csv", bad_rows, lambda names: None).tables()
+    )
     assert table.to_pydict() == {"text": ["a, b"], LINE: [3]}
     line = first.strip("\ufeff\r\n")
-    assert bad_rows.remarks == [f"a.csv: its first line, {line.replace('SEP', 'sep')}, is no row; the separator is ';'."]
+    assert bad_rows.remarks == [
+        f"a.csv: its first line, {line.replace('SEP', 'sep')}, is no row; the separator is ';'."
+    ]
     assert rows("sep=;\ntext|label\na;b|x\n", separator="|") == [("a;b", "x")]
 
 

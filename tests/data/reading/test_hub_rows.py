@@ -34,14 +34,21 @@ for line in sys.stdin:
 
 def shard(text, rows=40):
     out = io.BytesIO()
-    pq.write_table(pa.table({"text": [f"{text} {i}" for i in range(rows)], "label": ["a", "b"] * (rows // 2)}), out)
+    pq.write_table(
+        pa.table({"text": [f"{text} {i}" for i in range(rows)], "label": ["a", "b"] * (rows // 2)}),
+        out,
+    )
     return out.getvalue()
 
 
 @pytest.fixture
 def hub():
     with HubServer({}) as server:
-        server.add("dataset", "user/rows", {f"data/train-0000{i}.parquet": shard(f"old {i}") for i in range(3)})
+        server.add(
+            "dataset",
+            "user/rows",
+            {f"data/train-0000{i}.parquet": shard(f"old {i}") for i in range(3)},
+        )
         yield server
 
 
@@ -51,10 +58,18 @@ def reader(hub, tmp_path):
     processes = []
 
     def start(streaming, **environment):
-        environment = {**os.environ, "HF_ENDPOINT": hub.url, "HF_HUB_OFFLINE": "0", "HF_HOME": str(tmp_path / "home"), **environment}
+        environment = {
+            **os.environ,
+            "HF_ENDPOINT": hub.url,
+            "HF_HUB_OFFLINE": "0",
+            "HF_HOME": str(tmp_path / "home"),
+            **environment,
+        }
         command = [sys.executable, "-c", READ, json.dumps(["user/rows", streaming])]
         pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-        processes.append(process := subprocess.Popen(command, env=environment, cwd=ROOT, text=True, **pipes))
+        processes.append(
+            process := subprocess.Popen(command, env=environment, cwd=ROOT, text=True, **pipes)
+        )
 
         def read():
             process.stdin.write("\n")
@@ -91,7 +106,9 @@ def test_stream_that_breaks_off_is_told_in_one_message(status, hub, reader):
     assert isinstance(message, str)
     assert "Traceback" not in message
     assert message.startswith("user/rows: cannot be read to its end: ")
-    assert message.endswith("Run the same command again when the Hub can be reached, or set data.streaming: false.")
+    assert message.endswith(
+        "Run the same command again when the Hub can be reached, or set data.streaming: false."
+    )
     assert len(message.splitlines()) == 1
 
 

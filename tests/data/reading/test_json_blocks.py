@@ -14,7 +14,14 @@ from trainer.data.reading.row_columns import SCHEMA
 from trainer.data.reading.sources import read_rows
 from trainer.errors import DataError
 
-KINDS = pa.schema([("text", pa.string()), ("label", pa.int64()), ("weight", pa.float64()), ("labels", pa.list_(pa.string()))])
+KINDS = pa.schema(
+    [
+        ("text", pa.string()),
+        ("label", pa.int64()),
+        ("weight", pa.float64()),
+        ("labels", pa.list_(pa.string())),
+    ]
+)
 FIRST = b'{"text": "a", "label": 1, "weight": 0.5, "labels": ["x"], "other": 1}\n'
 
 ORDINARY = [
@@ -111,7 +118,13 @@ def test_line_among_ordinary_ones_reads_as_python_reads_it(tmp_path, line):
 
 
 @settings(deadline=None, max_examples=150, database=None)
-@given(st.lists(st.one_of(st.sampled_from(ORDINARY), st.sampled_from(ORDINARY), st.sampled_from(AWKWARD)), max_size=25), st.sampled_from([b"\n", b"\r\n"]))
+@given(
+    st.lists(
+        st.one_of(st.sampled_from(ORDINARY), st.sampled_from(ORDINARY), st.sampled_from(AWKWARD)),
+        max_size=25,
+    ),
+    st.sampled_from([b"\n", b"\r\n"]),
+)
 def test_any_mixture_of_lines_reads_as_python_reads_it(tmp_path_factory, lines, newline):
     folder = tmp_path_factory.mktemp("mixed")
     content = FIRST * 3 + newline.join(lines)
@@ -125,7 +138,13 @@ def test_ordinary_lines_are_read_by_arrow(line):
 
 
 @pytest.mark.parametrize(
-    "content", [FIRST.replace(b"{", b"[{", 1), b'{"a": 1}\n\n{"a": 2}', b'{"text":\n"a"}\n', b'{"text": "a"}{"text": "b"}\n{"text":\n"c"}']
+    "content",
+    [
+        FIRST.replace(b"{", b"[{", 1),
+        b'{"a": 1}\n\n{"a": 2}',
+        b'{"text":\n"a"}\n',
+        b'{"text": "a"}{"text": "b"}\n{"text":\n"c"}',
+    ],
 )
 def test_lines_that_are_not_one_object_each_are_left_to_python(content):
     assert arrow_records(content, KINDS) is None
@@ -138,10 +157,14 @@ def test_line_numbers_go_on_behind_blocks_that_arrow_read(tmp_path):
 
 
 def test_labels_change_from_numbers_to_texts_within_a_file(tmp_path):
-    lines = [json.dumps({"text": f"t{i}", "label": i % 2 if i < 60 else "ab"[i % 2]}) for i in range(120)]
+    lines = [
+        json.dumps({"text": f"t{i}", "label": i % 2 if i < 60 else "ab"[i % 2]}) for i in range(120)
+    ]
     (tmp_path / "a.jsonl").write_text("\n".join(lines), encoding="utf-8")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(json_rows, "JSON_BLOCK_BYTES", 200)
         rows = read_rows(DataSection(source=str(tmp_path / "a.jsonl")), tmp_path / "cache")
     assert rows.table.schema == SCHEMA
-    assert rows.table["label"].to_pylist() == [str(i % 2) if i < 60 else "ab"[i % 2] for i in range(120)]
+    assert rows.table["label"].to_pylist() == [
+        str(i % 2) if i < 60 else "ab"[i % 2] for i in range(120)
+    ]

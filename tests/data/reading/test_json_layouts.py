@@ -16,7 +16,13 @@ from trainer.data.reading.formats.records import Records
 from trainer.data.reading.sources import read_rows
 from trainer.errors import DataError
 
-FRAME = pd.DataFrame({"id": [7, 8, 9], "text": ["Ärger, [sehr]", 'she said "no"\n{"a": 1}', "\u2028 \U0001f600"], "label": ["x", "y", "x"]})
+FRAME = pd.DataFrame(
+    {
+        "id": [7, 8, 9],
+        "text": ["Ärger, [sehr]", 'she said "no"\n{"a": 1}', "\u2028 \U0001f600"],
+        "label": ["x", "y", "x"],
+    }
+)
 ROWS = list(zip(FRAME["text"].str.strip(), FRAME["label"], strict=True))
 REMEDY = 'Write it with DataFrame.to_json(path, orient="records", lines=True), and end its name in .jsonl.'
 
@@ -37,7 +43,9 @@ def both_readings(content, name="a.json", **options):
     except DataError as error:
         trained = str(error)
     try:
-        predicted = [(row.get("text"), row.get("label")) for row in Records(Path(name), section, ["text"])]
+        predicted = [
+            (row.get("text"), row.get("label")) for row in Records(Path(name), section, ["text"])
+        ]
     except DataError as error:
         return trained, str(error)
     cleaned = [tuple(v.strip() if isinstance(v, str) else v for v in row) for row in predicted]
@@ -98,29 +106,48 @@ def test_list_of_lists_is_refused_in_one_line():
 
 def test_messages_about_large_odd_files_are_short():
     frame = pd.DataFrame({"body": ["some words"] * 3_000, "label": ["x"] * 3_000})
-    for content in (frame.to_json(), frame.to_json(orient="index"), frame.to_json(orient="split"), frame.to_json(orient="values")):
+    for content in (
+        frame.to_json(),
+        frame.to_json(orient="index"),
+        frame.to_json(orient="split"),
+        frame.to_json(orient="values"),
+    ):
         for name in ("a.json", "a.jsonl"):
             for message in both_readings(content, name):
                 assert isinstance(message, str)
                 assert len(message) < 600
-    for message in both_readings(FRAME.to_json().replace("text", "body"), text_column="body", label_column="id")[:1]:
+    for message in both_readings(
+        FRAME.to_json().replace("text", "body"), text_column="body", label_column="id"
+    )[:1]:
         assert len(message) == 3 or len(message) < 600
 
 
 def test_objects_that_hold_lists_of_objects_are_rows_where_there_are_several():
     line = json.dumps({"text": "a", "label": "x", "turns": [{"role": "user"}]})
     assert both_readings(line)[0] == [("a", "x")]
-    assert both_readings(f'{{"turns": [{{"role": "user"}}]}}\n{line}')[0] == [(None, None), ("a", "x")]
+    assert both_readings(f'{{"turns": [{{"role": "user"}}]}}\n{line}')[0] == [
+        (None, None),
+        ("a", "x"),
+    ]
 
 
 @settings(deadline=None, max_examples=200, database=None)
 @given(
-    st.lists(st.one_of(st.fixed_dictionaries({"text": st.text(max_size=5)}), st.integers(), st.text('[]{},"\\ ', max_size=4)), max_size=8),
+    st.lists(
+        st.one_of(
+            st.fixed_dictionaries({"text": st.text(max_size=5)}),
+            st.integers(),
+            st.text('[]{},"\\ ', max_size=4),
+        ),
+        max_size=8,
+    ),
     st.sampled_from([None, 1]),
     st.integers(1, 9),
     st.integers(0, 60),
 )
-def test_list_that_is_read_bit_by_bit_gives_what_python_reads_at_once(tmp_path_factory, values, indent, size, cut):
+def test_list_that_is_read_bit_by_bit_gives_what_python_reads_at_once(
+    tmp_path_factory, values, indent, size, cut
+):
     content = json.dumps(values, indent=indent)
     if cut < 10:
         content = content[: len(content) // 2] + content[len(content) // 2 + 1 :]
@@ -149,7 +176,9 @@ def test_columns_are_judged_by_the_first_thousand_objects(as_list):
 
     name = "a.json" if as_list else "a.jsonl"
     full = {"text": "a", "label": "x"}
-    trained, predicted = both_readings(content({"text": "no label"}, {"label": "x"}, full, full), name)
+    trained, predicted = both_readings(
+        content({"text": "no label"}, {"label": "x"}, full, full), name
+    )
     assert trained == predicted == [("no label", None), (None, "x"), ("a", "x"), ("a", "x")]
     assert len(both_readings(content(*[{"id": 1}] * 999, full), name)[1]) == 1000
     for message in both_readings(content(*[{"id": 1}] * 1000, full), name):
@@ -164,6 +193,11 @@ def test_broken_list_is_refused_with_its_place_however_late(monkeypatch):
     content = json.dumps([{"text": f"row {n}", "label": "x"} for n in range(100)])
     place = content.index("row 77")
     for message in both_readings(content[: place - 1] + "!" + content[place:]):
-        assert message.startswith(f"a.json: broken JSON: Expecting value: char {place - 1:,}, near ")
+        assert message.startswith(
+            f"a.json: broken JSON: Expecting value: char {place - 1:,}, near "
+        )
     for message in both_readings(content + " x"):
-        assert message == "a.json: broken JSON: text stands behind the list, 'x'. Give one list, or one object a line."
+        assert (
+            message
+            == "a.json: broken JSON: text stands behind the list, 'x'. Give one list, or one object a line."
+        )

@@ -8,15 +8,26 @@ from trainer.delivery.predicting.saved_model import find_models
 from trainer.errors import DataError, ModelError
 from trainer.training.models.model import resolve_name
 
-FILE = "needed: a file here, or the id of a data set on the Hub. Download it first, and give its path."
+FILE = (
+    "needed: a file here, or the id of a data set on the Hub. Download it first, and give its path."
+)
 
 
 @pytest.mark.parametrize(
     ("location", "words"),
     [
-        ("https://example.org/rows.csv?token=secret", f"'https://example.org/rows.csv' is an address with https://; {FILE}"),
-        ("http://example.org/rows*.csv", f"'http://example.org/rows*.csv' is an address with http://; {FILE}"),
-        ("s3://bucket/rows.parquet", f"'s3://bucket/rows.parquet' is an address with s3://; {FILE}"),
+        (
+            "https://example.org/rows.csv?token=secret",
+            f"'https://example.org/rows.csv' is an address with https://; {FILE}",
+        ),
+        (
+            "http://example.org/rows*.csv",
+            f"'http://example.org/rows*.csv' is an address with http://; {FILE}",
+        ),
+        (
+            "s3://bucket/rows.parquet",
+            f"'s3://bucket/rows.parquet' is an address with s3://; {FILE}",
+        ),
         ("gs://bucket/rows", f"'gs://bucket/rows' is an address with gs://; {FILE}"),
         (
             "https://huggingface.co/datasets/fancyzhx/ag_news",
@@ -26,8 +37,14 @@ FILE = "needed: a file here, or the id of a data set on the Hub. Download it fir
             "huggingface.co/datasets/imdb/tree/main",
             "'huggingface.co/datasets/imdb/tree/main' is a web address. Of a data set on the Hub give the bare id: imdb",
         ),
-        ("hf://datasets/a/b/rows.csv", "'hf://datasets/a/b/rows.csv' is an address with hf://. Of a data set on the Hub give the bare id: a/b"),
-        ("https://huggingface.co/google/bert", "'https://huggingface.co/google/bert' is an address with https://, which leads to a model; needed: a data set."),
+        (
+            "hf://datasets/a/b/rows.csv",
+            "'hf://datasets/a/b/rows.csv' is an address with hf://. Of a data set on the Hub give the bare id: a/b",
+        ),
+        (
+            "https://huggingface.co/google/bert",
+            "'https://huggingface.co/google/bert' is an address with https://, which leads to a model; needed: a data set.",
+        ),
     ],
 )
 def test_address_as_data_is_told_its_scheme_and_what_to_give(location, words):
@@ -39,13 +56,27 @@ def test_address_as_data_is_told_its_scheme_and_what_to_give(location, words):
 @pytest.mark.parametrize(
     ("name", "words"),
     [
-        ("https://huggingface.co/google/bert/tree/main", "is an address with https://. Of a model on the Hub give the bare id: google/bert"),
-        ("https://hf.co/gpt2", "is an address with https://. Of a model on the Hub give the bare id: gpt2"),
-        ("s3://bucket/model", "is an address with s3://; needed: a folder here, or the id of a model on the Hub. Download it first, and give its path."),
-        ("https://huggingface.co/datasets/a/b", "is an address with https://, which leads to a data set; needed: a model."),
+        (
+            "https://huggingface.co/google/bert/tree/main",
+            "is an address with https://. Of a model on the Hub give the bare id: google/bert",
+        ),
+        (
+            "https://hf.co/gpt2",
+            "is an address with https://. Of a model on the Hub give the bare id: gpt2",
+        ),
+        (
+            "s3://bucket/model",
+            "is an address with s3://; needed: a folder here, or the id of a model on the Hub. Download it first, and give its path.",
+        ),
+        (
+            "https://huggingface.co/datasets/a/b",
+            "is an address with https://, which leads to a data set; needed: a model.",
+        ),
     ],
 )
-@pytest.mark.parametrize(("resolve", "where"), [(resolve_name, "model.name"), (find_models, "model")])
+@pytest.mark.parametrize(
+    ("resolve", "where"), [(resolve_name, "model.name"), (find_models, "model")]
+)
 def test_address_as_model_is_told_its_scheme_and_what_to_give(resolve, where, name, words):
     with pytest.raises(ModelError) as raised:
         resolve(name)
@@ -53,5 +84,7 @@ def test_address_as_model_is_told_its_scheme_and_what_to_give(resolve, where, na
 
 
 def test_input_of_predict_is_a_file_whatever_the_address():
-    with pytest.raises(DataError, match=r"needed: a file here. Download it first, and give its path."):
+    with pytest.raises(
+        DataError, match=r"needed: a file here. Download it first, and give its path."
+    ):
         locate("https://huggingface.co/datasets/a/b", "--input", ENDINGS)

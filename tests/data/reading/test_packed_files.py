@@ -36,7 +36,13 @@ def zipped(**files):
     return out.getvalue()
 
 
-PACK = {"gz": gzip.compress, "GZ": gzip.compress, "xz": lzma.compress, "Zst": zstd, "zip": lambda content: zipped(**{"any name": content})}
+PACK = {
+    "gz": gzip.compress,
+    "GZ": gzip.compress,
+    "xz": lzma.compress,
+    "Zst": zstd,
+    "zip": lambda content: zipped(**{"any name": content}),
+}
 
 
 @pytest.fixture(autouse=True)
@@ -51,7 +57,9 @@ def both_readings(name, **options):
     section = DataSection(source=str(name), **options)
     table = read_rows(section, Path("../cache")).table
     trained = list(zip(table["text"].to_pylist(), table["label"].to_pylist(), strict=True))
-    assert [(row["text"], row["label"]) for row in Records(Path(name), section, ["text"])] == trained
+    assert [
+        (row["text"], row["label"]) for row in Records(Path(name), section, ["text"])
+    ] == trained
     return trained
 
 
@@ -67,7 +75,15 @@ def refused(name, **options):
 
 
 @pytest.mark.parametrize("packing", PACK)
-@pytest.mark.parametrize(("name", "content"), [("A.csv", CSV), ("b.jsonl", JSONL), ("c.json", JSONL), ("d.json", f"[{JSONL.strip().replace(chr(10), ',')}]")])
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("A.csv", CSV),
+        ("b.jsonl", JSONL),
+        ("c.json", JSONL),
+        ("d.json", f"[{JSONL.strip().replace(chr(10), ',')}]"),
+    ],
+)
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-16"])
 def test_packed_text_file_reads_as_it_does_unpacked(name, content, packing, encoding):
     path = Path(f"{name}.{packing}")
@@ -76,23 +92,38 @@ def test_packed_text_file_reads_as_it_does_unpacked(name, content, packing, enco
 
 
 def test_zip_is_named_by_the_one_file_in_it():
-    Path("data.zip").write_bytes(zipped(**{"__MACOSX/._rows.csv": b"x", "folder/": b"", "folder/rows.CSV": CSV}))
+    Path("data.zip").write_bytes(
+        zipped(**{"__MACOSX/._rows.csv": b"x", "folder/": b"", "folder/rows.CSV": CSV})
+    )
     assert both_readings("data.zip") == ROWS
 
 
 def test_zip_of_several_files_or_none_is_refused_with_their_names():
     Path("data.zip").write_bytes(zipped(**{"b.csv": CSV, "a.csv": CSV}))
-    assert refused("data.zip") == "data.zip: holds 2 files: a.csv, b.csv; needed: one. Unpack it, and give the files that you want."
+    assert (
+        refused("data.zip")
+        == "data.zip: holds 2 files: a.csv, b.csv; needed: one. Unpack it, and give the files that you want."
+    )
     Path("rows.csv.zip").write_bytes(zipped())
-    assert refused("rows.csv.zip") == "rows.csv.zip: holds no file; needed: one. Unpack it, and give the files that you want."
+    assert (
+        refused("rows.csv.zip")
+        == "rows.csv.zip: holds no file; needed: one. Unpack it, and give the files that you want."
+    )
 
 
 @pytest.mark.parametrize("packing", ["gz", "xz", "zst", "zip"])
 def test_damaged_packed_file_is_named(packing):
     path = Path(f"rows.csv.{packing}")
-    content = PACK.get(packing, zstd)(b"text,label\n" + b"".join(b"row %d,%d\n" % (n * 7919 % 10_007, n % 2) for n in range(20_000)))
+    content = PACK.get(packing, zstd)(
+        b"text,label\n"
+        + b"".join(b"row %d,%d\n" % (n * 7919 % 10_007, n % 2) for n in range(20_000))
+    )
     path.write_bytes(content[: len(content) // 2])
-    assert refused(path).startswith("rows.csv.zip: is not a .zip file" if packing == "zip" else f"{path}: cannot be read to its end: ")
+    assert refused(path).startswith(
+        "rows.csv.zip: is not a .zip file"
+        if packing == "zip"
+        else f"{path}: cannot be read to its end: "
+    )
     middle = len(content) // 2
     path.write_bytes(content[:middle] + bytes(200) + content[middle + 200 :])
     section = DataSection(source=str(path), on_bad_rows="skip")
@@ -107,14 +138,22 @@ def test_damaged_packed_file_is_named(packing):
 @pytest.mark.parametrize("packing", ["gz", "xz", "zst", "zip"])
 def test_wrong_encoding_of_a_packed_file_is_worded(packing):
     path = Path(f"rows.csv.{packing}")
-    path.write_bytes(PACK.get(packing, zstd)("text,label\nder Ärger über die Größe,x\n".encode("cp1252")))
-    assert refused(path) == f"{path}: byte 15 (line 2) is not utf-8; it looks like cp1252. Set data.encoding, or save the file as UTF-8."
+    path.write_bytes(
+        PACK.get(packing, zstd)("text,label\nder Ärger über die Größe,x\n".encode("cp1252"))
+    )
+    assert (
+        refused(path)
+        == f"{path}: byte 15 (line 2) is not utf-8; it looks like cp1252. Set data.encoding, or save the file as UTF-8."
+    )
 
 
 def test_packed_table_is_refused():
     pq.write_table(pa.table({"text": ["a"], "label": ["x"]}), "a.parquet")
     Path("a.parquet.gz").write_bytes(gzip.compress(Path("a.parquet").read_bytes()))
-    assert refused("a.parquet.gz") == "a.parquet.gz: of packed files only text formats are read: CSV, TSV, JSONL, JSON. Unpack it."
+    assert (
+        refused("a.parquet.gz")
+        == "a.parquet.gz: of packed files only text formats are read: CSV, TSV, JSONL, JSON. Unpack it."
+    )
 
 
 class Counted(io.FileIO):
@@ -135,13 +174,21 @@ class Counted(io.FileIO):
 
 @pytest.mark.parametrize("name", ["a.csv", "a.tsv", "a.jsonl", "a.json", "list.json", "a.csv.gz"])
 def test_check_reads_a_bounded_part_of_a_file_of_any_size(name, monkeypatch):
-    row = {".csv": "some words,x\n", ".tsv": "some words\tx\n"}.get(Path(name.removesuffix(".gz")).suffix, '{"text": "some words", "label": "x"}\n')
-    head = {".csv": "text,label\n", ".tsv": "text\tlabel\n"}.get(Path(name.removesuffix(".gz")).suffix, "")
+    row = {".csv": "some words,x\n", ".tsv": "some words\tx\n"}.get(
+        Path(name.removesuffix(".gz")).suffix, '{"text": "some words", "label": "x"}\n'
+    )
+    head = {".csv": "text,label\n", ".tsv": "text\tlabel\n"}.get(
+        Path(name.removesuffix(".gz")).suffix, ""
+    )
     content = head + row * (40_000_000 // len(row))
     if name == "list.json":
         content = "[" + content.replace("\n", ",") + row + "]"
-    Path(name).write_bytes(gzip.compress(content.encode(), 0) if name.endswith(".gz") else content.encode())
-    monkeypatch.setattr(packed.Path, "open", lambda path, mode: io.BufferedReader(Counted(path, "r")))
+    Path(name).write_bytes(
+        gzip.compress(content.encode(), 0) if name.endswith(".gz") else content.encode()
+    )
+    monkeypatch.setattr(
+        packed.Path, "open", lambda path, mode: io.BufferedReader(Counted(path, "r"))
+    )
     monkeypatch.setattr(Counted, "num_bytes", 0)
     check_source(DataSection(source=name))
     assert 0 < Counted.num_bytes < 6_000_000

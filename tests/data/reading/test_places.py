@@ -40,8 +40,16 @@ def origins(rows):
         ("a.csv", 'text,label\na,x\n\n"b\nb",y\nc,x\n', [2, 4, 6]),
         ("a.csv", 'note\ntext,label\r\nskipped\r\na,x\r\n"b""\r\nb",y\r\n\r\n\r\nc,x', [4, 5, 9]),
         ("a.tsv", "text\tlabel\ra\tx\rb\ty\rc\tx", [2, 3, 4]),
-        ("a.jsonl", '{"text": "a", "label": "x"}\n\n{"text": "b", "label": "y"}\n{"text": "c", "label": "x"}\n\n', [1, 3, 4]),
-        ("a.json", '\n[{"text": "a", "label": "x"},\n\n{"text": "b", "label": "y"}, {"text": "c", "label": "x"}]', [1, 2, 3]),
+        (
+            "a.jsonl",
+            '{"text": "a", "label": "x"}\n\n{"text": "b", "label": "y"}\n{"text": "c", "label": "x"}\n\n',
+            [1, 3, 4],
+        ),
+        (
+            "a.json",
+            '\n[{"text": "a", "label": "x"},\n\n{"text": "b", "label": "y"}, {"text": "c", "label": "x"}]',
+            [1, 2, 3],
+        ),
     ],
 )
 def test_origin_is_the_line_on_which_a_row_starts_or_its_number(folder, name, content, places):
@@ -49,7 +57,9 @@ def test_origin_is_the_line_on_which_a_row_starts_or_its_number(folder, name, co
     skipped = {"skip_lines": 1, "skip_lines_after_header": 1} if content.startswith("note") else {}
     rows = read(source=name, **skipped)
     assert origins(rows) == [(name, place) for place in places]
-    assert rows.where(1) == (f"{name}: record {places[1]}" if name.endswith(".json") else f"{name}:{places[1]}")
+    assert rows.where(1) == (
+        f"{name}: record {places[1]}" if name.endswith(".json") else f"{name}:{places[1]}"
+    )
 
 
 @pytest.mark.parametrize(
@@ -74,7 +84,14 @@ def test_origin_over_globs_lists_and_config_keys(folder):
     pq.write_table(pa.table({"text": ["c1", "c2"], "label": ["x", "y"]}), "c.parquet")
     Path("empty.csv").write_text("text,label\n", encoding="utf-8")
     rows = read(train=["empty.csv", "[ab].csv"], test="c.parquet")
-    assert origins(rows) == [("a.csv", 2), ("a.csv", 3), ("b.csv", 2), ("b.csv", 3), ("c.parquet", 1), ("c.parquet", 2)]
+    assert origins(rows) == [
+        ("a.csv", 2),
+        ("a.csv", 3),
+        ("b.csv", 2),
+        ("b.csv", 3),
+        ("c.parquet", 1),
+        ("c.parquet", 2),
+    ]
     assert (rows.where(3), rows.where(5)) == ("b.csv:3", "c.parquet: record 2")
 
 
@@ -88,7 +105,12 @@ def test_origin_goes_on_over_blocks_and_bad_rows(folder, monkeypatch):
     rows = read(source="a.csv", on_bad_rows="skip")
     expected = [n + 2 + (n > 120) for n in range(200) if n != 50]
     assert [place for _, place in origins(rows)] == expected
-    Path("a.jsonl").write_text("\n".join("{" if n == 50 else json.dumps({"text": f"row {n}", "label": "x"}) for n in range(200)), encoding="utf-8")
+    Path("a.jsonl").write_text(
+        "\n".join(
+            "{" if n == 50 else json.dumps({"text": f"row {n}", "label": "x"}) for n in range(200)
+        ),
+        encoding="utf-8",
+    )
     rows = read(source="a.jsonl", on_bad_rows="skip")
     assert [place for _, place in origins(rows)] == [n + 1 for n in range(200) if n != 50]
 
@@ -125,7 +147,15 @@ def outcomes(path, **options):
     section = DataSection(source=str(path), clean={"strip": False}, **options)
     readings = []
     for reading in (
-        lambda: list(zip(*read_rows(section, path.parent / "cache").table.select(["text", "label"]).to_pydict().values(), strict=True)),
+        lambda: list(
+            zip(
+                *read_rows(section, path.parent / "cache")
+                .table.select(["text", "label"])
+                .to_pydict()
+                .values(),
+                strict=True,
+            )
+        ),
         lambda: [(row["text"], row["label"]) for row in Records(path, section, ["text", "label"])],
     ):
         try:
@@ -146,11 +176,27 @@ def test_training_and_prediction_read_the_same_rows_from_every_format(tmp_path_f
 
 @settings(deadline=None, max_examples=200, database=None)
 @given(
-    st.lists(st.sampled_from(['"', '""', ",", "\t", "\n", "\r\n", " ", "\\", '\\"', "a", "x", "b,x\n", ',"', '",']), max_size=30).map("".join),
+    st.lists(
+        st.sampled_from(
+            ['"', '""', ",", "\t", "\n", "\r\n", " ", "\\", '\\"', "a", "x", "b,x\n", ',"', '",']
+        ),
+        max_size=30,
+    ).map("".join),
     st.sampled_from(["csv", "tsv"]),
-    st.sampled_from([{}, {"quote_char": ""}, {"escape_char": "\\"}, {"skip_initial_space": True}, {"multiline_cells": True}, {"on_bad_rows": "skip"}]),
+    st.sampled_from(
+        [
+            {},
+            {"quote_char": ""},
+            {"escape_char": "\\"},
+            {"skip_initial_space": True},
+            {"multiline_cells": True},
+            {"on_bad_rows": "skip"},
+        ]
+    ),
 )
-def test_training_and_prediction_read_the_same_rows_or_refuse_the_same_line_of_any_text(tmp_path_factory, text, kind, options):
+def test_training_and_prediction_read_the_same_rows_or_refuse_the_same_line_of_any_text(
+    tmp_path_factory, text, kind, options
+):
     path = tmp_path_factory.mktemp("same") / f"a.{kind}"
     path.write_bytes(f"text{',' if kind == 'csv' else chr(9)}label\n{text}".encode())
     trained, predicted = outcomes(path, **options)
@@ -159,15 +205,22 @@ def test_training_and_prediction_read_the_same_rows_or_refuse_the_same_line_of_a
     assert trained == predicted
 
 
-@pytest.mark.parametrize("name", ["a.csv", "a.tsv", "a.jsonl", "a.json", "a.parquet", "a.arrow", "a.xlsx", "saved"])
+@pytest.mark.parametrize(
+    "name", ["a.csv", "a.tsv", "a.jsonl", "a.json", "a.parquet", "a.arrow", "a.xlsx", "saved"]
+)
 def test_readers_give_all_columns_where_none_are_wanted(folder, name):
     from datasets import Dataset
     from openpyxl import Workbook
 
-    records, path = [{"id": "1", "text": "a", "label": "x"}, {"id": "2", "text": "b", "label": "y"}], Path(name)
+    records, path = (
+        [{"id": "1", "text": "a", "label": "x"}, {"id": "2", "text": "b", "label": "y"}],
+        Path(name),
+    )
     if name == "saved":
         Dataset.from_list(records).save_to_disk(name)
-        tables = dataset_tables(load_saved(path, "train", DataSection(train=name)), name, [], DataSection(train=name))
+        tables = dataset_tables(
+            load_saved(path, "train", DataSection(train=name)), name, [], DataSection(train=name)
+        )
     else:
         if name == "a.xlsx":
             book = Workbook()
@@ -181,8 +234,16 @@ def test_readers_give_all_columns_where_none_are_wanted(folder, name):
             pq.write_table(pa.Table.from_pylist(records), name)
         else:
             mark = "\t" if name == "a.tsv" else ","
-            lines = [json.dumps(record) for record in records] if "json" in name else [mark.join(records[0]), *(mark.join(r.values()) for r in records)]
+            lines = (
+                [json.dumps(record) for record in records]
+                if "json" in name
+                else [mark.join(records[0]), *(mark.join(r.values()) for r in records)]
+            )
             path.write_text("\n".join(lines), encoding="utf-8")
         tables = readers.READERS[path.suffix](path, [], DataSection(source=name), BadRows())
-    found = [{key: value for key, value in row.items() if key not in (LINE, RECORD)} for table in tables for row in table.to_pylist()]
+    found = [
+        {key: value for key, value in row.items() if key not in (LINE, RECORD)}
+        for table in tables
+        for row in table.to_pylist()
+    ]
     assert found == records

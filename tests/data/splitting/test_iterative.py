@@ -26,24 +26,40 @@ def rows_of(num_rows, shares, seed):
 
 
 def split(matrix, hashes, shares, groups=None, seed=0):
-    return iterative_split(matrix, hashes, linked_units(hashes, groups), shares, labels=[f"label{c}" for c in range(matrix.shape[1])], seed=seed, stage="split")
+    return iterative_split(
+        matrix,
+        hashes,
+        linked_units(hashes, groups),
+        shares,
+        labels=[f"label{c}" for c in range(matrix.shape[1])],
+        seed=seed,
+        stage="split",
+    )
 
 
 @SETTINGS
 @given(st.integers(40, 200), st.lists(st.floats(0.02, 0.6), min_size=2, max_size=8), SHARES, SEEDS)
-def test_sides_partition_the_rows_and_every_label_stands_on_each(num_rows, label_shares, shares, seed):
+def test_sides_partition_the_rows_and_every_label_stands_on_each(
+    num_rows, label_shares, shares, seed
+):
     matrix, hashes = rows_of(num_rows, label_shares, seed)
     sides = split(matrix, hashes, shares, seed=seed)
     assert sorted(np.concatenate(sides).tolist()) == list(range(num_rows))
     assert all(matrix[side].any(axis=0).all() for side in sides)
 
 
-def test_labels_and_rows_of_real_sentences_keep_their_shares_within_two_rows_and_one_percent(tactics):
+def test_labels_and_rows_of_real_sentences_keep_their_shares_within_two_rows_and_one_percent(
+    tactics,
+):
     labels = sorted({label for row in tactics for label in row["labels"]})
-    texts = np.unique([row["text"] for row in tactics], return_index=True)[1]  # each once, as cleaning leaves them
+    texts = np.unique([row["text"] for row in tactics], return_index=True)[
+        1
+    ]  # each once, as cleaning leaves them
     matrix = np.array([[label in tactics[row]["labels"] for label in labels] for row in texts])
     shares = [0.7, 0.15, 0.15]
-    for side, share in zip(split(matrix, np.arange(len(texts), dtype=np.uint64), shares), shares, strict=True):
+    for side, share in zip(
+        split(matrix, np.arange(len(texts), dtype=np.uint64), shares), shares, strict=True
+    ):
         assert np.abs(matrix[side].sum(axis=0) - matrix.sum(axis=0) * share).max() <= 2
         assert abs(len(side) / len(texts) - share) <= 0.01
 
@@ -53,29 +69,54 @@ def test_labels_and_rows_of_real_sentences_keep_their_shares_within_two_rows_and
 def test_split_is_independent_of_the_order_of_rows(num_rows, shares, seed, shuffle, grouped):
     matrix, hashes = rows_of(num_rows, [0.5, 0.2, 0.1], seed)
     groups = np.arange(num_rows) // 3 if grouped else None
-    matrix[:3], matrix[9:12] = np.eye(3, dtype=bool), np.eye(3, dtype=bool)  # with at least six rows a label three groups hold each
+    matrix[:3], matrix[9:12] = (
+        np.eye(3, dtype=bool),
+        np.eye(3, dtype=bool),
+    )  # with at least six rows a label three groups hold each
     order = np.random.default_rng(shuffle).permutation(num_rows)
     sides = split(matrix, hashes, shares, groups, seed=seed)
-    shuffled = split(matrix[order], hashes[order], shares, groups[order] if grouped else None, seed=seed)
+    shuffled = split(
+        matrix[order], hashes[order], shares, groups[order] if grouped else None, seed=seed
+    )
     assert [set(hashes[side]) for side in sides] == [set(hashes[order][side]) for side in shuffled]
 
 
 @settings(deadline=None, max_examples=300, database=None)
 @given(
-    st.lists(st.lists(st.sets(st.integers(0, 3), max_size=3), min_size=1, max_size=4), min_size=2, max_size=7),
+    st.lists(
+        st.lists(st.sets(st.integers(0, 3), max_size=3), min_size=1, max_size=4),
+        min_size=2,
+        max_size=7,
+    ),
     st.booleans(),
     st.sampled_from([[0.8, 0.2], [0.7, 0.15, 0.15]]),
     SEEDS,
 )
-def test_label_sets_are_split_exactly_when_some_way_of_splitting_them_exists(groups, grouped, shares, seed):
-    rows = [(held, group if grouped else row) for group, sets in enumerate(groups) for row, held in enumerate(sets, 10 * group)]
+def test_label_sets_are_split_exactly_when_some_way_of_splitting_them_exists(
+    groups, grouped, shares, seed
+):
+    rows = [
+        (held, group if grouped else row)
+        for group, sets in enumerate(groups)
+        for row, held in enumerate(sets, 10 * group)
+    ]
     present = sorted(set().union(*(held for held, _ in rows)))
-    matrix = np.array([[c in held for c in present] for held, _ in rows], bool).reshape(len(rows), len(present))
-    units = {unit: frozenset().union(*(held for held, of in rows if of == unit)) for _, unit in rows}
+    matrix = np.array([[c in held for c in present] for held, _ in rows], bool).reshape(
+        len(rows), len(present)
+    )
+    units = {
+        unit: frozenset().union(*(held for held, of in rows if of == unit)) for _, unit in rows
+    }
     if not present or len(units) > 9:
         return
     try:
-        sides = split(matrix, np.arange(len(rows), dtype=np.uint64), shares, np.array([unit for _, unit in rows]), seed=seed)
+        sides = split(
+            matrix,
+            np.arange(len(rows), dtype=np.uint64),
+            shares,
+            np.array([unit for _, unit in rows]),
+            seed=seed,
+        )
     except DataError:
         assert not can_stand_everywhere(list(units.values()), len(shares))
         return
@@ -87,7 +128,13 @@ def can_stand_everywhere(labels_of_units, num_sides):
     """Whether some way of giving every unit a side puts every label on every side; tries all of them."""
     everything = frozenset().union(*labels_of_units)
     return any(
-        all(frozenset().union(*(held for held, side in zip(labels_of_units, sides, strict=True) if side == s)) == everything for s in range(num_sides))
+        all(
+            frozenset().union(
+                *(held for held, side in zip(labels_of_units, sides, strict=True) if side == s)
+            )
+            == everything
+            for s in range(num_sides)
+        )
         for sides in product(range(num_sides), repeat=len(labels_of_units))
     )
 
@@ -117,7 +164,9 @@ def test_label_as_small_as_the_number_of_sides_lends_each_side_a_row():
 
 def test_same_seed_gives_the_same_split_and_another_seed_another():
     matrix, hashes = rows_of(100, [0.5, 0.3], 3)
-    first, again, other = (split(matrix, hashes, [0.8, 0.2], seed=seed)[1].tolist() for seed in (1, 1, 2))
+    first, again, other = (
+        split(matrix, hashes, [0.8, 0.2], seed=seed)[1].tolist() for seed in (1, 1, 2)
+    )
     assert first == again
     assert first != other
 
@@ -147,24 +196,37 @@ def test_rows_without_a_label_are_shared_out_too():
     matrix, hashes = rows_of(100, [0.2, 0.1], 0)
     matrix[60:] = False
     sides = split(matrix, hashes, [0.8, 0.2])
-    assert [int((~matrix[side].any(axis=1)).sum()) for side in sides][1] == pytest.approx((~matrix.any(axis=1)).sum() * 0.2, abs=3)
+    assert [int((~matrix[side].any(axis=1)).sum()) for side in sides][1] == pytest.approx(
+        (~matrix.any(axis=1)).sum() * 0.2, abs=3
+    )
 
 
 @SETTINGS
 @given(st.integers(6, 120), st.lists(st.floats(0, 0.6), min_size=1, max_size=12), SHARES, SEEDS)
-def test_rows_are_stratified_as_the_package_does_with_the_same_generator(num_rows, label_shares, shares, seed):
+def test_rows_are_stratified_as_the_package_does_with_the_same_generator(
+    num_rows, label_shares, shares, seed
+):
     matrix, _ = rows_of(num_rows, label_shares, seed)
-    reference = IterativeStratification(labels=matrix, r=np.array(shares), random_state=np.random.default_rng(seed))
-    assert stratify(matrix, np.array(shares), np.random.default_rng(seed)).tolist() == reference.tolist()
+    reference = IterativeStratification(
+        labels=matrix, r=np.array(shares), random_state=np.random.default_rng(seed)
+    )
+    assert (
+        stratify(matrix, np.array(shares), np.random.default_rng(seed)).tolist()
+        == reference.tolist()
+    )
 
 
 def test_thousands_of_labels_are_split_in_seconds():
     generator = np.random.default_rng(0)
     matrix = np.zeros((20_000, 2_000), bool)
-    matrix[np.repeat(np.arange(20_000), 5), (2_000 * generator.random(100_000) ** 2).astype(int)] = True
+    matrix[
+        np.repeat(np.arange(20_000), 5), (2_000 * generator.random(100_000) ** 2).astype(int)
+    ] = True
     for c in range(2_000):
         matrix[generator.choice(20_000, 3, replace=False), c] = True
     start = time.process_time()
     sides = split(matrix, generator.permutation(20_000).astype(np.uint64), [0.8, 0.1, 0.1])
-    assert time.process_time() - start < 30  # counted anew for every label and side it takes many minutes
+    assert (
+        time.process_time() - start < 30
+    )  # counted anew for every label and side it takes many minutes
     assert all(matrix[side].any(axis=0).all() for side in sides)

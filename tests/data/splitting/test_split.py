@@ -5,11 +5,20 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from trainer.data.splitting.split import Splits, linked_units, quotas, row_keys, stratified_sample, stratified_split
+from trainer.data.splitting.split import (
+    Splits,
+    linked_units,
+    quotas,
+    row_keys,
+    stratified_sample,
+    stratified_split,
+)
 from trainer.errors import DataError
 
 SETTINGS = settings(deadline=None, max_examples=60, database=None)
-SHARES = st.sampled_from([[0.8, 0.2], [0.9, 0.1], [0.7, 0.15, 0.15], [0.6, 0.2, 0.2], [0.34, 0.33, 0.33]])
+SHARES = st.sampled_from(
+    [[0.8, 0.2], [0.9, 0.1], [0.7, 0.15, 0.15], [0.6, 0.2, 0.2], [0.34, 0.33, 0.33]]
+)
 COUNTS = st.lists(st.integers(3, 40), min_size=2, max_size=8)
 SEEDS = st.integers(0, 2**32 - 1)
 
@@ -24,7 +33,15 @@ def rows_of(counts, seed):
 
 def split(label_ids, hashes, shares, groups=None, seed=0, stage="split"):
     names = [f"label{c}" for c in range(int(label_ids.max()) + 1)]
-    return stratified_split(label_ids, hashes, linked_units(hashes, groups), shares, labels=names, seed=seed, stage=stage)
+    return stratified_split(
+        label_ids,
+        hashes,
+        linked_units(hashes, groups),
+        shares,
+        labels=names,
+        seed=seed,
+        stage=stage,
+    )
 
 
 @SETTINGS
@@ -43,7 +60,9 @@ def test_each_class_keeps_its_share_within_one_row_and_stands_on_every_side(coun
     for side, share in zip(split(label_ids, hashes, shares, seed=seed), shares, strict=True):
         drawn = np.bincount(label_ids[side], minlength=len(counts))
         assert (drawn >= 1).all()
-        lent = np.array(counts) * min(shares) < 1  # a class too small for its share of a side lends it a row all the same
+        lent = (
+            np.array(counts) * min(shares) < 1
+        )  # a class too small for its share of a side lends it a row all the same
         assert (np.abs(drawn - np.array(counts) * share) <= 1.0 + lent + 1e-9).all()
 
 
@@ -58,12 +77,26 @@ def test_split_is_independent_of_the_order_of_rows(counts, shares, seed, shuffle
 
 
 @SETTINGS
-@given(st.lists(st.integers(20, 60), min_size=2, max_size=4), SHARES, SEEDS, st.integers(8, 40), st.booleans())
-def test_rows_of_one_text_or_one_group_never_stand_on_two_sides(counts, shares, seed, num_groups, grouped):
+@given(
+    st.lists(st.integers(20, 60), min_size=2, max_size=4),
+    SHARES,
+    SEEDS,
+    st.integers(8, 40),
+    st.booleans(),
+)
+def test_rows_of_one_text_or_one_group_never_stand_on_two_sides(
+    counts, shares, seed, num_groups, grouped
+):
     label_ids, hashes = rows_of(counts, seed)
     generator = np.random.default_rng(seed)
-    hashes = generator.choice(hashes[: len(hashes) // 2], len(hashes))  # texts that occur several times
-    groups = generator.integers(0, len(hashes), len(hashes)) // max(1, len(hashes) // num_groups) if grouped else None
+    hashes = generator.choice(
+        hashes[: len(hashes) // 2], len(hashes)
+    )  # texts that occur several times
+    groups = (
+        generator.integers(0, len(hashes), len(hashes)) // max(1, len(hashes) // num_groups)
+        if grouped
+        else None
+    )
     if grouped:  # three rows of each class have groups of their own, so that every class can stand on every side
         for c in range(len(counts)):
             extra = np.flatnonzero(label_ids == c)[:3]
@@ -79,7 +112,13 @@ def can_stand_everywhere(classes_of_units, num_sides):
     """Whether some way of giving every unit a side puts every class on every side; tries all of them."""
     everything = frozenset().union(*classes_of_units)
     return any(
-        all(frozenset().union(*(held for held, side in zip(classes_of_units, sides, strict=True) if side == s)) == everything for s in range(num_sides))
+        all(
+            frozenset().union(
+                *(held for held, side in zip(classes_of_units, sides, strict=True) if side == s)
+            )
+            == everything
+            for s in range(num_sides)
+        )
         for sides in product(range(num_sides), repeat=len(classes_of_units))
     )
 
@@ -91,15 +130,24 @@ def can_stand_everywhere(classes_of_units, num_sides):
     st.sampled_from([[0.8, 0.2], [0.7, 0.15, 0.15]]),
     SEEDS,
 )
-def test_groups_are_split_exactly_when_some_way_of_splitting_them_exists(classes_of_groups, sizes, shares, seed):
-    rows = [(c, group) for group, held in enumerate(classes_of_groups) for c in sorted(held) for _ in range(sizes[group])]
+def test_groups_are_split_exactly_when_some_way_of_splitting_them_exists(
+    classes_of_groups, sizes, shares, seed
+):
+    rows = [
+        (c, group)
+        for group, held in enumerate(classes_of_groups)
+        for c in sorted(held)
+        for _ in range(sizes[group])
+    ]
     present = sorted({c for c, _ in rows})
     label_ids = np.array([present.index(c) for c, _ in rows])
     groups, hashes = np.array([group for _, group in rows]), np.arange(len(rows), dtype=np.uint64)
     try:
         sides = split(label_ids, hashes, shares, groups, seed=seed)
     except DataError:
-        assert not can_stand_everywhere([frozenset(held) for held in classes_of_groups], len(shares))
+        assert not can_stand_everywhere(
+            [frozenset(held) for held in classes_of_groups], len(shares)
+        )
         return
     assert sorted(np.concatenate(sides).tolist()) == list(range(len(rows)))
     assert all(len(set(label_ids[side])) == len(present) for side in sides)
@@ -111,7 +159,11 @@ def test_a_rare_class_of_three_authors_stands_on_three_sides_with_every_seed(num
     for seed in range(60):
         generator = np.random.default_rng(seed)
         authors = np.repeat(np.arange(num_authors), generator.integers(1, 30, num_authors))
-        label_ids = np.where(authors < 3, generator.integers(0, 2, len(authors)) * 2, generator.integers(0, 2, len(authors)))
+        label_ids = np.where(
+            authors < 3,
+            generator.integers(0, 2, len(authors)) * 2,
+            generator.integers(0, 2, len(authors)),
+        )
         for author in range(num_authors):
             label_ids[np.flatnonzero(authors == author)[0]] = 2 if author < 3 else author % 2
         hashes = generator.permutation(len(authors)).astype(np.uint64)
@@ -123,9 +175,14 @@ def test_repair_leaves_the_shares_of_other_groups_alone():
     authors = np.repeat(np.arange(50), 10)
     label_ids = np.where(authors < 3, 1, 0)
     for seed in range(20):
-        sides = split(label_ids, np.arange(500, dtype=np.uint64), [0.8, 0.1, 0.1], authors, seed=seed)
+        sides = split(
+            label_ids, np.arange(500, dtype=np.uint64), [0.8, 0.1, 0.1], authors, seed=seed
+        )
         assert [int((label_ids[side] == 1).sum()) for side in sides] == [10, 10, 10]
-        assert all(abs(len(side) - 500 * share) <= 20 for side, share in zip(sides, [0.8, 0.1, 0.1], strict=True))
+        assert all(
+            abs(len(side) - 500 * share) <= 20
+            for side, share in zip(sides, [0.8, 0.1, 0.1], strict=True)
+        )
 
 
 def test_grouped_split_is_made_and_independent_of_the_order_of_rows():
@@ -141,7 +198,9 @@ def test_grouped_split_is_made_and_independent_of_the_order_of_rows():
 def test_rows_linked_by_text_and_group_in_a_chain_stay_together():
     label_ids = np.array([0, 0, 0, 1, 1, 1, 0, 1])
     hashes = np.array([1, 1, 2, 3, 4, 5, 6, 7], np.uint64)
-    groups = np.array([10, 11, 11, 11, 12, 13, 14, 15])  # row 0 - text - row 1 - group - rows 2 and 3
+    groups = np.array(
+        [10, 11, 11, 11, 12, 13, 14, 15]
+    )  # row 0 - text - row 1 - group - rows 2 and 3
     for seed in range(5):
         sides = split(label_ids, hashes, [0.5, 0.5], groups, seed=seed)
         assert [len({0, 1, 2, 3} & set(side.tolist())) for side in sides] in ([4, 0], [0, 4])
@@ -149,7 +208,10 @@ def test_rows_linked_by_text_and_group_in_a_chain_stay_together():
 
 def test_same_seed_gives_the_same_split_and_another_seed_or_stage_another():
     label_ids, hashes = rows_of([50, 50], 3)
-    first, again, other, stage = (split(label_ids, hashes, [0.8, 0.2], seed=s, stage=t)[1] for s, t in [(1, "split"), (1, "split"), (2, "split"), (1, "test")])
+    first, again, other, stage = (
+        split(label_ids, hashes, [0.8, 0.2], seed=s, stage=t)[1]
+        for s, t in [(1, "split"), (1, "split"), (2, "split"), (1, "test")]
+    )
     assert first.tolist() == again.tolist()
     assert first.tolist() != other.tolist()
     assert first.tolist() != stage.tolist()
@@ -173,7 +235,9 @@ def test_same_seed_gives_the_same_split_and_another_seed_or_stage_another():
 def test_class_too_small_to_split_is_named(counts, shares, message):
     with pytest.raises(DataError) as raised:
         split(*rows_of(counts, 0), shares)
-    remedy = "Merge it by data.label_map, list it in data.drop_labels, or set split.rare_classes: keep."
+    remedy = (
+        "Merge it by data.label_map, list it in data.drop_labels, or set split.rare_classes: keep."
+    )
     assert str(raised.value) == f"{message} {remedy}"
 
 
@@ -220,7 +284,10 @@ def test_sample_has_the_size_asked_for_every_class_and_its_share(counts, seed, d
 
 def test_sample_keeps_a_class_of_one_row():
     label_ids, hashes = rows_of([999, 1], 0)
-    assert np.bincount(label_ids[stratified_sample(label_ids, hashes, 10, seed=0)]).tolist() == [9, 1]
+    assert np.bincount(label_ids[stratified_sample(label_ids, hashes, 10, seed=0)]).tolist() == [
+        9,
+        1,
+    ]
 
 
 def test_sample_by_hand_and_independent_of_order():
@@ -228,7 +295,9 @@ def test_sample_by_hand_and_independent_of_order():
     sample = stratified_sample(label_ids, hashes, 10, seed=5)
     assert np.bincount(label_ids[sample]).tolist() == [6, 3, 1]
     order = np.random.default_rng(0).permutation(100)
-    assert set(hashes[order][stratified_sample(label_ids[order], hashes[order], 10, seed=5)]) == set(hashes[sample])
+    assert set(
+        hashes[order][stratified_sample(label_ids[order], hashes[order], 10, seed=5)]
+    ) == set(hashes[sample])
 
 
 def test_sample_of_as_many_rows_as_there_are_is_all_of_them():
@@ -247,4 +316,7 @@ def test_row_keys_depend_on_text_seed_and_stage_alone_and_never_collide():
 
 def test_named_leaves_out_an_empty_side():
     splits = Splits(np.array([0, 1]), np.array([2]), np.array([], np.int64))
-    assert {name: ids.tolist() for name, ids in splits.named.items()} == {"train": [0, 1], "validation": [2]}
+    assert {name: ids.tolist() for name, ids in splits.named.items()} == {
+        "train": [0, 1],
+        "validation": [2],
+    }

@@ -14,8 +14,41 @@ from trainer.data.reading.locate import package_path
 from trainer.data.tokens import word_tokens
 from trainer.data.tokens.word_tokens import WordTokens, splits_at_spaces
 
-AWKWARD = ["", " ", "a", "good", "GOOD,", "é", "e\u0301", "\u0301", "ß", "Σ", "İ", "中文", "😀", "\t", "\n", "\x1c", "\u2028", "\u00a0", "\x00"]
-AWKWARD += ["\u200d", "\ufffd", "[SEP]", "[CLS]x", "[sep]", "x[MASK]y", "##ing", "don't", "a" * 101, "https://a.b/c?d=e", "...", "\u0645\u064e"]
+AWKWARD = [
+    "",
+    " ",
+    "a",
+    "good",
+    "GOOD,",
+    "é",
+    "e\u0301",
+    "\u0301",
+    "ß",
+    "Σ",
+    "İ",
+    "中文",
+    "😀",
+    "\t",
+    "\n",
+    "\x1c",
+    "\u2028",
+    "\u00a0",
+    "\x00",
+]
+AWKWARD += [
+    "\u200d",
+    "\ufffd",
+    "[SEP]",
+    "[CLS]x",
+    "[sep]",
+    "x[MASK]y",
+    "##ing",
+    "don't",
+    "a" * 101,
+    "https://a.b/c?d=e",
+    "...",
+    "\u0645\u064e",
+]
 AWKWARD += ["\uac00", "\u1100\u1161"]
 
 
@@ -27,16 +60,33 @@ def tokenizer(tiny_model):
 def both(tokenizer, texts, max_length=12):
     """(ids, lengths, uncut lengths) by words and by the tokenizer itself."""
     ids, lengths, full = WordTokens(tokenizer).encode(pa.array(texts, pa.string()), max_length)
-    expected = [tokenizer(text, truncation=True, max_length=max_length)["input_ids"] for text in texts]
+    expected = [
+        tokenizer(text, truncation=True, max_length=max_length)["input_ids"] for text in texts
+    ]
     uncut = [len(tokenizer(text, truncation=False)["input_ids"]) for text in texts]
-    return (ids.tolist(), lengths.tolist(), full.tolist()), (list(chain.from_iterable(expected)), [len(row) for row in expected], uncut)
+    return (ids.tolist(), lengths.tolist(), full.tolist()), (
+        list(chain.from_iterable(expected)),
+        [len(row) for row in expected],
+        uncut,
+    )
 
 
 @pytest.mark.filterwarnings("ignore:Token indices")
 @settings(deadline=None, max_examples=300, database=None)
-@given(st.lists(st.lists(st.one_of(st.sampled_from(AWKWARD), st.text(max_size=6)), max_size=8).map(" ".join), min_size=1, max_size=5), st.integers(2, 14))
+@given(
+    st.lists(
+        st.lists(st.one_of(st.sampled_from(AWKWARD), st.text(max_size=6)), max_size=8).map(
+            " ".join
+        ),
+        min_size=1,
+        max_size=5,
+    ),
+    st.integers(2, 14),
+)
 def test_ids_by_words_are_those_of_the_tokenizer(tokenizer, texts, max_length):
-    by_words, by_text = both(tokenizer, [text.encode("utf-8", "ignore").decode() for text in texts], max_length)
+    by_words, by_text = both(
+        tokenizer, [text.encode("utf-8", "ignore").decode() for text in texts], max_length
+    )
     assert by_words == by_text
 
 
@@ -62,10 +112,14 @@ def test_words_are_remembered_and_forgotten_beyond_the_bound(tokenizer, monkeypa
 
 
 def bert(normalizer=None, pre_tokenizer=None, template="[CLS] $A [SEP]", added=(), **options):
-    backend = Tokenizer(models.WordPiece({"[UNK]": 0, "[CLS]": 1, "[SEP]": 2, "a": 3, "b": 4}, unk_token="[UNK]"))
+    backend = Tokenizer(
+        models.WordPiece({"[UNK]": 0, "[CLS]": 1, "[SEP]": 2, "a": 3, "b": 4}, unk_token="[UNK]")
+    )
     backend.normalizer = normalizer or normalizers.BertNormalizer()
     backend.pre_tokenizer = pre_tokenizer or pre_tokenizers.BertPreTokenizer()
-    backend.post_processor = processors.TemplateProcessing(single=template, pair=None, special_tokens=[("[CLS]", 1), ("[SEP]", 2)])
+    backend.post_processor = processors.TemplateProcessing(
+        single=template, pair=None, special_tokens=[("[CLS]", 1), ("[SEP]", 2)]
+    )
     backend.add_special_tokens(["[CLS]", "[SEP]", *added])
     return PreTrainedTokenizerFast(tokenizer_object=backend, unk_token="[UNK]", **options)
 

@@ -19,15 +19,36 @@ COMMIT = "0123456789abcdef0123456789abcdef01234567"
 COMMITS = {"model": {}, "data": {"user/parts": COMMIT}}
 GIVEN = {"train": "user/parts", "validation": "user/parts", "test": "user/parts"}
 OWN = {
-    "own split of a Hub data set": ({"source": "user/parts", "subset": "short"}, "own split of user/parts (short)"),
+    "own split of a Hub data set": (
+        {"source": "user/parts", "subset": "short"},
+        "own split of user/parts (short)",
+    ),
     "own split of given training rows": ({"train": "user/parts"}, "own split of user/parts"),
-    "column of a Hub data set": ({"source": "user/parts", "split_column": "part"}, "own split of user/parts by the column part"),
-    "private file beside Hub rows": ({"train": "user/parts", "test": "/home/me/secret/exam.csv"}, "exam.csv"),
+    "column of a Hub data set": (
+        {"source": "user/parts", "split_column": "part"},
+        "own split of user/parts by the column part",
+    ),
+    "private file beside Hub rows": (
+        {"train": "user/parts", "test": "/home/me/secret/exam.csv"},
+        "exam.csv",
+    ),
     "package": ({"train": "user/parts", "test": "package:rows/test.csv"}, "package:rows/test.csv"),
-    "Hub rows and a file": ({"train": "user/parts", "test": ["user/parts", "more.csv"]}, "user/parts, more.csv"),
-    "many files": ({"train": "a.csv", "test": ["b.csv", "c.csv", "d.csv", "e.csv", "f.csv"]}, "b.csv, c.csv, d.csv and 2 more"),
-    "labels merged": ({**GIVEN, "label_map": {"a": "b"}}, "user/parts with labels renamed or left out"),
-    "labels dropped": ({**GIVEN, "drop_labels": ["a"]}, "user/parts with labels renamed or left out"),
+    "Hub rows and a file": (
+        {"train": "user/parts", "test": ["user/parts", "more.csv"]},
+        "user/parts, more.csv",
+    ),
+    "many files": (
+        {"train": "a.csv", "test": ["b.csv", "c.csv", "d.csv", "e.csv", "f.csv"]},
+        "b.csv, c.csv, d.csv and 2 more",
+    ),
+    "labels merged": (
+        {**GIVEN, "label_map": {"a": "b"}},
+        "user/parts with labels renamed or left out",
+    ),
+    "labels dropped": (
+        {**GIVEN, "drop_labels": ["a"]},
+        "user/parts with labels renamed or left out",
+    ),
     "streamed": ({**GIVEN, "streaming": True}, "4 rows of user/parts"),
 }
 
@@ -70,7 +91,11 @@ def outcome(decision, *, folded, without=()):
     logits = np.eye(3)[label_ids] + generator.normal(0, 1, (200, 3))
     labels = ["a", "b", "c"]
     figures = decision.figures(labels) | {"folded_into_weights": folded}
-    return outcome_of(logits, label_ids, labels, decided_by(decision, logits), None), figures, logits
+    return (
+        outcome_of(logits, label_ids, labels, decided_by(decision, logits), None),
+        figures,
+        logits,
+    )
 
 
 def test_metrics_of_plain_pipeline_are_those_of_the_weights_it_reads():
@@ -87,7 +112,10 @@ def test_metrics_of_plain_pipeline_are_those_of_the_weights_it_reads():
             assert plain.macro_f1 != found.final.macro_f1
     prior = Decision(2.0, shift)
     assert plain_pipeline(*outcome(prior, folded=True)[:2]) is None  # the weights hold it
-    assert plain_pipeline(*outcome(prior, folded=False)[:2]).macro_f1 != outcome(prior, folded=False)[0].final.macro_f1
+    assert (
+        plain_pipeline(*outcome(prior, folded=False)[:2]).macro_f1
+        != outcome(prior, folded=False)[0].final.macro_f1
+    )
     assert plain_pipeline(outcome(Decision(1.0, even * 0), folded=True)[0], None) is None
 
 
@@ -99,7 +127,11 @@ def test_model_index_is_read_back_whole_and_names_metrics_as_the_hub_does():
     name, again = model_index_to_eval_results(card.data.to_dict()["model-index"])
     assert (name, again) == ("m", results)
     assert len({result.unique_identifier for result in again}) == 1
-    kinds = {(r.metric_name.partition(" (with the decision)")[0], r.metric_type, str(r.metric_args)) for r in again if "decision" in r.metric_name}
+    kinds = {
+        (r.metric_name.partition(" (with the decision)")[0], r.metric_type, str(r.metric_args))
+        for r in again
+        if "decision" in r.metric_name
+    }
     assert kinds == {
         ("Macro F1", "f1", "{'average': 'macro'}"),
         ("Accuracy", "accuracy", "None"),
@@ -115,10 +147,14 @@ def test_classes_without_a_row_are_named_in_the_arguments_of_averages():
     macro = next(result for result in results if result.metric_name == "Macro F1")
     assert macro.metric_args == {"average": "macro", "labels": ["a", "c"]}
     predicted = found.predicted_N
-    assert macro.metric_value == pytest.approx(f1_score(found.label_ids_N, predicted, average="macro", labels=[0, 2]), abs=1e-6)
+    assert macro.metric_value == pytest.approx(
+        f1_score(found.label_ids_N, predicted, average="macro", labels=[0, 2]), abs=1e-6
+    )
 
 
-@pytest.mark.parametrize(("training", "line"), [({}, "`num_train_epochs`: 3.0"), ({"max_steps": 7}, "`max_steps`: 7")])
+@pytest.mark.parametrize(
+    ("training", "line"), [({}, "`num_train_epochs`: 3.0"), ({"max_steps": 7}, "`max_steps`: 7")]
+)
 def test_card_names_what_ends_the_training(training, line):
     from trainer.config.config import Config
     from trainer.delivery.card.card import _training

@@ -20,10 +20,19 @@ from trainer.launch import stopping
 from trainer.run_folder.writer import STAGED, RunFolder, is_finished
 
 TOKEN = "hf_OnlyForTheServerOfTheseTests"
-TOKENS = {TOKEN: "user", "hf_reads": "reader", "hf_member": "member", "hf_fine": "fine", "hf_narrow": "narrow"}
+TOKENS = {
+    TOKEN: "user",
+    "hf_reads": "reader",
+    "hf_member": "member",
+    "hf_fine": "fine",
+    "hf_narrow": "narrow",
+}
 ORGS = {"member": {"team": "write", "audience": "read"}}
 SCOPES = {
-    "fine": [("user", "fine", ["repo.content.read", "repo.write"]), ("org", "team", ["repo.content.read"])],
+    "fine": [
+        ("user", "fine", ["repo.content.read", "repo.write"]),
+        ("org", "team", ["repo.content.read"]),
+    ],
     "narrow": [("model", "user/open", ["repo.content.read", "repo.write"])],
 }
 MODEL_FILES = {"config.json", "tokenizer.json", "vocab.txt", "model.safetensors"}
@@ -43,7 +52,11 @@ def server(monkeypatch):
     from huggingface_hub.utils import close_session
 
     with HubServer(TOKENS, ORGS, SCOPES) as server:
-        for name, value in {"HF_ENDPOINT": server.url, "HF_HUB_OFFLINE": "0", "HF_TOKEN": TOKEN}.items():
+        for name, value in {
+            "HF_ENDPOINT": server.url,
+            "HF_HUB_OFFLINE": "0",
+            "HF_TOKEN": TOKEN,
+        }.items():
             monkeypatch.setenv(name, value)
         monkeypatch.delenv("HF_HUB_DISABLE_XET")  # what a push sets by itself
         monkeypatch.setattr(constants, "ENDPOINT", server.url)
@@ -64,7 +77,14 @@ def make_run(folder):
     model = folder / "model"
     model.mkdir(parents=True)
     make_model(model, 0)
-    for name in ("config.yaml", "metrics.json", "predictions.parquet", "synthetic.jsonl", "dropped.jsonl", "confusion_matrix.png"):
+    for name in (
+        "config.yaml",
+        "metrics.json",
+        "predictions.parquet",
+        "synthetic.jsonl",
+        "dropped.jsonl",
+        "confusion_matrix.png",
+    ):
         (folder / name).write_text("{}", encoding="utf-8")
     (folder / "README.md").write_text(CARD, encoding="utf-8")
     return folder
@@ -83,7 +103,15 @@ def make_model(folder, value):
 
 def make_checkpoint(folder, step):
     folder.mkdir(parents=True)
-    for name in ("optimizer.pt", "scheduler.pt", "rng_state.pth", "trainer_state.json", "progress.json", "whole.json", "training_args.bin"):
+    for name in (
+        "optimizer.pt",
+        "scheduler.pt",
+        "rng_state.pth",
+        "trainer_state.json",
+        "progress.json",
+        "whole.json",
+        "training_args.bin",
+    ):
         (folder / name).write_text("secret", encoding="utf-8")
     return make_model(folder, step)
 
@@ -105,7 +133,10 @@ def test_push_holds_the_model_the_card_and_its_pictures_and_no_row(server, run):
         "confusion_matrix.png",
     }
     assert files["model.safetensors"] == (run / "model" / "model.safetensors").read_bytes()
-    assert address == f"{server.url}/user/name/commit/{server.repos['model', 'user/name'].branches['main']}"
+    assert (
+        address
+        == f"{server.url}/user/name/commit/{server.repos['model', 'user/name'].branches['main']}"
+    )
     assert server.repos["model", "user/name"].private
 
 
@@ -114,20 +145,33 @@ def test_rows_and_scripts_that_lie_in_a_model_folder_stay_here(server, tmp_path,
     for name in ("train.json", "train.txt", "prepare.py"):
         (folder / name).write_text("a row", encoding="utf-8")
     hub_module.push(folder, section())
-    assert set(server.branch("user/name")) - {".gitattributes"} == {"config.json", "tokenizer.json", "vocab.txt", "model.safetensors"}
-    assert "Not pushed, as no part of a model: prepare.py, train.json, train.txt.\n" in capsys.readouterr().err
+    assert set(server.branch("user/name")) - {".gitattributes"} == {
+        "config.json",
+        "tokenizer.json",
+        "vocab.txt",
+        "model.safetensors",
+    }
+    assert (
+        "Not pushed, as no part of a model: prepare.py, train.json, train.txt.\n"
+        in capsys.readouterr().err
+    )
     (folder / "config.json").write_text('{"auto_map": {}}', encoding="utf-8")
     assert "prepare.py" in {path.name for path in hub_module.model_files(folder)}
 
 
 @pytest.mark.parametrize("name", ["model/vocab.txt", "confusion_matrix.png", "README.md", "model"])
-def test_a_link_out_of_the_folder_refuses_the_push_before_anything_is_sent(server, run, tmp_path, name):
+def test_a_link_out_of_the_folder_refuses_the_push_before_anything_is_sent(
+    server, run, tmp_path, name
+):
     outside = tmp_path / "private"
     (run / name).rename(outside)
     (run / name).symlink_to(outside)
     target = outside / "config.json" if name == "model" else outside
     words = f"{run / name}: is a link to {target}, outside {run}, so nothing is pushed. Remove the link, or put a copy of the file there."
-    for call in (lambda: hub_module.push(run, section()), lambda: hub_module.settings(run, repo_id="user/name")):
+    for call in (
+        lambda: hub_module.push(run, section()),
+        lambda: hub_module.settings(run, repo_id="user/name"),
+    ):
         with pytest.raises(RunError, match=re.escape(words)):
             call()
     assert not server.repos
@@ -135,12 +179,17 @@ def test_a_link_out_of_the_folder_refuses_the_push_before_anything_is_sent(serve
 
 def test_a_link_to_nothing_refuses_the_push_in_place_of_a_model_with_a_part_missing(server, run):
     (run / "model/model-00002-of-00002.safetensors").symlink_to("../gone")
-    with pytest.raises(RunError, match=r"model-00002-of-00002\.safetensors: is a link to \.\./gone, which does not exist\. Remove the link"):
+    with pytest.raises(
+        RunError,
+        match=r"model-00002-of-00002\.safetensors: is a link to \.\./gone, which does not exist\. Remove the link",
+    ):
         hub_module.push(run, section())
     assert not server.repos
 
 
-def test_links_within_the_folder_and_of_a_snapshot_in_the_cache_of_the_hub_are_pushed(server, run, tmp_path):
+def test_links_within_the_folder_and_of_a_snapshot_in_the_cache_of_the_hub_are_pushed(
+    server, run, tmp_path
+):
     (run / "vocab.txt").write_text("shared", encoding="utf-8")
     (run / "model/vocab.txt").unlink()
     (run / "model/vocab.txt").symlink_to("../vocab.txt")
@@ -177,7 +226,15 @@ def test_second_push_of_the_same_run_makes_no_commit(server, run):
 
 
 def test_weights_that_a_new_model_lacks_are_removed_and_other_files_kept(server, run):
-    server.add("model", "user/name", {"model-00001-of-00002.safetensors": b"old", "model.safetensors.index.json": b"{}", "notes.md": b"kept"})
+    server.add(
+        "model",
+        "user/name",
+        {
+            "model-00001-of-00002.safetensors": b"old",
+            "model.safetensors.index.json": b"{}",
+            "notes.md": b"kept",
+        },
+    )
     hub_module.push(run, section(private=False))
     files = server.branch("user/name")
     assert "model.safetensors" in files
@@ -187,7 +244,9 @@ def test_weights_that_a_new_model_lacks_are_removed_and_other_files_kept(server,
 
 @pytest.mark.parametrize("status", [409, 412, 429, 500, 503, 0])
 def test_faults_that_pass_are_tried_again(status, server, run, capsys):
-    server.faults = [Fault("POST /api/models/user/name/commit", status, headers={"Retry-After": "0"})]
+    server.faults = [
+        Fault("POST /api/models/user/name/commit", status, headers={"Retry-After": "0"})
+    ]
     hub_module.push(run, section())
     assert len(server.repos["model", "user/name"].messages) == 1
     assert "The push failed: " in capsys.readouterr().err
@@ -195,13 +254,20 @@ def test_faults_that_pass_are_tried_again(status, server, run, capsys):
 
 @pytest.mark.parametrize("status", [401, 403, 413])
 def test_refusals_are_not_tried_again_and_tell_the_command(status, server, run):
-    server.faults = [Fault("POST /api/models/user/name/commit", status, times=9, reason="no room for {token} here")]
+    server.faults = [
+        Fault(
+            "POST /api/models/user/name/commit", status, times=9, reason="no room for {token} here"
+        )
+    ]
     with pytest.raises(RunError) as raised:
         hub_module.push(run, section(revision="a", commit_message="It's new"))
     words = str(raised.value)
     assert words.startswith("The push to user/name failed: ")
     assert "no room for *** here" in words
-    assert f"All is kept in {run}; repeat with:\nequipoise push {run} --repo-id user/name --private --commit-message " in words
+    assert (
+        f"All is kept in {run}; repeat with:\nequipoise push {run} --repo-id user/name --private --commit-message "
+        in words
+    )
     assert server.faults[0].times == 8
 
 
@@ -213,7 +279,9 @@ def test_faults_that_stay_end_the_push_after_the_last_attempt(server, run):
 
 
 def test_server_that_asks_to_wait_for_long_is_not_waited_for(server, run):
-    server.faults = [Fault("POST /api/models/user/name/commit", 429, headers={"Retry-After": "3600"})]
+    server.faults = [
+        Fault("POST /api/models/user/name/commit", 429, headers={"Retry-After": "3600"})
+    ]
     with pytest.raises(RunError, match="429 Too Many Requests"):
         hub_module.push(run, section())
 
@@ -221,7 +289,10 @@ def test_server_that_asks_to_wait_for_long_is_not_waited_for(server, run):
 def test_connection_cut_while_weights_go_up_is_mended(server, run):
     server.faults = [Fault("PUT /lfs/", 0)]
     hub_module.push(run, section())
-    assert server.branch("user/name")["model.safetensors"] == (run / "model" / "model.safetensors").read_bytes()
+    assert (
+        server.branch("user/name")["model.safetensors"]
+        == (run / "model" / "model.safetensors").read_bytes()
+    )
     assert len([r for r in server.requests if r.startswith("PUT /lfs/")]) == 2
 
 
@@ -233,7 +304,10 @@ def test_commit_whose_answer_was_lost_is_not_made_twice(server, run):
 
 def test_repository_that_is_public_is_not_pushed_to_unless_asked(server, run):
     server.add("model", "user/open", {"notes.md": b""})
-    with pytest.raises(RunError, match=r"user/open is public on the Hub, and hub.private is true. Set hub.private: false \(--public\), or another repo_id."):
+    with pytest.raises(
+        RunError,
+        match=r"user/open is public on the Hub, and hub.private is true. Set hub.private: false \(--public\), or another repo_id.",
+    ):
         hub_module.push(run, section("user/open"))
     assert "model.safetensors" not in server.branch("user/open")
     hub_module.push(run, section("user/open", private=False))
@@ -242,9 +316,18 @@ def test_repository_that_is_public_is_not_pushed_to_unless_asked(server, run):
 
 REFUSED = {
     "absent": (lambda p: p, "is no folder. Give the folder of a finished run."),
-    "unfinished": (lambda p: (make_run(p) / "metrics.json").unlink(), "holds a run that is not finished. Run its train command again"),
-    "ensemble": (lambda p: make_run(make_run(p) / "member-1"), "holds an ensemble, and a repository holds one model. Push a member, such as "),
-    "no model": (lambda p: p.mkdir(), "holds no finished run and no model (config.json and safetensors weights)."),
+    "unfinished": (
+        lambda p: (make_run(p) / "metrics.json").unlink(),
+        "holds a run that is not finished. Run its train command again",
+    ),
+    "ensemble": (
+        lambda p: make_run(make_run(p) / "member-1"),
+        "holds an ensemble, and a repository holds one model. Push a member, such as ",
+    ),
+    "no model": (
+        lambda p: p.mkdir(),
+        "holds no finished run and no model (config.json and safetensors weights).",
+    ),
     "no name": (make_run, "its config names no hub.repo_id. Give --repo-id user/name."),
 }
 
@@ -258,9 +341,17 @@ def test_folders_that_cannot_be_pushed_are_told(what, tmp_path):
 
 
 def test_push_takes_what_is_not_given_from_the_config_of_the_run(run):
-    (run / "config.yaml").write_text("hub: {repo_id: user/first, private: false, every: save, push: true, revision: trial}", encoding="utf-8")
+    (run / "config.yaml").write_text(
+        "hub: {repo_id: user/first, private: false, every: save, push: true, revision: trial}",
+        encoding="utf-8",
+    )
     found = hub_module.settings(run, revision="main")
-    assert (found.repo_id, found.private, found.revision, found.every) == ("user/first", False, "main", "end")
+    assert (found.repo_id, found.private, found.revision, found.every) == (
+        "user/first",
+        False,
+        "main",
+        "end",
+    )
     other = hub_module.settings(run, repo_id="user/second")
     assert (other.repo_id, other.private, other.revision) == ("user/second", True, None)
     with pytest.raises(ConfigError, match=r"hub.repo_id: 'second' names no repository"):
@@ -270,14 +361,30 @@ def test_push_takes_what_is_not_given_from_the_config_of_the_run(run):
 LOGINS = {
     "own": ("hf_member", "member/new", None),
     "organization": ("hf_member", "team/new", None),
-    "organization to read": ("hf_member", "audience/new", "member may only read in the organization 'audience'. Set hub.repo_id to a place of member"),
-    "stranger": ("hf_member", "user/new", "member belongs to no organization 'user' (but to: audience, team)."),
+    "organization to read": (
+        "hf_member",
+        "audience/new",
+        "member may only read in the organization 'audience'. Set hub.repo_id to a place of member",
+    ),
+    "stranger": (
+        "hf_member",
+        "user/new",
+        "member belongs to no organization 'user' (but to: audience, team).",
+    ),
     "stranger's repository": ("hf_member", "user/open", "the token may not write to user/open."),
     "reader": ("hf_reads", "reader/new", "the token of reader may only read."),
     "fine-grained": ("hf_fine", "fine/new", None),
-    "fine-grained elsewhere": ("hf_fine", "fines/new", "fine belongs to no organization 'fines' (but to: none)."),
+    "fine-grained elsewhere": (
+        "hf_fine",
+        "fines/new",
+        "fine belongs to no organization 'fines' (but to: none).",
+    ),
     "fine-grained for one repository": ("hf_narrow", "user/open", None),
-    "fine-grained for another repository": ("hf_narrow", "narrow/new", "the fine-grained token of narrow may not write repositories of 'narrow'."),
+    "fine-grained for another repository": (
+        "hf_narrow",
+        "narrow/new",
+        "the fine-grained token of narrow may not write repositories of 'narrow'.",
+    ),
 }
 
 
@@ -297,14 +404,19 @@ def test_login_tells_of_a_public_repository_and_of_metadata_that_the_hub_refuses
     server.add("model", "user/open", {})
     with pytest.raises(RunError, match="user/open is public on the Hub"):
         hub_module.check_login(section("user/open"))
-    with pytest.raises(RunError, match=r'hub.language or hub.license: the Hub does not take them: .*\\?"license\\?" must be one of'):
+    with pytest.raises(
+        RunError,
+        match=r'hub.language or hub.license: the Hub does not take them: .*\\?"license\\?" must be one of',
+    ):
         hub_module.check_login(section(license="mine"))
     hub_module.check_login(section(license="mit", language=["en", "de"]))
 
 
 def test_login_at_a_server_with_a_fault_is_told_without_the_token(server):
     server.faults = [Fault("GET /api/whoami-v2", 500, reason="cannot look up {token}")]
-    with pytest.raises(RunError, match=r"logging in to the Hub failed: .*500.*cannot look up \*\*\*"):
+    with pytest.raises(
+        RunError, match=r"logging in to the Hub failed: .*500.*cannot look up \*\*\*"
+    ):
         hub_module.check_login(section())
 
 
@@ -314,11 +426,24 @@ def test_slow_server_ends_the_command_at_its_time_limit(server, run, run_cli):
     done = run_cli("push", run, "--repo-id", "user/name", "--timeout-minutes", "0.1")
     assert time.monotonic() - began < 60
     assert done.returncode == 2
-    assert f"The push to user/name failed: it took longer than 0.1 minutes. All is kept in {run}; repeat with:\nequipoise push" in done.stderr
+    assert (
+        f"The push to user/name failed: it took longer than 0.1 minutes. All is kept in {run}; repeat with:\nequipoise push"
+        in done.stderr
+    )
 
 
 def test_command_pushes_and_prints_the_address(server, run, run_cli):
-    done = run_cli("push", run, "--repo-id", "user/name", "--public", "--revision", "trial", "--commit-message", "First")
+    done = run_cli(
+        "push",
+        run,
+        "--repo-id",
+        "user/name",
+        "--public",
+        "--revision",
+        "trial",
+        "--commit-message",
+        "First",
+    )
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith(f"Pushed to {server.url}/user/name/commit/")
     assert server.repos["model", "user/name"].messages == ["First"]
@@ -344,7 +469,10 @@ def test_of_saves_the_newest_is_next_and_one_is_under_way(server, tmp_path):
     assert repo.messages == ["Step 1: m", "Step 3: m"]
     files = server.branch("user/name")
     assert set(files) - {".gitattributes"} == MODEL_FILES
-    assert files["model.safetensors"] == make_model(tmp_path / "third", 3).joinpath("model.safetensors").read_bytes()
+    assert (
+        files["model.safetensors"]
+        == make_model(tmp_path / "third", 3).joinpath("model.safetensors").read_bytes()
+    )
     assert not (tmp_path / STAGED).exists()
 
 
@@ -395,10 +523,14 @@ def test_signal_of_the_last_moment_lets_the_run_finish_and_leaves_the_push_out(s
     with stopping.listening(), uploads.uploading(section(), run), stopping.at_agreed_steps():
         os.kill(os.getpid(), 15)
     assert server.requests == []
-    assert capsys.readouterr().err.startswith("The push to user/name failed: stopped by SIGTERM. All is kept in ")
+    assert capsys.readouterr().err.startswith(
+        "The push to user/name failed: stopped by SIGTERM. All is kept in "
+    )
 
 
-def test_process_that_cannot_be_started_is_told_and_fails_nothing(server, run, tmp_path, monkeypatch, capsys):
+def test_process_that_cannot_be_started_is_told_and_fails_nothing(
+    server, run, tmp_path, monkeypatch, capsys
+):
     monkeypatch.setattr(sys, "executable", str(tmp_path / "absent"))
     told = ""
     with uploads.uploading(section(every="save"), run) as offer:
@@ -411,7 +543,9 @@ def test_process_that_cannot_be_started_is_told_and_fails_nothing(server, run, t
 
 
 @pytest.mark.parametrize("name", ["trainer.py", "trainer/__main__.py"])
-def test_module_of_the_user_that_is_called_trainer_does_not_push_in_our_place(name, server, run, tmp_path, monkeypatch, capfd):
+def test_module_of_the_user_that_is_called_trainer_does_not_push_in_our_place(
+    name, server, run, tmp_path, monkeypatch, capfd
+):
     path = tmp_path / "work" / name
     path.parent.mkdir(parents=True)
     path.write_text("print('mine')\n", encoding="utf-8")
@@ -419,7 +553,11 @@ def test_module_of_the_user_that_is_called_trainer_does_not_push_in_our_place(na
     with uploads.uploading(section(), run):
         pass
     out, err = capfd.readouterr()
-    assert (f"Pushed to {server.url}/user/name/commit/" in out, "mine" in out, err) == (True, False, "")
+    assert (f"Pushed to {server.url}/user/name/commit/" in out, "mine" in out, err) == (
+        True,
+        False,
+        "",
+    )
     assert "model.safetensors" in server.branch("user/name")
 
 
@@ -460,7 +598,11 @@ def test_other_processes_neither_push_nor_wait(server, run, monkeypatch):
 def test_settings_of_the_hub_make_no_other_run(tmp_path):
     (tmp_path / "config.yaml").write_text("run: {name: r}\nhub: {push: false}", encoding="utf-8")
     (tmp_path / "metrics.json").write_text("{}", encoding="utf-8")
-    assert is_finished(tmp_path, {"run": {"name": "r"}, "hub": {"push": True, "repo_id": "user/name"}}, "fingerprint")
+    assert is_finished(
+        tmp_path,
+        {"run": {"name": "r"}, "hub": {"push": True, "repo_id": "user/name"}},
+        "fingerprint",
+    )
     assert not is_finished(tmp_path, {"run": {"name": "s"}, "hub": {"push": False}}, "fingerprint")
 
 
@@ -470,11 +612,24 @@ def test_no_message_of_ours_shows_a_token():
     assert first_line(ValueError(f"the token {TOKEN} is wrong")) == "the token *** is wrong."
 
 
-def test_training_pushes_its_saves_and_then_the_run_for_which_no_other_process_waits(server, config_file, tmp_path):
+def test_training_pushes_its_saves_and_then_the_run_for_which_no_other_process_waits(
+    server, config_file, tmp_path
+):
     answered = threading.Event()
-    server.faults = [Fault("POST /api/validate-yaml", seconds=50, until=answered)]  # asked of a card, so at the last push
-    training = {"num_train_epochs": 3, "max_steps": 12, "save_steps": 4, "save_strategy": "steps", "per_device_train_batch_size": 8}
-    path = config_file(hub={"push": True, "repo_id": "user/saved", "every": "save", "commit_message": "m"}, training=training)
+    server.faults = [
+        Fault("POST /api/validate-yaml", seconds=50, until=answered)
+    ]  # asked of a card, so at the last push
+    training = {
+        "num_train_epochs": 3,
+        "max_steps": 12,
+        "save_steps": 4,
+        "save_strategy": "steps",
+        "per_device_train_batch_size": 8,
+    }
+    path = config_file(
+        hub={"push": True, "repo_id": "user/saved", "every": "save", "commit_message": "m"},
+        training=training,
+    )
     command = ["-m", "trainer", "train", "--config", path]
     with ranks(command, command) as (main, other):
         words = other.communicate(timeout=120)

@@ -27,7 +27,10 @@ def test_model_that_is_not_there_is_refused_without_a_request(no_network, monkey
         raise AssertionError("a request was made")
 
     monkeypatch.setattr(httpx.Client, "send", request)
-    with pytest.raises(ModelError, match="runs/missing: is no folder here, and neither in the cache nor can the Hub be reached"):
+    with pytest.raises(
+        ModelError,
+        match="runs/missing: is no folder here, and neither in the cache nor can the Hub be reached",
+    ):
         saved_model.SavedModel("runs/missing")
 
 
@@ -35,4 +38,7 @@ def test_push_without_a_network_names_the_host():
     from huggingface_hub.utils import httpx
 
     host = constants.ENDPOINT.partition("//")[2]
-    assert hub.words_of(httpx.ConnectError("[Errno -2] Name or service not known")) == f"{host}: [Errno -2] Name or service not known."
+    assert (
+        hub.words_of(httpx.ConnectError("[Errno -2] Name or service not known"))
+        == f"{host}: [Errno -2] Name or service not known."
+    )

@@ -26,7 +26,13 @@ from trainer.delivery.predicting.saved_model import _folder_identity
 from trainer.files import locks
 from trainer.files.locks import work_file
 
-TEXTS = ["What a lovely day!", "I hate this.", "The train leaves at nine, and nobody knows why. " * 30, 'He said "no", then\nleft; why?', "Füße 😀 and\ttabs"]
+TEXTS = [
+    "What a lovely day!",
+    "I hate this.",
+    "The train leaves at nine, and nobody knows why. " * 30,
+    'He said "no", then\nleft; why?',
+    "Füße 😀 and\ttabs",
+]
 ROWS = [{"id": str(n), "text": text, "note": f"a\rb {n}"} for n, text in enumerate(TEXTS)]
 
 
@@ -68,11 +74,17 @@ def write(path, rows=ROWS):
     else:
         out = io.StringIO()
         if kind in ("csv", "tsv", "txt", "tab"):
-            writer = csv.DictWriter(out, list(rows[0]), delimiter="\t" if kind in ("tsv", "tab") else ",")
+            writer = csv.DictWriter(
+                out, list(rows[0]), delimiter="\t" if kind in ("tsv", "tab") else ","
+            )
             writer.writeheader()
             writer.writerows(rows)
         else:
-            out.write(json.dumps(rows) if kind == "json" else "".join(json.dumps(row) + "\n" for row in rows))
+            out.write(
+                json.dumps(rows)
+                if kind == "json"
+                else "".join(json.dumps(row) + "\n" for row in rows)
+            )
         content = out.getvalue().encode()
         path.write_bytes(gzip.compress(content, mtime=0) if path.suffix == ".gz" else content)
     return path
@@ -82,33 +94,62 @@ def read(path):
     """The rows of a file."""
     if path.suffix == ".parquet":
         return pq.read_table(path).to_pylist()
-    content = (gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()).decode()
+    content = (
+        gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+    ).decode()
     kind = path.name.removesuffix(".gz").rpartition(".")[2]
     if kind == "jsonl":
         return [json.loads(line) for line in content.splitlines()]
-    return list(csv.DictReader(io.StringIO(content, newline=""), delimiter="\t" if kind == "tsv" else ","))
+    return list(
+        csv.DictReader(io.StringIO(content, newline=""), delimiter="\t" if kind == "tsv" else ",")
+    )
 
 
-INPUTS = ["csv", "csv.gz", "tsv", "tab", "txt", "jsonl", "jsonl.gz", "ndjson", "json", "parquet", "arrow"]
+INPUTS = [
+    "csv",
+    "csv.gz",
+    "tsv",
+    "tab",
+    "txt",
+    "jsonl",
+    "jsonl.gz",
+    "ndjson",
+    "json",
+    "parquet",
+    "arrow",
+]
 DEFAULT = {"tab": "tsv", "txt": "csv", "json": "jsonl", "arrow": "parquet"}
 
 
 @pytest.mark.parametrize("kind", INPUTS)
-def test_every_kind_of_file_comes_back_beside_itself_with_label_and_score_behind_its_columns(kind, predict, expected, tmp_path):
+def test_every_kind_of_file_comes_back_beside_itself_with_label_and_score_behind_its_columns(
+    kind, predict, expected, tmp_path
+):
     source = write(tmp_path / f"my.rows.{kind}")
     code, out, err = predict("--input", source)
     target = tmp_path / f"my.rows.predicted.{DEFAULT.get(kind, kind)}"
     assert code == 0, err
     assert out.startswith(f"{target}: 5 rows (1 longer than the model reads, cut), ")
     found = read(target.rename(target.with_suffix(".jsonl")) if kind == "ndjson" else target)
-    assert [list(row) for row in found] == [["id", "text", "note", "predicted_label", "predicted_score"]] * 5
+    assert [list(row) for row in found] == [
+        ["id", "text", "note", "predicted_label", "predicted_score"]
+    ] * 5
     assert [{name: row[name] for name in ROWS[0]} for row in found] == ROWS
     assert [row["predicted_label"] for row in found] == [p.label for p in expected]
-    assert [float(row["predicted_score"]) for row in found] == pytest.approx([p.score for p in expected], abs=1e-5)
-    assert {path.name for path in tmp_path.iterdir()} <= {source.name, target.name, target.with_suffix(".jsonl").name}
+    assert [float(row["predicted_score"]) for row in found] == pytest.approx(
+        [p.score for p in expected], abs=1e-5
+    )
+    assert {path.name for path in tmp_path.iterdir()} <= {
+        source.name,
+        target.name,
+        target.with_suffix(".jsonl").name,
+    }
 
 
-@pytest.mark.parametrize("kinds", ["csv parquet", "parquet jsonl", "jsonl csv", "jsonl parquet", "arrow tsv", "csv jsonl.gz"])
+@pytest.mark.parametrize(
+    "kinds",
+    ["csv parquet", "parquet jsonl", "jsonl csv", "jsonl parquet", "arrow tsv", "csv jsonl.gz"],
+)
 def test_the_ending_of_the_output_says_how_it_is_written(kinds, predict, expected, tmp_path):
     kind, form = kinds.split()
     rows = [{**row, "id": n} for n, row in enumerate(ROWS)]
@@ -121,7 +162,10 @@ def test_the_ending_of_the_output_says_how_it_is_written(kinds, predict, expecte
 
 
 def test_types_of_parquet_columns_and_values_of_json_stay(predict, tmp_path):
-    rows = [{"text": text, "n": n, "x": n / 3, "when": None, "tags": [str(n)], "more": {"a": n}} for n, text in enumerate(TEXTS)]
+    rows = [
+        {"text": text, "n": n, "x": n / 3, "when": None, "tags": [str(n)], "more": {"a": n}}
+        for n, text in enumerate(TEXTS)
+    ]
     schema = pa.schema(
         [
             ("text", pa.string()),
@@ -135,33 +179,53 @@ def test_types_of_parquet_columns_and_values_of_json_stay(predict, tmp_path):
     pq.write_table(pa.Table.from_pylist(rows, schema=schema), tmp_path / "rows.parquet")
     assert predict("--input", tmp_path / "rows.parquet")[0] == 0
     found = pq.read_table(tmp_path / "rows.predicted.parquet")
-    assert found.schema == schema.append(pa.field("predicted_label", pa.string())).append(pa.field("predicted_score", pa.float64()))
+    assert found.schema == schema.append(pa.field("predicted_label", pa.string())).append(
+        pa.field("predicted_score", pa.float64())
+    )
     assert found.select(schema.names).equals(pa.Table.from_pylist(rows, schema=schema))
     write(tmp_path / "rows.jsonl", rows)
     assert predict("--input", tmp_path / "rows.jsonl")[0] == 0
-    assert [{name: row[name] for name in rows[0]} for row in read(tmp_path / "rows.predicted.jsonl")] == rows
+    assert [
+        {name: row[name] for name in rows[0]} for row in read(tmp_path / "rows.predicted.jsonl")
+    ] == rows
     assert predict("--input", tmp_path / "rows.jsonl", "--output", tmp_path / "rows.csv")[0] == 0
     assert read(tmp_path / "rows.csv")[1]["more"] == '{"a": 1}'
 
 
 def test_numbers_that_json_lacks_are_null_in_it_however_deep(predict, tmp_path):
-    rows = [{"text": "a", "f": float("nan"), "deep": {"tags": [1.5, float("inf")]}}, {"text": "b", "f": -float("inf"), "deep": {"tags": []}}]
+    rows = [
+        {"text": "a", "f": float("nan"), "deep": {"tags": [1.5, float("inf")]}},
+        {"text": "b", "f": -float("inf"), "deep": {"tags": []}},
+    ]
     source = write(tmp_path / "rows.parquet", rows)
     code, out, err = predict("--input", source, "--output", "-")
     assert (code, "NaN" in out, "Infinity" in out) == (0, False, False), err
     found = [json.loads(line) for line in out.splitlines()]
-    assert [(row["f"], row["deep"]) for row in found] == [(None, {"tags": [1.5, None]}), (None, {"tags": []})]
+    assert [(row["f"], row["deep"]) for row in found] == [
+        (None, {"tags": [1.5, None]}),
+        (None, {"tags": []}),
+    ]
     assert predict("--input", source, "--output", tmp_path / "rows.csv")[0] == 0
     assert read(tmp_path / "rows.csv")[0]["deep"] == '{"tags": [1.5, null]}'
 
 
 def test_rows_without_a_text_are_counted_and_kept_without_a_label(predict, tmp_path):
     values = ["fine", "", None, "  ", "nan", "null", float("nan"), 7, 7.0, 0.5]
-    code, out, _ = predict("--input", write(tmp_path / "rows.jsonl", [{"text": value} for value in values]))
+    code, out, _ = predict(
+        "--input", write(tmp_path / "rows.jsonl", [{"text": value} for value in values])
+    )
     assert (code, "10 rows (6 without a text, so without a label)" in out) == (0, True)
     found = read(tmp_path / "rows.predicted.jsonl")
-    assert [row["predicted_label"] is None and row["predicted_score"] is None for row in found] == [False, *[True] * 6, False, False, False]
-    assert found[7]["predicted_score"] == found[8]["predicted_score"]  # a whole number reads '7', however it is written
+    assert [row["predicted_label"] is None and row["predicted_score"] is None for row in found] == [
+        False,
+        *[True] * 6,
+        False,
+        False,
+        False,
+    ]
+    assert (
+        found[7]["predicted_score"] == found[8]["predicted_score"]
+    )  # a whole number reads '7', however it is written
 
 
 def test_a_file_without_rows_gives_one_without_rows(predict, tmp_path):
@@ -170,19 +234,40 @@ def test_a_file_without_rows_gives_one_without_rows(predict, tmp_path):
         if kind == "csv":
             source.write_text("id,text\n", encoding="utf-8")
         else:
-            pq.write_table(pa.table({"id": pa.array([], pa.int64()), "text": pa.array([], pa.string())}), source)
+            pq.write_table(
+                pa.table({"id": pa.array([], pa.int64()), "text": pa.array([], pa.string())}),
+                source,
+            )
         code, out, err = predict("--input", source)
         assert (code, ": 0 rows, " in out) == (0, True), err
-    assert (tmp_path / "rows.predicted.csv").read_text(encoding="utf-8") == "id,text,predicted_label,predicted_score\n"
-    assert pq.read_table(tmp_path / "rows.predicted.parquet").column_names == ["id", "text", "predicted_label", "predicted_score"]
+    assert (tmp_path / "rows.predicted.csv").read_text(
+        encoding="utf-8"
+    ) == "id,text,predicted_label,predicted_score\n"
+    assert pq.read_table(tmp_path / "rows.predicted.parquet").column_names == [
+        "id",
+        "text",
+        "predicted_label",
+        "predicted_score",
+    ]
 
 
 def test_probabilities_get_a_column_a_label(predict, expected, tmp_path):
-    assert predict("--input", write(tmp_path / "rows.csv"), "--probabilities", "--prefix", "p_")[0] == 0
+    assert (
+        predict("--input", write(tmp_path / "rows.csv"), "--probabilities", "--prefix", "p_")[0]
+        == 0
+    )
     found = read(tmp_path / "rows.predicted.csv")
-    assert list(found[0])[3:] == ["p_label", "p_score", "p_probability_negative", "p_probability_neutral", "p_probability_positive"]
+    assert list(found[0])[3:] == [
+        "p_label",
+        "p_score",
+        "p_probability_negative",
+        "p_probability_neutral",
+        "p_probability_positive",
+    ]
     for row, prediction in zip(found, expected, strict=True):
-        assert {label: float(row[f"p_probability_{label}"]) for label in prediction.probabilities} == pytest.approx(prediction.probabilities, abs=1e-5)
+        assert {
+            label: float(row[f"p_probability_{label}"]) for label in prediction.probabilities
+        } == pytest.approx(prediction.probabilities, abs=1e-5)
 
 
 def test_multi_label_models_give_lists(predict, tiny_model, tmp_path):
@@ -197,10 +282,17 @@ def test_multi_label_models_give_lists(predict, tiny_model, tmp_path):
 def test_text_pairs_and_the_columns_of_the_run(predict, model, tmp_path):
     pairs = [{"prompt": "What a day!", "reply": reply} for reply in ("It rains.", "", "Yes")]
     classifier = Classifier.load(model)
-    labels = [p.score for p in classifier.predict([{"text": row["prompt"], "text_pair": row["reply"]} for row in pairs])]
+    labels = [
+        p.score
+        for p in classifier.predict(
+            [{"text": row["prompt"], "text_pair": row["reply"]} for row in pairs]
+        )
+    ]
     source = write(tmp_path / "rows.csv", pairs)
     assert predict("--input", source, "--text-column", "prompt", "--pair-column", "reply")[0] == 0
-    assert [float(row["predicted_score"]) for row in read(tmp_path / "rows.predicted.csv")] == pytest.approx(labels, abs=1e-5)
+    assert [
+        float(row["predicted_score"]) for row in read(tmp_path / "rows.predicted.csv")
+    ] == pytest.approx(labels, abs=1e-5)
     run = as_run(tmp_path / "run", [model], {})
     (run / "config.yaml").write_text("data: {text_column: [prompt, reply]}", encoding="utf-8")
     assert predict("--input", source, "--output", tmp_path / "own.csv", models=[run])[0] == 0
@@ -210,15 +302,32 @@ def test_text_pairs_and_the_columns_of_the_run(predict, model, tmp_path):
 @pytest.mark.parametrize("vote", [None, "majority", "mean"])
 def test_several_models_vote(vote, predict, model, tiny_model, tmp_path):
     models = [model, *(make_model(tiny_model, tmp_path / str(seed), seed=seed) for seed in (1, 2))]
-    together = Classifier([Classifier.load(folder) for folder in models], vote=vote or "majority").predict(TEXTS)
-    assert predict("--input", write(tmp_path / "rows.csv"), *(["--vote", vote] if vote else []), models=models)[0] == 0
-    assert [row["predicted_label"] for row in read(tmp_path / "rows.predicted.csv")] == [p.label for p in together]
+    together = Classifier(
+        [Classifier.load(folder) for folder in models], vote=vote or "majority"
+    ).predict(TEXTS)
+    assert (
+        predict(
+            "--input",
+            write(tmp_path / "rows.csv"),
+            *(["--vote", vote] if vote else []),
+            models=models,
+        )[0]
+        == 0
+    )
+    assert [row["predicted_label"] for row in read(tmp_path / "rows.predicted.csv")] == [
+        p.label for p in together
+    ]
 
 
 def test_one_model_has_nobody_to_vote_with(predict, model, tmp_path):
     code, _, err = predict("--input", write(tmp_path / "rows.csv"), "--vote", "mean")
-    assert (code, f"--vote is 'mean', but {model} is one model. Leave it out, or give several." in err) == (2, True), err
-    ensemble = as_run(tmp_path / "run", [model, model], {"ensemble": {"size": 2, "combine": "majority"}})
+    assert (
+        code,
+        f"--vote is 'mean', but {model} is one model. Leave it out, or give several." in err,
+    ) == (2, True), err
+    ensemble = as_run(
+        tmp_path / "run", [model, model], {"ensemble": {"size": 2, "combine": "majority"}}
+    )
     assert predict("--input", tmp_path / "rows.csv", "--vote", "mean", models=[ensemble])[0] == 0
 
 
@@ -243,10 +352,16 @@ def stopped(predict, monkeypatch, tmp_path):
 
         with monkeypatch.context() as patched:
             patched.setattr(partial_file.PartialFile, "append", append_two)
-            patched.setattr(label_file, "PIECE_SECONDS", float("inf"))  # pieces of 64 and 128 rows on a busy machine too
+            patched.setattr(
+                label_file, "PIECE_SECONDS", float("inf")
+            )  # pieces of 64 and 128 rows on a busy machine too
             code, _, err = predict("--input", source, "--output", target)
         assert (code, "run the same command again" in err) == (130, True), err
-        assert {path.name for path in tmp_path.iterdir()} == {"rows.csv", f".out.{kind}.equipoise-partial", f".out.{kind}.equipoise-partial.json"}
+        assert {path.name for path in tmp_path.iterdir()} == {
+            "rows.csv",
+            f".out.{kind}.equipoise-partial",
+            f".out.{kind}.equipoise-partial.json",
+        }
         return source, target
 
     return make
@@ -261,13 +376,17 @@ def test_the_same_command_goes_on_behind_the_last_whole_piece(kind, stopped, pre
     assert predict("--input", source, "--output", tmp_path / f"whole.{kind}")[0] == 0
     whole, found = read(tmp_path / f"whole.{kind}"), read(target)
     assert [row["predicted_label"] for row in found] == [row["predicted_label"] for row in whole]
-    assert [float(row["predicted_score"]) for row in found] == pytest.approx([float(row["predicted_score"]) for row in whole], abs=1e-5)
+    assert [float(row["predicted_score"]) for row in found] == pytest.approx(
+        [float(row["predicted_score"]) for row in whole], abs=1e-5
+    )
     assert [row["id"] for row in found] == [str(n) for n in range(300)]
     assert {path.name for path in tmp_path.iterdir()} == {"rows.csv", target.name, f"whole.{kind}"}
 
 
 @pytest.mark.parametrize("changed", ["input", "models", "options", "damage"])
-def test_what_was_begun_with_something_else_is_begun_anew(changed, stopped, predict, model, tiny_model, tmp_path):
+def test_what_was_begun_with_something_else_is_begun_anew(
+    changed, stopped, predict, model, tiny_model, tmp_path
+):
     source, target = stopped("csv")
     models, arguments = [model], []
     if changed == "input":
@@ -280,8 +399,12 @@ def test_what_was_begun_with_something_else_is_begun_anew(changed, stopped, pred
         os.truncate(work_file(target, "partial"), 10)
     code, _, err = predict("--input", source, "--output", target, *arguments, models=models)
     words = "is not whole" if changed == "damage" else f"was begun with other {changed}"
-    assert (code, f"{work_file(target, 'partial')} {words}: starting anew." in err) == (0, True), err
-    assert [row["id"] for row in read(target)] == (["x"] * 300 if changed == "input" else [str(n) for n in range(300)])
+    assert (code, f"{work_file(target, 'partial')} {words}: starting anew." in err) == (0, True), (
+        err
+    )
+    assert [row["id"] for row in read(target)] == (
+        ["x"] * 300 if changed == "input" else [str(n) for n in range(300)]
+    )
     assert ("predicted_probability_neutral" in read(target)[0]) == (changed == "options")
 
 
@@ -294,7 +417,10 @@ def test_input_of_the_same_size_and_time_with_other_content_is_begun_anew(stoppe
     os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
     assert (path.stat().st_size, path.stat().st_mtime_ns) == (stat.st_size, stat.st_mtime_ns)
     code, _, err = predict("--input", source, "--output", target)
-    assert (code, f"{work_file(target, 'partial')} was begun with other input: starting anew." in err) == (0, True), err
+    assert (
+        code,
+        f"{work_file(target, 'partial')} was begun with other input: starting anew." in err,
+    ) == (0, True), err
 
 
 def test_model_folder_of_the_same_sizes_and_times_with_other_weights_is_another_model(tmp_path):
@@ -309,7 +435,10 @@ def test_model_folder_of_the_same_sizes_and_times_with_other_weights_is_another_
 def test_a_killed_process_loses_no_whole_piece(model, predict, tmp_path):
     source, target = write(tmp_path / "rows.csv", many(3000)), tmp_path / "out.csv"
     note = work_file(target, "partial.json")
-    process = subprocess.Popen([sys.executable, "-m", "trainer", "predict", model, "--input", source, "--output", target], cwd=ROOT)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "trainer", "predict", model, "--input", source, "--output", target],
+        cwd=ROOT,
+    )
     while not note.exists() and process.poll() is None:
         time.sleep(0.01)
     process.send_signal(signal.SIGKILL)
@@ -339,11 +468,15 @@ def test_a_full_disk_is_told_and_what_was_written_is_kept(predict, tmp_path):
 
 def test_a_pipe_is_read_and_written_while_it_comes_and_who_has_enough_may_leave(model):
     command = [sys.executable, "-m", "trainer", "predict", str(model), "--input", "-"]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=ROOT) as process:
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=ROOT
+    ) as process:
         for row in many(64):
             process.stdin.write(json.dumps(row).encode() + b"\n")
         process.stdin.flush()
-        found = [json.loads(process.stdout.readline()) for _ in range(64)]  # standard input is still open
+        found = [
+            json.loads(process.stdout.readline()) for _ in range(64)
+        ]  # standard input is still open
         assert [row["id"] for row in found] == [str(n) for n in range(64)]
         process.stdout.close()
         try:
@@ -356,7 +489,9 @@ def test_a_pipe_is_read_and_written_while_it_comes_and_who_has_enough_may_leave(
         assert process.wait() == 141
 
 
-def test_standard_input_is_csv_or_json_lines_by_its_first_character(predict, monkeypatch, expected, tmp_path):
+def test_standard_input_is_csv_or_json_lines_by_its_first_character(
+    predict, monkeypatch, expected, tmp_path
+):
     def pipe(content):
         monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BufferedReader(io.BytesIO(content))))
 
@@ -368,20 +503,28 @@ def test_standard_input_is_csv_or_json_lines_by_its_first_character(predict, mon
         assert [row["predicted_label"] for row in read(tmp_path / "out.jsonl")] == labels
     pipe(b"text\n\xff\n")
     code, _, err = predict("--input", "-", "--output", tmp_path / "odd.jsonl")
-    assert (code, "standard input: is not utf-8 (invalid start byte). Give --encoding." in err) == (2, True), err
+    assert (code, "standard input: is not utf-8 (invalid start byte). Give --encoding." in err) == (
+        2,
+        True,
+    ), err
 
 
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        (b' [\n {"text": "x"}]', "standard input: is a JSON list; needed: CSV with a header line, or one JSON object a line. Give a file that ends in .json."),
+        (
+            b' [\n {"text": "x"}]',
+            "standard input: is a JSON list; needed: CSV with a header line, or one JSON object a line. Give a file that ends in .json.",
+        ),
         (
             gzip.compress(b"text\nx\n", mtime=0),
             "standard input: is packed with gzip; needed: CSV with a header line, or JSON lines. Unpack it: gzip -dc FILE | ...",
         ),
     ],
 )
-def test_standard_input_that_only_a_file_can_be_is_told_in_words(content, words, predict, monkeypatch):
+def test_standard_input_that_only_a_file_can_be_is_told_in_words(
+    content, words, predict, monkeypatch
+):
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BufferedReader(io.BytesIO(content))))
     code, _, err = predict("--input", "-")
     assert (code, words in err) == (2, True), err
@@ -399,39 +542,86 @@ def test_the_separator_that_is_proposed_reads_the_file(mark, predict, tmp_path):
 
 def test_parquet_goes_to_standard_output_as_json_lines(predict, expected, tmp_path):
     code, out, err = predict("--input", write(tmp_path / "rows.parquet"), "--output", "-")
-    assert (code, "standard output: 5 rows (1 longer than the model reads, cut), " in err) == (0, True)
-    assert [json.loads(line)["predicted_label"] for line in out.splitlines()] == [p.label for p in expected]
+    assert (code, "standard output: 5 rows (1 longer than the model reads, cut), " in err) == (
+        0,
+        True,
+    )
+    assert [json.loads(line)["predicted_label"] for line in out.splitlines()] == [
+        p.label for p in expected
+    ]
 
 
 @pytest.mark.parametrize(
     ("content", "arguments", "words"),
     [
         (b"", [], "is empty. Give a file with a header line and rows."),
-        (b"body\nx\n", [], "no column 'text'; found: body. Give --text-column. If the file has no header line, set data.column_names."),
-        (b"text\nx\n", ["--pair-column", "reply"], "no column 'reply'; found: text. Give --text-column and --pair-column."),
-        (b"id;text\n1;x\n", [], "no column 'text', but a single one: 'id;text'. If a line holds more than one cell, give --set 'data.separator=;'."),
-        (b"id\ttext\n1\tx\n", [], """a single one: 'id\\ttext'. If a line holds more than one cell, give --set 'data.separator="\\t"'."""),
+        (
+            b"body\nx\n",
+            [],
+            "no column 'text'; found: body. Give --text-column. If the file has no header line, set data.column_names.",
+        ),
+        (
+            b"text\nx\n",
+            ["--pair-column", "reply"],
+            "no column 'reply'; found: text. Give --text-column and --pair-column.",
+        ),
+        (
+            b"id;text\n1;x\n",
+            [],
+            "no column 'text', but a single one: 'id;text'. If a line holds more than one cell, give --set 'data.separator=;'.",
+        ),
+        (
+            b"id\ttext\n1\tx\n",
+            [],
+            """a single one: 'id\\ttext'. If a line holds more than one cell, give --set 'data.separator="\\t"'.""",
+        ),
         (b"text,text\nx,y\n", [], "2 columns are called 'text'. Rename all but one."),
         (
             b"text,predicted_label\nx,y\n",
             [],
             "has a column 'predicted_label' already, where the prediction would stand. Give --prefix model_",
         ),
-        (b"text,label\nx,y\n", ["--prefix", ""], "has a column 'label' already, where the prediction"),
-        (b'text,id\nx,1\n"y,2\nz,3\n', [], "rows.csv:3: a quote is opened and never closed; data.quote_char: '' reads quotes as text"),
-        (b"text,id\nx,1\ny\nz,3\n", [], "rows.csv:3: 1 cells, expected 2 (the first bad one). Mend the file, or set data.on_bad_rows: skip."),
-        (b"text,id\nx,1\n\xff,2\n", [], "rows.csv: byte 12 (line 3) is not utf-8; it looks like cp1252. Give --encoding, or save the file as UTF-8."),
-        (b"text\nx\n", ["--encoding", "klingon"], "data.encoding is 'klingon', no text encoding that Python knows"),
+        (
+            b"text,label\nx,y\n",
+            ["--prefix", ""],
+            "has a column 'label' already, where the prediction",
+        ),
+        (
+            b'text,id\nx,1\n"y,2\nz,3\n',
+            [],
+            "rows.csv:3: a quote is opened and never closed; data.quote_char: '' reads quotes as text",
+        ),
+        (
+            b"text,id\nx,1\ny\nz,3\n",
+            [],
+            "rows.csv:3: 1 cells, expected 2 (the first bad one). Mend the file, or set data.on_bad_rows: skip.",
+        ),
+        (
+            b"text,id\nx,1\n\xff,2\n",
+            [],
+            "rows.csv: byte 12 (line 3) is not utf-8; it looks like cp1252. Give --encoding, or save the file as UTF-8.",
+        ),
+        (
+            b"text\nx\n",
+            ["--encoding", "klingon"],
+            "data.encoding is 'klingon', no text encoding that Python knows",
+        ),
         (b"text\nx\n", ["--set", "data.sep=;"], "data.sep is unknown"),
         (
             b"text\nx\n",
             ["--output", "out.xlsx"],
             "out.xlsx: endings that can be written: .csv, .jsonl, .ndjson, .parquet, .tsv, all but",
         ),
-        (b"text\nx\n", ["--output", "out.parquet.gz"], "out.parquet.gz: endings that can be written:"),
+        (
+            b"text\nx\n",
+            ["--output", "out.parquet.gz"],
+            "out.parquet.gz: endings that can be written:",
+        ),
     ],
 )
-def test_what_cannot_be_read_or_written_is_told_in_words(content, arguments, words, predict, tmp_path):
+def test_what_cannot_be_read_or_written_is_told_in_words(
+    content, arguments, words, predict, tmp_path
+):
     (tmp_path / "rows.csv").write_bytes(content)
     code, _, err = predict("--input", tmp_path / "rows.csv", *arguments)
     assert (code, words in err) == (2, True), err
@@ -440,10 +630,17 @@ def test_what_cannot_be_read_or_written_is_told_in_words(content, arguments, wor
 
 def test_rows_that_cannot_be_read_are_left_out_if_asked_and_counted(predict, tmp_path):
     (tmp_path / "rows.csv").write_text("text,id\nx,1\ny\n\nz,3\n", encoding="utf-8")
-    (tmp_path / "rows.jsonl").write_text('{"text": "x"}\n{"text"\n\n[1]\n{"text": "\\ud83d"}\n', encoding="utf-8")
+    (tmp_path / "rows.jsonl").write_text(
+        '{"text": "x"}\n{"text"\n\n[1]\n{"text": "\\ud83d"}\n', encoding="utf-8"
+    )
     for kind, number, lost in (("csv", 2, 1), ("jsonl", 1, 3)):
-        code, out, err = predict("--input", tmp_path / f"rows.{kind}", "--set", "data.on_bad_rows=skip")
-        assert (code, f": {number} rows ({lost} could not be read and were left out)" in out) == (0, True), err
+        code, out, err = predict(
+            "--input", tmp_path / f"rows.{kind}", "--set", "data.on_bad_rows=skip"
+        )
+        assert (code, f": {number} rows ({lost} could not be read and were left out)" in out) == (
+            0,
+            True,
+        ), err
         assert len(read(tmp_path / f"rows.predicted.{kind}")) == number
     code, _, err = predict("--input", tmp_path / "rows.jsonl", "--overwrite")
     assert (code, "rows.jsonl:2: broken JSON: " in err) == (2, True), err
@@ -452,25 +649,45 @@ def test_rows_that_cannot_be_read_are_left_out_if_asked_and_counted(predict, tmp
 def test_reading_options_of_the_config_hold_here_too(predict, expected, tmp_path):
     lines = ["made by a machine", *(f"{n};'{text}'" for n, text in enumerate(TEXTS[:2]))]
     (tmp_path / "rows.csv").write_text("\n".join(lines), encoding="latin-1")
-    options = ["data.separator=;", 'data.quote_char="\'"', "data.skip_lines=1", "data.column_names=[n, body]"]
+    options = [
+        "data.separator=;",
+        'data.quote_char="\'"',
+        "data.skip_lines=1",
+        "data.column_names=[n, body]",
+    ]
     sets = [part for option in options for part in ("--set", option)]
-    code, _, err = predict("--input", tmp_path / "rows.csv", "--text-column", "body", "--encoding", "latin-1", *sets)
+    code, _, err = predict(
+        "--input", tmp_path / "rows.csv", "--text-column", "body", "--encoding", "latin-1", *sets
+    )
     assert code == 0, err
-    assert [(row["n"], row["predicted_label"]) for row in read(tmp_path / "rows.predicted.csv")] == [(str(n), p.label) for n, p in enumerate(expected[:2])]
+    assert [
+        (row["n"], row["predicted_label"]) for row in read(tmp_path / "rows.predicted.csv")
+    ] == [(str(n), p.label) for n, p in enumerate(expected[:2])]
 
 
 def test_damaged_and_odd_files_are_told_in_words(predict, tmp_path):
     whole = write(tmp_path / "rows.csv.gz", many(500)).read_bytes()
     (tmp_path / "rows.csv.gz").write_bytes(whole[: len(whole) // 2])
-    assert "rows.csv.gz: cannot be read to its end:" in predict("--input", tmp_path / "rows.csv.gz")[2]
+    assert (
+        "rows.csv.gz: cannot be read to its end:" in predict("--input", tmp_path / "rows.csv.gz")[2]
+    )
     (tmp_path / "long.csv").write_text('text\n"' + "x" * (1 << 26) + '"\n', encoding="utf-8")
-    assert "long.csv:2: a record is longer than 32 MiB; is a quote left open?" in predict("--input", tmp_path / "long.csv")[2]
+    assert (
+        "long.csv:2: a record is longer than 32 MiB; is a quote left open?"
+        in predict("--input", tmp_path / "long.csv")[2]
+    )
     (tmp_path / "list.json").write_text('[{"text": "x"}, ', encoding="utf-8")
     assert "list.json: broken JSON: " in predict("--input", tmp_path / "list.json")[2]
     write(tmp_path / "lists.jsonl", [*many(66), {"text": ["a"]}])
-    assert "lists.jsonl:67: column 'text' holds a list; needed: one text or number a row." in predict("--input", tmp_path / "lists.jsonl")[2]
+    assert (
+        "lists.jsonl:67: column 'text' holds a list; needed: one text or number a row."
+        in predict("--input", tmp_path / "lists.jsonl")[2]
+    )
     (tmp_path / "rows.xlsx").write_bytes(b"PK")
-    assert "rows.xlsx: is not an .xlsx file: File is not a zip file." in predict("--input", tmp_path / "rows.xlsx", "--output", "-")[2]
+    assert (
+        "rows.xlsx: is not an .xlsx file: File is not a zip file."
+        in predict("--input", tmp_path / "rows.xlsx", "--output", "-")[2]
+    )
 
 
 def test_later_rows_of_json_lines_may_hold_other_columns_but_not_ours(predict, tmp_path):
@@ -483,12 +700,20 @@ def test_later_rows_of_json_lines_may_hold_other_columns_but_not_ours(predict, t
     ]
     for form in ("csv", "parquet"):
         code, _, err = predict("--input", source, "--output", tmp_path / f"out.{form}")
-        assert (code, "a row has the column 'more', which the first row lacks. Give an --output that ends in .jsonl." in err) == (2, True)
+        assert (
+            code,
+            "a row has the column 'more', which the first row lacks. Give an --output that ends in .jsonl."
+            in err,
+        ) == (2, True)
     write(source, [{"text": "x", "n": 1}, {"text": "y", "n": "one"}])
     code, _, err = predict("--input", source, "--output", tmp_path / "out.parquet")
     assert (code, "a row does not fit the columns of the Parquet file: " in err) == (2, True), err
     write(source, [{"text": "x", "n": "half of \ud83d"}])
-    assert predict("--input", source, "--output", tmp_path / "half.jsonl")[0] == predict("--input", source, "--output", tmp_path / "half.csv")[0] == 0
+    assert (
+        predict("--input", source, "--output", tmp_path / "half.jsonl")[0]
+        == predict("--input", source, "--output", tmp_path / "half.csv")[0]
+        == 0
+    )
     assert read(tmp_path / "half.jsonl")[0]["n"] == "half of \ud83d"
     assert read(tmp_path / "half.csv")[0]["n"] == "half of \\ud83d"
     code, _, err = predict("--input", source, "--output", tmp_path / "out.parquet")
@@ -500,19 +725,34 @@ def test_later_rows_of_json_lines_may_hold_other_columns_but_not_ours(predict, t
 
 def test_no_file_is_replaced_unasked_and_never_the_input(predict, tmp_path, monkeypatch):
     source = write(tmp_path / "rows.csv")
-    assert "is the input. Give another file." in predict("--input", source, "--output", source, "--overwrite")[2]
+    assert (
+        "is the input. Give another file."
+        in predict("--input", source, "--output", source, "--overwrite")[2]
+    )
     (tmp_path / "rows.predicted.csv").write_text("mine", encoding="utf-8")
     code, _, err = predict("--input", source)
-    assert (code, "rows.predicted.csv: is there already. Give --overwrite to replace it, or another --output." in err) == (2, True)
+    assert (
+        code,
+        "rows.predicted.csv: is there already. Give --overwrite to replace it, or another --output."
+        in err,
+    ) == (2, True)
     assert (tmp_path / "rows.predicted.csv").read_text(encoding="utf-8") == "mine"
     assert predict("--input", source, "--overwrite")[0] == 0
     assert len(read(tmp_path / "rows.predicted.csv")) == 5
-    assert "Set --output to a folder you may write." in predict("--input", source, "--output", source / "below.csv")[2]
+    assert (
+        "Set --output to a folder you may write."
+        in predict("--input", source, "--output", source / "below.csv")[2]
+    )
     for kind in ("out", "out.csv"):
         (tmp_path / kind).mkdir()
-        assert f"{kind} is a folder. Give the name of a file." in predict("--input", source, "--output", tmp_path / kind, "--overwrite")[2]
+        assert (
+            f"{kind} is a folder. Give the name of a file."
+            in predict("--input", source, "--output", tmp_path / kind, "--overwrite")[2]
+        )
     assert "does not exist. Did you mean 'rows.csv'?" in predict("--input", tmp_path / "row.csv")[2]
-    assert "is no file; needed: one file, or - for standard input." in predict("--input", tmp_path)[2]
+    assert (
+        "is no file; needed: one file, or - for standard input." in predict("--input", tmp_path)[2]
+    )
     assert "is several files; needed: one file" in predict("--input", tmp_path / "*.csv")[2]
     monkeypatch.setattr(locks, "PATIENCE_SECONDS", 0.1)
     with locks.locked(work_file(tmp_path / "rows.predicted.csv", "lock"), "held"):
@@ -528,7 +768,11 @@ def test_files_of_the_user_beside_the_output_stay(predict, tmp_path):
         path.write_text("mine", encoding="utf-8")
     assert predict("--input", source, "--output", target)[0] == 0
     assert [path.read_text(encoding="utf-8") for path in own] == ["mine"] * 4
-    assert {path.name for path in tmp_path.iterdir()} == {"rows.csv", "out.csv", *(path.name for path in own)}
+    assert {path.name for path in tmp_path.iterdir()} == {
+        "rows.csv",
+        "out.csv",
+        *(path.name for path in own),
+    }
 
 
 def test_nothing_is_left_of_an_output_that_holds_no_row(predict, tmp_path):
@@ -539,16 +783,24 @@ def test_nothing_is_left_of_an_output_that_holds_no_row(predict, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["rows.jsonl"]
 
 
-@pytest.mark.parametrize("note", ["{}", "[]", "null", "3", '{"identity": {}, "bytes": 3, "progress": {}}', '{"identity": 1'])
+@pytest.mark.parametrize(
+    "note",
+    ["{}", "[]", "null", "3", '{"identity": {}, "bytes": 3, "progress": {}}', '{"identity": 1'],
+)
 def test_damaged_note_is_begun_anew(note, stopped, predict):
     source, target = stopped("csv")
     work_file(target, "partial.json").write_text(note, encoding="utf-8")
     code, _, err = predict("--input", source, "--output", target)
-    assert (code, f"{work_file(target, 'partial.json')} is damaged: starting anew." in err) == (0, True), err
+    assert (code, f"{work_file(target, 'partial.json')} is damaged: starting anew." in err) == (
+        0,
+        True,
+    ), err
     assert [row["id"] for row in read(target)] == [str(n) for n in range(300)]
 
 
-def test_output_that_another_process_wrote_meanwhile_is_not_replaced(predict, tmp_path, monkeypatch):
+def test_output_that_another_process_wrote_meanwhile_is_not_replaced(
+    predict, tmp_path, monkeypatch
+):
     source, target = write(tmp_path / "rows.csv"), tmp_path / "out.csv"
     only_writer = label_file.only_writer
 
@@ -565,10 +817,15 @@ def test_output_that_another_process_wrote_meanwhile_is_not_replaced(predict, tm
 
 
 @pytest.mark.parametrize("ending", ["csv", "tsv"])
-def test_formulas_stay_as_they_are_unless_a_spreadsheet_is_to_read_them(ending, predict, tiny_model, tmp_path):
+def test_formulas_stay_as_they_are_unless_a_spreadsheet_is_to_read_them(
+    ending, predict, tiny_model, tmp_path
+):
     names = ["=cmd|' /C calc'!A0", "-1.5", "plain"]
     model = make_model(tiny_model, tmp_path / "model", names)
-    rows = [{"id": name, "text": text} for name, text in zip(["@me", "-7", "+x"], ["good", "bad", "so"], strict=True)]
+    rows = [
+        {"id": name, "text": text}
+        for name, text in zip(["@me", "-7", "+x"], ["good", "bad", "so"], strict=True)
+    ]
     source, target = write(tmp_path / f"rows.{ending}", rows), tmp_path / f"out.{ending}"
     assert predict("--input", source, "--output", target, models=[model])[0] == 0
     exact = read(target)
@@ -578,12 +835,21 @@ def test_formulas_stay_as_they_are_unless_a_spreadsheet_is_to_read_them(ending, 
     safe = read(target)
     assert [row["id"] for row in safe] == ["'@me", "-7", "'+x"]
     expected = {names[0]: f"'{names[0]}", names[1]: names[1], names[2]: names[2]}
-    assert [row["predicted_label"] for row in safe] == [expected[row["predicted_label"]] for row in exact]
-    code, _, err = predict("--input", source, "--output", "out.jsonl", "--spreadsheet-safe", models=[model])
-    assert (code, "--spreadsheet-safe: goes with .csv and .tsv, not with .jsonl. Leave it out." in err) == (2, True), err
+    assert [row["predicted_label"] for row in safe] == [
+        expected[row["predicted_label"]] for row in exact
+    ]
+    code, _, err = predict(
+        "--input", source, "--output", "out.jsonl", "--spreadsheet-safe", models=[model]
+    )
+    assert (
+        code,
+        "--spreadsheet-safe: goes with .csv and .tsv, not with .jsonl. Leave it out." in err,
+    ) == (2, True), err
 
 
-def test_a_file_with_a_label_column_is_labelled_and_the_old_names_are_there_on_request(predict, tmp_path):
+def test_a_file_with_a_label_column_is_labelled_and_the_old_names_are_there_on_request(
+    predict, tmp_path
+):
     rows = [{"text": "good", "label": "mine", "score": "1"}]
     source = write(tmp_path / "rows.csv", rows)
     assert predict("--input", source)[0] == 0
@@ -595,9 +861,16 @@ def test_a_file_with_a_label_column_is_labelled_and_the_old_names_are_there_on_r
     assert list(read(tmp_path / "plain.predicted.csv")[0]) == ["text", "label", "score"]
 
 
-def test_rows_of_an_installed_package_are_labelled_into_the_current_folder(predict, tmp_path, monkeypatch):
+def test_rows_of_an_installed_package_are_labelled_into_the_current_folder(
+    predict, tmp_path, monkeypatch
+):
     monkeypatch.chdir(tmp_path)
-    code, out, err = predict("--input", "package:matplotlib/matplotlib/mpl-data/sample_data/msft.csv", "--text-column", "Date")
+    code, out, err = predict(
+        "--input",
+        "package:matplotlib/matplotlib/mpl-data/sample_data/msft.csv",
+        "--text-column",
+        "Date",
+    )
     assert (code, out.startswith("msft.predicted.csv: 65 rows, ")) == (0, True), err
     assert [path.name for path in tmp_path.iterdir()] == ["msft.predicted.csv"]
 
@@ -625,6 +898,18 @@ def test_pieces_grow_while_they_are_quick_and_hold_no_more_text_than_fits(model,
 def test_predict_answers_wrong_input_without_torch(tmp_path):
     code = "import sys\nsys.modules['torch'] = None\nfrom trainer.cli import app\napp(sys.argv[1:])"
     done = subprocess.run(
-        [sys.executable, "-c", code, "predict", "nobody/nothing", "--input", str(tmp_path / "none.csv")], cwd=ROOT, capture_output=True, text=True, check=False
+        [
+            sys.executable,
+            "-c",
+            code,
+            "predict",
+            "nobody/nothing",
+            "--input",
+            str(tmp_path / "none.csv"),
+        ],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert (done.returncode, "none.csv' does not exist" in done.stderr) == (2, True), done.stderr

@@ -61,10 +61,17 @@ def texts(path):
             ["a\n2,b\n3,c\n4,d"],
             ":2: a quoted cell makes one row of 4 lines, of which 4 look like rows.",
         ),
-        ('id,text\n1, "a, b"\n', "data.skip_initial_space=true", ["a, b"], ":2: 3 cells, expected 2; data.skip_initial_space: true reads"),
+        (
+            'id,text\n1, "a, b"\n',
+            "data.skip_initial_space=true",
+            ["a, b"],
+            ":2: 3 cells, expected 2; data.skip_initial_space: true reads",
+        ),
     ],
 )
-def test_options_of_reading_are_named_by_the_error_and_taken(content, option, expected, words, predict, tmp_path):
+def test_options_of_reading_are_named_by_the_error_and_taken(
+    content, option, expected, words, predict, tmp_path
+):
     source = tmp_path / ("rows.tsv" if "\t" in content else "rows.csv")
     source.write_text(content, encoding="utf-8")
     code, _, err = predict("--input", source)
@@ -87,9 +94,14 @@ def test_first_line_of_excel_and_the_sheet_that_is_read_are_said(predict, tmp_pa
         other.append(row)
     book.save(tmp_path / "sheets.xlsx")
     code, _, err = predict("--input", tmp_path / "sheets.xlsx")
-    assert (code, "sheet 'Sheet' of 2 is read; data.sheet chooses another." in err) == (0, True), err
+    assert (code, "sheet 'Sheet' of 2 is read; data.sheet chooses another." in err) == (0, True), (
+        err
+    )
     assert texts(tmp_path / "sheets.predicted.csv") == ["a"]
-    assert predict("--input", tmp_path / "sheets.xlsx", "--set", "data.sheet=Other", "--overwrite")[0] == 0
+    assert (
+        predict("--input", tmp_path / "sheets.xlsx", "--set", "data.sheet=Other", "--overwrite")[0]
+        == 0
+    )
     assert texts(tmp_path / "sheets.predicted.csv") == ["b"]
 
 

@@ -27,7 +27,19 @@ from trainer.runs import ensemble, training_run
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 EVIL = "<img src=http://evil.example/x onerror=alert(1)>"
 EVIL_TEXT = "<script>alert('text')</script>"
-SECTIONS = ["results", "data", "balancing", "training", "classes", "confusion", "curves", "mistakes", "decision", "config", "environment"]
+SECTIONS = [
+    "results",
+    "data",
+    "balancing",
+    "training",
+    "classes",
+    "confusion",
+    "curves",
+    "mistakes",
+    "decision",
+    "config",
+    "environment",
+]
 
 
 def train(folder, tiny_model, source, **sections):
@@ -36,13 +48,20 @@ def train(folder, tiny_model, source, **sections):
         "model": {"name": str(tiny_model), "max_length": 32},
         "data": {"source": str(source)},
         "split": {"train": 0.6, "validation": 0.2, "test": 0.2},
-        "training": {"num_train_epochs": 1, "per_device_train_batch_size": 16, "learning_rate": 1e-3, "bf16": False},
+        "training": {
+            "num_train_epochs": 1,
+            "per_device_train_batch_size": 16,
+            "learning_rate": 1e-3,
+            "bf16": False,
+        },
     }
     for name, content in sections.items():
         values[name] = {**values.get(name, {}), **content}
     (folder / "config.yaml").write_text(json.dumps(values), encoding="utf-8")
     config = load_config(str(folder / "config.yaml"))
-    return ensemble.train_ensemble(config) if config.ensemble.size > 1 else training_run.train(config)
+    return (
+        ensemble.train_ensemble(config) if config.ensemble.size > 1 else training_run.train(config)
+    )
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +71,10 @@ def single(tmp_path_factory, tiny_model, tweets):
     with tweets.open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
     names = {"negative": EVIL, "neutral": "neutral & $x^2$", "positive": "积极"}
-    lines = [json.dumps({"text": f"{EVIL_TEXT} {row['text']}", "label": names[row["sentiment"]]}) for row in rows]
+    lines = [
+        json.dumps({"text": f"{EVIL_TEXT} {row['text']}", "label": names[row["sentiment"]]})
+        for row in rows
+    ]
     (folder / "rows.jsonl").write_text("\n".join(lines), encoding="utf-8")
     decision = {"prior": "natural", "temperature": True, "thresholds": "f1"}
     return train(
@@ -70,16 +92,35 @@ def multi(tmp_path_factory, tiny_model, tactics):
     """Multi-label run that shows no texts."""
     folder = tmp_path_factory.mktemp("multi")
     wanted = {"discovery", "execution", "persistence"}
-    rows = [{**row, "labels": [label for label in row["labels"] if label in wanted]} for row in tactics[::80][:180]]
-    (folder / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-    return train(folder, tiny_model, folder / "rows.jsonl", data={"label_column": "labels"}, loss={"class_weights": "balanced"}, report={"show_texts": False})
+    rows = [
+        {**row, "labels": [label for label in row["labels"] if label in wanted]}
+        for row in tactics[::80][:180]
+    ]
+    (folder / "rows.jsonl").write_text(
+        "".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8"
+    )
+    return train(
+        folder,
+        tiny_model,
+        folder / "rows.jsonl",
+        data={"label_column": "labels"},
+        loss={"class_weights": "balanced"},
+        report={"show_texts": False},
+    )
 
 
 @pytest.fixture(scope="module")
 def folds(tmp_path_factory, tiny_model, tweets):
     """Ensemble of two folds whose members are heads on the frozen encoder."""
     folder = tmp_path_factory.mktemp("folds")
-    return train(folder, tiny_model, tweets, data={"label_column": "sentiment"}, model={"mode": "head"}, ensemble={"size": 2, "kind": "folds"})
+    return train(
+        folder,
+        tiny_model,
+        tweets,
+        data={"label_column": "sentiment"},
+        model={"mode": "head"},
+        ensemble={"size": 2, "kind": "folds"},
+    )
 
 
 @pytest.fixture(params=["single", "multi", "folds"])
@@ -101,13 +142,17 @@ def predictions(run):
 
 
 def copy_of(run, tmp_path):
-    return shutil.copytree(run, tmp_path / "copy", ignore=shutil.ignore_patterns("model", "member-*"))
+    return shutil.copytree(
+        run, tmp_path / "copy", ignore=shutil.ignore_patterns("model", "member-*")
+    )
 
 
 def test_page_needs_nothing_from_outside_and_runs_nothing(run):
     page = Page(page_of(run))
     assert not {"script", "link", "iframe", "object", "form"} & set(page.tags)
-    assert all(address.startswith(("data:image/svg+xml;base64,", "#")) for address in page.addresses)
+    assert all(
+        address.startswith(("data:image/svg+xml;base64,", "#")) for address in page.addresses
+    )
     assert "url(" not in page_of(run)
     assert len(page_of(run)) < 1_000_000
 
@@ -133,19 +178,26 @@ def test_headline_is_that_of_metrics_json(run):
     words = words_of(page_of(run))
     assert f"{final['macro_f1']:.3f}" in words
     for label, values in final["per_class"].items():
-        assert f"{label} {'rarest ' if label == metrics['minority_label'] else ''}{values['f1']:.3f}" in words
+        assert (
+            f"{label} {'rarest ' if label == metrics['minority_label'] else ''}{values['f1']:.3f}"
+            in words
+        )
 
 
 def test_intervals_of_the_page_are_those_of_the_resampled_rows(single):
     finished = FinishedRun.read(single)
-    low, high = report_page.headline_intervals(finished, report_page.resampled_figures([finished]), 0)["accuracy"]
+    low, high = report_page.headline_intervals(
+        finished, report_page.resampled_figures([finished]), 0
+    )["accuracy"]
     assert low <= finished.final["accuracy"] <= high
     assert f"{low:.3f} to {high:.3f}" in words_of(page_of(single))
 
 
 def test_rows_before_and_after_balancing_are_those_of_the_card(single):
     facts = json.loads((single / "report.json").read_text(encoding="utf-8"))
-    card = (single / "README.md").read_text(encoding="utf-8").replace("\\", "")  # Markdown's escapes
+    card = (
+        (single / "README.md").read_text(encoding="utf-8").replace("\\", "")
+    )  # Markdown's escapes
     for c, label in enumerate(facts["labels"]):
         counts = [counts[c] for counts in facts["columns"].values()]
         assert f"| {label} | {' | '.join(f'{count:,}' for count in counts)} |" in card
@@ -159,9 +211,14 @@ def test_hardest_mistakes_are_the_wrong_rows_of_highest_probability(single):
     test = predictions(single)
     wrong = test[test["label"] != test["predicted"]].copy()
     wrong["sure"] = [row[f"probability_{row['predicted']}"] for _, row in wrong.iterrows()]
-    expected = wrong.sort_values("sure", ascending=False, kind="stable")["row"].tolist()[: report_page.MOST_MISTAKES]
+    expected = wrong.sort_values("sure", ascending=False, kind="stable")["row"].tolist()[
+        : report_page.MOST_MISTAKES
+    ]
     assert [int(row) for row in re.findall(r"· row (\d+)", page_of(single))] == expected
-    quoted = [json.loads(line) for line in (single / "mistakes.jsonl").read_text(encoding="utf-8").splitlines()]
+    quoted = [
+        json.loads(line)
+        for line in (single / "mistakes.jsonl").read_text(encoding="utf-8").splitlines()
+    ]
     assert [line["row"] for line in quoted] == expected
     assert all(line["text"].startswith(EVIL_TEXT) for line in quoted)
 
@@ -171,7 +228,11 @@ def test_hardest_mistakes_of_several_labels_are_single_answers():
     given = p_NC >= 0.5
     true = np.array([[False, False], [True, True], [True, True]])
     found = Predictions(np.array([7, 8, 9]), true, given, p_NC).hardest(["a", "b"], 3)
-    assert [(m.row, m.label, m.predicted) for m in found] == [(8, "b", "missed"), (7, "a", "given"), (8, "a", "missed")]
+    assert [(m.row, m.label, m.predicted) for m in found] == [
+        (8, "b", "missed"),
+        (7, "a", "given"),
+        (8, "a", "missed"),
+    ]
     assert [m.probability for m in found] == pytest.approx([0.99, 0.9, 0.6])
 
 
@@ -191,12 +252,20 @@ def test_texts_are_left_out_of_a_page_to_share(single, tmp_path):
 
 
 def test_page_and_quoted_texts_never_go_to_the_hub():
-    assert not {"report.html", "report.json", "mistakes.jsonl", "predictions.parquet"} & set(hub.SHARED)
+    assert not {"report.html", "report.json", "mistakes.jsonl", "predictions.parquet"} & set(
+        hub.SHARED
+    )
 
 
 def test_decision_and_class_weights_are_told(single):
     words = words_of(page_of(single))
-    for part in ("Probabilities are corrected to these shares", "threshold", "share expected", "Class weights", "test, with the decision"):
+    for part in (
+        "Probabilities are corrected to these shares",
+        "threshold",
+        "share expected",
+        "Class weights",
+        "test, with the decision",
+    ):
         assert part in words
 
 
@@ -205,8 +274,12 @@ def test_multi_label_page_counts_answers_in_place_of_a_confusion_matrix(multi):
     words = words_of(page_of(multi))
     assert "Confusion matrix" not in words
     for label in ("discovery", "execution", "persistence"):
-        has, given = (np.array([label in labels for labels in test[name]]) for name in ("label", "predicted"))
-        assert f"{label} {(has & given).sum()} {(has & ~given).sum()} {(~has & given).sum()}" in words
+        has, given = (
+            np.array([label in labels for labels in test[name]]) for name in ("label", "predicted")
+        )
+        assert (
+            f"{label} {(has & given).sum()} {(has & ~given).sum()} {(~has & given).sum()}" in words
+        )
 
 
 def test_ensemble_page_lists_members_and_lays_their_curves_upon_another(folds):
@@ -234,7 +307,14 @@ def test_page_is_made_again_from_the_folder_alone(run):
 
 def test_what_older_runs_lack_is_left_out_in_words(single, tmp_path):
     old = copy_of(single, tmp_path)
-    for name in ("report.json", "mistakes.jsonl", "predictions.parquet", "environment.json", "epochs.csv", "class_weights.json"):
+    for name in (
+        "report.json",
+        "mistakes.jsonl",
+        "predictions.parquet",
+        "environment.json",
+        "epochs.csv",
+        "class_weights.json",
+    ):
         (old / name).unlink()
     words = words_of(report_page.render(FinishedRun.read(old)))
     for part in (
@@ -251,9 +331,14 @@ def test_what_older_runs_lack_is_left_out_in_words(single, tmp_path):
 def test_only_line_feeds_end_a_line_of_the_mistakes(single, tmp_path):
     copy = copy_of(single, tmp_path)
     path = copy / "mistakes.jsonl"
-    first, *others = [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n") if line]
+    first, *others = [
+        json.loads(line) for line in path.read_text(encoding="utf-8").split("\n") if line
+    ]
     first["text"] = "one\u2028two\u2029three\u0085four"
-    path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in [first, *others]), encoding="utf-8")
+    path.write_text(
+        "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in [first, *others]),
+        encoding="utf-8",
+    )
     read = FinishedRun.read(copy)
     assert len(read.texts) == 1 + len(others)
     assert read.texts[first["row"]] == first["text"]
@@ -268,7 +353,10 @@ def test_a_fault_of_the_page_never_costs_the_run(single, tmp_path, caplog, monke
     monkeypatch.setattr(report_page, "render", broken)
     with caplog.at_level(logging.WARNING):
         report_page.write_or_warn(copy)
-    assert f"report.html was not written: no rows. The run is complete; repeat with: equipoise report {copy}" in caplog.text
+    assert (
+        f"report.html was not written: no rows. The run is complete; repeat with: equipoise report {copy}"
+        in caplog.text
+    )
 
 
 @pytest.mark.parametrize(("damage", "words"), [
@@ -332,7 +420,9 @@ def test_predictions_of_another_run_are_told(single, tmp_path):
 def test_files_of_others_are_not_overwritten(single, tmp_path):
     mine = tmp_path / "mine.html"
     mine.write_text("<p>mine</p>")
-    with pytest.raises(RunError, match=r"holds something else than a page of ours. Give another --output"):
+    with pytest.raises(
+        RunError, match=r"holds something else than a page of ours. Give another --output"
+    ):
         report_page.rebuild(FinishedRun.read(single), mine)
     with pytest.raises(RunError, match=r"is a folder; --output is the page itself"):
         report_page.rebuild(FinishedRun.read(single), tmp_path)
@@ -346,12 +436,26 @@ def test_a_run_given_twice_is_told(single):
 
 def test_command_writes_the_page_without_loading_torch(single, tmp_path):
     code = "import sys\nfrom trainer.cli import app\ntry:\n    app(sys.argv[1:])\nfinally:\n    assert 'torch' not in sys.modules"
-    command = [sys.executable, "-c", code, "report", str(single), "--output", str(tmp_path / "page.html"), "--no-texts"]
+    command = [
+        sys.executable,
+        "-c",
+        code,
+        "report",
+        str(single),
+        "--output",
+        str(tmp_path / "page.html"),
+        "--no-texts",
+    ]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (0, f"Report: {tmp_path / 'page.html'}\n"), done.stderr
-    wrong = subprocess.run([*command[:4], str(tmp_path / "nowhere")], capture_output=True, text=True, check=False)
+    wrong = subprocess.run(
+        [*command[:4], str(tmp_path / "nowhere")], capture_output=True, text=True, check=False
+    )
     assert (wrong.returncode, wrong.stdout) == (2, "")
-    assert wrong.stderr == f"{tmp_path / 'nowhere'}: no such folder. Give run folders, such as runs/quickstart.\n"
+    assert (
+        wrong.stderr
+        == f"{tmp_path / 'nowhere'}: no such folder. Give run folders, such as runs/quickstart.\n"
+    )
 
 
 @pytest.mark.skipif(not CHROMIUM, reason="no Chromium on this machine")
@@ -370,7 +474,9 @@ def test_browser_shows_pages_without_a_complaint_at_any_width(single, multi, fol
                 page.set_viewport_size({"width": width, "height": 900})
                 page.goto((run / "report.html").as_uri())
                 assert page.evaluate("document.documentElement.scrollWidth") == width
-                assert page.evaluate("[...document.images].every(image => image.complete && image.naturalWidth > 0)")
+                assert page.evaluate(
+                    "[...document.images].every(image => image.complete && image.naturalWidth > 0)"
+                )
         page.pdf(path=tmp_path / "page.pdf", format="A4")
         browser.close()
     assert said == []
@@ -391,7 +497,9 @@ def test_hundred_classes_stay_usable(tmp_path):
     folder = RunFolder(tmp_path)
     folder.write_text("config.yaml", "model: {name: x}\ndata: {source: y}\n")
     folder.write_predictions({"test": (np.arange(3000), outcome)}, labels)
-    folder.write_json("metrics.json", {"test": outcome.final.to_dict(), "minority_label": labels[-1]})
+    folder.write_json(
+        "metrics.json", {"test": outcome.final.to_dict(), "minority_label": labels[-1]}
+    )
     text = report_page.render(FinishedRun.read(tmp_path))
     words = words_of(text)
     assert all(label in words for label in labels)
@@ -401,7 +509,9 @@ def test_hundred_classes_stay_usable(tmp_path):
 
 def test_reliability_shows_how_often_right_the_answers_of_each_sureness_are():
     p_NC, targets = np.array([[0.9, 0.1], [0.92, 0.08], [0.3, 0.7]]), np.array([0, 1, 1])
-    axis = page_plots.reliability(Predictions(np.arange(3), targets, targets, p_NC).confidences(), "rows").axes[0]
+    axis = page_plots.reliability(
+        Predictions(np.arange(3), targets, targets, p_NC).confidences(), "rows"
+    ).axes[0]
     np.testing.assert_allclose(axis.lines[1].get_xydata(), [[0.7, 1.0], [0.91, 0.5]])
     held = np.array([[True, False], [False, True]])
     found = Predictions(np.arange(2), held, held, np.array([[0.9, 0.1], [0.9, 0.9]]))
@@ -415,9 +525,13 @@ def test_area_under_a_precision_recall_curve_is_the_average_precision(num_positi
     targets = np.repeat([0, 1], [2000, num_positive])
     p_N = rng.beta(2, 5, len(targets)) + 0.2 * targets
     p_NC = np.c_[1 - p_N, p_N]
-    recall, precision = page_plots.precision_recall(targets, p_NC, [1], []).axes[0].lines[0].get_xydata().T
+    recall, precision = (
+        page_plots.precision_recall(targets, p_NC, [1], []).axes[0].lines[0].get_xydata().T
+    )
     assert len(recall) <= page_plots.MOST_POINTS
-    assert -np.diff(recall) @ precision[:-1] == pytest.approx(average_precision_score(targets, p_N), abs=1e-9 if num_positive < 100 else 0.01)
+    assert -np.diff(recall) @ precision[:-1] == pytest.approx(
+        average_precision_score(targets, p_N), abs=1e-9 if num_positive < 100 else 0.01
+    )
 
 
 def test_precision_recall_curve_of_a_perfect_class_is_flat():
@@ -427,9 +541,22 @@ def test_precision_recall_curve_of_a_perfect_class_is_flat():
 
 
 def test_one_epoch_stands_in_the_middle_of_an_axis_of_whole_epochs():
-    epoch = {"epoch": 1.0, "step": 4.0, "training_loss": 0.9, "validation_loss": 0.8, "accuracy": 0.5, "macro_f1": 0.4, "minority_recall": 0.3}
+    epoch = {
+        "epoch": 1.0,
+        "step": 4.0,
+        "training_loss": 0.9,
+        "validation_loss": 0.8,
+        "accuracy": 0.5,
+        "macro_f1": 0.4,
+        "minority_recall": 0.3,
+    }
     overlaid = page_plots.overlaid([[epoch], [], [epoch]], "macro_f1", "")
-    figures = [page_plots.losses([epoch]), page_plots.scores([epoch], 4), overlaid, plots.learning_curves([epoch], 4)]
+    figures = [
+        page_plots.losses([epoch]),
+        page_plots.scores([epoch], 4),
+        overlaid,
+        plots.learning_curves([epoch], 4),
+    ]
     for axis in (axis for figure in figures for axis in figure.axes):
         low, high = axis.get_xlim()
         assert (low, high) == (0.5, 1.5)
@@ -437,20 +564,44 @@ def test_one_epoch_stands_in_the_middle_of_an_axis_of_whole_epochs():
 
 
 def test_average_precision_is_the_mean_of_precisions_where_recall_rises():
-    targets, p_NC = np.array([0, 0, 1, 2]), np.array([[0.9, 0.1, 0], [0.2, 0.7, 0.1], [0.4, 0.6, 0], [0.3, 0.3, 0.4]])
-    assert page_plots.average_precisions(targets, p_NC)[:3] == pytest.approx([0.5 * 1 + 0.5 * 2 / 4, 1 / 2, 1.0])
+    targets, p_NC = (
+        np.array([0, 0, 1, 2]),
+        np.array([[0.9, 0.1, 0], [0.2, 0.7, 0.1], [0.4, 0.6, 0], [0.3, 0.3, 0.4]]),
+    )
+    assert page_plots.average_precisions(targets, p_NC)[:3] == pytest.approx(
+        [0.5 * 1 + 0.5 * 2 / 4, 1 / 2, 1.0]
+    )
     assert page_plots.average_precisions(targets, np.c_[p_NC, np.zeros(4)])[3] is None
 
 
-def test_page_and_card_call_the_rows_of_a_balanced_pool_balanced_and_test_rows_natural(tmp_path, tiny_model, tweets):
+def test_page_and_card_call_the_rows_of_a_balanced_pool_balanced_and_test_rows_natural(
+    tmp_path, tiny_model, tweets
+):
     balanced, natural = "classes balanced before the split", "with the distribution they came with"
-    cases = {"cut": ({"train": 0.5, "validation": 0.5, "test": None}, balanced), "tested": ({"test": 0.2}, natural)}
+    cases = {
+        "cut": ({"train": 0.5, "validation": 0.5, "test": None}, balanced),
+        "tested": ({"test": 0.2}, natural),
+    }
     for name, (split, words) in cases.items():
         (tmp_path / name).mkdir()
         balance = {"method": "undersample", "scope": "all"}
-        run = train(tmp_path / name, tiny_model, tweets, data={"label_column": "sentiment"}, split=split, balance=balance)
-        page, card = ((run / file).read_text(encoding="utf-8") for file in ("report.html", "README.md"))
-        assert [words in page, {balanced: natural, natural: balanced}[words] in page] == [True, False]
+        run = train(
+            tmp_path / name,
+            tiny_model,
+            tweets,
+            data={"label_column": "sentiment"},
+            split=split,
+            balance=balance,
+        )
+        page, card = (
+            (run / file).read_text(encoding="utf-8") for file in ("report.html", "README.md")
+        )
+        assert [words in page, {balanced: natural, natural: balanced}[words] in page] == [
+            True,
+            False,
+        ]
         assert "Validation has a balanced distribution" in page
         assert "Validation figures are on a balanced distribution" in card
-        assert ("as in the test rows" in card) == ("as in the test rows" in page) == (name == "tested")
+        assert (
+            ("as in the test rows" in card) == ("as in the test rows" in page) == (name == "tested")
+        )

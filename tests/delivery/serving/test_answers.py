@@ -36,7 +36,9 @@ def test_others_have_their_turn_while_a_list_is_written():
     assert asyncio.run(main()) >= 20
 
 
-@pytest.mark.parametrize("size", [0, 1, PIECE_BYTES, PIECE_BYTES + 1, 2 * PIECE_BYTES, 3 * PIECE_BYTES - 1])
+@pytest.mark.parametrize(
+    "size", [0, 1, PIECE_BYTES, PIECE_BYTES + 1, 2 * PIECE_BYTES, 3 * PIECE_BYTES - 1]
+)
 def test_a_body_is_sent_in_pieces_that_make_it_up_and_the_last_ends_it_as_before(size):
     body = bytes(n % 251 for n in range(size))
     for more in (False, True):

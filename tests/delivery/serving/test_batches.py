@@ -40,7 +40,11 @@ def in_queue(scenario, *, max_waiting=100, max_batch_tokens=1000, max_wait_secon
     async def main():
         model = Model()
         with ThreadPoolExecutor(1) as thread:
-            limits = {"max_waiting": max_waiting, "max_batch_tokens": max_batch_tokens, "max_wait_seconds": max_wait_seconds}
+            limits = {
+                "max_waiting": max_waiting,
+                "max_batch_tokens": max_batch_tokens,
+                "max_wait_seconds": max_wait_seconds,
+            }
             queue = ServingQueue(model, lambda number: max(1, number), thread, **limits)
             running = asyncio.ensure_future(queue.run())
             try:
@@ -55,7 +59,9 @@ def in_queue(scenario, *, max_waiting=100, max_batch_tokens=1000, max_wait_secon
 def test_requests_that_wait_together_are_computed_together_and_answered_apart():
     async def scenario(queue, model):
         first = await model.shut(queue)
-        others = [asyncio.ensure_future(queue.answer(numbers)) for numbers in ([1, 2], [3], [4, 5, 6])]
+        others = [
+            asyncio.ensure_future(queue.answer(numbers)) for numbers in ([1, 2], [3], [4, 5, 6])
+        ]
         await asyncio.sleep(0.01)
         assert queue.num_waiting == 6
         model.gate.set()
@@ -113,7 +119,10 @@ def test_a_full_queue_refuses_at_once_and_says_when_to_come_again():
 def test_what_waits_of_a_cancelled_request_is_never_computed():
     async def scenario(queue, model):
         first = await model.shut(queue)
-        gone, stays = asyncio.ensure_future(queue.answer([7, 8])), asyncio.ensure_future(queue.answer([9]))
+        gone, stays = (
+            asyncio.ensure_future(queue.answer([7, 8])),
+            asyncio.ensure_future(queue.answer([9])),
+        )
         await asyncio.sleep(0.01)
         gone.cancel()
         await asyncio.sleep(0.01)
@@ -139,14 +148,26 @@ def test_an_error_of_the_model_ends_the_requests_of_its_batch_alone():
 def test_of_a_batch_that_fails_the_guilty_request_alone_fails():
     async def scenario(queue, model):
         first = await model.shut(queue)
-        other, *others = (asyncio.ensure_future(queue.answer(numbers)) for numbers in ([6], [1, 2], [7, 13, 8], [3]))
+        other, *others = (
+            asyncio.ensure_future(queue.answer(numbers))
+            for numbers in ([6], [1, 2], [7, 13, 8], [3])
+        )
         await asyncio.sleep(0.01)
         model.gate.set()
         found = await asyncio.gather(first, other, *others, return_exceptions=True)
         assert found[:3] == [[0], [12], [2, 4]]
         assert (found[3].number, found[3].num_texts) == (2, 3)
         assert found[4] == [6]
-        assert model.batches == [[0], [6, 1, 2, 7, 13, 8, 3], [6], [1, 2], [7, 13, 8], [7], [13], [3]]
+        assert model.batches == [
+            [0],
+            [6, 1, 2, 7, 13, 8, 3],
+            [6],
+            [1, 2],
+            [7, 13, 8],
+            [7],
+            [13],
+            [3],
+        ]
 
     in_queue(scenario)
 

@@ -35,7 +35,11 @@ PIXEL = bytes.fromhex(
 
 @pytest.fixture(scope="module")
 def model(tiny_model, tmp_path_factory):
-    folder = make_model(tiny_model, tmp_path_factory.mktemp("tweets"), decision={"thresholds": {"negative": 0.9, "neutral": 0.05, "positive": 0.05}})
+    folder = make_model(
+        tiny_model,
+        tmp_path_factory.mktemp("tweets"),
+        decision={"thresholds": {"negative": 0.9, "neutral": 0.05, "positive": 0.05}},
+    )
     (folder / "README.md").write_text(HOSTILE, encoding="utf-8")
     (folder / "plot.png").write_bytes(PIXEL)
     return folder
@@ -67,8 +71,22 @@ def open_page(browser):
         page = context.new_page()
         page.set_default_timeout(30_000)
         page.on("pageerror", lambda error: faults.append(str(error)))
-        page.on("console", lambda message: faults.append(message.text) if message.type == "error" and "401" not in message.text else None)
-        page.on("request", lambda request: faults.append(request.url) if not request.url.startswith((url, "data:", "blob:")) else None)
+        page.on(
+            "console",
+            lambda message: (
+                faults.append(message.text)
+                if message.type == "error" and "401" not in message.text
+                else None
+            ),
+        )
+        page.on(
+            "request",
+            lambda request: (
+                faults.append(request.url)
+                if not request.url.startswith((url, "data:", "blob:"))
+                else None
+            ),
+        )
         page.goto(url)
         return page
 
@@ -79,7 +97,9 @@ def open_page(browser):
     assert not faults
 
 
-def test_typed_texts_get_the_decided_label_and_bars_of_all_probabilities(open_page, classifier, model):
+def test_typed_texts_get_the_decided_label_and_bars_of_all_probabilities(
+    open_page, classifier, model
+):
     texts = ["What a lovely day!", "<b>I hate this</b> & that"]
     with served(lambda: classifier) as client:
         page = open_page(client.url, viewport={"width": 390, "height": 800})
@@ -90,32 +110,67 @@ def test_typed_texts_get_the_decided_label_and_bars_of_all_probabilities(open_pa
             result = page.locator("#results > li").nth(n)
             assert result.locator(".text").inner_text() == texts[n]
             assert result.locator("tr.given th").all_inner_texts() == [prediction.label]
-            found = dict(zip(result.locator("tr th").all_inner_texts(), result.locator("tr td:last-child").all_inner_texts(), strict=True))
-            assert found == {label: f"{100 * p:.1f} %" for label, p in prediction.probabilities.items()}
+            found = dict(
+                zip(
+                    result.locator("tr th").all_inner_texts(),
+                    result.locator("tr td:last-child").all_inner_texts(),
+                    strict=True,
+                )
+            )
+            assert found == {
+                label: f"{100 * p:.1f} %" for label, p in prediction.probabilities.items()
+            }
             widths = [bar.bounding_box()["width"] for bar in result.locator(".bar").all()]
             assert widths[1] > widths[2]  # behind the decided label, by probability
         assert page.title() == model.name
-        assert page.evaluate("document.documentElement.scrollWidth") <= 390  # nothing sticks out on a phone
+        assert (
+            page.evaluate("document.documentElement.scrollWidth") <= 390
+        )  # nothing sticks out on a phone
         page.get_by_label("One text per line").fill("  ")
         page.get_by_role("button", name="Classify").click()
         assert page.get_by_text("Type a text first.").is_visible()
 
 
-def test_a_dropped_file_is_labelled_in_chunks_and_downloaded_with_its_columns(open_page, classifier, tmp_path):
-    missing = ["", " None ", "nan", "\x85", "\x1c"]  # white space as Python sees it, not as JavaScript does
-    texts = ['He said "no"; twice', "Zwei\nZeilen", *missing, "ü, comma", "x" * 5000, "none", "é " * 4000, "\ufeff"] + [f"text {n}" for n in range(143)]
+def test_a_dropped_file_is_labelled_in_chunks_and_downloaded_with_its_columns(
+    open_page, classifier, tmp_path
+):
+    missing = [
+        "",
+        " None ",
+        "nan",
+        "\x85",
+        "\x1c",
+    ]  # white space as Python sees it, not as JavaScript does
+    texts = [
+        'He said "no"; twice',
+        "Zwei\nZeilen",
+        *missing,
+        "ü, comma",
+        "x" * 5000,
+        "none",
+        "é " * 4000,
+        "\ufeff",
+    ] + [f"text {n}" for n in range(143)]
     rows = [[str(n), text, "x"] for n, text in enumerate(texts)]
     source = tmp_path / "my.rows.csv"
     with source.open("w", encoding="utf-8", newline="") as file:
         csv.writer(file, delimiter=";").writerows([["id", "body", "label"], *rows])
-    with served(lambda: classifier, limits=Limits(max_texts=50, max_body_bytes=8000, drain_seconds=0)) as client:
+    with served(
+        lambda: classifier, limits=Limits(max_texts=50, max_body_bytes=8000, drain_seconds=0)
+    ) as client:
         page = open_page(client.url)
         page.get_by_label("Drop a CSV or TSV file here").set_input_files(source)
         page.wait_for_selector("text=my.rows.csv: 155 rows, 3 columns.")
-        assert page.get_by_label("Column with the text").locator("option:checked").inner_text() == "body"
+        assert (
+            page.get_by_label("Column with the text").locator("option:checked").inner_text()
+            == "body"
+        )
         page.get_by_role("button", name="Label the file").click()
         page.wait_for_selector("#download:visible")
-        assert page.locator("#file-status").inner_text() == "150 rows labelled, 5 without a text left empty."
+        assert (
+            page.locator("#file-status").inner_text()
+            == "150 rows labelled, 5 without a text left empty."
+        )
         with page.expect_download() as download:
             page.get_by_text("Download the labelled CSV").click()
         assert download.value.suggested_filename == "my.rows-labelled.csv"
@@ -123,21 +178,43 @@ def test_a_dropped_file_is_labelled_in_chunks_and_downloaded_with_its_columns(op
         posts = client.metric('equipoise_requests_total{route="/predict",status="200"}')
     with (tmp_path / "labelled.csv").open(encoding="utf-8", newline="") as file:
         head, *found = csv.reader(file, delimiter=";")
-    assert head == ["id", "body", "label", "predicted_label", "predicted_score", *(f"predicted_probability_{label}" for label in classifier.labels)]
+    assert head == [
+        "id",
+        "body",
+        "label",
+        "predicted_label",
+        "predicted_score",
+        *(f"predicted_probability_{label}" for label in classifier.labels),
+    ]
     assert [row[:3] for row in found] == rows
     assert [row[1] for row in found if row[3:] == [""] * 5] == missing
     expected = classifier.predict([row[1] for row in rows])
     for row, prediction in zip(found, expected, strict=True):
         if row[1] not in missing:
             assert row[3] == prediction.label
-            assert [float(value) for value in row[4:]] == pytest.approx([prediction.score, *prediction.probabilities.values()], abs=1e-5)
+            assert [float(value) for value in row[4:]] == pytest.approx(
+                [prediction.score, *prediction.probabilities.values()], abs=1e-5
+            )
     assert posts >= 4  # at most 50 texts, and 8,000 bytes, a request
 
 
-def test_no_cell_of_the_download_is_a_formula_and_numbers_stay_numbers(open_page, tiny_model, tmp_path):
+def test_no_cell_of_the_download_is_a_formula_and_numbers_stay_numbers(
+    open_page, tiny_model, tmp_path
+):
     labels = ["=cmd|' /C calc'!A0", "+sum(A1)", "-2+3"]
     classifier = Classifier.load(make_model(tiny_model, tmp_path / "hostile", labels))
-    unsafe = ["=1+2", "+a", "-a", "@SUM(A1)", "\ta", "\ra", "\na", "\uff1dA1", '=HYPERLINK("http://a.example","b")', "-"]
+    unsafe = [
+        "=1+2",
+        "+a",
+        "-a",
+        "@SUM(A1)",
+        "\ta",
+        "\ra",
+        "\na",
+        "\uff1dA1",
+        '=HYPERLINK("http://a.example","b")',
+        "-",
+    ]
     safe = ["-1.5", "+3", "-2e-05", "-.5", "a=b", "'=1", "1-2", "", " =1", "5 - 3"]
     rows = [[f"text {n}", cell] for n, cell in enumerate(unsafe + safe)]
     with (tmp_path / "rows.csv").open("w", encoding="utf-8", newline="") as file:
@@ -147,7 +224,9 @@ def test_no_cell_of_the_download_is_a_formula_and_numbers_stay_numbers(open_page
         page.get_by_label("Drop a CSV or TSV file here").set_input_files(tmp_path / "rows.csv")
         page.get_by_role("button", name="Label the file").click()
         page.wait_for_selector("#download:visible")
-        assert page.get_by_text("get an apostrophe (') in front, so that no spreadsheet runs them").is_visible()
+        assert page.get_by_text(
+            "get an apostrophe (') in front, so that no spreadsheet runs them"
+        ).is_visible()
         with page.expect_download() as download:
             page.get_by_text("Download the labelled CSV").click()
         download.value.save_as(tmp_path / "labelled.csv")
@@ -157,7 +236,9 @@ def test_no_cell_of_the_download_is_a_formula_and_numbers_stay_numbers(open_page
     assert [row[1] for row in found] == ["'" + cell for cell in unsafe] + safe
     expected = classifier.predict([text for text, _ in rows])
     assert [row[2] for row in found] == ["'" + prediction.label for prediction in expected]
-    assert [float(row[3]) for row in found] == pytest.approx([prediction.score for prediction in expected], abs=1e-5)
+    assert [float(row[3]) for row in found] == pytest.approx(
+        [prediction.score for prediction in expected], abs=1e-5
+    )
 
 
 class Slow(Classifier):
@@ -173,7 +254,10 @@ def test_a_file_dropped_by_the_mouse_can_be_cancelled_and_started_again(open_pag
     with served(lambda: slow, limits=Limits(max_texts=10, drain_seconds=0)) as client:
         page = open_page(client.url)
         content = "title\ttext\n" + "".join(f"{n}\tthis is text {n}\n" for n in range(60))
-        dropped = page.evaluate_handle("content => { const data = new DataTransfer(); data.items.add(new File([content], 'rows.tsv')); return data; }", content)
+        dropped = page.evaluate_handle(
+            "content => { const data = new DataTransfer(); data.items.add(new File([content], 'rows.tsv')); return data; }",
+            content,
+        )
         page.dispatch_event("#drop", "drop", {"dataTransfer": dropped})
         page.wait_for_selector("text=rows.tsv: 60 rows, 2 columns.")
         page.get_by_role("button", name="Label the file").click()
@@ -185,8 +269,12 @@ def test_a_file_dropped_by_the_mouse_can_be_cancelled_and_started_again(open_pag
         assert page.locator("#file-status").inner_text() == "60 rows labelled."
 
 
-def test_of_many_labels_the_page_shows_twenty_and_folds_the_others_away(open_page, tiny_model, tmp_path):
-    classifier = Classifier.load(make_model(tiny_model, tmp_path / "many", [f"label {n}" for n in range(150)]))
+def test_of_many_labels_the_page_shows_twenty_and_folds_the_others_away(
+    open_page, tiny_model, tmp_path
+):
+    classifier = Classifier.load(
+        make_model(tiny_model, tmp_path / "many", [f"label {n}" for n in range(150)])
+    )
     (tmp_path / "rows.csv").write_text("text\na\nb\n")
     with served(lambda: classifier) as client:
         page = open_page(client.url)
@@ -204,7 +292,11 @@ def test_a_file_that_is_no_csv_is_refused_in_words(open_page, classifier, tmp_pa
         for name, content, words in (
             ("a.csv", b'a,b\n1,"open', "ends within a quoted field"),
             ("b.csv", b"text\n", "has no rows below its line of column names"),
-            ("c.csv", b"id,text,by\n0,a,me\n1,I love it, really,bob\n", "Row 2 below the column names has 4 cells; needed: 3."),
+            (
+                "c.csv",
+                b"id,text,by\n0,a,me\n1,I love it, really,bob\n",
+                "Row 2 below the column names has 4 cells; needed: 3.",
+            ),
             ("d.csv", b"id,text,by\n0,a\n", "Row 1 below the column names has 2 cells; needed: 3."),
         ):
             (tmp_path / name).write_bytes(content)
@@ -218,8 +310,12 @@ def test_a_file_that_is_no_csv_is_refused_in_words(open_page, classifier, tmp_pa
         page.wait_for_selector("td:has-text('Café au lait')")
 
 
-def test_several_labels_of_a_row_are_a_json_list_as_in_the_files_of_predict(open_page, tiny_model, tmp_path):
-    classifier = Classifier.load(make_model(tiny_model, tmp_path / "many", problem_type="multi_label_classification"))
+def test_several_labels_of_a_row_are_a_json_list_as_in_the_files_of_predict(
+    open_page, tiny_model, tmp_path
+):
+    classifier = Classifier.load(
+        make_model(tiny_model, tmp_path / "many", problem_type="multi_label_classification")
+    )
     texts = [f"text {n}" for n in range(20)]
     (tmp_path / "rows.csv").write_text("text\n" + "\n".join(texts))
     with served(lambda: classifier) as client:
@@ -230,7 +326,9 @@ def test_several_labels_of_a_row_are_a_json_list_as_in_the_files_of_predict(open
         with page.expect_download() as download:
             page.get_by_text("Download the labelled CSV").click()
     found = list(csv.DictReader(download.value.path().read_text(encoding="utf-8").splitlines()))
-    assert [json.loads(row["predicted_label"]) for row in found] == [list(prediction.labels) for prediction in classifier.predict(texts)]
+    assert [json.loads(row["predicted_label"]) for row in found] == [
+        list(prediction.labels) for prediction in classifier.predict(texts)
+    ]
 
 
 def test_the_card_is_read_and_nothing_in_it_runs(open_page, classifier, model):
@@ -245,7 +343,9 @@ def test_the_card_is_read_and_nothing_in_it_runs(open_page, classifier, model):
         assert page.evaluate("window.pwned") is None
         # and were a script to slip in, the page's policy would not run it
         with page.expect_console_message(lambda message: "Content Security Policy" in message.text):
-            page.evaluate("document.body.append(Object.assign(document.createElement('script'), {text: 'window.pwned = 4'}))")
+            page.evaluate(
+                "document.body.append(Object.assign(document.createElement('script'), {text: 'window.pwned = 4'}))"
+            )
         assert page.evaluate("window.pwned") is None
         open_page.faults.clear()
 
@@ -267,9 +367,12 @@ def test_with_a_token_the_page_asks_for_it_until_it_is_right(open_page, classifi
 def test_the_documentation_needs_nothing_from_elsewhere(open_page, classifier):
     with served(lambda: classifier, token="t") as client:
         page = open_page(client.url + "/docs")
-        assert page.get_by_role("heading", name="POST /predict Decided label and all probabilities").is_visible()
-        assert """curl -H "Authorization: Bearer $TOKEN" -H "Content-Type: application/json" -d '{"inputs": "What a lovely day!"}'""" in page.content().replace(
-            "&#34;", '"'
+        assert page.get_by_role(
+            "heading", name="POST /predict Decided label and all probabilities"
+        ).is_visible()
+        assert (
+            """curl -H "Authorization: Bearer $TOKEN" -H "Content-Type: application/json" -d '{"inputs": "What a lovely day!"}'"""
+            in page.content().replace("&#34;", '"')
         )
 
 
@@ -277,7 +380,9 @@ def test_only_the_script_and_style_of_the_page_itself_may_run():
     page = (ROOT / "trainer/delivery/serving/page.html").read_text(encoding="utf-8")
     policy = content_security_policy(page)
     assert policy.startswith("default-src 'none'; script-src 'sha256-")
-    assert policy != content_security_policy(page.replace('"use strict";', '"use strict"; steal();'))
+    assert policy != content_security_policy(
+        page.replace('"use strict";', '"use strict"; steal();')
+    )
     assert "unsafe" not in policy
     assert "http" not in page.replace("http-equiv", "")
 
@@ -307,12 +412,21 @@ def test_links_out_of_the_folder_of_a_card_are_not_followed_and_logged(tmp_path,
     (folder / "card.md").write_text("![a](out.png) ![b](in.png) ![c](round.png)")
     (folder / "README.md").symlink_to("card.md")
     shown = card_html(find_card(folder))
-    assert re.findall(r'src="(.{0,14})[^"]*" alt="(.)"', shown) == [("", "a"), ("data:image/png", "b"), ("", "c")]
-    assert caplog.messages == [f"{folder}/out.png is a link to {tmp_path}/secret.png, outside its folder, and is not shown."]
+    assert re.findall(r'src="(.{0,14})[^"]*" alt="(.)"', shown) == [
+        ("", "a"),
+        ("data:image/png", "b"),
+        ("", "c"),
+    ]
+    assert caplog.messages == [
+        f"{folder}/out.png is a link to {tmp_path}/secret.png, outside its folder, and is not shown."
+    ]
     (folder / "README.md").unlink()
     (folder / "README.md").symlink_to(tmp_path / "secret.md")
     assert find_card(folder) is None
-    assert caplog.messages[1] == f"{folder}/README.md is a link to {tmp_path}/secret.md, outside its folder, and is not shown."
+    assert (
+        caplog.messages[1]
+        == f"{folder}/README.md is a link to {tmp_path}/secret.md, outside its folder, and is not shown."
+    )
 
 
 def test_the_card_and_pictures_of_a_snapshot_in_the_cache_of_the_hub_are_shown(tmp_path):
@@ -330,13 +444,21 @@ def test_the_card_and_pictures_of_a_snapshot_in_the_cache_of_the_hub_are_shown(t
 def test_pictures_from_outside_the_folder_are_left_out(tmp_path):
     (tmp_path / "secret.png").write_bytes(b"secret")
     (tmp_path / "card").mkdir()
-    for name in ("../secret.png", str(tmp_path / "secret.png"), "http://example.org/a.png", "notes.txt", "missing.png"):
+    for name in (
+        "../secret.png",
+        str(tmp_path / "secret.png"),
+        "http://example.org/a.png",
+        "notes.txt",
+        "missing.png",
+    ):
         (tmp_path / "card/notes.txt").write_text("secret")
         (tmp_path / "card/README.md").write_text(f"![shown]({name})")
         assert card_html(tmp_path / "card/README.md") == '<p><img src="" alt="shown" /></p>\n'
 
 
-def test_a_file_that_has_an_added_column_already_is_refused_as_predict_does(open_page, classifier, tmp_path):
+def test_a_file_that_has_an_added_column_already_is_refused_as_predict_does(
+    open_page, classifier, tmp_path
+):
     (tmp_path / "rows.csv").write_text("text,predicted_label\nsome words,mine\n", encoding="utf-8")
     words = "The file has a column 'predicted_label' already, where the prediction would stand. Rename it."
     with served(lambda: classifier) as client:

@@ -23,7 +23,18 @@ from trainer.training.batches.batching import (
 from trainer.training.batches.packing import runs_without_padding
 
 
-def sampler(num_rows, batch, accumulation, shards=1, shard=0, strategy="group_by_length", epoch=0, drop_last=False, seed=5, label_ids=None):
+def sampler(
+    num_rows,
+    batch,
+    accumulation,
+    shards=1,
+    shard=0,
+    strategy="group_by_length",
+    epoch=0,
+    drop_last=False,
+    seed=5,
+    label_ids=None,
+):
     lengths = np.random.default_rng(1).integers(3, 60, max(num_rows, 1))
     found = StepBatchSampler(
         lambda _: np.arange(num_rows),
@@ -46,7 +57,13 @@ def steps_of(shards):
     batches = [list(shard) for shard in shards]
     accumulation, out = shards[0].batches_per_step, []
     for start in range(0, len(batches[0]), accumulation):
-        rows = [row for b in batches for batch in b[start : start + accumulation] for row in batch if row != PADDING]
+        rows = [
+            row
+            for b in batches
+            for batch in b[start : start + accumulation]
+            for row in batch
+            if row != PADDING
+        ]
         out.append(sorted(rows))
     return out
 
@@ -60,14 +77,24 @@ def steps_of(shards):
 def test_rows_of_a_step_do_not_depend_on_how_it_is_cut(num_rows, cut, strategy):
     batch, accumulation, shards = cut
     whole = steps_of([sampler(num_rows, 12, 1, strategy=strategy)])
-    found = steps_of([sampler(num_rows, batch, accumulation, shards, shard, strategy) for shard in range(shards)])
+    found = steps_of(
+        [sampler(num_rows, batch, accumulation, shards, shard, strategy) for shard in range(shards)]
+    )
     assert found == whole
     assert Counter(row for step in whole for row in step) == Counter(range(num_rows))
 
 
 @settings(max_examples=60, deadline=None)
-@given(num_rows=st.integers(1, 150), batch=st.integers(1, 9), accumulation=st.integers(1, 4), shards=st.integers(1, 3), drop_last=st.booleans())
-def test_every_process_gets_as_many_batches_as_its_length_says(num_rows, batch, accumulation, shards, drop_last):
+@given(
+    num_rows=st.integers(1, 150),
+    batch=st.integers(1, 9),
+    accumulation=st.integers(1, 4),
+    shards=st.integers(1, 3),
+    drop_last=st.booleans(),
+)
+def test_every_process_gets_as_many_batches_as_its_length_says(
+    num_rows, batch, accumulation, shards, drop_last
+):
     for shard in range(shards):
         found = sampler(num_rows, batch, accumulation, shards, shard, drop_last=drop_last)
         batches = list(found)
@@ -85,41 +112,75 @@ def test_epochs_and_seeds_differ_and_repeat(strategy):
 
 
 def test_sequential_keeps_the_order_of_the_file():
-    assert steps_of([sampler(10, 4, 1, strategy="sequential")]) == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9]]
+    assert steps_of([sampler(10, 4, 1, strategy="sequential")]) == [
+        [0, 1, 2, 3],
+        [4, 5, 6, 7],
+        [8, 9],
+    ]
 
 
 def test_grouping_by_length_leaves_less_padding_than_random_order():
     def padding(strategy):
         found = sampler(2000, 16, 1, strategy=strategy)
-        return sum(found.lengths_N[rows].max() * len(rows) - found.lengths_N[rows].sum() for rows in found.steps())
+        return sum(
+            found.lengths_N[rows].max() * len(rows) - found.lengths_N[rows].sum()
+            for rows in found.steps()
+        )
 
     assert padding("group_by_length") < 0.2 * padding("random")
 
 
 @settings(max_examples=60, deadline=None)
-@given(st.integers(2, 5), st.integers(1, 30), st.integers(1, 6), st.integers(1, 5), st.integers(1, 3), st.integers(0, 3))
-def test_every_step_holds_every_class_equally_on_any_number_of_processes(classes, rows_per_class, batch, accumulation, shards, epoch):
+@given(
+    st.integers(2, 5),
+    st.integers(1, 30),
+    st.integers(1, 6),
+    st.integers(1, 5),
+    st.integers(1, 3),
+    st.integers(0, 3),
+)
+def test_every_step_holds_every_class_equally_on_any_number_of_processes(
+    classes, rows_per_class, batch, accumulation, shards, epoch
+):
     if batch * accumulation * shards < classes:
         return
-    label_ids = np.random.default_rng(epoch).permutation(np.repeat(np.arange(classes), rows_per_class))
-    parts = [sampler(len(label_ids), batch, accumulation, shards, shard, epoch=epoch, label_ids=label_ids) for shard in range(shards)]
+    label_ids = np.random.default_rng(epoch).permutation(
+        np.repeat(np.arange(classes), rows_per_class)
+    )
+    parts = [
+        sampler(
+            len(label_ids), batch, accumulation, shards, shard, epoch=epoch, label_ids=label_ids
+        )
+        for shard in range(shards)
+    ]
     steps = steps_of(parts)
     assert sorted(row for step in steps for row in step) == list(range(len(label_ids)))
     for step in steps:
         assert len(set(np.bincount(label_ids[step], minlength=classes))) == 1
     assert all(len(list(part)) == len(part) for part in parts)
-    assert steps == steps_of([sampler(len(label_ids), batch * accumulation * shards, 1, label_ids=label_ids, epoch=epoch)])
+    assert steps == steps_of(
+        [
+            sampler(
+                len(label_ids), batch * accumulation * shards, 1, label_ids=label_ids, epoch=epoch
+            )
+        ]
+    )
 
 
 def test_a_step_smaller_than_the_number_of_classes_is_refused():
-    with pytest.raises(ConfigError, match=r"with 8 classes, but an optimizer step holds 2 rows x 3 micro-batches x 1 process\(es\). Raise training.per_device"):
+    with pytest.raises(
+        ConfigError,
+        match=r"with 8 classes, but an optimizer step holds 2 rows x 3 micro-batches x 1 process\(es\). Raise training.per_device",
+    ):
         refuse_small_steps(8, 2, 3, 1)
     refuse_small_steps(8, 2, 2, 2)
 
 
 def rows_of(lengths, **columns):
     flat = {"input_ids": np.arange(10, 10 + sum(lengths), dtype=np.int32)} | columns
-    return TokenisedRows(flat, np.r_[0, np.cumsum(lengths)], np.arange(len(lengths)), np.zeros(len(lengths), bool))
+    return TokenisedRows(
+        flat, np.r_[0, np.cumsum(lengths)], np.arange(len(lengths)), np.zeros(len(lengths), bool)
+    )
 
 
 def tokenizer(side):
@@ -159,7 +220,9 @@ def test_batches_for_prediction_hold_every_row_once_within_their_tokens(lengths,
     at_least=st.integers(1, 50),
     multiple=st.sampled_from([1, 8]),
 )
-def test_passes_hold_the_rows_of_the_batch_in_order_within_their_tokens(side, lengths, tokens, most_runs, at_least, multiple):
+def test_passes_hold_the_rows_of_the_batch_in_order_within_their_tokens(
+    side, lengths, tokens, most_runs, at_least, multiple
+):
     at_least = min(at_least, len(lengths))
     batch = Collator(tokenizer(side), multiple)(rows_of(lengths).__getitems__(range(len(lengths))))
     starts = pass_starts(lengths, tokens, most_runs=most_runs, at_least=at_least)
@@ -187,8 +250,14 @@ def test_tokens_of_a_pass_are_those_that_the_device_computes():
     one_long = [512] + [30] * 255
     assert tokens_computed(one_long, runs_without_padding(torch.device("cpu"))) == 512 + 255 * 30
     assert tokens_computed(one_long, runs_without_padding(torch.device("cuda"))) == 256 * 512
-    assert tokens_computed([9, 8, 7, 6, 5, 4, 3, 2, 1], runs_without_padding(torch.device("cpu"))) == 81  # nine runs are padded
-    assert len(pass_starts(one_long, 16_384, most_runs=runs_without_padding(torch.device("cuda")))) == 2
+    assert (
+        tokens_computed([9, 8, 7, 6, 5, 4, 3, 2, 1], runs_without_padding(torch.device("cpu")))
+        == 81
+    )  # nine runs are padded
+    assert (
+        len(pass_starts(one_long, 16_384, most_runs=runs_without_padding(torch.device("cuda"))))
+        == 2
+    )
 
 
 def test_targets_as_wide_as_the_batch_are_not_cut_like_tokens():
@@ -196,8 +265,14 @@ def test_targets_as_wide_as_the_batch_are_not_cut_like_tokens():
     batch["attention_mask"][:, 2:] = 0
     batch["input_ids"] = torch.ones(3, 16)
     batch["attention_mask"] = torch.cat([batch["attention_mask"], torch.zeros(3, 8)], 1)
-    assert [tuple(part["labels"].shape) for part in cut_into_passes(batch, [0, 1])] == [(1, 8), (2, 8)]
-    assert [tuple(part["input_ids"].shape) for part in cut_into_passes(batch, [0, 1])] == [(1, 8), (2, 8)]
+    assert [tuple(part["labels"].shape) for part in cut_into_passes(batch, [0, 1])] == [
+        (1, 8),
+        (2, 8),
+    ]
+    assert [tuple(part["input_ids"].shape) for part in cut_into_passes(batch, [0, 1])] == [
+        (1, 8),
+        (2, 8),
+    ]
 
 
 def test_a_cpu_takes_smaller_passes_than_a_gpu():

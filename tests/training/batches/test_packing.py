@@ -10,15 +10,55 @@ from trainer.training.batches import packing
 from trainer.training.batches.packed_rows import PackedRows
 from trainer.training.batches.packing import MOST_RUNS, pack
 
-SIZES = {"hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 4, "intermediate_size": 48, "vocab_size": 300, "num_labels": 3}
+SIZES = {
+    "hidden_size": 32,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "intermediate_size": 48,
+    "vocab_size": 300,
+    "num_labels": 3,
+}
 SIZES |= {"initializer_range": 0.3, "pad_token_id": 0}
 DECODER = {"num_key_value_heads": 2, "max_position_embeddings": 64}
-MODERN = {"local_attention": 8, "global_attn_every_n_layers": 2, "cls_token_id": 1, "sep_token_id": 2, "bos_token_id": 1, "eos_token_id": 2}
-DISTIL = {"dim": 32, "n_layers": 3, "n_heads": 4, "hidden_dim": 48, "vocab_size": 300, "num_labels": 3, "initializer_range": 0.3, "pad_token_id": 0}
+MODERN = {
+    "local_attention": 8,
+    "global_attn_every_n_layers": 2,
+    "cls_token_id": 1,
+    "sep_token_id": 2,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+}
+DISTIL = {
+    "dim": 32,
+    "n_layers": 3,
+    "n_heads": 4,
+    "hidden_dim": 48,
+    "vocab_size": 300,
+    "num_labels": 3,
+    "initializer_range": 0.3,
+    "pad_token_id": 0,
+}
 QWEN = {"use_sliding_window": True, "sliding_window": 5, "max_window_layers": 1}
-MOE = {"num_experts": 2, "num_experts_per_tok": 1, "moe_intermediate_size": 16, "shared_expert_intermediate_size": 16}
-BART = {"d_model": 32, "encoder_layers": 1, "decoder_layers": 1, "encoder_attention_heads": 4, "decoder_attention_heads": 4, "vocab_size": 300}
-BART |= {"encoder_ffn_dim": 32, "decoder_ffn_dim": 32, "num_labels": 3, "max_position_embeddings": 64}
+MOE = {
+    "num_experts": 2,
+    "num_experts_per_tok": 1,
+    "moe_intermediate_size": 16,
+    "shared_expert_intermediate_size": 16,
+}
+BART = {
+    "d_model": 32,
+    "encoder_layers": 1,
+    "decoder_layers": 1,
+    "encoder_attention_heads": 4,
+    "decoder_attention_heads": 4,
+    "vocab_size": 300,
+}
+BART |= {
+    "encoder_ffn_dim": 32,
+    "decoder_ffn_dim": 32,
+    "num_labels": 3,
+    "max_position_embeddings": 64,
+}
 
 PACKED = {
     "bert": ("Bert", SIZES),
@@ -30,12 +70,26 @@ PACKED = {
     "modernbert-mean": ("ModernBert", SIZES | MODERN | {"classifier_pooling": "mean"}),
     "llama": ("Llama", SIZES | DECODER),
     "qwen2-sliding": ("Qwen2", SIZES | DECODER | QWEN),
-    "gpt2": ("GPT2", {"n_embd": 32, "n_layer": 2, "n_head": 4, "vocab_size": 300, "num_labels": 3, "pad_token_id": 0, "initializer_range": 0.3}),
+    "gpt2": (
+        "GPT2",
+        {
+            "n_embd": 32,
+            "n_layer": 2,
+            "n_head": 4,
+            "vocab_size": 300,
+            "num_labels": 3,
+            "pad_token_id": 0,
+            "initializer_range": 0.3,
+        },
+    ),
 }
 PADDED = {
     "debertav2": ("DebertaV2", SIZES),
     "gemma2": ("Gemma2", SIZES | DECODER | {"head_dim": 8}),
-    "phimoe, window told to nobody": ("Phimoe", SIZES | DECODER | {"sliding_window": 8, "num_local_experts": 2}),
+    "phimoe, window told to nobody": (
+        "Phimoe",
+        SIZES | DECODER | {"sliding_window": 8, "num_local_experts": 2},
+    ),
     "qwen2moe, window told to nobody": ("Qwen2Moe", SIZES | DECODER | QWEN | MOE),
     "bart, which wants ends of sentences": ("Bart", BART),
     "albert": ("Albert", SIZES | {"embedding_size": 16}),
@@ -67,15 +121,25 @@ def batch_of(lengths, model, seed=0, left=False):
 def logits_and_gradients(model, batch):
     model.zero_grad()
     logits = model(**batch).logits
-    torch.nn.functional.cross_entropy(logits, torch.arange(len(logits)) % 3, reduction="sum").backward()
-    return logits.detach(), {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
+    torch.nn.functional.cross_entropy(
+        logits, torch.arange(len(logits)) % 3, reduction="sum"
+    ).backward()
+    return logits.detach(), {
+        name: p.grad for name, p in model.named_parameters() if p.grad is not None
+    }
 
 
 def close(gradients, expected):
     """Equal to 1e-5 of the model's largest gradient; some, as of a key's bias, are zero but for rounding."""
     scale = max(gradient.abs().max().item() for gradient in expected.values())
     for name, gradient in expected.items():
-        torch.testing.assert_close(gradients[name], gradient, rtol=1e-5, atol=1e-5 * scale, msg=lambda text, name=name: f"{name}: {text}")
+        torch.testing.assert_close(
+            gradients[name],
+            gradient,
+            rtol=1e-5,
+            atol=1e-5 * scale,
+            msg=lambda text, name=name: f"{name}: {text}",
+        )
 
 
 @pytest.mark.parametrize("kind", PACKED)
@@ -88,7 +152,9 @@ def test_packed_batch_gives_the_logits_and_gradients_of_the_padded_one(kind):
         expected, expected_gradients = logits_and_gradients(padded, batch)
         found, gradients = logits_and_gradients(packed, batch)
         assert expected.std() > 0.01  # else equality would say little
-        torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5 * float(expected.abs().max()))
+        torch.testing.assert_close(
+            found, expected, rtol=1e-5, atol=1e-5 * float(expected.abs().max())
+        )
         close(gradients, expected_gradients)
 
 
@@ -98,7 +164,9 @@ def test_batch_padded_on_the_left_is_read_as_its_rows(kind):
     packed = copy.deepcopy(padded)
     assert pack(packed) is None
     right, left = batch_of([9, 4, 2], padded), batch_of([9, 4, 2], padded, left=True)
-    left["input_ids"] = torch.stack([row.roll(shift) for row, shift in zip(right["input_ids"], (0, 5, 7), strict=True)])
+    left["input_ids"] = torch.stack(
+        [row.roll(shift) for row, shift in zip(right["input_ids"], (0, 5, 7), strict=True)]
+    )
     torch.testing.assert_close(packed(**left).logits, padded(**right).logits, rtol=1e-4, atol=1e-5)
 
 
@@ -156,10 +224,16 @@ def test_rows_of_one_token_in_a_wider_batch_are_read(kind, left, lengths):
     packed = copy.deepcopy(padded)
     assert pack(packed) is None
     narrow = batch_of(lengths, padded)
-    wide = {name: torch.nn.functional.pad(value, (5, 0) if left else (0, 5)) for name, value in narrow.items()}
+    wide = {
+        name: torch.nn.functional.pad(value, (5, 0) if left else (0, 5))
+        for name, value in narrow.items()
+    }
     if left:
         shift = [max(lengths) - length for length in lengths]
-        wide = {name: torch.stack([row.roll(by) for row, by in zip(value, shift, strict=True)]) for name, value in wide.items()}
+        wide = {
+            name: torch.stack([row.roll(by) for row, by in zip(value, shift, strict=True)])
+            for name, value in wide.items()
+        }
     torch.testing.assert_close(packed(**wide).logits, padded(**narrow).logits, rtol=1e-4, atol=1e-5)
 
 

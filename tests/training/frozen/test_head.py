@@ -36,18 +36,43 @@ from trainer.training.losses import step_loss
 from trainer.training.models.layers import final_layer, pass_through
 from trainer.training.models.model import load_model, load_pretrained_config, load_tokenizer
 
-SPREAD = {"initializer_range": 0.3}  # with the usual 0.02 rows hardly differ, and float32 has little to tell them apart
-USUAL = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, **SPREAD}
+SPREAD = {
+    "initializer_range": 0.3
+}  # with the usual 0.02 rows hardly differ, and float32 has little to tell them apart
+USUAL = {
+    "hidden_size": 16,
+    "intermediate_size": 32,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 2,
+    **SPREAD,
+}
 ENCODERS = {
     "bert": lambda n: BertModel(BertConfig(vocab_size=n, **USUAL)),
-    "bert_without_pooler": lambda n: BertModel(BertConfig(vocab_size=n, **USUAL), add_pooling_layer=False),
-    "distilbert": lambda n: DistilBertModel(DistilBertConfig(vocab_size=n, dim=16, hidden_dim=32, n_layers=1, n_heads=2, **SPREAD)),
-    "roberta": lambda n: RobertaModel(RobertaConfig(vocab_size=n, pad_token_id=0, max_position_embeddings=130, **USUAL)),
-    "modernbert": lambda n: ModernBertModel(ModernBertConfig(vocab_size=n, pad_token_id=0, bos_token_id=1, eos_token_id=2, **USUAL)),
-    "gpt2": lambda n: GPT2Model(GPT2Config(vocab_size=n, n_embd=16, n_layer=1, n_head=2, bos_token_id=2, eos_token_id=2, **SPREAD)),
+    "bert_without_pooler": lambda n: BertModel(
+        BertConfig(vocab_size=n, **USUAL), add_pooling_layer=False
+    ),
+    "distilbert": lambda n: DistilBertModel(
+        DistilBertConfig(vocab_size=n, dim=16, hidden_dim=32, n_layers=1, n_heads=2, **SPREAD)
+    ),
+    "roberta": lambda n: RobertaModel(
+        RobertaConfig(vocab_size=n, pad_token_id=0, max_position_embeddings=130, **USUAL)
+    ),
+    "modernbert": lambda n: ModernBertModel(
+        ModernBertConfig(vocab_size=n, pad_token_id=0, bos_token_id=1, eos_token_id=2, **USUAL)
+    ),
+    "gpt2": lambda n: GPT2Model(
+        GPT2Config(
+            vocab_size=n, n_embd=16, n_layer=1, n_head=2, bos_token_id=2, eos_token_id=2, **SPREAD
+        )
+    ),
     "llama": lambda n: LlamaModel(LlamaConfig(vocab_size=n, **USUAL)),
 }
-PASSED = {"bert_without_pooler": "bert.pooler.dense", "distilbert": "pre_classifier", "roberta": "classifier.dense", "modernbert": "head.dense"}
+PASSED = {
+    "bert_without_pooler": "bert.pooler.dense",
+    "distilbert": "pre_classifier",
+    "roberta": "classifier.dense",
+    "modernbert": "head.dense",
+}
 """The untrained layer before the final one, where there is one."""
 
 
@@ -86,7 +111,12 @@ def token_rows(texts, tokenizer):
 
     ids = [tokenizer(text)["input_ids"] for text in texts]
     offsets = np.r_[0, np.cumsum([len(i) for i in ids])]
-    return TokenisedRows({"input_ids": np.concatenate(ids).astype(np.int32)}, offsets, np.zeros(len(ids), np.int64), np.zeros(len(ids), bool))
+    return TokenisedRows(
+        {"input_ids": np.concatenate(ids).astype(np.int32)},
+        offsets,
+        np.zeros(len(ids), np.int64),
+        np.zeros(len(ids), bool),
+    )
 
 
 def embedded(model, tokenizer, rows, cache):
@@ -95,29 +125,53 @@ def embedded(model, tokenizer, rows, cache):
     return embed(model, rows, Collator(tokenizer), device="cpu", cache_dir=cache)
 
 
-TEXTS = ["one", "two words", "a third text of some more words", "one", "yet another, and it is the longest of all of them", "six"]
+TEXTS = [
+    "one",
+    "two words",
+    "a third text of some more words",
+    "one",
+    "yet another, and it is the longest of all of them",
+    "six",
+]
 
 
 @pytest.mark.parametrize("kind", ENCODERS)
-def test_saved_model_is_an_ordinary_one_whose_pipeline_predicts_what_the_head_predicted(kind, encoders, config_file, tweets):
-    run = train(load_config(config_file(model={"name": encoders(kind), "mode": "head", "head": {"l2": 0.01}}, balance={"method": "none"})))
+def test_saved_model_is_an_ordinary_one_whose_pipeline_predicts_what_the_head_predicted(
+    kind, encoders, config_file, tweets
+):
+    run = train(
+        load_config(
+            config_file(
+                model={"name": encoders(kind), "mode": "head", "head": {"l2": 0.01}},
+                balance={"method": "none"},
+            )
+        )
+    )
     table = pq.read_table(run / "predictions.parquet").to_pandas()
     with tweets.open(encoding="utf-8", newline="") as file:
         texts = [row["text"].strip() for row in csv.DictReader(file)]
-    found = pipeline("text-classification", str(run / "model"), top_k=None)([texts[row] for row in table["row"]], truncation=True)
+    found = pipeline("text-classification", str(run / "model"), top_k=None)(
+        [texts[row] for row in table["row"]], truncation=True
+    )
     for label in ("negative", "neutral", "positive"):
         ours = table[f"probability_{label}"].tolist()
-        assert [{f["label"]: f["score"] for f in row}[label] for row in found] == pytest.approx(ours, abs=2e-5)
+        assert [{f["label"]: f["score"] for f in row}[label] for row in found] == pytest.approx(
+            ours, abs=2e-5
+        )
     assert table["predicted"].nunique() > 1  # the head has learnt something to compare
 
 
 @pytest.mark.parametrize("kind", ENCODERS)
-def test_embedding_is_the_input_of_the_final_layer_at_the_place_the_model_pools(kind, loaded, tmp_path):
+def test_embedding_is_the_input_of_the_final_layer_at_the_place_the_model_pools(
+    kind, loaded, tmp_path
+):
     model, tokenizer = loaded(kind)
     vectors = embedded(model, tokenizer, token_rows(TEXTS, tokenizer), tmp_path)
     final = model.get_submodule(final_layer(model))
     with torch.no_grad():
-        expected = torch.cat([model(input_ids=torch.tensor([tokenizer(text)["input_ids"]])).logits for text in TEXTS])
+        expected = torch.cat(
+            [model(input_ids=torch.tensor([tokenizer(text)["input_ids"]])).logits for text in TEXTS]
+        )
         assert torch.allclose(final(torch.from_numpy(vectors)), expected, atol=1e-5)
     assert vectors.dtype == np.float32
     assert vectors.shape == (6, 16)
@@ -127,9 +181,14 @@ def test_embedding_is_the_input_of_the_final_layer_at_the_place_the_model_pools(
 def test_untrained_layer_hands_on_what_the_encoder_gives(kind, loaded, tmp_path):
     model, tokenizer = loaded(kind)
     generator = np.random.default_rng(0)
-    texts = [" ".join(tokenizer.convert_ids_to_tokens(generator.integers(2000, 8000, 8).tolist())) for _ in range(64)]
+    texts = [
+        " ".join(tokenizer.convert_ids_to_tokens(generator.integers(2000, 8000, 8).tolist()))
+        for _ in range(64)
+    ]
     inputs = []
-    hook = model.get_submodule(PASSED[kind]).register_forward_pre_hook(lambda _, arguments: inputs.append(arguments[0]))
+    hook = model.get_submodule(PASSED[kind]).register_forward_pre_hook(
+        lambda _, arguments: inputs.append(arguments[0])
+    )
     rows = token_rows(texts, tokenizer)
     vectors = embedded(model, tokenizer, rows, tmp_path)
     hook.remove()
@@ -154,17 +213,25 @@ def test_trained_layer_before_the_final_one_is_kept(loaded, encoders):
 
 
 def test_rows_are_embedded_once_whatever_run_asks_for_them(loaded, tmp_path, monkeypatch):
-    monkeypatch.setattr("trainer.training.frozen.embed.fit_collator", lambda *_: False)  # reads rows of its own
+    monkeypatch.setattr(
+        "trainer.training.frozen.embed.fit_collator", lambda *_: False
+    )  # reads rows of its own
     model, tokenizer = loaded("distilbert")
     seen = []
     forward = model.forward
-    monkeypatch.setattr(model, "forward", lambda **inputs: seen.append(len(inputs["input_ids"])) or forward(**inputs))
+    monkeypatch.setattr(
+        model,
+        "forward",
+        lambda **inputs: seen.append(len(inputs["input_ids"])) or forward(**inputs),
+    )
     first = embedded(model, tokenizer, token_rows(TEXTS[:4], tokenizer), tmp_path)
     assert sum(seen) == 3  # 'one' stands twice
     again = embedded(model, tokenizer, token_rows(TEXTS, tokenizer), tmp_path)
     assert sum(seen) == 5  # two are new
     assert (again[:4] == first).all()
-    assert (embedded(model, tokenizer, token_rows(TEXTS[::-1], tokenizer), tmp_path) == again[::-1]).all()
+    assert (
+        embedded(model, tokenizer, token_rows(TEXTS[::-1], tokenizer), tmp_path) == again[::-1]
+    ).all()
     assert sum(seen) == 5
     with torch.no_grad():
         model.classifier.weight.add_(1)  # not part of what is embedded
@@ -172,12 +239,16 @@ def test_rows_are_embedded_once_whatever_run_asks_for_them(loaded, tmp_path, mon
     assert sum(seen) == 5
     with torch.no_grad():
         model.distilbert.transformer.layer[0].ffn.lin1.weight.normal_()
-    assert not np.allclose(embedded(model, tokenizer, token_rows(TEXTS, tokenizer), tmp_path), again)
+    assert not np.allclose(
+        embedded(model, tokenizer, token_rows(TEXTS, tokenizer), tmp_path), again
+    )
     assert sum(seen) == 10
 
 
 def test_what_a_killed_run_embedded_is_kept(loaded, tmp_path, monkeypatch):
-    monkeypatch.setattr("trainer.training.frozen.embed.fit_collator", lambda *_: False)  # reads rows of its own
+    monkeypatch.setattr(
+        "trainer.training.frozen.embed.fit_collator", lambda *_: False
+    )  # reads rows of its own
     model, tokenizer = loaded("distilbert")
     monkeypatch.setattr("trainer.training.frozen.embed.SHARD_ROWS", 2)
     seen, forward = [], model.forward
@@ -191,7 +262,11 @@ def test_what_a_killed_run_embedded_is_kept(loaded, tmp_path, monkeypatch):
     monkeypatch.setattr(model, "forward", interrupted)
     with pytest.raises(KeyboardInterrupt):
         embedded(model, tokenizer, token_rows(TEXTS, tokenizer), tmp_path)
-    monkeypatch.setattr(model, "forward", lambda **inputs: seen.append(len(inputs["input_ids"])) or forward(**inputs))
+    monkeypatch.setattr(
+        model,
+        "forward",
+        lambda **inputs: seen.append(len(inputs["input_ids"])) or forward(**inputs),
+    )
     embedded(model, tokenizer, token_rows(TEXTS, tokenizer), tmp_path)
     assert seen == [2, 2, 1]
 
@@ -206,8 +281,17 @@ def test_head_reaches_the_optimum_of_scikit_learn(l2, weights):
     features = generator.normal(size=(300, 8)) + 0.6 * label_ids[:, None]
     weight, bias = torch.zeros(3, 8), torch.zeros(3)
     loss = step_loss("cross_entropy", torch.tensor(weights), 0.0)
-    mean_loss, iterations = fit_linear(torch.tensor(features, dtype=torch.float32), torch.tensor(label_ids), loss, weight, bias, l2=l2)
-    reference = LogisticRegression(C=1 / (300 * l2), class_weight=dict(enumerate(weights)), tol=1e-10, max_iter=10_000).fit(features, label_ids)
+    mean_loss, iterations = fit_linear(
+        torch.tensor(features, dtype=torch.float32),
+        torch.tensor(label_ids),
+        loss,
+        weight,
+        bias,
+        l2=l2,
+    )
+    reference = LogisticRegression(
+        C=1 / (300 * l2), class_weight=dict(enumerate(weights)), tol=1e-10, max_iter=10_000
+    ).fit(features, label_ids)
     log_p = reference.predict_log_proba(features)[range(300), label_ids]
     expected = -(np.array(weights)[label_ids] * log_p).mean() + l2 / 2 * (reference.coef_**2).sum()
     assert mean_loss + l2 / 2 * weight.square().sum().item() == pytest.approx(expected, rel=1e-6)
@@ -225,7 +309,12 @@ def test_scaler_folded_into_the_layer_gives_the_same_logits_and_centres_only_whe
         assert scaled[:, :5].std(dim=0, correction=0).tolist() == pytest.approx([1] * 5, rel=1e-4)
         assert (abs(scaled.mean()) < 1e-3) == (given is not None)
         expected = torch.nn.functional.linear(scaled, weight, given)
-        assert torch.allclose(torch.nn.functional.linear(torch.from_numpy(features), *scaler.fold(weight, given)), expected, atol=2e-2, rtol=1e-4)
+        assert torch.allclose(
+            torch.nn.functional.linear(torch.from_numpy(features), *scaler.fold(weight, given)),
+            expected,
+            atol=2e-2,
+            rtol=1e-4,
+        )
 
 
 @pytest.fixture
@@ -249,10 +338,15 @@ def test_best_strength_on_validation_is_the_model_that_is_kept(frozen, capsys):
         rows = list(csv.DictReader(file))
     assert [float(row["l2"]) for row in rows] == [0.1, 0.01, 0.001, 0.0001, 0.00001]
     metrics = read_json(folder / "metrics.json")
-    assert metrics["validation"]["macro_f1"] == pytest.approx(max(float(row["macro_f1"]) for row in rows))
+    assert metrics["validation"]["macro_f1"] == pytest.approx(
+        max(float(row["macro_f1"]) for row in rows)
+    )
     assert metrics["training"]["steps"] == int(rows[-1]["step"])
     out = capsys.readouterr().out
-    assert "Training Loss  Fit  Step  Validation Loss  Accuracy  Macro F1  Minority Recall       L2" in out
+    assert (
+        "Training Loss  Fit  Step  Validation Loss  Accuracy  Macro F1  Minority Recall       L2"
+        in out
+    )
     assert "model.mode head: 1,155 of " in out  # 3 x 384 weights and 3 biases
     card = (folder / "README.md").read_text(encoding="utf-8")
     assert "the encoder is frozen" in card
@@ -270,7 +364,12 @@ def test_loss_as_the_metric_and_a_given_strength_are_honoured(frozen):
 
 
 def test_same_config_gives_the_same_weights(frozen):
-    weights = [(frozen("balance.method=smote", "model.head.l2=0.01") / "model/model.safetensors").read_bytes() for _ in range(2)]
+    weights = [
+        (
+            frozen("balance.method=smote", "model.head.l2=0.01") / "model/model.safetensors"
+        ).read_bytes()
+        for _ in range(2)
+    ]
     assert weights[0] == weights[1]
 
 
@@ -279,42 +378,80 @@ def test_drawn_rows_are_trained_on_as_often_as_they_were_drawn(frozen):
     assert "84 of 168 training rows are seen" in (folder / "README.md").read_text(encoding="utf-8")
     folder = frozen("balance.method=oversample", "model.head.l2=0.01")
     oversampled = read_json(folder / "metrics.json")["validation"]
-    folder = frozen("loss.class_weights=balanced", "model.head.l2=0.01")  # a row three times is a row of weight three
+    folder = frozen(
+        "loss.class_weights=balanced", "model.head.l2=0.01"
+    )  # a row three times is a row of weight three
     weighted = read_json(folder / "metrics.json")["validation"]
     assert oversampled["loss"] == pytest.approx(weighted["loss"], abs=0.05)
-    assert oversampled["confusion_matrix"] != read_json(frozen("model.head.l2=0.01") / "metrics.json")["validation"]["confusion_matrix"]
+    assert (
+        oversampled["confusion_matrix"]
+        != read_json(frozen("model.head.l2=0.01") / "metrics.json")["validation"][
+            "confusion_matrix"
+        ]
+    )
 
 
 def test_loss_of_the_config_is_minimised(frozen):
     counts = {}
     for name in ("cross_entropy", "logit_adjusted", "focal"):
-        matrix = np.array(read_json(frozen(f"loss.name={name}", "model.head.l2=0.01") / "metrics.json")["validation"]["confusion_matrix"])
+        matrix = np.array(
+            read_json(frozen(f"loss.name={name}", "model.head.l2=0.01") / "metrics.json")[
+                "validation"
+            ]["confusion_matrix"]
+        )
         counts[name] = matrix.sum(axis=0).tolist()
-    assert counts["logit_adjusted"][2] > counts["cross_entropy"][2]  # the rarest class is predicted more often
+    assert (
+        counts["logit_adjusted"][2] > counts["cross_entropy"][2]
+    )  # the rarest class is predicted more often
     assert counts["focal"] != counts["logit_adjusted"]
 
 
 def test_synthetic_embeddings_are_counted_in_card_and_weights(frozen):
     from huggingface_hub import ModelCard
 
-    folder = frozen("balance.method=smote", "balance.neighbours=3", "loss.class_weights={positive: 2}", "decision.prior=natural", "model.head.l2=0.01")
+    folder = frozen(
+        "balance.method=smote",
+        "balance.neighbours=3",
+        "loss.class_weights={positive: 2}",
+        "decision.prior=natural",
+        "model.head.l2=0.01",
+    )
     card = ModelCard.load(folder / "README.md").text
-    assert "`balance.method: smote` with 3 neighbours: 84 synthetic embeddings stand beside those of the 168 training rows" in card
+    assert (
+        "`balance.method: smote` with 3 neighbours: 84 synthetic embeddings stand beside those of the 168 training rows"
+        in card
+    )
     assert "| positive | 28 | 84 | 6 | 6 |" in card
-    assert read_json(folder / "class_weights.json") == pytest.approx({"negative": 0.75, "neutral": 0.75, "positive": 1.5})  # each class is a third
+    assert read_json(folder / "class_weights.json") == pytest.approx(
+        {"negative": 0.75, "neutral": 0.75, "positive": 1.5}
+    )  # each class is a third
     decision = read_json(folder / "metrics.json")["decision"]
-    assert decision["training_prior"] == pytest.approx({"negative": 0.25, "neutral": 0.25, "positive": 0.5})
+    assert decision["training_prior"] == pytest.approx(
+        {"negative": 0.25, "neutral": 0.25, "positive": 0.5}
+    )
     assert decision["prior_is_approximate"]
 
 
 @pytest.mark.parametrize(
     ("overrides", "words"),
     [
-        (["model.mode=full"], "balance.method smote makes new embeddings, never text, so it needs model.mode: head; model.mode is 'full'"),
+        (
+            ["model.mode=full"],
+            "balance.method smote makes new embeddings, never text, so it needs model.mode: head; model.mode is 'full'",
+        ),
         (["model.mode=lora"], "model.mode is 'lora'"),
-        (["balance.resample_each_epoch=true"], "method smote adds embeddings to all training rows, once; remove resample_each_epoch"),
-        (["balance.method=class_balanced_batches"], "model.mode head has none; use method power with alpha: 0"),
-        (["balance.method=undersample", "balance.resample_each_epoch=true"], "model.mode head has no epochs"),
+        (
+            ["balance.resample_each_epoch=true"],
+            "method smote adds embeddings to all training rows, once; remove resample_each_epoch",
+        ),
+        (
+            ["balance.method=class_balanced_batches"],
+            "model.mode head has none; use method power with alpha: 0",
+        ),
+        (
+            ["balance.method=undersample", "balance.resample_each_epoch=true"],
+            "model.mode head has no epochs",
+        ),
         (["balance.neighbours=0"], "balance.neighbours is 0; needed: greater than or equal to 1"),
         (["model.head.l2=-1.0"], "model.head.l2 is -1.0; needed: greater than or equal to 0"),
         (["model.lora.r=0"], "model.lora.r is 0; needed: greater than or equal to 1"),
@@ -328,13 +465,21 @@ def test_settings_that_do_not_go_together_are_refused_at_config_load(config_file
 
 
 def test_too_few_rows_for_the_neighbours_are_told_before_a_model_is_loaded(fails, tmp_path):  # noqa: F811
-    message = fails(model={"name": str(tmp_path / "no/such/model"), "mode": "head"}, balance={"method": "smote", "neighbours": 28})
-    assert "label 'positive' has 28 training row(s); 28 neighbours need 29. Set balance.neighbours: 27 or less." in message
+    message = fails(
+        model={"name": str(tmp_path / "no/such/model"), "mode": "head"},
+        balance={"method": "smote", "neighbours": 28},
+    )
+    assert (
+        "label 'positive' has 28 training row(s); 28 neighbours need 29. Set balance.neighbours: 27 or less."
+        in message
+    )
 
 
 def test_several_processes_are_refused(config_file, monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "2")
-    with pytest.raises(ConfigError, match=r"model\.mode head runs in one process, but 2 were launched"):
+    with pytest.raises(
+        ConfigError, match=r"model\.mode head runs in one process, but 2 were launched"
+    ):
         train(load_config(config_file(model={"mode": "head"})))
 
 
@@ -350,5 +495,7 @@ def test_embeddings_that_are_not_numbers_stop_the_run(frozen, encoders, tmp_path
 def test_model_without_a_final_layer_layer_is_told(loaded):
     model, _ = loaded("bert")
     model.classifier = torch.nn.Sequential()
-    with pytest.raises(ModelError, match=r"and BertForSequenceClassification has none\. Set model\.mode: full"):
+    with pytest.raises(
+        ModelError, match=r"and BertForSequenceClassification has none\. Set model\.mode: full"
+    ):
         final_layer(model)

@@ -12,7 +12,9 @@ def blobs():
     """(features, label ids, row keys) of three classes that overlap."""
     generator = np.random.default_rng(0)
     label_ids = np.repeat(range(3), COUNTS)
-    features = (generator.normal(size=(len(label_ids), 4)) + 0.5 * label_ids[:, None]).astype(np.float32)
+    features = (generator.normal(size=(len(label_ids), 4)) + 0.5 * label_ids[:, None]).astype(
+        np.float32
+    )
     return features, label_ids, generator.permutation(len(label_ids)).astype(np.uint64)
 
 
@@ -27,7 +29,9 @@ def test_same_seed_gives_the_same_rows_whatever_their_order_and_another_seed_oth
     again, again_ids = make(method, [part[shuffle] for part in blobs])
     assert (features == again).all()
     assert (label_ids == again_ids).all()
-    assert not np.array_equal(make(method, blobs, seed=8)[0][len(blobs[1]) :], features[len(blobs[1]) :])
+    assert not np.array_equal(
+        make(method, blobs, seed=8)[0][len(blobs[1]) :], features[len(blobs[1]) :]
+    )
 
 
 @pytest.mark.parametrize("method", SYNTHESISERS)
@@ -47,7 +51,11 @@ def test_counts_are_those_of_imbalanced_learn(blobs):
 
     order = np.argsort(blobs[2])
     seed = int(np.random.default_rng(7).integers(2**31))
-    samplers = {"smote": SMOTE(random_state=seed), "borderline_smote": BorderlineSMOTE(random_state=seed), "adasyn": ADASYN(random_state=seed)}
+    samplers = {
+        "smote": SMOTE(random_state=seed),
+        "borderline_smote": BorderlineSMOTE(random_state=seed),
+        "adasyn": ADASYN(random_state=seed),
+    }
     for method, sampler in samplers.items():
         expected = sampler.fit_resample(blobs[0][order], blobs[1][order])[1]
         assert np.bincount(make(method, blobs)[1]).tolist() == np.bincount(expected).tolist()
@@ -62,9 +70,15 @@ def test_balanced_rows_are_left_as_they_are(method, blobs):
 
 def test_class_with_fewer_rows_than_neighbours_is_named_with_its_count():
     labels = ["common", "rare", "single"]
-    with pytest.raises(DataError, match=r"smote: label 'rare' has 5 training row\(s\); 5 neighbours need 6\. Set balance\.neighbours: 4 or less"):
+    with pytest.raises(
+        DataError,
+        match=r"smote: label 'rare' has 5 training row\(s\); 5 neighbours need 6\. Set balance\.neighbours: 4 or less",
+    ):
         refuse_few_rows("smote", np.array([9, 5, 9]), labels, 5)
-    with pytest.raises(DataError, match=r"label 'single' has 1 training row\(s\); 1 neighbours need 2\. Add rows, or list it in data\.drop_labels"):
+    with pytest.raises(
+        DataError,
+        match=r"label 'single' has 1 training row\(s\); 1 neighbours need 2\. Add rows, or list it in data\.drop_labels",
+    ):
         refuse_few_rows("smote", np.array([9, 5, 1]), labels, 1)
     refuse_few_rows("smote", np.array([5, 5, 5]), labels, 5)  # nothing to fill up
     refuse_few_rows("smote", np.array([9, 6, 6]), labels, 5)
@@ -73,5 +87,8 @@ def test_class_with_fewer_rows_than_neighbours_is_named_with_its_count():
 def test_adasyn_on_a_class_apart_from_all_others_is_told(blobs):
     apart = blobs[0].copy()
     apart[blobs[1] == 2] += 100
-    with pytest.raises(DataError, match=r"balance\.method adasyn: imbalanced-learn cannot use these rows: Not any neigbours .* Set balance\.method: smote"):
+    with pytest.raises(
+        DataError,
+        match=r"balance\.method adasyn: imbalanced-learn cannot use these rows: Not any neigbours .* Set balance\.method: smote",
+    ):
         make("adasyn", [apart, *blobs[1:]])

@@ -17,7 +17,10 @@ SAMPLE |= {"mixtral", "reformer", "roberta", "t5", "xmod"}
 
 @pytest.mark.parametrize(
     "model_type",
-    [pytest.param(name, marks=() if name in SAMPLE else pytest.mark.exhaustive) for name in ARCHITECTURES],
+    [
+        pytest.param(name, marks=() if name in SAMPLE else pytest.mark.exhaustive)
+        for name in ARCHITECTURES
+    ],
 )
 def test_architecture_trains_in_each_mode_and_answers_as_its_pipeline_does(model_type):
     row = quietly(model_type)

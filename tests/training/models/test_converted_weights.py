@@ -47,18 +47,27 @@ def sharded(model, folder):
     files = [f"pytorch_model-0000{number}-of-00002.bin" for number in (1, 2)]
     places = {name: files[number % 2] for number, name in enumerate(tensors)}
     for file in files:
-        torch.save({name: tensor for name, tensor in tensors.items() if places[name] == file}, folder / file)
-    (folder / "pytorch_model.bin.index.json").write_text(json.dumps({"metadata": {}, "weight_map": places}), encoding="utf-8")
+        torch.save(
+            {name: tensor for name, tensor in tensors.items() if places[name] == file},
+            folder / file,
+        )
+    (folder / "pytorch_model.bin.index.json").write_text(
+        json.dumps({"metadata": {}, "weight_map": places}), encoding="utf-8"
+    )
     return folder
 
 
 @pytest.mark.parametrize("make", [pickled, sharded])
-def test_converted_weights_are_the_same_made_once_and_the_folder_is_not_changed(make, tiny_model, config_file, tmp_path, capsys, monkeypatch):
+def test_converted_weights_are_the_same_made_once_and_the_folder_is_not_changed(
+    make, tiny_model, config_file, tmp_path, capsys, monkeypatch
+):
     folder = make(tiny_model, tmp_path / "old")
     before = state_of(folder)
     check(load_config(config_file(model={"name": str(folder), "convert_weights": True})))
     told = capsys.readouterr().out.strip()
-    assert told.startswith(f"model.convert_weights: the pickled weights of '{folder}' are read from a copy in safetensors, {cache_dir()}/weights-")
+    assert told.startswith(
+        f"model.convert_weights: the pickled weights of '{folder}' are read from a copy in safetensors, {cache_dir()}/weights-"
+    )
     copy = cache_dir() / told.rpartition("/")[2]
     assert not copy.exists()  # a check writes nothing
     assert_equal(encoder_of(folder, convert_weights=True), encoder_of(tiny_model))
@@ -66,7 +75,11 @@ def test_converted_weights_are_the_same_made_once_and_the_folder_is_not_changed(
     assert {"config.json", "tokenizer.json", "about.txt"} <= {path.name for path in copy.iterdir()}
     assert not [path for path in copy.iterdir() if path.suffix == ".bin"]
     entry = next(entry for entry in entries(cache_dir()) if entry.name == copy.name)
-    assert (entry.kind, entry.made_from, entry.state) == ("weights", f"{folder}, pickled weights as safetensors", "whole")
+    assert (entry.kind, entry.made_from, entry.state) == (
+        "weights",
+        f"{folder}, pickled weights as safetensors",
+        "whole",
+    )
     monkeypatch.setattr("subprocess.run", None)  # another conversion would fail
     assert_equal(encoder_of(folder, convert_weights=True), encoder_of(tiny_model))
 
@@ -79,7 +92,11 @@ def test_weights_that_share_memory_are_converted(tmp_path):
     tensors = load_file(folder / "model.safetensors")
     (folder / "model.safetensors").unlink()
     torch.save(
-        tensors | {"encoder.embed_tokens.weight": tensors["shared.weight"], "decoder.embed_tokens.weight": tensors["shared.weight"]},
+        tensors
+        | {
+            "encoder.embed_tokens.weight": tensors["shared.weight"],
+            "decoder.embed_tokens.weight": tensors["shared.weight"],
+        },
         folder / "pytorch_model.bin",
     )
     write_safetensors(folder, folder)
@@ -127,21 +144,40 @@ def test_a_lost_shard_is_found_by_the_check(tiny_model, config_file, tmp_path):
 
 def test_the_command_that_the_message_gives_converts(tiny_model, config_file, tmp_path, run_cli):
     folder, target = pickled(tiny_model, tmp_path / "old"), tmp_path / "new"
-    with pytest.raises(ModelError, match=rf"Convert it once: equipoise convert {folder} Or set model.convert_weights: true\."):
+    with pytest.raises(
+        ModelError,
+        match=rf"Convert it once: equipoise convert {folder} Or set model.convert_weights: true\.",
+    ):
         check(load_config(config_file(model={"name": str(folder)})))
     done = run_cli("convert", folder, "--output", target)
-    assert (done.returncode, done.stdout) == (0, f"Converted: {target}. Give this folder as model.name.\n"), done.stderr
+    assert (done.returncode, done.stdout) == (
+        0,
+        f"Converted: {target}. Give this folder as model.name.\n",
+    ), done.stderr
     assert_equal(encoder_of(target), encoder_of(tiny_model))
-    assert AutoTokenizer.from_pretrained(target)("a text")["input_ids"] == AutoTokenizer.from_pretrained(tiny_model)("a text")["input_ids"]
+    assert (
+        AutoTokenizer.from_pretrained(target)("a text")["input_ids"]
+        == AutoTokenizer.from_pretrained(tiny_model)("a text")["input_ids"]
+    )
     again = run_cli("convert", folder, "--output", target)
-    assert (again.returncode, again.stderr) == (2, f"--output: {target} exists. Give another folder, or remove it.\n")
+    assert (again.returncode, again.stderr) == (
+        2,
+        f"--output: {target} exists. Give another folder, or remove it.\n",
+    )
     nothing = run_cli("convert", target, "--output", tmp_path / "newer")
-    assert (nothing.returncode, "There is nothing to convert." in nothing.stderr, (tmp_path / "newer").exists()) == (2, True, False)
+    assert (
+        nothing.returncode,
+        "There is nothing to convert." in nothing.stderr,
+        (tmp_path / "newer").exists(),
+    ) == (2, True, False)
 
 
 def test_predicting_gives_the_same_command(tiny_model, tmp_path):
     folder = pickled(tiny_model, tmp_path / "old")
-    with pytest.raises(ModelError, match=rf"has pickled weights alone .*Convert it once: equipoise convert {folder}$"):
+    with pytest.raises(
+        ModelError,
+        match=rf"has pickled weights alone .*Convert it once: equipoise convert {folder}$",
+    ):
         Classifier.load(folder)
 
 
@@ -159,13 +195,37 @@ def test_a_hub_model_is_converted_in_the_cache(tiny_model, config_file, tmp_path
     folder = pickled(tiny_model, tmp_path / "old")
     with HubServer({}) as hub:
         hub.add("model", "user/old", {path.name: path.read_bytes() for path in folder.iterdir()})
-        environment = {"HF_ENDPOINT": hub.url, "HF_HUB_OFFLINE": "0", "HF_HOME": str(tmp_path / "home")}
+        environment = {
+            "HF_ENDPOINT": hub.url,
+            "HF_HUB_OFFLINE": "0",
+            "HF_HOME": str(tmp_path / "home"),
+        }
         command = [sys.executable, "-c", LOAD, str(tmp_path / "loaded")]
-        done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, **environment}, cwd=ROOT, check=False)
+        done = subprocess.run(
+            command,
+            capture_output=True,
+            text=True,
+            env={**os.environ, **environment},
+            cwd=ROOT,
+            check=False,
+        )
         assert done.returncode == 0, done.stderr
     assert_equal(encoder_of(tmp_path / "loaded"), encoder_of(tiny_model))
     offline = {**environment, "HF_HUB_OFFLINE": "1"}
-    refused = run_cli("train", "--config", config_file(model={"name": "user/old"}), "--check", **offline)
-    assert "Convert it once: equipoise convert user/old Or set model.convert_weights: true." in refused.stderr
-    again = run_cli("train", "--config", config_file(model={"name": "user/old", "convert_weights": True}), "--check", **offline)
-    assert (again.returncode, "are read from a copy in safetensors" in again.stdout) == (0, True), again.stderr
+    refused = run_cli(
+        "train", "--config", config_file(model={"name": "user/old"}), "--check", **offline
+    )
+    assert (
+        "Convert it once: equipoise convert user/old Or set model.convert_weights: true."
+        in refused.stderr
+    )
+    again = run_cli(
+        "train",
+        "--config",
+        config_file(model={"name": "user/old", "convert_weights": True}),
+        "--check",
+        **offline,
+    )
+    assert (again.returncode, "are read from a copy in safetensors" in again.stdout) == (0, True), (
+        again.stderr
+    )

@@ -6,7 +6,13 @@ import pytest
 import torch
 from torch import nn
 
-from trainer.training.models.cpu_layers import LARGE_ROWS, FastDropout, RowGradientEmbedding, dropout, speed_up
+from trainer.training.models.cpu_layers import (
+    LARGE_ROWS,
+    FastDropout,
+    RowGradientEmbedding,
+    dropout,
+    speed_up,
+)
 
 
 @pytest.mark.parametrize("p", [0.1, 0.5])
@@ -14,7 +20,9 @@ from trainer.training.models.cpu_layers import LARGE_ROWS, FastDropout, RowGradi
 def test_dropout_drops_a_share_of_p_and_keeps_the_mean(p, dtype):
     torch.manual_seed(0)
     out = dropout(torch.ones(1001, 999, dtype=dtype), p).float()
-    assert (out == 0).float().mean().item() == pytest.approx(p, abs=0.002)  # 4 standard deviations of a million draws
+    assert (out == 0).float().mean().item() == pytest.approx(
+        p, abs=0.002
+    )  # 4 standard deviations of a million draws
     assert torch.unique(out).tolist() == pytest.approx([0.0, 1 / (1 - p)], rel=0.01)
     assert out.mean().item() == pytest.approx(1.0, abs=0.006)
 
@@ -32,7 +40,9 @@ def test_gradient_of_dropout_passes_where_the_element_was_kept():
     states = torch.randn(7, 5, requires_grad=True)
     out = dropout(states, 0.4)
     out.backward(torch.ones_like(out))
-    torch.testing.assert_close(states.grad, torch.where(out == 0, 0.0, 1 / (1 - round(0.4 * 65536) / 65536)))
+    torch.testing.assert_close(
+        states.grad, torch.where(out == 0, 0.0, 1 / (1 - round(0.4 * 65536) / 65536))
+    )
 
 
 def test_same_seed_drops_the_same_elements():
@@ -94,7 +104,15 @@ def test_frozen_embedding_gets_no_gradient():
 def bert(vocab_size):
     from transformers import BertConfig, BertForSequenceClassification
 
-    return BertForSequenceClassification(BertConfig(hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16, vocab_size=vocab_size))
+    return BertForSequenceClassification(
+        BertConfig(
+            hidden_size=16,
+            num_hidden_layers=1,
+            num_attention_heads=2,
+            intermediate_size=16,
+            vocab_size=vocab_size,
+        )
+    )
 
 
 def test_model_keeps_names_and_values_of_its_weights():
@@ -118,7 +136,9 @@ def test_autocast_type_holds_from_the_embeddings_to_the_last_layer():
     model = bert(100).eval()
     speed_up(model, own_gradients=True)
     kinds = []
-    model.bert.encoder.layer[0].register_forward_hook(lambda module, args, out: kinds.append((args[0].dtype, out.dtype)))
+    model.bert.encoder.layer[0].register_forward_hook(
+        lambda module, args, out: kinds.append((args[0].dtype, out.dtype))
+    )
     ids = torch.tensor([[1, 2, 3]])
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
         model(input_ids=ids)

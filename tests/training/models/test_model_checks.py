@@ -16,7 +16,12 @@ from trainer.training.arguments import build_arguments
 from trainer.training.batches.batching import Collator, pass_starts, token_batches
 from trainer.training.device_trainer import fit_to_model
 from trainer.training.models.cpu_layers import FastDropout, RowGradientEmbedding, speed_up
-from trainer.training.models.model_checks import fit_collator, position_limit, probe_batch, refuse_unreadable_length
+from trainer.training.models.model_checks import (
+    fit_collator,
+    position_limit,
+    probe_batch,
+    refuse_unreadable_length,
+)
 
 sys.path.insert(0, str(ROOT / "scripts"))
 
@@ -25,7 +30,9 @@ from architectures import MAX_LENGTH, OFFSET_TYPES, tiny_config, tiny_tokenizer
 
 def build(model_type, **settings):
     torch.manual_seed(0)
-    return AutoModelForSequenceClassification.from_config(tiny_config(model_type, **settings)).eval()
+    return AutoModelForSequenceClassification.from_config(
+        tiny_config(model_type, **settings)
+    ).eval()
 
 
 @pytest.fixture
@@ -72,7 +79,9 @@ def test_models_without_positions_have_no_limit(model_type):
     ("max_length", "told"),
     [(MAX_LENGTH, ""), (MAX_LENGTH + 1, f"reads at most {MAX_LENGTH} tokens")],
 )
-def test_check_refuses_a_text_that_ends_behind_the_last_position(folder, config_file, run_cli, max_length, told):
+def test_check_refuses_a_text_that_ends_behind_the_last_position(
+    folder, config_file, run_cli, max_length, told
+):
     path = config_file(model={"name": str(folder("roberta")), "max_length": max_length})
     done = run_cli("train", "--config", path, "--check")
     assert (done.returncode, told in done.stderr) == (2 if told else 0, True), done.stderr
@@ -136,7 +145,9 @@ def test_row_of_full_length_is_tried(folder):
     model = build("bert")
     model.bert.embeddings.position_embeddings = torch.nn.Embedding(20, 32)
     tokenizer = tiny_tokenizer("bert")
-    with pytest.raises(ModelError, match=r"'own' cannot read a text of 21 tokens: .*Set model.max_length to less"):
+    with pytest.raises(
+        ModelError, match=r"'own' cannot read a text of 21 tokens: .*Set model.max_length to less"
+    ):
         refuse_unreadable_length(model, tokenizer, 21, "own")
     refuse_unreadable_length(model, tokenizer, 20, "own")
 
@@ -145,7 +156,9 @@ def test_row_of_full_length_is_tried(folder):
     ("model_type", "changes", "least"),
     [("bert", False, 1), ("fnet", True, 1), ("convbert", True, 1), ("canine", True, 4)],
 )
-def test_model_tells_whether_padding_changes_it_and_how_wide_a_batch_must_be(model_type, changes, least):
+def test_model_tells_whether_padding_changes_it_and_how_wide_a_batch_must_be(
+    model_type, changes, least
+):
     model, collate = build(model_type), Collator(tiny_tokenizer(model_type))
     found = fit_collator(lambda batch: model(**batch).logits, model.config, model.device, collate)
     assert (found, collate.least) == (changes, least)
@@ -170,7 +183,9 @@ def test_fault_of_a_models_own_code_is_told_to_all_processes(tmp_path):
     model = build("bert")
     model.forward = lambda **inputs: 1 / 0
     arguments = build_arguments({"use_cpu": True}, checkpoints=tmp_path, seed=0)
-    with pytest.raises(ModelError, match="fails on a few tokens: ZeroDivisionError: division by zero"):
+    with pytest.raises(
+        ModelError, match="fails on a few tokens: ZeroDivisionError: division by zero"
+    ):
         fit_to_model(model, Collator(tiny_tokenizer("bert")), arguments)
 
 
@@ -188,7 +203,9 @@ def test_batches_of_equal_lengths_hold_every_row_once():
 
 
 def test_run_says_in_its_card_that_padding_changes_the_answers(folder, config_file, run_cli):
-    path = config_file(model={"name": str(folder("fnet")), "max_length": 32}, training={"max_steps": 2})
+    path = config_file(
+        model={"name": str(folder("fnet")), "max_length": 32}, training={"max_steps": 2}
+    )
     done = run_cli("train", "--config", path)
     assert done.returncode == 0, done.stderr
     assert "Batches hold rows of equal length" in done.stdout

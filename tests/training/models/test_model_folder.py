@@ -26,12 +26,18 @@ def copy(model, folder, *, without=(), **config):
     shutil.copytree(model, folder, ignore=shutil.ignore_patterns(*without))
     if config:
         values = json.loads((folder / "config.json").read_text(encoding="utf-8")) | config
-        write(folder / "config.json", json.dumps({key: value for key, value in values.items() if value is not None}))
+        write(
+            folder / "config.json",
+            json.dumps({key: value for key, value in values.items() if value is not None}),
+        )
     return folder
 
 
 def adapter(model, folder):
-    write(folder / "adapter_config.json", '{"base_model_name_or_path": "org/base", "peft_type": "LORA"}')
+    write(
+        folder / "adapter_config.json",
+        '{"base_model_name_or_path": "org/base", "peft_type": "LORA"}',
+    )
     return folder
 
 
@@ -128,30 +134,75 @@ def damaged_config(model, folder):
 
 BASE = "Give its base model, org/base, to train anew; or merge the adapter into its model first"
 CASES = {
-    "adapter": (adapter, f"'FOLDER' holds an adapter (LoRA or the like, adapter_config.json), not a whole model. {BASE}"),
-    "adapter in a model folder": (whole_model_with_adapter, "If the weights beside it are those of a whole model, remove adapter_config.json."),
+    "adapter": (
+        adapter,
+        f"'FOLDER' holds an adapter (LoRA or the like, adapter_config.json), not a whole model. {BASE}",
+    ),
+    "adapter in a model folder": (
+        whole_model_with_adapter,
+        "If the weights beside it are those of a whole model, remove adapter_config.json.",
+    ),
     "adapter of a run": (merged_adapter, "Give FOLDER/model, into which it is merged."),
     "checkpoints": (
         checkpoints,
         "holds checkpoints of a training (checkpoint-1000, checkpoint-500) and no config.json of its own. Give one of them, such as FOLDER/checkpoint-1000",
     ),
-    "checkpoints of an adapter": (adapter_checkpoints, "(checkpoint-500) and no config.json of its own. None of them holds a config.json"),
+    "checkpoints of an adapter": (
+        adapter_checkpoints,
+        "(checkpoint-500) and no config.json of its own. None of them holds a config.json",
+    ),
     "run": (run, "'FOLDER' is the folder of a run. Give the model in it: FOLDER/model"),
-    "unfinished run": (unfinished_run, "is the folder of a run that has no model. Start its training again"),
-    "GGUF file": (gguf_file, "'FOLDER/model.Q4.gguf' is a GGUF file, whose weights are quantised for generating text."),
+    "unfinished run": (
+        unfinished_run,
+        "is the folder of a run that has no model. Start its training again",
+    ),
+    "GGUF file": (
+        gguf_file,
+        "'FOLDER/model.Q4.gguf' is a GGUF file, whose weights are quantised for generating text.",
+    ),
     "GGUF folder": (gguf_folder, "'FOLDER' holds GGUF, whose weights are quantised"),
     "tokenizer": (tokenizer_alone, "holds a tokenizer alone: no config.json, no weights."),
-    "weights without config": (lambda m, f: copy(m, f, without=["config.json"]), "holds weights (model.safetensors) and no config.json."),
-    "sentence-transformers": (sentence_transformers, "whose encoder lies in a folder of its own. Give FOLDER/0_Transformer"),
-    "static embeddings": (static_embeddings, "holds a sentence-transformers model without a Transformers encoder"),
-    "cache of the Hub": (hub_cache, "is a folder of the Hub's cache. Give the id, org/base, or one of the folders in snapshots/."),
-    "file of weights": (weights_file, "'FOLDER/model.safetensors' is a file. Give its folder: FOLDER"),
+    "weights without config": (
+        lambda m, f: copy(m, f, without=["config.json"]),
+        "holds weights (model.safetensors) and no config.json.",
+    ),
+    "sentence-transformers": (
+        sentence_transformers,
+        "whose encoder lies in a folder of its own. Give FOLDER/0_Transformer",
+    ),
+    "static embeddings": (
+        static_embeddings,
+        "holds a sentence-transformers model without a Transformers encoder",
+    ),
+    "cache of the Hub": (
+        hub_cache,
+        "is a folder of the Hub's cache. Give the id, org/base, or one of the folders in snapshots/.",
+    ),
+    "file of weights": (
+        weights_file,
+        "'FOLDER/model.safetensors' is a file. Give its folder: FOLDER",
+    ),
     "model one folder below": (one_below, "holds no config.json itself. Give FOLDER/bert"),
-    "damaged config": (damaged_config, "cannot be loaded: its config.json is damaged: Expecting property name"),
-    "list as config": (lambda m, f: write(copy(m, f) / "config.json", "[]") or f, "its config.json is no JSON object"),
-    "no model_type": (lambda m, f: copy(m, f, model_type=None), "has a config.json without model_type, of architecture BertModel, so its kind is not known."),
-    "image encoder": (vision_encoder, "is of type vit, which Transformers cannot use for text classification: it reads images. Give an encoder"),
-    "audio encoder": (audio_encoder, "is of type wav2vec2, which Transformers cannot use for text classification: it reads audio."),
+    "damaged config": (
+        damaged_config,
+        "cannot be loaded: its config.json is damaged: Expecting property name",
+    ),
+    "list as config": (
+        lambda m, f: write(copy(m, f) / "config.json", "[]") or f,
+        "its config.json is no JSON object",
+    ),
+    "no model_type": (
+        lambda m, f: copy(m, f, model_type=None),
+        "has a config.json without model_type, of architecture BertModel, so its kind is not known.",
+    ),
+    "image encoder": (
+        vision_encoder,
+        "is of type vit, which Transformers cannot use for text classification: it reads images. Give an encoder",
+    ),
+    "audio encoder": (
+        audio_encoder,
+        "is of type wav2vec2, which Transformers cannot use for text classification: it reads audio.",
+    ),
     "no weights": (
         lambda m, f: copy(m, f, without=["*.safetensors"]),
         "holds no weights. Copy model.safetensors beside its config.json, or choose another model.",
@@ -160,21 +211,41 @@ CASES = {
         lambda m, f: write(copy(m, f, without=["*.safetensors"]) / "tf_model.h5") or f,
         "(tf_model.h5), which Transformers no longer reads.",
     ),
-    "GGUF with config": (lambda m, f: write(copy(m, f, without=["*.safetensors"]) / "model.gguf") or f, "holds GGUF, whose weights are quantised"),
-    "ONNX": (lambda m, f: write(copy(m, f, without=["*.safetensors"]) / "model.onnx") or f, "holds an ONNX graph and no weights that can be trained."),
+    "GGUF with config": (
+        lambda m, f: write(copy(m, f, without=["*.safetensors"]) / "model.gguf") or f,
+        "holds GGUF, whose weights are quantised",
+    ),
+    "ONNX": (
+        lambda m, f: write(copy(m, f, without=["*.safetensors"]) / "model.onnx") or f,
+        "holds an ONNX graph and no weights that can be trained.",
+    ),
     "lost shard": (
-        lambda m, f: write(copy(m, f, without=["*.safetensors"]) / "model.safetensors.index.json", '{"weight_map": {"a": "model-1.safetensors"}}') or f,
+        lambda m, f: (
+            write(
+                copy(m, f, without=["*.safetensors"]) / "model.safetensors.index.json",
+                '{"weight_map": {"a": "model-1.safetensors"}}',
+            )
+            or f
+        ),
         "its weights lack model-1.safetensors. Copy the missing file",
     ),
     "Git LFS pointer": (
-        lambda m, f: write(copy(m, f) / "model.safetensors", "version https://git-lfs.github.com/spec/v1\noid sha256:0\n") or f,
+        lambda m, f: (
+            write(
+                copy(m, f) / "model.safetensors",
+                "version https://git-lfs.github.com/spec/v1\noid sha256:0\n",
+            )
+            or f
+        ),
         "its model.safetensors is a Git LFS pointer, not the file. Run git lfs pull",
     ),
 }
 
 
 @pytest.mark.parametrize(("make", "words"), CASES.values(), ids=CASES)
-def test_what_is_no_pretrained_text_model_is_told_what_it_is_and_what_to_give(make, words, tiny_model, config_file, tmp_path):
+def test_what_is_no_pretrained_text_model_is_told_what_it_is_and_what_to_give(
+    make, words, tiny_model, config_file, tmp_path
+):
     folder = tmp_path / "given"
     path = make(tiny_model, folder)
     with pytest.raises(ModelError) as raised:
@@ -183,16 +254,31 @@ def test_what_is_no_pretrained_text_model_is_told_what_it_is_and_what_to_give(ma
     assert str(raised.value).startswith("model.name: ")
 
 
-@pytest.mark.parametrize("name", ["adapter", "checkpoints", "GGUF file", "tokenizer", "sentence-transformers", "image encoder", "no model_type"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "adapter",
+        "checkpoints",
+        "GGUF file",
+        "tokenizer",
+        "sentence-transformers",
+        "image encoder",
+        "no model_type",
+    ],
+)
 def test_predicting_tells_the_same(name, tiny_model, tmp_path):
     make, words = CASES[name]
     path = make(tiny_model, tmp_path / "given")
     with pytest.raises(ModelError) as raised:
         Classifier.load(path)
-    assert words.replace("FOLDER", str(tmp_path / "given")).removeprefix(f"'{path}' ") in str(raised.value)
+    assert words.replace("FOLDER", str(tmp_path / "given")).removeprefix(f"'{path}' ") in str(
+        raised.value
+    )
 
 
-def test_a_checkpoint_and_a_sentence_transformers_folder_with_config_are_models(tiny_model, config_file, tmp_path):
+def test_a_checkpoint_and_a_sentence_transformers_folder_with_config_are_models(
+    tiny_model, config_file, tmp_path
+):
     folder = checkpoints(tiny_model, tmp_path / "given")
     write(folder / "checkpoint-500/trainer_state.json")
     write(folder / "checkpoint-1000/modules.json", "[]")
@@ -213,19 +299,42 @@ for path in sys.argv[1:]:
 """
 
 
-def test_repositories_of_the_hub_without_a_model_are_told_what_they_hold(tiny_model, config_file, tmp_path):
+def test_repositories_of_the_hub_without_a_model_are_told_what_they_hold(
+    tiny_model, config_file, tmp_path
+):
     whole = {path.name: path.read_bytes() for path in tiny_model.iterdir()}
     repositories = {
-        "user/lora": ({"adapter_config.json": b"{}", "adapter_model.safetensors": b""}, "holds an adapter (LoRA or the like, adapter_config.json)"),
+        "user/lora": (
+            {"adapter_config.json": b"{}", "adapter_model.safetensors": b""},
+            "holds an adapter (LoRA or the like, adapter_config.json)",
+        ),
         "user/gguf": ({"model-Q4.gguf": b""}, "holds GGUF, whose weights are quantised"),
-        "user/both": (whole | {"adapter_config.json": b"{}"}, "holds an adapter (LoRA or the like, adapter_config.json)"),
+        "user/both": (
+            whole | {"adapter_config.json": b"{}"},
+            "holds an adapter (LoRA or the like, adapter_config.json)",
+        ),
     }
     with HubServer({}) as hub:
         for name, (files, _) in repositories.items():
             hub.add("model", name, files)
-        paths = [config_file(f"{number}.yaml", model={"name": name}) for number, name in enumerate(repositories)]
-        environment = {**os.environ, "HF_ENDPOINT": hub.url, "HF_HUB_OFFLINE": "0", "HF_HOME": str(tmp_path / "home")}
-        done = subprocess.run([sys.executable, "-c", TOLD, *paths], capture_output=True, text=True, env=environment, cwd=ROOT, check=False)
+        paths = [
+            config_file(f"{number}.yaml", model={"name": name})
+            for number, name in enumerate(repositories)
+        ]
+        environment = {
+            **os.environ,
+            "HF_ENDPOINT": hub.url,
+            "HF_HUB_OFFLINE": "0",
+            "HF_HOME": str(tmp_path / "home"),
+        }
+        done = subprocess.run(
+            [sys.executable, "-c", TOLD, *paths],
+            capture_output=True,
+            text=True,
+            env=environment,
+            cwd=ROOT,
+            check=False,
+        )
     told = [json.loads(line) for line in done.stdout.splitlines()]
     assert len(told) == len(repositories), done.stderr
     for message, (name, (_, words)) in zip(told, repositories.items(), strict=True):

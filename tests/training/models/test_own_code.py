@@ -92,12 +92,28 @@ def folder(tiny_model, tmp_path, monkeypatch):
     monkeypatch.setenv("RAN", str(tmp_path / "ran"))
     monkeypatch.setenv("HF_MODULES_CACHE", str(tmp_path / "modules"))
     folder = tmp_path / "own"
-    shutil.copytree(tiny_model, folder, ignore=shutil.ignore_patterns("config.json", "*.safetensors"))
-    config = {"model_type": "own_bag_of_words", "auto_map": OWN, "vocab_size": 8000, "hidden_size": 8, "pad_token_id": 0}
-    for name, text in {"config.json": json.dumps(config), "configuration_own.py": CONFIGURATION, "modeling_own.py": MODELING}.items():
+    shutil.copytree(
+        tiny_model, folder, ignore=shutil.ignore_patterns("config.json", "*.safetensors")
+    )
+    config = {
+        "model_type": "own_bag_of_words",
+        "auto_map": OWN,
+        "vocab_size": 8000,
+        "hidden_size": 8,
+        "pad_token_id": 0,
+    }
+    for name, text in {
+        "config.json": json.dumps(config),
+        "configuration_own.py": CONFIGURATION,
+        "modeling_own.py": MODELING,
+    }.items():
         (folder / name).write_text(text, encoding="utf-8")
     torch.manual_seed(0)
-    save_file({"words.weight": torch.randn(8000, 8)}, folder / "model.safetensors", metadata={"format": "pt"})
+    save_file(
+        {"words.weight": torch.randn(8000, 8)},
+        folder / "model.safetensors",
+        metadata={"format": "pt"},
+    )
     return folder
 
 
@@ -114,23 +130,40 @@ def test_own_code_without_a_classifier_is_told(folder, config_file, run_cli):
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     del config["auto_map"]["AutoModelForSequenceClassification"]
     (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
-    done = run_cli("train", "--config", config_file(model={"name": str(folder), "trust_remote_code": True}), "--check")
+    done = run_cli(
+        "train",
+        "--config",
+        config_file(model={"name": str(folder), "trust_remote_code": True}),
+        "--check",
+    )
     words = "its own code (auto_map) has AutoConfig, AutoModel, but no AutoModelForSequenceClassification"
     assert (done.returncode, words in done.stderr) == (2, True), done.stderr
 
 
 @pytest.mark.exhaustive
-def test_own_code_that_is_allowed_is_trained_saved_with_the_model_and_loaded(folder, config_file, tmp_path, run_cli):
-    config = config_file(model={"name": str(folder), "trust_remote_code": True}, training={"max_steps": 3})
+def test_own_code_that_is_allowed_is_trained_saved_with_the_model_and_loaded(
+    folder, config_file, tmp_path, run_cli
+):
+    config = config_file(
+        model={"name": str(folder), "trust_remote_code": True}, training={"max_steps": 3}
+    )
     checked = run_cli("train", "--config", config, "--check")
-    assert (checked.returncode, checked.stdout.strip().endswith("are in order.")) == (0, True), checked.stderr
+    assert (checked.returncode, checked.stdout.strip().endswith("are in order.")) == (0, True), (
+        checked.stderr
+    )
     done = run_cli("train", "--config", config)
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "ran").exists()
     saved = tmp_path / "runs/run/model"
     assert {"configuration_own.py", "modeling_own.py"} <= {path.name for path in saved.iterdir()}
     shutil.rmtree(folder)  # the saved model stands alone
-    loaded = subprocess.run([sys.executable, "-c", PREDICT, str(saved.parent)], capture_output=True, text=True, cwd=ROOT, check=False)
+    loaded = subprocess.run(
+        [sys.executable, "-c", PREDICT, str(saved.parent)],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        check=False,
+    )
     assert loaded.returncode == 0, loaded.stderr
     for ours, plain in json.loads(loaded.stdout.splitlines()[-1]):
         assert ours == pytest.approx({score["label"]: score["score"] for score in plain}, abs=1e-5)

@@ -5,7 +5,17 @@ import pytest
 import torch
 
 from trainer.errors import RunError
-from trainer.training.resuming.checkpoints import drop_old, fault_of, mark_whole, newest_whole, partial_path, publish, saving, set_aside, tidy
+from trainer.training.resuming.checkpoints import (
+    drop_old,
+    fault_of,
+    mark_whole,
+    newest_whole,
+    partial_path,
+    publish,
+    saving,
+    set_aside,
+    tidy,
+)
 
 
 @pytest.fixture
@@ -38,7 +48,10 @@ def test_unmarked_truncated_and_incomplete_checkpoints_are_not_whole(folder):
 
 def test_broken_manifest_is_not_whole(folder):
     (folder / "checkpoint-9/whole.json").write_text("{")
-    assert fault_of(folder / "checkpoint-9") == "whole.json or progress.json cannot be read (JSONDecodeError)"
+    assert (
+        fault_of(folder / "checkpoint-9")
+        == "whole.json or progress.json cannot be read (JSONDecodeError)"
+    )
 
 
 def test_one_changed_byte_is_found(folder):
@@ -49,19 +62,31 @@ def test_one_changed_byte_is_found(folder):
 
 def test_checkpoint_whose_best_is_broken_is_not_resumed(folder):
     for step in (9, 10, 100):
-        (folder / f"checkpoint-{step}/progress.json").write_text(json.dumps({"best_step": 10 if step == 100 else None}))
+        (folder / f"checkpoint-{step}/progress.json").write_text(
+            json.dumps({"best_step": 10 if step == 100 else None})
+        )
         mark_whole(folder / f"checkpoint-{step}")
     assert newest_whole(folder).name == "checkpoint-100"
     (folder / "checkpoint-10/optimizer.pt").unlink()
-    assert fault_of(folder / "checkpoint-100") == "checkpoint-10, the best so far, is not whole: optimizer.pt is missing"
+    assert (
+        fault_of(folder / "checkpoint-100")
+        == "checkpoint-10, the best so far, is not whole: optimizer.pt is missing"
+    )
     assert newest_whole(folder).name == "checkpoint-9"
 
 
 def test_what_cannot_be_resumed_is_set_aside_with_a_warning(folder):
     mark_whole(folder / "checkpoint-9")
     warnings = set_aside(folder, newest_whole(folder))
-    assert [f"{folder}/checkpoint-{n} cannot be resumed: whole.json is missing. It is set aside as corrupt-checkpoint-{n}." for n in (100, 10)] == warnings
-    assert sorted(p.name for p in folder.iterdir()) == ["checkpoint-9", "corrupt-checkpoint-10", "corrupt-checkpoint-100"]
+    assert [
+        f"{folder}/checkpoint-{n} cannot be resumed: whole.json is missing. It is set aside as corrupt-checkpoint-{n}."
+        for n in (100, 10)
+    ] == warnings
+    assert sorted(p.name for p in folder.iterdir()) == [
+        "checkpoint-9",
+        "corrupt-checkpoint-10",
+        "corrupt-checkpoint-100",
+    ]
     assert set_aside(folder, newest_whole(folder)) == []
 
 
@@ -96,7 +121,9 @@ def test_killed_between_the_renames_a_checkpoint_gets_its_name_back(folder):
         ({1: 1, 2: 2, 3: 3}, None, [1, 2, 3]),
     ],
 )
-def test_old_checkpoints_go_but_never_the_newest_or_the_best_or_the_one_to_fall_back_on(best_by_step, limit, kept, tmp_path):
+def test_old_checkpoints_go_but_never_the_newest_or_the_best_or_the_one_to_fall_back_on(
+    best_by_step, limit, kept, tmp_path
+):
     for step, best in best_by_step.items():
         path = tmp_path / f"checkpoint-{step}"
         path.mkdir()
@@ -108,11 +135,16 @@ def test_old_checkpoints_go_but_never_the_newest_or_the_best_or_the_one_to_fall_
     assert newest_whole(tmp_path) == tmp_path / f"checkpoint-{kept[-2]}"
 
 
-@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs Linux's /dev/full, a file on a full disk")
+@pytest.mark.skipif(
+    not Path("/dev/full").exists(), reason="needs Linux's /dev/full, a file on a full disk"
+)
 def test_full_disk_is_told_with_the_last_good_checkpoint(folder):
     mark_whole(folder / "checkpoint-9")
     words = r"could not be saved .* MiB are free there\. Free space; the last good checkpoint is .*checkpoint-9"
     with pytest.raises(RunError, match=words), saving(Path("/dev/full"), folder):
         torch.save(torch.zeros(10_000), "/dev/full")
-    with pytest.raises(RunError, match=r"could not be saved .*No space left on device"), saving(Path("/dev/full"), folder):
+    with (
+        pytest.raises(RunError, match=r"could not be saved .*No space left on device"),
+        saving(Path("/dev/full"), folder),
+    ):
         Path("/dev/full").write_text("x")

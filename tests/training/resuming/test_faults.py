@@ -25,8 +25,18 @@ def make_config(narrow_model, tweets):
     """Function (folder, **training) -> YAML of three epochs of six steps that saves every four steps and keeps the best epoch."""
 
     def make(folder, num_processes=1, **training):
-        own = {"num_train_epochs": 3, "per_device_train_batch_size": 32 // num_processes, "learning_rate": 1e-3, "bf16": False}
-        own |= {"save_strategy": "steps", "save_steps": 4, "save_total_limit": 5, "logging_steps": 3}
+        own = {
+            "num_train_epochs": 3,
+            "per_device_train_batch_size": 32 // num_processes,
+            "learning_rate": 1e-3,
+            "bf16": False,
+        }
+        own |= {
+            "save_strategy": "steps",
+            "save_steps": 4,
+            "save_total_limit": 5,
+            "logging_steps": 3,
+        }
         own |= {"metric_for_best_model": "loss", "early_stopping_patience": 2}
         return write_tweets_config(folder, narrow_model, tweets, training=own | training)
 
@@ -46,7 +56,11 @@ def train(config):
 def outcome(run):
     metrics = json.loads((run / "metrics.json").read_text(encoding="utf-8"))
     weights = hashlib.sha256((run / "model/model.safetensors").read_bytes()).hexdigest()
-    return weights, (run / "epochs.csv").read_text(), metrics | {"training": metrics["training"]["steps"]}
+    return (
+        weights,
+        (run / "epochs.csv").read_text(),
+        metrics | {"training": metrics["training"]["steps"]},
+    )
 
 
 def message_of(config, capsys):
@@ -88,7 +102,9 @@ def unbroken(make_config, tmp_path_factory):
     found = outcome(train(make_config(tmp_path_factory.mktemp("unbroken"))))
     losses = [float(row["validation_loss"]) for row in csv.DictReader(found[1].splitlines())]
     assert losses == sorted(losses, reverse=True)
-    assert len(set(losses)) == 3  # so that the best model is the last, and every step counts for its bits
+    assert (
+        len(set(losses)) == 3
+    )  # so that the best model is the last, and every step counts for its bits
     return found
 
 
@@ -98,7 +114,9 @@ def half_way(make_config, tmp_path_factory):
     folder = tmp_path_factory.mktemp("half_way")
     with interrupted_at(10, cut_off), pytest.raises(KeyboardInterrupt):
         train(make_config(folder))
-    assert {"checkpoint-4", "checkpoint-8"} <= {path.name for path in (folder / "runs/run/checkpoints").iterdir()}
+    assert {"checkpoint-4", "checkpoint-8"} <= {
+        path.name for path in (folder / "runs/run/checkpoints").iterdir()
+    }
     return folder
 
 
@@ -137,12 +155,21 @@ def files_of(folder):
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
-def test_damage_to_any_file_of_a_checkpoint_leaves_the_one_before_as_the_newest_whole(half_way, tmp_path, damage):
+def test_damage_to_any_file_of_a_checkpoint_leaves_the_one_before_as_the_newest_whole(
+    half_way, tmp_path, damage
+):
     from trainer.training.resuming.checkpoints import newest_whole
 
     folder = tmp_path / "checkpoints"
     shutil.copytree(half_way / "runs/run/checkpoints", folder)
-    before = max((int(path.name.removeprefix("checkpoint-")) for path in folder.iterdir() if path.name != "checkpoint-8"), default=0)
+    before = max(
+        (
+            int(path.name.removeprefix("checkpoint-"))
+            for path in folder.iterdir()
+            if path.name != "checkpoint-8"
+        ),
+        default=0,
+    )
     assert newest_whole(folder).name == "checkpoint-8"
     for name in files_of(folder / "checkpoint-8"):
         path = folder / "checkpoint-8" / name
@@ -154,7 +181,9 @@ def test_damage_to_any_file_of_a_checkpoint_leaves_the_one_before_as_the_newest_
 
 
 @pytest.mark.exhaustive
-def test_run_with_a_damaged_checkpoint_ends_as_the_unbroken_one_whichever_file_it_is(halved, half_way, unbroken, capsys):
+def test_run_with_a_damaged_checkpoint_ends_as_the_unbroken_one_whichever_file_it_is(
+    halved, half_way, unbroken, capsys
+):
     damages = list(DAMAGES.values())
     for number, name in enumerate(files_of(half_way / "runs/run/checkpoints/checkpoint-8")):
         config, run = halved()
@@ -162,7 +191,10 @@ def test_run_with_a_damaged_checkpoint_ends_as_the_unbroken_one_whichever_file_i
         kept = []
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(RunFolder, "finish", _remembering(RunFolder.finish, kept))
-            with pytest.warns(UserWarning, match="checkpoint-8 cannot be resumed: .* It is set aside as corrupt-checkpoint-8"):
+            with pytest.warns(
+                UserWarning,
+                match="checkpoint-8 cannot be resumed: .* It is set aside as corrupt-checkpoint-8",
+            ):
                 train(config)
         assert outcome(run) == unbroken, name
         assert "corrupt-checkpoint-8" in kept, name
@@ -181,15 +213,22 @@ def test_run_whose_checkpoints_are_all_damaged_starts_anew(halved, unbroken, cap
     config, run = halved()
     for checkpoint in run.glob("checkpoints/checkpoint-*"):
         flip_a_bit(checkpoint / "model.safetensors")
-    with pytest.warns(UserWarning, match=r"model.safetensors was changed after it was saved. It is set aside as corrupt-checkpoint-\d"):
+    with pytest.warns(
+        UserWarning,
+        match=r"model.safetensors was changed after it was saved. It is set aside as corrupt-checkpoint-\d",
+    ):
         train(config)
     assert outcome(run) == unbroken
     assert "Resuming from" not in capsys.readouterr().out
 
 
-def test_full_disk_ends_in_one_message_and_the_last_checkpoint_is_gone_on_from_when_there_is_room(small_disk, make_config, unbroken, capsys):
+def test_full_disk_ends_in_one_message_and_the_last_checkpoint_is_gone_on_from_when_there_is_room(
+    small_disk, make_config, unbroken, capsys
+):
     config, run = make_config(small_disk / "work", save_total_limit=2), small_disk / "work/runs/run"
-    with interrupted_at(6, lambda: leave_free(small_disk, 3_000_000)):  # less than half a checkpoint
+    with interrupted_at(
+        6, lambda: leave_free(small_disk, 3_000_000)
+    ):  # less than half a checkpoint
         said = message_of(config, capsys)
     assert "could not be saved" in said
     assert "MiB are free there. Free space; the last good checkpoint is" in said
@@ -204,8 +243,14 @@ def _said_by(config, capsys):
     return capsys.readouterr().out
 
 
-@pytest.mark.parametrize(("stage", "room_bytes"), [("evaluate_splits", 1_000_000), ("write_results", 0)], ids=["the model", "the tables"])
-def test_disk_that_is_full_when_results_are_written_costs_no_step(small_disk, make_config, unbroken, capsys, stage, room_bytes):
+@pytest.mark.parametrize(
+    ("stage", "room_bytes"),
+    [("evaluate_splits", 1_000_000), ("write_results", 0)],
+    ids=["the model", "the tables"],
+)
+def test_disk_that_is_full_when_results_are_written_costs_no_step(
+    small_disk, make_config, unbroken, capsys, stage, room_bytes
+):
     from trainer.runs import results
 
     config, run = make_config(small_disk / "work", save_total_limit=2), small_disk / "work/runs/run"
@@ -246,10 +291,14 @@ def test_run_folder_that_vanishes_ends_in_one_message(make_config, tmp_path, cap
     assert not run.exists()
 
 
-def test_other_rows_in_the_data_file_are_not_trained_on_from_the_old_checkpoint(halved, tweets, tmp_path, capsys):
+def test_other_rows_in_the_data_file_are_not_trained_on_from_the_old_checkpoint(
+    halved, tweets, tmp_path, capsys
+):
     config, _ = halved()
     changed = tmp_path / "tweets.csv"
-    changed.write_text(tweets.read_text(encoding="utf-8") + "one more tweet,neutral\n", encoding="utf-8")
+    changed.write_text(
+        tweets.read_text(encoding="utf-8") + "one more tweet,neutral\n", encoding="utf-8"
+    )
     values = json.loads(config.read_text(encoding="utf-8"))
     values["data"]["source"] = str(changed)
     config.write_text(json.dumps(values), encoding="utf-8")
@@ -262,7 +311,9 @@ def test_other_rows_in_the_data_file_are_not_trained_on_from_the_old_checkpoint(
 def two_unbroken(make_config, tmp_path_factory):
     """Outcome of the run in two processes that nothing befell."""
     folder = tmp_path_factory.mktemp("two_unbroken")
-    assert forked_runs.train(make_config(folder, 2), folder / "log", num_processes=2) == [0, 0], (folder / "log").read_text()
+    assert forked_runs.train(make_config(folder, 2), folder / "log", num_processes=2) == [0, 0], (
+        folder / "log"
+    ).read_text()
     return outcome(folder / "runs/run")
 
 
@@ -276,10 +327,14 @@ STRIKES = {
 
 @pytest.mark.exhaustive
 @pytest.mark.parametrize("strike", STRIKES)
-def test_struck_process_leaves_what_resumes_to_the_bits_of_the_unbroken_run(make_config, tmp_path, unbroken, strike):
+def test_struck_process_leaves_what_resumes_to_the_bits_of_the_unbroken_run(
+    make_config, tmp_path, unbroken, strike
+):
     config, log, run = make_config(tmp_path), tmp_path / "log", tmp_path / "runs/run"
     asked = STRIKES[strike][2][0] == signal.SIGTERM
-    assert forked_runs.train(config, log, strike=STRIKES[strike]) == [75 if asked else -signal.SIGKILL], log.read_text()
+    assert forked_runs.train(config, log, strike=STRIKES[strike]) == [
+        75 if asked else -signal.SIGKILL
+    ], log.read_text()
     if asked:
         stopped = json.loads((run / "stopped.json").read_text(encoding="utf-8"))
         assert stopped["reason"] == f"stopped by SIGTERM after step {stopped['step']}"
@@ -291,10 +346,18 @@ def test_struck_process_leaves_what_resumes_to_the_bits_of_the_unbroken_run(make
 
 
 @pytest.mark.exhaustive
-@pytest.mark.parametrize(("strike", "rank", "exit_codes"), [("SIGKILL in a step", None, [-9, -9]), ("SIGTERM in a step", 1, [75, 75])])
-def test_struck_pair_resumes_to_the_bits_of_the_unbroken_pair(make_config, tmp_path, two_unbroken, strike, rank, exit_codes):
+@pytest.mark.parametrize(
+    ("strike", "rank", "exit_codes"),
+    [("SIGKILL in a step", None, [-9, -9]), ("SIGTERM in a step", 1, [75, 75])],
+)
+def test_struck_pair_resumes_to_the_bits_of_the_unbroken_pair(
+    make_config, tmp_path, two_unbroken, strike, rank, exit_codes
+):
     config, log = make_config(tmp_path, 2), tmp_path / "log"
-    assert forked_runs.train(config, log, num_processes=2, strike=STRIKES[strike], rank=rank) == exit_codes, log.read_text()
+    assert (
+        forked_runs.train(config, log, num_processes=2, strike=STRIKES[strike], rank=rank)
+        == exit_codes
+    ), log.read_text()
     assert forked_runs.train(config, log, num_processes=2) == [0, 0], log.read_text()
     assert "Resuming from" in log.read_text()
     assert outcome(tmp_path / "runs/run") == two_unbroken

@@ -17,10 +17,19 @@ from trainer.run_folder.writer import RunFolder
 from trainer.training.weighted_trainer import WeightedTrainer
 
 STEPS, STEPS_PER_EPOCH = 10, 5
-SAVE_EVERY = {"save_strategy": "steps", "save_steps": 2, "eval_strategy": "epoch", "logging_strategy": "epoch"}
+SAVE_EVERY = {
+    "save_strategy": "steps",
+    "save_steps": 2,
+    "eval_strategy": "epoch",
+    "logging_strategy": "epoch",
+}
 EVERY_TWO = {"eval_strategy": "steps", "eval_steps": 2}
 AFTER_EPOCHS: dict[str, object] = {}
-INTERVALS = {"epochs": AFTER_EPOCHS, "save every 2 steps, evaluate each epoch": SAVE_EVERY, "evaluate every 2 steps": EVERY_TWO}
+INTERVALS = {
+    "epochs": AFTER_EPOCHS,
+    "save every 2 steps, evaluate each epoch": SAVE_EVERY,
+    "evaluate every 2 steps": EVERY_TWO,
+}
 
 
 @pytest.fixture
@@ -32,7 +41,13 @@ def config(config_file, tmp_path):
             data={"limit": 235},
             balance={"method": "none"},
             run={"output_dir": str(tmp_path / folder)},
-            training={"num_train_epochs": 2, "gradient_accumulation_steps": 2, "dataloader_drop_last": True, "early_stopping_patience": 5, "bf16": False}
+            training={
+                "num_train_epochs": 2,
+                "gradient_accumulation_steps": 2,
+                "dataloader_drop_last": True,
+                "early_stopping_patience": 5,
+                "bf16": False,
+            }
             | training,
         )
         return Path(path).rename(tmp_path / f"{folder}.yaml")
@@ -44,7 +59,11 @@ def result(run):
     """What must be equal: digest of the weights, table, metrics without timings."""
     metrics = json.loads((run / "metrics.json").read_text(encoding="utf-8"))
     metrics["training"] = metrics["training"]["steps"]
-    return hashlib.sha256((run / "model/model.safetensors").read_bytes()).hexdigest(), (run / "epochs.csv").read_text(encoding="utf-8"), metrics
+    return (
+        hashlib.sha256((run / "model/model.safetensors").read_bytes()).hexdigest(),
+        (run / "epochs.csv").read_text(encoding="utf-8"),
+        metrics,
+    )
 
 
 def train(config, code=0):
@@ -74,8 +93,16 @@ def signal_at(monkeypatch):
     return arrange
 
 
-@pytest.mark.parametrize("interval", [pytest.param(name, marks=() if name == "evaluate every 2 steps" else pytest.mark.exhaustive) for name in INTERVALS])
-def test_stopped_after_any_step_a_run_ends_as_the_unbroken_one(interval, config, signal_at, monkeypatch, tmp_path, capsys):
+@pytest.mark.parametrize(
+    "interval",
+    [
+        pytest.param(name, marks=() if name == "evaluate every 2 steps" else pytest.mark.exhaustive)
+        for name in INTERVALS
+    ],
+)
+def test_stopped_after_any_step_a_run_ends_as_the_unbroken_one(
+    interval, config, signal_at, monkeypatch, tmp_path, capsys
+):
     name = "run"
     train(config("unbroken", **INTERVALS[interval]))
     unbroken = result(tmp_path / "unbroken" / name)
@@ -86,7 +113,10 @@ def test_stopped_after_any_step_a_run_ends_as_the_unbroken_one(interval, config,
         monkeypatch.undo()
         run = tmp_path / f"stopped-{step}" / name
         assert json.loads((run / "stopped.json").read_text(encoding="utf-8"))["step"] == step
-        assert f"stopped by SIGTERM after step {step}. Run the same command again to go on." in capsys.readouterr().err
+        assert (
+            f"stopped by SIGTERM after step {step}. Run the same command again to go on."
+            in capsys.readouterr().err
+        )
         train(stopped)
         assert f"checkpoint-{step}" in capsys.readouterr().out
         assert result(run) == unbroken, step
@@ -139,9 +169,17 @@ def test_signal_while_a_frozen_encoder_reads_the_rows_stops_it(config, monkeypat
 
     monkeypatch.setattr(embed, "token_batches", signalled)
     with pytest.raises(SystemExit) as stop:
-        train_command(config=str(path), set_=["model.mode=head", "model.max_length=11"], resume="auto", check=False)
+        train_command(
+            config=str(path),
+            set_=["model.mode=head", "model.max_length=11"],
+            resume="auto",
+            check=False,
+        )
     assert stop.value.code == 75
-    assert "before the first step" in json.loads((tmp_path / "head/run/stopped.json").read_text(encoding="utf-8"))["reason"]
+    assert (
+        "before the first step"
+        in json.loads((tmp_path / "head/run/stopped.json").read_text(encoding="utf-8"))["reason"]
+    )
 
 
 def test_signal_while_data_is_prepared_leaves_the_marker(config, monkeypatch, tmp_path, capsys):
@@ -158,7 +196,10 @@ def test_signal_while_data_is_prepared_leaves_the_marker(config, monkeypatch, tm
     train(path, code=75)
     monkeypatch.undo()
     assert "stopped by SIGTERM while no step was being trained." in capsys.readouterr().err
-    assert json.loads((tmp_path / "early/run/stopped.json").read_text(encoding="utf-8"))["step"] is None
+    assert (
+        json.loads((tmp_path / "early/run/stopped.json").read_text(encoding="utf-8"))["step"]
+        is None
+    )
     train(path)
 
 
@@ -195,7 +236,9 @@ class TestOutOfMemory:
         monkeypatch.setattr(WeightedTrainer, "__init__", counted)
         return counts
 
-    def test_training_goes_on_from_the_last_checkpoint_with_smaller_passes_and_the_same_rows(self, config, small_memory, living, tmp_path, capsys):
+    def test_training_goes_on_from_the_last_checkpoint_with_smaller_passes_and_the_same_rows(
+        self, config, small_memory, living, tmp_path, capsys
+    ):
         every = {"save_strategy": "steps", "save_steps": 2}
         train(config("whole", **every))
         gc.collect()  # of the run before
@@ -205,16 +248,27 @@ class TestOutOfMemory:
             r"memory ran out at step 4 with passes of ([\d,]+) tokens; from the last checkpoint on they hold ([\d,]+), and a step the same rows",
             capsys.readouterr().out,
         )
-        sizes = [(int(before.replace(",", "")), int(after.replace(",", ""))) for before, after in said]
-        assert sizes[0][0] < 2048  # the largest pass held less than was allowed, so fewer tries are needed
+        sizes = [
+            (int(before.replace(",", "")), int(after.replace(",", ""))) for before, after in said
+        ]
+        assert (
+            sizes[0][0] < 2048
+        )  # the largest pass held less than was allowed, so fewer tries are needed
         assert all(after == before // 2 for before, after in sizes)
         assert sizes[-1][1] <= 150
         assert set(living) == {0}  # no earlier model lives when the next one is built
-        whole, halved = (json.loads((tmp_path / name / "run/metrics.json").read_text(encoding="utf-8")) for name in ("whole", "halved"))
+        whole, halved = (
+            json.loads((tmp_path / name / "run/metrics.json").read_text(encoding="utf-8"))
+            for name in ("whole", "halved")
+        )
         assert halved["training"]["steps"] == whole["training"]["steps"] == STEPS
-        assert halved["validation"]["loss"] == pytest.approx(whole["validation"]["loss"], abs=0.05)  # other dropout
+        assert halved["validation"]["loss"] == pytest.approx(
+            whole["validation"]["loss"], abs=0.05
+        )  # other dropout
 
-    def test_steps_of_a_budget_in_seconds_are_timed_with_smaller_passes_and_one_model_at_a_time(self, config, living, monkeypatch, tmp_path):
+    def test_steps_of_a_budget_in_seconds_are_timed_with_smaller_passes_and_one_model_at_a_time(
+        self, config, living, monkeypatch, tmp_path
+    ):
         import torch
 
         from trainer import load_config
@@ -230,25 +284,39 @@ class TestOutOfMemory:
             return compute_loss(self, model, inputs, *arguments, **values)
 
         monkeypatch.setattr(WeightedTrainer, "compute_loss", checked)
-        started = training_run.start(load_config(str(config("timed")), ["compare.budget=seconds", "compare.amount=1"]))
+        started = training_run.start(
+            load_config(str(config("timed")), ["compare.budget=seconds", "compare.amount=1"])
+        )
         ground = prepare_ground(started)
         phase = Phase(ground, tmp_path / "cells", ("none",), "full", False, "")
         assert steps_in(1.0, phase.unbudgeted["none"][0], ground) >= 1
         assert len(living) >= 3
         assert set(living) == {0}
 
-    def test_a_row_that_does_not_fit_or_no_wish_to_halve_ends_the_run_in_words(self, config, small_memory, tmp_path, capsys):
+    def test_a_row_that_does_not_fit_or_no_wish_to_halve_ends_the_run_in_words(
+        self, config, small_memory, tmp_path, capsys
+    ):
         path = config("off")
         small_memory(1)
         with pytest.raises(SystemExit) as stop:
-            train_command(config=str(path), set_=["speed.halve_on_out_of_memory=false"], resume="auto", check=False)
+            train_command(
+                config=str(path),
+                set_=["speed.halve_on_out_of_memory=false"],
+                resume="auto",
+                check=False,
+            )
         assert stop.value.code == 2
-        assert "tokens. Lower speed.tokens_per_pass, or set speed.halve_on_out_of_memory: true." in capsys.readouterr().err
+        assert (
+            "tokens. Lower speed.tokens_per_pass, or set speed.halve_on_out_of_memory: true."
+            in capsys.readouterr().err
+        )
         train(path, code=2)
         assert "tokens, which hold one row. Lower model.max_length" in capsys.readouterr().err
 
 
-def test_another_number_of_processes_shares_the_same_steps_or_is_refused(config, signal_at, monkeypatch, tmp_path, capsys):
+def test_another_number_of_processes_shares_the_same_steps_or_is_refused(
+    config, signal_at, monkeypatch, tmp_path, capsys
+):
     path = config("shared")
     signal_at("training_step", 4)
     train(path, code=75)
@@ -262,7 +330,9 @@ def test_another_number_of_processes_shares_the_same_steps_or_is_refused(config,
     from trainer.training.resuming.resumable_trainer import keep_rows_per_step
 
     def shared_by(processes):
-        arguments = SimpleNamespace(world_size=processes, per_device_train_batch_size=16, gradient_accumulation_steps=2)
+        arguments = SimpleNamespace(
+            world_size=processes, per_device_train_batch_size=16, gradient_accumulation_steps=2
+        )
         note = keep_rows_per_step(arguments, str(progress.parent))
         return note, arguments.per_device_train_batch_size * arguments.gradient_accumulation_steps
 
@@ -271,5 +341,8 @@ def test_another_number_of_processes_shares_the_same_steps_or_is_refused(config,
         "The checkpoint is of 1 process(es), now there are 4: a step holds the same rows, so results are equal up to rounding and dropout.",
         8,
     )
-    with pytest.raises(RunError, match=r"1 process\(es\) that trained 32 rows a step, which 3 cannot share equally\. Launch 1"):
+    with pytest.raises(
+        RunError,
+        match=r"1 process\(es\) that trained 32 rows a step, which 3 cannot share equally\. Launch 1",
+    ):
         shared_by(3)

@@ -16,13 +16,11 @@ from dataclasses import dataclass
 from itertools import combinations
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy import optimize, special
 
+from trainer.arrays import Floats, Ints
 from trainer.evaluation.intervals import LEVEL, Interval
 
-Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
 NUM_DRAWS = 4000
 """Draws for the largest of several correlated differences; its quantile is sure to about 1 %."""
 LEAST_VARIANCE = 1e-24
@@ -55,7 +53,11 @@ class Estimate:
     @property
     def p(self) -> float:
         """Two-sided p value of 0; 1 where nothing varies, for then nothing can be told."""
-        return float(2 * special.stdtr(self.degrees_of_freedom, -abs(self.value) / self.deviation)) if self.deviation else 1.0
+        return (
+            float(2 * special.stdtr(self.degrees_of_freedom, -abs(self.value) / self.deviation))
+            if self.deviation
+            else 1.0
+        )
 
     def interval(self, quantile: float | None = None) -> Interval | None:
         """Low and high of the 95 % interval, or of one `quantile` standard errors wide on each side.
@@ -64,7 +66,9 @@ class Estimate:
         """
         if not self.deviation:
             return None
-        half = self.deviation * (quantile or float(special.stdtrit(self.degrees_of_freedom, (1 + LEVEL) / 2)))
+        half = self.deviation * (
+            quantile or float(special.stdtrit(self.degrees_of_freedom, (1 + LEVEL) / 2))
+        )
         return self.value - half, self.value + half
 
 
@@ -116,21 +120,34 @@ def all_pairs_quantile(values_KS: Floats, spread_KSN: Floats, starts: Ints) -> f
     alarms. Pairs that never differ are left out; NaN where none is left.
     """
     pairs = np.array(list(combinations(range(len(values_KS)), 2)), dtype=np.int64).reshape(-1, 2)
-    found = [estimate(values_KS[i] - values_KS[j], spread_KSN[i] - spread_KSN[j], starts) for i, j in pairs]
+    found = [
+        estimate(values_KS[i] - values_KS[j], spread_KSN[i] - spread_KSN[j], starts)
+        for i, j in pairs
+    ]
     varies = np.array([difference.deviation > 0 for difference in found], dtype=bool)
     if not varies.any():
         return float("nan")
     smallest = min(difference.degrees_of_freedom for difference in found if difference.deviation)
     covariance_KK = _covariance(values_KS, spread_KSN)
-    drawn_BK = np.random.default_rng(0).multivariate_normal(np.zeros(len(values_KS)), covariance_KK, size=NUM_DRAWS, method="eigh")
+    drawn_BK = np.random.default_rng(0).multivariate_normal(
+        np.zeros(len(values_KS)), covariance_KK, size=NUM_DRAWS, method="eigh"
+    )
     first, second = pairs[varies].T
-    variances_P = covariance_KK[first, first] + covariance_KK[second, second] - 2 * covariance_KK[first, second]
+    variances_P = (
+        covariance_KK[first, first]
+        + covariance_KK[second, second]
+        - 2 * covariance_KK[first, second]
+    )
     squares_B = (np.square(drawn_BK[:, first] - drawn_BK[:, second]) / variances_P).max(axis=1)
-    single, most = (float(special.stdtrit(smallest, 1 - (1 - LEVEL) / 2 / number)) for number in (1, len(first)))  # alone, and by Bonferroni
+    single, most = (
+        float(special.stdtrit(smallest, 1 - (1 - LEVEL) / 2 / number)) for number in (1, len(first))
+    )  # alone, and by Bonferroni
 
     def excess(quantile: float) -> float:
         """Chance of a larger |t| less what is allowed; the common denominator of the t is integrated, not drawn."""
-        return float(special.chdtr(smallest, smallest * squares_B / quantile**2).mean()) - (1 - LEVEL)
+        return float(special.chdtr(smallest, smallest * squares_B / quantile**2).mean()) - (
+            1 - LEVEL
+        )
 
     return max(single, float(optimize.brentq(excess, single / 2, most * 2, rtol=1e-4)))
 
@@ -139,7 +156,9 @@ def _covariance(values_KS: Floats, spread_KSN: Floats) -> Floats:
     """Of the strategies' means, by rows and by seeds; for their correlations only, as what seeds and rows do together is in both."""
     mean_KN = spread_KSN.mean(axis=1)
     num_seeds = values_KS.shape[1]
-    by_seed_KS = (values_KS - values_KS.mean(axis=1, keepdims=True)) / np.sqrt(num_seeds * max(num_seeds - 1, 1))
+    by_seed_KS = (values_KS - values_KS.mean(axis=1, keepdims=True)) / np.sqrt(
+        num_seeds * max(num_seeds - 1, 1)
+    )
     return mean_KN @ mean_KN.T + by_seed_KS @ by_seed_KS.T
 
 

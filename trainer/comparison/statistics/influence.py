@@ -16,7 +16,8 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.sparse import csc_array, csr_array, vstack
 
-from trainer.comparison.statistics.crossed import Floats, Ints, spread
+from trainer.arrays import Floats, Ints
+from trainer.comparison.statistics.crossed import spread
 from trainer.evaluation.blocks import Rows, Taken, column_blocks, row_blocks, row_slices
 from trainer.evaluation.metrics import NUM_BINS
 
@@ -46,23 +47,33 @@ class Influences:
 def of_labels(label_ids_N: Ints, predicted_N: Ints, num_classes: int) -> Influences:
     """Influence of each row on the figures that depend on predicted labels alone."""
     kinds_N = label_ids_N * num_classes + predicted_N
-    counts_CC = np.bincount(kinds_N, minlength=num_classes**2).reshape(num_classes, num_classes).astype(float)
+    counts_CC = (
+        np.bincount(kinds_N, minlength=num_classes**2)
+        .reshape(num_classes, num_classes)
+        .astype(float)
+    )
     true_L, given_L = np.nonzero(counts_CC)
     cells_N = (np.cumsum(counts_CC.ravel() > 0) - 1)[kinds_N]
     support_C, given_C = counts_CC.sum(axis=1), counts_CC.sum(axis=0)
     values_F = _figures(np.diagonal(counts_CC)[None], given_C[None], support_C)[0]
     parts = []
-    for cells in row_slices((len(true_L), 8 * num_classes)):  # of some cells at a time, of which most change few classes
+    for cells in row_slices(
+        (len(true_L), 8 * num_classes)
+    ):  # of some cells at a time, of which most change few classes
         without_LF, rows_L = _without(counts_CC, true_L[cells], given_L[cells], support_C, given_C)
         parts.append(csr_array((values_F - without_LF) * ((rows_L - 1) / rows_L)[:, None]))
     return Influences(values_F, csc_array(vstack(parts)), cells_N)
 
 
-def _without(counts_CC: Floats, true_L: Ints, given_L: Ints, support_C: Floats, given_C: Floats) -> tuple[Floats, Floats]:
+def _without(
+    counts_CC: Floats, true_L: Ints, given_L: Ints, support_C: Floats, given_C: Floats
+) -> tuple[Floats, Floats]:
     """Figures without a row of each of these cells, and the rows of its class."""
     at_L, is_alone_L = np.arange(len(true_L)), support_C[true_L] == 1
     rows_L = np.where(is_alone_L, 2, support_C[true_L])  # a row alone and its opposite
-    without_LC = counts_CC[true_L]  # of the class of the row that is left out, the others weighing more
+    without_LC = counts_CC[
+        true_L
+    ]  # of the class of the row that is left out, the others weighing more
     without_LC[at_L, given_L] -= 1
     without_LC *= (rows_L / (rows_L - 1))[:, None]
     without_LC[at_L, true_L] = np.where(is_alone_L, true_L != given_L, without_LC[at_L, true_L])
@@ -79,9 +90,20 @@ def _figures(hits_LC: Floats, given_LC: Floats, support_C: Floats) -> Floats:
     recall_LC = hits_LC / np.maximum(support_C, 1)
     right_L = hits_LC.sum(axis=1)
     covariance_L = right_L * total - given_LC @ support_C
-    scale_L = np.sqrt(np.maximum(total**2 - np.square(given_LC).sum(axis=1), 0) * (total**2 - np.square(support_C).sum()))
-    mcc_L = np.divide(covariance_L, scale_L, out=np.zeros_like(covariance_L), where=scale_L > 1e-9 * total)
-    summaries = [right_L / total, f1_LC[:, present].mean(axis=1), f1_LC @ support_C / total, recall_LC[:, present].mean(axis=1), mcc_L]
+    scale_L = np.sqrt(
+        np.maximum(total**2 - np.square(given_LC).sum(axis=1), 0)
+        * (total**2 - np.square(support_C).sum())
+    )
+    mcc_L = np.divide(
+        covariance_L, scale_L, out=np.zeros_like(covariance_L), where=scale_L > 1e-9 * total
+    )
+    summaries = [
+        right_L / total,
+        f1_LC[:, present].mean(axis=1),
+        f1_LC @ support_C / total,
+        recall_LC[:, present].mean(axis=1),
+        mcc_L,
+    ]
     return np.column_stack([*summaries, f1_LC, recall_LC])
 
 
@@ -97,7 +119,9 @@ def of_auroc(label_ids_N: Ints, p_NC: Rows) -> tuple[float, Floats]:
             if num_own in (0, num_rows):
                 continue
             below_own_N, below_N = _below(p_N[own_N], p_N), _below(p_N, p_N)
-            wins_N = np.where(own_N, (below_N - below_own_N) / (num_rows - num_own), 1 - below_own_N / num_own)
+            wins_N = np.where(
+                own_N, (below_N - below_own_N) / (num_rows - num_own), 1 - below_own_N / num_own
+            )
             values.append(wins_N[own_N].mean())
             count_N = np.where(own_N, num_own, num_rows - num_own)
             influence_N += (wins_N - np.where(count_N == 1, 0.5, values[-1])) / count_N
@@ -112,11 +136,16 @@ def _below(values: Floats, of_N: Floats) -> Floats:
 
 def of_ece(label_ids_N: Ints, p_NC: Rows) -> tuple[float, Floats]:
     """Expected calibration error of the largest probability; and the influence of each row."""
-    blocks = [(p_BC.max(axis=1).astype(np.float64), p_BC.argmax(axis=1) == label_ids_N[rows]) for rows, p_BC in row_blocks(p_NC)]
+    blocks = [
+        (p_BC.max(axis=1).astype(np.float64), p_BC.argmax(axis=1) == label_ids_N[rows])
+        for rows, p_BC in row_blocks(p_NC)
+    ]
     confidence_N, right_N = (np.concatenate(column) for column in zip(*blocks, strict=True))
     bins_N = np.minimum((confidence_N * NUM_BINS).astype(int), NUM_BINS - 1)
     gaps = np.bincount(bins_N, weights=confidence_N - right_N, minlength=NUM_BINS)
-    return float(np.abs(gaps).sum() / len(label_ids_N)), np.sign(gaps)[bins_N] * (confidence_N - right_N) / len(label_ids_N)
+    return float(np.abs(gaps).sum() / len(label_ids_N)), np.sign(gaps)[bins_N] * (
+        confidence_N - right_N
+    ) / len(label_ids_N)
 
 
 @dataclass(frozen=True)
@@ -134,7 +163,10 @@ class Sample:
         if title.startswith("minority_"):
             return self.of_class(title.removeprefix("minority_"), minority)
         found = self.of_probabilities[title]
-        return self._spread([[value for value, _ in seeds] for seeds in found], [[influence_N for _, influence_N in seeds] for seeds in found])
+        return self._spread(
+            [[value for value, _ in seeds] for seeds in found],
+            [[influence_N for _, influence_N in seeds] for seeds in found],
+        )
 
     def of_class(self, kind: str, label_id: int) -> tuple[Floats, Floats]:
         """The same of the F1 or recall of one class."""
@@ -143,21 +175,36 @@ class Sample:
 
     def _column(self, f: int) -> tuple[Floats, Floats]:
         found = self.of_labels
-        return self._spread([[of.values_F[f] for of in seeds] for seeds in found], [[of.by_row(f) for of in seeds] for seeds in found])
+        return self._spread(
+            [[of.values_F[f] for of in seeds] for seeds in found],
+            [[of.by_row(f) for of in seeds] for seeds in found],
+        )
 
-    def _spread(self, values: list[list[float]], influences: list[list[Floats]]) -> tuple[Floats, Floats]:
+    def _spread(
+        self, values: list[list[float]], influences: list[list[Floats]]
+    ) -> tuple[Floats, Floats]:
         return np.array(values), spread(np.array(influences), self.starts)
 
 
-def sample(label_ids_N: Ints, strategies: list[tuple[Ints, Floats | list[Rows]]], num_classes: int) -> Sample:
+def sample(
+    label_ids_N: Ints, strategies: list[tuple[Ints, Floats | list[Rows]]], num_classes: int
+) -> Sample:
     """Figures and influences of strategies, each given as label ids (S, N) and probabilities (S, N, C) of its seeds."""
     order_N = np.argsort(label_ids_N, kind="stable")
     true_N = label_ids_N[order_N]
     return Sample(
         starts=np.unique(true_N, return_index=True)[1],
-        of_labels=[[of_labels(true_N, predicted_N[order_N], num_classes) for predicted_N in predicted_SN] for predicted_SN, _ in strategies],
+        of_labels=[
+            [of_labels(true_N, predicted_N[order_N], num_classes) for predicted_N in predicted_SN]
+            for predicted_SN, _ in strategies
+        ],
         of_probabilities={
-            "auroc_macro": [[of_auroc(true_N, Taken(p_NC, order_N)) for p_NC in p_SNC] for _, p_SNC in strategies],
-            "ece": [[of_ece(true_N, Taken(p_NC, order_N)) for p_NC in p_SNC] for _, p_SNC in strategies],
+            "auroc_macro": [
+                [of_auroc(true_N, Taken(p_NC, order_N)) for p_NC in p_SNC]
+                for _, p_SNC in strategies
+            ],
+            "ece": [
+                [of_ece(true_N, Taken(p_NC, order_N)) for p_NC in p_SNC] for _, p_SNC in strategies
+            ],
         },
     )

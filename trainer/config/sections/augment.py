@@ -30,7 +30,10 @@ class AugmentSection(Section):
     """Every class with fewer training rows is filled up to so many."""
     labels: LabelList | None = None
     """Classes to fill; left out: all."""
-    prompt: str = Field(default='Write one text of the category "{label}". Answer with the text alone.', min_length=1)
+    prompt: str = Field(
+        default='Write one text of the category "{label}". Answer with the text alone.',
+        min_length=1,
+    )
     """What the model is asked. {label}: the class; {examples}: the examples as a list. Without {examples} each is an earlier turn of the conversation."""
     examples: int = Field(default=4, ge=0, le=64)
     """Training rows of the class shown in each prompt, drawn anew for each."""
@@ -65,41 +68,67 @@ class AugmentSection(Section):
         try:
             names = [name for _, name, _, _ in Formatter().parse(prompt) if name is not None]
         except ValueError as error:
-            raise ValueError(f"is no template ({error}); write {{{{ and }}}} for braces that are part of the text") from error
+            raise ValueError(
+                f"is no template ({error}); write {{{{ and }}}} for braces that are part of the text"
+            ) from error
         unknown = sorted(set(names) - set(PLACEHOLDERS))
         if unknown:
             known = ", ".join(f"{{{name}}}" for name in PLACEHOLDERS)
-            raise ValueError(f"holds {{{unknown[0]}}}; known: {known}. Write {{{{ and }}}} for braces that are part of the text")
+            raise ValueError(
+                f"holds {{{unknown[0]}}}; known: {known}. Write {{{{ and }}}} for braces that are part of the text"
+            )
         if any(spec or conversion for _, _, spec, conversion in Formatter().parse(prompt)):
-            raise ValueError("formats a placeholder with : or !; write {label} and {examples} as they are, {{ and }} for braces of the text")
+            raise ValueError(
+                "formats a placeholder with : or !; write {label} and {examples} as they are, {{ and }} for braces of the text"
+            )
         return prompt
 
     @field_validator("api_key_env")
     @classmethod
     def _name_alone(cls, name: str | None) -> str | None:
-        if name is not None and not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name):  # it may be the key itself: not to be repeated
-            raise ValueError("is no name of an environment variable (letters, digits, underscore); put the key in a variable and give its name")
+        if name is not None and not re.fullmatch(
+            r"[A-Za-z_][A-Za-z0-9_]*", name
+        ):  # it may be the key itself: not to be repeated
+            raise ValueError(
+                "is no name of an environment variable (letters, digits, underscore); put the key in a variable and give its name"
+            )
         return name
 
     @field_validator("base_url")
     @classmethod
     def _address(cls, base_url: str | None) -> str | None:
         if base_url is not None and not re.match(r"https?://[^\s/]", base_url):
-            raise ValueError(f"is '{base_url}'; needed: an http or https address such as http://127.0.0.1:8000/v1")
+            raise ValueError(
+                f"is '{base_url}'; needed: an http or https address such as http://127.0.0.1:8000/v1"
+            )
         if base_url and "@" in urlsplit(base_url).netloc:
-            raise ValueError("holds a user or password, which the run folder would keep; put the key in a variable and name it in api_key_env")
+            raise ValueError(
+                "holds a user or password, which the run folder would keep; put the key in a variable and name it in api_key_env"
+            )
         return base_url
 
     @model_validator(mode="after")
     def _complete(self) -> "AugmentSection":
         if self.generator == "none":
             return self
-        needed = ("model", "target_rows", "base_url") if self.generator == "endpoint" else ("model", "target_rows")
+        needed = (
+            ("model", "target_rows", "base_url")
+            if self.generator == "endpoint"
+            else ("model", "target_rows")
+        )
         missing = [name for name in needed if getattr(self, name) is None]
         if missing:
             raise ValueError(f"generator {self.generator} needs {', '.join(missing)}")
         if self.generator == "local" and (self.base_url or self.api_key_env):
-            raise ValueError("generator local has no base_url and no api_key_env; set generator: endpoint, or remove them")
-        if self.min_characters and self.max_characters and self.min_characters > self.max_characters:
-            raise ValueError(f"min_characters {self.min_characters} is more than max_characters {self.max_characters}")
+            raise ValueError(
+                "generator local has no base_url and no api_key_env; set generator: endpoint, or remove them"
+            )
+        if (
+            self.min_characters
+            and self.max_characters
+            and self.min_characters > self.max_characters
+        ):
+            raise ValueError(
+                f"min_characters {self.min_characters} is more than max_characters {self.max_characters}"
+            )
         return self

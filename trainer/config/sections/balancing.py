@@ -80,17 +80,27 @@ class BalanceSection(Section):
     @model_validator(mode="after")
     def _combination(self) -> "BalanceSection":
         if self.method == "none" and (self.scope == "all" or self.resample_each_epoch):
-            raise ValueError("method none draws nothing; scope: all and resample_each_epoch need another method, such as undersample")
+            raise ValueError(
+                "method none draws nothing; scope: all and resample_each_epoch need another method, such as undersample"
+            )
         if self.scope == "all" and (self.method != "undersample" or self.by):
-            raise ValueError("scope: all needs method: undersample, without by; copies of a row would stand in train and in validation")
+            raise ValueError(
+                "scope: all needs method: undersample, without by; copies of a row would stand in train and in validation"
+            )
         if self.scope == "all" and self.resample_each_epoch:
-            raise ValueError("resample_each_epoch needs scope: train; with scope: all the rows left out are gone")
+            raise ValueError(
+                "resample_each_epoch needs scope: train; with scope: all the rows left out are gone"
+            )
         if self.by_label and not self.by:
             raise ValueError("by_label needs by: a column of domains")
         if self.method == "class_balanced_batches" and self.by:
-            raise ValueError("class_balanced_batches balances labels; with by: use floor, power, oversample or undersample")
+            raise ValueError(
+                "class_balanced_batches balances labels; with by: use floor, power, oversample or undersample"
+            )
         if self.method in SYNTHESIS_METHODS and self.resample_each_epoch:
-            raise ValueError(f"method {self.method} adds embeddings to all training rows, once; remove resample_each_epoch")
+            raise ValueError(
+                f"method {self.method} adds embeddings to all training rows, once; remove resample_each_epoch"
+            )
         for key in ("target_ratio", "min_share", "alpha"):
             self._check_parameter(key, getattr(self, key))
         return self
@@ -100,8 +110,12 @@ class BalanceSection(Section):
             return
         known = PARAMETERS.get(self.method)
         if known is None or known.key != key:
-            takers = " or ".join(name for name, parameter in PARAMETERS.items() if parameter.key == key)
-            raise ValueError(f"{key} is set, but method {self.method} does not use it; it belongs to {takers}")
+            takers = " or ".join(
+                name for name, parameter in PARAMETERS.items() if parameter.key == key
+            )
+            raise ValueError(
+                f"{key} is set, but method {self.method} does not use it; it belongs to {takers}"
+            )
         if not known.admits(value):
             raise ValueError(f"{key} is {value:g}; method {self.method} needs {known.allowed}")
 
@@ -140,7 +154,9 @@ class LossSection(Section):
         for key in ("gamma", "tau"):
             if getattr(self, key) is not None and LOSS_OPTIONS.get(self.name) != key:
                 taker = next(name for name, option in LOSS_OPTIONS.items() if option == key)
-                raise ValueError(f"{key} is set, but name {self.name} does not use it; it belongs to {taker}")
+                raise ValueError(
+                    f"{key} is set, but name {self.name} does not use it; it belongs to {taker}"
+                )
         if self.beta is not None and self.class_weights != "effective_number":
             raise ValueError("beta is set, but only class_weights: effective_number uses it")
         return self
@@ -169,9 +185,13 @@ class DecisionSection(Section):
     @model_validator(mode="after")
     def _used(self) -> "DecisionSection":
         if self.min_precision is not None and self.thresholds != "recall_at_precision":
-            raise ValueError("min_precision is set, but only thresholds: recall_at_precision uses it")
+            raise ValueError(
+                "min_precision is set, but only thresholds: recall_at_precision uses it"
+            )
         if (self.costs is not None) != (self.thresholds == "cost"):
-            raise ValueError("thresholds: cost and costs: {true label: {predicted label: cost}} need each other")
+            raise ValueError(
+                "thresholds: cost and costs: {true label: {predicted label: cost}} need each other"
+            )
         return self
 
     @property

@@ -20,8 +20,16 @@ BASELINE: Literal["none"] = "none"
 WEIGHT_NAMES = {"balanced": "class_weights", "sqrt": "sqrt_weights"}
 PRESETS: dict[str, dict[str, dict[str, Any]]] = {
     BASELINE: {},
-    **{method: {"balance": {"method": method}} for method in (*get_args(RowMethod), *SYNTHESIS_METHODS) if method != "none"},
-    **{WEIGHT_NAMES.get(kind, kind): {"loss": {"class_weights": kind}} for kind in get_args(Weighting) if kind != "none"},
+    **{
+        method: {"balance": {"method": method}}
+        for method in (*get_args(RowMethod), *SYNTHESIS_METHODS)
+        if method != "none"
+    },
+    **{
+        WEIGHT_NAMES.get(kind, kind): {"loss": {"class_weights": kind}}
+        for kind in get_args(Weighting)
+        if kind != "none"
+    },
     **{name: {"loss": {"name": name}} for name in get_args(LossName) if name != "cross_entropy"},
     "thresholds": {"decision": {"thresholds": "f1"}},
 }
@@ -45,8 +53,24 @@ Preset = Literal[
     "thresholds",
 ]
 """The names of `PRESETS`."""
-DEFAULT_STRATEGIES: list[Preset] = [BASELINE, "undersample", "oversample", "floor", "class_weights", "focal", "logit_adjusted"]
-Metric = Literal["macro_f1", "accuracy", "balanced_accuracy", "minority_recall", "minority_f1", "mcc", "weighted_f1"]
+DEFAULT_STRATEGIES: list[Preset] = [
+    BASELINE,
+    "undersample",
+    "oversample",
+    "floor",
+    "class_weights",
+    "focal",
+    "logit_adjusted",
+]
+Metric = Literal[
+    "macro_f1",
+    "accuracy",
+    "balanced_accuracy",
+    "minority_recall",
+    "minority_f1",
+    "mcc",
+    "weighted_f1",
+]
 
 
 class StrategySection(Section):
@@ -84,14 +108,23 @@ class CompareSection(Section):
 
     @model_validator(mode="after")
     def _agree(self) -> "CompareSection":
-        names = [strategy if isinstance(strategy, str) else strategy.name for strategy in self.strategies]
+        names = [
+            strategy if isinstance(strategy, str) else strategy.name for strategy in self.strategies
+        ]
         for name in names:
             if names.count(name) > 1:
                 raise ValueError(f"strategies holds '{name}' twice; give each another name")
-        if any(not isinstance(strategy, str) and strategy.name == BASELINE for strategy in self.strategies):
-            raise ValueError(f"strategies holds a mapping named '{BASELINE}', which is the baseline; give it another name")
+        if any(
+            not isinstance(strategy, str) and strategy.name == BASELINE
+            for strategy in self.strategies
+        ):
+            raise ValueError(
+                f"strategies holds a mapping named '{BASELINE}', which is the baseline; give it another name"
+            )
         if self.budget == "seconds" and self.amount is None:
-            raise ValueError("budget is 'seconds' without amount; set amount: the seconds that each training may take")
+            raise ValueError(
+                "budget is 'seconds' without amount; set amount: the seconds that each training may take"
+            )
         return self
 
     @property
@@ -102,5 +135,9 @@ class CompareSection(Section):
             if isinstance(strategy, str):
                 found[strategy] = PRESETS[strategy]
             else:
-                found[strategy.name] = {key: value.model_dump() for key in ("balance", "loss", "decision") if (value := getattr(strategy, key)) is not None}
+                found[strategy.name] = {
+                    key: value.model_dump()
+                    for key in ("balance", "loss", "decision")
+                    if (value := getattr(strategy, key)) is not None
+                }
         return found

@@ -31,7 +31,9 @@ Location = str | list[str]
 
 def _one_character(text: str) -> str:
     if len(text) != 1 or not text.isascii():
-        raise ValueError(f'is {text!r}; needed: one ASCII character, such as ";" or "|"; a tab is written "\\t", in double quotes')
+        raise ValueError(
+            f'is {text!r}; needed: one ASCII character, such as ";" or "|"; a tab is written "\\t", in double quotes'
+        )
     return text
 
 
@@ -115,7 +117,9 @@ class DataSection(Section):
     """Configuration name of a Hub data set."""
     revision: str | None = None
     """Branch, tag or commit of a Hub data set."""
-    split_names: dict[Literal["source", "train", "validation", "test"], str] = Field(default_factory=dict)
+    split_names: dict[Literal["source", "train", "validation", "test"], str] = Field(
+        default_factory=dict
+    )
     """Split of a Hub or saved data set to read for each of the keys above; left out: their own name, `train` for source."""
     clean: CleanSection = CleanSection()
     """Cleaning rules."""
@@ -123,33 +127,57 @@ class DataSection(Section):
     @model_validator(mode="after")
     def _one_way_in(self) -> "DataSection":
         if (self.source is None) == (self.train is None):
-            raise ValueError("needs either source: (one file, split here) or train: (given files), not both or neither")
+            raise ValueError(
+                "needs either source: (one file, split here) or train: (given files), not both or neither"
+            )
         if self.source is not None and (self.validation is not None or self.test is not None):
-            raise ValueError("has source: together with validation: or test:; given files start with train:")
+            raise ValueError(
+                "has source: together with validation: or test:; given files start with train:"
+            )
         texts = [self.text_column] if isinstance(self.text_column, str) else self.text_column
         if self.label_columns and self.label_column != "label":
             raise ValueError("has both label_column and label_columns; needed: one of them")
         if len(set(self.label_columns or [])) < len(self.label_columns or []):
             raise ValueError("label_columns names a column twice")
-        marks = {name: getattr(self, name) for name in ("separator", "quote_char", "escape_char") if getattr(self, name)}
+        marks = {
+            name: getattr(self, name)
+            for name in ("separator", "quote_char", "escape_char")
+            if getattr(self, name)
+        }
         if len(set(marks.values())) < len(marks) or {"\n", "\r"} & set(marks.values()):
-            raise ValueError("separator, quote_char and escape_char must be three different characters, none of them a line end")
+            raise ValueError(
+                "separator, quote_char and escape_char must be three different characters, none of them a line end"
+            )
         if self.escape_char and not self.quote_char:
-            raise ValueError("escape_char is set with quote_char: ''; there is no quote to escape; needed: one of them")
+            raise ValueError(
+                "escape_char is set with quote_char: ''; there is no quote to escape; needed: one of them"
+            )
         if self.skip_initial_space and self.separator == " ":
-            raise ValueError("skip_initial_space is set with separator: ' '; the spaces behind a space would be lost; needed: one of them")
+            raise ValueError(
+                "skip_initial_space is set with separator: ' '; the spaces behind a space would be lost; needed: one of them"
+            )
         if self.split_column and self.source is None:
-            raise ValueError("split_column is set with train:, whose files are splits already; give source: instead, or remove split_column")
+            raise ValueError(
+                "split_column is set with train:, whose files are splits already; give source: instead, or remove split_column"
+            )
         if self.streaming and self.split_column:
-            raise ValueError("split_column is set with streaming: true, which splits by text alone; give train: and test: files, or set streaming: false")
+            raise ValueError(
+                "split_column is set with streaming: true, which splits by text alone; give train: and test: files, or set streaming: false"
+            )
         if self.streaming and self.limit:
-            raise ValueError("limit is set with streaming: true; needed: streaming_rows and streaming_evaluation_rows instead")
+            raise ValueError(
+                "limit is set with streaming: true; needed: streaming_rows and streaming_evaluation_rows instead"
+            )
         if self.streaming and self.group_column:
-            raise ValueError("group_column is set with streaming: true, which splits by text alone; remove group_column, or set streaming: false")
+            raise ValueError(
+                "group_column is set with streaming: true, which splits by text alone; remove group_column, or set streaming: false"
+            )
         self._check_several()
         both = [column for column in self.label_columns or [self.label_column] if column in texts]
         if both:
-            raise ValueError(f"label_column{'s' if self.label_columns else ''} and text_column are both '{both[0]}'; the label would be its own text")
+            raise ValueError(
+                f"label_column{'s' if self.label_columns else ''} and text_column are both '{both[0]}'; the label would be its own text"
+            )
         return self
 
     def _check_several(self) -> None:
@@ -162,12 +190,18 @@ class DataSection(Section):
         }
         given = [key for key, is_given in ways.items() if is_given]
         if len(given) > 1:
-            raise ValueError(f"has both {given[0]} and {given[1]}, which are two ways to write several labels; needed: one of them")
+            raise ValueError(
+                f"has both {given[0]} and {given[1]}, which are two ways to write several labels; needed: one of them"
+            )
         if self.streaming and given:
             key = given[0].split(":")[0]
-            raise ValueError(f"{key} is set with streaming: true, which needs one label a row; remove {key}, or set streaming: false")
+            raise ValueError(
+                f"{key} is set with streaming: true, which needs one label a row; remove {key}, or set streaming: false"
+            )
         if len(set(self.label_names or [])) < len(self.label_names or []):
-            raise ValueError("label_names holds a name twice; needed: one name for each value of the vectors")
+            raise ValueError(
+                "label_names holds a name twice; needed: one name for each value of the vectors"
+            )
 
     @property
     def pool(self) -> Literal["source", "train"]:
@@ -210,5 +244,7 @@ class SplitSection(Section):
         if abs(total - 1) > 1e-6:
             raise ValueError(f"shares add up to {total:.6g}; they must add up to 1")
         if self.by_time and self.primary_label:
-            raise ValueError("by_time is set with primary_label, which stratifies by label; remove one of them")
+            raise ValueError(
+                "by_time is set with primary_label, which stratifies by label; remove one of them"
+            )
         return self

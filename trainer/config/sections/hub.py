@@ -38,7 +38,12 @@ class HubSection(Section):
     @field_validator("repo_id")
     @classmethod
     def _names_a_repository(cls, repo_id: str | None) -> str | None:
-        if repo_id is not None and (not REPO_ID.fullmatch(repo_id) or "--" in repo_id or ".." in repo_id or repo_id.endswith((".git", ".", "-"))):
+        if repo_id is not None and (
+            not REPO_ID.fullmatch(repo_id)
+            or "--" in repo_id
+            or ".." in repo_id
+            or repo_id.endswith((".git", ".", "-"))
+        ):
             words = "needed: user/name of letters, digits and -, in the name also _ and . ; no '--', no '..', no '.git' at its end, at most 96 characters"
             raise ValueError(f"'{repo_id}' names no repository; {words}")
         return repo_id

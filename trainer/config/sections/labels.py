@@ -29,9 +29,15 @@ def _not_blank(name: str | None) -> str | None:
 
 
 LabelWeights = Annotated[dict[str, Annotated[float, Field(gt=0)]], BeforeValidator(_by_label)]
-LabelCosts = Annotated[dict[str, Annotated[dict[str, Annotated[float, Field(ge=0)]], BeforeValidator(_by_label)]], BeforeValidator(_by_label)]
+LabelCosts = Annotated[
+    dict[str, Annotated[dict[str, Annotated[float, Field(ge=0)]], BeforeValidator(_by_label)]],
+    BeforeValidator(_by_label),
+]
 LabelMap = Annotated[
     dict[str, Annotated[str | None, BeforeValidator(_label), AfterValidator(_not_blank)]],
     BeforeValidator(_by_label),
 ]
-LabelList = Annotated[list[str], BeforeValidator(lambda value: [_label(v) for v in value] if isinstance(value, list) else value)]
+LabelList = Annotated[
+    list[str],
+    BeforeValidator(lambda value: [_label(v) for v in value] if isinstance(value, list) else value),
+]

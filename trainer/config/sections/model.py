@@ -58,6 +58,10 @@ def check_mode(mode: str, method: str, resample_each_epoch: bool) -> None:
         words = f"balance.method {method} makes new embeddings, never text, so it needs model.mode: head; model.mode is '{mode}'"
         raise ValueError(f"{words}. Set it, or balance by oversample or loss.class_weights")
     if mode == "head" and method == "class_balanced_batches":
-        raise ValueError(f"balance.method {method} shapes optimizer steps, and model.mode head has none; use method power with alpha: 0")
+        raise ValueError(
+            f"balance.method {method} shapes optimizer steps, and model.mode head has none; use method power with alpha: 0"
+        )
     if mode == "head" and resample_each_epoch:
-        raise ValueError("balance.resample_each_epoch draws rows every epoch, and model.mode head has no epochs; remove one of them")
+        raise ValueError(
+            "balance.resample_each_epoch draws rows every epoch, and model.mode head has no epochs; remove one of them"
+        )

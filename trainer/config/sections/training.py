@@ -14,7 +14,9 @@ from pydantic import BaseModel, ConfigDict, Field, create_model, model_validator
 class Section(BaseModel):
     """A block of the YAML: unknown keys are refused, values keep their type, nothing changes after loading."""
 
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, use_attribute_docstrings=True, allow_inf_nan=False)
+    model_config = ConfigDict(
+        extra="forbid", strict=True, frozen=True, use_attribute_docstrings=True, allow_inf_nan=False
+    )
 
 
 TRAINING_DEFAULTS: dict[str, Any] = {
@@ -75,18 +77,44 @@ OWNED_KEYS: dict[str, str] = {
 }
 """TrainingArguments that other sections or the program itself decide, with what to do instead."""
 
-METRICS = ["loss", "accuracy", "macro_f1", "weighted_f1", "macro_precision", "macro_recall", "balanced_accuracy", "mcc", "auroc_macro", "minority_recall"]
+METRICS = [
+    "loss",
+    "accuracy",
+    "macro_f1",
+    "weighted_f1",
+    "macro_precision",
+    "macro_recall",
+    "balanced_accuracy",
+    "mcc",
+    "auroc_macro",
+    "minority_recall",
+]
 """What may select the best epoch."""
 
-MULTI_LABEL_METRICS = ["loss", "accuracy", "macro_f1", "micro_f1", "samples_f1", "weighted_f1", "macro_precision", "macro_recall"]
+MULTI_LABEL_METRICS = [
+    "loss",
+    "accuracy",
+    "macro_f1",
+    "micro_f1",
+    "samples_f1",
+    "weighted_f1",
+    "macro_precision",
+    "macro_recall",
+]
 MULTI_LABEL_METRICS += ["mean_average_precision", "minority_recall"]
 """What may select the best epoch of multi-label data."""
 
 OWN_SPECS: dict[str, dict[str, Any]] = {
     "early_stopping_patience": {"types": ["int", "null"]},
     "early_stopping_threshold": {"types": ["float"]},
-    "train_sampling_strategy": {"types": ["str"], "choices": ["group_by_length", "random", "sequential"]},
-    "metric_for_best_model": {"types": ["str"], "choices": list(dict.fromkeys([*METRICS, *MULTI_LABEL_METRICS]))},
+    "train_sampling_strategy": {
+        "types": ["str"],
+        "choices": ["group_by_length", "random", "sequential"],
+    },
+    "metric_for_best_model": {
+        "types": ["str"],
+        "choices": list(dict.fromkeys([*METRICS, *MULTI_LABEL_METRICS])),
+    },
 }
 """Keys of the training section that transformers lacks (names of its EarlyStoppingCallback) or allows other values for."""
 
@@ -102,13 +130,25 @@ BOUNDS: dict[str, dict[str, Any]] = {
 }
 """Ranges that transformers does not check; two checkpoints are the least, so that a crash while saving leaves a whole one."""
 
-TYPES = {"bool": bool, "int": int, "float": float, "str": str, "dict": dict[str, Any], "list": list[Any], "null": None}
+TYPES = {
+    "bool": bool,
+    "int": int,
+    "float": float,
+    "str": str,
+    "dict": dict[str, Any],
+    "list": list[Any],
+    "null": None,
+}
 
 
 @cache
 def training_specs() -> dict[str, dict[str, Any]]:
     """{name: {types, choices}} of the keys allowed under `training:`, from the committed snapshot of TrainingArguments."""
-    snapshot = json.loads(files("trainer.config.sections").joinpath("training_arguments.json").read_text(encoding="utf-8"))
+    snapshot = json.loads(
+        files("trainer.config.sections")
+        .joinpath("training_arguments.json")
+        .read_text(encoding="utf-8")
+    )
     return {name: spec for name, spec in snapshot.items() if name not in OWNED_KEYS} | OWN_SPECS
 
 
@@ -122,16 +162,29 @@ class _TrainingBase(Section):
             given = {"greater_is_better": given["metric_for_best_model"] != "loss"} | given
         if "no" in (given.get("eval_strategy"), given.get("save_strategy")):
             given = {"load_best_model_at_end": False} | given
-        if given.get("eval_strategy") == "steps":  # logging and saving follow, so that each line of the table has its loss and its model
+        if (
+            given.get("eval_strategy") == "steps"
+        ):  # logging and saving follow, so that each line of the table has its loss and its model
             steps = given.get("eval_steps") or given.get("logging_steps", 500)
-            followers = {"eval_steps": steps, "logging_strategy": "steps", "logging_steps": steps, "save_strategy": "steps", "save_steps": steps}
+            followers = {
+                "eval_steps": steps,
+                "logging_strategy": "steps",
+                "logging_steps": steps,
+                "save_strategy": "steps",
+                "save_steps": steps,
+            }
             return TRAINING_DEFAULTS | followers | given
         return TRAINING_DEFAULTS | given
 
     @model_validator(mode="after")
     def _can_find_the_best(self) -> "_TrainingBase":
-        if getattr(self, "load_best_model_at_end", False) and getattr(self, "eval_strategy", None) == "no":
-            raise ValueError("load_best_model_at_end is true, but eval_strategy is 'no'. Set eval_strategy to epoch or steps, or leave both out.")
+        if (
+            getattr(self, "load_best_model_at_end", False)
+            and getattr(self, "eval_strategy", None) == "no"
+        ):
+            raise ValueError(
+                "load_best_model_at_end is true, but eval_strategy is 'no'. Set eval_strategy to epoch or steps, or leave both out."
+            )
         return self
 
 

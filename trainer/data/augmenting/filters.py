@@ -8,15 +8,22 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from numpy.typing import NDArray
 
+from trainer.arrays import Hashes, Ints
 from trainer.data.cleaning.clean import MISSING_TEXTS
 from trainer.data.cleaning.near_duplicates import jaccard, open_index, shingle_hashes, sketches
 from trainer.data.cleaning.text_hashes import hash_texts
 
-Ints = NDArray[np.int64]
-
-REASONS = ("empty", "refusal", "too short", "too long", "repetitive", "exact duplicate", "near duplicate", "no agreement")
+REASONS = (
+    "empty",
+    "refusal",
+    "too short",
+    "too long",
+    "repetitive",
+    "exact duplicate",
+    "near duplicate",
+    "no agreement",
+)
 """Why a text is rejected, in the order in which it is judged."""
 
 REFUSALS = (
@@ -45,14 +52,26 @@ def clean_completion(completion: str, *, one_paragraph: bool) -> str:
 
     One completion gives one text. Lists of several would save prompts, but small models lose count and format, and a broken list loses all of them.
     """
-    whole = completion.encode("utf-8", "replace").decode()  # half a character, as a server that cuts by tokens may send
+    whole = completion.encode(
+        "utf-8", "replace"
+    ).decode()  # half a character, as a server that cuts by tokens may send
     text = re.sub(r"^.*</think>", "", whole, flags=re.DOTALL).strip()
-    text = re.sub(r"^(sure|certainly|of course|okay|here(.s| is| are))\b[^\n]{0,100}:\s*\n+", "", text, flags=re.IGNORECASE)
+    text = re.sub(
+        r"^(sure|certainly|of course|okay|here(.s| is| are))\b[^\n]{0,100}:\s*\n+",
+        "",
+        text,
+        flags=re.IGNORECASE,
+    )
     if one_paragraph:
         text = re.split(r"\n\s*\n", text)[0]
     text = re.sub(r"^([-*•]|\d{1,2}[.)])\s+", "", text)
     for opening, closing in ('""', "''", "\u201c\u201d", "``"):
-        if len(text) > 1 and text[0] == opening and text[-1] == closing and opening not in text[1:-1]:
+        if (
+            len(text) > 1
+            and text[0] == opening
+            and text[-1] == closing
+            and opening not in text[1:-1]
+        ):
             text = text[1:-1]
     return text.strip()
 
@@ -71,7 +90,10 @@ def length_bounds(texts: list[str], shortest: int | None, longest: int | None) -
     The slack is for classes of a few rows, whose quantiles are the lengths of those rows.
     """
     low, high = np.quantile([len(text) for text in texts], [0.05, 0.95])
-    return LengthBounds(int(low / 2) if shortest is None else shortest, max(200, int(np.ceil(high))) if longest is None else longest)
+    return LengthBounds(
+        int(low / 2) if shortest is None else shortest,
+        max(200, int(np.ceil(high))) if longest is None else longest,
+    )
 
 
 def is_empty(text: str) -> bool:
@@ -96,7 +118,7 @@ class KnownTexts:
     MinHash finds the candidates, whose similarity is then computed exactly, so nothing is rejected by chance.
     """
 
-    def __init__(self, similarity: float, hashes_N: NDArray[np.uint64]) -> None:
+    def __init__(self, similarity: float, hashes_N: Hashes) -> None:
         self.similarity = similarity
         self.hashes_N = np.sort(hashes_N)
         self.own_hashes: set[int] = set()
@@ -115,7 +137,9 @@ class KnownTexts:
         """Whether the very same text is known."""
         key = _hash(text)
         place = int(np.searchsorted(self.hashes_N, np.uint64(key)))
-        return key in self.own_hashes or (place < len(self.hashes_N) and int(self.hashes_N[place]) == key)
+        return key in self.own_hashes or (
+            place < len(self.hashes_N) and int(self.hashes_N[place]) == key
+        )
 
     def holds_similar(self, text: str) -> bool:
         """Whether a known text has a Jaccard index of `similarity` or more with this one."""
@@ -123,11 +147,16 @@ class KnownTexts:
             return False
         own = shingle_hashes(text)
         found = self.lsh.query(next(sketches([text])))
-        return any(jaccard(own, shingle_hashes(self.texts[index])) >= self.similarity - 1e-9 for index in found)
+        return any(
+            jaccard(own, shingle_hashes(self.texts[index])) >= self.similarity - 1e-9
+            for index in found
+        )
 
 
 def _hash(text: str) -> int:
-    return int(hash_texts(pa.table({"text": [text], "text_pair": pa.array([None], pa.string())}))[0])
+    return int(
+        hash_texts(pa.table({"text": [text], "text_pair": pa.array([None], pa.string())}))[0]
+    )
 
 
 class Agreement:
@@ -138,8 +167,12 @@ class Agreement:
         from sklearn.linear_model import LogisticRegression
         from sklearn.pipeline import make_pipeline
 
-        vectorizer = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, token_pattern=r"(?u)\b\w+\b")
-        self.model: Any = make_pipeline(vectorizer, LogisticRegression(class_weight="balanced", max_iter=1000))
+        vectorizer = TfidfVectorizer(
+            ngram_range=(1, 2), sublinear_tf=True, token_pattern=r"(?u)\b\w+\b"
+        )
+        self.model: Any = make_pipeline(
+            vectorizer, LogisticRegression(class_weight="balanced", max_iter=1000)
+        )
         self.model.fit(texts, label_ids_N)
 
     def of(self, text: str, label_id: int) -> tuple[float, bool]:
@@ -149,7 +182,7 @@ class Agreement:
         return float(probabilities_C[place]), bool(probabilities_C.argmax() == place)
 
 
-def rows_to_learn_from(label_ids_N: Ints, keys_N: NDArray[np.uint64]) -> Ints:
+def rows_to_learn_from(label_ids_N: Ints, keys_N: Hashes) -> Ints:
     """Sorted positions of at most MOST_ROWS_PER_CLASS rows of each class, whatever the order of the rows."""
     picked = []
     for label_id in np.unique(label_ids_N):
@@ -171,7 +204,9 @@ class Judge:
     agreement: Agreement | None
     min_agreement: float | None
 
-    def verdict(self, text: str, label_id: int, bounds: LengthBounds) -> tuple[str | None, float | None]:
+    def verdict(
+        self, text: str, label_id: int, bounds: LengthBounds
+    ) -> tuple[str | None, float | None]:
         """(reason of REASONS, or None where the text is kept; the classifier's probability of the class); a text kept becomes known."""
         reason = self._fault(text, bounds)
         chance = None

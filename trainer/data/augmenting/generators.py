@@ -27,7 +27,21 @@ LONGEST_BACKOFF_SECONDS = 30.0
 REQUEST_TIMEOUT = 408
 REFUSES_PROMPT = (400, 413, 422)
 """HTTP statuses that may tell of one prompt alone: a content filter, or too many tokens."""
-NOT_READ = (".gguf", ".bin", ".pt", ".pth", ".h5", ".msgpack", ".onnx", ".md", ".png", ".jpg", ".gitattributes", ".log", ".lock")
+NOT_READ = (
+    ".gguf",
+    ".bin",
+    ".pt",
+    ".pth",
+    ".h5",
+    ".msgpack",
+    ".onnx",
+    ".md",
+    ".png",
+    ".jpg",
+    ".gitattributes",
+    ".log",
+    ".lock",
+)
 """Endings of files in a model folder that are not loaded: weights in other formats, and texts and pictures for people."""
 
 
@@ -61,25 +75,35 @@ def locate_model(name: str) -> tuple[str, str | None]:
     Raises:
         ModelError: nothing there, several GGUF files, or neither safetensors nor GGUF weights.
     """
-    path = package_path(name, ModelError) if name.startswith("package:") else Path(name).expanduser()
+    path = (
+        package_path(name, ModelError) if name.startswith("package:") else Path(name).expanduser()
+    )
     if path.is_file():
         with path.open("rb") as file:
             if file.read(4) != b"GGUF":
-                raise ModelError(f"augment.model: '{name}' is no GGUF file. Give a model folder, a GGUF file or a Hub id.")
+                raise ModelError(
+                    f"augment.model: '{name}' is no GGUF file. Give a model folder, a GGUF file or a Hub id."
+                )
         return str(path.parent), path.name
     if not path.is_dir():
         refuse_url(name, "augment.model", "model", ModelError)
         if name.startswith((".", "/", "~")) or name.count("/") > 1 or name.endswith(".gguf"):
             siblings = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
-            raise ModelError(f"augment.model: '{name}' does not exist.{did_you_mean(path.name, siblings)} Relative paths start at the folder you run in.")
+            raise ModelError(
+                f"augment.model: '{name}' does not exist.{did_you_mean(path.name, siblings)} Relative paths start at the folder you run in."
+            )
         return name, None
     if (path / "config.json").is_file() and list(path.glob("*.safetensors")):
         return str(path), None
     packed = sorted(p.name for p in path.glob("*.gguf"))
     if len(packed) > 1:
-        raise ModelError(f"augment.model: '{name}' holds {len(packed)} GGUF files: {listing(packed)}. Name one: {name.rstrip('/')}/{packed[0]}")
+        raise ModelError(
+            f"augment.model: '{name}' holds {len(packed)} GGUF files: {listing(packed)}. Name one: {name.rstrip('/')}/{packed[0]}"
+        )
     if not packed:
-        raise ModelError(f"augment.model: '{name}' holds neither config.json with safetensors weights nor a GGUF file; pickled weights are not loaded.")
+        raise ModelError(
+            f"augment.model: '{name}' holds neither config.json with safetensors weights nor a GGUF file; pickled weights are not loaded."
+        )
     return str(path), packed[0]
 
 
@@ -94,7 +118,11 @@ def model_identity(augment: "AugmentSection") -> str:
     name, gguf_file = locate_model(augment.model or "")
     if not Path(name).is_dir():
         return f"{name} {_commit(name, augment.revision)}"
-    paths = [path for path in sorted(Path(name).iterdir()) if path.is_file() and (path.name == gguf_file or path.suffix.lower() not in NOT_READ)]
+    paths = [
+        path
+        for path in sorted(Path(name).iterdir())
+        if path.is_file() and (path.name == gguf_file or path.suffix.lower() not in NOT_READ)
+    ]
     return " ".join(f"{path.name}:{content_digest(path.resolve())}" for path in paths)
 
 
@@ -111,7 +139,9 @@ def _commit(name: str, revision: str | None) -> str | None:
         return str(HfApi().model_info(name, revision=revision, timeout=10).sha)
     except (httpx.HTTPError, ValueError, OSError):
         found = try_to_load_from_cache(name, "config.json", revision=revision)
-        return Path(found).parent.name if isinstance(found, str) else None  # .../snapshots/<commit>/config.json
+        return (
+            Path(found).parent.name if isinstance(found, str) else None
+        )  # .../snapshots/<commit>/config.json
 
 
 def check_generator(augment: "AugmentSection") -> None:
@@ -127,12 +157,16 @@ def check_generator(augment: "AugmentSection") -> None:
         folder, gguf_file = locate_model(augment.model or "")
         if gguf_file is None:
             from transformers import AutoConfig
-            from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING  # of AutoModelForCausalLM, without torch
+            from transformers.models.auto.modeling_auto import (
+                MODEL_FOR_CAUSAL_LM_MAPPING,
+            )  # of AutoModelForCausalLM, without torch
 
             with _worded(augment.model):
                 config = AutoConfig.from_pretrained(folder, revision=augment.revision)
             if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
-                raise ModelError(f"augment.model: '{augment.model}' is of type {config.model_type}, which does not write text. Choose a causal language model.")
+                raise ModelError(
+                    f"augment.model: '{augment.model}' is of type {config.model_type}, which does not write text. Choose a causal language model."
+                )
 
 
 def local(augment: "AugmentSection") -> Generate:
@@ -148,20 +182,37 @@ def local(augment: "AugmentSection") -> Generate:
     from transformers import AutoModelForCausalLM, AutoTokenizer, set_seed
 
     folder, gguf_file = locate_model(augment.model or "")
-    revision = augment.revision if Path(folder).is_dir() else _commit(folder, augment.revision) or augment.revision
+    revision = (
+        augment.revision
+        if Path(folder).is_dir()
+        else _commit(folder, augment.revision) or augment.revision
+    )
     where: dict[str, Any] = {"revision": revision} | ({"gguf_file": gguf_file} if gguf_file else {})
     device = PartialState().device
     with _worded(augment.model):
         tokenizer = AutoTokenizer.from_pretrained(folder, padding_side="left", **where)
-        dtype = "float32" if gguf_file or device.type == "cpu" else "auto"  # packed GGUF and CPUs compute fastest in float32
-        model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, use_safetensors=None if gguf_file else True, **where).to(device).eval()
+        dtype = (
+            "float32" if gguf_file or device.type == "cpu" else "auto"
+        )  # packed GGUF and CPUs compute fastest in float32
+        model = (
+            AutoModelForCausalLM.from_pretrained(
+                folder, dtype=dtype, use_safetensors=None if gguf_file else True, **where
+            )
+            .to(device)
+            .eval()
+        )
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
     longest = getattr(model.config, "max_position_embeddings", None)
 
     def generate(requests: list[Request]) -> list[tuple[Request, str]]:
         texts = [_render(tokenizer, request.messages) for request in requests]
-        encoded = tokenizer(texts, return_tensors="pt", padding=True, add_special_tokens=tokenizer.chat_template is None).to(device)
+        encoded = tokenizer(
+            texts,
+            return_tensors="pt",
+            padding=True,
+            add_special_tokens=tokenizer.chat_template is None,
+        ).to(device)
         num_prompt_tokens = encoded["input_ids"].shape[1]
         if longest and num_prompt_tokens + augment.max_new_tokens > longest:
             raise ModelError(
@@ -205,12 +256,19 @@ def endpoint(augment: "AugmentSection") -> Generate:
     from openai import OpenAI
 
     key = _api_key(augment)
-    client = OpenAI(base_url=augment.base_url, api_key=key or "none", timeout=augment.timeout_seconds, max_retries=0)
+    client = OpenAI(
+        base_url=augment.base_url,
+        api_key=key or "none",
+        timeout=augment.timeout_seconds,
+        max_retries=0,
+    )
 
     def generate(requests: list[Request]) -> Iterator[tuple[Request, str | Refused]]:
         failure: AugmentError | None = None
         with ThreadPoolExecutor(len(requests)) as pool:
-            waiting = {pool.submit(_ask, client, augment, request, key): request for request in requests}
+            waiting = {
+                pool.submit(_ask, client, augment, request, key): request for request in requests
+            }
             for future in as_completed(waiting):
                 try:
                     completion = future.result()
@@ -224,11 +282,19 @@ def endpoint(augment: "AugmentSection") -> Generate:
     return generate
 
 
-def _ask(client: Any, augment: "AugmentSection", request: Request, key: str | None) -> str | Refused:
+def _ask(
+    client: Any, augment: "AugmentSection", request: Request, key: str | None
+) -> str | Refused:
     """The text of one completion; what a later try may mend is tried again."""
     import openai
 
-    passing = (openai.APIConnectionError, openai.InternalServerError, openai.RateLimitError, openai.ConflictError, ValueError)  # no JSON, no UTF-8
+    passing = (
+        openai.APIConnectionError,
+        openai.InternalServerError,
+        openai.RateLimitError,
+        openai.ConflictError,
+        ValueError,
+    )  # no JSON, no UTF-8
     problem = ""
     for attempt in range(augment.retries + 1):
         if attempt:
@@ -255,7 +321,9 @@ def _ask(client: Any, augment: "AugmentSection", request: Request, key: str | No
             words = _without(key, first_line(error))
             if status in REFUSES_PROMPT:
                 return Refused(words)
-            raise AugmentError(f"augment.base_url: {augment.base_url} refused a request: {words} Check augment.model, base_url and api_key_env.") from None
+            raise AugmentError(
+                f"augment.base_url: {augment.base_url} refused a request: {words} Check augment.model, base_url and api_key_env."
+            ) from None
     raise AugmentError(
         f"augment.base_url: {augment.base_url} gave no usable answer in {augment.retries + 1} tries; the last: {_without(key, problem)}"
         " What was written so far is kept: start the server, and the same command goes on."
@@ -287,7 +355,9 @@ def _api_key(augment: "AugmentSection") -> str | None:
         return None
     key = os.environ.get(augment.api_key_env)
     if not key:
-        raise ConfigError(f"augment.api_key_env: the environment variable {augment.api_key_env} is not set. Run: export {augment.api_key_env}=<your key>")
+        raise ConfigError(
+            f"augment.api_key_env: the environment variable {augment.api_key_env} is not set. Run: export {augment.api_key_env}=<your key>"
+        )
     return key
 
 
@@ -299,8 +369,13 @@ def _worded(name: str | None) -> Iterator[None]:
     try:
         yield
     except (OSError, ValueError, KeyError, ImportError, RuntimeError, SafetensorError) as error:
-        raise ModelError(f"augment.model: '{name}' cannot be loaded: {first_line(error)}") from error
+        raise ModelError(
+            f"augment.model: '{name}' cannot be loaded: {first_line(error)}"
+        ) from error
 
 
-GENERATORS: dict[str, Callable[["AugmentSection"], Generate]] = {"local": local, "endpoint": endpoint}
+GENERATORS: dict[str, Callable[["AugmentSection"], Generate]] = {
+    "local": local,
+    "endpoint": endpoint,
+}
 """Ways to write new rows: the section -> a function from requests to completions."""

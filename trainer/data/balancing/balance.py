@@ -10,17 +10,14 @@ import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property, partial
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from trainer.arrays import Array, Hashes, Ints
 from trainer.config.sections.balancing import PARAMETERS
 from trainer.data.labels.label_ids import count_drawn
 from trainer.errors import ConfigError, DataError, listing
 
-Ints = NDArray[np.int64]
-Hashes = NDArray[np.uint64]
 MOST_REPEATS = 5
 """Rows seen more often than this in one epoch are warned about."""
 LEAST_KEPT_SHARE, LEAST_KEPT_ROWS = 0.1, 50
@@ -65,7 +62,9 @@ def floor(counts_S: Ints, min_share: float) -> Ints:
         if ordered_S[k] >= size - 1e-9:
             break
     wanted_S = np.maximum(counts_S, np.ceil(size - 1e-9).astype(np.int64)) if k else counts_S
-    while (short_S := wanted_S < (min_share - 1e-9) * wanted_S.sum()).any():  # whole numbers may fall short by a row
+    while (
+        short_S := wanted_S < (min_share - 1e-9) * wanted_S.sum()
+    ).any():  # whole numbers may fall short by a row
         wanted_S = wanted_S + short_S
     return wanted_S
 
@@ -103,7 +102,9 @@ METHODS: dict[str, Callable[[Ints, float], Ints]] = {
 """Ways to choose training rows: (rows of each stratum, the method's parameter) -> rows of each stratum seen in an epoch."""
 
 
-def draw(stratum_ids_N: Ints, row_keys_N: Hashes, wanted_S: Ints, generator: np.random.Generator) -> Ints:
+def draw(
+    stratum_ids_N: Ints, row_keys_N: Hashes, wanted_S: Ints, generator: np.random.Generator
+) -> Ints:
     """Sorted positions of the wanted rows of each stratum: whole copies first, the rest drawn without replacement."""
     counts_S = np.bincount(stratum_ids_N, minlength=len(wanted_S))
     if np.array_equal(counts_S, wanted_S):
@@ -114,7 +115,9 @@ def draw(stratum_ids_N: Ints, row_keys_N: Hashes, wanted_S: Ints, generator: np.
         copies, rest = divmod(int(wanted_S[stratum]), len(members))
         drawn += [members] * copies
         if rest:
-            members = members[np.argsort(row_keys_N[members], kind="stable")]  # the order of the file has no say
+            members = members[
+                np.argsort(row_keys_N[members], kind="stable")
+            ]  # the order of the file has no say
             drawn.append(generator.choice(members, size=rest, replace=False, shuffle=False))
     return np.sort(np.concatenate(drawn))
 
@@ -129,7 +132,7 @@ class BalancePlan:
         draw_rows: the sorted positions of one epoch, drawn by a generator; a row may stand there several times.
     """
 
-    targets: NDArray[Any]
+    targets: Array
     row_keys_N: Hashes
     draw_rows: Callable[[np.random.Generator], Ints]
     num_labels: int
@@ -188,18 +191,33 @@ def plan_balance(
         DataError: no rows, a class without a row, or without one that is drawn.
         ConfigError: `min_share` that the strata together exceed.
     """
-    counts_C = np.bincount(train_label_ids_N, minlength=len(labels)) if len(train_label_ids_N) else np.zeros(len(labels), int)
+    counts_C = (
+        np.bincount(train_label_ids_N, minlength=len(labels))
+        if len(train_label_ids_N)
+        else np.zeros(len(labels), int)
+    )
     missing = [label for label, count in zip(labels, counts_C, strict=True) if count == 0]
     if missing:
-        raise DataError(f"the training rows hold no row of {listing(missing)}. Add rows, or list them in data.drop_labels.")
+        raise DataError(
+            f"the training rows hold no row of {listing(missing)}. Add rows, or list them in data.drop_labels."
+        )
     if (counts_C > 0).sum() < 2:
-        raise DataError(f"the training rows hold one class only, '{labels[0]}'; a classifier needs two.")
+        raise DataError(
+            f"the training rows hold one class only, '{labels[0]}'; a classifier needs two."
+        )
     stratum_ids_N, names = (train_label_ids_N, labels) if domains is None else domains
     counts_S = np.bincount(stratum_ids_N, minlength=len(names))
     wanted_S = wanted_rows(counts_S, method, parameter)
     warn_of_repeats(counts_S, wanted_S, names)
     smallest, kept = int(counts_S.argmin()), int(np.minimum(counts_S, wanted_S).sum())
-    warn_of_few_rows(kept, len(row_keys_N), method, names[smallest], int(counts_S[smallest]), is_label=domains is None)
+    warn_of_few_rows(
+        kept,
+        len(row_keys_N),
+        method,
+        names[smallest],
+        int(counts_S[smallest]),
+        is_label=domains is None,
+    )
     plan = BalancePlan(
         train_label_ids_N,
         row_keys_N,
@@ -240,13 +258,18 @@ def wanted_rows(counts_S: Ints, method: str, parameter: float | None) -> Ints:
 
 def warn_of_repeats(counts_S: Ints, wanted_S: Ints, names: list[str]) -> None:
     """Warn of strata whose rows are seen often in an epoch."""
-    often = [f"'{names[s]}' {wanted_S[s] / counts_S[s]:.1f} times" for s in np.flatnonzero(wanted_S > MOST_REPEATS * counts_S)]
+    often = [
+        f"'{names[s]}' {wanted_S[s] / counts_S[s]:.1f} times"
+        for s in np.flatnonzero(wanted_S > MOST_REPEATS * counts_S)
+    ]
     if often:
         words = f"balance: rows of some are seen often in an epoch: {listing(often)}; the model may learn them by heart"
         warnings.warn(f"{words}. Ask less of the method, or add rows.", stacklevel=3)
 
 
-def warn_of_few_rows(kept: int, total: int, method: str, smallest: str, count: int, *, is_label: bool = True) -> None:
+def warn_of_few_rows(
+    kept: int, total: int, method: str, smallest: str, count: int, *, is_label: bool = True
+) -> None:
     """Warn where a method keeps few of the rows that it was given.
 
     Args:
@@ -266,13 +289,30 @@ def warn_of_few_rows(kept: int, total: int, method: str, smallest: str, count: i
     )
 
 
-def plan_pool(label_ids_N: Ints, row_keys_N: Hashes, *, labels: list[str], method: str, parameter: float | None = None, seed: int) -> Ints:
+def plan_pool(
+    label_ids_N: Ints,
+    row_keys_N: Hashes,
+    *,
+    labels: list[str],
+    method: str,
+    parameter: float | None = None,
+    seed: int,
+) -> Ints:
     """Sorted positions kept of the whole pool before it is split into train and validation (`balance.scope: all`).
 
     The one exception to 'only training rows are balanced'; test rows have been split off before.
     """
-    found_S, stratum_ids_N, counts_S = np.unique(label_ids_N, return_inverse=True, return_counts=True)
-    kept = draw(stratum_ids_N, row_keys_N, wanted_rows(counts_S, method, parameter), stage_generator(seed, "pool"))
+    found_S, stratum_ids_N, counts_S = np.unique(
+        label_ids_N, return_inverse=True, return_counts=True
+    )
+    kept = draw(
+        stratum_ids_N,
+        row_keys_N,
+        wanted_rows(counts_S, method, parameter),
+        stage_generator(seed, "pool"),
+    )
     smallest = int(counts_S.argmin())
-    warn_of_few_rows(len(kept), len(row_keys_N), method, labels[found_S[smallest]], int(counts_S[smallest]))
+    warn_of_few_rows(
+        len(kept), len(row_keys_N), method, labels[found_S[smallest]], int(counts_S[smallest])
+    )
     return kept

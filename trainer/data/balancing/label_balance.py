@@ -13,12 +13,11 @@ from typing import Any
 
 import numpy as np
 
+from trainer.arrays import Bools, Hashes, Ints
 from trainer.config.sections.balancing import PARAMETERS
 from trainer.data.balancing.balance import (
     METHODS,
     BalancePlan,
-    Hashes,
-    Ints,
     draw,
     refuse_lost_labels,
     stage_generator,
@@ -26,7 +25,7 @@ from trainer.data.balancing.balance import (
     warn_of_few_rows,
     warn_of_repeats,
 )
-from trainer.data.labels.multi_label import NO_LABEL, Bools, label_set_ids
+from trainer.data.labels.multi_label import NO_LABEL, label_set_ids
 from trainer.errors import ConfigError, DataError, listing
 
 MOST_GROWTH = 10
@@ -53,7 +52,9 @@ class Strata:
         return np.bincount(self.members.indices, minlength=len(self.names))
 
 
-def label_strata(label_matrix_NC: Bools, labels: list[str], domains: tuple[Ints, list[str]] | None = None) -> Strata:
+def label_strata(
+    label_matrix_NC: Bools, labels: list[str], domains: tuple[Ints, list[str]] | None = None
+) -> Strata:
     """Return the labels as strata, or with `domains` the pairs of domain and label that have rows."""
     from scipy.sparse import csr_array
 
@@ -61,9 +62,15 @@ def label_strata(label_matrix_NC: Bools, labels: list[str], domains: tuple[Ints,
     names, kinds = [*labels, NO_LABEL], len(labels) + 1
     strata_M = labels_M
     if domains:
-        strata_M, names = domains[0][rows_M] * kinds + labels_M, [f"{domain} / {name}" for domain in domains[1] for name in names]
+        strata_M, names = (
+            domains[0][rows_M] * kinds + labels_M,
+            [f"{domain} / {name}" for domain in domains[1] for name in names],
+        )
     found, strata_M = np.unique(strata_M, return_inverse=True)
-    members = csr_array((np.ones(len(rows_M), np.int64), (rows_M, strata_M)), shape=(len(label_matrix_NC), len(found)))
+    members = csr_array(
+        (np.ones(len(rows_M), np.int64), (rows_M, strata_M)),
+        shape=(len(label_matrix_NC), len(found)),
+    )
     return Strata(members, [names[s] for s in found], found % kinds < len(labels))
 
 
@@ -92,21 +99,45 @@ def plan_label_balance(
     counts_C = label_matrix_NC.sum(axis=0)
     missing = [label for label, count in zip(labels, counts_C, strict=True) if count == 0]
     if missing:
-        raise DataError(f"the training rows hold no row of {listing(missing)}. Add rows, or list them in data.drop_labels.")
+        raise DataError(
+            f"the training rows hold no row of {listing(missing)}. Add rows, or list them in data.drop_labels."
+        )
     if method == "none":
-        return BalancePlan(label_matrix_NC, row_keys_N, partial(_every_row, len(row_keys_N)), len(labels), seed, resample_each_epoch)
+        return BalancePlan(
+            label_matrix_NC,
+            row_keys_N,
+            partial(_every_row, len(row_keys_N)),
+            len(labels),
+            seed,
+            resample_each_epoch,
+        )
     if domains and not by_label:
         counts_S, names = np.bincount(domains[0], minlength=len(domains[1])), domains[1]
         draw_rows = partial(draw, domains[0], row_keys_N, wanted_rows(counts_S, method, parameter))
     else:
         strata = label_strata(label_matrix_NC, labels, domains)
         counts_S, names = strata.counts_S, strata.names
-        draw_rows = partial(draw_by_labels, strata, _canonical_order(label_matrix_NC, row_keys_N), method, parameter)
-    plan = BalancePlan(label_matrix_NC, row_keys_N, draw_rows, len(labels), seed, resample_each_epoch)
+        draw_rows = partial(
+            draw_by_labels, strata, _canonical_order(label_matrix_NC, row_keys_N), method, parameter
+        )
+    plan = BalancePlan(
+        label_matrix_NC, row_keys_N, draw_rows, len(labels), seed, resample_each_epoch
+    )
     if domains:
         refuse_lost_labels(plan, labels, method)
-    smallest = int(counts_S[strata.is_label_S].argmin()) if not domains or by_label else int(counts_S.argmin())
-    warn_of_few_rows(plan.num_kept, len(row_keys_N), method, names[smallest], int(counts_S[smallest]), is_label=not domains)
+    smallest = (
+        int(counts_S[strata.is_label_S].argmin())
+        if not domains or by_label
+        else int(counts_S.argmin())
+    )
+    warn_of_few_rows(
+        plan.num_kept,
+        len(row_keys_N),
+        method,
+        names[smallest],
+        int(counts_S[smallest]),
+        is_label=not domains,
+    )
     warn_of_repeats(counts_C, plan.counts_C, labels)
     return plan
 
@@ -123,7 +154,13 @@ def _canonical_order(label_matrix_NC: Bools, row_keys_N: Hashes) -> Ints:
     return order_N
 
 
-def draw_by_labels(strata: Strata, order_N: Ints, method: str, parameter: float | None, generator: np.random.Generator) -> Ints:
+def draw_by_labels(
+    strata: Strata,
+    order_N: Ints,
+    method: str,
+    parameter: float | None,
+    generator: np.random.Generator,
+) -> Ints:
     """Return the sorted positions of the rows of one epoch; a row may stand there several times.
 
     Args:
@@ -154,7 +191,10 @@ def _wanted(counts_S: Ints, is_label_S: Bools, method: str, parameter: float) ->
         wanted_S[~is_label_S] = np.minimum(others_S, int(labels_S.min() * parameter + 1e-9))
     elif method == "power":
         scale = labels_S.sum() / (labels_S.astype(np.float64) ** parameter).sum()
-        wanted_S[~is_label_S] = np.minimum(others_S, np.ceil(scale * others_S.astype(np.float64) ** parameter - 1e-9).astype(np.int64))
+        wanted_S[~is_label_S] = np.minimum(
+            others_S,
+            np.ceil(scale * others_S.astype(np.float64) ** parameter - 1e-9).astype(np.int64),
+        )
     return wanted_S
 
 
@@ -198,7 +238,12 @@ def _raise_to_share(strata: Strata, times_N: Ints, ranks_N: Ints, min_share: flo
                 f"balance.min_share is {min_share:g} for each of {num_labels} labels, which repeated rows do not reach."
                 f" Set balance.min_share: {most:g} or less, or method: oversample."
             )
-        _repeat(strata, times_N, ranks_N, np.where(strata.is_label_S, np.maximum(counts_S, least), counts_S))
+        _repeat(
+            strata,
+            times_N,
+            ranks_N,
+            np.where(strata.is_label_S, np.maximum(counts_S, least), counts_S),
+        )
 
 
 def _repeat(strata: Strata, times_N: Ints, ranks_N: Ints, wanted_S: Ints) -> None:
@@ -219,10 +264,14 @@ def _repeat(strata: Strata, times_N: Ints, ranks_N: Ints, wanted_S: Ints) -> Non
         behind.remove(stratum)
         rows_R = by_stratum.indices[by_stratum.indptr[stratum] : by_stratum.indptr[stratum + 1]]
         rows_R = rows_R[np.argsort(ranks_N[rows_R])]
-        times_N[rows_R] = _filled(members[rows_R], stratum, times_N[rows_R], most_N[rows_R], counts_S, wanted_S)
+        times_N[rows_R] = _filled(
+            members[rows_R], stratum, times_N[rows_R], most_N[rows_R], counts_S, wanted_S
+        )
 
 
-def _filled(members: Any, stratum: int, times_R: Ints, most_R: Ints, counts_S: Ints, wanted_S: Ints) -> Ints:
+def _filled(
+    members: Any, stratum: int, times_R: Ints, most_R: Ints, counts_S: Ints, wanted_S: Ints
+) -> Ints:
     """How often each row of a stratum stands in an epoch once it has its wanted rows; the counts are changed in place.
 
     First come the rows with the fewest strata that have enough already, among them those that were repeated least.
@@ -241,24 +290,40 @@ def _filled(members: Any, stratum: int, times_R: Ints, most_R: Ints, counts_S: I
         best_S = members.T @ is_best_R.astype(np.int64)
         behind_S = (counts_S < wanted_S) & (best_S > 0)
         whole = int(((wanted_S - counts_S)[behind_S] // best_S[behind_S]).min())
-        whole = min(whole, int((most_R - times_R)[is_best_R].min()), int(higher_R.min() - lowest) if len(higher_R) else whole)
+        whole = min(
+            whole,
+            int((most_R - times_R)[is_best_R].min()),
+            int(higher_R.min() - lowest) if len(higher_R) else whole,
+        )
         if whole:
             times_R[is_best_R] += whole
             counts_S += whole * best_S
             continue
         for place in np.flatnonzero(is_best_R)[:need].tolist():
             own = members.indices[members.indptr[place] : members.indptr[place + 1]]
-            if (counts_S[own] >= wanted_S[own]).sum() == enough_R[place]:  # none of its strata was filled by the rows before it
+            if (counts_S[own] >= wanted_S[own]).sum() == enough_R[
+                place
+            ]:  # none of its strata was filled by the rows before it
                 times_R[place] += 1
                 counts_S[own] += 1
     return times_R
 
 
-def plan_label_pool(label_matrix_NC: Bools, row_keys_N: Hashes, *, labels: list[str], method: str, parameter: float | None = None, seed: int) -> Ints:
+def plan_label_pool(
+    label_matrix_NC: Bools,
+    row_keys_N: Hashes,
+    *,
+    labels: list[str],
+    method: str,
+    parameter: float | None = None,
+    seed: int,
+) -> Ints:
     """Return the sorted positions kept of a pool that is balanced before it is split into train and validation."""
     strata = label_strata(label_matrix_NC, labels)
     order_N = _canonical_order(label_matrix_NC, row_keys_N)
     kept = draw_by_labels(strata, order_N, method, parameter, stage_generator(seed, "pool"))
     smallest = int(label_matrix_NC.sum(axis=0).argmin())
-    warn_of_few_rows(len(kept), len(order_N), method, labels[smallest], int(label_matrix_NC[:, smallest].sum()))
+    warn_of_few_rows(
+        len(kept), len(order_N), method, labels[smallest], int(label_matrix_NC[:, smallest].sum())
+    )
     return kept

@@ -3,12 +3,9 @@
 from collections.abc import Callable
 
 import numpy as np
-from numpy.typing import NDArray
 
+from trainer.arrays import Floats, Ints
 from trainer.data.labels.label_ids import by_class
-
-Ints = NDArray[np.int64]
-Floats = NDArray[np.float64]
 
 
 def weight_none(counts_C: Ints, beta: float) -> Floats:
@@ -40,7 +37,14 @@ WEIGHTINGS: dict[str, Callable[[Ints, float], Floats]] = {
 """Named class weights: (rows of each class drawn, beta) -> one weight per class, before normalisation."""
 
 
-def class_weights(counts_C: Ints, weighting: str | dict[str, float], labels: list[str], *, beta: float = 0.999, mean_over: str = "rows") -> Floats:
+def class_weights(
+    counts_C: Ints,
+    weighting: str | dict[str, float],
+    labels: list[str],
+    *,
+    beta: float = 0.999,
+    mean_over: str = "rows",
+) -> Floats:
     """One weight per class.
 
     Args:
@@ -58,5 +62,7 @@ def class_weights(counts_C: Ints, weighting: str | dict[str, float], labels: lis
     else:
         given = by_class(weighting, labels, "loss.class_weights")
         weights_C = np.array([given.get(label, 1.0) for label in labels])
-    shares_C = counts_C / counts_C.sum() if mean_over == "rows" else np.full(len(labels), 1 / len(labels))
+    shares_C = (
+        counts_C / counts_C.sum() if mean_over == "rows" else np.full(len(labels), 1 / len(labels))
+    )
     return weights_C / (weights_C * shares_C).sum()

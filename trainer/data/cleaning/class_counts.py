@@ -4,8 +4,8 @@ import warnings
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
+from trainer.arrays import Ints
 from trainer.errors import brief, listing
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ FEW_CLASSES = 20
 """So few classes are hardly ids or texts, however small they are."""
 
 
-def odd_class_counts(counts_C: NDArray[np.int64], names: list[str]) -> str:
+def odd_class_counts(counts_C: Ints, names: list[str]) -> str:
     """Return words for more than MANY_CLASSES classes, or a median class with fewer than FEW_ROWS training rows; else ''.
 
     Args:
@@ -31,7 +31,9 @@ def odd_class_counts(counts_C: NDArray[np.int64], names: list[str]) -> str:
     if len(present) > MANY_CLASSES:
         found.append(f"there are {len(present):,} classes")
     if median < FEW_ROWS:
-        found.append(f"half of the {len(present):,} classes have at most {median:.3g} training row{'' if median == 1 else 's'}")
+        found.append(
+            f"half of the {len(present):,} classes have at most {median:.3g} training row{'' if median == 1 else 's'}"
+        )
     if not found:
         return ""
     small = present[counts_C[present] <= median][:5]
@@ -42,9 +44,17 @@ def odd_class_counts(counts_C: NDArray[np.int64], names: list[str]) -> str:
     return f"{words} {cause} Check it, or merge classes with data.label_map, or leave rare ones out with data.drop_labels."
 
 
-def warn_of_odd_class_counts(clean: "CleanRows", train: NDArray[np.int64], data: "DataSection") -> None:
+def warn_of_odd_class_counts(clean: "CleanRows", train: Ints, data: "DataSection") -> None:
     """Warn of what `odd_class_counts` finds in the training rows, as they are before balancing."""
-    counts_C = np.array(clean.streamed.natural["train"], np.int64) if clean.streamed else clean.labels.counts(clean.targets[train])
+    counts_C = (
+        np.array(clean.streamed.natural["train"], np.int64)
+        if clean.streamed
+        else clean.labels.counts(clean.targets[train])
+    )
     if words := odd_class_counts(counts_C, clean.labels.names):
-        where = "data.label_columns" if data.label_columns else f"data.label_column '{brief(data.label_column)}'"
+        where = (
+            "data.label_columns"
+            if data.label_columns
+            else f"data.label_column '{brief(data.label_column)}'"
+        )
         warnings.warn(f"{where}: {words}", stacklevel=2)

@@ -13,14 +13,28 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from trainer.data.cleaning.reasons import CONFLICTS, DUPLICATE, EMPTY, JOINED, KEPT, REASONS, UNLABELLED, UNWANTED
+from trainer.arrays import Array, Bools, Hashes, Ints
+from trainer.data.cleaning.reasons import (
+    CONFLICTS,
+    DUPLICATE,
+    EMPTY,
+    JOINED,
+    KEPT,
+    REASONS,
+    UNLABELLED,
+    UNWANTED,
+)
 from trainer.data.cleaning.repeats import drop_leaks, ranks_of_copies, settle_repeats
-from trainer.data.cleaning.text_hashes import Hashes
 from trainer.data.labels.label_ids import Labels, count_values, encode, order_labels
 from trainer.data.labels.label_keys import label_key
 from trainer.data.labels.label_names import LabelNames, name_labels
 from trainer.data.labels.long_labels import join_rows, warn_of_long_rows, warn_of_separators
-from trainer.data.labels.multi_label import count_spellings, label_matrix, label_set_ids, rarest_label_ids
+from trainer.data.labels.multi_label import (
+    count_spellings,
+    label_matrix,
+    label_set_ids,
+    rarest_label_ids,
+)
 from trainer.data.reading.row_access import take_rows
 from trainer.data.reading.sources import SLOTS, Rows
 from trainer.errors import DataError, did_you_mean, listing
@@ -53,8 +67,12 @@ class Streamed:
 
     def sentence(self, chosen: dict[str, int]) -> str:
         """Rows read, cleaned and chosen, in words."""
-        total = sum(count for reason, count in self.counts.items() if not reason.startswith("stripped"))
-        parts = [f"{count:,} of {sum(self.natural[name]):,} of {name}" for name, count in chosen.items()]
+        total = sum(
+            count for reason, count in self.counts.items() if not reason.startswith("stripped")
+        )
+        parts = [
+            f"{count:,} of {sum(self.natural[name]):,} of {name}" for name, count in chosen.items()
+        ]
         return f"Streamed: {total:,} rows read, {self.counts['kept']:,} left by cleaning; chosen: {'; '.join(parts)}."
 
 
@@ -75,13 +93,13 @@ class CleanRows:
     rows: Rows
     labels: Labels
     reasons_N: NDArray[np.int8]
-    label_ids_N: NDArray[np.int64]
+    label_ids_N: Ints
     naming: LabelNames
     lost: dict[str, dict[str, int]] = field(default_factory=dict)
     num_synthetic: int = 0
     streamed: "Streamed | None" = None
     """What `data.streaming` read of which these rows were chosen; all rows are then kept ones."""
-    label_matrix_NC: NDArray[np.bool_] | None = None
+    label_matrix_NC: Bools | None = None
 
     @property
     def text_hashes_N(self) -> Hashes:
@@ -89,11 +107,11 @@ class CleanRows:
         return self.rows.text_hashes_N
 
     @property
-    def targets(self) -> NDArray[Any]:
+    def targets(self) -> Array:
         """What a model learns: label ids (N,), or which labels each row has (N, C)."""
         return self.label_ids_N if self.label_matrix_NC is None else self.label_matrix_NC
 
-    def kept(self, slot: str) -> NDArray[np.int64]:
+    def kept(self, slot: str) -> Ints:
         """Ids of the rows kept of one config key (source, train, validation, test)."""
         return np.flatnonzero((self.reasons_N == KEPT) & (self.rows.slots_N == SLOTS.index(slot)))
 
@@ -104,7 +122,10 @@ class CleanRows:
             return self.streamed.counts
         real_N = self.reasons_N[: len(self.reasons_N) - self.num_synthetic]
         by_reason = {reason: int((real_N == code).sum()) for code, reason in enumerate(REASONS)}
-        return by_reason | {"unreadable": len(self.rows.bad_rows), "stripped of white space (kept)": self.rows.num_stripped}
+        return by_reason | {
+            "unreadable": len(self.rows.bad_rows),
+            "stripped of white space (kept)": self.rows.num_stripped,
+        }
 
     @property
     def sentences(self) -> list[str]:
@@ -123,7 +144,11 @@ class CleanRows:
         digest.update("\n".join(self.labels.names).encode())
         groups = self.rows.table["group"].filter(pa.array(kept)).combine_chunks()
         if groups.null_count < len(groups):
-            digest.update(np.ascontiguousarray(pc.fill_null(groups.dictionary_encode().indices, -1).to_numpy()).tobytes())
+            digest.update(
+                np.ascontiguousarray(
+                    pc.fill_null(groups.dictionary_encode().indices, -1).to_numpy()
+                ).tobytes()
+            )
         return digest.hexdigest()
 
     @property
@@ -135,16 +160,29 @@ class CleanRows:
         """Each dropped or unreadable row with its reason, for dropped.jsonl; of streamed rows the first ones, then the number of the others."""
         if self.streamed:
             yield from self.streamed.dropped
-            total = sum(count for reason, count in self.counts.items() if reason != "kept" and not reason.startswith("stripped"))
+            total = sum(
+                count
+                for reason, count in self.counts.items()
+                if reason != "kept" and not reason.startswith("stripped")
+            )
             if total > len(self.streamed.dropped):
-                yield {"row": None, "reason": f"and {total - len(self.streamed.dropped):,} more, which data.streaming counts and does not list"}
+                yield {
+                    "row": None,
+                    "reason": f"and {total - len(self.streamed.dropped):,} more, which data.streaming counts and does not list",
+                }
             return
         ids = np.flatnonzero(self.reasons_N != KEPT)
         for start in range(0, len(ids), DROPPED_ROWS):
             part = ids[start : start + DROPPED_ROWS]
-            for row, record in zip(part.tolist(), take_rows(self.rows.table, part).to_pylist(), strict=True):
+            for row, record in zip(
+                part.tolist(), take_rows(self.rows.table, part).to_pylist(), strict=True
+            ):
                 found = {key: value for key, value in record.items() if value not in (None, "")}
-                known = {"row": row, "from": SLOTS[self.rows.slots_N[row]], **self.rows.places.keyed(row)}
+                known = {
+                    "row": row,
+                    "from": SLOTS[self.rows.slots_N[row]],
+                    **self.rows.places.keyed(row),
+                }
                 yield known | {"reason": REASONS[self.reasons_N[row]]} | found
             self.rows.release()
         for bad in self.rows.bad_rows:
@@ -172,7 +210,11 @@ def clean_rows(
     column = rows.table["label"]
     naming = label_naming(rows, label_map or {}, drop_labels)
     every = Labels(naming.classes)
-    targets: NDArray[Any] = label_matrix(column, every, naming.names) if rows.multi_label else encode(column, every, naming.names)
+    targets: Array = (
+        label_matrix(column, every, naming.names)
+        if rows.multi_label
+        else encode(column, every, naming.names)
+    )
     reasons_N[(reasons_N == KEPT) & is_unwanted(rows, naming)] = UNWANTED
     _refuse_nothing_left(reasons_N, rows)
     if rules.conflicts or rules.duplicates:
@@ -187,19 +229,34 @@ def clean_rows(
             lambda ids: ranks_of_copies(rows, ids),
         )
     if not rows.multi_label and np.isin(reasons_N, CONFLICTS).any():
-        warn_of_long_rows(targets, rows.text_hashes_N, rows.slots_N, np.isin(reasons_N, (KEPT, DUPLICATE, *CONFLICTS)))
+        warn_of_long_rows(
+            targets,
+            rows.text_hashes_N,
+            rows.slots_N,
+            np.isin(reasons_N, (KEPT, DUPLICATE, *CONFLICTS)),
+        )
     if rules.leakage:
         drop_leaks(reasons_N, rows.text_hashes_N, rows.slots_N)
     _refuse_nothing_left(reasons_N, rows)
     labels, targets, lost = _kept_labels(every, targets, reasons_N, naming.order(rows.label_order))
     rows.release()
     if rows.multi_label:
-        return CleanRows(rows, labels, reasons_N, rarest_label_ids(targets, reasons_N == KEPT), naming, lost, label_matrix_NC=targets)
+        return CleanRows(
+            rows,
+            labels,
+            reasons_N,
+            rarest_label_ids(targets, reasons_N == KEPT),
+            naming,
+            lost,
+            label_matrix_NC=targets,
+        )
     warn_of_separators(labels.names)
     return CleanRows(rows, labels, reasons_N, targets, naming, lost)
 
 
-def label_naming(rows: Rows, label_map: Mapping[str, str | None], drop_labels: Sequence[str]) -> LabelNames:
+def label_naming(
+    rows: Rows, label_map: Mapping[str, str | None], drop_labels: Sequence[str]
+) -> LabelNames:
     """The class of each spelling of a label in the rows."""
     column = rows.table["label"]
     if rows.multi_label:
@@ -207,7 +264,7 @@ def label_naming(rows: Rows, label_map: Mapping[str, str | None], drop_labels: S
     return name_labels(count_values(column), label_map, drop_labels)
 
 
-def is_unwanted(rows: Rows, naming: LabelNames) -> NDArray[np.bool_]:
+def is_unwanted(rows: Rows, naming: LabelNames) -> Bools:
     """Rows that `drop_labels` leaves out, and of rows with one label those whose label `label_map` maps to null."""
     column = rows.table["label"]
     if not rows.multi_label:
@@ -219,20 +276,30 @@ def is_unwanted(rows: Rows, naming: LabelNames) -> NDArray[np.bool_]:
 
 
 def _kept_labels(
-    every: Labels, targets: NDArray[Any], reasons_N: NDArray[np.int8], order: list[str] | None
-) -> tuple[Labels, NDArray[Any], dict[str, dict[str, int]]]:
+    every: Labels, targets: Array, reasons_N: NDArray[np.int8], order: list[str] | None
+) -> tuple[Labels, Array, dict[str, dict[str, int]]]:
     """The classes that kept rows have, in their order; all rows by them; the classes that lost every row, with rows by reason.
 
     Args:
         targets: ids among `every` (N,), or which of them each row has (N, C).
     """
-    counts_C = every.counts(targets[reasons_N == KEPT] if targets.ndim == 2 else targets[(reasons_N == KEPT) & (targets >= 0)])
-    dropped = dict(zip(REASONS[1:], np.bincount(reasons_N, minlength=len(REASONS))[1:].tolist(), strict=True))
-    labels = order_labels({name for name, count in zip(every.names, counts_C, strict=True) if count}, order, dropped)
+    counts_C = every.counts(
+        targets[reasons_N == KEPT]
+        if targets.ndim == 2
+        else targets[(reasons_N == KEPT) & (targets >= 0)]
+    )
+    dropped = dict(
+        zip(REASONS[1:], np.bincount(reasons_N, minlength=len(REASONS))[1:].tolist(), strict=True)
+    )
+    labels = order_labels(
+        {name for name, count in zip(every.names, counts_C, strict=True) if count}, order, dropped
+    )
     lost = {}
     for c in np.flatnonzero(counts_C == 0):
         held = reasons_N[targets == c if targets.ndim == 1 else targets[:, c]]
-        lost[every.names[c]] = {REASONS[code]: int((held == code).sum()) for code in np.unique(held)}
+        lost[every.names[c]] = {
+            REASONS[code]: int((held == code).sum()) for code in np.unique(held)
+        }
     place_of = {name: place for place, name in enumerate(every.names)}
     places = [place_of[name] for name in labels.names]
     if targets.ndim == 2:
@@ -245,14 +312,22 @@ def _kept_labels(
 def refuse_lost_classes(lost: Mapping[str, Mapping[str, int]]) -> None:
     """Raises DataError for classes of which cleaning left no row."""
     if lost:
-        told = listing((f"'{name}' ({', '.join(f'{count:,} {reason}' for reason, count in found.items())})" for name, found in lost.items()), 5)
+        told = listing(
+            (
+                f"'{name}' ({', '.join(f'{count:,} {reason}' for reason, count in found.items())})"
+                for name, found in lost.items()
+            ),
+            5,
+        )
         raise DataError(
             f"cleaning leaves no row of {told}. Mend these rows, switch the rule off in data.clean,"
             " rename the label by data.label_map, or leave it out by data.drop_labels."
         )
 
 
-def judge_rows(table: pa.Table, rules: "CleanSection", release: Callable[[], None] = lambda: None) -> NDArray[np.int8]:
+def judge_rows(
+    table: pa.Table, rules: "CleanSection", release: Callable[[], None] = lambda: None
+) -> NDArray[np.int8]:
     """Reason of each row as far as the row alone tells: kept, empty text or missing label.
 
     Args:
@@ -260,12 +335,23 @@ def judge_rows(table: pa.Table, rules: "CleanSection", release: Callable[[], Non
     """
     reasons_N = np.zeros(table.num_rows, np.int8)
     _drop_empty(reasons_N, table, rules, release)
-    blank = pa.array([label for label in pc.unique(table["label"]).to_pylist() if label is None or not label_key(label)], pa.string())
-    reasons_N[(reasons_N == KEPT) & pc.is_in(table["label"], value_set=blank).to_numpy()] = UNLABELLED
+    blank = pa.array(
+        [
+            label
+            for label in pc.unique(table["label"]).to_pylist()
+            if label is None or not label_key(label)
+        ],
+        pa.string(),
+    )
+    reasons_N[(reasons_N == KEPT) & pc.is_in(table["label"], value_set=blank).to_numpy()] = (
+        UNLABELLED
+    )
     return reasons_N
 
 
-def _drop_empty(reasons_N: NDArray[np.int8], table: pa.Table, rules: "CleanSection", release: Callable[[], None]) -> None:
+def _drop_empty(
+    reasons_N: NDArray[np.int8], table: pa.Table, rules: "CleanSection", release: Callable[[], None]
+) -> None:
     """Rows without a text, in place; only texts that are short, or begin with what may be invisible, are looked at."""
     start = 0
     for number, batch in enumerate(table.select(["text", "text_pair"]).to_batches()):
@@ -273,11 +359,15 @@ def _drop_empty(reasons_N: NDArray[np.int8], table: pa.Table, rules: "CleanSecti
         first = pc.binary_slice(raw, 0, 1)
         is_odd = pc.or_(pc.less(first, b"!"), pc.greater(first, b"~"))
         is_short = pc.less_equal(pc.binary_length(raw), max(map(len, MISSING_TEXTS)))
-        suspects = np.flatnonzero(pc.fill_null(pc.or_(is_odd, is_short), True).to_numpy(zero_copy_only=False))
+        suspects = np.flatnonzero(
+            pc.fill_null(pc.or_(is_odd, is_short), True).to_numpy(zero_copy_only=False)
+        )
         texts, pairs = batch.take(pa.array(suspects)).columns
         no_text = _mask(pc.and_(_blank(texts), _blank(pairs)))
         if rules.empty:
-            no_text |= _mask(pc.is_in(texts, value_set=pa.array(MISSING_TEXTS))) & _mask(pc.is_null(pairs))
+            no_text |= _mask(pc.is_in(texts, value_set=pa.array(MISSING_TEXTS))) & _mask(
+                pc.is_null(pairs)
+            )
         else:
             no_text &= _mask(pc.is_null(texts))  # nothing at all cannot be tokenised
         reasons_N[start + suspects[no_text]] = EMPTY
@@ -286,20 +376,29 @@ def _drop_empty(reasons_N: NDArray[np.int8], table: pa.Table, rules: "CleanSecti
             release()
 
 
-def _mask(column: Any) -> NDArray[np.bool_]:
-    return pc.fill_null(column, False).to_numpy(zero_copy_only=False).astype(bool) if isinstance(column, pa.Array) else pc.fill_null(column, False).to_numpy()
+def _mask(column: Any) -> Bools:
+    return (
+        pc.fill_null(column, False).to_numpy(zero_copy_only=False).astype(bool)
+        if isinstance(column, pa.Array)
+        else pc.fill_null(column, False).to_numpy()
+    )
 
 
 def _blank(column: Any) -> Any:
-    return pc.or_(pc.is_null(column), pc.fill_null(pc.match_substring_regex(column, INVISIBLE), False))
+    return pc.or_(
+        pc.is_null(column), pc.fill_null(pc.match_substring_regex(column, INVISIBLE), False)
+    )
 
 
 def _refuse_nothing_left(reasons_N: NDArray[np.int8], rows: Rows) -> None:
     for code in np.unique(rows.slots_N):
-        refuse_nothing_left(rows.key(SLOTS[code]), np.bincount(reasons_N[rows.slots_N == code], minlength=len(REASONS)))
+        refuse_nothing_left(
+            rows.key(SLOTS[code]),
+            np.bincount(reasons_N[rows.slots_N == code], minlength=len(REASONS)),
+        )
 
 
-def refuse_nothing_left(key: str, counts_R: NDArray[np.int64]) -> None:
+def refuse_nothing_left(key: str, counts_R: Ints) -> None:
     """Raises DataError when of the rows of a config key none is kept.
 
     Args:
@@ -308,18 +407,30 @@ def refuse_nothing_left(key: str, counts_R: NDArray[np.int64]) -> None:
     """
     if counts_R[KEPT]:
         return
-    counts = "; ".join(f"{count} {reason}" for count, reason in zip(counts_R, REASONS, strict=True) if count)
-    raise DataError(f"{key}: no row is left of {counts_R.sum()} after cleaning: {counts}. Check data.text_column, data.label_column and data.clean.")
+    counts = "; ".join(
+        f"{count} {reason}" for count, reason in zip(counts_R, REASONS, strict=True) if count
+    )
+    raise DataError(
+        f"{key}: no row is left of {counts_R.sum()} after cleaning: {counts}. Check data.text_column, data.label_column and data.clean."
+    )
 
 
 def refuse_unseen_labels(clean: CleanRows) -> None:
     """Raises DataError when given validation or test rows hold a label that the training rows lack."""
     is_trained_C = clean.labels.counts(clean.targets[clean.kept("train")]) > 0
-    trained = [name for name, is_trained in zip(clean.labels.names, is_trained_C, strict=True) if is_trained]
+    trained = [
+        name
+        for name, is_trained in zip(clean.labels.names, is_trained_C, strict=True)
+        if is_trained
+    ]
     for slot in ("validation", "test"):
-        unseen = np.flatnonzero((clean.labels.counts(clean.targets[clean.kept(slot)]) > 0) & ~is_trained_C)
+        unseen = np.flatnonzero(
+            (clean.labels.counts(clean.targets[clean.kept(slot)]) > 0) & ~is_trained_C
+        )
         if len(unseen):
             names = [clean.labels.names[i] for i in unseen]
             hint = did_you_mean(names[0], trained)
             found = f"{clean.rows.key(slot)}: holds {listing(names)}, which the training rows lack; labels of train: {listing(trained)}.{hint}"
-            raise DataError(f"{found} Add rows to train, rename labels with data.label_map, or list them in data.drop_labels.")
+            raise DataError(
+                f"{found} Add rows to train, rename labels with data.label_map, or list them in data.drop_labels."
+            )

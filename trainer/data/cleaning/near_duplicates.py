@@ -10,10 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm.auto import tqdm
 
+from trainer.arrays import Floats, Ints
+
 if TYPE_CHECKING:
     from datasketch import MinHash, MinHashLSH
 
-Ints = NDArray[np.int64]
 
 SHINGLE_CHARACTERS = 5
 MOST_CHARACTERS = 10_000
@@ -37,7 +38,7 @@ class NearDuplicates:
 
     threshold: float
     pairs_P2: Ints
-    similarities_P: NDArray[np.float64]
+    similarities_P: Floats
     cluster_ids_N: Ints
 
     @property
@@ -45,7 +46,10 @@ class NearDuplicates:
         """Positions of each cluster of two texts or more, the largest first."""
         order = np.argsort(self.cluster_ids_N, kind="stable")
         members = np.split(order, np.flatnonzero(np.diff(self.cluster_ids_N[order])) + 1)
-        return sorted((positions for positions in members if len(positions) > 1), key=lambda positions: (-len(positions), positions[0]))
+        return sorted(
+            (positions for positions in members if len(positions) > 1),
+            key=lambda positions: (-len(positions), positions[0]),
+        )
 
 
 def find_near_duplicates(texts: Sequence[str], *, threshold: float) -> NearDuplicates:
@@ -70,22 +74,33 @@ def find_near_duplicates(texts: Sequence[str], *, threshold: float) -> NearDupli
     similarities_P = _similarities(texts, pairs_P2)
     found = similarities_P >= threshold - 1e-9
     pairs_P2, similarities_P = pairs_P2[found], similarities_P[found]
-    links = coo_matrix((np.ones(len(pairs_P2), np.int8), (pairs_P2[:, 0], pairs_P2[:, 1])), shape=(size, size))
-    return NearDuplicates(threshold, pairs_P2, similarities_P, connected_components(links, directed=False)[1].astype(np.int64))
+    links = coo_matrix(
+        (np.ones(len(pairs_P2), np.int8), (pairs_P2[:, 0], pairs_P2[:, 1])), shape=(size, size)
+    )
+    return NearDuplicates(
+        threshold,
+        pairs_P2,
+        similarities_P,
+        connected_components(links, directed=False)[1].astype(np.int64),
+    )
 
 
 def sketches(texts: Iterable[str]) -> "Iterator[MinHash]":
     """MinHash of each text's shingles."""
     from datasketch import MinHash
 
-    return MinHash.generator((shingle_hashes(text).tolist() for text in texts), num_perm=NUM_PERMUTATIONS, hashfunc=int)
+    return MinHash.generator(
+        (shingle_hashes(text).tolist() for text in texts), num_perm=NUM_PERMUTATIONS, hashfunc=int
+    )
 
 
 def open_index(threshold: float) -> "MinHashLSH":
     """Empty index that proposes sketches whose similarity may reach the threshold."""
     from datasketch import MinHashLSH
 
-    return MinHashLSH(threshold=threshold, num_perm=NUM_PERMUTATIONS, weights=MISSES_AGAINST_FALSE_ALARMS)
+    return MinHashLSH(
+        threshold=threshold, num_perm=NUM_PERMUTATIONS, weights=MISSES_AGAINST_FALSE_ALARMS
+    )
 
 
 def jaccard(first: NDArray[np.uint32], second: NDArray[np.uint32]) -> float:
@@ -96,10 +111,18 @@ def jaccard(first: NDArray[np.uint32], second: NDArray[np.uint32]) -> float:
 
 def shingle_hashes(text: str) -> NDArray[np.uint32]:
     """Sorted CRC-32 of each different 5-character shingle of a text's words; of the text itself where it has no word (emoji)."""
-    words = " ".join(re.findall(r"\w+", text[:MOST_CHARACTERS].casefold())) or text[:MOST_CHARACTERS].strip()
+    words = (
+        " ".join(re.findall(r"\w+", text[:MOST_CHARACTERS].casefold()))
+        or text[:MOST_CHARACTERS].strip()
+    )
     starts = range(max(1, len(words) - SHINGLE_CHARACTERS + 1))
     shingles = {words[start : start + SHINGLE_CHARACTERS] for start in starts}
-    return np.unique(np.array([zlib.crc32(shingle.encode("utf-8", "surrogatepass")) for shingle in shingles], np.uint32))
+    return np.unique(
+        np.array(
+            [zlib.crc32(shingle.encode("utf-8", "surrogatepass")) for shingle in shingles],
+            np.uint32,
+        )
+    )
 
 
 def _candidates(signatures_NP: NDArray[np.uint32], num_bands: int, rows_per_band: int) -> Ints:
@@ -110,8 +133,12 @@ def _candidates(signatures_NP: NDArray[np.uint32], num_bands: int, rows_per_band
     size = len(signatures_NP)
     keys = [np.zeros(0, np.int64)]
     for band in range(num_bands):
-        part = np.ascontiguousarray(signatures_NP[:, band * rows_per_band : (band + 1) * rows_per_band])
-        _, bucket_N = np.unique(part.view(np.dtype((np.void, part.strides[0]))).ravel(), return_inverse=True)
+        part = np.ascontiguousarray(
+            signatures_NP[:, band * rows_per_band : (band + 1) * rows_per_band]
+        )
+        _, bucket_N = np.unique(
+            part.view(np.dtype((np.void, part.strides[0]))).ravel(), return_inverse=True
+        )
         order = np.argsort(bucket_N, kind="stable")
         is_first = np.r_[True, np.diff(bucket_N[order]) != 0]
         first = order[np.maximum.accumulate(np.where(is_first, np.arange(size), 0))]
@@ -121,7 +148,7 @@ def _candidates(signatures_NP: NDArray[np.uint32], num_bands: int, rows_per_band
     return np.stack([found // size, found % size], axis=1)
 
 
-def _estimates(signatures_NP: NDArray[np.uint32], pairs_P2: Ints) -> NDArray[np.float64]:
+def _estimates(signatures_NP: NDArray[np.uint32], pairs_P2: Ints) -> Floats:
     """Share of equal signature values of each pair, which estimates its Jaccard similarity."""
     parts = [np.zeros(0)]
     for start in range(0, len(pairs_P2), 100_000):
@@ -130,7 +157,7 @@ def _estimates(signatures_NP: NDArray[np.uint32], pairs_P2: Ints) -> NDArray[np.
     return np.concatenate(parts)
 
 
-def _similarities(texts: Sequence[str], pairs_P2: Ints) -> NDArray[np.float64]:
+def _similarities(texts: Sequence[str], pairs_P2: Ints) -> Floats:
     """Exact Jaccard similarity of each pair."""
     hashes = {int(row): shingle_hashes(texts[row]) for row in np.unique(pairs_P2)}
     out_P = np.empty(len(pairs_P2))

@@ -6,17 +6,19 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow.compute as pc
-from numpy.typing import NDArray
+
+from trainer.arrays import Ints
 
 if TYPE_CHECKING:
     from trainer.data.cleaning.clean import CleanRows
 
-Ints = NDArray[np.int64]
 
 MOST_EXAMPLES = 5
 AROUND_CHARACTERS = 60
 """Shown before and behind the place that was found."""
-_BEHIND = "\u0080-\u00bf" + "".join(sorted(set(bytes(range(0x80, 0xA0)).decode("cp1252", "ignore"))))
+_BEHIND = "\u0080-\u00bf" + "".join(
+    sorted(set(bytes(range(0x80, 0xA0)).decode("cp1252", "ignore")))
+)
 """What follows the first byte of a UTF-8 character when it is read as Latin-1 or cp1252."""
 _MAC_ROMAN = "©†®§∂ºü±ß≠≥°∫ñÑúØ¢™¥"
 """The second byte of letters such as é, à, ö and ß, read as Mac Roman."""
@@ -51,21 +53,30 @@ def find_odd_characters(clean: "CleanRows", ids_N: Ints) -> dict[str, dict[str, 
     found = {}
     labels_N = clean.label_ids_N[ids_N]
     for kind, pattern in PATTERNS.items():
-        masks = [pc.fill_null(pc.match_substring_regex(clean.rows.table[name], pattern), False).to_numpy() for name in ("text", "text_pair")]
+        masks = [
+            pc.fill_null(
+                pc.match_substring_regex(clean.rows.table[name], pattern), False
+            ).to_numpy()
+            for name in ("text", "text_pair")
+        ]
         has_N = (masks[0] | masks[1])[ids_N]
         counts_C = clean.labels.counts(labels_N[has_N])
         found[kind] = {
             "rows": int(has_N.sum()),
             "share": float(has_N.mean()) if len(ids_N) else 0.0,
             "by_label": {clean.labels.names[c]: int(counts_C[c]) for c in np.flatnonzero(counts_C)},
-            "examples": [_example(clean, int(row), pattern) for row in ids_N[has_N][:MOST_EXAMPLES]],
+            "examples": [
+                _example(clean, int(row), pattern) for row in ids_N[has_N][:MOST_EXAMPLES]
+            ],
         }
     return found
 
 
 def _example(clean: "CleanRows", row: int, pattern: str) -> dict[str, Any]:
     record = clean.rows.table.slice(row, 1).to_pylist()[0]
-    text = next(part for part in (record["text"], record["text_pair"]) if part and re.search(pattern, part))
+    text = next(
+        part for part in (record["text"], record["text_pair"]) if part and re.search(pattern, part)
+    )
     place = re.search(pattern, text)
     assert place is not None
     start, end = max(0, place.start() - AROUND_CHARACTERS), place.end() + AROUND_CHARACTERS

@@ -12,5 +12,7 @@ REASONS = (
     "joined to another row of its text",
     "class too rare to split",
 )
-KEPT, EMPTY, UNLABELLED, UNWANTED, DUPLICATE, OUTVOTED, TIE, LEAKED, JOINED, RARE = range(len(REASONS))
+KEPT, EMPTY, UNLABELLED, UNWANTED, DUPLICATE, OUTVOTED, TIE, LEAKED, JOINED, RARE = range(
+    len(REASONS)
+)
 CONFLICTS = (OUTVOTED, TIE)

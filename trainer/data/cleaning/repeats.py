@@ -10,8 +10,9 @@ import numpy as np
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from trainer.arrays import Floats, Hashes, Ints
 from trainer.data.cleaning.reasons import DUPLICATE, KEPT, LEAKED, OUTVOTED, TIE
-from trainer.data.cleaning.text_hashes import Hashes, repeated
+from trainer.data.cleaning.text_hashes import repeated
 from trainer.data.reading.row_access import take_rows
 from trainer.data.reading.sources import SLOTS, Rows
 from trainer.data.splitting.times import newest_first
@@ -26,12 +27,12 @@ SAME_WEIGHT = 1e-9
 
 def settle_repeats(
     reasons_N: NDArray[np.int8],
-    label_ids_N: NDArray[np.int64],
+    label_ids_N: Ints,
     hashes_N: Hashes,
     slots_N: NDArray[np.int8],
-    weights_of: Callable[[NDArray[np.int64]], NDArray[np.float64]],
+    weights_of: Callable[[Ints], Floats],
     rules: "CleanSection",
-    ranks_of: Callable[[NDArray[np.int64]], NDArray[np.int64]] = np.zeros_like,
+    ranks_of: Callable[[Ints], Ints] = np.zeros_like,
 ) -> None:
     """Conflicts by majority vote, then duplicates kept once; within one config key each, in place. Given validation and test rows
     stay as they are, unless `rules.evaluation` is set.
@@ -49,13 +50,20 @@ def settle_repeats(
         members_M = members_M[~np.isin(slots_N[members_M], EVALUATION)]
     slots_M, hashes_M, label_ids_M = slots_N[members_M], hashes_N[members_M], label_ids_N[members_M]
     order = np.lexsort((members_M, ranks_of(members_M), label_ids_M, hashes_M, slots_M))
-    members_M, slots_M, hashes_M, label_ids_M = members_M[order], slots_M[order], hashes_M[order], label_ids_M[order]
+    members_M, slots_M, hashes_M, label_ids_M = (
+        members_M[order],
+        slots_M[order],
+        hashes_M[order],
+        label_ids_M[order],
+    )
     new_text_M = np.r_[True, (np.diff(hashes_M) != 0) | (np.diff(slots_M) != 0)][: len(members_M)]
     new_run_M = new_text_M | np.r_[True, np.diff(label_ids_M) != 0][: len(members_M)]
     if rules.conflicts:
         weights_M = weights_of(members_M)
         weights_M = np.where(np.isnan(weights_M), 0.0, weights_M)
-        losses_R = _lost_votes(np.cumsum(new_text_M)[new_run_M] - 1, np.cumsum(new_run_M) - 1, weights_M)
+        losses_R = _lost_votes(
+            np.cumsum(new_text_M)[new_run_M] - 1, np.cumsum(new_run_M) - 1, weights_M
+        )
         losses_M = losses_R[np.cumsum(new_run_M) - 1]
         reasons_N[members_M] = losses_M
     else:
@@ -64,7 +72,7 @@ def settle_repeats(
         reasons_N[members_M[~new_run_M & (losses_M == KEPT)]] = DUPLICATE
 
 
-def ranks_of_copies(rows: Rows, ids: NDArray[np.int64]) -> NDArray[np.int64]:
+def ranks_of_copies(rows: Rows, ids: Ints) -> Ints:
     """Rank of each row by its time, the newest first, where rows are split by time; then by its
     group and its domain, in the order of their names, missing ones last; then by the order in which
     a row with several labels names them.
@@ -74,21 +82,29 @@ def ranks_of_copies(rows: Rows, ids: NDArray[np.int64]) -> NDArray[np.int64]:
     """
     names = ["group", "domain", *(["label"] if rows.multi_label else [])]
     copies = take_rows(rows.table.select(names), ids)
-    ranks_M = newest_first(take_rows(rows.table.select(["time"]), ids)["time"]) if "time" in rows.table.column_names else np.zeros(len(ids), np.int64)
+    ranks_M = (
+        newest_first(take_rows(rows.table.select(["time"]), ids)["time"])
+        if "time" in rows.table.column_names
+        else np.zeros(len(ids), np.int64)
+    )
     for column in copies.columns:
         codes_M = pc.rank(column.combine_chunks(), tiebreaker="dense").to_numpy()
-        ranks_M = np.unique(ranks_M * (len(ids) + 1) + codes_M.astype(np.int64), return_inverse=True)[1].ravel()
+        ranks_M = np.unique(
+            ranks_M * (len(ids) + 1) + codes_M.astype(np.int64), return_inverse=True
+        )[1].ravel()
     return ranks_M.astype(np.int64)
 
 
-def _lost_votes(texts_R: NDArray[np.int64], runs_M: NDArray[np.int64], weights_M: NDArray[np.float64]) -> NDArray[np.int8]:
+def _lost_votes(texts_R: Ints, runs_M: Ints, weights_M: Floats) -> NDArray[np.int8]:
     """Reason of each run: the label with the most votes, then with the most weight, is kept; on a tie in both none is.
 
     Args:
         texts_R: text of each run, in [0, G), sorted.
         runs_M: run of each row.
     """
-    order = np.lexsort((weights_M, runs_M))  # one order of the summands, whatever the order of the rows
+    order = np.lexsort(
+        (weights_M, runs_M)
+    )  # one order of the summands, whatever the order of the rows
     votes_R, totals_R = np.bincount(runs_M), np.bincount(runs_M[order], weights_M[order])
     order = np.lexsort((totals_R, votes_R, texts_R))  # the best run of each text comes last
     last_G = np.flatnonzero(np.r_[np.diff(texts_R) != 0, True][: len(texts_R)])

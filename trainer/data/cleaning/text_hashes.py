@@ -7,9 +7,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import xxhash
-from numpy.typing import NDArray
 
-Hashes = NDArray[np.uint64]
+from trainer.arrays import Hashes, Ints
 
 PARTS = 16
 """Parts of the hashes that are sorted by themselves: on all cores, and with a sixteenth of the memory that sorting all at once takes."""
@@ -27,16 +26,22 @@ def hash_texts(table: pa.Table) -> Hashes:
         texts = pc.fill_null(batch.column(0), "")
         pairs = batch.column(1)
         if pairs.null_count < len(pairs):
-            texts = pc.if_else(pc.is_null(pairs), texts, pc.binary_join_element_wise(texts, pairs, "\0"))
-        out[position : position + len(texts)] = np.fromiter(map(digest, texts.cast(pa.binary()).to_numpy(zero_copy_only=False)), np.uint64, len(texts))
+            texts = pc.if_else(
+                pc.is_null(pairs), texts, pc.binary_join_element_wise(texts, pairs, "\0")
+            )
+        out[position : position + len(texts)] = np.fromiter(
+            map(digest, texts.cast(pa.binary()).to_numpy(zero_copy_only=False)),
+            np.uint64,
+            len(texts),
+        )
         position += len(texts)
     return out
 
 
-def repeated(hashes_N: Hashes) -> NDArray[np.int64]:
+def repeated(hashes_N: Hashes) -> Ints:
     """Sorted positions of the values that stand there more than once."""
 
-    def of_part(part: int) -> NDArray[np.int64]:
+    def of_part(part: int) -> Ints:
         members = np.flatnonzero(hashes_N >> np.uint64(60) == part)
         order = np.argsort(hashes_N[members])
         same = np.diff(hashes_N[members[order]]) == 0

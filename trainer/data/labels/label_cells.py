@@ -23,7 +23,9 @@ if TYPE_CHECKING:
 
 BINARY = {"0", "1", "true", "false"}
 OPENING = ("[", "{", "(")
-LOOKS_LIKE_LIST = r"""^(\[[^\[\]]*,[^\[\]]*\]|\{[^{}:]*,[^{}:]*\}|[\[({]\s*['"].*['"]\s*,?\s*[\])}])$"""
+LOOKS_LIKE_LIST = (
+    r"""^(\[[^\[\]]*,[^\[\]]*\]|\{[^{}:]*,[^{}:]*\}|[\[({]\s*['"].*['"]\s*,?\s*[\])}])$"""
+)
 """Brackets around several parts or around quoted text: `[a, b]`, `{a,b}`, `('a',)`; neither `[NEG]` nor `(0, 1]`."""
 
 
@@ -81,7 +83,9 @@ class LabelCells:
         """
         if data.label_columns:
             self.has_columns, self.label_order = True, list(data.label_columns)
-            return column_lists({name: as_text(table.column(name), name, where) for name in data.label_columns})
+            return column_lists(
+                {name: as_text(table.column(name), name, where) for name in data.label_columns}
+            )
         name = data.label_column
         column = table.column(name)
         if pa.types.is_null(column.type):
@@ -90,23 +94,40 @@ class LabelCells:
             cells = self._read_lists(column, data, _class_names(table.schema, name), where)
         else:
             names = _class_names(table.schema, name)
-            cells = _stripped(as_text(column, name, where) if names is None else self._named(column, names), data)
+            cells = _stripped(
+                as_text(column, name, where) if names is None else self._named(column, names), data
+            )
             self._note_texts(cells, table, where)
             if data.label_separator and not self.has_separator:
-                self.has_separator = bool(pc.any(pc.match_substring(cells, data.label_separator)).as_py())
+                self.has_separator = bool(
+                    pc.any(pc.match_substring(cells, data.label_separator)).as_py()
+                )
         return cells
 
     def _named(self, ids: pa.ChunkedArray, names: list[str]) -> Any:
         """The names of ClassLabel ids; -1 means no label."""
         self.label_order = names
         ids = pc.if_else(pc.less(ids, 0), None, ids)
-        return pc.take(pa.array(names, pa.string()), ids.combine_chunks() if isinstance(ids, pa.ChunkedArray) else ids)
+        return pc.take(
+            pa.array(names, pa.string()),
+            ids.combine_chunks() if isinstance(ids, pa.ChunkedArray) else ids,
+        )
 
-    def _read_lists(self, column: pa.ChunkedArray, data: "DataSection", names: list[str] | None, where: str) -> Any:
+    def _read_lists(
+        self, column: pa.ChunkedArray, data: "DataSection", names: list[str] | None, where: str
+    ) -> Any:
         name = data.label_column
-        for key, asked in (("streaming: false", data.streaming), ("label_separator: null", data.label_separator), ("labels_per_row: wide", _is_long(data))):
+        for key, asked in (
+            ("streaming: false", data.streaming),
+            ("label_separator: null", data.label_separator),
+            ("labels_per_row: wide", _is_long(data)),
+        ):
             if asked:
-                needs = "data.streaming needs one label a row" if data.streaming else f"data.{key.split(':')[0]} is for cells of text"
+                needs = (
+                    "data.streaming needs one label a row"
+                    if data.streaming
+                    else f"data.{key.split(':')[0]} is for cells of text"
+                )
                 raise DataError(f"{where}: column '{name}' holds lists; {needs}. Set data.{key}.")
         self.has_lists = True
         values, lengths = pc.list_flatten(column), pc.list_value_length(column)
@@ -141,8 +162,12 @@ class LabelCells:
         rows, places = np.nonzero(matrix)
         ends = np.cumsum(np.bincount(rows, minlength=len(matrix)))
         start = f"{'b' if pa.types.is_boolean(values.type) else ''}{sizes[0]}:"
-        cells = iter([start + " ".join(map(str, part.tolist())) for part in np.split(places, ends[:-1])])
-        return pa.array([None if length is None else next(cells) for length in lengths.to_pylist()], pa.string())
+        cells = iter(
+            [start + " ".join(map(str, part.tolist())) for part in np.split(places, ends[:-1])]
+        )
+        return pa.array(
+            [None if length is None else next(cells) for length in lengths.to_pylist()], pa.string()
+        )
 
     def _noted(self, texts: pa.ChunkedArray, lengths: pa.ChunkedArray) -> pa.Array:
         """JSON list of each row's texts, in which null stands for a missing one; missing where the list is."""
@@ -182,7 +207,9 @@ class LabelCells:
             alike = bracketed.filter(pc.match_substring_regex(bracketed, LOOKS_LIKE_LIST))
             self.num_like_lists += len(alike)
             self.like_list = self.like_list or next(iter(alike.slice(0, 1).to_pylist()), "")
-            lists = {entry["values"]: entry["counts"] for entry in pc.value_counts(bracketed).to_pylist()}
+            lists = {
+                entry["values"]: entry["counts"] for entry in pc.value_counts(bracketed).to_pylist()
+            }
             others = [cell for cell, count in lists.items() if not self._note_written(cell, count)]
             self.num_written += sum(lists.values()) - sum(lists[cell] for cell in others)
             if others:
@@ -199,7 +226,9 @@ class LabelCells:
             return False
         self.example = self.example or cell
         self.is_typed |= any(isinstance(item, bool | float) for item in items)
-        self.fraction = self.fraction or next((f"{item:g}" for item in items if isinstance(item, float) and item % 1 > 0), "")
+        self.fraction = self.fraction or next(
+            (f"{item:g}" for item in items if isinstance(item, float) and item % 1 > 0), ""
+        )
         self._note_items([item_text(item) for item in items], num_rows)
         return True
 
@@ -215,31 +244,57 @@ class LabelCells:
             return LabelForm("columns", self.label_order)
         column, is_written = f"column '{data.label_column}'", self.num_written > self.num_texts / 2
         if is_written and (data.streaming or data.label_separator or _is_long(data)):
-            key = "streaming: false" if data.streaming else "label_separator: null" if data.label_separator else "labels_per_row: wide"
-            raise DataError(f"{column} holds lists written as text, such as {brief(self.example)}, which fit no data.{key.split(':')[0]}. Set data.{key}.")
+            key = (
+                "streaming: false"
+                if data.streaming
+                else "label_separator: null"
+                if data.label_separator
+                else "labels_per_row: wide"
+            )
+            raise DataError(
+                f"{column} holds lists written as text, such as {brief(self.example)}, which fit no data.{key.split(':')[0]}. Set data.{key}."
+            )
         if data.label_separator:
             words = f"Labels: the cells of {column} are split at '{data.label_separator}'; an empty cell is a row without a label."
             remedy = "Set it to the text between the labels, or to null."
-            warning = "" if self.has_separator else f"data.label_separator is '{data.label_separator}', but no cell of {column} holds it. {remedy}"
-            return LabelForm("delimited", self.label_order, data.label_separator, True, words, warning)
+            warning = (
+                ""
+                if self.has_separator
+                else f"data.label_separator is '{data.label_separator}', but no cell of {column} holds it. {remedy}"
+            )
+            return LabelForm(
+                "delimited", self.label_order, data.label_separator, True, words, warning
+            )
         if not self.has_lists and not is_written:
             if data.label_names:
-                raise DataError(f"data.label_names is set, but {column} holds no multi-hot vectors. Remove data.label_names, or set data.label_column.")
+                raise DataError(
+                    f"data.label_names is set, but {column} holds no multi-hot vectors. Remove data.label_names, or set data.label_column."
+                )
             return LabelForm("one", self.label_order, warning=self._like_lists(column))
         if self.odd and self.num_texts > self.num_written:
             self._refuse_odd(column, is_written, files)
         self._refuse_numbers(column)
         if self._are_vectors(data, column):
             return self._vector_form(data, column)
-        words = f"Labels: {column} holds lists written as text, such as {brief(self.example)}; they are read as lists of labels." if is_written else ""
+        words = (
+            f"Labels: {column} holds lists written as text, such as {brief(self.example)}; they are read as lists of labels."
+            if is_written
+            else ""
+        )
         changes = bool(is_written or self.has_repeats or self.has_packed or self.num_with_blanks)
-        return LabelForm("list", self.label_order, None, changes, f"{words} {self._blanks(column)}".strip())
+        return LabelForm(
+            "list", self.label_order, None, changes, f"{words} {self._blanks(column)}".strip()
+        )
 
     def _blanks(self, column: str) -> str:
         """Words for entries of lists that are no labels."""
         if not self.num_with_blanks:
             return ""
-        emptied = f" {self.num_emptied:,} of these rows then {'has' if self.num_emptied == 1 else 'have'} no label." if self.num_emptied else ""
+        emptied = (
+            f" {self.num_emptied:,} of these rows then {'has' if self.num_emptied == 1 else 'have'} no label."
+            if self.num_emptied
+            else ""
+        )
         words = f"Null and blank entries are left out of the lists of {column} ({_rows(self.num_with_blanks)})."
         return words + emptied
 
@@ -268,7 +323,9 @@ class LabelCells:
     def _refuse_odd(self, column: str, is_written: bool, files: list[list[str]]) -> None:
         where, place, cell = self.odd or ("", 0, "")
         if not is_written:
-            raise DataError(f"{where}: {column} holds lists in some rows and single labels in others; needed: one kind. Mend the files.")
+            raise DataError(
+                f"{where}: {column} holds lists in some rows and single labels in others; needed: one kind. Mend the files."
+            )
         raise DataError(
             f"{Places(np.array([place]), files).where(0)}: label '{brief(cell)}' is no list, but {self.num_written:,} of {self.num_texts:,} labels are lists"
             f" written as text, such as {brief(self.example)}. Write it as a list."
@@ -281,18 +338,28 @@ class LabelCells:
         """
         if self.is_binary and self.has_repeats and len(self.lengths) > 1:
             sizes = " and ".join(map(str, sorted(self.lengths)))
-            raise DataError(f"{column} holds vectors of 0 and 1 of several lengths, such as {sizes}; needed: one value for each label. Mend the column.")
-        are_vectors = self.is_binary and min(self.lengths, default=0) >= 2 and len(self.lengths) == 1
-        are_vectors &= self.has_repeats or self.is_typed or not self.num_with_blanks or bool(data.label_names)
+            raise DataError(
+                f"{column} holds vectors of 0 and 1 of several lengths, such as {sizes}; needed: one value for each label. Mend the column."
+            )
+        are_vectors = (
+            self.is_binary and min(self.lengths, default=0) >= 2 and len(self.lengths) == 1
+        )
+        are_vectors &= (
+            self.has_repeats or self.is_typed or not self.num_with_blanks or bool(data.label_names)
+        )
         if data.label_names and not are_vectors:
-            raise DataError(f"data.label_names is set, but the lists of {column} are no vectors of 0 and 1 of one length. Remove data.label_names.")
+            raise DataError(
+                f"data.label_names is set, but the lists of {column} are no vectors of 0 and 1 of one length. Remove data.label_names."
+            )
         return are_vectors
 
     def _vector_form(self, data: "DataSection", column: str) -> LabelForm:
         size = next(iter(self.lengths))
         names = data.label_names or [f"label_{place}" for place in range(size)]
         if len(names) != size:
-            raise DataError(f"data.label_names has {len(names)} names, but the multi-hot vectors of {column} have {size} values. Give {size} names.")
+            raise DataError(
+                f"data.label_names has {len(names)} names, but the multi-hot vectors of {column} have {size} values. Give {size} names."
+            )
         unused = [names[place] for place in range(size) if place not in self.ones]
         words = f"Labels: {column} holds multi-hot vectors of {size} labels{f'; no row has {listing(unused)}' if unused else ''}."
         span = " and ".join(names) if size == 2 else f"{names[0]} to {names[-1]}"
@@ -314,7 +381,9 @@ def _rows(count: int) -> str:
 
 def is_list(kind: pa.DataType) -> bool:
     """Return whether a column of this type holds lists."""
-    return bool(pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind))
+    return bool(
+        pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)
+    )
 
 
 def _class_names(schema: pa.Schema, name: str) -> list[str] | None:

@@ -55,7 +55,11 @@ class LabelForm:
         texts: list[str | None] = []
         for cell in cells.dictionary.to_pylist():
             labels = self._labels(cell)
-            texts.append(None if labels is None else json.dumps(list(dict.fromkeys(labels)), ensure_ascii=False))
+            texts.append(
+                None
+                if labels is None
+                else json.dumps(list(dict.fromkeys(labels)), ensure_ascii=False)
+            )
         if self.kind == "delimited":  # an empty cell is a row without a label
             return pc.fill_null(pa.array(texts, pa.string()).take(cells.indices), "[]")
         return pa.array(texts, pa.string()).take(cells.indices)
@@ -69,7 +73,9 @@ class LabelForm:
         if self.kind == "vector":
             if any(is_blank(item) for item in items):
                 return None
-            return [name for name, item in zip(self.names or [], items, strict=True) if item in ONES]
+            return [
+                name for name, item in zip(self.names or [], items, strict=True) if item in ONES
+            ]
         return [item for item in items if item is not None and not is_blank(item)]
 
     def _packed(self, cell: str) -> list[str]:
@@ -91,12 +97,25 @@ def column_lists(columns: dict[str, pa.ChunkedArray]) -> pa.Array:
     held, missing = [], []
     for name, column in columns.items():
         text = pc.utf8_lower(pc.utf8_trim_whitespace(column))
-        first = pc.index(pc.is_in(text, value_set=pa.array([*YES, *NO, "", None], pa.string())), False).as_py()
+        first = pc.index(
+            pc.is_in(text, value_set=pa.array([*YES, *NO, "", None], pa.string())), False
+        ).as_py()
         if first >= 0:
             remedy = "Mend the column, or set data.label_columns."
-            raise CellFault(first, f"label column '{name}' holds '{brief(column[first])}'; needed: 0, 1, true or false. {remedy}")
+            raise CellFault(
+                first,
+                f"label column '{name}' holds '{brief(column[first])}'; needed: 0, 1, true or false. {remedy}",
+            )
         held.append(pc.is_in(text, value_set=pa.array(YES)).to_numpy())
         missing.append(pc.is_in(text, value_set=pa.array(["", None], pa.string())).to_numpy())
     names = list(columns)
     rows = zip(np.array(held).T, np.logical_or.reduce(missing), strict=True)
-    return pa.array([None if gone else json.dumps([names[c] for c in np.flatnonzero(row)], ensure_ascii=False) for row, gone in rows], pa.string())
+    return pa.array(
+        [
+            None
+            if gone
+            else json.dumps([names[c] for c in np.flatnonzero(row)], ensure_ascii=False)
+            for row, gone in rows
+        ],
+        pa.string(),
+    )

@@ -33,7 +33,9 @@ def label_key(label: str) -> str:
         ('3', 'true', 'toxic', '01')
     """
     if not label.isascii():
-        label = unicodedata.normalize("NFC", "".join(character for character in label if not is_invisible(character)))
+        label = unicodedata.normalize(
+            "NFC", "".join(character for character in label if not is_invisible(character))
+        )
     label = label.strip()
     if whole := WHOLE_NUMBER.fullmatch(label):
         label = whole[1]
@@ -72,7 +74,11 @@ def class_names(counts: Mapping[str, int]) -> dict[str, str]:
 def _trimmed(spelling: str) -> str:
     """The spelling in NFC, without white space and format characters at its ends."""
     spelling = unicodedata.normalize("NFC", spelling)
-    kept = [place for place, character in enumerate(spelling) if not (character.isspace() or is_invisible(character))]
+    kept = [
+        place
+        for place, character in enumerate(spelling)
+        if not (character.isspace() or is_invisible(character))
+    ]
     return spelling[kept[0] : kept[-1] + 1] if kept else ""
 
 
@@ -82,7 +88,12 @@ def known_as(label: str, names: Iterable[str]) -> str | None:
     return next((name for name in names if label_key(name) == key), None)
 
 
-def in_data(labels: Iterable[str], names: Iterable[str], config_key: str, fault: type[TrainerError] = DataError) -> list[str]:
+def in_data(
+    labels: Iterable[str],
+    names: Iterable[str],
+    config_key: str,
+    fault: type[TrainerError] = DataError,
+) -> list[str]:
     """Return the class names that labels of a config mean.
 
     Raises:

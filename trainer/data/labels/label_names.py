@@ -42,22 +42,38 @@ class LabelNames:
         if spellings is None:
             return None
         by_key = {label_key(name): name for name in self.classes}
-        named = (self.names.get(spelling) or by_key.get(label_key(spelling)) for spelling in spellings)
+        named = (
+            self.names.get(spelling) or by_key.get(label_key(spelling)) for spelling in spellings
+        )
         return list(dict.fromkeys(name for name in named if name is not None))
 
     def sentences(self, most: int = 10) -> list[str]:
         """What was merged, renamed or removed, in words: one sentence a class, at most so many, and one of removed labels."""
         told = []
         for name, spellings in self.merged.items():
-            found = listing(f"{_shown(spelling)} ({rows:,} rows)" for spelling, rows in spellings.items())
-            told.append(f"Labels {found} are one class, '{name}'." if len(spellings) > 1 else f"Label {found} is named '{name}'.")
+            found = listing(
+                f"{_shown(spelling)} ({rows:,} rows)" for spelling, rows in spellings.items()
+            )
+            told.append(
+                f"Labels {found} are one class, '{name}'."
+                if len(spellings) > 1
+                else f"Label {found} is named '{name}'."
+            )
         if len(told) > most:
-            told = [*told[:most], f"And {len(told) - most:,} more classes of several labels or with a new name."]
-        removed = listing(f"{_shown(name)} ({rows:,} row{'' if rows == 1 else 's'})" for name, rows in self.unmapped.items())
+            told = [
+                *told[:most],
+                f"And {len(told) - most:,} more classes of several labels or with a new name.",
+            ]
+        removed = listing(
+            f"{_shown(name)} ({rows:,} row{'' if rows == 1 else 's'})"
+            for name, rows in self.unmapped.items()
+        )
         return [*told, f"Labels removed by data.label_map: {removed}."] if removed else told
 
 
-def name_labels(counts: Mapping[str, int], label_map: Mapping[str, str | None], drop_labels: Sequence[str]) -> LabelNames:
+def name_labels(
+    counts: Mapping[str, int], label_map: Mapping[str, str | None], drop_labels: Sequence[str]
+) -> LabelNames:
     """Return the class of each spelling; a warning names classes that differ in case alone.
 
     Args:
@@ -89,21 +105,34 @@ def name_labels(counts: Mapping[str, int], label_map: Mapping[str, str | None], 
     return LabelNames(
         {spelling: None if name in unwanted else name for spelling, name in finals.items()},
         frozenset(spelling for spelling, name in finals.items() if name in unwanted),
-        {name: spellings for name, spellings in sorted(merged.items()) if list(spellings) != [name]},
+        {
+            name: spellings
+            for name, spellings in sorted(merged.items())
+            if list(spellings) != [name]
+        },
         {name: rows_of[name] for name, new in sorted(new_names.items()) if new is None},
     )
 
 
-def _new_names(rows_of: Mapping[str, int], label_map: Mapping[str, str | None]) -> dict[str, str | None]:
+def _new_names(
+    rows_of: Mapping[str, int], label_map: Mapping[str, str | None]
+) -> dict[str, str | None]:
     """The name of each class after `label_map`; targets with the key of a class have its name."""
     targets: dict[str, str | None] = {}
-    for name, target in zip(in_data(label_map, rows_of, "data.label_map"), label_map.values(), strict=True):
+    for name, target in zip(
+        in_data(label_map, rows_of, "data.label_map"), label_map.values(), strict=True
+    ):
         if name in targets and targets[name] != target:
-            raise DataError(f"data.label_map maps '{name}' to '{targets[name]}' and to '{target}'. Remove one of the two.")
+            raise DataError(
+                f"data.label_map maps '{name}' to '{targets[name]}' and to '{target}'. Remove one of the two."
+            )
         targets[name] = target
     kept = {name: name for name in rows_of if name not in targets}
     spelt = class_names({target: 1 for target in targets.values() if target is not None})
-    return kept | {name: target if target is None else known_as(target, kept) or spelt[target] for name, target in targets.items()}
+    return kept | {
+        name: target if target is None else known_as(target, kept) or spelt[target]
+        for name, target in targets.items()
+    }
 
 
 def _warn_of_alike(rows_of: Mapping[str, int]) -> None:
@@ -115,21 +144,40 @@ def _warn_of_alike(rows_of: Mapping[str, int]) -> None:
     for names in alike[:MOST_WARNINGS]:
         most = max(names, key=lambda name: rows_of[name])
         told = listing(f"{_shown(name)} ({rows_of[name]:,} rows)" for name in names)
-        merge = ", ".join(f"{json.dumps(name)}: {json.dumps(most)}" for name in names if name != most)
-        rest = f" (and {len(alike) - MOST_WARNINGS:,} more such groups)" if names is alike[:MOST_WARNINGS][-1] and len(alike) > MOST_WARNINGS else ""
+        merge = ", ".join(
+            f"{json.dumps(name)}: {json.dumps(most)}" for name in names if name != most
+        )
+        rest = (
+            f" (and {len(alike) - MOST_WARNINGS:,} more such groups)"
+            if names is alike[:MOST_WARNINGS][-1] and len(alike) > MOST_WARNINGS
+            else ""
+        )
         words = f"labels that differ only in capitals, spaces or character variants are classes of their own: {told}{rest}"
         warnings.warn(f"{words}. To merge them set data.label_map: {{{merge}}}.", stacklevel=4)
 
 
 def _looks(name: str) -> str:
     """The name without what readers overlook."""
-    shown = (character for character in unicodedata.normalize("NFKC", name).casefold() if character not in VARIATION_SELECTORS)
-    return " ".join("".join(" " if unicodedata.category(character) == "Cc" else character for character in shown).split())
+    shown = (
+        character
+        for character in unicodedata.normalize("NFKC", name).casefold()
+        if character not in VARIATION_SELECTORS
+    )
+    return " ".join(
+        "".join(
+            " " if unicodedata.category(character) == "Cc" else character for character in shown
+        ).split()
+    )
 
 
 def _shown(name: str) -> str:
     """The name in quotes, with escapes in place of characters that readers overlook."""
-    is_plain = name.isprintable() and name == name.strip() and unicodedata.is_normalized("NFC", name) and not VARIATION_SELECTORS & set(name)
+    is_plain = (
+        name.isprintable()
+        and name == name.strip()
+        and unicodedata.is_normalized("NFC", name)
+        and not VARIATION_SELECTORS & set(name)
+    )
     return f"'{name}'" if is_plain else ascii(name)
 
 

@@ -13,13 +13,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from trainer.data.cleaning.text_hashes import Hashes, repeated
+from trainer.arrays import Bools, Hashes, Ints
+from trainer.data.cleaning.text_hashes import repeated
 from trainer.data.reading.sources import Rows
 from trainer.data.splitting.times import newest_first
 from trainer.errors import listing
-
-Bools = NDArray[np.bool_]
-Ints = NDArray[np.int64]
 
 LEAST_TEXTS, LEAST_SHARE = 10, 0.05
 """Texts with several labels, or their share of the rows, from which on `labels_per_row: long` is proposed."""
@@ -41,11 +39,30 @@ def join_rows(rows: Rows, kept_N: Bools) -> tuple[Rows, Bools]:
     labels_N, names = _codes(table["label"])
     groups_N, _ = _codes(table["group"])
     domains_N, _ = _codes(table["domain"])
-    ages_M = newest_first(table["time"].filter(pa.array(kept_N))) if "time" in table.column_names else np.zeros(len(kept), np.int64)
-    order = np.lexsort((kept, domains_N[kept], groups_N[kept], labels_N[kept], ages_M, hashes_N[kept], slots_N[kept]))
+    ages_M = (
+        newest_first(table["time"].filter(pa.array(kept_N)))
+        if "time" in table.column_names
+        else np.zeros(len(kept), np.int64)
+    )
+    order = np.lexsort(
+        (
+            kept,
+            domains_N[kept],
+            groups_N[kept],
+            labels_N[kept],
+            ages_M,
+            hashes_N[kept],
+            slots_N[kept],
+        )
+    )
     rows_M = kept[order]
-    is_first_M = np.r_[True, (np.diff(hashes_N[rows_M]) != 0) | (np.diff(slots_N[rows_M]) != 0)][: len(rows_M)]
-    lists: list[Any] = [None if label < 0 else json.dumps([names[label]], ensure_ascii=False) for label in range(-1, len(names))]
+    is_first_M = np.r_[True, (np.diff(hashes_N[rows_M]) != 0) | (np.diff(slots_N[rows_M]) != 0)][
+        : len(rows_M)
+    ]
+    lists: list[Any] = [
+        None if label < 0 else json.dumps([names[label]], ensure_ascii=False)
+        for label in range(-1, len(names))
+    ]
     cells = np.array(lists, object)[labels_N + 1]
     starts = np.flatnonzero(is_first_M)
     for start, end in zip(starts.tolist(), np.r_[starts[1:], len(rows_M)].tolist(), strict=True):
@@ -55,19 +72,25 @@ def join_rows(rows: Rows, kept_N: Bools) -> tuple[Rows, Bools]:
     _warn_of_groups(groups_N[rows_M], np.cumsum(is_first_M) - 1)
     is_joined_N = np.zeros(len(kept_N), bool)
     is_joined_N[rows_M[~is_first_M]] = True
-    table = table.set_column(table.column_names.index("label"), "label", pa.array(cells.tolist(), pa.string()))
+    table = table.set_column(
+        table.column_names.index("label"), "label", pa.array(cells.tolist(), pa.string())
+    )
     return replace(rows, table=table, multi_label=True), is_joined_N
 
 
 def _codes(column: pa.ChunkedArray) -> tuple[Ints, list[str]]:
     """Place of each row's text among the sorted texts, -1 where it is missing; and these."""
     names = sorted(text for text in pc.unique(column).to_pylist() if text is not None)
-    return pc.fill_null(pc.index_in(column, value_set=pa.array(names, pa.string())), -1).to_numpy().astype(np.int64), names
+    return pc.fill_null(
+        pc.index_in(column, value_set=pa.array(names, pa.string())), -1
+    ).to_numpy().astype(np.int64), names
 
 
 def _warn_of_groups(groups_M: Ints, texts_M: Ints) -> None:
     """Warn of texts whose rows stand in several groups."""
-    pairs = np.unique(np.c_[texts_M, groups_M], axis=0)[:, 0] if (groups_M >= 0).any() else texts_M[:0]
+    pairs = (
+        np.unique(np.c_[texts_M, groups_M], axis=0)[:, 0] if (groups_M >= 0).any() else texts_M[:0]
+    )
     several = int((np.bincount(pairs) > 1).sum()) if len(pairs) else 0
     if several:
         warnings.warn(
@@ -77,11 +100,15 @@ def _warn_of_groups(groups_M: Ints, texts_M: Ints) -> None:
         )
 
 
-def warn_of_long_rows(label_ids_N: Ints, hashes_N: Hashes, slots_N: NDArray[np.int8], kept_N: Bools) -> None:
+def warn_of_long_rows(
+    label_ids_N: Ints, hashes_N: Hashes, slots_N: NDArray[np.int8], kept_N: Bools
+) -> None:
     """Propose `labels_per_row: long` where most texts that stand several times carry different labels, or these are many rows."""
     rows_M = repeated(hashes_N)
     rows_M = rows_M[kept_N[rows_M]]
-    texts_M = np.unique(np.c_[hashes_N[rows_M].view(np.int64), slots_N[rows_M]], axis=0, return_inverse=True)[1].ravel()
+    texts_M = np.unique(
+        np.c_[hashes_N[rows_M].view(np.int64), slots_N[rows_M]], axis=0, return_inverse=True
+    )[1].ravel()
     if not len(texts_M):
         return
     rows_T = np.bincount(texts_M)

@@ -11,14 +11,11 @@ from collections.abc import Callable, Mapping
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from numpy.typing import NDArray
 
+from trainer.arrays import Bools, Floats, Ints
 from trainer.data.labels.label_ids import Labels, by_class, count_values
 from trainer.errors import ConfigError, listing
 
-Bools = NDArray[np.bool_]
-Ints = NDArray[np.int64]
-Floats = NDArray[np.float64]
 Names = Mapping[str, str | None] | None
 
 NO_LABEL = "(no label)"
@@ -34,7 +31,9 @@ def _distinct(label_column: pa.ChunkedArray, names: Names = None) -> tuple[list[
     encoded = pa.chunked_array(label_column).combine_chunks().dictionary_encode()
     lists = [json.loads(text) for text in encoded.dictionary.to_pylist()]
     if names is not None:
-        lists = [[name for name in map(names.get, spellings) if name is not None] for spellings in lists]
+        lists = [
+            [name for name in map(names.get, spellings) if name is not None] for spellings in lists
+        ]
     return lists, pc.fill_null(encoded.indices.cast(pa.int64()), -1).to_numpy()
 
 
@@ -50,9 +49,14 @@ def label_matrix(label_column: pa.ChunkedArray, labels: Labels, names: Names = N
     """Which labels each row has, (N, C); all False where the row is missing."""
     lists, list_ids_N = _distinct(label_column, names)
     ids = {name: label_id for label_id, name in enumerate(labels.names)}
-    held = [[ids[name] for name in own if name in ids] for own in [*lists, []]]  # the last one stands for missing
+    held = [
+        [ids[name] for name in own if name in ids] for own in [*lists, []]
+    ]  # the last one stands for missing
     distinct = np.zeros((len(held), len(labels)), bool)
-    distinct[np.repeat(np.arange(len(held)), [len(own) for own in held]), [label_id for own in held for label_id in own]] = True
+    distinct[
+        np.repeat(np.arange(len(held)), [len(own) for own in held]),
+        [label_id for own in held for label_id in own],
+    ] = True
     return distinct[list_ids_N]
 
 
@@ -60,7 +64,9 @@ def first_label_ids(label_column: pa.ChunkedArray, labels: Labels, names: Names 
     """Id of the label that each row names first; C for a row without a label."""
     lists, list_ids_N = _distinct(label_column, names)
     ids = {name: label_id for label_id, name in enumerate(labels.names)}
-    firsts = np.array([ids.get(held[0], len(labels)) if held else len(labels) for held in [*lists, []]], np.int64)
+    firsts = np.array(
+        [ids.get(held[0], len(labels)) if held else len(labels) for held in [*lists, []]], np.int64
+    )
     return firsts[list_ids_N]
 
 
@@ -76,7 +82,11 @@ def rarest_label_ids(label_matrix_NC: Bools, kept_N: Bools) -> Ints:
 
 def label_set_ids(label_matrix_NC: Bools) -> Ints:
     """A number per row, equal for rows with the same labels."""
-    return np.unique(np.packbits(label_matrix_NC, axis=1), axis=0, return_inverse=True)[1].ravel().astype(np.int64)
+    return (
+        np.unique(np.packbits(label_matrix_NC, axis=1), axis=0, return_inverse=True)[1]
+        .ravel()
+        .astype(np.int64)
+    )
 
 
 def positive_none(counts_C: Ints, num_rows: int) -> Floats:
@@ -92,11 +102,16 @@ def positive_balanced(counts_C: Ints, num_rows: int) -> Floats:
     return np.where(counts_C < num_rows, (num_rows - counts_C) / np.maximum(counts_C, 1), 1.0)
 
 
-POSITIVE_WEIGHTINGS: dict[str, Callable[[Ints, int], Floats]] = {"none": positive_none, "balanced": positive_balanced}
+POSITIVE_WEIGHTINGS: dict[str, Callable[[Ints, int], Floats]] = {
+    "none": positive_none,
+    "balanced": positive_balanced,
+}
 """Named positive weights: rows with each label among the rows drawn, and all rows drawn -> one weight per label."""
 
 
-def positive_weights(counts_C: Ints, num_rows: int, weighting: str | dict[str, float], labels: list[str]) -> Floats:
+def positive_weights(
+    counts_C: Ints, num_rows: int, weighting: str | dict[str, float], labels: list[str]
+) -> Floats:
     """Weight of each label's rows against those without it.
 
     Args:
@@ -108,7 +123,9 @@ def positive_weights(counts_C: Ints, num_rows: int, weighting: str | dict[str, f
     """
     if isinstance(weighting, str):
         if weighting not in POSITIVE_WEIGHTINGS:
-            raise ConfigError(f"loss.class_weights is '{weighting}'; with multi-label data known: {listing(POSITIVE_WEIGHTINGS)}, or one weight a label.")
+            raise ConfigError(
+                f"loss.class_weights is '{weighting}'; with multi-label data known: {listing(POSITIVE_WEIGHTINGS)}, or one weight a label."
+            )
         return POSITIVE_WEIGHTINGS[weighting](counts_C, num_rows)
     given = by_class(weighting, labels, "loss.class_weights")
     return np.array([given.get(label, 1.0) for label in labels])

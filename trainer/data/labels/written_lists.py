@@ -28,16 +28,29 @@ def parse_list(cell: str) -> list[Any] | None:
         found = json.loads(cell)
     except (ValueError, RecursionError):
         found = _parse_python(cell)
-    is_flat = isinstance(found, list) and all(item is None or isinstance(item, str | bool | int | float) for item in found)
+    is_flat = isinstance(found, list) and all(
+        item is None or isinstance(item, str | bool | int | float) for item in found
+    )
     return found if is_flat else None
 
 
 def _parse_python(cell: str) -> list[Any] | None:
     """Lists of Python, and of numpy, which has no commas."""
     try:
-        tokens = [token for token in tokenize.generate_tokens(io.StringIO(cell).readline) if token.type not in LAYOUT]
-        pairs = [pair for pair in itertools.pairwise(tokens) if pair[0].type in ITEMS and pair[1].type in ITEMS]
-        if pairs and (any(token.string == "," for token in tokens) or any(first.end == second.start for first, second in pairs)):
+        tokens = [
+            token
+            for token in tokenize.generate_tokens(io.StringIO(cell).readline)
+            if token.type not in LAYOUT
+        ]
+        pairs = [
+            pair
+            for pair in itertools.pairwise(tokens)
+            if pair[0].type in ITEMS and pair[1].type in ITEMS
+        ]
+        if pairs and (
+            any(token.string == "," for token in tokens)
+            or any(first.end == second.start for first, second in pairs)
+        ):
             return None  # Python would join two texts side by side
         if not pairs:
             return ast.literal_eval(cell)

@@ -38,12 +38,24 @@ class BadRows(list[dict[str, Any]]):
 
 def cut(content: str) -> str:
     """Return the text that `dropped.jsonl` keeps: of a long one the beginning and how long it is."""
-    return content if len(content) <= MOST_CONTENT else f"{content[:MOST_CONTENT]} ... ({len(content):,} characters)"
+    return (
+        content
+        if len(content) <= MOST_CONTENT
+        else f"{content[:MOST_CONTENT]} ... ({len(content):,} characters)"
+    )
 
 
-def refuse_bad_rows(bad_rows: list[dict[str, Any]], data: "DataSection", number_in_words: str) -> None:
+def refuse_bad_rows(
+    bad_rows: list[dict[str, Any]], data: "DataSection", number_in_words: str
+) -> None:
     """Raises DataError for the first row that could not be read, unless such rows are to be skipped."""
     if bad_rows and data.on_bad_rows == "error":
         first = bad_rows[0]
-        number = f"{first['file']}:{first['line']}" if "line" in first else f"{first['file']}: record {first['record']}"
-        raise DataError(f"{number}: {first['reason']} ({number_in_words}). Mend the file, or set data.on_bad_rows: skip.")
+        number = (
+            f"{first['file']}:{first['line']}"
+            if "line" in first
+            else f"{first['file']}: record {first['record']}"
+        )
+        raise DataError(
+            f"{number}: {first['reason']} ({number_in_words}). Mend the file, or set data.on_bad_rows: skip."
+        )

@@ -30,7 +30,9 @@ def as_text(column: pa.ChunkedArray, name: str, where: str) -> Any:
     if pa.types.is_floating(kind):
         return _floats_as_text(column)
     if pa.types.is_nested(kind) or pa.types.is_binary(kind):
-        raise DataError(f"{where}: column '{name}' holds {brief(kind)}; needed: one text or number a row.")
+        raise DataError(
+            f"{where}: column '{name}' holds {brief(kind)}; needed: one text or number a row."
+        )
     return pc.cast(column, pa.string())
 
 

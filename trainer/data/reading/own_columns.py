@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from numpy.typing import NDArray
 
+from trainer.arrays import Ints
 from trainer.data.reading.bad_rows import BadRows
 from trainer.data.reading.places import PLACE
 from trainer.data.reading.row_access import take_rows
@@ -19,8 +19,6 @@ from trainer.errors import DataError
 if TYPE_CHECKING:
     from trainer.config.sections.data import DataSection
     from trainer.data.cleaning.clean import CleanRows
-
-Ints = NDArray[np.int64]
 
 
 def own_columns(clean: "CleanRows", ids_M: Ints, data: "DataSection", folder: Path) -> pa.Table:
@@ -42,7 +40,11 @@ def own_columns(clean: "CleanRows", ids_M: Ints, data: "DataSection", folder: Pa
         for tables in shards(slot, data, None, bad_rows, all_columns=True):
             for table in tables:
                 places_N = table[PLACE.name].to_numpy()
-                first, last = np.searchsorted(sorted_M, (places_N.min(), places_N.max() + 1)) if len(places_N) else (0, 0)
+                first, last = (
+                    np.searchsorted(sorted_M, (places_N.min(), places_N.max() + 1))
+                    if len(places_N)
+                    else (0, 0)
+                )
                 chosen = np.flatnonzero(np.isin(places_N, sorted_M[first:last]))
                 pieces.add(table.drop_columns([PLACE.name]).take(pa.array(chosen)))
                 num_rows += len(chosen)
@@ -51,7 +53,9 @@ def own_columns(clean: "CleanRows", ids_M: Ints, data: "DataSection", folder: Pa
         table = table if (np.diff(order) == 1).all() else table.take(pa.array(np.argsort(order)))
         if _same_texts(table, clean, ids_M, data):
             return table
-    raise DataError("the files changed while their rows were exported. Run the same command again when they stand still.")
+    raise DataError(
+        "the files changed while their rows were exported. Run the same command again when they stand still."
+    )
 
 
 class _Pieces:
@@ -67,7 +71,10 @@ class _Pieces:
         """Write a table, without the values that dictionaries stand for and without two columns of one name."""
         if not table.num_rows:
             return
-        columns = [column.cast(column.type.value_type) if pa.types.is_dictionary(column.type) else column for column in table.columns]
+        columns = [
+            column.cast(column.type.value_type) if pa.types.is_dictionary(column.type) else column
+            for column in table.columns
+        ]
         names: list[str] = []
         for name in table.column_names:
             names.append(free_name(name, names))
@@ -75,7 +82,10 @@ class _Pieces:
         if self.schema is None or not table.schema.equals(self.schema):
             self.close()
             self.paths.append(self.folder / f"{len(self.paths)}.arrow")
-            self.writer, self.schema = pa.ipc.new_stream(str(self.paths[-1]), table.schema), table.schema
+            self.writer, self.schema = (
+                pa.ipc.new_stream(str(self.paths[-1]), table.schema),
+                table.schema,
+            )
         self.writer.write_table(table)
 
     def close(self) -> None:
@@ -91,8 +101,20 @@ class _Pieces:
             return pa.concat_tables(tables, promote_options="permissive")
         except (pa.ArrowInvalid, pa.ArrowTypeError):  # numbers in one file, text in another
             names = dict.fromkeys(name for table in tables for name in table.column_names)
-            clashing = {name for name in names if not _agree([table.schema.field(name).type for table in tables if name in table.column_names])}
-            return pa.concat_tables([_with_texts(table, clashing) for table in tables], promote_options="permissive")
+            clashing = {
+                name
+                for name in names
+                if not _agree(
+                    [
+                        table.schema.field(name).type
+                        for table in tables
+                        if name in table.column_names
+                    ]
+                )
+            }
+            return pa.concat_tables(
+                [_with_texts(table, clashing) for table in tables], promote_options="permissive"
+            )
 
 
 def free_name(name: str, taken: list[str]) -> str:
@@ -122,7 +144,10 @@ def as_texts(column: pa.ChunkedArray) -> pa.ChunkedArray:
     """Return a column as text; lists and objects as JSON."""
     if not pa.types.is_nested(column.type) and not pa.types.is_binary(column.type):
         return pc.cast(column, pa.string())
-    texts = [None if value is None else json.dumps(value, ensure_ascii=False, default=json_value) for value in column.to_pylist()]
+    texts = [
+        None if value is None else json.dumps(value, ensure_ascii=False, default=json_value)
+        for value in column.to_pylist()
+    ]
     return pa.chunked_array([pa.array(texts, pa.string())])
 
 
@@ -140,4 +165,9 @@ def _same_texts(table: pa.Table, clean: "CleanRows", ids_M: Ints, data: "DataSec
         return True
     texts = pc.utf8_trim_whitespace(table[name]) if data.clean.strip else table[name]
     stored = take_rows(clean.rows.table.select(["text"]), ids_M)["text"]
-    return bool(pc.all(pc.fill_null(pc.equal(texts.combine_chunks(), stored.combine_chunks()), True)).as_py() is not False)
+    return bool(
+        pc.all(
+            pc.fill_null(pc.equal(texts.combine_chunks(), stored.combine_chunks()), True)
+        ).as_py()
+        is not False
+    )

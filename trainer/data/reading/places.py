@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
-from numpy.typing import NDArray
 
+from trainer.arrays import Ints
 from trainer.data.reading.bad_rows import LINE, RECORD
 
 PLACE = pa.field("trainer:place", pa.int64())
@@ -33,7 +33,9 @@ def place_in(table: pa.Table, row: int, files: list[list[str]]) -> str:
     return Places(np.array([table[PLACE.name][row].as_py()]), files).where(0)
 
 
-def with_places(tables: Iterator[pa.Table], where: str, files: list[list[str]]) -> Iterator[pa.Table]:
+def with_places(
+    tables: Iterator[pa.Table], where: str, files: list[list[str]]
+) -> Iterator[pa.Table]:
     """Give the tables of a file with PLACE instead of LINE or RECORD; rows of other formats are numbered from 1.
 
     Args:
@@ -60,7 +62,7 @@ class Places:
         files: name of each file, and whether its rows are counted by "line" or by "record".
     """
 
-    codes_N: NDArray[np.int64]
+    codes_N: Ints
     files: list[list[str]]
 
     def origin(self, row: int) -> tuple[str, int]:

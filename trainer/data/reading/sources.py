@@ -14,12 +14,19 @@ import numpy as np
 import pyarrow as pa
 from tqdm.auto import tqdm
 
-from trainer.data.cleaning.text_hashes import Hashes, hash_texts
+from trainer.arrays import Hashes
+from trainer.data.cleaning.text_hashes import hash_texts
 from trainer.data.labels.label_cells import LabelCells
 from trainer.data.labels.label_form import LabelForm
 from trainer.data.reading.bad_rows import BadRows, refuse_bad_rows
 from trainer.data.reading.column_text import as_text
-from trainer.data.reading.dataset_sources import dataset_tables, hub_commit, hub_identity, load_hub, load_saved
+from trainer.data.reading.dataset_sources import (
+    dataset_tables,
+    hub_commit,
+    hub_identity,
+    load_hub,
+    load_saved,
+)
 from trainer.data.reading.formats.packed import ending, to_the_end
 from trainer.data.reading.formats.readers import ENDINGS, READERS
 from trainer.data.reading.locate import locate
@@ -93,7 +100,12 @@ class Rows:
             self.mapping.madvise(mmap.MADV_DONTNEED)
 
 
-def read_rows(data: "DataSection", cache_dir: Path, domain_column: str | None = None, time_column: str | None = None) -> Rows:
+def read_rows(
+    data: "DataSection",
+    cache_dir: Path,
+    domain_column: str | None = None,
+    time_column: str | None = None,
+) -> Rows:
     """Rows of `source` or of `train`, `validation` and `test`, written once as Arrow and memory-mapped.
 
     Args:
@@ -105,7 +117,11 @@ def read_rows(data: "DataSection", cache_dir: Path, domain_column: str | None = 
     cache_dir.mkdir(parents=True, exist_ok=True)
     target = cache_dir / f"rows-{source_key(data, domain_column, time_column)}.arrow"
     notes_path = target.with_suffix(".json")  # it is written last: where it is, the table is whole
-    rows, notes = write_once(notes_path, lambda: _write_rows(data, domain_column, time_column, target, notes_path), lambda: load_rows(target))
+    rows, notes = write_once(
+        notes_path,
+        lambda: _write_rows(data, domain_column, time_column, target, notes_path),
+        lambda: load_rows(target),
+    )
     bad_rows = BadRows(notes["bad_rows"])
     refuse_bad_rows(bad_rows, data, f"{len(bad_rows)} bad in all")
     refuse_empty(notes["sizes"], data)
@@ -122,7 +138,9 @@ def refuse_empty(sizes: list[int], data: "DataSection") -> None:
     """
     for slot, size in zip(SLOTS, sizes, strict=True):
         if size == 0 and getattr(data, slot) is not None:
-            raise DataError(f"data.{slot}: {listing(_locations(data, slot)) or 'an empty list'} holds no rows.")
+            raise DataError(
+                f"data.{slot}: {listing(_locations(data, slot)) or 'an empty list'} holds no rows."
+            )
 
 
 def load_rows(target: Path) -> tuple[Rows, dict[str, Any]] | None:
@@ -145,13 +163,26 @@ def _map_rows(target: Path, notes: dict[str, Any]) -> Rows:
         mapping = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
     table = pa.ipc.open_stream(pa.py_buffer(mapping)).read_all()
     slots_N = np.repeat(np.arange(len(SLOTS), dtype=np.int8), notes["sizes"])
-    hashes_N, places = table[HASH.name].to_numpy(), Places(table[PLACE.name].to_numpy(), notes["files"])
+    hashes_N, places = (
+        table[HASH.name].to_numpy(),
+        Places(table[PLACE.name].to_numpy(), notes["files"]),
+    )
     table = table.drop_columns([HASH.name, PLACE.name])
     is_split = SLOT.name in table.column_names
     if is_split:
         slots_N, table = table[SLOT.name].to_numpy(), table.drop_columns(SLOT.name)
     facts = (notes["labels"], notes["stripped"], notes["bad_rows"], bool(notes["multi_label"]))
-    return Rows(table, hashes_N, slots_N, *facts, mapping, places, notes["multiline"], notes["remarks"], is_split)
+    return Rows(
+        table,
+        hashes_N,
+        slots_N,
+        *facts,
+        mapping,
+        places,
+        notes["multiline"],
+        notes["remarks"],
+        is_split,
+    )
 
 
 def stored_schema(time_column: str | None = None) -> pa.Schema:
@@ -164,7 +195,13 @@ def stored(rows: pa.Table, places: pa.ChunkedArray) -> pa.Table:
     return rows.append_column(HASH, pa.array(hash_texts(rows))).append_column(PLACE, places)
 
 
-def _write_rows(data: "DataSection", domain_column: str | None, time_column: str | None, target: Path, notes_path: Path) -> None:
+def _write_rows(
+    data: "DataSection",
+    domain_column: str | None,
+    time_column: str | None,
+    target: Path,
+    notes_path: Path,
+) -> None:
     bad_rows = BadRows()
     notes: dict[str, Any] = new_notes(bad_rows.files) | {"sizes": [], "bad_rows": bad_rows}
     partial, partial_notes = partial_path(target), partial_path(notes_path)
@@ -172,15 +209,23 @@ def _write_rows(data: "DataSection", domain_column: str | None, time_column: str
     schema = stored_schema(time_column)
     schema = schema.append(SLOT) if given else schema
     try:
-        with pa.OSFile(str(partial), "wb") as sink, pa.ipc.new_stream(sink, schema) as writer, _bar() as bar:
+        with (
+            pa.OSFile(str(partial), "wb") as sink,
+            pa.ipc.new_stream(sink, schema) as writer,
+            _bar() as bar,
+        ):
             for name in SLOTS:
                 size = 0
-                for table in read_ahead(_slot_tables(name, data, domain_column, bad_rows, time_column=time_column)):
+                for table in read_ahead(
+                    _slot_tables(name, data, domain_column, bad_rows, time_column=time_column)
+                ):
                     rows = normalise(table, data, domain_column, notes, f"data.{name}", time_column)
                     hashed = stored(rows, table[PLACE.name])
                     if given:
                         values = as_text(table.column(given.column), given.column, f"data.{name}")
-                        hashed = hashed.append_column(SLOT, pa.array(given.slots_of(values, table[PLACE.name]), pa.int8()))
+                        hashed = hashed.append_column(
+                            SLOT, pa.array(given.slots_of(values, table[PLACE.name]), pa.int8())
+                        )
                     writer.write_table(hashed)
                     size += rows.num_rows
                     bar.update(rows.num_rows)
@@ -191,8 +236,16 @@ def _write_rows(data: "DataSection", domain_column: str | None, time_column: str
         if form.changes:
             _convert_labels(partial, form)
         bad_rows.remark(form.sentence)
-        notes |= {"multi_label": form.is_multi_label, "labels": form.names, "label_warning": form.warning}
-        notes |= {"files": bad_rows.files, "remarks": bad_rows.remarks, "multiline": bad_rows.num_multiline}
+        notes |= {
+            "multi_label": form.is_multi_label,
+            "labels": form.names,
+            "label_warning": form.warning,
+        }
+        notes |= {
+            "files": bad_rows.files,
+            "remarks": bad_rows.remarks,
+            "multiline": bad_rows.num_multiline,
+        }
         notes |= {"bytes": partial.stat().st_size, "made_from": made_from(data)}
         partial_notes.write_text(json.dumps(notes), encoding="utf-8")
         partial.replace(target)
@@ -206,11 +259,19 @@ def _convert_labels(path: Path, form: LabelForm) -> None:
     """Give each row of an Arrow stream the JSON list of its labels; what the cells mean is known once all are read."""
     converted = path.with_suffix(".converted.partial")
     try:
-        with pa.memory_map(str(path)) as mapped, pa.ipc.open_stream(mapped) as reader, pa.OSFile(str(converted), "wb") as sink:
+        with (
+            pa.memory_map(str(path)) as mapped,
+            pa.ipc.open_stream(mapped) as reader,
+            pa.OSFile(str(converted), "wb") as sink,
+        ):
             place = reader.schema.get_field_index("label")
             with pa.ipc.new_stream(sink, reader.schema) as writer:
                 for batch in reader:
-                    writer.write_batch(batch.set_column(place, reader.schema.field(place), form.converted(batch.column(place))))
+                    writer.write_batch(
+                        batch.set_column(
+                            place, reader.schema.field(place), form.converted(batch.column(place))
+                        )
+                    )
         converted.replace(path)
     finally:
         converted.unlink(missing_ok=True)
@@ -225,7 +286,9 @@ def read_ahead(tables: Iterator[pa.Table]) -> Iterator[pa.Table]:
             yield table
 
 
-def check_source(data: "DataSection", domain_column: str | None = None, time_column: str | None = None) -> bool:
+def check_source(
+    data: "DataSection", domain_column: str | None = None, time_column: str | None = None
+) -> bool:
     """Whether the first rows of each file hold any number of labels a row (`--check`).
 
     Raises:
@@ -234,7 +297,9 @@ def check_source(data: "DataSection", domain_column: str | None = None, time_col
     bad_rows = BadRows()
     notes = new_notes(bad_rows.files)
     for name in SLOTS:
-        for table in _slot_tables(name, data, domain_column, bad_rows, first_only=True, time_column=time_column):
+        for table in _slot_tables(
+            name, data, domain_column, bad_rows, first_only=True, time_column=time_column
+        ):
             normalise(table.slice(0, 100), data, domain_column, notes, f"data.{name}", time_column)
     cells: LabelCells = notes["cells"]
     return cells.form(data, bad_rows.files).is_multi_label or data.labels_per_row == "long"
@@ -244,10 +309,23 @@ def _bar() -> Any:
     return tqdm(desc="Reading rows", unit=" rows", delay=2, disable=None, leave=False)
 
 
-def source_key(data: "DataSection", domain_column: str | None, time_column: str | None = None) -> str:
+def source_key(
+    data: "DataSection", domain_column: str | None, time_column: str | None = None
+) -> str:
     """Digest of the files' identities and of how they are read."""
     digest = hashlib.blake2b(f"format {CACHE_FORMAT} {domain_column}".encode(), digest_size=16)
-    digest.update(data.model_dump_json(exclude={"limit", "drop_labels", "label_map", "clean", "streaming_rows", "streaming_evaluation_rows"}).encode())
+    digest.update(
+        data.model_dump_json(
+            exclude={
+                "limit",
+                "drop_labels",
+                "label_map",
+                "clean",
+                "streaming_rows",
+                "streaming_evaluation_rows",
+            }
+        ).encode()
+    )
     digest.update(b"strip" if data.clean.strip else b"")
     digest.update(f"time {time_column}".encode() if time_column else b"")
     for name in SLOTS:
@@ -264,7 +342,12 @@ def source_key(data: "DataSection", domain_column: str | None, time_column: str 
 
 def hub_commits(data: "DataSection") -> dict[str, str | None]:
     """{id of a Hub data set: commit that was read, None where it is not known} over all config keys."""
-    found = [location for name in SLOTS for location in _locations(data, name) if locate(location, f"data.{name}", ENDINGS) is None]
+    found = [
+        location
+        for name in SLOTS
+        for location in _locations(data, name)
+        if locate(location, f"data.{name}", ENDINGS) is None
+    ]
     return {location: hub_commit(location, data) for location in found}
 
 
@@ -281,32 +364,61 @@ def made_from(data: "DataSection") -> str:
 def _columns(data: "DataSection", domain_column: str | None, time_column: str | None) -> list[str]:
     texts = [data.text_column] if isinstance(data.text_column, str) else list(data.text_column)
     others = (data.group_column, data.weight_column, domain_column, data.split_column, time_column)
-    return list(dict.fromkeys([*texts, *(data.label_columns or [data.label_column]), *(c for c in others if c)]))
+    return list(
+        dict.fromkeys(
+            [*texts, *(data.label_columns or [data.label_column]), *(c for c in others if c)]
+        )
+    )
 
 
 def _slot_tables(
-    name: str, data: "DataSection", domain_column: str | None, bad_rows: BadRows, first_only: bool = False, time_column: str | None = None
+    name: str,
+    data: "DataSection",
+    domain_column: str | None,
+    bad_rows: BadRows,
+    first_only: bool = False,
+    time_column: str | None = None,
 ) -> Iterator[pa.Table]:
     for tables in shards(name, data, domain_column, bad_rows, time_column):
         yield from _first(tables) if first_only else tables
 
 
 def shards(
-    name: str, data: "DataSection", domain_column: str | None, bad_rows: BadRows, time_column: str | None = None, *, all_columns: bool = False
+    name: str,
+    data: "DataSection",
+    domain_column: str | None,
+    bad_rows: BadRows,
+    time_column: str | None = None,
+    *,
+    all_columns: bool = False,
 ) -> Iterator[Iterator[pa.Table]]:
     """The tables of each file, folder or Hub data set of a config key; nothing is read before they are asked for."""
     wanted = [] if all_columns else _columns(data, domain_column, time_column)
     for location in _locations(data, name):
         paths = locate(location, f"data.{name}", ENDINGS)
         if paths is None:
-            remedy = "Run the same command again when the Hub can be reached" + (", or set data.streaming: false." if data.streaming else ".")
-            tables = to_the_end(location, dataset_tables(load_hub(location, name, data), location, wanted, data), remedy)
+            remedy = "Run the same command again when the Hub can be reached" + (
+                ", or set data.streaming: false." if data.streaming else "."
+            )
+            tables = to_the_end(
+                location,
+                dataset_tables(load_hub(location, name, data), location, wanted, data),
+                remedy,
+            )
             yield with_places(tables, location, bad_rows.files)
         for path in paths or []:
             if path.is_dir():
-                yield with_places(dataset_tables(load_saved(path, name, data), str(path), wanted, data), str(path), bad_rows.files)
+                yield with_places(
+                    dataset_tables(load_saved(path, name, data), str(path), wanted, data),
+                    str(path),
+                    bad_rows.files,
+                )
             elif ending(path) in READERS:
-                yield with_places(to_the_end(str(path), READERS[ending(path)](path, wanted, data, bad_rows)), str(path), bad_rows.files)
+                yield with_places(
+                    to_the_end(str(path), READERS[ending(path)](path, wanted, data, bad_rows)),
+                    str(path),
+                    bad_rows.files,
+                )
             else:
                 raise DataError(f"{path}: endings that can be read: {listing(READERS)}.")
 

@@ -40,16 +40,26 @@ class GivenSplits:
         Args:
             places: of the rows.
         """
-        encoded = pa.chunked_array([values] if isinstance(values, pa.Array) else values.chunks, pa.string()).combine_chunks().dictionary_encode()
+        encoded = (
+            pa.chunked_array(
+                [values] if isinstance(values, pa.Array) else values.chunks, pa.string()
+            )
+            .combine_chunks()
+            .dictionary_encode()
+        )
         names = [*encoded.dictionary.to_pylist(), ""]
         ids_N = pc.fill_null(encoded.indices, len(names) - 1).to_numpy(zero_copy_only=False)
         found = [split_named(name) for name in names]
-        for name, split, rows in zip(names, found, np.bincount(ids_N, minlength=len(names)).tolist(), strict=True):
+        for name, split, rows in zip(
+            names, found, np.bincount(ids_N, minlength=len(names)).tolist(), strict=True
+        ):
             if rows and split:
                 self.counts[split] += rows
             elif rows:
                 self.unknown[name.strip()] += rows
-        slots_N = np.array([self.slots.index(split) if split else -1 for split in found], np.int8)[ids_N]
+        slots_N = np.array([self.slots.index(split) if split else -1 for split in found], np.int8)[
+            ids_N
+        ]
         if self.first_unknown is None and (slots_N < 0).any():
             self.first_unknown = places[int((slots_N < 0).argmax())].as_py()
         return slots_N
@@ -65,8 +75,14 @@ class GivenSplits:
         if self.first_unknown is not None:
             where = Places(np.array([self.first_unknown]), files).where(0)
             most = self.unknown.most_common(5)
-            found = ", ".join(f"{_shown(name)} ({rows:,} row{'' if rows == 1 else 's'})" for name, rows in most)
-            rest = f" and {len(self.unknown) - len(most)} more" if len(self.unknown) > len(most) else ""
+            found = ", ".join(
+                f"{_shown(name)} ({rows:,} row{'' if rows == 1 else 's'})" for name, rows in most
+            )
+            rest = (
+                f" and {len(self.unknown) - len(most)} more"
+                if len(self.unknown) > len(most)
+                else ""
+            )
             words = f"{where}: data.split_column: column '{self.column}' holds {found}{rest}, which name no split"
             raise DataError(f"{words}. {known}. Rename or remove these rows.")
         if not self.counts["train"]:

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from numpy.typing import NDArray
 
+from trainer.arrays import Bools, Ints
 from trainer.data.cleaning.clean import CleanRows
 from trainer.data.labels.multi_label import NO_LABEL, first_label_ids
 from trainer.data.splitting.iterative import iterative_split
@@ -18,14 +18,15 @@ from trainer.data.splitting.split import ClassesApartError, linked_units, strati
 if TYPE_CHECKING:
     from trainer.config.sections.data import DataSection, SplitSection
 
-Ints = NDArray[np.int64]
-Bools = NDArray[np.bool_]
-
 
 def group_ids(clean: CleanRows, pool: Ints) -> Ints:
     """Id of each row's group; a row without a group is a group of its own."""
     column = clean.rows.table["group"].take(pa.array(pool)).combine_chunks()
-    ids = pc.fill_null(pc.dictionary_encode(column).indices.cast(pa.int64()), -1).to_numpy(zero_copy_only=False).copy()
+    ids = (
+        pc.fill_null(pc.dictionary_encode(column).indices.cast(pa.int64()), -1)
+        .to_numpy(zero_copy_only=False)
+        .copy()
+    )
     lonely = ids < 0
     ids[lonely] = ids.max(initial=0) + 1 + np.arange(int(lonely.sum()))
     return ids
@@ -59,17 +60,28 @@ class Cutter:
 
     by_time = False
 
-    def __init__(self, clean: CleanRows, pool: Ints, data: "DataSection", split: "SplitSection | None", seed: int) -> None:
+    def __init__(
+        self,
+        clean: CleanRows,
+        pool: Ints,
+        data: "DataSection",
+        split: "SplitSection | None",
+        seed: int,
+    ) -> None:
         """Args:
         pool: ids of all rows that will be cut.
         """
         self.clean, self.seed = clean, seed
         self.policy = split.rare_classes if split else "keep"
-        self.primary_label = bool(split and split.primary_label) and clean.label_matrix_NC is not None
+        self.primary_label = (
+            bool(split and split.primary_label) and clean.label_matrix_NC is not None
+        )
         self.rare: set[int] = set()
         self.dropped: set[int] = set()
         self._is_cut = False
-        units_N = linked_units(clean.text_hashes_N[pool], group_ids(clean, pool) if data.group_column else None)
+        units_N = linked_units(
+            clean.text_hashes_N[pool], group_ids(clean, pool) if data.group_column else None
+        )
         self._units_N = None
         if units_N is not None:
             self._units_N = np.zeros(len(clean.label_ids_N), np.int64)
@@ -99,7 +111,11 @@ class Cutter:
             rows, only_train_N = self.usable(pool, total, first_trains=False)
             free = rows[~only_train_N]
             try:
-                sides = self._split(free, [1 / total] * total, "folds", np.zeros(len(free), bool)) if len(free) else [free] * total
+                sides = (
+                    self._split(free, [1 / total] * total, "folds", np.zeros(len(free), bool))
+                    if len(free)
+                    else [free] * total
+                )
             except ClassesApartError as error:
                 self._give_up(error)
                 continue
@@ -122,8 +138,16 @@ class Cutter:
             targets, units_N = self._targets(rows), self.units(rows)
             only_train_N = self._linked_to_rare(rows, targets, units_N)
             found = self._few(targets, units_N, only_train_N, num_sides, first_trains=first_trains)
-            if self.primary_label and self.clean.label_matrix_NC is not None:  # labels that no row names first must be trained too
-                found |= self._few(self.clean.label_matrix_NC[rows], units_N, only_train_N, num_sides, first_trains=first_trains)
+            if (
+                self.primary_label and self.clean.label_matrix_NC is not None
+            ):  # labels that no row names first must be trained too
+                found |= self._few(
+                    self.clean.label_matrix_NC[rows],
+                    units_N,
+                    only_train_N,
+                    num_sides,
+                    first_trains=first_trains,
+                )
             found -= self.rare
             if self.policy == "error":  # rows without a label need not stand everywhere
                 found &= {len(self.clean.labels)}
@@ -131,7 +155,15 @@ class Cutter:
                 return rows, only_train_N
             self._add_rare(found)
 
-    def _few(self, targets: Ints | Bools, units_N: Ints | None, only_train_N: Bools, num_sides: int, *, first_trains: bool) -> set[int]:
+    def _few(
+        self,
+        targets: Ints | Bools,
+        units_N: Ints | None,
+        only_train_N: Bools,
+        num_sides: int,
+        *,
+        first_trains: bool,
+    ) -> set[int]:
         """The classes with too few units for the sides, of those that have any."""
         size = len(self.clean.labels) + (targets.ndim == 1)
         counts_C = units_of_classes(units_N, targets, ~only_train_N, size)
@@ -143,7 +175,9 @@ class Cutter:
         found_N = held_by(self.clean, rows, self.rare - {len(self.clean.labels)})
         if len(self.clean.labels) in self.rare and targets.ndim == 1:
             found_N |= targets == len(self.clean.labels)
-        return found_N if units_N is None or not found_N.any() else np.isin(units_N, units_N[found_N])
+        return (
+            found_N if units_N is None or not found_N.any() else np.isin(units_N, units_N[found_N])
+        )
 
     def _give_up(self, error: ClassesApartError) -> None:
         if self.policy == "error":
@@ -160,20 +194,49 @@ class Cutter:
         row has.
         """
         if self.primary_label:
-            return first_label_ids(self.clean.rows.table["label"].take(pa.array(rows)), self.clean.labels, self.clean.naming.names)
-        return self.clean.label_ids_N[rows] if self.clean.label_matrix_NC is None else self.clean.label_matrix_NC[rows]
+            return first_label_ids(
+                self.clean.rows.table["label"].take(pa.array(rows)),
+                self.clean.labels,
+                self.clean.naming.names,
+            )
+        return (
+            self.clean.label_ids_N[rows]
+            if self.clean.label_matrix_NC is None
+            else self.clean.label_matrix_NC[rows]
+        )
 
     def _split(self, rows: Ints, shares: list[float], stage: str, held_N: Bools) -> list[Ints]:
         targets, names = self._targets(rows), self.clean.labels.names
         labels = [*names, NO_LABEL] if self.primary_label else names
-        split: Callable[..., list[Ints]] = stratified_split if targets.ndim == 1 else iterative_split
-        return split(targets, self.clean.text_hashes_N[rows], self.units(rows), shares, labels=labels, seed=self.seed, stage=stage, held_N=held_N)
+        split: Callable[..., list[Ints]] = (
+            stratified_split if targets.ndim == 1 else iterative_split
+        )
+        return split(
+            targets,
+            self.clean.text_hashes_N[rows],
+            self.units(rows),
+            shares,
+            labels=labels,
+            seed=self.seed,
+            stage=stage,
+            held_N=held_N,
+        )
 
 
-def units_of_classes(units_N: Ints | None, targets: NDArray[np.int64] | Bools, rows_N: Bools, num_classes: int) -> Ints:
+def units_of_classes(
+    units_N: Ints | None, targets: Ints | Bools, rows_N: Bools, num_classes: int
+) -> Ints:
     """Units that hold each class among the rows marked; rows where no two are linked."""
     if units_N is None:
-        return np.bincount(targets[rows_N], minlength=num_classes) if targets.ndim == 1 else targets[rows_N].sum(axis=0)
-    rows, classes = (np.flatnonzero(rows_N), targets[rows_N]) if targets.ndim == 1 else np.nonzero(targets & rows_N[:, None])
+        return (
+            np.bincount(targets[rows_N], minlength=num_classes)
+            if targets.ndim == 1
+            else targets[rows_N].sum(axis=0)
+        )
+    rows, classes = (
+        (np.flatnonzero(rows_N), targets[rows_N])
+        if targets.ndim == 1
+        else np.nonzero(targets & rows_N[:, None])
+    )
     size = int(units_N.max(initial=0)) + 1
     return np.bincount(np.unique(classes * size + units_N[rows]) // size, minlength=num_classes)

@@ -9,12 +9,9 @@ Legend: U units, C classes, S sides.
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from trainer.data.cleaning.text_hashes import Hashes
+from trainer.arrays import Array, Bools, Hashes, Ints
 
-Ints = NDArray[np.int64]
-Bools = NDArray[np.bool_]
 MOST_UNITS = 400
 """Units of one class and side that the solver may move, those of the smallest keys; a class with
 more is not what makes a split hard.
@@ -35,7 +32,14 @@ class Units:
         held_U: whether the unit must stay where it is.
     """
 
-    def __init__(self, units_N: Ints | None, keys_N: Hashes, held_N: Bools, targets: NDArray[Any], num_classes: int) -> None:
+    def __init__(
+        self,
+        units_N: Ints | None,
+        keys_N: Hashes,
+        held_N: Bools,
+        targets: Array,
+        num_classes: int,
+    ) -> None:
         """Args:
         units_N: any number for each row, equal for rows that stay together; None: each row is a
             unit of its own.
@@ -46,32 +50,46 @@ class Units:
         found, first = np.unique((order if units_N is None else units_N[order]), return_index=True)
         ranks = np.empty(len(found), np.int64)
         ranks[np.argsort(first)] = np.arange(len(found))
-        self.rows_N = ranks[np.searchsorted(found, np.arange(len(keys_N)) if units_N is None else units_N)]
+        self.rows_N = ranks[
+            np.searchsorted(found, np.arange(len(keys_N)) if units_N is None else units_N)
+        ]
         self.sizes_U = np.bincount(self.rows_N)
         self.held_U = np.bincount(self.rows_N, weights=held_N) > 0
-        rows, classes = (np.arange(len(targets)), targets) if targets.ndim == 1 else np.nonzero(targets)
+        rows, classes = (
+            (np.arange(len(targets)), targets) if targets.ndim == 1 else np.nonzero(targets)
+        )
         inside = classes < num_classes
         shape = (len(found), num_classes)
         from scipy.sparse import csr_matrix
 
-        holds_UC = csr_matrix((np.ones(int(inside.sum()), np.int64), (self.rows_N[rows[inside]], classes[inside])), shape=shape)
+        holds_UC = csr_matrix(
+            (np.ones(int(inside.sum()), np.int64), (self.rows_N[rows[inside]], classes[inside])),
+            shape=shape,
+        )
         holds_UC.data[:] = 1  # a unit counts once for a class
         self.holds_UC = holds_UC
         self.by_class: Any = holds_UC.tocsc()
 
     def of_class(self, class_id: int) -> Ints:
         """The units that hold a class, in the order of their keys."""
-        return np.sort(self.by_class.indices[self.by_class.indptr[class_id] : self.by_class.indptr[class_id + 1]]).astype(np.int64)
+        return np.sort(
+            self.by_class.indices[
+                self.by_class.indptr[class_id] : self.by_class.indptr[class_id + 1]
+            ]
+        ).astype(np.int64)
 
     def counts(self, sides_U: Ints, num_sides: int) -> Ints:
         """Units of each class on each side, (S, C)."""
         from scipy.sparse import csr_matrix
 
-        on_side = csr_matrix((np.ones(len(sides_U), np.int64), (sides_U, np.arange(len(sides_U)))), shape=(num_sides, len(sides_U)))
+        on_side = csr_matrix(
+            (np.ones(len(sides_U), np.int64), (sides_U, np.arange(len(sides_U)))),
+            shape=(num_sides, len(sides_U)),
+        )
         return np.asarray((on_side @ self.holds_UC).todense(), np.int64)
 
 
-def stand_on_every_side(units: Units, sides_N: NDArray[Any], num_sides: int) -> list[int]:
+def stand_on_every_side(units: Units, sides_N: Array, num_sides: int) -> list[int]:
     """Move units, in place, until every class that has units to move stands on every side; as few
     rows as possible where moves are not obvious.
 
@@ -100,10 +118,18 @@ def _move_freely(units: Units, sides_U: Ints, counts_SC: Ints, present_C: Bools)
     """A unit to each side that a class is missing from, the rarest class first, where no side loses
     a class by it; the smallest such unit.
     """
-    lacking = [c for c in np.argsort(counts_SC.sum(axis=0), kind="stable") if present_C[c] and not counts_SC[:, c].all()]
+    lacking = [
+        c
+        for c in np.argsort(counts_SC.sum(axis=0), kind="stable")
+        if present_C[c] and not counts_SC[:, c].all()
+    ]
     for c in lacking:
         for side in np.flatnonzero(counts_SC[:, c] == 0):
-            movable = [u for u in units.of_class(c) if not units.held_U[u] and _is_spare(units, u, sides_U, counts_SC)]
+            movable = [
+                u
+                for u in units.of_class(c)
+                if not units.held_U[u] and _is_spare(units, u, sides_U, counts_SC)
+            ]
             if movable:
                 unit = min(movable, key=lambda u: (units.sizes_U[u], -counts_SC[sides_U[u], c], u))
                 classes = _classes_of(units, unit)
@@ -113,7 +139,9 @@ def _move_freely(units: Units, sides_U: Ints, counts_SC: Ints, present_C: Bools)
 
 
 def _classes_of(units: Units, unit: int) -> Ints:
-    found: Ints = units.holds_UC.indices[units.holds_UC.indptr[unit] : units.holds_UC.indptr[unit + 1]]
+    found: Ints = units.holds_UC.indices[
+        units.holds_UC.indptr[unit] : units.holds_UC.indptr[unit + 1]
+    ]
     return found
 
 
@@ -134,7 +162,9 @@ def _solve(units: Units, sides_U: Ints, counts_SC: Ints, present_C: Bools) -> li
             return given_up
         after_U = sides_U.copy()
         after_U[moved] = placed
-        broken = set(np.flatnonzero(present_C & ~units.counts(after_U, len(counts_SC)).all(axis=0)).tolist())
+        broken = set(
+            np.flatnonzero(present_C & ~units.counts(after_U, len(counts_SC)).all(axis=0)).tolist()
+        )
         if not broken:
             sides_U[:] = after_U
             return []
@@ -143,7 +173,9 @@ def _solve(units: Units, sides_U: Ints, counts_SC: Ints, present_C: Bools) -> li
         asked |= broken
 
 
-def _program(units: Units, sides_U: Ints, asked: list[int], num_sides: int) -> tuple[Ints, Ints, list[int]]:
+def _program(
+    units: Units, sides_U: Ints, asked: list[int], num_sides: int
+) -> tuple[Ints, Ints, list[int]]:
     """Units that may move, the side of each, and the classes that have to be given up.
 
     Variables: is a unit on a side (U, S), is a class given up (C). Every unit stands on one side,
@@ -153,16 +185,26 @@ def _program(units: Units, sides_U: Ints, asked: list[int], num_sides: int) -> t
     from scipy.optimize import Bounds, LinearConstraint, milp
     from scipy.sparse import coo_matrix, vstack
 
-    moving = np.unique(np.concatenate([_movable(units, c, sides_U, side) for c in asked for side in range(num_sides)]))
+    moving = np.unique(
+        np.concatenate(
+            [_movable(units, c, sides_U, side) for c in asked for side in range(num_sides)]
+        )
+    )
     num_x = len(moving) * num_sides
     size = num_x + len(asked)
-    one_side = coo_matrix((np.ones(num_x), (np.repeat(np.arange(len(moving)), num_sides), np.arange(num_x))), shape=(len(moving), size))
+    one_side = coo_matrix(
+        (np.ones(num_x), (np.repeat(np.arange(len(moving)), num_sides), np.arange(num_x))),
+        shape=(len(moving), size),
+    )
     rows: list[int] = []
     columns: list[int] = []
     needed: list[int] = []
     for a, c in enumerate(asked):
         own = units.of_class(c)
-        staying, places = np.setdiff1d(own, moving), np.searchsorted(moving, np.intersect1d(own, moving))
+        staying, places = (
+            np.setdiff1d(own, moving),
+            np.searchsorted(moving, np.intersect1d(own, moving)),
+        )
         for side in np.setdiff1d(np.arange(num_sides), sides_U[staying]):
             rows += [len(needed)] * (len(places) + 1)
             columns += [*(places * num_sides + side), num_x + a]
@@ -185,7 +227,11 @@ def _program(units: Units, sides_U: Ints, asked: list[int], num_sides: int) -> t
     if found.x is None:
         return moving, sides_U[moving], []
     placed = found.x[:num_x].reshape(len(moving), num_sides).argmax(axis=1)
-    return moving, placed.astype(np.int64), [c for a, c in enumerate(asked) if found.x[num_x + a] > 0.5]
+    return (
+        moving,
+        placed.astype(np.int64),
+        [c for a, c in enumerate(asked) if found.x[num_x + a] > 0.5],
+    )
 
 
 def _movable(units: Units, class_id: int, sides_U: Ints, side: int) -> Ints:

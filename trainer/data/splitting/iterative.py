@@ -3,16 +3,23 @@
 from collections.abc import Iterable
 
 import numpy as np
-from numpy.typing import NDArray
 
+from trainer.arrays import Bools, Floats, Hashes, Ints
 from trainer.data.balancing.balance import stage_generator
-from trainer.data.cleaning.text_hashes import Hashes
-from trainer.data.splitting.split import RARE_REMEDY, ClassesApartError, Ints, place_linked, placeable, refuse_small_classes, row_keys, settle
+from trainer.data.splitting.split import (
+    RARE_REMEDY,
+    ClassesApartError,
+    place_linked,
+    placeable,
+    refuse_small_classes,
+    row_keys,
+    settle,
+)
 from trainer.errors import listing
 
 
 def iterative_split(
-    label_matrix_NC: NDArray[np.bool_],
+    label_matrix_NC: Bools,
     text_hashes_N: Hashes,
     units_N: Ints | None,
     shares_S: list[float],
@@ -20,7 +27,7 @@ def iterative_split(
     labels: list[str],
     seed: int,
     stage: str,
-    held_N: NDArray[np.bool_] | None = None,
+    held_N: Bools | None = None,
 ) -> list[Ints]:
     """Sorted positions of each side, every label and every number of rows near its share, every label on every side.
 
@@ -41,13 +48,17 @@ def iterative_split(
     refuse_small_classes(placeable(label_matrix_NC, held_N, len(labels)), labels, len(shares_S))
     keys_N = row_keys(text_hashes_N, seed, stage)
     sides_N = np.where(held_N, 0, -1)
-    counted_NC = np.c_[label_matrix_NC, np.ones(len(keys_N), bool)]  # the last column counts the rows themselves
+    counted_NC = np.c_[
+        label_matrix_NC, np.ones(len(keys_N), bool)
+    ]  # the last column counts the rows themselves
     quota_CS = np.outer(counted_NC.sum(axis=0), shares_S)
     left_CS = quota_CS.copy()
     left_CS[:, 0] -= counted_NC[held_N].sum(axis=0)
     place_linked(units_N, counted_NC, keys_N, left_CS, quota_CS, sides_N)
     single = np.flatnonzero(sides_N < 0)
-    single = single[np.argsort(keys_N[single])]  # each has a text of its own, so the order of the file has no say
+    single = single[
+        np.argsort(keys_N[single])
+    ]  # each has a text of its own, so the order of the file has no say
     if len(single):
         lacking_S = np.maximum(0, left_CS[-1])
         generator = stage_generator(seed, stage, "iterative")
@@ -59,7 +70,11 @@ def iterative_split(
     return [np.flatnonzero(sides_N == side) for side in range(len(shares_S))]
 
 
-def stratify(label_matrix_NC: NDArray[np.bool_], shares_S: NDArray[np.float64], generator: np.random.Generator) -> Ints:
+def stratify(
+    label_matrix_NC: Bools,
+    shares_S: Floats,
+    generator: np.random.Generator,
+) -> Ints:
     """Return the side of each row by iterative stratification.
 
     The label with the fewest rows left is shared out first; each of its rows goes to the side that lacks most of the
@@ -98,7 +113,7 @@ def stratify(label_matrix_NC: NDArray[np.bool_], shares_S: NDArray[np.float64], 
     return np.array(sides, np.int64)
 
 
-def _members(matrix_NC: NDArray[np.bool_]) -> list[list[int]]:
+def _members(matrix_NC: Bools) -> list[list[int]]:
     """The columns that are true, of each row."""
     rows, columns = np.nonzero(matrix_NC)
     ends = np.cumsum(np.bincount(rows, minlength=len(matrix_NC)))

@@ -6,8 +6,8 @@ import warnings
 from dataclasses import replace
 
 import numpy as np
-from numpy.typing import NDArray
 
+from trainer.arrays import Ints
 from trainer.data.cleaning.clean import CleanRows
 from trainer.data.cleaning.reasons import KEPT, RARE
 from trainer.data.labels.label_ids import order_labels
@@ -25,7 +25,9 @@ def unmeasured(clean: CleanRows, splits: Splits) -> dict[str, list[int]]:
     """
     has_rows_C = clean.labels.counts(clean.targets[np.concatenate(list(splits.named.values()))]) > 0
     found = {
-        name: np.flatnonzero(has_rows_C & (clean.labels.counts(clean.targets[ids]) == 0)).tolist() for name, ids in splits.named.items() if name != "train"
+        name: np.flatnonzero(has_rows_C & (clean.labels.counts(clean.targets[ids]) == 0)).tolist()
+        for name, ids in splits.named.items()
+        if name != "train"
     }
     return {name: missing for name, missing in found.items() if missing}
 
@@ -34,7 +36,9 @@ def unmeasured_words(missing: dict[str, list[str]], most: int = 8) -> str:
     """'no row of jet, platinum in validation, of platinum in test'."""
     if len(missing) > 1 and len(set(map(tuple, missing.values()))) == 1:
         return f"no row of {listing(next(iter(missing.values())), most)} in {' and '.join(missing)}"
-    return "no row " + ", ".join(f"of {listing(names, most)} in {split}" for split, names in missing.items())
+    return "no row " + ", ".join(
+        f"of {listing(names, most)} in {split}" for split, names in missing.items()
+    )
 
 
 def warn_of_unmeasured(clean: CleanRows, splits: Splits) -> None:
@@ -47,23 +51,42 @@ def warn_of_unmeasured(clean: CleanRows, splits: Splits) -> None:
     missing = {name: [named(c) for c in ids] for name, ids in unmeasured(clean, splits).items()}
     if missing:
         words = f"split: {unmeasured_words(missing, 5)}: such a class is trained, but not measured there"
-        warnings.warn(f"{words}. Add rows, merge labels with data.label_map, or list them in data.drop_labels.", stacklevel=3)
+        warnings.warn(
+            f"{words}. Add rows, merge labels with data.label_map, or list them in data.drop_labels.",
+            stacklevel=3,
+        )
 
 
-def without_classes(clean: CleanRows, label_ids: NDArray[np.int64]) -> CleanRows:
+def without_classes(clean: CleanRows, label_ids: Ints) -> CleanRows:
     """The rows without some classes (`split.rare_classes: drop`), whose rows are counted as
     dropped.
 
     Raises:
         DataError: fewer than two classes are left.
     """
-    gone_N = np.isin(clean.label_ids_N, label_ids) if clean.label_matrix_NC is None else clean.label_matrix_NC[:, label_ids].any(axis=1)
-    reasons_N = np.where((clean.reasons_N == KEPT) & gone_N, RARE, clean.reasons_N).astype(clean.reasons_N.dtype)
+    gone_N = (
+        np.isin(clean.label_ids_N, label_ids)
+        if clean.label_matrix_NC is None
+        else clean.label_matrix_NC[:, label_ids].any(axis=1)
+    )
+    reasons_N = np.where((clean.reasons_N == KEPT) & gone_N, RARE, clean.reasons_N).astype(
+        clean.reasons_N.dtype
+    )
     stays_C = ~np.isin(np.arange(len(clean.labels)), label_ids)
     names = [name for name, stays in zip(clean.labels.names, stays_C, strict=True) if stays]
     labels = order_labels(set(names), names)
     if clean.label_matrix_NC is not None:
         matrix_NC = clean.label_matrix_NC[:, stays_C]
-        return replace(clean, labels=labels, reasons_N=reasons_N, label_ids_N=rarest_label_ids(matrix_NC, reasons_N == KEPT), label_matrix_NC=matrix_NC)
-    new_ids = np.r_[np.where(stays_C, np.cumsum(stays_C) - 1, -1), -1]  # -1, no label, finds the last one
-    return replace(clean, labels=labels, reasons_N=reasons_N, label_ids_N=new_ids[clean.label_ids_N])
+        return replace(
+            clean,
+            labels=labels,
+            reasons_N=reasons_N,
+            label_ids_N=rarest_label_ids(matrix_NC, reasons_N == KEPT),
+            label_matrix_NC=matrix_NC,
+        )
+    new_ids = np.r_[
+        np.where(stays_C, np.cumsum(stays_C) - 1, -1), -1
+    ]  # -1, no label, finds the last one
+    return replace(
+        clean, labels=labels, reasons_N=reasons_N, label_ids_N=new_ids[clean.label_ids_N]
+    )

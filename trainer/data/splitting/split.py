@@ -4,18 +4,16 @@ Which side a row falls on depends on the seed and on its text, never on the orde
 """
 
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from trainer.arrays import Array, Bools, Floats, Hashes, Ints
 from trainer.data.balancing.balance import stage_generator
-from trainer.data.cleaning.text_hashes import Hashes, repeated
+from trainer.data.cleaning.text_hashes import repeated
 from trainer.data.labels.label_ids import count_labels
 from trainer.data.splitting.every_side import Units, stand_on_every_side
 from trainer.errors import DataError, listing
-
-Ints = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -89,7 +87,9 @@ def sample_counts(counts_C: Ints, size: int, least_C: Ints | None = None) -> Int
         return counts_C
     least_C = np.minimum(counts_C, 1) if least_C is None else least_C
     take_C = np.maximum(quotas(counts_C, [share, 1 - share])[:, 0], least_C)
-    while take_C.sum() > size and (take_C > least_C).any():  # the rows lent to the smallest classes come from the largest
+    while (
+        take_C.sum() > size and (take_C > least_C).any()
+    ):  # the rows lent to the smallest classes come from the largest
         take_C[np.argmax(np.where(take_C > least_C, take_C, -1))] -= 1
     while take_C.sum() < size:
         take_C[np.argmax(counts_C * share - take_C)] += 1
@@ -104,7 +104,7 @@ def stratified_sample(
     seed: int,
     least: int = 1,
     units_N: Ints | None = None,
-    label_matrix_NC: NDArray[np.bool_] | None = None,
+    label_matrix_NC: Bools | None = None,
 ) -> Ints:
     """Sorted positions of `size` rows with the label shares of the whole (`data.limit`).
 
@@ -125,11 +125,17 @@ def stratified_sample(
     counts_C = np.bincount(label_ids_N)
     least_C = np.minimum(counts_C, least)
     if units_N is not None or label_matrix_NC is not None:
-        first_N[_one_of_each_unit(label_ids_N if label_matrix_NC is None else label_matrix_NC, units_N, keys_N, least)] = True
+        first_N[
+            _one_of_each_unit(
+                label_ids_N if label_matrix_NC is None else label_matrix_NC, units_N, keys_N, least
+            )
+        ] = True
         least_C = np.bincount(label_ids_N[first_N], minlength=len(counts_C))
     if least > 1 and least_C.sum() > size:
         needed = f"{least} rows of each label, so that {least} splits can hold it, are {least_C.sum()} rows"
-        raise DataError(f"data.limit is {size}; {needed}. Set data.limit: {least_C.sum()} or more, or list labels in data.drop_labels.")
+        raise DataError(
+            f"data.limit is {size}; {needed}. Set data.limit: {least_C.sum()} or more, or list labels in data.drop_labels."
+        )
     picked = []
     for label_id, take in enumerate(sample_counts(counts_C, size, least_C)):
         members = np.flatnonzero(label_ids_N == label_id)
@@ -137,7 +143,7 @@ def stratified_sample(
     return np.sort(np.concatenate(picked))
 
 
-def _one_of_each_unit(targets: NDArray[Any], units_N: Ints | None, keys_N: Hashes, least: int) -> Ints:
+def _one_of_each_unit(targets: Array, units_N: Ints | None, keys_N: Hashes, least: int) -> Ints:
     """Positions of a row from each of `least` units of every class that has so many, the rarest
     class first.
     """
@@ -156,12 +162,20 @@ def _one_of_each_unit(targets: NDArray[Any], units_N: Ints | None, keys_N: Hashe
 
 def refuse_small_classes(counts_C: Ints, labels: list[str], num_sides: int) -> None:
     """Raises DataError naming the classes that have fewer rows than there are sides."""
-    small = [f"'{labels[c]}' has {counts_C[c]} row{'' if counts_C[c] == 1 else 's'}" for c in range(len(labels)) if 0 < counts_C[c] < num_sides]
+    small = [
+        f"'{labels[c]}' has {counts_C[c]} row{'' if counts_C[c] == 1 else 's'}"
+        for c in range(len(labels))
+        if 0 < counts_C[c] < num_sides
+    ]
     if small:
-        raise DataError(f"label {listing(small)}; {num_sides} stratified splits need {num_sides}. {RARE_REMEDY}")
+        raise DataError(
+            f"label {listing(small)}; {num_sides} stratified splits need {num_sides}. {RARE_REMEDY}"
+        )
 
 
-RARE_REMEDY = "Merge it by data.label_map, list it in data.drop_labels, or set split.rare_classes: keep."
+RARE_REMEDY = (
+    "Merge it by data.label_map, list it in data.drop_labels, or set split.rare_classes: keep."
+)
 """What to do with a class that cannot stand on every side."""
 
 
@@ -186,7 +200,7 @@ def stratified_split(
     labels: list[str],
     seed: int,
     stage: str,
-    held_N: NDArray[np.bool_] | None = None,
+    held_N: Bools | None = None,
 ) -> list[Ints]:
     """Sorted positions of each side.
 
@@ -218,24 +232,37 @@ def stratified_split(
     return [np.flatnonzero(sides_N == side) for side in range(len(shares_S))]
 
 
-def placeable(targets: NDArray[Any], held_N: NDArray[np.bool_], num_labels: int) -> Ints:
+def placeable(targets: Array, held_N: Bools, num_labels: int) -> Ints:
     """Rows of each class that can give a side its row: those that are not held, and one for the
     side of the held ones; 0 where all are held.
     """
-    free_C, held_C = count_labels(targets[~held_N], num_labels), count_labels(targets[held_N], num_labels)
+    free_C, held_C = (
+        count_labels(targets[~held_N], num_labels),
+        count_labels(targets[held_N], num_labels),
+    )
     return np.where(free_C > 0, free_C + (held_C > 0), 0)
 
 
 def settle(
-    units_N: Ints | None, keys_N: Hashes, held_N: NDArray[np.bool_], targets: NDArray[Any], sides_N: NDArray[Any], num_labels: int, num_sides: int
+    units_N: Ints | None,
+    keys_N: Hashes,
+    held_N: Bools,
+    targets: Array,
+    sides_N: Array,
+    num_labels: int,
+    num_sides: int,
 ) -> list[int]:
     """Ids of the classes that cannot stand on every side; where all can, rows are moved so that all
     do, in place.
     """
-    counts_SC = np.array([count_labels(targets[sides_N == side], num_labels) for side in range(num_sides)])
+    counts_SC = np.array(
+        [count_labels(targets[sides_N == side], num_labels) for side in range(num_sides)]
+    )
     if (counts_SC > 0)[:, count_labels(targets[~held_N], num_labels) > 0].all():
         return []
-    return stand_on_every_side(Units(units_N, keys_N, held_N, targets, num_labels), sides_N, num_sides)
+    return stand_on_every_side(
+        Units(units_N, keys_N, held_N, targets, num_labels), sides_N, num_sides
+    )
 
 
 def linked_units(text_hashes_N: Hashes, groups_N: Ints | None) -> Ints | None:
@@ -253,17 +280,19 @@ def linked_units(text_hashes_N: Hashes, groups_N: Ints | None) -> Ints | None:
     num_texts = int(texts_N.max()) + 1
     _, groups_N = np.unique(groups_N, return_inverse=True)
     size = num_texts + int(groups_N.max()) + 1
-    links = coo_matrix((np.ones(len(texts_N), np.int8), (texts_N, num_texts + groups_N)), shape=(size, size))
+    links = coo_matrix(
+        (np.ones(len(texts_N), np.int8), (texts_N, num_texts + groups_N)), shape=(size, size)
+    )
     return connected_components(links, directed=False)[1][texts_N].astype(np.int64)
 
 
 def place_linked(
     units_N: Ints | None,
-    targets: NDArray[Any],
+    targets: Array,
     keys_N: Hashes,
-    left_CS: NDArray[np.float64],
-    quota_CS: NDArray[Any],
-    sides_N: NDArray[Any],
+    left_CS: Floats,
+    quota_CS: Array,
+    sides_N: Array,
 ) -> None:
     """Rows that must stay together, the largest sets first, each to the side that then lies nearest to its shares of every class; in place.
 
@@ -294,7 +323,7 @@ def place_linked(
         sides_N[members] = side
 
 
-def _fill(keys_M: Hashes, left_S: NDArray[np.float64]) -> NDArray[np.int16]:
+def _fill(keys_M: Hashes, left_S: Floats) -> NDArray[np.int16]:
     """Side of each row by the order of the keys, no two of them equal; in proportion to what the sides still lack (exactly it, where groups took nothing)."""
     lacking_S = np.maximum(0, left_S)
     total = lacking_S.sum()

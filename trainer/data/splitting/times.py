@@ -7,8 +7,8 @@ from datetime import UTC, datetime
 
 import numpy as np
 import pyarrow as pa
-from numpy.typing import NDArray
 
+from trainer.arrays import Floats, Ints
 from trainer.errors import DataError, brief
 
 FORMATS = (
@@ -31,12 +31,12 @@ FORMATS = (
 NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
 
 
-def newest_first(column: pa.ChunkedArray) -> NDArray[np.int64]:
+def newest_first(column: pa.ChunkedArray) -> Ints:
     """Rank of each value by its time, the newest first; values that are no times come last."""
     return np.unique(-_parsed(column)[0], return_inverse=True)[1].astype(np.int64)
 
 
-def read_times(column: pa.ChunkedArray, name: str, where: Callable[[int], str]) -> NDArray[np.float64]:
+def read_times(column: pa.ChunkedArray, name: str, where: Callable[[int], str]) -> Floats:
     """The times as numbers: those of the column, or seconds since 1970 of its dates.
 
     Args:
@@ -51,15 +51,24 @@ def read_times(column: pa.ChunkedArray, name: str, where: Callable[[int], str]) 
         first, bad = int(wrong_N.argmax()), int(wrong_N.sum())
         value = (column[first].as_py() or "").strip()
         shown = f"holds '{brief(value, 40)}'" if value else "has no value"
-        needed = "a number, as most rows have" if by_number else "a date such as 2024-05-01 or 2024-05-01T12:00:00Z, or numbers in all rows"
+        needed = (
+            "a number, as most rows have"
+            if by_number
+            else "a date such as 2024-05-01 or 2024-05-01T12:00:00Z, or numbers in all rows"
+        )
         number = f"{bad:,} row{'' if bad == 1 else 's'} in all"
-        raise DataError(f"{where(first)}: split.by_time: column '{name}' {shown} ({number}); needed: {needed}. Mend these rows, or remove them.")
+        raise DataError(
+            f"{where(first)}: split.by_time: column '{name}' {shown} ({number}); needed: {needed}. Mend these rows, or remove them."
+        )
     if len(zones) > 1:
-        warnings.warn(f"split.by_time: some times of column '{name}' have no zone; they count as UTC.", stacklevel=4)
+        warnings.warn(
+            f"split.by_time: some times of column '{name}' have no zone; they count as UTC.",
+            stacklevel=4,
+        )
     return times_N
 
 
-def _parsed(column: pa.ChunkedArray) -> tuple[NDArray[np.float64], bool, set[bool]]:
+def _parsed(column: pa.ChunkedArray) -> tuple[Floats, bool, set[bool]]:
     """The times as numbers, NaN where there is none; whether they are numbers; whether dates have a
     zone.
     """
@@ -70,7 +79,10 @@ def _parsed(column: pa.ChunkedArray) -> tuple[NDArray[np.float64], bool, set[boo
     are_numbers = [bool(NUMBER.fullmatch(value)) for value in values]
     by_number = bool(2 * counts[are_numbers].sum() > len(ids_N))
     zones: set[bool] = set()
-    times = [(float(value) if is_number else None) if by_number else _seconds(value, zones) for value, is_number in zip(values, are_numbers, strict=True)]
+    times = [
+        (float(value) if is_number else None) if by_number else _seconds(value, zones)
+        for value, is_number in zip(values, are_numbers, strict=True)
+    ]
     return np.array([np.nan if time is None else time for time in times])[ids_N], by_number, zones
 
 

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from trainer.arrays import Ints
 from trainer.config.sections.balancing import PARAMETERS
 from trainer.data.balancing.balance import undersample
 from trainer.data.splitting.split import row_keys, sample_counts
@@ -19,22 +19,30 @@ if TYPE_CHECKING:
     from trainer.config.sections.balancing import BalanceSection
     from trainer.config.sections.data import DataSection
 
-Ints = NDArray[np.int64]
-
 
 def chosen_counts(counts_SC: Ints, data: "DataSection", balance: "BalanceSection") -> Ints:
     """Rows kept of each side and class, of as many cleaned ones; told where a limit takes rows."""
     wanted_SC = counts_SC.copy()
     if balance.method == "undersample" and not balance.by and not balance.resample_each_epoch:
         present = counts_SC[TRAIN] > 0
-        ratio = PARAMETERS["undersample"].default if balance.target_ratio is None else balance.target_ratio
+        ratio = (
+            PARAMETERS["undersample"].default
+            if balance.target_ratio is None
+            else balance.target_ratio
+        )
         wanted_SC[TRAIN, present] = undersample(counts_SC[TRAIN, present], ratio)
     total = int(wanted_SC[TRAIN].sum())
     if total > data.streaming_rows:
         natural = balance.method == "none" or balance.by is not None
-        wanted_SC[TRAIN] = sample_counts(wanted_SC[TRAIN], data.streaming_rows) if natural else level(wanted_SC[TRAIN], data.streaming_rows)
+        wanted_SC[TRAIN] = (
+            sample_counts(wanted_SC[TRAIN], data.streaming_rows)
+            if natural
+            else level(wanted_SC[TRAIN], data.streaming_rows)
+        )
         how = "in natural shares" if natural else "cut from the largest classes"
-        print(f"data.streaming_rows: {data.streaming_rows:,} of {total:,} training rows are kept, {how}.")
+        print(
+            f"data.streaming_rows: {data.streaming_rows:,} of {total:,} training rows are kept, {how}."
+        )
     for side in (VALIDATION, TEST):
         if counts_SC[side].sum() > data.streaming_evaluation_rows:
             wanted_SC[side] = sample_counts(counts_SC[side], data.streaming_evaluation_rows)

@@ -5,9 +5,10 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
-from numpy.typing import NDArray
 
-Records = NDArray[Any]
+from trainer.arrays import Array
+
+Records = Array
 
 BITS = 8
 """Bits of the hash that one level of partitions looks at."""
@@ -34,11 +35,15 @@ class Partitions:
 
     def add(self, records: Records) -> None:
         """Take records in."""
-        parts = records["hash"] >> np.uint64(64 - BITS - self.skipped_bits) & np.uint64((1 << BITS) - 1)
+        parts = records["hash"] >> np.uint64(64 - BITS - self.skipped_bits) & np.uint64(
+            (1 << BITS) - 1
+        )
         order = np.argsort(parts, kind="stable")
         records, bounds = records[order], np.searchsorted(parts[order], np.arange((1 << BITS) + 1))
         for part in np.flatnonzero(np.diff(bounds)).tolist():
-            file = self.files.get(part) or self.files.setdefault(part, (self.folder / str(part)).open("wb"))
+            file = self.files.get(part) or self.files.setdefault(
+                part, (self.folder / str(part)).open("wb")
+            )
             file.write(records[bounds[part] : bounds[part + 1]].tobytes())
 
     def take(self) -> Iterator[Records]:
@@ -46,7 +51,10 @@ class Partitions:
         self.close()
         for part in sorted(self.files):
             path = self.folder / str(part)
-            if path.stat().st_size <= MOST_RECORDS * self.kind.itemsize or self.skipped_bits + 2 * BITS > 64:
+            if (
+                path.stat().st_size <= MOST_RECORDS * self.kind.itemsize
+                or self.skipped_bits + 2 * BITS > 64
+            ):
                 yield np.fromfile(path, self.kind)
             else:
                 finer = Partitions(path.with_suffix(".parts"), self.kind, self.skipped_bits + BITS)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from trainer.arrays import Bools, Hashes, Ints
 from trainer.config.sections.data import SplitSection
 from trainer.data.reading.sources import SLOTS
 from trainer.data.splitting.split import row_keys
@@ -18,11 +19,16 @@ from trainer.data.streaming.hash_records import Records, chunks
 if TYPE_CHECKING:
     from trainer.config.sections.data import DataSection
 
-Ints = NDArray[np.int64]
 TRAIN, VALIDATION, TEST = 1, 2, 3
 
 
-def sides(hashes_N: NDArray[np.uint64], slots_N: NDArray[np.int8], data: "DataSection", split: SplitSection | None, seed: int) -> NDArray[np.int8]:
+def sides(
+    hashes_N: Hashes,
+    slots_N: NDArray[np.int8],
+    data: "DataSection",
+    split: SplitSection | None,
+    seed: int,
+) -> NDArray[np.int8]:
     """Side of each row: where it was given, else by the seed and the hash of its text alone, so
     that equal texts stay together.
 
@@ -34,7 +40,11 @@ def sides(hashes_N: NDArray[np.uint64], slots_N: NDArray[np.int8], data: "DataSe
     if data.validation is not None:
         return slots_N
     chances_N = row_keys(hashes_N, seed, "split") * 2.0**-64
-    drawn_N = np.where(chances_N < train, TRAIN, np.where((chances_N < train + validation) | (test == 0), VALIDATION, TEST))
+    drawn_N = np.where(
+        chances_N < train,
+        TRAIN,
+        np.where((chances_N < train + validation) | (test == 0), VALIDATION, TEST),
+    )
     return np.where(slots_N == pool, drawn_N, slots_N).astype(np.int8)
 
 
@@ -45,17 +55,21 @@ def cut_sides(data: "DataSection", split: SplitSection | None) -> list[int]:
     return [VALIDATION, TEST] if split and split.test else [VALIDATION]
 
 
-def rare_labels(counts_SC: Ints, cut: list[int]) -> NDArray[np.bool_]:
+def rare_labels(counts_SC: Ints, cut: list[int]) -> Bools:
     """Labels of the pool that no row of training has, or that have fewer rows than there are sides.
 
     Args:
         cut: the sides beside training that are cut from the pool.
     """
     pooled_C = counts_SC[[TRAIN, *cut]].sum(axis=0)
-    return np.asarray((pooled_C > 0) & ((counts_SC[TRAIN] == 0) | (pooled_C < 1 + len(cut))) & bool(cut))
+    return np.asarray(
+        (pooled_C > 0) & ((counts_SC[TRAIN] == 0) | (pooled_C < 1 + len(cut))) & bool(cut)
+    )
 
 
-def move_to_train(path: Path, kind: np.dtype[Any], counts_SC: Ints, rare_C: NDArray[np.bool_], cut: list[int]) -> None:
+def move_to_train(
+    path: Path, kind: np.dtype[Any], counts_SC: Ints, rare_C: Bools, cut: list[int]
+) -> None:
     """Give the rows of rare labels to training, in the file of records and in the counts, in place."""
 
     def moved(records: Records) -> Records:
@@ -68,7 +82,7 @@ def move_to_train(path: Path, kind: np.dtype[Any], counts_SC: Ints, rare_C: NDAr
         counts_SC[side, rare_C] = 0
 
 
-def take_out(path: Path, kind: np.dtype[Any], counts_SC: Ints, rare_C: NDArray[np.bool_]) -> Records:
+def take_out(path: Path, kind: np.dtype[Any], counts_SC: Ints, rare_C: Bools) -> Records:
     """Remove the rows of rare labels from the file of records and from the counts, in place; the
     rows removed.
     """

@@ -32,7 +32,9 @@ class SpecialTokenCounter:
 
     def __init__(self, tokenizer: Any) -> None:
         known = {str(token) for token in tokenizer.all_special_tokens} - {""}
-        self.pattern = "|".join(re.escape(token) for token in sorted(known, key=lambda token: (-len(token), token)))
+        self.pattern = "|".join(
+            re.escape(token) for token in sorted(known, key=lambda token: (-len(token), token))
+        )
         self.as_text = bool(getattr(tokenizer, "split_special_tokens", False))
         self.rows = 0
         self.tokens: set[str] = set()
@@ -41,14 +43,21 @@ class SpecialTokenCounter:
         """Count the rows of a table whose columns hold texts."""
         if not self.pattern or not rows.num_rows:
             return
-        columns = [pc.fill_null(pc.match_substring_regex(column, self.pattern), False) for column in rows.columns]
+        columns = [
+            pc.fill_null(pc.match_substring_regex(column, self.pattern), False)
+            for column in rows.columns
+        ]
         held = columns[0]
         for other in columns[1:]:
             held = pc.or_(held, other)
         if number := pc.sum(held).as_py():
             self.rows += number
             for column in rows.filter(held).columns:
-                self.tokens.update(token for text in column.to_pylist() for token in re.findall(self.pattern, text or ""))
+                self.tokens.update(
+                    token
+                    for text in column.to_pylist()
+                    for token in re.findall(self.pattern, text or "")
+                )
 
     @property
     def found(self) -> SpecialInTexts:

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-Ints = NDArray[np.int64]
+from trainer.arrays import Ints
 
 MOST_CHARACTERS = 10_000_000
 """Of the words whose tokens are kept for later batches; with their places about 150 MB."""
@@ -66,19 +66,29 @@ class WordTokens:
             self.ids = np.r_[self.ids, ids]
             self.ends_W1 = np.r_[self.ends_W1, self.ends_W1[-1] + np.cumsum(sizes)]
             self.num_characters += sum(map(len, new))
-            self.places.update(zip(new, range(len(self.places), len(self.places) + len(new)), strict=True))
+            self.places.update(
+                zip(new, range(len(self.places), len(self.places) + len(new)), strict=True)
+            )
         return np.fromiter(map(self.places.__getitem__, words), np.int64, len(words))
 
     def _tokens(self, words: list[str]) -> tuple[NDArray[np.int32], Ints]:
         """Token ids of all words, and how many each has; many words go as one text, three times as fast as one by one."""
-        texts = [words[start : start + WORDS_PER_TEXT] for start in range(0, len(words), WORDS_PER_TEXT)]
-        encodings = untouched(self.backend).encode_batch([" ".join(text) for text in texts], add_special_tokens=False)
+        texts = [
+            words[start : start + WORDS_PER_TEXT] for start in range(0, len(words), WORDS_PER_TEXT)
+        ]
+        encodings = untouched(self.backend).encode_batch(
+            [" ".join(text) for text in texts], add_special_tokens=False
+        )
         sizes = []
         for text, encoding in zip(texts, encodings, strict=True):
             ends = np.cumsum([len(word) + 1 for word in text])
             starts = np.fromiter((start for start, _ in encoding.offsets), np.int64, len(encoding))
-            sizes.append(np.bincount(np.searchsorted(ends, starts, side="right"), minlength=len(text)))
-        return np.fromiter(chain.from_iterable(encoding.ids for encoding in encodings), np.int32), np.concatenate(sizes)
+            sizes.append(
+                np.bincount(np.searchsorted(ends, starts, side="right"), minlength=len(text))
+            )
+        return np.fromiter(
+            chain.from_iterable(encoding.ids for encoding in encodings), np.int32
+        ), np.concatenate(sizes)
 
 
 def _ranges(starts: Ints, sizes: Ints) -> Ints:
@@ -96,20 +106,35 @@ def splits_at_spaces(tokenizer: Any) -> bool:
     backend = getattr(tokenizer, "backend_tokenizer", None)
     if backend is None:
         return False
-    kinds = [type(part).__name__ for part in (backend.normalizer, backend.pre_tokenizer, backend.model)]
-    if kinds != ["BertNormalizer", "BertPreTokenizer", "WordPiece"] or tokenizer.truncation_side != "right" or tokenizer.split_special_tokens:
+    kinds = [
+        type(part).__name__ for part in (backend.normalizer, backend.pre_tokenizer, backend.model)
+    ]
+    if (
+        kinds != ["BertNormalizer", "BertPreTokenizer", "WordPiece"]
+        or tokenizer.truncation_side != "right"
+        or tokenizer.split_special_tokens
+    ):
         return False
-    if any(" " in token.content or token.lstrip or token.rstrip for token in backend.get_added_tokens_decoder().values()):
+    if any(
+        " " in token.content or token.lstrip or token.rstrip
+        for token in backend.get_added_tokens_decoder().values()
+    ):
         return False
     start, end = _special_ids(backend)
     probe = backend.encode("a")
-    return probe.ids == [*start, *backend.encode("a", add_special_tokens=False).ids, *end] and not any(probe.type_ids)
+    return probe.ids == [
+        *start,
+        *backend.encode("a", add_special_tokens=False).ids,
+        *end,
+    ] and not any(probe.type_ids)
 
 
 def _special_ids(backend: Any) -> tuple[list[int], list[int]]:
     """Special tokens before and behind a text."""
     probe = untouched(backend).encode("a")
-    own = [position for position, is_special in enumerate(probe.special_tokens_mask) if not is_special]
+    own = [
+        position for position, is_special in enumerate(probe.special_tokens_mask) if not is_special
+    ]
     return probe.ids[: own[0]], probe.ids[own[-1] + 1 :]
 
 

@@ -74,13 +74,19 @@ def judged_rows(config: "Config", data: PreparedData, split: str, commits: Commi
     num_rows = len(data.splits.named[split])
     num_read = int((data.clean.rows.slots_N == SLOTS.index(split)).sum())
     theirs = str(section.split_names.get(split, split))  # type: ignore[call-overload]
-    is_hub = len(locations) == 1 and locations[0] in commits["data"] and WHOLE_SPLIT.fullmatch(theirs)
+    is_hub = (
+        len(locations) == 1 and locations[0] in commits["data"] and WHOLE_SPLIT.fullmatch(theirs)
+    )
     if is_hub and num_rows == num_read and not changed and data.clean.streamed is None:
         (name,) = locations
         return JudgedRows(name, name, theirs, section.subset, commits["data"][name])
-    partly = "" if num_rows == num_read and data.clean.streamed is None else f"{num_rows:,} rows of "
+    partly = (
+        "" if num_rows == num_read and data.clean.streamed is None else f"{num_rows:,} rows of "
+    )
     part = "" if WHOLE_SPLIT.fullmatch(theirs) else f" ({theirs})"
-    return JudgedRows("custom", f"{partly}{_listed(locations, section, commits)}{part}{changed}", split)
+    return JudgedRows(
+        "custom", f"{partly}{_listed(locations, section, commits)}{part}{changed}", split
+    )
 
 
 def locations_of(section: "DataSection", *keys: str) -> list[str]:
@@ -107,23 +113,33 @@ def plain_pipeline(outcome: Outcome, decided: dict[str, Any] | None) -> AnyEvalu
     Args:
         decided: the decision as metrics.json holds it.
     """
-    if not decided or not ({"thresholds", "costs"} & decided.keys() or not decided["folded_into_weights"]):
+    if not decided or not (
+        {"thresholds", "costs"} & decided.keys() or not decided["folded_into_weights"]
+    ):
         return None
     if not decided["folded_into_weights"]:
         return outcome.alone
     labels = outcome.alone.labels
     shift_C = np.array([decided["shift"][label] for label in labels])
-    log_p_NC = LogProbabilities(outcome.alone_log_p_NC.source, (Correction(decided["temperature"], shift_C),))
+    log_p_NC = LogProbabilities(
+        outcome.alone_log_p_NC.source, (Correction(decided["temperature"], shift_C),)
+    )
     return evaluate_logits(log_p_NC, outcome.label_ids_N, labels)
 
 
-def eval_results(rows: JudgedRows, outcome: Outcome, plain: AnyEvaluation | None) -> list[EvalResult]:
+def eval_results(
+    rows: JudgedRows, outcome: Outcome, plain: AnyEvaluation | None
+) -> list[EvalResult]:
     """Return the results of the model-index: with the decision, and beside them those of the plain pipeline where they differ.
 
     Args:
         plain: as of `plain_pipeline`.
     """
-    judged = {"": outcome.final} if plain is None else {" (with the decision)": outcome.final, " (plain pipeline)": plain}
+    judged = (
+        {"": outcome.final}
+        if plain is None
+        else {" (with the decision)": outcome.final, " (plain pipeline)": plain}
+    )
     return [
         EvalResult(
             task_type="text-classification",

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from rich.table import Table
 from tqdm.auto import tqdm
 
+from trainer.arrays import Array, Floats, Ints
 from trainer.delivery.predicting.predict import Classifier, Judged, Text
 from trainer.display.terminal import console
 from trainer.evaluation.multi_label import evaluate
@@ -33,8 +33,8 @@ class Rows:
     """
 
     texts: Sequence[Text]
-    row_ids_N: NDArray[np.int64]
-    targets: NDArray[Any]
+    row_ids_N: Ints
+    targets: Array
     name: str
 
 
@@ -49,16 +49,29 @@ def compare(original: Classifier, exported: dict[str, Classifier], rows: Rows) -
     everyone = {"original": original, **exported}
     starts = range(0, len(rows.texts), ROWS_AT_ONCE)
     parts: dict[str, list[Judged]] = {kind: [] for kind in everyone}
-    for start in tqdm(starts, desc="Checking", unit=f" x {ROWS_AT_ONCE} rows", delay=2, disable=None, leave=False):
+    for start in tqdm(
+        starts, desc="Checking", unit=f" x {ROWS_AT_ONCE} rows", delay=2, disable=None, leave=False
+    ):
         texts = rows.texts[start : start + ROWS_AT_ONCE]
         for kind, model in everyone.items():
             parts[kind].append(model.judge(texts))
-    p = {kind: np.concatenate([part.probabilities_NC for part in judged]) for kind, judged in parts.items()}
-    decided = {kind: np.concatenate([part.decided for part in judged]) for kind, judged in parts.items()}
-    found: dict[str, Any] = {"rows": len(rows.texts), "data": rows.name, "macro_f1": _macro_f1(p["original"], decided["original"], rows, original)}
+    p = {
+        kind: np.concatenate([part.probabilities_NC for part in judged])
+        for kind, judged in parts.items()
+    }
+    decided = {
+        kind: np.concatenate([part.decided for part in judged]) for kind, judged in parts.items()
+    }
+    found: dict[str, Any] = {
+        "rows": len(rows.texts),
+        "data": rows.name,
+        "macro_f1": _macro_f1(p["original"], decided["original"], rows, original),
+    }
     for kind in exported:
         difference_N = np.abs(p[kind] - p["original"]).max(axis=1)
-        other = np.flatnonzero((decided[kind] != decided["original"]).reshape(len(difference_N), -1).any(axis=1))
+        other = np.flatnonzero(
+            (decided[kind] != decided["original"]).reshape(len(difference_N), -1).any(axis=1)
+        )
         found[kind] = {
             "macro_f1": _macro_f1(p[kind], decided[kind], rows, original),
             "max_probability_difference": float(difference_N.max()),
@@ -76,7 +89,7 @@ def compare(original: Classifier, exported: dict[str, Classifier], rows: Rows) -
     return found
 
 
-def _macro_f1(p_NC: NDArray[np.float64], decided: NDArray[Any], rows: Rows, model: Classifier) -> float:
+def _macro_f1(p_NC: Floats, decided: Array, rows: Rows, model: Classifier) -> float:
     tiny = np.finfo(np.float64).tiny
     log_p_NC = np.log(np.maximum(p_NC, tiny))
     scores_NC = log_p_NC - np.log(np.maximum(1 - p_NC, tiny)) if model.is_multi_label else log_p_NC
@@ -84,12 +97,20 @@ def _macro_f1(p_NC: NDArray[np.float64], decided: NDArray[Any], rows: Rows, mode
 
 
 def _label(decided: Any, labels: list[str]) -> str | list[str]:
-    return labels[int(decided)] if np.ndim(decided) == 0 else [labels[c] for c in np.flatnonzero(decided)]
+    return (
+        labels[int(decided)]
+        if np.ndim(decided) == 0
+        else [labels[c] for c in np.flatnonzero(decided)]
+    )
 
 
-def measure_speed(models: dict[str, Classifier], texts: Sequence[Text]) -> dict[str, dict[int, float]]:
+def measure_speed(
+    models: dict[str, Classifier], texts: Sequence[Text]
+) -> dict[str, dict[int, float]]:
     """Seconds of a call, tokenising included: {kind: {rows of a call: median}}; the models take turns on the same texts."""
-    shuffled = [texts[n] for n in np.random.default_rng(0).permutation(len(texts))[: ROUNDS * max(SIZES)]]
+    shuffled = [
+        texts[n] for n in np.random.default_rng(0).permutation(len(texts))[: ROUNDS * max(SIZES)]
+    ]
     seconds: dict[str, dict[int, float]] = {kind: {} for kind in models}
     for size in SIZES:
         taken: dict[str, list[float]] = {kind: [] for kind in models}
@@ -119,13 +140,30 @@ def print_check(found: dict[str, Any]) -> None:
         )
 
 
-def print_speed(seconds: dict[str, dict[int, float]], sizes_bytes: dict[str, int], num_threads: int) -> None:
+def print_speed(
+    seconds: dict[str, dict[int, float]], sizes_bytes: dict[str, int], num_threads: int
+) -> None:
     """Milliseconds of a call, and how many times faster than the original's."""
-    table = Table(title=f"On this CPU, {num_threads} thread{'s' if num_threads > 1 else ''}: median time of a call, tokenising included", title_justify="left")
+    table = Table(
+        title=f"On this CPU, {num_threads} thread{'s' if num_threads > 1 else ''}: median time of a call, tokenising included",
+        title_justify="left",
+    )
     table.add_column("model")
-    for heading in ("MB", *(f"{size} row{'s' if size > 1 else ''}, ms" for size in SIZES), "rows/s"):
+    for heading in (
+        "MB",
+        *(f"{size} row{'s' if size > 1 else ''}, ms" for size in SIZES),
+        "rows/s",
+    ):
         table.add_column(heading, justify="right")
     for kind, by_size in seconds.items():
-        cells = [f"{by_size[size] * 1000:,.1f} ({seconds['original'][size] / by_size[size]:.2f}x)" for size in SIZES]
-        table.add_row(kind, f"{sizes_bytes[kind] / 1e6:,.1f}", *cells, f"{max(SIZES) / by_size[max(SIZES)]:,.0f}")
+        cells = [
+            f"{by_size[size] * 1000:,.1f} ({seconds['original'][size] / by_size[size]:.2f}x)"
+            for size in SIZES
+        ]
+        table.add_row(
+            kind,
+            f"{sizes_bytes[kind] / 1e6:,.1f}",
+            *cells,
+            f"{max(SIZES) / by_size[max(SIZES)]:,.0f}",
+        )
     console.print(table)

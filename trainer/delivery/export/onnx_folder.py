@@ -112,13 +112,17 @@ labels = [[config["id2label"][str(c)] for c in np.flatnonzero(row >= 0.5)] for r
     values = getattr(model.model.config, "decision", None) or {}
     lines = ["scores = logits"]
     if "shift" in values:
-        lines = ['scores = logits / config["decision"]["temperature"] + np.array(config["decision"]["shift"])']
+        lines = [
+            'scores = logits / config["decision"]["temperature"] + np.array(config["decision"]["shift"])'
+        ]
     lines.append(SOFTMAX)
     decided = "probabilities.argmax(axis=1)"
     if "costs" in values:
         decided = '(probabilities @ np.array(config["decision"]["costs"])).argmin(axis=1)'
     elif "thresholds" in values:
-        lines.append('thresholds = [config["decision"]["thresholds"][config["id2label"][str(c)]] for c in range(logits.shape[1])]')
+        lines.append(
+            'thresholds = [config["decision"]["thresholds"][config["id2label"][str(c)]] for c in range(logits.shape[1])]'
+        )
         decided = "(probabilities / np.array(thresholds)).argmax(axis=1)"
     lines.append(f'labels = [config["id2label"][str(c)] for c in {decided}]')
     return "\n".join(lines)

@@ -61,7 +61,11 @@ def write_graph(model: Any, tokenizer: Any, path: Path, *, max_length: int) -> N
         ExportError: a model that torch cannot write as a graph, with the reason, or a graph that answers otherwise.
     """
     example = tokenizer(["one", "two and some more words"], padding=True, return_tensors="pt")
-    names = [name for name in tokenizer.model_input_names if name in inspect.signature(model.forward).parameters]
+    names = [
+        name
+        for name in tokenizer.model_input_names
+        if name in inspect.signature(model.forward).parameters
+    ]
     any_size = {0: torch.export.Dim.DYNAMIC, 1: torch.export.Dim.DYNAMIC}
     num_bytes = sum(parameter.numel() * 4 for parameter in model.parameters())
     try:
@@ -78,7 +82,9 @@ def write_graph(model: Any, tokenizer: Any, path: Path, *, max_length: int) -> N
             program.save(path, external_data=num_bytes > MOST_BYTES)
             difference = _largest_difference(model, OnnxModel(path.parent), max_length)
     except Exception as error:  # whatever a model's own code may raise while it is traced
-        raise ExportError(f"{type(model).__name__} cannot be written as an ONNX graph: {reason(error)} Serve its model folder itself.") from error
+        raise ExportError(
+            f"{type(model).__name__} cannot be written as an ONNX graph: {reason(error)} Serve its model folder itself."
+        ) from error
     refuse_difference(difference, "on random tokens")
 
 
@@ -95,11 +101,23 @@ def _largest_difference(model: Any, graph: OnnxModel, max_length: int) -> float:
     """Of the sigmoids of logits, over batches of one and several rows, of one token and of many."""
     config, generator, worst = model.config.get_text_config(), torch.Generator().manual_seed(0), 0.0
     for num_rows, length in ((1, 1), (3, 7), (2, min(max_length, MOST_TRIED_TOKENS))):
-        ids_BL = torch.randint(config.vocab_size // 2, config.vocab_size, (num_rows, length), generator=generator)
-        mask_BL = torch.arange(length) < torch.linspace(length, max(1, length // 2), num_rows).long()[:, None]
-        batch = {"input_ids": ids_BL.where(mask_BL, config.pad_token_id or 0), "attention_mask": mask_BL.long(), "token_type_ids": torch.zeros_like(ids_BL)}
+        ids_BL = torch.randint(
+            config.vocab_size // 2, config.vocab_size, (num_rows, length), generator=generator
+        )
+        mask_BL = (
+            torch.arange(length)
+            < torch.linspace(length, max(1, length // 2), num_rows).long()[:, None]
+        )
+        batch = {
+            "input_ids": ids_BL.where(mask_BL, config.pad_token_id or 0),
+            "attention_mask": mask_BL.long(),
+            "token_type_ids": torch.zeros_like(ids_BL),
+        }
         with torch.inference_mode():
-            p_BC, q_BC = (each(**{name: batch[name] for name in graph.names}).logits.sigmoid() for each in (model, graph))
+            p_BC, q_BC = (
+                each(**{name: batch[name] for name in graph.names}).logits.sigmoid()
+                for each in (model, graph)
+            )
         worst = max(worst, float((p_BC - q_BC).abs().max()))
     return worst
 
@@ -119,11 +137,22 @@ def quantise(source: Path, target: Path) -> None:
     try:
         with _quiet():
             graph = onnx.load(source)
-            del graph.graph.value_info[:]  # shapes of before, which the quantiser takes for those of its own layers
+            del graph.graph.value_info[
+                :
+            ]  # shapes of before, which the quantiser takes for those of its own layers
             is_large = graph.ByteSize() > MOST_BYTES
-            quantize_dynamic(graph, target, per_channel=True, reduce_range=True, weight_type=QuantType.QInt8, use_external_data_format=is_large)
+            quantize_dynamic(
+                graph,
+                target,
+                per_channel=True,
+                reduce_range=True,
+                weight_type=QuantType.QInt8,
+                use_external_data_format=is_large,
+            )
     except Exception as error:  # the quantiser and its shape inference raise errors of many kinds
-        raise ExportError(f"the graph cannot be quantised: {reason(error)} Leave out --int8.") from error
+        raise ExportError(
+            f"the graph cannot be quantised: {reason(error)} Leave out --int8."
+        ) from error
 
 
 @contextmanager

@@ -27,17 +27,32 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 CARD = "README.md"
-PICTURES = ("class_distribution.png", "learning_curves.png", "confusion_matrix.png", "label_scores.png", "reliability.png")
+PICTURES = (
+    "class_distribution.png",
+    "learning_curves.png",
+    "confusion_matrix.png",
+    "label_scores.png",
+    "reliability.png",
+)
 SHARED = ("metrics.json", "epochs.csv", "class_weights.json", *PICTURES)
 """What goes up beside the model and the card, where the run has it: all that the card shows, and no row of the data."""
 WEIGHTS = ("*.safetensors", "*.safetensors.index.json")
 MODEL_FILES = (
     *WEIGHTS,
-    *("config.json", "generation_config.json", "tokenizer*.json", "special_tokens_map.json", "added_tokens.json"),
+    *(
+        "config.json",
+        "generation_config.json",
+        "tokenizer*.json",
+        "special_tokens_map.json",
+        "added_tokens.json",
+    ),
     *("vocab*.json", "vocab*.txt", "merges.txt", "*.model", "*.codes", "chat_template*"),
 )
 """What a model folder may hold that goes up; no pickle, and nothing else that lies there, such as rows of data."""
-LOADING = re.compile(r'^(classif(?:y = pipeline\("text-classification", |ier = Classifier\.load\())"model"', re.MULTILINE)
+LOADING = re.compile(
+    r'^(classif(?:y = pipeline\("text-classification", |ier = Classifier\.load\())"model"',
+    re.MULTILINE,
+)
 """Lines of `card_template.md` that load the model from the folder beside the card."""
 WAITS_SECONDS = (1.0, 2.0, 4.0, 8.0)
 """Before each new attempt, where the server does not say Retry-After; after the last the upload is given up."""
@@ -69,18 +84,26 @@ def check_login(hub: HubSection) -> None:
             is_new, is_private = False, bool(api.model_info(hub.repo_id).private)
         except RepositoryNotFoundError:
             is_new, is_private = True, hub.private
-        refused = _refused_to_create(user, hub.repo_id) if is_new else _refused_to_write(api, hub.repo_id)
+        refused = (
+            _refused_to_create(user, hub.repo_id) if is_new else _refused_to_write(api, hub.repo_id)
+        )
         metadata = ModelCardData(language=hub.language, license=hub.license).to_yaml()
         if metadata != "{}":
             ModelCard(f"---\n{metadata}\n---\n").validate()
     except LocalTokenNotFoundError as error:
         raise RunError(f"hub.push is true, but there is no token for the Hub. {remedy}") from error
     except (httpx.HTTPError, OSError) as error:
-        raise RunError(f"hub.push is true, but logging in to the Hub failed: {words_of(error)} {remedy}") from error
+        raise RunError(
+            f"hub.push is true, but logging in to the Hub failed: {words_of(error)} {remedy}"
+        ) from error
     except ValueError as error:
-        raise RunError(f"hub.language or hub.license: the Hub does not take them: {words_of(error)}") from error
+        raise RunError(
+            f"hub.language or hub.license: the Hub does not take them: {words_of(error)}"
+        ) from error
     if refused:
-        raise RunError(f"hub.push is true, but {refused} Set hub.repo_id to a place of {user['name']}, or use another token. {remedy}")
+        raise RunError(
+            f"hub.push is true, but {refused} Set hub.repo_id to a place of {user['name']}, or use another token. {remedy}"
+        )
     _refuse_public(hub, is_private)
 
 
@@ -97,8 +120,15 @@ def _refused_to_create(user: dict[str, Any], repo_id: str) -> str | None:
         if roles[namespace] == "read":
             return f"{name} may only read in the organization '{namespace}'."
     if token.get("role") == "fineGrained" and "fineGrained" in token:
-        given = [scope["permissions"] for scope in token["fineGrained"].get("scoped", ()) if scope["entity"].get("name") == namespace]
-        if not any("repo.write" in permissions for permissions in (*given, token["fineGrained"].get("global", ()))):
+        given = [
+            scope["permissions"]
+            for scope in token["fineGrained"].get("scoped", ())
+            if scope["entity"].get("name") == namespace
+        ]
+        if not any(
+            "repo.write" in permissions
+            for permissions in (*given, token["fineGrained"].get("global", ()))
+        ):
             return f"the fine-grained token of {name} may not write repositories of '{namespace}'."
     return None
 
@@ -118,7 +148,9 @@ def _refused_to_write(api: "HfApi", repo_id: str) -> str | None:
 
 def _refuse_public(hub: HubSection, is_private: bool) -> None:
     if hub.private and not is_private:
-        raise RunError(f"{hub.repo_id} is public on the Hub, and hub.private is true. Set hub.private: false (--public), or another repo_id.")
+        raise RunError(
+            f"{hub.repo_id} is public on the Hub, and hub.private is true. Set hub.private: false (--public), or another repo_id."
+        )
 
 
 def settings(folder: Path, **given: Any) -> HubSection:
@@ -133,12 +165,20 @@ def settings(folder: Path, **given: Any) -> HubSection:
 
     _refuse_folder(folder)
     config = folder / "config.yaml"
-    values = (read_yaml(str(config)).values.get("hub") or {}) if config.is_file() and given.get("repo_id") is None else {}
-    values = {key: value for key, value in values.items() if key in HubSection.model_fields} | {k: v for k, v in given.items() if v is not None}
+    values = (
+        (read_yaml(str(config)).values.get("hub") or {})
+        if config.is_file() and given.get("repo_id") is None
+        else {}
+    )
+    values = {key: value for key, value in values.items() if key in HubSection.model_fields} | {
+        k: v for k, v in given.items() if v is not None
+    }
     if not values.get("repo_id"):
         raise RunError(f"{folder}: its config names no hub.repo_id. Give --repo-id user/name.")
     needed = {"model": {"name": "none"}, "data": {"source": "none"}}
-    return check_config(YamlSource("push", needed | {"hub": values | {"push": True, "every": "end"}})).hub
+    return check_config(
+        YamlSource("push", needed | {"hub": values | {"push": True, "every": "end"}})
+    ).hub
 
 
 def push(folder: Path, hub: HubSection) -> str:
@@ -155,8 +195,14 @@ def push(folder: Path, hub: HubSection) -> str:
         _refuse_folder(folder)
         _upload_over_http()
         if not (folder / "model").is_dir():
-            others = {p.name for p in folder.iterdir()} - {p.name for p in model_files(folder)} - {CARD}
-            print(f"Not pushed, as no part of a model: {listing(others)}." if others else "", end="\n" if others else "", file=sys.stderr)
+            others = (
+                {p.name for p in folder.iterdir()} - {p.name for p in model_files(folder)} - {CARD}
+            )
+            print(
+                f"Not pushed, as no part of a model: {listing(others)}." if others else "",
+                end="\n" if others else "",
+                file=sys.stderr,
+            )
         address = str(_retrying(lambda: _commit(folder, hub)).commit_url)
     except RunError:
         raise
@@ -171,18 +217,28 @@ def is_pushed(run: Path, hub: HubSection) -> bool:
     """Whether all that a run folder has to push was pushed to this repository, as its pushed.json tells; a card that came later was not."""
     try:
         note = json.loads((run / PUSHED).read_text(encoding="utf-8"))
-        return (note["repo_id"], note["revision"]) == (hub.repo_id, hub.revision) and _files(run).keys() <= set(note["files"])
+        return (note["repo_id"], note["revision"]) == (hub.repo_id, hub.revision) and _files(
+            run
+        ).keys() <= set(note["files"])
     except (OSError, ValueError, KeyError, TypeError):
         return False
 
 
 def _note(run: Path, hub: HubSection, address: str) -> None:
     """Record a push that is done in the run folder, so that the same training command does not repeat it."""
-    note = {"repo_id": hub.repo_id, "revision": hub.revision, "address": address, "files": sorted(_files(run))}
+    note = {
+        "repo_id": hub.repo_id,
+        "revision": hub.revision,
+        "address": address,
+        "files": sorted(_files(run)),
+    }
     try:
         RunFolder(run).write_json(PUSHED, note)
     except OSError as error:
-        print(f"{run / PUSHED}: could not be written ({first_line(error)[:-1]}); the push is done.", file=sys.stderr)
+        print(
+            f"{run / PUSHED}: could not be written ({first_line(error)[:-1]}); the push is done.",
+            file=sys.stderr,
+        )
 
 
 def _files(folder: Path) -> dict[str, Path]:
@@ -211,22 +267,46 @@ def failure(folder: Path, hub: HubSection, reason: str) -> str:
 
 def reason_in(lines: list[str]) -> str:
     """The reason that the last `failure` among the lines of an upload's output gives."""
-    last = next((line for line in reversed(lines) if KEPT in line), lines[-1] if lines else "it was ended.")
+    last = next(
+        (line for line in reversed(lines) if KEPT in line), lines[-1] if lines else "it was ended."
+    )
     return last.partition("failed: ")[2].partition(KEPT)[0] or last
 
 
 def push_arguments(folder: Path, hub: HubSection) -> list[str]:
     """Arguments of the command `equipoise` that push a folder."""
     assert hub.repo_id is not None, "the config checks it"
-    options = ["--private" if hub.private else "--public", "--commit-message", hub.commit_message, "--timeout-minutes", f"{hub.timeout_minutes:g}"]
-    return ["push", str(folder), "--repo-id", hub.repo_id, *options, *(["--revision", hub.revision] if hub.revision else [])]
+    options = [
+        "--private" if hub.private else "--public",
+        "--commit-message",
+        hub.commit_message,
+        "--timeout-minutes",
+        f"{hub.timeout_minutes:g}",
+    ]
+    return [
+        "push",
+        str(folder),
+        "--repo-id",
+        hub.repo_id,
+        *options,
+        *(["--revision", hub.revision] if hub.revision else []),
+    ]
 
 
 def model_files(folder: Path) -> list[Path]:
     """The files of a model folder or checkpoint that make up the model: weights, configs, tokenizer, and its own code where it has some."""
     config = folder / "config.json"
-    patterns = (*MODEL_FILES, "*.py") if config.is_file() and '"auto_map"' in config.read_text(encoding="utf-8") else MODEL_FILES
-    return sorted(p for p in folder.iterdir() if (p.is_file() or _is_broken(p)) and any(fnmatchcase(p.name, pattern) for pattern in patterns))
+    patterns = (
+        (*MODEL_FILES, "*.py")
+        if config.is_file() and '"auto_map"' in config.read_text(encoding="utf-8")
+        else MODEL_FILES
+    )
+    return sorted(
+        p
+        for p in folder.iterdir()
+        if (p.is_file() or _is_broken(p))
+        and any(fnmatchcase(p.name, pattern) for pattern in patterns)
+    )
 
 
 def _is_broken(path: Path) -> bool:
@@ -272,12 +352,20 @@ def _refuse_folder(folder: Path) -> None:
     if not folder.is_dir():
         raise RunError(f"{folder}: is no folder. Give the folder of a finished run.")
     if any(folder.glob("member-*")):
-        raise RunError(f"{folder}: holds an ensemble, and a repository holds one model. Push a member, such as {folder / 'member-1'}.")
+        raise RunError(
+            f"{folder}: holds an ensemble, and a repository holds one model. Push a member, such as {folder / 'member-1'}."
+        )
     if (folder / "config.yaml").is_file() and not (folder / "metrics.json").is_file():
-        raise RunError(f"{folder}: holds a run that is not finished. Run its train command again, which goes on from the last checkpoint.")
+        raise RunError(
+            f"{folder}: holds a run that is not finished. Run its train command again, which goes on from the last checkpoint."
+        )
     model = folder / "model" if (folder / "model").is_dir() else folder
-    if not (model / "config.json").is_file() or not any(p.suffix == ".safetensors" for p in model.iterdir()):
-        raise RunError(f"{folder}: holds no finished run and no model (config.json and safetensors weights). Give the folder of a finished run.")
+    if not (model / "config.json").is_file() or not any(
+        p.suffix == ".safetensors" for p in model.iterdir()
+    ):
+        raise RunError(
+            f"{folder}: holds no finished run and no model (config.json and safetensors weights). Give the folder of a finished run."
+        )
     for path in (*model_files(model), *(folder / name for name in (*SHARED, CARD))):
         _refuse_link(path, folder)
 
@@ -285,11 +373,15 @@ def _refuse_folder(folder: Path) -> None:
 def _refuse_link(path: Path, folder: Path) -> None:
     """Raises RunError for a file that would go up, but is not there or lies outside the folder, such as a private key."""
     if _is_broken(path):
-        raise RunError(f"{path}: is a link to {os.readlink(path)}, which does not exist. Remove the link, or put the file there.")
+        raise RunError(
+            f"{path}: is a link to {os.readlink(path)}, which does not exist. Remove the link, or put the file there."
+        )
     target = target_outside(path, folder)
     if target is not None:
         link = next(p for p in (path, *path.parents) if p.is_symlink())
-        raise RunError(f"{link}: is a link to {target}, outside {folder}, so nothing is pushed. Remove the link, or put a copy of the file there.")
+        raise RunError(
+            f"{link}: is a link to {target}, outside {folder}, so nothing is pushed. Remove the link, or put a copy of the file there."
+        )
 
 
 def _api() -> "HfApi":
@@ -310,7 +402,12 @@ def _commit(folder: Path, hub: HubSection) -> "CommitInfo":
     card = files.pop(CARD, None)
     operations: list[Any] = [CommitOperationAdd(name, str(path)) for name, path in files.items()]
     if card:
-        operations.append(CommitOperationAdd(CARD, _card_for_hub(card.read_text(encoding="utf-8"), hub.repo_id, hub.revision).encode()))
+        operations.append(
+            CommitOperationAdd(
+                CARD,
+                _card_for_hub(card.read_text(encoding="utf-8"), hub.repo_id, hub.revision).encode(),
+            )
+        )
     api = _api()
     api.create_repo(hub.repo_id, private=hub.private, exist_ok=True)
     _refuse_public(hub, bool(api.model_info(hub.repo_id).private))
@@ -318,10 +415,16 @@ def _commit(folder: Path, hub: HubSection) -> "CommitInfo":
         api.create_branch(hub.repo_id, branch=hub.revision, exist_ok=True)
     names = {operation.path_in_repo for operation in operations}
     there = api.list_repo_files(hub.repo_id, revision=hub.revision)
-    weights = {name for name in there if "/" not in name and any(fnmatchcase(name, pattern) for pattern in WEIGHTS)}
+    weights = {
+        name
+        for name in there
+        if "/" not in name and any(fnmatchcase(name, pattern) for pattern in WEIGHTS)
+    }
     stale = sorted(weights - names)  # loaders might take them for the model's
     operations += [CommitOperationDelete(name) for name in stale]
-    return api.create_commit(hub.repo_id, operations, commit_message=hub.commit_message, revision=hub.revision)
+    return api.create_commit(
+        hub.repo_id, operations, commit_message=hub.commit_message, revision=hub.revision
+    )
 
 
 def _card_for_hub(text: str, repo_id: str, revision: str | None) -> str:
@@ -339,7 +442,11 @@ def _retrying(attempt: Callable[[], T]) -> T:
             seconds = _retry_after(error) or wait
             if not _passes(error) or seconds > LONGEST_WAIT_SECONDS:
                 raise
-            print(f"The push failed: {words_of(error)} Next attempt in {seconds:g} s.", file=sys.stderr, flush=True)
+            print(
+                f"The push failed: {words_of(error)} Next attempt in {seconds:g} s.",
+                file=sys.stderr,
+                flush=True,
+            )
         time.sleep(seconds)
     return attempt()
 
@@ -353,7 +460,9 @@ def _passes(error: BaseException) -> bool:
     response = getattr(error, "response", None)
     if response is not None:
         return response.status_code in (408, 409, 412, 425, 429) or response.status_code >= 500
-    return isinstance(error, (httpx.TransportError, ConnectionError)) and not isinstance(error, OfflineModeIsEnabled)
+    return isinstance(error, (httpx.TransportError, ConnectionError)) and not isinstance(
+        error, OfflineModeIsEnabled
+    )
 
 
 def _retry_after(error: BaseException) -> float | None:

@@ -42,14 +42,18 @@ def uploading(hub: HubSection, run: Path) -> Iterator[Callable[[Path, int], None
         saves.close(0)
         raise
     try:
-        signal = stopping.received()  # too late for the run, which is finished, but not for its push
+        signal = (
+            stopping.received()
+        )  # too late for the run, which is finished, but not for its push
         saves.close(0 if signal else LAST_SAVE_SECONDS)
         if hub_module.is_pushed(run, hub):  # the run was found finished
             return
         fault = f"stopped by {signal}." if signal else _push(run, hub)
     except (Stopped, KeyboardInterrupt) as stop:
         saves.close(0)
-        fault = f"stopped by {stopping.received() if isinstance(stop, Stopped) else 'the keyboard'}."
+        fault = (
+            f"stopped by {stopping.received() if isinstance(stop, Stopped) else 'the keyboard'}."
+        )
     except OSError as error:  # no process could be started
         fault = hub_module.words_of(error)
     if fault:
@@ -73,7 +77,11 @@ class SavedModels:
         try:
             staged = self.run.stage_model(hub_module.model_files(checkpoint), step)
         except OSError as error:
-            print(f"The model of step {step} is not pushed: {hub_module.words_of(error)}", file=sys.stderr, flush=True)
+            print(
+                f"The model of step {step} is not pushed: {hub_module.words_of(error)}",
+                file=sys.stderr,
+                flush=True,
+            )
             return
         with self._lock:
             passed_over, self._waiting = self._waiting, (staged, step)
@@ -103,11 +111,16 @@ class SavedModels:
                     self._thread = None
                     return
                 (staged, step), self._waiting = self._waiting, None
-                hub = self.hub.model_copy(update={"commit_message": f"Step {step}: {self.hub.commit_message}"})
+                hub = self.hub.model_copy(
+                    update={"commit_message": f"Step {step}: {self.hub.commit_message}"}
+                )
                 try:
                     self._process = _start(staged, hub, quiet=True)
                 except OSError as error:
-                    tqdm.write(f"The model of step {step} was not pushed: {hub_module.words_of(error)}", file=sys.stderr)
+                    tqdm.write(
+                        f"The model of step {step} was not pushed: {hub_module.words_of(error)}",
+                        file=sys.stderr,
+                    )
                     continue
             told = _end_of(self._process, hub)
             shutil.rmtree(staged, ignore_errors=True)
@@ -116,7 +129,11 @@ class SavedModels:
                 if self._closed and code:
                     return
             is_pushed = code == 0 and bool(told) and told[-1].startswith("Pushed to ")
-            line = f"Step {step}: {told[-1]}" if is_pushed else f"The model of step {step} was not pushed: {hub_module.reason_in(told)}"
+            line = (
+                f"Step {step}: {told[-1]}"
+                if is_pushed
+                else f"The model of step {step} was not pushed: {hub_module.reason_in(told)}"
+            )
             tqdm.write(line, file=sys.stderr)
 
 
@@ -140,8 +157,20 @@ def _start(folder: Path, hub: HubSection, *, quiet: bool = False) -> "subprocess
     paths = os.pathsep.join(path for path in (package, os.environ.get("PYTHONPATH", "")) if path)
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True} if quiet else {}
     silent = {"HF_HUB_DISABLE_PROGRESS_BARS": "1"} if quiet or not sys.stderr.isatty() else {}
-    command = [sys.executable, "-P", "-m", "trainer", *hub_module.push_arguments(folder, hub)]  # -P: no trainer.py of the user's
-    return subprocess.Popen(command, env={**os.environ, "PYTHONPATH": paths, **silent}, stdin=subprocess.DEVNULL, start_new_session=True, **pipes)  # type: ignore[call-overload]
+    command = [
+        sys.executable,
+        "-P",
+        "-m",
+        "trainer",
+        *hub_module.push_arguments(folder, hub),
+    ]  # -P: no trainer.py of the user's
+    return subprocess.Popen(
+        command,
+        env={**os.environ, "PYTHONPATH": paths, **silent},
+        stdin=subprocess.DEVNULL,
+        start_new_session=True,
+        **pipes,
+    )  # type: ignore[call-overload]
 
 
 def _end_of(process: "subprocess.Popen[str]", hub: HubSection) -> list[str]:

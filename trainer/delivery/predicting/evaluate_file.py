@@ -3,14 +3,14 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow.compute as pc
-from numpy.typing import NDArray
 from scipy.special import logit
 from tqdm.auto import tqdm
 
+from trainer.arrays import Array, Ints
 from trainer.data.reading.columns import SET_COLUMNS
 from trainer.data.reading.formats.readers import ENDINGS
 from trainer.data.reading.locate import locate
@@ -44,16 +44,27 @@ def metrics_path(output: Path, data: "DataSection", *, overwrite: bool = False) 
     """
     path = output / "metrics.json" if output.is_dir() or not output.suffix else output
     if path.suffix != ".json" or path.is_dir():
-        raise RunError(f"--output: {path} {'is a folder' if path.is_dir() else 'does not end in .json'}; needed: a .json file, or a folder for metrics.json.")
+        raise RunError(
+            f"--output: {path} {'is a folder' if path.is_dir() else 'does not end in .json'}; needed: a .json file, or a folder for metrics.json."
+        )
     writer.check_writable(path.parent, remedy="Set --output")
     whole = path.resolve()
     for source in [data.source] if isinstance(data.source, str) else data.source or []:
-        if {whole, *whole.parents} & {found.resolve() for found in locate(source, "--data", ENDINGS) or []}:
+        if {whole, *whole.parents} & {
+            found.resolve() for found in locate(source, "--data", ENDINGS) or []
+        }:
             raise RunError(f"--output: {path} is in --data. Give another file.")
     if (path.parent / "config.json").is_file():
-        raise RunError(f"{path}: is in a model folder, which holds the files of the model alone. Give another --output.")
-    if (path.parent / "config.yaml").is_file() or any((folder / "config.yaml").is_file() and (folder / "metrics.json").is_file() for folder in whole.parents):
-        raise RunError(f"{path}: is in a run folder, which keeps the results of its training. Give another --output.")
+        raise RunError(
+            f"{path}: is in a model folder, which holds the files of the model alone. Give another --output."
+        )
+    if (path.parent / "config.yaml").is_file() or any(
+        (folder / "config.yaml").is_file() and (folder / "metrics.json").is_file()
+        for folder in whole.parents
+    ):
+        raise RunError(
+            f"{path}: is in a run folder, which keeps the results of its training. Give another --output."
+        )
     refuse_existing(path, overwrite=overwrite)
     refuse_while_written(path)
     return path
@@ -68,7 +79,9 @@ def naming_options() -> Iterator[None]:
         words = str(error)
         if SET_COLUMNS not in words:
             raise
-        raise DataError(words.replace(SET_COLUMNS, "Give --text-column and --label-column.")) from error
+        raise DataError(
+            words.replace(SET_COLUMNS, "Give --text-column and --label-column.")
+        ) from error
 
 
 def check_data(data: "DataSection") -> None:
@@ -77,7 +90,9 @@ def check_data(data: "DataSection") -> None:
         check_source(data)
 
 
-def evaluate_file(classifier: "Classifier", data: "DataSection", path: Path, *, cache_dir: Path) -> AnyEvaluation:
+def evaluate_file(
+    classifier: "Classifier", data: "DataSection", path: Path, *, cache_dir: Path
+) -> AnyEvaluation:
     """What the classifier did on the rows of `data.source`, shown and written; rows without a text or a label are counted and left out.
 
     Args:
@@ -89,13 +104,32 @@ def evaluate_file(classifier: "Classifier", data: "DataSection", path: Path, *, 
         judged = read_labelled(classifier, data, cache_dir)
     rows, targets, counts = judged.rows, judged.targets, judged.left_out
     p_NC, decided = judge_texts(classifier, rows, judged.ids_N, path.parent)
-    evaluation = evaluate(logarithms(p_NC, path.parent, multi_label=rows.multi_label), targets, classifier.labels, decided)
-    support = {label: figures["support"] for label, figures in evaluation.per_class.items() if figures["support"]}
-    about = {"model": classifier.name, "data": data.source, "rows_read": rows.table.num_rows, "rows_left_out": counts}
+    evaluation = evaluate(
+        logarithms(p_NC, path.parent, multi_label=rows.multi_label),
+        targets,
+        classifier.labels,
+        decided,
+    )
+    support = {
+        label: figures["support"]
+        for label, figures in evaluation.per_class.items()
+        if figures["support"]
+    }
+    about = {
+        "model": classifier.name,
+        "data": data.source,
+        "rows_read": rows.table.num_rows,
+        "rows_left_out": counts,
+    }
     print_evaluation(evaluation, str(data.source))
     path.parent.mkdir(parents=True, exist_ok=True)
     writer.RunFolder(path.parent).write_json(
-        path.name, {"test": evaluation.to_dict(), "minority_label": min(support, key=support.__getitem__, default=None), "evaluated": about}
+        path.name,
+        {
+            "test": evaluation.to_dict(),
+            "minority_label": min(support, key=support.__getitem__, default=None),
+            "evaluated": about,
+        },
     )
     for sentence in [*rows.remarks, *judged.naming.sentences()]:
         print(sentence)
@@ -104,17 +138,23 @@ def evaluate_file(classifier: "Classifier", data: "DataSection", path: Path, *, 
     return evaluation
 
 
-def logarithms(p_NC: NDArray[Any], folder: Path, *, multi_label: bool = False) -> NDArray[Any]:
+def logarithms(p_NC: Array, folder: Path, *, multi_label: bool = False) -> Array:
     """Logits that give these probabilities, as `evaluate` takes them, in the place of the probabilities where they are many."""
     log_p_NC = room(p_NC.shape, p_NC.dtype, folder)
     for rows, p_BC in row_blocks(p_NC):
         p_BC = p_BC.astype(np.float64)
-        log_p_NC[rows] = logit(np.clip(p_BC, LEAST_PROBABILITY, 1 - LEAST_PROBABILITY)) if multi_label else np.log(np.maximum(p_BC, LEAST_PROBABILITY))
+        log_p_NC[rows] = (
+            logit(np.clip(p_BC, LEAST_PROBABILITY, 1 - LEAST_PROBABILITY))
+            if multi_label
+            else np.log(np.maximum(p_BC, LEAST_PROBABILITY))
+        )
         release(log_p_NC)
     return log_p_NC
 
 
-def judge_texts(classifier: "Classifier", rows: Rows, ids_N: NDArray[np.int64], folder: Path) -> tuple[NDArray[Any], NDArray[Any]]:
+def judge_texts(
+    classifier: "Classifier", rows: Rows, ids_N: Ints, folder: Path
+) -> tuple[Array, Array]:
     """Probabilities and decided labels of the rows, in pieces, so that texts do not pile up.
 
     Args:
@@ -123,16 +163,26 @@ def judge_texts(classifier: "Classifier", rows: Rows, ids_N: NDArray[np.int64], 
     shape = (len(ids_N), len(classifier.labels))
     is_large = 8 * shape[0] * shape[1] > MOST_IN_MEMORY
     p_NC = room(shape, np.float32 if is_large else np.float64, folder)
-    decided = room(shape, np.bool_, folder) if classifier.is_multi_label else np.empty(shape[0], np.int64)
+    decided = (
+        room(shape, np.bool_, folder) if classifier.is_multi_label else np.empty(shape[0], np.int64)
+    )
     texts = rows.table.select(["text", "text_pair"])
     is_paired = texts["text_pair"].null_count < texts.num_rows
-    with tqdm(total=len(ids_N), desc="Predicting", unit=" rows", delay=2, disable=None, leave=False) as bar:
+    with tqdm(
+        total=len(ids_N), desc="Predicting", unit=" rows", delay=2, disable=None, leave=False
+    ) as bar:
         for start in range(0, len(ids_N), PIECE_ROWS):
             piece = take_rows(texts, ids_N[start : start + PIECE_ROWS])
             firsts, seconds = (pc.fill_null(column, "").to_pylist() for column in piece.columns)
-            pairs: list[Text] = [{"text": first, "text_pair": second} for first, second in zip(firsts, seconds, strict=True)]
+            pairs: list[Text] = [
+                {"text": first, "text_pair": second}
+                for first, second in zip(firsts, seconds, strict=True)
+            ]
             judged = classifier.judge(pairs if is_paired else firsts)
-            p_NC[start : start + len(firsts)], decided[start : start + len(firsts)] = judged.probabilities_NC, judged.decided
+            p_NC[start : start + len(firsts)], decided[start : start + len(firsts)] = (
+                judged.probabilities_NC,
+                judged.decided,
+            )
             release(p_NC)
             release(decided)
             rows.release()

@@ -32,7 +32,13 @@ if TYPE_CHECKING:
     from trainer.delivery.predicting.predict import Classifier, Text
 
 STANDARD = "-"
-WRITTEN_AS = {".txt": ".csv", ".tab": ".tsv", ".json": ".jsonl", ".arrow": ".parquet", ".xlsx": ".csv"}
+WRITTEN_AS = {
+    ".txt": ".csv",
+    ".tab": ".tsv",
+    ".json": ".jsonl",
+    ".arrow": ".parquet",
+    ".xlsx": ".csv",
+}
 """Ending of the default output of inputs whose own ending is not written."""
 LEAST_ROWS, MOST_ROWS, MOST_CHARACTERS = 64, 8_192, 8_000_000
 """Rows of a piece at the beginning and at most, and characters of its texts from which it holds no more."""
@@ -52,11 +58,15 @@ def input_path(location: str) -> Path | None:
         return None
     paths = locate(location, "--input", ENDINGS) or [Path(location)]
     if len(paths) > 1 or not paths[0].is_file():
-        raise DataError(f"--input: '{location}' is {'several files' if len(paths) > 1 else 'no file'}; needed: one file, or - for standard input.")
+        raise DataError(
+            f"--input: '{location}' is {'several files' if len(paths) > 1 else 'no file'}; needed: one file, or - for standard input."
+        )
     return paths[0]
 
 
-def output_path(output: str | None, source: Path | None, *, overwrite: bool, folder: Path | None = None) -> Path | None:
+def output_path(
+    output: str | None, source: Path | None, *, overwrite: bool, folder: Path | None = None
+) -> Path | None:
     """The file to write, left out `<input>.predicted.<ending>` in `folder`, or beside the input; None for standard output.
 
     Raises:
@@ -88,11 +98,19 @@ def output_path(output: str | None, source: Path | None, *, overwrite: bool, fol
 def refuse_existing(target: Path, *, overwrite: bool) -> None:
     """Raises RunError for a file that is there already, unless it may be replaced."""
     if target.exists() and not overwrite:
-        raise RunError(f"{target}: is there already. Give --overwrite to replace it, or another --output.")
+        raise RunError(
+            f"{target}: is there already. Give --overwrite to replace it, or another --output."
+        )
 
 
 def reading(
-    model: str, source: str, *, text_column: str | None = None, pair_column: str | None = None, label_column: str | None = None, encoding: str | None = None
+    model: str,
+    source: str,
+    *,
+    text_column: str | None = None,
+    pair_column: str | None = None,
+    label_column: str | None = None,
+    encoding: str | None = None,
 ) -> dict[str, Any]:
     """Values of a config that reads `source`: its columns as given, else as the run folder `model` was trained on, whose labels keep
     their names and their form.
@@ -102,15 +120,24 @@ def reading(
     """
     path = Path(model).expanduser() / "config.yaml"
     trained_on = read_yaml(str(path)).values.get("data", {}) if path.is_file() else {}
-    columns = {name: trained_on[name] for name in ("text_column", "label_column", "label_columns", *LABEL_FORM) if trained_on.get(name)}
+    columns = {
+        name: trained_on[name]
+        for name in ("text_column", "label_column", "label_columns", *LABEL_FORM)
+        if trained_on.get(name)
+    }
     if label_column:
-        columns = {name: value for name, value in columns.items() if name != "label_columns"} | {"label_column": label_column}
+        columns = {name: value for name, value in columns.items() if name != "label_columns"} | {
+            "label_column": label_column
+        }
     if text_column:
         columns["text_column"] = text_column
     if pair_column:
         texts = columns.get("text_column", "text")
         columns["text_column"] = [texts if isinstance(texts, str) else texts[0], pair_column]
-    return {"model": {"name": model}, "data": {"source": source, **columns, **({"encoding": encoding} if encoding else {})}}
+    return {
+        "model": {"name": model},
+        "data": {"source": source, **columns, **({"encoding": encoding} if encoding else {})},
+    }
 
 
 def open_records(path: Path | None, data: "DataSection") -> Records:
@@ -152,8 +179,16 @@ class Labeller:
         `predicted_score`, and `predicted_probability_<label>`.
         """
         kind = pa.list_(pa.string()) if self.classifier.is_multi_label else pa.string()
-        names = ["score", *(f"probability_{label}" for label in self.classifier.labels if self.probabilities)]
-        return pa.schema([(f"{self.prefix}label", kind), *((f"{self.prefix}{name}", pa.float64()) for name in names)])
+        names = [
+            "score",
+            *(f"probability_{label}" for label in self.classifier.labels if self.probabilities),
+        ]
+        return pa.schema(
+            [
+                (f"{self.prefix}label", kind),
+                *((f"{self.prefix}{name}", pa.float64()) for name in names),
+            ]
+        )
 
     def refuse_taken_names(self, records: list[Record], places: list[str]) -> None:
         """Raises DataError where a row has a column of a name that is to be added."""
@@ -161,7 +196,9 @@ class Labeller:
         for record, where in zip(records, places, strict=True):
             if taken := record.keys() & added:
                 words = f"has a column '{min(taken)}' already, where the prediction would stand"
-                raise DataError(f"{where}: {words}. Give --prefix model_, or another start of the names that are added.")
+                raise DataError(
+                    f"{where}: {words}. Give --prefix model_, or another start of the names that are added."
+                )
 
     def label(self, records: list[Record], places: list[str]) -> list[Record]:
         """The rows with their labels; a row without a text is kept and has none.
@@ -177,9 +214,15 @@ class Labeller:
         labelled = [record | dict.fromkeys(names) for record in records]
         for n, p_C, decided in zip(chosen, judged.probabilities_NC, judged.decided, strict=True):
             label_id = int(p_C.argmax()) if self.classifier.is_multi_label else int(decided)
-            label = [name for name, has in zip(labels, decided, strict=True) if has] if self.classifier.is_multi_label else labels[label_id]
+            label = (
+                [name for name, has in zip(labels, decided, strict=True) if has]
+                if self.classifier.is_multi_label
+                else labels[label_id]
+            )
             scores = [p_C[label_id], *(p_C if self.probabilities else [])]
-            labelled[n].update(zip(names, [label, *(float(f"{p:.6g}") for p in scores)], strict=True))
+            labelled[n].update(
+                zip(names, [label, *(float(f"{p:.6g}") for p in scores)], strict=True)
+            )
         self.counts["rows"] += len(records)
         self.counts["empty"] += len(records) - len(chosen)
         self.counts["cut"] += int(judged.truncated_N.sum())
@@ -196,7 +239,9 @@ class Labeller:
 def _as_text(value: Any, name: str, where: str) -> str:
     """A value as readers spell it, without white space at its ends; missing values are empty."""
     if isinstance(value, list | dict | bytes):
-        raise DataError(f"{where}: column '{name}' holds a {type(value).__name__}; needed: one text or number a row.")
+        raise DataError(
+            f"{where}: column '{name}' holds a {type(value).__name__}; needed: one text or number a row."
+        )
     return (item_text(value) or "").strip()
 
 
@@ -204,16 +249,24 @@ def written_ending(target: Path | None, records: Records) -> str:
     """Return the ending that tells how rows are written: of the file, or of what standard output gets."""
     if target is not None:
         return ending(target)
-    return ".jsonl" if records.format in (".json", ".jsonl", ".ndjson", ".parquet", ".arrow") else ".csv"
+    return (
+        ".jsonl"
+        if records.format in (".json", ".jsonl", ".ndjson", ".parquet", ".arrow")
+        else ".csv"
+    )
 
 
 def refuse_where_no_spreadsheet_reads(target: Path | None, records: Records) -> None:
     """Raises DataError where --spreadsheet-safe has no sense."""
     if (form := written_ending(target, records)) not in (".csv", ".tsv"):
-        raise DataError(f"--spreadsheet-safe: goes with .csv and .tsv, not with {form}. Leave it out.")
+        raise DataError(
+            f"--spreadsheet-safe: goes with .csv and .tsv, not with {form}. Leave it out."
+        )
 
 
-def label_file(labeller: Labeller, records: Records, target: Path | None, *, spreadsheet_safe: bool = False) -> None:
+def label_file(
+    labeller: Labeller, records: Records, target: Path | None, *, spreadsheet_safe: bool = False
+) -> None:
     """Label every row into a file, or onto standard output; what a killed start of the same work has done stays.
 
     Args:
@@ -223,8 +276,14 @@ def label_file(labeller: Labeller, records: Records, target: Path | None, *, spr
         DataError: rows or columns that cannot be read or written.
         RunError: the disk is full, or another process writes the file.
     """
-    labeller.refuse_taken_names([records.first] if records.first else [], [records.where] if records.first else [])
-    names = list(records.first or labeller.text_columns) if records.schema is None else records.schema.names
+    labeller.refuse_taken_names(
+        [records.first] if records.first else [], [records.where] if records.first else []
+    )
+    names = (
+        list(records.first or labeller.text_columns)
+        if records.schema is None
+        else records.schema.names
+    )
     columns = Columns(names, records.schema, labeller.added, spreadsheet_safe)
     with ExitStack() as held:
         sink: PartialFile | StandardOutput
@@ -241,7 +300,9 @@ def label_file(labeller: Labeller, records: Records, target: Path | None, *, spr
         labeller.counts |= sink.progress
         done = labeller.counts["rows"]
         start = time.perf_counter()
-        with tqdm(desc="Predicting", unit=" rows", initial=done, disable=None, leave=False, smoothing=0.1) as bar:
+        with tqdm(
+            desc="Predicting", unit=" rows", initial=done, disable=None, leave=False, smoothing=0.1
+        ) as bar:
             for piece, counts in read_ahead(_labelled(labeller, records, done)):
                 sink.append(piece, columns, counts)
                 bar.total = records.estimated_rows(counts["rows"])
@@ -250,10 +311,15 @@ def label_file(labeller: Labeller, records: Records, target: Path | None, *, spr
             sink.append([], columns, labeller.counts)
         sink.finish()
     seconds = time.perf_counter() - start
-    print(_summary(labeller, records, target, (labeller.counts["rows"] - done) / max(seconds, 1e-9)), file=sys.stdout if target else sys.stderr)
+    print(
+        _summary(labeller, records, target, (labeller.counts["rows"] - done) / max(seconds, 1e-9)),
+        file=sys.stdout if target else sys.stderr,
+    )
 
 
-def _labelled(labeller: Labeller, records: Records, done: int) -> Iterator[tuple[list[Record], dict[str, int]]]:
+def _labelled(
+    labeller: Labeller, records: Records, done: int
+) -> Iterator[tuple[list[Record], dict[str, int]]]:
     """Labelled rows behind the first ones, in pieces, each with the counts up to its end."""
     rows = iter(records)
     for _ in islice(rows, done):
@@ -284,7 +350,14 @@ def _identity(labeller: Labeller, records: Records, spreadsheet_safe: bool) -> d
     return {
         "input": file_identity(records.path) if records.path else time.time_ns(),
         "models": [model.identity for model in classifier.models],
-        "options": [classifier.vote, *labeller.text_columns, labeller.probabilities, labeller.prefix, spreadsheet_safe, how_read],
+        "options": [
+            classifier.vote,
+            *labeller.text_columns,
+            labeller.probabilities,
+            labeller.prefix,
+            spreadsheet_safe,
+            how_read,
+        ],
     }
 
 

@@ -5,12 +5,12 @@ import shlex
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
-from numpy.typing import NDArray
 
+from trainer.arrays import Array, Ints
 from trainer.data.cleaning.clean import is_unwanted, judge_rows, label_naming
 from trainer.data.cleaning.reasons import JOINED, KEPT, REASONS, UNWANTED
 from trainer.data.labels.label_ids import Labels, count_values, encode
@@ -43,13 +43,15 @@ class LabelledRows:
     """
 
     rows: Rows
-    ids_N: NDArray[np.int64]
-    targets: NDArray[Any]
+    ids_N: Ints
+    targets: Array
     naming: LabelNames
     left_out: dict[str, int]
 
 
-def read_labelled(classifier: "Classifier", data: "DataSection", cache_dir: Path, *, has_set: bool = True) -> LabelledRows:
+def read_labelled(
+    classifier: "Classifier", data: "DataSection", cache_dir: Path, *, has_set: bool = True
+) -> LabelledRows:
     """Read the rows of `data.source`; what `label_map` and `drop_labels` name and no row has is passed over.
 
     Args:
@@ -70,19 +72,33 @@ def read_labelled(classifier: "Classifier", data: "DataSection", cache_dir: Path
             " Several labels are lists in data.label_column, or 0/1 columns in data.label_columns."
         )
     spelt = label_naming(rows, {}, []).classes
-    label_map = {label: name for label, name in data.label_map.items() if known_as(label, spelt)}  # of the run's labels a file may lack some
+    label_map = {
+        label: name for label, name in data.label_map.items() if known_as(label, spelt)
+    }  # of the run's labels a file may lack some
     present = [*spelt, *filter(None, label_map.values())]
-    naming = label_naming(rows, label_map, [label for label in data.drop_labels if known_as(label, present)])
+    naming = label_naming(
+        rows, label_map, [label for label in data.drop_labels if known_as(label, present)]
+    )
     reasons_N[(reasons_N == KEPT) & is_unwanted(rows, naming)] = UNWANTED
     ids_N = np.flatnonzero(reasons_N == KEPT)
     if not len(ids_N):
-        raise DataError(f"{where}: no row has both a text and a label. Check data.text_column and data.label_column.")
-    targets = _targets(take_rows(rows.table.select(["label"]), ids_N)["label"], naming, classifier, where, has_set)
-    left_out = {REASONS[code]: int((reasons_N == code).sum()) for code in np.unique(reasons_N) if code != KEPT}
+        raise DataError(
+            f"{where}: no row has both a text and a label. Check data.text_column and data.label_column."
+        )
+    targets = _targets(
+        take_rows(rows.table.select(["label"]), ids_N)["label"], naming, classifier, where, has_set
+    )
+    left_out = {
+        REASONS[code]: int((reasons_N == code).sum())
+        for code in np.unique(reasons_N)
+        if code != KEPT
+    }
     return LabelledRows(rows, ids_N, targets, naming, left_out)
 
 
-def _targets(column: pa.ChunkedArray, naming: LabelNames, classifier: "Classifier", where: str, has_set: bool) -> NDArray[Any]:
+def _targets(
+    column: pa.ChunkedArray, naming: LabelNames, classifier: "Classifier", where: str, has_set: bool
+) -> Array:
     """Label id of each row, or which labels each row has.
 
     Raises:
@@ -90,17 +106,40 @@ def _targets(column: pa.ChunkedArray, naming: LabelNames, classifier: "Classifie
     """
     labels = Labels(classifier.labels)
     counts: Counter[str] = Counter()
-    for spelling, rows in (count_spellings(column) if classifier.is_multi_label else count_values(column)).items():
+    for spelling, rows in (
+        count_spellings(column) if classifier.is_multi_label else count_values(column)
+    ).items():
         if (name := naming.names[spelling]) is not None:
             counts[name] += rows
     by_key = {label_key(label): label for label in reversed(classifier.labels)}
     unknown = {name: rows for name, rows in counts.items() if label_key(name) not in by_key}
     if unknown:
-        told = listing(f"{label} ({count:,} row{'' if count == 1 else 's'})" for label, count in unknown.items())
-        hint = next(filter(None, (did_you_mean(label, classifier.labels) for label in sorted(unknown))), "")
+        told = listing(
+            f"{label} ({count:,} row{'' if count == 1 else 's'})"
+            for label, count in unknown.items()
+        )
+        hint = next(
+            filter(None, (did_you_mean(label, classifier.labels) for label in sorted(unknown))), ""
+        )
         drop = f"data.drop_labels={json.dumps(sorted(unknown), ensure_ascii=False)}"
-        command = f": --set {shlex.quote(drop)}" if len(unknown) <= MOST_TOLD else " with data.drop_labels"
-        remedy = f"Rename the labels by data.label_map, or leave their rows out{command}." if has_set else "Mend these labels, or leave their rows out."
-        raise DataError(f"{where}: labels that {classifier.name} does not know: {told}; known: {listing(classifier.labels)}.{hint} {remedy}")
-    names = {spelling: name and by_key.get(label_key(name)) for spelling, name in naming.names.items()}
-    return label_matrix(column, labels, names) if classifier.is_multi_label else encode(column, labels, names)
+        command = (
+            f": --set {shlex.quote(drop)}"
+            if len(unknown) <= MOST_TOLD
+            else " with data.drop_labels"
+        )
+        remedy = (
+            f"Rename the labels by data.label_map, or leave their rows out{command}."
+            if has_set
+            else "Mend these labels, or leave their rows out."
+        )
+        raise DataError(
+            f"{where}: labels that {classifier.name} does not know: {told}; known: {listing(classifier.labels)}.{hint} {remedy}"
+        )
+    names = {
+        spelling: name and by_key.get(label_key(name)) for spelling, name in naming.names.items()
+    }
+    return (
+        label_matrix(column, labels, names)
+        if classifier.is_multi_label
+        else encode(column, labels, names)
+    )

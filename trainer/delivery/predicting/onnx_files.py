@@ -17,7 +17,9 @@ def is_graph(source: str) -> bool:
 def is_in_8_bits(source: str) -> bool:
     """Whether a folder holds a graph with weights of 8 bits."""
     path = Path(source) / FINDINGS
-    findings = json.loads(path.read_text(encoding="utf-8")) if is_graph(source) and path.is_file() else {}
+    findings = (
+        json.loads(path.read_text(encoding="utf-8")) if is_graph(source) and path.is_file() else {}
+    )
     return bool(findings.get("int8"))
 
 
@@ -25,4 +27,6 @@ def check_packages(*names: str) -> None:
     """Raises ExportError for packages that are not installed, with the line that installs them."""
     missing = [name for name in names if find_spec(name) is None]
     if missing:
-        raise ExportError(f"ONNX needs {', '.join(missing)}, not installed here. Install: pip install 'equipoise[onnx]'")
+        raise ExportError(
+            f"ONNX needs {', '.join(missing)}, not installed here. Install: pip install 'equipoise[onnx]'"
+        )

@@ -31,9 +31,13 @@ class OnnxModel(nn.Module):
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads, options.log_severity_level = torch.get_num_threads(), 3
         try:
-            self.session = onnxruntime.InferenceSession(folder / GRAPH, options, providers=["CPUExecutionProvider"])
+            self.session = onnxruntime.InferenceSession(
+                folder / GRAPH, options, providers=["CPUExecutionProvider"]
+            )
         except Exception as error:  # onnxruntime's errors share no class of their own
-            raise ExportError(f"{folder / GRAPH}: cannot be loaded: {reason(error)} Export it anew.") from error
+            raise ExportError(
+                f"{folder / GRAPH}: cannot be loaded: {reason(error)} Export it anew."
+            ) from error
         self.names = [given.name for given in self.session.get_inputs()]
 
     def forward(self, **inputs: Tensor) -> Any:

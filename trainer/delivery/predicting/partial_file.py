@@ -53,7 +53,9 @@ class Columns:
         known = {*self.names, *self.added.names}
         for record in records:
             if unknown := record.keys() - known:
-                raise DataError(f"a row has the column '{min(unknown)}', which the first row lacks. Give an --output that ends in .jsonl.")
+                raise DataError(
+                    f"a row has the column '{min(unknown)}', which the first row lacks. Give an --output that ends in .jsonl."
+                )
 
 
 def _with_rows(progress: dict[str, int]) -> dict[str, int]:
@@ -131,7 +133,12 @@ class PartialFile:
                 rest = rest[self.file.write(rest) :]
             os.fsync(self.file.fileno())
             self.num_bytes += len(piece)
-            partial.write_text(json.dumps({"identity": self.identity, "bytes": self.num_bytes, "progress": progress}), encoding="utf-8")
+            partial.write_text(
+                json.dumps(
+                    {"identity": self.identity, "bytes": self.num_bytes, "progress": progress}
+                ),
+                encoding="utf-8",
+            )
             os.replace(partial, self.note_path)
         except OSError as error:
             partial.unlink(missing_ok=True)
@@ -173,7 +180,8 @@ class StandardOutput:
     """The same for standard output, which cannot be taken up again."""
 
     def __init__(self, form: str) -> None:
-        self.encode, self.progress, self.note, self.is_first = encoder(Path(f"-{form}")), {}, None, True  # type: ignore[var-annotated]
+        self.encode, self.is_first, self.note = encoder(Path(f"-{form}")), True, None
+        self.progress: dict[str, int] = {}
 
     def append(self, records: list[Record], columns: Columns, progress: dict[str, int]) -> None:
         """Write a piece."""
@@ -197,20 +205,32 @@ def encoder(target: Path) -> Encoder:
     form = ending(target)
     packing = target.suffix.lower()
     is_packed = packing == ".gz"
-    if form not in ENCODERS or (is_packed and form == ".parquet") or (packing in PACKED and not is_packed):
-        raise DataError(f"{target}: endings that can be written: {listing(ENCODERS)}, all but .parquet also with .gz behind.")
+    if (
+        form not in ENCODERS
+        or (is_packed and form == ".parquet")
+        or (packing in PACKED and not is_packed)
+    ):
+        raise DataError(
+            f"{target}: endings that can be written: {listing(ENCODERS)}, all but .parquet also with .gz behind."
+        )
     encode = ENCODERS[form]
     if not is_packed:
         return encode
-    return lambda *arguments: gzip.compress(encode(*arguments), mtime=0)  # several such members, one behind the other, are a whole .gz file
+    return lambda *arguments: gzip.compress(
+        encode(*arguments), mtime=0
+    )  # several such members, one behind the other, are a whole .gz file
 
 
-def csv_bytes(records: list[Record], columns: Columns, is_first: bool, *, separator: str = ",") -> bytes:
+def csv_bytes(
+    records: list[Record], columns: Columns, is_first: bool, *, separator: str = ","
+) -> bytes:
     """Lines of CSV in UTF-8, below a header; missing values are empty, lists and objects JSON."""
     columns.refuse_others(records)
     out = io.StringIO()
     plain = csv.writer(out, delimiter=separator, lineterminator="\n")
-    quoted = csv.writer(out, delimiter=separator, lineterminator="\n", quoting=csv.QUOTE_ALL)  # for a carriage return, which Python 3.11 leaves bare
+    quoted = csv.writer(
+        out, delimiter=separator, lineterminator="\n", quoting=csv.QUOTE_ALL
+    )  # for a carriage return, which Python 3.11 leaves bare
     names = [*columns.names, *columns.added.names]
     written = spreadsheet_safe if columns.spreadsheet_safe else str
     if is_first:
@@ -224,7 +244,13 @@ def csv_bytes(records: list[Record], columns: Columns, is_first: bool, *, separa
 def _cell(value: Any) -> str:
     if isinstance(value, str):
         return value
-    return "" if value is None else _json(value) if isinstance(value, bool | list | dict) else str(value)
+    return (
+        ""
+        if value is None
+        else _json(value)
+        if isinstance(value, bool | list | dict)
+        else str(value)
+    )
 
 
 def _json(value: Any) -> str:
@@ -262,10 +288,17 @@ def arrow_bytes(records: list[Record], columns: Columns, is_first: bool) -> byte
     columns.refuse_others(records)
     sink = pa.BufferOutputStream()
     try:
-        schema = columns.schema or pa.table({name: [record.get(name) for record in records] for name in columns.names}).schema
+        schema = (
+            columns.schema
+            or pa.table(
+                {name: [record.get(name) for record in records] for name in columns.names}
+            ).schema
+        )
         table = pa.Table.from_pylist(records, schema=pa.unify_schemas([schema, columns.added]))
     except (ValueError, TypeError, OverflowError) as error:
-        raise DataError(f"a row does not fit the columns of the Parquet file: {first_line(error)} Give an --output that ends in .jsonl.") from error
+        raise DataError(
+            f"a row does not fit the columns of the Parquet file: {first_line(error)} Give an --output that ends in .jsonl."
+        ) from error
     with pa.ipc.new_stream(sink, table.schema) as writer:
         writer.write_table(table)
     return sink.getvalue().to_pybytes()
@@ -295,5 +328,11 @@ def _grouped(streams: Path) -> Iterator[list[pa.RecordBatch]]:
                 batches = []
 
 
-ENCODERS: dict[str, Encoder] = {".csv": csv_bytes, ".tsv": tsv_bytes, ".jsonl": jsonl_bytes, ".ndjson": jsonl_bytes, ".parquet": arrow_bytes}
+ENCODERS: dict[str, Encoder] = {
+    ".csv": csv_bytes,
+    ".tsv": tsv_bytes,
+    ".jsonl": jsonl_bytes,
+    ".ndjson": jsonl_bytes,
+    ".parquet": arrow_bytes,
+}
 """(rows, columns, whether it is the first piece) -> bytes of a piece, by ending."""

@@ -27,10 +27,18 @@ def as_list(texts: Any) -> list[Text]:
     if is_single(texts):
         return [_checked(texts, "")]
     if hasattr(texts, "columns"):
-        raise TypeError(f"a {type(texts).__name__} holds columns, not texts. Give one of them, such as table['text'], as a list.")
-    if not isinstance(texts, Iterable) or isinstance(texts, bytes | bytearray | set | frozenset) or getattr(texts, "ndim", 1) == 0:
+        raise TypeError(
+            f"a {type(texts).__name__} holds columns, not texts. Give one of them, such as table['text'], as a list."
+        )
+    if (
+        not isinstance(texts, Iterable)
+        or isinstance(texts, bytes | bytearray | set | frozenset)
+        or getattr(texts, "ndim", 1) == 0
+    ):
         raise TypeError(f"{type(texts).__name__} is no list of texts; {NEEDED}.")
-    values = texts.to_pylist() if hasattr(texts, "to_pylist") else texts  # Arrow's columns hold scalars of their own
+    values = (
+        texts.to_pylist() if hasattr(texts, "to_pylist") else texts
+    )  # Arrow's columns hold scalars of their own
     return [_checked(value, f"text {number}: ") for number, value in enumerate(values)]
 
 
@@ -43,12 +51,24 @@ def _checked(value: Any, where: str) -> Text:
     if isinstance(value, str):
         return _readable(value, where)
     if not isinstance(value, Mapping):
-        missing = " Fill or leave out missing texts first." if type(value).__name__ in MISSING else ""
+        missing = (
+            " Fill or leave out missing texts first." if type(value).__name__ in MISSING else ""
+        )
         raise TypeError(f"{where}found {type(value).__name__}; {NEEDED}.{missing}")
     unknown = sorted(str(key) for key in value if key not in KEYS)
-    if unknown or not isinstance(value.get("text"), str) or not isinstance(value.get("text_pair"), str | None):
-        found = f"the key{'s' if len(unknown) > 1 else ''} {', '.join(unknown[:5])[:200]}" if unknown else "a value that is no text"
-        raise TypeError(f"{where}a pair with {found}; needed: the key text, and the key text_pair of pairs, each with a text.")
+    if (
+        unknown
+        or not isinstance(value.get("text"), str)
+        or not isinstance(value.get("text_pair"), str | None)
+    ):
+        found = (
+            f"the key{'s' if len(unknown) > 1 else ''} {', '.join(unknown[:5])[:200]}"
+            if unknown
+            else "a value that is no text"
+        )
+        raise TypeError(
+            f"{where}a pair with {found}; needed: the key text, and the key text_pair of pairs, each with a text."
+        )
     for text in value.values():
         _readable(text or "", where)
     return dict(value)
@@ -61,5 +81,7 @@ def _readable(text: str, where: str) -> str:
         ValueError: it holds half a surrogate pair.
     """
     if HALF_A_PAIR.search(text):
-        raise ValueError(f"{where}the text holds half a surrogate pair (an emoji cut in two), which is no text. Mend or replace it.")
+        raise ValueError(
+            f"{where}the text holds half a surrogate pair (an emoji cut in two), which is no text. Mend or replace it."
+        )
     return text

@@ -32,19 +32,30 @@ def confusion_of(run: FinishedRun) -> dict[str, Any]:
         "labels": shown.labels,
         "columns": columns,
         "shown": shown.sentence("metrics.json"),
-        "cells": [(y, x, int(counts[y, x]), int(counts[y, x]) / sums[y]) for y, x in np.argwhere(counts).tolist()],
+        "cells": [
+            (y, x, int(counts[y, x]), int(counts[y, x]) / sums[y])
+            for y, x in np.argwhere(counts).tolist()
+        ],
         "numbers": numbers,
         "size": 44 if len(order) <= 10 else 32 if numbers else 14,
         "margin": 12 + 7 * min(24, max(map(len, columns))),
-        "most": _most_frequent(found, run.labels, np.array([class_ids[label] for label in by_size])),
+        "most": _most_frequent(
+            found, run.labels, np.array([class_ids[label] for label in by_size])
+        ),
     }
 
 
-def _most_frequent(found: Confusion, labels: list[str], by_size: Any) -> list[tuple[str, str, int, float]]:
+def _most_frequent(
+    found: Confusion, labels: list[str], by_size: Any
+) -> list[tuple[str, str, int, float]]:
     """(true, predicted, rows, share of the true class) of the cells of most rows that are wrong; of equals the larger classes first."""
     rank_C, support_C = np.argsort(by_size), found.support_C
     wrong = np.flatnonzero(found.true_L != found.predicted_L)
-    true_L, predicted_L, counts_L = (values[wrong] for values in (found.true_L, found.predicted_L, found.counts_L))
+    true_L, predicted_L, counts_L = (
+        values[wrong] for values in (found.true_L, found.predicted_L, found.counts_L)
+    )
     first = np.lexsort((rank_C[predicted_L], rank_C[true_L], -counts_L))[:MOST_CONFUSIONS]
     cells = zip(true_L[first], predicted_L[first], counts_L[first], strict=True)
-    return [(labels[t], labels[g], int(count), float(count / support_C[t])) for t, g, count in cells]
+    return [
+        (labels[t], labels[g], int(count), float(count / support_C[t])) for t, g, count in cells
+    ]

@@ -11,7 +11,14 @@ from trainer.delivery.report.page_confusion import MOST_CLASSES_WITH_NUMBERS, co
 from trainer.delivery.report.page_parts import refuse_poorer
 from trainer.display import page_plots, pages
 from trainer.display.figure_words import TITLES
-from trainer.display.shown_classes import MOST_IN_PAGE, MOST_IN_PICTURE, MOST_IN_SENTENCE, Shown, largest_and_rarest, worst_and_rarest
+from trainer.display.shown_classes import (
+    MOST_IN_PAGE,
+    MOST_IN_PICTURE,
+    MOST_IN_SENTENCE,
+    Shown,
+    largest_and_rarest,
+    worst_and_rarest,
+)
 from trainer.errors import RunError, Stopped, first_line, listing
 from trainer.evaluation.confusion import MOST_DENSE
 from trainer.evaluation.intervals import Interval, Resampled, interval, resample
@@ -43,8 +50,15 @@ def write_or_warn(path: Path) -> bool:
         page = rebuild(FinishedRun.read(path))
     except Stopped:
         raise
-    except Exception as error:  # the page is a view of files that are safe on disk; no fault of it may cost a run
-        logger.warning("%s was not written: %s The run is complete; repeat with: equipoise report %s", path / PAGE_NAME, first_line(error), path)
+    except (
+        Exception
+    ) as error:  # the page is a view of files that are safe on disk; no fault of it may cost a run
+        logger.warning(
+            "%s was not written: %s The run is complete; repeat with: equipoise report %s",
+            path / PAGE_NAME,
+            first_line(error),
+            path,
+        )
         return False
     print(f"Report: {page}")
     return True
@@ -72,8 +86,14 @@ def check_page(page: Path) -> None:
     """Raises RunError when the page cannot be written, or would replace a file that is none of ours."""
     writer.check_writable(page.parent, "Set --output")
     if page.is_dir():
-        raise RunError(f"{page}: is a folder; --output is the page itself, such as {page / PAGE_NAME}.")
-    if page.exists() and page.stat().st_size and GENERATOR not in page.read_bytes()[:2000].decode(errors="replace"):
+        raise RunError(
+            f"{page}: is a folder; --output is the page itself, such as {page / PAGE_NAME}."
+        )
+    if (
+        page.exists()
+        and page.stat().st_size
+        and GENERATOR not in page.read_bytes()[:2000].decode(errors="replace")
+    ):
         raise RunError(f"{page}: holds something else than a page of ours. Give another --output.")
 
 
@@ -84,18 +104,34 @@ def write_page(page: Path, text: str) -> Path:
     return page
 
 
-def mistakes_to_quote(rows_N: Any, outcome: "Outcome", labels: list[str], texts_of: Callable[[Any], list[str]]) -> list[dict[str, Any]]:
+def mistakes_to_quote(
+    rows_N: Any, outcome: "Outcome", labels: list[str], texts_of: Callable[[Any], list[str]]
+) -> list[dict[str, Any]]:
     """Lines of mistakes.jsonl: the hardest mistakes with their texts.
 
     Args:
         rows_N: row id of each row of the outcome.
         texts_of: row ids -> their texts, of pairs both.
     """
-    judged = Predictions(np.asarray(rows_N), outcome.label_ids_N, outcome.predicted_N, Probabilities(outcome.log_p_NC))
+    judged = Predictions(
+        np.asarray(rows_N),
+        outcome.label_ids_N,
+        outcome.predicted_N,
+        Probabilities(outcome.log_p_NC),
+    )
     mistakes = judged.hardest(labels, MOST_MISTAKES)
     rows = sorted({mistake.row for mistake in mistakes})
     texts = dict(zip(rows, texts_of(np.array(rows, np.int64)), strict=True))
-    return [{"row": m.row, "label": m.label, "predicted": m.predicted, "probability": m.probability, "text": _cut(texts[m.row])} for m in mistakes]
+    return [
+        {
+            "row": m.row,
+            "label": m.label,
+            "predicted": m.predicted,
+            "probability": m.probability,
+            "text": _cut(texts[m.row]),
+        }
+        for m in mistakes
+    ]
 
 
 def _cut(text: str) -> str:
@@ -155,7 +191,9 @@ def resampled_figures(runs: list[FinishedRun]) -> Resampled | None:
     return resample(predictions[0].targets, [p.predicted for p in predictions], len(runs[0].labels))  # type: ignore[union-attr]
 
 
-def headline_intervals(run: FinishedRun, resampled: Resampled | None, place: int) -> dict[str, Interval | None]:
+def headline_intervals(
+    run: FinishedRun, resampled: Resampled | None, place: int
+) -> dict[str, Interval | None]:
     """95 % intervals of the figures that have one, of the run at a place; means over the classes have none where a class is too small."""
     if resampled is None:
         return {}
@@ -165,13 +203,17 @@ def headline_intervals(run: FinishedRun, resampled: Resampled | None, place: int
         "macro_f1": None if small else interval(resampled.macro_f1_BR[:, place]),
         "accuracy": interval(resampled.accuracy_BR[:, place]),
         "balanced_accuracy": None if small else interval(resampled.macro_recall_BR[:, place]),
-        "minority_recall": interval(resampled.recall_BRC[:, place, run.labels.index(minority)]) if minority not in small else None,
+        "minority_recall": interval(resampled.recall_BRC[:, place, run.labels.index(minority)])
+        if minority not in small
+        else None,
     }
 
 
 def too_small(run: FinishedRun) -> list[str]:
     """Classes that have rows, and fewer than an interval needs."""
-    return [label for label in run.labels if 0 < run.final["per_class"][label]["support"] < LEAST_ROWS]
+    return [
+        label for label in run.labels if 0 < run.final["per_class"][label]["support"] < LEAST_ROWS
+    ]
 
 
 def _results(run: FinishedRun) -> list[tuple[str, dict[str, Any]]]:
@@ -184,7 +226,9 @@ def _results(run: FinishedRun) -> list[tuple[str, dict[str, Any]]]:
     return rows
 
 
-def _class_rows(run: FinishedRun, shown: Shown, resampled: Resampled | None, precisions: dict[str, float | None]) -> list[dict[str, Any]]:
+def _class_rows(
+    run: FinishedRun, shown: Shown, resampled: Resampled | None, precisions: dict[str, float | None]
+) -> list[dict[str, Any]]:
     """Results of each class that is shown."""
     final, alone = run.final["per_class"], run.metrics[run.split]["per_class"]
     ids = {label: c for c, label in enumerate(run.labels)}
@@ -192,7 +236,9 @@ def _class_rows(run: FinishedRun, shown: Shown, resampled: Resampled | None, pre
         {
             "label": label,
             **final[label],
-            "f1_interval": interval(resampled.f1_BRC[:, 0, ids[label]]) if resampled and final[label]["support"] >= LEAST_ROWS else None,
+            "f1_interval": interval(resampled.f1_BRC[:, 0, ids[label]])
+            if resampled and final[label]["support"] >= LEAST_ROWS
+            else None,
             "f1_alone": alone[label]["f1"] if "decision" in run.metrics else None,
             "average_precision": precisions[label],
         }
@@ -202,10 +248,19 @@ def _class_rows(run: FinishedRun, shown: Shown, resampled: Resampled | None, pre
 
 def _average_precisions(run: FinishedRun) -> dict[str, float | None]:
     if run.is_multi_label and len(run.labels) > MOST_DENSE:
-        return {label: values["average_precision"] if values["support"] else None for label, values in run.final["per_class"].items()}
+        return {
+            label: values["average_precision"] if values["support"] else None
+            for label, values in run.final["per_class"].items()
+        }
     if run.predictions is None or run.predictions.p_NC is None:
         return dict.fromkeys(run.labels)
-    return dict(zip(run.labels, page_plots.average_precisions(run.predictions.targets, run.predictions.p_NC), strict=True))
+    return dict(
+        zip(
+            run.labels,
+            page_plots.average_precisions(run.predictions.targets, run.predictions.p_NC),
+            strict=True,
+        )
+    )
 
 
 def _distribution(run: FinishedRun) -> dict[str, Any] | None:
@@ -216,12 +271,25 @@ def _distribution(run: FinishedRun) -> dict[str, Any] | None:
     first = next(iter(columns.values()))
     ids = {label: c for c, label in enumerate(labels)}
     shown = largest_and_rarest(sorted(labels, key=lambda label: -first[ids[label]]), MOST_IN_PAGE)
-    widest = max(1, *(count for heading, counts in columns.items() if heading not in ("validation", "test") for count in counts))
+    widest = max(
+        1,
+        *(
+            count
+            for heading, counts in columns.items()
+            if heading not in ("validation", "test")
+            for count in counts
+        ),
+    )
     return {
         "headings": list(columns),
         "totals": run.facts["totals"],
-        "widest": [max(1, *counts) if heading in ("validation", "test") else widest for heading, counts in columns.items()],
-        "rows": [(label, [counts[ids[label]] for counts in columns.values()]) for label in shown.labels],
+        "widest": [
+            max(1, *counts) if heading in ("validation", "test") else widest
+            for heading, counts in columns.items()
+        ],
+        "rows": [
+            (label, [counts[ids[label]] for counts in columns.values()]) for label in shown.labels
+        ],
         "shown": shown.sentence("report.json"),
     }
 
@@ -232,31 +300,60 @@ def _learning_curves(run: FinishedRun) -> list[dict[str, Any]]:
         step = run.facts["saved_step"] if run.facts else None
         return [
             {"title": "Loss", "src": pages.picture(page_plots.losses(run.epochs)), "lines": []},
-            {"title": "Accuracy, macro F1 and recall of the rarest class", "src": pages.picture(page_plots.scores(run.epochs, step)), "lines": []},
+            {
+                "title": "Accuracy, macro F1 and recall of the rarest class",
+                "src": pages.picture(page_plots.scores(run.epochs, step)),
+                "lines": [],
+            },
         ]
-    members = [FinishedRun.read(path) for path in sorted(run.path.glob("member-*"), key=lambda p: (len(p.name), p.name)) if writer.MEMBER.fullmatch(path.name)]
+    members = [
+        FinishedRun.read(path)
+        for path in sorted(run.path.glob("member-*"), key=lambda p: (len(p.name), p.name))
+        if writer.MEMBER.fullmatch(path.name)
+    ]
     return overlays(members) if any(member.epochs for member in members) else []
 
 
 def overlays(runs: list[FinishedRun], names: list[str] | None = None) -> list[dict[str, Any]]:
     """Learning curves of several runs, laid upon another."""
-    lines = [(page_plots.color_of(number), name) for number, name in enumerate(names or [run.name for run in runs])]
+    lines = [
+        (page_plots.color_of(number), name)
+        for number, name in enumerate(names or [run.name for run in runs])
+    ]
     epochs = [run.epochs for run in runs]
     wanted = (("macro_f1", "macro F1 on validation"), ("validation_loss", "validation loss (nats)"))
-    return [{"title": title, "src": pages.picture(page_plots.overlaid(epochs, column, title)), "lines": lines} for column, title in wanted]
+    return [
+        {
+            "title": title,
+            "src": pages.picture(page_plots.overlaid(epochs, column, title)),
+            "lines": lines,
+        }
+        for column, title in wanted
+    ]
 
 
 def _answers(run: FinishedRun) -> dict[str, Any] | None:
     """Of multi-label rows: how often each label is rightly given, missed, and given too much."""
     if not run.is_multi_label or run.predictions is None:
         return None
-    by_label = dict(zip(run.labels, zip(*(counts_C.tolist() for counts_C in run.predictions.answers()), strict=True), strict=True))
+    by_label = dict(
+        zip(
+            run.labels,
+            zip(*(counts_C.tolist() for counts_C in run.predictions.answers()), strict=True),
+            strict=True,
+        )
+    )
     shown = worst_and_rarest(run.by_size, run.final["per_class"], MOST_IN_PAGE)
-    rows = [{"label": label, **dict(zip(("right", "missed", "wrong"), by_label[label], strict=True))} for label in shown.labels]
+    rows = [
+        {"label": label, **dict(zip(("right", "missed", "wrong"), by_label[label], strict=True))}
+        for label in shown.labels
+    ]
     return {"rows": rows, "shown": shown.sentence("predictions.parquet")}
 
 
-def _precision_recall(run: FinishedRun, precisions: dict[str, float | None]) -> dict[str, Any] | None:
+def _precision_recall(
+    run: FinishedRun, precisions: dict[str, float | None]
+) -> dict[str, Any] | None:
     """The curves of all classes, or of those with the least average precision in colors and some others behind them."""
     if run.predictions is None or run.predictions.p_NC is None:
         return None
@@ -265,15 +362,31 @@ def _precision_recall(run: FinishedRun, precisions: dict[str, float | None]) -> 
     shown = known if len(known) <= len(page_plots.COLORS) else ordered[:MOST_CURVES]
     pale = [] if shown is known else ordered[MOST_CURVES:MOST_IN_PICTURE]
     ids = {label: c for c, label in enumerate(run.labels)}
-    figure = page_plots.precision_recall(run.predictions.targets, run.predictions.p_NC, [ids[label] for label in shown], [ids[label] for label in pale])
-    lines = [(page_plots.color_of(place), label, precisions[label]) for place, label in enumerate(shown)]
-    return {"src": pages.picture(figure), "lines": lines, "num_pale": len(pale), "num_left_out": len(known) - len(shown) - len(pale)}
+    figure = page_plots.precision_recall(
+        run.predictions.targets,
+        run.predictions.p_NC,
+        [ids[label] for label in shown],
+        [ids[label] for label in pale],
+    )
+    lines = [
+        (page_plots.color_of(place), label, precisions[label]) for place, label in enumerate(shown)
+    ]
+    return {
+        "src": pages.picture(figure),
+        "lines": lines,
+        "num_pale": len(pale),
+        "num_left_out": len(known) - len(shown) - len(pale),
+    }
 
 
 def _reliability(run: FinishedRun) -> str | None:
     if run.predictions is None or not run.predictions.knows_confidences:
         return None
-    return pages.picture(page_plots.reliability(run.predictions.confidences(), "answers" if run.is_multi_label else "rows"))
+    return pages.picture(
+        page_plots.reliability(
+            run.predictions.confidences(), "answers" if run.is_multi_label else "rows"
+        )
+    )
 
 
 def _decided(run: FinishedRun) -> dict[str, Any] | None:
@@ -281,8 +394,19 @@ def _decided(run: FinishedRun) -> dict[str, Any] | None:
     decision = run.metrics.get("decision")
     if decision is None:
         return None
-    names = {"training_prior": "share taught by training", "target_prior": "share expected", "thresholds": "threshold", "shift": "added to the score"}
+    names = {
+        "training_prior": "share taught by training",
+        "target_prior": "share expected",
+        "thresholds": "threshold",
+        "shift": "added to the score",
+    }
     columns = {title: decision[name] for name, title in names.items() if name in decision}
     costs = decision.get("costs") if len(run.labels) <= MOST_IN_PICTURE else None
     neutral = listing(decision.get("neutral", []), MOST_IN_SENTENCE)
-    return {"temperature": decision["temperature"], "costs": costs, "has_costs": "costs" in decision, "neutral": neutral, "columns": columns}
+    return {
+        "temperature": decision["temperature"],
+        "costs": costs,
+        "has_costs": "costs" in decision,
+        "neutral": neutral,
+        "columns": columns,
+    }

@@ -69,17 +69,28 @@ def compare(runs: list[FinishedRun]) -> Comparison:
     Raises:
         RunError: no split that all runs were evaluated on.
     """
-    split = next((split for split in ("test", "validation") if all(split in run.splits for run in runs)), None)
+    split = next(
+        (split for split in ("test", "validation") if all(split in run.splits for run in runs)),
+        None,
+    )
     if split is None:
-        raise RunError(f"{listing(run.path for run in runs)}: share no evaluated split. Compare runs that have test rows, or runs that have validation rows.")
+        raise RunError(
+            f"{listing(run.path for run in runs)}: share no evaluated split. Compare runs that have test rows, or runs that have validation rows."
+        )
     runs = [replace(run, split=split) for run in runs]
     names = _names(runs)
     doubts = _doubts(runs, names)
-    intervals: list[dict[str, Interval | None]] = [report_page.headline_intervals(run, report_page.resampled_figures([run]), 0) for run in runs]
+    intervals: list[dict[str, Interval | None]] = [
+        report_page.headline_intervals(run, report_page.resampled_figures([run]), 0) for run in runs
+    ]
     differences: list[tuple[float, Interval | None] | None] = [None] * len(runs)
     best: dict[str, set[int]] = {}
     if not doubts:
-        best = {name: _best([run.final[name] for run in runs], less=name in LESS_IS_BETTER) for name in runs[0].figures if name != "f1_gap"}
+        best = {
+            name: _best([run.final[name] for run in runs], less=name in LESS_IS_BETTER)
+            for name in runs[0].figures
+            if name != "f1_gap"
+        }
         differences = _differences(runs, min(best["macro_f1"]))
     return Comparison(runs, names, doubts, best, intervals, differences)
 
@@ -112,21 +123,38 @@ def _shown_classes(runs: list[FinishedRun]) -> Shown:
     per_class: dict[str, Any] = {}
     for run in runs:
         per_class = run.final["per_class"] | per_class
-    return worst_and_rarest(list(dict.fromkeys(label for run in runs for label in run.by_size)), per_class, MOST_IN_PAGE)
+    return worst_and_rarest(
+        list(dict.fromkeys(label for run in runs for label in run.by_size)), per_class, MOST_IN_PAGE
+    )
 
 
 def print_comparison(compared: Comparison) -> None:
     """The runs as lines of a table of the headline figures, the best marked."""
-    shown = [name for name in compared.figures if name in ("macro_f1", "accuracy", "balanced_accuracy", "micro_f1")]
-    table = Table(title=f"{len(compared.runs)} runs on {compared.runs[0].split}, the best marked *", title_justify="left")
+    shown = [
+        name
+        for name in compared.figures
+        if name in ("macro_f1", "accuracy", "balanced_accuracy", "micro_f1")
+    ]
+    table = Table(
+        title=f"{len(compared.runs)} runs on {compared.runs[0].split}, the best marked *",
+        title_justify="left",
+    )
     table.add_column("run", overflow="fold", min_width=10)
     for name in shown:
         table.add_column(TITLES[name], justify="right")
         if name == "macro_f1":
             table.add_column("less the best", justify="right")
     for place, run in enumerate(compared.runs):
-        cells = [f"{run.final[name]:.4f}{'*' if place in compared.best.get(name, ()) else ' '}" for name in shown]
-        table.add_row(compared.names[place], cells[0], difference_words(compared.differences[place]), *cells[1:])
+        cells = [
+            f"{run.final[name]:.4f}{'*' if place in compared.best.get(name, ()) else ' '}"
+            for name in shown
+        ]
+        table.add_row(
+            compared.names[place],
+            cells[0],
+            difference_words(compared.differences[place]),
+            *cells[1:],
+        )
     console.print(table)
     for warning in (*compared.doubts, *filter(None, [no_means(compared.runs)])):
         console.print(f"warning: {warning}")
@@ -142,18 +170,32 @@ def no_means(runs: list[FinishedRun]) -> str:
 def differing_keys(runs: list[FinishedRun]) -> list[tuple[str, list[str]]]:
     """(key, value in each run) of the config keys in which they differ and that may change a figure."""
     flat = [writer.flat(run.config) for run in runs]
-    keys = [key for key in dict.fromkeys(key for values in flat for key in values) if not key.startswith(NOT_SHOWN)]
-    rows = [(key, [_value(values[key]) if key in values else "not set" for values in flat]) for key in keys]
+    keys = [
+        key
+        for key in dict.fromkeys(key for values in flat for key in values)
+        if not key.startswith(NOT_SHOWN)
+    ]
+    rows = [
+        (key, [_value(values[key]) if key in values else "not set" for values in flat])
+        for key in keys
+    ]
     return [(key, values) for key, values in rows if len(set(values)) > 1]
 
 
 def _value(value: Any) -> str:
-    return {None: "null", True: "true", False: "false"}[value] if value is None or isinstance(value, bool) else str(value)
+    return (
+        {None: "null", True: "true", False: "false"}[value]
+        if value is None or isinstance(value, bool)
+        else str(value)
+    )
 
 
 def _names(runs: list[FinishedRun]) -> list[str]:
     """Names of the folders; with the folder above where two are equal, or the whole path."""
-    for names in ([run.name for run in runs], ["/".join(run.path.resolve().parts[-2:]) for run in runs]):
+    for names in (
+        [run.name for run in runs],
+        ["/".join(run.path.resolve().parts[-2:]) for run in runs],
+    ):
         if len(set(names)) == len(names):
             return names
     return [str(run.path.resolve()) for run in runs]
@@ -178,7 +220,10 @@ def _difference_of_rows(first: FinishedRun, other: FinishedRun) -> str:
     if rows[0] != rows[1]:
         return f"{rows[0]:,} and {rows[1]:,} {split} rows"
     a, b = first.predictions, other.predictions
-    digests = [run.facts["row_digests"].get(split) if run.facts and "row_digests" in run.facts else None for run in (first, other)]
+    digests = [
+        run.facts["row_digests"].get(split) if run.facts and "row_digests" in run.facts else None
+        for run in (first, other)
+    ]
     if all(digests):
         if digests[0] != digests[1]:
             return f"their {split} rows differ"
@@ -203,10 +248,18 @@ def _best(values: list[float], *, less: bool) -> set[int]:
 def _differences(runs: list[FinishedRun], best: int) -> list[tuple[float, Interval | None] | None]:
     """Macro F1 of each run less that of the best, on the same resampled rows."""
     same_order = all(run.labels == runs[0].labels for run in runs)
-    resampled = report_page.resampled_figures(runs) if same_order and not report_page.too_small(runs[best]) else None
+    resampled = (
+        report_page.resampled_figures(runs)
+        if same_order and not report_page.too_small(runs[best])
+        else None
+    )
     scores = [run.final["macro_f1"] for run in runs]
     found: list[tuple[float, Interval | None] | None] = []
     for place, score in enumerate(scores):
-        paired = None if resampled is None else interval(resampled.macro_f1_BR[:, place] - resampled.macro_f1_BR[:, best])
+        paired = (
+            None
+            if resampled is None
+            else interval(resampled.macro_f1_BR[:, place] - resampled.macro_f1_BR[:, best])
+        )
         found.append(None if place == best else (score - scores[best], paired))
     return found

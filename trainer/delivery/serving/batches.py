@@ -87,8 +87,17 @@ class ServingQueue(Generic[Text, Answer]):
         max_wait_seconds: float,
         observe: Callable[[int], None] = lambda num_texts: None,
     ) -> None:
-        self.compute, self.num_tokens, self.thread, self.observe = compute, num_tokens, thread, observe
-        self.max_waiting, self.max_batch_tokens, self.max_wait_seconds = max_waiting, max_batch_tokens, max_wait_seconds
+        self.compute, self.num_tokens, self.thread, self.observe = (
+            compute,
+            num_tokens,
+            thread,
+            observe,
+        )
+        self.max_waiting, self.max_batch_tokens, self.max_wait_seconds = (
+            max_waiting,
+            max_batch_tokens,
+            max_wait_seconds,
+        )
         self.num_waiting = 0
         self._jobs: deque[_Job[Text, Answer]] = deque()
         self._arrived, self._enough = asyncio.Event(), asyncio.Event()
@@ -103,7 +112,10 @@ class ServingQueue(Generic[Text, Answer]):
             TextFailed: the model failed on one of them.
         """
         if self.num_waiting + len(texts) > self.max_waiting:
-            raise QueueFull(self.num_waiting, retry_seconds=min(60, 1 + int(self.num_waiting * self._seconds_per_text)))
+            raise QueueFull(
+                self.num_waiting,
+                retry_seconds=min(60, 1 + int(self.num_waiting * self._seconds_per_text)),
+            )
         job: _Job[Text, Answer] = _Job(texts, asyncio.get_running_loop().create_future(), [])
         self._jobs.append(job)
         self.num_waiting += len(texts)
@@ -131,13 +143,22 @@ class ServingQueue(Generic[Text, Answer]):
         try:
             await self._compute(batch)
         except Exception as error:  # whatever the model raises, the server goes on
-            parts = batch if len(batch) > 1 else [(job, n, n + 1) for job, start, stop in batch for n in range(start, stop)]
+            parts = (
+                batch
+                if len(batch) > 1
+                else [(job, n, n + 1) for job, start, stop in batch for n in range(start, stop)]
+            )
             if len(parts) == 1:
                 job, index, _ = parts[0]
                 self._fail(job, index, error)
                 return
             kind = "requests" if len(batch) > 1 else "texts of one request"
-            logger.warning("A batch of %d %s failed (%s); they are computed one by one.", len(parts), kind, type(error).__name__)
+            logger.warning(
+                "A batch of %d %s failed (%s); they are computed one by one.",
+                len(parts),
+                kind,
+                type(error).__name__,
+            )
             for part in parts:
                 if not part[0].future.done():
                     await self._compute_or_fail([part])
@@ -146,7 +167,9 @@ class ServingQueue(Generic[Text, Answer]):
         texts = [text for job, start, stop in batch for text in job.texts[start:stop]]
         begun = time.perf_counter()
         answers = await asyncio.get_running_loop().run_in_executor(self.thread, self.compute, texts)
-        self._seconds_per_text += 0.2 * ((time.perf_counter() - begun) / len(texts) - self._seconds_per_text)
+        self._seconds_per_text += 0.2 * (
+            (time.perf_counter() - begun) / len(texts) - self._seconds_per_text
+        )
         for job, start, stop in batch:
             job.answers += answers[: stop - start]
             answers = answers[stop - start :]

@@ -21,7 +21,11 @@ def find_card(source: str | Path) -> Path | None:
     A link that leads out of the folder is not followed, which is logged.
     """
     folder = Path(source).expanduser()
-    places = [folder, folder.parent] if folder.name == "model" and (folder.parent / "metrics.json").is_file() else [folder]
+    places = (
+        [folder, folder.parent]
+        if folder.name == "model" and (folder.parent / "metrics.json").is_file()
+        else [folder]
+    )
     cards = (place / "README.md" for place in places)
     return next((card for card in cards if card.is_file() and _stays_inside(card)), None)
 
@@ -32,11 +36,19 @@ def card_html(path: Path) -> str:
     HTML in the Markdown is escaped, links have the schemes that markdown-it holds for safe, and of pictures only PNG and JPEG files that
     lie beside the card are shown, as data URIs. Links to files outside the card's folder are not followed.
     """
-    text = re.sub(r"\A\s*---\n.*?\n---\n", "", path.read_text(encoding="utf-8", errors="replace"), flags=re.DOTALL)
+    text = re.sub(
+        r"\A\s*---\n.*?\n---\n",
+        "",
+        path.read_text(encoding="utf-8", errors="replace"),
+        flags=re.DOTALL,
+    )
     markdown = MarkdownIt("commonmark", {"html": False}).enable("table")
     tokens = markdown.parse(text)
     for token in [*tokens, *(child for block in tokens for child in block.children or ())]:
-        if token.type in ("th_open", "td_open") and token.attrs.pop("style", None) == "text-align:right":
+        if (
+            token.type in ("th_open", "td_open")
+            and token.attrs.pop("style", None) == "text-align:right"
+        ):
             token.attrs["class"] = "n"  # a strict Content-Security-Policy has no inline styles
         elif token.type == "image":
             token.attrs["src"] = _picture(path.parent, str(token.attrs.get("src", "")))
@@ -49,7 +61,12 @@ def _picture(folder: Path, name: str) -> str:
     """A picture beside the card as a data URI; empty for anything else."""
     path = folder / name
     kind = {".png": "png", ".jpg": "jpeg", ".jpeg": "jpeg"}.get(path.suffix.lower())
-    if kind is None or Path(name).name != name or not path.is_file() or path.stat().st_size > LARGEST_PICTURE:
+    if (
+        kind is None
+        or Path(name).name != name
+        or not path.is_file()
+        or path.stat().st_size > LARGEST_PICTURE
+    ):
         return ""
     if not _stays_inside(path):
         return ""

@@ -36,13 +36,21 @@ class PatientProtocol(H11Protocol):
     read_timer: asyncio.TimerHandle | None = None
     is_cut = False
 
-    def __init__(self, config: uvicorn.Config, server_state: Any, app_state: dict[str, Any], _loop: Any = None) -> None:
+    def __init__(
+        self,
+        config: uvicorn.Config,
+        server_state: Any,
+        app_state: dict[str, Any],
+        _loop: Any = None,
+    ) -> None:
         super().__init__(config, server_state, {**app_state, "connection": self}, _loop)
 
     def connection_made(self, transport: Any) -> None:
         """A client has connected."""
         super().connection_made(transport)
-        transport.set_write_buffer_limits(high=0)  # so `flow.drain()` ends when all is with the kernel
+        transport.set_write_buffer_limits(
+            high=0
+        )  # so `flow.drain()` ends when all is with the kernel
         self._await_head()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -98,7 +106,10 @@ class PatientProtocol(H11Protocol):
         if self._num_unread() < num_before:
             self._await_reading()
         else:
-            logger.warning("A client took nothing of its answer for %g s; its connection is closed.", READ_SECONDS)
+            logger.warning(
+                "A client took nothing of its answer for %g s; its connection is closed.",
+                READ_SECONDS,
+            )
             self.transport.abort()
 
     def _num_unread(self) -> int:
@@ -124,7 +135,9 @@ class GracefulServer(uvicorn.Server):
     Closing idle connections at once would lose the request that a client is just sending.
     """
 
-    def __init__(self, config: uvicorn.Config, drain: Callable[[], None], drain_seconds: float) -> None:
+    def __init__(
+        self, config: uvicorn.Config, drain: Callable[[], None], drain_seconds: float
+    ) -> None:
         super().__init__(config)
         self.drain, self.drain_seconds = drain, drain_seconds
 

@@ -30,7 +30,11 @@ MOST_DISCARDED = 16 * 2**20
 """Bytes of a refused body that are read and thrown away, so that a client that sends first and reads later sees why it is refused."""
 OPEN_PATHS = {"/", "/docs", "/health", "/openapi.json", "/ready"}
 """What a GET or HEAD may have without the token: nothing of the model."""
-HEADERS = [(b"x-content-type-options", b"nosniff"), (b"referrer-policy", b"no-referrer"), (b"cache-control", b"no-store")]
+HEADERS = [
+    (b"x-content-type-options", b"nosniff"),
+    (b"referrer-policy", b"no-referrer"),
+    (b"cache-control", b"no-store"),
+]
 LOOPBACK = {"127.0.0.1", "::1", "localhost"}
 
 Message = MutableMapping[str, Any]
@@ -53,14 +57,26 @@ class Metrics:
         self.registry = CollectorRegistry()
         seconds = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
         sizes = (1, 2, 4, 8, 16, 32, 64, 128, 256)
-        self.requests = Counter("equipoise_requests", "Requests answered.", ["route", "status"], registry=self.registry)
+        self.requests = Counter(
+            "equipoise_requests", "Requests answered.", ["route", "status"], registry=self.registry
+        )
         self.seconds = Histogram(
-            "equipoise_request_seconds", "From the head of a request to the end of its answer.", ["route"], buckets=seconds, registry=self.registry
+            "equipoise_request_seconds",
+            "From the head of a request to the end of its answer.",
+            ["route"],
+            buckets=seconds,
+            registry=self.registry,
         )
         self.texts = Counter("equipoise_texts", "Texts computed.", registry=self.registry)
-        self.failed_texts = Counter("equipoise_failed_texts", "Texts that the model failed on.", registry=self.registry)
-        self.batch_texts = Histogram("equipoise_batch_texts", "Texts of a batch.", buckets=sizes, registry=self.registry)
-        self.queue_texts = Gauge("equipoise_queue_texts", "Texts that wait.", registry=self.registry)
+        self.failed_texts = Counter(
+            "equipoise_failed_texts", "Texts that the model failed on.", registry=self.registry
+        )
+        self.batch_texts = Histogram(
+            "equipoise_batch_texts", "Texts of a batch.", buckets=sizes, registry=self.registry
+        )
+        self.queue_texts = Gauge(
+            "equipoise_queue_texts", "Texts that wait.", registry=self.registry
+        )
 
     def observe_batch(self, num_texts: int) -> None:
         """Count one batch."""
@@ -78,7 +94,15 @@ class Guard:
         is_draining: a stop signal has come; connections are closed with their answers.
     """
 
-    def __init__(self, app: FastAPI, limits: Limits, metrics: Metrics, *, token: str | None, loopback_only: bool) -> None:
+    def __init__(
+        self,
+        app: FastAPI,
+        limits: Limits,
+        metrics: Metrics,
+        *,
+        token: str | None,
+        loopback_only: bool,
+    ) -> None:
         self.app, self.limits, self.metrics = app, limits, metrics
         self.routes = {getattr(route, "path", "") for route in app.routes}
         self.token = None if token is None else token.encode()
@@ -127,7 +151,10 @@ class Guard:
             await send_refusal(send, refused)
             return
         if scope["method"] == "HEAD":
-            scope = {**scope, "method": "GET"}  # the same headers; uvicorn, which has its own scope, leaves the body out
+            scope = {
+                **scope,
+                "method": "GET",
+            }  # the same headers; uvicorn, which has its own scope, leaves the body out
         await self.app(scope, receive_on, send)
 
     def _record(self, scope: Message, outcome: str, seconds: float) -> None:
@@ -139,7 +166,9 @@ class Guard:
         given = dict(scope["headers"]).get(b"x-request-id", b"")
         request_id = f" {given.decode()}" if REQUEST_ID.fullmatch(given) else ""
         level = logging.WARNING if outcome == ABORTED else logging.INFO
-        logger.log(level, "%s %s %s %.0f ms%s", scope["method"], path, outcome, 1000 * seconds, request_id)
+        logger.log(
+            level, "%s %s %s %.0f ms%s", scope["method"], path, outcome, 1000 * seconds, request_id
+        )
 
     async def _check(self, scope: Message, receive: Receive) -> Receive:
         """The way to receive the request, its body read whole.
@@ -173,18 +202,34 @@ class Guard:
     def _refusal(self, scope: Message, headers: dict[bytes, bytes]) -> Refused | None:
         host = re.sub(r":\d*$", "", headers.get(b"host", b"").decode("latin-1")).strip("[]").lower()
         if self.loopback_only and self.token is None and host not in LOOPBACK:
-            return Refused(421, f"Host is '{host}'; this server answers to 127.0.0.1 and localhost alone unless it asks for a token.")
+            return Refused(
+                421,
+                f"Host is '{host}'; this server answers to 127.0.0.1 and localhost alone unless it asks for a token.",
+            )
         is_open = scope["method"] in ("GET", "HEAD") and scope["path"] in OPEN_PATHS
         scheme, _, given = headers.get(b"authorization", b"").partition(b" ")
-        if self.token is not None and not is_open and not (scheme.lower() == b"bearer" and hmac.compare_digest(given.strip(), self.token)):
-            return Refused(401, "The bearer token is missing or wrong. Send the header Authorization: Bearer <token>.", {"www-authenticate": "Bearer"})
+        if (
+            self.token is not None
+            and not is_open
+            and not (scheme.lower() == b"bearer" and hmac.compare_digest(given.strip(), self.token))
+        ):
+            return Refused(
+                401,
+                "The bearer token is missing or wrong. Send the header Authorization: Bearer <token>.",
+                {"www-authenticate": "Bearer"},
+            )
         kind = headers.get(b"content-type", b"").split(b";")[0].strip().lower()
         if scope["method"] == "POST" and kind != b"application/json":
-            return Refused(415, f"Content-Type is '{kind.decode('latin-1')}'; needed: application/json.")
+            return Refused(
+                415, f"Content-Type is '{kind.decode('latin-1')}'; needed: application/json."
+            )
         return None
 
     def _too_large(self) -> Refused:
-        return Refused(413, f"The request is larger than {self.limits.max_body_bytes:,} bytes (--max-body-bytes). Send fewer texts at once.")
+        return Refused(
+            413,
+            f"The request is larger than {self.limits.max_body_bytes:,} bytes (--max-body-bytes). Send fewer texts at once.",
+        )
 
     async def _body(self, receive: Receive, refusal: Refused | None) -> bytes | None:
         """The whole body; raises the refusal once what is refused has been read, as far as that goes."""
@@ -206,7 +251,9 @@ class Guard:
                     if not message.get("more_body") or size > MOST_DISCARDED:
                         break
         except TimeoutError:
-            refusal = refusal or Refused(408, f"The request did not arrive within {BODY_SECONDS} seconds.")
+            refusal = refusal or Refused(
+                408, f"The request did not arrive within {BODY_SECONDS} seconds."
+            )
         if refusal:
             raise refusal
         return b"".join(parts)
@@ -215,8 +262,19 @@ class Guard:
 async def send_refusal(send: Send, refused: Refused) -> None:
     """Answer with {"error": ...} and close the connection, whatever the client may still be sending."""
     body = json.dumps({"error": refused.message}).encode()
-    headers = {"content-type": "application/json", "content-length": str(len(body)), "connection": "close", **refused.headers}
-    await send({"type": "http.response.start", "status": refused.status, "headers": [(k.encode(), v.encode()) for k, v in headers.items()]})
+    headers = {
+        "content-type": "application/json",
+        "content-length": str(len(body)),
+        "connection": "close",
+        **refused.headers,
+    }
+    await send(
+        {
+            "type": "http.response.start",
+            "status": refused.status,
+            "headers": [(k.encode(), v.encode()) for k, v in headers.items()],
+        }
+    )
     await send({"type": "http.response.body", "body": body})
 
 

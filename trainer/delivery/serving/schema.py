@@ -3,16 +3,29 @@
 from typing import Annotated, Any, Literal
 
 import numpy as np
-from numpy.typing import NDArray
-from pydantic import AfterValidator, BaseModel, ConfigDict, Discriminator, Field, StrictInt, Tag, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Discriminator,
+    Field,
+    StrictInt,
+    Tag,
+    ValidationError,
+)
 from pydantic_core import from_json
 
+from trainer.arrays import Floats
 from trainer.delivery.predicting.predict import Prediction, Text
 from trainer.delivery.serving.guard import Refused
 from trainer.errors import did_you_mean
 
 Function = Literal["softmax", "sigmoid", "none"]
-TEXT, PAIR, TEXTS = "(text)", "(pair)", "(texts)"  # kinds of input, told apart from keys of that name
+TEXT, PAIR, TEXTS = (
+    "(text)",
+    "(pair)",
+    "(texts)",
+)  # kinds of input, told apart from keys of that name
 Sentence = Annotated[str, Field(pattern=r"\S")]
 
 
@@ -33,10 +46,14 @@ def _kind(value: Any) -> str | None:
 
 
 ONE = Discriminator(_kind, custom_error_type="kind", custom_error_message="no text")
-ANY = Discriminator(_kind, custom_error_type="kind", custom_error_message="neither a text nor a list of texts")
+ANY = Discriminator(
+    _kind, custom_error_type="kind", custom_error_message="neither a text nor a list of texts"
+)
 OneText = Annotated[Annotated[Sentence, Tag(TEXT)] | Annotated[Pair, Tag(PAIR)], ONE]
 Texts = Annotated[list[OneText], Field(min_length=1, fail_fast=True)]
-Inputs = Annotated[Annotated[Sentence, Tag(TEXT)] | Annotated[Pair, Tag(PAIR)] | Annotated[Texts, Tag(TEXTS)], ANY]
+Inputs = Annotated[
+    Annotated[Sentence, Tag(TEXT)] | Annotated[Pair, Tag(PAIR)] | Annotated[Texts, Tag(TEXTS)], ANY
+]
 
 
 class Parameters(_Strict):
@@ -60,7 +77,9 @@ class ClassificationRequest(PredictRequest):
     """Texts to judge, as the Inference API takes them; `options` is accepted and changes nothing."""
 
     parameters: Parameters | None = None
-    options: Annotated[dict[str, Any] | None, AfterValidator(lambda options: None)] = None  # a request that waits holds its texts alone
+    options: Annotated[dict[str, Any] | None, AfterValidator(lambda options: None)] = (
+        None  # a request that waits holds its texts alone
+    )
 
 
 class Score(BaseModel):
@@ -120,23 +139,42 @@ def read_request(body: bytes, kind: type[PredictRequest], max_texts: int) -> tup
         value = from_json(body, allow_inf_nan=False)
     except ValueError as error:
         raise Refused(400, f"The request is no JSON: {error}.") from error
-    if isinstance(value, dict) and isinstance(value.get("inputs"), list) and len(value["inputs"]) > max_texts:
-        raise Refused(413, f"inputs holds {len(value['inputs']):,} texts; at most {max_texts:,} a request (--max-texts).")
+    if (
+        isinstance(value, dict)
+        and isinstance(value.get("inputs"), list)
+        and len(value["inputs"]) > max_texts
+    ):
+        raise Refused(
+            413,
+            f"inputs holds {len(value['inputs']):,} texts; at most {max_texts:,} a request (--max-texts).",
+        )
     try:
         request = kind.model_validate(value)
     except ValidationError as error:
         raise Refused(422, _sentence(error, kind)) from error
     inputs = request.inputs if isinstance(request.inputs, list) else [request.inputs]
-    return request, [text if isinstance(text, str) else {"text": text.text, "text_pair": text.text_pair} for text in inputs]
+    return request, [
+        text if isinstance(text, str) else {"text": text.text, "text_pair": text.text_pair}
+        for text in inputs
+    ]
 
 
 def _sentence(error: ValidationError, kind: type[PredictRequest]) -> str:
     """The first fault in words."""
     fault = error.errors(include_url=False, include_input=False)[0]
     place = [part for part in fault["loc"] if part not in (TEXT, PAIR, TEXTS)]
-    where = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in place).lstrip(".") or "The request"
+    where = (
+        "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in place).lstrip(".")
+        or "The request"
+    )
     if fault["type"] == "extra_forbidden":
-        known = [*Parameters.model_fields] if "parameters" in place else [*Pair.model_fields] if "inputs" in place else [*kind.model_fields]
+        known = (
+            [*Parameters.model_fields]
+            if "parameters" in place
+            else [*Pair.model_fields]
+            if "inputs" in place
+            else [*kind.model_fields]
+        )
         return f"{where} is unknown; known: {', '.join(known)}.{did_you_mean(place[-1], known)}"
     words = {
         "missing": "is missing",
@@ -151,10 +189,16 @@ def _sentence(error: ValidationError, kind: type[PredictRequest]) -> str:
         "greater_than_equal": "is below 1",
         "literal_error": "is unknown; known: softmax, sigmoid, none",
     }
-    return f"{where} {words[fault['type']]}." if fault["type"] in words else f"{where}: {fault['msg']}."
+    return (
+        f"{where} {words[fault['type']]}."
+        if fault["type"] in words
+        else f"{where}: {fault['msg']}."
+    )
 
 
-def scores(prediction: Prediction, parameters: Parameters | None, logits_C: NDArray[np.float64] | None) -> list[dict[str, Any]]:
+def scores(
+    prediction: Prediction, parameters: Parameters | None, logits_C: Floats | None
+) -> list[dict[str, Any]]:
     """The labels of a text as the Inference API gives them: what was decided first, then by score; cut at top_k.
 
     Args:
@@ -162,13 +206,18 @@ def scores(prediction: Prediction, parameters: Parameters | None, logits_C: NDAr
     """
     values = prediction.probabilities
     if logits_C is not None and parameters is not None:
-        values = dict(zip(values, _apply(parameters.function_to_apply, logits_C).tolist(), strict=True))
+        values = dict(
+            zip(values, _apply(parameters.function_to_apply, logits_C).tolist(), strict=True)
+        )
     given = set(prediction.labels)
     ordered = sorted(values, key=lambda label: (label not in given, -values[label]))
-    return [{"label": label, "score": values[label]} for label in ordered[: parameters.top_k if parameters else None]]
+    return [
+        {"label": label, "score": values[label]}
+        for label in ordered[: parameters.top_k if parameters else None]
+    ]
 
 
-def _apply(function: Function | None, logits_C: NDArray[np.float64]) -> NDArray[np.float64]:
+def _apply(function: Function | None, logits_C: Floats) -> Floats:
     if function == "none":
         return logits_C
     if function == "sigmoid":

@@ -63,7 +63,9 @@ def serve(
     """
     find_models(source)
     if not is_loopback(host):
-        warnings.warn(NO_TOKEN.format(host=host) if token is None else NO_TLS.format(host=host), stacklevel=2)
+        warnings.warn(
+            NO_TOKEN.format(host=host) if token is None else NO_TLS.format(host=host), stacklevel=2
+        )
     write_log(log_level)
     listener = listen(host, port)
     address = f"http://{f'[{host}]' if ':' in host else host}:{listener.getsockname()[1]}"
@@ -71,15 +73,34 @@ def serve(
 
     def loaded(failure: Exception | None) -> None:
         if failure is None:
-            print(f"Serving {source} on {address} (page; API on {address}/docs). Stop with Ctrl+C.", flush=True)
+            print(
+                f"Serving {source} on {address} (page; API on {address}/docs). Stop with Ctrl+C.",
+                flush=True,
+            )
         else:
             failures.append(failure)
             server.should_exit = True
 
-    load = partial(Classifier.load, source, revision=revision, trust_remote_code=trust_remote_code, device=device)
-    server = build_server(load, limits or Limits(), bf16=bf16, token=token, loopback_only=host in LOOPBACK, card=find_card(source), on_loaded=loaded)
+    load = partial(
+        Classifier.load,
+        source,
+        revision=revision,
+        trust_remote_code=trust_remote_code,
+        device=device,
+    )
+    server = build_server(
+        load,
+        limits or Limits(),
+        bf16=bf16,
+        token=token,
+        loopback_only=host in LOOPBACK,
+        card=find_card(source),
+        on_loaded=loaded,
+    )
     for stop in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(stop, _end)  # before uvicorn takes over; and when it is done, it raises the signal again
+        signal.signal(
+            stop, _end
+        )  # before uvicorn takes over; and when it is done, it raises the signal again
     server.run(sockets=[listener])
     if failures:
         raise failures[0]
@@ -105,7 +126,13 @@ def build_server(
     """
     metrics = Metrics()
     service = Service(load, limits, metrics, on_loaded, bf16=bf16)
-    guard = Guard(create_app(service, card=card, asks_token=token is not None), limits, metrics, token=token, loopback_only=loopback_only)
+    guard = Guard(
+        create_app(service, card=card, asks_token=token is not None),
+        limits,
+        metrics,
+        token=token,
+        loopback_only=loopback_only,
+    )
 
     def drain() -> None:
         guard.is_draining = service.is_draining = True
@@ -133,9 +160,13 @@ def read_token(variable: str) -> str:
     """
     token = os.environ.get(variable, "")
     if not token:
-        raise ConfigError(f"--token-env: the environment variable {variable} is not set or empty. Put the token there, or leave the option out.")
+        raise ConfigError(
+            f"--token-env: the environment variable {variable} is not set or empty. Put the token there, or leave the option out."
+        )
     if not token.isascii() or not token.isprintable() or " " in token:
-        raise ConfigError(f"--token-env: {variable} holds blanks or characters that a header cannot carry. Use letters and digits.")
+        raise ConfigError(
+            f"--token-env: {variable} holds blanks or characters that a header cannot carry. Use letters and digits."
+        )
     return token
 
 
@@ -163,10 +194,16 @@ def listen(host: str, port: int) -> socket.socket:
         RunError: taken, not allowed, or no address of this machine.
     """
     try:
-        listener = socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET, backlog=1024)
+        listener = socket.create_server(
+            (host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET, backlog=1024
+        )
     except OSError as error:
-        raise RunError(f"{host}:{port}: cannot be listened on ({str(error.strerror).split(' (')[0]}). Give another --host or --port.") from error
-    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # else 40 ms an answer: asyncio sets it where it made the socket itself
+        raise RunError(
+            f"{host}:{port}: cannot be listened on ({str(error.strerror).split(' (')[0]}). Give another --host or --port."
+        ) from error
+    listener.setsockopt(
+        socket.IPPROTO_TCP, socket.TCP_NODELAY, 1
+    )  # else 40 ms an answer: asyncio sets it where it made the socket itself
     return listener
 
 

@@ -5,10 +5,9 @@ import logging
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
-import numpy as np
 from fastapi import Request
-from numpy.typing import NDArray
 
+from trainer.arrays import Floats
 from trainer.delivery.predicting.predict import Classifier, Prediction, Text
 from trainer.delivery.serving.batches import QueueFull, ServingQueue, TextFailed
 from trainer.delivery.serving.guard import Metrics, Refused
@@ -19,7 +18,7 @@ logger = logging.getLogger(__name__)
 CHARACTERS_A_TOKEN = 4
 """By which the tokens of a text are estimated, so that it is tokenised once, with its batch; English has about four."""
 
-Answer = tuple[Prediction, NDArray[np.float64] | None]
+Answer = tuple[Prediction, Floats | None]
 """What is said of a text, and the logits behind it; None where several models vote."""
 
 
@@ -33,8 +32,22 @@ class Service:
         is_draining: a stop signal has come.
     """
 
-    def __init__(self, load: Callable[[], Classifier], limits: Limits, metrics: Metrics, on_loaded: Callable[[Exception | None], None], *, bf16: bool) -> None:
-        self.load, self.limits, self.metrics, self.on_loaded, self.bf16 = load, limits, metrics, on_loaded, bf16
+    def __init__(
+        self,
+        load: Callable[[], Classifier],
+        limits: Limits,
+        metrics: Metrics,
+        on_loaded: Callable[[Exception | None], None],
+        *,
+        bf16: bool,
+    ) -> None:
+        self.load, self.limits, self.metrics, self.on_loaded, self.bf16 = (
+            load,
+            limits,
+            metrics,
+            on_loaded,
+            bf16,
+        )
         self.classifier: Classifier | None = None
         self.queue: ServingQueue[Text, Answer] | None = None
         self.thread = ThreadPoolExecutor(1, thread_name_prefix="model")
@@ -43,7 +56,9 @@ class Service:
     async def run(self) -> None:
         """Load the model, then compute until cancelled."""
         try:
-            self.classifier = await asyncio.get_running_loop().run_in_executor(self.thread, self.load)
+            self.classifier = await asyncio.get_running_loop().run_in_executor(
+                self.thread, self.load
+            )
         except Exception as error:  # said by the caller, who ends the server
             self.on_loaded(error)
             return
@@ -65,7 +80,11 @@ class Service:
     @property
     def is_ready(self) -> bool:
         """Whether a text sent now would be taken."""
-        return self.queue is not None and not self.is_draining and self.queue.num_waiting < self.limits.queue_size
+        return (
+            self.queue is not None
+            and not self.is_draining
+            and self.queue.num_waiting < self.limits.queue_size
+        )
 
     def loaded(self) -> Classifier:
         """The model.
@@ -85,13 +104,24 @@ class Service:
         """
         self.loaded()
         assert self.queue is not None, "made when the model is loaded"
-        work, left = asyncio.ensure_future(self.queue.answer(texts)), asyncio.ensure_future(request.receive())
+        work, left = (
+            asyncio.ensure_future(self.queue.answer(texts)),
+            asyncio.ensure_future(request.receive()),
+        )
         try:
-            await asyncio.wait({work, left}, timeout=self.limits.timeout_seconds, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait(
+                {work, left},
+                timeout=self.limits.timeout_seconds,
+                return_when=asyncio.FIRST_COMPLETED,
+            )
             if work.done():
                 return work.result()
         except QueueFull as error:
-            raise Refused(429, f"The queue is full: {error}. Come again later.", {"retry-after": str(error.retry_seconds)}) from error
+            raise Refused(
+                429,
+                f"The queue is full: {error}. Come again later.",
+                {"retry-after": str(error.retry_seconds)},
+            ) from error
         except TextFailed as error:
             self.metrics.failed_texts.inc()
             logger.error("The model failed on %s of a request.", error, exc_info=error.__cause__)
@@ -103,13 +133,18 @@ class Service:
             left.cancel()
         if left_early:
             raise Refused(499, "The client left.")
-        raise Refused(504, f"There was no answer within {self.limits.timeout_seconds:g} seconds (--timeout-seconds). Send fewer texts, or come again later.")
+        raise Refused(
+            504,
+            f"There was no answer within {self.limits.timeout_seconds:g} seconds (--timeout-seconds). Send fewer texts, or come again later.",
+        )
 
     def _compute(self, texts: list[Text]) -> list[Answer]:
         assert self.classifier is not None, "loaded before the first text is taken"
         import torch
 
-        with torch.autocast(self.classifier.models[0].device.type, torch.bfloat16, enabled=self.bf16):
+        with torch.autocast(
+            self.classifier.models[0].device.type, torch.bfloat16, enabled=self.bf16
+        ):
             judged = self.classifier.judge(texts)
         logits = [None] * len(texts) if judged.logits_NC is None else judged.logits_NC
         return list(zip(self.classifier.predictions(judged), logits, strict=True))

@@ -10,29 +10,34 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Sampler
 
+from trainer.arrays import Array, Ints
 from trainer.data.balancing.balance import stage_generator
 from trainer.data.tokens.tokenise import PADDING
 from trainer.errors import ConfigError
 
-Ints = NDArray[np.int64]
 STEPS_PER_GROUP = 50  # as transformers' LengthGroupedSampler: long enough to sort well, short enough to stay random
 
 
-def order_random(positions_N: Ints, lengths_N: Ints, rows_per_step: int, generator: np.random.Generator) -> Ints:
+def order_random(
+    positions_N: Ints, lengths_N: Ints, rows_per_step: int, generator: np.random.Generator
+) -> Ints:
     """Rows in random order."""
     return generator.permutation(positions_N)
 
 
-def order_sequential(positions_N: Ints, lengths_N: Ints, rows_per_step: int, generator: np.random.Generator) -> Ints:
+def order_sequential(
+    positions_N: Ints, lengths_N: Ints, rows_per_step: int, generator: np.random.Generator
+) -> Ints:
     """Rows in the order of the file."""
     return positions_N
 
 
-def order_by_length(positions_N: Ints, lengths_N: Ints, rows_per_step: int, generator: np.random.Generator) -> Ints:
+def order_by_length(
+    positions_N: Ints, lengths_N: Ints, rows_per_step: int, generator: np.random.Generator
+) -> Ints:
     """Random order in which the rows of one step have like lengths, and steps of all lengths alternate."""
     shuffled = generator.permutation(positions_N)
     group = rows_per_step * STEPS_PER_GROUP
@@ -43,7 +48,9 @@ def order_by_length(positions_N: Ints, lengths_N: Ints, rows_per_step: int, gene
     return np.concatenate([steps[generator.permutation(len(steps))].ravel(), ordered[whole:]])
 
 
-def order_class_balanced(positions_N: Ints, label_ids_N: Ints, rows_per_class: int, generator: np.random.Generator) -> Ints:
+def order_class_balanced(
+    positions_N: Ints, label_ids_N: Ints, rows_per_class: int, generator: np.random.Generator
+) -> Ints:
     """Random order in which every run of classes x rows_per_class rows holds each class equally.
 
     Args:
@@ -51,8 +58,15 @@ def order_class_balanced(positions_N: Ints, label_ids_N: Ints, rows_per_class: i
         label_ids_N: class of each of them.
     """
     shuffled = generator.permutation(len(positions_N))
-    by_class = positions_N[shuffled[np.argsort(label_ids_N[shuffled], kind="stable")]].reshape(len(np.unique(label_ids_N)), -1)
-    return np.concatenate([by_class[:, start : start + rows_per_class].ravel() for start in range(0, by_class.shape[1], rows_per_class)])
+    by_class = positions_N[shuffled[np.argsort(label_ids_N[shuffled], kind="stable")]].reshape(
+        len(np.unique(label_ids_N)), -1
+    )
+    return np.concatenate(
+        [
+            by_class[:, start : start + rows_per_class].ravel()
+            for start in range(0, by_class.shape[1], rows_per_class)
+        ]
+    )
 
 
 SAMPLERS: dict[str, Callable[[Ints, Ints, int, np.random.Generator], Ints]] = {
@@ -99,7 +113,9 @@ class StepBatchSampler(Sampler[list[int]]):
         self.num_shards, self.shard, self.drop_last = num_shards, shard, drop_last
         self.num_rows = len(positions(0))
         self.balanced_label_ids_N = balanced_label_ids_N
-        self.num_classes = 1 if balanced_label_ids_N is None else len(np.unique(balanced_label_ids_N))
+        self.num_classes = (
+            1 if balanced_label_ids_N is None else len(np.unique(balanced_label_ids_N))
+        )
         refuse_small_steps(self.num_classes, rows_per_batch, batches_per_step, num_shards)
 
     @property
@@ -114,21 +130,32 @@ class StepBatchSampler(Sampler[list[int]]):
 
     def _num_batches(self, rows_in_step: int) -> int:
         if rows_in_step == self.rows_per_step:
-            return self.batches_per_step  # the Trainer takes so many for a step, also where balanced rows would fit into fewer
+            return (
+                self.batches_per_step
+            )  # the Trainer takes so many for a step, also where balanced rows would fit into fewer
         return -(-rows_in_step // (self.rows_per_batch * self.num_shards))
 
     def __len__(self) -> int:
         whole, rest = divmod(self.num_rows, self.rows_per_step)
-        return whole * self._num_batches(self.rows_per_step) + (0 if self.drop_last else self._num_batches(rest))
+        return whole * self._num_batches(self.rows_per_step) + (
+            0 if self.drop_last else self._num_batches(rest)
+        )
 
     def steps(self) -> Iterator[Ints]:
         """Rows of each optimizer step of the epoch."""
         generator = stage_generator(self.seed, "order", self.epoch)
         positions = self.positions(self.epoch)
         if self.balanced_label_ids_N is not None:
-            order = order_class_balanced(positions, self.balanced_label_ids_N[positions], self.rows_per_step // self.num_classes, generator)
+            order = order_class_balanced(
+                positions,
+                self.balanced_label_ids_N[positions],
+                self.rows_per_step // self.num_classes,
+                generator,
+            )
         else:
-            order = SAMPLERS[self.strategy](positions, self.lengths_N, self.rows_per_step, generator)
+            order = SAMPLERS[self.strategy](
+                positions, self.lengths_N, self.rows_per_step, generator
+            )
         for start in range(0, len(order), self.rows_per_step):
             rows = order[start : start + self.rows_per_step]
             if len(rows) == self.rows_per_step or not self.drop_last:
@@ -146,7 +173,9 @@ class StepBatchSampler(Sampler[list[int]]):
                 yield batch.tolist()
 
 
-def refuse_small_steps(num_classes: int, rows_per_batch: int, batches_per_step: int, num_processes: int) -> None:
+def refuse_small_steps(
+    num_classes: int, rows_per_batch: int, batches_per_step: int, num_processes: int
+) -> None:
     """Raises ConfigError when an optimizer step cannot hold a row of every class."""
     if rows_per_batch * batches_per_step * num_processes < num_classes:
         room = f"{rows_per_batch} rows x {batches_per_step} micro-batches x {num_processes} process(es)"
@@ -168,10 +197,13 @@ class Collator:
     least = 1
 
     def __init__(self, tokenizer: Any, multiple: int = 1) -> None:
-        self.padding_ids = {"input_ids": tokenizer.pad_token_id or 0, "token_type_ids": tokenizer.pad_token_type_id}
+        self.padding_ids = {
+            "input_ids": tokenizer.pad_token_id or 0,
+            "token_type_ids": tokenizer.pad_token_type_id,
+        }
         self.pads_left, self.multiple = tokenizer.padding_side == "left", multiple
 
-    def __call__(self, rows: dict[str, NDArray[Any]]) -> dict[str, Tensor]:
+    def __call__(self, rows: dict[str, Array]) -> dict[str, Tensor]:
         """Input ids, attention mask, labels and what else the model takes, of rows as TokenisedRows gives them; `labels` may be missing."""
         lengths_B1 = rows["lengths"][:, None]
         width = -(-max(self.least, int(lengths_B1.max())) // self.multiple) * self.multiple
@@ -191,7 +223,9 @@ def tokens_per_pass(device: Any) -> int:
     return 2_048 if torch.device(device).type == "cpu" else 16_384
 
 
-def token_batches(lengths_N: Ints, tokens_per_batch: int, *, equal_lengths: bool = False) -> list[Ints]:
+def token_batches(
+    lengths_N: Ints, tokens_per_batch: int, *, equal_lengths: bool = False
+) -> list[Ints]:
     """Rows in batches of at most so many tokens, padding counted, but at least one row; the longest rows first, so that padding is rare.
 
     Args:
@@ -203,7 +237,9 @@ def token_batches(lengths_N: Ints, tokens_per_batch: int, *, equal_lengths: bool
         length = int(lengths_N[order[start]])
         end = start + max(1, tokens_per_batch // max(1, length))
         if equal_lengths:
-            end = min(end, start + int(np.searchsorted(-lengths_N[order[start:]], -length, side="right")))
+            end = min(
+                end, start + int(np.searchsorted(-lengths_N[order[start:]], -length, side="right"))
+            )
         batches.append(order[start:end])
         start = end
     return batches
@@ -251,7 +287,9 @@ def pass_starts(
     return starts
 
 
-def cut_into_passes(batch: dict[str, Tensor], starts: list[int], *, multiple: int = 8, least: int = 1) -> list[dict[str, Tensor]]:
+def cut_into_passes(
+    batch: dict[str, Tensor], starts: list[int], *, multiple: int = 8, least: int = 1
+) -> list[dict[str, Tensor]]:
     """Cut a padded batch into smaller ones of consecutive rows, each padded to its own longest row.
 
     Args:
@@ -262,13 +300,20 @@ def cut_into_passes(batch: dict[str, Tensor], starts: list[int], *, multiple: in
     num_rows, width = mask_BL.shape
     if len(starts) == 1:
         return [batch]
-    is_left = bool(mask_BL[:, -1].all())  # if the padding stands on the right all the same, no row has any
+    is_left = bool(
+        mask_BL[:, -1].all()
+    )  # if the padding stands on the right all the same, no row has any
     passes = []
     for start, end in zip(starts, [*starts[1:], num_rows], strict=True):
         longest = max(least, int(mask_BL[start:end].sum(1).max()))
         kept = min(width, -(-longest // multiple) * multiple)
         columns = slice(width - kept, None) if is_left else slice(kept)
-        passes.append({name: tensor[start:end] if name == "labels" else tensor[start:end, columns] for name, tensor in batch.items()})
+        passes.append(
+            {
+                name: tensor[start:end] if name == "labels" else tensor[start:end, columns]
+                for name, tensor in batch.items()
+            }
+        )
     return passes
 
 

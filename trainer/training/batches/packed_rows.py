@@ -45,7 +45,9 @@ class PackedRows:
     @cached_property
     def runs(self) -> list[tuple[int, int]]:
         """Stretches of rows of equal length: (number of rows, tokens of each)."""
-        lengths_R, counts_R = torch.unique_consecutive(torch.tensor(self.lengths_B), return_counts=True)
+        lengths_R, counts_R = torch.unique_consecutive(
+            torch.tensor(self.lengths_B), return_counts=True
+        )
         return list(zip(counts_R.tolist(), lengths_R.tolist(), strict=True))
 
     @cached_property
@@ -63,7 +65,9 @@ class PackedRows:
         lengths_B1 = torch.tensor(self.lengths_B)[:, None]
         width = int(lengths_B1.max())
         if self.device.type != "cpu":
-            width = -(-width // 8) * 8  # else the kernels of GPUs copy the mask to such a width, in each layer
+            width = (
+                -(-width // 8) * 8
+            )  # else the kernels of GPUs copy the mask to such a width, in each layer
         return torch.arange(width) < lengths_B1
 
     def _on_device(self, tensor: Tensor) -> Tensor:

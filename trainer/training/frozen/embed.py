@@ -22,6 +22,7 @@ from accelerate import PartialState
 from numpy.typing import NDArray
 from tqdm.auto import tqdm
 
+from trainer.arrays import Array, Floats32, Ints
 from trainer.data.tokens.tokenise import TokenisedRows, code_digest, tokenise
 from trainer.errors import RunError, TrainingError
 from trainer.files.cache import ABOUT
@@ -31,7 +32,12 @@ from trainer.launch.distributed import gains_from_bf16
 from trainer.training.batches.batching import Collator, token_batches, tokens_per_pass
 from trainer.training.memory import in_smaller_passes
 from trainer.training.models.layers import final_layer
-from trainer.training.models.model import complete_tokenizer, load_encoder, load_pretrained_config, load_tokenizer
+from trainer.training.models.model import (
+    complete_tokenizer,
+    load_encoder,
+    load_pretrained_config,
+    load_tokenizer,
+)
 from trainer.training.models.model_checks import fit_collator, position_limit
 from trainer.training.models.model_weights import check_weights
 
@@ -39,15 +45,21 @@ if TYPE_CHECKING:
     from trainer.config.sections.model import ModelSection
     from trainer.data.cleaning.clean import CleanRows
 
-Floats = NDArray[np.float32]
-VectorsOf = Callable[[dict[str, NDArray[Any]]], Floats]
+VectorsOf = Callable[[dict[str, Array]], Floats32]
 Opened = Callable[[], AbstractContextManager[tuple[VectorsOf, bool]]]
 """A context with a function from rows to vectors, and whether its rows must have one length."""
 
 FORMAT = 3
 KEY_TYPE = np.dtype("S16")
 SHARD_ROWS = 16_384  # a killed run loses less than this many rows: minutes on a CPU
-NOT_FEATURES = ("id2label", "label2id", "problem_type", "_name_or_path", "transformers_version", "decision")
+NOT_FEATURES = (
+    "id2label",
+    "label2id",
+    "problem_type",
+    "_name_or_path",
+    "transformers_version",
+    "decision",
+)
 """Keys of a model's config that do not change what its final layer reads."""
 
 
@@ -61,12 +73,14 @@ class OpenedEncoder:
         position_limit: the most tokens that it can read; None where it has no limit.
     """
 
-    embed: Callable[["CleanRows", NDArray[np.int64], Path], tuple[Floats, TokenisedRows]]
+    embed: Callable[["CleanRows", Ints, Path], tuple[Floats32, TokenisedRows]]
     max_length: int
     position_limit: int | None
 
 
-def embed(model: Any, rows: TokenisedRows, collate: Collator, *, device: Any, cache_dir: Path) -> Floats:
+def embed(
+    model: Any, rows: TokenisedRows, collate: Collator, *, device: Any, cache_dir: Path
+) -> Floats32:
     """Inputs of the final Linear layer (N, H) in the order of the rows, in float32 as `pipeline()` computes.
 
     Args:
@@ -76,8 +90,13 @@ def embed(model: Any, rows: TokenisedRows, collate: Collator, *, device: Any, ca
     @contextmanager
     def opened() -> Iterator[tuple[VectorsOf, bool]]:
         with _without_final_layer(model, device), torch.inference_mode():
-            equal_lengths = fit_collator(lambda batch: model(**batch).logits, model.config, device, collate)
-            yield lambda batch: model(**_inputs(collate, batch, device)).logits.float().cpu().numpy(), equal_lengths
+            equal_lengths = fit_collator(
+                lambda batch: model(**batch).logits, model.config, device, collate
+            )
+            yield (
+                lambda batch: model(**_inputs(collate, batch, device)).logits.float().cpu().numpy(),
+                equal_lengths,
+            )
 
     folder = cache_dir / f"embeddings-{_model_digest(model, collate, without=final_layer(model))}"
     return _kept_vectors(rows, folder, opened, tokens_per_pass(device), _name_of(model))
@@ -94,7 +113,9 @@ def open_encoder(model: "ModelSection") -> OpenedEncoder:
     check_weights(model)
     encoder = load_encoder(model, config)
 
-    def embed_rows(clean: "CleanRows", ids_N: NDArray[np.int64], cache_dir: Path) -> tuple[Floats, TokenisedRows]:
+    def embed_rows(
+        clean: "CleanRows", ids_N: Ints, cache_dir: Path
+    ) -> tuple[Floats32, TokenisedRows]:
         labels_N, digest = clean.label_ids_N[ids_N], clean.text_fingerprint
         tokens = tokenise(
             clean.rows.table,
@@ -109,12 +130,14 @@ def open_encoder(model: "ModelSection") -> OpenedEncoder:
         return embed_means(encoder, tokens, tokenizer, cache_dir=cache_dir), tokens
 
     trusts = model.trust_remote_code
-    limits = complete_tokenizer(tokenizer, config, f"model.name: the tokenizer of '{model.name}'", trust_remote_code=trusts)
+    limits = complete_tokenizer(
+        tokenizer, config, f"model.name: the tokenizer of '{model.name}'", trust_remote_code=trusts
+    )
     limit = position_limit(config, trust_remote_code=trusts) or min(limits, default=None)
     return OpenedEncoder(embed_rows, max_length, limit)
 
 
-def embed_means(encoder: Any, rows: TokenisedRows, tokenizer: Any, *, cache_dir: Path) -> Floats:
+def embed_means(encoder: Any, rows: TokenisedRows, tokenizer: Any, *, cache_dir: Path) -> Floats32:
     """Mean over the tokens of each row of the last hidden states (N, H), in the order of the rows; padding counts nothing.
 
     Args:
@@ -139,14 +162,24 @@ def embed_means(encoder: Any, rows: TokenisedRows, tokenizer: Any, *, cache_dir:
         with torch.inference_mode():
             equal_lengths = fit_collator(means, encoder.config, device, collate)
             with torch.autocast(device.type, torch.bfloat16, enabled=is_bf16):
-                yield lambda batch: means(_inputs(collate, batch, device)).cpu().numpy(), equal_lengths
+                yield (
+                    lambda batch: means(_inputs(collate, batch, device)).cpu().numpy(),
+                    equal_lengths,
+                )
 
-    folder = cache_dir / f"embeddings-mean-{'bf16-' if is_bf16 else ''}{_model_digest(encoder, collate)}"
+    folder = (
+        cache_dir / f"embeddings-mean-{'bf16-' if is_bf16 else ''}{_model_digest(encoder, collate)}"
+    )
     return _kept_vectors(rows, folder, opened, tokens_per_pass(device), _name_of(encoder))
 
 
-def _inputs(collate: Collator, batch: dict[str, NDArray[Any]], device: Any) -> dict[str, Any]:
-    return {name: tensor.to(device) for name, tensor in collate({name: values for name, values in batch.items() if name != "labels"}).items()}
+def _inputs(collate: Collator, batch: dict[str, Array], device: Any) -> dict[str, Any]:
+    return {
+        name: tensor.to(device)
+        for name, tensor in collate(
+            {name: values for name, values in batch.items() if name != "labels"}
+        ).items()
+    }
 
 
 @contextmanager
@@ -168,7 +201,7 @@ def _kept_vectors(
     opened: Opened,
     tokens_per_batch: int,
     made_from: str,
-) -> Floats:
+) -> Floats32:
     """Vectors (N, H) in the order of the rows; those that the folder lacks are computed, the longest rows first, and kept there.
 
     Args:
@@ -183,23 +216,43 @@ def _kept_vectors(
         if not about.exists():
             about.write_text(made_from, encoding="utf-8")
         mark_used(about)
-        keys_U, first_U, place_N = np.unique(_row_keys(rows), return_index=True, return_inverse=True)
+        keys_U, first_U, place_N = np.unique(
+            _row_keys(rows), return_index=True, return_inverse=True
+        )
         missing_U = np.ones(len(keys_U), bool)
         for _, here_U, _ in _shards(folder, keys_U):
             missing_U[here_U] = False
         new_M = np.flatnonzero(missing_U)
         new_M = new_M[np.argsort(-rows.lengths_N[first_U[new_M]], kind="stable")]
         if len(new_M):
-            with opened() as (vectors_of, equal_lengths), tqdm(total=len(new_M), desc="Embedding", unit=" rows", delay=2, disable=None, leave=False) as bar:
+            with (
+                opened() as (vectors_of, equal_lengths),
+                tqdm(
+                    total=len(new_M),
+                    desc="Embedding",
+                    unit=" rows",
+                    delay=2,
+                    disable=None,
+                    leave=False,
+                ) as bar,
+            ):
                 for start in range(0, len(new_M), SHARD_ROWS):
                     shard = new_M[start : start + SHARD_ROWS]
-                    compute = partial(_vectors, rows, first_U[shard], vectors_of, bar, start, equal_lengths)
+                    compute = partial(
+                        _vectors, rows, first_U[shard], vectors_of, bar, start, equal_lengths
+                    )
                     longest = int(rows.lengths_N[first_U[shard]].max())
-                    vectors, tokens_per_batch = in_smaller_passes(compute, tokens_per_batch, longest)
+                    vectors, tokens_per_batch = in_smaller_passes(
+                        compute, tokens_per_batch, longest
+                    )
                     _write_shard(folder, keys_U[shard], _finite(vectors))
         parts = list(_shards(folder, keys_U))  # again, since they may be of other processes too
-        if len(np.unique(np.concatenate([np.zeros(0, np.int64), *(here_U for _, here_U, _ in parts)]))) < len(keys_U):
-            raise RunError(f"{folder}: embeddings vanished while they were read. Run the same command again.")
+        if len(
+            np.unique(np.concatenate([np.zeros(0, np.int64), *(here_U for _, here_U, _ in parts)]))
+        ) < len(keys_U):
+            raise RunError(
+                f"{folder}: embeddings vanished while they were read. Run the same command again."
+            )
         vectors_UH = np.empty((len(keys_U), parts[0][0].shape[1]), np.float32)
         for stored, here_U, there in parts:
             vectors_UH[here_U] = stored[there]
@@ -208,13 +261,13 @@ def _kept_vectors(
 
 def _vectors(
     rows: TokenisedRows,
-    ids_M: NDArray[np.int64],
+    ids_M: Ints,
     vectors_of: VectorsOf,
     bar: Any,
     num_done: int,
     equal_lengths: bool,
     tokens_per_batch: int,
-) -> Floats:
+) -> Floats32:
     """Vectors (M, H) of some rows, which are given with the longest first.
 
     Args:
@@ -222,16 +275,20 @@ def _vectors(
     """
     found = []
     bar.n = num_done
-    for batch in token_batches(rows.lengths_N[ids_M], tokens_per_batch, equal_lengths=equal_lengths):
+    for batch in token_batches(
+        rows.lengths_N[ids_M], tokens_per_batch, equal_lengths=equal_lengths
+    ):
         stopping.stop_if_agreed()
         found.append(vectors_of(rows.__getitems__(ids_M[batch])))
         bar.update(len(batch))
     return np.concatenate(found)
 
 
-def _finite(vectors_UH: Floats) -> Floats:
+def _finite(vectors_UH: Floats32) -> Floats32:
     if not np.isfinite(vectors_UH).all():
-        raise TrainingError("the encoder's embeddings hold values that are not finite numbers; its weights are broken. Choose another model.")
+        raise TrainingError(
+            "the encoder's embeddings hold values that are not finite numbers; its weights are broken. Choose another model."
+        )
     return vectors_UH
 
 
@@ -249,7 +306,7 @@ def _without_final_layer(model: Any, device: Any) -> Iterator[None]:
         model.set_submodule(name, final)
 
 
-def _shards(folder: Path, keys_U: NDArray[np.bytes_]) -> Iterator[tuple[NDArray[np.float32], NDArray[np.int64], NDArray[np.int64]]]:
+def _shards(folder: Path, keys_U: NDArray[np.bytes_]) -> Iterator[tuple[Floats32, Ints, Ints]]:
     """Of each shard that holds some of the keys: its vectors, which keys those are, and where they stand in it."""
     for path in sorted(folder.glob("*.keys.npy")):
         vectors_path = path.with_name(path.name.replace(".keys", ""))
@@ -258,7 +315,10 @@ def _shards(folder: Path, keys_U: NDArray[np.bytes_]) -> Iterator[tuple[NDArray[
             if keys.dtype != KEY_TYPE or len(keys) != len(vectors):
                 raise ValueError("of two lengths")
         except (OSError, ValueError, EOFError):  # a file is missing or cut off
-            warnings.warn(f"{path}: this entry of the cache is damaged or incomplete, so it is computed anew.", stacklevel=2)
+            warnings.warn(
+                f"{path}: this entry of the cache is damaged or incomplete, so it is computed anew.",
+                stacklevel=2,
+            )
             path.unlink(missing_ok=True)
             continue
         there_U = np.minimum(np.searchsorted(keys, keys_U), len(keys) - 1)
@@ -267,7 +327,7 @@ def _shards(folder: Path, keys_U: NDArray[np.bytes_]) -> Iterator[tuple[NDArray[
             yield vectors, here_U, there_U[here_U]
 
 
-def _write_shard(folder: Path, keys: NDArray[np.bytes_], vectors: NDArray[np.float32]) -> None:
+def _write_shard(folder: Path, keys: NDArray[np.bytes_], vectors: Floats32) -> None:
     order = np.argsort(keys)
     name = hashlib.blake2b(keys[order].tobytes(), digest_size=16).hexdigest()
     for suffix, values in (("npy", vectors[order]), ("keys.npy", keys[order])):
@@ -294,8 +354,16 @@ def _name_of(model: Any) -> str:
 
 def _model_digest(model: Any, collate: Collator, *, without: str | None = None) -> str:
     """Digest of all that turns tokens into vectors: code, architecture, config, padding, and every weight but those of the layer `without`."""
-    config = {key: value for key, value in model.config.to_dict().items() if key not in NOT_FEATURES}
-    code = [type(model).__name__, code_digest(type(model)), collate.pads_left, collate.padding_ids, getattr(model.config, "_attn_implementation", None)]
+    config = {
+        key: value for key, value in model.config.to_dict().items() if key not in NOT_FEATURES
+    }
+    code = [
+        type(model).__name__,
+        code_digest(type(model)),
+        collate.pads_left,
+        collate.padding_ids,
+        getattr(model.config, "_attn_implementation", None),
+    ]
     head = f"format {FORMAT} {json.dumps([code, config], sort_keys=True, default=str)}"
     digest = hashlib.blake2b(head.encode(), digest_size=16)
     for name, tensor in model.state_dict().items():

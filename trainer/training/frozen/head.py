@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 from transformers import EvalPrediction, TrainingArguments
 
+from trainer.arrays import Floats, Floats32, Ints
 from trainer.data.tokens.tokenise import TokenisedRows
 from trainer.evaluation.blocks import MOST_IN_MEMORY, release, room
 from trainer.training.batches.batching import Collator
@@ -24,8 +24,6 @@ from trainer.training.peak_memory import PeakMemory
 from trainer.training.progress import COLUMNS, headings, table_line
 from trainer.training.weighted_trainer import epoch_metrics
 
-Floats = NDArray[np.float32]
-Ints = NDArray[np.int64]
 L2_GRID = (1e-1, 1e-2, 1e-3, 1e-4, 1e-5)
 """Strengths tried where `model.head.l2` is left out, each fit starting from the one before; for N rows, scikit-learn's C is 1 / (N l2)."""
 MAX_ITERATIONS = 1000
@@ -35,17 +33,20 @@ MAX_ITERATIONS = 1000
 class Scaler:
     """Shift and scale of each feature to mean 0 and variance 1."""
 
-    mean_H: NDArray[np.float64]
-    deviation_H: NDArray[np.float64]
+    mean_H: Floats
+    deviation_H: Floats
 
     @classmethod
-    def of(cls, features_NH: Floats, *, centre: bool) -> "Scaler":
+    def of(cls, features_NH: Floats32, *, centre: bool) -> "Scaler":
         """Statistics of some rows; constant features keep their scale, and without `centre` the mean counts as 0."""
         deviation_H = features_NH.std(axis=0, dtype=np.float64)
         mean_H = features_NH.mean(axis=0, dtype=np.float64)
-        return cls(mean_H if centre else np.zeros_like(mean_H), np.where(deviation_H > 1e-6 * (1 + np.abs(mean_H)), deviation_H, 1.0))
+        return cls(
+            mean_H if centre else np.zeros_like(mean_H),
+            np.where(deviation_H > 1e-6 * (1 + np.abs(mean_H)), deviation_H, 1.0),
+        )
 
-    def scaled(self, features_NH: Floats) -> Tensor:
+    def scaled(self, features_NH: Floats32) -> Tensor:
         """Scaled features in float32."""
         return torch.from_numpy(((features_NH - self.mean_H) / self.deviation_H).astype(np.float32))
 
@@ -53,7 +54,9 @@ class Scaler:
         """Weight and bias that give for raw features what these give for scaled ones."""
         folded_CH = weight_CH.detach().double() / torch.from_numpy(self.deviation_H)
         shift_C = folded_CH @ torch.from_numpy(self.mean_H)
-        return folded_CH.float(), None if bias_C is None else (bias_C.detach().double() - shift_C).float()
+        return folded_CH.float(), None if bias_C is None else (
+            bias_C.detach().double() - shift_C
+        ).float()
 
 
 def fit_linear(
@@ -77,7 +80,12 @@ def fit_linear(
     parameters = [weight_CH] if bias_C is None else [weight_CH, bias_C]
     for parameter in parameters:
         parameter.requires_grad_()
-    limits = {"max_iter": max_iterations, "max_eval": 4 * max_iterations, "tolerance_grad": 1e-6, "tolerance_change": 1e-10}
+    limits = {
+        "max_iter": max_iterations,
+        "max_eval": 4 * max_iterations,
+        "tolerance_grad": 1e-6,
+        "tolerance_change": 1e-10,
+    }
     optimizer = torch.optim.LBFGS(parameters, line_search_fn="strong_wolfe", **limits)
 
     def mean_loss() -> Tensor:
@@ -124,17 +132,27 @@ class HeadTrainer:
         validation_rows: TokenisedRows,
         labels: list[str],
         minority_label: str,
-        weigh: Callable[[Ints], NDArray[np.float64]],
+        weigh: Callable[[Ints], Floats],
         loss: str,
         loss_options: Callable[[Ints], dict[str, Any]],
-        synthesise: Callable[[Floats, Ints], tuple[Floats, Ints]] | None,
+        synthesise: Callable[[Floats32, Ints], tuple[Floats32, Ints]] | None,
         l2: float | None,
         cache_dir: Path,
         write_epochs: Callable[[list[dict[str, float]]], None],
     ) -> None:
         self.model, self.tokenizer, self.args, self.labels = model, tokenizer, args, labels
-        self.train_rows, self.positions, self.validation_rows = train_rows, positions, validation_rows
-        self.weigh, self.loss, self.loss_options, self.synthesise, self.l2 = weigh, loss, loss_options, synthesise, l2
+        self.train_rows, self.positions, self.validation_rows = (
+            train_rows,
+            positions,
+            validation_rows,
+        )
+        self.weigh, self.loss, self.loss_options, self.synthesise, self.l2 = (
+            weigh,
+            loss,
+            loss_options,
+            synthesise,
+            l2,
+        )
         self.cache_dir, self.write_epochs = cache_dir, write_epochs
         self.metrics = epoch_metrics(labels, minority_label)
         self.final = model.get_submodule(final_layer(model))
@@ -151,7 +169,10 @@ class HeadTrainer:
     def run(self, checkpoint: str | None = None) -> dict[str, Any]:
         """Embed, fit each strength, keep the best on validation; what metrics.json holds under `training`."""
         begin, peak = time.perf_counter(), PeakMemory(self.args.device)
-        features_NH, label_ids_N = self._features(self.train_rows)[self.positions], self.train_rows.label_ids_N[self.positions]
+        features_NH, label_ids_N = (
+            self._features(self.train_rows)[self.positions],
+            self.train_rows.label_ids_N[self.positions],
+        )
         validation_NH = self._features(self.validation_rows)
         embedded = time.perf_counter()
         if self.synthesise:
@@ -168,11 +189,18 @@ class HeadTrainer:
             "embedding_seconds": embedded - begin,
         }
 
-    def _fit_grid(self, features_NH: Floats, label_ids_N: Ints, validation_NH: Floats) -> int:
+    def _fit_grid(self, features_NH: Floats32, label_ids_N: Ints, validation_NH: Floats32) -> int:
         """Fit every strength from strong to weak, note a line of the table for each, keep the best; L-BFGS iterations of all."""
         scaler = Scaler.of(features_NH, centre=self.final.bias is not None)
-        scaled_NH, targets_N = scaler.scaled(features_NH), torch.from_numpy(np.ascontiguousarray(label_ids_N))
-        smoothing = {"label_smoothing": self.args.label_smoothing_factor} if self.args.label_smoothing_factor else {}
+        scaled_NH, targets_N = (
+            scaler.scaled(features_NH),
+            torch.from_numpy(np.ascontiguousarray(label_ids_N)),
+        )
+        smoothing = (
+            {"label_smoothing": self.args.label_smoothing_factor}
+            if self.args.label_smoothing_factor
+            else {}
+        )
         weights_C = torch.as_tensor(self.class_weights_C, dtype=torch.float32)
         loss = step_loss(self.loss, weights_C, self.loss_options(self.counts_C) | smoothing)
         weight_CH = torch.zeros(self.final.weight.shape)
@@ -182,12 +210,19 @@ class HeadTrainer:
         print("  ".join(headings(head=True)))
         for number, l2 in enumerate(L2_GRID if self.l2 is None else (self.l2,), start=1):
             cap = self.args.max_steps if self.args.max_steps > 0 else MAX_ITERATIONS
-            training_loss, steps = fit_linear(scaled_NH, targets_N, loss, weight_CH, bias_C, l2=l2, max_iterations=cap)
+            training_loss, steps = fit_linear(
+                scaled_NH, targets_N, loss, weight_CH, bias_C, l2=l2, max_iterations=cap
+            )
             iterations += steps
             folded = scaler.fold(weight_CH, bias_C)
             logits_NC = self._logits(validation_NH, *folded)
             measured = self.metrics(EvalPrediction(logits_NC, self.validation_rows.label_ids_N))
-            values = (training_loss, number, iterations, *(measured[name] for name in ("loss", *COLUMNS[4:])))
+            values = (
+                training_loss,
+                number,
+                iterations,
+                *(measured[name] for name in ("loss", *COLUMNS[4:])),
+            )
             self.rows.append(dict(zip(COLUMNS, values, strict=True)) | {"l2": l2})
             print(table_line(self.rows[-1]), flush=True)
             self.write_epochs(self.rows)
@@ -213,27 +248,37 @@ class HeadTrainer:
     def describe(self) -> list[str]:
         """What the card says of the training, a sentence each."""
         best = next(row for row in self.rows if row["step"] == self.best_step)
-        chosen = f"chosen of {len(self.rows)} by `{self.args.metric_for_best_model}` on validation" if len(self.rows) > 1 else "as configured"
+        chosen = (
+            f"chosen of {len(self.rows)} by `{self.args.metric_for_best_model}` on validation"
+            if len(self.rows) > 1
+            else "as configured"
+        )
         model, collate = self.model, Collator(self.tokenizer)
-        needs_equal_lengths = fit_collator(lambda batch: model(**batch).logits, model.config, model.device, collate)
+        needs_equal_lengths = fit_collator(
+            lambda batch: model(**batch).logits, model.config, model.device, collate
+        )
         return [
             *([EQUAL_LENGTHS] if needs_equal_lengths else []),
             f"`model.mode`: head, {self.num_trained:,} of {self.num_parameters:,} parameters; the encoder is frozen, each row was embedded once",
             f"final layer fitted by L-BFGS over all rows at once; L2 strength {best['l2']:g}, {chosen}",
         ]
 
-    def predict_logits(self, dataset: TokenisedRows) -> Floats:
+    def predict_logits(self, dataset: TokenisedRows) -> Floats32:
         """Logits in the order of `dataset`, from the cached embeddings and the final layer that is saved."""
         return self._logits(self._features(dataset), self.final.weight, self.final.bias)
 
-    def _logits(self, features_NH: Floats, weight_CH: Tensor, bias_C: Tensor | None) -> Floats:
+    def _logits(self, features_NH: Floats32, weight_CH: Tensor, bias_C: Tensor | None) -> Floats32:
         """What a final layer makes of features, in blocks of rows that are small beside what is held."""
-        logits_NC: Floats = room((len(features_NH), len(self.labels)), np.float32, Path(str(self.args.output_dir)).parent)
+        logits_NC: Floats32 = room(
+            (len(features_NH), len(self.labels)), np.float32, Path(str(self.args.output_dir)).parent
+        )
         size = max(1, MOST_IN_MEMORY // (4 * len(self.labels)))
         for start in range(0, len(features_NH), size):
             rows = slice(start, start + size)
             with torch.no_grad():
-                logits_NC[rows] = torch.nn.functional.linear(torch.from_numpy(features_NH[rows]), weight_CH, bias_C).numpy()
+                logits_NC[rows] = torch.nn.functional.linear(
+                    torch.from_numpy(features_NH[rows]), weight_CH, bias_C
+                ).numpy()
             release(logits_NC)
         return logits_NC
 
@@ -242,7 +287,7 @@ class HeadTrainer:
         self.model.save_pretrained(folder)
         self.tokenizer.save_pretrained(folder)
 
-    def _features(self, rows: TokenisedRows) -> Floats:
+    def _features(self, rows: TokenisedRows) -> Floats32:
         """Embeddings (N, H) of the rows as they stand."""
         return embed(
             self.model,

@@ -7,12 +7,9 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from trainer.arrays import Floats32, Hashes, Ints
 from trainer.errors import DataError, first_line
-
-Floats = NDArray[np.float32]
-Ints = NDArray[np.int64]
 
 
 def smote(neighbours: int, seed: int) -> Any:
@@ -42,7 +39,11 @@ def adasyn(neighbours: int, seed: int) -> Any:
     return ADASYN(n_neighbors=neighbours, random_state=seed)
 
 
-SYNTHESISERS: dict[str, Callable[[int, int], Any]] = {"adasyn": adasyn, "borderline_smote": borderline_smote, "smote": smote}
+SYNTHESISERS: dict[str, Callable[[int, int], Any]] = {
+    "adasyn": adasyn,
+    "borderline_smote": borderline_smote,
+    "smote": smote,
+}
 """Samplers of imbalanced-learn by `balance.method`: (neighbours, seed) -> sampler that fills every class up to the largest."""
 
 
@@ -52,15 +53,29 @@ def refuse_few_rows(method: str, counts_C: Ints, labels: list[str], neighbours: 
     Args:
         counts_C: training rows of each class.
     """
-    for label, count in sorted(zip(labels, counts_C.tolist(), strict=True), key=lambda pair: pair[1]):
+    for label, count in sorted(
+        zip(labels, counts_C.tolist(), strict=True), key=lambda pair: pair[1]
+    ):
         if count < counts_C.max() and count < neighbours + 1:
-            remedy = f"Set balance.neighbours: {count - 1} or less" if count > 1 else "Add rows, or list it in data.drop_labels"
-            raise DataError(f"balance.method {method}: label '{label}' has {count} training row(s); {neighbours} neighbours need {neighbours + 1}. {remedy}.")
+            remedy = (
+                f"Set balance.neighbours: {count - 1} or less"
+                if count > 1
+                else "Add rows, or list it in data.drop_labels"
+            )
+            raise DataError(
+                f"balance.method {method}: label '{label}' has {count} training row(s); {neighbours} neighbours need {neighbours + 1}. {remedy}."
+            )
 
 
 def synthesise(
-    method: str, features_NH: Floats, label_ids_N: Ints, row_keys_N: NDArray[np.uint64], *, neighbours: int, generator: np.random.Generator
-) -> tuple[Floats, Ints]:
+    method: str,
+    features_NH: Floats32,
+    label_ids_N: Ints,
+    row_keys_N: Hashes,
+    *,
+    neighbours: int,
+    generator: np.random.Generator,
+) -> tuple[Floats32, Ints]:
     """The rows given, and behind them synthetic ones with their label ids.
 
     Args:
@@ -73,7 +88,11 @@ def synthesise(
     order_N = np.argsort(row_keys_N, kind="stable")
     sampler = SYNTHESISERS[method](neighbours, int(generator.integers(2**31)))
     try:
-        features_MH, label_ids_M = sampler.fit_resample(np.ascontiguousarray(features_NH[order_N]), label_ids_N[order_N])
+        features_MH, label_ids_M = sampler.fit_resample(
+            np.ascontiguousarray(features_NH[order_N]), label_ids_N[order_N]
+        )
     except (ValueError, RuntimeError) as error:
-        raise DataError(f"balance.method {method}: imbalanced-learn cannot use these rows: {first_line(error)} Set balance.method: smote or none.") from error
+        raise DataError(
+            f"balance.method {method}: imbalanced-learn cannot use these rows: {first_line(error)} Set balance.method: smote or none."
+        ) from error
     return features_MH.astype(np.float32, copy=False), label_ids_M

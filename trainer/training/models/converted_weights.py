@@ -21,12 +21,31 @@ from trainer.errors import ModelError
 from trainer.files.cache import ABOUT, cache_dir
 from trainer.files.content import file_state
 from trainer.files.locks import mark_used, partial_path, write_once
-from trainer.training.models.weight_files import INDEX, PICKLED_INDEX, PICKLED_WHOLE, WHOLE, check_pickled, needs_conversion, shards
+from trainer.training.models.weight_files import (
+    INDEX,
+    PICKLED_INDEX,
+    PICKLED_WHOLE,
+    WHOLE,
+    check_pickled,
+    needs_conversion,
+    shards,
+)
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-NOT_COPIED = (".bin", ".pt", ".pth", ".ckpt", ".h5", ".msgpack", ".ot", ".onnx", ".gguf", ".index.json")
+NOT_COPIED = (
+    ".bin",
+    ".pt",
+    ".pth",
+    ".ckpt",
+    ".h5",
+    ".msgpack",
+    ".ot",
+    ".onnx",
+    ".gguf",
+    ".index.json",
+)
 """Ends of the names of weights, and of what a trainer left; all else in the folder of a model is copied."""
 DOWNLOADED = ["*.json", "*.txt", "*.model", "*.py", "*.jinja", "pytorch_model*.bin"]
 """Files of a Hub model that its copy is made of."""
@@ -37,7 +56,10 @@ SECRET = re.compile(r"TOKEN|SECRET|PASSWORD|_KEY", re.IGNORECASE)
 def copy_in_cache(folder: Path) -> Path:
     """Return where the copy of a model's folder lies, or will lie, in our cache."""
     files = [(path.name, file_state(path)) for path in sorted(folder.iterdir()) if path.is_file()]
-    return cache_dir() / f"weights-{hashlib.blake2b(repr(['format 1', files]).encode(), digest_size=16).hexdigest()}"
+    return (
+        cache_dir()
+        / f"weights-{hashlib.blake2b(repr(['format 1', files]).encode(), digest_size=16).hexdigest()}"
+    )
 
 
 def converted(name: str, folder: Path) -> Path:
@@ -52,7 +74,11 @@ def converted(name: str, folder: Path) -> Path:
         return folder
     target = copy_in_cache(folder)
     target.parent.mkdir(parents=True, exist_ok=True)
-    made: Path = write_once(target, lambda: _write(name, folder, target), lambda: target if (target / ABOUT).is_file() else None)
+    made: Path = write_once(
+        target,
+        lambda: _write(name, folder, target),
+        lambda: target if (target / ABOUT).is_file() else None,
+    )
     mark_used(made / ABOUT)
     return made
 
@@ -72,7 +98,9 @@ def convert_to(name: str, folder: Path, target: Path) -> None:
     if target.exists():
         raise ModelError(f"--output: {target} exists. Give another folder, or remove it.")
     if not needs_conversion([path.name for path in folder.iterdir()]):
-        raise ModelError(f"{name}: has no pickled weights ({PICKLED_WHOLE}), or has safetensors already. There is nothing to convert.")
+        raise ModelError(
+            f"{name}: has no pickled weights ({PICKLED_WHOLE}), or has safetensors already. There is nothing to convert."
+        )
     target.parent.mkdir(parents=True, exist_ok=True)
     with _partial(target) as partial:
         convert(name, folder, partial)
@@ -102,11 +130,29 @@ def convert(name: str, folder: Path, target: Path) -> None:
             shutil.copyfile(path, target / path.name)
     package = str(Path(__file__).resolve().parents[3])
     environment = {key: value for key, value in os.environ.items() if not SECRET.search(key)}
-    environment["PYTHONPATH"] = os.pathsep.join(path for path in (package, os.environ.get("PYTHONPATH", "")) if path)
-    command = [sys.executable, "-P", "-m", "trainer.training.models.converted_weights", str(folder), str(target)]
-    done = subprocess.run(command, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+    environment["PYTHONPATH"] = os.pathsep.join(
+        path for path in (package, os.environ.get("PYTHONPATH", "")) if path
+    )
+    command = [
+        sys.executable,
+        "-P",
+        "-m",
+        "trainer.training.models.converted_weights",
+        str(folder),
+        str(target),
+    ]
+    done = subprocess.run(
+        command,
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     if done.returncode < 0:
-        raise ModelError(f"'{name}' cannot be converted: the process was killed (signal {-done.returncode}). Is there enough memory for one file?")
+        raise ModelError(
+            f"'{name}' cannot be converted: the process was killed (signal {-done.returncode}). Is there enough memory for one file?"
+        )
     if done.returncode:
         lines = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
         raise ModelError(f"'{name}' cannot be converted: {lines[-1]}")
@@ -142,12 +188,20 @@ def _write_file(pickled: Path, target: Path) -> dict[str, int]:
     try:
         found = torch.load(pickled, map_location="cpu", weights_only=True, mmap=is_zipfile(pickled))
     except pickle.UnpicklingError:
-        raise ValueError(f"{pickled.name} holds more than tensors, which could run code, or is damaged. Choose a model with safetensors.") from None
+        raise ValueError(
+            f"{pickled.name} holds more than tensors, which could run code, or is damaged. Choose a model with safetensors."
+        ) from None
     except (RuntimeError, EOFError, OSError):
         raise ValueError(f"{pickled.name} is damaged. Download it anew.") from None
-    tensors = {str(name): tensor for name, tensor in found.items() if torch.is_tensor(tensor)} if isinstance(found, dict) else {}
+    tensors = (
+        {str(name): tensor for name, tensor in found.items() if torch.is_tensor(tensor)}
+        if isinstance(found, dict)
+        else {}
+    )
     if not tensors:
-        raise ValueError(f"{pickled.name} holds no weights by name. Choose a model with safetensors.")
+        raise ValueError(
+            f"{pickled.name} holds no weights by name. Choose a model with safetensors."
+        )
     save_file(_apart(tensors), target, metadata={"format": "pt"})
     return {name: tensor.numel() * tensor.element_size() for name, tensor in tensors.items()}
 

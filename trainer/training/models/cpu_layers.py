@@ -21,7 +21,9 @@ class _Dropout(torch.autograd.Function):
     def forward(ctx: Any, states: Tensor, p: float) -> Tensor:
         num_dropped = round(p * LEVELS)
         bits = torch.empty(-(-states.numel() // 4), dtype=torch.int64).random_(-(2**63), None)
-        is_kept = (bits.view(torch.int16)[: states.numel()] >= num_dropped - LEVELS // 2).view(states.shape)
+        is_kept = (bits.view(torch.int16)[: states.numel()] >= num_dropped - LEVELS // 2).view(
+            states.shape
+        )
         factors = is_kept.to(states.dtype).mul_(LEVELS / (LEVELS - num_dropped))
         ctx.save_for_backward(factors)
         return states * factors
@@ -78,7 +80,11 @@ class RowGradientEmbedding(nn.Embedding):
 
     def forward(self, input: Tensor) -> Tensor:
         """The vectors of the ids."""
-        if not (self.weight.requires_grad and torch.is_grad_enabled() and self.weight.device.type == "cpu"):
+        if not (
+            self.weight.requires_grad
+            and torch.is_grad_enabled()
+            and self.weight.device.type == "cpu"
+        ):
             return super().forward(input)
         return _RowLookup.apply(self.weight, input, self)  # type: ignore[no-any-return, no-untyped-call]
 
@@ -110,11 +116,19 @@ def speed_up(model: Any, *, own_gradients: bool) -> str | None:
         None if layers were changed, else why not.
     """
     modules = list(model.modules())
-    owners = Counter(id(weight) for module in modules for weight in module._parameters.values() if weight is not None)
+    owners = Counter(
+        id(weight)
+        for module in modules
+        for weight in module._parameters.values()
+        if weight is not None
+    )
     large = [
         module
         for module in modules
-        if type(module) is nn.Embedding and module.num_embeddings >= LARGE_ROWS and _is_plain(module) and owners[id(module.weight)] == 1
+        if type(module) is nn.Embedding
+        and module.num_embeddings >= LARGE_ROWS
+        and _is_plain(module)
+        and owners[id(module.weight)] == 1
     ]
     weights = [module.weight for module in large if own_gradients and module.weight.requires_grad]
 

@@ -17,7 +17,13 @@ A plain identity would lose the negative half to DistilBERT's relu and saturate 
 def final_linear(model: Any) -> Any:
     """The model's last layer, which gives the logits; None where the last layer is of another kind."""
     encoder = {id(module) for module in model.base_model.modules()}
-    heads = [m for m in model.modules() if id(m) not in encoder and isinstance(m, nn.Linear) and m.out_features == model.config.num_labels]
+    heads = [
+        m
+        for m in model.modules()
+        if id(m) not in encoder
+        and isinstance(m, nn.Linear)
+        and m.out_features == model.config.num_labels
+    ]
     return heads[-1] if heads else None
 
 
@@ -29,7 +35,9 @@ def final_layer(model: Any) -> str:
     """
     layer = final_linear(model)
     if layer is None:
-        raise ModelError(f"model.mode head trains a final Linear layer, and {type(model).__name__} has none. Set model.mode: full.")
+        raise ModelError(
+            f"model.mode head trains a final Linear layer, and {type(model).__name__} has none. Set model.mode: full."
+        )
     return next(name for name, module in model.named_modules() if module is layer)
 
 
@@ -47,7 +55,11 @@ def pass_through(model: Any, missing_keys: Iterable[str]) -> list[str]:
     last, passed = final_layer(model), []
     for name in untrained_modules(model, missing_keys):
         layer = model.get_submodule(name)
-        if name != last and isinstance(layer, nn.Linear) and layer.in_features == layer.out_features:
+        if (
+            name != last
+            and isinstance(layer, nn.Linear)
+            and layer.in_features == layer.out_features
+        ):
             with torch.no_grad():
                 layer.weight.copy_(SLOPE * torch.eye(layer.in_features))
                 if layer.bias is not None:

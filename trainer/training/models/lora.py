@@ -26,19 +26,38 @@ def add_adapter(model: Any, lora: "LoraSection", missing_keys: Iterable[str]) ->
     """
     from peft import LoraConfig, get_peft_model
 
-    in_full = [name for name, module in model.named_children() if module is not model.base_model and any(True for _ in module.parameters())]
-    in_full += [name for name in untrained_modules(model, missing_keys) if name.partition(".")[0] not in in_full]
+    in_full = [
+        name
+        for name, module in model.named_children()
+        if module is not model.base_model and any(True for _ in module.parameters())
+    ]
+    in_full += [
+        name
+        for name in untrained_modules(model, missing_keys)
+        if name.partition(".")[0] not in in_full
+    ]
     linears = _linear_layers(model)
     targets = sorted(set(linears) - set(in_full))
-    if any(weight.ndim == 3 and name.rpartition(".")[0].endswith("experts") for name, weight in model.named_parameters()):
+    if any(
+        weight.ndim == 3 and name.rpartition(".")[0].endswith("experts")
+        for name, weight in model.named_parameters()
+    ):
         targets = [name for name in targets if name.rpartition(".")[2] not in NAMES_OF_EXPERTS]
     if not targets:
-        raise ModelError(f"model.mode lora adapts torch's Linear layers, and {type(model).__name__} has none. Set model.mode: full.")
+        raise ModelError(
+            f"model.mode lora adapts torch's Linear layers, and {type(model).__name__} has none. Set model.mode: full."
+        )
     if lora.target_modules is not None:
         known = {name.rpartition(".")[2] for name in targets}
-        unknown = [name for name in lora.target_modules if not any(target == name or target.endswith(f".{name}") for target in targets)]
+        unknown = [
+            name
+            for name in lora.target_modules
+            if not any(target == name or target.endswith(f".{name}") for target in targets)
+        ]
         if unknown:
-            raise ModelError(f"model.lora.target_modules: {listing(unknown)} is no linear layer of the encoder that LoRA adapts here; known: {listing(known)}.")
+            raise ModelError(
+                f"model.lora.target_modules: {listing(unknown)} is no linear layer of the encoder that LoRA adapts here; known: {listing(known)}."
+            )
         targets = lora.target_modules
     config = LoraConfig(
         task_type="SEQ_CLS",
@@ -69,7 +88,9 @@ def _linear_layers(model: Any) -> dict[str, nn.Module]:
             model(**probe_batch(model.config, [4]))
     except Exception as error:
         name = type(model).__name__
-        raise ModelError(f"{name} fails on a few tokens: {type(error).__name__}: {first_line(error)}") from error
+        raise ModelError(
+            f"{name} fails on a few tokens: {type(error).__name__}: {first_line(error)}"
+        ) from error
     finally:
         for handle in handles:
             handle.remove()

@@ -6,14 +6,18 @@ from copy import deepcopy
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-from numpy.typing import NDArray
-
+from trainer.arrays import Floats
 from trainer.errors import ModelError
 from trainer.training.models import model_checks
 from trainer.training.models.end_token import Origin, reads_text_only
 from trainer.training.models.model_checks import position_limit
-from trainer.training.models.model_folder import refuse_other_types, resolve_name, telling_damage, telling_repository, worded
+from trainer.training.models.model_folder import (
+    refuse_other_types,
+    resolve_name,
+    telling_damage,
+    telling_repository,
+    worded,
+)
 from trainer.training.models.model_weights import with_safetensors
 
 if TYPE_CHECKING:
@@ -31,7 +35,9 @@ def load_pretrained_config(model: "ModelSection") -> Any:
     config = pretrained_config(model)
     limit = model_checks.limit_of(model, config)
     if model.max_length and limit and model.max_length > limit:
-        raise ModelError(f"model.max_length is {model.max_length}, but '{model.name}' reads at most {limit} tokens. Set model.max_length: {limit} or less.")
+        raise ModelError(
+            f"model.max_length is {model.max_length}, but '{model.name}' reads at most {limit} tokens. Set model.max_length: {limit} or less."
+        )
     return config
 
 
@@ -46,7 +52,9 @@ def pretrained_config(model: "ModelSection") -> Any:
     with worded(model.name):
         name = resolve_name(model.name)
         with telling_repository(name, model.revision, f"model.name: '{model.name}'"):
-            config = AutoConfig.from_pretrained(name, revision=model.revision, trust_remote_code=model.trust_remote_code)
+            config = AutoConfig.from_pretrained(
+                name, revision=model.revision, trust_remote_code=model.trust_remote_code
+            )
     refuse_other_types(config, f"model.name: '{model.name}'")
     return config
 
@@ -56,8 +64,16 @@ def pinned(model: "ModelSection") -> "ModelSection":
     from huggingface_hub import try_to_load_from_cache
 
     name = resolve_name(model.name)
-    found = None if Path(name).is_dir() else try_to_load_from_cache(name, "config.json", revision=model.revision)
-    return model.model_copy(update={"revision": Path(found).parent.name}) if isinstance(found, str) else model  # .../snapshots/<commit>/config.json
+    found = (
+        None
+        if Path(name).is_dir()
+        else try_to_load_from_cache(name, "config.json", revision=model.revision)
+    )
+    return (
+        model.model_copy(update={"revision": Path(found).parent.name})
+        if isinstance(found, str)
+        else model
+    )  # .../snapshots/<commit>/config.json
 
 
 def load_tokenizer(model: "ModelSection", config: Any) -> tuple[Any, int]:
@@ -68,15 +84,27 @@ def load_tokenizer(model: "ModelSection", config: Any) -> tuple[Any, int]:
     """
     from transformers import AutoTokenizer
 
-    with worded(model.name), telling_damage(Path(resolve_name(model.name)), f"model.name: the tokenizer of '{model.name}'"):
-        name, origin = resolve_name(model.name), Origin(revision=model.revision, trust_remote_code=model.trust_remote_code)
-        tokenizer = reads_text_only(AutoTokenizer.from_pretrained(name, config=config, **origin), config, name, **origin)
+    with (
+        worded(model.name),
+        telling_damage(
+            Path(resolve_name(model.name)), f"model.name: the tokenizer of '{model.name}'"
+        ),
+    ):
+        name, origin = (
+            resolve_name(model.name),
+            Origin(revision=model.revision, trust_remote_code=model.trust_remote_code),
+        )
+        tokenizer = reads_text_only(
+            AutoTokenizer.from_pretrained(name, config=config, **origin), config, name, **origin
+        )
     where = f"model.name: the tokenizer of '{model.name}'"
     limits = complete_tokenizer(tokenizer, config, where, trust_remote_code=model.trust_remote_code)
     return tokenizer, model.max_length or min([LONGEST_DEFAULT, *limits])
 
 
-def complete_tokenizer(tokenizer: Any, config: Any, where: str, *, trust_remote_code: bool = False) -> list[int]:
+def complete_tokenizer(
+    tokenizer: Any, config: Any, where: str, *, trust_remote_code: bool = False
+) -> list[int]:
     """Give a tokenizer and its config a padding token.
 
     Args:
@@ -87,20 +115,38 @@ def complete_tokenizer(tokenizer: Any, config: Any, where: str, *, trust_remote_
         ModelError: a tokenizer without words, with nothing to pad with, or of another model.
     """
     if len(tokenizer) <= len(tokenizer.all_special_tokens):
-        raise ModelError(f"{where} knows no words; are its tokenizer files missing? Copy them beside config.json.")
+        raise ModelError(
+            f"{where} knows no words; are its tokenizer files missing? Copy them beside config.json."
+        )
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token or tokenizer.unk_token
     if tokenizer.pad_token is None:
-        raise ModelError(f"{where} has no padding, end or unknown token, so batches cannot be padded.")
+        raise ModelError(
+            f"{where} has no padding, end or unknown token, so batches cannot be padded."
+        )
     model_checks.refuse_unknown_ids(tokenizer, config, where)
-    for part in (config, config.get_text_config()):  # of a model of text and images each has its own
+    for part in (
+        config,
+        config.get_text_config(),
+    ):  # of a model of text and images each has its own
         if getattr(part, "pad_token_id", None) is None:
             part.pad_token_id = tokenizer.pad_token_id
-    limits = (position_limit(config, trust_remote_code=trust_remote_code), tokenizer.model_max_length)
+    limits = (
+        position_limit(config, trust_remote_code=trust_remote_code),
+        tokenizer.model_max_length,
+    )
     return [int(limit) for limit in limits if limit and limit < 1_000_000]
 
 
-def load_model(model: "ModelSection", config: Any, labels: list[str], tokenizer: Any, max_length: int, *, multi_label: bool = False) -> Any:
+def load_model(
+    model: "ModelSection",
+    config: Any,
+    labels: list[str],
+    tokenizer: Any,
+    max_length: int,
+    *,
+    multi_label: bool = False,
+) -> Any:
     """Pretrained weights in float32 with a new head, drawn from torch's generator; a head for the same labels is kept.
 
     With `model.mode: lora` a PeftModel around it; with `head` its untrained layers before the final one pass their input through.
@@ -111,7 +157,9 @@ def load_model(model: "ModelSection", config: Any, labels: list[str], tokenizer:
     from transformers import AutoModelForSequenceClassification
 
     config = deepcopy(config)  # the next model that is made of it has to find the pretrained labels
-    config.problem_type = "multi_label_classification" if multi_label else "single_label_classification"
+    config.problem_type = (
+        "multi_label_classification" if multi_label else "single_label_classification"
+    )
     if hasattr(config, "decision"):
         del config.decision  # of an earlier training
     tokenizer.model_max_length = max_length  # pipelines cut texts where training did
@@ -168,7 +216,9 @@ def _from_pretrained(kind: Any, model: "ModelSection", config: Any, **options: A
     )
     if source != name:
         loaded = found[0] if isinstance(found, tuple) else found
-        loaded.name_or_path = loaded.config._name_or_path = name  # what an adapter calls its base model; the copy may be cleared
+        loaded.name_or_path = loaded.config._name_or_path = (
+            name  # what an adapter calls its base model; the copy may be cleared
+        )
     return found
 
 
@@ -185,7 +235,7 @@ def _renew_head(model: Any) -> None:
             torch.nn.init.zeros_(head.bias)
 
 
-def fold_into_head(model: Any, temperature: float, shift_C: NDArray[np.float64]) -> bool:
+def fold_into_head(model: Any, temperature: float, shift_C: Floats) -> bool:
     """Change the last layer so that it gives logits / temperature + shift; False, and nothing done, where it has no bias."""
     import torch
 

@@ -77,7 +77,10 @@ def limit_of(model: Any, config: Any) -> int | None:
     asked = subprocess.run(command, capture_output=True, text=True, check=False)
     last = asked.stdout.split()[-1:] or [""]
     if not last[0].isdigit():
-        warnings.warn(f"'{model.name}' could not be asked how many tokens it reads; its config says {stated}.", stacklevel=2)
+        warnings.warn(
+            f"'{model.name}' could not be asked how many tokens it reads; its config says {stated}.",
+            stacklevel=2,
+        )
         return stated
     return int(last[0])
 
@@ -94,7 +97,9 @@ def _sizes_of_position_tables(config: Any, trust_remote_code: bool) -> list[int]
     class Lookups(TorchDispatchMode):
         """Notes lookups of consecutive rows of a table, until the first attention."""
 
-        def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        def __torch_dispatch__(
+            self, func: Any, types: Any, args: Any = (), kwargs: Any = None
+        ) -> Any:
             name = str(func)
             if "softmax" in name or "scaled_dot_product" in name:
                 raise _PositionsAreKnownError
@@ -108,7 +113,9 @@ def _sizes_of_position_tables(config: Any, trust_remote_code: bool) -> list[int]
 
     batch = probe_batch(config, [PROBE_TOKENS])
     batch["input_ids"][0, :-1] = batch["input_ids"][0, 0]  # so that token ids are not consecutive
-    with suppress(Exception):  # of any kind: the model has no weights, and is built to be asked alone
+    with suppress(
+        Exception
+    ):  # of any kind: the model has no weights, and is built to be asked alone
         with no_init_weights():
             kind = AutoModelForSequenceClassification
             model = kind.from_config(config, trust_remote_code=trust_remote_code).eval()
@@ -138,11 +145,16 @@ def probe_batch(config: Any, lengths_B: list[int]) -> dict[str, "Tensor"]:
     import torch
 
     text = config.get_text_config()
-    size, padding = getattr(text, "vocab_size", None) or 256, getattr(text, "pad_token_id", None) or 0
+    size, padding = (
+        getattr(text, "vocab_size", None) or 256,
+        getattr(text, "pad_token_id", None) or 0,
+    )
     end = getattr(text, "eos_token_id", None)
     end = end if isinstance(end, int) and end < size else None  # Llama 3 has a list of them
     mask_BL = torch.arange(max(lengths_B)) < torch.tensor(lengths_B)[:, None]
-    ids_BL = torch.arange(mask_BL.numel()).view(mask_BL.shape) % max(2, size - 20) + min(10, size // 2)
+    ids_BL = torch.arange(mask_BL.numel()).view(mask_BL.shape) % max(2, size - 20) + min(
+        10, size // 2
+    )
     word = next(number for number in range(1, 5) if number not in (padding, end))
     for special in {padding, end} - {None}:
         ids_BL = torch.where(ids_BL == special, word, ids_BL)
@@ -204,12 +216,18 @@ def refuse_unknown_ids(tokenizer: Any, config: Any, where: str) -> None:
     num_rows = getattr(config.get_text_config(), "vocab_size", None)
     if not num_rows:  # CANINE hashes characters
         return
-    beyond = {token: number for token, number in tokenizer.get_vocab().items() if number >= num_rows}
+    beyond = {
+        token: number for token, number in tokenizer.get_vocab().items() if number >= num_rows
+    }
     if not beyond:
         return
     used = {tokenizer.pad_token_id, *tokenizer("")["input_ids"]}
     is_fast = getattr(tokenizer, "backend_tokenizer", None) is not None
-    if is_fast and beyond.keys() <= tokenizer.get_added_vocab().keys() and not used & set(beyond.values()):
+    if (
+        is_fast
+        and beyond.keys() <= tokenizer.get_added_vocab().keys()
+        and not used & set(beyond.values())
+    ):
         _take_out(tokenizer, beyond)
         return
     first = min(beyond, key=lambda token: beyond[token])
@@ -225,7 +243,9 @@ def _take_out(tokenizer: Any, tokens: dict[str, int]) -> None:
     from tokenizers import Tokenizer
 
     state = json.loads(tokenizer.backend_tokenizer.to_str())
-    state["added_tokens"] = [added for added in state["added_tokens"] if added["content"] not in tokens]
+    state["added_tokens"] = [
+        added for added in state["added_tokens"] if added["content"] not in tokens
+    ]
     tokenizer._tokenizer = Tokenizer.from_str(json.dumps(state))
     extra = tokenizer._extra_special_tokens
     tokenizer._extra_special_tokens = [token for token in extra if str(token) not in tokens]
@@ -262,7 +282,9 @@ def fit_collator(
     def row_answers(lengths_B: list[int], num_rows: int) -> "Tensor":
         """Answer to the first of `num_rows` rows."""
         batch = probe_batch(config, lengths_B)
-        ids_T = batch["input_ids"][batch["attention_mask"].bool()].numpy()[: sum(lengths_B[:num_rows])]
+        ids_T = batch["input_ids"][batch["attention_mask"].bool()].numpy()[
+            : sum(lengths_B[:num_rows])
+        ]
         rows = {name: np.zeros(len(ids_T), np.int64) for name in columns} | {"input_ids": ids_T}
         padded = collate(rows | {"lengths": np.array(lengths_B[:num_rows])})
         return answers({name: tensor.to(device) for name, tensor in padded.items()})[0].float()
@@ -278,7 +300,9 @@ def fit_collator(
         if not alone.isfinite().all():  # broken weights, of which the training tells
             break
         allowed = tolerance * float(alone.abs().max())
-        is_random = not torch.allclose(alone, again, rtol=0.0, atol=allowed)  # as Reformer's hashing
+        is_random = not torch.allclose(
+            alone, again, rtol=0.0, atol=allowed
+        )  # as Reformer's hashing
         if not (is_random or torch.allclose(alone, beside, rtol=0.0, atol=allowed)):
             return True
     return False
@@ -314,7 +338,12 @@ def multiple_in_training(model: Any) -> int:
     try:
         for multiple in MULTIPLES:
             missing = -length % multiple
-            wider = {name: torch.nn.functional.pad(tensor, (0, missing), value=fill[name]).to(model.device) for name, tensor in batch.items()}
+            wider = {
+                name: torch.nn.functional.pad(tensor, (0, missing), value=fill[name]).to(
+                    model.device
+                )
+                for name, tensor in batch.items()
+            }
             try:
                 with in_mode(model, training=True), torch.no_grad(), _kept_randomness(model.device):
                     model(**wider)
@@ -343,7 +372,9 @@ def refuse_unreadable_length(model: Any, tokenizer: Any, max_length: int, name: 
     from trainer.training.batches.batching import Collator
 
     columns, lengths = encode_texts(["word " * max_length], None, tokenizer, max_length)
-    known = {name: column for name, column in columns.items() if name in ("input_ids", "token_type_ids")}
+    known = {
+        name: column for name, column in columns.items() if name in ("input_ids", "token_type_ids")
+    }
     batch = Collator(tokenizer)(known | {"lengths": lengths.lengths})
     try:
         with in_mode(model, training=False), torch.no_grad(), _kept_randomness(model.device):

@@ -15,13 +15,37 @@ from trainer.errors import ModelError, did_you_mean, first_line, listing
 from trainer.training.models.weight_files import GGUF, is_lfs_pointer, pickled_weights
 
 CHECKPOINT = re.compile(r"checkpoint-(\d+)")
-SENTENCEPIECE = ("spm.model", "spiece.model", "sentencepiece.bpe.model", "sentencepiece.model", "tokenizer.model")
-TOKENIZER_FILES = {"tokenizer.json", "tokenizer_config.json", "vocab.txt", "vocab.json", *SENTENCEPIECE}
+SENTENCEPIECE = (
+    "spm.model",
+    "spiece.model",
+    "sentencepiece.bpe.model",
+    "sentencepiece.model",
+    "tokenizer.model",
+)
+TOKENIZER_FILES = {
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "vocab.txt",
+    "vocab.json",
+    *SENTENCEPIECE,
+}
 ADAPTER = "holds an adapter (LoRA or the like, adapter_config.json), not a whole model."
 MERGE = "merge the adapter into its model first (peft: merge_and_unload, then save_pretrained), and give that folder."
 INPUTS = {
-    "images": ("IMAGE_CLASSIFICATION", "ZERO_SHOT_IMAGE_CLASSIFICATION", "OBJECT_DETECTION", "SEMANTIC_SEGMENTATION", "MASK_GENERATION"),
-    "audio": ("AUDIO_CLASSIFICATION", "CTC", "SPEECH_SEQ_2_SEQ", "TEXT_TO_SPECTROGRAM", "TEXT_TO_WAVEFORM"),
+    "images": (
+        "IMAGE_CLASSIFICATION",
+        "ZERO_SHOT_IMAGE_CLASSIFICATION",
+        "OBJECT_DETECTION",
+        "SEMANTIC_SEGMENTATION",
+        "MASK_GENERATION",
+    ),
+    "audio": (
+        "AUDIO_CLASSIFICATION",
+        "CTC",
+        "SPEECH_SEQ_2_SEQ",
+        "TEXT_TO_SPECTROGRAM",
+        "TEXT_TO_WAVEFORM",
+    ),
     "videos": ("VIDEO_CLASSIFICATION",),
 }
 """What models of Transformers' other tasks read, by the names of its tables."""
@@ -41,13 +65,19 @@ def resolve_name(name: str) -> str:
             refuse_url(name, "model.name", "model", ModelError)
             if name.startswith((".", "/", "~")) or name.count("/") > 1:
                 siblings = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
-                raise ModelError(f"model.name: '{name}' does not exist.{did_you_mean(path.name, siblings)} Relative paths start at the folder you run in.")
+                raise ModelError(
+                    f"model.name: '{name}' does not exist.{did_you_mean(path.name, siblings)} Relative paths start at the folder you run in."
+                )
             return name
     refuse_other_kinds(path, f"model.name: '{name}'")
     return str(path)
 
 
-def refuse_other_kinds(path: Path, where: str, otherwise: str = "holds no config.json, so it is no Transformers model folder.") -> None:
+def refuse_other_kinds(
+    path: Path,
+    where: str,
+    otherwise: str = "holds no config.json, so it is no Transformers model folder.",
+) -> None:
     """Refuse what exists but is no folder of a pretrained text model.
 
     Args:
@@ -89,7 +119,9 @@ def telling_repository(name: str, revision: str | None, where: str) -> Iterator[
         if "config.json" in names:
             raise
         if "adapter_config.json" in names:
-            words = f"{ADAPTER} Give its base model, which its card names, to train anew; or {MERGE}"
+            words = (
+                f"{ADAPTER} Give its base model, which its card names, to train anew; or {MERGE}"
+            )
         elif any(file.endswith(".gguf") for file in names):
             words = GGUF
         else:
@@ -99,16 +131,30 @@ def telling_repository(name: str, revision: str | None, where: str) -> Iterator[
 
 def refuse_other_types(config: Any, where: str) -> None:
     """Raises ModelError for a model that Transformers cannot use for text classification; says what it reads."""
-    modeling_auto = import_module("transformers.models.auto.modeling_auto")  # whose tables need no torch
+    modeling_auto = import_module(
+        "transformers.models.auto.modeling_auto"
+    )  # whose tables need no torch
     remote = getattr(config, "auto_map", None) or {}
-    if type(config) in modeling_auto.MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING or "AutoModelForSequenceClassification" in remote:
+    if (
+        type(config) in modeling_auto.MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING
+        or "AutoModelForSequenceClassification" in remote
+    ):
         return
     words = f"{where} is of type {config.model_type}, which Transformers cannot use for text classification"
     if remote:
-        raise ModelError(f"{words}: its own code (auto_map) has {listing(remote)}, but no AutoModelForSequenceClassification.")
-    tables = {kind: [getattr(modeling_auto, f"MODEL_FOR_{task}_MAPPING_NAMES", {}) for task in tasks] for kind, tasks in INPUTS.items()}
-    reads = [kind for kind, names in tables.items() if any(config.model_type in table for table in names)]
-    raise ModelError(f"{words}{f': it reads {reads[0]}' if reads else ''}. Give an encoder or a decoder for text, such as BERT, RoBERTa, DeBERTa or Qwen.")
+        raise ModelError(
+            f"{words}: its own code (auto_map) has {listing(remote)}, but no AutoModelForSequenceClassification."
+        )
+    tables = {
+        kind: [getattr(modeling_auto, f"MODEL_FOR_{task}_MAPPING_NAMES", {}) for task in tasks]
+        for kind, tasks in INPUTS.items()
+    }
+    reads = [
+        kind for kind, names in tables.items() if any(config.model_type in table for table in names)
+    ]
+    raise ModelError(
+        f"{words}{f': it reads {reads[0]}' if reads else ''}. Give an encoder or a decoder for text, such as BERT, RoBERTa, DeBERTa or Qwen."
+    )
 
 
 @contextmanager
@@ -123,8 +169,14 @@ def telling_damage(path: Path, where: str) -> Iterator[None]:
     except Exception:
         for name in () if (path / "tokenizer.json").is_file() else SENTENCEPIECE:
             if (path / name).is_file() and not _is_sentencepiece(path / name):
-                remedy = "it is a Git LFS pointer. Run git lfs pull" if is_lfs_pointer(path / name) else "the file is damaged. Download it anew"
-                raise ModelError(f"{where} cannot be loaded: its {name} is no SentencePiece model: {remedy}, or put a tokenizer.json beside it.") from None
+                remedy = (
+                    "it is a Git LFS pointer. Run git lfs pull"
+                    if is_lfs_pointer(path / name)
+                    else "the file is damaged. Download it anew"
+                )
+                raise ModelError(
+                    f"{where} cannot be loaded: its {name} is no SentencePiece model: {remedy}, or put a tokenizer.json beside it."
+                ) from None
         raise
 
 
@@ -150,13 +202,17 @@ def _of_config(folder: Path) -> str | None:
     try:
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        return f"cannot be loaded: its config.json is damaged: {first_line(error)} Copy the file anew."
+        return (
+            f"cannot be loaded: its config.json is damaged: {first_line(error)} Copy the file anew."
+        )
     if not isinstance(config, dict):
         return "cannot be loaded: its config.json is no JSON object. Copy the file anew."
     if (folder / "adapter_config.json").is_file():
         return f"{_of_adapter(folder)} If the weights beside it are those of a whole model, remove adapter_config.json."
     if not config.get("model_type") and "AutoConfig" not in (config.get("auto_map") or {}):
-        kind = f", of architecture {config['architectures'][0]}" if config.get("architectures") else ""
+        kind = (
+            f", of architecture {config['architectures'][0]}" if config.get("architectures") else ""
+        )
         return f'has a config.json without model_type{kind}, so its kind is not known. Add the kind to config.json, such as "model_type": "bert".'
     return None
 
@@ -175,7 +231,11 @@ def _without_config(folder: Path) -> str | None:
     if any(name.endswith(".gguf") for name in names):
         return GGUF
     if below := sorted(path.name for path in folder.iterdir() if (path / "config.json").is_file()):
-        kind = "holds a sentence-transformers model, whose encoder lies in a folder of its own" if "modules.json" in names else "holds no config.json itself"
+        kind = (
+            "holds a sentence-transformers model, whose encoder lies in a folder of its own"
+            if "modules.json" in names
+            else "holds no config.json itself"
+        )
         return f"{kind}. Give {' or '.join(str(folder / name) for name in below[:3])}"
     if "modules.json" in names:
         return "holds a sentence-transformers model without a Transformers encoder, so it has no config.json and cannot be trained here."
@@ -190,21 +250,33 @@ def _of_adapter(folder: Path) -> str:
     if (folder.parent / "model/config.json").is_file():
         return f"{ADAPTER} Give {folder.parent / 'model'}, into which it is merged."
     try:
-        base = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))["base_model_name_or_path"]
+        base = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))[
+            "base_model_name_or_path"
+        ]
     except (OSError, ValueError, LookupError, TypeError):
         base = None
-    return f"{ADAPTER} Give its base model, {base}, to train anew; or {MERGE}" if base else f"{ADAPTER} M{MERGE[1:]}"
+    return (
+        f"{ADAPTER} Give its base model, {base}, to train anew; or {MERGE}"
+        if base
+        else f"{ADAPTER} M{MERGE[1:]}"
+    )
 
 
 def _of_run(folder: Path) -> str:
-    models = [folder / name for name in ("model", "member-1/model") if (folder / name / "config.json").is_file()]
+    models = [
+        folder / name
+        for name in ("model", "member-1/model")
+        if (folder / name / "config.json").is_file()
+    ]
     if models:
         return f"is the folder of a run. Give the model in it: {models[0]}"
     return "is the folder of a run that has no model. Start its training again, which resumes it, then give its folder model/."
 
 
 def _of_checkpoints(folder: Path, numbers: list[int]) -> str:
-    whole = [number for number in numbers if (folder / f"checkpoint-{number}/config.json").is_file()]
+    whole = [
+        number for number in numbers if (folder / f"checkpoint-{number}/config.json").is_file()
+    ]
     words = f"holds checkpoints of a training ({listing((f'checkpoint-{number}' for number in numbers), 3)}) and no config.json of its own."
     if not whole:
         return f"{words} None of them holds a config.json, so none is a model. Give the model that was saved at the end of that training."
@@ -219,6 +291,15 @@ def worded(name: str) -> Iterator[None]:
     except (OSError, ValueError, KeyError, ImportError, RuntimeError, SafetensorError) as error:
         if "trust_remote_code" in str(error):
             words = "needs Python code that comes with it (auto_map), which is not run unless you allow it"
-            raise ModelError(f"model.name: '{name}' {words}. Read that code; if you trust it, set model.trust_remote_code: true.") from error
-        remedy = f" {hub_remedy()}" if isinstance(error, OSError) and not (name.startswith("package:") or Path(name).expanduser().exists()) else ""
-        raise ModelError(f"model.name: '{name}' cannot be loaded: {first_line(error)}{remedy}") from error
+            raise ModelError(
+                f"model.name: '{name}' {words}. Read that code; if you trust it, set model.trust_remote_code: true."
+            ) from error
+        remedy = (
+            f" {hub_remedy()}"
+            if isinstance(error, OSError)
+            and not (name.startswith("package:") or Path(name).expanduser().exists())
+            else ""
+        )
+        raise ModelError(
+            f"model.name: '{name}' cannot be loaded: {first_line(error)}{remedy}"
+        ) from error

@@ -6,9 +6,23 @@ from typing import TYPE_CHECKING
 from trainer.data.reading.locate import hub_remedy
 from trainer.errors import ModelError, first_line
 from trainer.files.cache import cache_dir
-from trainer.training.models.converted_weights import DOWNLOADED, convert_to, converted, copy_in_cache
+from trainer.training.models.converted_weights import (
+    DOWNLOADED,
+    convert_to,
+    converted,
+    copy_in_cache,
+)
 from trainer.training.models.model_folder import ADAPTER, MERGE, resolve_name, worded
-from trainer.training.models.weight_files import INDEX, PICKLED_INDEX, PICKLED_WHOLE, WHOLE, check_pickled, check_whole, needs_conversion, refuse_other_weights
+from trainer.training.models.weight_files import (
+    INDEX,
+    PICKLED_INDEX,
+    PICKLED_WHOLE,
+    WHOLE,
+    check_pickled,
+    check_whole,
+    needs_conversion,
+    refuse_other_weights,
+)
 
 if TYPE_CHECKING:
     from trainer.config.sections.model import ModelSection
@@ -22,8 +36,12 @@ def check_weights(model: "ModelSection") -> None:
     """
     name, where = resolve_name(model.name), f"model.name: '{model.name}'"
     folder = Path(name) if Path(name).is_dir() else None
-    names = _weight_names(model, name) if folder is None else [path.name for path in folder.iterdir()]
-    if "adapter_config.json" in names:  # transformers would load its base model in place of this one
+    names = (
+        _weight_names(model, name) if folder is None else [path.name for path in folder.iterdir()]
+    )
+    if (
+        "adapter_config.json" in names
+    ):  # transformers would load its base model in place of this one
         raise ModelError(f"{where} {ADAPTER} M{MERGE[1:]}")
     if not model.convert_weights or not needs_conversion(names):
         refuse_other_weights(names, where, model.name, " Or set model.convert_weights: true.")
@@ -34,7 +52,9 @@ def check_weights(model: "ModelSection") -> None:
     if folder:
         check_pickled(folder, where)
     place = copy_in_cache(folder) if folder else f"{cache_dir()} (equipoise cache --list)"
-    print(f"model.convert_weights: the pickled weights of '{model.name}' are read from a copy in safetensors, {place}")
+    print(
+        f"model.convert_weights: the pickled weights of '{model.name}' are read from a copy in safetensors, {place}"
+    )
 
 
 def _weight_names(model: "ModelSection", name: str) -> list[str]:
@@ -54,7 +74,9 @@ def _weight_names(model: "ModelSection", name: str) -> list[str]:
     except (httpx.HTTPError, OSError) as error:
         if cached:
             return cached
-        raise ModelError(f"model.name: '{model.name}' cannot be reached: {first_line(error)} {hub_remedy()}") from error
+        raise ModelError(
+            f"model.name: '{model.name}' cannot be reached: {first_line(error)} {hub_remedy()}"
+        ) from error
 
 
 def with_safetensors(model: "ModelSection") -> str:
@@ -72,7 +94,12 @@ def with_safetensors(model: "ModelSection") -> str:
         return name
     from huggingface_hub import snapshot_download
 
-    return str(converted(model.name, Path(snapshot_download(name, revision=model.revision, allow_patterns=DOWNLOADED))))
+    return str(
+        converted(
+            model.name,
+            Path(snapshot_download(name, revision=model.revision, allow_patterns=DOWNLOADED)),
+        )
+    )
 
 
 def convert_model(name: str, output: Path | None, *, revision: str | None = None) -> Path:
@@ -90,6 +117,10 @@ def convert_model(name: str, output: Path | None, *, revision: str | None = None
     found = resolve_name(name)
     target = output or Path(f"{Path(found).name}-safetensors")
     with worded(name):
-        folder = found if Path(found).is_dir() else snapshot_download(found, revision=revision, allow_patterns=DOWNLOADED)
+        folder = (
+            found
+            if Path(found).is_dir()
+            else snapshot_download(found, revision=revision, allow_patterns=DOWNLOADED)
+        )
     convert_to(name, Path(folder), target)
     return target

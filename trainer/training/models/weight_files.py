@@ -55,13 +55,21 @@ def refuse_other_weights(names: Collection[str], where: str, name: str, option: 
         words = f"{where} has pickled weights alone ({listing(pickled, 2)}). Such a file can run code when it is loaded, so it is not."
         raise ModelError(f"{words} Convert it once: equipoise convert {shlex.quote(name)}{option}")
     if unread := [file for file in UNREAD if file in names]:
-        raise ModelError(f"{where} has weights of another library ({listing(unread)}), which Transformers no longer reads. Choose a model with safetensors.")
+        raise ModelError(
+            f"{where} has weights of another library ({listing(unread)}), which Transformers no longer reads. Choose a model with safetensors."
+        )
     if any(file.endswith(".gguf") for file in names):
         raise ModelError(f"{where} {GGUF}")
     if any(file.endswith(".onnx") for file in names):
-        raise ModelError(f"{where} holds an ONNX graph and no weights that can be trained. Give the folder or Hub id of the model that it was made from.")
+        raise ModelError(
+            f"{where} holds an ONNX graph and no weights that can be trained. Give the folder or Hub id of the model that it was made from."
+        )
     others = [file for file in names if file.endswith(".safetensors") and "/" not in file]
-    remedy = f"Rename {others[0]} to {WHOLE} if it holds the model" if len(others) == 1 else f"Copy {WHOLE} beside its config.json"
+    remedy = (
+        f"Rename {others[0]} to {WHOLE} if it holds the model"
+        if len(others) == 1
+        else f"Copy {WHOLE} beside its config.json"
+    )
     raise ModelError(f"{where} holds no weights. {remedy}, or choose another model.")
 
 
@@ -85,8 +93,12 @@ def check_pickled(folder: Path, where: str) -> None:
     """
     for path in _parts(folder, PICKLED_WHOLE, PICKLED_INDEX, where):
         with path.open("rb") as file:
-            if file.read(1) != PICKLE_START and not is_zipfile(path):  # of torch before 1.6, and since
-                raise ModelError(f"{where} cannot be converted: {path.name} is damaged or holds no weights of torch. Download it anew.")
+            if file.read(1) != PICKLE_START and not is_zipfile(
+                path
+            ):  # of torch before 1.6, and since
+                raise ModelError(
+                    f"{where} cannot be converted: {path.name} is damaged or holds no weights of torch. Download it anew."
+                )
 
 
 def _parts(folder: Path, whole: str, index: str, where: str) -> list[Path]:
@@ -94,9 +106,13 @@ def _parts(folder: Path, whole: str, index: str, where: str) -> list[Path]:
     names = [whole] if (folder / whole).is_file() else shards(folder / index, where)
     for name in names:
         if not (folder / name).is_file():
-            raise ModelError(f"{where} cannot be loaded: its weights lack {name}. Copy the missing file into {folder}.")
+            raise ModelError(
+                f"{where} cannot be loaded: its weights lack {name}. Copy the missing file into {folder}."
+            )
         if is_lfs_pointer(folder / name):
-            raise ModelError(f"{where} cannot be loaded: its {name} is a Git LFS pointer, not the file. Run git lfs pull in its folder.")
+            raise ModelError(
+                f"{where} cannot be loaded: its {name} is a Git LFS pointer, not the file. Run git lfs pull in its folder."
+            )
     return [folder / name for name in names]
 
 
@@ -109,6 +125,10 @@ def shards(index: Path, where: str) -> list[str]:
     try:
         return sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
     except FileNotFoundError:
-        raise ModelError(f"{where} cannot be loaded: its weights lack {index.name}. Copy the missing file into {index.parent}.") from None
+        raise ModelError(
+            f"{where} cannot be loaded: its weights lack {index.name}. Copy the missing file into {index.parent}."
+        ) from None
     except (OSError, ValueError, LookupError, TypeError, AttributeError):
-        raise ModelError(f"{where} cannot be loaded: its {index.name} is damaged. Copy the file anew.") from None
+        raise ModelError(
+            f"{where} cannot be loaded: its {index.name} is damaged. Copy the file anew."
+        ) from None

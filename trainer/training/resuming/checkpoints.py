@@ -31,7 +31,11 @@ def partial_path(folder: Path, step: int) -> Path:
 
 def mark_whole(checkpoint: Path) -> None:
     """Write the manifest, sizes and XXH3 digests, of a checkpoint whose files are all saved; all are on the disk then, should the power fail."""
-    files = {str(p.relative_to(checkpoint)): _describe(p) for p in sorted(checkpoint.rglob("*")) if p.is_file()}
+    files = {
+        str(p.relative_to(checkpoint)): _describe(p)
+        for p in sorted(checkpoint.rglob("*"))
+        if p.is_file()
+    }
     (checkpoint / MANIFEST).write_text(json.dumps(files, indent=1), encoding="utf-8")
     sync_tree(checkpoint)
 
@@ -93,7 +97,9 @@ def set_aside(folder: Path, newest: Path | None) -> list[str]:
         if path == newest:
             break
         kept = path.with_name(f"corrupt-{path.name}")
-        warnings.append(f"{path} cannot be resumed: {fault_of(path)}. It is set aside as {kept.name}.")
+        warnings.append(
+            f"{path} cannot be resumed: {fault_of(path)}. It is set aside as {kept.name}."
+        )
         shutil.rmtree(kept, ignore_errors=True)
         os.rename(path, kept)
     return warnings
@@ -129,7 +135,9 @@ def saving(target: Path, checkpoints: Path) -> Iterator[None]:
     except (OSError, RuntimeError, SafetensorError) as error:
         free = shutil.disk_usage(checkpoints).free >> 20 if checkpoints.exists() else 0
         kept = f"{last_good(checkpoints)}{'; run the same command again to go on from it' if newest_whole(checkpoints) else ''}"
-        raise RunError(f"{target}: could not be saved ({str(error).splitlines()[0]}); {free} MiB are free there. Free space; {kept}.") from error
+        raise RunError(
+            f"{target}: could not be saved ({str(error).splitlines()[0]}); {free} MiB are free there. Free space; {kept}."
+        ) from error
 
 
 def _best_of(checkpoint: Path) -> Path:
@@ -139,7 +147,11 @@ def _best_of(checkpoint: Path) -> Path:
 
 
 def _newest_first(folder: Path) -> list[Path]:
-    found = [path for path in folder.glob("checkpoint-*") if path.name.removeprefix("checkpoint-").isdigit()]
+    found = [
+        path
+        for path in folder.glob("checkpoint-*")
+        if path.name.removeprefix("checkpoint-").isdigit()
+    ]
     return sorted(found, key=lambda path: -int(path.name.removeprefix("checkpoint-")))
 
 

@@ -18,7 +18,15 @@ from trainer.errors import RunError, Stopped
 from trainer.launch import stopping
 from trainer.launch.distributed import is_main
 from trainer.training.progress import StepClock
-from trainer.training.resuming.checkpoints import PROGRESS, checkpoint_path, drop_old, mark_whole, partial_path, publish, saving
+from trainer.training.resuming.checkpoints import (
+    PROGRESS,
+    checkpoint_path,
+    drop_old,
+    mark_whole,
+    partial_path,
+    publish,
+    saving,
+)
 from trainer.training.trackers import Tracker, guard
 
 
@@ -29,7 +37,11 @@ def keep_rows_per_step(arguments: TrainingArguments, checkpoint: str) -> str | N
         RunError: the rows of a step cannot be shared equally.
     """
     saved = json.loads((Path(checkpoint) / PROGRESS).read_text(encoding="utf-8"))
-    before, now, per_process = saved["num_processes"], arguments.world_size, saved["rows_per_process"]
+    before, now, per_process = (
+        saved["num_processes"],
+        arguments.world_size,
+        saved["rows_per_process"],
+    )
     if before == now:
         return None
     rows, rest = divmod(per_process * before, now)
@@ -38,7 +50,9 @@ def keep_rows_per_step(arguments: TrainingArguments, checkpoint: str) -> str | N
             f"{checkpoint}: was saved by {before} process(es) that trained {per_process * before} rows a step, which {now} cannot share equally."
             f" Launch {before}, or another number that divides them, or give --resume never to start anew."
         )
-    arguments.per_device_train_batch_size = max(size for size in range(1, arguments.per_device_train_batch_size + 1) if rows % size == 0)
+    arguments.per_device_train_batch_size = max(
+        size for size in range(1, arguments.per_device_train_batch_size + 1) if rows % size == 0
+    )
     arguments.gradient_accumulation_steps = rows // arguments.per_device_train_batch_size
     return f"The checkpoint is of {before} process(es), now there are {now}: a step holds the same rows, so results are equal up to rounding and dropout."
 
@@ -57,7 +71,9 @@ class ResumableTrainer(Trainer):
     model: Any
     model_wrapped: Any
 
-    def __init__(self, *, save_total_limit: int | None = 2, plan_digest: str = "", **kwargs: Any) -> None:
+    def __init__(
+        self, *, save_total_limit: int | None = 2, plan_digest: str = "", **kwargs: Any
+    ) -> None:
         super().__init__(**kwargs)
         self.save_total_limit, self.plan_digest = save_total_limit, plan_digest
         self.clock = StepClock()
@@ -92,18 +108,26 @@ class ResumableTrainer(Trainer):
             RunError: the checkpoint is of another balance plan, or one could not be saved.
         """
         if checkpoint:
-            self._progress = json.loads((Path(checkpoint) / PROGRESS).read_text(encoding="utf-8")) | {"checkpoint": checkpoint}
+            self._progress = json.loads(
+                (Path(checkpoint) / PROGRESS).read_text(encoding="utf-8")
+            ) | {"checkpoint": checkpoint}
             if self._progress["plan_digest"] != self.plan_digest:
-                raise RunError(f"{checkpoint}: was saved with other training rows or class weights. Give --resume never to start anew.")
+                raise RunError(
+                    f"{checkpoint}: was saved with other training rows or class weights. Give --resume never to start anew."
+                )
             self.args.eval_on_start = False
         self.train(resume_from_checkpoint=checkpoint)
 
     def _init_training_state(self, *args: Any, **kwargs: Any) -> tuple[int, int]:
         done = super()._init_training_state(*args, **kwargs)
         if self._progress:
-            self._progress["is_over"] = self.control.should_training_stop  # transformers forgets it when training begins
+            self._progress["is_over"] = (
+                self.control.should_training_stop
+            )  # transformers forgets it when training begins
             best = self._progress["best_step"]
-            self.state.best_model_checkpoint = None if best is None else str(checkpoint_path(self.checkpoints, best))
+            self.state.best_model_checkpoint = (
+                None if best is None else str(checkpoint_path(self.checkpoints, best))
+            )
         return done
 
     def restore_progress(self) -> None:
@@ -112,20 +136,39 @@ class ResumableTrainer(Trainer):
         if saved is None:
             return
         losses = saved["running_losses"]
-        own = losses[self.args.process_index] if len(losses) == self.args.world_size else float(np.mean(losses))
+        own = (
+            losses[self.args.process_index]
+            if len(losses) == self.args.world_size
+            else float(np.mean(losses))
+        )
         self._tr_loss = torch.tensor(own, device=self.args.device)
-        self._total_loss_scalar, self._globalstep_last_logged = saved["total_loss"], saved["last_logged_step"]
+        self._total_loss_scalar, self._globalstep_last_logged = (
+            saved["total_loss"],
+            saved["last_logged_step"],
+        )
         self.clock.seconds, self.clock.steps = saved["seconds"], saved["timed_steps"]
         self._saved_step = self.state.global_step
-        self._load_rng_state(saved["checkpoint"])  # before a checkpoint of the same step can take the place of this one
-        self._maybe_log_save_evaluate(self._tr_loss, None, self.model_wrapped, None, self.state.epoch, None, None)
+        self._load_rng_state(
+            saved["checkpoint"]
+        )  # before a checkpoint of the same step can take the place of this one
+        self._maybe_log_save_evaluate(
+            self._tr_loss, None, self.model_wrapped, None, self.state.epoch, None, None
+        )
         self.control.should_training_stop |= saved["is_over"]
 
     def _run_epoch(self, **kwargs: Any) -> None:
         if not self.control.should_training_stop:  # so on a resumed run that was over
             super()._run_epoch(**kwargs)
 
-    def _maybe_log_save_evaluate(self, tr_loss: torch.Tensor, grad_norm: Any, model: Any, trial: Any, *args: Any, **kwargs: Any) -> None:
+    def _maybe_log_save_evaluate(
+        self,
+        tr_loss: torch.Tensor,
+        grad_norm: Any,
+        model: Any,
+        trial: Any,
+        *args: Any,
+        **kwargs: Any,
+    ) -> None:
         if self._epoch_end.is_near:
             return
         try:
@@ -142,11 +185,16 @@ class ResumableTrainer(Trainer):
         """Whether this step is the best so far; if the best model is wanted in the end, it is saved whatever the interval."""
         if self.args.metric_for_best_model is None:
             return False
-        value, best = metrics[f"eval_{self.args.metric_for_best_model.removeprefix('eval_')}"], self.state.best_metric
+        value, best = (
+            metrics[f"eval_{self.args.metric_for_best_model.removeprefix('eval_')}"],
+            self.state.best_metric,
+        )
         is_best = best is None or (value > best if self.args.greater_is_better else value < best)
         if is_best:
             self.state.best_metric, self.state.best_global_step = value, self.state.global_step
-            self.state.best_model_checkpoint = str(checkpoint_path(self.checkpoints, self.state.global_step))
+            self.state.best_model_checkpoint = str(
+                checkpoint_path(self.checkpoints, self.state.global_step)
+            )
             self.control.should_save |= self.args.load_best_model_at_end
         return is_best
 
@@ -175,8 +223,14 @@ class ResumableTrainer(Trainer):
         self._saved_step = step
 
     def _save_state(self, partial: Path, losses: list[float]) -> None:
-        exportable = [callback for callback in [*self.callback_handler.callbacks, self.control] if isinstance(callback, ExportableState)]
-        self.state.stateful_callbacks = TrainerState(stateful_callbacks=exportable).stateful_callbacks  # type: ignore[arg-type]
+        exportable = [
+            callback
+            for callback in [*self.callback_handler.callbacks, self.control]
+            if isinstance(callback, ExportableState)
+        ]
+        self.state.stateful_callbacks = TrainerState(
+            stateful_callbacks=exportable
+        ).stateful_callbacks  # type: ignore[arg-type]
         self.state.save_to_json(str(partial / TRAINER_STATE_NAME))
         progress = {
             "best_step": self.best_step,
@@ -186,7 +240,8 @@ class ResumableTrainer(Trainer):
             "seconds": self.clock.seconds,
             "timed_steps": self.clock.steps,
             "num_processes": self.args.world_size,
-            "rows_per_process": self.args.per_device_train_batch_size * self.args.gradient_accumulation_steps,
+            "rows_per_process": self.args.per_device_train_batch_size
+            * self.args.gradient_accumulation_steps,
             "plan_digest": self.plan_digest,
         }
         (partial / PROGRESS).write_text(json.dumps(progress, indent=1), encoding="utf-8")

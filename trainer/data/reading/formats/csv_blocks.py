@@ -13,8 +13,8 @@ import pyarrow as pa
 import pyarrow.csv as pacsv
 from numpy.typing import NDArray
 
-Bools = NDArray[np.bool_]
-Ints = NDArray[np.int64]
+from trainer.arrays import Bools, Ints
+
 NEWLINE, RETURN = 10, 13
 
 
@@ -72,13 +72,20 @@ def layout(block: bytes, separator: bytes, quote: bytes, width: int) -> Layout |
     num_lines = len(ends_L) + (not block.endswith((b"\n", b"\r")))
     if not is_inside_L.any():
         return Layout(len(block), starts_R, num_lines, 0, np.zeros(0, np.int64))
-    num_multiline = len(np.unique(np.searchsorted(starts_R, np.flatnonzero(is_inside_L), side="right")))
-    separators = np.searchsorted(np.flatnonzero(characters[: len(block)] == separator[0]), np.r_[starts_L[:num_lines], len(block)])
+    num_multiline = len(
+        np.unique(np.searchsorted(starts_R, np.flatnonzero(is_inside_L), side="right"))
+    )
+    separators = np.searchsorted(
+        np.flatnonzero(characters[: len(block)] == separator[0]),
+        np.r_[starts_L[:num_lines], len(block)],
+    )
     fitting_R = np.add.reduceat(np.diff(separators) == width - 1, starts_R, dtype=np.int64)
     return Layout(len(block), starts_R, num_lines, num_multiline, np.flatnonzero(fitting_R > 1))
 
 
-def _inside(characters: NDArray[np.uint8], separator: int, quote: int, ends_L: Ints) -> tuple[Bools, bool] | None:
+def _inside(
+    characters: NDArray[np.uint8], separator: int, quote: int, ends_L: Ints
+) -> tuple[Bools, bool] | None:
     """(whether each line end is inside a quoted cell, whether the block ends in one); None where text stands behind a closing quote.
 
     An even run of quotes changes nothing inside a cell, and is an empty cell or text elsewhere. An odd run closes the cell that is
@@ -90,9 +97,13 @@ def _inside(characters: NDArray[np.uint8], separator: int, quote: int, ends_L: I
     is_boundary = np.zeros(256, bool)
     is_boundary[[separator, NEWLINE, RETURN]] = True
     at_start_Q = is_boundary[characters[np.maximum(firsts_Q - 1, 0)]] | (firsts_Q == 0)
-    at_end_Q = is_boundary[characters[np.minimum(lasts_Q + 1, len(characters) - 1)]] | (lasts_Q == len(characters) - 1)
+    at_end_Q = is_boundary[characters[np.minimum(lasts_Q + 1, len(characters) - 1)]] | (
+        lasts_Q == len(characters) - 1
+    )
     is_odd_Q = (lasts_Q - firsts_Q) % 2 == 0
-    turns_Q = np.cumsum(is_odd_Q & at_start_Q)  # each opens or closes; an odd run in the middle of a cell leaves none open
+    turns_Q = np.cumsum(
+        is_odd_Q & at_start_Q
+    )  # each opens or closes; an odd run in the middle of a cell leaves none open
     settled_Q = np.maximum.accumulate(np.where(is_odd_Q & ~at_start_Q, turns_Q, 0))
     is_open_Q = (turns_Q - settled_Q) % 2 == 1  # behind each run
     was_open_Q = np.r_[False, is_open_Q[:-1]]
@@ -113,7 +124,9 @@ def _line_ends(block: bytes, characters: NDArray[np.uint8]) -> Ints:
     return np.flatnonzero(is_end | is_return)
 
 
-def parse(block: bytes, found: Layout, separator: str, quote: str, width: int, places: list[int]) -> pa.Table | None:
+def parse(
+    block: bytes, found: Layout, separator: str, quote: str, width: int, places: list[int]
+) -> pa.Table | None:
     """Return the cells of a block as text; None where a record has another number of cells.
 
     Args:
@@ -130,7 +143,9 @@ def parse(block: bytes, found: Layout, separator: str, quote: str, width: int, p
     try:
         table = pacsv.read_csv(
             pa.BufferReader(block),
-            read_options=pacsv.ReadOptions(use_threads=False, block_size=len(block) + 1, column_names=names),
+            read_options=pacsv.ReadOptions(
+                use_threads=False, block_size=len(block) + 1, column_names=names
+            ),
             parse_options=pacsv.ParseOptions(
                 delimiter=separator,
                 quote_char=quote or False,
@@ -138,7 +153,10 @@ def parse(block: bytes, found: Layout, separator: str, quote: str, width: int, p
                 invalid_row_handler=note,
             ),
             convert_options=pacsv.ConvertOptions(
-                include_columns=[names[place] for place in places], column_types=dict.fromkeys(names, pa.string()), null_values=[], strings_can_be_null=False
+                include_columns=[names[place] for place in places],
+                column_types=dict.fromkeys(names, pa.string()),
+                null_values=[],
+                strings_can_be_null=False,
             ),
         )
     except pa.ArrowInvalid:

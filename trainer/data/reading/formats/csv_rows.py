@@ -44,9 +44,23 @@ class CsvRows:
     """
 
     def __init__(
-        self, blocks: Iterator[str], where: str, wanted: list[str], options: "DataSection", form: str, bad_rows: BadRows, check: Callable[[list[str]], None]
+        self,
+        blocks: Iterator[str],
+        where: str,
+        wanted: list[str],
+        options: "DataSection",
+        form: str,
+        bad_rows: BadRows,
+        check: Callable[[list[str]], None],
     ) -> None:
-        self.blocks, self.where, self.wanted, self.options, self.bad_rows, self.check = blocks, where, wanted, options, bad_rows, check
+        self.blocks, self.where, self.wanted, self.options, self.bad_rows, self.check = (
+            blocks,
+            where,
+            wanted,
+            options,
+            bad_rows,
+            check,
+        )
         self.separator = options.separator or SEPARATORS.get(form, ",")
         self.is_begun = False
         self.lines = _Lines(blocks, escapes_for_csv(options))
@@ -74,7 +88,9 @@ class CsvRows:
         excel = EXCEL_SEPARATOR.fullmatch(first)
         if excel:
             self.separator = options.separator or excel[1]
-            self.bad_rows.remark(f"{self.where}: its first line, sep={excel[1]}, is no row; the separator is {self.separator!r}.")
+            self.bad_rows.remark(
+                f"{self.where}: its first line, sep={excel[1]}, is no row; the separator is {self.separator!r}."
+            )
         if not excel or options.skip_lines:
             lines.at = 0
         for _ in range(options.skip_lines):
@@ -83,7 +99,9 @@ class CsvRows:
         self.check(self.names)
         for _ in range(options.skip_lines_after_header):
             next(lines, None)
-        self.places = [self.names.index(name) for name in self.wanted] or list(range(len(self.names)))
+        self.places = [self.names.index(name) for name in self.wanted] or list(
+            range(len(self.names))
+        )
         self.swallowed = SwallowedRows(self.where, self.names, self.separator, options)
 
     def _names(self) -> list[str]:
@@ -93,7 +111,9 @@ class CsvRows:
             try:
                 cells = next(self._reader(), None)
             except csv.Error as error:
-                raise DataError(f"{self.where}:{self.lines.number}: the header line cannot be read: {self._fault(str(error))}.") from error
+                raise DataError(
+                    f"{self.where}:{self.lines.number}: the header line cannot be read: {self._fault(str(error))}."
+                ) from error
             if cells is None:
                 raise DataError(f"{self.where}: cannot be read as CSV: it holds no rows.")
             if cells:
@@ -115,7 +135,11 @@ class CsvRows:
     def _by_arrow(self, block: str) -> Generator[pa.Table, None, bool]:
         """Read a block, without its last record if that goes on behind it; False where the strict parser has to read the block."""
         options, quote = self.options, self.options.quote_char
-        if options.escape_char or options.skip_initial_space or (quote and len(self.names) == 1 and quote in block):
+        if (
+            options.escape_char
+            or options.skip_initial_space
+            or (quote and len(self.names) == 1 and quote in block)
+        ):
             return False
         content = block.encode()
         found = layout(content, self.separator.encode(), quote.encode(), len(self.names))
@@ -129,10 +153,18 @@ class CsvRows:
                 return False
             self.bad_rows.num_multiline += found.num_multiline
             if len(found.suspects_R) and not self.swallowed.is_off:
-                lines, bounds = split_lines(whole.decode()), [*found.starts_R.tolist(), found.num_lines]
+                lines, bounds = (
+                    split_lines(whole.decode()),
+                    [*found.starts_R.tolist(), found.num_lines],
+                )
                 for record in found.suspects_R.tolist():
-                    self.swallowed.look(first + bounds[record], lines[bounds[record] : bounds[record + 1]])
-            yield self._named(table.rename_columns([self.names[place] for place in self.places]), found.starts_R + first)
+                    self.swallowed.look(
+                        first + bounds[record], lines[bounds[record] : bounds[record + 1]]
+                    )
+            yield self._named(
+                table.rename_columns([self.names[place] for place in self.places]),
+                found.starts_R + first,
+            )
         self.lines.put_back(rest + next(self.blocks, "") if rest else "", found.num_lines)
         return True
 
@@ -166,17 +198,23 @@ class CsvRows:
 
     def _table(self, rows: list[list[str]], numbers: list[int]) -> pa.Table:
         columns = [pa.array(column, pa.string()) for column in zip(*rows, strict=True)]
-        return self._named(pa.Table.from_arrays(columns, [self.names[place] for place in self.places]), numbers)
+        return self._named(
+            pa.Table.from_arrays(columns, [self.names[place] for place in self.places]), numbers
+        )
 
     def _named(self, table: pa.Table, numbers: Any) -> pa.Table:
         """The table with its lines; its labels are remembered."""
         if self.swallowed.label_at in self.places:
-            self.swallowed.learn(pc.unique(table.column(self.places.index(self.swallowed.label_at))).to_pylist())
+            self.swallowed.learn(
+                pc.unique(table.column(self.places.index(self.swallowed.label_at))).to_pylist()
+            )
         if self.options.column_names and not self.is_begun:
             cells = [str(column[0]).strip().casefold() for column in table.columns]
             if cells == [name.strip().casefold() for name in table.column_names]:
                 hint = "Remove data.column_names, or set data.skip_lines: 1."
-                self.bad_rows.remark(f"{self.where}: the first row is the same as data.column_names, so it may be a header line. {hint}")
+                self.bad_rows.remark(
+                    f"{self.where}: the first row is the same as data.column_names, so it may be a header line. {hint}"
+                )
         self.is_begun = True
         return table.append_column(LINE, pa.array(numbers, pa.int64()))
 
@@ -185,14 +223,23 @@ class CsvRows:
         lines = self.lines
         record = lines.record()
         reason = f"{num_cells} cells, expected {len(self.names)}{self._hints(record)}"
-        if len(self.swallowed.like_rows(record[:-1])) > 1:  # an open quote: what it swallowed are rows
+        if (
+            len(self.swallowed.like_rows(record[:-1])) > 1
+        ):  # an open quote: what it swallowed are rows
             self._refuse(reason, record[0])
             lines.again()
         else:
             self._refuse(reason, "".join(record))
 
     def _refuse(self, reason: str, content: str) -> None:
-        self.bad_rows.append({"file": self.where, "line": self.lines.number, "reason": reason, "content": cut(content.rstrip("\r\n"))})
+        self.bad_rows.append(
+            {
+                "file": self.where,
+                "line": self.lines.number,
+                "reason": reason,
+                "content": cut(content.rstrip("\r\n")),
+            }
+        )
 
     def _fault(self, error: str) -> str:
         """What keeps a record from being read, and what to do."""
@@ -210,7 +257,11 @@ class CsvRows:
         if quote and not options.escape_char and any(f"\\{quote}" in line for line in record):
             hints += f'; data.escape_char: "\\\\" reads \\{quote} as a quote'
         spaced = rf"(?:^|{re.escape(self.separator)}) +{re.escape(quote)}"
-        if quote and not options.skip_initial_space and any(re.search(spaced, line) for line in record):
+        if (
+            quote
+            and not options.skip_initial_space
+            and any(re.search(spaced, line) for line in record)
+        ):
             hints += "; data.skip_initial_space: true reads a quote behind spaces"
         return hints
 
@@ -271,7 +322,13 @@ class _Lines:
     def take(self) -> str:
         """Return the text behind the record that was read last, or the next block; nothing at the end."""
         text = "".join(self.held[self.at :]) + self._text
-        self._first, self.held, self.at, self.start, self._text = self._first + self.at, [], 0, 0, ""
+        self._first, self.held, self.at, self.start, self._text = (
+            self._first + self.at,
+            [],
+            0,
+            0,
+            "",
+        )
         return text or next(self.blocks, "")
 
     def put_back(self, text: str, num_lines: int = 0) -> None:
@@ -290,4 +347,6 @@ def escapes_for_csv(options: "DataSection") -> Callable[[str], str] | None:
     if not escape:
         return None
     pattern = re.compile(rf"({re.escape(escape)}[{re.escape(escape + quote)}])|{re.escape(escape)}")
-    return lambda line: pattern.sub(lambda found: found[1] or escape * 2, line) if escape in line else line
+    return lambda line: (
+        pattern.sub(lambda found: found[1] or escape * 2, line) if escape in line else line
+    )

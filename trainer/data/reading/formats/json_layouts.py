@@ -69,7 +69,9 @@ def _value(text: str) -> Any:
 def _is_layout(value: dict[str, Any], wanted: list[str]) -> bool:
     """Whether an object holds several rows, or nothing, so that it is none itself."""
     held = list(value.values())
-    if all(isinstance(v, dict) for v in held) or (isinstance(value.get("data"), list) and value.keys() <= KEYS_AROUND_DATA):
+    if all(isinstance(v, dict) for v in held) or (
+        isinstance(value.get("data"), list) and value.keys() <= KEYS_AROUND_DATA
+    ):
         return True
     has_rows = any(isinstance(v, list) and v and all(isinstance(x, dict) for x in v) for v in held)
     return bool(wanted) and has_rows and not value.keys() & set(wanted)
@@ -83,13 +85,19 @@ def _layout(value: Any, wanted: list[str]) -> Iterable[Any] | None:
         return None
     rows, columns = value.get("data"), value.get("columns")
     if isinstance(rows, list) and value.keys() <= KEYS_AROUND_DATA:
-        if isinstance(columns, list) and all(isinstance(row, list) and len(row) == len(columns) for row in rows):
+        if isinstance(columns, list) and all(
+            isinstance(row, list) and len(row) == len(columns) for row in rows
+        ):
             return (dict(zip(map(str, columns), row, strict=True)) for row in rows)
         return rows if all(isinstance(row, dict) for row in rows) else None
     held = list(value.values())
-    if not held or not all(isinstance(column, dict) and column.keys() == held[0].keys() for column in held):
+    if not held or not all(
+        isinstance(column, dict) and column.keys() == held[0].keys() for column in held
+    ):
         return None
-    if wanted and not value.keys() >= set(wanted) and held[0].keys() >= set(wanted):  # orient="index": rows by their names
+    if (
+        wanted and not value.keys() >= set(wanted) and held[0].keys() >= set(wanted)
+    ):  # orient="index": rows by their names
         return None
     return ({name: column[key] for name, column in value.items()} for key in held[0])
 
@@ -121,7 +129,9 @@ def _list_values(text: TextIO, buffer: str, where: str) -> Iterator[Any]:
     rest = buffer[end:]
     while rest or (rest := text.read(READ_CHARACTERS)):
         if rest.strip():
-            raise DataError(f"{where}: broken JSON: text stands behind the list, {rest.strip()[:20]!r}. Give one list, or one object a line.")
+            raise DataError(
+                f"{where}: broken JSON: text stands behind the list, {rest.strip()[:20]!r}. Give one list, or one object a line."
+            )
         rest = ""
 
 
@@ -152,5 +162,7 @@ def _skip(buffer: str, at: int) -> int:
 def _worded(error: Exception, buffer: str, read: int, where: str) -> DataError:
     """The error with its place in the whole text."""
     if isinstance(error, json.JSONDecodeError) and read:
-        return DataError(f"{where}: broken JSON: {error.msg}: char {read + error.pos:,}, near {buffer[max(0, error.pos - 20) : error.pos + 20]!r}.")
+        return DataError(
+            f"{where}: broken JSON: {error.msg}: char {read + error.pos:,}, near {buffer[max(0, error.pos - 20) : error.pos + 20]!r}."
+        )
     return DataError(f"{where}: broken JSON: {error}.")

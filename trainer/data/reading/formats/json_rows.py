@@ -30,7 +30,9 @@ ARROW_ALONE = re.compile(rb"Inf[\s,}\]]")
 """What Arrow takes for a number and Python does not."""
 
 
-def read_jsonl(path: Path, wanted: list[str], options: "DataSection", bad_rows: BadRows) -> Iterator[pa.Table]:
+def read_jsonl(
+    path: Path, wanted: list[str], options: "DataSection", bad_rows: BadRows
+) -> Iterator[pa.Table]:
     """Read one JSON object a line; blank lines are passed over.
 
     Python reads the first lines and every block of lines that is out of the ordinary; Arrow, ten times faster, reads the others.
@@ -42,7 +44,9 @@ def read_jsonl(path: Path, wanted: list[str], options: "DataSection", bad_rows: 
 class _JsonLines:
     """Reads JSON line by line, as exactly as it has to be; counts the lines over several calls."""
 
-    def __init__(self, path: Path, wanted: list[str], options: "DataSection", bad_rows: BadRows) -> None:
+    def __init__(
+        self, path: Path, wanted: list[str], options: "DataSection", bad_rows: BadRows
+    ) -> None:
         self.path, self.wanted, self.options, self.bad_rows = path, wanted, options, bad_rows
         self.number = 0
         self.is_checked = False
@@ -63,7 +67,9 @@ class _JsonLines:
                         kinds = table.drop_columns(LINE).schema
                         yield table
                 else:
-                    yield table.append_column(LINE, pa.array(np.arange(1, table.num_rows + 1) + self.number))
+                    yield table.append_column(
+                        LINE, pa.array(np.arange(1, table.num_rows + 1) + self.number)
+                    )
                     self.number += block.count(b"\n")
                 encoding = "utf-8"
         if not self.number:
@@ -83,7 +89,14 @@ class _JsonLines:
             except (ValueError, RecursionError) as error:
                 fault = f"broken JSON: {error}"
             if fault:
-                self.bad_rows.append({"file": str(self.path), "line": self.number, "reason": fault, "content": cut(line.rstrip("\n"))})
+                self.bad_rows.append(
+                    {
+                        "file": str(self.path),
+                        "line": self.number,
+                        "reason": fault,
+                        "content": cut(line.rstrip("\n")),
+                    }
+                )
                 continue
             records.append(record)
             numbers.append(self.number)
@@ -97,7 +110,9 @@ class _JsonLines:
         if not self.is_checked:
             check_sample(f"{self.path}:{numbers[0]}", records, self.wanted, self.options)
             self.is_checked = True
-        return records_table(records, self.wanted, str(self.path)).append_column(LINE, pa.array(numbers, pa.int64()))
+        return records_table(records, self.wanted, str(self.path)).append_column(
+            LINE, pa.array(numbers, pa.int64())
+        )
 
 
 def arrow_records(block: bytes, kinds: pa.Schema) -> pa.Table | None:
@@ -109,23 +124,38 @@ def arrow_records(block: bytes, kinds: pa.Schema) -> pa.Table | None:
     """
     content = block.rstrip(b" \t\r\n")
     ends = content.count(b"\n")
-    if content[:1] != b"{" or ends != content.count(b"}\n{") + content.count(b"}\r\n{") or ARROW_ALONE.search(content):
+    if (
+        content[:1] != b"{"
+        or ends != content.count(b"}\n{") + content.count(b"}\r\n{")
+        or ARROW_ALONE.search(content)
+    ):
         return None
     try:
         table = pajson.read_json(
             pa.BufferReader(content),
             read_options=pajson.ReadOptions(use_threads=False, block_size=len(content) + 1),
-            parse_options=pajson.ParseOptions(explicit_schema=kinds, unexpected_field_behavior="ignore"),
+            parse_options=pajson.ParseOptions(
+                explicit_schema=kinds, unexpected_field_behavior="ignore"
+            ),
         )
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
         return None
-    exact = all(not pa.types.is_floating(c.type) or not pc.any(pc.greater_equal(pc.abs(c), 2.0**53)).as_py() for c in table.columns)
+    exact = all(
+        not pa.types.is_floating(c.type) or not pc.any(pc.greater_equal(pc.abs(c), 2.0**53)).as_py()
+        for c in table.columns
+    )
     return table if exact and table.num_rows == ends + 1 else None
 
 
-def read_json(path: Path, wanted: list[str], options: "DataSection", bad_rows: BadRows) -> Iterator[pa.Table]:
+def read_json(
+    path: Path, wanted: list[str], options: "DataSection", bad_rows: BadRows
+) -> Iterator[pa.Table]:
     """Read one JSON list of objects, or another layout that pandas writes; a file of one object a line is read as JSONL."""
-    with worded_decoding(str(path), path, options.encoding), open_bytes(path) as stream, io.TextIOWrapper(stream, options.encoding) as text:
+    with (
+        worded_decoding(str(path), path, options.encoding),
+        open_bytes(path) as stream,
+        io.TextIOWrapper(stream, options.encoding) as text,
+    ):
         values = json_records(text, str(path), wanted)
         if values is not None:
             yield from _numbered_tables(values, path, wanted, options, bad_rows)
@@ -133,7 +163,9 @@ def read_json(path: Path, wanted: list[str], options: "DataSection", bad_rows: B
     yield from read_jsonl(path, wanted, options, bad_rows)
 
 
-def _numbered_tables(values: Iterable[Any], path: Path, wanted: list[str], options: "DataSection", bad_rows: BadRows) -> Iterator[pa.Table]:
+def _numbered_tables(
+    values: Iterable[Any], path: Path, wanted: list[str], options: "DataSection", bad_rows: BadRows
+) -> Iterator[pa.Table]:
     good: list[dict[str, Any]] = []
     numbers: list[int] = []
     is_checked = False
@@ -141,11 +173,20 @@ def _numbered_tables(values: Iterable[Any], path: Path, wanted: list[str], optio
     def table() -> pa.Table:
         if not is_checked:
             check_sample(str(path), good, wanted, options)
-        return records_table(good, wanted, str(path)).append_column(RECORD, pa.array(numbers, pa.int64()))
+        return records_table(good, wanted, str(path)).append_column(
+            RECORD, pa.array(numbers, pa.int64())
+        )
 
     for number, record in enumerate(values, start=1):
         if fault := record_fault(record, wanted):
-            bad_rows.append({"file": str(path), "record": number, "reason": fault, "content": cut(json.dumps(record))})
+            bad_rows.append(
+                {
+                    "file": str(path),
+                    "record": number,
+                    "reason": fault,
+                    "content": cut(json.dumps(record)),
+                }
+            )
             continue
         good.append(record)
         numbers.append(number)
@@ -156,7 +197,13 @@ def _numbered_tables(values: Iterable[Any], path: Path, wanted: list[str], optio
         yield table()
 
 
-def check_sample(where: str, records: list[dict[str, Any]], wanted: Iterable[str], options: "DataSection", remedy: str = "") -> None:
+def check_sample(
+    where: str,
+    records: list[dict[str, Any]],
+    wanted: Iterable[str],
+    options: "DataSection",
+    remedy: str = "",
+) -> None:
     """Raises DataError for a column that none of the first SAMPLE objects has."""
     found = dict.fromkeys(name for record in records[:SAMPLE] for name in record)
     check_columns(where, wanted, found, options, remedy, SAMPLE if len(records) >= SAMPLE else 0)
@@ -184,12 +231,23 @@ def records_table(records: list[dict[str, Any]], wanted: list[str], where: str) 
             values = _without_halves(values)
         try:
             columns[name] = pa.array(values, from_pandas=True)
-        except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError):  # numbers and texts mixed, or beyond 64 bits
+        except (
+            pa.ArrowInvalid,
+            pa.ArrowTypeError,
+            OverflowError,
+        ):  # numbers and texts mixed, or beyond 64 bits
             lists = [isinstance(v, list) for v in values if v is not None]
             if wanted and any(lists) and not all(lists):
-                raise DataError(f"{where}: '{name}' holds a list in some rows and a single value in others; needed: one kind. Mend the file.") from None
+                raise DataError(
+                    f"{where}: '{name}' holds a list in some rows and a single value in others; needed: one kind. Mend the file."
+                ) from None
             as_lists = all(lists)
-            columns[name] = pa.array([[_json_text(x) for x in v] if as_lists and v is not None else _json_text(v) for v in values])
+            columns[name] = pa.array(
+                [
+                    [_json_text(x) for x in v] if as_lists and v is not None else _json_text(v)
+                    for v in values
+                ]
+            )
     return pa.table(columns)
 
 
@@ -204,4 +262,10 @@ def _without_halves(values: list[Any]) -> list[Any]:
 
 
 def _json_text(value: Any) -> str | None:
-    return value if isinstance(value, str) else None if value is None or value != value else json.dumps(value)
+    return (
+        value
+        if isinstance(value, str)
+        else None
+        if value is None or value != value
+        else json.dumps(value)
+    )

@@ -72,14 +72,18 @@ def unpack(raw: Any, path: Path) -> Any:
     if kind == ".xz":
         return lzma.open(raw)
     if kind == ".zst":
-        return io.BufferedReader(pa.CompressedInputStream(pa.PythonFile(raw, "r"), "zstd"), BUFFER_BYTES)
+        return io.BufferedReader(
+            pa.CompressedInputStream(pa.PythonFile(raw, "r"), "zstd"), BUFFER_BYTES
+        )
     if kind == ".zip":
         archive = _zip(raw, path)
         name = _only_member(archive, path)
         try:
             return archive.open(name)
         except (RuntimeError, NotImplementedError) as error:
-            raise DataError(f"{path}: cannot be unpacked: {first_line(error)} Unpack it, and give the file in it.") from error
+            raise DataError(
+                f"{path}: cannot be unpacked: {first_line(error)} Unpack it, and give the file in it."
+            ) from error
     _refuse_other_formats(raw.peek(BUFFER_BYTES), path)
     return raw
 
@@ -91,7 +95,9 @@ def _refuse_other_formats(start: bytes, path: Path) -> None:
             if form == ".zip" and b"[Content_Types].xml" in start:
                 name, form = "an Excel file", ".xlsx"
             form = f"{path.suffix}{form}" if form in PACKED else form
-            raise DataError(f"{path}: is {name} by its first bytes, not text. Rename it, so that its name ends in {form}.")
+            raise DataError(
+                f"{path}: is {name} by its first bytes, not text. Rename it, so that its name ends in {form}."
+            )
 
 
 def open_bytes(path: Path) -> Any:
@@ -103,18 +109,28 @@ def _zip(raw: Any, path: Path) -> zipfile.ZipFile:
     try:
         return zipfile.ZipFile(raw)
     except zipfile.BadZipFile as error:
-        raise DataError(f"{path}: is not a .zip file, or is damaged: {first_line(error)} Fetch it anew, or leave it out.") from error
+        raise DataError(
+            f"{path}: is not a .zip file, or is damaged: {first_line(error)} Fetch it anew, or leave it out."
+        ) from error
 
 
 def _only_member(archive: zipfile.ZipFile, path: Path) -> str:
-    names = [info.filename for info in archive.infolist() if not info.is_dir() and not info.filename.startswith("__MACOSX/")]
+    names = [
+        info.filename
+        for info in archive.infolist()
+        if not info.is_dir() and not info.filename.startswith("__MACOSX/")
+    ]
     if len(names) != 1:
         found = f"holds {len(names)} files: {listing(names, most=6)}" if names else "holds no file"
-        raise DataError(f"{path}: {found}; needed: one. Unpack it, and give the files that you want.")
+        raise DataError(
+            f"{path}: {found}; needed: one. Unpack it, and give the files that you want."
+        )
     return names[0]
 
 
-def to_the_end(where: str, parts: Iterator[T], remedy: str = "Fetch the file anew, or leave it out.") -> Iterator[T]:
+def to_the_end(
+    where: str, parts: Iterator[T], remedy: str = "Fetch the file anew, or leave it out."
+) -> Iterator[T]:
     """Give the same tables or rows; a file that is cut off or damaged is named.
 
     Raises:
@@ -125,4 +141,6 @@ def to_the_end(where: str, parts: Iterator[T], remedy: str = "Fetch the file ane
     except (*DAMAGE, OSError) as error:
         if isinstance(error, OSError) and error.errno is not None:
             raise
-        raise DataError(f"{where}: cannot be read to its end: {first_line(error)} {remedy}") from error
+        raise DataError(
+            f"{where}: cannot be read to its end: {first_line(error)} {remedy}"
+        ) from error

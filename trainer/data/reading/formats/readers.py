@@ -25,12 +25,22 @@ if TYPE_CHECKING:
 CSV_BLOCK_BYTES = 1 << 20
 
 
-def read_csv(path: Path, wanted: list[str], options: "DataSection", bad_rows: BadRows) -> Iterator[pa.Table]:
+def read_csv(
+    path: Path, wanted: list[str], options: "DataSection", bad_rows: BadRows
+) -> Iterator[pa.Table]:
     """Read CSV or TSV; every column is text, and an empty cell, quoted or not, an empty text."""
     where = str(path)
     with worded_decoding(where, path, options.encoding), open_bytes(path) as stream:
         blocks = text_blocks(stream.read, where, options.encoding, CSV_BLOCK_BYTES)
-        yield from CsvRows(blocks, where, wanted, options, ending(path), bad_rows, lambda found: check_header(where, wanted, found, options)).tables()
+        yield from CsvRows(
+            blocks,
+            where,
+            wanted,
+            options,
+            ending(path),
+            bad_rows,
+            lambda found: check_header(where, wanted, found, options),
+        ).tables()
 
 
 READERS: dict[str, Callable[[Path, list[str], "DataSection", BadRows], Iterator[pa.Table]]] = {

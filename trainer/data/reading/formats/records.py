@@ -18,7 +18,13 @@ from trainer.data.reading.bad_rows import LINE, RECORD, BadRows, refuse_bad_rows
 from trainer.data.reading.columns import check_columns, check_header
 from trainer.data.reading.formats.csv_rows import CsvRows
 from trainer.data.reading.formats.json_layouts import json_records
-from trainer.data.reading.formats.json_rows import SAMPLE, check_sample, read_json, read_jsonl, record_fault
+from trainer.data.reading.formats.json_rows import (
+    SAMPLE,
+    check_sample,
+    read_json,
+    read_jsonl,
+    record_fault,
+)
 from trainer.data.reading.formats.packed import ending, to_the_end, unpack
 from trainer.data.reading.formats.readers import READERS, read_csv
 from trainer.data.reading.formats.text_encoding import text_blocks, worded_decoding
@@ -97,7 +103,9 @@ class Records:
 
     def _name(self, rows: Iterator[Placed]) -> Iterator[Record]:
         for record, unit, number in rows:
-            self.place = f"{self.where}:{number}" if unit == "line" else f"{self.where}: record {number}"
+            self.place = (
+                f"{self.where}:{number}" if unit == "line" else f"{self.where}: record {number}"
+            )
             yield record
 
     def _read(self) -> Iterator[Placed]:
@@ -120,7 +128,11 @@ class Records:
             return None
         if self.format == ".parquet":
             return int(pq.read_metadata(self.path).num_rows)
-        part = self._raw.tell() / max(1, self.path.stat().st_size) if self._raw and not self._raw.closed else 0.0
+        part = (
+            self._raw.tell() / max(1, self.path.stat().st_size)
+            if self._raw and not self._raw.closed
+            else 0.0
+        )
         return int(num_read / part) if part else None
 
     def _bytes(self) -> Any:
@@ -131,12 +143,19 @@ class Records:
 
     def _csv(self) -> Iterator[Placed]:
         with self._bytes() as stream:
-            blocks = text_blocks(stream.read if self.path else stream.read1, self.where, self.options.encoding, BLOCK_BYTES)
+            blocks = text_blocks(
+                stream.read if self.path else stream.read1,
+                self.where,
+                self.options.encoding,
+                BLOCK_BYTES,
+            )
 
             def check(names: list[str]) -> None:
                 self._check(pa.schema([(name, pa.string()) for name in names]))
 
-            for table in CsvRows(blocks, self.where, [], self.options, self.format, self._bad_rows, check).tables():
+            for table in CsvRows(
+                blocks, self.where, [], self.options, self.format, self._bad_rows, check
+            ).tables():
                 yield from _dicts(table, 1)
 
     def _check(self, schema: pa.Schema) -> None:
@@ -148,7 +167,9 @@ class Records:
             check_header(self.where, wanted, schema.names, self.options, self.column_remedy)
         else:
             check_columns(self.where, wanted, schema.names, self.options, self.column_remedy)
-        self.schema = schema.remove_metadata()  # of `datasets` and pandas, which would tell of these columns alone
+        self.schema = (
+            schema.remove_metadata()
+        )  # of `datasets` and pandas, which would tell of these columns alone
 
     def _objects(self) -> Iterator[Placed]:
         """Objects of JSON lines, or of one JSON text."""
@@ -169,12 +190,26 @@ class Records:
                 continue
             place = place or f"{self.where}:{number}"
             held.append((record, unit, number))  # until the columns have been seen
-            if len(held) == SAMPLE or all(any(name in earlier for earlier, _, _ in held) for name in self.wanted):
-                check_sample(place, [earlier for earlier, _, _ in held], self.wanted, self.options, self.column_remedy)
+            if len(held) == SAMPLE or all(
+                any(name in earlier for earlier, _, _ in held) for name in self.wanted
+            ):
+                check_sample(
+                    place,
+                    [earlier for earlier, _, _ in held],
+                    self.wanted,
+                    self.options,
+                    self.column_remedy,
+                )
                 is_checked = True
                 yield from held
         if held and not is_checked:
-            check_sample(place, [earlier for earlier, _, _ in held], self.wanted, self.options, self.column_remedy)
+            check_sample(
+                place,
+                [earlier for earlier, _, _ in held],
+                self.wanted,
+                self.options,
+                self.column_remedy,
+            )
             yield from held
 
     def _json_values(self) -> Iterator[tuple[str, int, Any]]:
@@ -183,11 +218,19 @@ class Records:
             with self._bytes() as stream, io.TextIOWrapper(stream, self.options.encoding) as text:
                 records = json_records(text, self.where, self.wanted)
                 if records is not None:
-                    yield from (("record", number, value) for number, value in enumerate(records, 1))
+                    yield from (
+                        ("record", number, value) for number, value in enumerate(records, 1)
+                    )
                     return
-        encoding = "utf-8-sig" if codecs.lookup(self.options.encoding).name == "utf-8" else self.options.encoding
+        encoding = (
+            "utf-8-sig"
+            if codecs.lookup(self.options.encoding).name == "utf-8"
+            else self.options.encoding
+        )
         with self._bytes() as stream, io.TextIOWrapper(stream, encoding, newline="\n") as text:
-            yield from (("line", number, line) for number, line in enumerate(text, 1) if line.strip())
+            yield from (
+                ("line", number, line) for number, line in enumerate(text, 1) if line.strip()
+            )
 
     def _tables(self) -> Iterator[Placed]:
         assert self.path is not None, "standard input is text"
@@ -229,7 +272,9 @@ def _dicts(table: pa.Table, first: int) -> Iterator[Placed]:
     start, own = 0, _own_columns(table)
     for batch in own.to_batches(max_chunksize=TABLE_ROWS):
         end = start + batch.num_rows
-        numbers = table[column][start:end].to_pylist() if column else range(first + start, first + end)
+        numbers = (
+            table[column][start:end].to_pylist() if column else range(first + start, first + end)
+        )
         for record, number in zip(batch.to_pylist(), numbers, strict=True):
             yield record, unit, number
         start = end
@@ -248,8 +293,12 @@ def _sniffed(stream: Any) -> str:
     """
     start = stream.peek(64)
     if start.startswith(b"\x1f\x8b"):
-        raise DataError("standard input: is packed with gzip; needed: CSV with a header line, or JSON lines. Unpack it: gzip -dc FILE | ...")
+        raise DataError(
+            "standard input: is packed with gzip; needed: CSV with a header line, or JSON lines. Unpack it: gzip -dc FILE | ..."
+        )
     start = start.lstrip(codecs.BOM_UTF8 + b" \t\r\n")
     if start[:1] == b"[" and start[1:].lstrip()[:1] == b"{":
-        raise DataError("standard input: is a JSON list; needed: CSV with a header line, or one JSON object a line. Give a file that ends in .json.")
+        raise DataError(
+            "standard input: is a JSON list; needed: CSV with a header line, or one JSON object a line. Give a file that ends in .json."
+        )
     return ".jsonl" if start[:1] == b"{" else ".csv"

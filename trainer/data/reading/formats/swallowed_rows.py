@@ -29,7 +29,9 @@ class SwallowedRows:
         separator: between cells.
     """
 
-    def __init__(self, where: str, names: list[str], separator: str, options: "DataSection") -> None:
+    def __init__(
+        self, where: str, names: list[str], separator: str, options: "DataSection"
+    ) -> None:
         label = options.label_columns[0] if options.label_columns else options.label_column
         self.where, self.width, self.separator, self.options = where, len(names), separator, options
         self.label_at = names.index(label) if label in names else None
@@ -44,7 +46,11 @@ class SwallowedRows:
 
     def like_rows(self, lines: Iterable[str]) -> list[list[str]]:
         """Return the lines that have the header's number of cells, quotes read as text."""
-        return [line.rstrip("\r\n").split(self.separator) for line in lines if line.count(self.separator) == self.width - 1]
+        return [
+            line.rstrip("\r\n").split(self.separator)
+            for line in lines
+            if line.count(self.separator) == self.width - 1
+        ]
 
     def look(self, number: int, lines: list[str]) -> None:
         """Judge a record of several lines, or remember it until all labels are known.
@@ -57,7 +63,9 @@ class SwallowedRows:
         if self.is_off:
             return
         rows = self.like_rows(lines)
-        are_all = len(rows) == len(lines) and (self.options.skip_initial_space or not any(map(self._is_prose, lines)))
+        are_all = len(rows) == len(lines) and (
+            self.options.skip_initial_space or not any(map(self._is_prose, lines))
+        )
         if self.label_at is None:
             if are_all and len(rows) >= 4:
                 self._refuse(number, len(lines), len(rows))
@@ -84,4 +92,6 @@ class SwallowedRows:
 
     def _refuse(self, number: int, num_lines: int, like_rows: int) -> None:
         remedy = "Set data.quote_char: '' to read quotes as text, or data.multiline_cells: true if the text belongs together."
-        raise DataError(f"{self.where}:{number}: a quoted cell makes one row of {num_lines} lines, of which {like_rows} look like rows. {remedy}")
+        raise DataError(
+            f"{self.where}:{number}: a quoted cell makes one row of {num_lines} lines, of which {like_rows} look like rows. {remedy}"
+        )

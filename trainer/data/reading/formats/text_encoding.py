@@ -8,7 +8,17 @@ from pathlib import Path
 from trainer.data.reading.formats.packed import open_bytes
 from trainer.errors import DataError, first_line
 
-COMMON_ENCODINGS = ["cp1252", "mac_roman", "cp1250", "cp1251", "utf_16", "gb18030", "cp932", "euc_kr", "big5"]
+COMMON_ENCODINGS = [
+    "cp1252",
+    "mac_roman",
+    "cp1250",
+    "cp1251",
+    "utf_16",
+    "gb18030",
+    "cp932",
+    "euc_kr",
+    "big5",
+]
 BYTE_ORDER_MARKS = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 SAMPLE_BYTES = 60_000
 """Read to tell the encoding of a file."""
@@ -22,7 +32,9 @@ def check_encoding_name(encoding: str) -> None:
         "".encode(encoding)  # refuses codecs that are no text encoding, such as hex
         codecs.getincrementaldecoder(encoding)()
     except LookupError:
-        raise DataError(f"data.encoding is '{encoding}', no text encoding that Python knows; examples: utf-8, latin-1, cp1252, utf-16.") from None
+        raise DataError(
+            f"data.encoding is '{encoding}', no text encoding that Python knows; examples: utf-8, latin-1, cp1252, utf-16."
+        ) from None
 
 
 def check_encoding(path: Path, encoding: str, remedy: str = "Set data.encoding") -> None:
@@ -39,9 +51,13 @@ def check_encoding(path: Path, encoding: str, remedy: str = "Set data.encoding")
             except UnicodeDecodeError as error:
                 start = offset - pending + error.start
                 line += (chunk[: max(0, error.start - pending)]).count(b"\n") + 1
-                raise DataError(f"{path}: byte {start} (line {line}) is not {encoding}; {_advice(path, start, encoding, remedy)}") from None
+                raise DataError(
+                    f"{path}: byte {start} (line {line}) is not {encoding}; {_advice(path, start, encoding, remedy)}"
+                ) from None
             except UnicodeError as error:  # UTF-16 and UTF-32 without a byte order mark
-                raise DataError(f"{path}: is not {encoding}: {first_line(error)} {_advice(path, 0, encoding, remedy)}") from None
+                raise DataError(
+                    f"{path}: is not {encoding}: {first_line(error)} {_advice(path, 0, encoding, remedy)}"
+                ) from None
             if not chunk:
                 break
             offset += len(chunk)
@@ -52,10 +68,21 @@ def _advice(path: Path, offset: int, encoding: str, remedy: str) -> str:
     """What the encoding of a file probably is, judged by the bytes around one, and what to do."""
     with open_bytes(path) as file:
         skip = max(0, offset - SAMPLE_BYTES // 3)
-        while skip > 0 and (chunk := file.read(min(skip, 1 << 20))):  # not every packed file can seek
+        while skip > 0 and (
+            chunk := file.read(min(skip, 1 << 20))
+        ):  # not every packed file can seek
             skip -= len(chunk)
         sample = file.read(SAMPLE_BYTES)
-    sample = sample[next((at for at in range(4) if sample[at : at + 1] < b"\x80" or sample[at : at + 1] >= b"\xc0"), 0) :]
+    sample = sample[
+        next(
+            (
+                at
+                for at in range(4)
+                if sample[at : at + 1] < b"\x80" or sample[at : at + 1] >= b"\xc0"
+            ),
+            0,
+        ) :
+    ]
     text = sample.decode("utf-8", "surrogateescape")
     damaged = sum("\udc80" <= character <= "\udcff" for character in text[:-3])
     sound = sum(character > "\x7f" for character in text) - damaged
@@ -78,12 +105,19 @@ def _likely_encoding(sample: bytes) -> str:
     matches = from_bytes(sample, cp_isolation=COMMON_ENCODINGS)
     if not matches:
         return "latin_1"
-    best = min(matches, key=lambda match: (match.chaos, -match.coherence, COMMON_ENCODINGS.index(match.encoding)))
-    return min(best.could_be_from_charset, key=COMMON_ENCODINGS.index)  # several give the same text: the commonest
+    best = min(
+        matches,
+        key=lambda match: (match.chaos, -match.coherence, COMMON_ENCODINGS.index(match.encoding)),
+    )
+    return min(
+        best.could_be_from_charset, key=COMMON_ENCODINGS.index
+    )  # several give the same text: the commonest
 
 
 @contextmanager
-def worded_decoding(where: str, path: Path | None, encoding: str, remedy: str = "Set data.encoding") -> Iterator[None]:
+def worded_decoding(
+    where: str, path: Path | None, encoding: str, remedy: str = "Set data.encoding"
+) -> Iterator[None]:
     """Turn a UnicodeError into a DataError.
 
     Args:
@@ -95,10 +129,14 @@ def worded_decoding(where: str, path: Path | None, encoding: str, remedy: str = 
     except UnicodeError as error:
         if path is not None:
             check_encoding(path, encoding, remedy)
-        raise DataError(f"{where}: is not {encoding} ({getattr(error, 'reason', error)}). {remedy}.") from error
+        raise DataError(
+            f"{where}: is not {encoding} ({getattr(error, 'reason', error)}). {remedy}."
+        ) from error
 
 
-def text_blocks(read: Callable[[int], bytes], where: str, encoding: str, block_bytes: int) -> Iterator[str]:
+def text_blocks(
+    read: Callable[[int], bytes], where: str, encoding: str, block_bytes: int
+) -> Iterator[str]:
     """Give the text in blocks that end where a line ends, without a byte order mark; nothing is read before it is asked for.
 
     Lines end with a line feed, a carriage return, or both.
@@ -115,13 +153,17 @@ def text_blocks(read: Callable[[int], bytes], where: str, encoding: str, block_b
         text = decoder.decode(chunk)
         if is_start and text:
             text, is_start = text.removeprefix("\ufeff"), False
-        cut = max(text.rfind("\n"), text.rfind("\r", 0, len(text) - 1)) + 1  # a last \r may be half of \r\n
+        cut = (
+            max(text.rfind("\n"), text.rfind("\r", 0, len(text) - 1)) + 1
+        )  # a last \r may be half of \r\n
         num_lines += text.count("\n")
         if cut:
             yield "".join([*pending, text[:cut]])
             pending = []
         pending.append(text[cut:])
         if sum(map(len, pending)) > LONGEST_RECORD:
-            raise DataError(f"{where}:{num_lines + 1}: a record is longer than 32 MiB; is a quote left open? A line without its end is as long.")
+            raise DataError(
+                f"{where}:{num_lines + 1}: a record is longer than 32 MiB; is a quote left open? A line without its end is as long."
+            )
     if rest := "".join([*pending, decoder.decode(b"", final=True)]):
         yield rest.removeprefix("\ufeff") if is_start else rest
