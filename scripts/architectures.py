@@ -320,7 +320,8 @@ def _compared(folder: Path, logits_NC: Any, mode: str) -> dict[str, str]:
     Args:
         logits_NC: of `texts()`, from training.
     Returns:
-        "yes" for the mode if they agree, also on texts that hold special tokens, and the form of batches.
+        "yes" for the mode if they agree, also on texts that hold special tokens, and the form of
+        batches.
     """
     from trainer.delivery.predicting.saved_model import SavedModel
 

@@ -1,4 +1,8 @@
-"""Compare balancing strategies: `accelerate launch scripts/compare.py --config configs/quickstart.yaml`, or plain `python scripts/compare.py ...`."""
+"""Compare balancing strategies: `accelerate launch scripts/compare.py --config
+configs/topics.yaml`.
+
+`python scripts/compare.py ...` works too, with one process.
+"""
 
 from trainer.cli import compare_command, run_single
 

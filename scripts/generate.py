@@ -1,6 +1,7 @@
 """Write the committed files that are derived from code: `python scripts/generate.py`.
 
-trainer/config/sections/training_arguments.json  names, types and choices of transformers' TrainingArguments (so that config errors need no torch)
+trainer/config/sections/training_arguments.json
+    names, types and choices of transformers' TrainingArguments, so that config errors need no torch
 configs/schema.json              JSON Schema of the YAML, for editors
 README.md                        the config reference between its two markers
 """
@@ -102,7 +103,8 @@ def config_reference() -> str:
     lines += [
         "### `training`",
         "",
-        f"{len(training_specs())} keys: transformers' `TrainingArguments` under their own names, with its defaults but for:",
+        f"{len(training_specs())} keys: transformers' `TrainingArguments` under their own "
+        "names, with its defaults but for:",
         "",
     ]
     lines += ["| key | default |", "| --- | --- |"]

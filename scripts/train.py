@@ -1,4 +1,7 @@
-"""Train a classifier: `accelerate launch scripts/train.py --config configs/quickstart.yaml`, or plain `python scripts/train.py ...`."""
+"""Train a classifier: `accelerate launch scripts/train.py --config configs/quickstart.yaml`.
+
+`python scripts/train.py ...` works too, with one process.
+"""
 
 from trainer.cli import run_single, train_command
 

@@ -1,9 +1,10 @@
-"""Does bfloat16 pay on this machine? The default of `training.bf16` rests on this ratio.
+"""Measure whether bfloat16 is faster on this machine: the default of `training.bf16` rests on it.
 
 usage: python scripts/bench/bf16.py [--steps 15]
 
-One training step (forward, backward, clipping, fused AdamW) of MiniLM-L6 on 32 rows of 32 tokens, float32 and bfloat16 autocast in turn.
-Prints the median seconds of both sides and their ratio. Results: scripts/bench/README.md.
+The script times training steps (forward, backward, clipping, fused AdamW) of MiniLM-L6 on 32 rows
+of 32 tokens, in float32 and bfloat16 autocast by turns. It prints the median seconds of both sides
+and their ratio. Results: scripts/bench/README.md.
 """
 
 import argparse
@@ -60,7 +61,8 @@ def main() -> None:
     )  # the first two of each side warm up
     gains = gains_from_bf16(device_type(use_cpu=False))
     print(
-        f"float32 {slow:.3f} s, bfloat16 {fast:.3f} s a step: ratio {slow / fast:.2f}; training.bf16 left out means {gains} here"
+        f"float32 {slow:.3f} s, bfloat16 {fast:.3f} s a step: ratio {slow / fast:.2f}; "
+        f"training.bf16 left out means {gains} here"
     )
 
 

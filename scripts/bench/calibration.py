@@ -1,16 +1,21 @@
-"""How often the intervals of a comparison hold: simulated comparisons whose true difference is known.
+"""Simulate comparisons whose true difference is known, and count how often their intervals hold.
 
-usage: python scripts/bench/calibration.py [--simulations 2000] [--rows 500] [--metric macro_f1] [--seed 1] [--quick]
+usage: python scripts/bench/calibration.py [--simulations 2000] [--rows 500] [--metric macro_f1]
+                                           [--seed 1] [--quick]
 
-A classifier is simulated by its logits. Every row has a difficulty that all strategies share, and one of its own for each strategy; every
-seed of a strategy shifts its classes and has noise of its own on each row. `none` and three twins are equal but for that noise; `planted` sees more of the true
-class and less of the class shares. The statistics are those of trainer/evaluation: the difference of two strategies, Holm's adjustment of three
-differences from `none`, intervals of all ten pairs at once. Beside them what one might do instead: a percentile bootstrap of the seeds'
-differences, and an interval of the rows alone. The true difference is that of 600 seeds, each on 10,000 other rows.
+A classifier is simulated by its logits. Every row has a difficulty that all strategies share, and
+another one for each strategy. Every seed of a strategy shifts its classes and adds noise to each
+row. `none` and three twins are equal apart from that noise; `planted` sees more of the true class
+and less of the class shares. The script tests the statistics of trainer/comparison/statistics: the
+difference of two strategies, Holm's adjustment of three differences from `none`, and intervals of
+all ten pairs at once. Two simpler methods run beside them: a percentile bootstrap of the
+differences between seeds, and an interval over rows alone. The true difference comes from 600
+seeds, each on 10,000 other rows.
 
-Exit code 1 if, of 2,000 simulations or more, equal strategies raise a false alarm in more than 6 %, one strategy or any of three after Holm, or
-the interval of the planted difference holds in less than 93.5 % or more than 96.5 %, where the noise of seeds or
-of rows dominates. Results: scripts/bench/README.md.
+The goals apply to 2,000 simulations or more, where the noise of seeds or of rows dominates. The
+exit code is 1 if equal strategies raise a false alarm in more than 6 % (one strategy, or any of
+three after Holm), or if the interval of the planted difference covers the truth in less than 93.5 %
+or more than 96.5 %. Results: scripts/bench/README.md.
 """
 
 import argparse
@@ -34,7 +39,7 @@ BATCH = 20
 
 @dataclass(frozen=True)
 class Noise:
-    """Standard deviations of logits: of a row for a strategy, of a class for a seed, of a row for a seed."""
+    """Standard deviations of logits: row of a strategy, class of a seed, row of a seed."""
 
     row: float
     seed: float
@@ -48,7 +53,7 @@ SETTINGS = {
     "hard": Noise(0.3, 0.6, 0.3),
 }
 DOMINATED = ("seeds", "rows")
-"""Settings that the goals are for; the others are between, where Satterthwaite's approximation is at its weakest."""
+"""Settings with goals; the others lie between, where Satterthwaite's approximation is weakest."""
 
 
 @dataclass
@@ -61,7 +66,8 @@ class Tally:
         covered: whether the interval of the planted difference holds.
         familywise: whether any twin is reliably different from none, after Holm.
         all_pairs: whether all ten simultaneous intervals hold.
-        naive_seeds, naive_rows: false alarms of a percentile bootstrap of the seeds, and of the rows alone.
+        naive_seeds, naive_rows: false alarms of a percentile bootstrap of the seeds, and of rows
+            alone.
     """
 
     by_seeds: list[float]
@@ -227,14 +233,15 @@ def main() -> None:
     import statsmodels.stats.multitest  # noqa: F401
 
     crossed.NUM_DRAWS = 1000  # enough where 2,000 comparisons average
-    gc.freeze()  # statsmodels' multipletests collects garbage at every call, half a second with all that is imported
+    gc.freeze()  # multipletests of statsmodels collects garbage at every call, which takes 0.5 s
     num_simulations, begun, missed = (
         100 if given.quick else given.simulations,
         time.perf_counter(),
         [],
     )
     print(
-        f"{num_simulations} simulations, {given.rows} rows, rows of each class {np.bincount(true_labels(given.rows)).tolist()}, {given.metric}\n"
+        f"{num_simulations} simulations, {given.rows} rows, rows of each class "
+        f"{np.bincount(true_labels(given.rows)).tolist()}, {given.metric}\n"
     )
     heads = [
         "noise",
@@ -274,7 +281,8 @@ def main() -> None:
             ):
                 missed.append(f"{name}, {num_seeds} seeds")
     print(
-        f"\n{time.perf_counter() - begun:.0f} s. Goals: false alarms and Holm at most 6 %, covered 93.5 to 96.5 %. Missed: {'; '.join(missed) or 'none'}"
+        f"\n{time.perf_counter() - begun:.0f} s. Goals: false alarms and Holm at most 6 %, "
+        f"covered 93.5 to 96.5 %. Missed: {'; '.join(missed) or 'none'}"
     )
     sys.exit(1 if missed and num_simulations >= 2000 else 0)
 

@@ -1,9 +1,10 @@
-"""What class weights bring on Reuters R8 (imbalance ratio 69): few rows and all rows, each with and without weights.
+"""Measure the effect of class weights on Reuters R8 (imbalance ratio 69), with few and all rows.
 
 usage: python scripts/bench/class_weights.py [--seeds 3] [--output DIR]
 
-Prints macro F1 on the untouched 2,189 test rows per seed, and the mean difference with its smallest and largest value.
-Same rows, steps, seed and head on both sides; only loss.class_weights differs. Results: scripts/bench/README.md.
+Both sides have the same rows, steps, seeds and heads; only loss.class_weights differs. The script
+prints macro F1 on the untouched 2,189 test rows for each seed, and the mean difference with its
+smallest and largest value. Results: scripts/bench/README.md.
 """
 
 import argparse
@@ -61,7 +62,8 @@ def main() -> None:
             ]
             differences.append(scores[1] - scores[0])
             lines.append(
-                f"| {setting} | {seed} | {scores[0]:.3f} | {scores[1]:.3f} | {differences[-1]:+.3f} |"
+                f"| {setting} | {seed} | {scores[0]:.3f} | {scores[1]:.3f} | "
+                f"{differences[-1]:+.3f} |"
             )
         spread = f"{min(differences):+.3f} to {max(differences):+.3f}"
         lines.append(f"| {setting} | mean | | | {statistics.mean(differences):+.3f} ({spread}) |")

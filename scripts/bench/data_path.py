@@ -1,16 +1,23 @@
-"""Rows from a file to token ids, against pandas, scikit-learn, imbalanced-learn and `datasets.map`.
+"""Compare the time and memory of reading, cleaning and tokenising with stock libraries.
 
-usage: python scripts/bench/data_path.py [--rows 100000 1000000 10000000] [--formats parquet jsonl csv] [--sides ours again stock] [--folder DIR] [--keep]
+usage: python scripts/bench/data_path.py [--rows 100000 1000000 10000000]
+           [--formats parquet jsonl csv] [--sides ours again stock] [--folder DIR] [--keep]
 quick: python scripts/bench/data_path.py --rows 100000
 
-Both sides: load, clean (white space, empty rows, duplicates, conflicting labels), count, split 98 / 1 / 1 stratified, undersample the
-training rows to the smallest class, tokenise them and all validation and test rows (MiniLM, max_length 128). Three classes of 70, 29 and
-1 %; texts of 3 to 150 words, 16 in the median, of 130,000 spellings by Zipf's law (as many different ones as 600,000 words of tweets
-hold); 1 % of the rows repeat a text, 0.1 % contradict one, 0.2 % are empty. 'again' is our second run: rows and tokens from the cache.
-Ours also writes what a run folder keeps of it (splits, dropped rows).
+The stock side uses pandas, scikit-learn, imbalanced-learn and `datasets.map`. Both sides load the
+rows, clean them (white space, empty rows, duplicates, conflicting labels), count the classes, split
+98 / 1 / 1 with stratification, undersample the training rows to the smallest class, and tokenise
+these and all validation and test rows (MiniLM, max_length 128). Our side also writes what a run
+folder keeps of this (splits, dropped rows). `again` is our second run, with rows and tokens from
+the cache.
 
-Each side runs in a fresh process. Seconds leave out imports. Peak memory is the largest resident set of that process, imports and
-the touched pages of memory-mapped files included. Generated files and caches go to a temporary folder and are deleted. Results: scripts/bench/README.md.
+The three classes have 70, 29 and 1 % of the rows. Texts have 3 to 150 words, 16 in the median, of
+130,000 spellings by Zipf's law (600,000 words of tweets hold as many). 1 % of the rows repeat a
+text, 0.1 % contradict one, and 0.2 % are empty.
+
+Each side runs in a fresh process. Seconds leave out imports. Peak memory is the largest resident
+set of the process, including imports and touched pages of memory-mapped files. Generated files and
+caches go to a temporary folder and are deleted. Results: scripts/bench/README.md.
 """
 
 import argparse
@@ -98,7 +105,7 @@ def generate(files: dict[str, Path], rows: int) -> None:
 
 
 def spellings(generator: np.random.Generator) -> list[str]:
-    """Different words, the most frequent first: English ones, then those with signs, capitals, digits and typing errors."""
+    """Return different words, the most frequent first: English ones, then typing errors."""
     pieces = (model_folder() / "vocab.txt").read_text(encoding="utf-8").split()
     words = [word for word in pieces if word.isascii() and word.isalpha() and len(word) > 1]
     found = dict.fromkeys(words[:200] + OTHER_WORDS + words[200:])
@@ -127,7 +134,10 @@ def spellings(generator: np.random.Generator) -> list[str]:
 def _chunk(
     generator: np.random.Generator, edges: np.ndarray, size: int
 ) -> tuple[list[np.ndarray], np.ndarray]:
-    """Word ids of each text and label ids; the last rows of the chunk repeat, contradict or leave out texts of the first ones."""
+    """Return the word ids of each text and the label ids.
+
+    The last rows of the chunk repeat, contradict or leave out texts of the first ones.
+    """
     lengths = np.clip(np.exp(generator.normal(np.log(16), 0.6, size)).astype(int), 3, 150)
     ids = np.searchsorted(edges, generator.random(lengths.sum())).clip(max=len(edges) - 1)
     texts = np.split(ids, np.cumsum(lengths)[:-1])
@@ -322,12 +332,14 @@ def compare(rows: int, path: Path, sides: list[str], folder: Path) -> None:
         cells = [f"{result['stages'].get(stage, 0):.1f}" for stage in STAGES]
         reference = found.get("ours", {}) if side == "stock" else {}
         ratio = (
-            f"{total / sum(reference['stages'].values()):.1f} | {result['mib'] / reference['mib']:.1f}"
+            f"{total / sum(reference['stages'].values()):.1f} | "
+            f"{result['mib'] / reference['mib']:.1f}"
             if "stages" in reference
             else " | "
         )
         print(
-            f"{kind} {' | '.join(cells)} | {total:.1f} | {result['mib']:,.0f} | {result['rows']:,} | {ratio} |",
+            f"{kind} {' | '.join(cells)} | {total:.1f} | {result['mib']:,.0f} | "
+            f"{result['rows']:,} | {ratio} |",
             flush=True,
         )
 

@@ -1,17 +1,23 @@
-"""Runs that are killed again and again, beside the same run left alone: does the model come out the same, bit for bit.
+"""Kill runs again and again, and check that the model is the same, bit for bit, as without kills.
 
-usage: python scripts/bench/faults.py [--kills 50] [--signal KILL|TERM] [--processes 1 2] [--seed 0] [--cores 0,1]
+usage: python scripts/bench/faults.py [--kills 50] [--signal KILL|TERM] [--processes 1 2]
+                                      [--seed 0] [--cores 0,1]
 
-A small encoder (two layers of width 64, 25 MB a checkpoint) learns three classes of tweets, saves every few steps, evaluates every epoch,
-keeps the best epoch and stops early. Each run is struck once in every phase, in random order: while it starts (libraries, a cold cache
-of rows, the model), trains, saves, evaluates, and while it writes its results, which comes last; each time the same command starts it
-again, and after the last strike it is left to finish. Every start is a fresh process, or a fresh `accelerate launch` of two. The
-signal goes to all processes, launcher included; in every second run of two SIGKILL meets one of them alone, and the launcher ends the
-other. The moment is drawn anew for every strike: so many entries into the phase, then so many milliseconds. With --signal TERM a strike on
-training, saving or evaluation must also leave a whole checkpoint, stopped.json and, of one process, exit code 75.
+A small encoder (two layers of width 64, 25 MB a checkpoint) learns three classes of tweets. It
+saves every few steps, evaluates every epoch, keeps the best epoch and stops early. Each run is
+killed once
+in every phase, in random order: while it starts (libraries, an empty cache, the model), trains,
+saves, evaluates, and last while it writes its results. After each kill the same command starts the
+run again, and after the last one it runs to its end. Every start is a fresh process, or a fresh
+`accelerate launch` of two processes. The signal goes to all processes and the launcher. In every
+second run of two processes SIGKILL goes to one process alone, and the launcher ends the other. The
+moment of each kill is random: a number of entries into the phase, then a number of milliseconds.
+With --signal TERM a kill during training, saving or evaluation must also leave a whole checkpoint,
+stopped.json and, with one process, exit code 75.
 
-The run folder must then equal the unbroken run's, file by file, but for timings and paths. Prints a table by the phase in which the
-strike landed and exits with 1 if any run differs. Results: scripts/bench/README.md.
+The run folder must then equal that of a run without kills, file by file, except for timings and
+paths. The script prints a table of the phases in which the kills happened. The exit code is 1 if
+any run differs. Results: scripts/bench/README.md.
 """
 
 import argparse
@@ -59,7 +65,7 @@ TIMED = ("config.yaml", "environment.json", "README.md", "metrics.json")
 
 
 def child(marks: str) -> None:
-    """`equipoise train` in this process; the main process adds a line to `marks` whenever it enters a phase."""
+    """Run `equipoise train`; the main process adds a line to `marks` when it enters a phase."""
     from trainer import cli
     from trainer.launch.distributed import is_main
     from trainer.runs import results
@@ -263,7 +269,10 @@ class Run:
         }
 
     def outcome(self) -> dict[str, Any]:
-        """{file of the run folder: digest, or metrics without timings}; checkpoints are left out, since a strike on their removal may leave some."""
+        """Return {file of the run folder: digest, or metrics without timings}.
+
+        Checkpoints are left out, since a kill during their removal may leave some.
+        """
         files = {
             str(path.relative_to(self.path)): path
             for path in sorted(self.path.rglob("*"))
@@ -279,7 +288,7 @@ class Run:
 
 
 def strike(process: "subprocess.Popen[bytes]", number: signal.Signals, *, one_rank: bool) -> None:
-    """Send the signal to a process and its children, or to its last child alone, and wait until none is left.
+    """Send the signal to a process and its children, or to its last child, and wait for their end.
 
     Raises:
         TimeoutError: they live on for two minutes.
@@ -315,7 +324,8 @@ def unbroken(
         rows = list(csv.DictReader(file))
     best = max(rows, key=lambda row: float(row["macro_f1"]))["step"]
     print(
-        f"{num_processes} process(es), unbroken: {outcome['metrics.json']['training']} steps, the best at {best};",
+        f"{num_processes} process(es), unbroken: {outcome['metrics.json']['training']} steps, "
+        f"the best at {best};",
         end=" ",
     )
     print(", ".join(f"{phase} {seconds:.2f} s" for phase, seconds in durations.items()), flush=True)
@@ -357,12 +367,18 @@ def fault(run: Run, start: Start, number: signal.Signals) -> str:
     if start.struck in ("training", "saving", "evaluation"):
         marker = run.path / "stopped.json"
         if not marker.exists():
-            return f"{number.name} while {start.struck}: no stopped.json; exit code {start.exit_code}: {start.output[-2000:]}"
+            return (
+                f"{number.name} while {start.struck}: no stopped.json; exit code "
+                f"{start.exit_code}: {start.output[-2000:]}"
+            )
         stopped = json.loads(marker.read_text(encoding="utf-8"))
         whole = (run.path / f"checkpoints/checkpoint-{stopped['step']}" / "whole.json").exists()
         expected = (75,) if run.num_processes == 1 else (1, 75, -number)
         if start.exit_code not in expected or number.name not in stopped["reason"] or not whole:
-            return f"{number.name} while {start.struck}: exit code {start.exit_code}, {stopped}, checkpoint whole: {whole}"
+            return (
+                f"{number.name} while {start.struck}: exit code {start.exit_code}, {stopped}, "
+                f"checkpoint whole: {whole}"
+            )
     elif not start.struck:
         return f"exit code {start.exit_code}: {start.output[-2000:]}"
     return ""
@@ -393,7 +409,9 @@ def measure(
         run = new_run(folder / f"run-{runs}", folder / "model", world)
         starts, wrong = struck_run(run, expected[world][1], rng, number, one_rank=one_rank)
         if not wrong and (outcome := run.outcome()) != expected[world][0]:
-            wrong = f"differs in {[name for name in sorted(outcome.keys() | expected[world][0]) if outcome.get(name) != expected[world][0].get(name)]}"
+            names = sorted(outcome.keys() | expected[world][0])
+            others = [n for n in names if outcome.get(n) != expected[world][0].get(n)]
+            wrong = f"differs in {others}"
         same += not wrong
         for start, following in pairwise([*starts, None]):
             if start and start.struck:
@@ -404,7 +422,8 @@ def measure(
                 )
                 counts[who, start.struck, "identical"] += not wrong
         print(
-            f"run {runs} of {who} process(es): {', '.join(str(start.struck) for start in starts)}: {wrong or 'identical'}",
+            f"run {runs} of {who} process(es): "
+            f"{', '.join(str(start.struck) for start in starts)}: {wrong or 'identical'}",
             flush=True,
         )
         shutil.rmtree(run.folder)
@@ -416,18 +435,19 @@ def measure(
 def print_table(counts: Counter[tuple[str, str, str]], number: signal.Signals) -> None:
     """Strikes by number of processes and phase."""
     print(
-        f"\n| processes | {number.name} while | strikes | checkpoint left half-written | next start resumed | run identical |"
+        f"\n| processes | {number.name} while | strikes | checkpoint left half-written | next "
+        "start resumed | run identical |"
     )
     print("| --- | --- | ---: | ---: | ---: | ---: |")
     columns = ("strikes", "torn", "resumed", "identical")
     for who in sorted({who for who, _, _ in counts}):
         for phase in PHASES:
             print(
-                f"| {who} | {phase} | {' | '.join(str(counts[who, phase, column]) for column in columns)} |"
+                f"| {who} | {phase} | "
+                f"{' | '.join(str(counts[who, phase, column]) for column in columns)} |"
             )
-    print(
-        f"| all | | {' | '.join(str(sum(n for key, n in counts.items() if key[2] == column)) for column in columns)} |"
-    )
+    sums = [sum(n for key, n in counts.items() if key[2] == column) for column in columns]
+    print(f"| all | | {' | '.join(map(str, sums))} |")
 
 
 def main() -> None:

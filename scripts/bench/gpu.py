@@ -1,13 +1,17 @@
-"""What only a GPU can show: that results are right there, and how fast training, prediction and serving are.
+"""Check on a GPU that results are right, and measure training, prediction and serving.
 
 usage: python scripts/bench/gpu.py [--cpu] [--minutes 8] [--out FOLDER] [--only NAME ...]
 
-Needs a checkout, no network and no real weights: models have the shape of real ones and random weights, texts are made
-up. Nothing has to be installed: put packages that the machine lacks, or has in an older version, beside it as wheels
-(`pip install --no-index --no-deps --target DIR *.whl; PYTHONPATH=DIR:.`). Each check prints pass, FAIL or skipped, and
-what it measured. One that fails, ends its process or hangs does not stop the others: each has its share of the minutes,
-and what it leaves goes to those after it. Exit code 1 tells that one failed. --cpu: every check on the CPU with small
-models, to try the script itself. Results: scripts/bench/README.md.
+The script needs a checkout, but no network and no real weights: models have the shape of real ones
+and random weights, and texts are made up. Nothing has to be installed: put packages that the
+machine lacks, or has in an older version, beside the checkout as wheels (`pip install --no-index
+--no-deps
+--target DIR *.whl; PYTHONPATH=DIR:.`). Each check prints pass, FAIL or skipped, and what it
+measured. A check that fails, dies or hangs does not stop the others. Each check has a share of the
+minutes; time that it does not use goes to the checks after it. The exit code is 1 if a check
+failed. With
+--cpu every check runs on the CPU with small models, to try the script itself.
+Results: scripts/bench/README.md.
 """
 
 import argparse
@@ -41,7 +45,7 @@ CHECKS = {
     "prediction": ("speed", 25),
     "speed": ("speed", 95),
 }
-"""Each check by name, in their order: the module of gpu_checks that holds it, and its seconds of 480."""
+"""The checks in order: name, module of gpu_checks, seconds of 480."""
 NEEDED = (
     "torch",
     "transformers",
@@ -66,7 +70,8 @@ NEEDED += (
 )
 LEAST_TORCH = (2, 11)
 STARTING_SECONDS, GRACE_SECONDS = 20.0, 5.0
-"""Allowed on top of a check's own time: to the first check of a process, which imports torch and wakes the GPU; to each."""
+"""Additional time of the first check of a process, which imports torch and starts the GPU; of each.
+"""
 END = "GPU_CHECKS_END"
 """Environment variable that tells a process when all must be over."""
 
@@ -115,7 +120,7 @@ class Process:
 
 
 def share(names: list[str], end: float) -> float:
-    """Seconds that the first of these checks may take, when all of them take the time until the end."""
+    """Return the seconds of the first of these checks, which share the time until the end."""
     left = end - time.monotonic()
     return left * CHECKS[names[0]][1] / sum(CHECKS[name][1] for name in names)
 
@@ -139,9 +144,15 @@ def supervise(names: list[str], folder: Path, end: float, *, cpu: bool) -> list[
                 begun = time.monotonic()
                 allowed = GRACE_SECONDS + share(waiting, end) if waiting else 0.0
             if waiting and is_over:
-                fault = f"its process ended with code {process.process.returncode}: {_tail(process.log)}"
+                fault = (
+                    f"its process ended with code {process.process.returncode}: "
+                    f"{_tail(process.log)}"
+                )
             elif waiting and time.monotonic() > begun + allowed:
-                fault = f"no result in its {time.monotonic() - begun:.0f} s: it hangs, or is too slow for --minutes"
+                fault = (
+                    f"no result in its {time.monotonic() - begun:.0f} s: it hangs, or is too "
+                    "slow for --minutes"
+                )
         process.end()
         if fault:
             seconds = round(time.monotonic() - begun, 1)
@@ -162,7 +173,8 @@ def _tail(log: Path) -> str:
 
 def _say(outcome: dict[str, Any]) -> dict[str, Any]:
     print(
-        f"{outcome['check']:11s} {outcome['result']:8s} {outcome['seconds']:6.1f} s  {outcome['found'][:1200]}",
+        f"{outcome['check']:11s} {outcome['result']:8s} {outcome['seconds']:6.1f} s  "
+        f"{outcome['found'][:1200]}",
         flush=True,
     )
     return outcome
@@ -210,7 +222,8 @@ def versions() -> dict[str, str]:
     missing = [name for name in NEEDED if importlib.util.find_spec(name.partition(".")[0]) is None]
     if missing:
         sys.exit(
-            f"These packages are missing: {', '.join(missing)}. Put them beside the checkout as wheels, see --help."
+            f"These packages are missing: {', '.join(missing)}. Put them beside the checkout "
+            "as wheels, see --help."
         )
     import torch
 
@@ -271,7 +284,8 @@ def main() -> None:
         for result in ("pass", "FAIL", "skipped")
     }
     print(
-        f"{', '.join(f'{number} {result}' for result, number in counts.items())}; {time.monotonic() - begun:.0f} s"
+        f"{', '.join(f'{number} {result}' for result, number in counts.items())}; "
+        f"{time.monotonic() - begun:.0f} s"
     )
     sys.exit(counts["FAIL"] > 0)
 

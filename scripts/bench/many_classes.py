@@ -1,9 +1,11 @@
-"""Memory and seconds of the results of a run with many classes: figures, predictions.parquet, metrics.json, pictures and page.
+"""Measure memory and time of the results of a run with many classes.
 
     python scripts/bench/many_classes.py --classes 5000 --rows 100000
 
-Logits are made up and written straight to the results, so no model is trained. Prints one line a stage: seconds, and the most
-resident memory that it added to what the process held before (Linux). With PYTHONPATH at an older version that one is measured.
+The results are metrics, predictions.parquet, metrics.json, pictures and the page. The logits are
+made up, so no model is trained. The script prints one line a stage: seconds, and the peak of
+resident memory above what the process held before (Linux). Set PYTHONPATH to an older checkout to
+measure that one.
 """
 
 import argparse
@@ -54,13 +56,15 @@ def measured(stage, base):
     begin = time.perf_counter()
     yield
     print(
-        f"{stage:<28}{time.perf_counter() - begin:8.1f} s {memory_of('VmHWM') - base:8.0f} MB at most",
+        f"{stage:<28}{time.perf_counter() - begin:8.1f} s {memory_of('VmHWM') - base:8.0f} MB "
+        "at most",
         flush=True,
     )
 
 
 def made_up(num_rows, num_classes, folder):
-    """Logits and label ids; the true class is likely among the first, classes are unevenly frequent."""
+    """Return logits and label ids; the true class often has a high logit, and classes are
+    imbalanced."""
     rng = np.random.default_rng(0)
     true_N = np.minimum((num_classes * rng.random(num_rows) ** 2).astype(np.int64), num_classes - 1)
     logits_NC = room((num_rows, num_classes), np.float32, folder)
@@ -85,7 +89,7 @@ def several(true_N, num_classes, folder):
 
 
 def fitted(logits_NC, true_N, folder, base):
-    """Stages of fitting a decision; a decision takes six fits (one, and five without a fold), a fit of thresholds at most ten rounds."""
+    """Time the stages of a decision: six fits of at most ten rounds each."""
     from trainer.display.reliability_plot import calibration
     from trainer.evaluation.blocks import ByColumn, Taken
 
@@ -159,7 +163,8 @@ def main():
             targets = several(targets, asked.classes, run.path)
         base = memory_of("VmRSS")
         print(
-            f"{asked.classes:,} classes x {asked.rows:,} rows; {base:.0f} MB resident before, {os.cpu_count()} CPUs"
+            f"{asked.classes:,} classes x {asked.rows:,} rows; {base:.0f} MB resident before, "
+            f"{os.cpu_count()} CPUs"
         )
         if asked.decision:
             outcome = fitted(logits_NC, targets, run.path, base)

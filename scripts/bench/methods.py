@@ -1,12 +1,15 @@
-"""Every balancing method on two real data sets, with the same rows, seeds and number of steps, on untouched test rows.
+"""Compare every balancing method on two real data sets, with untouched test rows.
 
-usage: python scripts/bench/methods.py --output DIR [--emotion FOLDER] [--seeds 3] [--only TEXT] [--part 1/2] [--table]
+usage: python scripts/bench/methods.py --output DIR [--emotion FOLDER] [--seeds 3] [--only TEXT]
+                                       [--part 1/2] [--table]
 
-R8 cut to 2,000 training rows (500 validate) and TweetEval emotion (3,257 rows, own validation); MiniLM-L6, batch 32, the
-same number of optimizer steps for every method that trains the encoder. FOLDER holds the emotion data as
-train.jsonl, validation.jsonl and test.jsonl (text, label); left out: cardiffnlp/tweet_eval from the Hub. A bench that was stopped goes on
-where it was; several may run at once on parts of the work (--part 1/2, --part 2/2), then --table prints the table.
-Results: scripts/bench/README.md.
+The data sets are R8 cut to 2,000 training rows (500 for validation) and TweetEval emotion (3,257
+rows with a validation split). The model is MiniLM-L6 with batches of 32 rows; all methods that
+train the encoder take the same number of optimizer steps with the same seeds. FOLDER holds the
+emotion data as train.jsonl, validation.jsonl and test.jsonl (text, label); without it the script
+loads cardiffnlp/tweet_eval from the Hub. An interrupted benchmark resumes. Several processes can
+share the work (--part 1/2, --part 2/2); --table then prints the table. Results:
+scripts/bench/README.md.
 """
 
 import argparse
@@ -65,7 +68,7 @@ METHODS: dict[str, dict[str, dict]] = {
     },
     "head, ADASYN": {"model": {"mode": "head"}, "balance": {"method": "adasyn"}},
 }
-"""Sections of the config that make each method; decisions give a second line of the table from the same training."""
+"""The sections of each method; decisions give a second line of the table from the same training."""
 COLUMNS = ("macro_f1", "minority_recall", "accuracy", "ece")
 
 
@@ -167,7 +170,8 @@ def main() -> None:
     )
     for (data, method), rows in found.items():
         cells = [
-            f"{statistics.mean(r[n] for r in rows):.3f} ({min(r[n] for r in rows):.3f} to {max(r[n] for r in rows):.3f})"
+            f"{statistics.mean(r[n] for r in rows):.3f} ({min(r[n] for r in rows):.3f} to "
+            f"{max(r[n] for r in rows):.3f})"
             for n in COLUMNS
         ]
         print(line([data, method, str(len(rows)), *cells]))

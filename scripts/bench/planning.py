@@ -1,9 +1,10 @@
-"""Time and memory of planning which of 10 million rows are seen, against imbalanced-learn where it has the method.
+"""Measure time and memory of choosing the training rows among 10 million, against imbalanced-learn.
 
 usage: python scripts/bench/planning.py [--rows 10000000]
 
-Labels of five classes with shares 0.9, 0.08, 0.015, 0.004 and 0.001. Each side runs in a process of its own, so that peak memory is its
-own; the memory of the labels and row keys themselves (16 bytes a row) and of the imports is in it. Results: scripts/bench/README.md.
+The labels are of five classes with shares 0.9, 0.08, 0.015, 0.004 and 0.001. Each side runs in its
+own process, so that its peak memory is its own. The peak includes the labels and row keys (16 bytes
+a row) and the imports. Results: scripts/bench/README.md.
 """
 
 import argparse
@@ -67,9 +68,8 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=10_000_000)
     size = parser.parse_args().rows
     print(
-        "| method | rows drawn | seconds | peak MiB | imbalanced-learn seconds | peak MiB | times faster |\n"
-        + "| --- |"
-        + " ---: |" * 6
+        "| method | rows drawn | seconds | peak MiB | imbalanced-learn seconds | peak MiB | "
+        "times faster |\n" + "| --- |" + " ---: |" * 6
     )
     for method in METHODS:
         seconds, memory, drawn = alone(ours, method, size)

@@ -1,12 +1,15 @@
-"""Rows a second of `equipoise predict` against transformers' own pipeline, and its peak memory at ten times the rows.
+"""Compare the speed of `equipoise predict` with transformers' pipeline, and measure its memory.
 
-usage: python scripts/bench/predicting.py [--rows 4000] [--repeats 3] [--memory-rows 20000] [--device cpu]
+usage: python scripts/bench/predicting.py [--rows 4000] [--repeats 3] [--memory-rows 20000]
+                                          [--device cpu]
 quick: python scripts/bench/predicting.py --small
 
-Speed: MiniLM (6 layers, float32, a head drawn at random) on real tweets, from a CSV file to a CSV file, in fresh processes that take
-turns; the pipeline gets all texts as one list, in the order of the file, once in batches of 32 and once as it comes, row by row. Seconds leave
-out imports and loading. Probabilities of all sides are compared. Memory: the largest resident set of a fresh process (VmHWM; Linux) with a
-BERT of one layer of 32 units, through which many rows pass quickly; `pipeline` holds all texts and answers, as its users do.
+Speed: MiniLM (6 layers, float32, random head) labels real tweets, from a CSV file to a CSV file, in
+fresh processes by turns. The pipeline gets all texts as one list in the order of the file, once in
+batches of 32 and once with its default of one row. Seconds leave out imports and loading. The
+probabilities of all sides are compared. Memory: the largest resident set of a fresh process (VmHWM,
+Linux), with a BERT of one layer of 32 units, so that many rows pass quickly, and with ten times the
+rows. `pipeline` holds all texts and answers, as in common use.
 """
 
 import argparse
@@ -214,17 +217,20 @@ def main() -> None:
                     )["seconds"]
                 )
         print(
-            "| side | rows a second | smallest to largest | ours is faster by |\n| --- | ---: | ---: | ---: |"
+            "| side | rows a second | smallest to largest | ours is faster by |\n| --- | ---: "
+            "| ---: | ---: |"
         )
         for side, values in seconds.items():
             rates = sorted(rows / value for value in values)
             ratio = median(values) / median(seconds["ours"])
             print(
-                f"| {side} | {median(rates):,.0f} | {rates[0]:,.0f} to {rates[-1]:,.0f} | {ratio:.2f} |"
+                f"| {side} | {median(rates):,.0f} | {rates[0]:,.0f} to {rates[-1]:,.0f} | "
+                f"{ratio:.2f} |"
             )
         largest, others = difference(targets["ours"], targets["pipeline as it comes"])
         print(
-            f"\nLargest difference of a probability {largest:.1e}; other labels {others} of {rows:,}.\n"
+            f"\nLargest difference of a probability {largest:.1e}; other labels {others} of "
+            f"{rows:,}.\n"
         )
         print("| side | rows | peak memory |\n| --- | ---: | ---: |")
         for number in (few, 10 * few):

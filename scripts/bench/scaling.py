@@ -1,14 +1,18 @@
-"""Training in several processes against one, what they send each other, and what that means for 64 GPUs.
+"""Compare training in several processes with one, and estimate the speed on 64 GPUs.
 
 usage: python scripts/bench/scaling.py [--rows 64] [--steps 20] [--repeats 5] [--processes 2 4 ...]
-                                       [--gpus 64] [--bandwidth-gbps 400] [--latency-us 5] [--step-seconds S]
+           [--gpus 64] [--bandwidth-gbps 400] [--latency-us 5] [--step-seconds S]
 
-MiniLM on tweets by this package with its defaults; every side trains on the same rows in fresh processes, and the sides take turns.
-On CPUs: one process with one thread, one with all cores, and --processes (2) of one thread each, with --rows rows an optimizer step over
-all of them. On several GPUs: 1, 2, 4 ... processes of one GPU each, with --rows rows a step (strong scaling) and with --rows rows a
-process (weak scaling). The first steps warm up and are not timed. Efficiency is the speed-up over one thread or one GPU, divided by the
-threads or GPUs. The bytes of the gradient are counted in the buckets that DistributedDataParallel reduces, in an untimed run of two
-processes on the CPU, so that one GPU is enough for the plan: it counts from the median step of one thread or GPU, or from --step-seconds.
+MiniLM trains on tweets with this package and its defaults. Every side trains on the same rows in
+fresh processes, by turns. On CPUs the sides are: one process with one thread, one process with all
+cores, and --processes (2) of one thread each, with --rows rows per optimizer step over all of them.
+On several GPUs: 1, 2, 4 ... processes of one GPU each, with --rows rows a step (strong scaling) and
+with --rows rows per process (weak scaling). The first steps warm up and are not timed. Efficiency
+is the speed-up over one thread or one GPU, divided by the number of threads or GPUs.
+
+The script counts the bytes of the gradient in the buckets that DistributedDataParallel reduces, in
+an untimed run of two processes on the CPU, so that one GPU is enough for the estimate. The estimate
+starts from the median step of one thread or GPU, or from --step-seconds.
 Results: scripts/bench/README.md.
 """
 
@@ -61,7 +65,7 @@ class StepTimes(TrainerCallback):
 
 
 class BucketBytes(TrainerCallback):
-    """Bytes of each bucket of gradients that a step reduces, in their order; reduces as DistributedDataParallel itself does."""
+    """Return the bytes of each bucket of gradients of a step, in order, as torch reduces them."""
 
     def __init__(self, trainer: Any) -> None:
         self.trainer, self.buckets = trainer, [[]]  # type: tuple[Any, list[list[int]]]
@@ -156,7 +160,8 @@ def sides_of(rows: int, processes: list[int]) -> list[Side]:
     for number in numbers:
         if rows % number or (gpus and number > gpus):
             sys.exit(
-                f"--processes {number}: it must divide --rows {rows}, and on GPUs each process takes one of {gpus}."
+                f"--processes {number}: it must divide --rows {rows}, and on GPUs each process "
+                f"takes one of {gpus}."
             )
     if gpus:
         one, strong = (
@@ -182,7 +187,8 @@ def sides_of(rows: int, processes: list[int]) -> list[Side]:
 def print_sides(sides: list[Side], seconds: dict[str, list[float]]) -> None:
     """Rows a second of each side, and how it compares with the first, turn by turn."""
     print(
-        "\n| side | rows a step | rows/s | ms a step | speed-up | efficiency |\n| --- | ---: | ---: | ---: | ---: | ---: |"
+        "\n| side | rows a step | rows/s | ms a step | speed-up | efficiency |\n| --- | ---: "
+        "| ---: | ---: | ---: | ---: |"
     )
     for side in sides:
         rates = [side.rows_per_step / s for s in seconds[side.name]]
@@ -234,7 +240,7 @@ class Plan:
         )
 
     def efficiencies(self, n: int) -> Iterator[float]:
-        """Same rows a GPU without and with overlap, then same rows a step without and with overlap."""
+        """Return efficiencies without and with overlap: same rows per GPU, then per step."""
         exchange, last = self.seconds(n, self.buckets), self.seconds(n, self.buckets[-1:])
         for compute in (self.step_seconds, self.step_seconds / n):
             for exposed in (exchange, max(last, exchange - BACKWARD_SHARE * compute)):
@@ -247,13 +253,16 @@ def print_plan(
     """The plan as a table, and what it takes for granted."""
     sizes = ", ".join(f"{size / 1e6:.1f}" for size in plan.buckets)
     print(
-        f"\nGradient: {sum(plan.buckets):,} bytes in {len(plan.buckets)} all-reduces an optimizer step, counted; in MB, as they start: {sizes}."
+        f"\nGradient: {sum(plan.buckets):,} bytes in {len(plan.buckets)} all-reduces an "
+        f"optimizer step, counted; in MB, as they start: {sizes}."
     )
     print(
-        f"\nPlan for {num_gpus} GPUs, from {plan.step_seconds * 1e3:.2f} ms for a step of {rows} rows ({origin}), efficiency without -> with overlap:"
+        f"\nPlan for {num_gpus} GPUs, from {plan.step_seconds * 1e3:.2f} ms for a step of "
+        f"{rows} rows ({origin}), efficiency without -> with overlap:"
     )
     print(
-        "\n| GPUs | MB sent by each | exchange, ms | same rows a GPU | same rows a step |\n| ---: | ---: | ---: | ---: | ---: |"
+        "\n| GPUs | MB sent by each | exchange, ms | same rows a GPU | same rows a step |\n| "
+        "---: | ---: | ---: | ---: | ---: |"
     )
     for n in sorted({2**k for k in range(1, num_gpus.bit_length())} | {num_gpus}):
         weak, weak_overlap, strong, strong_overlap = plan.efficiencies(n)
@@ -274,9 +283,12 @@ def print_plan(
             "|",
         )
     print(
-        f"\nAssumed: a ring of {given.bandwidth_gbps:g} Gbit/s to and from every GPU and {given.latency_us:g} us a hop, shared with nobody; rows divide without"
-        f" loss, also below what fills a GPU; no process waits for a slower one. With overlap, all buckets but the last travel during the backward pass"
-        f" ({BACKWARD_SHARE:.0%} of a step); the last one, which holds the embeddings, is ready only when that pass ends."
+        f"\nAssumed: a ring of {given.bandwidth_gbps:g} Gbit/s to and from every GPU and "
+        f"{given.latency_us:g} us a hop, shared with nobody; rows divide without"
+        " loss, also below what fills a GPU; no process waits for a slower one. With overlap, "
+        "all buckets but the last travel during the backward pass"
+        f" ({BACKWARD_SHARE:.0%} of a step); the last one, which holds the embeddings, is "
+        "ready only when that pass ends."
     )
 
 
@@ -330,7 +342,8 @@ def main() -> None:
     ):
         seconds[side.name].append(run(side, given.steps + WARM_UP_STEPS)["step_seconds"])
     print(
-        f"MiniLM, tweets, torch {torch.__version__}, {given.steps} steps, median of {given.repeats} (smallest to largest)"
+        f"MiniLM, tweets, torch {torch.__version__}, {given.steps} steps, median of "
+        f"{given.repeats} (smallest to largest)"
     )
     print_sides(sides, seconds)
     buckets = run(Side("bytes", 2, 1, given.rows), 3, count=True)["buckets"]

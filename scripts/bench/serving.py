@@ -1,14 +1,20 @@
-"""Requests a second and latency of `equipoise serve`, beside transformers' pipeline behind the same FastAPI without batching.
+"""Compare `equipoise serve` with transformers' pipeline behind FastAPI: throughput and latency.
 
-usage: python scripts/bench/serving.py [--parts compare strain large] [--seconds 10] [--clients 1 8 64] [--repeats 3] [--texts FILE]
+usage: python scripts/bench/serving.py [--parts compare strain large] [--seconds 10]
+                                       [--clients 1 8 64] [--repeats 3] [--texts FILE]
 
-The model is all-MiniLM-L6-v2 with a head of three labels drawn at random (speed does not depend on it), the texts are tweets, one a
-request. Both servers run in processes of their own, take turns, and answer the same client, a third process that writes HTTP/1.1 on
-sockets kept open and sends the next text of a client when the last one is answered. The pipeline stands behind `def`, FastAPI's way
-for blocking work (a pool of 40 threads), and behind `async def`, where one text at a time is computed; the ratio is to the faster. Client
-and server share the machine's cores, so the client takes its part from both sides. Then ours under load: the stop signal, and a queue of 8
-texts. Last, an answer of 9 MB (1,000 texts, 150 labels) is read at --rate bytes a second while another client asks for /health.
-Loopback only; answers are checked. Quick try: --seconds 2 --repeats 1. Results: scripts/bench/README.md.
+The model is all-MiniLM-L6-v2 with a random head of three labels (speed does not depend on it). The
+texts are tweets, one a request. Each server runs in its own process, by turns, and answers the same
+client: a third process that writes HTTP/1.1 on open sockets and sends the next text of a client
+when the last one is answered. The pipeline runs behind `def`, FastAPI's way for blocking work (a
+pool of 40 threads), and behind `async def`, which computes one text at a time; the ratio is to the
+faster one. Client and server share the cores of the machine, so the client costs both sides time.
+
+Then our server runs under load: the stop signal, and a queue of 8 texts. Last, a client reads an
+answer of 9 MB (1,000 texts, 150 labels) at --rate bytes a second while another one asks for
+/health. All connections are on loopback, and answers are checked. Quick try: --seconds 2 --repeats
+1.
+Results: scripts/bench/README.md.
 """
 
 import argparse
@@ -128,7 +134,7 @@ class Server:
 async def one_client(
     port: int, texts: list[str], until: float, seconds: list[float], outcomes: Counter[str]
 ) -> None:
-    """Ask until the time is up or the server says that it closes the connection; every request sent has an outcome."""
+    """Send requests until the time is up or the server closes; count all outcomes."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     n = 0
     while time.perf_counter() < until:
@@ -136,8 +142,8 @@ async def one_client(
         n += 1
         begun = time.perf_counter()
         writer.write(
-            b"POST / HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%b"
-            % (len(body), body)
+            b"POST / HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: "
+            b"application/json\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body)
         )
         try:
             head = (await reader.readuntil(b"\r\n\r\n")).lower()
@@ -227,7 +233,8 @@ def compare(folder: Path, clients: list[int], length: float, repeats: int) -> No
     for server in servers.values():
         measure(server.port, folder, 2, 1)  # warm
     print(
-        "| clients | side | requests/s | p50 ms | p99 ms | errors | of the faster pipeline |\n| ---: | --- | ---: | ---: | ---: | ---: | ---: |"
+        "| clients | side | requests/s | p50 ms | p99 ms | errors | of the faster pipeline "
+        "|\n| ---: | --- | ---: | ---: | ---: | ---: | ---: |"
     )
     for count in clients:
         found: dict[str, list[dict]] = {side: [] for side in servers}
@@ -251,7 +258,8 @@ def compare(folder: Path, clients: list[int], length: float, repeats: int) -> No
             ]
             spread = f"{median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})"
             print(
-                f"| {count} | {side} | {rate['per_second']:,.1f} | {rate['p50']:,.1f} | {rate['p99']:,.1f} | {errors} | {spread} |",
+                f"| {count} | {side} | {rate['per_second']:,.1f} | {rate['p50']:,.1f} | "
+                f"{rate['p99']:,.1f} | {errors} | {spread} |",
                 flush=True,
             )
     for server in servers.values():
@@ -271,7 +279,8 @@ def strain(folder: Path, length: float) -> None:
     code = server.process.wait(60)
     ended = time.perf_counter() - begun
     print(
-        f"\nSIGTERM under 64 clients: {outcomes.get('200', 0):,} answered, {outcomes.get('lost', 0)} lost; ended after {ended:.1f} s, code {code}"
+        f"\nSIGTERM under 64 clients: {outcomes.get('200', 0):,} answered, "
+        f"{outcomes.get('lost', 0)} lost; ended after {ended:.1f} s, code {code}"
     )
     server = Server(
         "-m",
@@ -290,7 +299,8 @@ def strain(folder: Path, length: float) -> None:
         f"{number:,} times {status}" for status, number in sorted(result["outcomes"].items())
     )
     print(
-        f"a queue of 8 texts, 64 clients that never wait: {told}; longest answer {result['longest']:,.0f} ms"
+        f"a queue of 8 texts, 64 clients that never wait: {told}; longest answer "
+        f"{result['longest']:,.0f} ms"
     )
     server.stop()
 
@@ -314,7 +324,10 @@ def read_slowly(port: int, body: bytes, rate: float) -> tuple[int, int]:
     with socket.socket() as connection:
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2**16)
         connection.connect(("127.0.0.1", port))
-        head = b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n"
+        head = (
+            b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Type: "
+            b"application/json\r\nContent-Length: %d\r\n\r\n"
+        )
         connection.sendall(head % len(body) + body)
         answer, size, found = connection.makefile("rb"), 0, 0
         while (line := answer.readline().lower()) not in (b"\r\n", b""):
@@ -344,11 +357,13 @@ def large(folder: Path, rate: float) -> None:
     size, found, health, seconds = asyncio.run(run())
     p50, p90, p99 = (health[int(share * len(health))] for share in (0.5, 0.9, 0.99))
     print(
-        f"\nan answer of {size:,} bytes read at {rate:,.0f} bytes/s: {found:,} bytes came in {seconds:.1f} s; ",
+        f"\nan answer of {size:,} bytes read at {rate:,.0f} bytes/s: {found:,} bytes came in "
+        f"{seconds:.1f} s; ",
         end="",
     )
     print(
-        f"/health {len(health):,} times: p50 {p50:.1f}, p90 {p90:.1f}, p99 {p99:.1f}, longest {health[-1]:.1f} ms"
+        f"/health {len(health):,} times: p50 {p50:.1f}, p90 {p90:.1f}, p99 {p99:.1f}, longest "
+        f"{health[-1]:.1f} ms"
     )
     server.stop()
 

@@ -1,10 +1,12 @@
-"""Seconds until the commands answer, and from launch to the first training step, beside a stock Trainer on the same rows.
+"""Measure the seconds until the commands answer, and from the launch to the first training step.
 
 usage: python scripts/bench/startup.py [--repeats 5] [--config configs/quickstart.yaml]
 
-Every figure is the median of fresh processes, with smallest and largest; all cases take turns. The stock script reads the rows that
-`equipoise split` wrote, already cleaned, split and balanced, and tokenises them with datasets.map; ours starts from the raw file. Cold:
-an empty HF_HOME; warm: one that was used before. The config's model and data must lie on this machine, and its rows have one label.
+The other side is a stock Trainer on the same rows. Every figure is the median of fresh processes,
+with the smallest and the largest; all cases run by turns. The stock script reads the rows that
+`equipoise split` wrote, already cleaned, split and balanced, and tokenises them with datasets.map;
+our side starts from the raw file. Cold means an empty HF_HOME, warm one that was used before. The
+model and the data of the config must be on this machine, and its rows have one label.
 Results: scripts/bench/README.md.
 """
 
@@ -68,7 +70,7 @@ def ours(config: str, folder: Path, mark: Callable[[str], None]) -> None:
 
 
 def stock(config: str, folder: Path, mark: Callable[[str], None]) -> None:
-    """The shortest script of transformers' documentation on the same training, validation and test rows."""
+    """Run the shortest script of transformers' documentation on the same rows."""
     from datasets import load_dataset
     from transformers import (
         AutoModelForSequenceClassification,
@@ -113,7 +115,7 @@ def stock(config: str, folder: Path, mark: Callable[[str], None]) -> None:
 
 
 def stop_after_first_step(mark: Callable[[str], None]) -> None:
-    """Mark the begin and the end of the first step, whatever Trainer makes it, then leave the process."""
+    """Mark the start and the end of the first step of any Trainer, then exit."""
     from transformers.trainer_callback import CallbackHandler
 
     begin = CallbackHandler.on_step_begin
@@ -154,7 +156,8 @@ def answer_seconds(arguments: list[str], exit_code: int) -> float:
 def phase_seconds(
     launcher: list[str], side: str, config: str, folder: Path, home: Path
 ) -> list[float]:
-    """Seconds of each phase of one side in a fresh process, from launch to the end of the first step."""
+    """Return the seconds of each phase of one side in a fresh process, to the end of the first
+    step."""
     (folder / "marks.json").unlink(missing_ok=True)
     command = [
         sys.executable,
@@ -248,7 +251,8 @@ def measure(config: str, folder: Path, repeats: int) -> None:
     for name, seconds in answered.items():
         print(f"| {name} | {median(seconds):.2f} ({min(seconds):.2f} to {max(seconds):.2f}) |")
     print(
-        f"\n| launch to first step | cache | {' | '.join(PHASES)} | seconds | stock / this |\n| --- | --- |{' ---: |' * (len(PHASES) + 2)}"
+        f"\n| launch to first step | cache | {' | '.join(PHASES)} | seconds | stock / this "
+        f"|\n| --- | --- |{' ---: |' * (len(PHASES) + 2)}"
     )
     for (side, cache), runs in started.items():
         totals = [sum(phases) for phases in runs]

@@ -1,12 +1,15 @@
-"""Peak memory and time of `data.streaming`: is memory bounded by what is chosen, and not by what is read?
+"""Check that the memory of `data.streaming` depends on the rows chosen, not on the rows read.
 
 usage: python scripts/bench/streaming.py [--rows 1000000 10000000] [--smallest 2000] [--folder DIR]
 quick: python scripts/bench/streaming.py --small
 
-Writes sharded Parquet of three classes, of which the smallest has the same number of rows at every size, and selects rows with
-`balance.method: undersample` in a fresh process for each size. 'ordinary' reads the same files without streaming. Peak memory is the
-largest resident set of that process, imports and touched pages of memory-mapped files included. Seconds leave out imports. Disk is
-the most that the cache folder held while rows were selected. Files go to a temporary folder and are deleted; 10^7 rows take 1 GB.
+The script writes sharded Parquet of three classes, of which the smallest has the same number of
+rows at every size, and selects rows with `balance.method: undersample` in a fresh process for each
+size.
+`ordinary` reads the same files without streaming. Peak memory is the largest resident set of the
+process, including imports and touched pages of memory-mapped files. Seconds leave out imports. Disk
+is the largest size of the cache folder while rows are selected. Files go to a temporary folder and
+are deleted; 10^7 rows take 1 GB.
 """
 
 import argparse
@@ -49,9 +52,7 @@ def generate(folder: Path, rows: int, smallest: int) -> None:
                     offsets, words.take(pa.array(generator.integers(0, WORDS, lengths.sum())))
                 )
                 places, ids = np.arange(size), label_ids[first : first + size]
-                common = np.flatnonzero(
-                    ids != 2
-                )  # rows of the smallest class stay single, so that their number is the same at every size
+                common = np.flatnonzero(ids != 2)  # the smallest class has no repeats
                 copied = common[-size // 100 :]
                 places[copied], ids[copied] = common[: len(copied)], ids[common[: len(copied)]]
                 text = pc.binary_join(lists, " ").take(pa.array(places))
@@ -128,7 +129,8 @@ def main() -> None:
         select(Path(folder), Path(cache), streaming=side == "streaming")
         return
     print(
-        "| rows read | side | rows drawn | peak memory | disk of the cache | seconds | rows a second |\n| ---: | --- | ---: | ---: | ---: | ---: | ---: |"
+        "| rows read | side | rows drawn | peak memory | disk of the cache | seconds | rows a "
+        "second |\n| ---: | --- | ---: | ---: | ---: | ---: | ---: |"
     )
     for rows in [50_000, 500_000] if arguments.small else arguments.rows:
         with tempfile.TemporaryDirectory(dir=arguments.folder) as name:
@@ -143,7 +145,8 @@ def main() -> None:
                 found = json.loads(done.stdout.splitlines()[-1])
                 sizes = f"{found['peak'] / 2**20:,.0f} MiB | {found['disk'] / 2**20:,.0f} MiB"
                 print(
-                    f"| {rows:,} | {side} | {found['drawn']:,} | {sizes} | {found['seconds']:.1f} | {rows / found['seconds']:,.0f} |",
+                    f"| {rows:,} | {side} | {found['drawn']:,} | {sizes} | "
+                    f"{found['seconds']:.1f} | {rows / found['seconds']:,.0f} |",
                     flush=True,
                 )
 

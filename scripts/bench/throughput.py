@@ -1,15 +1,24 @@
-"""Training and prediction: this package against the stock Trainer, a bare loop, and the arithmetic that the work needs.
+"""Compare the speed of training and prediction with the stock Trainer and with the hardware's
+limit.
 
-usage: python scripts/bench/throughput.py [--models minilm ...] [--data tweets ...] [--batch 32 ...] [--steps 40] [--repeats 5]
-                                          [--sides stock tuned ...] [--predict | --quality] [--rows 2000] [--seeds 3]
+usage: python scripts/bench/throughput.py [--models minilm ...] [--data tweets ...] [--batch 32 ...]
+           [--steps 40] [--repeats 5] [--sides stock tuned ...] [--predict | --quality]
+           [--rows 2000] [--seeds 3]
 
-Every side trains on the same rows in a fresh process; the sides take turns. `stock` is transformers.Trainer as its documentation shows it
-(float32, random batches padded to their longest row), `stock 128` pads to 128 tokens as the official example does, `tuned` is the stock
-Trainer with what its arguments offer (bfloat16, grouping by length, fused AdamW), `ours` this package with its defaults, `bare` a loop by
-hand with our model and batches and no Trainer. The floor is the time of the matrix products of all tokens without padding at the rate
-that this machine reaches on one large product; it counts the whole last layer, of which ours and bare compute what the head
-reads. --predict: Trainer.predict on rows of mixed lengths in the order of the file.
---quality: macro F1 on test rows, a seed each (--steps 0: after an epoch). MiniLM's weights are real, the other models' random: they are for speed.
+Every side trains on the same rows in a fresh process, by turns:
+
+stock      transformers.Trainer as its documentation shows it (float32, random batches padded to
+           their longest row)
+stock 128  the same, padded to 128 tokens as in the official example
+tuned      the stock Trainer with what its arguments offer (bfloat16, grouping by length, fused
+AdamW) ours       this package with its defaults bare       a hand-written loop with our model and
+batches, without a Trainer
+
+The floor is the time of the matrix products of all tokens without padding, at the rate that this
+machine reaches on one large product. It counts the whole last layer, of which `ours` and `bare`
+compute only what the head reads. --predict measures Trainer.predict on rows of mixed lengths in the
+order of the file. --quality prints macro F1 on test rows for each seed (--steps 0: after an epoch).
+The weights of MiniLM are real; those of the other models are random and serve for speed only.
 Results: scripts/bench/README.md.
 """
 
@@ -252,7 +261,7 @@ def warm_up(model: Any, case: Case, *, bf16: bool) -> None:
 
 
 def bare_loop(ours: WeightedTrainer) -> float:
-    """Seconds of a loop by hand over the batches of `ours`, with its model, loss, optimizer, schedule and clipping."""
+    """Time a hand-written loop over the batches of `ours`, with its model, loss and optimizer."""
     model, device, batches = (
         ours.model.to(ours.args.device).train(),
         ours.args.device,
@@ -291,7 +300,8 @@ def bare_loop(ours: WeightedTrainer) -> float:
 
 
 def floor_seconds(case: Case, rows: TokenisedRows, positions: Any, *, passes: int) -> float:
-    """Time of the matrix products that the tokens need: 3 passes for training (forward, and two products backward), 1 for prediction."""
+    """Return the time of the matrix products of the tokens: 3 passes for training, 1 for
+    prediction."""
     config = AutoConfig.from_pretrained(case.model().config._name_or_path).to_dict()
     hidden, layers = (
         config.get("hidden_size") or config["dim"],
@@ -311,7 +321,7 @@ def floor_seconds(case: Case, rows: TokenisedRows, positions: Any, *, passes: in
 
 
 def matmul_rate() -> float:
-    """Floating-point operations a second of one large bfloat16 product (float32 where that is faster)."""
+    """Return the operations a second of one large bfloat16 product (or float32, if faster)."""
     device, best = torch.device("cuda" if torch.cuda.is_available() else "cpu"), 0.0
     size = 8192 if device.type == "cuda" else 2048
     for dtype in (torch.bfloat16, torch.float32):
@@ -328,7 +338,7 @@ def matmul_rate() -> float:
 
 
 def predict_seconds(case: Case, side: str, num_rows: int) -> tuple[float, Any, TokenisedRows]:
-    """Seconds and logits of the prediction of some rows, long and short ones in turn as in their file."""
+    """Return seconds and logits of predicting rows in the order of their file."""
     chosen = np.random.default_rng(0).permutation(len(case.train_rows))[:num_rows]
     lengths = case.train_rows.lengths_N
     flat = {
@@ -408,7 +418,7 @@ def child(given: argparse.Namespace) -> dict[str, Any]:
 
 
 def model_folder(name: str) -> str:
-    """A folder to load a model from: MiniLM's own, or one with the shape of a larger model and random weights."""
+    """Return the folder of MiniLM, or of a larger model with random weights."""
     if name == "minilm":
         return MINILM
     folder = Path(tempfile.gettempdir()) / f"throughput-{name}"
@@ -449,7 +459,8 @@ def run(
 
 def print_table(title: str, sides: list[str], found: dict[str, list[dict[str, Any]]]) -> None:
     print(
-        f"\n{title}\n\n| side | examples/s | tokens/s | share of the floor | peak MiB | ours is faster by |\n| --- | ---: | ---: | ---: | ---: | ---: |"
+        f"\n{title}\n\n| side | examples/s | tokens/s | share of the floor | peak MiB | ours "
+        "is faster by |\n| --- | ---: | ---: | ---: | ---: | ---: |"
     )
     for side in sides:
         seconds = median(r["seconds"] for r in found[side])
@@ -518,7 +529,10 @@ def main() -> None:
                     found[side].append(
                         run(kind, side, model, data, batch, turn if given.quality else 0, given)
                     )
-                title = f"{kind}, {name}, {data}, batch {batch}, {torch.get_num_threads()} threads, torch {torch.__version__}"
+                title = (
+                    f"{kind}, {name}, {data}, batch {batch}, {torch.get_num_threads()} "
+                    f"threads, torch {torch.__version__}"
+                )
                 print_table(title, sides, found)
                 if given.quality:
                     for side in sides:

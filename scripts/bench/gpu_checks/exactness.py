@@ -1,4 +1,4 @@
-"""Whether a device computes what it should: packing, the gradient of a step, and steps that wait for nothing."""
+"""Check the results of a device: packing, the gradient of a step, steps without waiting."""
 
 import copy
 import traceback
@@ -48,7 +48,8 @@ def check_packing(bench: Bench) -> str:
                 relative(ours_half[what], exact[what]),
             )
             found.append(
-                f"{name} {what}: float32 {single:.1e}, bfloat16 {error:.1e} against {rounding:.1e} of padded"
+                f"{name} {what}: float32 {single:.1e}, bfloat16 {error:.1e} against "
+                f"{rounding:.1e} of padded"
             )
             if single > 1e-4 or error > 2 * rounding + 1e-3:
                 raise Failed(found[-1])
@@ -112,7 +113,7 @@ def _step_gradient(
 
 
 class Strict(TrainerCallback):
-    """Lets torch raise where the CPU waits for the GPU: from the third step's start to the fifth step's end, with what lies between."""
+    """Let torch raise if the CPU waits for the GPU from the start of step 3 to the end of 5."""
 
     def on_step_begin(self, _: Any, state: Any, *__: Any, **___: Any) -> None:
         """Begin."""

@@ -76,7 +76,7 @@ class Bench:
 
 
 def build(bench: Bench, name: str, *, dropout: bool = False) -> Any:
-    """A classifier with random weights, on the device: of the real model's shape on a GPU, small on a CPU."""
+    """Return a classifier with random weights: of the real shape on a GPU, small on a CPU."""
     kind, sizes = LARGE[name]
     if not bench.on_gpu:
         sizes = sizes | (SMALL_DISTIL if kind == "DistilBert" else SMALL)
@@ -166,7 +166,7 @@ def relative(found: torch.Tensor, expected: torch.Tensor) -> float:
 
 
 def make_material(bench: Bench) -> None:
-    """A model with a tokenizer, and a CSV of made-up texts whose words tell their class; once in the folder."""
+    """Write a model with a tokenizer, and a CSV of made-up texts, unless the folder has them."""
     rows = bench.folder / "rows.csv"
     if rows.exists():
         return

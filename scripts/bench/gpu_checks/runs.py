@@ -1,4 +1,4 @@
-"""Whole runs: trained, killed and resumed, short of memory, of each mode and precision, and served."""
+"""Check whole runs: training, kills and resuming, lack of memory, modes and precisions, serving."""
 
 import io
 import json
@@ -39,7 +39,7 @@ from trainer.cli import main
 main()
 """
 MEMORY_BYTES = 3_000_000_000
-"""Of the GPU, in which one DistilBERT trains with its optimizer and short passes; two with theirs do not fit."""
+"""Memory of the GPU in which one DistilBERT trains with short passes; two do not fit."""
 
 
 def _train(bench: Bench, name: str, **sections: Any) -> tuple[Path, str]:
@@ -55,7 +55,8 @@ def _figures(run: Path) -> dict[str, Any]:
 
 
 def check_run(bench: Bench) -> str:
-    """A run trains, with bfloat16 by default on a GPU that gains from it, and metrics.json tells of it."""
+    """Check that a run trains, in bfloat16 on a GPU that gains from it, and that metrics.json says
+    so."""
     run, _ = _train(bench, "whole", training={"max_steps": 60 if bench.on_gpu else 8})
     metrics, config = _figures(run), (run / "config.yaml").read_text(encoding="utf-8")
     if bench.on_gpu and torch.cuda.get_device_capability()[0] >= 8 and "bf16: true" not in config:
@@ -70,7 +71,7 @@ def check_run(bench: Bench) -> str:
 
 
 def check_modes(bench: Bench) -> str:
-    """Runs of each mode and precision are judged as their saved models judge on the CPU in float32."""
+    """Compare the evaluation of runs with that of their saved models on the CPU in float32."""
     short = {"max_steps": 6 if bench.on_gpu else 2}
     decision = {"temperature": True, "prior": "natural"}
     kinds: dict[str, dict[str, Any]] = {
@@ -97,7 +98,7 @@ def check_modes(bench: Bench) -> str:
 
 
 def _difference_from_cpu(bench: Bench, run: Path) -> float:
-    """Largest difference between the run's probabilities and those of its saved model on the CPU, of at most 64 rows."""
+    """Return the largest difference of probabilities between a run and its model on the CPU."""
     import pyarrow.parquet as pq
 
     texts = [
@@ -118,7 +119,7 @@ def _difference_from_cpu(bench: Bench, run: Path) -> float:
 
 
 def check_resume(bench: Bench) -> str:
-    """A run that is killed half-way, and started again, ends with the weights of the unbroken one."""
+    """Check that a run which is killed and resumed ends with the weights of an unbroken run."""
     every = {"training": {"max_steps": 12, "save_strategy": "steps", "save_steps": 4}}
     config = config_file(bench, "broken", **every)
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
@@ -157,7 +158,7 @@ def _weights_of(run: Path) -> torch.Tensor:
 
 
 def check_memory(bench: Bench) -> str:
-    """A pass that does not fit is halved, no earlier model is in memory then, and the run ends well.
+    """Check that a pass which does not fit is halved, without an earlier model in memory.
 
     On a CPU the lack of memory is played: passes of more than 300 tokens raise what CUDA raises.
     """
@@ -188,7 +189,7 @@ def check_memory(bench: Bench) -> str:
 
 @contextmanager
 def _counting_models(bench: Bench) -> Iterator[list[tuple[int, int]]]:
-    """Gives a list that gets, for each trainer that is built, the models of earlier ones that live and the bytes held on the GPU."""
+    """Yield a list of (earlier models alive, bytes on the GPU) for each trainer built."""
     seen: list[tuple[int, int]] = []
     models: list[Any] = []
     build = WeightedTrainer.__init__
@@ -249,7 +250,10 @@ def check_serving(bench: Bench) -> str:
     if wrong:
         raise Failed(f"{wrong} of {len(texts)} answers differ from the saved model's")
     late = seconds[int(0.99 * len(seconds)) - 1]
-    return f"p50 {1000 * median(seconds):.1f} ms, p99 {1000 * late:.1f} ms a text; {rate:,.0f} texts/s in requests of {len(texts)}"
+    return (
+        f"p50 {1000 * median(seconds):.1f} ms, p99 {1000 * late:.1f} ms a text; {rate:,.0f} "
+        f"texts/s in requests of {len(texts)}"
+    )
 
 
 @contextmanager

@@ -16,7 +16,10 @@ from trainer.data.tokens.tokenise import TokenisedRows
 from trainer.training.batches.batching import Collator
 
 TABLE = "speed.md"
-HEAD = "| model | rows | side | rows/s | peak MiB | against stock bf16 |\n| --- | --- | --- | ---: | ---: | ---: |\n"
+HEAD = (
+    "| model | rows | side | rows/s | peak MiB | against stock bf16 |\n| --- | --- | --- | "
+    "---: | ---: | ---: |\n"
+)
 SIDES = ("stock bf16", "ours", "ours padded", "stock float32")
 ROWS = {"tweets": (28, 128, 32), "mixed": (60, 512, 32), "tweets, batch 256": (28, 128, 256)}
 """(typical tokens, most tokens, rows of a step)."""
@@ -42,7 +45,7 @@ class Clock(TrainerCallback):
 
 
 def check_speed(bench: Bench) -> str:
-    """Rows a second and peak memory of training, ours against the stock Trainer, in one process and in turn."""
+    """Compare rows a second and peak memory of training with the stock Trainer, by turns."""
     path = bench.folder / TABLE
     path.write_text(HEAD, encoding="utf-8")
     longest_side, num_lines = 0.0, 0
@@ -60,7 +63,10 @@ def check_speed(bench: Bench) -> str:
                 found[side] = _measure(bench, name, side, rows, batch, steps)
                 longest_side = max(longest_side, time.monotonic() - begun)
                 rate, memory = found[side]
-                line = f"| {name} | {kind} | {side} | {rate:,.0f} | {memory:,.0f} | {rate / found['stock bf16'][0]:.2f} |"
+                line = (
+                    f"| {name} | {kind} | {side} | {rate:,.0f} | {memory:,.0f} | "
+                    f"{rate / found['stock bf16'][0]:.2f} |"
+                )
                 with path.open("a", encoding="utf-8") as file:
                     file.write(f"{line}\n")
                 num_lines += 1
@@ -107,7 +113,7 @@ def _stock_trainer(
     steps: int,
     clock: Clock,
 ) -> Trainer:
-    """transformers.Trainer as its documentation shows it; bf16 with what its arguments offer for speed."""
+    """Return the stock Trainer as documented; with bf16 also what its arguments offer for speed."""
     tuned = {"bf16": True, "train_sampling_strategy": "group_by_length"} if bf16 else {}
     arguments = TrainingArguments(
         output_dir=tempfile.mkdtemp(dir=bench.folder),
@@ -140,7 +146,7 @@ def _collate(listed: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
 
 
 def check_prediction(bench: Bench) -> str:
-    """Rows a second of prediction, ours in float32 against a padded loop in the order of the file."""
+    """Compare rows a second of prediction in float32 with a padded loop in file order."""
     rows = random_rows(
         20_000 if bench.on_gpu else 400, typical=40, longest=256 if bench.on_gpu else 64
     )
