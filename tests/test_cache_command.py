@@ -17,9 +17,9 @@ DIGEST = "0123456789abcdef0123456789abcdef"
 READ = """
 import sys, time
 from pathlib import Path
-from trainer.data.cache import cache_dir
-from trainer.data.sources import read_rows
-from trainer.sections.data import DataSection
+from trainer.files.cache import cache_dir
+from trainer.data.reading.sources import read_rows
+from trainer.config.sections.data import DataSection
 rows = read_rows(DataSection(source=sys.argv[1]), cache_dir())
 print(rows.table.num_rows, flush=True)
 time.sleep(float(sys.argv[2]))

@@ -17,8 +17,8 @@ LOADED = "\nimport sys\nprint('loaded:', *sorted({name.partition('.')[0] for nam
 RUN = "from trainer.cli import app\napp(sys.argv[1:], standalone_mode=False)"
 TO_FIRST_STEP = """
 import gc, os
-from trainer import pipeline
-prepare = pipeline.prepare
+from trainer.runs import training_run
+prepare = training_run.prepare
 def stop(*_):
     print("collects:", gc.isenabled(), gc.get_freeze_count() > 100_000)
     exec(LOADED)
@@ -28,7 +28,7 @@ def prepare_then_stop(*arguments):
     from transformers.trainer_callback import CallbackHandler
     CallbackHandler.on_step_begin = stop
     return prepare(*arguments)
-pipeline.prepare = prepare_then_stop
+training_run.prepare = prepare_then_stop
 """
 
 
@@ -120,13 +120,14 @@ def test_check_without_torch_finds_what_it_finds_with_torch(faulty):
 
     code = """
 import json
-from trainer import cli, load_config, pipeline
+from trainer import cli, load_config
+from trainer.runs import training_run
 from trainer.errors import TrainerError
 cli._leave_out_torch()
 told = {}
 for fault, path in json.loads(sys.argv[1]).items():
     try:
-        pipeline.check(load_config(path))
+        training_run.check(load_config(path))
     except TrainerError as error:
         told[fault] = str(error)
 assert "torch" not in {name for name, module in sys.modules.items() if module}

@@ -22,8 +22,9 @@ from trainer.runs import training_run
 READ = """
 import contextlib, json, os, sys, time
 from pathlib import Path
-from trainer import load_config, locks
-from trainer.data import sources
+from trainer import load_config
+from trainer.files import locks
+from trainer.data.reading import sources
 locks.PATIENCE_SECONDS = 0.2
 made = []
 hash_texts = sources.hash_texts

@@ -229,8 +229,8 @@ def test_completions_of_a_model_that_was_trained_on_are_not_those_of_the_old_one
 
 IDENTITY = """
 import sys
-from trainer.data.generators import model_identity
-from trainer.sections.augment import AugmentSection
+from trainer.data.augmenting.generators import model_identity
+from trainer.config.sections.augment import AugmentSection
 print(model_identity(AugmentSection(generator="local", model="user/model", target_rows=9)))
 """
 

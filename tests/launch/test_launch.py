@@ -15,12 +15,13 @@ from trainer.launch import distributed
 
 PREPARE = """
 import sys
-from trainer import load_config, pipeline
+from trainer import load_config
+from trainer.runs import training_run
 from trainer.cli import worded_errors
 with worded_errors():
     config = load_config(sys.argv[1])
-    pipeline.start(config)
-    pipeline.prepare(config)
+    training_run.start(config)
+    training_run.prepare(config)
     print("prepared")
 """
 

@@ -44,7 +44,7 @@ def folder_of(config: Config) -> Path:
 
 
 def check(config: Config) -> None:
-    """As `pipeline.check`, and every strategy's config.
+    """As `training_run.check`, and every strategy's config.
 
     Raises:
         TrainerError: whatever is wrong.

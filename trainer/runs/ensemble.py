@@ -1,4 +1,4 @@
-"""Chapter two of the story: several runs that vote. Each member is a run of `pipeline.train` in a run folder of its own."""
+"""Chapter two of the story: several runs that vote. Each member is a run of `training_run.train` in a run folder of its own."""
 
 import json
 from contextlib import ExitStack
@@ -26,11 +26,11 @@ def train_ensemble(config: Config, *, resume: str = "auto") -> Path:
     """Train the members that are not finished yet, then let all of them decide together; every process of a launch calls it.
 
     Args:
-        resume: as for `pipeline.train`.
+        resume: as for `training_run.train`.
     Returns:
         The run folder of the ensemble, which holds those of its members.
     Raises:
-        TrainerError: as for `pipeline.train`.
+        TrainerError: as for `training_run.train`.
     """
     with watch.naming_lost_processes(), ExitStack() as held:
         return _train_members(config, resume, held)

@@ -17,10 +17,10 @@ import json, sys, time
 import datasets
 datasets.config.STREAMING_READ_MAX_RETRIES = 2
 time.sleep = lambda seconds: None  # between the attempts of the clients
-from trainer.data.bad_rows import BadRows
-from trainer.data.sources import hub_commits, shards
+from trainer.data.reading.bad_rows import BadRows
+from trainer.data.reading.sources import hub_commits, shards
 from trainer.errors import DataError
-from trainer.sections.data import DataSection
+from trainer.config.sections.data import DataSection
 name, streaming = json.loads(sys.argv[1])
 data = DataSection(source=name, streaming=streaming)
 for line in sys.stdin:

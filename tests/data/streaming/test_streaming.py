@@ -565,16 +565,16 @@ KILLED = """
 import sys
 from pathlib import Path
 from trainer.data.prepare import read_splits
-from trainer.sections.balancing import BalanceSection
-from trainer.sections.data import DataSection
+from trainer.config.sections.balancing import BalanceSection
+from trainer.config.sections.data import DataSection
 source, cache, slow = sys.argv[1:]
 if slow:
     import time
-    from trainer.data import streaming
-    fetch = streaming.write_in_order
+    from trainer.data.streaming import streamed_rows
+    fetch = streamed_rows.write_in_order
     def wait(*args):
         fetch(*args); print("written", flush=True); time.sleep(600)
-    streaming.write_in_order = wait
+    streamed_rows.write_in_order = wait
 clean, _ = read_splits(DataSection(source=source, streaming=True), None, BalanceSection(method="undersample"), seed=1, cache_dir=Path(cache))
 print(clean.fingerprint)
 """
@@ -602,8 +602,8 @@ import json, sys
 from pathlib import Path
 from trainer.data.prepare import read_splits
 from trainer.errors import DataError
-from trainer.sections.balancing import BalanceSection
-from trainer.sections.data import DataSection
+from trainer.config.sections.balancing import BalanceSection
+from trainer.config.sections.data import DataSection
 for name in sys.argv[2:]:
     try:
         data = DataSection(source=name, streaming=True)

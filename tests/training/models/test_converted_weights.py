@@ -183,9 +183,9 @@ def test_predicting_gives_the_same_command(tiny_model, tmp_path):
 
 LOAD = """
 import sys
-from trainer.sections.model import ModelSection
-from trainer.training.converted_weights import write_safetensors
-from trainer.training.model import load_encoder, load_pretrained_config
+from trainer.config.sections.model import ModelSection
+from trainer.training.models.converted_weights import write_safetensors
+from trainer.training.models.model import load_encoder, load_pretrained_config
 section = ModelSection(name="user/old", convert_weights=True)
 load_encoder(section, load_pretrained_config(section)).save_pretrained(sys.argv[1])
 """

@@ -51,7 +51,7 @@ PARAMETERS = {
 class BalanceSection(Section):
     """Which training rows are seen."""
 
-    method: RowMethod | SynthesisMethod = "none"
+    method: Literal[RowMethod, SynthesisMethod] = "none"
     """`none`; `undersample`; `oversample`; `floor` (each class at least `min_share` of the rows seen); `power` (shares ~ n^`alpha`);
     `class_balanced_batches` (every optimizer step holds every class equally, whatever `train_sampling_strategy` says);
     `smote`, `borderline_smote`, `adasyn` (`neighbours`; fill every class up with synthetic embeddings, `model.mode: head` only).

@@ -33,7 +33,7 @@ EQUAL_LENGTHS = "padding changes this model's answers: its batches hold texts of
 """What the card says of such a model."""
 ASK_IN_CHILD = (
     "import sys; from trainer.config.sections.model import ModelSection;"
-    "from trainer.training import model, model_checks;"
+    "from trainer.training.models import model, model_checks;"
     "section = ModelSection.model_validate_json(sys.argv[1]);"
     "print(model_checks.position_limit(model.pretrained_config(section)))"
 )
