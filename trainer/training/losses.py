@@ -162,8 +162,12 @@ def step_loss(
         torch.device, dict[str, Any]
     ] = {}  # made once: a copy in each step would let the CPU wait for the device
 
-    def compute(outputs: object, labels: Tensor, num_items_in_batch: Tensor | int) -> Tensor:
-        logits_NC: Tensor = outputs.logits  # type: ignore[attr-defined]
+    def compute(
+        outputs: Any, labels: Tensor, num_items_in_batch: Tensor | int | None = None
+    ) -> Tensor:
+        logits_NC: Tensor = outputs.logits if hasattr(outputs, "logits") else outputs[0]
+        if num_items_in_batch is None:  # evaluation: the mean over the rows of the batch
+            num_items_in_batch = (labels != IGNORED).sum()
         device = logits_NC.device
         if device not in copies:
             copies[device] = {
