@@ -63,7 +63,7 @@ def rows_by_class(data: PreparedData) -> str:
 
 def drawn(data: PreparedData) -> str:
     """Rows of each label in a training epoch."""
-    counts = dict(zip(data.labels, data.audit.counts["drawn"], strict=True))
+    counts = dict(zip(data.labels, data.summary.counts["drawn"], strict=True))
     return f"{len(data.plan.positions())} drawn: " + ", ".join(
         f"{label} {count}" for label, count in counts.items()
     )

@@ -452,7 +452,7 @@ def _judge(
     )
     metrics: dict[str, Any] = {
         "validation": outcome.alone.to_dict(),
-        "minority_label": data.audit.minority_label,
+        "minority_label": data.summary.minority_label,
     }
     return metrics | (
         {"decision": decided | {"validation": outcome.final.to_dict()}} if decided else {}

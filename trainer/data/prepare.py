@@ -38,7 +38,7 @@ from trainer.data.splitting.rare_classes import warn_of_unmeasured, without_clas
 from trainer.data.splitting.side_sizes import refuse_empty_sides, warn_of_other_shares
 from trainer.data.splitting.split import Splits, refuse_small_classes, stratified_sample
 from trainer.data.streaming.streamed_rows import stream_splits
-from trainer.data.summary import Audit, audit_splits
+from trainer.data.summary import DataSummary, summarise_splits
 from trainer.errors import DataError, listing
 
 if TYPE_CHECKING:
@@ -69,7 +69,7 @@ class PreparedData:
     splits: Splits
     plan: BalancePlan
     class_weights_C: Floats
-    audit: Audit
+    summary: DataSummary
     domains: tuple[Ints, list[str]] | None = None
     """Domain id of every row and the names of the domains (`balance.by`)."""
     synthetic: SyntheticRows | None = None
@@ -98,7 +98,7 @@ class PreparedData:
     @property
     def balanced_sentence(self) -> str:
         """What balancing made of the counts of labels that share rows, in words; empty where each row has one or all are seen once."""
-        matrix_NC, drawn_C = self.clean.label_matrix_NC, self.audit.counts["drawn"]
+        matrix_NC, drawn_C = self.clean.label_matrix_NC, self.summary.counts["drawn"]
         positions = self.plan.positions()
         if matrix_NC is None or np.array_equal(positions, np.arange(len(self.splits.train))):
             return ""
@@ -175,7 +175,7 @@ class PreparedData:
         return replace(
             self,
             class_weights_C=class_weights_C,
-            audit=replace(self.audit, counts=self.audit.counts | {"drawn": drawn_C}),
+            summary=replace(self.summary, counts=self.summary.counts | {"drawn": drawn_C}),
         )
 
 
@@ -257,7 +257,7 @@ def balance_splits(
             clean.labels.names[smallest],
             int(natural_C[smallest]),
         )
-    audit = audit_splits(
+    summary = summarise_splits(
         clean.labels,
         clean.targets,
         splits,
@@ -270,9 +270,9 @@ def balance_splits(
         weights_C = weights_over(plan.counts_C, loss, clean.labels.names)
     else:
         weights_C = positive_weights(
-            audit.counts["drawn"], len(plan.positions()), loss.class_weights, clean.labels.names
+            summary.counts["drawn"], len(plan.positions()), loss.class_weights, clean.labels.names
         )
-    return PreparedData(clean, splits, plan, weights_C, audit, domains, synthetic)
+    return PreparedData(clean, splits, plan, weights_C, summary, domains, synthetic)
 
 
 def _plan(

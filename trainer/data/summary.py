@@ -18,7 +18,7 @@ MILD_RATIO, MODERATE_RATIO = 3, 10
 
 
 @dataclass(frozen=True)
-class Audit:
+class DataSummary:
     """Class distribution of each split, natural and as drawn for training.
 
     Attributes:
@@ -113,8 +113,8 @@ class Audit:
         }
 
     @classmethod
-    def from_facts(cls, facts: dict[str, Any]) -> "Audit":
-        """The audit of which `to_facts` gave these values."""
+    def from_facts(cls, facts: dict[str, Any]) -> "DataSummary":
+        """Return the summary that `to_facts` gave these values of."""
         arrays = {
             name: None if facts[name] is None else np.array(facts[name], np.int64)
             for name in ("natural_C", "synthetic_C")
@@ -136,7 +136,7 @@ class Audit:
         return {before: values["natural"], "seen per epoch": values["drawn"]} | others
 
 
-def audit_splits(
+def summarise_splits(
     labels: Labels,
     targets: Array,
     splits: Splits,
@@ -145,8 +145,8 @@ def audit_splits(
     *,
     augmented: bool = False,
     streamed: Streamed | None = None,
-) -> Audit:
-    """Audit of the splits.
+) -> DataSummary:
+    """Summarise the splits.
 
     Args:
         targets: label id of every row (N,), or which labels it has (N, C), indexed by the row ids of `splits`.
@@ -162,13 +162,13 @@ def audit_splits(
     natural_C = counts.pop("natural")
     synthetic_C = labels.counts(targets[splits.synthetic]) if augmented else None
     if streamed:
-        return Audit(
+        return DataSummary(
             labels.names,
             counts,
             np.array(streamed.natural["train"], np.int64),
             before_heading="train before rows were chosen",
         )
-    return Audit(
+    return DataSummary(
         labels.names,
         counts,
         natural_C,
@@ -197,7 +197,7 @@ class Lengths:
         return f"{words}; {self.truncated_ratio:.1%} of the rows cut at max_length {max_length}"
 
 
-def audit_lengths(rows: TokenisedRows) -> Lengths:
+def summarise_lengths(rows: TokenisedRows) -> Lengths:
     """Lengths before truncation (after it for text pairs and slow tokenizers), and the share of rows that were cut."""
     lengths_N = rows.lengths_N if rows.full_lengths_N is None else rows.full_lengths_N
     median, p95 = np.percentile(lengths_N, [50, 95])

@@ -16,7 +16,7 @@ from trainer.evaluation.scores import over_classes
 
 def print_audit(data: PreparedData, lengths: dict[str, Lengths], max_length: int) -> None:
     """Rows of each class by split, before and after balancing; lengths; what cleaning dropped."""
-    audit, dropped = data.audit, data.clean.counts
+    audit, dropped = data.summary, data.clean.counts
     table = Table(
         title=f"Rows by class: imbalance ratio {audit.imbalance_ratio:.3g} ({audit.severity})",
         title_justify="left",

@@ -91,7 +91,7 @@ def _train(
 
         from transformers import set_seed
 
-        from trainer.data.summary import audit_lengths
+        from trainer.data.summary import summarise_lengths
         from trainer.display import tables
         from trainer.runs import results
         from trainer.runs.trainers import build_head_trainer, build_trainer
@@ -139,7 +139,7 @@ def _train(
             resume=resume,
         )
     )
-    lengths = {name: audit_lengths(rows) for name, rows in tokens.items()}
+    lengths = {name: summarise_lengths(rows) for name, rows in tokens.items()}
     if distributed.is_main():
         tables.print_audit(data, lengths, max_length)
     note = keep_rows_per_step(arguments, checkpoint) if checkpoint else None
