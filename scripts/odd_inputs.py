@@ -25,7 +25,7 @@ from rich.console import Console
 from rich.table import Table
 
 from trainer.config.config import Config
-from trainer.data.prepare import PreparedData
+from trainer.data.prepared_data import PreparedData
 from trainer.errors import TrainerError
 
 ALL_TRAIN = {"train": 0.8, "validation": 0.2}

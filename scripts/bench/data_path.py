@@ -166,8 +166,9 @@ def ours(path: Path, folder: Path) -> tuple[Stages, int]:
 
     from trainer.config.config import Config
     from trainer.data.cleaning.clean import clean_rows
-    from trainer.data.prepare import balance_splits, split_rows
+    from trainer.data.prepare import balance_splits
     from trainer.data.reading.sources import read_rows
+    from trainer.data.split_rows import split_rows
     from trainer.data.summary import summarise_lengths
     from trainer.run_folder.writer import RunFolder
     from trainer.runs.training_run import cache_dir, tokenise_splits

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 from rich.table import Table
 
-from trainer.data.prepare import PreparedData
+from trainer.data.prepared_data import PreparedData
 from trainer.data.summary import Lengths, special_words
 from trainer.display.shown_classes import MOST_IN_TERMINAL, largest_and_rarest, worst_and_rarest
 from trainer.display.terminal import console

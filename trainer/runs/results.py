@@ -10,7 +10,7 @@ import xxhash
 from trainer.config.config import Config
 from trainer.config.sections.balancing import SYNTHESIS_METHODS
 from trainer.data.augmenting.augment import records
-from trainer.data.prepare import PreparedData
+from trainer.data.prepared_data import PreparedData
 from trainer.data.tokens.tokenise import TokenisedRows
 from trainer.delivery import completion
 from trainer.evaluation.decision import Decision, fit_and_cross_fit, natural_weights, plan_decision

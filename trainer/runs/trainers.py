@@ -6,7 +6,8 @@ from typing import Any
 from trainer.config.config import Config
 from trainer.config.sections.balancing import SYNTHESIS_METHODS
 from trainer.data.balancing.balance import stage_generator
-from trainer.data.prepare import PreparedData, weights_over
+from trainer.data.prepare import weights_over
+from trainer.data.prepared_data import PreparedData
 from trainer.data.tokens.tokenise import TokenisedRows
 from trainer.launch import distributed
 from trainer.run_folder import writer

@@ -1,6 +1,7 @@
 import warnings
 from collections import Counter
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -487,9 +488,9 @@ def test_imbalance_by_hand(natural, ratio, severity, minority):
     label_ids, keys = rows_of(natural)
     nothing = np.array([], np.int64)
     splits = Splits(np.arange(len(label_ids)), nothing, nothing)
-    summary = summarise_splits(
-        Labels(["label0", "label1"]), label_ids, splits, plan(label_ids, keys)
-    )
+    labels = Labels(["label0", "label1"])
+    clean = SimpleNamespace(labels=labels, targets=label_ids, streamed=None)
+    summary = summarise_splits(clean, splits, plan(label_ids, keys))
     assert (summary.imbalance_ratio, summary.severity, summary.minority_label) == (
         ratio,
         severity,

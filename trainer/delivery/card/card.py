@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from huggingface_hub import ModelCard, ModelCardData
 
-from trainer.data.prepare import PreparedData
+from trainer.data.prepared_data import PreparedData
 from trainer.data.summary import Lengths, special_words
 from trainer.delivery.card.card_results import (
     eval_results,
