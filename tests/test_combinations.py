@@ -113,7 +113,7 @@ def test_every_method_loss_and_weighting_give_a_loss_a_gradient_and_a_decision(
     data = SimpleNamespace(
         labels=LABELS,
         class_weights_C=weights,
-        audit=SimpleNamespace(counts={"drawn": counts}, natural_C=np.array(COUNTS)),
+        summary=SimpleNamespace(counts={"drawn": counts}, natural_C=np.array(COUNTS)),
     )
     fitted = decision_plan(config, data)
     decision, (log_p, predicted) = fit_and_cross_fit(
@@ -138,7 +138,7 @@ def test_every_decision_is_the_same_again_and_in_any_order_of_rows(name):
         SimpleNamespace(
             labels=LABELS,
             class_weights_C=np.ones(3),
-            audit=SimpleNamespace(counts={"drawn": np.array(COUNTS)}, natural_C=np.array(COUNTS)),
+            summary=SimpleNamespace(counts={"drawn": np.array(COUNTS)}, natural_C=np.array(COUNTS)),
         ),
     )
     logits, label_ids, _ = rows()

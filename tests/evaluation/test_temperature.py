@@ -45,8 +45,8 @@ def planned(loss, weighting="none", smoothing=0.0, prior=None, tau=None):
         "training": {"label_smoothing_factor": smoothing},
     }
     weights = class_weights(COUNTS, weighting, NAMES)
-    audit = SimpleNamespace(counts={"drawn": COUNTS}, natural_C=COUNTS)
-    data = SimpleNamespace(labels=NAMES, audit=audit, class_weights_C=weights)
+    summary = SimpleNamespace(counts={"drawn": COUNTS}, natural_C=COUNTS)
+    data = SimpleNamespace(labels=NAMES, summary=summary, class_weights_C=weights)
     return decision_plan(check_config(YamlSource("test", values)), data), weights
 
 

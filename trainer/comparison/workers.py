@@ -310,7 +310,10 @@ class Phase:
                     judge_test(cell, self.ground)
         labels = self.ground.plain.labels
         predictions = {strategy: self._predictions(strategy, split) for strategy in strategies}
-        metric, minority = self.ground.config.compare.metric, self.ground.plain.audit.minority_label
+        metric, minority = (
+            self.ground.config.compare.metric,
+            self.ground.plain.summary.minority_label,
+        )
         if (
             metric.startswith("minority")
             and labels.index(minority) not in predictions[strategies[0]][0]

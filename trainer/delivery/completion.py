@@ -142,9 +142,9 @@ def _plots() -> Any:
 
 
 def _audit(facts: dict[str, Any]) -> Any:
-    from trainer.data.summary import Audit
+    from trainer.data.summary import DataSummary
 
-    return Audit.from_facts(facts["audit"])
+    return DataSummary.from_facts(facts["audit"])
 
 
 def _reliability(sides: list[dict[str, Any]], split: str) -> Any:

@@ -6,7 +6,7 @@ import numpy as np
 from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 
-from trainer.data.summary import Audit
+from trainer.data.summary import DataSummary
 from trainer.display.drawing import AFTER, BEFORE, GRID, INK, whole_epochs
 from trainer.display.shown_classes import (
     OTHERS,
@@ -21,7 +21,7 @@ from trainer.evaluation.multi_label import AnyEvaluation, MultiLabelEvaluation
 MOST_CLASSES_WITH_NUMBERS = 30
 
 
-def class_distribution(audit: Audit) -> Figure:
+def class_distribution(audit: DataSummary) -> Figure:
     """Rows of each class: training before and after balancing, and each other split."""
     shown = largest_and_rarest(
         [audit.labels[c] for c in np.argsort(-audit.natural_C, kind="stable")]

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 from rich.table import Table
 
-from trainer.data.prepare import PreparedData
+from trainer.data.prepared_data import PreparedData
 from trainer.data.summary import Lengths, special_words
 from trainer.display.shown_classes import MOST_IN_TERMINAL, largest_and_rarest, worst_and_rarest
 from trainer.display.terminal import console
@@ -16,7 +16,7 @@ from trainer.evaluation.scores import over_classes
 
 def print_audit(data: PreparedData, lengths: dict[str, Lengths], max_length: int) -> None:
     """Rows of each class by split, before and after balancing; lengths; what cleaning dropped."""
-    audit, dropped = data.audit, data.clean.counts
+    audit, dropped = data.summary, data.clean.counts
     table = Table(
         title=f"Rows by class: imbalance ratio {audit.imbalance_ratio:.3g} ({audit.severity})",
         title_justify="left",

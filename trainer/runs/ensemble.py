@@ -18,7 +18,7 @@ from trainer.run_folder.prediction_file import whole_path
 from trainer.runs import training_run
 
 if TYPE_CHECKING:
-    from trainer.data.prepare import PreparedData
+    from trainer.data.prepared_data import PreparedData
     from trainer.evaluation.outcome import Outcome
 
 

@@ -10,7 +10,7 @@ import xxhash
 from trainer.config.config import Config
 from trainer.config.sections.balancing import SYNTHESIS_METHODS
 from trainer.data.augmenting.augment import records
-from trainer.data.prepare import PreparedData
+from trainer.data.prepared_data import PreparedData
 from trainer.data.tokens.tokenise import TokenisedRows
 from trainer.delivery import completion
 from trainer.evaluation.decision import Decision, fit_and_cross_fit, natural_weights, plan_decision
@@ -35,9 +35,9 @@ def decision_plan(config: Config, data: PreparedData) -> dict[str, Any] | None:
     return plan_decision(
         config.decision,
         labels=data.labels,
-        counts_C=data.audit.counts["drawn"],
+        counts_C=data.summary.counts["drawn"],
         class_weights_C=data.class_weights_C,
-        natural_C=data.audit.natural_C,
+        natural_C=data.summary.natural_C,
         tau=tau,
     )
 
@@ -67,7 +67,7 @@ def evaluate_splits(
             weights_N = (
                 np.ones(len(label_ids_N))
                 if data.splits.pool is None
-                else natural_weights(label_ids_N, data.audit.natural_C)
+                else natural_weights(label_ids_N, data.summary.natural_C)
             )
             decision, decided = fit_and_cross_fit(
                 logits_NC,
@@ -203,7 +203,7 @@ def write_results(
         metrics["decision"] = decided | {
             name: _figures(outcome.final, outcome.domains) for name, outcome in outcomes.items()
         }
-    metrics |= {"minority_label": data.audit.minority_label, "training": clock}
+    metrics |= {"minority_label": data.summary.minority_label, "training": clock}
     if held := {
         name: length.special.rows for name, length in lengths.items() if length.special.rows
     }:
@@ -295,7 +295,7 @@ def _facts(
     from trainer.delivery.card import card
     from trainer.display.reliability_plot import calibration
 
-    audit, headline, described = data.audit, list(outcomes)[-1], trainer.describe()
+    audit, headline, described = data.summary, list(outcomes)[-1], trainer.describe()
     comparison = finished_comparison.read_if_set(config.report.comparison)
     return {
         "labels": audit.labels,

@@ -134,7 +134,7 @@ class DataSection(Section):
             raise ValueError(
                 "has source: together with validation: or test:; given files start with train:"
             )
-        texts = [self.text_column] if isinstance(self.text_column, str) else self.text_column
+        texts = self.text_columns
         if self.label_columns and self.label_column != "label":
             raise ValueError("has both label_column and label_columns; needed: one of them")
         if len(set(self.label_columns or [])) < len(self.label_columns or []):
@@ -202,6 +202,11 @@ class DataSection(Section):
             raise ValueError(
                 "label_names holds a name twice; needed: one name for each value of the vectors"
             )
+
+    @property
+    def text_columns(self) -> list[str]:
+        """The columns of `text_column`, also where it names a single one."""
+        return [self.text_column] if isinstance(self.text_column, str) else self.text_column
 
     @property
     def pool(self) -> Literal["source", "train"]:

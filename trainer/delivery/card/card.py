@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from huggingface_hub import ModelCard, ModelCardData
 
-from trainer.data.prepare import PreparedData
+from trainer.data.prepared_data import PreparedData
 from trainer.data.summary import Lengths, special_words
 from trainer.delivery.card.card_results import (
     eval_results,
@@ -107,15 +107,15 @@ def card_facts(
         multi_label=data.labels_per_row,
         has_epochs=bool(epoch_rows),
         minority={
-            "label": _plain(data.audit.minority_label),
-            **evaluations[split].per_class[data.audit.minority_label],
+            "label": _plain(data.summary.minority_label),
+            **evaluations[split].per_class[data.summary.minority_label],
         },
         final=_headline(evaluations[split]),
         over=over_classes(evaluations[split].per_class),
         final_split=split,
         has_test="test" in evaluations,
         evaluations={name: _headline(evaluation) for name, evaluation in evaluations.items()},
-        audit={"imbalance_ratio": data.audit.imbalance_ratio, "severity": data.audit.severity},
+        audit={"imbalance_ratio": data.summary.imbalance_ratio, "severity": data.summary.severity},
         cleaning=data.clean.counts,
         unused=data.unused_rows,
         streamed=data.streamed_sentence,
@@ -222,7 +222,7 @@ def _metadata(
 
 def balancing_words(config: "Config", data: PreparedData, *, list_weights: bool = True) -> str:
     """Which rows are seen, and how the loss weighs them."""
-    seen, natural = data.audit.totals["seen per epoch"], len(data.splits.train)
+    seen, natural = data.summary.totals["seen per epoch"], len(data.splits.train)
     if config.balance.method == "none":
         rows = "Every training row is seen once an epoch (`balance.method: none`)."
     elif config.balance.row_method == "none":
@@ -415,14 +415,18 @@ def _counts_table(data: PreparedData) -> str:
         shown = Shown(data.labels)
     else:
         shown = largest_and_rarest(
-            [data.labels[c] for c in np.argsort(-data.audit.natural_C, kind="stable")], MOST_IN_CARD
+            [data.labels[c] for c in np.argsort(-data.summary.natural_C, kind="stable")],
+            MOST_IN_CARD,
         )
     ids = {label: c for c, label in enumerate(data.labels)}
     rows = [
-        [_plain(label), *(f"{counts_C[ids[label]]:,}" for counts_C in data.audit.columns.values())]
+        [
+            _plain(label),
+            *(f"{counts_C[ids[label]]:,}" for counts_C in data.summary.columns.values()),
+        ]
         for label in shown.labels
     ]
-    return markdown_table(["label", *data.audit.columns], rows) + note(shown, "report.json")
+    return markdown_table(["label", *data.summary.columns], rows) + note(shown, "report.json")
 
 
 def _summary_table(outcome: Outcome, plain: AnyEvaluation | None = None) -> str:

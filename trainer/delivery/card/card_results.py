@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from huggingface_hub import EvalResult
 
-from trainer.data.prepare import PreparedData
+from trainer.data.prepared_data import PreparedData
 from trainer.data.reading.sources import SLOTS
 from trainer.display.shown_classes import MOST_IN_CARD
 from trainer.evaluation.metrics import evaluate_logits
