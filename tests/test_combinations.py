@@ -124,10 +124,8 @@ def test_every_method_loss_and_weighting_give_a_loss_a_gradient_and_a_decision(
     assert decision.thresholds_C.sum() == pytest.approx(1)
     assert (decision.thresholds_C > 0).all()
     if prior:
-        assert np.exp(fitted["log_target_C"]).tolist() == pytest.approx(
-            np.array(COUNTS) / sum(COUNTS)
-        )
-        assert np.exp(fitted["log_q_C"]).sum() == pytest.approx(1)
+        assert np.exp(fitted.log_target_C).tolist() == pytest.approx(np.array(COUNTS) / sum(COUNTS))
+        assert np.exp(fitted.log_q_C).sum() == pytest.approx(1)
 
 
 @pytest.mark.parametrize("name", DECISIONS)

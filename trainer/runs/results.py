@@ -13,9 +13,10 @@ from trainer.data.augmenting.augment import records
 from trainer.data.prepared_data import PreparedData
 from trainer.data.tokens.tokenise import TokenisedRows
 from trainer.delivery import completion
-from trainer.evaluation.decision import Decision, fit_and_cross_fit, natural_weights, plan_decision
+from trainer.evaluation.calibration import natural_weights
+from trainer.evaluation.decision import Decision, DecisionPlan, fit_and_cross_fit, plan_decision
 from trainer.evaluation.multi_label import AnyEvaluation
-from trainer.evaluation.outcome import Outcome, decided_by, outcome_of
+from trainer.evaluation.outcome import Outcome, outcome_of
 from trainer.launch import distributed, watch
 from trainer.run_folder import finished_comparison, writer
 from trainer.run_folder.environment import Commits
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from trainer.training.weighted_trainer import WeightedTrainer
 
 
-def decision_plan(config: Config, data: PreparedData) -> dict[str, Any] | None:
+def decision_plan(config: Config, data: PreparedData) -> DecisionPlan | None:
     """What `fit_decision` needs beside the scores; labels that the data lack are refused here, before any model is loaded."""
     loss = config.loss
     tau = {"logit_adjusted": 1.0 if loss.tau is None else loss.tau, "balanced_softmax": 1.0}.get(
@@ -46,7 +47,7 @@ def evaluate_splits(
     trainer: "WeightedTrainer | HeadTrainer",
     data: PreparedData,
     tokens: dict[str, TokenisedRows],
-    plan: dict[str, Any] | None,
+    plan: DecisionPlan | None,
     seed: int,
 ) -> tuple[dict[str, Outcome], Decision | None]:
     """Results on validation and test in float32, as `pipeline()` computes; test is touched here alone.
@@ -78,7 +79,7 @@ def evaluate_splits(
                 folder=Path(str(trainer.args.output_dir)).parent,
             )
         elif decision:
-            decided = decided_by(decision, logits_NC)
+            decided = decision.apply(logits_NC)
         domains = (
             (data.domains[0][data.splits.named[name]], data.domains[1]) if data.domains else None
         )
@@ -87,7 +88,7 @@ def evaluate_splits(
 
 
 def apply_decision(
-    config: Config, data: PreparedData, model: Any, decision: Decision, plan: dict[str, Any]
+    config: Config, data: PreparedData, model: Any, decision: Decision, plan: DecisionPlan
 ) -> dict[str, Any]:
     """Put the decision into the model and its config; what metrics.json tells of it."""
     from trainer.training.models.model import fold_into_head
@@ -95,11 +96,11 @@ def apply_decision(
     is_folded = fold_into_head(model, decision.temperature, decision.shift_C)
     model.config.decision = decision.to_config(data.labels, is_folded=is_folded)
     figures = decision.figures(data.labels) | {"folded_into_weights": is_folded}
-    if plan["log_target_C"] is None:
+    if plan.log_target_C is None:
         return figures
     return figures | {
-        "training_prior": dict(zip(data.labels, np.exp(plan["log_q_C"]).tolist(), strict=True)),
-        "target_prior": dict(zip(data.labels, np.exp(plan["log_target_C"]).tolist(), strict=True)),
+        "training_prior": dict(zip(data.labels, np.exp(plan.log_q_C).tolist(), strict=True)),
+        "target_prior": dict(zip(data.labels, np.exp(plan.log_target_C).tolist(), strict=True)),
         "prior_is_approximate": is_prior_approximate(config, data),
     }
 

@@ -13,7 +13,7 @@ from trainer.config.yaml_source import YamlSource
 from trainer.data.reading.sources import SLOTS
 from trainer.delivery.card.card_results import JudgedRows, eval_results, judged_rows, plain_pipeline
 from trainer.evaluation.decision import Decision
-from trainer.evaluation.outcome import decided_by, outcome_of
+from trainer.evaluation.outcome import outcome_of
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 COMMITS = {"model": {}, "data": {"user/parts": COMMIT}}
@@ -92,7 +92,7 @@ def outcome(decision, *, folded, without=()):
     labels = ["a", "b", "c"]
     figures = decision.figures(labels) | {"folded_into_weights": folded}
     return (
-        outcome_of(logits, label_ids, labels, decided_by(decision, logits), None),
+        outcome_of(logits, label_ids, labels, decision.apply(logits), None),
         figures,
         logits,
     )
