@@ -234,7 +234,8 @@ def _conclude(
 ) -> None:
     """Differences on validation, the test of the recommended strategy and of the baseline, and what is told of it; comparison.json last."""
     from trainer import __version__
-    from trainer.comparison.statistics.differences import TITLES, recommend
+    from trainer.comparison.statistics.recommendation import recommend
+    from trainer.display.figure_words import TITLES
 
     ground, config = phase.ground, phase.ground.config
     validation = phase.compare("validation", phase.trained)

@@ -17,7 +17,8 @@ from typing import Any
 import numpy as np
 from tqdm.auto import tqdm
 
-from trainer.comparison.statistics.differences import Comparison, SeedPredictions
+from trainer.comparison.statistics.comparison_result import Comparison
+from trainer.comparison.statistics.differences import SeedPredictions
 from trainer.comparison.statistics.differences import compare as compare_predictions
 from trainer.comparison.strategies import strategy_config
 from trainer.comparison.trainings import (
