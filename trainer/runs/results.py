@@ -269,7 +269,7 @@ def write_mistakes(
 ) -> None:
     """The hardest mistakes with their texts, where texts may be shown."""
     from trainer.audit.inspection import full_texts
-    from trainer.delivery.report.report_page import mistakes_to_quote
+    from trainer.delivery.report.mistakes import mistakes_to_quote
 
     if config.report.show_texts:
         folder.write_lines(
