@@ -56,7 +56,7 @@ def _code(text: str) -> "Markup":
     """Return escaped text whose `quoted` parts are code."""
     from markupsafe import Markup, escape
 
-    return Markup(re.sub(r"`([^`]*)`", r"<code>\1</code>", escape(text)))
+    return Markup(re.sub(r"`([^`]*)`", r"<code>\1</code>", str(escape(text))))
 
 
 def _label(name: str) -> "Markup | str":
