@@ -13,7 +13,7 @@ from trainer.config.yaml_source import YamlSource
 from trainer.data.balancing.balance import METHODS, plan_balance
 from trainer.data.balancing.weights import WEIGHTINGS
 from trainer.data.prepare import weights_over
-from trainer.delivery.card.card import decision_words
+from trainer.delivery.card.card_words import decision_words
 from trainer.errors import ConfigError
 from trainer.evaluation.decision import fit_and_cross_fit
 from trainer.evaluation.thresholds import THRESHOLDS
@@ -201,10 +201,10 @@ def test_card_says_where_corrected_scores_stand_and_nothing_of_them_where_there_
     }
     assert "no bias" not in decision_words(decided)
     assert (
-        "the last layer has no bias to hold it: the plain `pipeline()` does not apply it."
+        "the last layer has no bias: the plain `pipeline()` does not apply it."
         in decision_words(decided | {"temperature": 2.0})
     )
-    assert "This stands in the weights" in decision_words(
+    assert "The weights contain this" in decision_words(
         decided | {"temperature": 2.0, "folded_into_weights": True}
     )
 

@@ -21,7 +21,7 @@ from pathlib import Path
 import numpy as np
 
 from trainer.delivery.predicting.evaluate_file import logarithms
-from trainer.delivery.report import report_page
+from trainer.delivery.report import mistakes, report_page
 from trainer.display import plots, tables
 from trainer.evaluation import calibration, decision, thresholds
 from trainer.evaluation.multi_label import evaluate
@@ -175,7 +175,7 @@ def main():
         with measured("mistakes.jsonl", base):
             run.write_lines(
                 "mistakes.jsonl",
-                report_page.mistakes_to_quote(
+                mistakes.mistakes_to_quote(
                     np.arange(asked.rows), outcome, labels, lambda ids_N: ["a text"] * len(ids_N)
                 ),
             )

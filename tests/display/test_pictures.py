@@ -2,13 +2,13 @@ import numpy as np
 import pytest
 
 from trainer.data.summary import DataSummary
+from trainer.display.curves import learning_curves
 from trainer.display.plots import (
     class_counts,
     class_distribution,
     class_lengths,
     confusion,
     label_scores,
-    learning_curves,
     results,
 )
 from trainer.evaluation.confusion import Confusion

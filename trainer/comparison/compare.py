@@ -23,7 +23,7 @@ from trainer.delivery import completion
 from trainer.errors import ConfigError, RunError
 from trainer.files.locks import holder, if_free, locked
 from trainer.launch.distributed import leave_the_others
-from trainer.run_folder import writer
+from trainer.run_folder import config_differences, writer
 from trainer.run_folder.environment import describe_environment
 from trainer.run_folder.finished_comparison import JSON_NAME, PAGE_NAME
 from trainer.runs import training_run
@@ -113,8 +113,8 @@ def identity_of(config: Config, fingerprint: str) -> str:
     """Digest of all that a comparison's results depend on: config, strategies, data."""
     values = {
         key: value
-        for key, value in writer.flat(config.to_dict()).items()
-        if not writer.is_not_compared(key) or key.startswith("compare.")
+        for key, value in config_differences.flat(config.to_dict()).items()
+        if not config_differences.is_not_compared(key) or key.startswith("compare.")
     }
     return xxhash.xxh3_128(json.dumps([values, fingerprint], sort_keys=True).encode()).hexdigest()
 
@@ -143,7 +143,7 @@ def _open(path: Path, config: Config, ground: "Ground", identity: str, resume: s
                 f"{path}: holds files but no comparison. Set run.name or run.output_dir to another folder."
             )
         differs = (
-            writer.first_differences(path, config.to_dict(), clean.fingerprint)
+            config_differences.first_differences(path, config.to_dict(), clean.fingerprint)
             if (path / "config.yaml").is_file()
             else ""
         )

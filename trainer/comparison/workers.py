@@ -37,8 +37,8 @@ from trainer.errors import ConfigError, DataError, RunError, Stopped, TrainingEr
 from trainer.evaluation.blocks import Rows, Taken, joined
 from trainer.files.locks import holder, if_free, locked
 from trainer.launch import stopping
-from trainer.run_folder import writer
-from trainer.run_folder.finished_run import read_predictions
+from trainer.run_folder import config_differences, writer
+from trainer.run_folder.prediction_file import read_predictions
 
 POLL_SECONDS = 1.0
 """How often a worker that finds no free cell looks again."""
@@ -127,8 +127,8 @@ class Phase:
         path = self.folder / cell.strategy / STEPS
         of = {
             key: value
-            for key, value in writer.flat(cell.config.to_dict()).items()
-            if not (writer.is_not_compared(key) or key.startswith("run."))
+            for key, value in config_differences.flat(cell.config.to_dict()).items()
+            if not (config_differences.is_not_compared(key) or key.startswith("run."))
         }
         timed = {"seconds": self.budget.amount, "of": of}
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -249,7 +249,9 @@ class Phase:
             else cells
         ):
             if not (cell.path / "config.yaml").is_file() or not (
-                differs := writer.first_differences(cell.path, cell.config.to_dict(), fingerprint)
+                differs := config_differences.first_differences(
+                    cell.path, cell.config.to_dict(), fingerprint
+                )
             ):
                 continue
             remedy = (

@@ -270,7 +270,7 @@ def write_mistakes(
 ) -> None:
     """The hardest mistakes with their texts, where texts may be shown."""
     from trainer.audit.inspection import full_texts
-    from trainer.delivery.report.report_page import mistakes_to_quote
+    from trainer.delivery.report.mistakes import mistakes_to_quote
 
     if config.report.show_texts:
         folder.write_lines(
@@ -293,7 +293,7 @@ def _facts(
 ) -> dict[str, Any]:
     """What report.html, README.md and the pictures tell and no other file of the run folder holds as values."""
     from trainer.data.summary import special_words
-    from trainer.delivery.card import card
+    from trainer.delivery.card import card, card_words
     from trainer.display.reliability_plot import calibration
 
     audit, headline, described = data.summary, list(outcomes)[-1], trainer.describe()
@@ -316,9 +316,9 @@ def _facts(
             name: xxhash.xxh3_128(data.clean.text_hashes_N[ids_N].tobytes()).hexdigest()
             for name, ids_N in data.splits.named.items()
         },
-        "balancing": card.balancing_words(config, data, list_weights=False),
-        "synthetic": card.synthetic_words(config, data).split("\n\n")[0],
-        "decision": card.decision_words(decided) if decided else "",
+        "balancing": card_words.balancing_words(config, data, list_weights=False),
+        "synthetic": card_words.synthetic_words(config, data).split("\n\n")[0],
+        "decision": card_words.decision_words(decided) if decided else "",
         "training": described,
         "saved_step": trainer.best_step,
         "epochs": trainer.epoch_rows(),

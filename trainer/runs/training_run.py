@@ -26,10 +26,10 @@ from trainer.errors import RunError, Stopped, listing
 from trainer.files.cache import cache_dir
 from trainer.launch import distributed, stopping, watch
 from trainer.launch.launch_settings import follow_config
-from trainer.run_folder import finished_comparison, writer
+from trainer.run_folder import config_differences, finished_comparison, writer
 from trainer.run_folder.environment import Commits
 from trainer.run_folder.finished_run import FinishedRun
-from trainer.run_folder.run_files import is_whole, lacking, refuse_lost_model
+from trainer.run_folder.missing_files import is_whole, lacking, refuse_lost_model
 from trainer.training import memory
 from trainer.training.frozen.synthesis import refuse_few_rows
 
@@ -267,7 +267,7 @@ def start(config: Config) -> Config:
     if distributed.is_main():
         print("".join(f"{sentence}\n" for sentence in told), end="")
     distributed.refuse_differences(
-        lambda: distributed.code_version() | writer.flat(config.to_dict())
+        lambda: distributed.code_version() | config_differences.flat(config.to_dict())
     )
     distributed.from_main(lambda: hub.check_login(config.hub))
     return config
