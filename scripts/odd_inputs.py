@@ -25,7 +25,7 @@ from rich.console import Console
 from rich.table import Table
 
 from trainer.config.config import Config
-from trainer.data.prepare import PreparedData
+from trainer.data.prepared_data import PreparedData
 from trainer.errors import TrainerError
 
 ALL_TRAIN = {"train": 0.8, "validation": 0.2}
@@ -63,7 +63,7 @@ def rows_by_class(data: PreparedData) -> str:
 
 def drawn(data: PreparedData) -> str:
     """Rows of each label in a training epoch."""
-    counts = dict(zip(data.labels, data.audit.counts["drawn"], strict=True))
+    counts = dict(zip(data.labels, data.summary.counts["drawn"], strict=True))
     return f"{len(data.plan.positions())} drawn: " + ", ".join(
         f"{label} {count}" for label, count in counts.items()
     )

@@ -297,7 +297,7 @@ def test_group_in_two_given_files_is_named(fails, tmp_path):
         tmp_path / "given.yaml",
         json.dumps(config | {"run": {"output_dir": str(tmp_path / "runs")}}),
     )
-    assert "group author 1 stands in train and in validation" in fails(config=path)
+    assert "group author 1 is in train and in validation" in fails(config=path)
 
 
 def test_pool_with_a_class_too_small_to_split_names_that_class(fails, tmp_path):

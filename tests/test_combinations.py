@@ -13,7 +13,7 @@ from trainer.config.yaml_source import YamlSource
 from trainer.data.balancing.balance import METHODS, plan_balance
 from trainer.data.balancing.weights import WEIGHTINGS
 from trainer.data.prepare import weights_over
-from trainer.delivery.card.card import decision_words
+from trainer.delivery.card.card_words import decision_words
 from trainer.errors import ConfigError
 from trainer.evaluation.decision import fit_and_cross_fit
 from trainer.evaluation.thresholds import THRESHOLDS
@@ -113,7 +113,7 @@ def test_every_method_loss_and_weighting_give_a_loss_a_gradient_and_a_decision(
     data = SimpleNamespace(
         labels=LABELS,
         class_weights_C=weights,
-        audit=SimpleNamespace(counts={"drawn": counts}, natural_C=np.array(COUNTS)),
+        summary=SimpleNamespace(counts={"drawn": counts}, natural_C=np.array(COUNTS)),
     )
     fitted = decision_plan(config, data)
     decision, (log_p, predicted) = fit_and_cross_fit(
@@ -124,10 +124,8 @@ def test_every_method_loss_and_weighting_give_a_loss_a_gradient_and_a_decision(
     assert decision.thresholds_C.sum() == pytest.approx(1)
     assert (decision.thresholds_C > 0).all()
     if prior:
-        assert np.exp(fitted["log_target_C"]).tolist() == pytest.approx(
-            np.array(COUNTS) / sum(COUNTS)
-        )
-        assert np.exp(fitted["log_q_C"]).sum() == pytest.approx(1)
+        assert np.exp(fitted.log_target_C).tolist() == pytest.approx(np.array(COUNTS) / sum(COUNTS))
+        assert np.exp(fitted.log_q_C).sum() == pytest.approx(1)
 
 
 @pytest.mark.parametrize("name", DECISIONS)
@@ -138,7 +136,7 @@ def test_every_decision_is_the_same_again_and_in_any_order_of_rows(name):
         SimpleNamespace(
             labels=LABELS,
             class_weights_C=np.ones(3),
-            audit=SimpleNamespace(counts={"drawn": np.array(COUNTS)}, natural_C=np.array(COUNTS)),
+            summary=SimpleNamespace(counts={"drawn": np.array(COUNTS)}, natural_C=np.array(COUNTS)),
         ),
     )
     logits, label_ids, _ = rows()
@@ -203,10 +201,10 @@ def test_card_says_where_corrected_scores_stand_and_nothing_of_them_where_there_
     }
     assert "no bias" not in decision_words(decided)
     assert (
-        "the last layer has no bias to hold it: the plain `pipeline()` does not apply it."
+        "the last layer has no bias: the plain `pipeline()` does not apply it."
         in decision_words(decided | {"temperature": 2.0})
     )
-    assert "This stands in the weights" in decision_words(
+    assert "The weights contain this" in decision_words(
         decided | {"temperature": 2.0, "folded_into_weights": True}
     )
 

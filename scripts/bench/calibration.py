@@ -26,8 +26,9 @@ from dataclasses import dataclass, fields
 
 import numpy as np
 
-from trainer.comparison.statistics import crossed, influence
-from trainer.comparison.statistics.differences import METRICS, against_baseline
+from trainer.comparison.statistics import row_influence, variance_components
+from trainer.comparison.statistics.comparison_result import METRICS
+from trainer.comparison.statistics.differences import against_baseline
 
 SHARES = np.array([0.55, 0.27, 0.13, 0.05])
 STRATEGIES = ["none", "twin 1", "twin 2", "twin 3", "planted"]
@@ -122,9 +123,9 @@ def true_difference(
             for k in (-1, 0)
         ]
         planted, none = (
-            influence.Sample(
+            row_influence.Sample(
                 np.zeros(1, int),
-                [[influence.of_labels(true_N, of.argmax(axis=1), num_classes)]],
+                [[row_influence.of_labels(true_N, of.argmax(axis=1), num_classes)]],
                 {},
             )
             for of in logits
@@ -148,13 +149,17 @@ def judge(
     num_classes, num_seeds = len(SHARES), predicted_KSN.shape[1]
     starts = np.unique(true_N, return_index=True)[1]
     of_labels = [
-        [influence.of_labels(true_N, predicted_N, num_classes) for predicted_N in predicted_SN]
+        [row_influence.of_labels(true_N, predicted_N, num_classes) for predicted_N in predicted_SN]
         for predicted_SN in predicted_KSN
     ]
-    values_KS, spread_KSN = influence.Sample(starts, of_labels, {}).figure(metric, num_classes - 1)
+    values_KS, spread_KSN = row_influence.Sample(starts, of_labels, {}).figure(
+        metric, num_classes - 1
+    )
     pairs = [(i, j) for j in range(len(STRATEGIES)) for i in range(j)]
     found = {
-        (i, j): crossed.estimate(values_KS[j] - values_KS[i], spread_KSN[j] - spread_KSN[i], starts)
+        (i, j): variance_components.estimate(
+            values_KS[j] - values_KS[i], spread_KSN[j] - spread_KSN[i], starts
+        )
         for i, j in pairs
     }
     planted = len(STRATEGIES) - 1
@@ -165,7 +170,7 @@ def judge(
     tally.familywise.append(
         any(of.is_reliable for of in against_baseline(metric, [twins[0], *twins], 0) if of)
     )
-    quantile = crossed.all_pairs_quantile(values_KS, spread_KSN, starts)
+    quantile = variance_components.all_pairs_quantile(values_KS, spread_KSN, starts)
     tally.all_pairs.append(
         all(
             holds(of.interval(quantile), truth if j == planted else 0.0)
@@ -232,7 +237,7 @@ def main() -> None:
     given = parser.parse_args()
     import statsmodels.stats.multitest  # noqa: F401
 
-    crossed.NUM_DRAWS = 1000  # enough where 2,000 comparisons average
+    variance_components.NUM_DRAWS = 1000  # enough where 2,000 comparisons average
     gc.freeze()  # multipletests of statsmodels collects garbage at every call, which takes 0.5 s
     num_simulations, begun, missed = (
         100 if given.quick else given.simulations,

@@ -176,9 +176,10 @@ def ours(path: Path, folder: Path) -> tuple[Stages, int]:
 
     from trainer.config.config import Config
     from trainer.data.cleaning.clean import clean_rows
-    from trainer.data.prepare import balance_splits, split_rows
+    from trainer.data.prepare import balance_splits
     from trainer.data.reading.sources import read_rows
-    from trainer.data.summary import audit_lengths
+    from trainer.data.split_rows import split_rows
+    from trainer.data.summary import summarise_lengths
     from trainer.run_folder.writer import RunFolder
     from trainer.runs.training_run import cache_dir, tokenise_splits
     from trainer.training.models.model import load_pretrained_config, load_tokenizer
@@ -204,7 +205,7 @@ def ours(path: Path, folder: Path) -> tuple[Stages, int]:
         data = balance_splits(clean, splits, config.balance, config.loss, seed=SEED)
     with timed(stages, "tokenise"):
         tokens = tokenise_splits(data, tokenizer, max_length)
-        _ = [audit_lengths(part) for part in tokens.values()]
+        _ = [summarise_lengths(part) for part in tokens.values()]
     with timed(stages, "write"):
         record = RunFolder(folder)
         _ = clean.fingerprint

@@ -15,14 +15,15 @@ import tempfile
 import time
 import warnings
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from trainer.delivery.predicting.evaluate_file import logarithms
-from trainer.delivery.report import report_page
+from trainer.delivery.report import mistakes, report_page
 from trainer.display import plots, tables
-from trainer.evaluation import decision, thresholds
+from trainer.evaluation import calibration, decision, thresholds
 from trainer.evaluation.multi_label import evaluate
 from trainer.evaluation.outcome import outcome_of
 from trainer.run_folder.finished_run import FinishedRun
@@ -90,23 +91,18 @@ def several(true_N, num_classes, folder):
 
 def fitted(logits_NC, true_N, folder, base):
     """Time the stages of a decision: six fits of at most ten rounds each."""
-    from trainer.display.reliability_plot import calibration
+    from trainer.display.reliability_plot import calibration as reliability
     from trainer.evaluation.blocks import ByColumn, Taken
 
     weights_N, counts_C = np.ones(len(true_N)), np.bincount(true_N, minlength=logits_NC.shape[1])
     log_q_C = np.full(len(counts_C), -np.log(len(counts_C)))
-    plan = {
-        "labels": [f"class {c:05}" for c in range(len(counts_C))],
-        "log_q_C": log_q_C,
-        "minority": int(counts_C.argmin()),
-    }
-    plan["log_target_C"] = decision.target_log_prior(
-        "natural", np.maximum(counts_C, 1), plan["labels"]
+    labels = [f"class {c:05}" for c in range(len(counts_C))]
+    log_target_C = calibration.target_log_prior("natural", np.maximum(counts_C, 1), labels)
+    plan = decision.DecisionPlan(
+        labels, log_q_C, log_target_C, temperature=True, minority=int(counts_C.argmin())
     )
     with measured("temperature, prior: one fit", base):
-        found = decision.fit_decision(
-            logits_NC, true_N, temperature=True, weights_N=weights_N, **plan
-        )
+        found = decision.fit_decision(logits_NC, true_N, plan, weights_N=weights_N)
     fitted_C = counts_C >= decision.LEAST_ROWS
     with measured("logits by column", base):
         by_column_NC = ByColumn(logits_NC, np.flatnonzero(fitted_C).tolist(), folder)
@@ -116,21 +112,20 @@ def fitted(logits_NC, true_N, folder, base):
         found = decision.fit_decision(
             Taken(by_column_NC, rows),
             true_N,
-            thresholds="f1",
+            replace(plan, temperature=False, thresholds="f1"),
             weights_N=weights_N,
             fitted_C=fitted_C,
-            **plan,
         )
     thresholds.MOST_ROUNDS = most
     print(
         f"thresholds of {fitted_C.sum():,} classes, those with {decision.LEAST_ROWS} rows or more"
     )
     with measured("labels by the decision", base):
-        decided = found.judge(logits_NC)
+        decided = found.apply(logits_NC)
     with measured("figures of both", base):
-        outcome = outcome_of(logits_NC, true_N, plan["labels"], decided, None)
+        outcome = outcome_of(logits_NC, true_N, labels, decided, None)
     with measured("calibration", base):
-        calibration(outcome)
+        reliability(outcome)
     return outcome
 
 
@@ -180,7 +175,7 @@ def main():
         with measured("mistakes.jsonl", base):
             run.write_lines(
                 "mistakes.jsonl",
-                report_page.mistakes_to_quote(
+                mistakes.mistakes_to_quote(
                     np.arange(asked.rows), outcome, labels, lambda ids_N: ["a text"] * len(ids_N)
                 ),
             )

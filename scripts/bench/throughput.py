@@ -49,7 +49,7 @@ from transformers import (
 )
 
 from trainer.config.config import Config
-from trainer.data.prepare import PreparedData
+from trainer.data.prepared_data import PreparedData
 from trainer.data.reading.locate import package_path
 from trainer.data.tokens.tokenise import TokenisedRows
 from trainer.evaluation.metrics import evaluate_logits

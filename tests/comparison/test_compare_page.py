@@ -14,7 +14,7 @@ from trainer import load_config
 from trainer.comparison import compare_page, compare_plots
 from trainer.config.sections.balancing import BalanceSection, DecisionSection, LossSection
 from trainer.config.sections.compare import PRESETS
-from trainer.delivery.card.card import comparison_section
+from trainer.delivery.card.card_comparison import comparison_section
 from trainer.display import figure_words
 from trainer.errors import RunError
 from trainer.run_folder.finished_comparison import PAGE_NAME, read_comparison, read_if_set
@@ -557,10 +557,10 @@ def test_card_tells_the_choice_and_escapes_every_name():
         in text
     )
     assert (
-        f"The choice used validation rows only; the test rows were then judged once, by {name} and none."
+        f"The choice used validation rows only; the test rows were then used once, by {name} and none."
         in text
     )
-    assert "decided by heads on the frozen encoder" in text
+    assert "Heads on the frozen encoder decided" in text
     assert text.endswith(f"This model follows the strategy {name}.")
     against = result["validation"]["strategies"]["a|b *c* `d`"]["against_baseline"]
     assert (
@@ -577,7 +577,7 @@ def test_card_says_where_a_model_does_not_follow_the_comparison():
     assert text.endswith(
         r"This model does not follow the strategy class\_weights: balance.method, loss.class\_weights, model.name differ."
     )
-    assert "no test rows were judged" in text
+    assert "no test rows were used" in text
 
 
 @pytest.mark.parametrize(("gains", "ours", "unlike"), [
@@ -615,7 +615,7 @@ def test_card_names_strategies_that_judged_test_rows_earlier():
     text = comparison_section(
         comparison(UNSURE, tested=["none", "class_weights"]), config_like("none")
     )
-    assert r"judged once, by none. An earlier conclusion had class\_weights judge them too." in text
+    assert r"used once, by none. An earlier conclusion also used them, by class\_weights." in text
 
 
 def config_like(strategy):

@@ -1,4 +1,6 @@
-"""Strategies x seeds on the same rows: the figures are those of metrics.py, the variances those of crossed random effects, the words those of the numbers."""
+"""Strategies x seeds on the same rows: the metrics are those of metrics.py, the variances those of
+crossed random effects, and the recommendation fits the numbers.
+"""
 
 import json
 import warnings
@@ -15,20 +17,23 @@ from sklearn.metrics import (
     roc_auc_score,
 )
 
-from trainer.comparison.statistics import influence
-from trainer.comparison.statistics.crossed import Estimate, all_pairs_quantile, estimate, spread
-from trainer.comparison.statistics.differences import (
-    METRICS,
-    TITLES,
+from trainer.comparison.statistics import row_influence
+from trainer.comparison.statistics.comparison_result import (
+    ALL_METRICS,
     AgainstBaseline,
     AgainstBest,
     Comparison,
     Difference,
     Figure,
-    SeedPredictions,
     Strategy,
-    compare,
-    recommend,
+)
+from trainer.comparison.statistics.differences import SeedPredictions, compare
+from trainer.comparison.statistics.recommendation import recommend
+from trainer.comparison.statistics.variance_components import (
+    Estimate,
+    all_pairs_quantile,
+    estimate,
+    spread,
 )
 from trainer.evaluation.metrics import evaluate_logits
 
@@ -104,7 +109,7 @@ def test_figures_are_those_of_the_evaluation_of_each_seed(rows, strategies, clas
                 title: figure.of_seeds[seed]
                 for title, figure in found.strategies[name].figures.items()
             }
-            plain = [title for title in TITLES if not title.startswith("minority")]
+            plain = [title for title in ALL_METRICS if not title.startswith("minority")]
             assert {title: figures[title] for title in plain} == pytest.approx(
                 {title: getattr(expected, title) for title in plain}
             )
@@ -122,7 +127,7 @@ def test_influence_is_what_a_figure_loses_without_a_row_when_its_class_keeps_its
     rows, strategies
 ):
     predicted = strategies["none"].predicted_SN[0]
-    found = influence.of_labels(rows, predicted, 3)
+    found = row_influence.of_labels(rows, predicted, 3)
     figures = {
         "accuracy": lambda w: np.average(rows == predicted, weights=w),
         "macro_f1": lambda w: f1_score(rows, predicted, average="macro", sample_weight=w),
@@ -133,8 +138,8 @@ def test_influence_is_what_a_figure_loses_without_a_row_when_its_class_keeps_its
         "recall of ship": lambda w: recall_score(rows, predicted, average=None, sample_weight=w)[1],
     }
     columns = [
-        influence.SUMMARIES.index(title)
-        if title in influence.SUMMARIES
+        row_influence.SUMMARIES.index(title)
+        if title in row_influence.SUMMARIES
         else {"f1 of grain": 7, "recall of ship": 9}[title]
         for title in figures
     ]
@@ -151,16 +156,18 @@ def test_influence_is_what_a_figure_loses_without_a_row_when_its_class_keeps_its
 
 @pytest.mark.parametrize("title", ["auroc_macro", "ece", "macro_f1", "mcc"])
 def test_variance_by_rows_is_that_of_a_bootstrap_of_the_rows(rows, strategies, title):
-    """Rows drawn one by one within each class, jointly for both seeds; probabilities far too sure, since about 0 the calibration error is no sum."""
+    """Rows drawn one by one within each class, jointly for both seeds; probabilities far too sure,
+    since about 0 the calibration error is no sum.
+    """
     p_SNC = strategies["none"].p_SNC[:2] ** 5
     p_SNC /= p_SNC.sum(axis=2, keepdims=True)
-    _, spread_KSN = influence.sample(rows, [(p_SNC.argmax(axis=2), p_SNC)], 3).figure(title, 2)
+    _, spread_KSN = row_influence.sample(rows, [(p_SNC.argmax(axis=2), p_SNC)], 3).figure(title, 2)
     found = np.square(spread_KSN[0].mean(axis=0)).sum()
     rng, by_class = np.random.default_rng(0), [np.flatnonzero(rows == c) for c in range(3)]
     drawn = []
     for _ in range(200):
         chosen = np.concatenate([rng.choice(of, len(of)) for of in by_class])
-        again = influence.sample(
+        again = row_influence.sample(
             rows[chosen], [(p_SNC[:, chosen].argmax(axis=2), p_SNC[:, chosen])], 3
         ).figure(title, 2)[0]
         drawn.append(again.mean())
@@ -168,11 +175,13 @@ def test_variance_by_rows_is_that_of_a_bootstrap_of_the_rows(rows, strategies, t
 
 
 def test_auroc_varies_by_rows_as_delong_says():
-    """Two classes: variance of the placements of either over its rows; DeLong et al. 1988, equation 5."""
+    """Two classes: variance of the placements of either over its rows; DeLong et al. 1988, equation
+    5.
+    """
     rng = np.random.default_rng(0)
     true, score = np.repeat([0, 1], [40, 25]), np.r_[rng.random(40), rng.random(25) + 0.3]
     p_NC = np.column_stack([1 - score, score])
-    value, by_row = influence.of_auroc(true, p_NC)
+    value, by_row = row_influence.of_auroc(true, p_NC)
     wins = (score[40:, None] > score[:40]).astype(float)
     assert value == pytest.approx(roc_auc_score(true, score))
     delong = wins.mean(axis=0).var(ddof=1) / 40 + wins.mean(axis=1).var(ddof=1) / 25
@@ -180,16 +189,20 @@ def test_auroc_varies_by_rows_as_delong_says():
 
 
 def test_auroc_of_a_single_row_is_no_surer_than_a_coin():
-    """The row of class 1 above three of four others: AUROC 3/4 of either class, 1/4 from a coin's; the others about their mean."""
+    """The row of class 1 above three of four others: AUROC 3/4 of either class, 1/4 from a coin's;
+    the others about their mean.
+    """
     score = np.array([0.1, 0.2, 0.3, 0.9, 0.5])
-    value, by_row = influence.of_auroc(
+    value, by_row = row_influence.of_auroc(
         np.array([0, 0, 0, 0, 1]), np.column_stack([1 - score, score])
     )
     assert [value, *by_row] == pytest.approx([3 / 4, *[1 / 16] * 3, -3 / 16, 1 / 4])
 
 
 def test_variances_are_those_of_a_two_way_analysis_of_variance():
-    """Seeds x rows, one observation each: var(mean) = (MS_seed + MS_row - MS_both) / (S N), and of the parts (Searle et al. 1992, ch. 4)."""
+    """Seeds x rows, one observation each: var(mean) = (MS_seed + MS_row - MS_both) / (S N), and of
+    the parts (Searle et al. 1992, ch. 4).
+    """
     rng = np.random.default_rng(0)
     seeds, num_rows = 4, 60
     table = (
@@ -213,7 +226,9 @@ def test_variances_are_those_of_a_two_way_analysis_of_variance():
 
 
 def test_two_seeds_on_four_rows_by_hand():
-    """Accuracy 1/2 and 1 against 0: mean 3/4, seeds' variance 1/8 / 2 = 1/16; rows' 1/12 / 4 = 1/48, all of it what seeds and rows do together."""
+    """Accuracy 1/2 and 1 against 0: mean 3/4, seeds' variance 1/8 / 2 = 1/16; rows' 1/12 / 4 =
+    1/48, all of it what seeds and rows do together.
+    """
     true = np.zeros(4, int)
     given = {"none": labels_alone([1] * 4, [1] * 4), "weights": labels_alone([0, 0, 1, 1], [0] * 4)}
     found = (
@@ -272,13 +287,17 @@ def test_intervals_of_all_pairs_are_as_wide_as_tukeys_where_strategies_vary_alik
 
 
 def test_intervals_of_all_pairs_are_as_wide_as_tukeys_of_three_seeds():
-    """Seeds alone: every strategy is better with one seed of its own, so that all pairs vary alike, with 2 degrees of freedom."""
+    """Seeds alone: every strategy is better with one seed of its own, so that all pairs vary alike,
+    with 2 degrees of freedom.
+    """
     found = all_pairs_quantile(np.eye(3), np.zeros((3, 3, 10)), np.array([0]))
     assert found == pytest.approx(stats.studentized_range.ppf(0.95, 3, 2) / np.sqrt(2), rel=0.03)
 
 
 def test_the_pair_with_the_fewest_degrees_of_freedom_sets_the_width_of_all():
-    """The first two differ by rows alone, 4999 degrees; either differs from the third by seeds, 2."""
+    """The first two differ by rows alone, 4999 degrees; either differs from the third by
+    seeds, 2.
+    """
     spread_KSN = np.zeros((3, 3, 5000))
     spread_KSN[1] = spread(np.random.default_rng(0).standard_normal(5000) / 5000, np.array([0]))
     values_KS = np.array([[0.0, 0.0, 0.0], [0.0, 0.0, 0.0], [1.0, 0.0, -1.0]])
@@ -361,7 +380,9 @@ def test_strategies_that_do_not_vary_by_seed_have_the_interval_of_their_rows(row
 
 @pytest.mark.parametrize("num_rows", [7, 100])
 def test_where_nothing_varies_nothing_is_told(num_rows):
-    """All rows of a class right on one side and wrong on the other, and equal predictions: no interval, whatever rounding leaves."""
+    """All rows of a class right on one side and wrong on the other, and equal predictions: no
+    interval, whatever rounding leaves.
+    """
     true = np.repeat([0, 2], [50, num_rows])
     given = {
         "none": labels_alone(np.zeros_like(true)),
@@ -375,13 +396,15 @@ def test_where_nothing_varies_nothing_is_told(num_rows):
     assert found.strategies["same"].differences["macro_f1"] == Difference(0.0, None, None)
     assert found.strategies["none"].against_best == AgainstBest(-1.0, None, None, False)
     assert (
-        ": weights is the highest with +1.00 over none (Holm-adjusted p 1.000); none is the simplest choice."
-        in recommend(found, {})
+        ": weights is the highest with +1.00 over none (Holm-adjusted p 1.000); none is the "
+        "simplest choice." in recommend(found, {})
     )
 
 
 def test_the_row_of_a_class_of_one_is_no_surer_than_a_coin():
-    """F1 of none: 1, 1, 1, or 0 for the last were its row wrong; of floor: 40/41, 1, 0, or 1, 1, 1 were it right. Half of each change is its influence."""
+    """F1 of none: 1, 1, 1, or 0 for the last were its row wrong; of floor: 40/41, 1, 0, or 1, 1, 1
+    were it right. Half of each change is its influence.
+    """
     true = np.array([0] * 20 + [1] * 10 + [2])
     given = {"none": labels_alone(true), "floor": labels_alone(np.array([0] * 20 + [1] * 10 + [0]))}
     found = compare(true, given, LABELS, minority_label="grain").strategies["floor"]
@@ -394,7 +417,9 @@ def test_the_row_of_a_class_of_one_is_no_surer_than_a_coin():
 
 
 def test_a_class_of_one_row_raises_no_false_alarms():
-    """Equal strategies that are each right on the one row, with all seeds, in half of the cases: a quarter of macro F1, far above what 475 others vary by."""
+    """Equal strategies that are each right on the one row, with all seeds, in half of the cases: a
+    quarter of macro F1, far above what 475 others vary by.
+    """
     rng, true, alarms = np.random.default_rng(0), np.repeat(np.arange(4), [275, 135, 65, 1]), 0
     starts = np.unique(true, return_index=True)[1]
     for _ in range(100):
@@ -404,10 +429,10 @@ def test_a_class_of_one_row_raises_no_false_alarms():
         )
         predicted_KSN = np.where(right_KSN, true, rng.integers(3, size=right_KSN.shape))
         both = [
-            [influence.of_labels(true, predicted_N, 4) for predicted_N in predicted_SN]
+            [row_influence.of_labels(true, predicted_N, 4) for predicted_N in predicted_SN]
             for predicted_SN in predicted_KSN
         ]
-        values_KS, spread_KSN = influence.Sample(starts, both, {}).figure("macro_f1", 3)
+        values_KS, spread_KSN = row_influence.Sample(starts, both, {}).figure("macro_f1", 3)
         alarms += (
             estimate(values_KS[1] - values_KS[0], spread_KSN[1] - spread_KSN[0], starts).p < 0.05
         )
@@ -434,9 +459,7 @@ def test_a_comparison_is_plain_values_that_json_holds(compared):
     ) == ("weights", 300, 3, 300)
     assert list(found["strategies"]) == ["none", "floor", "weights"]
     weights = found["strategies"]["weights"]
-    assert (
-        set(weights["figures"]) == set(weights["differences"]) == {*METRICS, "auroc_macro", "ece"}
-    )
+    assert set(weights["figures"]) == set(weights["differences"]) == {*ALL_METRICS}
     assert weights["against_baseline"]["difference"] == pytest.approx(
         weights["figures"]["macro_f1"]["mean"]
         - found["strategies"]["none"]["figures"]["macro_f1"]["mean"]
@@ -459,7 +482,9 @@ def told(
     support=None,
     **others,
 ):
-    """A comparison of given differences from none: {strategy: (difference, p after Holm, whether it is distinguishable from the best)}."""
+    """A comparison of given differences from none: {strategy: (difference, p after Holm, whether it
+    is distinguishable from the best)}.
+    """
     level = {"none": none} | {
         name: none + difference.difference for name, (difference, *_) in others.items()
     }
@@ -501,7 +526,8 @@ def told(
                 accuracy=Difference(-0.009, -0.014, -0.004),
             ),
             {"none": 10.0, "weights": 11.9},
-            "weights: +0.11 macro F1 [0.08, 0.14] over none; undersample is not distinguishable from it; costs 0.9 points of accuracy.",
+            "weights: +0.11 macro F1 [0.08, 0.14] over none; undersample is not distinguishable "
+            "from it; costs 0.9 points of accuracy.",
         ),
         (
             told(
@@ -512,8 +538,10 @@ def told(
                 seeds=1,
             ),
             {"none": 10.0, "weights": 15.0},
-            "weights: +0.11 macro F1 [0.08, 0.14] over none (with one seed: for these trainings alone, others may differ); "
-            "a and b are not distinguishable from it; recall of grain +0.30 [0.20, 0.40]; trains 1.5 times as long as none.",
+            "weights: +0.11 macro F1 [0.08, 0.14] over none (with one seed: for these trainings "
+            "alone, others may differ); "
+            "a and b are not distinguishable from it; recall of grain +0.30 [0.20, 0.40]; trains "
+            "1.5 times as long as none.",
         ),
         (
             told(
@@ -523,7 +551,8 @@ def told(
                 c=(NO_COST, 1.0, False),
             ),
             {},
-            "weights: +0.11 macro F1 [0.08, 0.14] over none; noisy is higher (+0.20 [-0.10, 0.50]), but not reliably better than none; "
+            "weights: +0.11 macro F1 [0.08, 0.14] over none; noisy is higher (+0.20 [-0.10, "
+            "0.50]), but not reliably better than none; "
             "twin is reliably better than none too (+0.11 [0.08, 0.14]).",
         ),
         (
@@ -533,7 +562,8 @@ def told(
                 accuracy=Difference(-0.0004, -0.0006, -0.0002),
             ),
             {},
-            "weights: +0.11 macro F1 [0.08, 0.14] over none; undersample is reliably worse (-0.10 [-0.15, -0.05]).",
+            "weights: +0.11 macro F1 [0.08, 0.14] over none; undersample is reliably worse (-0.10 "
+            "[-0.15, -0.05]).",
         ),
         (
             told(
@@ -541,7 +571,8 @@ def told(
                 undersample=(Difference(-0.1, -0.15, -0.05), 0.01, True),
             ),
             {},
-            "No strategy is reliably better in macro F1: oversample is the highest with +0.01 [-0.02, 0.04] over none (Holm-adjusted p 0.520); "
+            "No strategy is reliably better in macro F1: oversample is the highest with +0.01 "
+            "[-0.02, 0.04] over none (Holm-adjusted p 0.520); "
             "undersample is reliably worse (-0.10 [-0.15, -0.05]); none is the simplest choice.",
         ),
         (
@@ -550,7 +581,8 @@ def told(
                 floor=(Difference(-0.01, -0.04, 0.02), 0.5, False),
             ),
             {},
-            "No strategy is reliably better in macro F1: none is the highest itself, and the simplest choice; "
+            "No strategy is reliably better in macro F1: none is the highest itself, and the "
+            "simplest choice; "
             "undersample is reliably worse (-0.10 [-0.15, -0.05]).",
         ),
         (
@@ -560,8 +592,10 @@ def told(
                 support={"earn": 9, "z": 1},
             ),
             {},
-            "No reliable difference in macro F1 (with one seed: for these trainings alone, others may differ): "
-            "none is the highest itself, and the simplest choice; 'z' has 1 row: its F1 says little.",
+            "No reliable difference in macro F1 (with one seed: for these trainings alone, others "
+            "may differ): "
+            "none is the highest itself, and the simplest choice; 'z' has 1 row: its F1 says "
+            "little.",
         ),
         (
             told(
@@ -569,8 +603,10 @@ def told(
                 support={"a": 1, "b": 1, "c": 1, "d": 1, "e": 1, "f": 2},
             ),
             {},
-            "No reliable difference in macro F1: floor is the highest with +0.0000 [-0.0200, 0.0000] over none (Holm-adjusted p 0.500); "
-            "none is the simplest choice; 'a', 'b', 'c' and 2 more have 1 row each: their F1 says little.",
+            "No reliable difference in macro F1: floor is the highest with +0.0000 [-0.0200, "
+            "0.0000] over none (Holm-adjusted p 0.500); "
+            "none is the simplest choice; 'a', 'b', 'c' and 2 more have 1 row each: their F1 says "
+            "little.",
         ),
         (told(), {}, "none alone was compared: nothing to choose from."),
         (
@@ -624,7 +660,9 @@ def test_a_tie_goes_to_the_baseline(rows, strategies):
 
 
 def test_seeds_that_happen_to_agree_are_not_believed_where_rows_say_otherwise():
-    """Two seeds of equal means whose rows say the opposite: variance 1/3 for each seed, 0 for their mean, so all 1/3 is shared; two thirds count."""
+    """Two seeds of equal means whose rows say the opposite: variance 1/3 for each seed, 0 for their
+    mean, so all 1/3 is shared; two thirds count.
+    """
     found = estimate(
         np.array([0.5, 0.5]),
         spread(np.array([[1.0, -1, 1, -1], [-1, 1, -1, 1]]) / 4, np.array([0])),
@@ -646,7 +684,7 @@ def test_seeds_that_happen_to_agree_are_not_believed_where_rows_say_otherwise():
         (
             {"floor": lambda of: replace(of, predicted_SN=of.predicted_SN[:2])},
             {},
-            "floor has 2 seeds and none 3: seeds are paired",
+            "floor has 2 seeds and none 3; seeds are paired, so leave out",
         ),
         (
             {"floor": lambda of: replace(of, p_SNC=of.p_SNC[:, :5])},
@@ -674,7 +712,9 @@ def test_what_cannot_be_compared_is_refused_in_words(rows, strategies, change, o
 def test_a_minority_without_rows_cannot_be_compared_on(rows, strategies):
     with pytest.raises(
         ValueError,
-        match="no row of 'grain' to compare minority_f1 on; choose another metric, such as macro_f1",
+        match=(
+            "no row of 'grain' to compare minority_f1 on; choose another metric, such as macro_f1"
+        ),
     ):
         compare(
             np.zeros_like(rows), strategies, LABELS, minority_label="grain", metric="minority_f1"

@@ -1,4 +1,4 @@
-"""Every shipped config trains for two steps, with a tiny model in place of the big one and, for Hub data, local rows in place of theirs."""
+"""Every shipped config trains for two steps, with a tiny model, and local rows for Hub data."""
 
 import json
 from pathlib import Path

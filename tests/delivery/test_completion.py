@@ -86,7 +86,8 @@ def test_lost_model_is_refused_and_trained_anew_only_when_asked(how, copied_run,
         train(config)
     said = str(caught.value)
     assert said == (
-        f"{run}: holds a finished run (metrics.json), but {path} is missing or empty. Put it back from a copy, or set run.overwrite: true to train anew."
+        f"{run}: holds a finished run (metrics.json), but {path} is missing or empty."
+        " Restore it from a copy, or set run.overwrite: true to train again."
     )
     (run / "report.html").unlink()
     train(config, **{"run.overwrite": "true"})
@@ -98,7 +99,7 @@ def test_lost_model_is_refused_and_trained_anew_only_when_asked(how, copied_run,
 def test_damaged_file_of_a_finished_run_is_refused_by_its_name(name, copied_run):
     config, run = copied_run
     damage(run, f"{name} damaged")
-    remedy = "Put it back from a copy, or set run.overwrite: true to train anew."
+    remedy = "Restore it from a copy, or set run.overwrite: true to train again."
     with pytest.raises(RunError, match=re.escape(f"{run / name}: is damaged: ")) as caught:
         train(config)
     assert str(caught.value).endswith(remedy)
@@ -129,7 +130,10 @@ def test_what_only_training_can_write_is_named_in_place_of_nothing_to_do(
 def test_deleted_figures_beside_a_model_are_trained_anew_and_that_is_said(copied_run):
     config, run = copied_run
     (run / "metrics.json").unlink()
-    words = "holds a model, but neither metrics.json nor a checkpoint, so it counts as unfinished and is trained anew."
+    words = (
+        "holds a model, but neither metrics.json nor a checkpoint. The run is unfinished and is"
+        " trained again."
+    )
     with pytest.warns(UserWarning, match=re.escape(f"{run}: {words}")):
         train(config)
     assert (run / "metrics.json").is_file()
@@ -146,7 +150,7 @@ def test_report_keeps_a_page_that_tells_more_and_replaces_it_only_when_asked(cop
         report_page.rebuild(FinishedRun.read(run))
     assert str(caught.value) == (
         f"{page}: is kept, since a new page would lack its {lost}: the run folder lacks predictions.parquet,"
-        f" mistakes.jsonl. Put them back from a copy, or give --output {page} to replace it all the same."
+        f" mistakes.jsonl. Restore these files from a copy, or give --output {page} to overwrite the page."
     )
     assert page.read_bytes() == before
     report_page.rebuild(FinishedRun.read(run), page)

@@ -1,21 +1,21 @@
 import numpy as np
 import pytest
 
-from trainer.data.summary import Audit
+from trainer.data.summary import DataSummary
+from trainer.display.curves import learning_curves
 from trainer.display.plots import (
     class_counts,
     class_distribution,
     class_lengths,
     confusion,
     label_scores,
-    learning_curves,
     results,
 )
 from trainer.evaluation.confusion import Confusion
 from trainer.evaluation.metrics import evaluate_logits
 from trainer.evaluation.multi_label import evaluate_multi_label
 
-AUDIT = Audit(
+AUDIT = DataSummary(
     ["a", "b"],
     {"train": np.array([30, 10]), "validation": np.array([6, 2]), "drawn": np.array([10, 10])},
     np.array([30, 10]),
@@ -90,7 +90,9 @@ def pictures_of(num_classes):
     ).plain()
     held_NC = np.eye(num_classes, dtype=bool)
     yield class_distribution(
-        Audit(labels, {"train": counts_C, "validation": counts_C, "drawn": counts_C}, counts_C)
+        DataSummary(
+            labels, {"train": counts_C, "validation": counts_C, "drawn": counts_C}, counts_C
+        )
     )
     yield confusion(matrix, labels, "test")
     yield label_scores(evaluate_multi_label(np.where(held_NC, 1.0, -1.0), held_NC, labels), "test")

@@ -2,11 +2,10 @@
 
 from itertools import pairwise
 
-import matplotlib
 import numpy as np
 import pytest
 
-from trainer.display import page_plots, plots
+from trainer.display import curves, plots
 from trainer.display.shown_classes import worst_and_predicted, worst_and_rarest
 from trainer.evaluation.confusion import Confusion
 
@@ -44,7 +43,6 @@ def test_confusion_picture_shows_the_class_that_everything_is_taken_for():
         "the 10 predicted most often and, of the others, the 30 with the lowest F1"
         in axis.get_title(loc="left")
     )
-    matplotlib.pyplot.close(figure)
 
 
 @pytest.mark.parametrize(
@@ -81,9 +79,8 @@ def test_labels_of_epochs_do_not_overlap(kind):
         for n, epoch in enumerate(EPOCHS[kind])
     ]
     for figure in (
-        page_plots.losses(rows),
-        page_plots.scores(rows, None),
-        plots.learning_curves(rows, None),
+        curves.learning_curves(rows, None),
+        curves.overlaid([rows], "macro_f1", "title"),
     ):
         figure.canvas.draw()
         for axis in figure.axes:
@@ -100,4 +97,3 @@ def test_labels_of_epochs_do_not_overlap(kind):
             assert all(left[1] + 4 < right[0] for left, right in pairwise(boxes)), [
                 text.get_text() for text in labels
             ]
-        matplotlib.pyplot.close(figure)

@@ -1,4 +1,4 @@
-"""Scores that are read in blocks, from memory and from a file, give what the formulas give that hold them whole."""
+"""Scores read in blocks, from memory or from a file, give the same metrics as whole arrays."""
 
 import numpy as np
 import pytest
@@ -14,7 +14,7 @@ from sklearn.metrics import (
 from trainer.errors import RunError
 from trainer.evaluation import blocks
 from trainer.evaluation.confusion import Confusion
-from trainer.evaluation.decision import Decision, cross_fit, fit_decision
+from trainer.evaluation.decision import Decision, DecisionPlan, cross_fit, fit_decision
 from trainer.evaluation.metrics import evaluate_logits
 from trainer.evaluation.multi_label import _average_precisions, evaluate_multi_label
 from trainer.evaluation.ranking import auroc, average_precision
@@ -82,16 +82,12 @@ def test_probabilities_of_folds_are_the_same_by_rows_by_columns_and_whole(small_
 
 def test_decision_of_blocks_is_that_of_the_whole(small_blocks, tmp_path, monkeypatch):
     logits_NC, true_N = scores(tmp_path, seed=3)
-    arguments = {
-        "labels": LABELS,
-        "log_q_C": np.log(np.full(7, 1 / 7)),
-        "temperature": True,
-        "thresholds": "f1",
-    }
-    in_blocks = fit_decision(logits_NC, true_N, **arguments)
+    uniform = np.log(np.full(7, 1 / 7))
+    plan = DecisionPlan(LABELS, uniform, temperature=True, thresholds="f1")
+    in_blocks = fit_decision(logits_NC, true_N, plan)
     _, predicted_N = cross_fit(logits_NC, true_N, lambda rows: in_blocks, seed=0)
     monkeypatch.undo()
-    whole = fit_decision(np.array(logits_NC), true_N, **arguments)
+    whole = fit_decision(np.array(logits_NC), true_N, plan)
     assert in_blocks.temperature == whole.temperature
     np.testing.assert_array_equal(in_blocks.thresholds_C, whole.thresholds_C)
     assert (
@@ -195,15 +191,15 @@ def test_full_disk_is_told_in_words(monkeypatch, small_disk):
     monkeypatch.setattr(blocks, "MOST_IN_MEMORY", 0)
     with pytest.raises(
         RunError,
-        match=r"no room for 0\.4 GB of scores \(No space left on device\)\. Free space there",
+        match=r"no space for 0\.4 GB of scores \(No space left on device\)\. Free some space",
     ):
         blocks.room((100_000, 1000), np.float32, small_disk)
 
 
-def test_decision_judges_rows_as_it_decides_log_probabilities():
+def test_decision_of_rows_is_that_of_their_log_probabilities():
     logits = np.random.default_rng(0).normal(size=(50, 3))
     decision = Decision(1.5, np.array([0.1, 0.0, -0.2]), thresholds_C=np.array([0.2, 0.3, 0.5]))
-    log_p, predicted = decision.judge(logits)
+    log_p, predicted = decision.apply(logits)
     np.testing.assert_array_equal(np.asarray(log_p), decision.log_probabilities(logits))
     assert predicted.tolist() == decision.decide(decision.log_probabilities(logits)).tolist()
 

@@ -1,6 +1,8 @@
 """Decisions against known posteriors, brute force and hand-made figures."""
 
 import itertools
+from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -13,17 +15,20 @@ from trainer.data.balancing.balance import METHODS, draw
 from trainer.data.balancing.weights import class_weights
 from trainer.errors import ConfigError, DataError
 from trainer.evaluation import blocks, thresholds
+from trainer.evaluation.calibration import (
+    fit_temperature,
+    natural_weights,
+    target_log_prior,
+    training_log_prior,
+)
 from trainer.evaluation.decision import (
     Decision,
+    DecisionPlan,
     cost_matrix,
     cross_fit,
     fit_and_cross_fit,
     fit_decision,
-    fit_temperature,
-    natural_weights,
     plan_decision,
-    target_log_prior,
-    training_log_prior,
 )
 from trainer.evaluation.metrics import evaluate_logits
 from trainer.evaluation.scores import log_softmax
@@ -44,7 +49,10 @@ def sample(size, seed):
 
 
 def fitted_logits(x, labels, loss, weights, counts, x_new):
-    """Logits for new rows of a linear model (which can hold the true posterior) trained to the optimum of one of our losses."""
+    """Logits for new rows of a linear model, trained to the optimum of one of our losses.
+
+    The model can represent the true posterior.
+    """
     features = torch.tensor(np.c_[x, np.ones_like(x)], dtype=torch.float64)
     parameters = torch.zeros(2, 3, dtype=torch.float64, requires_grad=True)
     optimiser = torch.optim.LBFGS(
@@ -96,7 +104,7 @@ def test_prior_correction_gives_back_the_true_posteriors(method, loss, weighting
     plan = plan_decision(
         section, labels=NAMES, counts_C=counts, class_weights_C=weights, natural_C=natural, tau=tau
     )
-    decision = fit_decision(logits, labels_new, **plan)
+    decision = fit_decision(logits, labels_new, plan)
     corrected, before = np.exp(decision.log_probabilities(logits)), np.exp(log_softmax(logits))
     assert np.abs(corrected - posterior).mean() < 0.01
     assert np.abs(before - posterior).mean() > 3 * np.abs(corrected - posterior).mean()
@@ -130,7 +138,7 @@ def test_target_prior_is_natural_uniform_or_given():
     ).tolist() == pytest.approx([0.1, 0.9])
     with pytest.raises(ConfigError, match=r"^decision.prior names z; labels in the data: x, y.$"):
         target_log_prior({"x": 1.0, "z": 1.0}, np.array([3, 1]), ["x", "y"])
-    with pytest.raises(ConfigError, match=r"^decision.prior leaves out y;"):
+    with pytest.raises(ConfigError, match=r"^decision.prior leaves out y\. Give a share"):
         target_log_prior({"x": 1.0}, np.array([3, 1]), ["x", "y"])
 
 
@@ -181,8 +189,8 @@ def binary(seed=0, size=800):
 
 def fit(logits, labels, **options):
     num_labels = logits.shape[1]
-    zero = np.zeros(num_labels)
-    return fit_decision(logits, labels, labels=NAMES[:num_labels], log_q_C=zero, **options)
+    plan = DecisionPlan(NAMES[:num_labels], np.zeros(num_labels), **options)
+    return fit_decision(logits, labels, plan)
 
 
 def test_two_class_f1_threshold_is_the_best_point_of_the_precision_recall_curve():
@@ -275,8 +283,7 @@ def test_cross_fitting_fits_the_thresholds_that_the_whole_validation_fits():
         logits[kept] - np.array([0, 0, 6.0]),
         labels[kept],
     )  # never predicted by a neutral rule
-    zero = np.zeros(3)
-    plan = {"labels": NAMES, "log_q_C": zero, "thresholds": "f1"}
+    plan = DecisionPlan(NAMES, np.zeros(3), thresholds="f1")
     decision, (_, predicted) = fit_and_cross_fit(logits, labels, np.ones(len(labels)), plan, seed=0)
     assert decision.neutral == ()
     assert (logits.argmax(axis=1) != 2).all()
@@ -303,7 +310,7 @@ def test_thresholds_serve_rows_with_the_prior_asked_for_and_not_validations_own(
     )
 
     def macro_f1(**changes):
-        decision = fit_decision(logits, labels, **(plan | changes))
+        decision = fit_decision(logits, labels, replace(plan, **changes))
         predicted = decision.decide(decision.log_probabilities(np.log(new_posterior[even])))
         return f1_score(new_labels[even], predicted, average="macro")
 
@@ -352,7 +359,7 @@ def test_each_row_is_judged_by_a_decision_fitted_without_it():
 def test_a_decision_without_validation_rows_is_refused():
     with pytest.raises(
         DataError,
-        match=r"^decision needs validation rows, and there are none. Give split.validation or data.validation",
+        match=r"^decision needs validation rows, and there are none. Give split.validation or ",
     ):
         fit(np.empty((0, 2)), np.empty(0, np.int64), temperature=True)
 
@@ -381,12 +388,13 @@ def test_rivals_of_a_class_are_judged_together_and_as_one_after_the_other(kind):
     )
     calls, support = [], np.bincount(labels, weights=weights, minlength=40)
 
-    def curve(*args):
+    def curve(*args, **options):
         calls.append(args)
-        return thresholds.THRESHOLDS[kind](*args)
+        return thresholds.THRESHOLDS[kind](*args, **options)
 
-    judged = thresholds._Rows(labels, weights, support, np.arange(40) != 7, curve, 0.5)
-    change = thresholds._rivals_change(rivals, labels, weights, judged)
+    counted, curve = np.arange(40) != 7, partial(curve, min_precision=0.5)
+    objective = thresholds._Objective(labels, weights, support, counted, curve)
+    change = thresholds._rivals_change(rivals, labels, weights, objective)
     assert len(calls) == 2  # however many rivals there are
     for rival in range(40):
         rows = np.flatnonzero(rivals == rival)
@@ -409,13 +417,9 @@ def test_equal_quotients_are_taken_in_their_order():
 
 def test_decision_of_logits_in_a_file_is_that_of_logits_in_memory(tmp_path, monkeypatch):
     logits, labels = three_classes(size=400)
-    plan = {
-        "labels": NAMES,
-        "log_q_C": np.zeros(3),
-        "thresholds": "f1",
-        "temperature": True,
-        "log_target_C": np.log([0.2, 0.3, 0.5]),
-    }
+    plan = DecisionPlan(
+        NAMES, np.zeros(3), np.log([0.2, 0.3, 0.5]), temperature=True, thresholds="f1"
+    )
     decision, (log_p, predicted) = fit_and_cross_fit(
         logits, labels, np.ones(len(labels)), plan, seed=0
     )

@@ -1,4 +1,4 @@
-"""Bootstrap intervals: the rows are drawn as they should be, and the figures of a draw are scikit-learn's."""
+"""Bootstrap intervals: rows are drawn correctly, and metrics equal scikit-learn's."""
 
 import tracemalloc
 
@@ -18,7 +18,7 @@ def three_classes(num_rows=300, seed=0):
 
 
 def test_resampled_f1_and_recall_are_those_of_rows_drawn_one_by_one():
-    """The same figures, in mean and spread, as an independent bootstrap that draws rows within each class."""
+    """Mean and deviation equal those of a plain bootstrap that draws rows within each class."""
     true, predicted = three_classes()
     found = resample(true, [predicted], 3, num_resamples=4000)
     rng = np.random.default_rng(1)

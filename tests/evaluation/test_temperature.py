@@ -1,4 +1,4 @@
-"""Temperature of calibrated logits, for every loss, weighting and label smoothing that a config can have."""
+"""Temperature of calibrated logits, for every loss, weighting and label smoothing of a config."""
 
 from types import SimpleNamespace
 
@@ -9,9 +9,10 @@ from scipy.stats import norm
 from trainer.config.config import check_config
 from trainer.config.yaml_source import YamlSource
 from trainer.data.balancing.weights import WEIGHTINGS, class_weights
-from trainer.evaluation.decision import fit_decision, training_log_prior
+from trainer.evaluation.calibration import training_log_prior
+from trainer.evaluation.decision import fit_decision
 from trainer.evaluation.metrics import calibration_bins, evaluate_logits
-from trainer.evaluation.scores import log_softmax
+from trainer.evaluation.scores import LogProbabilities, log_softmax
 from trainer.runs.results import decision_plan
 from trainer.training.losses import LOSSES
 
@@ -45,13 +46,13 @@ def planned(loss, weighting="none", smoothing=0.0, prior=None, tau=None):
         "training": {"label_smoothing_factor": smoothing},
     }
     weights = class_weights(COUNTS, weighting, NAMES)
-    audit = SimpleNamespace(counts={"drawn": COUNTS}, natural_C=COUNTS)
-    data = SimpleNamespace(labels=NAMES, audit=audit, class_weights_C=weights)
+    summary = SimpleNamespace(counts={"drawn": COUNTS}, natural_C=COUNTS)
+    data = SimpleNamespace(labels=NAMES, summary=summary, class_weights_C=weights)
     return decision_plan(check_config(YamlSource("test", values)), data), weights
 
 
 def ece(log_p, label_ids):
-    bins = calibration_bins(log_softmax(log_p), label_ids)
+    bins = calibration_bins(LogProbabilities(log_p), label_ids)
     return sum(rows * abs(confidence - accuracy) for confidence, accuracy, rows in bins) / len(
         label_ids
     )
@@ -62,7 +63,7 @@ def ece(log_p, label_ids):
 def test_calibrated_logits_have_temperature_1_whatever_the_loss(rows, loss, weighting, smoothing):
     logits, label_ids = rows
     plan, _ = planned(loss, weighting, smoothing)
-    decision = fit_decision(logits, label_ids, **plan)
+    decision = fit_decision(logits, label_ids, plan)
     assert decision.temperature == pytest.approx(1, abs=0.02)
     assert decision.shift_C.tolist() == [0, 0, 0]
     assert ece(decision.log_probabilities(logits), label_ids) <= ece(logits, label_ids) + 0.001
@@ -73,7 +74,7 @@ def test_calibrated_logits_have_temperature_1_whatever_the_loss(rows, loss, weig
 def test_temperature_gives_calibrated_probabilities_back(rows, loss, smoothing, sharpness):
     logits, label_ids = rows
     plan, _ = planned(loss, smoothing=smoothing)
-    decision = fit_decision(sharpness * logits, label_ids, **plan)
+    decision = fit_decision(sharpness * logits, label_ids, plan)
     assert decision.temperature == pytest.approx(sharpness, rel=0.02)
     after = ece(decision.log_probabilities(sharpness * logits), label_ids)
     assert after < 0.25 * ece(sharpness * logits, label_ids)
@@ -85,7 +86,7 @@ def test_temperature_minimises_the_cross_entropy_of_validation_where_the_model_i
     logits = 3 * np.eye(3)[label_ids] + generator.normal(0, 3, (2000, 3))
     plan, _ = planned("cross_entropy", "balanced")
     temperatures = np.exp(np.linspace(np.log(0.2), np.log(10), 41))
-    found = fit_decision(logits, label_ids, **plan).temperature
+    found = fit_decision(logits, label_ids, plan).temperature
     losses = [evaluate_logits(logits / t, label_ids, NAMES).loss for t in (found, *temperatures)]
     assert losses[0] <= min(losses[1:])
     assert found != pytest.approx(1, abs=0.2)
@@ -105,8 +106,8 @@ def test_likelihood_times_training_prior_has_temperature_1_where_the_prior_is_co
         np.log(COUNTS) + np.log(weights) - strength * np.log(SHARES)
     )  # what the loss leaves in the logits
     logits = log_p - np.log(SHARES) + log_q
-    assert plan["log_q_C"] == pytest.approx(training_log_prior(COUNTS, weights, strength))
-    decision = fit_decision(logits, label_ids, **plan)
+    assert plan.log_q_C == pytest.approx(training_log_prior(COUNTS, weights, strength))
+    decision = fit_decision(logits, label_ids, plan)
     assert decision.temperature == pytest.approx(1, abs=0.02)
     after = ece(decision.log_probabilities(logits), label_ids)
     assert after == pytest.approx(ece(log_p, label_ids), abs=0.003)

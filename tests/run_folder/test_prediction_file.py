@@ -10,7 +10,8 @@ from trainer.errors import RunError
 from trainer.evaluation import blocks
 from trainer.evaluation.outcome import outcome_of
 from trainer.run_folder import prediction_file
-from trainer.run_folder.finished_run import Predictions, read_predictions
+from trainer.run_folder.prediction_file import read_predictions
+from trainer.run_folder.predictions import Predictions
 from trainer.run_folder.writer import RunFolder
 
 
@@ -74,7 +75,8 @@ def test_all_probabilities_are_kept_beside_the_largest_where_they_are_asked_for(
     RunFolder(tmp_path).write_predictions(parts, names(1001))
     with pytest.raises(
         RunError,
-        match=r"predictions\.npy: is missing; predictions\.parquet keeps the largest probabilities alone\. Train that run again",
+        match=r"predictions\.npy: is missing; predictions\.parquet holds only the largest"
+        r" probabilities\. Train that run again",
     ):
         read_predictions(tmp_path, "test", names(1001))
     RunFolder(tmp_path).write_predictions(parts, names(1001), keep_all=True)

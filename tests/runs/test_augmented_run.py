@@ -191,11 +191,11 @@ def test_run_folder_lists_counts_and_marks_every_synthetic_row(augmented, server
     }
     card = (folder / "README.md").read_text(encoding="utf-8")
     assert (
-        "8 training rows are synthetic, written by `m` through an OpenAI-compatible server" in card
+        "8 training rows are synthetic. `m` wrote them through an OpenAI-compatible server" in card
     )
     assert "| label | train | synthetic | seen per epoch | validation | test |" in card
     assert "| positive | 28 | 8 | 36 | 6 | 6 |" in card
-    assert "approximate here, since balancing or synthetic rows" in card
+    assert "this is approximate, since balancing or synthetic rows" in card
     assert not [line["text"] for line in lines if line["text"] in card]
     assert "synthetic" in capsys.readouterr().out
     everything = b"".join(path.read_bytes() for path in folder.rglob("*") if path.is_file())

@@ -196,7 +196,7 @@ def test_card_parses_with_hub_metadata_and_the_results(finished):
     assert values["Macro F1"] == pytest.approx(metrics["test"]["macro_f1"], abs=1e-6)
     assert card.data.pipeline_tag == "text-classification"
     assert "undersample" in card.text
-    assert "drawn anew every epoch" in card.text
+    assert "resampled every epoch" in card.text
 
 
 def test_config_yaml_of_the_run_trains_again_to_identical_weights_and_metrics(

@@ -16,7 +16,7 @@ from trainer.data.cleaning.near_duplicates import MOST_CHARACTERS, NearDuplicate
 from trainer.data.cleaning.odd_characters import find_odd_characters
 from trainer.data.cleaning.reasons import CONFLICTS
 from trainer.data.reading.sources import SLOTS
-from trainer.data.summary import Audit
+from trainer.data.summary import DataSummary
 from trainer.data.tokens.special_tokens import special_sentence
 from trainer.data.tokens.tokenise import TokenisedRows
 from trainer.errors import listing
@@ -140,7 +140,7 @@ def collect(
 
 
 def _facts(
-    audit: Audit,
+    audit: DataSummary,
     clean: CleanRows,
     num_compared: int,
     near_found: dict[str, Any],
@@ -179,11 +179,13 @@ def _facts(
     )
 
 
-def _classes(clean: CleanRows, splits: dict[str, Ints], base: str) -> tuple[dict[str, Any], Audit]:
+def _classes(
+    clean: CleanRows, splits: dict[str, Ints], base: str
+) -> tuple[dict[str, Any], DataSummary]:
     """Counts by split, and the imbalance of the split trained on, over the classes that it has."""
     counts = {name: clean.labels.counts(clean.label_ids_N[ids]) for name, ids in splits.items()}
     present = np.flatnonzero(counts[base])
-    audit = Audit(
+    audit = DataSummary(
         [clean.labels.names[c] for c in present],
         {base: counts[base][present]},
         counts[base][present],

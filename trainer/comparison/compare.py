@@ -23,7 +23,7 @@ from trainer.delivery import completion
 from trainer.errors import ConfigError, RunError
 from trainer.files.locks import holder, if_free, locked
 from trainer.launch.distributed import leave_the_others
-from trainer.run_folder import writer
+from trainer.run_folder import config_differences, writer
 from trainer.run_folder.environment import describe_environment
 from trainer.run_folder.finished_comparison import JSON_NAME, PAGE_NAME
 from trainer.runs import training_run
@@ -113,8 +113,8 @@ def identity_of(config: Config, fingerprint: str) -> str:
     """Digest of all that a comparison's results depend on: config, strategies, data."""
     values = {
         key: value
-        for key, value in writer.flat(config.to_dict()).items()
-        if not writer.is_not_compared(key) or key.startswith("compare.")
+        for key, value in config_differences.flat(config.to_dict()).items()
+        if not config_differences.is_not_compared(key) or key.startswith("compare.")
     }
     return xxhash.xxh3_128(json.dumps([values, fingerprint], sort_keys=True).encode()).hexdigest()
 
@@ -143,7 +143,7 @@ def _open(path: Path, config: Config, ground: "Ground", identity: str, resume: s
                 f"{path}: holds files but no comparison. Set run.name or run.output_dir to another folder."
             )
         differs = (
-            writer.first_differences(path, config.to_dict(), clean.fingerprint)
+            config_differences.first_differences(path, config.to_dict(), clean.fingerprint)
             if (path / "config.yaml").is_file()
             else ""
         )
@@ -234,7 +234,8 @@ def _conclude(
 ) -> None:
     """Differences on validation, the test of the recommended strategy and of the baseline, and what is told of it; comparison.json last."""
     from trainer import __version__
-    from trainer.comparison.statistics.differences import TITLES, recommend
+    from trainer.comparison.statistics.recommendation import recommend
+    from trainer.display.figure_words import TITLES
 
     ground, config = phase.ground, phase.ground.config
     validation = phase.compare("validation", phase.trained)

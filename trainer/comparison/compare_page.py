@@ -21,7 +21,7 @@ from trainer.display.figure_words import (
 )
 from trainer.display.shown_classes import MOST_IN_PAGE, worst_and_rarest
 from trainer.display.terminal import console
-from trainer.run_folder import writer
+from trainer.run_folder import config_differences
 
 SHOWN = ("accuracy", "macro_f1", "minority_recall", "mcc", "auroc_macro", "ece")
 """Figures beside the one that strategies are chosen by."""
@@ -85,7 +85,7 @@ def render(result: dict[str, Any]) -> str:
             for name, values in result["overrides"].items()
         },
         quick_order=by_metric(result["quick"]["comparison"]) if result["quick"] else [],
-        facts=writer.flat(result["environment"]),
+        facts=config_differences.flat(result["environment"]),
         duration=_duration(result["total_seconds"]),
         figures=[
             name

@@ -20,8 +20,10 @@ from trainer.config.sections.balancing import SYNTHESIS_METHODS, BalanceSection,
 from trainer.data.augmenting.augment import SyntheticRows, write_rows
 from trainer.data.balancing.balance import BalancePlan
 from trainer.data.cleaning.clean import CleanRows
-from trainer.data.prepare import Fold, PreparedData, balance_splits, read_splits
+from trainer.data.prepare import balance_splits, read_splits
+from trainer.data.prepared_data import PreparedData
 from trainer.data.reading.sources import hub_commits
+from trainer.data.split_rows import Fold
 from trainer.data.splitting.split import Splits
 from trainer.data.tokens.tokenise import TokenisedRows
 from trainer.delivery.predicting.evaluate_file import judge_texts, logarithms
@@ -452,7 +454,7 @@ def _judge(
     )
     metrics: dict[str, Any] = {
         "validation": outcome.alone.to_dict(),
-        "minority_label": data.audit.minority_label,
+        "minority_label": data.summary.minority_label,
     }
     return metrics | (
         {"decision": decided | {"validation": outcome.final.to_dict()}} if decided else {}

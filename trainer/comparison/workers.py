@@ -17,7 +17,8 @@ from typing import Any
 import numpy as np
 from tqdm.auto import tqdm
 
-from trainer.comparison.statistics.differences import Comparison, SeedPredictions
+from trainer.comparison.statistics.comparison_result import Comparison
+from trainer.comparison.statistics.differences import SeedPredictions
 from trainer.comparison.statistics.differences import compare as compare_predictions
 from trainer.comparison.strategies import strategy_config
 from trainer.comparison.trainings import (
@@ -36,8 +37,8 @@ from trainer.errors import ConfigError, DataError, RunError, Stopped, TrainingEr
 from trainer.evaluation.blocks import Rows, Taken, joined
 from trainer.files.locks import holder, if_free, locked
 from trainer.launch import stopping
-from trainer.run_folder import writer
-from trainer.run_folder.finished_run import read_predictions
+from trainer.run_folder import config_differences, writer
+from trainer.run_folder.prediction_file import read_predictions
 
 POLL_SECONDS = 1.0
 """How often a worker that finds no free cell looks again."""
@@ -126,8 +127,8 @@ class Phase:
         path = self.folder / cell.strategy / STEPS
         of = {
             key: value
-            for key, value in writer.flat(cell.config.to_dict()).items()
-            if not (writer.is_not_compared(key) or key.startswith("run."))
+            for key, value in config_differences.flat(cell.config.to_dict()).items()
+            if not (config_differences.is_not_compared(key) or key.startswith("run."))
         }
         timed = {"seconds": self.budget.amount, "of": of}
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -248,7 +249,9 @@ class Phase:
             else cells
         ):
             if not (cell.path / "config.yaml").is_file() or not (
-                differs := writer.first_differences(cell.path, cell.config.to_dict(), fingerprint)
+                differs := config_differences.first_differences(
+                    cell.path, cell.config.to_dict(), fingerprint
+                )
             ):
                 continue
             remedy = (
@@ -310,7 +313,10 @@ class Phase:
                     judge_test(cell, self.ground)
         labels = self.ground.plain.labels
         predictions = {strategy: self._predictions(strategy, split) for strategy in strategies}
-        metric, minority = self.ground.config.compare.metric, self.ground.plain.audit.minority_label
+        metric, minority = (
+            self.ground.config.compare.metric,
+            self.ground.plain.summary.minority_label,
+        )
         if (
             metric.startswith("minority")
             and labels.index(minority) not in predictions[strategies[0]][0]

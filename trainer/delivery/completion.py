@@ -1,4 +1,7 @@
-"""What a finished run can do without, made of its folder alone: pictures, card and page, by training and again whenever one of them is missing."""
+"""Make the pictures, model card and epochs.csv of a finished run, or those that it lacks.
+
+They are made only from the files of the run folder.
+"""
 
 import logging
 import shlex
@@ -11,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from trainer.errors import Stopped, first_line, listing
 from trainer.run_folder import writer
 from trainer.run_folder.finished_run import FinishedRun
-from trainer.run_folder.run_files import is_whole, lacking
+from trainer.run_folder.missing_files import is_whole, lacking
 
 if TYPE_CHECKING:
     from trainer.evaluation.multi_label import AnyEvaluation
@@ -23,7 +26,10 @@ EPOCHS = "epochs.csv"
 
 @contextmanager
 def warning_of(what: Path | str, remedy: str) -> Iterator[None]:
-    """Turn a fault of the block into a warning that a file was not written, since it must not cost the model."""
+    """Turn an error of the block into a warning that a file was not written.
+
+    The model and its figures do not need the file, so the error must not end the run.
+    """
     try:
         yield
     except Stopped:
@@ -38,17 +44,17 @@ def warning_of(what: Path | str, remedy: str) -> Iterator[None]:
 
 
 def command_of(run: Path) -> str:
-    """Remedy of a file of a run that can be made later."""
+    """Return the remedy for a file of a run that can be made later."""
     return f"repeat with: {shlex.join(['equipoise', 'report', str(run)])}"
 
 
 def complete(path: Path, *, anew: bool = False) -> list[str]:
-    """Write the pictures and the card that a finished run lacks, of an ensemble those of its members too; gives the names of those written.
+    """Write the files that a finished run, or a member of an ensemble, lacks; return their names.
 
-    What cannot be written is a warning, and so is a file that only training could have written.
+    A file that cannot be written is a warning, and so is one that only training can write.
 
     Args:
-        anew: write them all, whatever is there.
+        anew: write all files, even if they exist.
     Raises:
         RunError: the folder holds no finished run, or a file of it is damaged.
     """
@@ -56,25 +62,25 @@ def complete(path: Path, *, anew: bool = False) -> list[str]:
     for name, write in _makers(run).items():
         if anew or not is_whole(path / name):
             with warning_of(path / name, command_of(path)):
-                _write(name, write)
+                write(name)
                 written.append(name)
+    source = "only training can write it"
+    if run.is_ensemble:
+        source = "only a new vote can write it: remove metrics.json and repeat the training command"
     for name, words in lacking(run).items():
-        logger.warning("%s is missing and %s: %s.", path / name, _who_makes(run), words)
+        logger.warning("%s is missing and %s: %s.", path / name, source, words)
     if not anew:
         members = [member for member in run.members if member.is_dir()]
         written += [f"{member.name}/{name}" for member in members for name in complete(member)]
     return written
 
 
-def _who_makes(run: FinishedRun) -> str:
-    """What makes a file again that others cannot give."""
-    if not run.is_ensemble:
-        return "only training can write it"
-    return "only a new vote can write it (remove metrics.json, then run the training command again)"
-
-
 def complete_and_tell(path: Path) -> None:
-    """Write the pictures and the card that a finished run lacks, and say which; refuses a page that is none of ours before anything is written."""
+    """Write the files that a finished run lacks, and print their names.
+
+    Raises:
+        RunError: as `complete`; or report.html is not a page of equipoise.
+    """
     from trainer.delivery.report import report_page
 
     report_page.check_page(path / report_page.PAGE_NAME)
@@ -83,7 +89,7 @@ def complete_and_tell(path: Path) -> None:
 
 
 def evaluation_of(figures: dict[str, Any]) -> "AnyEvaluation":
-    """The evaluation that metrics.json holds of a split."""
+    """Return the evaluation of a split from its part of metrics.json."""
     from trainer.evaluation.metrics import Evaluation
     from trainer.evaluation.multi_label import MultiLabelEvaluation
 
@@ -91,74 +97,43 @@ def evaluation_of(figures: dict[str, Any]) -> "AnyEvaluation":
     return kind(**{field.name: figures[field.name] for field in fields(kind)})
 
 
-def _write(name: str, write: Callable[[str], None]) -> None:
-    if not name.endswith(".png"):
-        write(name)
-        return
-    from trainer.display.drawing import closing_figures
-
-    with closing_figures():
-        write(name)
-
-
 def _makers(run: FinishedRun) -> dict[str, Callable[[str], None]]:
-    """{file: function that writes it} of all that this run can have, from the files that it has."""
-    folder, facts = writer.RunFolder(run.path), _facts(run)
+    """Return {file: function that writes it} of all files that can be made from the others."""
+    from trainer.data.summary import DataSummary
+    from trainer.display import curves, plots
+    from trainer.display.reliability_plot import reliability
+
+    folder, facts = writer.RunFolder(run.path), {} if run.is_ensemble else run.facts or {}
+    figures: dict[str, Callable[[], Any]] = {}
+    if "audit" in facts:
+        figures["class_distribution.png"] = lambda: plots.class_distribution(
+            DataSummary.from_facts(facts["audit"])
+        )
+    if run.epochs:
+        figures["learning_curves.png"] = lambda: curves.learning_curves(
+            run.epochs, facts.get("saved_step")
+        )
+    result = "label_scores.png" if run.is_multi_label else "confusion_matrix.png"
+    figures[result] = lambda: plots.results(evaluation_of(run.final), run.split)[1]
+    if sides := facts.get("calibration"):
+        titles = [f"{run.split}, {side['title']}: ECE {side['ece']:.3f}" for side in sides]
+        bins = [side["bins"] for side in sides]
+        figures["reliability.png"] = lambda: reliability(dict(zip(titles, bins, strict=True)))
     makers: dict[str, Callable[[str], None]] = {}
     if facts.get("epochs"):
         makers[EPOCHS] = lambda name: folder.write_epochs(facts["epochs"])
-    if "audit" in facts:
-        makers["class_distribution.png"] = lambda name: folder.write_figure(
-            name, _plots().class_distribution(_audit(facts))
-        )
-    if run.epochs:
-        step = facts.get("saved_step")
-        makers["learning_curves.png"] = lambda name: folder.write_figure(
-            name, _plots().learning_curves(run.epochs, step)
-        )
-    result = "label_scores.png" if run.is_multi_label else "confusion_matrix.png"
-    makers[result] = lambda name: folder.write_figure(
-        name, _plots().results(evaluation_of(run.final), run.split)[1]
-    )
-    if facts.get("calibration"):
-        makers["reliability.png"] = lambda name: folder.write_figure(
-            name, _reliability(facts["calibration"], run.split)
-        )
+    makers |= dict.fromkeys(figures, lambda name: folder.write_figure(name, figures[name]()))
     if "card" in facts or run.is_ensemble:
         makers[CARD_NAME] = lambda name: folder.write_text(name, _card(run))
     return makers
 
 
-def _facts(run: FinishedRun) -> dict[str, Any]:
-    """The run's own report.json; an ensemble has none, and is shown that of its first member."""
-    return {} if run.is_ensemble else run.facts or {}
-
-
-def _plots() -> Any:
-    """The drawing library is loaded where something is drawn."""
-    from trainer.display import plots
-
-    return plots
-
-
-def _audit(facts: dict[str, Any]) -> Any:
-    from trainer.data.summary import Audit
-
-    return Audit.from_facts(facts["audit"])
-
-
-def _reliability(sides: list[dict[str, Any]], split: str) -> Any:
-    from trainer.display.reliability_plot import reliability
-
-    return reliability(sides, split)
-
-
 def _card(run: FinishedRun) -> str:
     from trainer.delivery.card import card, ensemble_card
 
-    if run.is_ensemble:
-        evaluations = {split: evaluation_of(run.metrics[split]) for split in run.splits}
-        return ensemble_card.write_ensemble_card(
-            run.config["run"]["name"], run.metrics["ensemble"], evaluations
-        )
-    return card.render(_facts(run)["card"])
+    if not run.is_ensemble:
+        return card.render((run.facts or {})["card"])
+    evaluations = {split: evaluation_of(run.metrics[split]) for split in run.splits}
+    return ensemble_card.write_ensemble_card(
+        run.config["run"]["name"], run.metrics["ensemble"], evaluations
+    )

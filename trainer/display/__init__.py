@@ -1,1 +1,1 @@
-"""How things look: pictures, terminal tables, the parts that pages share."""
+"""How results look: pictures, terminal tables, and the parts that pages share."""

@@ -1,4 +1,4 @@
-"""The folder of our caches in the terminal."""
+"""Print the contents of the cache folder."""
 
 import time
 from pathlib import Path
@@ -13,14 +13,14 @@ MOST_CHARACTERS = 120
 
 
 def print_kinds(folder: Path, entries: list[Entry], older_than: str | None) -> None:
-    """One line for each kind: number of entries, size, when the longest and the shortest unused one was last used."""
-    table = Table(title=_title(folder, entries, older_than), title_justify="left")
-    for heading in ("kind", "entries", "size", "last used", "holds"):
-        table.add_column(heading, justify="right" if heading in ("entries", "size") else "left")
-    for kind, words in [
-        *KINDS.items(),
-        ("unfinished", "left by runs that are at work, or were killed"),
-    ]:
+    """Print one line per kind of entry: number, size, and when the oldest and newest were used."""
+    table = Table("kind", title=_title(folder, entries, older_than), title_justify="left")
+    table.add_column("entries", justify="right")
+    table.add_column("size", justify="right")
+    table.add_column("last used")
+    table.add_column("holds")
+    unfinished = {"unfinished": "left by processes that are running or were killed"}
+    for kind, words in (KINDS | unfinished).items():
         own = [
             entry
             for entry in entries
@@ -28,49 +28,38 @@ def print_kinds(folder: Path, entries: list[Entry], older_than: str | None) -> N
         ]
         if own:
             first, last = _age(own[0].last_used), _age(own[-1].last_used)
-            table.add_row(
-                kind,
-                f"{len(own):,}",
-                _size(own),
-                first if first == last else f"{first} to {last}",
-                words,
-            )
-    if table.rows:
-        console.print(table)
-    else:
-        console.print(f"{_title(folder, entries, older_than)}: no entries.")
+            ages = first if first == last else f"{first} to {last}"
+            table.add_row(kind, f"{len(own):,}", _size(own), ages, words)
+    _print(table)
 
 
 def print_entries(folder: Path, entries: list[Entry], older_than: str | None) -> None:
-    """One line for each entry, the longest unused first."""
+    """Print one line per entry, the longest unused entry first."""
     table = Table(title=_title(folder, entries, older_than), title_justify="left")
-    for heading in ("entry", "size", "last used", "made from"):
-        table.add_column(
-            heading,
-            justify="right" if heading == "size" else "left",
-            overflow="fold",
-            no_wrap=heading == "entry",
-        )
+    table.add_column("entry", no_wrap=True)
+    table.add_column("size", justify="right")
+    table.add_column("last used", overflow="fold")
+    table.add_column("made from", overflow="fold")
     for entry in entries:
         if entry.state != "lock":
             words = "unfinished" if entry.state == "unfinished" else entry.made_from
-            table.add_row(
-                entry.name, _size([entry]), _age(entry.last_used), brief(words, MOST_CHARACTERS)
-            )
-    if table.rows:
-        console.print(table)
-    else:
-        console.print(f"{_title(folder, entries, older_than)}: no entries.")
+            age = _age(entry.last_used)
+            table.add_row(entry.name, _size([entry]), age, brief(words, MOST_CHARACTERS))
+    _print(table)
+
+
+def _print(table: Table) -> None:
+    console.print(table if table.rows else f"{table.title}: no entries.")
 
 
 def print_cleared(folder: Path, deleted: list[Entry], in_use: list[Entry]) -> None:
-    """What was freed, and what was skipped."""
+    """Print what was deleted and what was skipped."""
     whole = [entry for entry in deleted if entry.state != "lock"]
     console.print(f"{folder}: deleted {_number(whole)}, {_size(deleted)} freed.")
     if in_use:
-        console.print(
-            f"Skipped {_number(in_use)} ({_size(in_use)}) that running processes use: {', '.join(entry.name for entry in in_use[:5])}"
-        )
+        names = ", ".join(entry.name for entry in in_use[:5])
+        number = f"{_number(in_use)} ({_size(in_use)})"
+        console.print(f"Skipped {number} that running processes use: {names}")
 
 
 def _number(entries: list[Entry]) -> str:

@@ -1,4 +1,4 @@
-"""Metrics and their differences in words, for tables and pages of runs and comparisons."""
+"""Name metrics, and format their differences, for tables, cards and pages."""
 
 from typing import Any
 
@@ -24,48 +24,41 @@ TITLES = {
     "minority_recall": "recall of the rarest class",
     "minority_f1": "F1 of the rarest class",
 }
-"""The name of each metric in tables."""
-
+"""Name of each metric in tables."""
 LESS_IS_BETTER = {"ece", "brier", "loss", "hamming_loss"}
 
 
 def difference_words(difference: tuple[float, Interval | None] | None) -> str:
-    """A difference with its interval."""
+    """Return a difference with its interval, or an empty string for None."""
     if difference is None:
         return ""
     value, found = difference
-    return f"{value:+.3f}" + (f" [{found[0]:+.3f}, {found[1]:+.3f}]" if found else "")
+    return f"{value:+.3f} [{found[0]:+.3f}, {found[1]:+.3f}]" if found else f"{value:+.3f}"
 
 
 def by_metric(compared: dict[str, Any]) -> list[str]:
-    """Strategies, those with the highest mean of the metric first."""
-    strategies = compared["strategies"]
-    return sorted(
-        strategies, key=lambda name: -strategies[name]["figures"][compared["metric"]]["mean"]
-    )
+    """Return the strategies, the one with the highest mean of the metric first."""
+    metric, strategies = compared["metric"], compared["strategies"]
+    return sorted(strategies, key=lambda name: -strategies[name]["figures"][metric]["mean"])
 
 
 def spread_words(figure: dict[str, Any]) -> str:
-    """Mean and deviation over seeds; of one seed the mean alone."""
+    """Return mean and standard deviation over seeds, or only the mean for one seed."""
     return pages.decimals(figure["mean"]) + (
         f" ± {figure['seed_deviation']:.3f}" if figure["seed_deviation"] is not None else ""
     )
 
 
 def baseline_words(against: dict[str, Any] | None) -> str:
-    """A difference with its interval where it has one; empty for the baseline."""
+    """Return a difference, with its interval if it has one; empty for the baseline."""
     if against is None:
         return ""
-    return difference_words(
-        (
-            against["difference"],
-            None if against["low"] is None else (against["low"], against["high"]),
-        )
-    )
+    found = None if against["low"] is None else (against["low"], against["high"])
+    return difference_words((against["difference"], found))
 
 
 def p_words(against: dict[str, Any] | None) -> str:
-    """The Holm-adjusted p value; a dash where there is none, empty for the baseline."""
+    """Return the Holm-adjusted p value, a dash if there is none, or nothing for the baseline."""
     if against is None:
         return ""
     p = against["p_holm"]

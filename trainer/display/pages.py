@@ -1,4 +1,4 @@
-"""What our pages share: templates that escape all they are given, numbers in words, pictures inside the page."""
+"""Render pages: templates that escape their values, formats of numbers, and pictures."""
 
 import base64
 import io
@@ -13,13 +13,13 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 MOST_OF_A_LABEL = 60
-"""Characters of a class's name in a table or a legend."""
+"""Longest class name in a table or legend."""
 
 
 def template(path: Path) -> "Template":
-    """Return the Jinja template of a file; it escapes its values and may include files of this folder.
+    """Return the Jinja template of a file.
 
-    A name in the template that is not given a value is an error.
+    It escapes its values, may include files of this folder, and fails if a value is missing.
     """
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
@@ -43,49 +43,43 @@ def template(path: Path) -> "Template":
 
 
 def short_number(value: float) -> str:
-    """Whole from 100 on, else three digits."""
+    """Return a number with three digits, or without decimals from 100 on."""
     return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 
 def decimals(value: Any, places: int = 3) -> str:
-    """A figure with fixed decimals; a dash where there is none."""
+    """Return a number with fixed decimals, or a dash for None."""
     return "\N{EN DASH}" if value is None else f"{value:.{places}f}"
 
 
 def _code(text: str) -> "Markup":
-    """Text whose `quoted` parts become code, escaped."""
+    """Return escaped text whose `quoted` parts are code."""
     from markupsafe import Markup, escape
 
-    parts = re.split(r"`([^`]*)`", text)
-    return Markup("").join(
-        Markup("<code>{}</code>").format(part) if position % 2 else escape(part)
-        for position, part in enumerate(parts)
-    )
+    return Markup(re.sub(r"`([^`]*)`", r"<code>\1</code>", str(escape(text))))
 
 
 def _label(name: str) -> "Markup | str":
-    """The name of a class, cut where it would make a table of high rows, whole where the pointer rests on it."""
+    """Return a class name; a long one is cut, and whole in its tooltip."""
     from markupsafe import Markup
 
-    return (
-        name
-        if len(name) <= MOST_OF_A_LABEL
-        else Markup('<span title="{}">{}…</span>').format(name, name[: MOST_OF_A_LABEL - 1])
-    )
+    if len(name) <= MOST_OF_A_LABEL:
+        return name
+    return Markup('<span title="{}">{}…</span>').format(name, name[: MOST_OF_A_LABEL - 1])
 
 
 def picture(figure: "Figure") -> str:
-    """A figure as a data URI of SVG; as an image no script in it could run. Its text is left to the reader's fonts, which know more scripts."""
-    from matplotlib import pyplot as plt
+    """Return a figure as a data URI of SVG, for an <img> element, in which no script can run.
+
+    Text is left to the fonts of the reader, which cover more scripts than matplotlib's.
+    """
+    from matplotlib import rc_context
 
     out = io.BytesIO()
     with (
         warnings.catch_warnings(),
-        plt.rc_context({"svg.fonttype": "none", "svg.hashsalt": "equipoise"}),
+        rc_context({"svg.fonttype": "none", "svg.hashsalt": "equipoise"}),
     ):
-        warnings.filterwarnings(
-            "ignore", message="Glyph"
-        )  # a font of ours that lacks it measures the text, the reader's draws it
+        warnings.filterwarnings("ignore", message="Glyph")  # lacking in matplotlib's font
         figure.savefig(out, format="svg", metadata={"Date": None})
-    plt.close(figure)
     return f"data:image/svg+xml;base64,{base64.b64encode(out.getvalue()).decode()}"

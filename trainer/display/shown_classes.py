@@ -1,4 +1,4 @@
-"""Which of many classes a picture, a page, a card or the terminal shows, and the words that say so."""
+"""Choose which of many classes a picture, page, card or table shows, and say so in words."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -9,38 +9,38 @@ MOST_IN_TERMINAL = 60
 MOST_IN_CARD = 100
 MOST_IN_PAGE = 300
 MOST_IN_SENTENCE = 20
-OTHERS = "all others"
-"""Heading of what the classes that are shown were taken for beside each other."""
+
+PerClass = Mapping[str, Mapping[str, Any]]
+"""{class: its scores}, with `f1` and `support`."""
 
 
 @dataclass(frozen=True)
 class Shown:
-    """Some classes, in the order in which they are shown.
+    """The classes to show, in order.
 
     Attributes:
-        words: which they are, such as "40 of 1,500 classes, those with the lowest F1"; empty where they are all.
+        words: describes the choice, such as "40 of 1,500 classes, those with the lowest F1"; empty
+            if all classes are shown.
     """
 
     labels: list[str]
     words: str = ""
 
     def sentence(self, where: str) -> str:
-        """The words with the place of all classes; empty where they are all."""
+        """Return the words, and where all classes are listed; empty if all are shown."""
         return f"Shown: {self.words}. All are in {where}." if self.words else ""
 
 
-def worst(per_class: Mapping[str, Mapping[str, Any]], most: int) -> list[str]:
-    """Classes that have rows, the lowest F1 first, of equals the one of more rows; at most so many."""
+def worst(per_class: PerClass, most: int) -> list[str]:
+    """Return the classes with the lowest F1, of those that have rows; larger classes first."""
     measured = [label for label, values in per_class.items() if values["support"]]
     return sorted(
         measured, key=lambda label: (per_class[label]["f1"], -per_class[label]["support"])
     )[:most]
 
 
-def worst_classes(
-    order: Sequence[str], per_class: Mapping[str, Mapping[str, Any]], most: int = MOST_IN_PICTURE
-) -> Shown:
-    """All classes, or those with the lowest F1; in the order given."""
+def worst_classes(order: Sequence[str], per_class: PerClass, most: int = MOST_IN_PICTURE) -> Shown:
+    """Choose all classes, or those with the lowest F1."""
     if len(order) <= most:
         return Shown(list(order))
     chosen = set(worst(per_class, most))
@@ -52,16 +52,17 @@ def worst_classes(
 
 def worst_and_predicted(
     order: Sequence[str],
-    per_class: Mapping[str, Mapping[str, Any]],
+    per_class: PerClass,
     predicted: Mapping[str, int],
     most: int = MOST_IN_PICTURE,
 ) -> Shown:
-    """All classes, or the most predicted ones, a quarter, and of the others those with the lowest F1; in the order given.
+    """Choose all classes, or a quarter that is predicted most often and the worst of the others.
 
-    A class that many rows of others are taken for has few mistakes of its own, so it is seldom among those of the lowest F1.
+    A class that many rows of other classes are assigned to makes few mistakes itself, so it is
+    seldom among the classes with the lowest F1.
 
     Args:
-        predicted: rows that were taken for each class.
+        predicted: {class: rows predicted as this class}.
     """
     if len(order) <= most:
         return Shown(list(order))
@@ -76,25 +77,22 @@ def worst_and_predicted(
     return Shown([label for label in order if label in chosen], words)
 
 
-def worst_and_rarest(
-    order: Sequence[str], per_class: Mapping[str, Mapping[str, Any]], most: int
-) -> Shown:
-    """All classes, or half as many with the lowest F1 and of the others half with the fewest rows; in the order given."""
+def worst_and_rarest(order: Sequence[str], per_class: PerClass, most: int) -> Shown:
+    """Choose all classes, or half with the lowest F1 and half with the fewest rows."""
     if len(order) <= most:
         return Shown(list(order))
     lowest = worst(per_class, most // 2)
     others = [label for label in order if per_class[label]["support"] and label not in lowest]
     rarest = sorted(others, key=lambda label: per_class[label]["support"])[: most // 2]
     chosen = {*lowest, *rarest}
-    which = f"the {len(lowest)} with the lowest F1 and, of the others, the {len(rarest)} with the fewest rows"
-    if len(rarest) == len(others):
-        which = "those that have rows"
+    which = f"the {len(lowest)} with the lowest F1 and, of the others, the {len(rarest)} with the"
+    which = "those that have rows" if len(rarest) == len(others) else f"{which} fewest rows"
     words = f"{len(chosen)} of {len(order):,} classes, {which}"
     return Shown([label for label in order if label in chosen], words)
 
 
 def largest_and_rarest(by_size: Sequence[str], most: int = MOST_IN_PICTURE) -> Shown:
-    """All classes, or half as many from each end of an order by size."""
+    """Choose all classes, or the largest and the rarest, from an order by size."""
     if len(by_size) <= most:
         return Shown(list(by_size))
     half = most // 2
@@ -105,7 +103,7 @@ def largest_and_rarest(by_size: Sequence[str], most: int = MOST_IN_PICTURE) -> S
 
 
 def in_words(pairs: Mapping[str, str], where: str) -> str:
-    """'label value, label value ...' of some classes; the others are counted, and where all are is said."""
+    """Return 'label value, label value' of the first classes, and how many more there are."""
     first = [f"{label} {value}" for label, value in list(pairs.items())[:MOST_IN_SENTENCE]]
     left = len(pairs) - len(first)
     return ", ".join(first) + (f" and {left:,} more, all in {where}" if left else "")

@@ -1,4 +1,4 @@
-"""Where our tables are printed."""
+"""The console that prints tables."""
 
 from rich.console import Console
 

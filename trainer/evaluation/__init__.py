@@ -1,1 +1,1 @@
-"""Scores become evidence: metrics, intervals, decisions. Knows no model and no files."""
+"""Metrics, intervals and decisions, computed from scores. Knows no model and no run folder."""

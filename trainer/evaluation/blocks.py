@@ -1,7 +1,7 @@
-"""Scores of many rows and classes without holding them all in memory. Legend: N rows, C classes, B rows of a block.
+"""Large arrays of scores, read a block at a time. Legend: N rows, C classes, B rows of a block.
 
-A large array lies in a file without a name, which vanishes with the process however it ends. It is read and written a
-block at a time, and each block's pages are given back, so that resident memory stays small.
+An array above MOST_IN_MEMORY is stored in a file without a name, which disappears when the process
+ends. Each block's pages are released after use, so that resident memory stays small.
 """
 
 import mmap
@@ -17,38 +17,38 @@ from trainer.arrays import Array, Ints
 from trainer.errors import RunError
 
 BLOCK_BYTES = 1 << 24
-"""Of a block of rows in float64: small enough for the caches of a CPU."""
+"""Size of a block of rows in float64, small enough for the caches of a CPU."""
 CACHED_BYTES = 1 << 20
-"""Of a small block in float64: one that is worked on in place stays in a core's own cache, and rows that are far apart in a
-file, each of which brings its neighbours into memory, bring few."""
+"""Size of a small block in float64. It fits the cache of one core while it is changed in place, and
+few neighbouring rows are read with rows that are far apart in a file."""
 COLUMN_BYTES = 1 << 27
-"""Of a block of columns in float64: the fewer blocks, the fewer times a file is read."""
+"""Size of a block of columns in float64. Each block reads the whole file once."""
 MOST_IN_MEMORY = 1 << 27
-"""Bytes of an array from which it lies in a file."""
+"""Bytes above which an array is stored in a file."""
 
 
 class Rows(Protocol):
-    """What can be read by rows: an array, or rows that are computed when they are read."""
+    """An array, or an object that computes its rows when they are read."""
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Rows and columns."""
+        """Return the numbers of rows and columns."""
         ...
 
     def __getitem__(self, key: Any, /) -> Any:
-        """Some rows as an array."""
+        """Return some rows as an array."""
         ...
 
 
 class Taken:
-    """Some rows of an array, copied a block at a time."""
+    """A selection of rows of an array, copied only when they are read."""
 
     def __init__(self, source: Rows, rows: Ints) -> None:
         self.source, self.rows = source, rows
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Rows and columns."""
+        """Return the numbers of rows and columns."""
         return len(self.rows), *self.source.shape[1:]
 
     def __getitem__(self, key: Any) -> Any:
@@ -59,15 +59,15 @@ class Taken:
         )
 
     def column(self, c: int) -> Array:
-        """One column of these rows."""
+        """Return one column of the selected rows."""
         return column(self.source, c)[self.rows]
 
 
 class ByColumn:
-    """An array with a copy of some of its columns in which each column is contiguous, for whom reads columns often.
+    """An array with a contiguous copy of some columns, for code that reads columns often.
 
     Attributes:
-        place_of: {column: its place in `columns_CN`}.
+        place_of: {column: its row in `columns_CN`}.
     """
 
     def __init__(self, source: Array, columns: list[int], folder: Path | None = None) -> None:
@@ -79,14 +79,14 @@ class ByColumn:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Rows and columns."""
+        """Return the numbers of rows and columns."""
         return self.source.shape
 
     def __getitem__(self, key: Any) -> Any:
         return self.source[key]
 
     def column(self, c: int) -> Array:
-        """One column of all rows."""
+        """Return one column of all rows."""
         if c not in self.place_of:
             return column(self.source, c)
         found_N = np.array(self.columns_CN[self.place_of[c]])
@@ -95,46 +95,44 @@ class ByColumn:
 
 
 def row_slices(shape: tuple[int, ...], block_bytes: int | None = None) -> Iterator[slice]:
-    """Blocks of rows in their order, of BLOCK_BYTES or as given; small arrays are one block."""
-    size = max(
-        1, (block_bytes or BLOCK_BYTES) // (8 * max(1, int(np.prod(shape[1:], dtype=np.int64))))
-    )
+    """Return the slices of consecutive blocks of rows, of BLOCK_BYTES unless given."""
+    row_bytes = 8 * max(1, int(np.prod(shape[1:], dtype=np.int64)))
+    size = max(1, (block_bytes or BLOCK_BYTES) // row_bytes)
     return (slice(start, min(start + size, shape[0])) for start in range(0, shape[0], size))
 
 
 def row_blocks(scores: Rows, block_bytes: int | None = None) -> Iterator[tuple[slice, Array]]:
-    """(places, rows) of each block."""
+    """Yield (slice, rows) of each block."""
     for rows in row_slices(scores.shape, block_bytes):
         yield rows, scores[rows]
         release(scores)
 
 
 def column_blocks(scores: Rows) -> Iterator[tuple[int, Array]]:
-    """(first column, some columns of all rows) of each block; each row's part is contiguous."""
+    """Yield (first column, columns of all rows) of each block of columns."""
     num_rows, num_columns = scores.shape
     size = max(1, COLUMN_BYTES // (8 * max(1, num_rows)))
     for start in range(0, num_columns, size):
-        columns = slice(start, min(start + size, num_columns))
-        parts = []
-        for rows in row_slices(scores.shape):
-            parts.append(np.array(scores[rows, columns]))
-            release(scores)
-        yield start, np.concatenate(parts) if len(parts) != 1 else parts[0]
+        yield start, _read_columns(scores, slice(start, start + size))
 
 
 def column(scores: Rows, c: int) -> Array:
-    """One column of all rows."""
+    """Return one column of all rows."""
     if isinstance(scores, Taken | ByColumn):
         return scores.column(c)
+    return _read_columns(scores, c)
+
+
+def _read_columns(scores: Rows, columns: int | slice) -> Array:
     parts = []
     for rows in row_slices(scores.shape):
-        parts.append(np.array(scores[rows, c]))
+        parts.append(np.array(scores[rows, columns]))
         release(scores)
-    return np.concatenate(parts)
+    return np.concatenate(parts) if len(parts) != 1 else parts[0]
 
 
 def largest(scores: Rows) -> Ints:
-    """Column of the largest score of each row, the first of equals."""
+    """Return the column of the largest score of each row, the first one of equal scores."""
     found_N = np.empty(scores.shape[0], np.int64)
     for rows, block_BC in row_blocks(scores):
         found_N[rows] = block_BC.argmax(axis=1)
@@ -142,25 +140,24 @@ def largest(scores: Rows) -> Ints:
 
 
 def room(shape: tuple[int, ...], dtype: Any = np.float32, folder: Path | None = None) -> Array:
-    """An array of zeros: in memory, or in a file without a name where it is large.
+    """Return an array of zeros, stored in a file without a name if it is large.
 
     Args:
-        folder: where the file lies, on the disk that the results go to; left out, or not writable: where temporary files lie.
+        folder: where to create the file: on the disk of the results. The folder for temporary
+            files is used if none is given or it is not writable.
     Raises:
-        RunError: the disk has no room for it.
+        RunError: the disk is full.
     """
     num_bytes = int(np.prod(shape, dtype=np.int64)) * np.dtype(dtype).itemsize
     if num_bytes <= MOST_IN_MEMORY:
         return np.zeros(shape, dtype)
     with _nameless_file(folder) as file:
-        try:
-            os.posix_fallocate(
-                file.fileno(), 0, num_bytes
-            )  # else a full disk would kill the process when a page is written
+        try:  # without this, a full disk kills the process when a page is written
+            os.posix_fallocate(file.fileno(), 0, num_bytes)
         except OSError as error:
-            place = folder or tempfile.gettempdir()
             raise RunError(
-                f"{place}: no room for {num_bytes / 1e9:.1f} GB of scores ({error.strerror}). Free space there, or evaluate fewer rows."
+                f"{folder or tempfile.gettempdir()}: no space for {num_bytes / 1e9:.1f} GB of "
+                f"scores ({error.strerror}). Free some space there, or evaluate fewer rows."
             ) from error
         return np.memmap(file, dtype, "r+", shape=shape)
 
@@ -170,12 +167,12 @@ def _nameless_file(folder: Path | None) -> Any:
         folder = folder.parent
     try:
         return tempfile.TemporaryFile(dir=folder)
-    except OSError:  # a folder that may be read alone
+    except OSError:  # the folder is read-only
         return tempfile.TemporaryFile()
 
 
 def joined(parts: list[Array], folder: Path | None = None) -> Array:
-    """Arrays behind one another, copied a block at a time; see `room`."""
+    """Return the concatenation of arrays, copied a block at a time into `room`."""
     whole = room((sum(map(len, parts)), *parts[0].shape[1:]), parts[0].dtype, folder)
     start = 0
     for part in parts:
@@ -187,7 +184,7 @@ def joined(parts: list[Array], folder: Path | None = None) -> Array:
 
 
 def release(scores: Any) -> None:
-    """Give back the pages of an array that lies in a file; what was written there stays."""
+    """Release the memory pages of an array that is stored in a file; its values stay."""
     while hasattr(scores, "source"):
         scores = scores.source
     mapped = getattr(scores, "_mmap", None)

@@ -1,15 +1,17 @@
-"""How sure a figure is: percentile bootstrap over the rows of a split. Legend: N rows, C classes, R models, K kinds of rows, B resamples.
+"""Bootstrap intervals of metrics over the rows of a split.
 
-Rows count by their kind alone (true label, label given by each model), so drawing rows anew is drawing how many there are of
-each kind, which costs the same for a thousand rows and for ten million. One label a row: every class keeps its number of rows, as in a
-stratified split, so that no class vanishes from the mean. Training again with another seed would vary too; no interval of one run covers that.
+Legend: N rows, C classes, R models, K kinds of rows, B resamples.
+
+Rows with the same true labels and the same predictions of each model are of one kind. A resample
+draws the number of rows of each kind, which costs the same for any number of rows. With one label a
+row, every class keeps its number of rows, as in a stratified split, so that no class disappears
+from the mean. An interval does not cover training again with another seed.
 """
 
 from dataclasses import dataclass
 
 import numpy as np
 import xxhash
-from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
 from trainer.arrays import Array, Bools, Floats, Ints
@@ -20,17 +22,16 @@ Interval = tuple[float, float]
 NUM_RESAMPLES = 1000
 LEVEL = 0.95
 MOST_COUNTS = 4_000_000
-"""Counts of rows held at once; 32 MB."""
+"""Number of counts in memory at once, 32 MB."""
 
 
 @dataclass(frozen=True)
 class Resampled:
-    """Figures of R models on the same B resamples of the rows.
+    """Metrics of R models on the same B resamples of the rows.
 
     Attributes:
-        f1_BRC: F1 of each class; NaN where a resample has no row of it.
-        recall_BRC: the same of recall.
-        accuracy_BR: share of rows whose label, or labels, are all right.
+        f1_BRC, recall_BRC: F1 and recall of each class; NaN where a resample has no row of it.
+        accuracy_BR: share of rows whose predicted labels are exactly the true ones.
     """
 
     f1_BRC: Floats
@@ -39,17 +40,21 @@ class Resampled:
 
     @property
     def macro_f1_BR(self) -> Floats:
-        """Mean over the classes that have rows."""
+        """Return the mean F1 of the classes that have rows."""
         return np.nanmean(self.f1_BRC, axis=2)
 
     @property
     def macro_recall_BR(self) -> Floats:
-        """Mean over the classes that have rows."""
+        """Return the mean recall of the classes that have rows."""
         return np.nanmean(self.recall_BRC, axis=2)
 
 
 def interval(values_B: Floats) -> Interval | None:
-    """The middle 95 % of resampled values; None where there are none, or all are equal: rows that are all right, or all wrong, say nothing by being redrawn."""
+    """Return the middle 95 % of resampled values.
+
+    None if there are no values, or all are equal: resampling rows that are all correct, or all
+    wrong, does not measure their uncertainty.
+    """
     known_B = values_B[~np.isnan(values_B)]
     if not len(known_B):
         return None
@@ -65,14 +70,18 @@ def resample(
     seed: int = 0,
     num_resamples: int = NUM_RESAMPLES,
 ) -> Resampled:
-    """Figures of models on rows that are drawn anew, with replacement; the same rows for every model, so that differences are paired.
+    """Return the metrics of models on resamples of the rows, drawn with replacement.
+
+    All models see the same resamples, so that their differences are paired.
 
     Args:
-        targets: label id of each row (N,), or which labels it has (N, C).
+        targets: label id of each row (N,), or its label set (N, C).
         predicted: the same of each model.
     Raises:
-        ValueError: no row.
-    Source: Efron and Tibshirani 1993, An Introduction to the Bootstrap, ch. 13 (percentile intervals).
+        ValueError: there are no rows.
+
+    Source: Efron and Tibshirani 1993, An Introduction to the Bootstrap, ch. 13 (percentile
+    intervals).
     """
     if len(targets) == 0:
         raise ValueError("no row to draw from")
@@ -80,10 +89,8 @@ def resample(
         kinds, counts_K = np.unique(
             np.stack([targets, *predicted], axis=1), axis=0, return_counts=True
         )
-        strata_K, blocks = (
-            kinds[:, 0],
-            [_block(slice(0, len(kinds)), [_one_hot(ids_K, num_classes) for ids_K in kinds.T])],
-        )
+        sides = [_one_hot(ids_K, num_classes) for ids_K in kinds.T]
+        strata_K, blocks = kinds[:, 0], [_block(slice(0, len(kinds)), sides)]
     else:
         first_K, counts_K = _kinds(targets, predicted)
         strata_K = np.zeros(len(first_K), np.int64)
@@ -98,12 +105,15 @@ def resample(
 
 
 def _kinds(targets: Array, predicted: list[Array]) -> tuple[Ints, Ints]:
-    """Place of the first row of each kind, and how many there are of it."""
+    """Return the place of the first row of each kind, and the number of its rows."""
     packed = []
     for rows in row_slices(targets.shape):
         sides = np.stack([targets[rows], *(labels_NC[rows] for labels_NC in predicted)], axis=1)
         bits = np.packbits(sides.reshape(len(sides), -1), axis=1)
-        packed.append(_digests(bits) if targets.shape[1] > MOST_DENSE else bits)
+        if targets.shape[1] > MOST_DENSE:
+            digests = b"".join(xxhash.xxh3_128_digest(row.tobytes()) for row in bits)
+            bits = np.frombuffer(digests, np.uint8).reshape(-1, 16)
+        packed.append(bits)
         for read in (targets, *predicted):
             release(read)
     _, first_K, counts_K = np.unique(
@@ -112,17 +122,9 @@ def _kinds(targets: Array, predicted: list[Array]) -> tuple[Ints, Ints]:
     return first_K, counts_K
 
 
-def _digests(bits: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """16 bytes for each row of many, alike for rows that are alike."""
-    return np.frombuffer(
-        b"".join(xxhash.xxh3_128_digest(row.tobytes()) for row in bits), np.uint8
-    ).reshape(-1, 16)
-
-
 def _one_hot(ids_K: Ints, num_classes: int) -> csr_array:
-    return csr_array(
-        (np.ones(len(ids_K)), (np.arange(len(ids_K)), ids_K)), (len(ids_K), num_classes)
-    )
+    entries = np.ones(len(ids_K)), (np.arange(len(ids_K)), ids_K)
+    return csr_array(entries, (len(ids_K), num_classes))
 
 
 @dataclass(frozen=True)
@@ -131,8 +133,9 @@ class _Block:
 
     Attributes:
         rows: their places among all kinds.
-        true_KC, given, hits: 1 for each class that a kind has, that each model gives it, and that both do.
-        right: whether each model gives a kind what it has.
+        true_KC: 1 for each true class of a kind.
+        given, hits: of each model, 1 for each predicted class, and for each that is true too.
+        right: of each model, whether it predicts exactly the true classes.
     """
 
     rows: slice | Ints
@@ -143,39 +146,31 @@ class _Block:
 
 
 def _block(rows: slice | Ints, sides: list[csr_array]) -> _Block:
-    """Kinds of the classes that they have, and of those that each model gives them."""
+    """Return a block from the true classes and the predicted classes of each model."""
     true_KC, *given = sides
     hits = [_light(csr_array(true_KC.multiply(given_KC))) for given_KC in given]
     most = [np.maximum(np.diff(true_KC.indptr), np.diff(given_KC.indptr)) for given_KC in given]
-    return _Block(
-        rows,
-        true_KC,
-        given,
-        hits,
-        [np.diff(hits_KC.indptr) == most_K for hits_KC, most_K in zip(hits, most, strict=True)],
-    )
+    right = [np.diff(both.indptr) == most_K for both, most_K in zip(hits, most, strict=True)]
+    return _Block(rows, true_KC, given, hits, right)
 
 
 def _sparse_blocks(targets: Array, predicted: list[Array], first_K: Ints) -> list[_Block]:
-    """The kinds of rows of many labels, given the place of the first row of each.
+    """Return the blocks of multi-label kinds, given the place of the first row of each.
 
-    They are read in the order of the rows: each row that is read of a file brings its neighbours into memory.
+    They are read in the order of the rows, since a row read from a file loads its neighbours.
     """
     blocks, order = [], np.argsort(first_K)
     for rows in (order[places] for places in row_slices((len(first_K), *targets.shape[1:]))):
         sides = [labels_NC[first_K[rows]] for labels_NC in (targets, *predicted)]
-        blocks.append(
-            _block(
-                rows, [_light(csr_array(np.asarray(side_BC).astype(np.bool_))) for side_BC in sides]
-            )
-        )
+        ones = [_light(csr_array(np.asarray(side_BC).astype(np.bool_))) for side_BC in sides]
+        blocks.append(_block(rows, ones))
         for read in (targets, *predicted):
             release(read)
     return blocks
 
 
 def _light(ones_KC: csr_array) -> csr_array:
-    """The same ones, of which all share a single number in memory, so that each takes the four bytes of its column."""
+    """Return the same array with one shared 1 in memory, so that an entry takes four bytes."""
     data = np.broadcast_to(np.float64(1), ones_KC.nnz)
     light_KC = csr_array(ones_KC.shape)
     light_KC.data, light_KC.indices, light_KC.indptr = data, ones_KC.indices, ones_KC.indptr
@@ -188,7 +183,7 @@ def _draw(
     strata_K: Ints,
     num_resamples: int,
 ) -> Floats:
-    """Rows of each kind in each resample, (B, K); every stratum keeps its number of rows."""
+    """Return the rows of each kind in each resample, (B, K); strata keep their sizes."""
     drawn_BK = np.empty((num_resamples, len(counts_K)))
     for stratum in np.unique(strata_K):
         kinds = np.flatnonzero(strata_K == stratum)
@@ -198,7 +193,7 @@ def _draw(
 
 
 def _figures(drawn_BK: Floats, blocks: list[_Block]) -> tuple[Floats, Floats, Floats]:
-    """F1, recall and accuracy of each resample; sums of whole numbers, so exact in any order."""
+    """Return F1, recall and accuracy of each resample; sums of whole numbers are exact."""
     num_models, num_classes = len(blocks[0].given), blocks[0].true_KC.shape[1]
     support_BC = np.zeros((len(drawn_BK), num_classes))
     hits_BRC, given_BRC = np.zeros((2, len(drawn_BK), num_models, num_classes))

@@ -1,12 +1,11 @@
-"""Logits and label sets to a MultiLabelEvaluation; NumPy, scikit-learn; no model, no files. Legend: N rows, C labels.
+"""Evaluate multi-label predictions, and choose the evaluation of a split. Legend: N rows, C labels.
 
-Each label is a question of its own: its probability is the sigmoid of its logit, and a row is given every label whose
-probability is at least THRESHOLD. Labels without a row in the split: their precision, recall, F1 and average precision
-are 0 with support 0, macro averages leave them out (0 where none is left), and a warning names them.
+The probability of a label is the sigmoid of its logit. A row gets every label whose probability is
+at least THRESHOLD. Labels without rows have precision, recall, F1 and average precision of 0 and
+support 0. Macro averages omit them (they are 0 if no label is left), and a warning names them.
 """
 
-import warnings
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,24 +13,24 @@ import numpy as np
 from scipy.special import expit
 
 from trainer.arrays import Array, Bools, Floats
-from trainer.errors import listing
 from trainer.evaluation.blocks import Rows, column_blocks, release, room, row_blocks, row_slices
-from trainer.evaluation.metrics import Evaluation, evaluate_logits
+from trainer.evaluation.metrics import Evaluation, by_class, evaluate_logits, present_classes
 from trainer.evaluation.ranking import average_precision
-from trainer.evaluation.scores import LogProbabilities, assigned
+from trainer.evaluation.scores import assigned
 
 
 @dataclass(frozen=True)
 class MultiLabelEvaluation:
-    """What a model did on one split of rows with any number of labels.
+    """The metrics of one multi-label split, under the names of metrics.json.
 
     Attributes:
         loss: binary cross-entropy in nats without positive weights, mean over rows and labels.
-        accuracy: subset accuracy, the share of rows whose labels are all right and none too many.
-        macro_f1: unweighted mean of the labels' F1; micro_f1: F1 over all pairs of row and label at once;
-            weighted_f1: mean by support; samples_f1: mean of the rows' F1, 1 for a row without labels that is given none.
-        mean_average_precision: mean over labels of the average precision, which needs no threshold.
-        hamming_loss: share of the pairs of row and label that are wrong.
+        accuracy: subset accuracy, the share of rows whose predicted labels are exactly the true.
+        macro_f1: mean of the labels' F1; weighted_f1: the same, weighted by support.
+        micro_f1: F1 over all pairs of a row and a label.
+        samples_f1: mean of the rows' F1; a row without true and predicted labels counts 1.
+        mean_average_precision: mean over labels of the average precision; needs no threshold.
+        hamming_loss: share of wrong pairs of a row and a label.
         per_class: {label: {precision, recall, f1, average_precision, support}}.
     """
 
@@ -51,34 +50,32 @@ class MultiLabelEvaluation:
     per_class: dict[str, dict[str, float]]
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values under the names that metrics.json documents."""
-        return {field.name: getattr(self, field.name) for field in fields(self)}
+        """Return the values for metrics.json."""
+        return dict(vars(self))
 
 
 AnyEvaluation = Evaluation | MultiLabelEvaluation
 
 
 def evaluate(
-    logits_NC: Rows | LogProbabilities,
-    targets: Array,
-    labels: list[str],
-    predicted_N: Array | None = None,
+    logits_NC: Rows, targets: Array, labels: list[str], predicted: Array | None = None
 ) -> AnyEvaluation:
-    """Evaluation of logits against label ids (N,), or against the labels that each row has (N, C).
+    """Return the evaluation of logits against label ids (N,) or against label sets (N, C).
 
     Args:
-        predicted_N: label ids decided by another rule than the largest logit, or the labels each row is given (N, C) by another than THRESHOLD.
+        predicted: predicted label ids (N,) or label sets (N, C). If they are not given, the largest
+            logit or THRESHOLD decides.
     """
     if targets.ndim > 1:
-        return evaluate_multi_label(logits_NC, targets, labels, predicted_N)
-    return evaluate_logits(logits_NC, targets, labels, predicted_N)
+        return evaluate_multi_label(logits_NC, targets, labels, predicted)
+    return evaluate_logits(logits_NC, targets, labels, predicted)
 
 
 def assigned_rows(logits_NC: Rows, folder: Path | None = None) -> Bools:
-    """Which labels each row is given, (N, C), found a block at a time.
+    """Return which labels each row gets, (N, C), computed a block at a time.
 
     Args:
-        folder: as of `blocks.room`.
+        folder: see `blocks.room`.
     """
     given_NC: Bools = room(logits_NC.shape, np.bool_, folder)
     for rows, block_BC in row_blocks(logits_NC):
@@ -92,10 +89,11 @@ class _Counts:
     """Sums over rows.
 
     Attributes:
-        hits_C, given_C, support_C: rows that have the label and are given it, that are given it, that have it.
-        loss: summed over rows and labels.
-        num_exact: rows whose labels are all right.
-        samples_f1: summed over rows.
+        hits_C, given_C, support_C: number of rows with the label that get it, of rows that get it,
+            and of rows with it.
+        loss: sum over rows and labels.
+        num_exact: number of rows with exactly the true labels.
+        samples_f1: sum over rows.
     """
 
     hits_C: Floats
@@ -109,76 +107,57 @@ class _Counts:
 def evaluate_multi_label(
     logits_NC: Rows, targets_NC: Array, labels: list[str], predicted_NC: Bools | None = None
 ) -> MultiLabelEvaluation:
-    """Evaluation of logits, or of the labels that each row is given by another rule, against the labels that each row has.
+    """Return the evaluation of logits, or of predicted label sets, against the true label sets.
 
     Raises:
-        ValueError: no row, or shapes that do not fit.
+        ValueError: there are no rows, or the shapes do not fit.
     """
-    if (
-        logits_NC.shape != targets_NC.shape
-        or logits_NC.shape[1:] != (len(labels),)
-        or len(targets_NC) == 0
-    ):
+    num_rows = len(targets_NC)
+    if not logits_NC.shape == targets_NC.shape == (num_rows, len(labels)) or num_rows == 0:
         raise ValueError(
-            f"logits of shape {logits_NC.shape} for targets of shape {targets_NC.shape} and {len(labels)} labels"
+            f"logits of shape {logits_NC.shape} for targets of shape {targets_NC.shape} and "
+            f"{len(labels)} labels"
         )
-    sums, num_rows = _count(logits_NC, targets_NC, predicted_NC), len(targets_NC)
-    precision_C, recall_C = _ratio(sums.hits_C, sums.given_C), _ratio(sums.hits_C, sums.support_C)
-    f1_C = _ratio(2 * sums.hits_C, sums.given_C + sums.support_C)
-    present = np.flatnonzero(sums.support_C)
-    if len(present) < len(labels):
-        absent = listing(labels[c] for c in np.flatnonzero(sums.support_C == 0))
-        warnings.warn(
-            f"no row of {absent} in this split: left out of macro averages; more rows would tell more",
-            stacklevel=2,
-        )
-    precisions_C = _average_precisions(logits_NC, targets_NC)
-    macro_f1, weighted_f1 = (
-        _mean(f1_C[present]),
-        float(_ratio(np.array([f1_C @ sums.support_C]), np.array([sums.support_C.sum()]))[0]),
-    )
-    hits, given, support = (
-        float(sums_C.sum()) for sums_C in (sums.hits_C, sums.given_C, sums.support_C)
-    )
+    sums = _count(logits_NC, targets_NC, predicted_NC)
+    hits_C, given_C, support_C = sums.hits_C, sums.given_C, sums.support_C
     columns = {
-        "precision": precision_C,
-        "recall": recall_C,
-        "f1": f1_C,
-        "average_precision": precisions_C,
+        "precision": _ratio(hits_C, given_C),
+        "recall": _ratio(hits_C, support_C),
+        "f1": _ratio(2 * hits_C, given_C + support_C),
+        "average_precision": _average_precisions(logits_NC, targets_NC),
     }
+    present = present_classes(support_C, labels)
+    macro = {
+        name: float(values_C[present].mean()) if len(present) else 0.0
+        for name, values_C in columns.items()
+    }
+    weighted_f1 = float(columns["f1"] @ support_C / max(support_C.sum(), 1))
+    hits, total = float(hits_C.sum()), float(given_C.sum() + support_C.sum())
     return MultiLabelEvaluation(
         num_rows=num_rows,
         loss=sums.loss / (num_rows * len(labels)),
         accuracy=sums.num_exact / num_rows,
-        macro_f1=macro_f1,
-        micro_f1=2 * hits / (given + support) if given + support else 0.0,
+        macro_f1=macro["f1"],
+        micro_f1=2 * hits / total if total else 0.0,
         weighted_f1=weighted_f1,
         samples_f1=sums.samples_f1 / num_rows,
-        f1_gap=weighted_f1 - macro_f1,
-        macro_precision=_mean(precision_C[present]),
-        macro_recall=_mean(recall_C[present]),
-        mean_average_precision=_mean(precisions_C[present]),
-        hamming_loss=(given + support - 2 * hits) / (num_rows * len(labels)),
+        f1_gap=weighted_f1 - macro["f1"],
+        macro_precision=macro["precision"],
+        macro_recall=macro["recall"],
+        mean_average_precision=macro["average_precision"],
+        hamming_loss=(total - 2 * hits) / (num_rows * len(labels)),
         labels=list(labels),
-        per_class={
-            label: {
-                **{name: float(values_C[c]) for name, values_C in columns.items()},
-                "support": int(sums.support_C[c]),
-            }
-            for c, label in enumerate(labels)
-        },
+        per_class=by_class(labels, columns, support_C),
     )
 
 
 def _count(logits_NC: Rows, targets_NC: Array, predicted_NC: Bools | None) -> _Counts:
-    """What the figures of labels and rows are made of, in one reading of the rows."""
+    """Return the sums over rows, computed in one pass."""
     hits_C, given_C, support_C = np.zeros((3, logits_NC.shape[1]))
     loss, num_exact, samples_f1 = 0.0, 0, 0.0
     for rows in row_slices(logits_NC.shape):
-        z_BC, true_BC = (
-            np.asarray(logits_NC[rows]).astype(np.float64),
-            np.asarray(targets_NC[rows]) > 0,
-        )
+        z_BC = np.asarray(logits_NC[rows]).astype(np.float64)
+        true_BC = np.asarray(targets_NC[rows]) > 0
         given_BC = assigned(z_BC) if predicted_NC is None else np.asarray(predicted_NC[rows])
         both_BC = true_BC & given_BC
         hits_B, all_B = both_BC.sum(axis=1), given_BC.sum(axis=1) + true_BC.sum(axis=1)
@@ -194,11 +173,10 @@ def _count(logits_NC: Rows, targets_NC: Array, predicted_NC: Bools | None) -> _C
 
 
 def _average_precisions(logits_NC: Rows, targets_NC: Array) -> Floats:
-    """Average precision of each label, 0 without rows of it; a block of columns at a time."""
+    """Return the average precision of each label, 0 for labels without rows."""
     found_C = np.zeros(logits_NC.shape[1])
-    for (start, logits_NB), (_, targets_NB) in zip(
-        column_blocks(logits_NC), column_blocks(targets_NC), strict=True
-    ):
+    both = zip(column_blocks(logits_NC), column_blocks(targets_NC), strict=True)
+    for (start, logits_NB), (_, targets_NB) in both:
         for place in range(logits_NB.shape[1]):
             is_own_N = targets_NB[:, place] > 0
             if is_own_N.any():
@@ -210,7 +188,3 @@ def _average_precisions(logits_NC: Rows, targets_NC: Array) -> Floats:
 
 def _ratio(part: Floats, whole: Floats) -> Floats:
     return np.divide(part, whole, out=np.zeros_like(part), where=whole > 0)
-
-
-def _mean(values: Array) -> float:
-    return float(values.mean()) if len(values) else 0.0

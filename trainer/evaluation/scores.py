@@ -1,4 +1,7 @@
-"""Logits to log probabilities and to the labels of multi-label rows; NumPy and SciPy alone, so that who predicts loads no more. Legend: N rows, C labels."""
+"""Turn logits into log probabilities and multi-label predictions. Legend: N rows, C classes.
+
+This module needs only NumPy and SciPy, because prediction imports it.
+"""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -12,27 +15,27 @@ from trainer.arrays import Array, Bools, Floats, Floats32, Ints
 from trainer.evaluation.blocks import Rows, Taken, column, column_blocks, release, row_slices
 
 THRESHOLD = 0.5
-"""Probability from which a multi-label row is given a label."""
+"""Smallest probability at which a multi-label row gets a label."""
 
 
 def log_softmax(logits_NC: Array) -> Floats:
-    """Log probabilities in float64."""
+    """Return the log probabilities of classes, in float64."""
     shifted = logits_NC.astype(np.float64) - logits_NC.max(axis=1, keepdims=True)
     return shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
 
 
 def log_sigmoid(logits_NC: Array) -> Floats:
-    """Log probability of each label in float64."""
+    """Return the log probability of each label, in float64."""
     return -np.logaddexp(0, -logits_NC.astype(np.float64))
 
 
 def assigned(logits_NC: Array) -> Bools:
-    """Which labels each row is given, (N, C)."""
+    """Return which labels each row gets, (N, C)."""
     return expit(logits_NC.astype(np.float64)) >= THRESHOLD
 
 
 class Correction(NamedTuple):
-    """What a decision adds to scores: z / temperature + shift."""
+    """The correction that a decision applies to scores: z / temperature + shift."""
 
     temperature: float
     shift_C: Floats
@@ -40,13 +43,15 @@ class Correction(NamedTuple):
 
 @dataclass(frozen=True)
 class LogProbabilities:
-    """Log probabilities (N, C) in float64, computed from scores whenever rows are read; whole only for `np.asarray`.
+    """Log probabilities (N, C) in float64, computed from scores when they are read.
+
+    `np.asarray` computes all of them at once.
 
     Attributes:
         source: logits, or log probabilities (N, C).
-        corrections: what is done to them first; nothing where it is empty.
-        fold_N: which correction each row has; None where all have the first.
-        multi_label: each label is a question of its own.
+        corrections: corrections to apply to the scores first, if any.
+        fold_N: index of the correction of each row; None if all rows have the first one.
+        multi_label: whether each label has a probability of its own.
     """
 
     source: Rows
@@ -56,7 +61,7 @@ class LogProbabilities:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Rows and classes."""
+        """Return the numbers of rows and classes."""
         return self.source.shape
 
     def __len__(self) -> int:
@@ -66,28 +71,26 @@ class LogProbabilities:
         scores_BC = np.asarray(self.source[rows])
         if self.multi_label:
             return log_sigmoid(scores_BC)
-        return log_softmax(
-            self._corrected(scores_BC, rows, slice(None)) if self.corrections else scores_BC
-        )
+        return log_softmax(self._corrected(scores_BC, rows))
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> Array:
         return np.asarray(self[:], dtype)
 
     def take(self, rows: Ints) -> "LogProbabilities":
-        """The same of some rows."""
+        """Return the log probabilities of some rows."""
         fold_N = None if self.fold_N is None else self.fold_N[rows]
         return LogProbabilities(
             Taken(self.source, rows), self.corrections, fold_N, self.multi_label
         )
 
     def blocks(self, block_bytes: int | None = None) -> Iterator[tuple[slice, Floats]]:
-        """(places, log probabilities) of each block of rows, of `blocks.BLOCK_BYTES` or as given."""
+        """Yield (slice, log probabilities) of each block of rows, see `row_slices`."""
         for rows in row_slices(self.shape, block_bytes):
             yield rows, self[rows]
             release(self.source)
 
     def columns(self, class_ids: list[int] | None = None) -> Iterator[tuple[int, Floats]]:
-        """(class id, log probabilities of all rows) of each class, or of some."""
+        """Yield (class id, log probabilities of all rows) of each class, or of some."""
         if class_ids is not None:
             for c in class_ids:
                 yield c, self._column(column(self.source, c)[:, None], c)
@@ -99,52 +102,43 @@ class LogProbabilities:
     def _column(self, scores_N1: Array, c: int) -> Floats:
         if self.multi_label:
             return log_sigmoid(scores_N1)[:, 0]
-        corrected = (
-            self._corrected(scores_N1, slice(None), slice(c, c + 1))
-            if self.corrections
-            else scores_N1
-        )
+        scores_N1 = self._corrected(scores_N1, slice(None), slice(c, c + 1))
         most_N, log_sum_N = self._normalisers
-        return (corrected[:, 0].astype(np.float64) - most_N) - log_sum_N
+        return (scores_N1[:, 0].astype(np.float64) - most_N) - log_sum_N
 
     @cached_property
     def _normalisers(self) -> tuple[Array, Floats]:
-        """Largest score of each row, and the log of the sum of the others against it."""
+        """Return the largest score of each row, and the log of the sum of exp(score - largest)."""
         most_N, log_sum_N = np.empty(len(self)), np.empty(len(self))
         for rows in row_slices(self.shape):
-            scores_BC = np.asarray(self.source[rows])
-            scores_BC = (
-                self._corrected(scores_BC, rows, slice(None)) if self.corrections else scores_BC
-            )
+            scores_BC = self._corrected(np.asarray(self.source[rows]), rows)
             most_N[rows] = scores_BC.max(axis=1)
-            log_sum_N[rows] = np.log(
-                np.exp(scores_BC.astype(np.float64) - scores_BC.max(axis=1, keepdims=True)).sum(
-                    axis=1
-                )
-            )
+            shifted_BC = scores_BC.astype(np.float64) - scores_BC.max(axis=1, keepdims=True)
+            log_sum_N[rows] = np.log(np.exp(shifted_BC).sum(axis=1))
             release(self.source)
         return most_N, log_sum_N
 
-    def _corrected(self, scores_BC: Array, rows: Any, columns: slice) -> Floats:
+    def _corrected(self, scores_BC: Array, rows: Any, columns: slice = slice(None)) -> Array:
+        if not self.corrections:
+            return scores_BC
         if self.fold_N is None:
             return corrected(scores_BC, self.corrections[0], columns)
         folds_B, found_BC = self.fold_N[rows], np.empty(scores_BC.shape)
         for fold in np.unique(folds_B):
-            found_BC[folds_B == fold] = corrected(
-                scores_BC[folds_B == fold], self.corrections[fold], columns
-            )
+            is_in = folds_B == fold
+            found_BC[is_in] = corrected(scores_BC[is_in], self.corrections[fold], columns)
         return found_BC
 
 
 @dataclass(frozen=True)
 class Probabilities:
-    """Probabilities (N, C) in float32, as predictions.parquet holds them, computed when rows are read."""
+    """Probabilities (N, C) in float32 as in predictions.parquet, computed when they are read."""
 
     source: LogProbabilities
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Rows and classes."""
+        """Return the numbers of rows and classes."""
         return self.source.shape
 
     def __getitem__(self, rows: Any) -> Floats32:
@@ -152,18 +146,16 @@ class Probabilities:
 
 
 def corrected(logits_NC: Array, correction: Correction, columns: slice = slice(None)) -> Floats:
-    """Logits, or some columns of them, with prior and temperature corrected."""
+    """Return logits, or some columns of them, after the correction."""
     return logits_NC.astype(np.float64) / correction.temperature + correction.shift_C[columns]
 
 
-def as_log_probabilities(scores_NC: "Rows | LogProbabilities") -> LogProbabilities:
-    """Scores of one label a row as they are read by rows."""
+def as_log_probabilities(scores_NC: Rows) -> LogProbabilities:
+    """Return scores of single-label rows as LogProbabilities."""
     return scores_NC if isinstance(scores_NC, LogProbabilities) else LogProbabilities(scores_NC)
 
 
 def over_classes(per_class: dict[str, dict[str, float]]) -> str:
-    """' over 46 of 52 classes' for macro averages that leave out classes without a row; else
-    nothing.
-    """
+    """Return ' over 46 of 52 classes' if macro averages omit classes without rows, or ''."""
     measured = sum(values["support"] > 0 for values in per_class.values())
     return "" if measured == len(per_class) else f" over {measured} of {len(per_class)} classes"

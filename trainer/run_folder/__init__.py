@@ -1,1 +1,1 @@
-"""What a run leaves on disk: the writer, the reader, the record of the environment."""
+"""What a run leaves on disk: writing and reading its files, and the record of its environment."""

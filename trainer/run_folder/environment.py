@@ -1,4 +1,7 @@
-"""What a run was made with: versions, commit, hardware, data. No environment variable is recorded, so no token can be."""
+"""Describe what made a run: versions, commit, hardware and data.
+
+No environment variable is recorded, so that no token can be.
+"""
 
 import json
 import os
@@ -11,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 Commits = dict[str, dict[str, str | None]]
-"""{"model" or "data": {Hub id: commit that was read, None where it is not known}}; what is not there is local."""
+"""{"model" or "data": {Hub id: commit that was read, or None if unknown}}, without local files."""
 NAME = "equipoise"
 """Name of this project and of its distribution."""
 PACKAGE = Path(__file__).resolve().parent.parent
@@ -31,12 +34,12 @@ PACKAGES = (
 def describe_environment(
     fingerprint: str, counts: dict[str, int], num_processes: int, commits: Commits | None = None
 ) -> dict[str, Any]:
-    """Plain values for environment.json.
+    """Return the contents of environment.json.
 
     Args:
         fingerprint: digest of the cleaned rows.
-        counts: rows by what cleaning did to them.
-        commits: of the base model and of the data.
+        counts: number of rows by what cleaning did to them.
+        commits: commits of the base model and of the data.
     """
     import torch
 
@@ -66,10 +69,10 @@ def describe_environment(
 
 
 def code_commit(package: Path = PACKAGE) -> str | None:
-    """Return the commit of the code that runs, with '-dirty' where files were changed; None where no commit of ours is known.
+    """Return the commit of this code, ending in '-dirty' if files were changed, or None if unknown.
 
-    A repository around an installed package is the user's own, so git is asked only where the package lies in a checkout of
-    this project; else pip may have noted the commit that it installed.
+    A repository around an installed package is the user's own. So git is asked only if the package
+    lies in a checkout of this project; otherwise pip may have recorded the commit.
 
     Args:
         package: folder of the code.
@@ -87,7 +90,7 @@ def code_commit(package: Path = PACKAGE) -> str | None:
 
 
 def _commit_of_checkout(package: Path) -> str | None:
-    """Return what git says of the checkout of this project that holds the package, None where it lies in no such checkout."""
+    """Return the commit if the package lies in a checkout of this project, else None."""
     try:
         with (package.parent / "pyproject.toml").open("rb") as file:
             name = tomllib.load(file).get("project", {}).get("name")
@@ -102,7 +105,10 @@ def _commit_of_checkout(package: Path) -> str | None:
 
 
 def _git(folder: Path, *arguments: str) -> str | None:
-    """Return what git prints about a folder, None where it fails; a repository that the environment names is not asked."""
+    """Return the output of git in a folder, or None if it fails.
+
+    Variables such as GIT_DIR, which name another repository, are removed.
+    """
     environment = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
     try:
         done = subprocess.run(

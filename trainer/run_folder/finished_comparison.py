@@ -1,4 +1,4 @@
-"""A finished comparison as its folder holds it: comparison.json, read for the card of a model that was chosen by it."""
+"""Read comparison.json, for the card of a model whose balancing a comparison chose."""
 
 import json
 from pathlib import Path
@@ -44,15 +44,18 @@ class _Budget(BaseModel):
 
 
 class Settings(BaseModel):
-    """All that a strategy sets, from its part of `overrides`: keys that it leaves out have the sections' defaults, not those of the config."""
+    """All settings of a strategy, from its part of `overrides`.
+
+    Keys that a strategy does not set have the defaults of their sections, not those of the config.
+    """
 
     balance: BalanceSection = BalanceSection()
     loss: LossSection = LossSection()
     decision: DecisionSection | None = None
-    """None: that of the config."""
+    """None: the decision of the config applies."""
 
     def flat(self) -> dict[str, Any]:
-        """{'section.key': value}."""
+        """Return {'section.key': value}."""
         return {
             f"{section}.{key}": value
             for section, values in self.model_dump().items()
@@ -62,7 +65,7 @@ class Settings(BaseModel):
 
 
 class _Finished(BaseModel):
-    """What the card needs of comparison.json; the rest is the page's."""
+    """The part of comparison.json that the card needs."""
 
     recommendation: str
     winner: str
@@ -79,37 +82,32 @@ class _Finished(BaseModel):
 
 
 def read_if_set(folder: str | None) -> dict[str, Any] | None:
-    """The comparison that `report.comparison` names, or None where it names none; errors as of `read_comparison`."""
+    """Return the comparison that `report.comparison` names, if any; raises as `read_comparison`."""
     return read_comparison(Path(folder).expanduser()) if folder else None
 
 
 def read_comparison(folder: Path) -> dict[str, Any]:
-    """comparison.json of a folder `<name>-compare` as plain values, whole enough for the card.
+    """Return comparison.json of a folder `<name>-compare`, checked for what the card needs.
 
     Raises:
-        RunError: no such folder, none with a finished comparison, or a file that is damaged or of another version.
+        RunError: there is no such folder, it holds no finished comparison, or the file is damaged
+            or was written by another version.
     """
     path = folder / JSON_NAME
     if not path.is_file():
-        found = (
-            "no such folder"
-            if not folder.exists()
-            else f"holds no {JSON_NAME}"
-            if folder.is_dir()
-            else "is a file"
-        )
+        found = f"holds no {JSON_NAME}" if folder.is_dir() else "is a file"
         raise RunError(
-            f"{folder}: {found}; report.comparison needs the folder of a finished comparison, <output_dir>/<name>-compare. {REMEDY}"
+            f"{folder}: {found if folder.exists() else 'no such folder'}; report.comparison needs"
+            f" the folder of a finished comparison, <output_dir>/<name>-compare. {REMEDY}"
         )
     try:
         values: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         finished = _Finished.model_validate(values)
     except ValidationError as error:
-        wrong = listing(
-            (".".join(map(str, fault["loc"])) or "it all" for fault in error.errors()), 5
-        )
+        places = (".".join(map(str, fault["loc"])) or "it all" for fault in error.errors())
         raise RunError(
-            f"{path}: is damaged, or of another version: lacks {wrong}, or holds something else there. {REMEDY}"
+            f"{path}: is damaged, or of another version: lacks {listing(places, 5)}, or holds"
+            f" something else there. {REMEDY}"
         ) from error
     except (OSError, ValueError) as error:
         raise RunError(f"{path}: is damaged: {first_line(error)} {REMEDY}") from error
@@ -122,6 +120,7 @@ def read_comparison(folder: Path) -> dict[str, Any]:
     }
     if lacking:
         raise RunError(
-            f"{path}: is damaged, or of another version: validation.strategies lacks {listing(lacking, 5)}. {REMEDY}"
+            f"{path}: is damaged, or of another version: validation.strategies lacks"
+            f" {listing(lacking, 5)}. {REMEDY}"
         )
     return values

@@ -1,6 +1,7 @@
-"""The run folder: opening, resuming and writing it; the only module that writes there.
+"""Write the files of a run folder, and start or resume a run there.
 
-The model, the predictions and then metrics.json are on the disk before the checkpoints go; pictures, card and page follow.
+metrics.json is written last: a folder without it holds an unfinished run. Checkpoints are deleted
+after it, and pictures, model card and page are written after that.
 """
 
 import csv
@@ -16,10 +17,13 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from trainer.config.yaml_source import dump_yaml, read_yaml
+from trainer.config.yaml_source import dump_yaml
 from trainer.errors import RunError
+from trainer.evaluation.confusion import MOST_DENSE
 from trainer.files import durable
 from trainer.files.locks import locked
+from trainer.run_folder import prediction_file
+from trainer.run_folder.config_differences import config_differences, first_differences
 from trainer.training.memory import FILE as PASSES
 from trainer.training.resuming.checkpoints import newest_whole, set_aside, tidy
 
@@ -29,10 +33,10 @@ if TYPE_CHECKING:
     from trainer.evaluation.outcome import Outcome
 
 STOPPED = "stopped.json"
-"""Marker of a run that a signal ended: batch scripts start the same command again where they find it."""
+"""Marks a run that a signal interrupted. Batch scripts that find it repeat the command."""
 PAGE_NAME = "report.html"
 PUSHED = "pushed.json"
-"""What was pushed to the Hub, and where: a push that is done is not done again by the same command."""
+"""Records what was pushed to the Hub, so that the same command does not push it again."""
 FILES = (
     STOPPED,
     "config.yaml",
@@ -57,32 +61,23 @@ FILES = (
     "metrics.json",
 )
 STAGED = "upload.partial"
-"""Models of checkpoints that are being pushed, or wait for it."""
+"""Folder of models of checkpoints that are being pushed, or wait to be pushed."""
 FOLDERS = ("model", "model.partial", "adapter", "adapter.partial", STAGED)
 LOCK = ".lock"
-"""Held by the main process of the run that is being trained; the kernel takes it from one that dies."""
+"""File that the main process of a training locks. The lock ends with the process."""
 MEMBER = re.compile(r"member-\d+")
-"""Folders of the members of an ensemble, run folders of their own."""
-NOT_COMPARED = {
-    "run.overwrite",
-    "run.output_dir",
-    "run.num_processes",
-    "run.timeout_minutes",
-    "speed.tokens_per_pass",
-    "speed.halve_on_out_of_memory",
-}
-NOT_COMPARED |= {"report.show_texts", "report.comparison"}
+"""Name of the run folder of a member of an ensemble."""
 
 
 class RunFolder:
-    """`<output_dir>/<name>/`; a folder without metrics.json is unfinished."""
+    """The folder `<output_dir>/<name>/`, into which a run writes its files."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
 
     @property
     def checkpoints(self) -> Path:
-        """Folder of the checkpoints; gone when the run is finished."""
+        """Folder of the checkpoints, which a finished run no longer has."""
         return self.path / "checkpoints"
 
     @property
@@ -91,37 +86,28 @@ class RunFolder:
         return self.path / "model"
 
     def write_text(self, name: str, text: str) -> None:
-        """Write a file that appears whole or not at all."""
+        """Write a text file, which appears complete or not at all."""
         with durable.aside(self.path / name) as partial:
             partial.write_text(text, encoding="utf-8")
 
     def write_json(self, name: str, value: Any) -> None:
-        """Write JSON; numbers that are not finite are refused."""
-        self.write_text(
-            name, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-        )
+        """Write a JSON file; raise ValueError if a number is not finite."""
+        text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False)
+        self.write_text(name, f"{text}\n")
 
     def write_lines(self, name: str, records: Iterable[dict[str, Any]]) -> None:
-        """Write one JSON object a line."""
-        with (
-            durable.aside(self.path / name) as partial,
-            partial.open("w", encoding="utf-8") as file,
-        ):
-            for record in records:
-                file.write(json.dumps(record, ensure_ascii=False) + "\n")
+        """Write a file with one JSON object per line."""
+        lines = (json.dumps(record, ensure_ascii=False) + "\n" for record in records)
+        with durable.aside(self.path / name) as partial, partial.open("w", encoding="utf-8") as out:
+            out.writelines(lines)
 
     def write_figure(self, name: str, figure: "Figure") -> None:
-        """Write a PNG and close the figure."""
-        from matplotlib import pyplot as plt
-
-        try:
-            with durable.aside(self.path / name) as partial:
-                figure.savefig(partial, format="png", dpi=150, bbox_inches="tight")
-        finally:
-            plt.close(figure)
+        """Write a figure as a PNG file."""
+        with durable.aside(self.path / name) as partial:
+            figure.savefig(partial, format="png", dpi=150, bbox_inches="tight")
 
     def write_epochs(self, rows: list[dict[str, float]]) -> None:
-        """Write epochs.csv, at the end of each epoch anew."""
+        """Write epochs.csv, in place of the file of the epoch before."""
         out = io.StringIO()
         if rows:
             writer = csv.DictWriter(out, fieldnames=list(rows[0]), lineterminator="\n")
@@ -135,38 +121,30 @@ class RunFolder:
             durable.aside(self.path / "splits.json") as partial,
             partial.open("w", encoding="utf-8") as file,
         ):
-            for (
-                name,
-                ids,
-            ) in (
-                named.items()
-            ):  # a million ids at a time: as Python's numbers 10 million take 400 MB
+            for name, ids in named.items():
                 file.write(f"{', ' if file.tell() else '{'}{json.dumps(name)}: [")
+                # in blocks, since 10 million Python integers take 400 MB
                 for start in range(0, len(ids), 1_000_000):
-                    file.write(
-                        (", " if start else "")
-                        + json.dumps(ids[start : start + 1_000_000].tolist())[1:-1]
-                    )
+                    block = json.dumps(ids[start : start + 1_000_000].tolist())[1:-1]
+                    file.write((", " if start else "") + block)
                 file.write("]")
             file.write("}\n")
 
     def write_predictions(
         self,
-        parts: dict[str, tuple[Any, "Outcome"]],
+        parts: "dict[str, tuple[Any, Outcome]]",
         labels: list[str],
         name: str = "predictions.parquet",
         *,
         keep_all: bool = False,
     ) -> None:
-        """Write the predictions of some splits.
+        """Write predictions.parquet.
 
         Args:
-            parts: {split: (row ids, what the model did on them)}.
-            keep_all: where predictions.parquet holds only the largest probabilities, write a file of all beside it.
+            parts: {split: (row ids, results on these rows)}.
+            keep_all: if predictions.parquet holds only the largest probabilities, write a second
+                file with all of them.
         """
-        from trainer.evaluation.confusion import MOST_DENSE
-        from trainer.run_folder import prediction_file
-
         whole = prediction_file.whole_path(self.path, name)
         with ExitStack() as files:
             partial = files.enter_context(durable.aside(self.path / name))
@@ -175,9 +153,9 @@ class RunFolder:
             prediction_file.write(partial, parts, labels, whole=partial_whole)
 
     def publish_model(self) -> None:
-        """Give the saved model, and its adapter if it has one, their names when they are on the disk.
+        """Rename the saved model, and its adapter if there is one, once they are on the disk.
 
-        Pickled training arguments are left out, so they hold safetensors alone.
+        The pickled training arguments are deleted: a published folder holds only safetensors.
         """
         (self.path / "model.partial/training_args.bin").unlink(missing_ok=True)
         for name in ("model", "adapter"):
@@ -188,7 +166,10 @@ class RunFolder:
                 durable.replace(partial, self.path / name)
 
     def stage_model(self, files: Iterable[Path], step: int) -> Path:
-        """A folder with the files of a checkpoint's model that outlives the checkpoint; hard links, so that nothing is copied where links are known."""
+        """Return a folder with the files of a checkpoint's model, which outlives the checkpoint.
+
+        The files are hard links; they are copied where the file system has no hard links.
+        """
         staged = self.path / STAGED / str(step)
         shutil.rmtree(staged, ignore_errors=True)
         staged.mkdir(parents=True)
@@ -200,17 +181,17 @@ class RunFolder:
         return staged
 
     def drop_staged(self) -> None:
-        """Remove what `stage_model` made."""
+        """Remove the folders that `stage_model` made."""
         shutil.rmtree(self.path / STAGED, ignore_errors=True)
 
     def finish(self, metrics: dict[str, Any]) -> None:
-        """Write metrics.json, which makes the run finished; when it and the model are on the disk, drop the checkpoints."""
+        """Write metrics.json, which marks the run as finished, then delete the checkpoints."""
         self.write_json("metrics.json", metrics)
         shutil.rmtree(self.checkpoints, ignore_errors=True)
 
 
 def check_writable(path: Path, remedy: str = "Set run.output_dir") -> None:
-    """Raises RunError when the run folder could not be written, without creating it."""
+    """Raise RunError if the run folder cannot be written. The folder is not created."""
     parent = path
     while not parent.exists():
         parent = parent.parent
@@ -221,47 +202,47 @@ def check_writable(path: Path, remedy: str = "Set run.output_dir") -> None:
             pass
     except OSError as error:
         raise RunError(
-            f"{path}: cannot be written ({error.strerror} at {parent}). {remedy} to a folder you may write."
+            f"{path}: cannot be written ({error.strerror} at {parent})."
+            f" {remedy} to a folder you may write."
         ) from error
 
 
 @contextmanager
 def only_run(path: Path) -> Iterator[None]:
-    """Keep a second training off the run folder while the block runs.
+    """Lock the run folder against a second training while the block runs.
 
     Raises:
-        RunError: another training holds the folder; with its process id and host.
+        RunError: another training has locked it. The message names its process id and host.
     """
     made = [path, *(folder for folder in path.parents if not folder.exists())]
     path.mkdir(parents=True, exist_ok=True)
     for folder in made:
         durable.sync(folder.parent)
-    with locked(
-        path / LOCK,
-        "a run is being trained here",
-        refuse="Wait for it or end it, or set another run.name.",
-    ):
+    remedy = "Wait for it or end it, or set another run.name."
+    with locked(path / LOCK, "a run is being trained here", refuse=remedy):
         try:
             yield
         finally:
             (path / LOCK).unlink(missing_ok=True)
             with suppress(OSError):
                 for folder in made:
-                    folder.rmdir()  # unless a run was started
+                    folder.rmdir()  # fails if a run was started
 
 
 def plan_run(
     path: Path, config: dict[str, Any], fingerprint: str, *, overwrite: bool, resume: str
 ) -> str | None:
-    """The checkpoint to resume from, or None to start at the beginning; touches nothing but checkpoints that are not whole, which it sets aside.
+    """Return the checkpoint to resume from, or None to start from the beginning.
+
+    Only incomplete checkpoints are changed: they are renamed.
 
     Args:
         config: the resolved config as plain values.
         fingerprint: digest of the cleaned rows.
-        overwrite: replace a run that is there; an unfinished one of the same config and data is resumed all the same.
+        overwrite: replace an existing run; one that can be resumed is resumed nevertheless.
         resume: 'auto', or 'never' to discard an unfinished run.
     Raises:
-        RunError: a finished run, an unfinished one of another config or data, or files that are no run.
+        RunError: the folder holds a finished run, one that differs, or files that are not a run.
     """
     if not path.is_dir() or all(
         p.name.endswith(".partial") or p.name in (STOPPED, LOCK) or MEMBER.fullmatch(p.name)
@@ -276,34 +257,36 @@ def plan_run(
     if (path / "metrics.json").is_file():
         if overwrite:
             return None
-        text = f"and it differs: {difference}" if difference else "of the same config and data"
-        raise RunError(
-            f"{path}: holds a finished run, {text}. Set run.overwrite: true to train anew, or another run.name."
-        )
+        words = f"and it differs: {difference}" if difference else "of the same config and data"
+        remedy = "Set run.overwrite: true to train again, or another run.name."
+        raise RunError(f"{path}: holds a finished run, {words}. {remedy}")
     if resume == "never":
         return None
     if not difference:
         tidy(path / "checkpoints")
         checkpoint = newest_whole(path / "checkpoints")
         if checkpoint is None and (path / "model").is_dir():
-            words = "holds a model, but neither metrics.json nor a checkpoint, so it counts as unfinished"
-            warnings.warn(f"{path}: {words} and is trained anew.", stacklevel=2)
+            warnings.warn(
+                f"{path}: holds a model, but neither metrics.json nor a checkpoint."
+                " The run is unfinished and is trained again.",
+                stacklevel=2,
+            )
         for warning in set_aside(path / "checkpoints", checkpoint):
             warnings.warn(warning, stacklevel=2)
         return str(checkpoint) if checkpoint else None
     if overwrite:
         return None
-    remedy = "Set run.overwrite: true or --resume never to start anew, or another run.name."
+    remedy = "Set run.overwrite: true or --resume never to start again, or another run.name."
     raise RunError(f"{path}: holds an unfinished run that differs: {difference}. {remedy}")
 
 
 def is_finished(path: Path, config: dict[str, Any], fingerprint: str) -> bool:
-    """Whether a finished run of this config and these rows lies there; what a kill at its end left beside it is removed."""
-    if (
-        not (path / "metrics.json").is_file()
-        or not (path / "config.yaml").is_file()
-        or first_differences(path, config, fingerprint)
-    ):
+    """Return whether the folder holds a finished run of this config and these rows.
+
+    If it does, temporary files that an interruption left there are removed.
+    """
+    is_there = all((path / name).is_file() for name in ("metrics.json", "config.yaml"))
+    if not is_there or first_differences(path, config, fingerprint):
         return False
     if (path / "checkpoints").is_dir():
         if (path / "model").is_dir():
@@ -319,15 +302,15 @@ def is_finished(path: Path, config: dict[str, Any], fingerprint: str) -> bool:
 
 
 def remove_members(path: Path, *, above: int) -> None:
-    """Remove the members of an ensemble with larger numbers: all of one that is trained anew, else those that a smaller one lacks."""
+    """Remove the members of an ensemble whose number is larger than `above`."""
     for member in path.glob("member-*"):
         if MEMBER.fullmatch(member.name) and int(member.name.removeprefix("member-")) > above:
             shutil.rmtree(member)
 
 
 def start_run(path: Path, config: dict[str, Any]) -> None:
-    """An empty run folder with the config, in place of what a run before left there."""
-    same_config = (path / "config.yaml").is_file() and not _differences(path, config)
+    """Remove an earlier run from the folder, and write the config of the new one."""
+    same_config = (path / "config.yaml").is_file() and not config_differences(path, config)
     _remove_run(path, keep_passes=same_config)
     path.mkdir(parents=True, exist_ok=True)
     RunFolder(path).write_text("config.yaml", dump_yaml(config))
@@ -335,72 +318,30 @@ def start_run(path: Path, config: dict[str, Any]) -> None:
 
 
 def mark_stopped(path: Path, reason: str, step: int | None) -> None:
-    """Write the marker of a run that can go on."""
+    """Write the marker of an interrupted run; several processes may write it together."""
     path.mkdir(parents=True, exist_ok=True)
-    RunFolder(path).write_json(
-        STOPPED, {"reason": reason, "step": step}
-    )  # processes that run out of memory together all write it
+    RunFolder(path).write_json(STOPPED, {"reason": reason, "step": step})
 
 
 def clear_stopped(path: Path) -> None:
-    """Remove the marker of a run that goes on."""
+    """Remove the marker of an interrupted run."""
     if path.is_dir():
         (path / STOPPED).unlink(missing_ok=True)
 
 
 def _remove_run(path: Path, *, keep_passes: bool) -> None:
-    """Remove what a run wrote but its config.yaml, and nothing else; in an order in which what a kill leaves is an unfinished run."""
+    """Remove the files of a run except its config.yaml.
+
+    metrics.json goes first: if the removal is interrupted, the folder holds an unfinished run.
+    """
     (path / "metrics.json").unlink(missing_ok=True)
     for left in (path / "checkpoints").glob("*"):
-        if not left.name.startswith("corrupt-") and not (
-            keep_passes and left.name == PASSES
-        ):  # those stay until the run is finished
-            shutil.rmtree(left) if left.is_dir() else left.unlink()
+        if left.name.startswith("corrupt-") or (keep_passes and left.name == PASSES):
+            continue  # kept until the run is finished
+        shutil.rmtree(left) if left.is_dir() else left.unlink()
     for name in FOLDERS:
         shutil.rmtree(path / name, ignore_errors=True)
     for name in FILES:
         if name != "config.yaml":
             (path / name).unlink(missing_ok=True)
     durable.remove_dead(path, "*")
-
-
-def _differences(path: Path, config: dict[str, Any]) -> list[str]:
-    """Differences between a run folder's config and ours, in words."""
-    saved = flat(read_yaml(str(path / "config.yaml")).values)
-    ours = flat(config)
-    keys = [
-        key
-        for key in sorted(saved.keys() | ours.keys())
-        if saved.get(key) != ours.get(key) and not is_not_compared(key)
-    ]
-    return [f"{key} is {saved.get(key)} there, {ours.get(key)} here" for key in keys]
-
-
-def is_not_compared(key: str) -> bool:
-    """Whether results do not depend on a config key."""
-    return key in NOT_COMPARED or key.startswith(("hub.", "compare."))
-
-
-def first_differences(path: Path, config: dict[str, Any], fingerprint: str) -> str:
-    """The first differences between a run folder's config and data and ours, in words; empty where they agree."""
-    words = _differences(path, config)
-    try:
-        found = json.loads((path / "environment.json").read_text(encoding="utf-8"))["data"][
-            "fingerprint"
-        ]
-    except (OSError, ValueError, KeyError):
-        found = fingerprint  # killed before anything was trained
-    if found != fingerprint:
-        words.append("the rows of the data differ")
-    return "; ".join(words[:5]) + (f"; and {len(words) - 5} more" if len(words) > 5 else "")
-
-
-def flat(values: Any, key: str = "") -> dict[str, Any]:
-    """{'section.key': value} of a config, or of any tree of dicts."""
-    if isinstance(values, dict) and values:
-        return {
-            k: v
-            for name, value in values.items()
-            for k, v in flat(value, f"{key}.{name}" if key else str(name)).items()
-        }
-    return {key: values}

@@ -13,12 +13,11 @@ from trainer.errors import RunError
 from trainer.evaluation.blocks import Taken, joined, release, room, row_slices
 from trainer.launch import distributed, watch
 from trainer.run_folder import writer
-from trainer.run_folder.finished_run import read_predictions
-from trainer.run_folder.prediction_file import whole_path
+from trainer.run_folder.prediction_file import read_predictions, whole_path
 from trainer.runs import training_run
 
 if TYPE_CHECKING:
-    from trainer.data.prepare import PreparedData
+    from trainer.data.prepared_data import PreparedData
     from trainer.evaluation.outcome import Outcome
 
 

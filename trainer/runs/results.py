@@ -10,12 +10,13 @@ import xxhash
 from trainer.config.config import Config
 from trainer.config.sections.balancing import SYNTHESIS_METHODS
 from trainer.data.augmenting.augment import records
-from trainer.data.prepare import PreparedData
+from trainer.data.prepared_data import PreparedData
 from trainer.data.tokens.tokenise import TokenisedRows
 from trainer.delivery import completion
-from trainer.evaluation.decision import Decision, fit_and_cross_fit, natural_weights, plan_decision
+from trainer.evaluation.calibration import natural_weights
+from trainer.evaluation.decision import Decision, DecisionPlan, fit_and_cross_fit, plan_decision
 from trainer.evaluation.multi_label import AnyEvaluation
-from trainer.evaluation.outcome import Outcome, decided_by, outcome_of
+from trainer.evaluation.outcome import Outcome, outcome_of
 from trainer.launch import distributed, watch
 from trainer.run_folder import finished_comparison, writer
 from trainer.run_folder.environment import Commits
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from trainer.training.weighted_trainer import WeightedTrainer
 
 
-def decision_plan(config: Config, data: PreparedData) -> dict[str, Any] | None:
+def decision_plan(config: Config, data: PreparedData) -> DecisionPlan | None:
     """What `fit_decision` needs beside the scores; labels that the data lack are refused here, before any model is loaded."""
     loss = config.loss
     tau = {"logit_adjusted": 1.0 if loss.tau is None else loss.tau, "balanced_softmax": 1.0}.get(
@@ -35,9 +36,9 @@ def decision_plan(config: Config, data: PreparedData) -> dict[str, Any] | None:
     return plan_decision(
         config.decision,
         labels=data.labels,
-        counts_C=data.audit.counts["drawn"],
+        counts_C=data.summary.counts["drawn"],
         class_weights_C=data.class_weights_C,
-        natural_C=data.audit.natural_C,
+        natural_C=data.summary.natural_C,
         tau=tau,
     )
 
@@ -46,7 +47,7 @@ def evaluate_splits(
     trainer: "WeightedTrainer | HeadTrainer",
     data: PreparedData,
     tokens: dict[str, TokenisedRows],
-    plan: dict[str, Any] | None,
+    plan: DecisionPlan | None,
     seed: int,
 ) -> tuple[dict[str, Outcome], Decision | None]:
     """Results on validation and test in float32, as `pipeline()` computes; test is touched here alone.
@@ -67,7 +68,7 @@ def evaluate_splits(
             weights_N = (
                 np.ones(len(label_ids_N))
                 if data.splits.pool is None
-                else natural_weights(label_ids_N, data.audit.natural_C)
+                else natural_weights(label_ids_N, data.summary.natural_C)
             )
             decision, decided = fit_and_cross_fit(
                 logits_NC,
@@ -78,7 +79,7 @@ def evaluate_splits(
                 folder=Path(str(trainer.args.output_dir)).parent,
             )
         elif decision:
-            decided = decided_by(decision, logits_NC)
+            decided = decision.apply(logits_NC)
         domains = (
             (data.domains[0][data.splits.named[name]], data.domains[1]) if data.domains else None
         )
@@ -87,7 +88,7 @@ def evaluate_splits(
 
 
 def apply_decision(
-    config: Config, data: PreparedData, model: Any, decision: Decision, plan: dict[str, Any]
+    config: Config, data: PreparedData, model: Any, decision: Decision, plan: DecisionPlan
 ) -> dict[str, Any]:
     """Put the decision into the model and its config; what metrics.json tells of it."""
     from trainer.training.models.model import fold_into_head
@@ -95,11 +96,11 @@ def apply_decision(
     is_folded = fold_into_head(model, decision.temperature, decision.shift_C)
     model.config.decision = decision.to_config(data.labels, is_folded=is_folded)
     figures = decision.figures(data.labels) | {"folded_into_weights": is_folded}
-    if plan["log_target_C"] is None:
+    if plan.log_target_C is None:
         return figures
     return figures | {
-        "training_prior": dict(zip(data.labels, np.exp(plan["log_q_C"]).tolist(), strict=True)),
-        "target_prior": dict(zip(data.labels, np.exp(plan["log_target_C"]).tolist(), strict=True)),
+        "training_prior": dict(zip(data.labels, np.exp(plan.log_q_C).tolist(), strict=True)),
+        "target_prior": dict(zip(data.labels, np.exp(plan.log_target_C).tolist(), strict=True)),
         "prior_is_approximate": is_prior_approximate(config, data),
     }
 
@@ -203,7 +204,7 @@ def write_results(
         metrics["decision"] = decided | {
             name: _figures(outcome.final, outcome.domains) for name, outcome in outcomes.items()
         }
-    metrics |= {"minority_label": data.audit.minority_label, "training": clock}
+    metrics |= {"minority_label": data.summary.minority_label, "training": clock}
     if held := {
         name: length.special.rows for name, length in lengths.items() if length.special.rows
     }:
@@ -269,7 +270,7 @@ def write_mistakes(
 ) -> None:
     """The hardest mistakes with their texts, where texts may be shown."""
     from trainer.audit.inspection import full_texts
-    from trainer.delivery.report.report_page import mistakes_to_quote
+    from trainer.delivery.report.mistakes import mistakes_to_quote
 
     if config.report.show_texts:
         folder.write_lines(
@@ -292,10 +293,10 @@ def _facts(
 ) -> dict[str, Any]:
     """What report.html, README.md and the pictures tell and no other file of the run folder holds as values."""
     from trainer.data.summary import special_words
-    from trainer.delivery.card import card
+    from trainer.delivery.card import card, card_words
     from trainer.display.reliability_plot import calibration
 
-    audit, headline, described = data.audit, list(outcomes)[-1], trainer.describe()
+    audit, headline, described = data.summary, list(outcomes)[-1], trainer.describe()
     comparison = finished_comparison.read_if_set(config.report.comparison)
     return {
         "labels": audit.labels,
@@ -315,9 +316,9 @@ def _facts(
             name: xxhash.xxh3_128(data.clean.text_hashes_N[ids_N].tobytes()).hexdigest()
             for name, ids_N in data.splits.named.items()
         },
-        "balancing": card.balancing_words(config, data, list_weights=False),
-        "synthetic": card.synthetic_words(config, data).split("\n\n")[0],
-        "decision": card.decision_words(decided) if decided else "",
+        "balancing": card_words.balancing_words(config, data, list_weights=False),
+        "synthetic": card_words.synthetic_words(config, data).split("\n\n")[0],
+        "decision": card_words.decision_words(decided) if decided else "",
         "training": described,
         "saved_step": trainer.best_step,
         "epochs": trainer.epoch_rows(),

@@ -6,7 +6,8 @@ from typing import Any
 from trainer.config.config import Config
 from trainer.config.sections.balancing import SYNTHESIS_METHODS
 from trainer.data.balancing.balance import stage_generator
-from trainer.data.prepare import PreparedData, weights_over
+from trainer.data.prepare import weights_over
+from trainer.data.prepared_data import PreparedData
 from trainer.data.tokens.tokenise import TokenisedRows
 from trainer.launch import distributed
 from trainer.run_folder import writer
@@ -40,7 +41,7 @@ def build_trainer(
         eval_dataset=tokens["validation"],
         processing_class=tokenizer,
         data_collator=Collator(tokenizer, multiple=8 if arguments.bf16 or arguments.fp16 else 1),
-        compute_metrics=epoch_metrics(data.labels, data.audit.minority_label),
+        compute_metrics=epoch_metrics(data.labels, data.summary.minority_label),
         positions=data.plan.positions_in_seen,
         class_weights_C=data.class_weights_C,
         loss="binary_cross_entropy" if data.is_multi_label else config.loss.name,
@@ -98,7 +99,7 @@ def build_head_trainer(
         train_rows=tokens["train"],
         validation_rows=tokens["validation"],
         labels=data.labels,
-        minority_label=data.audit.minority_label,
+        minority_label=data.summary.minority_label,
         positions=data.plan.positions_in_seen(),
         weigh=lambda counts_C: weights_over(counts_C, config.loss, data.labels),
         loss=config.loss.name,

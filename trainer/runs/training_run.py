@@ -15,8 +15,10 @@ from trainer.config.sections.balancing import SYNTHESIS_METHODS
 from trainer.data.augmenting.augment import write_rows
 from trainer.data.augmenting.generators import check_generator
 from trainer.data.cleaning.clean import CleanRows
-from trainer.data.prepare import Fold, PreparedData, balance_splits, read_splits
+from trainer.data.prepare import balance_splits, read_splits
+from trainer.data.prepared_data import PreparedData
 from trainer.data.reading.sources import check_source, hub_commits
+from trainer.data.split_rows import Fold
 from trainer.data.splitting.split import Splits
 from trainer.data.tokens.tokenise import TokenisedRows, tokenise
 from trainer.delivery.hub import hub, uploads
@@ -24,10 +26,10 @@ from trainer.errors import RunError, Stopped, listing
 from trainer.files.cache import cache_dir
 from trainer.launch import distributed, stopping, watch
 from trainer.launch.launch_settings import follow_config
-from trainer.run_folder import finished_comparison, writer
+from trainer.run_folder import config_differences, finished_comparison, writer
 from trainer.run_folder.environment import Commits
 from trainer.run_folder.finished_run import FinishedRun
-from trainer.run_folder.run_files import is_whole, lacking, refuse_lost_model
+from trainer.run_folder.missing_files import is_whole, lacking, refuse_lost_model
 from trainer.training import memory
 from trainer.training.frozen.synthesis import refuse_few_rows
 
@@ -91,7 +93,7 @@ def _train(
 
         from transformers import set_seed
 
-        from trainer.data.summary import audit_lengths
+        from trainer.data.summary import summarise_lengths
         from trainer.display import tables
         from trainer.runs import results
         from trainer.runs.trainers import build_head_trainer, build_trainer
@@ -139,7 +141,7 @@ def _train(
             resume=resume,
         )
     )
-    lengths = {name: audit_lengths(rows) for name, rows in tokens.items()}
+    lengths = {name: summarise_lengths(rows) for name, rows in tokens.items()}
     if distributed.is_main():
         tables.print_audit(data, lengths, max_length)
     note = keep_rows_per_step(arguments, checkpoint) if checkpoint else None
@@ -265,7 +267,7 @@ def start(config: Config) -> Config:
     if distributed.is_main():
         print("".join(f"{sentence}\n" for sentence in told), end="")
     distributed.refuse_differences(
-        lambda: distributed.code_version() | writer.flat(config.to_dict())
+        lambda: distributed.code_version() | config_differences.flat(config.to_dict())
     )
     distributed.from_main(lambda: hub.check_login(config.hub))
     return config

@@ -107,9 +107,9 @@ def test_plan_weights_and_audit_take_synthetic_rows_as_rows_but_natural_counts_a
         synthetic=written,
     )
     assert data.plan.counts_C.tolist() == [40, 40, 40]
-    assert data.audit.natural_C.tolist() == [84, 56, 28]
-    assert data.audit.imbalance_ratio == 3
-    assert {name: counts.tolist() for name, counts in data.audit.columns.items()} == {
+    assert data.summary.natural_C.tolist() == [84, 56, 28]
+    assert data.summary.imbalance_ratio == 3
+    assert {name: counts.tolist() for name, counts in data.summary.columns.items()} == {
         "train": [84, 56, 28],
         "synthetic": [0, 0, 12],
         "seen per epoch": [40, 40, 40],

@@ -1,6 +1,7 @@
 import warnings
 from collections import Counter
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -349,7 +350,7 @@ ALL = {"method": "undersample", "scope": "all"}
 
 
 def counts(data):
-    return {name: c.tolist() for name, c in data.audit.counts.items()}
+    return {name: c.tolist() for name, c in data.summary.counts.items()}
 
 
 def test_pool_of_8001_rows_becomes_exactly_7800_of_which_a_fifth_validates(reviews):
@@ -358,8 +359,8 @@ def test_pool_of_8001_rows_becomes_exactly_7800_of_which_a_fifth_validates(revie
     assert len(data.splits.train) + len(data.splits.validation) == 7800
     assert len(data.splits.validation) == 1560
     assert data.unused_rows == 201
-    assert data.audit.imbalance_ratio == 2727 / 2600
-    assert (data.audit.severity, data.audit.minority_label) == ("mild", "mixed")
+    assert data.summary.imbalance_ratio == 2727 / 2600
+    assert (data.summary.severity, data.summary.minority_label) == ("mild", "mixed")
 
 
 def test_pool_balanced_after_the_test_split_leaves_test_its_natural_distribution(reviews):
@@ -411,7 +412,7 @@ def test_same_seed_splits_a_file_in_another_order_alike(reviews, tmp_path):
 def test_limit_leaves_a_stratified_sample(reviews):
     data = prepared(reviews, {}, limit=801)
     # 801 of 8,001 rows: 267.7, 273.0 and 260.3
-    total = data.audit.counts["train"] + data.audit.counts["validation"]
+    total = data.summary.counts["train"] + data.summary.counts["validation"]
     assert total.sum() == 801
     assert (np.abs(total - np.array([267.7, 273.0, 260.3])) < 1).all()
     assert data.unused_rows == 7200
@@ -482,18 +483,20 @@ def test_rows_of_a_group_stay_together_and_rows_without_one_stand_alone(tmp_path
 def test_imbalance_by_hand(natural, ratio, severity, minority):
     from trainer.data.labels.label_ids import Labels
     from trainer.data.splitting.split import Splits
-    from trainer.data.summary import audit_splits
+    from trainer.data.summary import summarise_splits
 
     label_ids, keys = rows_of(natural)
     nothing = np.array([], np.int64)
     splits = Splits(np.arange(len(label_ids)), nothing, nothing)
-    audit = audit_splits(Labels(["label0", "label1"]), label_ids, splits, plan(label_ids, keys))
-    assert (audit.imbalance_ratio, audit.severity, audit.minority_label) == (
+    labels = Labels(["label0", "label1"])
+    clean = SimpleNamespace(labels=labels, targets=label_ids, streamed=None)
+    summary = summarise_splits(clean, splits, plan(label_ids, keys))
+    assert (summary.imbalance_ratio, summary.severity, summary.minority_label) == (
         ratio,
         severity,
         minority,
     )
-    assert {name: c.tolist() for name, c in audit.counts.items()} == {
+    assert {name: c.tolist() for name, c in summary.counts.items()} == {
         "train": natural,
         "drawn": [min(natural)] * 2,
     }

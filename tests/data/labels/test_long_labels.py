@@ -129,7 +129,7 @@ def test_splits_hold_each_joined_text_once(tmp_path, monkeypatch):
         cache_dir=tmp_path / "cache",
     )
     assert data.is_multi_label
-    assert data.audit.counts["train"].tolist() == [16, 32, 48]
+    assert data.summary.counts["train"].tolist() == [16, 32, 48]
     assert sum(len(ids) for ids in data.splits.named.values()) == 60
 
 

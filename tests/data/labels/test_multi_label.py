@@ -286,9 +286,9 @@ def test_fingerprint_changes_with_any_label(clean):
 
 def test_counts_hold_a_row_once_for_each_of_its_labels_and_totals_hold_rows(prepare):
     data = prepare(many(a=10, a_b=10, none=10), {"train": 0.8, "validation": 0.2})
-    assert data.audit.columns["train"].tolist() == [16, 8]
-    assert data.audit.totals == {"train": 24, "seen per epoch": 24, "validation": 6}
-    assert data.audit.minority_label == "b"
+    assert data.summary.columns["train"].tolist() == [16, 8]
+    assert data.summary.totals == {"train": 24, "seen per epoch": 24, "validation": 6}
+    assert data.summary.minority_label == "b"
     assert (
         data.labels_per_row
         == "Multi-label: 1.00 labels a row; 33.3% of the rows have two or more, 33.3% have none."
@@ -301,10 +301,10 @@ def test_undersampling_cuts_labels_and_rows_without_one_to_the_smallest_label_an
         many(a=40, a_b=10, b=20, none=20), {"train": 0.8, "validation": 0.2}, method="undersample"
     )
     drawn = data.splits.train[data.plan.positions()]
-    assert data.audit.counts["train"].tolist() == [40, 24]
-    assert data.audit.counts["drawn"].tolist() == [24, 24]
+    assert data.summary.counts["train"].tolist() == [40, 24]
+    assert data.summary.counts["drawn"].tolist() == [24, 24]
     assert (~data.clean.label_matrix_NC[drawn].any(axis=1)).sum() == 16  # fewer than 24: all
-    assert data.audit.totals["seen per epoch"] == len(drawn)
+    assert data.summary.totals["seen per epoch"] == len(drawn)
     assert (
         data.balanced_sentence
         == "Balanced by label: an epoch sees 24 rows of every label, and 16 rows without one."
@@ -321,7 +321,7 @@ def test_undersampling_cuts_labels_and_rows_without_one_to_the_smallest_label_an
 
 def test_label_that_is_no_rows_rarest_is_no_class_to_balance(prepare):
     data = prepare(many(a_b=10, a_c=20), {"train": 0.8, "validation": 0.2}, method="undersample")
-    assert data.audit.counts["drawn"].tolist() == [16, 8, 8]
+    assert data.summary.counts["drawn"].tolist() == [16, 8, 8]
 
 
 def test_balancing_the_pool_keeps_every_label_on_both_sides(prepare):
@@ -331,10 +331,10 @@ def test_balancing_the_pool_keeps_every_label_on_both_sides(prepare):
         method="undersample",
         scope="all",
     )
-    assert list(data.audit.columns) == ["pool before balancing", "seen per epoch", "validation"]
-    assert data.audit.natural_C.tolist() == [50, 10, 20]
+    assert list(data.summary.columns) == ["pool before balancing", "seen per epoch", "validation"]
+    assert data.summary.natural_C.tolist() == [50, 10, 20]
     assert sum(len(ids) for ids in data.splits.named.values()) == 20  # a and b 10 times, c 10 times
-    assert (data.audit.counts["validation"] > 0).all()
+    assert (data.summary.counts["validation"] > 0).all()
 
 
 def test_limit_samples_by_the_rarest_label(prepare):
@@ -381,7 +381,7 @@ def test_rows_without_a_label_that_are_too_few_for_every_side_are_no_class_that_
     found = prepare_data(
         data, split, BalanceSection(), LossSection(), seed=1, cache_dir=folder / "cache"
     )
-    assert (found.audit.counts["train"] + found.audit.counts["validation"]).tolist() == [20, 30]
+    assert (found.summary.counts["train"] + found.summary.counts["validation"]).tolist() == [20, 30]
     assert sum(len(ids) for ids in found.splits.named.values()) == len(rows) - (not grouped)
 
 

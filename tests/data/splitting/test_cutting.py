@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 
 from trainer.config.sections.balancing import BalanceSection
 from trainer.config.sections.data import DataSection, SplitSection
-from trainer.data.prepare import Fold, read_splits
+from trainer.data.prepare import read_splits
+from trainer.data.split_rows import Fold
 from trainer.errors import DataError
 
 THREE = SplitSection(train=0.7, validation=0.15, test=0.15)

@@ -13,7 +13,8 @@ import pytest
 from trainer.config.config import Config
 from trainer.config.sections.balancing import BalanceSection
 from trainer.config.sections.data import DataSection, SplitSection
-from trainer.data.prepare import Fold, read_splits
+from trainer.data.prepare import read_splits
+from trainer.data.split_rows import Fold
 from trainer.errors import DataError
 
 POOL = {"method": "undersample", "scope": "all"}
@@ -102,7 +103,7 @@ def test_without_validation_rows_a_fifth_of_train_validates(splits_of):
 
 def test_folds_and_validation_rows_exclude_each_other(splits_of):
     with pytest.raises(
-        DataError, match=r"^folds cut validation themselves, but data.part holds validation rows."
+        DataError, match=r"^data.part holds validation rows, but folds cut validation themselves."
     ):
         splits_of(
             rows_of(("train", "a", 9), ("train", "b", 9), ("dev", "a", 5)),
@@ -164,7 +165,7 @@ def test_groups_of_the_column_may_not_stand_in_two_splits(splits_of):
         row | {"author": i % 3}
         for i, row in enumerate(rows_of(("train", "a", 5), ("train", "b", 5), ("test", "b", 2)))
     ]
-    with pytest.raises(DataError, match="stands in train and in"):
+    with pytest.raises(DataError, match="is in train and in"):
         splits_of(rows, split_column="part", group_column="author")
 
 

@@ -154,10 +154,10 @@ def test_undersampling_keeps_exactly_the_rows_of_the_smallest_class_of_each(stre
         clean, splits, BalanceSection(method="undersample"), LossSection(), seed=1
     )
     assert len(data.plan.positions()) == len(splits.train)
-    assert data.audit.imbalance_ratio == pytest.approx(
+    assert data.summary.imbalance_ratio == pytest.approx(
         max(natural.values()) / min(natural.values())
     )
-    assert next(iter(data.audit.columns)) == "train before rows were chosen"
+    assert next(iter(data.summary.columns)) == "train before rows were chosen"
     assert data.streamed_sentence.startswith("Streamed: 3,453 rows read, ")
     two = stream(str(tmp_path / "a/*"), balance={"method": "undersample", "target_ratio": 2})
     kept = Counter(label for _, label in content(two)["train"])

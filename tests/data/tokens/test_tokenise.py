@@ -2,7 +2,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from trainer.data.summary import audit_lengths
+from trainer.data.summary import summarise_lengths
 from trainer.data.tokens.tokenise import IGNORED, PADDING, takes_pairs, tokenise, tokenizer_digest
 
 TEXTS = ["good film", "a much longer text that will not fit into so few tokens", "", "ok"]
@@ -71,7 +71,7 @@ def test_truncation_is_counted(tokens):
     assert rows.truncated_N.tolist() == [False, True, False, False]
     assert rows.lengths_N.tolist() == [4, 8, 2, 3]  # with [CLS] and [SEP]
     assert tokens(max_length=64).truncated_N.tolist() == [False] * 4
-    lengths = audit_lengths(rows)
+    lengths = summarise_lengths(rows)
     whole = tokens(max_length=64).lengths_N
     assert (lengths.median, lengths.longest, lengths.truncated_ratio) == (
         3.5,

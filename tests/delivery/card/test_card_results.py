@@ -11,9 +11,14 @@ from sklearn.metrics import f1_score
 from trainer.config.config import check_config
 from trainer.config.yaml_source import YamlSource
 from trainer.data.reading.sources import SLOTS
-from trainer.delivery.card.card_results import JudgedRows, eval_results, judged_rows, plain_pipeline
+from trainer.delivery.card.card_results import (
+    EvaluatedRows,
+    eval_results,
+    evaluated_rows,
+    plain_pipeline,
+)
 from trainer.evaluation.decision import Decision
-from trainer.evaluation.outcome import decided_by, outcome_of
+from trainer.evaluation.outcome import outcome_of
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 COMMITS = {"model": {}, "data": {"user/parts": COMMIT}}
@@ -58,30 +63,30 @@ def judged(section, *, num_read=4, streamed=None):
     slots = np.full(num_read, SLOTS.index("test"))
     clean = SimpleNamespace(rows=SimpleNamespace(slots_N=slots), streamed=streamed)
     data = SimpleNamespace(clean=clean, splits=SimpleNamespace(named={"test": np.arange(4)}))
-    return judged_rows(check_config(YamlSource("test", values)), data, "test", COMMITS)
+    return evaluated_rows(check_config(YamlSource("test", values)), data, "test", COMMITS)
 
 
 @pytest.mark.parametrize("case", OWN)
 def test_rows_that_are_no_whole_split_of_the_hub_claim_no_result_there(case):
     section, name = OWN[case]
     rows = judged(section, streamed=section.get("streaming"))
-    assert rows == JudgedRows("custom", name, "test")
+    assert rows == EvaluatedRows("custom", name, "test")
 
 
 def test_hub_split_of_which_rows_were_left_out_is_not_claimed():
-    assert judged(GIVEN, num_read=5) == JudgedRows("custom", "4 rows of user/parts", "test")
+    assert judged(GIVEN, num_read=5) == EvaluatedRows("custom", "4 rows of user/parts", "test")
 
 
 def test_whole_hub_split_is_named_with_configuration_split_and_commit():
-    assert judged(GIVEN) == JudgedRows("user/parts", "user/parts", "test", None, COMMIT)
+    assert judged(GIVEN) == EvaluatedRows("user/parts", "user/parts", "test", None, COMMIT)
     section = {**GIVEN, "subset": "short", "split_names": {"test": "held_out"}}
-    assert judged(section) == JudgedRows("user/parts", "user/parts", "held_out", "short", COMMIT)
+    assert judged(section) == EvaluatedRows("user/parts", "user/parts", "held_out", "short", COMMIT)
 
 
 @pytest.mark.parametrize("split", ["held_out[:50%]", "train+test"])
 def test_part_or_sum_of_hub_splits_is_not_claimed_as_one_of_them(split):
     section = {**GIVEN, "subset": "short", "split_names": {"test": split}}
-    assert judged(section) == JudgedRows("custom", f"user/parts (short) ({split})", "test")
+    assert judged(section) == EvaluatedRows("custom", f"user/parts (short) ({split})", "test")
 
 
 def outcome(decision, *, folded, without=()):
@@ -92,7 +97,7 @@ def outcome(decision, *, folded, without=()):
     labels = ["a", "b", "c"]
     figures = decision.figures(labels) | {"folded_into_weights": folded}
     return (
-        outcome_of(logits, label_ids, labels, decided_by(decision, logits), None),
+        outcome_of(logits, label_ids, labels, decision.apply(logits), None),
         figures,
         logits,
     )
@@ -121,7 +126,7 @@ def test_metrics_of_plain_pipeline_are_those_of_the_weights_it_reads():
 
 def test_model_index_is_read_back_whole_and_names_metrics_as_the_hub_does():
     found, figures, _ = outcome(Decision(1.0, np.zeros(3), np.array([0.2, 0.3, 0.5])), folded=True)
-    rows = JudgedRows("user/parts", "user/parts", "test", "short", COMMIT)
+    rows = EvaluatedRows("user/parts", "user/parts", "test", "short", COMMIT)
     results = eval_results(rows, found, plain_pipeline(found, figures))
     card = ModelCard(f"---\n{ModelCardData(model_name='m', eval_results=results).to_yaml()}\n---\n")
     name, again = model_index_to_eval_results(card.data.to_dict()["model-index"])
@@ -143,7 +148,7 @@ def test_model_index_is_read_back_whole_and_names_metrics_as_the_hub_does():
 @pytest.mark.filterwarnings("ignore:no row of b")
 def test_classes_without_a_row_are_named_in_the_arguments_of_averages():
     found, *_ = outcome(Decision(1.0, np.zeros(3)), folded=True, without=[1])
-    results = eval_results(JudgedRows("custom", "x", "test"), found, None)
+    results = eval_results(EvaluatedRows("custom", "x", "test"), found, None)
     macro = next(result for result in results if result.metric_name == "Macro F1")
     assert macro.metric_args == {"average": "macro", "labels": ["a", "c"]}
     predicted = found.predicted_N
@@ -157,9 +162,9 @@ def test_classes_without_a_row_are_named_in_the_arguments_of_averages():
 )
 def test_card_names_what_ends_the_training(training, line):
     from trainer.config.config import Config
-    from trainer.delivery.card.card import _training
+    from trainer.delivery.card.card_words import training_words
 
     values = {"model": {"name": "m"}, "data": {"source": "d"}, "split": {}, "training": training}
-    words = _training(Config.model_validate(values), [])
+    words = training_words(Config.model_validate(values), [])
     assert f"- {line}\n" in words
     assert ("num_train_epochs" in words) != ("max_steps" in words)

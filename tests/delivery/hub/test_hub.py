@@ -16,7 +16,7 @@ import pytest
 from hub_server import Fault, HubServer
 from huggingface_hub import ModelCard
 
-from trainer.delivery.card.card import _plain
+from trainer.delivery.card.card_tables import as_text
 from trainer.delivery.hub.hub import SHARED
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -491,7 +491,7 @@ def test_label_of_any_kind_is_shown_as_it_is_in_the_card(label):
         token
         for token in MarkdownIt("commonmark")
         .enable(["table", "strikethrough"])
-        .parse(f"the label {_plain(label)}.")
+        .parse(f"the label {as_text(label)}.")
         if token.children
     ]
     assert {child.type for child in inline.children} <= {"text", "text_special"}

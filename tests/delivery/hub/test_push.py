@@ -354,7 +354,7 @@ def test_push_takes_what_is_not_given_from_the_config_of_the_run(run):
     )
     other = hub_module.settings(run, repo_id="user/second")
     assert (other.repo_id, other.private, other.revision) == ("user/second", True, None)
-    with pytest.raises(ConfigError, match=r"hub.repo_id: 'second' names no repository"):
+    with pytest.raises(ConfigError, match=r"hub.repo_id: 'second' is not a repository name"):
         hub_module.settings(run, repo_id="second")
 
 

@@ -8,7 +8,7 @@ import pytest
 from page_parser import Page
 
 from trainer.delivery.report import report_page, side_by_side
-from trainer.delivery.report.report_page import LEAST_ROWS
+from trainer.delivery.report.page_intervals import LEAST_ROWS
 from trainer.errors import RunError
 from trainer.evaluation.outcome import outcome_of
 from trainer.run_folder.finished_run import FinishedRun

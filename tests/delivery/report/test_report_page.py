@@ -16,11 +16,14 @@ from sklearn.metrics import average_precision_score
 
 from trainer import load_config
 from trainer.delivery.hub import hub
-from trainer.delivery.report import report_page
-from trainer.display import page_plots, plots
+from trainer.delivery.report import page_intervals, report_page
+from trainer.delivery.report.mistakes import MOST_MISTAKES
+from trainer.display import curves
+from trainer.display.reliability_plot import bins_of, reliability
 from trainer.errors import RunError
 from trainer.evaluation.outcome import outcome_of
-from trainer.run_folder.finished_run import FinishedRun, Predictions, read_runs
+from trainer.run_folder.finished_run import FinishedRun, read_runs
+from trainer.run_folder.predictions import Predictions
 from trainer.run_folder.writer import RunFolder
 from trainer.runs import ensemble, training_run
 
@@ -186,9 +189,8 @@ def test_headline_is_that_of_metrics_json(run):
 
 def test_intervals_of_the_page_are_those_of_the_resampled_rows(single):
     finished = FinishedRun.read(single)
-    low, high = report_page.headline_intervals(
-        finished, report_page.resampled_figures([finished]), 0
-    )["accuracy"]
+    resampled = page_intervals.resampled_figures([finished])
+    low, high = page_intervals.headline_intervals(finished, resampled, 0)["accuracy"]
     assert low <= finished.final["accuracy"] <= high
     assert f"{low:.3f} to {high:.3f}" in words_of(page_of(single))
 
@@ -212,7 +214,7 @@ def test_hardest_mistakes_are_the_wrong_rows_of_highest_probability(single):
     wrong = test[test["label"] != test["predicted"]].copy()
     wrong["sure"] = [row[f"probability_{row['predicted']}"] for _, row in wrong.iterrows()]
     expected = wrong.sort_values("sure", ascending=False, kind="stable")["row"].tolist()[
-        : report_page.MOST_MISTAKES
+        :MOST_MISTAKES
     ]
     assert [int(row) for row in re.findall(r"· row (\d+)", page_of(single))] == expected
     quoted = [
@@ -262,7 +264,7 @@ def test_decision_and_class_weights_are_told(single):
     for part in (
         "Probabilities are corrected to these shares",
         "threshold",
-        "share expected",
+        "expected share",
         "Class weights",
         "test, with the decision",
     ):
@@ -389,7 +391,7 @@ def edit(name, change):
 
 
 @pytest.mark.parametrize(("damage", "words"), [
-    (edit("metrics.json", lambda m: m["test"].pop("auroc_macro")), r"metrics.json: lacks test.auroc_macro; it is damaged, or of another version"),
+    (edit("metrics.json", lambda m: m["test"].pop("auroc_macro")), r"metrics.json: lacks test.auroc_macro; it is damaged, or was written by another"),
     (edit("metrics.json", lambda m: m.pop("minority_label")), r"metrics.json: lacks minority_label;"),
     (edit("metrics.json", lambda m: m["decision"]["test"]["per_class"].pop("积极")), r"metrics.json: lacks decision.test.per_class.积极;"),
     (edit("metrics.json", lambda m: m["test"].update(accuracy="high")), r"metrics.json: lacks test.accuracy as a number;"),
@@ -420,9 +422,7 @@ def test_predictions_of_another_run_are_told(single, tmp_path):
 def test_files_of_others_are_not_overwritten(single, tmp_path):
     mine = tmp_path / "mine.html"
     mine.write_text("<p>mine</p>")
-    with pytest.raises(
-        RunError, match=r"holds something else than a page of ours. Give another --output"
-    ):
+    with pytest.raises(RunError, match=r"is not a page of equipoise. Give another --output"):
         report_page.rebuild(FinishedRun.read(single), mine)
     with pytest.raises(RunError, match=r"is a folder; --output is the page itself"):
         report_page.rebuild(FinishedRun.read(single), tmp_path)
@@ -509,13 +509,12 @@ def test_hundred_classes_stay_usable(tmp_path):
 
 def test_reliability_shows_how_often_right_the_answers_of_each_sureness_are():
     p_NC, targets = np.array([[0.9, 0.1], [0.92, 0.08], [0.3, 0.7]]), np.array([0, 1, 1])
-    axis = page_plots.reliability(
-        Predictions(np.arange(3), targets, targets, p_NC).confidences(), "rows"
-    ).axes[0]
+    found = Predictions(np.arange(3), targets, targets, p_NC).confidences()
+    axis = reliability({"": bins_of(found)}).axes[0]
     np.testing.assert_allclose(axis.lines[1].get_xydata(), [[0.7, 1.0], [0.91, 0.5]])
-    held = np.array([[True, False], [False, True]])
-    found = Predictions(np.arange(2), held, held, np.array([[0.9, 0.1], [0.9, 0.9]]))
-    answers = page_plots.reliability(found.confidences(), "answers")
+    has_NC = np.array([[True, False], [False, True]])
+    found = Predictions(np.arange(2), has_NC, has_NC, np.array([[0.9, 0.1], [0.9, 0.9]]))
+    answers = reliability({"": bins_of(found.confidences())}, "answers")
     np.testing.assert_allclose(answers.axes[0].lines[1].get_xydata(), [[0.9, 0.75]])
 
 
@@ -526,9 +525,9 @@ def test_area_under_a_precision_recall_curve_is_the_average_precision(num_positi
     p_N = rng.beta(2, 5, len(targets)) + 0.2 * targets
     p_NC = np.c_[1 - p_N, p_N]
     recall, precision = (
-        page_plots.precision_recall(targets, p_NC, [1], []).axes[0].lines[0].get_xydata().T
+        curves.precision_recall(targets, p_NC, [1], []).axes[0].lines[0].get_xydata().T
     )
-    assert len(recall) <= page_plots.MOST_POINTS
+    assert len(recall) <= curves.MOST_POINTS
     assert -np.diff(recall) @ precision[:-1] == pytest.approx(
         average_precision_score(targets, p_N), abs=1e-9 if num_positive < 100 else 0.01
     )
@@ -536,7 +535,7 @@ def test_area_under_a_precision_recall_curve_is_the_average_precision(num_positi
 
 def test_precision_recall_curve_of_a_perfect_class_is_flat():
     targets = np.repeat([0, 1], [90, 10])
-    curve = page_plots.precision_recall(targets, np.eye(2)[targets], [1], []).axes[0].lines[0]
+    curve = curves.precision_recall(targets, np.eye(2)[targets], [1], []).axes[0].lines[0]
     assert curve.get_ydata().tolist() == [1, 1]
 
 
@@ -550,13 +549,8 @@ def test_one_epoch_stands_in_the_middle_of_an_axis_of_whole_epochs():
         "macro_f1": 0.4,
         "minority_recall": 0.3,
     }
-    overlaid = page_plots.overlaid([[epoch], [], [epoch]], "macro_f1", "")
-    figures = [
-        page_plots.losses([epoch]),
-        page_plots.scores([epoch], 4),
-        overlaid,
-        plots.learning_curves([epoch], 4),
-    ]
+    overlaid = curves.overlaid([[epoch], [], [epoch]], "macro_f1", "")
+    figures = [overlaid, curves.learning_curves([epoch], 4)]
     for axis in (axis for figure in figures for axis in figure.axes):
         low, high = axis.get_xlim()
         assert (low, high) == (0.5, 1.5)
@@ -568,10 +562,10 @@ def test_average_precision_is_the_mean_of_precisions_where_recall_rises():
         np.array([0, 0, 1, 2]),
         np.array([[0.9, 0.1, 0], [0.2, 0.7, 0.1], [0.4, 0.6, 0], [0.3, 0.3, 0.4]]),
     )
-    assert page_plots.average_precisions(targets, p_NC)[:3] == pytest.approx(
+    assert curves.average_precisions(targets, p_NC)[:3] == pytest.approx(
         [0.5 * 1 + 0.5 * 2 / 4, 1 / 2, 1.0]
     )
-    assert page_plots.average_precisions(targets, np.c_[p_NC, np.zeros(4)])[3] is None
+    assert curves.average_precisions(targets, np.c_[p_NC, np.zeros(4)])[3] is None
 
 
 def test_page_and_card_call_the_rows_of_a_balanced_pool_balanced_and_test_rows_natural(

@@ -418,8 +418,8 @@ def test_synthetic_embeddings_are_counted_in_card_and_weights(frozen):
     )
     card = ModelCard.load(folder / "README.md").text
     assert (
-        "`balance.method: smote` with 3 neighbours: 84 synthetic embeddings stand beside those of the 168 training rows"
-        in card
+        "`balance.method: smote` with 3 neighbours adds 84 synthetic embeddings to those of the 168"
+        " training rows" in card
     )
     assert "| positive | 28 | 84 | 6 | 6 |" in card
     assert read_json(folder / "class_weights.json") == pytest.approx(

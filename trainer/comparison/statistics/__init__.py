@@ -1,1 +1,1 @@
-"""Differences between strategies with intervals and adjusted p-values."""
+"""Differences between strategies, with intervals and adjusted p-values."""

@@ -1,4 +1,4 @@
-"""The `augment:` section: new training rows for rare classes, checked without touching a model or a server."""
+"""The `augment:` section: new training rows for rare classes, written by a language model."""
 
 import re
 from string import Formatter
@@ -8,127 +8,142 @@ from urllib.parse import urlsplit
 from pydantic import Field, field_validator, model_validator
 
 from trainer.config.sections.labels import LabelList
-from trainer.config.sections.training import Section
+from trainer.config.sections.section import Section, refuse
 
 PLACEHOLDERS = ("label", "examples")
+BRACES = "Write {{ and }} for braces that are part of the text"
 
 
 class AugmentSection(Section):
-    """New training rows for classes with very few, written by a language model from their own training rows and marked as synthetic."""
+    """New training rows for rare classes. A language model writes them from training rows of the
+    same class, and they are marked as synthetic.
+    """
 
     generator: Literal["none", "local", "endpoint"] = "none"
-    """`none`; `local`, a causal or chat model through transformers; `endpoint`, an OpenAI-compatible server, which then sees training rows."""
+    """What writes the rows. `none`: no rows are written. `local`: a causal language model or chat
+    model that runs through transformers. `endpoint`: an OpenAI-compatible server, to which training
+    rows are sent."""
     model: str | None = None
-    """local: Hub id, folder, GGUF file, or `package:<distribution>[==version]/<path>`. endpoint: the server's name of the model."""
+    """`local`: Hub id, folder, GGUF file or `package:<distribution>[==version]/<path>`.
+    `endpoint`: the name of the model on the server."""
     revision: str | None = None
     """Branch, tag or commit of a Hub model."""
     base_url: str | None = None
-    """endpoint: address before `/chat/completions`, e.g. http://127.0.0.1:8000/v1."""
+    """`endpoint`: the address without `/chat/completions`, such as `http://127.0.0.1:8000/v1`."""
     api_key_env: str | None = None
-    """endpoint: name of the environment variable that holds the key, never the key; left out: none is sent."""
+    """`endpoint`: name of the environment variable that contains the API key, never the key itself.
+    By default, no key is sent."""
     target_rows: int | None = Field(default=None, ge=2)
-    """Every class with fewer training rows is filled up to so many."""
+    """Every class with fewer training rows than this is filled up to this number."""
     labels: LabelList | None = None
-    """Classes to fill; left out: all."""
+    """Classes to fill up. Default: all."""
     prompt: str = Field(
         default='Write one text of the category "{label}". Answer with the text alone.',
         min_length=1,
     )
-    """What the model is asked. {label}: the class; {examples}: the examples as a list. Without {examples} each is an earlier turn of the conversation."""
+    """The prompt. `{label}` is replaced by the class, and `{examples}` by the examples as a list.
+    Without `{examples}`, each example is an earlier turn of the conversation."""
     examples: int = Field(default=4, ge=0, le=64)
-    """Training rows of the class shown in each prompt, drawn anew for each."""
+    """Number of training rows of the class that a prompt shows. They are drawn again for each
+    prompt."""
     example_characters: int = Field(default=500, ge=1)
-    """Examples are cut at so many characters."""
+    """Examples are truncated to this number of characters."""
     temperature: float = Field(default=0.7, gt=0, le=2)
-    """Sampling temperature; small models lose the thread above 0.7, large ones vary more with 1."""
+    """Sampling temperature. Small models become incoherent above 0.7; large models vary more at
+    1."""
     top_p: float = Field(default=0.95, gt=0, le=1)
-    """Nucleus sampling: the most probable tokens that together have this probability."""
+    """Nucleus sampling: only the most probable tokens are sampled, whose probabilities together
+    reach this value."""
     max_new_tokens: int = Field(default=128, ge=1)
-    """Longest answer in tokens."""
+    """Maximum length of an answer in tokens."""
     batch_size: int = Field(default=8, ge=1, le=1024)
-    """Prompts at a time: rows of a batch (local), requests under way at once (endpoint)."""
+    """Number of prompts at a time: rows of a batch (`local`), or concurrent requests
+    (`endpoint`)."""
     max_attempts: int = Field(default=10, ge=1)
-    """Most prompts of a class for each row it lacks; then it stays short, with a warning."""
+    """Maximum number of prompts for a class, per row that it lacks. If rows are still missing after
+    that, the run continues with a warning."""
     min_characters: int | None = Field(default=None, ge=1)
-    """Shortest text kept; left out: half the 5 % quantile of the class's own texts."""
+    """Minimum length of a new text in characters. Default: half the 5 % quantile of the lengths in
+    its class."""
     max_characters: int | None = Field(default=None, ge=1)
-    """Longest text kept; left out: the 95 % quantile of the class's own texts, or 200 where that is less."""
+    """Maximum length of a new text in characters. Default: the 95 % quantile of the lengths in its
+    class, but at least 200."""
     similarity: float = Field(default=0.7, ge=0.3, le=1)
-    """Texts whose sets of 5-character pieces have this Jaccard index or more are near duplicates; 1: exact duplicates alone are rejected."""
+    """Jaccard index of the sets of 5-character pieces from which two texts count as near
+    duplicates; such new texts are rejected. With 1, only exact duplicates are rejected."""
     min_agreement: float | None = Field(default=None, ge=0, le=1)
-    """Least probability of the class by a classifier of the real training rows; left out: the class must be its first choice; 0: no such filter."""
+    """Minimum probability that a classifier of the real training rows gives to the class of a new
+    text. By default, the class must be its first choice; 0 turns this filter off."""
     timeout_seconds: float = Field(default=120.0, gt=0)
-    """endpoint: longest silence of the server before the try counts as failed."""
+    """`endpoint`: seconds without a response from the server after which a request has failed."""
     retries: int = Field(default=4, ge=0, le=20)
-    """endpoint: further tries, after 1, 2, 4 ... seconds (30 at most), of a request that failed or got an unusable answer."""
+    """`endpoint`: how many times a request is repeated that failed or got an unusable answer. The
+    pauses are 1, 2, 4 ... seconds, at most 30."""
 
     @field_validator("prompt")
     @classmethod
     def _placeholders(cls, prompt: str) -> str:
         try:
-            names = [name for _, name, _, _ in Formatter().parse(prompt) if name is not None]
+            parts = [part for part in Formatter().parse(prompt) if part[1] is not None]
         except ValueError as error:
-            raise ValueError(
-                f"is no template ({error}); write {{{{ and }}}} for braces that are part of the text"
-            ) from error
-        unknown = sorted(set(names) - set(PLACEHOLDERS))
-        if unknown:
-            known = ", ".join(f"{{{name}}}" for name in PLACEHOLDERS)
-            raise ValueError(
-                f"holds {{{unknown[0]}}}; known: {known}. Write {{{{ and }}}} for braces that are part of the text"
-            )
-        if any(spec or conversion for _, _, spec, conversion in Formatter().parse(prompt)):
-            raise ValueError(
-                "formats a placeholder with : or !; write {label} and {examples} as they are, {{ and }} for braces of the text"
-            )
+            raise ValueError(f"is no template ({error}). {BRACES}") from error
+        unknown = sorted({str(name) for _, name, _, _ in parts} - set(PLACEHOLDERS))
+        known = ", ".join(f"{{{name}}}" for name in PLACEHOLDERS)
+        refuse(
+            (unknown, f"holds {{{''.join(unknown[:1])}}}; known: {known}. {BRACES}"),
+            (
+                any(spec or conversion for _, _, spec, conversion in parts),
+                "formats a placeholder with : or !; write {label} and {examples} as they are."
+                f" {BRACES}",
+            ),
+        )
         return prompt
 
     @field_validator("api_key_env")
     @classmethod
-    def _name_alone(cls, name: str | None) -> str | None:
-        if name is not None and not re.fullmatch(
-            r"[A-Za-z_][A-Za-z0-9_]*", name
-        ):  # it may be the key itself: not to be repeated
-            raise ValueError(
-                "is no name of an environment variable (letters, digits, underscore); put the key in a variable and give its name"
+    def _is_a_name(cls, name: str | None) -> str | None:
+        if name is not None and not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name):
+            raise ValueError(  # without the value, which may be the key itself
+                "is no name of an environment variable (letters, digits, underscore);"
+                " put the key in a variable and give the name of the variable"
             )
         return name
 
     @field_validator("base_url")
     @classmethod
-    def _address(cls, base_url: str | None) -> str | None:
-        if base_url is not None and not re.match(r"https?://[^\s/]", base_url):
-            raise ValueError(
-                f"is '{base_url}'; needed: an http or https address such as http://127.0.0.1:8000/v1"
-            )
-        if base_url and "@" in urlsplit(base_url).netloc:
-            raise ValueError(
-                "holds a user or password, which the run folder would keep; put the key in a variable and name it in api_key_env"
+    def _is_an_address(cls, base_url: str | None) -> str | None:
+        if base_url is not None:
+            refuse(
+                (
+                    not re.match(r"https?://[^\s/]", base_url),
+                    f"is '{base_url}'; needed: an http or https address such as"
+                    " http://127.0.0.1:8000/v1",
+                ),
+                (
+                    "@" in urlsplit(base_url).netloc,
+                    "holds a user or password, which the run folder would keep; put the key in"
+                    " a variable and set api_key_env to its name",
+                ),
             )
         return base_url
 
     @model_validator(mode="after")
-    def _complete(self) -> "AugmentSection":
+    def _is_complete(self) -> "AugmentSection":
         if self.generator == "none":
             return self
-        needed = (
-            ("model", "target_rows", "base_url")
-            if self.generator == "endpoint"
-            else ("model", "target_rows")
-        )
+        needed = ["model", "target_rows", *["base_url"] * (self.generator == "endpoint")]
         missing = [name for name in needed if getattr(self, name) is None]
-        if missing:
-            raise ValueError(f"generator {self.generator} needs {', '.join(missing)}")
-        if self.generator == "local" and (self.base_url or self.api_key_env):
-            raise ValueError(
-                "generator local has no base_url and no api_key_env; set generator: endpoint, or remove them"
-            )
-        if (
-            self.min_characters
-            and self.max_characters
-            and self.min_characters > self.max_characters
-        ):
-            raise ValueError(
-                f"min_characters {self.min_characters} is more than max_characters {self.max_characters}"
-            )
+        shortest, longest = self.min_characters, self.max_characters
+        refuse(
+            (missing, f"generator {self.generator} needs {', '.join(missing)}"),
+            (
+                self.generator == "local" and (self.base_url or self.api_key_env),
+                "generator local has no base_url and no api_key_env; set generator: endpoint,"
+                " or remove them",
+            ),
+            (
+                shortest and longest and shortest > longest,
+                f"min_characters {shortest} is more than max_characters {longest}",
+            ),
+        )
         return self

@@ -1,4 +1,4 @@
-"""The `compare:` section: which ways of balancing are set against each other, and under which conditions."""
+"""The `compare:` section: which strategies against imbalance are compared, and how."""
 
 from typing import Any, Literal, get_args
 
@@ -13,10 +13,10 @@ from trainer.config.sections.balancing import (
     RowMethod,
     Weighting,
 )
-from trainer.config.sections.training import Section
+from trainer.config.sections.section import Section, refuse
 
 BASELINE: Literal["none"] = "none"
-"""The strategy that all others are measured against; always trained."""
+"""The strategy that all others are compared with. It is always trained."""
 WEIGHT_NAMES = {"balanced": "class_weights", "sqrt": "sqrt_weights"}
 PRESETS: dict[str, dict[str, dict[str, Any]]] = {
     BASELINE: {},
@@ -33,7 +33,7 @@ PRESETS: dict[str, dict[str, dict[str, Any]]] = {
     **{name: {"loss": {"name": name}} for name in get_args(LossName) if name != "cross_entropy"},
     "thresholds": {"decision": {"thresholds": "f1"}},
 }
-"""Strategies by name: {name: sections that it sets}."""
+"""The named strategies: {name: the sections that it sets}."""
 Preset = Literal[
     "none",
     "undersample",
@@ -74,70 +74,74 @@ Metric = Literal[
 
 
 class StrategySection(Section):
-    """A strategy of one's own: what stands here replaces the presets' defaults."""
+    """A strategy that you define. Its sections replace those of the config."""
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=60)
-    """What tables call it: letters, digits, dot, dash, underscore."""
+    """Name of the strategy in tables: letters, digits, dots, dashes and underscores."""
     balance: BalanceSection = BalanceSection()
-    """As the section `balance`."""
+    """The section `balance` of the strategy."""
     loss: LossSection = LossSection()
-    """As the section `loss`."""
+    """The section `loss` of the strategy."""
     decision: DecisionSection | None = None
-    """As the section `decision`; left out: that of the config."""
+    """The section `decision` of the strategy. Default: that of the config."""
 
 
 class CompareSection(Section):
-    """What `compare` trains: every strategy with every seed, on the same rows, with the same budget. Ordinary training reads none of it."""
+    """What `equipoise compare` trains: every strategy with every seed, on the same rows and with
+    the same budget. Ordinary training does not use this section.
+    """
 
     strategies: list[Preset | StrategySection] = Field(default=[*DEFAULT_STRATEGIES], min_length=1)
-    """Names (`none`, methods of `balance`, `class_weights`, `sqrt_weights`, `effective_number`, losses, `thresholds`), or mappings
-    {name, balance, loss, decision}. Each replaces the config's `balance` and `loss`; `none` is always among them."""
+    """Names (`none`, methods of `balance`, `class_weights`, `sqrt_weights`, `effective_number`,
+    losses, `thresholds`) or mappings {name, balance, loss, decision}. Each replaces the sections
+    `balance` and `loss` of the config. `none` is always included."""
     seeds: int = Field(default=5, ge=1, le=100)
-    """Trainings of each strategy, with the seeds `run.seed`, `run.seed` + 1 ...; the split is that of `run.seed` for all."""
+    """Number of trainings per strategy, with the seeds `run.seed`, `run.seed` + 1 and so on. All of
+    them use the split of `run.seed`."""
     budget: Literal["steps", "rows", "seconds"] = "steps"
-    """What is equal for all: optimizer `steps`; training `rows` seen, repeats counted; or `seconds` of training, measured once for each
-    strategy. (`model.mode: head` has no steps and is fitted to its end.)"""
+    """What is equal for all trainings: optimizer `steps`; training `rows` seen, counting
+    repetitions; or `seconds` of training, measured once per strategy. (`model.mode: head` has no
+    steps; it is fitted until it converges.)"""
     amount: float | None = Field(default=None, gt=0)
-    """How many steps, rows or seconds; left out: the steps or rows that `none` takes by `training`."""
+    """Number of steps, rows or seconds. Default: the steps or rows that `none` takes with the
+    section `training`."""
     metric: Metric = "macro_f1"
-    """What the strategies are ranked by."""
+    """Metric by which the strategies are ranked."""
     folds: int | None = Field(default=None, ge=2, le=20)
-    """Validate on every row that is not test, by so many folds, in place of one validation split: so many times the work."""
+    """Number of folds. If set, the strategies are validated on all rows that are not test, one fold
+    after the other, instead of on one validation split. The work multiplies by this number."""
     quick: bool = False
-    """First compare all on the frozen encoder (`model.mode: head`), which takes minutes; then train the best two of them, and `none`, as configured."""
+    """First compare all strategies on the frozen encoder (`model.mode: head`), which takes minutes.
+    Then train only the best two of them, and `none`, as configured."""
 
     @model_validator(mode="after")
-    def _agree(self) -> "CompareSection":
-        names = [
-            strategy if isinstance(strategy, str) else strategy.name for strategy in self.strategies
-        ]
-        for name in names:
-            if names.count(name) > 1:
-                raise ValueError(f"strategies holds '{name}' twice; give each another name")
-        if any(
-            not isinstance(strategy, str) and strategy.name == BASELINE
-            for strategy in self.strategies
-        ):
-            raise ValueError(
-                f"strategies holds a mapping named '{BASELINE}', which is the baseline; give it another name"
-            )
-        if self.budget == "seconds" and self.amount is None:
-            raise ValueError(
-                "budget is 'seconds' without amount; set amount: the seconds that each training may take"
-            )
+    def _check(self) -> "CompareSection":
+        own = [strategy.name for strategy in self.strategies if not isinstance(strategy, str)]
+        names = [*own, *(strategy for strategy in self.strategies if isinstance(strategy, str))]
+        twice = next((name for name in names if names.count(name) > 1), None)
+        refuse(
+            (twice, f"strategies holds '{twice}' twice; give each another name"),
+            (
+                BASELINE in own,
+                f"strategies holds a mapping with the name '{BASELINE}', which is the baseline;"
+                " give it another name",
+            ),
+            (
+                self.budget == "seconds" and self.amount is None,
+                "budget is 'seconds' without amount; set amount: the seconds that each training"
+                " may take",
+            ),
+        )
         return self
 
     @property
     def overrides(self) -> dict[str, dict[str, Any]]:
-        """{strategy: sections that replace the config's}, the baseline first."""
+        """{strategy: the sections that replace those of the config}, with the baseline first."""
         found: dict[str, dict[str, Any]] = {BASELINE: {}}
         for strategy in self.strategies:
             if isinstance(strategy, str):
                 found[strategy] = PRESETS[strategy]
             else:
-                found[strategy.name] = {
-                    key: value.model_dump()
-                    for key in ("balance", "loss", "decision")
-                    if (value := getattr(strategy, key)) is not None
-                }
+                sections = strategy.model_dump(exclude={"name"})
+                found[strategy.name] = {k: v for k, v in sections.items() if v is not None}
         return found

@@ -1,25 +1,29 @@
-"""YAML scalars as the labels they name: true and 1 as data files spell them."""
+"""Labels in the YAML: `true` and `1` become the text that data files contain."""
 
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
 
-def _label(key: Any) -> Any:
-    if isinstance(key, bool):
-        return str(key).lower()
-    return str(key) if isinstance(key, int | float) else key
+def _label(value: Any) -> Any:
+    if isinstance(value, bool):
+        return str(value).lower()
+    return str(value) if isinstance(value, int | float) else value
+
+
+def _labels(value: Any) -> Any:
+    return [_label(item) for item in value] if isinstance(value, list) else value
 
 
 def _by_label(value: Any) -> Any:
     if not isinstance(value, dict):
         return value
-    named: dict[Any, Any] = {}
+    by_label: dict[Any, Any] = {}
     for key, item in value.items():
-        if (name := _label(key)) in named:
-            raise ValueError(f"names the label {name} twice; needed: once")
-        named[name] = item
-    return named
+        if (label := _label(key)) in by_label:
+            raise ValueError(f"contains the label {label} twice; needed: once")
+        by_label[label] = item
+    return by_label
 
 
 def _not_blank(name: str | None) -> str | None:
@@ -28,6 +32,7 @@ def _not_blank(name: str | None) -> str | None:
     return name
 
 
+LabelList = Annotated[list[str], BeforeValidator(_labels)]
 LabelWeights = Annotated[dict[str, Annotated[float, Field(gt=0)]], BeforeValidator(_by_label)]
 LabelCosts = Annotated[
     dict[str, Annotated[dict[str, Annotated[float, Field(ge=0)]], BeforeValidator(_by_label)]],
@@ -36,8 +41,4 @@ LabelCosts = Annotated[
 LabelMap = Annotated[
     dict[str, Annotated[str | None, BeforeValidator(_label), AfterValidator(_not_blank)]],
     BeforeValidator(_by_label),
-]
-LabelList = Annotated[
-    list[str],
-    BeforeValidator(lambda value: [_label(v) for v in value] if isinstance(value, list) else value),
 ]

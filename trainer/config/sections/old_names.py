@@ -1,4 +1,4 @@
-"""Names of settings from older versions of transformers, and from its example scripts, with what to do here instead."""
+"""Settings of older versions of transformers and of its example scripts, and what replaces them."""
 
 _PRECISION = "set training.bf16 or training.fp16"
 _DEVICE = "leave it out: the accelerator is found"
@@ -16,9 +16,9 @@ OLD_NAMES: dict[str, str] = {
     "fp16_opt_level": _PRECISION,
     "fsdp_min_num_params": "set training.fsdp_config",
     "fsdp_transformer_layer_cls_to_wrap": "set training.fsdp_config",
-    "group_by_length": "set training.train_sampling_strategy: group_by_length, which is the default",
+    "group_by_length": "set training.train_sampling_strategy: group_by_length, the default",
     "half_precision_backend": _PRECISION,
-    "include_inputs_for_metrics": "leave it out: metrics are computed from labels and probabilities",
+    "include_inputs_for_metrics": "leave it out: metrics need only labels and probabilities",
     "include_tokens_per_second": "leave it out",
     "jit_mode_eval": "set training.torch_compile",
     "label_column_name": "set data.label_column",
@@ -33,7 +33,8 @@ OLD_NAMES: dict[str, str] = {
     "num_epochs": "set training.num_train_epochs",
     "num_labels": "leave it out: the labels are counted in the data",
     "optimizer": "set training.optim",
-    "overwrite_cache": "leave it out: changed files are read again; `equipoise cache --clear` empties the cache",
+    "overwrite_cache": "leave it out: changed files are read again; to empty the cache,"
+    " run equipoise cache --clear",
     "overwrite_output_dir": "set run.overwrite",
     "pad_to_max_length": "leave it out: batches are as long as their longest row",
     "per_gpu_eval_batch_size": "set speed.tokens_per_pass",
@@ -57,4 +58,4 @@ OLD_NAMES: dict[str, str] = {
     "warmup_ratio": "set training.warmup_steps; a number below 1 is a share of all steps",
     "xpu_backend": "set training.ddp_backend",
 }
-"""Hints for keys that no section has, wherever they stand."""
+"""Hints for keys that no section has, in whichever section they are found."""

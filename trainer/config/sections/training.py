@@ -1,23 +1,18 @@
-"""The `training:` section: transformers' TrainingArguments under their own names, checked without importing torch.
+"""The `training:` section: transformers' TrainingArguments under their own names, without torch.
 
-Names and types come from `training_arguments.json`, a committed snapshot that a test compares with the installed class.
+Names and types come from `training_arguments.json`, a committed snapshot of the class. A test
+compares it with the installed class.
 """
 
 import json
-from functools import cache
+from functools import cache, reduce
 from importlib.resources import files
+from operator import or_
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, create_model, model_validator
+from pydantic import Field, create_model, model_validator
 
-
-class Section(BaseModel):
-    """A block of the YAML: unknown keys are refused, values keep their type, nothing changes after loading."""
-
-    model_config = ConfigDict(
-        extra="forbid", strict=True, frozen=True, use_attribute_docstrings=True, allow_inf_nan=False
-    )
-
+from trainer.config.sections.section import Section, refuse
 
 TRAINING_DEFAULTS: dict[str, Any] = {
     "num_train_epochs": 3.0,
@@ -34,7 +29,7 @@ TRAINING_DEFAULTS: dict[str, Any] = {
     "early_stopping_patience": 3,
     "early_stopping_threshold": 0.0,
 }
-"""Our defaults where they differ from transformers' or matter enough to be written into every config.yaml."""
+"""Defaults that differ from those of transformers, or that every config.yaml should show."""
 
 OWNED_KEYS: dict[str, str] = {
     "output_dir": "set run.output_dir and run.name",
@@ -57,11 +52,11 @@ OWNED_KEYS: dict[str, str] = {
     "parallelism_config": "use an accelerate config file",
     "remove_unused_columns": "leave it out: batches hold model inputs only",
     "length_column_name": "leave it out: lengths are known",
-    "average_tokens_across_devices": "leave it out: the loss always counts the rows of all processes",
+    "average_tokens_across_devices": "leave it out: the loss is always averaged over all processes",
     "prediction_loss_only": "leave it out: evaluation needs the predictions",
     "batch_eval_metrics": "leave it out: metrics are computed once over all rows",
     "eval_do_concat_batches": "leave it out: metrics are computed once over all rows",
-    "include_for_metrics": "leave it out: metrics are computed from labels and probabilities",
+    "include_for_metrics": "leave it out: metrics need only labels and probabilities",
     "auto_find_batch_size": "set per_device_train_batch_size and gradient_accumulation_steps",
     "logging_nan_inf_filter": "leave it out: a loss that is not finite stops the run",
     "disable_tqdm": "leave it out: progress bars appear on terminals only",
@@ -70,12 +65,12 @@ OWNED_KEYS: dict[str, str] = {
     "bf16_full_eval": "leave it out: results are computed in float32, as pipeline() computes",
     "fp16_full_eval": "leave it out: results are computed in float32, as pipeline() computes",
     "restore_callback_states_from_checkpoint": "leave it out: a resumed run always restores them",
-    "enable_jit_checkpoint": "leave it out: SIGTERM and SIGUSR1 always end a run after a checkpoint",
-    "save_only_model": "leave it out: a run can only go on from whole checkpoints",
-    "ignore_data_skip": "leave it out: a resumed run goes on with the rows that come next",
+    "enable_jit_checkpoint": "leave it out: SIGTERM and SIGUSR1 always save before they stop",
+    "save_only_model": "leave it out: a run can only resume from complete checkpoints",
+    "ignore_data_skip": "leave it out: a resumed run continues with the next rows",
     "save_on_each_node": "leave it out: all nodes share the run folder",
 }
-"""TrainingArguments that other sections or the program itself decide, with what to do instead."""
+"""TrainingArguments that are decided elsewhere, and what to do instead."""
 
 METRICS = [
     "loss",
@@ -89,7 +84,7 @@ METRICS = [
     "auroc_macro",
     "minority_recall",
 ]
-"""What may select the best epoch."""
+"""The metrics that can select the best epoch."""
 
 MULTI_LABEL_METRICS = [
     "loss",
@@ -100,9 +95,10 @@ MULTI_LABEL_METRICS = [
     "weighted_f1",
     "macro_precision",
     "macro_recall",
+    "mean_average_precision",
+    "minority_recall",
 ]
-MULTI_LABEL_METRICS += ["mean_average_precision", "minority_recall"]
-"""What may select the best epoch of multi-label data."""
+"""The metrics that can select the best epoch with multi-label data."""
 
 OWN_SPECS: dict[str, dict[str, Any]] = {
     "early_stopping_patience": {"types": ["int", "null"]},
@@ -116,7 +112,7 @@ OWN_SPECS: dict[str, dict[str, Any]] = {
         "choices": list(dict.fromkeys([*METRICS, *MULTI_LABEL_METRICS])),
     },
 }
-"""Keys of the training section that transformers lacks (names of its EarlyStoppingCallback) or allows other values for."""
+"""Keys that TrainingArguments lacks (names of EarlyStoppingCallback) or defines differently."""
 
 BOUNDS: dict[str, dict[str, Any]] = {
     "num_train_epochs": {"gt": 0},
@@ -128,7 +124,8 @@ BOUNDS: dict[str, dict[str, Any]] = {
     "save_total_limit": {"ge": 2},
     "early_stopping_patience": {"ge": 1},
 }
-"""Ranges that transformers does not check; two checkpoints are the least, so that a crash while saving leaves a whole one."""
+"""Ranges that transformers does not check. At least two checkpoints are kept, so that a crash while
+saving leaves a complete one."""
 
 TYPES = {
     "bool": bool,
@@ -143,65 +140,61 @@ TYPES = {
 
 @cache
 def training_specs() -> dict[str, dict[str, Any]]:
-    """{name: {types, choices}} of the keys allowed under `training:`, from the committed snapshot of TrainingArguments."""
-    snapshot = json.loads(
-        files("trainer.config.sections")
-        .joinpath("training_arguments.json")
-        .read_text(encoding="utf-8")
-    )
-    return {name: spec for name, spec in snapshot.items() if name not in OWNED_KEYS} | OWN_SPECS
+    """Return {name: {types, choices}} of the keys that `training:` allows."""
+    snapshot = files("trainer.config.sections").joinpath("training_arguments.json")
+    specs = json.loads(snapshot.read_text(encoding="utf-8"))
+    return {name: spec for name, spec in specs.items() if name not in OWNED_KEYS} | OWN_SPECS
 
 
 class _TrainingBase(Section):
+    """The part of the section that does not come from the snapshot: derived defaults, and a check.
+
+    With `eval_strategy: steps`, logging and saving use the same steps, so that each line of the
+    progress table has its loss and its checkpoint.
+    """
+
     @model_validator(mode="before")
     @classmethod
     def _fill(cls, given: Any) -> Any:
         if not isinstance(given, dict):
             return given
+        derived: dict[str, Any] = {}
         if "metric_for_best_model" in given:
-            given = {"greater_is_better": given["metric_for_best_model"] != "loss"} | given
+            derived["greater_is_better"] = given["metric_for_best_model"] != "loss"
         if "no" in (given.get("eval_strategy"), given.get("save_strategy")):
-            given = {"load_best_model_at_end": False} | given
-        if (
-            given.get("eval_strategy") == "steps"
-        ):  # logging and saving follow, so that each line of the table has its loss and its model
+            derived["load_best_model_at_end"] = False
+        if given.get("eval_strategy") == "steps":
             steps = given.get("eval_steps") or given.get("logging_steps", 500)
-            followers = {
-                "eval_steps": steps,
-                "logging_strategy": "steps",
-                "logging_steps": steps,
-                "save_strategy": "steps",
-                "save_steps": steps,
-            }
-            return TRAINING_DEFAULTS | followers | given
-        return TRAINING_DEFAULTS | given
+            derived |= dict.fromkeys(("eval_steps", "logging_steps", "save_steps"), steps)
+            derived |= dict.fromkeys(("logging_strategy", "save_strategy"), "steps")
+        return TRAINING_DEFAULTS | derived | given
 
     @model_validator(mode="after")
-    def _can_find_the_best(self) -> "_TrainingBase":
-        if (
-            getattr(self, "load_best_model_at_end", False)
-            and getattr(self, "eval_strategy", None) == "no"
-        ):
-            raise ValueError(
-                "load_best_model_at_end is true, but eval_strategy is 'no'. Set eval_strategy to epoch or steps, or leave both out."
+    def _check(self) -> "_TrainingBase":
+        values = self.model_dump(include={"load_best_model_at_end", "eval_strategy"})
+        refuse(
+            (
+                values["load_best_model_at_end"] and values["eval_strategy"] == "no",
+                "load_best_model_at_end is true, but eval_strategy is 'no'. Set eval_strategy to"
+                " epoch or steps, or leave both out",
             )
+        )
         return self
 
 
-def _training_section() -> type[Section]:
-    fields: dict[str, Any] = {}
-    for name, spec in training_specs().items():
-        if "choices" in spec:
-            kind: Any = Literal[tuple(spec["choices"])]
-            kind = kind | None if "null" in spec["types"] else kind
-        else:
-            kinds = [TYPES[t] for t in spec["types"]]
-            kind = kinds[0]
-            for other in kinds[1:]:
-                kind = kind | other
-        fields[name] = (kind, Field(default=TRAINING_DEFAULTS.get(name), **BOUNDS.get(name, {})))
-    return create_model("TrainingSection", __base__=_TrainingBase, __doc__=TRAINING_DOC, **fields)
+def _field(name: str, spec: dict[str, Any]) -> tuple[Any, Any]:
+    kinds: list[Any] = [TYPES[kind] for kind in spec["types"]]
+    if "choices" in spec:
+        kinds = [Literal[tuple(spec["choices"])], *(kind for kind in kinds if kind is None)]
+    field = Field(default=TRAINING_DEFAULTS.get(name), **BOUNDS.get(name, {}))
+    return reduce(or_, kinds), field
 
 
-TRAINING_DOC = "transformers' TrainingArguments under their own names, and early_stopping_patience / early_stopping_threshold."
-TrainingSection = _training_section()
+FIELDS: dict[str, Any] = {name: _field(name, spec) for name, spec in training_specs().items()}
+TrainingSection = create_model(
+    "TrainingSection",
+    __base__=_TrainingBase,
+    __doc__="transformers' TrainingArguments under their own names, with"
+    " `early_stopping_patience` and `early_stopping_threshold`.",
+    **FIELDS,
+)

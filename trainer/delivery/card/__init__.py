@@ -1,1 +1,1 @@
-"""The model card."""
+"""Model cards."""

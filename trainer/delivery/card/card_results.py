@@ -1,4 +1,4 @@
-"""An Outcome to the results that a model card reports on the Hub: which rows were judged, which metrics, and by what rule."""
+"""The results of a model card on the Hub (model-index): which rows, metrics and rules."""
 
 import re
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from huggingface_hub import EvalResult
 
-from trainer.data.prepare import PreparedData
+from trainer.data.prepared_data import PreparedData
 from trainer.data.reading.sources import SLOTS
 from trainer.display.shown_classes import MOST_IN_CARD
 from trainer.evaluation.metrics import evaluate_logits
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from trainer.config.sections.data import DataSection
 
 WHOLE_SPLIT = re.compile(r"[\w.-]+")
-"""Name of one split; `load_dataset` also takes parts, such as `test[:10%]`, and sums, such as `train+test`."""
+"""Name of a whole split; `load_dataset` also takes `test[:10%]` and `train+test`."""
 MACRO, MICRO = {"average": "macro"}, {"average": "micro"}
 METRICS: dict[str, tuple[str, str, dict[str, Any] | None]] = {
     "macro_f1": ("f1", "Macro F1", MACRO),
@@ -36,18 +36,18 @@ MULTI_LABEL_METRICS: dict[str, tuple[str, str, dict[str, Any] | None]] = {
     "accuracy": ("accuracy", "Subset accuracy", None),
     "mean_average_precision": ("average_precision", "Mean average precision", MACRO),
 }
-"""Field of an evaluation -> id, name and arguments of the metric, as https://huggingface.co/metrics and scikit-learn have them."""
+"""{field of an evaluation: (id, name, arguments) of the metric on the Hub and in scikit-learn}."""
 
 
 @dataclass(frozen=True)
-class JudgedRows:
-    """Which rows were judged, in the words of a model-index.
+class EvaluatedRows:
+    """The rows of a result, in the terms of a model-index.
 
     Attributes:
-        type: id of the Hub data set whose split they are, else "custom".
-        name: the same id; else how the rows came about.
-        split: as `load_dataset` names it; of other rows our own name.
-        config: of the Hub data set, where it has several.
+        type: id of the Hub data set if the rows are one of its splits, else "custom".
+        name: the same id, or a description of the rows.
+        split: name of the split for `load_dataset`, or our own name.
+        config: configuration of the Hub data set, if it has several.
         revision: commit of the Hub data set.
     """
 
@@ -58,11 +58,14 @@ class JudgedRows:
     revision: str | None = None
 
 
-def judged_rows(config: "Config", data: PreparedData, split: str, commits: Commits) -> JudgedRows:
-    """Return which rows of `split` were judged. A Hub data set is named as theirs only where they are one whole split of it.
+def evaluated_rows(
+    config: "Config", data: PreparedData, split: str, commits: Commits
+) -> EvaluatedRows:
+    """Return which rows of `split` were evaluated.
 
-    They are where the config key of the split names one Hub data set, every row of it was judged, and no label was
-    renamed or left out. Of streamed rows it is not known how many there were, so they never are.
+    The result carries the id of a Hub data set only if the rows are one whole split of it: the
+    config names one data set for this split, every row was evaluated, and no label was renamed or
+    left out. The number of streamed rows is unknown, so they never count as a whole split.
     """
     section = config.data
     locations = locations_of(section, split)
@@ -70,23 +73,20 @@ def judged_rows(config: "Config", data: PreparedData, split: str, commits: Commi
     if not locations:
         words = _listed(locations_of(section, "source", "train"), section, commits)
         column = f" by the column {section.split_column}" if section.split_column else ""
-        return JudgedRows("custom", f"own split of {words}{column}{changed}", split)
+        return EvaluatedRows("custom", f"own split of {words}{column}{changed}", split)
     num_rows = len(data.splits.named[split])
     num_read = int((data.clean.rows.slots_N == SLOTS.index(split)).sum())
+    is_all = num_rows == num_read and data.clean.streamed is None
     theirs = str(section.split_names.get(split, split))  # type: ignore[call-overload]
-    is_hub = (
-        len(locations) == 1 and locations[0] in commits["data"] and WHOLE_SPLIT.fullmatch(theirs)
-    )
-    if is_hub and num_rows == num_read and not changed and data.clean.streamed is None:
-        (name,) = locations
-        return JudgedRows(name, name, theirs, section.subset, commits["data"][name])
-    partly = (
-        "" if num_rows == num_read and data.clean.streamed is None else f"{num_rows:,} rows of "
-    )
-    part = "" if WHOLE_SPLIT.fullmatch(theirs) else f" ({theirs})"
-    return JudgedRows(
-        "custom", f"{partly}{_listed(locations, section, commits)}{part}{changed}", split
-    )
+    is_split = WHOLE_SPLIT.fullmatch(theirs)
+    name = locations[0]
+    is_hub = len(locations) == 1 and name in commits["data"]
+    if is_hub and is_split and is_all and not changed:
+        return EvaluatedRows(name, name, theirs, section.subset, commits["data"][name])
+    partly = "" if is_all else f"{num_rows:,} rows of "
+    part = "" if is_split else f" ({theirs})"
+    words = f"{partly}{_listed(locations, section, commits)}{part}{changed}"
+    return EvaluatedRows("custom", words, split)
 
 
 def locations_of(section: "DataSection", *keys: str) -> list[str]:
@@ -96,7 +96,7 @@ def locations_of(section: "DataSection", *keys: str) -> list[str]:
 
 
 def _listed(locations: list[str], section: "DataSection", commits: Commits) -> str:
-    """The locations in words that may leave this machine: of files and folders their names alone."""
+    """Return the locations in words that may be published: files and folders without their path."""
     names = []
     for location in locations:
         is_public = location in commits["data"] or location.startswith("package:")
@@ -106,12 +106,13 @@ def _listed(locations: list[str], section: "DataSection", commits: Commits) -> s
 
 
 def plain_pipeline(outcome: Outcome, decided: dict[str, Any] | None) -> AnyEvaluation | None:
-    """Return what `transformers.pipeline` does on the rows, where that is not what the decision does; else None.
+    """Return the results of `transformers.pipeline`, or None if they are those of the decision.
 
-    It knows no thresholds and no costs, and temperature and prior only where they are folded into the weights.
+    The pipeline does not know thresholds and costs, and it applies temperature and prior only if
+    they are folded into the weights.
 
     Args:
-        decided: the decision as metrics.json holds it.
+        decided: the decision in metrics.json.
     """
     if not decided or not (
         {"thresholds", "costs"} & decided.keys() or not decided["folded_into_weights"]
@@ -128,18 +129,16 @@ def plain_pipeline(outcome: Outcome, decided: dict[str, Any] | None) -> AnyEvalu
 
 
 def eval_results(
-    rows: JudgedRows, outcome: Outcome, plain: AnyEvaluation | None
+    rows: EvaluatedRows, outcome: Outcome, plain: AnyEvaluation | None
 ) -> list[EvalResult]:
-    """Return the results of the model-index: with the decision, and beside them those of the plain pipeline where they differ.
+    """Return the results of the model-index, with the decision and of the plain pipeline.
 
     Args:
-        plain: as of `plain_pipeline`.
+        plain: as `plain_pipeline` returns it; None if there is one set of results.
     """
-    judged = (
-        {"": outcome.final}
-        if plain is None
-        else {" (with the decision)": outcome.final, " (plain pipeline)": plain}
-    )
+    evaluations = {"": outcome.final}
+    if plain is not None:
+        evaluations = {" (with the decision)": outcome.final, " (plain pipeline)": plain}
     return [
         EvalResult(
             task_type="text-classification",
@@ -154,17 +153,15 @@ def eval_results(
             metric_value=round(float(getattr(evaluation, name)), 6),
             metric_args=arguments if arguments is None else arguments | _present(evaluation),
         )
-        for rule, evaluation in judged.items()
-        for name, (kind, title, arguments) in _metrics(evaluation).items()
+        for rule, evaluation in evaluations.items()
+        for name, (kind, title, arguments) in (
+            MULTI_LABEL_METRICS if isinstance(evaluation, MultiLabelEvaluation) else METRICS
+        ).items()
     ]
 
 
-def _metrics(evaluation: AnyEvaluation) -> dict[str, tuple[str, str, dict[str, Any] | None]]:
-    return MULTI_LABEL_METRICS if isinstance(evaluation, MultiLabelEvaluation) else METRICS
-
-
 def _present(evaluation: AnyEvaluation) -> dict[str, list[str] | str]:
-    """The argument `labels` of scikit-learn's averages, where a class has no row and is left out of them."""
+    """Return the argument `labels` of scikit-learn's averages if classes have no rows."""
     present = [label for label, values in evaluation.per_class.items() if values["support"]]
     if len(present) == len(evaluation.per_class):
         return {}

@@ -1,8 +1,8 @@
-"""The card of an ensemble: how its members decide, and what they do together."""
+"""The model card of an ensemble: how its members vote, and the results."""
 
 from typing import Any
 
-from trainer.delivery.card.card import SUMMARY, class_table, markdown_table
+from trainer.delivery.card.card_tables import SUMMARY, class_table, markdown_table
 from trainer.evaluation.multi_label import AnyEvaluation
 from trainer.evaluation.scores import over_classes
 
@@ -10,33 +10,35 @@ from trainer.evaluation.scores import over_classes
 def write_ensemble_card(
     name: str, ensemble: dict[str, Any], evaluations: dict[str, AnyEvaluation]
 ) -> str:
-    """Markdown of the page of an ensemble; each member has a card of its own.
+    """Return the Markdown of the card of an ensemble; each member has a card of its own.
 
     Args:
-        ensemble: what metrics.json holds of it.
+        ensemble: its part of metrics.json.
     """
     size, combine, split = ensemble["size"], ensemble["combine"], ensemble["split"]
     how = {"mean": "mean probability", "majority": "majority vote"}[combine]
-    what = {
+    kinds = {
         "seeds": "seeds on one split",
-        "folds": f"of {size} stratified folds; each row of validation is judged by the member that never saw it",
+        "folds": f"of {size} stratified folds; each validation row is predicted by the member that"
+        " was not trained on it",
     }
-    alone = evaluations[split]
+    final = evaluations[split]
     members = [
         [f"[member-{n}](member-{n}/README.md)", f"{score:.4f}"]
         for n, score in enumerate(ensemble["member_macro_f1"], 1)
     ]
     parts = [
         f"# {name}",
-        f"An ensemble of {size} text classifiers ({what[ensemble['kind']]}) that decide by {how} (`ensemble.combine: {combine}`).",
-        f"**Macro F1 {alone.macro_f1:.4f}**{over_classes(alone.per_class)} on {alone.num_rows:,} {split} rows; the members by themselves:",
+        f"An ensemble of {size} text classifiers ({kinds[ensemble['kind']]}) that decide by {how}"
+        f" (`ensemble.combine: {combine}`).",
+        f"**Macro F1 {final.macro_f1:.4f}**{over_classes(final.per_class)} on"
+        f" {final.num_rows:,} {split} rows; the members by themselves:",
         markdown_table(["member", f"macro F1 on {split}"], members),
     ]
+    headings = ["", *(figure.replace("_", " ") for figure in SUMMARY)]
     for title, evaluation in evaluations.items():
         figures = [f"{getattr(evaluation, figure):.4f}" for figure in SUMMARY]
-        summary = markdown_table(
-            ["", *(figure.replace("_", " ") for figure in SUMMARY)], [["model", *figures]]
-        )
+        summary = markdown_table(headings, [["model", *figures]])
         parts += [f"## {title} ({evaluation.num_rows:,} rows)", summary, class_table(evaluation)]
     parts.append(f"![Confusion matrix of the {split} rows](confusion_matrix.png)")
     return "\n\n".join(parts) + "\n"

@@ -1,4 +1,4 @@
-"""Which parts the page of a run holds, so that no page is replaced by one that tells less."""
+"""Recognise the parts of a run's page, so that no page is replaced by one with fewer parts."""
 
 from pathlib import Path
 
@@ -17,23 +17,27 @@ PARTS = {
     QUOTES: "<blockquote",
     "environment": "data.fingerprint</td>",
 }
-"""{part: what only a page that holds it contains}."""
+"""{part: text that only a page with this part contains}."""
 
 
 def refuse_poorer(page: Path, text: str, lacking: list[str], *, show_texts: bool) -> None:
-    """Raises RunError when a page is there that holds parts which the new text lacks.
+    """Raise RunError if the existing page has parts that the new text lacks.
 
     Args:
         lacking: files that the run folder lacks.
-        show_texts: whether quoted texts were asked for, so that their loss counts.
+        show_texts: whether the new page should quote texts.
     """
     if not page.is_file() or not lacking:
         return
     there = page.read_text(encoding="utf-8", errors="replace")
-    lost = [name for name, mark in PARTS.items() if mark in there and mark not in text]
-    lost = [name for name in lost if show_texts or name != QUOTES]
+    lost = [
+        name
+        for name, mark in PARTS.items()
+        if mark in there and mark not in text and (show_texts or name != QUOTES)
+    ]
     if lost:
         raise RunError(
-            f"{page}: is kept, since a new page would lack its {', '.join(lost)}: the run folder lacks"
-            f" {', '.join(lacking)}. Put them back from a copy, or give --output {page} to replace it all the same."
+            f"{page}: is kept, since a new page would lack its {', '.join(lost)}: the run folder"
+            f" lacks {', '.join(lacking)}. Restore these files from a copy, or give --output"
+            f" {page} to overwrite the page."
         )

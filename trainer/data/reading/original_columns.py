@@ -1,4 +1,4 @@
-"""Rows with all columns of their files, under their own names and types: a second reading, for exports."""
+"""Read rows a second time, with all columns of their files under their own names and types."""
 
 import base64
 import json
@@ -21,10 +21,13 @@ if TYPE_CHECKING:
     from trainer.data.cleaning.clean import CleanRows
 
 
-def own_columns(clean: "CleanRows", ids_M: Ints, data: "DataSection", folder: Path) -> pa.Table:
+def original_columns(
+    clean: "CleanRows", ids_M: Ints, data: "DataSection", folder: Path
+) -> pa.Table:
     """Return all columns of the files for the given rows, in their order, memory-mapped.
 
-    Files with other columns give nulls there; a column whose types differ between files becomes text.
+    A file that lacks a column gives nulls there. A column whose types differ between files becomes
+    text.
 
     Args:
         ids_M: sorted ids of rows that were read from files.
@@ -35,31 +38,27 @@ def own_columns(clean: "CleanRows", ids_M: Ints, data: "DataSection", folder: Pa
     codes_M = clean.rows.places.codes_N[ids_M]
     order = np.argsort(codes_M, kind="stable")
     sorted_M, bad_rows = codes_M[order], BadRows()
-    pieces, num_rows = _Pieces(folder), 0
+    pieces = _Pieces(folder)
     for slot in SLOTS:
         for tables in shards(slot, data, None, bad_rows, all_columns=True):
-            for table in tables:
+            for table in filter(len, tables):
                 places_N = table[PLACE.name].to_numpy()
-                first, last = (
-                    np.searchsorted(sorted_M, (places_N.min(), places_N.max() + 1))
-                    if len(places_N)
-                    else (0, 0)
-                )
-                chosen = np.flatnonzero(np.isin(places_N, sorted_M[first:last]))
-                pieces.add(table.drop_columns([PLACE.name]).take(pa.array(chosen)))
-                num_rows += len(chosen)
+                first, last = np.searchsorted(sorted_M, (places_N.min(), places_N.max() + 1))
+                chosen_N = np.isin(places_N, sorted_M[first:last])
+                pieces.add(table.drop_columns([PLACE.name]).filter(pa.array(chosen_N)))
     table = pieces.table()
-    if num_rows == len(ids_M):
+    if table.num_rows == len(ids_M):
         table = table if (np.diff(order) == 1).all() else table.take(pa.array(np.argsort(order)))
         if _same_texts(table, clean, ids_M, data):
             return table
     raise DataError(
-        "the files changed while their rows were exported. Run the same command again when they stand still."
+        "The files changed while their rows were exported. Run the same command again when nothing "
+        "writes to them."
     )
 
 
 class _Pieces:
-    """Tables that are written to files one after the other, a new file where the columns or types change."""
+    """Tables written to files one after the other, with a new file where the columns change."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -68,7 +67,7 @@ class _Pieces:
         self.schema: pa.Schema | None = None
 
     def add(self, table: pa.Table) -> None:
-        """Write a table, without the values that dictionaries stand for and without two columns of one name."""
+        """Write a table with decoded dictionaries, and with its repeated column names changed."""
         if not table.num_rows:
             return
         columns = [
@@ -82,10 +81,8 @@ class _Pieces:
         if self.schema is None or not table.schema.equals(self.schema):
             self.close()
             self.paths.append(self.folder / f"{len(self.paths)}.arrow")
-            self.writer, self.schema = (
-                pa.ipc.new_stream(str(self.paths[-1]), table.schema),
-                table.schema,
-            )
+            self.writer = pa.ipc.new_stream(str(self.paths[-1]), table.schema)
+            self.schema = table.schema
         self.writer.write_table(table)
 
     def close(self) -> None:
@@ -94,31 +91,20 @@ class _Pieces:
             self.writer.close()
 
     def table(self) -> pa.Table:
-        """All tables as one, memory-mapped where their types agree."""
+        """Return all tables as one, memory-mapped where their types agree."""
         self.close()
         tables = [pa.ipc.open_stream(pa.memory_map(str(path))).read_all() for path in self.paths]
         try:
             return pa.concat_tables(tables, promote_options="permissive")
-        except (pa.ArrowInvalid, pa.ArrowTypeError):  # numbers in one file, text in another
+        except (pa.ArrowInvalid, pa.ArrowTypeError):  # One file has numbers, another has texts.
             names = dict.fromkeys(name for table in tables for name in table.column_names)
-            clashing = {
-                name
-                for name in names
-                if not _agree(
-                    [
-                        table.schema.field(name).type
-                        for table in tables
-                        if name in table.column_names
-                    ]
-                )
-            }
-            return pa.concat_tables(
-                [_with_texts(table, clashing) for table in tables], promote_options="permissive"
-            )
+            clashing = {name for name in names if not _agree(name, tables)}
+            texts = [_with_texts(table, clashing) for table in tables]
+            return pa.concat_tables(texts, promote_options="permissive")
 
 
 def free_name(name: str, taken: list[str]) -> str:
-    """Return the name, with a number behind it where it is taken."""
+    """Return the name, with a number after it if it is taken."""
     number, free = 1, name
     while free in taken:
         number += 1
@@ -126,9 +112,11 @@ def free_name(name: str, taken: list[str]) -> str:
     return free
 
 
-def _agree(kinds: list[pa.DataType]) -> bool:
+def _agree(name: str, tables: list[pa.Table]) -> bool:
+    """Whether the types of a column in all tables can become one type."""
+    fields = [table.schema.field(name) for table in tables if name in table.column_names]
     try:
-        pa.unify_schemas([pa.schema([("c", kind)]) for kind in kinds], promote_options="permissive")
+        pa.unify_schemas([pa.schema([field]) for field in fields], promote_options="permissive")
     except (pa.ArrowInvalid, pa.ArrowTypeError):
         return False
     return True
@@ -141,7 +129,7 @@ def _with_texts(table: pa.Table, names: set[str]) -> pa.Table:
 
 
 def as_texts(column: pa.ChunkedArray) -> pa.ChunkedArray:
-    """Return a column as text; lists and objects as JSON."""
+    """Return a column as text; lists and objects become JSON."""
     if not pa.types.is_nested(column.type) and not pa.types.is_binary(column.type):
         return pc.cast(column, pa.string())
     texts = [
@@ -152,22 +140,18 @@ def as_texts(column: pa.ChunkedArray) -> pa.ChunkedArray:
 
 
 def json_value(value: Any) -> str:
-    """Return what JSON has no type for: dates as ISO 8601, bytes in base64, the rest as its text."""
+    """Return a value without a JSON type as text: ISO 8601 for dates, base64 for bytes."""
     if isinstance(value, bytes):
         return base64.b64encode(value).decode()
     return value.isoformat() if hasattr(value, "isoformat") else str(value)
 
 
 def _same_texts(table: pa.Table, clean: "CleanRows", ids_M: Ints, data: "DataSection") -> bool:
-    """Whether the rows still hold the texts that were read, where the text column is text."""
-    name = data.text_column if isinstance(data.text_column, str) else data.text_column[0]
+    """Whether the rows still hold the texts that were read; True if the column is not text."""
+    name = data.text_columns[0]
     if not pa.types.is_string(table[name].type):
         return True
     texts = pc.utf8_trim_whitespace(table[name]) if data.clean.strip else table[name]
     stored = take_rows(clean.rows.table.select(["text"]), ids_M)["text"]
-    return bool(
-        pc.all(
-            pc.fill_null(pc.equal(texts.combine_chunks(), stored.combine_chunks()), True)
-        ).as_py()
-        is not False
-    )
+    same = pc.equal(texts.combine_chunks(), stored.combine_chunks())
+    return bool(pc.all(pc.fill_null(same, True), min_count=0).as_py())

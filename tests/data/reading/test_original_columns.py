@@ -184,7 +184,7 @@ def test_names_that_the_user_has_stay_the_users(exported, tmp_path):
         tmp_path / "rows.parquet",
     )
     splits, said = exported(tmp_path / "rows.parquet")
-    assert said == ["The data have a column 'row' of their own, so ours is called 'row_2'."]
+    assert said == ["The data already have a column 'row', so ours is called 'row_2'."]
     assert {
         (row["row_2"], row["row"])
         for name in ("train", "validation", "test")
@@ -260,7 +260,7 @@ def test_file_that_changed_meanwhile_is_refused(exported, tmp_path):
         path.write_text(content)
         with pytest.raises(
             DataError,
-            match=r"the files changed while their rows were exported\. Run the same command again",
+            match=r"The files changed while their rows were exported\. Run the same command again",
         ):
             exported(
                 path,

@@ -1,0 +1,60 @@
+"""The choices that the config allows are the entries of the tables that implement them."""
+
+from typing import Literal, get_args, get_origin
+
+import pytest
+
+from trainer.comparison.statistics import differences
+from trainer.config.sections.augment import AugmentSection
+from trainer.config.sections.balancing import (
+    LOSS_OPTIONS,
+    PARAMETERS,
+    BalanceSection,
+    DecisionSection,
+    EnsembleSection,
+    LossSection,
+)
+from trainer.config.sections.compare import PRESETS, CompareSection
+from trainer.config.sections.training import METRICS, MULTI_LABEL_METRICS, TrainingSection
+from trainer.data.augmenting.generators import GENERATORS
+from trainer.data.balancing.balance import METHODS
+from trainer.data.balancing.weights import WEIGHTINGS
+from trainer.evaluation.thresholds import THRESHOLDS
+from trainer.evaluation.vote import COMBINERS
+from trainer.training.batches.batching import SAMPLERS
+from trainer.training.frozen.synthesis import SYNTHESISERS
+from trainer.training.losses import LOSSES
+
+
+def choices(annotation):
+    """Return every value of the `Literal`s in an annotation, sorted."""
+    if get_origin(annotation) is Literal:
+        return sorted(get_args(annotation))
+    return sorted(choice for part in get_args(annotation) for choice in choices(part))
+
+
+@pytest.mark.parametrize(
+    ("section", "key", "names"),
+    [
+        (AugmentSection, "generator", ["none", *GENERATORS]),
+        (BalanceSection, "method", [*METHODS, *SYNTHESISERS]),
+        (CompareSection, "metric", differences.METRICS),
+        (CompareSection, "strategies", PRESETS),
+        (DecisionSection, "thresholds", [*THRESHOLDS, "cost"]),
+        (EnsembleSection, "combine", COMBINERS),
+        (LossSection, "class_weights", WEIGHTINGS),
+        (LossSection, "name", LOSSES),
+        (TrainingSection, "metric_for_best_model", {*METRICS, *MULTI_LABEL_METRICS}),
+        (TrainingSection, "train_sampling_strategy", SAMPLERS),
+    ],
+    ids=lambda value: getattr(value, "__name__", value if isinstance(value, str) else ""),
+)
+def test_choices_of_a_key_are_the_entries_of_its_table(section, key, names):
+    assert choices(section.model_fields[key].annotation) == sorted(names)
+
+
+def test_parameters_belong_to_methods_and_losses_that_exist():
+    assert set(PARAMETERS) < set(METHODS)
+    assert set(LOSS_OPTIONS) < set(LOSSES)
+    assert {parameter.key for parameter in PARAMETERS.values()} < set(BalanceSection.model_fields)
+    assert set(LOSS_OPTIONS.values()) < set(LossSection.model_fields)

@@ -1,0 +1,280 @@
+"""Settings that contradict each other across sections, and settings that do not fit the data."""
+
+from trainer.config.sections.balancing import SYNTHESIS_METHODS
+from trainer.config.sections.data import SplitSection
+from trainer.config.sections.section import refuse
+from trainer.config.sections.training import METRICS, MULTI_LABEL_METRICS
+from trainer.config.top_level import TopLevel
+from trainer.errors import listing
+
+
+def check_conflicts(config: TopLevel) -> None:
+    """Raise ValueError with the first contradiction between two sections."""
+    _check_given_files(config)
+    _check_augment(config)
+    _check_split_column(config)
+    _check_by_time(config)
+    _check_streaming(config)
+    _check_mode(config)
+    _check_ensemble(config)
+    _check_loss(config)
+
+
+def _check_given_files(config: TopLevel) -> None:
+    data, split = config.data, config.split
+    refuse(
+        (
+            config.balance.scope == "all" and data.source is None,
+            "balance.scope is 'all' with given files; it needs data.source, one pool to balance"
+            " and split",
+        ),
+        (
+            split and data.validation is not None,
+            "split is set although data.validation is given; remove split, or give train: alone",
+        ),
+        (
+            split and split.test and data.test is not None,
+            "split.test is set although data.test is given; remove one of them",
+        ),
+    )
+
+
+def _check_augment(config: TopLevel) -> None:
+    if config.augment.generator == "none":
+        return
+    text_column = config.data.text_column
+    refuse(
+        (
+            config.balance.scope == "all",
+            "augment.generator is set with balance.scope: all; synthetic rows join the training"
+            " rows alone. Set balance.scope: train",
+        ),
+        (
+            config.balance.by,
+            "augment.generator is set with balance.by; synthetic rows have no domain. Set"
+            " generator: none, or remove balance.by",
+        ),
+        (
+            not isinstance(text_column, str) and len(text_column) > 1,
+            "augment.generator is set with a text pair in data.text_column; only single texts can"
+            " be written. Set generator: none",
+        ),
+        (
+            config.data.streaming,
+            "augment.generator is set with data.streaming; rows are chosen before new ones could"
+            " be written. Set generator: none",
+        ),
+    )
+
+
+def _check_split_column(config: TopLevel) -> None:
+    if not config.data.split_column:
+        return
+    split = config.split
+    refuse(
+        (
+            split and split.model_copy(update={"rare_classes": "keep"}) != SplitSection(),
+            "split is set with data.split_column, which says where each row belongs; remove one of"
+            " them (split.rare_classes may stay)",
+        ),
+        (
+            config.balance.scope == "all",
+            "balance.scope is 'all' with data.split_column; it needs one pool to balance and split."
+            " Set balance.scope: train",
+        ),
+    )
+
+
+def _check_by_time(config: TopLevel) -> None:
+    if not (config.split and config.split.by_time):
+        return
+    refuse(
+        (
+            config.data.streaming,
+            "split.by_time is set with data.streaming, which splits rows by their text. Remove"
+            " by_time, or set data.streaming: false",
+        ),
+        (
+            config.ensemble.kind == "folds",
+            "split.by_time is set with ensemble.kind: folds, which validate on rows of all times."
+            " Set ensemble.kind: seeds",
+        ),
+        (
+            config.balance.scope == "all",
+            "split.by_time is set with balance.scope: all, which balances rows before they are"
+            " split. Set balance.scope: train",
+        ),
+    )
+
+
+def _check_streaming(config: TopLevel) -> None:
+    if not config.data.streaming:
+        return
+    refuse(
+        (
+            config.balance.scope == "all",
+            "balance.scope is 'all' with data.streaming; rows are chosen after the split. Set"
+            " balance.scope: train",
+        ),
+        (
+            config.ensemble.kind == "folds",
+            "ensemble.kind: folds with data.streaming, which splits rows once, by their text."
+            " Set ensemble.kind: seeds",
+        ),
+        (
+            config.split and config.split.primary_label,
+            "split.primary_label is set with data.streaming, which needs one label a row. Remove"
+            " it, or set data.streaming: false",
+        ),
+    )
+
+
+def _check_mode(config: TopLevel) -> None:
+    mode, method = config.model.mode, config.balance.method
+    refuse(
+        (
+            method in SYNTHESIS_METHODS and mode != "head",
+            f"balance.method {method} makes new embeddings, never text, so it needs model.mode:"
+            f" head; model.mode is '{mode}'. Set it, or balance by oversample or"
+            " loss.class_weights",
+        ),
+        (
+            mode == "head" and method == "class_balanced_batches",
+            f"balance.method {method} shapes optimizer steps, and model.mode head has none; use"
+            " method power with alpha: 0",
+        ),
+        (
+            mode == "head" and config.balance.resample_each_epoch,
+            "balance.resample_each_epoch draws rows every epoch, and model.mode head has no epochs;"
+            " remove one of them",
+        ),
+        (
+            mode != "full" and config.hub.every == "save",
+            f"hub.every is 'save' with model.mode: {mode}, whose checkpoints contain no complete"
+            " model. Set hub.every: end",
+        ),
+    )
+
+
+def _check_ensemble(config: TopLevel) -> None:
+    ensemble, balance, data = config.ensemble, config.balance, config.data
+    draws_rows = (
+        balance.method != "none"
+        and balance.scope == "train"
+        and (balance.resample_each_epoch or not data.streaming)
+    )  # otherwise all members train on the same rows
+    refuse(
+        (
+            ensemble.size > 1 and config.hub.push,
+            "hub.push with ensemble.size above 1: a repository holds one model; push a member's"
+            " model folder, or set ensemble.size: 1",
+        ),
+        (
+            ensemble.size > 1 and ensemble.combine == "mean" and config.decision.thresholds,
+            "ensemble.combine: mean with decision.thresholds: members decide by their own"
+            " thresholds; set ensemble.combine: majority",
+        ),
+        (
+            ensemble.size > 1
+            and ensemble.kind == "seeds"
+            and config.model.mode == "head"
+            and not draws_rows,
+            "ensemble.kind: seeds with model.mode: head: members that see the same rows are equal;"
+            " set kind: folds, or method: undersample",
+        ),
+        (
+            ensemble.kind == "folds" and (data.validation is not None or balance.scope == "all"),
+            "ensemble.kind: folds cuts validation itself; remove data.validation, and"
+            " balance.scope: all",
+        ),
+    )
+
+
+def _check_loss(config: TopLevel) -> None:
+    loss, prior = config.loss, config.decision.prior
+    smoothing = config.training_values.get("label_smoothing_factor")
+    refuse(
+        (
+            loss.name == "focal" and smoothing,
+            "training.label_smoothing_factor has no meaning for loss.name: focal; remove it, or use"
+            " cross_entropy or logit_adjusted",
+        ),
+        (
+            prior is not None and loss.name == "focal" and loss.gamma != 0,
+            "decision.prior has no known correction for loss.name: focal with gamma above 0; its"
+            " scores are no log probabilities",
+        ),
+        (
+            prior is not None and smoothing,
+            "decision.prior has no known correction for training.label_smoothing_factor; remove one"
+            " of them",
+        ),
+    )
+
+
+def problem_type_faults(config: TopLevel, *, multi_label: bool) -> list[str]:
+    """Return the settings that do not fit data with one label per row, or multi-label data."""
+    metric = config.training_values["metric_for_best_model"]
+    metrics = MULTI_LABEL_METRICS if multi_label else METRICS
+    kind = "multi-label data" if multi_label else "one label a row"
+    wrong_metric = (
+        metric not in metrics,
+        f"training.metric_for_best_model is '{metric}'; with {kind} known: {listing(metrics)}.",
+    )
+    rules = [wrong_metric, *(_multi_label_rules if multi_label else _one_label_rules)(config)]
+    return [message for is_broken, message in rules if is_broken]
+
+
+def _one_label_rules(config: TopLevel) -> list[tuple[object, str]]:
+    return [
+        (
+            config.split and config.split.primary_label,
+            "split.primary_label is set, but the data hold one label a row. Remove it, or set"
+            " data.label_columns.",
+        )
+    ]
+
+
+def _multi_label_rules(config: TopLevel) -> list[tuple[object, str]]:
+    return [
+        (
+            config.training_values.get("label_smoothing_factor"),
+            "training.label_smoothing_factor is set, which multi-label data cannot have."
+            " Remove it.",
+        ),
+        (
+            config.loss.name != "cross_entropy",
+            f"loss.name is '{config.loss.name}'; with multi-label data known: cross_entropy, which"
+            " is then binary for each label.",
+        ),
+        (
+            config.loss.weights_mean != "rows",
+            "loss.weights_mean is set, but the weights of multi-label data are not rescaled."
+            " Remove it.",
+        ),
+        (
+            config.model.mode == "head",
+            "model.mode is 'head', which needs one label a row; with multi-label data known: full,"
+            " lora.",
+        ),
+        (
+            config.decision.is_set,
+            "decision is set, which multi-label data cannot have: each label is decided at a"
+            " probability of 0.5. Remove it.",
+        ),
+        (
+            config.augment.generator != "none",
+            "augment.generator is set; new rows are written for data with one label a row only."
+            " Set augment.generator: none.",
+        ),
+        (
+            config.ensemble.size > 1,
+            "ensemble.size is above 1; ensembles of multi-label models are not supported. Set"
+            " ensemble.size: 1.",
+        ),
+        (
+            config.balance.method == "class_balanced_batches",
+            "balance.method is 'class_balanced_batches', which needs one label a row; use floor,"
+            " power, oversample or undersample.",
+        ),
+    ]
