@@ -1,0 +1,84 @@
+"""Fit a decision to validation rows from Python. Legend: N rows, C classes."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+import numpy as np
+
+from trainer.arrays import Floats, Ints
+from trainer.config.sections.balancing import DecisionSection
+from trainer.evaluation import decision
+from trainer.evaluation.decision import Decision
+
+
+def fit_decision(
+    logits_NC: Any,
+    label_ids_N: Any,
+    labels: Sequence[str],
+    *,
+    prior: Literal["natural", "uniform"] | Mapping[str, float] | None = None,
+    temperature: bool = False,
+    thresholds: Literal["f1", "recall_at_precision", "cost"] | None = None,
+    min_precision: float | None = None,
+    costs: Mapping[str, Mapping[str, float]] | None = None,
+    training_counts_C: Any = None,
+    class_weights_C: Any = None,
+) -> Decision:
+    """Return the decision from logits to probabilities and labels that validation rows give.
+
+    Never fit it to the rows that you test on.
+
+    Args:
+        logits_NC: logits of the validation rows.
+        label_ids_N: their label ids.
+        labels: the class names, in the order of the logits.
+        prior: correct the class shares that training taught: to those of the validation rows
+            (`natural`), to equal shares, or to {label: share}.
+        temperature: fit one temperature.
+        thresholds: fit one threshold per class for macro F1 or for recall at a precision, or
+            decide by least expected cost.
+        min_precision: of `recall_at_precision`; 0.9 if not given.
+        costs: {true label: {predicted label: cost}} of `cost`.
+        training_counts_C: rows of each class that training saw; with `prior`. If not given, the
+            counts of the validation rows.
+        class_weights_C: class weights of the loss; 1 if not given.
+    Returns:
+        The decision: `decide(log_probabilities(logits_NC))` gives label ids.
+    Raises:
+        DataError: there are no rows.
+        ConfigError: a label that is not in `labels`.
+        ValueError: settings that do not fit together.
+
+    Source: temperature scaling, Guo et al. 2017, https://arxiv.org/abs/1706.04599; prior
+    correction, Saerens et al. 2002, https://doi.org/10.1162/089976602753284446.
+
+    Example:
+        >>> logits = np.array([[3.0, 0.0], [2.0, 0.0], [0.5, 0.0], [0.0, 1.0]] * 10)
+        >>> found = fit_decision(logits, [0, 0, 1, 1] * 10, ["a", "b"], thresholds="f1")
+        >>> found.decide(found.log_probabilities(logits))[:4]
+        array([0, 0, 1, 1])
+    """
+    section = DecisionSection(
+        prior=prior if prior is None or isinstance(prior, str) else dict(prior),
+        temperature=temperature,
+        thresholds=thresholds,
+        min_precision=min_precision,
+        costs=None if costs is None else {true: dict(row) for true, row in costs.items()},
+    )
+    ids_N: Ints = np.asarray(label_ids_N, np.int64)
+    natural_C = np.bincount(ids_N, minlength=len(labels))
+    counts_C = natural_C if training_counts_C is None else np.asarray(training_counts_C, np.int64)
+    weights_C: Floats = np.ones(len(labels))
+    if class_weights_C is not None:
+        weights_C = np.asarray(class_weights_C, np.float64)
+    plan = decision.plan_decision(
+        section,
+        labels=list(labels),
+        counts_C=counts_C,
+        class_weights_C=weights_C,
+        natural_C=natural_C,
+        tau=0.0,
+    )
+    if plan is None:
+        return Decision(1.0, np.zeros(len(labels)))
+    return decision.fit_decision(np.asarray(logits_NC, np.float64), ids_N, plan)
