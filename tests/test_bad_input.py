@@ -60,7 +60,7 @@ def rows(**counts):
         (rows(a=20, b=9), "If the file has no header line, set data.column_names"),
         (
             "text,sentiment\n" + rows(a=20, b=9) + "x,b,c\n",
-            "rows.csv:31: 3 cells, expected 2 (1 bad in all). Mend the file, or set data.on_bad_rows: skip",
+            "rows.csv:31: 3 cells, expected 2 (1 bad in all). Fix the file, or set data.on_bad_rows: skip",
         ),
     ],
 )

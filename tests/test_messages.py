@@ -14,7 +14,7 @@ from trainer.config.sections.data import DataSection
 from trainer.config.yaml_source import YamlSource
 from trainer.data.cleaning.clean import clean_rows
 from trainer.data.prepare import read_splits
-from trainer.data.reading.columns import check_columns
+from trainer.data.reading.column_checks import check_columns
 from trainer.data.reading.sources import read_rows
 from trainer.errors import (
     ConfigError,
@@ -34,7 +34,7 @@ ODD = st.one_of(
     ).map(lambda text: text * 20),
     st.integers(1, 80_000).map(lambda size: "x" * size),
 )
-REMEDY = "Mend the file, or set data.on_bad_rows: skip."
+REMEDY = "Fix the file, or set data.on_bad_rows: skip."
 
 
 @given(ODD, ODD)

@@ -15,7 +15,7 @@ from trainer.data.cleaning.clean import CleanRows
 from trainer.data.cleaning.near_duplicates import MOST_CHARACTERS, NearDuplicates
 from trainer.data.cleaning.odd_characters import find_odd_characters
 from trainer.data.cleaning.reasons import CONFLICTS
-from trainer.data.reading.sources import SLOTS
+from trainer.data.reading.source_tables import SLOTS
 from trainer.data.summary import DataSummary
 from trainer.data.tokens.special_tokens import special_sentence
 from trainer.data.tokens.tokenise import TokenisedRows

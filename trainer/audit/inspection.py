@@ -16,7 +16,7 @@ from trainer.data.cleaning.clean import CleanRows, refuse_lost_classes, refuse_u
 from trainer.data.cleaning.near_duplicates import NearDuplicates
 from trainer.data.cleaning.reasons import CONFLICTS, DUPLICATE, KEPT
 from trainer.data.reading.row_access import take_rows
-from trainer.data.reading.sources import SLOTS
+from trainer.data.reading.source_tables import SLOTS
 from trainer.data.split_rows import refuse_shared_groups, split_rows
 from trainer.data.splitting.cutting import group_ids
 from trainer.data.splitting.split import stratified_sample

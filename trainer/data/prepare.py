@@ -11,11 +11,12 @@
 """
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from trainer.arrays import Floats, Ints
+from trainer.config.sections.balancing import BalanceSection, LossSection
+from trainer.config.sections.data import DataSection, SplitSection
 from trainer.data.augmenting.augment import SyntheticRows, add_rows
 from trainer.data.balancing.balance import wanted_rows, warn_of_few_rows
 from trainer.data.balancing.weights import class_weights
@@ -38,15 +39,11 @@ from trainer.data.streaming.streamed_rows import stream_splits
 from trainer.data.summary import summarise_splits
 from trainer.data.training_plan import domains_of, plan_training
 
-if TYPE_CHECKING:
-    from trainer.config.sections.balancing import BalanceSection, LossSection
-    from trainer.config.sections.data import DataSection, SplitSection
-
 
 def read_splits(
-    data: "DataSection",
-    split: "SplitSection | None",
-    balance: "BalanceSection",
+    data: DataSection,
+    split: SplitSection | None,
+    balance: BalanceSection,
     *,
     seed: int,
     cache_dir: Path,
@@ -81,8 +78,8 @@ def read_splits(
 def balance_splits(
     clean: CleanRows,
     splits: Splits,
-    balance: "BalanceSection",
-    loss: "LossSection",
+    balance: BalanceSection,
+    loss: LossSection,
     *,
     seed: int,
     synthetic: SyntheticRows | None = None,
@@ -112,7 +109,7 @@ def balance_splits(
     return PreparedData(clean, splits, plan, weights_C, summary, domains, synthetic)
 
 
-def weights_over(counts_C: Ints, loss: "LossSection", labels: list[str]) -> Floats:
+def weights_over(counts_C: Ints, loss: LossSection, labels: list[str]) -> Floats:
     """Return the class weights of the loss section over the given number of rows per class."""
     return class_weights(
         counts_C, loss.class_weights, labels, beta=loss.beta or 0.999, mean_over=loss.weights_mean
@@ -120,7 +117,7 @@ def weights_over(counts_C: Ints, loss: "LossSection", labels: list[str]) -> Floa
 
 
 def _warn_of_streamed_undersampling(
-    streamed: Streamed, labels: list[str], balance: "BalanceSection"
+    streamed: Streamed, labels: list[str], balance: BalanceSection
 ) -> None:
     """Warn if undersampling kept few rows; streaming read all rows but kept only those drawn."""
     if balance.row_method != "undersample" or balance.by or balance.resample_each_epoch:

@@ -4,7 +4,7 @@ import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -13,6 +13,7 @@ import pyarrow.csv as pacsv
 import pyarrow.parquet as pq
 
 from trainer.arrays import Ints
+from trainer.config.sections.data import DataSection
 from trainer.data.labels.written_lists import item_text
 from trainer.data.prepared_data import PreparedData
 from trainer.data.reading.column_text import as_text
@@ -20,9 +21,6 @@ from trainer.data.reading.original_columns import as_texts, free_name, json_valu
 from trainer.data.reading.row_access import take_rows
 from trainer.errors import ConfigError, DataError, brief, listing
 from trainer.files.locks import only_writer
-
-if TYPE_CHECKING:
-    from trainer.config.sections.data import DataSection
 
 FORMATS = ("jsonl", "parquet", "csv")
 NAMES = ("train", "validation", "test", "train_balanced")
@@ -44,7 +42,7 @@ def refuse_existing(folder: Path, file_format: str) -> None:
 
 def export_splits(
     data: PreparedData,
-    section: "DataSection",
+    section: DataSection,
     folder: Path,
     file_format: str,
     say: Callable[[str], None] = print,
@@ -87,7 +85,7 @@ def export_splits(
 def _file_columns(
     data: PreparedData,
     named: dict[str, Ints],
-    section: "DataSection",
+    section: DataSection,
     work: Path,
     say: Callable[[str], None],
 ) -> Callable[[Ints], pa.Table]:
@@ -115,7 +113,7 @@ def _with_class_names(
     table: pa.Table,
     data: PreparedData,
     ids_M: Ints,
-    section: "DataSection",
+    section: DataSection,
     say: Callable[[str], None],
 ) -> pa.Table:
     """Return the table with class names in the label column, if they differ from its values."""
@@ -152,7 +150,7 @@ def _spellings(value: Any, separator: str | None) -> list[Any] | None:
 
 
 def _with_synthetic_rows(
-    table: pa.Table, data: PreparedData, ids_M: Ints, section: "DataSection"
+    table: pa.Table, data: PreparedData, ids_M: Ints, section: DataSection
 ) -> pa.Table:
     """Append the rows that a language model wrote, with nulls beside the text and the label."""
     rows = take_rows(data.clean.rows.table.select(["text", "label"]), ids_M)

@@ -3,13 +3,14 @@
 from collections.abc import Mapping
 from dataclasses import replace
 from itertools import combinations
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 
 from trainer.arrays import Ints
-from trainer.config.sections.data import SplitSection
+from trainer.config.sections.balancing import BalanceSection
+from trainer.config.sections.data import DataSection, SplitSection
 from trainer.data.balancing.balance import plan_pool
 from trainer.data.balancing.label_balance import plan_label_pool
 from trainer.data.cleaning.clean import CleanRows
@@ -19,10 +20,6 @@ from trainer.data.splitting.rare_classes import warn_of_unmeasured
 from trainer.data.splitting.side_sizes import refuse_empty_sides, warn_of_other_shares
 from trainer.data.splitting.split import Splits, refuse_small_classes, stratified_sample
 from trainer.errors import DataError, listing
-
-if TYPE_CHECKING:
-    from trainer.config.sections.balancing import BalanceSection
-    from trainer.config.sections.data import DataSection
 
 
 class Fold(NamedTuple):
@@ -34,9 +31,9 @@ class Fold(NamedTuple):
 
 def split_rows(
     clean: CleanRows,
-    data: "DataSection",
+    data: DataSection,
     split: SplitSection | None,
-    balance: "BalanceSection",
+    balance: BalanceSection,
     *,
     seed: int,
     fold: Fold | None = None,
@@ -127,7 +124,7 @@ def _cut_fold(cutter: Cutter, pool: Ints, fold: Fold) -> tuple[Ints, Ints]:
 
 
 def _balanced_pool(
-    cutter: Cutter, pool: Ints, balance: "BalanceSection", fold: Fold | None
+    cutter: Cutter, pool: Ints, balance: BalanceSection, fold: Fold | None
 ) -> tuple[Ints, Ints, Ints]:
     """Return the balanced pool, the rows that can only train, and the pool before balancing."""
     clean, labels = cutter.clean, cutter.clean.labels.names

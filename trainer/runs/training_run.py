@@ -17,7 +17,8 @@ from trainer.data.augmenting.generators import check_generator
 from trainer.data.cleaning.clean import CleanRows
 from trainer.data.prepare import balance_splits, read_splits
 from trainer.data.prepared_data import PreparedData
-from trainer.data.reading.sources import check_source, hub_commits
+from trainer.data.reading.source_tables import hub_commits
+from trainer.data.reading.sources import check_source
 from trainer.data.split_rows import Fold
 from trainer.data.splitting.split import Splits
 from trainer.data.tokens.tokenise import TokenisedRows, tokenise

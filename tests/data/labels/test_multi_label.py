@@ -159,7 +159,7 @@ def test_wrong_value_in_a_label_column_is_refused(read, value):
 def test_lists_beside_single_labels_are_refused_within_a_file_and_between_files(read, folder):
     with pytest.raises(
         DataError,
-        match=r"^rows.jsonl: 'label' holds a list in some rows and a single value in others; needed: one kind. Mend the file.$",
+        match=r"^rows.jsonl: 'label' holds a list in some rows and a single value in others; needed: one kind. Fix the file.$",
     ):
         read("rows.jsonl", [("p", ["x"]), ("q", "y")])
     Path("a.jsonl").write_text('{"text": "p", "label": ["x"]}\n')

@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from trainer.config.sections.data import DataSection
+from trainer.data.reading.bad_rows import BadRows
 from trainer.data.reading.formats import json_rows
 from trainer.data.reading.formats.json_rows import arrow_records, read_jsonl
 from trainer.data.reading.row_columns import SCHEMA
@@ -86,9 +87,9 @@ def outcome(folder, content, *, arrow=True):
     """Rows and bad rows, or the refusal; the blocks are as short as a few lines."""
     path = folder / "a.jsonl"
     path.write_bytes(content)
-    bad_rows = []
+    bad_rows = BadRows()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(json_rows, "JSON_BLOCK_BYTES", 200)
+        patch.setattr(json_rows, "JSON_BLOCK_CHARACTERS", 200)
         if not arrow:
             patch.setattr(json_rows, "arrow_records", lambda block, kinds: None)
         try:
@@ -162,7 +163,7 @@ def test_labels_change_from_numbers_to_texts_within_a_file(tmp_path):
     ]
     (tmp_path / "a.jsonl").write_text("\n".join(lines), encoding="utf-8")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(json_rows, "JSON_BLOCK_BYTES", 200)
+        patch.setattr(json_rows, "JSON_BLOCK_CHARACTERS", 200)
         rows = read_rows(DataSection(source=str(tmp_path / "a.jsonl")), tmp_path / "cache")
     assert rows.table.schema == SCHEMA
     assert rows.table["label"].to_pylist() == [

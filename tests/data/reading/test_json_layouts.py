@@ -100,7 +100,7 @@ def test_files_are_closed():
 
 
 def test_list_of_lists_is_refused_in_one_line():
-    expected = f"a.json: is a list of lists, without names of columns. {REMEDY}"
+    expected = f"a.json: is a list of lists, without column names. {REMEDY}"
     assert both_readings(FRAME.to_json(orient="values")) == (expected, expected)
 
 
@@ -199,5 +199,5 @@ def test_broken_list_is_refused_with_its_place_however_late(monkeypatch):
     for message in both_readings(content + " x"):
         assert (
             message
-            == "a.json: broken JSON: text stands behind the list, 'x'. Give one list, or one object a line."
+            == "a.json: broken JSON: text follows the list, 'x'. Give one list, or one object a line."
         )

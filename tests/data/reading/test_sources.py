@@ -168,7 +168,7 @@ def test_folder_that_is_no_saved_dataset_is_refused_with_a_glob(refused, folder)
     (folder / "plain").mkdir()
     assert (
         refused("plain")
-        == "plain: is a folder but no saved `datasets` folder. For files in it give a glob such as plain/*.csv."
+        == "plain: is a folder, but not one that `datasets` saved. For files in it give a glob such as plain/*.csv."
     )
 
 
@@ -207,7 +207,7 @@ def test_unknown_ending_is_refused_with_the_known_ones(refused):
 
 def test_name_that_is_no_file_and_not_on_the_hub_is_refused(refused):
     assert refused("nobody/nothing").startswith(
-        "data.source: 'nobody/nothing' is no file here and could not be loaded from the Hub: "
+        "data.source: 'nobody/nothing' is not a file here and could not be loaded from the Hub: "
     )
 
 
@@ -340,7 +340,7 @@ def test_weight_that_is_no_number_is_refused(refused):
     message = refused("a.csv", "text,label,w\na,x,\nb,x,high\n", weight_column="w")
     assert (
         message
-        == "a.csv:3: weight column 'w' holds 'high'; needed: one number a row, or nothing. Mend the row, or set data.weight_column."
+        == "a.csv:3: weight column 'w' holds 'high'; needed: one number a row, or nothing. Fix the row, or set data.weight_column."
     )
 
 
@@ -411,7 +411,7 @@ def test_undeclared_utf16_is_named(refused):
 def test_damaged_utf8_is_not_taken_for_another_encoding(refused):
     content = "text,label\n" + "Ärger über Öl,x\n" * 20
     message = refused("a.csv", content.encode() + b"d\xe9j\xe0 vu,y\n" + content.encode())
-    mend = "Mend the file there, or leave such bytes out: iconv -f utf-8 -t utf-8 -c FILE > MENDED."
+    mend = "Fix the file there, or leave such bytes out: iconv -f utf-8 -t utf-8 -c FILE > FIXED."
     assert message.startswith(
         "a.csv: byte 392 (line 22) is not utf-8; the text around it is UTF-8 but for 2 damaged bytes."
     )
@@ -440,7 +440,10 @@ def test_undeclared_utf16_without_a_mark_is_named(refused, encoding):
 
 @pytest.mark.parametrize("encoding", ["utf-9", "hex", "rot13"])
 def test_name_that_is_no_text_encoding_is_refused(refused, encoding):
-    expected = f"data.encoding is '{encoding}', no text encoding that Python knows; examples: utf-8, latin-1, cp1252, utf-16."
+    expected = (
+        f"data.encoding is '{encoding}', which is not a text encoding that Python knows. "
+        "Examples: utf-8, latin-1, cp1252, utf-16."
+    )
     assert refused("a.csv", CSV, encoding=encoding) == expected
 
 
@@ -449,7 +452,7 @@ RAGGED = "text,label\na,x\nb,y,z\nc\nd,y\n"
 
 def test_ragged_csv_is_refused_with_line_and_count(refused):
     expected = (
-        "a.csv:3: 3 cells, expected 2 (2 bad in all). Mend the file, or set data.on_bad_rows: skip."
+        "a.csv:3: 3 cells, expected 2 (2 bad in all). Fix the file, or set data.on_bad_rows: skip."
     )
     assert refused("a.csv", RAGGED) == expected
 
@@ -469,7 +472,7 @@ BROKEN = '{"text": "a", "label": "x"}\n\n{"text": "b", \n7\n{"text": "\\ud83d", 
 def test_broken_jsonl_is_refused_with_its_line(refused):
     message = refused("a.jsonl", BROKEN)
     assert message.startswith("a.jsonl:3: broken JSON: ")
-    assert message.endswith("(3 bad in all). Mend the file, or set data.on_bad_rows: skip.")
+    assert message.endswith("(3 bad in all). Fix the file, or set data.on_bad_rows: skip.")
 
 
 def test_broken_jsonl_lines_are_skipped_and_kept_for_the_record(read):
@@ -482,12 +485,12 @@ def test_broken_jsonl_lines_are_skipped_and_kept_for_the_record(read):
     ]
     assert [bad["reason"] for bad in rows.bad_rows[1:]] == [
         "not an object {...}",
-        "'text' holds half a surrogate pair (an emoji cut in two), which is no text",
+        "'text' holds half a surrogate pair (an emoji cut in two), which is not text",
     ]
 
 
 def test_json_list_that_holds_other_things_is_refused_with_the_record(refused):
-    expected = "a.json: record 2: not an object {...} (1 bad in all). Mend the file, or set data.on_bad_rows: skip."
+    expected = "a.json: record 2: not an object {...} (1 bad in all). Fix the file, or set data.on_bad_rows: skip."
     assert refused("a.json", '[{"text": "a", "label": "x"}, "b"]') == expected
 
 
@@ -605,7 +608,7 @@ def test_file_of_another_format_is_refused(refused):
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-16"])
 def test_quote_left_open_is_refused_with_its_line(refused, encoding):
     content = 'text,label\n"a\na",x\n"b,y\nc,z\n'.encode(encoding)
-    remedy = "data.quote_char: '' reads quotes as text (1 bad in all). Mend the file, or set data.on_bad_rows: skip."
+    remedy = "data.quote_char: '' reads quotes as text (1 bad in all). Fix the file, or set data.on_bad_rows: skip."
     expected = f"a.csv:4: a quote is opened and never closed; {remedy}"
     assert refused("a.csv", content, encoding=encoding) == expected
 
@@ -620,9 +623,9 @@ def test_text_of_ten_megabytes_is_read_whole(read):
 def test_record_longer_than_a_block_is_refused_with_the_likely_cause(refused, monkeypatch):
     monkeypatch.setattr("trainer.data.reading.formats.csv_rows.LONGEST_RECORD", 1 << 20)
     message = refused("a.csv", 'text,label\na,x\n"' + "word,x\n" * 600_000)
-    cause = "a record is longer than 32 MiB; is a quote left open?; data.quote_char: '' reads quotes as text"
+    cause = "a record is longer than 32 MiB; a quote may be left open; data.quote_char: '' reads quotes as text"
     assert (
-        message == f"a.csv:3: {cause} (1 bad in all). Mend the file, or set data.on_bad_rows: skip."
+        message == f"a.csv:3: {cause} (1 bad in all). Fix the file, or set data.on_bad_rows: skip."
     )
 
 

@@ -24,7 +24,7 @@ from trainer.config.sections.data import DataSection, SplitSection
 from trainer.data.cleaning.clean import clean_rows
 from trainer.data.prepare import balance_splits, read_splits
 from trainer.data.reading.sources import read_rows
-from trainer.data.streaming import chosen_rows, hash_records, streamed_rows
+from trainer.data.streaming import chosen_rows, hash_records, selection, stream_batches
 from trainer.errors import DataError
 
 SHARES = {"approve": 700, "review": 250, "fraud": 50}
@@ -141,7 +141,7 @@ def test_partitions_cut_again_and_small_batches_choose_the_same_rows(stream, tmp
     source = write_shards(tmp_path / "a", rows_of(3_000), 3)
     first = stream(source, balance=UNDERSAMPLE)
     monkeypatch.setattr(hash_records, "MOST_RECORDS", 40)
-    monkeypatch.setattr(streamed_rows, "BATCH_ROWS", 170)
+    monkeypatch.setattr(stream_batches, "BATCH_ROWS", 170)
     assert content(stream(source, balance=UNDERSAMPLE)) == content(first)
 
 
@@ -374,7 +374,7 @@ def test_second_run_reads_the_cache_and_another_seed_chooses_other_rows(stream, 
 
 
 def test_dropped_rows_beyond_the_first_are_counted_and_said_so(stream, tmp_path, monkeypatch):
-    monkeypatch.setattr(streamed_rows, "MOST_LISTED", 5)
+    monkeypatch.setattr(stream_batches, "MOST_LISTED", 5)
     clean, _ = stream(write_shards(tmp_path / "a", rows_of(1_000), 2))
     lines = list(clean.dropped())
     total = sum(
@@ -460,7 +460,7 @@ def test_missing_columns_and_bad_rows_are_named_with_their_file(stream, refused,
     with (tmp_path / "a/001.jsonl").open("a", encoding="utf-8") as file:
         file.write("{broken\n")
     assert f"{tmp_path}/a/001.jsonl:" in (message := refused(source))
-    assert "(1 bad in this file). Mend the file, or set data.on_bad_rows: skip." in message
+    assert "(1 bad in this file). Fix the file, or set data.on_bad_rows: skip." in message
     clean, _ = stream(source, on_bad_rows="skip")
     assert clean.counts["unreadable"] == 1
     assert [row["content"] for row in clean.dropped() if row["row"] is None] == ["{broken"]
@@ -491,11 +491,11 @@ def test_rows_that_cannot_be_trained_on_are_refused(refused, tmp_path):
     tiny, most = {"train": 1e-9, "validation": 1 - 1e-9}, {"train": 1 - 1e-9, "validation": 1e-9}
     for shares in (tiny, most):  # a class of one row trains
         assert refused(few, split=shares).startswith(
-            "data.streaming: rows are split by their text, and none fell to validation. Add rows"
+            "data.streaming: rows are split by their text, and none was assigned to validation. Add rows"
         )
     strict = refused(few, split=tiny | {"rare_classes": "error"})
     assert strict.startswith(
-        "data.streaming: x, y: too few rows to stand in 2 splits. Merge such labels with data.label_map"
+        "data.streaming: x, y: too few rows for 2 splits. Merge such labels with data.label_map"
     )
     write(tmp_path / "other.jsonl", [{"text": "three", "label": "z"}])
     message = "data.validation: holds z, which the training rows lack; labels of train: x, y."
@@ -553,10 +553,10 @@ def test_files_that_change_between_the_readings_are_refused(refused, tmp_path, m
         write(tmp_path / "a/001.parquet", rows_of(300, seed=9))
         return lowest(*args)
 
-    lowest = streamed_rows.lowest
-    monkeypatch.setattr(streamed_rows, "lowest", change)
+    lowest = selection.lowest
+    monkeypatch.setattr(selection, "lowest", change)
     assert refused(source).startswith(
-        "data.streaming: the files changed between the two readings. Start again when they stand still;"
+        "data.streaming: the files changed between the two readings. Start again when nothing"
     )
     assert [path.suffix for path in (tmp_path / "cache0").iterdir()] == [".lock"]
 
@@ -653,7 +653,7 @@ def test_hub_data_are_streamed_and_give_the_rows_of_the_files(stream, tmp_path):
     *found, message = map(json.loads, done.stdout.splitlines())
     assert found == [[expected[0].fingerprint, len(expected[1].train)]] * 2
     assert message.startswith(
-        "data.source: 'user/none' is no file here and could not be found on the Hub: "
+        "data.source: 'user/none' is not a file here and could not be found on the Hub: "
     )
     assert not list(home.rglob("*.parquet"))
 

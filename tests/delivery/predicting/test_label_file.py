@@ -518,7 +518,7 @@ def test_standard_input_is_csv_or_json_lines_by_its_first_character(
         ),
         (
             gzip.compress(b"text\nx\n", mtime=0),
-            "standard input: is packed with gzip; needed: CSV with a header line, or JSON lines. Unpack it: gzip -dc FILE | ...",
+            "standard input: is compressed with gzip; needed: CSV with a header line, or JSON lines. Decompress it: gzip -dc FILE | ...",
         ),
     ],
 )
@@ -594,7 +594,7 @@ def test_parquet_goes_to_standard_output_as_json_lines(predict, expected, tmp_pa
         (
             b"text,id\nx,1\ny\nz,3\n",
             [],
-            "rows.csv:3: 1 cells, expected 2 (the first bad one). Mend the file, or set data.on_bad_rows: skip.",
+            "rows.csv:3: 1 cells, expected 2 (the first bad one). Fix the file, or set data.on_bad_rows: skip.",
         ),
         (
             b"text,id\nx,1\n\xff,2\n",
@@ -673,7 +673,7 @@ def test_damaged_and_odd_files_are_told_in_words(predict, tmp_path):
     )
     (tmp_path / "long.csv").write_text('text\n"' + "x" * (1 << 26) + '"\n', encoding="utf-8")
     assert (
-        "long.csv:2: a record is longer than 32 MiB; is a quote left open?"
+        "long.csv:2: a record is longer than 32 MiB. Perhaps a quote is left open"
         in predict("--input", tmp_path / "long.csv")[2]
     )
     (tmp_path / "list.json").write_text('[{"text": "x"}, ', encoding="utf-8")

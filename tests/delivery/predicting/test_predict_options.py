@@ -47,13 +47,13 @@ def texts(path):
             'id\ttext\n1\t"open\n2\tb\n3\t"c\n',
             "data.quote_char=''",
             ['"open', "b", '"c'],
-            ":2: text stands behind a closing quote; data.quote_char: '' reads quotes as text",
+            ":2: text follows a closing quote; data.quote_char: '' reads quotes as text",
         ),
         (
             'id,text\n1,"say \\"no\\", now"\n2,b\n',
             'data.escape_char="\\\\"',
             ['say "no", now', "b"],
-            ':2: text stands behind a closing quote; data.escape_char: "\\\\" reads \\" as a quote',
+            ':2: text follows a closing quote; data.escape_char: "\\\\" reads \\" as a quote',
         ),
         (
             'id,text\n1,"a\n2,b\n3,c\n4,d"\n',

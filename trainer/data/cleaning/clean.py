@@ -36,7 +36,8 @@ from trainer.data.labels.multi_label import (
     rarest_label_ids,
 )
 from trainer.data.reading.row_access import take_rows
-from trainer.data.reading.sources import SLOTS, Rows
+from trainer.data.reading.source_tables import SLOTS
+from trainer.data.reading.sources import Rows
 from trainer.errors import DataError, did_you_mean, listing
 
 if TYPE_CHECKING:

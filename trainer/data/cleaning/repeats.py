@@ -14,7 +14,8 @@ from trainer.arrays import Floats, Hashes, Ints
 from trainer.data.cleaning.reasons import DUPLICATE, KEPT, LEAKED, OUTVOTED, TIE
 from trainer.data.cleaning.text_hashes import repeated
 from trainer.data.reading.row_access import take_rows
-from trainer.data.reading.sources import SLOTS, Rows
+from trainer.data.reading.source_tables import SLOTS
+from trainer.data.reading.sources import Rows
 from trainer.data.splitting.times import newest_first
 
 if TYPE_CHECKING:

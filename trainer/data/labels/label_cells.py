@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 from trainer.data.labels.label_form import ONES, LabelForm, column_lists, is_blank
 from trainer.data.labels.written_lists import item_text, parse_list
 from trainer.data.reading.column_text import as_text
-from trainer.data.reading.places import PLACE, Places
+from trainer.data.reading.row_places import PLACE, Places
 from trainer.errors import DataError, brief, listing
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ import pyarrow.compute as pc
 
 from trainer.data.labels.label_keys import label_key
 from trainer.data.labels.written_lists import item_text, parse_list
-from trainer.data.reading.places import CellFault
+from trainer.data.reading.row_places import CellFault
 from trainer.errors import brief
 
 ONES = {"1", "true"}

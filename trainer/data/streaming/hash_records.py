@@ -1,4 +1,7 @@
-"""Fixed-width records on disk, in partitions by the first bits of their hash: equal hashes lie together, and each partition fits memory."""
+"""Records of fixed width on disk, in partitions by the first bits of their hash.
+
+Equal hashes are in one partition, and each partition fits into memory.
+"""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,13 +14,13 @@ from trainer.arrays import Array
 Records = Array
 
 BITS = 8
-"""Bits of the hash that one level of partitions looks at."""
+"""Bits of the hash that one level of partitions uses."""
 MOST_RECORDS = 1 << 20
 """Records of a partition that are handled at once; a larger partition is cut by the next bits."""
 
 
 def record_type(*, weighted: bool, with_domain: bool = False) -> np.dtype[Any]:
-    """21 bytes a row: hash of the text, place in the order of reading, label number, config key.
+    """Return the type of a record, 21 bytes: text hash, position of the row, label, config key.
 
     The config key is an index into SLOTS. Weights take 8 bytes more, domain numbers 4.
     """
@@ -26,7 +29,10 @@ def record_type(*, weighted: bool, with_domain: bool = False) -> np.dtype[Any]:
 
 
 class Partitions:
-    """Records in the order they were added, apart by the first bits of their hash; of one hash more than MOST_RECORDS need memory together."""
+    """Records by the first bits of their hash, within a partition in the order they were added.
+
+    More than MOST_RECORDS records of one hash need memory together.
+    """
 
     def __init__(self, folder: Path, kind: np.dtype[Any], skipped_bits: int = 0) -> None:
         folder.mkdir()
@@ -34,27 +40,24 @@ class Partitions:
         self.files: dict[int, BinaryIO] = {}
 
     def add(self, records: Records) -> None:
-        """Take records in."""
-        parts = records["hash"] >> np.uint64(64 - BITS - self.skipped_bits) & np.uint64(
-            (1 << BITS) - 1
-        )
+        """Append records to the files of their partitions."""
+        shift = np.uint64(64 - BITS - self.skipped_bits)
+        parts = records["hash"] >> shift & np.uint64((1 << BITS) - 1)
         order = np.argsort(parts, kind="stable")
         records, bounds = records[order], np.searchsorted(parts[order], np.arange((1 << BITS) + 1))
         for part in np.flatnonzero(np.diff(bounds)).tolist():
-            file = self.files.get(part) or self.files.setdefault(
-                part, (self.folder / str(part)).open("wb")
-            )
-            file.write(records[bounds[part] : bounds[part + 1]].tobytes())
+            if part not in self.files:
+                self.files[part] = (self.folder / str(part)).open("wb")
+            self.files[part].write(records[bounds[part] : bounds[part + 1]].tobytes())
 
     def take(self) -> Iterator[Records]:
-        """The records of each partition; its file is then gone."""
+        """Yield the records of each partition, and remove its file."""
         self.close()
+        has_no_bits_left = self.skipped_bits + 2 * BITS > 64
         for part in sorted(self.files):
             path = self.folder / str(part)
-            if (
-                path.stat().st_size <= MOST_RECORDS * self.kind.itemsize
-                or self.skipped_bits + 2 * BITS > 64
-            ):
+            fits = path.stat().st_size <= MOST_RECORDS * self.kind.itemsize
+            if fits or has_no_bits_left:
                 yield np.fromfile(path, self.kind)
             else:
                 finer = Partitions(path.with_suffix(".parts"), self.kind, self.skipped_bits + BITS)
@@ -70,7 +73,7 @@ class Partitions:
 
 
 def chunks(path: Path, kind: np.dtype[Any]) -> Iterator[Records]:
-    """The records of a file, a quarter of MOST_RECORDS at a time."""
+    """Yield the records of a file, a quarter of MOST_RECORDS at a time."""
     with path.open("rb") as file:
         while len(records := np.fromfile(file, kind, MOST_RECORDS // 4)):
             yield records

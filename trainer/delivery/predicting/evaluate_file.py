@@ -11,7 +11,7 @@ from scipy.special import logit
 from tqdm.auto import tqdm
 
 from trainer.arrays import Array, Ints
-from trainer.data.reading.columns import SET_COLUMNS
+from trainer.data.reading.column_checks import SET_COLUMNS
 from trainer.data.reading.formats.readers import ENDINGS
 from trainer.data.reading.locate import locate
 from trainer.data.reading.row_access import take_rows

@@ -16,11 +16,11 @@ from tqdm.auto import tqdm
 from trainer.config.yaml_source import read_yaml
 from trainer.data.cleaning.clean import MISSING_TEXTS
 from trainer.data.labels.written_lists import item_text
-from trainer.data.reading.formats.packed import PACKED, ending
+from trainer.data.reading.formats.compression import COMPRESSED, ending
 from trainer.data.reading.formats.readers import ENDINGS
 from trainer.data.reading.formats.records import Record, Records
 from trainer.data.reading.locate import locate
-from trainer.data.reading.sources import read_ahead
+from trainer.data.reading.source_tables import read_ahead
 from trainer.delivery.predicting.partial_file import Columns, PartialFile, StandardOutput, encoder
 from trainer.errors import DataError, RunError
 from trainer.files.content import file_identity
@@ -77,7 +77,7 @@ def output_path(
         return None
     if output is None:
         assert source is not None
-        whole = Path(source.stem) if source.suffix.lower() in PACKED else source
+        whole = Path(source.stem) if source.suffix.lower() in COMPRESSED else source
         stem = whole.stem if whole.suffix.lower() == ending(source) else whole.name
         form = WRITTEN_AS.get(ending(source), ending(source))
         packed = ".gz" if source.suffix.lower() == ".gz" and form != ".parquet" else ""

@@ -21,7 +21,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import AfterValidator, BaseModel, NonNegativeInt, ValidationError
 
-from trainer.data.reading.formats.packed import PACKED, ending
+from trainer.data.reading.formats.compression import COMPRESSED, ending
 from trainer.data.reading.formats.records import Record
 from trainer.delivery.predicting.spreadsheet import spreadsheet_safe
 from trainer.errors import DataError, RunError, first_line, listing
@@ -208,7 +208,7 @@ def encoder(target: Path) -> Encoder:
     if (
         form not in ENCODERS
         or (is_packed and form == ".parquet")
-        or (packing in PACKED and not is_packed)
+        or (packing in COMPRESSED and not is_packed)
     ):
         raise DataError(
             f"{target}: endings that can be written: {listing(ENCODERS)}, all but .parquet also with .gz behind."

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from trainer.config.sections.data import DataSection
-from trainer.data.reading.formats import packed
+from trainer.data.reading.formats import compression
 from trainer.data.reading.formats.records import Records
 from trainer.data.reading.sources import check_source, read_rows
 from trainer.errors import DataError
@@ -102,12 +102,12 @@ def test_zip_of_several_files_or_none_is_refused_with_their_names():
     Path("data.zip").write_bytes(zipped(**{"b.csv": CSV, "a.csv": CSV}))
     assert (
         refused("data.zip")
-        == "data.zip: holds 2 files: a.csv, b.csv; needed: one. Unpack it, and give the files that you want."
+        == "data.zip: holds 2 files: a.csv, b.csv; needed: one. Decompress it, and give the files that you want."
     )
     Path("rows.csv.zip").write_bytes(zipped())
     assert (
         refused("rows.csv.zip")
-        == "rows.csv.zip: holds no file; needed: one. Unpack it, and give the files that you want."
+        == "rows.csv.zip: holds no file; needed: one. Decompress it, and give the files that you want."
     )
 
 
@@ -152,7 +152,7 @@ def test_packed_table_is_refused():
     Path("a.parquet.gz").write_bytes(gzip.compress(Path("a.parquet").read_bytes()))
     assert (
         refused("a.parquet.gz")
-        == "a.parquet.gz: of packed files only text formats are read: CSV, TSV, JSONL, JSON. Unpack it."
+        == "a.parquet.gz: of compressed files only text formats can be read: CSV, TSV, JSONL, JSON. Decompress it."
     )
 
 
@@ -187,7 +187,7 @@ def test_check_reads_a_bounded_part_of_a_file_of_any_size(name, monkeypatch):
         gzip.compress(content.encode(), 0) if name.endswith(".gz") else content.encode()
     )
     monkeypatch.setattr(
-        packed.Path, "open", lambda path, mode: io.BufferedReader(Counted(path, "r"))
+        compression.Path, "open", lambda path, mode: io.BufferedReader(Counted(path, "r"))
     )
     monkeypatch.setattr(Counted, "num_bytes", 0)
     check_source(DataSection(source=name))
@@ -218,4 +218,4 @@ def test_file_of_another_format_than_its_ending_says_is_named(ending, content, n
 @pytest.mark.parametrize("content", [JSONL, f"[{JSONL.splitlines()[0]}]"])
 def test_json_under_the_name_of_csv_is_named(content):
     Path("a.csv").write_text(content, encoding="utf-8")
-    assert refused("a.csv").startswith("a.csv: holds JSON, not CSV. Rename it")
+    assert refused("a.csv").startswith("a.csv: holds JSON, not CSV. Rename the file")

@@ -1,4 +1,4 @@
-"""Packed files: .gz, .xz, .zst and .zip, opened as the bytes that they hold."""
+"""Read compressed files: .gz, .xz, .zst and .zip."""
 
 import gzip
 import io
@@ -14,9 +14,9 @@ import pyarrow as pa
 from trainer.errors import DataError, first_line, listing
 
 T = TypeVar("T")
-PACKED = (".gz", ".xz", ".zst", ".zip")
-"""Endings of packed files."""
-MARKS = (
+COMPRESSED = (".gz", ".xz", ".zst", ".zip")
+"""Endings of compressed files."""
+SIGNATURES = (
     (b"PAR1", "a Parquet file", ".parquet"),
     (b"ARROW1", "an Arrow file", ".arrow"),
     (b"\x1f\x8b", "a gzip file", ".gz"),
@@ -24,30 +24,30 @@ MARKS = (
     (b"\x28\xb5\x2f\xfd", "a zstd file", ".zst"),
     (b"PK\x03\x04", "a zip file", ".zip"),
 )
-"""First bytes of formats that are no text, their names and endings."""
+"""First bytes of formats that are not text, their names and endings."""
 BUFFER_BYTES = 1 << 18
 DAMAGE = (EOFError, zlib.error, lzma.LZMAError, zipfile.BadZipFile, pa.ArrowException)
-"""What the readers raise for a file that is cut off or damaged, beside an OSError without a number."""
+"""Errors for a file that is cut off or damaged, beside an OSError without a number."""
 
 
-def is_packed(path: Path) -> bool:
-    """Return whether a file's name says that it is packed."""
-    return path.suffix.lower() in PACKED
+def is_compressed(path: Path) -> bool:
+    """Whether the name of a file says that it is compressed."""
+    return path.suffix.lower() in COMPRESSED
 
 
 def ending(path: Path) -> str:
-    """Return the ending of a file's name in small letters, without .gz, .xz, .zst or .zip behind it.
+    """Return the ending of a file's name in lower case, without .gz, .xz, .zst or .zip after it.
 
-    A .zip file whose own name has no second ending is named by the file in it.
+    If the name of a .zip file has no other ending, the file inside gives it.
 
     Raises:
-        DataError: a .zip file that holds several files, or none.
+        DataError: a .zip file holds several files, or none.
 
     Example:
         >>> ending(Path("A.csv.GZ"))
         '.csv'
     """
-    if not is_packed(path):
+    if not is_compressed(path):
         return path.suffix.lower()
     inner = Path(path.stem).suffix.lower()
     if not inner and path.suffix.lower() == ".zip" and path.is_file():
@@ -56,15 +56,14 @@ def ending(path: Path) -> str:
     return inner
 
 
-def unpack(raw: Any, path: Path) -> Any:
-    """Return a stream of the bytes that a file holds.
+def decompressed(raw: Any, path: Path) -> Any:
+    """Return a stream of the bytes that an open file holds.
 
     Args:
-        raw: the open file.
-        path: its name, which says how it is packed.
+        path: its name, which says how it is compressed.
     Raises:
-        DataError: a .zip file that is damaged, encrypted, or holds several files, or none; a file
-            named as text that holds another format.
+        DataError: a .zip file is damaged or encrypted, or holds several files or none; a file that
+            is named as text holds another format.
     """
     kind = path.suffix.lower()
     if kind == ".gz":
@@ -72,9 +71,8 @@ def unpack(raw: Any, path: Path) -> Any:
     if kind == ".xz":
         return lzma.open(raw)
     if kind == ".zst":
-        return io.BufferedReader(
-            pa.CompressedInputStream(pa.PythonFile(raw, "r"), "zstd"), BUFFER_BYTES
-        )
+        stream = pa.CompressedInputStream(pa.PythonFile(raw, "r"), "zstd")
+        return io.BufferedReader(stream, BUFFER_BYTES)
     if kind == ".zip":
         archive = _zip(raw, path)
         name = _only_member(archive, path)
@@ -82,27 +80,29 @@ def unpack(raw: Any, path: Path) -> Any:
             return archive.open(name)
         except (RuntimeError, NotImplementedError) as error:
             raise DataError(
-                f"{path}: cannot be unpacked: {first_line(error)} Unpack it, and give the file in it."
+                f"{path}: cannot be decompressed: {first_line(error)} Decompress it, and give the "
+                "file in it."
             ) from error
     _refuse_other_formats(raw.peek(BUFFER_BYTES), path)
     return raw
 
 
 def _refuse_other_formats(start: bytes, path: Path) -> None:
-    """Raises DataError for a file that is named as text, but holds another format."""
-    for mark, name, form in MARKS:
-        if start.startswith(mark):
+    """Raise DataError for a file that is named as text but holds another format."""
+    for signature, name, form in SIGNATURES:
+        if start.startswith(signature):
             if form == ".zip" and b"[Content_Types].xml" in start:
                 name, form = "an Excel file", ".xlsx"
-            form = f"{path.suffix}{form}" if form in PACKED else form
+            form = f"{path.suffix}{form}" if form in COMPRESSED else form
             raise DataError(
-                f"{path}: is {name} by its first bytes, not text. Rename it, so that its name ends in {form}."
+                f"{path}: is {name} by its first bytes, not text. Rename it, so that its name ends "
+                f"in {form}."
             )
 
 
 def open_bytes(path: Path) -> Any:
-    """Return the bytes of a file, unpacked."""
-    return unpack(path.open("rb"), path)
+    """Open a file for its decompressed bytes."""
+    return decompressed(path.open("rb"), path)
 
 
 def _zip(raw: Any, path: Path) -> zipfile.ZipFile:
@@ -110,7 +110,8 @@ def _zip(raw: Any, path: Path) -> zipfile.ZipFile:
         return zipfile.ZipFile(raw)
     except zipfile.BadZipFile as error:
         raise DataError(
-            f"{path}: is not a .zip file, or is damaged: {first_line(error)} Fetch it anew, or leave it out."
+            f"{path}: is not a .zip file, or is damaged: {first_line(error)} Download it again, or "
+            "leave it out."
         ) from error
 
 
@@ -123,18 +124,18 @@ def _only_member(archive: zipfile.ZipFile, path: Path) -> str:
     if len(names) != 1:
         found = f"holds {len(names)} files: {listing(names, most=6)}" if names else "holds no file"
         raise DataError(
-            f"{path}: {found}; needed: one. Unpack it, and give the files that you want."
+            f"{path}: {found}; needed: one. Decompress it, and give the files that you want."
         )
     return names[0]
 
 
 def to_the_end(
-    where: str, parts: Iterator[T], remedy: str = "Fetch the file anew, or leave it out."
+    where: str, parts: Iterator[T], remedy: str = "Download the file again, or leave it out."
 ) -> Iterator[T]:
-    """Give the same tables or rows; a file that is cut off or damaged is named.
+    """Yield the same tables or rows.
 
     Raises:
-        DataError: the file cannot be read to its end.
+        DataError: the file is cut off or damaged.
     """
     try:
         yield from parts

@@ -12,10 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from trainer.config.sections.data import DataSection
-from trainer.data.reading.bad_rows import LINE, RECORD, BadRows
+from trainer.data.reading.bad_rows import BadRows
 from trainer.data.reading.dataset_sources import dataset_tables, load_saved
 from trainer.data.reading.formats import json_rows, readers
 from trainer.data.reading.formats.records import Records
+from trainer.data.reading.row_places import LINE, RECORD
 from trainer.data.reading.sources import read_rows
 from trainer.errors import DataError
 
@@ -97,7 +98,7 @@ def test_origin_over_globs_lists_and_config_keys(folder):
 
 def test_origin_goes_on_over_blocks_and_bad_rows(folder, monkeypatch):
     monkeypatch.setattr(readers, "CSV_BLOCK_BYTES", 64)
-    monkeypatch.setattr(json_rows, "JSON_BLOCK_BYTES", 64)
+    monkeypatch.setattr(json_rows, "JSON_BLOCK_CHARACTERS", 64)
     lines = [f"row {n},{'xy'[n % 2]}" for n in range(200)]
     lines[50] = "bad"
     lines[120] = '"two\nlines",x'
