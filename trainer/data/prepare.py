@@ -22,21 +22,18 @@ from trainer.data.balancing.balance import (
 )
 from trainer.data.balancing.label_balance import plan_label_balance, plan_label_pool
 from trainer.data.balancing.weights import class_weights
-from trainer.data.cleaning.class_counts import warn_of_odd_class_counts
-from trainer.data.cleaning.clean import (
-    CleanRows,
-    clean_rows,
-    refuse_lost_classes,
-    refuse_unseen_labels,
-)
-from trainer.data.cleaning.odd_rows import warn_of_odd_rows
+from trainer.data.cleaning.clean import CleanRows, clean_rows
+from trainer.data.cleaning.lost_classes import refuse_lost_classes, refuse_unseen_labels
+from trainer.data.cleaning.sanity_checks import warn_of_class_sizes, warn_of_suspicious_rows
 from trainer.data.labels.multi_label import positive_weights
 from trainer.data.reading.sources import read_rows
-from trainer.data.splitting.by_time import TimeCutter
-from trainer.data.splitting.cutting import Cutter
-from trainer.data.splitting.rare_classes import warn_of_unmeasured, without_classes
-from trainer.data.splitting.side_sizes import refuse_empty_sides, warn_of_other_shares
-from trainer.data.splitting.split import Splits, refuse_small_classes, stratified_sample
+from trainer.data.splitting.by_time import TimeSplitter
+from trainer.data.splitting.rare_classes import warn_of_missing_classes, without_classes
+from trainer.data.splitting.sampling import stratified_sample
+from trainer.data.splitting.split import Splits
+from trainer.data.splitting.split_sizes import refuse_empty_splits, warn_of_other_shares
+from trainer.data.splitting.splitter import Splitter
+from trainer.data.splitting.stratified import refuse_small_classes
 from trainer.data.streaming.streamed_rows import stream_splits
 from trainer.data.summary import Audit, audit_splits
 from trainer.errors import DataError, listing
@@ -197,12 +194,12 @@ def read_splits(
     """
     if data.streaming:
         clean, splits = stream_splits(data, split, balance, seed=seed, cache_dir=cache_dir)
-        warn_of_odd_class_counts(clean, splits.train, data)
+        warn_of_class_sizes(clean, splits.train, data)
         return clean, splits
     rows = read_rows(data, cache_dir, balance.by, split.by_time if split else None)
     clean = clean_rows(rows, data.clean, data.drop_labels, data.label_map, data.labels_per_row)
     refuse_lost_classes(clean.lost)
-    warn_of_odd_rows(clean, data)
+    warn_of_suspicious_rows(clean, data)
     if data.pool == "train":
         refuse_unseen_labels(clean)
     splits = split_rows(clean, data, split, balance, seed=seed, fold=fold)
@@ -212,7 +209,7 @@ def read_splits(
         )
     if data.group_column:
         refuse_shared_groups(clean, splits)
-    warn_of_odd_class_counts(clean, splits.train, data)
+    warn_of_class_sizes(clean, splits.train, data)
     return clean, splits
 
 
@@ -343,9 +340,9 @@ def split_rows(
             f"folds cut validation themselves, but data.{data.split_column or 'validation'} holds validation rows. Remove them, or the folds."
         )
     cutter = (
-        TimeCutter(clean, pool, data, split, seed)
+        TimeSplitter(clean, pool, data, split, seed)
         if split and split.by_time
-        else Cutter(clean, pool, data, split, seed)
+        else Splitter(clean, pool, data, split, seed)
     )
     if data.limit:
         pool = pool[
@@ -373,7 +370,7 @@ def split_rows(
             pool, [train_share / whole, validation_share / whole], "split"
         )
     train = np.sort(np.concatenate([pool, only_train]))
-    if isinstance(cutter, TimeCutter):
+    if isinstance(cutter, TimeSplitter):
         cutter.settle_classes(Splits(train, validation, test))
     train, validation, test = (cutter.without_dropped(ids) for ids in (train, validation, test))
     splits = Splits(train, validation, test, natural)
@@ -385,18 +382,18 @@ def split_rows(
         )
         if asked
     }
-    refuse_empty_sides(splits, list(cut), cutter, whole_pool, data.group_column)
-    warn_of_unmeasured(clean, splits)
+    refuse_empty_splits(splits, list(cut), cutter, whole_pool, data.group_column)
+    warn_of_missing_classes(clean, splits)
     if not fold and balance.scope != "all":
         warn_of_other_shares(splits, cut, cutter)
-    if isinstance(cutter, TimeCutter):
+    if isinstance(cutter, TimeSplitter):
         cutter.warn_of_ties(splits)
         return replace(splits, time_ranges=cutter.ranges(splits))
     return splits
 
 
 def _limited(
-    clean: CleanRows, pool: Ints, cutter: Cutter, limit: int, seed: int, least: int
+    clean: CleanRows, pool: Ints, cutter: Splitter, limit: int, seed: int, least: int
 ) -> Ints:
     """Positions of the rows that `data.limit` leaves of the pool, with so many independent rows of
     each class at least.
@@ -417,7 +414,7 @@ def _limited(
 def _balanced_pool(
     clean: CleanRows,
     pool: Ints,
-    cutter: Cutter,
+    cutter: Splitter,
     balance: "BalanceSection",
     seed: int,
     fold: Fold | None,

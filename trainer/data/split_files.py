@@ -13,7 +13,7 @@ import pyarrow.csv as pacsv
 import pyarrow.parquet as pq
 
 from trainer.arrays import Ints
-from trainer.data.labels.written_lists import item_text
+from trainer.data.labels.list_parsing import item_text
 from trainer.data.prepare import PreparedData
 from trainer.data.reading.column_text import as_text
 from trainer.data.reading.own_columns import as_texts, free_name, json_value, own_columns

@@ -15,7 +15,7 @@ import numpy as np
 from scipy.optimize import minimize_scalar
 
 from trainer.arrays import Array, Bools, Floats, Ints
-from trainer.data.labels.label_ids import by_class
+from trainer.data.labels.class_order import by_class
 from trainer.errors import ConfigError, DataError, listing
 from trainer.evaluation.blocks import (
     CACHED_BYTES,

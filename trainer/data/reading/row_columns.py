@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from trainer.data.labels.label_cells import LabelCells
-from trainer.data.labels.label_keys import label_key
+from trainer.data.labels.label_column import LabelColumn
+from trainer.data.labels.label_normalisation import label_key
 from trainer.data.reading.column_text import as_text
 from trainer.data.reading.places import CellFault, place_in
 from trainer.errors import DataError, brief
@@ -31,7 +31,7 @@ def new_notes(files: list[list[str]]) -> dict[str, Any]:
     Args:
         files: what the places of rows tell of, for messages.
     """
-    return {"stripped": 0, "cells": LabelCells(), "files": files}
+    return {"stripped": 0, "cells": LabelColumn(), "files": files}
 
 
 def normalise(

@@ -16,8 +16,8 @@ from tqdm.auto import tqdm
 
 from trainer.arrays import Hashes
 from trainer.data.cleaning.text_hashes import hash_texts
-from trainer.data.labels.label_cells import LabelCells
-from trainer.data.labels.label_form import LabelForm
+from trainer.data.labels.label_column import LabelColumn
+from trainer.data.labels.label_conversion import LabelFormat
 from trainer.data.reading.bad_rows import BadRows, refuse_bad_rows
 from trainer.data.reading.column_text import as_text
 from trainer.data.reading.dataset_sources import (
@@ -255,7 +255,7 @@ def _write_rows(
         partial_notes.unlink(missing_ok=True)
 
 
-def _convert_labels(path: Path, form: LabelForm) -> None:
+def _convert_labels(path: Path, form: LabelFormat) -> None:
     """Give each row of an Arrow stream the JSON list of its labels; what the cells mean is known once all are read."""
     converted = path.with_suffix(".converted.partial")
     try:
@@ -301,7 +301,7 @@ def check_source(
             name, data, domain_column, bad_rows, first_only=True, time_column=time_column
         ):
             normalise(table.slice(0, 100), data, domain_column, notes, f"data.{name}", time_column)
-    cells: LabelCells = notes["cells"]
+    cells: LabelColumn = notes["cells"]
     return cells.form(data, bad_rows.files).is_multi_label or data.labels_per_row == "long"
 
 

@@ -11,7 +11,8 @@ import numpy as np
 from trainer.arrays import Ints
 from trainer.config.sections.balancing import PARAMETERS
 from trainer.data.balancing.balance import undersample
-from trainer.data.splitting.split import row_keys, sample_counts
+from trainer.data.splitting.sampling import sample_counts
+from trainer.data.splitting.split import row_keys
 from trainer.data.streaming.hash_records import Records, chunks
 from trainer.data.streaming.stream_sides import TEST, TRAIN, VALIDATION
 

@@ -25,26 +25,22 @@ from numpy.typing import NDArray
 from tqdm.auto import tqdm
 
 from trainer.arrays import Array, Ints
-from trainer.data.cleaning.clean import (
-    CleanRows,
-    Streamed,
-    judge_rows,
-    refuse_lost_classes,
-    refuse_nothing_left,
-    refuse_unseen_labels,
-)
-from trainer.data.cleaning.reasons import KEPT, RARE, REASONS, UNWANTED
-from trainer.data.cleaning.repeats import drop_leaks, settle_repeats
+from trainer.data.cleaning.clean import CleanRows, Streamed
+from trainer.data.cleaning.duplicates import settle_repeats
+from trainer.data.cleaning.leakage import drop_leaks
+from trainer.data.cleaning.lost_classes import refuse_lost_classes, refuse_unseen_labels
+from trainer.data.cleaning.missing_values import missing_value_reasons
+from trainer.data.cleaning.reasons import KEPT, RARE, REASONS, UNWANTED, refuse_nothing_left
 from trainer.data.cleaning.text_hashes import hash_texts
-from trainer.data.labels.label_ids import Labels, count_values, encode, order_labels
-from trainer.data.labels.label_names import LabelNames, name_labels
+from trainer.data.labels.class_order import Labels, count_values, encode, order_labels
+from trainer.data.labels.label_mapping import LabelNames, name_labels
 from trainer.data.reading import sources
 from trainer.data.reading.bad_rows import BATCH_ROWS, BadRows, refuse_bad_rows
 from trainer.data.reading.places import PLACE, Places
 from trainer.data.reading.row_access import write_in_order
 from trainer.data.reading.row_columns import new_notes, normalise
 from trainer.data.reading.sources import HASH, SLOTS, stored_schema
-from trainer.data.splitting.rare_classes import unmeasured_words
+from trainer.data.splitting.rare_classes import missing_classes_words
 from trainer.data.splitting.split import Splits
 from trainer.data.streaming.chosen_rows import chosen_counts, lowest
 from trainer.data.streaming.hash_records import Partitions, Records, record_type
@@ -238,7 +234,7 @@ class _Selection:
         for slot, position, table in self._tables("1", self.bad_rows):
             rows = normalise(table, self.data, self.balance.by, self.state, f"data.{SLOTS[slot]}")
             self.sizes[slot] += rows.num_rows
-            reasons_N = judge_rows(rows, self.data.clean)
+            reasons_N = missing_value_reasons(rows, self.data.clean)
             for spelling, count in count_values(rows["label"]).items():
                 self.spellings[spelling] = self.spellings.get(spelling, 0) + count
             self._drop(
@@ -382,7 +378,7 @@ class _Selection:
         }
         missing = {side: lacking for side, lacking in missing.items() if lacking}
         if missing:
-            words = f"data.streaming: {unmeasured_words(missing)}: such a class is trained, but not measured there"
+            words = f"data.streaming: {missing_classes_words(missing)}: such a class is trained, but not measured there"
             warnings.warn(f"{words}. Add rows, or give more of them to split.", stacklevel=2)
 
     def _fetch(self, chosen_M: Records) -> list[dict[str, Any]]:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from trainer.data.labels.written_lists import item_text
+from trainer.data.labels.list_parsing import item_text
 from trainer.data.reading.bad_rows import BATCH_ROWS, LINE, BadRows
 from trainer.data.reading.columns import check_columns
 from trainer.data.reading.formats.packed import is_packed
