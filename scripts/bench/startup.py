@@ -182,7 +182,7 @@ def phase_seconds(
 def write_rows(config: str, folder: Path) -> None:
     """The rows that the stock script reads, and what else it has to know."""
     from trainer import load_config
-    from trainer.training.models.model import resolve_name
+    from trainer.training.models.model_folder import resolve_name
 
     loaded = load_config(config)
     command = [

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
-from trainer.data.cleaning.odd_characters import REMEDIES
+from trainer.data.cleaning.text_artifacts import REMEDIES
 from trainer.data.summary import MILD_RATIO, MODERATE_RATIO
 
 FEW_ROWS_PER_CLASS = 64

@@ -10,11 +10,11 @@ from trainer.arrays import Ints
 from trainer.audit import inspection
 from trainer.audit.advice import Facts, advise
 from trainer.audit.label_noise import LabelNoise
-from trainer.data.cleaning.class_counts import odd_class_counts
 from trainer.data.cleaning.clean import CleanRows
 from trainer.data.cleaning.near_duplicates import MOST_CHARACTERS, NearDuplicates
-from trainer.data.cleaning.odd_characters import find_odd_characters
 from trainer.data.cleaning.reasons import CONFLICTS
+from trainer.data.cleaning.sanity_checks import class_size_problems
+from trainer.data.cleaning.text_artifacts import find_text_artifacts
 from trainer.data.reading.source_tables import SLOTS
 from trainer.data.summary import DataSummary
 from trainer.data.tokens.special_tokens import special_sentence
@@ -89,12 +89,12 @@ def collect(
     noise_found = (
         None if noise is None else _label_noise(noise, clean, compared_N, split_N[compared_N])
     )
-    odd_found = find_odd_characters(clean, audited_N)
+    odd_found = find_text_artifacts(clean, audited_N)
     facts = _facts(audit, clean, len(compared_N), near_found, noise, tokens, reach, odd_found)
     kept = clean.counts["kept"]
     odd_counts = [
         f"{data.label_column}: {words}"
-        for words in [odd_class_counts(audit.natural_C, audit.labels)]
+        for words in [class_size_problems(audit.natural_C, audit.labels)]
         if words
     ]
     return {

@@ -12,14 +12,15 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from trainer.arrays import Bools, Ints
-from trainer.data.cleaning.clean import CleanRows, refuse_lost_classes, refuse_unseen_labels
+from trainer.data.cleaning.clean import CleanRows
+from trainer.data.cleaning.lost_classes import refuse_lost_classes, refuse_unseen_labels
 from trainer.data.cleaning.near_duplicates import NearDuplicates
 from trainer.data.cleaning.reasons import CONFLICTS, DUPLICATE, KEPT
 from trainer.data.reading.row_access import take_rows
 from trainer.data.reading.source_tables import SLOTS
 from trainer.data.split_rows import refuse_shared_groups, split_rows
-from trainer.data.splitting.cutting import group_ids
-from trainer.data.splitting.split import stratified_sample
+from trainer.data.splitting.groups import group_ids, linked_by_either
+from trainer.data.splitting.sampling import stratified_sample
 from trainer.errors import DataError
 
 if TYPE_CHECKING:
@@ -220,16 +221,7 @@ def independent_units(
     """Id of the set of rows that must be held out together: near duplicates, and rows of one group where a group column is set."""
     if not data.group_column:
         return near.cluster_ids_N
-    from scipy.sparse import coo_matrix
-    from scipy.sparse.csgraph import connected_components
-
-    groups_N = group_ids(clean, ids_N)
-    size = int(near.cluster_ids_N.max()) + 1
-    links = (np.ones(len(ids_N), np.int8), (near.cluster_ids_N, size + groups_N))
-    total = size + int(groups_N.max()) + 1
-    return connected_components(coo_matrix(links, shape=(total, total)), directed=False)[1][
-        near.cluster_ids_N
-    ].astype(np.int64)
+    return linked_by_either(near.cluster_ids_N, group_ids(clean, ids_N))
 
 
 def characters_of(clean: CleanRows, ids_N: Ints) -> Ints:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from trainer.arrays import Floats, Ints
-from trainer.data.splitting.split import stratified_sample
+from trainer.data.splitting.sampling import stratified_sample
 
 NUM_FOLDS = 5
 MOST_PROBABILITIES = 100_000_000

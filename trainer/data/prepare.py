@@ -20,15 +20,9 @@ from trainer.config.sections.data import DataSection, SplitSection
 from trainer.data.augmenting.augment import SyntheticRows, add_rows
 from trainer.data.balancing.balance import wanted_rows, warn_of_few_rows
 from trainer.data.balancing.weights import class_weights
-from trainer.data.cleaning.class_counts import warn_of_odd_class_counts
-from trainer.data.cleaning.clean import (
-    CleanRows,
-    Streamed,
-    clean_rows,
-    refuse_lost_classes,
-    refuse_unseen_labels,
-)
-from trainer.data.cleaning.odd_rows import warn_of_odd_rows
+from trainer.data.cleaning.clean import CleanRows, Streamed, clean_rows
+from trainer.data.cleaning.lost_classes import refuse_lost_classes, refuse_unseen_labels
+from trainer.data.cleaning.sanity_checks import warn_of_class_sizes, warn_of_suspicious_rows
 from trainer.data.labels.multi_label import positive_weights
 from trainer.data.prepared_data import PreparedData
 from trainer.data.reading.sources import read_rows
@@ -62,7 +56,7 @@ def read_splits(
         rows = read_rows(data, cache_dir, balance.by, split.by_time if split else None)
         clean = clean_rows(rows, data.clean, data.drop_labels, data.label_map, data.labels_per_row)
         refuse_lost_classes(clean.lost)
-        warn_of_odd_rows(clean, data)
+        warn_of_suspicious_rows(clean, data)
         if data.pool == "train":
             refuse_unseen_labels(clean)
         splits = split_rows(clean, data, split, balance, seed=seed, fold=fold)
@@ -71,7 +65,7 @@ def read_splits(
             clean = without_classes(clean, np.flatnonzero(train_C == 0))
         if data.group_column:
             refuse_shared_groups(clean, splits)
-    warn_of_odd_class_counts(clean, splits.train, data)
+    warn_of_class_sizes(clean, splits.train, data)
     return clean, splits
 
 

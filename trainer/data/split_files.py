@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 
 from trainer.arrays import Ints
 from trainer.config.sections.data import DataSection
-from trainer.data.labels.written_lists import item_text
+from trainer.data.labels.list_parsing import item_text
 from trainer.data.prepared_data import PreparedData
 from trainer.data.reading.column_text import as_text
 from trainer.data.reading.original_columns import as_texts, free_name, json_value, original_columns

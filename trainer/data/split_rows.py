@@ -14,11 +14,13 @@ from trainer.config.sections.data import DataSection, SplitSection
 from trainer.data.balancing.balance import plan_pool
 from trainer.data.balancing.label_balance import plan_label_pool
 from trainer.data.cleaning.clean import CleanRows
-from trainer.data.splitting.by_time import TimeCutter
-from trainer.data.splitting.cutting import Cutter
-from trainer.data.splitting.rare_classes import warn_of_unmeasured
-from trainer.data.splitting.side_sizes import refuse_empty_sides, warn_of_other_shares
-from trainer.data.splitting.split import Splits, refuse_small_classes, stratified_sample
+from trainer.data.splitting.by_time import TimeSplitter
+from trainer.data.splitting.rare_classes import warn_of_missing_classes
+from trainer.data.splitting.sampling import stratified_sample
+from trainer.data.splitting.split import Splits
+from trainer.data.splitting.split_sizes import refuse_empty_splits, warn_of_other_shares
+from trainer.data.splitting.splitter import Splitter
+from trainer.data.splitting.stratified import refuse_small_classes
 from trainer.errors import DataError, listing
 
 
@@ -62,9 +64,9 @@ def split_rows(
             "rows, or do not use folds."
         )
     cutter = (
-        TimeCutter(clean, pool, data, split, seed)
+        TimeSplitter(clean, pool, data, split, seed)
         if split and split.by_time
-        else Cutter(clean, pool, data, split, seed)
+        else Splitter(clean, pool, data, split, seed)
     )
     if data.limit:
         pool = _limited(cutter, pool, data.limit, least=1 + len(cut))
@@ -84,14 +86,14 @@ def split_rows(
         pool, validation = cutter.cut(pool, rest, "split")
     splits = Splits(np.sort(np.concatenate([pool, only_train])), validation, test, natural)
     splits = _without_dropped(cutter, splits)
-    refuse_empty_sides(splits, list(cut), cutter, whole_pool, data.group_column)
+    refuse_empty_splits(splits, list(cut), cutter, whole_pool, data.group_column)
     _warn_of_uneven_splits(cutter, splits, {} if fold or balance.scope == "all" else cut)
-    if isinstance(cutter, TimeCutter):
+    if isinstance(cutter, TimeSplitter):
         return replace(splits, time_ranges=cutter.ranges(splits))
     return splits
 
 
-def _limited(cutter: Cutter, pool: Ints, limit: int, *, least: int) -> Ints:
+def _limited(cutter: Splitter, pool: Ints, limit: int, *, least: int) -> Ints:
     """Return the rows that `data.limit` leaves, with `least` independent rows of each class."""
     clean = cutter.clean
     positions = stratified_sample(
@@ -106,7 +108,7 @@ def _limited(cutter: Cutter, pool: Ints, limit: int, *, least: int) -> Ints:
     return pool[positions]
 
 
-def _cut_test(cutter: Cutter, pool: Ints, share: float) -> tuple[Ints, Ints]:
+def _cut_test(cutter: Splitter, pool: Ints, share: float) -> tuple[Ints, Ints]:
     """Return the rest of the pool, and the test rows.
 
     The rest is cut in two halves and joined again, which makes sure that it can still be cut.
@@ -116,7 +118,7 @@ def _cut_test(cutter: Cutter, pool: Ints, share: float) -> tuple[Ints, Ints]:
     return np.sort(np.concatenate([first, second])), test
 
 
-def _cut_fold(cutter: Cutter, pool: Ints, fold: Fold) -> tuple[Ints, Ints]:
+def _cut_fold(cutter: Splitter, pool: Ints, fold: Fold) -> tuple[Ints, Ints]:
     """Return the rows that train and the rows that validate in a fold."""
     folds, in_all = cutter.folds(pool, fold.total)
     validation = folds.pop(fold.number)
@@ -124,7 +126,7 @@ def _cut_fold(cutter: Cutter, pool: Ints, fold: Fold) -> tuple[Ints, Ints]:
 
 
 def _balanced_pool(
-    cutter: Cutter, pool: Ints, balance: BalanceSection, fold: Fold | None
+    cutter: Splitter, pool: Ints, balance: BalanceSection, fold: Fold | None
 ) -> tuple[Ints, Ints, Ints]:
     """Return the balanced pool, the rows that can only train, and the pool before balancing."""
     clean, labels = cutter.clean, cutter.clean.labels.names
@@ -148,9 +150,9 @@ def _balanced_pool(
     return pool, natural[only_train_N], natural
 
 
-def _without_dropped(cutter: Cutter, splits: Splits) -> Splits:
+def _without_dropped(cutter: Splitter, splits: Splits) -> Splits:
     """Return the splits without the classes that `split.rare_classes: drop` leaves out."""
-    if isinstance(cutter, TimeCutter):
+    if isinstance(cutter, TimeSplitter):
         cutter.settle_classes(splits)
     train, validation, test = (
         cutter.without_dropped(ids) for ids in (splits.train, splits.validation, splits.test)
@@ -158,11 +160,11 @@ def _without_dropped(cutter: Cutter, splits: Splits) -> Splits:
     return replace(splits, train=train, validation=validation, test=test)
 
 
-def _warn_of_uneven_splits(cutter: Cutter, splits: Splits, cut: Mapping[str, float]) -> None:
+def _warn_of_uneven_splits(cutter: Splitter, splits: Splits, cut: Mapping[str, float]) -> None:
     """Warn of classes that a split lacks, of sizes far from their share, and of divided times."""
-    warn_of_unmeasured(cutter.clean, splits)
+    warn_of_missing_classes(cutter.clean, splits)
     warn_of_other_shares(splits, cut, cutter)
-    if isinstance(cutter, TimeCutter):
+    if isinstance(cutter, TimeSplitter):
         cutter.warn_of_ties(splits)
 
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from trainer.arrays import Array, Bools, Floats, Ints
-from trainer.data.labels.label_ids import by_class
+from trainer.data.labels.class_order import by_class
 from trainer.errors import DataError
 from trainer.evaluation.blocks import MOST_IN_MEMORY, ByColumn, Rows, Taken
 from trainer.evaluation.calibration import (

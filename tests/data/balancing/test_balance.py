@@ -481,7 +481,7 @@ def test_rows_of_a_group_stay_together_and_rows_without_one_stand_alone(tmp_path
     ],
 )
 def test_imbalance_by_hand(natural, ratio, severity, minority):
-    from trainer.data.labels.label_ids import Labels
+    from trainer.data.labels.class_order import Labels
     from trainer.data.splitting.split import Splits
     from trainer.data.summary import summarise_splits
 

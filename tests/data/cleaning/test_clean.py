@@ -9,9 +9,10 @@ from preparing import prepare_data
 
 from trainer.config.sections.balancing import BalanceSection, LossSection
 from trainer.config.sections.data import DataSection
-from trainer.data.cleaning.clean import clean_rows, refuse_lost_classes
+from trainer.data.cleaning.clean import clean_rows
+from trainer.data.cleaning.lost_classes import refuse_lost_classes
 from trainer.data.cleaning.reasons import REASONS
-from trainer.data.labels.label_ids import encode, order_labels
+from trainer.data.labels.class_order import encode, order_labels
 from trainer.data.reading.sources import read_rows
 from trainer.errors import DataError
 

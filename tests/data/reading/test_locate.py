@@ -6,7 +6,7 @@ from trainer.data.reading.formats.readers import ENDINGS
 from trainer.data.reading.locate import locate
 from trainer.delivery.predicting.saved_model import find_models
 from trainer.errors import DataError, ModelError
-from trainer.training.models.model import resolve_name
+from trainer.training.models.model_folder import resolve_name
 
 FILE = (
     "needed: a file here, or the id of a data set on the Hub. Download it first, and give its path."

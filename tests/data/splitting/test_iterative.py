@@ -7,8 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from iterstrat.ml_stratifiers import IterativeStratification
 
+from trainer.data.splitting.groups import linked_units
 from trainer.data.splitting.iterative import iterative_split, stratify
-from trainer.data.splitting.split import linked_units
 from trainer.errors import DataError
 
 SETTINGS = settings(deadline=None, max_examples=40, database=None)

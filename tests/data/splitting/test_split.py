@@ -5,14 +5,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from trainer.data.splitting.split import (
-    Splits,
-    linked_units,
-    quotas,
-    row_keys,
-    stratified_sample,
-    stratified_split,
-)
+from trainer.data.splitting.groups import linked_units
+from trainer.data.splitting.sampling import stratified_sample
+from trainer.data.splitting.split import Splits, row_keys
+from trainer.data.splitting.stratified import quotas, stratified_split
 from trainer.errors import DataError
 
 SETTINGS = settings(deadline=None, max_examples=60, database=None)

@@ -14,8 +14,8 @@ from trainer.training.models.model import (
     load_model,
     load_pretrained_config,
     load_tokenizer,
-    position_limit,
 )
+from trainer.training.models.model_checks import position_limit
 
 
 def load(folder, labels):

@@ -38,7 +38,7 @@ from trainer.data.balancing.balance import stage_generator
 from trainer.data.cleaning.clean import CleanRows
 from trainer.data.cleaning.reasons import KEPT
 from trainer.data.cleaning.text_hashes import hash_texts
-from trainer.data.labels.label_keys import in_data
+from trainer.data.labels.label_normalisation import in_data
 from trainer.data.reading.row_access import take_rows
 from trainer.data.splitting.split import Splits
 from trainer.errors import AugmentError, ConfigError

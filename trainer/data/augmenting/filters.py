@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from trainer.arrays import Hashes, Ints
-from trainer.data.cleaning.clean import MISSING_TEXTS
+from trainer.data.cleaning.missing_values import MISSING_TEXTS
 from trainer.data.cleaning.near_duplicates import jaccard, open_index, shingle_hashes, sketches
 from trainer.data.cleaning.text_hashes import hash_texts
 

@@ -15,7 +15,7 @@ import numpy as np
 
 from trainer.arrays import Array, Hashes, Ints
 from trainer.config.sections.balancing import PARAMETERS
-from trainer.data.labels.label_ids import count_drawn
+from trainer.data.labels.class_order import count_drawn
 from trainer.errors import ConfigError, DataError, listing
 
 MOST_REPEATS = 5

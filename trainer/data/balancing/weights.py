@@ -5,7 +5,7 @@ from collections.abc import Callable
 import numpy as np
 
 from trainer.arrays import Floats, Ints
-from trainer.data.labels.label_ids import by_class
+from trainer.data.labels.class_order import by_class
 
 
 def weight_none(counts_C: Ints, beta: float) -> Floats:

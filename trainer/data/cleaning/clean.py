@@ -4,7 +4,7 @@ Every rule works on the 64-bit hash of each text, so that texts stay in the memo
 """
 
 import hashlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -14,21 +14,21 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from trainer.arrays import Array, Bools, Hashes, Ints
+from trainer.data.cleaning.duplicates import ranks_of_copies, settle_repeats
+from trainer.data.cleaning.leakage import drop_leaks
+from trainer.data.cleaning.missing_values import missing_value_reasons
 from trainer.data.cleaning.reasons import (
     CONFLICTS,
     DUPLICATE,
-    EMPTY,
     JOINED,
     KEPT,
     REASONS,
-    UNLABELLED,
     UNWANTED,
+    refuse_nothing_left,
 )
-from trainer.data.cleaning.repeats import drop_leaks, ranks_of_copies, settle_repeats
-from trainer.data.labels.label_ids import Labels, count_values, encode, order_labels
-from trainer.data.labels.label_keys import label_key
-from trainer.data.labels.label_names import LabelNames, name_labels
-from trainer.data.labels.long_labels import join_rows, warn_of_long_rows, warn_of_separators
+from trainer.data.labels.class_order import Labels, count_values, encode, order_labels
+from trainer.data.labels.label_mapping import LabelNames, name_labels
+from trainer.data.labels.long_format import join_rows, warn_of_long_rows, warn_of_separators
 from trainer.data.labels.multi_label import (
     count_spellings,
     label_matrix,
@@ -38,16 +38,10 @@ from trainer.data.labels.multi_label import (
 from trainer.data.reading.row_access import take_rows
 from trainer.data.reading.source_tables import SLOTS
 from trainer.data.reading.sources import Rows
-from trainer.errors import DataError, did_you_mean, listing
 
 if TYPE_CHECKING:
     from trainer.config.sections.data import CleanSection
 
-MISSING_TEXTS = ["nan", "NaN", "None", "null", "NULL"]
-INVISIBLE = r"^[\s\p{Z}\p{Cc}\p{Cf}]*$"
-"""Texts of nothing but white space, control characters and format characters such as zero-width spaces."""
-RELEASED_CHUNKS = 16
-"""Chunks of texts after which their memory is given back."""
 DROPPED_ROWS = 10_000
 """Dropped rows that are held at once while they are written down."""
 
@@ -204,7 +198,7 @@ def clean_rows(
     Raises:
         DataError: every row was dropped, fewer than two classes are left, or `drop_labels` or `label_map` name a label that no row has.
     """
-    reasons_N = judge_rows(rows.table, rules, rows.release)
+    reasons_N = missing_value_reasons(rows.table, rules, rows.release)
     if labels_per_row == "long":
         rows, is_joined_N = join_rows(rows, reasons_N == KEPT)
         reasons_N[is_joined_N] = JOINED
@@ -270,7 +264,7 @@ def is_unwanted(rows: Rows, naming: LabelNames) -> Bools:
     column = rows.table["label"]
     if not rows.multi_label:
         unwanted = [spelling for spelling, name in naming.names.items() if name is None]
-        return _mask(pc.is_in(column, value_set=pa.array(unwanted, pa.string())))
+        return pc.is_in(column, value_set=pa.array(unwanted, pa.string())).to_numpy()
     if not naming.dropped:
         return np.zeros(len(column), bool)
     return np.logical_or.reduce(label_matrix(column, Labels(sorted(naming.dropped))), axis=1)
@@ -310,128 +304,9 @@ def _kept_labels(
     return labels, new_ids_C[targets], lost
 
 
-def refuse_lost_classes(lost: Mapping[str, Mapping[str, int]]) -> None:
-    """Raises DataError for classes of which cleaning left no row."""
-    if lost:
-        told = listing(
-            (
-                f"'{name}' ({', '.join(f'{count:,} {reason}' for reason, count in found.items())})"
-                for name, found in lost.items()
-            ),
-            5,
-        )
-        raise DataError(
-            f"cleaning leaves no row of {told}. Mend these rows, switch the rule off in data.clean,"
-            " rename the label by data.label_map, or leave it out by data.drop_labels."
-        )
-
-
-def judge_rows(
-    table: pa.Table, rules: "CleanSection", release: Callable[[], None] = lambda: None
-) -> NDArray[np.int8]:
-    """Reason of each row as far as the row alone tells: kept, empty text or missing label.
-
-    Args:
-        release: is called now and then, so that the texts of a memory-mapped table do not pile up.
-    """
-    reasons_N = np.zeros(table.num_rows, np.int8)
-    _drop_empty(reasons_N, table, rules, release)
-    blank = pa.array(
-        [
-            label
-            for label in pc.unique(table["label"]).to_pylist()
-            if label is None or not label_key(label)
-        ],
-        pa.string(),
-    )
-    reasons_N[(reasons_N == KEPT) & pc.is_in(table["label"], value_set=blank).to_numpy()] = (
-        UNLABELLED
-    )
-    return reasons_N
-
-
-def _drop_empty(
-    reasons_N: NDArray[np.int8], table: pa.Table, rules: "CleanSection", release: Callable[[], None]
-) -> None:
-    """Rows without a text, in place; only texts that are short, or begin with what may be invisible, are looked at."""
-    start = 0
-    for number, batch in enumerate(table.select(["text", "text_pair"]).to_batches()):
-        raw = batch.column(0).cast(pa.binary())
-        first = pc.binary_slice(raw, 0, 1)
-        is_odd = pc.or_(pc.less(first, b"!"), pc.greater(first, b"~"))
-        is_short = pc.less_equal(pc.binary_length(raw), max(map(len, MISSING_TEXTS)))
-        suspects = np.flatnonzero(
-            pc.fill_null(pc.or_(is_odd, is_short), True).to_numpy(zero_copy_only=False)
-        )
-        texts, pairs = batch.take(pa.array(suspects)).columns
-        no_text = _mask(pc.and_(_blank(texts), _blank(pairs)))
-        if rules.empty:
-            no_text |= _mask(pc.is_in(texts, value_set=pa.array(MISSING_TEXTS))) & _mask(
-                pc.is_null(pairs)
-            )
-        else:
-            no_text &= _mask(pc.is_null(texts))  # nothing at all cannot be tokenised
-        reasons_N[start + suspects[no_text]] = EMPTY
-        start += batch.num_rows
-        if number % RELEASED_CHUNKS == RELEASED_CHUNKS - 1:
-            release()
-
-
-def _mask(column: Any) -> Bools:
-    return (
-        pc.fill_null(column, False).to_numpy(zero_copy_only=False).astype(bool)
-        if isinstance(column, pa.Array)
-        else pc.fill_null(column, False).to_numpy()
-    )
-
-
-def _blank(column: Any) -> Any:
-    return pc.or_(
-        pc.is_null(column), pc.fill_null(pc.match_substring_regex(column, INVISIBLE), False)
-    )
-
-
 def _refuse_nothing_left(reasons_N: NDArray[np.int8], rows: Rows) -> None:
     for code in np.unique(rows.slots_N):
         refuse_nothing_left(
             rows.key(SLOTS[code]),
             np.bincount(reasons_N[rows.slots_N == code], minlength=len(REASONS)),
         )
-
-
-def refuse_nothing_left(key: str, counts_R: Ints) -> None:
-    """Raises DataError when of the rows of a config key none is kept.
-
-    Args:
-        key: "data.test" or the like, for the message.
-        counts_R: its rows by reason.
-    """
-    if counts_R[KEPT]:
-        return
-    counts = "; ".join(
-        f"{count} {reason}" for count, reason in zip(counts_R, REASONS, strict=True) if count
-    )
-    raise DataError(
-        f"{key}: no row is left of {counts_R.sum()} after cleaning: {counts}. Check data.text_column, data.label_column and data.clean."
-    )
-
-
-def refuse_unseen_labels(clean: CleanRows) -> None:
-    """Raises DataError when given validation or test rows hold a label that the training rows lack."""
-    is_trained_C = clean.labels.counts(clean.targets[clean.kept("train")]) > 0
-    trained = [
-        name
-        for name, is_trained in zip(clean.labels.names, is_trained_C, strict=True)
-        if is_trained
-    ]
-    for slot in ("validation", "test"):
-        unseen = np.flatnonzero(
-            (clean.labels.counts(clean.targets[clean.kept(slot)]) > 0) & ~is_trained_C
-        )
-        if len(unseen):
-            names = [clean.labels.names[i] for i in unseen]
-            hint = did_you_mean(names[0], trained)
-            found = f"{clean.rows.key(slot)}: holds {listing(names)}, which the training rows lack; labels of train: {listing(trained)}.{hint}"
-            raise DataError(
-                f"{found} Add rows to train, rename labels with data.label_map, or list them in data.drop_labels."
-            )

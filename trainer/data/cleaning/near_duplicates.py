@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from tqdm.auto import tqdm
 
 from trainer.arrays import Floats, Ints
+from trainer.data.splitting.groups import connected_sets
 
 if TYPE_CHECKING:
     from datasketch import MinHash, MinHashLSH
@@ -60,9 +61,6 @@ def find_near_duplicates(texts: Sequence[str], *, threshold: float) -> NearDupli
             characters may differ in one word of about six letters.
     Source: Broder 1997 (MinHash); Leskovec et al., Mining of Massive Datasets, chapter 3 (banding); signatures and bands from datasketch.
     """
-    from scipy.sparse import coo_matrix
-    from scipy.sparse.csgraph import connected_components
-
     size = len(texts)
     bar = tqdm(texts, desc="Comparing texts", unit=" texts", delay=2, disable=None, leave=False)
     signatures_NP = np.empty((size, NUM_PERMUTATIONS), np.uint32)
@@ -74,14 +72,8 @@ def find_near_duplicates(texts: Sequence[str], *, threshold: float) -> NearDupli
     similarities_P = _similarities(texts, pairs_P2)
     found = similarities_P >= threshold - 1e-9
     pairs_P2, similarities_P = pairs_P2[found], similarities_P[found]
-    links = coo_matrix(
-        (np.ones(len(pairs_P2), np.int8), (pairs_P2[:, 0], pairs_P2[:, 1])), shape=(size, size)
-    )
     return NearDuplicates(
-        threshold,
-        pairs_P2,
-        similarities_P,
-        connected_components(links, directed=False)[1].astype(np.int64),
+        threshold, pairs_P2, similarities_P, connected_sets(pairs_P2[:, 0], pairs_P2[:, 1], size)
     )
 
 

@@ -1,5 +1,8 @@
 """Why cleaning and splitting drop rows."""
 
+from trainer.arrays import Ints
+from trainer.errors import DataError
+
 REASONS = (
     "kept",
     "empty text",
@@ -16,3 +19,20 @@ KEPT, EMPTY, UNLABELLED, UNWANTED, DUPLICATE, OUTVOTED, TIE, LEAKED, JOINED, RAR
     len(REASONS)
 )
 CONFLICTS = (OUTVOTED, TIE)
+
+
+def refuse_nothing_left(key: str, counts_R: Ints) -> None:
+    """Raises DataError when of the rows of a config key none is kept.
+
+    Args:
+        key: "data.test" or the like, for the message.
+        counts_R: its rows by reason.
+    """
+    if counts_R[KEPT]:
+        return
+    counts = "; ".join(
+        f"{count} {reason}" for count, reason in zip(counts_R, REASONS, strict=True) if count
+    )
+    raise DataError(
+        f"{key}: no row is left of {counts_R.sum()} after cleaning: {counts}. Check data.text_column, data.label_column and data.clean."
+    )

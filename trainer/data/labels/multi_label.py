@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from trainer.arrays import Bools, Floats, Ints
-from trainer.data.labels.label_ids import Labels, by_class, count_values
+from trainer.data.labels.class_order import Labels, by_class, count_values
 from trainer.errors import ConfigError, listing
 
 Names = Mapping[str, str | None] | None

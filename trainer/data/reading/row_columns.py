@@ -7,8 +7,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from trainer.config.sections.data import DataSection
-from trainer.data.labels.label_cells import LabelCells
-from trainer.data.labels.label_keys import label_key
+from trainer.data.labels.label_column import LabelColumn
+from trainer.data.labels.label_normalisation import label_key
 from trainer.data.reading.column_text import as_text
 from trainer.data.reading.row_places import PLACE, CellFault, Places
 from trainer.errors import DataError, brief
@@ -38,7 +38,7 @@ class RowColumns:
     time_column: str | None = None
     files: list[list[str]] = field(default_factory=list)
     num_stripped: int = 0
-    cells: LabelCells = field(default_factory=LabelCells)
+    cells: LabelColumn = field(default_factory=LabelColumn)
 
     @property
     def wanted(self) -> list[str]:

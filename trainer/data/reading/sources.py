@@ -17,7 +17,7 @@ from tqdm.auto import tqdm
 from trainer.arrays import Hashes
 from trainer.config.sections.data import DataSection
 from trainer.data.cleaning.text_hashes import hash_texts
-from trainer.data.labels.label_form import LabelForm
+from trainer.data.labels.label_conversion import LabelFormat
 from trainer.data.reading.bad_rows import BadRows, refuse_bad_rows
 from trainer.data.reading.column_text import as_text
 from trainer.data.reading.row_columns import RowColumns
@@ -250,7 +250,7 @@ def _write_rows(columns: RowColumns, path: Path) -> dict[str, Any]:
     }
 
 
-def _convert_labels(path: Path, form: LabelForm) -> None:
+def _convert_labels(path: Path, form: LabelFormat) -> None:
     """Give each row of an Arrow stream the JSON list of its labels.
 
     This needs a second pass, since all cells decide what a cell means.

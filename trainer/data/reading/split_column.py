@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from trainer.data.labels.label_keys import label_key
+from trainer.data.labels.label_normalisation import label_key
 from trainer.data.reading.row_places import Places
 from trainer.errors import DataError, brief, listing
 

@@ -9,9 +9,9 @@ import pyarrow as pa
 
 from trainer.arrays import Floats, Ints
 from trainer.data.cleaning.clean import CleanRows
-from trainer.data.splitting.cutting import Cutter
-from trainer.data.splitting.rare_classes import unmeasured
+from trainer.data.splitting.rare_classes import missing_classes
 from trainer.data.splitting.split import Splits, row_keys
+from trainer.data.splitting.splitter import Splitter
 from trainer.data.splitting.times import read_times
 from trainer.errors import DataError, listing
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from trainer.config.sections.data import DataSection, SplitSection
 
 
-class TimeCutter(Cutter):
+class TimeSplitter(Splitter):
     """Cuts rows by their time, the newest for the last side. Rows that stay together are as old as
     the newest of them.
 
@@ -91,7 +91,7 @@ class TimeCutter(Cutter):
         untrained = np.flatnonzero(
             has_rows_C & (labels.counts(targets[splits.train]) == 0)
         ).tolist()
-        lacking = {"train": untrained} | unmeasured(self.clean, splits)
+        lacking = {"train": untrained} | missing_classes(self.clean, splits)
         if self.policy == "drop":
             self.dropped |= {c for ids in lacking.values() for c in ids}
             return

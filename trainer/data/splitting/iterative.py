@@ -6,13 +6,13 @@ import numpy as np
 
 from trainer.arrays import Bools, Floats, Hashes, Ints
 from trainer.data.balancing.balance import stage_generator
-from trainer.data.splitting.split import (
+from trainer.data.splitting.groups import place_units
+from trainer.data.splitting.split import row_keys
+from trainer.data.splitting.stratified import (
     RARE_REMEDY,
     ClassesApartError,
-    place_linked,
     placeable,
     refuse_small_classes,
-    row_keys,
     settle,
 )
 from trainer.errors import listing
@@ -54,7 +54,7 @@ def iterative_split(
     quota_CS = np.outer(counted_NC.sum(axis=0), shares_S)
     left_CS = quota_CS.copy()
     left_CS[:, 0] -= counted_NC[held_N].sum(axis=0)
-    place_linked(units_N, counted_NC, keys_N, left_CS, quota_CS, sides_N)
+    place_units(units_N, counted_NC, keys_N, left_CS, quota_CS, sides_N)
     single = np.flatnonzero(sides_N < 0)
     single = single[
         np.argsort(keys_N[single])

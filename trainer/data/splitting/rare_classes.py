@@ -10,7 +10,7 @@ import numpy as np
 from trainer.arrays import Ints
 from trainer.data.cleaning.clean import CleanRows
 from trainer.data.cleaning.reasons import KEPT, RARE
-from trainer.data.labels.label_ids import order_labels
+from trainer.data.labels.class_order import order_labels
 from trainer.data.labels.multi_label import rarest_label_ids
 from trainer.data.splitting.split import Splits
 from trainer.errors import brief, listing
@@ -19,7 +19,7 @@ MOST_SHOWN = 30
 """Characters of a label that a warning shows."""
 
 
-def unmeasured(clean: CleanRows, splits: Splits) -> dict[str, list[int]]:
+def missing_classes(clean: CleanRows, splits: Splits) -> dict[str, list[int]]:
     """{validation or test: ids of the labels that have no row there}; splits without rows, or that
     lack nothing, are left out.
     """
@@ -32,7 +32,7 @@ def unmeasured(clean: CleanRows, splits: Splits) -> dict[str, list[int]]:
     return {name: missing for name, missing in found.items() if missing}
 
 
-def unmeasured_words(missing: dict[str, list[str]], most: int = 8) -> str:
+def missing_classes_words(missing: dict[str, list[str]], most: int = 8) -> str:
     """'no row of jet, platinum in validation, of platinum in test'."""
     if len(missing) > 1 and len(set(map(tuple, missing.values()))) == 1:
         return f"no row of {listing(next(iter(missing.values())), most)} in {' and '.join(missing)}"
@@ -41,16 +41,18 @@ def unmeasured_words(missing: dict[str, list[str]], most: int = 8) -> str:
     )
 
 
-def warn_of_unmeasured(clean: CleanRows, splits: Splits) -> None:
+def warn_of_missing_classes(clean: CleanRows, splits: Splits) -> None:
     """Name the classes that validation or test cannot measure, with the rows they have."""
     counts_C = clean.labels.counts(clean.targets[np.concatenate(list(splits.named.values()))])
 
     def named(c: int) -> str:
         return f"'{brief(clean.labels.names[c], MOST_SHOWN)}' ({counts_C[c]:,} row{'' if counts_C[c] == 1 else 's'} in all)"
 
-    missing = {name: [named(c) for c in ids] for name, ids in unmeasured(clean, splits).items()}
+    missing = {
+        name: [named(c) for c in ids] for name, ids in missing_classes(clean, splits).items()
+    }
     if missing:
-        words = f"split: {unmeasured_words(missing, 5)}: such a class is trained, but not measured there"
+        words = f"split: {missing_classes_words(missing, 5)}: such a class is trained, but not measured there"
         warnings.warn(
             f"{words}. Add rows, merge labels with data.label_map, or list them in data.drop_labels.",
             stacklevel=3,

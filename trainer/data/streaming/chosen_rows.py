@@ -12,7 +12,8 @@ from trainer.arrays import Ints
 from trainer.config.sections.balancing import PARAMETERS, BalanceSection
 from trainer.config.sections.data import DataSection
 from trainer.data.balancing.balance import undersample
-from trainer.data.splitting.split import row_keys, sample_counts
+from trainer.data.splitting.sampling import sample_counts
+from trainer.data.splitting.split import row_keys
 from trainer.data.streaming.hash_records import Records, chunks
 from trainer.data.streaming.split_assignment import TEST, TRAIN, VALIDATION
 

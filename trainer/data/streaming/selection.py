@@ -17,16 +17,18 @@ import pyarrow.compute as pc
 from trainer.arrays import Ints
 from trainer.config.sections.balancing import BalanceSection
 from trainer.config.sections.data import DataSection, SplitSection
-from trainer.data.cleaning.clean import judge_rows, refuse_lost_classes, refuse_nothing_left
-from trainer.data.cleaning.reasons import KEPT, RARE, UNWANTED
-from trainer.data.cleaning.repeats import drop_leaks, settle_repeats
+from trainer.data.cleaning.duplicates import settle_repeats
+from trainer.data.cleaning.leakage import drop_leaks
+from trainer.data.cleaning.lost_classes import refuse_lost_classes
+from trainer.data.cleaning.missing_values import missing_value_reasons
+from trainer.data.cleaning.reasons import KEPT, RARE, UNWANTED, refuse_nothing_left
 from trainer.data.cleaning.text_hashes import hash_texts
-from trainer.data.labels.label_ids import Labels, count_values, encode, order_labels
-from trainer.data.labels.label_names import LabelNames, name_labels
+from trainer.data.labels.class_order import Labels, count_values, encode, order_labels
+from trainer.data.labels.label_mapping import LabelNames, name_labels
 from trainer.data.reading.row_columns import RowColumns
 from trainer.data.reading.source_tables import SLOTS
 from trainer.data.reading.sources import refuse_empty
-from trainer.data.splitting.rare_classes import unmeasured_words
+from trainer.data.splitting.rare_classes import missing_classes_words
 from trainer.data.streaming.chosen_rows import chosen_counts, lowest
 from trainer.data.streaming.hash_records import Partitions, Records, record_type
 from trainer.data.streaming.split_assignment import (
@@ -107,7 +109,7 @@ class Selection:
             self.sizes[slot] += rows.num_rows
             for spelling, count in count_values(rows["label"]).items():
                 self.spellings[spelling] = self.spellings.get(spelling, 0) + count
-            reasons_N = judge_rows(rows, self.data.clean)
+            reasons_N = missing_value_reasons(rows, self.data.clean)
             positions_N = position + np.arange(len(reasons_N))
             self.dropped.add(reasons_N, np.full(len(reasons_N), slot), positions_N)
             kept = np.flatnonzero(reasons_N == KEPT)
@@ -218,7 +220,7 @@ class Selection:
                 missing[SLOTS[slot]] = [names[c] for c in lacking]
         if missing:
             warnings.warn(
-                f"data.streaming: {unmeasured_words(missing)}: such a class is trained, but not "
+                f"data.streaming: {missing_classes_words(missing)}: such a class is trained, but not "
                 "measured there. Add rows, or give more of them to split.",
                 stacklevel=2,
             )

@@ -25,10 +25,11 @@ import pyarrow as pa
 from trainer.arrays import Ints
 from trainer.config.sections.balancing import BalanceSection
 from trainer.config.sections.data import DataSection, SplitSection
-from trainer.data.cleaning.clean import CleanRows, Streamed, refuse_unseen_labels
+from trainer.data.cleaning.clean import CleanRows, Streamed
+from trainer.data.cleaning.lost_classes import refuse_unseen_labels
 from trainer.data.cleaning.reasons import REASONS
-from trainer.data.labels.label_ids import Labels, encode
-from trainer.data.labels.label_names import LabelNames
+from trainer.data.labels.class_order import Labels, encode
+from trainer.data.labels.label_mapping import LabelNames
 from trainer.data.reading.row_access import BATCH_ROWS, write_in_order
 from trainer.data.reading.row_columns import RowColumns
 from trainer.data.reading.row_places import PLACE, Places

@@ -10,7 +10,8 @@ from rich.table import Table
 from tqdm.auto import tqdm
 
 from trainer.arrays import Array, Floats, Ints
-from trainer.delivery.predicting.predict import Classifier, Judged, Text
+from trainer.delivery.predicting.predict import Classifier, Text
+from trainer.delivery.predicting.saved_model import Judged
 from trainer.display.terminal import console
 from trainer.evaluation.multi_label import evaluate
 

@@ -14,8 +14,8 @@ import pyarrow as pa
 from tqdm.auto import tqdm
 
 from trainer.config.yaml_source import read_yaml
-from trainer.data.cleaning.clean import MISSING_TEXTS
-from trainer.data.labels.written_lists import item_text
+from trainer.data.cleaning.missing_values import MISSING_TEXTS
+from trainer.data.labels.list_parsing import item_text
 from trainer.data.reading.formats.compression import COMPRESSED, ending
 from trainer.data.reading.formats.readers import ENDINGS
 from trainer.data.reading.formats.records import Record, Records

@@ -11,12 +11,13 @@ import numpy as np
 import pyarrow as pa
 
 from trainer.arrays import Array, Ints
-from trainer.data.cleaning.clean import is_unwanted, judge_rows, label_naming
+from trainer.data.cleaning.clean import is_unwanted, label_naming
+from trainer.data.cleaning.missing_values import missing_value_reasons
 from trainer.data.cleaning.reasons import JOINED, KEPT, REASONS, UNWANTED
-from trainer.data.labels.label_ids import Labels, count_values, encode
-from trainer.data.labels.label_keys import known_as, label_key
-from trainer.data.labels.label_names import LabelNames
-from trainer.data.labels.long_labels import join_rows
+from trainer.data.labels.class_order import Labels, count_values, encode
+from trainer.data.labels.label_mapping import LabelNames
+from trainer.data.labels.label_normalisation import known_as, label_key
+from trainer.data.labels.long_format import join_rows
 from trainer.data.labels.multi_label import count_spellings, label_matrix
 from trainer.data.reading.row_access import take_rows
 from trainer.data.reading.sources import Rows, read_rows
@@ -60,7 +61,7 @@ def read_labelled(
         DataError: rows that cannot be read, labels that the model does not know, or no row to judge by.
     """
     rows = read_rows(data, cache_dir)
-    reasons_N = judge_rows(rows.table, data.clean)
+    reasons_N = missing_value_reasons(rows.table, data.clean)
     if data.labels_per_row == "long":
         rows, is_joined_N = join_rows(rows, reasons_N == KEPT)
         reasons_N[is_joined_N] = JOINED

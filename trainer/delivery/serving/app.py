@@ -18,7 +18,7 @@ from pydantic.json_schema import models_json_schema
 from starlette.exceptions import HTTPException
 
 from trainer import __version__
-from trainer.data.cleaning.clean import MISSING_TEXTS
+from trainer.data.cleaning.missing_values import MISSING_TEXTS
 from trainer.delivery.predicting.saved_model import CHARACTERS_PER_TOKEN
 from trainer.delivery.serving.answers import json_list
 from trainer.delivery.serving.card_html import card_html

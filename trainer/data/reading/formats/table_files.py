@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from trainer.config.sections.data import DataSection
-from trainer.data.labels.written_lists import item_text
+from trainer.data.labels.list_parsing import item_text
 from trainer.data.reading.bad_rows import BadRows
 from trainer.data.reading.column_checks import check_columns
 from trainer.data.reading.formats.compression import is_compressed

@@ -6,16 +6,16 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from trainer.arrays import Ints
-from trainer.data.splitting.cutting import Cutter, units_of_classes
 from trainer.data.splitting.split import Splits
+from trainer.data.splitting.splitter import Splitter, units_of_classes
 from trainer.errors import DataError
 
 MOST_OFF, LEAST_ROWS_OFF = 0.05, 20
 """A share that is further off than this is warned of, where that is so many rows at least."""
 
 
-def refuse_empty_sides(
-    splits: Splits, cut: Sequence[str], cutter: Cutter, pool: Ints, group_column: str | None
+def refuse_empty_splits(
+    splits: Splits, cut: Sequence[str], cutter: Splitter, pool: Ints, group_column: str | None
 ) -> None:
     """Raises DataError when a split that was to be cut has no row.
 
@@ -59,7 +59,7 @@ def refuse_empty_sides(
     )
 
 
-def warn_of_other_shares(splits: Splits, cut: Mapping[str, float], cutter: Cutter) -> None:
+def warn_of_other_shares(splits: Splits, cut: Mapping[str, float], cutter: Splitter) -> None:
     """Warn of splits whose share of the rows is far from the one that was asked for.
 
     Args:

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from trainer.arrays import Array, Ints
-from trainer.data.labels.label_keys import in_data
+from trainer.data.labels.label_normalisation import in_data
 from trainer.errors import ConfigError, DataError
 
 T = TypeVar("T")

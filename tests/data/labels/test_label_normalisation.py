@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trainer.data.labels.label_keys import class_names, in_data, known_as, label_key
+from trainer.data.labels.label_normalisation import class_names, in_data, known_as, label_key
 from trainer.errors import ConfigError, DataError
 
 CAFE, CAFE_NFD = "caf\u00e9", "cafe\u0301"

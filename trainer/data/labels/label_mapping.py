@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from trainer.data.labels.label_keys import class_names, in_data, known_as, label_key
+from trainer.data.labels.label_normalisation import class_names, in_data, known_as, label_key
 from trainer.errors import DataError, listing
 
 MISSING_LABELS = {"nan", "null", "na", "n/a", "#n/a", "<na>"}

@@ -7,7 +7,7 @@ import pytest
 
 from trainer.config.sections.data import DataSection
 from trainer.data.cleaning.clean import clean_rows
-from trainer.data.cleaning.odd_characters import PATTERNS, REMEDIES, find_odd_characters, visible
+from trainer.data.cleaning.text_artifacts import PATTERNS, REMEDIES, find_text_artifacts, visible
 from trainer.data.reading.sources import read_rows
 
 
@@ -27,7 +27,7 @@ def found(tmp_path):
             source=str(tmp_path / "rows.parquet"), text_column=["text", "pair"] if pairs else "text"
         )
         clean = clean_rows(read_rows(data, tmp_path / "cache"), data.clean, [])
-        return find_odd_characters(clean, clean.kept("source"))
+        return find_text_artifacts(clean, clean.kept("source"))
 
     return find
 

@@ -9,7 +9,7 @@ import pytest
 
 from trainer.config.sections.balancing import BalanceSection
 from trainer.config.sections.data import DataSection
-from trainer.data.cleaning.class_counts import odd_class_counts
+from trainer.data.cleaning.sanity_checks import class_size_problems
 from trainer.data.prepare import read_splits
 from trainer.errors import bounded
 
@@ -39,7 +39,9 @@ from trainer.errors import bounded
     ],
 )
 def test_more_than_a_thousand_classes_and_a_median_under_five_rows_are_told(counts, words):
-    found = odd_class_counts(np.array(counts, np.int64), [f"c{n:04}" for n in range(len(counts))])
+    found = class_size_problems(
+        np.array(counts, np.int64), [f"c{n:04}" for n in range(len(counts))]
+    )
     assert found.startswith(words)
     assert bool(found) == bool(words)
     if len(counts) >= 20 and words:

@@ -45,7 +45,7 @@ REMEDIES: dict[str, str] = {
 }
 
 
-def find_odd_characters(clean: "CleanRows", ids_N: Ints) -> dict[str, dict[str, Any]]:
+def find_text_artifacts(clean: "CleanRows", ids_N: Ints) -> dict[str, dict[str, Any]]:
     """Return {kind: rows, share, by_label, examples} of the given rows, kinds without a row too.
 
     `by_label` has {label: rows} of the labels that have some: where they differ, the model learns the label from them.

@@ -7,29 +7,16 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from trainer.arrays import Bools, Ints
 from trainer.data.cleaning.clean import CleanRows
 from trainer.data.labels.multi_label import NO_LABEL, first_label_ids
+from trainer.data.splitting.groups import group_ids, linked_units
 from trainer.data.splitting.iterative import iterative_split
-from trainer.data.splitting.split import ClassesApartError, linked_units, stratified_split
+from trainer.data.splitting.stratified import ClassesApartError, stratified_split
 
 if TYPE_CHECKING:
     from trainer.config.sections.data import DataSection, SplitSection
-
-
-def group_ids(clean: CleanRows, pool: Ints) -> Ints:
-    """Id of each row's group; a row without a group is a group of its own."""
-    column = clean.rows.table["group"].take(pa.array(pool)).combine_chunks()
-    ids = (
-        pc.fill_null(pc.dictionary_encode(column).indices.cast(pa.int64()), -1)
-        .to_numpy(zero_copy_only=False)
-        .copy()
-    )
-    lonely = ids < 0
-    ids[lonely] = ids.max(initial=0) + 1 + np.arange(int(lonely.sum()))
-    return ids
 
 
 def held_by(clean: CleanRows, pool: Ints, label_ids: set[int]) -> Bools:
@@ -42,7 +29,7 @@ def held_by(clean: CleanRows, pool: Ints, label_ids: set[int]) -> Bools:
     return np.isin(clean.label_ids_N[pool], wanted)
 
 
-class Cutter:
+class Splitter:
     """Cuts rows one stage after the other; a class found too rare at one stage is treated as rare
     at all later ones.
 

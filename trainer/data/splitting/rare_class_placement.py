@@ -89,7 +89,7 @@ class Units:
         return np.asarray((on_side @ self.holds_UC).todense(), np.int64)
 
 
-def stand_on_every_side(units: Units, sides_N: Array, num_sides: int) -> list[int]:
+def place_in_every_split(units: Units, sides_N: Array, num_sides: int) -> list[int]:
     """Move units, in place, until every class that has units to move stands on every side; as few
     rows as possible where moves are not obvious.
 

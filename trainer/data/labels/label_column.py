@@ -1,7 +1,7 @@
 """What the cells of the label column hold: one label, a list of labels, a multi-hot vector, or labels with a separator.
 
-Rows come in batches, but all of them decide: `LabelCells.read` keeps the cells nearly as they are and notes what they look
-like, `LabelCells.form` decides when all are read, and `LabelForm.converted` gives each row the JSON list of its labels.
+Rows come in batches, but all of them decide: `LabelColumn.read` keeps the cells nearly as they are and notes what they look
+like, `LabelColumn.form` decides when all are read, and `LabelFormat.converted` gives each row the JSON list of its labels.
 """
 
 import json
@@ -12,8 +12,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from trainer.data.labels.label_form import ONES, LabelForm, column_lists, is_blank
-from trainer.data.labels.written_lists import item_text, parse_list
+from trainer.data.labels.label_conversion import ONES, LabelFormat, column_lists, is_blank
+from trainer.data.labels.list_parsing import item_text, parse_list
 from trainer.data.reading.column_text import as_text
 from trainer.data.reading.row_places import PLACE, Places
 from trainer.errors import DataError, brief, listing
@@ -30,7 +30,7 @@ LOOKS_LIKE_LIST = (
 
 
 @dataclass
-class LabelCells:
+class LabelColumn:
     """Reads the label column batch by batch, and notes what its cells look like.
 
     Attributes:
@@ -232,7 +232,7 @@ class LabelCells:
         self._note_items([item_text(item) for item in items], num_rows)
         return True
 
-    def form(self, data: "DataSection", files: list[list[str]]) -> LabelForm:
+    def form(self, data: "DataSection", files: list[list[str]]) -> LabelFormat:
         """Return what the cells hold, judged by all that were read.
 
         Args:
@@ -241,7 +241,7 @@ class LabelCells:
             DataError: cells of several kinds, or that do not fit `label_names`, `label_separator`, `labels_per_row` or `streaming`.
         """
         if self.has_columns:
-            return LabelForm("columns", self.label_order)
+            return LabelFormat("columns", self.label_order)
         column, is_written = f"column '{data.label_column}'", self.num_written > self.num_texts / 2
         if is_written and (data.streaming or data.label_separator or _is_long(data)):
             key = (
@@ -262,7 +262,7 @@ class LabelCells:
                 if self.has_separator
                 else f"data.label_separator is '{data.label_separator}', but no cell of {column} holds it. {remedy}"
             )
-            return LabelForm(
+            return LabelFormat(
                 "delimited", self.label_order, data.label_separator, True, words, warning
             )
         if not self.has_lists and not is_written:
@@ -270,7 +270,7 @@ class LabelCells:
                 raise DataError(
                     f"data.label_names is set, but {column} holds no multi-hot vectors. Remove data.label_names, or set data.label_column."
                 )
-            return LabelForm("one", self.label_order, warning=self._like_lists(column))
+            return LabelFormat("one", self.label_order, warning=self._like_lists(column))
         if self.odd and self.num_texts > self.num_written:
             self._refuse_odd(column, is_written, files)
         self._refuse_numbers(column)
@@ -282,7 +282,7 @@ class LabelCells:
             else ""
         )
         changes = bool(is_written or self.has_repeats or self.has_packed or self.num_with_blanks)
-        return LabelForm(
+        return LabelFormat(
             "list", self.label_order, None, changes, f"{words} {self._blanks(column)}".strip()
         )
 
@@ -353,7 +353,7 @@ class LabelCells:
             )
         return are_vectors
 
-    def _vector_form(self, data: "DataSection", column: str) -> LabelForm:
+    def _vector_form(self, data: "DataSection", column: str) -> LabelFormat:
         size = next(iter(self.lengths))
         names = data.label_names or [f"label_{place}" for place in range(size)]
         if len(names) != size:
@@ -364,7 +364,7 @@ class LabelCells:
         words = f"Labels: {column} holds multi-hot vectors of {size} labels{f'; no row has {listing(unused)}' if unused else ''}."
         span = " and ".join(names) if size == 2 else f"{names[0]} to {names[-1]}"
         warning = f"{column}: the {size} labels of the multi-hot vectors have no names and are called {span}. Set data.label_names."
-        return LabelForm("vector", names, None, True, words, "" if data.label_names else warning)
+        return LabelFormat("vector", names, None, True, words, "" if data.label_names else warning)
 
 
 def _is_long(data: "DataSection") -> bool:

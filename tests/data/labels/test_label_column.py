@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from trainer.config.sections.data import DataSection
-from trainer.data.labels.written_lists import item_text, parse_list
+from trainer.data.labels.list_parsing import item_text, parse_list
 from trainer.data.reading.sources import check_source, read_rows
 from trainer.data.split_files import export_splits
 from trainer.errors import DataError

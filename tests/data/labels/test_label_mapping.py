@@ -5,8 +5,8 @@ import warnings
 import pytest
 from ruamel.yaml import YAML
 
-from trainer.data.labels.label_keys import label_key
-from trainer.data.labels.label_names import name_labels
+from trainer.data.labels.label_mapping import name_labels
+from trainer.data.labels.label_normalisation import label_key
 from trainer.errors import DataError
 
 

@@ -7,8 +7,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from trainer.data.labels.label_keys import label_key
-from trainer.data.labels.written_lists import item_text, parse_list
+from trainer.data.labels.label_normalisation import label_key
+from trainer.data.labels.list_parsing import item_text, parse_list
 from trainer.data.reading.row_places import CellFault
 from trainer.errors import brief
 
@@ -22,7 +22,7 @@ def is_blank(item: str | None) -> bool:
 
 
 @dataclass(frozen=True)
-class LabelForm:
+class LabelFormat:
     """What the cells of a label column hold, and how they become JSON lists of labels.
 
     Attributes:

@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from trainer.arrays import Floats, Hashes, Ints
-from trainer.data.cleaning.reasons import DUPLICATE, KEPT, LEAKED, OUTVOTED, TIE
+from trainer.data.cleaning.reasons import DUPLICATE, KEPT, OUTVOTED, TIE
 from trainer.data.cleaning.text_hashes import repeated
 from trainer.data.reading.row_access import take_rows
 from trainer.data.reading.source_tables import SLOTS
@@ -116,11 +116,3 @@ def _lost_votes(texts_R: Ints, runs_M: Ints, weights_M: Floats) -> NDArray[np.in
     reasons_R = np.where(tied_G, TIE, OUTVOTED).astype(np.int8)[texts_R]
     reasons_R[best_G[~tied_G]] = KEPT
     return reasons_R
-
-
-def drop_leaks(reasons_N: NDArray[np.int8], hashes_N: Hashes, slots_N: NDArray[np.int8]) -> None:
-    """In place: test keeps its texts before validation, validation before train."""
-    for early, later in (("train", ("validation", "test")), ("validation", ("test",))):
-        own = np.flatnonzero((reasons_N == KEPT) & (slots_N == SLOTS.index(early)))
-        other = (reasons_N == KEPT) & np.isin(slots_N, [SLOTS.index(name) for name in later])
-        reasons_N[own[np.isin(hashes_N[own], hashes_N[other])]] = LEAKED
