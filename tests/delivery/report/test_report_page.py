@@ -631,7 +631,7 @@ def test_average_precision_is_the_mean_of_precisions_where_recall_rises():
 def test_page_and_card_call_the_rows_of_a_balanced_pool_balanced_and_test_rows_natural(
     tmp_path, tiny_model, tweets
 ):
-    balanced, natural = "classes balanced before the split", "with the distribution they came with"
+    balanced, natural = "classes balanced before the split", "with their natural distribution"
     cases = {
         "cut": ({"train": 0.5, "validation": 0.5, "test": None}, balanced),
         "tested": ({"test": 0.2}, natural),
