@@ -149,8 +149,10 @@ def test_report_keeps_a_page_that_tells_more_and_replaces_it_only_when_asked(cop
     with pytest.raises(RunError) as caught:
         report_page.rebuild(FinishedRun.read(run))
     assert str(caught.value) == (
-        f"{page}: is kept, since a new page would lack its {lost}: the run folder lacks predictions.parquet,"
-        f" mistakes.jsonl. Restore these files from a copy, or give --output {page} to overwrite the page."
+        f"{page}: is kept, since a new page would lack its {lost}: the run folder lacks"
+        " predictions.parquet,"
+        f" mistakes.jsonl. Restore these files from a copy, or give --output {page} to overwrite"
+        " the page."
     )
     assert page.read_bytes() == before
     report_page.rebuild(FinishedRun.read(run), page)

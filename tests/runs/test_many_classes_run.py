@@ -91,7 +91,7 @@ def test_card_and_page_show_some_classes_and_say_where_all_are(run):
         r"40 of 1,500 classes, the \d+ predicted most often and, of the others, the \d+ with the lowest F1",
         page,
     )
-    assert "predictions.parquet keeps the largest probabilities alone" in page
+    assert "predictions.parquet holds only the largest probabilities" in page
 
 
 def test_predictions_keep_the_20_largest_probabilities_and_those_of_the_true_and_the_predicted_label(

@@ -1,4 +1,4 @@
-"""Which rows a model card says were judged, and by what rule: the model-index as the Hub's own client reads it."""
+"""The results of a model card: rows and rule, as the Hub's own client reads the model-index."""
 
 from types import SimpleNamespace
 

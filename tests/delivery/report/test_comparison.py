@@ -1,4 +1,7 @@
-"""Several runs side by side: what is better, whether that can be said, and where the configs differ. Runs are files made up, so that results are known."""
+"""Several runs side by side: the best run, doubts about it, and differences of the configs.
+
+The runs are invented files, so that the results are known.
+"""
 
 import json
 import re
@@ -105,7 +108,10 @@ def test_means_over_classes_have_no_interval_where_one_class_is_too_small(tmp_pa
         compared.intervals[1][name] for name in ("macro_f1", "balanced_accuracy", "minority_recall")
     ] == [None] * 3
     assert compared.differences[0][1] is None
-    reason = f"have no intervals where a class has fewer than {LEAST_ROWS} rows ({LABELS[0]}): a small difference may be chance."
+    reason = (
+        f"have no intervals where a class has fewer than {LEAST_ROWS} rows ({LABELS[0]}): a small"
+        " difference may be chance."
+    )
     assert reason in words_of(side_by_side.render(compared))
     (tmp_path / "poor/report.json").unlink()
     assert f"nor have means over classes that hold such a class ({LABELS[0]})" in words_of(
@@ -191,7 +197,8 @@ def test_a_file_of_another_shape_is_told_in_words(tmp_path):
     (tmp_path / "other/environment.json").write_text('{"versions": {}}')
     with pytest.raises(
         RunError,
-        match=r"first, .*other: a file there is damaged, or was written by another version \(KeyError: 'data'\)",
+        match=r"first, .*other: a file there is damaged, or was written by another version"
+        r" \(KeyError: 'data'\)",
     ):
         side_by_side.write([runs[0], FinishedRun.read(tmp_path / "other")], tmp_path / "page.html")
 
