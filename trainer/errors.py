@@ -132,6 +132,11 @@ def listing(names: Iterable[object], most: int = 12) -> str:
     return ", ".join(shown) + (f" and {rest:,} more" if rest > 0 else "")
 
 
+def counted(number: int, noun: str) -> str:
+    """Return a number with its noun: '1 row', '1,234 rows'."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
 def did_you_mean(name: object, known: Iterable[str]) -> str:
     """' Did you mean 'x'?' for the nearest known name, or nothing."""
     nearest = get_close_matches(str(name)[:200], list(known), n=1, cutoff=0.6)

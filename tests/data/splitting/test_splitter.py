@@ -34,7 +34,8 @@ def texts(clean, ids):
 
 @pytest.fixture
 def splits_of(tmp_path):
-    """Function (rows, split, ...) -> {split: list of (text, label)}, with the warnings under 'warnings' and dropped rows under 'counts'."""
+    """Function (rows, split, ...) -> {split: list of (text, label)}, with the warnings under
+    'warnings' and dropped rows under 'counts'."""
 
     def read(rows, split=THREE, *, balance=None, fold=None, seed=0, **data):
         data = {"source": write(tmp_path / "rows.jsonl", rows)} | data
@@ -116,7 +117,7 @@ def test_no_fold_or_pool_changes_the_test_rows_or_the_classes_whatever_the_polic
     rows = rows_of(a=300, b=200, four=4, **({} if policy == "error" else {"single": 1}))
     plain = splits_of(rows, split)
     others = [splits_of(rows, split, balance=BalanceSection(method="undersample", scope="all"))]
-    if policy != "error":  # four rows cannot stand in five folds
+    if policy != "error":  # four rows cannot be in five folds
         folds = [splits_of(rows, split, fold=Fold(number, 5)) for number in range(5)]
         assert [count(found, "train", "four") for found in folds] == [
             4 - count(plain, "test", "four")
@@ -131,7 +132,7 @@ def test_no_fold_or_pool_changes_the_test_rows_or_the_classes_whatever_the_polic
     assert ("single" in plain["labels"], "four" in plain["labels"]) == (policy == "keep", True)
 
 
-def test_error_still_stops_folds_that_a_class_cannot_stand_in(splits_of):
+def test_error_still_stops_folds_that_a_class_cannot_be_in(splits_of):
     with pytest.raises(DataError, match=r"^label 'four' has 3 rows; 5 stratified splits need 5."):
         splits_of(
             rows_of(a=100, four=4),
@@ -160,7 +161,10 @@ def test_rows_of_a_class_too_rare_to_split_train_and_a_warning_names_it(splits_o
     assert [count(found, name, "pair") for name in ("train", "validation", "test")] == [2, 0, 0]
     assert [count(found, name, "single") for name in ("train", "validation", "test")] == [1, 0, 0]
     (warning,) = found["warnings"]
-    words = "split: no row of 'pair' (2 rows in all), 'single' (1 row in all) in validation and test: such a class is trained, but not measured there."
+    words = (
+        "split: no row of 'pair' (2 rows in all), 'single' (1 row in all) in validation and "
+        "test: such a class is trained, but not measured there."
+    )
     assert (
         warning
         == f"{words} Add rows, merge labels with data.label_map, or list them in data.drop_labels."
@@ -168,7 +172,7 @@ def test_rows_of_a_class_too_rare_to_split_train_and_a_warning_names_it(splits_o
     assert sum(len(found[name]) for name in ("train", "validation", "test")) == 153
 
 
-def test_a_class_with_as_many_rows_as_splits_stands_in_each(splits_of):
+def test_a_class_with_as_many_rows_as_splits_is_in_each(splits_of):
     found = splits_of(rows_of(a=100, b=50, three=3))
     assert [count(found, name, "three") for name in ("train", "validation", "test")] == [1, 1, 1]
     assert found["warnings"] == []
@@ -181,7 +185,7 @@ def test_a_class_with_fewer_rows_than_folds_trains_in_every_fold(splits_of):
         assert "no row of 'four' (4 rows in all) in validation" in found["warnings"][0]
 
 
-def test_a_class_that_stands_in_one_group_trains_with_all_of_its_group(splits_of):
+def test_a_class_that_is_in_one_group_trains_with_all_of_its_group(splits_of):
     rows = [row | {"author": f"author {i % 20}"} for i, row in enumerate(rows_of(a=100, b=60))]
     rows += [{"text": f"rare {i}", "label": "rare", "author": "author 3"} for i in range(6)]
     found = splits_of(rows, group_column="author")
@@ -208,7 +212,7 @@ def test_error_stops_as_before(splits_of):
         {"text": f"rare {i}", "label": "rare", "author": "x"} for i in range(6)
     ]
     with pytest.raises(
-        DataError, match=r"^the groups of rare are too few or too large to stand in 3 splits."
+        DataError, match=r"^the groups of rare are too few or too large to be in each of 3 splits."
     ):
         splits_of(rows, split, group_column="author")
 
@@ -253,7 +257,10 @@ def test_a_pool_balanced_for_folds_is_not_cut_to_a_class_too_rare_for_them(split
 def test_only_rare_classes_leave_nothing_to_validate(splits_of):
     with pytest.raises(DataError) as raised:
         splits_of(rows_of(a=1, b=2, c=1))
-    words = "split: no row is left for validation and test, since every class has fewer rows than there are splits; the largest class has 2 rows"
+    words = (
+        "split: no row is left for validation and test, since every class has fewer rows than "
+        "there are splits; the largest class has 2 rows"
+    )
     assert (
         str(raised.value)
         == f"{words}. Add rows, merge labels with data.label_map, or ask for fewer splits."
@@ -265,15 +272,18 @@ def test_only_rare_classes_leave_nothing_to_validate(splits_of):
     [
         (
             lambda row, i: "x",
-            "all 90 rows are one group by data.group_column: author, and stay together. Name a column of more groups",
+            "all 90 rows are one group by data.group_column: author, and stay together. Name "
+            "a column of more groups",
         ),
         (
             lambda row, i: row["label"],
-            "all rows of each class are one group by data.group_column: author, and stay together. Name a column",
+            "all rows of each class are one group by data.group_column: author, and stay "
+            "together. Name a column",
         ),
         (
             lambda row, i: i % 2,
-            "the 2 groups are too few or too large to stand in every split; 'a' has the most, 2 groups. Add rows of other groups",
+            "the 2 groups are too few or too large to be in every split; 'a' has the most, 2 "
+            "groups. Add rows of other groups",
         ),
     ],
 )
@@ -290,7 +300,10 @@ def test_one_text_that_holds_everything_is_named_as_the_cause(splits_of):
     rows = [{"text": "same", "label": ["a", "b"]}] * 40
     with pytest.raises(
         DataError,
-        match=r"^split: no row is left for validation: all 40 rows have one text, and stay together. Set data.clean.duplicates",
+        match=(
+            r"^split: no row is left for validation: all 40 rows have one text, and stay "
+            r"together. Set data.clean.duplicates"
+        ),
     ):
         splits_of(rows, SplitSection(), clean={"duplicates": False})
 
@@ -302,7 +315,10 @@ def test_shares_that_come_out_otherwise_are_told(splits_of):
         for words in splits_of(pairs, SplitSection())["warnings"]
         if words.startswith("split:")
     ]
-    words = "split: validation has 100 of 200 rows (50.0%, asked for: 20%): a class has a row in every split where it can, and only trains where it cannot"
+    words = (
+        "split: validation has 100 of 200 rows (50.0%, asked for: 20%): a class has a row in "
+        "every split where it can, and only trains where it cannot"
+    )
     assert (
         warning
         == f"{words}. Add rows, merge labels with data.label_map, or list them in data.drop_labels."
@@ -356,7 +372,10 @@ def test_a_limit_below_the_classes_times_the_splits_names_the_least_that_works(s
     rows = rows_of(**{f"c{i}": 20 for i in range(6)}, single=1)
     with pytest.raises(
         DataError,
-        match=r"^data.limit is 18; .*are 19 rows. Set data.limit: 19 or more, or list labels in data.drop_labels.$",
+        match=(
+            r"^data.limit is 18; .*are 19 rows. Set data.limit: 19 or more, or list labels "
+            r"in data.drop_labels.$"
+        ),
     ):
         splits_of(rows, limit=18)
     found = splits_of(rows, limit=19)
@@ -397,7 +416,7 @@ def test_a_limit_takes_rows_of_different_groups_and_of_every_label(splits_of):
 )
 @given(st.data())
 def test_no_order_of_the_rows_changes_a_split(splits_of, data):
-    """With groups, texts that stand in two groups, several labels, and duplicates kept or not."""
+    """With groups, texts that are in two groups, several labels, and duplicates kept or not."""
     several, grouped = data.draw(st.booleans()), data.draw(st.booleans())
     generator = np.random.default_rng(data.draw(st.integers(0, 2**32 - 1)))
     labels = (

@@ -1,4 +1,4 @@
-"""Draw a stratified sample of the rows (`data.limit`)."""
+"""Draw a stratified sample of the rows (`data.limit`). Legend: N rows, C classes."""
 
 import numpy as np
 
@@ -10,20 +10,18 @@ from trainer.errors import DataError
 
 
 def sample_counts(counts_C: Ints, size: int, least_C: Ints | None = None) -> Ints:
-    """Rows of each class in a sample of `size` rows with the class shares of the whole.
+    """Return the rows of each class in a sample of `size` rows with the class shares of the whole.
 
     Args:
-        least_C: rows that each class keeps at least, at most `size` together; left out: one row of
-            a class that has any.
+        least_C: rows that each class keeps at least, at most `size` in total; None: one row of each
+            class that has any.
     """
     share = size / counts_C.sum()
     if share >= 1:
         return counts_C
     least_C = np.minimum(counts_C, 1) if least_C is None else least_C
     take_C = np.maximum(quotas(counts_C, [share, 1 - share])[:, 0], least_C)
-    while (
-        take_C.sum() > size and (take_C > least_C).any()
-    ):  # the rows lent to the smallest classes come from the largest
+    while take_C.sum() > size and (take_C > least_C).any():  # the largest classes give rows back
         take_C[np.argmax(np.where(take_C > least_C, take_C, -1))] -= 1
     while take_C.sum() < size:
         take_C[np.argmax(counts_C * share - take_C)] += 1
@@ -40,46 +38,43 @@ def stratified_sample(
     units_N: Ints | None = None,
     label_matrix_NC: Bools | None = None,
 ) -> Ints:
-    """Sorted positions of `size` rows with the label shares of the whole (`data.limit`).
+    """Return the sorted positions of `size` rows with the label shares of the whole.
 
     Args:
-        least: units (or rows) of each class that are kept where it has so many: the number of
-            splits.
-        units_N: set of rows that stays together in a split, from `linked_units`; None: each row
-            stands alone.
-        label_matrix_NC: which labels each row has, where `label_ids_N` are those of the rarest
-            ones.
+        least: units (or rows) that are kept of each class that has as many: the number of splits.
+        units_N: the rows that stay together in a split, from `linked_units`.
+        label_matrix_NC: which labels each row has; `label_ids_N` are then the rarest ones.
     Raises:
-        DataError: a size too small for `least` units of each class.
+        DataError: `size` is too small for `least` units of each class.
     """
     if size >= len(label_ids_N):
         return np.arange(len(label_ids_N))
     keys_N = row_keys(text_hashes_N, seed, "limit")
-    first_N = np.zeros(len(label_ids_N), bool)  # rows taken before others of their class
+    is_first_N = np.zeros(len(label_ids_N), bool)  # rows that are taken before others of a class
     counts_C = np.bincount(label_ids_N)
     least_C = np.minimum(counts_C, least)
     if units_N is not None or label_matrix_NC is not None:
-        first_N[
-            _one_of_each_unit(
-                label_ids_N if label_matrix_NC is None else label_matrix_NC, units_N, keys_N, least
-            )
-        ] = True
-        least_C = np.bincount(label_ids_N[first_N], minlength=len(counts_C))
-    if least > 1 and least_C.sum() > size:
-        needed = f"{least} rows of each label, so that {least} splits can hold it, are {least_C.sum()} rows"
+        targets = label_ids_N if label_matrix_NC is None else label_matrix_NC
+        is_first_N[_one_of_each_unit(targets, units_N, keys_N, least)] = True
+        least_C = np.bincount(label_ids_N[is_first_N], minlength=len(counts_C))
+    needed = least_C.sum()
+    if least > 1 and needed > size:
         raise DataError(
-            f"data.limit is {size}; {needed}. Set data.limit: {least_C.sum()} or more, or list labels in data.drop_labels."
+            f"data.limit is {size}; {least} rows of each label, so that {least} splits can have it,"
+            f" are {needed} rows. Set data.limit: {needed} or more, or list labels in"
+            " data.drop_labels."
         )
     picked = []
     for label_id, take in enumerate(sample_counts(counts_C, size, least_C)):
         members = np.flatnonzero(label_ids_N == label_id)
-        picked.append(members[np.lexsort((keys_N[members], ~first_N[members]))][:take])
+        picked.append(members[np.lexsort((keys_N[members], ~is_first_N[members]))][:take])
     return np.sort(np.concatenate(picked))
 
 
 def _one_of_each_unit(targets: Array, units_N: Ints | None, keys_N: Hashes, least: int) -> Ints:
-    """Positions of a row from each of `least` units of every class that has so many, the rarest
-    class first.
+    """Return the positions of a row from each of `least` units of every class that has as many.
+
+    The rarest class comes first.
     """
     units_N = np.arange(len(keys_N)) if units_N is None else units_N
     order = np.argsort(keys_N, kind="stable")

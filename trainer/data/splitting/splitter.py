@@ -1,48 +1,34 @@
-"""Cut a pool of rows into sides, and decide what becomes of classes that are too rare to stand on
-every side.
-"""
+"""Cut the pool of rows into splits or folds, and apply `split.rare_classes` to rare classes."""
 
-from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
 
-from trainer.arrays import Bools, Ints
+from trainer.arrays import Array, Bools, Ints
 from trainer.data.cleaning.clean import CleanRows
+from trainer.data.labels.class_order import count_labels
 from trainer.data.labels.multi_label import NO_LABEL, first_label_ids
 from trainer.data.splitting.groups import group_ids, linked_units
-from trainer.data.splitting.iterative import iterative_split
-from trainer.data.splitting.stratified import ClassesApartError, stratified_split
+from trainer.data.splitting.stratified import UnplaceableClassesError, stratified_split
 
 if TYPE_CHECKING:
     from trainer.config.sections.data import DataSection, SplitSection
 
 
-def held_by(clean: CleanRows, pool: Ints, label_ids: set[int]) -> Bools:
-    """Which rows of a pool have one of the labels."""
-    wanted = sorted(label_ids)
-    if not wanted:
-        return np.zeros(len(pool), bool)
-    if clean.label_matrix_NC is not None:
-        return np.asarray(clean.label_matrix_NC[pool][:, wanted].any(axis=1), bool)
-    return np.isin(clean.label_ids_N[pool], wanted)
-
-
 class Splitter:
-    """Cuts rows one stage after the other; a class found too rare at one stage is treated as rare
-    at all later ones.
+    """Cuts rows in several stages; a class that is too rare at one stage is rare at all later ones.
 
-    With `split.rare_classes: keep` its rows, and all that are linked to them, only train. With
-    `drop` they are left out where the first cut finds the class too rare; later cuts treat them as
-    `keep` does, so that no fold or balanced pool changes the rows of test. With `error` the run
-    stops.
+    With `split.rare_classes: keep`, the rows of a rare class, and all rows that are linked to them,
+    only train. With `drop`, they are left out if the first cut finds the class too rare; later cuts
+    treat them like `keep`, so that no fold or balanced pool changes the rows of test. With `error`,
+    the run stops.
 
     Attributes:
-        rare: ids of the labels that were found too rare; `len(labels)` stands for rows without a
-            label (`primary_label`).
-        by_time: rows are cut by their time, not by their classes.
-        dropped: ids of those whose rows are left out.
+        by_time: whether rows are cut by their time, not by their classes.
+        rare: ids of the labels that are too rare; `len(labels)` stands for rows without a label
+            (`primary_label`).
+        dropped: ids of the labels whose rows are left out.
     """
 
     by_time = False
@@ -60,166 +46,127 @@ class Splitter:
         """
         self.clean, self.seed = clean, seed
         self.policy = split.rare_classes if split else "keep"
-        self.primary_label = (
-            bool(split and split.primary_label) and clean.label_matrix_NC is not None
-        )
+        has_label_sets = clean.label_matrix_NC is not None
+        self.primary_label = bool(split and split.primary_label) and has_label_sets
         self.rare: set[int] = set()
         self.dropped: set[int] = set()
         self._is_cut = False
-        units_N = linked_units(
-            clean.text_hashes_N[pool], group_ids(clean, pool) if data.group_column else None
-        )
-        self._units_N = None
-        if units_N is not None:
-            self._units_N = np.zeros(len(clean.label_ids_N), np.int64)
-            self._units_N[pool] = units_N
+        groups_N = group_ids(clean, pool) if data.group_column else None
+        self._units_N = linked_units(clean.text_hashes_N[pool], groups_N)
+        if self._units_N is not None:
+            units_N = np.zeros(len(clean.label_ids_N), np.int64)
+            units_N[pool] = self._units_N
+            self._units_N = units_N
 
     def units(self, rows: Ints) -> Ints | None:
-        """Number of the set of rows that must stay together, for each of these rows; None where
-        every row stands alone.
-        """
+        """Return the unit of each row, whose rows stay together; None if all units are one row."""
         return None if self._units_N is None else self._units_N[rows]
 
     def cut(self, pool: Ints, shares: list[float], stage: str) -> list[Ints]:
-        """Row ids of each side by its share; rows that can only train stand on the first side."""
-        while True:
-            rows, only_train_N = self.usable(pool, len(shares), first_trains=True)
-            try:
-                sides = [rows[side] for side in self._split(rows, shares, stage, only_train_N)]
-            except ClassesApartError as error:
-                self._give_up(error)
-                continue
-            self._is_cut = True
-            return sides
+        """Return the row ids of each split; rows that can only train are in the first split."""
+        splits, _ = self._cut(pool, shares, stage, first_trains=True)
+        self._is_cut = True
+        return splits
 
     def folds(self, pool: Ints, total: int) -> tuple[list[Ints], Ints]:
-        """Row ids of each of so many folds, and those of the rows that train in every fold."""
+        """Return the row ids of each of `total` folds, and of the rows that train in every fold."""
+        return self._cut(pool, [1 / total] * total, "folds", first_trains=False)
+
+    def _cut(
+        self, pool: Ints, shares: list[float], stage: str, *, first_trains: bool
+    ) -> tuple[list[Ints], Ints]:
+        """Return the row ids of each split, and of the rows that can only train."""
+        names = self.clean.labels.names
         while True:
-            rows, only_train_N = self.usable(pool, total, first_trains=False)
-            free = rows[~only_train_N]
+            rows, only_train_N = self.usable(pool, len(shares), first_trains=first_trains)
+            cut_N = ~only_train_N | first_trains
+            cut = rows[cut_N]
             try:
-                sides = (
-                    self._split(free, [1 / total] * total, "folds", np.zeros(len(free), bool))
-                    if len(free)
-                    else [free] * total
+                splits = stratified_split(
+                    self._targets(cut),
+                    self.clean.text_hashes_N[cut],
+                    self.units(cut),
+                    shares,
+                    labels=[*names, NO_LABEL] if self.primary_label else names,
+                    seed=self.seed,
+                    stage=stage,
+                    held_N=only_train_N[cut_N],
                 )
-            except ClassesApartError as error:
-                self._give_up(error)
-                continue
-            return [free[side] for side in sides], rows[only_train_N]
+                return [cut[positions] for positions in splits], rows[only_train_N]
+            except UnplaceableClassesError as error:
+                if self.policy == "error":
+                    raise
+                self._add_rare(set(error.class_ids))
 
     def without_dropped(self, rows: Ints) -> Ints:
-        """The rows that `split.rare_classes: drop` leaves of these."""
-        return rows[~held_by(self.clean, rows, self.dropped)] if self.dropped else rows
+        """Return the rows that `split.rare_classes: drop` keeps."""
+        return rows[~self._has_label(rows, self.dropped)]
 
-    def usable(self, pool: Ints, num_sides: int, *, first_trains: bool) -> tuple[Ints, Bools]:
-        """Rows that are not dropped, and which of them can only train, since a class of theirs has
-        fewer units than there are sides.
+    def usable(self, pool: Ints, num_splits: int, *, first_trains: bool) -> tuple[Ints, Bools]:
+        """Return the rows that are not dropped, and which of them can only train.
+
+        These are the rows of classes that have fewer units than there are splits.
 
         Args:
-            first_trains: the first side is training, where these rows count; else none of the sides
-                is.
+            first_trains: whether the first split is training, so that these rows count there.
         """
+        matrix_NC = self.clean.label_matrix_NC
         while True:
             rows = self.without_dropped(pool)
-            targets, units_N = self._targets(rows), self.units(rows)
-            only_train_N = self._linked_to_rare(rows, targets, units_N)
-            found = self._few(targets, units_N, only_train_N, num_sides, first_trains=first_trains)
-            if (
-                self.primary_label and self.clean.label_matrix_NC is not None
-            ):  # labels that no row names first must be trained too
-                found |= self._few(
-                    self.clean.label_matrix_NC[rows],
-                    units_N,
-                    only_train_N,
-                    num_sides,
-                    first_trains=first_trains,
-                )
+            all_targets = [self._targets(rows)]
+            if self.primary_label and matrix_NC is not None:
+                all_targets.append(matrix_NC[rows])  # labels that no row names first train too
+            units_N = self.units(rows)
+            only_train_N = self._linked_to_rare(rows, all_targets[0], units_N)
+            found: set[int] = set()
+            for targets in all_targets:
+                counts_C = self._units_of_classes(units_N, targets, ~only_train_N)
+                held_C = self._units_of_classes(None, targets, only_train_N)
+                is_few_C = counts_C + ((held_C > 0) & first_trains) < num_splits
+                found |= set(np.flatnonzero((counts_C + held_C > 0) & is_few_C).tolist())
             found -= self.rare
-            if self.policy == "error":  # rows without a label need not stand everywhere
+            if self.policy == "error":  # rows without a label need not be in every split
                 found &= {len(self.clean.labels)}
             if not found:
                 return rows, only_train_N
             self._add_rare(found)
 
-    def _few(
-        self,
-        targets: Ints | Bools,
-        units_N: Ints | None,
-        only_train_N: Bools,
-        num_sides: int,
-        *,
-        first_trains: bool,
-    ) -> set[int]:
-        """The classes with too few units for the sides, of those that have any."""
-        size = len(self.clean.labels) + (targets.ndim == 1)
-        counts_C = units_of_classes(units_N, targets, ~only_train_N, size)
-        held_C = units_of_classes(None, targets, only_train_N, size)
-        few_C = counts_C + ((held_C > 0) & first_trains) < num_sides
-        return set(np.flatnonzero((counts_C + held_C > 0) & few_C).tolist())
+    def _units_of_classes(self, units_N: Ints | None, targets: Array, rows_N: Bools) -> Ints:
+        num_classes = len(self.clean.labels) + (targets.ndim == 1)
+        return units_of_classes(units_N, targets, rows_N, num_classes)
 
-    def _linked_to_rare(self, rows: Ints, targets: Ints | Bools, units_N: Ints | None) -> Bools:
-        found_N = held_by(self.clean, rows, self.rare - {len(self.clean.labels)})
-        if len(self.clean.labels) in self.rare and targets.ndim == 1:
-            found_N |= targets == len(self.clean.labels)
-        return (
-            found_N if units_N is None or not found_N.any() else np.isin(units_N, units_N[found_N])
-        )
+    def _has_label(self, rows: Ints, label_ids: set[int]) -> Bools:
+        """Return which rows have one of the labels."""
+        wanted, matrix_NC = sorted(label_ids), self.clean.label_matrix_NC
+        if matrix_NC is None or not wanted:
+            return np.isin(self.clean.label_ids_N[rows], wanted)
+        return np.asarray(matrix_NC[rows][:, wanted].any(axis=1), bool)
 
-    def _give_up(self, error: ClassesApartError) -> None:
-        if self.policy == "error":
-            raise error
-        self._add_rare(set(error.class_ids))
+    def _linked_to_rare(self, rows: Ints, targets: Array, units_N: Ints | None) -> Bools:
+        """Return which rows have a rare label, or are linked to such rows."""
+        no_label = len(self.clean.labels)
+        found_N = self._has_label(rows, self.rare - {no_label})
+        if no_label in self.rare and targets.ndim == 1:
+            found_N |= targets == no_label
+        return found_N if units_N is None else np.isin(units_N, units_N[found_N])
 
     def _add_rare(self, label_ids: set[int]) -> None:
         self.rare |= label_ids
         if self.policy == "drop" and not self._is_cut:
             self.dropped |= label_ids - {len(self.clean.labels)}
 
-    def _targets(self, rows: Ints) -> Ints | Bools:
-        """What is stratified by: label ids, the labels that rows name first, or which labels each
-        row has.
-        """
-        if self.primary_label:
-            return first_label_ids(
-                self.clean.rows.table["label"].take(pa.array(rows)),
-                self.clean.labels,
-                self.clean.naming.names,
-            )
-        return (
-            self.clean.label_ids_N[rows]
-            if self.clean.label_matrix_NC is None
-            else self.clean.label_matrix_NC[rows]
-        )
-
-    def _split(self, rows: Ints, shares: list[float], stage: str, held_N: Bools) -> list[Ints]:
-        targets, names = self._targets(rows), self.clean.labels.names
-        labels = [*names, NO_LABEL] if self.primary_label else names
-        split: Callable[..., list[Ints]] = (
-            stratified_split if targets.ndim == 1 else iterative_split
-        )
-        return split(
-            targets,
-            self.clean.text_hashes_N[rows],
-            self.units(rows),
-            shares,
-            labels=labels,
-            seed=self.seed,
-            stage=stage,
-            held_N=held_N,
-        )
+    def _targets(self, rows: Ints) -> Array:
+        """Return label ids, the first label of each row (`primary_label`), or label sets."""
+        if not self.primary_label:
+            return self.clean.targets[rows]
+        column = self.clean.rows.table["label"].take(pa.array(rows))
+        return first_label_ids(column, self.clean.labels, self.clean.naming.names)
 
 
-def units_of_classes(
-    units_N: Ints | None, targets: Ints | Bools, rows_N: Bools, num_classes: int
-) -> Ints:
-    """Units that hold each class among the rows marked; rows where no two are linked."""
+def units_of_classes(units_N: Ints | None, targets: Array, rows_N: Bools, num_classes: int) -> Ints:
+    """Return the units of each class among the marked rows; rows, if no two are linked."""
     if units_N is None:
-        return (
-            np.bincount(targets[rows_N], minlength=num_classes)
-            if targets.ndim == 1
-            else targets[rows_N].sum(axis=0)
-        )
+        return count_labels(targets[rows_N], num_classes)
     rows, classes = (
         (np.flatnonzero(rows_N), targets[rows_N])
         if targets.ndim == 1
