@@ -60,7 +60,8 @@ class AugmentSection(Section):
     timeout_seconds: float = Field(default=120.0, gt=0)
     """endpoint: longest silence of the server before the try counts as failed."""
     retries: int = Field(default=4, ge=0, le=20)
-    """endpoint: further tries, after 1, 2, 4 ... seconds (30 at most), of a request that failed or got an unusable answer."""
+    """endpoint: how often a failed request is sent again, after the server's `Retry-After` or after
+    0.5, 1, 2 ... seconds (8 at most). An unusable answer is requested again at once."""
 
     @field_validator("prompt")
     @classmethod
