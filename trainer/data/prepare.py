@@ -246,17 +246,8 @@ def balance_splits(
         natural_C = np.array(
             clean.streamed.natural["train"], np.int64
         )  # of which streaming kept those that are drawn
-        smallest, kept = (
-            int(natural_C.argmin()),
-            int(wanted_rows(natural_C, "undersample", balance.parameter).sum()),
-        )
-        warn_of_few_rows(
-            kept,
-            int(natural_C.sum()),
-            "undersample",
-            clean.labels.names[smallest],
-            int(natural_C[smallest]),
-        )
+        kept = int(wanted_rows(natural_C, "undersample", balance.parameter).sum())
+        warn_of_few_rows(kept, int(natural_C.sum()), "undersample", natural_C, clean.labels.names)
     audit = audit_splits(
         clean.labels,
         clean.targets,
