@@ -95,6 +95,8 @@ class _Handler(BaseHTTPRequestHandler):
             self.send_response(status)
             self.send_header("Content-Type", kind)
             self.send_header("Content-Length", str(len(data)))
+            if status >= 400:
+                self.send_header("Retry-After-Ms", "1")  # so that tests do not wait
             self.end_headers()
             self.wfile.write(data)
         except (BrokenPipeError, ConnectionResetError):

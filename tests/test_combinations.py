@@ -61,7 +61,7 @@ def test_the_config_offers_exactly_the_entries_of_the_tables():
     assert choices(EnsembleSection, "combine") == set(COMBINERS)
 
 
-@pytest.mark.filterwarnings("ignore:balance. rows of some")
+@pytest.mark.filterwarnings("ignore:balance. some rows")
 @pytest.mark.parametrize("weighting", [*WEIGHTINGS, {"c": 4.0}], ids=str)
 @pytest.mark.parametrize("loss", LOSSES)
 @pytest.mark.parametrize("method", [*METHODS, *SYNTHESISERS])

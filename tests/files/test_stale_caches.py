@@ -17,11 +17,12 @@ from hub_server import HubServer
 from trainer.config.sections.augment import AugmentSection
 from trainer.config.sections.balancing import BalanceSection
 from trainer.config.sections.data import DataSection
-from trainer.data.augmenting.augment import CompletionCache
-from trainer.data.augmenting.generators import model_identity
+from trainer.data.augmenting.completion_cache import CompletionCache
+from trainer.data.augmenting.model_files import model_identity
 from trainer.data.prepare import read_splits
 from trainer.data.reading.sources import read_rows
-from trainer.data.tokens.tokenise import tokenise, tokenizer_digest
+from trainer.data.tokens.tokenise import tokenise
+from trainer.data.tokens.tokenizer_digest import tokenizer_digest
 from trainer.files.content import WHOLE_BYTES, content_sample
 from trainer.training.batches.batching import Collator
 from trainer.training.frozen import embed
@@ -229,7 +230,7 @@ def test_completions_of_a_model_that_was_trained_on_are_not_those_of_the_old_one
 
 IDENTITY = """
 import sys
-from trainer.data.augmenting.generators import model_identity
+from trainer.data.augmenting.model_files import model_identity
 from trainer.config.sections.augment import AugmentSection
 print(model_identity(AugmentSection(generator="local", model="user/model", target_rows=9)))
 """
@@ -408,6 +409,6 @@ def test_damaged_lines_of_the_completions_are_asked_for_again(tmp_path):
     assert json.loads(lines[0]) == {"made_from": "model, label 'a'"}
     lines[2] = b"\0" * (len(lines[2]) - 1) + b"\n"
     path.write_bytes(b"".join(lines))
-    with pytest.warns(UserWarning, match=r"c\.jsonl: 1 damaged lines of the cache are passed over"):
+    with pytest.warns(UserWarning, match=r"c\.jsonl: 1 damaged lines of the cache are ignored"):
         again = CompletionCache(path)
     assert again.completions == {0: "text 0", 2: "text 2"}

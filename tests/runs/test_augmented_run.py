@@ -8,7 +8,6 @@ from chat_server import chat_server
 
 from trainer import load_config
 from trainer.cli import split_command, train_command
-from trainer.data.augmenting import generators
 from trainer.errors import ConfigError, TrainerError
 from trainer.runs import training_run
 from trainer.runs.ensemble import train_ensemble
@@ -22,8 +21,7 @@ ENDPOINT = {
 
 
 @pytest.fixture
-def server(monkeypatch):
-    monkeypatch.setattr(generators, "BACKOFF_SECONDS", 0.01)
+def server():
     with chat_server() as running:
         yield running
 
@@ -147,7 +145,7 @@ def test_server_that_is_down_ends_the_command_with_code_2_and_no_run_folder(
         )
     assert stopped.value.code == 2
     message = capsys.readouterr().err
-    assert "gave no usable answer in 2 tries" in message
+    assert "gave no usable answer" in message
     assert "Traceback" not in message
     assert not (tmp_path / "runs").exists()
 

@@ -118,7 +118,4 @@ def _warn_of_streamed_undersampling(
         return
     natural_C = np.array(streamed.natural["train"], np.int64)
     kept = int(wanted_rows(natural_C, "undersample", balance.parameter).sum())
-    rarest = int(natural_C.argmin())
-    warn_of_few_rows(
-        kept, int(natural_C.sum()), "undersample", labels[rarest], int(natural_C[rarest])
-    )
+    warn_of_few_rows(kept, int(natural_C.sum()), "undersample", natural_C, labels)

@@ -9,14 +9,9 @@ from chat_server import chat_server
 from trainer.config.sections.augment import AugmentSection
 from trainer.config.sections.balancing import BalanceSection, LossSection
 from trainer.config.sections.data import DataSection, SplitSection
-from trainer.data.augmenting import generators
-from trainer.data.augmenting.augment import (
-    CompletionCache,
-    add_rows,
-    build_prompt,
-    records,
-    write_rows,
-)
+from trainer.data.augmenting.augment import add_rows, records, write_rows
+from trainer.data.augmenting.completion_cache import CompletionCache
+from trainer.data.augmenting.prompts import build_prompt
 from trainer.data.prepare import balance_splits, read_splits
 from trainer.errors import AugmentError, ConfigError
 
@@ -24,8 +19,7 @@ SPLIT = SplitSection(train=0.7, validation=0.15, test=0.15)
 
 
 @pytest.fixture
-def server(monkeypatch):
-    monkeypatch.setattr(generators, "BACKOFF_SECONDS", 0.01)
+def server():
     with chat_server() as running:
         yield running
 
@@ -223,7 +217,7 @@ def test_order_of_rows_in_the_file_has_no_say(split_tweets, write, server, tweet
 
 def test_broken_off_writing_goes_on_where_it_stopped(split_tweets, write, server, tmp_path):
     server.modes = ["normal"] * 6 + ["500"] * 2 + ["normal"] * 3
-    with pytest.raises(AugmentError, match="gave no usable answer in 2 tries"):
+    with pytest.raises(AugmentError, match=r"gave no usable answer \(augment.retries: 1\)"):
         write(split_tweets(), batch_size=1)
     assert len(server.bodies) == 8
     server.modes = []
@@ -255,7 +249,7 @@ def test_server_that_refuses_most_prompts_stops_the_augmentation_in_its_words_an
     server.always = "filtered"
     with pytest.raises(
         AugmentError,
-        match=r"refused 10 of 10 prompts; the last: Error code: 400.* content management policy.* Check augment\.prompt",
+        match=r"refused 10 of 10 prompts. The last answer: Error code: 400.* content management policy.* Check augment\.prompt",
     ):
         write(rows)
     server.always = "normal"
@@ -302,7 +296,7 @@ def test_class_that_stays_short_is_warned_about_with_the_reasons(split_tweets, w
     server.always = "say ok"
     with pytest.warns(
         UserWarning,
-        match=r"label 'positive' got 0 of the 2 rows it lacks from 6 prompts; rejected: 6 too short\. Raise augment\.max_attempts",
+        match=r"label 'positive' got 0 of the 2 rows that it lacks, from 6 prompts\. Rejected: 6 too short\. Raise augment\.max_attempts",
     ):
         written = write(split_tweets(), target_rows=30, max_attempts=3)
     assert written.rows == []

@@ -20,7 +20,7 @@ SETTINGS = settings(deadline=None, max_examples=40, database=None)
 COUNTS = st.lists(st.integers(1, 30), min_size=2, max_size=6)
 SEEDS = st.integers(0, 2**32 - 1)
 pytestmark = pytest.mark.filterwarnings(
-    "ignore:balance. rows of some", "ignore:balance. method .* keeps only"
+    "ignore:balance. some rows", "ignore:balance. method .* keeps only"
 )
 EVERY_METHOD = pytest.mark.parametrize("method", sorted(METHODS))
 
@@ -87,7 +87,7 @@ def test_counts_are_those_of_the_positions(method):
 @EVERY_METHOD
 def test_one_class_is_refused(method):
     with pytest.raises(
-        DataError, match=r"^the training rows hold one class only, 'a'; a classifier needs two.$"
+        DataError, match=r"^the training rows have one class only, 'a'; a classifier needs two.$"
     ):
         plan_balance(
             np.array([0, 0]), np.arange(2, dtype=np.uint64), labels=["a"], method=method, seed=0
@@ -100,7 +100,7 @@ def test_class_without_a_row_is_named(method, label_ids, missing):
     keys = np.arange(len(label_ids), dtype=np.uint64)
     with pytest.raises(
         DataError,
-        match=rf"^the training rows hold no row of {missing}. Add rows, or list them in data.drop_labels.$",
+        match=rf"^the training rows contain no row of {missing}. Add rows, or list them in data.drop_labels.$",
     ):
         plan_balance(
             np.array(label_ids, np.int64), keys, labels=["a", "b", "c"], method=method, seed=0
@@ -210,7 +210,7 @@ def test_class_balanced_batches_see_as_many_of_each_class():
 def test_rows_seen_more_than_five_times_are_warned_about_by_class():
     with pytest.warns(
         UserWarning,
-        match=r"rows of some are seen often in an epoch: 'label1' 10.0 times; the model may learn them by heart",
+        match=r"some rows are seen often in an epoch: 'label1' 10.0 times\. The model may memorise them",
     ):
         plan(*rows_of([100, 10, 20]), "oversample")
     with warnings.catch_warnings():
@@ -266,7 +266,7 @@ def test_label_of_which_balanced_domains_draw_no_row_is_refused():
         ["web", "mail"],
     )  # 3 of the 202 rows of web are drawn
     keys = np.arange(205, dtype=np.uint64)
-    words = r"^balance.by: method undersample draws no row of bad, since domains are cut whatever their labels. Set balance.by_label: true, or method: floor"
+    words = r"^balance.by: method undersample draws no row of bad, because it reduces domains without looking at labels. Set balance.by_label: true, or method: floor"
     with pytest.raises(DataError, match=words):
         plan_balance(
             label_ids, keys, labels=["good", "bad"], method="undersample", seed=0, domains=domains
@@ -524,5 +524,5 @@ def test_method_that_keeps_few_rows_is_warned_of_with_the_smallest_class_and_the
     ):
         with warnings.catch_warnings():
             warnings.simplefilter("error")
-            warnings.filterwarnings("ignore", message="balance: rows of some")
+            warnings.filterwarnings("ignore", message="balance: some rows")
             plan(*rows_of(counts), method)

@@ -242,7 +242,7 @@ def test_label_that_balanced_domains_lose_is_refused():
     domains = np.array([0] * 2 + [1] * 299), ["mail", "web"]
     with pytest.raises(
         DataError,
-        match=r"^balance.by: method undersample draws no row of label1, since domains are cut whatever their labels",
+        match=r"^balance.by: method undersample draws no row of label1, because it reduces domains without looking at labels",
     ):
         plan(matrix, domains=domains)
 
@@ -265,7 +265,7 @@ def test_few_rows_kept_and_rows_seen_often_are_warned_of_by_label():
         plan(matrix, labels=labels)
     with pytest.warns(
         UserWarning,
-        match=r"rows of some are seen often in an epoch: 'b' 33.3 times, 'c' 20.4 times",
+        match=r"some rows are seen often in an epoch: 'b' 33.3 times, 'c' 20.4 times",
     ):
         plan(matrix, "oversample", labels=labels)
 
@@ -273,7 +273,7 @@ def test_few_rows_kept_and_rows_seen_often_are_warned_of_by_label():
 def test_label_without_a_training_row_is_named():
     with pytest.raises(
         DataError,
-        match=r"^the training rows hold no row of label1. Add rows, or list them in data.drop_labels.$",
+        match=r"^the training rows contain no row of label1. Add rows, or list them in data.drop_labels.$",
     ):
         plan(np.array([[True, False], [True, False]]))
 

@@ -410,7 +410,7 @@ def test_label_of_one_row_trains_or_is_told(prepare, primary_label):
     assert data.clean.label_matrix_NC[data.splits.train, data.labels.index("c")].sum() == 1
     words = {
         False: r"^label 'c' has 1 row; 2 stratified splits need 2. Merge it by data.label_map, list it in data.drop_labels, or set split.rare_classes: keep.$",
-        True: r"^the training rows hold no row of c. Add rows, or list them in data.drop_labels.$",
+        True: r"^the training rows contain no row of c. Add rows, or list them in data.drop_labels.$",
     }
     with pytest.raises(DataError, match=words[primary_label]):
         prepare(

@@ -23,7 +23,8 @@ from numpy.typing import NDArray
 from tqdm.auto import tqdm
 
 from trainer.arrays import Array, Floats32, Ints
-from trainer.data.tokens.tokenise import TokenisedRows, code_digest, tokenise
+from trainer.data.tokens.tokenise import TokenisedRows, tokenise
+from trainer.data.tokens.tokenizer_digest import code_digest
 from trainer.errors import RunError, TrainingError
 from trainer.files.cache import ABOUT
 from trainer.files.locks import mark_used, partial_path, remove_dead
