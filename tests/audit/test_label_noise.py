@@ -94,7 +94,7 @@ def test_classes_with_fewer_than_two_units_are_left_out_and_ids_kept():
     units_N[-3:] = units_N[-1]  # one group alone holds class 3
     noise = find_label_noise(features_NF, label_ids_N, units_N, seed=3)
     assert noise.left_out_ids == [1, 3]
-    assert noise.num_judged == 80
+    assert noise.num_checked == 80
     assert set(noise.suggested_ids_I.tolist()) <= {0, 2}
 
 
@@ -112,7 +112,7 @@ def test_class_that_one_fold_holds_alone_is_left_out_and_the_others_judged():
             generator.normal(size=(len(label_ids_N), 5)), label_ids_N, units_N, seed=seed
         )
         if noise is not None:
-            assert noise.num_judged == np.isin(label_ids_N, noise.left_out_ids, invert=True).sum()
+            assert noise.num_checked == np.isin(label_ids_N, noise.left_out_ids, invert=True).sum()
             assert not set(label_ids_N[noise.positions_I]) & set(noise.left_out_ids)
 
 
@@ -147,7 +147,7 @@ def test_of_many_classes_a_stratified_sample_of_the_rows_is_judged(monkeypatch):
     features = np.eye(4)[labels] * 3 + rng.normal(size=(360, 4))
     monkeypatch.setattr(label_noise, "MOST_PROBABILITIES", 4 * 180)
     found = label_noise.find_label_noise(features, labels, np.arange(360), seed=0)
-    assert (found.num_judged, found.is_sample, found.left_out_ids) == (180, True, [])
+    assert (found.num_checked, found.is_sample, found.left_out_ids) == (180, True, [])
     monkeypatch.setattr(label_noise, "MOST_PROBABILITIES", 4 * 360)
     whole = label_noise.find_label_noise(features, labels, np.arange(360), seed=0)
-    assert (whole.num_judged, whole.is_sample) == (360, False)
+    assert (whole.num_checked, whole.is_sample) == (360, False)
