@@ -1,4 +1,7 @@
-"""scripts/train.py where accelerate shards on CPUs too: it does so for GPUs alone, and for DDP on CPUs silently takes an FSDP config."""
+"""Run scripts/train.py with an accelerate that also shards on CPUs.
+
+Without the change, accelerate ignores an FSDP config on CPUs and uses DDP.
+"""
 
 from accelerate import PartialState
 from accelerate.state import AcceleratorState

@@ -8,8 +8,8 @@ import time
 import torch
 import torch.distributed as dist
 
-from trainer.cli import worded_errors
 from trainer.launch import distributed, watch
+from trainer.launch.exits import worded_errors
 
 
 def meet(fate):

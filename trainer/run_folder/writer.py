@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from trainer.config.yaml_source import dump_yaml, read_yaml
 from trainer.errors import RunError
 from trainer.files import durable
-from trainer.files.locks import locked
+from trainer.files.locks import locked, remove_dead
 from trainer.training.memory import FILE as PASSES
 from trainer.training.resuming.checkpoints import newest_whole, set_aside, tidy
 
@@ -314,7 +314,7 @@ def is_finished(path: Path, config: dict[str, Any], fingerprint: str) -> bool:
     for name in FOLDERS:
         if name.endswith(".partial"):
             shutil.rmtree(path / name, ignore_errors=True)
-    durable.remove_dead(path, "*")
+    remove_dead(path, ".*.*.partial")
     return True
 
 
@@ -361,7 +361,7 @@ def _remove_run(path: Path, *, keep_passes: bool) -> None:
     for name in FILES:
         if name != "config.yaml":
             (path / name).unlink(missing_ok=True)
-    durable.remove_dead(path, "*")
+    remove_dead(path, ".*.*.partial")
 
 
 def _differences(path: Path, config: dict[str, Any]) -> list[str]:

@@ -288,12 +288,14 @@ def test_a_checkpoint_and_a_sentence_transformers_folder_with_config_are_models(
 
 TOLD = """
 import json, sys
-from trainer import cli, load_config, pipeline
+from trainer import load_config
+from trainer.cli.checking import leave_out_torch
 from trainer.errors import ModelError
-cli._leave_out_torch()
+from trainer.runs import training_run
+leave_out_torch()
 for path in sys.argv[1:]:
     try:
-        pipeline.check(load_config(path))
+        training_run.check(load_config(path))
     except ModelError as error:
         print(json.dumps(str(error)))
 """

@@ -114,7 +114,7 @@ def test_stopped_after_any_step_a_run_ends_as_the_unbroken_one(
         run = tmp_path / f"stopped-{step}" / name
         assert json.loads((run / "stopped.json").read_text(encoding="utf-8"))["step"] == step
         assert (
-            f"stopped by SIGTERM after step {step}. Run the same command again to go on."
+            f"stopped by SIGTERM after step {step}. Run the same command again to resume."
             in capsys.readouterr().err
         )
         train(stopped)
