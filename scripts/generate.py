@@ -63,7 +63,7 @@ def config_reference() -> str:
         lines = [
             f"### `{name}`",
             "",
-            model.__doc__.strip(),
+            " ".join(model.__doc__.split()),
             "",
             "| key | default | meaning |",
             "| --- | --- | --- |",
@@ -102,12 +102,12 @@ def config_reference() -> str:
     lines += [
         "### `training`",
         "",
-        f"{len(training_specs())} keys: transformers' `TrainingArguments` under their own names, with its defaults but for:",
+        f"{len(training_specs())} keys: transformers' `TrainingArguments` under their own names, with its defaults except for:",
         "",
     ]
     lines += ["| key | default |", "| --- | --- |"]
     lines += [f"| `{key}` | `{json.dumps(value)}` |" for key, value in TRAINING_DEFAULTS.items()]
-    lines += ["| `bf16` | on where the hardware gains from it, else off |", ""]
+    lines += ["| `bf16` | on if the hardware gains from it, otherwise off |", ""]
     lines += [
         "Decided elsewhere and refused here: "
         + ", ".join(f"`{key}`" for key in sorted(OWNED_KEYS))

@@ -1,4 +1,4 @@
-"""`python -m trainer` is the `equipoise` command."""
+"""`python -m trainer` runs the command `equipoise`."""
 
 from trainer.cli import main
 

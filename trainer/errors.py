@@ -125,13 +125,11 @@ def listing(names: Iterable[object], most: int = 12) -> str:
     ordered = sorted(str(name) for name in names)
     room = max(LISTING_CHARACTERS, 20 * most)
     longest = max(MOST_OF_NAME, LISTING_CHARACTERS // max(1, len(ordered)))  # one path stays whole
-    shown: list[str] = []
-    for name in (brief(name, longest) for name in ordered[:most]):
-        if shown and len(", ".join([*shown, name])) > room:
-            break
-        shown.append(name)
+    shown = [brief(name, longest) for name in ordered[:most]]
+    while len(shown) > 1 and len(", ".join(shown)) > room:
+        shown.pop()
     rest = len(ordered) - len(shown)
-    return ", ".join(shown) + (f" and {rest:,} more" if rest > 0 else "")
+    return ", ".join(shown) + (f" and {rest:,} more" if rest else "")
 
 
 def did_you_mean(name: object, known: Iterable[str]) -> str:
