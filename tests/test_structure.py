@@ -107,7 +107,9 @@ def test_the_test_of_circles_finds_one(monkeypatch):
         test_no_modules_import_each_other_however_far_the_way()
 
 
-@pytest.mark.parametrize("name", ["config", "data", "evaluation", "files", "errors", "arrays"])
+@pytest.mark.parametrize(
+    "name", ["cli", "config", "data", "evaluation", "files", "errors", "arrays"]
+)
 def test_what_needs_no_model_imports_no_torch(name):
     heavy = ("torch", "transformers", "accelerate", "peft")
     wrong = []

@@ -167,16 +167,19 @@ class LossSection(Section):
 
     @model_validator(mode="after")
     def _check(self) -> "LossSection":
-        for name, key in LOSS_OPTIONS.items():
-            if getattr(self, key) is not None and name != self.name:
-                raise ValueError(
-                    f"{key} is set, but name {self.name} does not use it; it belongs to {name}"
-                )
+        unused = [
+            (
+                getattr(self, key) is not None and name != self.name,
+                f"{key} is set, but name {self.name} does not use it; it belongs to {name}",
+            )
+            for name, key in LOSS_OPTIONS.items()
+        ]
         refuse(
+            *unused,
             (
                 self.beta is not None and self.class_weights != "effective_number",
                 "beta is set, but only class_weights: effective_number uses it",
-            )
+            ),
         )
         return self
 
