@@ -1,4 +1,4 @@
-"""Equipoise: balanced, honestly evaluated text classifiers from one YAML file. Imports no torch."""
+"""Equipoise: text classifiers for imbalanced data, from one YAML file. The import is light."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -26,7 +26,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """Classes that need heavy libraries, when they are asked for."""
+    """Import the classes that need heavy libraries, on first use."""
     if name in ("Classifier", "Prediction"):
         from trainer.delivery.predicting import predict
 

@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from trainer.cli import audit_command
+from trainer.cli.inspecting import audit_command
 
 
 @pytest.fixture(autouse=True)

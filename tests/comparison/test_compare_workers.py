@@ -14,7 +14,7 @@ import forked_runs
 import pytest
 from conftest import ROOT, leave_free, write_tweets_config
 
-from trainer.cli import compare_command
+from trainer.cli.training import compare_command
 from trainer.comparison import compare_page
 from trainer.files.locks import locked
 from trainer.run_folder import writer
@@ -218,7 +218,7 @@ def test_stopped_comparison_says_so_and_goes_on_to_the_same_table(begun, unbroke
     }
     assert (folder / "cells/class_weights/seed-42/checkpoints/checkpoint-10").is_dir()
     assert (
-        "stopped by SIGTERM after step 10. Run the same command again to go on." in log.read_text()
+        "stopped by SIGTERM after step 10. Run the same command again to resume." in log.read_text()
     )
     assert forked_runs.compare(config, log) == 0, log.read_text()
     assert lines_of_cells(log.read_text()) == CELLS[:2]

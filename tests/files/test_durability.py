@@ -1,4 +1,7 @@
-"""What a finished run has on the disk before its checkpoints go, what costs no run, and what the same command or `report` makes later."""
+"""What is on the disk before a run deletes its checkpoints, and what is completed later.
+
+Failures of pictures and pages never cost the model; the same command or `report` completes them.
+"""
 
 import json
 import os
@@ -11,7 +14,8 @@ import pytest
 from small_runs import train
 
 from trainer import load_config
-from trainer.cli import report_command, train_command
+from trainer.cli.inspecting import report_command
+from trainer.cli.training import train_command
 from trainer.delivery import completion
 from trainer.delivery.card import card
 from trainer.delivery.report import report_page
@@ -182,15 +186,18 @@ def test_ensemble_completes_itself_and_its_members_without_training(
     train(config)
     said = capsys.readouterr().out
     assert (
-        "Nothing is trained; it lacked, and now has: README.md, confusion_matrix.png, member-2/README.md, member-2/learning_curves.png."
-        in said
+        "Nothing is trained; it lacked, and now has: README.md, confusion_matrix.png,"
+        " member-2/README.md, member-2/learning_curves.png." in said
     )
     assert {name: (run / name).read_bytes() for name in wanted} == wanted
     (run / "metrics.json").unlink()
     shutil.move(run / "member-2/predictions.parquet", tmp_path)
     with pytest.raises(
         RunError,
-        match=r"member-2: lacks predictions\.parquet, which votes and only training can write\. Remove the folder",
+        match=(
+            r"member-2: lacks predictions\.parquet, which votes and only training can write\."
+            r" Remove the folder"
+        ),
     ):
         train(config)
     shutil.move(tmp_path / "predictions.parquet", run / "member-2")
@@ -215,7 +222,10 @@ def test_pictures_that_take_too_much_memory_cost_no_run_and_report_makes_them_la
     assert {"model", "metrics.json", "report.json", "predictions.parquet", "report.html"} <= names
     assert not names & {*PICTURES, "README.md", "checkpoints"}
     for name in (*PICTURES, "README.md"):
-        told = f"{run / name}: not written: MemoryError. The model and its figures do not need it; repeat with: equipoise report {run}"
+        told = (
+            f"{run / name}: not written: MemoryError. The model and its figures do not need it;"
+            f" repeat with: equipoise report {run}"
+        )
         assert told in caplog.messages
     capsys.readouterr()
     report_command(runs=[run], output=None, no_texts=False)
@@ -246,8 +256,8 @@ def test_nothing_that_is_made_beside_the_model_fails_a_run(
         "report.html was not written: MemoryError." in message for message in caplog.messages
     )
     assert (
-        f"{run}/predictions.parquet is missing and only training can write it: the page has no intervals, curves and mistakes."
-        in caplog.messages
+        f"{run}/predictions.parquet is missing and only training can write it: the page has no"
+        " intervals, curves and mistakes." in caplog.messages
     )
     assert {"metrics.json", "model", "confusion_matrix.png", "learning_curves.png"} <= {
         path.name for path in run.iterdir()
@@ -271,8 +281,8 @@ def test_run_killed_while_pictures_are_drawn_is_completed_by_the_same_command_wi
     )
     lacked = "README.md, confusion_matrix.png, reliability.png, report.html"
     assert (
-        f"{run}: holds the finished run of this config and data. Nothing is trained; it lacked, and now has: {lacked}."
-        in log.read_text()
+        f"{run}: holds the finished run of this config and data. Nothing is trained; it lacked,"
+        f" and now has: {lacked}." in log.read_text()
     )
     assert (run / "model/model.safetensors").stat().st_mtime_ns == weights
     assert {path.name for path in run.iterdir()} == {path.name for path in whole_run[1].iterdir()}
@@ -372,12 +382,14 @@ def test_tracker_that_fails_costs_no_run_and_ends_when_the_run_is_saved(
     train(small_config(tmp_path, training=training))
     assert {"metrics.json", "model", "README.md"} <= found.keys()
     assert [message for message in caplog.messages if "failed (" in message] == [
-        "Failing failed (on_log): no answer. The training goes on; the tracker may lack figures or files.",
-        "Failing failed (on_train_end): no room. The training goes on; the tracker may lack figures or files.",
+        "Failing failed (on_log): no answer. The training goes on; the tracker may lack figures or"
+        " files.",
+        "Failing failed (on_train_end): no room. The training goes on; the tracker may lack"
+        " figures or files.",
     ]
 
 
-def test_run_with_overwrite_that_was_killed_in_its_pictures_is_completed_and_only_a_whole_one_trains_anew(
+def test_run_with_overwrite_is_completed_if_its_pictures_are_missing_and_else_trains_again(
     small_config, tmp_path
 ):
     config = small_config(

@@ -1,4 +1,4 @@
-"""No cache answers for other content than it was made from, and what is missing or damaged of it is made anew."""
+"""No cache is used for other content than its own, and missing or damaged parts are made again."""
 
 import json
 import os
@@ -196,7 +196,7 @@ def test_digest_of_a_tokenizer_in_python_is_not_that_of_its_folder(tmp_path):
 
 
 def writer(folder, seed):
-    """Folder of a causal language model with random weights; its size does not depend on the seed."""
+    """Folder of a causal language model with random weights, of the same size for every seed."""
     import torch
     from transformers import GPT2Config, GPT2LMHeadModel
 
@@ -282,7 +282,7 @@ DAMAGES = [Path.unlink, empty, cut]
 @pytest.mark.parametrize("ending", [".arrow", ".json"])
 @pytest.mark.parametrize("streaming", [False, True])
 @pytest.mark.filterwarnings(
-    "ignore:.*this entry of the cache is damaged or incomplete, so it is written anew"
+    "ignore:.*this entry of the cache is damaged or incomplete. It is written again"
 )
 def test_rows_of_which_a_file_is_gone_or_damaged_are_read_again(
     tmp_path, ending, damage, streaming
@@ -311,7 +311,10 @@ def test_damaged_entry_is_said(tmp_path):
     next(cache.glob("*.arrow")).unlink()
     with pytest.warns(
         UserWarning,
-        match=r"rows-\w+\.json: this entry of the cache is damaged or incomplete, so it is written anew",
+        match=(
+            r"rows-\w+\.json: this entry of the cache is damaged or incomplete. It is written"
+            r" again"
+        ),
     ):
         read_rows(DataSection(source=str(path)), cache)
 
@@ -328,7 +331,7 @@ def test_damaged_entry_is_said(tmp_path):
     ],
 )
 @pytest.mark.filterwarnings(
-    "ignore:.*this entry of the cache is damaged or incomplete, so it is written anew"
+    "ignore:.*this entry of the cache is damaged or incomplete. It is written again"
 )
 def test_tokens_of_which_a_file_is_gone_or_damaged_are_made_again(
     tiny_model, tmp_path, ending, damage

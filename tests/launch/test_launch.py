@@ -17,7 +17,7 @@ PREPARE = """
 import sys
 from trainer import load_config
 from trainer.runs import training_run
-from trainer.cli import worded_errors
+from trainer.launch.exits import worded_errors
 with worded_errors():
     config = load_config(sys.argv[1])
     training_run.start(config)
@@ -230,7 +230,7 @@ def test_process_without_a_launcher_keeps_all_gpus(alone):
 
 
 def test_process_whose_partner_never_comes_says_so():
-    code = "from trainer.launch.distributed import start_processes as s\nfrom trainer.cli import worded_errors\n"
+    code = "from trainer.launch.distributed import start_processes as s\nfrom trainer.launch.exits import worded_errors\n"
     with ranks(
         ["-c", code + "with worded_errors(): s(None, None, timeout_minutes=0.05)"], ["-c", ""]
     ) as processes:

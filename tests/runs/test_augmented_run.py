@@ -7,7 +7,7 @@ import pytest
 from chat_server import chat_server
 
 from trainer import load_config
-from trainer.cli import split_command, train_command
+from trainer.cli.training import split_command, train_command
 from trainer.errors import ConfigError, TrainerError
 from trainer.runs import training_run
 from trainer.runs.ensemble import train_ensemble

@@ -14,7 +14,7 @@ from conftest import leave_free, write_tweets_config
 from matplotlib import pyplot as plt
 
 from trainer import load_config
-from trainer.cli import train_command
+from trainer.cli.training import train_command
 from trainer.run_folder.writer import RunFolder
 from trainer.runs import training_run
 from trainer.training.weighted_trainer import WeightedTrainer

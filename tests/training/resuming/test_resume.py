@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from trainer.cli import train_command
+from trainer.cli.training import train_command
 from trainer.launch import stopping
 from trainer.run_folder.writer import RunFolder
 from trainer.training.weighted_trainer import WeightedTrainer
@@ -114,7 +114,7 @@ def test_stopped_after_any_step_a_run_ends_as_the_unbroken_one(
         run = tmp_path / f"stopped-{step}" / name
         assert json.loads((run / "stopped.json").read_text(encoding="utf-8"))["step"] == step
         assert (
-            f"stopped by SIGTERM after step {step}. Run the same command again to go on."
+            f"stopped by SIGTERM after step {step}. Run the same command again to resume."
             in capsys.readouterr().err
         )
         train(stopped)

@@ -69,8 +69,8 @@ class AugmentSection(Section):
     """Maximum length of a new text in characters. Default: the 95 % quantile of the lengths in its
     class, but at least 200."""
     similarity: float = Field(default=0.7, ge=0.3, le=1)
-    """Jaccard index of the sets of 5-character pieces from which two texts count as near
-    duplicates; such new texts are rejected. With 1, only exact duplicates are rejected."""
+    """A new text is rejected as a near duplicate if the Jaccard index of its 5-character pieces
+    with those of another text reaches this value. With 1, only exact duplicates are rejected."""
     min_agreement: float | None = Field(default=None, ge=0, le=1)
     """Minimum probability that a classifier of the real training rows gives to the class of a new
     text. By default, the class must be its first choice; 0 turns this filter off."""

@@ -187,7 +187,7 @@ def _inputs(collate: Collator, batch: dict[str, Array], device: Any) -> dict[str
 def _in_use(folder: Path) -> Iterator[None]:
     """Keep a partial file in the folder, by which `cache --clear` knows that a process works there."""
     folder.mkdir(parents=True, exist_ok=True)
-    remove_dead(folder / "shard")
+    remove_dead(folder, "shard.*partial*")
     mark = partial_path(folder / "shard")
     mark.touch()
     try:
