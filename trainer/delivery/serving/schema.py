@@ -42,7 +42,7 @@ def _kind(value: Any) -> str | None:
     return next((kind for type_, kind in kinds.items() if isinstance(value, type_)), None)
 
 
-ONE = Discriminator(_kind, custom_error_type="kind", custom_error_message="no text")
+ONE = Discriminator(_kind, custom_error_type="kind", custom_error_message="not a text")
 ANY = Discriminator(
     _kind, custom_error_type="kind", custom_error_message="neither a text nor a list of texts"
 )
