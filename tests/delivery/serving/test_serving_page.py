@@ -299,7 +299,11 @@ def test_a_file_that_is_no_csv_is_refused_in_words(open_page, classifier, tmp_pa
                 b"id,text,by\n0,a,me\n1,I love it, really,bob\n",
                 "Row 2 below the column names has 4 fields; needed: 3.",
             ),
-            ("d.csv", b"id,text,by\n0,a\n", "Row 1 below the column names has 2 fields; needed: 3."),
+            (
+                "d.csv",
+                b"id,text,by\n0,a\n",
+                "Row 1 below the column names has 2 fields; needed: 3.",
+            ),
         ):
             (tmp_path / name).write_bytes(content)
             page.get_by_label("Drop a CSV or TSV file here").set_input_files(tmp_path / name)
@@ -465,8 +469,7 @@ def test_a_file_that_has_an_added_column_already_is_refused_as_predict_does(
 ):
     (tmp_path / "rows.csv").write_text("text,predicted_label\nsome words,mine\n", encoding="utf-8")
     words = (
-        "The file already has a column 'predicted_label', which is for the prediction."
-        " Rename it."
+        "The file already has a column 'predicted_label', which is for the prediction. Rename it."
     )
     with served(lambda: classifier) as client:
         page = open_page(client.url)
