@@ -251,7 +251,7 @@ def deliver(folder: writer.RunFolder) -> None:
     with completion.warning_of(
         f"{folder.path}, pictures and card", completion.command_of(folder.path)
     ):
-        completion.complete(folder.path, anew=True)
+        completion.complete(folder.path, overwrite=True)
     report_page.write_or_warn(folder.path)
 
 

@@ -84,6 +84,7 @@ def create_app(service: Service, *, card: Path | None = None, asks_token: bool =
     app.add_exception_handler(HTTPException, _http_error)  # type: ignore[arg-type]
     app.add_exception_handler(Exception, _unexpected_error)
     _add_model_routes(app, service)
+    _add_info_routes(app, service)
     _add_state_routes(app, service)
     _add_pages(app, card, _openapi(app, asks_token=asks_token), asks_token=asks_token)
     return app
@@ -141,16 +142,17 @@ def _add_model_routes(app: FastAPI, service: Service) -> None:
         return Response(await json_list(found), media_type="application/json")
 
 
-def _add_state_routes(app: FastAPI, service: Service) -> None:
-    problems: dict[int | str, dict[str, Any]] = {
-        status: {"model": Problem, "description": PROBLEMS[status]} for status in (401, 421, 503)
-    }
+def _problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """Return the documentation of errors."""
+    return {status: {"model": Problem, "description": PROBLEMS[status]} for status in statuses}
 
+
+def _add_info_routes(app: FastAPI, service: Service) -> None:
     @app.get(
         "/info",
         summary="The model, and the limits of a request",
         response_description="The model is loaded.",
-        responses=problems,
+        responses=_problems(401, 421, 503),
     )
     async def info() -> Info:
         """Name and labels of the model, and the limits of a request."""
@@ -167,10 +169,27 @@ def _add_state_routes(app: FastAPI, service: Service) -> None:
         )
 
     @app.get(
+        "/metrics",
+        summary="Counts for Prometheus",
+        response_description="Prometheus' text format.",
+        response_class=PlainTextResponse,
+        responses=_problems(401, 421),
+    )
+    async def metrics() -> Response:
+        """Counts and seconds of requests, and texts: computed, failed, per batch and waiting.
+
+        The status is `aborted` if the client did not receive the whole answer, and 499 if it left
+        before the answer.
+        """
+        return Response(generate_latest(service.metrics.registry), media_type=CONTENT_TYPE_LATEST)
+
+
+def _add_state_routes(app: FastAPI, service: Service) -> None:
+    @app.get(
         "/health",
         summary="Is the server alive",
         response_description="It is.",
-        responses={421: problems[421]},
+        responses=_problems(421),
     )
     async def health() -> State:
         """Answers as long as the process runs."""
@@ -180,7 +199,7 @@ def _add_state_routes(app: FastAPI, service: Service) -> None:
         "/ready",
         summary="Does the server accept texts now",
         response_description="It does.",
-        responses={status: problems[status] for status in (421, 503)},
+        responses=_problems(421, 503),
     )
     async def ready() -> State:
         """503 while the model is loading, while the queue is full and after a stop signal."""
@@ -188,21 +207,6 @@ def _add_state_routes(app: FastAPI, service: Service) -> None:
             words = "Not ready: the model is loading, the queue is full, or the server is stopping."
             raise Refused(503, words, {"retry-after": "1"})
         return State(status="ready")
-
-    @app.get(
-        "/metrics",
-        summary="Counts for Prometheus",
-        response_description="Prometheus' text format.",
-        response_class=PlainTextResponse,
-        responses={status: problems[status] for status in (401, 421)},
-    )
-    async def metrics() -> Response:
-        """Counts and seconds of requests, and texts: computed, failed, per batch and waiting.
-
-        The status is `aborted` if the client did not receive the whole answer, and 499 if it left
-        before the answer.
-        """
-        return Response(generate_latest(service.metrics.registry), media_type=CONTENT_TYPE_LATEST)
 
 
 def _add_pages(app: FastAPI, card: Path | None, api: dict[str, Any], *, asks_token: bool) -> None:
@@ -261,13 +265,10 @@ def _documented(
             }
         },
     }
-    responses = {
-        status: {"model": Problem, "description": words} for status, words in PROBLEMS.items()
-    }
     return {
         "response_model": answer,
         "response_description": "One answer per text, in order.",
-        "responses": responses,
+        "responses": _problems(*PROBLEMS),
         "openapi_extra": {"requestBody": body},
     }
 

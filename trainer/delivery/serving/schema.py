@@ -14,6 +14,7 @@ from pydantic import (
     ValidationError,
 )
 from pydantic_core import from_json
+from scipy.special import expit, softmax
 
 from trainer.arrays import Floats
 from trainer.delivery.predicting.predict import Prediction, Text
@@ -21,6 +22,7 @@ from trainer.delivery.serving.guard import Refused
 from trainer.errors import did_you_mean
 
 Function = Literal["softmax", "sigmoid", "none"]
+FUNCTIONS = {"softmax": softmax, "sigmoid": expit, "none": np.asarray}
 TEXT, PAIR, TEXTS = "(text)", "(pair)", "(texts)"
 """Kinds of input; the brackets distinguish them from keys of the same name."""
 Sentence = Annotated[str, Field(pattern=r"\S")]
@@ -42,7 +44,7 @@ def _kind(value: Any) -> str | None:
     return next((kind for type_, kind in kinds.items() if isinstance(value, type_)), None)
 
 
-ONE = Discriminator(_kind, custom_error_type="kind", custom_error_message="no text")
+ONE = Discriminator(_kind, custom_error_type="kind", custom_error_message="not a text")
 ANY = Discriminator(
     _kind, custom_error_type="kind", custom_error_message="neither a text nor a list of texts"
 )
@@ -190,7 +192,7 @@ def scores(
     """
     values = prediction.probabilities
     if logits_C is not None and parameters is not None:
-        found_C = _apply(parameters.function_to_apply, logits_C)
+        found_C = FUNCTIONS[parameters.function_to_apply or "softmax"](logits_C)
         values = dict(zip(values, found_C.tolist(), strict=True))
     given = set(prediction.labels)
     ordered = sorted(values, key=lambda label: (label not in given, -values[label]))
@@ -198,12 +200,3 @@ def scores(
         {"label": label, "score": values[label]}
         for label in ordered[: parameters.top_k if parameters else None]
     ]
-
-
-def _apply(function: Function | None, logits_C: Floats) -> Floats:
-    if function == "none":
-        return logits_C
-    if function == "sigmoid":
-        return np.asarray(np.exp(-np.logaddexp(0, -logits_C)))
-    exponentials_C = np.exp(logits_C - logits_C.max())
-    return np.asarray(exponentials_C / exponentials_C.sum())
