@@ -1,4 +1,4 @@
-"""An OpenAI-compatible server on loopback with /v1/chat/completions, which can fail like others."""
+"""An OpenAI-compatible server on loopback, which can also fail in the ways that servers fail."""
 
 import json
 import random
@@ -12,9 +12,9 @@ class ChatServer(ThreadingHTTPServer):
     """Answers with the shuffled words of the examples in the prompt, drawn by the request's seed.
 
     Attributes:
-        modes: how the next requests are answered, one mode each, then 'normal': '500', 'slow',
+        modes: how the next requests are answered, one each, then 'normal': '500', 'slow',
             'garbage', 'half', 'no choices', 'no message', 'message is text', 'no utf-8', 'null',
-            'filtered', '401', '408'. The rest of a mode that starts with 'say ' is the answer.
+            'filtered', '401', '408'; after 'say ', the rest of the mode is the answer.
         always: the mode once `modes` is used up.
         bodies: every request's JSON, in the order of arrival.
         keys: every request's Authorization header.
@@ -52,8 +52,8 @@ class _Handler(BaseHTTPRequestHandler):
             return self._send(408, {"error": {"message": "too busy"}})
         if mode == "filtered":
             words = (
-                "The response was filtered due to the prompt triggering a content management"
-                f" policy ({self.headers['Authorization']})."
+                f"The response was filtered due to the prompt triggering a content "
+                f"management policy ({self.headers['Authorization']})."
             )
             return self._send(400, {"error": {"message": words, "code": "content_filter"}})
         if mode == "401":

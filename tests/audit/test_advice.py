@@ -144,7 +144,10 @@ def test_floor_of_a_tiny_minority_fits_every_number_of_classes_that_the_rule_spe
             512,
             300,
             "model: {max_length: 320}",
-            "are truncated at 128 tokens; 99 % of the rows have at most 300 tokens. The model reads up to 512: set",
+            (
+                "are truncated at 128 tokens; 99 % of the rows have at most 300 tokens. The "
+                "model reads up to 512: set"
+            ),
         ),
         (
             128,
@@ -165,7 +168,10 @@ def test_floor_of_a_tiny_minority_fits_every_number_of_classes_that_the_rule_spe
             512,
             4_000,
             "",
-            "truncated at 512 tokens, the most that this model reads; 99 % of the rows have at most 4,000 tokens. Choose a model with a longer context",
+            (
+                "truncated at 512 tokens, the most that this model reads; 99 % of the rows "
+                "have at most 4,000 tokens. Choose a model with a longer context"
+            ),
         ),
         (
             512,
@@ -186,7 +192,10 @@ def test_floor_of_a_tiny_minority_fits_every_number_of_classes_that_the_rule_spe
             None,
             None,
             "model: {max_length: 1024}",
-            "10.0% of the rows are truncated at 512 tokens. The model has no limit: set model.max_length: 1024.",
+            (
+                "10.0% of the rows are truncated at 512 tokens. The model has no limit: set "
+                "model.max_length: 1024."
+            ),
         ),
         (500, 512, None, "model: {max_length: 512}", "set model.max_length: 512."),
     ],

@@ -170,7 +170,10 @@ def test_files_of_others_are_not_overwritten(tmp_path, findings):
         (folder / name).write_text(content)
         with pytest.raises(
             RunError,
-            match=r"contains an audit.json or audit.html that is not from this command. Give another --output",
+            match=(
+                r"contains an audit.json or audit.html that is not from this command. Give "
+                r"another --output"
+            ),
         ):
             page.check_output(folder)
     written = page.write(tmp_path / "ours", findings)
@@ -182,7 +185,10 @@ def test_a_file_in_place_of_the_folder_is_refused(tmp_path):
     (tmp_path / "file").write_text("x")
     with pytest.raises(
         RunError,
-        match=r"cannot be written \(Not a directory at .*\). Set --output to a folder you may write",
+        match=(
+            r"cannot be written \(Not a directory at .*\). Set --output to a folder you may "
+            r"write"
+        ),
     ):
         page.check_output(tmp_path / "file")
 
@@ -200,9 +206,9 @@ def test_page_and_terminal_tell_of_odd_characters_and_what_to_do(tmp_path, capsy
         "Odd characters: HTML entity in 5 rows (12.5%); control character in 5 rows (12.5%)." in out
     )
     assert (
-        "12.5% of the rows contain traces of a broken conversion (HTML entity). In short, convert the texts with html.unescape."
-        in out
-    )
+        "12.5% of the rows contain traces of a broken conversion (HTML entity). In "
+        "short, convert the texts with html.unescape."
+    ) in out
     other = tmp_path / "other"
     other.mkdir()
     clean = audited(other, [{"text": f"row {n}", "label": "ab"[n % 2]} for n in range(40)])

@@ -106,7 +106,7 @@ def test_streamed_run_trains_checks_and_tells_what_was_read_and_chosen(
     audit = run_cli("audit", "--config", path)
     assert audit.returncode == 2
     assert audit.stderr.startswith(
-        "the audit holds all rows, which data.streaming avoids. Audit one file of them:"
+        "the audit keeps all rows in memory, which data.streaming avoids. Audit one of the"
     )
 
 

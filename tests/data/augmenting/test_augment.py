@@ -26,7 +26,10 @@ def server():
 
 @pytest.fixture
 def split_tweets(tweets, tmp_path):
-    """Function (file) -> (clean, splits) of the 240 tweets: 84 negative, 56 neutral, 28 positive in train."""
+    """Function (file) -> (clean, splits) of the 240 tweets.
+
+    The training split has 84 negative, 56 neutral and 28 positive ones.
+    """
 
     def read(path=tweets):
         data = DataSection(source=str(path), label_column="sentiment")
@@ -242,14 +245,17 @@ def test_prompts_that_a_content_filter_refuses_are_rejected_and_counted_also_fro
     assert len(server.bodies) == asked
 
 
-def test_server_that_refuses_most_prompts_stops_the_augmentation_in_its_words_and_is_asked_again_later(
+def test_server_that_refuses_most_prompts_stops_the_augmentation_and_is_asked_again_later(
     split_tweets, write, server
 ):
     rows = split_tweets()
     server.always = "filtered"
     with pytest.raises(
         AugmentError,
-        match=r"refused 10 of 10 prompts. The last answer: Error code: 400.* content management policy.* Check augment\.prompt",
+        match=(
+            r"refused 10 of 10 prompts. The last answer: Error code: 400.* content "
+            r"management policy.* Check augment\.prompt"
+        ),
     ):
         write(rows)
     server.always = "normal"
@@ -296,7 +302,10 @@ def test_class_that_stays_short_is_warned_about_with_the_reasons(split_tweets, w
     server.always = "say ok"
     with pytest.warns(
         UserWarning,
-        match=r"label 'positive' got 0 of the 2 rows that it lacks, from 6 prompts\. Rejected: 6 too short\. Raise augment\.max_attempts",
+        match=(
+            r"label 'positive' got 0 of the 2 rows that it lacks, from 6 prompts\. Rejected: "
+            r"6 too short\. Raise augment\.max_attempts"
+        ),
     ):
         written = write(split_tweets(), target_rows=30, max_attempts=3)
     assert written.rows == []
@@ -342,14 +351,20 @@ def test_records_tell_where_each_row_comes_from(split_tweets, write):
 
 def test_class_of_a_single_row_is_filled_too(write, tmp_path):
     lines = "".join(
-        f"text {n} about the {'red' if n % 2 else 'blue'} thing number {n},{'red' if n % 2 else 'blue'}\n"
+        (
+            f"text {n} about the {'red' if n % 2 else 'blue'} thing number "
+            f"{n},{'red' if n % 2 else 'blue'}\n"
+        )
         for n in range(40)
     )
     path = tmp_path / "rows.csv"
     path.write_text(
         "text,sentiment\n"
         + lines
-        + "a green hill far away from here in the north,green\nthe greenest grass of all grows there,green\n",
+        + (
+            "a green hill far away from here in the north,green\nthe greenest grass of all "
+            "grows there,green\n"
+        ),
         encoding="utf-8",
     )
     data = DataSection(source=str(path), label_column="sentiment")

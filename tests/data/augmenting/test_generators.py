@@ -176,7 +176,10 @@ def test_variable_of_the_key_must_be_set(monkeypatch):
 
 @pytest.fixture(scope="module")
 def tiny_writer(tmp_path_factory):
-    """Folder of a two-layer Llama with random weights and the real tokenizer and chat template of SmolLM2: for plumbing."""
+    """Folder of a two-layer Llama with random weights.
+
+    Its tokenizer and chat template are those of SmolLM2.
+    """
     import torch
     from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
@@ -234,7 +237,10 @@ def test_prompt_longer_than_the_model_reads_is_told(tiny_writer):
     long = [{"role": "user", "content": "word " * 300}]
     with pytest.raises(
         ModelError,
-        match=r"are more than the 256 that .* reads\. Lower augment\.examples, example_characters or max_new_tokens",
+        match=(
+            r"are more than the 256 that .* reads\. Lower augment\.examples, "
+            r"example_characters or max_new_tokens"
+        ),
     ):
         ask(here(tiny_writer), [Request(0, long, 0)])
 

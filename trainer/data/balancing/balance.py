@@ -27,7 +27,7 @@ LEAST_KEPT_SHARE, LEAST_KEPT_ROWS = 0.1, 50
 
 
 def stage_generator(seed: int, *stage: str | int) -> np.random.Generator:
-    """Return the random generator of one stage, derived from the run's seed and the stage's name."""
+    """Return the random generator of one stage, derived from the run's seed and its name."""
     return np.random.default_rng([seed, *(zlib.crc32(str(part).encode()) for part in stage)])
 
 
