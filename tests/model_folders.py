@@ -1,4 +1,4 @@
-"""Folders of small pretrained models, as their authors publish them: random weights, real SentencePiece models."""
+"""Folders of small pretrained models: random weights, real SentencePiece models."""
 
 import csv
 import io

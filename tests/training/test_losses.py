@@ -1,10 +1,12 @@
+from typing import get_args
+
 import numpy as np
 import pytest
 import torch
 from scipy.special import log_softmax
 from torch.nn import functional as F
 
-from trainer.config.sections.balancing import LOSS_OPTIONS
+from trainer.config.sections.balancing import LossName
 from trainer.training.losses import (
     LOSSES,
     cross_entropy,
@@ -46,7 +48,7 @@ def reference(name, logits, labels, weights, gamma=2.0, tau=1.0, smoothing=0.0):
 
 
 def test_the_config_knows_exactly_these_losses():
-    assert set(LOSS_OPTIONS) == set(LOSSES)
+    assert set(get_args(LossName)) == set(LOSSES)
 
 
 @EVERY_LOSS
