@@ -132,10 +132,7 @@ def test_max_length_beyond_the_model_is_told(fails):
 
 def test_pickled_weights_are_not_loaded(fails, tiny_model, tmp_path):
     folder = pickled(tiny_model, tmp_path / "pickled")
-    words = (
-        "has pickled weights alone (pytorch_model.bin). Such a file can run code when it is"
-        f" loaded, so it is not. Convert it once: equipoise convert {folder}"
-    )
+    words = f"has only pickled weights (pytorch_model.bin). Such a file can run code when it is loaded, so it is not loaded. Convert it once: equipoise convert {folder}"
     assert f"{words} Or set model.convert_weights: true." in fails(
         model={"name": str(folder)}, check=True
     )

@@ -382,10 +382,8 @@ def test_tracker_that_fails_costs_no_run_and_ends_when_the_run_is_saved(
     train(small_config(tmp_path, training=training))
     assert {"metrics.json", "model", "README.md"} <= found.keys()
     assert [message for message in caplog.messages if "failed (" in message] == [
-        "Failing failed (on_log): no answer. The training goes on; the tracker may lack figures or"
-        " files.",
-        "Failing failed (on_train_end): no room. The training goes on; the tracker may lack"
-        " figures or files.",
+        "Failing failed (on_log): no answer. Training continues; the tracker may lack values or files.",
+        "Failing failed (on_train_end): no room. Training continues; the tracker may lack values or files.",
     ]
 
 

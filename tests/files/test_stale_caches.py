@@ -362,7 +362,7 @@ def test_tokens_of_which_a_file_is_gone_or_damaged_are_made_again(
 @pytest.mark.parametrize("damage", DAMAGES)
 @pytest.mark.parametrize("name", ["*[!s].npy", "*.keys.npy"])
 @pytest.mark.filterwarnings(
-    "ignore:.*this entry of the cache is damaged or incomplete, so it is computed anew"
+    "ignore:.*this entry of the cache is damaged or incomplete, so it is computed again"
 )
 def test_embeddings_of_which_a_file_is_gone_or_damaged_are_computed_again(
     narrow_model, tmp_path, name, damage

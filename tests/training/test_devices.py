@@ -1,4 +1,4 @@
-"""Which device trains, in which precision; accelerators are played by what torch says of them, since these tests run on CPUs."""
+"""The device and the precision of training; accelerators are simulated on CPUs."""
 
 import os
 
@@ -23,7 +23,7 @@ from trainer.training.weighted_trainer import WeightedTrainer
 
 @pytest.fixture
 def accelerator(monkeypatch):
-    """Function (kind): torch says that this machine has an accelerator of that kind; None: torch was built for CUDA, and there is none."""
+    """Function (kind) that simulates an accelerator; None: torch for CUDA without a GPU."""
 
     def play(kind):
         monkeypatch.setattr(torch.accelerator, "is_available", lambda: kind is not None)
@@ -132,7 +132,7 @@ def test_model_whose_packed_logits_differ_in_the_precision_that_trains_alone_is_
         model = BertForSequenceClassification(BertConfig(**sizes, initializer_range=0.5))
         args = build_arguments({"bf16": bf16, "use_cpu": True}, checkpoints=tmp_path, seed=0)
         reasons[bf16] = WeightedTrainer(model=model, args=args).padded_because
-    assert reasons == {False: None, True: "its logits come out different in bfloat16"}
+    assert reasons == {False: None, True: "its logits would change in bfloat16"}
 
 
 def test_operations_that_apple_gpus_lack_may_run_on_the_cpu(monkeypatch):

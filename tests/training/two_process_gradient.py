@@ -1,6 +1,7 @@
-"""Gradient of one optimizer step of WeightedTrainer, saved by the main process; started by torchrun or alone.
+"""Save the gradient of one optimizer step; started by torchrun or alone.
 
-usage: two_process_gradient.py MODEL OUT ROWS_PER_BATCH BATCHES_PER_STEP WEIGHTS NUM_ROWS SMOOTHING LOSS
+usage: two_process_gradient.py MODEL OUT ROWS_PER_BATCH BATCHES_PER_STEP WEIGHTS NUM_ROWS
+    SMOOTHING LOSS
 """
 
 import sys

@@ -1,4 +1,4 @@
-"""Logits and validation metrics of WeightedTrainer for several numbers of rows, saved by every process; started by torchrun or alone.
+"""Save logits and metrics for several numbers of rows; started by torchrun or alone.
 
 usage: two_process_logits.py MODEL OUT_FOLDER
 """

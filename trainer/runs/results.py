@@ -91,7 +91,7 @@ def apply_decision(
     config: Config, data: PreparedData, model: Any, decision: Decision, plan: DecisionPlan
 ) -> dict[str, Any]:
     """Put the decision into the model and its config; what metrics.json tells of it."""
-    from trainer.training.models.model import fold_into_head
+    from trainer.training.models.layers import fold_into_head
 
     is_folded = fold_into_head(model, decision.temperature, decision.shift_C)
     model.config.decision = decision.to_config(data.labels, is_folded=is_folded)

@@ -383,7 +383,7 @@ def broken(model, folder, *, without=(), config=None):
                 f / "x",
                 config={"model_type": "own", "auto_map": {"AutoConfig": "own.OwnConfig"}},
             ),
-            "contains custom code .* set trust_remote_code",
+            "needs Python code .* set trust_remote_code",
         ),
         (lambda m, f: "no such id", "no such id: is no folder here and no model on the Hub."),
         (

@@ -1,4 +1,4 @@
-"""Texts that hold special tokens as characters: neutral where the head looks for the end token, counted everywhere."""
+"""Texts that contain special tokens as characters."""
 
 import csv
 import json

@@ -80,13 +80,14 @@ def test_merged_model_is_an_ordinary_one_with_the_reported_figures(
     with torch.no_grad():
         merged = AutoModelForSequenceClassification.from_pretrained(run / "model")(**inputs).logits
         assert torch.allclose(adapted(**inputs).logits, merged, atol=1e-5)
-    # 2 layers x (query, key, value, output: 4 x 4 x (384 + 384); two of 384 and 1536: 2 x 4 x (384 + 1536)), the pooler's adapter, 3 x 385 of the head
+    # 2 layers x (query, key, value, output: 4 x 4 x (384 + 384); two of 384 and 1536:
+    # 2 x 4 x (384 + 1536)), the pooler's adapter, 3 x 385 of the head
     assert "model.mode lora: 59,523 of " in capsys.readouterr().out
     card = (run / "README.md").read_text(encoding="utf-8")
     assert (
-        "lora (r 4, alpha 8, dropout 0.05) on every linear layer of the encoder; merged into the model"
-        in card
-    )
+        "lora (r 4, alpha 8, dropout 0.05) on every linear layer of the encoder; merged "
+        "into the model"
+    ) in card
     assert "trained parameters: 59,523 of" in card
 
 
@@ -160,6 +161,9 @@ def test_named_layers_alone_are_adapted_and_unknown_ones_are_told(tiny_model):
     assert adapted == {"query", "value"}
     with pytest.raises(
         ModelError,
-        match=r"q_proj is no linear layer of the encoder that LoRA adapts here; known: dense, key, query, value",
+        match=(
+            r"q_proj is no linear layer of the encoder that LoRA can adapt here; known: dense, "
+            r"key, query, value"
+        ),
     ):
         load(["query", "q_proj"])

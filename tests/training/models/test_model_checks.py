@@ -14,14 +14,11 @@ from trainer.delivery.predicting.saved_model import SavedModel
 from trainer.errors import ModelError
 from trainer.training.arguments import build_arguments
 from trainer.training.batches.batching import Collator, pass_starts, token_batches
+from trainer.training.batches.widths import fit_collator, refuse_unreadable_length
 from trainer.training.device_trainer import fit_to_model
 from trainer.training.models.cpu_layers import FastDropout, RowGradientEmbedding, speed_up
-from trainer.training.models.model_checks import (
-    fit_collator,
-    position_limit,
-    probe_batch,
-    refuse_unreadable_length,
-)
+from trainer.training.models.positions import position_limit
+from trainer.training.models.probe import probe_batch
 
 sys.path.insert(0, str(ROOT / "scripts"))
 

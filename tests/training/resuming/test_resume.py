@@ -1,4 +1,4 @@
-"""Stopped anywhere and started again, a run ends as if it had never stopped: weights, table and metrics, bit for bit."""
+"""A resumed run equals an uninterrupted one bit for bit: weights, table and metrics."""
 
 import gc
 import hashlib
@@ -34,7 +34,7 @@ INTERVALS = {
 
 @pytest.fixture
 def config(config_file, tmp_path):
-    """Function (folder, **training) -> YAML of a run of 10 steps in 2 epochs, with dropout and early stopping."""
+    """Function (folder, **training) -> YAML of 10 steps in 2 epochs with early stopping."""
 
     def make(folder, **training):
         path = config_file(
@@ -77,7 +77,7 @@ def train(config, code=0):
 
 @pytest.fixture
 def signal_at(monkeypatch):
-    """Function (method, n-th call, signal): the process gets it before that call of a WeightedTrainer's method."""
+    """Function (method, n, signal) that sends the signal before the n-th call of a method."""
 
     def arrange(method, number, sent=signal.SIGTERM):
         original, calls = getattr(WeightedTrainer, method), []
@@ -245,7 +245,10 @@ class TestOutOfMemory:
         small_memory(150)
         train(config("halved", **every))
         said = re.findall(
-            r"memory ran out at step 4 with passes of ([\d,]+) tokens; from the last checkpoint on they hold ([\d,]+), and a step the same rows",
+            (
+                r"memory ran out at step 4 with passes of ([\d,]+) tokens; from the last "
+                r"checkpoint on they hold ([\d,]+), and a step holds the same rows"
+            ),
             capsys.readouterr().out,
         )
         sizes = [
@@ -338,11 +341,15 @@ def test_another_number_of_processes_shares_the_same_steps_or_is_refused(
 
     assert shared_by(1) == (None, 32)
     assert shared_by(4) == (
-        "The checkpoint is of 1 process(es), now there are 4: a step holds the same rows, so results are equal up to rounding and dropout.",
+        "The checkpoint was saved by 1 process(es), now there are 4. A step holds the same"
+        " rows, so results are equal up to rounding and dropout.",
         8,
     )
     with pytest.raises(
         RunError,
-        match=r"1 process\(es\) that trained 32 rows a step, which 3 cannot share equally\. Launch 1",
+        match=(
+            r"1 process\(es\) that trained 32 rows per step, which 3 cannot share equally\. "
+            r"Launch 1"
+        ),
     ):
         shared_by(3)

@@ -5,7 +5,7 @@ import json
 import socket
 import threading
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -14,7 +14,6 @@ from urllib.parse import urlsplit
 from urllib.request import getproxies
 
 import numpy as np
-from safetensors import SafetensorError
 
 from trainer.arrays import Array, Bools, Floats, Floats32, Ints
 from trainer.data.reading.locate import package_path, refuse_url
@@ -27,9 +26,10 @@ from trainer.evaluation.scores import assigned, log_sigmoid
 from trainer.files.content import file_state
 from trainer.training.models.end_token import Origin, head_looks_for_end, reads_text_only
 from trainer.training.models.model_folder import (
+    loading,
+    loading_tokenizer,
     refuse_other_kinds,
     refuse_other_types,
-    telling_damage,
 )
 from trainer.training.models.weight_files import refuse_other_weights
 
@@ -94,13 +94,17 @@ class SavedModel:
 
         from trainer.training.batches.batching import Collator, tokens_per_pass
         from trainer.training.batches.packing import pack
-        from trainer.training.models.model_checks import TOLERANCE, fit_collator
+        from trainer.training.batches.widths import TOLERANCE, fit_collator
 
         origin = Origin(revision=revision, trust_remote_code=trust_remote_code)
         with _worded(source), _quiet():
             config = AutoConfig.from_pretrained(source, **origin)
         refuse_other_types(config, f"{source}:")
-        with _worded(source), _quiet(), telling_damage(Path(source), f"{source}: its tokenizer"):
+        with (
+            _worded(source),
+            _quiet(),
+            loading_tokenizer(Path(source), f"{source}: its tokenizer"),
+        ):
             self.tokenizer = reads_text_only(
                 AutoTokenizer.from_pretrained(source, config=config, **origin),
                 config,
@@ -413,7 +417,7 @@ def _complete_tokenizer(source: str, tokenizer: Any, config: Any, trust_remote_c
     Raises:
         ModelError: a tokenizer without words, or with nothing to pad with.
     """
-    from trainer.training.models.model import LONGEST_DEFAULT, complete_tokenizer
+    from trainer.training.models.tokenizer import LONGEST_DEFAULT, complete_tokenizer
 
     limits = complete_tokenizer(
         tokenizer, config, f"{source}: its tokenizer", trust_remote_code=trust_remote_code
@@ -437,25 +441,6 @@ def _quiet() -> Iterator[None]:
             logging.enable_progress_bar()
 
 
-@contextmanager
-def _worded(source: str) -> Iterator[None]:
-    """Turns what libraries raise while they load a model into a ModelError that names it."""
-    from huggingface_hub.utils import httpx  # type: ignore[attr-defined]
-
-    try:
-        yield
-    except (
-        OSError,
-        ValueError,
-        KeyError,
-        ImportError,
-        RuntimeError,
-        SafetensorError,
-        httpx.HTTPError,
-    ) as error:
-        remedy = (
-            " If you trust its source, set trust_remote_code (--trust-remote-code)."
-            if "trust_remote_code" in str(error)
-            else ""
-        )
-        raise ModelError(f"{source}: cannot be loaded: {first_line(error)}{remedy}") from error
+def _worded(source: str) -> AbstractContextManager[None]:
+    """Turn the errors of libraries that load a model into a ModelError that names it."""
+    return loading(source, f"{source}:", "set trust_remote_code (--trust-remote-code)")
