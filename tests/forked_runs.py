@@ -1,4 +1,4 @@
-"""Training commands in processes forked from one that has loaded the libraries: real signals, without seconds of loading for each start."""
+"""Training commands in forked processes: real signals, but libraries are loaded only once."""
 
 import multiprocessing
 import os
@@ -20,11 +20,12 @@ CONTEXT.set_forkserver_preload(
 
 
 def train(config, log, *, num_processes=1, strike=None, rank=None):
-    """Exit codes of `equipoise train` in so many processes; when one is killed the others are too, as a launcher does it.
+    """Exit codes of `equipoise train` in several processes; if one is killed, so are the others.
 
     Args:
         log: file for what they print.
-        strike: (place, how often it is reached, signals that the process then sends itself); places: step, save, head, predictions, finish, picture.
+        strike: (place, how often it is reached, signals that the process then sends to itself).
+            Places: step, save, head, predictions, finish, picture.
         rank: the process that is struck; left out: all.
     """
     with socket.socket() as free:

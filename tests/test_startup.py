@@ -17,7 +17,7 @@ LOADED = "\nimport sys\nprint('loaded:', *sorted({name.partition('.')[0] for nam
 RUN = "from trainer.cli import app\napp(sys.argv[1:], standalone_mode=False)"
 TO_FIRST_STEP = """
 import gc, os
-from trainer import pipeline
+from trainer.runs import training_run as pipeline
 prepare = pipeline.prepare
 def stop(*_):
     print("collects:", gc.isenabled(), gc.get_freeze_count() > 100_000)
@@ -120,7 +120,8 @@ def test_check_without_torch_finds_what_it_finds_with_torch(faulty):
 
     code = """
 import json
-from trainer import cli, load_config, pipeline
+from trainer import cli, load_config
+from trainer.runs import training_run as pipeline
 from trainer.errors import TrainerError
 cli._leave_out_torch()
 told = {}

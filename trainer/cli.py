@@ -153,11 +153,11 @@ def split_command(
         loaded = load_config(config, set_ or ())
         from trainer.data.split_files import check_format, export_splits, refuse_existing
         from trainer.display.tables import print_audit
-        from trainer.runs import training_run
+        from trainer.runs.preparation import prepare
 
         check_format(file_format)
         refuse_existing(output, file_format)
-        data = training_run.prepare(loaded)
+        data = prepare(loaded)
         print_audit(data, {}, 0)
         for path, count in export_splits(data, loaded.data, output, file_format):
             typer.echo(f"{path}: {count:,} rows")
@@ -413,7 +413,7 @@ def push_command(
 ) -> None:
     """Upload a finished run to the Hugging Face Hub; can be repeated without harm."""
     with worded_errors():
-        from trainer.delivery.hub import hub
+        from trainer.delivery.hub import client, push
 
         given = {
             "repo_id": repo_id,
@@ -422,14 +422,14 @@ def push_command(
             "commit_message": commit_message,
             "timeout_minutes": timeout_minutes,
         }
-        settings = hub.settings(run, **given)
-        with hub.at_most(
+        settings = push.settings(run, **given)
+        with client.at_most(
             settings.timeout_minutes,
-            hub.failure(
+            push.failure(
                 run, settings, f"it took longer than {settings.timeout_minutes:g} minutes."
             ),
         ):
-            typer.echo(f"Pushed to {hub.push(run, settings)}")
+            typer.echo(f"Pushed to {push.push(run, settings)}")
 
 
 @app.command("export")
@@ -592,13 +592,14 @@ def predict_command(
             path, check_config(YamlSource("predict", values), set_ or ()).data
         )
         if spreadsheet_safe:
-            label_file.refuse_where_no_spreadsheet_reads(target, records)
+            label_file.refuse_spreadsheet_safe(target, records)
+        from trainer.delivery.predicting.labeller import Labeller
         from trainer.delivery.predicting.predict import Classifier
 
         classifier = Classifier.load_several(
             models, vote=vote, revision=revision, trust_remote_code=trust_remote_code
         )
-        labeller = label_file.Labeller(classifier, records.wanted, probabilities, prefix)
+        labeller = Labeller(classifier, records.wanted, probabilities, prefix)
         label_file.label_file(labeller, records, target, spreadsheet_safe=spreadsheet_safe)
 
 

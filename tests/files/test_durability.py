@@ -19,7 +19,7 @@ from trainer.display import tables
 from trainer.errors import RunError
 from trainer.files import durable
 from trainer.run_folder.writer import RunFolder, is_finished
-from trainer.runs import training_run
+from trainer.runs.startup import with_hardware_defaults
 from trainer.training.weighted_trainer import WeightedTrainer
 
 PICTURES = [
@@ -145,7 +145,7 @@ def test_checkpoints_that_a_kill_left_go_when_model_and_figures_are_on_the_disk(
     fingerprint = json.loads((run / "environment.json").read_text(encoding="utf-8"))["data"][
         "fingerprint"
     ]
-    assert is_finished(run, training_run.with_hardware_defaults(values).to_dict(), fingerprint)
+    assert is_finished(run, with_hardware_defaults(values).to_dict(), fingerprint)
     removed = last(calls, "remove", f"{run}/checkpoints")
     for name in (f"{run}/model/model.safetensors", f"{run}/model", f"{run}/metrics.json", str(run)):
         last(calls, "fsync", name, removed)
@@ -182,15 +182,15 @@ def test_ensemble_completes_itself_and_its_members_without_training(
     train(config)
     said = capsys.readouterr().out
     assert (
-        "Nothing is trained; it lacked, and now has: README.md, confusion_matrix.png, member-2/README.md, member-2/learning_curves.png."
-        in said
+        "Nothing is trained; these missing files were written: README.md, confusion_matrix.png,"
+        " member-2/README.md, member-2/learning_curves.png." in said
     )
     assert {name: (run / name).read_bytes() for name in wanted} == wanted
     (run / "metrics.json").unlink()
     shutil.move(run / "member-2/predictions.parquet", tmp_path)
     with pytest.raises(
         RunError,
-        match=r"member-2: lacks predictions\.parquet, which votes and only training can write\. Remove the folder",
+        match=r"member-2: lacks predictions\.parquet, which the vote needs and only training can write\.",
     ):
         train(config)
     shutil.move(tmp_path / "predictions.parquet", run / "member-2")
@@ -231,7 +231,7 @@ def test_nothing_that_is_made_beside_the_model_fails_a_run(
 ):
     from trainer.runs import results
 
-    monkeypatch.setattr(results, "_facts", out_of_memory)
+    monkeypatch.setattr(results, "report_facts", out_of_memory)
     monkeypatch.setattr(results, "write_mistakes", out_of_memory)
     monkeypatch.setattr(RunFolder, "write_predictions", out_of_memory)
     monkeypatch.setattr(report_page, "render", out_of_memory)
@@ -271,8 +271,8 @@ def test_run_killed_while_pictures_are_drawn_is_completed_by_the_same_command_wi
     )
     lacked = "README.md, confusion_matrix.png, reliability.png, report.html"
     assert (
-        f"{run}: holds the finished run of this config and data. Nothing is trained; it lacked, and now has: {lacked}."
-        in log.read_text()
+        f"{run}: holds the finished run of this config and data. Nothing is trained; these missing"
+        f" files were written: {lacked}." in log.read_text()
     )
     assert (run / "model/model.safetensors").stat().st_mtime_ns == weights
     assert {path.name for path in run.iterdir()} == {path.name for path in whole_run[1].iterdir()}
@@ -397,7 +397,7 @@ def test_run_with_overwrite_that_was_killed_in_its_pictures_is_completed_and_onl
     assert forked_runs.train(config, log, strike=("step", 1, [signal.SIGKILL])) == [0], (
         log.read_text()
     )
-    assert "Nothing is trained; it lacked, and now has: " in log.read_text()
+    assert "Nothing is trained; these missing files were written: " in log.read_text()
     assert (run / "report.html").is_file()
     log.unlink()
     assert forked_runs.train(config, log, strike=("step", 1, [signal.SIGKILL])) == [
