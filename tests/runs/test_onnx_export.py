@@ -421,7 +421,7 @@ def test_ensembles_and_exports_are_no_models_to_export(run, exported, tmp_path):
     )
     with pytest.raises(
         ExportError,
-        match=r"holds an ensemble of 2 models\. Export its members one by one: .*member-1 and so on",
+        match=r"holds an ensemble of 2 models\. Export its members one by one: .*member-1 and so",
     ):
         onnx_export.export(str(tmp_path))
     with pytest.raises(RunError, match="holds files that are not an export"):

@@ -365,7 +365,7 @@ def test_figures_are_shown_even_where_the_disk_takes_them_no_more(
     def full(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(evaluate_file.report.RunFolder, "write_json", full)
+    monkeypatch.setattr(evaluate_file.writer.RunFolder, "write_json", full)
     data = write(tmp_path / "rows.jsonl", [{"text": "x", "label": "positive"}])
     code, out, err, metrics = evaluate(model, data)
     assert (code, "macro F1" in out, "No space left on device" in err, metrics) == (

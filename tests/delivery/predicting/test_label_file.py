@@ -327,7 +327,7 @@ def test_one_model_has_nobody_to_vote_with(predict, model, tmp_path):
     code, _, err = predict("--input", write(tmp_path / "rows.csv"), "--vote", "mean")
     assert (
         code,
-        f"--vote is 'mean', but {model} is one model. Leave it out, or give several." in err,
+        f"--vote is 'mean', but {model} is one model. Leave it out, or give several models." in err,
     ) == (2, True), err
     ensemble = as_run(
         tmp_path / "run", [model, model], {"ensemble": {"size": 2, "combine": "majority"}}
@@ -604,7 +604,7 @@ def test_parquet_goes_to_standard_output_as_json_lines(predict, expected, tmp_pa
         (
             b"text,label\nx,y\n",
             ["--prefix", ""],
-            "has a column 'label' already, where the prediction",
+            "has a column 'label' already, which the prediction would overwrite",
         ),
         (
             b'text,id\nx,1\n"y,2\nz,3\n',

@@ -178,7 +178,7 @@ NO_TEXTS = {
     "array of two axes": (np.array([["a", "b"]]), "text 0: found ndarray; needed: a text, a pair"),
     "rows with labels": (
         [{"text": "a", "label": "b"}],
-        "text 0: a pair with the key label; needed: the key text, and the key text_pair of pairs",
+        "text 0: a pair with the key label; needed: the key text, and for pairs the key text_pair",
     ),
     "pair without a text": (
         {"text_pair": "a"},
@@ -328,7 +328,7 @@ def test_models_of_other_labels_or_another_kind_cannot_vote(classifier, multi_la
         Classifier([classifier, Classifier.load(voters[0])])
     with pytest.raises(
         ModelError,
-        match=r"gives a text one label, and .* gives any number of labels\. Only models of one kind",
+        match=r"gives a text one label, and .* gives any number of labels\. Only models of one",
     ):
         Classifier([classifier, Classifier.load(multi_label)])
 

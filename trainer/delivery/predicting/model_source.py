@@ -90,7 +90,7 @@ def hub_commit(repo_id: str, revision: str | None) -> str:
             " commit of it.",
             errors.LocalEntryNotFoundError: "is not a folder here and not in the cache, and the Hub"
             " cannot be reached. Check the name and the network.",
-            errors.EntryNotFoundError: "has no config.json, so it is no Transformers model.",
+            errors.EntryNotFoundError: "holds no config.json, so it is no Transformers model.",
         }
         words = next((words for kind, words in reasons.items() if isinstance(error, kind)), None)
         words = words or f"cannot be downloaded from the Hub: {first_line(error)}"
