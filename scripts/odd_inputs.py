@@ -323,7 +323,7 @@ OWN = [
 
 def found(case: Case) -> tuple[str, str]:
     """What the case gives, or the error; and what was printed and warned of."""
-    from trainer.runs.training_run import prepare
+    from trainer.runs.preparation import prepare
 
     out = io.StringIO()
     with redirect_stdout(out), redirect_stderr(out), warnings.catch_warnings(record=True) as caught:

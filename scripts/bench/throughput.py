@@ -54,7 +54,8 @@ from trainer.data.reading.locate import package_path
 from trainer.data.tokens.tokenise import TokenisedRows
 from trainer.evaluation.metrics import evaluate_logits
 from trainer.launch.distributed import start_processes
-from trainer.runs import training_run
+from trainer.runs import preparation
+from trainer.runs.startup import with_hardware_defaults
 from trainer.training.arguments import build_arguments, quiet_libraries
 from trainer.training.batches.batching import Collator, cut_into_passes, pass_starts
 from trainer.training.models.model import load_model, load_pretrained_config, load_tokenizer
@@ -109,7 +110,7 @@ def config_of(data: str, model: str, seed: int, max_length: int) -> Config:
                 "data": sources[name] | {"limit": count},
                 "model": {"name": MINILM},
             }
-            prepared = training_run.prepare(
+            prepared = preparation.prepare(
                 Config.model_validate(section | {"split": {"train": 0.8, "validation": 0.2}})
             )
             table = prepared.clean.rows.table.take(
@@ -122,7 +123,7 @@ def config_of(data: str, model: str, seed: int, max_length: int) -> Config:
         path = Path(tempfile.gettempdir()) / "throughput-mixed.jsonl"
         path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
         sources["mixed"] = {"source": str(path), "text_column": "text", "label_column": "label"}
-    return training_run.with_hardware_defaults(
+    return with_hardware_defaults(
         Config.model_validate(
             {
                 "run": {"seed": seed},
@@ -162,11 +163,11 @@ class Case:
         start_processes(None, None)
         quiet_libraries()
         self.config = config_of(given.data, given.model, given.seed, given.max_length)
-        data: PreparedData = training_run.prepare(self.config)
+        data: PreparedData = preparation.prepare(self.config)
         self.pretrained = load_pretrained_config(self.config.model)
         self.tokenizer, self.max_length = load_tokenizer(self.config.model, self.pretrained)
         self.labels, self.batch = data.labels, given.batch
-        tokens = training_run.tokenise_splits(data, self.tokenizer, self.max_length)
+        tokens = preparation.tokenise_splits(data, self.tokenizer, self.max_length)
         self.train_rows, self.test_rows = tokens["train"], tokens["test"]
         generator = np.random.default_rng(given.seed)
         size = (

@@ -730,7 +730,7 @@ def test_schema_command_prints_the_committed_schema(run_cli):
         (
             KeyboardInterrupt(),
             130,
-            "stopped by the keyboard; run the same command again to go on from the last"
+            "stopped by the keyboard; run the same command again to resume from the last"
             " checkpoint.\n",
         ),
     ],

@@ -23,7 +23,7 @@ from trainer.display import tables
 from trainer.errors import RunError
 from trainer.files import durable
 from trainer.run_folder.writer import RunFolder, is_finished
-from trainer.runs import training_run
+from trainer.runs.startup import with_hardware_defaults
 from trainer.training.weighted_trainer import WeightedTrainer
 
 PICTURES = [
@@ -149,7 +149,7 @@ def test_checkpoints_that_a_kill_left_go_when_model_and_figures_are_on_the_disk(
     fingerprint = json.loads((run / "environment.json").read_text(encoding="utf-8"))["data"][
         "fingerprint"
     ]
-    assert is_finished(run, training_run.with_hardware_defaults(values).to_dict(), fingerprint)
+    assert is_finished(run, with_hardware_defaults(values).to_dict(), fingerprint)
     removed = last(calls, "remove", f"{run}/checkpoints")
     for name in (f"{run}/model/model.safetensors", f"{run}/model", f"{run}/metrics.json", str(run)):
         last(calls, "fsync", name, removed)
@@ -186,7 +186,7 @@ def test_ensemble_completes_itself_and_its_members_without_training(
     train(config)
     said = capsys.readouterr().out
     assert (
-        "Nothing is trained; it lacked, and now has: README.md, confusion_matrix.png,"
+        "Nothing is trained; these missing files were written: README.md, confusion_matrix.png,"
         " member-2/README.md, member-2/learning_curves.png." in said
     )
     assert {name: (run / name).read_bytes() for name in wanted} == wanted
@@ -194,10 +194,7 @@ def test_ensemble_completes_itself_and_its_members_without_training(
     shutil.move(run / "member-2/predictions.parquet", tmp_path)
     with pytest.raises(
         RunError,
-        match=(
-            r"member-2: lacks predictions\.parquet, which votes and only training can write\."
-            r" Remove the folder"
-        ),
+        match=r"member-2: lacks predictions\.parquet, which the vote needs and only training can write\.",
     ):
         train(config)
     shutil.move(tmp_path / "predictions.parquet", run / "member-2")
@@ -241,7 +238,7 @@ def test_nothing_that_is_made_beside_the_model_fails_a_run(
 ):
     from trainer.runs import results
 
-    monkeypatch.setattr(results, "_facts", out_of_memory)
+    monkeypatch.setattr(results, "report_facts", out_of_memory)
     monkeypatch.setattr(results, "write_mistakes", out_of_memory)
     monkeypatch.setattr(RunFolder, "write_predictions", out_of_memory)
     monkeypatch.setattr(report_page, "render", out_of_memory)
@@ -281,8 +278,8 @@ def test_run_killed_while_pictures_are_drawn_is_completed_by_the_same_command_wi
     )
     lacked = "README.md, confusion_matrix.png, reliability.png, report.html"
     assert (
-        f"{run}: holds the finished run of this config and data. Nothing is trained; it lacked,"
-        f" and now has: {lacked}." in log.read_text()
+        f"{run}: holds the finished run of this config and data. Nothing is trained; these missing"
+        f" files were written: {lacked}." in log.read_text()
     )
     assert (run / "model/model.safetensors").stat().st_mtime_ns == weights
     assert {path.name for path in run.iterdir()} == {path.name for path in whole_run[1].iterdir()}
@@ -407,7 +404,7 @@ def test_run_with_overwrite_is_completed_if_its_pictures_are_missing_and_else_tr
     assert forked_runs.train(config, log, strike=("step", 1, [signal.SIGKILL])) == [0], (
         log.read_text()
     )
-    assert "Nothing is trained; it lacked, and now has: " in log.read_text()
+    assert "Nothing is trained; these missing files were written: " in log.read_text()
     assert (run / "report.html").is_file()
     log.unlink()
     assert forked_runs.train(config, log, strike=("step", 1, [signal.SIGKILL])) == [

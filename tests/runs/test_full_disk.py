@@ -58,6 +58,9 @@ def test_output_that_cannot_get_its_name_on_a_full_disk_is_named(tmp_path, monke
     partial = PartialFile(tmp_path / "out.csv", {})
     with pytest.raises(
         RunError,
-        match=r"\.out\.csv\.equipoise-partial: .*No space left on device\. The first 0 rows are kept",
+        match=(
+            r"\.out\.csv\.equipoise-partial: .*No space left on device\. The first 0 rows"
+            r" are kept"
+        ),
     ):
         partial.finish()

@@ -12,7 +12,7 @@ from trainer import load_config
 from trainer.data.tokens.tokenise import TokenisedRows
 from trainer.delivery.predicting.predict import Classifier
 from trainer.launch import distributed
-from trainer.runs import training_run
+from trainer.runs import startup
 from trainer.training import device_trainer
 from trainer.training.arguments import build_arguments
 from trainer.training.batches import packing
@@ -49,10 +49,10 @@ def test_cpu_that_was_asked_for_trains_in_its_own_precision_whatever_gpu_there_i
         load_config(config_file(training={"bf16": ..., "use_cpu": use_cpu}))
         for use_cpu in (False, True)
     )
-    assert training_run.with_hardware_defaults(on_gpu).training_values["bf16"] is True
-    assert training_run.with_hardware_defaults(on_cpu).training_values["bf16"] is False
+    assert startup.with_hardware_defaults(on_gpu).training_values["bf16"] is True
+    assert startup.with_hardware_defaults(on_cpu).training_values["bf16"] is False
     monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
-    assert training_run.with_hardware_defaults(on_gpu).training_values["bf16"] is False
+    assert startup.with_hardware_defaults(on_gpu).training_values["bf16"] is False
 
 
 def test_bfloat16_is_judged_on_the_device_that_trains(accelerator, monkeypatch):
@@ -67,15 +67,15 @@ def test_apple_gpus_train_in_float32_and_what_was_asked_for_is_told(accelerator,
     accelerator("mps")
     for asked in ({"bf16": True}, {"bf16": ..., "fp16": True}):
         given = load_config(config_file(training=asked))
-        values = training_run.with_hardware_defaults(given).training_values
+        values = startup.with_hardware_defaults(given).training_values
         assert not any(values.get(name) for name in ("bf16", "fp16"))
         name = "bf16" if asked["bf16"] is True else "fp16"
-        assert training_run.apple_limits(given.training_values, use_cpu=False) == [
+        assert startup.apple_limits(given.training_values, use_cpu=False) == [
             f"Apple GPUs train in float32 here: training.{name} is ignored."
         ]
     plain = load_config(config_file(training={"bf16": ...}))
-    assert training_run.with_hardware_defaults(plain).training_values["bf16"] is False
-    assert training_run.apple_limits(plain.training_values, use_cpu=False) == []
+    assert startup.with_hardware_defaults(plain).training_values["bf16"] is False
+    assert startup.apple_limits(plain.training_values, use_cpu=False) == []
 
 
 def test_several_processes_on_an_apple_gpu_train_on_the_cpu(accelerator, monkeypatch):
@@ -83,10 +83,10 @@ def test_several_processes_on_an_apple_gpu_train_on_the_cpu(accelerator, monkeyp
     assert distributed.device_type(use_cpu=False) == "mps"
     monkeypatch.setenv("WORLD_SIZE", "2")
     assert distributed.device_type(use_cpu=False) == "cpu"
-    assert training_run.apple_limits({}, use_cpu=False) == [
+    assert startup.apple_limits({}, use_cpu=False) == [
         "Several processes cannot share an Apple GPU: they train on the CPU."
     ]
-    assert training_run.apple_limits({}, use_cpu=True) == []
+    assert startup.apple_limits({}, use_cpu=True) == []
 
 
 def test_only_cuda_takes_pinned_memory(accelerator, monkeypatch, tmp_path):

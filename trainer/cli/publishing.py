@@ -89,9 +89,9 @@ def push_command(
     ] = None,
 ) -> None:
     """Upload a finished run to the Hugging Face Hub. You can repeat it safely."""
-    from trainer.delivery.hub import hub
+    from trainer.delivery.hub import client, push
 
-    settings = hub.settings(
+    settings = push.settings(
         run,
         repo_id=repo_id,
         private=private,
@@ -100,6 +100,6 @@ def push_command(
         timeout_minutes=timeout_minutes,
     )
     minutes = settings.timeout_minutes
-    too_long = hub.failure(run, settings, f"it took longer than {minutes:g} minutes.")
-    with hub.at_most(minutes, too_long):
-        typer.echo(f"Pushed to {hub.push(run, settings)}")
+    too_long = push.failure(run, settings, f"it took longer than {minutes:g} minutes.")
+    with client.at_most(minutes, too_long):
+        typer.echo(f"Pushed to {push.push(run, settings)}")

@@ -67,11 +67,11 @@ def split_command(
     loaded = load_config(config, set_ or ())
     from trainer.data.split_files import check_format, export_splits, refuse_existing
     from trainer.display.tables import print_audit
-    from trainer.runs import training_run
+    from trainer.runs.preparation import prepare
 
     check_format(file_format)
     refuse_existing(output, file_format)
-    data = training_run.prepare(loaded)
+    data = prepare(loaded)
     print_audit(data, {}, 0)
     for path, count in export_splits(data, loaded.data, output, file_format):
         typer.echo(f"{path}: {count:,} rows")

@@ -64,6 +64,7 @@ def predict_command(
 ) -> None:
     """Label the rows of a file or of standard input. If interrupted, run it again to resume."""
     from trainer.delivery.predicting import label_file
+    from trainer.delivery.predicting.labeller import Labeller
 
     path = label_file.input_path(input_)
     folder = Path() if input_.startswith("package:") else None
@@ -74,13 +75,13 @@ def predict_command(
     config = check_config(YamlSource("predict", values), set_ or ())
     records = label_file.open_records(path, config.data)
     if spreadsheet_safe:
-        label_file.refuse_where_no_spreadsheet_reads(target, records)
+        label_file.refuse_spreadsheet_safe(target, records)
     from trainer.delivery.predicting.predict import Classifier
 
     classifier = Classifier.load_several(
         models, vote=vote, revision=revision, trust_remote_code=trust_remote_code
     )
-    labeller = label_file.Labeller(classifier, records.wanted, probabilities, prefix)
+    labeller = Labeller(classifier, records.wanted, probabilities, prefix)
     label_file.label_file(labeller, records, target, spreadsheet_safe=spreadsheet_safe)
 
 

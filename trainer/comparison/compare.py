@@ -26,7 +26,7 @@ from trainer.launch.distributed import leave_the_others
 from trainer.run_folder import config_differences, writer
 from trainer.run_folder.environment import describe_environment
 from trainer.run_folder.finished_comparison import JSON_NAME, PAGE_NAME
-from trainer.runs import training_run
+from trainer.runs import startup, training_run
 
 if TYPE_CHECKING:
     from trainer.comparison.trainings import Ground
@@ -70,8 +70,8 @@ def compare(config: Config, *, resume: str = "auto", command: str = "") -> Path:
     leave_the_others(discards=resume == "never")
     given, path = config, folder_of(config)
     writer.check_writable(path)
-    with training_run.loading_libraries():
-        config = training_run.start(_alone(config))
+    with startup.loading_libraries():
+        config = startup.start(_alone(config))
         from trainer.comparison import trainings, workers
         from trainer.training.arguments import quiet_libraries
     quiet_libraries()

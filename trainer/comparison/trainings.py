@@ -26,7 +26,7 @@ from trainer.data.reading.source_tables import hub_commits
 from trainer.data.split_rows import Fold
 from trainer.data.splitting.split import Splits
 from trainer.data.tokens.tokenise import TokenisedRows
-from trainer.delivery.predicting.evaluate_file import judge_texts, logarithms
+from trainer.delivery.predicting.evaluate_file import classify_texts, logarithms
 from trainer.delivery.predicting.predict import Classifier
 from trainer.errors import ConfigError
 from trainer.evaluation.outcome import outcome_of
@@ -35,6 +35,7 @@ from trainer.launch import distributed, stopping
 from trainer.run_folder import writer
 from trainer.run_folder.environment import Commits, describe_environment
 from trainer.runs import results, training_run
+from trainer.runs.preparation import tokenise_splits
 from trainer.runs.trainers import build_head_trainer, build_trainer
 from trainer.training.arguments import build_arguments
 from trainer.training.batches.batching import refuse_small_steps
@@ -320,7 +321,7 @@ def _prepare_rows(config: Config, fold: int | None, tokenizer: Any, max_length: 
         test,
         synthetic,
         plain,
-        training_run.tokenise_splits(plain, tokenizer, max_length),
+        tokenise_splits(plain, tokenizer, max_length),
     )
 
 
@@ -512,7 +513,7 @@ def judge_test(cell: Cell, ground: Ground) -> None:
         trust_remote_code=ground.config.model.trust_remote_code,
         device=distributed.device_type(use_cpu=ground.config.uses_cpu),
     )
-    p_NC, decided_N = judge_texts(classifier, rows.clean.rows, rows.test, cell.path)
+    p_NC, decided_N = classify_texts(classifier, rows.clean.rows, rows.test, cell.path)
     log_p_NC = logarithms(p_NC, cell.path)
     outcome = outcome_of(
         log_p_NC, rows.clean.label_ids_N[rows.test], classifier.labels, (log_p_NC, decided_N), None

@@ -4,7 +4,7 @@ import pytest
 
 from trainer.data.reading.formats.readers import ENDINGS
 from trainer.data.reading.locate import locate
-from trainer.delivery.predicting.saved_model import find_models
+from trainer.delivery.predicting.model_source import find_models
 from trainer.errors import DataError, ModelError
 from trainer.training.models.model_folder import resolve_name
 

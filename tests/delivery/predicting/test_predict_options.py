@@ -19,7 +19,10 @@ def model(tiny_model, tmp_path_factory):
 
 @pytest.fixture
 def predict(model, capfd):
-    """Function (*arguments) -> (exit code, standard output, standard error) of the command, in this process."""
+    """Function that runs the command in this process.
+
+    (*arguments) -> (exit code, standard output, standard error).
+    """
 
     def run(*arguments):
         code = 0
@@ -120,4 +123,4 @@ def test_packed_input_is_labelled_into_a_plain_file(packing, predict, tmp_path):
     assert code == 0, err
     assert texts(tmp_path / "rows.predicted.csv") == ["a", "b"]
     code, _, err = predict("--input", source, "--output", tmp_path / "out.csv.zst")
-    assert (code, "out.csv.zst: endings that can be written: .csv" in err) == (2, True)
+    assert (code, "out.csv.zst: cannot be written; possible endings: .csv" in err) == (2, True)

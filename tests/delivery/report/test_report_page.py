@@ -15,7 +15,7 @@ from page_parser import Page
 from sklearn.metrics import average_precision_score
 
 from trainer import load_config
-from trainer.delivery.hub import hub
+from trainer.delivery.hub.repository_files import SHARED
 from trainer.delivery.report import page_intervals, report_page
 from trainer.delivery.report.mistakes import MOST_MISTAKES
 from trainer.display import curves
@@ -254,9 +254,7 @@ def test_texts_are_left_out_of_a_page_to_share(single, tmp_path):
 
 
 def test_page_and_quoted_texts_never_go_to_the_hub():
-    assert not {"report.html", "report.json", "mistakes.jsonl", "predictions.parquet"} & set(
-        hub.SHARED
-    )
+    assert not {"report.html", "report.json", "mistakes.jsonl", "predictions.parquet"} & set(SHARED)
 
 
 def test_decision_and_class_weights_are_told(single):

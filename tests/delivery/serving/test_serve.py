@@ -34,26 +34,26 @@ TOKEN = "s3cret-token"
 class Slow(Classifier):
     """A real classifier that takes 0.3 seconds a batch."""
 
-    def judge(self, texts):
+    def classify(self, texts):
         time.sleep(0.3)
-        return super().judge(texts)
+        return super().classify(texts)
 
 
 class Gated(Classifier):
     """A real classifier that computes nothing while its gate is shut."""
 
-    def judge(self, texts):
+    def classify(self, texts):
         assert self.gate.wait(60)
-        return super().judge(texts)
+        return super().classify(texts)
 
 
 class Failing(Classifier):
     """A real classifier that fails on one word, as a model out of memory would."""
 
-    def judge(self, texts):
+    def classify(self, texts):
         if any("fail" in text for text in texts):
             raise RuntimeError("out of memory")
-        return super().judge(texts)
+        return super().classify(texts)
 
 
 @pytest.fixture(scope="module")

@@ -245,9 +245,9 @@ def test_no_cell_of_the_download_is_a_formula_and_numbers_stay_numbers(
 class Slow(Classifier):
     """A real classifier that takes 0.2 seconds a batch."""
 
-    def judge(self, texts):
+    def classify(self, texts):
         time.sleep(0.2)
-        return super().judge(texts)
+        return super().classify(texts)
 
 
 def test_a_file_dropped_by_the_mouse_can_be_cancelled_and_started_again(open_page, classifier):

@@ -100,7 +100,7 @@ def test_special_token_without_embedding_is_read_as_characters_if_only_a_text_co
     assert tokenizer("<image>")["input_ids"][1] == 190
     saved = SavedModel(str(path))
     assert saved.tokens(["w5 <image> w6"]).columns["input_ids"].max() < 190
-    saved.judge(["w5 <image> w6"])
+    saved.classify(["w5 <image> w6"])
     assert saved.tokens(["w5 <mask> w6"]).columns["input_ids"].tolist() == [1, 5, 4, 6, 2]
     saved.tokenizer.save_pretrained(path)
     again = AutoTokenizer.from_pretrained(path)
@@ -187,8 +187,8 @@ def test_fault_of_a_models_own_code_is_told_to_all_processes(tmp_path):
 
 
 def test_short_text_is_read_by_a_model_that_pools_its_characters(folder):
-    judged = SavedModel(str(folder("canine"))).judge(["a", "", "a longer text"])
-    assert judged.probabilities_NC.shape == (3, 2)
+    answers = SavedModel(str(folder("canine"))).classify(["a", "", "a longer text"])
+    assert answers.probabilities_NC.shape == (3, 2)
 
 
 def test_batches_of_equal_lengths_hold_every_row_once():

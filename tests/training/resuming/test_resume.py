@@ -277,7 +277,7 @@ class TestOutOfMemory:
         from trainer import load_config
         from trainer.comparison.trainings import prepare_ground, steps_in
         from trainer.comparison.workers import Phase
-        from trainer.runs import training_run
+        from trainer.runs import startup
 
         compute_loss = WeightedTrainer.compute_loss
 
@@ -287,7 +287,7 @@ class TestOutOfMemory:
             return compute_loss(self, model, inputs, *arguments, **values)
 
         monkeypatch.setattr(WeightedTrainer, "compute_loss", checked)
-        started = training_run.start(
+        started = startup.start(
             load_config(str(config("timed")), ["compare.budget=seconds", "compare.amount=1"])
         )
         ground = prepare_ground(started)

@@ -15,8 +15,8 @@ from typing import Literal
 
 import uvicorn
 
+from trainer.delivery.predicting.model_source import find_models
 from trainer.delivery.predicting.predict import Classifier
-from trainer.delivery.predicting.saved_model import find_models
 from trainer.delivery.serving.app import create_app
 from trainer.delivery.serving.card_html import find_card
 from trainer.delivery.serving.connections import READ_SECONDS, GracefulServer, PatientProtocol

@@ -130,11 +130,12 @@ class Service:
         assert self.classifier is not None, "loaded before the first text is taken"
         import torch
 
-        device = self.classifier.models[0].device.type
-        with torch.autocast(device, torch.bfloat16, enabled=self.bf16):
-            judged = self.classifier.judge(texts)
-        logits = [None] * len(texts) if judged.logits_NC is None else judged.logits_NC
-        return list(zip(self.classifier.predictions(judged), logits, strict=True))
+        with torch.autocast(
+            self.classifier.models[0].device.type, torch.bfloat16, enabled=self.bf16
+        ):
+            answers = self.classifier.classify(texts)
+        logits = [None] * len(texts) if answers.logits_NC is None else answers.logits_NC
+        return list(zip(self.classifier.predictions(answers), logits, strict=True))
 
 
 def _num_characters(text: Text) -> int:
