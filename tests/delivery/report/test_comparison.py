@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from page_parser import Page
 
-from trainer.delivery.report import report_page, side_by_side
+from trainer.delivery.report import page_intervals, report_page, side_by_side
 from trainer.delivery.report.page_intervals import LEAST_ROWS
 from trainer.errors import RunError
 from trainer.evaluation.outcome import outcome_of
@@ -114,7 +114,7 @@ def test_means_over_classes_have_no_interval_where_one_class_is_too_small(tmp_pa
     )
     assert reason in words_of(side_by_side.render(compared))
     (tmp_path / "poor/report.json").unlink()
-    assert f"nor have means over classes that hold such a class ({LABELS[0]})" in words_of(
+    assert f"neither have means over classes that include such a class ({LABELS[0]})" in words_of(
         report_page.render(FinishedRun.read(tmp_path / "poor"))
     )
     side_by_side.print_comparison(compared)
@@ -123,7 +123,7 @@ def test_means_over_classes_have_no_interval_where_one_class_is_too_small(tmp_pa
 
 def test_intervals_hold_the_figures_they_are_of(tmp_path):
     run = write_run(tmp_path / "run", 5)
-    intervals = report_page.headline_intervals(run, report_page.resampled_figures([run]), 0)
+    intervals = page_intervals.headline_intervals(run, page_intervals.resampled_figures([run]), 0)
     for name in ("macro_f1", "accuracy", "balanced_accuracy"):
         assert intervals[name][0] <= run.final[name] <= intervals[name][1]
 
@@ -131,7 +131,9 @@ def test_intervals_hold_the_figures_they_are_of(tmp_path):
 def test_a_class_without_rows_takes_no_interval_away(tmp_path):
     run = write_run(tmp_path / "run", 5, labels=[*LABELS, "absent"])
     assert (
-        report_page.headline_intervals(run, report_page.resampled_figures([run]), 0)["macro_f1"]
+        page_intervals.headline_intervals(run, page_intervals.resampled_figures([run]), 0)[
+            "macro_f1"
+        ]
         is not None
     )
 
