@@ -129,7 +129,7 @@ def test_data_audit_needs_no_yaml_and_no_model(tweets, tmp_path, run_cli):
     )
 
 
-def test_data_audit_judges_by_an_encoder_that_is_named(tweets, tiny_model, tmp_path):
+def test_data_audit_checks_labels_by_an_encoder_that_is_named(tweets, tiny_model, tmp_path):
     audit(data=str(tweets), label_column="sentiment", model=str(tiny_model))
     found = json.loads((tmp_path / "audit/audit.json").read_text(encoding="utf-8"))
     assert f"embeddings of {tiny_model}" in " ".join(found["notes"])
@@ -158,7 +158,7 @@ def test_rows_of_one_group_are_held_out_together(tmp_path):
     found = json.loads((tmp_path / "audit/audit.json").read_text(encoding="utf-8"))
     assert (
         found["label_noise"] is None
-    )  # each class is one author: no row can be judged by another author's
+    )  # each class is one author: no row can be checked by another author's
     assert (
         "no row is left for validation: all rows of each class are one group by "
         "data.group_column: author"
@@ -226,7 +226,7 @@ def test_labels_and_groups_that_training_refuses_are_obstacles(tmp_path, config_
         ({"data": "one.csv"}, "the rows hold one class only, 'a'"),
     ],
 )
-def test_bad_input_is_told_and_nothing_written(fails, tmp_path, options, words):
+def test_bad_input_is_refused_and_nothing_written(fails, tmp_path, options, words):
     write_rows(tmp_path / "rows.csv", [(f"text {n}", "ab"[n % 2]) for n in range(20)])
     write_rows(tmp_path / "one.csv", [(f"text {n}", "a") for n in range(20)])
     assert words in fails(**options)

@@ -139,7 +139,7 @@ def test_a_class_too_small_to_split_is_an_obstacle_and_not_the_end(tmp_path):
     assert "Training would stop" in "".join(Page(page.render(found)).words)
 
 
-def test_labels_that_cannot_be_judged_are_said(tmp_path, capsys):
+def test_labels_that_cannot_be_checked_are_reported(tmp_path, capsys):
     found = audited(tmp_path, [{"text": "one", "label": "a"}, {"text": "two", "label": "b"}])
     assert found.label_noise is None
     tables.print_findings(found)

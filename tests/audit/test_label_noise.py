@@ -98,12 +98,12 @@ def test_classes_with_fewer_than_two_units_are_left_out_and_ids_kept():
     assert set(noise.suggested_ids_I.tolist()) <= {0, 2}
 
 
-def test_two_rows_a_class_are_judged_in_two_folds():
+def test_two_rows_a_class_are_checked_in_two_folds():
     features_NF, label_ids_N = clouds([2, 2], distance=9.0)
     assert find_label_noise(features_NF, label_ids_N, own_units(label_ids_N), seed=1).num_folds == 2
 
 
-def test_class_that_one_fold_holds_alone_is_left_out_and_the_others_judged():
+def test_class_that_one_fold_holds_alone_is_left_out_and_the_others_checked():
     for seed in range(60):  # in 6 of them all rows left to learn from are of one class
         generator = np.random.default_rng(seed)
         label_ids_N = generator.integers(0, 3, size=int(generator.integers(5, 14)))
@@ -117,7 +117,7 @@ def test_class_that_one_fold_holds_alone_is_left_out_and_the_others_judged():
 
 
 @pytest.mark.parametrize("counts", [[1, 1], [30, 1]])
-def test_fewer_than_two_classes_cannot_be_judged(counts):
+def test_fewer_than_two_classes_cannot_be_checked(counts):
     features_NF, label_ids_N = clouds(counts)
     assert find_label_noise(features_NF, label_ids_N, own_units(label_ids_N), seed=1) is None
 
@@ -139,7 +139,7 @@ def test_term_weights_are_tf_idf_and_know_emoji_alone():
     assert term_weights(texts)[2].nnz > 0
 
 
-def test_of_many_classes_a_stratified_sample_of_the_rows_is_judged(monkeypatch):
+def test_of_many_classes_a_stratified_sample_of_the_rows_is_checked(monkeypatch):
     from trainer.audit import label_noise
 
     rng = np.random.default_rng(0)

@@ -9,14 +9,14 @@ import pyarrow.compute as pc
 from trainer import __version__
 from trainer.arrays import Ints
 from trainer.audit.advice import Advice, Facts, advise
-from trainer.audit.examples import (
+from trainer.audit.inspection import (
+    Inspection,
     conflicting_texts,
     describe_near_duplicates,
     duplicate_texts,
     quote,
     shared_texts,
 )
-from trainer.audit.inspection import Inspection
 from trainer.data.cleaning.near_duplicates import MOST_CHARACTERS
 from trainer.data.cleaning.reasons import CONFLICTS
 from trainer.data.cleaning.sanity_checks import class_size_problems
@@ -108,7 +108,6 @@ def _distribution(inspection: Inspection) -> DataSummary:
 
 
 def _classes(inspection: Inspection, distribution: DataSummary) -> dict[str, Any]:
-    """Return the rows of each class by split, and the imbalance of the split trained on."""
     clean, splits = inspection.clean, inspection.splits
     all_splits = {"all": np.concatenate(list(splits.values()))} | splits
     counts = {name: clean.labels.counts(clean.label_ids_N[ids]) for name, ids in all_splits.items()}
@@ -125,7 +124,6 @@ def _classes(inspection: Inspection, distribution: DataSummary) -> dict[str, Any
 
 
 def _character_lengths(inspection: Inspection) -> dict[str, dict[str, float]]:
-    """Return the characters of the texts and their pairs by class."""
     clean, ids = inspection.clean, inspection.audited
     first_N, second_N = (
         pc.fill_null(pc.utf8_length(clean.rows.table[name]), 0).to_numpy()
@@ -203,7 +201,6 @@ def _facts(
     near_found: dict[str, Any],
     odd_found: dict[str, dict[str, Any]],
 ) -> Facts:
-    """Return the figures that the rules of the advice look at."""
     noise, tokens, encoder = inspection.noise, inspection.tokens, inspection.encoder
     odd_kind = max(odd_found, key=lambda kind: odd_found[kind]["rows"])
     leakage = [found["rows"] / found["of"] for found in near_found["soft_leakage"].values()]
@@ -259,7 +256,6 @@ def _notes(inspection: Inspection, distribution: DataSummary) -> list[str]:
 
 
 def _noise_notes(inspection: Inspection) -> list[str]:
-    """Return how labels were checked, in sentences."""
     noise = inspection.noise
     if noise is None:
         return ["Labels were not checked: fewer than two classes have enough independent rows."]

@@ -200,11 +200,13 @@ def _ask(client: Any, augment: AugmentSection, request: Request, key: str | None
             )
             return _content(answer)
         except ValueError as error:  # it may also be no JSON or no UTF-8
-            problem = _without(key, first_line(error))
+            problem = first_line(error)
+        except openai.APITimeoutError:
+            problem = f"no answer within {augment.timeout_seconds:g} seconds."
+            break
         except openai.APIError as error:
-            problem = _without(key, first_line(error))
-            if isinstance(error, openai.APITimeoutError):
-                problem = f"no answer within {augment.timeout_seconds:g} seconds."
+            # servers may repeat the key
+            problem = first_line(error).replace(key, "***") if key else first_line(error)
             status = getattr(error, "status_code", 500)
             if status in REFUSES_PROMPT:
                 return Refused(problem)
@@ -234,11 +236,6 @@ def _content(answer: Any) -> str:
     if message is None or not hasattr(message, "content"):
         raise ValueError("the first choice of the answer contains no message")
     return message.content if isinstance(message.content, str) else ""
-
-
-def _without(key: str | None, text: str) -> str:
-    """Return the text with the key replaced by stars; servers may repeat it."""
-    return text.replace(key, "***") if key else text
 
 
 def _api_key(augment: AugmentSection) -> str | None:

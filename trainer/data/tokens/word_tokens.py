@@ -111,7 +111,7 @@ def splits_at_spaces(tokenizer: Any) -> bool:
 
     This holds for BERT's normalizer, pre-tokenizer and WordPiece: they look at each character
     alone (an accent depends on the marks behind it), and no token spans a space. It does not hold
-    if a special token contains or strips spaces, or stands elsewhere than around the text.
+    if a special token contains or strips spaces, or occurs elsewhere than around the text.
     """
     backend = getattr(tokenizer, "backend_tokenizer", None)
     if backend is None:
