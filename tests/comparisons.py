@@ -27,7 +27,9 @@ R8 = {
     "grain": 3,
 }
 UNSURE = {"none": 0.0, "undersample": -0.1, "oversample": 0.01, "class_weights": 0.02}
-"""Gains without a reliable one: class_weights is the highest, and undersample reliably worse."""
+"""Gains of which none is reliable: class_weights is the highest, none the winner, undersample
+reliably worse.
+"""
 OWN = {"loss": {"name": "focal", "gamma": 2.0}}
 """What strategies set that are no presets."""
 
@@ -41,9 +43,8 @@ def difference(value, half):
 
 
 def validation(gains=GAINS, support=R8, num_seeds=5, metric="macro_f1", rng=None, apart=0.04):
-    """The part 'validation': results of seeds that are drawn around FIGURES and the gains.
-
-    Intervals extend by 0.03 to both sides, and those of all pairs by `apart`.
+    """The part 'validation': figures of seeds drawn around FIGURES and gains; intervals of 0.03 to
+    either side, those of all pairs of `apart`.
     """
     rng = rng or np.random.default_rng(0)
     half = 0.03
@@ -122,7 +123,9 @@ def validation(gains=GAINS, support=R8, num_seeds=5, metric="macro_f1", rng=None
 
 
 def comparison(gains=GAINS, support=R8, num_seeds=5, metric="macro_f1", apart=0.04, **changes):
-    """A complete comparison.json. The winner is the best of those reliably better than none."""
+    """The whole of comparison.json; the winner is the highest that is reliably better than none, or
+    none.
+    """
     compared = validation(gains, support, num_seeds, metric, apart=apart)
     strategies = compared["strategies"]
     reliable = [
@@ -132,16 +135,16 @@ def comparison(gains=GAINS, support=R8, num_seeds=5, metric="macro_f1", apart=0.
     ]
     winner = max(["none", *reliable], key=lambda name: strategies[name]["figures"][metric]["mean"])
     words = (
-        f"No reliable difference in macro F1: {compared['best']} is the highest; none is the"
-        " simplest choice."
+        f"No reliable difference in macro F1: {compared['best']} is the highest; none is the "
+        f"simplest choice."
     )
     if winner != "none":
         d = strategies[winner]["against_baseline"]
         words = (
-            f"{winner}: {d['difference']:+.2f} macro F1 [{d['low']:.2f}, {d['high']:.2f}] over"
-            " none; costs 1.1 points of accuracy"
+            f"{winner}: {d['difference']:+.2f} macro F1 [{d['low']:.2f}, {d['high']:.2f}] over "
+            f"none; costs 1.1 points of accuracy"
         )
-    judged = {name: gain for name, gain in gains.items() if name in ("none", winner)}
+    tested = {name: gain for name, gain in gains.items() if name in ("none", winner)}
     return {
         "name": "topics",
         "version": "0.1.0",
@@ -161,9 +164,9 @@ def comparison(gains=GAINS, support=R8, num_seeds=5, metric="macro_f1", apart=0.
         "failed": {},
         "quick": None,
         "validation": compared,
-        "test": validation(judged, support, num_seeds, metric, np.random.default_rng(1)),
+        "test": validation(tested, support, num_seeds, metric, np.random.default_rng(1)),
         "winner": winner,
-        "tested": [*judged],
+        "tested": [*tested],
         "recommendation": words,
         "total_seconds": 1834.5,
         "environment": {"python": "3.11.9", "packages": {"torch": "2.13.0"}, "cpu_count": 2},
@@ -172,7 +175,7 @@ def comparison(gains=GAINS, support=R8, num_seeds=5, metric="macro_f1", apart=0.
 
 
 def quick(gains=GAINS):
-    """The part 'quick': heads on the frozen encoder, of which the best two are trained in full."""
+    """The part 'quick': heads on the frozen encoder, two of which go on."""
     compared = validation(gains)
     ordered = sorted(
         gains, key=lambda name: -compared["strategies"][name]["figures"]["macro_f1"]["mean"]

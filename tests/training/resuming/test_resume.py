@@ -275,8 +275,9 @@ class TestOutOfMemory:
         import torch
 
         from trainer import load_config
-        from trainer.comparison.trainings import prepare_ground, steps_in
-        from trainer.comparison.workers import Phase
+        from trainer.comparison.budget import steps_in
+        from trainer.comparison.grid import TrainingGrid
+        from trainer.comparison.shared_data import prepare_shared
         from trainer.runs import startup
 
         compute_loss = WeightedTrainer.compute_loss
@@ -290,9 +291,9 @@ class TestOutOfMemory:
         started = startup.start(
             load_config(str(config("timed")), ["compare.budget=seconds", "compare.amount=1"])
         )
-        ground = prepare_ground(started)
-        phase = Phase(ground, tmp_path / "cells", ("none",), "full", False, "")
-        assert steps_in(1.0, phase.unbudgeted["none"][0], ground) >= 1
+        shared = prepare_shared(started)
+        grid = TrainingGrid(shared, tmp_path / "cells", ("none",), "full", False, "")
+        assert steps_in(1.0, grid.trainings["none"][0], shared) >= 1
         assert len(living) >= 3
         assert set(living) == {0}
 
