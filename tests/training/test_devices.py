@@ -113,7 +113,7 @@ def test_torch_built_for_cuda_predicts_on_the_cpu_of_a_machine_without_a_gpu(
 def test_model_whose_packed_logits_differ_in_the_precision_that_trains_alone_is_padded(
     monkeypatch, tmp_path
 ):
-    attend = packing._attend
+    attend = packed_attention._attend
 
     def broken(q, *arguments, **values):
         return attend(q, *arguments, **values) * (2 if q.dtype == torch.bfloat16 else 1)
