@@ -15,7 +15,7 @@ from trainer.launch import distributed
 from trainer.runs import startup
 from trainer.training import device_trainer
 from trainer.training.arguments import build_arguments
-from trainer.training.batches import packing
+from trainer.training.batches import packed_attention
 from trainer.training.losses import step_loss
 from trainer.training.resuming.resumable_trainer import ResumableTrainer
 from trainer.training.weighted_trainer import WeightedTrainer
@@ -113,12 +113,12 @@ def test_torch_built_for_cuda_predicts_on_the_cpu_of_a_machine_without_a_gpu(
 def test_model_whose_packed_logits_differ_in_the_precision_that_trains_alone_is_padded(
     monkeypatch, tmp_path
 ):
-    attend = packing._attend
+    attend = packed_attention._attend
 
     def broken(q, *arguments, **values):
         return attend(q, *arguments, **values) * (2 if q.dtype == torch.bfloat16 else 1)
 
-    monkeypatch.setattr(packing, "_attend", broken)
+    monkeypatch.setattr(packed_attention, "_attend", broken)
     reasons = {}
     for bf16 in (False, True):
         torch.manual_seed(0)
@@ -147,7 +147,7 @@ def test_operations_that_apple_gpus_lack_may_run_on_the_cpu(monkeypatch):
 
 
 def test_random_state_of_a_device_that_transformers_forgets_is_resumed(monkeypatch, tmp_path):
-    monkeypatch.setattr(device_trainer, "KEPT_BY_TRANSFORMERS", ())
+    monkeypatch.setattr(device_trainer, "SAVED_BY_TRANSFORMERS", ())
     monkeypatch.setattr(
         ResumableTrainer, "_load_rng_state", lambda self, checkpoint: None
     )  # so that the device's own state is all there is

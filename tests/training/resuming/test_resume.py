@@ -159,15 +159,15 @@ def test_signal_while_results_are_written_comes_too_late(config, monkeypatch, tm
 
 def test_signal_while_a_frozen_encoder_reads_the_rows_stops_it(config, monkeypatch, tmp_path):
     path = config("head")
-    from trainer.training.frozen import embed
+    from trainer.training.frozen import vector_cache
 
-    batches = embed.token_batches
+    batches = vector_cache.token_batches
 
     def signalled(*args, **options):
         os.kill(os.getpid(), signal.SIGTERM)
         return batches(*args, **options)
 
-    monkeypatch.setattr(embed, "token_batches", signalled)
+    monkeypatch.setattr(vector_cache, "token_batches", signalled)
     with pytest.raises(SystemExit) as stop:
         train_command(
             config=str(path),

@@ -46,7 +46,7 @@ def pretrained_config(model: ModelSection) -> Any:
     from transformers import AutoConfig
 
     where = f"model.name: '{model.name}'"
-    with loading(where, model.name):
+    with loading(model.name):
         name = resolve_name(model.name)
         with loading_from_hub(name, model.revision, where):
             config = AutoConfig.from_pretrained(
@@ -84,7 +84,7 @@ def load_tokenizer(model: ModelSection, config: Any) -> tuple[Any, int]:
     name = resolve_name(model.name)
     origin = Origin(revision=model.revision, trust_remote_code=model.trust_remote_code)
     with (
-        loading(f"model.name: '{model.name}'", model.name),
+        loading(model.name),
         loading_tokenizer(Path(name), where),
     ):
         tokenizer = AutoTokenizer.from_pretrained(name, config=config, **origin)
@@ -121,7 +121,7 @@ def load_model(
     if hasattr(config, "decision"):
         del config.decision  # it belongs to an earlier training
     tokenizer.model_max_length = max_length  # pipelines then cut texts as training did
-    with loading(f"model.name: '{model.name}'", model.name), _without_load_report():
+    with loading(model.name), _without_load_report():
         pretrained_labels = list((config.id2label or {}).values())
         config.num_labels = len(labels)
         config.id2label = dict(enumerate(labels))
@@ -150,7 +150,7 @@ def load_encoder(model: ModelSection, config: Any) -> Any:
     """
     from transformers import AutoModel
 
-    with loading(f"model.name: '{model.name}'", model.name), _without_load_report():
+    with loading(model.name), _without_load_report():
         return _from_pretrained(AutoModel, model, config)
 
 
