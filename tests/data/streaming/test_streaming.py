@@ -257,7 +257,7 @@ def test_class_of_which_cleaning_leaves_no_row_is_refused_by_name(stream, tmp_pa
         [*rows_of(300), {"text": "torn", "label": "odd"}, {"text": "torn", "label": "fraud"}],
     )
     with pytest.raises(
-        DataError, match=r"^cleaning leaves no row of 'odd' \(1 dropped\)\. Mend these rows"
+        DataError, match=r"^cleaning leaves no row of 'odd' \(1 dropped\)\. Fix these rows"
     ):
         stream(str(tmp_path / "a.jsonl"))
 
