@@ -19,7 +19,10 @@ from trainer.errors import DataError
 
 @pytest.fixture
 def clean(tmp_path, monkeypatch):
-    """Function (rows of 'text,label' lines, or {slot: such lines}, **rules) -> CleanRows; other keys go to the data section."""
+    """Function (rows of "text,label" lines, or {slot: such lines}, **rules) -> CleanRows.
+
+    Other keys go to the data section.
+    """
     monkeypatch.chdir(tmp_path)
 
     def clean(
