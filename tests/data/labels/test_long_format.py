@@ -160,7 +160,7 @@ def test_one_row_for_each_text_and_label_is_noticed(clean):
             + [(f"twice {n}", label) for n in range(3) for label in "xy"]
         )
     doubled = [(f"t{n // 2}", "xy"[n // 2 % 2]) for n in range(52)]
-    with pytest.warns(UserWarning, match="14 of 40 texts"):  # 28 of 80 rows
+    with pytest.warns(UserWarning, match="14 of 40 repeated texts"):  # 28 of 80 rows
         clean(doubled + [(f"u{n}", label) for n in range(14) for label in "xy"])
 
 
