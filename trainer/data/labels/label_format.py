@@ -108,11 +108,12 @@ class FormatEvidence:
             f"Labels: the values of {column} are split at '{separator}'; an empty value is a row"
             " without a label."
         )
-        warning = (
-            f"data.label_separator is '{separator}', but no value of {column} holds it. Set it to"
-            " the text between the labels, or to null."
-        )
-        warning = "" if self.has_separator else warning
+        warning = ""
+        if not self.has_separator:
+            warning = (
+                f"data.label_separator is '{separator}', but no value of {column} holds it. Set it"
+                " to the text between the labels, or to null."
+            )
         return LabelFormat("delimited", self.label_order, separator, True, words, warning)
 
     def _sentences_of_blanks(self, column: str) -> list[str]:
@@ -197,11 +198,12 @@ class FormatEvidence:
         words = f"Labels: {column} holds multi-hot vectors of {size} labels"
         words += f"; no row has {unused}." if unused else "."
         span = " and ".join(names) if size == 2 else f"{names[0]} to {names[-1]}"
-        warning = (
-            f"{column}: the {size} labels of the multi-hot vectors have no names and are called"
-            f" {span}. Set data.label_names."
-        )
-        warning = "" if data.label_names else warning
+        warning = ""
+        if not data.label_names:
+            warning = (
+                f"{column}: the {size} labels of the multi-hot vectors have no names and are called"
+                f" {span}. Set data.label_names."
+            )
         return LabelFormat("vector", names, None, True, words, warning)
 
 
