@@ -1,4 +1,4 @@
-"""Traces of a broken conversion are counted, by class, and shown; ordinary texts of any language have none."""
+"""Artifacts of a wrong conversion are counted by class and shown; ordinary texts have none."""
 
 import html
 import re

@@ -1,4 +1,4 @@
-"""What the cells of a label column hold, decided by all rows: lists, multi-hot vectors, lists as text, delimited cells."""
+"""All rows decide the format of a label column: labels, lists, vectors, delimited values."""
 
 import csv
 import json
@@ -23,7 +23,7 @@ UNNAMED = "ignore:column 'label'. the"
 
 @pytest.fixture
 def read(tmp_path, monkeypatch):
-    """Function (name, labels, **data section) -> Rows of a file of that ending with one text for each label cell."""
+    """Function (name, labels, **data section) -> Rows of a file with a text for each label."""
     monkeypatch.chdir(tmp_path)
 
     def read(name, labels, kind=None, **section):
@@ -150,7 +150,10 @@ def test_multi_hot_labels_have_the_given_names_in_their_order_or_are_warned_of(r
         rows.remarks[-1]
         == "Labels: column 'label' holds multi-hot vectors of 3 labels; no row has threat."
     )
-    words = r"^column 'label': the 3 labels of the multi-hot vectors have no names and are called label_0 to label_2. Set data.label_names.$"
+    words = (
+        r"^column 'label': the 3 labels of the multi-hot vectors have no names and are "
+        r"called label_0 to label_2. Set data.label_names.$"
+    )
     for _ in range(2):  # from the cache too
         with pytest.warns(UserWarning, match=words):
             read("a.jsonl", [[0, 1, 0], [1, 0, 0]])
@@ -159,12 +162,14 @@ def test_multi_hot_labels_have_the_given_names_in_their_order_or_are_warned_of(r
 def test_wrong_number_of_names_and_names_without_vectors_are_refused(read):
     with pytest.raises(
         DataError,
-        match=r"^data.label_names has 2 names, but the multi-hot vectors of column 'label' have 3 values. Give 3 names.$",
+        match=r"^data.label_names has 2 names, but the multi-hot vectors of column 'label' "
+        r"have 3 values. Give 3 names.$",
     ):
         read("a.jsonl", [[0, 1, 0], [1, 0, 0]], label_names=["a", "b"])
     with pytest.raises(
         DataError,
-        match=r"^data.label_names is set, but the lists of column 'label' are no vectors of 0 and 1 of one length",
+        match=r"^data.label_names is set, but the lists of column 'label' are not vectors of 0 "
+        r"and 1 of one length",
     ):
         read("a.jsonl", [["x"], ["y"]], label_names=["a", "b"])
     with pytest.raises(
@@ -223,12 +228,16 @@ def test_what_lists_are_is_decided_by_all_rows_and_not_by_the_first_batch(read, 
 
 
 def test_vectors_of_several_lengths_and_fractions_are_refused(read):
-    words = r"^column 'label' holds vectors of 0 and 1 of several lengths, such as 2 and 3; needed: one value for each label. Mend the column.$"
+    words = (
+        r"^column 'label' holds vectors of 0 and 1 of several lengths, such as 2 and 3; "
+        r"needed: one value for each label. Fix the column.$"
+    )
     with pytest.raises(DataError, match=words):
         read("a.jsonl", [[0, 1, 0], [1, 0]])
     with pytest.raises(
         DataError,
-        match=r"^column 'label' holds lists with 0.7; needed: label names, whole numbers, or vectors of 0 and 1. Set each",
+        match=r"^column 'label' holds lists with 0.7; needed: label names, whole numbers, or "
+        r"vectors of 0 and 1. Set each",
     ):
         read("b.jsonl", [[0.0, 0.7], [1.0, 0.0]])
 
@@ -256,11 +265,13 @@ def test_probabilities_and_counts_are_refused_with_the_remedy(read, name):
 
     with pytest.raises(
         DataError,
-        match=r"^column 'label' holds lists with 0.7; needed: .* Set each value to 0 or 1, such as by a threshold of 0.5.$",
+        match=r"^column 'label' holds lists with 0.7; needed: .* Set each value to 0 or 1, "
+        r"such as by a threshold of 0.5.$",
     ):
         read(name, written([[0.0, 0.7, 0.0], [1.0, 0.0, 1.0]]))
     words = (
-        r"^column 'label' holds lists of one length with counts, such as \[0, 2, 0\]; needed: vectors of 0 and 1, or lists that name"
+        r"^column 'label' holds lists of one length with counts, such as \[0, 2, 0\]; "
+        r"needed: vectors of 0 and 1, or lists that name"
         r" each label once. Set counts above 1 to 1, or remove the repeated values.$"
     )
     with pytest.raises(DataError, match=words):
@@ -290,7 +301,10 @@ def test_null_and_blank_entries_of_lists_are_left_out_counted_and_told(read, nam
     assert [cell or None for cell in labels_of(rows)[:2]] == [["a"], ["b"]]
     assert labels_of(rows)[2:] == [[], ["c"], None, ["b", "a"]]
     count = 5 if name == "a.csv" else 4
-    words = f"Null and blank entries are left out of the lists of column 'label' ({count} rows). 1 of these rows then has no label."
+    words = (
+        f"Null and blank entries are left out of the lists of column 'label' ({count} rows). "
+        "1 of these rows then has no label."
+    )
     assert rows.remarks[-1].endswith(words)
 
 
@@ -311,7 +325,8 @@ def test_single_labels_that_look_like_lists_are_warned_of(read, odd):
     with pytest.warns(UserWarning, match=r"^column 'label'") as caught:
         rows = read("a.csv", ["a", "b", odd, "a", odd])
     assert str(caught[0].message) == (
-        f"column 'label': 2 of 5 labels look like lists, such as {odd}, but each is read as one label."
+        f"column 'label': 2 of 5 labels look like lists, such as {odd}, but each is read "
+        "as one label."
         " If a row may have several labels, write all labels as lists, such as ['a', 'b']."
     )
     assert not rows.multi_label
@@ -355,15 +370,18 @@ def test_wide_vectors_are_read_in_one_step(read):
 def test_lists_written_as_text_are_lists_and_are_told(read, name):
     rows = read(name, ["['toxic', 'insult']", '["toxic"]', "[]", "['toxic' 'threat']"])
     assert labels_of(rows) == [["toxic", "insult"], ["toxic"], [], ["toxic", "threat"]]
-    assert (
-        rows.remarks[-1]
-        == "Labels: column 'label' holds lists written as text, such as ['toxic', 'insult']; they are read as lists of labels."
+    assert rows.remarks[-1] == (
+        "Labels: column 'label' holds lists written as text, such as ['toxic', "
+        "'insult']; they are read as lists of labels."
     )
 
 
 def test_cell_that_is_no_list_among_lists_is_refused_with_its_row(read, monkeypatch):
     monkeypatch.setattr("trainer.data.reading.formats.json_rows.BATCH_ROWS", 2)
-    words = r"^a.jsonl:4: label 'toxic' is no list, but 3 of 4 labels are lists written as text, such as \['toxic'\]. Write it as a list.$"
+    words = (
+        r"^a.jsonl:4: label 'toxic' is not a list, but 3 of 4 labels are lists written as "
+        r"text, such as \['toxic'\]. Write it as a list.$"
+    )
     with pytest.raises(DataError, match=words):
         read("a.jsonl", ["['toxic']", "['insult']", "[]", "toxic"])
 
@@ -398,24 +416,28 @@ def test_cells_are_split_at_the_separator_and_an_empty_cell_is_a_row_without_a_l
     assert labels_of(rows) == [["toxic", "insult"], ["toxic"], [], [], ["insult"], []]
     assert rows.multi_label
     assert rows.remarks == [
-        "Labels: the cells of column 'label' are split at ';'; an empty cell is a row without a label."
+        "Labels: the values of column 'label' are split at ';'; an empty value is a row "
+        "without a label."
     ]
 
 
 def test_separator_that_no_cell_holds_is_warned_of_and_lists_with_one_are_refused(read):
     with pytest.warns(
         UserWarning,
-        match=r"^data.label_separator is '\|', but no cell of column 'label' holds it. Set it to the text between",
+        match=r"^data.label_separator is '\|', but no value of column 'label' holds it. Set it "
+        r"to the text between",
     ):
         read("a.csv", ["a;b", "a"], label_separator="|")
     with pytest.raises(
         DataError,
-        match=r"^column 'label' holds lists written as text, such as \['a', 'b'\], which fit no data.label_separator. Set data.label_sep",
+        match=r"^column 'label' holds lists written as text, such as \['a', 'b'\], which "
+        r"data.label_separator does not allow. Set data.label_sep",
     ):
         read("a.csv", ["['a', 'b']", "['a']"], label_separator=",")
     with pytest.raises(
         DataError,
-        match=r"^data.source: column 'label' holds lists; data.label_separator is for cells of text. Set data.label_separator: null.$",
+        match=r"^data.source: column 'label' holds lists, which data.label_separator does not "
+        r"allow. Set data.label_separator: null.$",
     ):
         read("a.jsonl", [["a"], ["b"]], label_separator=",")
 
@@ -425,7 +447,8 @@ def test_separator_that_no_cell_holds_is_warned_of_and_lists_with_one_are_refuse
     [
         (
             {"label_separator": ";", "label_columns": ["a", "b"]},
-            "has both label_columns and label_separator, which are two ways to write several labels",
+            "has both label_columns and label_separator, which are two ways to write "
+            "several labels",
         ),
         (
             {"label_names": ["a", "b"], "labels_per_row": "long"},
@@ -434,7 +457,8 @@ def test_separator_that_no_cell_holds_is_warned_of_and_lists_with_one_are_refuse
         ({"label_names": ["a", "a"]}, "label_names holds a name twice"),
         (
             {"label_names": ["a", "b"], "streaming": True},
-            "label_names is set with streaming: true, which needs one label a row; remove label_names",
+            "label_names is set with streaming: true, which needs one label a row; "
+            "remove label_names",
         ),
         (
             {"label_separator": ";", "streaming": True},
@@ -460,7 +484,8 @@ def test_lists_written_as_text_are_refused_with_streaming(tmp_path, monkeypatch)
     write(Path("a.csv"), ["['a', 'b']", "['a']"] * 20)
     with pytest.raises(
         DataError,
-        match=r"^column 'label' holds lists written as text, such as \['a', 'b'\], which fit no data.streaming. Set data.streaming: false.$",
+        match=r"^column 'label' holds lists written as text, such as \['a', 'b'\], which "
+        r"data.streaming does not allow. Set data.streaming: false.$",
     ):
         prepare_data(
             DataSection(source="a.csv", streaming=True),

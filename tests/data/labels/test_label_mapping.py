@@ -48,7 +48,8 @@ def test_labels_to_drop_are_those_after_the_map():
 def test_source_that_no_row_has_is_refused_with_the_nearest_name():
     with pytest.raises(
         DataError,
-        match=r"^data.label_map names hatespech; labels in the data: hatespeech, ok. Did you mean 'hatespeech'\?$",
+        match=r"^data.label_map names hatespech; labels in the data: hatespeech, ok. Did you "
+        r"mean 'hatespeech'\?$",
     ):
         name_labels({"hatespeech": 4, "ok": 2}, {"hatespech": "hate"}, [])
 
@@ -63,7 +64,8 @@ def test_one_label_cannot_get_two_names():
 def test_labels_that_differ_in_capitals_alone_stay_apart_with_a_warning_that_names_them():
     with pytest.warns(
         UserWarning,
-        match=r"'Positive' \(3 rows\), 'positive' \(9 rows\). To merge them set data.label_map: {\"Positive\": \"positive\"}.",
+        match=r"'Positive' \(3 rows\), 'positive' \(9 rows\). To merge them set "
+        r"data.label_map: {\"Positive\": \"positive\"}.",
     ):
         found = name_labels({"positive": 9, "Positive": 3, "negative": 1}, {}, [])
     assert found.classes == ["Positive", "negative", "positive"]
@@ -123,7 +125,8 @@ def test_names_that_look_alike_are_warned_of_with_a_map_that_merges_all_of_them(
 def test_names_that_look_like_missing_values_are_warned_of():
     with pytest.warns(
         UserWarning,
-        match=r"'NaN' \(3 rows\), 'nan' \(2 rows\).* set data.label_map: {\"NaN\": null, \"nan\": null}.$",
+        match=r"'NaN' \(3 rows\), 'nan' \(2 rows\).* set data.label_map: {\"NaN\": null, "
+        r"\"nan\": null}.$",
     ):
         name_labels({"nan": 2, "NaN": 3, "none": 1, "a": 2}, {}, [])
 

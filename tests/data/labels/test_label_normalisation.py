@@ -113,7 +113,8 @@ def test_label_of_a_config_means_the_class_with_its_key():
 def test_labels_that_no_class_has_are_named_together_with_the_nearest_one():
     with pytest.raises(
         DataError,
-        match=r"^data.drop_labels names nutral, z; labels in the data: a, neutral. Did you mean 'neutral'\?$",
+        match=r"^data.drop_labels names nutral, z; labels in the data: a, neutral. Did you "
+        r"mean 'neutral'\?$",
     ):
         in_data(["z", "a", "nutral"], ["neutral", "a"], "data.drop_labels")
     with pytest.raises(ConfigError, match=r"^loss.class_weights names z; labels in the data: a.$"):

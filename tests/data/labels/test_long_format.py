@@ -19,7 +19,10 @@ JOINED = REASONS[cleaning.JOINED]
 
 @pytest.fixture
 def clean(tmp_path, monkeypatch):
-    """Function ((text, label, group) rows, **data section) -> CleanRows; several files where `files` names the rows of each key."""
+    """Function ((text, label, group) rows, **data section) -> CleanRows.
+
+    `files` names the rows of each key if there are several files.
+    """
     monkeypatch.chdir(tmp_path)
 
     def clean(rows=None, files=None, **section):
@@ -145,18 +148,19 @@ def test_one_row_for_each_text_and_label_is_noticed(clean):
         *((f"single {n}", "xyz"[n % 3]) for n in range(30)),
     ]  # 40 texts have two or three labels
     words = (
-        r"^40 of 40 texts that stand in several rows carry different labels there; such rows count as conflicting\. "
+        r"^40 of 40 repeated texts have different labels in their rows; such rows count "
+        r"as conflicting\. "
         r"If a text may have several labels, one row for each, set data\.labels_per_row: long\.$"
     )
     with pytest.warns(UserWarning, match=words):
         clean(rows)
-    with pytest.warns(UserWarning, match="3 of 3 texts"):  # 6 of 20 rows
+    with pytest.warns(UserWarning, match="3 of 3 repeated texts"):  # 6 of 20 rows
         clean(
             [(f"t{n}", "xy"[n % 2]) for n in range(14)]
             + [(f"twice {n}", label) for n in range(3) for label in "xy"]
         )
     doubled = [(f"t{n // 2}", "xy"[n // 2 % 2]) for n in range(52)]
-    with pytest.warns(UserWarning, match="14 of 40 texts"):  # 28 of 80 rows
+    with pytest.warns(UserWarning, match="14 of 40 repeated texts"):  # 28 of 80 rows
         clean(doubled + [(f"u{n}", label) for n in range(14) for label in "xy"])
 
 
@@ -186,7 +190,10 @@ def test_labels_that_combine_others_are_noticed_and_the_separator_is_proposed(cl
         f"insult{separator}threat",
         f"toxic{separator}threat",
     ]
-    words = rf"^3 of 5 labels combine others by '\{separator[0]}', such as .* set data\.label_separator: '\{separator[0]}'\.$"
+    words = (
+        rf"^3 of 5 labels combine others by '\{separator[0]}', such as .* set "
+        rf"data\.label_separator: '\{separator[0]}'\.$"
+    )
     with pytest.warns(UserWarning, match=words):
         clean([(f"t{n}", labels[n % 5]) for n in range(20)])
 

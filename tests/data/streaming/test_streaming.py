@@ -257,7 +257,7 @@ def test_class_of_which_cleaning_leaves_no_row_is_refused_by_name(stream, tmp_pa
         [*rows_of(300), {"text": "torn", "label": "odd"}, {"text": "torn", "label": "fraud"}],
     )
     with pytest.raises(
-        DataError, match=r"^cleaning leaves no row of 'odd' \(1 dropped\)\. Mend these rows"
+        DataError, match=r"^cleaning leaves no row of 'odd' \(1 dropped\)\. Fix these rows"
     ):
         stream(str(tmp_path / "a.jsonl"))
 
@@ -469,7 +469,7 @@ def test_missing_columns_and_bad_rows_are_named_with_their_file(stream, refused,
 @pytest.mark.filterwarnings("ignore:data.streaming. no row of")
 def test_rows_that_cannot_be_trained_on_are_refused(refused, tmp_path):
     write(tmp_path / "lists.jsonl", [{"text": "a", "label": ["x", "y"]}])
-    message = "data.source: column 'label' holds lists; data.streaming needs one label a row. Set data.streaming: false."
+    message = "data.source: column 'label' holds lists, which data.streaming does not allow. Set data.streaming: false."
     assert refused(str(tmp_path / "lists.jsonl")) == message
     source = write_shards(tmp_path / "a", rows_of(1_000), 2)
     expected = "data.drop_labels names frauds; labels in the data: approve, fraud, review. Did you mean 'fraud'?"

@@ -22,17 +22,16 @@ CONFLICTS = (OUTVOTED, TIE)
 
 
 def refuse_nothing_left(key: str, counts_R: Ints) -> None:
-    """Raises DataError when of the rows of a config key none is kept.
+    """Raise DataError if no row of a config key is kept.
 
     Args:
         key: "data.test" or the like, for the message.
-        counts_R: its rows by reason.
+        counts_R: the rows of the key by reason.
     """
-    if counts_R[KEPT]:
-        return
-    counts = "; ".join(
-        f"{count} {reason}" for count, reason in zip(counts_R, REASONS, strict=True) if count
-    )
-    raise DataError(
-        f"{key}: no row is left of {counts_R.sum()} after cleaning: {counts}. Check data.text_column, data.label_column and data.clean."
-    )
+    if not counts_R[KEPT]:
+        reasons = zip(counts_R, REASONS, strict=True)
+        counts = "; ".join(f"{count} {reason}" for count, reason in reasons if count)
+        raise DataError(
+            f"{key}: no row is left of {counts_R.sum()} after cleaning: {counts}. Check"
+            " data.text_column, data.label_column and data.clean."
+        )

@@ -1,6 +1,10 @@
-"""Label names to ids and counts; the one place that fixes the order of the classes."""
+"""The order of the classes, which fixes their label ids, and counts in this order.
+
+Legend: N rows, C classes.
+"""
 
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
@@ -20,7 +24,7 @@ NUMBER = re.compile(r"-?\d+(\.\d+)?")
 
 @dataclass(frozen=True)
 class Labels:
-    """Names of the classes; the position in the list is the label id."""
+    """The names of the classes; the position in the list is the label id."""
 
     names: list[str]
 
@@ -28,26 +32,29 @@ class Labels:
         return len(self.names)
 
     def counts(self, targets: Array) -> Ints:
-        """Rows of each class, in the order of the ids."""
+        """Return the rows of each class, in the order of the ids."""
         return count_labels(targets, len(self.names))
 
 
 def count_labels(targets: Array, num_labels: int) -> Ints:
-    """Rows of each class, (C,).
+    """Return the rows of each class, (C,).
 
     Args:
-        targets: label ids (N,), or which labels each row has (N, C): a row then counts for each of its labels.
+        targets: label ids (N,), or which labels each row has (N, C); a row then counts for each of
+            its labels.
     """
-    return (
-        np.bincount(targets, minlength=num_labels) if targets.ndim == 1 else targets.sum(axis=0)
-    ).astype(np.int64)
+    one_label = targets.ndim == 1
+    counts_C = np.bincount(targets, minlength=num_labels) if one_label else targets.sum(axis=0)
+    return counts_C.astype(np.int64)
 
 
 def count_drawn(targets: Array, positions: Ints, num_labels: int) -> Ints:
-    """Rows of each class, (C,), among the rows at these positions, which may repeat; no copy of a matrix is made.
+    """Return the rows of each class, (C,), among the rows at some positions, which may repeat.
+
+    No copy of a label matrix is made.
 
     Args:
-        targets: as of `count_labels`.
+        targets: as for `count_labels`.
     """
     if targets.ndim == 1:
         return count_labels(targets[positions], num_labels)
@@ -60,77 +67,63 @@ def count_drawn(targets: Array, positions: Ints, num_labels: int) -> Ints:
 def order_labels(
     found: set[str], class_label_order: list[str] | None, dropped: Mapping[str, int] | None = None
 ) -> Labels:
-    """Labels in ClassLabel order where the source has one; numbers by value; else by name.
+    """Return the labels in ClassLabel order if the source has one; else numbers by value, or names.
 
     Args:
-        dropped: {reason: rows that cleaning dropped for it}, for the message.
+        dropped: {reason: rows that cleaning dropped}, for the message.
     Raises:
-        DataError: fewer than two classes.
+        DataError: fewer than two classes are found.
     """
+    names = sorted(found)
     if class_label_order:
-        names = [name for name in class_label_order if name in found] + sorted(
-            found - set(class_label_order)
-        )
+        names = [name for name in class_label_order if name in found]
+        names += sorted(found - set(names))
     elif all(NUMBER.fullmatch(name) for name in found):
-        names = sorted(
-            found, key=lambda name: (Decimal(name), name)
-        )  # '1' and '01' are two labels of one value
-    else:
-        names = sorted(found)
+        names.sort(key=Decimal)  # '1' and '01' are two labels of one value
     if len(names) < 2:
-        what = f"one class only, '{names[0]}'" if names else "no class"
-        gone = ", ".join(
-            f"{count:,} {reason}" for reason, count in (dropped or {}).items() if count
+        classes = f"one class only, '{names[0]}'" if names else "no class"
+        reasons = ", ".join(f"{n:,} {reason}" for reason, n in (dropped or {}).items() if n)
+        reasons = f" (rows that cleaning dropped: {reasons})" if reasons else ""
+        raise DataError(
+            f"the rows hold {classes}; a classifier needs two{reasons}. Check data.label_column,"
+            " data.label_map and data.drop_labels."
         )
-        words = f"the rows hold {what}; a classifier needs two{f' (rows that cleaning dropped: {gone})' if gone else ''}"
-        raise DataError(f"{words}. Check data.label_column, data.label_map and data.drop_labels.")
     return Labels(names)
 
 
 def count_values(column: pa.ChunkedArray) -> dict[str, int]:
-    """Return {value: rows} of a column of texts; missing values are left out."""
-    return {
-        entry["values"]: entry["counts"]
-        for entry in pc.value_counts(column).to_pylist()
-        if entry["values"] is not None
-    }
+    """Return {value: rows} of a column of text, without missing values."""
+    counts = {entry["values"]: entry["counts"] for entry in pc.value_counts(column).to_pylist()}
+    counts.pop(None, None)
+    return counts
 
 
 def encode(
     label_column: pa.ChunkedArray, labels: Labels, names: Mapping[str, str | None] | None = None
 ) -> Ints:
-    """Label id of each row, -1 where the label is missing or not among `labels`.
+    """Return the label id of each row, -1 if its label is missing or not among `labels`.
 
     Args:
-        names: {spelling in the column: name of its class}; left out: spellings are names.
+        names: {spelling in the column: name of its class}; None: spellings are names.
     """
-    places = {name: label_id for label_id, name in enumerate(labels.names)}
-    spellings = (
-        places
-        if names is None
-        else {spelling: places[name] for spelling, name in names.items() if name in places}
-    )
-    found_N = pc.fill_null(
-        pc.index_in(label_column, value_set=pa.array(list(spellings), pa.string())), -1
-    ).to_numpy()
-    return np.array([*spellings.values(), -1], np.int64)[
-        found_N
-    ]  # -1, no label, finds the last one
+    id_of = {name: label_id for label_id, name in enumerate(labels.names)}
+    if names is not None:
+        id_of = {spelling: id_of[name] for spelling, name in names.items() if name in id_of}
+    places = pc.index_in(label_column, value_set=pa.array(list(id_of), pa.string()))
+    ids = np.array([*id_of.values(), -1], np.int64)
+    return ids[pc.fill_null(places, -1).to_numpy()]  # -1, no label, finds the last one
 
 
 def by_class(values: Mapping[str, T], labels: Sequence[str], config_key: str) -> dict[str, T]:
-    """Return the values of a config's mapping by class names; labels are compared by key, so `1` means '1.0' too.
+    """Return the values of a config's mapping by class name; `1` also means the label '1.0'.
 
     Raises:
-        ConfigError: labels that the data lacks, or one class named twice.
+        ConfigError: the mapping names labels that the data lack, or one class twice.
     """
-    found: dict[str, T] = {}
-    for name, value in zip(
-        in_data(values, labels, config_key, ConfigError), values.values(), strict=True
-    ):
-        if name in found:
+    names = in_data(values, labels, config_key, ConfigError)
+    for name, times in Counter(names).items():
+        if times > 1:
             raise ConfigError(
                 f"{config_key} names '{name}' twice, in two spellings. Remove one of them."
             )
-        found[name] = value
-    return found
+    return dict(zip(names, values.values(), strict=True))

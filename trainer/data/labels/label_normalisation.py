@@ -1,6 +1,6 @@
-"""When two spellings are one label: the comparison key, and the name of the class that spellings with one key form.
+"""Normalise labels: two spellings with one key are one label, and its class has one name.
 
-Every reader, config key and given file uses this one rule.
+Every reader, config key and given file uses this rule.
 """
 
 import re
@@ -12,30 +12,29 @@ from trainer.data.reading.column_text import number_text
 from trainer.errors import DataError, TrainerError, did_you_mean, listing
 
 VISIBLE_FORMATS = {*range(0x600, 0x606), 0x6DD, 0x70F, *range(0xE0020, 0xE0080)}
-"""Format characters that are seen, or tell flags apart: signs before Arabic and Syriac numbers, and the tags of emoji."""
+"""Format characters that are visible: signs before Arabic and Syriac numbers, and emoji tags."""
 WHOLE_NUMBER = re.compile(r"(-?\d+)\.0+")
 EXPONENT = re.compile(r"-?\d(\.\d+)?[eE][+-]\d{2,3}")
-"""How Python and pandas write numbers near 0, and very large ones."""
+"""The format in which Python and pandas write numbers near 0, and very large ones."""
 NUMBER = re.compile(r"-?\d+(\.\d+)?|true|false")
-"""Keys of which no other spelling is the name of a class."""
+"""Keys that are always the name of their class."""
 
 
 @lru_cache(maxsize=1 << 16)
 def label_key(label: str) -> str:
     """Return the text by which labels are compared.
 
-    Unicode NFC, white space at the ends and format characters (zero-width spaces, joiners, byte order marks) left out;
-    `1.0` becomes `1`, `-0` becomes `0` and `1e-05` becomes `0.00001`, while `01`, `1.10` and `1e3`
-    stay; `True` and `FALSE` become `true` and `false`, which are not 1 and 0.
+    The text is in Unicode NFC, without white space at its ends and without format characters
+    (zero-width spaces, joiners, byte order marks). `1.0` becomes `1`, `-0` becomes `0` and `1e-05`
+    becomes `0.00001`, while `01`, `1.10` and `1e3` stay; `True` and `FALSE` become `true` and
+    `false`, which are not 1 and 0.
 
     Example:
         >>> label_key(" 3.0"), label_key("True"), label_key("toxic\\u200b"), label_key("01")
         ('3', 'true', 'toxic', '01')
     """
     if not label.isascii():
-        label = unicodedata.normalize(
-            "NFC", "".join(character for character in label if not is_invisible(character))
-        )
+        label = unicodedata.normalize("NFC", "".join(c for c in label if not is_invisible(c)))
     label = label.strip()
     if whole := WHOLE_NUMBER.fullmatch(label):
         label = whole[1]
@@ -47,18 +46,20 @@ def label_key(label: str) -> str:
 
 
 def is_invisible(character: str) -> bool:
-    """Return whether this is a format character that nobody sees, such as a zero-width space or a joiner."""
+    """Return whether this is an invisible format character, such as a zero-width space."""
     return unicodedata.category(character) == "Cf" and ord(character) not in VISIBLE_FORMATS
 
 
 def class_names(counts: Mapping[str, int]) -> dict[str, str]:
     """Return {spelling: name of its class}.
 
-    Spellings with one key are one class. It has the name of its most frequent spelling, trimmed and in NFC (so that the
-    joiners within an emoji survive); numbers and booleans have their key as name, so that all formats agree.
+    Spellings with one key are one class. Its name is its most frequent spelling, trimmed and in
+    NFC, so that joiners within an emoji stay. A number or boolean is named by its key, so that
+    all file formats agree.
 
     Args:
-        counts: {spelling: rows}. Of equally frequent spellings the key itself comes first, then the first by code points.
+        counts: {spelling: rows}. Of equally frequent spellings, the key itself comes first, then
+            the first by code points.
     """
     groups: dict[str, list[str]] = {}
     for spelling in counts:
@@ -72,18 +73,14 @@ def class_names(counts: Mapping[str, int]) -> dict[str, str]:
 
 
 def _trimmed(spelling: str) -> str:
-    """The spelling in NFC, without white space and format characters at its ends."""
+    """Return the spelling in NFC, without white space and format characters at its ends."""
     spelling = unicodedata.normalize("NFC", spelling)
-    kept = [
-        place
-        for place, character in enumerate(spelling)
-        if not (character.isspace() or is_invisible(character))
-    ]
+    kept = [i for i, c in enumerate(spelling) if not (c.isspace() or is_invisible(c))]
     return spelling[kept[0] : kept[-1] + 1] if kept else ""
 
 
 def known_as(label: str, names: Iterable[str]) -> str | None:
-    """Return the class name among `names` that has the same key as `label`; None where there is none."""
+    """Return the class name among `names` that has the same key as `label`, or None."""
     key = label_key(label)
     return next((name for name in names if label_key(name) == key), None)
 
@@ -94,10 +91,10 @@ def in_data(
     config_key: str,
     fault: type[TrainerError] = DataError,
 ) -> list[str]:
-    """Return the class names that labels of a config mean.
+    """Return the class names that the labels of a config mean.
 
     Raises:
-        fault: labels that no class has, with the nearest known name.
+        fault: no class has one of the labels; the message has the nearest known name.
     """
     by_key = {label_key(name): name for name in names}
     labels = list(labels)

@@ -52,11 +52,11 @@ class Splitter:
         self.dropped: set[int] = set()
         self._is_cut = False
         groups_N = group_ids(clean, pool) if data.group_column else None
-        self._units_N = linked_units(clean.text_hashes_N[pool], groups_N)
-        if self._units_N is not None:
-            units_N = np.zeros(len(clean.label_ids_N), np.int64)
-            units_N[pool] = self._units_N
-            self._units_N = units_N
+        units_N = linked_units(clean.text_hashes_N[pool], groups_N)
+        self._units_N: Ints | None = None
+        if units_N is not None:
+            self._units_N = np.zeros(len(clean.label_ids_N), np.int64)
+            self._units_N[pool] = units_N
 
     def units(self, rows: Ints) -> Ints | None:
         """Return the unit of each row, whose rows stay together; None if all units are one row."""
@@ -120,8 +120,9 @@ class Splitter:
             only_train_N = self._linked_to_rare(rows, all_targets[0], units_N)
             found: set[int] = set()
             for targets in all_targets:
-                counts_C = self._units_of_classes(units_N, targets, ~only_train_N)
-                held_C = self._units_of_classes(None, targets, only_train_N)
+                size = len(self.clean.labels) + (targets.ndim == 1)  # one for rows without a label
+                counts_C = units_of_classes(units_N, targets, ~only_train_N, size)
+                held_C = count_labels(targets[only_train_N], size)
                 is_few_C = counts_C + ((held_C > 0) & first_trains) < num_splits
                 found |= set(np.flatnonzero((counts_C + held_C > 0) & is_few_C).tolist())
             found -= self.rare
@@ -130,10 +131,6 @@ class Splitter:
             if not found:
                 return rows, only_train_N
             self._add_rare(found)
-
-    def _units_of_classes(self, units_N: Ints | None, targets: Array, rows_N: Bools) -> Ints:
-        num_classes = len(self.clean.labels) + (targets.ndim == 1)
-        return units_of_classes(units_N, targets, rows_N, num_classes)
 
     def _has_label(self, rows: Ints, label_ids: set[int]) -> Bools:
         """Return which rows have one of the labels."""
