@@ -65,12 +65,11 @@ def split_command(
 ) -> None:
     """Write the splits and the balanced training rows as files for other tools."""
     loaded = load_config(config, set_ or ())
-    from trainer.data.split_files import check_format, export_splits, refuse_existing
+    from trainer.data.split_files import check_output, export_splits
     from trainer.display.tables import print_audit
     from trainer.runs.preparation import prepare
 
-    check_format(file_format)
-    refuse_existing(output, file_format)
+    check_output(output, file_format)
     data = prepare(loaded)
     print_audit(data, {}, 0)
     for path, count in export_splits(data, loaded.data, output, file_format):

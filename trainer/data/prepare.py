@@ -2,8 +2,8 @@
 
     read -> clean -> split -> (augment) -> balance -> weigh
 
-1. `read_splits` reads the files (`reading/`), cleans the rows (`cleaning/`, `labels/`) and cuts them
-   into train, validation and test (`split_rows.py`, `splitting/`). With `data.streaming`,
+1. `read_splits` reads the files (`reading/`), cleans the rows (`cleaning/`, `labels/`) and cuts
+   them into train, validation and test (`split_rows.py`, `splitting/`). With `data.streaming`,
    `streaming/` does all of this.
 2. `augmenting/` lets a language model write rows of rare classes, if `augment` is set.
 3. `balance_splits` plans which training rows an epoch draws (`training_plan.py`, `balancing/`) and

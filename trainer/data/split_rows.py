@@ -51,39 +51,36 @@ def split_rows(
             (`split.rare_classes: error`).
     """
     pool, validation, test = (clean.kept(key) for key in (data.pool, "validation", "test"))
-    shares = list((split or SplitSection()).shares)
-    is_cut = {
-        "validation": data.validation is None and not len(validation),
-        "test": shares[2] > 0,
-    }
-    cut = {name: share for name, share in zip(is_cut, shares[1:], strict=True) if is_cut[name]}
-    if fold and "validation" not in cut:
+    *shares, test_share = (split or SplitSection()).shares
+    cut = {"test": test_share} if test_share else {}
+    if data.validation is None and not len(validation):
+        cut = {"validation": shares[1]} | cut
+    elif fold:
         key = data.split_column or "validation"
         raise DataError(
             f"data.{key} holds validation rows, but folds cut validation themselves. Remove these "
             "rows, or do not use folds."
         )
-    cutter = (
-        TimeSplitter(clean, pool, data, split, seed)
-        if split and split.by_time
-        else Splitter(clean, pool, data, split, seed)
-    )
+    if split and split.by_time:
+        cutter: Splitter = TimeSplitter(clean, pool, data, split, seed)
+    else:
+        cutter = Splitter(clean, pool, data, split, seed)
     if data.limit:
         pool = _limited(cutter, pool, data.limit, least=1 + len(cut))
     whole_pool = pool
     if "test" in cut:
-        pool, test = _cut_test(cutter, pool, cut["test"])
+        pool, test = _cut_test(cutter, pool, test_share)
     elif "validation" in cut and cutter.policy == "drop" and (fold or balance.scope == "all"):
         # Find the classes to drop, so that they are the same as without folds or a balanced pool.
-        cutter.cut(pool, shares[:2], "split")
+        cutter.cut(pool, shares, "split")
     only_train, natural = pool[:0], None
     if balance.scope == "all":
         pool, only_train, natural = _balanced_pool(cutter, pool, balance, fold)
     if fold:
         pool, validation = _cut_fold(cutter, pool, fold)
     elif "validation" in cut:
-        rest = [share / (shares[0] + shares[1]) for share in shares[:2]]
-        pool, validation = cutter.cut(pool, rest, "split")
+        whole = sum(shares)
+        pool, validation = cutter.cut(pool, [share / whole for share in shares], "split")
     splits = Splits(np.sort(np.concatenate([pool, only_train])), validation, test, natural)
     splits = _without_dropped(cutter, splits)
     refuse_empty_splits(splits, list(cut), cutter, whole_pool, data.group_column)

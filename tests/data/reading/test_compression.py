@@ -1,4 +1,4 @@
-"""Packed files: every packing in any case, one file in a .zip, damage named; and how much of a file --check reads."""
+"""Compressed files: endings in any case, one file in a .zip, damage; how much --check reads."""
 
 import gzip
 import io
@@ -100,14 +100,13 @@ def test_zip_is_named_by_the_one_file_in_it():
 
 def test_zip_of_several_files_or_none_is_refused_with_their_names():
     Path("data.zip").write_bytes(zipped(**{"b.csv": CSV, "a.csv": CSV}))
-    assert (
-        refused("data.zip")
-        == "data.zip: holds 2 files: a.csv, b.csv; needed: one. Decompress it, and give the files that you want."
+    assert refused("data.zip") == (
+        "data.zip: holds 2 files: a.csv, b.csv; needed: one. Decompress it, and give the "
+        "files that you want."
     )
     Path("rows.csv.zip").write_bytes(zipped())
-    assert (
-        refused("rows.csv.zip")
-        == "rows.csv.zip: holds no file; needed: one. Decompress it, and give the files that you want."
+    assert refused("rows.csv.zip") == (
+        "rows.csv.zip: holds no file; needed: one. Decompress it, and give the files that you want."
     )
 
 
@@ -141,18 +140,18 @@ def test_wrong_encoding_of_a_packed_file_is_worded(packing):
     path.write_bytes(
         PACK.get(packing, zstd)("text,label\nder Ärger über die Größe,x\n".encode("cp1252"))
     )
-    assert (
-        refused(path)
-        == f"{path}: byte 15 (line 2) is not utf-8; it looks like cp1252. Set data.encoding, or save the file as UTF-8."
+    assert refused(path) == (
+        f"{path}: byte 15 (line 2) is not utf-8; it looks like cp1252. Set "
+        f"data.encoding, or save the file as UTF-8."
     )
 
 
 def test_packed_table_is_refused():
     pq.write_table(pa.table({"text": ["a"], "label": ["x"]}), "a.parquet")
     Path("a.parquet.gz").write_bytes(gzip.compress(Path("a.parquet").read_bytes()))
-    assert (
-        refused("a.parquet.gz")
-        == "a.parquet.gz: of compressed files only text formats can be read: CSV, TSV, JSONL, JSON. Decompress it."
+    assert refused("a.parquet.gz") == (
+        "a.parquet.gz: of compressed files only text formats can be read: CSV, TSV, "
+        "JSONL, JSON. Decompress it."
     )
 
 

@@ -1,4 +1,4 @@
-"""The CSV parser: blocks that Arrow reads against the strict parser, which decides; and what it refuses."""
+"""The CSV parser: Arrow reads blocks as the strict parser does; what the parser refuses."""
 
 import csv
 import io
@@ -190,7 +190,10 @@ SWALLOWED = HEAD + 'a,x\n"open,x\nb,y\nc,x\nclosed",y\nd,x\n'
 
 @pytest.mark.parametrize("arrow", [True, False])
 def test_cell_that_holds_rows_is_refused_with_its_lines_and_remedies(arrow):
-    remedy = "Set data.quote_char: '' to read quotes as text, or data.multiline_cells: true if the text belongs together."
+    remedy = (
+        "Set data.quote_char: '' to read quotes as text, or data.multiline_cells: true if "
+        "the text belongs together."
+    )
     assert (
         read(SWALLOWED, arrow=arrow)
         == f"a.csv:3: a quoted cell makes one row of 4 lines, of which 4 look like rows. {remedy}"
@@ -224,7 +227,8 @@ def test_labels_that_only_later_rows_have_count(arrow, columns):
 @pytest.mark.parametrize(
     "cell",
     [
-        "Dear John,\nhow are you, and\nwhere, do you live\nyours, Ann",  # a separator on each line, but no labels
+        # a separator on each line, but no labels
+        "Dear John,\nhow are you, and\nwhere, do you live\nyours, Ann",
         "one\ntwo\n\nthree",
         "it quotes a row\nb,x\nand goes on",
         'dialogue\n""no"", she said\n""yes"", he said',

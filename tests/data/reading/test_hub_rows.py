@@ -1,4 +1,4 @@
-"""Rows of a Hub that changes or goes away while they are read: the real `datasets` client against a server on loopback."""
+"""A Hub that changes or goes away while rows are read: the `datasets` client, a local server."""
 
 import io
 import json
@@ -59,7 +59,7 @@ def hub():
 
 @pytest.fixture
 def reader(hub, tmp_path):
-    """Function (streaming) -> a process that reads user/rows each time it is told to; gives what it read, or our error."""
+    """Function (streaming) -> a process that reads user/rows on request; gives rows or an error."""
     processes = []
 
     def start(streaming, **environment):

@@ -28,9 +28,12 @@ FIRST = b'{"text": "a", "label": 1, "weight": 0.5, "labels": ["x"], "other": 1}\
 ORDINARY = [
     b'{"text": "b", "label": 2}',
     b'{"text": "2020-01-01 10:00:00", "label": -0, "weight": 3, "labels": []}',
-    b'{"label": 9223372036854775807, "text": null, "weight": 1e-300, "other": {"text": "c", "x": [1, {}]}}',
+    b'{"label": 9223372036854775807, "text": null, "weight": 1e-300, '
+    b'"other": {"text": "c", "x": [1, {}]}}',
     b'{"t\\u0065xt": "\\ud83d\\ude00 \\u0000 \\"q\\" \\n", "labels": ["y", "y", "z"]}\r',
-    '{"text": "für \u2028 \x85 é\u0301 中 \x7f", "weight": null, "labels": null, "other": NaN} '.encode(),
+    (
+        '{"text": "für \u2028 \x85 é\u0301 中 \x7f", "weight": null, "labels": null, "other": NaN} '
+    ).encode(),
     b'  {"text": "{\\"text\\": 1}"}',
     b"{}",
 ]
@@ -100,7 +103,7 @@ def outcome(folder, content, *, arrow=True):
 
 
 def same(one, two):
-    """Equal but for the kind of number: 1 and 1.0 become the same text; NaN and a missing value, both missing."""
+    """Whether two values are equal, if 1 is 1.0, and NaN is a missing value."""
     return json.dumps(_plain(one)) == json.dumps(_plain(two))
 
 

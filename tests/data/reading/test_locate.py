@@ -31,19 +31,31 @@ FILE = (
         ("gs://bucket/rows", f"'gs://bucket/rows' is an address with gs://; {FILE}"),
         (
             "https://huggingface.co/datasets/fancyzhx/ag_news",
-            "'https://huggingface.co/datasets/fancyzhx/ag_news' is an address with https://. For a data set on the Hub give the bare id: fancyzhx/ag_news",
+            (
+                "'https://huggingface.co/datasets/fancyzhx/ag_news' is an address with "
+                "https://. For a data set on the Hub give the bare id: fancyzhx/ag_news"
+            ),
         ),
         (
             "huggingface.co/datasets/imdb/tree/main",
-            "'huggingface.co/datasets/imdb/tree/main' is a web address. For a data set on the Hub give the bare id: imdb",
+            (
+                "'huggingface.co/datasets/imdb/tree/main' is a web address. For a data set "
+                "on the Hub give the bare id: imdb"
+            ),
         ),
         (
             "hf://datasets/a/b/rows.csv",
-            "'hf://datasets/a/b/rows.csv' is an address with hf://. For a data set on the Hub give the bare id: a/b",
+            (
+                "'hf://datasets/a/b/rows.csv' is an address with hf://. For a data set on "
+                "the Hub give the bare id: a/b"
+            ),
         ),
         (
             "https://huggingface.co/google/bert",
-            "'https://huggingface.co/google/bert' is an address with https:// of a model; needed: a data set.",
+            (
+                "'https://huggingface.co/google/bert' is an address with https:// of a "
+                "model; needed: a data set."
+            ),
         ),
     ],
 )
@@ -66,7 +78,10 @@ def test_address_as_data_is_told_its_scheme_and_what_to_give(location, words):
         ),
         (
             "s3://bucket/model",
-            "is an address with s3://; needed: a folder here, or the id of a model on the Hub. Download it first, and give its path.",
+            (
+                "is an address with s3://; needed: a folder here, or the id of a model on "
+                "the Hub. Download it first, and give its path."
+            ),
         ),
         (
             "https://huggingface.co/datasets/a/b",

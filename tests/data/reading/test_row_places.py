@@ -1,4 +1,4 @@
-"""Each row's file and line, over globs, lists and formats; and the same rows for training and prediction."""
+"""File and line of each row, over globs, lists and formats, in training and prediction."""
 
 import csv
 import io
@@ -32,7 +32,7 @@ def read(**section):
 
 
 def origins(rows):
-    return [rows.origin(row) for row in range(rows.table.num_rows)]
+    return [rows.places.origin(row) for row in range(rows.table.num_rows)]
 
 
 @pytest.mark.parametrize(
@@ -43,12 +43,18 @@ def origins(rows):
         ("a.tsv", "text\tlabel\ra\tx\rb\ty\rc\tx", [2, 3, 4]),
         (
             "a.jsonl",
-            '{"text": "a", "label": "x"}\n\n{"text": "b", "label": "y"}\n{"text": "c", "label": "x"}\n\n',
+            (
+                '{"text": "a", "label": "x"}\n\n{"text": "b", "label": "y"}\n{"text": "c", '
+                '"label": "x"}\n\n'
+            ),
             [1, 3, 4],
         ),
         (
             "a.json",
-            '\n[{"text": "a", "label": "x"},\n\n{"text": "b", "label": "y"}, {"text": "c", "label": "x"}]',
+            (
+                '\n[{"text": "a", "label": "x"},\n\n{"text": "b", "label": "y"}, {"text": '
+                '"c", "label": "x"}]'
+            ),
             [1, 2, 3],
         ),
     ],

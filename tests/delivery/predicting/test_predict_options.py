@@ -88,7 +88,7 @@ def test_first_line_of_excel_and_the_sheet_that_is_read_are_said(predict, tmp_pa
     (tmp_path / "rows.csv").write_text("sep=;\ntext;id\na;1\n", encoding="utf-8")
     code, out, err = predict("--input", tmp_path / "rows.csv", "--output", "-")
     assert (code, out.splitlines()[0]) == (0, "text,id,predicted_label,predicted_score"), err
-    assert f"{tmp_path}/rows.csv: its first line, sep=;, is no row; the separator is ';'." in err
+    assert f"{tmp_path}/rows.csv: its first line, sep=;, is not a row; the separator is ';'." in err
     book = Workbook()
     for row in (["text", "id"], ["a", 1]):
         book.active.append(row)

@@ -14,24 +14,31 @@ MOST_CONTENT = 1_000
 class BadRows(list[dict[str, Any]]):
     """Rows that cannot be read: the file, line (or record), reason and content of each.
 
+    Args:
+        rows: bad rows that were found before.
+        most: keep only so many rows, and count the others.
     Attributes:
+        total: number of rows, kept or not.
         remarks: sentences about how files were read, to be printed.
         num_multiline: CSV records that span several lines.
         files: the name of each file that was opened, and whether its rows are counted by "line" or
             by "record".
     """
 
-    def __init__(self, rows: Iterable[dict[str, Any]] = ()) -> None:
+    def __init__(self, rows: Iterable[dict[str, Any]] = (), most: int | None = None) -> None:
         super().__init__(rows)
+        self.most, self.total = most, len(self)
         self.remarks: list[str] = []
         self.num_multiline = 0
         self.files: list[list[str]] = []
 
     def note(self, file: str, unit: str, number: int, reason: str, content: str) -> None:
         """Add a row; `unit` is "line" or "record", and long content is cut."""
+        self.total += 1
         if len(content) > MOST_CONTENT:
             content = f"{content[:MOST_CONTENT]} ... ({len(content):,} characters)"
-        self.append({"file": file, unit: number, "reason": reason, "content": content})
+        if self.most is None or len(self) < self.most:
+            self.append({"file": file, unit: number, "reason": reason, "content": content})
 
     def remark(self, sentence: str) -> None:
         """Add a sentence to the remarks, unless it is empty or already there."""

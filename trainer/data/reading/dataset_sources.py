@@ -10,7 +10,7 @@ import pyarrow as pa
 from trainer.config.sections.data import DataSection
 from trainer.data.reading.column_checks import check_columns
 from trainer.data.reading.locate import hub_remedy
-from trainer.data.reading.row_access import BATCH_ROWS
+from trainer.data.reading.row_places import BATCH_ROWS
 from trainer.errors import DataError, first_line, listing
 
 

@@ -120,11 +120,11 @@ def _agree(name: str, tables: list[pa.Table]) -> bool:
 
 def _with_texts(table: pa.Table, names: set[str]) -> pa.Table:
     for name in names & set(table.column_names):
-        table = table.set_column(table.column_names.index(name), name, as_texts(table[name]))
+        table = table.set_column(table.column_names.index(name), name, json_texts(table[name]))
     return table
 
 
-def as_texts(column: pa.ChunkedArray) -> pa.ChunkedArray:
+def json_texts(column: pa.ChunkedArray) -> pa.ChunkedArray:
     """Return a column as text; lists and objects become JSON."""
     if not pa.types.is_nested(column.type) and not pa.types.is_binary(column.type):
         return pc.cast(column, pa.string())

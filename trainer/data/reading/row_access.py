@@ -7,9 +7,6 @@ import pyarrow as pa
 
 from trainer.arrays import Ints
 
-BATCH_ROWS = 20_000
-"""Largest number of rows in a table that a reader yields."""
-
 
 def take_rows(table: pa.Table, ids_M: Ints) -> pa.Table:
     """Return the rows with these ids in this order, in one chunk.

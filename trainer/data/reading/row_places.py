@@ -1,4 +1,4 @@
-"""The place of each row: its file, and its line or number in the file, in one whole number."""
+"""The tables that readers yield, and the place of each row: its file, and its line or number."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -8,6 +8,8 @@ import pyarrow as pa
 
 from trainer.arrays import Ints
 
+BATCH_ROWS = 20_000
+"""Largest number of rows in a table that a reader yields."""
 LINE, RECORD = "trainer:line", "trainer:record"
 """Columns that readers add: the first line of a row, or its number in the file, both counted from
 1. A table has at most one of them."""

@@ -1,4 +1,4 @@
-"""The tables of each file, folder or Hub data set that the config names, and what identifies them."""
+"""The tables of each file, folder or Hub data set in the config, and what identifies them."""
 
 import hashlib
 from collections.abc import Iterator

@@ -76,10 +76,6 @@ class Rows:
         """Return the config key of one of SLOTS: "data.test", or "data.split_column (test)"."""
         return f"data.split_column ({slot})" if self.is_split_by_column else f"data.{slot}"
 
-    def origin(self, row: int) -> tuple[str, int]:
-        """Return the file of a row and its first line or its record number, counted from 1."""
-        return self.places.origin(row)
-
     def where(self, row: int) -> str:
         """Return the place of a row in words: "rows.csv:12", or "rows.parquet: record 7"."""
         return self.places.where(row)
@@ -167,9 +163,9 @@ def load_rows(target: Path) -> tuple[Rows, dict[str, Any]] | None:
     """
     try:
         notes = json.loads(target.with_suffix(".json").read_text(encoding="utf-8"))
-        if target.stat().st_size != notes["bytes"]:
-            return None
-        return _map_rows(target, notes), notes
+        return (
+            (_map_rows(target, notes), notes) if target.stat().st_size == notes["bytes"] else None
+        )
     except (OSError, ValueError, LookupError, TypeError):  # pa.ArrowInvalid is a ValueError
         return None
 

@@ -3,7 +3,7 @@
 Legend: S config keys or splits (SLOTS), C labels.
 """
 
-from pathlib import Path
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -14,7 +14,7 @@ from trainer.config.sections.data import DataSection
 from trainer.data.balancing.balance import undersample
 from trainer.data.splitting.sampling import sample_counts
 from trainer.data.splitting.split import row_keys
-from trainer.data.streaming.hash_records import Records, chunks
+from trainer.data.streaming.hash_records import Records
 from trainer.data.streaming.split_assignment import TEST, TRAIN, VALIDATION
 
 
@@ -57,21 +57,22 @@ def level(counts_C: Ints, most: int) -> Ints:
     return np.minimum(counts_C, height)
 
 
-def lowest(path: Path, kind: np.dtype[Any], wanted_SC: Ints, seed: int) -> Records:
+def lowest(parts: Iterable[Records], kind: np.dtype[Any], wanted_SC: Ints, seed: int) -> Records:
     """Return the records of each split and class with the smallest keys.
 
     Equal texts have equal keys; the first of them in the order of reading are kept.
+
+    Args:
+        parts: all records, part by part.
+        kind: their type.
     """
-    pool = np.zeros(0, kind)
-    for records in chunks(path, kind):
-        pool = _prune(np.concatenate([pool, records]), wanted_SC, seed)
-    return pool
-
-
-def _prune(records: Records, wanted_SC: Ints, seed: int) -> Records:
-    keys = row_keys(records["hash"], seed, "streaming")
-    strata = records["slot"].astype(np.int64) * wanted_SC.shape[1] + records["label"]
-    order = np.lexsort((records["position"], keys, strata))
-    strata = strata[order]
-    ranks = np.arange(len(order)) - np.searchsorted(strata, strata)
-    return records[order[ranks < wanted_SC.ravel()[strata]]]
+    kept = np.zeros(0, kind)
+    for part in parts:
+        records = np.concatenate([kept, part])
+        keys = row_keys(records["hash"], seed, "streaming")
+        strata = records["slot"].astype(np.int64) * wanted_SC.shape[1] + records["label"]
+        order = np.lexsort((records["position"], keys, strata))
+        strata = strata[order]
+        ranks = np.arange(len(order)) - np.searchsorted(strata, strata)
+        kept = records[order[ranks < wanted_SC.ravel()[strata]]]
+    return kept

@@ -1,11 +1,7 @@
-"""Assign each streamed row to a split by the hash of its text; rows of rare classes only train.
+"""Assign each streamed row to a split by the hash of its text; rare classes need a special rule.
 
 Legend: N rows of a batch, S config keys or splits (SLOTS), C labels.
 """
-
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,7 +10,6 @@ from trainer.arrays import Bools, Hashes, Ints
 from trainer.config.sections.data import DataSection, SplitSection
 from trainer.data.reading.source_tables import SLOTS
 from trainer.data.splitting.split import row_keys
-from trainer.data.streaming.hash_records import Records, chunks
 
 TRAIN, VALIDATION, TEST = (SLOTS.index(name) for name in ("train", "validation", "test"))
 
@@ -57,40 +52,3 @@ def rare_labels(counts_SC: Ints, cut: list[int]) -> Bools:
     pooled_C = counts_SC[[TRAIN, *cut]].sum(axis=0)
     is_rare_C = (counts_SC[TRAIN] == 0) | (pooled_C < 1 + len(cut))
     return np.asarray((pooled_C > 0) & is_rare_C & bool(cut))
-
-
-def move_to_train(
-    path: Path, kind: np.dtype[Any], counts_SC: Ints, rare_C: Bools, cut: list[int]
-) -> None:
-    """Move the rows of rare labels to training, in the file of records and in the counts."""
-
-    def moved(records: Records) -> Records:
-        records["slot"][rare_C[records["label"]] & np.isin(records["slot"], cut)] = TRAIN
-        return records
-
-    _rewrite(path, kind, moved)
-    counts_SC[TRAIN, rare_C] += counts_SC[cut][:, rare_C].sum(axis=0)
-    for split in cut:
-        counts_SC[split, rare_C] = 0
-
-
-def remove_rows(path: Path, kind: np.dtype[Any], counts_SC: Ints, rare_C: Bools) -> Records:
-    """Remove the rows of rare labels from the file of records and the counts, and return them."""
-    removed = []
-
-    def without(records: Records) -> Records:
-        is_rare = rare_C[records["label"]]
-        removed.append(records[is_rare])
-        return records[~is_rare]
-
-    _rewrite(path, kind, without)
-    counts_SC[:, rare_C] = 0
-    return np.concatenate(removed)
-
-
-def _rewrite(path: Path, kind: np.dtype[Any], change: Callable[[Records], Records]) -> None:
-    partial = path.with_suffix(".rewritten")
-    with partial.open("wb") as file:
-        for records in chunks(path, kind):
-            change(records).tofile(file)
-    partial.replace(path)

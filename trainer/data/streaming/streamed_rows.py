@@ -30,16 +30,16 @@ from trainer.data.cleaning.lost_classes import refuse_unseen_labels
 from trainer.data.cleaning.reasons import REASONS
 from trainer.data.labels.class_order import Labels, encode
 from trainer.data.labels.label_mapping import LabelNames
-from trainer.data.reading.row_access import BATCH_ROWS, write_in_order
+from trainer.data.reading.bad_rows import BadRows
+from trainer.data.reading.row_access import write_in_order
 from trainer.data.reading.row_columns import RowColumns
-from trainer.data.reading.row_places import PLACE, Places
+from trainer.data.reading.row_places import BATCH_ROWS, PLACE, Places
 from trainer.data.reading.source_tables import SLOTS, source_key
 from trainer.data.reading.sources import HASH, cached_rows, stored, stored_schema
 from trainer.data.splitting.split import Splits
 from trainer.data.streaming.hash_records import Records
-from trainer.data.streaming.selection import Selection
+from trainer.data.streaming.selection import Selection, read_batches
 from trainer.data.streaming.split_assignment import TEST, TRAIN, VALIDATION
-from trainer.data.streaming.stream_batches import FirstBadRows, read_batches
 from trainer.errors import DataError
 
 
@@ -85,7 +85,7 @@ def _write_chosen(selection: Selection, path: Path) -> dict[str, Any]:
         selection.bad_rows,
         [selection.naming.classes.index(name) for name in labels.names],
     )
-    counts = dict(zip(REASONS, selection.dropped.reasons_SR.sum(axis=0).tolist(), strict=True))
+    counts = dict(zip(REASONS, selection.reasons_SR.sum(axis=0).tolist(), strict=True))
     counts |= {
         "unreadable": bad_rows.total,
         "stripped of white space (kept)": selection.columns.num_stripped,
@@ -119,7 +119,7 @@ def _fetch(
     Returns:
         The files, and the dropped rows for dropped.jsonl.
     """
-    bad_rows, reasons = FirstBadRows(), selection.dropped.first
+    bad_rows, reasons = BadRows(most=1), selection.dropped
     columns = RowColumns(selection.data, selection.balance.by, files=bad_rows.files)
     wanted = np.union1d(chosen_M["position"], np.fromiter(reasons, np.int64, len(reasons)))
     by_place = np.argsort(chosen_M["position"])

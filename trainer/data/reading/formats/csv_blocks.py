@@ -2,7 +2,7 @@
 
 Arrow knows the same states as Python's csv.reader, but accepts text after a closing quote and a
 quote that is never closed. Both read a block without these two in the same way. NumPy passes over
-the whole block find them.
+the whole block find such places.
 
 Legend: Q runs of adjacent quotes, L lines, R records.
 """

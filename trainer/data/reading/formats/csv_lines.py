@@ -50,14 +50,6 @@ class CsvLines:
         self._first, self.at, self.start = self._first + self.start, self.at - self.start, 0
         return bool(block)
 
-    def begin(self) -> None:
-        """Start a record at the next line."""
-        self.start = self.at
-
-    def again(self) -> None:
-        """Go back to the second line of the record that is being read."""
-        self.at = self.start + 1
-
     def record(self) -> list[str]:
         """Return the lines of the record that is being read."""
         return self.held[self.start : self.at]

@@ -18,8 +18,7 @@ from trainer.data.reading.formats.csv_blocks import layout, parse
 from trainer.data.reading.formats.csv_lines import CsvLines, escapes_for_csv, split_lines
 from trainer.data.reading.formats.text_encoding import LONGEST_RECORD
 from trainer.data.reading.formats.unclosed_quotes import UnclosedQuotes
-from trainer.data.reading.row_access import BATCH_ROWS
-from trainer.data.reading.row_places import LINE
+from trainer.data.reading.row_places import BATCH_ROWS, LINE
 from trainer.errors import DataError
 
 SEPARATORS = {".tsv": "\t", ".tab": "\t"}
@@ -101,7 +100,7 @@ class CsvRows:
         """Return the cells of the header line, the first line that is not blank."""
         cells: list[str] | None = []
         while cells == []:
-            self.lines.begin()
+            self.lines.start = self.lines.at
             try:
                 cells = next(self._reader(), None)
             except csv.Error as error:
@@ -165,12 +164,12 @@ class CsvRows:
         numbers: list[int] = []
         lines.load()
         while lines.at < len(lines.held):
-            lines.begin()
+            lines.start = lines.at
             try:
                 cells = next(reader)
             except csv.Error as error:
                 self._note(self._reason(str(error)), lines.held[lines.start])
-                lines.again()  # The lines after an open quote are rows.
+                lines.at = lines.start + 1  # The lines after an open quote are rows.
                 continue
             if len(cells) == width:
                 if lines.at - lines.start > 1:
@@ -212,7 +211,7 @@ class CsvRows:
         has_rows = len(self.quotes.like_rows(record[:-1])) > 1
         self._note(reason, record[0] if has_rows else "".join(record))
         if has_rows:
-            self.lines.again()  # The lines after an open quote are rows.
+            self.lines.at = self.lines.start + 1  # The lines after an open quote are rows.
 
     def _note(self, reason: str, content: str) -> None:
         self.bad_rows.note(self.where, "line", self.lines.number, reason, content.rstrip("\r\n"))

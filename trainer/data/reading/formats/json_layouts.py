@@ -33,23 +33,21 @@ def json_records(text: TextIO, where: str, wanted: list[str]) -> Iterator[Any] |
     Raises:
         DataError: another layout, or broken JSON.
     """
-    head = _from_first_character(text)
-    if head[:1] == "[":
-        return _list_values(text, head, where)
-    if head[:1] != "{":
+    while (first := text.read(1)) and first in "\ufeff \t\r\n":
+        continue
+    if first == "[":
+        return _list_values(text, first, where)
+    if first != "{":
         return None
-    while "\n" not in head and (more := text.read(READ_CHARACTERS)):
-        head += more
-    line = head.partition("\n")[0]
+    line = first + text.readline()
     value = _value(line)
     if isinstance(value, dict) and not _is_layout(value, wanted):
         return None
-    rest = head[len(line) :]
-    if value is not None and rest.strip():
+    rest = next(filter(str.strip, text), "")
+    if value is not None and rest:
         return None
-    rest += text.read()
-    if rest.strip():
-        value = _value(line + rest)
+    if rest:
+        value = _value(line + rest + text.read())
     if value is None:
         return None
     records = _layout(value, wanted)
@@ -58,14 +56,6 @@ def json_records(text: TextIO, where: str, wanted: list[str]) -> Iterator[Any] |
             f"{where}: is one JSON object in a layout that cannot be read. {WRITE_LINES}"
         )
     return iter(records)
-
-
-def _from_first_character(text: TextIO) -> str:
-    """Return the first part of the text, without a byte order mark and leading white space."""
-    while part := text.read(READ_CHARACTERS):
-        if part := part.lstrip("\ufeff \t\r\n"):
-            return part
-    return ""
 
 
 def _value(text: str) -> Any:

@@ -1,4 +1,4 @@
-"""Read JSON lines and JSON lists as Arrow tables of the wanted columns, with the place of each row."""
+"""Read JSON lines and JSON lists as Arrow tables, with the place of each row."""
 
 import io
 import json
@@ -19,8 +19,7 @@ from trainer.data.reading.column_checks import check_columns
 from trainer.data.reading.formats.compression import open_bytes
 from trainer.data.reading.formats.json_layouts import json_records
 from trainer.data.reading.formats.text_encoding import without_mark, worded_decoding
-from trainer.data.reading.row_access import BATCH_ROWS
-from trainer.data.reading.row_places import LINE, RECORD, place_words
+from trainer.data.reading.row_places import BATCH_ROWS, LINE, RECORD, place_words
 from trainer.errors import DataError
 
 JSON_BLOCK_CHARACTERS = 1 << 22

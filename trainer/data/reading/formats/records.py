@@ -57,7 +57,6 @@ class Records:
     Attributes:
         format: the ending that says how it is read.
         schema: types of the columns, if the file has them, once the first row is read.
-        num_bad: number of rows that could not be read and were skipped.
         place: file and line of the last row, as training names it.
     Raises:
         DataError: the ending is not known.
@@ -69,7 +68,6 @@ class Records:
     column_remedy: str = ""
     encoding_remedy: str = "Set data.encoding"
     schema: pa.Schema | None = field(default=None, init=False)
-    num_bad: int = field(default=0, init=False)
     place: str = field(default="", init=False)
 
     def __post_init__(self) -> None:
@@ -77,7 +75,7 @@ class Records:
         if self.format not in READERS:
             raise DataError(f"{self.path}: endings that can be read: {listing(READERS)}.")
         self._raw: Any = None
-        self._bad_rows = _RefusedRows(self)
+        self._bad_rows = BadRows(most=1)
 
     @property
     def where(self) -> str:
@@ -88,6 +86,11 @@ class Records:
     def remarks(self) -> list[str]:
         """Sentences on how the rows were read."""
         return self._bad_rows.remarks
+
+    @property
+    def num_bad(self) -> int:
+        """Number of rows that could not be read and were skipped."""
+        return self._bad_rows.total
 
     @cached_property
     def first(self) -> Record | None:
@@ -112,8 +115,10 @@ class Records:
             rows = self._objects() if reader in (read_jsonl, read_json) else self._tables()
         with worded_decoding(self.where, self.path, self.options.encoding, self.encoding_remedy):
             for unit, number, record in to_the_end(self.where, rows):
+                refuse_bad_rows(self._bad_rows, self.options, "the first bad one")
                 self.place = place_words(self.where, unit, number)
                 yield record
+        refuse_bad_rows(self._bad_rows, self.options, "the first bad one")
 
     def estimated_rows(self, num_read: int) -> int | None:
         """Estimate the number of rows from the part of the file that the first rows took.
@@ -193,18 +198,6 @@ class Records:
             first += table.num_rows
         if self.schema is None and self.format == ".parquet":  # The file has no rows.
             self._check(pq.read_schema(self.path))
-
-
-class _RefusedRows(BadRows):
-    """Counts rows that cannot be read, or raises DataError for the first."""
-
-    def __init__(self, records: Records) -> None:
-        super().__init__()
-        self.records = records
-
-    def append(self, row: dict[str, Any]) -> None:
-        self.records.num_bad += 1
-        refuse_bad_rows([row], self.records.options, "the first bad one")
 
 
 def _without_places(table: pa.Table) -> pa.Table:

@@ -13,8 +13,7 @@ from trainer.data.labels.list_parsing import item_text
 from trainer.data.reading.bad_rows import BadRows
 from trainer.data.reading.column_checks import check_columns
 from trainer.data.reading.formats.compression import is_compressed
-from trainer.data.reading.row_access import BATCH_ROWS
-from trainer.data.reading.row_places import LINE
+from trainer.data.reading.row_places import BATCH_ROWS, LINE
 from trainer.errors import DataError, did_you_mean, first_line, listing
 
 PARQUET_BUFFER_BYTES = 1 << 20

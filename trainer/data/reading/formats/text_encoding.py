@@ -26,18 +26,6 @@ LONGEST_RECORD = 1 << 25
 """32 MiB: characters of the longest line or CSV record; a text of 10 MB fits."""
 
 
-def check_encoding_name(encoding: str) -> None:
-    """Raise DataError for a name that is not a text encoding."""
-    try:
-        "".encode(encoding)  # This refuses codecs that are not text encodings, such as hex.
-        codecs.getincrementaldecoder(encoding)()
-    except LookupError:
-        raise DataError(
-            f"data.encoding is '{encoding}', which is not a text encoding that Python knows. "
-            "Examples: utf-8, latin-1, cp1252, utf-16."
-        ) from None
-
-
 def without_mark(encoding: str) -> str:
     """Return the encoding that also removes a byte order mark, for UTF-8; else the same name."""
     return "utf-8-sig" if codecs.lookup(encoding).name == "utf-8" else encoding
@@ -118,8 +106,17 @@ def worded_decoding(
 
     Args:
         path: the file; None for standard input, which cannot be read again to find the place.
+    Raises:
+        DataError: the bytes are not in the encoding, or it is not a text encoding.
     """
-    check_encoding_name(encoding)
+    try:
+        "".encode(encoding)  # This refuses codecs that are not text encodings, such as hex.
+        codecs.getincrementaldecoder(encoding)()
+    except LookupError:
+        raise DataError(
+            f"data.encoding is '{encoding}', which is not a text encoding that Python knows. "
+            "Examples: utf-8, latin-1, cp1252, utf-16."
+        ) from None
     try:
         yield
     except UnicodeError as error:
