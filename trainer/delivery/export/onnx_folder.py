@@ -7,7 +7,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from trainer.delivery.export.onnx_check import comparison_words
 from trainer.delivery.predicting.onnx_files import FINDINGS
 from trainer.errors import RunError
 from trainer.files.locks import only_writer, work_file
@@ -89,6 +88,8 @@ def describe(model: "SavedModel", folder: Path, target: Path, findings: dict[str
         target: the final place of the folder.
         findings: the values of export.json, from `trainer.runs.onnx_export`.
     """
+    from trainer.delivery.export.onnx_check import comparison_words
+
     RunFolder(folder).write_json(FINDINGS, findings)
     check, kind = findings["check"], "int8" if findings["int8"] else "float32"
     if "not_checked" in check:
