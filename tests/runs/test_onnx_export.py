@@ -301,7 +301,7 @@ def test_rows_that_cannot_be_read_again_leave_the_export_unchecked(
     data.write_text(text.replace("the", "teh", 1), encoding="utf-8")
     assert (
         onnx_export._validation_rows(tmp_path / "run", classifier)
-        == "the rows of the run's data have changed since. Give --data."
+        == "the run's data has changed since the training. Give --data."
     )
     shutil.copytree(run / "model", tmp_path / "alone")
     take_graph(monkeypatch, exported[0])

@@ -7,7 +7,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from trainer.delivery.export.onnx_check import comparison_words
 from trainer.delivery.predicting.onnx_files import FINDINGS
 from trainer.errors import RunError
 from trainer.files.locks import only_writer, work_file
@@ -32,13 +31,13 @@ session = onnxruntime.InferenceSession(f"{{folder}}/model.onnx")
 inputs = tokenizer(["a text", "and another"], padding=True, truncation=True, return_tensors="np")
 feed = {{each.name: inputs[each.name].astype(np.int64) for each in session.get_inputs()}}
 logits = session.run(["logits"], feed)[0]
-names = [config["id2label"][str(c)] for c in range(logits.shape[1])]
 {decision}
 ```
 
 For text pairs call `tokenizer([first], [second], ...)`. `Classifier.load("{folder}")` of equipoise
 does all of this. The comparison with the original is in `export.json`.
 {note}"""
+NAMES = 'names = [config["id2label"][str(c)] for c in range(logits.shape[1])]'
 SOFTMAX = """probabilities = np.exp(scores - scores.max(axis=1, keepdims=True))
 probabilities /= probabilities.sum(axis=1, keepdims=True)"""
 NOTE = """
@@ -89,6 +88,8 @@ def describe(model: "SavedModel", folder: Path, target: Path, findings: dict[str
         target: the final place of the folder.
         findings: the values of export.json, from `trainer.runs.onnx_export`.
     """
+    from trainer.delivery.export.onnx_check import comparison_words
+
     RunFolder(folder).write_json(FINDINGS, findings)
     check, kind = findings["check"], "int8" if findings["int8"] else "float32"
     if "not_checked" in check:
@@ -109,12 +110,14 @@ def describe(model: "SavedModel", folder: Path, target: Path, findings: dict[str
 def _decision_lines(model: "SavedModel") -> str:
     """Return Python code from logits to labels, with the parts of the model's decision."""
     if model.is_multi_label:
-        return """probabilities = 1 / (1 + np.exp(-logits))
+        return f"""{NAMES}
+probabilities = 1 / (1 + np.exp(-logits))
 labels = [[names[c] for c in np.flatnonzero(row >= 0.5)] for row in probabilities]"""
     values = getattr(model.model.config, "decision", None) or {}
-    lines = ["scores = logits"]
+    lines = [NAMES, "scores = logits"]
     if "shift" in values:
         lines = [
+            NAMES,
             'decision = config["decision"]',
             'scores = logits / decision["temperature"] + np.array(decision["shift"])',
         ]
