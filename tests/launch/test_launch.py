@@ -103,6 +103,37 @@ def test_launchers_of_each_task_of_srun_must_find_each_other(alone):
         distributed.start_processes(None, None)
 
 
+@pytest.mark.parametrize("by", ["option", "file"])
+def test_accelerate_that_starts_one_process_instead_of_two_is_refused(by, config_file, tmp_path):
+    (tmp_path / "cpu.yaml").write_text(
+        "compute_environment: LOCAL_MACHINE\ndistributed_type: 'NO'\n"
+        "num_processes: 2\nuse_cpu: true\n",
+        encoding="utf-8",
+    )
+    how = {
+        "option": ["--cpu", "--num_processes", "2"],
+        "file": ["--config_file", str(tmp_path / "cpu.yaml")],
+    }[by]
+    command = [
+        sys.executable,
+        "-m",
+        "accelerate.commands.launch",
+        *how,
+        str(ROOT / "scripts/train.py"),
+        "--config",
+        config_file(),
+    ]
+    done = subprocess.run(
+        command, capture_output=True, text=True, timeout=100, cwd=ROOT, env=os.environ, check=False
+    )
+    assert done.returncode != 0
+    assert (
+        "accelerate launch was asked for 2 processes, but started one (with --cpu it always does)."
+        " On CPUs launch with ACCELERATE_USE_CPU" in done.stderr
+    )
+    assert not (tmp_path / "runs").exists()
+
+
 def test_process_with_other_code_or_config_is_named_on_all(config_file, tmp_path):
     package = tmp_path / "other_code"
     shutil.copytree(

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import re
 import socket
 import sys
 from collections import Counter
@@ -131,7 +132,7 @@ def start_processes(
 
 
 def _refuse_separate_tasks() -> None:
-    """Raise ConfigError if srun or MPI started tasks that are not connected."""
+    """Raise ConfigError if a launcher started, or should have started, more processes."""
     connected = int(os.environ.get("GROUP_WORLD_SIZE", world_size()))
     for name in (SRUN_SIZE, *MPI_SIZES):
         size = os.environ.get(name, "")
@@ -147,6 +148,33 @@ def _refuse_separate_tasks() -> None:
             f" --num_machines {size} and --machine_rank ${rank}, as scripts/cluster/train.sbatch"
             f" does.{stale} If each task should train separately, set run.num_processes: 1."
         )
+    requested = _requested_of_accelerate() if world_size() == 1 else 1
+    if requested > 1:
+        raise ConfigError(
+            f"accelerate launch was asked for {requested} processes, but started one (with --cpu it"
+            " always does). On CPUs launch with ACCELERATE_USE_CPU=true accelerate launch"
+            f" --multi_gpu --num_processes {requested}. If one process should train, set"
+            " run.num_processes: 1."
+        )
+
+
+def _requested_of_accelerate() -> int:
+    """Return the processes requested of `accelerate launch`, the parent process; 1 if unknown."""
+    if "ACCELERATE_MIXED_PRECISION" not in os.environ:
+        return 1
+    import psutil
+
+    try:
+        command = " ".join(psutil.Process().parent().cmdline())
+    except (psutil.Error, AttributeError):  # the parent has ended, or belongs to another user
+        return 1
+    if found := re.search(r"--num[-_]processes[= ](\d+)", command):
+        return int(found[1])
+    if found := re.search(r"--config[-_]file[= ](\S+)", command):
+        from accelerate.commands.config.config_args import load_config_from_file
+
+        return int(load_config_from_file(found[1]).num_processes or 1)
+    return 1
 
 
 def allow_missing_operations() -> None:
