@@ -241,8 +241,8 @@ def contract(model_type: str, folder: Path) -> dict[str, str]:
 
 def _trained(source: str, mode: str, folder: Path) -> dict[str, str]:
     from trainer.config.sections.model import ModelSection
+    from trainer.training.batches.widths import refuse_unreadable_length
     from trainer.training.models.model import load_model, load_pretrained_config, load_tokenizer
-    from trainer.training.models.model_checks import refuse_unreadable_length
 
     section = ModelSection(name=source, mode=mode)
     config = load_pretrained_config(section)
@@ -279,9 +279,9 @@ def _arguments(folder: Path) -> Any:
 
 def _weighted_trainer(model: Any, tokenizer: Any, rows: Any, folder: Path) -> Any:
     from trainer.training.batches.batching import Collator
-    from trainer.training.weighted_trainer import WeightedTrainer, epoch_metrics
+    from trainer.training.weighted_run_trainer import WeightedRunTrainer, epoch_metrics
 
-    return WeightedTrainer(
+    return WeightedRunTrainer(
         model=model,
         args=_arguments(folder),
         train_dataset=rows,
@@ -293,22 +293,19 @@ def _weighted_trainer(model: Any, tokenizer: Any, rows: Any, folder: Path) -> An
 
 
 def _head_trainer(model: Any, tokenizer: Any, rows: Any, folder: Path) -> Any:
-    from trainer.training.frozen.head import HeadTrainer
+    from trainer.training.frozen.head import HeadFit, HeadRows, HeadTrainer
 
     return HeadTrainer(
         model=model,
         tokenizer=tokenizer,
         args=_arguments(folder),
-        train_rows=rows,
-        positions=np.arange(len(rows)),
-        validation_rows=rows,
-        labels=LABELS,
-        minority_label=LABELS[0],
-        weigh=lambda counts_C: np.ones(len(counts_C)),
-        loss="cross_entropy",
-        loss_options=lambda counts_C: {},
-        synthesise=None,
-        l2=1.0,  # the fit of a few rows would magnify rounding
+        rows=HeadRows(rows, np.arange(len(rows)), rows, LABELS, LABELS[0]),
+        fit=HeadFit(
+            loss="cross_entropy",
+            loss_options=lambda counts_C: {},
+            weigh=lambda counts_C: np.ones(len(counts_C)),
+            l2=1.0,  # the fit of a few rows would magnify rounding
+        ),
         cache_dir=folder / "cache",
         write_epochs=lambda epochs: None,
     )

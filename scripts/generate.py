@@ -64,7 +64,7 @@ def config_reference() -> str:
         lines = [
             f"### `{name}`",
             "",
-            model.__doc__.strip(),
+            " ".join(model.__doc__.split()),
             "",
             "| key | default | meaning |",
             "| --- | --- | --- |",
@@ -109,7 +109,7 @@ def config_reference() -> str:
     ]
     lines += ["| key | default |", "| --- | --- |"]
     lines += [f"| `{key}` | `{json.dumps(value)}` |" for key, value in TRAINING_DEFAULTS.items()]
-    lines += ["| `bf16` | on where the hardware gains from it, else off |", ""]
+    lines += ["| `bf16` | on if the hardware gains from it, otherwise off |", ""]
     lines += [
         "Decided elsewhere and refused here: "
         + ", ".join(f"`{key}`" for key in sorted(OWNED_KEYS))

@@ -1,9 +1,9 @@
-"""Read odd inputs as training reads them, and print what was found and what is right.
+"""Read inputs that once gave wrong results, and print a table of what was found and what is right.
 
 usage: python scripts/odd_inputs.py [FOLDER]
 
-Without FOLDER the inputs are made here. With it, the files of that folder with the names of GIVEN
-are read instead. The exit code is 1 where a row of the table is wrong. No model is loaded.
+The inputs are made here. With FOLDER, the files in it with the names of GIVEN are read as well.
+The exit code is 1 if a row of the table is wrong. No model is loaded.
 """
 
 import argparse
@@ -34,14 +34,14 @@ Files = dict[str, str | bytes]
 
 @dataclass(frozen=True)
 class Case:
-    """An input and what is right.
+    """An input and the right result.
 
     Attributes:
-        files: {name: content} that are written first.
+        files: {name: content} of the files to write first.
         sections: the config.
-        right: what `found_in` gives, or words of the error.
-        says: words that must be printed or warned of beside.
-        found_in: what is looked at of the prepared data.
+        right: the result of `found_in`, or words of the error.
+        says: words that must be printed or warned of as well.
+        found_in: returns what matters of the prepared data.
     """
 
     name: str
@@ -62,7 +62,7 @@ def rows_by_class(data: PreparedData) -> str:
 
 
 def drawn(data: PreparedData) -> str:
-    """Rows of each label in a training epoch."""
+    """Return the rows of each label in a training epoch."""
     counts = dict(zip(data.labels, data.summary.counts["drawn"], strict=True))
     return f"{len(data.plan.positions())} drawn: " + ", ".join(
         f"{label} {count}" for label, count in counts.items()
@@ -70,7 +70,7 @@ def drawn(data: PreparedData) -> str:
 
 
 def sides(data: PreparedData) -> str:
-    """Rows of each split."""
+    """Return the rows of each split."""
     return ", ".join(f"{name} {len(ids)}" for name, ids in data.splits.named.items())
 
 
@@ -89,7 +89,7 @@ def lines(rows: list[tuple[Any, Any]]) -> str:
 
 
 def texts(count: int, label: Any, start: int = 0) -> list[tuple[str, Any]]:
-    """Return rows of one label with texts of their own."""
+    """Return rows of one label with different texts."""
     return [(f"text number {number} of {label}", label) for number in range(start, start + count)]
 
 
@@ -157,13 +157,13 @@ GIVEN = [
     ),
     Case("pandas.json", {}, {"data": {"source": "pandas.json"}}, "400 rows: a 200, b 200"),
 ]
-"""Cases of files that come with FOLDER."""
+"""Cases with files from FOLDER."""
 
 TWO = texts(20, "a") + texts(20, "b")
 
 
 def several(*sets: tuple[list[str], int]) -> str:
-    """Return JSON lines of so many rows with each set of labels."""
+    """Return JSON lines with the given number of rows for each set of labels."""
     return lines(
         [
             (f"{'+'.join(labels) or 'none'} {number}", labels)
@@ -183,7 +183,7 @@ OWN = [
         found_in=drawn,
     ),
     Case(
-        "packed, capital ending",
+        "compressed, capital ending",
         {"A.csv.GZ": gzip.compress(table(TWO).encode())},
         {"data": {"source": "A.csv.GZ"}},
         "40 rows: a 20, b 20",
@@ -318,12 +318,12 @@ OWN = [
         "URL", {}, {"data": {"source": "https://huggingface.co/datasets/owner/name"}}, "owner/name"
     ),
 ]
-"""Cases whose files are made here."""
+"""Cases with files that are made here."""
 
 
 def found(case: Case) -> tuple[str, str]:
     """What the case gives, or the error; and what was printed and warned of."""
-    from trainer.runs.training_run import prepare
+    from trainer.runs.preparation import prepare
 
     out = io.StringIO()
     with redirect_stdout(out), redirect_stderr(out), warnings.catch_warnings(record=True) as caught:
@@ -343,7 +343,7 @@ def found(case: Case) -> tuple[str, str]:
 
 @contextmanager
 def folder_of(case: Case, given: Path | None) -> Iterator[None]:
-    """Stand in a folder that holds the files of the case."""
+    """Change to a folder with the files of the case, and back at the end."""
     before = Path.cwd()
     with tempfile.TemporaryDirectory() as folder:
         for name, content in case.files.items():
@@ -358,7 +358,7 @@ def folder_of(case: Case, given: Path | None) -> Iterator[None]:
 
 
 def main() -> int:
-    """Print the table; 1 where something is wrong."""
+    """Print the table, and return 1 if something is wrong."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

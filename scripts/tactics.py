@@ -12,7 +12,7 @@ from typing import Any
 
 import typer
 
-from trainer.cli import run_single
+from trainer.cli.typer_app import run_single
 from trainer.data.reading.locate import package_path
 from trainer.launch.exits import worded_errors
 

@@ -3,7 +3,8 @@
 `python scripts/train.py ...` works too, with one process.
 """
 
-from trainer.cli import run_single, train_command
+from trainer.cli.training import train_command
+from trainer.cli.typer_app import run_single
 
 if __name__ == "__main__":
     run_single(train_command)

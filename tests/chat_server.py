@@ -1,4 +1,4 @@
-"""A real OpenAI-compatible server on loopback: speaks /v1/chat/completions, and fails in the ways that servers fail."""
+"""An OpenAI-compatible server on loopback, which can also fail in the ways that servers fail."""
 
 import json
 import random
@@ -12,8 +12,9 @@ class ChatServer(ThreadingHTTPServer):
     """Answers with the shuffled words of the examples in the prompt, drawn by the request's seed.
 
     Attributes:
-        modes: how the next requests are answered, one each, then 'normal': '500', 'slow', 'garbage', 'half', 'no choices',
-            'no message', 'message is text', 'no utf-8', 'null', 'filtered', '401', '408'; a text starting with 'say ' is answered as it is.
+        modes: how the next requests are answered, one each, then 'normal': '500', 'slow',
+            'garbage', 'half', 'no choices', 'no message', 'message is text', 'no utf-8', 'null',
+            'filtered', '401', '408'; after 'say ', the rest of the mode is the answer.
         always: the mode once `modes` is used up.
         bodies: every request's JSON, in the order of arrival.
         keys: every request's Authorization header.
@@ -50,7 +51,10 @@ class _Handler(BaseHTTPRequestHandler):
         if mode == "408":
             return self._send(408, {"error": {"message": "too busy"}})
         if mode == "filtered":
-            words = f"The response was filtered due to the prompt triggering a content management policy ({self.headers['Authorization']})."
+            words = (
+                f"The response was filtered due to the prompt triggering a content "
+                f"management policy ({self.headers['Authorization']})."
+            )
             return self._send(400, {"error": {"message": words, "code": "content_filter"}})
         if mode == "401":
             return self._send(
@@ -95,6 +99,8 @@ class _Handler(BaseHTTPRequestHandler):
             self.send_response(status)
             self.send_header("Content-Type", kind)
             self.send_header("Content-Length", str(len(data)))
+            if status >= 400:
+                self.send_header("Retry-After-Ms", "1")  # so that tests do not wait
             self.end_headers()
             self.wfile.write(data)
         except (BrokenPipeError, ConnectionResetError):

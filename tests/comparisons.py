@@ -27,7 +27,9 @@ R8 = {
     "grain": 3,
 }
 UNSURE = {"none": 0.0, "undersample": -0.1, "oversample": 0.01, "class_weights": 0.02}
-"""Gains of which none is reliable: class_weights is the highest, none the winner, undersample reliably worse."""
+"""Gains of which none is reliable: class_weights is the highest, none the winner, undersample
+reliably worse.
+"""
 OWN = {"loss": {"name": "focal", "gamma": 2.0}}
 """What strategies set that are no presets."""
 
@@ -41,7 +43,9 @@ def difference(value, half):
 
 
 def validation(gains=GAINS, support=R8, num_seeds=5, metric="macro_f1", rng=None, apart=0.04):
-    """The part 'validation': figures of seeds drawn around FIGURES and gains; intervals of 0.03 to either side, those of all pairs of `apart`."""
+    """The part 'validation': figures of seeds drawn around FIGURES and gains; intervals of 0.03 to
+    either side, those of all pairs of `apart`.
+    """
     rng = rng or np.random.default_rng(0)
     half = 0.03
     base, strategies = {}, {}
@@ -105,13 +109,23 @@ def validation(gains=GAINS, support=R8, num_seeds=5, metric="macro_f1", rng=None
             else difference(less, apart) | {"is_distinguishable": less < -apart}
         )
     return {
-        "metric": metric, "baseline": "none", "best": best, "level": 0.95, "num_rows": sum(support.values()), "num_seeds": num_seeds,
-        "labels": sorted(support), "support": dict(support), "minority_label": min(support, key=support.get), "strategies": strategies,
-    }  # fmt: skip
+        "metric": metric,
+        "baseline": "none",
+        "best": best,
+        "level": 0.95,
+        "num_rows": sum(support.values()),
+        "num_seeds": num_seeds,
+        "labels": sorted(support),
+        "support": dict(support),
+        "minority_label": min(support, key=support.get),
+        "strategies": strategies,
+    }
 
 
 def comparison(gains=GAINS, support=R8, num_seeds=5, metric="macro_f1", apart=0.04, **changes):
-    """The whole of comparison.json; the winner is the highest that is reliably better than none, or none."""
+    """The whole of comparison.json; the winner is the highest that is reliably better than none, or
+    none.
+    """
     compared = validation(gains, support, num_seeds, metric, apart=apart)
     strategies = compared["strategies"]
     reliable = [
@@ -120,21 +134,44 @@ def comparison(gains=GAINS, support=R8, num_seeds=5, metric="macro_f1", apart=0.
         if values["against_baseline"] and values["against_baseline"]["is_reliable"]
     ]
     winner = max(["none", *reliable], key=lambda name: strategies[name]["figures"][metric]["mean"])
-    words = f"No reliable difference in macro F1: {compared['best']} is the highest; none is the simplest choice."
+    words = (
+        f"No reliable difference in macro F1: {compared['best']} is the highest; none is the "
+        f"simplest choice."
+    )
     if winner != "none":
         d = strategies[winner]["against_baseline"]
-        words = f"{winner}: {d['difference']:+.2f} macro F1 [{d['low']:.2f}, {d['high']:.2f}] over none; costs 1.1 points of accuracy"
-    judged = {name: gain for name, gain in gains.items() if name in ("none", winner)}
+        words = (
+            f"{winner}: {d['difference']:+.2f} macro F1 [{d['low']:.2f}, {d['high']:.2f}] over "
+            f"none; costs 1.1 points of accuracy"
+        )
+    tested = {name: gain for name, gain in gains.items() if name in ("none", winner)}
     return {
-        "name": "topics", "version": "0.1.0", "command": "equipoise compare --config configs/topics.yaml",
-        "model": "sentence-transformers/all-MiniLM-L6-v2", "mode": "full",
-        "budget": {"kind": "steps", "amount": 189, "evaluations": 3, "words": "189 optimizer steps of 32 rows for every strategy"},
-        "seeds": list(range(42, 42 + num_seeds)), "folds": None, "overrides": {name: PRESETS.get(name, OWN) for name in gains},
-        "seconds": {name: 61.0 + 7 * place for place, name in enumerate(gains)}, "failed": {}, "quick": None,
-        "validation": compared, "test": validation(judged, support, num_seeds, metric, np.random.default_rng(1)),
-        "winner": winner, "tested": [*judged], "recommendation": words, "total_seconds": 1834.5,
-        "environment": {"python": "3.11.9", "packages": {"torch": "2.13.0"}, "cpu_count": 2}, **changes,
-    }  # fmt: skip
+        "name": "topics",
+        "version": "0.1.0",
+        "command": "equipoise compare --config configs/topics.yaml",
+        "model": "sentence-transformers/all-MiniLM-L6-v2",
+        "mode": "full",
+        "budget": {
+            "kind": "steps",
+            "amount": 189,
+            "evaluations": 3,
+            "words": "189 optimizer steps of 32 rows for every strategy",
+        },
+        "seeds": list(range(42, 42 + num_seeds)),
+        "folds": None,
+        "overrides": {name: PRESETS.get(name, OWN) for name in gains},
+        "seconds": {name: 61.0 + 7 * place for place, name in enumerate(gains)},
+        "failed": {},
+        "quick": None,
+        "validation": compared,
+        "test": validation(tested, support, num_seeds, metric, np.random.default_rng(1)),
+        "winner": winner,
+        "tested": [*tested],
+        "recommendation": words,
+        "total_seconds": 1834.5,
+        "environment": {"python": "3.11.9", "packages": {"torch": "2.13.0"}, "cpu_count": 2},
+        **changes,
+    }
 
 
 def quick(gains=GAINS):

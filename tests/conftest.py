@@ -1,4 +1,4 @@
-"""Real parts, made small: two layers of a real pretrained encoder, a few hundred real tweets, no network but loopback."""
+"""Small real parts: two layers of a pretrained encoder, a few hundred tweets, only loopback."""
 
 import importlib.util
 import json
@@ -54,7 +54,10 @@ def hf_home(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def tiny_model(tmp_path_factory):
-    """Folder of the real MiniLM cut to two layers and its 8,000 most frequent tokens: for plumbing, not for quality; checkpoints are 2.3 times smaller."""
+    """Folder of MiniLM with only two layers and its 8,000 most frequent tokens.
+
+    Its checkpoints are 2.3 times smaller. It is too weak for tests of quality.
+    """
     from transformers import AutoModel, AutoTokenizer
 
     from trainer.data.reading.locate import package_path
@@ -126,7 +129,10 @@ def tactics():
 
 @pytest.fixture
 def config_file(tmp_path, tiny_model, tweets):
-    """Function (**sections) -> path of a YAML that trains the tiny model for one epoch; sections are merged over it."""
+    """Function (**sections) -> path of a YAML that trains the tiny model for one epoch.
+
+    The sections are merged into it.
+    """
 
     def write(name="config.yaml", **sections):
         values = {
@@ -151,7 +157,7 @@ def config_file(tmp_path, tiny_model, tweets):
 
 @pytest.fixture(scope="session")
 def run_cli():
-    """Function (*arguments, **environment) -> finished `python -m trainer` process, its output captured as text."""
+    """Function (*arguments, **environment) -> finished process of `python -m trainer`."""
 
     def run(*arguments, timeout=240, **environment):
         command = [sys.executable, "-m", "trainer", *map(str, arguments)]
@@ -227,7 +233,10 @@ def copied_run(whole_run, tmp_path):
 
 
 def write_tweets_config(folder, model_folder, tweets, **sections):
-    """Write a YAML that trains a model on the tweets, in a folder that is made; gives the file. Sections replace those here."""
+    """Write a YAML that trains a model on the tweets in a new folder, and return its path.
+
+    The sections replace those of this function.
+    """
     folder.mkdir(exist_ok=True)
     values = {
         "run": {"name": "run", "output_dir": str(folder / "runs"), "num_threads": 1},

@@ -1,4 +1,7 @@
-"""Training commands in processes forked from one that has loaded the libraries: real signals, without seconds of loading for each start."""
+"""Training commands in processes that are forked after the libraries have been loaded.
+
+Tests can send them real signals, without seconds of loading at each start.
+"""
 
 import multiprocessing
 import os
@@ -12,7 +15,7 @@ CONTEXT.set_forkserver_preload(
     [
         "transformers.models.bert.modeling_bert",
         "trainer.runs.results",
-        "trainer.training.weighted_trainer",
+        "trainer.training.weighted_run_trainer",
         "evaluate",
         "sklearn.metrics",
     ]
@@ -20,12 +23,13 @@ CONTEXT.set_forkserver_preload(
 
 
 def train(config, log, *, num_processes=1, strike=None, rank=None):
-    """Exit codes of `equipoise train` in so many processes; when one is killed the others are too, as a launcher does it.
+    """Exit codes of `equipoise train` in several processes. If one is killed, all are.
 
     Args:
-        log: file for what they print.
-        strike: (place, how often it is reached, signals that the process then sends itself); places: step, save, head, predictions, finish, picture.
-        rank: the process that is struck; left out: all.
+        log: file for their output.
+        strike: (place, how often it is reached, signals that the process then sends itself).
+            Places: step, save, head, predictions, finish, picture.
+        rank: the process that gets the signals. Default: all.
     """
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -76,7 +80,7 @@ def compare(config, log, *, strike=None):
 
 def _compare(config, log, strike):
     _redirect(log)
-    from trainer.cli import compare_command
+    from trainer.cli.training import compare_command
 
     if strike:
         _strike_at(*strike)
@@ -104,7 +108,7 @@ def _rank(config, log, rank, num_processes, port, strike):
             "MASTER_PORT": str(port),
             "ACCELERATE_USE_CPU": "true",
         }
-    from trainer.cli import train_command
+    from trainer.cli.training import train_command
 
     if strike:
         _strike_at(*strike)
@@ -117,10 +121,10 @@ def _strike_at(place, times, numbers):
 
     from trainer.run_folder.writer import RunFolder
     from trainer.training.frozen.head import HeadTrainer
-    from trainer.training.weighted_trainer import WeightedTrainer
+    from trainer.training.weighted_run_trainer import WeightedRunTrainer
 
     places = {
-        "step": (WeightedTrainer, "training_step"),
+        "step": (WeightedRunTrainer, "training_step"),
         "save": (torch, "save"),
         "head": (HeadTrainer, "run"),
         "predictions": (RunFolder, "write_predictions"),

@@ -1,4 +1,7 @@
-"""A Hub on loopback that the unmodified huggingface_hub client talks to: repositories, branches, commits, LFS files; all in memory."""
+"""A Hub on loopback for the unmodified huggingface_hub client; everything is in memory.
+
+It has repositories, branches, commits and LFS files.
+"""
 
 import base64
 import hashlib
@@ -61,7 +64,8 @@ class Fault:
 
     Attributes:
         requests: regular expression that the start of "METHOD /path" matches.
-        status: of the refusal; 0 cuts the connection when half of the request has come; None answers, after `seconds`.
+        status: of the refusal; 0 cuts the connection after half of the request; None answers
+            after `seconds`.
         times: how often.
         reason: words of the refusal; {token} is the token that came.
         until: the wait ends with this event, if it is set before.
@@ -109,10 +113,11 @@ class HubServer(ThreadingHTTPServer):
         self.closing = threading.Event()
         self.lock = threading.Lock()
         self.url = f"http://127.0.0.1:{self.server_port}"
-        self.lfs_url = f"http://localhost:{self.server_port}/lfs"  # another host name, as on the Hub: the client follows no other redirect's headers
+        # Another host name, as on the Hub: the client sends its headers to no other host.
+        self.lfs_url = f"http://localhost:{self.server_port}/lfs"
 
     def add(self, kind: str, name: str, files: dict[str, bytes], branch: str = "main") -> str:
-        """Commit `files` as the whole content of a public repository's branch; gives the commit id."""
+        """Commit `files` as all content of a branch of a public repository, and return its id."""
         return self.repos.setdefault((kind, name), Repo(name)).commit(files, branch)
 
     def branch(self, name: str, branch: str = "main", kind: str = "model") -> dict[str, bytes]:

@@ -1,4 +1,4 @@
-"""Folders of small pretrained models, as their authors publish them: random weights, real SentencePiece models."""
+"""Folders of small models as authors publish them, with random weights and real SentencePiece."""
 
 import csv
 import io

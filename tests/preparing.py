@@ -1,4 +1,4 @@
-"""The data wing in one call, as `training_run.prepare` runs it without synthetic rows."""
+"""Prepare data in one call, as `training_run.prepare` does without synthetic rows."""
 
 from trainer.data.prepare import balance_splits, read_splits
 

@@ -1,4 +1,4 @@
-"""Several processes of one run, each started by hand as torchrun would start it, so that each can be given its own fate."""
+"""Several processes of one run, started as by torchrun, so that a test can end any of them."""
 
 import os
 import signal
@@ -18,7 +18,7 @@ def free_port():
 
 @contextmanager
 def ranks(*commands, node_of=lambda rank: 0, options=()):
-    """The processes of these commands (arguments of Python), rank by rank; none is left when the block ends.
+    """The processes of these commands (arguments of Python) by rank; all end with the block.
 
     Args:
         node_of: rank -> the machine it plays; the first rank of each machine has local rank 0.

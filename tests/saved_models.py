@@ -14,7 +14,7 @@ def make_model(
     max_length=48,
     **config,
 ):
-    """A model folder as a training leaves it, its head drawn at random and large enough to tell texts apart."""
+    """A model folder as training writes it, with a random head that gives distinct scores."""
     import torch
     from transformers import AutoModelForSequenceClassification, AutoTokenizer
 

@@ -38,12 +38,15 @@ class Client:
     def slow_post(
         self, path, value, *, bytes_per_second, pause_seconds=0.0, version="1.1", has_begun=None
     ):
-        """(announced size, body of the answer), read at so many bytes a second after a pause; it may be cut.
+        """Return (announced size, body) of an answer, read slowly after a pause; it may be cut off.
 
         `has_begun` is an event that is set when the answer's head has come.
         """
         body = json.dumps(value).encode()
-        head = f"POST {path} HTTP/{version}\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+        head = (
+            f"POST {path} HTTP/{version}\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+            f"Content-Length: {len(body)}\r\n\r\n"
+        )
         with socket.socket() as connection:
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2**16)
             connection.settimeout(60)

@@ -7,12 +7,15 @@ import numpy as np
 import pytest
 from model_folders import pickled
 
-from trainer.cli import train_command
+from trainer.cli.training import train_command
 
 
 @pytest.fixture
 def fails(config_file, capsys, tmp_path):
-    """Function (*overrides, **sections) -> message of a run that must fail with exit code 2 and leave no run folder."""
+    """Function (*overrides, **sections) -> message of a run that must fail.
+
+    It exits with code 2 and leaves no run folder.
+    """
 
     def run(*overrides, config=None, check=False, **sections):
         with pytest.raises(SystemExit) as stopped:
@@ -60,7 +63,7 @@ def rows(**counts):
         (rows(a=20, b=9), "If the file has no header line, set data.column_names"),
         (
             "text,sentiment\n" + rows(a=20, b=9) + "x,b,c\n",
-            "rows.csv:31: 3 cells, expected 2 (1 bad in all). Mend the file, or set data.on_bad_rows: skip",
+            "rows.csv:31: 3 cells, expected 2 (1 bad in all). Fix the file, or set data.on_bad_rows: skip",
         ),
     ],
 )
@@ -129,7 +132,7 @@ def test_max_length_beyond_the_model_is_told(fails):
 
 def test_pickled_weights_are_not_loaded(fails, tiny_model, tmp_path):
     folder = pickled(tiny_model, tmp_path / "pickled")
-    words = f"has pickled weights alone (pytorch_model.bin). Such a file can run code when it is loaded, so it is not. Convert it once: equipoise convert {folder}"
+    words = f"has only pickled weights (pytorch_model.bin). Such a file can run code when it is loaded, so it is not loaded. Convert it once: equipoise convert {folder}"
     assert f"{words} Or set model.convert_weights: true." in fails(
         model={"name": str(folder)}, check=True
     )
@@ -144,8 +147,8 @@ def test_combination_that_transformers_refuses_is_told_in_its_words(fails):
 def test_best_model_without_evaluations_is_told(fails):
     message = fails("training.eval_strategy=no", "training.load_best_model_at_end=true")
     assert (
-        "load_best_model_at_end is true, but eval_strategy is 'no'. Set eval_strategy to epoch or steps"
-        in message
+        "load_best_model_at_end is true, but eval_strategy is 'no'. Set eval_strategy to epoch or"
+        " steps" in message
     )
 
 

@@ -1,4 +1,4 @@
-"""`equipoise cache`: what the caches hold, and how to be rid of it, without touching anything else."""
+"""`equipoise cache`: show and delete the entries of the caches, and nothing else."""
 
 import os
 import re
@@ -17,9 +17,9 @@ DIGEST = "0123456789abcdef0123456789abcdef"
 READ = """
 import sys, time
 from pathlib import Path
-from trainer.files.cache import cache_dir
-from trainer.data.reading.sources import read_rows
 from trainer.config.sections.data import DataSection
+from trainer.data.reading.sources import read_rows
+from trainer.files.cache import cache_dir
 rows = read_rows(DataSection(source=sys.argv[1]), cache_dir())
 print(rows.table.num_rows, flush=True)
 time.sleep(float(sys.argv[2]))
@@ -45,7 +45,7 @@ def cached(home, run_cli):
 
 @pytest.fixture
 def rows(tmp_path, home):
-    """Function (seconds) -> a process that has read the rows of a file and holds them for so long."""
+    """Function (seconds) -> process that has read the rows of a file and keeps them mapped."""
     path = tmp_path / "tweets.csv"
     path.write_text("text,label\n" + "".join(f"text {n},{'ab'[n % 2]}\n" for n in range(50)))
 
@@ -124,7 +124,8 @@ def test_list_and_clear_together_are_refused_and_delete_nothing(cached, rows, ho
     code, _, err = cached("--list", "--clear")
     assert (code, err) == (
         2,
-        "--list and --clear are both given. Give --list to see what --clear would delete, then --clear.\n",
+        "--list and --clear are both given. Give --list to see what --clear would delete, then"
+        " --clear.\n",
     )
     assert sorted((home / "equipoise").iterdir()) == before
 
@@ -169,7 +170,8 @@ def test_rows_that_a_running_process_has_mapped_are_skipped(cached, rows, home):
         code, out, _ = cached("--clear")
         assert code == 0
         assert re.search(
-            r"deleted 1 entry, 2\.0 KiB freed\.\nSkipped 1 entry \(\S+ KiB\) that running processes use: rows-\w{32}\n",
+            r"deleted 1 entry, 2\.0 KiB freed\.\nSkipped 1 entry \(\S+ KiB\) that running"
+            r" processes use: rows-\w{32}\n",
             out,
         )
         assert not old.exists()

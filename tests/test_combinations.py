@@ -1,4 +1,4 @@
-"""One contract over every entry of every table of the toolbox: rows, losses, weights, decisions and votes combine."""
+"""One contract over the entries of all tables: rows, losses, weights, decisions, votes."""
 
 from types import SimpleNamespace
 from typing import get_args
@@ -61,7 +61,7 @@ def test_the_config_offers_exactly_the_entries_of_the_tables():
     assert choices(EnsembleSection, "combine") == set(COMBINERS)
 
 
-@pytest.mark.filterwarnings("ignore:balance. rows of some")
+@pytest.mark.filterwarnings("ignore:balance. some rows")
 @pytest.mark.parametrize("weighting", [*WEIGHTINGS, {"c": 4.0}], ids=str)
 @pytest.mark.parametrize("loss", LOSSES)
 @pytest.mark.parametrize("method", [*METHODS, *SYNTHESISERS])
@@ -156,7 +156,10 @@ def test_every_decision_is_the_same_again_and_in_any_order_of_rows(name):
 def test_synthetic_embeddings_with_another_mode_are_refused(method):
     with pytest.raises(
         ConfigError,
-        match=rf"balance.method {method} makes new embeddings, never text, so it needs model.mode: head; model.mode is 'full'",
+        match=(
+            rf"balance.method {method} makes new embeddings, never text, so it needs model.mode:"
+            r" head; model.mode is 'full'"
+        ),
     ):
         check_config(
             YamlSource(
@@ -235,7 +238,10 @@ def test_seeds_that_would_give_equal_members_are_refused(balance):
     }
     with pytest.raises(
         ConfigError,
-        match=r"ensemble.kind: seeds with model.mode: head: members that see the same rows are equal; set kind: folds, or method",
+        match=(
+            r"ensemble.kind: seeds with model.mode: head: members that see the same rows are"
+            r" equal; set kind: folds, or method"
+        ),
     ):
         check_config(YamlSource("test", values))
     check_config(YamlSource("test", values | {"balance": {"method": "undersample"}}))

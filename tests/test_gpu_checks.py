@@ -1,4 +1,4 @@
-"""scripts/bench/gpu.py, which shows on a GPU what these tests cannot, runs whole on a CPU, and outlives a check that hangs."""
+"""scripts/bench/gpu.py also runs on a CPU, and survives a check that hangs."""
 
 import importlib.util
 import json
@@ -37,7 +37,8 @@ for name in names:
     if name == "gradient": time.sleep(60)
     if name == "run": os._exit(7)
     with open(sys.argv[sys.argv.index("--worker") + 1], "a") as file:
-        file.write(json.dumps({"check": name, "result": "pass", "found": "all", "seconds": 0.0}) + "\\n")
+        found = {"check": name, "result": "pass", "found": "all", "seconds": 0.0}
+        file.write(json.dumps(found) + "\\n")
 """
     (tmp_path / "worker.py").write_text(worker, encoding="utf-8")
     monkeypatch.setattr(gpu, "__file__", str(tmp_path / "worker.py"))

@@ -1,4 +1,7 @@
-"""No message has more than 600 characters or three lines, whatever a file holds, and the remedy at its end is whole."""
+"""Messages have at most 600 characters and three lines, whatever a file contains.
+
+The remedy at the end of a message stays complete.
+"""
 
 import json
 import pickle
@@ -14,7 +17,7 @@ from trainer.config.sections.data import DataSection
 from trainer.config.yaml_source import YamlSource
 from trainer.data.cleaning.clean import clean_rows
 from trainer.data.prepare import read_splits
-from trainer.data.reading.columns import check_columns
+from trainer.data.reading.column_checks import check_columns
 from trainer.data.reading.sources import read_rows
 from trainer.errors import (
     ConfigError,
@@ -34,7 +37,7 @@ ODD = st.one_of(
     ).map(lambda text: text * 20),
     st.integers(1, 80_000).map(lambda size: "x" * size),
 )
-REMEDY = "Mend the file, or set data.on_bad_rows: skip."
+REMEDY = "Fix the file, or set data.on_bad_rows: skip."
 
 
 @given(ODD, ODD)
@@ -139,7 +142,10 @@ def test_columns_and_labels_of_any_length_give_short_messages(tmp_path, size, od
 
 
 def test_warnings_of_a_command_are_short_too():
-    code = "import warnings\nfrom trainer.launch.exits import worded_errors\nwith worded_errors():\n    warnings.warn('a' * 9000 + ' Set data.x.')"
+    code = (
+        "import warnings\nfrom trainer.launch.exits import worded_errors\nwith worded_errors():\n"
+        "    warnings.warn('a' * 9000 + ' Set data.x.')"
+    )
     import subprocess
     import sys
 

@@ -5,7 +5,7 @@ import sys
 from conftest import ROOT
 
 
-def test_inputs_that_went_wrong_once_are_read_right():
+def test_inputs_that_once_gave_wrong_results_are_read_right():
     command = [sys.executable, str(ROOT / "scripts/odd_inputs.py")]
     done = subprocess.run(
         command,

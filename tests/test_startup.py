@@ -13,7 +13,11 @@ from trainer import load_config
 from trainer.errors import TrainerError
 from trainer.runs import training_run
 
-LOADED = "\nimport sys\nprint('loaded:', *sorted({name.partition('.')[0] for name, module in list(sys.modules.items()) if module}))"
+LOADED = (
+    "\nimport sys\n"
+    "print('loaded:', *sorted({name.partition('.')[0] for name, module in"
+    " list(sys.modules.items()) if module}))"
+)
 RUN = "from trainer.cli import app\napp(sys.argv[1:], standalone_mode=False)"
 TO_FIRST_STEP = """
 import gc, os
@@ -120,10 +124,11 @@ def test_check_without_torch_finds_what_it_finds_with_torch(faulty):
 
     code = """
 import json
-from trainer import cli, load_config
-from trainer.runs import training_run
+from trainer import load_config
+from trainer.cli.checking import leave_out_torch
 from trainer.errors import TrainerError
-cli._leave_out_torch()
+from trainer.runs import training_run
+leave_out_torch()
 told = {}
 for fault, path in json.loads(sys.argv[1]).items():
     try:
@@ -155,7 +160,10 @@ def test_check_leaves_torch_to_a_models_own_code(config_file, tmp_path, tiny_mod
     (folder / "config.json").write_text(
         json.dumps(config | {"model_type": "own", "auto_map": own}), encoding="utf-8"
     )
-    code = "import torch\nfrom transformers import BertConfig\n\n\nclass OwnConfig(BertConfig):\n    smallest = torch.finfo(torch.float32).min\n"
+    code = (
+        "import torch\nfrom transformers import BertConfig\n\n\nclass OwnConfig(BertConfig):\n"
+        "    smallest = torch.finfo(torch.float32).min\n"
+    )
     (folder / "configuration_own.py").write_text(code, encoding="utf-8")
     done = run_cli(
         "train",

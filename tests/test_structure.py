@@ -1,4 +1,4 @@
-"""How the package is built: which folder may import which, no circles, no drawers for everything."""
+"""The structure of the package: the order of imports, no circles, no modules for everything."""
 
 import ast
 from itertools import pairwise
@@ -24,8 +24,8 @@ ORDER = (
     ("cli",),
     ("__main__",),
 )
-"""Files and folders of trainer/; each imports from itself and from those before it. What stands in
-one tuple imports nothing from the other. `trainer/__init__.py` is the public API and may import all."""
+"""Files and folders of trainer/; each imports from itself and from those before it. Those of one
+tuple do not import each other. `trainer/__init__.py` is the public API and may import all."""
 LAYER = {name: place for place, names in enumerate(ORDER) for name in names}
 
 
@@ -107,7 +107,9 @@ def test_the_test_of_circles_finds_one(monkeypatch):
         test_no_modules_import_each_other_however_far_the_way()
 
 
-@pytest.mark.parametrize("name", ["config", "data", "evaluation", "files", "errors", "arrays"])
+@pytest.mark.parametrize(
+    "name", ["cli", "config", "data", "evaluation", "files", "errors", "arrays"]
+)
 def test_what_needs_no_model_imports_no_torch(name):
     heavy = ("torch", "transformers", "accelerate", "peft")
     wrong = []

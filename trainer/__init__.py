@@ -38,7 +38,7 @@ if TYPE_CHECKING:
         focal,
         logit_adjusted,
     )
-    from trainer.training.plain_trainer import WeightedTrainer
+    from trainer.training.weighted_trainer import WeightedTrainer
 
 __version__ = "0.1.0"
 
@@ -56,7 +56,7 @@ LAZY = {
     "training.losses": dict.fromkeys(
         ("binary_cross_entropy", "cross_entropy", "focal", "logit_adjusted"), ""
     ),
-    "training.plain_trainer": {"WeightedTrainer": ""},
+    "training.weighted_trainer": {"WeightedTrainer": ""},
 }
 """{module: {public name: its name there, if it is another one}}."""
 PLACES = {

@@ -1,6 +1,6 @@
-"""`python -m trainer` is the `equipoise` command."""
+"""`python -m trainer` runs the command `equipoise`."""
 
-from trainer.cli import main
+from trainer.cli.typer_app import main
 
 if __name__ == "__main__":
     main()

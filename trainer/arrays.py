@@ -1,4 +1,4 @@
-"""Names for the types of NumPy arrays. A suffix of a variable names its axes: `labels_N`, `logits_NC`."""
+"""Names for the types of NumPy arrays. Suffixes of variables name axes: `labels_N`, `logits_NC`."""
 
 from typing import Any
 

@@ -1,4 +1,7 @@
-"""The errors a user may see, and the helpers that word them: where, found, allowed, remedy."""
+"""The errors that users may see, and functions that keep their messages short and readable.
+
+A message says where the fault is, what was found, what is allowed, and what to do about it.
+"""
 
 import re
 import unicodedata
@@ -6,24 +9,25 @@ from collections.abc import Iterable
 from difflib import get_close_matches
 
 MOST_CHARACTERS = 600
+"""Maximum length of a message."""
 MOST_LINES = 3
-"""Of a message."""
+"""Maximum number of lines of a message."""
 MOST_OF_NAME = 60
-"""Characters shown of one name: a label, a column, a value."""
+"""Maximum length of a label, a column name or a value in a message."""
 LISTING_CHARACTERS = 300
-"""Characters of a list of at most 15 names."""
+"""Maximum length of a list of up to 15 names."""
 MOST_FAULTS = 20
-"""Lines of the faults of a config."""
+"""Maximum number of faults of a config that are listed."""
 TAIL_CHARACTERS = 280
-"""End of a message that is kept when it is too long: remedies stand there."""
+"""Length of the end of a message that is kept if the message is too long; it has the remedy."""
 TOKEN = re.compile(r"\bhf_[A-Za-z0-9]{8,}")
-"""A Hub token; no message shows one."""
+"""An access token of the Hub, which no message may show."""
 
 
 class TrainerError(Exception):
-    """Any fault we can explain; the command line prints its text alone and exits with code 2.
+    """An error with an explanation. The command line prints only this text, and exits with code 2.
 
-    The text has at most MOST_CHARACTERS and MOST_LINES, whatever a file or a server put into it.
+    The text is cut to MOST_CHARACTERS and MOST_LINES, whatever files or servers contribute to it.
     """
 
     def __init__(self, message: str) -> None:
@@ -31,7 +35,7 @@ class TrainerError(Exception):
 
 
 class ConfigError(TrainerError):
-    """Faults of the YAML or of --set overrides, one a line; each has at most MOST_CHARACTERS."""
+    """Faults of the YAML or of --set, one per line; each has at most MOST_CHARACTERS."""
 
     def __init__(self, message: str) -> None:
         lines = message.split("\n")
@@ -41,7 +45,7 @@ class ConfigError(TrainerError):
 
 
 class DataError(TrainerError):
-    """A fault of the rows: files, columns, labels, encodings."""
+    """A fault of the data: files, columns, labels or encodings."""
 
 
 class ModelError(TrainerError):
@@ -49,32 +53,32 @@ class ModelError(TrainerError):
 
 
 class AugmentError(TrainerError):
-    """Synthetic rows that could not be written."""
+    """A failure to write synthetic rows."""
 
 
 class RunError(TrainerError):
-    """A run folder that cannot be started, resumed or written."""
+    """A run that cannot be started, resumed or written."""
 
 
 class ExportError(TrainerError):
-    """A model that cannot be written in another format, or that answers differently there."""
+    """A model that cannot be exported, or whose export gives other results."""
 
 
 class TrainingError(TrainerError):
-    """Training that cannot go on, such as a loss that is not a number."""
+    """Training that cannot continue, for example because the loss is not a number."""
 
 
 class Stopped(TrainerError):
-    """A run that ended before its time; the same command goes on with it.
+    """An interrupted run, which the same command resumes.
 
     Attributes:
-        reason: what ended it, in words.
+        reason: what interrupted it, in words.
         step: the last optimizer step; None before the first.
-        is_alone: whether it happened to this process alone.
+        is_alone: whether it happened only to this process.
     """
 
     def __init__(self, reason: str, step: int | None = None, *, is_alone: bool = False) -> None:
-        super().__init__(f"{reason}. Run the same command again to go on.")
+        super().__init__(f"{reason}. Run the same command again to resume.")
         self.reason, self.step, self.is_alone = reason, step, is_alone
 
     def __reduce__(self) -> tuple[type["Stopped"], tuple[str, int | None]]:
@@ -82,9 +86,9 @@ class Stopped(TrainerError):
 
 
 def bounded(text: str) -> str:
-    """Return a message that a terminal can show: at most MOST_CHARACTERS and MOST_LINES, no control characters.
+    """Return a message without control characters, of at most MOST_CHARACTERS and MOST_LINES.
 
-    What is too long loses its middle: it begins with the place of the fault and ends with the remedy.
+    A longer message loses its middle, because it starts with the place and ends with the remedy.
     """
     text = "".join(character if character == "\n" else _visible(character) for character in text)
     lines = text.split("\n")
@@ -96,7 +100,7 @@ def bounded(text: str) -> str:
 
 
 def brief(value: object, most: int = MOST_OF_NAME) -> str:
-    """Return a label, a column name or another value on one line; of more than `most` characters the middle is left out.
+    """Return a label, a column name or another value on one line, without its middle if it is long.
 
     Example:
         >>> brief("two\\nlines"), brief("a/long/path/file.csv", 12)
@@ -107,47 +111,44 @@ def brief(value: object, most: int = MOST_OF_NAME) -> str:
 
 
 def _visible(character: str) -> str:
-    """The character; control characters, line ends and halves of surrogate pairs as escapes."""
-    return (
-        character
-        if character.isprintable()
-        or unicodedata.category(character) not in ("Cc", "Cs", "Zl", "Zp")
-        else repr(character)[1:-1]
-    )
+    """Return the character, or an escape for control characters, line ends and half surrogates."""
+    if unicodedata.category(character) in ("Cc", "Cs", "Zl", "Zp"):
+        return repr(character)[1:-1]
+    return character
 
 
 def listing(names: Iterable[object], most: int = 12) -> str:
-    """Sorted, comma-separated names; after `most` of them, or 300 characters, a count of the rest. Long names are cut by `brief`."""
+    """Return the names sorted and separated by commas, with a count of those that are left out.
+
+    At most `most` names and about LISTING_CHARACTERS are listed, and long names are cut by `brief`.
+    """
     ordered = sorted(str(name) for name in names)
     room = max(LISTING_CHARACTERS, 20 * most)
-    longest = max(
-        MOST_OF_NAME, LISTING_CHARACTERS // max(1, len(ordered))
-    )  # a single path stays whole
-    shown: list[str] = []
-    for name in (brief(name, longest) for name in ordered[:most]):
-        if shown and len(", ".join([*shown, name])) > room:
-            break
-        shown.append(name)
+    longest = max(MOST_OF_NAME, LISTING_CHARACTERS // max(1, len(ordered)))  # one path stays whole
+    shown = [brief(name, longest) for name in ordered[:most]]
+    while len(shown) > 1 and len(", ".join(shown)) > room:
+        shown.pop()
     rest = len(ordered) - len(shown)
-    return ", ".join(shown) + (f" and {rest:,} more" if rest > 0 else "")
+    return ", ".join(shown) + (f" and {rest:,} more" if rest else "")
+
+
+def counted(number: int, noun: str) -> str:
+    """Return a number with its noun: '1 row', '1,234 rows'."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 def did_you_mean(name: object, known: Iterable[str]) -> str:
-    """' Did you mean 'x'?' for the nearest known name, or nothing."""
+    """Return " Did you mean 'x'?" with the nearest known name, or nothing if none is near."""
     nearest = get_close_matches(str(name)[:200], list(known), n=1, cutoff=0.6)
     return f" Did you mean '{brief(nearest[0])}'?" if nearest else ""
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of an error's text, cut to 300 characters, or its kind where it has none; ended by a full stop.
+    """Return the first line of an error's text, or its type, as a sentence of 300 characters.
 
-    A token that a server repeats is blotted out.
+    An access token in it is replaced by `***`.
     """
-    line = TOKEN.sub(
-        "***",
-        next(
-            (line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__
-        ),
-    )
-    line = brief(line, 300)
+    lines = (line.strip() for line in str(error).splitlines())
+    text = next(filter(None, lines), type(error).__name__)
+    line = brief(TOKEN.sub("***", text), 300)
     return line if line.endswith(".") else f"{line}."

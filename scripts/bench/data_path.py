@@ -180,8 +180,9 @@ def ours(path: Path, folder: Path) -> tuple[Stages, int]:
     from trainer.data.reading.sources import read_rows
     from trainer.data.split_rows import split_rows
     from trainer.data.summary import summarise_lengths
+    from trainer.files.cache import cache_dir
     from trainer.run_folder.writer import RunFolder
-    from trainer.runs.training_run import cache_dir, tokenise_splits
+    from trainer.runs.preparation import tokenise_splits
     from trainer.training.models.model import load_pretrained_config, load_tokenizer
 
     config = Config.model_validate(

@@ -77,7 +77,8 @@ def run_side(model: str, source: str, target: str, batch_size: int, device: str)
         from trainer import Classifier
         from trainer.config.sections.data import DataSection
         from trainer.data.reading.formats.records import Records
-        from trainer.delivery.predicting.label_file import Labeller, label_file
+        from trainer.delivery.predicting.label_file import label_file
+        from trainer.delivery.predicting.labeller import Labeller
 
         labeller = Labeller(Classifier.load(model, device=device), ["text"], probabilities=True)
         start = time.perf_counter()

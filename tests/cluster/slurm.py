@@ -1,4 +1,7 @@
-"""A real Slurm (22.05, as in Debian 12) on this machine, without systemd: two nodes, each with two CPUs and two files for GPUs."""
+"""A real Slurm (22.05, as in Debian 12) on this machine, without systemd.
+
+It has two nodes, each with two CPUs and two files for GPUs.
+"""
 
 import os
 import random
@@ -48,13 +51,17 @@ MinJobAge=600
 InactiveLimit=0
 MailProg=/bin/true
 GresTypes=gpu
-NodeName=node1 NodeHostname={host} NodeAddr=127.0.0.1 Port={ports[1]} CPUs=2 Gres=gpu:2 State=UNKNOWN
-NodeName=node2 NodeHostname={host} NodeAddr=127.0.0.1 Port={ports[2]} CPUs=2 Gres=gpu:2 State=UNKNOWN
-PartitionName=low Nodes=node1,node2 Default=YES MaxTime=INFINITE PriorityTier=1 PreemptMode=REQUEUE GraceTime=60
+NodeName=node1 NodeHostname={host} NodeAddr=127.0.0.1 \
+Port={ports[1]} CPUs=2 Gres=gpu:2 State=UNKNOWN
+NodeName=node2 NodeHostname={host} NodeAddr=127.0.0.1 \
+Port={ports[2]} CPUs=2 Gres=gpu:2 State=UNKNOWN
+PartitionName=low Nodes=node1,node2 Default=YES MaxTime=INFINITE \
+PriorityTier=1 PreemptMode=REQUEUE GraceTime=60
 PartitionName=high Nodes=node1,node2 MaxTime=INFINITE PriorityTier=10 PreemptMode=OFF
 """
-# FirstJobId: train.sbatch takes its port from the job, and another such cluster may run here. JobRequeue=0: train.sbatch must ask for it.
-# cred_expire: a requeued job waits that long, else 121 s.
+# FirstJobId: train.sbatch derives its port from the job id, and another such cluster may run here.
+# JobRequeue=0: train.sbatch must ask for it. cred_expire: a requeued job waits for this long, and
+# by default for 121 s.
 
 
 def missing() -> str:
@@ -67,10 +74,13 @@ def missing() -> str:
 
 @contextmanager
 def cluster(folder: Path) -> Iterator["Cluster"]:
-    """A cluster with the nodes node1 and node2 and the partitions low and high; every process of it has ended when the block has.
+    """A cluster with the nodes node1 and node2 and the partitions low and high.
+
+    All its processes have ended when the block ends.
 
     Args:
-        folder: for sockets, state and logs; its path must be short, since sockets have at most 107 characters.
+        folder: for sockets, state and logs. Its path must be short, because the paths of sockets
+            have at most 107 characters.
     """
     folder.chmod(0o755)
     for name in ("state", "spool-node1", "spool-node2"):
@@ -175,7 +185,7 @@ class Cluster:
             time.sleep(0.2)
 
     def kill_leftovers(self) -> None:
-        """Kill what daemons left: processes with this cluster's configuration in their environment."""
+        """Kill processes that daemons left: those with this cluster in their environment."""
         own = f"SLURM_CONF={self.folder}/slurm.conf".encode()
         for process in Path("/proc").glob("[0-9]*"):
             try:

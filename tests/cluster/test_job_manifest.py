@@ -90,7 +90,7 @@ def test_config_lies_in_the_manifest_and_all_is_written_to_the_volume(manifest, 
 
 @pytest.fixture
 def image(tmp_path):
-    """Folder of the programs of an environment that holds the locked packages and the wheel, as the image does."""
+    """Folder of the programs of an environment with the locked packages and the wheel."""
     source = tmp_path / "source"
     shutil.copytree(
         ROOT / "trainer", source / "trainer", ignore=shutil.ignore_patterns("__pycache__")

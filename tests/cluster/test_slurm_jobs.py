@@ -1,4 +1,7 @@
-"""The batch scripts as shipped, on a real Slurm of two nodes; only ACCELERATE_USE_CPU is set, and Slurm's own options are given."""
+"""The batch scripts as shipped, on a real Slurm of two nodes.
+
+Only ACCELERATE_USE_CPU and options of Slurm itself are set.
+"""
 
 import csv
 import hashlib
@@ -37,7 +40,10 @@ def shared(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def config(shared, tiny_model, tweets):
-    """Forty short epochs of a model of a million weights, without dropout, whose random numbers would differ from process to process."""
+    """Forty short epochs of a model of a million weights, without dropout.
+
+    The random numbers of dropout would differ from process to process.
+    """
     import torch
     from transformers import AutoConfig, AutoModel, AutoTokenizer
 
@@ -94,7 +100,7 @@ def submit(cluster, shared):
 
 @pytest.fixture(scope="module")
 def jobs(submit, config):
-    """{what: job id}, all queued at once. The unbroken run lies in a partition that nothing preempts."""
+    """{what: job id}, all queued at once. The partition of the unbroken run is never preempted."""
     two = ("--nodes=2",)
     return {
         "broken": submit("train.sbatch", config, "--set", "run.name=broken", options=two),
@@ -118,7 +124,7 @@ def jobs(submit, config):
 
 @pytest.fixture(scope="module")
 def broken(cluster, jobs, shared):
-    """The run that is preempted after an epoch and runs out of time after another: its job as it ended."""
+    """The job of a run that is preempted after an epoch and out of time after another."""
     run = shared / "runs/broken"
     _until(lambda: len(_epochs(run)) >= 1)
     cluster.submit("--partition=high", "--nodes=2", "--gpus-per-node=1", "--wrap=true", cwd=shared)
@@ -218,7 +224,10 @@ def test_bad_config_fails_before_nodes_are_used(cluster, jobs, shared):
 
 @pytest.fixture(scope="module")
 def compared(cluster, submit, config, shared):
-    """A comparison by an array of two tasks, each with a node to itself; the one on node2 is preempted while it trains. Their jobs as they ended."""
+    """The jobs of a comparison by an array of two tasks, each on a node of its own.
+
+    The task on node2 is preempted while it trains.
+    """
     cells = shared / "runs/compared-compare/cells"
     values = json.loads(config.read_text())
     values["training"]["num_train_epochs"] = 20
@@ -288,11 +297,13 @@ def test_task_that_starts_after_the_end_says_so_and_ends_well(compared, cluster,
 WRONG = {
     "no config": (
         (),
-        "submit from the folder that holds scripts/compare.py: sbatch --array=0-3 scripts/cluster/compare.sbatch CONFIG",
+        "submit from the folder that holds scripts/compare.py: sbatch --array=0-3"
+        " scripts/cluster/compare.sbatch CONFIG",
     ),
     "--resume": (
         ("x.yaml", "--resume", "never"),
-        "compare.sbatch: takes no --resume; to train anew remove the folder of the comparison before.",
+        "compare.sbatch: takes no --resume; to train anew remove the folder of the comparison"
+        " before.",
     ),
     "unknown key": (("configs/compare.yaml", "--set", "compare.seed=1"), "compare.seed is unknown"),
 }

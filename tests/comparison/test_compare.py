@@ -1,4 +1,6 @@
-"""Comparisons of a small real model on real tweets: what is trained, what is shared, what is told."""
+"""Comparisons of a small real model on real tweets: what is trained, what is shared, what is
+told.
+"""
 
 import json
 
@@ -9,8 +11,10 @@ import torch
 
 from trainer import load_config
 from trainer.comparison import compare, trainings
+from trainer.comparison.budget import Budget
+from trainer.comparison.grid import TrainingGrid
+from trainer.comparison.shared_data import prepare_shared
 from trainer.comparison.strategies import refuse, strategy_config
-from trainer.comparison.workers import Phase
 from trainer.config.sections.compare import PRESETS
 from trainer.data.balancing.balance import METHODS, plan_balance
 from trainer.data.tokens.tokenise import PADDING
@@ -55,7 +59,9 @@ def result_of(folder):
 
 @pytest.fixture(scope="module")
 def heads(tmp_path_factory, tiny_model, tweets):
-    """(config, its values, folder) of a finished comparison of heads; two strategies of it cannot be trained."""
+    """(config, its values, folder) of a finished comparison of heads; two strategies of it cannot
+    be trained.
+    """
     folder = tmp_path_factory.mktemp("heads")
     values = sections(tiny_model, tweets, folder)
     config = config_of(folder, values)
@@ -71,7 +77,7 @@ def test_strategies_that_fail_are_told_with_the_reason_and_the_rest_completes(he
     assert "900 neighbours need 901" in (folder / "comparison.html").read_text(encoding="utf-8")
 
 
-def test_test_rows_are_judged_by_the_best_and_the_baseline_alone(heads):
+def test_test_rows_are_predicted_by_the_best_and_the_baseline_alone(heads):
     _, _, folder = heads
     result = result_of(folder)
     tested = {"none", result["winner"]}
@@ -95,7 +101,10 @@ def test_a_test_split_without_the_rarest_class_is_compared_by_macro_f1_and_says_
         "split": {"by_time": "when"},
     }
     config = config_of(tmp_path, sections(tiny_model, tmp_path / "rows.jsonl", tmp_path, **timed))
-    words = "compare.metric: minority_recall cannot be measured on test, which has no row of 'rare'; macro_f1 is compared there. Add rows of the class"
+    words = (
+        "compare.metric: minority_recall cannot be measured on test, which has no row of 'rare'; "
+        "macro_f1 is compared there. Add rows of the class"
+    )
     with pytest.warns(UserWarning, match=words):
         result = result_of(compare.compare(config))
     assert (result["validation"]["metric"], result["test"]["metric"]) == (
@@ -107,7 +116,7 @@ def test_a_test_split_without_the_rarest_class_is_compared_by_macro_f1_and_says_
     )
 
 
-def test_figures_are_those_of_the_cells(heads):
+def test_figures_are_those_of_the_trainings(heads):
     _, _, folder = heads
     told = result_of(folder)["validation"]
     for strategy, values in told["strategies"].items():
@@ -123,7 +132,7 @@ def test_no_model_is_left(heads):
     assert not list(folder.rglob("*.safetensors"))
 
 
-def test_a_damaged_result_is_made_again_of_the_cells(heads):
+def test_a_damaged_result_is_made_again_of_the_trainings(heads):
     config, _, folder = heads
     before = result_of(folder)
     (folder / "comparison.json").write_text("{}", encoding="utf-8")
@@ -154,15 +163,15 @@ def test_page_that_cannot_be_drawn_costs_no_comparison_and_the_same_command_draw
         patch.setattr("trainer.comparison.compare_page.render", out_of_memory)
         compare.compare(config, command="equipoise compare --config mine.yaml")
     assert (
-        f"{folder}/comparison.html: not written: MemoryError. The model and its figures do not need it; the same command writes it."
-        in caplog.messages
+        f"{folder}/comparison.html: not written: MemoryError. The model and its figures do not "
+        f"need it; the same command writes it." in caplog.messages
     )
     assert (folder / "comparison.json").is_file()
     compare.compare(config, command="equipoise compare --config mine.yaml")
     assert (folder / "comparison.html").read_bytes() == page
 
 
-def test_another_strategy_keeps_what_is_trained_and_test_is_not_judged_again(heads, tmp_path):
+def test_another_strategy_keeps_what_is_trained_and_test_is_not_predicted_again(heads, tmp_path):
     _, values, folder = heads
     before = {path: path.stat().st_mtime_ns for path in folder.glob("cells/*/*/*.parquet")}
     more = values | {
@@ -191,7 +200,10 @@ def test_another_config_is_refused_until_the_comparison_may_be_replaced(heads, t
     }
     with pytest.raises(
         RunError,
-        match=r"holds a comparison that differs: training.label_smoothing_factor is None there, 0.1 here.*overwrite",
+        match=(
+            r"holds a comparison that differs: training.label_smoothing_factor is None there, 0.1 "
+            r"here.*overwrite"
+        ),
     ):
         compare.compare(config_of(tmp_path, other))
     other["run"] = values["run"] | {"overwrite": True}
@@ -201,7 +213,9 @@ def test_another_config_is_refused_until_the_comparison_may_be_replaced(heads, t
         "strategies": [{"name": "undersample", "balance": {"method": "oversample"}}],
         "seeds": 1,
     }
-    compare.compare(config_of(tmp_path, other))  # one strategy has changed: the other cells stay
+    compare.compare(
+        config_of(tmp_path, other)
+    )  # one strategy has changed: the other trainings stay
     assert (
         load_config(str(folder / "cells/undersample/seed-42/config.yaml")).balance.method
         == "oversample"
@@ -209,7 +223,10 @@ def test_another_config_is_refused_until_the_comparison_may_be_replaced(heads, t
     other |= {"run": values["run"], "compare": {"strategies": ["undersample"], "seeds": 1}}
     with pytest.raises(
         RunError,
-        match=r"cells/undersample/seed-42: holds a training that differs: balance.method is oversample there, undersample here",
+        match=(
+            r"cells/undersample/seed-42: holds a training that differs: balance.method is "
+            r"oversample there, undersample here"
+        ),
     ):
         compare.compare(config_of(tmp_path, other))
 
@@ -242,14 +259,14 @@ def test_the_winner_s_config_trains_to_the_model_of_the_first_seed(whole):
     winner = load_config(str(folder / "winner.yaml"))
     path = training_run.train(winner)
     assert path.name == f"mine-{result_of(folder)['winner']}"
-    own, cell = (
+    own, of_first_seed = (
         json.loads(p.read_text(encoding="utf-8"))
         for p in (
             path / "metrics.json",
             folder / f"cells/{result_of(folder)['winner']}/seed-42/metrics.json",
         )
     )
-    assert own["validation"] == cell["validation"]
+    assert own["validation"] == of_first_seed["validation"]
     tested = result_of(folder)["test"]["strategies"][result_of(folder)["winner"]]["figures"][
         "macro_f1"
     ]["of_seeds"][0]
@@ -269,17 +286,16 @@ def test_every_strategy_sees_as_many_rows(whole):
 
 def test_heads_start_equal_for_all_strategies_of_a_seed_and_differ_between_seeds(whole):
     config, folder = whole
-    ground = trainings.prepare_ground(compare._alone(config))
-    phase = Phase(ground, folder / "scratch", ("none", "undersample"), "full", False, "")
+    shared = prepare_shared(compare._alone(config))
+    grid = TrainingGrid(shared, folder / "scratch", ("none", "undersample"), "full", False, "")
 
     def head(strategy, number):
-        cell = phase.cells_of(strategy)[number]
+        training = grid.with_budget(strategy)[number]
         from trainer.run_folder.writer import RunFolder
 
-        trainer = trainings.trainer_builder(
-            cell, ground, trainings.balance_cell(cell, ground), RunFolder(folder / "scratch")
-        )()
-        return trainer.model.classifier.weight.detach()
+        data = trainings.balanced_data(training, shared)
+        build = trainings.trainer_builder(training, shared, data, RunFolder(folder / "scratch"))
+        return build().model.classifier.weight.detach()
 
     assert torch.equal(head("none", 0), head("undersample", 0))
     assert not torch.equal(head("none", 0), head("none", 1))
@@ -329,7 +345,7 @@ def test_quick_asks_the_frozen_encoder_first_and_says_so(tmp_path, tiny_model, t
     ]
     assert len(set(result["quick"]["shortlist"]) - {"smote"}) == 2
     assert set(result["validation"]["strategies"]) == {"none", *result["quick"]["shortlist"]}
-    assert "Shortlist by the frozen encoder" in capsys.readouterr().out
+    assert "Shortlist of heads on the frozen encoder" in capsys.readouterr().out
     assert result["budget"]["amount"] == 4
 
 
@@ -420,7 +436,7 @@ def test_every_preset_makes_a_config_in_one_mode_or_another(tmp_path):
         derived = strategy_config(
             config,
             name,
-            tmp_path / "cell",
+            tmp_path / "run",
             mode="full" if name == "class_balanced_batches" else "head",
         )
         assert derived.to_dict()["balance"]["method"] == PRESETS[name].get("balance", {}).get(
@@ -440,7 +456,7 @@ def test_the_rows_budget_counts_rows_as_the_sampler_draws_them(method, drop_last
         parameter=None,
         seed=0,
     )
-    training, budget = {"dataloader_drop_last": drop_last}, trainings.Budget("rows", 2500, 1, 32)
+    training, budget = {"dataloader_drop_last": drop_last}, Budget("rows", 2500, 1, 32)
     balanced = {"balanced_label_ids_N": label_ids_N} if plan.balanced_batches else {}
     sampler = StepBatchSampler(
         plan.positions,
@@ -459,4 +475,4 @@ def test_the_rows_budget_counts_rows_as_the_sampler_draws_them(method, drop_last
             if seen < 2500:
                 seen, steps = seen + sum(row != PADDING for row in batch), steps + 1
     assert abs(budget.steps_of(plan, training) - steps) <= 1
-    assert trainings.Budget("steps", 189, 3, 32).training(189)["eval_steps"] == 63
+    assert Budget("steps", 189, 3, 32).training(189)["eval_steps"] == 63

@@ -1,4 +1,6 @@
-"""What is made of comparison.json: a page whole in itself and escaped, a table in the terminal, a section of the card."""
+"""What is made of comparison.json: a page whole in itself and escaped, a table in the terminal, a
+section of the card.
+"""
 
 import json
 import re
@@ -44,6 +46,11 @@ def section(result, name):
         rf'<section id="{name}">.*?</section>', compare_page.render(result), re.DOTALL
     )
     return found.group(0) if found else ""
+
+
+def section_words(result, name):
+    """The words of the page's section of this id."""
+    return " ".join("".join(Page(section(result, name)).words).split())
 
 
 def without_intervals(found):
@@ -100,7 +107,7 @@ def test_headline_is_the_recommendation():
 
 def test_table_tells_mean_deviation_difference_interval_and_adjusted_p_of_each_strategy():
     result = comparison()
-    table = " ".join("".join(Page(section(result, "table")).words).split())
+    table = section_words(result, "table")
     for values in result["validation"]["strategies"].values():
         score, against = values["figures"]["macro_f1"], values["against_baseline"]
         star = (
@@ -114,13 +121,14 @@ def test_table_tells_mean_deviation_difference_interval_and_adjusted_p_of_each_s
         )
         assert f"{score['mean']:.3f}{star}± {score['seed_deviation']:.3f}" in table
         if against:
-            words = f"{against['difference']:+.3f}{against['low']:+.3f} to {against['high']:+.3f}{against['p_holm']:.3f}"
+            ends = f"{against['low']:+.3f} to {against['high']:+.3f}"
+            words = f"{against['difference']:+.3f}{ends} {against['p_holm']:.3f}"
             assert words + "reliable" * against["is_reliable"] in table
     assert "class_weights recommended highest macro F1" in table
-    assert "oversamplenot distinguishable from class_weights" in table
+    assert "oversample not distinguishable from class_weights" in table
     assert (
-        "Worse than class_weights, by intervals that hold for all pairs at once: undersample, focal, none. Not distinguishable from it: oversample."
-        in table
+        "Worse than class_weights, by simultaneous intervals of all pairs: undersample, focal, "
+        "none. Not distinguishable from it: oversample." in table
     )
 
 
@@ -130,7 +138,7 @@ def test_table_tells_mean_deviation_difference_interval_and_adjusted_p_of_each_s
 )
 def test_the_metric_is_set_against_an_accuracy_that_is_not_itself(metric, beside):
     costs = section(comparison(metric=metric), "costs")
-    assert f"What it does to {beside}<" in costs
+    assert f"Effect on {beside}<" in costs
     assert len(re.findall('<circle class="ring', costs)) == 2 * len(GAINS)
 
 
@@ -196,9 +204,13 @@ def test_scatters_tell_their_points_to_those_who_do_not_see_them():
     result = comparison()
     against = result["validation"]["strategies"]["oversample"]
     points = 100 * against["differences"]["accuracy"]["difference"]
-    said = f"oversample {compare_plots.signed(against['against_baseline']['difference'])} for {compare_plots.signed(points)}; "
+    said = (
+        f"oversample {compare_plots.signed(against['against_baseline']['difference'])} for "
+        f"{compare_plots.signed(points)}; "
+    )
     assert re.search(
-        f'<svg role="img" aria-label="macro F1 against points of accuracy, less none: .*{re.escape(said)}',
+        '<svg role="img" aria-label="macro F1 against points of accuracy, minus none: .*'
+        + re.escape(said),
         section(result, "costs"),
     )
 
@@ -238,17 +250,18 @@ def test_heat_map_has_large_classes_first_and_white_at_no_difference():
     assert f'rgba(31,111,178,0.60)" title="{strongest:+.3f}' in heat
 
 
-def test_test_rows_are_said_to_be_judged_once_by_the_winner_and_the_baseline():
-    judged = words_of(comparison())
+def test_test_rows_are_said_to_be_used_once_by_the_winner_and_the_baseline():
     assert (
-        "Then the 307 test rows were judged once, by class_weights and none and by no other strategy."
-        in judged
+        "Then class_weights and none were evaluated once on the 307 test rows. No other strategy "
+        "was." in words_of(comparison())
     )
     none_wins = comparison({"none": 0.0, "focal": 0.001})
     assert none_wins["winner"] == "none"
-    assert "test rows were judged once, by none and by no other strategy." in words_of(none_wins)
+    assert "Then none was evaluated once on the 307 test rows. No other strategy was." in words_of(
+        none_wins
+    )
     assert "difference" not in section(none_wins, "test")
-    assert "No test rows were judged." in words_of(comparison(test=None))
+    assert "There are no results on test rows." in words_of(comparison(test=None))
 
 
 def test_winner_is_none_where_the_highest_is_not_reliable():
@@ -260,80 +273,83 @@ def test_winner_is_none_where_the_highest_is_not_reliable():
     )
     rows = dict(
         re.findall(
-            r'<tr( class="best")?><td class="k"><span.*?</span><span>(.*?)</span>',
+            r'<tr( class="best")?>\s*<td class="k"><span.*?</span><span>(.*?)</span>',
             section(result, "table").replace("<wbr>", ""),
         )[::-1]
     )
     assert rows[' class="best"'] == "none"
-    table = "".join(Page(section(result, "table")).words)
-    assert "none recommended not distinguishable from class_weights" in table.replace(
-        "recommendednot", "recommended not"
-    )
+    table = section_words(result, "table")
+    assert "none recommended not distinguishable from class_weights" in table
     assert "class_weights highest macro F1" in table
     assert (
-        "Worse than class_weights, by intervals that hold for all pairs at once: undersample. Not distinguishable from it: oversample, none."
-        in table
+        "Worse than class_weights, by simultaneous intervals of all pairs: undersample. Not "
+        "distinguishable from it: oversample, none." in table
     )
     assert re.findall(r"<details open><summary>(\w+)", compare_page.render(result)) == ["none"]
-    assert "there is none to judge again here" in section(result, "test")
+    assert "there is no gain to check here" in section_words(result, "test")
     assert "optimistic" not in section(result, "test")
     assert "difference" not in section(result, "test").split("<thead>")[1]
-    assert "the highest of them is optimistic" in section(comparison(UNSURE, test=None), "test")
+    assert "the highest of them is optimistic" in section_words(
+        comparison(UNSURE, test=None), "test"
+    )
 
 
 def test_a_baseline_that_is_reliably_worse_is_not_called_indistinguishable():
     equal = comparison({"none": 0.0, "oversample": 0.1, "class_weights": 0.11}, apart=0.3)
     assert equal["winner"] == "class_weights"
-    table = section(equal, "table").replace("<wbr>", "")
+    table = section_words(equal, "table")
     assert table.count("not distinguishable from class_weights") == 1
-    assert "all pairs at once: oversample. Which of these is best may be chance." in table
-    assert "No strategy can be told apart" not in table
+    assert "of all pairs: oversample. Which of these is best may be chance." in table
+    assert "No strategy is distinguishable" not in table
     alone = section(comparison({"none": 0.0, "class_weights": 0.11}, apart=0.3), "table")
-    assert not re.search("istinguishable|told apart", alone)
+    assert "istinguishable" not in alone
     partly = comparison(
         {"none": 0.0, "oversample": 0.1, "class_weights": 0.11, "undersample": -0.3}, apart=0.3
     )
-    assert "at once: undersample. Not distinguishable from it: oversample.</p>" in section(
+    assert "of all pairs: undersample. Not distinguishable from it: oversample." in section_words(
         partly, "table"
     )
 
 
 def test_a_strategy_reliably_worse_than_the_best_baseline_is_not_called_indistinguishable():
-    table = section(
+    table = section_words(
         comparison({"none": 0.0, "undersample": -0.1, "focal": -0.01}, apart=0.3), "table"
     )
-    assert "all pairs at once: focal. Which of these" in table
+    assert "of all pairs: focal. Which of these" in table
 
 
 def test_gain_on_validation_is_called_optimistic_and_folds_count_as_seeds():
     words = words_of(comparison(folds=3))
     assert (
-        "class_weights was chosen for its gain on validation, so that gain is optimistic; the difference on test rows is the fairer figure."
-        in words
+        "class_weights was chosen for its gain on validation, so that gain is optimistic; the "
+        "difference on test rows is the fairer one." in words
     )
     assert (
-        "Each of the 5 seeds trained 3 models, one a fold, and each of them judged all test rows: each fold's model counts as a seed, 5 in all."
-        in words
+        "Each of the 5 seeds trained 3 models, one a fold. Every model was evaluated on all test "
+        "rows and counts as a seed, 5 in all." in words
     )
     assert "a fold" not in words_of(comparison())
     assert (
-        "No test rows were judged. The figures above are those that the choice was made by, so the gain of class_weights is optimistic."
-        in words_of(comparison(test=None))
+        "There are no results on test rows. The metrics above decided the choice, so the gain of "
+        "class_weights is optimistic." in words_of(comparison(test=None))
     )
 
 
 def test_an_interval_is_said_to_count_one_comparison_and_p_all():
-    note = "An interval is of one comparison alone, p counts all 4 comparisons, so the two may disagree."
-    assert note in section(comparison(), "table")
-    assert note in section(comparison(), "differences")
-    assert "An interval is of one" not in words_of(comparison({"none": 0.0, "focal": 0.1}))
+    note = (
+        "An interval covers one comparison; p is adjusted for all 4 comparisons, so the two may "
+        "disagree."
+    )
+    assert note in section_words(comparison(), "table")
+    assert note in section_words(comparison(), "differences")
+    assert "An interval covers one" not in words_of(comparison({"none": 0.0, "focal": 0.1}))
 
 
 FIT = {
     "kind": "fit",
     "amount": 0,
     "evaluations": None,
-    "words": "every head is fitted to its end, on embeddings of the frozen encoder",
+    "words": "every head is fitted until it converges, on embeddings of the frozen encoder",
 }
 
 
@@ -348,20 +364,19 @@ def test_heads_tell_seconds_of_fitting_and_which_no_seed_changes(capsys):
     result = with_equal_seeds(comparison(mode="head", budget=FIT), "none", "class_weights")
     words = words_of(result)
     assert (
-        "mean of fitting one head; the embedding of the rows, made once for all, is not in them"
-        in words
+        "mean time to fit one head, without the time to embed the rows, which happens once" in words
     )
     assert (
-        "The same with every seed: none, class_weights. A head is fitted to its end, so seeds matter only where rows are drawn."
-        in words
+        "The same with every seed: none, class_weights. A head is fitted until it converges, so "
+        "seeds matter only if rows are sampled." in words
     )
     assert "seconds of training" not in words
-    assert "seconds of fitting, less none" in words
+    assert "seconds of fitting, minus none" in words
     assert "The same with every seed" not in words_of(comparison())
     compare_page.print_comparison(result)
     out = capsys.readouterr().out
     assert "the same with every seed: none, class_weights\n" in out
-    assert "the embedding of the rows, made once for all, is not in them\n" in out
+    assert "without the time to embed the rows, which happens once\n" in out
 
 
 def test_no_strategy_is_praised_for_its_seconds():
@@ -373,7 +388,7 @@ def test_no_strategy_is_praised_for_its_seconds():
 def test_what_cannot_be_told_is_left_out():
     result = without_intervals(comparison())
     assert 'class="span"' not in section(result, "differences")
-    assert "95 % interval, which cannot be told here" in section(result, "differences")
+    assert "95 % interval, which is unknown here" in section_words(result, "differences")
     table = "".join(Page(section(result, "table")).words)
     assert "None" not in table
     assert " to " not in table.split("Means")[0]
@@ -386,7 +401,7 @@ def test_one_strategy_left_has_nothing_to_be_compared_with():
         failed={"smote": "configs/topics.yaml: label 'grain' has 2 rows; 6 are needed."},
     )
     words = words_of(result)
-    assert "No other strategy was trained to its end" in words
+    assert "No other strategy finished its training" in words
     assert "smote configs/topics.yaml: label 'grain' has 2 rows; 6 are needed." in words
     assert not any(
         section(result, name) for name in ("differences", "classes", "costs", "intervals")
@@ -395,7 +410,7 @@ def test_one_strategy_left_has_nothing_to_be_compared_with():
 
 def test_one_seed_is_said_to_tell_nothing_of_other_seeds():
     words = words_of(comparison(num_seeds=1))
-    assert "One seed: intervals and p values cover other rows alone." in words
+    assert "One seed: intervals and p values cover other rows, but not other seeds." in words
     assert "1 seed each" in words
     assert "±" not in words
     assert "One seed" not in words_of(comparison())
@@ -411,7 +426,7 @@ def test_one_seed_is_said_to_tell_nothing_of_other_seeds():
 
 def test_equal_strategies_are_said_to_be_indistinguishable():
     result = comparison({"none": 0.0, "focal": 0.001, "oversample": 0.002})
-    assert "No strategy can be told apart from" in words_of(result)
+    assert "No strategy is distinguishable from" in words_of(result)
 
 
 def test_shortlist_is_told_with_its_table():
@@ -422,7 +437,7 @@ def test_shortlist_is_told_with_its_table():
         )
     )
     assert "shortlisted by heads on the frozen encoder" in words
-    assert "only class_weights, oversample and none then went on" in words
+    assert "Only class_weights, oversample and none were then trained as configured." in words
     assert "undersample" in words
     assert "Failed: smote: too few rows" in words
 
@@ -431,13 +446,13 @@ def test_budget_seeds_folds_overrides_and_command_are_told():
     words = words_of(comparison(folds=5))
     assert "189 optimizer steps of 32 rows for every strategy" in words
     assert "42, 43, 44, 45, 46" in words
-    assert "each judged by the one of 5 folds whose training left it out" in words
+    assert "each evaluated in the one of 5 folds that did not train on it" in words
     assert "class_weights loss: class_weights: balanced" in words
     assert "none Nothing: the defaults of both." in words
     assert "equipoise compare --config configs/topics.yaml" in words
     assert "30 min 34 s" in words
     assert "2 h 0 min" in words_of(comparison(total_seconds=7201.0))
-    assert "time in all 9 s" in words_of(comparison(total_seconds=9.2))
+    assert "total time 9 s" in words_of(comparison(total_seconds=9.2))
 
 
 def test_twelve_strategies_and_thirty_classes_stay_usable():
@@ -470,7 +485,10 @@ def test_browser_shows_pages_without_a_complaint_at_any_width(tmp_path):
                 page.set_viewport_size({"width": width, "height": 900})
                 page.goto(path.as_uri())
                 assert page.evaluate("document.documentElement.scrollWidth") == width
-                marks = "[...document.querySelectorAll('.strip circle, .plot circle')].map(mark => mark.getBoundingClientRect())"
+                marks = (
+                    "[...document.querySelectorAll('.strip circle, .plot circle')].map(mark => "
+                    "mark.getBoundingClientRect())"
+                )
                 assert page.evaluate(f"{marks}.every(box => box.left > 0 && box.right < {width})")
         browser.close()
     assert said == []
@@ -553,8 +571,8 @@ def test_card_tells_the_choice_and_escapes_every_name():
     assert r"Failed: \<b\>." in text
     assert "machine/path" not in text
     assert (
-        "seeds 42, 43, 44, 45, 46 and the same budget (189 optimizer steps of 32 rows for every strategy)"
-        in text
+        "seeds 42, 43, 44, 45, 46 and the same budget (189 optimizer steps of 32 rows for every "
+        "strategy)" in text
     )
     assert (
         f"The choice used validation rows only; the test rows were then used once, by {name} and none."
@@ -575,7 +593,8 @@ def test_card_says_where_a_model_does_not_follow_the_comparison():
         config_like("oversample") | {"model": {"name": "other", "mode": "full"}},
     )
     assert text.endswith(
-        r"This model does not follow the strategy class\_weights: balance.method, loss.class\_weights, model.name differ."
+        r"This model does not follow the strategy class\_weights: balance.method, "
+        r"loss.class\_weights, model.name differ."
     )
     assert "no test rows were used" in text
 
@@ -653,18 +672,55 @@ def edit(change):
     return damage
 
 
-@pytest.mark.parametrize(("damage", "words"), [
-    (lambda folder: shutil.rmtree(folder), r"run-compare: no such folder; report.comparison needs the folder of a finished comparison, .*-compare. Run "),
-    (lambda folder: (shutil.rmtree(folder), folder.write_text("")), r"run-compare: is a file; report.comparison needs the folder"),
-    (lambda folder: (folder / "comparison.json").unlink(), r"run-compare: holds no comparison.json; report.comparison needs"),
-    (lambda folder: (folder / "comparison.json").write_text("{"), r"comparison.json: is damaged: .* Run equipoise compare again, or remove rep"),
-    (lambda folder: (folder / "comparison.json").write_bytes(b"\xff"), r"comparison.json: is damaged: .*utf-8"),
-    (lambda folder: (folder / "comparison.json").write_text("[]"), r"comparison.json: is damaged, or of another version: lacks it all"),
-    (edit(lambda values: values.pop("winner")), r"comparison.json: is damaged, or of another version: lacks winner, or holds something else there. Run equi"),
-    (edit(lambda values: values["validation"].update(strategies=3)), r"lacks validation.strategies, or holds something else there"),
-    (edit(lambda values: values.update(winner="x")), r"validation.strategies lacks x\. Run equipoise"),
-    (edit(lambda values: values["validation"]["strategies"]["focal"]["figures"].pop("macro_f1")), r"validation.strategies lacks macro_f1 of focal\."),
-])  # fmt: skip
+def write_bytes(content):
+    """Damage: other content of comparison.json."""
+    return lambda folder: (folder / "comparison.json").write_bytes(content)
+
+
+def drop_metric(values):
+    values["validation"]["strategies"]["focal"]["figures"].pop("macro_f1")
+
+
+OTHER = "comparison.json: is damaged, or of another version:"
+
+
+@pytest.mark.parametrize(
+    ("damage", "words"),
+    [
+        (
+            shutil.rmtree,
+            "run-compare: no such folder; report.comparison needs the folder of a finished "
+            "comparison, .*-compare. Run ",
+        ),
+        (
+            lambda folder: (shutil.rmtree(folder), folder.write_text("")),
+            "run-compare: is a file; report.comparison needs the folder",
+        ),
+        (
+            lambda folder: (folder / "comparison.json").unlink(),
+            "run-compare: holds no comparison.json; report.comparison needs",
+        ),
+        (
+            write_bytes(b"{"),
+            "comparison.json: is damaged: .* Run equipoise compare again, or remove rep",
+        ),
+        (write_bytes(b"\xff"), "comparison.json: is damaged: .*utf-8"),
+        (write_bytes(b"[]"), f"{OTHER} lacks it all"),
+        (
+            edit(lambda values: values.pop("winner")),
+            f"{OTHER} lacks winner, or holds something else there. Run equi",
+        ),
+        (
+            edit(lambda values: values["validation"].update(strategies=3)),
+            "lacks validation.strategies, or holds something else there",
+        ),
+        (
+            edit(lambda values: values.update(winner="x")),
+            r"validation.strategies lacks x\. Run equipoise",
+        ),
+        (edit(drop_metric), r"validation.strategies lacks macro_f1 of focal\."),
+    ],
+)
 def test_comparisons_that_cannot_be_read_are_told_in_words(folder, damage, words):
     damage(folder)
     with pytest.raises(RunError, match=words):

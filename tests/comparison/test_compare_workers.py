@@ -1,4 +1,6 @@
-"""A comparison is shared by any number of processes, and none is lost: kills, stop signals and full disks end in the table of the comparison left alone."""
+"""A comparison is shared by any number of processes, and none is lost: kills, stop signals and full
+disks end in the table of the comparison left alone.
+"""
 
 import json
 import os
@@ -14,15 +16,15 @@ import forked_runs
 import pytest
 from conftest import ROOT, leave_free, write_tweets_config
 
-from trainer.cli import compare_command
+from trainer.cli.training import compare_command
 from trainer.comparison import compare_page
 from trainer.files.locks import locked
 from trainer.run_folder import writer
-from trainer.training.weighted_trainer import WeightedTrainer
+from trainer.training.weighted_run_trainer import WeightedRunTrainer
 
-CELLS = [("class_weights", "42"), ("class_weights", "43"), ("none", "42"), ("none", "43")]
+TRAININGS = [("class_weights", "42"), ("class_weights", "43"), ("none", "42"), ("none", "43")]
 STEPS = 18
-"""Of a cell, which saves a checkpoint every 6."""
+"""Steps of a training, which saves a checkpoint every 6."""
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +55,9 @@ def begun(make_config, tmp_path):
 
 
 def outcome(folder):
-    """comparison.json without what times and paths say; nothing but the comparison lies beside it."""
+    """comparison.json without what times and paths say; nothing but the comparison lies
+    beside it.
+    """
     assert {path.name for path in folder.iterdir()} == {
         "cells",
         "comparison.html",
@@ -104,8 +108,8 @@ def copy_half(unbroken, folder):
     )
 
 
-def lines_of_cells(said):
-    """(strategy, seed) of the lines that workers print for the cells they have finished."""
+def lines_of_trainings(said):
+    """(strategy, seed) of the lines that workers print for the trainings they have finished."""
     return [
         found.groups() for found in re.finditer(r"(?:^|\s)\d/4 +(\S+) +(\d+) ", said)
     ]  # two processes may write into one line
@@ -126,7 +130,7 @@ def until(condition):
 
 
 @pytest.mark.exhaustive
-def test_workers_of_a_launcher_train_each_cell_once_and_agree_with_one_process(begun, unbroken):
+def test_workers_of_a_launcher_train_each_training_once_and_agree_with_one_process(begun, unbroken):
     config, folder, _ = begun
     launch = [
         sys.executable,
@@ -154,12 +158,14 @@ def test_workers_of_a_launcher_train_each_cell_once_and_agree_with_one_process(b
         launch, capture_output=True, text=True, timeout=200, cwd=ROOT, env=environment, check=False
     )
     assert done.returncode == 0, done.stderr
-    assert sorted(lines_of_cells(done.stdout)) == CELLS, done.stdout
+    assert sorted(lines_of_trainings(done.stdout)) == TRAININGS, done.stdout
     assert done.stdout.count("Comparison: ") == 2
     assert outcome(folder) == outcome(unbroken)
 
 
-def test_comparison_killed_in_a_cell_goes_on_from_its_checkpoint_to_the_same_table(begun, unbroken):
+def test_comparison_killed_in_a_training_resumes_from_its_checkpoint_to_the_same_table(
+    begun, unbroken
+):
     config, folder, log = begun
     assert (
         forked_runs.compare(config, log, strike=("step", STEPS + 10, [signal.SIGKILL]))
@@ -172,16 +178,16 @@ def test_comparison_killed_in_a_cell_goes_on_from_its_checkpoint_to_the_same_tab
     kept = (folder / "cells/none/seed-42/metrics.json").stat()
     log.unlink()
     assert forked_runs.compare(config, log) == 0, log.read_text()
-    assert "4 cells, 1 of them finished" in log.read_text()
-    assert sorted(lines_of_cells(log.read_text())) == [
-        cell for cell in CELLS if cell != ("none", "42")
+    assert "4 trainings, 1 of them finished" in log.read_text()
+    assert sorted(lines_of_trainings(log.read_text())) == [
+        each for each in TRAININGS if each != ("none", "42")
     ]
     assert (folder / "cells/none/seed-42/metrics.json").stat() == kept
     assert outcome(folder) == outcome(unbroken)
 
 
 @pytest.mark.exhaustive
-def test_cell_of_a_worker_that_dies_is_taken_over_by_one_that_waits(begun, unbroken, tmp_path):
+def test_training_of_a_worker_that_dies_is_taken_over_by_one_that_waits(begun, unbroken, tmp_path):
     config, folder, log = begun
     holder = forked_runs.start_compare(
         config, tmp_path / "holder", strike=("step", 10, [signal.SIGSTOP])
@@ -201,7 +207,7 @@ def test_cell_of_a_worker_that_dies_is_taken_over_by_one_that_waits(begun, unbro
             process.kill()
             process.join()
     assert (holder.exitcode, waiter.exitcode) == (-signal.SIGKILL, 0), log.read_text()
-    assert sorted(lines_of_cells(log.read_text())) == CELLS
+    assert sorted(lines_of_trainings(log.read_text())) == TRAININGS
     assert outcome(folder) == outcome(unbroken)
 
 
@@ -218,14 +224,16 @@ def test_stopped_comparison_says_so_and_goes_on_to_the_same_table(begun, unbroke
     }
     assert (folder / "cells/class_weights/seed-42/checkpoints/checkpoint-10").is_dir()
     assert (
-        "stopped by SIGTERM after step 10. Run the same command again to go on." in log.read_text()
+        "stopped by SIGTERM after step 10. Run the same command again to resume." in log.read_text()
     )
     assert forked_runs.compare(config, log) == 0, log.read_text()
-    assert lines_of_cells(log.read_text()) == CELLS[:2]
+    assert lines_of_trainings(log.read_text()) == TRAININGS[:2]
     assert outcome(folder) == outcome(unbroken)
 
 
-def test_comparison_of_heads_stops_after_the_cell_that_the_signal_came_in(make_config, tmp_path):
+def test_comparison_of_heads_stops_after_the_training_in_which_the_signal_came(
+    make_config, tmp_path
+):
     config = make_config(tmp_path, mode="head")
     assert (
         forked_runs.compare(config, tmp_path / "log", strike=("head", 2, [signal.SIGTERM])) == 75
@@ -269,28 +277,28 @@ def fill_at(owner, name, times, disk, num_bytes):
         yield
 
 
-def test_full_disk_costs_no_finished_cell_and_no_strategy(
+def test_full_disk_costs_no_finished_training_and_no_strategy(
     make_config, small_disk, unbroken, capsys
 ):
     config, folder = make_config(small_disk / "work"), small_disk / "work/runs/run-compare"
     copy_half(unbroken, folder)
-    with fill_at(WeightedTrainer, "training_step", STEPS + 4, small_disk, 1_000_000):
+    with fill_at(WeightedRunTrainer, "training_step", STEPS + 4, small_disk, 1_000_000):
         said = message_of(config, capsys)
     assert re.search(
         r"seed-43/\S+: could not be saved .* Free space; no checkpoint was saved before", said
     )
-    assert finished(folder) == {*CELLS[2:], ("class_weights", "42")}
+    assert finished(folder) == {*TRAININGS[2:], ("class_weights", "42")}
     assert list(folder.glob("cells/*/failed.json")) == []
     (small_disk / "ballast").unlink()
     with fill_at(compare_page, "write", 1, small_disk, 0):
         compare_here(config)
-    assert finished(folder) == set(CELLS)
+    assert finished(folder) == set(TRAININGS)
     assert (folder / "comparison.json").exists()
     assert not (folder / "comparison.html").exists()
     capsys.readouterr()
     (small_disk / "ballast").unlink()
     compare_here(config)
-    assert lines_of_cells(capsys.readouterr().out) == []
+    assert lines_of_trainings(capsys.readouterr().out) == []
     assert (folder / "comparison.html").exists()
     assert outcome(folder) == outcome(unbroken)
 
@@ -302,12 +310,14 @@ def copied(unbroken, make_config, tmp_path):
     return make_config(tmp_path), tmp_path / "runs/run-compare"
 
 
-def test_test_rows_are_judged_by_a_model_trained_again_where_it_is_gone(copied, unbroken, capsys):
+def test_test_rows_are_predicted_by_a_model_trained_again_where_it_is_gone(
+    copied, unbroken, capsys
+):
     config, folder = copied
     (folder / "comparison.json").unlink()
     (folder / "cells/none/seed-43/test.parquet").unlink()
     compare_here(config)
-    assert "4 cells, 4 of them finished" in capsys.readouterr().out
+    assert "4 trainings, 4 of them finished" in capsys.readouterr().out
     assert outcome(folder) == outcome(unbroken)
 
 
@@ -331,10 +341,10 @@ def test_nothing_is_discarded_while_others_train(copied, monkeypatch, capsys):
     with locked(folder / "cells/none/seed-42" / writer.LOCK, "held"):
         said = message_of(config, capsys, resume="never")
     assert f"none/seed-42: is being trained by pid {os.getpid()} on " in said
-    assert "End it before the comparison that is there is discarded." in said
+    assert "Stop it before you discard the comparison." in said
     monkeypatch.setenv("WORLD_SIZE", "2")
     assert "compare --resume never runs in one process, but 2 were launched." in message_of(
         config, capsys, resume="never"
     )
     assert (folder / "comparison.json").exists()
-    assert finished(folder) == set(CELLS)
+    assert finished(folder) == set(TRAININGS)

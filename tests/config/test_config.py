@@ -9,7 +9,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from trainer.cli import worded_errors
 from trainer.config.config import Config, check_config, load_config
 from trainer.config.faults import known_keys
 from trainer.config.sections.balancing import LossSection
@@ -18,6 +17,7 @@ from trainer.config.sections.training import OWN_SPECS, OWNED_KEYS
 from trainer.config.yaml_source import YamlSource
 from trainer.errors import ConfigError, TrainingError
 from trainer.launch.distributed import name_of_process
+from trainer.launch.exits import worded_errors
 
 ONE_CHARACTER = (
     'needed: one ASCII character, such as ";" or "|"; a tab is written "\\t", in double quotes'
@@ -730,7 +730,7 @@ def test_schema_command_prints_the_committed_schema(run_cli):
         (
             KeyboardInterrupt(),
             130,
-            "stopped by the keyboard; run the same command again to go on from the last"
+            "stopped by the keyboard; run the same command again to resume from the last"
             " checkpoint.\n",
         ),
     ],

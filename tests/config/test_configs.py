@@ -8,6 +8,7 @@ from conftest import ROOT
 
 from trainer import load_config
 from trainer.runs import training_run
+from trainer.runs.startup import with_hardware_defaults
 
 CONFIGS = sorted((ROOT / "configs").glob("*.yaml"))
 QUICK = ("quickstart", "sentiment_weighted")
@@ -60,4 +61,4 @@ def test_shipped_config_trains_for_two_steps(path, tiny_model, tweets, tactics, 
         10 if config.model.mode == "head" else 2
     )  # of each of five fits
     assert 0 <= metrics["test"]["macro_f1"] <= 1
-    assert load_config(str(folder / "config.yaml")) == training_run.with_hardware_defaults(config)
+    assert load_config(str(folder / "config.yaml")) == with_hardware_defaults(config)

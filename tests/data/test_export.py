@@ -5,8 +5,9 @@ import pyarrow.parquet as pq
 import pytest
 
 FEW = (
-    "warning: balance: method undersample keeps only 12 of 18 training rows an epoch, since 'y' has 6 rows. Set balance.target_ratio above 1,"
-    " balance.method: oversample, or method: none with loss.class_weights: balanced, or list 'y' in data.drop_labels.\n"
+    "warning: balance: method undersample keeps only 12 of 18 training rows an epoch, since 'y' "
+    "has 6 rows. Set balance.target_ratio above 1, balance.method: oversample, or method: none "
+    "with loss.class_weights: balanced, or list 'y' in data.drop_labels.\n"
 )
 
 
@@ -21,7 +22,7 @@ def rows_in(path):
 
 @pytest.fixture
 def config(tmp_path):
-    """YAML over 20 rows of x and 10 of y, the text with a comma, a quote, a line break and an umlaut."""
+    """YAML for 20 rows of x and 10 of y, whose texts hold `,`, `"`, a line break and an umlaut."""
     source = tmp_path / "rows.jsonl"
     records = [{"text": f'{i}, "ä"\nb', "label": "xxy"[i % 3], "author": i} for i in range(30)]
     source.write_text("\n".join(map(json.dumps, records)), encoding="utf-8")

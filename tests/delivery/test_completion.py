@@ -70,7 +70,7 @@ def test_file_that_is_gone_or_cut_off_is_made_again_as_it_was(how, copied_run, w
     config, run = copied_run
     path = damage(run, how)
     train(config)
-    assert f"it lacked, and now has: {path.name}." in capsys.readouterr().out
+    assert f"these missing files were written: {path.name}." in capsys.readouterr().out
     wanted = (whole_run[1] / path.name).read_bytes()
     assert path.read_bytes() == wanted or path.name == "report.html"  # which names its folder
     assert path.stat().st_size == pytest.approx(len(wanted), rel=0.01)
@@ -91,7 +91,7 @@ def test_lost_model_is_refused_and_trained_anew_only_when_asked(how, copied_run,
     )
     (run / "report.html").unlink()
     train(config, **{"run.overwrite": "true"})
-    assert f"{said} It is trained anew, since run.overwrite is true." in capsys.readouterr().out
+    assert f"{said} It is trained again, since run.overwrite is true." in capsys.readouterr().out
     assert (run / "model/model.safetensors").stat().st_size
 
 
@@ -116,7 +116,7 @@ def test_what_only_training_can_write_is_named_in_place_of_nothing_to_do(
     said = capsys.readouterr().out
     assert "nothing to do" not in said
     lacks = "README.md, class_distribution.png, dropped.jsonl, report.json, splits.json"
-    remedy = "Set run.overwrite: true to train anew, or another run.name."
+    remedy = "Set run.overwrite: true to train again, or another run.name."
     assert (
         f"{run}: holds the finished run of this config and data, but lacks {lacks}. {remedy}"
         in said
@@ -149,8 +149,10 @@ def test_report_keeps_a_page_that_tells_more_and_replaces_it_only_when_asked(cop
     with pytest.raises(RunError) as caught:
         report_page.rebuild(FinishedRun.read(run))
     assert str(caught.value) == (
-        f"{page}: is kept, since a new page would lack its {lost}: the run folder lacks predictions.parquet,"
-        f" mistakes.jsonl. Restore these files from a copy, or give --output {page} to overwrite the page."
+        f"{page}: is kept, since a new page would lack its {lost}: the run folder lacks"
+        " predictions.parquet,"
+        f" mistakes.jsonl. Restore these files from a copy, or give --output {page} to overwrite"
+        " the page."
     )
     assert page.read_bytes() == before
     report_page.rebuild(FinishedRun.read(run), page)

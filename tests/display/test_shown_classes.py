@@ -28,7 +28,10 @@ def test_classes_that_most_rows_are_taken_for_are_among_those_shown():
     predicted = dict(zip(labels, found.given_C.tolist(), strict=True))
     shown = worst_and_predicted(labels, per_class, predicted)
     assert "c099" in shown.labels
-    words = "40 of 100 classes, the 10 predicted most often and, of the others, the 30 with the lowest F1"
+    words = (
+        "40 of 100 classes, the 10 predicted most often and, of the others, the 30 with the"
+        " lowest F1"
+    )
     assert (len(shown.labels), shown.words) == (40, words)
 
 
@@ -50,7 +53,8 @@ def test_confusion_picture_shows_the_class_that_everything_is_taken_for():
     [
         (
             [*range(1, 91)],
-            "60 of 90 classes, the 30 with the lowest F1 and, of the others, the 30 with the fewest rows",
+            "60 of 90 classes, the 30 with the lowest F1 and, of the others, the 30 with the"
+            " fewest rows",
         ),
         ([*[5] * 30, *[0] * 60], "30 of 90 classes, those that have rows"),
         ([*[5] * 45, *[0] * 45], "45 of 90 classes, those that have rows"),

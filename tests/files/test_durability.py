@@ -1,4 +1,7 @@
-"""What a finished run has on the disk before its checkpoints go, what costs no run, and what the same command or `report` makes later."""
+"""What is on the disk before a run deletes its checkpoints, and what is completed later.
+
+Failures of pictures and pages never cost the model; the same command or `report` completes them.
+"""
 
 import json
 import os
@@ -11,7 +14,8 @@ import pytest
 from small_runs import train
 
 from trainer import load_config
-from trainer.cli import report_command, train_command
+from trainer.cli.inspecting import report_command
+from trainer.cli.training import train_command
 from trainer.delivery import completion
 from trainer.delivery.card import card
 from trainer.delivery.report import report_page
@@ -19,8 +23,8 @@ from trainer.display import tables
 from trainer.errors import RunError
 from trainer.files import durable
 from trainer.run_folder.writer import RunFolder, is_finished
-from trainer.runs import training_run
-from trainer.training.weighted_trainer import WeightedTrainer
+from trainer.runs.startup import with_hardware_defaults
+from trainer.training.weighted_run_trainer import WeightedRunTrainer
 
 PICTURES = [
     "class_distribution.png",
@@ -145,7 +149,7 @@ def test_checkpoints_that_a_kill_left_go_when_model_and_figures_are_on_the_disk(
     fingerprint = json.loads((run / "environment.json").read_text(encoding="utf-8"))["data"][
         "fingerprint"
     ]
-    assert is_finished(run, training_run.with_hardware_defaults(values).to_dict(), fingerprint)
+    assert is_finished(run, with_hardware_defaults(values).to_dict(), fingerprint)
     removed = last(calls, "remove", f"{run}/checkpoints")
     for name in (f"{run}/model/model.safetensors", f"{run}/model", f"{run}/metrics.json", str(run)):
         last(calls, "fsync", name, removed)
@@ -178,19 +182,19 @@ def test_ensemble_completes_itself_and_its_members_without_training(
     for name in wanted:
         (run / name).unlink()
     capsys.readouterr()
-    monkeypatch.setattr(WeightedTrainer, "training_step", out_of_memory)
+    monkeypatch.setattr(WeightedRunTrainer, "training_step", out_of_memory)
     train(config)
     said = capsys.readouterr().out
     assert (
-        "Nothing is trained; it lacked, and now has: README.md, confusion_matrix.png, member-2/README.md, member-2/learning_curves.png."
-        in said
+        "Nothing is trained; these missing files were written: README.md, confusion_matrix.png,"
+        " member-2/README.md, member-2/learning_curves.png." in said
     )
     assert {name: (run / name).read_bytes() for name in wanted} == wanted
     (run / "metrics.json").unlink()
     shutil.move(run / "member-2/predictions.parquet", tmp_path)
     with pytest.raises(
         RunError,
-        match=r"member-2: lacks predictions\.parquet, which votes and only training can write\. Remove the folder",
+        match=r"member-2: lacks predictions\.parquet, which the vote needs and only training can write\.",
     ):
         train(config)
     shutil.move(tmp_path / "predictions.parquet", run / "member-2")
@@ -215,7 +219,10 @@ def test_pictures_that_take_too_much_memory_cost_no_run_and_report_makes_them_la
     assert {"model", "metrics.json", "report.json", "predictions.parquet", "report.html"} <= names
     assert not names & {*PICTURES, "README.md", "checkpoints"}
     for name in (*PICTURES, "README.md"):
-        told = f"{run / name}: not written: MemoryError. The model and its figures do not need it; repeat with: equipoise report {run}"
+        told = (
+            f"{run / name}: not written: MemoryError. The model and its figures do not need it;"
+            f" repeat with: equipoise report {run}"
+        )
         assert told in caplog.messages
     capsys.readouterr()
     report_command(runs=[run], output=None, no_texts=False)
@@ -231,7 +238,7 @@ def test_nothing_that_is_made_beside_the_model_fails_a_run(
 ):
     from trainer.runs import results
 
-    monkeypatch.setattr(results, "_facts", out_of_memory)
+    monkeypatch.setattr(results, "report_facts", out_of_memory)
     monkeypatch.setattr(results, "write_mistakes", out_of_memory)
     monkeypatch.setattr(RunFolder, "write_predictions", out_of_memory)
     monkeypatch.setattr(report_page, "render", out_of_memory)
@@ -246,8 +253,8 @@ def test_nothing_that_is_made_beside_the_model_fails_a_run(
         "report.html was not written: MemoryError." in message for message in caplog.messages
     )
     assert (
-        f"{run}/predictions.parquet is missing and only training can write it: the page has no intervals, curves and mistakes."
-        in caplog.messages
+        f"{run}/predictions.parquet is missing and only training can write it: the page has no"
+        " intervals, curves and mistakes." in caplog.messages
     )
     assert {"metrics.json", "model", "confusion_matrix.png", "learning_curves.png"} <= {
         path.name for path in run.iterdir()
@@ -271,8 +278,8 @@ def test_run_killed_while_pictures_are_drawn_is_completed_by_the_same_command_wi
     )
     lacked = "README.md, confusion_matrix.png, reliability.png, report.html"
     assert (
-        f"{run}: holds the finished run of this config and data. Nothing is trained; it lacked, and now has: {lacked}."
-        in log.read_text()
+        f"{run}: holds the finished run of this config and data. Nothing is trained; these missing"
+        f" files were written: {lacked}." in log.read_text()
     )
     assert (run / "model/model.safetensors").stat().st_mtime_ns == weights
     assert {path.name for path in run.iterdir()} == {path.name for path in whole_run[1].iterdir()}
@@ -372,12 +379,12 @@ def test_tracker_that_fails_costs_no_run_and_ends_when_the_run_is_saved(
     train(small_config(tmp_path, training=training))
     assert {"metrics.json", "model", "README.md"} <= found.keys()
     assert [message for message in caplog.messages if "failed (" in message] == [
-        "Failing failed (on_log): no answer. The training goes on; the tracker may lack figures or files.",
-        "Failing failed (on_train_end): no room. The training goes on; the tracker may lack figures or files.",
+        "Failing failed (on_log): no answer. Training continues; the tracker may lack values or files.",
+        "Failing failed (on_train_end): no room. Training continues; the tracker may lack values or files.",
     ]
 
 
-def test_run_with_overwrite_that_was_killed_in_its_pictures_is_completed_and_only_a_whole_one_trains_anew(
+def test_run_with_overwrite_is_completed_if_its_pictures_are_missing_and_else_trains_again(
     small_config, tmp_path
 ):
     config = small_config(
@@ -397,7 +404,7 @@ def test_run_with_overwrite_that_was_killed_in_its_pictures_is_completed_and_onl
     assert forked_runs.train(config, log, strike=("step", 1, [signal.SIGKILL])) == [0], (
         log.read_text()
     )
-    assert "Nothing is trained; it lacked, and now has: " in log.read_text()
+    assert "Nothing is trained; these missing files were written: " in log.read_text()
     assert (run / "report.html").is_file()
     log.unlink()
     assert forked_runs.train(config, log, strike=("step", 1, [signal.SIGKILL])) == [

@@ -1,4 +1,4 @@
-"""Caches are written once whoever wants them, and a run folder has one training; a killed holder blocks nobody."""
+"""A cache is written once, and a run folder has one training; a killed process blocks nobody."""
 
 import errno
 import os
@@ -23,8 +23,8 @@ READ = """
 import contextlib, json, os, sys, time
 from pathlib import Path
 from trainer import load_config
-from trainer.files import locks
 from trainer.data.reading import sources
+from trainer.files import locks
 locks.PATIENCE_SECONDS = 0.2
 made = []
 hash_texts = sources.hash_texts
@@ -38,7 +38,10 @@ with contextlib.redirect_stdout(sys.stderr):  # what is said of the file
     rows = sources.read_rows(load_config(sys.argv[1]).data, Path(sys.argv[2]))
 print(json.dumps([sum(made), rows.table.num_rows]))
 """
-HOLD = "import sys, time\nfrom pathlib import Path\nfrom trainer.run_folder.writer import only_run\nwith only_run(Path(sys.argv[1])):\n    time.sleep(60)"
+HOLD = (
+    "import sys, time\nfrom pathlib import Path\nfrom trainer.run_folder.writer import only_run\n"
+    "with only_run(Path(sys.argv[1])):\n    time.sleep(60)"
+)
 
 
 def start(code, *arguments):
@@ -91,7 +94,7 @@ def test_file_system_without_locks_is_used_with_a_warning(tmp_path, monkeypatch)
     monkeypatch.setattr(filelock.FileLock, "acquire", refuse)
     with pytest.warns(
         UserWarning,
-        match="this file system knows no locks; go on without, so start no second run on the same files",
+        match="this file system does not support locks. The run continues without them",
     ):
         write_once(tmp_path / "rows.json", lambda: (tmp_path / "rows.json").touch())
     assert (tmp_path / "rows.json").exists()
@@ -110,7 +113,10 @@ def test_second_training_of_a_run_folder_is_refused_until_the_first_is_gone(
     folder = tmp_path / "runs/run"
     holder = start(HOLD, folder)
     wait_for(lambda: (folder / writer.LOCK).exists() and (folder / writer.LOCK).read_text(), holder)
-    refused = rf"runs/run: a run is being trained here by pid {holder.pid} on \S+\. Wait for it or end it, or set another run.name\."
+    refused = (
+        rf"runs/run: a run is being trained here by pid {holder.pid} on \S+\. Wait for it or end"
+        r" it, or set another run.name\."
+    )
     with pytest.raises(RunError, match=refused):
         training_run.train(load_config(config_file()))
     holder.send_signal(signal.SIGKILL)
@@ -175,7 +181,7 @@ def test_partial_files_of_the_dead_are_removed_and_those_of_the_living_stay(tmp_
         foreign,
     }
     os.utime(folder / "parts", (yesterday, yesterday))
-    locks.remove_dead(entry)
+    locks.remove_dead(tmp_path, "rows-1.*partial*")
     assert not folder.exists()
 
 

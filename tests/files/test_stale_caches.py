@@ -1,4 +1,4 @@
-"""No cache answers for other content than it was made from, and what is missing or damaged of it is made anew."""
+"""No cache is used for other content than its own, and missing or damaged parts are made again."""
 
 import json
 import os
@@ -17,11 +17,12 @@ from hub_server import HubServer
 from trainer.config.sections.augment import AugmentSection
 from trainer.config.sections.balancing import BalanceSection
 from trainer.config.sections.data import DataSection
-from trainer.data.augmenting.augment import CompletionCache
-from trainer.data.augmenting.generators import model_identity
+from trainer.data.augmenting.completion_cache import CompletionCache
+from trainer.data.augmenting.model_files import model_identity
 from trainer.data.prepare import read_splits
 from trainer.data.reading.sources import read_rows
-from trainer.data.tokens.tokenise import tokenise, tokenizer_digest
+from trainer.data.tokens.tokenise import tokenise
+from trainer.data.tokens.tokenizer_digest import tokenizer_digest
 from trainer.files.content import WHOLE_BYTES, content_sample
 from trainer.training.batches.batching import Collator
 from trainer.training.frozen import embed
@@ -195,7 +196,7 @@ def test_digest_of_a_tokenizer_in_python_is_not_that_of_its_folder(tmp_path):
 
 
 def writer(folder, seed):
-    """Folder of a causal language model with random weights; its size does not depend on the seed."""
+    """Folder of a causal language model with random weights, of the same size for every seed."""
     import torch
     from transformers import GPT2Config, GPT2LMHeadModel
 
@@ -229,7 +230,7 @@ def test_completions_of_a_model_that_was_trained_on_are_not_those_of_the_old_one
 
 IDENTITY = """
 import sys
-from trainer.data.augmenting.generators import model_identity
+from trainer.data.augmenting.model_files import model_identity
 from trainer.config.sections.augment import AugmentSection
 print(model_identity(AugmentSection(generator="local", model="user/model", target_rows=9)))
 """
@@ -281,7 +282,7 @@ DAMAGES = [Path.unlink, empty, cut]
 @pytest.mark.parametrize("ending", [".arrow", ".json"])
 @pytest.mark.parametrize("streaming", [False, True])
 @pytest.mark.filterwarnings(
-    "ignore:.*this entry of the cache is damaged or incomplete, so it is written anew"
+    "ignore:.*this entry of the cache is damaged or incomplete. It is written again"
 )
 def test_rows_of_which_a_file_is_gone_or_damaged_are_read_again(
     tmp_path, ending, damage, streaming
@@ -310,7 +311,10 @@ def test_damaged_entry_is_said(tmp_path):
     next(cache.glob("*.arrow")).unlink()
     with pytest.warns(
         UserWarning,
-        match=r"rows-\w+\.json: this entry of the cache is damaged or incomplete, so it is written anew",
+        match=(
+            r"rows-\w+\.json: this entry of the cache is damaged or incomplete. It is written"
+            r" again"
+        ),
     ):
         read_rows(DataSection(source=str(path)), cache)
 
@@ -327,7 +331,7 @@ def test_damaged_entry_is_said(tmp_path):
     ],
 )
 @pytest.mark.filterwarnings(
-    "ignore:.*this entry of the cache is damaged or incomplete, so it is written anew"
+    "ignore:.*this entry of the cache is damaged or incomplete. It is written again"
 )
 def test_tokens_of_which_a_file_is_gone_or_damaged_are_made_again(
     tiny_model, tmp_path, ending, damage
@@ -358,7 +362,7 @@ def test_tokens_of_which_a_file_is_gone_or_damaged_are_made_again(
 @pytest.mark.parametrize("damage", DAMAGES)
 @pytest.mark.parametrize("name", ["*[!s].npy", "*.keys.npy"])
 @pytest.mark.filterwarnings(
-    "ignore:.*this entry of the cache is damaged or incomplete, so it is computed anew"
+    "ignore:.*this entry of the cache is damaged or incomplete, so it is computed again"
 )
 def test_embeddings_of_which_a_file_is_gone_or_damaged_are_computed_again(
     narrow_model, tmp_path, name, damage
@@ -408,6 +412,6 @@ def test_damaged_lines_of_the_completions_are_asked_for_again(tmp_path):
     assert json.loads(lines[0]) == {"made_from": "model, label 'a'"}
     lines[2] = b"\0" * (len(lines[2]) - 1) + b"\n"
     path.write_bytes(b"".join(lines))
-    with pytest.warns(UserWarning, match=r"c\.jsonl: 1 damaged lines of the cache are passed over"):
+    with pytest.warns(UserWarning, match=r"c\.jsonl: 1 damaged lines of the cache are ignored"):
         again = CompletionCache(path)
     assert again.completions == {0: "text 0", 2: "text 2"}

@@ -16,12 +16,13 @@ from trainer.launch import distributed
 PREPARE = """
 import sys
 from trainer import load_config
-from trainer.runs import training_run
-from trainer.cli import worded_errors
+from trainer.launch.exits import worded_errors
+from trainer.runs.preparation import prepare
+from trainer.runs.startup import start
 with worded_errors():
     config = load_config(sys.argv[1])
-    training_run.start(config)
-    training_run.prepare(config)
+    start(config)
+    prepare(config)
     print("prepared")
 """
 
@@ -45,7 +46,8 @@ def test_tasks_of_srun_that_did_not_find_each_other_are_refused(alone):
     with pytest.raises(
         ConfigError,
         match=re.escape(
-            "srun started 4 tasks, but 1 of them found each other; the others would train by themselves. In each task"
+            "srun started 4 tasks, but only 1 of them are connected; the others would train"
+            " separately. In each task"
         ),
     ):
         distributed.start_processes(None, None)
@@ -56,14 +58,22 @@ def test_tasks_of_srun_that_did_not_find_each_other_are_refused(alone):
 def test_sizes_that_mpi_left_are_told_or_passed_over(name, alone):
     alone.setenv(name, "4")
     rank = name.replace("SIZE", "RANK")
-    words = f"mpirun or srun ({name}) started 4 tasks, but 1 of them found each other; the others would train by themselves. In each task"
+    words = (
+        f"mpirun or srun ({name}) started 4 tasks, but only 1 of them are connected; the others"
+        " would train separately. In each task"
+    )
     with pytest.raises(ConfigError, match=re.escape(words)) as error:
         distributed.start_processes(None, None)
     assert f"--machine_rank ${rank}, as" in str(error.value)
-    assert f"unset {name}. If each shall train by itself, set run.num_processes: 1." in str(
+    assert f"unset {name}. If each task should train separately, set run.num_processes: 1." in str(
         error.value
     )
-    code = "from accelerate import PartialState as P; from trainer.launch.distributed import start_processes as s; s(1, 1); print(P().num_processes)"
+    code = (
+        "from accelerate import PartialState\n"
+        "from trainer.launch.distributed import start_processes\n"
+        "start_processes(1, 1)\n"
+        "print(PartialState().num_processes)"
+    )
     done = subprocess.run(
         [sys.executable, "-c", code],
         capture_output=True,
@@ -89,14 +99,15 @@ def test_launchers_of_each_task_of_srun_must_find_each_other(alone):
         "GROUP_WORLD_SIZE": "1",
     }.items():
         alone.setenv(name, value)
-    with pytest.raises(ConfigError, match="srun started 2 tasks, but 1 of them found each other"):
+    with pytest.raises(ConfigError, match="srun started 2 tasks, but only 1 of them are connected"):
         distributed.start_processes(None, None)
 
 
 @pytest.mark.parametrize("by", ["option", "file"])
 def test_accelerate_that_starts_one_process_instead_of_two_is_refused(by, config_file, tmp_path):
     (tmp_path / "cpu.yaml").write_text(
-        "compute_environment: LOCAL_MACHINE\ndistributed_type: 'NO'\nnum_processes: 2\nuse_cpu: true\n",
+        "compute_environment: LOCAL_MACHINE\ndistributed_type: 'NO'\n"
+        "num_processes: 2\nuse_cpu: true\n",
         encoding="utf-8",
     )
     how = {
@@ -117,8 +128,8 @@ def test_accelerate_that_starts_one_process_instead_of_two_is_refused(by, config
     )
     assert done.returncode != 0
     assert (
-        "accelerate launch was asked for 2 processes, but started one (with --cpu it always does). On CPUs launch with ACCELERATE_USE_CPU"
-        in done.stderr
+        "accelerate launch was asked for 2 processes, but started one (with --cpu it always does)."
+        " On CPUs launch with ACCELERATE_USE_CPU" in done.stderr
     )
     assert not (tmp_path / "runs").exists()
 
@@ -140,7 +151,10 @@ def test_process_with_other_code_or_config_is_named_on_all(config_file, tmp_path
     start = told[0].index("the processes differ: the code of trainer/ is")
     words = told[0][start:]
     assert re.search(
-        rf"the code of trainer/ is \"\w+\" on rank 1 \(\S+, pid {processes[1].pid}\), \"\w+\" on rank 0",
+        (
+            rf"the code of trainer/ is \"\w+\" on rank 1 \(\S+, pid {processes[1].pid}\),"
+            rf" \"\w+\" on rank 0"
+        ),
         words,
     )
     assert "training.learning_rate is 3e-05 on rank 1 (" in words
@@ -151,7 +165,7 @@ def test_process_with_other_code_or_config_is_named_on_all(config_file, tmp_path
 
 
 def two_nodes(config, folders, tmp_path):
-    """(exit codes, standard errors) of two processes that prepare data, each in a folder and with a cache of its own."""
+    """(exit codes, standard errors) of two processes that prepare data in their own folders."""
     options = [
         {"cwd": folder, "env": {"HF_HOME": str(tmp_path / f"cache-{folder.name}")}}
         for folder in folders
@@ -230,13 +244,16 @@ def test_process_without_a_launcher_keeps_all_gpus(alone):
 
 
 def test_process_whose_partner_never_comes_says_so():
-    code = "from trainer.launch.distributed import start_processes as s\nfrom trainer.cli import worded_errors\n"
+    code = "from trainer.launch.distributed import start_processes as s\nfrom trainer.launch.exits import worded_errors\n"
     with ranks(
         ["-c", code + "with worded_errors(): s(None, None, timeout_minutes=0.05)"], ["-c", ""]
     ) as processes:
         codes, told = ends(processes)
     assert codes == [2, 0], told
     assert re.search(
-        r"the 2 processes did not come together at 127.0.0.1:\d+ \(MASTER_ADDR and MASTER_PORT\) within 0.05 min: ",
+        (
+            r"the 2 processes did not connect at 127.0.0.1:\d+ \(MASTER_ADDR and"
+            r" MASTER_PORT\) within 0.05 min: "
+        ),
         told[0],
     )

@@ -1,4 +1,4 @@
-"""The config decides precision and compilation, whatever `accelerate config` stored and `accelerate launch` hands over."""
+"""The config decides precision and compilation, not `accelerate config` or `accelerate launch`."""
 
 import os
 import subprocess
@@ -20,7 +20,10 @@ num_machines: 1
 mixed_precision: bf16
 dynamo_config: {dynamo_backend: EAGER}
 """
-ASKED = "accelerate asks for mixed precision bf16, but training.bf16 and training.fp16 decide: this run trains with float32.\n"
+ASKED = (
+    "accelerate asks for mixed precision bf16, but training.bf16 and training.fp16"
+    " decide: this run trains with float32.\n"
+)
 COMPILED = "accelerate asks for torch.compile (eager), but training.torch_compile decides: False.\n"
 
 

@@ -1,4 +1,4 @@
-"""A process that dies or hangs ends the others with its name; one that takes its time where it may does not."""
+"""If a process dies or hangs, the others end and name it; slow work outside steps is no fault."""
 
 import os
 import re
@@ -18,7 +18,8 @@ from trainer.launch.watch import LEFT, LOST, Watch
 
 WATCHED = str(Path(__file__).parent / "watched.py")
 REMEDY = (
-    "Look at what it and its machine wrote last; the same command goes on from the last checkpoint."
+    "Look at the last output of this process and its machine. Run the same command again to"
+    " resume from the last checkpoint."
 )
 
 
@@ -34,7 +35,7 @@ def three():
     ]
     for one in watches:
         one.space = one.name  # machines of their own
-        one.tell()
+        one.send()
     return watches
 
 
@@ -43,9 +44,9 @@ def pass_time(watches, seconds, silent=()):
         one.lived += seconds
     awake = [one for one in watches if one not in silent]
     for one in awake:
-        one.tell()
+        one.send()
     for one in awake:
-        one.hear()
+        one.receive()
 
 
 def test_who_is_behind_is_named_by_all_when_one_has_waited_too_long(three):
@@ -58,7 +59,10 @@ def test_who_is_behind_is_named_by_all_when_one_has_waited_too_long(three):
     pass_time(three, 1)
     for one in three:
         assert re.match(
-            r"rank 1 \(node-1, pid 7\), last seen at step 12 in \S+:\d+, made no progress for 1 min \(run.timeout_minutes\)$",
+            (
+                r"rank 1 \(node-1, pid 7\), last seen at step 12 in \S+:\d+, made no"
+                r" progress for 1 min \(run.timeout_minutes\)$"
+            ),
             one.fault(),
         )
 
@@ -71,7 +75,8 @@ def test_all_are_named_when_nobody_is_behind(three):
         three[1]
         .fault()
         .startswith(
-            "all processes are equally far and made no progress for 1 min (run.timeout_minutes): rank 1 (node-1, pid 7), last seen"
+            "all processes are equally far and made no progress for 1 min"
+            " (run.timeout_minutes): rank 1 (node-1, pid 7), last seen"
         )
     )
 
@@ -127,7 +132,7 @@ def test_store_that_gives_no_answer_is_blamed_on_who_keeps_it(three):
     pass_time(three, 1)
     three[1].lived += 61
     assert re.match(
-        r"rank 0 \(node-0, pid 7\), last seen at start in \S+, gave no answer for 1 min; it keeps",
+        r"rank 0 \(node-0, pid 7\), last seen at start in \S+, gave no answer for 1 min; it runs",
         three[1].fault(),
     )
     three[1].launcher = "the launcher at node-0:29500"
@@ -135,7 +140,7 @@ def test_store_that_gives_no_answer_is_blamed_on_who_keeps_it(three):
         three[1]
         .fault()
         .startswith(
-            "the launcher at node-0:29500 gave no answer for 1 min; it keeps what the processes tell each other"
+            "the launcher at node-0:29500 gave no answer for 1 min; it runs the common store"
         )
     )
 
@@ -145,9 +150,9 @@ def test_process_that_is_gone_from_this_machine_is_told_after_a_while(three, mon
     ended.wait()
     three[1].space = three[0].space
     monkeypatch.setattr(os, "getpid", lambda: ended.pid)
-    three[1].tell()
+    three[1].send()
     monkeypatch.undo()
-    three[0].hear()
+    three[0].receive()
     assert three[0].fault() is None
     monkeypatch.setattr(watch, "GRACE_SECONDS", 0)
     assert (
@@ -159,7 +164,9 @@ def test_broken_connection_between_processes_that_all_live_is_told_as_such(three
     for one in three:
         one.round_seconds = 0.01
     pass_time(three, 1)
-    assert three[0].blame() == "the connection between the processes broke, though all of them live"
+    assert (
+        three[0].blame() == "the connection between the processes broke, but all of them are alive"
+    )
 
 
 def test_own_error_is_told_to_others_and_another_one_is_named_once(three, monkeypatch):
@@ -192,7 +199,10 @@ def test_suspended_process_names_itself_to_nobody_and_the_keeper_of_the_store_is
         assert processes[1].returncode == 2
         assert processes[0].poll() is None
     assert re.search(
-        rf"rank 1 \(.*\): rank 0 \(\S+, pid {processes[0].pid}\), last seen at .* gave no answer for 3 s; .*{REMEDY}",
+        (
+            rf"rank 1 \(.*\): rank 0 \(\S+, pid {processes[0].pid}\), last seen at .* gave"
+            rf" no answer for 3 s; .*{REMEDY}"
+        ),
         message,
     )
 
@@ -203,7 +213,10 @@ def test_hanging_process_is_named_with_its_line_by_all():
     assert codes == [2, 2]
     for message in told:
         assert re.search(
-            rf"rank 1 \(\S+, pid {processes[1].pid}\), last seen at step 2 in tests/launch/watched.py:\d+, made no progress for 3 s",
+            (
+                rf"rank 1 \(\S+, pid {processes[1].pid}\), last seen at step 2 in"
+                rf" tests/launch/watched.py:\d+, made no progress for 3 s"
+            ),
             message,
         )
 
@@ -231,7 +244,10 @@ def test_killed_process_ends_the_other_within_seconds_and_the_run_goes_on(
         assert time.monotonic() - killed < 20
         assert processes[0].returncode == 2
     assert re.search(
-        rf"rank 1 \(\S+, pid {processes[1].pid}\), last seen at [a-z ]*step \d+, died: its process is gone. {REMEDY}",
+        (
+            rf"rank 1 \(\S+, pid {processes[1].pid}\), last seen at [a-z ]*step \d+, died:"
+            rf" its process is gone. {REMEDY}"
+        ),
         message,
     )
     assert "Traceback" not in message

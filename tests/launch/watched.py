@@ -1,4 +1,7 @@
-"""Steps of an imagined training in which one process meets its fate; usage: watched.py FATE TIMEOUT_MINUTES."""
+"""Steps of a simulated training in which one process fails.
+
+Usage: watched.py FATE RANK TIMEOUT_MINUTES.
+"""
 
 import os
 import signal
@@ -8,8 +11,8 @@ import time
 import torch
 import torch.distributed as dist
 
-from trainer.cli import worded_errors
 from trainer.launch import distributed, watch
+from trainer.launch.exits import worded_errors
 
 
 def meet(fate):
@@ -31,7 +34,7 @@ with worded_errors(), watch.naming_lost_processes():
             meet(fate)
         watch.progress(f"step {step}")
         dist.all_reduce(torch.ones(1))
-    watch.rest()
+    watch.progress(None)
     if fate == "writes" and rank == doomed:
         time.sleep(4.5)
     dist.barrier()

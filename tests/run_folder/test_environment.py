@@ -18,7 +18,7 @@ def git(folder, *arguments):
 
 
 def repository(folder, pyproject, package="trainer", *, tracked=True):
-    """A git repository with one commit, and in it a package; gives the folder of the package and the commit."""
+    """(package folder, commit) of a git repository with one commit that contains a package."""
     code = folder / package
     code.mkdir(parents=True)
     (folder / "pyproject.toml").write_text(pyproject, encoding="utf-8")

@@ -30,7 +30,7 @@ def open_run(path, config, fingerprint, *, overwrite, resume):
 
 @pytest.fixture
 def run(tmp_path):
-    """Function (finished) -> folder of a run of CONFIG on the rows 'abc' with one whole checkpoint."""
+    """Function (finished) -> folder of a run of CONFIG on the rows 'abc' with one checkpoint."""
 
     def make(finished):
         path = tmp_path / "r"

@@ -16,7 +16,7 @@ from trainer.evaluation.metrics import evaluate_logits
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory, tiny_model, tweets, run_cli):
-    """(run folder, metrics) of a run that balances batches and decides by corrected, tempered probabilities and thresholds."""
+    """(run folder, metrics) of a run with balanced batches, prior correction and thresholds."""
     folder = tmp_path_factory.mktemp("decided")
     values = {
         "run": {"name": "run", "output_dir": str(folder)},
@@ -56,7 +56,7 @@ def test_metrics_hold_the_results_without_and_with_the_decision(finished):
 
 @pytest.fixture(scope="module")
 def judged(finished):
-    """(texts, lines of predictions.parquet) of the test split, whose labels are not cross-fitted."""
+    """(texts, lines of predictions.parquet) of the test split, which is not cross-fitted."""
     with open(finished[0] / "config.yaml", encoding="utf-8") as file:
         source = next(
             line.split(": ", 1)[1].strip() for line in file if line.strip().startswith("source:")
@@ -116,9 +116,9 @@ def test_card_reports_the_figures_of_the_plain_pipeline_beside_those_of_the_deci
         ("custom", "own split of tweets.csv", "test")
     }
     assert (
-        f"| plain `pipeline()` | {evaluate_logits(*plain(judged[1])).loss:.4f} | {accuracy_score(true, said):.4f} |"
-        in card.text
-    )
+        f"| plain `pipeline()` | {evaluate_logits(*plain(judged[1])).loss:.4f} |"
+        f" {accuracy_score(true, said):.4f} |"
+    ) in card.text
 
 
 def plain(records):

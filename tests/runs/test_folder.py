@@ -1,4 +1,4 @@
-"""`equipoise folder` names the folder that a run of the same config writes, and loads no torch for it."""
+"""`equipoise folder` prints the folder that a run writes, and loads no torch."""
 
 import subprocess
 import sys
@@ -26,7 +26,10 @@ def test_folder_of_a_bad_config_is_a_worded_error(config_file, run_cli):
 
 @pytest.mark.parametrize("library", ["torch", "transformers", "datasets"])
 def test_folder_does_not_load(library, config_file):
-    code = f"import sys\nsys.modules[{library!r}] = None\nfrom trainer.cli import app\napp(sys.argv[1:])"
+    code = (
+        f"import sys\nsys.modules[{library!r}] = None\nfrom trainer.cli import"
+        f" app\napp(sys.argv[1:])"
+    )
     done = subprocess.run(
         [sys.executable, "-c", code, "folder", "--config", config_file()],
         cwd=ROOT,

@@ -34,7 +34,7 @@ def test_lock_that_cannot_be_signed_holds_and_goes(tmp_path):
     with at_most(0), locks.only_writer(target):
         assert locks.work_file(target, "lock").exists()
         with pytest.raises(
-            RunError, match=r"out\.csv is being written by a process unknown\. Wait for it"
+            RunError, match=r"out\.csv is being written by an unknown process\. Wait for it"
         ):
             locks.refuse_while_written(target)
     assert list(tmp_path.iterdir()) == []
@@ -58,6 +58,9 @@ def test_output_that_cannot_get_its_name_on_a_full_disk_is_named(tmp_path, monke
     partial = PartialFile(tmp_path / "out.csv", {})
     with pytest.raises(
         RunError,
-        match=r"\.out\.csv\.equipoise-partial: .*No space left on device\. The first 0 rows are kept",
+        match=(
+            r"\.out\.csv\.equipoise-partial: .*No space left on device\. The first 0 rows"
+            r" are kept"
+        ),
     ):
         partial.finish()

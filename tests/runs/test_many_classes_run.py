@@ -1,4 +1,4 @@
-"""1,500 classes: trained to a finished run, reported and predicted; what pictures, pages and files of so many classes are like."""
+"""A run with 1,500 classes: its pictures, pages and files, and predictions."""
 
 import json
 import random
@@ -23,7 +23,7 @@ MOST_PIXELS = 4000
 
 @pytest.fixture(scope="module")
 def rows(tmp_path_factory):
-    """CSV of 1,500 classes: four rows each, of the first ten 40; the class is a word of the text."""
+    """CSV of 1,500 classes with four rows each (the first ten: 40); the class is in the text."""
     path = tmp_path_factory.mktemp("many") / "rows.csv"
     words, generator = (
         ["alpha", "bravo", "charlie", "delta", "echo", "foxtrot", "golf", "hotel"],
@@ -82,19 +82,25 @@ def test_card_and_page_show_some_classes_and_say_where_all_are(run):
     assert "1,480 more, all in `model/config.json`" in card
     assert len(card.splitlines()) < 500
     assert re.search(
-        r"Shown: \d+ of 1,500 classes, the 50 with the lowest F1 and, of the others, the \d+ with the fewest rows\. All are in `metrics\.json`\.",
+        (
+            r"Shown: \d+ of 1,500 classes, the 50 with the lowest F1 and, of the others,"
+            r" the \d+ with the fewest rows\. All are in `metrics\.json`\."
+        ),
         card,
     )
     assert len(page) < 1_500_000
     assert page.count("<tr") < 2000
     assert re.search(
-        r"40 of 1,500 classes, the \d+ predicted most often and, of the others, the \d+ with the lowest F1",
+        (
+            r"40 of 1,500 classes, the \d+ predicted most often and, of the others, the"
+            r" \d+ with the lowest F1"
+        ),
         page,
     )
-    assert "predictions.parquet keeps the largest probabilities alone" in page
+    assert "predictions.parquet holds only the largest probabilities" in page
 
 
-def test_predictions_keep_the_20_largest_probabilities_and_those_of_the_true_and_the_predicted_label(
+def test_predictions_keep_20_probabilities_and_those_of_true_and_predicted_label(
     run,
 ):
     table = pq.read_table(run / "predictions.parquet")

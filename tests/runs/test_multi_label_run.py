@@ -1,4 +1,4 @@
-"""A whole run on real multi-label sentences with the tiny model, and what multi-label data are refused."""
+"""A run on real multi-label sentences with the tiny model, and errors for multi-label data."""
 
 import json
 
@@ -10,6 +10,7 @@ from trainer import Classifier, ConfigError, load_config
 from trainer.audit import audit
 from trainer.errors import DataError
 from trainer.runs import training_run
+from trainer.runs.preparation import prepare
 
 METRICS = [
     "num_rows",
@@ -165,19 +166,31 @@ def test_card_fits_multi_label_data(finished):
     [
         (
             "training.label_smoothing_factor=0.1",
-            "training.label_smoothing_factor is set, which multi-label data cannot have. Remove it.",
+            (
+                "training.label_smoothing_factor is set, which multi-label data cannot"
+                " have. Remove it."
+            ),
         ),
         (
             "training.metric_for_best_model=mcc",
-            "training.metric_for_best_model is 'mcc'; with multi-label data known: accuracy, loss, macro_f1,",
+            (
+                "training.metric_for_best_model is 'mcc'; with multi-label data known:"
+                " accuracy, loss, macro_f1,"
+            ),
         ),
         (
             "decision.temperature=true",
-            "decision is set, which multi-label data cannot have: each label is decided at a probability of 0.5. Remove it.",
+            (
+                "decision is set, which multi-label data cannot have: each label is"
+                " decided at a probability of 0.5. Remove it."
+            ),
         ),
         (
             "model.mode=head balance.resample_each_epoch=false",
-            "model.mode is 'head', which needs one label a row; with multi-label data known: full, lora.",
+            (
+                "model.mode is 'head', which needs one label a row; with multi-label data"
+                " known: full, lora."
+            ),
         ),
         (
             "augment.generator=local augment.model=x augment.target_rows=5",
@@ -185,15 +198,24 @@ def test_card_fits_multi_label_data(finished):
         ),
         (
             "ensemble.size=2",
-            "ensemble.size is above 1; ensembles of multi-label models are not supported. Set ensemble.size: 1.",
+            (
+                "ensemble.size is above 1; ensembles of multi-label models are not"
+                " supported. Set ensemble.size: 1."
+            ),
         ),
         (
             "loss.name=focal",
-            "loss.name is 'focal'; with multi-label data known: cross_entropy, which is then binary for each label.",
+            (
+                "loss.name is 'focal'; with multi-label data known: cross_entropy, which"
+                " is then binary for each label."
+            ),
         ),
         (
             "loss.weights_mean=classes",
-            "loss.weights_mean is set, but the weights of multi-label data are not rescaled. Remove it.",
+            (
+                "loss.weights_mean is set, but the weights of multi-label data are not"
+                " rescaled. Remove it."
+            ),
         ),
         (
             "balance.method=class_balanced_batches balance.target_ratio=null",
@@ -208,7 +230,7 @@ def test_what_multi_label_data_cannot_have_is_refused_in_words(
     (tmp_path / "config.yaml").write_text(json.dumps(values(tmp_path)), encoding="utf-8")
     config = load_config(str(tmp_path / "config.yaml"), override.split())
     with pytest.raises(ConfigError) as raised:
-        (training_run.check if check else training_run.prepare)(config)
+        (training_run.check if check else prepare)(config)
     assert words in str(raised.value)
 
 
@@ -217,7 +239,10 @@ def test_what_multi_label_data_cannot_have_is_refused_in_words(
     [
         (
             "split.primary_label=true",
-            "split.primary_label is set, but the data hold one label a row. Remove it, or set data.label_columns.",
+            (
+                "split.primary_label is set, but the data hold one label a row. Remove"
+                " it, or set data.label_columns."
+            ),
         ),
         (
             "training.metric_for_best_model=micro_f1",

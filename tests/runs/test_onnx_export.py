@@ -1,4 +1,4 @@
-"""Models as ONNX: they answer as their originals, through our Classifier and through plain ONNX Runtime, or they are refused in words."""
+"""ONNX models answer as their originals, in our Classifier and in ONNX Runtime, or are refused."""
 
 import json
 import re
@@ -164,7 +164,7 @@ def test_our_classifier_decides_the_same_labels_with_it(run, exported):
     assert (
         original.models[0].padded_because is None
     )  # the original runs packed, which must not get into the graph
-    ours, theirs = original.judge(texts), Classifier.load(exported[0]).judge(texts)
+    ours, theirs = original.classify(texts), Classifier.load(exported[0]).classify(texts)
     np.testing.assert_allclose(theirs.probabilities_NC, ours.probabilities_NC, atol=1e-5)
     assert (theirs.decided == ours.decided).all()
     assert (ours.decided != ours.probabilities_NC.argmax(axis=1)).any()  # thresholds speak
@@ -178,7 +178,10 @@ def by_readme(folder, texts):
     given = "*map(list, zip(*texts))" if isinstance(texts[0], dict) else "texts"
     listed = [list(text.values()) if isinstance(text, dict) else text for text in texts]
     code = code.replace('["a text", "and another"]', given)
-    script = f"import sys\nsys.modules['torch'] = None\ntexts = {listed!r}\n{code}\nprint(json.dumps(labels))"
+    script = (
+        f"import sys\nsys.modules['torch'] = None\ntexts ="
+        f" {listed!r}\n{code}\nprint(json.dumps(labels))"
+    )
     done = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", script], capture_output=True, text=True, check=False
     )
@@ -196,7 +199,7 @@ def test_lines_of_the_readme_give_the_decided_labels_without_torch(run, exported
 def test_eight_bits_are_smaller_and_what_they_lose_is_counted(run, quantised):
     texts, original = validation_texts(run)
     found = findings(quantised)
-    ours, theirs = original.judge(texts), Classifier.load(quantised).judge(texts)
+    ours, theirs = original.classify(texts), Classifier.load(quantised).classify(texts)
     assert (
         found["check"]["int8"]["labels_differ"]
         == (ours.decided != theirs.decided).sum()
@@ -252,7 +255,10 @@ def test_readme_decides_as_the_model_whatever_its_decision(run, tmp_path, decisi
 def test_a_graph_that_answers_otherwise_is_refused_and_nothing_is_left(run, quantised, monkeypatch):
     take_graph(monkeypatch, quantised)
     before = {path.name for path in run.parent.iterdir()}
-    words = r"probabilities differ by up to 0\.\d+ on the validation rows of run; allowed: 0\.0001\. Nothing was written"
+    words = (
+        r"probabilities differ by up to 0\.\d+ on the validation rows of run; allowed:"
+        r" 0\.0001\. Nothing was written"
+    )
     with pytest.raises(ExportError, match=words):
         onnx_export.export(str(run), output=run.with_name("other"))
     assert {path.name for path in run.parent.iterdir()} == before
@@ -268,7 +274,10 @@ def test_a_model_that_torch_cannot_write_is_refused_with_the_reason(tiny_model, 
     AutoTokenizer.from_pretrained(tiny_model).save_pretrained(tmp_path / "xlnet")
     with pytest.raises(
         ExportError,
-        match=r"^XLNetForSequenceClassification cannot be written as an ONNX graph: \w+: .+\. Serve its model folder itself\.$",
+        match=(
+            r"^XLNetForSequenceClassification cannot be written as an ONNX graph: \w+:"
+            r" .+\. Use the model folder itself\.$"
+        ),
     ):
         onnx_export.export(str(tmp_path / "xlnet"))
     assert [path.name for path in tmp_path.iterdir()] == ["xlnet"]
@@ -292,7 +301,7 @@ def test_rows_that_cannot_be_read_again_leave_the_export_unchecked(
     data.write_text(text.replace("the", "teh", 1), encoding="utf-8")
     assert (
         onnx_export._validation_rows(tmp_path / "run", classifier)
-        == "the rows of the run's data have changed since. Give --data."
+        == "the run's data has changed since the training. Give --data."
     )
     shutil.copytree(run / "model", tmp_path / "alone")
     take_graph(monkeypatch, exported[0])
@@ -319,7 +328,10 @@ def test_a_given_file_is_read_as_the_run_reads_its_own(run, pairs, tmp_path):
     )
     lists = tmp_path / "rows.jsonl"
     lists.write_text(
-        '{"a": "x", "b": "y", "labels": ["execution"]}\n{"a": "z", "b": "y", "labels": ["discovery"]}\n',
+        (
+            '{"a": "x", "b": "y", "labels": ["execution"]}\n{"a": "z", "b": "y",'
+            ' "labels": ["discovery"]}\n'
+        ),
         encoding="utf-8",
     )
     expected = [
@@ -329,7 +341,10 @@ def test_a_given_file_is_read_as_the_run_reads_its_own(run, pairs, tmp_path):
     path.write_text("text,sentiment\nfine day,joyful\nbad day,negative\n", encoding="utf-8")
     with pytest.raises(
         DataError,
-        match=r"does not know: joyful \(1 row\); known: negative, neutral, positive\. Mend these labels, or leave",
+        match=(
+            r"does not know: joyful \(1 row\); known: negative, neutral, positive\."
+            r" Correct these labels, or remove"
+        ),
     ):
         onnx_export._rows_of(str(path), run, classifier)
     path.write_text("a,b,labels\nx,y,execution\nz,y,discovery\n", encoding="utf-8")
@@ -359,7 +374,10 @@ def test_a_given_file_is_named_by_the_map_of_the_run_and_compared_by_key(run, tm
 
 
 def test_wrong_orders_are_refused_before_torch_is_loaded(run, exported, tmp_path, monkeypatch):
-    code = "import sys\nfrom trainer import cli\ntry:\n    cli.app(sys.argv[1:])\nexcept SystemExit as end:\n    print(end.code, 'torch' in sys.modules)"
+    code = (
+        "import sys\nfrom trainer import cli\ntry:\n    cli.app(sys.argv[1:])\nexcept"
+        " SystemExit as end:\n    print(end.code, 'torch' in sys.modules)"
+    )
 
     def refused(*arguments):
         done = subprocess.run(
@@ -375,15 +393,18 @@ def test_wrong_orders_are_refused_before_torch_is_loaded(run, exported, tmp_path
     (tmp_path / "mine.txt").touch()
     assert (
         refused(run, "--output", tmp_path)
-        == f"{tmp_path}: holds files that are no export. Give another --output.\n"
+        == f"{tmp_path}: holds files that are not an export. Give another --output.\n"
     )
     monkeypatch.setattr(onnx_files, "find_spec", lambda name: None)
     with pytest.raises(
         ExportError,
-        match=r"ONNX needs onnx, onnxruntime, onnxscript, not installed here\. Install: pip install 'equipoise\[onnx\]'",
+        match=(
+            r"ONNX needs onnx, onnxruntime, onnxscript, which are not installed here\."
+            r" Install: pip install 'equipoise\[onnx\]'"
+        ),
     ):
         onnx_export.export(str(run))
-    with pytest.raises(ExportError, match=r"ONNX needs onnxruntime, not installed here"):
+    with pytest.raises(ExportError, match=r"ONNX needs onnxruntime, which are not installed here"):
         Classifier.load(exported[0])
 
 
@@ -400,10 +421,10 @@ def test_ensembles_and_exports_are_no_models_to_export(run, exported, tmp_path):
     )
     with pytest.raises(
         ExportError,
-        match=r"holds 2 models that vote\. Export them one by one: .*member-1 and so on",
+        match=r"holds an ensemble of 2 models\. Export its members one by one: .*member-1 and so",
     ):
         onnx_export.export(str(tmp_path))
-    with pytest.raises(RunError, match="holds files that are no export"):
+    with pytest.raises(RunError, match="holds files that are not an export"):
         onnx_export.export(str(run), output=run / "model")
 
 
@@ -417,7 +438,7 @@ def test_an_older_export_is_replaced_and_a_broken_graph_is_told(exported, quanti
     shutil.copytree(exported[0], tmp_path / "cut")
     (tmp_path / "cut/model.onnx").write_bytes(b"\x08\x0a" + bytes(100))
     with pytest.raises(
-        ExportError, match=r"cut/model\.onnx: cannot be loaded: .+ Export it anew\."
+        ExportError, match=r"cut/model\.onnx: cannot be loaded: .+ Export it again\."
     ):
         Classifier.load(tmp_path / "cut")
     with pytest.raises(ExportError, match=r"the graph cannot be quantised: .+ Leave out --int8\."):

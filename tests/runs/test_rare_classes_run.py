@@ -122,7 +122,10 @@ def test_a_run_split_by_time_says_which_times_train_validate_and_test(
     done = run_cli("train", "--config", config)
     assert done.returncode == 0, done.stderr
     days = sorted(f"2024-{1 + i % 12:02d}-{1 + i // 12:02d}" for i in range(240))
-    first = f"Split by time: train from {days[0]} to {days[167]} (168 rows); validation from {days[168]} to {days[203]} (36 rows);"
+    first = (
+        f"Split by time: train from {days[0]} to {days[167]} (168 rows); validation from"
+        f" {days[168]} to {days[203]} (36 rows);"
+    )
     words = f"{first} test from {days[204]} to {days[239]} (36 rows)."
     folder = tmp_path / "runs" / "run"
     assert words in " ".join(done.stdout.split())

@@ -1,4 +1,4 @@
-"""Whole runs of a real small model on real tweets: what the run folder holds, and what starting it again does."""
+"""Runs of a real small model on real tweets: the run folder, and the same command again."""
 
 import csv
 import hashlib

@@ -1,4 +1,4 @@
-"""Whole runs with `data.streaming`: config errors in the first second, honest counts in the run folder."""
+"""Runs with `data.streaming`: config errors in the first second, correct counts in the folder."""
 
 import csv
 import json
@@ -15,7 +15,10 @@ from trainer.errors import ConfigError
     [
         (
             {"data": {"limit": 10}},
-            "limit is set with streaming: true; needed: streaming_rows and streaming_evaluation_rows instead",
+            (
+                "limit is set with streaming: true; needed: streaming_rows and"
+                " streaming_evaluation_rows instead"
+            ),
         ),
         (
             {"data": {"group_column": "author"}},
@@ -27,7 +30,10 @@ from trainer.errors import ConfigError
         ),
         (
             {"balance": {"scope": "all"}},
-            "balance.scope is 'all' with data.streaming; rows are chosen after the split. Set balance.scope: train",
+            (
+                "balance.scope is 'all' with data.streaming; rows are chosen after the"
+                " split. Set balance.scope: train"
+            ),
         ),
         (
             {
@@ -97,7 +103,10 @@ def test_streamed_run_trains_checks_and_tells_what_was_read_and_chosen(
         environment["rows"]["empty text"],
         environment["rows"]["duplicate text"],
     ) == (240, 1, 1)
-    sentence = f"Streamed: 242 rows read, 240 left by cleaning; chosen: {len(splits['train'])} of {sum(read['train'].values())} of train;"
+    sentence = (
+        f"Streamed: 242 rows read, 240 left by cleaning; chosen: {len(splits['train'])} of"
+        f" {sum(read['train'].values())} of train;"
+    )
     assert sentence in done.stdout
     assert sentence in (folder / "README.md").read_text(encoding="utf-8")
     assert len((folder / "dropped.jsonl").read_text(encoding="utf-8").splitlines()) == 2
@@ -106,7 +115,7 @@ def test_streamed_run_trains_checks_and_tells_what_was_read_and_chosen(
     audit = run_cli("audit", "--config", path)
     assert audit.returncode == 2
     assert audit.stderr.startswith(
-        "the audit holds all rows, which data.streaming avoids. Audit one file of them:"
+        "the audit keeps all rows in memory, which data.streaming avoids. Audit one of the"
     )
 
 

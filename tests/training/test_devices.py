@@ -1,4 +1,4 @@
-"""Which device trains, in which precision; accelerators are played by what torch says of them, since these tests run on CPUs."""
+"""The device and the precision of training; accelerators are simulated on CPUs."""
 
 import os
 
@@ -12,18 +12,18 @@ from trainer import load_config
 from trainer.data.tokens.tokenise import TokenisedRows
 from trainer.delivery.predicting.predict import Classifier
 from trainer.launch import distributed
-from trainer.runs import training_run
+from trainer.runs import startup
 from trainer.training import device_trainer
 from trainer.training.arguments import build_arguments
-from trainer.training.batches import packing
+from trainer.training.batches import packed_attention
 from trainer.training.losses import step_loss
 from trainer.training.resuming.resumable_trainer import ResumableTrainer
-from trainer.training.weighted_trainer import WeightedTrainer
+from trainer.training.weighted_run_trainer import WeightedRunTrainer
 
 
 @pytest.fixture
 def accelerator(monkeypatch):
-    """Function (kind): torch says that this machine has an accelerator of that kind; None: torch was built for CUDA, and there is none."""
+    """Function (kind) that simulates an accelerator; None: torch for CUDA without a GPU."""
 
     def play(kind):
         monkeypatch.setattr(torch.accelerator, "is_available", lambda: kind is not None)
@@ -49,10 +49,10 @@ def test_cpu_that_was_asked_for_trains_in_its_own_precision_whatever_gpu_there_i
         load_config(config_file(training={"bf16": ..., "use_cpu": use_cpu}))
         for use_cpu in (False, True)
     )
-    assert training_run.with_hardware_defaults(on_gpu).training_values["bf16"] is True
-    assert training_run.with_hardware_defaults(on_cpu).training_values["bf16"] is False
+    assert startup.with_hardware_defaults(on_gpu).training_values["bf16"] is True
+    assert startup.with_hardware_defaults(on_cpu).training_values["bf16"] is False
     monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
-    assert training_run.with_hardware_defaults(on_gpu).training_values["bf16"] is False
+    assert startup.with_hardware_defaults(on_gpu).training_values["bf16"] is False
 
 
 def test_bfloat16_is_judged_on_the_device_that_trains(accelerator, monkeypatch):
@@ -67,15 +67,15 @@ def test_apple_gpus_train_in_float32_and_what_was_asked_for_is_told(accelerator,
     accelerator("mps")
     for asked in ({"bf16": True}, {"bf16": ..., "fp16": True}):
         given = load_config(config_file(training=asked))
-        values = training_run.with_hardware_defaults(given).training_values
+        values = startup.with_hardware_defaults(given).training_values
         assert not any(values.get(name) for name in ("bf16", "fp16"))
         name = "bf16" if asked["bf16"] is True else "fp16"
-        assert training_run.apple_limits(given.training_values, use_cpu=False) == [
+        assert startup.apple_limits(given.training_values, use_cpu=False) == [
             f"Apple GPUs train in float32 here: training.{name} is ignored."
         ]
     plain = load_config(config_file(training={"bf16": ...}))
-    assert training_run.with_hardware_defaults(plain).training_values["bf16"] is False
-    assert training_run.apple_limits(plain.training_values, use_cpu=False) == []
+    assert startup.with_hardware_defaults(plain).training_values["bf16"] is False
+    assert startup.apple_limits(plain.training_values, use_cpu=False) == []
 
 
 def test_several_processes_on_an_apple_gpu_train_on_the_cpu(accelerator, monkeypatch):
@@ -83,10 +83,10 @@ def test_several_processes_on_an_apple_gpu_train_on_the_cpu(accelerator, monkeyp
     assert distributed.device_type(use_cpu=False) == "mps"
     monkeypatch.setenv("WORLD_SIZE", "2")
     assert distributed.device_type(use_cpu=False) == "cpu"
-    assert training_run.apple_limits({}, use_cpu=False) == [
+    assert startup.apple_limits({}, use_cpu=False) == [
         "Several processes cannot share an Apple GPU: they train on the CPU."
     ]
-    assert training_run.apple_limits({}, use_cpu=True) == []
+    assert startup.apple_limits({}, use_cpu=True) == []
 
 
 def test_only_cuda_takes_pinned_memory(accelerator, monkeypatch, tmp_path):
@@ -113,12 +113,12 @@ def test_torch_built_for_cuda_predicts_on_the_cpu_of_a_machine_without_a_gpu(
 def test_model_whose_packed_logits_differ_in_the_precision_that_trains_alone_is_padded(
     monkeypatch, tmp_path
 ):
-    attend = packing._attend
+    attend = packed_attention._attend
 
     def broken(q, *arguments, **values):
         return attend(q, *arguments, **values) * (2 if q.dtype == torch.bfloat16 else 1)
 
-    monkeypatch.setattr(packing, "_attend", broken)
+    monkeypatch.setattr(packed_attention, "_attend", broken)
     reasons = {}
     for bf16 in (False, True):
         torch.manual_seed(0)
@@ -131,8 +131,8 @@ def test_model_whose_packed_logits_differ_in_the_precision_that_trains_alone_is_
         }
         model = BertForSequenceClassification(BertConfig(**sizes, initializer_range=0.5))
         args = build_arguments({"bf16": bf16, "use_cpu": True}, checkpoints=tmp_path, seed=0)
-        reasons[bf16] = WeightedTrainer(model=model, args=args).padded_because
-    assert reasons == {False: None, True: "its logits come out different in bfloat16"}
+        reasons[bf16] = WeightedRunTrainer(model=model, args=args).padded_because
+    assert reasons == {False: None, True: "its logits would change in bfloat16"}
 
 
 def test_operations_that_apple_gpus_lack_may_run_on_the_cpu(monkeypatch):
@@ -147,7 +147,7 @@ def test_operations_that_apple_gpus_lack_may_run_on_the_cpu(monkeypatch):
 
 
 def test_random_state_of_a_device_that_transformers_forgets_is_resumed(monkeypatch, tmp_path):
-    monkeypatch.setattr(device_trainer, "KEPT_BY_TRANSFORMERS", ())
+    monkeypatch.setattr(device_trainer, "SAVED_BY_TRANSFORMERS", ())
     monkeypatch.setattr(
         ResumableTrainer, "_load_rng_state", lambda self, checkpoint: None
     )  # so that the device's own state is all there is
@@ -161,7 +161,7 @@ def test_random_state_of_a_device_that_transformers_forgets_is_resumed(monkeypat
             vocab_size=99,
         )
     )
-    trainer = WeightedTrainer(
+    trainer = WeightedRunTrainer(
         model=model,
         args=build_arguments({"bf16": False, "use_cpu": True}, checkpoints=tmp_path, seed=0),
     )
@@ -221,7 +221,7 @@ def test_rows_of_a_step_are_counted_on_the_cpu(tmp_path):
         {"input_ids": np.ones(4, np.int32)}, np.arange(5), np.zeros(4, np.int64), np.zeros(4, bool)
     )
     args = build_arguments({"bf16": False, "use_cpu": True}, checkpoints=tmp_path, seed=0)
-    trainer = WeightedTrainer(model=model, args=args, train_dataset=rows)
+    trainer = WeightedRunTrainer(model=model, args=args, train_dataset=rows)
     batches = iter([{"labels": torch.tensor([0, 1, -100])}, {"labels": torch.tensor([1])}])
     number = trainer.get_batch_samples(batches, 2, torch.device("meta"))[1]
     assert (number.device.type, number.item()) == ("cpu", 3)

@@ -1,4 +1,4 @@
-"""The gradient of an optimizer step depends on its rows alone, however they are cut into micro-batches and processes."""
+"""The gradient of an optimizer step depends only on its rows, not on how they are cut."""
 
 import os
 import subprocess

@@ -1,4 +1,4 @@
-"""Binary cross-entropy of multi-label rows, and that its gradient depends on the rows of an optimizer step alone."""
+"""Binary cross-entropy of multi-label rows; its gradient depends only on the rows of a step."""
 
 import sys
 from pathlib import Path

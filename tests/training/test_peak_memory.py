@@ -19,7 +19,7 @@ from trainer.training.progress import StepClock
 MIB = 2**20
 CPU = torch.device("cpu")
 on_linux = pytest.mark.skipif(
-    not peak_memory._reset(), reason="this system cannot start the peak of a process anew"
+    not peak_memory._reset_process(), reason="this system cannot reset the peak of a process"
 )
 
 
@@ -59,9 +59,9 @@ def test_training_after_a_large_one_does_not_get_its_peak(config_file):
     """In a process of its own: what other tests left in memory would count."""
     path = config_file(model={"mode": "head"})
     code = (
-        "import numpy, sys; numpy.ones(2500 << 20, numpy.uint8).sum();"
-        "from trainer import load_config; from trainer.runs import training_run;"
-        "training_run.train(load_config(sys.argv[1]))"
+        "import numpy, sys; numpy.ones(2500 << 20, numpy.uint8).sum(); from trainer import "
+        "load_config; from trainer.runs.training_run import train; "
+        "train(load_config(sys.argv[1]))"
     )
     subprocess.run([sys.executable, "-c", code, path], check=True, cwd=ROOT, capture_output=True)
     output_dir = json.loads(Path(path).read_text(encoding="utf-8"))["run"]["output_dir"]

@@ -1,4 +1,4 @@
-"""Evaluation in two processes: what each of them holds, against one process and against the model alone."""
+"""Evaluation in two processes equals that of one process and of the model alone."""
 
 import os
 import subprocess

@@ -20,7 +20,7 @@ from transformers import (
 )
 
 from trainer.training.gradient_check import check_gradient
-from trainer.training.plain_trainer import WeightedTrainer
+from trainer.training.weighted_trainer import WeightedTrainer
 
 NUM_CLASSES, COUNTS = 3, (30, 12, 6)
 """Rows of each class; their classes can be told from the first token."""

@@ -1,6 +1,7 @@
-"""Gradient of one optimizer step of WeightedTrainer, saved by the main process; started by torchrun or alone.
+"""Save the gradient of one optimizer step; started by torchrun or alone.
 
-usage: two_process_gradient.py MODEL OUT ROWS_PER_BATCH BATCHES_PER_STEP WEIGHTS NUM_ROWS SMOOTHING LOSS
+usage: two_process_gradient.py MODEL OUT ROWS_PER_BATCH BATCHES_PER_STEP WEIGHTS NUM_ROWS
+    SMOOTHING LOSS
 """
 
 import sys
@@ -16,7 +17,7 @@ from trainer.launch.distributed import is_main, start_processes
 from trainer.training.arguments import build_arguments
 from trainer.training.batches.batching import Collator
 from trainer.training.losses import MULTI_LABEL_LOSSES
-from trainer.training.weighted_trainer import WeightedTrainer
+from trainer.training.weighted_run_trainer import WeightedRunTrainer
 
 
 class KeepGradient(TrainerCallback):
@@ -82,7 +83,7 @@ def step(
         "dataloader_num_workers": workers,
     }
     keep = KeepGradient()
-    trainer = WeightedTrainer(
+    trainer = WeightedRunTrainer(
         model=model,
         args=build_arguments(training, checkpoints=Path(out).parent / "checkpoints", seed=7),
         train_dataset=rows(num_rows, multi_label=options.get("loss") in MULTI_LABEL_LOSSES),

@@ -1,4 +1,4 @@
-"""Logits and validation metrics of WeightedTrainer for several numbers of rows, saved by every process; started by torchrun or alone.
+"""Save logits and metrics for several numbers of rows; started by torchrun or alone.
 
 usage: two_process_logits.py MODEL OUT_FOLDER
 """
@@ -13,7 +13,7 @@ from two_process_gradient import rows
 from trainer.launch.distributed import start_processes
 from trainer.training.arguments import build_arguments
 from trainer.training.batches.batching import Collator, token_batches
-from trainer.training.weighted_trainer import WeightedTrainer, epoch_metrics
+from trainer.training.weighted_run_trainer import WeightedRunTrainer, epoch_metrics
 
 NUM_ROWS = (37, 8, 2, 1)
 TOKENS_PER_PASS = 60
@@ -33,7 +33,7 @@ def tiny_classifier(model_folder: str):
 def predict(model_folder: str, out_folder: str) -> dict:
     """Logits and number of batches by number of rows, and the metrics of the first number."""
     start_processes(None, 1)
-    trainer = WeightedTrainer(
+    trainer = WeightedRunTrainer(
         model=tiny_classifier(model_folder),
         args=build_arguments({"bf16": False}, checkpoints=Path(out_folder) / "checkpoints", seed=7),
         data_collator=Collator(AutoTokenizer.from_pretrained(model_folder)),

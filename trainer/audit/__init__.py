@@ -1,1 +1,1 @@
-"""Look at the data without training: counts, near duplicates, label noise, advice, and their page."""
+"""Look at the data without training: counts, near duplicates, label noise, advice, and a page."""

@@ -1,14 +1,15 @@
-"""What to try first, from what an audit found: a table of rules, each with the source it was taken from; table RULES.
+"""What to try first: a table of rules, each with its source, over the findings; table RULES.
 
-Rules of kind 'data' all apply side by side and come first: no balancing mends wrong labels or leaking splits. Of the rules of kind
-'method' the first that applies wins; its conditions are thresholds on Facts and nothing else.
+All rules of kind 'data' that apply come first, because no balancing corrects wrong labels or
+leakage between splits. Then comes the first rule of kind 'method' that applies. The conditions are
+thresholds on Facts and nothing else.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
-from trainer.data.cleaning.odd_characters import REMEDIES
+from trainer.data.cleaning.text_artifacts import REMEDIES
 from trainer.data.summary import MILD_RATIO, MODERATE_RATIO
 
 FEW_ROWS_PER_CLASS = 64
@@ -16,10 +17,10 @@ TINY_CLASS_ROWS = 50
 PLENTY_ROWS_PER_CLASS = 10_000
 MANY_CLASSES = 20
 FLOOR_SHARE = 0.05
-"""A floor that fits every number of classes below MANY_CLASSES, from which on another rule speaks: their shares add up to less than 1."""
+"""A `min_share` that fits fewer than MANY_CLASSES classes: their shares add up to less than 1."""
 DOUBTFUL_RATIO = 0.05
-JUDGE_MACRO_F1 = 0.6
-"""Below it the classifier that judges labels is wrong too often for its candidates to be counted."""
+LEAST_MACRO_F1 = 0.6
+"""A classifier with a lower macro F1 is wrong too often for its candidates to count."""
 SOFT_LEAKAGE_RATIO = 0.01
 CONFLICT_RATIO = 0.01
 TRUNCATED_RATIO = 0.1
@@ -32,21 +33,23 @@ PROJECT = "rule of thumb of this project"
 
 @dataclass(frozen=True)
 class Facts:
-    """What the rules look at.
+    """The figures that the rules look at.
 
     Attributes:
         smallest_rows: training rows of the rarest class.
-        mean_rows: training rows over classes.
-        doubtful_ratio: label noise candidates over rows judged; 0 where nothing was judged.
-        judge_macro_f1: out-of-fold macro F1 of the classifier that judged them.
-        soft_leakage_ratio: the largest share, over validation and test, of rows that resemble a training row.
-        conflict_ratio: share of rows that cleaning drops for conflicting labels, and of those whose near duplicates have several.
-        truncated_ratio: rows cut at max_length; 0 where no model is known.
-        max_length: tokens at which they are cut.
-        position_limit: tokens that the model can read; None where it has no limit.
-        needed_tokens: tokens that 99 % of the rows have at most; None where the tokenizer does not tell.
+        mean_rows: training rows divided by the number of classes.
+        doubtful_ratio: label noise candidates over rows checked; 0 if nothing was checked.
+        classifier_macro_f1: out-of-fold macro F1 of the classifier that checked them.
+        soft_leakage_ratio: share of the validation or test rows that resemble a training row; the
+            larger of the two.
+        conflict_ratio: share of the rows that cleaning drops for conflicting labels, plus the
+            share of the rows whose near duplicates have other labels.
+        truncated_ratio: share of the rows that are truncated; 0 if no model is known.
+        max_length: tokens at which rows are truncated.
+        position_limit: most tokens that the model can read; None if it has no limit.
+        needed_tokens: tokens that 99 % of the rows have at most; None if this is not known.
         odd_ratio: share of the rows with the most frequent kind of odd characters.
-        odd_kind: that kind.
+        odd_kind: this kind.
     """
 
     imbalance_ratio: float
@@ -55,7 +58,7 @@ class Facts:
     smallest_rows: int
     mean_rows: float
     doubtful_ratio: float = 0.0
-    judge_macro_f1: float = 0.0
+    classifier_macro_f1: float = 0.0
     soft_leakage_ratio: float = 0.0
     conflict_ratio: float = 0.0
     truncated_ratio: float = 0.0
@@ -67,7 +70,7 @@ class Facts:
 
     @property
     def longer(self) -> int | None:
-        """A larger max_length that the model can read and most rows need; None where the model is at its limit."""
+        """A larger max_length that most rows need; None if the model cannot read more."""
         wanted = max(self.needed_tokens or 2 * self.max_length, self.max_length + 1)
         rounded = -(-wanted // LENGTH_STEP) * LENGTH_STEP
         length = rounded if self.position_limit is None else min(rounded, self.position_limit)
@@ -75,33 +78,8 @@ class Facts:
 
 
 @dataclass(frozen=True)
-class Rule:
-    """One line of the decision table: where `applies`, say `words` and propose `settings`.
-
-    Attributes:
-        condition: `applies` in words, with its thresholds.
-        settings: lines for the config, or what makes them of the facts; empty where the remedy is not a setting.
-    """
-
-    name: str
-    kind: Literal["data", "method"]
-    condition: str
-    applies: Callable[[Facts], bool]
-    words: Callable[[Facts], str]
-    settings: str | Callable[[Facts], str]
-    source: str
-
-    def advice(self, facts: Facts) -> "Advice":
-        """The rule in words for these data."""
-        settings = self.settings if isinstance(self.settings, str) else self.settings(facts)
-        return Advice(
-            self.name, self.kind, self.condition, self.words(facts), settings, self.source
-        )
-
-
-@dataclass(frozen=True)
 class Advice:
-    """A rule that applied, in words for these data."""
+    """A rule that applied, with its text for these data."""
 
     rule: str
     kind: str
@@ -111,79 +89,117 @@ class Advice:
     source: str
 
 
+@dataclass(frozen=True)
+class Rule:
+    """One line of the decision table: if `applies`, say `words` and propose `settings`.
+
+    Attributes:
+        condition: `applies` in words, with its thresholds.
+        settings: lines for the config; empty if the remedy is not a setting.
+    """
+
+    name: str
+    kind: Literal["data", "method"]
+    condition: str
+    applies: Callable[[Facts], bool]
+    words: Callable[[Facts], str]
+    settings: Callable[[Facts], str]
+    source: str
+
+    def advice(self, facts: Facts) -> Advice:
+        """Return the rule with its text for these data."""
+        text, settings = self.words(facts), self.settings(facts)
+        return Advice(self.name, self.kind, self.condition, text, settings, self.source)
+
+
 def advise(facts: Facts) -> list[Advice]:
-    """Every data rule that applies, then the first method rule that does."""
+    """Return every data rule that applies, then the first method rule that does."""
     chosen = [rule for rule in RULES if rule.kind == "data" and rule.applies(facts)]
     chosen.append(next(rule for rule in RULES if rule.kind == "method" and rule.applies(facts)))
     return [rule.advice(facts) for rule in chosen]
 
 
 def _rarest(facts: Facts) -> str:
-    return f"the rarest class, '{facts.minority_label}', has {facts.smallest_rows:,} training row{'' if facts.smallest_rows == 1 else 's'}"
+    rows = f"{facts.smallest_rows:,} training row{'' if facts.smallest_rows == 1 else 's'}"
+    return f"the rarest class, '{facts.minority_label}', has {rows}"
 
 
 def _truncation(facts: Facts) -> str:
-    words = f"Let the model read more: {facts.truncated_ratio:.1%} of the rows are cut at {facts.max_length:,} tokens"
-    needed = (
-        f"; 99 % of the rows have at most {facts.needed_tokens:,}" if facts.needed_tokens else ""
-    )
+    words = f"{facts.truncated_ratio:.1%} of the rows are truncated at {facts.max_length:,} tokens"
+    needed = facts.needed_tokens
+    known = f"; 99 % of the rows have at most {needed:,} tokens" if needed else ""
     if facts.longer is None:
-        rest = "Choose a model with a longer context, or shorten the texts so that what decides the label comes first."
-        return f"{words}, the most that this model reads{needed}. {rest}"
-    limit = (
-        "has no limit" if facts.position_limit is None else f"reads up to {facts.position_limit:,}"
+        return (
+            f"Let the model read more: {words}, the most that this model reads{known}. Choose a"
+            " model with a longer context, or move what decides the label to the start of the text."
+        )
+    limit = facts.position_limit
+    reads = "has no limit" if limit is None else f"reads up to {limit:,}"
+    return (
+        f"Let the model read more: {words}{known}. The model {reads}: set model.max_length:"
+        f" {facts.longer}. Longer texts take more time and memory."
     )
-    return f"{words}{needed}. The model {limit}: set model.max_length: {facts.longer}. Longer texts take more time and memory."
 
 
 RULES = (
     Rule(
         "label_issues",
         "data",
-        f"label noise candidates are at least {DOUBTFUL_RATIO:.0%} of the rows, by a classifier with macro F1 of at least {JUDGE_MACRO_F1}",
-        lambda f: f.doubtful_ratio >= DOUBTFUL_RATIO and f.judge_macro_f1 >= JUDGE_MACRO_F1,
+        f"label noise candidates are at least {DOUBTFUL_RATIO:.0%} of the rows, by a classifier"
+        f" with a macro F1 of at least {LEAST_MACRO_F1}",
+        lambda f: f.doubtful_ratio >= DOUBTFUL_RATIO and f.classifier_macro_f1 >= LEAST_MACRO_F1,
         lambda f: (
-            f"Look at the labels first: {f.doubtful_ratio:.1%} of the rows are candidates for a wrong label. Read the first 50 of the list;"
-            " if most are wrong, mend them before balancing, since oversampling and class weights multiply the errors of the rare classes."
+            f"Look at the labels first: {f.doubtful_ratio:.1%} of the rows are candidates for a"
+            " wrong label. Read the first 50 of the list. If most are wrong, correct them before"
+            " you balance, because oversampling and class weights multiply the errors of rare"
+            " classes."
         ),
-        "",
-        "Northcutt et al. 2021, https://arxiv.org/abs/1911.00068 and https://arxiv.org/abs/2103.14749",
+        lambda f: "",
+        "Northcutt et al. 2021, https://arxiv.org/abs/1911.00068 and"
+        " https://arxiv.org/abs/2103.14749",
     ),
     Rule(
         "soft_leakage",
         "data",
-        f"at least {SOFT_LEAKAGE_RATIO:.0%} of the validation or test rows are near duplicates of training rows",
+        f"at least {SOFT_LEAKAGE_RATIO:.0%} of the validation or test rows are near duplicates of"
+        " training rows",
         lambda f: f.soft_leakage_ratio >= SOFT_LEAKAGE_RATIO,
         lambda f: (
-            f"Group or clean before you believe a score: {f.soft_leakage_ratio:.1%} of the validation or test rows nearly repeat a training row,"
-            " so a model that memorises looks better than it is. Drop the copies, or give their common origin (author, thread, template)"
-            " as data.group_column."
+            f"Group or clean the rows before you trust a score: {f.soft_leakage_ratio:.1%} of the"
+            " validation or test rows nearly repeat a training row, so a model that memorises"
+            " looks better than it is. Drop the copies, or name the column of their common origin"
+            " (author, thread, template) in data.group_column."
         ),
-        "data: {group_column: <column of the origin>}",
+        lambda f: "data: {group_column: <column of the origin>}",
         "Lee et al. 2022, https://arxiv.org/abs/2107.06499",
     ),
     Rule(
         "conflicting_labels",
         "data",
-        f"at least {CONFLICT_RATIO:.0%} of the rows share their text, or nearly, with rows of another label",
+        f"at least {CONFLICT_RATIO:.0%} of the rows have the same or nearly the same text as rows"
+        " with another label",
         lambda f: f.conflict_ratio >= CONFLICT_RATIO,
         lambda f: (
-            f"Write down how the labels differ: {f.conflict_ratio:.1%} of the rows share their text, or nearly, with rows of another label."
-            " The conflicts below show which classes are confused; no model can tell them apart better than the guideline does."
+            f"Write down how the labels differ: {f.conflict_ratio:.1%} of the rows have the same"
+            " or nearly the same text as rows with another label. The conflicts below show which"
+            " classes are confused. No model can separate them better than the labelling"
+            " guideline does."
         ),
-        "",
+        lambda f: "",
         "Northcutt et al. 2021, https://arxiv.org/abs/2103.14749",
     ),
     Rule(
         "odd_characters",
         "data",
-        f"at least {ODD_RATIO:.0%} of the rows hold one kind of odd characters (mojibake, HTML entities, control or invisible characters)",
+        f"at least {ODD_RATIO:.0%} of the rows contain one kind of odd characters (mojibake, HTML"
+        " entities, control or invisible characters)",
         lambda f: f.odd_ratio >= ODD_RATIO,
         lambda f: (
-            f"Repair the texts first: {f.odd_ratio:.1%} of the rows hold a trace of a broken conversion ({f.odd_kind})."
-            f" In short, {REMEDIES[f.odd_kind]}. Texts that the model gets later must be treated in the same way."
+            f"Repair the texts first: {f.odd_ratio:.1%} of the rows contain traces of a broken"
+            f" conversion ({f.odd_kind}). In short, {REMEDIES[f.odd_kind]}. Treat the texts that"
+            " the model gets later in the same way."
         ),
-        "",
+        lambda f: "",
         PROJECT,
     ),
     Rule(
@@ -201,31 +217,35 @@ RULES = (
         f"fewer than {FEW_ROWS_PER_CLASS} training rows a class on average",
         lambda f: f.mean_rows < FEW_ROWS_PER_CLASS,
         lambda f: (
-            f"Keep the encoder frozen and train the head alone: a class has {f.mean_rows:.0f} training rows on average, too few to tune"
-            " millions of weights. Balanced class weights cost nothing there. Then compare with model.mode: lora."
+            f"Keep the encoder frozen and train only the head: a class has {f.mean_rows:.0f}"
+            " training rows on average, too few to tune millions of weights. Balanced class"
+            " weights cost nothing there. Then compare with model.mode: lora."
         ),
-        "model: {mode: head}\nloss: {class_weights: balanced}",
-        "Tunstall et al. 2022 (few rows: a head on sentence embeddings), https://arxiv.org/abs/2209.11055",
+        lambda f: "model: {mode: head}\nloss: {class_weights: balanced}",
+        "Tunstall et al. 2022 (few rows: a head on sentence embeddings),"
+        " https://arxiv.org/abs/2209.11055",
     ),
     Rule(
         "balanced",
         "method",
         "imbalance ratio 1",
         lambda f: f.imbalance_ratio == 1,
-        lambda f: "Balance nothing: the classes have equally many rows.",
-        "balance: {method: none}\nloss: {class_weights: none}",
+        lambda f: "Do not balance: all classes have the same number of rows.",
+        lambda f: "balance: {method: none}\nloss: {class_weights: none}",
         PROJECT,
     ),
     Rule(
         "mild_and_large",
         "method",
-        f"imbalance ratio up to {MILD_RATIO}, and at least {PLENTY_ROWS_PER_CLASS:,} rows in the rarest class",
+        f"imbalance ratio up to {MILD_RATIO}, and at least {PLENTY_ROWS_PER_CLASS:,} rows in the"
+        " rarest class",
         lambda f: f.imbalance_ratio <= MILD_RATIO and f.smallest_rows >= PLENTY_ROWS_PER_CLASS,
         lambda f: (
-            f"Undersample: {_rarest(f)}, enough to learn from, and the rest mostly costs time. Drawn anew every epoch, no row is wasted."
-            " Compare with balance.method: none, which may do as well."
+            f"Undersample: {_rarest(f)}. That is enough to learn from, and more rows of the others"
+            " mostly cost time. If they are drawn again every epoch, no row is wasted. Compare"
+            " with balance.method: none, which may do as well."
         ),
-        "balance: {method: undersample, resample_each_epoch: true}",
+        lambda f: "balance: {method: undersample, resample_each_epoch: true}",
         PROJECT,
     ),
     Rule(
@@ -234,12 +254,13 @@ RULES = (
         f"imbalance ratio up to {MILD_RATIO}",
         lambda f: f.imbalance_ratio <= MILD_RATIO,
         lambda f: (
-            f"Start without balancing: a ratio of {f.imbalance_ratio:.3g} is mild, and a pretrained model usually copes. Watch the recall of"
-            f" '{f.minority_label}'; if it lags, try loss.class_weights: balanced next."
+            f"Start without balancing: a ratio of {f.imbalance_ratio:.3g} is mild, and a"
+            " pretrained model usually copes with it. Watch the recall of"
+            f" '{f.minority_label}'. If it is low, try loss.class_weights: balanced next."
         ),
-        "balance: {method: none}\nloss: {class_weights: none}",
-        "Buda et al. 2018, https://arxiv.org/abs/1710.05381 (harm grows with the ratio); thresholds: "
-        + PROJECT,
+        lambda f: "balance: {method: none}\nloss: {class_weights: none}",
+        "Buda et al. 2018, https://arxiv.org/abs/1710.05381 (harm grows with the ratio);"
+        f" thresholds: {PROJECT}",
     ),
     Rule(
         "long_tail",
@@ -247,23 +268,33 @@ RULES = (
         f"imbalance ratio above {MODERATE_RATIO}, and at least {MANY_CLASSES} classes",
         lambda f: f.imbalance_ratio > MODERATE_RATIO and f.num_classes >= MANY_CLASSES,
         lambda f: (
-            f"Adjust the loss for the long tail: with {f.num_classes} classes and a ratio of {f.imbalance_ratio:.3g}, undersampling would throw"
-            " almost everything away and balanced weights become extreme. Balanced softmax has no knob; compare with loss.class_weights: sqrt."
+            f"Adjust the loss for the long tail: with {f.num_classes} classes and a ratio of"
+            f" {f.imbalance_ratio:.3g}, undersampling would drop almost all rows, and balanced"
+            " weights become extreme. Balanced softmax has no parameter to tune. Compare with"
+            " loss.class_weights: sqrt."
         ),
-        "loss: {name: balanced_softmax}",
-        "Ren et al. 2020, https://arxiv.org/abs/2007.10740; Menon et al. 2021, https://arxiv.org/abs/2007.07314",
+        lambda f: "loss: {name: balanced_softmax}",
+        "Ren et al. 2020, https://arxiv.org/abs/2007.10740; Menon et al. 2021,"
+        " https://arxiv.org/abs/2007.07314",
     ),
     Rule(
         "tiny_minority",
         "method",
-        f"imbalance ratio above {MODERATE_RATIO}, and fewer than {TINY_CLASS_ROWS} rows in the rarest class",
+        f"imbalance ratio above {MODERATE_RATIO}, and fewer than {TINY_CLASS_ROWS} rows in the"
+        " rarest class",
         lambda f: f.imbalance_ratio > MODERATE_RATIO and f.smallest_rows < TINY_CLASS_ROWS,
         lambda f: (
-            f"Raise the rare classes to a floor and write new rows for them: {_rarest(f)}; a batch seldom holds one of them. Oversampling to a"
-            " floor shows them often enough, and augment adds wording that the few rows lack. Compare with loss.class_weights: balanced alone."
+            f"Raise rare classes to a floor and write new rows for them: {_rarest(f)}, and most"
+            " batches contain none of them. Oversampling to a floor shows them often enough, and"
+            " augment adds wordings that the few rows lack. Compare with loss.class_weights:"
+            " balanced alone."
         ),
-        f"balance: {{method: floor, min_share: {FLOOR_SHARE}}}\naugment: {{generator: local, model: <language model>, target_rows: {TINY_CLASS_ROWS}}}",
-        "Buda et al. 2018, https://arxiv.org/abs/1710.05381 (oversampling); Anaby-Tavor et al. 2020, https://arxiv.org/abs/1911.03118 (new rows)",
+        lambda f: (
+            f"balance: {{method: floor, min_share: {FLOOR_SHARE}}}\naugment: {{generator: local,"
+            f" model: <language model>, target_rows: {TINY_CLASS_ROWS}}}"
+        ),
+        "Buda et al. 2018, https://arxiv.org/abs/1710.05381 (oversampling); Anaby-Tavor et al."
+        " 2020, https://arxiv.org/abs/1911.03118 (new rows)",
     ),
     Rule(
         "severe",
@@ -271,10 +302,11 @@ RULES = (
         f"imbalance ratio above {MODERATE_RATIO}",
         lambda f: f.imbalance_ratio > MODERATE_RATIO,
         lambda f: (
-            f"Adjust the logits by the class shares: a ratio of {f.imbalance_ratio:.3g} is severe, but {_rarest(f)}, so every row can be kept."
-            " Compare with loss.class_weights: balanced, and with balance.method: floor."
+            f"Adjust the logits by the class shares: a ratio of {f.imbalance_ratio:.3g} is severe,"
+            f" but {_rarest(f)}, so every row can be kept. Compare with loss.class_weights:"
+            " balanced, and with balance.method: floor."
         ),
-        "loss: {name: logit_adjusted}",
+        lambda f: "loss: {name: logit_adjusted}",
         "Menon et al. 2021, https://arxiv.org/abs/2007.07314",
     ),
     Rule(
@@ -283,11 +315,13 @@ RULES = (
         f"imbalance ratio above {MILD_RATIO} and up to {MODERATE_RATIO}",
         lambda f: True,
         lambda f: (
-            f"Weigh the loss by class: a ratio of {f.imbalance_ratio:.3g} is moderate; balanced weights keep every row and count rare mistakes"
-            " as much as frequent ones. Compare with loss.name: logit_adjusted."
+            f"Weight the loss by class: a ratio of {f.imbalance_ratio:.3g} is moderate. Balanced"
+            " weights keep every row, and mistakes in rare classes count as much as mistakes in"
+            " frequent ones. Compare with loss.name: logit_adjusted."
         ),
-        "loss: {class_weights: balanced}",
-        "King and Zeng 2001, https://doi.org/10.1093/oxfordjournals.pan.a004868; Menon et al. 2021, https://arxiv.org/abs/2007.07314",
+        lambda f: "loss: {class_weights: balanced}",
+        "King and Zeng 2001, https://doi.org/10.1093/oxfordjournals.pan.a004868; Menon et al."
+        " 2021, https://arxiv.org/abs/2007.07314",
     ),
 )
 """The decision table, in the order in which it is read."""

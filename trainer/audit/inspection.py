@@ -1,31 +1,39 @@
-"""What an audit sees in cleaned rows: the splits as training would draw them, repeats with examples, near duplicates across splits, lengths.
+"""Inspect cleaned rows: their splits as training would draw them, similar texts, label noise.
 
-Everything here is counted or quoted, nothing changed. Quoted texts are cut at QUOTED_CHARACTERS.
+Rows are counted and quoted, not changed. Quoted texts are cut at QUOTED_CHARACTERS.
 """
 
 from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
 from itertools import combinations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from trainer.arrays import Bools, Ints
-from trainer.data.cleaning.clean import CleanRows, refuse_lost_classes, refuse_unseen_labels
-from trainer.data.cleaning.near_duplicates import NearDuplicates
+from trainer.audit.label_noise import LabelNoise, find_label_noise, term_weights
+from trainer.config.config import Config
+from trainer.config.sections.balancing import BalanceSection
+from trainer.config.sections.data import DataSection, SplitSection
+from trainer.data.cleaning.clean import CleanRows
+from trainer.data.cleaning.lost_classes import refuse_lost_classes, refuse_unseen_labels
+from trainer.data.cleaning.near_duplicates import NearDuplicates, find_near_duplicates
 from trainer.data.cleaning.reasons import CONFLICTS, DUPLICATE, KEPT
 from trainer.data.reading.row_access import take_rows
-from trainer.data.reading.sources import SLOTS
+from trainer.data.reading.source_tables import SLOTS
 from trainer.data.split_rows import refuse_shared_groups, split_rows
-from trainer.data.splitting.cutting import group_ids
-from trainer.data.splitting.split import stratified_sample
+from trainer.data.splitting.groups import group_ids, linked_by_either
+from trainer.data.splitting.sampling import stratified_sample
+from trainer.data.tokens.tokenise import TokenisedRows
 from trainer.errors import DataError
+from trainer.files.cache import cache_dir
+from trainer.training import memory
 
 if TYPE_CHECKING:
-    from trainer.config.sections.balancing import BalanceSection
-    from trainer.config.sections.data import DataSection, SplitSection
-
+    from trainer.training.frozen.embed import OpenedEncoder
 
 QUOTED_CHARACTERS = 200
 MOST_EXAMPLES = 10
@@ -33,71 +41,140 @@ MOST_IN_CLUSTER = 5
 """Rows quoted of one cluster."""
 
 
-def planned_splits(
+@dataclass(frozen=True)
+class Inspection:
+    """What the findings are made from.
+
+    Attributes:
+        splits: {split: row ids}; only 'all' if the splits cannot be drawn.
+        obstacles: why training would stop, in words.
+        compared_M: row ids of the rows that `near`, `noise` and `tokens` describe, in their order.
+        noise: None if fewer than two classes could be checked.
+        tokens: None without an encoder.
+    """
+
+    config: Config
+    clean: CleanRows
+    splits: dict[str, Ints]
+    obstacles: list[str]
+    compared_M: Ints
+    near: NearDuplicates
+    noise: LabelNoise | None
+    tokens: TokenisedRows | None
+    encoder: "OpenedEncoder | None"
+
+    @cached_property
+    def split_names_N(self) -> NDArray[np.str_]:
+        """Name of the split of each row; empty for rows in no split."""
+        names_N = np.full(len(self.clean.label_ids_N), "", dtype="<U10")
+        for name, ids in self.splits.items():
+            names_N[ids] = name
+        return names_N
+
+    @cached_property
+    def audited(self) -> Ints:
+        """Sorted ids of the rows of all splits."""
+        return np.flatnonzero(self.split_names_N != "")
+
+
+def inspect(
     clean: CleanRows,
-    data: "DataSection",
-    split: "SplitSection | None",
-    balance: "BalanceSection",
+    config: Config,
     *,
-    seed: int,
+    threshold: float,
+    max_rows: int,
+    encoder: "OpenedEncoder | None" = None,
+) -> Inspection:
+    """Compare the texts of the rows, and check their labels.
+
+    Args:
+        threshold: Jaccard similarity from which texts are near duplicates.
+        max_rows: most rows to compare and check; of more rows, a seeded stratified sample is used.
+        encoder: gives the features by which labels are checked; None: TF-IDF weights are used.
+    """
+    data, seed = config.data, config.run.seed
+    splits, obstacles = planned_splits(clean, data, config.split, seed=seed)
+    ids_N = np.sort(np.concatenate(list(splits.values())))
+    labels_N, hashes_N = clean.label_ids_N[ids_N], clean.text_hashes_N[ids_N]
+    compared_M = ids_N[stratified_sample(labels_N, hashes_N, max_rows, seed=seed)]
+    texts = full_texts(clean, compared_M)
+    near = find_near_duplicates(texts, threshold=threshold)
+    with memory.naming_lack(config.model.name):
+        features_MF, tokens = (
+            encoder.embed(clean, compared_M, cache_dir())
+            if encoder
+            else (term_weights(texts), None)
+        )
+    units_M = independent_units(near, clean, compared_M, data)
+    noise = find_label_noise(features_MF, clean.label_ids_N[compared_M], units_M, seed=seed)
+    return Inspection(config, clean, splits, obstacles, compared_M, near, noise, tokens, encoder)
+
+
+def planned_splits(
+    clean: CleanRows, data: DataSection, split: SplitSection | None, *, seed: int
 ) -> tuple[dict[str, Ints], list[str]]:
-    """{split: row ids} as training would draw them, and what would stop it, in words; {'all': ...} where they cannot be drawn."""
-    obstacles = []
+    """Return {split: row ids} as training would draw them, and why training would stop.
+
+    If the splits cannot be drawn, they are {'all': row ids}.
+    """
+    obstacles = _obstacle(refuse_lost_classes, clean.lost)
+    if data.pool == "train":
+        obstacles += _obstacle(refuse_unseen_labels, clean)
     try:
-        refuse_lost_classes(clean.lost)
-    except DataError as error:
-        obstacles.append(str(error))
-    try:
-        if data.pool == "train":
-            refuse_unseen_labels(clean)
-    except DataError as error:
-        obstacles.append(str(error))
-    try:
-        splits = split_rows(clean, data, split, balance, seed=seed)
+        splits = split_rows(clean, data, split, BalanceSection(), seed=seed)
     except DataError as error:
         return {"all": np.flatnonzero(clean.reasons_N == KEPT)}, [*obstacles, str(error)]
-    try:
-        if data.group_column:
-            refuse_shared_groups(clean, splits)
-    except DataError as error:
-        obstacles.append(str(error))
+    if data.group_column:
+        obstacles += _obstacle(refuse_shared_groups, clean, splits)
     return splits.named, obstacles
 
 
-def sample(clean: CleanRows, splits: dict[str, Ints], most: int, *, seed: int) -> Ints:
-    """Sorted ids of the rows of all splits; where they are more than `most`, of a stratified sample."""
-    ids_N = np.sort(np.concatenate(list(splits.values())))
-    return ids_N[
-        stratified_sample(clean.label_ids_N[ids_N], clean.text_hashes_N[ids_N], most, seed=seed)
-    ]
-
-
-def quote(clean: CleanRows, row: int) -> str:
-    """A row's text, with its pair, on one line and cut."""
-    record = clean.rows.table.slice(row, 1).to_pylist()[0]
-    text = " ".join(
-        " | ".join(part for part in (record["text"], record["text_pair"]) if part).split()
-    )
-    return text if len(text) <= QUOTED_CHARACTERS else f"{text[: QUOTED_CHARACTERS - 1]}…"
+def _obstacle(check: Callable[..., None], *values: Any) -> list[str]:
+    """Return the message of a check that fails; nothing if it passes."""
+    try:
+        check(*values)
+    except DataError as error:
+        return [str(error)]
+    return []
 
 
 def full_texts(clean: CleanRows, ids_N: Ints) -> list[str]:
-    """Text of each row, with its pair."""
+    """Return the text of each row together with its pair."""
     table = take_rows(clean.rows.table.select(["text", "text_pair"]), ids_N)
     return ["\n".join(part for part in row.values() if part) for row in table.to_pylist()]
 
 
+def independent_units(
+    near: NearDuplicates, clean: CleanRows, ids_N: Ints, data: DataSection
+) -> Ints:
+    """Return ids of the sets of rows that must be held out together.
+
+    Near duplicates belong together, and so do the rows of one group if there is a group column.
+    """
+    if not data.group_column:
+        return near.cluster_ids_N
+    return linked_by_either(near.cluster_ids_N, group_ids(clean, ids_N))
+
+
+def quote(clean: CleanRows, row: int) -> str:
+    """Return a row's text, with its pair, on one line and cut."""
+    record = clean.rows.table.slice(row, 1).to_pylist()[0]
+    parts = " | ".join(part for part in (record["text"], record["text_pair"]) if part)
+    text = " ".join(parts.split())
+    return text if len(text) <= QUOTED_CHARACTERS else f"{text[: QUOTED_CHARACTERS - 1]}…"
+
+
 def conflicting_texts(clean: CleanRows) -> list[dict[str, Any]]:
-    """Texts that cleaning found under several labels, the most frequent first, at most MOST_EXAMPLES."""
-    examples = []
+    """Return the most frequent texts that have several labels, at most MOST_EXAMPLES."""
+    names, examples = clean.labels.names, []
     for rows in _repeats(clean, np.isin(clean.reasons_N, CONFLICTS)):
-        labels = Counter(clean.labels.names[i] for i in clean.label_ids_N[rows])
+        labels = Counter(names[i] for i in clean.label_ids_N[rows])
         kept = clean.label_ids_N[rows[~np.isin(clean.reasons_N[rows], CONFLICTS)]]
         examples.append(
             {
                 "text": quote(clean, int(rows[0])),
                 "labels": dict(labels.most_common()),
-                "kept_label": clean.labels.names[kept[0]] if len(kept) else None,
+                "kept_label": names[kept[0]] if len(kept) else None,
                 "rows": rows[:MOST_EXAMPLES].tolist(),
             }
         )
@@ -105,7 +182,7 @@ def conflicting_texts(clean: CleanRows) -> list[dict[str, Any]]:
 
 
 def duplicate_texts(clean: CleanRows) -> list[dict[str, Any]]:
-    """Texts that stand several times under one label, the most frequent first, at most MOST_EXAMPLES."""
+    """Return the most frequent texts that are repeated under one label, at most MOST_EXAMPLES."""
     return [
         {
             "text": quote(clean, int(rows[0])),
@@ -117,143 +194,84 @@ def duplicate_texts(clean: CleanRows) -> list[dict[str, Any]]:
 
 
 def _repeats(clean: CleanRows, marked_N: Bools) -> list[Ints]:
-    """Row ids of the most frequent texts that have a marked row, within one config key each."""
-    labelled = np.flatnonzero(
-        (clean.label_ids_N >= 0) & np.isin(clean.text_hashes_N, clean.text_hashes_N[marked_N])
-    )
-    order = labelled[
-        np.lexsort((labelled, clean.text_hashes_N[labelled], clean.rows.slots_N[labelled]))
-    ]
-    changes = (np.diff(clean.text_hashes_N[order]) != 0) | (np.diff(clean.rows.slots_N[order]) != 0)
+    """Return row ids of the most frequent texts that have a marked row.
+
+    Texts are compared within each of the config's keys `source`, `train`, `validation`, `test`.
+    """
+    hashes_N, slots_N = clean.text_hashes_N, clean.rows.slots_N
+    rows = np.flatnonzero((clean.label_ids_N >= 0) & np.isin(hashes_N, hashes_N[marked_N]))
+    order = rows[np.lexsort((rows, hashes_N[rows], slots_N[rows]))]
+    changes = (np.diff(hashes_N[order]) != 0) | (np.diff(slots_N[order]) != 0)
     groups = [rows for rows in np.split(order, np.flatnonzero(changes) + 1) if marked_N[rows].any()]
     return sorted(groups, key=lambda rows: (-len(rows), rows[0]))[:MOST_EXAMPLES]
 
 
 def shared_texts(clean: CleanRows) -> list[dict[str, Any]]:
-    """Exact leakage between given files: the different texts that stand in both of two config keys."""
-    found = []
-    for first, second in combinations(("train", "validation", "test"), 2):
-        rows = [
+    """Return the texts that two of the config's files have in common: exact leakage."""
+    hashes_N, found = clean.text_hashes_N, []
+    for names in combinations(("train", "validation", "test"), 2):
+        first, second = (
             np.flatnonzero((clean.label_ids_N >= 0) & (clean.rows.slots_N == SLOTS.index(name)))
-            for name in (first, second)
-        ]
-        shared = np.intersect1d(clean.text_hashes_N[rows[0]], clean.text_hashes_N[rows[1]])
+            for name in names
+        )
+        shared = np.intersect1d(hashes_N[first], hashes_N[second])
         if len(shared):
-            quoted = rows[0][np.isin(clean.text_hashes_N[rows[0]], shared[:MOST_EXAMPLES])][
-                :MOST_EXAMPLES
-            ]
-            found.append(
-                {
-                    "splits": [first, second],
-                    "texts": len(shared),
-                    "examples": [quote(clean, int(row)) for row in quoted],
-                }
-            )
+            quoted = first[np.isin(hashes_N[first], shared[:MOST_EXAMPLES])][:MOST_EXAMPLES]
+            examples = [quote(clean, int(row)) for row in quoted]
+            found.append({"splits": list(names), "texts": len(shared), "examples": examples})
     return found
 
 
-def describe_near_duplicates(
-    near: NearDuplicates, clean: CleanRows, ids_N: Ints, splits_N: NDArray[np.str_]
-) -> dict[str, Any]:
-    """Counts and examples of near duplicates.
+def describe_near_duplicates(inspection: Inspection) -> dict[str, Any]:
+    """Return counts and examples of near duplicates.
 
-    Args:
-        ids_N: row ids of the texts compared.
-        splits_N: the split that each of them stands in.
     Returns:
-        `num_clusters`, `num_rows` in them, `num_redundant` (all but one of each), `soft_leakage` ({split: rows that resemble a
-        training row, 'of': rows compared}), `num_conflicting` clusters with several labels and their rows, and quoted `examples` of each kind.
+        `num_clusters`; `num_rows` in them; `num_redundant`, all but one of each cluster;
+        `soft_leakage`, {split: rows that resemble a training row, 'of': rows compared};
+        `num_conflicting` clusters with several labels, and their rows; quoted `examples`.
     """
-    clusters = near.clusters
-    labels_N = clean.label_ids_N[ids_N]
-    leaks = [c for c in clusters if "train" in splits_N[c] and len(set(splits_N[c])) > 1]
-    conflicts = [c for c in clusters if len(set(labels_N[c])) > 1]
-    leaked = np.concatenate([np.zeros(0, np.int64), *leaks])
+    near, clusters = inspection.near, inspection.near.clusters
+    splits_M = inspection.split_names_N[inspection.compared_M]
+    labels_M = inspection.clean.label_ids_N[inspection.compared_M]
+    leaks = [c for c in clusters if "train" in splits_M[c] and len(set(splits_M[c])) > 1]
+    conflicts = [c for c in clusters if len(set(labels_M[c])) > 1]
+    leaked = splits_M[np.concatenate([np.zeros(0, np.int64), *leaks])]
+    kinds = {"largest": clusters, "across_splits": leaks, "conflicting_labels": conflicts}
     return {
         "threshold": near.threshold,
-        "num_compared": len(ids_N),
+        "num_compared": len(splits_M),
         "num_clusters": len(clusters),
         "num_rows": sum(map(len, clusters)),
         "num_redundant": sum(len(c) - 1 for c in clusters),
         "soft_leakage": {
-            name: {
-                "rows": int((splits_N[leaked] == name).sum()),
-                "of": int((splits_N == name).sum()),
-            }
+            name: {"rows": int((leaked == name).sum()), "of": int((splits_M == name).sum())}
             for name in ("validation", "test")
-            if (splits_N == name).any()
+            if name in splits_M
         },
         "num_conflicting": len(conflicts),
         "num_conflicting_rows": sum(map(len, conflicts)),
         "examples": {
-            "largest": [_cluster(c, clean, ids_N, splits_N) for c in clusters[:MOST_EXAMPLES]],
-            "across_splits": [_cluster(c, clean, ids_N, splits_N) for c in leaks[:MOST_EXAMPLES]],
-            "conflicting_labels": [
-                _cluster(c, clean, ids_N, splits_N) for c in conflicts[:MOST_EXAMPLES]
-            ],
+            kind: [_cluster(c, inspection) for c in found[:MOST_EXAMPLES]]
+            for kind, found in kinds.items()
         },
     }
 
 
-def _cluster(
-    positions: Ints, clean: CleanRows, ids_N: Ints, splits_N: NDArray[np.str_]
-) -> dict[str, Any]:
-    """Size of a cluster and its first rows, those first whose split or label is new."""
-    kinds = [(str(splits_N[p]), clean.labels.names[clean.label_ids_N[ids_N[p]]]) for p in positions]
+def _cluster(positions: Ints, inspection: Inspection) -> dict[str, Any]:
+    """Return the size of a cluster and some rows; rows with a new split or label come first."""
+    ids, clean = inspection.compared_M[positions], inspection.clean
+    splits = inspection.split_names_N[ids].tolist()
+    labels = [clean.labels.names[label_id] for label_id in clean.label_ids_N[ids]]
+    kinds = list(zip(splits, labels, strict=True))
     firsts = [kinds.index(kind) for kind in dict.fromkeys(kinds)]
     shown = list(dict.fromkeys([*firsts, *range(len(kinds))]))[:MOST_IN_CLUSTER]
     rows = [
         {
-            "row": int(ids_N[positions[k]]),
-            "split": kinds[k][0],
-            "label": kinds[k][1],
-            "text": quote(clean, int(ids_N[positions[k]])),
+            "row": int(ids[k]),
+            "split": splits[k],
+            "label": labels[k],
+            "text": quote(clean, int(ids[k])),
         }
         for k in shown
     ]
     return {"size": len(positions), "rows": rows}
-
-
-def independent_units(
-    near: NearDuplicates, clean: CleanRows, ids_N: Ints, data: "DataSection"
-) -> Ints:
-    """Id of the set of rows that must be held out together: near duplicates, and rows of one group where a group column is set."""
-    if not data.group_column:
-        return near.cluster_ids_N
-    from scipy.sparse import coo_matrix
-    from scipy.sparse.csgraph import connected_components
-
-    groups_N = group_ids(clean, ids_N)
-    size = int(near.cluster_ids_N.max()) + 1
-    links = (np.ones(len(ids_N), np.int8), (near.cluster_ids_N, size + groups_N))
-    total = size + int(groups_N.max()) + 1
-    return connected_components(coo_matrix(links, shape=(total, total)), directed=False)[1][
-        near.cluster_ids_N
-    ].astype(np.int64)
-
-
-def characters_of(clean: CleanRows, ids_N: Ints) -> Ints:
-    """Characters of each row's text and its pair."""
-    first_N, second_N = (
-        pc.fill_null(pc.utf8_length(clean.rows.table[name]), 0).to_numpy()
-        for name in ("text", "text_pair")
-    )
-    return (first_N + second_N).astype(np.int64)[ids_N]
-
-
-def lengths_by_class(
-    lengths_N: Ints, label_ids_N: Ints, labels: list[str]
-) -> dict[str, dict[str, float]]:
-    """{label: rows, p5, median, p95, longest} of the classes that have rows."""
-    found = {}
-    for label_id in np.unique(label_ids_N):
-        own = lengths_N[label_ids_N == label_id]
-        low, median, high = np.percentile(own, [5, 50, 95])
-        found[labels[label_id]] = {
-            "rows": len(own),
-            "p5": float(low),
-            "median": float(median),
-            "p95": float(high),
-            "longest": int(own.max()),
-        }
-    return found

@@ -1,4 +1,7 @@
-"""Rows whose label is doubtful: confident learning on out-of-fold probabilities. Legend: N rows, F features, C classes, I candidates."""
+"""Find rows whose label may be wrong: confident learning on out-of-fold probabilities.
+
+Legend: N rows, F features, C classes, I candidates.
+"""
 
 import warnings
 from dataclasses import dataclass
@@ -7,29 +10,37 @@ from typing import Any
 import numpy as np
 
 from trainer.arrays import Floats, Ints
-from trainer.data.splitting.split import stratified_sample
+from trainer.data.splitting.sampling import stratified_sample
 
 NUM_FOLDS = 5
 MOST_PROBABILITIES = 100_000_000
-"""Rows times classes that are judged: each array of them takes 0.8 GB."""
+"""Most rows times classes that are checked; an array of that size takes 0.8 GB."""
 FILTER = "low_self_confidence"
-"""As many rows as confident learning counts, those with the least probability of their own label. With 10 % of the labels flipped, the
-precision of cleanlab's default and of this, at about equal recall: R8 0.86 and 0.97, TweetEval emotion 0.31 and 0.35 (MiniLM)."""
+"""Confident learning counts the candidates; these are the rows least confident of their own label.
+
+With 10 % of the labels flipped, the precision of cleanlab's default and of this filter, at about
+equal recall: R8 0.86 and 0.97, TweetEval emotion 0.31 and 0.35 (MiniLM).
+"""
+
+Folds = list[tuple[Ints, Ints]]
+"""The rows to fit on and the rows held out, for each fold."""
 
 
 @dataclass(frozen=True)
 class LabelNoise:
-    """Candidates, the most doubtful first, by their positions in the rows judged.
+    """Candidates for a wrong label by their positions in the rows given, most doubtful first.
 
     Attributes:
         positions_I: rows whose label is doubtful.
-        suggested_ids_I: the class that the other rows speak for.
+        suggested_ids_I: the class that the other rows suggest.
         given_probabilities_I: out-of-fold probability of the label that the row has.
-        suggested_probabilities_I: out-of-fold probability of the class suggested.
-        left_out_ids: classes that cannot be judged, having fewer than two independent rows, or all of them in one fold.
-        num_judged: rows that were judged.
-        macro_f1: of the out-of-fold predictions; the lower, the less the candidates say.
+        suggested_probabilities_I: out-of-fold probability of the suggested class.
+        left_out_ids: classes that cannot be checked, because they have fewer than two independent
+            rows, or all of them in one fold.
+        num_checked: rows whose label was checked.
+        macro_f1: macro F1 of the out-of-fold predictions; if it is low, candidates mean little.
         num_folds: folds of the cross-validation.
+        is_sample: whether only a sample was checked, to keep the probabilities in memory.
     """
 
     positions_I: Ints
@@ -37,63 +48,51 @@ class LabelNoise:
     given_probabilities_I: Floats
     suggested_probabilities_I: Floats
     left_out_ids: list[int]
-    num_judged: int
+    num_checked: int
     macro_f1: float
     num_folds: int
-    is_sample: bool = False
-    """Whether rows were left out, so that the probabilities of all classes fit in memory."""
+    is_sample: bool
 
     @property
     def share(self) -> float:
-        """Candidates as a share of the rows judged."""
-        return len(self.positions_I) / max(1, self.num_judged)
+        """Candidates as a share of the rows checked."""
+        return len(self.positions_I) / max(1, self.num_checked)
 
 
 def find_label_noise(
     features_NF: Any, label_ids_N: Ints, units_N: Ints, *, seed: int
 ) -> LabelNoise | None:
-    """Rows that a classifier of all other rows would label otherwise, or None where fewer than two classes can be judged.
+    """Return the rows that a classifier fitted on all other rows would label otherwise.
 
-    Rows of classes with very few rows are named too often, since the classifier has hardly seen their like.
+    Rows of classes with very few rows are named too often, because the classifier has hardly seen
+    similar rows. The result is None if fewer than two classes can be checked.
 
     Args:
         features_NF: embeddings, or a SciPy sparse matrix of term weights.
-        units_N: rows of one unit (a group, near duplicates) are held out together, so that no row vouches for its own copy.
-    Source: Northcutt et al. 2021, confident learning, https://arxiv.org/abs/1911.00068; cleanlab's find_label_issues.
+        units_N: rows of one unit (a group, near duplicates) are held out together, so that no row
+            confirms the label of its own copy.
+
+    Source: Northcutt et al. 2021, confident learning, https://arxiv.org/abs/1911.00068; cleanlab's
+    find_label_issues.
     """
     from cleanlab.filter import find_label_issues
     from sklearn.metrics import f1_score
 
-    num_units_C = np.array(
-        [
-            len(np.unique(units_N[label_ids_N == c]))
-            for c in range(int(label_ids_N.max(initial=0)) + 1)
-        ]
-    )
-    judged, is_sample = np.flatnonzero(num_units_C[label_ids_N] >= 2), False
-    num_classes = len(np.unique(label_ids_N[judged]))
+    num_units_C = np.bincount(np.unique(np.c_[label_ids_N, units_N], axis=0)[:, 0])
+    rows = np.flatnonzero(num_units_C[label_ids_N] >= 2)
+    num_classes = len(np.unique(label_ids_N[rows]))
     most = max(MOST_PROBABILITIES // max(1, num_classes), 2 * num_classes)
-    if len(judged) > most:
-        kept = stratified_sample(
-            label_ids_N[judged], judged.astype(np.uint64), most, seed=seed, least=2
-        )
-        judged, is_sample = judged[kept], True
-    while True:
-        class_ids, targets_N = np.unique(label_ids_N[judged], return_inverse=True)
-        if len(class_ids) < 2:
-            return None
-        sides = _folds(
-            targets_N, units_N[judged], int(min(NUM_FOLDS, num_units_C[class_ids].max())), seed
-        )
-        unseen = _unseen_classes(targets_N, sides)
-        if not len(unseen):
-            break
-        judged = judged[
-            ~np.isin(targets_N, unseen)
-        ]  # a classifier that never saw a class doubts all its rows
-    probabilities_NC = _out_of_fold(features_NF[judged], targets_N, sides)
+    is_sample = len(rows) > most
+    if is_sample:
+        keys_N = rows.astype(np.uint64)
+        rows = rows[stratified_sample(label_ids_N[rows], keys_N, most, seed=seed, least=2)]
+    rows, folds = _folds(rows, label_ids_N, units_N, num_units_C, seed)
+    if not folds:
+        return None
+    class_ids, targets_N = np.unique(label_ids_N[rows], return_inverse=True)
+    probabilities_NC = _out_of_fold(features_NF[rows], targets_N, folds)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # cleanlab warns of every class it finds clean
+        warnings.simplefilter("ignore")  # cleanlab warns about every class without a candidate
         found = find_label_issues(
             targets_N,
             probabilities_NC,
@@ -103,77 +102,73 @@ def find_label_noise(
         )
     predicted_N = probabilities_NC.argmax(axis=1)
     return LabelNoise(
-        positions_I=judged[found],
+        positions_I=rows[found],
         suggested_ids_I=class_ids[predicted_N[found]],
         given_probabilities_I=probabilities_NC[found, targets_N[found]],
         suggested_probabilities_I=probabilities_NC[found, predicted_N[found]],
         left_out_ids=np.setdiff1d(label_ids_N, class_ids).tolist(),
-        num_judged=len(judged),
+        num_checked=len(rows),
         macro_f1=float(f1_score(targets_N, predicted_N, average="macro")),
-        num_folds=len(sides),
+        num_folds=len(folds),
         is_sample=is_sample,
     )
 
 
-def _folds(targets_N: Ints, units_N: Ints, num_folds: int, seed: int) -> list[tuple[Ints, Ints]]:
-    """(the rest, the rows held out) of each fold, units kept whole; folds that hold no row are left out."""
+def _folds(
+    rows: Ints, label_ids_N: Ints, units_N: Ints, num_units_C: Ints, seed: int
+) -> tuple[Ints, Folds]:
+    """Return the rows that can be checked, and their folds; no folds if they have one class.
+
+    Units stay whole. Classes that a fold holds out completely are left out, because a classifier
+    that never saw a class doubts all of its rows.
+    """
     from sklearn.model_selection import StratifiedGroupKFold
 
-    folds = StratifiedGroupKFold(num_folds, shuffle=True, random_state=seed)
-    with warnings.catch_warnings():
-        warnings.simplefilter(
-            "ignore"
-        )  # classes with fewer rows than folds are meant to be judged all the same
-        return [
-            (rest, held_out)
-            for rest, held_out in folds.split(np.zeros(len(targets_N)), targets_N, units_N)
-            if len(held_out)
-        ]
+    while len(class_ids := np.unique(label_ids_N[rows])) >= 2:
+        targets_N = label_ids_N[rows]
+        num_folds = int(min(NUM_FOLDS, num_units_C[class_ids].max()))
+        splitter = StratifiedGroupKFold(num_folds, shuffle=True, random_state=seed)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # classes with fewer rows than folds are expected
+            sides = list(splitter.split(np.zeros(len(rows)), targets_N, units_N[rows]))
+        folds = [(rest, held_out) for rest, held_out in sides if len(held_out)]
+        unseen = [np.setdiff1d(class_ids, targets_N[rest]) for rest, _ in folds]
+        is_unseen_N = np.isin(targets_N, np.concatenate(unseen))
+        if not is_unseen_N.any():
+            return rows, folds
+        rows = rows[~is_unseen_N]
+    return rows, []
 
 
-def _unseen_classes(targets_N: Ints, sides: list[tuple[Ints, Ints]]) -> Ints:
-    """Classes all of whose rows some fold holds out."""
-    return np.unique(
-        np.concatenate([np.setdiff1d(targets_N, targets_N[rest]) for rest, _ in sides])
-    )
-
-
-def _out_of_fold(features_NF: Any, targets_N: Ints, sides: list[tuple[Ints, Ints]]) -> Floats:
-    """(N, C) probabilities of each row from a logistic regression that never saw its unit."""
+def _out_of_fold(features_NF: Any, targets_N: Ints, folds: Folds) -> Floats:
+    """Return (N, C) probabilities of each row by a classifier that never saw its unit."""
     from scipy.sparse import issparse
-    from tqdm.auto import tqdm
-
-    probabilities_NC = np.zeros((len(targets_N), int(targets_N.max()) + 1))
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # fits that end at max_iter are good enough to judge by
-        for rest, held_out in tqdm(
-            sides, desc="Judging labels", unit=" folds", delay=2, disable=None, leave=False
-        ):
-            model = _term_judge() if issparse(features_NF) else _embedding_judge()
-            probabilities_NC[held_out] = model.fit(
-                features_NF[rest], targets_N[rest]
-            ).predict_proba(features_NF[held_out])
-    return probabilities_NC
-
-
-def _embedding_judge() -> Any:
     from sklearn.linear_model import LogisticRegression
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
+    from tqdm.auto import tqdm
 
-    return make_pipeline(
-        StandardScaler(), LogisticRegression(C=0.01, max_iter=300)
-    )  # C 0.1 fits the wrong labels: R8 macro F1 0.75, not 0.85
-
-
-def _term_judge() -> Any:
-    from sklearn.linear_model import LogisticRegression
-
-    return LogisticRegression(C=10, max_iter=300)
+    probabilities_NC = np.zeros((len(targets_N), int(targets_N.max()) + 1))
+    bar = {"desc": "Checking labels", "unit": " folds", "delay": 2, "leave": False}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # a fit that ends at max_iter is good enough here
+        for rest, held_out in tqdm(folds, disable=None, **bar):
+            if issparse(features_NF):
+                model = LogisticRegression(C=10, max_iter=300)
+            else:
+                # with C 0.1 it fits the wrong labels: R8 macro F1 0.75 instead of 0.85
+                classifier = LogisticRegression(C=0.01, max_iter=300)
+                model = make_pipeline(StandardScaler(), classifier)
+            model.fit(features_NF[rest], targets_N[rest])
+            probabilities_NC[held_out] = model.predict_proba(features_NF[held_out])
+    return probabilities_NC
 
 
 def term_weights(texts: list[str]) -> Any:
-    """(N, F) sparse TF-IDF weights of words, signs and pairs of them: features where no encoder is at hand."""
+    """Return sparse TF-IDF weights (N, F) of words, signs and pairs of them.
+
+    They are the features if there is no encoder.
+    """
     from sklearn.feature_extraction.text import TfidfVectorizer
 
     return TfidfVectorizer(

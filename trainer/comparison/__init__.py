@@ -1,1 +1,1 @@
-"""Strategies x seeds: which balancing helps, and how sure that is. Start with `compare.py`."""
+"""Compare strategies over several seeds, on the same rows. Start with `compare.py`."""

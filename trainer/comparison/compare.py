@@ -1,8 +1,11 @@
-"""Which balancing helps on these rows. Every strategy is trained with every seed; differences are told from validation.
+"""Compare strategies: which balancing helps on these rows?
 
-Workers need no scheduler: each runs the same command and takes the next cell that no other holds, whatever started them
-(`accelerate launch`, a Slurm array, a second terminal). One that finds all cells finished draws the conclusion. The test rows are
-touched then, once, by the recommended strategy and by `none`.
+Every strategy is trained with every seed. Strategies are compared on validation rows. The test rows
+are used once, at the end, by the recommended strategy and the baseline `none`.
+
+Workers need no scheduler. Each runs the same command (`accelerate launch`, a Slurm array, a second
+terminal) and takes the next free training. The first one that finds all trainings finished writes
+the result.
 """
 
 import json
@@ -14,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import xxhash
 
+from trainer import __version__
 from trainer.comparison.strategies import MULTI_LABEL, makes_embeddings, refuse
 from trainer.config.config import Config
 from trainer.config.sections.compare import BASELINE
@@ -26,28 +30,29 @@ from trainer.launch.distributed import leave_the_others
 from trainer.run_folder import config_differences, writer
 from trainer.run_folder.environment import describe_environment
 from trainer.run_folder.finished_comparison import JSON_NAME, PAGE_NAME
-from trainer.runs import training_run
+from trainer.runs import startup, training_run
 
 if TYPE_CHECKING:
-    from trainer.comparison.trainings import Ground
-    from trainer.comparison.workers import Phase
+    from trainer.comparison.grid import TrainingGrid
+    from trainer.comparison.shared_data import SharedData
 
-SHORTLISTED = 2
-"""Strategies beside the baseline that `quick` trains after the frozen encoder was asked."""
+NUM_SHORTLISTED = 2
+"""Number of strategies that `compare.quick` trains as configured, besides the baseline."""
 FILES = (JSON_NAME, PAGE_NAME, "winner.yaml", "environment.json", "config.yaml")
 FOLDERS = ("cells", "quick")
+"""Folders of the trainings: as configured, and of the heads that make the shortlist."""
 
 
 def folder_of(config: Config) -> Path:
-    """The folder of the comparison, beside the run folder."""
+    """Return the folder of the comparison, beside the run folder."""
     return Path(config.run.output_dir).expanduser() / f"{config.run.name}-compare"
 
 
 def check(config: Config) -> None:
-    """As `training_run.check`, and every strategy's config.
+    """Check the config, the data source and every strategy, without training.
 
     Raises:
-        TrainerError: whatever is wrong.
+        TrainerError: something is wrong.
     """
     refuse(config)
     if check_source(config.data, config.balance.by):
@@ -56,61 +61,47 @@ def check(config: Config) -> None:
 
 
 def compare(config: Config, *, resume: str = "auto", command: str = "") -> Path:
-    """Train what is not trained yet, then conclude; any number of processes may call it for the same folder at once.
+    """Train the unfinished trainings, then write the result.
+
+    Any number of processes may call it for the same folder at the same time.
 
     Args:
-        resume: 'auto' keeps the cells of the same config and data; 'never' discards the comparison that is there.
-        command: what repeats it, for the page.
+        resume: 'auto' keeps trainings of the same config and data; 'never' discards the existing
+            comparison.
+        command: the command that repeats the comparison, for the page.
     Returns:
         The folder of the comparison.
     Raises:
-        TrainerError: bad config, data or model; the baseline failed; Stopped on a signal.
+        TrainerError: config, data or model cannot be used; the baseline failed; or Stopped on a
+            signal.
     """
     refuse(config)
     leave_the_others(discards=resume == "never")
     given, path = config, folder_of(config)
     writer.check_writable(path)
-    with training_run.loading_libraries():
-        config = training_run.start(_alone(config))
-        from trainer.comparison import trainings, workers
+    with startup.loading_libraries():
+        config = startup.start(_alone(config))
+        from trainer.comparison import compare_page, shared_data
         from trainer.training.arguments import quiet_libraries
     quiet_libraries()
-    ground = trainings.prepare_ground(config)
-    fingerprint = ground.plain.clean.fingerprint
-    identity = identity_of(config, fingerprint)
-    if not _open(path, config, ground, identity, resume):
-        quick = None
-        print(f"{path}: {ground.words}", flush=True)
-        if config.compare.quick:
-            heads = workers.Phase(
-                ground, path / "quick", tuple(config.compare.overrides), "head", False, identity
-            )
-            heads.work()
-            quick = _shortlist(heads)
-        strategies = (BASELINE, *quick["shortlist"]) if quick else tuple(config.compare.overrides)
-        phase = workers.Phase(
-            ground, path / "cells", strategies, config.model.mode, ground.has_test, identity
-        )
-        phase.work()
-        with locked(path / writer.LOCK, "the comparison is being concluded"):
-            if not _is_concluded(path, identity):
-                phase.refuse_others()
-                _conclude(path, phase, quick, given, command, identity)
-    from trainer.comparison import compare_page
-
+    shared = shared_data.prepare_shared(config)
+    identity = identity_of(config, shared.first.clean.fingerprint)
+    if not _open(path, shared, identity, resume):
+        print(f"{path}: {shared.words}", flush=True)
+        _train_and_conclude(path, shared, given, command, identity)
     result = _read(path)
     compare_page.print_comparison(result)
-    if not (path / PAGE_NAME).is_file():
-        with completion.warning_of(path / PAGE_NAME, "the same command writes it."):
-            compare_page.write(result, path / PAGE_NAME)
-    print(
-        f"Comparison: {path}  (page: {path / PAGE_NAME}, config of {result['winner']}: {path / 'winner.yaml'})"
-    )
+    page = path / PAGE_NAME
+    if not page.is_file():
+        with completion.warning_of(page, "the same command writes it."):
+            compare_page.write(result, page)
+    winner = f"config of {result['winner']}: {path / 'winner.yaml'}"
+    print(f"Comparison: {path}  (page: {page}, {winner})")
     return path
 
 
 def identity_of(config: Config, fingerprint: str) -> str:
-    """Digest of all that a comparison's results depend on: config, strategies, data."""
+    """Return a digest of all that the results depend on: config, strategies and data."""
     values = {
         key: value
         for key, value in config_differences.flat(config.to_dict()).items()
@@ -120,64 +111,69 @@ def identity_of(config: Config, fingerprint: str) -> str:
 
 
 def _alone(config: Config) -> Config:
-    """The config of a process that trains by itself and pushes nothing."""
-    values = config.to_dict()
-    return Config.model_validate(values | {"run": values["run"] | {"num_processes": 1}, "hub": {}})
+    """Return the config of a process that trains by itself and pushes nothing."""
+    values = config.to_dict() | {"hub": {}}
+    values["run"] |= {"num_processes": 1}
+    return Config.model_validate(values)
 
 
-def _open(path: Path, config: Config, ground: "Ground", identity: str, resume: str) -> bool:
-    """Whether the finished comparison lies there; its folder is made where it does not.
+def _open(path: Path, shared: "SharedData", identity: str, resume: str) -> bool:
+    """Return whether the folder holds the finished comparison; else prepare the folder.
 
     Raises:
-        RunError: files that are no comparison, or one of another config or other rows, unless `run.overwrite` lets it go.
+        RunError: the folder holds other files, or a comparison of another config or other rows and
+            `run.overwrite` is not set.
     """
-    clean = ground.plain.clean
+    config, fingerprint = shared.config, shared.first.clean.fingerprint
     path.mkdir(parents=True, exist_ok=True)
     with locked(path / writer.LOCK, "a comparison is being opened"):
-        if not {
-            found.name
-            for found in path.iterdir()
-            if not found.name.startswith(".") and found.suffix != ".partial"
-        } <= {*FILES, *FOLDERS, writer.STOPPED}:
+        names = {found.name for found in path.iterdir() if found.suffix != ".partial"}
+        names = {name for name in names if not name.startswith(".")}
+        if not names <= {*FILES, *FOLDERS, writer.STOPPED}:
             raise RunError(
-                f"{path}: holds files but no comparison. Set run.name or run.output_dir to another folder."
+                f"{path}: holds files but no comparison. Set run.name or run.output_dir to another "
+                "folder."
             )
-        differs = (
-            config_differences.first_differences(path, config.to_dict(), clean.fingerprint)
-            if (path / "config.yaml").is_file()
-            else ""
-        )
+        differs = ""
+        if "config.yaml" in names:
+            differs = config_differences.first_differences(path, config.to_dict(), fingerprint)
         if differs and not config.run.overwrite and resume != "never":
-            remedy = "Set run.overwrite: true or --resume never to start anew, or another run.name."
-            raise RunError(f"{path}: holds a comparison that differs: {differs}. {remedy}")
+            raise RunError(
+                f"{path}: holds a comparison that differs: {differs}. Set run.overwrite: true or "
+                "--resume never to start again, or set another run.name."
+            )
         if differs or resume == "never":
             _discard(path)
         if _is_concluded(path, identity):
             print(
-                f"{path}: holds the finished comparison of this config and data: nothing to do. --resume never trains anew."
+                f"{path}: holds the finished comparison of this config and data: nothing to do. "
+                "Use --resume never to train again."
             )
             return True
         folder = writer.RunFolder(path)
         folder.write_text("config.yaml", config.to_yaml())
-        folder.write_json(
-            "environment.json",
-            describe_environment(clean.fingerprint, clean.counts, 1, ground.commits),
-        )
+        folder.write_json("environment.json", _environment(shared))
     return False
 
 
+def _environment(shared: "SharedData") -> dict[str, Any]:
+    clean = shared.first.clean
+    return describe_environment(clean.fingerprint, clean.counts, 1, shared.commits)
+
+
 def _discard(path: Path) -> None:
-    """Remove the comparison that is there.
+    """Remove the existing comparison.
 
     Raises:
-        RunError: another process trains a cell of it.
+        RunError: another process is training a part of it.
     """
-    with ExitStack() as held:
+    with ExitStack() as locks:
         for folder in FOLDERS:
             for lock in (path / folder).glob(f"*/*/{writer.LOCK}"):
-                if not held.enter_context(if_free(lock)):
+                if not locks.enter_context(if_free(lock)):
                     raise RunError(
-                        f"{lock.parent}: is being trained by {holder(lock)}. End it before the comparison that is there is discarded."
+                        f"{lock.parent}: is being trained by {holder(lock)}. Stop it before you "
+                        "discard the comparison."
                     )
         for name in FILES:
             (path / name).unlink(missing_ok=True)
@@ -188,33 +184,59 @@ def _discard(path: Path) -> None:
 def _is_concluded(path: Path, identity: str) -> bool:
     try:
         return bool(_read(path).get("identity") == identity)
-    except (
-        OSError,
-        ValueError,
-        AttributeError,
-    ):  # not there, or damaged: the cells hold all that it is made of
+    except (OSError, ValueError, AttributeError):  # missing or damaged: it is written again
         return False
 
 
 def _read(path: Path) -> dict[str, Any]:
-    result: dict[str, Any] = json.loads((path / JSON_NAME).read_text(encoding="utf-8"))
-    return result
+    return json.loads((path / JSON_NAME).read_text(encoding="utf-8"))
 
 
-def _shortlist(heads: "Phase") -> dict[str, Any]:
-    """What the frozen encoder says, and the best strategies that whole models can have."""
+def _train_and_conclude(
+    path: Path, shared: "SharedData", given: Config, command: str, identity: str
+) -> None:
+    """Train all strategies, or a shortlist of them, and write the result.
+
+    Args:
+        given: the config before it is completed for this hardware.
+    """
+    from trainer.comparison.grid import TrainingGrid
+    from trainer.comparison.workers import refuse_differing, work
+
+    config, shortlist = shared.config, None
+    strategies = tuple(config.compare.overrides)
+    if config.compare.quick:
+        heads = TrainingGrid(shared, path / "quick", strategies, "head", False, identity)
+        work(heads)
+        shortlist = _shortlist(heads)
+        strategies = (BASELINE, *shortlist["shortlist"])
+    mode, keeps_models = config.model.mode, shared.has_test
+    grid = TrainingGrid(shared, path / "cells", strategies, mode, keeps_models, identity)
+    work(grid)
+    with locked(path / writer.LOCK, "the comparison is being concluded"):
+        if not _is_concluded(path, identity):
+            refuse_differing(grid)
+            result = _result(grid, shortlist, command)
+            winner = _winner_yaml(path, grid, given, result["winner"], result["recommendation"])
+            folder = writer.RunFolder(path)
+            folder.write_text("winner.yaml", winner)
+            (path / PAGE_NAME).unlink(missing_ok=True)
+            grid.drop_models()
+            folder.write_json(JSON_NAME, result)
+
+
+def _shortlist(heads: "TrainingGrid") -> dict[str, Any]:
+    """Return the comparison of heads, and the best strategies that can train whole models."""
     from trainer.display.figure_words import by_metric
 
-    compared, config = heads.compare("validation", heads.trained).to_dict(), heads.ground.config
+    compared, config = heads.compare("validation", heads.trained).to_dict(), heads.shared.config
     chosen = [
         name
         for name in by_metric(compared)
         if name != BASELINE and not makes_embeddings(config, name)
-    ][:SHORTLISTED]
-    print(
-        f"Shortlist by the frozen encoder: {', '.join(chosen) or 'none beside the baseline'}; trained now as configured.",
-        flush=True,
-    )
+    ][:NUM_SHORTLISTED]
+    words = f"{', '.join(chosen) or 'only the baseline'}; trained now as configured."
+    print(f"Shortlist of heads on the frozen encoder: {words}", flush=True)
     return {
         "comparison": compared,
         "shortlist": chosen,
@@ -224,75 +246,61 @@ def _shortlist(heads: "Phase") -> dict[str, Any]:
     }
 
 
-def _conclude(
-    path: Path,
-    phase: "Phase",
-    quick: dict[str, Any] | None,
-    given: Config,
-    command: str,
-    identity: str,
-) -> None:
-    """Differences on validation, the test of the recommended strategy and of the baseline, and what is told of it; comparison.json last."""
-    from trainer import __version__
+def _result(grid: "TrainingGrid", shortlist: dict[str, Any] | None, command: str) -> dict[str, Any]:
+    """Compare on validation, then test the recommended strategy; return comparison.json."""
     from trainer.comparison.statistics.recommendation import recommend
     from trainer.display.figure_words import TITLES
 
-    ground, config = phase.ground, phase.ground.config
-    validation = phase.compare("validation", phase.trained)
-    winner, seconds = validation.recommended, phase.seconds
-    recommendation = recommend(validation, {} if phase.budget.kind == "fit" else seconds)
-    tested = [name for name in phase.trained if name in (BASELINE, winner)]
-    test = phase.compare("test", tested) if ground.has_test else None
+    shared, config = grid.shared, grid.shared.config
+    validation = grid.compare("validation", grid.trained)
+    winner, seconds = validation.recommended, grid.seconds
+    recommendation = recommend(validation, {} if grid.budget.kind == "fit" else seconds)
+    tested = [name for name in grid.trained if name in (BASELINE, winner)]
+    test = grid.compare("test", tested) if shared.has_test else None
     if test and test.metric != validation.metric:
-        recommendation += f" On test, {TITLES[test.metric]} is compared, since no row of '{test.minority_label}' is there."
-    folder = writer.RunFolder(path)
-    result = {
+        recommendation += (
+            f" On test, {TITLES[test.metric]} is compared, since no row of "
+            f"'{test.minority_label}' is there."
+        )
+    return {
         "name": config.run.name,
         "version": __version__,
         "command": command,
-        "identity": identity,
+        "identity": grid.identity,
         "model": config.model.name,
         "mode": config.model.mode,
-        "budget": phase.budget.to_dict(),
-        "seeds": phase.seeds,
+        "budget": grid.budget.to_dict(),
+        "seeds": grid.seeds,
         "folds": config.compare.folds,
         "overrides": config.compare.overrides,
         "seconds": seconds,
-        "total_seconds": phase.total_seconds + (quick["total_seconds"] if quick else 0.0),
-        "failed": phase.failed,
-        "quick": quick,
+        "total_seconds": grid.total_seconds + (shortlist["total_seconds"] if shortlist else 0.0),
+        "failed": grid.failed,
+        "quick": shortlist,
         "validation": validation.to_dict(),
         "test": test.to_dict() if test else None,
-        "tested": phase.tested,
+        "tested": grid.tested,
         "winner": winner,
         "recommendation": recommendation,
-        "environment": describe_environment(
-            ground.plain.clean.fingerprint, ground.plain.clean.counts, 1, ground.commits
-        ),
+        "environment": _environment(shared),
     }
-    folder.write_text("winner.yaml", _winner_yaml(path, phase, given, winner, recommendation))
-    (path / PAGE_NAME).unlink(missing_ok=True)
-    phase.drop_models()
-    folder.write_json(JSON_NAME, result)
 
 
 def _winner_yaml(
-    path: Path, phase: "Phase", given: Config, winner: str, recommendation: str
+    path: Path, grid: "TrainingGrid", given: Config, winner: str, recommendation: str
 ) -> str:
-    """The given config with the best strategy's sections and the comparison's budget: without folds it trains to the model of the first seed."""
-    config = phase.ground.config
+    """Return the given config with the sections and the budget of the recommended strategy.
+
+    Without folds, it trains the model of the first seed.
+    """
     values = given.model_dump(exclude_unset=True, exclude={"compare"})
-    run = {
-        key: value
-        for key, value in values.get("run", {}).items()
-        if key not in ("overwrite", "num_processes")
-    }
-    values["run"] = run | {"name": f"{config.run.name}-{winner}"}
-    values |= {"balance": {}, "loss": {}} | config.compare.overrides[winner]
-    values["training"] = phase.cells_of(winner)[0].config.training_values
+    left_out = ("overwrite", "num_processes")
+    run = {key: value for key, value in values.get("run", {}).items() if key not in left_out}
+    values["run"] = run | {"name": f"{given.run.name}-{winner}"}
+    values |= {"balance": {}, "loss": {}} | given.compare.overrides[winner]
+    values["training"] = grid.with_budget(winner)[0].config.training_values
     values["report"] = values.get("report", {}) | {"comparison": str(path)}
-    words = textwrap.wrap(recommendation, 120)
     command = f"accelerate launch scripts/train.py --config {path / 'winner.yaml'}"
-    return "".join(f"# {line}\n" for line in [*words, f"  {command}"]) + dump_yaml(
-        {key: value for key, value in values.items() if value != {}}
-    )
+    comment = [*textwrap.wrap(recommendation, 98), f"  {command}"]
+    yaml = dump_yaml({key: value for key, value in values.items() if value != {}})
+    return "".join(f"# {line}\n" for line in comment) + yaml

@@ -1,4 +1,7 @@
-"""Where the marks of a comparison's pictures stand, in percent of the picture; the page draws them as SVG of any width, in its light or dark colors."""
+"""Place the marks of a comparison's pictures, in percent of the picture.
+
+The page draws them as SVG of any width, in light or dark colors.
+"""
 
 import cmath
 from dataclasses import dataclass
@@ -6,13 +9,14 @@ from itertools import combinations
 from typing import Any
 
 MARGIN = 0.07
-"""Of an axis beyond its outermost marks."""
+"""Share of an axis beyond its outermost marks."""
 SMALLEST = complex(230, 208)
-"""Width and height of a scatter on a phone, in pixels: circles that stand apart there do so everywhere."""
+"""Width and height of a scatter on a phone, in pixels. Circles that are separate there are separate
+on larger screens."""
 CIRCLE = 10
-"""Radius in pixels of the scatter's circles, which hold a number."""
+"""Radius of the scatter's numbered circles, in pixels."""
 ROUNDS = 300
-"""After which circles stay where they are; dozens that share a place are apart by then."""
+"""Rounds of moving circles apart; they separate dozens in one place."""
 
 
 @dataclass(frozen=True)
@@ -24,24 +28,23 @@ class Scale:
     ticks: list[float]
 
     def at(self, value: float) -> float:
-        """Percent of the way from low to high."""
+        """Return the position of a value, in percent of the axis."""
         return round(100 * (value - self.low) / (self.high - self.low), 2)
 
     @property
     def words(self) -> list[tuple[float, str]]:
-        """(percent, words) of each tick."""
+        """Return (percent, words) of each tick."""
         return [(self.at(tick), signed(tick) if tick else "0") for tick in self.ticks]
 
 
 def signed(value: float) -> str:
-    """A number with its sign: whole from 100 on, else three digits."""
-    return (f"{value:+,.0f}" if abs(value) >= 100 else f"{value:+.3g}").replace(
-        "-", "\N{MINUS SIGN}"
-    )
+    """Return a number with its sign: an integer from 100 on, or three digits."""
+    words = f"{value:+,.0f}" if abs(value) >= 100 else f"{value:+.3g}"
+    return words.replace("-", "\N{MINUS SIGN}")
 
 
 def scale(values: list[float], num_ticks: int) -> Scale:
-    """An axis that holds these values and 0, with at most about so many ticks."""
+    """Return an axis for some values and 0, with about `num_ticks` ticks at most."""
     from matplotlib.ticker import MaxNLocator
 
     low, high = min(0.0, *values), max(0.0, *values)
@@ -57,7 +60,10 @@ def scale(values: list[float], num_ticks: int) -> Scale:
 
 
 def sure(compared: dict[str, Any]) -> set[str]:
-    """Strategies whose difference from the baseline is reliable, for other seeds too: of one seed none is. Their marks are filled."""
+    """Return the strategies whose difference from the baseline is reliable; with one seed, none.
+
+    Their marks are filled.
+    """
     if compared["num_seeds"] == 1:
         return set()
     return {
@@ -68,28 +74,23 @@ def sure(compared: dict[str, Any]) -> set[str]:
 
 
 def forest(compared: dict[str, Any], order: list[str]) -> dict[str, Any]:
-    """Points, intervals and single seeds of the differences from the baseline on one axis; rows in the order given.
+    """Return points, intervals and single seeds of the differences from the baseline.
 
     Args:
         compared: 'validation' of comparison.json.
-        order: strategies with a difference.
+        order: strategies with a difference, in the order of the rows.
     """
     metric, strategies = compared["metric"], compared["strategies"]
     baseline = strategies[compared["baseline"]]["figures"][metric]["of_seeds"]
     rows = []
     for name in order:
         against = strategies[name]["against_baseline"]
-        seeds = [
-            score - base
-            for score, base in zip(
-                strategies[name]["figures"][metric]["of_seeds"], baseline, strict=True
-            )
-        ]
+        of_seeds = strategies[name]["figures"][metric]["of_seeds"]
+        seeds = [score - base for score, base in zip(of_seeds, baseline, strict=True)]
         ends = [] if against["low"] is None else [against["low"], against["high"]]
         rows.append({"name": name, "seeds": seeds, "point": against["difference"], "ends": ends})
-    axis = scale(
-        [value for row in rows for value in (row["point"], *row["ends"], *row["seeds"])], 6
-    )
+    values = [value for row in rows for value in (row["point"], *row["ends"], *row["seeds"])]
+    axis = scale(values, 6)
     for row in rows:
         row |= {
             "point": axis.at(row["point"]),
@@ -100,9 +101,10 @@ def forest(compared: dict[str, Any], order: list[str]) -> dict[str, Any]:
 
 
 def scatter(gains: dict[str, float], costs: dict[str, float]) -> dict[str, Any]:
-    """Gain, upwards, against cost; both are differences from the baseline, which stands where the lines of 0 cross.
+    """Return a scatter of gain (y) against cost (x), both minus the baseline's.
 
-    Of each strategy `at`, where it stands, and `drawn`, where its circle does: moved off those that it would lie on.
+    Each strategy has its position `at`, and the center `drawn` of its circle, which is moved away
+    from other circles.
     """
     x, y = scale(list(costs.values()), 4), scale(list(gains.values()), 5)
     places = [complex(x.at(costs[name]), 100 - y.at(gain)) for name, gain in gains.items()]
@@ -118,7 +120,7 @@ def scatter(gains: dict[str, float], costs: dict[str, float]) -> dict[str, Any]:
 
 
 def apart(places: list[complex]) -> list[complex]:
-    """Centres of circles near these places, in percent of the picture, none of which lie on one another or leave it."""
+    """Return centers of circles near some places, in percent, that neither overlap nor leave."""
     spots = [complex(at.real * SMALLEST.real, at.imag * SMALLEST.imag) / 100 for at in places]
     for _ in range(ROUNDS):
         for a, b in combinations(range(len(spots)), 2):

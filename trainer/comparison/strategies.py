@@ -1,5 +1,6 @@
-"""Of the story: the config that a strategy of a comparison makes, and what cannot be compared. Knows neither torch nor files."""
+"""The config of each strategy, and the configs that cannot be compared. Imports no torch."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 from trainer.config.config import Config, check_config
@@ -7,86 +8,86 @@ from trainer.config.sections.balancing import SYNTHESIS_METHODS
 from trainer.config.yaml_source import YamlSource
 from trainer.errors import ConfigError
 
-MULTI_LABEL = "compare needs one label a row; with several labels a row train the strategies one by one and put the runs side by side: report."
+MULTI_LABEL = (
+    "compare needs one label a row. With several labels a row, train the strategies one by one and "
+    "compare the runs with the command report."
+)
 
 
 def refuse(config: Config) -> None:
-    """Raises ConfigError for what cannot be compared, or a strategy that the config cannot have; all faults together."""
-    faults = []
+    """Raise ConfigError with all reasons why the config or a strategy cannot be compared."""
+    if faults := [*_faults(config), *_strategy_faults(config)]:
+        raise ConfigError("\n".join(faults))
+
+
+def _faults(config: Config) -> Iterator[str]:
+    folds = config.compare.folds
     if config.ensemble.size > 1:
-        faults.append(
-            f"ensemble.size is {config.ensemble.size}; compare trains single models. Set ensemble.size: 1."
+        yield (
+            f"ensemble.size is {config.ensemble.size}; compare trains single models. "
+            "Set ensemble.size: 1."
         )
     if config.balance.scope == "all":
-        faults.append(
-            "balance.scope is 'all'; strategies are compared on the same validation rows. Set balance.scope: train."
+        yield (
+            "balance.scope is 'all'; strategies are compared on the same validation rows. "
+            "Set balance.scope: train."
         )
     if config.data.streaming:
-        faults.append(
-            "data.streaming chooses rows by balance.method, which is what is compared. Set data.streaming: false, and data.limit for a sample."
+        yield (
+            "data.streaming chooses rows by balance.method, which the strategies replace. "
+            "Set data.streaming: false, and data.limit for a sample."
         )
-    if config.compare.folds and config.data.validation is not None:
-        faults.append("compare.folds cuts validation itself; remove it, or data.validation.")
-    if config.compare.folds and config.split and config.split.by_time:
-        faults.append("compare.folds validates on rows of all times; remove it, or split.by_time.")
+    if folds and config.data.validation is not None:
+        yield "compare.folds cuts validation itself. Remove it, or data.validation."
+    if folds and config.split and config.split.by_time:
+        yield "compare.folds validates on rows of all times. Remove it, or split.by_time."
     if config.compare.quick and config.model.mode == "head":
-        faults.append(
-            "compare.quick is set with model.mode: head, which is quick already. Remove it."
-        )
-    modes = ["head", config.model.mode] if config.compare.quick else [config.model.mode]
+        yield "compare.quick is set with model.mode: head, which is quick already. Remove it."
+
+
+def _strategy_faults(config: Config) -> Iterator[str]:
+    is_quick, shared = config.compare.quick, "but all strategies share one reading and one split"
     for strategy in config.compare.overrides:
-        for mode in modes:
-            if config.compare.quick and mode != "head" and makes_embeddings(config, strategy):
-                continue  # in the shortlist alone
-            try:
-                derived = strategy_config(config, strategy, Path("cell"), mode=mode)
-            except ConfigError as error:
-                faults.append(str(error))
-                break
-            if derived.balance.scope == "all" or derived.balance.by not in (
-                None,
-                config.balance.by,
-            ):
-                key = (
-                    "scope: all" if derived.balance.scope == "all" else f"by: {derived.balance.by}"
-                )
-                remedy = (
-                    "Set scope: train."
-                    if derived.balance.scope == "all"
-                    else f"Set balance.by: {derived.balance.by} in the config, so that it is read."
-                )
-                faults.append(
-                    f"compare.strategies: {strategy} has balance.{key}, but all strategies share one reading and one split. {remedy}"
-                )
-                break
-    if faults:
-        raise ConfigError("\n".join(faults))
+        modes = ["head"] if is_quick else []
+        if not is_quick or not makes_embeddings(config, strategy):
+            modes.append(config.model.mode)
+        try:
+            configs = [strategy_config(config, strategy, Path("run"), mode=mode) for mode in modes]
+        except ConfigError as error:
+            yield str(error)
+            continue
+        balance = configs[0].balance
+        if balance.scope == "all":
+            yield (
+                f"compare.strategies: {strategy} has balance.scope: all, {shared}. "
+                "Set scope: train."
+            )
+        elif balance.by not in (None, config.balance.by):
+            yield (
+                f"compare.strategies: {strategy} has balance.by: {balance.by}, {shared}. "
+                f"Set balance.by: {balance.by} in the config, so that the column is read."
+            )
 
 
 def strategy_config(
     config: Config, strategy: str, path: Path, *, mode: str | None = None, seed: int | None = None
 ) -> Config:
-    """The config of a run with a strategy's sections in place of the config's.
+    """Return the config of a run that trains a strategy.
 
     Args:
         path: the run folder.
     Raises:
-        ConfigError: a strategy that does not go with the config.
+        ConfigError: the strategy does not fit the config.
     """
     values = config.to_dict()
-    run = {"name": path.name, "output_dir": str(path.parent), "num_processes": 1} | (
-        {} if seed is None else {"seed": seed}
-    )
-    values |= {
-        "run": values["run"] | run,
-        "model": values["model"] | ({"mode": mode} if mode else {}),
-    }
-    values |= {
-        section: {} for section in ("balance", "loss", "ensemble", "compare", "report", "hub")
-    } | config.compare.overrides[strategy]
+    values["run"] |= {"name": path.name, "output_dir": str(path.parent), "num_processes": 1}
+    values["run"] |= {} if seed is None else {"seed": seed}
+    values["model"] |= {"mode": mode} if mode else {}
+    replaced = ("balance", "loss", "ensemble", "compare", "report", "hub")
+    values |= {section: {} for section in replaced} | config.compare.overrides[strategy]
     return check_config(YamlSource(f"compare.strategies: {strategy}", values))
 
 
 def makes_embeddings(config: Config, strategy: str) -> bool:
-    """Whether a strategy needs the frozen encoder."""
+    """Return whether a strategy needs a frozen encoder."""
     return config.compare.overrides[strategy].get("balance", {}).get("method") in SYNTHESIS_METHODS

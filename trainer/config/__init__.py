@@ -1,1 +1,1 @@
-"""The YAML file as typed models: load, override, check, and back to text."""
+"""The YAML file as typed models: load, override, check and write it."""

@@ -8,18 +8,6 @@ from trainer.config.top_level import TopLevel
 from trainer.errors import listing
 
 
-def check_conflicts(config: TopLevel) -> None:
-    """Raise ValueError with the first contradiction between two sections."""
-    _check_given_files(config)
-    _check_augment(config)
-    _check_split_column(config)
-    _check_by_time(config)
-    _check_streaming(config)
-    _check_mode(config)
-    _check_ensemble(config)
-    _check_loss(config)
-
-
 def _check_given_files(config: TopLevel) -> None:
     data, split = config.data, config.split
     refuse(
@@ -210,6 +198,25 @@ def _check_loss(config: TopLevel) -> None:
             " of them",
         ),
     )
+
+
+CHECKS = (
+    _check_given_files,
+    _check_augment,
+    _check_split_column,
+    _check_by_time,
+    _check_streaming,
+    _check_mode,
+    _check_ensemble,
+    _check_loss,
+)
+"""The checks of the config, in the order in which they are made."""
+
+
+def check_conflicts(config: TopLevel) -> None:
+    """Raise ValueError with the first contradiction between two sections."""
+    for check in CHECKS:
+        check(config)
 
 
 def problem_type_faults(config: TopLevel, *, multi_label: bool) -> list[str]:

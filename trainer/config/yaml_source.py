@@ -32,10 +32,8 @@ class YamlSource:
     def place(self, keys: Keys) -> str:
         """Return the place of a value, or of the innermost section whose place is known."""
         names = tuple(str(key) for key in keys)
-        for end in range(len(names), 0, -1):
-            if names[:end] in self.places:
-                return self.places[names[:end]]
-        return self.name
+        paths = (names[:end] for end in range(len(names), 0, -1))
+        return next((self.places[path] for path in paths if path in self.places), self.name)
 
 
 def _yaml() -> YAML:

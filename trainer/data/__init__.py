@@ -1,1 +1,1 @@
-"""A file becomes rows, rows become splits, a split becomes a plan. Start with `prepare.py`."""
+"""Files become rows, rows become splits, and a split becomes a plan. Start with `prepare.py`."""

@@ -2,8 +2,8 @@
 
     read -> clean -> split -> (augment) -> balance -> weigh
 
-1. `read_splits` reads the files (`reading/`), cleans the rows (`cleaning/`, `labels/`) and cuts them
-   into train, validation and test (`split_rows.py`, `splitting/`). With `data.streaming`,
+1. `read_splits` reads the files (`reading/`), cleans the rows (`cleaning/`, `labels/`) and cuts
+   them into train, validation and test (`split_rows.py`, `splitting/`). With `data.streaming`,
    `streaming/` does all of this.
 2. `augmenting/` lets a language model write rows of rare classes, if `augment` is set.
 3. `balance_splits` plans which training rows an epoch draws (`training_plan.py`, `balancing/`) and
@@ -11,23 +11,18 @@
 """
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from trainer.arrays import Floats, Ints
+from trainer.config.sections.balancing import BalanceSection, LossSection
+from trainer.config.sections.data import DataSection, SplitSection
 from trainer.data.augmenting.augment import SyntheticRows, add_rows
 from trainer.data.balancing.balance import wanted_rows, warn_of_few_rows
 from trainer.data.balancing.weights import class_weights
-from trainer.data.cleaning.class_counts import warn_of_odd_class_counts
-from trainer.data.cleaning.clean import (
-    CleanRows,
-    Streamed,
-    clean_rows,
-    refuse_lost_classes,
-    refuse_unseen_labels,
-)
-from trainer.data.cleaning.odd_rows import warn_of_odd_rows
+from trainer.data.cleaning.clean import CleanRows, Streamed, clean_rows
+from trainer.data.cleaning.lost_classes import refuse_lost_classes, refuse_unseen_labels
+from trainer.data.cleaning.sanity_checks import warn_of_class_sizes, warn_of_suspicious_rows
 from trainer.data.labels.multi_label import positive_weights
 from trainer.data.prepared_data import PreparedData
 from trainer.data.reading.sources import read_rows
@@ -38,15 +33,11 @@ from trainer.data.streaming.streamed_rows import stream_splits
 from trainer.data.summary import summarise_splits
 from trainer.data.training_plan import domains_of, plan_training
 
-if TYPE_CHECKING:
-    from trainer.config.sections.balancing import BalanceSection, LossSection
-    from trainer.config.sections.data import DataSection, SplitSection
-
 
 def read_splits(
-    data: "DataSection",
-    split: "SplitSection | None",
-    balance: "BalanceSection",
+    data: DataSection,
+    split: SplitSection | None,
+    balance: BalanceSection,
     *,
     seed: int,
     cache_dir: Path,
@@ -65,7 +56,7 @@ def read_splits(
         rows = read_rows(data, cache_dir, balance.by, split.by_time if split else None)
         clean = clean_rows(rows, data.clean, data.drop_labels, data.label_map, data.labels_per_row)
         refuse_lost_classes(clean.lost)
-        warn_of_odd_rows(clean, data)
+        warn_of_suspicious_rows(clean, data)
         if data.pool == "train":
             refuse_unseen_labels(clean)
         splits = split_rows(clean, data, split, balance, seed=seed, fold=fold)
@@ -74,15 +65,15 @@ def read_splits(
             clean = without_classes(clean, np.flatnonzero(train_C == 0))
         if data.group_column:
             refuse_shared_groups(clean, splits)
-    warn_of_odd_class_counts(clean, splits.train, data)
+    warn_of_class_sizes(clean, splits.train, data)
     return clean, splits
 
 
 def balance_splits(
     clean: CleanRows,
     splits: Splits,
-    balance: "BalanceSection",
-    loss: "LossSection",
+    balance: BalanceSection,
+    loss: LossSection,
     *,
     seed: int,
     synthetic: SyntheticRows | None = None,
@@ -112,7 +103,7 @@ def balance_splits(
     return PreparedData(clean, splits, plan, weights_C, summary, domains, synthetic)
 
 
-def weights_over(counts_C: Ints, loss: "LossSection", labels: list[str]) -> Floats:
+def weights_over(counts_C: Ints, loss: LossSection, labels: list[str]) -> Floats:
     """Return the class weights of the loss section over the given number of rows per class."""
     return class_weights(
         counts_C, loss.class_weights, labels, beta=loss.beta or 0.999, mean_over=loss.weights_mean
@@ -120,14 +111,11 @@ def weights_over(counts_C: Ints, loss: "LossSection", labels: list[str]) -> Floa
 
 
 def _warn_of_streamed_undersampling(
-    streamed: Streamed, labels: list[str], balance: "BalanceSection"
+    streamed: Streamed, labels: list[str], balance: BalanceSection
 ) -> None:
     """Warn if undersampling kept few rows; streaming read all rows but kept only those drawn."""
     if balance.row_method != "undersample" or balance.by or balance.resample_each_epoch:
         return
     natural_C = np.array(streamed.natural["train"], np.int64)
     kept = int(wanted_rows(natural_C, "undersample", balance.parameter).sum())
-    rarest = int(natural_C.argmin())
-    warn_of_few_rows(
-        kept, int(natural_C.sum()), "undersample", labels[rarest], int(natural_C[rarest])
-    )
+    warn_of_few_rows(kept, int(natural_C.sum()), "undersample", natural_C, labels)

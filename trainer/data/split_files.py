@@ -4,7 +4,7 @@ import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -13,29 +13,33 @@ import pyarrow.csv as pacsv
 import pyarrow.parquet as pq
 
 from trainer.arrays import Ints
-from trainer.data.labels.written_lists import item_text
+from trainer.config.sections.data import DataSection
+from trainer.data.labels.list_parsing import item_text
 from trainer.data.prepared_data import PreparedData
 from trainer.data.reading.column_text import as_text
-from trainer.data.reading.original_columns import as_texts, free_name, json_value, original_columns
+from trainer.data.reading.original_columns import (
+    free_name,
+    json_texts,
+    json_value,
+    original_columns,
+)
 from trainer.data.reading.row_access import take_rows
 from trainer.errors import ConfigError, DataError, brief, listing
 from trainer.files.locks import only_writer
-
-if TYPE_CHECKING:
-    from trainer.config.sections.data import DataSection
 
 FORMATS = ("jsonl", "parquet", "csv")
 NAMES = ("train", "validation", "test", "train_balanced")
 
 
-def check_format(file_format: str) -> None:
-    """Raise ConfigError for a format that we do not write."""
+def check_output(folder: Path, file_format: str) -> None:
+    """Check that `export_splits` can write to a folder.
+
+    Raises:
+        ConfigError: we do not write the format.
+        DataError: a file exists already that may be written.
+    """
     if file_format not in FORMATS:
         raise ConfigError(f"--format is '{file_format}'; known: {listing(FORMATS)}.")
-
-
-def refuse_existing(folder: Path, file_format: str) -> None:
-    """Raise DataError if a file exists already that `export_splits` might write."""
     for name in NAMES:
         path = folder / f"{name}.{file_format}"
         if path.exists():
@@ -44,21 +48,19 @@ def refuse_existing(folder: Path, file_format: str) -> None:
 
 def export_splits(
     data: PreparedData,
-    section: "DataSection",
+    section: DataSection,
     folder: Path,
     file_format: str,
-    say: Callable[[str], None] = print,
 ) -> Iterator[tuple[Path, int]]:
     """Write train, validation, test and train_balanced with the columns of the user's files.
 
     The column `row` holds the id of each row. The label column holds the names of the classes, also
     where labels were merged, mapped or trimmed. Rows that a language model wrote have only a text
     and a label. With `data.streaming` only the columns that the config names are written, since the
-    files are not read a third time.
+    files are not read a third time. Differences from the user's files are printed.
 
     Args:
         section: how the rows were read.
-        say: receives sentences on what differs from the user's files.
     Yields:
         Each file and its number of rows.
     Raises:
@@ -70,11 +72,11 @@ def export_splits(
         only_writer(folder / "splits"),
         TemporaryDirectory(dir=folder, prefix=".equipoise-") as work,
     ):
-        refuse_existing(folder, file_format)
+        check_output(folder, file_format)
         rows = (
             _config_columns(data)
             if section.streaming
-            else _file_columns(data, named, section, Path(work), say)
+            else _file_columns(data, named, section, Path(work))
         )
         for name, ids in named.items():
             target = folder / f"{name}.{file_format}"
@@ -87,16 +89,15 @@ def export_splits(
 def _file_columns(
     data: PreparedData,
     named: dict[str, Ints],
-    section: "DataSection",
+    section: DataSection,
     work: Path,
-    say: Callable[[str], None],
 ) -> Callable[[Ints], pa.Table]:
     """Return a function from row ids to rows with all columns of their files."""
     num_read = len(data.clean.rows.places.codes_N)  # Synthetic rows follow them.
     ids_U = np.unique(np.concatenate(list(named.values())))
     read_U = ids_U[ids_U < num_read]
     table = original_columns(data.clean, read_U, section, work)
-    table = _with_class_names(table, data, read_U, section, say)
+    table = _with_class_names(table, data, read_U, section)
     if len(read_U) < len(ids_U):
         table = _with_synthetic_rows(table, data, ids_U[len(read_U) :], section)
     added = {"row": pa.array(ids_U)}
@@ -106,7 +107,7 @@ def _file_columns(
     for name, column in added.items():
         free = free_name(name, names)
         if free != name:
-            say(f"The data already have a column '{name}', so ours is called '{free}'.")
+            print(f"The data already have a column '{name}', so ours is called '{free}'.")
         table = table.add_column(0 if name == "row" else table.num_columns, free, column)
     return lambda ids: take_rows(table, np.searchsorted(ids_U, ids))
 
@@ -115,8 +116,7 @@ def _with_class_names(
     table: pa.Table,
     data: PreparedData,
     ids_M: Ints,
-    section: "DataSection",
-    say: Callable[[str], None],
+    section: DataSection,
 ) -> pa.Table:
     """Return the table with class names in the label column, if they differ from its values."""
     if section.label_columns:
@@ -137,7 +137,7 @@ def _with_class_names(
         )
     if not differing:
         return table
-    say(
+    print(
         f"Column '{brief(column)}' holds the names of the classes; {differing:,} of "
         f"{len(labels):,} rows had another spelling."
     )
@@ -152,7 +152,7 @@ def _spellings(value: Any, separator: str | None) -> list[Any] | None:
 
 
 def _with_synthetic_rows(
-    table: pa.Table, data: PreparedData, ids_M: Ints, section: "DataSection"
+    table: pa.Table, data: PreparedData, ids_M: Ints, section: DataSection
 ) -> pa.Table:
     """Append the rows that a language model wrote, with nulls beside the text and the label."""
     rows = take_rows(data.clean.rows.table.select(["text", "label"]), ids_M)
@@ -161,7 +161,7 @@ def _with_synthetic_rows(
         try:
             given[name] = values.cast(table.schema.field(name).type)
         except (pa.ArrowInvalid, pa.ArrowNotImplementedError):  # The column holds numbers.
-            table = table.set_column(table.column_names.index(name), name, as_texts(table[name]))
+            table = table.set_column(table.column_names.index(name), name, json_texts(table[name]))
     columns = [given.get(field.name, pa.nulls(len(ids_M), field.type)) for field in table.schema]
     return pa.concat_tables([table, pa.table(columns, schema=table.schema)])
 
@@ -181,7 +181,7 @@ def _write(table: pa.Table, path: Path, file_format: str) -> None:
     if file_format == "parquet":
         pq.write_table(table, path)
     elif file_format == "csv":
-        pacsv.write_csv(_converted(table, _lacks_csv_type, as_texts), path)
+        pacsv.write_csv(_converted(table, _lacks_csv_type, json_texts), path)
     else:
         table = _converted(table, pa.types.is_floating, _finite)
         with path.open("w", encoding="utf-8") as file:

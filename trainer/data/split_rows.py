@@ -3,26 +3,25 @@
 from collections.abc import Mapping
 from dataclasses import replace
 from itertools import combinations
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 
 from trainer.arrays import Ints
-from trainer.config.sections.data import SplitSection
+from trainer.config.sections.balancing import BalanceSection
+from trainer.config.sections.data import DataSection, SplitSection
 from trainer.data.balancing.balance import plan_pool
 from trainer.data.balancing.label_balance import plan_label_pool
 from trainer.data.cleaning.clean import CleanRows
-from trainer.data.splitting.by_time import TimeCutter
-from trainer.data.splitting.cutting import Cutter
-from trainer.data.splitting.rare_classes import warn_of_unmeasured
-from trainer.data.splitting.side_sizes import refuse_empty_sides, warn_of_other_shares
-from trainer.data.splitting.split import Splits, refuse_small_classes, stratified_sample
+from trainer.data.splitting.by_time import TimeSplitter
+from trainer.data.splitting.rare_classes import warn_of_missing_classes
+from trainer.data.splitting.sampling import stratified_sample
+from trainer.data.splitting.split import Splits
+from trainer.data.splitting.split_sizes import refuse_empty_splits, warn_of_other_shares
+from trainer.data.splitting.splitter import Splitter
+from trainer.data.splitting.stratified import refuse_small_classes
 from trainer.errors import DataError, listing
-
-if TYPE_CHECKING:
-    from trainer.config.sections.balancing import BalanceSection
-    from trainer.config.sections.data import DataSection
 
 
 class Fold(NamedTuple):
@@ -34,9 +33,9 @@ class Fold(NamedTuple):
 
 def split_rows(
     clean: CleanRows,
-    data: "DataSection",
+    data: DataSection,
     split: SplitSection | None,
-    balance: "BalanceSection",
+    balance: BalanceSection,
     *,
     seed: int,
     fold: Fold | None = None,
@@ -52,49 +51,46 @@ def split_rows(
             (`split.rare_classes: error`).
     """
     pool, validation, test = (clean.kept(key) for key in (data.pool, "validation", "test"))
-    shares = list((split or SplitSection()).shares)
-    is_cut = {
-        "validation": data.validation is None and not len(validation),
-        "test": shares[2] > 0,
-    }
-    cut = {name: share for name, share in zip(is_cut, shares[1:], strict=True) if is_cut[name]}
-    if fold and "validation" not in cut:
+    *shares, test_share = (split or SplitSection()).shares
+    cut = {"test": test_share} if test_share else {}
+    if data.validation is None and not len(validation):
+        cut = {"validation": shares[1]} | cut
+    elif fold:
         key = data.split_column or "validation"
         raise DataError(
             f"data.{key} holds validation rows, but folds cut validation themselves. Remove these "
             "rows, or do not use folds."
         )
-    cutter = (
-        TimeCutter(clean, pool, data, split, seed)
-        if split and split.by_time
-        else Cutter(clean, pool, data, split, seed)
-    )
+    if split and split.by_time:
+        cutter: Splitter = TimeSplitter(clean, pool, data, split, seed)
+    else:
+        cutter = Splitter(clean, pool, data, split, seed)
     if data.limit:
         pool = _limited(cutter, pool, data.limit, least=1 + len(cut))
     whole_pool = pool
     if "test" in cut:
-        pool, test = _cut_test(cutter, pool, cut["test"])
+        pool, test = _cut_test(cutter, pool, test_share)
     elif "validation" in cut and cutter.policy == "drop" and (fold or balance.scope == "all"):
         # Find the classes to drop, so that they are the same as without folds or a balanced pool.
-        cutter.cut(pool, shares[:2], "split")
+        cutter.cut(pool, shares, "split")
     only_train, natural = pool[:0], None
     if balance.scope == "all":
         pool, only_train, natural = _balanced_pool(cutter, pool, balance, fold)
     if fold:
         pool, validation = _cut_fold(cutter, pool, fold)
     elif "validation" in cut:
-        rest = [share / (shares[0] + shares[1]) for share in shares[:2]]
-        pool, validation = cutter.cut(pool, rest, "split")
+        whole = sum(shares)
+        pool, validation = cutter.cut(pool, [share / whole for share in shares], "split")
     splits = Splits(np.sort(np.concatenate([pool, only_train])), validation, test, natural)
     splits = _without_dropped(cutter, splits)
-    refuse_empty_sides(splits, list(cut), cutter, whole_pool, data.group_column)
+    refuse_empty_splits(splits, list(cut), cutter, whole_pool, data.group_column)
     _warn_of_uneven_splits(cutter, splits, {} if fold or balance.scope == "all" else cut)
-    if isinstance(cutter, TimeCutter):
+    if isinstance(cutter, TimeSplitter):
         return replace(splits, time_ranges=cutter.ranges(splits))
     return splits
 
 
-def _limited(cutter: Cutter, pool: Ints, limit: int, *, least: int) -> Ints:
+def _limited(cutter: Splitter, pool: Ints, limit: int, *, least: int) -> Ints:
     """Return the rows that `data.limit` leaves, with `least` independent rows of each class."""
     clean = cutter.clean
     positions = stratified_sample(
@@ -109,7 +105,7 @@ def _limited(cutter: Cutter, pool: Ints, limit: int, *, least: int) -> Ints:
     return pool[positions]
 
 
-def _cut_test(cutter: Cutter, pool: Ints, share: float) -> tuple[Ints, Ints]:
+def _cut_test(cutter: Splitter, pool: Ints, share: float) -> tuple[Ints, Ints]:
     """Return the rest of the pool, and the test rows.
 
     The rest is cut in two halves and joined again, which makes sure that it can still be cut.
@@ -119,7 +115,7 @@ def _cut_test(cutter: Cutter, pool: Ints, share: float) -> tuple[Ints, Ints]:
     return np.sort(np.concatenate([first, second])), test
 
 
-def _cut_fold(cutter: Cutter, pool: Ints, fold: Fold) -> tuple[Ints, Ints]:
+def _cut_fold(cutter: Splitter, pool: Ints, fold: Fold) -> tuple[Ints, Ints]:
     """Return the rows that train and the rows that validate in a fold."""
     folds, in_all = cutter.folds(pool, fold.total)
     validation = folds.pop(fold.number)
@@ -127,7 +123,7 @@ def _cut_fold(cutter: Cutter, pool: Ints, fold: Fold) -> tuple[Ints, Ints]:
 
 
 def _balanced_pool(
-    cutter: Cutter, pool: Ints, balance: "BalanceSection", fold: Fold | None
+    cutter: Splitter, pool: Ints, balance: BalanceSection, fold: Fold | None
 ) -> tuple[Ints, Ints, Ints]:
     """Return the balanced pool, the rows that can only train, and the pool before balancing."""
     clean, labels = cutter.clean, cutter.clean.labels.names
@@ -151,9 +147,9 @@ def _balanced_pool(
     return pool, natural[only_train_N], natural
 
 
-def _without_dropped(cutter: Cutter, splits: Splits) -> Splits:
+def _without_dropped(cutter: Splitter, splits: Splits) -> Splits:
     """Return the splits without the classes that `split.rare_classes: drop` leaves out."""
-    if isinstance(cutter, TimeCutter):
+    if isinstance(cutter, TimeSplitter):
         cutter.settle_classes(splits)
     train, validation, test = (
         cutter.without_dropped(ids) for ids in (splits.train, splits.validation, splits.test)
@@ -161,11 +157,11 @@ def _without_dropped(cutter: Cutter, splits: Splits) -> Splits:
     return replace(splits, train=train, validation=validation, test=test)
 
 
-def _warn_of_uneven_splits(cutter: Cutter, splits: Splits, cut: Mapping[str, float]) -> None:
+def _warn_of_uneven_splits(cutter: Splitter, splits: Splits, cut: Mapping[str, float]) -> None:
     """Warn of classes that a split lacks, of sizes far from their share, and of divided times."""
-    warn_of_unmeasured(cutter.clean, splits)
+    warn_of_missing_classes(cutter.clean, splits)
     warn_of_other_shares(splits, cut, cutter)
-    if isinstance(cutter, TimeCutter):
+    if isinstance(cutter, TimeSplitter):
         cutter.warn_of_ties(splits)
 
 

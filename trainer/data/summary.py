@@ -9,7 +9,7 @@ import numpy as np
 from trainer.arrays import Ints
 from trainer.data.balancing.balance import BalancePlan
 from trainer.data.cleaning.clean import CleanRows
-from trainer.data.labels.label_ids import count_drawn
+from trainer.data.labels.class_order import count_drawn
 from trainer.data.splitting.split import Splits
 from trainer.data.tokens.special_tokens import NONE_SPECIAL, SpecialInTexts, special_sentence
 from trainer.data.tokens.tokenise import TokenisedRows

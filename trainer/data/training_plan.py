@@ -1,18 +1,16 @@
 """The plan of which training rows an epoch draws, and the domains that `balance.by` balances."""
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from trainer.arrays import Ints
+from trainer.config.sections.balancing import BalanceSection
 from trainer.data.balancing.balance import BalancePlan, plan_balance
 from trainer.data.balancing.label_balance import plan_label_balance
 from trainer.data.cleaning.clean import CleanRows
-
-if TYPE_CHECKING:
-    from trainer.config.sections.balancing import BalanceSection
 
 NO_DOMAIN = "(none)"
 Domains = tuple[Ints, list[str]]
@@ -20,7 +18,7 @@ Domains = tuple[Ints, list[str]]
 
 
 def plan_training(
-    clean: CleanRows, train: Ints, domains: Domains | None, balance: "BalanceSection", seed: int
+    clean: CleanRows, train: Ints, domains: Domains | None, balance: BalanceSection, seed: int
 ) -> BalancePlan:
     """Return which of the training rows are drawn: by class, or by label of multi-label rows.
 

@@ -48,19 +48,19 @@ def command_of(run: Path) -> str:
     return f"repeat with: {shlex.join(['equipoise', 'report', str(run)])}"
 
 
-def complete(path: Path, *, anew: bool = False) -> list[str]:
+def complete(path: Path, *, overwrite: bool = False) -> list[str]:
     """Write the files that a finished run, or a member of an ensemble, lacks; return their names.
 
     A file that cannot be written is a warning, and so is one that only training can write.
 
     Args:
-        anew: write all files, even if they exist.
+        overwrite: write all files, even if they exist.
     Raises:
         RunError: the folder holds no finished run, or a file of it is damaged.
     """
     run, written = FinishedRun.read(path), []
     for name, write in _makers(run).items():
-        if anew or not is_whole(path / name):
+        if overwrite or not is_whole(path / name):
             with warning_of(path / name, command_of(path)):
                 write(name)
                 written.append(name)
@@ -69,7 +69,7 @@ def complete(path: Path, *, anew: bool = False) -> list[str]:
         source = "only a new vote can write it: remove metrics.json and repeat the training command"
     for name, words in lacking(run).items():
         logger.warning("%s is missing and %s: %s.", path / name, source, words)
-    if not anew:
+    if not overwrite:
         members = [member for member in run.members if member.is_dir()]
         written += [f"{member.name}/{name}" for member in members for name in complete(member)]
     return written

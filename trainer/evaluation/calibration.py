@@ -7,7 +7,7 @@ import numpy as np
 from scipy.optimize import minimize_scalar
 
 from trainer.arrays import Floats, Ints
-from trainer.data.labels.label_ids import by_class
+from trainer.data.labels.class_order import by_class
 from trainer.errors import ConfigError, listing
 from trainer.evaluation.blocks import CACHED_BYTES, Rows, row_blocks
 from trainer.evaluation.scores import log_softmax

@@ -91,8 +91,8 @@ class Confusion:
     def hits_C(self) -> Ints:
         """Return the number of rows of each class that are predicted correctly."""
         is_right = self.true_L == self.predicted_L
-        hits_C = np.bincount(self.true_L[is_right], self.counts_L[is_right], self.num_classes)
-        return hits_C.astype(np.int64)
+        true_L, counts_L = self.true_L[is_right], self.counts_L[is_right]
+        return np.bincount(true_L, counts_L, self.num_classes).astype(np.int64)
 
     @property
     def f1_C(self) -> Floats:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from trainer.arrays import Array, Bools, Floats, Ints
-from trainer.data.labels.label_ids import by_class
+from trainer.data.labels.class_order import by_class
 from trainer.errors import DataError
 from trainer.evaluation.blocks import MOST_IN_MEMORY, ByColumn, Rows, Taken
 from trainer.evaluation.calibration import (
@@ -184,8 +184,10 @@ def cost_matrix(costs: dict[str, dict[str, float]], labels: list[str]) -> Floats
     Raises:
         ConfigError: the costs name a label that the data do not have.
     """
-    given = by_class(costs, labels, "decision.costs")
-    rows = {true: by_class(row, labels, "decision.costs") for true, row in given.items()}
+    rows = {
+        true: by_class(row, labels, "decision.costs")
+        for true, row in by_class(costs, labels, "decision.costs").items()
+    }
     return np.array(
         [
             [rows.get(true, {}).get(guess, float(true != guess)) for guess in labels]
@@ -218,8 +220,8 @@ def fit_decision(
     weights_N = np.ones(len(label_ids_N)) if weights_N is None else weights_N
     log_q_C, log_target_C, t = plan.log_q_C, plan.log_target_C, 1.0
     if plan.temperature:
-        base_C = None if log_target_C is None else log_q_C
-        t = fit_temperature(logits_NC, label_ids_N, weights_N, base_C)
+        corrected_C = None if log_target_C is None else log_q_C
+        t = fit_temperature(logits_NC, label_ids_N, weights_N, corrected_C)
     shift_C = np.zeros(len(plan.labels)) if log_target_C is None else log_target_C - log_q_C / t
     decision = Decision(t, shift_C, costs_CC=plan.costs_CC)
     if plan.thresholds not in THRESHOLDS:
@@ -267,9 +269,12 @@ def fit_and_cross_fit(
         read_NC = ByColumn(logits_NC, np.flatnonzero(fitted_C).tolist(), folder)
 
     def fit(rows: Ints) -> Decision:
-        scores_NC, weights = Taken(read_NC, rows), weights_N[rows]
         return fit_decision(
-            scores_NC, label_ids_N[rows], plan, weights_N=weights, fitted_C=fitted_C
+            Taken(read_NC, rows),
+            label_ids_N[rows],
+            plan,
+            weights_N=weights_N[rows],
+            fitted_C=fitted_C,
         )
 
     return fit(np.arange(len(label_ids_N))), cross_fit(logits_NC, label_ids_N, fit, seed=seed)
@@ -287,8 +292,7 @@ def cross_fit(
     folds_N = np.empty(len(label_ids_N), np.int64)
     folds_N[order] = np.arange(len(label_ids_N)) % NUM_FOLDS  # stratified for any class size
     decisions = [fit(np.flatnonzero(folds_N != fold)) for fold in np.unique(folds_N)]
-    corrections = tuple(decision.correction for decision in decisions)
-    log_p_NC = LogProbabilities(logits_NC, corrections, folds_N)
+    log_p_NC = LogProbabilities(logits_NC, tuple(each.correction for each in decisions), folds_N)
     predicted_N = np.empty(len(label_ids_N), np.int64)
     for rows, log_p_BC in log_p_NC.blocks():
         for fold, decision in enumerate(decisions):

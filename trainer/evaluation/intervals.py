@@ -93,8 +93,7 @@ def resample(
         strata_K, blocks = kinds[:, 0], [_block(slice(0, len(kinds)), sides)]
     else:
         first_K, counts_K = _kinds(targets, predicted)
-        strata_K = np.zeros(len(first_K), np.int64)
-        blocks = _sparse_blocks(targets, predicted, first_K)
+        strata_K, blocks = np.zeros_like(first_K), _sparse_blocks(targets, predicted, first_K)
     size = max(1, MOST_COUNTS // len(counts_K))
     rng = np.random.default_rng(seed)
     parts = [
@@ -123,8 +122,8 @@ def _kinds(targets: Array, predicted: list[Array]) -> tuple[Ints, Ints]:
 
 
 def _one_hot(ids_K: Ints, num_classes: int) -> csr_array:
-    entries = np.ones(len(ids_K)), (np.arange(len(ids_K)), ids_K)
-    return csr_array(entries, (len(ids_K), num_classes))
+    places = np.arange(len(ids_K)), ids_K
+    return csr_array((np.ones(len(ids_K)), places), (len(ids_K), num_classes))
 
 
 @dataclass(frozen=True)
@@ -171,9 +170,9 @@ def _sparse_blocks(targets: Array, predicted: list[Array], first_K: Ints) -> lis
 
 def _light(ones_KC: csr_array) -> csr_array:
     """Return the same array with one shared 1 in memory, so that an entry takes four bytes."""
-    data = np.broadcast_to(np.float64(1), ones_KC.nnz)
     light_KC = csr_array(ones_KC.shape)
-    light_KC.data, light_KC.indices, light_KC.indptr = data, ones_KC.indices, ones_KC.indptr
+    light_KC.data = np.broadcast_to(np.float64(1), ones_KC.nnz)
+    light_KC.indices, light_KC.indptr = ones_KC.indices, ones_KC.indptr
     return light_KC
 
 

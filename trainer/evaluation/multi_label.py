@@ -175,8 +175,9 @@ def _count(logits_NC: Rows, targets_NC: Array, predicted_NC: Bools | None) -> _C
 def _average_precisions(logits_NC: Rows, targets_NC: Array) -> Floats:
     """Return the average precision of each label, 0 for labels without rows."""
     found_C = np.zeros(logits_NC.shape[1])
-    both = zip(column_blocks(logits_NC), column_blocks(targets_NC), strict=True)
-    for (start, logits_NB), (_, targets_NB) in both:
+    for (start, logits_NB), (_, targets_NB) in zip(
+        column_blocks(logits_NC), column_blocks(targets_NC), strict=True
+    ):
         for place in range(logits_NB.shape[1]):
             is_own_N = targets_NB[:, place] > 0
             if is_own_N.any():

@@ -4,7 +4,7 @@ This module needs only NumPy and SciPy, because prediction imports it.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, NamedTuple
 
@@ -79,9 +79,7 @@ class LogProbabilities:
     def take(self, rows: Ints) -> "LogProbabilities":
         """Return the log probabilities of some rows."""
         fold_N = None if self.fold_N is None else self.fold_N[rows]
-        return LogProbabilities(
-            Taken(self.source, rows), self.corrections, fold_N, self.multi_label
-        )
+        return replace(self, source=Taken(self.source, rows), fold_N=fold_N)
 
     def blocks(self, block_bytes: int | None = None) -> Iterator[tuple[slice, Floats]]:
         """Yield (slice, log probabilities) of each block of rows, see `row_slices`."""

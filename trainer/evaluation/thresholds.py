@@ -27,8 +27,7 @@ def _f1_score(hits_K: Floats, taken_K: Floats, support: Floats, min_precision: f
 
 def _recall_score(hits_K: Floats, taken_K: Floats, support: Floats, min_precision: float) -> Floats:
     """Return the recall, less a large penalty for a precision below the minimum."""
-    precision_K = hits_K / np.maximum(taken_K, 1e-12)
-    lack_K = np.maximum(min_precision - precision_K - 1e-12, 0)
+    lack_K = np.maximum(min_precision - hits_K / np.maximum(taken_K, 1e-12) - 1e-12, 0)
     return hits_K / np.maximum(support, 1e-12) - PENALTY * lack_K
 
 
@@ -79,8 +78,9 @@ def fit_thresholds(
     failed: list[int] = []
     support_C = np.bincount(label_ids_N, weights_N, num_classes).astype(np.float64)
     counted_C = np.ones(num_classes, bool)
-    score = partial(curve, min_precision=min_precision)
-    objective = _Objective(label_ids_N, weights_N, support_C, counted_C, score)
+    objective = _Objective(
+        label_ids_N, weights_N, support_C, counted_C, partial(curve, min_precision=min_precision)
+    )
     while True:
         if curve is _recall_score:
             objective = replace(objective, counted_C=np.isin(np.arange(num_classes), order))

@@ -1,1 +1,1 @@
-"""Files that several processes write: locks, whole or not at all, the cache folder."""
+"""Files that several processes use: locks, complete writes, digests and the cache folder."""

@@ -1,13 +1,12 @@
-"""The folder of our caches: what is in it, how large and how old each entry is, and which entries may be deleted.
+"""The folder of our caches: its entries, their size and age, and which of them may be deleted.
 
-Only files and folders with the names that our caches give are ever listed or deleted, only directly in that folder, and no
-symbolic link is followed.
+Only files and folders directly in this folder are listed or deleted, and only if they have a name
+that our caches give. Symbolic links are not followed.
 """
 
 import json
 import os
 import re
-import shutil
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -18,7 +17,7 @@ from zipfile import BadZipFile
 import numpy as np
 
 from trainer.errors import ConfigError
-from trainer.files.locks import if_free, is_dead
+from trainer.files.locks import delete, if_free, is_dead
 
 KINDS = {
     "rows": "rows of a data source",
@@ -28,25 +27,26 @@ KINDS = {
     "completions": "texts that a language model wrote",
     "weights": "models whose pickled weights were converted",
 }
-"""Kinds of entries, which are the first part of their names."""
+"""Kinds of entries. The kind is the first part of the name of an entry."""
 NAME = re.compile(
     rf"(?P<entry>(?P<kind>{'|'.join(KINDS)})-(?:mean-)?(?:bf16-)?[0-9a-f]{{32}})(?:\.[\w.-]+)?"
 )
 ABOUT = "about.txt"
-"""In the folder of an entry: what it was made from."""
+"""Name of the file in the folder of an entry that says what the entry was made from."""
 UNITS = {"h": 3600, "d": 24 * 3600, "w": 7 * 24 * 3600}
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One entry: all files, or the folder, of one name.
+    """An entry: the folder, or all files, of one name.
 
     Attributes:
-        name: the kind and the digest of what it was made from.
-        paths: its files; locks and partial files are among them.
+        name: the kind, and a digest of what the entry was made from.
+        paths: its files, including locks and partial files.
         num_bytes: space on the disk.
-        last_used: seconds since 1970; the last time that a file of it was written, or that a run found it.
-        state: `whole`; `unfinished`, with partial files alone; or `lock`, the file that its last writer locked.
+        last_used: when a file of it was last written or used, in seconds since 1970.
+        state: `whole`; `unfinished`, if there are only partial files; or `lock`, if there is only
+            the lock file of its last writer.
     """
 
     name: str
@@ -58,7 +58,7 @@ class Entry:
 
     @property
     def made_from(self) -> str:
-        """What the entry was made from, in words; empty where that is not known."""
+        """What the entry was made from, in words; empty if that is not known."""
         for path in self.paths:
             read = _MADE_FROM.get("" if path.is_dir() else path.suffix)
             if read and ".partial" not in path.name:
@@ -86,12 +86,12 @@ _MADE_FROM: dict[str, Callable[[Path], str]] = {
     ".jsonl": _of_completions,
     ".npz": _of_tokens,
 }
-"""How the file of an entry says what the entry was made from, by its ending; of a folder without one."""
+"""How to read what an entry was made from, by the ending of its file; "" is for a folder."""
 
 
 @contextmanager
 def _leaving_times(path: Path) -> Iterator[None]:
-    """To list an entry is not to use it."""
+    """Reset the times of a file after the block, because listing an entry is not a use of it."""
     stat = path.stat()
     try:
         yield
@@ -101,7 +101,7 @@ def _leaving_times(path: Path) -> Iterator[None]:
 
 
 def cache_dir() -> Path:
-    """Return the folder of our caches, beside those of `datasets` and of the Hub (moved by the environment variable HF_HOME)."""
+    """Return the folder of our caches, in HF_HOME like those of `datasets` and of the Hub."""
     from huggingface_hub.constants import HF_HOME
 
     return Path(HF_HOME) / "equipoise"
@@ -111,18 +111,19 @@ def seconds_of(age: str) -> float:
     """Return the seconds of an age such as 12h, 30d or 2w.
 
     Raises:
-        ConfigError: anything else.
+        ConfigError: the text is not such an age.
     """
     found = re.fullmatch(r"(\d+(?:\.\d+)?)([hdw])", age.strip())
     if not found:
         raise ConfigError(
-            f"--older-than is '{age}'; needed: a number and h (hours), d (days) or w (weeks), such as 12h, 30d or 2w."
+            f"--older-than is '{age}'; needed: a number and h (hours), d (days) or w (weeks), such"
+            " as 12h, 30d or 2w."
         )
     return float(found[1]) * UNITS[found[2]]
 
 
 def entries(folder: Path, *, older_than: float = 0.0) -> list[Entry]:
-    """Return the entries of the folder that were last used longer ago than so many seconds, the longest unused first."""
+    """Return the entries that were not used for the given seconds, longest unused first."""
     paths: dict[str, list[Path]] = {}
     for path in sorted(folder.iterdir()) if folder.is_dir() else ():
         found = NAME.fullmatch(path.name)
@@ -139,24 +140,19 @@ def entries(folder: Path, *, older_than: float = 0.0) -> list[Entry]:
 def _entry(name: str, paths: list[Path]) -> Entry:
     num_bytes, last_used = 0, 0.0
     for path in (file for top in paths for file in _files(top)):
-        with suppress(FileNotFoundError):  # another process is at work
+        with suppress(FileNotFoundError):  # another process has removed it
             stat = path.lstat()
             num_bytes += stat.st_size
-            if path.suffix != ".lock":  # who looks whether a lock is free changes its time
+            if path.suffix != ".lock":  # checking whether a lock is free changes its time
                 last_used = max(last_used, stat.st_mtime, stat.st_atime)
     content = [path for path in paths if path.suffix != ".lock"]
-    state = (
-        "lock"
-        if not content
-        else "whole"
-        if any(".partial" not in path.name for path in content)
-        else "unfinished"
-    )
+    is_whole = any(".partial" not in path.name for path in content)
+    state = "whole" if is_whole else "unfinished" if content else "lock"
     return Entry(name, name.partition("-")[0], paths, num_bytes, last_used, state)
 
 
 def _files(path: Path) -> list[Path]:
-    """The file itself, or the files in a folder; links are not followed."""
+    """Return the file itself, or the files in a folder; links are not followed."""
     return (
         [Path(folder, name) for folder, _, names in os.walk(path) for name in names]
         if path.is_dir()
@@ -165,13 +161,13 @@ def _files(path: Path) -> list[Path]:
 
 
 def clear(folder: Path, *, older_than: float = 0.0) -> tuple[list[Entry], list[Entry]]:
-    """Delete the entries that were not used for so many seconds, all by default.
+    """Delete the entries that were not used for the given seconds; by default, all.
 
-    Entries that a running process writes or has mapped are skipped. Processes on other machines are known by their locks and
-    partial files alone.
+    Entries that a running process writes or has mapped are skipped. On other machines, only locks
+    and partial files show that an entry is in use.
 
     Returns:
-        (entries that were deleted, entries that are in use).
+        (deleted entries, entries that are in use).
     """
     deleted: list[Entry] = []
     in_use: list[Entry] = []
@@ -183,22 +179,15 @@ def clear(folder: Path, *, older_than: float = 0.0) -> tuple[list[Entry], list[E
             is_used = not is_free or _is_used(entry, mapped)
             if not is_used:
                 for path in entry.paths:
-                    _delete(path)
+                    delete(path)
             if not had_lock or not is_used:
                 lock.unlink(missing_ok=True)
         (in_use if is_used else deleted).append(entry)
     return deleted, in_use
 
 
-def _delete(path: Path) -> None:
-    if path.is_dir():
-        shutil.rmtree(path, ignore_errors=True)
-    else:
-        path.unlink(missing_ok=True)
-
-
 def _is_used(entry: Entry, mapped: set[str]) -> bool:
-    """Whether a process of this machine has a file of the entry mapped, or any process is writing one."""
+    """Return whether a process here has mapped a file of the entry, or any process writes one."""
     files = [file for path in entry.paths for file in _files(path)]
     if any(str(path.resolve()) in mapped for path in files):
         return True
@@ -206,15 +195,10 @@ def _is_used(entry: Entry, mapped: set[str]) -> bool:
 
 
 def _mapped_files() -> set[str]:
-    """The files that running processes of this machine have mapped into memory, as far as this user may know them (Linux)."""
+    """Return the files that processes of this machine have mapped, as far as we may see (Linux)."""
     found: set[str] = set()
     for maps in Path("/proc").glob("[0-9]*/maps"):
-        with suppress(OSError):  # another user's process, or one that ended
-            lines = [
-                line.split(maxsplit=5)
-                for line in maps.read_text(encoding="utf-8", errors="surrogateescape").splitlines()
-            ]
-            found.update(
-                parts[5] for parts in lines if len(parts) == 6 and parts[5].startswith("/")
-            )
+        with suppress(OSError):  # a process of another user, or one that has ended
+            text = maps.read_text(encoding="utf-8", errors="surrogateescape")
+            found.update(re.findall(r"^(?:\S+ +){5}(/.*)$", text, re.MULTILINE))
     return found

@@ -1,4 +1,4 @@
-"""Files that outlive a power loss: what is on the disk, and not only in the system's memory."""
+"""Files that survive a power failure, because they are on the disk and not only in memory."""
 
 import errno
 import os
@@ -7,10 +7,10 @@ from contextlib import contextmanager
 from glob import escape
 from pathlib import Path
 
-from trainer.files.locks import partial_path, remove_dead_like
+from trainer.files.locks import partial_path, remove_dead
 
 WITHOUT_FSYNC = (errno.EINVAL, errno.ENOTSUP)
-"""What file systems answer that cannot flush a file or a folder, such as some network and FUSE ones."""
+"""Errors of file systems that cannot flush files or folders, such as some network and FUSE ones."""
 
 
 def sync(path: Path) -> None:
@@ -26,7 +26,7 @@ def sync(path: Path) -> None:
 
 
 def sync_tree(folder: Path) -> None:
-    """Flush a folder with all files and folders in it to the disk."""
+    """Flush a folder, with all files and folders in it, to the disk."""
     for path in sorted(folder.rglob("*")):
         if path.is_dir() or path.is_file():
             sync(path)
@@ -34,30 +34,26 @@ def sync_tree(folder: Path) -> None:
 
 
 def replace(source: Path, target: Path) -> None:
-    """Rename a file or folder that is on the disk, in place of `target`; the new name is on the disk too."""
+    """Rename a file or folder to `target`, which is replaced, and flush the new name."""
     os.replace(source, target)
     sync(target.parent)
 
 
 @contextmanager
 def aside(path: Path) -> Iterator[Path]:
-    """Where a file is written that then gets its name, whole and on the disk, or not at all.
+    """Yield a path to write to; afterwards the file gets its name, complete and on the disk.
 
-    No other process writes there, so two that make the same file do not mix. What dead processes left of it is removed.
+    If the block fails, nothing gets the name. No other process uses the same path, so two processes
+    can write the same file. Partial files of dead processes are removed.
     """
-    remove_dead(path.parent, escape(path.name))
+    remove_dead(path.parent, f".{escape(path.name)}.*.partial")
     partial = partial_path(path.with_name(f".{path.name}.file"))
     try:
         yield partial
         sync(partial)
         replace(partial, path)
-    except OSError as error:  # of a write on a full disk, which names no file
+    except OSError as error:  # on a full disk, the error of a write names no file
         error.filename = error.filename or str(path)
         raise
     finally:
         partial.unlink(missing_ok=True)
-
-
-def remove_dead(folder: Path, pattern: str) -> None:
-    """Remove what processes that are gone left of files whose names match the pattern."""
-    remove_dead_like(folder, f".{pattern}.*.partial")

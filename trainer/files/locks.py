@@ -1,4 +1,4 @@
-"""File locks that the kernel takes from a process that dies; a killed holder never blocks the others."""
+"""File locks, which the system releases when a process dies, and files not yet complete."""
 
 import hashlib
 import os
@@ -19,65 +19,86 @@ from typing import Any
 from trainer.errors import RunError
 
 PATIENCE_SECONDS = 5.0
-"""Waiting longer is said."""
+"""How long a process waits for a lock before it says so."""
+POLL_SECONDS = 0.1
+"""Pause between two attempts to get a lock."""
 BEING_WRITTEN = "is being written"
 WAIT = "Wait for it, or give another --output."
 WITHOUT_LOCKS = (ENOSYS, ENOLCK, EOPNOTSUPP)
-"""Answers of file systems that are mounted without locks, such as Lustre without `-o flock`."""
+"""Errors of file systems without locks, such as Lustre that is mounted without `-o flock`."""
 WRITER = re.compile(r"\.(?P<machine>[0-9a-f]{12})-(?P<pid>\d+)-[0-9a-f]{8}\.")
-"""Who writes a partial file, in its name."""
+"""The part of the name of a partial file that identifies its writer."""
 DEAD_AFTER_SECONDS = 24 * 3600
-"""A partial file of another machine that nobody touched for so long is left over."""
+"""A partial file of another machine is left over if nothing changed it for this time."""
 
 
 @contextmanager
 def locked(path: Path, what: str, *, refuse: str | None = None) -> Iterator[None]:
-    """Hold the lock file while the block runs; where the file system knows no locks, go on with a warning.
+    """Hold the lock file while the block runs.
 
     Args:
-        what: what the holder does, for messages.
-        refuse: remedy for who finds it held for PATIENCE_SECONDS, who then gets an error; left out: wait as long as it takes.
+        what: what the holder of the lock does, for messages.
+        refuse: if given, another holder is an error after PATIENCE_SECONDS; this is the remedy in
+            its message. By default, wait until the lock is free.
+
     Raises:
-        RunError: another process holds it; with its process id and host.
+        RunError: another process holds the lock; the message names its process id and host.
+    """
+    with if_free(path, wait_seconds=PATIENCE_SECONDS) as is_held:
+        if is_held:
+            yield
+            return
+    if refuse is not None:
+        raise _refused(path, what, refuse)
+    print(f"{path}: waiting, {what} by {holder(path)}", file=sys.stderr, flush=True)
+    with if_free(path, wait_seconds=-1):
+        yield
+
+
+@contextmanager
+def if_free(path: Path, *, wait_seconds: float = 0.0) -> Iterator[bool]:
+    """Hold the lock file while the block runs, and yield whether no other process holds it.
+
+    A file system without locks gives a warning, and every lock counts as free.
+
+    Args:
+        wait_seconds: how long to wait for a lock that is not free; without limit if negative.
     """
     from filelock import FileLock, Timeout
 
-    lock = FileLock(
-        path, fallback_to_soft=False, on_acquired=_sign
-    )  # a soft lock would outlive a killed holder
+    # A soft lock would survive a process that is killed.
+    lock = FileLock(path, fallback_to_soft=False, poll_interval=POLL_SECONDS, on_acquired=_sign)
     try:
-        try:
-            lock.acquire(timeout=PATIENCE_SECONDS)
-        except Timeout:
-            if refuse is not None:
-                raise _held(path, what, refuse) from None
-            print(f"{path}: waiting, {what} by {holder(path)}", file=sys.stderr, flush=True)
-            lock.acquire(poll_interval=0.5)
+        lock.acquire(timeout=wait_seconds)
+    except Timeout:
+        yield False
+        return
     except OSError as error:
         if error.errno not in WITHOUT_LOCKS:
             raise
         warnings.warn(
-            f"{path}: this file system knows no locks; go on without, so start no second run on the same files.",
+            f"{path}: this file system does not support locks. The run continues without them; do"
+            " not start a second run on the same files.",
             stacklevel=2,
         )
     try:
-        yield
+        yield True
     finally:
         lock.release()
 
 
-def _held(path: Path, what: str, remedy: str) -> RunError:
+def _refused(path: Path, what: str, remedy: str) -> RunError:
     return RunError(f"{path.parent.resolve()}: {what} by {holder(path)}. {remedy}")
 
 
 def work_file(target: Path, kind: str) -> Path:
-    """Return the name of a file that we keep beside `target` for a time: hidden, and with our name in it."""
+    """Return the path of a hidden file beside `target` that we need for a time."""
     return target.with_name(f".{target.name}.equipoise-{kind}")
 
 
 @contextmanager
 def only_writer(target: Path) -> Iterator[None]:
-    """Refuse to write `target` while another process writes it; the lock file beside it is removed at the end.
+    """Hold a lock file beside `target`, so that only one process writes it.
 
     Raises:
         RunError: another process writes it.
@@ -92,51 +113,29 @@ def only_writer(target: Path) -> Iterator[None]:
 
 
 def refuse_while_written(target: Path) -> None:
-    """Raises RunError at once where another process writes `target`; for the time before a model is loaded."""
+    """Raise RunError at once if another process writes `target`; for use before a slow start."""
     lock = work_file(target, "lock")
-    if not lock.is_file():
-        return
-    with if_free(lock) as is_free:
-        if not is_free:
-            raise _held(lock, f"{target.name} {BEING_WRITTEN}", WAIT)
-
-
-@contextmanager
-def if_free(path: Path) -> Iterator[bool]:
-    """Hold the lock file while the block runs, if no other process does: whether it is held, told at once. Without locks it always is, with a warning."""
-    from filelock import FileLock, Timeout
-
-    lock = FileLock(path, fallback_to_soft=False, on_acquired=_sign)
-    try:
-        lock.acquire(blocking=False)
-    except Timeout:
-        yield False
-        return
-    except OSError as error:
-        if error.errno not in WITHOUT_LOCKS:
-            raise
-        warnings.warn(
-            f"{path}: this file system knows no locks; go on without, so start no second run on the same files.",
-            stacklevel=2,
-        )
-    try:
-        yield True
-    finally:
-        lock.release()
+    if lock.is_file():
+        with if_free(lock) as is_free:
+            if not is_free:
+                raise _refused(lock, f"{target.name} {BEING_WRITTEN}", WAIT)
 
 
 def write_once(path: Path, write: Callable[[], None], load: Callable[[], Any] | None = None) -> Any:
-    """Return what an entry of a cache holds; write it first where it is missing or damaged.
+    """Return the content of an entry of a cache; write the entry first if necessary.
 
-    Of all processes that want the entry at the same time, on whatever machine, one writes it. Where the file system knows no
-    locks several may; each writes a partial file of its own (`partial_path`), so the entry is right whoever comes last.
+    If several processes need a missing entry at the same time, on any machine, one of them writes
+    it. On a file system without locks several may write it, each to a partial file of its own
+    (`partial_path`), so the entry is correct whichever finishes last.
 
     Args:
-        path: the file that is written last; where it is, the entry should be whole.
-        write: writes to `partial_path(path)` and gives the files their names when they are whole.
-        load: gives the content, or None where a file is missing or damaged; left out: whether `path` exists.
+        path: the file of the entry that is written last.
+        write: writes to `partial_path(path)`, and renames complete files.
+        load: returns the content, or None if a file is missing or damaged. By default, only check
+            whether `path` exists.
+
     Raises:
-        RunError: what was written cannot be loaded.
+        RunError: the new entry cannot be loaded.
     """
     load = load or (lambda: path.exists() or None)
     if (found := load()) is not None:
@@ -147,47 +146,50 @@ def write_once(path: Path, write: Callable[[], None], load: Callable[[], Any] | 
             return found
         if path.exists():
             warnings.warn(
-                f"{path}: this entry of the cache is damaged or incomplete, so it is written anew.",
+                f"{path}: this entry of the cache is damaged or incomplete. It is written again.",
                 stacklevel=2,
             )
-        remove_dead(path)
+        remove_dead(path.parent, f"{path.stem}.*partial*")
         write()
         found = load()
     if found is None:
         raise RunError(
-            f"{path}: was written, but cannot be read back. Check the disk, or set HF_HOME to a folder on another one."
+            f"{path}: was written, but cannot be read back. Check the disk, or set HF_HOME to a"
+            " folder on another disk."
         )
     return found
 
 
 def mark_used(path: Path) -> None:
-    """Note the time of use as the file's access time, which the command `cache` shows; the time of writing stays."""
-    with suppress(OSError):  # a cache that cannot be written can still be read
+    """Record this use in the access time of a file, which `equipoise cache` shows."""
+    with suppress(OSError):  # a read-only cache is still useful
         os.utime(path, ns=(time.time_ns(), path.stat().st_mtime_ns))
 
 
 def partial_path(path: Path, ending: str = ".partial") -> Path:
-    """Return a new name beside `path` for what is not whole yet: no other process, on this machine or another, writes there."""
+    """Return a new path beside `path` for a file or folder that is not complete yet.
+
+    No other process, on this or another machine, uses the same path.
+    """
     return path.with_name(f"{path.stem}.{_machine()}-{os.getpid()}-{secrets.token_hex(4)}{ending}")
 
 
-def remove_dead(path: Path) -> None:
-    """Remove what killed writers of `path` left behind; files that another process may still be writing stay."""
-    remove_dead_like(path.parent, f"{path.stem}.*partial*")
+def remove_dead(folder: Path, pattern: str) -> None:
+    """Remove the partial files and folders that match a glob pattern and whose writers are dead."""
+    for path in filter(is_dead, folder.glob(pattern)):
+        delete(path)
 
 
-def remove_dead_like(folder: Path, pattern: str) -> None:
-    """Remove what killed writers left behind under names like this glob pattern."""
-    for left in folder.glob(pattern):
-        if is_dead(left):
-            if left.is_dir() and not left.is_symlink():
-                shutil.rmtree(left, ignore_errors=True)
-            else:
-                left.unlink(missing_ok=True)
+def delete(path: Path) -> None:
+    """Remove a file, a link, or a folder with its content; it may be missing."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def is_dead(partial: Path) -> bool:
-    """Whether nobody writes a partial file or folder any more: its process is gone from this machine, or it is a day old."""
+    """Return whether a partial file has no writer: the process has ended, or the file is old."""
     written_by = WRITER.search(partial.name)
     if written_by and written_by["machine"] == _machine():
         return not _is_running(int(written_by["pid"]))
@@ -210,7 +212,7 @@ def _is_running(pid: int) -> bool:
 
 @cache
 def _machine() -> str:
-    """Name of what process ids count in: host, start of the system and, in containers that share a host name, their processes."""
+    """Return a digest of what makes process ids unique: host, start of the system, container."""
     parts = [socket.gethostname()]
     with suppress(OSError):
         parts += [
@@ -221,17 +223,15 @@ def _machine() -> str:
 
 
 def _sign(descriptor: int) -> None:
-    """Write into the lock file who holds it."""
-    with suppress(
-        OSError
-    ):  # a full disk: the lock holds all the same, and who writes the file itself says so
+    """Write the process id and the host into the lock file."""
+    with suppress(OSError):  # the lock also works on a full disk
         os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, f"pid {os.getpid()} on {socket.gethostname()}".encode(), 0)
 
 
 def holder(path: Path) -> str:
-    """Who holds a lock file, in words."""
-    try:
-        return path.read_text(encoding="utf-8") or "a process unknown"
-    except OSError:
-        return "a process unknown"
+    """Return the process that holds a lock file, in words."""
+    with suppress(OSError):
+        if text := path.read_text(encoding="utf-8"):
+            return text
+    return "an unknown process"

@@ -1,1 +1,1 @@
-"""One process among several, on machines that may stop it: ranks, watching, stop signals, exit codes."""
+"""One process among several: ranks, processes that hang, stop signals, exit codes."""

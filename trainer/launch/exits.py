@@ -1,4 +1,4 @@
-"""How a command ends: our errors become one clear message and exit code 2, never a traceback."""
+"""The end of a command: an error becomes one message and exit code 2, without a traceback."""
 
 import errno
 import os
@@ -14,7 +14,7 @@ from trainer.launch.distributed import is_first_of_machine, is_main, name_of_pro
 
 @contextmanager
 def worded_errors() -> Iterator[None]:
-    """Our errors and the system's as one message on standard error, said by the main process; exit code 2."""
+    """Turn our errors and those of the system into one message of the main process."""
     warnings.formatwarning = lambda message, *_, **__: (
         f"warning: {bounded(str(message))}\n" if is_main() else ""
     )
@@ -22,30 +22,28 @@ def worded_errors() -> Iterator[None]:
         yield
     except TrainerError as error:
         end(str(error), everywhere=isinstance(error, TrainingError))
-    except BrokenPipeError:  # who reads our output has enough, as `head` does
+    except BrokenPipeError:  # the reader of our output has ended, as `head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise SystemExit(141) from None
     except OSError as error:
-        remedy = (
-            " Free space; what was saved before is kept."
-            if error.errno in (errno.ENOSPC, errno.EDQUOT)
-            else ""
-        )
-        end(
-            bounded(
-                f"{error.filename or 'a file'}: {error.strerror or first_line(error).rstrip('.')}.{remedy}"
-            ),
-            everywhere=True,
-        )
+        words = f"{error.filename or 'a file'}: {error.strerror or first_line(error).rstrip('.')}."
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            words += " Free space; all that was saved before is kept."
+        end(bounded(words), everywhere=True)
     except KeyboardInterrupt:
         end(
-            "stopped by the keyboard; run the same command again to go on from the last checkpoint.",
+            "stopped by the keyboard; run the same command again to resume from the last"
+            " checkpoint.",
             130,
         )
 
 
 def end(message: str, code: int = 2, everywhere: bool = False) -> None:
-    """Say it once; on every process what may have happened on one alone; until the processes know each other on each machine."""
+    """Print a message and exit.
+
+    The main process prints it; with `everywhere` all do. Before the processes are connected, the
+    first of each machine prints it.
+    """
     if is_main():
         print(message, file=sys.stderr, flush=True)
     elif everywhere or (is_first_of_machine() and not watch.is_watching()):

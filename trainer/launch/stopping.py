@@ -1,4 +1,4 @@
-"""Stop signals: SIGTERM and SIGUSR1 (preemption, time limit) end a run after a checkpoint, at a step that all processes agree on."""
+"""Stop signals (preemption, time limit): end a run after a checkpoint, at the same step."""
 
 import signal
 import threading
@@ -11,20 +11,18 @@ from trainer.launch.distributed import largest_of_all
 
 SIGNALS = ("SIGTERM", "SIGUSR1")
 EXIT_CODE = 75
-"""EX_TEMPFAIL of sysexits.h: the same command, given again, goes on."""
+"""EX_TEMPFAIL of sysexits.h: the same command, run again, resumes."""
 
 _received = 0
-"""Which of SIGNALS came, counted from 1; 0 for none. Signals belong to the process, so this does too."""
+"""The number in SIGNALS of the received signal, from 1; 0 for none."""
 _is_training = False
 
 
 @contextmanager
 def listening() -> Iterator[None]:
-    """Within, the first stop signal raises Stopped, while a model trains only where `agreed` is asked; all others are ignored."""
+    """Raise Stopped at the first stop signal in the block; during training only at agreed steps."""
     global _received
-    if (
-        threading.current_thread() is not threading.main_thread()
-    ):  # Python gives signals to the main thread alone
+    if threading.current_thread() is not threading.main_thread():  # it gets no signals
         yield
         return
     _received = 0
@@ -38,12 +36,12 @@ def listening() -> Iterator[None]:
     finally:
         for name, handler in before.items():
             signal.signal(getattr(signal, name), handler)
-        _received = 0  # else the next training of this process would stop at its first step
+        _received = 0  # otherwise the next training of this process would stop at once
 
 
 @contextmanager
 def at_agreed_steps() -> Iterator[None]:
-    """Within, a signal waits for the next `agreed`; one that comes after the last is left alone."""
+    """Let signals wait for the next `agreed`; one after the last call is ignored."""
     global _is_training
     _is_training = True
     try:
@@ -53,28 +51,25 @@ def at_agreed_steps() -> Iterator[None]:
 
 
 def agreed() -> str | None:
-    """The signal that any of the processes received; all call it at the same place and get the same answer."""
+    """Return the signal that any process received; all processes call this at the same place."""
     number = largest_of_all(_received)
     return SIGNALS[number - 1] if number else None
 
 
 def received() -> str | None:
-    """The signal that this process received, if one came."""
+    """Return the signal that this process received, if any."""
     return SIGNALS[_received - 1] if _received else None
 
 
 def stop_if_agreed(step: int | None = None) -> None:
-    """Raises Stopped when a process received a signal; all call it at the same place.
+    """Raise Stopped if a process received a signal; all processes call this at the same place.
 
     Args:
         step: the last optimizer step.
     """
-    received = agreed()
-    if received:
-        raise Stopped(
-            f"stopped by {received} {'before the first step' if step is None else f'after step {step}'}",
-            step,
-        )
+    if name := agreed():
+        when = "before the first step" if step is None else f"after step {step}"
+        raise Stopped(f"stopped by {name} {when}", step)
 
 
 def _receive(number: int, _frame: Any) -> None:

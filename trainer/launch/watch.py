@@ -1,7 +1,8 @@
-"""Processes watch each other: one that dies or hangs ends the others with its name, where they would wait for it in silence.
+"""Processes watch each other: if one dies or hangs, the others end and name it.
 
-A thread of each process tells the store at which torch.distributed came together that the process lives, what it did last and how long ago,
-and reads what the others tell. A second thread judges, and ends the process itself: no thread can break off an operation of all processes.
+In each process, one thread writes a sign of life to the store of torch.distributed and reads the
+signs of the others. A second thread looks for faults and ends the process, since no thread can
+interrupt a collective operation.
 """
 
 import atexit
@@ -21,28 +22,29 @@ from typing import Any
 from trainer.errors import TrainingError, first_line, listing
 
 GRACE_SECONDS = 10.0
-"""A process that ended gives the others so long to end by themselves, in their own words."""
+"""The others have this time to end with an error of their own after a process has ended."""
 QUIET_ROUNDS = 5
-"""When the connection has broken, a process is taken for dead that gave no sign for as many rounds; they live a round or two apart."""
+"""After a broken connection, a process without a sign for this many rounds counts as dead."""
 LEFT, LOST = "left", "lost"
-"""How a process ended without an error of its own: in order, or because it lost another."""
+"""Ends without an error of its own: a normal one, and one because of another process."""
 REMEDY = (
-    "Look at what it and its machine wrote last; the same command goes on from the last checkpoint."
+    "Look at the last output of this process and its machine. Run the same command again to"
+    " resume from the last checkpoint."
 )
 
 
 @dataclass(frozen=True)
 class Sign:
-    """What a process tells of itself.
+    """A sign of life of a process.
 
     Attributes:
-        space: host and process-id namespace; processes of one space see each other's process ids.
+        space: host and process-id namespace, within which process ids are comparable.
         beat: number of this sign.
-        count: steps of progress so far: who is behind has the fewest.
-        doing: what it did last.
-        idle: seconds since then; None where no progress is expected.
-        place: where its main thread stands.
-        end: how it ended: LEFT, LOST or its error; None while it runs.
+        count: steps of progress so far; a process that hangs has the fewest.
+        doing: the last step of progress.
+        idle: seconds since then; None if no progress is expected.
+        place: file and line of the main thread.
+        end: LEFT, LOST or the error with which it ended; None while it runs.
     """
 
     name: str
@@ -60,12 +62,12 @@ class Sign:
 
 
 class Watch:
-    """The two threads of a process.
+    """The two watching threads of a process.
 
     Args:
-        store: a connection of its own to the store of the process group.
-        launcher: words for the launcher that keeps the store; None where rank 0 does.
-        timeout_seconds: how long a process may give no sign, or make no progress where it is expected.
+        store: a separate connection to the store of the process group.
+        launcher: name of the launcher that runs the store; None if rank 0 does.
+        timeout_seconds: longest time without a sign, or without progress where it is expected.
     """
 
     def __init__(
@@ -79,52 +81,48 @@ class Watch:
         timeout_seconds: float,
     ) -> None:
         self.store, self.rank, self.launcher, self.timeout = store, rank, launcher, timeout_seconds
-        self.round_seconds = min(
-            max(1.0, world_size / 64), timeout_seconds / 4
-        )  # in each, every process reads what all of them tell
+        # every process reads the signs of all others in each round
+        self.round_seconds = min(max(1.0, world_size / 64), timeout_seconds / 4)
         self.keys = [f"watch/{r}" for r in range(world_size)]
         self.name, self.space = name, _space()
         self.beat, self.count, self.doing = 0, 0, "start"
         self.since: float | None = None
         self.end: str | None = None
-        self.lived = 0.0  # seconds that this process ran: after it was suspended, the time without it counts for nobody
+        self.lived = 0.0  # seconds that this process ran; time while it was suspended is left out
         self.answered = 0.0
         self.signs = {r: Sign(f"rank {r}", 0, "") for r in range(world_size)}
         self.heard = dict.fromkeys(self.signs, 0.0)
         self.gone: dict[int, float] = {}
         self.ending = threading.Event()
         self.threads = [
-            threading.Thread(target=loop, daemon=True) for loop in (self._talk, self._judge)
+            threading.Thread(target=loop, daemon=True)
+            for loop in (self._exchange, self._look_for_faults)
         ]
 
     def start(self) -> None:
-        """Begin, until the end of the process, once all have told their names.
+        """Start the threads as soon as all processes have given a sign.
 
         Raises:
-            RuntimeError: one does not within the time of the store.
+            RuntimeError: one of them did not before the store's timeout.
         """
-        self.tell()
-        self.hear()
+        self.send()
+        self.receive()
         for thread in self.threads:
             thread.start()
         atexit.register(self.stop)
 
     def stop(self) -> None:
-        """Say goodbye and end the threads: one that came back from the store after Python's end would abort the process."""
+        """Give a last sign and end the threads, which would abort Python at its exit."""
         self.end = self.end or LEFT
         self.ending.set()
         self.threads[0].join(2)
 
     def progress(self, doing: str | None) -> None:
-        """Note a step of progress and expect the next; None: expect none for now."""
-        self.count, self.doing, self.since = (
-            self.count + 1,
-            doing or self.doing,
-            self.lived if doing else None,
-        )
+        """Note a step of progress and expect the next one; None: expect no progress for now."""
+        self.count += 1
+        self.doing, self.since = doing or self.doing, self.lived if doing else None
 
     def _sign(self) -> Sign:
-        idle = None if self.since is None else self.lived - self.since
         return Sign(
             self.name,
             os.getpid(),
@@ -132,27 +130,27 @@ class Watch:
             self.beat,
             self.count,
             self.doing,
-            idle,
+            None if self.since is None else self.lived - self.since,
             _place(),
             self.end,
         )
 
-    def _talk(self) -> None:
+    def _exchange(self) -> None:
         try:
             while not self.ending.wait(self.round_seconds):
-                self.tell()
-                self.hear()
-            self.tell()  # how it ended
-        except RuntimeError:  # the store is gone or cut off: judged when it stays so, since all may be ending in order
+                self.send()
+                self.receive()
+            self.send()  # the end
+        except RuntimeError:  # the store is gone; no fault if all processes are ending
             return
 
-    def tell(self) -> None:
+    def send(self) -> None:
         """Give a sign."""
         self.beat += 1
         self.store.set(self.keys[self.rank], json.dumps(asdict(self._sign())))
 
-    def hear(self) -> None:
-        """Read the signs of all; waits for those that gave none yet."""
+    def receive(self) -> None:
+        """Read the signs of all processes; wait for those that gave none yet."""
         self.store.wait(self.keys)
         for r, text in enumerate(self.store.multi_get(self.keys)):
             sign = Sign(**json.loads(text))
@@ -160,7 +158,7 @@ class Watch:
                 self.signs[r], self.heard[r] = sign, self.lived
         self.answered = self.lived
 
-    def _judge(self) -> None:
+    def _look_for_faults(self) -> None:
         last = time.monotonic()
         while not self.ending.wait(self.round_seconds):
             now = time.monotonic()
@@ -172,15 +170,15 @@ class Watch:
                 os._exit(2)
 
     def fault(self) -> str | None:
-        """Words for the processes that the others need not wait for any more; None where there are none."""
+        """Return a description of processes that died or hang; None if there are none."""
         return self._ended(GRACE_SECONDS) or self._silent(self.timeout) or self._stuck()
 
     def _others(self) -> dict[int, Sign]:
-        """The signs of the others that have not said that they ended, by rank."""
+        """Return {rank: sign} of the other processes that have not ended."""
         return {r: sign for r, sign in self.signs.items() if r != self.rank and sign.end is None}
 
     def _ended(self, grace_seconds: float) -> str | None:
-        """Words for processes that ended with an error of their own, or are gone from this machine without a word; None if there are none."""
+        """Describe processes that ended with an error, or died on this machine."""
         ended = {
             r: f"ended: {s.end}".rstrip(".")
             for r, s in self.signs.items()
@@ -200,15 +198,16 @@ class Watch:
         return "; ".join(faults[:3]) or None
 
     def _silent(self, seconds: float) -> str | None:
-        """Words for processes that gave no sign for so long."""
+        """Describe processes that gave no sign for this time."""
         if self.lived - self.answered > seconds:
-            return f"{self.launcher or self.signs[0]} gave no answer for {_duration(seconds)}; it keeps what the processes tell each other"
+            store = self.launcher or self.signs[0]
+            return f"{store} gave no answer for {_duration(seconds)}; it runs the common store"
         silent = [r for r in self._others() if self.answered - self.heard[r] > seconds]
         faults = [f"{self.signs[r]} gave no sign for {_duration(seconds)}" for r in silent]
         return "; ".join(faults[:3]) or None
 
     def _stuck(self) -> str | None:
-        """Words for the processes that are behind when one has waited for progress too long."""
+        """Describe the processes that are behind if one has made no progress for too long."""
         own = {} if self.since is None else {self.rank: self.lived - self.since}
         idle = {
             r: s.idle + self.lived - self.heard[r]
@@ -225,13 +224,14 @@ class Watch:
             for r in behind
             if r != self.rank and self.answered - self.heard[r] > QUIET_ROUNDS * self.round_seconds
         ]
-        words = f"{'gave no sign' if quiet else 'made no progress'} for {_duration(self.timeout)} (run.timeout_minutes)"
+        words = "gave no sign" if quiet else "made no progress"
+        words += f" for {_duration(self.timeout)} (run.timeout_minutes)"
         if len(behind) == len(signs) and not quiet:
             return f"all processes are equally far and {words}: {signs[self.rank]} and the others"
         return f"{'; '.join(str(signs[r]) for r in (quiet or behind)[:3])} {words}"
 
     def blame(self) -> str:
-        """Words for who is to blame for a broken connection, waited for a few rounds."""
+        """Describe the cause of a broken connection; wait for it a few rounds."""
         self.end = LOST
         for _ in range(20 * (QUIET_ROUNDS + 3)):
             fault = self._ended(0) or self._silent(QUIET_ROUNDS * self.round_seconds)
@@ -239,31 +239,27 @@ class Watch:
                 return fault
             time.sleep(self.round_seconds / 20)
         left = listing(f"{sign.name} ended" for sign in self.signs.values() if sign.end)
-        return left or "the connection between the processes broke, though all of them live"
+        return left or "the connection between the processes broke, but all of them are alive"
 
 
 _watch: Watch | None = None
 
 
 def start(rank: int, world_size: int, name: str, timeout_minutes: float) -> None:
-    """Watch the others until the end of the process; from now on no operation of all processes has a time limit of its own.
+    """Watch the other processes; collective operations have no other time limit from now on.
 
-    Waiting for one that prepares data or writes results is no fault, however long; torch's own limit would end it, and names nobody.
+    torch's own limit would also end processes that wait for one that prepares data or writes
+    results, and it names no process.
     """
     global _watch
     if _watch is not None:
         return
     import torch.distributed as dist
-    from torch.distributed.distributed_c10d import (
-        _set_pg_timeout,
-    )  # as torchtitan lowers it after the first step
+    from torch.distributed.distributed_c10d import _set_pg_timeout  # torchtitan uses it too
 
     address, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
-    launcher = (
-        f"the launcher at {address}:{port}"
-        if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
-        else None
-    )
+    is_agent = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
+    launcher = f"the launcher at {address}:{port}" if is_agent else None
     store = dist.TCPStore(
         address,
         port,
@@ -279,25 +275,23 @@ def start(rank: int, world_size: int, name: str, timeout_minutes: float) -> None
 
 
 def is_watching() -> bool:
-    """Whether the processes have come together."""
+    """Return whether the processes are connected."""
     return _watch is not None
 
 
-def progress(doing: str) -> None:
-    """Note a step of progress in training or evaluation; the next must come within `run.timeout_minutes`."""
+def progress(doing: str | None) -> None:
+    """Note a step of progress; the next one must follow within `run.timeout_minutes`.
+
+    Args:
+        doing: the step; None: expect no progress until the next step.
+    """
     if _watch is not None:
         _watch.progress(doing)
 
 
-def rest() -> None:
-    """From now on no progress is expected."""
-    if _watch is not None:
-        _watch.progress(None)
-
-
 @contextmanager
 def naming_lost_processes() -> Iterator[None]:
-    """What happens to this process is told to the others; what the end of another did to this one is told with its name.
+    """Tell the others about an error of this process; name a process that caused an error here.
 
     Raises:
         TrainingError: another process died, hangs or ended with an error.
@@ -312,12 +306,11 @@ def naming_lost_processes() -> Iterator[None]:
         if not _is_of_connection(error):
             _watch.end = first_line(error)
             raise
-        fault = _watch.blame()
-        raise TrainingError(f"{fault}. {REMEDY}") from error
+        raise TrainingError(f"{_watch.blame()}. {REMEDY}") from error
 
 
 def _is_of_connection(error: BaseException | None) -> bool:
-    """Whether an operation of all processes failed, as this error or as its cause."""
+    """Return whether a collective operation failed, as this error or as its cause."""
     import torch.distributed as dist
 
     while error is not None:
@@ -330,6 +323,7 @@ def _is_of_connection(error: BaseException | None) -> bool:
 
 
 def _space() -> str:
+    """Return the host and the namespace of process ids."""
     namespace = Path("/proc/self/ns/pid")
     return f"{socket.gethostname()} {os.readlink(namespace) if namespace.is_symlink() else ''}"
 
@@ -344,13 +338,11 @@ def _lives(pid: int) -> bool:
 
 
 def _place() -> str:
-    """The line where the main thread stands."""
+    """Return the file and line of the main thread."""
     frame = sys._current_frames().get(threading.main_thread().ident or 0)
-    return (
-        f"{'/'.join(Path(frame.f_code.co_filename).parts[-3:])}:{frame.f_lineno}"
-        if frame
-        else "no known line"
-    )
+    if frame is None:
+        return "no known line"
+    return f"{'/'.join(Path(frame.f_code.co_filename).parts[-3:])}:{frame.f_lineno}"
 
 
 def _duration(seconds: float) -> str:

@@ -21,7 +21,7 @@ from trainer.config.yaml_source import dump_yaml
 from trainer.errors import RunError
 from trainer.evaluation.confusion import MOST_DENSE
 from trainer.files import durable
-from trainer.files.locks import locked
+from trainer.files.locks import locked, remove_dead
 from trainer.run_folder import prediction_file
 from trainer.run_folder.config_differences import config_differences, first_differences
 from trainer.training.memory import FILE as PASSES
@@ -297,7 +297,7 @@ def is_finished(path: Path, config: dict[str, Any], fingerprint: str) -> bool:
     for name in FOLDERS:
         if name.endswith(".partial"):
             shutil.rmtree(path / name, ignore_errors=True)
-    durable.remove_dead(path, "*")
+    remove_dead(path, ".*.*.partial")
     return True
 
 
@@ -344,4 +344,4 @@ def _remove_run(path: Path, *, keep_passes: bool) -> None:
     for name in FILES:
         if name != "config.yaml":
             (path / name).unlink(missing_ok=True)
-    durable.remove_dead(path, "*")
+    remove_dead(path, ".*.*.partial")

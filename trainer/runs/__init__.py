@@ -1,1 +1,1 @@
-"""One training run from the config to the run folder. Start with `training_run.py`."""
+"""One training run, from the config to the run folder. Start with `training_run.py`."""

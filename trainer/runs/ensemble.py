@@ -1,4 +1,4 @@
-"""Chapter two of the story: several runs that vote. Each member is a run of `training_run.train` in a run folder of its own."""
+"""An ensemble: several training runs whose predictions are combined."""
 
 import json
 from contextlib import ExitStack
@@ -15,6 +15,9 @@ from trainer.launch import distributed, watch
 from trainer.run_folder import writer
 from trainer.run_folder.prediction_file import read_predictions, whole_path
 from trainer.runs import training_run
+from trainer.runs.existing_run import already_finished, complete
+from trainer.runs.preparation import prepare
+from trainer.runs.startup import start
 
 if TYPE_CHECKING:
     from trainer.data.prepared_data import PreparedData
@@ -22,41 +25,44 @@ if TYPE_CHECKING:
 
 
 def train_ensemble(config: Config, *, resume: str = "auto") -> Path:
-    """Train the members that are not finished yet, then let all of them decide together; every process of a launch calls it.
+    """Train the members that are not finished, then combine their predictions.
+
+    Each member is a training run with a run folder of its own, inside the folder of the ensemble.
+    Every process of a launch calls this function.
 
     Args:
-        resume: as for `training_run.train`.
+        resume: as in `training_run.train`.
     Returns:
-        The run folder of the ensemble, which holds those of its members.
+        The run folder of the ensemble.
     Raises:
-        TrainerError: as for `training_run.train`.
+        TrainerError: as in `training_run.train`.
     """
-    with watch.naming_lost_processes(), ExitStack() as held:
-        return _train_members(config, resume, held)
+    with watch.naming_lost_processes(), ExitStack() as run_lock:
+        return _train_members(config, resume, run_lock)
 
 
-def _train_members(config: Config, resume: str, held: ExitStack) -> Path:
+def _train_members(config: Config, resume: str, run_lock: ExitStack) -> Path:
     from trainer.runs.results import decision_plan
 
     folder = writer.RunFolder(config.run_path)
-    config = training_run.start(config)
-    training_run.check(
-        config
-    )  # with all that is told from the rows, before the folder of a run before is touched
+    config = start(config)
+    training_run.check(config)  # all faults are found before an earlier run is touched
+    values, size = config.to_dict(), config.ensemble.size
     members = [
-        training_run.member_of(config, number) for number in range(1, config.ensemble.size + 1)
+        Config.model_validate(values | {"ensemble": values["ensemble"] | {"member": number}})
+        for number in range(1, size + 1)
     ]
-    data = training_run.prepare(members[0])
+    data = prepare(members[0])
     decision_plan(config, data)
-    distributed.from_main(lambda: held.enter_context(writer.only_run(folder.path)))
-    if training_run.already_finished(config, data, resume):
+    distributed.from_main(lambda: run_lock.enter_context(writer.only_run(folder.path)))
+    if already_finished(config, data, resume):
         return folder.path
     distributed.from_main(lambda: _open(folder, config, data, resume))
     for number, member in enumerate(members, 1):
         if _is_finished(member):
             continue
         if distributed.is_main():
-            print(f"Member {number} of {len(members)}: seed {member.member_seed}", flush=True)
+            print(f"Member {number} of {size}: seed {member.member_seed}", flush=True)
         training_run.train(member, resume=resume)
     if distributed.is_main():
         _write_ensemble(folder, config, data, [member.run_path for member in members])
@@ -65,14 +71,15 @@ def _train_members(config: Config, resume: str, held: ExitStack) -> Path:
 
 
 def _open(folder: writer.RunFolder, config: Config, data: "PreparedData", resume: str) -> None:
-    """Start the ensemble's folder; finished members of the same config and rows stay."""
+    """Start the ensemble's folder; keep finished members of the same config and rows."""
     from trainer.run_folder.environment import describe_environment
 
     was_finished = (folder.path / "metrics.json").is_file()
+    fingerprint = data.clean.fingerprint
     writer.plan_run(
         folder.path,
         config.to_dict(),
-        data.clean.fingerprint,
+        fingerprint,
         overwrite=config.run.overwrite,
         resume=resume,
     )
@@ -82,28 +89,31 @@ def _open(folder: writer.RunFolder, config: Config, data: "PreparedData", resume
     )
     folder.write_json(
         "environment.json",
-        describe_environment(data.clean.fingerprint, data.clean.counts, distributed.world_size()),
+        describe_environment(fingerprint, data.clean.counts, distributed.world_size()),
     )
 
 
 def _is_finished(member: Config) -> bool:
-    """Whether a member was trained with this config and these rows; synthetic rows may be those of its own fold. What it lacks beside its model is made."""
+    """Return whether a member is trained with this config and these rows; complete its files.
+
+    The rows are prepared again for each member, since folds may have other synthetic rows.
+    """
     path = member.run_path
     if not distributed.from_main((path / "metrics.json").is_file):
         return False
-    fingerprint = training_run.prepare(member).clean.fingerprint
+    fingerprint = prepare(member).clean.fingerprint
     is_finished = distributed.from_main(
         lambda: writer.is_finished(path, member.to_dict(), fingerprint)
     )
     if is_finished:
-        distributed.from_main(lambda: training_run.complete(path))
+        distributed.from_main(lambda: complete(path))
     return is_finished
 
 
 def _write_ensemble(
     folder: writer.RunFolder, config: Config, data: "PreparedData", members: list[Path]
 ) -> None:
-    """Results of the ensemble: its rows, then metrics.json, which finishes it, then all that is made of its files."""
+    """Write the rows, then metrics.json, which finishes the ensemble, then all the rest."""
     from trainer.delivery import completion
     from trainer.display import tables
     from trainer.runs.results import deliver, write_rows
@@ -111,7 +121,8 @@ def _write_ensemble(
     for member in members:
         if not (member / "predictions.parquet").is_file():
             raise RunError(
-                f"{member}: lacks predictions.parquet, which votes and only training can write. Remove the folder, then run the same command again."
+                f"{member}: lacks predictions.parquet, which the vote needs and only training can"
+                " write. Remove the folder, then run the same command again."
             )
     single = [
         json.loads((member / "metrics.json").read_text(encoding="utf-8")) for member in members
@@ -125,7 +136,6 @@ def _write_ensemble(
     outcomes = {split: outcome for split, (_, outcome) in parts.items()}
     headline = list(parts)[-1]
     scores = [member.get("decision", member)[headline]["macro_f1"] for member in single]
-    final = outcomes[headline].alone
     ensemble = config.ensemble.model_dump(exclude={"member"}) | {
         "split": headline,
         "member_macro_f1": scores,
@@ -140,17 +150,21 @@ def _write_ensemble(
             outcomes, folder.path, f"{members[0] / 'model'} to {members[-1] / 'model'}"
         )
         print(
-            f"Members' macro F1 on {headline}: {', '.join(f'{score:.4f}' for score in scores)}; together {final.macro_f1:.4f}."
+            f"Members' macro F1 on {headline}: {', '.join(f'{score:.4f}' for score in scores)};"
+            f" together {outcomes[headline].alone.macro_f1:.4f}."
         )
     for member in members:
-        whole_path(member, "predictions.parquet").unlink(missing_ok=True)  # the vote is taken
+        whole_path(member, "predictions.parquet").unlink(missing_ok=True)  # no longer needed
     deliver(folder)
 
 
 def _vote(
     members: list[Path], split: str, labels: list[str], combine: str
 ) -> "tuple[Any, Outcome]":
-    """(row ids, results) of one split; where each member has other rows (folds), each row has the one vote of its own member."""
+    """Return the row ids of a split and the results of the vote on them.
+
+    Members of folds have different rows. Each row then has one vote, from its own member.
+    """
     from trainer.evaluation.outcome import outcome_of
     from trainer.evaluation.scores import LogProbabilities
     from trainer.evaluation.vote import COMBINERS
@@ -159,25 +173,21 @@ def _vote(
     folder = members[0].parent
     if all(np.array_equal(rows, read[0][0]) for rows, *_ in read):
         rows, true_N = read[0][:2]
-        sides = [(p_NC, predicted_N) for _, _, predicted_N, p_NC in read]
+        votes = [(p_NC, predicted_N) for _, _, predicted_N, p_NC in read]
     else:
         order = np.argsort(np.concatenate([rows for rows, *_ in read]))
         rows, true_N, predicted_N = (
             np.concatenate(column)[order] for column in list(zip(*read, strict=True))[:3]
         )
-        sides = [(Taken(joined([p_NC for *_, p_NC in read], folder), order), predicted_N)]
-    log_p_NC, voted_N = (
-        room((len(rows), len(labels)), np.float32, folder),
-        np.empty(len(rows), np.int64),
-    )
+        votes = [(Taken(joined([p_NC for *_, p_NC in read], folder), order), predicted_N)]
+    log_p_NC = room((len(rows), len(labels)), np.float32, folder)
+    voted_N = np.empty(len(rows), np.int64)
     for places in row_slices(log_p_NC.shape):
-        p_MBC, predicted_MB = (
-            np.stack([p_NC[places] for p_NC, _ in sides]),
-            np.stack([predicted_N[places] for _, predicted_N in sides]),
-        )
+        p_MBC = np.stack([p_NC[places] for p_NC, _ in votes])
+        predicted_MB = np.stack([predicted_N[places] for _, predicted_N in votes])
         log_p_NC[places] = np.log(np.maximum(p_MBC.mean(axis=0), 1e-30))
         voted_N[places] = COMBINERS[combine](p_MBC, predicted_MB)
-        for held in (log_p_NC, *(p_NC for p_NC, _ in sides)):
-            release(held)
+        for array in (log_p_NC, *(p_NC for p_NC, _ in votes)):
+            release(array)
     outcome = outcome_of(log_p_NC, true_N, labels, (LogProbabilities(log_p_NC), voted_N), None)
     return rows, replace(outcome, alone=outcome.final, decided=None)

@@ -1,4 +1,4 @@
-"""`equipoise export --format onnx`: write a trained model as ONNX, after comparing it with the original."""
+"""Write a trained model as ONNX and compare it with the original: `equipoise export`."""
 
 import json
 from importlib.metadata import version
@@ -13,18 +13,17 @@ from trainer.data.reading.row_access import take_rows
 from trainer.delivery.export import onnx_folder
 from trainer.delivery.predicting.labelled_rows import read_labelled
 from trainer.delivery.predicting.onnx_files import FINDINGS, GRAPH, check_packages
-from trainer.errors import ExportError, TrainerError, first_line, listing
+from trainer.errors import ExportError, TrainerError, first_line
 from trainer.files.cache import cache_dir
 from trainer.run_folder.writer import RunFolder
-from trainer.runs import training_run
+from trainer.runs.preparation import read_and_split
 
 if TYPE_CHECKING:
     from trainer.arrays import Array, Ints
     from trainer.delivery.export.onnx_check import Rows
     from trainer.delivery.predicting.predict import Classifier
 
-FORMATS = ("onnx",)
-OF_THE_RUN = {
+SELECTING_KEYS = {
     "source",
     "train",
     "validation",
@@ -37,12 +36,12 @@ OF_THE_RUN = {
     "group_column",
     "split_column",
 }
-"""Keys of the data section that say which rows a run had; the others say how to read a file like them."""
+"""Keys of the data section that select rows; the other keys describe how to read a file."""
 EXAMPLES = [
     " ".join(["How long does it take to answer a text of this many words?"] * times)
     for times in (1, 2, 4)
 ]
-"""Texts whose time is taken where there are no rows."""
+"""Texts for the measurement of speed if there are no rows."""
 
 
 def export(
@@ -54,21 +53,23 @@ def export(
     data: str | None = None,
     trust_remote_code: bool = False,
 ) -> Path:
-    """Write a trained model as ONNX, compare it with the original and take the time of both; prints what it finds.
+    """Write a trained model as ONNX, compare it with the original and measure the speed of both.
 
     Args:
         source: run folder, model folder or Hub id.
-        int8: weights of 8 bits.
-        output: folder; left out: `<source>-onnx`, or `<source>-onnx-int8`.
-        data: labelled file to compare on, with the columns of the run; left out: the validation rows of the run.
+        int8: write weights of 8 bits.
+        output: folder; default: `<source>-onnx`, or `<source>-onnx-int8`.
+        data: labelled file to compare on, with the columns of the run; default: the validation
+            rows of the run.
     Returns:
         The folder.
     Raises:
-        ExportError: another format, missing packages, a model that cannot be written, or one that answers otherwise as ONNX.
-        TrainerError: no such model, bad `data`, or a folder that holds other files.
+        ExportError: another format, missing packages, a model that cannot be written, or one that
+            gives other answers as ONNX.
+        TrainerError: no such model, wrong `data`, or a folder that holds other files.
     """
-    if file_format not in FORMATS:
-        raise ExportError(f"--format is '{file_format}'; known: {listing(FORMATS)}.")
+    if file_format != "onnx":
+        raise ExportError(f"--format is '{file_format}'; known: onnx.")
     check_packages("onnx", "onnxruntime", "onnxscript")
     run = _run_of(Path(source).expanduser())
     target = output or _default_output(source, run, "onnx-int8" if int8 else "onnx")
@@ -82,11 +83,13 @@ def export(
     original = Classifier.load(source, trust_remote_code=trust_remote_code, device="cpu")
     if len(original.models) > 1:
         raise ExportError(
-            f"{source}: holds {len(original.models)} models that vote. Export them one by one: {Path(source) / 'member-1'} and so on."
+            f"{source}: holds an ensemble of {len(original.models)} models."
+            f" Export its members one by one: {Path(source) / 'member-1'} and so on."
         )
     if is_graph(original.models[0].name):
         raise ExportError(
-            f"{source}: is an ONNX model already. Give the run or the model folder that it was made from."
+            f"{source}: is an ONNX model already. Give the run or the model folder that it was"
+            " exported from."
         )
     rows = _rows_of(data, run, original) if data else _validation_rows(run, original)
     with onnx_folder.aside(target) as work:
@@ -101,7 +104,7 @@ def export(
 def _export(
     original: "Classifier", work: Path, rows: "Rows | str", int8: bool, trust_remote_code: bool
 ) -> dict[str, Any]:
-    """Write the graphs and their folders, compare them, take their time; what is found, for export.json."""
+    """Write, compare and time the graphs; return the findings for export.json."""
     import torch
 
     from trainer.delivery.export import onnx_check, onnx_writer
@@ -116,7 +119,7 @@ def _export(
     if int8:
         onnx_folder.write_companions(model, work / "int8")
         onnx_writer.quantise(work / "float32" / GRAPH, work / "int8" / GRAPH)
-        RunFolder(work / "int8").write_json(FINDINGS, {"int8": True})  # `describe` writes the rest
+        RunFolder(work / "int8").write_json(FINDINGS, {"int8": True})  # `describe` adds the rest
     kinds = ["float32", *(["int8"] if int8 else [])]
     exported = {
         kind: Classifier.load(work / kind, trust_remote_code=trust_remote_code, device="cpu")
@@ -157,7 +160,7 @@ def _export(
 
 
 def _run_of(path: Path) -> Path | None:
-    """The run folder that is meant by itself or by its model/, if there is one."""
+    """Return the run folder of a path to it or to its model/; None if it is no run."""
     return next(
         (
             folder
@@ -169,7 +172,7 @@ def _run_of(path: Path) -> Path | None:
 
 
 def _default_output(source: str, run: Path | None, ending: str) -> Path:
-    """Beside the run or the model folder; of a Hub id in the folder one is in."""
+    """Return a folder beside the run or the model folder; for a Hub id in the current folder."""
     path = run or Path(source).expanduser()
     base = path if path.name not in ("", "..") else path.resolve()
     if not path.exists():
@@ -178,26 +181,25 @@ def _default_output(source: str, run: Path | None, ending: str) -> Path:
 
 
 def _validation_rows(run: Path | None, model: "Classifier") -> "Rows | str":
-    """The validation rows of a run, read and split again; where that is not possible why not."""
+    """Return the validation rows of a run, read and split again, or the reason why not."""
     if run is None:
-        return f"{model.name} is no run, so it has no validation rows. Give --data."
+        return f"{model.name} is no run folder, so it has no validation rows. Give --data."
     try:
-        clean, splits = training_run.read_and_split(load_config(str(run / "config.yaml")))
+        clean, splits = read_and_split(load_config(str(run / "config.yaml")))
         environment, ids = (
             json.loads((run / name).read_text(encoding="utf-8"))
             for name in ("environment.json", "splits.json")
         )
     except (TrainerError, OSError) as error:
         return f"the rows of the run cannot be read again: {first_line(error)} Give --data."
-    is_same = (
-        clean.fingerprint == environment["data"]["fingerprint"] or "synthetic" in ids
-    )  # written rows stand in that fingerprint too
+    # the fingerprint of a run with synthetic rows includes them
+    is_same = clean.fingerprint == environment["data"]["fingerprint"] or "synthetic" in ids
     if (
         not is_same
         or ids["validation"] != splits.validation.tolist()
         or clean.labels.names != model.labels
     ):
-        return "the rows of the run's data have changed since. Give --data."
+        return "the run's data has changed since the training. Give --data."
     return _rows(
         clean.rows.table,
         splits.validation,
@@ -207,12 +209,14 @@ def _validation_rows(run: Path | None, model: "Classifier") -> "Rows | str":
 
 
 def _rows_of(data: str, run: Path | None, model: "Classifier") -> "Rows":
-    """All rows of a labelled file that have a text and a label; it is read as the run's own.
+    """Return the rows of a labelled file that have a text and a label; read like the run's data.
 
     Raises:
-        DataError: no row, other labels than the model's, or lists of labels where the model gives one.
+        DataError: no row, unknown labels, or lists of labels for a model that gives one label.
     """
-    how = load_config(str(run / "config.yaml")).data.model_dump(exclude=OF_THE_RUN) if run else {}
+    how = (
+        load_config(str(run / "config.yaml")).data.model_dump(exclude=SELECTING_KEYS) if run else {}
+    )
     found = read_labelled(model, DataSection(source=data, **how), cache_dir(), has_set=False)
     return _rows(found.rows.table, found.ids_N, found.targets, data)
 

@@ -1,4 +1,4 @@
-"""The end of the story: what a trained model did, what is decided by its scores, and what the run folder tells of it."""
+"""The end of a run: evaluate the trained model, decide, write the results, deliver them."""
 
 from dataclasses import asdict
 from pathlib import Path
@@ -18,17 +18,49 @@ from trainer.evaluation.decision import Decision, DecisionPlan, fit_and_cross_fi
 from trainer.evaluation.multi_label import AnyEvaluation
 from trainer.evaluation.outcome import Outcome, outcome_of
 from trainer.launch import distributed, watch
-from trainer.run_folder import finished_comparison, writer
-from trainer.run_folder.environment import Commits
+from trainer.run_folder import finished_comparison
+from trainer.run_folder.writer import RunFolder
+from trainer.runs.preparation import PreparedRun
 
 if TYPE_CHECKING:
-    from trainer.data.summary import Lengths
     from trainer.training.frozen.head import HeadTrainer
-    from trainer.training.weighted_trainer import WeightedTrainer
+    from trainer.training.weighted_run_trainer import WeightedRunTrainer
+
+
+def conclude(
+    run: PreparedRun, trainer: "WeightedRunTrainer | HeadTrainer", clock: dict[str, float]
+) -> None:
+    """Evaluate the trained model, decide, save it and write the results; every process calls it.
+
+    Args:
+        clock: the times that training took.
+    """
+    from trainer.display import tables
+    from trainer.training.resuming.checkpoints import saving
+
+    folder, config, data = run.folder, run.config, run.data
+    plan = decision_plan(config, data)
+    outcomes, decision = evaluate_splits(trainer, data, run.tokens, plan, config.run.seed)
+    watch.progress(None)
+    decided = (
+        apply_decision(config, data, trainer.model, decision, plan) if decision and plan else None
+    )
+    with saving(folder.model, folder.checkpoints):
+        trainer.save_model(str(folder.path / "model.partial"))
+    if distributed.is_main():
+        write_results(run, trainer, outcomes, decided, clock)
+        with completion.warning_of("tables of the results", completion.command_of(folder.path)):
+            tables.print_results(outcomes, folder.path, str(folder.model))
+        deliver(folder)
+    trainer.finish_trackers()
 
 
 def decision_plan(config: Config, data: PreparedData) -> DecisionPlan | None:
-    """What `fit_decision` needs beside the scores; labels that the data lack are refused here, before any model is loaded."""
+    """Return the plan of the decision; None without a decision.
+
+    Raises:
+        ConfigError: labels that the data do not have; before any model is loaded.
+    """
     loss = config.loss
     tau = {"logit_adjusted": 1.0 if loss.tau is None else loss.tau, "balanced_softmax": 1.0}.get(
         loss.name, 0.0
@@ -44,15 +76,16 @@ def decision_plan(config: Config, data: PreparedData) -> DecisionPlan | None:
 
 
 def evaluate_splits(
-    trainer: "WeightedTrainer | HeadTrainer",
+    trainer: "WeightedRunTrainer | HeadTrainer",
     data: PreparedData,
     tokens: dict[str, TokenisedRows],
     plan: DecisionPlan | None,
     seed: int,
 ) -> tuple[dict[str, Outcome], Decision | None]:
-    """Results on validation and test in float32, as `pipeline()` computes; test is touched here alone.
+    """Return the results on validation and test, and the decision fitted on validation.
 
-    The decision is fitted on validation; its figures there come from decisions fitted without the rows they judge.
+    Scores are in float32, as `transformers.pipeline()` computes them. Only this function reads the
+    test split. On validation, each row is evaluated with a decision fitted without this row.
     """
     decision: Decision | None = None
     outcomes: dict[str, Outcome] = {}
@@ -90,8 +123,8 @@ def evaluate_splits(
 def apply_decision(
     config: Config, data: PreparedData, model: Any, decision: Decision, plan: DecisionPlan
 ) -> dict[str, Any]:
-    """Put the decision into the model and its config; what metrics.json tells of it."""
-    from trainer.training.models.model import fold_into_head
+    """Write the decision into the model and its config; return its values for metrics.json."""
+    from trainer.training.models.layers import fold_into_head
 
     is_folded = fold_into_head(model, decision.temperature, decision.shift_C)
     model.config.decision = decision.to_config(data.labels, is_folded=is_folded)
@@ -106,17 +139,21 @@ def apply_decision(
 
 
 def is_prior_approximate(config: Config, data: PreparedData) -> bool:
-    """Whether balancing changed what the rows of a class look like, and not only how many there are."""
+    """Return whether balancing changed the rows of a class, and not only their number."""
     by_domain = config.balance.by is not None and config.balance.method != "none"
     return by_domain or config.balance.method in SYNTHESIS_METHODS or len(data.splits.synthetic) > 0
 
 
-def write_audit(folder: writer.RunFolder, data: PreparedData, commits: Commits) -> None:
-    """What is known before training, but for the picture: drawing libraries are loaded when training is over."""
+def write_audit(run: PreparedRun) -> None:
+    """Write the files that are known before training.
+
+    The picture follows after training, so that no drawing library is loaded before.
+    """
     from trainer.run_folder.environment import describe_environment
 
+    folder, data = run.folder, run.data
     environment = describe_environment(
-        data.clean.fingerprint, data.clean.counts, distributed.world_size(), commits
+        data.clean.fingerprint, data.clean.counts, distributed.world_size(), run.commits
     )
     if data.clean.streamed:
         environment["data"]["read_by_class"] = {
@@ -124,78 +161,36 @@ def write_audit(folder: writer.RunFolder, data: PreparedData, commits: Commits) 
             for name, counts in data.clean.streamed.natural.items()
         }
     folder.write_json("environment.json", environment)
-    folder.write_splits(
-        data.splits.named
-        | (
-            {"train": data.splits.real_train, "synthetic": data.splits.synthetic}
-            if data.synthetic
-            else {}
-        )
-    )
+    splits = data.splits.named
     if data.synthetic:
+        splits = splits | {"train": data.splits.real_train, "synthetic": data.splits.synthetic}
         folder.write_lines("synthetic.jsonl", records(data.synthetic, data.splits, data.labels))
+    folder.write_splits(splits)
     folder.write_lines("dropped.jsonl", data.clean.dropped())
     folder.write_json(
         "class_weights.json", dict(zip(data.labels, data.class_weights_C.tolist(), strict=True))
     )
 
 
-def conclude(
-    folder: writer.RunFolder,
-    config: Config,
-    data: PreparedData,
-    tokens: dict[str, TokenisedRows],
-    trainer: "WeightedTrainer | HeadTrainer",
-    clock: dict[str, float],
-    lengths: "dict[str, Lengths]",
-    max_length: int,
-    commits: Commits,
-) -> None:
-    """Judge a trained model, fit its decision, save it and write all that the run gave; every process calls it."""
-    from trainer.training.resuming.checkpoints import saving
-
-    plan = decision_plan(config, data)
-    outcomes, decision = evaluate_splits(trainer, data, tokens, plan, config.run.seed)
-    watch.rest()
-    decided = (
-        apply_decision(config, data, trainer.model, decision, plan) if decision and plan else None
-    )
-    with saving(folder.model, folder.checkpoints):
-        trainer.save_model(str(folder.path / "model.partial"))
-    if distributed.is_main():
-        write_results(
-            folder, config, data, trainer, outcomes, decided, clock, lengths, max_length, commits
-        )
-    trainer.finish_trackers()
-
-
 def write_results(
-    folder: writer.RunFolder,
-    config: Config,
-    data: PreparedData,
-    trainer: "WeightedTrainer | HeadTrainer",
+    run: PreparedRun,
+    trainer: "WeightedRunTrainer | HeadTrainer",
     outcomes: dict[str, Outcome],
     decided: dict[str, Any] | None,
-    clock: Any,
-    lengths: "dict[str, Lengths]",
-    max_length: int,
-    commits: Commits,
+    clock: dict[str, float],
 ) -> None:
-    """What training gave. All that only training knows is on the disk before metrics.json, which finishes the run, and before the
-    checkpoints go: a run that is killed until then evaluates its last checkpoint again. Pictures, card and page follow.
-    """
-    from trainer.display import tables
+    """Write epochs, facts, model, predictions and metrics.json, in this order.
 
-    rows = trainer.epoch_rows()
-    folder.write_epochs(rows)
+    metrics.json finishes the run, and the checkpoints are deleted after it. A run that is killed
+    before evaluates its last checkpoint again.
+    """
+    folder, data = run.folder, run.data
+    folder.write_epochs(trainer.epoch_rows())
     with completion.warning_of(
         folder.path / "report.json",
         "a missing card and parts of the page cannot be made without it.",
     ):
-        folder.write_json(
-            "report.json",
-            _facts(config, data, trainer, outcomes, decided, lengths, max_length, commits),
-        )
+        folder.write_json("report.json", report_facts(run, trainer, outcomes, decided))
     folder.publish_model()
     metrics: dict[str, Any] = {
         name: _figures(outcome.alone, outcome.alone_domains) for name, outcome in outcomes.items()
@@ -205,36 +200,32 @@ def write_results(
             name: _figures(outcome.final, outcome.domains) for name, outcome in outcomes.items()
         }
     metrics |= {"minority_label": data.summary.minority_label, "training": clock}
-    if held := {
-        name: length.special.rows for name, length in lengths.items() if length.special.rows
-    }:
-        metrics["special_tokens"] = held
+    special = {name: each.special.rows for name, each in run.lengths.items() if each.special.rows}
+    if special:
+        metrics["special_tokens"] = special
     if data.synthetic:
         metrics["augment"] = data.synthetic.outcomes
     parts = {name: (data.splits.named[name], outcome) for name, outcome in outcomes.items()}
-    write_rows(folder, config, data, parts, data.labels)
+    write_rows(folder, run.config, data, parts, data.labels)
     folder.finish(metrics)
-    with completion.warning_of("tables of the results", completion.command_of(folder.path)):
-        tables.print_results(outcomes, folder.path, str(folder.model))
-    deliver(folder)
 
 
 def write_rows(
-    folder: writer.RunFolder,
+    folder: RunFolder,
     config: Config,
     data: PreparedData,
     parts: dict[str, tuple[Any, Outcome]],
     labels: list[str],
 ) -> None:
-    """Write predictions and mistakes, while their scores are there; a fault is a warning, but for a member of an ensemble.
+    """Write predictions and mistakes; a failure is a warning, except for a member of an ensemble.
 
     Args:
-        parts: {split: (row ids, what the model did on them)}.
+        parts: {split: (row ids, results on them)}.
     Raises:
         OSError: a member has no predictions, so it could not vote.
     """
     predictions, mistakes = folder.path / "predictions.parquet", folder.path / "mistakes.jsonl"
-    remedy = "only training anew (run.overwrite: true) can write it."
+    remedy = "only training again (run.overwrite: true) can write it."
     if config.ensemble.member is not None:
         folder.write_predictions(parts, labels, keep_all=True)
     else:
@@ -244,31 +235,10 @@ def write_rows(
         write_mistakes(folder, config, data, *parts[list(parts)[-1]])
 
 
-def deliver(folder: writer.RunFolder) -> None:
-    """Write pictures, card and page, which are made of the files of a finished run; a fault is a warning."""
-    from trainer.delivery.report import report_page
-
-    with completion.warning_of(
-        f"{folder.path}, pictures and card", completion.command_of(folder.path)
-    ):
-        completion.complete(folder.path, anew=True)
-    report_page.write_or_warn(folder.path)
-
-
-def _figures(evaluation: AnyEvaluation, domains: dict[str, AnyEvaluation]) -> dict[str, Any]:
-    """What metrics.json holds of one split."""
-    per_domain = (
-        {"per_domain": {domain: part.to_dict() for domain, part in domains.items()}}
-        if domains
-        else {}
-    )
-    return evaluation.to_dict() | per_domain
-
-
 def write_mistakes(
-    folder: writer.RunFolder, config: Config, data: PreparedData, rows_N: Any, outcome: Outcome
+    folder: RunFolder, config: Config, data: PreparedData, rows_N: Any, outcome: Outcome
 ) -> None:
-    """The hardest mistakes with their texts, where texts may be shown."""
+    """Write the hardest mistakes with their texts, if `report.show_texts` allows it."""
     from trainer.audit.inspection import full_texts
     from trainer.delivery.report.mistakes import mistakes_to_quote
 
@@ -281,23 +251,26 @@ def write_mistakes(
         )
 
 
-def _facts(
-    config: Config,
-    data: PreparedData,
-    trainer: "WeightedTrainer | HeadTrainer",
+def _figures(evaluation: AnyEvaluation, domains: dict[str, AnyEvaluation]) -> dict[str, Any]:
+    """Return the values of one split for metrics.json."""
+    values = evaluation.to_dict()
+    if domains:
+        values["per_domain"] = {domain: part.to_dict() for domain, part in domains.items()}
+    return values
+
+
+def report_facts(
+    run: PreparedRun,
+    trainer: "WeightedRunTrainer | HeadTrainer",
     outcomes: dict[str, Outcome],
     decided: dict[str, Any] | None,
-    lengths: "dict[str, Lengths]",
-    max_length: int,
-    commits: Commits,
 ) -> dict[str, Any]:
-    """What report.html, README.md and the pictures tell and no other file of the run folder holds as values."""
+    """Return the values of report.json, which pages and pictures need beside the other files."""
     from trainer.data.summary import special_words
     from trainer.delivery.card import card, card_words
     from trainer.display.reliability_plot import calibration
 
-    audit, headline, described = data.summary, list(outcomes)[-1], trainer.describe()
-    comparison = finished_comparison.read_if_set(config.report.comparison)
+    config, data, audit, described = run.config, run.data, run.data.summary, trainer.describe()
     return {
         "labels": audit.labels,
         "columns": {heading: counts_C.tolist() for heading, counts_C in audit.columns.items()},
@@ -309,9 +282,9 @@ def _facts(
         "streamed": data.streamed_sentence,
         "by_time": data.time_sentence,
         "unused_rows": data.unused_rows,
-        "lengths": {name: asdict(length) for name, length in lengths.items()},
-        "special_tokens": special_words(lengths),
-        "max_length": max_length,
+        "lengths": {name: asdict(length) for name, length in run.lengths.items()},
+        "special_tokens": special_words(run.lengths),
+        "max_length": run.max_length,
         "row_digests": {
             name: xxhash.xxh3_128(data.clean.text_hashes_N[ids_N].tobytes()).hexdigest()
             for name, ids_N in data.splits.named.items()
@@ -323,17 +296,28 @@ def _facts(
         "saved_step": trainer.best_step,
         "epochs": trainer.epoch_rows(),
         "audit": audit.to_facts(),
-        "calibration": calibration(outcomes[headline]) if decided else None,
+        "calibration": calibration(outcomes[list(outcomes)[-1]]) if decided else None,
         "card": card.card_facts(
             config,
             data,
             trainer.epoch_rows(),
             outcomes,
             decided,
-            lengths,
-            max_length,
+            run.lengths,
+            run.max_length,
             described,
-            commits,
-            comparison,
+            run.commits,
+            finished_comparison.read_if_set(config.report.comparison),
         ),
     }
+
+
+def deliver(folder: RunFolder) -> None:
+    """Write pictures, card and page from the files of a finished run; a failure is a warning."""
+    from trainer.delivery.report import report_page
+
+    with completion.warning_of(
+        f"{folder.path}, pictures and card", completion.command_of(folder.path)
+    ):
+        completion.complete(folder.path, overwrite=True)
+    report_page.write_or_warn(folder.path)

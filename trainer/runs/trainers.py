@@ -1,4 +1,4 @@
-"""Of the story: which trainer a config asks for, and with what it is fed."""
+"""The trainer that a config asks for, and its inputs."""
 
 from pathlib import Path
 from typing import Any
@@ -13,14 +13,14 @@ from trainer.launch import distributed
 from trainer.run_folder import writer
 from trainer.training.arguments import early_stopping
 from trainer.training.batches.batching import Collator
-from trainer.training.frozen.head import HeadTrainer
+from trainer.training.batches.widths import refuse_unreadable_length
+from trainer.training.frozen.head import HeadFit, HeadRows, HeadTrainer
 from trainer.training.frozen.synthesis import synthesise
 from trainer.training.losses import loss_options
 from trainer.training.memory import tokens_that_fit
-from trainer.training.models.model_checks import refuse_unreadable_length
 from trainer.training.progress import EpochTable
 from trainer.training.sharding import is_sharded
-from trainer.training.weighted_trainer import WeightedTrainer, epoch_metrics
+from trainer.training.weighted_run_trainer import WeightedRunTrainer, epoch_metrics
 
 
 def build_trainer(
@@ -31,10 +31,12 @@ def build_trainer(
     tokenizer: Any,
     tokens: dict[str, TokenisedRows],
     folder: writer.RunFolder,
-) -> WeightedTrainer:
-    """The trainer of whole models and adapters."""
+) -> WeightedRunTrainer:
+    """Return the trainer of a whole model or an adapter."""
+    loss, speed, training = config.loss, config.speed, config.training_values
     write_epochs = folder.write_epochs if distributed.is_main() else None
-    trainer = WeightedTrainer(
+    reduced = distributed.from_main(lambda: tokens_that_fit(folder.checkpoints))
+    trainer = WeightedRunTrainer(
         model=model,
         args=arguments,
         train_dataset=tokens["train"],
@@ -44,26 +46,22 @@ def build_trainer(
         compute_metrics=epoch_metrics(data.labels, data.summary.minority_label),
         positions=data.plan.positions_in_seen,
         class_weights_C=data.class_weights_C,
-        loss="binary_cross_entropy" if data.is_multi_label else config.loss.name,
-        loss_options=loss_options(
-            config.loss.name, config.loss.gamma, config.loss.tau, data.plan.counts_C
-        ),
-        sampling=config.training_values["train_sampling_strategy"],
+        loss="binary_cross_entropy" if data.is_multi_label else loss.name,
+        loss_options=loss_options(loss.name, loss.gamma, loss.tau, data.plan.counts_C),
+        sampling=training["train_sampling_strategy"],
         balanced_batches=data.plan.balanced_batches,
-        packing=config.speed.packing,
-        fast_layers=config.speed.fast_layers,
-        tokens_per_pass=distributed.from_main(lambda: tokens_that_fit(folder.checkpoints))
-        or config.speed.tokens_per_pass,
-        halve_on_out_of_memory=config.speed.halve_on_out_of_memory,
-        save_total_limit=config.training_values["save_total_limit"],
+        packing=speed.packing,
+        fast_layers=speed.fast_layers,
+        tokens_per_pass=reduced or speed.tokens_per_pass,
+        halve_on_out_of_memory=speed.halve_on_out_of_memory,
+        save_total_limit=training["save_total_limit"],
         plan_digest=data.plan_digest,
-        callbacks=[EpochTable(write_epochs), *early_stopping(config.training_values)],
+        callbacks=[EpochTable(write_epochs), *early_stopping(training)],
     )
     trainer.check_optimizer()
     if not is_sharded(arguments):
-        refuse_unreadable_length(
-            trainer.model, tokenizer, tokenizer.model_max_length, config.model.name
-        )
+        max_length = tokenizer.model_max_length
+        refuse_unreadable_length(trainer.model, tokenizer, max_length, config.model.name)
     return trainer
 
 
@@ -77,18 +75,17 @@ def build_head_trainer(
     folder: writer.RunFolder,
     cache_dir: Path,
 ) -> HeadTrainer:
-    """The trainer of the final layer alone, on a frozen encoder (`model.mode: head`)."""
+    """Return the trainer of the final layer on a frozen encoder (`model.mode: head`)."""
+    balance, loss = config.balance, config.loss
 
     def add_synthetic(features_NH: Any, label_ids_N: Any) -> tuple[Any, Any]:
-        generator = stage_generator(config.member_seed, "synthesis")
-        row_keys_N = data.plan.row_keys_N[data.plan.positions()]
         return synthesise(
-            config.balance.method,
+            balance.method,
             features_NH,
             label_ids_N,
-            row_keys_N,
-            neighbours=config.balance.neighbours,
-            generator=generator,
+            data.plan.row_keys_N[data.plan.positions()],
+            neighbours=balance.neighbours,
+            generator=stage_generator(config.member_seed, "synthesis"),
         )
 
     refuse_unreadable_length(model, tokenizer, tokenizer.model_max_length, config.model.name)
@@ -96,18 +93,20 @@ def build_head_trainer(
         model=model,
         tokenizer=tokenizer,
         args=arguments,
-        train_rows=tokens["train"],
-        validation_rows=tokens["validation"],
-        labels=data.labels,
-        minority_label=data.summary.minority_label,
-        positions=data.plan.positions_in_seen(),
-        weigh=lambda counts_C: weights_over(counts_C, config.loss, data.labels),
-        loss=config.loss.name,
-        loss_options=lambda counts_C: loss_options(
-            config.loss.name, config.loss.gamma, config.loss.tau, counts_C
+        rows=HeadRows(
+            train=tokens["train"],
+            positions=data.plan.positions_in_seen(),
+            validation=tokens["validation"],
+            labels=data.labels,
+            minority_label=data.summary.minority_label,
         ),
-        synthesise=add_synthetic if config.balance.method in SYNTHESIS_METHODS else None,
-        l2=config.model.head.l2,
+        fit=HeadFit(
+            loss=loss.name,
+            loss_options=lambda counts_C: loss_options(loss.name, loss.gamma, loss.tau, counts_C),
+            weigh=lambda counts_C: weights_over(counts_C, loss, data.labels),
+            l2=config.model.head.l2,
+            synthesise=add_synthetic if balance.method in SYNTHESIS_METHODS else None,
+        ),
         cache_dir=cache_dir,
         write_epochs=folder.write_epochs,
     )

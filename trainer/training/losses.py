@@ -1,7 +1,10 @@
-"""Logits and label ids to one summed loss; torch only; table LOSSES. Legend: N rows, C classes.
+"""Losses of logits and label ids, for text classification with rare classes.
 
-Every loss is computed in float32 from log_softmax, never from the logarithm of a probability, and summed over rows; the
-caller divides once by the rows of the whole optimizer step. Label id -100 leaves a row out.
+Every loss is computed in float32 from log_softmax, never from the logarithm of a probability, and
+summed over rows. The caller divides it once, by the rows of the whole optimizer step. A row with
+label id -100 is left out.
+
+Legend: N rows, C classes.
 """
 
 from collections.abc import Callable
@@ -12,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from trainer.arrays import Ints
+from trainer.arrays import Floats, Ints
 
 IGNORED = -100
 
@@ -20,13 +23,13 @@ IGNORED = -100
 def cross_entropy(
     logits_NC: Tensor, label_ids_N: Tensor, *, class_weights_C: Tensor, label_smoothing: float = 0.0
 ) -> Tensor:
-    """Weighted cross-entropy.
+    """Return the weighted cross-entropy.
 
     Args:
         logits_NC: raw scores, any float dtype, computed in float32.
         label_ids_N: class ids in [0, C); -100 leaves a row out.
         class_weights_C: one weight per class, mean 1 over the rows drawn for training.
-        label_smoothing: share of the target spread over all classes, in [0, 1).
+        label_smoothing: share of the target that is spread over all classes, in [0, 1).
     Returns:
         Scalar in nats, summed over rows.
     Source: torch.nn.functional.cross_entropy with reduction='sum'.
@@ -44,7 +47,7 @@ def cross_entropy(
 def focal(
     logits_NC: Tensor, label_ids_N: Tensor, *, class_weights_C: Tensor, gamma: float = 2.0
 ) -> Tensor:
-    """Loss that fades rows the model already gets right, so that rare mistakes steer training.
+    """Return the focal loss, which reduces the weight of rows that are predicted well.
 
     Args:
         logits_NC, label_ids_N, class_weights_C: as for cross_entropy.
@@ -58,7 +61,7 @@ def focal(
     own_N = torch.where(kept_N, label_ids_N, 0)
     log_p_N = log_p_NC.gather(1, own_N[:, None])[:, 0]
     missing_N = -torch.expm1(log_p_N)  # 1 - p, exact where p is near 1
-    # the slope of x^gamma is infinite at 0 for gamma < 1, where the row costs nothing anyway
+    # for gamma < 1 the slope of x^gamma is infinite at 0, where the loss of the row is 0 anyway
     fading_N = missing_N.clamp(min=torch.finfo(torch.float32).tiny) ** gamma
     return -(class_weights_C[own_N] * fading_N * log_p_N * kept_N).sum()
 
@@ -72,15 +75,18 @@ def logit_adjusted(
     tau: float = 1.0,
     label_smoothing: float = 0.0,
 ) -> Tensor:
-    """Cross-entropy of logits shifted by tau times the logarithm of the classes' shares, so that rare classes need a larger margin.
+    """Return the cross-entropy of logits shifted by tau times the log shares of the classes.
+
+    The shift makes rare classes need a larger margin.
 
     Args:
         logits_NC, label_ids_N, class_weights_C, label_smoothing: as for cross_entropy.
-        log_prior_C: logarithm of each class's share of the rows drawn for training.
+        log_prior_C: logarithm of the share of each class among the rows drawn for training.
         tau: strength; 1 is consistent for the balanced error, and the same as balanced softmax.
     Returns:
         Scalar in nats, summed over rows.
-    Source: Menon et al. 2021, https://arxiv.org/abs/2007.07314, equation 10; Ren et al. 2020, https://arxiv.org/abs/2007.10740, for tau 1.
+    Source: Menon et al. 2021, https://arxiv.org/abs/2007.07314, equation 10; for tau 1 also
+        Ren et al. 2020, https://arxiv.org/abs/2007.10740.
     """
     shifted_NC = logits_NC.float() + tau * log_prior_C
     return cross_entropy(
@@ -91,16 +97,17 @@ def logit_adjusted(
 def binary_cross_entropy(
     logits_NC: Tensor, targets_NC: Tensor, *, class_weights_C: Tensor
 ) -> Tensor:
-    """Binary cross-entropy of multi-label rows, a question of its own for each label.
+    """Return the binary cross-entropy of multi-label rows, where each label is a yes or no.
 
     Args:
         logits_NC: raw scores, any float dtype, computed in float32.
-        targets_NC: 1 for the labels a row has, else 0; -100 leaves an entry out.
-        class_weights_C: positive weights, of each label's rows against the rows without it.
+        targets_NC: 1 for the labels that a row has, else 0; -100 leaves an entry out.
+        class_weights_C: weights of rows with a label, relative to rows without it.
     Returns:
-        Scalar in nats, summed over rows and labels. The Trainer counts the entries that are not -100, rows x labels, so
-        dividing by its count makes this a mean over labels as well as over rows.
-    Source: torch.nn.functional.binary_cross_entropy_with_logits with pos_weight and reduction='sum'.
+        Scalar in nats, summed over rows and labels. The Trainer counts the entries that are not
+        -100 (rows x labels), so division by its count gives a mean over rows and labels.
+    Source: torch.nn.functional.binary_cross_entropy_with_logits with pos_weight and
+        reduction='sum'.
     """
     is_counted_NC = (targets_NC != IGNORED).float()
     targets_NC = targets_NC.float().clamp(min=0)
@@ -119,20 +126,20 @@ LOSSES: dict[str, Callable[..., Tensor]] = {
     "logit_adjusted": logit_adjusted,
     "balanced_softmax": logit_adjusted,
 }
-"""Losses by name: (logits, label ids, class_weights_C, options of the loss) -> summed loss."""
+"""Losses by name: function (logits, label ids, class_weights_C, options) -> summed loss."""
 
-MULTI_LABEL_LOSSES: dict[str, Callable[..., Tensor]] = {
-    "binary_cross_entropy": binary_cross_entropy
-}
-"""Losses of multi-label rows by name: (logits, targets, class_weights_C) -> summed loss."""
+MULTI_LABEL_LOSSES = {"binary_cross_entropy": binary_cross_entropy}
+"""Losses of multi-label rows by name: function (logits, targets, class_weights_C) -> loss."""
 
 
 def loss_options(
     name: str, gamma: float | None, tau: float | None, counts_C: Ints
 ) -> dict[str, Any]:
-    """Keyword arguments of a loss from the config's values, None for the default.
+    """Return the keyword arguments of a loss for the values of the config.
 
     Args:
+        name: an entry of LOSSES.
+        gamma, tau: values of the config; None for the default.
         counts_C: rows of each class drawn for training, the prior of logit adjustment.
     """
     if name == "focal":
@@ -146,21 +153,31 @@ def loss_options(
 
 
 def step_loss(
-    name: str, class_weights_C: Tensor, options: dict[str, Any] | None = None
+    name: str,
+    class_weights_C: Floats | Tensor,
+    options: dict[str, Any] | None = None,
+    *,
+    label_smoothing: float = 0.0,
 ) -> Callable[..., Tensor]:
-    """The `compute_loss_func` of transformers.Trainer: loss of a micro-batch over the rows of its whole optimizer step.
+    """Return the `compute_loss_func` of transformers.Trainer: the mean loss of an optimizer step.
 
-    The Trainer counts those rows over all micro-batches and processes before the first backward pass
-    (`num_items_in_batch`), so the gradient depends on the rows of the step alone, however they are cut.
+    Before the first backward pass the Trainer counts the rows of the step over all micro-batches
+    and processes (`num_items_in_batch`). Dividing by this number makes the gradient independent of
+    how the rows are split into micro-batches and processes.
 
     Args:
-        options: keyword arguments of the loss (gamma, tau, log_prior_C, label_smoothing).
+        name: an entry of LOSSES or MULTI_LABEL_LOSSES.
+        class_weights_C: one weight per class.
+        options: keyword arguments of the loss (gamma, tau, log_prior_C).
+        label_smoothing: share of the target that is spread over all classes; 0 for losses
+            without it.
     """
     loss = (LOSSES | MULTI_LABEL_LOSSES)[name]
-    tensors = {"class_weights_C": class_weights_C.float(), **(options or {})}
-    copies: dict[
-        torch.device, dict[str, Any]
-    ] = {}  # made once: a copy in each step would let the CPU wait for the device
+    weights_C = torch.as_tensor(class_weights_C, dtype=torch.float32)
+    smoothing = {"label_smoothing": label_smoothing} if label_smoothing else {}
+    arguments = {"class_weights_C": weights_C, **(options or {}), **smoothing}
+    # copied to a device once: a copy in each step would make the CPU wait for the device
+    on_devices: dict[torch.device, dict[str, Any]] = {}
 
     def compute(
         outputs: Any, labels: Tensor, num_items_in_batch: Tensor | int | None = None
@@ -169,11 +186,11 @@ def step_loss(
         if num_items_in_batch is None:  # evaluation: the mean over the rows of the batch
             num_items_in_batch = (labels != IGNORED).sum()
         device = logits_NC.device
-        if device not in copies:
-            copies[device] = {
+        if device not in on_devices:
+            on_devices[device] = {
                 key: value.to(device) if isinstance(value, Tensor) else value
-                for key, value in tensors.items()
+                for key, value in arguments.items()
             }
-        return loss(logits_NC, labels, **copies[device]) / num_items_in_batch
+        return loss(logits_NC, labels, **on_devices[device]) / num_items_in_batch
 
     return compute

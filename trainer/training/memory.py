@@ -1,4 +1,4 @@
-"""What is done when a device runs out of memory: smaller passes, with the same rows in a step."""
+"""Recovery from too little device memory: smaller passes, with the same rows in each step."""
 
 import json
 from collections.abc import Callable, Iterator
@@ -11,12 +11,15 @@ from trainer.files.durable import aside
 
 T = TypeVar("T")
 FILE = "tokens_per_pass.json"
-"""Beside the checkpoints: the size of a pass that was too large, halved; a run that goes on keeps to it."""
-SMALLER = "Lower model.max_length, set model.mode: lora or training.activation_checkpointing: true, or take a smaller model."
+"""File beside the checkpoints with the reduced size of a pass, which a resumed run reads."""
+SMALLER = (
+    "Lower model.max_length, set model.mode: lora or training.activation_checkpointing: true,"
+    " or take a smaller model."
+)
 
 
 def is_out_of_memory(error: RuntimeError) -> bool:
-    """Whether an error tells that a device has too little memory; each kind of device has its own words for it."""
+    """Return whether an error means too little device memory, on any kind of device."""
     import torch
     from accelerate.utils.memory import should_reduce_batch_size
 
@@ -28,7 +31,7 @@ def is_out_of_memory(error: RuntimeError) -> bool:
 
 
 def tokens_that_fit(checkpoints: Path) -> int | None:
-    """Tokens of a pass after the memory was too small in this run; None if it never was."""
+    """Return the reduced size of a pass in tokens, None if memory has sufficed in this run."""
     path = checkpoints / FILE
     return int(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else None
 
@@ -36,13 +39,16 @@ def tokens_that_fit(checkpoints: Path) -> int | None:
 def halve_passes(
     checkpoints: Path, tokens_per_pass: int, longest_row: int, step: int, *, wanted: bool
 ) -> str:
-    """Keep half of the tokens for all that follows; what to say of it.
+    """Write half the size of a pass for the next start, and return a message about it.
 
     Args:
-        checkpoints: folder of the checkpoints; made where no run has made it, as when steps are timed.
-        tokens_per_pass: tokens of the largest pass, padding counted where the device computes it.
+        checkpoints: folder of the checkpoints, made if missing.
+        tokens_per_pass: tokens of the largest pass, with padding where the device computes it.
+        longest_row: tokens of the longest row.
+        step: optimizer steps that are done.
+        wanted: whether smaller passes are allowed.
     Raises:
-        TrainingError: smaller passes are not wanted, or a pass holds a single row already.
+        TrainingError: smaller passes are not wanted, or a pass holds only one row.
     """
     where = f"memory ran out at step {step + 1} with passes of {tokens_per_pass:,} tokens"
     if not wanted:
@@ -54,16 +60,23 @@ def halve_passes(
     checkpoints.mkdir(parents=True, exist_ok=True)
     with aside(checkpoints / FILE) as partial:
         partial.write_text(json.dumps(tokens_per_pass // 2), encoding="utf-8")
-    return f"{where}; from the last checkpoint on they hold {tokens_per_pass // 2:,}, and a step the same rows"
+    return (
+        f"{where}; from the last checkpoint on they hold {tokens_per_pass // 2:,},"
+        " and a step holds the same rows"
+    )
 
 
 def in_smaller_passes(compute: Callable[[int], T], tokens: int, longest_row: int) -> tuple[T, int]:
-    """Compute in passes of so many tokens, halved whenever memory is too small; the result, and the tokens that fitted.
+    """Compute in passes of a number of tokens, which is halved while memory is too small.
 
     Args:
-        compute: tokens of a pass -> result; called anew from its beginning with half of them.
+        compute: function (tokens of a pass) -> result; it is called again from its beginning.
+        tokens: tokens of a pass in the first call.
+        longest_row: tokens of the longest row.
+    Returns:
+        The result, and the tokens of a pass that fitted.
     Raises:
-        RuntimeError: what `compute` raised, where a pass holds a single row already, or for another reason.
+        RuntimeError: the error of `compute`, if it has another reason or a pass holds one row.
     """
     while True:
         try:
@@ -77,10 +90,10 @@ def in_smaller_passes(compute: Callable[[int], T], tokens: int, longest_row: int
 
 @contextmanager
 def naming_lack(model: str) -> Iterator[None]:
-    """Turns a lack of memory that smaller passes cannot mend, as when a model is loaded, into a TrainingError.
+    """Raise TrainingError if the memory is too small for a model, whatever the size of passes.
 
     Args:
-        model: its name.
+        model: name of the model.
     """
     try:
         yield
@@ -93,7 +106,7 @@ def naming_lack(model: str) -> Iterator[None]:
 
 
 def release() -> None:
-    """Give the memory of what is no longer used back to the device."""
+    """Give unused memory back to the device."""
     from accelerate.utils.memory import clear_device_cache
 
     clear_device_cache(garbage_collection=True)

@@ -1,4 +1,4 @@
-"""The most memory that one training held, whatever ran before it in the same process."""
+"""The peak memory of one training, whatever ran before it in the same process."""
 
 import resource
 import sys
@@ -8,37 +8,38 @@ import torch
 
 CLEAR, STATUS = Path("/proc/self/clear_refs"), Path("/proc/self/status")
 RESET_PEAK = "5"
-"""What Linux takes to start the peak of a process anew, see proc(5)."""
+"""What Linux expects in CLEAR to reset the peak of a process, see proc(5)."""
 SLACK_BYTES = 32 * 2**20
-"""Memory that may come between resetting the peak and reading it."""
+"""Memory that may be allocated between resetting the peak and reading it."""
 
 
 class PeakMemory:
-    """Measures from when it is made: what tensors hold on an accelerator that counts it, else the resident memory of this process.
+    """Peak memory since this object was made.
+
+    On an accelerator that counts its memory, tensors are counted, else the resident memory of this
+    process.
 
     Args:
-        device: that trains.
+        device: device that trains.
     Attributes:
-        of: "accelerator"; "process"; or "process since its start", where the system cannot start the peak anew.
+        of: "accelerator", "process", or "process since its start" if the system cannot reset the
+            peak.
     """
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
-        self.of = (
-            "accelerator"
-            if _reset_accelerator(device)
-            else "process"
-            if _reset()
-            else "process since its start"
-        )
+        if _reset_accelerator(device):
+            self.of = "accelerator"
+        else:
+            self.of = "process" if _reset_process() else "process since its start"
 
     def figures(self) -> dict[str, int | str]:
-        """Return what metrics.json holds of it."""
+        """Return the entries of metrics.json about memory."""
         return {"peak_memory_bytes": self.num_bytes, "peak_memory_of": self.of}
 
     @property
     def num_bytes(self) -> int:
-        """The most so far, in bytes."""
+        """The peak so far, in bytes."""
         if self.of == "accelerator":
             return int(torch.accelerator.max_memory_allocated(self.device))
         if self.of == "process":
@@ -48,18 +49,18 @@ class PeakMemory:
 
 
 def _reset_accelerator(device: torch.device) -> bool:
-    """Start the peak of an accelerator anew; whether there is one that counts its memory."""
+    """Reset the peak of an accelerator; return whether it counts its memory."""
     if device.type == "cpu":
         return False
     try:
         torch.accelerator.reset_peak_memory_stats(device)
-    except RuntimeError:  # of a device whose allocator keeps no counts
+    except RuntimeError:  # the allocator of this device does not count
         return False
     return True
 
 
-def _reset() -> bool:
-    """Start the peak of this process anew; whether that had an effect."""
+def _reset_process() -> bool:
+    """Reset the peak of this process; return whether that had an effect."""
     try:
         CLEAR.write_text(RESET_PEAK, encoding="ascii")
         return 0 < _status_bytes("VmHWM") <= _status_bytes("VmRSS") + SLACK_BYTES
@@ -68,6 +69,6 @@ def _reset() -> bool:
 
 
 def _status_bytes(name: str) -> int:
-    """Return a line of /proc/self/status in bytes; 0 where it is missing."""
+    """Return the value of a line of /proc/self/status in bytes, 0 if the line is missing."""
     lines = STATUS.read_text(encoding="ascii", errors="replace").split("\n")
     return next((int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{name}:")), 0)

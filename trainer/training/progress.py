@@ -1,4 +1,4 @@
-"""What the user sees while a model trains: a progress bar, and a line of the per-epoch table after each evaluation."""
+"""What the user sees while a model trains: a progress bar and the table of evaluations."""
 
 import sys
 import time
@@ -17,61 +17,62 @@ COLUMNS = (
     "macro_f1",
     "minority_recall",
 )
-HEADINGS = (
-    "Training Loss",
-    "Epoch",
-    "Step",
-    "Validation Loss",
-    "Accuracy",
-    "Macro F1",
-    "Minority Recall",
-)
+HEADINGS = tuple(name.replace("_", " ").title() for name in COLUMNS)
+
+
+def table_row(
+    training_loss: float, epoch: float, step: float, metrics: dict[str, float], prefix: str = ""
+) -> dict[str, float]:
+    """Return a row of the table, with one value for each of COLUMNS.
+
+    Args:
+        metrics: metrics of an evaluation.
+        prefix: prefix of their names.
+    """
+    measured = (metrics[f"{prefix}{name}"] for name in ("loss", *COLUMNS[4:]))
+    return dict(zip(COLUMNS, (training_loss, epoch, step, *measured), strict=True))
 
 
 def epoch_rows(log_history: list[dict[str, float]]) -> list[dict[str, float]]:
-    """The per-epoch table (COLUMNS) from the Trainer's log, which checkpoints carry, so a resumed run keeps its lines."""
+    """Return the table of evaluations from the Trainer's log.
+
+    Checkpoints contain the log, so a resumed run keeps the rows of the table.
+    """
     rows, training_loss = [], float("nan")
     for entry in log_history:
         training_loss = entry.get("loss", training_loss)
         if "eval_macro_f1" in entry:
-            values = (
-                training_loss,
-                entry["epoch"],
-                entry["step"],
-                *(entry[f"eval_{n}"] for n in ("loss", *COLUMNS[4:])),
-            )
-            rows.append(dict(zip(COLUMNS, values, strict=True)))
+            rows.append(table_row(training_loss, entry["epoch"], entry["step"], entry, "eval_"))
     return rows
 
 
 def headings(*, head: bool) -> tuple[str, ...]:
-    """Headings of the table; where the head alone is trained, a line stands for a fit with one L2 strength."""
+    """Return the headings of the table.
+
+    Args:
+        head: whether only the head is trained; then a row is a fit with one L2 strength.
+    """
     return (HEADINGS[0], "Fit", *HEADINGS[2:], "     L2") if head else HEADINGS
 
 
 def row_cells(row: dict[str, float]) -> list[str]:
-    """One line of the table as text, in the order of COLUMNS, and the L2 strength where a line has one."""
-    cells = [
-        f"{row[name]:.0f}"
-        if name == "step"
-        else f"{row[name]:.4g}"
-        if name == "epoch"
-        else f"{row[name]:.4f}"
-        for name in COLUMNS
-    ]
+    """Return a row of the table as text, in the order of COLUMNS, with the L2 strength if any."""
+    formats = {"step": ".0f", "epoch": ".4g"}
+    cells = [format(row[name], formats.get(name, ".4f")) for name in COLUMNS]
     return [*cells, f"{row['l2']:g}"] if "l2" in row else cells
 
 
 def table_line(row: dict[str, float]) -> str:
-    """One line of the table, as wide as its headings."""
-    return "  ".join(
-        cell.rjust(len(heading))
-        for cell, heading in zip(row_cells(row), headings(head="l2" in row), strict=True)
-    )
+    """Return a row of the table as a line, aligned with the headings."""
+    columns = zip(row_cells(row), headings(head="l2" in row), strict=True)
+    return "  ".join(cell.rjust(len(heading)) for cell, heading in columns)
 
 
 class EpochTable(TrainerCallback):
-    """The per-epoch table, and a progress bar on terminals (elsewhere a line every minute)."""
+    """The table of evaluations, and a progress bar.
+
+    Where no bar can be shown, a line is printed every minute.
+    """
 
     def __init__(
         self, write_epochs: Callable[[list[dict[str, float]]], None] | None = None
@@ -82,18 +83,17 @@ class EpochTable(TrainerCallback):
         self.last_sign = time.monotonic()
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Open the bar and print the headings, with the lines of a resumed run."""
-        if not state.is_world_process_zero:
-            return
-        self.bar = tqdm(
-            total=state.max_steps,
-            initial=state.global_step,
-            desc="Training",
-            unit=" steps",
-            disable=None,
-        )
-        tqdm.write("  ".join(HEADINGS))
-        self._print_new(state)
+        """Open the bar and print the headings, with the rows of a resumed run."""
+        if state.is_world_process_zero:
+            self.bar = tqdm(
+                total=state.max_steps,
+                initial=state.global_step,
+                desc="Training",
+                unit=" steps",
+                disable=None,
+            )
+            tqdm.write("  ".join(HEADINGS))
+            self.on_log(args, state, control)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Move the bar."""
@@ -105,15 +105,7 @@ class EpochTable(TrainerCallback):
             print(f"step {state.global_step} of {state.max_steps}", file=sys.stderr, flush=True)
 
     def on_log(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Print and save the new lines of the table."""
-        self._print_new(state)
-
-    def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Close the bar."""
-        if self.bar is not None:
-            self.bar.close()
-
-    def _print_new(self, state: Any) -> None:
+        """Print and save the new rows of the table."""
         rows = epoch_rows(state.log_history)
         if self.bar is None or len(rows) == self.num_printed:
             return
@@ -123,15 +115,21 @@ class EpochTable(TrainerCallback):
         if self.write_epochs:
             self.write_epochs(rows)
 
+    def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Close the bar."""
+        if self.bar is not None:
+            self.bar.close()
+
 
 class StepClock(TrainerCallback):
-    """Seconds spent in training steps and in fetching their batches, without evaluation and saving.
+    """Seconds spent in training steps and in loading their batches.
 
-    An accelerator works on after Python has queued a step. It is waited for where the clock stops for a log, an evaluation,
-    a save or the end of an epoch, so that no work is left out, and not after every step, which would slow training.
+    Evaluation and saving are not counted. An accelerator still computes after Python has queued a
+    step. The clock waits for it before a log, an evaluation, a save and the end of an epoch, so
+    that no work is left out. Waiting after every step would slow training down.
 
     Attributes:
-        seconds: over the steps of this process; a resumed run counts from its checkpoint on.
+        seconds: seconds of this process; a resumed run adds to those of its checkpoint.
         steps: optimizer steps in those seconds.
     """
 
@@ -146,18 +144,14 @@ class StepClock(TrainerCallback):
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Add the time since the last step, evaluation or save."""
-        if (
-            control.should_log
-            or control.should_evaluate
-            or control.should_save
-            or control.should_training_stop
-        ):
+        is_due = control.should_log or control.should_evaluate or control.should_save
+        if is_due or control.should_training_stop:
             _wait_for(args.device)
         self._add()
         self.steps += 1
 
     def on_epoch_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Add the time that an accelerator still needs for the last steps."""
+        """Add the time that an accelerator needs to finish the last steps."""
         _wait_for(args.device)
         self._add()
 
@@ -167,7 +161,7 @@ class StepClock(TrainerCallback):
 
 
 def _wait_for(device: Any) -> None:
-    """Wait until an accelerator has done what was queued, so that a clock read next tells of it."""
+    """Wait until an accelerator has finished the queued work."""
     if device.type != "cpu":
         import torch
 

@@ -1,4 +1,4 @@
-"""FSDP as accelerate does it: what fails with encoders is mended, what loses the model refused."""
+"""Sharded weights (FSDP, DeepSpeed): fixes for encoders, and the whole model at the end."""
 
 import copy
 from collections.abc import Iterator
@@ -14,21 +14,22 @@ from trainer.training.memory import is_out_of_memory, release
 
 
 def is_sharded(args: Any) -> bool:
-    """Whether FSDP or DeepSpeed places the weights, as TrainingArguments or accelerate's launcher ask for."""
+    """Return whether TrainingArguments or accelerate's launcher ask for FSDP or DeepSpeed."""
     return bool(args.fsdp or parse_flag_from_env("ACCELERATE_USE_FSDP") or is_deepspeed(args))
 
 
 def is_deepspeed(args: Any) -> bool:
-    """Whether DeepSpeed places the weights."""
+    """Return whether DeepSpeed places the weights."""
     return bool(args.deepspeed or parse_flag_from_env("ACCELERATE_USE_DEEPSPEED"))
 
 
 @contextmanager
 def on_device(model: Any, device: torch.device, *, keep: bool) -> Iterator[None]:
-    """Within, a model is on the device.
+    """Move a model to a device for the block.
 
     Args:
-        keep: it stays there. Otherwise it goes back, and one that is too large for the device stays where it is all along.
+        keep: whether the model stays there afterwards. If not, it is moved back, and a model that
+            is too large for the device is not moved.
     """
     home = next(model.parameters()).device
     try:
@@ -46,20 +47,23 @@ def on_device(model: Any, device: torch.device, *, keep: bool) -> Iterator[None]
 
 
 def fit_to_sharding(model: Any, plugin: Any) -> None:
-    """Have accelerate cut a model where it can.
+    """Remove classes from a model's `_no_split_modules` that accelerate cannot shard.
 
-    Since https://github.com/huggingface/accelerate/pull/4015 accelerate shards the input embedding as a unit of its own, which fails when it was
-    sharded before as part of a class in `_no_split_modules`, as BertEmbeddings and RobertaEmbeddings are. Those are left out here.
+    Since https://github.com/huggingface/accelerate/pull/4015 accelerate shards the input embedding
+    by itself. That fails if it was sharded before as part of a class in `_no_split_modules`, such
+    as BertEmbeddings or RobertaEmbeddings.
 
     Args:
+        model: transformers model.
         plugin: accelerate's FullyShardedDataParallelPlugin.
     Raises:
-        ConfigError: the plugin saves shards, and transformers then saves no model at the end.
+        ConfigError: the plugin saves shards, so transformers would save no model at the end.
     """
     if "FULL_STATE_DICT" not in str(plugin.state_dict_type):
         raise ConfigError(
-            f"FSDP's state_dict_type is {plugin.state_dict_type.name}; known here: FULL_STATE_DICT, since a model is saved from whole weights."
-            " Set fsdp_state_dict_type in accelerate's config, as configs/accelerate/fsdp2.yaml does."
+            f"FSDP's state_dict_type is {plugin.state_dict_type.name}; allowed: FULL_STATE_DICT,"
+            " since a model is saved from whole weights. Set fsdp_state_dict_type in accelerate's"
+            " config, as configs/accelerate/fsdp2.yaml does."
         )
     embedding = model.get_input_embeddings()
     holders = {
@@ -67,13 +71,12 @@ def fit_to_sharding(model: Any, plugin: Any) -> None:
         for module in model.modules()
         if module is not embedding and embedding in module.modules()
     }
-    model._no_split_modules = [
-        name for name in model._no_split_modules or () if name not in holders
-    ]
+    names = model._no_split_modules or ()
+    model._no_split_modules = [name for name in names if name not in holders]
 
 
 def without_weights(model: Any) -> Any:
-    """Return a copy of a model's modules, with the hooks in them, that holds no weights until `gather_into` gives it some."""
+    """Return a copy of a model's modules and hooks without weights, for `gather_into`."""
     empty = {
         id(weight): nn.Parameter(torch.empty_like(weight, device="meta"), weight.requires_grad)
         for weight in model.parameters()
@@ -82,10 +85,12 @@ def without_weights(model: Any) -> Any:
 
 
 def gather_into(whole: Any, sharded: Any, accelerator: Any) -> None:
-    """Give every process the whole weights of a model that FSDP shards, in float32, without what FSDP added to its modules.
+    """Copy the whole weights of a model that FSDP shards into a model, in every process.
 
     Args:
-        whole: as `without_weights` made it before the model was sharded; all its weights lie on this process's device then.
+        whole: result of `without_weights` before the model was sharded; it gets float32 weights on
+            the device of this process.
+        sharded: the sharded model.
         accelerator: accelerate's Accelerator, which sharded the model.
     """
     state = accelerator.get_state_dict(sharded)  # on the CPU of the main process

@@ -1,89 +1,69 @@
-"""Experiment trackers of `training.report_to`: what they cannot log or upload costs no run, and what they do at the end waits for the saved model."""
+"""Experiment trackers of `training.report_to`, made harmless to the run.
+
+If a tracker cannot log or upload, a warning is logged. What a tracker does at the end of training
+waits until the model is saved.
+"""
 
 import logging
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
-from transformers import TrainerCallback
 from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
 
 from trainer.errors import Stopped, first_line
 
 logger = logging.getLogger(__name__)
-EVENTS = (
-    *(
-        "on_epoch_begin",
-        "on_epoch_end",
-        "on_step_begin",
-        "on_pre_optimizer_step",
-        "on_optimizer_step",
-        "on_substep_end",
-        "on_step_end",
-    ),
-    *("on_evaluate", "on_predict", "on_save", "on_log", "on_prediction_step"),
-)
 
 
-class Tracker(TrainerCallback):
-    """A tracker's callback whose faults after the start are warnings; the first of each event is said.
+class Tracker:
+    """The callback of a tracker, whose faults after its start are warnings, one for each event.
 
-    Its start may fail: nothing is lost then. Its `on_train_end`, which uploads models, is kept for `finish`.
+    A fault of its start ends the run, when nothing is lost yet. Its `on_train_end`, which uploads
+    models, is delayed until `finish`.
     """
 
-    def __init__(self, callback: TrainerCallback) -> None:
+    def __init__(self, callback: Any) -> None:
         self.callback = callback
         self._end: Callable[[], Any] | None = None
-        self._said: set[str] = set()
+        self._failed: set[str] = set()
 
-    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> Any:
-        """Start."""
-        return self.callback.on_train_begin(args, state, control, **kwargs)
+    def __getattr__(self, event: str) -> Callable[..., Any]:
+        return partial(self.attempt, event)
 
-    def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Keep what is to be done when the run is saved."""
-        self._end = lambda: self.callback.on_train_end(args, state, control, **kwargs)
+    def on_train_begin(self, *args: Any, **kwargs: Any) -> Any:
+        """Start the tracker."""
+        return self.callback.on_train_begin(*args, **kwargs)
+
+    def on_train_end(self, *args: Any, **kwargs: Any) -> None:
+        """Delay the tracker's work at the end of training."""
+        self._end = partial(self.attempt, "on_train_end", *args, **kwargs)
 
     def finish(self) -> None:
-        """Do what was kept."""
+        """Do the delayed work, once."""
         if self._end:
-            self.attempt("on_train_end", self._end)
+            self._end()
             self._end = None
 
-    def attempt(self, event: str, action: Callable[[], Any]) -> Any:
-        """Let the tracker do something; a fault becomes a warning."""
+    def attempt(self, event: str, *args: Any, **kwargs: Any) -> Any:
+        """Call the tracker for an event, and log a fault as a warning."""
         try:
-            return action()
+            return getattr(self.callback, event)(*args, **kwargs)
         except Stopped:
             raise
         except Exception as error:
-            if event not in self._said:
-                self._said.add(event)
-                name = type(self.callback).__name__.removesuffix("Callback")
+            if event not in self._failed:
+                self._failed.add(event)
                 logger.warning(
-                    "%s failed (%s): %s The training goes on; the tracker may lack figures or files.",
-                    name,
+                    "%s failed (%s): %s Training continues; the tracker may lack values or files.",
+                    type(self.callback).__name__.removesuffix("Callback"),
                     event,
                     first_line(error),
                 )
             return None
 
 
-def _forwarded(event: str) -> Callable[..., Any]:
-    def forward(self: Tracker, args: Any, state: Any, control: Any, **kwargs: Any) -> Any:
-        return self.attempt(
-            event, lambda: getattr(self.callback, event)(args, state, control, **kwargs)
-        )
-
-    return forward
-
-
-for name in EVENTS:
-    setattr(Tracker, name, _forwarded(name))
-
-
-def guard(callbacks: list[TrainerCallback]) -> None:
-    """Put every tracker of transformers among the callbacks into a `Tracker`."""
+def guard(callbacks: list[Any]) -> None:
+    """Replace every tracker of transformers among the callbacks by a `Tracker`."""
     kinds = tuple(INTEGRATION_TO_CALLBACK.values())
-    callbacks[:] = [
-        Tracker(callback) if isinstance(callback, kinds) else callback for callback in callbacks
-    ]
+    callbacks[:] = [Tracker(each) if isinstance(each, kinds) else each for each in callbacks]

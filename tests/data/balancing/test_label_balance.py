@@ -1,4 +1,4 @@
-"""Balancing rows with several labels: the counts of labels, by hand, in the limit of one label a row, and fast."""
+"""Balancing rows with several labels: counts by hand, and in the limit of one label a row."""
 
 import time
 
@@ -94,7 +94,8 @@ def test_no_label_falls_below_its_target_and_no_row_more_could_go(num_rows, shar
 
 
 def test_rows_of_the_largest_labels_go_first_so_that_counts_end_equal():
-    # a has 500 rows, each beside one of v to z with 200: drawn evenly these would leave about 250 rows of a
+    # a has 500 rows, each with one of v to z, which have 200: drawn evenly, these would leave
+    # about 250 rows of a
     matrix, _ = rows_of(
         a_v=100, a_w=100, a_x=100, a_y=100, a_z=100, v=100, w=100, x=100, y=100, z=100, b=100
     )
@@ -120,7 +121,7 @@ def test_with_one_label_a_row_the_counts_are_those_of_the_method(method, paramet
     SEEDS,
     st.floats(0.1, 1),
 )
-def test_oversampling_brings_every_label_to_its_target_and_repeats_no_row_more_than_its_rarest_label_needs(
+def test_oversampling_reaches_every_target_and_repeats_no_row_more_than_its_rarest_label_needs(
     num_rows, shares, seed, ratio
 ):
     matrix = random_rows(num_rows, shares, seed)
@@ -144,7 +145,8 @@ def test_oversampling_leaves_rows_of_plentiful_labels_alone():
 
 
 def test_oversampling_takes_rows_first_whose_other_labels_are_behind_too():
-    # b needs 90 more: its own 10 rows come to 6 each (110 / 20 rounded up), the 10 that have a beside it give 40
+    # b needs 90 more: its own 10 rows come to 6 each (110 / 20 rounded up), the 10 rows that
+    # also have a give 40
     matrix, _ = rows_of(a=100, a_b=10, b=10)
     drawn = plan(matrix, "oversample")
     assert times(drawn, matrix)[:100].tolist() == [1] * 100
@@ -171,7 +173,10 @@ def test_floor_gives_every_label_its_share_of_all_rows():
 
 def test_floor_that_repeated_rows_cannot_reach_is_refused():
     matrix, _ = rows_of(a=100, b=10, c=10)
-    words = r"^balance.min_share is 0.4 for each of 3 labels, which repeated rows do not reach. Set balance.min_share: 0.333 or less, or method: oversample.$"
+    words = (
+        r"^balance.min_share is 0.4 for each of 3 labels, which repeated rows do not reach. "
+        r"Set balance.min_share: 0.333 or less, or method: oversample.$"
+    )
     with pytest.raises(ConfigError, match=words):
         plan(matrix, "floor", 0.4)
     matrix, _ = rows_of(
@@ -242,7 +247,10 @@ def test_label_that_balanced_domains_lose_is_refused():
     domains = np.array([0] * 2 + [1] * 299), ["mail", "web"]
     with pytest.raises(
         DataError,
-        match=r"^balance.by: method undersample draws no row of label1, since domains are cut whatever their labels",
+        match=(
+            r"^balance.by: method undersample draws no row of label1, because it reduces "
+            r"domains without looking at labels"
+        ),
     ):
         plan(matrix, domains=domains)
 
@@ -260,12 +268,15 @@ def test_few_rows_kept_and_rows_seen_often_are_warned_of_by_label():
     matrix, labels = rows_of(a=1000, b_c=30, c=20)
     with pytest.warns(
         UserWarning,
-        match=r"method undersample keeps only 60 of 1,050 training rows an epoch, since 'b' has 30 rows\. Set balance\.target",
+        match=(
+            r"method undersample keeps only 60 of 1,050 training rows an epoch, since 'b' "
+            r"has 30 rows\. Set balance\.target"
+        ),
     ):
         plan(matrix, labels=labels)
     with pytest.warns(
         UserWarning,
-        match=r"rows of some are seen often in an epoch: 'b' 33.3 times, 'c' 20.4 times",
+        match=r"some rows are seen often in an epoch: 'b' 33.3 times, 'c' 20.4 times",
     ):
         plan(matrix, "oversample", labels=labels)
 
@@ -273,7 +284,10 @@ def test_few_rows_kept_and_rows_seen_often_are_warned_of_by_label():
 def test_label_without_a_training_row_is_named():
     with pytest.raises(
         DataError,
-        match=r"^the training rows hold no row of label1. Add rows, or list them in data.drop_labels.$",
+        match=(
+            r"^the training rows contain no row of label1. Add rows, or list them in "
+            r"data.drop_labels.$"
+        ),
     ):
         plan(np.array([[True, False], [True, False]]))
 

@@ -9,16 +9,20 @@ from preparing import prepare_data
 
 from trainer.config.sections.balancing import BalanceSection, LossSection
 from trainer.config.sections.data import DataSection
-from trainer.data.cleaning.clean import clean_rows, refuse_lost_classes
+from trainer.data.cleaning.clean import clean_rows
+from trainer.data.cleaning.lost_classes import refuse_lost_classes
 from trainer.data.cleaning.reasons import REASONS
-from trainer.data.labels.label_ids import encode, order_labels
+from trainer.data.labels.class_order import encode, order_labels
 from trainer.data.reading.sources import read_rows
 from trainer.errors import DataError
 
 
 @pytest.fixture
 def clean(tmp_path, monkeypatch):
-    """Function (rows of 'text,label' lines, or {slot: such lines}, **rules) -> CleanRows; other keys go to the data section."""
+    """Function (rows of "text,label" lines, or {slot: such lines}, **rules) -> CleanRows.
+
+    Other keys go to the data section.
+    """
     monkeypatch.chdir(tmp_path)
 
     def clean(
@@ -110,7 +114,10 @@ def test_unwanted_labels_are_dropped_and_gone_from_the_names(clean):
 def test_unwanted_label_that_no_row_has_is_refused_with_the_nearest_name(clean):
     with pytest.raises(
         DataError,
-        match=r"^data.drop_labels names neutrla; labels in the data: neutral, x, y. Did you mean 'neutral'\?$",
+        match=(
+            r"^data.drop_labels names neutrla; labels in the data: neutral, x, y. Did you "
+            r"mean 'neutral'\?$"
+        ),
     ):
         clean([*TWO, "r,neutral"], drop_labels=["neutrla"])
 
@@ -277,7 +284,10 @@ def test_counts_add_up_to_all_rows(clean, tmp_path):
 def test_file_of_which_nothing_is_left_is_refused_with_the_reasons(clean):
     with pytest.raises(
         DataError,
-        match=r"^data.source: no row is left of 3 after cleaning: 2 empty text; 1 missing label. Check data.text_column, ",
+        match=(
+            r"^data.source: no row is left of 3 after cleaning: 2 empty text; 1 missing "
+            r"label. Check data.text_column, "
+        ),
     ):
         clean([",x", "NaN,y", "a,"])
 
@@ -285,7 +295,10 @@ def test_file_of_which_nothing_is_left_is_refused_with_the_reasons(clean):
 def test_given_file_of_which_nothing_is_left_is_refused(clean):
     with pytest.raises(
         DataError,
-        match=r"^data.validation: no row is left of 1 after cleaning: 1 text also in validation or test. Check ",
+        match=(
+            r"^data.validation: no row is left of 1 after cleaning: 1 text also in "
+            r"validation or test. Check "
+        ),
     ):
         clean({"train": TWO, "validation": ["r,x"], "test": ["r,x", "s,y"]})
 
@@ -293,16 +306,25 @@ def test_given_file_of_which_nothing_is_left_is_refused(clean):
 def test_one_class_is_refused(clean):
     with pytest.raises(
         DataError,
-        match=r"^the rows hold one class only, 'x'; a classifier needs two. Check data.label_column, data.label_map and data.drop_labels.$",
+        match=(
+            r"^the rows hold one class only, 'x'; a classifier needs two. Check "
+            r"data.label_column, data.label_map and data.drop_labels.$"
+        ),
     ):
         clean(["a,x", "b,x"])
 
 
 def test_one_class_after_cleaning_is_refused(clean):
-    words = r"\(rows that cleaning dropped: 1 missing label, 1 duplicate text, 1 conflicting labels, outvoted\)"
+    words = (
+        r"\(rows that cleaning dropped: 1 missing label, 1 duplicate text, 1 conflicting "
+        r"labels, outvoted\)"
+    )
     with pytest.raises(
         DataError,
-        match=rf"^the rows hold one class only, 'x'; a classifier needs two {words}. Check data.label_column, data.label_map",
+        match=(
+            rf"^the rows hold one class only, 'x'; a classifier needs two {words}. Check "
+            rf"data.label_column, data.label_map"
+        ),
     ):
         clean(["a,x", "b,x", "a,y", "a,x", "c,"])
 
@@ -324,7 +346,10 @@ def test_label_that_training_lacks_is_refused(tmp_path, clean, slot):
     data = DataSection(train="train.csv", **{slot: f"{slot}.csv"})
     with pytest.raises(
         DataError,
-        match=rf"^data.{slot}: holds new, newer, which the training rows lack; labels of train: x, y. Add rows",
+        match=(
+            rf"^data.{slot}: holds new, newer, which the training rows lack; labels of "
+            rf"train: x, y. Add rows"
+        ),
     ):
         prepare_data(
             data, None, BalanceSection(), LossSection(), seed=1, cache_dir=tmp_path / "cache"
@@ -490,7 +515,7 @@ def test_class_of_which_cleaning_leaves_no_row_is_named_with_the_reasons(clean, 
     assert rows.labels.names == ["x", "y"]
     with pytest.raises(
         DataError,
-        match=r"^cleaning leaves no row of 'z' \(.+\)\. Mend these rows, .+ data\.drop_labels\.$",
+        match=r"^cleaning leaves no row of 'z' \(.+\)\. Fix these rows, .+ data\.drop_labels\.$",
     ):
         refuse_lost_classes(rows.lost)
 

@@ -79,7 +79,10 @@ def test_order_of_texts_does_not_change_the_clusters(texts):
 
 def test_a_template_sent_thousands_of_times_is_one_cluster_in_linear_time():
     pool = [
-        f"dear customer your order number {i} has been shipped from our warehouse and will arrive soon"
+        (
+            f"dear customer your order number {i} has been shipped from our warehouse and "
+            f"will arrive soon"
+        )
         for i in range(5000)
     ]
     started = time.perf_counter()

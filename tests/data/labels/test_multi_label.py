@@ -29,7 +29,7 @@ def folder(tmp_path, monkeypatch):
 
 @pytest.fixture
 def read(folder):
-    """Function (name, (text, labels) rows or content, **data section) -> Rows of the file it writes."""
+    """Function (name, (text, labels) rows or content, **data section) -> Rows of the file."""
 
     def read(name, rows, **section):
         if isinstance(rows, str):
@@ -150,23 +150,25 @@ def test_row_with_an_empty_label_cell_is_missing_its_labels(read):
 def test_wrong_value_in_a_label_column_is_refused(read, value):
     with pytest.raises(DataError) as raised:
         read("rows.csv", f"text,a,b\np,1,0\nq,{value},1\n", label_columns=["a", "b"])
-    assert (
-        str(raised.value)
-        == f"rows.csv:3: label column 'a' holds '{value}'; needed: 0, 1, true or false. Mend the column, or set data.label_columns."
+    assert str(raised.value) == (
+        f"rows.csv:3: label column 'a' holds '{value}'; needed: 0, 1, true or false. Fix "
+        "the column, or set data.label_columns."
     )
 
 
 def test_lists_beside_single_labels_are_refused_within_a_file_and_between_files(read, folder):
     with pytest.raises(
         DataError,
-        match=r"^rows.jsonl: 'label' holds a list in some rows and a single value in others; needed: one kind. Mend the file.$",
+        match=r"^rows.jsonl: 'label' holds a list in some rows and a single value in others; "
+        r"needed: one kind. Mend the file.$",
     ):
         read("rows.jsonl", [("p", ["x"]), ("q", "y")])
     Path("a.jsonl").write_text('{"text": "p", "label": ["x"]}\n')
     Path("b.jsonl").write_text('{"text": "q", "label": "x"}\n')
     with pytest.raises(
         DataError,
-        match=r"^data.source: column 'label' holds lists in some rows and single labels in others; needed: one kind. Mend the files.$",
+        match=r"^data.source: column 'label' holds lists in some rows and single labels in "
+        r"others; needed: one kind. Fix the files.$",
     ):
         read_rows(DataSection(source=["a.jsonl", "b.jsonl"]), folder / "cache")
 
@@ -312,9 +314,9 @@ def test_undersampling_cuts_labels_and_rows_without_one_to_the_smallest_label_an
     shared = prepare(
         many(a=10, a_b=20, a_c=10), {"train": 0.8, "validation": 0.2}, method="undersample"
     ).balanced_sentence
-    assert (
-        shared
-        == "Balanced by label: an epoch sees 8 (b) to 16 (a) rows of a label. Labels that share rows cannot all have one count."
+    assert shared == (
+        "Balanced by label: an epoch sees 8 (b) to 16 (a) rows of a label. Labels that "
+        "share rows cannot all have one count."
     )
     assert prepare(many(a=40, a_b=10), {"train": 0.8, "validation": 0.2}).balanced_sentence == ""
 
@@ -404,13 +406,14 @@ def test_label_of_one_row_trains_or_is_told(prepare, primary_label):
     rows = [*many(a=60, a_b=30), ("both 4", ["a", "c"])]
     with pytest.warns(
         UserWarning,
-        match=r"^split: no row of 'c' \(1 row in all\) in validation: such a class is trained, but not measured",
+        match=r"^split: no row of 'c' \(1 row in all\) in validation: such a class is trained, "
+        r"but not measured",
     ):
         data = prepare(rows, {"train": 0.5, "validation": 0.5, "primary_label": primary_label})
     assert data.clean.label_matrix_NC[data.splits.train, data.labels.index("c")].sum() == 1
     words = {
         False: r"^label 'c' has 1 row; 2 stratified splits need 2. Merge it by data.label_map, list it in data.drop_labels, or set split.rare_classes: keep.$",
-        True: r"^the training rows hold no row of c. Add rows, or list them in data.drop_labels.$",
+        True: r"^the training rows contain no row of c. Add rows, or list them in data.drop_labels.$",
     }
     with pytest.raises(DataError, match=words[primary_label]):
         prepare(
@@ -439,7 +442,8 @@ def test_positive_weights_by_hand():
         positive_weights(counts, 20, {"d": 3.0}, ["a", "b", "c"])
     with pytest.raises(
         ConfigError,
-        match=r"^loss.class_weights is 'sqrt'; with multi-label data known: balanced, none, or one weight a label.$",
+        match=r"^loss.class_weights is 'sqrt'; with multi-label data known: balanced, none, or "
+        r"one weight a label.$",
     ):
         positive_weights(counts, 20, "sqrt", ["a", "b", "c"])
 

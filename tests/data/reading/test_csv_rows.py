@@ -1,4 +1,4 @@
-"""The CSV parser: blocks that Arrow reads against the strict parser, which decides; and what it refuses."""
+"""The CSV parser: Arrow reads blocks as the strict parser does; what the parser refuses."""
 
 import csv
 import io
@@ -8,9 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from trainer.config.sections.data import DataSection
-from trainer.data.reading.bad_rows import LINE, BadRows
+from trainer.data.reading.bad_rows import BadRows
 from trainer.data.reading.formats.csv_rows import CsvRows
 from trainer.data.reading.formats.text_encoding import text_blocks
+from trainer.data.reading.row_places import LINE
 from trainer.errors import DataError
 
 
@@ -126,7 +127,7 @@ HEAD = "text,label\n"
 
 def test_text_behind_a_closing_quote_is_refused_and_only_its_first_line_is_lost():
     text = HEAD + 'a,x\n"b" c,x\nd,y\n"e\nf" g,y\nh,x\n'
-    reason = "text stands behind a closing quote; data.quote_char: '' reads quotes as text"
+    reason = "text follows a closing quote; data.quote_char: '' reads quotes as text"
     assert refusals(text) == [(3, reason), (5, reason)]
     assert rows(text) == [("a", "x"), ("d", "y"), ('f" g', "y"), ("h", "x")]
 
@@ -176,7 +177,7 @@ def test_escaped_quotes_are_refused_with_the_option_and_read_with_it():
 
 def test_space_between_separator_and_quote_is_named_and_can_be_passed_over():
     text = 'label,text\nx, "text, more"\ny, "text" \n'
-    hint = "data.skip_initial_space: true reads a quote behind spaces"
+    hint = "data.skip_initial_space: true reads a quote after spaces"
     assert refusals(text)[0] == (2, f"3 cells, expected 2; {hint}")
     assert rows('label,text\nx, "text, more"\ny,  plain\n', skip_initial_space=True) == [
         ("x", "text, more"),
@@ -189,7 +190,10 @@ SWALLOWED = HEAD + 'a,x\n"open,x\nb,y\nc,x\nclosed",y\nd,x\n'
 
 @pytest.mark.parametrize("arrow", [True, False])
 def test_cell_that_holds_rows_is_refused_with_its_lines_and_remedies(arrow):
-    remedy = "Set data.quote_char: '' to read quotes as text, or data.multiline_cells: true if the text belongs together."
+    remedy = (
+        "Set data.quote_char: '' to read quotes as text, or data.multiline_cells: true if "
+        "the text belongs together."
+    )
     assert (
         read(SWALLOWED, arrow=arrow)
         == f"a.csv:3: a quoted cell makes one row of 4 lines, of which 4 look like rows. {remedy}"
@@ -223,7 +227,8 @@ def test_labels_that_only_later_rows_have_count(arrow, columns):
 @pytest.mark.parametrize(
     "cell",
     [
-        "Dear John,\nhow are you, and\nwhere, do you live\nyours, Ann",  # a separator on each line, but no labels
+        # a separator on each line, but no labels
+        "Dear John,\nhow are you, and\nwhere, do you live\nyours, Ann",
         "one\ntwo\n\nthree",
         "it quotes a row\nb,x\nand goes on",
         'dialogue\n""no"", she said\n""yes"", he said',
@@ -299,7 +304,7 @@ def test_first_line_of_excel_sets_the_separator(first):
     assert table.to_pydict() == {"text": ["a, b"], LINE: [3]}
     line = first.strip("\ufeff\r\n")
     assert bad_rows.remarks == [
-        f"a.csv: its first line, {line.replace('SEP', 'sep')}, is no row; the separator is ';'."
+        f"a.csv: its first line, {line.replace('SEP', 'sep')}, is not a row; the separator is ';'."
     ]
     assert rows("sep=;\ntext|label\na;b|x\n", separator="|") == [("a;b", "x")]
 

@@ -118,7 +118,7 @@ def write_copies(folder, rows, kind=None):
 
 
 def found(path, cache_dir):
-    """What training would see of a file: of each row its fate, of each class its name, of each split its rows; or the error."""
+    """Return the reason, text and label of each row, the classes and the splits; or the error."""
     data = DataSection(source=str(path), multiline_cells=True)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

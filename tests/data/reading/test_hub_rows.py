@@ -1,4 +1,4 @@
-"""Rows of a Hub that changes or goes away while they are read: the real `datasets` client against a server on loopback."""
+"""A Hub that changes or goes away while rows are read: the `datasets` client, a local server."""
 
 import io
 import json
@@ -17,15 +17,20 @@ import json, sys, time
 import datasets
 datasets.config.STREAMING_READ_MAX_RETRIES = 2
 time.sleep = lambda seconds: None  # between the attempts of the clients
-from trainer.data.reading.bad_rows import BadRows
-from trainer.data.reading.sources import hub_commits, shards
-from trainer.errors import DataError
 from trainer.config.sections.data import DataSection
+from trainer.data.reading.bad_rows import BadRows
+from trainer.data.reading.source_tables import hub_commits, source_tables
+from trainer.errors import DataError
 name, streaming = json.loads(sys.argv[1])
 data = DataSection(source=name, streaming=streaming)
 for line in sys.stdin:
     try:
-        texts = [text for tables in shards("source", data, None, BadRows()) for table in tables for text in table["text"].to_pylist()]
+        texts = [
+            text
+            for tables in source_tables("source", data, ["text", "label"], BadRows())
+            for table in tables
+            for text in table["text"].to_pylist()
+        ]
         print(json.dumps([texts, hub_commits(data)]), flush=True)
     except DataError as error:
         print(json.dumps(str(error)), flush=True)
@@ -54,7 +59,7 @@ def hub():
 
 @pytest.fixture
 def reader(hub, tmp_path):
-    """Function (streaming) -> a process that reads user/rows each time it is told to; gives what it read, or our error."""
+    """Function (streaming) -> a process that reads user/rows on request; gives rows or an error."""
     processes = []
 
     def start(streaming, **environment):

@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from trainer.config.sections.data import DataSection
+from trainer.data.reading.bad_rows import BadRows
 from trainer.data.reading.formats import json_rows
 from trainer.data.reading.formats.json_rows import arrow_records, read_jsonl
 from trainer.data.reading.row_columns import SCHEMA
@@ -27,9 +28,12 @@ FIRST = b'{"text": "a", "label": 1, "weight": 0.5, "labels": ["x"], "other": 1}\
 ORDINARY = [
     b'{"text": "b", "label": 2}',
     b'{"text": "2020-01-01 10:00:00", "label": -0, "weight": 3, "labels": []}',
-    b'{"label": 9223372036854775807, "text": null, "weight": 1e-300, "other": {"text": "c", "x": [1, {}]}}',
+    b'{"label": 9223372036854775807, "text": null, "weight": 1e-300, '
+    b'"other": {"text": "c", "x": [1, {}]}}',
     b'{"t\\u0065xt": "\\ud83d\\ude00 \\u0000 \\"q\\" \\n", "labels": ["y", "y", "z"]}\r',
-    '{"text": "für \u2028 \x85 é\u0301 中 \x7f", "weight": null, "labels": null, "other": NaN} '.encode(),
+    (
+        '{"text": "für \u2028 \x85 é\u0301 中 \x7f", "weight": null, "labels": null, "other": NaN} '
+    ).encode(),
     b'  {"text": "{\\"text\\": 1}"}',
     b"{}",
 ]
@@ -86,9 +90,9 @@ def outcome(folder, content, *, arrow=True):
     """Rows and bad rows, or the refusal; the blocks are as short as a few lines."""
     path = folder / "a.jsonl"
     path.write_bytes(content)
-    bad_rows = []
+    bad_rows = BadRows()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(json_rows, "JSON_BLOCK_BYTES", 200)
+        patch.setattr(json_rows, "JSON_BLOCK_CHARACTERS", 200)
         if not arrow:
             patch.setattr(json_rows, "arrow_records", lambda block, kinds: None)
         try:
@@ -99,7 +103,7 @@ def outcome(folder, content, *, arrow=True):
 
 
 def same(one, two):
-    """Equal but for the kind of number: 1 and 1.0 become the same text; NaN and a missing value, both missing."""
+    """Whether two values are equal, if 1 is 1.0, and NaN is a missing value."""
     return json.dumps(_plain(one)) == json.dumps(_plain(two))
 
 
@@ -162,7 +166,7 @@ def test_labels_change_from_numbers_to_texts_within_a_file(tmp_path):
     ]
     (tmp_path / "a.jsonl").write_text("\n".join(lines), encoding="utf-8")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(json_rows, "JSON_BLOCK_BYTES", 200)
+        patch.setattr(json_rows, "JSON_BLOCK_CHARACTERS", 200)
         rows = read_rows(DataSection(source=str(tmp_path / "a.jsonl")), tmp_path / "cache")
     assert rows.table.schema == SCHEMA
     assert rows.table["label"].to_pylist() == [

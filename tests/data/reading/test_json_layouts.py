@@ -1,4 +1,4 @@
-"""Layouts of JSON files: what pandas writes is read, the rest is refused in one line; columns are judged by a sample."""
+"""Layouts of JSON files: pandas' are read, others refused; a sample shows the columns."""
 
 import gc
 import json
@@ -24,7 +24,10 @@ FRAME = pd.DataFrame(
     }
 )
 ROWS = list(zip(FRAME["text"].str.strip(), FRAME["label"], strict=True))
-REMEDY = 'Write it with DataFrame.to_json(path, orient="records", lines=True), and end its name in .jsonl.'
+REMEDY = (
+    'Write it with DataFrame.to_json(path, orient="records", lines=True), and end its name '
+    "in .jsonl."
+)
 
 
 @pytest.fixture(autouse=True)
@@ -34,7 +37,7 @@ def folder(tmp_path, monkeypatch):
 
 
 def both_readings(content, name="a.json", **options):
-    """(text, label) of each row, the same in training and prediction; or what refuses the file in training and in prediction."""
+    """Return (text, label) of each row, or the error, in training and in prediction."""
     Path(name).write_text(content, encoding="utf-8")
     section = DataSection(source=name, **options)
     try:
@@ -100,7 +103,7 @@ def test_files_are_closed():
 
 
 def test_list_of_lists_is_refused_in_one_line():
-    expected = f"a.json: is a list of lists, without names of columns. {REMEDY}"
+    expected = f"a.json: is a list of lists, without column names. {REMEDY}"
     assert both_readings(FRAME.to_json(orient="values")) == (expected, expected)
 
 
@@ -197,7 +200,6 @@ def test_broken_list_is_refused_with_its_place_however_late(monkeypatch):
             f"a.json: broken JSON: Expecting value: char {place - 1:,}, near "
         )
     for message in both_readings(content + " x"):
-        assert (
-            message
-            == "a.json: broken JSON: text stands behind the list, 'x'. Give one list, or one object a line."
+        assert message == (
+            "a.json: broken JSON: text follows the list, 'x'. Give one list, or one object a line."
         )

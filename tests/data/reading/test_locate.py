@@ -4,9 +4,9 @@ import pytest
 
 from trainer.data.reading.formats.readers import ENDINGS
 from trainer.data.reading.locate import locate
-from trainer.delivery.predicting.saved_model import find_models
+from trainer.delivery.predicting.model_source import find_models
 from trainer.errors import DataError, ModelError
-from trainer.training.models.model import resolve_name
+from trainer.training.models.model_folder import resolve_name
 
 FILE = (
     "needed: a file here, or the id of a data set on the Hub. Download it first, and give its path."
@@ -31,19 +31,31 @@ FILE = (
         ("gs://bucket/rows", f"'gs://bucket/rows' is an address with gs://; {FILE}"),
         (
             "https://huggingface.co/datasets/fancyzhx/ag_news",
-            "'https://huggingface.co/datasets/fancyzhx/ag_news' is an address with https://. Of a data set on the Hub give the bare id: fancyzhx/ag_news",
+            (
+                "'https://huggingface.co/datasets/fancyzhx/ag_news' is an address with "
+                "https://. For a data set on the Hub give the bare id: fancyzhx/ag_news"
+            ),
         ),
         (
             "huggingface.co/datasets/imdb/tree/main",
-            "'huggingface.co/datasets/imdb/tree/main' is a web address. Of a data set on the Hub give the bare id: imdb",
+            (
+                "'huggingface.co/datasets/imdb/tree/main' is a web address. For a data set "
+                "on the Hub give the bare id: imdb"
+            ),
         ),
         (
             "hf://datasets/a/b/rows.csv",
-            "'hf://datasets/a/b/rows.csv' is an address with hf://. Of a data set on the Hub give the bare id: a/b",
+            (
+                "'hf://datasets/a/b/rows.csv' is an address with hf://. For a data set on "
+                "the Hub give the bare id: a/b"
+            ),
         ),
         (
             "https://huggingface.co/google/bert",
-            "'https://huggingface.co/google/bert' is an address with https://, which leads to a model; needed: a data set.",
+            (
+                "'https://huggingface.co/google/bert' is an address with https:// of a "
+                "model; needed: a data set."
+            ),
         ),
     ],
 )
@@ -58,19 +70,22 @@ def test_address_as_data_is_told_its_scheme_and_what_to_give(location, words):
     [
         (
             "https://huggingface.co/google/bert/tree/main",
-            "is an address with https://. Of a model on the Hub give the bare id: google/bert",
+            "is an address with https://. For a model on the Hub give the bare id: google/bert",
         ),
         (
             "https://hf.co/gpt2",
-            "is an address with https://. Of a model on the Hub give the bare id: gpt2",
+            "is an address with https://. For a model on the Hub give the bare id: gpt2",
         ),
         (
             "s3://bucket/model",
-            "is an address with s3://; needed: a folder here, or the id of a model on the Hub. Download it first, and give its path.",
+            (
+                "is an address with s3://; needed: a folder here, or the id of a model on "
+                "the Hub. Download it first, and give its path."
+            ),
         ),
         (
             "https://huggingface.co/datasets/a/b",
-            "is an address with https://, which leads to a data set; needed: a model.",
+            "is an address with https:// of a data set; needed: a model.",
         ),
     ],
 )

@@ -1,4 +1,4 @@
-"""`split --output` keeps the user's columns, names, types and values; what it writes gives the same splits when it is read again."""
+"""`split --output` keeps columns, names, types and values, and reads back to the same splits."""
 
 import datetime
 import gzip
@@ -19,8 +19,8 @@ SPLIT = SplitSection(train=0.6, validation=0.2, test=0.2)
 
 
 @pytest.fixture
-def exported(tmp_path):
-    """Function (source, format, **data) -> ({split: table or rows}, what was said)."""
+def exported(tmp_path, capsys):
+    """Function (source, format, **data) -> ({split: table or rows}, lines that were printed)."""
 
     def run(
         source, file_format="parquet", split=SPLIT, meanwhile=lambda: None, method="none", **values
@@ -30,10 +30,11 @@ def exported(tmp_path):
         clean, splits = read_splits(data, split, balance, seed=1, cache_dir=tmp_path / "cache")
         prepared = balance_splits(clean, splits, balance, LossSection(), seed=1)
         meanwhile()
-        said = []
         out = tmp_path / f"out-{file_format}"
-        paths = [path for path, _ in export_splits(prepared, data, out, file_format, said.append)]
-        return {path.stem: load(path) for path in paths}, said
+        capsys.readouterr()
+        paths = [path for path, _ in export_splits(prepared, data, out, file_format)]
+        printed = capsys.readouterr().out.splitlines()
+        return {path.stem: load(path) for path in paths}, printed
 
     return run
 
@@ -76,8 +77,8 @@ def odd_table(number=30):
 def test_parquet_keeps_names_types_and_values(exported, tmp_path):
     table = odd_table()
     pq.write_table(table, tmp_path / "rows.parquet")
-    splits, said = exported(tmp_path / "rows.parquet")
-    assert said == []
+    splits, printed = exported(tmp_path / "rows.parquet")
+    assert printed == []
     assert {name: part.num_rows for name, part in splits.items()} == {
         "train": 18,
         "validation": 6,
@@ -183,8 +184,8 @@ def test_names_that_the_user_has_stay_the_users(exported, tmp_path):
         pa.table({"text": [f"t {n}" for n in range(20)], "label": ["x", "y"] * 10, "row": letters}),
         tmp_path / "rows.parquet",
     )
-    splits, said = exported(tmp_path / "rows.parquet")
-    assert said == ["The data already have a column 'row', so ours is called 'row_2'."]
+    splits, printed = exported(tmp_path / "rows.parquet")
+    assert printed == ["The data already have a column 'row', so ours is called 'row_2'."]
     assert {
         (row["row_2"], row["row"])
         for name in ("train", "validation", "test")
@@ -200,8 +201,8 @@ def test_labels_that_were_merged_or_mapped_are_written_as_their_classes_and_coun
         pa.table({"text": [f"t {n}" for n in range(30)], "label": labels}),
         tmp_path / "rows.parquet",
     )
-    splits, said = exported(tmp_path / "rows.parquet", label_map={"hatespeech": "hate"})
-    assert said == [
+    splits, printed = exported(tmp_path / "rows.parquet", label_map={"hatespeech": "hate"})
+    assert printed == [
         "Column 'label' holds the names of the classes; 18 of 30 rows had another spelling."
     ]
     assert [row["label"] for row in all_rows(splits)] == ["Pos", "Pos", "Pos", "neg", "hate"] * 6
@@ -217,8 +218,8 @@ def test_class_label_ids_become_names(exported, tmp_path):
         {"text": [f"t {n}" for n in range(20)], "label": [0, 1] * 10, "stars": list(range(20))},
         features=features,
     ).save_to_disk(tmp_path / "saved")
-    splits, said = exported(tmp_path / "saved")
-    assert said == [
+    splits, printed = exported(tmp_path / "saved")
+    assert printed == [
         "Column 'label' holds the names of the classes; 20 of 20 rows had another spelling."
     ]
     assert [(row["label"], row["stars"]) for row in all_rows(splits)] == [
@@ -243,8 +244,8 @@ def test_lists_and_columns_of_labels_stay_as_they_are(exported, tmp_path):
         ),
         tmp_path / "lists.parquet",
     )
-    splits, said = exported(tmp_path / "lists.parquet")
-    assert (said, [row["label"] for row in all_rows(splits)]) == ([], lists)
+    splits, printed = exported(tmp_path / "lists.parquet")
+    assert (printed, [row["label"] for row in all_rows(splits)]) == ([], lists)
     ones = {name: [int(name in row) for row in lists] for name in "ab"}
     pq.write_table(
         pa.table({"text": [f"t {n}" for n in range(40)], **ones}), tmp_path / "ones.parquet"
@@ -329,7 +330,7 @@ def test_given_files_go_back_to_their_own_splits(exported, tmp_path):
     }
 
 
-def test_half_a_surrogate_pair_in_a_column_that_training_does_not_need_becomes_a_replacement_character(
+def test_half_a_surrogate_pair_in_an_unused_column_becomes_a_replacement_character(
     exported, tmp_path
 ):
     lines = [json.dumps({"text": f"t {n}", "label": "ab"[n % 2], "note": "x"}) for n in range(20)]

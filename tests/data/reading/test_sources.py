@@ -29,7 +29,7 @@ def folder(tmp_path, monkeypatch):
 
 @pytest.fixture
 def read(folder):
-    """Function (source, **data section) -> Rows; a text or bytes beside a name is first written to that file."""
+    """Function (source, content, **data section) -> Rows; the content is written first."""
 
     def write_and_read(source, content=None, **section):
         if content is not None:
@@ -166,9 +166,9 @@ def test_split_that_a_saved_dataset_dict_lacks_is_refused(refused):
 
 def test_folder_that_is_no_saved_dataset_is_refused_with_a_glob(refused, folder):
     (folder / "plain").mkdir()
-    assert (
-        refused("plain")
-        == "plain: is a folder but no saved `datasets` folder. For files in it give a glob such as plain/*.csv."
+    assert refused("plain") == (
+        "plain: is a folder, but not one that `datasets` saved. For files in it give a "
+        "glob such as plain/*.csv."
     )
 
 
@@ -194,20 +194,23 @@ def test_glob_without_a_file_is_refused(refused):
 
 def test_missing_file_is_refused_with_the_nearest_name(refused, folder):
     (folder / "tweets.csv").write_text("text,label\n", encoding="utf-8")
-    expected = "data.source: 'twets.csv' does not exist. Did you mean 'tweets.csv'? Relative paths start at the folder you run in."
+    expected = (
+        "data.source: 'twets.csv' does not exist. Did you mean 'tweets.csv'? Relative paths "
+        "start at the folder you run in."
+    )
     assert refused("twets.csv") == expected
 
 
 def test_unknown_ending_is_refused_with_the_known_ones(refused):
-    assert (
-        refused("a.docx", "x")
-        == "a.docx: endings that can be read: .arrow, .csv, .json, .jsonl, .ndjson, .parquet, .tab, .tsv, .txt, .xlsx."
+    assert refused("a.docx", "x") == (
+        "a.docx: endings that can be read: .arrow, .csv, .json, .jsonl, .ndjson, "
+        ".parquet, .tab, .tsv, .txt, .xlsx."
     )
 
 
 def test_name_that_is_no_file_and_not_on_the_hub_is_refused(refused):
     assert refused("nobody/nothing").startswith(
-        "data.source: 'nobody/nothing' is no file here and could not be loaded from the Hub: "
+        "data.source: 'nobody/nothing' is not a file here and could not be loaded from the Hub: "
     )
 
 
@@ -231,11 +234,17 @@ PYARROW = importlib.metadata.version("pyarrow")
     [
         (
             "package:no-such-dist==1.2+cpu/a.csv",
-            "the Python package no-such-dist is not installed. Run: pip install --no-deps no-such-dist==1.2+cpu",
+            (
+                "the Python package no-such-dist is not installed. Run: pip install "
+                "--no-deps no-such-dist==1.2+cpu"
+            ),
         ),
         (
             "package:no-such-dist/a.csv",
-            "the Python package no-such-dist is not installed. Run: pip install --no-deps no-such-dist",
+            (
+                "the Python package no-such-dist is not installed. Run: pip install "
+                "--no-deps no-such-dist"
+            ),
         ),
         (
             "package:pyarrow==0.1/a.csv",
@@ -313,7 +322,10 @@ def test_group_and_weight_columns_are_read(read):
 
 
 def test_groups_and_domains_are_compared_like_labels_and_empty_ones_are_missing(folder):
-    content = 'text,label,author,site\na,x,alice,1\nb,y,"alice ",1.0\nc,x,alice\u200b,01\nd,y,"",\ne,y,\u200b,""\nf,y, , \n'
+    content = (
+        'text,label,author,site\na,x,alice,1\nb,y,"alice ",1.0\nc,x,alice\u200b,01\nd,y,"",\n'
+        'e,y,\u200b,""\nf,y, , \n'
+    )
     Path("a.csv").write_text(content, encoding="utf-8")
     table = read_rows(
         DataSection(source="a.csv", group_column="author"), folder.parent / "cache", "site"
@@ -338,9 +350,9 @@ def test_weight_nan_is_a_missing_weight(read):
 
 def test_weight_that_is_no_number_is_refused(refused):
     message = refused("a.csv", "text,label,w\na,x,\nb,x,high\n", weight_column="w")
-    assert (
-        message
-        == "a.csv:3: weight column 'w' holds 'high'; needed: one number a row, or nothing. Mend the row, or set data.weight_column."
+    assert message == (
+        "a.csv:3: weight column 'w' holds 'high'; needed: one number a row, or nothing. "
+        "Fix the row, or set data.weight_column."
     )
 
 
@@ -393,9 +405,9 @@ def test_bytes_that_are_not_utf8_are_refused_with_offset_line_and_likely_encodin
     refused, sentence, place, encoding
 ):
     content = "text,label\nplain,x\n" + f"{sentence},y\n" * 30
-    assert (
-        refused("a.csv", content.encode(encoding))
-        == f"a.csv: {place} is not utf-8; it looks like {encoding}. Set data.encoding, or save the file as UTF-8."
+    assert refused("a.csv", content.encode(encoding)) == (
+        f"a.csv: {place} is not utf-8; it looks like {encoding}. Set data.encoding, or "
+        f"save the file as UTF-8."
     )
 
 
@@ -411,9 +423,10 @@ def test_undeclared_utf16_is_named(refused):
 def test_damaged_utf8_is_not_taken_for_another_encoding(refused):
     content = "text,label\n" + "Ärger über Öl,x\n" * 20
     message = refused("a.csv", content.encode() + b"d\xe9j\xe0 vu,y\n" + content.encode())
-    mend = "Mend the file there, or leave such bytes out: iconv -f utf-8 -t utf-8 -c FILE > MENDED."
+    mend = "Fix the file there, or leave such bytes out: iconv -f utf-8 -t utf-8 -c FILE > FIXED."
     assert message.startswith(
-        "a.csv: byte 392 (line 22) is not utf-8; the text around it is UTF-8 but for 2 damaged bytes."
+        "a.csv: byte 392 (line 22) is not utf-8; the text around it is UTF-8 but for 2 "
+        "damaged bytes."
     )
     assert message.endswith(mend)
 
@@ -440,7 +453,10 @@ def test_undeclared_utf16_without_a_mark_is_named(refused, encoding):
 
 @pytest.mark.parametrize("encoding", ["utf-9", "hex", "rot13"])
 def test_name_that_is_no_text_encoding_is_refused(refused, encoding):
-    expected = f"data.encoding is '{encoding}', no text encoding that Python knows; examples: utf-8, latin-1, cp1252, utf-16."
+    expected = (
+        f"data.encoding is '{encoding}', which is not a text encoding that Python knows. "
+        "Examples: utf-8, latin-1, cp1252, utf-16."
+    )
     assert refused("a.csv", CSV, encoding=encoding) == expected
 
 
@@ -449,7 +465,7 @@ RAGGED = "text,label\na,x\nb,y,z\nc\nd,y\n"
 
 def test_ragged_csv_is_refused_with_line_and_count(refused):
     expected = (
-        "a.csv:3: 3 cells, expected 2 (2 bad in all). Mend the file, or set data.on_bad_rows: skip."
+        "a.csv:3: 3 cells, expected 2 (2 bad in all). Fix the file, or set data.on_bad_rows: skip."
     )
     assert refused("a.csv", RAGGED) == expected
 
@@ -469,7 +485,7 @@ BROKEN = '{"text": "a", "label": "x"}\n\n{"text": "b", \n7\n{"text": "\\ud83d", 
 def test_broken_jsonl_is_refused_with_its_line(refused):
     message = refused("a.jsonl", BROKEN)
     assert message.startswith("a.jsonl:3: broken JSON: ")
-    assert message.endswith("(3 bad in all). Mend the file, or set data.on_bad_rows: skip.")
+    assert message.endswith("(3 bad in all). Fix the file, or set data.on_bad_rows: skip.")
 
 
 def test_broken_jsonl_lines_are_skipped_and_kept_for_the_record(read):
@@ -482,12 +498,15 @@ def test_broken_jsonl_lines_are_skipped_and_kept_for_the_record(read):
     ]
     assert [bad["reason"] for bad in rows.bad_rows[1:]] == [
         "not an object {...}",
-        "'text' holds half a surrogate pair (an emoji cut in two), which is no text",
+        "'text' holds half a surrogate pair (an emoji cut in two), which is not text",
     ]
 
 
 def test_json_list_that_holds_other_things_is_refused_with_the_record(refused):
-    expected = "a.json: record 2: not an object {...} (1 bad in all). Mend the file, or set data.on_bad_rows: skip."
+    expected = (
+        "a.json: record 2: not an object {...} (1 bad in all). Fix the file, or set "
+        "data.on_bad_rows: skip."
+    )
     assert refused("a.json", '[{"text": "a", "label": "x"}, "b"]') == expected
 
 
@@ -499,12 +518,16 @@ def test_broken_json_list_is_refused_with_its_place(refused):
 
 def test_file_without_a_header_is_refused_with_the_remedy(refused):
     assert refused("a.csv", "good film,pos\nbad,neg\n") == (
-        "a.csv: no column 'text'; found: good film, pos. Set data.text_column and data.label_column. If the file has no header line, set data.column_names."
+        "a.csv: no column 'text'; found: good film, pos. Set data.text_column and "
+        "data.label_column. If the file has no header line, set data.column_names."
     )
 
 
 def test_cells_with_another_separator_are_refused_with_the_remedy(refused):
-    hint = "If a line holds more than one cell, give --set 'data.separator=;'. If the file has no header line, set data.column_names."
+    hint = (
+        "If a line holds more than one cell, give --set 'data.separator=;'. If the file has "
+        "no header line, set data.column_names."
+    )
     assert (
         refused("a.csv", "text;label\na;x\n")
         == f"a.csv: no column 'text', but a single one: 'text;label'. {hint}"
@@ -542,9 +565,9 @@ def test_quotes_are_text_where_there_is_no_quote_character(read):
 )
 def test_missing_column_is_refused_with_the_nearest_name(refused, name, content):
     assert (
-        "no column 'label'; found: lable, text. Did you mean 'lable'? Set data.text_column and data.label_column."
-        in refused(name, content)
-    )
+        "no column 'label'; found: lable, text. Did you mean 'lable'? Set "
+        "data.text_column and data.label_column."
+    ) in refused(name, content)
 
 
 def test_missing_column_of_parquet_arrow_and_saved_folder_is_refused(refused):
@@ -554,13 +577,12 @@ def test_missing_column_of_parquet_arrow_and_saved_folder_is_refused(refused):
         writer.write_table(table)
     saved("folder", ["pos", "neg"])
     for source in ("a.parquet", "a.arrow"):
-        assert (
-            refused(source)
-            == f"{source}: no column 'text'; found: body, label. Set data.text_column and data.label_column."
+        assert refused(source) == (
+            f"{source}: no column 'text'; found: body, label. Set data.text_column and "
+            f"data.label_column."
         )
-    assert (
-        refused("saved", label_column="class")
-        == "saved: no column 'class'; found: label, text. Set data.text_column and data.label_column."
+    assert refused("saved", label_column="class") == (
+        "saved: no column 'class'; found: label, text. Set data.text_column and data.label_column."
     )
 
 
@@ -605,7 +627,10 @@ def test_file_of_another_format_is_refused(refused):
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-16"])
 def test_quote_left_open_is_refused_with_its_line(refused, encoding):
     content = 'text,label\n"a\na",x\n"b,y\nc,z\n'.encode(encoding)
-    remedy = "data.quote_char: '' reads quotes as text (1 bad in all). Mend the file, or set data.on_bad_rows: skip."
+    remedy = (
+        "data.quote_char: '' reads quotes as text (1 bad in all). Fix the file, or set "
+        "data.on_bad_rows: skip."
+    )
     expected = f"a.csv:4: a quote is opened and never closed; {remedy}"
     assert refused("a.csv", content, encoding=encoding) == expected
 
@@ -620,9 +645,12 @@ def test_text_of_ten_megabytes_is_read_whole(read):
 def test_record_longer_than_a_block_is_refused_with_the_likely_cause(refused, monkeypatch):
     monkeypatch.setattr("trainer.data.reading.formats.csv_rows.LONGEST_RECORD", 1 << 20)
     message = refused("a.csv", 'text,label\na,x\n"' + "word,x\n" * 600_000)
-    cause = "a record is longer than 32 MiB; is a quote left open?; data.quote_char: '' reads quotes as text"
+    cause = (
+        "a record is longer than 32 MiB; a quote may be left open; data.quote_char: '' reads "
+        "quotes as text"
+    )
     assert (
-        message == f"a.csv:3: {cause} (1 bad in all). Mend the file, or set data.on_bad_rows: skip."
+        message == f"a.csv:3: {cause} (1 bad in all). Fix the file, or set data.on_bad_rows: skip."
     )
 
 
@@ -639,7 +667,10 @@ def test_empty_cells_are_empty_texts_quoted_or_not_and_spelt_out_missing_values_
 def test_json_nan_null_and_absent_keys_are_missing(read):
     rows = read(
         "a.jsonl",
-        '{"text": NaN, "label": "x"}\n{"text": null, "label": "x"}\n{"label": "x"}\n{"text": "nan"}\n',
+        (
+            '{"text": NaN, "label": "x"}\n{"text": null, "label": "x"}\n{"label": "x"}\n'
+            '{"text": "nan"}\n'
+        ),
     )
     assert pairs(rows) == [(None, "x"), (None, "x"), (None, "x"), ("nan", None)]
 

@@ -112,6 +112,9 @@ def test_what_is_wrong_with_a_sheet_is_worded(monkeypatch):
     monkeypatch.setattr(builtins, "__import__", lacks)
     with pytest.raises(
         DataError,
-        match=r"needs the package openpyxl. Run: pip install 'openpyxl>=3.1,<4', or save the sheet as CSV.$",
+        match=(
+            r"needs the package openpyxl. Run: pip install 'openpyxl>=3.1,<4', or save the "
+            r"sheet as CSV.$"
+        ),
     ):
         read()

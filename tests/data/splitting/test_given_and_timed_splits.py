@@ -23,7 +23,8 @@ BY_TIME = SplitSection(train=0.6, validation=0.2, test=0.2, by_time="when")
 
 @pytest.fixture
 def splits_of(tmp_path):
-    """Function (rows or a file, split, ...) -> {split: texts}, and what else is known of the splits."""
+    """Function (rows or a file, split, ...) -> {split: texts}, and what else is known of the
+    splits."""
 
     def read(rows, split=None, *, fold=None, seed=0, **data):
         path = tmp_path / "rows.jsonl"
@@ -117,8 +118,14 @@ def test_values_that_name_no_split_are_refused_with_their_rows(splits_of):
     rows = [*rows_of(("train", "a", 4), ("holdout", "b", 3), ("test", "a", 1)), *empty]
     with pytest.raises(DataError) as raised:
         splits_of(rows, split_column="part")
-    words = "rows.jsonl:5: data.split_column: column 'part' holds 'holdout' (3 rows), no value (2 rows), which name no split."
-    known = "Known, in any case: train, training, validation, valid, val, dev, development, test, testing."
+    words = (
+        "rows.jsonl:5: data.split_column: column 'part' holds 'holdout' (3 rows), no value (2 "
+        "rows), which name no split."
+    )
+    known = (
+        "Known, in any case: train, training, validation, valid, val, dev, development, test, "
+        "testing."
+    )
     assert str(raised.value).split("/")[-1] == f"{words} {known} Rename or remove these rows."
 
 
@@ -132,7 +139,10 @@ def test_many_unknown_values_make_a_short_message(splits_of):
 def test_a_column_without_training_rows_is_refused(splits_of):
     with pytest.raises(
         DataError,
-        match=r"^data.split_column: no row of column 'part' is for training; found: test, validation.",
+        match=(
+            r"^data.split_column: no row of column 'part' is for training; found: test, "
+            r"validation."
+        ),
     ):
         splits_of(rows_of(("val", "a", 4), ("test", "b", 3)), split_column="part")
 
@@ -155,12 +165,15 @@ def test_texts_shared_with_test_leave_training_and_unseen_labels_are_refused(spl
         splits_of([*rows[:-3], {"text": "", "label": "a", "part": "test"}], split_column="part")
     with pytest.raises(
         DataError,
-        match=r"^data.split_column \(test\): holds c, which the training rows lack; labels of train: a, b.",
+        match=(
+            r"^data.split_column \(test\): holds c, which the training rows lack; labels of "
+            r"train: a, b."
+        ),
     ):
         splits_of([*rows, {"text": "new", "label": "c", "part": "test"}], split_column="part")
 
 
-def test_groups_of_the_column_may_not_stand_in_two_splits(splits_of):
+def test_groups_of_the_column_may_not_be_in_two_splits(splits_of):
     rows = [
         row | {"author": i % 3}
         for i, row in enumerate(rows_of(("train", "a", 5), ("train", "b", 5), ("test", "b", 2)))
@@ -350,7 +363,7 @@ def test_rows_of_equal_time_are_divided_by_their_texts_and_not_by_their_order(sp
     assert set(numbers(first["validation"])) < set(range(10, 20))
 
 
-def test_a_group_is_as_old_as_its_newest_row_and_stands_on_one_side(splits_of):
+def test_a_group_is_as_old_as_its_newest_row_and_is_in_one_split(splits_of):
     rows = [row | {"author": f"g{i}"} for i, row in enumerate(timed(range(20)))]
     rows[0]["author"] = rows[19]["author"]
     found = splits_of(rows, BY_TIME, group_column="author")
@@ -405,7 +418,10 @@ def test_a_class_that_training_lacks_is_refused_or_dropped_and_one_that_test_lac
         rows[i]["label"] = "new"
     with pytest.raises(
         DataError,
-        match=r"^split.by_time: train holds no row of new, whose rows are all of another time. Set split.rare_classes: drop",
+        match=(
+            r"^split.by_time: train has no row of new, whose rows are all of another time. "
+            r"Set split.rare_classes: drop"
+        ),
     ):
         splits_of(rows, BY_TIME)
     found = splits_of(rows, BY_TIME.model_copy(update={"rare_classes": "drop"}))
@@ -419,7 +435,7 @@ def test_a_class_that_training_lacks_is_refused_or_dropped_and_one_that_test_lac
         rows[i]["label"] = "old"
     found = splits_of(rows, BY_TIME)
     assert "no row of 'old' (3 rows in all) in validation and test" in found["warnings"][0]
-    with pytest.raises(DataError, match=r"^split.by_time: validation holds no row of old"):
+    with pytest.raises(DataError, match=r"^split.by_time: validation has no row of old"):
         splits_of(rows, BY_TIME.model_copy(update={"rare_classes": "error"}))
 
 
@@ -466,15 +482,18 @@ def test_an_old_group_that_holds_nearly_all_rows_leaves_a_row_for_each_split(spl
     assert [len(found[name]) for name in ("train", "validation", "test")] == [7, 3, 90]
 
 
-def test_a_time_whose_rows_stand_in_several_splits_is_named_with_their_numbers(splits_of):
+def test_a_time_whose_rows_are_in_several_splits_is_named_with_their_numbers(splits_of):
     found = splits_of(
         timed(["2022"] * 10 + ["2024"] * 10),
         SplitSection(by_time="when", train=0.75, validation=0.25),
     )
-    words = "split.by_time: rows of one time stand in several splits, by chance: 2024 in train (5 rows) and validation (5 rows)."
+    words = (
+        "split.by_time: rows of one time are divided among splits at random: 2024 in train (5 "
+        "rows) and validation (5 rows)."
+    )
     assert (
-        f"{words} Name a column of finer times in split.by_time, or choose shares that end between two times."
-        in found["warnings"]
+        f"{words} Name a column of finer times in split.by_time, or choose shares that end "
+        "between two times." in found["warnings"]
     )
     found = splits_of(timed(["2022"] * 2 + ["2024"] * 18), BY_TIME)
     assert any(
@@ -488,10 +507,9 @@ def test_a_time_whose_rows_stand_in_several_splits_is_named_with_their_numbers(s
 def test_rows_of_one_time_only_are_refused(splits_of):
     with pytest.raises(DataError) as raised:
         splits_of(timed(["2024-05-01"] * 20), BY_TIME)
-    words = "split.by_time: all 20 rows have one time in column 'when', 2024-05-01"
+    words = "split.by_time: all 20 rows have the same time in column 'when', 2024-05-01"
     assert (
-        str(raised.value)
-        == f"{words}. Name a column with the time of each row, or leave by_time out."
+        str(raised.value) == f"{words}. Name a column with the time of each row, or remove by_time."
     )
 
 

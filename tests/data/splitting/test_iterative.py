@@ -7,8 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from iterstrat.ml_stratifiers import IterativeStratification
 
-from trainer.data.splitting.iterative import iterative_split, stratify
-from trainer.data.splitting.split import linked_units
+from trainer.data.splitting.groups import linked_units
+from trainer.data.splitting.iterative import stratify
+from trainer.data.splitting.stratified import stratified_split
 from trainer.errors import DataError
 
 SETTINGS = settings(deadline=None, max_examples=40, database=None)
@@ -26,7 +27,7 @@ def rows_of(num_rows, shares, seed):
 
 
 def split(matrix, hashes, shares, groups=None, seed=0):
-    return iterative_split(
+    return stratified_split(
         matrix,
         hashes,
         linked_units(hashes, groups),
@@ -34,18 +35,17 @@ def split(matrix, hashes, shares, groups=None, seed=0):
         labels=[f"label{c}" for c in range(matrix.shape[1])],
         seed=seed,
         stage="split",
+        held_N=np.zeros(len(hashes), bool),
     )
 
 
 @SETTINGS
 @given(st.integers(40, 200), st.lists(st.floats(0.02, 0.6), min_size=2, max_size=8), SHARES, SEEDS)
-def test_sides_partition_the_rows_and_every_label_stands_on_each(
-    num_rows, label_shares, shares, seed
-):
+def test_splits_partition_the_rows_and_every_label_is_in_each(num_rows, label_shares, shares, seed):
     matrix, hashes = rows_of(num_rows, label_shares, seed)
-    sides = split(matrix, hashes, shares, seed=seed)
-    assert sorted(np.concatenate(sides).tolist()) == list(range(num_rows))
-    assert all(matrix[side].any(axis=0).all() for side in sides)
+    splits = split(matrix, hashes, shares, seed=seed)
+    assert sorted(np.concatenate(splits).tolist()) == list(range(num_rows))
+    assert all(matrix[part].any(axis=0).all() for part in splits)
 
 
 def test_labels_and_rows_of_real_sentences_keep_their_shares_within_two_rows_and_one_percent(
@@ -57,11 +57,11 @@ def test_labels_and_rows_of_real_sentences_keep_their_shares_within_two_rows_and
     ]  # each once, as cleaning leaves them
     matrix = np.array([[label in tactics[row]["labels"] for label in labels] for row in texts])
     shares = [0.7, 0.15, 0.15]
-    for side, share in zip(
+    for part, share in zip(
         split(matrix, np.arange(len(texts), dtype=np.uint64), shares), shares, strict=True
     ):
-        assert np.abs(matrix[side].sum(axis=0) - matrix.sum(axis=0) * share).max() <= 2
-        assert abs(len(side) / len(texts) - share) <= 0.01
+        assert np.abs(matrix[part].sum(axis=0) - matrix.sum(axis=0) * share).max() <= 2
+        assert abs(len(part) / len(texts) - share) <= 0.01
 
 
 @SETTINGS
@@ -74,11 +74,11 @@ def test_split_is_independent_of_the_order_of_rows(num_rows, shares, seed, shuff
         np.eye(3, dtype=bool),
     )  # with at least six rows a label three groups hold each
     order = np.random.default_rng(shuffle).permutation(num_rows)
-    sides = split(matrix, hashes, shares, groups, seed=seed)
+    splits = split(matrix, hashes, shares, groups, seed=seed)
     shuffled = split(
         matrix[order], hashes[order], shares, groups[order] if grouped else None, seed=seed
     )
-    assert [set(hashes[side]) for side in sides] == [set(hashes[order][side]) for side in shuffled]
+    assert [set(hashes[part]) for part in splits] == [set(hashes[order][part]) for part in shuffled]
 
 
 @settings(deadline=None, max_examples=300, database=None)
@@ -110,7 +110,7 @@ def test_label_sets_are_split_exactly_when_some_way_of_splitting_them_exists(
     if not present or len(units) > 9:
         return
     try:
-        sides = split(
+        splits = split(
             matrix,
             np.arange(len(rows), dtype=np.uint64),
             shares,
@@ -118,48 +118,49 @@ def test_label_sets_are_split_exactly_when_some_way_of_splitting_them_exists(
             seed=seed,
         )
     except DataError:
-        assert not can_stand_everywhere(list(units.values()), len(shares))
+        assert not can_be_in_every_split(list(units.values()), len(shares))
         return
-    assert sorted(np.concatenate(sides).tolist()) == list(range(len(rows)))
-    assert all(matrix[side].any(axis=0).all() for side in sides)
+    assert sorted(np.concatenate(splits).tolist()) == list(range(len(rows)))
+    assert all(matrix[part].any(axis=0).all() for part in splits)
 
 
-def can_stand_everywhere(labels_of_units, num_sides):
-    """Whether some way of giving every unit a side puts every label on every side; tries all of them."""
+def can_be_in_every_split(labels_of_units, num_splits):
+    """Whether some way of giving every unit a part puts every label on every part; tries all of
+    them."""
     everything = frozenset().union(*labels_of_units)
     return any(
         all(
             frozenset().union(
-                *(held for held, side in zip(labels_of_units, sides, strict=True) if side == s)
+                *(held for held, part in zip(labels_of_units, splits, strict=True) if part == s)
             )
             == everything
-            for s in range(num_sides)
+            for s in range(num_splits)
         )
-        for sides in product(range(num_sides), repeat=len(labels_of_units))
+        for splits in product(range(num_splits), repeat=len(labels_of_units))
     )
 
 
-def test_groups_and_equal_texts_never_stand_on_two_sides_and_keep_the_shares():
+def test_groups_and_equal_texts_are_never_in_two_splits_and_keep_the_shares():
     matrix, hashes = rows_of(600, [0.5, 0.2, 0.1, 0.05], 5)
     hashes[1::60] = hashes[::60]  # pairs of equal texts, some across groups
     groups = np.random.default_rng(1).integers(0, 120, 600)
-    sides = split(matrix, hashes, [0.7, 0.15, 0.15], groups)
+    splits = split(matrix, hashes, [0.7, 0.15, 0.15], groups)
     for units in (hashes, groups):
-        seen = [set(units[side].tolist()) for side in sides]
+        seen = [set(units[part].tolist()) for part in splits]
         assert sum(len(s) for s in seen) == len(set.union(*seen))
-    for side, share in zip(sides, [0.7, 0.15, 0.15], strict=True):
-        assert np.abs(matrix[side].sum(axis=0) - matrix.sum(axis=0) * share).max() <= 5
-        assert abs(len(side) - 600 * share) <= 15  # the labels come first
+    for part, share in zip(splits, [0.7, 0.15, 0.15], strict=True):
+        assert np.abs(matrix[part].sum(axis=0) - matrix.sum(axis=0) * share).max() <= 5
+        assert abs(len(part) - 600 * share) <= 15  # the labels come first
 
 
-def test_label_as_small_as_the_number_of_sides_lends_each_side_a_row():
+def test_label_as_small_as_the_number_of_splits_lends_each_a_row():
     matrix = np.zeros((103, 3), bool)
     matrix[:100, 0] = True
     matrix[50:100, 1] = True
     matrix[[0, 1, 102], 2] = True
     for seed in range(10):
-        sides = split(matrix, np.arange(103, dtype=np.uint64), [0.8, 0.1, 0.1], seed=seed)
-        assert [matrix[side, 2].sum() for side in sides] == [1, 1, 1]
+        splits = split(matrix, np.arange(103, dtype=np.uint64), [0.8, 0.1, 0.1], seed=seed)
+        assert [matrix[part, 2].sum() for part in splits] == [1, 1, 1]
 
 
 def test_same_seed_gives_the_same_split_and_another_seed_another():
@@ -171,7 +172,7 @@ def test_same_seed_gives_the_same_split_and_another_seed_another():
     assert first != other
 
 
-def test_label_with_fewer_rows_than_sides_is_named():
+def test_label_with_fewer_rows_than_splits_is_named():
     matrix, hashes = rows_of(40, [0.5, 0.3], 0)
     matrix[:, 1] = np.arange(40) < 2
     with pytest.raises(
@@ -181,12 +182,15 @@ def test_label_with_fewer_rows_than_sides_is_named():
         split(matrix, hashes, [0.8, 0.1, 0.1])
 
 
-def test_label_that_stands_in_one_group_is_named():
+def test_label_that_is_in_one_group_is_named():
     matrix = np.zeros((40, 2), bool)
     matrix[:, 0] = True
     matrix[:8, 1] = True
     groups = np.maximum(np.arange(40), 7)  # the first eight rows are one group
-    words = "the rows of label1 are tied to other labels or groups and cannot stand in 2 splits. Merge it by data.label_map"
+    words = (
+        "the rows of label1 are tied to other labels or groups and cannot be in each of 2 "
+        "splits. Merge it by data.label_map"
+    )
     with pytest.raises(DataError) as raised:
         split(matrix, np.arange(40, dtype=np.uint64), [0.5, 0.5], groups)
     assert str(raised.value).startswith(words)
@@ -195,8 +199,8 @@ def test_label_that_stands_in_one_group_is_named():
 def test_rows_without_a_label_are_shared_out_too():
     matrix, hashes = rows_of(100, [0.2, 0.1], 0)
     matrix[60:] = False
-    sides = split(matrix, hashes, [0.8, 0.2])
-    assert [int((~matrix[side].any(axis=1)).sum()) for side in sides][1] == pytest.approx(
+    splits = split(matrix, hashes, [0.8, 0.2])
+    assert [int((~matrix[part].any(axis=1)).sum()) for part in splits][1] == pytest.approx(
         (~matrix.any(axis=1)).sum() * 0.2, abs=3
     )
 
@@ -225,8 +229,8 @@ def test_thousands_of_labels_are_split_in_seconds():
     for c in range(2_000):
         matrix[generator.choice(20_000, 3, replace=False), c] = True
     start = time.process_time()
-    sides = split(matrix, generator.permutation(20_000).astype(np.uint64), [0.8, 0.1, 0.1])
+    splits = split(matrix, generator.permutation(20_000).astype(np.uint64), [0.8, 0.1, 0.1])
     assert (
         time.process_time() - start < 30
-    )  # counted anew for every label and side it takes many minutes
-    assert all(matrix[side].any(axis=0).all() for side in sides)
+    )  # counted anew for every label and part it takes many minutes
+    assert all(matrix[part].any(axis=0).all() for part in splits)

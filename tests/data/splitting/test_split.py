@@ -5,14 +5,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from trainer.data.splitting.split import (
-    Splits,
-    linked_units,
-    quotas,
-    row_keys,
-    stratified_sample,
-    stratified_split,
-)
+from trainer.data.splitting.groups import linked_units
+from trainer.data.splitting.sampling import stratified_sample
+from trainer.data.splitting.split import Splits, row_keys
+from trainer.data.splitting.stratified import quotas, stratified_split
 from trainer.errors import DataError
 
 SETTINGS = settings(deadline=None, max_examples=60, database=None)
@@ -41,6 +37,7 @@ def split(label_ids, hashes, shares, groups=None, seed=0, stage="split"):
         labels=names,
         seed=seed,
         stage=stage,
+        held_N=np.zeros(len(hashes), bool),
     )
 
 
@@ -48,21 +45,21 @@ def split(label_ids, hashes, shares, groups=None, seed=0, stage="split"):
 @given(COUNTS, SHARES, SEEDS)
 def test_splits_partition_the_rows(counts, shares, seed):
     label_ids, hashes = rows_of(counts, seed)
-    sides = split(label_ids, hashes, shares, seed=seed)
-    assert sorted(np.concatenate(sides).tolist()) == list(range(sum(counts)))
-    assert all((np.diff(side) > 0).all() for side in sides)
+    splits = split(label_ids, hashes, shares, seed=seed)
+    assert sorted(np.concatenate(splits).tolist()) == list(range(sum(counts)))
+    assert all((np.diff(part) > 0).all() for part in splits)
 
 
 @SETTINGS
 @given(COUNTS, SHARES, SEEDS)
-def test_each_class_keeps_its_share_within_one_row_and_stands_on_every_side(counts, shares, seed):
+def test_each_class_keeps_its_share_within_one_row_and_is_in_every_split(counts, shares, seed):
     label_ids, hashes = rows_of(counts, seed)
-    for side, share in zip(split(label_ids, hashes, shares, seed=seed), shares, strict=True):
-        drawn = np.bincount(label_ids[side], minlength=len(counts))
+    for part, share in zip(split(label_ids, hashes, shares, seed=seed), shares, strict=True):
+        drawn = np.bincount(label_ids[part], minlength=len(counts))
         assert (drawn >= 1).all()
         lent = (
             np.array(counts) * min(shares) < 1
-        )  # a class too small for its share of a side lends it a row all the same
+        )  # a class too small for its share of a part lends it a row all the same
         assert (np.abs(drawn - np.array(counts) * share) <= 1.0 + lent + 1e-9).all()
 
 
@@ -71,9 +68,9 @@ def test_each_class_keeps_its_share_within_one_row_and_stands_on_every_side(coun
 def test_split_is_independent_of_the_order_of_rows(counts, shares, seed, shuffle):
     label_ids, hashes = rows_of(counts, seed)
     order = np.random.default_rng(shuffle).permutation(len(label_ids))
-    sides = split(label_ids, hashes, shares, seed=seed)
+    splits = split(label_ids, hashes, shares, seed=seed)
     shuffled = split(label_ids[order], hashes[order], shares, seed=seed)
-    assert [set(hashes[side]) for side in sides] == [set(hashes[order][side]) for side in shuffled]
+    assert [set(hashes[part]) for part in splits] == [set(hashes[order][part]) for part in shuffled]
 
 
 @SETTINGS
@@ -84,7 +81,7 @@ def test_split_is_independent_of_the_order_of_rows(counts, shares, seed, shuffle
     st.integers(8, 40),
     st.booleans(),
 )
-def test_rows_of_one_text_or_one_group_never_stand_on_two_sides(
+def test_rows_of_one_text_or_one_group_are_never_in_two_splits(
     counts, shares, seed, num_groups, grouped
 ):
     label_ids, hashes = rows_of(counts, seed)
@@ -97,29 +94,30 @@ def test_rows_of_one_text_or_one_group_never_stand_on_two_sides(
         if grouped
         else None
     )
-    if grouped:  # three rows of each class have groups of their own, so that every class can stand on every side
+    if grouped:  # three rows of each class have own groups, so that each class fits every split
         for c in range(len(counts)):
             extra = np.flatnonzero(label_ids == c)[:3]
             groups[extra], hashes[extra] = len(hashes) + extra, 10**6 + extra.astype(np.uint64)
-    sides = split(label_ids, hashes, shares, groups, seed=seed)
-    assert sorted(np.concatenate(sides).tolist()) == list(range(sum(counts)))
+    splits = split(label_ids, hashes, shares, groups, seed=seed)
+    assert sorted(np.concatenate(splits).tolist()) == list(range(sum(counts)))
     for units in [hashes] + ([groups] if grouped else []):
-        seen = [set(units[side].tolist()) for side in sides]
+        seen = [set(units[part].tolist()) for part in splits]
         assert sum(len(s) for s in seen) == len(set.union(*seen))
 
 
-def can_stand_everywhere(classes_of_units, num_sides):
-    """Whether some way of giving every unit a side puts every class on every side; tries all of them."""
+def can_be_in_every_split(classes_of_units, num_splits):
+    """Whether some way of giving every unit a part puts every class on every part; tries all of
+    them."""
     everything = frozenset().union(*classes_of_units)
     return any(
         all(
             frozenset().union(
-                *(held for held, side in zip(classes_of_units, sides, strict=True) if side == s)
+                *(held for held, part in zip(classes_of_units, splits, strict=True) if part == s)
             )
             == everything
-            for s in range(num_sides)
+            for s in range(num_splits)
         )
-        for sides in product(range(num_sides), repeat=len(classes_of_units))
+        for splits in product(range(num_splits), repeat=len(classes_of_units))
     )
 
 
@@ -143,19 +141,19 @@ def test_groups_are_split_exactly_when_some_way_of_splitting_them_exists(
     label_ids = np.array([present.index(c) for c, _ in rows])
     groups, hashes = np.array([group for _, group in rows]), np.arange(len(rows), dtype=np.uint64)
     try:
-        sides = split(label_ids, hashes, shares, groups, seed=seed)
+        splits = split(label_ids, hashes, shares, groups, seed=seed)
     except DataError:
-        assert not can_stand_everywhere(
+        assert not can_be_in_every_split(
             [frozenset(held) for held in classes_of_groups], len(shares)
         )
         return
-    assert sorted(np.concatenate(sides).tolist()) == list(range(len(rows)))
-    assert all(len(set(label_ids[side])) == len(present) for side in sides)
-    assert sum(len(set(groups[side])) for side in sides) == len(set(groups))
+    assert sorted(np.concatenate(splits).tolist()) == list(range(len(rows)))
+    assert all(len(set(label_ids[part])) == len(present) for part in splits)
+    assert sum(len(set(groups[part])) for part in splits) == len(set(groups))
 
 
 @pytest.mark.parametrize("num_authors", [7, 50])
-def test_a_rare_class_of_three_authors_stands_on_three_sides_with_every_seed(num_authors):
+def test_a_rare_class_of_three_authors_is_in_three_splits_with_every_seed(num_authors):
     for seed in range(60):
         generator = np.random.default_rng(seed)
         authors = np.repeat(np.arange(num_authors), generator.integers(1, 30, num_authors))
@@ -167,32 +165,32 @@ def test_a_rare_class_of_three_authors_stands_on_three_sides_with_every_seed(num
         for author in range(num_authors):
             label_ids[np.flatnonzero(authors == author)[0]] = 2 if author < 3 else author % 2
         hashes = generator.permutation(len(authors)).astype(np.uint64)
-        sides = split(label_ids, hashes, [0.7, 0.15, 0.15], authors, seed=seed)
-        assert all(len(set(label_ids[side])) == 3 for side in sides)
+        splits = split(label_ids, hashes, [0.7, 0.15, 0.15], authors, seed=seed)
+        assert all(len(set(label_ids[part])) == 3 for part in splits)
 
 
 def test_repair_leaves_the_shares_of_other_groups_alone():
     authors = np.repeat(np.arange(50), 10)
     label_ids = np.where(authors < 3, 1, 0)
     for seed in range(20):
-        sides = split(
+        splits = split(
             label_ids, np.arange(500, dtype=np.uint64), [0.8, 0.1, 0.1], authors, seed=seed
         )
-        assert [int((label_ids[side] == 1).sum()) for side in sides] == [10, 10, 10]
+        assert [int((label_ids[part] == 1).sum()) for part in splits] == [10, 10, 10]
         assert all(
-            abs(len(side) - 500 * share) <= 20
-            for side, share in zip(sides, [0.8, 0.1, 0.1], strict=True)
+            abs(len(part) - 500 * share) <= 20
+            for part, share in zip(splits, [0.8, 0.1, 0.1], strict=True)
         )
 
 
 def test_grouped_split_is_made_and_independent_of_the_order_of_rows():
     label_ids, hashes = rows_of([90, 60], 1)
     groups = np.arange(150) % 30  # 30 groups of 5 rows
-    sides = split(label_ids, hashes, [0.8, 0.2], groups)
+    splits = split(label_ids, hashes, [0.8, 0.2], groups)
     order = np.random.default_rng(2).permutation(150)
     shuffled = split(label_ids[order], hashes[order], [0.8, 0.2], groups[order])
-    assert [set(groups[side]) for side in sides] == [set(groups[order][side]) for side in shuffled]
-    assert [len(side) for side in sides] == [120, 30]  # whole groups of 5 fit both shares
+    assert [set(groups[part]) for part in splits] == [set(groups[order][part]) for part in shuffled]
+    assert [len(part) for part in splits] == [120, 30]  # whole groups of 5 fit both shares
 
 
 def test_rows_linked_by_text_and_group_in_a_chain_stay_together():
@@ -202,8 +200,8 @@ def test_rows_linked_by_text_and_group_in_a_chain_stay_together():
         [10, 11, 11, 11, 12, 13, 14, 15]
     )  # row 0 - text - row 1 - group - rows 2 and 3
     for seed in range(5):
-        sides = split(label_ids, hashes, [0.5, 0.5], groups, seed=seed)
-        assert [len({0, 1, 2, 3} & set(side.tolist())) for side in sides] in ([4, 0], [0, 4])
+        splits = split(label_ids, hashes, [0.5, 0.5], groups, seed=seed)
+        assert [len({0, 1, 2, 3} & set(part.tolist())) for part in splits] in ([4, 0], [0, 4])
 
 
 def test_same_seed_gives_the_same_split_and_another_seed_or_stage_another():
@@ -241,12 +239,15 @@ def test_class_too_small_to_split_is_named(counts, shares, message):
     assert str(raised.value) == f"{message} {remedy}"
 
 
-def test_class_that_stands_in_one_group_is_named():
+def test_class_that_is_in_one_group_is_named():
     label_ids = np.array([0] * 8 + [1] * 8)
     groups = np.array([*range(8), *([9] * 8)])
     with pytest.raises(
         DataError,
-        match=r"^the groups of label1 are too few or too large to stand in 2 splits. Merge it by data.label_map",
+        match=(
+            r"^the groups of label1 are too few or too large to be in each of 2 splits. "
+            r"Merge it by data.label_map"
+        ),
     ):
         split(label_ids, np.arange(16, dtype=np.uint64), [0.5, 0.5], groups)
 
@@ -314,7 +315,7 @@ def test_row_keys_depend_on_text_seed_and_stage_alone_and_never_collide():
     assert (row_keys(hashes, 1, "b") != keys).all()
 
 
-def test_named_leaves_out_an_empty_side():
+def test_named_leaves_out_an_empty_split():
     splits = Splits(np.array([0, 1]), np.array([2]), np.array([], np.int64))
     assert {name: ids.tolist() for name, ids in splits.named.items()} == {
         "train": [0, 1],

@@ -1,4 +1,4 @@
-"""`data.streaming`: the same cleaning as the ordinary path, rows chosen whatever the order of the shards, and nothing half-written."""
+"""`data.streaming`: cleaning as without it, any order of the files, no incomplete results."""
 
 import csv
 import gzip
@@ -24,14 +24,14 @@ from trainer.config.sections.data import DataSection, SplitSection
 from trainer.data.cleaning.clean import clean_rows
 from trainer.data.prepare import balance_splits, read_splits
 from trainer.data.reading.sources import read_rows
-from trainer.data.streaming import chosen_rows, hash_records, streamed_rows
+from trainer.data.streaming import chosen_rows, hash_records, selection
 from trainer.errors import DataError
 
 SHARES = {"approve": 700, "review": 250, "fraud": 50}
 
 
 def rows_of(number, seed=0):
-    """Rows with labels in these shares, of which some repeat a text, contradict one, or are empty."""
+    """Return rows with labels in these shares; some repeat or contradict a text, or are empty."""
     draw = random.Random(seed)
     rows = [
         {"text": f"text number {i} about {draw.randrange(50)}", "label": label}
@@ -137,11 +137,11 @@ def test_same_rows_are_chosen_whatever_the_order_of_rows_and_shards_and_their_fo
         assert again[0].streamed.counts == first[0].streamed.counts
 
 
-def test_partitions_cut_again_and_small_batches_choose_the_same_rows(stream, tmp_path, monkeypatch):
+def test_small_batches_and_chunks_choose_the_same_rows(stream, tmp_path, monkeypatch):
     source = write_shards(tmp_path / "a", rows_of(3_000), 3)
     first = stream(source, balance=UNDERSAMPLE)
-    monkeypatch.setattr(hash_records, "MOST_RECORDS", 40)
-    monkeypatch.setattr(streamed_rows, "BATCH_ROWS", 170)
+    monkeypatch.setattr(hash_records, "CHUNK_RECORDS", 10)
+    monkeypatch.setattr(selection, "BATCH_ROWS", 170)
     assert content(stream(source, balance=UNDERSAMPLE)) == content(first)
 
 
@@ -198,7 +198,7 @@ def test_cleaning_keeps_and_drops_the_rows_of_the_ordinary_path(stream, tmp_path
         row["row"]: (row["reason"], row.get("text"), row.get("label")) for row in expected.dropped()
     }
     for row in clean.dropped():
-        file, place = expected.rows.origin(row["row"])
+        file, place = expected.rows.places.origin(row["row"])
         assert (row["file"], row.get("line", row.get("record"))) == (file, place)
     texts, places = (
         clean.rows.table["text"].to_pylist(),
@@ -257,7 +257,7 @@ def test_class_of_which_cleaning_leaves_no_row_is_refused_by_name(stream, tmp_pa
         [*rows_of(300), {"text": "torn", "label": "odd"}, {"text": "torn", "label": "fraud"}],
     )
     with pytest.raises(
-        DataError, match=r"^cleaning leaves no row of 'odd' \(1 dropped\)\. Mend these rows"
+        DataError, match=r"^cleaning leaves no row of 'odd' \(1 dropped\)\. Fix these rows"
     ):
         stream(str(tmp_path / "a.jsonl"))
 
@@ -351,7 +351,10 @@ def test_undersampling_that_keeps_few_of_the_rows_read_is_warned_of_though_only_
     assert len(splits.train) == 2 * count
     with pytest.warns(
         UserWarning,
-        match=rf"keeps only {2 * count} of {total} training rows an epoch, since 'rare' has {count} rows",
+        match=(
+            rf"keeps only {2 * count} of {total} training rows an epoch, since 'rare' has "
+            rf"{count} rows"
+        ),
     ):
         balance_splits(clean, splits, BalanceSection(**balance), LossSection(), seed=1)
 
@@ -374,7 +377,7 @@ def test_second_run_reads_the_cache_and_another_seed_chooses_other_rows(stream, 
 
 
 def test_dropped_rows_beyond_the_first_are_counted_and_said_so(stream, tmp_path, monkeypatch):
-    monkeypatch.setattr(streamed_rows, "MOST_LISTED", 5)
+    monkeypatch.setattr(selection, "MOST_LISTED", 5)
     clean, _ = stream(write_shards(tmp_path / "a", rows_of(1_000), 2))
     lines = list(clean.dropped())
     total = sum(
@@ -460,7 +463,7 @@ def test_missing_columns_and_bad_rows_are_named_with_their_file(stream, refused,
     with (tmp_path / "a/001.jsonl").open("a", encoding="utf-8") as file:
         file.write("{broken\n")
     assert f"{tmp_path}/a/001.jsonl:" in (message := refused(source))
-    assert "(1 bad in this file). Mend the file, or set data.on_bad_rows: skip." in message
+    assert "(1 bad in this file). Fix the file, or set data.on_bad_rows: skip." in message
     clean, _ = stream(source, on_bad_rows="skip")
     assert clean.counts["unreadable"] == 1
     assert [row["content"] for row in clean.dropped() if row["row"] is None] == ["{broken"]
@@ -469,10 +472,13 @@ def test_missing_columns_and_bad_rows_are_named_with_their_file(stream, refused,
 @pytest.mark.filterwarnings("ignore:data.streaming. no row of")
 def test_rows_that_cannot_be_trained_on_are_refused(refused, tmp_path):
     write(tmp_path / "lists.jsonl", [{"text": "a", "label": ["x", "y"]}])
-    message = "data.source: column 'label' holds lists; data.streaming needs one label a row. Set data.streaming: false."
+    message = "data.source: column 'label' holds lists, which data.streaming does not allow. Set data.streaming: false."
     assert refused(str(tmp_path / "lists.jsonl")) == message
     source = write_shards(tmp_path / "a", rows_of(1_000), 2)
-    expected = "data.drop_labels names frauds; labels in the data: approve, fraud, review. Did you mean 'fraud'?"
+    expected = (
+        "data.drop_labels names frauds; labels in the data: approve, fraud, review. Did you "
+        "mean 'fraud'?"
+    )
     assert refused(source, drop_labels=["frauds"]) == expected
     assert "holds one class only" in refused(source, drop_labels=["fraud", "review"]).replace(
         "the rows hold", "holds"
@@ -491,11 +497,12 @@ def test_rows_that_cannot_be_trained_on_are_refused(refused, tmp_path):
     tiny, most = {"train": 1e-9, "validation": 1 - 1e-9}, {"train": 1 - 1e-9, "validation": 1e-9}
     for shares in (tiny, most):  # a class of one row trains
         assert refused(few, split=shares).startswith(
-            "data.streaming: rows are split by their text, and none fell to validation. Add rows"
+            "data.streaming: rows are split by their text, and none was assigned to "
+            "validation. Add rows"
         )
     strict = refused(few, split=tiny | {"rare_classes": "error"})
     assert strict.startswith(
-        "data.streaming: x, y: too few rows to stand in 2 splits. Merge such labels with data.label_map"
+        "data.streaming: x, y: too few rows for 2 splits. Merge such labels with data.label_map"
     )
     write(tmp_path / "other.jsonl", [{"text": "three", "label": "z"}])
     message = "data.validation: holds z, which the training rows lack; labels of train: x, y."
@@ -526,7 +533,10 @@ def test_classes_too_rare_for_every_side_train_or_are_dropped(stream, tmp_path):
     shares = {"train": 0.4, "validation": 0.3, "test": 0.3}
     with pytest.warns(
         UserWarning,
-        match="no row of pair, single in validation and test: such a class is trained, but not measured there",
+        match=(
+            "no row of pair, single in validation and test: such a class is trained, but not "
+            "measured there"
+        ),
     ):
         clean, splits = stream(str(tmp_path / "rows.jsonl"), split=shares)
     counts = {
@@ -553,10 +563,10 @@ def test_files_that_change_between_the_readings_are_refused(refused, tmp_path, m
         write(tmp_path / "a/001.parquet", rows_of(300, seed=9))
         return lowest(*args)
 
-    lowest = streamed_rows.lowest
-    monkeypatch.setattr(streamed_rows, "lowest", change)
+    lowest = selection.lowest
+    monkeypatch.setattr(selection, "lowest", change)
     assert refused(source).startswith(
-        "data.streaming: the files changed between the two readings. Start again when they stand still;"
+        "data.streaming: the files changed between the two readings. Start again when nothing"
     )
     assert [path.suffix for path in (tmp_path / "cache0").iterdir()] == [".lock"]
 
@@ -575,7 +585,8 @@ if slow:
     def wait(*args):
         fetch(*args); print("written", flush=True); time.sleep(600)
     streamed_rows.write_in_order = wait
-clean, _ = read_splits(DataSection(source=source, streaming=True), None, BalanceSection(method="undersample"), seed=1, cache_dir=Path(cache))
+data, balance = DataSection(source=source, streaming=True), BalanceSection(method="undersample")
+clean, _ = read_splits(data, None, balance, seed=1, cache_dir=Path(cache))
 print(clean.fingerprint)
 """
 
@@ -607,7 +618,8 @@ from trainer.config.sections.data import DataSection
 for name in sys.argv[2:]:
     try:
         data = DataSection(source=name, streaming=True)
-        clean, splits = read_splits(data, None, BalanceSection(method="undersample"), seed=1, cache_dir=Path(sys.argv[1]))
+        balance = BalanceSection(method="undersample")
+        clean, splits = read_splits(data, None, balance, seed=1, cache_dir=Path(sys.argv[1]))
         print(json.dumps([clean.fingerprint, len(splits.train)]))
     except DataError as error:
         print(json.dumps(str(error)))
@@ -653,7 +665,7 @@ def test_hub_data_are_streamed_and_give_the_rows_of_the_files(stream, tmp_path):
     *found, message = map(json.loads, done.stdout.splitlines())
     assert found == [[expected[0].fingerprint, len(expected[1].train)]] * 2
     assert message.startswith(
-        "data.source: 'user/none' is no file here and could not be found on the Hub: "
+        "data.source: 'user/none' is not a file here and could not be found on the Hub: "
     )
     assert not list(home.rglob("*.parquet"))
 
@@ -668,6 +680,9 @@ def test_labels_that_look_like_lists_are_warned_of(stream, tmp_path):
     )
     with pytest.warns(
         UserWarning,
-        match=r"^column 'label': 30 of 120 labels look like lists, such as \['a', 'b'\], but each is read as one label",
+        match=(
+            r"^column 'label': 30 of 120 labels look like lists, such as \['a', 'b'\], but "
+            r"each is read as one label"
+        ),
     ):
         stream(str(tmp_path / "rows.jsonl"))

@@ -3,7 +3,8 @@ import pyarrow as pa
 import pytest
 
 from trainer.data.summary import summarise_lengths
-from trainer.data.tokens.tokenise import IGNORED, PADDING, takes_pairs, tokenise, tokenizer_digest
+from trainer.data.tokens.tokenise import IGNORED, PADDING, takes_pairs, tokenise
+from trainer.data.tokens.tokenizer_digest import tokenizer_digest
 
 TEXTS = ["good film", "a much longer text that will not fit into so few tokens", "", "ok"]
 LABEL_IDS = np.array([1, 0, 1, 0])

@@ -1,4 +1,4 @@
-"""Which rows a model card says were judged, and by what rule: the model-index as the Hub's own client reads it."""
+"""The results of a model card: rows and rule, as the Hub's own client reads the model-index."""
 
 from types import SimpleNamespace
 
@@ -10,7 +10,7 @@ from sklearn.metrics import f1_score
 
 from trainer.config.config import check_config
 from trainer.config.yaml_source import YamlSource
-from trainer.data.reading.sources import SLOTS
+from trainer.data.reading.source_tables import SLOTS
 from trainer.delivery.card.card_results import (
     EvaluatedRows,
     eval_results,

@@ -1,4 +1,4 @@
-"""Models and rows from a Hub, and the push back to it: the real client and commands against a server on loopback."""
+"""Models and rows from a Hub and the push to it, with the real client and a server on loopback."""
 
 import csv
 import io
@@ -17,7 +17,7 @@ from hub_server import Fault, HubServer
 from huggingface_hub import ModelCard
 
 from trainer.delivery.card.card_tables import as_text
-from trainer.delivery.hub.hub import SHARED
+from trainer.delivery.hub.repository_files import SHARED
 
 ROOT = Path(__file__).resolve().parents[3]
 TOKEN = "hf_OnlyForTheServerOfTheseTests"
@@ -42,23 +42,31 @@ import torch
 from trainer import Classifier
 where, texts = json.loads(sys.argv[1])
 def logits(folder):
-    model, tokenizer = AutoModelForSequenceClassification.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
+    model = AutoModelForSequenceClassification.from_pretrained(folder)
+    tokenizer = AutoTokenizer.from_pretrained(folder)
     with torch.no_grad():
         return model(**tokenizer(texts, return_tensors="pt", padding=True)).logits.tolist()
 info, card = HfApi().model_info(where["repo"]), ModelCard.load(where["repo"])
 print(json.dumps({
     "here": logits(where["folder"]), "there": logits(where["repo"]),
-    "decided": [Classifier.load(place).probabilities(texts).tolist() for place in (where["folder"], where["repo"])],
+    "decided": [
+        Classifier.load(place).probabilities(texts).tolist()
+        for place in (where["folder"], where["repo"])
+    ],
     "files": [s.rfilename for s in info.siblings], "private": info.private,
-    "metadata": card.data.to_dict(), "text": card.text, "results": [[r.metric_name, r.dataset_split, r.metric_value] for r in card.data.eval_results],
+    "metadata": card.data.to_dict(),
+    "text": card.text,
+    "results": [[r.metric_name, r.dataset_split, r.metric_value] for r in card.data.eval_results],
 }))
 """
 
 
 @pytest.fixture(scope="module")
 def hub(tiny_model, tweets):
-    """The server, holding user/tiny, user/tweets (one CSV) and user/parts (three splits; on main their labels are wrong, on v1 they are right,
-    and the splits belong to the configuration `short`)."""
+    """The server with user/tiny, user/tweets (one CSV) and user/parts.
+
+    user/parts has three splits of the configuration `short`; only on v1 their labels are right.
+    """
     with HubServer({TOKEN: "user", "hf_reads": "reader"}) as server:
         server.add(
             "model",
@@ -113,7 +121,7 @@ def online(hub, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def write(tmp_path_factory, tiny_model, tweets):
-    """Function (**sections) -> path of a YAML for one epoch of the tiny model, and the run folder it leads to."""
+    """Function (**sections) -> YAML file for one epoch of the tiny model, and its run folder."""
 
     def config(adapted=False, **sections):
         folder = tmp_path_factory.mktemp("hub_run")
@@ -268,8 +276,8 @@ def test_pushed_card_tells_the_macro_f1_of_metrics_json(loaded):
 
 def test_output_ends_with_the_address_of_the_commit(pushed, hub):
     assert (
-        f"Pushed to {hub.url}/{PUSH['repo_id']}/commit/{hub.repos['model', PUSH['repo_id']].branches['main']}"
-        in pushed.output
+        f"Pushed to {hub.url}/{PUSH['repo_id']}/commit/"
+        f"{hub.repos['model', PUSH['repo_id']].branches['main']}" in pushed.output
     )
 
 
@@ -287,7 +295,7 @@ def test_failed_push_leaves_a_finished_run_and_says_how_to_repeat_it(refused):
     assert (refused.folder / "metrics.json").is_file()
     assert "The push to user/refused failed: " in refused.done.stderr
     assert "Too large for ***." in refused.done.stderr
-    assert f"All is kept in {refused.folder}; repeat with:" in refused.done.stderr
+    assert f"All files are kept in {refused.folder}; repeat with:" in refused.done.stderr
     assert "Traceback" not in refused.done.stderr
 
 
@@ -376,9 +384,9 @@ def test_splits_of_a_hub_data_set_are_used_as_given_at_their_revision_and_named_
     }
     assert named == {("user/parts", "user/parts", "short", "held_out", commit)}
     assert (
-        f"Rows of `user/parts` (configuration `short`, commit `{commit[:12]}`) on the Hugging Face Hub."
-        in card.text
-    )
+        f"Rows of `user/parts` (configuration `short`, commit `{commit[:12]}`) on the"
+        f" Hugging Face Hub."
+    ) in card.text
     offline = run_cli(
         "train",
         "--config",
@@ -405,9 +413,9 @@ def test_token_that_cannot_push_is_told_before_training(
     assert done.returncode == 2
     assert words in done.stderr
     assert (
-        "Set HF_TOKEN or run hf auth login, or set hub.push: false and push the finished run with equipoise push."
-        in done.stderr
-    )
+        "Set HF_TOKEN or run hf auth login, or set hub.push: false and push the"
+        " finished run with equipoise push."
+    ) in done.stderr
     assert not folder.parent.exists()
     assert ("model", "user/never") not in hub.repos
 
@@ -467,7 +475,7 @@ def test_hub_that_cannot_be_reached_is_told_before_training(run_cli, write, onli
     path, folder = write(hub=PUSH)
     done = run_cli("train", "--config", path, **{**online, "HF_ENDPOINT": "http://127.0.0.1:9"})
     assert done.returncode == 2
-    assert "logging in to the Hub failed" in done.stderr
+    assert "the login to the Hub failed" in done.stderr
     assert not folder.exists()
 
 

@@ -1,4 +1,4 @@
-"""Uploads to a real HTTP Hub on loopback with the unmodified client: what goes up, what refuses, what is tried again, and who waits for it."""
+"""Uploads to a Hub on loopback with the unmodified client: files, refusals, retries, waits."""
 
 import json
 import os
@@ -6,6 +6,7 @@ import re
 import sys
 import threading
 import time
+from concurrent.futures import wait
 from contextlib import suppress
 
 import pytest
@@ -13,8 +14,10 @@ from hub_server import Fault, HubServer
 from ranks import ranks
 
 from trainer.config.sections.hub import HubSection
-from trainer.delivery.hub import hub as hub_module
-from trainer.delivery.hub import uploads
+from trainer.delivery.hub import client, uploads
+from trainer.delivery.hub.client import check_login
+from trainer.delivery.hub.push import is_pushed, push, settings
+from trainer.delivery.hub.repository_files import model_files
 from trainer.errors import ConfigError, RunError
 from trainer.launch import stopping
 from trainer.run_folder.writer import STAGED, RunFolder, is_finished
@@ -62,14 +65,14 @@ def server(monkeypatch):
         monkeypatch.setattr(constants, "ENDPOINT", server.url)
         monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
         monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", False)
-        monkeypatch.setattr(hub_module, "WAITS_SECONDS", (0.01, 0.02))
+        monkeypatch.setattr(client, "WAITS_SECONDS", (0.01, 0.02))
         yield server
         close_session()
 
 
 @pytest.fixture
 def run(tmp_path):
-    """A finished run folder, as far as a push looks at one; its weights are a real safetensors file."""
+    """A run folder with the files that a push reads; its weights are a real safetensors file."""
     return make_run(tmp_path / "run")
 
 
@@ -121,7 +124,7 @@ def section(repo_id="user/name", **values):
 
 
 def test_push_holds_the_model_the_card_and_its_pictures_and_no_row(server, run):
-    address = hub_module.push(run, section())
+    address = push(run, section())
     files = server.branch("user/name")
     assert set(files) - {".gitattributes"} == {
         "config.json",
@@ -144,7 +147,7 @@ def test_rows_and_scripts_that_lie_in_a_model_folder_stay_here(server, tmp_path,
     folder = make_model(tmp_path / "model", 0)
     for name in ("train.json", "train.txt", "prepare.py"):
         (folder / name).write_text("a row", encoding="utf-8")
-    hub_module.push(folder, section())
+    push(folder, section())
     assert set(server.branch("user/name")) - {".gitattributes"} == {
         "config.json",
         "tokenizer.json",
@@ -156,7 +159,7 @@ def test_rows_and_scripts_that_lie_in_a_model_folder_stay_here(server, tmp_path,
         in capsys.readouterr().err
     )
     (folder / "config.json").write_text('{"auto_map": {}}', encoding="utf-8")
-    assert "prepare.py" in {path.name for path in hub_module.model_files(folder)}
+    assert "prepare.py" in {path.name for path in model_files(folder)}
 
 
 @pytest.mark.parametrize("name", ["model/vocab.txt", "confusion_matrix.png", "README.md", "model"])
@@ -167,10 +170,13 @@ def test_a_link_out_of_the_folder_refuses_the_push_before_anything_is_sent(
     (run / name).rename(outside)
     (run / name).symlink_to(outside)
     target = outside / "config.json" if name == "model" else outside
-    words = f"{run / name}: is a link to {target}, outside {run}, so nothing is pushed. Remove the link, or put a copy of the file there."
+    words = (
+        f"{run / name}: is a link to {target}, outside {run}, so nothing is pushed. Remove"
+        f" the link, or put a copy of the file there."
+    )
     for call in (
-        lambda: hub_module.push(run, section()),
-        lambda: hub_module.settings(run, repo_id="user/name"),
+        lambda: push(run, section()),
+        lambda: settings(run, repo_id="user/name"),
     ):
         with pytest.raises(RunError, match=re.escape(words)):
             call()
@@ -181,9 +187,12 @@ def test_a_link_to_nothing_refuses_the_push_in_place_of_a_model_with_a_part_miss
     (run / "model/model-00002-of-00002.safetensors").symlink_to("../gone")
     with pytest.raises(
         RunError,
-        match=r"model-00002-of-00002\.safetensors: is a link to \.\./gone, which does not exist\. Remove the link",
+        match=(
+            r"model-00002-of-00002\.safetensors: is a link to \.\./gone, which does not"
+            r" exist\. Remove the link"
+        ),
     ):
-        hub_module.push(run, section())
+        push(run, section())
     assert not server.repos
 
 
@@ -193,7 +202,7 @@ def test_links_within_the_folder_and_of_a_snapshot_in_the_cache_of_the_hub_are_p
     (run / "vocab.txt").write_text("shared", encoding="utf-8")
     (run / "model/vocab.txt").unlink()
     (run / "model/vocab.txt").symlink_to("../vocab.txt")
-    hub_module.push(run, section())
+    push(run, section())
     assert server.branch("user/name")["vocab.txt"] == b"shared"
     repository = tmp_path / "models--user--other"
     snapshot = repository / "snapshots/0123"
@@ -201,15 +210,15 @@ def test_links_within_the_folder_and_of_a_snapshot_in_the_cache_of_the_hub_are_p
     make_model(repository / "blobs", 1)
     for path in (repository / "blobs").iterdir():
         (snapshot / path.name).symlink_to(f"../../blobs/{path.name}")
-    hub_module.push(snapshot, section("user/other"))
+    push(snapshot, section("user/other"))
     assert set(server.branch("user/other")) - {".gitattributes"} == MODEL_FILES
     (snapshot / "merges.txt").symlink_to(run / "vocab.txt")
     with pytest.raises(RunError, match=r"merges\.txt: is a link to"):
-        hub_module.push(snapshot, section("user/other"))
+        push(snapshot, section("user/other"))
 
 
 def test_card_on_the_hub_loads_from_its_repository_and_revision(server, run):
-    hub_module.push(run, section(revision="trial"))
+    push(run, section(revision="trial"))
     lines = server.branch("user/name", "trial")["README.md"].decode().splitlines()
     assert lines[3:] == [
         'classify = pipeline("text-classification", "user/name", revision="trial")',
@@ -220,8 +229,8 @@ def test_card_on_the_hub_loads_from_its_repository_and_revision(server, run):
 
 
 def test_second_push_of_the_same_run_makes_no_commit(server, run):
-    first = hub_module.push(run, section())
-    assert hub_module.push(run, section()) == first
+    first = push(run, section())
+    assert push(run, section()) == first
     assert len(server.repos["model", "user/name"].messages) == 1
 
 
@@ -235,7 +244,7 @@ def test_weights_that_a_new_model_lacks_are_removed_and_other_files_kept(server,
             "notes.md": b"kept",
         },
     )
-    hub_module.push(run, section(private=False))
+    push(run, section(private=False))
     files = server.branch("user/name")
     assert "model.safetensors" in files
     assert {name for name in files if "index" in name or "00001" in name} == set()
@@ -247,7 +256,7 @@ def test_faults_that_pass_are_tried_again(status, server, run, capsys):
     server.faults = [
         Fault("POST /api/models/user/name/commit", status, headers={"Retry-After": "0"})
     ]
-    hub_module.push(run, section())
+    push(run, section())
     assert len(server.repos["model", "user/name"].messages) == 1
     assert "The push failed: " in capsys.readouterr().err
 
@@ -260,21 +269,21 @@ def test_refusals_are_not_tried_again_and_tell_the_command(status, server, run):
         )
     ]
     with pytest.raises(RunError) as raised:
-        hub_module.push(run, section(revision="a", commit_message="It's new"))
+        push(run, section(revision="a", commit_message="It's new"))
     words = str(raised.value)
     assert words.startswith("The push to user/name failed: ")
     assert "no room for *** here" in words
     assert (
-        f"All is kept in {run}; repeat with:\nequipoise push {run} --repo-id user/name --private --commit-message "
-        in words
-    )
+        f"All files are kept in {run}; repeat with:\nequipoise push {run} --repo-id"
+        f" user/name --private --commit-message "
+    ) in words
     assert server.faults[0].times == 8
 
 
 def test_faults_that_stay_end_the_push_after_the_last_attempt(server, run):
     server.faults = [Fault("POST /api/models/user/name/commit", 500, times=9, reason="down")]
     with pytest.raises(RunError, match=r"500 .*down"):
-        hub_module.push(run, section())
+        push(run, section())
     assert server.faults[0].times == 6
 
 
@@ -283,12 +292,12 @@ def test_server_that_asks_to_wait_for_long_is_not_waited_for(server, run):
         Fault("POST /api/models/user/name/commit", 429, headers={"Retry-After": "3600"})
     ]
     with pytest.raises(RunError, match="429 Too Many Requests"):
-        hub_module.push(run, section())
+        push(run, section())
 
 
-def test_connection_cut_while_weights_go_up_is_mended(server, run):
+def test_upload_of_weights_is_repeated_after_a_broken_connection(server, run):
     server.faults = [Fault("PUT /lfs/", 0)]
-    hub_module.push(run, section())
+    push(run, section())
     assert (
         server.branch("user/name")["model.safetensors"]
         == (run / "model" / "model.safetensors").read_bytes()
@@ -298,7 +307,7 @@ def test_connection_cut_while_weights_go_up_is_mended(server, run):
 
 def test_commit_whose_answer_was_lost_is_not_made_twice(server, run):
     server.faults = [Fault("POST /api/models/user/name/commit", then_cut=True)]
-    hub_module.push(run, section())
+    push(run, section())
     assert len(server.repos["model", "user/name"].messages) == 1
 
 
@@ -306,16 +315,19 @@ def test_repository_that_is_public_is_not_pushed_to_unless_asked(server, run):
     server.add("model", "user/open", {"notes.md": b""})
     with pytest.raises(
         RunError,
-        match=r"user/open is public on the Hub, and hub.private is true. Set hub.private: false \(--public\), or another repo_id.",
+        match=(
+            r"user/open is public on the Hub, and hub.private is true. Set hub.private:"
+            r" false \(--public\), or another repo_id."
+        ),
     ):
-        hub_module.push(run, section("user/open"))
+        push(run, section("user/open"))
     assert "model.safetensors" not in server.branch("user/open")
-    hub_module.push(run, section("user/open", private=False))
+    push(run, section("user/open", private=False))
     assert "model.safetensors" in server.branch("user/open")
 
 
 REFUSED = {
-    "absent": (lambda p: p, "is no folder. Give the folder of a finished run."),
+    "absent": (lambda p: p, "is not a folder. Give the folder of a finished run."),
     "unfinished": (
         lambda p: (make_run(p) / "metrics.json").unlink(),
         "holds a run that is not finished. Run its train command again",
@@ -337,7 +349,7 @@ def test_folders_that_cannot_be_pushed_are_told(what, tmp_path):
     make, words = REFUSED[what]
     make(tmp_path / "run")
     with pytest.raises(RunError, match=re.escape(f"{tmp_path / 'run'}: {words}")):
-        hub_module.settings(tmp_path / "run")
+        settings(tmp_path / "run")
 
 
 def test_push_takes_what_is_not_given_from_the_config_of_the_run(run):
@@ -345,17 +357,17 @@ def test_push_takes_what_is_not_given_from_the_config_of_the_run(run):
         "hub: {repo_id: user/first, private: false, every: save, push: true, revision: trial}",
         encoding="utf-8",
     )
-    found = hub_module.settings(run, revision="main")
+    found = settings(run, revision="main")
     assert (found.repo_id, found.private, found.revision, found.every) == (
         "user/first",
         False,
         "main",
         "end",
     )
-    other = hub_module.settings(run, repo_id="user/second")
+    other = settings(run, repo_id="user/second")
     assert (other.repo_id, other.private, other.revision) == ("user/second", True, None)
     with pytest.raises(ConfigError, match=r"hub.repo_id: 'second' is not a repository name"):
-        hub_module.settings(run, repo_id="second")
+        settings(run, repo_id="second")
 
 
 LOGINS = {
@@ -364,7 +376,10 @@ LOGINS = {
     "organization to read": (
         "hf_member",
         "audience/new",
-        "member may only read in the organization 'audience'. Set hub.repo_id to a place of member",
+        (
+            "member may only read in the organization 'audience'. Set hub.repo_id to a"
+            " repository of member"
+        ),
     ),
     "stranger": (
         "hf_member",
@@ -394,30 +409,33 @@ def test_token_must_be_allowed_to_write_to_this_very_place(who, server, monkeypa
     server.add("model", "user/open", {})
     monkeypatch.setenv("HF_TOKEN", token)
     if words is None:
-        hub_module.check_login(section(repo_id, private=False))
+        check_login(section(repo_id, private=False))
         return
     with pytest.raises(RunError, match=re.escape(f"hub.push is true, but {words}")):
-        hub_module.check_login(section(repo_id, private=False))
+        check_login(section(repo_id, private=False))
 
 
 def test_login_tells_of_a_public_repository_and_of_metadata_that_the_hub_refuses(server):
     server.add("model", "user/open", {})
     with pytest.raises(RunError, match="user/open is public on the Hub"):
-        hub_module.check_login(section("user/open"))
+        check_login(section("user/open"))
     with pytest.raises(
         RunError,
-        match=r'hub.language or hub.license: the Hub does not take them: .*\\?"license\\?" must be one of',
+        match=(
+            r'hub.language or hub.license: the Hub does not accept them: .*\\?"license\\?"'
+            r" must be one of"
+        ),
     ):
-        hub_module.check_login(section(license="mine"))
-    hub_module.check_login(section(license="mit", language=["en", "de"]))
+        check_login(section(license="mine"))
+    check_login(section(license="mit", language=["en", "de"]))
 
 
 def test_login_at_a_server_with_a_fault_is_told_without_the_token(server):
     server.faults = [Fault("GET /api/whoami-v2", 500, reason="cannot look up {token}")]
     with pytest.raises(
-        RunError, match=r"logging in to the Hub failed: .*500.*cannot look up \*\*\*"
+        RunError, match=r"the login to the Hub failed: .*500.*cannot look up \*\*\*"
     ):
-        hub_module.check_login(section())
+        check_login(section())
 
 
 def test_slow_server_ends_the_command_at_its_time_limit(server, run, run_cli):
@@ -427,9 +445,9 @@ def test_slow_server_ends_the_command_at_its_time_limit(server, run, run_cli):
     assert time.monotonic() - began < 60
     assert done.returncode == 2
     assert (
-        f"The push to user/name failed: it took longer than 0.1 minutes. All is kept in {run}; repeat with:\nequipoise push"
-        in done.stderr
-    )
+        f"The push to user/name failed: it took longer than 0.1 minutes. All files are"
+        f" kept in {run}; repeat with:\nequipoise push"
+    ) in done.stderr
 
 
 def test_command_pushes_and_prints_the_address(server, run, run_cli):
@@ -492,7 +510,7 @@ def test_save_that_cannot_be_pushed_is_told_and_fails_nothing(server, tmp_path, 
     server.faults = [Fault("POST /api/models/user/name/commit", 413, reason="too large")]
     saves = uploads.SavedModels(section(), RunFolder(tmp_path))
     saves.offer(make_checkpoint(tmp_path / "checkpoint-1", 1), 1)
-    saves._thread.join(60)
+    wait(saves.uploads)
     saves.close(0)
     told = capsys.readouterr().err
     assert "The model of step 1 was not pushed: " in told
@@ -515,7 +533,9 @@ def test_stop_signal_ends_the_last_push_and_not_the_finished_run(server, run, ca
         began = time.monotonic()
     assert time.monotonic() - began < 5
     told = capsys.readouterr().err
-    assert told.startswith("The push to user/name failed: stopped by SIGTERM. All is kept in ")
+    assert told.startswith(
+        "The push to user/name failed: stopped by SIGTERM. All files are kept in "
+    )
     assert "equipoise push" in told
 
 
@@ -524,7 +544,7 @@ def test_signal_of_the_last_moment_lets_the_run_finish_and_leaves_the_push_out(s
         os.kill(os.getpid(), 15)
     assert server.requests == []
     assert capsys.readouterr().err.startswith(
-        "The push to user/name failed: stopped by SIGTERM. All is kept in "
+        "The push to user/name failed: stopped by SIGTERM. All files are kept in "
     )
 
 
@@ -578,14 +598,14 @@ def test_same_command_pushes_what_failed_or_came_later_and_nothing_twice(server,
     assert len(server.repos["model", "user/name"].messages) == 2
     assert {"README.md", "model.safetensors"} <= set(server.branch("user/name"))
     assert "pushed.json" not in server.branch("user/name")
-    assert not hub_module.is_pushed(run, section("user/other"))
-    assert not hub_module.is_pushed(run, section(revision="trial"))
+    assert not is_pushed(run, section("user/other"))
+    assert not is_pushed(run, section(revision="trial"))
 
 
 def test_push_that_cannot_be_recorded_is_done_all_the_same(server, run, capsys):
     (run / "pushed.json").mkdir()
-    assert hub_module.push(run, section()).startswith(server.url)
-    assert f"{run / 'pushed.json'}: could not be written (" in capsys.readouterr().err
+    assert push(run, section()).startswith(server.url)
+    assert f"{run / 'pushed.json'}: cannot be written (" in capsys.readouterr().err
 
 
 def test_other_processes_neither_push_nor_wait(server, run, monkeypatch):

@@ -5,8 +5,9 @@ import socket
 import pytest
 from huggingface_hub import constants
 
-from trainer.delivery.hub import hub
-from trainer.delivery.predicting import saved_model
+from trainer.delivery.hub.client import words_of
+from trainer.delivery.predicting import model_source
+from trainer.delivery.predicting.saved_model import SavedModel
 from trainer.errors import ModelError
 
 
@@ -15,7 +16,7 @@ def no_network(monkeypatch):
     def unknown(*args, **kwargs):
         raise socket.gaierror(-2, "Name or service not known")
 
-    monkeypatch.setattr(saved_model, "getproxies", dict)
+    monkeypatch.setattr(model_source, "getproxies", dict)
     monkeypatch.setattr(socket, "getaddrinfo", unknown)
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
 
@@ -29,9 +30,11 @@ def test_model_that_is_not_there_is_refused_without_a_request(no_network, monkey
     monkeypatch.setattr(httpx.Client, "send", request)
     with pytest.raises(
         ModelError,
-        match="runs/missing: is no folder here, and neither in the cache nor can the Hub be reached",
+        match=(
+            "runs/missing: is not a folder here and not in the cache, and the Hub cannot be reached"
+        ),
     ):
-        saved_model.SavedModel("runs/missing")
+        SavedModel("runs/missing")
 
 
 def test_push_without_a_network_names_the_host():
@@ -39,6 +42,6 @@ def test_push_without_a_network_names_the_host():
 
     host = constants.ENDPOINT.partition("//")[2]
     assert (
-        hub.words_of(httpx.ConnectError("[Errno -2] Name or service not known"))
+        words_of(httpx.ConnectError("[Errno -2] Name or service not known"))
         == f"{host}: [Errno -2] Name or service not known."
     )

@@ -26,7 +26,10 @@ def rows(tweets):
 
 @pytest.fixture
 def evaluate(capfd, monkeypatch, tmp_path):
-    """Function (model, data, *arguments) -> (exit code, standard output, standard error, figures or None) of the command, in this process."""
+    """Function that runs the command in this process.
+
+    (model, data, *arguments) -> (exit code, standard output, standard error, results or None).
+    """
     monkeypatch.chdir(tmp_path)
 
     def run(model, data, *arguments):
@@ -73,7 +76,7 @@ def test_figures_are_those_of_scikit_learn_on_the_predicted_labels(evaluate, mod
         "rows_left_out": {},
     }
     assert f"macro F1 {metrics['test']['macro_f1']:.4f} on 240 rows" in out
-    assert "Figures: evaluation/metrics.json" in out
+    assert "Results: evaluation/metrics.json" in out
 
 
 def test_rows_without_a_text_or_a_label_are_counted_and_left_out(evaluate, model, tmp_path):
@@ -87,7 +90,7 @@ def test_rows_without_a_text_or_a_label_are_counted_and_left_out(evaluate, model
     assert code == 0, err
     assert metrics["test"]["num_rows"] == 2
     assert metrics["evaluated"]["rows_left_out"] == {"empty text": 1, "missing label": 1}
-    assert "Left out: 1 empty text; 1 missing label." in out
+    assert "Skipped rows: 1 empty text; 1 missing label." in out
     code, _, err, _ = evaluate(model, write(tmp_path / "none.jsonl", rows[1:3]))
     assert (
         code,
@@ -106,9 +109,9 @@ def test_labels_that_the_model_does_not_know_are_told_with_their_rows_and_may_be
     code, _, err, metrics = evaluate(model, data)
     assert (code, metrics) == (2, None)
     assert (
-        "does not know: maybe (2 rows), yes (1 row); known: negative, neutral, positive. Rename the labels by data.label_map, or leave their rows out: "
-        in err
-    )
+        "does not know: maybe (2 rows), yes (1 row); known: negative, neutral,"
+        " positive. Rename the labels with data.label_map, or skip their rows: "
+    ) in err
     assert """--set 'data.drop_labels=["maybe", "yes"]'.""" in err
     code, _, err, metrics = evaluate(model, data, "--set", "data.drop_labels=[maybe, yes]")
     assert code == 0, err
@@ -129,7 +132,10 @@ def test_the_command_that_leaves_unknown_labels_out_can_be_pasted_whatever_they_
     code, _, err, _ = evaluate(model, data)
     assert (
         code,
-        "known: negative, neutral, positive. Did you mean 'positive'? Rename the labels by data.label_map, or leave"
+        (
+            "known: negative, neutral, positive. Did you mean 'positive'? Rename the"
+            " labels with data.label_map, or skip"
+        )
         in err,
     ) == (2, True), err
     command = err[err.index("--set") :].strip().removesuffix(".")
@@ -140,7 +146,7 @@ def test_the_command_that_leaves_unknown_labels_out_can_be_pasted_whatever_they_
     }
     write(data, [{"text": f"text {n}", "label": str(n)} for n in range(13)])
     assert (
-        "Rename the labels by data.label_map, or leave their rows out with data.drop_labels."
+        "Rename the labels with data.label_map, or skip their rows with data.drop_labels."
         in evaluate(model, data)[2]
     )
 
@@ -233,9 +239,9 @@ def test_data_of_another_kind_than_the_model_is_told_in_words(
     )
     assert "a.jsonl: holds one label a row, but" in evaluate(multi_label, single)[2]
     assert (
-        "gives one label. Several labels are lists in data.label_column, or 0/1 columns in data.label_columns."
-        in evaluate(model, several)[2]
-    )
+        "gives one label. Several labels are lists in data.label_column, or 0/1"
+        " columns in data.label_columns."
+    ) in evaluate(model, several)[2]
 
 
 def test_columns_are_those_of_the_run_and_pairs_are_pairs(evaluate, model, rows, tmp_path):
@@ -295,7 +301,10 @@ def test_the_results_of_a_run_folder_are_never_replaced(evaluate, model, tweets,
     code, _, err, _ = evaluate(run, tweets, "--output", run)
     assert (
         code,
-        "run/metrics.json: is in a run folder, which keeps the results of its training. Give another --output."
+        (
+            "run/metrics.json: is in a run folder, which holds the results of its"
+            " training. Give another --output."
+        )
         in err,
     ) == (2, True)
     assert (
@@ -325,7 +334,10 @@ def test_no_other_file_than_figures_is_replaced(evaluate, model, tmp_path):
     code, _, err, _ = evaluate(model, data, "--output", "notes.csv")
     assert (
         code,
-        "--output: notes.csv does not end in .json; needed: a .json file, or a folder for metrics.json."
+        (
+            "--output: notes.csv does not end in .json; needed: a .json file, or a folder"
+            " for metrics.json."
+        )
         in err,
     ) == (2, True), err
     assert (tmp_path / "notes.csv").read_text(encoding="utf-8") == "mine"
@@ -368,9 +380,9 @@ def test_nothing_is_put_beside_the_files_of_a_model(evaluate, model, tweets, tmp
     run = as_run(tmp_path / "run", [model], {})
     held = sorted(run.rglob("*"))
     assert (
-        "run/model/ev.json: is in a model folder, which holds the files of the model alone. Give another --output."
-        in (evaluate(run, tweets, "--output", "run/model/ev.json")[2])
-    )
+        "run/model/ev.json: is in a model folder, which holds only the files of the"
+        " model. Give another --output."
+    ) in (evaluate(run, tweets, "--output", "run/model/ev.json")[2])
     assert (
         "run/plots/ev.json: is in a run folder"
         in evaluate(run, tweets, "--output", "run/plots/ev.json")[2]
@@ -388,7 +400,7 @@ def test_figures_that_are_there_are_replaced_on_request_alone(evaluate, model, t
     code, _, err, _ = evaluate(model, data, "--output", figures)
     assert (
         code,
-        "older.json: is there already. Give --overwrite to replace it, or another --output." in err,
+        "older.json: exists already. Give --overwrite to overwrite it, or another --output." in err,
     ) == (2, True)
     assert figures.read_text(encoding="utf-8") == "of another model"
     assert evaluate(model, data, "--output", figures, "--overwrite")[0] == 0

@@ -22,7 +22,8 @@ from saved_models import as_run, make_model
 
 from trainer import Classifier, cli
 from trainer.delivery.predicting import label_file, partial_file
-from trainer.delivery.predicting.saved_model import _folder_identity
+from trainer.delivery.predicting.labeller import Labeller
+from trainer.delivery.predicting.model_source import folder_identity
 from trainer.files import locks
 from trainer.files.locks import work_file
 
@@ -49,7 +50,10 @@ def expected(model):
 
 @pytest.fixture
 def predict(model, capfd):
-    """Function (*arguments, models) -> (exit code, standard output, standard error) of the command, in this process."""
+    """Function that runs the command in this process.
+
+    (*arguments, models) -> (exit code, standard output, standard error).
+    """
 
     def run(*arguments, models=(model,)):
         code = 0
@@ -323,7 +327,7 @@ def test_one_model_has_nobody_to_vote_with(predict, model, tmp_path):
     code, _, err = predict("--input", write(tmp_path / "rows.csv"), "--vote", "mean")
     assert (
         code,
-        f"--vote is 'mean', but {model} is one model. Leave it out, or give several." in err,
+        f"--vote is 'mean', but {model} is one model. Leave it out, or give several models." in err,
     ) == (2, True), err
     ensemble = as_run(
         tmp_path / "run", [model, model], {"ensemble": {"size": 2, "combine": "majority"}}
@@ -337,7 +341,7 @@ def many(number):
 
 @pytest.fixture
 def stopped(predict, monkeypatch, tmp_path):
-    """(input, output) of a start that was broken off in its third piece, behind 192 rows."""
+    """(input, output) of a command that was interrupted in its third piece, after 192 rows."""
 
     def make(kind):
         source, target = write(tmp_path / "rows.csv", many(300)), tmp_path / f"out.{kind}"
@@ -371,7 +375,7 @@ def stopped(predict, monkeypatch, tmp_path):
 def test_the_same_command_goes_on_behind_the_last_whole_piece(kind, stopped, predict, tmp_path):
     source, target = stopped(kind)
     code, out, err = predict("--input", source, "--output", target)
-    assert (code, "Going on in" in err, "after 192 rows." in err) == (0, True, True), err
+    assert (code, "Resuming" in err, "after 192 rows." in err) == (0, True, True), err
     assert ": 300 rows, " in out
     assert predict("--input", source, "--output", tmp_path / f"whole.{kind}")[0] == 0
     whole, found = read(tmp_path / f"whole.{kind}"), read(target)
@@ -398,8 +402,8 @@ def test_what_was_begun_with_something_else_is_begun_anew(
     else:
         os.truncate(work_file(target, "partial"), 10)
     code, _, err = predict("--input", source, "--output", target, *arguments, models=models)
-    words = "is not whole" if changed == "damage" else f"was begun with other {changed}"
-    assert (code, f"{work_file(target, 'partial')} {words}: starting anew." in err) == (0, True), (
+    words = "is not complete" if changed == "damage" else f"has other {changed}"
+    assert (code, f"{work_file(target, 'partial')} {words}: starting again." in err) == (0, True), (
         err
     )
     assert [row["id"] for row in read(target)] == (
@@ -419,17 +423,17 @@ def test_input_of_the_same_size_and_time_with_other_content_is_begun_anew(stoppe
     code, _, err = predict("--input", source, "--output", target)
     assert (
         code,
-        f"{work_file(target, 'partial')} was begun with other input: starting anew." in err,
+        f"{work_file(target, 'partial')} has other input: starting again." in err,
     ) == (0, True), err
 
 
 def test_model_folder_of_the_same_sizes_and_times_with_other_weights_is_another_model(tmp_path):
     weights = tmp_path / "model.safetensors"
     weights.write_bytes(b"a" * 100)
-    before, stat = _folder_identity(tmp_path), weights.stat()
+    before, stat = folder_identity(tmp_path), weights.stat()
     weights.write_bytes(b"b" * 100)
     os.utime(weights, ns=(stat.st_atime_ns, stat.st_mtime_ns))
-    assert _folder_identity(tmp_path) != before
+    assert folder_identity(tmp_path) != before
 
 
 def test_a_killed_process_loses_no_whole_piece(model, predict, tmp_path):
@@ -460,9 +464,9 @@ def test_a_full_disk_is_told_and_what_was_written_is_kept(predict, tmp_path):
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert code == 2
     assert f"{work_file(target, 'partial')}: [Errno 27] File too large. The first " in err
-    assert "rows are kept; free space and run the same command again, which goes on there." in err
+    assert "rows are kept; free space and run the same command again, which resumes there." in err
     code, _, err = predict("--input", source, "--output", target)
-    assert (code, "Going on in" in err) == (0, True), err
+    assert (code, "Resuming" in err) == (0, True), err
     assert len(read(target)) == 1000
 
 
@@ -514,11 +518,14 @@ def test_standard_input_is_csv_or_json_lines_by_its_first_character(
     [
         (
             b' [\n {"text": "x"}]',
-            "standard input: is a JSON list; needed: CSV with a header line, or one JSON object a line. Give a file that ends in .json.",
+            (
+                "standard input: is a JSON list; needed: CSV with a header line, or one"
+                " JSON object a line. Give a file that ends in .json."
+            ),
         ),
         (
             gzip.compress(b"text\nx\n", mtime=0),
-            "standard input: is packed with gzip; needed: CSV with a header line, or JSON lines. Unpack it: gzip -dc FILE | ...",
+            "standard input: is compressed with gzip; needed: CSV with a header line, or JSON lines. Decompress it: gzip -dc FILE | ...",
         ),
     ],
 )
@@ -558,7 +565,10 @@ def test_parquet_goes_to_standard_output_as_json_lines(predict, expected, tmp_pa
         (
             b"body\nx\n",
             [],
-            "no column 'text'; found: body. Give --text-column. If the file has no header line, set data.column_names.",
+            (
+                "no column 'text'; found: body. Give --text-column. If the file has no"
+                " header line, set data.column_names."
+            ),
         ),
         (
             b"text\nx\n",
@@ -568,38 +578,51 @@ def test_parquet_goes_to_standard_output_as_json_lines(predict, expected, tmp_pa
         (
             b"id;text\n1;x\n",
             [],
-            "no column 'text', but a single one: 'id;text'. If a line holds more than one cell, give --set 'data.separator=;'.",
+            (
+                "no column 'text', but a single one: 'id;text'. If a line holds more than"
+                " one cell, give --set 'data.separator=;'."
+            ),
         ),
         (
             b"id\ttext\n1\tx\n",
             [],
-            """a single one: 'id\\ttext'. If a line holds more than one cell, give --set 'data.separator="\\t"'.""",
+            "a single one: 'id\\ttext'. If a line holds more than one cell,"
+            """ give --set 'data.separator="\\t"'.""",
         ),
         (b"text,text\nx,y\n", [], "2 columns are called 'text'. Rename all but one."),
         (
             b"text,predicted_label\nx,y\n",
             [],
-            "has a column 'predicted_label' already, where the prediction would stand. Give --prefix model_",
+            (
+                "has a column 'predicted_label' already, which the prediction would"
+                " overwrite. Give --prefix model_"
+            ),
         ),
         (
             b"text,label\nx,y\n",
             ["--prefix", ""],
-            "has a column 'label' already, where the prediction",
+            "has a column 'label' already, which the prediction would overwrite",
         ),
         (
             b'text,id\nx,1\n"y,2\nz,3\n',
             [],
-            "rows.csv:3: a quote is opened and never closed; data.quote_char: '' reads quotes as text",
+            (
+                "rows.csv:3: a quote is opened and never closed; data.quote_char: ''"
+                " reads quotes as text"
+            ),
         ),
         (
             b"text,id\nx,1\ny\nz,3\n",
             [],
-            "rows.csv:3: 1 cells, expected 2 (the first bad one). Mend the file, or set data.on_bad_rows: skip.",
+            "rows.csv:3: 1 cells, expected 2 (the first bad one). Fix the file, or set data.on_bad_rows: skip.",
         ),
         (
             b"text,id\nx,1\n\xff,2\n",
             [],
-            "rows.csv: byte 12 (line 3) is not utf-8; it looks like cp1252. Give --encoding, or save the file as UTF-8.",
+            (
+                "rows.csv: byte 12 (line 3) is not utf-8; it looks like cp1252. Give"
+                " --encoding, or save the file as UTF-8."
+            ),
         ),
         (
             b"text\nx\n",
@@ -610,12 +633,15 @@ def test_parquet_goes_to_standard_output_as_json_lines(predict, expected, tmp_pa
         (
             b"text\nx\n",
             ["--output", "out.xlsx"],
-            "out.xlsx: endings that can be written: .csv, .jsonl, .ndjson, .parquet, .tsv, all but",
+            (
+                "out.xlsx: cannot be written; possible endings: .csv, .jsonl, .ndjson,"
+                " .parquet, .tsv, and"
+            ),
         ),
         (
             b"text\nx\n",
             ["--output", "out.parquet.gz"],
-            "out.parquet.gz: endings that can be written:",
+            "out.parquet.gz: cannot be written; possible endings:",
         ),
     ],
 )
@@ -637,7 +663,7 @@ def test_rows_that_cannot_be_read_are_left_out_if_asked_and_counted(predict, tmp
         code, out, err = predict(
             "--input", tmp_path / f"rows.{kind}", "--set", "data.on_bad_rows=skip"
         )
-        assert (code, f": {number} rows ({lost} could not be read and were left out)" in out) == (
+        assert (code, f": {number} rows ({lost} unreadable rows skipped)" in out) == (
             0,
             True,
         ), err
@@ -673,7 +699,7 @@ def test_damaged_and_odd_files_are_told_in_words(predict, tmp_path):
     )
     (tmp_path / "long.csv").write_text('text\n"' + "x" * (1 << 26) + '"\n', encoding="utf-8")
     assert (
-        "long.csv:2: a record is longer than 32 MiB; is a quote left open?"
+        "long.csv:2: a record is longer than 32 MiB. Perhaps a quote is left open"
         in predict("--input", tmp_path / "long.csv")[2]
     )
     (tmp_path / "list.json").write_text('[{"text": "x"}, ', encoding="utf-8")
@@ -702,7 +728,10 @@ def test_later_rows_of_json_lines_may_hold_other_columns_but_not_ours(predict, t
         code, _, err = predict("--input", source, "--output", tmp_path / f"out.{form}")
         assert (
             code,
-            "a row has the column 'more', which the first row lacks. Give an --output that ends in .jsonl."
+            (
+                "a row has the column 'more', which the first row lacks. Give an --output"
+                " that ends in .jsonl."
+            )
             in err,
         ) == (2, True)
     write(source, [{"text": "x", "n": 1}, {"text": "y", "n": "one"}])
@@ -733,7 +762,7 @@ def test_no_file_is_replaced_unasked_and_never_the_input(predict, tmp_path, monk
     code, _, err = predict("--input", source)
     assert (
         code,
-        "rows.predicted.csv: is there already. Give --overwrite to replace it, or another --output."
+        "rows.predicted.csv: exists already. Give --overwrite to overwrite it, or another --output."
         in err,
     ) == (2, True)
     assert (tmp_path / "rows.predicted.csv").read_text(encoding="utf-8") == "mine"
@@ -751,7 +780,8 @@ def test_no_file_is_replaced_unasked_and_never_the_input(predict, tmp_path, monk
         )
     assert "does not exist. Did you mean 'rows.csv'?" in predict("--input", tmp_path / "row.csv")[2]
     assert (
-        "is no file; needed: one file, or - for standard input." in predict("--input", tmp_path)[2]
+        "is not a file; needed: one file, or - for standard input."
+        in predict("--input", tmp_path)[2]
     )
     assert "is several files; needed: one file" in predict("--input", tmp_path / "*.csv")[2]
     monkeypatch.setattr(locks, "PATIENCE_SECONDS", 0.1)
@@ -791,7 +821,7 @@ def test_damaged_note_is_begun_anew(note, stopped, predict):
     source, target = stopped("csv")
     work_file(target, "partial.json").write_text(note, encoding="utf-8")
     code, _, err = predict("--input", source, "--output", target)
-    assert (code, f"{work_file(target, 'partial.json')} is damaged: starting anew." in err) == (
+    assert (code, f"{work_file(target, 'partial.json')} is damaged: starting again." in err) == (
         0,
         True,
     ), err
@@ -812,7 +842,7 @@ def test_output_that_another_process_wrote_meanwhile_is_not_replaced(
 
     monkeypatch.setattr(label_file, "only_writer", after_another)
     code, _, err = predict("--input", source, "--output", target)
-    assert (code, "out.csv: is there already" in err) == (2, True), err
+    assert (code, "out.csv: exists already" in err) == (2, True), err
     assert target.read_text(encoding="utf-8") == "of another process"
 
 
@@ -843,7 +873,7 @@ def test_formulas_stay_as_they_are_unless_a_spreadsheet_is_to_read_them(
     )
     assert (
         code,
-        "--spreadsheet-safe: goes with .csv and .tsv, not with .jsonl. Leave it out." in err,
+        "--spreadsheet-safe: can be used with .csv and .tsv, not with .jsonl. Leave it out." in err,
     ) == (2, True), err
 
 
@@ -887,7 +917,7 @@ def test_pieces_grow_while_they_are_quick_and_hold_no_more_text_than_fits(model,
 
     def sizes(rows, seconds):
         monkeypatch.setattr(label_file, "PIECE_SECONDS", seconds)
-        labeller = label_file.Labeller(Classifier.load(model), ["text"])
+        labeller = Labeller(Classifier.load(model), ["text"])
         return [len(piece) for piece, _ in label_file._labelled(labeller, Placed(rows), 0)]
 
     assert sizes([{"text": ""}] * 700, 1e9) == [64, 128, 256, 252]

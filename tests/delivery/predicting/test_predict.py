@@ -122,7 +122,7 @@ def test_one_text_gives_one_answer_and_no_list(classifier, voters, multi_label):
             (expected,) = judge.predict([text])
             assert judge.predict(text) == expected
             assert judge.probabilities(text).tolist() == list(expected.probabilities.values())
-            assert judge.judge(text).probabilities_NC.shape == (1, 3)
+            assert judge.classify(text).probabilities_NC.shape == (1, 3)
             assert judge.num_tokens(text).tolist() == judge.num_tokens([text]).tolist()
 
 
@@ -178,7 +178,7 @@ NO_TEXTS = {
     "array of two axes": (np.array([["a", "b"]]), "text 0: found ndarray; needed: a text, a pair"),
     "rows with labels": (
         [{"text": "a", "label": "b"}],
-        "text 0: a pair with the key label; needed: the key text, and the key text_pair of pairs",
+        "text 0: a pair with the key label; needed: the key text, and for pairs the key text_pair",
     ),
     "pair without a text": (
         {"text_pair": "a"},
@@ -197,7 +197,7 @@ def test_what_holds_no_texts_is_refused_in_words(kind, classifier):
     for method in (
         classifier.predict,
         classifier.probabilities,
-        classifier.judge,
+        classifier.classify,
         classifier.num_tokens,
         classifier.models[0].tokens,
     ):
@@ -226,7 +226,7 @@ def test_texts_are_cut_at_the_length_of_training_and_huge_ones_take_no_time(clas
         ["ok", "word " * 500, {"text": "ok", "text_pair": "ok"}]
     ).tolist() == [3, 48, 5]
     huge = "word " * 20 * CHARACTERS_PER_TOKEN * 48
-    assert classifier.judge([huge, "ok"]).truncated_N.tolist() == [True, False]
+    assert classifier.classify([huge, "ok"]).truncated_N.tolist() == [True, False]
     np.testing.assert_allclose(
         classifier.probabilities([huge]), classifier.probabilities(["word " * 500]), atol=1e-6
     )
@@ -320,12 +320,15 @@ def test_a_run_folder_gives_its_model_and_that_of_an_ensemble_all_members(
 def test_models_of_other_labels_or_another_kind_cannot_vote(classifier, multi_label, voters):
     with pytest.raises(
         ModelError,
-        match=r"has the labels a, b, c; .* has negative, neutral, positive. Only equal ones can vote.",
+        match=(
+            r"has the labels a, b, c; .* has negative, neutral, positive. Only models with"
+            r" equal labels can vote."
+        ),
     ):
         Classifier([classifier, Classifier.load(voters[0])])
     with pytest.raises(
         ModelError,
-        match=r"gives a text one label, .* any number of labels; models of one kind can vote.",
+        match=r"gives a text one label, and .* gives any number of labels\. Only models of one",
     ):
         Classifier([classifier, Classifier.load(multi_label)])
 
@@ -346,7 +349,10 @@ def broken(model, folder, *, without=(), config=None):
     [
         (
             lambda m, f: f / "modle",
-            r"modle: does not exist. Did you mean 'model'\? Give a run folder, a model folder or a Hub id.",
+            (
+                r"modle: does not exist. Did you mean 'model'\? Give a run folder, a model"
+                r" folder or a Hub id."
+            ),
         ),
         (
             lambda m, f: f,
@@ -383,12 +389,15 @@ def broken(model, folder, *, without=(), config=None):
                 f / "x",
                 config={"model_type": "own", "auto_map": {"AutoConfig": "own.OwnConfig"}},
             ),
-            "contains custom code .* set trust_remote_code",
+            "needs Python code .* set trust_remote_code",
         ),
         (lambda m, f: "no such id", "no such id: is no folder here and no model on the Hub."),
         (
             lambda m, f: "somebody/unknown",
-            "somebody/unknown: is no folder here, and neither in the cache nor can the Hub be reached.",
+            (
+                "somebody/unknown: is not a folder here and not in the cache, and the Hub"
+                " cannot be reached."
+            ),
         ),
     ],
 )
@@ -419,7 +428,10 @@ def test_cut_weights_one_score_an_adapter_and_an_unfinished_run_are_told_in_word
     (run / "metrics.json").unlink()
     with pytest.raises(
         RunError,
-        match=r"run: is a run that is not finished. Start its training again, which then goes on.",
+        match=(
+            r"run: is a run that is not finished. Run its training command again, which"
+            r" resumes it."
+        ),
     ):
         Classifier.load(run)
     words = PreTrainedTokenizerFast(tokenizer_object=Tokenizer(WordLevel({"a": 0, "b": 1})))
@@ -431,7 +443,10 @@ def test_cut_weights_one_score_an_adapter_and_an_unfinished_run_are_told_in_word
 def test_a_folder_has_no_revision(model):
     with pytest.raises(
         ModelError,
-        match=r"is here, so it has no revision 'main', which tells states of a Hub model apart. Leave it out.",
+        match=(
+            r"is a local folder, so it has no revision 'main'. Only models on the Hub have"
+            r" revisions."
+        ),
     ):
         Classifier.load(model, revision="main")
 
@@ -521,18 +536,18 @@ def test_hub_models_load_by_revision_and_offline_from_the_cache(
         assert found[:2] == ["['negative', 'neutral', 'positive']", "['x', 'y']"]
         assert found[2] == "me/tweets: has no revision 'three'. Give a branch, tag or commit of it."
         assert (
-            found[3]
-            == "me/nothing: is no folder here and no model on the Hub. Check the name; set HF_TOKEN for a private one."
+            found[3] == "me/nothing: is no folder here and no model on the Hub."
+            " Check the name; set HF_TOKEN for a private one."
         )
         assert found[4] == "me/empty: holds no config.json, so it is no Transformers model."
         assert (
-            found[5]
-            == "me/gated: is gated. Accept its terms on the Hub, and set HF_TOKEN or run hf auth login."
+            found[5] == "me/gated: is gated. Accept its terms on the Hub,"
+            " and set HF_TOKEN or run hf auth login."
         )
         offline = load(("me/tweets", "two"), ("me/nothing", ""), HF_HUB_OFFLINE="1")
         assert offline[0] == "['x', 'y']"
         assert offline[1].startswith(
-            "me/nothing: is no folder here, and neither in the cache nor can the Hub be reached."
+            "me/nothing: is not a folder here and not in the cache, and the Hub cannot be reached."
         )
 
 
@@ -543,14 +558,18 @@ def test_a_download_that_fails_is_told_in_words(monkeypatch):
     monkeypatch.setattr("huggingface_hub.hf_hub_download", full)
     with pytest.raises(
         ModelError,
-        match=r"me/tweets: could not be fetched from the Hub: .Errno 28. No space left on device.",
+        match=r"me/tweets: cannot be downloaded from the Hub: .Errno 28. No space left on device.",
     ):
         Classifier.load("me/tweets")
 
 
-def test_importing_the_package_loads_no_torch_and_the_classifier_nothing_that_evaluation_alone_needs():
-    code = "import sys, trainer\nassert 'Classifier' in trainer.__all__ and 'scipy' not in sys.modules\ntrainer.Classifier\n"
-    code += "assert not {'torch', 'datasets', 'evaluate', 'sklearn', 'pandas'} & {name for name, module in sys.modules.items() if module}\n"
+def test_importing_the_package_and_the_classifier_loads_no_torch_and_no_scipy():
+    code = (
+        "import sys, trainer\nassert 'Classifier' in trainer.__all__ and 'scipy' not in"
+        " sys.modules\ntrainer.Classifier\n"
+    )
+    code += "loaded = {name for name, module in sys.modules.items() if module}\n"
+    code += "assert not {'torch', 'datasets', 'evaluate', 'sklearn', 'pandas'} & loaded\n"
     code += "try:\n    trainer.nothing\nexcept AttributeError as error:\n    print(error)"
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=False

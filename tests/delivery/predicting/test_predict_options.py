@@ -19,7 +19,10 @@ def model(tiny_model, tmp_path_factory):
 
 @pytest.fixture
 def predict(model, capfd):
-    """Function (*arguments) -> (exit code, standard output, standard error) of the command, in this process."""
+    """Function that runs the command in this process.
+
+    (*arguments) -> (exit code, standard output, standard error).
+    """
 
     def run(*arguments):
         code = 0
@@ -47,13 +50,13 @@ def texts(path):
             'id\ttext\n1\t"open\n2\tb\n3\t"c\n',
             "data.quote_char=''",
             ['"open', "b", '"c'],
-            ":2: text stands behind a closing quote; data.quote_char: '' reads quotes as text",
+            ":2: text follows a closing quote; data.quote_char: '' reads quotes as text",
         ),
         (
             'id,text\n1,"say \\"no\\", now"\n2,b\n',
             'data.escape_char="\\\\"',
             ['say "no", now', "b"],
-            ':2: text stands behind a closing quote; data.escape_char: "\\\\" reads \\" as a quote',
+            ':2: text follows a closing quote; data.escape_char: "\\\\" reads \\" as a quote',
         ),
         (
             'id,text\n1,"a\n2,b\n3,c\n4,d"\n',
@@ -85,7 +88,7 @@ def test_first_line_of_excel_and_the_sheet_that_is_read_are_said(predict, tmp_pa
     (tmp_path / "rows.csv").write_text("sep=;\ntext;id\na;1\n", encoding="utf-8")
     code, out, err = predict("--input", tmp_path / "rows.csv", "--output", "-")
     assert (code, out.splitlines()[0]) == (0, "text,id,predicted_label,predicted_score"), err
-    assert f"{tmp_path}/rows.csv: its first line, sep=;, is no row; the separator is ';'." in err
+    assert f"{tmp_path}/rows.csv: its first line, sep=;, is not a row; the separator is ';'." in err
     book = Workbook()
     for row in (["text", "id"], ["a", 1]):
         book.active.append(row)
@@ -120,4 +123,4 @@ def test_packed_input_is_labelled_into_a_plain_file(packing, predict, tmp_path):
     assert code == 0, err
     assert texts(tmp_path / "rows.predicted.csv") == ["a", "b"]
     code, _, err = predict("--input", source, "--output", tmp_path / "out.csv.zst")
-    assert (code, "out.csv.zst: endings that can be written: .csv" in err) == (2, True)
+    assert (code, "out.csv.zst: cannot be written; possible endings: .csv" in err) == (2, True)

@@ -1,4 +1,7 @@
-"""Several runs side by side: what is better, whether that can be said, and where the configs differ. Runs are files made up, so that results are known."""
+"""Several runs side by side: the best run, doubts about it, and differences of the configs.
+
+The runs are invented files, so that the results are known.
+"""
 
 import json
 import re
@@ -7,7 +10,7 @@ import numpy as np
 import pytest
 from page_parser import Page
 
-from trainer.delivery.report import report_page, side_by_side
+from trainer.delivery.report import page_intervals, report_page, side_by_side
 from trainer.delivery.report.page_intervals import LEAST_ROWS
 from trainer.errors import RunError
 from trainer.evaluation.outcome import outcome_of
@@ -105,10 +108,13 @@ def test_means_over_classes_have_no_interval_where_one_class_is_too_small(tmp_pa
         compared.intervals[1][name] for name in ("macro_f1", "balanced_accuracy", "minority_recall")
     ] == [None] * 3
     assert compared.differences[0][1] is None
-    reason = f"have no intervals where a class has fewer than {LEAST_ROWS} rows ({LABELS[0]}): a small difference may be chance."
+    reason = (
+        f"have no intervals where a class has fewer than {LEAST_ROWS} rows ({LABELS[0]}): a small"
+        " difference may be chance."
+    )
     assert reason in words_of(side_by_side.render(compared))
     (tmp_path / "poor/report.json").unlink()
-    assert f"nor have means over classes that hold such a class ({LABELS[0]})" in words_of(
+    assert f"neither have means over classes that include such a class ({LABELS[0]})" in words_of(
         report_page.render(FinishedRun.read(tmp_path / "poor"))
     )
     side_by_side.print_comparison(compared)
@@ -117,7 +123,7 @@ def test_means_over_classes_have_no_interval_where_one_class_is_too_small(tmp_pa
 
 def test_intervals_hold_the_figures_they_are_of(tmp_path):
     run = write_run(tmp_path / "run", 5)
-    intervals = report_page.headline_intervals(run, report_page.resampled_figures([run]), 0)
+    intervals = page_intervals.headline_intervals(run, page_intervals.resampled_figures([run]), 0)
     for name in ("macro_f1", "accuracy", "balanced_accuracy"):
         assert intervals[name][0] <= run.final[name] <= intervals[name][1]
 
@@ -125,7 +131,9 @@ def test_intervals_hold_the_figures_they_are_of(tmp_path):
 def test_a_class_without_rows_takes_no_interval_away(tmp_path):
     run = write_run(tmp_path / "run", 5, labels=[*LABELS, "absent"])
     assert (
-        report_page.headline_intervals(run, report_page.resampled_figures([run]), 0)["macro_f1"]
+        page_intervals.headline_intervals(run, page_intervals.resampled_figures([run]), 0)[
+            "macro_f1"
+        ]
         is not None
     )
 
@@ -191,7 +199,8 @@ def test_a_file_of_another_shape_is_told_in_words(tmp_path):
     (tmp_path / "other/environment.json").write_text('{"versions": {}}')
     with pytest.raises(
         RunError,
-        match=r"first, .*other: a file there is damaged, or was written by another version \(KeyError: 'data'\)",
+        match=r"first, .*other: a file there is damaged, or was written by another version"
+        r" \(KeyError: 'data'\)",
     ):
         side_by_side.write([runs[0], FinishedRun.read(tmp_path / "other")], tmp_path / "page.html")
 

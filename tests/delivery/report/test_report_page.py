@@ -1,4 +1,4 @@
-"""report.html of real runs: whole in itself, escaped, saying what the run folder's files say, and made of them again later."""
+"""report.html of real runs: self-contained, escaped, in agreement with the run's files."""
 
 import csv
 import json
@@ -15,7 +15,7 @@ from page_parser import Page
 from sklearn.metrics import average_precision_score
 
 from trainer import load_config
-from trainer.delivery.hub import hub
+from trainer.delivery.hub.repository_files import SHARED
 from trainer.delivery.report import page_intervals, report_page
 from trainer.delivery.report.mistakes import MOST_MISTAKES
 from trainer.display import curves
@@ -69,7 +69,7 @@ def train(folder, tiny_model, source, **sections):
 
 @pytest.fixture(scope="module")
 def single(tmp_path_factory, tiny_model, tweets):
-    """Run of three classes, one of them named by an attacker, whose texts hold markup; balanced and decided."""
+    """Balanced run of three classes with a decision; class names and texts contain markup."""
     folder = tmp_path_factory.mktemp("single")
     with tweets.open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
@@ -254,9 +254,7 @@ def test_texts_are_left_out_of_a_page_to_share(single, tmp_path):
 
 
 def test_page_and_quoted_texts_never_go_to_the_hub():
-    assert not {"report.html", "report.json", "mistakes.jsonl", "predictions.parquet"} & set(
-        hub.SHARED
-    )
+    assert not {"report.html", "report.json", "mistakes.jsonl", "predictions.parquet"} & set(SHARED)
 
 
 def test_decision_and_class_weights_are_told(single):
@@ -356,22 +354,40 @@ def test_a_fault_of_the_page_never_costs_the_run(single, tmp_path, caplog, monke
     with caplog.at_level(logging.WARNING):
         report_page.write_or_warn(copy)
     assert (
-        f"report.html was not written: no rows. The run is complete; repeat with: equipoise report {copy}"
-        in caplog.text
+        "report.html was not written: no rows. The run is complete; repeat with: equipoise report"
+        f" {copy}" in caplog.text
     )
 
 
-@pytest.mark.parametrize(("damage", "words"), [
-    (lambda run: shutil.rmtree(run), "no such folder. Give run folders"),
-    (lambda run: (shutil.rmtree(run), run.write_text("")), "is a file. Give run folders"),
-    (lambda run: (run / "config.yaml").unlink(), "holds no run \\(no config.yaml\\)"),
-    (lambda run: (run / "metrics.json").unlink(), "holds an unfinished run \\(no metrics.json\\)"),
-    (lambda run: (run / "metrics.json").write_text("{}"), "holds no results of validation or test"),
-    (lambda run: (run / "metrics.json").write_text("{"), "metrics.json: is damaged"),
-    (lambda run: (run / "mistakes.jsonl").write_text("{}"), "mistakes.jsonl: is damaged.*Remove it"),
-    (lambda run: (run / "epochs.csv").write_text("epoch\nx\n"), "epochs.csv: is damaged.*Remove it"),
-    (lambda run: (run / "predictions.parquet").write_text("x"), "predictions.parquet: cannot be read.*Remove it"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("damage", "words"),
+    [
+        (lambda run: shutil.rmtree(run), "no such folder. Give run folders"),
+        (lambda run: (shutil.rmtree(run), run.write_text("")), "is a file. Give run folders"),
+        (lambda run: (run / "config.yaml").unlink(), "holds no run \\(no config.yaml\\)"),
+        (
+            lambda run: (run / "metrics.json").unlink(),
+            "holds an unfinished run \\(no metrics.json\\)",
+        ),
+        (
+            lambda run: (run / "metrics.json").write_text("{}"),
+            "holds no results of validation or test",
+        ),
+        (lambda run: (run / "metrics.json").write_text("{"), "metrics.json: is damaged"),
+        (
+            lambda run: (run / "mistakes.jsonl").write_text("{}"),
+            "mistakes.jsonl: is damaged.*Remove it",
+        ),
+        (
+            lambda run: (run / "epochs.csv").write_text("epoch\nx\n"),
+            "epochs.csv: is damaged.*Remove it",
+        ),
+        (
+            lambda run: (run / "predictions.parquet").write_text("x"),
+            "predictions.parquet: cannot be read.*Remove it",
+        ),
+    ],
+)
 def test_folders_that_cannot_be_read_are_told_in_words(single, tmp_path, damage, words):
     copy = copy_of(single, tmp_path)
     damage(copy)
@@ -390,20 +406,59 @@ def edit(name, change):
     return damage
 
 
-@pytest.mark.parametrize(("damage", "words"), [
-    (edit("metrics.json", lambda m: m["test"].pop("auroc_macro")), r"metrics.json: lacks test.auroc_macro; it is damaged, or was written by another"),
-    (edit("metrics.json", lambda m: m.pop("minority_label")), r"metrics.json: lacks minority_label;"),
-    (edit("metrics.json", lambda m: m["decision"]["test"]["per_class"].pop("积极")), r"metrics.json: lacks decision.test.per_class.积极;"),
-    (edit("metrics.json", lambda m: m["test"].update(accuracy="high")), r"metrics.json: lacks test.accuracy as a number;"),
-    (edit("metrics.json", lambda m: m.update(test={})), r"metrics.json: lacks test.accuracy, .* more;"),
-    (edit("metrics.json", lambda m: m.update(test=3)), r"copy: a file there is damaged, or was written by another version \(TypeError.*train again"),
-    (edit("report.json", lambda facts: facts.pop("saved_step")), r"copy: a file there is damaged, .* \(KeyError: 'saved_step'\). Make the page with"),
-    (edit("report.json", lambda facts: facts.pop("lengths")), r"copy: a file there is damaged, .* has no attribute 'lengths'"),
-    (edit("environment.json", lambda environment: environment.pop("data")), r"copy: a file there is damaged, .* has no attribute 'data'"),
-    (lambda run: (run / "config.yaml").write_text("model: 3"), r"copy: a file there is damaged, .* has no attribute 'get'"),
-    (lambda run: (run / "epochs.csv").write_text("epoch,other\n1,2\n"), r"epochs.csv: lacks columns \(accuracy, .*step.*\). Remove it"),
-    (lambda run: (run / "mistakes.jsonl").write_bytes(b"\xff\n"), r"mistakes.jsonl: is damaged: .*utf-8.*Remove it"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("damage", "words"),
+    [
+        (
+            edit("metrics.json", lambda m: m["test"].pop("auroc_macro")),
+            r"metrics.json: lacks test.auroc_macro; it is damaged, or was written",
+        ),
+        (
+            edit("metrics.json", lambda m: m.pop("minority_label")),
+            r"metrics.json: lacks minority_label;",
+        ),
+        (
+            edit("metrics.json", lambda m: m["decision"]["test"]["per_class"].pop("积极")),
+            r"metrics.json: lacks decision.test.per_class.积极;",
+        ),
+        (
+            edit("metrics.json", lambda m: m["test"].update(accuracy="high")),
+            r"metrics.json: lacks test.accuracy as a number;",
+        ),
+        (
+            edit("metrics.json", lambda m: m.update(test={})),
+            r"metrics.json: lacks test.accuracy, .* more;",
+        ),
+        (
+            edit("metrics.json", lambda m: m.update(test=3)),
+            r"copy: a file there is damaged, or was written by another .* \(TypeError.*train again",
+        ),
+        (
+            edit("report.json", lambda facts: facts.pop("saved_step")),
+            r"copy: a file there is damaged, .* \(KeyError: 'saved_step'\). Make the page with",
+        ),
+        (
+            edit("report.json", lambda facts: facts.pop("lengths")),
+            r"copy: a file there is damaged, .* has no attribute 'lengths'",
+        ),
+        (
+            edit("environment.json", lambda environment: environment.pop("data")),
+            r"copy: a file there is damaged, .* has no attribute 'data'",
+        ),
+        (
+            lambda run: (run / "config.yaml").write_text("model: 3"),
+            r"copy: a file there is damaged, .* has no attribute 'get'",
+        ),
+        (
+            lambda run: (run / "epochs.csv").write_text("epoch,other\n1,2\n"),
+            r"epochs.csv: lacks columns \(accuracy, .*step.*\). Remove it",
+        ),
+        (
+            lambda run: (run / "mistakes.jsonl").write_bytes(b"\xff\n"),
+            r"mistakes.jsonl: is damaged: .*utf-8.*Remove it",
+        ),
+    ],
+)
 def test_files_of_another_shape_are_told_in_words(single, tmp_path, damage, words):
     copy = copy_of(single, tmp_path)
     damage(copy)
@@ -435,7 +490,10 @@ def test_a_run_given_twice_is_told(single):
 
 
 def test_command_writes_the_page_without_loading_torch(single, tmp_path):
-    code = "import sys\nfrom trainer.cli import app\ntry:\n    app(sys.argv[1:])\nfinally:\n    assert 'torch' not in sys.modules"
+    code = (
+        "import sys\nfrom trainer.cli import app\ntry:\n    app(sys.argv[1:])\n"
+        "finally:\n    assert 'torch' not in sys.modules"
+    )
     command = [
         sys.executable,
         "-c",
@@ -571,7 +629,7 @@ def test_average_precision_is_the_mean_of_precisions_where_recall_rises():
 def test_page_and_card_call_the_rows_of_a_balanced_pool_balanced_and_test_rows_natural(
     tmp_path, tiny_model, tweets
 ):
-    balanced, natural = "classes balanced before the split", "with the distribution they came with"
+    balanced, natural = "classes balanced before the split", "with their natural distribution"
     cases = {
         "cut": ({"train": 0.5, "validation": 0.5, "test": None}, balanced),
         "tested": ({"test": 0.2}, natural),

@@ -1,4 +1,4 @@
-"""The queue in front of the model: which texts are computed together, what is refused, what is dropped."""
+"""The queue of the server: which texts are computed together, refused and dropped."""
 
 import asyncio
 import threading
@@ -35,7 +35,7 @@ class Model:
 
 
 def in_queue(scenario, *, max_waiting=100, max_batch_tokens=1000, max_wait_seconds=0.0):
-    """Run `scenario(queue, model)` beside the queue; tokens of a number are the number itself, at least 1."""
+    """Run `scenario(queue, model)` beside the queue; a number n has max(1, n) tokens."""
 
     async def main():
         model = Model()

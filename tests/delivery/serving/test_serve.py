@@ -1,4 +1,4 @@
-"""The server over real HTTP on loopback: the Inference API's format, bad requests, limits, tokens, slow clients, a full queue, and the end."""
+"""The server over real HTTP on loopback: formats, bad requests, limits, tokens, slow clients."""
 
 import http.client
 import json
@@ -34,26 +34,26 @@ TOKEN = "s3cret-token"
 class Slow(Classifier):
     """A real classifier that takes 0.3 seconds a batch."""
 
-    def judge(self, texts):
+    def classify(self, texts):
         time.sleep(0.3)
-        return super().judge(texts)
+        return super().classify(texts)
 
 
 class Gated(Classifier):
     """A real classifier that computes nothing while its gate is shut."""
 
-    def judge(self, texts):
+    def classify(self, texts):
         assert self.gate.wait(60)
-        return super().judge(texts)
+        return super().classify(texts)
 
 
 class Failing(Classifier):
     """A real classifier that fails on one word, as a model out of memory would."""
 
-    def judge(self, texts):
+    def classify(self, texts):
         if any("fail" in text for text in texts):
             raise RuntimeError("out of memory")
-        return super().judge(texts)
+        return super().classify(texts)
 
 
 @pytest.fixture(scope="module")
@@ -214,7 +214,8 @@ def test_models_that_vote_have_no_logits_in_common(classifier):
         )
         assert (status, problem["error"]) == (
             422,
-            "function_to_apply is 'none', but several models vote here, which have no logits in common. Leave it out.",
+            "function_to_apply is 'none', but several models vote here, which have no common"
+            " logits. Omit it.",
         )
 
 
@@ -241,14 +242,14 @@ def test_in_bfloat16_probabilities_are_nearly_the_same(classifier):
 
 
 BAD = {
-    "": (400, "is no JSON"),
-    "not JSON": (400, "is no JSON"),
-    '{"inputs": "a"': (400, "is no JSON"),
-    '{"inputs": NaN}': (400, "is no JSON"),
-    '{"inputs": "\\ud800"}': (400, "is no JSON"),  # half of a surrogate pair
-    "[" * 100_000: (400, "is no JSON"),
-    "[]": (422, "The request is no JSON object."),
-    "null": (422, "The request is no JSON object."),
+    "": (400, "is not JSON"),
+    "not JSON": (400, "is not JSON"),
+    '{"inputs": "a"': (400, "is not JSON"),
+    '{"inputs": NaN}': (400, "is not JSON"),
+    '{"inputs": "\\ud800"}': (400, "is not JSON"),  # half of a surrogate pair
+    "[" * 100_000: (400, "is not JSON"),
+    "[]": (422, "The request is not a JSON object."),
+    "null": (422, "The request is not a JSON object."),
     "{}": (422, "inputs is missing."),
     '{"inputs": null}': (422, "inputs is neither a text nor a list of texts."),
     '{"inputs": 5}': (422, "inputs is neither a text nor a list of texts."),
@@ -256,10 +257,10 @@ BAD = {
     '{"inputs": " \\n\\t"}': (422, "inputs is empty; needed: a text."),
     '{"inputs": []}': (422, "inputs is empty; needed: at least one text."),
     '{"inputs": ["a", ""]}': (422, "inputs[1] is empty; needed: a text."),
-    '{"inputs": ["a", 3]}': (422, "inputs[1] is no text."),
-    '{"inputs": ["a", ["b"]]}': (422, "inputs[1] is no text."),
+    '{"inputs": ["a", 3]}': (422, "inputs[1] is not a text."),
+    '{"inputs": ["a", ["b"]]}': (422, "inputs[1] is not a text."),
     '{"inputs": {"text": "a"}}': (422, "inputs.text_pair is missing."),
-    '{"inputs": [{"text": 1, "text_pair": "b"}]}': (422, "inputs[0].text is no text."),
+    '{"inputs": [{"text": 1, "text_pair": "b"}]}': (422, "inputs[0].text is not a text."),
     '{"inputs": {"text": "a", "text_pair": "b", "x": 1}}': (
         422,
         "inputs.x is unknown; known: text, text_pair.",
@@ -268,16 +269,16 @@ BAD = {
         422,
         "input is unknown; known: inputs, parameters, options. Did you mean 'inputs'?",
     ),
-    '{"inputs": "a", "parameters": []}': (422, "parameters is no JSON object."),
+    '{"inputs": "a", "parameters": []}': (422, "parameters is not a JSON object."),
     '{"inputs": "a", "parameters": {"topk": 1}}': (
         422,
         "parameters.topk is unknown; known: top_k, function_to_apply. Did you mean 'top_k'?",
     ),
     '{"inputs": "a", "parameters": {"top_k": 0}}': (422, "parameters.top_k is below 1."),
-    '{"inputs": "a", "parameters": {"top_k": "1"}}': (422, "parameters.top_k is no whole number."),
+    '{"inputs": "a", "parameters": {"top_k": "1"}}': (422, "parameters.top_k is not an integer."),
     '{"inputs": "a", "parameters": {"top_k": 1e400}}': (
         422,
-        "parameters.top_k is no whole number.",
+        "parameters.top_k is not an integer.",
     ),
     '{"inputs": "a", "parameters": {"function_to_apply": "relu"}}': (
         422,
@@ -285,7 +286,7 @@ BAD = {
     ),
     json.dumps({"inputs": ["a"] * 100_000}): (
         413,
-        "inputs holds 100,000 texts; at most 1,000 a request (--max-texts).",
+        "inputs holds 100,000 texts; at most 1,000 are allowed per request (--max-texts).",
     ),
     json.dumps({"inputs": "a" * 2**20}): (
         413,
@@ -345,7 +346,8 @@ def test_other_methods_paths_and_content_types_are_refused_in_words(client):
     status, _, problem = client.ask("GET", "/info", Host="evil.example:80")
     assert (status, problem["error"]) == (
         421,
-        "Host is 'evil.example'; this server answers to 127.0.0.1 and localhost alone unless it asks for a token.",
+        "Host is 'evil.example'; without a token, this server accepts only the hosts 127.0.0.1"
+        " and localhost.",
     )
 
 
@@ -382,7 +384,8 @@ def test_a_body_without_a_length_is_cut_off_at_the_limit(client):
     assert status == 413
     announced = socket.create_connection(("127.0.0.1", client.port))
     announced.sendall(
-        b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 99999999999\r\n\r\n"
+        b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length:"
+        b" 99999999999\r\n\r\n"
     )
     assert announced.recv(100).startswith(b"HTTP/1.1 413")
 
@@ -414,9 +417,9 @@ def test_the_token_is_asked_for_wherever_the_model_shows(classifier, online):
                     **given,
                 )
                 assert (status, headers["WWW-Authenticate"]) == (401, "Bearer")
-                assert (
-                    problem["error"]
-                    == "The bearer token is missing or wrong. Send the header Authorization: Bearer <token>."
+                assert problem["error"] == (
+                    "The bearer token is missing or wrong. Send the header Authorization:"
+                    " Bearer <token>."
                 )
         assert (
             client.post(
@@ -444,7 +447,8 @@ def test_slow_clients_are_cut_off_and_others_served(client, monkeypatch):
     )
     dribbling.sendall(b"POST / HT")
     unfinished.sendall(
-        b'POST / HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 100\r\n\r\n{"inputs":'
+        b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length:"
+        b' 100\r\n\r\n{"inputs":'
     )
     assert client.post("/", {"inputs": "a"})[0] == 200
     answer = unfinished.recv(1000) + unfinished.recv(1000)
@@ -460,7 +464,7 @@ def test_slow_clients_are_cut_off_and_others_served(client, monkeypatch):
 
 @pytest.fixture(scope="module")
 def many_labels(tiny_model, tmp_path_factory):
-    """A classifier of 150 labels: its answer to 1,000 texts has 9 MB, more than the kernel holds for a client."""
+    """A classifier of 150 labels, whose answer to 1,000 texts (9 MB) exceeds the kernel buffer."""
     return Classifier.load(
         make_model(
             tiny_model, tmp_path_factory.mktemp("many"), [f"label number {n}" for n in range(150)]
@@ -509,7 +513,7 @@ def test_an_answer_of_which_the_client_takes_nothing_more_is_cut_and_counted_as_
         assert len(found) < size
         assert (client.metric(WHOLE), client.metric(CUT)) == (None, 1)
     assert (
-        "A client took nothing of its answer for 0.3 s; its connection is closed."
+        "A client read nothing of its answer for 0.3 s; its connection is closed."
         in caplog.messages
     )
     line = next(record for record in caplog.records if record.getMessage().startswith("POST"))
@@ -585,8 +589,8 @@ def test_a_client_that_half_closes_while_it_reads_gets_the_whole_answer(many_lab
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2**16)
         connection.connect(("127.0.0.1", client.port))
         connection.sendall(
-            b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%b"
-            % (len(body), body)
+            b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+            b"Content-Length: %d\r\n\r\n%b" % (len(body), body)
         )
         answer = connection.makefile("rb")
         assert answer.readline().startswith(b"HTTP/1.1 200")
@@ -635,12 +639,12 @@ def test_a_full_queue_says_429_and_when_to_come_again_and_never_hangs(classifier
             if status == 429:
                 assert 1 <= int(headers["Retry-After"]) <= 60
                 assert re.fullmatch(
-                    r"The queue is full: [1-3] texts are waiting already. Come again later.",
+                    r"The queue is full: [1-3] texts are waiting already. Try again later.",
                     body["error"],
                 )
         assert (
             client.post("/", {"inputs": ["a"] * 4})[2]["error"]
-            == "inputs holds 4 texts; at most 3 a request (--max-texts)."
+            == "inputs holds 4 texts; at most 3 are allowed per request (--max-texts)."
         )
         assert client.post("/", {"inputs": "a"})[0] == 200
         assert client.metric('equipoise_requests_total{route="/",status="429"}') == statuses.count(
@@ -657,7 +661,8 @@ def test_an_answer_that_takes_too_long_is_given_up_and_its_texts_are_dropped(cla
         status, _, problem = client.post("/", {"inputs": [f"text {n}" for n in range(50)]})
         assert (status, problem["error"]) == (
             504,
-            "There was no answer within 0.5 seconds (--timeout-seconds). Send fewer texts, or come again later.",
+            "There was no answer within 0.5 seconds (--timeout-seconds). Send fewer texts, or try"
+            " again later.",
         )
         assert client.metric("equipoise_queue_texts") == 0
         time.sleep(0.4)
@@ -695,8 +700,8 @@ def test_what_a_client_that_left_asked_for_is_dropped(classifier):
         body = json.dumps({"inputs": [f"text {n}" for n in range(50)]}).encode()
         connection = socket.create_connection(("127.0.0.1", client.port))
         connection.sendall(
-            b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%b"
-            % (len(body), body)
+            b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+            b"Content-Length: %d\r\n\r\n%b" % (len(body), body)
         )
         until = time.monotonic() + 10
         while not client.metric("equipoise_queue_texts") and time.monotonic() < until:
@@ -714,7 +719,10 @@ def test_a_model_that_fails_ends_its_requests_alone(classifier, caplog):
         status, headers, problem = client.post(
             "/", {"inputs": ["please go on", "please fail", "please stay"]}
         )
-        words = "The model failed on text 2 of 3 of this request; the server's log says why. Other requests are not affected."
+        words = (
+            "The model failed on text 2 of 3 of this request; the server's log says why. Other"
+            " requests are not affected."
+        )
         assert (status, problem["error"]) == (500, words)
         assert headers["X-Content-Type-Options"] == "nosniff"
         assert client.post("/", {"inputs": "please go on"})[0] == 200
@@ -812,7 +820,10 @@ def test_requests_at_once_are_computed_in_common_batches(classifier):
 
 
 def test_schemathesis_finds_no_answer_that_openapi_json_does_not_tell(client):
-    checks = "not_a_server_error,status_code_conformance,content_type_conformance,response_schema_conformance,positive_data_acceptance,negative_data_rejection"
+    checks = (
+        "not_a_server_error,status_code_conformance,content_type_conformance,"
+        "response_schema_conformance,positive_data_acceptance,negative_data_rejection"
+    )
     command = [
         sys.executable,
         "-m",
@@ -856,7 +867,8 @@ def test_stopped_under_load_it_answers_all_that_it_accepted(model, tmp_path):
         line = process.stdout.readline()
         port = int(
             re.fullmatch(
-                rf"Serving {model} on http://127\.0\.0\.1:(\d+) \(page; API on http://127\.0\.0\.1:\1/docs\)\. Stop with Ctrl\+C\.\n",
+                rf"Serving {model} on http://127\.0\.0\.1:(\d+) \(page; API on"
+                r" http://127\.0\.0\.1:\1/docs\)\. Stop with Ctrl\+C\.\n",
                 line,
             )[1]
         )
@@ -922,7 +934,9 @@ def test_a_model_that_cannot_be_loaded_ends_the_server_with_its_error(
 def test_an_address_for_everyone_without_a_token_is_warned_of(model):
     with (
         listen("0.0.0.0", 0) as taken,
-        pytest.warns(UserWarning, match="--host 0.0.0.0 without --token-env: everyone who reaches"),
+        pytest.warns(
+            UserWarning, match="--host 0.0.0.0 without --token-env: everyone who can reach"
+        ),
         pytest.raises(RunError),
     ):
         serve(model, "0.0.0.0", taken.getsockname()[1])
@@ -930,7 +944,10 @@ def test_an_address_for_everyone_without_a_token_is_warned_of(model):
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::"])
 def test_a_token_asked_for_over_plain_http_on_a_public_address_is_warned_of(model, host):
-    words = f"--host {host}: this server speaks plain HTTP, so the network can read the token and the texts."
+    words = (
+        f"--host {host}: this server uses plain HTTP, so the network can read the token and the"
+        " texts."
+    )
     with (
         listen(host, 0) as taken,
         pytest.warns(UserWarning, match=re.escape(words)),
@@ -955,10 +972,12 @@ def test_the_documented_limits_are_those_of_the_server():
         f"| `--max-body-bytes` | {limits.max_body_bytes:,} | 413 |",
         f"| `--max-texts` of a request | {limits.max_texts:,} | 413 |",
         f"| `--queue-size`, texts that wait | {limits.queue_size:,} | 429 with Retry-After |",
-        f"| `--timeout-seconds` for an answer, waiting included | {limits.timeout_seconds:g} s | 504 |",
+        f"| `--timeout-seconds` for an answer, waiting included | {limits.timeout_seconds:g} s |"
+        " 504 |",
         f"| head of a request | {connections.HEAD_SECONDS} s | the connection is closed |",
         f"| body of a request | {guard.BODY_SECONDS} s | 408 |",
-        f"| a client that takes nothing of its answer | {connections.READ_SECONDS} s | the connection is closed |",
+        f"| a client that takes nothing of its answer | {connections.READ_SECONDS} s | the"
+        " connection is closed |",
         f"`--timeout-seconds` plus {guard.BODY_SECONDS + connections.READ_SECONDS} s",
     ):
         assert words in text
@@ -969,7 +988,8 @@ def test_a_taken_address_and_a_token_that_cannot_be_sent_are_refused(monkeypatch
         port = taken.getsockname()[1]
         with pytest.raises(
             RunError,
-            match=rf"127.0.0.1:{port}: cannot be listened on \(Address already in use\). Give another --host or --port.",
+            match=rf"127.0.0.1:{port}: cannot be listened on \(Address already in use\). Give"
+            r" another --host or --port.",
         ):
             listen("127.0.0.1", port)
     with pytest.raises(RunError, match=r"192\.0\.2\.1:0: cannot be listened on"):
@@ -979,7 +999,7 @@ def test_a_taken_address_and_a_token_that_cannot_be_sent_are_refused(monkeypatch
         read_token("OUR_TOKEN")
     monkeypatch.setenv("OUR_TOKEN", "two words")
     with pytest.raises(
-        ConfigError, match="OUR_TOKEN holds blanks or characters that a header cannot carry"
+        ConfigError, match="OUR_TOKEN contains spaces or characters that a header cannot contain"
     ):
         read_token("OUR_TOKEN")
     monkeypatch.setenv("OUR_TOKEN", TOKEN)

@@ -1,4 +1,4 @@
-"""The page in a real browser, and the card as HTML: types, clicks, drops a file, reads the result, downloads; nothing in it runs a script or reaches out."""
+"""The page of the server in a real browser, and the card as HTML, which runs no script."""
 
 import csv
 import json
@@ -22,7 +22,8 @@ license: mit
 ---
 # A card <script>window.pwned = 1</script>
 
-<img src=x onerror="window.pwned = 2"> [click](javascript:window.pwned=3) [more](https://example.org) ![plot](plot.png) ![far](http://example.org/x.png)
+<img src=x onerror="window.pwned = 2"> [click](javascript:window.pwned=3) [more](https://example.org)
+![plot](plot.png) ![far](http://example.org/x.png)
 
 | label | F1 |
 | --- | ---: |
@@ -62,7 +63,7 @@ def browser():
 
 @pytest.fixture
 def open_page(browser):
-    """Function (address, **context) -> page; what it asks of other hosts, says on the console or raises fails the test."""
+    """Function (address, **context) -> page; console output, errors and other hosts fail."""
     faults, contexts = [], []
 
     def open_(url, **options):
@@ -244,9 +245,9 @@ def test_no_cell_of_the_download_is_a_formula_and_numbers_stay_numbers(
 class Slow(Classifier):
     """A real classifier that takes 0.2 seconds a batch."""
 
-    def judge(self, texts):
+    def classify(self, texts):
         time.sleep(0.2)
-        return super().judge(texts)
+        return super().classify(texts)
 
 
 def test_a_file_dropped_by_the_mouse_can_be_cancelled_and_started_again(open_page, classifier):
@@ -255,7 +256,8 @@ def test_a_file_dropped_by_the_mouse_can_be_cancelled_and_started_again(open_pag
         page = open_page(client.url)
         content = "title\ttext\n" + "".join(f"{n}\tthis is text {n}\n" for n in range(60))
         dropped = page.evaluate_handle(
-            "content => { const data = new DataTransfer(); data.items.add(new File([content], 'rows.tsv')); return data; }",
+            "content => { const data = new DataTransfer(); data.items.add(new File([content],"
+            " 'rows.tsv')); return data; }",
             content,
         )
         page.dispatch_event("#drop", "drop", {"dataTransfer": dropped})
@@ -295,9 +297,13 @@ def test_a_file_that_is_no_csv_is_refused_in_words(open_page, classifier, tmp_pa
             (
                 "c.csv",
                 b"id,text,by\n0,a,me\n1,I love it, really,bob\n",
-                "Row 2 below the column names has 4 cells; needed: 3.",
+                "Row 2 below the column names has 4 fields; needed: 3.",
             ),
-            ("d.csv", b"id,text,by\n0,a\n", "Row 1 below the column names has 2 cells; needed: 3."),
+            (
+                "d.csv",
+                b"id,text,by\n0,a\n",
+                "Row 1 below the column names has 2 fields; needed: 3.",
+            ),
         ):
             (tmp_path / name).write_bytes(content)
             page.get_by_label("Drop a CSV or TSV file here").set_input_files(tmp_path / name)
@@ -344,7 +350,8 @@ def test_the_card_is_read_and_nothing_in_it_runs(open_page, classifier, model):
         # and were a script to slip in, the page's policy would not run it
         with page.expect_console_message(lambda message: "Content Security Policy" in message.text):
             page.evaluate(
-                "document.body.append(Object.assign(document.createElement('script'), {text: 'window.pwned = 4'}))"
+                "document.body.append(Object.assign(document.createElement('script'), {text:"
+                " 'window.pwned = 4'}))"
             )
         assert page.evaluate("window.pwned") is None
         open_page.faults.clear()
@@ -371,8 +378,8 @@ def test_the_documentation_needs_nothing_from_elsewhere(open_page, classifier):
             "heading", name="POST /predict Decided label and all probabilities"
         ).is_visible()
         assert (
-            """curl -H "Authorization: Bearer $TOKEN" -H "Content-Type: application/json" -d '{"inputs": "What a lovely day!"}'"""
-            in page.content().replace("&#34;", '"')
+            'curl -H "Authorization: Bearer $TOKEN" -H "Content-Type: application/json"'
+            """ -d '{"inputs": "What a lovely day!"}'""" in page.content().replace("&#34;", '"')
         )
 
 
@@ -418,14 +425,15 @@ def test_links_out_of_the_folder_of_a_card_are_not_followed_and_logged(tmp_path,
         ("", "c"),
     ]
     assert caplog.messages == [
-        f"{folder}/out.png is a link to {tmp_path}/secret.png, outside its folder, and is not shown."
+        f"{folder}/out.png is a link to {tmp_path}/secret.png, outside its folder, and is not"
+        " shown."
     ]
     (folder / "README.md").unlink()
     (folder / "README.md").symlink_to(tmp_path / "secret.md")
     assert find_card(folder) is None
-    assert (
-        caplog.messages[1]
-        == f"{folder}/README.md is a link to {tmp_path}/secret.md, outside its folder, and is not shown."
+    assert caplog.messages[1] == (
+        f"{folder}/README.md is a link to {tmp_path}/secret.md, outside its folder, and is not"
+        " shown."
     )
 
 
@@ -460,7 +468,9 @@ def test_a_file_that_has_an_added_column_already_is_refused_as_predict_does(
     open_page, classifier, tmp_path
 ):
     (tmp_path / "rows.csv").write_text("text,predicted_label\nsome words,mine\n", encoding="utf-8")
-    words = "The file has a column 'predicted_label' already, where the prediction would stand. Rename it."
+    words = (
+        "The file already has a column 'predicted_label', which is for the prediction. Rename it."
+    )
     with served(lambda: classifier) as client:
         page = open_page(client.url)
         page.get_by_label("Drop a CSV or TSV file here").set_input_files(tmp_path / "rows.csv")

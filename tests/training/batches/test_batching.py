@@ -20,7 +20,7 @@ from trainer.training.batches.batching import (
     tokens_computed,
     tokens_per_pass,
 )
-from trainer.training.batches.packing import runs_without_padding
+from trainer.training.batches.packed_attention import groups_without_padding
 
 
 def sampler(
@@ -170,7 +170,10 @@ def test_every_step_holds_every_class_equally_on_any_number_of_processes(
 def test_a_step_smaller_than_the_number_of_classes_is_refused():
     with pytest.raises(
         ConfigError,
-        match=r"with 8 classes, but an optimizer step holds 2 rows x 3 micro-batches x 1 process\(es\). Raise training.per_device",
+        match=(
+            r"with 8 classes, but an optimizer step holds 2 rows x 3 micro-batches x 1 "
+            r"process\(es\). Raise training.per_device"
+        ),
     ):
         refuse_small_steps(8, 2, 3, 1)
     refuse_small_steps(8, 2, 2, 2)
@@ -216,16 +219,16 @@ def test_batches_for_prediction_hold_every_row_once_within_their_tokens(lengths,
 @given(
     lengths=st.lists(st.integers(1, 30), min_size=1, max_size=40),
     tokens=st.integers(1, 200),
-    most_runs=st.integers(0, 12),
+    max_groups=st.integers(0, 12),
     at_least=st.integers(1, 50),
     multiple=st.sampled_from([1, 8]),
 )
 def test_passes_hold_the_rows_of_the_batch_in_order_within_their_tokens(
-    side, lengths, tokens, most_runs, at_least, multiple
+    side, lengths, tokens, max_groups, at_least, multiple
 ):
     at_least = min(at_least, len(lengths))
     batch = Collator(tokenizer(side), multiple)(rows_of(lengths).__getitems__(range(len(lengths))))
-    starts = pass_starts(lengths, tokens, most_runs=most_runs, at_least=at_least)
+    starts = pass_starts(lengths, tokens, max_groups=max_groups, at_least=at_least)
     passes = cut_into_passes(batch, starts)
     assert len(passes) == len(starts) >= at_least
     assert torch.cat([part["labels"] for part in passes]).tolist() == list(range(len(lengths)))
@@ -233,29 +236,29 @@ def test_passes_hold_the_rows_of_the_batch_in_order_within_their_tokens(
     assert found.tolist() == list(range(10, 10 + sum(lengths)))
     for part in passes:
         own = part["attention_mask"].sum(1)
-        assert len(own) == 1 or tokens_computed(own.tolist(), most_runs) <= tokens
+        assert len(own) == 1 or tokens_computed(own.tolist(), max_groups) <= tokens
         assert len(passes) == 1 or part["attention_mask"].shape[1] < int(own.max()) + 8
 
 
 def test_passes_are_as_few_as_the_tokens_allow():
-    assert pass_starts([60, 60, 60], 120, most_runs=8) == [0, 2]
-    assert pass_starts([60, 60, 60], 100, most_runs=8) == [0, 1, 2]
-    assert pass_starts([60, 20, 20, 20], 120, most_runs=2) == [0]
-    assert pass_starts([60, 20, 20, 20], 120, most_runs=1) == [0, 2]
-    assert pass_starts([60, 20, 20, 20], 120, most_runs=0) == [0, 2]
-    assert pass_starts([60, 20, 20, 20], 120, most_runs=2, at_least=3) == [0, 1, 2]
+    assert pass_starts([60, 60, 60], 120, max_groups=8) == [0, 2]
+    assert pass_starts([60, 60, 60], 100, max_groups=8) == [0, 1, 2]
+    assert pass_starts([60, 20, 20, 20], 120, max_groups=2) == [0]
+    assert pass_starts([60, 20, 20, 20], 120, max_groups=1) == [0, 2]
+    assert pass_starts([60, 20, 20, 20], 120, max_groups=0) == [0, 2]
+    assert pass_starts([60, 20, 20, 20], 120, max_groups=2, at_least=3) == [0, 1, 2]
 
 
 def test_tokens_of_a_pass_are_those_that_the_device_computes():
     one_long = [512] + [30] * 255
-    assert tokens_computed(one_long, runs_without_padding(torch.device("cpu"))) == 512 + 255 * 30
-    assert tokens_computed(one_long, runs_without_padding(torch.device("cuda"))) == 256 * 512
+    assert tokens_computed(one_long, groups_without_padding(torch.device("cpu"))) == 512 + 255 * 30
+    assert tokens_computed(one_long, groups_without_padding(torch.device("cuda"))) == 256 * 512
     assert (
-        tokens_computed([9, 8, 7, 6, 5, 4, 3, 2, 1], runs_without_padding(torch.device("cpu")))
+        tokens_computed([9, 8, 7, 6, 5, 4, 3, 2, 1], groups_without_padding(torch.device("cpu")))
         == 81
-    )  # nine runs are padded
+    )  # nine groups are padded
     assert (
-        len(pass_starts(one_long, 16_384, most_runs=runs_without_padding(torch.device("cuda"))))
+        len(pass_starts(one_long, 16_384, max_groups=groups_without_padding(torch.device("cuda"))))
         == 2
     )
 

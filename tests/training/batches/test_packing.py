@@ -6,9 +6,10 @@ import pytest
 import torch
 import transformers
 
-from trainer.training.batches import packing
+from trainer.training.batches import packed_attention
+from trainer.training.batches.packed_attention import MAX_GROUPS
 from trainer.training.batches.packed_rows import PackedRows
-from trainer.training.batches.packing import MOST_RUNS, pack
+from trainer.training.batches.packing import pack
 
 SIZES = {
     "hidden_size": 32,
@@ -95,9 +96,9 @@ PADDED = {
     "albert": ("Albert", SIZES | {"embedding_size": 16}),
 }
 LENGTHS = {
-    "few runs": [20, 20, 9, 9, 9, 3],
+    "few groups": [20, 20, 9, 9, 9, 3],
     "equal": [12, 12, 12, 12],
-    "many runs": list(range(4 + MOST_RUNS, 2, -1)),
+    "many groups": list(range(4 + MAX_GROUPS, 2, -1)),
     "one row": [7],
     "unsorted": [3, 15, 4, 15, 1],
 }
@@ -130,7 +131,7 @@ def logits_and_gradients(model, batch):
 
 
 def close(gradients, expected):
-    """Equal to 1e-5 of the model's largest gradient; some, as of a key's bias, are zero but for rounding."""
+    """Compare to 1e-5 of the largest gradient; some, such as of a key's bias, are only rounding."""
     scale = max(gradient.abs().max().item() for gradient in expected.values())
     for name, gradient in expected.items():
         torch.testing.assert_close(
@@ -202,18 +203,20 @@ def test_layers_of_an_unknown_kind_are_not_packed():
     assert pack(model) == "its attention (chunked_attention) cannot be replaced"
 
 
-@pytest.mark.parametrize("part", ["_attend", "_attend_padded", "_attend_by_runs"])
+@pytest.mark.parametrize("part", ["_attend", "_attend_padded", "_attend_in_groups"])
 def test_model_that_gives_other_logits_packed_is_trained_padded(monkeypatch, part):
     model = build(*PACKED["bert"])
-    own = getattr(packing, part)
-    monkeypatch.setattr(packing, part, lambda *args, **kwargs: own(*args, **kwargs).roll(1, 0))
-    assert pack(model) == "its logits come out different"
+    own = getattr(packed_attention, part)
+    monkeypatch.setattr(
+        packed_attention, part, lambda *args, **kwargs: own(*args, **kwargs).roll(1, 0)
+    )
+    assert pack(model) == "its logits would change"
 
 
 def test_model_whose_logits_say_nothing_is_trained_padded():
     model = build(*PACKED["bert"])
     torch.nn.init.zeros_(model.classifier.weight)
-    assert pack(model) == "its logits come out different"
+    assert pack(model) == "its logits would change"
 
 
 @pytest.mark.parametrize("lengths", [[1, 1, 1], [3, 1, 1]])
@@ -259,7 +262,7 @@ def test_activation_checkpointing_recomputes_the_same_rows():
     close(logits_and_gradients(packed, batch)[1], logits_and_gradients(padded, batch)[1])
 
 
-@pytest.mark.parametrize("lengths", [LENGTHS["few runs"], LENGTHS["many runs"]])
+@pytest.mark.parametrize("lengths", [LENGTHS["few groups"], LENGTHS["many groups"]])
 def test_dropout_of_attention_stays_on_in_training(lengths):
     model = build("Bert", SIZES | {"attention_probs_dropout_prob": 0.5, "hidden_dropout_prob": 0.0})
     assert pack(model) is None

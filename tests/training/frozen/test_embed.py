@@ -9,7 +9,7 @@ from trainer.data.tokens.tokenise import tokenise
 from trainer.errors import ModelError
 from trainer.files.cache import clear
 from trainer.launch import distributed
-from trainer.training.frozen import embed
+from trainer.training.frozen import embed, vector_cache
 from trainer.training.models.model import load_encoder, load_pretrained_config, load_tokenizer
 
 TEXTS = ["short", "a rather longer text about nothing at all", "three words here", "x " * 200]
@@ -119,8 +119,8 @@ def test_embeddings_that_a_process_is_making_are_not_cleared(parts, monkeypatch,
         found.append(clear(tmp_path))
         write(*arguments)
 
-    write = embed._write_shard
-    monkeypatch.setattr(embed, "_write_shard", clear_and_write)
+    write = vector_cache._write_shard
+    monkeypatch.setattr(vector_cache, "_write_shard", clear_and_write)
     vectors = embed.embed_means(encoder, rows, tokenizer, cache_dir=tmp_path)
     assert len(vectors) == len(rows)
     ((deleted, in_use),) = found

@@ -1,4 +1,4 @@
-"""The frozen encoder: what is embedded, what is fitted, and that the saved folder is an ordinary model."""
+"""The frozen encoder: its embeddings, the fitted head, and the saved ordinary model."""
 
 import csv
 import json
@@ -200,9 +200,9 @@ def test_untrained_layer_hands_on_what_the_encoder_gives(kind, loaded, tmp_path)
 
 
 def keys(rows):
-    from trainer.training.frozen.embed import _row_keys
+    from trainer.training.frozen.vector_cache import row_keys
 
-    return _row_keys(rows)
+    return row_keys(rows)
 
 
 def test_trained_layer_before_the_final_one_is_kept(loaded, encoders):
@@ -250,7 +250,7 @@ def test_what_a_killed_run_embedded_is_kept(loaded, tmp_path, monkeypatch):
         "trainer.training.frozen.embed.fit_collator", lambda *_: False
     )  # reads rows of its own
     model, tokenizer = loaded("distilbert")
-    monkeypatch.setattr("trainer.training.frozen.embed.SHARD_ROWS", 2)
+    monkeypatch.setattr("trainer.training.frozen.vector_cache.SHARD_ROWS", 2)
     seen, forward = [], model.forward
 
     def interrupted(**inputs):
@@ -299,7 +299,7 @@ def test_head_reaches_the_optimum_of_scikit_learn(l2, weights):
     assert 1 < iterations < 200
 
 
-def test_scaler_folded_into_the_layer_gives_the_same_logits_and_centres_only_where_there_is_a_bias():
+def test_scaler_folded_into_the_layer_gives_the_same_logits_and_centres_only_with_a_bias():
     generator = np.random.default_rng(0)
     features = (generator.normal(size=(50, 6)) * [1, 10, 0.01, 1, 1, 0] + 3).astype(np.float32)
     weight, bias = torch.randn(4, 6), torch.randn(4)
@@ -437,7 +437,10 @@ def test_synthetic_embeddings_are_counted_in_card_and_weights(frozen):
     [
         (
             ["model.mode=full"],
-            "balance.method smote makes new embeddings, never text, so it needs model.mode: head; model.mode is 'full'",
+            (
+                "balance.method smote makes new embeddings, never text, so it needs "
+                "model.mode: head; model.mode is 'full'"
+            ),
         ),
         (["model.mode=lora"], "model.mode is 'lora'"),
         (
@@ -470,9 +473,9 @@ def test_too_few_rows_for_the_neighbours_are_told_before_a_model_is_loaded(fails
         balance={"method": "smote", "neighbours": 28},
     )
     assert (
-        "label 'positive' has 28 training row(s); 28 neighbours need 29. Set balance.neighbours: 27 or less."
-        in message
-    )
+        "label 'positive' has 28 training row(s); 28 neighbours need 29. Set "
+        "balance.neighbours: 27 or less."
+    ) in message
 
 
 def test_several_processes_are_refused(config_file, monkeypatch):
@@ -488,7 +491,7 @@ def test_embeddings_that_are_not_numbers_stop_the_run(frozen, encoders, tmp_path
     torch.nn.init.constant_(broken.pooler.dense.weight, float("nan"))
     broken.save_pretrained(tmp_path / "broken")
     AutoTokenizer.from_pretrained(encoders("bert")).save_pretrained(tmp_path / "broken")
-    with pytest.raises(TrainingError, match="embeddings hold values that are not finite numbers"):
+    with pytest.raises(TrainingError, match="embeddings contain values that are not finite"):
         frozen(model={"name": str(tmp_path / "broken"), "mode": "head"})
 
 

@@ -72,12 +72,18 @@ def test_class_with_fewer_rows_than_neighbours_is_named_with_its_count():
     labels = ["common", "rare", "single"]
     with pytest.raises(
         DataError,
-        match=r"smote: label 'rare' has 5 training row\(s\); 5 neighbours need 6\. Set balance\.neighbours: 4 or less",
+        match=(
+            r"smote: label 'rare' has 5 training row\(s\); 5 neighbours need 6\. Set "
+            r"balance\.neighbours: 4 or less"
+        ),
     ):
         refuse_few_rows("smote", np.array([9, 5, 9]), labels, 5)
     with pytest.raises(
         DataError,
-        match=r"label 'single' has 1 training row\(s\); 1 neighbours need 2\. Add rows, or list it in data\.drop_labels",
+        match=(
+            r"label 'single' has 1 training row\(s\); 1 neighbours need 2\. Add rows, or "
+            r"list it in data\.drop_labels"
+        ),
     ):
         refuse_few_rows("smote", np.array([9, 5, 1]), labels, 1)
     refuse_few_rows("smote", np.array([5, 5, 5]), labels, 5)  # nothing to fill up
@@ -89,6 +95,9 @@ def test_adasyn_on_a_class_apart_from_all_others_is_told(blobs):
     apart[blobs[1] == 2] += 100
     with pytest.raises(
         DataError,
-        match=r"balance\.method adasyn: imbalanced-learn cannot use these rows: Not any neigbours .* Set balance\.method: smote",
+        match=(
+            r"balance\.method adasyn: imbalanced-learn cannot use these rows: Not any "
+            r"neigbours .* Set balance\.method: smote"
+        ),
     ):
         make("adasyn", [apart, *blobs[1:]])

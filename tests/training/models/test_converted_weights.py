@@ -1,4 +1,4 @@
-"""Pickled weights: refused, or converted by a process that loads tensors alone; the user's folder stays as it is."""
+"""Pickled weights are refused, or converted by another process that loads only tensors."""
 
 import json
 import os
@@ -66,7 +66,8 @@ def test_converted_weights_are_the_same_made_once_and_the_folder_is_not_changed(
     check(load_config(config_file(model={"name": str(folder), "convert_weights": True})))
     told = capsys.readouterr().out.strip()
     assert told.startswith(
-        f"model.convert_weights: the pickled weights of '{folder}' are read from a copy in safetensors, {cache_dir()}/weights-"
+        f"model.convert_weights: the pickled weights of '{folder}' are read from a copy "
+        f"in safetensors, {cache_dir()}/weights-"
     )
     copy = cache_dir() / told.rpartition("/")[2]
     assert not copy.exists()  # a check writes nothing
@@ -176,7 +177,7 @@ def test_predicting_gives_the_same_command(tiny_model, tmp_path):
     folder = pickled(tiny_model, tmp_path / "old")
     with pytest.raises(
         ModelError,
-        match=rf"has pickled weights alone .*Convert it once: equipoise convert {folder}$",
+        match=rf"has only pickled weights .*Convert it once: equipoise convert {folder}$",
     ):
         Classifier.load(folder)
 

@@ -16,7 +16,7 @@ from trainer.config.sections.model import LoraSection, ModelSection
 from trainer.errors import ModelError
 from trainer.runs import training_run as story
 from trainer.training.models.model import load_model, load_pretrained_config, load_tokenizer
-from trainer.training.weighted_trainer import WeightedTrainer
+from trainer.training.weighted_run_trainer import WeightedRunTrainer
 
 LORA = {"r": 4, "alpha": 8.0}
 
@@ -80,13 +80,14 @@ def test_merged_model_is_an_ordinary_one_with_the_reported_figures(
     with torch.no_grad():
         merged = AutoModelForSequenceClassification.from_pretrained(run / "model")(**inputs).logits
         assert torch.allclose(adapted(**inputs).logits, merged, atol=1e-5)
-    # 2 layers x (query, key, value, output: 4 x 4 x (384 + 384); two of 384 and 1536: 2 x 4 x (384 + 1536)), the pooler's adapter, 3 x 385 of the head
+    # 2 layers x (query, key, value, output: 4 x 4 x (384 + 384); two of 384 and 1536:
+    # 2 x 4 x (384 + 1536)), the pooler's adapter, 3 x 385 of the head
     assert "model.mode lora: 59,523 of " in capsys.readouterr().out
     card = (run / "README.md").read_text(encoding="utf-8")
     assert (
-        "lora (r 4, alpha 8, dropout 0.05) on every linear layer of the encoder; merged into the model"
-        in card
-    )
+        "lora (r 4, alpha 8, dropout 0.05) on every linear layer of the encoder; merged "
+        "into the model"
+    ) in card
     assert "trained parameters: 59,523 of" in card
 
 
@@ -94,13 +95,13 @@ def test_run_stopped_after_an_epoch_resumes_to_the_weights_and_table_of_the_unbr
     lora_config, tmp_path, monkeypatch, capsys
 ):
     unbroken = story.train(lora_config(f"run.output_dir={tmp_path}/a"))
-    save = WeightedTrainer._save_checkpoint
+    save = WeightedRunTrainer._save_checkpoint
 
     def save_and_stop(self, *arguments):
         save(self, *arguments)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(WeightedTrainer, "_save_checkpoint", save_and_stop)
+    monkeypatch.setattr(WeightedRunTrainer, "_save_checkpoint", save_and_stop)
     with pytest.raises(KeyboardInterrupt):
         story.train(lora_config(f"run.output_dir={tmp_path}/b"))
     monkeypatch.undo()
@@ -160,6 +161,9 @@ def test_named_layers_alone_are_adapted_and_unknown_ones_are_told(tiny_model):
     assert adapted == {"query", "value"}
     with pytest.raises(
         ModelError,
-        match=r"q_proj is no linear layer of the encoder that LoRA adapts here; known: dense, key, query, value",
+        match=(
+            r"q_proj is no linear layer of the encoder that LoRA can adapt here; known: dense, "
+            r"key, query, value"
+        ),
     ):
         load(["query", "q_proj"])

@@ -9,13 +9,10 @@ from transformers import (
 )
 
 from trainer.config.sections.model import ModelSection
-from trainer.training.models.model import (
-    fold_into_head,
-    load_model,
-    load_pretrained_config,
-    load_tokenizer,
-    position_limit,
-)
+from trainer.training.models import positions
+from trainer.training.models.layers import fold_into_head
+from trainer.training.models.model import load_model, load_pretrained_config, load_tokenizer
+from trainer.training.models.positions import position_limit
 
 
 def load(folder, labels):
@@ -138,3 +135,19 @@ def test_the_decision_of_an_earlier_training_is_forgotten(tiny_model, tmp_path):
     model.save_pretrained(tmp_path)
     load_tokenizer(ModelSection(name=str(tiny_model)), model.config)[0].save_pretrained(tmp_path)
     assert not hasattr(load(tmp_path, ["a", "b"]).config, "decision")
+
+
+def test_position_limit_is_measured_once_for_each_architecture_whatever_its_labels(monkeypatch):
+    measured = []
+    monkeypatch.setattr(positions, "_sizes_by_architecture", {})
+    monkeypatch.setattr(
+        positions, "_sizes_of_position_tables", lambda *_: measured.append(1) or [9]
+    )
+    config = RobertaConfig(**SMALL, max_position_embeddings=12)
+    assert position_limit(config) == 9
+    config.id2label, config.problem_type = {0: "x", 1: "y"}, "single_label_classification"
+    assert position_limit(config) == 9
+    assert len(measured) == 1
+    config.max_position_embeddings = 8
+    assert position_limit(config) == 8
+    assert len(measured) == 2

@@ -14,14 +14,11 @@ from trainer.delivery.predicting.saved_model import SavedModel
 from trainer.errors import ModelError
 from trainer.training.arguments import build_arguments
 from trainer.training.batches.batching import Collator, pass_starts, token_batches
+from trainer.training.batches.widths import fit_collator, refuse_unreadable_length
 from trainer.training.device_trainer import fit_to_model
 from trainer.training.models.cpu_layers import FastDropout, RowGradientEmbedding, speed_up
-from trainer.training.models.model_checks import (
-    fit_collator,
-    position_limit,
-    probe_batch,
-    refuse_unreadable_length,
-)
+from trainer.training.models.positions import position_limit
+from trainer.training.models.probe import probe_batch
 
 sys.path.insert(0, str(ROOT / "scripts"))
 
@@ -103,7 +100,7 @@ def test_special_token_without_embedding_is_read_as_characters_if_only_a_text_co
     assert tokenizer("<image>")["input_ids"][1] == 190
     saved = SavedModel(str(path))
     assert saved.tokens(["w5 <image> w6"]).columns["input_ids"].max() < 190
-    saved.judge(["w5 <image> w6"])
+    saved.classify(["w5 <image> w6"])
     assert saved.tokens(["w5 <mask> w6"]).columns["input_ids"].tolist() == [1, 5, 4, 6, 2]
     saved.tokenizer.save_pretrained(path)
     again = AutoTokenizer.from_pretrained(path)
@@ -190,8 +187,8 @@ def test_fault_of_a_models_own_code_is_told_to_all_processes(tmp_path):
 
 
 def test_short_text_is_read_by_a_model_that_pools_its_characters(folder):
-    judged = SavedModel(str(folder("canine"))).judge(["a", "", "a longer text"])
-    assert judged.probabilities_NC.shape == (3, 2)
+    answers = SavedModel(str(folder("canine"))).classify(["a", "", "a longer text"])
+    assert answers.probabilities_NC.shape == (3, 2)
 
 
 def test_batches_of_equal_lengths_hold_every_row_once():

@@ -132,11 +132,14 @@ def damaged_config(model, folder):
     return folder
 
 
-BASE = "Give its base model, org/base, to train anew; or merge the adapter into its model first"
+BASE = "Give its base model, org/base, or merge the adapter into its model first"
 CASES = {
     "adapter": (
         adapter,
-        f"'FOLDER' holds an adapter (LoRA or the like, adapter_config.json), not a whole model. {BASE}",
+        (
+            f"'FOLDER' holds an adapter (LoRA or the like, adapter_config.json), not a whole "
+            f"model. {BASE}"
+        ),
     ),
     "adapter in a model folder": (
         whole_model_with_adapter,
@@ -145,7 +148,10 @@ CASES = {
     "adapter of a run": (merged_adapter, "Give FOLDER/model, into which it is merged."),
     "checkpoints": (
         checkpoints,
-        "holds checkpoints of a training (checkpoint-1000, checkpoint-500) and no config.json of its own. Give one of them, such as FOLDER/checkpoint-1000",
+        (
+            "holds checkpoints of a training (checkpoint-1000, checkpoint-500) and no "
+            "config.json of its own. Give one of them, such as FOLDER/checkpoint-1000"
+        ),
     ),
     "checkpoints of an adapter": (
         adapter_checkpoints,
@@ -161,7 +167,7 @@ CASES = {
         "'FOLDER/model.Q4.gguf' is a GGUF file, whose weights are quantised for generating text.",
     ),
     "GGUF folder": (gguf_folder, "'FOLDER' holds GGUF, whose weights are quantised"),
-    "tokenizer": (tokenizer_alone, "holds a tokenizer alone: no config.json, no weights."),
+    "tokenizer": (tokenizer_alone, "holds only a tokenizer: no config.json, no weights."),
     "weights without config": (
         lambda m, f: copy(m, f, without=["config.json"]),
         "holds weights (model.safetensors) and no config.json.",
@@ -176,7 +182,10 @@ CASES = {
     ),
     "cache of the Hub": (
         hub_cache,
-        "is a folder of the Hub's cache. Give the id, org/base, or one of the folders in snapshots/.",
+        (
+            "is a folder of the Hub's cache. Give the id, org/base, or one of the folders in "
+            "snapshots/."
+        ),
     ),
     "file of weights": (
         weights_file,
@@ -193,15 +202,24 @@ CASES = {
     ),
     "no model_type": (
         lambda m, f: copy(m, f, model_type=None),
-        "has a config.json without model_type, of architecture BertModel, so its kind is not known.",
+        (
+            "has a config.json without model_type, of architecture BertModel, so its kind is "
+            "not known."
+        ),
     ),
     "image encoder": (
         vision_encoder,
-        "is of type vit, which Transformers cannot use for text classification: it reads images. Give an encoder",
+        (
+            "is of type vit, which Transformers cannot use for text classification: it reads "
+            "images. Give an encoder"
+        ),
     ),
     "audio encoder": (
         audio_encoder,
-        "is of type wav2vec2, which Transformers cannot use for text classification: it reads audio.",
+        (
+            "is of type wav2vec2, which Transformers cannot use for text classification: it "
+            "reads audio."
+        ),
     ),
     "no weights": (
         lambda m, f: copy(m, f, without=["*.safetensors"]),
@@ -288,10 +306,11 @@ def test_a_checkpoint_and_a_sentence_transformers_folder_with_config_are_models(
 
 TOLD = """
 import json, sys
-from trainer import cli, load_config
-from trainer.runs import training_run
+from trainer import load_config
+from trainer.cli.checking import leave_out_torch
 from trainer.errors import ModelError
-cli._leave_out_torch()
+from trainer.runs import training_run
+leave_out_torch()
 for path in sys.argv[1:]:
     try:
         training_run.check(load_config(path))

@@ -1,4 +1,4 @@
-"""A model that brings its own Python code: never run unless the config allows it; then trained, saved with its code, and loaded."""
+"""A model with Python code of its own: run only if the config allows it, and saved with it."""
 
 import json
 import shutil
@@ -66,7 +66,8 @@ class OwnForSequenceClassification(PreTrainedModel):
 
     def forward(self, input_ids, attention_mask=None, labels=None, **kwargs):
         states = self.own(input_ids).last_hidden_state * attention_mask[..., None]
-        return SequenceClassifierOutput(logits=self.head(states.sum(1) / attention_mask.sum(1, keepdim=True)))
+        means = states.sum(1) / attention_mask.sum(1, keepdim=True)
+        return SequenceClassifierOutput(logits=self.head(means))
 """
 PREDICT = """
 import json, sys
@@ -74,7 +75,8 @@ from transformers import pipeline
 from trainer import Classifier
 texts = ["a lovely day", "rain again"]
 ours = Classifier.load(sys.argv[1], trust_remote_code=True).predict(texts)
-plain = pipeline("text-classification", f"{sys.argv[1]}/model", trust_remote_code=True, top_k=None)(texts)
+pipe = pipeline("text-classification", f"{sys.argv[1]}/model", trust_remote_code=True, top_k=None)
+plain = pipe(texts)
 print(json.dumps([[one.probabilities, scores] for one, scores in zip(ours, plain, strict=True)]))
 """
 OWN = {
@@ -82,7 +84,7 @@ OWN = {
     "AutoModel": "modeling_own.OwnModel",
     "AutoModelForSequenceClassification": "modeling_own.OwnForSequenceClassification",
 }
-WORDS = "needs Python code that comes with it (auto_map), which is not run unless you allow it."
+WORDS = "needs Python code that comes with it (auto_map), which runs only if you allow it."
 REMEDY = "Read that code; if you trust it, set model.trust_remote_code: true."
 
 
@@ -136,7 +138,10 @@ def test_own_code_without_a_classifier_is_told(folder, config_file, run_cli):
         config_file(model={"name": str(folder), "trust_remote_code": True}),
         "--check",
     )
-    words = "its own code (auto_map) has AutoConfig, AutoModel, but no AutoModelForSequenceClassification"
+    words = (
+        "its own code (auto_map) has AutoConfig, AutoModel, but no "
+        "AutoModelForSequenceClassification"
+    )
     assert (done.returncode, words in done.stderr) == (2, True), done.stderr
 
 

@@ -1,4 +1,4 @@
-"""Models whose tokenizer is a SentencePiece model alone, without tokenizer.json: DeBERTa-v3, XLM-R, T5."""
+"""Models with a SentencePiece tokenizer and no tokenizer.json: DeBERTa-v3, XLM-R, T5."""
 
 import csv
 import json

@@ -79,7 +79,10 @@ def test_what_cannot_be_resumed_is_set_aside_with_a_warning(folder):
     mark_whole(folder / "checkpoint-9")
     warnings = set_aside(folder, newest_whole(folder))
     assert [
-        f"{folder}/checkpoint-{n} cannot be resumed: whole.json is missing. It is set aside as corrupt-checkpoint-{n}."
+        (
+            f"{folder}/checkpoint-{n} cannot be resumed: whole.json is missing. It is "
+            f"renamed to corrupt-checkpoint-{n}."
+        )
         for n in (100, 10)
     ] == warnings
     assert sorted(p.name for p in folder.iterdir()) == [
@@ -140,7 +143,10 @@ def test_old_checkpoints_go_but_never_the_newest_or_the_best_or_the_one_to_fall_
 )
 def test_full_disk_is_told_with_the_last_good_checkpoint(folder):
     mark_whole(folder / "checkpoint-9")
-    words = r"could not be saved .* MiB are free there\. Free space; the last good checkpoint is .*checkpoint-9"
+    words = (
+        r"could not be saved .* MiB are free there\. Free space; the last good checkpoint is "
+        r".*checkpoint-9"
+    )
     with pytest.raises(RunError, match=words), saving(Path("/dev/full"), folder):
         torch.save(torch.zeros(10_000), "/dev/full")
     with (

@@ -1,4 +1,4 @@
-"""Nothing is lost: kills, stop signals, damaged checkpoints, full disks and folders that vanish, each beside the run left alone."""
+"""Interrupted runs, damaged checkpoints and full disks: nothing that was saved is lost."""
 
 import csv
 import hashlib
@@ -14,15 +14,15 @@ from conftest import leave_free, write_tweets_config
 from matplotlib import pyplot as plt
 
 from trainer import load_config
-from trainer.cli import train_command
+from trainer.cli.training import train_command
 from trainer.run_folder.writer import RunFolder
 from trainer.runs import training_run
-from trainer.training.weighted_trainer import WeightedTrainer
+from trainer.training.weighted_run_trainer import WeightedRunTrainer
 
 
 @pytest.fixture(scope="module")
 def make_config(narrow_model, tweets):
-    """Function (folder, **training) -> YAML of three epochs of six steps that saves every four steps and keeps the best epoch."""
+    """Function (folder, **training) -> YAML of 3 epochs of 6 steps that saves every 4 steps."""
 
     def make(folder, num_processes=1, **training):
         own = {
@@ -75,8 +75,8 @@ def message_of(config, capsys):
 
 @contextmanager
 def interrupted_at(step, action):
-    """Within, `action` happens in the training step of that number, counted from the start of the process."""
-    forward, seen = WeightedTrainer.training_step, 0
+    """Call `action` in the training step of that number, counted from the process's start."""
+    forward, seen = WeightedRunTrainer.training_step, 0
 
     def counted(*args, **kwargs):
         nonlocal seen
@@ -85,11 +85,11 @@ def interrupted_at(step, action):
             action()
         return forward(*args, **kwargs)
 
-    WeightedTrainer.training_step = counted
+    WeightedRunTrainer.training_step = counted
     try:
         yield
     finally:
-        WeightedTrainer.training_step = forward
+        WeightedRunTrainer.training_step = forward
 
 
 def cut_off():
@@ -110,7 +110,7 @@ def unbroken(make_config, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def half_way(make_config, tmp_path_factory):
-    """Folder with the config and the run folder of a run that ended in step 10, two steps after its last checkpoint."""
+    """Config and run folder of a run that ended in step 10, 2 steps after its last checkpoint."""
     folder = tmp_path_factory.mktemp("half_way")
     with interrupted_at(10, cut_off), pytest.raises(KeyboardInterrupt):
         train(make_config(folder))
@@ -193,7 +193,7 @@ def test_run_with_a_damaged_checkpoint_ends_as_the_unbroken_one_whichever_file_i
             patch.setattr(RunFolder, "finish", _remembering(RunFolder.finish, kept))
             with pytest.warns(
                 UserWarning,
-                match="checkpoint-8 cannot be resumed: .* It is set aside as corrupt-checkpoint-8",
+                match="checkpoint-8 cannot be resumed: .* It is renamed to corrupt-checkpoint-8",
             ):
                 train(config)
         assert outcome(run) == unbroken, name
@@ -215,7 +215,10 @@ def test_run_whose_checkpoints_are_all_damaged_starts_anew(halved, unbroken, cap
         flip_a_bit(checkpoint / "model.safetensors")
     with pytest.warns(
         UserWarning,
-        match=r"model.safetensors was changed after it was saved. It is set aside as corrupt-checkpoint-\d",
+        match=(
+            r"model.safetensors was changed after it was saved. It is renamed to "
+            r"corrupt-checkpoint-\d"
+        ),
     ):
         train(config)
     assert outcome(run) == unbroken

@@ -1,4 +1,4 @@
-"""Stopped anywhere and started again, a run ends as if it had never stopped: weights, table and metrics, bit for bit."""
+"""A resumed run equals an uninterrupted one bit for bit: weights, table and metrics."""
 
 import gc
 import hashlib
@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from trainer.cli import train_command
+from trainer.cli.training import train_command
 from trainer.launch import stopping
 from trainer.run_folder.writer import RunFolder
-from trainer.training.weighted_trainer import WeightedTrainer
+from trainer.training.weighted_run_trainer import WeightedRunTrainer
 
 STEPS, STEPS_PER_EPOCH = 10, 5
 SAVE_EVERY = {
@@ -34,7 +34,7 @@ INTERVALS = {
 
 @pytest.fixture
 def config(config_file, tmp_path):
-    """Function (folder, **training) -> YAML of a run of 10 steps in 2 epochs, with dropout and early stopping."""
+    """Function (folder, **training) -> YAML of 10 steps in 2 epochs with early stopping."""
 
     def make(folder, **training):
         path = config_file(
@@ -77,10 +77,10 @@ def train(config, code=0):
 
 @pytest.fixture
 def signal_at(monkeypatch):
-    """Function (method, n-th call, signal): the process gets it before that call of a WeightedTrainer's method."""
+    """Function (method, n, signal) that sends the signal before the n-th call of a method."""
 
     def arrange(method, number, sent=signal.SIGTERM):
-        original, calls = getattr(WeightedTrainer, method), []
+        original, calls = getattr(WeightedRunTrainer, method), []
 
         def counted(self, *args, **kwargs):
             calls.append(None)
@@ -88,7 +88,7 @@ def signal_at(monkeypatch):
                 os.kill(os.getpid(), sent)
             return original(self, *args, **kwargs)
 
-        monkeypatch.setattr(WeightedTrainer, method, counted)
+        monkeypatch.setattr(WeightedRunTrainer, method, counted)
 
     return arrange
 
@@ -114,7 +114,7 @@ def test_stopped_after_any_step_a_run_ends_as_the_unbroken_one(
         run = tmp_path / f"stopped-{step}" / name
         assert json.loads((run / "stopped.json").read_text(encoding="utf-8"))["step"] == step
         assert (
-            f"stopped by SIGTERM after step {step}. Run the same command again to go on."
+            f"stopped by SIGTERM after step {step}. Run the same command again to resume."
             in capsys.readouterr().err
         )
         train(stopped)
@@ -159,15 +159,15 @@ def test_signal_while_results_are_written_comes_too_late(config, monkeypatch, tm
 
 def test_signal_while_a_frozen_encoder_reads_the_rows_stops_it(config, monkeypatch, tmp_path):
     path = config("head")
-    from trainer.training.frozen import embed
+    from trainer.training.frozen import vector_cache
 
-    batches = embed.token_batches
+    batches = vector_cache.token_batches
 
     def signalled(*args, **options):
         os.kill(os.getpid(), signal.SIGTERM)
         return batches(*args, **options)
 
-    monkeypatch.setattr(embed, "token_batches", signalled)
+    monkeypatch.setattr(vector_cache, "token_batches", signalled)
     with pytest.raises(SystemExit) as stop:
         train_command(
             config=str(path),
@@ -212,28 +212,28 @@ class TestOutOfMemory:
         import torch
 
         def limit(tokens):
-            compute_loss = WeightedTrainer.compute_loss
+            compute_loss = WeightedRunTrainer.compute_loss
 
             def checked(self, model, inputs, *arguments, **values):
                 if self.state.global_step > 2 and inputs["attention_mask"].sum() > tokens:
                     raise torch.OutOfMemoryError("CUDA out of memory.")
                 return compute_loss(self, model, inputs, *arguments, **values)
 
-            monkeypatch.setattr(WeightedTrainer, "compute_loss", checked)
+            monkeypatch.setattr(WeightedRunTrainer, "compute_loss", checked)
 
         return limit
 
     @pytest.fixture
     def living(self, monkeypatch):
         """How many models of earlier trainers lived when each trainer was built."""
-        models, counts, build = [], [], WeightedTrainer.__init__
+        models, counts, build = [], [], WeightedRunTrainer.__init__
 
         def counted(self, **values):
             counts.append(sum(model() is not None for model in models))
             models.append(weakref.ref(values["model"]))
             build(self, **values)
 
-        monkeypatch.setattr(WeightedTrainer, "__init__", counted)
+        monkeypatch.setattr(WeightedRunTrainer, "__init__", counted)
         return counts
 
     def test_training_goes_on_from_the_last_checkpoint_with_smaller_passes_and_the_same_rows(
@@ -245,7 +245,10 @@ class TestOutOfMemory:
         small_memory(150)
         train(config("halved", **every))
         said = re.findall(
-            r"memory ran out at step 4 with passes of ([\d,]+) tokens; from the last checkpoint on they hold ([\d,]+), and a step the same rows",
+            (
+                r"memory ran out at step 4 with passes of ([\d,]+) tokens; from the last "
+                r"checkpoint on they hold ([\d,]+), and a step holds the same rows"
+            ),
             capsys.readouterr().out,
         )
         sizes = [
@@ -272,24 +275,25 @@ class TestOutOfMemory:
         import torch
 
         from trainer import load_config
-        from trainer.comparison.trainings import prepare_ground, steps_in
-        from trainer.comparison.workers import Phase
-        from trainer.runs import training_run
+        from trainer.comparison.budget import steps_in
+        from trainer.comparison.grid import TrainingGrid
+        from trainer.comparison.shared_data import prepare_shared
+        from trainer.runs import startup
 
-        compute_loss = WeightedTrainer.compute_loss
+        compute_loss = WeightedRunTrainer.compute_loss
 
         def checked(self, model, inputs, *arguments, **values):
             if inputs["attention_mask"].sum() > 150:
                 raise torch.OutOfMemoryError("CUDA out of memory.")
             return compute_loss(self, model, inputs, *arguments, **values)
 
-        monkeypatch.setattr(WeightedTrainer, "compute_loss", checked)
-        started = training_run.start(
+        monkeypatch.setattr(WeightedRunTrainer, "compute_loss", checked)
+        started = startup.start(
             load_config(str(config("timed")), ["compare.budget=seconds", "compare.amount=1"])
         )
-        ground = prepare_ground(started)
-        phase = Phase(ground, tmp_path / "cells", ("none",), "full", False, "")
-        assert steps_in(1.0, phase.unbudgeted["none"][0], ground) >= 1
+        shared = prepare_shared(started)
+        grid = TrainingGrid(shared, tmp_path / "cells", ("none",), "full", False, "")
+        assert steps_in(1.0, grid.trainings["none"][0], shared) >= 1
         assert len(living) >= 3
         assert set(living) == {0}
 
@@ -338,11 +342,15 @@ def test_another_number_of_processes_shares_the_same_steps_or_is_refused(
 
     assert shared_by(1) == (None, 32)
     assert shared_by(4) == (
-        "The checkpoint is of 1 process(es), now there are 4: a step holds the same rows, so results are equal up to rounding and dropout.",
+        "The checkpoint was saved by 1 process(es), now there are 4. A step holds the same"
+        " rows, so results are equal up to rounding and dropout.",
         8,
     )
     with pytest.raises(
         RunError,
-        match=r"1 process\(es\) that trained 32 rows a step, which 3 cannot share equally\. Launch 1",
+        match=(
+            r"1 process\(es\) that trained 32 rows per step, which 3 cannot share equally\. "
+            r"Launch 1"
+        ),
     ):
         shared_by(3)

@@ -80,36 +80,18 @@ def compare(
             f"no row of '{minority_label}' to compare {metric} on; choose another metric, such as "
             "macro_f1"
         )
-    names, support = list(predictions), [int((label_ids_N == c).sum()) for c in range(len(labels))]
+    support = {label: int((label_ids_N == c).sum()) for c, label in enumerate(labels)}
+    names = list(predictions)
     base = names.index(baseline)
     sample = row_influence.sample(
         label_ids_N,
         [(found.predicted_SN, found.p_SNC) for found in predictions.values()],
         len(labels),
     )
-    values_KS, spread_KSN = sample.figure(metric, minority)
+    values_KS, _ = sample.figure(metric, minority)
     means_K = values_KS.mean(axis=1)
     best = base if means_K[base] == means_K.max() else int(means_K.argmax())
-    figures, differences = {}, {}
-    for name in ALL_METRICS:
-        found = sample.figure(name, minority)
-        figures[name] = [_figure(name, *of, sample.starts) for of in zip(*found, strict=True)]
-        differences[name] = [_difference(name, less) for less in _less(*found, sample.starts, base)]
-    per_class = {
-        label: _class_effects(sample, c, base, has_rows=support[c] > 0)
-        for c, label in enumerate(labels)
-    }
-    strategies = [
-        Strategy(*of)
-        for of in zip(
-            _by_strategy(figures),
-            [{} if k == base else of for k, of in enumerate(_by_strategy(differences))],
-            against_baseline(metric, _less(values_KS, spread_KSN, sample.starts, base), base),
-            against_best(metric, values_KS, spread_KSN, sample.starts, best),
-            _by_strategy(per_class),
-            strict=True,
-        )
-    ]
+    strategies = _strategies(sample, support, metric, minority, base, best)
     return Comparison(
         metric=metric,
         baseline=baseline,
@@ -118,10 +100,40 @@ def compare(
         num_rows=len(label_ids_N),
         num_seeds=values_KS.shape[1],
         labels=list(labels),
-        support=dict(zip(labels, support, strict=True)),
+        support=support,
         minority_label=minority_label,
         strategies=dict(zip(names, strategies, strict=True)),
     )
+
+
+def _strategies(
+    sample: row_influence.Sample,
+    support: dict[str, int],
+    metric: str,
+    minority: int,
+    base: int,
+    best: int,
+) -> list[Strategy]:
+    """Return the results of each strategy, given the indices of the baseline and of the best."""
+    figures, differences = {}, {}
+    for name in ALL_METRICS:
+        found = sample.figure(name, minority)
+        figures[name] = [_figure(name, *of, sample.starts) for of in zip(*found, strict=True)]
+        differences[name] = [_difference(name, less) for less in _less(*found, sample.starts, base)]
+    values_KS, spread_KSN = sample.figure(metric, minority)
+    less_base = _less(values_KS, spread_KSN, sample.starts, base)
+    columns = zip(
+        _by_strategy(figures),
+        [{} if k == base else of for k, of in enumerate(_by_strategy(differences))],
+        against_baseline(metric, less_base, base),
+        against_best(metric, values_KS, spread_KSN, sample.starts, best),
+        strict=True,
+    )
+    per_class = {
+        label: _class_effects(sample, c, base, has_rows=rows > 0)
+        for c, (label, rows) in enumerate(support.items())
+    }
+    return [Strategy(*of, by) for of, by in zip(columns, _by_strategy(per_class), strict=True)]
 
 
 def _check_names(

@@ -69,16 +69,16 @@ class AugmentSection(Section):
     """Maximum length of a new text in characters. Default: the 95 % quantile of the lengths in its
     class, but at least 200."""
     similarity: float = Field(default=0.7, ge=0.3, le=1)
-    """Jaccard index of the sets of 5-character pieces from which two texts count as near
-    duplicates; such new texts are rejected. With 1, only exact duplicates are rejected."""
+    """A new text is rejected as a near duplicate if the Jaccard index of its 5-character pieces
+    with those of another text reaches this value. With 1, only exact duplicates are rejected."""
     min_agreement: float | None = Field(default=None, ge=0, le=1)
     """Minimum probability that a classifier of the real training rows gives to the class of a new
     text. By default, the class must be its first choice; 0 turns this filter off."""
     timeout_seconds: float = Field(default=120.0, gt=0)
     """`endpoint`: seconds without a response from the server after which a request has failed."""
     retries: int = Field(default=4, ge=0, le=20)
-    """`endpoint`: how many times a request is repeated that failed or got an unusable answer. The
-    pauses are 1, 2, 4 ... seconds, at most 30."""
+    """`endpoint`: how many times a failed request is sent again, after the server's `Retry-After`, or
+    after 0.5, 1, 2 ... seconds (at most 8). An unusable answer is requested again at once."""
 
     @field_validator("prompt")
     @classmethod

@@ -29,11 +29,6 @@ class Parameter(NamedTuple):
     least: float
     most: float
 
-    @property
-    def allowed(self) -> str:
-        """The range in words."""
-        return f"{self.least:g} or more" if isinf(self.most) else f"{self.least:g} to {self.most:g}"
-
 
 PARAMETERS = {
     "undersample": Parameter("target_ratio", 1.0, 1.0, inf),
@@ -114,13 +109,12 @@ class BalanceSection(Section):
                 " resample_each_epoch",
             ),
         )
-        for key in sorted({parameter.key for parameter in PARAMETERS.values()}):
-            self._check_parameter(key, getattr(self, key))
+        for key in ("target_ratio", "min_share", "alpha"):
+            if getattr(self, key) is not None:
+                self._check_parameter(key, getattr(self, key))
         return self
 
-    def _check_parameter(self, key: str, value: float | None) -> None:
-        if value is None:
-            return
+    def _check_parameter(self, key: str, value: float) -> None:
         known = PARAMETERS.get(self.method)
         if known is None or known.key != key:
             users = [name for name, parameter in PARAMETERS.items() if parameter.key == key]
@@ -129,7 +123,10 @@ class BalanceSection(Section):
                 f" {' or '.join(users)}"
             )
         if not known.least <= value <= known.most:
-            raise ValueError(f"{key} is {value:g}; method {self.method} needs {known.allowed}")
+            most = "or more" if isinf(known.most) else f"to {known.most:g}"
+            raise ValueError(
+                f"{key} is {value:g}; method {self.method} needs {known.least:g} {most}"
+            )
 
     @property
     def parameter(self) -> float | None:
@@ -170,16 +167,19 @@ class LossSection(Section):
 
     @model_validator(mode="after")
     def _check(self) -> "LossSection":
-        for name, key in LOSS_OPTIONS.items():
-            if getattr(self, key) is not None and name != self.name:
-                raise ValueError(
-                    f"{key} is set, but name {self.name} does not use it; it belongs to {name}"
-                )
+        unused = [
+            (
+                getattr(self, key) is not None and name != self.name,
+                f"{key} is set, but name {self.name} does not use it; it belongs to {name}",
+            )
+            for name, key in LOSS_OPTIONS.items()
+        ]
         refuse(
+            *unused,
             (
                 self.beta is not None and self.class_weights != "effective_number",
                 "beta is set, but only class_weights: effective_number uses it",
-            )
+            ),
         )
         return self
 

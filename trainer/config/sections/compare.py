@@ -53,15 +53,6 @@ Preset = Literal[
     "thresholds",
 ]
 """The names of `PRESETS`."""
-DEFAULT_STRATEGIES: list[Preset] = [
-    BASELINE,
-    "undersample",
-    "oversample",
-    "floor",
-    "class_weights",
-    "focal",
-    "logit_adjusted",
-]
 Metric = Literal[
     "macro_f1",
     "accuracy",
@@ -91,7 +82,18 @@ class CompareSection(Section):
     the same budget. Ordinary training does not use this section.
     """
 
-    strategies: list[Preset | StrategySection] = Field(default=[*DEFAULT_STRATEGIES], min_length=1)
+    strategies: list[Preset | StrategySection] = Field(
+        default=[
+            "none",
+            "undersample",
+            "oversample",
+            "floor",
+            "class_weights",
+            "focal",
+            "logit_adjusted",
+        ],
+        min_length=1,
+    )
     """Names (`none`, methods of `balance`, `class_weights`, `sqrt_weights`, `effective_number`,
     losses, `thresholds`) or mappings {name, balance, loss, decision}. Each replaces the sections
     `balance` and `loss` of the config. `none` is always included."""

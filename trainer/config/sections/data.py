@@ -262,7 +262,9 @@ def _has_repeats(names: list[str] | None) -> bool:
 
 
 class SplitSection(Section):
-    """Shares of the rows in each split. They add up to 1."""
+    """Shares of the rows in each split. They add up to 1. By default, 80 % are for training
+    and 20 % for validation, unless these rows are given as files.
+    """
 
     train: float = Field(default=0.8, gt=0, lt=1)
     """Share of the rows to train on."""

@@ -1,1 +1,1 @@
-"""New rows for rare classes, written by a language model and filtered."""
+"""Write new rows for rare classes with a language model, and filter them."""

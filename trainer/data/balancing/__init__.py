@@ -1,1 +1,1 @@
-"""Which rows an epoch draws, and the class weights."""
+"""Choose the rows that an epoch sees, and compute the class weights."""

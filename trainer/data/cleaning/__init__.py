@@ -1,1 +1,1 @@
-"""Rules that drop rows, and warnings about rows that stay."""
+"""Rules that drop rows, and warnings about the rows that stay."""

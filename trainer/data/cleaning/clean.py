@@ -1,10 +1,10 @@
-"""Empty rows, duplicates, conflicting labels, leakage between given splits; nothing is dropped without being counted.
+"""Clean the rows: missing values, duplicates, conflicting labels, leakage between given splits.
 
-Every rule works on the 64-bit hash of each text, so that texts stay in the memory-mapped table.
+No row is dropped without being counted.
 """
 
 import hashlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -14,21 +14,21 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from trainer.arrays import Array, Bools, Hashes, Ints
+from trainer.data.cleaning.duplicates import ranks_of_copies, settle_repeats
+from trainer.data.cleaning.leakage import drop_leaks
+from trainer.data.cleaning.missing_values import missing_value_reasons
 from trainer.data.cleaning.reasons import (
     CONFLICTS,
     DUPLICATE,
-    EMPTY,
     JOINED,
     KEPT,
     REASONS,
-    UNLABELLED,
     UNWANTED,
+    refuse_nothing_left,
 )
-from trainer.data.cleaning.repeats import drop_leaks, ranks_of_copies, settle_repeats
-from trainer.data.labels.label_ids import Labels, count_values, encode, order_labels
-from trainer.data.labels.label_keys import label_key
-from trainer.data.labels.label_names import LabelNames, name_labels
-from trainer.data.labels.long_labels import join_rows, warn_of_long_rows, warn_of_separators
+from trainer.data.labels.class_order import Labels, count_values, encode, order_labels
+from trainer.data.labels.label_mapping import LabelNames, name_labels
+from trainer.data.labels.long_format import join_rows, warn_of_long_rows, warn_of_separators
 from trainer.data.labels.multi_label import (
     count_spellings,
     label_matrix,
@@ -36,28 +36,23 @@ from trainer.data.labels.multi_label import (
     rarest_label_ids,
 )
 from trainer.data.reading.row_access import take_rows
-from trainer.data.reading.sources import SLOTS, Rows
-from trainer.errors import DataError, did_you_mean, listing
+from trainer.data.reading.source_tables import SLOTS
+from trainer.data.reading.sources import Rows
 
 if TYPE_CHECKING:
     from trainer.config.sections.data import CleanSection
 
-MISSING_TEXTS = ["nan", "NaN", "None", "null", "NULL"]
-INVISIBLE = r"^[\s\p{Z}\p{Cc}\p{Cf}]*$"
-"""Texts of nothing but white space, control characters and format characters such as zero-width spaces."""
-RELEASED_CHUNKS = 16
-"""Chunks of texts after which their memory is given back."""
 DROPPED_ROWS = 10_000
-"""Dropped rows that are held at once while they are written down."""
+"""Dropped rows that are in memory at once while they are written."""
 
 
 @dataclass(frozen=True)
 class Streamed:
-    """What `data.streaming` read.
+    """The result of reading with `data.streaming`.
 
     Attributes:
-        counts: rows by reason, as `CleanRows.counts`; 'kept' are those that cleaning left, chosen or not.
-        natural: {split: cleaned rows of each class before rows were chosen}, in the order of the label ids.
+        counts: rows by reason, as in `CleanRows.counts`; 'kept' are all rows that cleaning left.
+        natural: {split: cleaned rows of each class before rows were chosen}, by label id.
         dropped: the first dropped and unreadable rows with their reasons.
     """
 
@@ -66,28 +61,31 @@ class Streamed:
     dropped: list[dict[str, Any]]
 
     def sentence(self, chosen: dict[str, int]) -> str:
-        """Rows read, cleaned and chosen, in words."""
-        total = sum(
-            count for reason, count in self.counts.items() if not reason.startswith("stripped")
-        )
+        """Return the number of rows that were read, cleaned and chosen, in words."""
+        total = sum(count for reason, count in self.counts.items() if _is_of_rows(reason))
         parts = [
             f"{count:,} of {sum(self.natural[name]):,} of {name}" for name, count in chosen.items()
         ]
-        return f"Streamed: {total:,} rows read, {self.counts['kept']:,} left by cleaning; chosen: {'; '.join(parts)}."
+        return (
+            f"Streamed: {total:,} rows read, {self.counts['kept']:,} left by cleaning; chosen:"
+            f" {'; '.join(parts)}."
+        )
 
 
 @dataclass(frozen=True)
 class CleanRows:
-    """What cleaning left, and why the rest went. Arrays run over all rows of `rows`.
+    """The rows that cleaning kept, and why it dropped the others. Arrays have all rows of `rows`.
 
     Attributes:
         reasons_N: index into REASONS of each row, 0 for kept.
-        label_ids_N: label id, -1 where there is none. Of a multi-label row the id of its rarest label, for what needs one class a row
-            (data.limit), and len(labels) where it has no label, which makes a class of its own.
-        num_synthetic: rows at the end that a language model wrote (`augment`).
-        label_matrix_NC: which labels each row has; None unless the source is multi-label.
+        label_ids_N: label id, -1 where there is none. For a multi-label row it is the id of its
+            rarest label, for uses that need one class a row (data.limit), or len(labels) if it has
+            no label.
         naming: the class of each spelling of a label.
-        lost: {class of which cleaning left no row: {reason: rows}}; it has no label id.
+        lost: {class of which no row is kept: {reason: rows}}; such a class has no label id.
+        num_synthetic: rows at the end that a language model wrote (`augment`).
+        streamed: what `data.streaming` read; `rows` are then the rows that were chosen.
+        label_matrix_NC: which labels each row has; None unless the data are multi-label.
     """
 
     rows: Rows
@@ -97,27 +95,26 @@ class CleanRows:
     naming: LabelNames
     lost: dict[str, dict[str, int]] = field(default_factory=dict)
     num_synthetic: int = 0
-    streamed: "Streamed | None" = None
-    """What `data.streaming` read of which these rows were chosen; all rows are then kept ones."""
+    streamed: Streamed | None = None
     label_matrix_NC: Bools | None = None
 
     @property
     def text_hashes_N(self) -> Hashes:
-        """Hash of each row's text, equal for equal texts."""
+        """The hash of each row's text, equal for equal texts."""
         return self.rows.text_hashes_N
 
     @property
     def targets(self) -> Array:
-        """What a model learns: label ids (N,), or which labels each row has (N, C)."""
+        """The targets of training: label ids (N,), or which labels each row has (N, C)."""
         return self.label_ids_N if self.label_matrix_NC is None else self.label_matrix_NC
 
     def kept(self, slot: str) -> Ints:
-        """Ids of the rows kept of one config key (source, train, validation, test)."""
+        """Return the ids of the kept rows of a config key (source, train, validation, test)."""
         return np.flatnonzero((self.reasons_N == KEPT) & (self.rows.slots_N == SLOTS.index(slot)))
 
     @property
     def counts(self) -> dict[str, int]:
-        """Real rows by reason, 'kept' first; 'unreadable' and 'stripped' beside them."""
+        """Real rows by reason, 'kept' first, and the numbers of unreadable and stripped rows."""
         if self.streamed:
             return self.streamed.counts
         real_N = self.reasons_N[: len(self.reasons_N) - self.num_synthetic]
@@ -128,15 +125,21 @@ class CleanRows:
         }
 
     @property
+    def dropped_counts(self) -> dict[str, int]:
+        """Dropped and unreadable rows by reason."""
+        counts = self.counts.items()
+        return {key: rows for key, rows in counts if key != "kept" and _is_of_rows(key)}
+
+    @property
     def sentences(self) -> list[str]:
-        """How files and labels were understood, where that was no matter of course."""
+        """How files and labels were understood, where that is not obvious."""
         multiline = self.rows.num_multiline
-        told = [f"CSV rows that span several lines: {multiline:,}."] if multiline else []
-        return [*self.rows.remarks, *told, *self.naming.sentences()]
+        found = [f"CSV rows that span several lines: {multiline:,}."] if multiline else []
+        return [*self.rows.remarks, *found, *self.naming.sentences()]
 
     @property
     def fingerprint(self) -> str:
-        """Digest of the kept texts, labels, groups and where they came from."""
+        """Digest of the kept texts, their labels, groups and config keys."""
         kept = self.reasons_N == KEPT
         digest = hashlib.blake2b(digest_size=16)
         for column in (self.text_hashes_N[kept], self.targets[kept], self.rows.slots_N[kept]):
@@ -144,11 +147,8 @@ class CleanRows:
         digest.update("\n".join(self.labels.names).encode())
         groups = self.rows.table["group"].filter(pa.array(kept)).combine_chunks()
         if groups.null_count < len(groups):
-            digest.update(
-                np.ascontiguousarray(
-                    pc.fill_null(groups.dictionary_encode().indices, -1).to_numpy()
-                ).tobytes()
-            )
+            codes = pc.fill_null(groups.dictionary_encode().indices, -1).to_numpy()
+            digest.update(np.ascontiguousarray(codes).tobytes())
         return digest.hexdigest()
 
     @property
@@ -157,36 +157,36 @@ class CleanRows:
         return hashlib.blake2b(self.text_hashes_N.tobytes(), digest_size=16).hexdigest()
 
     def dropped(self) -> Iterator[dict[str, Any]]:
-        """Each dropped or unreadable row with its reason, for dropped.jsonl; of streamed rows the first ones, then the number of the others."""
+        """Yield each dropped or unreadable row with its reason, for dropped.jsonl.
+
+        With `data.streaming` it yields the first rows, then the number of the others.
+        """
         if self.streamed:
             yield from self.streamed.dropped
-            total = sum(
-                count
-                for reason, count in self.counts.items()
-                if reason != "kept" and not reason.startswith("stripped")
-            )
-            if total > len(self.streamed.dropped):
-                yield {
-                    "row": None,
-                    "reason": f"and {total - len(self.streamed.dropped):,} more, which data.streaming counts and does not list",
-                }
+            rest = sum(self.dropped_counts.values()) - len(self.streamed.dropped)
+            if rest > 0:
+                words = f"and {rest:,} more, which data.streaming counts and does not list"
+                yield {"row": None, "reason": words}
             return
         ids = np.flatnonzero(self.reasons_N != KEPT)
         for start in range(0, len(ids), DROPPED_ROWS):
             part = ids[start : start + DROPPED_ROWS]
-            for row, record in zip(
-                part.tolist(), take_rows(self.rows.table, part).to_pylist(), strict=True
-            ):
-                found = {key: value for key, value in record.items() if value not in (None, "")}
-                known = {
+            records = take_rows(self.rows.table, part).to_pylist()
+            for row, record in zip(part.tolist(), records, strict=True):
+                yield {
                     "row": row,
                     "from": SLOTS[self.rows.slots_N[row]],
                     **self.rows.places.keyed(row),
+                    "reason": REASONS[self.reasons_N[row]],
+                    **{key: value for key, value in record.items() if value not in (None, "")},
                 }
-                yield known | {"reason": REASONS[self.reasons_N[row]]} | found
             self.rows.release()
         for bad in self.rows.bad_rows:
             yield {"row": None, **bad}
+
+
+def _is_of_rows(reason: str) -> bool:
+    return not reason.startswith("stripped")
 
 
 def clean_rows(
@@ -196,241 +196,106 @@ def clean_rows(
     label_map: Mapping[str, str | None] | None = None,
     labels_per_row: str = "wide",
 ) -> CleanRows:
-    """Rows judged by the rules that are switched on.
+    """Return the rows with the reasons of those that the rules drop.
 
     Args:
         labels_per_row: long: the rows of one text are joined to one row with all their labels.
     Raises:
-        DataError: every row was dropped, fewer than two classes are left, or `drop_labels` or `label_map` name a label that no row has.
+        DataError: no row or fewer than two classes are left, or `drop_labels` or `label_map` name a
+            label that no row has.
     """
-    reasons_N = judge_rows(rows.table, rules, rows.release)
+    reasons_N = missing_value_reasons(rows.table, rules, rows.release)
     if labels_per_row == "long":
         rows, is_joined_N = join_rows(rows, reasons_N == KEPT)
         reasons_N[is_joined_N] = JOINED
-    column = rows.table["label"]
     naming = label_naming(rows, label_map or {}, drop_labels)
     every = Labels(naming.classes)
-    targets: Array = (
-        label_matrix(column, every, naming.names)
-        if rows.multi_label
-        else encode(column, every, naming.names)
-    )
+    targets_of = label_matrix if rows.multi_label else encode
+    targets: Array = targets_of(rows.table["label"], every, naming.names)
     reasons_N[(reasons_N == KEPT) & is_unwanted(rows, naming)] = UNWANTED
     _refuse_nothing_left(reasons_N, rows)
-    if rules.conflicts or rules.duplicates:
-        label_ids_N = label_set_ids(targets) if rows.multi_label else targets
-        settle_repeats(
-            reasons_N,
-            label_ids_N,
-            rows.text_hashes_N,
-            rows.slots_N,
-            lambda ids: rows.table["weight"].take(pa.array(ids)).to_numpy(),
-            rules,
-            lambda ids: ranks_of_copies(rows, ids),
-        )
-    if not rows.multi_label and np.isin(reasons_N, CONFLICTS).any():
-        warn_of_long_rows(
-            targets,
-            rows.text_hashes_N,
-            rows.slots_N,
-            np.isin(reasons_N, (KEPT, DUPLICATE, *CONFLICTS)),
-        )
+    _settle_repeats(rows, targets, reasons_N, rules)
     if rules.leakage:
         drop_leaks(reasons_N, rows.text_hashes_N, rows.slots_N)
     _refuse_nothing_left(reasons_N, rows)
     labels, targets, lost = _kept_labels(every, targets, reasons_N, naming.order(rows.label_order))
     rows.release()
-    if rows.multi_label:
-        return CleanRows(
-            rows,
-            labels,
-            reasons_N,
-            rarest_label_ids(targets, reasons_N == KEPT),
-            naming,
-            lost,
-            label_matrix_NC=targets,
-        )
-    warn_of_separators(labels.names)
-    return CleanRows(rows, labels, reasons_N, targets, naming, lost)
+    if not rows.multi_label:
+        warn_of_separators(labels.names)
+        return CleanRows(rows, labels, reasons_N, targets, naming, lost)
+    rarest_N = rarest_label_ids(targets, reasons_N == KEPT)
+    return CleanRows(rows, labels, reasons_N, rarest_N, naming, lost, label_matrix_NC=targets)
 
 
 def label_naming(
     rows: Rows, label_map: Mapping[str, str | None], drop_labels: Sequence[str]
 ) -> LabelNames:
-    """The class of each spelling of a label in the rows."""
-    column = rows.table["label"]
-    if rows.multi_label:
-        return name_labels(count_spellings(column), label_map, drop_labels)
-    return name_labels(count_values(column), label_map, drop_labels)
+    """Return the class of each spelling of a label in the rows."""
+    count = count_spellings if rows.multi_label else count_values
+    return name_labels(count(rows.table["label"]), label_map, drop_labels)
 
 
 def is_unwanted(rows: Rows, naming: LabelNames) -> Bools:
-    """Rows that `drop_labels` leaves out, and of rows with one label those whose label `label_map` maps to null."""
+    """Return which rows `data.drop_labels` drops, or `data.label_map` if they have one label."""
     column = rows.table["label"]
     if not rows.multi_label:
         unwanted = [spelling for spelling, name in naming.names.items() if name is None]
-        return _mask(pc.is_in(column, value_set=pa.array(unwanted, pa.string())))
+        return pc.is_in(column, value_set=pa.array(unwanted, pa.string())).to_numpy()
     if not naming.dropped:
         return np.zeros(len(column), bool)
-    return np.logical_or.reduce(label_matrix(column, Labels(sorted(naming.dropped))), axis=1)
+    return np.asarray(label_matrix(column, Labels(sorted(naming.dropped))).any(axis=1))
+
+
+def _settle_repeats(
+    rows: Rows, targets: Array, reasons_N: NDArray[np.int8], rules: "CleanSection"
+) -> None:
+    """Drop conflicting and duplicate rows, in place; warn if one text often has several labels."""
+    hashes_N, slots_N = rows.text_hashes_N, rows.slots_N
+    if rules.conflicts or rules.duplicates:
+        settle_repeats(
+            reasons_N,
+            label_set_ids(targets) if rows.multi_label else targets,
+            hashes_N,
+            slots_N,
+            lambda ids: rows.table["weight"].take(pa.array(ids)).to_numpy(),
+            rules,
+            lambda ids: ranks_of_copies(rows, ids),
+        )
+    if not rows.multi_label and np.isin(reasons_N, CONFLICTS).any():
+        is_valid_N = np.isin(reasons_N, (KEPT, DUPLICATE, *CONFLICTS))
+        warn_of_long_rows(targets, hashes_N, slots_N, is_valid_N)
 
 
 def _kept_labels(
     every: Labels, targets: Array, reasons_N: NDArray[np.int8], order: list[str] | None
 ) -> tuple[Labels, Array, dict[str, dict[str, int]]]:
-    """The classes that kept rows have, in their order; all rows by them; the classes that lost every row, with rows by reason.
+    """Return the classes that kept rows have, the targets by them, and the classes without rows.
 
     Args:
         targets: ids among `every` (N,), or which of them each row has (N, C).
     """
-    counts_C = every.counts(
-        targets[reasons_N == KEPT]
-        if targets.ndim == 2
-        else targets[(reasons_N == KEPT) & (targets >= 0)]
-    )
-    dropped = dict(
-        zip(REASONS[1:], np.bincount(reasons_N, minlength=len(REASONS))[1:].tolist(), strict=True)
-    )
-    labels = order_labels(
-        {name for name, count in zip(every.names, counts_C, strict=True) if count}, order, dropped
-    )
+    counts_C = every.counts(targets[reasons_N == KEPT])
+    dropped = np.bincount(reasons_N, minlength=len(REASONS)).tolist()
+    found = {name for name, count in zip(every.names, counts_C, strict=True) if count}
+    labels = order_labels(found, order, dict(zip(REASONS[1:], dropped[1:], strict=True)))
     lost = {}
     for c in np.flatnonzero(counts_C == 0):
-        held = reasons_N[targets == c if targets.ndim == 1 else targets[:, c]]
+        codes, rows = np.unique(
+            reasons_N[targets == c if targets.ndim == 1 else targets[:, c]], return_counts=True
+        )
         lost[every.names[c]] = {
-            REASONS[code]: int((held == code).sum()) for code in np.unique(held)
+            REASONS[code]: int(count) for code, count in zip(codes, rows, strict=True)
         }
     place_of = {name: place for place, name in enumerate(every.names)}
     places = [place_of[name] for name in labels.names]
     if targets.ndim == 2:
         return labels, targets[:, places], lost
-    new_ids_C = np.full(len(every) + 1, -1, np.int64)  # the last one for rows without a label
+    new_ids_C = np.full(len(every) + 1, -1, np.int64)  # the last one is for rows without a label
     new_ids_C[places] = np.arange(len(places))
     return labels, new_ids_C[targets], lost
 
 
-def refuse_lost_classes(lost: Mapping[str, Mapping[str, int]]) -> None:
-    """Raises DataError for classes of which cleaning left no row."""
-    if lost:
-        told = listing(
-            (
-                f"'{name}' ({', '.join(f'{count:,} {reason}' for reason, count in found.items())})"
-                for name, found in lost.items()
-            ),
-            5,
-        )
-        raise DataError(
-            f"cleaning leaves no row of {told}. Mend these rows, switch the rule off in data.clean,"
-            " rename the label by data.label_map, or leave it out by data.drop_labels."
-        )
-
-
-def judge_rows(
-    table: pa.Table, rules: "CleanSection", release: Callable[[], None] = lambda: None
-) -> NDArray[np.int8]:
-    """Reason of each row as far as the row alone tells: kept, empty text or missing label.
-
-    Args:
-        release: is called now and then, so that the texts of a memory-mapped table do not pile up.
-    """
-    reasons_N = np.zeros(table.num_rows, np.int8)
-    _drop_empty(reasons_N, table, rules, release)
-    blank = pa.array(
-        [
-            label
-            for label in pc.unique(table["label"]).to_pylist()
-            if label is None or not label_key(label)
-        ],
-        pa.string(),
-    )
-    reasons_N[(reasons_N == KEPT) & pc.is_in(table["label"], value_set=blank).to_numpy()] = (
-        UNLABELLED
-    )
-    return reasons_N
-
-
-def _drop_empty(
-    reasons_N: NDArray[np.int8], table: pa.Table, rules: "CleanSection", release: Callable[[], None]
-) -> None:
-    """Rows without a text, in place; only texts that are short, or begin with what may be invisible, are looked at."""
-    start = 0
-    for number, batch in enumerate(table.select(["text", "text_pair"]).to_batches()):
-        raw = batch.column(0).cast(pa.binary())
-        first = pc.binary_slice(raw, 0, 1)
-        is_odd = pc.or_(pc.less(first, b"!"), pc.greater(first, b"~"))
-        is_short = pc.less_equal(pc.binary_length(raw), max(map(len, MISSING_TEXTS)))
-        suspects = np.flatnonzero(
-            pc.fill_null(pc.or_(is_odd, is_short), True).to_numpy(zero_copy_only=False)
-        )
-        texts, pairs = batch.take(pa.array(suspects)).columns
-        no_text = _mask(pc.and_(_blank(texts), _blank(pairs)))
-        if rules.empty:
-            no_text |= _mask(pc.is_in(texts, value_set=pa.array(MISSING_TEXTS))) & _mask(
-                pc.is_null(pairs)
-            )
-        else:
-            no_text &= _mask(pc.is_null(texts))  # nothing at all cannot be tokenised
-        reasons_N[start + suspects[no_text]] = EMPTY
-        start += batch.num_rows
-        if number % RELEASED_CHUNKS == RELEASED_CHUNKS - 1:
-            release()
-
-
-def _mask(column: Any) -> Bools:
-    return (
-        pc.fill_null(column, False).to_numpy(zero_copy_only=False).astype(bool)
-        if isinstance(column, pa.Array)
-        else pc.fill_null(column, False).to_numpy()
-    )
-
-
-def _blank(column: Any) -> Any:
-    return pc.or_(
-        pc.is_null(column), pc.fill_null(pc.match_substring_regex(column, INVISIBLE), False)
-    )
-
-
 def _refuse_nothing_left(reasons_N: NDArray[np.int8], rows: Rows) -> None:
     for code in np.unique(rows.slots_N):
-        refuse_nothing_left(
-            rows.key(SLOTS[code]),
-            np.bincount(reasons_N[rows.slots_N == code], minlength=len(REASONS)),
-        )
-
-
-def refuse_nothing_left(key: str, counts_R: Ints) -> None:
-    """Raises DataError when of the rows of a config key none is kept.
-
-    Args:
-        key: "data.test" or the like, for the message.
-        counts_R: its rows by reason.
-    """
-    if counts_R[KEPT]:
-        return
-    counts = "; ".join(
-        f"{count} {reason}" for count, reason in zip(counts_R, REASONS, strict=True) if count
-    )
-    raise DataError(
-        f"{key}: no row is left of {counts_R.sum()} after cleaning: {counts}. Check data.text_column, data.label_column and data.clean."
-    )
-
-
-def refuse_unseen_labels(clean: CleanRows) -> None:
-    """Raises DataError when given validation or test rows hold a label that the training rows lack."""
-    is_trained_C = clean.labels.counts(clean.targets[clean.kept("train")]) > 0
-    trained = [
-        name
-        for name, is_trained in zip(clean.labels.names, is_trained_C, strict=True)
-        if is_trained
-    ]
-    for slot in ("validation", "test"):
-        unseen = np.flatnonzero(
-            (clean.labels.counts(clean.targets[clean.kept(slot)]) > 0) & ~is_trained_C
-        )
-        if len(unseen):
-            names = [clean.labels.names[i] for i in unseen]
-            hint = did_you_mean(names[0], trained)
-            found = f"{clean.rows.key(slot)}: holds {listing(names)}, which the training rows lack; labels of train: {listing(trained)}.{hint}"
-            raise DataError(
-                f"{found} Add rows to train, rename labels with data.label_map, or list them in data.drop_labels."
-            )
+        counts_R = np.bincount(reasons_N[rows.slots_N == code], minlength=len(REASONS))
+        refuse_nothing_left(rows.key(SLOTS[code]), counts_R)

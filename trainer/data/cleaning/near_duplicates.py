@@ -1,4 +1,7 @@
-"""Near duplicates of texts: MinHash proposes pairs, the exact Jaccard similarity of their shingles decides. Legend: N texts, P pairs."""
+"""Find near duplicates: MinHash proposes pairs of texts, the exact Jaccard similarity decides.
+
+Legend: N texts, P pairs.
+"""
 
 import re
 import zlib
@@ -11,6 +14,7 @@ from numpy.typing import NDArray
 from tqdm.auto import tqdm
 
 from trainer.arrays import Floats, Ints
+from trainer.data.splitting.groups import connected_sets
 
 if TYPE_CHECKING:
     from datasketch import MinHash, MinHashLSH
@@ -21,9 +25,9 @@ MOST_CHARACTERS = 10_000
 """Characters of each text that are compared."""
 NUM_PERMUTATIONS = 128
 MISSES_AGAINST_FALSE_ALARMS = (0.1, 0.9)
-"""Weights of (false alarms, misses) that choose the bands: a false alarm costs one exact comparison, a miss is lost."""
+"""Weights that choose the bands; a false alarm costs one exact comparison, a miss is lost."""
 ESTIMATE_SLACK = 0.15
-"""Four standard errors of a MinHash estimate of 0.8 from 128 permutations, sqrt(0.8 x 0.2 / 128) = 0.035."""
+"""Four standard errors, sqrt(0.8 x 0.2 / 128) = 0.035, of an estimate of 0.8."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +35,8 @@ class NearDuplicates:
     """Similar texts, by their positions.
 
     Attributes:
-        pairs_P2: the pairs that were found, smaller position first; in a large cluster not every pair is listed.
+        pairs_P2: the pairs that were found, smaller position first; not every pair of a large
+            cluster is listed.
         similarities_P: Jaccard similarity of each pair, in [threshold, 1].
         cluster_ids_N: texts linked by pairs share an id.
     """
@@ -43,7 +48,7 @@ class NearDuplicates:
 
     @property
     def clusters(self) -> list[Ints]:
-        """Positions of each cluster of two texts or more, the largest first."""
+        """The positions of each cluster of two or more texts, the largest first."""
         order = np.argsort(self.cluster_ids_N, kind="stable")
         members = np.split(order, np.flatnonzero(np.diff(self.cluster_ids_N[order])) + 1)
         return sorted(
@@ -53,16 +58,15 @@ class NearDuplicates:
 
 
 def find_near_duplicates(texts: Sequence[str], *, threshold: float) -> NearDuplicates:
-    """Pairs and clusters of texts that are alike.
+    """Return the pairs and clusters of similar texts.
 
     Args:
-        threshold: Jaccard similarity, in (0, 1], of the sets of 5-character shingles of the casefolded words. At 0.8 a tweet of 100
-            characters may differ in one word of about six letters.
-    Source: Broder 1997 (MinHash); Leskovec et al., Mining of Massive Datasets, chapter 3 (banding); signatures and bands from datasketch.
+        threshold: Jaccard similarity, in (0, 1], of the sets of 5-character shingles of the
+            casefolded words. At 0.8 a tweet of 100 characters may differ in one word of about six
+            letters.
+    Source: Broder 1997 (MinHash); Leskovec et al., Mining of Massive Datasets, chapter 3 (banding);
+    signatures and bands from datasketch.
     """
-    from scipy.sparse import coo_matrix
-    from scipy.sparse.csgraph import connected_components
-
     size = len(texts)
     bar = tqdm(texts, desc="Comparing texts", unit=" texts", delay=2, disable=None, leave=False)
     signatures_NP = np.empty((size, NUM_PERMUTATIONS), np.uint32)
@@ -74,19 +78,13 @@ def find_near_duplicates(texts: Sequence[str], *, threshold: float) -> NearDupli
     similarities_P = _similarities(texts, pairs_P2)
     found = similarities_P >= threshold - 1e-9
     pairs_P2, similarities_P = pairs_P2[found], similarities_P[found]
-    links = coo_matrix(
-        (np.ones(len(pairs_P2), np.int8), (pairs_P2[:, 0], pairs_P2[:, 1])), shape=(size, size)
-    )
     return NearDuplicates(
-        threshold,
-        pairs_P2,
-        similarities_P,
-        connected_components(links, directed=False)[1].astype(np.int64),
+        threshold, pairs_P2, similarities_P, connected_sets(pairs_P2[:, 0], pairs_P2[:, 1], size)
     )
 
 
 def sketches(texts: Iterable[str]) -> "Iterator[MinHash]":
-    """MinHash of each text's shingles."""
+    """Yield the MinHash of each text's shingles."""
     from datasketch import MinHash
 
     return MinHash.generator(
@@ -95,7 +93,7 @@ def sketches(texts: Iterable[str]) -> "Iterator[MinHash]":
 
 
 def open_index(threshold: float) -> "MinHashLSH":
-    """Empty index that proposes sketches whose similarity may reach the threshold."""
+    """Return an empty index that proposes sketches whose similarity may reach the threshold."""
     from datasketch import MinHashLSH
 
     return MinHashLSH(
@@ -104,13 +102,16 @@ def open_index(threshold: float) -> "MinHashLSH":
 
 
 def jaccard(first: NDArray[np.uint32], second: NDArray[np.uint32]) -> float:
-    """Shared over all, of two arrays of `shingle_hashes`."""
+    """Return the Jaccard similarity of two arrays of `shingle_hashes`."""
     shared = len(np.intersect1d(first, second, assume_unique=True))
     return shared / (len(first) + len(second) - shared)
 
 
 def shingle_hashes(text: str) -> NDArray[np.uint32]:
-    """Sorted CRC-32 of each different 5-character shingle of a text's words; of the text itself where it has no word (emoji)."""
+    """Return the sorted CRC-32 of each different 5-character shingle of a text's words.
+
+    A text without words (emoji) is cut into shingles itself.
+    """
     words = (
         " ".join(re.findall(r"\w+", text[:MOST_CHARACTERS].casefold()))
         or text[:MOST_CHARACTERS].strip()
@@ -126,9 +127,10 @@ def shingle_hashes(text: str) -> NDArray[np.uint32]:
 
 
 def _candidates(signatures_NP: NDArray[np.uint32], num_bands: int, rows_per_band: int) -> Ints:
-    """Pairs that agree in a whole band: each text with the first of its bucket and with the one before it.
+    """Return the pairs that agree in a whole band, (P, 2).
 
-    Linear in the texts, where all pairs of a bucket would be quadratic: a template sent 20,000 times has 200 million.
+    Each text is paired with the first text of its bucket and with the one before it, which is
+    linear in the texts. All pairs of a template sent 20,000 times would be 200 million.
     """
     size = len(signatures_NP)
     keys = [np.zeros(0, np.int64)]
@@ -149,7 +151,7 @@ def _candidates(signatures_NP: NDArray[np.uint32], num_bands: int, rows_per_band
 
 
 def _estimates(signatures_NP: NDArray[np.uint32], pairs_P2: Ints) -> Floats:
-    """Share of equal signature values of each pair, which estimates its Jaccard similarity."""
+    """Return the share of equal signature values of each pair, which estimates its similarity."""
     parts = [np.zeros(0)]
     for start in range(0, len(pairs_P2), 100_000):
         first, second = pairs_P2[start : start + 100_000].T
@@ -158,9 +160,7 @@ def _estimates(signatures_NP: NDArray[np.uint32], pairs_P2: Ints) -> Floats:
 
 
 def _similarities(texts: Sequence[str], pairs_P2: Ints) -> Floats:
-    """Exact Jaccard similarity of each pair."""
+    """Return the exact Jaccard similarity of each pair."""
     hashes = {int(row): shingle_hashes(texts[row]) for row in np.unique(pairs_P2)}
-    out_P = np.empty(len(pairs_P2))
-    for p, (first, second) in enumerate(pairs_P2.tolist()):
-        out_P[p] = jaccard(hashes[first], hashes[second])
-    return out_P
+    pairs = pairs_P2.tolist()
+    return np.array([jaccard(hashes[first], hashes[second]) for first, second in pairs], float)

@@ -1,1 +1,1 @@
-"""From the cells of the label column to the classes: spelling, mapping, order, several labels a row."""
+"""From the label column to classes: format, normalisation, mapping, order, several labels a row."""

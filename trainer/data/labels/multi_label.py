@@ -1,7 +1,8 @@
-"""Rows with any number of labels: their matrix, their classes, their weights. Legend: N rows, C labels.
+"""Rows with any number of labels: their matrix, their classes, their weights.
 
-In the table of rows the labels of a row are one text, a JSON list in the order of the source; `[]` is a row without a
-label, which is legal, and a missing value is a row whose labels are not known, which cleaning drops.
+In the table of rows, the labels of a row are one text, a JSON list in the order of the source. `[]`
+is a row without a label, which is allowed. A missing value is a row whose labels are unknown, which
+cleaning drops. Legend: N rows, C labels.
 """
 
 import json
@@ -13,27 +14,25 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from trainer.arrays import Bools, Floats, Ints
-from trainer.data.labels.label_ids import Labels, by_class, count_values
+from trainer.data.labels.class_order import Labels, by_class, count_values
 from trainer.errors import ConfigError, listing
 
 Names = Mapping[str, str | None] | None
 
 NO_LABEL = "(no label)"
-"""Name of the rows without a label, where they are counted as a class."""
+"""The name of rows without a label if they are counted as a class."""
 
 
 def _distinct(label_column: pa.ChunkedArray, names: Names = None) -> tuple[list[list[str]], Ints]:
-    """The lists that occur, and which of them each row has (-1: none, the row is missing).
+    """Return the lists that occur, and which of them each row has; -1 for a missing row.
 
     Args:
-        names: {spelling: name of its class, None to leave the label out}; left out: spellings are names.
+        names: {spelling: name of its class, None to drop it}; None: spellings are names.
     """
     encoded = pa.chunked_array(label_column).combine_chunks().dictionary_encode()
     lists = [json.loads(text) for text in encoded.dictionary.to_pylist()]
     if names is not None:
-        lists = [
-            [name for name in map(names.get, spellings) if name is not None] for spellings in lists
-        ]
+        lists = [[name for name in map(names.get, own) if name is not None] for own in lists]
     return lists, pc.fill_null(encoded.indices.cast(pa.int64()), -1).to_numpy()
 
 
@@ -46,32 +45,29 @@ def count_spellings(label_column: pa.ChunkedArray) -> dict[str, int]:
 
 
 def label_matrix(label_column: pa.ChunkedArray, labels: Labels, names: Names = None) -> Bools:
-    """Which labels each row has, (N, C); all False where the row is missing."""
+    """Return which labels each row has, (N, C); all False if the row is missing."""
     lists, list_ids_N = _distinct(label_column, names)
     ids = {name: label_id for label_id, name in enumerate(labels.names)}
-    held = [
-        [ids[name] for name in own if name in ids] for own in [*lists, []]
-    ]  # the last one stands for missing
-    distinct = np.zeros((len(held), len(labels)), bool)
-    distinct[
-        np.repeat(np.arange(len(held)), [len(own) for own in held]),
-        [label_id for own in held for label_id in own],
-    ] = True
+    distinct = np.zeros((len(lists) + 1, len(labels)), bool)  # the last one is for missing rows
+    for place, own in enumerate(lists):
+        distinct[place, [ids[name] for name in own if name in ids]] = True
     return distinct[list_ids_N]
 
 
 def first_label_ids(label_column: pa.ChunkedArray, labels: Labels, names: Names = None) -> Ints:
-    """Id of the label that each row names first; C for a row without a label."""
+    """Return the id of the label that each row names first; C for a row without a label."""
     lists, list_ids_N = _distinct(label_column, names)
     ids = {name: label_id for label_id, name in enumerate(labels.names)}
-    firsts = np.array(
-        [ids.get(held[0], len(labels)) if held else len(labels) for held in [*lists, []]], np.int64
-    )
-    return firsts[list_ids_N]
+    none = len(labels)
+    firsts = [ids.get(own[0], none) if own else none for own in [*lists, []]]
+    return np.array(firsts, np.int64)[list_ids_N]
 
 
 def rarest_label_ids(label_matrix_NC: Bools, kept_N: Bools) -> Ints:
-    """Id of each row's rarest label, counted over the kept rows; C for a row without a label, -1 for rows that are not kept."""
+    """Return the id of each row's rarest label among the kept rows.
+
+    It is C for a row without a label, and -1 for a row that is not kept.
+    """
     num_labels = label_matrix_NC.shape[1]
     order_C = np.argsort(label_matrix_NC[kept_N].sum(axis=0), kind="stable")
     rarest_N = order_C[label_matrix_NC[:, order_C].argmax(axis=1)]
@@ -81,21 +77,20 @@ def rarest_label_ids(label_matrix_NC: Bools, kept_N: Bools) -> Ints:
 
 
 def label_set_ids(label_matrix_NC: Bools) -> Ints:
-    """A number per row, equal for rows with the same labels."""
-    return (
-        np.unique(np.packbits(label_matrix_NC, axis=1), axis=0, return_inverse=True)[1]
-        .ravel()
-        .astype(np.int64)
-    )
+    """Return a number for each row, equal for rows with the same labels."""
+    packed = np.packbits(label_matrix_NC, axis=1)
+    return np.unique(packed, axis=0, return_inverse=True)[1].ravel().astype(np.int64)
 
 
 def positive_none(counts_C: Ints, num_rows: int) -> Floats:
-    """Weight 1 for every label."""
+    """Return the weight 1 for every label."""
     return np.ones(len(counts_C))
 
 
 def positive_balanced(counts_C: Ints, num_rows: int) -> Floats:
-    """(N - n_c) / n_c, so that a label's rows weigh as much together as the rows without it; not capped; 1 where every row has the label.
+    """Return (N - n_c) / n_c for each label, or 1 if every row has the label.
+
+    The rows of a label then weigh as much together as the rows without it. Weights are not capped.
 
     Source: the `pos_weight` of torch.nn.BCEWithLogitsLoss.
     """
@@ -106,25 +101,26 @@ POSITIVE_WEIGHTINGS: dict[str, Callable[[Ints, int], Floats]] = {
     "none": positive_none,
     "balanced": positive_balanced,
 }
-"""Named positive weights: rows with each label among the rows drawn, and all rows drawn -> one weight per label."""
+"""Named weightings: (rows drawn with each label, all rows drawn) -> one weight per label."""
 
 
 def positive_weights(
     counts_C: Ints, num_rows: int, weighting: str | dict[str, float], labels: list[str]
 ) -> Floats:
-    """Weight of each label's rows against those without it.
+    """Return the weight of each label's rows against the rows without it.
 
     Args:
         counts_C: rows of each label among the rows drawn for one epoch.
         num_rows: rows drawn for one epoch.
-        weighting: a name in POSITIVE_WEIGHTINGS, or {label: weight} as given, where labels left out weigh 1.
+        weighting: a name in POSITIVE_WEIGHTINGS, or {label: weight}; other labels weigh 1.
     Raises:
-        ConfigError: a weighting that multi-label rows cannot have, or a weight for a label that the data lacks.
+        ConfigError: multi-label rows cannot have the weighting, or the data lack one of its labels.
     """
     if isinstance(weighting, str):
         if weighting not in POSITIVE_WEIGHTINGS:
             raise ConfigError(
-                f"loss.class_weights is '{weighting}'; with multi-label data known: {listing(POSITIVE_WEIGHTINGS)}, or one weight a label."
+                f"loss.class_weights is '{weighting}'; with multi-label data known:"
+                f" {listing(POSITIVE_WEIGHTINGS)}, or one weight a label."
             )
         return POSITIVE_WEIGHTINGS[weighting](counts_C, num_rows)
     given = by_class(weighting, labels, "loss.class_weights")

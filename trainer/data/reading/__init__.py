@@ -1,1 +1,1 @@
-"""Rows of any source as one Arrow table: files, saved data sets, the Hub."""
+"""Read files, saved data sets and Hub data sets as one Arrow table. Start with `sources.py`."""

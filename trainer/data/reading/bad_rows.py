@@ -1,61 +1,61 @@
-"""What reading finds beside rows: rows that cannot be read, remarks, and the place of each row in its file."""
+"""Rows that cannot be read, and remarks about how files were read."""
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable
+from typing import Any
 
+from trainer.config.sections.data import DataSection
+from trainer.data.reading.row_places import place_words
 from trainer.errors import DataError
 
-if TYPE_CHECKING:
-    from trainer.config.sections.data import DataSection
-
-LINE, RECORD = "trainer:line", "trainer:record"
-"""Columns that readers add: the line on which a row starts, or its number in the file, both from 1. A table has one of them."""
-BATCH_ROWS = 20_000
-"""Rows of a table that a reader gives, at most."""
 MOST_CONTENT = 1_000
-"""Characters of a bad row that are kept."""
+"""Largest number of characters of a bad row that is kept."""
 
 
 class BadRows(list[dict[str, Any]]):
-    """Rows that could not be read: file, line (or record), reason and content of each.
+    """Rows that cannot be read: the file, line (or record), reason and content of each.
 
+    Args:
+        rows: bad rows that were found before.
+        most: keep only so many rows, and count the others.
     Attributes:
+        total: number of rows, kept or not.
         remarks: sentences about how files were read, to be printed.
         num_multiline: CSV records that span several lines.
-        files: name of each file that was begun, and whether its rows are counted by "line" or by "record".
+        files: the name of each file that was opened, and whether its rows are counted by "line" or
+            by "record".
     """
 
-    def __init__(self, rows: "list[dict[str, Any]] | tuple[()]" = ()) -> None:
+    def __init__(self, rows: Iterable[dict[str, Any]] = (), most: int | None = None) -> None:
         super().__init__(rows)
+        self.most, self.total = most, len(self)
         self.remarks: list[str] = []
         self.num_multiline = 0
         self.files: list[list[str]] = []
 
+    def note(self, file: str, unit: str, number: int, reason: str, content: str) -> None:
+        """Add a row; `unit` is "line" or "record", and long content is cut."""
+        self.total += 1
+        if len(content) > MOST_CONTENT:
+            content = f"{content[:MOST_CONTENT]} ... ({len(content):,} characters)"
+        if self.most is None or len(self) < self.most:
+            self.append({"file": file, unit: number, "reason": reason, "content": content})
+
     def remark(self, sentence: str) -> None:
-        """Note a sentence once; an empty one is none."""
+        """Add a sentence to the remarks, unless it is empty or already there."""
         if sentence and sentence not in self.remarks:
             self.remarks.append(sentence)
 
 
-def cut(content: str) -> str:
-    """Return the text that `dropped.jsonl` keeps: of a long one the beginning and how long it is."""
-    return (
-        content
-        if len(content) <= MOST_CONTENT
-        else f"{content[:MOST_CONTENT]} ... ({len(content):,} characters)"
-    )
+def refuse_bad_rows(bad_rows: list[dict[str, Any]], data: DataSection, total_words: str) -> None:
+    """Raise DataError for the first row that cannot be read, unless bad rows are skipped.
 
-
-def refuse_bad_rows(
-    bad_rows: list[dict[str, Any]], data: "DataSection", number_in_words: str
-) -> None:
-    """Raises DataError for the first row that could not be read, unless such rows are to be skipped."""
+    Args:
+        total_words: how many bad rows there are, for the message.
+    """
     if bad_rows and data.on_bad_rows == "error":
         first = bad_rows[0]
-        number = (
-            f"{first['file']}:{first['line']}"
-            if "line" in first
-            else f"{first['file']}: record {first['record']}"
-        )
+        unit = "line" if "line" in first else "record"
         raise DataError(
-            f"{number}: {first['reason']} ({number_in_words}). Mend the file, or set data.on_bad_rows: skip."
+            f"{place_words(first['file'], unit, first[unit])}: {first['reason']} ({total_words}). "
+            "Fix the file, or set data.on_bad_rows: skip."
         )

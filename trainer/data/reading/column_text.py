@@ -1,4 +1,4 @@
-"""A column of any type as text."""
+"""Turn a column of any type into text."""
 
 from decimal import Decimal
 from typing import Any
@@ -10,8 +10,9 @@ from trainer.errors import DataError, brief
 
 
 def number_text(number: float) -> str:
-    """Return the shortest text that reads back as the number, without '.0', and without an exponent
-    where it has at most 40 characters.
+    """Return the shortest text that reads back as the number, without '.0'.
+
+    A text of at most 40 characters has no exponent.
 
     Example:
         >>> number_text(2.0), number_text(1e-05), number_text(-0.0)
@@ -22,11 +23,15 @@ def number_text(number: float) -> str:
 
 
 def as_text(column: pa.ChunkedArray, name: str, where: str) -> Any:
-    """The column as text: numbers as `number_text` writes them, NaN and null as missing."""
+    """Return the column as text, with numbers as `number_text` writes them and NaN as null.
+
+    Raises:
+        DataError: the column holds lists, objects or bytes.
+    """
     kind = column.type
     if pa.types.is_dictionary(kind):
-        column = column.cast(kind.value_type)
         kind = kind.value_type
+        column = column.cast(kind)
     if pa.types.is_floating(kind):
         return _floats_as_text(column)
     if pa.types.is_nested(kind) or pa.types.is_binary(kind):
@@ -37,18 +42,16 @@ def as_text(column: pa.ChunkedArray, name: str, where: str) -> Any:
 
 
 def _floats_as_text(column: pa.ChunkedArray) -> pa.Array:
-    """Numbers as text, each in the width of the column: 0.1 in 32 bits is '0.1'."""
+    """Return numbers as text in the width of the column: 0.1 in 32 bits is '0.1'."""
     numbers = pa.chunked_array(column).combine_chunks()
-    if pa.types.is_float16(numbers.type):  # Arrow writes these as if they had 32 bits
+    if pa.types.is_float16(numbers.type):  # Arrow writes 16-bit numbers as if they had 32 bits.
         numbers = pa.array(numbers.to_numpy(zero_copy_only=False).astype(str)).cast(pa.float64())
     numbers = pc.if_else(pc.is_nan(numbers), None, numbers)
     wide = numbers.cast(pa.float64())
-    # each by itself: a later batch may hold halves
+    # Each number decides for itself, since a later batch may hold fractions.
     is_whole = pc.and_(pc.equal(wide, pc.floor(wide)), pc.less(pc.abs(wide), 2.0**53))
     whole = pc.if_else(is_whole, wide, None).cast(pa.int64()).cast(pa.string())
     texts = pc.coalesce(whole, numbers.cast(pa.string()))
     has_exponent = pc.fill_null(pc.match_substring(texts, "e"), False)
-    if not pc.any(has_exponent).as_py():
-        return texts
     found = [number_text(float(text)) for text in texts.filter(has_exponent).to_pylist()]
     return pc.replace_with_mask(texts, has_exponent, pa.array(found, pa.string()))

@@ -3,27 +3,23 @@
 import base64
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from trainer.arrays import Ints
+from trainer.config.sections.data import DataSection
+from trainer.data.cleaning.clean import CleanRows
 from trainer.data.reading.bad_rows import BadRows
-from trainer.data.reading.places import PLACE
 from trainer.data.reading.row_access import take_rows
-from trainer.data.reading.sources import SLOTS, shards
+from trainer.data.reading.row_places import PLACE
+from trainer.data.reading.source_tables import SLOTS, source_tables
 from trainer.errors import DataError
 
-if TYPE_CHECKING:
-    from trainer.config.sections.data import DataSection
-    from trainer.data.cleaning.clean import CleanRows
 
-
-def original_columns(
-    clean: "CleanRows", ids_M: Ints, data: "DataSection", folder: Path
-) -> pa.Table:
+def original_columns(clean: CleanRows, ids_M: Ints, data: DataSection, folder: Path) -> pa.Table:
     """Return all columns of the files for the given rows, in their order, memory-mapped.
 
     A file that lacks a column gives nulls there. A column whose types differ between files becomes
@@ -40,7 +36,7 @@ def original_columns(
     sorted_M, bad_rows = codes_M[order], BadRows()
     pieces = _Pieces(folder)
     for slot in SLOTS:
-        for tables in shards(slot, data, None, bad_rows, all_columns=True):
+        for tables in source_tables(slot, data, [], bad_rows):
             for table in filter(len, tables):
                 places_N = table[PLACE.name].to_numpy()
                 first, last = np.searchsorted(sorted_M, (places_N.min(), places_N.max() + 1))
@@ -124,11 +120,11 @@ def _agree(name: str, tables: list[pa.Table]) -> bool:
 
 def _with_texts(table: pa.Table, names: set[str]) -> pa.Table:
     for name in names & set(table.column_names):
-        table = table.set_column(table.column_names.index(name), name, as_texts(table[name]))
+        table = table.set_column(table.column_names.index(name), name, json_texts(table[name]))
     return table
 
 
-def as_texts(column: pa.ChunkedArray) -> pa.ChunkedArray:
+def json_texts(column: pa.ChunkedArray) -> pa.ChunkedArray:
     """Return a column as text; lists and objects become JSON."""
     if not pa.types.is_nested(column.type) and not pa.types.is_binary(column.type):
         return pc.cast(column, pa.string())
@@ -146,7 +142,7 @@ def json_value(value: Any) -> str:
     return value.isoformat() if hasattr(value, "isoformat") else str(value)
 
 
-def _same_texts(table: pa.Table, clean: "CleanRows", ids_M: Ints, data: "DataSection") -> bool:
+def _same_texts(table: pa.Table, clean: CleanRows, ids_M: Ints, data: DataSection) -> bool:
     """Whether the rows still hold the texts that were read; True if the column is not text."""
     name = data.text_columns[0]
     if not pa.types.is_string(table[name].type):

@@ -1,4 +1,4 @@
-"""Rows of a memory-mapped table by their ids."""
+"""Take rows of a memory-mapped table by their ids."""
 
 from pathlib import Path
 
@@ -9,9 +9,10 @@ from trainer.arrays import Ints
 
 
 def take_rows(table: pa.Table, ids_M: Ints) -> pa.Table:
-    """The rows of these ids in this order, in one chunk.
+    """Return the rows with these ids in this order, in one chunk.
 
-    Touches only their pages; `pa.Table.take` first joins the chunks of every text column: of 10 million short texts 1.2 GB for each call.
+    Only the pages of these rows are read. `pa.Table.take` first joins the chunks of each text
+    column, which costs 1.2 GB per call for 10 million short texts.
     """
     batches = table.to_batches()
     starts: Ints = np.r_[0, np.cumsum([batch.num_rows for batch in batches], dtype=np.int64)]

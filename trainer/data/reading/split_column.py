@@ -9,8 +9,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from trainer.data.labels.label_keys import label_key
-from trainer.data.reading.places import Places
+from trainer.data.labels.label_normalisation import label_key
+from trainer.data.reading.row_places import Places
 from trainer.errors import DataError, brief, listing
 
 SPELLINGS = {
@@ -18,16 +18,19 @@ SPELLINGS = {
     "validation": ("validation", "valid", "val", "dev", "development"),
     "test": ("test", "testing"),
 }
-"""How a column may call each split, in any case."""
+"""Names that a column may use for each split, in upper or lower case."""
+KNOWN = f"Known, in any case: {', '.join(name for names in SPELLINGS.values() for name in names)}"
 
 
-class GivenSplits:
-    """Reads the column batch by batch, and remembers what it could not read."""
+class SplitColumn:
+    """Reads the column table by table, and remembers the values that name no split.
+
+    Args:
+        column: its name.
+        slots: names of the splits by their number.
+    """
 
     def __init__(self, column: str, slots: Sequence[str]) -> None:
-        """Args:
-        slots: names of the splits by their number.
-        """
         self.column, self.slots = column, slots
         self.counts: Counter[str] = Counter()
         self.unknown: Counter[str] = Counter()
@@ -35,63 +38,55 @@ class GivenSplits:
         """Place of the first row whose value names no split."""
 
     def slots_of(self, values: Any, places: pa.ChunkedArray) -> NDArray[np.int8]:
-        """Number of the split for each value; -1 for one that names no split.
+        """Return the number of the split for each value, -1 for one that names no split.
 
         Args:
-            places: of the rows.
+            places: the places of the rows.
         """
-        encoded = (
-            pa.chunked_array(
-                [values] if isinstance(values, pa.Array) else values.chunks, pa.string()
-            )
-            .combine_chunks()
-            .dictionary_encode()
-        )
+        encoded = pa.chunked_array(values, pa.string()).combine_chunks().dictionary_encode()
         names = [*encoded.dictionary.to_pylist(), ""]
         ids_N = pc.fill_null(encoded.indices, len(names) - 1).to_numpy(zero_copy_only=False)
         found = [split_named(name) for name in names]
-        for name, split, rows in zip(
-            names, found, np.bincount(ids_N, minlength=len(names)).tolist(), strict=True
-        ):
+        counts = np.bincount(ids_N, minlength=len(names)).tolist()
+        for name, split, rows in zip(names, found, counts, strict=True):
             if rows and split:
                 self.counts[split] += rows
             elif rows:
                 self.unknown[name.strip()] += rows
-        slots_N = np.array([self.slots.index(split) if split else -1 for split in found], np.int8)[
-            ids_N
-        ]
+        slots = [self.slots.index(split) if split else -1 for split in found]
+        slots_N = np.array(slots, np.int8)[ids_N]
         if self.first_unknown is None and (slots_N < 0).any():
             self.first_unknown = places[int((slots_N < 0).argmax())].as_py()
         return slots_N
 
     def refuse_unknown(self, files: list[list[str]]) -> None:
-        """Raises DataError for values that name no split, with their rows, and where no row is for
-        training.
+        """Raise DataError for values that name no split, or if no row is for training.
 
         Args:
-            files: the files that the places of rows tell of.
+            files: the files that the places of rows refer to.
         """
-        known = f"Known, in any case: {', '.join(spelling for spellings in SPELLINGS.values() for spelling in spellings)}"
         if self.first_unknown is not None:
             where = Places(np.array([self.first_unknown]), files).where(0)
             most = self.unknown.most_common(5)
+            shown = [(f"'{brief(name)}'" if name else "no value", rows) for name, rows in most]
             found = ", ".join(
-                f"{_shown(name)} ({rows:,} row{'' if rows == 1 else 's'})" for name, rows in most
+                f"{name} ({rows:,} row{'' if rows == 1 else 's'})" for name, rows in shown
             )
-            rest = (
-                f" and {len(self.unknown) - len(most)} more"
-                if len(self.unknown) > len(most)
-                else ""
+            num_others = len(self.unknown) - len(most)
+            rest = f" and {num_others} more" if num_others else ""
+            raise DataError(
+                f"{where}: data.split_column: column '{self.column}' holds {found}{rest}, which "
+                f"name no split. {KNOWN}. Rename or remove these rows."
             )
-            words = f"{where}: data.split_column: column '{self.column}' holds {found}{rest}, which name no split"
-            raise DataError(f"{words}. {known}. Rename or remove these rows.")
         if not self.counts["train"]:
-            words = f"data.split_column: no row of column '{self.column}' is for training; found: {listing(self.counts) or 'no rows'}"
-            raise DataError(f"{words}. {known}.")
+            raise DataError(
+                f"data.split_column: no row of column '{self.column}' is for training; found: "
+                f"{listing(self.counts) or 'no rows'}. {KNOWN}."
+            )
 
 
 def split_named(value: str) -> str | None:
-    """The split that a value names; None where it names none.
+    """Return the split that a value names; None if it names none.
 
     Example:
         >>> split_named(" Dev "), split_named("holdout")
@@ -99,7 +94,3 @@ def split_named(value: str) -> str | None:
     """
     key = label_key(value).casefold()
     return next((name for name, spellings in SPELLINGS.items() if key in spellings), None)
-
-
-def _shown(name: str) -> str:
-    return f"'{brief(name)}'" if name else "no value"

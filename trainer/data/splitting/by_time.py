@@ -1,4 +1,4 @@
-"""Splits by time (`split.by_time`): the oldest rows train, the newest are the test."""
+"""Split rows by time (`split.by_time`): the oldest rows train, the newest are the test."""
 
 import warnings
 from itertools import pairwise
@@ -9,21 +9,21 @@ import pyarrow as pa
 
 from trainer.arrays import Floats, Ints
 from trainer.data.cleaning.clean import CleanRows
-from trainer.data.splitting.cutting import Cutter
-from trainer.data.splitting.rare_classes import unmeasured
+from trainer.data.splitting.rare_classes import missing_classes
 from trainer.data.splitting.split import Splits, row_keys
+from trainer.data.splitting.splitter import Splitter
 from trainer.data.splitting.times import read_times
-from trainer.errors import DataError, listing
+from trainer.errors import DataError, counted, listing
 
 if TYPE_CHECKING:
     from trainer.config.sections.data import DataSection, SplitSection
 
 
-class TimeCutter(Cutter):
-    """Cuts rows by their time, the newest for the last side. Rows that stay together are as old as
-    the newest of them.
+class TimeSplitter(Splitter):
+    """Cuts rows by their time; the last split gets the newest.
 
-    Rows of equal time on both sides of a cut are divided by seed and text, as rows are elsewhere.
+    Rows that stay together are as old as the newest of them. Rows of one time that a cut divides
+    are divided by seed and text, as rows are elsewhere. Legend: N rows, U units.
     """
 
     by_time = True
@@ -35,7 +35,7 @@ class TimeCutter(Cutter):
         pool: ids of all rows that will be cut.
 
         Raises:
-            DataError: a row without a time, or with one that cannot be read.
+            DataError: a row has no time, or a time that cannot be read, or all times are equal.
         """
         super().__init__(clean, pool, data, split, seed)
         self.column = split.by_time or ""
@@ -46,14 +46,16 @@ class TimeCutter(Cutter):
             lambda place: clean.rows.where(int(pool[place])),
         )
         if len(pool) > 1 and np.ptp(self._times_N[pool]) == 0:
-            words = f"split.by_time: all {len(pool):,} rows have one time in column '{self.column}', {self._spelling(pool[0])}"
             raise DataError(
-                f"{words}. Name a column with the time of each row, or leave by_time out."
+                f"split.by_time: all {len(pool):,} rows have the same time in column"
+                f" '{self.column}', {self._spelling(pool[0])}. Name a column with the time of each"
+                " row, or remove by_time."
             )
 
     def cut(self, pool: Ints, shares: list[float], stage: str) -> list[Ints]:
-        """Row ids of each side by its share, the oldest first; every side has a row where there are
-        enough.
+        """Return the row ids of each split, the oldest first.
+
+        Every split has a row if there are enough.
         """
         keys_N = row_keys(self.clean.text_hashes_N[pool], self.seed, stage)
         rows_N, newest_U = self._ages(pool)
@@ -64,16 +66,14 @@ class TimeCutter(Cutter):
         wanted = np.rint(len(pool) * np.cumsum(shares)[:-1])
         cuts = np.array([np.abs(ends - rows).argmin() + 1 for rows in wanted], np.int64)
         next_cut = len(ends)
-        for side in reversed(
-            range(len(cuts))
-        ):  # this side and all before it need a unit each, and so do those behind
-            cuts[side] = next_cut = max(min(cuts[side], next_cut - 1), side + 1)
-        sides_U = np.empty(len(order), np.int64)
-        sides_U[order] = np.searchsorted(cuts, np.arange(len(order)), side="right")
-        return [pool[sides_U[rows_N] == side] for side in range(len(shares))]
+        for split in reversed(range(len(cuts))):  # each split before and after a cut needs a unit
+            cuts[split] = next_cut = max(min(cuts[split], next_cut - 1), split + 1)
+        splits_U = np.empty(len(order), np.int64)
+        splits_U[order] = np.searchsorted(cuts, np.arange(len(order)), side="right")
+        return [pool[splits_U[rows_N] == split] for split in range(len(shares))]
 
     def _ages(self, rows: Ints) -> tuple[Ints, Floats]:
-        """Number of each row's unit, and the time of each unit: that of its newest row."""
+        """Return the number of each row's unit, and the time of the newest row of each unit."""
         units_N = self.units(rows)
         _, rows_N = np.unique(rows if units_N is None else units_N, return_inverse=True)
         newest_U = np.full(rows_N.max(initial=-1) + 1, -np.inf)
@@ -81,34 +81,28 @@ class TimeCutter(Cutter):
         return rows_N, newest_U
 
     def settle_classes(self, splits: Splits) -> None:
-        """Apply `split.rare_classes` to the classes that a side lacks.
+        """Apply `split.rare_classes` to the classes that a split lacks.
 
         Raises:
-            DataError: a class that the training rows lack, unless such classes are dropped.
+            DataError: train lacks a class, unless such classes are dropped; another split lacks
+                one, and `split.rare_classes` is `error`.
         """
-        labels, targets = self.clean.labels, self.clean.targets
-        has_rows_C = labels.counts(targets[np.concatenate(list(splits.named.values()))]) > 0
-        untrained = np.flatnonzero(
-            has_rows_C & (labels.counts(targets[splits.train]) == 0)
-        ).tolist()
-        lacking = {"train": untrained} | unmeasured(self.clean, splits)
+        lacking = missing_classes(self.clean, splits)
         if self.policy == "drop":
             self.dropped |= {c for ids in lacking.values() for c in ids}
             return
         for name, ids in lacking.items():
-            if ids and (name == "train" or self.policy == "error"):
-                words = f"split.by_time: {name} holds no row of {listing(labels.names[c] for c in ids)}, whose rows are all of another time"
-                remedy = (
-                    "Set split.rare_classes: drop"
-                    if name == "train"
-                    else "Set split.rare_classes: keep or drop"
-                )
+            if name == "train" or self.policy == "error":
+                choices = "drop" if name == "train" else "keep or drop"
+                names = listing(self.clean.labels.names[c] for c in ids)
                 raise DataError(
-                    f"{words}. {remedy}, list the label in data.drop_labels, or split by shares alone."
+                    f"split.by_time: {name} has no row of {names}, whose rows are all of another"
+                    f" time. Set split.rare_classes: {choices}, list the label in"
+                    " data.drop_labels, or remove split.by_time."
                 )
 
     def ranges(self, splits: Splits) -> dict[str, tuple[str, str]]:
-        """{split: its oldest and its newest time, as the data spell them}, of the splits cut here."""
+        """Return {split: its oldest and its newest time, as spelt in the data}, if cut here."""
         found = {}
         for name, ids in self._cut_here(splits).items():
             oldest, newest = ids[[self._times_N[ids].argmin(), self._times_N[ids].argmax()]]
@@ -116,47 +110,36 @@ class TimeCutter(Cutter):
         return found
 
     def warn_of_ties(self, splits: Splits) -> None:
-        """Name the times whose rows stand on both sides of a cut."""
-        sides = self._cut_here(splits)
-        rows = np.concatenate(list(sides.values()))
+        """Warn of times whose rows are in several splits."""
+        cut = self._cut_here(splits)
+        rows = np.concatenate(list(cut.values()))
         units_N, newest_U = self._ages(rows)
         ages_N = newest_U[units_N]
-        ages = dict(
-            zip(
-                sides,
-                np.split(ages_N, np.cumsum([len(ids) for ids in sides.values()])[:-1]),
-                strict=True,
-            )
-        )
-        shared = sorted(
-            {
-                float(older.max())
-                for older, newer in pairwise(ages.values())
-                if older.max() == newer.min()
-            }
-        )
-        told = []
-        for time in shared:
+        parts = np.split(ages_N, np.cumsum([len(ids) for ids in cut.values()])[:-1])
+        shared = {older.max() for older, newer in pairwise(parts) if older.max() == newer.min()}
+        found = []
+        for time in sorted(shared):
             spelling = self._spelling(rows[(ages_N == time) & (self._times_N[rows] == time)][0])
-            counts = {name: int((of == time).sum()) for name, of in ages.items() if time in of}
-            told.append(
-                f"{spelling} in "
-                + " and ".join(
-                    f"{name} ({count:,} row{'' if count == 1 else 's'})"
-                    for name, count in counts.items()
-                )
+            counts = [
+                f"{name} ({counted(int((ages == time).sum()), 'row')})"
+                for name, ages in zip(cut, parts, strict=True)
+                if time in ages
+            ]
+            found.append(f"{spelling} in {' and '.join(counts)}")
+        if found:
+            warnings.warn(
+                "split.by_time: rows of one time are divided among splits at random:"
+                f" {'; '.join(found)}. Name a column of finer times in split.by_time, or choose"
+                " shares that end between two times.",
+                stacklevel=3,
             )
-        if told:
-            words = f"split.by_time: rows of one time stand in several splits, by chance: {'; '.join(told)}"
-            remedy = "Name a column of finer times in split.by_time, or choose shares that end between two times"
-            warnings.warn(f"{words}. {remedy}.", stacklevel=3)
 
     def _cut_here(self, splits: Splits) -> dict[str, Ints]:
-        """Row ids of the splits without those that were given, whose times are not read."""
+        """Return the splits that were not given; the times of given splits are not read."""
         return {
             name: ids for name, ids in splits.named.items() if not np.isnan(self._times_N[ids[0]])
         }
 
     def _spelling(self, row: np.int64) -> str:
-        """A row's time as the data spell it."""
+        """Return a row's time as it is spelt in the data."""
         return str(self.clean.rows.table["time"][int(row)].as_py()).strip()

@@ -1,15 +1,16 @@
-"""Times of rows as numbers: a column of numbers, or of dates in common spellings."""
+"""Read the times of rows from a column of numbers, or of dates in common formats."""
 
 import re
 import warnings
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import UTC, datetime
 
 import numpy as np
 import pyarrow as pa
 
 from trainer.arrays import Floats, Ints
-from trainer.errors import DataError, brief
+from trainer.errors import DataError, brief, counted
 
 FORMATS = (
     "%Y/%m/%d",
@@ -27,28 +28,27 @@ FORMATS = (
     "%a, %d %b %Y %H:%M:%S %Z",
     "%a %b %d %H:%M:%S %z %Y",
 )
-"""Date-times beside ISO 8601; none in which day and month could be confused."""
+"""Formats beside ISO 8601; in none of them can day and month be confused."""
 NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
 
 
 def newest_first(column: pa.ChunkedArray) -> Ints:
-    """Rank of each value by its time, the newest first; values that are no times come last."""
+    """Return the rank of each value by its time, the newest first; other values come last."""
     return np.unique(-_parsed(column)[0], return_inverse=True)[1].astype(np.int64)
 
 
 def read_times(column: pa.ChunkedArray, name: str, where: Callable[[int], str]) -> Floats:
-    """The times as numbers: those of the column, or seconds since 1970 of its dates.
+    """Return the times as numbers: those of the column, or seconds since 1970 of its dates.
 
     Args:
-        where: file and line of the value at a place, for messages.
+        where: returns the file and line of the value at a place, for messages.
     Raises:
-        DataError: a value that is missing, or that is no number among numbers or no date among
-            dates.
+        DataError: a value is missing, or is not a number among numbers or not a date among dates.
     """
     times_N, by_number, zones = _parsed(column)
-    wrong_N = np.isnan(times_N)
-    if wrong_N.any():
-        first, bad = int(wrong_N.argmax()), int(wrong_N.sum())
+    is_wrong_N = np.isnan(times_N)
+    if is_wrong_N.any():
+        first = int(is_wrong_N.argmax())
         value = (column[first].as_py() or "").strip()
         shown = f"holds '{brief(value, 40)}'" if value else "has no value"
         needed = (
@@ -56,9 +56,10 @@ def read_times(column: pa.ChunkedArray, name: str, where: Callable[[int], str]) 
             if by_number
             else "a date such as 2024-05-01 or 2024-05-01T12:00:00Z, or numbers in all rows"
         )
-        number = f"{bad:,} row{'' if bad == 1 else 's'} in all"
         raise DataError(
-            f"{where(first)}: split.by_time: column '{name}' {shown} ({number}); needed: {needed}. Mend these rows, or remove them."
+            f"{where(first)}: split.by_time: column '{name}' {shown}"
+            f" ({counted(int(is_wrong_N.sum()), 'row')} in all); needed: {needed}. Fix these"
+            " rows, or remove them."
         )
     if len(zones) > 1:
         warnings.warn(
@@ -69,36 +70,29 @@ def read_times(column: pa.ChunkedArray, name: str, where: Callable[[int], str]) 
 
 
 def _parsed(column: pa.ChunkedArray) -> tuple[Floats, bool, set[bool]]:
-    """The times as numbers, NaN where there is none; whether they are numbers; whether dates have a
-    zone.
-    """
+    """Return the times as numbers, NaN where there is none; are they numbers; have dates a zone."""
     encoded = column.combine_chunks().dictionary_encode()
     ids_N = encoded.indices.fill_null(len(encoded.dictionary)).to_numpy(zero_copy_only=False)
     values = [*(value.strip() for value in encoded.dictionary.to_pylist()), ""]
-    counts = np.bincount(ids_N, minlength=len(values))
-    are_numbers = [bool(NUMBER.fullmatch(value)) for value in values]
-    by_number = bool(2 * counts[are_numbers].sum() > len(ids_N))
-    zones: set[bool] = set()
-    times = [
-        (float(value) if is_number else None) if by_number else _seconds(value, zones)
-        for value, is_number in zip(values, are_numbers, strict=True)
+    is_number = np.array([bool(NUMBER.fullmatch(value)) for value in values])
+    if 2 * is_number[ids_N].sum() > len(ids_N):
+        times = [float(value) if NUMBER.fullmatch(value) else np.nan for value in values]
+        return np.array(times)[ids_N], True, set()
+    dates = [_date(value) for value in values]
+    seconds = [
+        np.nan if date is None else date.replace(tzinfo=date.tzinfo or UTC).timestamp()
+        for date in dates
     ]
-    return np.array([np.nan if time is None else time for time in times])[ids_N], by_number, zones
+    zones = {date.tzinfo is not None for date in dates if date is not None}
+    return np.array(seconds)[ids_N], False, zones
 
 
-def _seconds(text: str, zones: set[bool]) -> float | None:
-    """Seconds since 1970 of a date; None where it is none. Notes down whether it has a zone."""
-    found = None
+def _date(text: str) -> datetime | None:
+    """Return the date that a text spells, or None."""
     try:
-        found = datetime.fromisoformat(text)
+        return datetime.fromisoformat(text)
     except ValueError:
         for form in FORMATS:
-            try:
-                found = datetime.strptime(text, form)
-                break
-            except ValueError:
-                continue
-    if found is None:
-        return None
-    zones.add(found.tzinfo is not None)
-    return (found if found.tzinfo else found.replace(tzinfo=UTC)).timestamp()
+            with suppress(ValueError):
+                return datetime.strptime(text, form)
+    return None

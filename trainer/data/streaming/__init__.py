@@ -1,1 +1,1 @@
-"""Splits of data that are larger than the memory, chosen in passes over the file."""
+"""Choose the rows of data that are larger than the memory. Start with `streamed_rows.py`."""

@@ -1,56 +1,53 @@
-"""How many rows `data.streaming` keeps of each split and class, and which ones: those with the smallest keys.
+"""How many rows `data.streaming` keeps of each split and class: those with the smallest keys.
 
-Legend: S config keys or sides (SLOTS), C labels.
+Legend: S config keys or splits (SLOTS), C labels.
 """
 
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
 
 from trainer.arrays import Ints
-from trainer.config.sections.balancing import PARAMETERS
+from trainer.config.sections.balancing import PARAMETERS, BalanceSection
+from trainer.config.sections.data import DataSection
 from trainer.data.balancing.balance import undersample
-from trainer.data.splitting.split import row_keys, sample_counts
-from trainer.data.streaming.hash_records import Records, chunks
-from trainer.data.streaming.stream_sides import TEST, TRAIN, VALIDATION
-
-if TYPE_CHECKING:
-    from trainer.config.sections.balancing import BalanceSection
-    from trainer.config.sections.data import DataSection
+from trainer.data.splitting.sampling import sample_counts
+from trainer.data.splitting.split import row_keys
+from trainer.data.streaming.hash_records import Records
+from trainer.data.streaming.split_assignment import TEST, TRAIN, VALIDATION
 
 
-def chosen_counts(counts_SC: Ints, data: "DataSection", balance: "BalanceSection") -> Ints:
-    """Rows kept of each side and class, of as many cleaned ones; told where a limit takes rows."""
+def chosen_counts(counts_SC: Ints, data: DataSection, balance: BalanceSection) -> Ints:
+    """Return how many of the cleaned rows are kept, and print it if a limit removes rows.
+
+    Args:
+        counts_SC: cleaned rows of each split and class.
+    """
     wanted_SC = counts_SC.copy()
     if balance.method == "undersample" and not balance.by and not balance.resample_each_epoch:
         present = counts_SC[TRAIN] > 0
-        ratio = (
-            PARAMETERS["undersample"].default
-            if balance.target_ratio is None
-            else balance.target_ratio
-        )
+        ratio = balance.target_ratio
+        ratio = PARAMETERS["undersample"].default if ratio is None else ratio
         wanted_SC[TRAIN, present] = undersample(counts_SC[TRAIN, present], ratio)
     total = int(wanted_SC[TRAIN].sum())
     if total > data.streaming_rows:
-        natural = balance.method == "none" or balance.by is not None
-        wanted_SC[TRAIN] = (
-            sample_counts(wanted_SC[TRAIN], data.streaming_rows)
-            if natural
-            else level(wanted_SC[TRAIN], data.streaming_rows)
-        )
-        how = "in natural shares" if natural else "cut from the largest classes"
+        is_natural = balance.method == "none" or balance.by is not None
+        limited = sample_counts if is_natural else level
+        wanted_SC[TRAIN] = limited(wanted_SC[TRAIN], data.streaming_rows)
+        how = "in natural shares" if is_natural else "cut from the largest classes"
         print(
-            f"data.streaming_rows: {data.streaming_rows:,} of {total:,} training rows are kept, {how}."
+            f"data.streaming_rows: {data.streaming_rows:,} of {total:,} training rows are kept, "
+            f"{how}."
         )
-    for side in (VALIDATION, TEST):
-        if counts_SC[side].sum() > data.streaming_evaluation_rows:
-            wanted_SC[side] = sample_counts(counts_SC[side], data.streaming_evaluation_rows)
+    for split in (VALIDATION, TEST):
+        if counts_SC[split].sum() > data.streaming_evaluation_rows:
+            wanted_SC[split] = sample_counts(counts_SC[split], data.streaming_evaluation_rows)
     return wanted_SC
 
 
 def level(counts_C: Ints, most: int) -> Ints:
-    """The counts with the largest cut down to one height, so that they add up to at most `most`."""
+    """Cut the largest counts down to one height, so that the sum is at most `most`."""
     left, height = most, 0
     for place, count in enumerate(np.sort(counts_C)):
         height = left // (len(counts_C) - place)
@@ -60,18 +57,22 @@ def level(counts_C: Ints, most: int) -> Ints:
     return np.minimum(counts_C, height)
 
 
-def lowest(path: Path, kind: np.dtype[Any], wanted_SC: Ints, seed: int) -> Records:
-    """The records of each side and class with the smallest keys; equal texts in the order of reading."""
-    pool = np.zeros(0, kind)
-    for records in chunks(path, kind):
-        pool = _prune(np.concatenate([pool, records]), wanted_SC, seed)
-    return pool
+def lowest(parts: Iterable[Records], kind: np.dtype[Any], wanted_SC: Ints, seed: int) -> Records:
+    """Return the records of each split and class with the smallest keys.
 
+    Equal texts have equal keys; the first of them in the order of reading are kept.
 
-def _prune(records: Records, wanted_SC: Ints, seed: int) -> Records:
-    keys = row_keys(records["hash"], seed, "streaming")
-    strata = records["slot"].astype(np.int64) * wanted_SC.shape[1] + records["label"]
-    order = np.lexsort((records["position"], keys, strata))
-    strata = strata[order]
-    ranks = np.arange(len(order)) - np.searchsorted(strata, strata)
-    return records[order[ranks < wanted_SC.ravel()[strata]]]
+    Args:
+        parts: all records, part by part.
+        kind: their type.
+    """
+    kept = np.zeros(0, kind)
+    for part in parts:
+        records = np.concatenate([kept, part])
+        keys = row_keys(records["hash"], seed, "streaming")
+        strata = records["slot"].astype(np.int64) * wanted_SC.shape[1] + records["label"]
+        order = np.lexsort((records["position"], keys, strata))
+        strata = strata[order]
+        ranks = np.arange(len(order)) - np.searchsorted(strata, strata)
+        kept = records[order[ranks < wanted_SC.ravel()[strata]]]
+    return kept

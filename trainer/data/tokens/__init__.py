@@ -1,1 +1,1 @@
-"""Texts as token ids."""
+"""Turn texts into token ids."""

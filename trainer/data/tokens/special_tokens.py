@@ -1,4 +1,4 @@
-"""Texts that hold a model's special tokens as ordinary characters, such as `[SEP]` or `</s>`; counted while they are tokenised."""
+"""Count the texts that contain a model's special tokens, such as `[SEP]` or `</s>`."""
 
 import re
 from dataclasses import dataclass
@@ -12,11 +12,12 @@ from trainer.errors import listing
 
 @dataclass(frozen=True)
 class SpecialInTexts:
-    """How many rows hold special tokens as text.
+    """The rows whose text contains special tokens.
 
     Attributes:
-        tokens: which ones.
-        as_text: whether they are read as ordinary characters, not as the tokens.
+        rows: number of such rows.
+        tokens: the special tokens that were found.
+        as_text: whether the tokenizer reads them as ordinary characters, not as special tokens.
     """
 
     rows: int = 0
@@ -28,54 +29,40 @@ NONE_SPECIAL = SpecialInTexts()
 
 
 class SpecialTokenCounter:
-    """Counts rows, table by table."""
+    """A counter of rows with special tokens; `see` takes one table at a time."""
 
     def __init__(self, tokenizer: Any) -> None:
-        known = {str(token) for token in tokenizer.all_special_tokens} - {""}
-        self.pattern = "|".join(
-            re.escape(token) for token in sorted(known, key=lambda token: (-len(token), token))
-        )
+        known = sorted({str(token) for token in tokenizer.all_special_tokens} - {""})
+        longest_first = sorted(known, key=len, reverse=True)
+        self.pattern = re.compile("|".join(map(re.escape, longest_first)))
         self.as_text = bool(getattr(tokenizer, "split_special_tokens", False))
         self.rows = 0
         self.tokens: set[str] = set()
 
     def see(self, rows: pa.Table) -> None:
-        """Count the rows of a table whose columns hold texts."""
-        if not self.pattern or not rows.num_rows:
-            return
-        columns = [
-            pc.fill_null(pc.match_substring_regex(column, self.pattern), False)
-            for column in rows.columns
-        ]
-        held = columns[0]
-        for other in columns[1:]:
-            held = pc.or_(held, other)
-        if number := pc.sum(held).as_py():
-            self.rows += number
-            for column in rows.filter(held).columns:
-                self.tokens.update(
-                    token
-                    for text in column.to_pylist()
-                    for token in re.findall(self.pattern, text or "")
-                )
+        """Count the rows of a table whose columns are all texts."""
+        if self.pattern.pattern and rows.num_rows:
+            texts = pc.binary_join_element_wise(*rows.columns, "\n", null_handling="skip")
+            found = texts.filter(pc.match_substring_regex(texts, self.pattern.pattern)).to_pylist()
+            self.rows += len(found)
+            self.tokens.update(token for text in found for token in self.pattern.findall(text))
 
     @property
     def found(self) -> SpecialInTexts:
-        """What was counted so far."""
+        """The counts so far."""
         return SpecialInTexts(self.rows, tuple(sorted(self.tokens)), self.as_text)
 
 
 def special_sentence(found: dict[str, SpecialInTexts]) -> str:
-    """Say which splits hold how many rows with special tokens; empty where none does.
-
-    Args:
-        found: {split: what was counted in it}.
-    """
-    held = {name: counted for name, counted in found.items() if counted.rows}
-    if not held:
+    """Say how many rows of each split contain special tokens; return "" if none does."""
+    affected = {name: counted for name, counted in found.items() if counted.rows}
+    if not affected:
         return ""
-    rows = ", ".join(f"{counted.rows:,} of {name}" for name, counted in held.items())
-    tokens = listing({token for counted in held.values() for token in counted.tokens}, 6)
-    as_text = all(counted.as_text for counted in held.values())
-    reading = "read as ordinary text" if as_text else "read as those tokens"
-    return f"Rows whose text holds special tokens of the model ({tokens}), which are {reading}: {rows}."
+    rows = ", ".join(f"{counted.rows:,} of {name}" for name, counted in affected.items())
+    tokens = listing({token for counted in affected.values() for token in counted.tokens}, 6)
+    as_text = all(counted.as_text for counted in affected.values())
+    reading = "ordinary text" if as_text else "those tokens"
+    return (
+        f"Rows whose text contains special tokens of the model ({tokens}),"
+        f" which are read as {reading}: {rows}."
+    )

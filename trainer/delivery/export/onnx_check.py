@@ -1,4 +1,4 @@
-"""Whether an exported model answers as its original, and how fast it is. Legend: N rows, C labels."""
+"""Compare the answers and the speed of exported models. Legend: N rows, C labels."""
 
 import time
 from collections.abc import Sequence
@@ -10,26 +10,27 @@ from rich.table import Table
 from tqdm.auto import tqdm
 
 from trainer.arrays import Array, Floats, Ints
-from trainer.delivery.predicting.predict import Classifier, Judged, Text
+from trainer.delivery.predicting.predict import Classifier, Text
+from trainer.delivery.predicting.saved_model import Answers
 from trainer.display.terminal import console
 from trainer.evaluation.multi_label import evaluate
 
 ROWS_AT_ONCE = 1_000
 SIZES = (1, 8, 32)
-"""Rows of a call whose time is taken."""
+"""Rows of a call in the measurement of speed."""
 ROUNDS, MOST_SECONDS = 20, 5.0
-"""Calls of each size and model, and when to stop before that; at least three."""
+"""Most calls of each size, and the time after which to stop; at least three calls are made."""
 
 
 @dataclass(frozen=True)
 class Rows:
-    """Rows that both models answer.
+    """Rows for the comparison of two models.
 
     Attributes:
-        texts: without their labels.
-        row_ids_N: id of each in its source.
-        targets: label ids (N,), or which labels each row has (N, C), in the order of the model's labels.
-        name: what they are, in words.
+        texts: the texts or pairs.
+        row_ids_N: the id of each row in its source.
+        targets: label ids (N,), or which labels each row has (N, C), in the model's order.
+        name: a description, for messages.
     """
 
     texts: Sequence[Text]
@@ -39,51 +40,51 @@ class Rows:
 
 
 def compare(original: Classifier, exported: dict[str, Classifier], rows: Rows) -> dict[str, Any]:
-    """What each exported model answers differently, for export.json.
+    """Return the differences between the answers of each exported model and the original.
 
     Args:
-        exported: {kind: model}.
+        exported: {"float32" or "int8": model}.
     Returns:
-        {rows, data, macro_f1 of the original, one entry by kind: {macro_f1, max_probability_difference, labels_differ, differing: [...]}}.
+        The values for export.json: rows, data, macro_f1 of the original, and for each kind
+        macro_f1, max_probability_difference, labels_differ and differing, a list of rows.
     """
-    everyone = {"original": original, **exported}
     starts = range(0, len(rows.texts), ROWS_AT_ONCE)
-    parts: dict[str, list[Judged]] = {kind: [] for kind in everyone}
+    parts: dict[str, list[Answers]] = {kind: [] for kind in ("original", *exported)}
     for start in tqdm(
         starts, desc="Checking", unit=f" x {ROWS_AT_ONCE} rows", delay=2, disable=None, leave=False
     ):
         texts = rows.texts[start : start + ROWS_AT_ONCE]
-        for kind, model in everyone.items():
-            parts[kind].append(model.judge(texts))
-    p = {
-        kind: np.concatenate([part.probabilities_NC for part in judged])
-        for kind, judged in parts.items()
+        for kind, model in {"original": original, **exported}.items():
+            parts[kind].append(model.classify(texts))
+    answers = {
+        kind: (
+            np.concatenate([part.probabilities_NC for part in found]),
+            np.concatenate([part.decided for part in found]),
+        )
+        for kind, found in parts.items()
     }
-    decided = {
-        kind: np.concatenate([part.decided for part in judged]) for kind, judged in parts.items()
-    }
+    p_NC, decided = answers["original"]
     found: dict[str, Any] = {
         "rows": len(rows.texts),
         "data": rows.name,
-        "macro_f1": _macro_f1(p["original"], decided["original"], rows, original),
+        "macro_f1": _macro_f1(p_NC, decided, rows, original),
     }
     for kind in exported:
-        difference_N = np.abs(p[kind] - p["original"]).max(axis=1)
-        other = np.flatnonzero(
-            (decided[kind] != decided["original"]).reshape(len(difference_N), -1).any(axis=1)
-        )
+        other_p_NC, other = answers[kind]
+        difference_N = np.abs(other_p_NC - p_NC).max(axis=1)
+        differs_N = (other != decided).reshape(len(difference_N), -1).any(axis=1)
         found[kind] = {
-            "macro_f1": _macro_f1(p[kind], decided[kind], rows, original),
+            "macro_f1": _macro_f1(other_p_NC, other, rows, original),
             "max_probability_difference": float(difference_N.max()),
-            "labels_differ": len(other),
+            "labels_differ": int(differs_N.sum()),
             "differing": [
                 {
                     "row": int(rows.row_ids_N[n]),
-                    "original": _label(decided["original"][n], original.labels),
-                    kind: _label(decided[kind][n], original.labels),
+                    "original": _label(decided[n], original.labels),
+                    kind: _label(other[n], original.labels),
                     "max_probability_difference": float(difference_N[n]),
                 }
-                for n in other
+                for n in np.flatnonzero(differs_N)
             ],
         }
     return found
@@ -97,17 +98,18 @@ def _macro_f1(p_NC: Floats, decided: Array, rows: Rows, model: Classifier) -> fl
 
 
 def _label(decided: Any, labels: list[str]) -> str | list[str]:
-    return (
-        labels[int(decided)]
-        if np.ndim(decided) == 0
-        else [labels[c] for c in np.flatnonzero(decided)]
-    )
+    if np.ndim(decided) == 0:
+        return labels[int(decided)]
+    return [labels[c] for c in np.flatnonzero(decided)]
 
 
 def measure_speed(
     models: dict[str, Classifier], texts: Sequence[Text]
 ) -> dict[str, dict[int, float]]:
-    """Seconds of a call, tokenising included: {kind: {rows of a call: median}}; the models take turns on the same texts."""
+    """Return {kind: {rows of a call: median seconds, with tokenising}}.
+
+    The models take turns on the same texts.
+    """
     shuffled = [
         texts[n] for n in np.random.default_rng(0).permutation(len(texts))[: ROUNDS * max(SIZES)]
     ]
@@ -119,7 +121,7 @@ def measure_speed(
             batch = [shuffled[(number * size + n) % len(shuffled)] for n in range(size)]
             for kind, model in models.items():
                 start = time.perf_counter()
-                model.judge(batch)
+                model.classify(batch)
                 taken[kind].append(time.perf_counter() - start)
             if number >= 3 and time.perf_counter() - begin > MOST_SECONDS:
                 break
@@ -129,23 +131,31 @@ def measure_speed(
 
 
 def print_check(found: dict[str, Any]) -> None:
-    """What each exported model answers differently, in words."""
+    """Print the differences between each exported model and the original."""
     if "not_checked" in found:
         console.print(f"Not compared with the original: {found['not_checked']}")
     for kind in (kind for kind in ("float32", "int8") if kind in found):
-        one, gained = found[kind], found[kind]["macro_f1"] - found["macro_f1"]
-        console.print(
-            f"{kind}: {one['labels_differ']:,} of {found['rows']:,} labels differ on {found['data']}; probabilities by at most "
-            f"{one['max_probability_difference']:.2g}; macro F1 {one['macro_f1']:.4f}, original {found['macro_f1']:.4f} ({gained:+.4f})."
-        )
+        gain = found[kind]["macro_f1"] - found["macro_f1"]
+        console.print(f"{kind}: {comparison_words(found, kind)} ({gain:+.4f}).")
+
+
+def comparison_words(found: dict[str, Any], kind: str) -> str:
+    """Return a sentence about the result of `compare`, without its full stop."""
+    one = found[kind]
+    return (
+        f"{one['labels_differ']:,} of {found['rows']:,} labels differ on {found['data']};"
+        f" probabilities differ by at most {one['max_probability_difference']:.2g};"
+        f" macro F1 {one['macro_f1']:.4f}, original {found['macro_f1']:.4f}"
+    )
 
 
 def print_speed(
     seconds: dict[str, dict[int, float]], sizes_bytes: dict[str, int], num_threads: int
 ) -> None:
-    """Milliseconds of a call, and how many times faster than the original's."""
+    """Print a table with the milliseconds of a call and the speed relative to the original."""
     table = Table(
-        title=f"On this CPU, {num_threads} thread{'s' if num_threads > 1 else ''}: median time of a call, tokenising included",
+        title=f"On this CPU, {num_threads} thread{'s' if num_threads > 1 else ''}:"
+        " median time of a call, with tokenising",
         title_justify="left",
     )
     table.add_column("model")

@@ -1,4 +1,4 @@
-"""The folder of an exported model: graph, config with labels and decision, tokenizer, export.json, and a README that shows how to run it."""
+"""The folder of an exported model: graph, config, tokenizer, export.json and a README."""
 
 import os
 import shutil
@@ -25,32 +25,37 @@ import numpy as np, onnxruntime
 from transformers import AutoTokenizer  # needs no torch
 
 folder = "{folder}"
-config, tokenizer = json.load(open(f"{{folder}}/config.json")), AutoTokenizer.from_pretrained(folder)
+config = json.load(open(f"{{folder}}/config.json"))
+tokenizer = AutoTokenizer.from_pretrained(folder)
 session = onnxruntime.InferenceSession(f"{{folder}}/model.onnx")
 inputs = tokenizer(["a text", "and another"], padding=True, truncation=True, return_tensors="np")
-logits = session.run(["logits"], {{each.name: inputs[each.name].astype(np.int64) for each in session.get_inputs()}})[0]
+feed = {{each.name: inputs[each.name].astype(np.int64) for each in session.get_inputs()}}
+logits = session.run(["logits"], feed)[0]
 {decision}
 ```
 
-A text pair is `tokenizer([first], [second], ...)`. `Classifier.load("{folder}")` of equipoise does all of this. Figures: `export.json`.
+For text pairs call `tokenizer([first], [second], ...)`. `Classifier.load("{folder}")` of equipoise
+does all of this. The comparison with the original is in `export.json`.
 {note}"""
+NAMES = 'names = [config["id2label"][str(c)] for c in range(logits.shape[1])]'
 SOFTMAX = """probabilities = np.exp(scores - scores.max(axis=1, keepdims=True))
 probabilities /= probabilities.sum(axis=1, keepdims=True)"""
 NOTE = """
-The weights have 8 bits, and each call scales its activations by its largest ones: probabilities of a text depend a little on the texts beside it.
+The weights have 8 bits, and each call scales its activations by its largest ones. So the
+probabilities of a text depend a little on the other texts of the call.
 """
 
 
 def check_output(folder: Path) -> None:
-    """Raises RunError when the folder cannot be written, or holds what no export wrote; writes nothing."""
+    """Raise RunError if the folder cannot be written, or holds other files than an export."""
     check_writable(folder, "Set --output")
     if folder.exists() and not (folder / FINDINGS).is_file() and any(folder.iterdir()):
-        raise RunError(f"{folder}: holds files that are no export. Give another --output.")
+        raise RunError(f"{folder}: holds files that are not an export. Give another --output.")
 
 
 @contextmanager
 def aside(target: Path) -> Iterator[Path]:
-    """An empty folder beside the target, to write in; gone at the end."""
+    """Yield an empty folder beside the target, and remove it at the end."""
     with only_writer(target):
         work = work_file(target, "partial")
         shutil.rmtree(work, ignore_errors=True)
@@ -62,14 +67,14 @@ def aside(target: Path) -> Iterator[Path]:
 
 
 def publish(folder: Path, target: Path) -> None:
-    """Give a folder of `aside` its name, in place of an older export."""
+    """Move a folder from `aside` to the target, and replace an older export."""
     if target.exists():
         os.replace(target, folder.with_name("older"))
     os.replace(folder, target)
 
 
 def write_companions(model: "SavedModel", folder: Path) -> None:
-    """Config and tokenizer, with which and the graph the folder is a model."""
+    """Create the folder, and write config and tokenizer beside which the graph will be."""
     folder.mkdir()
     model.model.config.save_pretrained(folder)
     model.tokenizer.model_max_length = model.max_length
@@ -80,23 +85,21 @@ def describe(model: "SavedModel", folder: Path, target: Path, findings: dict[str
     """Write export.json and the README.
 
     Args:
-        target: where the folder will lie.
-        findings: see `trainer.runs.onnx_export`.
+        target: the final place of the folder.
+        findings: the values of export.json, from `trainer.runs.onnx_export`.
     """
+    from trainer.delivery.export.onnx_check import comparison_words
+
     RunFolder(folder).write_json(FINDINGS, findings)
     check, kind = findings["check"], "int8" if findings["int8"] else "float32"
     if "not_checked" in check:
-        told = f"Not compared with the original: {check['not_checked']}"
+        words = f"Not compared with the original: {check['not_checked']}"
     else:
-        one = check[kind]
-        told = (
-            f"Compared with the original on {check['data']}: {one['labels_differ']:,} of {check['rows']:,} labels differ, probabilities by at most "
-            f"{one['max_probability_difference']:.2g}; macro F1 {one['macro_f1']:.4f}, original {check['macro_f1']:.4f}."
-        )
+        words = f"Compared with the original: {comparison_words(check, kind)}."
     text = README.format(
         name=Path(findings["source"]).name,
         kind=" in 8 bits" if findings["int8"] else "",
-        check=told,
+        check=words,
         folder=target,
         decision=_decision_lines(model),
         note=NOTE if findings["int8"] else "",
@@ -105,24 +108,25 @@ def describe(model: "SavedModel", folder: Path, target: Path, findings: dict[str
 
 
 def _decision_lines(model: "SavedModel") -> str:
-    """Python from logits to labels, with what the model's decision has and no more."""
+    """Return Python code from logits to labels, with the parts of the model's decision."""
     if model.is_multi_label:
-        return """probabilities = 1 / (1 + np.exp(-logits))
-labels = [[config["id2label"][str(c)] for c in np.flatnonzero(row >= 0.5)] for row in probabilities]"""
+        return f"""{NAMES}
+probabilities = 1 / (1 + np.exp(-logits))
+labels = [[names[c] for c in np.flatnonzero(row >= 0.5)] for row in probabilities]"""
     values = getattr(model.model.config, "decision", None) or {}
-    lines = ["scores = logits"]
+    lines = [NAMES, "scores = logits"]
     if "shift" in values:
         lines = [
-            'scores = logits / config["decision"]["temperature"] + np.array(config["decision"]["shift"])'
+            NAMES,
+            'decision = config["decision"]',
+            'scores = logits / decision["temperature"] + np.array(decision["shift"])',
         ]
     lines.append(SOFTMAX)
     decided = "probabilities.argmax(axis=1)"
     if "costs" in values:
         decided = '(probabilities @ np.array(config["decision"]["costs"])).argmin(axis=1)'
     elif "thresholds" in values:
-        lines.append(
-            'thresholds = [config["decision"]["thresholds"][config["id2label"][str(c)]] for c in range(logits.shape[1])]'
-        )
+        lines.append('thresholds = [config["decision"]["thresholds"][name] for name in names]')
         decided = "(probabilities / np.array(thresholds)).argmax(axis=1)"
-    lines.append(f'labels = [config["id2label"][str(c)] for c in {decided}]')
+    lines.append(f"labels = [names[c] for c in {decided}]")
     return "\n".join(lines)

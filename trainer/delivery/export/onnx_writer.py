@@ -1,6 +1,7 @@
-"""A text classifier as an ONNX graph: written from torch, quantised, run by ONNX Runtime. Legend: B rows, L tokens, C labels.
+"""Write a text classifier as an ONNX graph, and quantise it. Legend: B rows, L tokens, C labels.
 
-torch.onnx writes the graph: optimum's exporters stop before transformers 5 (https://github.com/huggingface/optimum-onnx/issues/114).
+torch.onnx writes the graph, since the exporters of optimum do not support transformers 5
+(https://github.com/huggingface/optimum-onnx/issues/114).
 """
 
 import inspect
@@ -20,16 +21,17 @@ from trainer.delivery.predicting.onnx_runtime import OnnxModel, reason
 from trainer.errors import ExportError
 
 MOST_BYTES = 1 << 30
-"""Larger weights go into a file beside the graph, since a protocol buffer ends at 2 GiB."""
+"""Larger weights are written to a file beside the graph: a protocol buffer holds at most 2 GiB."""
 
 MOST_DIFFERENCE = 1e-4
-"""Probabilities of a float32 graph that differ more are another model's, not rounding, which is about 1e-6 (MiniLM, 1,350 tweets)."""
+"""A larger difference of probabilities in float32 is an error. Rounding gives about 1e-6 (MiniLM,
+1,350 tweets)."""
 MOST_TRIED_TOKENS = 1_024
-"""Memory of eager attention grows with their square."""
+"""The memory of eager attention grows with the square of the tokens."""
 
 
 class _Logits(nn.Module):
-    """The model as a function of its inputs by position, whose only output is the logits in float32."""
+    """The model as a function of positional inputs that returns only the logits in float32."""
 
     def __init__(self, model: Any, names: list[str]) -> None:
         super().__init__()
@@ -40,9 +42,10 @@ class _Logits(nn.Module):
 
 
 def plain_copy(model: Any) -> Any:
-    """The model without what training or prediction changed in it (attention, hooks), in evaluation mode on the CPU.
+    """Return the model without changes by training or prediction (attention, hooks), on the CPU.
 
-    Eager attention makes a leaner graph than torch's own, which checks for rows without a token: MiniLM, 32 tweets, one core: 1.06 times faster.
+    Eager attention gives a smaller graph than torch's own attention, which checks for rows without
+    tokens. It is 1.06 times faster (MiniLM, 32 tweets, one core).
     """
     config = deepcopy(model.config)
     config._attn_implementation = "eager"
@@ -52,13 +55,13 @@ def plain_copy(model: Any) -> Any:
 
 
 def write_graph(model: Any, tokenizer: Any, path: Path, *, max_length: int) -> None:
-    """Write the graph for any number of rows and tokens, and try it on several.
+    """Write the graph for any number of rows and tokens, and test it on several shapes.
 
     Args:
-        model: see `plain_copy`.
+        model: from `plain_copy`.
         max_length: most tokens of a row.
     Raises:
-        ExportError: a model that torch cannot write as a graph, with the reason, or a graph that answers otherwise.
+        ExportError: torch cannot write the model as a graph, or the graph gives other answers.
     """
     example = tokenizer(["one", "two and some more words"], padding=True, return_tensors="pt")
     names = [
@@ -81,24 +84,26 @@ def write_graph(model: Any, tokenizer: Any, path: Path, *, max_length: int) -> N
             )
             program.save(path, external_data=num_bytes > MOST_BYTES)
             difference = _largest_difference(model, OnnxModel(path.parent), max_length)
-    except Exception as error:  # whatever a model's own code may raise while it is traced
+    except Exception as error:  # the code of a model may raise anything while it is traced
         raise ExportError(
-            f"{type(model).__name__} cannot be written as an ONNX graph: {reason(error)} Serve its model folder itself."
+            f"{type(model).__name__} cannot be written as an ONNX graph: {reason(error)}"
+            " Use the model folder itself."
         ) from error
     refuse_difference(difference, "on random tokens")
 
 
 def refuse_difference(difference: float, where: str) -> None:
-    """Raises ExportError for a float32 graph whose probabilities differ from its model's beyond rounding."""
+    """Raise ExportError if the probabilities of a float32 graph and its model differ too much."""
     if not difference <= MOST_DIFFERENCE:
         raise ExportError(
-            f"the ONNX graph answers otherwise than its model: probabilities differ by up to {difference:.2g} {where}; allowed: {MOST_DIFFERENCE:g}. "
-            "Nothing was written. Serve the model folder itself."
+            f"the ONNX graph gives other answers than its model: probabilities differ by up to"
+            f" {difference:.2g} {where}; allowed: {MOST_DIFFERENCE:g}."
+            " Nothing was written. Use the model folder itself."
         )
 
 
 def _largest_difference(model: Any, graph: OnnxModel, max_length: int) -> float:
-    """Of the sigmoids of logits, over batches of one and several rows, of one token and of many."""
+    """Return the largest difference of sigmoids, for batches of several shapes."""
     config, generator, worst = model.config.get_text_config(), torch.Generator().manual_seed(0), 0.0
     for num_rows, length in ((1, 1), (3, 7), (2, min(max_length, MOST_TRIED_TOKENS))):
         ids_BL = torch.randint(
@@ -123,13 +128,14 @@ def _largest_difference(model: Any, graph: OnnxModel, max_length: int) -> float:
 
 
 def quantise(source: Path, target: Path) -> None:
-    """Write the graph with weights in 8 bits, each output channel with a scale of its own; activations follow at run time.
+    """Write the graph with weights of 8 bits and one scale for each output channel.
 
-    Weights keep to 7 bits (`reduce_range`): else sums overflow on CPUs without VNNI, and the model answers differently from machine to machine
+    Activations are quantised at run time. Weights use 7 bits (`reduce_range`): otherwise sums
+    overflow on CPUs without VNNI, and answers depend on the machine
     (https://onnxruntime.ai/docs/performance/model-optimizations/quantization.html).
 
     Raises:
-        ExportError: a graph that ONNX Runtime cannot quantise, with the reason.
+        ExportError: ONNX Runtime cannot quantise the graph.
     """
     import onnx
     from onnxruntime.quantization import QuantType, quantize_dynamic  # type: ignore[import-untyped]
@@ -137,19 +143,16 @@ def quantise(source: Path, target: Path) -> None:
     try:
         with _quiet():
             graph = onnx.load(source)
-            del graph.graph.value_info[
-                :
-            ]  # shapes of before, which the quantiser takes for those of its own layers
-            is_large = graph.ByteSize() > MOST_BYTES
+            del graph.graph.value_info[:]  # old shapes, which the quantiser would misread
             quantize_dynamic(
                 graph,
                 target,
                 per_channel=True,
                 reduce_range=True,
                 weight_type=QuantType.QInt8,
-                use_external_data_format=is_large,
+                use_external_data_format=graph.ByteSize() > MOST_BYTES,
             )
-    except Exception as error:  # the quantiser and its shape inference raise errors of many kinds
+    except Exception as error:  # the errors of the quantiser have no common class
         raise ExportError(
             f"the graph cannot be quantised: {reason(error)} Leave out --int8."
         ) from error
@@ -157,7 +160,7 @@ def quantise(source: Path, target: Path) -> None:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """No progress of the exporter on standard output, and no advice on how models should be written."""
+    """Hide the progress and the warnings of the exporter."""
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:

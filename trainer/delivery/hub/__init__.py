@@ -1,1 +1,1 @@
-"""Pushing a run to the Hugging Face Hub."""
+"""Push a run to the Hugging Face Hub."""

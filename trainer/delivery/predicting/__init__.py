@@ -1,1 +1,1 @@
-"""A saved model labels texts and files."""
+"""Predict labels with a saved model, for texts and files, and evaluate it on labelled files."""

@@ -1,4 +1,4 @@
-"""A saved model judged by labelled rows of any source: the figures that a run folder's metrics.json holds of a split."""
+"""Evaluate a saved model on labelled rows of any source: `equipoise evaluate`."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,7 +11,7 @@ from scipy.special import logit
 from tqdm.auto import tqdm
 
 from trainer.arrays import Array, Ints
-from trainer.data.reading.columns import SET_COLUMNS
+from trainer.data.reading.column_checks import SET_COLUMNS
 from trainer.data.reading.formats.readers import ENDINGS
 from trainer.data.reading.locate import locate
 from trainer.data.reading.row_access import take_rows
@@ -31,21 +31,22 @@ if TYPE_CHECKING:
 
 PIECE_ROWS = 4_096
 LEAST_PROBABILITY = 1e-15
-"""Smaller ones count as this, so that one sure mistake does not make the loss infinite."""
+"""Smaller probabilities are raised to this, so that one mistake cannot make the loss infinite."""
 
 
 def metrics_path(output: Path, data: "DataSection", *, overwrite: bool = False) -> Path:
-    """The file to write: as given, or metrics.json in a folder.
+    """Return the file to write: as given, or metrics.json in a folder.
 
     Raises:
-        DataError: `data.source` leads nowhere.
-        RunError: a name that does not end in .json; a place in the data, in a model folder or in a run folder, whose own files it would
-            replace or seem to be; one that is there already, without `overwrite`; or one that cannot be written.
+        DataError: `data.source` does not exist.
+        RunError: the name does not end in .json; the file is in the data, in a model folder or in
+            a run folder; it exists, without `overwrite`; or it cannot be written.
     """
     path = output / "metrics.json" if output.is_dir() or not output.suffix else output
     if path.suffix != ".json" or path.is_dir():
         raise RunError(
-            f"--output: {path} {'is a folder' if path.is_dir() else 'does not end in .json'}; needed: a .json file, or a folder for metrics.json."
+            f"--output: {path} {'is a folder' if path.is_dir() else 'does not end in .json'};"
+            " needed: a .json file, or a folder for metrics.json."
         )
     writer.check_writable(path.parent, remedy="Set --output")
     whole = path.resolve()
@@ -56,14 +57,16 @@ def metrics_path(output: Path, data: "DataSection", *, overwrite: bool = False) 
             raise RunError(f"--output: {path} is in --data. Give another file.")
     if (path.parent / "config.json").is_file():
         raise RunError(
-            f"{path}: is in a model folder, which holds the files of the model alone. Give another --output."
+            f"{path}: is in a model folder, which holds only the files of the model."
+            " Give another --output."
         )
     if (path.parent / "config.yaml").is_file() or any(
         (folder / "config.yaml").is_file() and (folder / "metrics.json").is_file()
         for folder in whole.parents
     ):
         raise RunError(
-            f"{path}: is in a run folder, which keeps the results of its training. Give another --output."
+            f"{path}: is in a run folder, which holds the results of its training."
+            " Give another --output."
         )
     refuse_existing(path, overwrite=overwrite)
     refuse_while_written(path)
@@ -72,7 +75,7 @@ def metrics_path(output: Path, data: "DataSection", *, overwrite: bool = False) 
 
 @contextmanager
 def naming_options() -> Iterator[None]:
-    """Name the command's own options in errors about columns, in place of the config's keys."""
+    """Name the options of the command, not the keys of the config, in errors about columns."""
     try:
         yield
     except DataError as error:
@@ -85,7 +88,7 @@ def naming_options() -> Iterator[None]:
 
 
 def check_data(data: "DataSection") -> None:
-    """Raises DataError where the rows lack a column or cannot be read; looks at the first ones, before a model is loaded."""
+    """Raise DataError if the first rows cannot be read or lack a column."""
     with naming_options():
         check_source(data)
 
@@ -93,20 +96,23 @@ def check_data(data: "DataSection") -> None:
 def evaluate_file(
     classifier: "Classifier", data: "DataSection", path: Path, *, cache_dir: Path
 ) -> AnyEvaluation:
-    """What the classifier did on the rows of `data.source`, shown and written; rows without a text or a label are counted and left out.
+    """Evaluate the classifier on the rows of `data.source`, print the results and write them.
+
+    Rows without a text or a label are counted and skipped.
 
     Args:
-        path: metrics.json that is written: `test` and `minority_label` as in run folders, `evaluated` with what was judged.
+        path: metrics.json, with `test` and `minority_label` as in run folders, and `evaluated`
+            for the model and the data.
     Raises:
-        DataError: rows that cannot be read, labels that the model does not know, or no row to judge by.
+        DataError: rows that cannot be read, labels that the model does not know, or no row.
     """
     with naming_options():
-        judged = read_labelled(classifier, data, cache_dir)
-    rows, targets, counts = judged.rows, judged.targets, judged.left_out
-    p_NC, decided = judge_texts(classifier, rows, judged.ids_N, path.parent)
+        labelled = read_labelled(classifier, data, cache_dir)
+    rows, counts = labelled.rows, labelled.left_out
+    p_NC, decided = classify_texts(classifier, rows, labelled.ids_N, path.parent)
     evaluation = evaluate(
         logarithms(p_NC, path.parent, multi_label=rows.multi_label),
-        targets,
+        labelled.targets,
         classifier.labels,
         decided,
     )
@@ -115,12 +121,6 @@ def evaluate_file(
         for label, figures in evaluation.per_class.items()
         if figures["support"]
     }
-    about = {
-        "model": classifier.name,
-        "data": data.source,
-        "rows_read": rows.table.num_rows,
-        "rows_left_out": counts,
-    }
     print_evaluation(evaluation, str(data.source))
     path.parent.mkdir(parents=True, exist_ok=True)
     writer.RunFolder(path.parent).write_json(
@@ -128,18 +128,27 @@ def evaluate_file(
         {
             "test": evaluation.to_dict(),
             "minority_label": min(support, key=support.__getitem__, default=None),
-            "evaluated": about,
+            "evaluated": {
+                "model": classifier.name,
+                "data": data.source,
+                "rows_read": rows.table.num_rows,
+                "rows_left_out": counts,
+            },
         },
     )
-    for sentence in [*rows.remarks, *judged.naming.sentences()]:
+    for sentence in [*rows.remarks, *labelled.naming.sentences()]:
         print(sentence)
-    left_out = "; ".join(f"{count:,} {reason}" for reason, count in counts.items())
-    print(f"{f'Left out: {left_out}. ' if left_out else ''}Figures: {path}")
+    skipped = "; ".join(f"{count:,} {reason}" for reason, count in counts.items())
+    print(f"{f'Skipped rows: {skipped}. ' if skipped else ''}Results: {path}")
     return evaluation
 
 
 def logarithms(p_NC: Array, folder: Path, *, multi_label: bool = False) -> Array:
-    """Logits that give these probabilities, as `evaluate` takes them, in the place of the probabilities where they are many."""
+    """Return logits that give these probabilities, as `evaluate` takes them.
+
+    Args:
+        folder: the place for a file of logits if they are many; see `blocks.room`.
+    """
     log_p_NC = room(p_NC.shape, p_NC.dtype, folder)
     for rows, p_BC in row_blocks(p_NC):
         p_BC = p_BC.astype(np.float64)
@@ -152,13 +161,14 @@ def logarithms(p_NC: Array, folder: Path, *, multi_label: bool = False) -> Array
     return log_p_NC
 
 
-def judge_texts(
+def classify_texts(
     classifier: "Classifier", rows: Rows, ids_N: Ints, folder: Path
 ) -> tuple[Array, Array]:
-    """Probabilities and decided labels of the rows, in pieces, so that texts do not pile up.
+    """Return the probabilities and decided labels of rows, computed in pieces to save memory.
 
     Args:
-        folder: where a file of probabilities lies, in float32, while they are many; see `blocks.room`.
+        folder: the place for a file of probabilities, in float32, if they are many; see
+            `blocks.room`.
     """
     shape = (len(ids_N), len(classifier.labels))
     is_large = 8 * shape[0] * shape[1] > MOST_IN_MEMORY
@@ -178,11 +188,9 @@ def judge_texts(
                 {"text": first, "text_pair": second}
                 for first, second in zip(firsts, seconds, strict=True)
             ]
-            judged = classifier.judge(pairs if is_paired else firsts)
-            p_NC[start : start + len(firsts)], decided[start : start + len(firsts)] = (
-                judged.probabilities_NC,
-                judged.decided,
-            )
+            answers = classifier.classify(pairs if is_paired else firsts)
+            p_NC[start : start + len(firsts)] = answers.probabilities_NC
+            decided[start : start + len(firsts)] = answers.decided
             release(p_NC)
             release(decided)
             rows.release()

@@ -10,23 +10,23 @@ GRAPH, FINDINGS = "model.onnx", "export.json"
 
 
 def is_graph(source: str) -> bool:
-    """Whether a folder holds a model as ONNX (`equipoise export`)."""
+    """Return whether a folder holds an ONNX model (`equipoise export`)."""
     return (Path(source) / GRAPH).is_file() and not (Path(source) / "model.safetensors").is_file()
 
 
 def is_in_8_bits(source: str) -> bool:
-    """Whether a folder holds a graph with weights of 8 bits."""
+    """Return whether a folder holds an ONNX model with weights of 8 bits."""
     path = Path(source) / FINDINGS
-    findings = (
-        json.loads(path.read_text(encoding="utf-8")) if is_graph(source) and path.is_file() else {}
-    )
-    return bool(findings.get("int8"))
+    if not (is_graph(source) and path.is_file()):
+        return False
+    return bool(json.loads(path.read_text(encoding="utf-8")).get("int8"))
 
 
 def check_packages(*names: str) -> None:
-    """Raises ExportError for packages that are not installed, with the line that installs them."""
+    """Raise ExportError if packages are not installed, with the command that installs them."""
     missing = [name for name in names if find_spec(name) is None]
     if missing:
         raise ExportError(
-            f"ONNX needs {', '.join(missing)}, not installed here. Install: pip install 'equipoise[onnx]'"
+            f"ONNX needs {', '.join(missing)}, which are not installed here."
+            " Install: pip install 'equipoise[onnx]'"
         )

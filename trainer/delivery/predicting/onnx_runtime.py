@@ -1,4 +1,4 @@
-"""Run an ONNX graph in place of a model's weights. Legend: B rows, L tokens, C labels."""
+"""Run an ONNX graph in place of a torch model. Legend: B rows, L tokens, C labels."""
 
 from pathlib import Path
 from typing import Any
@@ -10,15 +10,15 @@ from trainer.delivery.predicting.onnx_files import GRAPH, check_packages
 from trainer.errors import ExportError, first_line
 
 TOKENS_PER_PASS = 256
-"""Tokens of a batch. ONNX Runtime gains nothing from larger batches, and padding costs time: with 2,048
-tokens 32 tweets take 1.6 to 2 times as long (MiniLM, one core)."""
+"""Tokens of a batch. Larger batches are no faster with ONNX Runtime, and padding costs time: with
+2,048 tokens, 32 tweets take 1.6 to 2 times as long (MiniLM, one core)."""
 
 
 class OnnxModel(nn.Module):
-    """An ONNX graph in place of a model's weights, run on the CPU with as many threads as torch has.
+    """An ONNX graph in place of a torch model, run on the CPU with the number of torch's threads.
 
     Args:
-        folder: holds `model.onnx`.
+        folder: the folder of `model.onnx`.
     Raises:
         ExportError: onnxruntime is not installed, or cannot load the graph.
     """
@@ -34,31 +34,32 @@ class OnnxModel(nn.Module):
             self.session = onnxruntime.InferenceSession(
                 folder / GRAPH, options, providers=["CPUExecutionProvider"]
             )
-        except Exception as error:  # onnxruntime's errors share no class of their own
+        except Exception as error:  # the errors of onnxruntime have no common class
             raise ExportError(
-                f"{folder / GRAPH}: cannot be loaded: {reason(error)} Export it anew."
+                f"{folder / GRAPH}: cannot be loaded: {reason(error)} Export it again."
             ) from error
         self.names = [given.name for given in self.session.get_inputs()]
 
     def forward(self, **inputs: Tensor) -> Any:
-        """Object whose `logits` are (B, C) in float32.
+        """Return an object with `logits` (B, C) in float32.
 
         Args:
-            inputs: input_ids, attention_mask and whatever else the tokenizer gives, each (B, L).
+            inputs: input_ids, attention_mask and the other outputs of the tokenizer, each (B, L).
         """
         from transformers.modeling_outputs import SequenceClassifierOutput
 
         given = {name: inputs[name].numpy() for name in self.names}
         try:
             logits_BC = self.session.run(["logits"], given)[0]
-        except Exception as error:  # onnxruntime's errors share no class of their own
+        except Exception as error:
             raise RuntimeError(f"the ONNX graph failed: {reason(error)}") from error
         return SequenceClassifierOutput(logits=torch.from_numpy(logits_BC))
 
 
 def reason(error: BaseException) -> str:
-    """The first cause in a sentence: the exporter's own text tells how to mend the model's code."""
+    """Return the first cause in a sentence; the exporter's own text addresses authors of models."""
     while error.__cause__ is not None:
         error = error.__cause__
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return f"{type(error).__name__}: {first_line(ValueError(' '.join(lines[: 2 if lines and lines[0].endswith(':') else 1])))}"
+    words = " ".join(lines[: 2 if lines and lines[0].endswith(":") else 1])
+    return f"{type(error).__name__}: {first_line(ValueError(words))}"

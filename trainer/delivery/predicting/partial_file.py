@@ -1,7 +1,8 @@
-"""A file of rows that is written in pieces beside its place and gets its name when it is whole; table ENCODERS.
+"""A file of rows that is written in pieces and gets its name when it is complete.
 
-Each piece is on the disk before the note of it, `.<file>.equipoise-partial.json`, is replaced. A writer that was killed, or
-stopped by a full disk, is followed by one that cuts off what stands behind the last noted piece and goes on there.
+After each piece is on the disk, its size is noted in `.<file>.equipoise-partial.json`. A writer
+that starts after an interruption cuts the file after the last noted piece, and resumes there.
+The table ENCODERS lists the formats.
 """
 
 import csv
@@ -11,9 +12,11 @@ import io
 import json
 import math
 import os
+import re
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -21,15 +24,17 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import AfterValidator, BaseModel, NonNegativeInt, ValidationError
 
-from trainer.data.reading.formats.packed import PACKED, ending
+from trainer.data.reading.formats.compression import COMPRESSED, ending
 from trainer.data.reading.formats.records import Record
-from trainer.delivery.predicting.spreadsheet import spreadsheet_safe
 from trainer.errors import DataError, RunError, first_line, listing
 from trainer.files import durable
 from trainer.files.locks import work_file
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 ROW_GROUP_BYTES = 1 << 26
+FORMULA = re.compile(r"[=+\-@\t\r\n\uff1d\uff0b\uff0d\uff20]")
+"""The start of a cell that a spreadsheet would run. Source: OWASP, "CSV Injection"."""
+NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
 
 
 @dataclass(frozen=True)
@@ -37,10 +42,10 @@ class Columns:
     """The columns of a file.
 
     Attributes:
-        names: those that the rows had.
-        schema: their types where the source tells them.
-        added: those that stand behind them.
-        spreadsheet_safe: whether cells of CSV and TSV that would be formulas are made text.
+        names: the columns of the input.
+        schema: their types, if the source has types.
+        added: the columns that follow them.
+        spreadsheet_safe: whether to quote cells of CSV and TSV that would be formulas.
     """
 
     names: list[str]
@@ -49,24 +54,25 @@ class Columns:
     spreadsheet_safe: bool = False
 
     def refuse_others(self, records: list[Record]) -> None:
-        """Raises DataError for a row with a column that the first row lacks."""
+        """Raise DataError for a row with a column that the first row does not have."""
         known = {*self.names, *self.added.names}
         for record in records:
             if unknown := record.keys() - known:
                 raise DataError(
-                    f"a row has the column '{min(unknown)}', which the first row lacks. Give an --output that ends in .jsonl."
+                    f"a row has the column '{min(unknown)}', which the first row lacks."
+                    " Give an --output that ends in .jsonl."
                 )
 
 
 def _with_rows(progress: dict[str, int]) -> dict[str, int]:
-    """Return the counts of a note, among which `rows` must be."""
+    """Return the counts of a note; raise ValueError without `rows`."""
     if "rows" not in progress:
         raise ValueError("no count of rows")
     return progress
 
 
 class _Note(BaseModel):
-    """What the note of a partial file tells: what its rows are made of, bytes of whole pieces, counts of rows."""
+    """The note of a partial file: identity of the work, bytes of complete pieces, counts."""
 
     identity: dict[str, Any]
     bytes: NonNegativeInt
@@ -74,14 +80,15 @@ class _Note(BaseModel):
 
 
 class PartialFile:
-    """Pieces of a file, kept over several starts of the same work.
+    """A file that is written in pieces and can be resumed.
 
     Args:
-        target: the file to be; its ending says what is in it.
-        identity: what the rows are made of, plain values by name; a partial file of another identity is begun anew.
+        target: the final file; its ending decides the format.
+        identity: plain values that the rows depend on; a partial file with other values is
+            overwritten.
     Attributes:
-        progress: what the last `append` noted, {} at the beginning.
-        note: what is to be said of an earlier start; None where there was none.
+        progress: the counts of the last `append`, {} at the beginning.
+        note: a message about an earlier partial file; None without one.
     Raises:
         DataError: an ending that cannot be written.
     """
@@ -98,7 +105,7 @@ class PartialFile:
         self.file.seek(self.num_bytes)
 
     def _find(self) -> tuple[int, str | None]:
-        """Bytes of whole pieces that are there, and what to say of them."""
+        """Return the bytes of complete pieces, and a message about them."""
         try:
             content, size = self.note_path.read_bytes(), self.aside.stat().st_size
         except OSError:
@@ -106,47 +113,47 @@ class PartialFile:
         try:
             found = _Note.model_validate_json(content, strict=True)
         except ValidationError:
-            return 0, f"{self.note_path} is damaged: starting anew."
+            return 0, f"{self.note_path} is damaged: starting again."
         identity = found.identity
         changed = [name for name, value in self.identity.items() if identity.get(name) != value]
         if changed or size < found.bytes:
-            reason = f"was begun with other {' and '.join(changed)}" if changed else "is not whole"
-            return 0, f"{self.aside} {reason}: starting anew."
+            reason = f"has other {' and '.join(changed)}" if changed else "is not complete"
+            return 0, f"{self.aside} {reason}: starting again."
         self.progress = found.progress
-        return found.bytes, f"Going on in {self.aside} after {self.progress['rows']:,} rows."
+        return found.bytes, f"Resuming {self.aside} after {self.progress['rows']:,} rows."
 
     def append(self, records: list[Record], columns: Columns, progress: dict[str, int]) -> None:
-        """Write a piece and what was done with it.
+        """Write a piece and note it.
 
         Args:
-            progress: counts that the next start finds again; `rows` among them.
+            progress: counts for the next writer, with `rows`.
         Raises:
             RunError: the disk is full.
         """
         if self.num_bytes and ending(self.target) == ".parquet":
             columns = replace(columns, schema=_schema_of(self.aside))
         piece = memoryview(self.encode(records, columns, not self.num_bytes))
-        partial = self.note_path.with_name(f"{self.note_path.name}.new")
+        new_note = self.note_path.with_name(f"{self.note_path.name}.new")
         try:
             rest = piece
             while rest:
                 rest = rest[self.file.write(rest) :]
             os.fsync(self.file.fileno())
             self.num_bytes += len(piece)
-            partial.write_text(
+            new_note.write_text(
                 json.dumps(
                     {"identity": self.identity, "bytes": self.num_bytes, "progress": progress}
                 ),
                 encoding="utf-8",
             )
-            os.replace(partial, self.note_path)
+            os.replace(new_note, self.note_path)
         except OSError as error:
-            partial.unlink(missing_ok=True)
+            new_note.unlink(missing_ok=True)
             raise self._worded(error) from error
         self.progress = dict(progress)
 
     def finish(self) -> None:
-        """Give the file its name."""
+        """Give the complete file its name."""
         whole = self.aside
         try:
             self.file.close()
@@ -163,7 +170,7 @@ class PartialFile:
         self.aside.unlink(missing_ok=True)
 
     def close(self) -> None:
-        """End the writing; what holds no whole piece is removed."""
+        """Close the file; remove it if it holds no complete piece."""
         self.file.close()
         if not self.num_bytes:
             self.aside.unlink(missing_ok=True)
@@ -172,12 +179,15 @@ class PartialFile:
         if error.errno not in FULL:
             error.filename = error.filename or str(self.target)
             return error
-        words = f"{self.aside}: {first_line(error).rstrip('.')}. The first {self.progress.get('rows', 0):,} rows are kept;"
-        return RunError(f"{words} free space and run the same command again, which goes on there.")
+        return RunError(
+            f"{self.aside}: {first_line(error).rstrip('.')}. The first"
+            f" {self.progress.get('rows', 0):,} rows are kept; free space and run the same command"
+            " again, which resumes there."
+        )
 
 
 class StandardOutput:
-    """The same for standard output, which cannot be taken up again."""
+    """Standard output in place of a PartialFile; it cannot be resumed."""
 
     def __init__(self, form: str) -> None:
         self.encode, self.is_first, self.note = encoder(Path(f"-{form}")), True, None
@@ -190,47 +200,46 @@ class StandardOutput:
         self.is_first = False
 
     def finish(self) -> None:
-        """Nothing is left to do."""
+        """Do nothing."""
 
 
 Encoder = Callable[[list[Record], Columns, bool], bytes]
 
 
 def encoder(target: Path) -> Encoder:
-    """What turns rows into the bytes of a file of this name.
+    """Return the function that turns rows into the bytes of a file.
 
     Raises:
         DataError: an ending that cannot be written.
     """
     form = ending(target)
     packing = target.suffix.lower()
-    is_packed = packing == ".gz"
+    is_compressed = packing == ".gz"
     if (
         form not in ENCODERS
-        or (is_packed and form == ".parquet")
-        or (packing in PACKED and not is_packed)
+        or (is_compressed and form == ".parquet")
+        or (packing in COMPRESSED and not is_compressed)
     ):
         raise DataError(
-            f"{target}: endings that can be written: {listing(ENCODERS)}, all but .parquet also with .gz behind."
+            f"{target}: cannot be written; possible endings: {listing(ENCODERS)},"
+            " and .gz after all of them except .parquet."
         )
     encode = ENCODERS[form]
-    if not is_packed:
+    if not is_compressed:
         return encode
-    return lambda *arguments: gzip.compress(
-        encode(*arguments), mtime=0
-    )  # several such members, one behind the other, are a whole .gz file
+    # a .gz file may consist of several compressed members
+    return lambda *arguments: gzip.compress(encode(*arguments), mtime=0)
 
 
 def csv_bytes(
     records: list[Record], columns: Columns, is_first: bool, *, separator: str = ","
 ) -> bytes:
-    """Lines of CSV in UTF-8, below a header; missing values are empty, lists and objects JSON."""
+    """Return CSV in UTF-8 with a header; missing values are empty, lists and objects JSON."""
     columns.refuse_others(records)
     out = io.StringIO()
-    plain = csv.writer(out, delimiter=separator, lineterminator="\n")
-    quoted = csv.writer(
-        out, delimiter=separator, lineterminator="\n", quoting=csv.QUOTE_ALL
-    )  # for a carriage return, which Python 3.11 leaves bare
+    form: dict[str, Any] = {"delimiter": separator, "lineterminator": "\n"}
+    plain = csv.writer(out, **form)
+    quoted = csv.writer(out, **form, quoting=csv.QUOTE_ALL)  # Python 3.11 leaves "\r" unquoted
     names = [*columns.names, *columns.added.names]
     written = spreadsheet_safe if columns.spreadsheet_safe else str
     if is_first:
@@ -241,49 +250,50 @@ def csv_bytes(
     return out.getvalue().encode(errors="backslashreplace")
 
 
+def spreadsheet_safe(cell: str) -> str:
+    """Return the cell, with an apostrophe before it if a spreadsheet would run it as a formula.
+
+    Example:
+        >>> tuple(map(spreadsheet_safe, ["=cmd|' /C calc'!A0", "-1.5", "-yes"]))
+        ("'=cmd|' /C calc'!A0", '-1.5', "'-yes")
+    """
+    return f"'{cell}" if FORMULA.match(cell) and not NUMBER.fullmatch(cell) else cell
+
+
 def _cell(value: Any) -> str:
     if isinstance(value, str):
         return value
-    return (
-        ""
-        if value is None
-        else _json(value)
-        if isinstance(value, bool | list | dict)
-        else str(value)
-    )
+    if isinstance(value, bool | list | dict):
+        return _json(value)
+    return "" if value is None else str(value)
 
 
 def _json(value: Any) -> str:
-    """JSON in one line; what it has no type for becomes text, and numbers that are not finite null."""
+    """Return JSON in one line; other types become text, and numbers that are not finite null."""
     try:
         return json.dumps(value, ensure_ascii=False, allow_nan=False, default=str)
-    except ValueError:  # such a number: rare, so it is looked for only then
+    except ValueError:  # a number that is not finite
         return json.dumps(_finite(value), ensure_ascii=False, allow_nan=False, default=str)
 
 
 def _finite(value: Any) -> Any:
     if isinstance(value, dict):
-        return {key: _finite(held) for key, held in value.items()}
+        return {key: _finite(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_finite(held) for held in value]
+        return [_finite(item) for item in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def tsv_bytes(records: list[Record], columns: Columns, is_first: bool) -> bytes:
-    """As csv_bytes, with tabs."""
-    return csv_bytes(records, columns, is_first, separator="\t")
-
-
 def jsonl_bytes(records: list[Record], columns: Columns, is_first: bool) -> bytes:
-    """One JSON object a line, in UTF-8; what JSON has no type for becomes text, and numbers that are not finite null."""
+    """Return one JSON object a line, in UTF-8; see `_json`."""
     return "".join(_json(record) + "\n" for record in records).encode(errors="backslashreplace")
 
 
 def arrow_bytes(records: list[Record], columns: Columns, is_first: bool) -> bytes:
-    """An Arrow stream; several, one behind the other, become a Parquet file when all are there.
+    """Return an Arrow stream; the streams of all pieces become one Parquet file at the end.
 
     Raises:
-        DataError: a value of another type than the first rows have in its column.
+        DataError: a value of another type than the first rows have in this column.
     """
     columns.refuse_others(records)
     sink = pa.BufferOutputStream()
@@ -297,7 +307,8 @@ def arrow_bytes(records: list[Record], columns: Columns, is_first: bool) -> byte
         table = pa.Table.from_pylist(records, schema=pa.unify_schemas([schema, columns.added]))
     except (ValueError, TypeError, OverflowError) as error:
         raise DataError(
-            f"a row does not fit the columns of the Parquet file: {first_line(error)} Give an --output that ends in .jsonl."
+            f"a row does not fit the columns of the Parquet file: {first_line(error)}"
+            " Give an --output that ends in .jsonl."
         ) from error
     with pa.ipc.new_stream(sink, table.schema) as writer:
         writer.write_table(table)
@@ -305,11 +316,15 @@ def arrow_bytes(records: list[Record], columns: Columns, is_first: bool) -> byte
 
 
 def _write_parquet(streams: Path, target: Path) -> None:
-    """One Parquet file of the Arrow streams that stand one behind the other in a file."""
-    schema = _schema_of(streams)
-    with pq.ParquetWriter(target, schema) as writer:
-        for batches in _grouped(streams):
-            writer.write_table(pa.Table.from_batches(batches, schema))
+    """Write a Parquet file from a file of consecutive Arrow streams."""
+    schema, size = _schema_of(streams), streams.stat().st_size
+    batches: list[pa.RecordBatch] = []
+    with pa.OSFile(str(streams)) as source, pq.ParquetWriter(target, schema) as writer:
+        while source.tell() < size:
+            batches += pa.ipc.open_stream(source)
+            if sum(batch.nbytes for batch in batches) > ROW_GROUP_BYTES or source.tell() >= size:
+                writer.write_table(pa.Table.from_batches(batches, schema))
+                batches = []
 
 
 def _schema_of(streams: Path) -> pa.Schema:
@@ -317,22 +332,11 @@ def _schema_of(streams: Path) -> pa.Schema:
         return pa.ipc.open_stream(source).schema
 
 
-def _grouped(streams: Path) -> Iterator[list[pa.RecordBatch]]:
-    batches: list[pa.RecordBatch] = []
-    size = streams.stat().st_size
-    with pa.OSFile(str(streams)) as source:
-        while source.tell() < size:
-            batches += pa.ipc.open_stream(source)
-            if sum(batch.nbytes for batch in batches) > ROW_GROUP_BYTES or source.tell() >= size:
-                yield batches
-                batches = []
-
-
 ENCODERS: dict[str, Encoder] = {
     ".csv": csv_bytes,
-    ".tsv": tsv_bytes,
+    ".tsv": partial(csv_bytes, separator="\t"),
     ".jsonl": jsonl_bytes,
     ".ndjson": jsonl_bytes,
     ".parquet": arrow_bytes,
 }
-"""(rows, columns, whether it is the first piece) -> bytes of a piece, by ending."""
+"""{ending: function of rows, columns and whether it is the first piece -> bytes of the piece}."""

@@ -1,4 +1,4 @@
-"""What a caller gives a classifier to read: one text, one pair, or any iterable of them."""
+"""The texts that a caller passes to a classifier: one text, one pair, or an iterable of them."""
 
 import re
 from collections.abc import Iterable, Mapping
@@ -13,22 +13,24 @@ NEEDED = 'needed: a text, a pair {"text": ..., "text_pair": ...}, or a list of t
 
 
 def is_single(texts: Any) -> bool:
-    """Whether this is one text or one pair, and no list of them."""
+    """Return whether this is one text or one pair, not a list."""
     return isinstance(texts, str | Mapping)
 
 
 def as_list(texts: Any) -> list[Text]:
-    """Return the texts as a list: one text gives one, and a column, an array or a generator gives its values.
+    """Return the texts as a list, from one text, a list, a column, an array or a generator.
 
     Raises:
-        TypeError: no texts, such as None, a number, a table (which would give the names of its columns) or a set (which has
-            no order); or a value that is no text.
+        TypeError: None, a number, a table (iterating it gives the names of its columns), a set
+            (it has no order), or a value that is no text.
+        ValueError: a text that tokenizers cannot read.
     """
     if is_single(texts):
         return [_checked(texts, "")]
     if hasattr(texts, "columns"):
         raise TypeError(
-            f"a {type(texts).__name__} holds columns, not texts. Give one of them, such as table['text'], as a list."
+            f"a {type(texts).__name__} holds columns, not texts."
+            " Give one of them, such as table['text'], as a list."
         )
     if (
         not isinstance(texts, Iterable)
@@ -36,20 +38,20 @@ def as_list(texts: Any) -> list[Text]:
         or getattr(texts, "ndim", 1) == 0
     ):
         raise TypeError(f"{type(texts).__name__} is no list of texts; {NEEDED}.")
-    values = (
-        texts.to_pylist() if hasattr(texts, "to_pylist") else texts
-    )  # Arrow's columns hold scalars of their own
+    # the columns of Arrow hold scalars of their own
+    values = texts.to_pylist() if hasattr(texts, "to_pylist") else texts
     return [_checked(value, f"text {number}: ") for number, value in enumerate(values)]
 
 
 def _checked(value: Any, where: str) -> Text:
-    """Return the text or pair.
+    """Return the text or pair; raise TypeError for anything else.
 
-    Raises:
-        TypeError: it is none.
+    Args:
+        where: beginning of the message.
     """
     if isinstance(value, str):
-        return _readable(value, where)
+        _refuse_unreadable(value, where)
+        return value
     if not isinstance(value, Mapping):
         missing = (
             " Fill or leave out missing texts first." if type(value).__name__ in MISSING else ""
@@ -67,21 +69,18 @@ def _checked(value: Any, where: str) -> Text:
             else "a value that is no text"
         )
         raise TypeError(
-            f"{where}a pair with {found}; needed: the key text, and the key text_pair of pairs, each with a text."
+            f"{where}a pair with {found}; needed: the key text, and for pairs the key text_pair,"
+            " each with a text."
         )
     for text in value.values():
-        _readable(text or "", where)
+        _refuse_unreadable(text or "", where)
     return dict(value)
 
 
-def _readable(text: str, where: str) -> str:
-    """Return the text, which tokenizers can read.
-
-    Raises:
-        ValueError: it holds half a surrogate pair.
-    """
+def _refuse_unreadable(text: str, where: str) -> None:
+    """Raise ValueError for half a surrogate pair, which tokenizers cannot read."""
     if HALF_A_PAIR.search(text):
         raise ValueError(
-            f"{where}the text holds half a surrogate pair (an emoji cut in two), which is no text. Mend or replace it."
+            f"{where}the text holds half a surrogate pair (an emoji cut in two), which is not"
+            " valid text. Correct or replace it."
         )
-    return text

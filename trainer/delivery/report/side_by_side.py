@@ -196,13 +196,10 @@ def _names(runs: list[FinishedRun]) -> list[str]:
 
 def _doubts(runs: list[FinishedRun], names: list[str]) -> list[str]:
     """Return why the figures of runs cannot be compared with those of the first run."""
-    reasons = [
-        (name, _difference_of_rows(runs[0], run)) for name, run in zip(names, runs, strict=True)
-    ]
     return [
         f"{names[0]} and {name} cannot be compared: {reason}. No best is marked."
-        for name, reason in reasons[1:]
-        if reason
+        for name, run in zip(names[1:], runs[1:], strict=True)
+        if (reason := _difference_of_rows(runs[0], run))
     ]
 
 

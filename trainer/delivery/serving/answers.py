@@ -1,4 +1,4 @@
-"""Large answers as JSON, written without holding up the other requests."""
+"""Write large answers as JSON without blocking other requests."""
 
 import asyncio
 import json
@@ -7,15 +7,15 @@ from collections.abc import Iterable
 from typing import Any
 
 TURN_SECONDS = 0.001
-"""After this long the event loop has its turn.
+"""After this time, other requests have their turn.
 
-A thread would be no better: it would hold the interpreter's lock for 5 ms at a time, and the event
-loop asks for that lock several times a request.
+A thread would be no better: it would keep the interpreter's lock for 5 ms at a time, and the event
+loop needs the lock several times per request.
 """
 
 
 async def json_list(items: Iterable[Any]) -> bytes:
-    """Return the JSON of a list whose items may be computed one by one, giving other requests their turn."""
+    """Return a list as JSON; its items may be computed one by one."""
     parts: list[str] = []
     begun = time.perf_counter()
     for item in items:

@@ -1,9 +1,8 @@
-"""The routes of the server and the model behind them."""
+"""The routes of the server."""
 
 import asyncio
 import base64
 import hashlib
-import json
 import re
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -12,13 +11,13 @@ from typing import Any
 
 from fastapi import FastAPI, Request, Response
 from fastapi.openapi.utils import get_openapi
-from fastapi.responses import HTMLResponse, PlainTextResponse
+from fastapi.responses import HTMLResponse, JSONResponse, PlainTextResponse
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from pydantic.json_schema import models_json_schema
 from starlette.exceptions import HTTPException
 
 from trainer import __version__
-from trainer.data.cleaning.clean import MISSING_TEXTS
+from trainer.data.cleaning.missing_values import MISSING_TEXTS
 from trainer.delivery.predicting.saved_model import CHARACTERS_PER_TOKEN
 from trainer.delivery.serving.answers import json_list
 from trainer.delivery.serving.card_html import card_html
@@ -41,16 +40,16 @@ HERE = Path(__file__).parent
 DESCRIPTION = """Text classification in the format of the Hugging Face Inference API:
 huggingface_hub.InferenceClient(model=...).text_classification(...) works as it is."""
 PROBLEMS = {
-    400: "The request is no JSON.",
+    400: "The request is not JSON.",
     401: "The bearer token is missing or wrong.",
     408: "The request did not arrive in time.",
     413: "The request is too large, or holds too many texts.",
     415: "The content type is not application/json.",
     421: "The Host header names another server.",
-    422: "The request is JSON, but not of this form.",
-    429: "The queue is full; Retry-After says when to come again.",
-    500: "The model failed on a text of this request; the message says on which.",
-    503: "The model is still loading; Retry-After says when to come again.",
+    422: "The request is JSON of another form.",
+    429: "The queue is full; Retry-After says when to try again.",
+    500: "The model failed on a text of this request; the message says which.",
+    503: "The model is still loading; Retry-After says when to try again.",
     504: "The answer took too long.",
 }
 EXAMPLES = {
@@ -60,11 +59,11 @@ EXAMPLES = {
 
 
 def create_app(service: Service, *, card: Path | None = None, asks_token: bool = False) -> FastAPI:
-    """The routes; what guards them is `guard.Guard`.
+    """Return the app with all routes, which `guard.Guard` protects.
 
     Args:
-        card: README.md to show.
-        asks_token: whether the documentation says so.
+        card: README.md to show on the page.
+        asks_token: document that the server needs a token.
     """
 
     @asynccontextmanager
@@ -85,6 +84,7 @@ def create_app(service: Service, *, card: Path | None = None, asks_token: bool =
     app.add_exception_handler(HTTPException, _http_error)  # type: ignore[arg-type]
     app.add_exception_handler(Exception, _unexpected_error)
     _add_model_routes(app, service)
+    _add_info_routes(app, service)
     _add_state_routes(app, service)
     _add_pages(app, card, _openapi(app, asks_token=asks_token), asks_token=asks_token)
     return app
@@ -101,10 +101,10 @@ def _add_model_routes(app: FastAPI, service: Service) -> None:
         ),
     )
     async def classify(request: Request) -> Response:
-        """The Inference API's text classification: of each text its labels, best first, as many as top_k says.
+        """Text classification of the Inference API: for each text up to top_k labels, best first.
 
-        The first label is the one that the model decided, thresholds and costs included, as every other way of predicting gives it; the
-        others follow by score. Without thresholds and costs that is the order of the scores.
+        The first label is the decided label, with thresholds and costs applied, as all other ways
+        of predicting return it. The other labels follow by score.
         """
         classifier = service.loaded()
         wanted, texts = read_request(
@@ -115,7 +115,8 @@ def _add_model_routes(app: FastAPI, service: Service) -> None:
         if with_logits and len(classifier.models) > 1:
             raise Refused(
                 422,
-                f"function_to_apply is '{function}', but several models vote here, which have no logits in common. Leave it out.",
+                f"function_to_apply is '{function}', but several models vote here, which have no"
+                " common logits. Omit it.",
             )
         answers = await service.answer(request, texts)
         found = (
@@ -130,37 +131,31 @@ def _add_model_routes(app: FastAPI, service: Service) -> None:
         **_documented(PredictRequest, list[PredictedText], {}),
     )
     async def predict(request: Request) -> Response:
-        """Of each text the decided label, its probability and those of all labels; of a model that may give several labels all that it gives."""
+        """For each text the decided label or labels, and the probabilities of all labels."""
         service.loaded()
         _, texts = read_request(
             await _body(request), PredictRequest, service.limits.texts_per_request
         )
         answers = await service.answer(request, texts)
-        found = (
-            {
-                "label": p.label,
-                "labels": p.labels,
-                "score": p.score,
-                "probabilities": p.probabilities,
-            }
-            for p, _ in answers
-        )
+        names = PredictedText.model_fields
+        found = ({name: getattr(prediction, name) for name in names} for prediction, _ in answers)
         return Response(await json_list(found), media_type="application/json")
 
 
-def _add_state_routes(app: FastAPI, service: Service) -> None:
-    problems: dict[int | str, dict[str, Any]] = {
-        status: {"model": Problem, "description": PROBLEMS[status]} for status in (401, 421, 503)
-    }
+def _problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """Return the documentation of errors."""
+    return {status: {"model": Problem, "description": PROBLEMS[status]} for status in statuses}
 
+
+def _add_info_routes(app: FastAPI, service: Service) -> None:
     @app.get(
         "/info",
-        summary="The model and what the server takes on",
+        summary="The model, and the limits of a request",
         response_description="The model is loaded.",
-        responses=problems,
+        responses=_problems(401, 421, 503),
     )
     async def info() -> Info:
-        """Name and labels of the model, and how much a request may hold."""
+        """Name and labels of the model, and the limits of a request."""
         classifier, limits = service.loaded(), service.limits
         return Info(
             name=Path(classifier.name).name,
@@ -174,44 +169,44 @@ def _add_state_routes(app: FastAPI, service: Service) -> None:
         )
 
     @app.get(
-        "/health",
-        summary="Is the server alive",
-        response_description="It is.",
-        responses={421: problems[421]},
-    )
-    async def health() -> State:
-        """Answers as long as the process does."""
-        return State(status="alive")
-
-    @app.get(
-        "/ready",
-        summary="Would a text be taken now",
-        response_description="It would.",
-        responses={status: problems[status] for status in (421, 503)},
-    )
-    async def ready() -> State:
-        """503 while the model is loading, while the queue is full and after a stop signal."""
-        if not service.is_ready:
-            raise Refused(
-                503,
-                "Not ready: the model is loading, the queue is full, or the server is stopping.",
-                {"retry-after": "1"},
-            )
-        return State(status="ready")
-
-    @app.get(
         "/metrics",
         summary="Counts for Prometheus",
         response_description="Prometheus' text format.",
         response_class=PlainTextResponse,
-        responses={status: problems[status] for status in (401, 421)},
+        responses=_problems(401, 421),
     )
     async def metrics() -> Response:
-        """Requests by route and status, their seconds, texts, texts that the model failed on, texts of a batch, texts that wait.
+        """Counts and seconds of requests, and texts: computed, failed, per batch and waiting.
 
-        The status is `aborted` where the client did not take the whole answer, and 499 where it left before.
+        The status is `aborted` if the client did not receive the whole answer, and 499 if it left
+        before the answer.
         """
         return Response(generate_latest(service.metrics.registry), media_type=CONTENT_TYPE_LATEST)
+
+
+def _add_state_routes(app: FastAPI, service: Service) -> None:
+    @app.get(
+        "/health",
+        summary="Is the server alive",
+        response_description="It is.",
+        responses=_problems(421),
+    )
+    async def health() -> State:
+        """Answers as long as the process runs."""
+        return State(status="alive")
+
+    @app.get(
+        "/ready",
+        summary="Does the server accept texts now",
+        response_description="It does.",
+        responses=_problems(421, 503),
+    )
+    async def ready() -> State:
+        """503 while the model is loading, while the queue is full and after a stop signal."""
+        if not service.is_ready:
+            words = "Not ready: the model is loading, the queue is full, or the server is stopping."
+            raise Refused(503, words, {"retry-after": "1"})
+        return State(status="ready")
 
 
 def _add_pages(app: FastAPI, card: Path | None, api: dict[str, Any], *, asks_token: bool) -> None:
@@ -219,55 +214,47 @@ def _add_pages(app: FastAPI, card: Path | None, api: dict[str, Any], *, asks_tok
 
     @app.get("/", include_in_schema=False)
     async def index() -> HTMLResponse:
-        return HTMLResponse(
-            page, headers={"content-security-policy": content_security_policy(page)}
-        )
+        return _page(page)
 
     @app.get("/card", include_in_schema=False)
     def show_card() -> HTMLResponse:  # in a thread: it reads files
-        return HTMLResponse(
-            card_html(card)
-            if card
-            else "<p>There is no model card (README.md) beside this model.</p>"
-        )
+        missing = "<p>There is no model card (README.md) beside this model.</p>"
+        return HTMLResponse(card_html(card) if card else missing)
 
     @app.get("/openapi.json", include_in_schema=False)
     async def openapi() -> Response:
-        return _json(api)
+        return JSONResponse(api)
 
     @app.get("/docs", include_in_schema=False)
     def docs(request: Request) -> HTMLResponse:  # in a thread: it renders a template
-        text = template(HERE / "docs.html").render(
-            api=api, asks_token=asks_token, address=str(request.base_url).rstrip("/")
-        )
-        return HTMLResponse(
-            text, headers={"content-security-policy": content_security_policy(text)}
-        )
+        address = str(request.base_url).rstrip("/")
+        docs_page = template(HERE / "docs.html")
+        return _page(docs_page.render(api=api, asks_token=asks_token, address=address))
+
+
+def _page(text: str) -> HTMLResponse:
+    return HTMLResponse(text, headers={"content-security-policy": content_security_policy(text)})
 
 
 def content_security_policy(page: str) -> str:
-    """A policy that runs the inline script and style of this page alone, and reaches this server alone."""
-    allowed = {
-        kind: [
-            base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
-            for text in re.findall(f"<{kind}>(.*?)</{kind}>", page, re.DOTALL)
-        ]
-        for kind in ("script", "style")
-    }
-    sources = {
-        kind: " ".join(f"'sha256-{digest}'" for digest in digests) or "'none'"
-        for kind, digests in allowed.items()
-    }
+    """Return a policy that allows only the page's own script and style, and only this server."""
+
+    def sources(kind: str) -> str:
+        texts = re.findall(f"<{kind}>(.*?)</{kind}>", page, re.DOTALL)
+        digests = (base64.b64encode(hashlib.sha256(text.encode()).digest()) for text in texts)
+        return " ".join(f"'sha256-{digest.decode()}'" for digest in digests) or "'none'"
+
     return (
-        f"default-src 'none'; script-src {sources['script']}; style-src {sources['style']}; img-src data:; connect-src 'self'; "
-        "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+        f"default-src 'none'; script-src {sources('script')}; style-src {sources('style')};"
+        " img-src data:; connect-src 'self'; base-uri 'none'; form-action 'none';"
+        " frame-ancestors 'none'"
     )
 
 
 def _documented(
     kind: type[PredictRequest], answer: Any, examples: dict[str, Any]
 ) -> dict[str, Any]:
-    """What OpenAPI says of a route that reads its body itself."""
+    """Return the documentation of a route that reads its body itself."""
     examples = {name: {"value": value} for name, value in (EXAMPLES | examples).items()}
     body = {
         "required": True,
@@ -278,19 +265,16 @@ def _documented(
             }
         },
     }
-    responses = {
-        status: {"model": Problem, "description": words} for status, words in PROBLEMS.items()
-    }
     return {
         "response_model": answer,
-        "response_description": "One answer a text, in their order.",
-        "responses": responses,
+        "response_description": "One answer per text, in order.",
+        "responses": _problems(*PROBLEMS),
         "openapi_extra": {"requestBody": body},
     }
 
 
 def _openapi(app: FastAPI, *, asks_token: bool) -> dict[str, Any]:
-    """What openapi.json holds: of FastAPI, and the requests, which it does not read, and the token. Its own pages would load from elsewhere."""
+    """Return openapi.json: FastAPI's routes, the requests that they read themselves, the token."""
     api: dict[str, Any] = get_openapi(
         title=app.title, version=app.version, description=app.description, routes=app.routes
     )
@@ -309,12 +293,8 @@ def _openapi(app: FastAPI, *, asks_token: bool) -> dict[str, Any]:
 
 
 async def _body(request: Request) -> bytes:
-    """The body, which `Request.body` would keep for as long as the request waits."""
+    """Return the body, which `Request.body` would keep in memory while the request waits."""
     return b"".join([part async for part in request.stream()])
-
-
-def _json(value: Any) -> Response:
-    return Response(json.dumps(value, allow_nan=False), media_type="application/json")
 
 
 async def _refused(request: Request, refused: Refused) -> Response:
@@ -322,9 +302,8 @@ async def _refused(request: Request, refused: Refused) -> Response:
 
 
 async def _http_error(request: Request, error: HTTPException) -> Response:
-    return _problem(
-        error.status_code, f"{request.method} {request.url.path}: {error.detail}.", error.headers
-    )
+    words = f"{request.method} {request.url.path}: {error.detail}."
+    return _problem(error.status_code, words, error.headers)
 
 
 async def _unexpected_error(request: Request, error: Exception) -> Response:
@@ -332,4 +311,4 @@ async def _unexpected_error(request: Request, error: Exception) -> Response:
 
 
 def _problem(status: int, message: str, headers: Mapping[str, str] | None = None) -> Response:
-    return Response(json.dumps({"error": message}), status, headers, "application/json")
+    return JSONResponse({"error": message}, status, headers)

@@ -1,7 +1,8 @@
-"""Texts of many requests to batches of one model: a bounded queue in front of the one thread that computes.
+"""Collect the texts of many requests into batches for one model.
 
-Nothing waits for a full batch: what arrived while the last one was computed is the next. Only where several requests came together
-is a short pause given to those that are about to return; a client that is alone never waits.
+A bounded queue feeds the one thread that computes. No batch waits until it is full: the texts that
+arrived during one batch form the next. Only if several requests were computed together, the queue
+pauses shortly for clients that are about to send their next request.
 """
 
 import asyncio
@@ -10,22 +11,23 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 logger = logging.getLogger(__name__)
 
 TURN = 16
-"""Most texts of one request before the others have their turn, so that a request of 1,000 texts does not hold up one of a single text."""
+"""Most texts of one request in a batch while others wait, so that large requests do not block."""
 Text = TypeVar("Text")
 Answer = TypeVar("Answer")
 
 
 class QueueFull(Exception):
-    """The texts do not fit into the queue now.
+    """The queue has no room for the texts.
 
     Attributes:
-        retry_seconds: when they may, judged by the speed so far.
+        retry_seconds: estimated seconds until it has.
     """
 
     def __init__(self, waiting: int, retry_seconds: int) -> None:
@@ -34,11 +36,11 @@ class QueueFull(Exception):
 
 
 class TextFailed(Exception):
-    """The model failed on one text, also when that text was computed alone.
+    """The model failed on one text, even when that text was computed alone.
 
     Attributes:
-        number: place of the text among those of its request, counted from 1.
-        num_texts: texts of the request.
+        number: place of the text in its request, from 1.
+        num_texts: number of texts of the request.
     """
 
     def __init__(self, number: int, num_texts: int) -> None:
@@ -48,7 +50,7 @@ class TextFailed(Exception):
 
 @dataclass(eq=False)
 class _Job(Generic[Text, Answer]):
-    """One request: its texts, those taken from the front of them so far, and the answers in their order."""
+    """One request: its texts, how many of them were taken so far, and the answers in order."""
 
     texts: Sequence[Text]
     future: "asyncio.Future[list[Answer]]"
@@ -61,18 +63,20 @@ class _Job(Generic[Text, Answer]):
 
 
 _Part = tuple[_Job[Text, Answer], int, int]
-"""Texts of a request that are computed together: the request, the index of the first text, and that behind the last."""
+"""Texts of a request in a batch: the request, the index of the first text, and the end index."""
 
 
 class ServingQueue(Generic[Text, Answer]):
-    """First come, first served, in turns of `TURN` texts; all methods belong to the event loop, `compute` runs in `thread`.
+    """A queue that serves requests in order, in turns of `TURN` texts.
+
+    All methods run in the event loop; `compute` runs in `thread`.
 
     Args:
-        compute: texts -> one answer each, in their order.
-        num_tokens: size of a text, for `max_batch_tokens`.
-        max_waiting: texts that may wait; those being computed do not count.
-        max_batch_tokens: of one call of `compute`, at the least one text.
-        max_wait_seconds: for requests that are about to come again.
+        compute: returns one answer per text, in order.
+        num_tokens: estimates the tokens of a text.
+        max_waiting: texts that may wait, without those in the present batch.
+        max_batch_tokens: size of a batch; it has at least one text.
+        max_wait_seconds: longest pause before a batch.
         observe: called with the number of texts of each batch.
     """
 
@@ -87,25 +91,17 @@ class ServingQueue(Generic[Text, Answer]):
         max_wait_seconds: float,
         observe: Callable[[int], None] = lambda num_texts: None,
     ) -> None:
-        self.compute, self.num_tokens, self.thread, self.observe = (
-            compute,
-            num_tokens,
-            thread,
-            observe,
-        )
-        self.max_waiting, self.max_batch_tokens, self.max_wait_seconds = (
-            max_waiting,
-            max_batch_tokens,
-            max_wait_seconds,
-        )
+        self.compute, self.num_tokens, self.thread = compute, num_tokens, thread
+        self.max_waiting, self.max_batch_tokens = max_waiting, max_batch_tokens
+        self.max_wait_seconds, self.observe = max_wait_seconds, observe
         self.num_waiting = 0
         self._jobs: deque[_Job[Text, Answer]] = deque()
         self._arrived, self._enough = asyncio.Event(), asyncio.Event()
-        self._wanted = 1  # requests to wait for: as many as the last batch held
+        self._wanted = 1  # requests to wait for: as many as the last batch had
         self._seconds_per_text = 0.01  # running mean
 
     async def answer(self, texts: Sequence[Text]) -> list[Answer]:
-        """One answer per text; a caller that is cancelled takes what still waits out of the queue.
+        """Return one answer per text. If the caller is cancelled, its texts leave the queue.
 
         Raises:
             QueueFull: the queue has no room for all of them.
@@ -128,7 +124,7 @@ class ServingQueue(Generic[Text, Answer]):
             self._withdraw(job)
 
     async def run(self) -> None:
-        """Compute batch after batch until cancelled; an error of `compute` fails only the request whose text caused it."""
+        """Compute batches until cancelled; an error fails only the request that caused it."""
         while True:
             await self._arrived.wait()
             await self._pause()
@@ -139,15 +135,13 @@ class ServingQueue(Generic[Text, Answer]):
             await self._compute_or_fail(batch)
 
     async def _compute_or_fail(self, batch: list[_Part[Text, Answer]]) -> None:
-        """Compute a batch; if that fails, its requests one by one, and the texts of a failed request one by one."""
+        """Compute a batch; if this fails, compute its requests, then their texts, one by one."""
         try:
             await self._compute(batch)
-        except Exception as error:  # whatever the model raises, the server goes on
-            parts = (
-                batch
-                if len(batch) > 1
-                else [(job, n, n + 1) for job, start, stop in batch for n in range(start, stop)]
-            )
+        except Exception as error:  # whatever the model raises, the server continues
+            parts = batch
+            if len(batch) == 1:
+                parts = [(job, n, n + 1) for job, start, stop in batch for n in range(start, stop)]
             if len(parts) == 1:
                 job, index, _ = parts[0]
                 self._fail(job, index, error)
@@ -186,14 +180,12 @@ class ServingQueue(Generic[Text, Answer]):
     async def _pause(self) -> None:
         if len(self._jobs) < self._wanted and self.max_wait_seconds:
             self._enough.clear()
-            try:
+            with suppress(TimeoutError):
                 async with asyncio.timeout(self.max_wait_seconds):
                     await self._enough.wait()
-            except TimeoutError:
-                pass
 
     def _take(self) -> list[_Part[Text, Answer]]:
-        """The next batch as (job, from, up to): each waiting request in turn until the tokens are used up."""
+        """Take the next batch: texts of each waiting request in turn, until the batch is full."""
         batch: list[_Part[Text, Answer]] = []
         tokens, is_full = 0, False
         while self._jobs and not is_full:
@@ -217,7 +209,7 @@ class ServingQueue(Generic[Text, Answer]):
         return batch
 
     def _withdraw(self, job: _Job[Text, Answer]) -> None:
-        """Take what still waits of a request out of the queue."""
+        """Remove the waiting texts of a request from the queue."""
         if job.num_waiting:
             self._jobs.remove(job)
             self.num_waiting -= job.num_waiting

@@ -1,4 +1,4 @@
-"""Connections that are cut where a client is silent, and the server that ends gracefully."""
+"""HTTP connections with timeouts for silent clients, and a server that stops gracefully."""
 
 import asyncio
 import logging
@@ -16,20 +16,19 @@ if sys.platform != "win32":
 logger = logging.getLogger(__name__)
 
 HEAD_SECONDS = 10
-"""For the head of a request, from the connection or the last answer on; then the connection is cut."""
+"""Time for the head of a request, from the connection or the last answer on."""
 READ_SECONDS = 30
-"""A client that takes nothing of its answer for this long is cut off. One that reads, however slowly,
-gets the whole answer."""
+"""A client that reads nothing for this long is disconnected; slow readers get the whole answer."""
 
 
 class PatientProtocol(H11Protocol):
-    """HTTP/1.1 that waits for slow readers, and cuts off silent clients.
+    """HTTP/1.1 that waits for slow readers and disconnects silent clients.
 
-    A client is cut off where the head of its request has not come whole within HEAD_SECONDS, or where
-    it takes nothing of its answer for READ_SECONDS.
+    A client is disconnected if the head of its request takes longer than HEAD_SECONDS, or if it
+    reads nothing of its answer for READ_SECONDS.
 
     Attributes:
-        is_cut: the connection was lost before the client had taken its answer.
+        is_cut: the connection was lost before the client had read its answer.
     """
 
     head_timer: asyncio.TimerHandle | None = None
@@ -46,15 +45,13 @@ class PatientProtocol(H11Protocol):
         super().__init__(config, server_state, {**app_state, "connection": self}, _loop)
 
     def connection_made(self, transport: Any) -> None:
-        """A client has connected."""
+        """Start the timer for the head of the first request."""
         super().connection_made(transport)
-        transport.set_write_buffer_limits(
-            high=0
-        )  # so `flow.drain()` ends when all is with the kernel
+        transport.set_write_buffer_limits(high=0)  # `flow.drain()` waits for the kernel
         self._await_head()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """The connection is gone."""
+        """Record whether an answer was cut off, and stop the timers."""
         is_answering = self.cycle is not None and not self.cycle.response_complete
         self.is_cut = self.flow.write_paused or is_answering
         for timer in (self.head_timer, self.read_timer):
@@ -63,7 +60,7 @@ class PatientProtocol(H11Protocol):
         super().connection_lost(exc)
 
     def eof_received(self) -> bool:  # type: ignore[override]
-        """The client sends no more; an answer that has begun is still sent to its end."""
+        """Finish an answer that has begun, although the client sends no more."""
         has_begun = self.cycle is not None and self.cycle.response_started
         if not has_begun or self.cycle.response_complete:
             return False
@@ -71,18 +68,18 @@ class PatientProtocol(H11Protocol):
         return True
 
     def pause_writing(self) -> None:
-        """Part of an answer could not leave at once."""
+        """Start the timer for a client that does not read."""
         super().pause_writing()
         self._await_reading()
 
     def resume_writing(self) -> None:
-        """The client's machine has taken it."""
+        """Stop the timer, since the client reads."""
         if self.read_timer:
             self.read_timer.cancel()
         super().resume_writing()
 
     def on_response_complete(self) -> None:
-        """The next request may come."""
+        """Start the timer for the head of the next request."""
         super().on_response_complete()
         self._await_head()
 
@@ -107,16 +104,16 @@ class PatientProtocol(H11Protocol):
             self._await_reading()
         else:
             logger.warning(
-                "A client took nothing of its answer for %g s; its connection is closed.",
+                "A client read nothing of its answer for %g s; its connection is closed.",
                 READ_SECONDS,
             )
             self.transport.abort()
 
     def _num_unread(self) -> int:
-        """Bytes of an answer that the client's machine has not taken.
+        """Return the bytes of an answer that the client's machine has not received.
 
-        The kernel holds megabytes for a slow client and asks for more only when a third of them has
-        left, so what it holds is counted too where it tells.
+        The kernel buffers megabytes for a slow client, and asks for more only when a third of them
+        has been sent. So its buffer is counted too, if the system reports it.
         """
         num_unsent = self.transport.get_write_buffer_size()
         if sys.platform == "win32":
@@ -130,9 +127,10 @@ class PatientProtocol(H11Protocol):
 
 
 class GracefulServer(uvicorn.Server):
-    """Uvicorn that answers for a while after a stop signal, closing each connection with an answer, and only then stops listening.
+    """Uvicorn that still answers for a while after a stop signal.
 
-    Closing idle connections at once would lose the request that a client is just sending.
+    Each answer closes its connection; then the server stops listening. Closing idle connections at
+    once would lose requests that are on their way.
     """
 
     def __init__(
@@ -142,7 +140,7 @@ class GracefulServer(uvicorn.Server):
         self.drain, self.drain_seconds = drain, drain_seconds
 
     async def shutdown(self, sockets: Any = None) -> None:
-        """Drain, then end what is left within timeout_graceful_shutdown."""
+        """Drain, then end the remaining connections within timeout_graceful_shutdown."""
         self.drain()
         if not self.force_exit:
             await asyncio.sleep(self.drain_seconds)

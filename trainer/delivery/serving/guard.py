@@ -1,8 +1,7 @@
-"""What stands between a client and the routes: host, token, sizes, deadlines, headers, the counts of /metrics and the log."""
+"""The ASGI layer between clients and routes: access, limits, deadlines, metrics and the log."""
 
 import asyncio
 import hmac
-import json
 import logging
 import re
 import time
@@ -10,26 +9,27 @@ from collections.abc import Awaitable, Callable, Iterator, MutableMapping
 from typing import Any
 
 from fastapi import FastAPI
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from fastapi.responses import JSONResponse
 
 from trainer.delivery.serving.limits import Limits
+from trainer.delivery.serving.metrics import Metrics
 
 logger = logging.getLogger(__name__)
 
 BODY_SECONDS = 10
-"""For the body of a request."""
+"""Time for the body of a request."""
 PIECE_BYTES = 2**16
-"""Bytes of an answer that are written at once; the next ones wait until these have left."""
+"""Bytes of an answer that are written at once; the next bytes wait until these are sent."""
 ABORTED = "aborted"
-"""Stands in place of the status where the client did not get the whole answer."""
+"""Status in metrics and log if the client did not receive the whole answer."""
 LOGGED_CHARACTERS = 200
-"""Longest path in a log line."""
+"""Longest path in the log."""
 REQUEST_ID = re.compile(rb"[\w.:-]{1,64}", re.ASCII)
-"""Values of the header X-Request-ID that are written to the log."""
+"""Values of the header X-Request-ID that may be written to the log."""
 MOST_DISCARDED = 16 * 2**20
-"""Bytes of a refused body that are read and thrown away, so that a client that sends first and reads later sees why it is refused."""
+"""Bytes of a refused body that are read, so that a client that sends first can read the reason."""
 OPEN_PATHS = {"/", "/docs", "/health", "/openapi.json", "/ready"}
-"""What a GET or HEAD may have without the token: nothing of the model."""
+"""Paths that GET and HEAD may read without the token; they tell nothing about the model."""
 HEADERS = [
     (b"x-content-type-options", b"nosniff"),
     (b"referrer-policy", b"no-referrer"),
@@ -43,55 +43,25 @@ Send = Callable[[Message], Awaitable[None]]
 
 
 class Refused(Exception):
-    """An answer other than 200: status, one sentence, headers."""
+    """A refused request: its status, a message and headers."""
 
     def __init__(self, status: int, message: str, headers: dict[str, str] | None = None) -> None:
         super().__init__(message)
         self.status, self.message, self.headers = status, message, headers or {}
 
 
-class Metrics:
-    """The counts of /metrics, of one server."""
-
-    def __init__(self) -> None:
-        self.registry = CollectorRegistry()
-        seconds = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
-        sizes = (1, 2, 4, 8, 16, 32, 64, 128, 256)
-        self.requests = Counter(
-            "equipoise_requests", "Requests answered.", ["route", "status"], registry=self.registry
-        )
-        self.seconds = Histogram(
-            "equipoise_request_seconds",
-            "From the head of a request to the end of its answer.",
-            ["route"],
-            buckets=seconds,
-            registry=self.registry,
-        )
-        self.texts = Counter("equipoise_texts", "Texts computed.", registry=self.registry)
-        self.failed_texts = Counter(
-            "equipoise_failed_texts", "Texts that the model failed on.", registry=self.registry
-        )
-        self.batch_texts = Histogram(
-            "equipoise_batch_texts", "Texts of a batch.", buckets=sizes, registry=self.registry
-        )
-        self.queue_texts = Gauge(
-            "equipoise_queue_texts", "Texts that wait.", registry=self.registry
-        )
-
-    def observe_batch(self, num_texts: int) -> None:
-        """Count one batch."""
-        self.texts.inc(num_texts)
-        self.batch_texts.observe(num_texts)
-
-
 class Guard:
-    """ASGI app around another: refuses before anything is read or computed, reads bodies whole and within limits, counts every answer.
+    """An ASGI app that protects another one.
+
+    It refuses requests before anything is computed, reads bodies within the limits, and counts and
+    logs every answer.
 
     Args:
-        token: bearer token of all paths but OPEN_PATHS; None: none is asked for.
-        loopback_only: refuse other names in the Host header, which a web page could have given this machine (DNS rebinding).
+        token: bearer token for all paths except OPEN_PATHS; None: no token is needed.
+        loopback_only: without a token, refuse names of other hosts in the Host header, since a web
+            page could have directed its own name to this machine (DNS rebinding).
     Attributes:
-        is_draining: a stop signal has come; connections are closed with their answers.
+        is_draining: a stop signal has been received; every answer closes its connection.
     """
 
     def __init__(
@@ -110,7 +80,7 @@ class Guard:
         self.is_draining = False
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
-        """One request."""
+        """Answer one request."""
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
@@ -128,16 +98,16 @@ class Guard:
             for piece in pieces(message):
                 await send(piece)
                 if piece.get("more_body"):
-                    await asyncio.sleep(0)  # the turn of other requests
+                    await asyncio.sleep(0)  # lets other requests run
             if not message.get("more_body"):
                 await connection.flow.drain()
 
         try:
             await self._answer(scope, receive, send_on)
-        except asyncio.CancelledError:  # the time for a graceful end is up
+        except asyncio.CancelledError:  # the time to stop gracefully is over
             is_cancelled = True
             connection.transport.abort()
-            await asyncio.sleep(0)  # the server now knows that the connection is lost
+            await asyncio.sleep(0)  # lets the server notice the lost connection
         finally:
             has_begun = status not in (0, 499)
             is_aborted = is_cancelled or (connection.is_cut and has_begun)
@@ -148,33 +118,28 @@ class Guard:
         try:
             receive_on = await self._check(scope, receive)
         except Refused as refused:
-            await send_refusal(send, refused)
+            await send_refusal(scope, receive, send, refused)
             return
-        if scope["method"] == "HEAD":
-            scope = {
-                **scope,
-                "method": "GET",
-            }  # the same headers; uvicorn, which has its own scope, leaves the body out
+        if scope["method"] == "HEAD":  # uvicorn, which has its own scope, omits the body
+            scope = {**scope, "method": "GET"}
         await self.app(scope, receive_on, send)
 
     def _record(self, scope: Message, outcome: str, seconds: float) -> None:
-        """Count and log one request. The line holds no text, no query string and no header but X-Request-ID."""
+        """Count and log a request, without texts, query and headers other than X-Request-ID."""
         route = scope["path"] if scope["path"] in self.routes else "other"
         self.metrics.requests.labels(route, outcome).inc()  # 499: the client left before its answer
         self.metrics.seconds.labels(route).observe(seconds)
         path = scope["raw_path"].decode("latin-1")[:LOGGED_CHARACTERS]
         given = dict(scope["headers"]).get(b"x-request-id", b"")
         request_id = f" {given.decode()}" if REQUEST_ID.fullmatch(given) else ""
-        level = logging.WARNING if outcome == ABORTED else logging.INFO
-        logger.log(
-            level, "%s %s %s %.0f ms%s", scope["method"], path, outcome, 1000 * seconds, request_id
-        )
+        log = logger.warning if outcome == ABORTED else logger.info
+        log("%s %s %s %.0f ms%s", scope["method"], path, outcome, 1000 * seconds, request_id)
 
     async def _check(self, scope: Message, receive: Receive) -> Receive:
-        """The way to receive the request, its body read whole.
+        """Check the request and read its body; return the function that receives it.
 
         Raises:
-            Refused: for what the head says, or the body's size or pace.
+            Refused: because of the head, or of the size or the speed of the body.
         """
         headers = dict(scope["headers"])
         refusal = self._refusal(scope, headers)
@@ -204,20 +169,17 @@ class Guard:
         if self.loopback_only and self.token is None and host not in LOOPBACK:
             return Refused(
                 421,
-                f"Host is '{host}'; this server answers to 127.0.0.1 and localhost alone unless it asks for a token.",
+                f"Host is '{host}'; without a token, this server accepts only the hosts 127.0.0.1"
+                " and localhost.",
             )
         is_open = scope["method"] in ("GET", "HEAD") and scope["path"] in OPEN_PATHS
-        scheme, _, given = headers.get(b"authorization", b"").partition(b" ")
-        if (
-            self.token is not None
-            and not is_open
-            and not (scheme.lower() == b"bearer" and hmac.compare_digest(given.strip(), self.token))
-        ):
-            return Refused(
-                401,
-                "The bearer token is missing or wrong. Send the header Authorization: Bearer <token>.",
-                {"www-authenticate": "Bearer"},
-            )
+        if self.token is not None and not is_open:
+            scheme, _, given = headers.get(b"authorization", b"").partition(b" ")
+            is_right = hmac.compare_digest(given.strip(), self.token)
+            if scheme.lower() != b"bearer" or not is_right:
+                words = "The bearer token is missing or wrong."
+                words += " Send the header Authorization: Bearer <token>."
+                return Refused(401, words, {"www-authenticate": "Bearer"})
         kind = headers.get(b"content-type", b"").split(b";")[0].strip().lower()
         if scope["method"] == "POST" and kind != b"application/json":
             return Refused(
@@ -228,11 +190,12 @@ class Guard:
     def _too_large(self) -> Refused:
         return Refused(
             413,
-            f"The request is larger than {self.limits.max_body_bytes:,} bytes (--max-body-bytes). Send fewer texts at once.",
+            f"The request is larger than {self.limits.max_body_bytes:,} bytes (--max-body-bytes)."
+            " Send fewer texts at once.",
         )
 
     async def _body(self, receive: Receive, refusal: Refused | None) -> bytes | None:
-        """The whole body; raises the refusal once what is refused has been read, as far as that goes."""
+        """Return the whole body, or raise the refusal after a refused body has been read."""
         parts: list[bytes] = []
         size = 0
         try:
@@ -259,27 +222,14 @@ class Guard:
         return b"".join(parts)
 
 
-async def send_refusal(send: Send, refused: Refused) -> None:
-    """Answer with {"error": ...} and close the connection, whatever the client may still be sending."""
-    body = json.dumps({"error": refused.message}).encode()
-    headers = {
-        "content-type": "application/json",
-        "content-length": str(len(body)),
-        "connection": "close",
-        **refused.headers,
-    }
-    await send(
-        {
-            "type": "http.response.start",
-            "status": refused.status,
-            "headers": [(k.encode(), v.encode()) for k, v in headers.items()],
-        }
-    )
-    await send({"type": "http.response.body", "body": body})
+async def send_refusal(scope: Message, receive: Receive, send: Send, refused: Refused) -> None:
+    """Answer with {"error": ...} and close the connection, even if the client still sends."""
+    headers = {"connection": "close", **refused.headers}
+    await JSONResponse({"error": refused.message}, refused.status, headers)(scope, receive, send)
 
 
 def pieces(message: Message) -> Iterator[Message]:
-    """A part of an answer in parts of at most PIECE_BYTES."""
+    """Split a part of an answer into parts of at most PIECE_BYTES."""
     body = message.get("body", b"")
     for start in range(0, len(body) - PIECE_BYTES, PIECE_BYTES):
         yield {**message, "body": body[start : start + PIECE_BYTES], "more_body": True}

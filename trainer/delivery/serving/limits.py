@@ -1,20 +1,21 @@
-"""What a server takes on."""
+"""The limits of a server."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
 class Limits:
-    """What a server takes on.
+    """The limits of a server.
 
     Attributes:
-        max_batch_tokens: about so many are computed at once, a token counted as 4 characters.
-        max_wait_ms: pause before a batch, where several clients are at work, for those about to ask again.
-        queue_size: texts that may wait; more are refused with 429.
-        timeout_seconds: for the answer to a request, waiting included; then 504.
-        max_body_bytes: of one request; larger ones are refused with 413.
-        max_texts: of one request; more are refused with 413.
-        drain_seconds: after a stop signal, new requests are still answered while /ready says 503.
+        max_batch_tokens: size of a batch, counting 4 characters as a token.
+        max_wait_ms: pause before a batch for clients that are about to send the next request; only
+            if several clients are active.
+        queue_size: texts that may wait; more are refused (HTTP 429).
+        timeout_seconds: maximum seconds per request, including queueing (HTTP 504).
+        max_body_bytes: maximum size of a request (HTTP 413).
+        max_texts: maximum number of texts per request (HTTP 413).
+        drain_seconds: time after a stop signal in which requests are answered and /ready is 503.
     """
 
     max_batch_tokens: int = 2048
@@ -27,5 +28,5 @@ class Limits:
 
     @property
     def texts_per_request(self) -> int:
-        """Texts that one request may hold: no more than can wait at all."""
+        """Maximum number of texts per request, which cannot exceed the queue."""
         return min(self.max_texts, self.queue_size)

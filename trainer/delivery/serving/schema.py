@@ -1,4 +1,4 @@
-"""Requests and answers of the server: the Hugging Face Inference API's text classification, and the whole prediction."""
+"""Requests and answers of the server, in the format of the Hugging Face Inference API."""
 
 from typing import Annotated, Any, Literal
 
@@ -14,6 +14,7 @@ from pydantic import (
     ValidationError,
 )
 from pydantic_core import from_json
+from scipy.special import expit, softmax
 
 from trainer.arrays import Floats
 from trainer.delivery.predicting.predict import Prediction, Text
@@ -21,11 +22,9 @@ from trainer.delivery.serving.guard import Refused
 from trainer.errors import did_you_mean
 
 Function = Literal["softmax", "sigmoid", "none"]
-TEXT, PAIR, TEXTS = (
-    "(text)",
-    "(pair)",
-    "(texts)",
-)  # kinds of input, told apart from keys of that name
+FUNCTIONS = {"softmax": softmax, "sigmoid": expit, "none": np.asarray}
+TEXT, PAIR, TEXTS = "(text)", "(pair)", "(texts)"
+"""Kinds of input; the brackets distinguish them from keys of the same name."""
 Sentence = Annotated[str, Field(pattern=r"\S")]
 
 
@@ -34,7 +33,7 @@ class _Strict(BaseModel):
 
 
 class Pair(_Strict):
-    """Two texts that are judged together."""
+    """Two texts that are classified together."""
 
     text: Sentence
     text_pair: Sentence
@@ -45,7 +44,7 @@ def _kind(value: Any) -> str | None:
     return next((kind for type_, kind in kinds.items() if isinstance(value, type_)), None)
 
 
-ONE = Discriminator(_kind, custom_error_type="kind", custom_error_message="no text")
+ONE = Discriminator(_kind, custom_error_type="kind", custom_error_message="not a text")
 ANY = Discriminator(
     _kind, custom_error_type="kind", custom_error_message="neither a text nor a list of texts"
 )
@@ -57,10 +56,10 @@ Inputs = Annotated[
 
 
 class Parameters(_Strict):
-    """How scores are shown.
+    """Options for the scores.
 
-    Left out, `top_k` gives all labels, and `function_to_apply` the model's own function: sigmoid where a text may have any number of labels,
-    else softmax. `none` gives logits.
+    By default, `top_k` returns all labels, and `function_to_apply` is the model's own function:
+    sigmoid for multi-label models, else softmax. `none` returns logits.
     """
 
     top_k: Annotated[StrictInt, Field(ge=1)] | None = None
@@ -68,32 +67,31 @@ class Parameters(_Strict):
 
 
 class PredictRequest(_Strict):
-    """Texts to judge."""
+    """Texts to classify."""
 
     inputs: Inputs
 
 
 class ClassificationRequest(PredictRequest):
-    """Texts to judge, as the Inference API takes them; `options` is accepted and changes nothing."""
+    """Texts to classify, as the Inference API takes them; `options` has no effect."""
 
     parameters: Parameters | None = None
-    options: Annotated[dict[str, Any] | None, AfterValidator(lambda options: None)] = (
-        None  # a request that waits holds its texts alone
-    )
+    # dropped, so that a waiting request keeps only its texts in memory
+    options: Annotated[dict[str, Any] | None, AfterValidator(lambda options: None)] = None
 
 
 class Score(BaseModel):
-    """One label of one text."""
+    """One label of a text, with its score."""
 
     label: str
     score: float
 
 
 class PredictedText(BaseModel):
-    """All that is said of one text.
+    """The prediction for one text.
 
-    `label` is the decided one, thresholds and costs included; of a model that gives any number of labels the most probable, and `labels` all
-    that are given.
+    `label` is the decided label, with thresholds and costs applied. For multi-label models, `label`
+    is the most probable label, and `labels` are all labels of the text.
     """
 
     label: str
@@ -103,9 +101,10 @@ class PredictedText(BaseModel):
 
 
 class Info(BaseModel):
-    """The model, and how much one request may hold; of a text no more than `max_characters` are read.
+    """The model, and the limits of a request. Only the first `max_characters` of a text are read.
 
-    A cell of a file that is empty or one of `missing_texts` is a missing text; a text that is sent is a text, whatever it says.
+    In a file, an empty field or one of `missing_texts` is a missing text. In a request, it is a
+    text like any other.
     """
 
     name: str
@@ -118,109 +117,86 @@ class Info(BaseModel):
 
 
 class State(BaseModel):
-    """How the server is."""
+    """The state of the server."""
 
     status: str
 
 
 class Problem(BaseModel):
-    """Why there is no other answer."""
+    """The reason of an error."""
 
     error: str
 
 
 def read_request(body: bytes, kind: type[PredictRequest], max_texts: int) -> tuple[Any, list[Text]]:
-    """The request of a body, and its texts.
+    """Return the request in a body, and its texts.
 
     Raises:
-        Refused: no JSON (400), too many texts (413), not of this form (422).
+        Refused: the body is not JSON (400), has too many texts (413) or another form (422).
     """
     try:
         value = from_json(body, allow_inf_nan=False)
     except ValueError as error:
-        raise Refused(400, f"The request is no JSON: {error}.") from error
-    if (
-        isinstance(value, dict)
-        and isinstance(value.get("inputs"), list)
-        and len(value["inputs"]) > max_texts
-    ):
+        raise Refused(400, f"The request is not JSON: {error}.") from error
+    inputs = value.get("inputs") if isinstance(value, dict) else None
+    if isinstance(inputs, list) and len(inputs) > max_texts:
         raise Refused(
             413,
-            f"inputs holds {len(value['inputs']):,} texts; at most {max_texts:,} a request (--max-texts).",
+            f"inputs holds {len(inputs):,} texts; at most {max_texts:,} are allowed per request"
+            " (--max-texts).",
         )
     try:
         request = kind.model_validate(value)
     except ValidationError as error:
         raise Refused(422, _sentence(error, kind)) from error
-    inputs = request.inputs if isinstance(request.inputs, list) else [request.inputs]
-    return request, [
-        text if isinstance(text, str) else {"text": text.text, "text_pair": text.text_pair}
-        for text in inputs
-    ]
+    texts = request.inputs if isinstance(request.inputs, list) else [request.inputs]
+    return request, [text if isinstance(text, str) else text.model_dump() for text in texts]
 
 
 def _sentence(error: ValidationError, kind: type[PredictRequest]) -> str:
-    """The first fault in words."""
+    """Return the first error as a sentence."""
     fault = error.errors(include_url=False, include_input=False)[0]
     place = [part for part in fault["loc"] if part not in (TEXT, PAIR, TEXTS)]
-    where = (
-        "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in place).lstrip(".")
-        or "The request"
-    )
+    path = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in place)
+    where = path.lstrip(".") or "The request"
     if fault["type"] == "extra_forbidden":
-        known = (
-            [*Parameters.model_fields]
-            if "parameters" in place
-            else [*Pair.model_fields]
-            if "inputs" in place
-            else [*kind.model_fields]
-        )
+        inner = Parameters if "parameters" in place else Pair if "inputs" in place else kind
+        known = [*inner.model_fields]
         return f"{where} is unknown; known: {', '.join(known)}.{did_you_mean(place[-1], known)}"
     words = {
         "missing": "is missing",
         "string_pattern_mismatch": "is empty; needed: a text",
         "too_short": "is empty; needed: at least one text",
-        "string_type": "is no text",
+        "string_type": "is not a text",
         "kind": f"is {fault['msg']}",
-        "union_tag_invalid": "is no text",
-        "model_type": "is no JSON object",
-        "model_attributes_type": "is no JSON object",
-        "int_type": "is no whole number",
+        "union_tag_invalid": "is not a text",
+        "model_type": "is not a JSON object",
+        "model_attributes_type": "is not a JSON object",
+        "int_type": "is not an integer",
         "greater_than_equal": "is below 1",
         "literal_error": "is unknown; known: softmax, sigmoid, none",
     }
-    return (
-        f"{where} {words[fault['type']]}."
-        if fault["type"] in words
-        else f"{where}: {fault['msg']}."
-    )
+    if fault["type"] not in words:
+        return f"{where}: {fault['msg']}."
+    return f"{where} {words[fault['type']]}."
 
 
 def scores(
     prediction: Prediction, parameters: Parameters | None, logits_C: Floats | None
 ) -> list[dict[str, Any]]:
-    """The labels of a text as the Inference API gives them: what was decided first, then by score; cut at top_k.
+    """Return up to top_k labels of a text: first the decided labels, then the others by score.
 
     Args:
-        logits_C: for `function_to_apply`, the decision's prior and temperature included; None where the probabilities are the scores.
+        logits_C: logits for `function_to_apply`, with the decision's prior and temperature; None if
+            the probabilities are the scores.
     """
     values = prediction.probabilities
     if logits_C is not None and parameters is not None:
-        values = dict(
-            zip(values, _apply(parameters.function_to_apply, logits_C).tolist(), strict=True)
-        )
+        found_C = FUNCTIONS[parameters.function_to_apply or "softmax"](logits_C)
+        values = dict(zip(values, found_C.tolist(), strict=True))
     given = set(prediction.labels)
     ordered = sorted(values, key=lambda label: (label not in given, -values[label]))
     return [
         {"label": label, "score": values[label]}
         for label in ordered[: parameters.top_k if parameters else None]
     ]
-
-
-def _apply(function: Function | None, logits_C: Floats) -> Floats:
-    if function == "none":
-        return logits_C
-    if function == "sigmoid":
-        return np.asarray(np.exp(-np.logaddexp(0, -logits_C)))
-    exponentials_C = np.exp(logits_C - logits_C.max())
-    return np.asarray(exponentials_C / exponentials_C.sum())

@@ -1,4 +1,4 @@
-"""The model behind the routes, asked by many requests at once."""
+"""The model behind the routes, which many requests use at once."""
 
 import asyncio
 import logging
@@ -10,26 +10,27 @@ from fastapi import Request
 from trainer.arrays import Floats
 from trainer.delivery.predicting.predict import Classifier, Prediction, Text
 from trainer.delivery.serving.batches import QueueFull, ServingQueue, TextFailed
-from trainer.delivery.serving.guard import Metrics, Refused
+from trainer.delivery.serving.guard import Refused
 from trainer.delivery.serving.limits import Limits
+from trainer.delivery.serving.metrics import Metrics
 
 logger = logging.getLogger(__name__)
 
 CHARACTERS_A_TOKEN = 4
-"""By which the tokens of a text are estimated, so that it is tokenised once, with its batch; English has about four."""
+"""Estimates tokens before a text is tokenised with its batch; English has about four."""
 
 Answer = tuple[Prediction, Floats | None]
-"""What is said of a text, and the logits behind it; None where several models vote."""
+"""The prediction for a text, and its logits; None if several models vote."""
 
 
 class Service:
-    """The model behind the routes: loaded and run in one thread of its own, asked through the queue.
+    """The model behind the routes, loaded and run in a thread of its own.
 
     Args:
-        on_loaded: called with None, or with what kept the model from being loaded.
+        on_loaded: called with None, or with the error that loading raised.
         bf16: compute in bfloat16.
     Attributes:
-        is_draining: a stop signal has come.
+        is_draining: a stop signal has been received.
     """
 
     def __init__(
@@ -41,13 +42,8 @@ class Service:
         *,
         bf16: bool,
     ) -> None:
-        self.load, self.limits, self.metrics, self.on_loaded, self.bf16 = (
-            load,
-            limits,
-            metrics,
-            on_loaded,
-            bf16,
-        )
+        self.load, self.limits, self.metrics = load, limits, metrics
+        self.on_loaded, self.bf16 = on_loaded, bf16
         self.classifier: Classifier | None = None
         self.queue: ServingQueue[Text, Answer] | None = None
         self.thread = ThreadPoolExecutor(1, thread_name_prefix="model")
@@ -56,10 +52,9 @@ class Service:
     async def run(self) -> None:
         """Load the model, then compute until cancelled."""
         try:
-            self.classifier = await asyncio.get_running_loop().run_in_executor(
-                self.thread, self.load
-            )
-        except Exception as error:  # said by the caller, who ends the server
+            loop = asyncio.get_running_loop()
+            self.classifier = await loop.run_in_executor(self.thread, self.load)
+        except Exception as error:  # the caller reports it and ends the server
             self.on_loaded(error)
             return
         limits, longest = self.limits, self.classifier.models[0].max_length
@@ -79,7 +74,7 @@ class Service:
 
     @property
     def is_ready(self) -> bool:
-        """Whether a text sent now would be taken."""
+        """Whether the server accepts a text now."""
         return (
             self.queue is not None
             and not self.is_draining
@@ -87,46 +82,38 @@ class Service:
         )
 
     def loaded(self) -> Classifier:
-        """The model.
-
-        Raises:
-            Refused: it is still loading.
-        """
+        """Return the model; raise Refused if it is still loading."""
         if self.classifier is None:
             raise Refused(503, "The model is still loading.", {"retry-after": "1"})
         return self.classifier
 
     async def answer(self, request: Request, texts: list[Text]) -> list[Answer]:
-        """An answer for each text, unless the client leaves or the time is up; then what still waits of it is dropped.
+        """Return an answer for each text.
 
         Raises:
-            Refused: loading, no room in the queue, out of time, the client left, the model failed on a text.
+            Refused: the model is loading or failed, the queue is full, the time is up, or the
+                client left. Texts that still wait are removed from the queue.
         """
         self.loaded()
         assert self.queue is not None, "made when the model is loaded"
-        work, left = (
-            asyncio.ensure_future(self.queue.answer(texts)),
-            asyncio.ensure_future(request.receive()),
-        )
+        work = asyncio.ensure_future(self.queue.answer(texts))
+        left = asyncio.ensure_future(request.receive())
+        seconds = self.limits.timeout_seconds
         try:
-            await asyncio.wait(
-                {work, left},
-                timeout=self.limits.timeout_seconds,
-                return_when=asyncio.FIRST_COMPLETED,
-            )
+            await asyncio.wait({work, left}, timeout=seconds, return_when="FIRST_COMPLETED")
             if work.done():
                 return work.result()
         except QueueFull as error:
-            raise Refused(
-                429,
-                f"The queue is full: {error}. Come again later.",
-                {"retry-after": str(error.retry_seconds)},
-            ) from error
+            words = f"The queue is full: {error}. Try again later."
+            raise Refused(429, words, {"retry-after": str(error.retry_seconds)}) from error
         except TextFailed as error:
             self.metrics.failed_texts.inc()
             logger.error("The model failed on %s of a request.", error, exc_info=error.__cause__)
-            words = f"The model failed on {error} of this request; the server's log says why. Other requests are not affected."
-            raise Refused(500, words) from error
+            raise Refused(
+                500,
+                f"The model failed on {error} of this request; the server's log says why."
+                " Other requests are not affected.",
+            ) from error
         finally:
             left_early = left.done()
             work.cancel()
@@ -135,7 +122,8 @@ class Service:
             raise Refused(499, "The client left.")
         raise Refused(
             504,
-            f"There was no answer within {self.limits.timeout_seconds:g} seconds (--timeout-seconds). Send fewer texts, or come again later.",
+            f"There was no answer within {seconds:g} seconds (--timeout-seconds)."
+            " Send fewer texts, or try again later.",
         )
 
     def _compute(self, texts: list[Text]) -> list[Answer]:
@@ -145,9 +133,9 @@ class Service:
         with torch.autocast(
             self.classifier.models[0].device.type, torch.bfloat16, enabled=self.bf16
         ):
-            judged = self.classifier.judge(texts)
-        logits = [None] * len(texts) if judged.logits_NC is None else judged.logits_NC
-        return list(zip(self.classifier.predictions(judged), logits, strict=True))
+            answers = self.classifier.classify(texts)
+        logits = [None] * len(texts) if answers.logits_NC is None else answers.logits_NC
+        return list(zip(self.classifier.predictions(answers), logits, strict=True))
 
 
 def _num_characters(text: Text) -> int:

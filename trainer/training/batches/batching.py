@@ -1,7 +1,10 @@
-"""Order and shape of batches: which rows form an optimizer step, how a step is cut and padded; table SAMPLERS.
+"""The order and shape of batches: which rows form an optimizer step, how it is cut and padded.
 
-Which rows form a step depends on (seed, epoch, rows per step) alone. How the step is cut into micro-batches and
-processes does not change its gradient, so the cut follows length.
+The rows of a step depend only on the seed, the epoch and the number of rows per step. The way in
+which a step is cut into micro-batches and processes does not change its gradient, so it is cut by
+length.
+
+Legend: N rows, B rows of a batch, L tokens of the longest row.
 """
 
 from collections.abc import Callable, Iterator
@@ -18,27 +21,28 @@ from trainer.data.balancing.balance import stage_generator
 from trainer.data.tokens.tokenise import PADDING
 from trainer.errors import ConfigError
 
-STEPS_PER_GROUP = 50  # as transformers' LengthGroupedSampler: long enough to sort well, short enough to stay random
+STEPS_PER_GROUP = 50
+"""Steps whose rows are sorted by length together, as in transformers' LengthGroupedSampler."""
 
 
 def order_random(
     positions_N: Ints, lengths_N: Ints, rows_per_step: int, generator: np.random.Generator
 ) -> Ints:
-    """Rows in random order."""
+    """Return the rows in random order."""
     return generator.permutation(positions_N)
 
 
 def order_sequential(
     positions_N: Ints, lengths_N: Ints, rows_per_step: int, generator: np.random.Generator
 ) -> Ints:
-    """Rows in the order of the file."""
+    """Return the rows in the order of the file."""
     return positions_N
 
 
 def order_by_length(
     positions_N: Ints, lengths_N: Ints, rows_per_step: int, generator: np.random.Generator
 ) -> Ints:
-    """Random order in which the rows of one step have like lengths, and steps of all lengths alternate."""
+    """Return the rows in random order, with rows of similar length in the same step."""
     shuffled = generator.permutation(positions_N)
     group = rows_per_step * STEPS_PER_GROUP
     parts = [shuffled[start : start + group] for start in range(0, len(shuffled), group)]
@@ -51,22 +55,19 @@ def order_by_length(
 def order_class_balanced(
     positions_N: Ints, label_ids_N: Ints, rows_per_class: int, generator: np.random.Generator
 ) -> Ints:
-    """Random order in which every run of classes x rows_per_class rows holds each class equally.
+    """Return the rows in a random order in which every step holds each class equally often.
 
     Args:
-        positions_N: rows of the epoch, as many of each class.
+        positions_N: rows of the epoch, the same number for each class.
         label_ids_N: class of each of them.
+        rows_per_class: rows of each class in a step.
+        generator: source of the order.
     """
     shuffled = generator.permutation(len(positions_N))
-    by_class = positions_N[shuffled[np.argsort(label_ids_N[shuffled], kind="stable")]].reshape(
-        len(np.unique(label_ids_N)), -1
-    )
-    return np.concatenate(
-        [
-            by_class[:, start : start + rows_per_class].ravel()
-            for start in range(0, by_class.shape[1], rows_per_class)
-        ]
-    )
+    sorted_N = positions_N[shuffled[np.argsort(label_ids_N[shuffled], kind="stable")]]
+    by_class = sorted_N.reshape(len(np.unique(label_ids_N)), -1)
+    starts = range(0, by_class.shape[1], rows_per_class)
+    return np.concatenate([by_class[:, s : s + rows_per_class].ravel() for s in starts])
 
 
 SAMPLERS: dict[str, Callable[[Ints, Ints, int, np.random.Generator], Ints]] = {
@@ -74,23 +75,29 @@ SAMPLERS: dict[str, Callable[[Ints, Ints, int, np.random.Generator], Ints]] = {
     "random": order_random,
     "sequential": order_sequential,
 }
-"""Order of the rows of an epoch by `training.train_sampling_strategy`; each run of rows_per_step rows forms a step."""
+"""Functions that order the rows of an epoch, by `training.train_sampling_strategy`.
+
+Consecutive rows form a step.
+"""
 
 
 class StepBatchSampler(Sampler[list[int]]):
     """Micro-batches of one process, in the order of the optimizer steps.
 
     Args:
-        positions: epoch -> rows that this epoch sees; their number is the same in every epoch.
+        positions: function (epoch) -> rows of the epoch, the same number in every epoch.
         lengths_N: tokens of each row.
-        rows_per_batch: rows of a micro-batch.
-        batches_per_step: micro-batches of one process in an optimizer step (gradient accumulation).
-        num_shards, shard: number of processes, and which one this is.
-        drop_last: leave out the last step of an epoch if it lacks rows.
-        balanced_label_ids_N: class of each row where every step holds every class equally, whatever the strategy; then a step has
-            the largest multiple of the number of classes that fits.
+        strategy: an entry of SAMPLERS.
+        seed: seed of the order.
+        rows_per_batch: most rows of a micro-batch.
+        batches_per_step: micro-batches of one process in a step (gradient accumulation).
+        num_shards, shard: number of processes, and number of this one.
+        drop_last: whether to leave out the last step of an epoch if it lacks rows.
+        balanced_label_ids_N: class of each row, if every step must hold each class equally often.
+            A step then has as many rows as fit, a multiple of the number of classes, and
+            `strategy` is not used.
     Raises:
-        ConfigError: a step smaller than the number of classes.
+        ConfigError: a step has fewer rows than there are classes.
     """
 
     def __init__(
@@ -125,33 +132,28 @@ class StepBatchSampler(Sampler[list[int]]):
         return room // self.num_classes * self.num_classes
 
     def set_epoch(self, epoch: int) -> None:
-        """Choose the epoch that the next iteration gives."""
+        """Choose the epoch of the next iteration."""
         self.epoch = epoch
 
     def _num_batches(self, rows_in_step: int) -> int:
         if rows_in_step == self.rows_per_step:
-            return (
-                self.batches_per_step
-            )  # the Trainer takes so many for a step, also where balanced rows would fit into fewer
+            # the Trainer takes so many, even if balanced rows would fit into fewer
+            return self.batches_per_step
         return -(-rows_in_step // (self.rows_per_batch * self.num_shards))
 
     def __len__(self) -> int:
         whole, rest = divmod(self.num_rows, self.rows_per_step)
-        return whole * self._num_batches(self.rows_per_step) + (
-            0 if self.drop_last else self._num_batches(rest)
-        )
+        last = 0 if self.drop_last else self._num_batches(rest)
+        return whole * self.batches_per_step + last
 
     def steps(self) -> Iterator[Ints]:
-        """Rows of each optimizer step of the epoch."""
+        """Yield the rows of each optimizer step of the epoch."""
         generator = stage_generator(self.seed, "order", self.epoch)
         positions = self.positions(self.epoch)
         if self.balanced_label_ids_N is not None:
-            order = order_class_balanced(
-                positions,
-                self.balanced_label_ids_N[positions],
-                self.rows_per_step // self.num_classes,
-                generator,
-            )
+            label_ids_N = self.balanced_label_ids_N[positions]
+            rows_per_class = self.rows_per_step // self.num_classes
+            order = order_class_balanced(positions, label_ids_N, rows_per_class, generator)
         else:
             order = SAMPLERS[self.strategy](
                 positions, self.lengths_N, self.rows_per_step, generator
@@ -176,35 +178,36 @@ class StepBatchSampler(Sampler[list[int]]):
 def refuse_small_steps(
     num_classes: int, rows_per_batch: int, batches_per_step: int, num_processes: int
 ) -> None:
-    """Raises ConfigError when an optimizer step cannot hold a row of every class."""
+    """Raise ConfigError if an optimizer step cannot hold a row of every class."""
     if rows_per_batch * batches_per_step * num_processes < num_classes:
-        room = f"{rows_per_batch} rows x {batches_per_step} micro-batches x {num_processes} process(es)"
         raise ConfigError(
-            f"balance.method is 'class_balanced_batches' with {num_classes} classes, but an optimizer step holds {room}."
-            " Raise training.per_device_train_batch_size or gradient_accumulation_steps."
+            f"balance.method is 'class_balanced_batches' with {num_classes} classes, but an"
+            f" optimizer step holds {rows_per_batch} rows x {batches_per_step} micro-batches x"
+            f" {num_processes} process(es). Raise training.per_device_train_batch_size or"
+            " gradient_accumulation_steps."
         )
 
 
 class Collator:
-    """Rows to one padded batch of tensors, padded with the tokenizer's token on its side.
+    """Function from rows to one padded batch of tensors.
 
     Args:
-        multiple: batches are padded to a multiple of so many tokens.
+        tokenizer: tokenizer whose padding token and padding side are used.
+        multiple: number of tokens that divides the width of every batch.
     Attributes:
-        least: batches are padded to at least so many tokens.
+        least: least width of a batch, in tokens.
     """
-
-    least = 1
 
     def __init__(self, tokenizer: Any, multiple: int = 1) -> None:
         self.padding_ids = {
             "input_ids": tokenizer.pad_token_id or 0,
             "token_type_ids": tokenizer.pad_token_type_id,
         }
-        self.pads_left, self.multiple = tokenizer.padding_side == "left", multiple
+        self.pads_left = tokenizer.padding_side == "left"
+        self.multiple, self.least = multiple, 1
 
     def __call__(self, rows: dict[str, Array]) -> dict[str, Tensor]:
-        """Input ids, attention mask, labels and what else the model takes, of rows as TokenisedRows gives them; `labels` may be missing."""
+        """Return the inputs of the model for rows from TokenisedRows; `labels` may be missing."""
         lengths_B1 = rows["lengths"][:, None]
         width = -(-max(self.least, int(lengths_B1.max())) // self.multiple) * self.multiple
         columns_L = np.arange(width)
@@ -219,67 +222,77 @@ class Collator:
 
 
 def tokens_per_pass(device: Any) -> int:
-    """Tokens of one pass where none are asked for: on a CPU few, which then stay in its caches; on a GPU enough to fill it."""
+    """Return the default size of a pass in tokens.
+
+    On a CPU it is small, so that the tensors stay in its caches; on a GPU it is large enough to
+    use the whole device.
+    """
     return 2_048 if torch.device(device).type == "cpu" else 16_384
 
 
 def token_batches(
     lengths_N: Ints, tokens_per_batch: int, *, equal_lengths: bool = False
 ) -> list[Ints]:
-    """Rows in batches of at most so many tokens, padding counted, but at least one row; the longest rows first, so that padding is rare.
+    """Return batches of rows of similar length, the longest rows first.
 
     Args:
-        equal_lengths: whether all rows of a batch have the same length, so that none is padded.
+        lengths_N: tokens of each row.
+        tokens_per_batch: most tokens of a batch, padding included; a batch has at least one row.
+        equal_lengths: whether all rows of a batch must have the same length.
     """
     order = np.argsort(-lengths_N, kind="stable")
+    descending_N = lengths_N[order]
     batches, start = [], 0
     while start < len(order):
-        length = int(lengths_N[order[start]])
+        length = int(descending_N[start])
         end = start + max(1, tokens_per_batch // max(1, length))
         if equal_lengths:
-            end = min(
-                end, start + int(np.searchsorted(-lengths_N[order[start:]], -length, side="right"))
-            )
+            end = min(end, int(np.searchsorted(-descending_N, -length, side="right")))
         batches.append(order[start:end])
         start = end
     return batches
 
 
-def tokens_computed(lengths_B: list[int], most_runs: int) -> int:
+def tokens_computed(lengths_B: list[int], max_groups: int) -> int:
     """Return the tokens that a device computes in a pass over rows of these lengths.
 
     Args:
-        most_runs: stretches of equally long rows up to which no padding is computed, see `packing.runs_without_padding`.
+        lengths_B: tokens of each row.
+        max_groups: most groups of rows of equal length for which no padding is computed, see
+            `packed_attention.groups_without_padding`.
     """
-    runs = 1 + sum(length != before for before, length in pairwise(lengths_B))
-    return sum(lengths_B) if runs <= most_runs else max(lengths_B) * len(lengths_B)
+    groups = 1 + sum(length != before for before, length in pairwise(lengths_B))
+    return sum(lengths_B) if groups <= max_groups else max(lengths_B) * len(lengths_B)
 
 
 def pass_starts(
     lengths_B: list[int],
     tokens: int,
     *,
-    most_runs: int = 0,
+    max_groups: int = 0,
     equal_lengths: bool = False,
     at_least: int = 1,
 ) -> list[int]:
-    """First row of each pass of a batch: consecutive rows of which at most so many tokens are computed, but at least one row.
+    """Return the first row of each pass of a batch; a pass has consecutive rows, at least one.
 
     Args:
-        most_runs: as of `tokens_computed`; 0 where padding is always computed.
-        equal_lengths: whether all rows of a pass have the same length, so that none is padded.
-        at_least: number of passes, reached by halving the longest ones; at most the number of rows.
+        lengths_B: tokens of each row.
+        tokens: most tokens that are computed in a pass.
+        max_groups: see `tokens_computed`; 0 if padding is always computed.
+        equal_lengths: whether all rows of a pass must have the same length.
+        at_least: least number of passes, at most the number of rows; the largest passes are halved
+            until there are so many.
     """
-    starts, total, longest, runs = [0], 0, 0, 0
+    starts, total, longest, groups = [0], 0, 0, 0
     for row, length in enumerate(lengths_B):
         size = row - starts[-1] + 1
         longest, total = max(longest, length), total + length
-        is_new_run = row == 0 or length != lengths_B[row - 1]
-        runs += is_new_run
-        is_full = (total if runs <= most_runs else longest * size) > tokens
-        if size > 1 and (is_full or (equal_lengths and is_new_run)):
+        is_new_group = row == 0 or length != lengths_B[row - 1]
+        groups += is_new_group
+        is_full = (total if groups <= max_groups else longest * size) > tokens
+        if size > 1 and (is_full or (equal_lengths and is_new_group)):
             starts.append(row)
-            total, longest, runs = length, length, 1
+            total, longest, groups = length, length, 1
     while len(starts) < at_least:
         sizes = np.diff([*starts, len(lengths_B)])
         widest = int(sizes.argmax())
@@ -290,19 +303,19 @@ def pass_starts(
 def cut_into_passes(
     batch: dict[str, Tensor], starts: list[int], *, multiple: int = 8, least: int = 1
 ) -> list[dict[str, Tensor]]:
-    """Cut a padded batch into smaller ones of consecutive rows, each padded to its own longest row.
+    """Cut a padded batch into smaller ones of consecutive rows, each padded to its longest row.
 
     Args:
-        multiple: the widths are rounded up to a multiple of so many tokens.
-        least: tokens of the narrowest batch.
+        batch: tensors of the batch, all rows first.
+        starts: first row of each smaller batch.
+        multiple: number of tokens that divides the width of each.
+        least: least width of each, in tokens.
     """
     mask_BL = batch["attention_mask"]
     num_rows, width = mask_BL.shape
     if len(starts) == 1:
         return [batch]
-    is_left = bool(
-        mask_BL[:, -1].all()
-    )  # if the padding stands on the right all the same, no row has any
+    is_left = bool(mask_BL[:, -1].all())  # also true if no row is padded
     passes = []
     for start, end in zip(starts, [*starts[1:], num_rows], strict=True):
         longest = max(least, int(mask_BL[start:end].sum(1).max()))
@@ -318,8 +331,8 @@ def cut_into_passes(
 
 
 class StepDataLoader(DataLoader[Any]):
-    """DataLoader that tells its StepBatchSampler the epoch and leaves torch's own generator alone."""
+    """DataLoader that passes the epoch on to its StepBatchSampler."""
 
     def set_epoch(self, epoch: int) -> None:
-        """Called by transformers.Trainer before each epoch."""
+        """Choose the epoch; transformers.Trainer calls this before each epoch."""
         self.batch_sampler.set_epoch(epoch)  # type: ignore[union-attr]

@@ -1,4 +1,7 @@
-"""Where the rows of a batch stand when its padding is left out. Legend: B rows, T tokens of all rows together, L tokens of the longest row."""
+"""The places of the rows of a batch from which padding is removed.
+
+Legend: B rows, T tokens of all rows together, L tokens of the longest row.
+"""
 
 from functools import cached_property
 
@@ -7,14 +10,14 @@ from torch import Tensor
 
 
 class PackedRows:
-    """Where each row stands among the tokens of a batch.
+    """The place of each row among the tokens of a batch.
 
     Args:
-        mask_BL: which places of the padded batch hold a token, on the CPU: then nothing waits for the GPU. A row without a token reads one
-            of its padding.
-        device: where the model is.
+        mask_BL: places of the padded batch that hold a token, on the CPU, so that nothing waits
+            for the GPU. A row without a token gets one padding token.
+        device: device of the model.
     Attributes:
-        windows: sliding windows that attention was asked for.
+        windows: sliding windows that attention was called with.
     """
 
     def __init__(self, mask_BL: Tensor, device: torch.device) -> None:
@@ -29,51 +32,47 @@ class PackedRows:
 
     @cached_property
     def places_T(self) -> Tensor:
-        """Place of each token in the padded batch, counted over its rows."""
-        return self._on_device(self.mask_BL.flatten().nonzero()[:, 0])
+        """Place of each token in the flattened padded batch."""
+        return to_device(self.mask_BL.flatten().nonzero()[:, 0], self.device)
 
     @cached_property
     def position_ids_T(self) -> Tensor:
         """Position of each token in its row, from 0."""
-        return self._on_device((self.mask_BL.cumsum(1) - 1)[self.mask_BL])
+        return to_device((self.mask_BL.cumsum(1) - 1)[self.mask_BL], self.device)
 
     @cached_property
     def first_B(self) -> Tensor:
-        """The first token of each row among all tokens."""
-        return self._on_device(torch.tensor([0, *self.lengths_B[:-1]]).cumsum(0))
+        """Place of the first token of each row among all tokens."""
+        return to_device(torch.tensor([0, *self.lengths_B[:-1]]).cumsum(0), self.device)
 
     @cached_property
-    def runs(self) -> list[tuple[int, int]]:
-        """Stretches of rows of equal length: (number of rows, tokens of each)."""
-        lengths_R, counts_R = torch.unique_consecutive(
-            torch.tensor(self.lengths_B), return_counts=True
-        )
-        return list(zip(counts_R.tolist(), lengths_R.tolist(), strict=True))
+    def length_groups(self) -> list[tuple[int, int]]:
+        """Groups of consecutive rows of equal length: (number of rows, tokens of each)."""
+        lengths_B = torch.tensor(self.lengths_B)
+        lengths_G, counts_G = torch.unique_consecutive(lengths_B, return_counts=True)
+        return list(zip(counts_G.tolist(), lengths_G.tolist(), strict=True))
 
     @cached_property
     def right_places_T(self) -> Tensor:
-        """Place of each token in a batch padded on the right, counted over its rows."""
-        return self._on_device(self._right_mask_BL.flatten().nonzero()[:, 0])
+        """Place of each token in the flattened batch, padded on the right."""
+        return to_device(self._right_mask_BL.flatten().nonzero()[:, 0], self.device)
 
     @cached_property
     def right_mask_BL(self) -> Tensor:
-        """Which places of that batch hold a token."""
-        return self._on_device(self._right_mask_BL)
+        """Places of the batch, padded on the right, that hold a token."""
+        return to_device(self._right_mask_BL, self.device)
 
     @cached_property
     def _right_mask_BL(self) -> Tensor:
         lengths_B1 = torch.tensor(self.lengths_B)[:, None]
-        width = int(lengths_B1.max())
-        if self.device.type != "cpu":
-            width = (
-                -(-width // 8) * 8
-            )  # else the kernels of GPUs copy the mask to such a width, in each layer
-        return torch.arange(width) < lengths_B1
-
-    def _on_device(self, tensor: Tensor) -> Tensor:
-        return to_device(tensor, self.device)
+        # kernels of GPUs would otherwise copy the mask to a multiple of 8, in each layer
+        multiple = 1 if self.device.type == "cpu" else 8
+        return torch.arange(-(-int(lengths_B1.max()) // multiple) * multiple) < lengths_B1
 
 
 def to_device(tensor: Tensor, device: torch.device) -> Tensor:
-    """Copy a tensor to a device; on CUDA nothing waits for the copy, which stands in the same queue as what needs it."""
+    """Copy a tensor to a device; on CUDA the CPU does not wait for the copy.
+
+    The copy is queued before the work that needs it.
+    """
     return tensor.to(device, non_blocking=device.type == "cuda")

@@ -1,4 +1,7 @@
-"""The head alone, on embeddings of a frozen encoder: L-BFGS over all rows at once. Legend: N rows, H features, C classes."""
+"""The final layer alone, trained on embeddings of a frozen encoder: L-BFGS over all rows at once.
+
+Legend: N rows, H features, C classes.
+"""
 
 import time
 from collections.abc import Callable
@@ -16,17 +19,58 @@ from trainer.arrays import Floats, Floats32, Ints
 from trainer.data.tokens.tokenise import TokenisedRows
 from trainer.evaluation.blocks import MOST_IN_MEMORY, release, room
 from trainer.training.batches.batching import Collator
+from trainer.training.batches.widths import EQUAL_LENGTHS, fit_collator
 from trainer.training.frozen.embed import embed
 from trainer.training.losses import step_loss
-from trainer.training.models.layers import final_layer, trainable_parameters
-from trainer.training.models.model_checks import EQUAL_LENGTHS, fit_collator
+from trainer.training.models.layers import final_layer
 from trainer.training.peak_memory import PeakMemory
-from trainer.training.progress import COLUMNS, headings, table_line
-from trainer.training.weighted_trainer import epoch_metrics
+from trainer.training.progress import headings, table_line, table_row
+from trainer.training.weighted_run_trainer import epoch_metrics
 
 L2_GRID = (1e-1, 1e-2, 1e-3, 1e-4, 1e-5)
-"""Strengths tried where `model.head.l2` is left out, each fit starting from the one before; for N rows, scikit-learn's C is 1 / (N l2)."""
+"""Strengths that are tried without `model.head.l2`; each fit starts from the one before.
+
+For N rows, C of scikit-learn is 1 / (N l2).
+"""
 MAX_ITERATIONS = 1000
+
+
+@dataclass(frozen=True)
+class HeadRows:
+    """The rows that a head is trained and chosen on.
+
+    Attributes:
+        train: training rows.
+        positions: rows of `train` that are used; a repeated one counts as often as it occurs.
+        validation: rows on which the best L2 strength is chosen.
+        labels: names of the classes.
+        minority_label: label whose recall is shown in the table.
+    """
+
+    train: TokenisedRows
+    positions: Ints
+    validation: TokenisedRows
+    labels: list[str]
+    minority_label: str
+
+
+@dataclass(frozen=True)
+class HeadFit:
+    """What is minimised when a head is fitted.
+
+    Attributes:
+        loss: an entry of trainer.training.losses.LOSSES.
+        loss_options: function (rows of each class) -> further arguments of the loss.
+        weigh: function (rows of each class) -> class weights.
+        l2: strength of the penalty; None chooses one of L2_GRID by the metric on validation.
+        synthesise: function (features, label ids) -> the same with synthetic rows appended.
+    """
+
+    loss: str
+    loss_options: Callable[[Ints], dict[str, Any]]
+    weigh: Callable[[Ints], Floats]
+    l2: float | None = None
+    synthesise: Callable[[Floats32, Ints], tuple[Floats32, Ints]] | None = None
 
 
 @dataclass(frozen=True)
@@ -38,7 +82,12 @@ class Scaler:
 
     @classmethod
     def of(cls, features_NH: Floats32, *, centre: bool) -> "Scaler":
-        """Statistics of some rows; constant features keep their scale, and without `centre` the mean counts as 0."""
+        """Return the scaler of some rows; constant features keep their scale.
+
+        Args:
+            features_NH: features of the rows.
+            centre: whether to shift the mean to 0.
+        """
         deviation_H = features_NH.std(axis=0, dtype=np.float64)
         mean_H = features_NH.mean(axis=0, dtype=np.float64)
         return cls(
@@ -47,16 +96,16 @@ class Scaler:
         )
 
     def scaled(self, features_NH: Floats32) -> Tensor:
-        """Scaled features in float32."""
+        """Return scaled features in float32."""
         return torch.from_numpy(((features_NH - self.mean_H) / self.deviation_H).astype(np.float32))
 
     def fold(self, weight_CH: Tensor, bias_C: Tensor | None) -> tuple[Tensor, Tensor | None]:
-        """Weight and bias that give for raw features what these give for scaled ones."""
+        """Return weight and bias for raw features that give the same logits as for scaled ones."""
         folded_CH = weight_CH.detach().double() / torch.from_numpy(self.deviation_H)
+        if bias_C is None:
+            return folded_CH.float(), None
         shift_C = folded_CH @ torch.from_numpy(self.mean_H)
-        return folded_CH.float(), None if bias_C is None else (
-            bias_C.detach().double() - shift_C
-        ).float()
+        return folded_CH.float(), (bias_C.detach().double() - shift_C).float()
 
 
 def fit_linear(
@@ -69,24 +118,29 @@ def fit_linear(
     l2: float,
     max_iterations: int = MAX_ITERATIONS,
 ) -> tuple[float, int]:
-    """Minimise mean loss + l2 / 2 |weight|^2 from the weight and bias given, which are changed in place.
+    """Minimise mean loss + l2 / 2 |weight|^2, and change the given weight and bias in place.
 
     Args:
-        loss: (outputs with .logits, label ids, number of rows) -> loss over that number, as `step_loss` gives.
-        l2: strength of the penalty, which spares the bias, as scikit-learn's does.
+        features_NH, label_ids_N: the rows.
+        loss: function (outputs with .logits, label ids, number of rows) -> mean loss, see
+            `step_loss`.
+        weight_CH, bias_C: start of the search.
+        l2: strength of the penalty, which leaves the bias out, as in scikit-learn.
+        max_iterations: most iterations of L-BFGS.
     Returns:
-        Mean loss without the penalty, in nats, and L-BFGS iterations.
+        The mean loss without the penalty, in nats, and the iterations of L-BFGS.
     """
     parameters = [weight_CH] if bias_C is None else [weight_CH, bias_C]
     for parameter in parameters:
         parameter.requires_grad_()
-    limits = {
-        "max_iter": max_iterations,
-        "max_eval": 4 * max_iterations,
-        "tolerance_grad": 1e-6,
-        "tolerance_change": 1e-10,
-    }
-    optimizer = torch.optim.LBFGS(parameters, line_search_fn="strong_wolfe", **limits)
+    optimizer = torch.optim.LBFGS(
+        parameters,
+        max_iter=max_iterations,
+        max_eval=4 * max_iterations,
+        tolerance_grad=1e-6,
+        tolerance_change=1e-10,
+        line_search_fn="strong_wolfe",
+    )
 
     def mean_loss() -> Tensor:
         logits_NC = torch.nn.functional.linear(features_NH, weight_CH, bias_C)
@@ -104,20 +158,19 @@ def fit_linear(
 
 
 class HeadTrainer:
-    """What pipeline needs of a trainer, for the final Linear layer of a model whose other weights stay.
+    """A trainer of the final Linear layer of a model whose other weights stay unchanged.
 
     Args:
-        model: its final layer is replaced; the layers before it are left as they are.
-        args: of which label_smoothing_factor, metric_for_best_model, greater_is_better, max_steps
-            (iterations of one fit) and the device are used.
-        positions: rows of `train_rows` to train on; one that stands there twice counts twice.
-        synthesise: (features, label ids) -> the same with synthetic rows behind, or None.
-        weigh: rows of each class -> class weights.
-        loss: an entry of trainer.training.losses.LOSSES.
-        loss_options: rows of each class -> what that loss takes beside class weights.
-        l2: strength of the penalty; None chooses from L2_GRID by the metric on validation.
+        model: text classifier; its final layer is replaced.
+        tokenizer: tokenizer that is saved with the model.
+        args: arguments, of which label_smoothing_factor, metric_for_best_model, greater_is_better,
+            max_steps (iterations of one fit) and the device are used.
+        rows: rows to train and to choose on.
+        fit: what is minimised.
+        cache_dir: folder of the embeddings.
+        write_epochs: function that saves the table of fits.
     Attributes:
-        counts_C: rows of each class that the head was trained on, synthetic ones among them.
+        counts_C: rows of each class that the head was trained on, with synthetic rows.
         class_weights_C: their weights.
     """
 
@@ -127,58 +180,43 @@ class HeadTrainer:
         model: Any,
         tokenizer: Any,
         args: TrainingArguments,
-        train_rows: TokenisedRows,
-        positions: Ints,
-        validation_rows: TokenisedRows,
-        labels: list[str],
-        minority_label: str,
-        weigh: Callable[[Ints], Floats],
-        loss: str,
-        loss_options: Callable[[Ints], dict[str, Any]],
-        synthesise: Callable[[Floats32, Ints], tuple[Floats32, Ints]] | None,
-        l2: float | None,
+        rows: HeadRows,
+        fit: HeadFit,
         cache_dir: Path,
         write_epochs: Callable[[list[dict[str, float]]], None],
     ) -> None:
-        self.model, self.tokenizer, self.args, self.labels = model, tokenizer, args, labels
-        self.train_rows, self.positions, self.validation_rows = (
-            train_rows,
-            positions,
-            validation_rows,
-        )
-        self.weigh, self.loss, self.loss_options, self.synthesise, self.l2 = (
-            weigh,
-            loss,
-            loss_options,
-            synthesise,
-            l2,
-        )
+        self.model, self.tokenizer, self.args = model, tokenizer, args
+        self.rows, self.fit = rows, fit
         self.cache_dir, self.write_epochs = cache_dir, write_epochs
-        self.metrics = epoch_metrics(labels, minority_label)
+        self.metrics = epoch_metrics(rows.labels, rows.minority_label)
         self.final = model.get_submodule(final_layer(model))
-        self.rows: list[dict[str, float]] = []
+        self.fits: list[dict[str, float]] = []
         self.best_step: int | None = None
-        self.counts_C: Ints = np.bincount(train_rows.label_ids_N[positions], minlength=len(labels))
-        self.class_weights_C = weigh(self.counts_C)
-        for parameter in model.parameters():
-            parameter.requires_grad_(False)
-        for parameter in self.final.parameters():
-            parameter.requires_grad_(True)
-        self.num_trained, self.num_parameters = trainable_parameters(model)
+        self._weigh(rows.train.label_ids_N[rows.positions])
+        model.requires_grad_(False)
+        self.final.requires_grad_(True)
+        self.num_trained = model.num_parameters(only_trainable=True)
+        self.num_parameters = model.num_parameters()
+
+    def _weigh(self, label_ids_N: Ints) -> None:
+        self.counts_C: Ints = np.bincount(label_ids_N, minlength=len(self.rows.labels))
+        self.class_weights_C = self.fit.weigh(self.counts_C)
 
     def run(self, checkpoint: str | None = None) -> dict[str, Any]:
-        """Embed, fit each strength, keep the best on validation; what metrics.json holds under `training`."""
+        """Embed the rows, fit each strength, and keep the best one on validation.
+
+        Returns:
+            The entries of metrics.json under `training`.
+        """
         begin, peak = time.perf_counter(), PeakMemory(self.args.device)
-        features_NH, label_ids_N = (
-            self._features(self.train_rows)[self.positions],
-            self.train_rows.label_ids_N[self.positions],
-        )
-        validation_NH = self._features(self.validation_rows)
+        positions = self.rows.positions
+        features_NH = self._features(self.rows.train)[positions]
+        label_ids_N = self.rows.train.label_ids_N[positions]
+        validation_NH = self._features(self.rows.validation)
         embedded = time.perf_counter()
-        if self.synthesise:
-            features_NH, label_ids_N = self.synthesise(features_NH, label_ids_N)
-            self.counts_C = np.bincount(label_ids_N, minlength=len(self.labels))
-            self.class_weights_C = self.weigh(self.counts_C)
+        if self.fit.synthesise:
+            features_NH, label_ids_N = self.fit.synthesise(features_NH, label_ids_N)
+            self._weigh(label_ids_N)
         iterations = self._fit_grid(features_NH, label_ids_N, validation_NH)
         seconds = time.perf_counter() - embedded
         return {
@@ -190,67 +228,58 @@ class HeadTrainer:
         }
 
     def _fit_grid(self, features_NH: Floats32, label_ids_N: Ints, validation_NH: Floats32) -> int:
-        """Fit every strength from strong to weak, note a line of the table for each, keep the best; L-BFGS iterations of all."""
-        scaler = Scaler.of(features_NH, centre=self.final.bias is not None)
-        scaled_NH, targets_N = (
-            scaler.scaled(features_NH),
-            torch.from_numpy(np.ascontiguousarray(label_ids_N)),
+        """Fit every strength, the strongest first, and keep the best; return all iterations."""
+        args, bias = self.args, self.final.bias
+        scaler = Scaler.of(features_NH, centre=bias is not None)
+        scaled_NH = scaler.scaled(features_NH)
+        targets_N = torch.from_numpy(np.ascontiguousarray(label_ids_N))
+        loss = step_loss(
+            self.fit.loss,
+            self.class_weights_C,
+            self.fit.loss_options(self.counts_C),
+            label_smoothing=args.label_smoothing_factor,
         )
-        smoothing = (
-            {"label_smoothing": self.args.label_smoothing_factor}
-            if self.args.label_smoothing_factor
-            else {}
-        )
-        weights_C = torch.as_tensor(self.class_weights_C, dtype=torch.float32)
-        loss = step_loss(self.loss, weights_C, self.loss_options(self.counts_C) | smoothing)
         weight_CH = torch.zeros(self.final.weight.shape)
-        bias_C = None if self.final.bias is None else torch.zeros(len(self.labels))
-        sign = 1 if self.args.greater_is_better else -1
+        bias_C = None if bias is None else torch.zeros(bias.shape)
+        cap = args.max_steps if args.max_steps > 0 else MAX_ITERATIONS
+        sign = 1 if args.greater_is_better else -1
         best, iterations = -np.inf, 0
         print("  ".join(headings(head=True)))
-        for number, l2 in enumerate(L2_GRID if self.l2 is None else (self.l2,), start=1):
-            cap = self.args.max_steps if self.args.max_steps > 0 else MAX_ITERATIONS
+        for number, l2 in enumerate(L2_GRID if self.fit.l2 is None else (self.fit.l2,), start=1):
             training_loss, steps = fit_linear(
                 scaled_NH, targets_N, loss, weight_CH, bias_C, l2=l2, max_iterations=cap
             )
             iterations += steps
             folded = scaler.fold(weight_CH, bias_C)
             logits_NC = self._logits(validation_NH, *folded)
-            measured = self.metrics(EvalPrediction(logits_NC, self.validation_rows.label_ids_N))
-            values = (
-                training_loss,
-                number,
-                iterations,
-                *(measured[name] for name in ("loss", *COLUMNS[4:])),
-            )
-            self.rows.append(dict(zip(COLUMNS, values, strict=True)) | {"l2": l2})
-            print(table_line(self.rows[-1]), flush=True)
-            self.write_epochs(self.rows)
-            score = sign * measured[str(self.args.metric_for_best_model)]
-            if score > best:  # of equals the stronger penalty
+            measured = self.metrics(EvalPrediction(logits_NC, self.rows.validation.label_ids_N))
+            self.fits.append(table_row(training_loss, number, iterations, measured) | {"l2": l2})
+            print(table_line(self.fits[-1]), flush=True)
+            self.write_epochs(self.fits)
+            score = sign * measured[str(args.metric_for_best_model)]
+            if score > best:  # the stronger penalty wins a tie
                 best, self.best_step = score, iterations
-                self._keep(*folded)
+                with torch.no_grad():
+                    for parameter, value in zip(self.final.parameters(), folded, strict=False):
+                        parameter.copy_(value)
         return iterations
 
-    def _keep(self, weight_CH: Tensor, bias_C: Tensor | None) -> None:
-        with torch.no_grad():
-            self.final.weight.copy_(weight_CH)
-            if bias_C is not None:
-                self.final.bias.copy_(bias_C)
-
     def epoch_rows(self) -> list[dict[str, float]]:
-        """The table, a line for each strength tried: `epoch` counts them, `step` the L-BFGS iterations so far."""
-        return self.rows
+        """Return the table, with one row for each strength.
+
+        `epoch` is the number of the fit, and `step` counts the iterations of L-BFGS so far.
+        """
+        return self.fits
 
     def finish_trackers(self) -> None:
-        """It has none: nothing is logged to trackers while a head is fitted."""
+        """Do nothing, since fitting a head logs nothing to trackers."""
 
     def describe(self) -> list[str]:
-        """What the card says of the training, a sentence each."""
-        best = next(row for row in self.rows if row["step"] == self.best_step)
+        """Return sentences about the training for the model card."""
+        best = next(row for row in self.fits if row["step"] == self.best_step)
         chosen = (
-            f"chosen of {len(self.rows)} by `{self.args.metric_for_best_model}` on validation"
-            if len(self.rows) > 1
+            f"chosen of {len(self.fits)} by `{self.args.metric_for_best_model}` on validation"
+            if len(self.fits) > 1
             else "as configured"
         )
         model, collate = self.model, Collator(self.tokenizer)
@@ -259,36 +288,37 @@ class HeadTrainer:
         )
         return [
             *([EQUAL_LENGTHS] if needs_equal_lengths else []),
-            f"`model.mode`: head, {self.num_trained:,} of {self.num_parameters:,} parameters; the encoder is frozen, each row was embedded once",
-            f"final layer fitted by L-BFGS over all rows at once; L2 strength {best['l2']:g}, {chosen}",
+            f"`model.mode`: head, {self.num_trained:,} of {self.num_parameters:,} parameters;"
+            " the encoder is frozen, each row was embedded once",
+            "final layer fitted by L-BFGS over all rows at once;"
+            f" L2 strength {best['l2']:g}, {chosen}",
         ]
 
     def predict_logits(self, dataset: TokenisedRows) -> Floats32:
-        """Logits in the order of `dataset`, from the cached embeddings and the final layer that is saved."""
+        """Return the logits in the order of the rows, from cached embeddings."""
         return self._logits(self._features(dataset), self.final.weight, self.final.bias)
 
     def _logits(self, features_NH: Floats32, weight_CH: Tensor, bias_C: Tensor | None) -> Floats32:
-        """What a final layer makes of features, in blocks of rows that are small beside what is held."""
-        logits_NC: Floats32 = room(
-            (len(features_NH), len(self.labels)), np.float32, Path(str(self.args.output_dir)).parent
-        )
-        size = max(1, MOST_IN_MEMORY // (4 * len(self.labels)))
+        """Return the logits of a final layer, computed in blocks of rows to save memory."""
+        num_labels, folder = len(self.rows.labels), Path(str(self.args.output_dir)).parent
+        logits_NC: Floats32 = room((len(features_NH), num_labels), np.float32, folder)
+        size = max(1, MOST_IN_MEMORY // (4 * num_labels))
         for start in range(0, len(features_NH), size):
-            rows = slice(start, start + size)
+            block = slice(start, start + size)
             with torch.no_grad():
-                logits_NC[rows] = torch.nn.functional.linear(
-                    torch.from_numpy(features_NH[rows]), weight_CH, bias_C
+                logits_NC[block] = torch.nn.functional.linear(
+                    torch.from_numpy(features_NH[block]), weight_CH, bias_C
                 ).numpy()
             release(logits_NC)
         return logits_NC
 
     def save_model(self, folder: str) -> None:
-        """Write the whole model, an ordinary one for sequence classification, and its tokenizer."""
+        """Save the whole model, as an ordinary sequence classifier, and its tokenizer."""
         self.model.save_pretrained(folder)
         self.tokenizer.save_pretrained(folder)
 
     def _features(self, rows: TokenisedRows) -> Floats32:
-        """Embeddings (N, H) of the rows as they stand."""
+        """Return the embeddings (N, H) in the order of the rows."""
         return embed(
             self.model,
             rows,

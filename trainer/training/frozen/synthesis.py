@@ -1,6 +1,9 @@
-"""New embeddings for rare classes, between those of drawn training rows; table SYNTHESISERS. Legend: N rows, H features, C classes.
+"""Synthetic embeddings for rare classes, interpolated between those of training rows.
 
-SMOTE and its kin interpolate between vectors. Between token ids there is nothing, so they need the embeddings of a frozen encoder.
+SMOTE and related methods interpolate between vectors, not between token ids, so they need the
+embeddings of a frozen encoder.
+
+Legend: N rows, M rows with synthetic ones, H features, C classes.
 """
 
 from collections.abc import Callable
@@ -13,14 +16,20 @@ from trainer.errors import DataError, first_line
 
 
 def smote(neighbours: int, seed: int) -> Any:
-    """Points between a row and one of its nearest rows of its class. Source: Chawla et al. 2002, https://arxiv.org/abs/1106.1813."""
+    """Return a sampler of points between a row and one of its nearest rows of the same class.
+
+    Source: Chawla et al. 2002, https://arxiv.org/abs/1106.1813.
+    """
     from imblearn.over_sampling import SMOTE
 
     return SMOTE(k_neighbors=neighbours, random_state=seed)
 
 
 def borderline_smote(neighbours: int, seed: int) -> Any:
-    """SMOTE from the rows that have most, but not all, of their 10 nearest rows in other classes; a class without such rows gets none.
+    """Return a SMOTE sampler that starts from rows near other classes.
+
+    Most, but not all, of the 10 nearest rows of such a row belong to other classes. A class
+    without such rows gets no synthetic rows.
 
     Source: Han et al. 2005, https://doi.org/10.1007/11538059_91 (borderline-1).
     """
@@ -30,7 +39,9 @@ def borderline_smote(neighbours: int, seed: int) -> Any:
 
 
 def adasyn(neighbours: int, seed: int) -> Any:
-    """SMOTE with more points the more of a row's nearest rows are of other classes; counts come out about, not exactly, equal.
+    """Return a SMOTE sampler that makes more points where more neighbours are of other classes.
+
+    The resulting counts are only about equal.
 
     Source: He et al. 2008, https://doi.org/10.1109/IJCNN.2008.4633969.
     """
@@ -44,27 +55,33 @@ SYNTHESISERS: dict[str, Callable[[int, int], Any]] = {
     "borderline_smote": borderline_smote,
     "smote": smote,
 }
-"""Samplers of imbalanced-learn by `balance.method`: (neighbours, seed) -> sampler that fills every class up to the largest."""
+"""Samplers of imbalanced-learn by `balance.method`: function (neighbours, seed) -> sampler.
+
+Each sampler adds rows to every class until it is as large as the largest one.
+"""
 
 
 def refuse_few_rows(method: str, counts_C: Ints, labels: list[str], neighbours: int) -> None:
-    """Raises DataError when a class that would be filled up has too few rows to have so many neighbours.
+    """Raise DataError if a class that needs synthetic rows has too few rows for the neighbours.
 
     Args:
+        method: an entry of SYNTHESISERS.
         counts_C: training rows of each class.
+        labels: names of the classes.
+        neighbours: nearest rows of the same class that a synthetic row may use.
     """
-    for label, count in sorted(
-        zip(labels, counts_C.tolist(), strict=True), key=lambda pair: pair[1]
-    ):
-        if count < counts_C.max() and count < neighbours + 1:
-            remedy = (
-                f"Set balance.neighbours: {count - 1} or less"
-                if count > 1
-                else "Add rows, or list it in data.drop_labels"
-            )
-            raise DataError(
-                f"balance.method {method}: label '{label}' has {count} training row(s); {neighbours} neighbours need {neighbours + 1}. {remedy}."
-            )
+    rarest = int(counts_C.argmin())
+    count = int(counts_C[rarest])
+    if count < counts_C.max() and count <= neighbours:
+        remedy = (
+            f"Set balance.neighbours: {count - 1} or less"
+            if count > 1
+            else "Add rows, or list it in data.drop_labels"
+        )
+        raise DataError(
+            f"balance.method {method}: label '{labels[rarest]}' has {count} training row(s);"
+            f" {neighbours} neighbours need {neighbours + 1}. {remedy}."
+        )
 
 
 def synthesise(
@@ -76,14 +93,17 @@ def synthesise(
     neighbours: int,
     generator: np.random.Generator,
 ) -> tuple[Floats32, Ints]:
-    """The rows given, and behind them synthetic ones with their label ids.
+    """Return the given rows with synthetic ones appended, and the label ids of all.
 
     Args:
         method: an entry of SYNTHESISERS.
-        row_keys_N: a number that depends on the row's text alone; makes the draw independent of the order of rows.
-        neighbours: nearest rows of the class among which the other end is drawn.
+        features_NH, label_ids_N: the rows.
+        row_keys_N: numbers that depend only on the texts; they make the result independent of the
+            order of the rows.
+        neighbours: nearest rows of the class among which the second row is drawn.
+        generator: source of the seed.
     Raises:
-        DataError: imbalanced-learn finds the rows unfit.
+        DataError: imbalanced-learn cannot use the rows.
     """
     order_N = np.argsort(row_keys_N, kind="stable")
     sampler = SYNTHESISERS[method](neighbours, int(generator.integers(2**31)))
@@ -93,6 +113,7 @@ def synthesise(
         )
     except (ValueError, RuntimeError) as error:
         raise DataError(
-            f"balance.method {method}: imbalanced-learn cannot use these rows: {first_line(error)} Set balance.method: smote or none."
+            f"balance.method {method}: imbalanced-learn cannot use these rows: {first_line(error)}"
+            " Set balance.method: smote or none."
         ) from error
     return features_MH.astype(np.float32, copy=False), label_ids_M

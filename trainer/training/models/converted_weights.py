@@ -1,7 +1,7 @@
-"""Pickled weights to safetensors: a whole copy of the model, in another folder; the model's own folder is not changed.
+"""A copy of a model with safetensors in place of pickled weights; the model itself is not changed.
 
-The pickled files are loaded in a process of their own, by `torch.load(weights_only=True)`, which knows tensors alone. That process is
-`python -m trainer.training.models.converted_weights SOURCE TARGET`.
+The pickled files are loaded by `torch.load(weights_only=True)`, which accepts only tensors, in a
+process of its own: `python -m trainer.training.models.converted_weights SOURCE TARGET`.
 """
 
 import hashlib
@@ -11,10 +11,8 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 from zipfile import is_zipfile
 
 from trainer.errors import ModelError
@@ -31,9 +29,6 @@ from trainer.training.models.weight_files import (
     shards,
 )
 
-if TYPE_CHECKING:
-    from torch import Tensor
-
 NOT_COPIED = (
     ".bin",
     ".pt",
@@ -46,29 +41,27 @@ NOT_COPIED = (
     ".gguf",
     ".index.json",
 )
-"""Ends of the names of weights, and of what a trainer left; all else in the folder of a model is copied."""
+"""Suffixes of weights and of files that a trainer left; all other files are copied."""
 DOWNLOADED = ["*.json", "*.txt", "*.model", "*.py", "*.jinja", "pytorch_model*.bin"]
-"""Files of a Hub model that its copy is made of."""
+"""Files of a Hub model from which its copy is made."""
 SECRET = re.compile(r"TOKEN|SECRET|PASSWORD|_KEY", re.IGNORECASE)
-"""Names of environment variables that the process which loads the weights does not get."""
+"""Names of environment variables that are hidden from the process which loads the weights."""
 
 
 def copy_in_cache(folder: Path) -> Path:
-    """Return where the copy of a model's folder lies, or will lie, in our cache."""
+    """Return the path of the copy of a model's folder in the cache, whether or not it exists."""
     files = [(path.name, file_state(path)) for path in sorted(folder.iterdir()) if path.is_file()]
-    return (
-        cache_dir()
-        / f"weights-{hashlib.blake2b(repr(['format 1', files]).encode(), digest_size=16).hexdigest()}"
-    )
+    digest = hashlib.blake2b(repr(["format 1", files]).encode(), digest_size=16).hexdigest()
+    return cache_dir() / f"weights-{digest}"
 
 
 def converted(name: str, folder: Path) -> Path:
-    """Return the folder of a model that has safetensors: its own, or its copy in our cache, made where it is missing.
+    """Return a model's folder if it has safetensors, else its copy in the cache, made if missing.
 
     Args:
-        name: of the model, for messages.
+        name: name of the model, for messages.
     Raises:
-        ModelError: weights that cannot be converted.
+        ModelError: the weights cannot be converted.
     """
     if not needs_conversion([path.name for path in folder.iterdir()]):
         return folder
@@ -76,73 +69,64 @@ def converted(name: str, folder: Path) -> Path:
     target.parent.mkdir(parents=True, exist_ok=True)
     made: Path = write_once(
         target,
-        lambda: _write(name, folder, target),
+        lambda: _convert(name, folder, target, f"{name}, pickled weights as safetensors"),
         lambda: target if (target / ABOUT).is_file() else None,
     )
     mark_used(made / ABOUT)
     return made
 
 
-def _write(name: str, folder: Path, target: Path) -> None:
-    with _partial(target) as partial:
-        convert(name, folder, partial)
-        (partial / ABOUT).write_text(f"{name}, pickled weights as safetensors", encoding="utf-8")
-
-
 def convert_to(name: str, folder: Path, target: Path) -> None:
     """Write the copy to a folder of the user's choice.
 
     Raises:
-        ModelError: a folder that is there already, a model that needs no conversion, or weights that cannot be converted.
+        ModelError: the folder exists, or the model has no weights that can be converted.
     """
     if target.exists():
         raise ModelError(f"--output: {target} exists. Give another folder, or remove it.")
     if not needs_conversion([path.name for path in folder.iterdir()]):
         raise ModelError(
-            f"{name}: has no pickled weights ({PICKLED_WHOLE}), or has safetensors already. There is nothing to convert."
+            f"{name}: has no pickled weights ({PICKLED_WHOLE}), or has safetensors already."
+            " There is nothing to convert."
         )
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with _partial(target) as partial:
-        convert(name, folder, partial)
+    _convert(name, folder, target)
 
 
-@contextmanager
-def _partial(target: Path) -> Iterator[Path]:
-    """A folder that gets its name when it is whole, and is removed if it does not become so."""
+def _convert(name: str, folder: Path, target: Path, about: str = "") -> None:
+    """Write a copy of a model's folder with its weights as safetensors.
+
+    The copy appears whole or not at all.
+
+    Args:
+        about: description of the copy for the command `cache`.
+    Raises:
+        ModelError: the weights cannot be converted.
+    """
+    check_pickled(folder, f"'{name}'")
     partial = partial_path(target)
-    partial.mkdir()
+    partial.mkdir(parents=True)
     try:
-        yield partial
+        for path in sorted(folder.iterdir()):
+            is_hidden = path.name.startswith(".")
+            if path.is_file() and not is_hidden and not path.name.endswith(NOT_COPIED):
+                shutil.copyfile(path, partial / path.name)
+        _convert_in_child(name, folder, partial)
+        if about:
+            (partial / ABOUT).write_text(about, encoding="utf-8")
         partial.rename(target)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
 
 
-def convert(name: str, folder: Path, target: Path) -> None:
-    """Write safetensors, and all that is no weights, of a model's folder into another one.
-
-    Raises:
-        ModelError: weights that cannot be converted.
-    """
-    check_pickled(folder, f"'{name}'")
-    for path in sorted(folder.iterdir()):
-        if path.is_file() and not path.name.startswith(".") and not path.name.endswith(NOT_COPIED):
-            shutil.copyfile(path, target / path.name)
+def _convert_in_child(name: str, folder: Path, target: Path) -> None:
+    """Call `write_safetensors` in a process that has no secrets in its environment."""
     package = str(Path(__file__).resolve().parents[3])
     environment = {key: value for key, value in os.environ.items() if not SECRET.search(key)}
-    environment["PYTHONPATH"] = os.pathsep.join(
-        path for path in (package, os.environ.get("PYTHONPATH", "")) if path
-    )
-    command = [
-        sys.executable,
-        "-P",
-        "-m",
-        "trainer.training.models.converted_weights",
-        str(folder),
-        str(target),
-    ]
+    paths = (package, os.environ.get("PYTHONPATH", ""))
+    environment["PYTHONPATH"] = os.pathsep.join(path for path in paths if path)
+    module = "trainer.training.models.converted_weights"
     done = subprocess.run(
-        command,
+        [sys.executable, "-P", "-m", module, str(folder), str(target)],
         env=environment,
         stdin=subprocess.DEVNULL,
         capture_output=True,
@@ -151,7 +135,8 @@ def convert(name: str, folder: Path, target: Path) -> None:
     )
     if done.returncode < 0:
         raise ModelError(
-            f"'{name}' cannot be converted: the process was killed (signal {-done.returncode}). Is there enough memory for one file?"
+            f"'{name}' cannot be converted: the process was killed (signal {-done.returncode})."
+            " Is there enough memory for one file?"
         )
     if done.returncode:
         lines = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
@@ -159,10 +144,10 @@ def convert(name: str, folder: Path, target: Path) -> None:
 
 
 def write_safetensors(folder: Path, target: Path) -> None:
-    """Load the pickled weights of a folder file by file, tensors alone, and write each as safetensors.
+    """Load the pickled weights of a folder file by file, and write each file as safetensors.
 
     Raises:
-        ValueError: a file that holds anything else, or no tensor.
+        ValueError: a file holds no tensors, or anything else beside them.
     """
     if (folder / PICKLED_WHOLE).is_file():
         _write_file(folder / PICKLED_WHOLE, target / WHOLE)
@@ -179,7 +164,7 @@ def write_safetensors(folder: Path, target: Path) -> None:
 
 
 def _write_file(pickled: Path, target: Path) -> dict[str, int]:
-    """Write one file; gives the bytes of each tensor."""
+    """Write one file, and return the bytes of each tensor."""
     import pickle
 
     import torch
@@ -189,32 +174,33 @@ def _write_file(pickled: Path, target: Path) -> dict[str, int]:
         found = torch.load(pickled, map_location="cpu", weights_only=True, mmap=is_zipfile(pickled))
     except pickle.UnpicklingError:
         raise ValueError(
-            f"{pickled.name} holds more than tensors, which could run code, or is damaged. Choose a model with safetensors."
+            f"{pickled.name} holds more than tensors, which could run code, or is damaged."
+            " Choose a model with safetensors."
         ) from None
     except (RuntimeError, EOFError, OSError):
-        raise ValueError(f"{pickled.name} is damaged. Download it anew.") from None
-    tensors = (
-        {str(name): tensor for name, tensor in found.items() if torch.is_tensor(tensor)}
-        if isinstance(found, dict)
-        else {}
-    )
+        raise ValueError(f"{pickled.name} is damaged. Download it again.") from None
+    named = found if isinstance(found, dict) else {}
+    tensors = {str(name): tensor for name, tensor in named.items() if torch.is_tensor(tensor)}
     if not tensors:
         raise ValueError(
             f"{pickled.name} holds no weights by name. Choose a model with safetensors."
         )
-    save_file(_apart(tensors), target, metadata={"format": "pt"})
+    save_file(_unshared(tensors), target, metadata={"format": "pt"})
     return {name: tensor.numel() * tensor.element_size() for name, tensor in tensors.items()}
 
 
-def _apart(tensors: "dict[str, Tensor]") -> "dict[str, Tensor]":
-    """The tensors with memory of their own: safetensors stores none that two names share, such as tied embeddings."""
+def _unshared(tensors: dict[str, Any]) -> dict[str, Any]:
+    """Return the tensors, each in memory of its own, as safetensors requires.
+
+    In a model file, tied embeddings share their memory.
+    """
     seen: set[int] = set()
-    apart: dict[str, Tensor] = {}
+    unshared = {}
     for name, tensor in tensors.items():
         place = tensor.untyped_storage().data_ptr()
-        apart[name] = tensor.clone().contiguous() if place in seen else tensor.contiguous()
+        unshared[name] = tensor.clone().contiguous() if place in seen else tensor.contiguous()
         seen.add(place)
-    return apart
+    return unshared
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Layers of PyTorch that compute the same in less time on CPUs: dropout, and the gradient of large embeddings."""
+"""Faster layers for CPUs that compute the same: dropout, and the gradient of large embeddings."""
 
 from collections import Counter
 from collections.abc import Callable
@@ -9,11 +9,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from trainer.training.models.model_checks import keep_if_same, probe_batch
+from trainer.training.models.probe import keep_if_same, probe_batch
 
 LEVELS = 1 << 16
+"""Steps in which the rate of dropout is rounded."""
 LARGE_ROWS = 4096
-"""Rows from which an embedding's gradient is worth a buffer of its own."""
+"""Rows of the smallest embedding whose gradient gets a buffer of its own."""
 
 
 class _Dropout(torch.autograd.Function):
@@ -21,10 +22,9 @@ class _Dropout(torch.autograd.Function):
     def forward(ctx: Any, states: Tensor, p: float) -> Tensor:
         num_dropped = round(p * LEVELS)
         bits = torch.empty(-(-states.numel() // 4), dtype=torch.int64).random_(-(2**63), None)
-        is_kept = (bits.view(torch.int16)[: states.numel()] >= num_dropped - LEVELS // 2).view(
-            states.shape
-        )
-        factors = is_kept.to(states.dtype).mul_(LEVELS / (LEVELS - num_dropped))
+        is_kept = bits.view(torch.int16)[: states.numel()] >= num_dropped - LEVELS // 2
+        scale = LEVELS / (LEVELS - num_dropped)
+        factors = is_kept.view(states.shape).to(states.dtype).mul_(scale)
         ctx.save_for_backward(factors)
         return states * factors
 
@@ -35,11 +35,13 @@ class _Dropout(torch.autograd.Function):
 
 
 def dropout(states: Tensor, p: float) -> Tensor:
-    """Dropout whose mask is cut from 64-bit random integers, four elements from each; on other devices torch's own.
+    """Apply dropout, with the random numbers of four elements cut from one 64-bit integer.
 
-    torch draws a number of its own for each element, which takes 18 % of a training step of a small encoder on a CPU.
+    torch draws one number for each element, which takes 18 % of a training step of a small encoder
+    on a CPU. On other devices torch's own dropout is used.
 
     Args:
+        states: tensor of any shape.
         p: rate, rounded to 1/65,536.
     """
     if states.device.type != "cpu" or round(p * LEVELS) in (0, LEVELS):
@@ -48,10 +50,10 @@ def dropout(states: Tensor, p: float) -> Tensor:
 
 
 class FastDropout(nn.Dropout):
-    """nn.Dropout by `dropout`."""
+    """nn.Dropout that uses `dropout`."""
 
     def forward(self, input: Tensor) -> Tensor:
-        """The input, in training with elements dropped and the rest scaled up."""
+        """Return the input; in training, with elements dropped and the others scaled up."""
         return dropout(input, self.p) if self.training else input
 
 
@@ -70,26 +72,23 @@ class _RowLookup(torch.autograd.Function):
 
 
 class RowGradientEmbedding(nn.Embedding):
-    """nn.Embedding whose gradient is kept in one buffer, of which a step clears the rows that it used alone.
+    """nn.Embedding that keeps its gradient in one buffer and clears only the rows that were used.
 
-    torch allocates and zero-fills a gradient as large as the whole vocabulary at each step.
+    torch allocates a gradient as large as the whole vocabulary at each step, and fills it with 0.
     """
 
     buffer: Tensor | None = None
     touched: list[Tensor]
 
     def forward(self, input: Tensor) -> Tensor:
-        """The vectors of the ids."""
-        if not (
-            self.weight.requires_grad
-            and torch.is_grad_enabled()
-            and self.weight.device.type == "cpu"
-        ):
-            return super().forward(input)
-        return _RowLookup.apply(self.weight, input, self)  # type: ignore[no-any-return, no-untyped-call]
+        """Return the vectors of the ids."""
+        needs_gradient = self.weight.requires_grad and torch.is_grad_enabled()
+        if needs_gradient and self.weight.device.type == "cpu":
+            return _RowLookup.apply(self.weight, input, self)  # type: ignore[no-any-return, no-untyped-call]
+        return super().forward(input)
 
     def add_gradient(self, ids: Tensor, gradient: Tensor) -> None:
-        """Add to the weight's gradient, which starts anew wherever the optimizer has dropped it."""
+        """Add to the weight's gradient, which starts at 0 whenever the optimizer has dropped it."""
         if self.weight.grad is None:
             if self.buffer is None:
                 self.buffer = torch.zeros_like(self.weight)
@@ -105,49 +104,48 @@ class RowGradientEmbedding(nn.Embedding):
 
 
 def speed_up(model: Any, *, own_gradients: bool) -> str | None:
-    """Change the layers of a transformers model, in place; their parameters keep names and values.
+    """Put faster layers into a transformers model, in place; names and values of weights stay.
 
-    The model itself decides: nothing is changed unless its logits and the gradients of its
-    embeddings stay the same.
+    The layers are kept only if the logits of the model, and the gradients of its embeddings, do
+    not change.
 
     Args:
-        own_gradients: whether nobody but the optimizer takes the gradients, as DistributedDataParallel does.
+        own_gradients: whether only the optimizer reads the gradients. DistributedDataParallel, for
+            example, reads them too.
     Returns:
-        None if layers were changed, else why not.
+        None if layers were changed, else the reason why not.
     """
     modules = list(model.modules())
-    owners = Counter(
-        id(weight)
-        for module in modules
-        for weight in module._parameters.values()
-        if weight is not None
-    )
+    owners = Counter(id(weight) for module in modules for weight in module._parameters.values())
     large = [
         module
         for module in modules
         if type(module) is nn.Embedding
         and module.num_embeddings >= LARGE_ROWS
-        and _is_plain(module)
+        and module.max_norm is None
+        and not module.scale_grad_by_freq
+        and not module.sparse
         and owners[id(module.weight)] == 1
     ]
-    weights = [module.weight for module in large if own_gradients and module.weight.requires_grad]
+    large = large if own_gradients else []
+    weights = [module.weight for module in large if module.weight.requires_grad]
 
     def difference(expected: list[Tensor]) -> str | None:
         for found, wanted in zip(_logits_and_gradients(model, weights), expected, strict=True):
             if not torch.allclose(found, wanted, rtol=1e-3, atol=1e-3 * float(wanted.abs().max())):
-                return "its answers or gradients come out different"
+                return "its answers or gradients change"
         return None
 
     return keep_if_same(
         model,
         partial(_logits_and_gradients, model, weights),
-        partial(_swap, model, large if own_gradients else []),
+        partial(_swap, model, large),
         difference,
     )
 
 
 def _swap(model: Any, embeddings: list[nn.Embedding]) -> Callable[[], None]:
-    """Put the fast layers in; returns the function that takes them out again."""
+    """Put the fast layers in, and return a function that takes them out again."""
     plain: list[tuple[nn.Module, type]] = []
     for module in model.modules():
         if type(module) is nn.Dropout and not module.inplace:
@@ -170,23 +168,21 @@ def _swap(model: Any, embeddings: list[nn.Embedding]) -> Callable[[], None]:
 
 
 def _embeddings_of(encoder: Any) -> nn.Module | None:
-    """Return the module whose output enters the first layer, or None if the model names none (CANINE)."""
-    if hasattr(encoder, "embeddings"):
-        return encoder.embeddings  # type: ignore[no-any-return]
+    """Return the module whose output enters the first layer, None if there is none (CANINE)."""
     try:
-        return encoder.get_input_embeddings()  # type: ignore[no-any-return]
+        return getattr(encoder, "embeddings", None) or encoder.get_input_embeddings()
     except NotImplementedError:
         return None
 
 
 def _logits_and_gradients(model: Any, weights: list[nn.Parameter]) -> list[Tensor]:
-    """Return the logits of a few short rows without dropout, and the gradients of their embeddings.
+    """Return the logits of a few short rows without dropout, and gradients of embeddings.
 
     Args:
-        weights: of embeddings; their gradients are cleared.
+        weights: weights of the embeddings; their gradients are cleared.
     """
     found = []
-    for lengths_B in ([6, 4], [4]):  # twice, for what the first gradient leaves behind
+    for lengths_B in ([6, 4], [4]):  # twice, since the first gradient may leave values behind
         batch = probe_batch(model.config, lengths_B)
         logits_BC = model(**batch).logits
         found.append(logits_BC.detach())
@@ -201,11 +197,10 @@ def _logits_and_gradients(model: Any, weights: list[nn.Parameter]) -> list[Tenso
 
 
 def _in_autocast_type(module: nn.Module, args: Any, states: Any) -> Any:
-    """The states as autocast's matrix products want them; layer norms and sums keep the type, so it is changed once and not in every layer."""
+    """Convert the states to the type of autocast once, and not in every layer.
+
+    Layer norms and sums keep the type that they get.
+    """
     if isinstance(states, Tensor) and torch.is_autocast_enabled("cpu"):
         return states.to(torch.get_autocast_dtype("cpu"))
     return states
-
-
-def _is_plain(embedding: nn.Embedding) -> bool:
-    return embedding.max_norm is None and not embedding.scale_grad_by_freq and not embedding.sparse

@@ -1,4 +1,4 @@
-"""What a path given as a model holds. What is no pretrained text model is refused, with what to give instead, before anything is loaded."""
+"""What a path or Hub id given as a model holds, and what to give instead of it if need be."""
 
 import json
 import re
@@ -12,7 +12,7 @@ from safetensors import SafetensorError
 
 from trainer.data.reading.locate import hub_remedy, package_path, refuse_url
 from trainer.errors import ModelError, did_you_mean, first_line, listing
-from trainer.training.models.weight_files import GGUF, is_lfs_pointer, pickled_weights
+from trainer.training.models.weight_files import GGUF, QUANTISED, is_lfs_pointer, pickled_weights
 
 CHECKPOINT = re.compile(r"checkpoint-(\d+)")
 SENTENCEPIECE = (
@@ -30,7 +30,11 @@ TOKENIZER_FILES = {
     *SENTENCEPIECE,
 }
 ADAPTER = "holds an adapter (LoRA or the like, adapter_config.json), not a whole model."
-MERGE = "merge the adapter into its model first (peft: merge_and_unload, then save_pretrained), and give that folder."
+MERGE = (
+    "merge the adapter into its model first (peft: merge_and_unload, then save_pretrained),"
+    " and give that folder."
+)
+NO_MODEL = "holds no config.json, so it is no Transformers model."
 INPUTS = {
     "images": (
         "IMAGE_CLASSIFICATION",
@@ -48,14 +52,14 @@ INPUTS = {
     ),
     "videos": ("VIDEO_CLASSIFICATION",),
 }
-"""What models of Transformers' other tasks read, by the names of its tables."""
+"""What models for other tasks read, and the names of Transformers' tables of these models."""
 
 
 def resolve_name(name: str) -> str:
-    """Folder of a `package:` path or of a local path, else the Hub id as it is.
+    """Return the folder of a `package:` path or a local path; return a Hub id unchanged.
 
     Raises:
-        ModelError: a path that does not exist, or that holds no pretrained text model.
+        ModelError: the path does not exist, or it holds no pretrained text model.
     """
     if name.startswith("package:"):
         path = package_path(name, ModelError)
@@ -66,25 +70,23 @@ def resolve_name(name: str) -> str:
             if name.startswith((".", "/", "~")) or name.count("/") > 1:
                 siblings = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
                 raise ModelError(
-                    f"model.name: '{name}' does not exist.{did_you_mean(path.name, siblings)} Relative paths start at the folder you run in."
+                    f"model.name: '{name}' does not exist.{did_you_mean(path.name, siblings)}"
+                    " Relative paths start at the folder you run in."
                 )
             return name
     refuse_other_kinds(path, f"model.name: '{name}'")
     return str(path)
 
 
-def refuse_other_kinds(
-    path: Path,
-    where: str,
-    otherwise: str = "holds no config.json, so it is no Transformers model folder.",
-) -> None:
-    """Refuse what exists but is no folder of a pretrained text model.
+def refuse_other_kinds(path: Path, where: str, otherwise: str = NO_MODEL) -> None:
+    """Raise ModelError if a path exists but is no folder of a pretrained text model.
+
+    The message says what the path holds instead (an adapter, a run, checkpoints, GGUF, only a
+    tokenizer ...) and what to give.
 
     Args:
         where: config key and name, for messages.
-        otherwise: what is said of a folder without config.json that is of no known kind.
-    Raises:
-        ModelError: an adapter, a run, checkpoints, GGUF, a tokenizer alone ...; with what to give instead.
+        otherwise: message for a folder without config.json that is of no known kind.
     """
     if path.is_file():
         words: str | None = _of_file(path)
@@ -97,11 +99,11 @@ def refuse_other_kinds(
 
 
 @contextmanager
-def telling_repository(name: str, revision: str | None, where: str) -> Iterator[None]:
-    """Tell what a repository of the Hub holds whose config cannot be had, where that is known by its files.
+def loading_from_hub(name: str, revision: str | None, where: str) -> Iterator[None]:
+    """Explain what a repository of the Hub holds if it has no config.json.
 
     Raises:
-        ModelError: a repository without config.json: an adapter, GGUF ...
+        ModelError: the repository holds no Transformers model but an adapter, GGUF or other files.
     """
     from huggingface_hub import HfApi
     from huggingface_hub.errors import HfHubHTTPError
@@ -119,63 +121,65 @@ def telling_repository(name: str, revision: str | None, where: str) -> Iterator[
         if "config.json" in names:
             raise
         if "adapter_config.json" in names:
-            words = (
-                f"{ADAPTER} Give its base model, which its card names, to train anew; or {MERGE}"
-            )
+            words = f"{ADAPTER} Give its base model, which its card names, or {MERGE}"
         elif any(file.endswith(".gguf") for file in names):
             words = GGUF
         else:
-            words = f"holds no config.json, so it is no Transformers model; it holds {listing(names, 5)}."
+            words = f"{NO_MODEL} It holds {listing(names, 5)}."
         raise ModelError(f"{where} {words}") from None
 
 
 def refuse_other_types(config: Any, where: str) -> None:
-    """Raises ModelError for a model that Transformers cannot use for text classification; says what it reads."""
-    modeling_auto = import_module(
-        "transformers.models.auto.modeling_auto"
-    )  # whose tables need no torch
+    """Raise ModelError for a model that Transformers cannot use for text classification."""
+    # the tables of this module need no torch
+    modeling_auto = import_module("transformers.models.auto.modeling_auto")
     remote = getattr(config, "auto_map", None) or {}
     if (
         type(config) in modeling_auto.MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING
         or "AutoModelForSequenceClassification" in remote
     ):
         return
-    words = f"{where} is of type {config.model_type}, which Transformers cannot use for text classification"
+    words = (
+        f"{where} is of type {config.model_type},"
+        " which Transformers cannot use for text classification"
+    )
     if remote:
         raise ModelError(
-            f"{words}: its own code (auto_map) has {listing(remote)}, but no AutoModelForSequenceClassification."
+            f"{words}: its own code (auto_map) has {listing(remote)},"
+            " but no AutoModelForSequenceClassification. Choose another model."
         )
-    tables = {
-        kind: [getattr(modeling_auto, f"MODEL_FOR_{task}_MAPPING_NAMES", {}) for task in tasks]
-        for kind, tasks in INPUTS.items()
-    }
-    reads = [
-        kind for kind, names in tables.items() if any(config.model_type in table for table in names)
-    ]
+    for kind, tasks in INPUTS.items():
+        tables = (getattr(modeling_auto, f"MODEL_FOR_{task}_MAPPING_NAMES", {}) for task in tasks)
+        if any(config.model_type in table for table in tables):
+            words += f": it reads {kind}"
+            break
     raise ModelError(
-        f"{words}{f': it reads {reads[0]}' if reads else ''}. Give an encoder or a decoder for text, such as BERT, RoBERTa, DeBERTa or Qwen."
+        f"{words}. Give an encoder or a decoder for text, such as BERT, RoBERTa, DeBERTa or Qwen."
     )
 
 
 @contextmanager
-def telling_damage(path: Path, where: str) -> Iterator[None]:
-    """Tell a SentencePiece model that cannot be read when a tokenizer cannot be loaded; transformers would ask for tiktoken.
+def loading_tokenizer(folder: Path, where: str) -> Iterator[None]:
+    """Name a damaged SentencePiece file if a tokenizer cannot be loaded.
+
+    The message of transformers would ask for tiktoken instead.
 
     Raises:
-        ModelError: a file that is no SentencePiece model, in a folder without tokenizer.json.
+        ModelError: a SentencePiece file cannot be read, in a folder without tokenizer.json.
     """
     try:
         yield
     except Exception:
-        for name in () if (path / "tokenizer.json").is_file() else SENTENCEPIECE:
-            if (path / name).is_file() and not _is_sentencepiece(path / name):
+        for name in () if (folder / "tokenizer.json").is_file() else SENTENCEPIECE:
+            if (folder / name).is_file() and not _is_sentencepiece(folder / name):
                 remedy = (
                     "it is a Git LFS pointer. Run git lfs pull"
-                    if is_lfs_pointer(path / name)
-                    else "the file is damaged. Download it anew"
+                    if is_lfs_pointer(folder / name)
+                    else "the file is damaged. Download it again"
                 )
                 raise ModelError(
-                    f"{where} cannot be loaded: its {name} is no SentencePiece model: {remedy}, or put a tokenizer.json beside it."
+                    f"{where} cannot be loaded: its {name} is no SentencePiece model: {remedy},"
+                    " or put a tokenizer.json beside it."
                 ) from None
         raise
 
@@ -192,34 +196,37 @@ def _is_sentencepiece(path: Path) -> bool:
 
 def _of_file(path: Path) -> str:
     if path.suffix == ".gguf":
-        return "is a GGUF file, whose weights are quantised for generating text. Give the folder or Hub id of the model that it was made from."
+        return f"is a GGUF file, {QUANTISED}"
     if (path.parent / "config.json").is_file():
         return f"is a file. Give its folder: {path.parent}"
-    return "is a file; needed: the folder of a model, with config.json, weights and tokenizer."
+    return "is a file. Give the folder of a model, with config.json, weights and tokenizer."
 
 
 def _of_config(folder: Path) -> str | None:
     try:
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        return (
-            f"cannot be loaded: its config.json is damaged: {first_line(error)} Copy the file anew."
-        )
+        fault = first_line(error)
+        return f"cannot be loaded: its config.json is damaged: {fault} Copy the file again."
     if not isinstance(config, dict):
-        return "cannot be loaded: its config.json is no JSON object. Copy the file anew."
+        return "cannot be loaded: its config.json is no JSON object. Copy the file again."
     if (folder / "adapter_config.json").is_file():
-        return f"{_of_adapter(folder)} If the weights beside it are those of a whole model, remove adapter_config.json."
-    if not config.get("model_type") and "AutoConfig" not in (config.get("auto_map") or {}):
-        kind = (
-            f", of architecture {config['architectures'][0]}" if config.get("architectures") else ""
+        return (
+            f"{_of_adapter(folder)} If the weights beside it are those of a whole model,"
+            " remove adapter_config.json."
         )
-        return f'has a config.json without model_type{kind}, so its kind is not known. Add the kind to config.json, such as "model_type": "bert".'
+    if not config.get("model_type") and "AutoConfig" not in (config.get("auto_map") or {}):
+        names = config.get("architectures")
+        kind = f", of architecture {names[0]}" if names else ""
+        return (
+            f"has a config.json without model_type{kind}, so its kind is not known."
+            ' Add the kind to config.json, such as "model_type": "bert".'
+        )
     return None
 
 
 def _without_config(folder: Path) -> str | None:
     names = {path.name for path in folder.iterdir()}
-    of_weights = [name for name in names if name.endswith(".safetensors")] + pickled_weights(names)
     if "adapter_config.json" in names:
         return _of_adapter(folder)
     if "config.yaml" in names:
@@ -227,22 +234,37 @@ def _without_config(folder: Path) -> str | None:
     if numbers := sorted(int(found[1]) for name in names if (found := CHECKPOINT.fullmatch(name))):
         return _of_checkpoints(folder, numbers)
     if (folder / "refs").is_dir() and (folder / "snapshots").is_dir():
-        return f"is a folder of the Hub's cache. Give the id, {folder.name.removeprefix('models--').replace('--', '/')}, or one of the folders in snapshots/."
+        hub_id = folder.name.removeprefix("models--").replace("--", "/")
+        return (
+            f"is a folder of the Hub's cache. Give the id, {hub_id},"
+            " or one of the folders in snapshots/."
+        )
     if any(name.endswith(".gguf") for name in names):
         return GGUF
+    is_sentence_model = "modules.json" in names
     if below := sorted(path.name for path in folder.iterdir() if (path / "config.json").is_file()):
         kind = (
             "holds a sentence-transformers model, whose encoder lies in a folder of its own"
-            if "modules.json" in names
+            if is_sentence_model
             else "holds no config.json itself"
         )
         return f"{kind}. Give {' or '.join(str(folder / name) for name in below[:3])}"
-    if "modules.json" in names:
-        return "holds a sentence-transformers model without a Transformers encoder, so it has no config.json and cannot be trained here."
-    if of_weights:
-        return f"holds weights ({listing(of_weights, 3)}) and no config.json. Copy the config.json of that model beside them."
+    if is_sentence_model:
+        return (
+            "holds a sentence-transformers model without a Transformers encoder,"
+            " so it has no config.json and cannot be trained here."
+        )
+    weights = [name for name in names if name.endswith(".safetensors")] + pickled_weights(names)
+    if weights:
+        return (
+            f"holds weights ({listing(weights, 3)}) and no config.json."
+            " Copy the config.json of that model beside them."
+        )
     if names & TOKENIZER_FILES:
-        return "holds a tokenizer alone: no config.json, no weights. Give the folder of the model that it belongs to."
+        return (
+            "holds only a tokenizer: no config.json, no weights."
+            " Give the folder of the model that it belongs to."
+        )
     return None
 
 
@@ -250,56 +272,61 @@ def _of_adapter(folder: Path) -> str:
     if (folder.parent / "model/config.json").is_file():
         return f"{ADAPTER} Give {folder.parent / 'model'}, into which it is merged."
     try:
-        base = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))[
-            "base_model_name_or_path"
-        ]
+        settings = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
+        base = settings["base_model_name_or_path"]
     except (OSError, ValueError, LookupError, TypeError):
         base = None
-    return (
-        f"{ADAPTER} Give its base model, {base}, to train anew; or {MERGE}"
-        if base
-        else f"{ADAPTER} M{MERGE[1:]}"
-    )
+    return f"{ADAPTER} " + (f"Give its base model, {base}, or {MERGE}" if base else f"M{MERGE[1:]}")
 
 
 def _of_run(folder: Path) -> str:
-    models = [
-        folder / name
-        for name in ("model", "member-1/model")
-        if (folder / name / "config.json").is_file()
-    ]
-    if models:
-        return f"is the folder of a run. Give the model in it: {models[0]}"
-    return "is the folder of a run that has no model. Start its training again, which resumes it, then give its folder model/."
+    for model in (folder / "model", folder / "member-1/model"):
+        if (model / "config.json").is_file():
+            return f"is the folder of a run. Give the model in it: {model}"
+    return (
+        "is the folder of a run that has no model."
+        " Start its training again, which resumes it, then give its folder model/."
+    )
 
 
 def _of_checkpoints(folder: Path, numbers: list[int]) -> str:
-    whole = [
-        number for number in numbers if (folder / f"checkpoint-{number}/config.json").is_file()
-    ]
-    words = f"holds checkpoints of a training ({listing((f'checkpoint-{number}' for number in numbers), 3)}) and no config.json of its own."
-    if not whole:
-        return f"{words} None of them holds a config.json, so none is a model. Give the model that was saved at the end of that training."
-    return f"{words} Give one of them, such as {folder / f'checkpoint-{whole[-1]}'}"
+    paths = [folder / f"checkpoint-{number}" for number in numbers]
+    words = (
+        f"holds checkpoints of a training ({listing((path.name for path in paths), 3)})"
+        " and no config.json of its own."
+    )
+    models = [path for path in paths if (path / "config.json").is_file()]
+    if models:
+        return f"{words} Give one of them, such as {models[-1]}"
+    return (
+        f"{words} None of them holds a config.json, so none is a model."
+        " Give the model that was saved at the end of that training."
+    )
 
 
 @contextmanager
-def worded(name: str) -> Iterator[None]:
-    """Turns what transformers raises while loading into a ModelError that names the model."""
+def loading(
+    name: str, where: str | None = None, allow: str = "set model.trust_remote_code: true"
+) -> Iterator[None]:
+    """Turn the errors of libraries that load a model into a ModelError that names the model.
+
+    Args:
+        name: folder or Hub id.
+        where: start of the message; without it, the config key and the name.
+        allow: what to do so that Python code of the model is run.
+    """
+    from huggingface_hub.utils import httpx  # type: ignore[attr-defined]
+
+    where = where or f"model.name: '{name}'"
+    known = (OSError, ValueError, KeyError, ImportError, RuntimeError, SafetensorError)
     try:
         yield
-    except (OSError, ValueError, KeyError, ImportError, RuntimeError, SafetensorError) as error:
+    except (*known, httpx.HTTPError) as error:
         if "trust_remote_code" in str(error):
-            words = "needs Python code that comes with it (auto_map), which is not run unless you allow it"
             raise ModelError(
-                f"model.name: '{name}' {words}. Read that code; if you trust it, set model.trust_remote_code: true."
+                f"{where} needs Python code that comes with it (auto_map), which runs only if you"
+                f" allow it. Read that code; if you trust it, {allow}."
             ) from error
-        remedy = (
-            f" {hub_remedy()}"
-            if isinstance(error, OSError)
-            and not (name.startswith("package:") or Path(name).expanduser().exists())
-            else ""
-        )
-        raise ModelError(
-            f"model.name: '{name}' cannot be loaded: {first_line(error)}{remedy}"
-        ) from error
+        is_local = name.startswith("package:") or Path(name).expanduser().exists()
+        remedy = "" if is_local or not isinstance(error, OSError) else f" {hub_remedy()}"
+        raise ModelError(f"{where} cannot be loaded: {first_line(error)}{remedy}") from error

@@ -1,8 +1,8 @@
-"""The weights of the model of a config: checked without loading them, and converted where they are pickled."""
+"""The weights of a configured model: checked without loading them, and converted if pickled."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+from trainer.config.sections.model import ModelSection
 from trainer.data.reading.locate import hub_remedy
 from trainer.errors import ModelError, first_line
 from trainer.files.cache import cache_dir
@@ -12,7 +12,7 @@ from trainer.training.models.converted_weights import (
     converted,
     copy_in_cache,
 )
-from trainer.training.models.model_folder import ADAPTER, MERGE, resolve_name, worded
+from trainer.training.models.model_folder import ADAPTER, MERGE, loading, resolve_name
 from trainer.training.models.weight_files import (
     INDEX,
     PICKLED_INDEX,
@@ -24,41 +24,40 @@ from trainer.training.models.weight_files import (
     refuse_other_weights,
 )
 
-if TYPE_CHECKING:
-    from trainer.config.sections.model import ModelSection
 
+def check_weights(model: ModelSection) -> None:
+    """Check the names and heads of the weight files without loading them (`--check`).
 
-def check_weights(model: "ModelSection") -> None:
-    """Check the names and heads of the files of the weights, which are not loaded (`--check`); say where a converted copy lies.
+    For pickled weights, print the location of the converted copy.
 
     Raises:
-        ModelError: no weights that can be loaded, or files that are missing or cut.
+        ModelError: there are no weights that can be loaded, or files are missing or truncated.
     """
     name, where = resolve_name(model.name), f"model.name: '{model.name}'"
     folder = Path(name) if Path(name).is_dir() else None
-    names = (
-        _weight_names(model, name) if folder is None else [path.name for path in folder.iterdir()]
-    )
-    if (
-        "adapter_config.json" in names
-    ):  # transformers would load its base model in place of this one
+    names = [path.name for path in folder.iterdir()] if folder else _weight_names(model, name)
+    if "adapter_config.json" in names:  # transformers would load its base model instead
         raise ModelError(f"{where} {ADAPTER} M{MERGE[1:]}")
     if not model.convert_weights or not needs_conversion(names):
         refuse_other_weights(names, where, model.name, " Or set model.convert_weights: true.")
         if folder:
-            with worded(model.name):
+            with loading(model.name):
                 check_whole(folder, where)
         return
     if folder:
         check_pickled(folder, where)
     place = copy_in_cache(folder) if folder else f"{cache_dir()} (equipoise cache --list)"
     print(
-        f"model.convert_weights: the pickled weights of '{model.name}' are read from a copy in safetensors, {place}"
+        f"model.convert_weights: the pickled weights of '{model.name}' are read from a copy"
+        f" in safetensors, {place}"
     )
 
 
-def _weight_names(model: "ModelSection", name: str) -> list[str]:
-    """Names of the files of a Hub model, as far as they tell its weights; those in the cache where that is enough, or the Hub is out of reach."""
+def _weight_names(model: ModelSection, name: str) -> list[str]:
+    """Return the names of a Hub model's files, or only its weights if the cache has them.
+
+    Without a network, the names in the cache are returned.
+    """
     from huggingface_hub import HfApi, try_to_load_from_cache
     from huggingface_hub.utils import httpx  # type: ignore[attr-defined]
 
@@ -79,48 +78,41 @@ def _weight_names(model: "ModelSection", name: str) -> list[str]:
         ) from error
 
 
-def with_safetensors(model: "ModelSection") -> str:
-    """Folder or Hub id whose weights can be loaded: the model's own, or with `model.convert_weights` its converted copy.
+def with_safetensors(model: ModelSection) -> str:
+    """Return the folder or Hub id whose weights can be loaded.
+
+    That is the model itself or, with `model.convert_weights`, its converted copy.
 
     Raises:
-        ModelError: weights that cannot be converted.
+        ModelError: the weights cannot be converted.
     """
     name = resolve_name(model.name)
-    if not model.convert_weights:
+    is_local = Path(name).is_dir()
+    if not model.convert_weights or not (is_local or needs_conversion(_weight_names(model, name))):
         return name
-    if Path(name).is_dir():
-        return str(converted(model.name, Path(name)))
-    if not needs_conversion(_weight_names(model, name)):
-        return name
-    from huggingface_hub import snapshot_download
-
-    return str(
-        converted(
-            model.name,
-            Path(snapshot_download(name, revision=model.revision, allow_patterns=DOWNLOADED)),
-        )
-    )
+    folder = Path(name) if is_local else _download(name, model.revision)
+    return str(converted(model.name, folder))
 
 
 def convert_model(name: str, output: Path | None, *, revision: str | None = None) -> Path:
-    """Write a copy of a model with safetensors in place of pickled weights.
+    """Write a copy of a model with safetensors in place of pickled weights, and return its folder.
 
     Args:
-        output: folder; left out: `<name>-safetensors` in the current one.
-    Returns:
-        The folder.
+        output: folder of the copy; None for `<name>-safetensors` in the current folder.
     Raises:
-        ModelError: no such model, nothing to convert, weights that cannot be converted, or a folder that is there already.
+        ModelError: the model does not exist, has no pickled weights or weights that cannot be
+            converted, or the folder of the copy exists already.
     """
-    from huggingface_hub import snapshot_download
-
     found = resolve_name(name)
     target = output or Path(f"{Path(found).name}-safetensors")
-    with worded(name):
-        folder = (
-            found
-            if Path(found).is_dir()
-            else snapshot_download(found, revision=revision, allow_patterns=DOWNLOADED)
-        )
-    convert_to(name, Path(folder), target)
+    with loading(name):
+        folder = Path(found) if Path(found).is_dir() else _download(found, revision)
+    convert_to(name, folder, target)
     return target
+
+
+def _download(hub_id: str, revision: str | None) -> Path:
+    """Download the files from which a copy of a Hub model is made; return their folder."""
+    from huggingface_hub import snapshot_download
+
+    return Path(snapshot_download(hub_id, revision=revision, allow_patterns=DOWNLOADED))

@@ -1,4 +1,8 @@
-"""Checkpoints that appear whole or not at all: written aside, hashed, renamed; only those whose files still have their hashes are resumed."""
+"""Checkpoints that appear whole or not at all.
+
+A checkpoint is written under another name, hashed and renamed. A run resumes only from checkpoints
+whose files still have their hashes.
+"""
 
 import json
 import os
@@ -15,35 +19,33 @@ from trainer.files.durable import replace, sync_tree
 
 MANIFEST = "whole.json"
 PROGRESS = "progress.json"
-"""What transformers does not keep of a training: running loss, best step, layout of the processes, balance plan."""
+"""File with what transformers does not save: running loss, best step, processes, balance plan."""
 BLOCK_BYTES = 1 << 22
 
 
 def checkpoint_path(folder: Path, step: int) -> Path:
-    """Where the checkpoint of an optimizer step lies."""
+    """Return the folder of the checkpoint of an optimizer step."""
     return folder / f"checkpoint-{step}"
 
 
 def partial_path(folder: Path, step: int) -> Path:
-    """Where it is written, until `publish` gives it its name."""
+    """Return the folder in which a checkpoint is written until `publish` renames it."""
     return folder / f"checkpoint-{step}.partial"
 
 
 def mark_whole(checkpoint: Path) -> None:
-    """Write the manifest, sizes and XXH3 digests, of a checkpoint whose files are all saved; all are on the disk then, should the power fail."""
-    files = {
-        str(p.relative_to(checkpoint)): _describe(p)
-        for p in sorted(checkpoint.rglob("*"))
-        if p.is_file()
-    }
+    """Write the sizes and XXH3 digests of a checkpoint's files, and flush all to the disk."""
+    paths = [path for path in sorted(checkpoint.rglob("*")) if path.is_file()]
+    files = {str(path.relative_to(checkpoint)): _describe(path) for path in paths}
     (checkpoint / MANIFEST).write_text(json.dumps(files, indent=1), encoding="utf-8")
     sync_tree(checkpoint)
 
 
 def publish(folder: Path, step: int) -> None:
-    """Give a checkpoint that is marked whole its name; one of the same step that is there is replaced, and never missing without a twin.
+    """Rename a checkpoint that is marked whole to its final name.
 
-    The name is on the disk when this returns, so older checkpoints may be removed.
+    A checkpoint of the same step is replaced; at each moment one of the two is there. The new name
+    is on the disk when this function returns, so older checkpoints may be removed.
     """
     target, replaced = checkpoint_path(folder, step), folder / f"replaced-checkpoint-{step}"
     if target.exists():
@@ -53,7 +55,7 @@ def publish(folder: Path, step: int) -> None:
 
 
 def fault_of(checkpoint: Path) -> str | None:
-    """Why a checkpoint is not whole, in words; None if it is."""
+    """Return why a checkpoint is not whole, or None if it is."""
     try:
         files = json.loads((checkpoint / MANIFEST).read_text(encoding="utf-8"))
         for name, (size, digest) in files.items():
@@ -74,12 +76,15 @@ def fault_of(checkpoint: Path) -> str | None:
 
 
 def newest_whole(folder: Path) -> Path | None:
-    """The whole checkpoint with the most steps in a folder, if there is one."""
+    """Return the whole checkpoint with the most steps in a folder, if there is one."""
     return next((path for path in _newest_first(folder) if fault_of(path) is None), None)
 
 
 def tidy(folder: Path) -> None:
-    """Remove what a killed save left half-written; a checkpoint killed between the two renames of its replacement gets its name back."""
+    """Remove incomplete checkpoints of interrupted saves.
+
+    A checkpoint that was being replaced gets its name back.
+    """
     for path in folder.glob("checkpoint-*.partial"):
         shutil.rmtree(path)
     for path in folder.glob("replaced-checkpoint-*"):
@@ -91,14 +96,18 @@ def tidy(folder: Path) -> None:
 
 
 def set_aside(folder: Path, newest: Path | None) -> list[str]:
-    """Rename the checkpoints after the newest whole one to corrupt-checkpoint-N; a warning for each."""
+    """Rename the checkpoints after the newest whole one to corrupt-checkpoint-N.
+
+    Returns:
+        A warning for each of them.
+    """
     warnings = []
     for path in _newest_first(folder):
         if path == newest:
             break
         kept = path.with_name(f"corrupt-{path.name}")
         warnings.append(
-            f"{path} cannot be resumed: {fault_of(path)}. It is set aside as {kept.name}."
+            f"{path} cannot be resumed: {fault_of(path)}. It is renamed to {kept.name}."
         )
         shutil.rmtree(kept, ignore_errors=True)
         os.rename(path, kept)
@@ -106,13 +115,16 @@ def set_aside(folder: Path, newest: Path | None) -> list[str]:
 
 
 def drop_old(folder: Path, limit: int | None) -> None:
-    """Remove checkpoints over a limit; the newest stay, each with the best of its time, without which it could not be resumed."""
+    """Remove old checkpoints until their number is within a limit.
+
+    The newest ones stay. Each needs the checkpoint that was the best one when it was saved.
+    """
     ordered = _newest_first(folder)
     kept: set[Path] = set()
     for path in ordered:
         try:
             needed = kept | {path, _best_of(path)}
-        except (OSError, ValueError, KeyError):  # it was damaged since
+        except (OSError, ValueError, KeyError):  # it has been damaged
             continue
         if path == ordered[0] or limit is None or len(needed) <= limit:
             kept = needed
@@ -122,41 +134,39 @@ def drop_old(folder: Path, limit: int | None) -> None:
 
 
 def last_good(folder: Path) -> str:
-    """Words that name the newest whole checkpoint."""
+    """Return a clause that names the newest whole checkpoint."""
     good = newest_whole(folder)
     return f"the last good checkpoint is {good}" if good else "no checkpoint was saved before"
 
 
 @contextmanager
 def saving(target: Path, checkpoints: Path) -> Iterator[None]:
-    """Turns what torch, safetensors and the system raise while they save into a RunError that names the last good checkpoint."""
+    """Turn errors of saving into a RunError that names the last good checkpoint."""
     try:
         yield
     except (OSError, RuntimeError, SafetensorError) as error:
         free = shutil.disk_usage(checkpoints).free >> 20 if checkpoints.exists() else 0
-        kept = f"{last_good(checkpoints)}{'; run the same command again to go on from it' if newest_whole(checkpoints) else ''}"
+        resume = "; run the same command again to resume from it"
         raise RunError(
-            f"{target}: could not be saved ({str(error).splitlines()[0]}); {free} MiB are free there. Free space; {kept}."
+            f"{target}: could not be saved ({str(error).splitlines()[0]}); {free} MiB are free"
+            f" there. Free space; {last_good(checkpoints)}"
+            f"{resume if newest_whole(checkpoints) else ''}."
         ) from error
 
 
 def _best_of(checkpoint: Path) -> Path:
-    """The best checkpoint when this one was saved, which may be itself."""
+    """Return the checkpoint that was the best one when this one was saved."""
     best = json.loads((checkpoint / PROGRESS).read_text(encoding="utf-8"))["best_step"]
     return checkpoint if best is None else checkpoint_path(checkpoint.parent, best)
 
 
 def _newest_first(folder: Path) -> list[Path]:
-    found = [
-        path
-        for path in folder.glob("checkpoint-*")
-        if path.name.removeprefix("checkpoint-").isdigit()
-    ]
-    return sorted(found, key=lambda path: -int(path.name.removeprefix("checkpoint-")))
+    steps = {path.name.removeprefix("checkpoint-"): path for path in folder.glob("checkpoint-*")}
+    return [steps[step] for step in sorted(filter(str.isdigit, steps), key=int, reverse=True)]
 
 
 def _describe(path: Path) -> tuple[int, str]:
-    """Bytes of a file and their XXH3 digest."""
+    """Return the size of a file in bytes and its XXH3 digest."""
     digest = xxhash.xxh3_128()
     with path.open("rb") as file:
         while block := file.read(BLOCK_BYTES):

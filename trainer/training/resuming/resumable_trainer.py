@@ -1,4 +1,7 @@
-"""transformers.Trainer that a crash, a signal or a full disk costs no more than the work since its last checkpoint."""
+"""transformers.Trainer that loses at most the work since its last checkpoint.
+
+It survives a crash, a signal or a full disk.
+"""
 
 import json
 import shutil
@@ -31,41 +34,47 @@ from trainer.training.trackers import Tracker, guard
 
 
 def keep_rows_per_step(arguments: TrainingArguments, checkpoint: str) -> str | None:
-    """Share the optimizer steps of a checkpoint among another number of processes than saved it; what to say of that, None if it is the same.
+    """Adapt the batch size to another number of processes than the checkpoint was saved by.
 
+    Returns:
+        A message about it, or None if the number is the same.
     Raises:
-        RunError: the rows of a step cannot be shared equally.
+        RunError: the processes cannot share the rows of a step equally.
     """
     saved = json.loads((Path(checkpoint) / PROGRESS).read_text(encoding="utf-8"))
-    before, now, per_process = (
-        saved["num_processes"],
-        arguments.world_size,
-        saved["rows_per_process"],
-    )
+    before, now = saved["num_processes"], arguments.world_size
+    rows_per_step = saved["rows_per_process"] * before
     if before == now:
         return None
-    rows, rest = divmod(per_process * before, now)
+    rows, rest = divmod(rows_per_step, now)
     if rest:
         raise RunError(
-            f"{checkpoint}: was saved by {before} process(es) that trained {per_process * before} rows a step, which {now} cannot share equally."
-            f" Launch {before}, or another number that divides them, or give --resume never to start anew."
+            f"{checkpoint}: was saved by {before} process(es) that trained {rows_per_step} rows per"
+            f" step, which {now} cannot share equally. Launch {before}, or another number that"
+            " divides the rows, or use --resume never to start again."
         )
     arguments.per_device_train_batch_size = max(
         size for size in range(1, arguments.per_device_train_batch_size + 1) if rows % size == 0
     )
     arguments.gradient_accumulation_steps = rows // arguments.per_device_train_batch_size
-    return f"The checkpoint is of {before} process(es), now there are {now}: a step holds the same rows, so results are equal up to rounding and dropout."
+    return (
+        f"The checkpoint was saved by {before} process(es), now there are {now}. A step holds the"
+        " same rows, so results are equal up to rounding and dropout."
+    )
 
 
 class ResumableTrainer(Trainer):
-    """Trainer whose resumed run is its unbroken run, bit for bit on a CPU.
+    """Trainer whose resumed run equals its uninterrupted run, bit for bit on a CPU.
 
-    To what transformers keeps (weights, optimizer, schedule, random numbers of every process, log, early stopping) it adds the running loss,
-    the evaluation that was due, and the best step, whatever the save interval: a step that is better than all before is always saved.
+    transformers saves weights, optimizer, schedule, random states, log and early stopping. This
+    class adds the running loss, the evaluation that was due, and the best step. A step that is
+    better than all before is saved at once, whatever the save interval.
 
     Args:
-        save_total_limit: checkpoints kept, the newest and the best always; None for all.
-        plan_digest: what must be equal for a checkpoint to be resumed, beside config and data: the rows of each epoch and their weights.
+        save_total_limit: number of checkpoints to keep; the newest and the best always stay. None
+            keeps all.
+        plan_digest: digest of the rows of each epoch and their weights, which must be equal for a
+            checkpoint to be resumed.
     """
 
     model: Any
@@ -91,39 +100,38 @@ class ResumableTrainer(Trainer):
 
     @property
     def best_step(self) -> int | None:
-        """Optimizer step of the model that is kept, None where it is the last one."""
+        """Optimizer step of the saved model; None for the last step."""
         return self.state.best_global_step if self.args.load_best_model_at_end else None
 
     def finish_trackers(self) -> None:
-        """Let the trackers of `report_to` end and upload; called when the run is saved."""
+        """Let the trackers of `report_to` finish and upload, once the run is saved."""
         for callback in self.callback_handler.callbacks:
             if isinstance(callback, Tracker):
                 callback.finish()
 
     def resume(self, checkpoint: str | None) -> None:
-        """Train from the start or a checkpoint to the end; then the best model is loaded, if that is asked for.
+        """Train from the start or a checkpoint to the end; then load the best model if wanted.
 
         Raises:
-            Stopped: a signal came; the step it names is saved.
-            RunError: the checkpoint is of another balance plan, or one could not be saved.
+            Stopped: a signal came, and the step that the error names is saved.
+            RunError: the checkpoint has another balance plan, or one could not be saved.
         """
         if checkpoint:
-            self._progress = json.loads(
-                (Path(checkpoint) / PROGRESS).read_text(encoding="utf-8")
-            ) | {"checkpoint": checkpoint}
-            if self._progress["plan_digest"] != self.plan_digest:
+            saved = json.loads((Path(checkpoint) / PROGRESS).read_text(encoding="utf-8"))
+            if saved["plan_digest"] != self.plan_digest:
                 raise RunError(
-                    f"{checkpoint}: was saved with other training rows or class weights. Give --resume never to start anew."
+                    f"{checkpoint}: was saved with other training rows or class weights."
+                    " Use --resume never to start again."
                 )
+            self._progress = saved | {"checkpoint": checkpoint}
             self.args.eval_on_start = False
         self.train(resume_from_checkpoint=checkpoint)
 
     def _init_training_state(self, *args: Any, **kwargs: Any) -> tuple[int, int]:
         done = super()._init_training_state(*args, **kwargs)
         if self._progress:
-            self._progress["is_over"] = (
-                self.control.should_training_stop
-            )  # transformers forgets it when training begins
+            # transformers resets it when training begins
+            self._progress["is_over"] = self.control.should_training_stop
             best = self._progress["best_step"]
             self.state.best_model_checkpoint = (
                 None if best is None else str(checkpoint_path(self.checkpoints, best))
@@ -131,33 +139,26 @@ class ResumableTrainer(Trainer):
         return done
 
     def restore_progress(self) -> None:
-        """On a resumed run, what transformers does not restore, and the evaluation and checkpoint that were due."""
+        """Restore what transformers does not, and do the evaluation and saving that were due."""
         saved = self._progress
         if saved is None:
             return
-        losses = saved["running_losses"]
-        own = (
-            losses[self.args.process_index]
-            if len(losses) == self.args.world_size
-            else float(np.mean(losses))
-        )
+        losses, rank = saved["running_losses"], self.args.process_index
+        own = losses[rank] if len(losses) == self.args.world_size else float(np.mean(losses))
         self._tr_loss = torch.tensor(own, device=self.args.device)
-        self._total_loss_scalar, self._globalstep_last_logged = (
-            saved["total_loss"],
-            saved["last_logged_step"],
-        )
+        self._total_loss_scalar = saved["total_loss"]
+        self._globalstep_last_logged = saved["last_logged_step"]
         self.clock.seconds, self.clock.steps = saved["seconds"], saved["timed_steps"]
         self._saved_step = self.state.global_step
-        self._load_rng_state(
-            saved["checkpoint"]
-        )  # before a checkpoint of the same step can take the place of this one
+        # before a new checkpoint of the same step can replace this one
+        self._load_rng_state(saved["checkpoint"])
         self._maybe_log_save_evaluate(
             self._tr_loss, None, self.model_wrapped, None, self.state.epoch, None, None
         )
         self.control.should_training_stop |= saved["is_over"]
 
     def _run_epoch(self, **kwargs: Any) -> None:
-        if not self.control.should_training_stop:  # so on a resumed run that was over
+        if not self.control.should_training_stop:  # true if the resumed run was over
             super()._run_epoch(**kwargs)
 
     def _maybe_log_save_evaluate(
@@ -173,7 +174,7 @@ class ResumableTrainer(Trainer):
             return
         try:
             super()._maybe_log_save_evaluate(tr_loss, grad_norm, model, trial, *args, **kwargs)
-        except Stopped:  # in the evaluation, which is still due
+        except Stopped:  # during the evaluation, which is still due
             self._save_checkpoint(model, trial, is_save_due=self.control.should_save)
             raise
         if stopping.agreed():
@@ -182,13 +183,11 @@ class ResumableTrainer(Trainer):
             stopping.stop_if_agreed(self.state.global_step)
 
     def _determine_best_metric(self, metrics: dict[str, float], trial: Any) -> bool:
-        """Whether this step is the best so far; if the best model is wanted in the end, it is saved whatever the interval."""
+        """Return whether this step is the best so far; have it saved if the best is wanted."""
         if self.args.metric_for_best_model is None:
             return False
-        value, best = (
-            metrics[f"eval_{self.args.metric_for_best_model.removeprefix('eval_')}"],
-            self.state.best_metric,
-        )
+        value = metrics[f"eval_{self.args.metric_for_best_model.removeprefix('eval_')}"]
+        best = self.state.best_metric
         is_best = best is None or (value > best if self.args.greater_is_better else value < best)
         if is_best:
             self.state.best_metric, self.state.best_global_step = value, self.state.global_step
@@ -199,7 +198,7 @@ class ResumableTrainer(Trainer):
         return is_best
 
     def _save_checkpoint(self, model: Any, trial: Any, *, is_save_due: bool = False) -> None:
-        """Save aside, then publish; a fault of one process is raised in all."""
+        """Save under another name and then publish; raise a fault of one process in all."""
         step, folder = self.state.global_step, self.checkpoints
         partial = partial_path(folder, step)
         self.control.should_save = is_save_due
@@ -223,15 +222,12 @@ class ResumableTrainer(Trainer):
         self._saved_step = step
 
     def _save_state(self, partial: Path, losses: list[float]) -> None:
-        exportable = [
-            callback
-            for callback in [*self.callback_handler.callbacks, self.control]
-            if isinstance(callback, ExportableState)
-        ]
-        self.state.stateful_callbacks = TrainerState(
-            stateful_callbacks=exportable
-        ).stateful_callbacks  # type: ignore[arg-type]
+        callbacks = [*self.callback_handler.callbacks, self.control]
+        exportable: Any = [each for each in callbacks if isinstance(each, ExportableState)]
+        state = TrainerState(stateful_callbacks=exportable)
+        self.state.stateful_callbacks = state.stateful_callbacks
         self.state.save_to_json(str(partial / TRAINER_STATE_NAME))
+        args = self.args
         progress = {
             "best_step": self.best_step,
             "running_losses": losses,
@@ -239,16 +235,15 @@ class ResumableTrainer(Trainer):
             "last_logged_step": self._globalstep_last_logged,
             "seconds": self.clock.seconds,
             "timed_steps": self.clock.steps,
-            "num_processes": self.args.world_size,
-            "rows_per_process": self.args.per_device_train_batch_size
-            * self.args.gradient_accumulation_steps,
+            "num_processes": args.world_size,
+            "rows_per_process": args.per_device_train_batch_size * args.gradient_accumulation_steps,
             "plan_digest": self.plan_digest,
         }
         (partial / PROGRESS).write_text(json.dumps(progress, indent=1), encoding="utf-8")
 
     @contextmanager
     def _failing_together(self, partial: Path) -> Iterator[None]:
-        """A fault of saving in one process is raised in all, and what is half-written removed."""
+        """Raise a fault of saving in one process in all, and remove the incomplete checkpoint."""
         fault: str | None = None
         try:
             with saving(partial.with_suffix(""), self.checkpoints):
@@ -263,25 +258,27 @@ class ResumableTrainer(Trainer):
 
 
 class AfterSave(TrainerCallback):
-    """Tells of each checkpoint when it has its name.
+    """Callback that calls a function after each checkpoint is saved.
 
     Args:
-        tell: takes its folder and its step; called in the process that has this callback, which waits for it.
+        action: function (folder of the checkpoint, step) that the saving process waits for.
     """
 
-    def __init__(self, tell: Callable[[Path, int], None]) -> None:
-        self.tell = tell
+    def __init__(self, action: Callable[[Path, int], None]) -> None:
+        self.action = action
 
     def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Tell of it."""
-        self.tell(checkpoint_path(Path(args.output_dir), state.global_step), state.global_step)
+        """Call the function."""
+        self.action(checkpoint_path(Path(args.output_dir), state.global_step), state.global_step)
 
 
 class _EpochEnd(TrainerCallback):
-    """Moves what falls due at the last step of an epoch to the epoch's end, so that no checkpoint lies between that step and its evaluation.
+    """Callback that delays what is due at the last step of an epoch until the epoch's end.
+
+    No checkpoint is then saved between that step and its evaluation.
 
     Attributes:
-        is_near: the last step is done, the epoch's end follows.
+        is_near: whether the last step is done and the end of the epoch follows.
     """
 
     def __init__(self, trainer: ResumableTrainer) -> None:
@@ -289,14 +286,14 @@ class _EpochEnd(TrainerCallback):
         self.is_near = False
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> Any:
-        """Restore what a checkpoint holds."""
+        """Restore the progress of a checkpoint."""
         self.trainer.restore_progress()
         return self.trainer.control
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Tell whether the epoch ends here."""
+        """Find out whether the epoch ends here."""
         self.is_near = float(state.epoch).is_integer() or control.should_training_stop
 
     def on_epoch_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """What was due at the step is done now."""
+        """Allow what was delayed."""
         self.is_near = False

@@ -1,1 +1,1 @@
-"""One parser for each file format, for training and for prediction."""
+"""Parse each file format, with one parser for training and prediction. Start with `readers.py`."""

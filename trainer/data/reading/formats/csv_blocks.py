@@ -1,9 +1,10 @@
-"""Blocks of CSV that Arrow, several times faster, reads exactly as the strict parser does.
+"""Find the blocks of CSV that Arrow reads exactly as the strict parser does, and parse them.
 
-Arrow knows the same states as Python's csv.reader, but forgives text behind a closing quote, and a quote that is never closed. So a block
-without these two is read alike; where they are is found by passes over the whole block.
+Arrow knows the same states as Python's csv.reader, but accepts text after a closing quote and a
+quote that is never closed. Both read a block without these two in the same way. NumPy passes over
+the whole block find such places.
 
-Legend: Q runs of quotes that touch each other, L lines, R records.
+Legend: Q runs of adjacent quotes, L lines, R records.
 """
 
 from dataclasses import dataclass
@@ -23,11 +24,12 @@ class Layout:
     """Where the records of a block are.
 
     Attributes:
-        size: bytes that hold whole records.
-        starts_R: line, counted from 0, on which each record starts.
-        num_lines: lines in these bytes.
-        num_multiline: records that span several lines.
-        suspects_R: places in starts_R of records that hold two or more lines with the header's number of cells, quotes read as text.
+        size: number of bytes that hold whole records.
+        starts_R: the first line of each record, counted from 0.
+        num_lines: number of lines in these bytes.
+        num_multiline: number of records that span several lines.
+        suspects_R: positions in starts_R of records with two or more lines that have the header's
+            number of cells, read without quotes.
     """
 
     size: int
@@ -38,13 +40,15 @@ class Layout:
 
 
 def layout(block: bytes, separator: bytes, quote: bytes, width: int) -> Layout | None:
-    """Return where the records of a block are; None where the strict parser refuses one, or the block holds no whole record.
+    """Return where the records of a block are.
 
     Args:
-        block: whole lines, at whose start a record starts.
+        block: whole lines; a record starts at the first.
         separator: one ASCII character.
-        quote: one ASCII character, or nothing: quotes are text.
-        width: cells of a row.
+        quote: one ASCII character, or nothing if quotes are text.
+        width: number of cells in a row.
+    Returns:
+        None if the strict parser refuses a record, or if the block holds no whole record.
     """
     characters = np.frombuffer(block, np.uint8)
     if not quote or quote not in block:
@@ -59,7 +63,7 @@ def layout(block: bytes, separator: bytes, quote: bytes, width: int) -> Layout |
         if found is None:
             return None
         is_inside_L, is_open = found
-        if is_open:  # the last cell goes on behind the block
+        if is_open:  # The last cell continues after the block.
             outside = np.flatnonzero(~is_inside_L)
             if not len(outside):
                 return None
@@ -86,10 +90,14 @@ def layout(block: bytes, separator: bytes, quote: bytes, width: int) -> Layout |
 def _inside(
     characters: NDArray[np.uint8], separator: int, quote: int, ends_L: Ints
 ) -> tuple[Bools, bool] | None:
-    """(whether each line end is inside a quoted cell, whether the block ends in one); None where text stands behind a closing quote.
+    """Return whether each line end is inside a quoted cell, and whether the block ends in one.
 
-    An even run of quotes changes nothing inside a cell, and is an empty cell or text elsewhere. An odd run closes the cell that is
-    open; elsewhere it opens one where a cell starts, and is text in the middle of a cell.
+    An even run of quotes changes nothing inside a cell; elsewhere it is an empty cell or text. An
+    odd run closes the cell that is open. Elsewhere it opens a cell if it is at the cell's start,
+    and is text in the middle of a cell.
+
+    Returns:
+        None if text follows a closing quote.
     """
     places = np.flatnonzero(characters == quote)
     is_first = np.r_[True, np.diff(places) > 1]
@@ -101,11 +109,10 @@ def _inside(
         lasts_Q == len(characters) - 1
     )
     is_odd_Q = (lasts_Q - firsts_Q) % 2 == 0
-    turns_Q = np.cumsum(
-        is_odd_Q & at_start_Q
-    )  # each opens or closes; an odd run in the middle of a cell leaves none open
+    # Each turn opens or closes a cell. An odd run in the middle of a cell leaves none open.
+    turns_Q = np.cumsum(is_odd_Q & at_start_Q)
     settled_Q = np.maximum.accumulate(np.where(is_odd_Q & ~at_start_Q, turns_Q, 0))
-    is_open_Q = (turns_Q - settled_Q) % 2 == 1  # behind each run
+    is_open_Q = (turns_Q - settled_Q) % 2 == 1
     was_open_Q = np.r_[False, is_open_Q[:-1]]
     is_fault_Q = ~at_end_Q & np.where(was_open_Q, is_odd_Q, ~is_odd_Q & at_start_Q)
     if is_fault_Q.any():
@@ -115,7 +122,7 @@ def _inside(
 
 
 def _line_ends(block: bytes, characters: NDArray[np.uint8]) -> Ints:
-    """Place of the last character of each line end: line feed, carriage return, or both."""
+    """Return the position of the last character of each line end (\\n, \\r or \\r\\n)."""
     if b"\r" not in block:
         return np.flatnonzero(characters == NEWLINE)
     is_end = characters == NEWLINE
@@ -127,18 +134,13 @@ def _line_ends(block: bytes, characters: NDArray[np.uint8]) -> Ints:
 def parse(
     block: bytes, found: Layout, separator: str, quote: str, width: int, places: list[int]
 ) -> pa.Table | None:
-    """Return the cells of a block as text; None where a record has another number of cells.
+    """Return the wanted cells of a block as text; None if a record has another number of cells.
 
     Args:
-        width: cells of a record.
-        places: cells that are wanted, counted from 0.
+        found: where the records of the block are.
+        width: number of cells in a record.
+        places: positions of the wanted cells, counted from 0.
     """
-    ragged: list[bool] = []
-
-    def note(row: object) -> str:
-        ragged.append(True)
-        return "error"
-
     names = [str(place) for place in range(width)]
     try:
         table = pacsv.read_csv(
@@ -150,7 +152,6 @@ def parse(
                 delimiter=separator,
                 quote_char=quote or False,
                 newlines_in_values=found.num_multiline > 0,
-                invalid_row_handler=note,
             ),
             convert_options=pacsv.ConvertOptions(
                 include_columns=[names[place] for place in places],
@@ -161,4 +162,4 @@ def parse(
         )
     except pa.ArrowInvalid:
         return None
-    return table if not ragged and table.num_rows == len(found.starts_R) else None
+    return table if table.num_rows == len(found.starts_R) else None

@@ -1,4 +1,4 @@
-"""JSON files that are not lines: a list of objects, and the layouts of pandas' `DataFrame.to_json`."""
+"""Read JSON files that are one list of objects, or a layout of pandas' `DataFrame.to_json`."""
 
 import json
 import re
@@ -10,56 +10,56 @@ from trainer.errors import DataError
 SPACE = re.compile(r"[ \t\r\n]*")
 READ_CHARACTERS = 1 << 18
 DECODER = json.JSONDecoder()
+KEYS_AROUND_DATA = {"columns", "index", "data", "schema"}
+"""Keys that an object with the rows under "data" may have."""
+WRITE_LINES = (
+    'Write it with DataFrame.to_json(path, orient="records", lines=True), and end its name in '
+    ".jsonl."
+)
 
 
 def json_records(text: TextIO, where: str, wanted: list[str]) -> Iterator[Any] | None:
-    """Return the rows of a JSON text that is one list or one object; None where it holds one object a line.
+    """Return the rows of a JSON text that is one list or one object.
 
-    Read are lists of objects (orient="records"), column by column (the default of pandas), orient="split", and {"data": [objects]}.
-    A list is read bit by bit, the others as a whole.
+    The layouts are a list of objects (orient="records"), an object of columns (the default of
+    pandas), orient="split", and {"data": [objects]}. A list is read in parts, the others as a
+    whole.
 
     Args:
         where: the file, for messages.
-        wanted: columns, which tell columns from rows in an object of objects.
+        wanted: columns; their names show whether an object of objects holds columns or rows.
+    Returns:
+        None if the text holds one object a line.
     Raises:
         DataError: another layout, or broken JSON.
     """
-    head = _from_first_character(text)
-    if head[:1] == "[":
-        return _list_values(text, head, where)
-    if head[:1] != "{":
+    while (first := text.read(1)) and first in "\ufeff \t\r\n":
+        continue
+    if first == "[":
+        return _list_values(text, first, where)
+    if first != "{":
         return None
-    while "\n" not in head and (more := text.read(READ_CHARACTERS)):
-        head += more
-    line = head.partition("\n")[0]
+    line = first + text.readline()
     value = _value(line)
     if isinstance(value, dict) and not _is_layout(value, wanted):
         return None
-    rest = head[len(line) :]
-    if value is None or not rest.strip():
-        rest += text.read()
-        value = _value(line + rest) if rest.strip() else value
-    elif rest.strip():
+    rest = next(filter(str.strip, text), "")
+    if value is not None and rest:
         return None
+    if rest:
+        value = _value(line + rest + text.read())
     if value is None:
         return None
     records = _layout(value, wanted)
     if records is None:
-        words = 'is one JSON object in a layout that cannot be read. Write it with DataFrame.to_json(path, orient="records", lines=True)'
-        raise DataError(f"{where}: {words}, and end its name in .jsonl.")
+        raise DataError(
+            f"{where}: is one JSON object in a layout that cannot be read. {WRITE_LINES}"
+        )
     return iter(records)
 
 
-def _from_first_character(text: TextIO) -> str:
-    """The first part of the text, without a byte order mark and white space before it."""
-    while part := text.read(READ_CHARACTERS):
-        if part := part.lstrip("\ufeff \t\r\n"):
-            return part
-    return ""
-
-
 def _value(text: str) -> Any:
-    """The value of a whole JSON text; None where it is broken."""
+    """Return the value of a whole JSON text; None if it is broken."""
     try:
         return json.loads(text)
     except (ValueError, RecursionError):
@@ -67,20 +67,21 @@ def _value(text: str) -> Any:
 
 
 def _is_layout(value: dict[str, Any], wanted: list[str]) -> bool:
-    """Whether an object holds several rows, or nothing, so that it is none itself."""
-    held = list(value.values())
-    if all(isinstance(v, dict) for v in held) or (
-        isinstance(value.get("data"), list) and value.keys() <= KEYS_AROUND_DATA
-    ):
+    """Whether an object is not a row itself: it holds several rows, or nothing."""
+    parts = list(value.values())
+    if all(isinstance(part, dict) for part in parts):
         return True
-    has_rows = any(isinstance(v, list) and v and all(isinstance(x, dict) for x in v) for v in held)
+    if isinstance(value.get("data"), list) and value.keys() <= KEYS_AROUND_DATA:
+        return True
+    has_rows = any(
+        isinstance(part, list) and part and all(isinstance(item, dict) for item in part)
+        for part in parts
+    )
     return bool(wanted) and has_rows and not value.keys() & set(wanted)
 
 
-KEYS_AROUND_DATA = {"columns", "index", "data", "schema"}
-
-
 def _layout(value: Any, wanted: list[str]) -> Iterable[Any] | None:
+    """Return the rows of an object in one of the layouts; None for another value."""
     if not isinstance(value, dict):
         return None
     rows, columns = value.get("data"), value.get("columns")
@@ -90,20 +91,19 @@ def _layout(value: Any, wanted: list[str]) -> Iterable[Any] | None:
         ):
             return (dict(zip(map(str, columns), row, strict=True)) for row in rows)
         return rows if all(isinstance(row, dict) for row in rows) else None
-    held = list(value.values())
-    if not held or not all(
-        isinstance(column, dict) and column.keys() == held[0].keys() for column in held
+    parts = list(value.values())
+    if not parts or not all(
+        isinstance(column, dict) and column.keys() == parts[0].keys() for column in parts
     ):
         return None
-    if (
-        wanted and not value.keys() >= set(wanted) and held[0].keys() >= set(wanted)
-    ):  # orient="index": rows by their names
-        return None
-    return ({name: column[key] for name, column in value.items()} for key in held[0])
+    names = set(wanted)
+    if names and not value.keys() >= names and parts[0].keys() >= names:
+        return None  # orient="index": rows by their names
+    return ({name: column[key] for name, column in value.items()} for key in parts[0])
 
 
 def _list_values(text: TextIO, buffer: str, where: str) -> Iterator[Any]:
-    """The values of a list, of which only a part is held.
+    """Yield the values of a list, with only a part of it in memory.
 
     Raises:
         DataError: broken JSON, or a list of lists.
@@ -122,23 +122,27 @@ def _list_values(text: TextIO, buffer: str, where: str) -> Iterator[Any]:
         if is_last:
             break
         if is_first and isinstance(value, list):
-            words = 'is a list of lists, without names of columns. Write it with DataFrame.to_json(path, orient="records", lines=True)'
-            raise DataError(f"{where}: {words}, and end its name in .jsonl.")
+            raise DataError(f"{where}: is a list of lists, without column names. {WRITE_LINES}")
         yield value
         at, is_first, size = end, False, READ_CHARACTERS
     rest = buffer[end:]
     while rest or (rest := text.read(READ_CHARACTERS)):
         if rest.strip():
             raise DataError(
-                f"{where}: broken JSON: text stands behind the list, {rest.strip()[:20]!r}. Give one list, or one object a line."
+                f"{where}: broken JSON: text follows the list, {rest.strip()[:20]!r}. Give one "
+                "list, or one object a line."
             )
         rest = ""
 
 
 def _next_value(buffer: str, at: int, is_first: bool) -> tuple[Any, int, bool]:
-    """(value, place behind it, whether the list ended instead); raises ValueError where the buffer holds no whole one.
+    """Return a value, the position after it, and whether the list ended instead.
 
-    The place behind a value is the separator or bracket that follows it, so that a number that is cut off is not taken for a whole one.
+    The position is that of the separator or bracket after the value, so that a number that is cut
+    off is not read as a whole one.
+
+    Raises:
+        ValueError: the buffer holds no whole value.
     """
     at = _skip(buffer, at)
     if buffer[at : at + 1] == "]":
@@ -160,9 +164,10 @@ def _skip(buffer: str, at: int) -> int:
 
 
 def _worded(error: Exception, buffer: str, read: int, where: str) -> DataError:
-    """The error with its place in the whole text."""
+    """Return the error with its position in the whole text."""
     if isinstance(error, json.JSONDecodeError) and read:
         return DataError(
-            f"{where}: broken JSON: {error.msg}: char {read + error.pos:,}, near {buffer[max(0, error.pos - 20) : error.pos + 20]!r}."
+            f"{where}: broken JSON: {error.msg}: char {read + error.pos:,}, near "
+            f"{buffer[max(0, error.pos - 20) : error.pos + 20]!r}."
         )
     return DataError(f"{where}: broken JSON: {error}.")

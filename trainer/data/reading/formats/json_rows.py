@@ -1,134 +1,161 @@
-"""JSON lines and JSON lists as Arrow tables of the wanted columns, with the place of each row."""
+"""Read JSON lines and JSON lists as Arrow tables, with the place of each row."""
 
-import codecs
 import io
 import json
 import re
 from collections.abc import Iterable, Iterator
+from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.json as pajson
 
-from trainer.data.reading.bad_rows import BATCH_ROWS, LINE, RECORD, BadRows, cut
-from trainer.data.reading.columns import check_columns
+from trainer.config.sections.data import DataSection
+from trainer.data.reading.bad_rows import BadRows
+from trainer.data.reading.column_checks import check_columns
+from trainer.data.reading.formats.compression import open_bytes
 from trainer.data.reading.formats.json_layouts import json_records
-from trainer.data.reading.formats.packed import open_bytes
-from trainer.data.reading.formats.text_encoding import worded_decoding
+from trainer.data.reading.formats.text_encoding import without_mark, worded_decoding
+from trainer.data.reading.row_places import BATCH_ROWS, LINE, RECORD, place_words
 from trainer.errors import DataError
 
-if TYPE_CHECKING:
-    from trainer.config.sections.data import DataSection
-
-JSON_BLOCK_BYTES = 1 << 22
+JSON_BLOCK_CHARACTERS = 1 << 22
 SAMPLE = 1_000
-"""Objects of which one must have a column, so that it counts as one that the file has."""
+"""The file has a column if one of so many first objects has it."""
 ARROW_ALONE = re.compile(rb"Inf[\s,}\]]")
-"""What Arrow takes for a number and Python does not."""
+"""What Arrow reads as a number and Python does not."""
+PlacedRecord = tuple[str, int, dict[str, Any]]
+"""A row after its place: "line" or "record", and its first line or its number, from 1."""
 
 
 def read_jsonl(
-    path: Path, wanted: list[str], options: "DataSection", bad_rows: BadRows
+    path: Path, wanted: list[str], options: DataSection, bad_rows: BadRows
 ) -> Iterator[pa.Table]:
-    """Read one JSON object a line; blank lines are passed over.
+    """Read one JSON object a line, and skip blank lines.
 
-    Python reads the first lines and every block of lines that is out of the ordinary; Arrow, ten times faster, reads the others.
+    Python reads the first block, and every block that is unusual. Arrow reads the others, ten times
+    faster.
     """
-    with worded_decoding(str(path), path, options.encoding), open_bytes(path) as stream:
-        yield from _JsonLines(path, wanted, options, bad_rows).read(stream)
+    number, kinds = 1, None
+    with (
+        worded_decoding(str(path), path, options.encoding),
+        open_bytes(path) as stream,
+        io.TextIOWrapper(stream, without_mark(options.encoding), newline="\n") as text,
+    ):
+        while block := text.read(JSON_BLOCK_CHARACTERS) + text.readline():
+            table = arrow_records(block.encode(), kinds) if kinds and wanted else None
+            if table is None:
+                lines = enumerate(io.StringIO(block, newline="\n"), number)
+                rows = usable_rows(lines, "line", str(path), wanted, bad_rows)
+                for table in _tables(rows, path, wanted, None if kinds else options):
+                    kinds = table.drop_columns(LINE).schema
+                    yield table
+            else:
+                yield table.append_column(LINE, pa.array(number + np.arange(table.num_rows)))
+            number += block.count("\n") or 1
+    if number == 1:
+        raise DataError(f"{path}: is empty. Give a file with one JSON object a line.")
 
 
-class _JsonLines:
-    """Reads JSON line by line, as exactly as it has to be; counts the lines over several calls."""
+def read_json(
+    path: Path, wanted: list[str], options: DataSection, bad_rows: BadRows
+) -> Iterator[pa.Table]:
+    """Read one JSON list of objects, or another layout that pandas writes.
 
-    def __init__(
-        self, path: Path, wanted: list[str], options: "DataSection", bad_rows: BadRows
-    ) -> None:
-        self.path, self.wanted, self.options, self.bad_rows = path, wanted, options, bad_rows
-        self.number = 0
-        self.is_checked = False
+    A file with one object a line is read as JSONL.
+    """
+    with (
+        worded_decoding(str(path), path, options.encoding),
+        open_bytes(path) as stream,
+        io.TextIOWrapper(stream, options.encoding) as text,
+    ):
+        values = json_records(text, str(path), wanted)
+        if values is not None:
+            rows = usable_rows(enumerate(values, 1), "record", str(path), wanted, bad_rows)
+            yield from _tables(rows, path, wanted, options)
+            return
+    yield from read_jsonl(path, wanted, options, bad_rows)
 
-    def read(self, stream: Any) -> Iterator[pa.Table]:
-        """Read all bytes of a file."""
-        encoding = self.options.encoding
-        if codecs.lookup(encoding).name not in ("utf-8", "utf-8-sig"):
-            with io.TextIOWrapper(stream, encoding, newline="\n") as text:
-                yield from self._by_python(text)
+
+def usable_rows(
+    values: Iterable[tuple[int, Any]], unit: str, where: str, wanted: list[str], bad_rows: BadRows
+) -> Iterator[PlacedRecord]:
+    """Yield each value that can be a row after its place, for all readers of JSON.
+
+    Args:
+        values: the number and the text of each line, or the number and the value of each record.
+        unit: "line" or "record".
+        where: the file, for messages.
+        wanted: columns whose values must be text that can be encoded.
+        bad_rows: receives the other values.
+    """
+    for number, value in values:
+        if unit == "line" and not value.strip():
+            continue
+        try:
+            record = json.loads(value) if unit == "line" else value
+            reason = _unusable(record, wanted)
+        except (ValueError, RecursionError) as error:
+            reason = f"broken JSON: {error}"
+        if reason:
+            content = value.rstrip("\n") if unit == "line" else json.dumps(value)
+            bad_rows.note(where, unit, number, reason, content)
         else:
-            encoding, kinds = "utf-8-sig", None
-            while block := stream.read(JSON_BLOCK_BYTES) + stream.readline():
-                text = block.decode(encoding)
-                table = arrow_records(block, kinds) if kinds and self.wanted else None
-                if table is None:
-                    for table in self._by_python(io.StringIO(text, newline="\n")):
-                        kinds = table.drop_columns(LINE).schema
-                        yield table
-                else:
-                    yield table.append_column(
-                        LINE, pa.array(np.arange(1, table.num_rows + 1) + self.number)
-                    )
-                    self.number += block.count(b"\n")
-                encoding = "utf-8"
-        if not self.number:
-            raise DataError(f"{self.path}: is empty. Give a file with one JSON object a line.")
+            yield unit, number, record
 
-    def _by_python(self, lines: Iterable[str]) -> Iterator[pa.Table]:
-        """Tables of at most BATCH_ROWS rows; what is no row goes to the bad rows."""
-        records: list[dict[str, Any]] = []
-        numbers: list[int] = []
-        for line in lines:
-            self.number += 1
-            if not line.strip():
-                continue
-            try:
-                record = json.loads(line)
-                fault = record_fault(record, self.wanted)
-            except (ValueError, RecursionError) as error:
-                fault = f"broken JSON: {error}"
-            if fault:
-                self.bad_rows.append(
-                    {
-                        "file": str(self.path),
-                        "line": self.number,
-                        "reason": fault,
-                        "content": cut(line.rstrip("\n")),
-                    }
-                )
-                continue
-            records.append(record)
-            numbers.append(self.number)
-            if len(records) == BATCH_ROWS:
-                yield self._table(records, numbers)
-                records, numbers = [], []
-        if records:
-            yield self._table(records, numbers)
 
-    def _table(self, records: list[dict[str, Any]], numbers: list[int]) -> pa.Table:
-        if not self.is_checked:
-            check_sample(f"{self.path}:{numbers[0]}", records, self.wanted, self.options)
-            self.is_checked = True
-        return records_table(records, self.wanted, str(self.path)).append_column(
-            LINE, pa.array(numbers, pa.int64())
-        )
+def _unusable(record: Any, wanted: list[str]) -> str | None:
+    """Return why a JSON value cannot be a row; None if it can."""
+    if not isinstance(record, dict):
+        return "not an object {...}"
+    for name in wanted:
+        value = record.get(name)
+        try:
+            (value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)).encode()
+        except UnicodeEncodeError:
+            return f"'{name}' holds half a surrogate pair (an emoji cut in two), which is not text"
+    return None
+
+
+def _tables(
+    rows: Iterator[PlacedRecord],
+    path: Path,
+    wanted: list[str],
+    options: DataSection | None,
+) -> Iterator[pa.Table]:
+    """Yield tables of at most BATCH_ROWS rows.
+
+    Args:
+        options: for the check of the columns in the first table; None if they were checked.
+    """
+    while batch := list(islice(rows, BATCH_ROWS)):
+        unit, numbers, records = batch[0][0], [row[1] for row in batch], [row[2] for row in batch]
+        if options:
+            check_sample(place_words(str(path), unit, numbers[0]), records, wanted, options)
+            options = None
+        column = LINE if unit == "line" else RECORD
+        table = records_table(records, wanted, str(path))
+        yield table.append_column(column, pa.array(numbers, pa.int64()))
 
 
 def arrow_records(block: bytes, kinds: pa.Schema) -> pa.Table | None:
-    """Rows of whole lines of JSON objects whose columns have the given types; None where Python might read something else, or refuse it.
+    """Return the rows of whole lines of JSON objects with columns of the given types.
 
-    Arrow knows no lines: it is asked only where each line starts with an opening and ends with a closing brace, so that no object
-    spans two lines; as many rows as lines then means that no line holds two. It takes `Inf` for a number, which Python does not, and
-    rounds whole numbers among fractions.
+    Arrow does not know lines. It is used only if each line starts with an opening brace and ends
+    with a closing one, so that no object spans two lines. If there are as many rows as lines, no
+    line holds two. Arrow reads `Inf` as a number, which Python does not, and rounds whole numbers
+    among fractions.
+
+    Returns:
+        None if Python might read another value, or refuse a line.
     """
     content = block.rstrip(b" \t\r\n")
     ends = content.count(b"\n")
-    if (
-        content[:1] != b"{"
-        or ends != content.count(b"}\n{") + content.count(b"}\r\n{")
-        or ARROW_ALONE.search(content)
-    ):
+    are_objects = ends == content.count(b"}\n{") + content.count(b"}\r\n{")
+    if content[:1] != b"{" or not are_objects or ARROW_ALONE.search(content):
         return None
     try:
         table = pajson.read_json(
@@ -140,90 +167,33 @@ def arrow_records(block: bytes, kinds: pa.Schema) -> pa.Table | None:
         )
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
         return None
-    exact = all(
+    is_exact = all(
         not pa.types.is_floating(c.type) or not pc.any(pc.greater_equal(pc.abs(c), 2.0**53)).as_py()
         for c in table.columns
     )
-    return table if exact and table.num_rows == ends + 1 else None
-
-
-def read_json(
-    path: Path, wanted: list[str], options: "DataSection", bad_rows: BadRows
-) -> Iterator[pa.Table]:
-    """Read one JSON list of objects, or another layout that pandas writes; a file of one object a line is read as JSONL."""
-    with (
-        worded_decoding(str(path), path, options.encoding),
-        open_bytes(path) as stream,
-        io.TextIOWrapper(stream, options.encoding) as text,
-    ):
-        values = json_records(text, str(path), wanted)
-        if values is not None:
-            yield from _numbered_tables(values, path, wanted, options, bad_rows)
-            return
-    yield from read_jsonl(path, wanted, options, bad_rows)
-
-
-def _numbered_tables(
-    values: Iterable[Any], path: Path, wanted: list[str], options: "DataSection", bad_rows: BadRows
-) -> Iterator[pa.Table]:
-    good: list[dict[str, Any]] = []
-    numbers: list[int] = []
-    is_checked = False
-
-    def table() -> pa.Table:
-        if not is_checked:
-            check_sample(str(path), good, wanted, options)
-        return records_table(good, wanted, str(path)).append_column(
-            RECORD, pa.array(numbers, pa.int64())
-        )
-
-    for number, record in enumerate(values, start=1):
-        if fault := record_fault(record, wanted):
-            bad_rows.append(
-                {
-                    "file": str(path),
-                    "record": number,
-                    "reason": fault,
-                    "content": cut(json.dumps(record)),
-                }
-            )
-            continue
-        good.append(record)
-        numbers.append(number)
-        if len(good) == BATCH_ROWS:
-            yield table()
-            good, numbers, is_checked = [], [], True
-    if good:
-        yield table()
+    return table if is_exact and table.num_rows == ends + 1 else None
 
 
 def check_sample(
     where: str,
     records: list[dict[str, Any]],
     wanted: Iterable[str],
-    options: "DataSection",
+    options: DataSection,
     remedy: str = "",
 ) -> None:
-    """Raises DataError for a column that none of the first SAMPLE objects has."""
+    """Raise DataError for a column that none of the first SAMPLE objects has."""
     found = dict.fromkeys(name for record in records[:SAMPLE] for name in record)
     check_columns(where, wanted, found, options, remedy, SAMPLE if len(records) >= SAMPLE else 0)
 
 
-def record_fault(record: Any, wanted: list[str]) -> str | None:
-    """What keeps a JSON value from being a row."""
-    if not isinstance(record, dict):
-        return "not an object {...}"
-    for name in wanted:
-        value = record.get(name)
-        try:
-            (value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)).encode()
-        except UnicodeEncodeError:
-            return f"'{name}' holds half a surrogate pair (an emoji cut in two), which is no text"
-    return None
-
-
 def records_table(records: list[dict[str, Any]], wanted: list[str], where: str) -> pa.Table:
-    """Return the wanted columns of objects; none means all. Numbers and texts in one column are JSON texts."""
+    """Return the wanted columns of objects; none means all.
+
+    A column that mixes numbers and texts becomes JSON texts.
+
+    Raises:
+        DataError: a wanted column mixes lists and single values.
+    """
     columns = {}
     for name in wanted or dict.fromkeys(name for record in records for name in record):
         values = [record.get(name) for record in records]
@@ -231,28 +201,28 @@ def records_table(records: list[dict[str, Any]], wanted: list[str], where: str) 
             values = _without_halves(values)
         try:
             columns[name] = pa.array(values, from_pandas=True)
-        except (
-            pa.ArrowInvalid,
-            pa.ArrowTypeError,
-            OverflowError,
-        ):  # numbers and texts mixed, or beyond 64 bits
-            lists = [isinstance(v, list) for v in values if v is not None]
+        except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError):  # mixed, or beyond 64 bits
+            lists = [isinstance(value, list) for value in values if value is not None]
             if wanted and any(lists) and not all(lists):
                 raise DataError(
-                    f"{where}: '{name}' holds a list in some rows and a single value in others; needed: one kind. Mend the file."
+                    f"{where}: '{name}' holds a list in some rows and a single value in others; "
+                    "needed: one kind. Fix the file."
                 ) from None
-            as_lists = all(lists)
-            columns[name] = pa.array(
-                [
-                    [_json_text(x) for x in v] if as_lists and v is not None else _json_text(v)
-                    for v in values
-                ]
-            )
+            texts = [
+                [_json_text(item) for item in value]
+                if all(lists) and value is not None
+                else _json_text(value)
+                for value in values
+            ]
+            columns[name] = pa.array(texts)
     return pa.table(columns)
 
 
 def _without_halves(values: list[Any]) -> list[Any]:
-    """The values with U+FFFD in place of halves of surrogate pairs, which are no text; of the wanted columns such rows are refused."""
+    """Return the values with U+FFFD for halves of surrogate pairs, which are not text.
+
+    Rows with them in a wanted column are bad rows.
+    """
     text = json.dumps(values, ensure_ascii=False)
     try:
         text.encode()
@@ -262,10 +232,6 @@ def _without_halves(values: list[Any]) -> list[Any]:
 
 
 def _json_text(value: Any) -> str | None:
-    return (
-        value
-        if isinstance(value, str)
-        else None
-        if value is None or value != value
-        else json.dumps(value)
-    )
+    if isinstance(value, str):
+        return value
+    return None if value is None or value != value else json.dumps(value)

@@ -1,49 +1,41 @@
-"""The reader of each file format; table READERS.
+"""The reader of each file format: table READERS.
 
-A reader is a function (path, wanted columns, data section, bad rows) -> tables in the order of the file. No wanted columns mean all.
-What it cannot read it appends to `bad_rows`, all of it, before the caller decides. Readers of text formats and of .xlsx add the column
-LINE, or RECORD for JSON lists: the place of each row in the file.
+A reader is a function (path, wanted columns, data section, bad rows) that yields tables in the
+order of the file. No wanted columns mean all columns. It adds every row that it cannot read to the
+bad rows. Readers of text formats and of .xlsx add the column LINE, readers of JSON lists RECORD.
 """
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
+from trainer.config.sections.data import DataSection
 from trainer.data.reading.bad_rows import BadRows
-from trainer.data.reading.columns import check_header
+from trainer.data.reading.column_checks import check_header
+from trainer.data.reading.formats.compression import COMPRESSED, ending, open_bytes
 from trainer.data.reading.formats.csv_rows import CsvRows
 from trainer.data.reading.formats.json_rows import read_json, read_jsonl
-from trainer.data.reading.formats.packed import PACKED, ending, open_bytes
 from trainer.data.reading.formats.table_files import read_arrow, read_parquet, read_xlsx
 from trainer.data.reading.formats.text_encoding import text_blocks, worded_decoding
-
-if TYPE_CHECKING:
-    from trainer.config.sections.data import DataSection
 
 CSV_BLOCK_BYTES = 1 << 20
 
 
 def read_csv(
-    path: Path, wanted: list[str], options: "DataSection", bad_rows: BadRows
+    path: Path, wanted: list[str], options: DataSection, bad_rows: BadRows
 ) -> Iterator[pa.Table]:
-    """Read CSV or TSV; every column is text, and an empty cell, quoted or not, an empty text."""
+    """Read CSV or TSV with all columns as text; an empty cell is an empty text."""
     where = str(path)
     with worded_decoding(where, path, options.encoding), open_bytes(path) as stream:
         blocks = text_blocks(stream.read, where, options.encoding, CSV_BLOCK_BYTES)
-        yield from CsvRows(
-            blocks,
-            where,
-            wanted,
-            options,
-            ending(path),
-            bad_rows,
-            lambda found: check_header(where, wanted, found, options),
-        ).tables()
+        check = partial(check_header, where, wanted, options=options)
+        rows = CsvRows(blocks, where, wanted, options, ending(path), bad_rows, check)
+        yield from rows.tables()
 
 
-READERS: dict[str, Callable[[Path, list[str], "DataSection", BadRows], Iterator[pa.Table]]] = {
+READERS: dict[str, Callable[[Path, list[str], DataSection, BadRows], Iterator[pa.Table]]] = {
     ".csv": read_csv,
     ".tsv": read_csv,
     ".tab": read_csv,
@@ -56,5 +48,5 @@ READERS: dict[str, Callable[[Path, list[str], "DataSection", BadRows], Iterator[
     ".xlsx": read_xlsx,
 }
 """Reader of each file ending."""
-ENDINGS = (*READERS, *PACKED)
-"""Endings that mean a file."""
+ENDINGS = (*READERS, *COMPRESSED)
+"""Endings of file names."""

@@ -1,38 +1,40 @@
-"""Parquet, Arrow and Excel files as Arrow tables of the wanted columns; no wanted columns mean all."""
+"""Read Parquet, Arrow and Excel files as Arrow tables of the wanted columns."""
 
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from trainer.data.labels.written_lists import item_text
-from trainer.data.reading.bad_rows import BATCH_ROWS, LINE, BadRows
-from trainer.data.reading.columns import check_columns
-from trainer.data.reading.formats.packed import is_packed
+from trainer.config.sections.data import DataSection
+from trainer.data.labels.list_parsing import item_text
+from trainer.data.reading.bad_rows import BadRows
+from trainer.data.reading.column_checks import check_columns
+from trainer.data.reading.formats.compression import is_compressed
+from trainer.data.reading.row_places import BATCH_ROWS, LINE
 from trainer.errors import DataError, did_you_mean, first_line, listing
 
-if TYPE_CHECKING:
-    from trainer.config.sections.data import DataSection
-
 PARQUET_BUFFER_BYTES = 1 << 20
-"""Read at once of each column. With `pre_buffer`, pyarrow's default, iter_batches keeps all that it has read: in the end the whole file."""
+"""Bytes that are read at once of each column. With `pre_buffer`, pyarrow's default, iter_batches
+keeps all that it has read, in the end the whole file."""
 
 
-def refuse_packed(path: Path) -> None:
-    """Raises DataError for a packed file of a format that cannot be read from its start to its end."""
-    if is_packed(path):
+def refuse_compressed(path: Path) -> None:
+    """Raise DataError for a compressed file of a format that cannot be read in one pass."""
+    if is_compressed(path):
         raise DataError(
-            f"{path}: of packed files only text formats are read: CSV, TSV, JSONL, JSON. Unpack it."
+            f"{path}: of compressed files only text formats can be read: CSV, TSV, JSONL, JSON. "
+            "Decompress it."
         )
 
 
 def read_parquet(
-    path: Path, wanted: list[str], options: "DataSection", bad_rows: BadRows
+    path: Path, wanted: list[str], options: DataSection, bad_rows: BadRows
 ) -> Iterator[pa.Table]:
     """Read Parquet, row group by row group."""
-    refuse_packed(path)
+    refuse_compressed(path)
     try:
         file = pq.ParquetFile(path, pre_buffer=False, buffer_size=PARQUET_BUFFER_BYTES)
     except (pa.ArrowInvalid, pa.ArrowException) as error:
@@ -43,10 +45,10 @@ def read_parquet(
 
 
 def read_arrow(
-    path: Path, wanted: list[str], options: "DataSection", bad_rows: BadRows
+    path: Path, wanted: list[str], options: DataSection, bad_rows: BadRows
 ) -> Iterator[pa.Table]:
     """Read an Arrow IPC file or stream, memory-mapped."""
-    refuse_packed(path)
+    refuse_compressed(path)
     source = pa.memory_map(str(path))
     try:
         try:
@@ -61,24 +63,26 @@ def read_arrow(
 
 
 def read_xlsx(
-    path: Path, wanted: list[str], options: "DataSection", bad_rows: BadRows
+    path: Path, wanted: list[str], options: DataSection, bad_rows: BadRows
 ) -> Iterator[pa.Table]:
-    """Read one sheet of an Excel file, every value as text, as the sheet shows whole numbers; LINE holds the row of the sheet.
+    """Read one sheet of an Excel file, with each value as the text that the sheet shows.
 
-    openpyxl reads row by row; pandas, which uses it too, would hold the whole sheet and take texts such as 'NA' for missing.
+    LINE is the row of the sheet. openpyxl reads row by row. pandas, which uses it too, would hold
+    the whole sheet in memory and read texts such as 'NA' as missing.
     """
-    refuse_packed(path)
+    refuse_compressed(path)
     try:
         from openpyxl import load_workbook
     except ImportError as error:
         raise DataError(
-            f"{path}: reading .xlsx needs the package openpyxl. Run: pip install 'openpyxl>=3.1,<4', or save the sheet as CSV."
+            f"{path}: reading .xlsx needs the package openpyxl. Run: pip install "
+            "'openpyxl>=3.1,<4', or save the sheet as CSV."
         ) from error
     try:
         book = load_workbook(path, read_only=True, data_only=True)
-    except Exception as error:  # openpyxl names no error of its own: KeyError, BadZipFile, InvalidFileException ...
+    except Exception as error:  # openpyxl has no error class of its own.
         raise DataError(
-            f"{path}: is not an .xlsx file: {first_line(error)} Save it anew as .xlsx, or as CSV."
+            f"{path}: is not an .xlsx file: {first_line(error)} Save it again as .xlsx, or as CSV."
         ) from error
     try:
         yield from _sheet_tables(book, path, wanted, options, bad_rows)
@@ -87,52 +91,41 @@ def read_xlsx(
 
 
 def _sheet_tables(
-    book: Any, path: Path, wanted: list[str], options: "DataSection", bad_rows: BadRows
+    book: Any, path: Path, wanted: list[str], options: DataSection, bad_rows: BadRows
 ) -> Iterator[pa.Table]:
     name = options.sheet or book.sheetnames[0]
     if name not in book.sheetnames:
         raise DataError(
-            f"{path}: no sheet '{name}'; found: {listing(book.sheetnames)}.{did_you_mean(name, book.sheetnames)} Set data.sheet."
+            f"{path}: no sheet '{name}'; found: {listing(book.sheetnames)}."
+            f"{did_you_mean(name, book.sheetnames)} Set data.sheet."
         )
     if len(book.sheetnames) > 1 and not options.sheet:
         bad_rows.remark(
             f"{path}: sheet '{name}' of {len(book.sheetnames)} is read; data.sheet chooses another."
         )
-    rows = (
-        (number, [cell_text(value) for value in cells])
-        for number, cells in enumerate(book[name].iter_rows(values_only=True), start=1)
-    )
+    rows = enumerate(book[name].iter_rows(values_only=True), start=1)
     filled = ((number, cells) for number, cells in rows if any(cell is not None for cell in cells))
-    names = options.column_names or [cell or "" for cell in next(filled, (0, []))[1]]
+    names = options.column_names or [cell_text(cell) or "" for cell in next(filled, (0, []))[1]]
     while names and not names[-1]:
         names.pop()
     if not names:
         raise DataError(f"{path}: sheet '{name}' is empty. Give one with a header line and rows.")
     check_columns(str(path), wanted, names, options)
     places = [names.index(column) for column in wanted] or list(range(len(names)))
-    batch: list[tuple[int, list[str | None]]] = []
-    for row in filled:
-        batch.append(row)
-        if len(batch) == BATCH_ROWS:
-            yield _sheet_table(batch, names, places)
-            batch = []
-    if batch:
-        yield _sheet_table(batch, names, places)
-
-
-def _sheet_table(
-    batch: list[tuple[int, list[str | None]]], names: list[str], places: list[int]
-) -> pa.Table:
-    columns = [
-        pa.array([cells[place] if place < len(cells) else None for _, cells in batch], pa.string())
-        for place in places
-    ]
-    table = pa.Table.from_arrays(columns, [names[place] for place in places])
-    return table.append_column(LINE, pa.array([number for number, _ in batch], pa.int64()))
+    while batch := list(islice(filled, BATCH_ROWS)):
+        columns = [
+            pa.array(
+                [cell_text(cells[at]) if at < len(cells) else None for _, cells in batch],
+                pa.string(),
+            )
+            for at in places
+        ]
+        table = pa.table(columns, [names[at] for at in places])
+        yield table.append_column(LINE, pa.array([number for number, _ in batch], pa.int64()))
 
 
 def cell_text(value: Any) -> str | None:
-    """Return a cell's value as readers spell labels; dates in ISO 8601; None for an empty cell.
+    """Return a cell's value as labels are spelled, dates in ISO 8601, None for an empty cell.
 
     Example:
         >>> cell_text(1.0), cell_text(True), cell_text("NA")
