@@ -62,6 +62,11 @@ def load_config(path: str, overrides: list[str] | tuple[str, ...] = ()) -> Confi
 
     Raises:
         ConfigError: with every fault on a line of its own, in the order of the file.
+
+    Example:
+        >>> config = load_config("configs/quickstart.yaml", ["run.seed=1"])  # doctest: +SKIP
+        >>> config.balance.method  # doctest: +SKIP
+        'undersample'
     """
     return check_config(read_yaml(path), overrides)
 

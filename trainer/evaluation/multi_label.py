@@ -65,6 +65,11 @@ def evaluate(
     Args:
         predicted: predicted label ids (N,) or label sets (N, C). If they are not given, the largest
             logit or THRESHOLD decides.
+
+    Example:
+        >>> logits_NC = np.array([[2.0, 0.0], [0.0, 1.0], [1.0, 0.0]])
+        >>> evaluate(logits_NC, np.array([0, 1, 1]), ["common", "rare"]).macro_f1
+        0.6666666666666666
     """
     if targets.ndim > 1:
         return evaluate_multi_label(logits_NC, targets, labels, predicted)

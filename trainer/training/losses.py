@@ -33,6 +33,12 @@ def cross_entropy(
     Returns:
         Scalar in nats, summed over rows.
     Source: torch.nn.functional.cross_entropy with reduction='sum'.
+
+    Example:
+        >>> weights_C = torch.tensor([1.0, 3.0])
+        >>> logits_NC, label_ids_N = torch.zeros(2, 2), torch.tensor([0, 1])
+        >>> cross_entropy(logits_NC, label_ids_N, class_weights_C=weights_C)  # (1 + 3) log 2
+        tensor(2.7726)
     """
     return F.cross_entropy(
         logits_NC.float(),
@@ -55,6 +61,11 @@ def focal(
     Returns:
         Scalar in nats, summed over rows.
     Source: Lin et al. 2017, https://arxiv.org/abs/1708.02002; alpha is replaced by class_weights_C.
+
+    Example:
+        >>> logits_NC, label_ids_N = torch.zeros(1, 2), torch.tensor([0])
+        >>> focal(logits_NC, label_ids_N, class_weights_C=torch.ones(2))  # 0.5 ** 2 * log 2
+        tensor(0.1733)
     """
     log_p_NC = F.log_softmax(logits_NC.float(), dim=1)
     kept_N = label_ids_N != IGNORED
@@ -87,6 +98,14 @@ def logit_adjusted(
         Scalar in nats, summed over rows.
     Source: Menon et al. 2021, https://arxiv.org/abs/2007.07314, equation 10; for tau 1 also
         Ren et al. 2020, https://arxiv.org/abs/2007.10740.
+
+    Example:
+        >>> log_prior_C = torch.tensor([0.75, 0.25]).log()
+        >>> logits_NC, label_ids_N = torch.zeros(1, 2), torch.tensor([1])
+        >>> logit_adjusted(
+        ...     logits_NC, label_ids_N, class_weights_C=torch.ones(2), log_prior_C=log_prior_C
+        ... )  # -log 0.25
+        tensor(1.3863)
     """
     shifted_NC = logits_NC.float() + tau * log_prior_C
     return cross_entropy(
@@ -108,6 +127,11 @@ def binary_cross_entropy(
         -100 (rows x labels), so division by its count gives a mean over rows and labels.
     Source: torch.nn.functional.binary_cross_entropy_with_logits with pos_weight and
         reduction='sum'.
+
+    Example:
+        >>> logits_NC, targets_NC = torch.zeros(1, 2), torch.tensor([[1, 0]])
+        >>> binary_cross_entropy(logits_NC, targets_NC, class_weights_C=torch.tensor([3.0, 1.0]))
+        tensor(2.7726)
     """
     is_counted_NC = (targets_NC != IGNORED).float()
     targets_NC = targets_NC.float().clamp(min=0)

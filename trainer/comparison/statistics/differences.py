@@ -71,6 +71,18 @@ def compare(
     Raises:
         ValueError: a name is unknown; there are no rows or seeds; shapes, label ids or numbers of
             seeds do not fit; or a minority metric has no rows.
+
+    Example:
+        >>> import numpy as np
+        >>> label_ids_N = np.repeat([0, 1], 20)
+        >>> def seeds(wrong):
+        ...     predicted_SN = np.stack([np.where(np.arange(40) % 8 < wrong, 0, label_ids_N)] * 2)
+        ...     return SeedPredictions(predicted_SN, np.eye(2)[predicted_SN])
+        >>> found = compare(
+        ...     label_ids_N, {"none": seeds(4), "weights": seeds(1)}, ["a", "b"], minority_label="b"
+        ... )
+        >>> found.best
+        'weights'
     """
     _check_names(metric, baseline, minority_label, predictions, labels)
     _check_predictions(label_ids_N, predictions, labels, baseline)
