@@ -299,7 +299,10 @@ class Handler(BaseHTTPRequestHandler):
         self.send({})
 
     def validate_yaml(self):
-        """As the Hub judges a card's metadata: the keys that it reads, by https://github.com/huggingface/hub-docs/blob/main/modelcard.md."""
+        """Check the metadata of a card as the Hub does.
+
+        Source: https://github.com/huggingface/hub-docs/blob/main/modelcard.md.
+        """
         data = yaml.safe_load(json.loads(self.content)["content"].split("---")[1]) or {}
         languages = data.get("language") or []
         errors = (

@@ -63,7 +63,10 @@ def rows(**counts):
         (rows(a=20, b=9), "If the file has no header line, set data.column_names"),
         (
             "text,sentiment\n" + rows(a=20, b=9) + "x,b,c\n",
-            "rows.csv:31: 3 cells, expected 2 (1 bad in all). Fix the file, or set data.on_bad_rows: skip",
+            (
+                "rows.csv:31: 3 cells, expected 2 (1 bad in all). Fix the file, or set "
+                "data.on_bad_rows: skip"
+            ),
         ),
     ],
 )
@@ -132,7 +135,10 @@ def test_max_length_beyond_the_model_is_told(fails):
 
 def test_pickled_weights_are_not_loaded(fails, tiny_model, tmp_path):
     folder = pickled(tiny_model, tmp_path / "pickled")
-    words = f"has only pickled weights (pytorch_model.bin). Such a file can run code when it is loaded, so it is not loaded. Convert it once: equipoise convert {folder}"
+    words = (
+        f"has only pickled weights (pytorch_model.bin). Such a file can run code when it is "
+        f"loaded, so it is not loaded. Convert it once: equipoise convert {folder}"
+    )
     assert f"{words} Or set model.convert_weights: true." in fails(
         model={"name": str(folder)}, check=True
     )

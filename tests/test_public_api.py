@@ -8,7 +8,6 @@ from collections import Counter
 
 import numpy as np
 import pytest
-import torch
 from imblearn.over_sampling import RandomOverSampler
 from imblearn.under_sampling import RandomUnderSampler
 from sklearn.utils.class_weight import compute_class_weight
@@ -142,8 +141,3 @@ def test_train_takes_a_dict_and_gives_a_run_that_predicts(tiny_model, tweets, tm
     assert page.count("<table") == 2
     with pytest.raises(trainer.ConfigError, match=r"run\.sed is unknown"):
         trainer.train(config | {"run": {"sed": 1}})
-
-
-def test_torch_is_the_only_reason_for_lazy_names():
-    assert isinstance(trainer.cross_entropy(torch.zeros(1, 2), torch.tensor([0]),
-                                            class_weights_C=torch.ones(2)), torch.Tensor)  # fmt: skip

@@ -171,7 +171,7 @@ def timed(stages: Stages, name: str) -> Iterator[None]:
 
 def ours(path: Path, folder: Path) -> tuple[Stages, int]:
     """Seconds of each stage and rows tokenised; the second call in one folder reads its caches."""
-    import accelerate  # noqa: F401  # this and the next are imported on first use, by us and by pyarrow
+    import accelerate  # noqa: F401
     import pandas  # noqa: F401
 
     from trainer.config.config import Config

@@ -146,7 +146,7 @@ def run(side: Side, steps: int, *, count: bool = False) -> dict[str, Any]:
     )
     if done.returncode:
         sys.exit(f"{side.name}: {done.stderr[-3000:]}")
-    return json.loads(done.stdout.splitlines()[-1])  # type: ignore[no-any-return]
+    return json.loads(done.stdout.splitlines()[-1])
 
 
 def sides_of(rows: int, processes: list[int]) -> list[Side]:

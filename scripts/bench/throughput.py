@@ -455,7 +455,7 @@ def run(
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         sys.exit(f"{side}, {model}, {data}: {done.stderr[-2000:]}")
-    return json.loads(done.stdout.splitlines()[-1])  # type: ignore[no-any-return]
+    return json.loads(done.stdout.splitlines()[-1])
 
 
 def print_table(title: str, sides: list[str], found: dict[str, list[dict[str, Any]]]) -> None:

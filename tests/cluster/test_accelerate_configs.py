@@ -177,7 +177,10 @@ def _plugin(state_dict_type):
 def test_shards_that_would_leave_no_model_are_refused(tiny_model):
     with pytest.raises(
         ConfigError,
-        match=r"FSDP's state_dict_type is SHARDED_STATE_DICT; allowed: FULL_STATE_DICT.* Set fsdp_state_dict_type",
+        match=(
+            r"FSDP's state_dict_type is SHARDED_STATE_DICT; allowed: FULL_STATE_DICT.* Set "
+            r"fsdp_state_dict_type"
+        ),
     ):
         fit_to_sharding(AutoModel.from_pretrained(tiny_model), _plugin("SHARDED_STATE_DICT"))
 

@@ -575,9 +575,9 @@ def test_card_tells_the_choice_and_escapes_every_name():
         "strategy)" in text
     )
     assert (
-        f"The choice used validation rows only; the test rows were then used once, by {name} and none."
-        in text
-    )
+        f"The choice used validation rows only; the test rows were then used once, by "
+        f"{name} and none."
+    ) in text
     assert "Heads on the frozen encoder decided" in text
     assert text.endswith(f"This model follows the strategy {name}.")
     against = result["validation"]["strategies"]["a|b *c* `d`"]["against_baseline"]

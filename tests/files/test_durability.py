@@ -194,7 +194,10 @@ def test_ensemble_completes_itself_and_its_members_without_training(
     shutil.move(run / "member-2/predictions.parquet", tmp_path)
     with pytest.raises(
         RunError,
-        match=r"member-2: lacks predictions\.parquet, which the vote needs and only training can write\.",
+        match=(
+            r"member-2: lacks predictions\.parquet, which the vote needs and only training "
+            r"can write\."
+        ),
     ):
         train(config)
     shutil.move(tmp_path / "predictions.parquet", run / "member-2")
@@ -379,8 +382,14 @@ def test_tracker_that_fails_costs_no_run_and_ends_when_the_run_is_saved(
     train(small_config(tmp_path, training=training))
     assert {"metrics.json", "model", "README.md"} <= found.keys()
     assert [message for message in caplog.messages if "failed (" in message] == [
-        "Failing failed (on_log): no answer. Training continues; the tracker may lack values or files.",
-        "Failing failed (on_train_end): no room. Training continues; the tracker may lack values or files.",
+        (
+            "Failing failed (on_log): no answer. Training continues; the tracker may lack "
+            "values or files."
+        ),
+        (
+            "Failing failed (on_train_end): no room. Training continues; the tracker may "
+            "lack values or files."
+        ),
     ]
 
 

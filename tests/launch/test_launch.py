@@ -244,7 +244,10 @@ def test_process_without_a_launcher_keeps_all_gpus(alone):
 
 
 def test_process_whose_partner_never_comes_says_so():
-    code = "from trainer.launch.distributed import start_processes as s\nfrom trainer.launch.exits import worded_errors\n"
+    code = (
+        "from trainer.launch.distributed import start_processes as s\nfrom "
+        "trainer.launch.exits import worded_errors\n"
+    )
     with ranks(
         ["-c", code + "with worded_errors(): s(None, None, timeout_minutes=0.05)"], ["-c", ""]
     ) as processes:

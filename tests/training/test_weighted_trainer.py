@@ -1,4 +1,4 @@
-"""WeightedTrainer in the place of transformers.Trainer: its arguments, its results, its gradient."""
+"""WeightedTrainer in place of transformers.Trainer: arguments, results, gradient."""
 
 import copy
 import json

@@ -56,7 +56,7 @@ class Confusion:
     def plain(self) -> list[list[int]] | dict[str, Any]:
         """Return the value for metrics.json: the whole matrix, or a sparse one (MOST_DENSE)."""
         if self.num_classes <= MOST_DENSE:
-            return self.within(np.arange(self.num_classes)).tolist()  # type: ignore[no-any-return]
+            return self.within(np.arange(self.num_classes)).tolist()
         entries = {"rows": self.true_L, "columns": self.predicted_L, "counts": self.counts_L}
         return {"format": "sparse", **{name: values.tolist() for name, values in entries.items()}}
 

@@ -86,7 +86,7 @@ def code_commit(package: Path = PACKAGE) -> str | None:
     if Path(str(installed.locate_file(PACKAGE.name))).resolve() != package.resolve():
         return None
     noted = json.loads(installed.read_text("direct_url.json") or "{}")
-    return noted.get("vcs_info", {}).get("commit_id")  # type: ignore[no-any-return]
+    return noted.get("vcs_info", {}).get("commit_id")
 
 
 def _commit_of_checkout(package: Path) -> str | None:

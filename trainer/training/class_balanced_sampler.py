@@ -1,4 +1,7 @@
-"""A sampler for any torch DataLoader that draws every class equally often. Legend: N rows, C classes."""
+"""A sampler for any torch DataLoader that draws every class equally often.
+
+Legend: N rows, C classes.
+"""
 
 from collections.abc import Iterator, Sequence
 from typing import Any

@@ -17,8 +17,8 @@ class GradientCheck:
     """The gradients of one optimizer step, cut in several ways.
 
     Attributes:
-        differences: {rows of each batch: norm of the difference from the gradient of the uncut step,
-            divided by the norm of that gradient}.
+        differences: {rows of each batch: norm of the difference from the gradient of the uncut
+            step, divided by the norm of that gradient}.
         ratios: {rows of each batch: norm of the gradient, divided by that of the uncut step}.
         tolerance: largest difference that passes.
     """
@@ -53,9 +53,9 @@ def check_gradient(
 ) -> GradientCheck:
     """Compute the gradient of the same rows as one batch and cut into several, and compare them.
 
-    The rows are the first `num_rows` of `trainer.train_dataset`; dropout is off. Weights, gradients,
-    random state and settings of the trainer are as before when it returns. Run it in one process,
-    before training.
+    The rows are the first `num_rows` of `trainer.train_dataset`; dropout is off. Weights,
+    gradients, random state and settings of the trainer are as before when it returns. Run it in one
+    process, before training.
 
     Args:
         trainer: any transformers.Trainer with a train_dataset that has a length.
@@ -90,7 +90,7 @@ def check_gradient(
 
 
 def _collated_rows(trainer: Trainer, num_rows: int) -> Any:
-    """Return a function from a slice of the rows to a batch, as the trainer's DataLoader makes it."""
+    """Return a function from a slice of the rows to a batch of the trainer's DataLoader."""
     loader = trainer.get_train_dataloader()
     base = getattr(loader, "base_dataloader", loader)
     items = [base.dataset[row] for row in range(num_rows)]

@@ -234,7 +234,7 @@ class PassTrainer(DeviceTrainer):
         batch = self.data_collator(chosen)
         del batch["labels"]
         logits_BC = model(**self._prepare_inputs(self.packed(batch))).logits.float()
-        return logits_BC if own < len(batches) else logits_BC[:0]  # type: ignore[no-any-return]
+        return logits_BC if own < len(batches) else logits_BC[:0]
 
     def _place(self, found_BC: torch.Tensor, batches: list[Ints], logits_NC: Floats32) -> None:
         """Gather the logits of some batches, and write them to the places of their rows.

@@ -1,11 +1,13 @@
-"""A drop-in `transformers.Trainer` with a weighted or imbalance-aware loss. Legend: N rows, C classes.
+"""A drop-in `transformers.Trainer` with a weighted or imbalance-aware loss.
+
+Legend: N rows, C classes.
 
 The stock Trainer divides the loss of a sequence classifier by the rows of each batch, so under
 gradient accumulation and in several processes its gradient comes out too large
 (https://github.com/huggingface/transformers/issues/47688). An override of `compute_loss` with
-`CrossEntropyLoss(weight=...)` also divides by the weights of each batch. Here the loss is summed over
-rows and divided once, by the rows of the whole optimizer step in all processes, so the gradient
-depends on those rows alone, however they are cut into batches.
+`CrossEntropyLoss(weight=...)` also divides by the weights of each batch. Here the loss is summed
+over rows and divided once, by the rows of the whole optimizer step in all processes, so the
+gradient depends on those rows alone, however they are cut into batches.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -35,8 +37,8 @@ class WeightedTrainer(Trainer):
     """Train a sequence classifier on imbalanced rows: `transformers.Trainer` with another loss.
 
     It takes the datasets, collators, callbacks and arguments of its parent, by position or by name,
-    and changes two things: the loss, and, on request, the sampler. Labels may be one class id a row,
-    or, with `problem_type="multi_label_classification"`, a vector of 0 and 1 for each row.
+    and changes two things: the loss, and, on request, the sampler. Labels may be one class id a
+    row, or, with `problem_type="multi_label_classification"`, a vector of 0 and 1 for each row.
 
     Args:
         *args, **kwargs: as for `transformers.Trainer`, without `compute_loss_func`.
@@ -44,11 +46,12 @@ class WeightedTrainer(Trainer):
             `logit_adjusted` or `balanced_softmax`.
         gamma: of `focal`, by default 2.
         tau: of `logit_adjusted`, by default 1.
-        class_weights: `balanced`, `sqrt` or `effective_number` compute the weights from the training
-            labels; a mapping gives the weight of class ids or names, and 1 to the others. All these
-            have mean 1 over the training rows, so the loss keeps its scale. A tensor (C,) is used as
-            it is. The sum of weighted losses is divided by the rows, not by the sum of the weights as
-            in `torch.nn.CrossEntropyLoss`. For several labels a row these are positive weights.
+        class_weights: `balanced`, `sqrt` or `effective_number` compute the weights from the
+            training labels; a mapping gives the weight of class ids or names, and 1 to the others.
+            All these have mean 1 over the training rows, so the loss keeps its scale. A tensor (C,)
+            is used as it is. The sum of weighted losses is divided by the rows, not by the sum of
+            the weights as in `torch.nn.CrossEntropyLoss`. For several labels a row these are
+            positive weights.
         beta: of `effective_number`, in (0, 1).
         sampler: `class_balanced` draws every class equally often (ClassBalancedSampler),
             `group_by_length` puts rows of similar length together; None leaves it to `args`.
@@ -170,7 +173,7 @@ class WeightedTrainer(Trainer):
         return torch.as_tensor(found_C, dtype=torch.float32)
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Sampler | None:
-        """Return the sampler of the training rows; of transformers' private methods the only one."""
+        """Return the sampler of the training rows. (A private method of transformers.)"""
         if self.sampler != "class_balanced":
             return super()._get_train_sampler(train_dataset)
         seed = self.args.seed if self.args.data_seed is None else self.args.data_seed

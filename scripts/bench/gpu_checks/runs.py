@@ -51,7 +51,7 @@ def _train(bench: Bench, name: str, **sections: Any) -> tuple[Path, str]:
 
 
 def _figures(run: Path) -> dict[str, Any]:
-    return json.loads((run / "metrics.json").read_text(encoding="utf-8"))  # type: ignore[no-any-return]
+    return json.loads((run / "metrics.json").read_text(encoding="utf-8"))
 
 
 def check_run(bench: Bench) -> str:

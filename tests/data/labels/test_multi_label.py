@@ -412,8 +412,14 @@ def test_label_of_one_row_trains_or_is_told(prepare, primary_label):
         data = prepare(rows, {"train": 0.5, "validation": 0.5, "primary_label": primary_label})
     assert data.clean.label_matrix_NC[data.splits.train, data.labels.index("c")].sum() == 1
     words = {
-        False: r"^label 'c' has 1 row; 2 stratified splits need 2. Merge it by data.label_map, list it in data.drop_labels, or set split.rare_classes: keep.$",
-        True: r"^the training rows contain no row of c. Add rows, or list them in data.drop_labels.$",
+        False: (
+            r"^label 'c' has 1 row; 2 stratified splits need 2. Merge it by data.label_map, "
+            r"list it in data.drop_labels, or set split.rare_classes: keep.$"
+        ),
+        True: (
+            r"^the training rows contain no row of c. Add rows, or list them in "
+            r"data.drop_labels.$"
+        ),
     }
     with pytest.raises(DataError, match=words[primary_label]):
         prepare(

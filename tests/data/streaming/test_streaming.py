@@ -472,7 +472,10 @@ def test_missing_columns_and_bad_rows_are_named_with_their_file(stream, refused,
 @pytest.mark.filterwarnings("ignore:data.streaming. no row of")
 def test_rows_that_cannot_be_trained_on_are_refused(refused, tmp_path):
     write(tmp_path / "lists.jsonl", [{"text": "a", "label": ["x", "y"]}])
-    message = "data.source: column 'label' holds lists, which data.streaming does not allow. Set data.streaming: false."
+    message = (
+        "data.source: column 'label' holds lists, which data.streaming does not allow. Set "
+        "data.streaming: false."
+    )
     assert refused(str(tmp_path / "lists.jsonl")) == message
     source = write_shards(tmp_path / "a", rows_of(1_000), 2)
     expected = (

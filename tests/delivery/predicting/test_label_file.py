@@ -525,7 +525,10 @@ def test_standard_input_is_csv_or_json_lines_by_its_first_character(
         ),
         (
             gzip.compress(b"text\nx\n", mtime=0),
-            "standard input: is compressed with gzip; needed: CSV with a header line, or JSON lines. Decompress it: gzip -dc FILE | ...",
+            (
+                "standard input: is compressed with gzip; needed: CSV with a header line, or "
+                "JSON lines. Decompress it: gzip -dc FILE | ..."
+            ),
         ),
     ],
 )
@@ -614,7 +617,10 @@ def test_parquet_goes_to_standard_output_as_json_lines(predict, expected, tmp_pa
         (
             b"text,id\nx,1\ny\nz,3\n",
             [],
-            "rows.csv:3: 1 cells, expected 2 (the first bad one). Fix the file, or set data.on_bad_rows: skip.",
+            (
+                "rows.csv:3: 1 cells, expected 2 (the first bad one). Fix the file, or set "
+                "data.on_bad_rows: skip."
+            ),
         ),
         (
             b"text,id\nx,1\n\xff,2\n",

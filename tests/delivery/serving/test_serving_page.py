@@ -22,7 +22,8 @@ license: mit
 ---
 # A card <script>window.pwned = 1</script>
 
-<img src=x onerror="window.pwned = 2"> [click](javascript:window.pwned=3) [more](https://example.org)
+<img src=x onerror="window.pwned = 2"> [click](javascript:window.pwned=3)
+[more](https://example.org)
 ![plot](plot.png) ![far](http://example.org/x.png)
 
 | label | F1 |
@@ -30,7 +31,8 @@ license: mit
 | a | 0.5 |
 """
 PIXEL = bytes.fromhex(
-    "89504e470d0a1a0a0000000d49484452000000010000000108060000001f15c4890000000d49444154789c63f8cfc0f01f00050001ff89993d1d0000000049454e44ae426082"
+    "89504e470d0a1a0a0000000d49484452000000010000000108060000001f15c489"
+    "0000000d49444154789c63f8cfc0f01f00050001ff89993d1d0000000049454e44ae426082"
 )
 
 

@@ -174,7 +174,10 @@ def test_training_and_pipeline_agree_on_texts_that_hold_the_end_token(
     run = train(load_config(config_file(**sections)))
     counted = json.loads((run / "metrics.json").read_text())["special_tokens"]
     assert set(counted) == {"train", "validation", "test"}
-    words = "Rows whose text contains special tokens of the model (</s>), which are read as ordinary text:"
+    words = (
+        "Rows whose text contains special tokens of the model (</s>), which are read as "
+        "ordinary text:"
+    )
     assert f"{words} {counted['train']:,} of train" in capsys.readouterr().out
     ours, plain = (
         Classifier.load(run),
@@ -193,7 +196,10 @@ def test_elsewhere_rows_that_hold_special_tokens_are_counted_and_told(
         load_config(config_file(data={"source": str(with_literals)}, training={"max_steps": 1}))
     )
     counted = json.loads((run / "metrics.json").read_text())["special_tokens"]
-    told = f"Rows whose text contains special tokens of the model ([SEP]), which are read as those tokens: {counted['train']:,} of train"
+    told = (
+        f"Rows whose text contains special tokens of the model ([SEP]), which are read as "
+        f"those tokens: {counted['train']:,} of train"
+    )
     assert told in capsys.readouterr().out
     assert told in (run / "report.html").read_text(encoding="utf-8")
     assert told.replace("[SEP]", r"\[SEP\]") in (run / "README.md").read_text(encoding="utf-8")

@@ -77,8 +77,8 @@ class AugmentSection(Section):
     timeout_seconds: float = Field(default=120.0, gt=0)
     """`endpoint`: seconds without a response from the server after which a request has failed."""
     retries: int = Field(default=4, ge=0, le=20)
-    """`endpoint`: how many times a failed request is sent again, after the server's `Retry-After`, or
-    after 0.5, 1, 2 ... seconds (at most 8). An unusable answer is requested again at once."""
+    """`endpoint`: how many times a failed request is sent again, after the server's `Retry-After`
+    or after 0.5, 1, 2 ... seconds (at most 8). An unusable answer is requested again at once."""
 
     @field_validator("prompt")
     @classmethod

@@ -276,7 +276,7 @@ class Selection:
                 missing[SLOTS[slot]] = [names[c] for c in lacking]
         if missing:
             warnings.warn(
-                f"data.streaming: {missing_classes_words(missing)}: such a class is trained, but not "
-                "measured there. Add rows, or give more of them to split.",
+                f"data.streaming: {missing_classes_words(missing)}: such a class is trained, but "
+                "not measured there. Add rows, or give more of them to split.",
                 stacklevel=2,
             )

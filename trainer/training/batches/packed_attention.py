@@ -169,7 +169,7 @@ def _bert_first_tokens(layer: Any, first: Tensor, hidden: Tensor, **kwargs: Any)
         attention.attention_head_size,
         **kwargs,
     )
-    return layer.feed_forward_chunk(layer.attention.output(found, first))  # type: ignore[no-any-return]
+    return layer.feed_forward_chunk(layer.attention.output(found, first))
 
 
 def _distilbert_first_tokens(layer: Any, first: Tensor, hidden: Tensor, **kwargs: Any) -> Tensor:
@@ -183,7 +183,7 @@ def _distilbert_first_tokens(layer: Any, first: Tensor, hidden: Tensor, **kwargs
         **kwargs,
     )
     attended = layer.sa_layer_norm(attention.out_lin(found) + first)
-    return layer.output_layer_norm(layer.ffn(attended) + attended)  # type: ignore[no-any-return]
+    return layer.output_layer_norm(layer.ffn(attended) + attended)
 
 
 def _attend_first(

@@ -227,7 +227,7 @@ def _without_halves(values: list[Any]) -> list[Any]:
     try:
         text.encode()
     except UnicodeEncodeError:
-        return json.loads(text.encode("utf-16", "surrogatepass").decode("utf-16", "replace"))  # type: ignore[no-any-return]
+        return json.loads(text.encode("utf-16", "surrogatepass").decode("utf-16", "replace"))
     return values
 
 
