@@ -2,9 +2,11 @@
 
 import doctest
 import inspect
+import os
 import subprocess
 import sys
 from collections import Counter
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -141,3 +143,17 @@ def test_train_takes_a_dict_and_gives_a_run_that_predicts(tiny_model, tweets, tm
     assert page.count("<table") == 2
     with pytest.raises(trainer.ConfigError, match=r"run\.sed is unknown"):
         trainer.train(config | {"run": {"sed": 1}})
+
+
+def test_script_trains_and_finds_the_fault_of_two_trainers():
+    script = Path(__file__).parents[1] / "scripts" / "weighted_trainer.py"
+    done = subprocess.run(
+        [sys.executable, str(script)],
+        capture_output=True,
+        text=True,
+        check=True,
+        env=os.environ | {"ACCELERATE_USE_CPU": "true"},
+    )
+    assert "WeightedTrainer: The gradient does not depend on how" in done.stdout
+    assert "\nTrainer: The gradient DEPENDS on how" in done.stdout
+    assert "UsualOverride: The gradient DEPENDS on how" in done.stdout
