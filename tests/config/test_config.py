@@ -725,7 +725,7 @@ def test_schema_command_prints_the_committed_schema(run_cli):
         (
             OSError(28, "No space left on device", "runs/a"),
             2,
-            "runs/a: No space left on device. Free space; what was saved before is kept.\n",
+            "runs/a: No space left on device. Free space; all that was saved before is kept.\n",
         ),
         (
             KeyboardInterrupt(),

@@ -156,19 +156,18 @@ def test_report_keeps_a_page_that_tells_more_and_replaces_it_only_when_asked(cop
     )
     assert page.read_bytes() == before
     report_page.rebuild(FinishedRun.read(run), page)
-    assert "No intervals: this run folder holds no predictions.parquet." in page.read_text(
-        encoding="utf-8"
-    )
+    words = " ".join(page.read_text(encoding="utf-8").split())
+    assert "No intervals: this run folder holds no predictions.parquet." in words
 
 
 def test_page_names_the_file_that_it_lacks(copied_run):
     _, run = copied_run
     damage(run, "mistakes.jsonl gone")
-    shown = report_page.render(FinishedRun.read(run))
+    shown = " ".join(report_page.render(FinishedRun.read(run)).split())
     assert "this run folder holds no mistakes.jsonl" in shown
     for name in ("report.json", "epochs.csv"):
         damage(run, f"{name} gone")
-    shown = report_page.render(FinishedRun.read(run))
+    shown = " ".join(report_page.render(FinishedRun.read(run)).split())
     assert "this run folder holds no report.json, which has the counts by class" in shown
     assert "This run folder holds no epochs.csv, so there are no learning curves." in shown
 
@@ -178,7 +177,7 @@ def test_page_has_no_column_without_values_and_no_balanced_imbalance(copied_run)
     facts = json.loads((run / "report.json").read_text(encoding="utf-8"))
     changed = facts | {"imbalance_ratio": 1.0, "severity": "balanced"}
     (run / "report.json").write_text(json.dumps(changed), encoding="utf-8")
-    shown = report_page.render(FinishedRun.read(run))
+    shown = " ".join(report_page.render(FinishedRun.read(run)).split())
     assert "95 % interval</th>" not in shown
     assert "No intervals: classes are too small, or their rows are all right or all wrong" in shown
     assert "All classes have the same number of rows, cleaned and before balancing." in shown

@@ -307,7 +307,8 @@ def test_rows_that_cannot_be_read_again_leave_the_export_unchecked(
     take_graph(monkeypatch, exported[0])
     folder = onnx_export.export(str(tmp_path / "alone"))
     assert findings(folder)["check"] == {
-        "not_checked": f"{tmp_path / 'alone'} is no run, so it has no validation rows. Give --data."
+        "not_checked": f"{tmp_path / 'alone'} is no run folder, so it has no validation"
+        " rows. Give --data."
     }
     assert "Not compared with the original: " in capsys.readouterr().out
     assert "Not compared with the original: " in (folder / "README.md").read_text(encoding="utf-8")

@@ -61,9 +61,8 @@ def test_a_run_trains_the_class_of_one_row_and_says_what_it_does_not_measure(
     assert f" over {num_measured} of 52 classes on" in (folder / "README.md").read_text(
         encoding="utf-8"
     )
-    assert "no row in test: left out of macro averages" in (folder / "report.html").read_text(
-        encoding="utf-8"
-    )
+    words = " ".join((folder / "report.html").read_text(encoding="utf-8").split())
+    assert "no row in test: left out of macro averages" in words
     again = run_cli("report", str(folder))
     assert again.returncode == 0, again.stderr
 

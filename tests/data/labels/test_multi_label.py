@@ -160,7 +160,7 @@ def test_lists_beside_single_labels_are_refused_within_a_file_and_between_files(
     with pytest.raises(
         DataError,
         match=r"^rows.jsonl: 'label' holds a list in some rows and a single value in others; "
-        r"needed: one kind. Mend the file.$",
+        r"needed: one kind. Fix the file.$",
     ):
         read("rows.jsonl", [("p", ["x"]), ("q", "y")])
     Path("a.jsonl").write_text('{"text": "p", "label": ["x"]}\n')

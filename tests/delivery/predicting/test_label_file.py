@@ -633,7 +633,7 @@ def test_parquet_goes_to_standard_output_as_json_lines(predict, expected, tmp_pa
         (
             b"text\nx\n",
             ["--encoding", "klingon"],
-            "data.encoding is 'klingon', no text encoding that Python knows",
+            "data.encoding is 'klingon', which is not a text encoding that Python knows",
         ),
         (b"text\nx\n", ["--set", "data.sep=;"], "data.sep is unknown"),
         (
