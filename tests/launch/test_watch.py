@@ -75,7 +75,7 @@ def test_all_are_named_when_nobody_is_behind(three):
         three[1]
         .fault()
         .startswith(
-            "all processes are equally far and made no progress for 1 min"
+            "all processes are at one step and made no progress for 1 min"
             " (run.timeout_minutes): rank 1 (node-1, pid 7), last seen"
         )
     )

@@ -40,7 +40,7 @@ NUM_SHORTLISTED = 2
 """Number of strategies that `compare.quick` trains as configured, besides the baseline."""
 FILES = (JSON_NAME, PAGE_NAME, "winner.yaml", "environment.json", "config.yaml")
 FOLDERS = ("cells", "quick")
-"""Folders of the trainings: as configured, and of the heads that make the shortlist."""
+"""Folders of the trainings (a strategy with a seed), and of the heads for the shortlist."""
 
 
 def folder_of(config: Config) -> Path:
@@ -198,7 +198,7 @@ def _train_and_conclude(
     """Train all strategies, or a shortlist of them, and write the result.
 
     Args:
-        given: the config before it is completed for this hardware.
+        given: the config before defaults of this hardware were filled in.
     """
     from trainer.comparison.grid import TrainingGrid
     from trainer.comparison.workers import refuse_differing, work

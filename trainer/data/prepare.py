@@ -46,7 +46,7 @@ def read_splits(
     """Read, clean and split the rows.
 
     Args:
-        fold: the fold that validates, in an ensemble of folds.
+        fold: the fold that is the validation split, for a member of an ensemble of folds.
     Raises:
         DataError: the rows cannot be used; the text says which and why.
     """
@@ -78,7 +78,7 @@ def balance_splits(
     seed: int,
     synthetic: SyntheticRows | None = None,
 ) -> PreparedData:
-    """Plan the rows of an epoch, and compute the class weights over them.
+    """Plan the rows of an epoch, and compute class weights from the rows that it draws.
 
     Args:
         seed: the seed of the rows drawn for training.

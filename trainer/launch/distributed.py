@@ -3,7 +3,6 @@
 import hashlib
 import json
 import os
-import re
 import socket
 import sys
 from collections import Counter
@@ -16,6 +15,7 @@ from typing import Any, TypeVar, cast
 
 from trainer.errors import ConfigError, RunError, TrainerError, TrainingError, first_line
 from trainer.launch import watch
+from trainer.launch.launch_settings import requested_processes
 
 T = TypeVar("T")
 SAME_VERSIONS = ("torch", "transformers", "datasets", "accelerate", "tokenizers", "numpy")
@@ -148,7 +148,7 @@ def _refuse_separate_tasks() -> None:
             f" --num_machines {size} and --machine_rank ${rank}, as scripts/cluster/train.sbatch"
             f" does.{stale} If each task should train separately, set run.num_processes: 1."
         )
-    requested = _requested_of_accelerate() if world_size() == 1 else 1
+    requested = requested_processes() if world_size() == 1 else 1
     if requested > 1:
         raise ConfigError(
             f"accelerate launch was asked for {requested} processes, but started one (with --cpu it"
@@ -156,25 +156,6 @@ def _refuse_separate_tasks() -> None:
             f" --multi_gpu --num_processes {requested}. If one process should train, set"
             " run.num_processes: 1."
         )
-
-
-def _requested_of_accelerate() -> int:
-    """Return the processes requested of `accelerate launch`, the parent process; 1 if unknown."""
-    if "ACCELERATE_MIXED_PRECISION" not in os.environ:
-        return 1
-    import psutil
-
-    try:
-        command = " ".join(psutil.Process().parent().cmdline())
-    except (psutil.Error, AttributeError):  # the parent has ended, or belongs to another user
-        return 1
-    if found := re.search(r"--num[-_]processes[= ](\d+)", command):
-        return int(found[1])
-    if found := re.search(r"--config[-_]file[= ](\S+)", command):
-        from accelerate.commands.config.config_args import load_config_from_file
-
-        return int(load_config_from_file(found[1]).num_processes or 1)
-    return 1
 
 
 def allow_missing_operations() -> None:

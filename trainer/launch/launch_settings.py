@@ -1,11 +1,31 @@
 """Settings that `accelerate launch` passes in the environment; our config overrides them."""
 
 import os
+import re
 from typing import Any
 
 PRECISION = "ACCELERATE_MIXED_PRECISION"
 DYNAMO = "ACCELERATE_DYNAMO_"
 NOTHING = ("", "no")
+
+
+def requested_processes() -> int:
+    """Return the processes requested of `accelerate launch`, the parent process; 1 if unknown."""
+    if PRECISION not in os.environ:
+        return 1
+    import psutil
+
+    try:
+        command = " ".join(psutil.Process().parent().cmdline())
+    except (psutil.Error, AttributeError):  # the parent has ended, or belongs to another user
+        return 1
+    if found := re.search(r"--num[-_]processes[= ](\d+)", command):
+        return int(found[1])
+    if found := re.search(r"--config[-_]file[= ](\S+)", command):
+        from accelerate.commands.config.config_args import load_config_from_file
+
+        return int(load_config_from_file(found[1]).num_processes or 1)
+    return 1
 
 
 def follow_config(training: dict[str, Any]) -> list[str]:

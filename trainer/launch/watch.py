@@ -26,7 +26,7 @@ GRACE_SECONDS = 10.0
 QUIET_ROUNDS = 5
 """After a broken connection, a process without a sign for this many rounds counts as dead."""
 LEFT, LOST = "left", "lost"
-"""Ends without an error of its own: a normal one, and one because of another process."""
+"""How a process ended without an error of its own: normally, or because of another process."""
 REMEDY = (
     "Look at the last output of this process and its machine. Run the same command again to"
     " resume from the last checkpoint."
@@ -227,7 +227,7 @@ class Watch:
         words = "gave no sign" if quiet else "made no progress"
         words += f" for {_duration(self.timeout)} (run.timeout_minutes)"
         if len(behind) == len(signs) and not quiet:
-            return f"all processes are equally far and {words}: {signs[self.rank]} and the others"
+            return f"all processes are at one step and {words}: {signs[self.rank]} and the others"
         return f"{'; '.join(str(signs[r]) for r in (quiet or behind)[:3])} {words}"
 
     def blame(self) -> str:

@@ -2,7 +2,7 @@
 
 `startup.py` starts the processes, `preparation.py` prepares rows and token ids, `trainers.py`
 builds the trainer, `results.py` evaluates the trained model and writes the results.
-Only `runs/`, `comparison/` and `audit/` use a whole `Config`.
+Most other folders take sections or plain values, not a whole `Config`.
 """
 
 from collections.abc import Callable
@@ -102,7 +102,7 @@ def _train(config: Config, resume: str, run_lock: ExitStack, upload: Upload | No
     checkpoint = _checkpoint_to_resume(run, resume)
     if distributed.is_main():
         tables.print_audit(data, run.lengths, run.max_length)
-    # A signal stops training and evaluation. Later it is ignored, since the run is finished.
+    # A stop signal stops training and evaluation; after this block it is ignored.
     with stopping.at_agreed_steps():
         trainer, clock = run_trainer(
             build=partial(_build_trainer, run, upload),
@@ -176,7 +176,7 @@ def run_trainer(
     """Build a trainer and train; return the trainer and the times that its training took.
 
     When a device runs out of memory, drop the trainer, build a new one and resume from the last
-    checkpoint. No caller may keep a trainer: two models would need memory at once.
+    checkpoint. The caller keeps no trainer that failed: two models would need memory at once.
 
     Args:
         begin: called with the first trainer before it trains.
@@ -224,7 +224,7 @@ def _open_folder(run: PreparedRun, checkpoint: str | None, trainer: Any) -> None
 
 
 def _after_training(run: PreparedRun, trainer: Any) -> PreparedRun:
-    """Turn shards and adapters into an ordinary model; return the run with its training rows.
+    """Merge shards and adapters into an ordinary model; return the run with its final rows.
 
     The rows change only if the trainer added synthetic embeddings.
     """

@@ -37,7 +37,7 @@ class WeightedTrainer(Trainer):
     """Train a sequence classifier on imbalanced rows: `transformers.Trainer` with another loss.
 
     It takes the datasets, collators, callbacks and arguments of its parent, by position or by name,
-    and changes two things: the loss, and, on request, the sampler. Labels may be one class id a
+    and changes two things: the loss, and, on request, the sampler. Labels may be one class id per
     row, or, with `problem_type="multi_label_classification"`, a vector of 0 and 1 for each row.
 
     Args:
@@ -50,8 +50,8 @@ class WeightedTrainer(Trainer):
             training labels; a mapping gives the weight of class ids or names, and 1 to the others.
             All these have mean 1 over the training rows, so the loss keeps its scale. A tensor (C,)
             is used as it is. The sum of weighted losses is divided by the rows, not by the sum of
-            the weights as in `torch.nn.CrossEntropyLoss`. For several labels a row these are
-            positive weights.
+            the weights as in `torch.nn.CrossEntropyLoss`. For several labels per row
+            it is the `pos_weight` of `torch.nn.BCEWithLogitsLoss`.
         beta: of `effective_number`, in (0, 1).
         sampler: `class_balanced` draws every class equally often (ClassBalancedSampler),
             `group_by_length` puts rows of similar length together; None leaves it to `args`.
@@ -60,7 +60,7 @@ class WeightedTrainer(Trainer):
     Raises:
         ValueError: arguments that do not fit together, or labels that cannot be read.
 
-    Source of the loss's scale: https://huggingface.co/blog/gradient_accumulation.
+    Source: https://huggingface.co/blog/gradient_accumulation.
 
     Example:
         >>> trainer = WeightedTrainer(  # doctest: +SKIP

@@ -59,7 +59,7 @@ class Guard:
     Args:
         token: bearer token for all paths except OPEN_PATHS; None: no token is needed.
         loopback_only: without a token, refuse names of other hosts in the Host header, since a web
-            page could have directed its own name to this machine (DNS rebinding).
+            page can let its own domain name resolve to this machine (DNS rebinding).
     Attributes:
         is_draining: a stop signal has been received; every answer closes its connection.
     """
@@ -195,7 +195,7 @@ class Guard:
         )
 
     async def _body(self, receive: Receive, refusal: Refused | None) -> bytes | None:
-        """Return the whole body, or raise the refusal after a refused body has been read."""
+        """Return the body. A refused body is read first, so that the client sees the reason."""
         parts: list[bytes] = []
         size = 0
         try:
