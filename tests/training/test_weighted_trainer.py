@@ -2,7 +2,10 @@
 
 import copy
 import json
+import subprocess
+import sys
 import warnings
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -154,6 +157,27 @@ def test_a_step_is_the_same_however_it_is_cut(loss, class_weights, sizes, tmp_pa
         trained.train()
         found.append(weights_of(trained))
     assert torch.allclose(*found, atol=1e-6)
+
+
+def test_two_processes_that_accumulate_take_the_steps_of_one(tmp_path):
+    args = arguments(
+        tmp_path,
+        max_steps=3,
+        per_device_train_batch_size=12,
+        train_sampling_strategy="sequential",
+        optim="sgd",
+    )
+    alone = WeightedTrainer(model(), args, train_dataset=rows(), class_weights="balanced")
+    alone.train()
+    script, out = Path(__file__).with_name("two_process_weighted.py"), tmp_path / "weights.pt"
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    subprocess.run(
+        [sys.executable, *launcher, str(script), str(tmp_path), str(out)],
+        check=True,
+        capture_output=True,
+        timeout=200,
+    )
+    assert torch.allclose(weights_of(alone), torch.load(out, weights_only=True), atol=1e-6)
 
 
 def test_gradient_is_the_sum_of_weighted_losses_over_the_rows_of_the_step(tmp_path):
