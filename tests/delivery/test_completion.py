@@ -180,5 +180,5 @@ def test_page_has_no_column_without_values_and_no_balanced_imbalance(copied_run)
     shown = " ".join(report_page.render(FinishedRun.read(run)).split())
     assert "95 % interval</th>" not in shown
     assert "No intervals: classes are too small, or their rows are all right or all wrong" in shown
-    assert "All classes have the same number of rows, cleaned and before balancing." in shown
+    assert "After cleaning and before balancing, all classes have the same number of rows." in shown
     assert "balanced imbalance" not in shown

@@ -31,7 +31,7 @@ class RunResult:
 
     @cached_property
     def metrics(self) -> dict[str, Any]:
-        """All of metrics.json; the figures of a split stand below its name."""
+        """All of metrics.json; the values of a split are under its name."""
         found: dict[str, Any] = json.loads((self.folder / "metrics.json").read_text("utf-8"))
         return found
 
