@@ -57,7 +57,7 @@ from trainer.launch.distributed import start_processes
 from trainer.runs import preparation
 from trainer.runs.startup import with_hardware_defaults
 from trainer.training.arguments import build_arguments, quiet_libraries
-from trainer.training.batches.batching import Collator, cut_into_passes, pass_starts
+from trainer.training.batches.batching import Collator, cut_into_passes
 from trainer.training.models.model import load_model, load_pretrained_config, load_tokenizer
 from trainer.training.weighted_run_trainer import WeightedRunTrainer
 
@@ -278,9 +278,7 @@ def bare_loop(ours: WeightedRunTrainer) -> float:
         num_rows = len(batch["labels"])
         for part in cut_into_passes(
             batch,
-            pass_starts(
-                batch["attention_mask"].sum(1).tolist(), ours.tokens_per_pass, padded=False
-            ),
+            ours._pass_starts(batch["attention_mask"].sum(1).tolist()),
         ):
             labels = part.pop("labels").to(device)
             inputs = {

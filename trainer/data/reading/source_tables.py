@@ -1,7 +1,7 @@
 """The tables of each file, folder or Hub data set in the config, and what identifies them."""
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
@@ -71,7 +71,7 @@ def source_tables(
             yield with_places(tables, where, bad_rows.files)
 
 
-def read_ahead(parts: Iterator[T]) -> Iterator[T]:
+def read_ahead(parts: Iterator[T]) -> Generator[T, None, None]:
     """Yield the same parts, while another thread reads the next one."""
     with ThreadPoolExecutor(1) as reader:
         coming = reader.submit(next, parts, None)

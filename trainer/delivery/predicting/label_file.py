@@ -7,7 +7,7 @@ interrupted, the same command resumes after the last piece that was written.
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -206,10 +206,19 @@ def label_file(
         labeller.counts |= sink.progress
         done = labeller.counts["rows"]
         start = time.perf_counter()
-        with tqdm(
-            desc="Predicting", unit=" rows", initial=done, disable=None, leave=False, smoothing=0.1
-        ) as bar:
-            for piece, counts in read_ahead(_labelled(labeller, records, done)):
+        # closing: on an interruption, wait for the reading thread before its file is closed
+        with (
+            closing(read_ahead(_labelled(labeller, records, done))) as pieces,
+            tqdm(
+                desc="Predicting",
+                unit=" rows",
+                initial=done,
+                disable=None,
+                leave=False,
+                smoothing=0.1,
+            ) as bar,
+        ):
+            for piece, counts in pieces:
                 sink.append(piece, columns, counts)
                 bar.total = records.estimated_rows(counts["rows"])
                 bar.update(len(piece))
