@@ -1,6 +1,7 @@
 """Rows that are labelled are named by file and line, as those that are trained on."""
 
 import json
+import os
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -39,3 +40,16 @@ def test_places_are_those_of_training(name, tmp_path):
     found = [(row["text"], records.place) for row in records]
     texts = trained.table["text"].to_pylist()
     assert found == [(text, trained.places.where(n)) for n, text in enumerate(texts)]
+
+
+def test_a_file_that_the_reading_thread_closes_now_has_no_estimate(tmp_path):
+    path = tmp_path / "rows.csv"
+    path.write_text("text\n" + "x\n" * 100)
+    records = Records(path, DataSection(source=str(path)), ["text"])
+    assert records.estimated_rows(1) is None  # nothing is open yet
+    assert len(list(records)) == 100
+    assert records.estimated_rows(100) is None  # closed
+    descriptor = os.open(path, os.O_RDONLY)
+    records._raw = open(descriptor, "rb", closefd=False)  # noqa: SIM115
+    os.close(descriptor)  # its `closed` is still False, as between the check and the question
+    assert records.estimated_rows(100) is None

@@ -129,8 +129,10 @@ class Records:
             return None
         if self.format == ".parquet":
             return int(pq.read_metadata(self.path).num_rows)
-        is_open = self._raw and not self._raw.closed
-        part = self._raw.tell() / max(1, self.path.stat().st_size) if is_open else 0.0
+        try:
+            part = self._raw.tell() / max(1, self.path.stat().st_size) if self._raw else 0.0
+        except (ValueError, OSError):  # closed by the thread that reads, perhaps at this moment
+            return None
         return int(num_read / part) if part else None
 
     def _bytes(self) -> Any:
