@@ -3,7 +3,7 @@
 Importing this module imports no torch; names that need it are loaded when they are first used.
 """
 
-from importlib import import_module
+from pkgutil import resolve_name
 from typing import TYPE_CHECKING, Any
 
 from trainer.config.config import Config, load_config
@@ -42,28 +42,30 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
-LAZY = {
-    "comparison.statistics.differences": {"SeedPredictions": "", "compare_predictions": "compare"},
-    "data.balancing.from_labels": dict.fromkeys(
-        ("class_weights", "floor", "oversample", "power", "undersample"), ""
-    ),
-    "delivery.predicting.predict": {"Classifier": "", "Prediction": ""},
-    "evaluation.multi_label": {"evaluate": ""},
-    "evaluation.validation_decision": {"fit_decision": ""},
-    "runs.run_result": {"RunResult": "", "train": ""},
-    "training.class_balanced_sampler": {"ClassBalancedSampler": ""},
-    "training.gradient_check": {"GradientCheck": "", "check_gradient": ""},
-    "training.losses": dict.fromkeys(
-        ("binary_cross_entropy", "cross_entropy", "focal", "logit_adjusted"), ""
-    ),
-    "training.weighted_trainer": {"WeightedTrainer": ""},
-}
-"""{module: {public name: its name there, if it is another one}}."""
 PLACES = {
-    name: (f"trainer.{module}", own or name)
-    for module, names in LAZY.items()
-    for name, own in names.items()
+    "Classifier": "delivery.predicting.predict:Classifier",
+    "ClassBalancedSampler": "training.class_balanced_sampler:ClassBalancedSampler",
+    "GradientCheck": "training.gradient_check:GradientCheck",
+    "Prediction": "delivery.predicting.predict:Prediction",
+    "RunResult": "runs.run_result:RunResult",
+    "SeedPredictions": "comparison.statistics.differences:SeedPredictions",
+    "WeightedTrainer": "training.weighted_trainer:WeightedTrainer",
+    "binary_cross_entropy": "training.losses:binary_cross_entropy",
+    "check_gradient": "training.gradient_check:check_gradient",
+    "class_weights": "data.balancing.from_labels:class_weights",
+    "compare_predictions": "comparison.statistics.differences:compare",
+    "cross_entropy": "training.losses:cross_entropy",
+    "evaluate": "evaluation.multi_label:evaluate",
+    "fit_decision": "evaluation.validation_decision:fit_decision",
+    "floor": "data.balancing.from_labels:floor",
+    "focal": "training.losses:focal",
+    "logit_adjusted": "training.losses:logit_adjusted",
+    "oversample": "data.balancing.from_labels:oversample",
+    "power": "data.balancing.from_labels:power",
+    "train": "runs.run_result:train",
+    "undersample": "data.balancing.from_labels:undersample",
 }
+"""Public names that are imported on first use: {name: module:name there}."""
 
 __all__ = [
     "ClassBalancedSampler",
@@ -102,6 +104,5 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     """Return a name of the public API from its module, which is imported now."""
     if name in PLACES:
-        module, own = PLACES[name]
-        return getattr(import_module(module), own)
+        return resolve_name(f"trainer.{PLACES[name]}")
     raise AttributeError(f"module 'trainer' has no attribute '{name}'")

@@ -25,15 +25,13 @@ def train_command(
 ) -> None:
     """Train and evaluate a model, and write the run folder."""
     loaded = load_config(config, set_ or ())
-    from trainer.runs import ensemble, training_run
+    from trainer.runs import run_result, training_run
 
     if check:
         check_and_report(config, loaded, training_run.check)
         return
-    is_one_model = loaded.ensemble.size == 1 or loaded.ensemble.member
-    train = training_run.train if is_one_model else ensemble.train_ensemble
     with _marking_interruptions(loaded.run_path):
-        train(loaded, resume=resume)
+        run_result.train(loaded, resume=resume)
 
 
 @worded_errors()

@@ -107,8 +107,7 @@ def as_config(
     """Return the checked config of a file, of values, or of a Config with overrides."""
     if isinstance(config, str | Path):
         return load_config(str(config), tuple(overrides))
-    if isinstance(config, Config):
-        config = config.to_dict() if overrides else config
-    if isinstance(config, Config):
+    if isinstance(config, Config) and not overrides:
         return config
-    return check_config(YamlSource("config", dict(config)), tuple(overrides))
+    values = config.to_dict() if isinstance(config, Config) else dict(config)
+    return check_config(YamlSource("config", values), tuple(overrides))

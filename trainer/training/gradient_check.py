@@ -64,7 +64,7 @@ def check_gradient(
     Returns:
         The differences; true if the gradient depends on the rows of a step alone.
     Raises:
-        ValueError: the dataset has fewer rows, or none is needed to cut (`num_rows` below 4).
+        ValueError: `num_rows` is below 4 or above the number of training rows.
 
     Example:
         >>> check_gradient(weighted_trainer).passed  # doctest: +SKIP

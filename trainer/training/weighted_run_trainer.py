@@ -53,7 +53,9 @@ def epoch_metrics(
     """
 
     def compute(prediction: EvalPrediction) -> dict[str, float]:
-        evaluation = evaluate(prediction.predictions, prediction.label_ids, labels)  # type: ignore[arg-type]
+        logits_NC: Any = prediction.predictions
+        targets: Any = prediction.label_ids
+        evaluation = evaluate(logits_NC, targets, labels)
         values = evaluation.to_dict().items()
         numbers = {name: value for name, value in values if isinstance(value, int | float)}
         return numbers | {"minority_recall": evaluation.per_class[minority_label]["recall"]}

@@ -11,6 +11,7 @@ gradient depends on those rows alone, however they are cut into batches.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
+from functools import cached_property
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
@@ -50,8 +51,8 @@ class WeightedTrainer(Trainer):
             training labels; a mapping gives the weight of class ids or names, and 1 to the others.
             All these have mean 1 over the training rows, so the loss keeps its scale. A tensor (C,)
             is used as it is. The sum of weighted losses is divided by the rows, not by the sum of
-            the weights as in `torch.nn.CrossEntropyLoss`. For several labels per row
-            it is the `pos_weight` of `torch.nn.BCEWithLogitsLoss`.
+            the weights as in `torch.nn.CrossEntropyLoss`. For several labels per row these are
+            the `pos_weight` of `torch.nn.BCEWithLogitsLoss`.
         beta: of `effective_number`, in (0, 1).
         sampler: `class_balanced` draws every class equally often (ClassBalancedSampler),
             `group_by_length` puts rows of similar length together; None leaves it to `args`.
@@ -99,7 +100,7 @@ class WeightedTrainer(Trainer):
         if smoothing and (is_multi_label or loss == "focal"):
             raise ValueError(f"label_smoothing_factor is {smoothing}; this loss takes none")
         needs_counts = loss in ("logit_adjusted", "balanced_softmax")
-        counts_C = self.class_counts() if needs_counts else np.ones(1, np.int64)
+        counts_C = self.class_counts if needs_counts else np.ones(1, np.int64)
         options = loss_options(loss, gamma, tau, counts_C)
         self.class_weights_C = self._weights(class_weights, beta, is_multi_label)
         name = "binary_cross_entropy" if is_multi_label else loss
@@ -107,8 +108,9 @@ class WeightedTrainer(Trainer):
             name, self.class_weights_C, options, label_smoothing=smoothing
         )
 
+    @cached_property
     def class_counts(self) -> Ints:
-        """Return the training rows of each class (C,), from `class_counts` or the label column.
+        """The training rows of each class (C,), from `class_counts` or the label column.
 
         Raises:
             ValueError: labels that cannot be read, or lie outside [0, C).
@@ -158,7 +160,7 @@ class WeightedTrainer(Trainer):
                     f"give ({config.num_labels},), one weight a class"
                 )
             return weights_C
-        counts_C = self.class_counts()
+        counts_C = self.class_counts
         names = [str(config.id2label[label_id]) for label_id in range(config.num_labels)]
         known = POSITIVE_WEIGHTINGS if is_multi_label else WEIGHTINGS
         if isinstance(given, str):
@@ -167,7 +169,8 @@ class WeightedTrainer(Trainer):
         else:
             named = _by_name(given, names)
         if is_multi_label:
-            found_C = positive_weights(counts_C, len(self.train_dataset), named, names)  # type: ignore[arg-type]
+            num_rows = len(self.train_dataset)  # type: ignore[arg-type]
+            found_C = positive_weights(counts_C, num_rows, named, names)
         else:
             found_C = weights_of_counts(counts_C, named, names, beta=beta)
         return torch.as_tensor(found_C, dtype=torch.float32)

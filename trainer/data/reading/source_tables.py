@@ -1,8 +1,9 @@
 """The tables of each file, folder or Hub data set in the config, and what identifies them."""
 
 import hashlib
-from collections.abc import Generator, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import TypeVar
 
 import pyarrow as pa
@@ -71,13 +72,21 @@ def source_tables(
             yield with_places(tables, where, bad_rows.files)
 
 
-def read_ahead(parts: Iterator[T]) -> Generator[T, None, None]:
-    """Yield the same parts, while another thread reads the next one."""
+@contextmanager
+def read_ahead(parts: Iterator[T]) -> Iterator[Iterator[T]]:
+    """Give the same parts in a block, while another thread reads the next one.
+
+    The block ends after this thread, also if it is interrupted: files can then be closed.
+    """
     with ThreadPoolExecutor(1) as reader:
-        coming = reader.submit(next, parts, None)
-        while (part := coming.result()) is not None:
+
+        def in_order() -> Iterator[T]:
             coming = reader.submit(next, parts, None)
-            yield part
+            while (part := coming.result()) is not None:
+                coming = reader.submit(next, parts, None)
+                yield part
+
+        yield in_order()
 
 
 def source_key(data: DataSection, domain_column: str | None, time_column: str | None = None) -> str:

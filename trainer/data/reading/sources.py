@@ -217,16 +217,17 @@ def _write_rows(columns: RowColumns, path: Path) -> dict[str, Any]:
     ):
         for name in SLOTS:
             tables = source_tables(name, data, columns.wanted, bad_rows)
-            for table in read_ahead(chain.from_iterable(tables)):
-                key = f"data.{name}"
-                rows = stored(columns.rows(table, key), table[PLACE.name])
-                if split:
-                    values = as_text(table[split.column], split.column, key)
-                    slots_N = split.slots_of(values, table[PLACE.name])
-                    rows = rows.append_column(SLOT, pa.array(slots_N, pa.int8()))
-                writer.write_table(rows)
-                sizes[name] += rows.num_rows
-                bar.update(rows.num_rows)
+            key = f"data.{name}"
+            with read_ahead(chain.from_iterable(tables)) as coming:
+                for table in coming:
+                    rows = stored(columns.rows(table, key), table[PLACE.name])
+                    if split:
+                        values = as_text(table[split.column], split.column, key)
+                        slots_N = split.slots_of(values, table[PLACE.name])
+                        rows = rows.append_column(SLOT, pa.array(slots_N, pa.int8()))
+                    writer.write_table(rows)
+                    sizes[name] += rows.num_rows
+                    bar.update(rows.num_rows)
     if split:
         split.refuse_unknown(bad_rows.files)
     form = columns.cells.form(data, bad_rows.files)

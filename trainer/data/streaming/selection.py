@@ -69,9 +69,13 @@ def read_batches(
             shards = source_tables(name, data, columns.wanted, bad_rows)
             for number, tables in enumerate(shards, 1):
                 bar.set_postfix_str(f"data.{name} shard {number}", refresh=False)
-                for whole in read_ahead(tables):
-                    for start in range(0, whole.num_rows, BATCH_ROWS):
-                        table = whole.slice(start, BATCH_ROWS)
+                with read_ahead(tables) as coming:
+                    batches = (
+                        whole.slice(start, BATCH_ROWS)
+                        for whole in coming
+                        for start in range(0, whole.num_rows, BATCH_ROWS)
+                    )
+                    for table in batches:
                         yield slot, position, table
                         position += table.num_rows
                         bar.update(table.num_rows)

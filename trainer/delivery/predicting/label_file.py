@@ -7,7 +7,7 @@ interrupted, the same command resumes after the last piece that was written.
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, closing
+from contextlib import ExitStack
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -206,9 +206,8 @@ def label_file(
         labeller.counts |= sink.progress
         done = labeller.counts["rows"]
         start = time.perf_counter()
-        # closing: on an interruption, wait for the reading thread before its file is closed
         with (
-            closing(read_ahead(_labelled(labeller, records, done))) as pieces,
+            read_ahead(_labelled(labeller, records, done)) as pieces,
             tqdm(
                 desc="Predicting",
                 unit=" rows",
