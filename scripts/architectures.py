@@ -279,9 +279,10 @@ def _arguments(folder: Path) -> Any:
 
 def _weighted_trainer(model: Any, tokenizer: Any, rows: Any, folder: Path) -> Any:
     from trainer.training.batches.batching import Collator
-    from trainer.training.weighted_run_trainer import WeightedRunTrainer, epoch_metrics
+    from trainer.training.progress import epoch_metrics
+    from trainer.training.run_trainer import RunTrainer
 
-    return WeightedRunTrainer(
+    return RunTrainer(
         model=model,
         args=_arguments(folder),
         train_dataset=rows,

@@ -15,7 +15,7 @@ CONTEXT.set_forkserver_preload(
     [
         "transformers.models.bert.modeling_bert",
         "trainer.runs.results",
-        "trainer.training.weighted_run_trainer",
+        "trainer.training.run_trainer",
         "evaluate",
         "sklearn.metrics",
     ]
@@ -121,10 +121,10 @@ def _strike_at(place, times, numbers):
 
     from trainer.run_folder.writer import RunFolder
     from trainer.training.frozen.head import HeadTrainer
-    from trainer.training.weighted_run_trainer import WeightedRunTrainer
+    from trainer.training.run_trainer import RunTrainer
 
     places = {
-        "step": (WeightedRunTrainer, "training_step"),
+        "step": (RunTrainer, "training_step"),
         "save": (torch, "save"),
         "head": (HeadTrainer, "run"),
         "predictions": (RunFolder, "write_predictions"),

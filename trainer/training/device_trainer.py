@@ -1,4 +1,4 @@
-"""transformers.Trainer whose steps do not wait for an accelerator.
+"""WeightedTrainer whose steps do not wait for an accelerator.
 
 It also saves the random state of every kind of accelerator.
 """

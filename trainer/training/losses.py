@@ -162,13 +162,13 @@ def loss_options(
     """Return the keyword arguments of a loss for the values of the config.
 
     Args:
-        name: an entry of LOSSES.
+        name: an entry of LOSSES or MULTI_LABEL_LOSSES.
         gamma, tau: values of the config; None for the default.
         counts_C: rows of each class drawn for training, the prior of logit adjustment.
     """
     if name == "focal":
         return {"gamma": 2.0 if gamma is None else gamma}
-    if LOSSES[name] is logit_adjusted:
+    if LOSSES.get(name) is logit_adjusted:
         return {
             "tau": 1.0 if tau is None else tau,
             "log_prior_C": torch.as_tensor(np.log(counts_C / counts_C.sum()), dtype=torch.float32),

@@ -1,4 +1,4 @@
-"""transformers.Trainer that computes a micro-batch in passes of a limited number of tokens.
+"""WeightedTrainer that computes a micro-batch in passes of a limited number of tokens.
 
 Legend: N rows, B rows of a batch, C classes.
 """
@@ -89,7 +89,6 @@ class PassTrainer(DeviceTrainer):
         )
         self._max_groups = 0 if self.padded_because else groups_without_padding(args.device)
         self._largest_pass = 0
-        args._n_gpu = min(args.n_gpu, 1)  # accelerate uses several GPUs, DataParallel does not
         # Trainer would make the folder of the checkpoints before the run is started
         checkpoints, args.output_dir = args.output_dir, tempfile.gettempdir()
         super().__init__(model=model, args=args, **kwargs)
@@ -107,7 +106,7 @@ class PassTrainer(DeviceTrainer):
         dataset, args = self.train_dataset, self.args
         if not isinstance(dataset, TokenisedRows):
             raise TypeError(
-                f"train_dataset is {type(dataset).__name__}; WeightedRunTrainer takes TokenisedRows"
+                f"train_dataset is {type(dataset).__name__}; RunTrainer takes TokenisedRows"
             )
         sampler = StepBatchSampler(
             self.positions or (lambda epoch: np.arange(len(dataset))),

@@ -6,7 +6,9 @@ from collections.abc import Callable
 from typing import Any
 
 from tqdm.auto import tqdm
-from transformers import TrainerCallback
+from transformers import EvalPrediction, TrainerCallback
+
+from trainer.evaluation.multi_label import evaluate
 
 COLUMNS = (
     "training_loss",
@@ -31,6 +33,25 @@ def table_row(
     """
     measured = (metrics[f"{prefix}{name}"] for name in ("loss", *COLUMNS[4:]))
     return dict(zip(COLUMNS, (training_loss, epoch, step, *measured), strict=True))
+
+
+def epoch_metrics(
+    labels: list[str], minority_label: str
+) -> Callable[[EvalPrediction], dict[str, float]]:
+    """Return the `compute_metrics` of transformers.Trainer.
+
+    It gives the numbers of an Evaluation and the recall of the minority class.
+    """
+
+    def compute(prediction: EvalPrediction) -> dict[str, float]:
+        logits_NC: Any = prediction.predictions
+        targets: Any = prediction.label_ids
+        evaluation = evaluate(logits_NC, targets, labels)
+        values = evaluation.to_dict().items()
+        numbers = {name: value for name, value in values if isinstance(value, int | float)}
+        return numbers | {"minority_recall": evaluation.per_class[minority_label]["recall"]}
+
+    return compute
 
 
 def epoch_rows(log_history: list[dict[str, float]]) -> list[dict[str, float]]:

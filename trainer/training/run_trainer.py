@@ -1,4 +1,8 @@
-"""transformers.Trainer with what a run needs: early checks, clear errors, and facts to report."""
+"""The WeightedTrainer of a run: early checks, clear errors, and facts to report.
+
+It adds packing and passes (pass_trainer.py), work queued on a device (device_trainer.py), and
+resuming bit for bit (resuming/resumable_trainer.py) to weighted_trainer.py.
+"""
 
 from pathlib import Path
 from typing import Any

@@ -16,7 +16,7 @@ import transformers
 from trainer.data.tokens.tokenise import TokenisedRows
 from trainer.training.arguments import build_arguments
 from trainer.training.batches.batching import Collator
-from trainer.training.weighted_run_trainer import WeightedRunTrainer
+from trainer.training.run_trainer import RunTrainer
 
 NUM_LABELS, VOCABULARY, NUM_WORDS = 8, 30_522, 5_000
 WEIGHTS_C = np.linspace(0.4, 1.6, NUM_LABELS)
@@ -127,8 +127,8 @@ def our_trainer(
     steps: int,
     callbacks: Any = (),
     **values: Any,
-) -> WeightedRunTrainer:
-    """A WeightedRunTrainer as a config would build it.
+) -> RunTrainer:
+    """A RunTrainer as a config would build it.
 
     Args:
         values: other keys of the section `training`, and options of the class.
@@ -146,14 +146,14 @@ def our_trainer(
         "logging_strategy": "no",
         "train_sampling_strategy": "group_by_length",
     }
-    return WeightedRunTrainer(
+    return RunTrainer(
         model=model,
         args=build_arguments(
             training | values, checkpoints=Path(tempfile.mkdtemp(dir=bench.folder)), seed=0
         ),
         train_dataset=rows,
         data_collator=Collator(Padding(), multiple=8 if bf16 else 1),
-        class_weights_C=WEIGHTS_C,
+        class_weights=WEIGHTS_C,
         sampling="group_by_length",
         callbacks=list(callbacks),
         **options,

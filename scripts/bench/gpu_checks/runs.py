@@ -23,11 +23,11 @@ from gpu_checks.material import Bench, Failed, Skipped, config_file, memory_limi
 from trainer import load_config
 from trainer.delivery.predicting.predict import Classifier
 from trainer.runs import training_run
-from trainer.training.weighted_run_trainer import WeightedRunTrainer
+from trainer.training.run_trainer import RunTrainer
 
 KILLED = """
 import os, signal, sys
-from trainer.training.weighted_run_trainer import WeightedRunTrainer as W
+from trainer.training.run_trainer import RunTrainer as W
 old, calls = W.training_step, []
 def step(self, *arguments, **values):
     calls.append(1)
@@ -192,7 +192,7 @@ def _counting_models(bench: Bench) -> Iterator[list[tuple[int, int]]]:
     """Yield a list of (earlier models alive, bytes on the GPU) for each trainer built."""
     seen: list[tuple[int, int]] = []
     models: list[Any] = []
-    build = WeightedRunTrainer.__init__
+    build = RunTrainer.__init__
 
     def counted(self: Any, **values: Any) -> None:
         held = torch.cuda.memory_allocated() if bench.on_gpu else 0
@@ -200,27 +200,27 @@ def _counting_models(bench: Bench) -> Iterator[list[tuple[int, int]]]:
         models.append(weakref.ref(values["model"]))
         build(self, **values)
 
-    WeightedRunTrainer.__init__ = counted  # type: ignore[method-assign]
+    RunTrainer.__init__ = counted  # type: ignore[method-assign]
     try:
         yield seen
     finally:
-        WeightedRunTrainer.__init__ = build  # type: ignore[method-assign]
+        RunTrainer.__init__ = build  # type: ignore[method-assign]
 
 
 @contextmanager
 def _small_memory(tokens: int) -> Iterator[None]:
-    compute_loss = WeightedRunTrainer.compute_loss
+    compute_loss = RunTrainer.compute_loss
 
     def checked(self: Any, model: Any, inputs: Any, *arguments: Any, **values: Any) -> Any:
         if inputs["attention_mask"].sum() > tokens:
             raise torch.OutOfMemoryError("CUDA out of memory.")
         return compute_loss(self, model, inputs, *arguments, **values)
 
-    WeightedRunTrainer.compute_loss = checked  # type: ignore[method-assign]
+    RunTrainer.compute_loss = checked  # type: ignore[method-assign]
     try:
         yield
     finally:
-        WeightedRunTrainer.compute_loss = compute_loss  # type: ignore[method-assign]
+        RunTrainer.compute_loss = compute_loss  # type: ignore[method-assign]
 
 
 def check_serving(bench: Bench) -> str:

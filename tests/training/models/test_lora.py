@@ -16,7 +16,7 @@ from trainer.config.sections.model import LoraSection, ModelSection
 from trainer.errors import ModelError
 from trainer.runs import training_run as story
 from trainer.training.models.model import load_model, load_pretrained_config, load_tokenizer
-from trainer.training.weighted_run_trainer import WeightedRunTrainer
+from trainer.training.run_trainer import RunTrainer
 
 LORA = {"r": 4, "alpha": 8.0}
 
@@ -95,13 +95,13 @@ def test_run_stopped_after_an_epoch_resumes_to_the_weights_and_table_of_the_unbr
     lora_config, tmp_path, monkeypatch, capsys
 ):
     unbroken = story.train(lora_config(f"run.output_dir={tmp_path}/a"))
-    save = WeightedRunTrainer._save_checkpoint
+    save = RunTrainer._save_checkpoint
 
     def save_and_stop(self, *arguments):
         save(self, *arguments)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(WeightedRunTrainer, "_save_checkpoint", save_and_stop)
+    monkeypatch.setattr(RunTrainer, "_save_checkpoint", save_and_stop)
     with pytest.raises(KeyboardInterrupt):
         story.train(lora_config(f"run.output_dir={tmp_path}/b"))
     monkeypatch.undo()

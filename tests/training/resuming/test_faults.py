@@ -17,7 +17,7 @@ from trainer import load_config
 from trainer.cli.training import train_command
 from trainer.run_folder.writer import RunFolder
 from trainer.runs import training_run
-from trainer.training.weighted_run_trainer import WeightedRunTrainer
+from trainer.training.run_trainer import RunTrainer
 
 
 @pytest.fixture(scope="module")
@@ -76,7 +76,7 @@ def message_of(config, capsys):
 @contextmanager
 def interrupted_at(step, action):
     """Call `action` in the training step of that number, counted from the process's start."""
-    forward, seen = WeightedRunTrainer.training_step, 0
+    forward, seen = RunTrainer.training_step, 0
 
     def counted(*args, **kwargs):
         nonlocal seen
@@ -85,11 +85,11 @@ def interrupted_at(step, action):
             action()
         return forward(*args, **kwargs)
 
-    WeightedRunTrainer.training_step = counted
+    RunTrainer.training_step = counted
     try:
         yield
     finally:
-        WeightedRunTrainer.training_step = forward
+        RunTrainer.training_step = forward
 
 
 def cut_off():

@@ -14,7 +14,7 @@ import pytest
 from trainer.cli.training import train_command
 from trainer.launch import stopping
 from trainer.run_folder.writer import RunFolder
-from trainer.training.weighted_run_trainer import WeightedRunTrainer
+from trainer.training.run_trainer import RunTrainer
 
 STEPS, STEPS_PER_EPOCH = 10, 5
 SAVE_EVERY = {
@@ -80,7 +80,7 @@ def signal_at(monkeypatch):
     """Function (method, n, signal) that sends the signal before the n-th call of a method."""
 
     def arrange(method, number, sent=signal.SIGTERM):
-        original, calls = getattr(WeightedRunTrainer, method), []
+        original, calls = getattr(RunTrainer, method), []
 
         def counted(self, *args, **kwargs):
             calls.append(None)
@@ -88,7 +88,7 @@ def signal_at(monkeypatch):
                 os.kill(os.getpid(), sent)
             return original(self, *args, **kwargs)
 
-        monkeypatch.setattr(WeightedRunTrainer, method, counted)
+        monkeypatch.setattr(RunTrainer, method, counted)
 
     return arrange
 
@@ -212,28 +212,28 @@ class TestOutOfMemory:
         import torch
 
         def limit(tokens):
-            compute_loss = WeightedRunTrainer.compute_loss
+            compute_loss = RunTrainer.compute_loss
 
             def checked(self, model, inputs, *arguments, **values):
                 if self.state.global_step > 2 and inputs["attention_mask"].sum() > tokens:
                     raise torch.OutOfMemoryError("CUDA out of memory.")
                 return compute_loss(self, model, inputs, *arguments, **values)
 
-            monkeypatch.setattr(WeightedRunTrainer, "compute_loss", checked)
+            monkeypatch.setattr(RunTrainer, "compute_loss", checked)
 
         return limit
 
     @pytest.fixture
     def living(self, monkeypatch):
         """How many models of earlier trainers lived when each trainer was built."""
-        models, counts, build = [], [], WeightedRunTrainer.__init__
+        models, counts, build = [], [], RunTrainer.__init__
 
         def counted(self, **values):
             counts.append(sum(model() is not None for model in models))
             models.append(weakref.ref(values["model"]))
             build(self, **values)
 
-        monkeypatch.setattr(WeightedRunTrainer, "__init__", counted)
+        monkeypatch.setattr(RunTrainer, "__init__", counted)
         return counts
 
     def test_training_goes_on_from_the_last_checkpoint_with_smaller_passes_and_the_same_rows(
@@ -280,14 +280,14 @@ class TestOutOfMemory:
         from trainer.comparison.shared_data import prepare_shared
         from trainer.runs import startup
 
-        compute_loss = WeightedRunTrainer.compute_loss
+        compute_loss = RunTrainer.compute_loss
 
         def checked(self, model, inputs, *arguments, **values):
             if inputs["attention_mask"].sum() > 150:
                 raise torch.OutOfMemoryError("CUDA out of memory.")
             return compute_loss(self, model, inputs, *arguments, **values)
 
-        monkeypatch.setattr(WeightedRunTrainer, "compute_loss", checked)
+        monkeypatch.setattr(RunTrainer, "compute_loss", checked)
         started = startup.start(
             load_config(str(config("timed")), ["compare.budget=seconds", "compare.amount=1"])
         )

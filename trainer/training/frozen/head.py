@@ -24,8 +24,7 @@ from trainer.training.frozen.embed import embed
 from trainer.training.losses import step_loss
 from trainer.training.models.layers import final_layer
 from trainer.training.peak_memory import PeakMemory
-from trainer.training.progress import headings, table_line, table_row
-from trainer.training.weighted_run_trainer import epoch_metrics
+from trainer.training.progress import epoch_metrics, headings, table_line, table_row
 
 L2_GRID = (1e-1, 1e-2, 1e-3, 1e-4, 1e-5)
 """Strengths that are tried without `model.head.l2`; each fit starts from the one before.

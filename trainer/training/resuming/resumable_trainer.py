@@ -1,4 +1,4 @@
-"""transformers.Trainer that loses at most the work since its last checkpoint.
+"""WeightedTrainer that loses at most the work since its last checkpoint.
 
 It survives a crash, a signal or a full disk.
 """
@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 from accelerate.utils import gather_object
-from transformers import Trainer, TrainerCallback, TrainerState, TrainingArguments
+from transformers import TrainerCallback, TrainerState, TrainingArguments
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_callback import ExportableState
 
@@ -31,6 +31,7 @@ from trainer.training.resuming.checkpoints import (
     saving,
 )
 from trainer.training.trackers import Tracker, guard
+from trainer.training.weighted_trainer import WeightedTrainer
 
 
 def keep_rows_per_step(arguments: TrainingArguments, checkpoint: str) -> str | None:
@@ -63,8 +64,8 @@ def keep_rows_per_step(arguments: TrainingArguments, checkpoint: str) -> str | N
     )
 
 
-class ResumableTrainer(Trainer):
-    """Trainer whose resumed run equals its uninterrupted run, bit for bit on a CPU.
+class ResumableTrainer(WeightedTrainer):
+    """WeightedTrainer whose resumed run equals its uninterrupted run, bit for bit on a CPU.
 
     transformers saves weights, optimizer, schedule, random states, log and early stopping. This
     class adds the running loss, the evaluation that was due, and the best step. A step that is

@@ -1,0 +1,131 @@
+"""The labels of a training data set: rows and weights of each class.
+
+Legend: N rows, C classes.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Literal, TypeAlias
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from trainer.arrays import Array, Floats, Ints
+from trainer.data.balancing.weights import WEIGHTINGS, class_weights
+from trainer.data.labels.multi_label import POSITIVE_WEIGHTINGS, positive_weights
+from trainer.errors import did_you_mean
+
+LABEL_COLUMNS = ("labels", "label", "label_ids")
+"""Names of label columns that the collators of transformers know."""
+
+Weights: TypeAlias = (
+    Literal["none", "balanced", "sqrt", "effective_number"] | Mapping[Any, float] | Tensor | Floats
+)
+
+
+@dataclass(frozen=True)
+class TrainingLabels:
+    """The labels of a training data set, which are read when they are first needed.
+
+    Args:
+        dataset: data set of any kind that `transformers.Trainer` takes.
+        columns: further names of the label column, before LABEL_COLUMNS.
+        names: class names (C,).
+        is_multi_label: whether a row has a vector of 0 and 1 for a label.
+        given_counts: rows of each class (C,), for data sets without a label column.
+    """
+
+    dataset: Any
+    columns: Sequence[str]
+    names: Sequence[str]
+    is_multi_label: bool
+    given_counts: Sequence[int] | None = None
+
+    @cached_property
+    def labels(self) -> Array:
+        """The labels of the rows: class ids (N,), or 0 and 1 for each class (N, C).
+
+        Raises:
+            ValueError: the data set has no label column.
+        """
+        names = (*self.columns, *LABEL_COLUMNS)
+        dataset = self.dataset
+        is_table = hasattr(dataset, "column_names")
+        is_list = isinstance(dataset, Sequence) and len(dataset)
+        present = dataset.column_names if is_table else dataset[0] if is_list else ()
+        column = next((name for name in names if name in present), None)
+        if column is None:
+            raise ValueError(
+                f"the training labels cannot be read: {type(dataset).__name__} has no column named "
+                f"{', '.join(dict.fromkeys(names))}; give class_counts=, the rows of each class"
+            )
+        found = dataset[column] if is_table else [row[column] for row in dataset]
+        return np.asarray(list(found)).astype(np.int64)
+
+    @cached_property
+    def counts_C(self) -> Ints:
+        """The rows of each class (C,), in int64.
+
+        Raises:
+            ValueError: labels that cannot be read, or lie outside [0, C).
+        """
+        num_labels = len(self.names)
+        if self.given_counts is not None:
+            counts_C = np.asarray(self.given_counts, np.int64)
+        elif self.labels.ndim == 2:
+            counts_C = self.labels.sum(0)
+        else:
+            counts_C = np.bincount(self.labels[self.labels >= 0], minlength=num_labels)
+        if counts_C.shape != (num_labels,):
+            raise ValueError(
+                f"the labels or class_counts name {len(counts_C)} classes; "
+                f"model.config.num_labels is {num_labels}"
+            )
+        return counts_C.astype(np.int64)
+
+    def weights(self, given: Weights | None, beta: float) -> Tensor:
+        """Return the class weights (C,) in float32, as `WeightedTrainer` documents them.
+
+        Raises:
+            ValueError: an unknown name or class, or a tensor of another shape.
+        """
+        if given is None or (isinstance(given, str) and given == "none"):
+            return torch.ones(len(self.names))
+        if isinstance(given, Tensor | np.ndarray):
+            weights_C = torch.as_tensor(given, dtype=torch.float32)
+            if weights_C.shape != (len(self.names),):
+                raise ValueError(
+                    f"class_weights has the shape {tuple(weights_C.shape)}; "
+                    f"give ({len(self.names)},), one weight a class"
+                )
+            return weights_C
+        if isinstance(given, str):
+            known = POSITIVE_WEIGHTINGS if self.is_multi_label else WEIGHTINGS
+            refuse_unknown("class_weights", given, list(known))
+            named: Any = given
+        else:
+            named = self._by_name(given)
+        if self.is_multi_label:
+            found_C = positive_weights(self.counts_C, len(self.dataset), named, list(self.names))
+        else:
+            found_C = class_weights(self.counts_C, named, list(self.names), beta=beta)
+        return torch.as_tensor(found_C, dtype=torch.float32)
+
+    def _by_name(self, weights: Mapping[Any, float]) -> dict[str, float]:
+        """Return the weights by class name; keys are class ids or names."""
+        found = {}
+        for key, weight in weights.items():
+            is_id = isinstance(key, int) and 0 <= key < len(self.names)
+            if not is_id and key not in self.names:
+                raise ValueError(f"class_weights names {key!r}; known: {', '.join(self.names)}")
+            found[self.names[key] if is_id else str(key)] = float(weight)
+        return found
+
+
+def refuse_unknown(name: str, value: Any, known: Sequence[Any]) -> None:
+    """Raise ValueError with the nearest known name."""
+    if value not in known:
+        hint = did_you_mean(str(value), [str(each) for each in known])
+        raise ValueError(f"{name} is {value!r}; known: {', '.join(map(repr, known))}.{hint}")
