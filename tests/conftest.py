@@ -255,3 +255,24 @@ def leave_free(folder, num_bytes):
     ballast = folder / "ballast"
     ballast.write_bytes(b"x" * max(0, shutil.disk_usage(folder).free - num_bytes))
     return ballast
+
+
+@pytest.fixture(scope="session")
+def encoders(tiny_model, tmp_path_factory):
+    """Function (kind) -> folder of a tiny encoder with random weights and a real tokenizer."""
+    import torch
+    from encoders import ENCODERS
+    from transformers import AutoTokenizer
+
+    folders = {}
+
+    def folder_of(kind):
+        if kind not in folders:
+            folders[kind] = tmp_path_factory.mktemp(kind)
+            tokenizer = AutoTokenizer.from_pretrained(str(tiny_model))
+            torch.manual_seed(0)
+            ENCODERS[kind](len(tokenizer)).save_pretrained(folders[kind])
+            tokenizer.save_pretrained(folders[kind])
+        return str(folders[kind])
+
+    return folder_of

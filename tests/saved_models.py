@@ -43,3 +43,11 @@ def as_run(folder, models, metrics):
     (folder / "config.yaml").write_text("{}", encoding="utf-8")
     (folder / "metrics.json").write_text(json.dumps(metrics), encoding="utf-8")
     return folder
+
+
+def by_pipeline(folder, texts):
+    """[{label: probability}] of transformers' own pipeline."""
+    from transformers import pipeline
+
+    found = pipeline("text-classification", str(folder), top_k=None)(texts, truncation=True)
+    return [{score["label"]: score["score"] for score in scores} for scores in found]

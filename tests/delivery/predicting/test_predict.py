@@ -13,7 +13,7 @@ import pytest
 from conftest import ROOT
 from datasets import Dataset
 from hub_server import Handler, HubServer, Refusal
-from saved_models import as_run, make_model
+from saved_models import as_run, by_pipeline, make_model
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from transformers import PreTrainedTokenizerFast
@@ -49,14 +49,6 @@ def multi_label(tiny_model, tmp_path_factory):
         tmp_path_factory.mktemp("multi_label"),
         problem_type="multi_label_classification",
     )
-
-
-def by_pipeline(folder, texts):
-    """[{label: probability}] of transformers' own pipeline."""
-    from transformers import pipeline
-
-    found = pipeline("text-classification", str(folder), top_k=None)(texts, truncation=True)
-    return [{score["label"]: score["score"] for score in scores} for scores in found]
 
 
 @pytest.mark.parametrize("kind", ["model", "multi_label"])

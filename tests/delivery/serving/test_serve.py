@@ -19,8 +19,8 @@ import pytest
 from conftest import ROOT
 from huggingface_hub import InferenceClient, constants
 from huggingface_hub.errors import HfHubHTTPError
+from saved_models import by_pipeline, make_model
 from serving import served
-from test_predict import by_pipeline, make_model
 
 from trainer import Classifier, ConfigError, ModelError, RunError
 from trainer.delivery.serving import connections, guard

@@ -8,8 +8,8 @@ import time
 
 import pytest
 from conftest import ROOT
+from saved_models import make_model
 from serving import served
-from test_predict import make_model
 
 from trainer import Classifier
 from trainer.delivery.serving.app import content_security_policy

@@ -7,22 +7,12 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
+from encoders import ENCODERS
 from test_bad_input import fails  # noqa: F401
 from transformers import (
     AutoModelForSequenceClassification,
     AutoTokenizer,
-    BertConfig,
     BertModel,
-    DistilBertConfig,
-    DistilBertModel,
-    GPT2Config,
-    GPT2Model,
-    LlamaConfig,
-    LlamaModel,
-    ModernBertConfig,
-    ModernBertModel,
-    RobertaConfig,
-    RobertaModel,
     pipeline,
 )
 
@@ -36,37 +26,6 @@ from trainer.training.losses import step_loss
 from trainer.training.models.layers import final_layer, pass_through
 from trainer.training.models.model import load_model, load_pretrained_config, load_tokenizer
 
-SPREAD = {
-    "initializer_range": 0.3
-}  # with the usual 0.02 rows hardly differ, and float32 has little to tell them apart
-USUAL = {
-    "hidden_size": 16,
-    "intermediate_size": 32,
-    "num_hidden_layers": 1,
-    "num_attention_heads": 2,
-    **SPREAD,
-}
-ENCODERS = {
-    "bert": lambda n: BertModel(BertConfig(vocab_size=n, **USUAL)),
-    "bert_without_pooler": lambda n: BertModel(
-        BertConfig(vocab_size=n, **USUAL), add_pooling_layer=False
-    ),
-    "distilbert": lambda n: DistilBertModel(
-        DistilBertConfig(vocab_size=n, dim=16, hidden_dim=32, n_layers=1, n_heads=2, **SPREAD)
-    ),
-    "roberta": lambda n: RobertaModel(
-        RobertaConfig(vocab_size=n, pad_token_id=0, max_position_embeddings=130, **USUAL)
-    ),
-    "modernbert": lambda n: ModernBertModel(
-        ModernBertConfig(vocab_size=n, pad_token_id=0, bos_token_id=1, eos_token_id=2, **USUAL)
-    ),
-    "gpt2": lambda n: GPT2Model(
-        GPT2Config(
-            vocab_size=n, n_embd=16, n_layer=1, n_head=2, bos_token_id=2, eos_token_id=2, **SPREAD
-        )
-    ),
-    "llama": lambda n: LlamaModel(LlamaConfig(vocab_size=n, **USUAL)),
-}
 PASSED = {
     "bert_without_pooler": "bert.pooler.dense",
     "distilbert": "pre_classifier",
@@ -74,23 +33,6 @@ PASSED = {
     "modernbert": "head.dense",
 }
 """The untrained layer before the final one, where there is one."""
-
-
-@pytest.fixture(scope="session")
-def encoders(tiny_model, tmp_path_factory):
-    """Function (kind) -> folder of a tiny encoder with random weights and a real tokenizer."""
-    folders = {}
-
-    def folder_of(kind):
-        if kind not in folders:
-            folders[kind] = tmp_path_factory.mktemp(kind)
-            tokenizer = AutoTokenizer.from_pretrained(str(tiny_model))
-            torch.manual_seed(0)
-            ENCODERS[kind](len(tokenizer)).save_pretrained(folders[kind])
-            tokenizer.save_pretrained(folders[kind])
-        return str(folders[kind])
-
-    return folder_of
 
 
 @pytest.fixture

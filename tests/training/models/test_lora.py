@@ -7,8 +7,8 @@ import json
 import pyarrow.parquet as pq
 import pytest
 import torch
+from encoders import ENCODERS
 from peft import PeftModel
-from test_head import ENCODERS, encoders  # noqa: F401
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, pipeline
 
 from trainer import load_config
@@ -113,7 +113,7 @@ def test_run_stopped_after_an_epoch_resumes_to_the_weights_and_table_of_the_unbr
 
 
 @pytest.mark.parametrize("kind", ENCODERS)
-def test_adapters_sit_in_the_encoder_and_what_is_new_is_trained_in_full(kind, encoders):  # noqa: F811
+def test_adapters_sit_in_the_encoder_and_what_is_new_is_trained_in_full(kind, encoders):
     section = ModelSection(name=encoders(kind), mode="lora")
     config = load_pretrained_config(section)
     tokenizer, max_length = load_tokenizer(section, config)
