@@ -164,6 +164,13 @@ def test_weight_for_an_unknown_label_is_told(fails):
     )
 
 
+def test_loss_of_several_labels_needs_several_labels(fails):
+    assert (
+        "loss.name is 'asymmetric', which needs multi-label data; with one label a row known:"
+        " balanced_softmax, cross_entropy, focal, logit_adjusted" in fails("loss.name=asymmetric")
+    )
+
+
 def test_unwritable_output_folder_is_told(fails, tmp_path):
     (tmp_path / "file").write_text("")
     assert "cannot be written (Not a directory" in fails(

@@ -20,7 +20,8 @@ from trainer.evaluation.thresholds import THRESHOLDS
 from trainer.evaluation.vote import COMBINERS
 from trainer.runs.results import decision_plan, is_prior_approximate
 from trainer.training.frozen.synthesis import SYNTHESISERS, synthesise
-from trainer.training.losses import LOSSES, loss_options, step_loss
+from trainer.training.losses import LOSSES, loss_options
+from trainer.training.step_loss import step_loss
 
 LABELS = ["a", "b", "c"]
 COUNTS = [80, 40, 25]
@@ -95,9 +96,9 @@ def test_every_method_loss_and_weighting_give_a_loss_a_gradient_and_a_decision(
         assert counts.min() > 25
     weights = weights_over(counts, config.loss, LABELS)
     compute = step_loss(
-        config.loss.name,
+        LOSSES[config.loss.name],
         torch.as_tensor(weights),
-        loss_options(config.loss.name, config.loss.gamma, config.loss.tau, counts),
+        loss_options(config.loss.name, config.loss.settings, counts),
     )
     logits = torch.tensor(features[:, :3], requires_grad=True)
     value = compute(

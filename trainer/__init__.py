@@ -32,11 +32,13 @@ if TYPE_CHECKING:
     from trainer.runs.run_result import RunResult, train
     from trainer.training.class_balanced_sampler import ClassBalancedSampler
     from trainer.training.gradient_check import GradientCheck, check_gradient
-    from trainer.training.losses import (
+    from trainer.training.losses import cross_entropy, focal, logit_adjusted
+    from trainer.training.multi_label_losses import (
+        asymmetric,
         binary_cross_entropy,
-        cross_entropy,
-        focal,
-        logit_adjusted,
+        binary_focal,
+        distribution_balanced,
+        negative_tolerant_focal,
     )
     from trainer.training.weighted_trainer import WeightedTrainer
 
@@ -50,16 +52,20 @@ PLACES = {
     "RunResult": "runs.run_result:RunResult",
     "SeedPredictions": "comparison.statistics.differences:SeedPredictions",
     "WeightedTrainer": "training.weighted_trainer:WeightedTrainer",
-    "binary_cross_entropy": "training.losses:binary_cross_entropy",
+    "asymmetric": "training.multi_label_losses:asymmetric",
+    "binary_cross_entropy": "training.multi_label_losses:binary_cross_entropy",
+    "binary_focal": "training.multi_label_losses:binary_focal",
     "check_gradient": "training.gradient_check:check_gradient",
     "class_weights": "data.balancing.from_labels:class_weights",
     "compare_predictions": "comparison.statistics.differences:compare",
     "cross_entropy": "training.losses:cross_entropy",
+    "distribution_balanced": "training.multi_label_losses:distribution_balanced",
     "evaluate": "evaluation.multi_label:evaluate",
     "fit_decision": "evaluation.validation_decision:fit_decision",
     "floor": "data.balancing.from_labels:floor",
     "focal": "training.losses:focal",
     "logit_adjusted": "training.losses:logit_adjusted",
+    "negative_tolerant_focal": "training.multi_label_losses:negative_tolerant_focal",
     "oversample": "data.balancing.from_labels:oversample",
     "power": "data.balancing.from_labels:power",
     "train": "runs.run_result:train",
@@ -83,17 +89,21 @@ __all__ = [
     "TrainingError",
     "WeightedTrainer",
     "__version__",
+    "asymmetric",
     "binary_cross_entropy",
+    "binary_focal",
     "check_gradient",
     "class_weights",
     "compare_predictions",
     "cross_entropy",
+    "distribution_balanced",
     "evaluate",
     "fit_decision",
     "floor",
     "focal",
     "load_config",
     "logit_adjusted",
+    "negative_tolerant_focal",
     "oversample",
     "power",
     "train",

@@ -7,7 +7,7 @@ import pytest
 from trainer.comparison.statistics import differences
 from trainer.config.sections.augment import AugmentSection
 from trainer.config.sections.balancing import (
-    LOSS_OPTIONS,
+    LOSS_SETTINGS,
     PARAMETERS,
     BalanceSection,
     DecisionSection,
@@ -24,6 +24,7 @@ from trainer.evaluation.vote import COMBINERS
 from trainer.training.batches.batching import SAMPLERS
 from trainer.training.frozen.synthesis import SYNTHESISERS
 from trainer.training.losses import LOSSES
+from trainer.training.multi_label_losses import MULTI_LABEL_LOSSES
 
 
 def choices(annotation):
@@ -43,7 +44,7 @@ def choices(annotation):
         (DecisionSection, "thresholds", [*THRESHOLDS, "cost"]),
         (EnsembleSection, "combine", COMBINERS),
         (LossSection, "class_weights", WEIGHTINGS),
-        (LossSection, "name", LOSSES),
+        (LossSection, "name", {*LOSSES, *MULTI_LABEL_LOSSES}),
         (TrainingSection, "metric_for_best_model", {*METRICS, *MULTI_LABEL_METRICS}),
         (TrainingSection, "train_sampling_strategy", SAMPLERS),
     ],
@@ -55,6 +56,7 @@ def test_choices_of_a_key_are_the_entries_of_its_table(section, key, names):
 
 def test_parameters_belong_to_methods_and_losses_that_exist():
     assert set(PARAMETERS) < set(METHODS)
-    assert set(LOSS_OPTIONS) < set(LOSSES)
+    users = {name for names in LOSS_SETTINGS.values() for name in names}
+    assert users < {*LOSSES, *MULTI_LABEL_LOSSES}
     assert {parameter.key for parameter in PARAMETERS.values()} < set(BalanceSection.model_fields)
-    assert set(LOSS_OPTIONS.values()) < set(LossSection.model_fields)
+    assert set(LOSS_SETTINGS) < set(LossSection.model_fields)

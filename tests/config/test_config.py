@@ -409,8 +409,8 @@ training:
         ),
         (
             "loss: {name: focall}",
-            "c.yaml:3: loss.name is 'focall'; known: balanced_softmax, cross_entropy, focal,"
-            " logit_adjusted. Did you mean 'focal'?",
+            "c.yaml:3: loss.name is 'focall'; known: asymmetric, balanced_softmax, cb_ntr,"
+            " cross_entropy, distribution_balanced, focal, logit_adjusted, ntr_focal. Did you mean 'focal'?",
         ),
         (
             "loss: {name: focal, gamma: -1}",
@@ -419,7 +419,12 @@ training:
         (
             "loss: {gamma: 1}",
             "c.yaml:3: loss: gamma is set, but name cross_entropy does not use it; it belongs to"
-            " focal.",
+            " focal or asymmetric or ntr_focal or cb_ntr or distribution_balanced.",
+        ),
+        (
+            "loss: {name: cb_ntr, class_weights: balanced}",
+            "c.yaml:3: loss: name cb_ntr has class_weights: effective_number; for others use"
+            " ntr_focal.",
         ),
         (
             "loss: {name: balanced_softmax, tau: 2}",

@@ -60,7 +60,7 @@ def fitted_logits(x, labels, loss, weights, counts, x_new):
     )
     tensors = {
         "class_weights_C": torch.tensor(weights, dtype=torch.float32),
-        **loss_options(loss, None, None, counts),
+        **loss_options(loss, {}, counts),
     }
 
     def closure():

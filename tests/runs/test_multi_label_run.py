@@ -204,10 +204,10 @@ def test_card_fits_multi_label_data(finished):
             ),
         ),
         (
-            "loss.name=focal",
+            "loss.name=logit_adjusted",
             (
-                "loss.name is 'focal'; with multi-label data known: cross_entropy, which"
-                " is then binary for each label."
+                "loss.name is 'logit_adjusted'; with multi-label data known: asymmetric, cb_ntr,"
+                " cross_entropy, distribution_balanced, focal, ntr_focal."
             ),
         ),
         (

@@ -16,9 +16,11 @@ from trainer.runs import startup
 from trainer.training import device_trainer
 from trainer.training.arguments import build_arguments
 from trainer.training.batches import packed_attention
-from trainer.training.losses import step_loss
+from trainer.training.losses import LOSSES
+from trainer.training.multi_label_losses import binary_cross_entropy
 from trainer.training.resuming.resumable_trainer import ResumableTrainer
 from trainer.training.run_trainer import RunTrainer
+from trainer.training.step_loss import step_loss
 
 
 @pytest.fixture
@@ -187,24 +189,18 @@ class Copies(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
-@pytest.mark.parametrize(
-    "name", ["cross_entropy", "focal", "logit_adjusted", "binary_cross_entropy"]
-)
+@pytest.mark.parametrize("name", ["cross_entropy", "focal", "logit_adjusted", "binary"])
 def test_loss_of_a_later_step_copies_and_reads_nothing(name):
     options = {"logit_adjusted": {"log_prior_C": torch.zeros(3), "tau": 1.0}}.get(name, {})
-    loss = step_loss(name, torch.ones(3), options)
+    loss = step_loss((LOSSES | {"binary": binary_cross_entropy})[name], torch.ones(3), options)
     with torch.device("meta"):
         logits_NC = torch.empty(4, 3)
-        targets = (
-            torch.empty(4, 3)
-            if name == "binary_cross_entropy"
-            else torch.empty(4, dtype=torch.int64)
-        )
+        targets = torch.empty(4, 3) if name == "binary" else torch.empty(4, dtype=torch.int64)
     outputs = type("Outputs", (), {"logits": logits_NC})
     loss(outputs, targets, torch.tensor(4))
     with Copies() as copies:
         loss(outputs, targets, torch.tensor(4))
-    assert copies.number == (name == "binary_cross_entropy")  # of its mask, to float, on the device
+    assert copies.number == (name == "binary")  # of its mask, to float, on the device
 
 
 def test_rows_of_a_step_are_counted_on_the_cpu(tmp_path):

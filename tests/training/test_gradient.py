@@ -29,6 +29,7 @@ def launch(
     num_rows,
     smoothing=0.0,
     loss="cross_entropy",
+    multi_label=False,
 ):
     out = tmp_path / "two.pt"
     command = [
@@ -51,7 +52,8 @@ def launch(
         str(rows_per_batch),
         str(accumulation),
     ]
-    command += [",".join(map(str, weights)), str(num_rows), str(smoothing), loss]
+    kind = "multi_label" if multi_label else "one_label"
+    command += [",".join(map(str, weights)), str(num_rows), str(smoothing), loss, kind]
     done = subprocess.run(
         command,
         capture_output=True,

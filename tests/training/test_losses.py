@@ -13,8 +13,8 @@ from trainer.training.losses import (
     focal,
     logit_adjusted,
     loss_options,
-    step_loss,
 )
+from trainer.training.step_loss import step_loss
 
 COUNTS = np.array([90, 9, 1])
 EVERY_LOSS = pytest.mark.parametrize("name", LOSSES)
@@ -26,7 +26,7 @@ class Outputs:
 
 
 def options(name, counts=COUNTS):
-    return loss_options(name, None, None, counts)
+    return loss_options(name, {}, counts)
 
 
 def reference(name, logits, labels, weights, gamma=2.0, tau=1.0, smoothing=0.0):
@@ -151,19 +151,17 @@ def test_gradients_are_finite_at_extreme_logits(name, gamma, size, dtype):
 def test_weighted_loss_by_hand():
     logits = torch.tensor([[0.0, 0.0], [0.0, 0.0], [0.0, 0.0]])  # every row costs ln 2
     labels = torch.tensor([0, 0, 1])
-    compute = step_loss("cross_entropy", torch.tensor([0.5, 2.0]))
+    compute = step_loss(cross_entropy, torch.tensor([0.5, 2.0]))
     assert compute(
         Outputs(logits), labels, num_items_in_batch=torch.tensor(3)
     ).item() == pytest.approx(0.6931472 * (0.5 + 0.5 + 2.0) / 3)
     # a quarter of it with gamma 2, since 1 - p is one half
-    compute = step_loss("focal", torch.tensor([0.5, 2.0]), {"gamma": 2.0})
+    compute = step_loss(focal, torch.tensor([0.5, 2.0]), {"gamma": 2.0})
     assert compute(Outputs(logits), labels, num_items_in_batch=3).item() == pytest.approx(
         0.6931472 * 3.0 / 12
     )
     # shares 3/4 and 1/4 become the probabilities themselves
-    compute = step_loss(
-        "logit_adjusted", torch.ones(2), options("logit_adjusted", np.array([3, 1]))
-    )
+    compute = step_loss(logit_adjusted, torch.ones(2), options("logit_adjusted", np.array([3, 1])))
     assert compute(Outputs(logits), labels, num_items_in_batch=3).item() == pytest.approx(
         (2 * 0.2876821 + 1.3862944) / 3
     )

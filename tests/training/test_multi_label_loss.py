@@ -12,7 +12,8 @@ import two_process_gradient as worker
 from test_gradient import launch, relative
 
 from trainer.data.tokens.tokenise import PADDING, TokenisedRows
-from trainer.training.losses import binary_cross_entropy, step_loss
+from trainer.training.multi_label_losses import binary_cross_entropy
+from trainer.training.step_loss import step_loss
 
 WEIGHTS = [0.5, 3.0, 40.0]
 
@@ -39,7 +40,7 @@ def test_loss_by_hand():
         )  # every entry costs ln 2, times 5 where the row has the second label
 
     targets = torch.tensor([[1.0, 0.0], [0.0, 1.0], [-100.0, -100.0]])
-    found = step_loss("binary_cross_entropy", torch.tensor([1.0, 5.0]))(
+    found = step_loss(binary_cross_entropy, torch.tensor([1.0, 5.0]))(
         Outputs(), targets, num_items_in_batch=torch.tensor(4)
     )
     assert found.item() == pytest.approx(0.6931472 * (1 + 1 + 1 + 5) / 4)
@@ -85,7 +86,7 @@ def test_same_sixteen_rows_give_the_same_gradient_and_loss_however_cut(tiny_mode
             WEIGHTS,
             16,
             0.0,
-            loss="binary_cross_entropy",
+            multi_label=True,
         )
         for batch, accumulation in ((16, 1), (4, 4), (1, 16))
     )
@@ -96,7 +97,7 @@ def test_same_sixteen_rows_give_the_same_gradient_and_loss_however_cut(tiny_mode
 
 @pytest.mark.exhaustive
 def test_two_processes_give_the_same_run_as_one_with_an_uneven_last_step(tiny_model, tmp_path):
-    two = launch(tiny_model, tmp_path, 4, 2, WEIGHTS, 37, loss="binary_cross_entropy")
+    two = launch(tiny_model, tmp_path, 4, 2, WEIGHTS, 37, multi_label=True)
     one = worker.step(
         str(tiny_model),
         str(tmp_path / "x"),
@@ -106,7 +107,7 @@ def test_two_processes_give_the_same_run_as_one_with_an_uneven_last_step(tiny_mo
         37,
         0.0,
         epochs=2,
-        loss="binary_cross_entropy",
+        multi_label=True,
     )
     assert (two["processes"], one["processes"]) == (2, 1)
     assert relative(two["gradient"], one["gradient"]) < 1e-6

@@ -23,6 +23,7 @@ from transformers import (
 )
 
 from trainer.training.gradient_check import check_gradient
+from trainer.training.multi_label_losses import MULTI_LABEL_LOSSES
 from trainer.training.weighted_trainer import WeightedTrainer
 
 NUM_CLASSES, COUNTS = 3, (30, 12, 6)
@@ -273,7 +274,7 @@ def test_best_model_by_an_own_metric_is_loaded_at_the_end(tmp_path):
         compute_metrics=accuracy,
         callbacks=[EarlyStoppingCallback(early_stopping_patience=5)],
         loss="focal",
-        gamma=1.0,
+        loss_settings={"gamma": 1.0},
     )
     trained.train()
     kept = sorted(path.name for path in (tmp_path / "out").glob("checkpoint-*"))
@@ -326,10 +327,26 @@ def test_several_labels_a_row_take_positive_weights(tmp_path):
         eval_dataset=Dataset.from_list(several),
         class_weights="balanced",
     )
-    assert trained.class_weights_C.tolist() == pytest.approx([18 / 30, 36 / 12, 42 / 6])
+    without, having = trained.class_weights_C.tolist()
+    assert (without, having) == ([1, 1, 1], pytest.approx([18 / 30, 36 / 12, 42 / 6]))
     assert check_gradient(trained)
     trained.train()
     assert trained.evaluate()["eval_loss"] > 0
+
+
+@pytest.mark.parametrize("loss", MULTI_LABEL_LOSSES)
+def test_gradient_of_every_multi_label_loss_is_that_of_the_whole_step(loss, tmp_path):
+    several = [{**row, "labels": np.eye(3)[row["labels"]].tolist()} for row in rows()]
+    trained = WeightedTrainer(
+        model(problem_type="multi_label_classification"),
+        arguments(tmp_path, max_steps=2, gradient_accumulation_steps=4),
+        train_dataset=several,
+        class_weights=None if loss == "cb_ntr" else "effective_number",
+        loss=loss,
+    )
+    assert check_gradient(trained)
+    trained.train()
+    assert trained.state.global_step == 2
 
 
 def test_class_balanced_sampler_shows_every_class_equally_often(tmp_path):
@@ -348,6 +365,11 @@ def test_class_balanced_sampler_shows_every_class_equally_often(tmp_path):
         ({"class_weights": torch.ones(2)}, r"class_weights has the shape \(2,\); give \(3,\)"),
         ({"sampler": "balanced"}, "sampler is 'balanced'; known: None, 'class_balanced'"),
         ({"class_counts": (1, 2), "class_weights": "sqrt"}, "name 2 classes; .*num_labels is 3"),
+        (
+            {"loss": "focal", "loss_settings": {"gama": 1.0}},
+            "a key of loss_settings for focal is 'gama'; known: 'gamma'. Did you mean 'gamma'?",
+        ),
+        ({"loss": "asymmetric"}, "loss is 'asymmetric'; known: 'cross_entropy', 'focal', "),
         ({"compute_loss_func": print}, "WeightedTrainer sets compute_loss_func"),
     ],
 )

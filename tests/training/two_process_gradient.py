@@ -16,7 +16,6 @@ from trainer.data.tokens.tokenise import TokenisedRows
 from trainer.launch.distributed import is_main, start_processes
 from trainer.training.arguments import build_arguments
 from trainer.training.batches.batching import Collator
-from trainer.training.losses import MULTI_LABEL_LOSSES
 from trainer.training.run_trainer import RunTrainer
 
 
@@ -57,6 +56,7 @@ def step(
     smoothing: float,
     epochs: int = 1,
     workers: int = 0,
+    multi_label: bool = False,
     **options: Any,
 ) -> dict:
     """Gradient of the first step, final weights and logged training loss."""
@@ -65,6 +65,7 @@ def step(
     model = AutoModelForSequenceClassification.from_pretrained(
         model_folder,
         num_labels=3,
+        problem_type="multi_label_classification" if multi_label else None,
         hidden_dropout_prob=0.0,
         attention_probs_dropout_prob=0.0,
         dtype=torch.float32,
@@ -86,7 +87,7 @@ def step(
     trainer = RunTrainer(
         model=model,
         args=build_arguments(training, checkpoints=Path(out).parent / "checkpoints", seed=7),
-        train_dataset=rows(num_rows, multi_label=options.get("loss") in MULTI_LABEL_LOSSES),
+        train_dataset=rows(num_rows, multi_label=multi_label),
         data_collator=Collator(AutoTokenizer.from_pretrained(model_folder)),
         class_weights=np.array(weights),
         callbacks=[keep],
@@ -105,7 +106,7 @@ def step(
 
 
 if __name__ == "__main__":
-    folder, out, batch, accumulation, weights, num_rows, smoothing, loss = sys.argv[1:]
+    folder, out, batch, accumulation, weights, num_rows, smoothing, loss, kind = sys.argv[1:]
     result = step(
         folder,
         out,
@@ -116,6 +117,7 @@ if __name__ == "__main__":
         float(smoothing),
         epochs=2,
         loss=loss,
+        multi_label=kind == "multi_label",
     )
     if is_main():
         torch.save(result, out)

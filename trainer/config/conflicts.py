@@ -1,6 +1,8 @@
 """Settings that contradict each other across sections, and settings that do not fit the data."""
 
-from trainer.config.sections.balancing import SYNTHESIS_METHODS
+from typing import get_args
+
+from trainer.config.sections.balancing import SYNTHESIS_METHODS, LossName, MultiLabelLossName
 from trainer.config.sections.data import SplitSection
 from trainer.config.sections.section import refuse
 from trainer.config.sections.training import METRICS, MULTI_LABEL_METRICS
@@ -238,7 +240,12 @@ def _one_label_rules(config: TopLevel) -> list[tuple[object, str]]:
             config.split and config.split.primary_label,
             "split.primary_label is set, but the data hold one label a row. Remove it, or set"
             " data.label_columns.",
-        )
+        ),
+        (
+            config.loss.name not in get_args(LossName),
+            f"loss.name is '{config.loss.name}', which needs multi-label data; with one label a row"
+            f" known: {listing(get_args(LossName))}.",
+        ),
     ]
 
 
@@ -250,9 +257,9 @@ def _multi_label_rules(config: TopLevel) -> list[tuple[object, str]]:
             " Remove it.",
         ),
         (
-            config.loss.name != "cross_entropy",
-            f"loss.name is '{config.loss.name}'; with multi-label data known: cross_entropy, which"
-            " is then binary for each label.",
+            config.loss.name not in get_args(MultiLabelLossName),
+            f"loss.name is '{config.loss.name}'; with multi-label data known:"
+            f" {listing(get_args(MultiLabelLossName))}.",
         ),
         (
             config.loss.weights_mean != "rows",

@@ -98,7 +98,11 @@ def balance_splits(
         weights_C = weights_over(plan.counts_C, loss, clean.labels.names)
     else:
         weights_C = positive_weights(
-            summary.counts["drawn"], len(plan.positions()), loss.class_weights, clean.labels.names
+            summary.counts["drawn"],
+            len(plan.positions()),
+            loss.weighting,
+            clean.labels.names,
+            beta=loss.beta,
         )
     return PreparedData(clean, splits, plan, weights_C, summary, domains, synthetic)
 

@@ -6,6 +6,7 @@ from typing import Any
 from trainer.config.config import Config
 from trainer.config.sections.balancing import SYNTHESIS_METHODS
 from trainer.data.balancing.balance import stage_generator
+from trainer.data.labels.multi_label import answer_weights
 from trainer.data.prepare import weights_over
 from trainer.data.prepared_data import PreparedData
 from trainer.data.tokens.tokenise import TokenisedRows
@@ -36,6 +37,9 @@ def build_trainer(
     loss, speed, training = config.loss, config.speed, config.training_values
     write_epochs = folder.write_epochs if distributed.is_main() else None
     reduced = distributed.from_main(lambda: tokens_that_fit(folder.checkpoints))
+    weights_C = data.class_weights_C
+    if data.is_multi_label:
+        weights_C = answer_weights(weights_C, loss.weighting)
     trainer = RunTrainer(
         model=model,
         args=arguments,
@@ -45,11 +49,11 @@ def build_trainer(
         data_collator=Collator(tokenizer, multiple=8 if arguments.bf16 or arguments.fp16 else 1),
         compute_metrics=epoch_metrics(data.labels, data.summary.minority_label),
         positions=data.plan.positions_in_seen,
-        loss="binary_cross_entropy" if data.is_multi_label else loss.name,
-        gamma=loss.gamma,
-        tau=loss.tau,
-        class_weights=data.class_weights_C,
+        loss=loss.name,
+        loss_settings=loss.settings,
+        class_weights=weights_C,
         class_counts=data.plan.counts_C,
+        num_rows=len(data.plan.positions()),
         sampling=training["train_sampling_strategy"],
         balanced_batches=data.plan.balanced_batches,
         packing=speed.packing,
@@ -104,7 +108,7 @@ def build_head_trainer(
         ),
         fit=HeadFit(
             loss=loss.name,
-            loss_options=lambda counts_C: loss_options(loss.name, loss.gamma, loss.tau, counts_C),
+            loss_options=lambda counts_C: loss_options(loss.name, loss.settings, counts_C),
             weigh=lambda counts_C: weights_over(counts_C, loss, data.labels),
             l2=config.model.head.l2,
             synthesise=add_synthetic if balance.method in SYNTHESIS_METHODS else None,

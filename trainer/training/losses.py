@@ -7,7 +7,7 @@ label id -100 is left out.
 Legend: N rows, C classes.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from trainer.arrays import Floats, Ints
+from trainer.arrays import Ints
 
 IGNORED = -100
 
@@ -113,37 +113,6 @@ def logit_adjusted(
     )
 
 
-def binary_cross_entropy(
-    logits_NC: Tensor, targets_NC: Tensor, *, class_weights_C: Tensor
-) -> Tensor:
-    """Return the binary cross-entropy of multi-label rows, where each label is a yes or no.
-
-    Args:
-        logits_NC: raw scores, any float dtype, computed in float32.
-        targets_NC: 1 for the labels that a row has, else 0; -100 leaves an entry out.
-        class_weights_C: weights of rows with a label, relative to rows without it.
-    Returns:
-        Scalar in nats, summed over rows and labels. The Trainer counts the entries that are not
-        -100 (rows x labels), so division by its count gives a mean over rows and labels.
-    Source: torch.nn.functional.binary_cross_entropy_with_logits with pos_weight and
-        reduction='sum'.
-
-    Example:
-        >>> logits_NC, targets_NC = torch.zeros(1, 2), torch.tensor([[1, 0]])
-        >>> binary_cross_entropy(logits_NC, targets_NC, class_weights_C=torch.tensor([3.0, 1.0]))
-        tensor(2.7726)
-    """
-    is_counted_NC = (targets_NC != IGNORED).float()
-    targets_NC = targets_NC.float().clamp(min=0)
-    return F.binary_cross_entropy_with_logits(
-        logits_NC.float(),
-        targets_NC,
-        weight=is_counted_NC,
-        pos_weight=class_weights_C,
-        reduction="sum",
-    )
-
-
 LOSSES: dict[str, Callable[..., Tensor]] = {
     "cross_entropy": cross_entropy,
     "focal": focal,
@@ -152,69 +121,20 @@ LOSSES: dict[str, Callable[..., Tensor]] = {
 }
 """Losses by name: function (logits, label ids, class_weights_C, options) -> summed loss."""
 
-MULTI_LABEL_LOSSES = {"binary_cross_entropy": binary_cross_entropy}
-"""Losses of multi-label rows by name: function (logits, targets, class_weights_C) -> loss."""
+NEED_COUNTS = ("logit_adjusted", "balanced_softmax")
+"""The losses that depend on the rows of each class."""
 
 
-def loss_options(
-    name: str, gamma: float | None, tau: float | None, counts_C: Ints
-) -> dict[str, Any]:
-    """Return the keyword arguments of a loss for the values of the config.
+def loss_options(name: str, settings: Mapping[str, float], counts_C: Ints) -> dict[str, Any]:
+    """Return the keyword arguments of a loss for the settings of the config.
 
     Args:
-        name: an entry of LOSSES or MULTI_LABEL_LOSSES.
-        gamma, tau: values of the config; None for the default.
+        name: an entry of LOSSES.
+        settings: the keys of `loss:` that the loss takes, where they are set.
         counts_C: rows of each class drawn for training, the prior of logit adjustment.
     """
-    if name == "focal":
-        return {"gamma": 2.0 if gamma is None else gamma}
-    if LOSSES.get(name) is logit_adjusted:
-        return {
-            "tau": 1.0 if tau is None else tau,
-            "log_prior_C": torch.as_tensor(np.log(counts_C / counts_C.sum()), dtype=torch.float32),
-        }
-    return {}
-
-
-def step_loss(
-    name: str,
-    class_weights_C: Floats | Tensor,
-    options: dict[str, Any] | None = None,
-    *,
-    label_smoothing: float = 0.0,
-) -> Callable[..., Tensor]:
-    """Return the `compute_loss_func` of transformers.Trainer: the mean loss of an optimizer step.
-
-    Before the first backward pass the Trainer counts the rows of the step over all micro-batches
-    and processes (`num_items_in_batch`). Dividing by this number makes the gradient independent of
-    how the rows are split into micro-batches and processes.
-
-    Args:
-        name: an entry of LOSSES or MULTI_LABEL_LOSSES.
-        class_weights_C: one weight per class.
-        options: keyword arguments of the loss (gamma, tau, log_prior_C).
-        label_smoothing: share of the target that is spread over all classes; 0 for losses
-            without it.
-    """
-    loss = (LOSSES | MULTI_LABEL_LOSSES)[name]
-    weights_C = torch.as_tensor(class_weights_C, dtype=torch.float32)
-    smoothing = {"label_smoothing": label_smoothing} if label_smoothing else {}
-    arguments = {"class_weights_C": weights_C, **(options or {}), **smoothing}
-    # copied to a device once: a copy in each step would make the CPU wait for the device
-    on_devices: dict[torch.device, dict[str, Any]] = {}
-
-    def compute(
-        outputs: Any, labels: Tensor, num_items_in_batch: Tensor | int | None = None
-    ) -> Tensor:
-        logits_NC: Tensor = outputs.logits if hasattr(outputs, "logits") else outputs[0]
-        if num_items_in_batch is None:  # evaluation: the mean over the rows of the batch
-            num_items_in_batch = (labels != IGNORED).sum()
-        device = logits_NC.device
-        if device not in on_devices:
-            on_devices[device] = {
-                key: value.to(device) if isinstance(value, Tensor) else value
-                for key, value in arguments.items()
-            }
-        return loss(logits_NC, labels, **on_devices[device]) / num_items_in_batch
-
-    return compute
+    options: dict[str, Any] = dict(settings)
+    if name in NEED_COUNTS:
+        log_prior_C = np.log(counts_C / counts_C.sum())
+        options["log_prior_C"] = torch.as_tensor(log_prior_C, dtype=torch.float32)
+    return options

@@ -14,7 +14,11 @@ from torch import Tensor
 
 from trainer.arrays import Array, Floats, Ints
 from trainer.data.balancing.weights import WEIGHTINGS, class_weights
-from trainer.data.labels.multi_label import POSITIVE_WEIGHTINGS, positive_weights
+from trainer.data.labels.multi_label import (
+    POSITIVE_WEIGHTINGS,
+    answer_weights,
+    positive_weights,
+)
 from trainer.errors import did_you_mean
 
 LABEL_COLUMNS = ("labels", "label", "label_ids")
@@ -35,13 +39,15 @@ class TrainingLabels:
         names: class names (C,).
         is_multi_label: whether a row has a vector of 0 and 1 for a label.
         given_counts: rows of each class (C,), for data sets without a label column.
+        given_rows: rows of an epoch, if they are not those of the data set.
     """
 
     dataset: Any
     columns: Sequence[str]
     names: Sequence[str]
     is_multi_label: bool
-    given_counts: Sequence[int] | None = None
+    given_counts: Sequence[int] | Ints | None = None
+    given_rows: int | None = None
 
     @cached_property
     def labels(self) -> Array:
@@ -85,8 +91,17 @@ class TrainingLabels:
             )
         return counts_C.astype(np.int64)
 
-    def weights(self, given: Weights | None, beta: float) -> Tensor:
-        """Return the class weights (C,) in float32, as `WeightedTrainer` documents them.
+    @property
+    def num_rows(self) -> int:
+        """The rows of an epoch."""
+        return len(self.dataset) if self.given_rows is None else self.given_rows
+
+    def weights(self, given: Weights | None, beta: float | None) -> Tensor:
+        """Return the class weights in float32, as `WeightedTrainer` documents them.
+
+        Returns:
+            One weight per class (C,); with `effective_number` and several labels a row, the weights
+            of rows without and with each label (2, C).
 
         Raises:
             ValueError: an unknown name or class, or a tensor of another shape.
@@ -95,7 +110,8 @@ class TrainingLabels:
             return torch.ones(len(self.names))
         if isinstance(given, Tensor | np.ndarray):
             weights_C = torch.as_tensor(given, dtype=torch.float32)
-            if weights_C.shape != (len(self.names),):
+            shapes = [(len(self.names),), *([(2, len(self.names))] if self.is_multi_label else [])]
+            if weights_C.shape not in shapes:
                 raise ValueError(
                     f"class_weights has the shape {tuple(weights_C.shape)}; "
                     f"give ({len(self.names)},), one weight a class"
@@ -108,9 +124,12 @@ class TrainingLabels:
         else:
             named = self._by_name(given)
         if self.is_multi_label:
-            found_C = positive_weights(self.counts_C, len(self.dataset), named, list(self.names))
+            positive_C = positive_weights(
+                self.counts_C, self.num_rows, named, list(self.names), beta=beta
+            )
+            found_C = answer_weights(positive_C, named)
         else:
-            found_C = class_weights(self.counts_C, named, list(self.names), beta=beta)
+            found_C = class_weights(self.counts_C, named, list(self.names), beta=beta or 0.999)
         return torch.as_tensor(found_C, dtype=torch.float32)
 
     def _by_name(self, weights: Mapping[Any, float]) -> dict[str, float]:

@@ -10,21 +10,23 @@ over rows and divided once, by the rows of the whole optimizer step in all proce
 gradient depends on those rows alone, however they are cut into batches.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
 from torch.utils.data import Sampler
 from transformers import Trainer, TrainingArguments
 
+from trainer.arrays import Ints
+from trainer.config.sections.balancing import LOSS_SETTINGS
 from trainer.training.class_balanced_sampler import ClassBalancedSampler
-from trainer.training.losses import (
-    LOSSES,
+from trainer.training.losses import LOSSES, NEED_COUNTS, loss_options
+from trainer.training.multi_label_losses import (
     MULTI_LABEL_LOSSES,
-    logit_adjusted,
-    loss_options,
-    step_loss,
+    NEED_LABEL_COUNTS,
+    multi_label_options,
 )
+from trainer.training.step_loss import step_loss
 from trainer.training.training_labels import TrainingLabels, Weights, refuse_unknown
 
 SAMPLERS = (None, "class_balanced", "group_by_length")
@@ -40,20 +42,23 @@ class WeightedTrainer(Trainer):
     Args:
         model, args, *others, **kwargs: as for `transformers.Trainer`, without
             `compute_loss_func`.
-        loss: `cross_entropy` (for several labels a row: binary cross-entropy), `focal`,
-            `logit_adjusted` or `balanced_softmax`.
-        gamma: of `focal`, by default 2.
-        tau: of `logit_adjusted`, by default 1.
+        loss: `cross_entropy`, `focal`, `logit_adjusted` or `balanced_softmax`. For several labels a
+            row: `cross_entropy` (then binary), `focal`, `ntr_focal`, `cb_ntr`,
+            `distribution_balanced` or `asymmetric`.
+        loss_settings: numbers of the loss, such as {"gamma": 2} of `focal` or {"tau": 1} of
+            `logit_adjusted`, under their names in the section `loss:` of the YAML.
         class_weights: `balanced`, `sqrt` or `effective_number` compute the weights from the
             training labels; a mapping gives the weight of class ids or names, and 1 to the others.
             All these have mean 1 over the training rows, so the loss keeps its scale. A tensor (C,)
             is used as it is. The sum of weighted losses is divided by the rows, not by the sum of
             the weights as in `torch.nn.CrossEntropyLoss`. For several labels per row these are
-            the `pos_weight` of `torch.nn.BCEWithLogitsLoss`.
-        beta: of `effective_number`, in (0, 1).
+            the `pos_weight` of `torch.nn.BCEWithLogitsLoss`; `effective_number` and a tensor (2, C)
+            weigh the rows without and with each label.
+        beta: of `effective_number`, in (0, 1). Default 0.999; for several labels per row 0.9.
         sampler: `class_balanced` draws every class equally often (ClassBalancedSampler),
             `group_by_length` puts rows of similar length together; None leaves it to `args`.
         class_counts: training rows of each class (C,), for datasets without a label column.
+        num_rows: training rows of an epoch, if they are not all rows of the dataset.
 
     Raises:
         ValueError: arguments that do not fit together, or labels that cannot be read.
@@ -61,11 +66,20 @@ class WeightedTrainer(Trainer):
     Source: https://huggingface.co/blog/gradient_accumulation.
 
     Example:
-        >>> trainer = WeightedTrainer(  # doctest: +SKIP
-        ...     model, args, train_dataset=train, eval_dataset=validation,
-        ...     processing_class=tokenizer, loss="focal", class_weights="balanced",
+        >>> from tempfile import mkdtemp
+        >>> from transformers import BertConfig, BertForSequenceClassification
+        >>> sizes = {"hidden_size": 8, "intermediate_size": 8, "num_attention_heads": 1}
+        >>> model = BertForSequenceClassification(BertConfig(num_hidden_layers=1, **sizes))
+        >>> rows = [{"input_ids": [5, 6 + label], "label": label} for label in (0, 0, 0, 1)]
+        >>> args = TrainingArguments(mkdtemp(), max_steps=2, report_to="none", disable_tqdm=True)
+        >>> trainer = WeightedTrainer(
+        ...     model, args, train_dataset=rows, loss="focal", class_weights="balanced"
         ... )
-        >>> trainer.train()  # doctest: +SKIP
+        >>> trainer.class_weights_C
+        tensor([0.6667, 2.0000])
+        >>> trainer.train().global_step
+        {'train_runtime': ...}
+        2
     """
 
     def __init__(
@@ -74,17 +88,16 @@ class WeightedTrainer(Trainer):
         args: TrainingArguments | None = None,
         *others: Any,
         loss: str = "cross_entropy",
-        gamma: float | None = None,
-        tau: float | None = None,
+        loss_settings: Mapping[str, float] | None = None,
         class_weights: Weights | None = None,
-        beta: float = 0.999,
+        beta: float | None = None,
         sampler: Literal["class_balanced", "group_by_length"] | None = None,
-        class_counts: Sequence[int] | None = None,
+        class_counts: Sequence[int] | Ints | None = None,
+        num_rows: int | None = None,
         **kwargs: Any,
     ) -> None:
         if kwargs.get("compute_loss_func") is not None:
             raise ValueError("WeightedTrainer sets compute_loss_func; use transformers.Trainer")
-        refuse_unknown("loss", loss, [*LOSSES, *MULTI_LABEL_LOSSES])
         refuse_unknown("sampler", sampler, SAMPLERS)
         args = args or TrainingArguments(output_dir="tmp_trainer")  # as the parent does
         args._n_gpu = min(args.n_gpu, 1)  # DataParallel would scale the loss by the GPUs
@@ -93,12 +106,14 @@ class WeightedTrainer(Trainer):
         if sampler == "group_by_length":
             args.train_sampling_strategy = "group_by_length"
         config: Any = self.model.config  # type: ignore[union-attr]
-        if config.problem_type == "multi_label_classification" and loss == "cross_entropy":
-            loss = "binary_cross_entropy"
-        is_multi_label = loss in MULTI_LABEL_LOSSES
+        is_multi_label = config.problem_type == "multi_label_classification"
+        losses = MULTI_LABEL_LOSSES if is_multi_label else LOSSES
+        refuse_unknown("loss", loss, list(losses))
+        settings = dict(loss_settings or {})
+        known = [key for key, users in LOSS_SETTINGS.items() if loss in users]
+        for key in settings:
+            refuse_unknown(f"a key of loss_settings for {loss}", key, known)
         smoothing = args.label_smoothing_factor
-        if config.problem_type == "multi_label_classification" and not is_multi_label:
-            raise ValueError(f"loss is {loss!r}; rows with several labels take 'cross_entropy'")
         if smoothing and (is_multi_label or loss == "focal"):
             raise ValueError(f"label_smoothing_factor is {smoothing}; this loss takes none")
         self.labels = TrainingLabels(
@@ -107,13 +122,20 @@ class WeightedTrainer(Trainer):
             names=[str(config.id2label[label_id]) for label_id in range(config.num_labels)],
             is_multi_label=is_multi_label,
             given_counts=class_counts,
+            given_rows=num_rows,
         )
-        self.class_weights_C = self.labels.weights(class_weights, beta)
-        needs_counts = LOSSES.get(loss) is logit_adjusted
+        self.class_weights_C = self.labels.weights(
+            "effective_number" if loss == "cb_ntr" and class_weights is None else class_weights,
+            beta,
+        )
+        needs_counts = loss in (*NEED_COUNTS, *NEED_LABEL_COUNTS)
         counts_C = self.labels.counts_C if needs_counts else np.ones(1, np.int64)
-        options = loss_options(loss, gamma, tau, counts_C)
+        if is_multi_label:
+            options = multi_label_options(loss, settings, counts_C, self.labels.num_rows)
+        else:
+            options = loss_options(loss, settings, counts_C)
         self.compute_loss_func = step_loss(
-            loss, self.class_weights_C, options, label_smoothing=smoothing
+            losses[loss], self.class_weights_C, options, label_smoothing=smoothing
         )
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Sampler | None:

@@ -448,7 +448,8 @@ def test_positive_weights_by_hand():
         positive_weights(counts, 20, {"d": 3.0}, ["a", "b", "c"])
     with pytest.raises(
         ConfigError,
-        match=r"^loss.class_weights is 'sqrt'; with multi-label data known: balanced, none, or "
+        match=r"^loss.class_weights is 'sqrt'; with multi-label data known: balanced, "
+        r"effective_number, none, or "
         r"one weight a label.$",
     ):
         positive_weights(counts, 20, "sqrt", ["a", "b", "c"])

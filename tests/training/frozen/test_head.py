@@ -22,9 +22,10 @@ from trainer.errors import ConfigError, ModelError, TrainingError
 from trainer.runs.training_run import train
 from trainer.training.frozen.embed import embed
 from trainer.training.frozen.head import Scaler, fit_linear
-from trainer.training.losses import step_loss
+from trainer.training.losses import cross_entropy
 from trainer.training.models.layers import final_layer, pass_through
 from trainer.training.models.model import load_model, load_pretrained_config, load_tokenizer
+from trainer.training.step_loss import step_loss
 
 PASSED = {
     "bert_without_pooler": "bert.pooler.dense",
@@ -222,7 +223,7 @@ def test_head_reaches_the_optimum_of_scikit_learn(l2, weights):
     label_ids = generator.integers(0, 3, 300)
     features = generator.normal(size=(300, 8)) + 0.6 * label_ids[:, None]
     weight, bias = torch.zeros(3, 8), torch.zeros(3)
-    loss = step_loss("cross_entropy", torch.tensor(weights), 0.0)
+    loss = step_loss(cross_entropy, torch.tensor(weights))
     mean_loss, iterations = fit_linear(
         torch.tensor(features, dtype=torch.float32),
         torch.tensor(label_ids),

@@ -16,9 +16,21 @@ SYNTHESIS_METHODS: tuple[str, ...] = get_args(SynthesisMethod)
 Weighting = Literal["none", "balanced", "sqrt", "effective_number"]
 """Named class weights; implemented by `WEIGHTINGS` of `trainer/data/balancing/weights.py`."""
 LossName = Literal["cross_entropy", "focal", "logit_adjusted", "balanced_softmax"]
-"""Implemented by `LOSSES` of `trainer/training/losses.py`."""
-LOSS_OPTIONS = {"focal": "gamma", "logit_adjusted": "tau"}
-"""The losses that take a parameter, and its key."""
+"""Losses of one label a row; implemented by `LOSSES` of `trainer/training/losses.py`."""
+MultiLabelLossName = Literal[
+    "cross_entropy", "focal", "ntr_focal", "cb_ntr", "distribution_balanced", "asymmetric"
+]
+"""Implemented by `MULTI_LABEL_LOSSES` of `trainer/training/multi_label_losses.py`."""
+NEGATIVE_TOLERANT = ("ntr_focal", "cb_ntr", "distribution_balanced")
+LOSS_SETTINGS = {
+    "gamma": ("focal", "asymmetric", *NEGATIVE_TOLERANT),
+    "tau": ("logit_adjusted",),
+    "gamma_positive": ("asymmetric",),
+    "margin": ("asymmetric",),
+    "prior_bias": NEGATIVE_TOLERANT,
+    "negative_scale": NEGATIVE_TOLERANT,
+}
+"""The numbers that losses take: {key: losses that use it}."""
 
 
 class Parameter(NamedTuple):
@@ -142,12 +154,28 @@ class BalanceSection(Section):
 class LossSection(Section):
     """The loss function, and how much each class counts in it."""
 
-    name: LossName = "cross_entropy"
+    name: Literal[LossName, MultiLabelLossName] = "cross_entropy"
     """`cross_entropy`; `focal` (`gamma`); `logit_adjusted` (`tau`); or `balanced_softmax`, which is
-    `logit_adjusted` with tau 1."""
+    `logit_adjusted` with tau 1.
+
+    With multi-label data: `cross_entropy`, which is then binary for each label; `focal` (Lin et
+    al. 2017); `ntr_focal`, focal with negative-tolerant regularisation; `cb_ntr`, the same with
+    `class_weights: effective_number`; `distribution_balanced`, the same with weights that undo the
+    effect of labels that occur together (Wu et al. 2020; Huang et al. 2021); `asymmetric` (Ridnik
+    et al. 2021)."""
     gamma: Annotated[float, Field(ge=0)] | None = None
-    """`focal`: how much less a row counts that is already classified well. 0 is cross-entropy;
-    default 2."""
+    """How much less a row counts that is already classified well. 0 switches this off. Default 2;
+    for `asymmetric`, 4, and only for rows without the label."""
+    gamma_positive: Annotated[float, Field(ge=0)] | None = None
+    """`asymmetric`: the same for rows with the label. Default 0."""
+    margin: Annotated[float, Field(ge=0, lt=1)] | None = None
+    """`asymmetric`: rows without the label count nothing below this probability. Default 0.05."""
+    prior_bias: Annotated[float, Field(ge=0)] | None = None
+    """`ntr_focal`, `cb_ntr`, `distribution_balanced`: the share of each label's log odds that is
+    added to its logits in training. Default 0.05."""
+    negative_scale: Annotated[float, Field(gt=0)] | None = None
+    """`ntr_focal`, `cb_ntr`, `distribution_balanced`: factor of the logits of rows without the
+    label; their loss is divided by it. Default 2."""
     tau: Annotated[float, Field(ge=0)] | None = None
     """`logit_adjusted`: strength of the margin for rare classes. 0 is cross-entropy; default 1."""
     class_weights: Weighting | LabelWeights = "none"
@@ -156,10 +184,11 @@ class LossSection(Section):
     which missing labels have weight 1.
 
     With multi-label data, this is the weight of the rows with a label relative to the rows without
-    it. It is not rescaled, and `balanced` is (N - n_c) / n_c."""
+    it. It is not rescaled, and `balanced` is (N - n_c) / n_c. `effective_number` is then
+    1 / (1 - beta^n_c) for the rows with and without the label, and `sqrt` is unknown."""
     beta: Annotated[float, Field(gt=0, lt=1)] | None = None
     """`effective_number`: usually 0.9 to 0.9999. The larger it is, the closer are the weights to
-    `balanced`. Default 0.999."""
+    `balanced`. Default 0.999; with multi-label data 0.9."""
     weights_mean: Literal["rows", "classes"] = "rows"
     """`rows`: the class weights have mean 1 over the rows that are drawn. The loss then keeps its
     scale, and the learning rate its meaning. `classes`: they have mean 1 over the classes, as in
@@ -169,19 +198,35 @@ class LossSection(Section):
     def _check(self) -> "LossSection":
         unused = [
             (
-                getattr(self, key) is not None and name != self.name,
-                f"{key} is set, but name {self.name} does not use it; it belongs to {name}",
+                getattr(self, key) is not None and self.name not in names,
+                f"{key} is set, but name {self.name} does not use it; it belongs to"
+                f" {' or '.join(names)}",
             )
-            for name, key in LOSS_OPTIONS.items()
+            for key, names in LOSS_SETTINGS.items()
         ]
         refuse(
             *unused,
             (
-                self.beta is not None and self.class_weights != "effective_number",
+                self.beta is not None and self.weighting != "effective_number",
                 "beta is set, but only class_weights: effective_number uses it",
+            ),
+            (
+                self.name == "cb_ntr" and self.class_weights not in ("none", "effective_number"),
+                "name cb_ntr has class_weights: effective_number; for others use ntr_focal",
             ),
         )
         return self
+
+    @property
+    def settings(self) -> dict[str, float]:
+        """The numbers of the loss that are set."""
+        values = {key: getattr(self, key) for key in LOSS_SETTINGS}
+        return {key: value for key, value in values.items() if value is not None}
+
+    @property
+    def weighting(self) -> Weighting | LabelWeights:
+        """The class weights, with those that the loss itself brings."""
+        return "effective_number" if self.name == "cb_ntr" else self.class_weights
 
 
 class DecisionSection(Section):

@@ -82,12 +82,12 @@ def label_set_ids(label_matrix_NC: Bools) -> Ints:
     return np.unique(packed, axis=0, return_inverse=True)[1].ravel().astype(np.int64)
 
 
-def positive_none(counts_C: Ints, num_rows: int) -> Floats:
+def positive_none(counts_C: Ints, num_rows: int, beta: float) -> Floats:
     """Return the weight 1 for every label."""
     return np.ones(len(counts_C))
 
 
-def positive_balanced(counts_C: Ints, num_rows: int) -> Floats:
+def positive_balanced(counts_C: Ints, num_rows: int, beta: float) -> Floats:
     """Return (N - n_c) / n_c for each label, or 1 if every row has the label.
 
     The rows of a label then weigh as much together as the rows without it. Weights are not capped.
@@ -97,22 +97,38 @@ def positive_balanced(counts_C: Ints, num_rows: int) -> Floats:
     return np.where(counts_C < num_rows, (num_rows - counts_C) / np.maximum(counts_C, 1), 1.0)
 
 
-POSITIVE_WEIGHTINGS: dict[str, Callable[[Ints, int], Floats]] = {
+def label_effective_number(counts_C: Ints, num_rows: int, beta: float) -> Floats:
+    """Return 1 / (1 - beta^n_c) for each label, which falls to 1 for frequent labels.
+
+    Source: Cui et al. 2019, https://arxiv.org/abs/1901.05555. With beta 0.9 these are the weights
+        of Huang et al. 2021, https://arxiv.org/abs/2109.04712, with their factor 10.
+    """
+    return 1 / (1 - beta ** np.maximum(counts_C, 1).astype(float))
+
+
+POSITIVE_WEIGHTINGS: dict[str, Callable[[Ints, int, float], Floats]] = {
     "none": positive_none,
     "balanced": positive_balanced,
+    "effective_number": label_effective_number,
 }
-"""Named weightings: (rows drawn with each label, all rows drawn) -> one weight per label."""
+"""Named weightings: (rows drawn with each label, all rows drawn, beta) -> one weight per label."""
 
 
 def positive_weights(
-    counts_C: Ints, num_rows: int, weighting: str | dict[str, float], labels: list[str]
+    counts_C: Ints,
+    num_rows: int,
+    weighting: str | dict[str, float],
+    labels: list[str],
+    *,
+    beta: float | None = None,
 ) -> Floats:
-    """Return the weight of each label's rows against the rows without it.
+    """Return the weight of each label (C,), as `loss.class_weights` documents it.
 
     Args:
         counts_C: rows of each label among the rows drawn for one epoch.
         num_rows: rows drawn for one epoch.
         weighting: a name in POSITIVE_WEIGHTINGS, or {label: weight}; other labels weigh 1.
+        beta: of `effective_number`, by default 0.9.
     Raises:
         ConfigError: multi-label rows cannot have the weighting, or the data lack one of its labels.
     """
@@ -122,6 +138,12 @@ def positive_weights(
                 f"loss.class_weights is '{weighting}'; with multi-label data known:"
                 f" {listing(POSITIVE_WEIGHTINGS)}, or one weight a label."
             )
-        return POSITIVE_WEIGHTINGS[weighting](counts_C, num_rows)
+        return POSITIVE_WEIGHTINGS[weighting](counts_C, num_rows, beta or 0.9)
     given = by_class(weighting, labels, "loss.class_weights")
     return np.array([given.get(label, 1.0) for label in labels])
+
+
+def answer_weights(weights_C: Floats, weighting: str | Mapping[str, float]) -> Floats:
+    """Return the weights of rows without and with each label, (2, C)."""
+    is_of_label = weighting == "effective_number"
+    return np.stack([weights_C if is_of_label else np.ones_like(weights_C), weights_C])

@@ -106,8 +106,7 @@ def _model_facts(
         "scope_all": config.balance.scope == "all",
         "balanced": config.balance.method != "none"
         or config.loss.class_weights != "none"
-        or "adjusted" in config.loss.name
-        or "softmax" in config.loss.name,
+        or config.loss.name not in ("cross_entropy", "focal"),
         "prior_corrected": config.decision.prior is not None,
     }
 

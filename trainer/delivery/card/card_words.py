@@ -21,6 +21,14 @@ LOSS_WORDS = {
     "logit_adjusted": "logit-adjusted cross-entropy",
     "balanced_softmax": "balanced softmax cross-entropy",
 }
+MULTI_LABEL_LOSS_WORDS = {
+    "cross_entropy": "binary cross-entropy",
+    "focal": "binary focal loss",
+    "ntr_focal": "binary focal loss with negative-tolerant regularisation",
+    "cb_ntr": "class-balanced focal loss with negative-tolerant regularisation",
+    "distribution_balanced": "distribution-balanced focal loss",
+    "asymmetric": "asymmetric loss",
+}
 SHOWN_ARGUMENTS = {
     "learning_rate": None,
     "num_train_epochs": None,
@@ -65,8 +73,9 @@ def _rows_words(config: "Config", data: PreparedData) -> str:
 
 
 def _loss_words(config: "Config", data: PreparedData, *, list_weights: bool) -> str:
-    weighting = config.loss.class_weights
-    loss = "binary cross-entropy" if data.is_multi_label else LOSS_WORDS[config.loss.name]
+    weighting = config.loss.weighting
+    words = MULTI_LABEL_LOSS_WORDS if data.is_multi_label else LOSS_WORDS
+    loss = words[config.loss.name]
     if weighting == "none":
         return f"The loss is unweighted {loss}."
     values = zip(data.labels, data.class_weights_C, strict=True)
@@ -74,7 +83,9 @@ def _loss_words(config: "Config", data: PreparedData, *, list_weights: bool) -> 
     pairs = f": {in_words(weights, 'class_weights.json')}" if list_weights else ""
     name = weighting if isinstance(weighting, str) else "given per label"
     if data.is_multi_label:
-        kind = f"positive weights ({name}; rows with a label against rows without it)"
+        sides = "rows with and without a label, " if weighting == "effective_number" else ""
+        against = "against those of other labels" if sides else "rows with a label against the rest"
+        kind = f"positive weights ({name}; {sides}{against})"
     else:
         over = "the rows drawn" if config.loss.weights_mean == "rows" else "the classes"
         kind = f"class weights ({name}; mean 1 over {over})"

@@ -21,10 +21,11 @@ from trainer.evaluation.blocks import MOST_IN_MEMORY, release, room
 from trainer.training.batches.batching import Collator
 from trainer.training.batches.widths import EQUAL_LENGTHS, fit_collator
 from trainer.training.frozen.embed import embed
-from trainer.training.losses import step_loss
+from trainer.training.losses import LOSSES
 from trainer.training.models.layers import final_layer
 from trainer.training.peak_memory import PeakMemory
 from trainer.training.progress import epoch_metrics, headings, table_line, table_row
+from trainer.training.step_loss import step_loss
 
 L2_GRID = (1e-1, 1e-2, 1e-3, 1e-4, 1e-5)
 """Strengths that are tried without `model.head.l2`; each fit starts from the one before.
@@ -233,7 +234,7 @@ class HeadTrainer:
         scaled_NH = scaler.scaled(features_NH)
         targets_N = torch.from_numpy(np.ascontiguousarray(label_ids_N))
         loss = step_loss(
-            self.fit.loss,
+            LOSSES[self.fit.loss],
             self.class_weights_C,
             self.fit.loss_options(self.counts_C),
             label_smoothing=args.label_smoothing_factor,

@@ -1,0 +1,53 @@
+"""The loss of an optimizer step, from the loss of its rows."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from trainer.arrays import Floats
+from trainer.training.losses import IGNORED
+
+
+def step_loss(
+    loss: Callable[..., Tensor],
+    class_weights_C: Floats | Tensor,
+    options: dict[str, Any] | None = None,
+    *,
+    label_smoothing: float = 0.0,
+) -> Callable[..., Tensor]:
+    """Return the `compute_loss_func` of transformers.Trainer: the mean loss of an optimizer step.
+
+    Before the first backward pass the Trainer counts the rows of the step over all micro-batches
+    and processes (`num_items_in_batch`). Dividing by this number makes the gradient independent of
+    how the rows are split into micro-batches and processes.
+
+    Args:
+        loss: an entry of LOSSES or MULTI_LABEL_LOSSES.
+        class_weights_C: one weight per class.
+        options: further keyword arguments of the loss.
+        label_smoothing: share of the target that is spread over all classes; 0 for losses
+            without it.
+    """
+    weights_C = torch.as_tensor(class_weights_C, dtype=torch.float32)
+    smoothing = {"label_smoothing": label_smoothing} if label_smoothing else {}
+    arguments = {"class_weights_C": weights_C, **(options or {}), **smoothing}
+    # copied to a device once: a copy in each step would make the CPU wait for the device
+    on_devices: dict[torch.device, dict[str, Any]] = {}
+
+    def compute(
+        outputs: Any, labels: Tensor, num_items_in_batch: Tensor | int | None = None
+    ) -> Tensor:
+        logits_NC: Tensor = outputs.logits if hasattr(outputs, "logits") else outputs[0]
+        if num_items_in_batch is None:  # evaluation: the mean over the rows of the batch
+            num_items_in_batch = (labels != IGNORED).sum()
+        device = logits_NC.device
+        if device not in on_devices:
+            on_devices[device] = {
+                key: value.to(device) if isinstance(value, Tensor) else value
+                for key, value in arguments.items()
+            }
+        return loss(logits_NC, labels, **on_devices[device]) / num_items_in_batch
+
+    return compute
