@@ -204,9 +204,16 @@ def step_loss(
     on_devices: dict[torch.device, dict[str, Any]] = {}
 
     def compute(
-        outputs: Any, labels: Tensor, num_items_in_batch: Tensor | int | None = None
+        outputs: Any, labels: Tensor | None, num_items_in_batch: Tensor | int | None = None
     ) -> Tensor:
         logits_NC: Tensor = outputs.logits if hasattr(outputs, "logits") else outputs[0]
+        shape = logits_NC.shape if name in MULTI_LABEL_LOSSES else logits_NC.shape[:1]
+        if labels is None or labels.shape != shape:
+            found = "no labels" if labels is None else f"labels of shape {tuple(labels.shape)}"
+            raise ValueError(
+                f"the batch has {found}; {name} needs 'labels' of shape {tuple(shape)}. Rows with"
+                " several labels need model.config.problem_type = 'multi_label_classification'"
+            )
         if num_items_in_batch is None:  # evaluation: the mean over the rows of the batch
             num_items_in_batch = (labels != IGNORED).sum()
         device = logits_NC.device

@@ -10,14 +10,14 @@ over rows and divided once, by the rows of the whole optimizer step in all proce
 gradient depends on those rows alone, however they are cut into batches.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Sized
 from functools import cached_property
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import Sampler
+from torch.utils.data import IterableDataset, Sampler
 from transformers import Trainer
 
 from trainer.arrays import Array, Ints
@@ -26,9 +26,9 @@ from trainer.data.balancing.weights import class_weights as weights_of_counts
 from trainer.data.labels.multi_label import POSITIVE_WEIGHTINGS, positive_weights
 from trainer.errors import did_you_mean
 from trainer.training.class_balanced_sampler import ClassBalancedSampler
+from trainer.training.label_reading import read_labels
 from trainer.training.losses import LOSSES, loss_options, step_loss
 
-LABEL_COLUMNS = ("labels", "label", "label_ids")
 Weights: TypeAlias = (
     Literal["none", "balanced", "sqrt", "effective_number"] | Mapping[Any, float] | Tensor
 )
@@ -56,7 +56,8 @@ class WeightedTrainer(Trainer):
         beta: of `effective_number`, in (0, 1).
         sampler: `class_balanced` draws every class equally often (ClassBalancedSampler),
             `group_by_length` puts rows of similar length together; None leaves it to `args`.
-        class_counts: training rows of each class (C,), for datasets without a label column.
+        class_counts: training rows of each class (C,), for datasets whose labels cannot be read, or
+            only slowly: the rows of a dataset without columns are read one by one.
 
     Raises:
         ValueError: arguments that do not fit together, or labels that cannot be read.
@@ -88,6 +89,7 @@ class WeightedTrainer(Trainer):
         _refuse_unknown("loss", loss, LOSSES)
         _refuse_unknown("sampler", sampler, (None, "class_balanced", "group_by_length"))
         super().__init__(*args, **kwargs)
+        _refuse_unfit(self.model, self.train_dataset, sampler)
         self.args._n_gpu = min(self.args.n_gpu, 1)  # DataParallel would scale the loss by the GPUs
         self.sampler, self._class_counts = sampler, class_counts
         if sampler == "group_by_length":
@@ -132,20 +134,7 @@ class WeightedTrainer(Trainer):
 
     def _labels(self) -> Array:
         """Return the labels of the training rows, (N,) class ids or (N, C) of 0 and 1."""
-        dataset: Any = self.train_dataset
-        names = (*(self.args.label_names or ()), *LABEL_COLUMNS)
-        columns = getattr(dataset, "column_names", None)
-        if columns is None and isinstance(dataset, Sequence) and len(dataset):
-            columns = list(dataset[0])
-        column = next((name for name in names if name in (columns or ())), None)
-        if column is None:
-            raise ValueError(
-                f"the training labels cannot be read: {type(dataset).__name__} has no column named "
-                f"{', '.join(dict.fromkeys(names))}; give class_counts=, the rows of each class"
-            )
-        is_table = hasattr(dataset, "column_names")
-        found = dataset[column] if is_table else [row[column] for row in dataset]
-        return np.asarray(list(found)).astype(np.int64)
+        return read_labels(self.train_dataset, self.args.label_names or ())
 
     def _weights(self, given: Weights | None, beta: float, is_multi_label: bool) -> Tensor:
         """Return the class weights (C,) in float32."""
@@ -169,7 +158,11 @@ class WeightedTrainer(Trainer):
         else:
             named = _by_name(given, names)
         if is_multi_label:
-            num_rows = len(self.train_dataset)  # type: ignore[arg-type]
+            if not isinstance(self.train_dataset, Sized):
+                raise ValueError(
+                    "class_weights of several labels a row need train_dataset's length"
+                )
+            num_rows = len(self.train_dataset)
             found_C = positive_weights(counts_C, num_rows, named, names)
         else:
             found_C = weights_of_counts(counts_C, named, names, beta=beta)
@@ -181,6 +174,23 @@ class WeightedTrainer(Trainer):
             return super()._get_train_sampler(train_dataset)
         seed = self.args.seed if self.args.data_seed is None else self.args.data_seed
         return ClassBalancedSampler(self._labels(), seed=seed)
+
+
+def _refuse_unfit(model: Any, train_dataset: Any, sampler: str | None) -> None:
+    """Raise ValueError for a model that is no classifier, or rows that no sampler can choose."""
+    config = getattr(model, "config", None)
+    if config is None:
+        raise ValueError(
+            f"{type(model).__name__} has no config; WeightedTrainer reads num_labels, problem_type "
+            "and id2label from model.config"
+        )
+    if config.num_labels < 2 and config.problem_type != "multi_label_classification":
+        raise ValueError("model.config.num_labels is 1; WeightedTrainer needs two classes or more")
+    if sampler and isinstance(train_dataset, IterableDataset):
+        raise ValueError(
+            f"sampler is {sampler!r}, but the rows of an iterable dataset come in its own order; "
+            "use a map-style dataset, or leave sampler out"
+        )
 
 
 def _refuse_unknown(name: str, value: Any, known: Iterable[Any]) -> None:
