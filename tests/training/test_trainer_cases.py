@@ -1,14 +1,23 @@
 """The cases of transformers' own tests of Trainer, with WeightedTrainer in its place."""
 
+from dataclasses import fields
+
 import numpy as np
 import pytest
 import torch
 from datasets import Dataset
 from test_weighted_trainer import accuracy, arguments, model, rows, weights_of
 from torch.utils.data import IterableDataset
-from transformers import EarlyStoppingCallback, Trainer, TrainerCallback, default_data_collator
+from transformers import (
+    EarlyStoppingCallback,
+    Trainer,
+    TrainerCallback,
+    TrainingArguments,
+    default_data_collator,
+)
 
-from trainer.training.arguments import installed_name
+from trainer.config.sections.training import training_specs
+from trainer.training.arguments import OWN_KEYS, build_arguments, installed_name
 from trainer.training.weighted_trainer import WeightedTrainer
 
 CHECKPOINTING = installed_name("activation_checkpointing")
@@ -275,3 +284,12 @@ def test_a_subclass_reads_the_outputs_and_a_tuple_is_as_good_as_a_dict(tmp_path)
     assert torch.equal(found[0][0], found[1][0])
     assert found[0][1:] == found[1][1:]
     assert set(found[0][2]) == {3}
+
+
+def test_every_key_of_the_training_section_is_an_argument_of_the_installed_transformers(tmp_path):
+    known = {field.name for field in fields(TrainingArguments)}
+    assert {installed_name(key) for key in training_specs() if key not in OWN_KEYS} <= known
+    given = {"activation_checkpointing": True, "activation_checkpointing_kwargs": {"a": 1}}
+    args = build_arguments(given | {"use_cpu": True}, checkpoints=tmp_path, seed=0)
+    assert args.gradient_checkpointing is True
+    assert args.gradient_checkpointing_kwargs == {"a": 1}
