@@ -410,7 +410,8 @@ training:
         (
             "loss: {name: focall}",
             "c.yaml:3: loss.name is 'focall'; known: asymmetric, balanced_softmax, cb_ntr,"
-            " cross_entropy, distribution_balanced, focal, logit_adjusted, ntr_focal. Did you mean 'focal'?",
+            " cross_entropy, distribution_balanced, focal, logit_adjusted, ntr_focal. Did you mean"
+            " 'focal'?",
         ),
         (
             "loss: {name: focal, gamma: -1}",
@@ -640,7 +641,12 @@ def test_snapshot_of_training_arguments_equals_the_installed_class(generate):
     committed = json.loads(
         (ROOT / "trainer/config/sections/training_arguments.json").read_text(encoding="utf-8")
     )
-    assert committed == generate.training_arguments()
+    installed = generate.training_arguments()
+    if "activation_checkpointing" not in installed:  # transformers 5.22
+        for key in ("checkpointing", "checkpointing_kwargs"):
+            del committed[f"activation_{key}"], committed[f"gradient_{key}"]
+            del installed[f"gradient_{key}"]
+    assert committed == installed
 
 
 def test_owned_and_own_keys_are_training_arguments():

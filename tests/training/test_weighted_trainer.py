@@ -114,26 +114,10 @@ def test_any_map_style_dataset_trains(kind, tmp_path):
             return rows()[place]
 
     given = {"datasets": Dataset.from_list(rows()), "list": rows(), "torch": Rows()}[kind]
-    counts = {"class_counts": COUNTS} if kind == "torch" else {}
     args = arguments(tmp_path, max_steps=4)
-    trained = WeightedTrainer(
-        model(), args, train_dataset=given, class_weights="balanced", **counts
-    )
+    trained = WeightedTrainer(model(), args, train_dataset=given, class_weights="balanced")
     trained.train()
     assert trained.class_weights_C.tolist() == pytest.approx([16 / 30, 16 / 12, 16 / 6])
-
-
-def test_dataset_without_a_label_column_needs_class_counts(tmp_path):
-    class Rows(TorchDataset):
-        def __len__(self):
-            return 1
-
-        def __getitem__(self, place):
-            return rows()[place]
-
-    words = "Rows has no column named labels, label, label_ids; give class_counts=, the rows"
-    with pytest.raises(ValueError, match=words):
-        WeightedTrainer(model(), arguments(tmp_path), train_dataset=Rows(), class_weights="sqrt")
 
 
 @pytest.mark.parametrize("sizes", [(12, 1), (6, 2), (3, 4), (4, 3)])

@@ -1,5 +1,6 @@
 """The `training:` section as transformers.TrainingArguments and callbacks."""
 
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ def build_arguments(training: dict[str, Any], *, checkpoints: Path, seed: int) -
         ConfigError: transformers refuses the values; its message is shown.
     """
     follow_config(training)
-    given = {key: value for key, value in training.items() if key not in OWN_KEYS}
+    given = {installed_name(key): training[key] for key in training if key not in OWN_KEYS}
     accelerator = None if given.get("use_cpu") else _accelerator()
     on_cpu = accelerator is None
     # Apple GPUs share the memory of the CPU, and torch warns about pinning it
@@ -48,6 +49,16 @@ def build_arguments(training: dict[str, Any], *, checkpoints: Path, seed: int) -
     # set afterwards, since transformers would require equal intervals of saving and evaluating
     arguments.load_best_model_at_end = training.get("load_best_model_at_end", False)
     return arguments
+
+
+def installed_name(key: str) -> str:
+    """Return what the installed transformers calls a key of TrainingArguments.
+
+    transformers 5.22 says gradient_checkpointing where later ones say activation_checkpointing.
+    """
+    if key in {field.name for field in fields(TrainingArguments)}:
+        return key
+    return key.replace("activation_", "gradient_", 1)
 
 
 def _accelerator() -> str | None:

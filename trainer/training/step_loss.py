@@ -8,6 +8,7 @@ from torch import Tensor
 
 from trainer.arrays import Floats
 from trainer.training.losses import IGNORED
+from trainer.training.multi_label_losses import MULTI_LABEL_LOSSES
 
 
 def step_loss(
@@ -37,9 +38,17 @@ def step_loss(
     on_devices: dict[torch.device, dict[str, Any]] = {}
 
     def compute(
-        outputs: Any, labels: Tensor, num_items_in_batch: Tensor | int | None = None
+        outputs: Any, labels: Tensor | None, num_items_in_batch: Tensor | int | None = None
     ) -> Tensor:
         logits_NC: Tensor = outputs.logits if hasattr(outputs, "logits") else outputs[0]
+        is_multi_label = loss in MULTI_LABEL_LOSSES.values()
+        shape = logits_NC.shape if is_multi_label else logits_NC.shape[:1]
+        if labels is None or labels.shape != shape:
+            found = "no labels" if labels is None else f"labels of shape {tuple(labels.shape)}"
+            raise ValueError(
+                f"the batch has {found}; the loss needs 'labels' of shape {tuple(shape)}. Rows with"
+                " several labels need model.config.problem_type = 'multi_label_classification'"
+            )
         if num_items_in_batch is None:  # evaluation: the mean over the rows of the batch
             num_items_in_batch = (labels != IGNORED).sum()
         device = logits_NC.device

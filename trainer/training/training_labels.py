@@ -3,7 +3,7 @@
 Legend: N rows, C classes.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Sized
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal, TypeAlias
@@ -54,21 +54,9 @@ class TrainingLabels:
         """The labels of the rows: class ids (N,), or 0 and 1 for each class (N, C).
 
         Raises:
-            ValueError: the data set has no label column.
+            ValueError: labels that cannot be read.
         """
-        names = (*self.columns, *LABEL_COLUMNS)
-        dataset = self.dataset
-        is_table = hasattr(dataset, "column_names")
-        is_list = isinstance(dataset, Sequence) and len(dataset)
-        present = dataset.column_names if is_table else dataset[0] if is_list else ()
-        column = next((name for name in names if name in present), None)
-        if column is None:
-            raise ValueError(
-                f"the training labels cannot be read: {type(dataset).__name__} has no column named "
-                f"{', '.join(dict.fromkeys(names))}; give class_counts=, the rows of each class"
-            )
-        found = dataset[column] if is_table else [row[column] for row in dataset]
-        return np.asarray(list(found)).astype(np.int64)
+        return read_labels(self.dataset, self.columns)
 
     @cached_property
     def counts_C(self) -> Ints:
@@ -93,7 +81,16 @@ class TrainingLabels:
 
     @property
     def num_rows(self) -> int:
-        """The rows of an epoch."""
+        """The rows of an epoch.
+
+        Raises:
+            ValueError: the data set has no length, and it was not given.
+        """
+        if self.given_rows is None and not isinstance(self.dataset, Sized):
+            raise ValueError(
+                "class_weights and losses of several labels a row need train_dataset's length; give"
+                " num_rows="
+            )
         return len(self.dataset) if self.given_rows is None else self.given_rows
 
     def weights(self, given: Weights | None, beta: float | None) -> Tensor:
@@ -141,6 +138,52 @@ class TrainingLabels:
                 raise ValueError(f"class_weights names {key!r}; known: {', '.join(self.names)}")
             found[self.names[key] if is_id else str(key)] = float(weight)
         return found
+
+
+def read_labels(dataset: Any, columns: Sequence[str] = ()) -> Array:
+    """Return the labels of a training data set: class ids (N,), or 0 and 1 for each class (N, C).
+
+    The column of a table is read at once, the rows of any other data set one by one.
+
+    Args:
+        dataset: data set of any kind that `transformers.Trainer` takes.
+        columns: further names of the label column, before LABEL_COLUMNS.
+    Raises:
+        ValueError: there are no rows, no labels, or labels that are no whole numbers.
+    """
+    names = tuple(dict.fromkeys((*columns, *LABEL_COLUMNS)))
+    remedy = "give class_counts=, the rows of each class"
+    kind = type(dataset).__name__
+    if dataset is None:
+        raise ValueError(f"the training labels cannot be read without train_dataset; {remedy}")
+    is_table = getattr(dataset, "column_names", None) is not None
+    if is_table:
+        # a transform that is applied on access may need more columns than the labels
+        dataset = dataset.with_format(None) if hasattr(dataset, "with_format") else dataset
+        first: Any = dict.fromkeys(dataset.column_names)
+    elif isinstance(dataset, Sized) and hasattr(dataset, "__getitem__") and len(dataset):
+        first = dataset[0]
+    else:
+        raise ValueError(
+            f"the training labels cannot be read: {kind} has no numbered rows; {remedy}"
+        )
+    column = next((name for name in names if isinstance(first, Mapping) and name in first), None)
+    if column is None:
+        raise ValueError(
+            f"the training labels cannot be read: the rows of {kind} have no "
+            f"{', '.join(names)}; {remedy}"
+        )
+    if is_table:
+        values = dataset[column]
+        labels = np.asarray(values[:] if isinstance(values, Sequence) else list(values))
+    else:
+        labels = np.asarray([np.asarray(dataset[row][column]) for row in range(len(dataset))])
+    if labels.dtype.kind not in "biuf" or (labels != np.round(labels)).any():
+        raise ValueError(
+            f"the training labels in {column!r} are like {labels.ravel()[0]!r}; "
+            "give class ids, whole numbers from 0"
+        )
+    return labels.astype(np.int64)
 
 
 def refuse_unknown(name: str, value: Any, known: Sequence[Any]) -> None:

@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
-from torch.utils.data import Sampler
+from torch.utils.data import IterableDataset, Sampler
 from transformers import Trainer, TrainingArguments
 
 from trainer.arrays import Ints
@@ -57,7 +57,8 @@ class WeightedTrainer(Trainer):
         beta: of `effective_number`, in (0, 1). Default 0.999; for several labels per row 0.9.
         sampler: `class_balanced` draws every class equally often (ClassBalancedSampler),
             `group_by_length` puts rows of similar length together; None leaves it to `args`.
-        class_counts: training rows of each class (C,), for datasets without a label column.
+        class_counts: training rows of each class (C,), for datasets whose labels cannot be read, or
+            only slowly: the rows of a dataset without columns are read one by one.
         num_rows: training rows of an epoch, if they are not all rows of the dataset.
 
     Raises:
@@ -102,6 +103,7 @@ class WeightedTrainer(Trainer):
         args = args or TrainingArguments(output_dir="tmp_trainer")  # as the parent does
         args._n_gpu = min(args.n_gpu, 1)  # DataParallel would scale the loss by the GPUs
         super().__init__(model, args, *others, **kwargs)
+        _refuse_unfit(self.model, self.train_dataset, sampler)
         self.sampler = sampler
         if sampler == "group_by_length":
             args.train_sampling_strategy = "group_by_length"
@@ -144,3 +146,20 @@ class WeightedTrainer(Trainer):
             return super()._get_train_sampler(train_dataset)
         seed = self.args.seed if self.args.data_seed is None else self.args.data_seed
         return ClassBalancedSampler(self.labels.labels, seed=seed)
+
+
+def _refuse_unfit(model: Any, train_dataset: Any, sampler: str | None) -> None:
+    """Raise ValueError for a model that is no classifier, or rows that no sampler can choose."""
+    config = getattr(model, "config", None)
+    if config is None:
+        raise ValueError(
+            f"{type(model).__name__} has no config; WeightedTrainer reads num_labels, problem_type "
+            "and id2label from model.config"
+        )
+    if config.num_labels < 2 and config.problem_type != "multi_label_classification":
+        raise ValueError("model.config.num_labels is 1; WeightedTrainer needs two classes or more")
+    if sampler and isinstance(train_dataset, IterableDataset):
+        raise ValueError(
+            f"sampler is {sampler!r}, but the rows of an iterable dataset come in its own order; "
+            "use a map-style dataset, or leave sampler out"
+        )

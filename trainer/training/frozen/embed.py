@@ -113,7 +113,7 @@ def _embed(
                 with autocast:
                     yield compute, equal_lengths
 
-    name = str(getattr(model.config, "_name_or_path", ""))
+    name = str(getattr(model.config, "name_or_path", ""))
     return kept_vectors(rows, folder, opened, tokens_per_pass(device), name)
 
 

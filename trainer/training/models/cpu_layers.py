@@ -116,7 +116,11 @@ def speed_up(model: Any, *, own_gradients: bool) -> str | None:
         None if layers were changed, else the reason why not.
     """
     modules = list(model.modules())
-    owners = Counter(id(weight) for module in modules for weight in module._parameters.values())
+    owners = Counter(
+        id(weight)
+        for module in modules
+        for _, weight in module.named_parameters(recurse=False, remove_duplicate=False)
+    )
     large = [
         module
         for module in modules

@@ -170,7 +170,7 @@ def _from_pretrained(kind: Any, model: ModelSection, config: Any, **options: Any
     )
     if source != name:  # an adapter records its base model, and the copy may be removed
         loaded = found[0] if isinstance(found, tuple) else found
-        loaded.name_or_path = loaded.config._name_or_path = name
+        loaded.name_or_path = loaded.config.name_or_path = name
     return found
 
 

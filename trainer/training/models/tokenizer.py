@@ -81,6 +81,6 @@ def _remove_added(tokenizer: Any, tokens: dict[str, int]) -> None:
     tokenizer._tokenizer = Tokenizer.from_str(json.dumps(state | {"added_tokens": added}))
     extra = tokenizer._extra_special_tokens
     tokenizer._extra_special_tokens = [token for token in extra if str(token) not in tokens]
-    for name, token in list(tokenizer._special_tokens_map.items()):
+    for name, token in tokenizer.special_tokens_map.items():
         if str(token) in tokens:
-            del tokenizer._special_tokens_map[name]
+            setattr(tokenizer, name, None)

@@ -209,7 +209,7 @@ class ResumableTrainer(WeightedTrainer):
                 shutil.rmtree(partial, ignore_errors=True)
                 partial.mkdir()
         with self._failing_together(partial):
-            self.save_model(str(partial), _internal_call=True)
+            self.save_model(str(partial))
             self._save_optimizer_and_scheduler(str(partial))
             self._save_scaler(str(partial))
             self._save_rng_state(str(partial))
