@@ -123,7 +123,7 @@ class Bare(torch.nn.Module):
         (
             {"problem_type": "multi_label_classification"},
             {"train_dataset": None, "class_counts": COUNTS, "class_weights": "balanced"},
-            "class_weights of several labels a row need train_dataset's length",
+            "class_weights and losses of several labels a row need train_dataset's length",
         ),
     ],
     ids=["regression", "bare", "stream", "length"],
