@@ -3,6 +3,7 @@
 Checks read no other file and need no network, torch or clock.
 """
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,13 @@ from pydantic import ValidationError, model_validator
 from trainer.config.conflicts import check_conflicts, problem_type_faults
 from trainer.config.faults import word_faults
 from trainer.config.top_level import TopLevel
-from trainer.config.yaml_source import YamlSource, dump_yaml, read_overrides, read_yaml
+from trainer.config.yaml_source import (
+    YamlSource,
+    dump_yaml,
+    plain_values,
+    read_overrides,
+    read_yaml,
+)
 from trainer.errors import ConfigError
 
 
@@ -57,21 +64,42 @@ class Config(TopLevel):
         return Config.model_validate(self.to_dict() | {"training": self.training_values | values})
 
 
-def load_config(path: str, overrides: list[str] | tuple[str, ...] = ()) -> Config:
-    """Return the checked Config of a YAML file with `section.key=value` overrides.
+def load_config(
+    config: Config | Mapping[str, Any] | str | Path, overrides: Sequence[str] = ()
+) -> Config:
+    """Return the checked Config of a YAML file, or of the same values as a dict.
 
+    Args:
+        config: path of a YAML file, {section: {key: value}}, or a Config. Paths may be Path
+            objects; numbers and lists may be those of numpy.
+        overrides: `section.key=value` settings on top; the value is read as YAML.
     Raises:
         ConfigError: with every fault on a line of its own, in the order of the file.
 
     Example:
-        >>> config = load_config("configs/quickstart.yaml", ["run.seed=1"])  # doctest: +SKIP
-        >>> config.balance.method  # doctest: +SKIP
-        'undersample'
+        >>> values = {"model": {"name": "distilbert-base-uncased"}, "data": {"source": "a.csv"}}
+        >>> config = load_config(values, ["balance.method=undersample"])
+        >>> config.balance.method, config.run.seed
+        ('undersample', 42)
+        >>> load_config(values | {"balance": {"method": "undersampel"}})
+        Traceback (most recent call last):
+            ...
+        trainer.errors.ConfigError: balance.method is 'undersampel'; known: ...
     """
-    return check_config(read_yaml(path), overrides)
+    given = [overrides] if isinstance(overrides, str) else list(overrides)
+    if isinstance(config, str | Path):
+        return check_config(read_yaml(str(config)), given)
+    if isinstance(config, Config):
+        return check_config(YamlSource("", config.to_dict()), given) if given else config
+    if not isinstance(config, Mapping):
+        raise ConfigError(
+            f"the config is of type {type(config).__name__}; needed: the path of a YAML file, a"
+            " dict or a Config."
+        )
+    return check_config(YamlSource("", plain_values(config)), given)
 
 
-def check_config(source: YamlSource, overrides: list[str] | tuple[str, ...] = ()) -> Config:
+def check_config(source: YamlSource, overrides: Sequence[str] = ()) -> Config:
     """Return the checked Config of values that have been read; raise like `load_config`."""
     values = read_overrides(source, overrides)
     try:
