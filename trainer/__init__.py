@@ -101,8 +101,10 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> Any:
-    """Return a name of the public API from its module, which is imported now."""
-    if name in PLACES:
-        return resolve_name(f"trainer.{PLACES[name]}")
-    raise AttributeError(f"module 'trainer' has no attribute '{name}'")
+if not TYPE_CHECKING:  # for type checkers, a name that is not above is an error
+
+    def __getattr__(name: str) -> Any:
+        """Return a name of the public API from its module, which is imported now."""
+        if name in PLACES:
+            return resolve_name(f"trainer.{PLACES[name]}")
+        raise AttributeError(f"module 'trainer' has no attribute '{name}'")

@@ -1,6 +1,8 @@
 """Train from Python: `train` takes a config and returns the finished run."""
 
-from collections.abc import Mapping, Sequence
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from html import escape
@@ -25,11 +27,11 @@ class RunResult:
         folder: the run folder, with the report, the model card and the model.
 
     Example:
-        >>> run = RunResult(folder)  # a run of an earlier day, or the result of train()
-        >>> list(run.metrics)
-        ['validation', 'test', 'minority_label', 'training']
-        >>> run.classifier.predict("What a lovely day!").label
+        >>> run = RunResult("runs/run")  # a run of an earlier day
+        >>> run.metrics["minority_label"]
         'positive'
+        >>> run.classifier.predict("What a lovely day!").label in run.classifier.labels
+        True
     """
 
     folder: Path
@@ -45,8 +47,8 @@ class RunResult:
             RunError: the folder holds no finished run.
 
         Example:
-            >>> RunResult(folder).metrics["validation"]["num_rows"]
-            36
+            >>> RunResult("runs/run").metrics["validation"]["num_rows"]
+            48
         """
         return FinishedRun.read(self.folder).metrics
 
@@ -58,7 +60,7 @@ class RunResult:
             RunError: the run is not finished, or its model is missing.
 
         Example:
-            >>> RunResult(folder).classifier.labels
+            >>> RunResult("runs/run").classifier.labels
             ['negative', 'neutral', 'positive']
         """
         from trainer.delivery.predicting.predict import Classifier
@@ -70,7 +72,7 @@ class RunResult:
         """The table of the epochs: losses, accuracy, macro F1. An ensemble has none.
 
         Example:
-            >>> list(RunResult(folder).epochs.columns[:4])
+            >>> list(RunResult("runs/run").epochs.columns[:4])
             ['training_loss', 'epoch', 'step', 'validation_loss']
         """
         import pandas as pd
@@ -87,8 +89,8 @@ class RunResult:
             ValueError: the run has no such split.
 
         Example:
-            >>> RunResult(folder).per_class("validation").support.tolist()
-            [18, 12, 6]
+            >>> RunResult("runs/run").per_class("validation").support.astype(int).to_dict()
+            {'negative': 24, 'neutral': 16, 'positive': 8}
         """
         import pandas as pd
 
@@ -106,10 +108,11 @@ class RunResult:
             f"<b>{escape(str(self.folder))}</b><br>{split}: macro F1 {figures['macro_f1']:.3f},"
             f" accuracy {figures['accuracy']:.3f} on {figures['num_rows']:,} rows"
         )
-        tables = [self.per_class(split).to_html(float_format="{:.3f}".format, border=0)]
+        tables = [self.per_class(split).round(3).rename(columns={"f1": "F1"}).to_html(border=0)]
         if len(self.epochs):
-            tables += [self.epochs.to_html(float_format="{:.4g}".format, border=0, index=False)]
-        return "\n".join([f"<p>{words}</p>", *tables])
+            headed = self.epochs.rename(columns=lambda name: name.replace("_", " "))
+            tables += [headed.round(4).to_html(border=0, index=False)]
+        return "\n".join([f"<p>{words}</p>", *(f"<div>{table}</div><br>" for table in tables)])
 
 
 def train(
@@ -132,10 +135,15 @@ def train(
         TrainerError: unusable data or model, an existing other run, or a training that fails.
 
     Example:
-        >>> result = train(config)  # the dict of the tutorial
-        >>> result.folder.name
-        'run'
-        >>> result.metrics["validation"]["macro_f1"] <= 1
+        >>> values = {  # model and tweets are paths
+        ...     "model": {"name": model, "max_length": 16},
+        ...     "data": {"source": tweets, "text_column": "text", "label_column": "sentiment"},
+        ...     "balance": {"method": "undersample"},
+        ...     "run": {"output_dir": "runs", "name": "tweets"},
+        ... }
+        >>> result = train(values, ["training.max_steps=2"])
+        Rows by class: imbalance ratio 3 ...
+        >>> 0 <= result.metrics["validation"]["macro_f1"] <= 1
         True
     """
     checked = load_config(config, overrides)
@@ -143,4 +151,17 @@ def train(
 
     is_ensemble = checked.ensemble.size > 1 and not checked.ensemble.member
     run = ensemble.train_ensemble if is_ensemble else training_run.train
-    return RunResult(run(checked, resume=resume))
+    with _keeping_threads():
+        return RunResult(run(checked, resume=resume))
+
+
+@contextmanager
+def _keeping_threads() -> Iterator[None]:
+    """Put back torch's number of threads, which `run.num_threads` sets, for other code."""
+    torch = sys.modules.get("torch")
+    before = torch.get_num_threads() if torch else None
+    try:
+        yield
+    finally:
+        if torch:
+            torch.set_num_threads(before)
