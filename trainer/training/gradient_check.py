@@ -78,8 +78,17 @@ def check_gradient(
         ValueError: `num_rows` is below 4 or above the number of training rows.
 
     Example:
-        >>> check_gradient(weighted_trainer).passed  # doctest: +SKIP
+        >>> from transformers import BertConfig, BertForSequenceClassification, TrainingArguments
+        >>> sizes = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1}
+        >>> config = BertConfig(vocab_size=20, intermediate_size=8, **sizes)
+        >>> model = BertForSequenceClassification(config)
+        >>> rows = [{"input_ids": [3, 5 + number], "labels": number % 2} for number in range(8)]
+        >>> arguments = TrainingArguments("out", report_to="none", use_cpu=True)
+        >>> from trainer import WeightedTrainer
+        >>> check_gradient(WeightedTrainer(model, arguments, train_dataset=rows)).passed
         True
+        >>> check_gradient(Trainer(model, arguments, train_dataset=rows)).passed
+        False
     """
     dataset: Any = trainer.train_dataset
     if num_rows < 4 or len(dataset) < num_rows:

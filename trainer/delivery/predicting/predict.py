@@ -292,7 +292,7 @@ class Classifier:
 
         Example:
             >>> [model.name for model in Classifier.load("runs/run").models]
-            ['runs/run']
+            ['runs/run/model']
         """
         return [
             model
