@@ -8,6 +8,7 @@ import sys
 from collections import Counter
 from functools import cached_property
 from pathlib import Path
+from shutil import copytree
 
 import numpy as np
 import pandas as pd
@@ -48,6 +49,26 @@ def documented():
                 yield pytest.param(name, getattr(public, member), id=f"{name}.{member}")
 
 
+@pytest.fixture(scope="session")
+def compared(narrow_model, tweets, tmp_path_factory):
+    """Folder of a finished comparison of two strategies."""
+    config = {
+        "model": {"name": str(narrow_model), "max_length": 16, "mode": "head"},
+        "data": {"source": str(tweets), "label_column": "sentiment"},
+        "compare": {"strategies": ["undersample"], "seeds": 1},
+        "run": {"output_dir": str(tmp_path_factory.mktemp("compared")), "name": "tweets"},
+    }
+    return trainer.compare(config).folder
+
+
+def test_comparison_shows_itself_as_a_table_with_its_recommendation(compared):
+    page = trainer.ComparisonResult(str(compared))._repr_html_()
+    assert page.count("<tr") == 3
+    assert trainer.ComparisonResult(compared).results["recommendation"][:20] in page
+    with pytest.raises(trainer.RunError, match="no such folder"):
+        trainer.ComparisonResult("nowhere").results  # noqa: B018
+
+
 @pytest.mark.parametrize(("name", "public"), documented())
 def test_everything_public_is_documented_with_an_example_that_runs(
     name, public, request, narrow_model, tweets, tmp_path, monkeypatch
@@ -62,6 +83,8 @@ def test_everything_public_is_documented_with_an_example_that_runs(
     if "runs/run" in text:  # the run that examples read
         (tmp_path / "runs").symlink_to(request.getfixturevalue("whole_run")[1].parent)
     monkeypatch.chdir(tmp_path)
+    if "tweets-compare" in text and name == "ComparisonResult":
+        copytree(request.getfixturevalue("compared"), tmp_path / "runs/tweets-compare")
     names = vars(sys.modules[getattr(trainer, name).__module__]) | vars(trainer)
     names |= {"model": str(narrow_model), "tweets": str(tweets)}
     example = doctest.DocTestParser().get_doctest(text, dict(names), name, None, 0)

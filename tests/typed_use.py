@@ -12,6 +12,7 @@ import trainer
 from trainer import (
     ClassBalancedSampler,
     Classifier,
+    ComparisonResult,
     Config,
     ConfigError,
     DataError,
@@ -27,6 +28,7 @@ from trainer import (
     binary_cross_entropy,
     check_gradient,
     class_weights,
+    compare,
     compare_predictions,
     cross_entropy,
     evaluate,
@@ -63,6 +65,8 @@ def runs(config: Config) -> list[Prediction]:
     assert_type(result, RunResult)
     assert_type(result.folder, Path)
     assert_type(result.metrics, dict[str, Any])
+    assert_type(compare(config).folder, Path)
+    assert_type(ComparisonResult(result.folder).results, dict[str, Any])
     classifier = Classifier.load(result.folder)
     assert_type(classifier, Classifier)
     assert_type(classifier.predict("a text"), Prediction)

@@ -17,6 +17,7 @@ from trainer.errors import (
 )
 
 if TYPE_CHECKING:
+    from trainer.comparison.compare_result import ComparisonResult, compare
     from trainer.comparison.statistics.differences import SeedPredictions
     from trainer.comparison.statistics.differences import compare as compare_predictions
     from trainer.data.balancing.from_labels import (
@@ -45,6 +46,7 @@ __version__ = "0.1.0"
 PLACES = {
     "Classifier": "delivery.predicting.predict:Classifier",
     "ClassBalancedSampler": "training.class_balanced_sampler:ClassBalancedSampler",
+    "ComparisonResult": "comparison.compare_result:ComparisonResult",
     "GradientCheck": "training.gradient_check:GradientCheck",
     "Prediction": "delivery.predicting.predict:Prediction",
     "RunResult": "runs.run_result:RunResult",
@@ -53,6 +55,7 @@ PLACES = {
     "binary_cross_entropy": "training.losses:binary_cross_entropy",
     "check_gradient": "training.gradient_check:check_gradient",
     "class_weights": "data.balancing.from_labels:class_weights",
+    "compare": "comparison.compare_result:compare",
     "compare_predictions": "comparison.statistics.differences:compare",
     "cross_entropy": "training.losses:cross_entropy",
     "evaluate": "evaluation.multi_label:evaluate",
@@ -70,6 +73,7 @@ PLACES = {
 __all__ = [
     "ClassBalancedSampler",
     "Classifier",
+    "ComparisonResult",
     "Config",
     "ConfigError",
     "DataError",
@@ -86,6 +90,7 @@ __all__ = [
     "binary_cross_entropy",
     "check_gradient",
     "class_weights",
+    "compare",
     "compare_predictions",
     "cross_entropy",
     "evaluate",

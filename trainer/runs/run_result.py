@@ -151,12 +151,12 @@ def train(
 
     is_ensemble = checked.ensemble.size > 1 and not checked.ensemble.member
     run = ensemble.train_ensemble if is_ensemble else training_run.train
-    with _keeping_threads():
+    with keeping_threads():
         return RunResult(run(checked, resume=resume))
 
 
 @contextmanager
-def _keeping_threads() -> Iterator[None]:
+def keeping_threads() -> Iterator[None]:
     """Put back torch's number of threads, which `run.num_threads` sets, for other code."""
     torch = sys.modules.get("torch")
     before = torch.get_num_threads() if torch else None
