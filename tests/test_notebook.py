@@ -1,9 +1,12 @@
 """The notebook of the documentation runs in a real kernel, and what it shows is readable."""
 
+import ast
 import json
 from pathlib import Path
 
 import pytest
+
+import trainer
 
 nbformat = pytest.importorskip("nbformat")
 nbclient = pytest.importorskip("nbclient")
@@ -47,6 +50,19 @@ def test_stored_notebook_is_valid_and_holds_no_outputs():
     assert all(cell.outputs == [] and cell.execution_count is None for cell in code)
 
 
+def test_stored_notebook_uses_names_that_are_public():
+    notebook = nbformat.read(NOTEBOOK, as_version=4)
+    code = "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "code")
+    names = {
+        node.attr
+        for node in ast.walk(ast.parse(code))
+        if isinstance(node, ast.Attribute) and getattr(node.value, "id", "") == "trainer"
+    }
+    assert names
+    assert names <= set(trainer.__all__)
+
+
+@pytest.mark.exhaustive
 def test_notebook_runs_and_shows_tables(tmp_path):
     cells = run(nbformat.read(NOTEBOOK, as_version=4), str(tmp_path))
     everything = [output for outputs in cells for output in outputs]

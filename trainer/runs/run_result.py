@@ -108,10 +108,13 @@ class RunResult:
             f"<b>{escape(str(self.folder))}</b><br>{split}: macro F1 {figures['macro_f1']:.3f},"
             f" accuracy {figures['accuracy']:.3f} on {figures['num_rows']:,} rows"
         )
-        tables = [self.per_class(split).round(3).rename(columns={"f1": "F1"}).to_html(border=0)]
+        classes = self.per_class(split).rename(columns={"f1": "F1"})
+        tables = [classes.to_html(border=0, float_format="{:.3f}".format)]
         if len(self.epochs):
             headed = self.epochs.rename(columns=lambda name: name.replace("_", " "))
-            tables += [headed.round(4).to_html(border=0, index=False)]
+            shown = {"float_format": "{:.4f}".format, "formatters": {"epoch": "{:.4g}".format}}
+            headed = headed.rename(columns={"macro f1": "macro F1"})
+            tables += [headed.to_html(border=0, index=False, **shown)]
         return "\n".join([f"<p>{words}</p>", *(f"<div>{table}</div><br>" for table in tables)])
 
 
