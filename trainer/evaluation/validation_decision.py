@@ -63,32 +63,16 @@ def fit_decision(
         >>> found.decide(found.log_probabilities(logits))[:4]
         array([0, 0, 1, 1])
     """
-    values = {
-        "prior": prior,
-        "temperature": temperature,
-        "thresholds": thresholds,
-        "min_precision": min_precision,
-        "costs": costs,
-    }
-    section, num_labels = _section(values), len(labels)
-    ids_N: Ints = np.asarray(label_ids_N)
-    if not len(ids_N):
-        raise DataError("fit_decision needs validation rows, and there are none.")
-    check_label_ids("label_ids_N", ids_N, num_labels)
-    ids_N = ids_N.astype(np.int64)
-    logits_NC = np.asarray(logits_NC, np.float64)
-    natural_C = np.bincount(ids_N, minlength=num_labels)
-    counts_C = natural_C if training_counts_C is None else np.asarray(training_counts_C, np.int64)
+    values = {"prior": prior, "temperature": temperature, "thresholds": thresholds}
+    section = _section(values | {"min_precision": min_precision, "costs": costs})
+    num_labels, ids_N = len(labels), _label_ids(label_ids_N, len(labels))
+    scores_NC = _array("logits_NC", logits_NC, (len(ids_N), num_labels))
+    counts_C = natural_C = np.bincount(ids_N, minlength=num_labels)
+    if training_counts_C is not None:
+        counts_C = _array("training_counts_C", training_counts_C, (num_labels,)).astype(np.int64)
     weights_C: Floats = np.ones(num_labels)
     if class_weights_C is not None:
-        weights_C = np.asarray(class_weights_C, np.float64)
-    for name, array, shape in (
-        ("logits_NC", logits_NC, (len(ids_N), num_labels)),
-        ("training_counts_C", counts_C, (num_labels,)),
-        ("class_weights_C", weights_C, (num_labels,)),
-    ):
-        if array.shape != shape:
-            raise ValueError(f"{name} has the shape {array.shape}; needed: {shape}")
+        weights_C = _array("class_weights_C", class_weights_C, (num_labels,))
     plan = decision.plan_decision(
         section,
         labels=list(labels),
@@ -99,7 +83,29 @@ def fit_decision(
     )
     if plan is None:
         return Decision(1.0, np.zeros(len(labels)))
-    return decision.fit_decision(logits_NC, ids_N, plan)
+    return decision.fit_decision(scores_NC, ids_N, plan)
+
+
+def _label_ids(values: Any, num_labels: int) -> Ints:
+    """Return the label ids as an array (N,).
+
+    Raises:
+        DataError: there are no rows.
+        ValueError: a value that is no label id.
+    """
+    ids_N = np.asarray(values)
+    if not len(ids_N):
+        raise DataError("fit_decision needs validation rows, and there are none.")
+    check_label_ids("label_ids_N", ids_N, num_labels)
+    return ids_N.astype(np.int64)
+
+
+def _array(name: str, values: Any, shape: tuple[int, ...]) -> Floats:
+    """Return the values as an array; raise ValueError if its shape is another."""
+    array = np.asarray(values, np.float64)
+    if array.shape != shape:
+        raise ValueError(f"{name} has the shape {array.shape}; needed: {shape}")
+    return array
 
 
 def _section(values: dict[str, Any]) -> DecisionSection:
