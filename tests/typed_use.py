@@ -43,7 +43,8 @@ from trainer import (
     undersample,
 )
 
-Ints, Floats = NDArray[np.int64], NDArray[np.float64]
+Ints = NDArray[np.int64]
+Floats = NDArray[np.float64]
 ERRORS: list[type[TrainerError]] = [ConfigError, DataError, ModelError, RunError, TrainingError]
 
 
