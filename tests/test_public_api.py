@@ -42,7 +42,8 @@ def documented():
     """Yield (name, object) of each public function, class, method and property."""
     for name in CALLABLES:
         public = getattr(trainer, name)
-        yield pytest.param(name, public, id=name)
+        is_long = name == "compare"  # the fixture `compared` calls it every day
+        yield pytest.param(name, public, id=name, marks=[pytest.mark.exhaustive] * is_long)
         for member, value in vars(public).items() if inspect.isclass(public) else ():
             is_function = inspect.isroutine(value) or isinstance(value, property | cached_property)
             if is_function and not member.startswith("_"):
@@ -69,7 +70,7 @@ def test_comparison_shows_itself_as_a_table_with_its_recommendation(compared):
         trainer.ComparisonResult("nowhere").results  # noqa: B018
 
 
-@pytest.mark.parametrize(("name", "public"), documented())
+@pytest.mark.parametrize(("name", "public"), list(documented()))
 def test_everything_public_is_documented_with_an_example_that_runs(
     name, public, request, narrow_model, tweets, tmp_path, monkeypatch
 ):
