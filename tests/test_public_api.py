@@ -6,10 +6,14 @@ import os
 import subprocess
 import sys
 from collections import Counter
+from functools import cached_property
 from pathlib import Path
+from shutil import copytree
 
 import numpy as np
+import pandas as pd
 import pytest
+import torch
 from imblearn.over_sampling import RandomOverSampler
 from imblearn.under_sampling import RandomUnderSampler
 from sklearn.utils.class_weight import compute_class_weight
@@ -18,9 +22,8 @@ from torch.utils.data import DataLoader
 import trainer
 from trainer import ClassBalancedSampler, RunResult, class_weights, fit_decision
 
-CALLABLES = sorted(
-    name for name in trainer.__all__ if callable(getattr(trainer, name)) and "Error" not in name
-)
+EXAMPLE_LACKING = "WeightedTrainer"
+CALLABLES = [name for name in trainer.__all__ if callable(getattr(trainer, name))]
 LABELS = np.repeat(["a", "b", "c"], [60, 25, 15])
 
 
@@ -35,23 +38,62 @@ def test_names_are_listed_once_and_a_wrong_one_is_an_attribute_error():
         trainer.WeightedTrainr  # noqa: B018
 
 
-@pytest.mark.parametrize("name", CALLABLES)
-def test_examples_of_docstrings_run(name):
-    public = getattr(trainer, name)
-    module = sys.modules[public.__module__]
-    found = doctest.DocTestFinder(recurse=False).find(public, name, module=module)
-    runner = doctest.DocTestRunner(optionflags=doctest.ELLIPSIS)
-    failed = sum(runner.run(test).failed for test in found)
-    assert failed == 0
+def documented():
+    """Yield (name, object) of each public function, class, method and property."""
+    for name in CALLABLES:
+        public = getattr(trainer, name)
+        is_long = name == "compare"  # the fixture `compared` calls it every day
+        yield pytest.param(name, public, id=name, marks=[pytest.mark.exhaustive] * is_long)
+        for member, value in vars(public).items() if inspect.isclass(public) else ():
+            is_function = inspect.isroutine(value) or isinstance(value, property | cached_property)
+            if is_function and not member.startswith("_"):
+                yield pytest.param(name, getattr(public, member), id=f"{name}.{member}")
 
 
-@pytest.mark.parametrize("name", CALLABLES)
-def test_every_public_function_and_class_is_documented_with_an_example(name):
-    text = inspect.getdoc(getattr(trainer, name)) or ""
+@pytest.fixture(scope="session")
+def compared(narrow_model, tweets, tmp_path_factory):
+    """Folder of a finished comparison of two strategies."""
+    config = {
+        "model": {"name": str(narrow_model), "max_length": 16, "mode": "head"},
+        "data": {"source": str(tweets), "label_column": "sentiment"},
+        "compare": {"strategies": ["undersample"], "seeds": 1},
+        "run": {"output_dir": str(tmp_path_factory.mktemp("compared")), "name": "tweets"},
+    }
+    return trainer.compare(config).folder
+
+
+def test_comparison_shows_itself_as_a_table_with_its_recommendation(compared):
+    page = trainer.ComparisonResult(str(compared))._repr_html_()
+    assert page.count("<tr") == 3
+    assert trainer.ComparisonResult(compared).results["recommendation"][:20] in page
+    with pytest.raises(trainer.RunError, match="no such folder"):
+        trainer.ComparisonResult("nowhere").results  # noqa: B018
+
+
+@pytest.mark.parametrize(("name", "public"), list(documented()))
+def test_everything_public_is_documented_with_an_example_that_runs(
+    name, public, request, narrow_model, tweets, tmp_path, monkeypatch
+):
+    text = inspect.getdoc(public) or ""
     assert len(text.split("\n")[0]) <= 100
-    assert ">>>" in text or name in ("Config", "Prediction", "GradientCheck", "SeedPredictions"), (
-        text
-    )
+    if callable(public):
+        missing = [name for name in inspect.signature(public).parameters if name not in text]
+        assert missing in ([], ["self"])
+    if name == EXAMPLE_LACKING:
+        return
+    if "runs/run" in text:  # the run that examples read
+        (tmp_path / "runs").symlink_to(request.getfixturevalue("whole_run")[1].parent)
+    monkeypatch.chdir(tmp_path)
+    if "tweets-compare" in text and name == "ComparisonResult":
+        copytree(request.getfixturevalue("compared"), tmp_path / "runs/tweets-compare")
+    names = vars(sys.modules[getattr(trainer, name).__module__]) | vars(trainer)
+    names |= {"model": str(narrow_model), "tweets": str(tweets)}
+    example = doctest.DocTestParser().get_doctest(text, dict(names), name, None, 0)
+    assert example.examples
+    assert "+SKIP" not in text
+    failures = []
+    doctest.DocTestRunner(optionflags=doctest.ELLIPSIS).run(example, out=failures.append)
+    assert not failures, "".join(failures)
 
 
 @pytest.mark.parametrize(
@@ -99,6 +141,40 @@ def test_no_row_of_a_class_is_repeated_before_all_were_drawn():
 
 
 @pytest.mark.parametrize(
+    ("function", "values", "words"),
+    [
+        (trainer.undersample, {"target_ratio": 0.5}, "target_ratio is 0.5; undersample takes 1 or"),
+        (trainer.oversample, {"target_ratio": 2}, "target_ratio is 2; oversample takes 0 to 1"),
+        (trainer.power, {"alpha": -1}, "alpha is -1; power takes 0 to 1"),
+        (class_weights, {"beta": 1}, "beta is 1; give a number between 0 and 1"),
+        (class_weights, {"mean_over": "row"}, "mean_over is 'row'; known: rows, classes"),
+        (class_weights, {"weighting": [1, 2]}, "weighting is of type list; known: none, bal"),
+        (class_weights, {"weighting": {"a": 0}}, "the weight of 'a' is 0; give a number above 0"),
+        (ClassBalancedSampler, {"num_samples": 0}, "num_samples is 0; give 1 or more"),
+    ],
+)
+def test_values_outside_their_range_are_refused(function, values, words):
+    with pytest.raises(ValueError, match=words):
+        function(LABELS, **values)
+
+
+@pytest.mark.parametrize(
+    "labels",
+    [
+        ["a", None],
+        [0.0, float("nan")],
+        pd.Series(["a", None]),
+        pd.Series(["a", pd.NA], dtype="string"),
+    ],
+    ids=["None", "nan", "column", "strings"],
+)
+@pytest.mark.parametrize("function", [class_weights, trainer.oversample, ClassBalancedSampler])
+def test_missing_label_is_named_not_a_class(function, labels):
+    with pytest.raises(ValueError, match="labels lacks the label of row 1; leave the row out"):
+        function(labels)
+
+
+@pytest.mark.parametrize(
     ("labels", "values", "words"),
     [
         ([], {}, r"labels has the shape \(0,\); give one label a row"),
@@ -125,6 +201,66 @@ def test_fitted_decision_corrects_the_prior_that_training_taught():
     )
 
 
+LOGITS = [[2.0, 0.0], [0.0, 1.0], [1.0, 0.0]]
+
+
+@pytest.mark.parametrize(
+    "kind", [list, np.array, torch.tensor, lambda values: pd.DataFrame(values, index=[4, 5, 6])]
+)
+def test_lists_tensors_and_tables_are_evaluated_like_arrays(kind):
+    ids_N = [0, 1, 1] if kind is list else kind([0, 1, 1])
+    ids_N = ids_N[0] if isinstance(ids_N, pd.DataFrame) else ids_N
+    found = trainer.evaluate(kind(LOGITS), ids_N, ("a", "b"), predicted=ids_N)
+    assert found.accuracy == 1
+    assert trainer.evaluate(kind(LOGITS), kind([[1, 0], [0, 1], [0, 1]]), ["a", "b"]).num_rows == 3
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ((["a", "b", "b"], ["a", "b"]), "targets holds text; give label ids, the places"),
+        (([0, 1, 2], ["a", "b"]), "targets holds the ids 0 to 2; 2 labels have the ids 0 to 1"),
+        (([0, 1, -1], ["a", "b"]), "targets holds the ids -1 to 1"),
+        (([0, 1, 1], ["a", "b"], [0, 1, 5]), "predicted holds the ids 0 to 5"),
+    ],
+)
+def test_labels_that_are_no_ids_are_not_evaluated(arguments, words):
+    with pytest.raises(ValueError, match=words):
+        trainer.evaluate(LOGITS, *arguments)
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"prior": "naturl"}, r"prior is 'naturl'; known: .* Did you mean 'natural'"),
+        ({"thresholds": {"a": 0.5}}, "thresholds is a mapping; known: cost, f1, recall_at_prec"),
+        ({"label_ids_N": ["a", "b", "b"]}, "label_ids_N holds text"),
+        ({"label_ids_N": [0, 1]}, r"logits_NC has the shape \(3, 2\); needed: \(2, 2\)"),
+        ({"training_counts_C": [1, 2, 3]}, r"training_counts_C has the shape \(3,\); needed: \(2"),
+        ({"class_weights_C": [1.0]}, r"class_weights_C has the shape \(1,\); needed: \(2,\)"),
+    ],
+)
+def test_arguments_of_fit_decision_are_checked(given, words):
+    arguments = {"logits_NC": LOGITS, "label_ids_N": [0, 1, 1], "labels": ["a", "b"]}
+    with pytest.raises(ValueError, match=words):
+        fit_decision(**arguments | given)
+
+
+def test_losses_take_the_weights_of_class_weights_as_a_tensor():
+    weights_C = torch.tensor(class_weights([0, 0, 1]))
+    assert weights_C.dtype == torch.float64
+    logits_NC, ids_N = torch.zeros(2, 2), torch.tensor([0, 1])
+    for loss in (trainer.cross_entropy, trainer.focal):
+        found = loss(logits_NC, ids_N, class_weights_C=weights_C)
+        assert found == loss(logits_NC, ids_N, class_weights_C=weights_C.float())
+        assert found.dtype == torch.float32
+
+
+def test_in_jupyter_our_errors_show_their_message_without_a_traceback():
+    error = trainer.DataError("tweets.csv: is empty.")
+    assert error._render_traceback_() == ["DataError: tweets.csv: is empty."]
+
+
 def test_train_takes_a_dict_and_gives_a_run_that_predicts(tiny_model, tweets, tmp_path):
     config = {
         "model": {"name": str(tiny_model), "max_length": 16},
@@ -132,7 +268,12 @@ def test_train_takes_a_dict_and_gives_a_run_that_predicts(tiny_model, tweets, tm
         "training": {"max_steps": 2, "per_device_train_batch_size": 8},
         "run": {"output_dir": str(tmp_path), "name": "run"},
     }
-    result = trainer.train(config, ["run.seed=3"])
+    threads = torch.get_num_threads()
+    result = trainer.train(config, ["run.seed=3", f"run.num_threads={threads + 1}"])
+    assert torch.get_num_threads() == threads
+    assert RunResult(str(result.folder)).metrics == result.metrics
+    with pytest.raises(ValueError, match="split is 'tst'; known: validation"):
+        result.per_class("tst")
     assert isinstance(result, RunResult)
     assert result.folder == tmp_path / "run"
     assert 0 <= result.metrics["validation"]["macro_f1"] <= 1

@@ -17,6 +17,7 @@ from trainer.errors import (
 )
 
 if TYPE_CHECKING:
+    from trainer.comparison.compare_result import ComparisonResult, compare
     from trainer.comparison.statistics.differences import SeedPredictions
     from trainer.comparison.statistics.differences import compare as compare_predictions
     from trainer.data.balancing.from_labels import (
@@ -47,6 +48,7 @@ __version__ = "0.1.0"
 PLACES = {
     "Classifier": "delivery.predicting.predict:Classifier",
     "ClassBalancedSampler": "training.class_balanced_sampler:ClassBalancedSampler",
+    "ComparisonResult": "comparison.compare_result:ComparisonResult",
     "GradientCheck": "training.gradient_check:GradientCheck",
     "Prediction": "delivery.predicting.predict:Prediction",
     "RunResult": "runs.run_result:RunResult",
@@ -57,6 +59,7 @@ PLACES = {
     "binary_focal": "training.multi_label_losses:binary_focal",
     "check_gradient": "training.gradient_check:check_gradient",
     "class_weights": "data.balancing.from_labels:class_weights",
+    "compare": "comparison.compare_result:compare",
     "compare_predictions": "comparison.statistics.differences:compare",
     "cross_entropy": "training.losses:cross_entropy",
     "distribution_balanced": "training.multi_label_losses:distribution_balanced",
@@ -76,6 +79,7 @@ PLACES = {
 __all__ = [
     "ClassBalancedSampler",
     "Classifier",
+    "ComparisonResult",
     "Config",
     "ConfigError",
     "DataError",
@@ -94,6 +98,7 @@ __all__ = [
     "binary_focal",
     "check_gradient",
     "class_weights",
+    "compare",
     "compare_predictions",
     "cross_entropy",
     "distribution_balanced",
@@ -111,8 +116,10 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> Any:
-    """Return a name of the public API from its module, which is imported now."""
-    if name in PLACES:
-        return resolve_name(f"trainer.{PLACES[name]}")
-    raise AttributeError(f"module 'trainer' has no attribute '{name}'")
+if not TYPE_CHECKING:  # for type checkers, a name that is not above is an error
+
+    def __getattr__(name: str) -> Any:
+        """Return a name of the public API from its module, which is imported now."""
+        if name in PLACES:
+            return resolve_name(f"trainer.{PLACES[name]}")
+        raise AttributeError(f"module 'trainer' has no attribute '{name}'")

@@ -28,14 +28,35 @@ class TrainerError(Exception):
     """An error with an explanation. The command line prints only this text, and exits with code 2.
 
     The text is cut to MOST_CHARACTERS and MOST_LINES, whatever files or servers contribute to it.
+    All errors of this package derive from it, except ValueError and TypeError for arguments.
+
+    Example:
+        >>> from trainer import load_config
+        >>> try:
+        ...     load_config("nowhere.yaml")
+        ... except TrainerError as error:
+        ...     print(error)
+        nowhere.yaml: cannot be read (No such file or directory). Give the path of a YAML file ...
     """
 
     def __init__(self, message: str) -> None:
         super().__init__(bounded(message))
 
+    def _render_traceback_(self) -> list[str]:
+        """Return what Jupyter shows: the message, which says more than a traceback."""
+        return [f"{type(self).__name__}: {self}"]
+
 
 class ConfigError(TrainerError):
-    """Faults of the YAML or of --set, one per line; each has at most MOST_CHARACTERS."""
+    """Faults of the YAML or of --set, one per line; each has at most MOST_CHARACTERS.
+
+    Example:
+        >>> from trainer import load_config
+        >>> load_config({"model": {"name": "bert"}, "data": {"source": "a.csv"}}, ["run.seed=-1"])
+        Traceback (most recent call last):
+            ...
+        trainer.errors.ConfigError: --set run.seed: run.seed is -1; needed: ...
+    """
 
     def __init__(self, message: str) -> None:
         lines = message.split("\n")
@@ -45,11 +66,27 @@ class ConfigError(TrainerError):
 
 
 class DataError(TrainerError):
-    """A fault of the data: files, columns, labels or encodings."""
+    """A fault of the data: files, columns, labels or encodings.
+
+    Example:
+        >>> from trainer import fit_decision
+        >>> fit_decision([], [], ["a", "b"], temperature=True)
+        Traceback (most recent call last):
+            ...
+        trainer.errors.DataError: ...
+    """
 
 
 class ModelError(TrainerError):
-    """A model that cannot be found, loaded or used for text classification."""
+    """A model that cannot be found, loaded or used for text classification.
+
+    Example:
+        >>> from trainer import Classifier
+        >>> Classifier.load("./nowhere")
+        Traceback (most recent call last):
+            ...
+        trainer.errors.ModelError: ./nowhere: ...
+    """
 
 
 class AugmentError(TrainerError):
@@ -57,7 +94,15 @@ class AugmentError(TrainerError):
 
 
 class RunError(TrainerError):
-    """A run that cannot be started, resumed or written."""
+    """A run that cannot be started, resumed, written or read.
+
+    Example:
+        >>> from trainer import RunResult
+        >>> RunResult("nowhere").metrics
+        Traceback (most recent call last):
+            ...
+        trainer.errors.RunError: nowhere: ...
+    """
 
 
 class ExportError(TrainerError):
@@ -65,7 +110,21 @@ class ExportError(TrainerError):
 
 
 class TrainingError(TrainerError):
-    """Training that cannot continue, for example because the loss is not a number."""
+    """Training that cannot continue, for example because the loss is not a number.
+
+    Example:
+        >>> from trainer import train
+        >>> values = {  # model and tweets are paths
+        ...     "model": {"name": model, "max_length": 16},
+        ...     "data": {"source": tweets, "text_column": "text", "label_column": "sentiment"},
+        ...     "run": {"output_dir": "runs", "name": "diverged"},
+        ... }
+        >>> try:
+        ...     run = train(values, ["training.learning_rate=1e30", "training.max_grad_norm=0"])
+        ... except TrainingError as error:
+        ...     print(error)
+        Rows by class: imbalance ratio 3 ... loss ...
+    """
 
 
 class Stopped(TrainerError):

@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -869,3 +870,42 @@ def test_hints_for_old_names_name_keys_that_exist_and_no_old_name_is_a_key_of_tr
         assert name not in sections["training"] | set(OWNED_KEYS)
         for section, key in re.findall(r"\b(\w+)\.(\w+)", remedy):
             assert key in sections[section], (name, remedy)
+
+
+VALUES = {"model": {"name": "m"}, "data": {"source": "a.csv"}}
+
+
+def test_dict_loads_like_the_file_with_paths_and_numbers_of_numpy(load):
+    own = {
+        "model": {"name": Path("m")},
+        "data": {"source": Path("a.csv"), "text_column": np.array(["prompt", "answer"])},
+        "run": {"seed": np.int64(7)},
+        "loss": {"class_weights": {"hate": np.float64(2)}},
+    }
+    text = LEAST.replace("}\n", "}\nrun: {seed: 7}\nloss: {class_weights: {hate: 2}}\n", 1)
+    text = text.replace("a.csv", "a.csv, text_column: [prompt, answer]")
+    loaded = load_config(own, ["balance.method=undersample"])
+    assert loaded == load(text, "balance.method=undersample")
+    assert load_config(loaded) is loaded
+    overridden = load_config(loaded, ["run.seed=9", "balance.method=none"])
+    assert overridden.to_dict() == load_config(Path("c.yaml"), "run.seed=9").to_dict()
+    assert own["run"] == {"seed": 7}
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (VALUES | {"run": {"sed": 1}}, "run.sed is unknown; known: .* Did you mean 'seed'?"),
+        (VALUES | {"run": {"seed": "7"}}, "run.seed is '7'; needed: a whole number."),
+        (VALUES | {"run": {1: 2}}, "run.1 is unknown; known: name, .*"),
+        (VALUES | {3: {}}, "3 is unknown; known: augment, .*"),
+        (VALUES | {"run": {"seed": object()}}, "run.seed is a object; needed: a whole number."),
+        ({"model": {"name": "m"}}, "data is missing."),
+        (["model"], "the config is of type list; needed: the path of a YAML file, a dict or .*"),
+        (None, "the config is of type NoneType; needed: the path of a YAML file, a dict or .*"),
+    ],
+)
+def test_fault_of_a_dict_is_named_by_its_keys(given, message):
+    with pytest.raises(ConfigError) as raised:
+        load_config(given)
+    assert re.fullmatch(message.replace("?", r"\?"), str(raised.value))

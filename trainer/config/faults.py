@@ -1,6 +1,7 @@
 """Faults that pydantic found in a config, in words: the place, what was found, what is allowed."""
 
 import re
+from datetime import date
 from typing import Any, get_args
 
 from pydantic import ValidationError
@@ -40,7 +41,8 @@ def word_faults(
             continue  # a fault inside the value says more
         place = source.place(keys)
         number = place.rpartition(":")[2]
-        text = f"{place}: {_sentence(keys, faults, model)}".replace("\n", "\\n")
+        sentence = _sentence(keys, faults, model).replace("\n", "\\n")
+        text = f"{place}: {sentence}" if place else sentence
         lines.append((int(number) if number.isdigit() else 0, bounded(text)))
     return [line for _, line in sorted(lines, key=lambda pair: pair[0])]
 
@@ -122,7 +124,9 @@ def _found(value: Any) -> str:
         return str(value).lower()
     if isinstance(value, dict | list):
         return "a mapping" if isinstance(value, dict) else "a list"
-    return "empty" if value is None else brief(value)
+    if value is None:
+        return "empty"
+    return brief(value) if isinstance(value, int | float | date) else f"a {type(value).__name__}"
 
 
 def _plain(fault: Any) -> str:

@@ -1,6 +1,7 @@
 """YAML 1.2 text as plain values with their line numbers, and plain values as YAML text."""
 
 import io
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ class YamlSource:
     """The values of a YAML file, and where they come from.
 
     Attributes:
-        name: the file, or the command that made the values.
+        name: the file, or the command that made the values; empty for a dict from Python.
         places: {keys: 'file:line' or '--set section.key'}.
     """
 
@@ -102,13 +103,13 @@ def _note_places(
             places[(*keys, str(index))] = f"{name}:{value.start_mark.line + 1}"
 
 
-def read_overrides(source: YamlSource, overrides: list[str] | tuple[str, ...]) -> dict[str, Any]:
+def read_overrides(source: YamlSource, overrides: Sequence[str]) -> dict[str, Any]:
     """Return the values of the file with `section.key=value` overrides, which are read as YAML.
 
     Raises:
         ConfigError: an override has no '=' or no section, or its value is not YAML.
     """
-    values = _copy(source.values)
+    values = plain_values(source.values)
     for text in overrides:
         path, equals, value_text = text.partition("=")
         keys = tuple(path.strip().split("."))
@@ -135,11 +136,18 @@ def read_overrides(source: YamlSource, overrides: list[str] | tuple[str, ...]) -
     return values
 
 
-def _copy(values: Any) -> Any:
-    """Return a copy in which an alias (*name) no longer shares its values with its anchor."""
-    if isinstance(values, dict):
-        return {key: _copy(value) for key, value in values.items()}
-    return [_copy(value) for value in values] if isinstance(values, list) else values
+def plain_values(values: Any) -> Any:
+    """Return a copy in plain types: Path becomes text, numbers and arrays of numpy become Python's.
+
+    An alias (*name) no longer shares its values with its anchor.
+    """
+    if isinstance(values, Mapping):
+        return {key: plain_values(value) for key, value in values.items()}
+    if isinstance(values, list | tuple):
+        return [plain_values(value) for value in values]
+    if isinstance(values, Path):
+        return str(values)
+    return values.tolist() if hasattr(values, "tolist") else values
 
 
 class _Representer(SafeRepresenter):

@@ -5,18 +5,20 @@ at least THRESHOLD. Labels without rows have precision, recall, F1 and average p
 support 0. Macro averages omit them (they are 0 if no label is left), and a warning names them.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 from scipy.special import expit
 
 from trainer.arrays import Array, Bools, Floats
 from trainer.evaluation.blocks import Rows, column_blocks, release, room, row_blocks, row_slices
 from trainer.evaluation.metrics import Evaluation, by_class, evaluate_logits, present_classes
 from trainer.evaluation.ranking import average_precision
-from trainer.evaluation.scores import assigned
+from trainer.evaluation.scores import assigned, check_label_ids
 
 
 @dataclass(frozen=True)
@@ -58,22 +60,41 @@ AnyEvaluation = Evaluation | MultiLabelEvaluation
 
 
 def evaluate(
-    logits_NC: Rows, targets: Array, labels: list[str], predicted: Array | None = None
+    logits_NC: Rows | ArrayLike,
+    targets: ArrayLike,
+    labels: Sequence[str],
+    predicted: ArrayLike | None = None,
 ) -> AnyEvaluation:
     """Return the evaluation of logits against label ids (N,) or against label sets (N, C).
 
     Args:
+        logits_NC: logits or log probabilities.
+        targets: true label ids (N,), or label sets (N, C) of 0 and 1.
+        labels: the class names, in the order of the logits.
         predicted: predicted label ids (N,) or label sets (N, C). If they are not given, the largest
-            logit or THRESHOLD decides.
+            logit decides, or for label sets a probability of 0.5.
+    Returns:
+        An Evaluation; a MultiLabelEvaluation for label sets.
+    Raises:
+        ValueError: there are no rows, the shapes do not fit, or a label id is no class.
 
     Example:
-        >>> logits_NC = np.array([[2.0, 0.0], [0.0, 1.0], [1.0, 0.0]])
-        >>> evaluate(logits_NC, np.array([0, 1, 1]), ["common", "rare"]).macro_f1
+        >>> evaluate([[2.0, 0.0], [0.0, 1.0], [1.0, 0.0]], [0, 1, 1], ["common", "rare"]).macro_f1
         0.6666666666666666
     """
-    if targets.ndim > 1:
-        return evaluate_multi_label(logits_NC, targets, labels, predicted)
-    return evaluate_logits(logits_NC, targets, labels, predicted)
+    scores_NC, true, decided = map(_as_array, (logits_NC, targets, predicted))
+    if true.ndim > 1:
+        return evaluate_multi_label(scores_NC, true, list(labels), decided)
+    check_label_ids("targets", true, len(labels))
+    if decided is not None:
+        check_label_ids("predicted", decided, len(labels))
+    return evaluate_logits(scores_NC, true, list(labels), decided)
+
+
+def _as_array(values: Any) -> Any:
+    """Return a list, a tensor or a column as an array, and rows that are read later as they are."""
+    is_other = isinstance(values, Sequence) or hasattr(values, "to_numpy")
+    return np.asarray(values) if is_other or hasattr(values, "detach") else values
 
 
 def assigned_rows(logits_NC: Rows, folder: Path | None = None) -> Bools:

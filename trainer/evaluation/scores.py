@@ -34,6 +34,23 @@ def assigned(logits_NC: Array) -> Bools:
     return expit(logits_NC.astype(np.float64)) >= THRESHOLD
 
 
+def check_label_ids(name: str, label_ids_N: Array, num_labels: int) -> None:
+    """Raise ValueError for label ids that are no whole numbers in [0, C).
+
+    Args:
+        name: of the argument, for the message.
+    """
+    if label_ids_N.dtype.kind not in "iu":
+        found = "text" if label_ids_N.dtype.kind in "OUST" else label_ids_N.dtype
+        raise ValueError(f"{name} holds {found}; give label ids, the places of names in labels")
+    lowest, highest = label_ids_N.min(initial=0), label_ids_N.max(initial=0)
+    if lowest < 0 or highest >= num_labels:
+        raise ValueError(
+            f"{name} holds the ids {lowest} to {highest}; {num_labels} labels have the ids 0 to"
+            f" {num_labels - 1}"
+        )
+
+
 class Correction(NamedTuple):
     """The correction that a decision applies to scores: z / temperature + shift."""
 

@@ -4,11 +4,16 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
+from pydantic import ValidationError
 
 from trainer.arrays import Floats, Ints
+from trainer.config.faults import word_faults
 from trainer.config.sections.balancing import DecisionSection
+from trainer.config.yaml_source import YamlSource, plain_values
+from trainer.errors import DataError
 from trainer.evaluation import decision
 from trainer.evaluation.decision import Decision
+from trainer.evaluation.scores import check_label_ids
 
 
 def fit_decision(
@@ -47,7 +52,7 @@ def fit_decision(
     Raises:
         DataError: there are no rows.
         ConfigError: a label that is not in `labels`.
-        ValueError: settings that do not fit together.
+        ValueError: settings or shapes that do not fit together, or a label id that is no class.
 
     Source: temperature scaling, Guo et al. 2017, https://arxiv.org/abs/1706.04599; prior
     correction, Saerens et al. 2002, https://doi.org/10.1162/089976602753284446.
@@ -58,19 +63,16 @@ def fit_decision(
         >>> found.decide(found.log_probabilities(logits))[:4]
         array([0, 0, 1, 1])
     """
-    section = DecisionSection(
-        prior=prior if prior is None or isinstance(prior, str) else dict(prior),
-        temperature=temperature,
-        thresholds=thresholds,
-        min_precision=min_precision,
-        costs=None if costs is None else {true: dict(row) for true, row in costs.items()},
-    )
-    ids_N: Ints = np.asarray(label_ids_N, np.int64)
-    natural_C = np.bincount(ids_N, minlength=len(labels))
-    counts_C = natural_C if training_counts_C is None else np.asarray(training_counts_C, np.int64)
-    weights_C: Floats = np.ones(len(labels))
+    values = {"prior": prior, "temperature": temperature, "thresholds": thresholds}
+    section = _section(values | {"min_precision": min_precision, "costs": costs})
+    num_labels, ids_N = len(labels), _label_ids(label_ids_N, len(labels))
+    scores_NC = _array("logits_NC", logits_NC, (len(ids_N), num_labels))
+    counts_C = natural_C = np.bincount(ids_N, minlength=num_labels)
+    if training_counts_C is not None:
+        counts_C = _array("training_counts_C", training_counts_C, (num_labels,)).astype(np.int64)
+    weights_C: Floats = np.ones(num_labels)
     if class_weights_C is not None:
-        weights_C = np.asarray(class_weights_C, np.float64)
+        weights_C = _array("class_weights_C", class_weights_C, (num_labels,))
     plan = decision.plan_decision(
         section,
         labels=list(labels),
@@ -81,4 +83,36 @@ def fit_decision(
     )
     if plan is None:
         return Decision(1.0, np.zeros(len(labels)))
-    return decision.fit_decision(np.asarray(logits_NC, np.float64), ids_N, plan)
+    return decision.fit_decision(scores_NC, ids_N, plan)
+
+
+def _label_ids(values: Any, num_labels: int) -> Ints:
+    """Return the label ids as an array (N,).
+
+    Raises:
+        DataError: there are no rows.
+        ValueError: a value that is no label id.
+    """
+    ids_N = np.asarray(values)
+    if not len(ids_N):
+        raise DataError("fit_decision needs validation rows, and there are none.")
+    check_label_ids("label_ids_N", ids_N, num_labels)
+    return ids_N.astype(np.int64)
+
+
+def _array(name: str, values: Any, shape: tuple[int, ...]) -> Floats:
+    """Return the values as an array; raise ValueError if its shape is another."""
+    array = np.asarray(values, np.float64)
+    if array.shape != shape:
+        raise ValueError(f"{name} has the shape {array.shape}; needed: {shape}")
+    return array
+
+
+def _section(values: dict[str, Any]) -> DecisionSection:
+    """Return the checked section `decision`; raise ValueError with all faults."""
+    plain = plain_values(values)
+    try:
+        return DecisionSection.model_validate(plain)
+    except ValidationError as error:
+        faults = word_faults(error, plain, YamlSource("", plain), DecisionSection)
+        raise ValueError("\n".join(faults)) from error

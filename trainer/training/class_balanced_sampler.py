@@ -10,6 +10,7 @@ import numpy as np
 from torch.utils.data import Sampler
 
 from trainer.arrays import Array, Ints
+from trainer.data.balancing.from_labels import checked_labels
 
 
 class ClassBalancedSampler(Sampler[int]):
@@ -28,7 +29,8 @@ class ClassBalancedSampler(Sampler[int]):
         rank: number of this process, from 0.
 
     Raises:
-        ValueError: no rows, several labels a row, or a rank outside [0, num_replicas).
+        ValueError: no rows, several labels a row, a missing label, no samples, or a rank
+            outside [0, num_replicas).
 
     Source: class-balanced sampling, Kang et al. 2020, https://arxiv.org/abs/1910.09217.
 
@@ -48,11 +50,11 @@ class ClassBalancedSampler(Sampler[int]):
         num_replicas: int = 1,
         rank: int = 0,
     ) -> None:
-        labels_N = np.asarray(labels)
-        if labels_N.ndim != 1 or not len(labels_N):
-            raise ValueError(f"labels has the shape {labels_N.shape}; give one label a row, (N,)")
+        labels_N = checked_labels(labels)
         if not 0 <= rank < num_replicas:
             raise ValueError(f"rank is {rank}; give 0 to {num_replicas - 1} (num_replicas - 1)")
+        if num_samples is not None and num_samples < 1:
+            raise ValueError(f"num_samples is {num_samples}; give 1 or more")
         _, ids_N = np.unique(labels_N, return_inverse=True)
         order_N = np.argsort(ids_N, kind="stable")
         self.rows_of_class = np.split(order_N, np.cumsum(np.bincount(ids_N))[:-1])
@@ -70,7 +72,18 @@ class ClassBalancedSampler(Sampler[int]):
         return iter(rows.tolist())
 
     def set_epoch(self, epoch: int) -> None:
-        """Set the epoch, which changes the order; Trainer and accelerate call it."""
+        """Set the epoch, which changes the order; Trainer and accelerate call it.
+
+        Args:
+            epoch: its number, from 0.
+
+        Example:
+            >>> sampler = ClassBalancedSampler([0, 1] * 50)
+            >>> first = list(sampler)
+            >>> sampler.set_epoch(1)
+            >>> list(sampler) == first
+            False
+        """
         self.epoch = epoch
 
     def _order(self, total: int) -> Ints:

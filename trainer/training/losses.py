@@ -43,7 +43,7 @@ def cross_entropy(
     return F.cross_entropy(
         logits_NC.float(),
         label_ids_N,
-        weight=class_weights_C,
+        weight=class_weights_C.float(),
         ignore_index=IGNORED,
         label_smoothing=label_smoothing,
         reduction="sum",
@@ -74,7 +74,7 @@ def focal(
     missing_N = -torch.expm1(log_p_N)  # 1 - p, exact where p is near 1
     # for gamma < 1 the slope of x^gamma is infinite at 0, where the loss of the row is 0 anyway
     fading_N = missing_N.clamp(min=torch.finfo(torch.float32).tiny) ** gamma
-    return -(class_weights_C[own_N] * fading_N * log_p_N * kept_N).sum()
+    return -(class_weights_C.float()[own_N] * fading_N * log_p_N * kept_N).sum()
 
 
 def logit_adjusted(

@@ -203,7 +203,8 @@ def asymmetric(
 
 
 def _sides(class_weights_C: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the weights of rows without and with each label."""
+    """Return the weights of rows without and with each label, in float32."""
+    class_weights_C = class_weights_C.float()
     if class_weights_C.ndim > 1:
         return class_weights_C[0], class_weights_C[1]
     return torch.ones_like(class_weights_C), class_weights_C

@@ -47,6 +47,12 @@ class SeedPredictions:
     Attributes:
         predicted_SN: label ids of each seed.
         p_SNC: probabilities (N, C) of each seed.
+
+    Example:
+        >>> import numpy as np
+        >>> p_SNC = np.array([[[0.9, 0.1], [0.3, 0.7]]])  # one seed, two rows
+        >>> SeedPredictions(p_SNC.argmax(axis=-1), p_SNC).predicted_SN
+        array([[0, 1]])
     """
 
     predicted_SN: Ints
@@ -67,7 +73,13 @@ def compare(
     Args:
         label_ids_N: true label ids.
         predictions: predictions of each strategy, with the same rows and seeds in the same order.
-        metric: one of METRICS.
+        labels: the class names, in the order of the label ids.
+        minority_label: the class of `minority_recall` and `minority_f1`.
+        metric: decides; macro_f1, accuracy, balanced_accuracy, minority_recall, minority_f1, mcc
+            or weighted_f1.
+        baseline: the strategy that the others are compared with.
+    Returns:
+        The differences with intervals and p values; `best` and `recommended` name a strategy.
     Raises:
         ValueError: a name is unknown; there are no rows or seeds; shapes, label ids or numbers of
             seeds do not fit; or a minority metric has no rows.

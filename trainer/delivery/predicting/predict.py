@@ -28,6 +28,12 @@ class Prediction:
         score: probability of `label`, in [0, 1].
         probabilities: one for each label; their sum is 1 unless the model is multi-label.
         labels: all labels of the text for a multi-label model, possibly none; otherwise `label`.
+
+    Example:
+        >>> from trainer import Classifier
+        >>> answer = Classifier.load("runs/run").predict("What a lovely day!")
+        >>> answer.label in answer.labels, round(sum(answer.probabilities.values()), 6)
+        (True, 1.0)
     """
 
     label: str
@@ -39,26 +45,27 @@ class Prediction:
 class Classifier:
     """A trained model, or several that vote, with the decision that training fitted.
 
-    >>> from trainer import Classifier
-    >>> classifier = Classifier.load("runs/quickstart")  # doctest: +SKIP
-    >>> classifier.predict("What a lovely day!").label  # doctest: +SKIP
-    'positive'
-    >>> texts = ["What a lovely day!", "I hate this."]
-    >>> [answer.label for answer in classifier.predict(texts)]  # doctest: +SKIP
-    ['positive', 'negative']
-
     Without thresholds and costs, labels and probabilities equal those of `transformers.pipeline`.
 
     Args:
         members: models, or classifiers, with the same labels.
         vote: how several models decide: `majority` (most votes; after a tie the larger mean
             probability) or `mean` (the largest mean probability).
+        name: of the classifier; default: the names of its members.
     Attributes:
         labels: names in the order of the columns of `probabilities`.
         name: the source from which it was loaded.
         is_multi_label: whether a text may have any number of labels.
     Raises:
         ModelError: members with different labels, or of different kinds.
+
+    Example:
+        >>> from trainer import Classifier
+        >>> classifier = Classifier.load("runs/run")
+        >>> classifier.labels
+        ['negative', 'neutral', 'positive']
+        >>> [answer.label in classifier.labels for answer in classifier.predict(["One", "Two"])]
+        [True, True]
     """
 
     labels: list[str]
@@ -103,12 +110,17 @@ class Classifier:
         The run folder of an ensemble gives all its members, which vote as the run decided.
 
         Args:
+            source: path of a run or a model folder, or the id of a model on the Hub.
             revision: branch, tag or commit on the Hub.
             trust_remote_code: run Python code of the model; only for sources that you trust.
             device: "cpu", "cuda", "cuda:1" ...; default: the accelerator if there is one.
         Raises:
             ModelError: not found, incomplete, or no text classifier.
             RunError: the run is not finished, or its model is missing.
+
+        Example:
+            >>> Classifier.load("runs/run", device="cpu").name
+            'runs/run'
         """
         sources, vote = find_models(source)
         if revision and Path(source).expanduser().exists():
@@ -135,10 +147,16 @@ class Classifier:
         """Return the classifier of one source, or of several that vote.
 
         Args:
+            sources: a source, or several, as for `load`.
             vote: `majority` or `mean`; default: the choice of an ensemble's run, or majority.
+            revision, trust_remote_code, device: as for `load`.
         Raises:
             ModelError, RunError: as for `load`; models with different labels or of different
                 kinds; a vote with one model.
+
+        Example:
+            >>> len(Classifier.load_several(["runs/run", "runs/run"], vote="mean").models)
+            2
         """
         sources = [sources] if isinstance(sources, str) else sources
         if vote and len(sources) == 1 and len(find_models(sources[0])[0]) == 1:
@@ -155,7 +173,18 @@ class Classifier:
         return together
 
     def classify(self, texts: Text | Iterable[Text]) -> Answers:
-        """Return probabilities and decided labels as arrays with one row for each text."""
+        """Return probabilities and decided labels as arrays with one row for each text.
+
+        Args:
+            texts: as for `predict`.
+        Raises:
+            TypeError: as for `predict`.
+
+        Example:
+            >>> answers = Classifier.load("runs/run").classify(["One text", "Another"])
+            >>> answers.probabilities_NC.shape, answers.decided.shape
+            ((2, 3), (2,))
+        """
         texts = as_list(texts)
         each = [self._in_order(member.labels, member.classify(texts)) for member in self.members]
         if len(each) == 1:
@@ -179,6 +208,10 @@ class Classifier:
             (N, C) for several texts, (C,) for one.
         Raises:
             TypeError: as for `predict`.
+
+        Example:
+            >>> Classifier.load("runs/run").probabilities("One text").shape
+            (3,)
         """
         p_NC = self.classify(texts).probabilities_NC
         return p_NC[0] if is_single(texts) else p_NC
@@ -195,12 +228,29 @@ class Classifier:
                 a column, an array, a generator.
         Raises:
             TypeError: another type, or a value that is no text.
+
+        Example:
+            >>> classifier = Classifier.load("runs/run")
+            >>> len(classifier.predict(["One text", "Another"]))
+            2
+            >>> 0 < classifier.predict("One text").score < 1
+            True
         """
         predictions = self.predictions(self.classify(texts))
         return predictions[0] if is_single(texts) else predictions
 
     def predictions(self, answers: Answers) -> list[Prediction]:
-        """Return a Prediction for each row."""
+        """Return a Prediction for each row.
+
+        Args:
+            answers: of `classify`.
+
+        Example:
+            >>> classifier = Classifier.load("runs/run")
+            >>> answers = classifier.classify(["One text"])
+            >>> classifier.predictions(answers) == classifier.predict(["One text"])
+            True
+        """
         found = []
         for p_C, decided in zip(answers.probabilities_NC, answers.decided, strict=True):
             label_id = int(p_C.argmax()) if self.is_multi_label else int(decided)
@@ -219,6 +269,15 @@ class Classifier:
         """Return the tokens that the first model reads of each text; safe to call from any thread.
 
         Special tokens count; the most is `max_length`.
+
+        Args:
+            texts: as for `predict`.
+        Raises:
+            TypeError: as for `predict`.
+
+        Example:
+            >>> Classifier.load("runs/run").num_tokens(["Yes", "Yes yes"])
+            array([3, 4])
         """
         first = self.members[0]
         return (
@@ -229,7 +288,12 @@ class Classifier:
 
     @property
     def models(self) -> list[SavedModel]:
-        """All models of the classifier and of its members."""
+        """All models of the classifier and of its members.
+
+        Example:
+            >>> [model.name for model in Classifier.load("runs/run").models]
+            ['runs/run/model']
+        """
         return [
             model
             for member in self.members
