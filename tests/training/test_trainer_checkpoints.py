@@ -152,14 +152,13 @@ def test_hyperparameters_are_searched(tmp_path):
 
 @LONG
 @pytest.mark.parametrize("sampler", ["sequential", "class_balanced"])
-@pytest.mark.parametrize("version", [1, 2])
-def test_two_processes_that_share_the_weights_train_as_one(version, sampler, tmp_path):
+def test_two_processes_that_share_the_weights_train_as_one(sampler, tmp_path):
     script = Path(__file__).with_name("two_process_sharded.py")
     found = []
     for processes in (1, 2):
         out = tmp_path / f"{processes}.pt"
         launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"]
-        options = json.dumps({"version": version, "sampler": sampler, "processes": processes})
+        options = json.dumps({"sampler": sampler, "processes": processes})
         subprocess.run(
             [sys.executable, *launcher, str(script), str(tmp_path / "out"), str(out), options],
             check=True,
