@@ -25,10 +25,10 @@ DAILY = {
     "clipped": {"max_grad_norm": 0.05, "logging_first_step": True, "logging_steps": 2},
     "neftune": {"neftune_noise_alpha": 5.0},
     "bf16": {"bf16": True},
-    "recomputed": {CHECKPOINTING: True},
-    "epochs": {"max_steps": -1, "num_train_epochs": 0.5, "dataloader_drop_last": True},
 }
 LONG = {
+    "epochs": {"max_steps": -1, "num_train_epochs": 0.5, "dataloader_drop_last": True},
+    "recomputed": {CHECKPOINTING: True},
     "cosine": {"lr_scheduler_type": "cosine", "warmup_steps": 2},
     "min_lr": {"lr_scheduler_type": "cosine_with_min_lr", "lr_scheduler_kwargs": {"min_lr": 1e-5}},
     "plateau": {"lr_scheduler_type": "reduce_lr_on_plateau", "eval_strategy": "steps",
@@ -106,7 +106,9 @@ def test_number_of_steps(values, steps, sampler, tmp_path):
     assert seen == [steps]
 
 
-@pytest.mark.parametrize("sampler", [None, "class_balanced"])
+@pytest.mark.parametrize(
+    "sampler", [pytest.param(None, marks=pytest.mark.exhaustive), "class_balanced"]
+)
 def test_a_seed_gives_the_same_weights_again_and_data_seed_another_order(sampler, tmp_path):
     def trained(**values):
         args = arguments(tmp_path, max_steps=4, **values)

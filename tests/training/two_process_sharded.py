@@ -1,6 +1,6 @@
 """Train with WeightedTrainer in one process, or in two that share the weights (FSDP) on CPUs.
 
-Arguments: folder, file for the result, and a JSON object with version, sampler and processes.
+Arguments: folder, file for the result, and a JSON object with sampler and processes.
 """
 
 import json
@@ -23,7 +23,7 @@ if __name__ == "__main__":
     if options["processes"] > 1:
         AcceleratorState.__init__ = start_as_on_gpus
         config = {
-            "version": options["version"],
+            "version": 2,
             "transformer_layer_cls_to_wrap": ["BertLayer"],
             "state_dict_type": "FULL_STATE_DICT",
         }
