@@ -61,7 +61,10 @@ AIRLINE = [
     )
     for n in range(90)
 ]
-GERMAN = [(f"Die Bedienung war schnell, über {n} Leute", MOODS[n % 3]) for n in range(60)]
+GERMAN = [
+    (f"Die Bedienung war schön und größer als in Köln, natürlich für {n} Leute", MOODS[n % 3])
+    for n in range(60)
+]
 ONE_RARE = [*rows(60, MOODS[:2]), (text(99), "mixed")]
 
 UNDERSTOOD = {
@@ -246,6 +249,7 @@ REFUSED = {
     ),
     "ragged.csv": ("text,label\n" + "a,b,c,d\nx\n" * 30, "another number of cells"),
     "json.csv": (lines(objects(label=lambda n: MOODS[n % 3])), "Rename the file"),
+    "page.csv": (b"<!DOCTYPE html><html>", "holds HTML or XML"),
     "parquet.csv": (b"PAR1" + bytes(100), "is a Parquet file by its first bytes"),
     "broken.json": ('[{"text": "a", "label": "b"}, {', "broken JSON"),
 }

@@ -1,16 +1,19 @@
 """Find out how a file is read: encoding, separator, quotes and header. Files are not changed."""
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cached_property, partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from trainer.config.sections.data import DataSection
 from trainer.data.reading.bad_rows import BadRows
+from trainer.data.reading.column_checks import JSON_START
 from trainer.data.reading.formats.compression import ending, open_bytes
 from trainer.data.reading.formats.csv_rows import SEPARATORS, CsvRows
 from trainer.data.reading.formats.readers import READERS, read_csv
@@ -44,6 +47,7 @@ REASONS = {
     "skip_lines_after_header": "Orange writes two lines below the header",
 }
 FASTTEXT = "__label__"
+MARKUP = re.compile(r"<(!doctype|html|\?xml)", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -74,6 +78,28 @@ class Trial:
         """Rows that cannot be read, as a share of all."""
         return self.num_bad / max(1, self.num_bad + self.rows.num_rows)
 
+    @property
+    def way(self) -> dict[str, Any]:
+        """The options without the separator."""
+        return {key: value for key, value in self.options.items() if key != "separator"}
+
+    @cached_property
+    def has_spaces(self) -> bool:
+        """Whether cells begin with a space: the separator is punctuation, or spaces follow it."""
+        starts = [pc.starts_with(column, " ").cast(pa.int8()) for column in self.rows.columns[1:]]
+        has_most = any((pc.mean(start).as_py() or 0) > 0.5 for start in starts)
+        return has_most or any(name.startswith(" ") for name in self.names)
+
+    @property
+    def is_clean(self) -> bool:
+        """Whether no row is bad, and no cell begins with a space."""
+        return self.num_bad == 0 and not self.has_spaces
+
+    @property
+    def rank(self) -> tuple[float, bool, int]:
+        """The smaller, the better."""
+        return self.bad_share, self.has_spaces, -len(self.names)
+
 
 def find_form(path: Path) -> FileForm:
     """Return how a file is read.
@@ -100,16 +126,7 @@ def _encoded(encoding: str) -> FileForm:
 def _csv_form(path: Path) -> FileForm:
     where, form, encoding = str(path), ending(path), find_encoding(path)
     sample = _sample(path, encoding)
-    if "\0" in sample[:100_000]:
-        raise DataError(
-            f"{where}: is not text: it holds zero bytes. Tried: UTF-8, UTF-16 and {encoding}."
-            " Give a file of rows, such as CSV, TSV, JSON, Parquet or .xlsx."
-        )
-    if sample.lstrip().startswith(FASTTEXT):
-        raise DataError(
-            f"{where}: is in fastText's format. Make it a TSV file, then give that file: sed -E"
-            f" 's/^{FASTTEXT}([^ ]+) +/\\1\\t/' {path.name} > {path.stem}.tsv"
-        )
+    _refuse_other_texts(sample, path, encoding)
     trial = _best(_trials(sample, where, form), where)
     found = _encoded(encoding)
     options, reasons = dict(found.options), dict(found.reasons)
@@ -130,6 +147,30 @@ def _csv_form(path: Path) -> FileForm:
     return FileForm(options, reasons)
 
 
+def _refuse_other_texts(sample: str, path: Path, encoding: str) -> None:
+    """Raise DataError for a sample that is no table: binary, JSON, HTML or fastText."""
+    start = sample[:100_000].lstrip()
+    if "\0" in start:
+        raise DataError(
+            f"{path}: is not text: it holds zero bytes. Tried: UTF-8, UTF-16 and {encoding}."
+            " Give a file of rows, such as CSV, TSV, JSON, Parquet or .xlsx."
+        )
+    if JSON_START.match(start):
+        raise DataError(
+            f"{path}: holds JSON, not CSV. Rename the file, so that its name ends in .jsonl if each"
+            " line is an object, or else in .json."
+        )
+    if MARKUP.match(start):
+        raise DataError(
+            f"{path}: holds HTML or XML, not rows. Export the table as CSV, and give that file."
+        )
+    if start.startswith(FASTTEXT):
+        raise DataError(
+            f"{path}: is in fastText's format. Make it a TSV file, then give that file: sed -E"
+            f" 's/^{FASTTEXT}([^ ]+) +/\\1\\t/' {path.name} > {path.stem}.tsv"
+        )
+
+
 def _sample(path: Path, encoding: str) -> str:
     """Return the first lines of a file."""
     with worded_decoding(str(path), path, encoding), open_bytes(path) as stream:
@@ -141,35 +182,35 @@ def _sample(path: Path, encoding: str) -> str:
 
 
 def _trials(sample: str, where: str, form: str) -> Iterator[Trial]:
-    """Yield the sample read in each way that gives two or more columns."""
-    for skipped in range(MOST_TITLE_LINES + 1):
-        titles = {"skip_lines": skipped} if skipped else {}
-        for quoting in QUOTINGS:
-            for separator in TRIED_SEPARATORS:
-                options = titles | quoting | {"separator": separator}
-                trial = _trial(sample, where, form, options)
-                if trial and len(trial.names) > 1 and trial.rows.num_rows:
-                    yield trial
+    """Yield the sample read in each way that gives two or more columns, the usual ways first."""
+    usual = SEPARATORS.get(form, ",")
+    separators = sorted(TRIED_SEPARATORS, key=lambda separator: separator != usual)
+    titles = ({"skip_lines": skipped} for skipped in range(1, MOST_TITLE_LINES + 1))
+    for way in (*QUOTINGS, *titles):
+        for separator in separators:
+            trial = _trial(sample, where, form, way | {"separator": separator})
+            if trial is None or len(trial.names) < 2 or not trial.num_bad + len(trial.rows):
+                continue
+            if "skip_lines" not in way or has_header(trial.names, trial.rows):
+                yield trial
 
 
 def _best(trials: Iterator[Trial], where: str) -> Trial:
-    """Return the trial with the fewest bad rows; of equally good ones that with most columns.
+    """Return the first trial that is clean, or the one with the fewest bad rows.
 
-    The first ways are the usual ones. Later ones are tried only if those leave bad rows.
+    Of equally good ones, the one with most columns is returned.
     """
     best: Trial | None = None
-    group: dict[str, Any] = {}
     for trial in trials:
-        way = {key: value for key, value in trial.options.items() if key != "separator"}
-        if best and best.num_bad == 0 and way != group:
+        if best and best.is_clean and trial.way != best.way:
             break
-        if best is None or _rank(trial) < _rank(best):
-            best, group = trial, way
+        if best is None or trial.rank < best.rank:
+            best = trial
     tried = f"Tried the separators {', '.join(TRIED_SEPARATORS.values())}, with and without quotes"
     if best is None:
         raise DataError(
-            f"{where}: has one column; needed: a text and a label in each row. {tried}. Add the"
-            " labels, or set data.separator in a YAML of your own (init --example quickstart)."
+            f"{where}: has one column, or no rows below its header; needed: rows with a text and a"
+            f" label. {tried}. Add the labels as a second column, or give another file."
         )
     if best.bad_share > MOST_BAD:
         raise DataError(
@@ -177,10 +218,6 @@ def _best(trials: Iterator[Trial], where: str) -> Trial:
             f" number of cells than the header, at best. {tried}. The first: {best.fault}."
         )
     return best
-
-
-def _rank(trial: Trial) -> tuple[float, int]:
-    return trial.bad_share, -len(trial.names)
 
 
 def _trial(sample: str, where: str, form: str, options: dict[str, Any]) -> Trial | None:

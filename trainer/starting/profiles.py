@@ -116,7 +116,7 @@ class Profile:
             inner = {part for value in divided for part in _parts(value, separator)}
             shared = sum(parts[part] > 1 for part in inner)
             is_short = all(len(part.split()) <= 4 for part in inner)
-            if divided and is_short and 2 * shared >= len(inner) and len(parts) < len(self.values):
+            if divided and is_short and 2 * shared >= len(inner) and len(parts) <= len(self.values):
                 return separator
         return None
 
