@@ -3,11 +3,13 @@
 import json
 import sys
 
+import numpy as np
 import pandas as pd
 import pytest
 from conftest import MODEL, ROOT
 from test_odd_files import MOODS, look, rows, table, text
 
+from trainer.cli import app
 from trainer.config.config import load_config
 from trainer.data.reading.locate import package_path
 from trainer.errors import ConfigError, DataError, ModelError, RunError
@@ -134,11 +136,27 @@ def test_command_shows_the_rows_and_the_next_commands(plain, tiny_model, tmp_pat
     assert f"equipoise audit --config {target}" in said
     assert said.rstrip().endswith("equipoise serve runs/mood")
     assert load_config(str(target)).run.name == "mood"
-    again = run_cli("init", plain, "--output", target, "--yes")
-    assert (again.returncode, again.stderr.count("\n")) == (2, 1)
-    assert "--overwrite" in again.stderr
-    nothing = run_cli("init")
-    assert (nothing.returncode, "init needs either a file" in nothing.stderr) == (2, True)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ([], "init needs either a file of rows"),
+        (["a.csv", "--example", "quickstart"], "init needs either a file of rows"),
+        (["a.csv", "--output", "mine.yaml", "--yes"], "--overwrite"),
+        (["a.csv", "--yes"], "'a.csv' does not exist"),
+        (["--example", "quickstarts"], "Did you mean 'quickstart'"),
+    ],
+)
+def test_refusals_have_exit_code_2_and_one_line(arguments, words, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine.yaml").write_text("mine", encoding="utf-8")
+    with pytest.raises(SystemExit) as raised:
+        app(["init", *arguments], standalone_mode=False)
+    assert raised.value.code == 2
+    said = capsys.readouterr().err
+    assert words in said
+    assert said.count("\n") == 1
 
 
 def test_name_of_the_run_comes_from_the_file():
@@ -192,8 +210,9 @@ def test_estimated_lengths_are_not_below_those_of_the_tokenizer(tweets):
     tokenizer = AutoTokenizer.from_pretrained(package_path(MODEL))
     texts = pd.read_csv(tweets)["text"].tolist()
     tokens = [len(ids) for ids in tokenizer(texts)["input_ids"]]
-    above = sum(estimated_tokens(t) >= n for t, n in zip(texts, tokens, strict=True))
-    assert above >= 0.9 * len(texts)
+    estimates = [estimated_tokens(each) for each in texts]
+    for share in (50, 90, 99):
+        assert np.percentile(estimates, share) >= np.percentile(tokens, share)
 
 
 @pytest.mark.parametrize("name", sorted(path.stem for path in (ROOT / "configs").glob("*.yaml")))
@@ -209,9 +228,7 @@ def test_every_shipped_config_can_be_written(name, tmp_path, capsys):
 
 
 def test_unknown_example_is_refused_with_the_names():
-    with pytest.raises(
-        ConfigError, match=r"no such example; known: compare, emotion.*Did you mean 'quickstart'"
-    ):
+    with pytest.raises(ConfigError, match=r"known: compare, emotion.*Did you mean 'quickstart'"):
         examples.text_of("quikstart")
 
 

@@ -72,7 +72,8 @@ def length_in_tokens(needed: int, limit: int, share_above: float, *, is_estimate
     about = " (estimated from characters: the tokenizer is not here)" if is_estimate else ""
     reason = f"tokens; 99 % of the texts have at most {needed:,}{about}"
     if needed > limit:
-        reason = f"tokens, the default limit; {100 * share_above:.0f} % of the texts are longer and are cut"
+        share = f"{100 * share_above:.0f} %"
+        reason = f"tokens, the default limit; {share} of the texts are longer and are cut"
     return Reasoned({"max_length": length}, {"max_length": reason})
 
 

@@ -116,7 +116,7 @@ def _likely_encoding(sample: bytes) -> str:
     if not matches:
         return "latin_1"
     rank = COMMON_ENCODINGS.index
-    # Below a percent, chaos says nothing: English with a few dashes has 0.005, or 0.004 as Cyrillic.
+    # Below a percent, chaos says nothing: English with some dashes has 0.005, as Cyrillic 0.004.
     best = min(matches, key=lambda m: (round(m.chaos, 2), -m.coherence, rank(m.encoding)))
     return min(best.could_be_from_charset, key=rank)  # Of several with one text the most common.
 
