@@ -49,8 +49,8 @@ def _is_installed() -> bool:
 def estimated_tokens(text: str) -> int:
     """Return about how many tokens a text has, rather too many than too few.
 
-    A token is counted for each three ASCII characters, and for each other letter or sign; two
-    special tokens are added.
+    Five ASCII characters count as two tokens, any other letter or sign as one; two special tokens
+    are added.
     """
     foreign = sum(not c.isascii() and not unicodedata.combining(c) for c in text)
-    return 2 + foreign + -(-sum(c.isascii() for c in text) // 3)
+    return 2 + foreign + 2 * sum(c.isascii() for c in text) // 5

@@ -1,5 +1,6 @@
 """Print how the rows were understood: ten of them, and the classes."""
 
+import numpy as np
 from rich.table import Table
 
 from trainer.data.reading.row_access import take_rows
@@ -10,19 +11,20 @@ from trainer.errors import brief
 from trainer.starting.proposal import Understood
 
 SHOWN_ROWS = 10
-SHOWN_CHARACTERS = 70
+SHOWN_CHARACTERS = 58
 MOST_CLASSES = 20
 
 
 def print_rows(understood: Understood) -> None:
-    """Print the first rows as they were understood."""
+    """Print ten rows as they were understood, from the first to the last of the file."""
     clean, data = understood.clean, understood.data
     slot = next(slot for slot in SLOTS if len(clean.kept(slot)))
-    ids = clean.kept(slot)[:SHOWN_ROWS]
+    kept = clean.kept(slot)
+    ids = kept[np.unique(np.linspace(0, len(kept) - 1, SHOWN_ROWS).astype(np.int64))]
     rows = take_rows(clean.rows.table, ids).to_pylist()
     texts = dict(zip(("text", "text_pair"), data.text_columns, strict=False))
     headings = [*(f"text ({column})" for column in texts.values()), "label"]
-    table = Table(*headings, title="The first rows, as they are read", title_justify="left")
+    table = Table(*headings, title="Some of the rows, as they are read", title_justify="left")
     if data.group_column:
         table.add_column(f"group ({data.group_column})")
     for row, target in zip(rows, clean.targets[ids], strict=True):
