@@ -23,11 +23,11 @@ from trainer.data.reading.source_tables import source_tables
 from trainer.display.terminal import console
 from trainer.errors import DataError, RunError, counted
 from trainer.starting import shown
-from trainer.starting.columns import Columns, choose_columns
-from trainer.starting.file_form import MOST_BAD, find_form
-from trainer.starting.places import sources_of
-from trainer.starting.profiles import Profile, profiles
 from trainer.starting.proposal import Understood, counts_sentence, sections, understand
+from trainer.starting.recognition.columns import Columns, choose_columns
+from trainer.starting.recognition.file_form import MOST_BAD, find_form
+from trainer.starting.recognition.places import sources_of
+from trainer.starting.recognition.profiles import Profile, profiles
 from trainer.starting.settings import Reasoned
 from trainer.starting.yaml_text import commented_yaml
 

@@ -25,7 +25,7 @@ from trainer.data.reading.formats.text_encoding import (
 )
 from trainer.data.reading.row_places import LINE
 from trainer.errors import DataError, counted
-from trainer.starting.header import column_names, has_header, is_of_orange
+from trainer.starting.recognition.header import column_names, has_header, is_of_orange
 
 SAMPLE_BYTES = 1 << 22
 """Bytes of a file from which separator, quotes and header are found."""

@@ -7,7 +7,7 @@ from trainer.data.reading.formats.readers import ENDINGS, READERS
 from trainer.data.reading.locate import locate
 from trainer.data.reading.split_column import split_named
 from trainer.errors import DataError, listing
-from trainer.starting.column_words import words_of
+from trainer.starting.recognition.column_words import words_of
 
 
 def sources_of(location: str) -> dict[str, str]:

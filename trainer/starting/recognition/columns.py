@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from trainer.errors import DataError, did_you_mean, listing
-from trainer.starting.column_words import (
+from trainer.starting.recognition.column_words import (
     GROUP_NAMES,
     LABEL_NAMES,
     PAIRS,
@@ -13,7 +13,7 @@ from trainer.starting.column_words import (
     TIME_NAMES,
     WEIGHT_NAMES,
 )
-from trainer.starting.profiles import Profile
+from trainer.starting.recognition.profiles import Profile
 
 MOST_CLASSES = 2_000
 LONGEST_LABEL_WORDS = 6

@@ -16,7 +16,7 @@ from trainer.data.reading.column_text import as_text
 from trainer.data.reading.split_column import split_named
 from trainer.data.splitting.times import read_date
 from trainer.errors import DataError
-from trainer.starting.column_words import SPLIT_NAMES, words_of
+from trainer.starting.recognition.column_words import SPLIT_NAMES, words_of
 
 NUMBER = re.compile(r"[+-]?\d+(\.\d+)?([eE][+-]?\d+)?")
 MOST_LOOKED_AT = 1_000

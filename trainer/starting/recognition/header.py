@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from trainer.starting.column_words import LABEL_NAMES, TEXT_NAMES
+from trainer.starting.recognition.column_words import LABEL_NAMES, TEXT_NAMES
 
 NUMBER = re.compile(r"[+-]?\d+([.,]\d+)?%?")
 LONGEST_NAME = 60
