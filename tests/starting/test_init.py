@@ -186,8 +186,9 @@ def test_model_that_cannot_be_loaded_is_kept_and_lengths_are_estimated(plain, tm
     assert "  # tokens; 99 % of the texts have at most" in target.read_text()
     assert "(estimated from characters" in target.read_text()
     assert "The model cannot be loaded here, so lengths are estimated" in capsys.readouterr().out
-    with pytest.raises(ModelError):
-        command.write(look(plain)[0], target, str(tmp_path))
+    for name in (str(tmp_path), "./no-such-folder"):
+        with pytest.raises(ModelError):
+            command.write(look(plain)[0], target, name)
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,13 @@
 import pytest
 
 from trainer.audit.advice import Facts
-from trainer.starting.settings import balancing, length_in_tokens, split_shares, training
+from trainer.starting.settings import (
+    balancing,
+    length_in_tokens,
+    several_labels,
+    split_shares,
+    training,
+)
 
 
 @pytest.mark.parametrize(
@@ -75,7 +81,7 @@ def test_length_of_training_suits_rows_and_classes_and_the_rate_the_model(
 )
 def test_balancing_is_that_of_the_audit(ratio, smallest, classes, expected):
     facts = Facts(ratio, "a", classes, smallest, mean_rows=400)
-    found = balancing(facts, is_multi_label=False)
+    found = balancing(facts)
     assert {name: section.values for name, section in found.items()} == expected
     reasons = [reason for section in found.values() for reason in section.reasons.values()]
     assert len(reasons) == 1
@@ -83,14 +89,17 @@ def test_balancing_is_that_of_the_audit(ratio, smallest, classes, expected):
 
 
 def test_few_rows_a_class_train_only_a_head():
-    found = balancing(Facts(2.0, "a", 3, 10, mean_rows=12), is_multi_label=False)
+    found = balancing(Facts(2.0, "a", 3, 10, mean_rows=12))
     assert found["model"].values == {"mode": "head"}
     assert found["loss"].values == {"class_weights": "balanced"}
 
 
-def test_rows_with_several_labels_get_positive_weights():
-    found = balancing(Facts(90.0, "a", 3, 10, mean_rows=12), is_multi_label=True)
+def test_rows_with_several_labels_get_weights_and_are_told_if_these_are_extreme():
+    found = several_labels(10, 1000)
     assert {name: section.values for name, section in found.items()} == {
         "balance": {"method": "none"},
         "loss": {"class_weights": "balanced"},
     }
+    assert "compare with none" not in found["loss"].reasons["class_weights"]
+    found = several_labels(1, 4601)
+    assert "the largest weight is 4,600, so compare" in found["loss"].reasons["class_weights"]

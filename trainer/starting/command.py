@@ -94,16 +94,18 @@ def write(found: Look, target: Path, model: str | None) -> None:
     Raises:
         ModelError: the folder or package that the user gave holds no text model.
     """
-    name = run_name(target.stem)
-    written, notes = sections(found.understood, found.data, found.columns.time, model, name)
+    understood, name = found.understood, run_name(target.stem)
+    _print(understood, found.columns)
+    with console.status("Measuring the texts in tokens"):
+        written, notes = sections(understood, found.data, found.columns.time, model, name)
+    for note in notes:
+        console.print(note)
     text = commented_yaml(_head(found.location, target), written)
     check_config(YamlSource(str(target), read_values(text)))
-    _print(found.understood, found.columns, notes)
     target.parent.mkdir(parents=True, exist_ok=True)
     target.write_text(text, encoding="utf-8")
     console.print(f"Written: {target}. Each line has its reason. Next:")
-    is_multi_label = found.understood.is_multi_label
-    for command in next_commands(target, name, is_multi_label=is_multi_label):
+    for command in next_commands(target, name, is_multi_label=understood.is_multi_label):
         console.print(f"  {command}")
 
 
@@ -215,12 +217,12 @@ def _data_section(
     return Reasoned(values, words | reasons)
 
 
-def _print(understood: Understood, columns: Columns, notes: list[str]) -> None:
+def _print(understood: Understood, columns: Columns) -> None:
     shown.print_rows(understood)
     shown.print_classes(understood)
     rivals = " or ".join(f"--label {shlex.quote(name)}" for name in columns.rivals[:3])
     others = f"The label is '{columns.labels[0]}'. It could also be: {rivals}." if rivals else ""
     cleaned = f"Cleaning: {counts_sentence(understood)}"
-    for sentence in (others, *understood.clean.sentences, cleaned, *understood.notes, *notes):
+    for sentence in (others, *understood.clean.sentences, cleaned, *understood.notes):
         if sentence:
             console.print(sentence)

@@ -142,14 +142,17 @@ def model_section(understood: Understood, name: str | None) -> tuple[Reasoned, i
     Raises:
         ModelError: a folder or package that the user gave holds no text model.
     """
+    from trainer.training.models.model_folder import resolve_name
+
     texts = understood.sample
     chosen, reason = (name, "") if name else choose_model([f"{a} {b}" for a, b in texts])
     notes, width, limit = list[str](), HIDDEN_SIZE, 512
+    folder = Path(resolve_name(chosen))
     try:
         lengths_N, limit, width = _measured(chosen, texts)
         is_estimate = False
     except ModelError as error:
-        if name and (name.startswith("package:") or Path(name).expanduser().exists()):
+        if folder.is_dir():
             raise
         lengths_N, is_estimate = np.array([estimated_tokens(f"{a} {b}") for a, b in texts]), True
         notes.append(
@@ -192,7 +195,11 @@ def sections(
         name: name of the run.
     """
     chosen, width, notes = model_section(understood, model)
-    balanced = settings.balancing(understood.facts, is_multi_label=understood.is_multi_label)
+    if understood.is_multi_label:
+        num_rows = len(understood.splits.train)
+        balanced = settings.several_labels(understood.facts.smallest_rows, num_rows)
+    else:
+        balanced = settings.balancing(understood.facts)
     head = balanced.pop("model", Reasoned())
     found = {
         "run": Reasoned({"name": name, "seed": SEED}, {"name": f"the run folder is runs/{name}"}),

@@ -20,6 +20,7 @@ LARGEST_BATCH, SMALL_BATCH, SMALL_ROWS = 32, 16, 2_000
 STEPS, STEPS_PER_CLASS = 500, 20
 """A training has at least so many optimizer steps, and so many for each class."""
 FEWEST_EPOCHS, MOST_EPOCHS = 3, 20
+EXTREME_WEIGHT = 200
 RATES = ((512, 2e-4), (896, 5e-5), (10**9, 2e-5))
 """Learning rate by the largest hidden size of a model: MiniLM has 384, base models 768."""
 
@@ -77,22 +78,30 @@ def length_in_tokens(needed: int, limit: int, share_above: float, *, is_estimate
     return Reasoned({"max_length": length}, {"max_length": reason})
 
 
-def balancing(facts: Facts, *, is_multi_label: bool) -> dict[str, Reasoned]:
+def several_labels(smallest: int, num_rows: int) -> dict[str, Reasoned]:
+    """Return the balancing of rows with several labels, for which the audit has no rule.
+
+    Each label is rare against the rows without it, which weights even out.
+
+    Args:
+        smallest: training rows that have the rarest label.
+        num_rows: training rows.
+    """
+    heaviest = (num_rows - smallest) / smallest
+    reason = "without weights, labels in few rows are hardly ever predicted"
+    if heaviest > EXTREME_WEIGHT:
+        reason += f"; the largest weight is {heaviest:,.0f}, so compare with none"
+    return {
+        "balance": Reasoned({"method": "none"}),
+        "loss": Reasoned({"class_weights": "balanced"}, {"class_weights": reason}),
+    }
+
+
+def balancing(facts: Facts) -> dict[str, Reasoned]:
     """Return the sections that the first suitable rule of the audit sets, and its reason.
 
-    New rows by a language model are left out: they need a model that you choose. The audit has no
-    rule for several labels a row. There, each label is rare against the rows without it.
+    New rows by a language model are left out: they need a model that you choose.
     """
-    if is_multi_label:
-        reason = (
-            "each label has few rows against the rows without it; without weights, rare labels"
-            " are hardly ever predicted"
-        )
-        balanced = {"class_weights": "balanced"}
-        return {
-            "balance": Reasoned({"method": "none"}),
-            "loss": Reasoned(balanced, {"class_weights": reason}),
-        }
     advice = advise(facts)[-1]
     found = {section: dict(values) for section, values in read_values(advice.settings).items()}
     reason = f"imbalance ratio {facts.imbalance_ratio:.3g}; rule of the audit: {advice.condition}"
