@@ -143,7 +143,11 @@ UNDERSTOOD = {
     ),
     "missing_labels.csv": (
         table([(words, label if n % 4 else "NaN") for n, (words, label) in enumerate(rows())]),
-        PLAIN,
+        PLAIN | {"label_map": {"NaN": None}},
+    ),
+    "capitals.csv": (
+        table([(text(n), ["Good", "good", "bad", "Good"][n % 4]) for n in range(80)]),
+        PLAIN | {"label_map": {"good": "Good"}},
     ),
     "pairs.csv": (
         table(PREMISES, header=("premise", "hypothesis", "gold_label")),

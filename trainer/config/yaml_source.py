@@ -169,12 +169,15 @@ def dump_yaml(values: dict[str, Any]) -> str:
 
 
 def yaml_value(value: Any) -> str:
-    """Return a text, a number or a list of them as YAML on one line.
+    """Return a text, a number, or a list or mapping of them, as YAML on one line.
 
     Example:
-        >>> yaml_value("a: b"), yaml_value(["x", "y"])
-        ("'a: b'", '[x, y]')
+        >>> yaml_value("a: b"), yaml_value(["x", "y"]), yaml_value({"x": None})
+        ("'a: b'", '[x, y]', '{x: null}')
     """
+    if isinstance(value, dict):
+        pairs = (f"{yaml_value(key)}: {yaml_value(each)}" for key, each in value.items())
+        return f"{{{', '.join(pairs)}}}"
     return _dumped([value], default_flow_style=True).strip()[1:-1]
 
 

@@ -3,6 +3,7 @@
 import re
 import shlex
 import sys
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
@@ -15,6 +16,7 @@ from rich.prompt import Confirm, Prompt
 from trainer.config.config import check_config
 from trainer.config.sections.data import DataSection
 from trainer.config.yaml_source import YamlSource, read_values
+from trainer.data.labels.label_mapping import proposed_map
 from trainer.data.reading.bad_rows import BadRows
 from trainer.data.reading.formats.readers import ENDINGS
 from trainer.data.reading.locate import locate
@@ -80,7 +82,7 @@ def look(location: str, asking: Asking) -> Look:
     columns = choose_columns(found, str(first), text=asking.text, label=asking.label)
     columns = _asked(columns, found, str(first), asking)
     options = {**sources, **form.options, **columns.options, "on_bad_rows": "skip"}
-    understood = understand(options)
+    understood = _understood(options)
     data = _data_section(options, form.reasons | columns.reasons, understood, found)
     return Look(location, columns, understood, data)
 
@@ -145,6 +147,18 @@ def _head(location: str, target: Path) -> list[str]:
     ]
 
 
+def _understood(options: dict[str, Any]) -> Understood:
+    """Return the rows, with labels merged that only differ in capitals or spaces."""
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        understood = understand(options)
+    if label_map := proposed_map(understood.rows_of):
+        return understand(options | {"label_map": label_map})  # which warns of what is left
+    for warning in told:
+        warnings.warn(warning.message, stacklevel=2)
+    return understood
+
+
 def _sample(options: dict[str, Any]) -> pa.Table:
     """Return the first rows with all columns of the file or files, without their places."""
     data, bad = DataSection(**options, on_bad_rows="skip"), BadRows(most=1)
@@ -195,7 +209,10 @@ def _data_section(
         del values["on_bad_rows"]
     if rows.label_order and rows.label_order[0] == "label_0" and "label_columns" not in values:
         values["label_names"] = rows.label_order
+    if data.label_map:
+        values["label_map"] = data.label_map
     words = {
+        "label_map": "merges names that differ only in capitals or spaces; null drops its rows",
         "label_columns": "one column a label, with 0 and 1",
         "label_names": "the vectors have no names: write the names of the labels here, in order",
         "split_column": "says which split a row belongs to",

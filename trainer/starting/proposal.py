@@ -14,6 +14,7 @@ from trainer.config.sections.data import DataSection, SplitSection
 from trainer.config.sections.model import ModelSection
 from trainer.data.cleaning.clean import CleanRows, clean_rows
 from trainer.data.cleaning.lost_classes import refuse_lost_classes, refuse_unseen_labels
+from trainer.data.cleaning.reasons import KEPT
 from trainer.data.reading.row_access import take_rows
 from trainer.data.reading.sources import read_rows
 from trainer.data.split_rows import refuse_shared_groups, split_rows
@@ -52,6 +53,15 @@ class Understood:
     def is_multi_label(self) -> bool:
         """Whether a row may have several labels."""
         return self.clean.label_matrix_NC is not None
+
+    @property
+    def rows_of(self) -> dict[str, int]:
+        """The rows of each class, over all kept rows."""
+        labels = self.clean.labels
+        kept = self.clean.reasons_N == KEPT
+        return dict(
+            zip(labels.names, labels.counts(self.clean.targets[kept]).tolist(), strict=True)
+        )
 
     @cached_property
     def distribution(self) -> DataSummary:
