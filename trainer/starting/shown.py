@@ -50,7 +50,7 @@ def print_classes(understood: Understood) -> None:
     for name in counts:
         table.add_column(name, justify="right")
     ids_of = {label: c for c, label in enumerate(clean.labels.names)}
-    total_C = sum(counts.values())
+    total_C = np.sum(list(counts.values()), axis=0)
     by_size = sorted(clean.labels.names, key=lambda label: -total_C[ids_of[label]])
     shown = largest_and_rarest(by_size, MOST_CLASSES)
     for label in shown.labels:
