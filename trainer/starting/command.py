@@ -106,7 +106,7 @@ def write(found: Look, target: Path, model: str | None) -> None:
     check_config(YamlSource(str(target), read_values(text)))
     target.parent.mkdir(parents=True, exist_ok=True)
     target.write_text(text, encoding="utf-8")
-    console.print(f"Written: {target}. Each line has its reason. Next:")
+    console.print(f"Written: {target}. Its comments give the reasons. Next:")
     for command in next_commands(target, name, is_multi_label=understood.is_multi_label):
         console.print(f"  {command}")
 
