@@ -18,6 +18,7 @@ ORDER = (
     ("display",),
     ("run_folder",),
     ("audit",),
+    ("starting",),
     ("delivery",),
     ("runs",),
     ("comparison",),

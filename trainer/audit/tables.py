@@ -5,8 +5,7 @@ from typing import Any
 from rich.table import Table
 
 from trainer.audit.findings import Findings
-from trainer.display.shown_classes import largest_and_rarest
-from trainer.display.tables import share
+from trainer.display.shown_classes import largest_and_rarest, share
 from trainer.display.terminal import console
 
 MOST_CLASSES = 30

@@ -12,10 +12,12 @@ from trainer.cli.inspecting import (
     schema_command,
 )
 from trainer.cli.publishing import convert_command, export_command, push_command
+from trainer.cli.starting import init_command
 from trainer.cli.training import compare_command, split_command, train_command
 from trainer.cli.using_models import evaluate_command, predict_command, serve_command
 
 COMMANDS: dict[str, tuple[Callable[..., None], ...]] = {
+    "Start": (init_command,),
     "Training": (train_command, compare_command, split_command),
     "Using a model": (predict_command, evaluate_command, serve_command),
     "Publishing": (export_command, convert_command, push_command),

@@ -81,6 +81,12 @@ def read_yaml(path: str) -> YamlSource:
     return source
 
 
+def read_values(text: str) -> dict[str, Any]:
+    """Return the values of YAML text of our own."""
+    values: dict[str, Any] = _yaml().load(text)
+    return values
+
+
 def _problem(error: YAMLError) -> str:
     problem = (error.problem or error.context) if isinstance(error, MarkedYAMLError) else None
     return str(problem or error).splitlines()[0]
@@ -167,9 +173,28 @@ _Representer.add_representer(str, _text_node)
 
 def dump_yaml(values: dict[str, Any]) -> str:
     """Return YAML text in block style, in the order of `values`."""
+    return _dumped(values, default_flow_style=False)
+
+
+def yaml_value(value: Any) -> str:
+    """Return a text, a number, or a list or mapping of them, as YAML on one line.
+
+    Example:
+        >>> yaml_value("a: b"), yaml_value(["x", "y"]), yaml_value({"x": None})
+        ("'a: b'", '[x, y]', '{x: null}')
+    """
+    if isinstance(value, dict):
+        pairs = (f"{yaml_value(key)}: {yaml_value(each)}" for key, each in value.items())
+        return f"{{{', '.join(pairs)}}}"
+    return _dumped([value], default_flow_style=True).strip()[1:-1]
+
+
+def _dumped(values: Any, *, default_flow_style: bool) -> str:
     yaml = _yaml()
     yaml.Representer = _Representer
-    yaml.default_flow_style = False
+    yaml.default_flow_style = default_flow_style
+    if default_flow_style:
+        yaml.width = 1_000_000  # one line
     yaml.sort_base_mapping_type_on_output = False  # type: ignore[assignment]
     out = io.StringIO()
     yaml.dump(values, out)

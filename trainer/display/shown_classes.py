@@ -107,3 +107,8 @@ def in_words(pairs: Mapping[str, str], where: str) -> str:
     first = [f"{label} {value}" for label, value in list(pairs.items())[:MOST_IN_SENTENCE]]
     left = len(pairs) - len(first)
     return ", ".join(first) + (f" and {left:,} more, all in {where}" if left else "")
+
+
+def share(count: int, total: int) -> str:
+    """Return a count with its share of the total."""
+    return f"{count:,} ({count / max(1, total):.1%})"

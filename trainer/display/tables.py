@@ -7,7 +7,12 @@ from rich.table import Table
 
 from trainer.data.prepared_data import PreparedData
 from trainer.data.summary import Lengths, special_words
-from trainer.display.shown_classes import MOST_IN_TERMINAL, largest_and_rarest, worst_and_rarest
+from trainer.display.shown_classes import (
+    MOST_IN_TERMINAL,
+    largest_and_rarest,
+    share,
+    worst_and_rarest,
+)
 from trainer.display.terminal import console
 from trainer.evaluation.multi_label import AnyEvaluation, MultiLabelEvaluation
 from trainer.evaluation.outcome import Outcome
@@ -69,11 +74,6 @@ def _print_counts(data: PreparedData) -> None:
     console.print(table)
     if shown.words:
         console.print(f"Shown: {shown.words}.")
-
-
-def share(count: int, total: int) -> str:
-    """Return a count with its share of the total."""
-    return f"{count:,} ({count / max(1, total):.1%})"
 
 
 def print_results(outcomes: dict[str, Outcome], folder: Path, model: str) -> None:

@@ -125,12 +125,30 @@ def _new_names(
     }
 
 
-def _warn_of_alike(rows_of: Mapping[str, int]) -> None:
-    """Warn of classes whose names look alike."""
+def proposed_map(rows_of: Mapping[str, int]) -> dict[str, str | None]:
+    """Return a `data.label_map` that merges names that look alike, and drops missing values.
+
+    Args:
+        rows_of: rows of each class.
+    """
+    proposed: dict[str, str | None] = {}
+    for names in _alike(rows_of):
+        most = max(names, key=lambda name: rows_of[name])
+        proposed |= {name: most for name in names if name != most}
+    return proposed | {name: None for name in rows_of if name.casefold() in MISSING_LABELS}
+
+
+def _alike(rows_of: Mapping[str, int]) -> list[list[str]]:
+    """Return the groups of classes whose names look alike."""
     groups: dict[str, list[str]] = {}
     for name in sorted(rows_of):
         groups.setdefault(_without_overlooked(name), []).append(name)
-    alike = [names for names in groups.values() if len(names) > 1]
+    return [names for names in groups.values() if len(names) > 1]
+
+
+def _warn_of_alike(rows_of: Mapping[str, int]) -> None:
+    """Warn of classes whose names look alike."""
+    alike = _alike(rows_of)
     for number, names in enumerate(alike[:MOST_WARNINGS], 1):
         most = max(names, key=lambda name: rows_of[name])
         found = listing(f"{_shown(name)} ({rows_of[name]:,} rows)" for name in names)

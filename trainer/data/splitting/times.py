@@ -78,7 +78,7 @@ def _parsed(column: pa.ChunkedArray) -> tuple[Floats, bool, set[bool]]:
     if 2 * is_number[ids_N].sum() > len(ids_N):
         times = [float(value) if NUMBER.fullmatch(value) else np.nan for value in values]
         return np.array(times)[ids_N], True, set()
-    dates = [_date(value) for value in values]
+    dates = [read_date(value) for value in values]
     seconds = [
         np.nan if date is None else date.replace(tzinfo=date.tzinfo or UTC).timestamp()
         for date in dates
@@ -87,7 +87,7 @@ def _parsed(column: pa.ChunkedArray) -> tuple[Floats, bool, set[bool]]:
     return np.array(seconds)[ids_N], False, zones
 
 
-def _date(text: str) -> datetime | None:
+def read_date(text: str) -> datetime | None:
     """Return the date that a text spells, or None."""
     try:
         return datetime.fromisoformat(text)

@@ -33,6 +33,29 @@ def without_mark(encoding: str) -> str:
 
 def check_encoding(path: Path, encoding: str, remedy: str = "Set data.encoding") -> None:
     """Raise DataError with byte offset, line and likely encoding if a file cannot be decoded."""
+    fault = _first_fault(path, encoding)
+    if fault is None:
+        return
+    start, line, reason = fault
+    is_one_byte = f"byte {start} (line {line}) is not {encoding};"
+    words = f"is not {encoding}: {reason}" if reason else is_one_byte
+    raise DataError(f"{path}: {words} {_advice(path, start, encoding, remedy)}")
+
+
+def find_encoding(path: Path) -> str:
+    """Return utf-8 if a file can be decoded with it, else the encoding that its bytes look like."""
+    with open_bytes(path) as file:
+        if file.read(2) in BYTE_ORDER_MARKS:
+            return "utf-16"
+    fault = _first_fault(path, "utf-8")
+    return _likely_encoding(_sample(path, fault[0])) if fault else "utf-8"
+
+
+def _first_fault(path: Path, encoding: str) -> tuple[int, int, str] | None:
+    """Return byte offset, line and reason of the first byte that is not in an encoding.
+
+    The reason is empty unless the whole file is not in the encoding. None means no fault.
+    """
     decoder = codecs.getincrementaldecoder(encoding)()
     offset = line = 0
     with open_bytes(path) as file:
@@ -43,32 +66,18 @@ def check_encoding(path: Path, encoding: str, remedy: str = "Set data.encoding")
             try:
                 decoder.decode(chunk, final=not chunk)
             except UnicodeDecodeError as error:
-                start = offset - pending + error.start
                 line += (chunk[: max(0, error.start - pending)]).count(b"\n") + 1
-                raise DataError(
-                    f"{path}: byte {start} (line {line}) is not {encoding}; "
-                    f"{_advice(path, start, encoding, remedy)}"
-                ) from None
+                return offset - pending + error.start, line, ""
             except UnicodeError as error:  # UTF-16 or UTF-32 without a byte order mark
-                raise DataError(
-                    f"{path}: is not {encoding}: {first_line(error)} "
-                    f"{_advice(path, 0, encoding, remedy)}"
-                ) from None
+                return 0, 1, first_line(error)
             offset += len(chunk)
             line += chunk.count(b"\n")
+    return None
 
 
 def _advice(path: Path, offset: int, encoding: str, remedy: str) -> str:
     """Return the probable encoding of a file, from the bytes around `offset`, and what to do."""
-    with open_bytes(path) as file:
-        skip = max(0, offset - SAMPLE_BYTES // 3)
-        while skip > 0 and (chunk := file.read(min(skip, 1 << 20))):  # Some streams cannot seek.
-            skip -= len(chunk)
-        sample = file.read(SAMPLE_BYTES)
-    starts = [
-        at for at in range(4) if sample[at : at + 1] < b"\x80" or sample[at : at + 1] > b"\xbf"
-    ]
-    sample = sample[starts[0] if starts else 0 :]  # The sample may begin inside a character.
+    sample = _sample(path, offset)
     text = sample.decode("utf-8", "surrogateescape")
     damaged = sum("\udc80" <= character <= "\udcff" for character in text[:-3])
     sound = sum(character > "\x7f" for character in text) - damaged
@@ -84,6 +93,19 @@ def _advice(path: Path, offset: int, encoding: str, remedy: str) -> str:
     return f"it looks like {_likely_encoding(sample)}. {remedy}, or save the file as UTF-8."
 
 
+def _sample(path: Path, offset: int) -> bytes:
+    """Return the bytes of a file around `offset`, from the start of a UTF-8 character."""
+    with open_bytes(path) as file:
+        skip = max(0, offset - SAMPLE_BYTES // 3)
+        while skip > 0 and (chunk := file.read(min(skip, 1 << 20))):  # Some streams cannot seek.
+            skip -= len(chunk)
+        sample: bytes = file.read(SAMPLE_BYTES)
+    starts = [
+        at for at in range(4) if sample[at : at + 1] < b"\x80" or sample[at : at + 1] > b"\xbf"
+    ]
+    return sample[starts[0] if starts else 0 :]  # The sample may begin inside a character.
+
+
 def _likely_encoding(sample: bytes) -> str:
     from charset_normalizer import from_bytes
 
@@ -94,7 +116,8 @@ def _likely_encoding(sample: bytes) -> str:
     if not matches:
         return "latin_1"
     rank = COMMON_ENCODINGS.index
-    best = min(matches, key=lambda match: (match.chaos, -match.coherence, rank(match.encoding)))
+    # Below a percent, chaos says nothing: English with some dashes has 0.005, as Cyrillic 0.004.
+    best = min(matches, key=lambda m: (round(m.chaos, 2), -m.coherence, rank(m.encoding)))
     return min(best.could_be_from_charset, key=rank)  # Of several with one text the most common.
 
 
