@@ -20,6 +20,7 @@ from trainer.training.losses import loss_options
 from trainer.training.memory import tokens_that_fit
 from trainer.training.progress import EpochTable
 from trainer.training.sharding import is_sharded
+from trainer.training.trackers.trackers import Trackers
 from trainer.training.weighted_run_trainer import WeightedRunTrainer, epoch_metrics
 
 
@@ -31,6 +32,7 @@ def build_trainer(
     tokenizer: Any,
     tokens: dict[str, TokenisedRows],
     folder: writer.RunFolder,
+    trackers: Trackers,
 ) -> WeightedRunTrainer:
     """Return the trainer of a whole model or an adapter."""
     loss, speed, training = config.loss, config.speed, config.training_values
@@ -56,6 +58,7 @@ def build_trainer(
         halve_on_out_of_memory=speed.halve_on_out_of_memory,
         save_total_limit=training["save_total_limit"],
         plan_digest=data.plan_digest,
+        trackers=trackers,
         callbacks=[EpochTable(write_epochs), *early_stopping(training)],
     )
     trainer.check_optimizer()
@@ -73,6 +76,7 @@ def build_head_trainer(
     tokenizer: Any,
     tokens: dict[str, TokenisedRows],
     folder: writer.RunFolder,
+    trackers: Trackers,
     cache_dir: Path,
 ) -> HeadTrainer:
     """Return the trainer of the final layer on a frozen encoder (`model.mode: head`)."""
@@ -109,4 +113,5 @@ def build_head_trainer(
         ),
         cache_dir=cache_dir,
         write_epochs=folder.write_epochs,
+        trackers=trackers,
     )

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from transformers import EvalPrediction, TrainingArguments
+from transformers import EvalPrediction, TrainerControl, TrainerState, TrainingArguments
 
 from trainer.arrays import Floats, Floats32, Ints
 from trainer.data.tokens.tokenise import TokenisedRows
@@ -25,6 +25,7 @@ from trainer.training.losses import step_loss
 from trainer.training.models.layers import final_layer
 from trainer.training.peak_memory import PeakMemory
 from trainer.training.progress import headings, table_line, table_row
+from trainer.training.trackers.trackers import Trackers
 from trainer.training.weighted_run_trainer import epoch_metrics
 
 L2_GRID = (1e-1, 1e-2, 1e-3, 1e-4, 1e-5)
@@ -169,6 +170,7 @@ class HeadTrainer:
         fit: what is minimised.
         cache_dir: folder of the embeddings.
         write_epochs: function that saves the table of fits.
+        trackers: the trackers of `training.report_to`, which log each fit.
     Attributes:
         counts_C: rows of each class that the head was trained on, with synthetic rows.
         class_weights_C: their weights.
@@ -184,10 +186,12 @@ class HeadTrainer:
         fit: HeadFit,
         cache_dir: Path,
         write_epochs: Callable[[list[dict[str, float]]], None],
+        trackers: Trackers,
     ) -> None:
         self.model, self.tokenizer, self.args = model, tokenizer, args
         self.rows, self.fit = rows, fit
         self.cache_dir, self.write_epochs = cache_dir, write_epochs
+        self.trackers = trackers
         self.metrics = epoch_metrics(rows.labels, rows.minority_label)
         self.final = model.get_submodule(final_layer(model))
         self.fits: list[dict[str, float]] = []
@@ -245,6 +249,8 @@ class HeadTrainer:
         sign = 1 if args.greater_is_better else -1
         best, iterations = -np.inf, 0
         print("  ".join(headings(head=True)))
+        moment = self.args, TrainerState(), TrainerControl()
+        self.trackers.on_train_begin(*moment, model=self.model)
         for number, l2 in enumerate(L2_GRID if self.fit.l2 is None else (self.fit.l2,), start=1):
             training_loss, steps = fit_linear(
                 scaled_NH, targets_N, loss, weight_CH, bias_C, l2=l2, max_iterations=cap
@@ -256,12 +262,17 @@ class HeadTrainer:
             self.fits.append(table_row(training_loss, number, iterations, measured) | {"l2": l2})
             print(table_line(self.fits[-1]), flush=True)
             self.write_epochs(self.fits)
+            moment[1].global_step, moment[1].epoch = iterations, number
+            logs = {"loss": training_loss, "l2": l2, "epoch": number}
+            logs |= {f"eval_{name}": value for name, value in measured.items()}
+            self.trackers.on_log(*moment, logs=logs)
             score = sign * measured[str(args.metric_for_best_model)]
             if score > best:  # the stronger penalty wins a tie
                 best, self.best_step = score, iterations
                 with torch.no_grad():
                     for parameter, value in zip(self.final.parameters(), folded, strict=False):
                         parameter.copy_(value)
+        self.trackers.on_train_end(*moment)
         return iterations
 
     def epoch_rows(self) -> list[dict[str, float]]:
@@ -270,9 +281,6 @@ class HeadTrainer:
         `epoch` is the number of the fit, and `step` counts the iterations of L-BFGS so far.
         """
         return self.fits
-
-    def finish_trackers(self) -> None:
-        """Do nothing, since fitting a head logs nothing to trackers."""
 
     def describe(self) -> list[str]:
         """Return sentences about the training for the model card."""
