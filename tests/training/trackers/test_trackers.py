@@ -139,7 +139,7 @@ class WandbLogs:
 
     def pictures(self, run):
         return {
-            name.removeprefix("pictures/")
+            name.split("/")[1]
             for record in self.runs[run]
             if record.HasField("history")
             for name, _ in _items(record.history.item)
