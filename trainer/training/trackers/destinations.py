@@ -88,8 +88,8 @@ class TensorBoard(Destination):
 
     def end(self, *, is_failed: bool) -> None:
         """Close the event files."""
-        if self.callback.tb_writer:
-            self.callback.tb_writer.close()
+        if writer := getattr(self.callback, "tb_writer", None):
+            writer.close()
 
 
 class MLflow(Destination):
@@ -139,10 +139,10 @@ class MLflow(Destination):
 
     def end(self, *, is_failed: bool) -> None:
         """End the run, and forget the place, so that a later run can have another one."""
-        import mlflow
-
         if not self.is_own:
             return
+        import mlflow
+
         mlflow.flush_async_logging()
         mlflow.end_run("FAILED" if is_failed else "FINISHED")
         if self.is_own_place:
@@ -195,9 +195,9 @@ class Wandb(Destination):
 
     def end(self, *, is_failed: bool) -> None:
         """End the run."""
-        import wandb
-
         if self.is_own:
+            import wandb
+
             wandb.finish(exit_code=int(is_failed))
 
 
