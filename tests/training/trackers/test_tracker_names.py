@@ -31,6 +31,7 @@ def test_trackers_are_those_of_transformers():
         ("tensorbord", "training.report_to is 'tensorbord'; known: a list, all, "),
         (["mlflow", "wandbb"], "training.report_to.1 is 'wandbb'; known: azure_ml, "),
     ],
+    ids=["name", "list"],
 )
 def test_unknown_tracker_is_refused_with_the_nearest_name(config_file, value, words):
     with pytest.raises(ConfigError) as error:
