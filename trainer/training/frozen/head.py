@@ -191,7 +191,7 @@ class HeadTrainer:
         self.model, self.tokenizer, self.args = model, tokenizer, args
         self.rows, self.fit = rows, fit
         self.cache_dir, self.write_epochs = cache_dir, write_epochs
-        self.trackers = trackers
+        self.trackers, self.state = trackers, TrainerState()
         self.metrics = epoch_metrics(rows.labels, rows.minority_label)
         self.final = model.get_submodule(final_layer(model))
         self.fits: list[dict[str, float]] = []
@@ -212,6 +212,8 @@ class HeadTrainer:
         Returns:
             The entries of metrics.json under `training`.
         """
+        moment = self.args, self.state, TrainerControl()
+        self.trackers.on_train_begin(*moment, model=self.model)
         begin, peak = time.perf_counter(), PeakMemory(self.args.device)
         positions = self.rows.positions
         features_NH = self._features(self.rows.train)[positions]
@@ -223,6 +225,7 @@ class HeadTrainer:
             self._weigh(label_ids_N)
         iterations = self._fit_grid(features_NH, label_ids_N, validation_NH)
         seconds = time.perf_counter() - embedded
+        self.trackers.on_train_end(*moment)
         return {
             "seconds": seconds,
             "rows_per_second": iterations * len(label_ids_N) / seconds,
@@ -249,8 +252,6 @@ class HeadTrainer:
         sign = 1 if args.greater_is_better else -1
         best, iterations = -np.inf, 0
         print("  ".join(headings(head=True)))
-        moment = self.args, TrainerState(), TrainerControl()
-        self.trackers.on_train_begin(*moment, model=self.model)
         for number, l2 in enumerate(L2_GRID if self.fit.l2 is None else (self.fit.l2,), start=1):
             training_loss, steps = fit_linear(
                 scaled_NH, targets_N, loss, weight_CH, bias_C, l2=l2, max_iterations=cap
@@ -262,18 +263,22 @@ class HeadTrainer:
             self.fits.append(table_row(training_loss, number, iterations, measured) | {"l2": l2})
             print(table_line(self.fits[-1]), flush=True)
             self.write_epochs(self.fits)
-            moment[1].global_step, moment[1].epoch = iterations, number
-            logs = {"loss": training_loss, "l2": l2, "epoch": number}
-            logs |= {f"eval_{name}": value for name, value in measured.items()}
-            self.trackers.on_log(*moment, logs=logs)
+            self._track({"loss": training_loss, "l2": l2}, number, iterations, measured)
             score = sign * measured[str(args.metric_for_best_model)]
             if score > best:  # the stronger penalty wins a tie
                 best, self.best_step = score, iterations
                 with torch.no_grad():
                     for parameter, value in zip(self.final.parameters(), folded, strict=False):
                         parameter.copy_(value)
-        self.trackers.on_train_end(*moment)
         return iterations
+
+    def _track(
+        self, logs: dict[str, float], number: int, step: int, measured: dict[str, float]
+    ) -> None:
+        """Log a fit to the trackers."""
+        self.state.global_step, self.state.epoch = step, number
+        logs |= {"epoch": number} | {f"eval_{name}": value for name, value in measured.items()}
+        self.trackers.on_log(self.args, self.state, TrainerControl(), logs=logs)
 
     def epoch_rows(self) -> list[dict[str, float]]:
         """Return the table, with one row for each strength.
