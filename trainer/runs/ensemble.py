@@ -166,6 +166,8 @@ def _log_vote(folder: writer.RunFolder, config: Config) -> None:
     from trainer.training.trackers.trackers import log_finished
 
     training = config.training_values
+    if not training.get("report_to"):
+        return
     arguments = build_arguments(training, checkpoints=folder.checkpoints, seed=config.run.seed)
     run = TrackedRun.of_group(
         config.run.name, "vote", folder.path / writer.LOGS, flat(config.to_dict())
