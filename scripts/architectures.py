@@ -295,6 +295,7 @@ def _weighted_trainer(model: Any, tokenizer: Any, rows: Any, folder: Path) -> An
 
 def _head_trainer(model: Any, tokenizer: Any, rows: Any, folder: Path) -> Any:
     from trainer.training.frozen.head import HeadFit, HeadRows, HeadTrainer
+    from trainer.training.trackers.trackers import Trackers
 
     return HeadTrainer(
         model=model,
@@ -309,6 +310,7 @@ def _head_trainer(model: Any, tokenizer: Any, rows: Any, folder: Path) -> Any:
         ),
         cache_dir=folder / "cache",
         write_epochs=lambda epochs: None,
+        trackers=Trackers(),
     )
 
 

@@ -15,6 +15,7 @@ from trainer.config.sections.balancing import (
     LossSection,
 )
 from trainer.config.sections.compare import PRESETS, CompareSection
+from trainer.config.sections.tracker_names import TRACKERS
 from trainer.config.sections.training import METRICS, MULTI_LABEL_METRICS, TrainingSection
 from trainer.data.augmenting.generators import GENERATORS
 from trainer.data.balancing.balance import METHODS
@@ -45,6 +46,7 @@ def choices(annotation):
         (EnsembleSection, "combine", COMBINERS),
         (LossSection, "class_weights", WEIGHTINGS),
         (LossSection, "name", {*LOSSES, *MULTI_LABEL_LOSSES}),
+        (TrainingSection, "report_to", ["none", "all", *TRACKERS, *TRACKERS]),
         (TrainingSection, "metric_for_best_model", {*METRICS, *MULTI_LABEL_METRICS}),
         (TrainingSection, "train_sampling_strategy", SAMPLERS),
     ],

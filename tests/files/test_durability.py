@@ -5,6 +5,7 @@ Failures of pictures and pages never cost the model; the same command or `report
 
 import json
 import os
+import re
 import shutil
 import signal
 from pathlib import Path
@@ -16,6 +17,7 @@ from small_runs import train
 from trainer import load_config
 from trainer.cli.inspecting import report_command
 from trainer.cli.training import train_command
+from trainer.config.sections.tracker_names import TRACKERS
 from trainer.delivery import completion
 from trainer.delivery.card import card
 from trainer.delivery.report import report_page
@@ -371,26 +373,26 @@ def test_tracker_that_fails_costs_no_run_and_ends_when_the_run_is_saved(
             found.update({path.name: path for path in Path(args.output_dir).parent.iterdir()})
             raise ConnectionError("no room")
 
-    monkeypatch.setitem(INTEGRATION_TO_CALLBACK, "mlflow", FailingCallback)
+    monkeypatch.setitem(INTEGRATION_TO_CALLBACK, "dvclive", FailingCallback)
+    monkeypatch.setitem(TRACKERS, "dvclive", ("json", "dvclive"))
     training = {
         "num_train_epochs": 1,
         "per_device_train_batch_size": 40,
         "bf16": False,
-        "report_to": "mlflow",
+        "report_to": "dvclive",
         "logging_steps": 1,
     }
     train(small_config(tmp_path, training=training))
     assert {"metrics.json", "model", "README.md"} <= found.keys()
+    ends = "Training continues; the tracker may lack values or files."
     assert [message for message in caplog.messages if "failed (" in message] == [
-        (
-            "Failing failed (on_log): no answer. Training continues; the tracker may lack "
-            "values or files."
-        ),
-        (
-            "Failing failed (on_train_end): no room. Training continues; the tracker may "
-            "lack values or files."
-        ),
+        f"Tracker dvclive failed (on_log): no answer. {ends}",
+        f"Tracker dvclive failed (results): no answer. {ends}",
+        f"Tracker dvclive failed (on_train_end): no room. {ends}",
     ]
+    facts = json.loads((tmp_path / "runs/run/report.json").read_text(encoding="utf-8"))
+    line = re.compile(r"tracker dvclive: [2-9] failures; it may lack values or files")
+    assert len(list(filter(line.fullmatch, facts["training"]))) == 1
 
 
 def test_run_with_overwrite_is_completed_if_its_pictures_are_missing_and_else_trains_again(

@@ -30,6 +30,7 @@ NO_CALLBACKS = {
     "logging_strategy": "no",
     "load_best_model_at_end": False,
     "early_stopping_patience": None,
+    "report_to": "none",
 }
 
 
@@ -173,7 +174,6 @@ def steps_in(seconds: float, training: Training, shared: SharedData) -> int:
             timed = replace(training, config=config)
             build = trainer_builder(timed, shared, data, folder)
             trainer, clock = training_run.run_trainer(build, folder, None)
-            trainer.finish_trackers()
             del trainer  # the next one needs its memory
             release()
     return max(1, int(seconds * clock["steps"] / clock["seconds"]))

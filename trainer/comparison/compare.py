@@ -39,8 +39,9 @@ if TYPE_CHECKING:
 NUM_SHORTLISTED = 2
 """Number of strategies that `compare.quick` trains as configured, besides the baseline."""
 FILES = (JSON_NAME, PAGE_NAME, "winner.yaml", "environment.json", "config.yaml")
-FOLDERS = ("cells", "quick")
-"""Folders of the trainings (a strategy with a seed), and of the heads for the shortlist."""
+FOLDERS = ("cells", "quick", writer.LOGS)
+"""Folders of the trainings (a strategy with a seed), of the heads for the shortlist, and of what
+trackers write."""
 
 
 def folder_of(config: Config) -> Path:

@@ -23,7 +23,7 @@ from trainer.delivery.predicting.predict import Classifier
 from trainer.evaluation.outcome import outcome_of
 from trainer.files.cache import cache_dir
 from trainer.launch import distributed, stopping
-from trainer.run_folder import writer
+from trainer.run_folder import config_differences, writer
 from trainer.run_folder.environment import describe_environment
 from trainer.runs import results, training_run
 from trainer.runs.trainers import build_head_trainer, build_trainer
@@ -33,6 +33,8 @@ from trainer.training.frozen.synthesis import refuse_few_rows
 from trainer.training.memory import naming_lack, release
 from trainer.training.models.model import load_model
 from trainer.training.resuming.checkpoints import saving
+from trainer.training.trackers.tracked_run import TrackedRun
+from trainer.training.trackers.trackers import Trackers
 
 TEST_PREDICTIONS = "test.parquet"
 """The predictions for the test rows, in the folders of the few trainings that make them."""
@@ -150,7 +152,7 @@ def train(training: Training, shared: SharedData, *, keeps_model: bool) -> None:
             folder.publish_model()
         clock |= {"wall_seconds": time.perf_counter() - begin}  # since the last start
         folder.finish(metrics | {"training": clock})
-        trainer.finish_trackers()
+        trainer.trackers.finish(folder.path)
 
 
 def trainer_builder(
@@ -173,12 +175,21 @@ def trainer_builder(
         set_seed(config.run.seed)
         tokenizer = shared.tokenizer
         model = load_model(section, shared.pretrained, data.labels, tokenizer, shared.max_length)
-        common = config, arguments, data, model, tokenizer, given, folder
+        trackers = Trackers(config.training_values.get("report_to"), tracked_run(training))
+        common = config, arguments, data, model, tokenizer, given, folder, trackers
         if config.model.mode == "head":
             return build_head_trainer(*common, cache_dir())
         return build_trainer(*common)
 
     return build
+
+
+def tracked_run(training: Training) -> TrackedRun:
+    """Return a training as trackers show it. All trainings of a comparison share its logs."""
+    folder = training.path.parents[2]
+    key = str(training.path.relative_to(folder)).removeprefix("cells/")
+    values = config_differences.flat(training.config.to_dict())
+    return TrackedRun.of_group(folder.name, key, folder / writer.LOGS, values)
 
 
 def _evaluate(

@@ -15,6 +15,8 @@ NOT_COMPARED = {
     "speed.halve_on_out_of_memory",
     "report.show_texts",
     "report.comparison",
+    "training.report_to",
+    "training.project",
 }
 """Config keys that do not affect the results, beside the sections hub and compare."""
 

@@ -62,6 +62,7 @@ FILES = (
 )
 STAGED = "upload.partial"
 """Folder of models of checkpoints that are being pushed, or wait to be pushed."""
+LOGS = "logs"  # of trackers; members of an ensemble and trainings of a comparison share it
 FOLDERS = ("model", "model.partial", "adapter", "adapter.partial", STAGED)
 LOCK = ".lock"
 """File that the main process of a training locks. The lock ends with the process."""
@@ -308,10 +309,12 @@ def remove_members(path: Path, *, above: int) -> None:
             shutil.rmtree(member)
 
 
-def start_run(path: Path, config: dict[str, Any]) -> None:
-    """Remove an earlier run from the folder, and write the config of the new one."""
+def start_run(path: Path, config: dict[str, Any], *, keep_logs: bool = False) -> None:
+    """Remove an earlier run, and its logs unless they are kept; write the config of the new one."""
     same_config = (path / "config.yaml").is_file() and not config_differences(path, config)
     _remove_run(path, keep_passes=same_config)
+    if not keep_logs:
+        shutil.rmtree(path / LOGS, ignore_errors=True)
     path.mkdir(parents=True, exist_ok=True)
     RunFolder(path).write_text("config.yaml", dump_yaml(config))
     (path / "checkpoints").mkdir(exist_ok=True)

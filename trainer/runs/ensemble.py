@@ -13,6 +13,7 @@ from trainer.errors import RunError
 from trainer.evaluation.blocks import Taken, joined, release, room, row_slices
 from trainer.launch import distributed, watch
 from trainer.run_folder import writer
+from trainer.run_folder.config_differences import flat
 from trainer.run_folder.prediction_file import read_predictions, whole_path
 from trainer.runs import training_run
 from trainer.runs.existing_run import already_finished, complete
@@ -83,10 +84,9 @@ def _open(folder: writer.RunFolder, config: Config, data: "PreparedData", resume
         overwrite=config.run.overwrite,
         resume=resume,
     )
-    writer.start_run(folder.path, config.to_dict())
-    writer.remove_members(
-        folder.path, above=0 if was_finished or resume == "never" else config.ensemble.size
-    )
+    starts_again = was_finished or resume == "never"
+    writer.start_run(folder.path, config.to_dict(), keep_logs=not starts_again)
+    writer.remove_members(folder.path, above=0 if starts_again else config.ensemble.size)
     folder.write_json(
         "environment.json",
         describe_environment(fingerprint, data.clean.counts, distributed.world_size()),
@@ -156,6 +156,23 @@ def _write_ensemble(
     for member in members:
         whole_path(member, "predictions.parquet").unlink(missing_ok=True)  # no longer needed
     deliver(folder)
+    _log_vote(folder, config)
+
+
+def _log_vote(folder: writer.RunFolder, config: Config) -> None:
+    """Log the results of the ensemble to trackers, beside its members."""
+    from trainer.training.arguments import build_arguments
+    from trainer.training.trackers.tracked_run import TrackedRun
+    from trainer.training.trackers.trackers import log_finished
+
+    training = config.training_values
+    if not training.get("report_to"):
+        return
+    arguments = build_arguments(training, checkpoints=folder.checkpoints, seed=config.run.seed)
+    run = TrackedRun.of_group(
+        config.run.name, "vote", folder.path / writer.LOGS, flat(config.to_dict())
+    )
+    log_finished(training.get("report_to"), run, arguments, folder.path)
 
 
 def _vote(

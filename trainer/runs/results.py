@@ -52,7 +52,7 @@ def conclude(
         with completion.warning_of("tables of the results", completion.command_of(folder.path)):
             tables.print_results(outcomes, folder.path, str(folder.model))
         deliver(folder)
-    trainer.finish_trackers()
+        trainer.trackers.finish(folder.path)
 
 
 def decision_plan(config: Config, data: PreparedData) -> DecisionPlan | None:
@@ -292,7 +292,7 @@ def report_facts(
         "balancing": card_words.balancing_words(config, data, list_weights=False),
         "synthetic": card_words.synthetic_words(config, data).split("\n\n")[0],
         "decision": card_words.decision_words(decided) if decided else "",
-        "training": described,
+        "training": [*described, *trainer.trackers.sentences()],
         "saved_step": trainer.best_step,
         "epochs": trainer.epoch_rows(),
         "audit": audit.to_facts(),

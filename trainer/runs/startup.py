@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from trainer.config.config import Config
+from trainer.config.sections.tracker_names import refuse_missing_trackers
 from trainer.delivery.hub import client
 from trainer.launch import distributed
 from trainer.launch.launch_settings import follow_config
@@ -18,6 +19,7 @@ def start(config: Config) -> Config:
     Raises:
         TrainerError: the run cannot be written, launched or pushed, or the processes differ.
     """
+    refuse_missing_trackers(config.training_values.get("report_to"))
     writer.check_writable(config.run_path)
     finished_comparison.read_if_set(config.report.comparison)
     if config.model.mode == "head":

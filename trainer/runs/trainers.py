@@ -22,6 +22,7 @@ from trainer.training.memory import tokens_that_fit
 from trainer.training.progress import EpochTable, epoch_metrics
 from trainer.training.run_trainer import RunTrainer
 from trainer.training.sharding import is_sharded
+from trainer.training.trackers.trackers import Trackers
 
 
 def build_trainer(
@@ -32,6 +33,7 @@ def build_trainer(
     tokenizer: Any,
     tokens: dict[str, TokenisedRows],
     folder: writer.RunFolder,
+    trackers: Trackers,
 ) -> RunTrainer:
     """Return the trainer of a whole model or an adapter."""
     loss, speed, training = config.loss, config.speed, config.training_values
@@ -62,6 +64,7 @@ def build_trainer(
         halve_on_out_of_memory=speed.halve_on_out_of_memory,
         save_total_limit=training["save_total_limit"],
         plan_digest=data.plan_digest,
+        trackers=trackers,
         callbacks=[EpochTable(write_epochs), *early_stopping(training)],
     )
     trainer.check_optimizer()
@@ -79,6 +82,7 @@ def build_head_trainer(
     tokenizer: Any,
     tokens: dict[str, TokenisedRows],
     folder: writer.RunFolder,
+    trackers: Trackers,
     cache_dir: Path,
 ) -> HeadTrainer:
     """Return the trainer of the final layer on a frozen encoder (`model.mode: head`)."""
@@ -115,4 +119,5 @@ def build_head_trainer(
         ),
         cache_dir=cache_dir,
         write_epochs=folder.write_epochs,
+        trackers=trackers,
     )

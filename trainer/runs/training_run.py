@@ -10,10 +10,11 @@ from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from trainer.config.config import Config
 from trainer.config.sections.balancing import SYNTHESIS_METHODS
+from trainer.config.sections.tracker_names import refuse_missing_trackers
 from trainer.data.augmenting.generators import check_generator
 from trainer.data.reading.sources import check_source
 from trainer.delivery.hub import client, uploads
@@ -21,10 +22,14 @@ from trainer.errors import Stopped
 from trainer.files.cache import cache_dir
 from trainer.launch import distributed, stopping, watch
 from trainer.run_folder import finished_comparison, writer
+from trainer.run_folder.config_differences import flat
 from trainer.runs.existing_run import already_finished
 from trainer.runs.preparation import PreparedRun, prepare, prepare_run
 from trainer.runs.startup import loading_libraries, start
 from trainer.training import memory
+
+if TYPE_CHECKING:
+    from trainer.training.trackers.tracked_run import TrackedRun
 
 Upload = Callable[[Path, int], None]
 """Takes a checkpoint's folder and step, and uploads its model."""
@@ -39,6 +44,7 @@ def check(config: Config) -> None:
     Raises:
         TrainerError: anything that is wrong.
     """
+    refuse_missing_trackers(config.training_values.get("report_to"))
     writer.check_writable(config.run_path)
     finished_comparison.read_if_set(config.report.comparison)
     by_time = config.split.by_time if config.split else None
@@ -147,6 +153,7 @@ def _build_trainer(run: PreparedRun, upload: Upload | None) -> Any:
     from trainer.runs.trainers import build_head_trainer, build_trainer
     from trainer.training.models.model import load_model
     from trainer.training.resuming.resumable_trainer import AfterSave
+    from trainer.training.trackers.trackers import Trackers
 
     config, data = run.config, run.data
     set_seed(config.member_seed)
@@ -158,13 +165,25 @@ def _build_trainer(run: PreparedRun, upload: Upload | None) -> Any:
         run.max_length,
         multi_label=data.is_multi_label,
     )
-    parts = (config, run.arguments, data, model, run.tokenizer, run.tokens, run.folder)
+    trackers = Trackers(config.training_values.get("report_to"), tracked_run(config))
+    parts = (config, run.arguments, data, model, run.tokenizer, run.tokens, run.folder, trackers)
     if config.model.mode == "head":
         return build_head_trainer(*parts, cache_dir())
     trainer = build_trainer(*parts)
     if upload:
         trainer.add_callback(AfterSave(upload))
     return trainer
+
+
+def tracked_run(config: Config) -> "TrackedRun":
+    """Return a run as trackers show it. Members of an ensemble share its logs."""
+    from trainer.training.trackers.tracked_run import TrackedRun
+
+    member, name, values = config.ensemble.member, config.run.name, flat(config.to_dict())
+    if member is None:
+        return TrackedRun(name, config.run_path / writer.LOGS, values)
+    logs = config.run_path.parent / writer.LOGS
+    return TrackedRun.of_group(name, f"member-{member}", logs, values)
 
 
 def run_trainer(

@@ -15,8 +15,12 @@ OWN_KEYS = (
     "train_sampling_strategy",
     "load_best_model_at_end",
     "save_total_limit",
+    "report_to",
 )
 """Keys of the section that are not passed to TrainingArguments."""
+
+PROJECT = "equipoise"
+"""Default of `training.project`, under which trackers list the runs."""
 
 
 def build_arguments(training: dict[str, Any], *, checkpoints: Path, seed: int) -> TrainingArguments:
@@ -35,7 +39,7 @@ def build_arguments(training: dict[str, Any], *, checkpoints: Path, seed: int) -
         "output_dir": str(checkpoints),
         "seed": seed,
         "disable_tqdm": True,  # EpochTable shows the progress
-        "report_to": given.get("report_to", "none"),
+        "report_to": "none",  # Trackers are a callback of their own
         "remove_unused_columns": False,
         "logging_nan_inf_filter": False,
         "restore_callback_states_from_checkpoint": True,
@@ -43,7 +47,7 @@ def build_arguments(training: dict[str, Any], *, checkpoints: Path, seed: int) -
         "dataloader_pin_memory": given.get("dataloader_pin_memory", pins_memory),
     }
     try:
-        arguments = TrainingArguments(**(given | fixed))
+        arguments = TrainingArguments(**({"project": PROJECT} | given | fixed))
     except (ValueError, TypeError, ImportError, RuntimeError) as error:
         raise ConfigError(f"training: {' '.join(str(error).split())}") from error
     # set afterwards, since transformers would require equal intervals of saving and evaluating

@@ -13,6 +13,7 @@ from typing import Any, Literal
 from pydantic import Field, create_model, model_validator
 
 from trainer.config.sections.section import Section, refuse
+from trainer.config.sections.tracker_names import TRACKERS
 
 TRAINING_DEFAULTS: dict[str, Any] = {
     "num_train_epochs": 3.0,
@@ -100,6 +101,14 @@ MULTI_LABEL_METRICS = [
 ]
 """The metrics that can select the best epoch with multi-label data."""
 
+REPORT_TO = (
+    "Experiment trackers: one name, a list of names, `all` (those that are installed) or `none`."
+    " They get the training curve, the config, the final metrics of each class and the pictures,"
+    " but never texts of the data. What they write to files is kept in the folder `logs` of the"
+    " run. A tracker that fails is a warning and costs no run."
+)
+"""Meaning of `training.report_to`."""
+
 OWN_SPECS: dict[str, dict[str, Any]] = {
     "early_stopping_patience": {"types": ["int", "null"]},
     "early_stopping_threshold": {"types": ["float"]},
@@ -110,6 +119,11 @@ OWN_SPECS: dict[str, dict[str, Any]] = {
     "metric_for_best_model": {
         "types": ["str"],
         "choices": list(dict.fromkeys([*METRICS, *MULTI_LABEL_METRICS])),
+    },
+    "report_to": {
+        "types": ["str", "list", "null"],
+        "choices": ["none", "all", *TRACKERS],
+        "description": REPORT_TO,
     },
 }
 """Keys that TrainingArguments lacks (names of EarlyStoppingCallback) or defines differently."""
@@ -185,8 +199,14 @@ class _TrainingBase(Section):
 def _field(name: str, spec: dict[str, Any]) -> tuple[Any, Any]:
     kinds: list[Any] = [TYPES[kind] for kind in spec["types"]]
     if "choices" in spec:
-        kinds = [Literal[tuple(spec["choices"])], *(kind for kind in kinds if kind is None)]
-    field = Field(default=TRAINING_DEFAULTS.get(name), **BOUNDS.get(name, {}))
+        choice = Literal[tuple(spec["choices"])]
+        others = {"list": list[Literal[tuple(TRACKERS)]], "null": None}
+        kinds = [choice, *(others[kind] for kind in spec["types"] if kind in others)]
+    field = Field(
+        default=TRAINING_DEFAULTS.get(name),
+        description=spec.get("description"),
+        **BOUNDS.get(name, {}),
+    )
     return reduce(or_, kinds), field
 
 

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from transformers import EvalPrediction, TrainingArguments
+from transformers import EvalPrediction, TrainerControl, TrainerState, TrainingArguments
 
 from trainer.arrays import Floats, Floats32, Ints
 from trainer.data.tokens.tokenise import TokenisedRows
@@ -26,6 +26,7 @@ from trainer.training.models.layers import final_layer
 from trainer.training.peak_memory import PeakMemory
 from trainer.training.progress import epoch_metrics, headings, table_line, table_row
 from trainer.training.step_loss import step_loss
+from trainer.training.trackers.trackers import Trackers
 
 L2_GRID = (1e-1, 1e-2, 1e-3, 1e-4, 1e-5)
 """Strengths that are tried without `model.head.l2`; each fit starts from the one before.
@@ -169,6 +170,7 @@ class HeadTrainer:
         fit: what is minimised.
         cache_dir: folder of the embeddings.
         write_epochs: function that saves the table of fits.
+        trackers: the trackers of `training.report_to`, which log each fit.
     Attributes:
         counts_C: rows of each class that the head was trained on, with synthetic rows.
         class_weights_C: their weights.
@@ -184,10 +186,12 @@ class HeadTrainer:
         fit: HeadFit,
         cache_dir: Path,
         write_epochs: Callable[[list[dict[str, float]]], None],
+        trackers: Trackers,
     ) -> None:
         self.model, self.tokenizer, self.args = model, tokenizer, args
         self.rows, self.fit = rows, fit
         self.cache_dir, self.write_epochs = cache_dir, write_epochs
+        self.trackers, self.state = trackers, TrainerState()
         self.metrics = epoch_metrics(rows.labels, rows.minority_label)
         self.final = model.get_submodule(final_layer(model))
         self.fits: list[dict[str, float]] = []
@@ -208,6 +212,8 @@ class HeadTrainer:
         Returns:
             The entries of metrics.json under `training`.
         """
+        moment = self.args, self.state, TrainerControl()
+        self.trackers.on_train_begin(*moment, model=self.model)
         begin, peak = time.perf_counter(), PeakMemory(self.args.device)
         positions = self.rows.positions
         features_NH = self._features(self.rows.train)[positions]
@@ -219,6 +225,7 @@ class HeadTrainer:
             self._weigh(label_ids_N)
         iterations = self._fit_grid(features_NH, label_ids_N, validation_NH)
         seconds = time.perf_counter() - embedded
+        self.trackers.on_train_end(*moment)
         return {
             "seconds": seconds,
             "rows_per_second": iterations * len(label_ids_N) / seconds,
@@ -256,6 +263,7 @@ class HeadTrainer:
             self.fits.append(table_row(training_loss, number, iterations, measured) | {"l2": l2})
             print(table_line(self.fits[-1]), flush=True)
             self.write_epochs(self.fits)
+            self._track({"loss": training_loss, "l2": l2}, number, iterations, measured)
             score = sign * measured[str(args.metric_for_best_model)]
             if score > best:  # the stronger penalty wins a tie
                 best, self.best_step = score, iterations
@@ -264,15 +272,20 @@ class HeadTrainer:
                         parameter.copy_(value)
         return iterations
 
+    def _track(
+        self, logs: dict[str, float], number: int, step: int, measured: dict[str, float]
+    ) -> None:
+        """Log a fit to the trackers."""
+        self.state.global_step, self.state.epoch = step, number
+        logs |= {"epoch": number} | {f"eval_{name}": value for name, value in measured.items()}
+        self.trackers.on_log(self.args, self.state, TrainerControl(), logs=logs)
+
     def epoch_rows(self) -> list[dict[str, float]]:
         """Return the table, with one row for each strength.
 
         `epoch` is the number of the fit, and `step` counts the iterations of L-BFGS so far.
         """
         return self.fits
-
-    def finish_trackers(self) -> None:
-        """Do nothing, since fitting a head logs nothing to trackers."""
 
     def describe(self) -> list[str]:
         """Return sentences about the training for the model card."""

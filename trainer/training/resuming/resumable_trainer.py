@@ -30,7 +30,7 @@ from trainer.training.resuming.checkpoints import (
     publish,
     saving,
 )
-from trainer.training.trackers import Tracker, guard
+from trainer.training.trackers.trackers import Trackers
 from trainer.training.weighted_trainer import WeightedTrainer
 
 
@@ -76,23 +76,29 @@ class ResumableTrainer(WeightedTrainer):
             keeps all.
         plan_digest: digest of the rows of each epoch and their weights, which must be equal for a
             checkpoint to be resumed.
+        trackers: the trackers of `training.report_to`.
     """
 
     model: Any
     model_wrapped: Any
 
     def __init__(
-        self, *, save_total_limit: int | None = 2, plan_digest: str = "", **kwargs: Any
+        self,
+        *,
+        save_total_limit: int | None = 2,
+        plan_digest: str = "",
+        trackers: Trackers | None = None,
+        **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
         self.save_total_limit, self.plan_digest = save_total_limit, plan_digest
-        self.clock = StepClock()
+        self.trackers, self.clock = trackers or Trackers(), StepClock()
         self._epoch_end = _EpochEnd(self)
         self._progress: dict[str, Any] | None = None
         self._saved_step: int | None = None
+        self.add_callback(self.trackers)
         self.add_callback(self._epoch_end)
         self.add_callback(self.clock)
-        guard(self.callback_handler.callbacks)
 
     @property
     def checkpoints(self) -> Path:
@@ -103,12 +109,6 @@ class ResumableTrainer(WeightedTrainer):
     def best_step(self) -> int | None:
         """Optimizer step of the saved model; None for the last step."""
         return self.state.best_global_step if self.args.load_best_model_at_end else None
-
-    def finish_trackers(self) -> None:
-        """Let the trackers of `report_to` finish and upload, once the run is saved."""
-        for callback in self.callback_handler.callbacks:
-            if isinstance(callback, Tracker):
-                callback.finish()
 
     def resume(self, checkpoint: str | None) -> None:
         """Train from the start or a checkpoint to the end; then load the best model if wanted.

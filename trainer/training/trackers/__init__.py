@@ -1,0 +1,1 @@
+"""Experiment trackers of `training.report_to`."""
