@@ -1,7 +1,9 @@
 """The Typer application: all commands by group, in the order of `equipoise --help`."""
 
 import inspect
+import io
 import platform
+import sys
 from collections.abc import Callable
 from importlib.metadata import version
 from typing import Annotated
@@ -76,7 +78,10 @@ for group, commands in COMMANDS.items():
 
 
 def main() -> None:
-    """Run the command `equipoise`."""
+    """Run the command `equipoise`; in files, its lines appear at once."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(line_buffering=True)
     app(prog_name="equipoise")
 
 

@@ -1,5 +1,7 @@
-"""The console that prints tables."""
+"""The console that prints tables. It wraps lines between words on terminals, not in files."""
+
+import sys
 
 from rich.console import Console
 
-console = Console(soft_wrap=True, markup=False, emoji=False, highlight=False)
+console = Console(soft_wrap=not sys.stdout.isatty(), markup=False, emoji=False, highlight=False)

@@ -58,7 +58,7 @@ def build_trainer(
         halve_on_out_of_memory=speed.halve_on_out_of_memory,
         save_total_limit=training["save_total_limit"],
         plan_digest=data.plan_digest,
-        callbacks=[EpochTable(write_epochs), *early_stopping(training)],
+        callbacks=[EpochTable(write_epochs, lambda: trainer.figures()), *early_stopping(training)],
     )
     trainer.check_optimizer()
     if not is_sharded(arguments):
