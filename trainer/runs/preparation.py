@@ -152,7 +152,8 @@ def prepare_run(
     distributed.from_main(lambda: check_weights(model))
     with stage() as done:
         tokens = tokenise_splits(data, tokenizer, max_length)
-        done(f"Tokenised {sum(map(len, tokens.values())):,} texts to at most {max_length} tokens each")
+        texts = sum(map(len, tokens.values()))
+        done(f"Tokenised {texts:,} texts to at most {max_length} tokens each")
     return PreparedRun(
         config, folder, arguments, data, model, pretrained, tokenizer, max_length, tokens
     )
