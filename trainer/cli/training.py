@@ -14,6 +14,8 @@ from trainer.cli.options import (
     ConfigArgument,
     ConfigOption,
     ResumeOption,
+    RowsEncodingOption,
+    RowsGroupOption,
     RowsLabelOption,
     RowsOption,
     RowsTextOption,
@@ -51,6 +53,8 @@ def train_command(
     data: RowsOption = None,
     text_column: RowsTextOption = None,
     label_column: RowsLabelOption = None,
+    group_column: RowsGroupOption = None,
+    encoding: RowsEncodingOption = None,
 ) -> None:
     """Train and evaluate a model, and write the run folder.
 
@@ -61,6 +65,8 @@ def train_command(
         "data.source": data,
         "data.text_column": text_column,
         "data.label_column": label_column,
+        "data.group_column": group_column,
+        "data.encoding": encoding,
         "model.name": model or (DEFAULT_MODEL if path is None else None),
         **run_keys(output, data),
     }
