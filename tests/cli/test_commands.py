@@ -16,6 +16,7 @@ from trainer import __version__
 from trainer.cli import run_config, training
 from trainer.cli.typer_app import COMMANDS, app
 from trainer.config.config import load_config
+from trainer.errors import DataError
 
 GROUP = get_command(app)
 NAMES = [
@@ -155,6 +156,19 @@ def test_used_config_of_rows_without_a_yaml_repeats_the_run(tmp_path, tweets, na
     assert (saved.run_path, saved.data.source) == (output, str(tweets))
     code, out, _ = invoke("train", output / "config.yaml")
     assert (code, "nothing to do" in out) == (0, True)
+
+
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [
+        ("t.csv", "Set --text-column and --label-column; the data source is data_encoding."),
+        (None, "Set data.text_column and data.label_column; the data source is data_encoding."),
+    ],
+)
+def test_only_whole_keys_are_named_as_options(data, words):
+    told = "Set data.text_column and data.label_column; the data source is data_encoding."
+    with pytest.raises(DataError, match=re.escape(words)), run_config.naming_options(data):
+        raise DataError(told)
 
 
 def fresh(*arguments, **environment):

@@ -21,7 +21,7 @@ def flag(text: str, *names: str, **more: Any) -> Any:
 def config_keys(incomplete: str) -> Iterator[str]:
     """Yield the keys of a config that start with a text, for the completion of `--set`."""
     for section, field in Config.model_fields.items():
-        kinds = (field.annotation, *get_args(field.annotation))
+        kinds: tuple[Any, ...] = (field.annotation, *get_args(field.annotation))
         for key in next(kind.model_fields for kind in kinds if hasattr(kind, "model_fields")):
             if (name := f"{section}.{key}").startswith(incomplete):
                 yield name

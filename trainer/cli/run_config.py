@@ -108,6 +108,8 @@ def naming_options(data: str | None) -> Iterator[None]:
         yield
     except TrainerError as error:
         if data is not None:
-            words = re.sub("|".join(OPTIONS), lambda found: OPTIONS[found[0]], str(error))
+            words = re.sub(
+                "|".join(map(re.escape, OPTIONS)), lambda found: OPTIONS[found[0]], str(error)
+            )
             error.args = (words,)
         raise

@@ -36,7 +36,7 @@ def build_trainer(
     loss, speed, training = config.loss, config.speed, config.training_values
     write_epochs = folder.write_epochs if distributed.is_main() else None
     reduced = distributed.from_main(lambda: tokens_that_fit(folder.checkpoints))
-    trainer = RunTrainer(
+    trainer: RunTrainer = RunTrainer(
         model=model,
         args=arguments,
         train_dataset=tokens["train"],
