@@ -14,7 +14,7 @@ setup: .venv/installed
 	touch $@
 
 quickstart: setup  ## train a real model on real imbalanced tweets
-	$(BIN)/accelerate launch --num_processes 1 --num_machines 1 --mixed_precision no --dynamo_backend no scripts/train.py --config configs/quickstart.yaml
+	$(BIN)/accelerate launch --num_processes 1 --num_machines 1 --mixed_precision no --dynamo_backend no scripts/train.py configs/quickstart.yaml
 
 test: setup system  ## lint, types, and the tests for every day
 	$(BIN)/ruff check .

@@ -1,7 +1,6 @@
-"""Compare balancing strategies: `accelerate launch scripts/compare.py --config
-configs/topics.yaml`.
+"""Compare balancing strategies: `accelerate launch scripts/compare.py configs/topics.yaml`.
 
-`python scripts/compare.py ...` works too, with one process.
+With one process, `equipoise compare configs/topics.yaml` does the same.
 """
 
 from trainer.cli.training import compare_command

@@ -1,6 +1,6 @@
-"""Train a classifier: `accelerate launch scripts/train.py --config configs/quickstart.yaml`.
+"""Train a classifier: `accelerate launch scripts/train.py configs/quickstart.yaml`.
 
-`python scripts/train.py ...` works too, with one process.
+With one process, `equipoise train configs/quickstart.yaml` does the same.
 """
 
 from trainer.cli.training import train_command

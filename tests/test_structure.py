@@ -8,7 +8,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 ORDER = (
-    ("errors", "arrays"),
+    ("errors", "arrays", "progress"),
     ("files",),
     ("config",),
     ("data",),

@@ -202,9 +202,12 @@ def test_labels_and_groups_that_training_refuses_are_obstacles(tmp_path, config_
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({}, "audit needs either --config <YAML file> or --data <file of rows>."),
-        ({"config": "a.yaml", "data": "b.csv"}, "audit needs either --config"),
-        ({"data": "no.csv"}, "data.source: 'no.csv' does not exist."),
+        ({}, "audit: neither a config nor rows are given. Give a YAML file"),
+        (
+            {"config": "a.yaml", "data": "b.csv"},
+            "audit: found a config and rows, a.yaml and --data b.csv. Give one of them;",
+        ),
+        ({"data": "no.csv"}, "--data: 'no.csv' does not exist."),
         (
             {"data": "rows.csv", "label_column": "labell"},
             "no column 'labell'; found: label, text. Did you mean 'label'?",
@@ -213,14 +216,14 @@ def test_labels_and_groups_that_training_refuses_are_obstacles(tmp_path, config_
             {"data": "rows.csv", "label_column": "text"},
             "label_column and text_column are both 'text'",
         ),
-        ({"data": "rows.csv", "encoding": "utf-99"}, "data.encoding is 'utf-99'"),
+        ({"data": "rows.csv", "encoding": "utf-99"}, "--encoding is 'utf-99'"),
         ({"data": "rows.csv", "threshold": 0.3}, "--threshold is 0.3; needed: 0.5 to 1."),
         ({"data": "rows.csv", "max_rows": 1}, "--max-rows is 1; needed: 2 or more."),
         ({"data": "rows.csv", "model": "./nowhere"}, "model.name: './nowhere' does not exist."),
         ({"data": "rows.csv", "set_": ["data.seperator=;"]}, "data.seperator is unknown"),
         (
             {"config": "a.yaml", "text_column": "body"},
-            "--text-column belongs to --data; with --config use --set data.text_column=...",
+            "--text-column belongs to --data; with a config use --set data.text_column=...",
         ),
         ({"config": "a.yaml"}, "a.yaml: cannot be read"),
         ({"data": "one.csv"}, "the rows hold one class only, 'a'"),

@@ -252,7 +252,7 @@ def test_missing_file_is_refused_in_words():
         ConfigError,
         match=(
             r"^nowhere.yaml: cannot be read \(No such file or directory\). Give the path of a YAML"
-            r" file with --config.$"
+            r" file.$"
         ),
     ):
         load_config("nowhere.yaml")

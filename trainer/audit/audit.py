@@ -1,48 +1,13 @@
 """The command `audit`: what the rows are like and what to try first, without training."""
 
-import json
-from collections.abc import Sequence
 from pathlib import Path
 
-from trainer.config.config import Config, check_config, load_config
-from trainer.config.yaml_source import YamlSource
+from trainer.config.config import Config
 from trainer.data.cleaning.clean import CleanRows, clean_rows
 from trainer.data.reading.sources import check_source, read_rows
 from trainer.errors import ConfigError, DataError
 from trainer.files.cache import cache_dir
 from trainer.launch import distributed
-
-
-def asked(
-    config: str | None,
-    rows: dict[str, str],
-    overrides: Sequence[str],
-    *,
-    model: str | None,
-    output: Path | None,
-) -> tuple[Config, Path]:
-    """Return the config that the command's options give, and the folder of the page.
-
-    Args:
-        config: YAML file, or None if `rows` contains `source`.
-        rows: keys of the section `data` that were given as options.
-
-    Raises:
-        ConfigError: the options do not fit together, or the config has faults.
-    """
-    if (config is None) == ("source" not in rows):
-        raise ConfigError("audit needs either --config <YAML file> or --data <file of rows>.")
-    if config is None:
-        values = {"model": {"name": model or "none"}, "data": rows}  # every config names a model
-        return check_config(YamlSource("audit", values), tuple(overrides)), output or Path("audit")
-    if rows:
-        key = next(iter(rows))
-        raise ConfigError(
-            f"--{key.replace('_', '-')} belongs to --data; with --config use --set data.{key}=..."
-        )
-    named = [f"model.name={json.dumps(model)}"] if model else []
-    loaded = load_config(config, [*overrides, *named])
-    return loaded, output or loaded.run_path.with_name(f"{loaded.run.name}-audit")
 
 
 def audit(

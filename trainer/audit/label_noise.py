@@ -11,6 +11,7 @@ import numpy as np
 
 from trainer.arrays import Floats, Ints
 from trainer.data.splitting.sampling import stratified_sample
+from trainer.progress import progress_bar
 
 NUM_FOLDS = 5
 MOST_PROBABILITIES = 100_000_000
@@ -146,13 +147,11 @@ def _out_of_fold(features_NF: Any, targets_N: Ints, folds: Folds) -> Floats:
     from sklearn.linear_model import LogisticRegression
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
-    from tqdm.auto import tqdm
 
     probabilities_NC = np.zeros((len(targets_N), int(targets_N.max()) + 1))
-    bar = {"desc": "Checking labels", "unit": " folds", "delay": 2, "leave": False}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # a fit that ends at max_iter is good enough here
-        for rest, held_out in tqdm(folds, disable=None, **bar):
+        for rest, held_out in progress_bar(folds, desc="Checking labels", unit=" folds", delay=2):
             if issparse(features_NF):
                 model = LogisticRegression(C=10, max_iter=300)
             else:

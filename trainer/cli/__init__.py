@@ -1,4 +1,4 @@
-"""The command line: `equipoise`, or `python -m trainer`.
+"""The command line, `equipoise`.
 
 Each command is a few lines that call one function. It imports heavy libraries inside its function,
 so that help and config errors appear at once.

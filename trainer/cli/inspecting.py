@@ -6,7 +6,19 @@ from typing import Annotated
 
 import typer
 
-from trainer.cli.options import ConfigOption, SetOption, described
+from trainer.cli.options import (
+    ConfigArgument,
+    ConfigOption,
+    RowsEncodingOption,
+    RowsGroupOption,
+    RowsLabelOption,
+    RowsOption,
+    RowsTextOption,
+    SetOption,
+    described,
+    flag,
+)
+from trainer.cli.run_config import config_of, naming_options, path_of, required_path
 from trainer.config.config import json_schema, load_config
 from trainer.errors import ConfigError
 from trainer.launch.exits import worded_errors
@@ -14,22 +26,8 @@ from trainer.launch.exits import worded_errors
 
 @worded_errors()
 def audit_command(
-    config: Annotated[
-        str | None, described("YAML file of a run; or use --data.", "--config")
-    ] = None,
-    data: Annotated[str | None, described("One data file, without a YAML file.", "--data")] = None,
-    text_column: Annotated[
-        str | None, described("With --data: column of the text. Default: 'text'.")
-    ] = None,
-    label_column: Annotated[
-        str | None, described("With --data: column of the label. Default: 'label'.")
-    ] = None,
-    group_column: Annotated[
-        str | None, described("With --data: column of groups, whose rows stay together.")
-    ] = None,
-    encoding: Annotated[
-        str | None, described("With --data: text encoding of the file. Default: utf-8.")
-    ] = None,
+    config: ConfigArgument = None,
+    config_option: ConfigOption = None,
     model: Annotated[
         str | None,
         described("Encoder for the label check. Default: that of the config, or term weights."),
@@ -48,32 +46,45 @@ def audit_command(
             help="Maximum number of rows to examine. Larger data are sampled by the seed."
         ),
     ] = 100_000,
+    data: RowsOption = None,
+    text_column: RowsTextOption = None,
+    label_column: RowsLabelOption = None,
+    group_column: RowsGroupOption = None,
+    encoding: RowsEncodingOption = None,
 ) -> None:
-    """Examine the data without training; write audit.json, and audit.html to read."""
+    """Examine the data without training.
+
+    It writes audit.html to read, and audit.json with the figures.
+
+    Example: equipoise audit --data tweets.csv --label-column sentiment
+    """
     from trainer.audit import audit
 
-    rows = {
-        "source": data,
-        "text_column": text_column,
-        "label_column": label_column,
-        "group_column": group_column,
-        "encoding": encoding,
+    path = path_of("audit", config, config_option)
+    keys = {
+        "data.source": data,
+        "data.text_column": text_column,
+        "data.label_column": label_column,
+        "data.group_column": group_column,
+        "data.encoding": encoding,
+        "model.name": model or ("none" if path is None else None),  # every config names a model
     }
-    given = {key: value for key, value in rows.items() if value is not None}
-    loaded, folder = audit.asked(config, given, set_ or (), model=model, output=output)
-    audit.audit(
-        loaded,
-        with_encoder=config is not None or model is not None,
-        folder=folder,
-        threshold=threshold,
-        max_rows=max_rows,
-    )
+    loaded = config_of("audit", path, keys, set_ or ())
+    beside = loaded.run_path.with_name(f"{loaded.run.name}-audit")
+    with naming_options(data):
+        audit.audit(
+            loaded,
+            with_encoder=path is not None or model is not None,
+            folder=output or (Path("audit") if path is None else beside),
+            threshold=threshold,
+            max_rows=max_rows,
+        )
 
 
 @worded_errors()
 def report_command(
     runs: Annotated[
-        list[Path], typer.Argument(metavar="RUN...", help="Run folders.", show_default=False)
+        list[Path], typer.Argument(metavar="RUN", help="Run folders.", show_default=False)
     ],
     output: Annotated[
         Path | None,
@@ -83,12 +94,14 @@ def report_command(
         ),
     ] = None,
     no_texts: Annotated[
-        bool, described("Quote no texts of the data, so that you can share it.", "--no-texts")
+        bool, flag("Quote no texts of the data, so that you can share it.", "--no-texts")
     ] = False,
 ) -> None:
-    """Write the report of a finished run again, or one page that shows several runs side by side.
+    """Write the report of a run again, or show several runs side by side.
 
     For one run, missing pictures and a missing model card are also written.
+
+    Example: equipoise report runs/tweets runs/tweets-weighted
     """
     from trainer.run_folder.finished_run import read_runs
 
@@ -106,25 +119,38 @@ def report_command(
 
 
 @worded_errors()
-def folder_command(config: ConfigOption, set_: SetOption = None) -> None:
-    """Print the path of the run folder, for use in scripts."""
-    typer.echo(load_config(config, set_ or ()).run_path)
+def folder_command(
+    config: ConfigArgument = None,
+    config_option: ConfigOption = None,
+    set_: SetOption = None,
+) -> None:
+    """Print the path of the run folder.
+
+    Example: ls "$(equipoise folder tweets.yaml)"
+    """
+    path = required_path("folder", config, config_option)
+    typer.echo(load_config(path, set_ or ()).run_path)
 
 
 @worded_errors()
 def cache_command(
     list_: Annotated[
-        bool, described("List all entries with their size, age and origin.", "--list")
+        bool, flag("List all entries with their size, age and origin.", "--list")
     ] = False,
     clear: Annotated[
-        bool, described("Delete the entries that no running process uses.", "--clear")
+        bool, flag("Delete the entries that no running process uses.", "--clear")
     ] = False,
     older_than: Annotated[
         str | None,
         described("Only entries that were not used for this time: 12h, 30d or 2w.", metavar="AGE"),
     ] = None,
 ) -> None:
-    """Show or clear the cache of rows, tokens, embeddings and completions."""
+    """Show or clear the cache.
+
+    It contains rows, token ids, embeddings and completions of language models.
+
+    Example: equipoise cache --clear --older-than 30d
+    """
     from trainer.display import cache_tables
     from trainer.files import cache
 
@@ -146,5 +172,8 @@ def cache_command(
 
 @worded_errors()
 def schema_command() -> None:
-    """Print the JSON Schema of the YAML, for editors."""
+    """Print the JSON Schema of the YAML, for editors.
+
+    Example: equipoise schema > schema.json
+    """
     typer.echo(json.dumps(json_schema(), indent=1))

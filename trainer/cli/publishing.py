@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from trainer.cli.options import RevisionOption, SourceArgument, TrustOption, described
+from trainer.cli.options import RevisionOption, SourceArgument, TrustOption, described, flag
 from trainer.launch.exits import worded_errors
 
 
@@ -13,11 +13,11 @@ from trainer.launch.exits import worded_errors
 def export_command(
     source: SourceArgument,
     file_format: Annotated[
-        str, described("Format of the export; onnx is the only one.", "--format")
+        str, described("Format of the export. Default: onnx, the only one.", "--format")
     ] = "onnx",
     int8: Annotated[
         bool,
-        described(
+        flag(
             "Use weights of 8 bits, which are smaller and faster. Labels that change are counted.",
             "--int8",
         ),
@@ -31,7 +31,12 @@ def export_command(
     ] = None,
     trust_remote_code: TrustOption = False,
 ) -> None:
-    """Write a model as ONNX, and compare its results and its speed with the original."""
+    """Write a model as ONNX, and compare it with the original.
+
+    Results and speed are compared on the validation rows of the run, or on --data.
+
+    Example: equipoise export runs/tweets --int8
+    """
     from trainer.runs.onnx_export import export
 
     export(
@@ -49,6 +54,7 @@ def convert_command(
     model: Annotated[
         str,
         typer.Argument(
+            metavar="MODEL",
             help="Model folder or Hub id with pickled weights (pytorch_model.bin).",
             show_default=False,
         ),
@@ -58,7 +64,12 @@ def convert_command(
     ] = None,
     revision: RevisionOption = None,
 ) -> None:
-    """Copy a model, with safetensors instead of pickled weights. No code of the model is run."""
+    """Copy a model, with safetensors instead of pickled weights.
+
+    No code of the model is run.
+
+    Example: equipoise convert user/old-model --output models/old-model
+    """
     from trainer.training.models.model_weights import convert_model
 
     folder = convert_model(model, output, revision=revision)
@@ -68,7 +79,10 @@ def convert_command(
 @worded_errors()
 def push_command(
     run: Annotated[
-        Path, typer.Argument(help="Folder of a finished run, or of one model.", show_default=False)
+        Path,
+        typer.Argument(
+            metavar="RUN", help="Folder of a finished run, or of one model.", show_default=False
+        ),
     ],
     repo_id: Annotated[
         str | None,
@@ -79,7 +93,7 @@ def push_command(
     ] = None,
     private: Annotated[
         bool | None,
-        described("Visibility of a new repository. Default: private.", "--private/--public"),
+        flag("Visibility of a new repository. Default: private.", "--private/--public"),
     ] = None,
     revision: Annotated[str | None, described("Branch to push to. Default: main.")] = None,
     commit_message: Annotated[str | None, described("Commit message.")] = None,
@@ -88,7 +102,12 @@ def push_command(
         described("Maximum minutes for the upload including its retries. Default: 60."),
     ] = None,
 ) -> None:
-    """Upload a finished run to the Hugging Face Hub. You can repeat it safely."""
+    """Upload a finished run to the Hugging Face Hub.
+
+    You can repeat it safely.
+
+    Example: equipoise push runs/tweets --repo-id user/tweets
+    """
     from trainer.delivery.hub import client, push
 
     settings = push.settings(

@@ -9,60 +9,120 @@ from typing import Annotated
 import typer
 
 from trainer.cli.checking import check_and_report
-from trainer.cli.options import CheckOption, ConfigOption, ResumeOption, SetOption, described
+from trainer.cli.options import (
+    CheckOption,
+    ConfigArgument,
+    ConfigOption,
+    ResumeOption,
+    RowsEncodingOption,
+    RowsGroupOption,
+    RowsLabelOption,
+    RowsOption,
+    RowsTextOption,
+    SetOption,
+    described,
+)
+from trainer.cli.run_config import config_of, naming_options, path_of, required_path, run_keys
 from trainer.config.config import load_config
 from trainer.errors import Stopped
 from trainer.launch.distributed import is_main
 from trainer.launch.exits import end, worded_errors
 
+DEFAULT_MODEL = "distilbert/distilbert-base-uncased"
+"""The model of `train --data` without `--model`."""
+
 
 @worded_errors()
 def train_command(
-    config: ConfigOption,
+    config: ConfigArgument = None,
+    config_option: ConfigOption = None,
     set_: SetOption = None,
     resume: ResumeOption = "auto",
     check: CheckOption = False,
+    model: Annotated[
+        str | None,
+        described(
+            f"Pretrained model. Default: that of the config; with --data {DEFAULT_MODEL}.",
+            metavar="MODEL",
+        ),
+    ] = None,
+    output: Annotated[
+        Path | None,
+        described("Run folder. Default: that of the config; with --data runs/<name of the file>."),
+    ] = None,
+    data: RowsOption = None,
+    text_column: RowsTextOption = None,
+    label_column: RowsLabelOption = None,
+    group_column: RowsGroupOption = None,
+    encoding: RowsEncodingOption = None,
 ) -> None:
-    """Train and evaluate a model, and write the run folder."""
-    loaded = load_config(config, set_ or ())
+    """Train and evaluate a model, and write the run folder.
+
+    Example: equipoise train tweets.yaml --set training.num_train_epochs=3
+    """
+    path = path_of("train", config, config_option)
+    keys = {
+        "data.source": data,
+        "data.text_column": text_column,
+        "data.label_column": label_column,
+        "data.group_column": group_column,
+        "data.encoding": encoding,
+        "model.name": model or (DEFAULT_MODEL if path is None else None),
+        **run_keys(output, data),
+    }
+    loaded = config_of("train", path, keys, set_ or ())
     from trainer.runs import run_result, training_run
 
-    if check:
-        check_and_report(config, loaded, training_run.check)
-        return
-    with _marking_interruptions(loaded.run_path):
-        run_result.train(loaded, resume=resume)
+    with naming_options(data):
+        if check:
+            check_and_report(path or data or "", loaded, training_run.check)
+            return
+        with _marking_interruptions(loaded.run_path):
+            run_result.train(loaded, resume=resume)
 
 
 @worded_errors()
 def compare_command(
-    config: ConfigOption,
+    config: ConfigArgument = None,
+    config_option: ConfigOption = None,
     set_: SetOption = None,
     resume: ResumeOption = "auto",
     check: CheckOption = False,
 ) -> None:
-    """Train strategies under the same conditions; report which one helps, and how certainly."""
-    loaded = load_config(config, set_ or ())
+    """Train several strategies; report which one helps, and how certainly.
+
+    All are trained under the same conditions. Any number of workers can run the command at once.
+
+    Example: equipoise compare tweets.yaml --set compare.quick=true
+    """
+    path = required_path("compare", config, config_option)
+    loaded = load_config(path, set_ or ())
     from trainer.comparison import compare
 
     if check:
-        check_and_report(config, loaded, compare.check)
+        check_and_report(path, loaded, compare.check)
         return
     options = [part for text in set_ or () for part in ("--set", text)]
-    command = shlex.join(["equipoise", "compare", "--config", config, *options])
+    command = shlex.join(["equipoise", "compare", path, *options])
     with _marking_interruptions(compare.folder_of(loaded)):
         compare.compare(loaded, resume=resume, command=command)
 
 
 @worded_errors()
 def split_command(
-    config: ConfigOption,
     output: Annotated[Path, described("Folder for the files. It must not contain them yet.")],
+    config: ConfigArgument = None,
+    config_option: ConfigOption = None,
     set_: SetOption = None,
-    file_format: Annotated[str, described("jsonl, parquet or csv.", "--format")] = "jsonl",
+    file_format: Annotated[
+        str, described("jsonl, parquet or csv. Default: jsonl.", "--format")
+    ] = "jsonl",
 ) -> None:
-    """Write the splits and the balanced training rows as files for other tools."""
-    loaded = load_config(config, set_ or ())
+    """Write the splits and the balanced training rows as files.
+
+    Example: equipoise split tweets.yaml --output splits --format parquet
+    """
+    loaded = load_config(required_path("split", config, config_option), set_ or ())
     from trainer.data.split_files import check_output, export_splits
     from trainer.display.tables import print_audit
     from trainer.runs.preparation import prepare

@@ -17,6 +17,7 @@ from trainer.cli.options import (
     TrustOption,
     VoteOption,
     described,
+    flag,
 )
 from trainer.config.config import check_config
 from trainer.config.yaml_source import YamlSource
@@ -43,7 +44,7 @@ def predict_command(
     vote: VoteOption = None,
     probabilities: Annotated[
         bool,
-        described("Add a column predicted_probability_<label> for each label.", "--probabilities"),
+        flag("Add a column predicted_probability_<label> for each label.", "--probabilities"),
     ] = False,
     prefix: Annotated[
         str,
@@ -51,7 +52,7 @@ def predict_command(
     ] = "predicted_",
     spreadsheet_safe: Annotated[
         bool,
-        described(
+        flag(
             "In CSV and TSV, put ' before cells that a spreadsheet would run as formulas.",
             "--spreadsheet-safe",
         ),
@@ -62,7 +63,12 @@ def predict_command(
     trust_remote_code: TrustOption = False,
     set_: DataOption = None,
 ) -> None:
-    """Label the rows of a file or of standard input. If interrupted, run it again to resume."""
+    """Label the rows of a file or of standard input.
+
+    If it is interrupted, run the same command again to resume.
+
+    Example: equipoise predict runs/tweets --input new.csv --output labelled.csv
+    """
     from trainer.delivery.predicting import label_file
     from trainer.delivery.predicting.labeller import Labeller
 
@@ -107,7 +113,12 @@ def evaluate_command(
     trust_remote_code: TrustOption = False,
     set_: DataOption = None,
 ) -> None:
-    """Evaluate a model on labelled rows: a table, and metrics.json as in run folders."""
+    """Evaluate a model on labelled rows.
+
+    It prints a table, and writes a metrics.json as in run folders.
+
+    Example: equipoise evaluate runs/tweets --data labelled.csv
+    """
     from trainer.delivery.predicting import label_file
 
     values = label_file.reading(
@@ -135,32 +146,63 @@ def evaluate_command(
 
 
 MaxBatchTokens = Annotated[
-    int, typer.Option(min=1, help="Approximate number of tokens computed at a time.")
+    int,
+    typer.Option(
+        min=1,
+        metavar="N",
+        help="Approximate number of tokens computed at a time.",
+    ),
 ]
 MaxWait = Annotated[
     float,
     typer.Option(
         min=0,
         max=1000,
+        metavar="MS",
         help="Milliseconds to wait for further requests when there are several clients.",
     ),
 ]
-QueueSize = Annotated[int, typer.Option(min=1, help="Maximum number of waiting texts (HTTP 429).")]
+QueueSize = Annotated[
+    int,
+    typer.Option(
+        min=1,
+        metavar="N",
+        help="Maximum number of waiting texts (HTTP 429).",
+    ),
+]
 Timeout = Annotated[
     float,
     typer.Option(
-        min=0.1, max=3600, help="Maximum seconds per request, including queueing (HTTP 504)."
+        min=0.1,
+        max=3600,
+        metavar="SECONDS",
+        help="Maximum seconds per request, including queueing (HTTP 504).",
     ),
 ]
 MaxBodyBytes = Annotated[
-    int, typer.Option(min=1024, help="Maximum size of a request in bytes (HTTP 413).")
+    int,
+    typer.Option(
+        min=1024,
+        metavar="BYTES",
+        help="Maximum size of a request in bytes (HTTP 413).",
+    ),
 ]
 MaxTexts = Annotated[
-    int, typer.Option(min=1, help="Maximum number of texts per request (HTTP 413).")
+    int,
+    typer.Option(
+        min=1,
+        metavar="N",
+        help="Maximum number of texts per request (HTTP 413).",
+    ),
 ]
 Drain = Annotated[
     float,
-    typer.Option(min=0, max=600, help="Seconds to answer new requests after a signal to stop."),
+    typer.Option(
+        min=0,
+        max=600,
+        metavar="SECONDS",
+        help="Seconds to answer new requests after a signal to stop.",
+    ),
 ]
 
 
@@ -170,7 +212,15 @@ def serve_command(
     host: Annotated[
         str, typer.Option(help="Address to listen on; 0.0.0.0 for all addresses.")
     ] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0 for a free one.")] = 8000,
+    port: Annotated[
+        int,
+        typer.Option(
+            min=0,
+            max=65535,
+            metavar="N",
+            help="Port; 0 for a free one.",
+        ),
+    ] = 8000,
     token_env: Annotated[
         str | None, described("Environment variable with the token of clients.", metavar="NAME")
     ] = None,
@@ -183,7 +233,7 @@ def serve_command(
     drain_seconds: Drain = Limits.drain_seconds,
     bf16: Annotated[
         bool,
-        described(
+        flag(
             "Compute in bfloat16, which is faster on hardware that supports it."
             " Labels with nearly equal scores may change.",
             "--bf16",
@@ -200,7 +250,12 @@ def serve_command(
         typer.Option(help="info: log each request without its texts. warning: log only faults."),
     ] = "info",
 ) -> None:
-    """Serve a model over HTTP: inference API, web page, health checks and metrics."""
+    """Serve a model over HTTP.
+
+    The server has an inference API, a web page, health checks and metrics.
+
+    Example: equipoise serve runs/tweets --port 8000
+    """
     from trainer.delivery.serving.serve import read_token, serve
 
     serve(

@@ -301,7 +301,7 @@ def _winner_yaml(
     values |= {"balance": {}, "loss": {}} | given.compare.overrides[winner]
     values["training"] = grid.with_budget(winner)[0].config.training_values
     values["report"] = values.get("report", {}) | {"comparison": str(path)}
-    command = f"accelerate launch scripts/train.py --config {path / 'winner.yaml'}"
+    command = f"equipoise train {path / 'winner.yaml'}"
     comment = [*textwrap.wrap(recommendation, 98), f"  {command}"]
     yaml = dump_yaml({key: value for key, value in values.items() if value != {}})
     return "".join(f"# {line}\n" for line in comment) + yaml

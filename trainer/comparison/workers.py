@@ -9,14 +9,13 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from tqdm.auto import tqdm
-
 from trainer.comparison.grid import FAILED, TrainingGrid
 from trainer.comparison.trainings import Training, train
 from trainer.config.sections.compare import BASELINE
 from trainer.errors import ConfigError, DataError, RunError, Stopped, TrainingError
 from trainer.files.locks import holder, if_free, locked
 from trainer.launch import stopping
+from trainer.progress import print_line, progress_bar
 from trainer.run_folder import config_differences, writer
 
 POLL_SECONDS = 1.0
@@ -46,14 +45,14 @@ def work(grid: TrainingGrid) -> None:
     grid.folder.mkdir(parents=True, exist_ok=True)
     for strategy, reason in grid.failed.items():
         remedy = f"Remove {grid.folder / strategy / FAILED} to try it again."
-        tqdm.write(f"{strategy} failed before: {reason} {remedy}")
+        print_line(f"{strategy} failed before: {reason} {remedy}")
     trainings: list[Training] = []
     for strategy in grid.trained:
         with _noting_failure(grid, strategy):
             trainings += grid.with_budget(strategy)
     with locked(grid.folder / writer.LOCK, "the trainings are being checked"):
         remove_differing(grid, trainings)
-    tqdm.write(f"{len(grid.strategies)} strategies, {len(grid.seeds)} seeds: {grid.budget.words}.")
+    print_line(f"{len(grid.strategies)} strategies, {len(grid.seeds)} seeds: {grid.budget.words}.")
     table = ProgressTable(trainings)
     while unfinished := _unfinished(grid, trainings):
         if signal := stopping.received():  # fitting a head has no steps at which it could stop
@@ -103,7 +102,7 @@ def _noting_failure(grid: TrainingGrid, strategy: str) -> Iterator[None]:
             writer.RunFolder(path).write_json(
                 FAILED, {"reason": str(error), "identity": grid.identity}
             )
-        tqdm.write(f"{strategy} failed, the other strategies continue: {error}")
+        print_line(f"{strategy} failed, the other strategies continue: {error}")
 
 
 def differing(grid: TrainingGrid, trainings: list[Training]) -> Iterator[tuple[Training, str]]:
@@ -144,11 +143,11 @@ class ProgressTable:
     def __init__(self, trainings: list[Training]) -> None:
         self.trainings, self.begun, self.is_waiting = trainings, time.monotonic(), False
         self.finished = self.at_start = self._count()
-        self.bar = tqdm(
-            total=len(trainings), initial=self.finished, unit=" trainings", disable=None
+        self.bar = progress_bar(
+            total=len(trainings), initial=self.finished, unit=" trainings", leave=True
         )
-        tqdm.write(f"{len(trainings)} trainings, {self.finished} of them finished")
-        tqdm.write(LINE.format(*COLUMNS))
+        print_line(f"{len(trainings)} trainings, {self.finished} of them finished")
+        print_line(LINE.format(*COLUMNS))
 
     def _count(self) -> int:
         return sum(training.is_finished for training in self.trainings)
@@ -156,7 +155,7 @@ class ProgressTable:
     def wait(self, others: int) -> None:
         """Say once that this worker waits for others."""
         if not self.is_waiting:
-            tqdm.write(f"Waiting for other workers; trainings left: {others}.")
+            print_line(f"Waiting for other workers; trainings left: {others}.")
         self.is_waiting = True
 
     def update(self) -> None:
@@ -170,7 +169,7 @@ class ProgressTable:
         total, fold = len(self.trainings), training.fold
         mean_seconds = (time.monotonic() - self.begun) / max(1, self.finished - self.at_start)
         names = ("macro_f1", "accuracy", "minority_recall")
-        tqdm.write(
+        print_line(
             LINE.format(
                 f"{self.finished}/{total}",
                 training.strategy,

@@ -51,8 +51,7 @@ def read_yaml(path: str) -> YamlSource:
         text = Path(path).read_text(encoding="utf-8")
     except OSError as error:
         raise ConfigError(
-            f"{path}: cannot be read ({error.strerror}). Give the path of a YAML file with"
-            " --config."
+            f"{path}: cannot be read ({error.strerror}). Give the path of a YAML file."
         ) from error
     except UnicodeDecodeError as error:
         raise ConfigError(

@@ -32,6 +32,8 @@ from trainer.data.splitting.split import Splits
 from trainer.data.streaming.streamed_rows import stream_splits
 from trainer.data.summary import summarise_splits
 from trainer.data.training_plan import domains_of, plan_training
+from trainer.errors import counted
+from trainer.progress import stage
 
 
 def read_splits(
@@ -51,15 +53,14 @@ def read_splits(
         DataError: the rows cannot be used; the text says which and why.
     """
     if data.streaming:
-        clean, splits = stream_splits(data, split, balance, seed=seed, cache_dir=cache_dir)
+        with stage() as done:
+            clean, splits = stream_splits(data, split, balance, seed=seed, cache_dir=cache_dir)
+            done(f"Read and split: {splits.words} rows")
     else:
-        rows = read_rows(data, cache_dir, balance.by, split.by_time if split else None)
-        clean = clean_rows(rows, data.clean, data.drop_labels, data.label_map, data.labels_per_row)
-        refuse_lost_classes(clean.lost)
-        warn_of_suspicious_rows(clean, data)
-        if data.pool == "train":
-            refuse_unseen_labels(clean)
-        splits = split_rows(clean, data, split, balance, seed=seed, fold=fold)
+        clean = _read_and_clean(data, balance, split, cache_dir)
+        with stage() as done:
+            splits = split_rows(clean, data, split, balance, seed=seed, fold=fold)
+            done(f"Split: {splits.words} rows")
         if split and split.rare_classes == "drop":
             train_C = clean.labels.counts(clean.targets[splits.train])
             clean = without_classes(clean, np.flatnonzero(train_C == 0))
@@ -67,6 +68,23 @@ def read_splits(
             refuse_shared_groups(clean, splits)
     warn_of_class_sizes(clean, splits.train, data)
     return clean, splits
+
+
+def _read_and_clean(
+    data: DataSection, balance: BalanceSection, split: SplitSection | None, cache_dir: Path
+) -> CleanRows:
+    with stage() as done:
+        rows = read_rows(data, cache_dir, balance.by, split.by_time if split else None)
+        files = counted(len(rows.places.files), "file")
+        done(f"Read {counted(rows.table.num_rows, 'row')} from {files}")
+    with stage() as done:
+        clean = clean_rows(rows, data.clean, data.drop_labels, data.label_map, data.labels_per_row)
+        done(f"Cleaned: {counted(clean.counts['kept'], 'row')} kept")
+    refuse_lost_classes(clean.lost)
+    warn_of_suspicious_rows(clean, data)
+    if data.pool == "train":
+        refuse_unseen_labels(clean)
+    return clean
 
 
 def balance_splits(

@@ -85,7 +85,8 @@ def print_results(outcomes: dict[str, Outcome], folder: Path, model: str) -> Non
             print_evaluation(outcome.decided, f"{name} with the decision ({fitted})")
         if outcome.domains:
             _print_domains(outcome.domains, name)
-    console.print(f"Run folder: {folder}  (model card: {folder / 'README.md'}, model: {model})")
+    places = f"(model card: {folder / 'README.md'}, model: {model})"
+    console.print(f"Run folder: {folder}  {places}", soft_wrap=True)  # paths stay whole
 
 
 def print_evaluation(evaluation: AnyEvaluation, split: str) -> None:

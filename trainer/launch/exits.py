@@ -10,13 +10,14 @@ from contextlib import contextmanager
 from trainer.errors import TrainerError, TrainingError, bounded, first_line
 from trainer.launch import watch
 from trainer.launch.distributed import is_first_of_machine, is_main, name_of_process
+from trainer.progress import cleared, close_bars
 
 
 @contextmanager
 def worded_errors() -> Iterator[None]:
     """Turn our errors and those of the system into one message of the main process."""
     warnings.formatwarning = lambda message, *_, **__: (
-        f"warning: {bounded(str(message))}\n" if is_main() else ""
+        f"{cleared()}warning: {bounded(str(message))}\n" if is_main() else ""
     )
     try:
         yield
@@ -39,11 +40,12 @@ def worded_errors() -> Iterator[None]:
 
 
 def end(message: str, code: int = 2, everywhere: bool = False) -> None:
-    """Print a message and exit.
+    """Close the progress bars, print a message and exit.
 
     The main process prints it; with `everywhere` all do. Before the processes are connected, the
     first of each machine prints it.
     """
+    close_bars()
     if is_main():
         print(message, file=sys.stderr, flush=True)
     elif everywhere or (is_first_of_machine() and not watch.is_watching()):

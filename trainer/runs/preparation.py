@@ -16,6 +16,7 @@ from trainer.data.splitting.split import Splits
 from trainer.data.tokens.tokenise import TokenisedRows, tokenise
 from trainer.files.cache import cache_dir
 from trainer.launch import distributed
+from trainer.progress import stage
 from trainer.run_folder.writer import RunFolder
 from trainer.training.frozen.synthesis import refuse_few_rows
 
@@ -89,9 +90,13 @@ def prepare(config: Config) -> PreparedData:
         synthetic = distributed.from_main(
             lambda: write_rows(clean, splits, config.augment, seed=seed, cache_dir=cache_dir())
         )
-    data = balance_splits(
-        clean, splits, config.balance, config.loss, seed=config.member_seed, synthetic=synthetic
-    )
+    with stage() as done:
+        data = balance_splits(
+            clean, splits, config.balance, config.loss, seed=config.member_seed, synthetic=synthetic
+        )
+        drawn, train = len(data.plan.positions()), len(data.splits.train)
+        method = config.balance.method
+        done(f"Balanced ({method}): an epoch draws {drawn:,} of {train:,} training rows")
     if config.balance.method in SYNTHESIS_METHODS:
         refuse_few_rows(
             config.balance.method, data.plan.counts_C, data.labels, config.balance.neighbours
@@ -145,7 +150,10 @@ def prepare_run(
     model = pinned(config.model)
     tokenizer, max_length = load_tokenizer(model, pretrained)
     distributed.from_main(lambda: check_weights(model))
-    tokens = tokenise_splits(data, tokenizer, max_length)
+    with stage() as done:
+        tokens = tokenise_splits(data, tokenizer, max_length)
+        texts = sum(map(len, tokens.values()))
+        done(f"Tokenised {texts:,} texts to at most {max_length} tokens each")
     return PreparedRun(
         config, folder, arguments, data, model, pretrained, tokenizer, max_length, tokens
     )

@@ -18,6 +18,7 @@ from trainer.evaluation.decision import Decision, DecisionPlan, fit_and_cross_fi
 from trainer.evaluation.multi_label import AnyEvaluation
 from trainer.evaluation.outcome import Outcome, outcome_of
 from trainer.launch import distributed, watch
+from trainer.progress import stage
 from trainer.run_folder import finished_comparison
 from trainer.run_folder.writer import RunFolder
 from trainer.runs.preparation import PreparedRun
@@ -40,7 +41,10 @@ def conclude(
 
     folder, config, data = run.folder, run.config, run.data
     plan = decision_plan(config, data)
-    outcomes, decision = evaluate_splits(trainer, data, run.tokens, plan, config.run.seed)
+    with stage() as done:
+        outcomes, decision = evaluate_splits(trainer, data, run.tokens, plan, config.run.seed)
+        words = (f"{outcome.alone.num_rows:,} {name}" for name, outcome in outcomes.items())
+        done(f"Evaluated {' and '.join(words)} rows")
     watch.progress(None)
     decided = (
         apply_decision(config, data, trainer.model, decision, plan) if decision and plan else None
@@ -316,8 +320,8 @@ def deliver(folder: RunFolder) -> None:
     """Write pictures, card and page from the files of a finished run; a failure is a warning."""
     from trainer.delivery.report import report_page
 
-    with completion.warning_of(
-        f"{folder.path}, pictures and card", completion.command_of(folder.path)
-    ):
+    what = f"{folder.path}, pictures and card"
+    with stage() as done, completion.warning_of(what, completion.command_of(folder.path)):
         completion.complete(folder.path, overwrite=True)
+        done("Wrote pictures and model card")
     report_page.write_or_warn(folder.path)

@@ -42,7 +42,7 @@ def build_trainer(
     weights_C = data.class_weights_C
     if data.is_multi_label:
         weights_C = answer_weights(weights_C, loss.weighting)
-    trainer = RunTrainer(
+    trainer: RunTrainer = RunTrainer(
         model=model,
         args=arguments,
         train_dataset=tokens["train"],
@@ -65,7 +65,7 @@ def build_trainer(
         save_total_limit=training["save_total_limit"],
         plan_digest=data.plan_digest,
         trackers=trackers,
-        callbacks=[EpochTable(write_epochs), *early_stopping(training)],
+        callbacks=[EpochTable(write_epochs, lambda: trainer.figures()), *early_stopping(training)],
     )
     trainer.check_optimizer()
     if not is_sharded(arguments):

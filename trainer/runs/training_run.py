@@ -18,9 +18,10 @@ from trainer.config.sections.tracker_names import refuse_missing_trackers
 from trainer.data.augmenting.generators import check_generator
 from trainer.data.reading.sources import check_source
 from trainer.delivery.hub import client, uploads
-from trainer.errors import Stopped
+from trainer.errors import Stopped, brief
 from trainer.files.cache import cache_dir
 from trainer.launch import distributed, stopping, watch
+from trainer.progress import stage
 from trainer.run_folder import finished_comparison, writer
 from trainer.run_folder.config_differences import flat
 from trainer.runs.existing_run import already_finished
@@ -87,13 +88,14 @@ def train(config: Config, *, resume: str = "auto") -> Path:
 
 
 def _train(config: Config, resume: str, run_lock: ExitStack, upload: Upload | None) -> Path:
-    with loading_libraries():
+    with stage() as done, loading_libraries():
         config = start(config)
 
         from trainer.display import tables
         from trainer.runs import results, trainers  # noqa: F401  # loads torch and transformers
         from trainer.training.arguments import build_arguments, quiet_libraries
 
+        done("Loaded torch and transformers")
     quiet_libraries()
     folder = writer.RunFolder(config.run_path)
     arguments = build_arguments(
@@ -157,14 +159,16 @@ def _build_trainer(run: PreparedRun, upload: Upload | None) -> Any:
 
     config, data = run.config, run.data
     set_seed(config.member_seed)
-    model = load_model(
-        run.model,
-        run.pretrained,
-        data.labels,
-        run.tokenizer,
-        run.max_length,
-        multi_label=data.is_multi_label,
-    )
+    with stage() as done:
+        model = load_model(
+            run.model,
+            run.pretrained,
+            data.labels,
+            run.tokenizer,
+            run.max_length,
+            multi_label=data.is_multi_label,
+        )
+        done(f"Loaded the model {brief(config.model.name, 48)}")
     trackers = Trackers(config.training_values.get("report_to"), tracked_run(config))
     parts = (config, run.arguments, data, model, run.tokenizer, run.tokens, run.folder, trackers)
     if config.model.mode == "head":

@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from tqdm.auto import tqdm
 from transformers import EvalPrediction, PrinterCallback, TrainingArguments
 from transformers.trainer_utils import EvalLoopOutput
 
@@ -20,6 +19,7 @@ from trainer.data.tokens.tokenise import TokenisedRows
 from trainer.evaluation.blocks import release, room
 from trainer.launch import stopping, watch
 from trainer.launch.distributed import largest_of_all
+from trainer.progress import progress_bar
 from trainer.training.batches.batching import (
     Collator,
     StepBatchSampler,
@@ -209,8 +209,8 @@ class PassTrainer(DeviceTrainer):
             rows.lengths_N, self.tokens_per_pass, equal_lengths=self.equal_lengths
         )
         logits_NC = room((len(rows), num_labels), np.float32, self.checkpoints.parent)
-        progress = partial(tqdm, unit=" batches", delay=2, disable=None, leave=False)
-        with torch.no_grad(), progress(total=len(batches), desc=description) as bar:
+        bar = progress_bar(total=len(batches), desc=description, unit=" batches", delay=2)
+        with torch.no_grad(), bar:
             for piece in _pieces(batches, world, num_labels):
                 found = []
                 for start in range(0, len(piece), world):

@@ -5,10 +5,10 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from tqdm.auto import tqdm
 from transformers import EvalPrediction, TrainerCallback
 
 from trainer.evaluation.multi_label import evaluate
+from trainer.progress import print_line, progress_bar
 
 COLUMNS = (
     "training_loss",
@@ -19,6 +19,10 @@ COLUMNS = (
     "macro_f1",
     "minority_recall",
 )
+FIGURES_SECONDS = 1.0
+"""Seconds between two readings of the loss for the bar."""
+SIGN_SECONDS = 600.0
+"""Seconds between two signs of life where there is no bar."""
 HEADINGS = tuple(name.replace("_", " ").title() for name in COLUMNS)
 
 
@@ -92,38 +96,52 @@ def table_line(row: dict[str, float]) -> str:
 class EpochTable(TrainerCallback):
     """The table of evaluations, and a progress bar.
 
-    Where no bar can be shown, a line is printed every minute.
+    Where no bar can be shown, a line is printed every SIGN_SECONDS.
+
+    Args:
+        write_epochs: saves the rows of the table.
+        figures: gives the figures of the training beside the bar. It is called once in
+            FIGURES_SECONDS, since an accelerator finishes its queued steps first.
     """
 
     def __init__(
-        self, write_epochs: Callable[[list[dict[str, float]]], None] | None = None
+        self,
+        write_epochs: Callable[[list[dict[str, float]]], None] | None = None,
+        figures: Callable[[], str] = str,
     ) -> None:
-        self.write_epochs = write_epochs
+        self.write_epochs, self.figures = write_epochs, figures
         self.bar: Any = None
         self.num_printed = 0
+        self.macro_f1 = ""
         self.last_sign = time.monotonic()
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Open the bar and print the headings, with the rows of a resumed run."""
         if state.is_world_process_zero:
-            self.bar = tqdm(
+            self.bar = progress_bar(
                 total=state.max_steps,
                 initial=state.global_step,
                 desc="Training",
-                unit=" steps",
-                disable=None,
+                bar_format="{desc} |{bar}| {n_fmt}/{total_fmt}, {remaining} left{postfix}",
+                smoothing=0,  # the time left includes evaluations
+                leave=True,
             )
-            tqdm.write("  ".join(HEADINGS))
+            print_line("  ".join(HEADINGS))
             self.on_log(args, state, control)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Move the bar."""
         if self.bar is None:
             return
-        self.bar.update(1)
-        if self.bar.disable and time.monotonic() - self.last_sign > 60:
+        seconds = time.monotonic() - self.last_sign
+        if seconds > (SIGN_SECONDS if self.bar.disable else FIGURES_SECONDS):
             self.last_sign = time.monotonic()
-            print(f"step {state.global_step} of {state.max_steps}", file=sys.stderr, flush=True)
+            figures = self.figures() + self.macro_f1
+            if self.bar.disable:
+                print_line(f"step {state.global_step} of {state.max_steps}, {figures}", sys.stderr)
+            else:
+                self.bar.set_postfix_str(figures, refresh=False)
+        self.bar.update(1)
 
     def on_log(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Print and save the new rows of the table."""
@@ -131,8 +149,9 @@ class EpochTable(TrainerCallback):
         if self.bar is None or len(rows) == self.num_printed:
             return
         for row in rows[self.num_printed :]:
-            tqdm.write(table_line(row))
+            print_line(table_line(row))
         self.num_printed = len(rows)
+        self.macro_f1 = f", macro F1 {rows[-1]['macro_f1']:.3f}"
         if self.write_epochs:
             self.write_epochs(rows)
 

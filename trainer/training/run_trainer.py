@@ -70,6 +70,14 @@ class RunTrainer(PassTrainer):
             "steps": self.state.global_step,
         }
 
+    def figures(self) -> str:
+        """Return the mean loss since the last log, and the rows per second, for the bar."""
+        args, clock = self.args, self.clock
+        steps = max(1, self.state.global_step - self._globalstep_last_logged)
+        rows = args.train_batch_size * args.gradient_accumulation_steps * args.world_size
+        speed = clock.steps * rows / clock.seconds if clock.seconds else 0.0
+        return f"loss {self._tr_loss.item() / steps:.3f}, {speed:,.0f} rows/s"
+
     def check_optimizer(self) -> None:
         """Build optimizer, schedule and batches once, so that bad values show before a run starts.
 

@@ -8,12 +8,12 @@ import struct
 
 import pytest
 from small_runs import train
-from trainer.training.weighted_run_trainer import WeightedRunTrainer
 
 from trainer import load_config
 from trainer.comparison.compare import compare
 from trainer.errors import Stopped
 from trainer.launch import stopping
+from trainer.training.run_trainer import RunTrainer
 
 PICTURES = {"class_distribution", "confusion_matrix", "learning_curves", "reliability"}
 CLASSES = ("negative", "neutral", "positive")
@@ -258,7 +258,7 @@ def test_resumed_run_continues_the_run_of_the_tracker(tracker, small_config, tmp
     config = small_config(
         tmp_path, training=settings(tracker, logging_strategy="steps", logging_steps=1)
     )
-    plain, seen = WeightedRunTrainer.training_step, []
+    plain, seen = RunTrainer.training_step, []
 
     def stop_at_fifth_step(self, *args, **kwargs):
         seen.append(None)
@@ -266,7 +266,7 @@ def test_resumed_run_continues_the_run_of_the_tracker(tracker, small_config, tmp
             raise Stopped("stopped by the test", 4)
         return plain(self, *args, **kwargs)
 
-    monkeypatch.setattr(WeightedRunTrainer, "training_step", stop_at_fifth_step)
+    monkeypatch.setattr(RunTrainer, "training_step", stop_at_fifth_step)
     with stopping.listening(), pytest.raises(Stopped):
         train(config)
     folder = train(config)

@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from tqdm.auto import tqdm
 
 from trainer.arrays import Ints
 from trainer.config.sections.augment import AugmentSection
@@ -44,6 +43,7 @@ from trainer.data.reading.row_access import take_rows
 from trainer.data.splitting.split import Splits
 from trainer.errors import AugmentError, ConfigError
 from trainer.files.locks import locked
+from trainer.progress import progress_bar
 
 REFUSED = "refused by the server"
 FEW_PROMPTS = 10
@@ -103,7 +103,7 @@ def write_rows(
     rows: list[SyntheticRow] = []
     outcomes: dict[str, dict[str, Any]] = {}
     total = sum(wanted for _, wanted in lacking)
-    with tqdm(total=total, desc="Writing rows", unit=" rows", disable=None, leave=False) as bar:
+    with progress_bar(total=total, desc="Writing rows", unit=" rows") as bar:
         for sources, wanted in lacking:
             path = cache_dir / f"completions-{cache_key(sources, augment, seed)}.jsonl"
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -204,8 +204,8 @@ def _filters(clean: CleanRows, splits: Splits, augment: AugmentSection) -> Filte
     """Return the filters, with all rows of all splits as known texts."""
     known, train = KnownTexts(augment.similarity, clean.text_hashes_N), splits.train
     ids = np.concatenate(list(splits.named.values()))
-    bar = {"desc": "Indexing rows", "unit": " batches", "delay": 2, "leave": False}
-    for start in tqdm(range(0, len(ids), 10_000), disable=None, **bar):
+    starts = range(0, len(ids), 10_000)
+    for start in progress_bar(starts, desc="Indexing rows", unit=" batches", delay=2):
         known.add(_texts(clean, ids[start : start + 10_000]))
     if augment.min_agreement == 0:
         return Filters(known, None, 0)

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
-from tqdm.auto import tqdm
 
 from trainer.arrays import Floats, Ints
 from trainer.data.splitting.groups import connected_sets
+from trainer.progress import progress_bar
 
 if TYPE_CHECKING:
     from datasketch import MinHash, MinHashLSH
@@ -68,7 +68,7 @@ def find_near_duplicates(texts: Sequence[str], *, threshold: float) -> NearDupli
     signatures and bands from datasketch.
     """
     size = len(texts)
-    bar = tqdm(texts, desc="Comparing texts", unit=" texts", delay=2, disable=None, leave=False)
+    bar = progress_bar(texts, desc="Comparing texts", unit=" texts", delay=2)
     signatures_NP = np.empty((size, NUM_PERMUTATIONS), np.uint32)
     for row, found in enumerate(sketches(bar)):
         signatures_NP[row] = found.hashvalues

@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from tqdm.auto import tqdm
 
 from trainer.arrays import Hashes
 from trainer.config.sections.data import DataSection
@@ -33,6 +32,7 @@ from trainer.data.reading.source_tables import (
 from trainer.data.reading.split_column import SplitColumn
 from trainer.errors import DataError, listing
 from trainer.files.locks import partial_path, write_once
+from trainer.progress import progress_bar
 
 HASH = pa.field("text_hash", pa.uint64())
 """Stored beside the columns of SCHEMA, so that texts are hashed once."""
@@ -213,7 +213,7 @@ def _write_rows(columns: RowColumns, path: Path) -> dict[str, Any]:
     with (
         pa.OSFile(str(path), "wb") as sink,
         pa.ipc.new_stream(sink, schema) as writer,
-        tqdm(desc="Reading rows", unit=" rows", delay=2, disable=None, leave=False) as bar,
+        progress_bar(desc="Reading rows", unit=" rows", delay=2) as bar,
     ):
         for name in SLOTS:
             tables = source_tables(name, data, columns.wanted, bad_rows)

@@ -36,6 +36,11 @@ class Splits:
         return {name: ids for name, ids in splits.items() if len(ids)}
 
     @property
+    def words(self) -> str:
+        """The number of rows of each split, in words."""
+        return ", ".join(f"{len(ids):,} {name}" for name, ids in self.named.items())
+
+    @property
     def real_train(self) -> Ints:
         """The row ids of train without the synthetic rows."""
         return self.train[: len(self.train) - len(self.synthetic)]

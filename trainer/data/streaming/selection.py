@@ -16,7 +16,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
-from tqdm.auto import tqdm
 
 from trainer.arrays import Array, Bools, Ints
 from trainer.config.sections.balancing import BalanceSection
@@ -46,6 +45,7 @@ from trainer.data.streaming.split_assignment import (
     rare_labels,
 )
 from trainer.errors import DataError, listing
+from trainer.progress import progress_bar
 
 MOST_LISTED = 1_000
 """Dropped and unreadable rows that are kept for dropped.jsonl; the others are counted."""
@@ -62,9 +62,7 @@ def read_batches(
         reading: 1 or 2, for the progress bar.
     """
     data, position = columns.data, 0
-    with tqdm(
-        desc=f"Reading rows ({reading} of 2)", unit=" rows", delay=2, disable=None, leave=False
-    ) as bar:
+    with progress_bar(desc=f"Reading rows ({reading} of 2)", unit=" rows", delay=2) as bar:
         for slot, name in enumerate(SLOTS):
             shards = source_tables(name, data, columns.wanted, bad_rows)
             for number, tables in enumerate(shards, 1):

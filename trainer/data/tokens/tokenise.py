@@ -13,7 +13,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
-from tqdm.auto import tqdm
 
 from trainer.arrays import Array, Bools, Ints
 from trainer.data.reading.row_access import take_rows
@@ -21,6 +20,7 @@ from trainer.data.tokens.special_tokens import NONE_SPECIAL, SpecialInTexts, Spe
 from trainer.data.tokens.tokenizer_digest import tokenizer_digest
 from trainer.data.tokens.word_tokens import WordTokens, splits_at_spaces
 from trainer.files.locks import partial_path, write_once
+from trainer.progress import progress_bar
 
 BATCH_ROWS = 2000
 PADDING = -1
@@ -226,8 +226,7 @@ def _write_columns(
     starts = range(0, len(row_ids_N), BATCH_ROWS)
     with ExitStack() as opened:
         files = {name: opened.enter_context(path.open("wb")) for name, path in paths.items()}
-        bar = {"desc": "Tokenising", "unit": " batches", "delay": 2, "leave": False}
-        for start in tqdm(starts, disable=None, **bar):
+        for start in progress_bar(starts, desc="Tokenising", unit=" batches", delay=2):
             rows = take_rows(texts, row_ids_N[start : start + BATCH_ROWS])
             firsts, seconds = (pc.fill_null(column, "").combine_chunks() for column in rows.columns)
             if by_words:

@@ -7,13 +7,13 @@ from typing import Any
 
 import numpy as np
 from rich.table import Table
-from tqdm.auto import tqdm
 
 from trainer.arrays import Array, Floats, Ints
 from trainer.delivery.predicting.predict import Classifier, Text
 from trainer.delivery.predicting.saved_model import Answers
 from trainer.display.terminal import console
 from trainer.evaluation.multi_label import evaluate
+from trainer.progress import progress_bar
 
 ROWS_AT_ONCE = 1_000
 SIZES = (1, 8, 32)
@@ -50,9 +50,7 @@ def compare(original: Classifier, exported: dict[str, Classifier], rows: Rows) -
     """
     starts = range(0, len(rows.texts), ROWS_AT_ONCE)
     parts: dict[str, list[Answers]] = {kind: [] for kind in ("original", *exported)}
-    for start in tqdm(
-        starts, desc="Checking", unit=f" x {ROWS_AT_ONCE} rows", delay=2, disable=None, leave=False
-    ):
+    for start in progress_bar(starts, desc="Checking", unit=f" x {ROWS_AT_ONCE} rows", delay=2):
         texts = rows.texts[start : start + ROWS_AT_ONCE]
         for kind, model in {"original": original, **exported}.items():
             parts[kind].append(model.classify(texts))

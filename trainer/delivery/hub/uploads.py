@@ -11,8 +11,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from tqdm.auto import tqdm
-
 from trainer.config.sections.hub import HubSection
 from trainer.delivery.hub.client import words_of
 from trainer.delivery.hub.push import failure, is_pushed, push_arguments, reason_in
@@ -20,6 +18,7 @@ from trainer.delivery.hub.repository_files import model_files
 from trainer.errors import Stopped
 from trainer.launch import stopping
 from trainer.launch.distributed import is_main
+from trainer.progress import print_line
 from trainer.run_folder.writer import RunFolder
 
 LAST_SAVE_SECONDS = 60.0
@@ -115,13 +114,13 @@ class SavedModels:
             if self._is_closed and code:
                 return
         if code == 0 and lines and lines[-1].startswith("Pushed to "):
-            tqdm.write(f"Step {step}: {lines[-1]}", file=sys.stderr)
+            print_line(f"Step {step}: {lines[-1]}", file=sys.stderr)
         else:
             _report(step, reason_in(lines))
 
 
 def _report(step: int, reason: str) -> None:
-    tqdm.write(f"The model of step {step} was not pushed: {reason}", file=sys.stderr)
+    print_line(f"The model of step {step} was not pushed: {reason}", file=sys.stderr)
 
 
 def _push(run: Path, hub: HubSection) -> str | None:

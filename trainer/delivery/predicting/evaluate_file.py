@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pyarrow.compute as pc
 from scipy.special import logit
-from tqdm.auto import tqdm
 
 from trainer.arrays import Array, Ints
 from trainer.data.reading.column_checks import SET_COLUMNS
@@ -23,6 +22,7 @@ from trainer.errors import DataError, RunError
 from trainer.evaluation.blocks import MOST_IN_MEMORY, release, room, row_blocks
 from trainer.evaluation.multi_label import AnyEvaluation, evaluate
 from trainer.files.locks import refuse_while_written
+from trainer.progress import progress_bar
 from trainer.run_folder import writer
 
 if TYPE_CHECKING:
@@ -178,9 +178,7 @@ def classify_texts(
     )
     texts = rows.table.select(["text", "text_pair"])
     is_paired = texts["text_pair"].null_count < texts.num_rows
-    with tqdm(
-        total=len(ids_N), desc="Predicting", unit=" rows", delay=2, disable=None, leave=False
-    ) as bar:
+    with progress_bar(total=len(ids_N), desc="Predicting", unit=" rows", delay=2) as bar:
         for start in range(0, len(ids_N), PIECE_ROWS):
             piece = take_rows(texts, ids_N[start : start + PIECE_ROWS])
             firsts, seconds = (pc.fill_null(column, "").to_pylist() for column in piece.columns)

@@ -12,8 +12,6 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tqdm.auto import tqdm
-
 from trainer.config.yaml_source import read_yaml
 from trainer.data.reading.formats.compression import COMPRESSED, ending
 from trainer.data.reading.formats.readers import ENDINGS
@@ -25,6 +23,7 @@ from trainer.delivery.predicting.partial_file import Columns, PartialFile, Stand
 from trainer.errors import DataError, RunError
 from trainer.files.content import file_identity
 from trainer.files.locks import only_writer, refuse_while_written
+from trainer.progress import progress_bar
 from trainer.run_folder import writer
 
 if TYPE_CHECKING:
@@ -208,14 +207,7 @@ def label_file(
         start = time.perf_counter()
         with (
             read_ahead(_labelled(labeller, records, done)) as pieces,
-            tqdm(
-                desc="Predicting",
-                unit=" rows",
-                initial=done,
-                disable=None,
-                leave=False,
-                smoothing=0.1,
-            ) as bar,
+            progress_bar(desc="Predicting", unit=" rows", initial=done, smoothing=0.1) as bar,
         ):
             for piece, counts in pieces:
                 sink.append(piece, columns, counts)

@@ -11,12 +11,10 @@ import hashlib
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from functools import partial
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from tqdm.auto import tqdm
 
 from trainer.arrays import Array, Floats32, Ints
 from trainer.data.tokens.tokenise import TokenisedRows
@@ -24,6 +22,7 @@ from trainer.errors import RunError, TrainingError
 from trainer.files.cache import ABOUT
 from trainer.files.locks import mark_used, partial_path, remove_dead
 from trainer.launch import stopping
+from trainer.progress import progress_bar
 from trainer.training.batches.batching import token_batches
 from trainer.training.memory import in_smaller_passes
 
@@ -102,8 +101,8 @@ def _compute(
     tokens: int,
 ) -> None:
     """Compute the vectors of rows, the longest of which come first, and write them as shards."""
-    progress = partial(tqdm, desc="Embedding", unit=" rows", delay=2, disable=None, leave=False)
-    with opened() as (vectors_of, equal_lengths), progress(total=len(ids_M)) as bar:
+    bar = progress_bar(total=len(ids_M), desc="Embedding", unit=" rows", delay=2)
+    with opened() as (vectors_of, equal_lengths), bar:
         for start in range(0, len(ids_M), SHARD_ROWS):
             shard = slice(start, start + SHARD_ROWS)
             ids = ids_M[shard]
