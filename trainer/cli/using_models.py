@@ -21,6 +21,7 @@ from trainer.cli.options import (
 from trainer.config.config import check_config
 from trainer.config.yaml_source import YamlSource
 from trainer.delivery.serving.limits import Limits
+from trainer.extras import require
 from trainer.launch.exits import worded_errors
 
 
@@ -201,6 +202,7 @@ def serve_command(
     ] = "info",
 ) -> None:
     """Serve a model over HTTP: inference API, web page, health checks and metrics."""
+    require("serve", "equipoise serve")
     from trainer.delivery.serving.serve import read_token, serve
 
     serve(

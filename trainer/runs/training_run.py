@@ -23,7 +23,7 @@ from trainer.launch import distributed, stopping, watch
 from trainer.run_folder import finished_comparison, writer
 from trainer.runs.existing_run import already_finished
 from trainer.runs.preparation import PreparedRun, prepare, prepare_run
-from trainer.runs.startup import loading_libraries, start
+from trainer.runs.startup import loading_libraries, require_packages, start
 from trainer.training import memory
 
 Upload = Callable[[Path, int], None]
@@ -39,6 +39,7 @@ def check(config: Config) -> None:
     Raises:
         TrainerError: anything that is wrong.
     """
+    require_packages(config)
     writer.check_writable(config.run_path)
     finished_comparison.read_if_set(config.report.comparison)
     by_time = config.split.by_time if config.split else None
