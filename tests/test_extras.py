@@ -84,7 +84,8 @@ def test_commands_tell_it_before_they_load_a_model_or_data(config_file, tmp_path
     """Neither the data nor the model exist, so that an earlier look at them would be the error."""
     nowhere = {"data": {"source": str(tmp_path / "no.csv")}, "model": {"name": str(tmp_path)}}
     smote = nowhere | {"balance": {"method": "smote"}, "model": nowhere["model"] | {"mode": "head"}}
-    endpoint = {"generator": "endpoint", "base_url": "http://127.0.0.1:9/v1", "model": "m"}
+    endpoint = {"generator": "endpoint", "base_url": "http://127.0.0.1:9/v1"}
+    endpoint |= {"model": "m", "target_rows": 200}
     plain = config_file(**nowhere)
     commands = {
         "serve": ("serve", tmp_path),
@@ -120,6 +121,7 @@ def test_commands_tell_it_before_they_load_a_model_or_data(config_file, tmp_path
     }
 
 
+@pytest.mark.exhaustive
 def test_training_needs_no_optional_package(config_file, tmp_path):
     config = config_file(training={"max_steps": 2})
     code = """
