@@ -1,14 +1,15 @@
-# The README's commands. Only Python 3.11 and git are needed; everything else goes into .venv.
+# The README's commands. Only Python (3.11, 3.12 or 3.13) and git are needed; everything else goes into VENV.
 PYTHON ?= python3.11
-BIN := .venv/bin
+VENV ?= .venv
+BIN := $(VENV)/bin
 
 .PHONY: setup quickstart test test-exhaustive system lint generate clean
 
-setup: .venv/installed
+setup: $(VENV)/installed
 
-.venv/installed: requirements.lock requirements-demo.lock pyproject.toml
-	$(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements.lock
+$(VENV)/installed: requirements-dev.lock requirements-demo.lock pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements-dev.lock
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps -r requirements-demo.lock
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
 	touch $@
@@ -38,4 +39,4 @@ generate: setup  ## rewrite the files that are derived from code
 	$(BIN)/python scripts/generate.py
 
 clean:
-	rm -rf .venv build *.egg-info
+	rm -rf $(VENV) build *.egg-info

@@ -9,7 +9,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 ORDER = (
     ("errors", "arrays", "progress"),
-    ("files",),
+    ("extras", "files"),
     ("config",),
     ("data",),
     ("evaluation",),

@@ -3,6 +3,8 @@
 Importing this module imports no torch; names that need it are loaded when they are first used.
 """
 
+import sys
+import warnings
 from pkgutil import resolve_name
 from typing import TYPE_CHECKING, Any
 
@@ -44,6 +46,13 @@ if TYPE_CHECKING:
     from trainer.training.weighted_trainer import WeightedTrainer
 
 __version__ = "0.1.0"
+
+if sys.platform == "win32":
+    warnings.warn(
+        "equipoise is tested on Linux and not on Windows. There, batch systems cannot stop a run by"
+        " SIGTERM or SIGUSR1, and the peak of memory is that of the whole process.",
+        stacklevel=2,
+    )
 
 PLACES = {
     "Classifier": "delivery.predicting.predict:Classifier",

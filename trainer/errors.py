@@ -109,6 +109,10 @@ class ExportError(TrainerError):
     """A model that cannot be exported, or whose export gives other results."""
 
 
+class MissingPackageError(TrainerError):
+    """An optional package that is not installed; the message has the command that installs it."""
+
+
 class TrainingError(TrainerError):
     """Training that cannot continue, for example because the loss is not a number.
 

@@ -1,13 +1,12 @@
 """The Kubernetes manifest against Kubernetes' own schema, and against what the program does."""
 
 import os
-import shutil
 import subprocess
 import sys
-import sysconfig
 
 import kubernetes_validate
 import pytest
+import wheel
 import yaml
 from conftest import ROOT
 
@@ -91,31 +90,7 @@ def test_config_lies_in_the_manifest_and_all_is_written_to_the_volume(manifest, 
 @pytest.fixture
 def image(tmp_path):
     """Folder of the programs of an environment with the locked packages and the wheel."""
-    source = tmp_path / "source"
-    shutil.copytree(
-        ROOT / "trainer", source / "trainer", ignore=shutil.ignore_patterns("__pycache__")
-    )
-    for name in ("pyproject.toml", "README.md", "LICENSE"):
-        shutil.copy(ROOT / name, source)
-    pip = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check"]
-    build = [
-        *pip,
-        "wheel",
-        "--no-deps",
-        "--no-build-isolation",
-        "--wheel-dir",
-        tmp_path / "dist",
-        source,
-    ]
-    subprocess.run(build, check=True)
-    subprocess.run([sys.executable, "-m", "venv", "--without-pip", tmp_path / "venv"], check=True)
-    programs = tmp_path / "venv/bin"
-    (packages,) = (tmp_path / "venv/lib").glob("python*/site-packages")
-    (packages / "locked.pth").write_text(sysconfig.get_path("purelib") + "\n", encoding="utf-8")
-    (wheel,) = (tmp_path / "dist").glob("*.whl")
-    install = [*pip, "--python", programs / "python", "install", "--no-deps", "--no-index", wheel]
-    subprocess.run(install, check=True)
-    return programs
+    return wheel.install(tmp_path)
 
 
 @pytest.mark.exhaustive

@@ -12,10 +12,10 @@ import torch
 import yaml
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, XLNetConfig
 
-from trainer import Classifier, load_config
+from trainer import Classifier, extras, load_config
 from trainer.delivery.export import onnx_check, onnx_folder, onnx_writer
-from trainer.delivery.predicting import onnx_files, onnx_runtime
-from trainer.errors import DataError, ExportError, RunError
+from trainer.delivery.predicting import onnx_runtime
+from trainer.errors import DataError, ExportError, MissingPackageError, RunError
 from trainer.evaluation.decision import Decision
 from trainer.runs import onnx_export, training_run
 
@@ -396,16 +396,16 @@ def test_wrong_orders_are_refused_before_torch_is_loaded(run, exported, tmp_path
         refused(run, "--output", tmp_path)
         == f"{tmp_path}: holds files that are not an export. Give another --output.\n"
     )
-    monkeypatch.setattr(onnx_files, "find_spec", lambda name: None)
+    monkeypatch.setattr(extras, "find_spec", lambda name: None)
     with pytest.raises(
-        ExportError,
+        MissingPackageError,
         match=(
-            r"ONNX needs onnx, onnxruntime, onnxscript, which are not installed here\."
-            r" Install: pip install 'equipoise\[onnx\]'"
+            r"^equipoise export needs packages that are not installed: onnx, onnxruntime,"
+            r" onnxscript\. Run: pip install 'equipoise\[onnx\]'$"
         ),
     ):
         onnx_export.export(str(run))
-    with pytest.raises(ExportError, match=r"ONNX needs onnxruntime, which are not installed here"):
+    with pytest.raises(MissingPackageError, match=r"model.onnx needs .* installed: onnxruntime\."):
         Classifier.load(exported[0])
 
 

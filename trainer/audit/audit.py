@@ -6,6 +6,7 @@ from trainer.config.config import Config
 from trainer.data.cleaning.clean import CleanRows, clean_rows
 from trainer.data.reading.sources import check_source, read_rows
 from trainer.errors import ConfigError, DataError
+from trainer.extras import require
 from trainer.files.cache import cache_dir
 from trainer.launch import distributed
 
@@ -24,9 +25,11 @@ def audit(
         max_rows: rows to compare and check; of larger data a seeded, stratified sample.
 
     Raises:
+        MissingPackageError: packages of the extra `audit` are not installed.
         TrainerError: options are out of range, data or model are bad, or the folder has files
             that no audit wrote.
     """
+    require("audit", "equipoise audit")
     if not 0.5 <= threshold <= 1:
         raise ConfigError(f"--threshold is {threshold:g}; needed: 0.5 to 1.")
     if max_rows < 2:

@@ -22,6 +22,7 @@ from trainer.cli.options import (
 from trainer.config.config import check_config
 from trainer.config.yaml_source import YamlSource
 from trainer.delivery.serving.limits import Limits
+from trainer.extras import require
 from trainer.launch.exits import worded_errors
 
 
@@ -256,6 +257,7 @@ def serve_command(
 
     Example: equipoise serve runs/tweets --port 8000
     """
+    require("serve", "equipoise serve")
     from trainer.delivery.serving.serve import read_token, serve
 
     serve(

@@ -7,6 +7,7 @@ from trainer.config.config import Config, check_config
 from trainer.config.sections.balancing import SYNTHESIS_METHODS
 from trainer.config.yaml_source import YamlSource
 from trainer.errors import ConfigError
+from trainer.extras import require
 
 MULTI_LABEL = (
     "compare needs one label a row. With several labels a row, train the strategies one by one and "
@@ -15,9 +16,18 @@ MULTI_LABEL = (
 
 
 def refuse(config: Config) -> None:
-    """Raise ConfigError with all reasons why the config or a strategy cannot be compared."""
+    """Refuse a config that cannot be compared.
+
+    Raises:
+        ConfigError: with all reasons why the config or a strategy cannot be compared.
+        MissingPackageError: a package that `compare` or a strategy needs is not installed.
+    """
     if faults := [*_faults(config), *_strategy_faults(config)]:
         raise ConfigError("\n".join(faults))
+    require("compare", "equipoise compare")
+    for strategy in config.compare.overrides:
+        if makes_embeddings(config, strategy):
+            require("augment", f"compare.strategies: {strategy}", "imblearn")
 
 
 def _faults(config: Config) -> Iterator[str]:

@@ -226,7 +226,8 @@ def _sign(descriptor: int) -> None:
     """Write the process id and the host into the lock file."""
     with suppress(OSError):  # the lock also works on a full disk
         os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, f"pid {os.getpid()} on {socket.gethostname()}".encode(), 0)
+        os.lseek(descriptor, 0, os.SEEK_SET)
+        os.write(descriptor, f"pid {os.getpid()} on {socket.gethostname()}".encode())
 
 
 def holder(path: Path) -> str:

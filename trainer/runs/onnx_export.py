@@ -12,8 +12,9 @@ from trainer.config.sections.data import DataSection
 from trainer.data.reading.row_access import take_rows
 from trainer.delivery.export import onnx_folder
 from trainer.delivery.predicting.labelled_rows import read_labelled
-from trainer.delivery.predicting.onnx_files import FINDINGS, GRAPH, check_packages
+from trainer.delivery.predicting.onnx_files import FINDINGS, GRAPH
 from trainer.errors import ExportError, TrainerError, first_line
+from trainer.extras import require
 from trainer.files.cache import cache_dir
 from trainer.run_folder.writer import RunFolder
 from trainer.runs.preparation import read_and_split
@@ -64,13 +65,14 @@ def export(
     Returns:
         The folder.
     Raises:
-        ExportError: another format, missing packages, a model that cannot be written, or one that
+        MissingPackageError: packages of the extra `onnx` are not installed.
+        ExportError: another format, a model that cannot be written, or one that
             gives other answers as ONNX.
         TrainerError: no such model, wrong `data`, or a folder that holds other files.
     """
     if file_format != "onnx":
         raise ExportError(f"--format is '{file_format}'; known: onnx.")
-    check_packages("onnx", "onnxruntime", "onnxscript")
+    require("onnx", "equipoise export")
     run = _run_of(Path(source).expanduser())
     target = output or _default_output(source, run, "onnx-int8" if int8 else "onnx")
     onnx_folder.check_output(target)

@@ -6,8 +6,10 @@ from contextlib import contextmanager
 from typing import Any
 
 from trainer.config.config import Config
+from trainer.config.sections.balancing import SYNTHESIS_METHODS
 from trainer.config.sections.tracker_names import refuse_missing_trackers
 from trainer.delivery.hub import client
+from trainer.extras import require
 from trainer.launch import distributed
 from trainer.launch.launch_settings import follow_config
 from trainer.run_folder import config_differences, finished_comparison, writer
@@ -19,7 +21,7 @@ def start(config: Config) -> Config:
     Raises:
         TrainerError: the run cannot be written, launched or pushed, or the processes differ.
     """
-    refuse_missing_trackers(config.training_values.get("report_to"))
+    require_packages(config)
     writer.check_writable(config.run_path)
     finished_comparison.read_if_set(config.report.comparison)
     if config.model.mode == "head":
@@ -40,6 +42,18 @@ def start(config: Config) -> Config:
     )
     distributed.from_main(lambda: client.check_login(config.hub))
     return config
+
+
+def require_packages(config: Config) -> None:
+    """Raise MissingPackageError if a setting needs an optional package that is not installed."""
+    refuse_missing_trackers(config.training_values.get("report_to"))
+    generator, method = config.augment.generator, config.balance.method
+    if method in SYNTHESIS_METHODS:
+        require("augment", f"balance.method: {method}", "imblearn")
+    if generator == "endpoint":
+        require("augment", "augment.generator: endpoint", "openai")
+    if generator != "none" and config.augment.similarity < 1:
+        require("augment", f"augment.similarity: {config.augment.similarity:g}", "datasketch")
 
 
 @contextmanager

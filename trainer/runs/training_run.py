@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 
 from trainer.config.config import Config
 from trainer.config.sections.balancing import SYNTHESIS_METHODS
-from trainer.config.sections.tracker_names import refuse_missing_trackers
 from trainer.data.augmenting.generators import check_generator
 from trainer.data.reading.sources import check_source
 from trainer.delivery.hub import client, uploads
@@ -26,7 +25,7 @@ from trainer.run_folder import finished_comparison, writer
 from trainer.run_folder.config_differences import flat
 from trainer.runs.existing_run import already_finished
 from trainer.runs.preparation import PreparedRun, prepare, prepare_run
-from trainer.runs.startup import loading_libraries, start
+from trainer.runs.startup import loading_libraries, require_packages, start
 from trainer.training import memory
 
 if TYPE_CHECKING:
@@ -45,7 +44,7 @@ def check(config: Config) -> None:
     Raises:
         TrainerError: anything that is wrong.
     """
-    refuse_missing_trackers(config.training_values.get("report_to"))
+    require_packages(config)
     writer.check_writable(config.run_path)
     finished_comparison.read_if_set(config.report.comparison)
     by_time = config.split.by_time if config.split else None

@@ -1,10 +1,15 @@
 """The peak memory of one training, whatever ran before it in the same process."""
 
-import resource
 import sys
 from pathlib import Path
 
+import psutil
 import torch
+
+try:
+    import resource
+except ImportError:  # on Windows
+    resource = None  # type: ignore[assignment]
 
 CLEAR, STATUS = Path("/proc/self/clear_refs"), Path("/proc/self/status")
 RESET_PEAK = "5"
@@ -44,6 +49,9 @@ class PeakMemory:
             return int(torch.accelerator.max_memory_allocated(self.device))
         if self.of == "process":
             return _status_bytes("VmHWM")
+        if resource is None:
+            held = psutil.Process().memory_info()
+            return int(getattr(held, "peak_wset", held.rss))
         unit = 1 if sys.platform == "darwin" else 1024
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 

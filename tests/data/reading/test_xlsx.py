@@ -1,16 +1,16 @@
 """Excel files: values as the sheet shows them, sheets by name, rows of the sheet as lines."""
 
-import builtins
 from datetime import date, datetime
 from pathlib import Path
 
 import pytest
 from openpyxl import Workbook
 
+from trainer import extras
 from trainer.config.sections.data import DataSection
 from trainer.data.reading.formats.records import Records
 from trainer.data.reading.sources import read_rows
-from trainer.errors import DataError
+from trainer.errors import DataError, MissingPackageError
 
 
 @pytest.fixture(autouse=True)
@@ -102,19 +102,12 @@ def test_what_is_wrong_with_a_sheet_is_worded(monkeypatch):
     Path("a.xlsx").write_bytes(b"text,label\n")
     with pytest.raises(DataError, match=r"^a.xlsx: is not an .xlsx file: "):
         read()
-    load = builtins.__import__
-
-    def lacks(name, *arguments):
-        if name == "openpyxl":
-            raise ImportError(name)
-        return load(name, *arguments)
-
-    monkeypatch.setattr(builtins, "__import__", lacks)
+    monkeypatch.setattr(extras, "find_spec", lambda name: None)
     with pytest.raises(
-        DataError,
+        MissingPackageError,
         match=(
-            r"needs the package openpyxl. Run: pip install 'openpyxl>=3.1,<4', or save the "
-            r"sheet as CSV.$"
+            r"^a.xlsx: reading .xlsx needs packages that are not installed: openpyxl\. "
+            r"Run: pip install 'equipoise\[xlsx\]'$"
         ),
     ):
         read()

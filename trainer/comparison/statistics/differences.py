@@ -35,6 +35,7 @@ from trainer.comparison.statistics.variance_components import (
 )
 from trainer.errors import did_you_mean, listing
 from trainer.evaluation.intervals import LEVEL, Interval
+from trainer.extras import require
 
 LOWEST = {"mcc": -1.0}
 """The lowest value of metrics that can be negative."""
@@ -235,6 +236,7 @@ def _within(
 
 def against_baseline(metric: str, found: list[Estimate], base: int) -> list[AgainstBaseline | None]:
     """Return the tested and adjusted differences from the baseline; None for itself."""
+    require("compare", "comparing predictions")
     from statsmodels.stats.multitest import multipletests  # slow to import
 
     others = [k for k in range(len(found)) if k != base]

@@ -6,8 +6,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from trainer.delivery.predicting.onnx_files import GRAPH, check_packages
+from trainer.delivery.predicting.onnx_files import GRAPH
 from trainer.errors import ExportError, first_line
+from trainer.extras import require
 
 TOKENS_PER_PASS = 256
 """Tokens of a batch. Larger batches are no faster with ONNX Runtime, and padding costs time: with
@@ -20,12 +21,13 @@ class OnnxModel(nn.Module):
     Args:
         folder: the folder of `model.onnx`.
     Raises:
-        ExportError: onnxruntime is not installed, or cannot load the graph.
+        MissingPackageError: onnxruntime is not installed.
+        ExportError: onnxruntime cannot load the graph.
     """
 
     def __init__(self, folder: Path) -> None:
         super().__init__()
-        check_packages("onnxruntime")
+        require("onnx", str(folder / GRAPH), "onnxruntime")
         import onnxruntime  # type: ignore[import-untyped]
 
         options = onnxruntime.SessionOptions()

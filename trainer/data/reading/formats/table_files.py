@@ -15,6 +15,7 @@ from trainer.data.reading.column_checks import check_columns
 from trainer.data.reading.formats.compression import is_compressed
 from trainer.data.reading.row_places import BATCH_ROWS, LINE
 from trainer.errors import DataError, did_you_mean, first_line, listing
+from trainer.extras import require
 
 PARQUET_BUFFER_BYTES = 1 << 20
 """Bytes that are read at once of each column. With `pre_buffer`, pyarrow's default, iter_batches
@@ -71,13 +72,9 @@ def read_xlsx(
     the whole sheet in memory and read texts such as 'NA' as missing.
     """
     refuse_compressed(path)
-    try:
-        from openpyxl import load_workbook
-    except ImportError as error:
-        raise DataError(
-            f"{path}: reading .xlsx needs the package openpyxl. Run: pip install "
-            "'openpyxl>=3.1,<4', or save the sheet as CSV."
-        ) from error
+    require("xlsx", f"{path}: reading .xlsx")
+    from openpyxl import load_workbook
+
     try:
         book = load_workbook(path, read_only=True, data_only=True)
     except Exception as error:  # openpyxl has no error class of its own.
