@@ -1,8 +1,8 @@
-# The README's commands. Only Python 3.11 and git are needed; everything else goes into .venv.
+# The commands of README.md and docs/. Only Python 3.11 and git are needed; everything else goes into .venv.
 PYTHON ?= python3.11
 BIN := .venv/bin
 
-.PHONY: setup quickstart test test-exhaustive system lint generate clean
+.PHONY: setup quickstart test test-exhaustive system lint generate docs clean
 
 setup: .venv/installed
 
@@ -36,6 +36,10 @@ lint: setup  ## mend what ruff can mend
 
 generate: setup  ## rewrite the files that are derived from code
 	$(BIN)/python scripts/generate.py
+
+docs: setup  ## the documentation, in build/docs; a broken link or reference is an error
+	$(BIN)/sphinx-build --fail-on-warning --keep-going --quiet --builder html docs build/docs
+	$(BIN)/python -m pytest tests/test_docs.py
 
 clean:
 	rm -rf .venv build *.egg-info

@@ -1,0 +1,17 @@
+"""Settings of the documentation: `make docs` builds it with Sphinx, MyST and furo."""
+
+from trainer import __version__
+
+project = "equipoise"
+author = "the equipoise developers"
+release = __version__
+html_title = f"equipoise {__version__}"
+html_theme = "furo"
+html_extra_path = ["llms.txt"]
+smartquotes = False
+extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
+exclude_patterns = ["_drafts", "notebooks"]
+myst_heading_anchors = 3
+autodoc_typehints = "none"
+autodoc_member_order = "bysource"
+napoleon_google_docstring = True
