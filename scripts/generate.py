@@ -5,6 +5,7 @@ trainer/config/sections/training_arguments.json
 configs/schema.json              JSON Schema of the YAML, for editors
 docs/reference/config.md         every key of the YAML
 docs/reference/cli.md            every command and option
+docs/pictures/which_method_*.svg the rules of `equipoise audit` as a flow chart
 """
 
 import dataclasses
@@ -195,9 +196,15 @@ def default_of(option: typing.Any) -> str:
 
 def generated() -> dict[Path, str]:
     """{path: text} of every derived file."""
+    from method_chart import charts
+
     from trainer.config.config import json_schema
 
-    return {
+    pictures = {
+        ROOT / f"docs/pictures/which_method_{theme}.svg": picture
+        for theme, picture in charts().items()
+    }
+    return pictures | {
         ROOT / "configs/schema.json": json.dumps(json_schema(), indent=1) + "\n",
         ROOT / "docs/reference/config.md": config_reference(),
         ROOT / "docs/reference/cli.md": cli_reference(),
