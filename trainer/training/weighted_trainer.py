@@ -42,7 +42,7 @@ class WeightedTrainer(Trainer):
     row, or, with `problem_type="multi_label_classification"`, a vector of 0 and 1 for each row.
 
     Args:
-        *args, **kwargs: as for `transformers.Trainer`, without `compute_loss_func`.
+        args, kwargs: as for `transformers.Trainer`, without `compute_loss_func`.
         loss: `cross_entropy` (for several labels a row: binary cross-entropy), `focal`,
             `logit_adjusted` or `balanced_softmax`.
         gamma: of `focal`, by default 2.
