@@ -12,6 +12,7 @@ html_css_files = ["tables.css"]
 html_extra_path = ["llms.txt"]
 html_sourcelink_suffix = ""
 smartquotes = False
+default_role = "code"
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
 exclude_patterns = ["_drafts", "notebooks"]
 myst_heading_anchors = 3

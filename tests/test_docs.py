@@ -11,6 +11,7 @@ import typer
 from conftest import ROOT
 from ruamel.yaml import YAML
 
+import trainer
 from trainer.cli.typer_app import app
 from trainer.config.config import Config
 from trainer.delivery.serving.app import PROBLEMS
@@ -110,6 +111,11 @@ def test_every_file_of_a_run_folder_is_explained():
     text = TEXTS["docs/reference/run_folder.md"]
     pictures = {name for name in FILES if name.endswith(".png")}
     assert [name for name in FILES if name not in text and name not in pictures] == []
+
+
+def test_python_reference_has_every_public_name():
+    text = TEXTS["docs/reference/python.md"]
+    assert [name for name in trainer.__all__ if f"trainer.{name}\n" not in text] == ["__version__"]
 
 
 def test_errors_of_the_server_are_explained():
