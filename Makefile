@@ -1,9 +1,10 @@
-# The README's commands. Only Python (3.11, 3.12 or 3.13) and git are needed; everything else goes into VENV.
+# The commands of README.md and docs/. Only Python (3.11, 3.12 or 3.13) and git are needed;
+# everything else goes into VENV.
 PYTHON ?= python3.11
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: setup quickstart test test-exhaustive system lint generate clean
+.PHONY: setup quickstart test test-exhaustive system lint generate docs clean
 
 setup: $(VENV)/installed
 
@@ -37,6 +38,10 @@ lint: setup  ## mend what ruff can mend
 
 generate: setup  ## rewrite the files that are derived from code
 	$(BIN)/python scripts/generate.py
+
+docs: setup  ## the documentation, in build/docs; warnings are errors, and the examples are run
+	$(BIN)/sphinx-build --fail-on-warning --keep-going --quiet --builder html docs build/docs
+	$(BIN)/python -m pytest tests/test_docs.py -m 'exhaustive or not exhaustive'
 
 clean:
 	rm -rf $(VENV) build *.egg-info

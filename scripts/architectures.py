@@ -2,8 +2,8 @@
 
 Each is trained in full, with LoRA and as a head on the frozen encoder; then its saved folder
 must give the same logits here, in batches, and in transformers' own `pipeline()`, one text at
-a time. `python scripts/architectures.py` writes the table of docs/architectures.md (6 minutes on
-2 CPU cores); names of model types after it try these alone and print their rows.
+a time. `python scripts/architectures.py` writes the table of docs/reference/architectures.md
+(6 minutes on 2 CPU cores); names of model types after it try these alone and print their rows.
 """
 
 import contextlib

@@ -40,7 +40,7 @@ class WeightedTrainer(Trainer):
     row, or, with `problem_type="multi_label_classification"`, a vector of 0 and 1 for each row.
 
     Args:
-        model, args, *others, **kwargs: as for `transformers.Trainer`, without
+        model, args, others, kwargs: as for `transformers.Trainer`, without
             `compute_loss_func`.
         loss: `cross_entropy`, `focal`, `logit_adjusted` or `balanced_softmax`. For several labels a
             row: `cross_entropy` (then binary), `focal`, `ntr_focal`, `cb_ntr`,

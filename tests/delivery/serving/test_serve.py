@@ -964,20 +964,21 @@ def test_no_address_of_this_machine_alone_is_warned_of(model, recwarn):
 
 
 def test_the_documented_limits_are_those_of_the_server():
-    text = (ROOT / "docs/serving.md").read_text(encoding="utf-8")
+    text = (ROOT / "docs/how-to/serve_behind_tls.md").read_text(encoding="utf-8")
     limits = Limits()
     assert limits.max_body_bytes == 2**20
     for words in (
         "client_max_body_size 1m;",
-        f"| `--max-body-bytes` | {limits.max_body_bytes:,} | 413 |",
-        f"| `--max-texts` of a request | {limits.max_texts:,} | 413 |",
-        f"| `--queue-size`, texts that wait | {limits.queue_size:,} | 429 with Retry-After |",
-        f"| `--timeout-seconds` for an answer, waiting included | {limits.timeout_seconds:g} s |"
-        " 504 |",
-        f"| head of a request | {connections.HEAD_SECONDS} s | the connection is closed |",
-        f"| body of a request | {guard.BODY_SECONDS} s | 408 |",
-        f"| a client that takes nothing of its answer | {connections.READ_SECONDS} s | the"
-        " connection is closed |",
+        f"| `--max-body-bytes` per request | {limits.max_body_bytes:,} | 413 |",
+        f"| `--max-texts` per request | {limits.max_texts:,} | 413 |",
+        f"| `--queue-size`, waiting texts | {limits.queue_size:,} | 429 with Retry-After |",
+        "| `--timeout-seconds` per request, including queueing |"
+        f" {limits.timeout_seconds:g} s | 504 |",
+        "| time to receive the head of a request |"
+        f" {connections.HEAD_SECONDS} s | the connection is closed |",
+        f"| time to receive the body of a request | {guard.BODY_SECONDS} s | 408 |",
+        "| time in which a client reads nothing of its answer |"
+        f" {connections.READ_SECONDS} s | the connection is closed |",
         f"`--timeout-seconds` plus {guard.BODY_SECONDS + connections.READ_SECONDS} s",
     ):
         assert words in text

@@ -33,7 +33,7 @@ NO_TOKEN = (
 )
 NO_TLS = (
     "--host {host}: this server uses plain HTTP, so the network can read the token and the texts."
-    " Listen on 127.0.0.1 behind a proxy with TLS (docs/serving.md)."
+    " Listen on 127.0.0.1 behind a proxy with TLS (docs/how-to/serve_behind_tls.md)."
 )
 LOG_FORMAT = "%(asctime)s %(levelname)s %(message)s"
 
