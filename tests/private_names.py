@@ -120,6 +120,11 @@ OVERRIDDEN = (
 """Methods of transformers.Trainer that a subclass replaces."""
 
 USED = (
+    PrivateName(
+        "tqdm:tqdm",
+        "_instances",
+        "finds the open bars, which a message must clear and an interruption close",
+    ),
     PrivateName(TRAINER, "_save_optimizer_and_scheduler", "part of a checkpoint", TO_FOLDER),
     PrivateName(TRAINER, "_save_scaler", "part of a checkpoint", TO_FOLDER),
     PrivateName(TRAINER, "_prepare_inputs", "evaluates in passes of tokens", ("self", "inputs")),

@@ -199,8 +199,9 @@ class _TrainingBase(Section):
 def _field(name: str, spec: dict[str, Any]) -> tuple[Any, Any]:
     kinds: list[Any] = [TYPES[kind] for kind in spec["types"]]
     if "choices" in spec:
-        choice = Literal[tuple(spec["choices"])]
-        others = {"list": list[Literal[tuple(TRACKERS)]], "null": None}
+        choice: Any = Literal[tuple(spec["choices"])]
+        trackers: Any = Literal[tuple(TRACKERS)]
+        others = {"list": list[trackers], "null": None}
         kinds = [choice, *(others[kind] for kind in spec["types"] if kind in others)]
     field = Field(
         default=TRAINING_DEFAULTS.get(name),
