@@ -69,6 +69,11 @@ text of this page.
 
 `accelerate launch` turns every code other than 0 into 1. In scripts, look for `stopped.json` in the
 run folder instead of code 75.
+
+While a command works, each finished stage is a line with its counts and time. Training prints a
+row for each evaluation, and on a terminal a bar with the steps, the time left, the training loss,
+rows per second and the last macro F1. Files and continuous integration (the variable `CI` is set)
+get the same lines without the bar; every ten minutes a line says which step was reached.
 """
 NAMES = {
     bool: "bool",
