@@ -7,6 +7,7 @@ author = "the equipoise developers"
 release = __version__
 html_title = f"equipoise {__version__}"
 html_theme = "furo"
+html_show_copyright = False
 html_static_path = ["_static"]
 html_css_files = ["tables.css"]
 html_extra_path = ["llms.txt"]
