@@ -23,7 +23,7 @@ def state():
 before = state()
 config = {config!r}
 first = trainer.train(config)
-second = trainer.train(config, ["run.seed=3", "training.dataloader_num_workers=1"], resume="never")
+second = trainer.train(config, ["run.name=workers", "training.dataloader_num_workers=1"])
 third = await asyncio.to_thread(trainer.train, config, ["run.name=thread"])
 assert state() == before
 assert len(third.classifier.predict(["a", "b"])) == 2
@@ -33,7 +33,7 @@ assert len(third.classifier.predict(["a", "b"])) == 2
 def run(notebook, folder):
     """Execute a notebook in a folder; return the outputs of its code cells."""
     nbclient.NotebookClient(
-        notebook, timeout=200, kernel_name="python3", resources={"metadata": {"path": folder}}
+        notebook, timeout=600, kernel_name="python3", resources={"metadata": {"path": folder}}
     ).execute()
     return [cell.outputs for cell in notebook.cells if cell.cell_type == "code"]
 
@@ -63,6 +63,7 @@ def test_stored_notebook_uses_names_that_are_public():
 
 
 @pytest.mark.exhaustive
+@pytest.mark.timeout(900)
 def test_notebook_runs_and_shows_tables(tmp_path):
     cells = run(nbformat.read(NOTEBOOK, as_version=4), str(tmp_path))
     everything = [output for outputs in cells for output in outputs]
