@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import f1_score
 
+from trainer import ConfigError, load_config
 from trainer.config.sections.run import GroupLimits
 from trainer.evaluation.frequency_groups import frequency_groups, group_figures
 from trainer.evaluation.multi_label import evaluate
@@ -40,6 +41,20 @@ def test_limits_hold_for_any_number_of_classes_and_are_inclusive():
     assert classes([200, 35, 34, 9, 8, 1], limits) == expected
     assert classes([200, 8], limits) == {"head": [0], "tail": [1]}
     assert classes([200, 35], limits) == {}
+
+
+@pytest.mark.parametrize(
+    ("groups", "words"),
+    [
+        ({"head": 9, "medium": 35}, "report.groups: head is 9 and medium 35; head must be the"),
+        ({"head": 9}, "report.groups.medium is missing"),
+        ("halves", "report.groups is 'halves'; known: a section"),
+    ],
+    ids=["order", "missing", "unknown"],
+)
+def test_wrong_groups_are_refused_in_words(groups, words):
+    with pytest.raises(ConfigError, match=words):
+        load_config({"model": {"name": "m"}, "data": {"source": "d"}, "report": {"groups": groups}})
 
 
 def test_groups_name_their_fewest_and_most_training_rows():

@@ -105,10 +105,7 @@ def compare(
     """
     _check_names(metric, baseline, minority_label, predictions, labels)
     _check_predictions(label_ids_N, predictions, labels, baseline)
-    of_groups = {name: list(of) for name, of in (groups or {}).items()}
-    for name, of in of_groups.items():
-        if unknown := sorted(set(of) - set(labels)):
-            raise ValueError(f"groups: '{name}' holds {listing(unknown)}; known: {listing(labels)}")
+    of_groups = _checked_groups(groups or {}, labels)
     minority = labels.index(minority_label)
     if metric.startswith("minority") and minority not in label_ids_N:
         raise ValueError(
@@ -202,6 +199,13 @@ def _check_names(
             raise ValueError(
                 f"{what} is '{name}'; known: {listing(known)}.{did_you_mean(name, known)}"
             )
+
+
+def _checked_groups(groups: Mapping[str, Sequence[str]], labels: list[str]) -> dict[str, list[str]]:
+    for name, of in groups.items():
+        if unknown := sorted(set(of) - set(labels)):
+            raise ValueError(f"groups: '{name}' holds {listing(unknown)}; known: {listing(labels)}")
+    return {name: list(of) for name, of in groups.items()}
 
 
 def _check_predictions(
