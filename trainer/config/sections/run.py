@@ -62,7 +62,7 @@ class ReportSection(Section):
     then describes it."""
     groups: Literal["thirds"] | GroupLimits = "thirds"
     """Groups of classes by their training rows before balancing: head, medium and tail. Their macro
-    F1 is in `metrics.json`, page, card and comparison. `thirds`, the default: a third of the classes
-    each; equal counts stay together, and fewer than 6 classes have no groups. Or limits: `{head:
-    35, medium: 9}` puts 35 rows and more in the head, 9 to 34 in the middle, and the rest in the
-    tail."""
+    F1 is in `metrics.json`, page, card and comparison. `thirds` (the default): a third of the
+    classes each; equal counts stay together, and fewer than 6 classes have no groups. Or limits:
+    `{head: 35, medium: 9}` puts 35 rows and more in the head, 9 to 34 in the middle, and the rest
+    in the tail."""
