@@ -118,7 +118,7 @@ def group_table(groups: dict[str, dict[str, Any]]) -> str:
         ]
         for name, group in groups.items()
     ]
-    headings = ["classes by training rows", "classes", "training rows of each", "support"]
+    headings = ["classes by training rows", "classes", "training rows", "support"]
     figures = ["macro F1", "micro F1"][: len(rows[0]) - len(headings)] if rows else []
     return markdown_table([*headings, *figures], rows) if rows else ""
 
