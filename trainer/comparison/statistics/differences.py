@@ -177,7 +177,7 @@ def _strategies(
     effects = zip(
         columns,
         _by_strategy(per_class),
-        _by_strategy(per_group) or [{}] * len(figures),
+        _by_strategy(per_group) or [{}] * len(values_KS),
         strict=True,
     )
     return [Strategy(*of, by_class, by_group) for of, by_class, by_group in effects]
