@@ -3,6 +3,7 @@
 import numpy as np
 
 from trainer.config.sections.compare import PRESETS
+from trainer.evaluation.frequency_groups import frequency_groups
 
 GAINS = {"none": 0.0, "undersample": 0.05, "oversample": 0.08, "class_weights": 0.11, "focal": 0.01}
 """What each strategy adds to macro F1; accuracy falls by a tenth of it."""
@@ -40,6 +41,13 @@ def difference(value, half):
         "low": None if half is None else value - half,
         "high": None if half is None else value + half,
     }
+
+
+def groups_of(support):
+    """The labels of head, medium and tail, as thirds of the classes by their rows."""
+    labels = sorted(support, key=lambda label: -support[label])
+    groups = frequency_groups(np.array([support[label] for label in labels]), "thirds")
+    return {name: [labels[c] for c in group.label_ids] for name, group in groups.items()}
 
 
 def validation(gains=GAINS, support=R8, num_seeds=5, metric="macro_f1", rng=None, apart=0.04):
@@ -94,11 +102,20 @@ def validation(gains=GAINS, support=R8, num_seeds=5, metric="macro_f1", rng=None
                 "row_variance": 2e-4,
             }
             against |= {"is_reliable": 2 * p < 0.05}
+        per_group = {}
+        for group, labels in groups_of(support).items():
+            changes = [per_class[label]["f1_difference"] for label in labels]
+            mean = float(np.mean([change["difference"] for change in changes if change] or [0]))
+            per_group[group] = {
+                "macro_f1": float(np.mean([per_class[label]["f1"] for label in labels])),
+                "difference": difference(mean, half) if strategies else None,
+            }
         strategies[name] = {
             "figures": figures,
             "differences": differences if against else {},
             "against_baseline": against,
             "per_class": per_class,
+            "per_group": per_group,
         }
     best = max(strategies, key=lambda name: strategies[name]["figures"][metric]["mean"])
     for name, values in strategies.items():
@@ -118,6 +135,7 @@ def validation(gains=GAINS, support=R8, num_seeds=5, metric="macro_f1", rng=None
         "labels": sorted(support),
         "support": dict(support),
         "minority_label": min(support, key=support.get),
+        "groups": groups_of(support),
         "strategies": strategies,
     }
 

@@ -106,6 +106,7 @@ def test_every_figure_of_metrics_json_is_explained():
     clock = {"seconds", "rows_per_second", "peak_memory_bytes", "peak_memory_of", "steps"}
     top = {"validation", "test", "decision", "minority_label", "training", "special_tokens"}
     top |= {"augment", "ensemble"}
+    top |= {"num_classes", "num_measured", "least_train_rows", "most_train_rows", "support"}
     assert {*single, *several, *clock, *top} == rows_of("docs/reference/metrics.md")
 
 

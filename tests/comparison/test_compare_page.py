@@ -70,6 +70,23 @@ def test_page_is_written_whole_under_the_given_name(tmp_path):
     assert path.read_text(encoding="utf-8") == compare_page.render(result)
 
 
+def test_page_shows_the_macro_f1_of_frequent_and_rare_classes():
+    result = comparison()
+    strategies = result["validation"]["strategies"]
+    words = section_words(result, "groups")
+    assert result["validation"]["groups"]["tail"] == ["interest", "ship", "grain"]
+    assert "tail: 3 classes 20 " in words
+    tail = [values["per_group"]["tail"] for values in strategies.values()]
+    for shown in (
+        f"{tail[0]['macro_f1']:.2f}",
+        *(f"{t['difference']['difference']:+.2f}" for t in tail[1:]),
+    ):
+        assert shown in words
+    assert "macro F1, tail (3 classes)" in section_words(result, "test")
+    del result["validation"]["groups"], result["test"]["groups"]  # fewer than six classes
+    assert section(result, "groups") == ""
+
+
 def test_page_needs_nothing_from_outside_and_runs_nothing():
     text = compare_page.render(comparison(failed={"smote": "too few rows"}, quick=quick()))
     page = Page(text)

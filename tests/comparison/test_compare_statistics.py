@@ -4,7 +4,7 @@ crossed random effects, and the recommendation fits the numbers.
 
 import json
 import warnings
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
@@ -151,7 +151,44 @@ def test_influence_is_what_a_figure_loses_without_a_row_when_its_class_keeps_its
             (figure(np.ones(len(rows))) - figure(weights)) * (peers - 1) / peers
             for figure in figures.values()
         ]
-        assert [found.by_row(f)[row] for f in columns] == pytest.approx(expected, abs=1e-12)
+        assert [found.by_row(np.array([f]))[row] for f in columns] == pytest.approx(
+            expected, abs=1e-12
+        )
+
+
+def test_group_of_all_classes_has_the_interval_of_macro_f1_and_others_the_mean_difference():
+    rng = np.random.default_rng(0)
+    true, labels = np.repeat(np.arange(4), 12), list("abcd")
+    runs = {
+        name: np.where(rng.random((3, 48)) < right, true, rng.integers(0, 4, (3, 48)))
+        for name, right in {"none": 0.4, "weights": 0.8}.items()
+    }
+    found = compare(
+        true,
+        {name: SeedPredictions(ids_SN, np.eye(4)[ids_SN]) for name, ids_SN in runs.items()},
+        labels,
+        minority_label="d",
+        groups={"all": labels, "tail": ["c", "d"]},
+    )
+    weights = found.strategies["weights"]
+    same = asdict(weights.per_group["all"].difference)
+    assert same == pytest.approx(asdict(weights.differences["macro_f1"]))
+    of_classes = [weights.per_class[label].f1_difference.difference for label in "cd"]
+    assert weights.per_group["tail"].difference.difference == pytest.approx(np.mean(of_classes))
+    assert found.strategies["none"].per_group["tail"].difference is None
+    assert found.to_dict()["groups"]["tail"] == ["c", "d"]
+
+
+def test_groups_of_unknown_labels_are_refused():
+    seeds = SeedPredictions(np.zeros((1, 2), int), np.zeros((1, 2, 2)))
+    with pytest.raises(ValueError, match="groups: 'tail' holds c; known: a, b"):
+        compare(
+            np.array([0, 1]),
+            {"none": seeds},
+            list("ab"),
+            minority_label="b",
+            groups={"tail": ["c"]},
+        )
 
 
 @pytest.mark.parametrize("title", ["auroc_macro", "ece", "macro_f1", "mcc"])

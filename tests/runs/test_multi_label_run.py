@@ -1,6 +1,7 @@
 """A run on real multi-label sentences with the tiny model, and errors for multi-label data."""
 
 import json
+import re
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -24,7 +25,7 @@ METRICS = [
     "macro_precision",
     "macro_recall",
 ]
-METRICS += ["mean_average_precision", "hamming_loss", "labels", "per_class"]
+METRICS += ["mean_average_precision", "hamming_loss", "labels", "per_class", "per_group"]
 
 
 @pytest.fixture(scope="module")
@@ -50,6 +51,7 @@ def values(sentences, tiny_model):
         "split": {"train": 0.6, "validation": 0.2, "test": 0.2},
         "balance": {"method": "oversample", "target_ratio": 0.2, "resample_each_epoch": True},
         "loss": {"class_weights": {"exfiltration": 4}},
+        "report": {"groups": {"head": 60, "medium": 30}},
         "training": {
             "num_train_epochs": 1,
             "per_device_train_batch_size": 16,
@@ -76,6 +78,25 @@ def test_metrics_hold_the_documented_names(finished):
     assert list(metrics["test"]) == list(metrics["validation"]) == METRICS
     assert metrics["minority_label"] == "exfiltration"
     assert read_json(finished / "class_weights.json")["exfiltration"] == 4
+
+
+def test_groups_by_limits_are_in_metrics_page_and_card(finished):
+    metrics, counts = read_json(finished / "metrics.json"), read_json(finished / "report.json")
+    train = dict(zip(counts["labels"], counts["audit"]["natural_C"], strict=True))
+    assert set(metrics["test"]["per_group"]) == {"head", "medium", "tail"}
+    page, card = ((finished / name).read_text("utf-8") for name in ("report.html", "README.md"))
+    assert "<h3>Frequent and rare classes</h3>" in page
+    for split in ("validation", "test"):
+        per_class = metrics[split]["per_class"]
+        for name, group in metrics[split]["per_group"].items():
+            least, most = group["least_train_rows"], group["most_train_rows"]
+            labels = [label for label, rows in train.items() if least <= rows <= most]
+            measured = [per_class[label] for label in labels if per_class[label]["support"]]
+            assert group["num_classes"] == len(labels)
+            assert group["support"] == sum(values["support"] for values in measured)
+            assert group["macro_f1"] == pytest.approx(np.mean([v["f1"] for v in measured]))
+            cells = f"{group['support']} | {group['macro_f1']:.4f} | {group['micro_f1']:.4f} |"
+            assert re.search(rf"\| {name} \|.*\| {re.escape(cells)}", card)
 
 
 def test_run_folder_shows_label_scores_in_place_of_a_confusion_matrix(finished):

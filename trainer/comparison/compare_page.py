@@ -63,6 +63,7 @@ def render(result: dict[str, Any]) -> str:
         seconds_heading=seconds_heading(result),
         forest=compare_plots.forest(compared, others) if others else None,
         heat=_heat(compared, others, shown.labels) if others else None,
+        group_heat=_group_heat(compared, others) if others else [],
         shown=shown,
         costs=_costs(result, order) if others else [],
         unlike_best=[
@@ -207,27 +208,51 @@ def seconds_heading(result: dict[str, Any]) -> str:
 
 
 def _heat(compared: dict[str, Any], others: list[str], labels: list[str]) -> list[dict[str, Any]]:
-    """Return the differences of F1 of some classes; shades are relative to the largest one."""
-    strategies = compared["strategies"]
-    per_class = {name: strategies[name]["per_class"] for name in [compared["baseline"], *others]}
-    found = {
-        label: [per_class[name][label]["f1_difference"] for name in others]
-        for label in compared["labels"]
-    }
-    largest = max((abs(d["difference"]) for row in found.values() for d in row if d), default=0)
+    """Return the differences of F1 of some classes."""
+    per_class = {name: strategy["per_class"] for name, strategy in compared["strategies"].items()}
+    return _shaded(
+        {
+            label: {
+                "support": compared["support"][label],
+                "f1": per_class[compared["baseline"]][label]["f1"],
+                "differences": [per_class[name][label]["f1_difference"] for name in others],
+            }
+            for label in compared["labels"]
+        },
+        labels,
+    )
+
+
+def _group_heat(compared: dict[str, Any], others: list[str]) -> list[dict[str, Any]]:
+    """Return the differences of macro F1 of frequent and rare classes; empty without groups."""
+    groups, strategies = compared.get("groups", {}), compared["strategies"]
+    return _shaded(
+        {
+            name: {
+                "num_classes": len(labels),
+                "support": sum(compared["support"][label] for label in labels),
+                "f1": strategies[compared["baseline"]]["per_group"][name]["macro_f1"],
+                "differences": [strategies[of]["per_group"][name]["difference"] for of in others],
+            }
+            for name, labels in groups.items()
+        },
+        list(groups),
+    )
+
+
+def _shaded(found: dict[str, dict[str, Any]], shown: list[str]) -> list[dict[str, Any]]:
+    """Return some rows of a heat map; shades are relative to the largest difference of all."""
+    differences = [d for row in found.values() for d in row["differences"] if d]
+    largest = max((abs(d["difference"]) for d in differences), default=0)
 
     def shaded(d: dict[str, Any]) -> dict[str, Any]:
         excludes_0 = d["low"] is not None and d["low"] * d["high"] > 0
         return d | {"shade": d["difference"] / (largest or 1), "excludes_0": excludes_0}
 
     return [
-        {
-            "label": label,
-            "support": compared["support"][label],
-            "f1": per_class[compared["baseline"]][label]["f1"],
-            "differences": [d and shaded(d) for d in found[label]],
-        }
-        for label in labels
+        found[label]
+        | {"label": label, "differences": [d and shaded(d) for d in found[label]["differences"]]}
+        for label in shown
     ]
 
 

@@ -19,6 +19,7 @@ from trainer.comparison.strategies import strategy_config
 from trainer.comparison.trainings import TEST_PREDICTIONS, Training, predict_test
 from trainer.config.sections.compare import BASELINE
 from trainer.evaluation.blocks import Rows, Taken, joined
+from trainer.evaluation.frequency_groups import frequency_groups
 from trainer.run_folder.prediction_file import read_predictions
 
 FAILED = "failed.json"
@@ -163,8 +164,9 @@ class TrainingGrid:
             for strategy in strategies:
                 for training in self.with_budget(strategy):
                     predict_test(training, self.shared)
-        data, metric = self.shared.first.unbalanced, self.shared.config.compare.metric
-        labels, minority = data.labels, data.summary.minority_label
+        config, data = self.shared.config, self.shared.first.unbalanced
+        metric, labels, minority = config.compare.metric, data.labels, data.summary.minority_label
+        groups = frequency_groups(data.summary.natural_C, config.report.groups)
         found = {strategy: self._predictions(strategy, split) for strategy in strategies}
         true_N = found[strategies[0]][0]
         if metric.startswith("minority") and labels.index(minority) not in true_N:
@@ -182,6 +184,7 @@ class TrainingGrid:
             minority_label=minority,
             metric=metric,
             baseline=BASELINE,
+            groups={name: [labels[c] for c in of.label_ids] for name, of in groups.items()},
         )
 
     def _predictions(self, strategy: str, split: str) -> tuple[Any, SeedPredictions]:

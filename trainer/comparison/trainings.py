@@ -202,18 +202,19 @@ def _evaluate(
     """Write the validation predictions, apply the decision to the model, and return the metrics."""
     config, tokens = training.config, shared.folds[training.fold].tokens
     plan, validation = results.decision_plan(config, data), {"validation": tokens["validation"]}
-    outcomes, decision = results.evaluate_splits(trainer, data, validation, plan, config.run.seed)
+    outcomes, decision = results.evaluate_splits(trainer, config, data, validation, plan)
     outcome = outcomes["validation"]
     folder.write_predictions(
         {"validation": (data.splits.validation, outcome)}, data.labels, keep_all=True
     )
     metrics: dict[str, Any] = {
-        "validation": outcome.alone.to_dict(),
+        "validation": results.figures(outcome.alone, {}, outcome.alone_groups),
         "minority_label": data.summary.minority_label,
     }
     if decision and plan:
         decided = results.apply_decision(config, data, trainer.model, decision, plan)
-        metrics["decision"] = decided | {"validation": outcome.final.to_dict()}
+        final = results.figures(outcome.final, {}, outcome.groups)
+        metrics["decision"] = decided | {"validation": final}
     return metrics
 
 

@@ -26,6 +26,7 @@ WANTED = {
     "finite_number": "a finite number",
 }
 """Types of pydantic's faults, and what they ask for."""
+BROKEN_RULE = ("value_error", "assertion_error")
 
 
 def word_faults(
@@ -77,12 +78,14 @@ def _real_keys(fault: Any, values: Any) -> Keys:
 
 
 def _sentence(keys: Keys, faults: list[Any], model: type[Section]) -> str:
-    name, first = ".".join(brief(key) for key in keys), faults[0]
+    name = ".".join(brief(key) for key in keys)
+    # a rule that is broken says more than the types of the other parts of a union
+    first = next((fault for fault in faults if fault["type"] in BROKEN_RULE), faults[0])
     if first["type"] in ("extra_forbidden", "invalid_key"):
         return f"{name} {_unknown(keys, model)}"
     if first["type"] == "missing":
         return f"{name} is missing."
-    if first["type"] in ("value_error", "assertion_error"):
+    if first["type"] in BROKEN_RULE:
         return f"{name + ': ' if name else ''}{first['ctx']['error']!s}."
     found = _found(first["input"])
     choices = [

@@ -135,5 +135,8 @@ def _card(run: FinishedRun) -> str:
         return card.render((run.facts or {})["card"])
     evaluations = {split: evaluation_of(run.metrics[split]) for split in run.splits}
     return ensemble_card.write_ensemble_card(
-        run.config["run"]["name"], run.metrics["ensemble"], evaluations
+        run.config["run"]["name"],
+        run.metrics["ensemble"],
+        evaluations,
+        {split: run.metrics[split].get("per_group", {}) for split in run.splits},
     )

@@ -57,6 +57,12 @@ def baseline_words(against: dict[str, Any] | None) -> str:
     return difference_words((against["difference"], found))
 
 
+def train_rows_words(group: dict[str, Any]) -> str:
+    """Return the fewest and most training rows of the classes of a frequency group."""
+    least, most = group["least_train_rows"], group["most_train_rows"]
+    return f"{least:,}" if least == most else f"{least:,} to {most:,}"
+
+
 def p_words(against: dict[str, Any] | None) -> str:
     """Return the Holm-adjusted p value, a dash if there is none, or nothing for the baseline."""
     if against is None:

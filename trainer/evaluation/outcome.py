@@ -2,11 +2,13 @@
 
 import warnings
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
 from trainer.arrays import Array, Ints
 from trainer.evaluation.blocks import Rows, Taken, largest
+from trainer.evaluation.frequency_groups import FrequencyGroup, group_figures
 from trainer.evaluation.multi_label import AnyEvaluation, assigned_rows, evaluate
 from trainer.evaluation.scores import LogProbabilities, as_log_probabilities
 
@@ -24,6 +26,8 @@ class Outcome:
             is one.
         domains: {domain: final evaluation of its rows} (`balance.by`).
         alone_domains: {domain: evaluation of its rows without the decision}.
+        groups: {frequency group: final results of its classes} (`report.groups`).
+        alone_groups: {frequency group: results of its classes without the decision}.
     """
 
     alone: AnyEvaluation
@@ -34,6 +38,8 @@ class Outcome:
     predicted_N: Array
     domains: dict[str, AnyEvaluation] = field(default_factory=dict)
     alone_domains: dict[str, AnyEvaluation] = field(default_factory=dict)
+    groups: dict[str, dict[str, Any]] = field(default_factory=dict)
+    alone_groups: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     @property
     def final(self) -> AnyEvaluation:
@@ -47,12 +53,14 @@ def outcome_of(
     labels: list[str],
     decided: tuple[Rows, Ints] | None,
     domains: tuple[Ints, list[str]] | None,
+    groups: dict[str, FrequencyGroup] | None = None,
 ) -> Outcome:
     """Return the results on one split.
 
     Args:
         decided: log probabilities and label ids with the decision, if there is one.
         domains: domain id of each row and the names of the domains.
+        groups: as `frequency_groups` returns them.
     """
     is_multi_label = label_ids_N.ndim > 1
     alone_log_p_NC = LogProbabilities(logits_NC, multi_label=is_multi_label)
@@ -61,9 +69,11 @@ def outcome_of(
     log_p_NC, predicted_N = alone_log_p_NC, alone_N
     if decided:
         log_p_NC, predicted_N = as_log_probabilities(decided[0]), decided[1]
+    alone = evaluate(logits_NC, label_ids_N, labels, alone_N)
+    final = evaluate(log_p_NC, label_ids_N, labels, predicted_N) if decided else alone
     return Outcome(
-        alone=evaluate(logits_NC, label_ids_N, labels, alone_N),
-        decided=evaluate(log_p_NC, label_ids_N, labels, predicted_N) if decided else None,
+        alone=alone,
+        decided=final if decided else None,
         label_ids_N=label_ids_N,
         alone_log_p_NC=alone_log_p_NC,
         log_p_NC=log_p_NC,
@@ -72,6 +82,8 @@ def outcome_of(
         if decided
         else alone_domains,
         alone_domains=alone_domains,
+        groups=group_figures(groups or {}, final, predicted_N),
+        alone_groups=group_figures(groups or {}, alone, alone_N),
     )
 
 

@@ -22,6 +22,7 @@ from trainer.runs.startup import start
 
 if TYPE_CHECKING:
     from trainer.data.prepared_data import PreparedData
+    from trainer.evaluation.frequency_groups import FrequencyGroup
     from trainer.evaluation.outcome import Outcome
 
 
@@ -116,7 +117,8 @@ def _write_ensemble(
     """Write the rows, then metrics.json, which finishes the ensemble, then all the rest."""
     from trainer.delivery import completion
     from trainer.display import tables
-    from trainer.runs.results import deliver, write_rows
+    from trainer.evaluation.frequency_groups import frequency_groups
+    from trainer.runs.results import deliver, figures, write_rows
 
     for member in members:
         if not (member / "predictions.parquet").is_file():
@@ -128,8 +130,9 @@ def _write_ensemble(
         json.loads((member / "metrics.json").read_text(encoding="utf-8")) for member in members
     ]
     labels = single[0]["validation"]["labels"]
+    groups = frequency_groups(data.summary.natural_C, config.report.groups)
     parts = {
-        split: _vote(members, split, labels, config.ensemble.combine)
+        split: _vote(members, split, labels, config.ensemble.combine, groups)
         for split in ("validation", "test")
         if split in single[0]
     }
@@ -141,7 +144,7 @@ def _write_ensemble(
         "member_macro_f1": scores,
     }
     results: dict[str, Any] = {
-        split: outcome.alone.to_dict() for split, outcome in outcomes.items()
+        split: figures(outcome.final, {}, outcome.groups) for split, outcome in outcomes.items()
     }
     write_rows(folder, config, data, parts, labels)
     folder.finish(results | {"minority_label": single[0]["minority_label"], "ensemble": ensemble})
@@ -176,7 +179,11 @@ def _log_vote(folder: writer.RunFolder, config: Config) -> None:
 
 
 def _vote(
-    members: list[Path], split: str, labels: list[str], combine: str
+    members: list[Path],
+    split: str,
+    labels: list[str],
+    combine: str,
+    groups: "dict[str, FrequencyGroup]",
 ) -> "tuple[Any, Outcome]":
     """Return the row ids of a split and the results of the vote on them.
 
@@ -206,5 +213,6 @@ def _vote(
         voted_N[places] = COMBINERS[combine](p_MBC, predicted_MB)
         for array in (log_p_NC, *(p_NC for p_NC, _ in votes)):
             release(array)
-    outcome = outcome_of(log_p_NC, true_N, labels, (LogProbabilities(log_p_NC), voted_N), None)
+    vote = LogProbabilities(log_p_NC), voted_N
+    outcome = outcome_of(log_p_NC, true_N, labels, vote, None, groups)
     return rows, replace(outcome, alone=outcome.final, decided=None)

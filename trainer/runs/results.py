@@ -15,6 +15,7 @@ from trainer.data.tokens.tokenise import TokenisedRows
 from trainer.delivery import completion
 from trainer.evaluation.calibration import natural_weights
 from trainer.evaluation.decision import Decision, DecisionPlan, fit_and_cross_fit, plan_decision
+from trainer.evaluation.frequency_groups import frequency_groups
 from trainer.evaluation.multi_label import AnyEvaluation
 from trainer.evaluation.outcome import Outcome, outcome_of
 from trainer.launch import distributed, watch
@@ -42,7 +43,7 @@ def conclude(
     folder, config, data = run.folder, run.config, run.data
     plan = decision_plan(config, data)
     with stage() as done:
-        outcomes, decision = evaluate_splits(trainer, data, run.tokens, plan, config.run.seed)
+        outcomes, decision = evaluate_splits(trainer, config, data, run.tokens, plan)
         words = (f"{outcome.alone.num_rows:,} {name}" for name, outcome in outcomes.items())
         done(f"Evaluated {' and '.join(words)} rows")
     watch.progress(None)
@@ -81,10 +82,10 @@ def decision_plan(config: Config, data: PreparedData) -> DecisionPlan | None:
 
 def evaluate_splits(
     trainer: "RunTrainer | HeadTrainer",
+    config: Config,
     data: PreparedData,
     tokens: dict[str, TokenisedRows],
     plan: DecisionPlan | None,
-    seed: int,
 ) -> tuple[dict[str, Outcome], Decision | None]:
     """Return the results on validation and test, and the decision fitted on validation.
 
@@ -93,6 +94,7 @@ def evaluate_splits(
     """
     decision: Decision | None = None
     outcomes: dict[str, Outcome] = {}
+    groups = frequency_groups(data.summary.natural_C, config.report.groups)
     for name in ("validation", "test"):
         if name not in tokens:
             continue
@@ -112,7 +114,7 @@ def evaluate_splits(
                 label_ids_N,
                 weights_N,
                 plan,
-                seed=seed,
+                seed=config.run.seed,
                 folder=Path(str(trainer.args.output_dir)).parent,
             )
         elif decision:
@@ -120,7 +122,7 @@ def evaluate_splits(
         domains = (
             (data.domains[0][data.splits.named[name]], data.domains[1]) if data.domains else None
         )
-        outcomes[name] = outcome_of(logits_NC, label_ids_N, data.labels, decided, domains)
+        outcomes[name] = outcome_of(logits_NC, label_ids_N, data.labels, decided, domains, groups)
     return outcomes, decision
 
 
@@ -197,11 +199,13 @@ def write_results(
         folder.write_json("report.json", report_facts(run, trainer, outcomes, decided))
     folder.publish_model()
     metrics: dict[str, Any] = {
-        name: _figures(outcome.alone, outcome.alone_domains) for name, outcome in outcomes.items()
+        name: figures(outcome.alone, outcome.alone_domains, outcome.alone_groups)
+        for name, outcome in outcomes.items()
     }
     if decided:
         metrics["decision"] = decided | {
-            name: _figures(outcome.final, outcome.domains) for name, outcome in outcomes.items()
+            name: figures(outcome.final, outcome.domains, outcome.groups)
+            for name, outcome in outcomes.items()
         }
     metrics |= {"minority_label": data.summary.minority_label, "training": clock}
     special = {name: each.special.rows for name, each in run.lengths.items() if each.special.rows}
@@ -255,9 +259,15 @@ def write_mistakes(
         )
 
 
-def _figures(evaluation: AnyEvaluation, domains: dict[str, AnyEvaluation]) -> dict[str, Any]:
+def figures(
+    evaluation: AnyEvaluation,
+    domains: dict[str, AnyEvaluation],
+    groups: dict[str, dict[str, Any]],
+) -> dict[str, Any]:
     """Return the values of one split for metrics.json."""
     values = evaluation.to_dict()
+    if groups:
+        values["per_group"] = groups
     if domains:
         values["per_domain"] = {domain: part.to_dict() for domain, part in domains.items()}
     return values

@@ -1,6 +1,6 @@
 """The result of comparing strategies, as comparison.json stores it."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any, get_args
 
 from trainer.config.sections.compare import Metric
@@ -71,6 +71,19 @@ class ClassEffect:
 
 
 @dataclass(frozen=True)
+class GroupEffect:
+    """Macro F1 of a group of classes, mean over seeds; classes without rows are left out.
+
+    Attributes:
+        macro_f1: None if no class has rows.
+        difference: minus the baseline's; None for the baseline, or if no class has rows.
+    """
+
+    macro_f1: float | None
+    difference: Difference | None
+
+
+@dataclass(frozen=True)
 class Strategy:
     """The results of one strategy.
 
@@ -85,6 +98,7 @@ class Strategy:
     against_baseline: AgainstBaseline | None
     against_best: AgainstBest | None
     per_class: dict[str, ClassEffect]
+    per_group: dict[str, GroupEffect] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -94,6 +108,7 @@ class Comparison:
     Attributes:
         best: the strategy with the highest mean, reliable or not; of equal means the baseline.
         support: number of rows of each label.
+        groups: {name: labels} of groups of classes, such as the tail.
     """
 
     metric: str
@@ -106,6 +121,7 @@ class Comparison:
     support: dict[str, int]
     minority_label: str
     strategies: dict[str, Strategy]
+    groups: dict[str, list[str]] = field(default_factory=dict)
 
     @property
     def others(self) -> dict[str, AgainstBaseline]:

@@ -12,8 +12,11 @@ In simulations, intervals of differences of macro F1 cover as stated, with 5 row
 class too. Intervals of one metric near 0 or 1, such as the recall of 10 rows, are too narrow.
 """
 
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
+
+import numpy as np
 
 from trainer.arrays import Floats, Ints
 from trainer.comparison.statistics import row_influence
@@ -26,6 +29,7 @@ from trainer.comparison.statistics.comparison_result import (
     Comparison,
     Difference,
     Figure,
+    GroupEffect,
     Strategy,
 )
 from trainer.comparison.statistics.variance_components import (
@@ -68,6 +72,7 @@ def compare(
     minority_label: str,
     metric: str = "macro_f1",
     baseline: str = "none",
+    groups: Mapping[str, Sequence[str]] | None = None,
 ) -> Comparison:
     """Return the comparison of strategies that were evaluated on the same rows.
 
@@ -79,6 +84,7 @@ def compare(
         metric: decides; macro_f1, accuracy, balanced_accuracy, minority_recall, minority_f1, mcc
             or weighted_f1.
         baseline: the strategy that the others are compared with.
+        groups: {name: labels} of groups of classes whose macro F1 is compared too.
     Returns:
         The differences with intervals and p values; `best` and `recommended` name a strategy.
     Raises:
@@ -99,6 +105,7 @@ def compare(
     """
     _check_names(metric, baseline, minority_label, predictions, labels)
     _check_predictions(label_ids_N, predictions, labels, baseline)
+    of_groups = _checked_groups(groups or {}, labels)
     minority = labels.index(minority_label)
     if metric.startswith("minority") and minority not in label_ids_N:
         raise ValueError(
@@ -116,7 +123,7 @@ def compare(
     values_KS, _ = sample.figure(metric, minority)
     means_K = values_KS.mean(axis=1)
     best = base if means_K[base] == means_K.max() else int(means_K.argmax())
-    strategies = _strategies(sample, support, metric, minority, base, best)
+    strategies = _strategies(sample, support, of_groups, metric, minority, base, best)
     return Comparison(
         metric=metric,
         baseline=baseline,
@@ -128,12 +135,14 @@ def compare(
         support=support,
         minority_label=minority_label,
         strategies=dict(zip(names, strategies, strict=True)),
+        groups=of_groups,
     )
 
 
 def _strategies(
     sample: row_influence.Sample,
     support: dict[str, int],
+    groups: dict[str, list[str]],
     metric: str,
     minority: int,
     base: int,
@@ -158,7 +167,20 @@ def _strategies(
         label: _class_effects(sample, c, base, has_rows=rows > 0)
         for c, (label, rows) in enumerate(support.items())
     }
-    return [Strategy(*of, by) for of, by in zip(columns, _by_strategy(per_class), strict=True)]
+    place = {label: c for c, label in enumerate(support)}
+    per_group = {
+        name: _group_effects(
+            sample, np.array([place[label] for label in of if support[label]]), base
+        )
+        for name, of in groups.items()
+    }
+    effects = zip(
+        columns,
+        _by_strategy(per_class),
+        _by_strategy(per_group) or [{}] * len(values_KS),
+        strict=True,
+    )
+    return [Strategy(*of, by_class, by_group) for of, by_class, by_group in effects]
 
 
 def _check_names(
@@ -177,6 +199,13 @@ def _check_names(
             raise ValueError(
                 f"{what} is '{name}'; known: {listing(known)}.{did_you_mean(name, known)}"
             )
+
+
+def _checked_groups(groups: Mapping[str, Sequence[str]], labels: list[str]) -> dict[str, list[str]]:
+    for name, of in groups.items():
+        if unknown := sorted(set(of) - set(labels)):
+            raise ValueError(f"groups: '{name}' holds {listing(unknown)}; known: {listing(labels)}")
+    return {name: list(of) for name, of in groups.items()}
 
 
 def _check_predictions(
@@ -277,10 +306,24 @@ def _class_effects(
     """Return the effect of each strategy on one class."""
     columns: dict[str, list[Any]] = {}
     for name in ("f1", "recall"):
-        values_KS, spread_KSN = sample.of_class(name, label_id)
+        values_KS, spread_KSN = sample.of_classes(name, np.array([label_id]))
         columns[name] = values_KS.mean(axis=1).tolist()
         columns[f"{name}_difference"] = [
             _difference(name, less) if has_rows and k != base else None
             for k, less in enumerate(_less(values_KS, spread_KSN, sample.starts, base))
         ]
     return [ClassEffect(**of) for of in _by_strategy(columns)]
+
+
+def _group_effects(sample: row_influence.Sample, label_ids: Ints, base: int) -> list[GroupEffect]:
+    """Return the effect of each strategy on the classes with rows of a group."""
+    if not len(label_ids):
+        return [GroupEffect(None, None)] * len(sample.of_labels)
+    values_KS, spread_KSN = sample.of_classes("f1", label_ids)
+    differences = enumerate(_less(values_KS, spread_KSN, sample.starts, base))
+    return [
+        GroupEffect(
+            float(values_KS[k].mean()), None if k == base else _difference("macro_f1", less)
+        )
+        for k, less in differences
+    ]

@@ -45,9 +45,9 @@ class Influences:
     by_entry_LF: csc_array
     entries_N: Ints
 
-    def by_row(self, f: int) -> Floats:
-        """Return the influence of each row on a metric."""
-        by_entry_L: Floats = self.by_entry_LF[:, [f]].toarray()[:, 0]
+    def by_row(self, metrics: Ints) -> Floats:
+        """Return the influence of each row on the mean of some metrics."""
+        by_entry_L: Floats = np.asarray(self.by_entry_LF[:, metrics].mean(axis=1))
         return by_entry_L[self.entries_N]
 
 
@@ -156,19 +156,22 @@ class Sample:
     def figure(self, name: str, minority: int) -> tuple[Floats, Floats]:
         """Return the values (K, S) of a metric and their spread over rows (K, S, N)."""
         if name.startswith("minority_"):
-            return self.of_class(name.removeprefix("minority_"), minority)
+            return self.of_classes(name.removeprefix("minority_"), np.array([minority]))
         if name in SUMMARIES:
-            return self._column(SUMMARIES.index(name))
+            return self._mean(np.array([SUMMARIES.index(name)]))
         return self._spread(self.of_probabilities[name])
 
-    def of_class(self, name: str, label_id: int) -> tuple[Floats, Floats]:
-        """Return the same for the F1 or recall of one class."""
+    def of_classes(self, name: str, label_ids: Ints) -> tuple[Floats, Floats]:
+        """Return the same for the mean F1 or recall of some classes."""
         num_classes = (len(self.of_labels[0][0].values_F) - len(SUMMARIES)) // 2
-        return self._column(len(SUMMARIES) + label_id + (num_classes if name == "recall" else 0))
+        return self._mean(len(SUMMARIES) + label_ids + (num_classes if name == "recall" else 0))
 
-    def _column(self, f: int) -> tuple[Floats, Floats]:
+    def _mean(self, metrics: Ints) -> tuple[Floats, Floats]:
         return self._spread(
-            [[(of.values_F[f], of.by_row(f)) for of in seeds] for seeds in self.of_labels]
+            [
+                [(of.values_F[metrics].mean(), of.by_row(metrics)) for of in seeds]
+                for seeds in self.of_labels
+            ]
         )
 
     def _spread(self, found: list[list[tuple[float, Floats]]]) -> tuple[Floats, Floats]:

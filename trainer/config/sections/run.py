@@ -1,8 +1,10 @@
 """The `run:` and `report:` sections: where a run is written, and what its report shows."""
 
-from pydantic import Field
+from typing import Literal
 
-from trainer.config.sections.section import Section
+from pydantic import Field, model_validator
+
+from trainer.config.sections.section import Section, refuse
 
 
 class RunSection(Section):
@@ -29,6 +31,26 @@ class RunSection(Section):
     progress in training, before the run ends with an error that names it."""
 
 
+class GroupLimits(Section):
+    """The smallest numbers of training rows of head and medium classes; the rest is the tail."""
+
+    head: int = Field(ge=2)
+    """A class with this many training rows or more is in the head."""
+    medium: int = Field(ge=1)
+    """A class with this many training rows or more, and fewer than `head`, is in the middle."""
+
+    @model_validator(mode="after")
+    def _check(self) -> "GroupLimits":
+        refuse(
+            (
+                self.head <= self.medium,
+                f"head is {self.head} and medium {self.medium}; head must be the larger one, such"
+                " as {head: 35, medium: 9}",
+            )
+        )
+        return self
+
+
 class ReportSection(Section):
     """What `report.html`, the report of the run, and its model card show."""
 
@@ -38,3 +60,9 @@ class ReportSection(Section):
     comparison: str | None = None
     """Folder of the comparison, `<name>-compare`, that led to this way of balancing. The model card
     then describes it."""
+    groups: Literal["thirds"] | GroupLimits = "thirds"
+    """Groups of classes by their training rows before balancing: head, medium and tail. Their macro
+    F1 is in `metrics.json`, page, card and comparison. `thirds` (the default): a third of the
+    classes each; equal counts stay together, and fewer than 6 classes have no groups. Or limits:
+    `{head: 35, medium: 9}` puts 35 rows and more in the head, 9 to 34 in the middle, and the rest
+    in the tail."""

@@ -19,6 +19,7 @@ from trainer.delivery.card.card_tables import (
     class_table,
     counts_table,
     domain_table,
+    group_table,
     markdown_table,
     summary_table,
 )
@@ -140,6 +141,11 @@ def _result_facts(outcomes: dict[str, Outcome], minority: str, split: str) -> di
         "has_test": "test" in outcomes,
         "evaluations": {name: _headline(outcome.final) for name, outcome in outcomes.items()},
         "class_tables": {name: class_table(outcome.final) for name, outcome in outcomes.items()},
+        "group_tables": {
+            name: group_table(outcome.groups)
+            for name, outcome in outcomes.items()
+            if outcome.groups
+        },
         "domain_tables": {
             name: domain_table(outcome.domains)
             for name, outcome in outcomes.items()

@@ -1,10 +1,13 @@
 """The Markdown tables of model cards."""
 
 import re
+from typing import Any
 
 import numpy as np
 
 from trainer.data.prepared_data import PreparedData
+from trainer.display.figure_words import train_rows_words
+from trainer.display.pages import decimals
 from trainer.display.shown_classes import (
     MOST_IN_CARD,
     Shown,
@@ -101,6 +104,23 @@ def domain_table(domains: dict[str, AnyEvaluation]) -> str:
         for domain, e in domains.items()
     ]
     return markdown_table(["domain", "rows", *(name.replace("_", " ") for name in names)], rows)
+
+
+def group_table(groups: dict[str, dict[str, Any]]) -> str:
+    """Return the results of frequent and rare classes; empty without groups."""
+    rows = [
+        [
+            name,
+            f"{group['num_classes']:,}",
+            train_rows_words(group),
+            f"{group['support']:,}",
+            *(decimals(group[figure], 4) for figure in ("macro_f1", "micro_f1") if figure in group),
+        ]
+        for name, group in groups.items()
+    ]
+    headings = ["classes by training rows", "classes", "training rows", "support"]
+    figures = ["macro F1", "micro F1"][: len(rows[0]) - len(headings)] if rows else []
+    return markdown_table([*headings, *figures], rows) if rows else ""
 
 
 def class_table(evaluation: AnyEvaluation) -> str:

@@ -2,18 +2,22 @@
 
 from typing import Any
 
-from trainer.delivery.card.card_tables import SUMMARY, class_table, markdown_table
+from trainer.delivery.card.card_tables import SUMMARY, class_table, group_table, markdown_table
 from trainer.evaluation.multi_label import AnyEvaluation
 from trainer.evaluation.scores import over_classes
 
 
 def write_ensemble_card(
-    name: str, ensemble: dict[str, Any], evaluations: dict[str, AnyEvaluation]
+    name: str,
+    ensemble: dict[str, Any],
+    evaluations: dict[str, AnyEvaluation],
+    groups: dict[str, dict[str, dict[str, Any]]],
 ) -> str:
     """Return the Markdown of the card of an ensemble; each member has a card of its own.
 
     Args:
         ensemble: its part of metrics.json.
+        groups: {split: `per_group` of metrics.json}.
     """
     size, combine, split = ensemble["size"], ensemble["combine"], ensemble["split"]
     how = {"mean": "mean probability", "majority": "majority vote"}[combine]
@@ -39,6 +43,8 @@ def write_ensemble_card(
     for title, evaluation in evaluations.items():
         figures = [f"{getattr(evaluation, figure):.4f}" for figure in SUMMARY]
         summary = markdown_table(headings, [["model", *figures]])
-        parts += [f"## {title} ({evaluation.num_rows:,} rows)", summary, class_table(evaluation)]
+        parts += [f"## {title} ({evaluation.num_rows:,} rows)", summary]
+        parts += [group_table(groups[title])] if groups[title] else []
+        parts.append(class_table(evaluation))
     parts.append(f"![Confusion matrix of the {split} rows](confusion_matrix.png)")
     return "\n\n".join(parts) + "\n"

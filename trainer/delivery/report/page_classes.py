@@ -3,6 +3,7 @@
 from typing import Any
 
 from trainer.delivery.report.page_intervals import LEAST_ROWS
+from trainer.display.figure_words import train_rows_words
 from trainer.display.shown_classes import (
     MOST_IN_PAGE,
     MOST_IN_PICTURE,
@@ -31,6 +32,15 @@ def results(run: FinishedRun) -> list[tuple[str, dict[str, Any]]]:
         columns += [(f"{split}, with the decision", decided)] if decided else []
         columns.append((f"{split}, model alone" if decided else split, run.metrics[split]))
     return columns
+
+
+def group_rows(run: FinishedRun) -> list[dict[str, Any]]:
+    """Return the results of frequent and rare classes; empty without groups."""
+    alone = run.metrics[run.split].get("per_group", {})
+    return [
+        {"name": name, **group, "rows": train_rows_words(group), "alone": alone[name]["macro_f1"]}
+        for name, group in run.final.get("per_group", {}).items()
+    ]
 
 
 def class_rows(

@@ -107,6 +107,7 @@ def render(run: FinishedRun, *, show_texts: bool = True) -> str:
         final=run.final,
         over=over_classes(run.final["per_class"]),
         results=page_classes.results(run),
+        groups=page_classes.group_rows(run),
         intervals=headline if any(headline.values()) else {},
         shown=shown,
         classes=classes,
