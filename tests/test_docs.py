@@ -19,7 +19,7 @@ from trainer.evaluation.multi_label import evaluate
 from trainer.run_folder.writer import FILES
 
 DOCS = ROOT / "docs"
-PAGES = sorted(path for path in DOCS.rglob("*.md") if "_drafts" not in path.parts)
+PAGES = sorted(DOCS.rglob("*.md"))
 TEXTS = {
     str(path.relative_to(ROOT)): path.read_text(encoding="utf-8")
     for path in (ROOT / "README.md", *PAGES)
