@@ -57,12 +57,13 @@ def init_command(
             f"--example {example}: is written as it is, so {listing(unused)} cannot be used. Leave"
             " it out, or edit the YAML afterwards."
         )
+    from trainer.data.reading.formats import readers
     from trainer.starting import command, examples
 
     asking = command.Asking(text or (), label or (), command.may_ask(yes=yes))
     if example is not None:
         examples.text_of(example)  # raises if there is no such example
-    target = output or Path(f"{example or command.run_name(data or '')}.yaml")
+    target = output or Path(f"{example or readers.run_name(data or '')}.yaml")
     command.refuse_existing(target, asking, overwrite=overwrite)
     if data is None:
         examples.write_example(str(example), target)

@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence, Sized
 from dataclasses import dataclass
 from functools import cached_property
 from math import inf
-from numbers import Integral
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
@@ -158,7 +157,7 @@ class TrainingLabels:
         """Return the weights by class name; keys are class ids or names."""
         found: dict[str, float] = {}
         for key, value in weights.items():
-            is_id = isinstance(key, Integral) and 0 <= key < len(self.names)
+            is_id = isinstance(key, int | np.integer) and 0 <= key < len(self.names)
             if not is_id and key not in self.names:
                 hint = did_you_mean(str(key), self.names)
                 raise ValueError(
