@@ -64,20 +64,29 @@ def test_what_the_code_requires_is_what_the_extra_installs(extra):
     required = {distribution for name in EXTRAS[extra] for distribution in found[name]}
     extras = PROJECT["optional-dependencies"]
     brought_along = {"markdown-it-py"}  # rich of the base needs it, too
-    assert {name.lower() for name in required} == names(extras[extra]) - brought_along
+    assert {name.lower().replace("_", "-") for name in required} == names(
+        extras[extra]
+    ) - brought_along
     assert not required & names(PROJECT["dependencies"])
     assert f"{extra}," in extras["all"][0].replace("]", ",")
 
 
 def test_message_names_only_what_is_missing(monkeypatch):
     require("serve", "equipoise serve")
-    monkeypatch.setattr("trainer.extras.find_spec", lambda name: name != "uvicorn" or None)
+    monkeypatch.setattr("trainer.extras.is_installed", lambda name: name != "uvicorn")
     with pytest.raises(
         MissingPackageError,
         match=r"^equipoise serve needs packages that are not installed: uvicorn\. "
         r"Run: pip install 'equipoise\[serve\]'$",
     ):
         require("serve", "equipoise serve")
+
+
+def test_folder_named_like_a_package_is_not_one(tmp_path, monkeypatch):
+    (tmp_path / "no_such_package").mkdir()
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(MissingPackageError, match="not installed: no_such_package"):
+        require("onnx", "equipoise export", "no_such_package")
 
 
 def test_commands_tell_it_before_they_load_a_model_or_data(config_file, tmp_path):

@@ -15,6 +15,15 @@ EXTRAS = {
 """Packages of each extra of pyproject.toml, by the names under which they are imported."""
 
 
+def is_installed(module: str) -> bool:
+    """Return whether a package is installed, without importing it.
+
+    A folder of that name, such as ./onnx, looks like a package without a file.
+    """
+    spec = find_spec(module)
+    return spec is not None and spec.origin is not None
+
+
 def require(extra: str, use: str, *packages: str) -> None:
     """Raise MissingPackageError if packages that a feature needs are not installed.
 
@@ -25,7 +34,7 @@ def require(extra: str, use: str, *packages: str) -> None:
         use: the command or the setting that needs them.
         packages: default: all packages of the extra.
     """
-    missing = [name for name in packages or EXTRAS[extra] if find_spec(name) is None]
+    missing = [name for name in packages or EXTRAS[extra] if not is_installed(name)]
     if missing:
         raise MissingPackageError(
             f"{use} needs packages that are not installed: {listing(missing)}."

@@ -16,6 +16,8 @@ from trainer import __version__
 from trainer.cli import run_config, training
 from trainer.cli.typer_app import COMMANDS, app
 from trainer.config.config import load_config
+from trainer.data.reading.formats.compression import COMPRESSED
+from trainer.data.reading.formats.readers import READERS
 from trainer.errors import DataError
 
 GROUP = get_command(app)
@@ -105,6 +107,15 @@ def test_rows_in_place_of_a_config_are_named(name):
     assert (code, f"{name}: is a file of rows" in err, f"--data {name}." in err) == (2, True, True)
 
 
+def test_endings_of_rows_are_those_that_are_read():
+    known = {f"a{ending}{packed}" for ending in READERS for packed in ("", *COMPRESSED)}
+    unclear = {
+        name for name in known if (".json" in name and "jsonl" not in name) or ".txt" in name
+    }
+    assert all(run_config.ROWS.search(name) for name in known - unclear)
+    assert run_config.path_of("train", "tweets.csv.yaml", None) == "tweets.csv.yaml"
+
+
 def test_train_takes_rows_without_a_yaml(trained):
     values = trained(
         *("--data", "in/my tweets.csv", "--text-column", "body", "--label-column", "mood"),
@@ -127,7 +138,7 @@ def test_model_and_output_replace_those_of_rows_and_of_a_config(trained, config,
 
 @pytest.mark.parametrize(
     ("data", "name"),
-    [("user/emotion", "emotion"), ("rows/*.csv", "run"), ("données.v2.csv", "donn-es")],
+    [("user/emotion", "emotion"), ("rows/*.csv", "run"), ("données.v2.csv.gz", "donn-es.v2")],
 )
 def test_run_is_named_like_its_rows(data, name):
     assert run_config.run_keys(None, data) == {"run.name": name}
@@ -161,12 +172,12 @@ def test_used_config_of_rows_without_a_yaml_repeats_the_run(tmp_path, tweets, na
 @pytest.mark.parametrize(
     ("data", "words"),
     [
-        ("t.csv", "Set --text-column and --label-column; the data source is data_encoding."),
-        (None, "Set data.text_column and data.label_column; the data source is data_encoding."),
+        ("t.csv", "Set --text-column, data.label_columns or --label-column, not data_encoding."),
+        (None, "Set data.text_column, data.label_columns or data.label_column, not data_encoding."),
     ],
 )
 def test_only_whole_keys_are_named_as_options(data, words):
-    told = "Set data.text_column and data.label_column; the data source is data_encoding."
+    told = "Set data.text_column, data.label_columns or data.label_column, not data_encoding."
     with pytest.raises(DataError, match=re.escape(words)), run_config.naming_options(data):
         raise DataError(told)
 

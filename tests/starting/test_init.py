@@ -11,6 +11,7 @@ from test_odd_files import MOODS, look, rows, table, text
 
 from trainer.cli import app
 from trainer.config.config import load_config
+from trainer.data.reading.formats.readers import run_name
 from trainer.data.reading.locate import package_path
 from trainer.errors import ConfigError, DataError, ModelError, RunError
 from trainer.starting import command, examples
@@ -121,8 +122,12 @@ def test_existing_yaml_is_kept_unless_the_user_says_so(tmp_path, monkeypatch):
     monkeypatch.setattr("builtins.input", lambda *_: "y")
     command.refuse_existing(target, Asking(may_ask=True), overwrite=False)
     command.refuse_existing(target, Asking(), overwrite=True)
+    folder = tmp_path / "folder.yaml"
+    folder.mkdir()
     with pytest.raises(RunError, match="exists"):
-        command.refuse_existing(tmp_path, Asking(), overwrite=True)
+        command.refuse_existing(folder, Asking(), overwrite=True)
+    with pytest.raises(RunError, match=r"a.csv: needed: the name of a YAML file"):
+        command.refuse_existing(tmp_path / "a.csv", Asking(), overwrite=True)
 
 
 def test_command_shows_the_rows_and_the_next_commands(plain, tiny_model, tmp_path, run_cli):
@@ -146,6 +151,7 @@ def test_command_shows_the_rows_and_the_next_commands(plain, tiny_model, tmp_pat
         (["a.csv", "--output", "mine.yaml", "--yes"], "--overwrite"),
         (["a.csv", "--yes"], "'a.csv' does not exist"),
         (["--example", "quickstarts"], "Did you mean 'quickstart'"),
+        (["--example", "quickstart", "--model", "m"], "so --model cannot be used. Leave it out"),
     ],
 )
 def test_refusals_have_exit_code_2_and_one_line(arguments, words, tmp_path, monkeypatch, capsys):
@@ -160,10 +166,10 @@ def test_refusals_have_exit_code_2_and_one_line(arguments, words, tmp_path, monk
 
 
 def test_name_of_the_run_comes_from_the_file():
-    assert command.run_name("data/Tweets of May.csv.gz") == "Tweets-of-May"
-    assert command.run_name("folder/") == "folder"
-    assert command.run_name("ünï.csv") == "n"
-    assert command.run_name("---.csv") == "run"
+    assert run_name("data/Tweets of May.csv.gz") == "Tweets-of-May"
+    assert run_name("folder/") == "folder"
+    assert run_name("ünï.csv") == "n"
+    assert run_name("---.csv") == "run"
 
 
 def test_labels_of_several_columns_print_a_check_in_place_of_the_audit(tmp_path):

@@ -8,7 +8,7 @@ from test_weighted_trainer import COUNTS, arguments, model, rows
 from torch.utils.data import ConcatDataset, IterableDataset, Subset
 from torch.utils.data import Dataset as TorchDataset
 
-from trainer.training.training_labels import read_labels
+from trainer.training.training_labels import TrainingLabels, read_labels
 from trainer.training.weighted_trainer import WeightedTrainer
 
 LABELS = [0, 2, 1, 2]
@@ -125,8 +125,13 @@ class Bare(torch.nn.Module):
             {"train_dataset": None, "class_counts": COUNTS, "class_weights": "balanced"},
             "class_weights and losses of several labels a row need train_dataset's length",
         ),
+        (
+            {"problem_type": "multi_label_classification"},
+            {"sampler": "class_balanced"},
+            "sampler is 'class_balanced', which needs one label a row",
+        ),
     ],
-    ids=["regression", "bare", "stream", "length"],
+    ids=["regression", "bare", "stream", "length", "vectors"],
 )
 def test_what_the_trainer_cannot_train_is_refused_when_it_is_made(values, given, words, tmp_path):
     kwargs = {"model": model(**values), "train_dataset": rows()} | given
@@ -137,7 +142,7 @@ def test_what_the_trainer_cannot_train_is_refused_when_it_is_made(values, given,
 @pytest.mark.parametrize(
     ("dataset", "words"),
     [
-        ([{**row, "labels": None} for row in rows()], r"batch has no labels; cross_entropy needs"),
+        ([{**row, "labels": None} for row in rows()], r"the batch has no labels; the loss needs"),
         (
             hot_rows(),
             r"has labels of shape \(4, 3\); the loss needs 'labels' of shape",
@@ -150,3 +155,15 @@ def test_batches_whose_labels_do_not_fit_the_loss_are_refused(dataset, words, tm
     trained = WeightedTrainer(model(), arguments(tmp_path, max_steps=1), train_dataset=dataset)
     with pytest.raises(ValueError, match=words):
         trained.train()
+
+
+def test_answers_that_are_left_out_are_not_counted():
+    dataset = [{"labels": [1, 0, -100]}, {"labels": [0, 1, 1]}, {"labels": [1, 0, 1]}]
+    labels = TrainingLabels(dataset, (), ["a", "b", "c"], is_multi_label=True)
+    assert labels.counts_C.tolist() == [2, 1, 2]
+
+
+def test_keys_of_numpy_name_classes():
+    labels = TrainingLabels([{"labels": 0}, {"labels": 1}], (), ["a", "b"], is_multi_label=False)
+    weights_C = labels.weights({np.int64(1): 3.0}, None)
+    assert weights_C.tolist() == [0.5, 1.5]

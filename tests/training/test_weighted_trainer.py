@@ -355,11 +355,23 @@ def test_class_balanced_sampler_shows_every_class_equally_often(tmp_path):
         ),
         ({"loss": "asymmetric"}, "loss is 'asymmetric'; known: 'cross_entropy', 'focal', "),
         ({"compute_loss_func": print}, "WeightedTrainer sets compute_loss_func"),
+        ({"class_weights": {0: -1.0}}, "the weight of 'LABEL_0' is -1; give a number above 0"),
+        ({"class_weights": {0: 1.0, "LABEL_0": 2.0}}, "names 'LABEL_0' twice, by its name and by"),
+        ({"class_weights": [1.0, 2.0, 3.0]}, "class_weights is of type list; give a name, a map"),
+        ({"class_weights": torch.tensor([1.0, 1.0, torch.nan])}, "holds a value below 0, nan or"),
+        ({"class_counts": (5, -2, 1), "class_weights": "sqrt"}, "class_counts is -2, 1, 5; give"),
+        ({"class_weights": "effective_number", "beta": 2.0}, "beta is 2.0; needed: less than 1"),
+        ({"class_weights": "balanced", "beta": 0.9}, "beta is set, but only class_weights: effe"),
+        ({"loss": "focal", "loss_settings": {"gamma": -1}}, "gamma is -1; needed: greater than"),
+        (
+            {"train_dataset": [*rows(), rows()[0] | {"labels": -100}], "sampler": "class_balanced"},
+            r"rows with the label -100 have no class \(1 of 49\); leave them out",
+        ),
     ],
 )
 def test_bad_arguments_are_refused_with_the_remedy(given, words, tmp_path):
     with pytest.raises(ValueError, match=words):
-        WeightedTrainer(model(), arguments(tmp_path), train_dataset=rows(), **given)
+        WeightedTrainer(model(), arguments(tmp_path), **({"train_dataset": rows()} | given))
 
 
 def test_model_and_arguments_are_left_as_they_were(tmp_path):

@@ -19,7 +19,9 @@ OPTIONS = {
 """The options that describe rows when there is no YAML file, and the keys that they set."""
 OTHER_OPTIONS = {"model.name": "--model", "run.output_dir": "--output", "run.name": "--output"}
 """Options that replace values of a YAML file too."""
-ROWS = re.compile(r"\.(csv|tsv|tab|jsonl|parquet|arrow|feather|xlsx)(\.\w+)?$", re.IGNORECASE)
+ROWS = re.compile(
+    r"\.(csv|tsv|tab|jsonl|ndjson|parquet|arrow|xlsx)(\.(gz|xz|zst|zip))?$", re.IGNORECASE
+)
 
 
 def path_of(command: str, argument: str | None, option: str | None) -> str | None:
@@ -97,8 +99,9 @@ def run_keys(output: Path | None, data: str | None) -> dict[str, str | None]:
         return {"run.output_dir": str(output.parent), "run.name": output.name}
     if data is None:
         return {}
-    name = re.sub(r"[^A-Za-z0-9._-]+", "-", Path(data).name.partition(".")[0])
-    return {"run.name": name.strip("-._") or "run"}
+    from trainer.data.reading.formats.readers import run_name
+
+    return {"run.name": run_name(data)}
 
 
 @contextmanager
@@ -108,8 +111,6 @@ def naming_options(data: str | None) -> Iterator[None]:
         yield
     except TrainerError as error:
         if data is not None:
-            words = re.sub(
-                "|".join(map(re.escape, OPTIONS)), lambda found: OPTIONS[found[0]], str(error)
-            )
-            error.args = (words,)
+            keys = rf"\b(?:{'|'.join(map(re.escape, OPTIONS))})\b"
+            error.args = (re.sub(keys, lambda found: OPTIONS[found[0]], str(error)),)
         raise

@@ -8,7 +8,7 @@ import typer
 
 from trainer.cli.checking import leave_out_torch
 from trainer.cli.options import described
-from trainer.errors import ConfigError
+from trainer.errors import ConfigError, listing
 from trainer.launch.exits import worded_errors
 
 
@@ -43,17 +43,27 @@ def init_command(
     yes: Annotated[bool, described("Never ask a question.", "--yes")] = False,
     overwrite: Annotated[bool, described("Replace an existing YAML.", "--overwrite")] = False,
 ) -> None:
-    """Look at a file of rows, and write a commented YAML that suits it."""
+    """Look at a file of rows, and write a commented YAML that suits it.
+
+    Example: equipoise init tweets.csv
+    """
     if (data is None) == (example is None):
         raise ConfigError(
             "init needs either a file of rows, such as init tweets.csv, or --example quickstart."
         )
+    given = {"--text": text, "--label": label, "--model": model}
+    if example is not None and (unused := [option for option, value in given.items() if value]):
+        raise ConfigError(
+            f"--example {example}: is written as it is, so {listing(unused)} cannot be used. Leave"
+            " it out, or edit the YAML afterwards."
+        )
+    from trainer.data.reading.formats import readers
     from trainer.starting import command, examples
 
     asking = command.Asking(text or (), label or (), command.may_ask(yes=yes))
     if example is not None:
         examples.text_of(example)  # raises if there is no such example
-    target = output or Path(f"{example or command.run_name(data or '')}.yaml")
+    target = output or Path(f"{example or readers.run_name(data or '')}.yaml")
     command.refuse_existing(target, asking, overwrite=overwrite)
     if data is None:
         examples.write_example(str(example), target)

@@ -1,15 +1,16 @@
 """Faults that pydantic found in a config, in words: the place, what was found, what is allowed."""
 
 import re
+from collections.abc import Mapping
 from datetime import date
-from typing import Any, get_args
+from typing import Any, TypeVar, get_args
 
 from pydantic import ValidationError
 
 from trainer.config.sections.old_names import OLD_NAMES
 from trainer.config.sections.section import Section
 from trainer.config.sections.training import OWNED_KEYS
-from trainer.config.yaml_source import Keys, YamlSource
+from trainer.config.yaml_source import Keys, YamlSource, plain_values
 from trainer.errors import bounded, brief, did_you_mean, listing
 
 MOST_KEYS_IN_FULL = 25
@@ -27,6 +28,18 @@ WANTED = {
 }
 """Types of pydantic's faults, and what they ask for."""
 BROKEN_RULE = ("value_error", "assertion_error")
+
+Kind = TypeVar("Kind", bound=Section)
+
+
+def checked_section(kind: type[Kind], values: Mapping[str, Any]) -> Kind:
+    """Return a section of the config from arguments in Python; ValueError names all faults."""
+    plain = plain_values(values)
+    try:
+        return kind.model_validate(plain)
+    except ValidationError as error:
+        faults = word_faults(error, plain, YamlSource("", plain), kind)
+        raise ValueError("\n".join(faults)) from error
 
 
 def word_faults(

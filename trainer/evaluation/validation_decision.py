@@ -4,12 +4,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
-from pydantic import ValidationError
 
 from trainer.arrays import Floats, Ints
-from trainer.config.faults import word_faults
+from trainer.config.faults import checked_section
 from trainer.config.sections.balancing import DecisionSection
-from trainer.config.yaml_source import YamlSource, plain_values
 from trainer.errors import DataError
 from trainer.evaluation import decision
 from trainer.evaluation.decision import Decision
@@ -63,8 +61,9 @@ def fit_decision(
         >>> found.decide(found.log_probabilities(logits))[:4]
         array([0, 0, 1, 1])
     """
-    values = {"prior": prior, "temperature": temperature, "thresholds": thresholds}
-    section = _section(values | {"min_precision": min_precision, "costs": costs})
+    values: dict[str, Any] = {"prior": prior, "temperature": temperature, "thresholds": thresholds}
+    values |= {"min_precision": min_precision, "costs": costs}
+    section = checked_section(DecisionSection, values)
     num_labels, ids_N = len(labels), _label_ids(label_ids_N, len(labels))
     scores_NC = _array("logits_NC", logits_NC, (len(ids_N), num_labels))
     counts_C = natural_C = np.bincount(ids_N, minlength=num_labels)
@@ -106,13 +105,3 @@ def _array(name: str, values: Any, shape: tuple[int, ...]) -> Floats:
     if array.shape != shape:
         raise ValueError(f"{name} has the shape {array.shape}; needed: {shape}")
     return array
-
-
-def _section(values: dict[str, Any]) -> DecisionSection:
-    """Return the checked section `decision`; raise ValueError with all faults."""
-    plain = plain_values(values)
-    try:
-        return DecisionSection.model_validate(plain)
-    except ValidationError as error:
-        faults = word_faults(error, plain, YamlSource("", plain), DecisionSection)
-        raise ValueError("\n".join(faults)) from error

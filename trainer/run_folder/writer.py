@@ -66,8 +66,7 @@ LOGS = "logs"  # of trackers; members of an ensemble and trainings of a comparis
 FOLDERS = ("model", "model.partial", "adapter", "adapter.partial", STAGED)
 LOCK = ".lock"
 """File that the main process of a training locks. The lock ends with the process."""
-MEMBER = re.compile(r"member-\d+")
-"""Name of the run folder of a member of an ensemble."""
+MEMBER = re.compile(r"member-\d+")  # names of the run folders of an ensemble's members
 
 
 class RunFolder:

@@ -1,6 +1,5 @@
 """The command `init`: from a file of rows to a commented YAML and the next commands."""
 
-import re
 import shlex
 import sys
 import warnings
@@ -18,7 +17,7 @@ from trainer.config.sections.data import DataSection
 from trainer.config.yaml_source import YamlSource, read_values
 from trainer.data.labels.label_mapping import proposed_map
 from trainer.data.reading.bad_rows import BadRows
-from trainer.data.reading.formats.readers import ENDINGS
+from trainer.data.reading.formats.readers import ENDINGS, run_name
 from trainer.data.reading.locate import locate
 from trainer.data.reading.row_places import PLACE
 from trainer.data.reading.source_tables import source_tables
@@ -111,16 +110,13 @@ def write(found: Look, target: Path, model: str | None) -> None:
         console.print(f"  {command}")
 
 
-def run_name(location: str) -> str:
-    """Return a name for the run from the name of a file: letters, digits, dots and dashes."""
-    stem = Path(location.rstrip("/")).name
-    for ending in (*ENDINGS, *ENDINGS):
-        stem = stem.removesuffix(ending)
-    return re.sub(r"[^A-Za-z0-9._-]+", "-", stem).strip("-._") or "run"
-
-
 def refuse_existing(target: Path, asking: Asking, *, overwrite: bool) -> None:
-    """Raise RunError if the YAML exists, unless the user agrees to overwrite it."""
+    """Raise RunError if the YAML exists, unless the user agrees to overwrite it.
+
+    A file of another kind, such as the rows themselves, is never overwritten.
+    """
+    if target.suffix.lower() not in (".yaml", ".yml"):
+        raise RunError(f"--output {target}: needed: the name of a YAML file, such as tweets.yaml.")
     if not target.exists() or (overwrite and target.is_file()):
         return
     if target.is_file() and asking.may_ask and Confirm.ask(f"Overwrite {target}?", default=False):
@@ -143,7 +139,7 @@ def next_commands(target: Path, name: str, *, is_multi_label: bool) -> list[str]
 def _head(location: str, target: Path) -> list[str]:
     return [
         f"How {location} is read, and what is trained on it; written by equipoise init.",
-        f"  equipoise train --config {target}",
+        f"  equipoise train --config {shlex.quote(str(target))}",
     ]
 
 

@@ -6,6 +6,7 @@ Legend: N rows, C classes.
 from collections.abc import Mapping, Sequence, Sized
 from dataclasses import dataclass
 from functools import cached_property
+from math import inf
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
@@ -19,7 +20,8 @@ from trainer.data.labels.multi_label import (
     answer_weights,
     positive_weights,
 )
-from trainer.errors import did_you_mean
+from trainer.errors import did_you_mean, listing
+from trainer.training.losses import IGNORED
 
 LABEL_COLUMNS = ("labels", "label", "label_ids")
 """Names of label columns that the collators of transformers know."""
@@ -63,13 +65,18 @@ class TrainingLabels:
         """The rows of each class (C,), in int64.
 
         Raises:
-            ValueError: labels that cannot be read, or lie outside [0, C).
+            ValueError: labels that cannot be read, or lie outside [0, C); counts that are none.
         """
         num_labels = len(self.names)
         if self.given_counts is not None:
-            counts_C = np.asarray(self.given_counts, np.int64)
+            counts_C = np.asarray(self.given_counts)
+            if (counts_C != np.round(counts_C)).any() or (counts_C < 0).any() or not counts_C.any():
+                raise ValueError(
+                    f"class_counts is {listing(counts_C.tolist())}; give the rows of each class,"
+                    " whole numbers from 0"
+                )
         elif self.labels.ndim == 2:
-            counts_C = self.labels.sum(0)
+            counts_C = (self.labels > 0).sum(0)  # IGNORED is below 0
         else:
             counts_C = np.bincount(self.labels[self.labels >= 0], minlength=num_labels)
         if counts_C.shape != (num_labels,):
@@ -93,6 +100,16 @@ class TrainingLabels:
             )
         return len(self.dataset) if self.given_rows is None else self.given_rows
 
+    def refuse_unsampled(self) -> None:
+        """Raise ValueError if rows have several labels or none, so that no class draws them."""
+        if self.is_multi_label:
+            raise ValueError("sampler is 'class_balanced', which needs one label a row")
+        if num_ignored := int((self.labels < 0).sum()):
+            raise ValueError(
+                f"sampler is 'class_balanced', but rows with the label {IGNORED} have no class"
+                f" ({num_ignored:,} of {len(self.labels):,}); leave them out of train_dataset"
+            )
+
     def weights(self, given: Weights | None, beta: float | None) -> Tensor:
         """Return the class weights in float32, as `WeightedTrainer` documents them.
 
@@ -113,13 +130,20 @@ class TrainingLabels:
                     f"class_weights has the shape {tuple(weights_C.shape)}; "
                     f"give ({len(self.names)},), one weight a class"
                 )
+            if not (weights_C.isfinite() & (weights_C >= 0)).all():
+                raise ValueError("class_weights holds a value below 0, nan or inf; give others")
             return weights_C
         if isinstance(given, str):
             known = POSITIVE_WEIGHTINGS if self.is_multi_label else WEIGHTINGS
             refuse_unknown("class_weights", given, list(known))
             named: Any = given
-        else:
+        elif isinstance(given, Mapping):
             named = self._by_name(given)
+        else:
+            raise ValueError(
+                f"class_weights is of type {type(given).__name__}; give a name, a mapping"
+                " {class: weight} or a tensor (C,)"
+            )
         if self.is_multi_label:
             positive_C = positive_weights(
                 self.counts_C, self.num_rows, named, list(self.names), beta=beta
@@ -131,12 +155,20 @@ class TrainingLabels:
 
     def _by_name(self, weights: Mapping[Any, float]) -> dict[str, float]:
         """Return the weights by class name; keys are class ids or names."""
-        found = {}
-        for key, weight in weights.items():
-            is_id = isinstance(key, int) and 0 <= key < len(self.names)
+        found: dict[str, float] = {}
+        for key, value in weights.items():
+            is_id = isinstance(key, int | np.integer) and 0 <= key < len(self.names)
             if not is_id and key not in self.names:
-                raise ValueError(f"class_weights names {key!r}; known: {', '.join(self.names)}")
-            found[self.names[key] if is_id else str(key)] = float(weight)
+                hint = did_you_mean(str(key), self.names)
+                raise ValueError(
+                    f"class_weights names {key!r}; known: {listing(self.names)}.{hint}"
+                )
+            name, weight = self.names[key] if is_id else key, float(value)
+            if name in found:
+                raise ValueError(f"class_weights names {name!r} twice, by its name and by its id")
+            if not 0 < weight < inf:
+                raise ValueError(f"the weight of {name!r} is {weight:g}; give a number above 0")
+            found[name] = weight
         return found
 
 

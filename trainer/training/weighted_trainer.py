@@ -18,7 +18,8 @@ from torch.utils.data import IterableDataset, Sampler
 from transformers import Trainer, TrainingArguments
 
 from trainer.arrays import Ints
-from trainer.config.sections.balancing import LOSS_SETTINGS
+from trainer.config.faults import checked_section
+from trainer.config.sections.balancing import LOSS_SETTINGS, LossSection
 from trainer.training.class_balanced_sampler import ClassBalancedSampler
 from trainer.training.losses import LOSSES, NEED_COUNTS, loss_options
 from trainer.training.multi_label_losses import (
@@ -111,10 +112,7 @@ class WeightedTrainer(Trainer):
         is_multi_label = config.problem_type == "multi_label_classification"
         losses = MULTI_LABEL_LOSSES if is_multi_label else LOSSES
         refuse_unknown("loss", loss, list(losses))
-        settings = dict(loss_settings or {})
-        known = [key for key, users in LOSS_SETTINGS.items() if loss in users]
-        for key in settings:
-            refuse_unknown(f"a key of loss_settings for {loss}", key, known)
+        section = _loss_section(loss, loss_settings or {}, class_weights, beta)
         smoothing = args.label_smoothing_factor
         if smoothing and (is_multi_label or loss == "focal"):
             raise ValueError(f"label_smoothing_factor is {smoothing}; this loss takes none")
@@ -126,16 +124,18 @@ class WeightedTrainer(Trainer):
             given_counts=class_counts,
             given_rows=num_rows,
         )
+        if sampler == "class_balanced" and self.train_dataset is not None:
+            self.labels.refuse_unsampled()
+        is_named = class_weights is None or isinstance(class_weights, str)
         self.class_weights_C = self.labels.weights(
-            "effective_number" if loss == "cb_ntr" and class_weights is None else class_weights,
-            beta,
+            section.weighting if is_named else class_weights, beta
         )
         needs_counts = loss in (*NEED_COUNTS, *NEED_LABEL_COUNTS)
         counts_C = self.labels.counts_C if needs_counts else np.ones(1, np.int64)
         if is_multi_label:
-            options = multi_label_options(loss, settings, counts_C, self.labels.num_rows)
+            options = multi_label_options(loss, section.settings, counts_C, self.labels.num_rows)
         else:
-            options = loss_options(loss, settings, counts_C)
+            options = loss_options(loss, section.settings, counts_C)
         self.compute_loss_func = step_loss(
             losses[loss], self.class_weights_C, options, label_smoothing=smoothing
         )
@@ -146,6 +146,18 @@ class WeightedTrainer(Trainer):
             return super()._get_train_sampler(train_dataset)
         seed = self.args.seed if self.args.data_seed is None else self.args.data_seed
         return ClassBalancedSampler(self.labels.labels, seed=seed)
+
+
+def _loss_section(
+    loss: str, settings: Mapping[str, float], class_weights: Weights | None, beta: float | None
+) -> LossSection:
+    """Return the checked section `loss:`, which has the same settings; ValueError names faults."""
+    known = [key for key, users in LOSS_SETTINGS.items() if loss in users]
+    for key in settings:
+        refuse_unknown(f"a key of loss_settings for {loss}", key, known)
+    weighting = class_weights if isinstance(class_weights, str) else "none"
+    values = {"name": loss, "class_weights": weighting, "beta": beta}
+    return checked_section(LossSection, {**values, **settings})
 
 
 def _refuse_unfit(model: Any, train_dataset: Any, sampler: str | None) -> None:

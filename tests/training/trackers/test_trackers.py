@@ -5,6 +5,8 @@ import json
 import os
 import shutil
 import struct
+import subprocess
+import sys
 
 import pytest
 from small_runs import train
@@ -341,3 +343,33 @@ def test_run_without_trackers_has_no_logs_and_removes_those_of_an_earlier_run(wh
         **{"run.output_dir": tmp_path / "runs", "run.overwrite": "true", "run.seed": 7},
     )
     assert not (tmp_path / "runs/run/logs").exists()
+
+
+FAILING = """
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+from transformers import TrainerControl, TrainerState, TrainingArguments
+from trainer.training.trackers.tracked_run import TrackedRun
+from trainer.training.trackers.trackers import Trackers
+
+arguments = TrainingArguments("out", report_to="none")
+arguments.project = "equipoise"
+model = SimpleNamespace(config=SimpleNamespace(to_dict=dict))
+trackers = Trackers("mlflow", TrackedRun("first", Path(sys.argv[1]), {}))
+trackers.on_train_begin(
+    arguments, TrainerState(is_world_process_zero=True), TrainerControl(), model=model
+)
+assert not trackers.failures
+sys.exit(2)
+"""
+
+
+def test_run_that_fails_is_not_finished_for_its_tracker(tmp_path, monkeypatch):
+    pytest.importorskip("mlflow")
+    monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
+    command = [sys.executable, "-c", FAILING, str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 2, done.stderr
+    assert MLflowLogs(tmp_path).runs["first"].info.status == "FAILED"

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from importlib.util import find_spec
 
 from trainer.errors import ConfigError, listing
+from trainer.extras import is_installed
 
 TRACKERS = {
     "azure_ml": ("azureml", "azureml-core"),
@@ -57,6 +58,6 @@ def _is_installed(name: str) -> bool:
     module, variable = TRACKERS[name]
     if not module:
         return variable in os.environ
-    spec = find_spec(module)
-    # a folder ./wandb or ./mlflow, which trackers make, looks like a package without a file
-    return spec is not None and (spec.origin is not None or name == "azure_ml")
+    if name == "azure_ml":
+        return find_spec(module) is not None  # its package has no file of its own
+    return is_installed(module)

@@ -4,6 +4,7 @@ The callbacks of transformers log the training curve. `destinations.py` adds whe
 config and the pictures. A fault of a tracker is a warning.
 """
 
+import atexit
 import json
 import logging
 from collections import Counter
@@ -23,7 +24,7 @@ from trainer.training.trackers.tracked_run import UNNAMED, TrackedRun, result_fi
 logger = logging.getLogger(__name__)
 _OPEN: "list[Destination]" = []
 """Trackers that have started and not ended. Most trackers know only one run per process, so those
-of a run that failed are ended before the next one starts."""
+of a run that failed are ended before the next one starts, or when the process ends."""
 
 
 class Trackers:
@@ -54,9 +55,7 @@ class Trackers:
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Start the trackers; a resumed training continues their runs."""
-        while _OPEN:
-            left = _OPEN.pop()
-            self._attempt(left.name, "end", partial(left.end, is_failed=True))
+        self._end_failed()
         args.run_name = self.run.name
         for name in self.names:
             destination = DESTINATIONS.get(name, Destination)(name, self.run)
@@ -65,6 +64,8 @@ class Trackers:
                 name, "start", partial(destination.start, args, state, control, **kwargs)
             ):
                 self._live.append(destination)
+        # registered after the trackers' own handlers, so called before they end a run as finished
+        atexit.register(self._end_failed)
 
     def on_train_end(self, *args: Any, **kwargs: Any) -> None:
         """Delay the work of trackers at the end of training until `finish`."""
@@ -98,6 +99,12 @@ class Trackers:
             f"tracker {name}: {counted(number, 'failure')}; it may lack values or files"
             for name, number in self.failures.items()
         ]
+
+    def _end_failed(self) -> None:
+        """End the trackers of a run that failed or was stopped."""
+        while _OPEN:
+            left = _OPEN.pop()
+            self._attempt(left.name, "end", partial(left.end, is_failed=True))
 
     def _pass_on(self, event: str, *args: Any, **kwargs: Any) -> None:
         for each in self._live:

@@ -5,6 +5,7 @@ order of the file. No wanted columns mean all columns. It adds every row that it
 bad rows. Readers of text formats and of .xlsx add the column LINE, readers of JSON lists RECORD.
 """
 
+import re
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -50,3 +51,11 @@ READERS: dict[str, Callable[[Path, list[str], DataSection, BadRows], Iterator[pa
 """Reader of each file ending."""
 ENDINGS = (*READERS, *COMPRESSED)
 """Endings of file names."""
+
+
+def run_name(location: str) -> str:
+    """Return a name for a run from that of its rows: letters, digits, dots and dashes."""
+    stem = Path(location).name
+    for ending_of_name in (*ENDINGS, *ENDINGS):  # two, as in .csv.gz
+        stem = stem.removesuffix(ending_of_name)
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", stem).strip("-._") or "run"
