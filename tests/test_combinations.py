@@ -15,7 +15,8 @@ from trainer.data.balancing.weights import WEIGHTINGS
 from trainer.data.prepare import weights_over
 from trainer.delivery.card.card_words import decision_words
 from trainer.errors import ConfigError
-from trainer.evaluation.decision import fit_and_cross_fit
+from trainer.evaluation.cross_fitting import fit_and_cross_fit
+from trainer.evaluation.label_thresholds import LABEL_OBJECTIVES
 from trainer.evaluation.thresholds import THRESHOLDS
 from trainer.evaluation.vote import COMBINERS
 from trainer.runs.results import decision_plan, is_prior_approximate
@@ -58,7 +59,7 @@ def test_the_config_offers_exactly_the_entries_of_the_tables():
             for choice in (get_args(part) or (part,))
         } - {type(None)}
 
-    assert choices(DecisionSection, "thresholds") == set(DECISIONS)
+    assert choices(DecisionSection, "thresholds") == {*DECISIONS, *LABEL_OBJECTIVES}
     assert choices(EnsembleSection, "combine") == set(COMBINERS)
 
 

@@ -7,16 +7,25 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import xxhash
 
+from trainer.arrays import Array
 from trainer.config.config import Config
 from trainer.config.sections.balancing import SYNTHESIS_METHODS
 from trainer.data.augmenting.augment import records
+from trainer.data.labels.multi_label import answer_weights
 from trainer.data.prepared_data import PreparedData
 from trainer.data.tokens.tokenise import TokenisedRows
 from trainer.delivery import completion
 from trainer.evaluation.calibration import natural_weights
-from trainer.evaluation.decision import Decision, DecisionPlan, fit_and_cross_fit, plan_decision
+from trainer.evaluation.cross_fitting import fit_and_cross_fit, fit_and_cross_fit_labels
+from trainer.evaluation.decision import DecisionPlan, plan_decision
 from trainer.evaluation.multi_label import AnyEvaluation
+from trainer.evaluation.multi_label_decision import (
+    AnyDecision,
+    MultiLabelPlan,
+    plan_label_decision,
+)
 from trainer.evaluation.outcome import Outcome, outcome_of
+from trainer.evaluation.scores import LogProbabilities
 from trainer.launch import distributed, watch
 from trainer.progress import stage
 from trainer.run_folder import finished_comparison
@@ -59,22 +68,31 @@ def conclude(
         trainer.trackers.finish(folder.path)
 
 
-def decision_plan(config: Config, data: PreparedData) -> DecisionPlan | None:
+def decision_plan(config: Config, data: PreparedData) -> DecisionPlan | MultiLabelPlan | None:
     """Return the plan of the decision; None without a decision.
 
     Raises:
         ConfigError: labels that the data do not have; before any model is loaded.
     """
-    loss = config.loss
+    loss, summary = config.loss, data.summary
+    if data.is_multi_label:
+        num_rows = summary.num_rows or {}
+        return plan_label_decision(
+            config.decision,
+            labels=data.labels,
+            drawn=(summary.counts["drawn"], num_rows["drawn"]),
+            natural=(summary.natural_C, num_rows["natural"]),
+            weights_2C=answer_weights(data.class_weights_C, loss.weighting),
+        )
     tau = {"logit_adjusted": 1.0 if loss.tau is None else loss.tau, "balanced_softmax": 1.0}.get(
         loss.name, 0.0
     )
     return plan_decision(
         config.decision,
         labels=data.labels,
-        counts_C=data.summary.counts["drawn"],
+        counts_C=summary.counts["drawn"],
         class_weights_C=data.class_weights_C,
-        natural_C=data.summary.natural_C,
+        natural_C=summary.natural_C,
         tau=tau,
     )
 
@@ -83,38 +101,24 @@ def evaluate_splits(
     trainer: "RunTrainer | HeadTrainer",
     data: PreparedData,
     tokens: dict[str, TokenisedRows],
-    plan: DecisionPlan | None,
+    plan: DecisionPlan | MultiLabelPlan | None,
     seed: int,
-) -> tuple[dict[str, Outcome], Decision | None]:
+) -> tuple[dict[str, Outcome], AnyDecision | None]:
     """Return the results on validation and test, and the decision fitted on validation.
 
     Scores are in float32, as `transformers.pipeline()` computes them. Only this function reads the
     test split. On validation, each row is evaluated with a decision fitted without this row.
     """
-    decision: Decision | None = None
+    decision: AnyDecision | None = None
     outcomes: dict[str, Outcome] = {}
     for name in ("validation", "test"):
         if name not in tokens:
             continue
-        logits_NC, label_ids_N, decided = (
-            trainer.predict_logits(tokens[name]),
-            tokens[name].label_ids_N,
-            None,
-        )
+        logits_NC, label_ids_N = trainer.predict_logits(tokens[name]), tokens[name].label_ids_N
+        decided: tuple[LogProbabilities, Array] | None = None
         if plan and name == "validation":
-            weights_N = (
-                np.ones(len(label_ids_N))
-                if data.splits.pool is None
-                else natural_weights(label_ids_N, data.summary.natural_C)
-            )
-            decision, decided = fit_and_cross_fit(
-                logits_NC,
-                label_ids_N,
-                weights_N,
-                plan,
-                seed=seed,
-                folder=Path(str(trainer.args.output_dir)).parent,
-            )
+            folder = Path(str(trainer.args.output_dir)).parent
+            decision, decided = _fitted(logits_NC, label_ids_N, plan, data, seed, folder)
         elif decision:
             decided = decision.apply(logits_NC)
         domains = (
@@ -124,8 +128,31 @@ def evaluate_splits(
     return outcomes, decision
 
 
+def _fitted(
+    logits_NC: Array,
+    label_ids_N: Array,
+    plan: DecisionPlan | MultiLabelPlan,
+    data: PreparedData,
+    seed: int,
+    folder: Path,
+) -> tuple[AnyDecision, tuple[LogProbabilities, Array]]:
+    """Return the decision of the validation rows, and their cross-fitted predictions."""
+    if isinstance(plan, MultiLabelPlan):
+        return fit_and_cross_fit_labels(logits_NC, label_ids_N, plan, seed=seed, folder=folder)
+    weights_N = (
+        np.ones(len(label_ids_N))
+        if data.splits.pool is None
+        else natural_weights(label_ids_N, data.summary.natural_C)
+    )
+    return fit_and_cross_fit(logits_NC, label_ids_N, weights_N, plan, seed=seed, folder=folder)
+
+
 def apply_decision(
-    config: Config, data: PreparedData, model: Any, decision: Decision, plan: DecisionPlan
+    config: Config,
+    data: PreparedData,
+    model: Any,
+    decision: AnyDecision,
+    plan: DecisionPlan | MultiLabelPlan,
 ) -> dict[str, Any]:
     """Write the decision into the model and its config; return its values for metrics.json."""
     from trainer.training.models.layers import fold_into_head
@@ -133,18 +160,24 @@ def apply_decision(
     is_folded = fold_into_head(model, decision.temperature, decision.shift_C)
     model.config.decision = decision.to_config(data.labels, is_folded=is_folded)
     figures = decision.figures(data.labels) | {"folded_into_weights": is_folded}
-    if plan.log_target_C is None:
+    if plan.target_prior_C is None:
         return figures
     return figures | {
-        "training_prior": dict(zip(data.labels, np.exp(plan.log_q_C).tolist(), strict=True)),
-        "target_prior": dict(zip(data.labels, np.exp(plan.log_target_C).tolist(), strict=True)),
+        "training_prior": dict(zip(data.labels, plan.training_prior_C.tolist(), strict=True)),
+        "target_prior": dict(zip(data.labels, plan.target_prior_C.tolist(), strict=True)),
         "prior_is_approximate": is_prior_approximate(config, data),
     }
 
 
 def is_prior_approximate(config: Config, data: PreparedData) -> bool:
-    """Return whether balancing changed the rows of a class, and not only their number."""
-    by_domain = config.balance.by is not None and config.balance.method != "none"
+    """Return whether balancing changed the rows of a class, and not only their number.
+
+    The rows drawn of one label bring other labels with them.
+    """
+    draws = config.balance.method != "none"
+    if data.is_multi_label:
+        return draws
+    by_domain = config.balance.by is not None and draws
     return by_domain or config.balance.method in SYNTHESIS_METHODS or len(data.splits.synthetic) > 0
 
 
@@ -300,7 +333,9 @@ def report_facts(
         "saved_step": trainer.best_step,
         "epochs": trainer.epoch_rows(),
         "audit": audit.to_facts(),
-        "calibration": calibration(outcomes[list(outcomes)[-1]]) if decided else None,
+        "calibration": calibration(outcomes[list(outcomes)[-1]])
+        if decided and not data.is_multi_label
+        else None,
         "card": card.card_facts(
             config,
             data,

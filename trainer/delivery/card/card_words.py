@@ -171,15 +171,23 @@ def decision_words(decided: dict[str, Any], shown: Callable[[str], str] = str) -
             "`config.json` contains this under `decision`, since the last layer has no bias: the"
             " plain `pipeline()` does not apply it."
         )
+    is_multi_label = "at_least_one" in decided
     if "thresholds" in decided:
         parts.append(
-            f"The label is the largest of probability / threshold ({pairs('thresholds')})."
+            f"A text gets each label that reaches its threshold ({pairs('thresholds')})."
+            if is_multi_label
+            else f"The label is the largest of probability / threshold ({pairs('thresholds')})."
         )
         if neutral := decided["neutral"]:
             left = len(neutral) - MOST_IN_SENTENCE
             more = [f"{left:,} more, all in metrics.json"] if left > 0 else []
             names = "; ".join([*neutral[:MOST_IN_SENTENCE], *more])
-            parts.append(f"Neutral thresholds were kept for {shown(names)}.")
+            kept = "Neutral thresholds were kept"
+            if is_multi_label:
+                kept = f"The common threshold {decided['common_threshold']:.3g} was kept"
+            parts.append(f"{kept} for {shown(names)}.")
+    if is_multi_label:
+        return " ".join([*parts, *_number_words(decided)])
     if "costs" in decided:
         parts.append(
             "The label is the one of least expected cost (`decision.costs` in `config.json`)."
@@ -190,3 +198,23 @@ def decision_words(decided: dict[str, Any], shown: Callable[[str], str] = str) -
             " may be another one."
         )
     return " ".join(parts)
+
+
+def _number_words(decided: dict[str, Any]) -> list[str]:
+    """Say how many labels a text gets, and what the plain pipeline does not know."""
+    parts, most = [], decided["at_most"]
+    if decided["at_least_one"]:
+        parts.append(
+            "A text that no label reaches gets the label with the largest margin: the log odds of"
+            " its probability less those of its threshold."
+        )
+    if most is not None:
+        parts.append(f"A text keeps at most {most} of its labels, those with the largest margins.")
+    if chooses(decided):
+        parts.append("The plain `pipeline()` returns probabilities and knows nothing of this.")
+    return parts
+
+
+def chooses(decided: dict[str, Any]) -> bool:
+    """Return whether the decision chooses labels by more than their probabilities."""
+    return any(decided.get(name) for name in ("thresholds", "costs", "at_least_one", "at_most"))
