@@ -7,6 +7,7 @@ import numpy as np
 from pydantic import ValidationError
 
 from trainer.arrays import Floats, Ints
+from trainer.config.conflicts import one_label_decision_rules
 from trainer.config.faults import word_faults
 from trainer.config.sections.balancing import DecisionSection
 from trainer.config.yaml_source import YamlSource, plain_values
@@ -96,6 +97,11 @@ def _label_ids(values: Any, num_labels: int) -> Ints:
     ids_N = np.asarray(values)
     if not len(ids_N):
         raise DataError("fit_decision needs validation rows, and there are none.")
+    if ids_N.ndim != 1:
+        raise ValueError(
+            f"label_ids_N has the shape {ids_N.shape}; give one label id per row. Label sets are"
+            " decided by the section decision of a config."
+        )
     check_label_ids("label_ids_N", ids_N, num_labels)
     return ids_N.astype(np.int64)
 
@@ -112,7 +118,11 @@ def _section(values: dict[str, Any]) -> DecisionSection:
     """Return the checked section `decision`; raise ValueError with all faults."""
     plain = plain_values(values)
     try:
-        return DecisionSection.model_validate(plain)
+        section = DecisionSection.model_validate(plain)
     except ValidationError as error:
         faults = word_faults(error, plain, YamlSource("", plain), DecisionSection)
         raise ValueError("\n".join(faults)) from error
+    for is_broken, words in one_label_decision_rules(section):
+        if is_broken:
+            raise ValueError(words)
+    return section
