@@ -324,18 +324,19 @@ def test_server_names_the_rule_by_which_it_gives_labels(decided, finished):
             ),
         ),
         (
-            "decision.thresholds=cost decision.costs={execution:{discovery:5}}",
+            'decision.thresholds=cost decision.costs={"execution":{"discovery":5}}',
             (
                 "decision.costs names discovery; with multi-label data needed: {label: {missed:"
                 " cost, wrong: cost}}."
             ),
         ),
         (
-            "decision.thresholds=cost decision.costs={execution:{missed:0}}",
+            'decision.thresholds=cost decision.costs={"execution":{"missed":0}}',
             "decision.costs holds 0; with multi-label data every cost is above 0.",
         ),
         (
-            "decision.at_most=1 balance.scope=all balance.resample_each_epoch=false",
+            "decision.at_most=1 balance.scope=all balance.method=undersample"
+            " balance.target_ratio=null balance.resample_each_epoch=false",
             (
                 "decision is set with balance.scope: all, and multi-label validation rows cannot be"
                 " weighted to natural shares. Set balance.scope: train."

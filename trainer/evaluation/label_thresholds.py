@@ -144,7 +144,7 @@ def fit_label_thresholds(
 
 def _common(cuts: Cuts, score: Score, least: float) -> float:
     """Return the best threshold of all labels together; 0.5 if none reaches the precision."""
-    k = cuts.best(score(cuts.hits_K, cuts.given_K, np.float64(cuts.support)))
+    k = cuts.best(score(cuts.hits_K, cuts.given_K, np.array(float(cuts.support))))
     is_fitted = cuts.support > 0 and cuts.precision(k) >= least - 1e-9
     return float(cuts.thresholds_K[k]) if is_fitted else THRESHOLD
 
@@ -168,7 +168,7 @@ def _each_alone(
         if not fitted_C[c]:
             continue
         cuts = cuts_of([column])
-        k = cuts.best(score(cuts.hits_K, cuts.given_K, np.float64(cuts.support)))
+        k = cuts.best(score(cuts.hits_K, cuts.given_K, np.array(float(cuts.support))))
         if cuts.support == 0 or cuts.precision(k) < least - 1e-9:
             short.append(c)
         else:

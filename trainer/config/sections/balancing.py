@@ -235,14 +235,16 @@ class DecisionSection(Section):
     prior: Literal["natural", "uniform"] | LabelWeights | None = None
     """Correct the class shares that balanced training rows teach the model. `natural`: use the
     shares of the cleaned training rows before balancing. `uniform`: use equal shares. Or give a
-    mapping {label: share} with the shares that you expect in new data."""
+    mapping {label: share} with the shares that you expect in new data. With multi-label data only
+    `natural` with `loss.name: cross_entropy` is known; it corrects the log odds of each label."""
     temperature: bool = False
     """Fit a temperature T, so that probabilities are neither overconfident nor underconfident.
     Without `prior`, T minimises the cross-entropy of softmax(logits / T) on validation, whatever
     the loss (Guo et al. 2017); T is 1 if the logits are calibrated. With `prior`, the class shares
     are corrected first, so that T does not absorb them. Set `prior` too if the rows are balanced:
     one number cannot undo the class shares that balancing teaches. With `balance.scope: all`,
-    validation rows are weighted to natural shares."""
+    validation rows are weighted to natural shares. Multi-label data: one T for all labels, which
+    minimises the binary cross-entropy of sigmoid(logits / T)."""
     thresholds: Literal["f1", "micro_f1", "recall_at_precision", "common", "cost"] | None = None
     """Predict the label with the largest p / threshold. The thresholds are fitted for the shares in
     `prior` if it is set, otherwise for those of validation. `f1`: the highest macro F1 (with two
