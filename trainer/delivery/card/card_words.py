@@ -148,35 +148,13 @@ def decision_words(decided: dict[str, Any], shown: Callable[[str], str] = str) -
     Args:
         shown: writes a label; escapes it in Markdown.
     """
-
-    def pairs(name: str) -> str:
-        values = {shown(label): f"{value:.3g}" for label, value in decided[name].items()}
-        return in_words(values, "metrics.json")
-
-    parts = []
-    if "target_prior" in decided:
-        about = "Probabilities are corrected to these shares of the classes: "
-        parts.append(
-            f"{about}{pairs('target_prior')}; this is approximate, since balancing or synthetic"
-            " rows also changed what the rows of a class look like."
-            if decided["prior_is_approximate"]
-            else f"{about}{pairs('target_prior')}."
-        )
-    if decided["temperature"] != 1:
-        parts.append(f"Scores are divided by a temperature of {decided['temperature']:.3g}.")
-    if parts and decided["folded_into_weights"]:
-        parts.append("The weights contain this, so `pipeline()` gives corrected probabilities.")
-    elif parts:
-        parts.append(
-            "`config.json` contains this under `decision`, since the last layer has no bias: the"
-            " plain `pipeline()` does not apply it."
-        )
-    is_multi_label = "at_least_one" in decided
+    is_multi_label, parts = "at_least_one" in decided, _correction_words(decided, shown)
     if "thresholds" in decided:
+        pairs = _pairs(decided["thresholds"], shown)
         parts.append(
-            f"A text gets each label that reaches its threshold ({pairs('thresholds')})."
+            f"A text gets each label that reaches its threshold ({pairs})."
             if is_multi_label
-            else f"The label is the largest of probability / threshold ({pairs('thresholds')})."
+            else f"The label is the largest of probability / threshold ({pairs})."
         )
         if neutral := decided["neutral"]:
             left = len(neutral) - MOST_IN_SENTENCE
@@ -192,12 +170,41 @@ def decision_words(decided: dict[str, Any], shown: Callable[[str], str] = str) -
         parts.append(
             "The label is the one of least expected cost (`decision.costs` in `config.json`)."
         )
-    if "thresholds" in decided or "costs" in decided:
+    if chooses(decided):
         parts.append(
             "The plain `pipeline()` returns the label of the largest probability instead, which"
             " may be another one."
         )
     return " ".join(parts)
+
+
+def _correction_words(decided: dict[str, Any], shown: Callable[[str], str]) -> list[str]:
+    """Say how probabilities are corrected, and where this is stored."""
+    parts = []
+    if "target_prior" in decided:
+        pairs = _pairs(decided["target_prior"], shown)
+        about = "Probabilities are corrected to these shares of the classes: "
+        parts.append(
+            f"{about}{pairs}; this is approximate, since balancing or synthetic"
+            " rows also changed what the rows of a class look like."
+            if decided["prior_is_approximate"]
+            else f"{about}{pairs}."
+        )
+    if decided["temperature"] != 1:
+        parts.append(f"Scores are divided by a temperature of {decided['temperature']:.3g}.")
+    if parts and decided["folded_into_weights"]:
+        parts.append("The weights contain this, so `pipeline()` gives corrected probabilities.")
+    elif parts:
+        parts.append(
+            "`config.json` contains this under `decision`, since the last layer has no bias: the"
+            " plain `pipeline()` does not apply it."
+        )
+    return parts
+
+
+def _pairs(values: dict[str, float], shown: Callable[[str], str]) -> str:
+    numbers = {shown(label): f"{value:.3g}" for label, value in values.items()}
+    return in_words(numbers, "metrics.json")
 
 
 def _number_words(decided: dict[str, Any]) -> list[str]:
