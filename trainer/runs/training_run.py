@@ -91,7 +91,7 @@ def _train(config: Config, resume: str, run_lock: ExitStack, upload: Upload | No
         config = start(config)
 
         from trainer.display import tables
-        from trainer.runs import results, run_decision, trainers  # noqa: F401  # loads torch and transformers
+        from trainer.runs import results, run_decision, trainers  # noqa: F401  # loads torch
         from trainer.training.arguments import build_arguments, quiet_libraries
 
         done("Loaded torch and transformers")
