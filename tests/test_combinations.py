@@ -15,10 +15,11 @@ from trainer.data.balancing.weights import WEIGHTINGS
 from trainer.data.prepare import weights_over
 from trainer.delivery.card.card_words import decision_words
 from trainer.errors import ConfigError
-from trainer.evaluation.decision import fit_and_cross_fit
+from trainer.evaluation.cross_fitting import fit_and_cross_fit
+from trainer.evaluation.label_thresholds import LABEL_OBJECTIVES
 from trainer.evaluation.thresholds import THRESHOLDS
 from trainer.evaluation.vote import COMBINERS
-from trainer.runs.results import decision_plan, is_prior_approximate
+from trainer.runs.run_decision import decision_plan, is_prior_approximate
 from trainer.training.frozen.synthesis import SYNTHESISERS, synthesise
 from trainer.training.losses import LOSSES, loss_options
 from trainer.training.step_loss import step_loss
@@ -58,7 +59,7 @@ def test_the_config_offers_exactly_the_entries_of_the_tables():
             for choice in (get_args(part) or (part,))
         } - {type(None)}
 
-    assert choices(DecisionSection, "thresholds") == set(DECISIONS)
+    assert choices(DecisionSection, "thresholds") == {*DECISIONS, *LABEL_OBJECTIVES}
     assert choices(EnsembleSection, "combine") == set(COMBINERS)
 
 
@@ -112,6 +113,7 @@ def test_every_method_loss_and_weighting_give_a_loss_a_gradient_and_a_decision(
     assert logits.grad.abs().sum() > 0
 
     data = SimpleNamespace(
+        is_multi_label=False,
         labels=LABELS,
         class_weights_C=weights,
         summary=SimpleNamespace(counts={"drawn": counts}, natural_C=np.array(COUNTS)),
@@ -135,6 +137,7 @@ def test_every_decision_is_the_same_again_and_in_any_order_of_rows(name):
     plan = decision_plan(
         checked(thresholds=name, **costs),
         SimpleNamespace(
+            is_multi_label=False,
             labels=LABELS,
             class_weights_C=np.ones(3),
             summary=SimpleNamespace(counts={"drawn": np.array(COUNTS)}, natural_C=np.array(COUNTS)),
@@ -180,11 +183,12 @@ def test_synthetic_embeddings_with_another_mode_are_refused(method):
 )
 def test_prior_is_approximate_where_balancing_changes_the_rows_of_a_class(method, by):
     config = checked(method, by=by)
-    data = SimpleNamespace(splits=SimpleNamespace(synthetic=[]))
+    data = SimpleNamespace(is_multi_label=False, splits=SimpleNamespace(synthetic=[]))
     assert is_prior_approximate(config, data) == (
         method in SYNTHESISERS or (by is not None and method != "none")
     )
-    assert is_prior_approximate(config, SimpleNamespace(splits=SimpleNamespace(synthetic=[7])))
+    data.splits.synthetic = [7]
+    assert is_prior_approximate(config, data)
 
 
 @pytest.mark.parametrize("name", COMBINERS)

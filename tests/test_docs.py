@@ -16,6 +16,7 @@ from trainer.cli.typer_app import app
 from trainer.config.config import Config
 from trainer.delivery.serving.app import PROBLEMS
 from trainer.evaluation.multi_label import evaluate
+from trainer.evaluation.multi_label_decision import MultiLabelDecision
 from trainer.run_folder.writer import FILES
 
 DOCS = ROOT / "docs"
@@ -107,7 +108,10 @@ def test_every_figure_of_metrics_json_is_explained():
     top = {"validation", "test", "decision", "minority_label", "training", "special_tokens"}
     top |= {"augment", "ensemble"}
     top |= {"num_classes", "num_measured", "least_train_rows", "most_train_rows", "support"}
-    assert {*single, *several, *clock, *top} == rows_of("docs/reference/metrics.md")
+    decision = MultiLabelDecision(1.0, np.zeros(2), np.full(2, 0.5), 0.5).figures(["a", "b"])
+    priors = {"training_prior", "target_prior", "prior_is_approximate", "folded_into_weights"}
+    documented = rows_of("docs/reference/metrics.md")
+    assert {*single, *several, *decision, *priors, *clock, *top} == documented
 
 
 def test_every_file_of_a_run_folder_is_explained():

@@ -232,7 +232,12 @@ def test_labels_that_are_no_ids_are_not_evaluated(arguments, words):
     ("given", "words"),
     [
         ({"prior": "naturl"}, r"prior is 'naturl'; known: .* Did you mean 'natural'"),
-        ({"thresholds": {"a": 0.5}}, "thresholds is a mapping; known: cost, f1, recall_at_prec"),
+        ({"thresholds": {"a": 0.5}}, "thresholds is a mapping; known: common, cost, f1, micro"),
+        ({"thresholds": "micro_f1"}, "thresholds is 'micro_f1', which needs multi-label data"),
+        (
+            {"label_ids_N": [[1, 0], [0, 1], [1, 1]], "thresholds": "f1"},
+            "give one label id per row",
+        ),
         ({"label_ids_N": ["a", "b", "b"]}, "label_ids_N holds text"),
         ({"label_ids_N": [0, 1]}, r"logits_NC has the shape \(3, 2\); needed: \(2, 2\)"),
         ({"training_counts_C": [1, 2, 3]}, r"training_counts_C has the shape \(3,\); needed: \(2"),

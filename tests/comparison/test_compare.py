@@ -400,6 +400,10 @@ FAULTS = {
         },
         "x has balance.by: source",
     ),
+    "several labels": (
+        {"compare": {"strategies": [{"name": "x", "decision": {"thresholds": "micro_f1"}}]}},
+        "compare.strategies: x: decision.thresholds is 'micro_f1', which needs multi-label data",
+    ),
     "streaming": ({"data": {"streaming": True}}, "data.streaming chooses rows by balance.method"),
     "ensemble": ({"ensemble": {"size": 2, "kind": "folds"}}, "compare trains single models"),
     "quick": ({"compare": {"quick": True}}, "quick already"),

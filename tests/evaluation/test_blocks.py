@@ -14,7 +14,8 @@ from sklearn.metrics import (
 from trainer.errors import RunError
 from trainer.evaluation import blocks
 from trainer.evaluation.confusion import Confusion
-from trainer.evaluation.decision import Decision, DecisionPlan, cross_fit, fit_decision
+from trainer.evaluation.cross_fitting import cross_fit
+from trainer.evaluation.decision import Decision, DecisionPlan, fit_decision
 from trainer.evaluation.metrics import evaluate_logits
 from trainer.evaluation.multi_label import _average_precisions, evaluate_multi_label
 from trainer.evaluation.ranking import auroc, average_precision

@@ -21,12 +21,11 @@ from trainer.evaluation.calibration import (
     target_log_prior,
     training_log_prior,
 )
+from trainer.evaluation.cross_fitting import cross_fit, fit_and_cross_fit
 from trainer.evaluation.decision import (
     Decision,
     DecisionPlan,
     cost_matrix,
-    cross_fit,
-    fit_and_cross_fit,
     fit_decision,
     plan_decision,
 )
@@ -424,7 +423,7 @@ def test_decision_of_logits_in_a_file_is_that_of_logits_in_memory(tmp_path, monk
         logits, labels, np.ones(len(labels)), plan, seed=0
     )
     monkeypatch.setattr(blocks, "MOST_IN_MEMORY", 0)
-    monkeypatch.setattr("trainer.evaluation.decision.MOST_IN_MEMORY", 0)
+    monkeypatch.setattr("trainer.evaluation.cross_fitting.MOST_IN_MEMORY", 0)
     of_file, (log_p_of_file, predicted_of_file) = fit_and_cross_fit(
         logits, labels, np.ones(len(labels)), plan, seed=0, folder=tmp_path
     )

@@ -13,7 +13,7 @@ from trainer.evaluation.calibration import training_log_prior
 from trainer.evaluation.decision import fit_decision
 from trainer.evaluation.metrics import calibration_bins, evaluate_logits
 from trainer.evaluation.scores import LogProbabilities, log_softmax
-from trainer.runs.results import decision_plan
+from trainer.runs.run_decision import decision_plan
 from trainer.training.losses import LOSSES
 
 SHARES = np.array([0.9, 0.08, 0.02])
@@ -47,7 +47,9 @@ def planned(loss, weighting="none", smoothing=0.0, prior=None, tau=None):
     }
     weights = class_weights(COUNTS, weighting, NAMES)
     summary = SimpleNamespace(counts={"drawn": COUNTS}, natural_C=COUNTS)
-    data = SimpleNamespace(labels=NAMES, summary=summary, class_weights_C=weights)
+    data = SimpleNamespace(
+        is_multi_label=False, labels=NAMES, summary=summary, class_weights_C=weights
+    )
     return decision_plan(check_config(YamlSource("test", values)), data), weights
 
 

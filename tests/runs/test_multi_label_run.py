@@ -6,9 +6,12 @@ import re
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from scipy.special import logit
+from sklearn.metrics import f1_score, log_loss
 
 from trainer import Classifier, ConfigError, load_config
 from trainer.audit import audit
+from trainer.delivery.serving.app import label_rule
 from trainer.errors import DataError
 from trainer.runs import training_run
 from trainer.runs.preparation import prepare
@@ -67,6 +70,27 @@ def finished(values, tmp_path_factory):
     folder = tmp_path_factory.mktemp("multi_label")
     (folder / "config.yaml").write_text(json.dumps(values(folder)), encoding="utf-8")
     return training_run.train(load_config(str(folder / "config.yaml")))
+
+
+@pytest.fixture(scope="module")
+def decided(values, tmp_path_factory):
+    """Run folder of a finished run that fitted thresholds, a temperature and the prior."""
+    folder = tmp_path_factory.mktemp("decided")
+    changed = values(folder) | {
+        "decision": {
+            "thresholds": "f1",
+            "temperature": True,
+            "prior": "natural",
+            "at_least_one": True,
+            "at_most": 2,
+        }
+    }
+    (folder / "config.yaml").write_text(json.dumps(changed), encoding="utf-8")
+    return training_run.train(load_config(str(folder / "config.yaml")))
+
+
+def texts_of(sentences):
+    return [json.loads(line)["text"] for line in sentences.read_text(encoding="utf-8").splitlines()]
 
 
 def read_json(path):
@@ -182,6 +206,112 @@ def test_card_fits_multi_label_data(finished):
     assert "labels a row" in card.text
 
 
+def test_figures_with_the_decision_follow_from_the_predictions_file(decided):
+    table = pq.read_table(decided / "predictions.parquet").to_pandas()
+    metrics = read_json(decided / "metrics.json")
+    labels = metrics["test"]["labels"]
+    for split in ("validation", "test"):
+        part, figures = table[table["split"] == split], metrics["decision"][split]
+        true, given = (
+            np.array([[label in row for label in labels] for row in part[name]])
+            for name in ("label", "predicted")
+        )
+        p = part[[f"probability_{label}" for label in labels]].to_numpy(np.float64)
+        assert figures["macro_f1"] == pytest.approx(f1_score(true, given, average="macro"))
+        assert figures["micro_f1"] == pytest.approx(f1_score(true, given, average="micro"))
+        assert figures["accuracy"] == pytest.approx((true == given).all(axis=1).mean())
+        assert figures["loss"] == pytest.approx(log_loss(true.ravel(), p.ravel()), rel=1e-4)
+        assert ((given.sum(axis=1) >= 1) & (given.sum(axis=1) <= 2)).all()
+    assert metrics["decision"]["test"]["macro_f1"] != metrics["test"]["macro_f1"]
+
+
+def test_test_labels_follow_from_thresholds_and_margins_in_metrics(decided):
+    table = pq.read_table(decided / "predictions.parquet").to_pandas()
+    decision = read_json(decided / "metrics.json")["decision"]
+    thresholds = decision["thresholds"]
+    assert all(words.endswith("validation rows, 20 needed)") for words in decision["neutral"])
+    for row in table[table["split"] == "test"].to_dict("records"):
+        margins = {
+            label: logit(row[f"probability_{label}"]) - logit(threshold)
+            for label, threshold in thresholds.items()
+        }
+        ordered = sorted(margins, key=lambda label: -margins[label])
+        reached = [label for label in ordered if margins[label] >= 0]
+        assert sorted(row["predicted"]) == sorted(reached[:2] or ordered[:1])
+
+
+def test_our_classifier_and_the_command_decide_as_the_predictions_file(
+    decided, sentences, tmp_path, run_cli
+):
+    table = pq.read_table(decided / "predictions.parquet").to_pandas()
+    part = table[table["split"] == "test"]
+    texts = [texts_of(sentences)[row] for row in part["row"]]
+    found = Classifier.load(decided).predict(texts)
+    expected = [list(predicted) for predicted in part["predicted"]]
+    assert [list(prediction.labels) for prediction in found] == expected
+    for prediction, row in zip(found, part.to_dict("records"), strict=True):
+        assert prediction.probabilities == pytest.approx(
+            {label: row[f"probability_{label}"] for label in prediction.probabilities}, abs=1e-4
+        )
+    path = tmp_path / "texts.jsonl"
+    path.write_text("".join(json.dumps({"text": t}) + "\n" for t in texts), encoding="utf-8")
+    output = tmp_path / "labelled.jsonl"
+    done = run_cli("predict", decided, "--input", path, "--output", output)
+    assert done.returncode == 0, done.stderr
+    lines = output.read_text(encoding="utf-8").splitlines()
+    assert [json.loads(line)["predicted_label"] for line in lines] == expected
+
+
+def test_prior_correction_restores_the_natural_shares_and_says_it_is_approximate(decided):
+    decision = read_json(decided / "metrics.json")["decision"]
+    facts = read_json(decided / "report.json")
+    rows = dict(zip(facts["labels"], next(iter(facts["columns"].values())), strict=True))
+    for label, count in rows.items():
+        assert decision["target_prior"][label] == pytest.approx(count / facts["totals"]["train"])
+    drawn = facts["columns"]["seen per epoch"][facts["labels"].index("exfiltration")]
+    odds = 4 * drawn / (facts["totals"]["seen per epoch"] - drawn)
+    assert decision["training_prior"]["exfiltration"] == pytest.approx(odds / (1 + odds))
+    assert decision["prior_is_approximate"] is True
+    assert decision["folded_into_weights"] is True
+
+
+def test_card_and_page_show_the_decision(decided):
+    from huggingface_hub import ModelCard
+
+    card = ModelCard.load(decided / "README.md")
+    page = (decided / "report.html").read_text(encoding="utf-8")
+    thresholds = read_json(decided / "metrics.json")["decision"]["thresholds"]
+    words = " ".join(card.text.split())
+    for sentence in (
+        "A text gets each label that reaches its threshold (",
+        "A text that no label reaches gets the label with the largest margin",
+        "A text keeps at most 2 of its labels",
+        "The plain `pipeline()` returns probabilities and knows nothing of this.",
+    ):
+        assert sentence in words
+    assert "at least 0.5" not in words
+    names = {result.metric_name for result in card.data.eval_results}
+    assert {"Macro F1 (with the decision)", "Macro F1 (plain pipeline)"} < names
+    classes = page[page.index('<section id="classes">') : page.index('<section id="confusion">')]
+    assert '<th class="n">threshold</th>' in classes
+    section = page[page.index('<section id="decision">') : page.index('<section id="config">')]
+    assert "reaches its threshold" in section
+    assert len(thresholds) == section.count('<td class="k">')
+
+
+def test_server_names_the_rule_by_which_it_gives_labels(decided, finished):
+    thresholds = read_json(decided / "metrics.json")["decision"]["thresholds"]
+    rule = label_rule(Classifier.load(decided))
+    assert rule.model_dump() == {
+        "thresholds": pytest.approx(thresholds),
+        "at_least_one": True,
+        "at_most": 2,
+    }
+    plain = label_rule(Classifier.load(finished))
+    assert set(plain.thresholds.values()) == {0.5}
+    assert label_rule(Classifier.load_several([str(finished), str(decided)])) is None
+
+
 @pytest.mark.parametrize(
     ("override", "words"),
     [
@@ -200,10 +330,37 @@ def test_card_fits_multi_label_data(finished):
             ),
         ),
         (
-            "decision.temperature=true",
+            "decision.prior=uniform",
             (
-                "decision is set, which multi-label data cannot have: each label is"
-                " decided at a probability of 0.5. Remove it."
+                "decision.prior is not 'natural', the only one known with multi-label data: shares"
+                " of several labels do not sum to 1. Set decision.prior: natural."
+            ),
+        ),
+        (
+            "decision.prior=natural loss.name=asymmetric",
+            (
+                "decision.prior has no known correction for multi-label data with loss.name:"
+                " asymmetric; its scores are no log odds. Remove it, or set loss.name:"
+                " cross_entropy."
+            ),
+        ),
+        (
+            'decision.thresholds=cost decision.costs={"execution":{"discovery":5}}',
+            (
+                "decision.costs names discovery; with multi-label data needed: {label: {missed:"
+                " cost, wrong: cost}}."
+            ),
+        ),
+        (
+            'decision.thresholds=cost decision.costs={"execution":{"missed":0}}',
+            "decision.costs holds 0; with multi-label data every cost is above 0.",
+        ),
+        (
+            "decision.at_most=1 balance.scope=all balance.method=undersample"
+            " balance.target_ratio=null balance.resample_each_epoch=false",
+            (
+                "decision is set with balance.scope: all, and multi-label validation rows cannot be"
+                " weighted to natural shares. Set balance.scope: train."
             ),
         ),
         (
@@ -268,6 +425,27 @@ def test_what_multi_label_data_cannot_have_is_refused_in_words(
         (
             "training.metric_for_best_model=micro_f1",
             "training.metric_for_best_model is 'micro_f1'; with one label a row known: accuracy,",
+        ),
+        (
+            "decision.thresholds=micro_f1",
+            (
+                "decision.thresholds is 'micro_f1', which needs multi-label data; with one label a"
+                " row known: cost, f1, recall_at_precision."
+            ),
+        ),
+        (
+            "decision.at_least_one=true",
+            (
+                "decision.at_least_one is set, which needs multi-label data: here each row gets one"
+                " label. Remove it."
+            ),
+        ),
+        (
+            "decision.at_most=2",
+            (
+                "decision.at_most is set, which needs multi-label data: here each row gets one"
+                " label. Remove it."
+            ),
         ),
     ],
 )

@@ -96,6 +96,7 @@ def pairs(tmp_path_factory, tiny_model, tactics):
             "text_column": ["a", "b"],
             "label_column": "labels",
         },
+        "decision": {"thresholds": "f1", "at_least_one": True, "at_most": 2},
         "training": {
             "max_steps": 2,
             "per_device_train_batch_size": 16,
@@ -250,6 +251,31 @@ def test_readme_decides_as_the_model_whatever_its_decision(run, tmp_path, decisi
     assert names["labels"] == [
         model.labels[c] for c in expected.decide(expected.log_probabilities(logits))
     ]
+
+
+@pytest.mark.parametrize(
+    "decision",
+    [
+        {},
+        {"thresholds": {"negative": 0.2, "neutral": 0.5, "positive": 0.9}, "at_least_one": True},
+        {"temperature": 0.5, "shift": [0.5, 1.0, 0.0], "at_least_one": True, "at_most": 1},
+        {"thresholds": {"negative": 0.2, "neutral": 0.1, "positive": 0.3}, "at_most": 2},
+    ],
+    ids=lambda decision: " and ".join(decision) or "none",
+)
+def test_readme_gives_the_label_sets_of_a_multi_label_model(run, tmp_path, decision):
+    shutil.copytree(run / "model", tmp_path / "model")
+    config = json.loads((tmp_path / "model/config.json").read_text(encoding="utf-8")) | {
+        "decision": decision,
+        "problem_type": "multi_label_classification",
+    }
+    (tmp_path / "model/config.json").write_text(json.dumps(config), encoding="utf-8")
+    model = Classifier.load(tmp_path / "model", device="cpu").models[0]
+    logits = np.random.default_rng(0).normal(size=(200, 3)) * 2
+    names = {"np": np, "config": config, "logits": logits}
+    exec(onnx_folder._decision_lines(model), names)
+    given_NC = model.decision.apply(logits)[1]
+    assert names["labels"] == [[model.labels[c] for c in np.flatnonzero(row)] for row in given_NC]
 
 
 def test_a_graph_that_answers_otherwise_is_refused_and_nothing_is_left(run, quantised, monkeypatch):

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from trainer.config.config import Config, check_config
+from trainer.config.conflicts import one_label_decision_rules
 from trainer.config.sections.balancing import SYNTHESIS_METHODS
 from trainer.config.yaml_source import YamlSource
 from trainer.errors import ConfigError
@@ -66,6 +67,11 @@ def _strategy_faults(config: Config) -> Iterator[str]:
         except ConfigError as error:
             yield str(error)
             continue
+        yield from (
+            f"compare.strategies: {strategy}: {words}"
+            for is_broken, words in one_label_decision_rules(configs[0].decision)
+            if is_broken
+        )
         balance = configs[0].balance
         if balance.scope == "all":
             yield (

@@ -25,7 +25,7 @@ from trainer.files.cache import cache_dir
 from trainer.launch import distributed, stopping
 from trainer.run_folder import config_differences, writer
 from trainer.run_folder.environment import describe_environment
-from trainer.runs import results, training_run
+from trainer.runs import results, run_decision, training_run
 from trainer.runs.trainers import build_head_trainer, build_trainer
 from trainer.training.arguments import build_arguments
 from trainer.training.batches.batching import refuse_small_steps
@@ -106,7 +106,7 @@ def balanced_data(training: Training, shared: SharedData) -> PreparedData:
         accumulated = values.get("gradient_accumulation_steps") or 1
         rows_per_batch = values["per_device_train_batch_size"]
         refuse_small_steps(len(data.labels), rows_per_batch, accumulated, 1)
-    results.decision_plan(config, data)
+    run_decision.decision_plan(config, data)
     return data
 
 
@@ -201,7 +201,8 @@ def _evaluate(
 ) -> dict[str, Any]:
     """Write the validation predictions, apply the decision to the model, and return the metrics."""
     config, tokens = training.config, shared.folds[training.fold].tokens
-    plan, validation = results.decision_plan(config, data), {"validation": tokens["validation"]}
+    plan = run_decision.decision_plan(config, data)
+    validation = {"validation": tokens["validation"]}
     outcomes, decision = results.evaluate_splits(trainer, config, data, validation, plan)
     outcome = outcomes["validation"]
     folder.write_predictions(
@@ -212,7 +213,7 @@ def _evaluate(
         "minority_label": data.summary.minority_label,
     }
     if decision and plan:
-        decided = results.apply_decision(config, data, trainer.model, decision, plan)
+        decided = run_decision.apply_decision(config, data, trainer.model, decision, plan)
         final = results.figures(outcome.final, {}, outcome.groups)
         metrics["decision"] = decided | {"validation": final}
     return metrics

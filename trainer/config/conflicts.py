@@ -2,7 +2,12 @@
 
 from typing import get_args
 
-from trainer.config.sections.balancing import SYNTHESIS_METHODS, LossName, MultiLabelLossName
+from trainer.config.sections.balancing import (
+    SYNTHESIS_METHODS,
+    DecisionSection,
+    LossName,
+    MultiLabelLossName,
+)
 from trainer.config.sections.data import SplitSection
 from trainer.config.sections.section import refuse
 from trainer.config.sections.training import METRICS, MULTI_LABEL_METRICS
@@ -246,6 +251,28 @@ def _one_label_rules(config: TopLevel) -> list[tuple[object, str]]:
             f"loss.name is '{config.loss.name}', which needs multi-label data; with one label a row"
             f" known: {listing(get_args(LossName))}.",
         ),
+        *one_label_decision_rules(config.decision),
+    ]
+
+
+def one_label_decision_rules(decision: DecisionSection) -> list[tuple[object, str]]:
+    """Return (whether it is broken, message) of each rule for decisions on one label per row."""
+    return [
+        (
+            decision.thresholds in ("micro_f1", "common"),
+            f"decision.thresholds is '{decision.thresholds}', which needs multi-label data; with"
+            " one label a row known: cost, f1, recall_at_precision.",
+        ),
+        (
+            decision.at_least_one,
+            "decision.at_least_one is set, which needs multi-label data: here each row gets one"
+            " label. Remove it.",
+        ),
+        (
+            decision.at_most is not None,
+            "decision.at_most is set, which needs multi-label data: here each row gets one label."
+            " Remove it.",
+        ),
     ]
 
 
@@ -271,11 +298,7 @@ def _multi_label_rules(config: TopLevel) -> list[tuple[object, str]]:
             "model.mode is 'head', which needs one label a row; with multi-label data known: full,"
             " lora.",
         ),
-        (
-            config.decision.is_set,
-            "decision is set, which multi-label data cannot have: each label is decided at a"
-            " probability of 0.5. Remove it.",
-        ),
+        *_multi_label_decision_rules(config),
         (
             config.augment.generator != "none",
             "augment.generator is set; new rows are written for data with one label a row only."
@@ -290,5 +313,37 @@ def _multi_label_rules(config: TopLevel) -> list[tuple[object, str]]:
             config.balance.method == "class_balanced_batches",
             "balance.method is 'class_balanced_batches', which needs one label a row; use floor,"
             " power, oversample or undersample.",
+        ),
+    ]
+
+
+def _multi_label_decision_rules(config: TopLevel) -> list[tuple[object, str]]:
+    decision, loss = config.decision, config.loss.name
+    kinds = {kind for costs in (decision.costs or {}).values() for kind in costs}
+    values = [cost for costs in (decision.costs or {}).values() for cost in costs.values()]
+    return [
+        (
+            decision.prior not in (None, "natural"),
+            "decision.prior is not 'natural', the only one known with multi-label data: shares of"
+            " several labels do not sum to 1. Set decision.prior: natural.",
+        ),
+        (
+            decision.prior is not None and loss != "cross_entropy",
+            f"decision.prior has no known correction for multi-label data with loss.name: {loss};"
+            " its scores are no log odds. Remove it, or set loss.name: cross_entropy.",
+        ),
+        (
+            kinds - {"missed", "wrong"},
+            f"decision.costs names {listing(kinds - {'missed', 'wrong'})}; with multi-label data"
+            " needed: {label: {missed: cost, wrong: cost}}.",
+        ),
+        (
+            min(values, default=1.0) <= 0,
+            "decision.costs holds 0; with multi-label data every cost is above 0.",
+        ),
+        (
+            decision.is_set and config.balance.scope == "all",
+            "decision is set with balance.scope: all, and multi-label validation rows cannot be"
+            " weighted to natural shares. Set balance.scope: train.",
         ),
     ]

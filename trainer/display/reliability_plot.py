@@ -22,8 +22,8 @@ def calibration(outcome: "Outcome") -> list[dict[str, Any]]:
     """Return the diagrams of report.json: of the model alone, and with the decision."""
     from trainer.evaluation.metrics import Evaluation, calibration_bins
 
-    assert isinstance(outcome.alone, Evaluation), "multi-label data have no decision"
-    assert isinstance(outcome.final, Evaluation), "multi-label data have no decision"
+    assert isinstance(outcome.alone, Evaluation), "multi-label data have no calibration error"
+    assert isinstance(outcome.final, Evaluation), "multi-label data have no calibration error"
     sides = [
         ("model alone", outcome.alone_log_p_NC, outcome.alone.ece),
         ("with the decision", outcome.log_p_NC, outcome.final.ece),

@@ -3,10 +3,12 @@
 Legend: N rows, C classes, B rows of a block.
 """
 
+from collections.abc import Callable
+
 import numpy as np
 from scipy.optimize import minimize_scalar
 
-from trainer.arrays import Floats, Ints
+from trainer.arrays import Array, Floats, Ints
 from trainer.data.labels.class_order import by_class
 from trainer.errors import ConfigError, listing
 from trainer.evaluation.blocks import CACHED_BYTES, Rows, row_blocks
@@ -90,5 +92,46 @@ def fit_temperature(
             log_p_N[rows] = own_B - np.log(np.exp(z_BC, out=z_BC).sum(axis=1))
         return float(-(weights_N * log_p_N).mean())
 
+    return best_temperature(loss)
+
+
+def label_log_odds(counts_C: Ints, num_rows: int) -> Floats:
+    """Return the log odds of each label among rows that may have several.
+
+    The count of rows with the label, or without it, is at least a half, so that they are finite.
+    """
+    return np.log(np.maximum(counts_C, 0.5)) - np.log(np.maximum(num_rows - counts_C, 0.5))
+
+
+def fit_label_temperature(
+    logits_NC: Rows, targets_NC: Array, log_odds_q_C: Floats | None = None
+) -> float:
+    """Return the temperature T with the least binary cross-entropy on multi-label validation rows.
+
+    Args:
+        targets_NC: the true label sets.
+        log_odds_q_C: log odds that training taught, if the decision corrects the prior; as log q
+            in `fit_temperature`.
+    """
+    base_C, own_C = np.zeros((2, logits_NC.shape[1]))
+    if log_odds_q_C is not None:
+        base_C, own_C = log_odds_q_C, label_log_odds(targets_NC.sum(axis=0), len(targets_NC))
+
+    def loss(log_t: float) -> float:
+        total = 0.0
+        for rows, block_BC in row_blocks(logits_NC, CACHED_BYTES):
+            z_BC = (block_BC.astype(np.float64) - base_C) / np.exp(log_t) + own_C
+            total += float((np.logaddexp(0, z_BC) - z_BC * targets_NC[rows]).sum())
+        return total / targets_NC.size
+
+    return best_temperature(loss)
+
+
+def best_temperature(loss: Callable[[float], float]) -> float:
+    """Return the temperature between 0.05 and 20 with the least loss.
+
+    Args:
+        loss: function of the logarithm of the temperature.
+    """
     found = minimize_scalar(loss, bounds=(np.log(0.05), np.log(20)), method="bounded")
     return float(np.exp(found.x))

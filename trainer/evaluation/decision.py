@@ -6,9 +6,7 @@ softmax((z - log q) / T + log pi), else softmax(z / T). Both have the form scale
 No function here takes test rows.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,7 +14,7 @@ import numpy as np
 from trainer.arrays import Array, Bools, Floats, Ints
 from trainer.data.labels.class_order import by_class
 from trainer.errors import DataError
-from trainer.evaluation.blocks import MOST_IN_MEMORY, ByColumn, Rows, Taken
+from trainer.evaluation.blocks import Rows
 from trainer.evaluation.calibration import (
     fit_temperature,
     natural_weights,
@@ -31,7 +29,6 @@ if TYPE_CHECKING:
 
 LEAST_ROWS = 20
 """A class with fewer validation rows keeps the neutral threshold, since a fitted one is noise."""
-NUM_FOLDS = 5
 
 
 @dataclass(frozen=True)
@@ -142,6 +139,16 @@ class DecisionPlan:
     costs_CC: Floats | None = None
     minority: int = 0
 
+    @property
+    def training_prior_C(self) -> Floats:
+        """Return the class shares that training taught."""
+        return np.exp(self.log_q_C)
+
+    @property
+    def target_prior_C(self) -> Floats | None:
+        """Return the class shares of future rows; None if the prior is not corrected."""
+        return None if self.log_target_C is None else np.exp(self.log_target_C)
+
 
 def plan_decision(
     section: "DecisionSection",
@@ -196,6 +203,15 @@ def cost_matrix(costs: dict[str, dict[str, float]], labels: list[str]) -> Floats
     )
 
 
+def refuse_no_rows(num_rows: int) -> None:
+    """Raise DataError if there are no validation rows."""
+    if num_rows == 0:
+        raise DataError(
+            "decision needs validation rows, and there are none. Give split.validation or "
+            "data.validation, or remove the section decision."
+        )
+
+
 def fit_decision(
     logits_NC: Rows,
     label_ids_N: Ints,
@@ -212,11 +228,7 @@ def fit_decision(
     Raises:
         DataError: there are no validation rows.
     """
-    if len(label_ids_N) == 0:
-        raise DataError(
-            "decision needs validation rows, and there are none. Give split.validation or "
-            "data.validation, or remove the section decision."
-        )
+    refuse_no_rows(len(label_ids_N))
     weights_N = np.ones(len(label_ids_N)) if weights_N is None else weights_N
     log_q_C, log_target_C, t = plan.log_q_C, plan.log_target_C, 1.0
     if plan.temperature:
@@ -245,57 +257,3 @@ def fit_decision(
     ]
     short = [f"{plan.labels[c]} (precision {plan.min_precision:g} is not reached)" for c in failed]
     return replace(decision, thresholds_C=found_C / found_C.sum(), neutral=(*few, *short))
-
-
-def fit_and_cross_fit(
-    logits_NC: Array,
-    label_ids_N: Ints,
-    weights_N: Floats,
-    plan: DecisionPlan,
-    *,
-    seed: int,
-    folder: Path | None = None,
-) -> tuple[Decision, tuple[LogProbabilities, Ints]]:
-    """Return the decision of all validation rows, and the result of `cross_fit`.
-
-    Every fold fits thresholds of the same classes.
-
-    Args:
-        folder: where a temporary copy of large logits is stored, see `blocks.room`.
-    """
-    fitted_C = np.bincount(label_ids_N, minlength=len(plan.labels)) >= LEAST_ROWS
-    read_NC: Rows = logits_NC
-    if plan.thresholds in THRESHOLDS and logits_NC.nbytes > MOST_IN_MEMORY:
-        read_NC = ByColumn(logits_NC, np.flatnonzero(fitted_C).tolist(), folder)
-
-    def fit(rows: Ints) -> Decision:
-        return fit_decision(
-            Taken(read_NC, rows),
-            label_ids_N[rows],
-            plan,
-            weights_N=weights_N[rows],
-            fitted_C=fitted_C,
-        )
-
-    return fit(np.arange(len(label_ids_N))), cross_fit(logits_NC, label_ids_N, fit, seed=seed)
-
-
-def cross_fit(
-    logits_NC: Rows, label_ids_N: Ints, fit: Callable[[Ints], Decision], *, seed: int
-) -> tuple[LogProbabilities, Ints]:
-    """Return log probabilities and label ids, each from a decision fitted without the row.
-
-    Args:
-        fit: returns the decision of the validation rows at some positions.
-    """
-    order = np.lexsort((np.random.default_rng(seed).permutation(len(label_ids_N)), label_ids_N))
-    folds_N = np.empty(len(label_ids_N), np.int64)
-    folds_N[order] = np.arange(len(label_ids_N)) % NUM_FOLDS  # stratified for any class size
-    decisions = [fit(np.flatnonzero(folds_N != fold)) for fold in np.unique(folds_N)]
-    log_p_NC = LogProbabilities(logits_NC, tuple(each.correction for each in decisions), folds_N)
-    predicted_N = np.empty(len(label_ids_N), np.int64)
-    for rows, log_p_BC in log_p_NC.blocks():
-        for fold, decision in enumerate(decisions):
-            of_fold = np.flatnonzero(folds_N[rows] == fold)
-            predicted_N[rows][of_fold] = decision.decide(log_p_BC[of_fold])
-    return log_p_NC, predicted_N

@@ -10,7 +10,7 @@ from trainer.arrays import Array, Ints
 from trainer.evaluation.blocks import Rows, Taken, largest
 from trainer.evaluation.frequency_groups import FrequencyGroup, group_figures
 from trainer.evaluation.multi_label import AnyEvaluation, assigned_rows, evaluate
-from trainer.evaluation.scores import LogProbabilities, as_log_probabilities
+from trainer.evaluation.scores import CorrectedScores, LogProbabilities, as_log_probabilities
 
 
 @dataclass(frozen=True)
@@ -18,7 +18,8 @@ class Outcome:
     """The results on one split.
 
     Attributes:
-        alone: evaluation of the model's own probabilities and their largest class.
+        alone: evaluation of the model's own probabilities and their largest class, or the labels of
+            at least 0.5.
         decided: evaluation with the decision, if there is one.
         label_ids_N: true label ids, or the true label sets (N, C) of multi-label rows.
         alone_log_p_NC: log probabilities of the model alone, computed when they are read.
@@ -51,14 +52,14 @@ def outcome_of(
     logits_NC: Rows,
     label_ids_N: Array,
     labels: list[str],
-    decided: tuple[Rows, Ints] | None,
+    decided: tuple[Rows, Array] | None,
     domains: tuple[Ints, list[str]] | None,
     groups: dict[str, FrequencyGroup] | None = None,
 ) -> Outcome:
     """Return the results on one split.
 
     Args:
-        decided: log probabilities and label ids with the decision, if there is one.
+        decided: log probabilities and predictions with the decision, if there is one.
         domains: domain id of each row and the names of the domains.
         groups: as `frequency_groups` returns them.
     """
@@ -69,8 +70,9 @@ def outcome_of(
     log_p_NC, predicted_N = alone_log_p_NC, alone_N
     if decided:
         log_p_NC, predicted_N = as_log_probabilities(decided[0]), decided[1]
+    scores_NC: Rows = CorrectedScores(log_p_NC) if is_multi_label else log_p_NC
     alone = evaluate(logits_NC, label_ids_N, labels, alone_N)
-    final = evaluate(log_p_NC, label_ids_N, labels, predicted_N) if decided else alone
+    final = evaluate(scores_NC, label_ids_N, labels, predicted_N) if decided else alone
     return Outcome(
         alone=alone,
         decided=final if decided else None,
@@ -78,7 +80,7 @@ def outcome_of(
         alone_log_p_NC=alone_log_p_NC,
         log_p_NC=log_p_NC,
         predicted_N=predicted_N,
-        domains=_by_domain(log_p_NC, label_ids_N, labels, predicted_N, domains)
+        domains=_by_domain(scores_NC, label_ids_N, labels, predicted_N, domains)
         if decided
         else alone_domains,
         alone_domains=alone_domains,

@@ -29,6 +29,12 @@ def log_sigmoid(logits_NC: Array) -> Floats:
     return -np.logaddexp(0, -logits_NC.astype(np.float64))
 
 
+def log_odds(log_p: Floats) -> Floats:
+    """Return log p - log(1 - p) of log probabilities; infinite for p = 0 and p = 1."""
+    with np.errstate(divide="ignore"):
+        return log_p - np.log(-np.expm1(log_p))
+
+
 def assigned(logits_NC: Array) -> Bools:
     """Return which labels each row gets, (N, C)."""
     return expit(logits_NC.astype(np.float64)) >= THRESHOLD
@@ -85,13 +91,16 @@ class LogProbabilities:
         return self.source.shape[0]
 
     def __getitem__(self, rows: Any) -> Floats:
-        scores_BC = np.asarray(self.source[rows])
-        if self.multi_label:
-            return log_sigmoid(scores_BC)
-        return log_softmax(self._corrected(scores_BC, rows))
+        scores_BC = self._corrected(np.asarray(self.source[rows]), rows)
+        return log_sigmoid(scores_BC) if self.multi_label else log_softmax(scores_BC)
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> Array:
         return np.asarray(self[:], dtype)
+
+    def corrected_scores(self, key: Any) -> Array:
+        """Return the corrected scores of some rows, or of some rows and columns."""
+        rows, columns = key if isinstance(key, tuple) else (key, slice(None))
+        return self._corrected(np.asarray(self.source[rows]), rows)[:, columns]
 
     def take(self, rows: Ints) -> "LogProbabilities":
         """Return the log probabilities of some rows."""
@@ -115,9 +124,9 @@ class LogProbabilities:
                 yield start + place, self._column(block_NB[:, place : place + 1], start + place)
 
     def _column(self, scores_N1: Array, c: int) -> Floats:
+        scores_N1 = self._corrected(scores_N1, slice(None), slice(c, c + 1))
         if self.multi_label:
             return log_sigmoid(scores_N1)[:, 0]
-        scores_N1 = self._corrected(scores_N1, slice(None), slice(c, c + 1))
         most_N, log_sum_N = self._normalisers
         return (scores_N1[:, 0].astype(np.float64) - most_N) - log_sum_N
 
@@ -143,6 +152,21 @@ class LogProbabilities:
             is_in = folds_B == fold
             found_BC[is_in] = corrected(scores_BC[is_in], self.corrections[fold], columns)
         return found_BC
+
+
+@dataclass(frozen=True)
+class CorrectedScores:
+    """Corrected scores (N, C), computed when they are read."""
+
+    source: LogProbabilities
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Return the numbers of rows and classes."""
+        return self.source.shape
+
+    def __getitem__(self, key: Any) -> Array:
+        return self.source.corrected_scores(key)
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ from typing import Any, Literal
 import numpy as np
 
 from trainer.arrays import Floats, Ints
+from trainer.config.conflicts import one_label_decision_rules
 from trainer.config.faults import checked_section
 from trainer.config.sections.balancing import DecisionSection
 from trainer.errors import DataError
@@ -64,6 +65,9 @@ def fit_decision(
     values: dict[str, Any] = {"prior": prior, "temperature": temperature, "thresholds": thresholds}
     values |= {"min_precision": min_precision, "costs": costs}
     section = checked_section(DecisionSection, values)
+    for is_broken, words in one_label_decision_rules(section):
+        if is_broken:
+            raise ValueError(words)
     num_labels, ids_N = len(labels), _label_ids(label_ids_N, len(labels))
     scores_NC = _array("logits_NC", logits_NC, (len(ids_N), num_labels))
     counts_C = natural_C = np.bincount(ids_N, minlength=num_labels)
@@ -95,6 +99,11 @@ def _label_ids(values: Any, num_labels: int) -> Ints:
     ids_N = np.asarray(values)
     if not len(ids_N):
         raise DataError("fit_decision needs validation rows, and there are none.")
+    if ids_N.ndim != 1:
+        raise ValueError(
+            f"label_ids_N has the shape {ids_N.shape}; give one label id per row. Label sets are"
+            " decided by the section decision of a config."
+        )
     check_label_ids("label_ids_N", ids_N, num_labels)
     return ids_N.astype(np.int64)
 

@@ -88,7 +88,9 @@ def lacking(run: FinishedRun) -> dict[str, str]:
     for name, source in MADE_OF.items():
         if (
             source in found
-            and (name != "reliability.png" or "decision" in run.metrics)
+            and (
+                name != "reliability.png" or ("decision" in run.metrics and not run.is_multi_label)
+            )
             and not is_whole(run.path / name)
         ):
             found[name] = f"it is made from {source}"

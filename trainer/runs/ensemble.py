@@ -44,7 +44,7 @@ def train_ensemble(config: Config, *, resume: str = "auto") -> Path:
 
 
 def _train_members(config: Config, resume: str, run_lock: ExitStack) -> Path:
-    from trainer.runs.results import decision_plan
+    from trainer.runs.run_decision import decision_plan
 
     folder = writer.RunFolder(config.run_path)
     config = start(config)

@@ -4,25 +4,26 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import xxhash
 
+from trainer.arrays import Array
 from trainer.config.config import Config
-from trainer.config.sections.balancing import SYNTHESIS_METHODS
 from trainer.data.augmenting.augment import records
 from trainer.data.prepared_data import PreparedData
 from trainer.data.tokens.tokenise import TokenisedRows
 from trainer.delivery import completion
-from trainer.evaluation.calibration import natural_weights
-from trainer.evaluation.decision import Decision, DecisionPlan, fit_and_cross_fit, plan_decision
+from trainer.evaluation.decision import DecisionPlan
 from trainer.evaluation.frequency_groups import frequency_groups
 from trainer.evaluation.multi_label import AnyEvaluation
+from trainer.evaluation.multi_label_decision import AnyDecision, MultiLabelPlan
 from trainer.evaluation.outcome import Outcome, outcome_of
+from trainer.evaluation.scores import LogProbabilities
 from trainer.launch import distributed, watch
 from trainer.progress import stage
 from trainer.run_folder import finished_comparison
 from trainer.run_folder.writer import RunFolder
 from trainer.runs.preparation import PreparedRun
+from trainer.runs.run_decision import apply_decision, decision_plan, fit_on_validation
 
 if TYPE_CHECKING:
     from trainer.training.frozen.head import HeadTrainer
@@ -60,62 +61,30 @@ def conclude(
         trainer.trackers.finish(folder.path)
 
 
-def decision_plan(config: Config, data: PreparedData) -> DecisionPlan | None:
-    """Return the plan of the decision; None without a decision.
-
-    Raises:
-        ConfigError: labels that the data do not have; before any model is loaded.
-    """
-    loss = config.loss
-    tau = {"logit_adjusted": 1.0 if loss.tau is None else loss.tau, "balanced_softmax": 1.0}.get(
-        loss.name, 0.0
-    )
-    return plan_decision(
-        config.decision,
-        labels=data.labels,
-        counts_C=data.summary.counts["drawn"],
-        class_weights_C=data.class_weights_C,
-        natural_C=data.summary.natural_C,
-        tau=tau,
-    )
-
-
 def evaluate_splits(
     trainer: "RunTrainer | HeadTrainer",
     config: Config,
     data: PreparedData,
     tokens: dict[str, TokenisedRows],
-    plan: DecisionPlan | None,
-) -> tuple[dict[str, Outcome], Decision | None]:
+    plan: DecisionPlan | MultiLabelPlan | None,
+) -> tuple[dict[str, Outcome], AnyDecision | None]:
     """Return the results on validation and test, and the decision fitted on validation.
 
     Scores are in float32, as `transformers.pipeline()` computes them. Only this function reads the
     test split. On validation, each row is evaluated with a decision fitted without this row.
     """
-    decision: Decision | None = None
+    decision: AnyDecision | None = None
     outcomes: dict[str, Outcome] = {}
     groups = frequency_groups(data.summary.natural_C, config.report.groups)
     for name in ("validation", "test"):
         if name not in tokens:
             continue
-        logits_NC, label_ids_N, decided = (
-            trainer.predict_logits(tokens[name]),
-            tokens[name].label_ids_N,
-            None,
-        )
+        logits_NC, label_ids_N = trainer.predict_logits(tokens[name]), tokens[name].label_ids_N
+        decided: tuple[LogProbabilities, Array] | None = None
         if plan and name == "validation":
-            weights_N = (
-                np.ones(len(label_ids_N))
-                if data.splits.pool is None
-                else natural_weights(label_ids_N, data.summary.natural_C)
-            )
-            decision, decided = fit_and_cross_fit(
-                logits_NC,
-                label_ids_N,
-                weights_N,
-                plan,
-                seed=config.run.seed,
-                folder=Path(str(trainer.args.output_dir)).parent,
+            folder = Path(str(trainer.args.output_dir)).parent
+            decision, decided = fit_on_validation(
+                logits_NC, label_ids_N, plan, data, config.run.seed, folder
             )
         elif decision:
             decided = decision.apply(logits_NC)
@@ -124,30 +93,6 @@ def evaluate_splits(
         )
         outcomes[name] = outcome_of(logits_NC, label_ids_N, data.labels, decided, domains, groups)
     return outcomes, decision
-
-
-def apply_decision(
-    config: Config, data: PreparedData, model: Any, decision: Decision, plan: DecisionPlan
-) -> dict[str, Any]:
-    """Write the decision into the model and its config; return its values for metrics.json."""
-    from trainer.training.models.layers import fold_into_head
-
-    is_folded = fold_into_head(model, decision.temperature, decision.shift_C)
-    model.config.decision = decision.to_config(data.labels, is_folded=is_folded)
-    figures = decision.figures(data.labels) | {"folded_into_weights": is_folded}
-    if plan.log_target_C is None:
-        return figures
-    return figures | {
-        "training_prior": dict(zip(data.labels, np.exp(plan.log_q_C).tolist(), strict=True)),
-        "target_prior": dict(zip(data.labels, np.exp(plan.log_target_C).tolist(), strict=True)),
-        "prior_is_approximate": is_prior_approximate(config, data),
-    }
-
-
-def is_prior_approximate(config: Config, data: PreparedData) -> bool:
-    """Return whether balancing changed the rows of a class, and not only their number."""
-    by_domain = config.balance.by is not None and config.balance.method != "none"
-    return by_domain or config.balance.method in SYNTHESIS_METHODS or len(data.splits.synthetic) > 0
 
 
 def write_audit(run: PreparedRun) -> None:
@@ -310,7 +255,9 @@ def report_facts(
         "saved_step": trainer.best_step,
         "epochs": trainer.epoch_rows(),
         "audit": audit.to_facts(),
-        "calibration": calibration(outcomes[list(outcomes)[-1]]) if decided else None,
+        "calibration": calibration(outcomes[list(outcomes)[-1]])
+        if decided and not data.is_multi_label
+        else None,
         "card": card.card_facts(
             config,
             data,

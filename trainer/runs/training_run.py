@@ -91,7 +91,7 @@ def _train(config: Config, resume: str, run_lock: ExitStack, upload: Upload | No
         config = start(config)
 
         from trainer.display import tables
-        from trainer.runs import results, trainers  # noqa: F401  # loads torch and transformers
+        from trainer.runs import results, run_decision, trainers  # noqa: F401  # loads torch
         from trainer.training.arguments import build_arguments, quiet_libraries
 
         done("Loaded torch and transformers")
@@ -101,7 +101,7 @@ def _train(config: Config, resume: str, run_lock: ExitStack, upload: Upload | No
         config.training_values, checkpoints=folder.checkpoints, seed=config.member_seed
     )
     data = prepare(config)
-    results.decision_plan(config, data)  # raises ConfigError for unknown labels
+    run_decision.decision_plan(config, data)  # raises ConfigError for unknown labels
     run = prepare_run(config, folder, arguments, data)
     distributed.from_main(lambda: run_lock.enter_context(writer.only_run(folder.path)))
     if already_finished(config, data, resume):

@@ -235,25 +235,40 @@ class DecisionSection(Section):
     prior: Literal["natural", "uniform"] | LabelWeights | None = None
     """Correct the class shares that balanced training rows teach the model. `natural`: use the
     shares of the cleaned training rows before balancing. `uniform`: use equal shares. Or give a
-    mapping {label: share} with the shares that you expect in new data."""
+    mapping {label: share} with the shares that you expect in new data. With multi-label data only
+    `natural` with `loss.name: cross_entropy` is known; it corrects the log odds of each label."""
     temperature: bool = False
     """Fit a temperature T, so that probabilities are neither overconfident nor underconfident.
     Without `prior`, T minimises the cross-entropy of softmax(logits / T) on validation, whatever
     the loss (Guo et al. 2017); T is 1 if the logits are calibrated. With `prior`, the class shares
     are corrected first, so that T does not absorb them. Set `prior` too if the rows are balanced:
     one number cannot undo the class shares that balancing teaches. With `balance.scope: all`,
-    validation rows are weighted to natural shares."""
-    thresholds: Literal["f1", "recall_at_precision", "cost"] | None = None
+    validation rows are weighted to natural shares. Multi-label data: one T for all labels, which
+    minimises the binary cross-entropy of sigmoid(logits / T)."""
+    thresholds: Literal["f1", "micro_f1", "recall_at_precision", "common", "cost"] | None = None
     """Predict the label with the largest p / threshold. The thresholds are fitted for the shares in
     `prior` if it is set, otherwise for those of validation. `f1`: the highest macro F1 (with two
     classes: F1 of the rarer one). `recall_at_precision`: the highest recall at `min_precision`.
-    `cost`: the lowest expected cost according to `costs`; nothing is fitted."""
+    `cost`: the lowest expected cost according to `costs`; nothing is fitted.
+
+    With multi-label data, a text gets every label with p >= threshold; without `thresholds` that is
+    0.5. Each label then has its own threshold: for its F1 (`f1`), for micro F1 of all labels
+    (`micro_f1`), or for its recall at `min_precision`. `common` is one threshold for all labels,
+    with the highest micro F1. Labels with fewer than 20 validation rows, or that do not reach
+    `min_precision`, keep the common threshold (of `recall_at_precision`: the highest recall of all
+    labels together)."""
     min_precision: Annotated[float, Field(gt=0, le=1)] | None = None
     """`recall_at_precision`: precision that each class (with two classes: the rarer one) must reach
     on validation. Default 0.9."""
     costs: LabelCosts | None = None
     """`cost`: a mapping {true label: {predicted label: cost}}. A missing pair costs 1, and a
-    correct prediction 0."""
+    correct prediction 0. With multi-label data: {label: {missed: cost, wrong: cost}} for a label
+    that is not given though true, or given though not; 1 if omitted."""
+    at_least_one: bool = False
+    """Multi-label data: a text without a label gets the one with the largest margin, which is the
+    log odds of its probability less those of its threshold."""
+    at_most: Annotated[int, Field(ge=1)] | None = None
+    """Multi-label data: a text keeps at most so many labels, those with the largest margins."""
 
     @model_validator(mode="after")
     def _check(self) -> "DecisionSection":
@@ -272,7 +287,7 @@ class DecisionSection(Section):
     @property
     def is_set(self) -> bool:
         """Whether anything is done with the scores after training."""
-        return self.prior is not None or self.temperature or self.thresholds is not None
+        return self != DecisionSection()
 
 
 class EnsembleSection(Section):

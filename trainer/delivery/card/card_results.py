@@ -10,11 +10,11 @@ from huggingface_hub import EvalResult
 
 from trainer.data.prepared_data import PreparedData
 from trainer.data.reading.source_tables import SLOTS
+from trainer.delivery.card.card_words import chooses
 from trainer.display.shown_classes import MOST_IN_CARD
-from trainer.evaluation.metrics import evaluate_logits
-from trainer.evaluation.multi_label import AnyEvaluation, MultiLabelEvaluation
+from trainer.evaluation.multi_label import AnyEvaluation, MultiLabelEvaluation, evaluate
 from trainer.evaluation.outcome import Outcome
-from trainer.evaluation.scores import Correction, LogProbabilities
+from trainer.evaluation.scores import CorrectedScores, Correction, LogProbabilities
 from trainer.run_folder.environment import Commits
 
 if TYPE_CHECKING:
@@ -108,24 +108,25 @@ def _listed(locations: list[str], section: "DataSection", commits: Commits) -> s
 def plain_pipeline(outcome: Outcome, decided: dict[str, Any] | None) -> AnyEvaluation | None:
     """Return the results of `transformers.pipeline`, or None if they are those of the decision.
 
-    The pipeline does not know thresholds and costs, and it applies temperature and prior only if
-    they are folded into the weights.
+    The pipeline does not know how the decision chooses labels. It applies temperature and prior
+    only if they are folded into the weights.
 
     Args:
         decided: the decision in metrics.json.
     """
-    if not decided or not (
-        {"thresholds", "costs"} & decided.keys() or not decided["folded_into_weights"]
-    ):
+    if not decided or not (chooses(decided) or not decided["folded_into_weights"]):
         return None
     if not decided["folded_into_weights"]:
         return outcome.alone
     labels = outcome.alone.labels
     shift_C = np.array([decided["shift"][label] for label in labels])
     log_p_NC = LogProbabilities(
-        outcome.alone_log_p_NC.source, (Correction(decided["temperature"], shift_C),)
+        outcome.alone_log_p_NC.source,
+        (Correction(decided["temperature"], shift_C),),
+        multi_label=outcome.alone_log_p_NC.multi_label,
     )
-    return evaluate_logits(log_p_NC, outcome.label_ids_N, labels)
+    scores_NC = CorrectedScores(log_p_NC) if log_p_NC.multi_label else log_p_NC
+    return evaluate(scores_NC, outcome.label_ids_N, labels)
 
 
 def eval_results(

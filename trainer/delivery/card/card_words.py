@@ -148,19 +148,47 @@ def decision_words(decided: dict[str, Any], shown: Callable[[str], str] = str) -
     Args:
         shown: writes a label; escapes it in Markdown.
     """
+    is_multi_label, parts = "at_least_one" in decided, _correction_words(decided, shown)
+    if "thresholds" in decided:
+        pairs = _pairs(decided["thresholds"], shown)
+        parts.append(
+            f"A text gets each label that reaches its threshold ({pairs})."
+            if is_multi_label
+            else f"The label is the largest of probability / threshold ({pairs})."
+        )
+        if neutral := decided["neutral"]:
+            left = len(neutral) - MOST_IN_SENTENCE
+            more = [f"{left:,} more, all in metrics.json"] if left > 0 else []
+            names = "; ".join([*neutral[:MOST_IN_SENTENCE], *more])
+            kept = "Neutral thresholds were kept"
+            if is_multi_label:
+                kept = f"The common threshold {decided['common_threshold']:.3g} was kept"
+            parts.append(f"{kept} for {shown(names)}.")
+    if is_multi_label:
+        return " ".join([*parts, *_number_words(decided)])
+    if "costs" in decided:
+        parts.append(
+            "The label is the one of least expected cost (`decision.costs` in `config.json`)."
+        )
+    if chooses(decided):
+        parts.append(
+            "The plain `pipeline()` returns the label of the largest probability instead, which"
+            " may be another one."
+        )
+    return " ".join(parts)
 
-    def pairs(name: str) -> str:
-        values = {shown(label): f"{value:.3g}" for label, value in decided[name].items()}
-        return in_words(values, "metrics.json")
 
+def _correction_words(decided: dict[str, Any], shown: Callable[[str], str]) -> list[str]:
+    """Say how probabilities are corrected, and where this is stored."""
     parts = []
     if "target_prior" in decided:
+        pairs = _pairs(decided["target_prior"], shown)
         about = "Probabilities are corrected to these shares of the classes: "
         parts.append(
-            f"{about}{pairs('target_prior')}; this is approximate, since balancing or synthetic"
+            f"{about}{pairs}; this is approximate, since balancing or synthetic"
             " rows also changed what the rows of a class look like."
             if decided["prior_is_approximate"]
-            else f"{about}{pairs('target_prior')}."
+            else f"{about}{pairs}."
         )
     if decided["temperature"] != 1:
         parts.append(f"Scores are divided by a temperature of {decided['temperature']:.3g}.")
@@ -171,22 +199,29 @@ def decision_words(decided: dict[str, Any], shown: Callable[[str], str] = str) -
             "`config.json` contains this under `decision`, since the last layer has no bias: the"
             " plain `pipeline()` does not apply it."
         )
-    if "thresholds" in decided:
+    return parts
+
+
+def _pairs(values: dict[str, float], shown: Callable[[str], str]) -> str:
+    numbers = {shown(label): f"{value:.3g}" for label, value in values.items()}
+    return in_words(numbers, "metrics.json")
+
+
+def _number_words(decided: dict[str, Any]) -> list[str]:
+    """Say how many labels a text gets, and what the plain pipeline does not know."""
+    parts, most = [], decided["at_most"]
+    if decided["at_least_one"]:
         parts.append(
-            f"The label is the largest of probability / threshold ({pairs('thresholds')})."
+            "A text that no label reaches gets the label with the largest margin: the log odds of"
+            " its probability less those of its threshold."
         )
-        if neutral := decided["neutral"]:
-            left = len(neutral) - MOST_IN_SENTENCE
-            more = [f"{left:,} more, all in metrics.json"] if left > 0 else []
-            names = "; ".join([*neutral[:MOST_IN_SENTENCE], *more])
-            parts.append(f"Neutral thresholds were kept for {shown(names)}.")
-    if "costs" in decided:
-        parts.append(
-            "The label is the one of least expected cost (`decision.costs` in `config.json`)."
-        )
-    if "thresholds" in decided or "costs" in decided:
-        parts.append(
-            "The plain `pipeline()` returns the label of the largest probability instead, which"
-            " may be another one."
-        )
-    return " ".join(parts)
+    if most is not None:
+        parts.append(f"A text keeps at most {most} of its labels, those with the largest margins.")
+    if chooses(decided):
+        parts.append("The plain `pipeline()` returns probabilities and knows nothing of this.")
+    return parts
+
+
+def chooses(decided: dict[str, Any]) -> bool:
+    """Return whether the decision chooses labels by more than their probabilities."""
+    return any(decided.get(name) for name in ("thresholds", "costs", "at_least_one", "at_most"))

@@ -109,10 +109,6 @@ def describe(model: "SavedModel", folder: Path, target: Path, findings: dict[str
 
 def _decision_lines(model: "SavedModel") -> str:
     """Return Python code from logits to labels, with the parts of the model's decision."""
-    if model.is_multi_label:
-        return f"""{NAMES}
-probabilities = 1 / (1 + np.exp(-logits))
-labels = [[names[c] for c in np.flatnonzero(row >= 0.5)] for row in probabilities]"""
     values = getattr(model.model.config, "decision", None) or {}
     lines = [NAMES, "scores = logits"]
     if "shift" in values:
@@ -121,6 +117,8 @@ labels = [[names[c] for c in np.flatnonzero(row >= 0.5)] for row in probabilitie
             'decision = config["decision"]',
             'scores = logits / decision["temperature"] + np.array(decision["shift"])',
         ]
+    if model.is_multi_label:
+        return "\n".join([*lines, *_label_lines(values)])
     lines.append(SOFTMAX)
     decided = "probabilities.argmax(axis=1)"
     if "costs" in values:
@@ -130,3 +128,26 @@ labels = [[names[c] for c in np.flatnonzero(row >= 0.5)] for row in probabilitie
         decided = "(probabilities / np.array(thresholds)).argmax(axis=1)"
     lines.append(f"labels = [names[c] for c in {decided}]")
     return "\n".join(lines)
+
+
+def _label_lines(values: dict[str, Any]) -> list[str]:
+    """Return Python code from the scores of a multi-label model to label sets."""
+    lines = ["probabilities = 1 / (1 + np.exp(-scores))", "thresholds = np.full(len(names), 0.5)"]
+    if "thresholds" in values:
+        lines[1] = (
+            'thresholds = np.array([config["decision"]["thresholds"][name] for name in names])'
+        )
+    lines.append("given = probabilities >= thresholds")
+    if values.get("at_least_one") or values.get("at_most"):
+        lines.append("margins = scores - np.log(thresholds / (1 - thresholds))")
+    if values.get("at_least_one"):
+        lines.append(
+            "given |= ~given.any(axis=1, keepdims=True) &"
+            " (np.arange(len(names)) == margins.argmax(axis=1)[:, None])"
+        )
+    if most := values.get("at_most"):
+        lines += [
+            "ranks = np.where(given, -margins, np.inf).argsort(axis=1).argsort(axis=1)",
+            f"given &= ranks < {most}",
+        ]
+    return [*lines, "labels = [[names[c] for c in np.flatnonzero(row)] for row in given]"]

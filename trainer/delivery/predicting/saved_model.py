@@ -15,8 +15,7 @@ from trainer.delivery.predicting.model_source import folder_identity, hub_commit
 from trainer.delivery.predicting.onnx_files import is_graph, is_in_8_bits
 from trainer.delivery.predicting.texts import Text, as_list
 from trainer.errors import ModelError
-from trainer.evaluation.decision import Decision
-from trainer.evaluation.scores import assigned, log_sigmoid
+from trainer.evaluation.multi_label_decision import DECISIONS, AnyDecision
 from trainer.launch.distributed import allow_missing_operations, device_type
 from trainer.training.models.end_token import Origin, head_looks_for_end
 
@@ -87,7 +86,9 @@ class SavedModel:
         self.is_multi_label = config.problem_type == "multi_label_classification"
         values = getattr(config, "decision", None) or {}
         with model_loading.loading(source):
-            self.decision = Decision.from_config(values, self.labels)
+            self.decision: AnyDecision = DECISIONS[self.is_multi_label].from_config(
+                values, self.labels
+            )
         self._load(config, origin, device)
 
     def _load(self, config: Any, origin: Origin, device: str | None) -> None:
@@ -227,13 +228,6 @@ class SavedModel:
         """Return the probabilities and the decided labels of texts."""
         rows = self.tokens(texts)
         logits_NC = self.logits(rows)
-        if self.is_multi_label:
-            return Answers(
-                np.exp(log_sigmoid(logits_NC)),
-                assigned(logits_NC),
-                rows.truncated_N,
-                logits_NC.astype(np.float64),
-            )
         log_p_NC = self.decision.log_probabilities(logits_NC)
         return Answers(
             np.exp(log_p_NC),

@@ -49,10 +49,12 @@ def class_rows(
     """Return the results of each class that is shown."""
     final, alone = run.final["per_class"], run.metrics[run.split]["per_class"]
     ids = {label: c for c, label in enumerate(run.labels)}
+    thresholds = label_thresholds(run)
     return [
         {
             "label": label,
             **final[label],
+            "threshold": thresholds.get(label),
             "f1_interval": interval(resampled.f1_BRC[:, 0, ids[label]])
             if resampled and final[label]["support"] >= LEAST_ROWS
             else None,
@@ -61,6 +63,12 @@ def class_rows(
         }
         for label in shown.labels
     ]
+
+
+def label_thresholds(run: FinishedRun) -> dict[str, float]:
+    """Return {label: probability from which a row gets it}; empty unless a run fitted them."""
+    found: dict[str, float] = run.metrics.get("decision", {}).get("thresholds", {})
+    return found if run.is_multi_label else {}
 
 
 def distribution(run: FinishedRun) -> dict[str, Any] | None:

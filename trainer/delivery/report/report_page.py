@@ -113,6 +113,7 @@ def render(run: FinishedRun, *, show_texts: bool = True) -> str:
         classes=classes,
         has_intervals=any(row["f1_interval"] for row in classes),
         has_precisions=any(precisions.values()),
+        has_thresholds=bool(page_classes.label_thresholds(run)),
         distribution=page_classes.distribution(run),
         is_folded=len(run.labels) > MOST_CLASSES_WITH_NUMBERS,
         curves=page_curves.learning_curves(run),

@@ -18,6 +18,7 @@ from starlette.exceptions import HTTPException
 
 from trainer import __version__
 from trainer.data.cleaning.missing_values import MISSING_TEXTS
+from trainer.delivery.predicting.predict import Classifier
 from trainer.delivery.predicting.saved_model import CHARACTERS_PER_TOKEN
 from trainer.delivery.serving.answers import json_list
 from trainer.delivery.serving.card_html import card_html
@@ -25,6 +26,7 @@ from trainer.delivery.serving.guard import OPEN_PATHS, Refused
 from trainer.delivery.serving.schema import (
     ClassificationRequest,
     Info,
+    LabelRule,
     PredictedText,
     PredictRequest,
     Problem,
@@ -35,6 +37,8 @@ from trainer.delivery.serving.schema import (
 )
 from trainer.delivery.serving.service import Service
 from trainer.display.pages import template
+from trainer.evaluation.multi_label_decision import MultiLabelDecision
+from trainer.evaluation.scores import THRESHOLD
 
 HERE = Path(__file__).parent
 DESCRIPTION = """Text classification in the format of the Hugging Face Inference API:
@@ -161,6 +165,7 @@ def _add_info_routes(app: FastAPI, service: Service) -> None:
             name=Path(classifier.name).name,
             labels=classifier.labels,
             is_multi_label=classifier.is_multi_label,
+            label_rule=label_rule(classifier),
             max_texts=limits.texts_per_request,
             max_body_bytes=limits.max_body_bytes,
             max_characters=CHARACTERS_PER_TOKEN
@@ -182,6 +187,20 @@ def _add_info_routes(app: FastAPI, service: Service) -> None:
         before the answer.
         """
         return Response(generate_latest(service.metrics.registry), media_type=CONTENT_TYPE_LATEST)
+
+
+def label_rule(classifier: Classifier) -> LabelRule | None:
+    """Return how a single multi-label model gives labels; None for other models."""
+    decision = classifier.models[0].decision
+    if len(classifier.models) > 1 or not isinstance(decision, MultiLabelDecision):
+        return None
+    thresholds = dict.fromkeys(classifier.labels, THRESHOLD)
+    if decision.thresholds_C is not None:
+        values = decision.thresholds_C.tolist()
+        thresholds = dict(zip(classifier.models[0].labels, values, strict=True))
+    return LabelRule(
+        thresholds=thresholds, at_least_one=decision.at_least_one, at_most=decision.at_most
+    )
 
 
 def _add_state_routes(app: FastAPI, service: Service) -> None:

@@ -100,8 +100,18 @@ class PredictedText(BaseModel):
     probabilities: dict[str, float]
 
 
+class LabelRule(BaseModel):
+    """How a multi-label model gives labels: from which probability, and how many to a text."""
+
+    thresholds: dict[str, float]
+    at_least_one: bool
+    at_most: int | None
+
+
 class Info(BaseModel):
     """The model, and the limits of a request. Only the first `max_characters` of a text are read.
+
+    `label_rule` is null for one label a text, and if several models vote.
 
     In a file, an empty field or one of `missing_texts` is a missing text. In a request, it is a
     text like any other.
@@ -110,6 +120,7 @@ class Info(BaseModel):
     name: str
     labels: list[str]
     is_multi_label: bool
+    label_rule: LabelRule | None
     max_texts: int
     max_body_bytes: int
     max_characters: int
