@@ -333,6 +333,23 @@ def test_gradient_of_every_multi_label_loss_is_that_of_the_whole_step(loss, tmp_
     assert trained.state.global_step == 2
 
 
+def test_nothing_is_balanced_twice_with_the_class_balanced_sampler(tmp_path):
+    given = {"train_dataset": rows(), "sampler": "class_balanced"}
+    weighted = WeightedTrainer(model(), arguments(tmp_path), class_weights="balanced", **given)
+    assert weighted.class_weights_C.tolist() == [1, 1, 1]
+    adjusted = WeightedTrainer(model(), arguments(tmp_path), loss="logit_adjusted", **given)
+    logits, labels = torch.randn(4, 3), torch.tensor([0, 1, 2, 0])
+    found = adjusted.compute_loss_func(type("Outputs", (), {"logits": logits}), labels)
+    assert found.item() == pytest.approx(F.cross_entropy(logits, labels).item())
+
+
+def test_loss_of_shares_refuses_a_class_without_rows(tmp_path):
+    with pytest.raises(ValueError, match=r"needs rows of every class; .* class ids 2"):
+        WeightedTrainer(
+            model(), arguments(tmp_path), train_dataset=rows((30, 12)), loss="balanced_softmax"
+        )
+
+
 def test_class_balanced_sampler_shows_every_class_equally_often(tmp_path):
     args = arguments(tmp_path, per_device_train_batch_size=6)
     trained = WeightedTrainer(model(), args, train_dataset=rows(), sampler="class_balanced")

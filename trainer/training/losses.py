@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from trainer.arrays import Ints
+from trainer.errors import listing
 
 IGNORED = -100
 
@@ -132,9 +133,16 @@ def loss_options(name: str, settings: Mapping[str, float], counts_C: Ints) -> di
         name: an entry of LOSSES.
         settings: the keys of `loss:` that the loss takes, where they are set.
         counts_C: rows of each class drawn for training, the prior of logit adjustment.
+    Raises:
+        ValueError: the loss needs the share of a class that has no rows.
     """
     options: dict[str, Any] = dict(settings)
     if name in NEED_COUNTS:
+        if empty := np.flatnonzero(counts_C == 0).tolist():
+            raise ValueError(
+                f"loss is {name!r}, which needs rows of every class; training has none of the"
+                f" class ids {listing(empty)}"
+            )
         log_prior_C = np.log(counts_C / counts_C.sum())
         options["log_prior_C"] = torch.as_tensor(log_prior_C, dtype=torch.float32)
     return options

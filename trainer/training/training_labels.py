@@ -42,6 +42,7 @@ class TrainingLabels:
         is_multi_label: whether a row has a vector of 0 and 1 for a label.
         given_counts: rows of each class (C,), for data sets without a label column.
         given_rows: rows of an epoch, if they are not those of the data set.
+        is_balanced: whether the sampler draws every class equally often.
     """
 
     dataset: Any
@@ -50,6 +51,7 @@ class TrainingLabels:
     is_multi_label: bool
     given_counts: Sequence[int] | Ints | None = None
     given_rows: int | None = None
+    is_balanced: bool = False
 
     @cached_property
     def labels(self) -> Array:
@@ -62,7 +64,7 @@ class TrainingLabels:
 
     @cached_property
     def counts_C(self) -> Ints:
-        """The rows of each class (C,), in int64.
+        """The rows of each class that an epoch draws (C,), in int64.
 
         Raises:
             ValueError: labels that cannot be read, or lie outside [0, C); counts that are none.
@@ -84,6 +86,9 @@ class TrainingLabels:
                 f"the labels or class_counts name {len(counts_C)} classes; "
                 f"model.config.num_labels is {num_labels}"
             )
+        if self.is_balanced:
+            present_C = counts_C > 0
+            counts_C = present_C * max(counts_C.sum() // present_C.sum(), 1)
         return counts_C.astype(np.int64)
 
     @property

@@ -56,8 +56,9 @@ class WeightedTrainer(Trainer):
             the `pos_weight` of `torch.nn.BCEWithLogitsLoss`; `effective_number` and a tensor (2, C)
             weigh the rows without and with each label.
         beta: of `effective_number`, in (0, 1). Default 0.999; for several labels per row 0.9.
-        sampler: `class_balanced` draws every class equally often (ClassBalancedSampler),
-            `group_by_length` puts rows of similar length together; None leaves it to `args`.
+        sampler: `class_balanced` draws every class equally often (ClassBalancedSampler); weights
+            and losses that depend on counts then take equal counts, so that nothing is balanced
+            twice. `group_by_length` puts rows of similar length together; None leaves it to `args`.
         class_counts: training rows of each class (C,), for datasets whose labels cannot be read, or
             only slowly: the rows of a dataset without columns are read one by one.
         num_rows: training rows of an epoch, if they are not all rows of the dataset.
@@ -123,6 +124,7 @@ class WeightedTrainer(Trainer):
             is_multi_label=is_multi_label,
             given_counts=class_counts,
             given_rows=num_rows,
+            is_balanced=sampler == "class_balanced",
         )
         if sampler == "class_balanced" and self.train_dataset is not None:
             self.labels.refuse_unsampled()

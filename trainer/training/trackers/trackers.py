@@ -75,16 +75,10 @@ class Trackers:
         """Log the results and pictures of a finished run folder, and end the trackers."""
         if not self._live:
             return
-        metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
-        pictures = sorted(folder.glob("*.png"))
         args, state, control = self._moment
         for each in self._live:
-            figures = result_figures(metrics, each.unsuited)
-            self._attempt(
-                each.name,
-                "results",
-                partial(each.callback.on_log, args, state, control, logs=figures),
-            )
+            self._attempt(each.name, "results", partial(self._log_results, each, folder))
+            pictures = sorted(folder.glob("*.png"))
             self._attempt(each.name, "pictures", partial(each.log_pictures, pictures, state))
             self._attempt(
                 each.name, "on_train_end", partial(each.callback.on_train_end, args, state, control)
@@ -92,6 +86,11 @@ class Trackers:
             self._attempt(each.name, "end", partial(each.end, is_failed=False))
             _OPEN.remove(each)
         self._live = []
+
+    def _log_results(self, tracker: Any, folder: Path) -> None:
+        metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
+        figures = result_figures(metrics, tracker.unsuited)
+        tracker.callback.on_log(*self._moment, logs=figures)
 
     def sentences(self) -> list[str]:
         """Return a sentence for the report about each tracker that failed so far."""
