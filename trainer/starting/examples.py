@@ -59,4 +59,4 @@ def write_example(name: str, target: Path) -> None:
         console.print(f"  pip install --no-deps {' '.join(packages)}")
     is_comparison = "compare" in config.model_fields_set
     command = "compare" if is_comparison else "train"
-    console.print(f"  equipoise {command} --config {shlex.quote(str(target))}")
+    console.print(f"  equipoise {command} {shlex.quote(str(target))}")
