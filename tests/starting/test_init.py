@@ -1,6 +1,7 @@
 """The command `init`: folders, tables of other formats, refusals, questions, shipped configs."""
 
 import json
+import resource
 import sys
 
 import numpy as np
@@ -123,6 +124,17 @@ def test_existing_yaml_is_kept_unless_the_user_says_so(tmp_path, monkeypatch):
     command.refuse_existing(target, Asking(), overwrite=True)
     with pytest.raises(RunError, match="exists"):
         command.refuse_existing(tmp_path, Asking(), overwrite=True)
+
+
+def test_yaml_that_cannot_be_written_whole_leaves_no_file_and_is_named(tmp_path):
+    target, limits = tmp_path / "a.yaml", resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10, limits[1]))  # as a full disk: a part is written
+    try:
+        with pytest.raises(OSError, match="too large") as got:
+            examples.write_example("quickstart", target)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert (got.value.filename, list(tmp_path.iterdir())) == (str(target), [])
 
 
 def test_command_shows_the_rows_and_the_next_commands(plain, tiny_model, tmp_path, run_cli):

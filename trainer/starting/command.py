@@ -24,6 +24,7 @@ from trainer.data.reading.row_places import PLACE
 from trainer.data.reading.source_tables import source_tables
 from trainer.display.terminal import console
 from trainer.errors import DataError, RunError, counted, listing
+from trainer.files.durable import aside
 from trainer.starting import shown
 from trainer.starting.proposal import Understood, counts_sentence, sections, understand
 from trainer.starting.recognition.columns import Columns, choose_columns
@@ -114,7 +115,8 @@ def write(found: Look, target: Path, model: str | None) -> None:
     text = commented_yaml(_head(found.location, target), written)
     check_config(YamlSource(str(target), read_values(text)))
     target.parent.mkdir(parents=True, exist_ok=True)
-    target.write_text(text, encoding="utf-8")
+    with aside(target) as partial:
+        partial.write_text(text, encoding="utf-8")
     console.print(f"Written: {target}. Its comments give the reasons. Next:")
     for command in next_commands(target, name, is_multi_label=understood.is_multi_label):
         console.print(f"  {command}")
