@@ -36,11 +36,11 @@ def _fault() -> str | None:
     if origin and Path(origin).read_text(encoding="utf-8").startswith(FIRST_LINE):
         return None
     others = sorted({*packages_distributions().get("trainer", ())} - {"equipoise"})
-    removal = f"pip uninstall {' '.join(others)} && " if others else ""
+    theirs = f" without {listed}" if (listed := ", ".join(others)) else ""
     return (
         f"equipoise needs its own package 'trainer'; found: {origin or 'no file __init__.py'}."
-        " Leave the folder that holds another package of that name, or run:"
-        f" {removal}pip install --force-reinstall --no-deps equipoise"
+        " Leave the folder that holds another package of that name, or install equipoise again in"
+        f" an environment{theirs}."
     )
 
 

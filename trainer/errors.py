@@ -36,7 +36,7 @@ class TrainerError(Exception):
         ...     load_config("nowhere.yaml")
         ... except TrainerError as error:
         ...     print(error)
-        nowhere.yaml: cannot be read (No such file or directory). Give the path of a YAML file ...
+        nowhere.yaml: cannot be read (No such file or directory). Give the path of a YAML file.
     """
 
     def __init__(self, message: str) -> None:
@@ -127,7 +127,7 @@ class TrainingError(TrainerError):
         ...     run = train(values, ["training.learning_rate=1e30", "training.max_grad_norm=0"])
         ... except TrainingError as error:
         ...     print(error)
-        Rows by class: imbalance ratio 3 ... loss ...
+        Loaded torch ... loss ...
     """
 
 

@@ -741,7 +741,7 @@ def test_schema_command_prints_the_committed_schema(run_cli):
             KeyboardInterrupt(),
             130,
             "stopped by the keyboard; run the same command again to resume from the last"
-            " checkpoint.\n",
+            " checkpoint, if there is one.\n",
         ),
     ],
     ids=["ours", "system", "keyboard"],

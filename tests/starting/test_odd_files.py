@@ -247,6 +247,10 @@ REFUSED = {
         table([(text(n), f"case {n}") for n in range(60)]),
         "no column looks like a label",
     ),
+    "twice.csv": (
+        table([(words, words, label) for words, label in rows()], header=("text", "text", "label")),
+        "several columns are called text, so they are left out",
+    ),
     "one_class.csv": (
         table(rows(labels=["good"])),
         "no column looks like a label.*one value, 'good'",

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from trainer.cli.checking import leave_out_torch
-from trainer.cli.options import described
+from trainer.cli.options import described, flag
 from trainer.errors import ConfigError, listing
 from trainer.launch.exits import worded_errors
 
@@ -17,6 +17,7 @@ def init_command(
     data: Annotated[
         str | None,
         typer.Argument(
+            metavar="DATA",
             help="File of rows (CSV, TSV, JSON, Parquet, Arrow, Excel), or a folder with files"
             " named train and test.",
             show_default=False,
@@ -40,8 +41,8 @@ def init_command(
         str | None,
         described("Write a config that comes with the package, such as quickstart, instead."),
     ] = None,
-    yes: Annotated[bool, described("Never ask a question.", "--yes")] = False,
-    overwrite: Annotated[bool, described("Replace an existing YAML.", "--overwrite")] = False,
+    yes: Annotated[bool, flag("Never ask a question.", "--yes")] = False,
+    overwrite: Annotated[bool, flag("Replace an existing YAML.", "--overwrite")] = False,
 ) -> None:
     """Look at a file of rows, and write a commented YAML that suits it.
 

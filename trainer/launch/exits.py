@@ -34,7 +34,7 @@ def worded_errors() -> Iterator[None]:
     except KeyboardInterrupt:
         end(
             "stopped by the keyboard; run the same command again to resume from the last"
-            " checkpoint.",
+            " checkpoint, if there is one.",
             130,
         )
 

@@ -145,7 +145,7 @@ def train(
         ...     "run": {"output_dir": "runs", "name": "tweets"},
         ... }
         >>> result = train(values, ["training.max_steps=2"])
-        Rows by class: imbalance ratio 3 ...
+        Loaded torch ...
         >>> 0 <= result.metrics["validation"]["macro_f1"] <= 1
         True
     """

@@ -22,7 +22,8 @@ from trainer.data.reading.locate import locate
 from trainer.data.reading.row_places import PLACE
 from trainer.data.reading.source_tables import source_tables
 from trainer.display.terminal import console
-from trainer.errors import DataError, RunError, counted
+from trainer.errors import DataError, RunError, counted, listing
+from trainer.files.durable import aside
 from trainer.starting import shown
 from trainer.starting.proposal import Understood, counts_sentence, sections, understand
 from trainer.starting.recognition.columns import Columns, choose_columns
@@ -77,8 +78,17 @@ def look(location: str, asking: Asking) -> Look:
     sources = sources_of(location)
     first = (locate(next(iter(sources.values())), "init", ENDINGS) or [])[0]
     form = find_form(first)
-    found = profiles(_sample({**sources, **form.options}))
-    columns = choose_columns(found, str(first), text=asking.text, label=asking.label)
+    sample = _sample({**sources, **form.options})
+    found = profiles(sample)
+    try:
+        columns = choose_columns(found, str(first), text=asking.text, label=asking.label)
+    except DataError as error:
+        if repeated := {*sample.column_names} - {profile.name for profile in found}:
+            raise DataError(
+                f"{first}: several columns are called {listing(repeated)}, so they are left out,"
+                " and no text or no label is left. Rename all but one of each."
+            ) from error
+        raise
     columns = _asked(columns, found, str(first), asking)
     options = {**sources, **form.options, **columns.options, "on_bad_rows": "skip"}
     understood = _understood(options)
@@ -104,7 +114,8 @@ def write(found: Look, target: Path, model: str | None) -> None:
     text = commented_yaml(_head(found.location, target), written)
     check_config(YamlSource(str(target), read_values(text)))
     target.parent.mkdir(parents=True, exist_ok=True)
-    target.write_text(text, encoding="utf-8")
+    with aside(target) as partial:
+        partial.write_text(text, encoding="utf-8")
     console.print(f"Written: {target}. Its comments give the reasons. Next:")
     for command in next_commands(target, name, is_multi_label=understood.is_multi_label):
         console.print(f"  {command}")
@@ -127,11 +138,11 @@ def refuse_existing(target: Path, asking: Asking, *, overwrite: bool) -> None:
 def next_commands(target: Path, name: str, *, is_multi_label: bool) -> list[str]:
     """Return the commands that look at the data, train and serve; the audit reads one label."""
     path = shlex.quote(str(target))
-    look = f"equipoise audit --config {path}"
-    check = f"equipoise train --config {path} --check"
+    look = f"equipoise audit {path}"
+    check = f"equipoise train {path} --check"
     return [
         check if is_multi_label else look,
-        f"equipoise train --config {path}",
+        f"equipoise train {path}",
         f"equipoise serve runs/{name}",
     ]
 
@@ -139,7 +150,7 @@ def next_commands(target: Path, name: str, *, is_multi_label: bool) -> list[str]
 def _head(location: str, target: Path) -> list[str]:
     return [
         f"How {location} is read, and what is trained on it; written by equipoise init.",
-        f"  equipoise train --config {shlex.quote(str(target))}",
+        f"  equipoise train {shlex.quote(str(target))}",
     ]
 
 

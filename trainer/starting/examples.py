@@ -9,6 +9,7 @@ from trainer.config.config import check_config
 from trainer.config.yaml_source import YamlSource, read_values
 from trainer.display.terminal import console
 from trainer.errors import ConfigError, did_you_mean, listing
+from trainer.files.durable import aside
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 INSTALLED = ("share", "equipoise", "configs")
@@ -52,11 +53,12 @@ def write_example(name: str, target: Path) -> None:
     text = text_of(name)
     config = check_config(YamlSource(str(target), read_values(text)))
     target.parent.mkdir(parents=True, exist_ok=True)
-    target.write_text(text, encoding="utf-8")
+    with aside(target) as partial:
+        partial.write_text(text, encoding="utf-8")
     packages = list(dict.fromkeys(PACKAGE.findall(text)))
     console.print(f"Written: {target}. Its head says what it is for. Next:")
     if packages:
         console.print(f"  pip install --no-deps {' '.join(packages)}")
     is_comparison = "compare" in config.model_fields_set
     command = "compare" if is_comparison else "train"
-    console.print(f"  equipoise {command} --config {shlex.quote(str(target))}")
+    console.print(f"  equipoise {command} {shlex.quote(str(target))}")

@@ -719,6 +719,24 @@ def test_check_names_a_missing_column_of_any_given_file(folder):
 
 
 @pytest.mark.parametrize(
+    ("name", "content", "words"),
+    [
+        ("a.csv", "text,label\n", r"^data.source: a.csv holds no rows\.$"),
+        (
+            "a.jsonl",
+            '{"text": "a", "label": "x"}\n{"te\n',
+            r"^a.jsonl:2: broken JSON: .*\(1 bad",
+        ),
+        ("a.json", "[1, 2]", r"^a.json: record 1: not an object \{...\} \(2 bad in the rows"),
+    ],
+)
+def test_check_refuses_files_without_rows_and_bad_first_rows(name, content, words, folder):
+    Path(name).write_text(content, encoding="utf-8")
+    with pytest.raises(DataError, match=words):
+        check_source(DataSection(source=name))
+
+
+@pytest.mark.parametrize(
     ("options", "words"),
     [
         ({"escape_char": '"'}, "three different characters"),

@@ -5,10 +5,12 @@ import socket
 import pytest
 from huggingface_hub import constants
 
+from trainer.config.sections.model import ModelSection
+from trainer.data.reading import locate
 from trainer.delivery.hub.client import words_of
-from trainer.delivery.predicting import model_source
 from trainer.delivery.predicting.saved_model import SavedModel
 from trainer.errors import ModelError
+from trainer.training.models.model import load_pretrained_config
 
 
 @pytest.fixture
@@ -16,18 +18,30 @@ def no_network(monkeypatch):
     def unknown(*args, **kwargs):
         raise socket.gaierror(-2, "Name or service not known")
 
-    monkeypatch.setattr(model_source, "getproxies", dict)
+    monkeypatch.setattr(locate, "getproxies", dict)
     monkeypatch.setattr(socket, "getaddrinfo", unknown)
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
 
 
-def test_model_that_is_not_there_is_refused_without_a_request(no_network, monkeypatch):
+@pytest.fixture
+def no_request(no_network, monkeypatch):
     from huggingface_hub.utils import httpx
 
     def request(*args, **kwargs):
         raise AssertionError("a request was made")
 
     monkeypatch.setattr(httpx.Client, "send", request)
+
+
+def test_pretrained_model_that_is_not_there_is_refused_without_a_request(no_request):
+    with pytest.raises(
+        ModelError, match=r"^model.name: 'user/missing' cannot be loaded: .*"
+    ) as got:
+        load_pretrained_config(ModelSection(name="user/missing"))
+    assert str(got.value).endswith("The Hub cannot be reached: check the network and the name.")
+
+
+def test_model_that_is_not_there_is_refused_without_a_request(no_request):
     with pytest.raises(
         ModelError,
         match=(

@@ -1,9 +1,12 @@
 """Find what a location names: `package:` paths, files, globs, saved folders or a Hub id."""
 
 import re
+import socket
 from glob import glob
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
+from urllib.parse import urlsplit
+from urllib.request import getproxies
 
 from trainer.errors import DataError, TrainerError, did_you_mean, listing
 
@@ -83,6 +86,19 @@ def refuse_url(location: str, where: str, kind: str, fault: type[TrainerError] =
     raise fault(f"{words}; needed: a {place} here{hub_id}. Download it first, and give its path.")
 
 
+def hub_is_unreachable() -> bool:
+    """Return whether the Hub's host has no address; False behind a proxy, which resolves it."""
+    from huggingface_hub import constants
+
+    if getproxies():
+        return False
+    try:
+        socket.getaddrinfo(urlsplit(constants.ENDPOINT).hostname, None)
+    except socket.gaierror:
+        return True
+    return False
+
+
 def hub_remedy() -> str:
     """Return what to do if something cannot be loaded from the Hub."""
     from huggingface_hub.constants import is_offline_mode
@@ -92,6 +108,8 @@ def hub_remedy() -> str:
             "HF_HUB_OFFLINE is set and the cache lacks it: run once without, or copy the cache "
             "(HF_HOME) of a machine that has it."
         )
+    if hub_is_unreachable():
+        return "The Hub cannot be reached: check the network and the name."
     return "Check the name; set HF_TOKEN for a private one."
 
 

@@ -274,13 +274,15 @@ def check_source(
     Returns:
         Whether these rows have any number of labels.
     Raises:
-        DataError: a location or a column is missing.
+        DataError: a location or a column is missing, there are no rows, or bad ones.
     """
-    bad_rows = BadRows()
+    bad_rows, sizes = BadRows(), dict.fromkeys(SLOTS, 0)
     columns = RowColumns(data, domain_column, time_column, bad_rows.files)
     for name in SLOTS:
         for tables in source_tables(name, data, columns.wanted, bad_rows):
             for table in islice(tables, 1):
-                columns.rows(table.slice(0, 100), f"data.{name}")
+                sizes[name] += columns.rows(table.slice(0, 100), f"data.{name}").num_rows
+    refuse_bad_rows(bad_rows, data, f"{len(bad_rows)} bad in the rows that the check reads")
+    refuse_empty(list(sizes.values()), data)
     is_multi_label = columns.cells.form(data, bad_rows.files).is_multi_label
     return is_multi_label or data.labels_per_row == "long"

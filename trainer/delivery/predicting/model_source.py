@@ -2,12 +2,9 @@
 
 import hashlib
 import json
-import socket
 from pathlib import Path
-from urllib.parse import urlsplit
-from urllib.request import getproxies
 
-from trainer.data.reading.locate import package_path, refuse_url
+from trainer.data.reading.locate import hub_is_unreachable, package_path, refuse_url
 from trainer.errors import ModelError, RunError, did_you_mean, first_line
 from trainer.files.content import file_state
 from trainer.training.models.model_folder import refuse_other_kinds
@@ -95,19 +92,6 @@ def hub_commit(repo_id: str, revision: str | None) -> str:
         words = next((words for kind, words in reasons.items() if isinstance(error, kind)), None)
         words = words or f"cannot be downloaded from the Hub: {first_line(error)}"
         raise ModelError(f"{repo_id}: {words}") from error
-
-
-def hub_is_unreachable() -> bool:
-    """Return whether the Hub's host has no address; False behind a proxy, which resolves it."""
-    from huggingface_hub import constants
-
-    if getproxies():
-        return False
-    try:
-        socket.getaddrinfo(urlsplit(constants.ENDPOINT).hostname, None)
-    except socket.gaierror:
-        return True
-    return False
 
 
 def folder_identity(folder: Path) -> str:

@@ -24,7 +24,7 @@ from trainer.data.reading.formats.text_encoding import (
     worded_decoding,
 )
 from trainer.data.reading.row_places import LINE
-from trainer.errors import DataError, counted
+from trainer.errors import DataError, counted, listing
 from trainer.starting.recognition.header import column_names, has_header, is_of_orange
 
 SAMPLE_BYTES = 1 << 22
@@ -151,8 +151,9 @@ def _refuse_other_texts(sample: str, path: Path, encoding: str) -> None:
     """Raise DataError for a sample that is no table: binary, JSON, HTML or fastText."""
     start = sample[:100_000].lstrip()
     if "\0" in start:
+        tried = {"utf-8": None, "utf-16": None, encoding: None}
         raise DataError(
-            f"{path}: is not text: it holds zero bytes. Tried: UTF-8, UTF-16 and {encoding}."
+            f"{path}: is not text: it holds zero bytes. Tried: {listing(tried)}."
             " Give a file of rows, such as CSV, TSV, JSON, Parquet or .xlsx."
         )
     if JSON_START.match(start):

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from trainer.config.sections.model import ModelSection
+from trainer.data.reading.locate import hub_is_unreachable
 from trainer.errors import ModelError
 from trainer.training.models.end_token import Origin, reads_text_only
 from trainer.training.models.model_folder import (
@@ -50,7 +51,11 @@ def pretrained_config(model: ModelSection) -> Any:
         name = resolve_name(model.name)
         with loading_from_hub(name, model.revision, where):
             config = AutoConfig.from_pretrained(
-                name, revision=model.revision, trust_remote_code=model.trust_remote_code
+                name,
+                revision=model.revision,
+                trust_remote_code=model.trust_remote_code,
+                # without a network, the client would repeat its requests for a minute
+                local_files_only=not Path(name).is_dir() and hub_is_unreachable(),
             )
     refuse_other_types(config, where)
     return config

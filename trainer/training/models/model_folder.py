@@ -10,7 +10,7 @@ from typing import Any
 
 from safetensors import SafetensorError
 
-from trainer.data.reading.locate import hub_remedy, package_path, refuse_url
+from trainer.data.reading.locate import hub_is_unreachable, hub_remedy, package_path, refuse_url
 from trainer.errors import ModelError, did_you_mean, first_line, listing
 from trainer.training.models.weight_files import GGUF, QUANTISED, is_lfs_pointer, pickled_weights
 
@@ -112,7 +112,7 @@ def loading_from_hub(name: str, revision: str | None, where: str) -> Iterator[No
     try:
         yield
     except (OSError, ValueError):
-        if Path(name).is_dir():
+        if Path(name).is_dir() or hub_is_unreachable():
             raise
         try:
             names = HfApi().list_repo_files(name, revision=revision)
