@@ -20,6 +20,7 @@ from trainer.config.sections.training import METRICS, MULTI_LABEL_METRICS, Train
 from trainer.data.augmenting.generators import GENERATORS
 from trainer.data.balancing.balance import METHODS
 from trainer.data.balancing.weights import WEIGHTINGS
+from trainer.evaluation.label_thresholds import LABEL_OBJECTIVES
 from trainer.evaluation.thresholds import THRESHOLDS
 from trainer.evaluation.vote import COMBINERS
 from trainer.training.batches.batching import SAMPLERS
@@ -42,7 +43,7 @@ def choices(annotation):
         (BalanceSection, "method", [*METHODS, *SYNTHESISERS]),
         (CompareSection, "metric", differences.METRICS),
         (CompareSection, "strategies", PRESETS),
-        (DecisionSection, "thresholds", [*THRESHOLDS, "cost"]),
+        (DecisionSection, "thresholds", {*THRESHOLDS, *LABEL_OBJECTIVES, "cost"}),
         (EnsembleSection, "combine", COMBINERS),
         (LossSection, "class_weights", WEIGHTINGS),
         (LossSection, "name", {*LOSSES, *MULTI_LABEL_LOSSES}),

@@ -54,7 +54,7 @@ def values(sentences, tiny_model):
         "split": {"train": 0.6, "validation": 0.2, "test": 0.2},
         "balance": {"method": "oversample", "target_ratio": 0.2, "resample_each_epoch": True},
         "loss": {"class_weights": {"exfiltration": 4}},
-        "report": {"groups": {"head": 60, "medium": 30}},
+        "report": {"groups": {"head": 20, "medium": 10}},
         "training": {
             "num_train_epochs": 1,
             "per_device_train_batch_size": 16,
