@@ -25,18 +25,22 @@ from trainer import (
     TrainerError,
     TrainingError,
     WeightedTrainer,
+    asymmetric,
     binary_cross_entropy,
+    binary_focal,
     check_gradient,
     class_weights,
     compare,
     compare_predictions,
     cross_entropy,
+    distribution_balanced,
     evaluate,
     fit_decision,
     floor,
     focal,
     load_config,
     logit_adjusted,
+    negative_tolerant_focal,
     oversample,
     power,
     train,
@@ -88,7 +92,19 @@ def losses(logits_NC: Tensor, ids_N: Tensor, weights_C: Tensor) -> Tensor:
     """Compute each loss."""
     total = cross_entropy(logits_NC, ids_N, class_weights_C=weights_C)
     total += focal(logits_NC, ids_N, class_weights_C=weights_C, gamma=1.0)
-    total += binary_cross_entropy(logits_NC, ids_N, class_weights_C=weights_C)
+    for loss in (binary_cross_entropy, binary_focal, asymmetric):
+        total += loss(logits_NC, logits_NC, class_weights_C=weights_C)
+    shift_C = torch.zeros(2)
+    total += negative_tolerant_focal(
+        logits_NC, logits_NC, class_weights_C=weights_C, prior_shift_C=shift_C
+    )
+    total += distribution_balanced(
+        logits_NC,
+        logits_NC,
+        class_weights_C=weights_C,
+        counts_C=torch.ones(2),
+        prior_shift_C=shift_C,
+    )
     return total + logit_adjusted(
         logits_NC, ids_N, class_weights_C=weights_C, log_prior_C=torch.zeros(2)
     )
