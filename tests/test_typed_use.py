@@ -13,6 +13,8 @@ USE = Path(__file__).with_name("typed_use.py")
 CONFIG = """
 [mypy]
 strict = true
+[mypy-trainer.*]
+follow_imports = silent
 [mypy-{packages}]
 follow_imports = skip
 ignore_missing_imports = true

@@ -106,7 +106,7 @@ def compare(
         ...     "run": {"output_dir": "runs", "name": "tweets"},
         ... }
         >>> result = compare(values)
-        runs/tweets-compare: ...
+        Read ... tweets-compare: ...
         >>> result.folder.name
         'tweets-compare'
     """

@@ -10,4 +10,5 @@ console = Console(
     emoji=False,
     highlight=False,
     force_jupyter=False,
+    force_terminal=False if "ipykernel" in sys.modules else None,  # it sets FORCE_COLOR
 )  # in notebooks plain text too: in order with print, and without colour codes in saved outputs
