@@ -106,7 +106,7 @@ def compare(
         ...     "run": {"output_dir": "runs", "name": "tweets"},
         ... }
         >>> result = compare(values)
-        Read ... tweets-compare: ...
+        Read ...
         >>> result.folder.name
         'tweets-compare'
     """
