@@ -71,11 +71,11 @@ def test_notebook_runs_and_shows_tables(tmp_path):
     expected = ("IProgress", "Loading weights", "Writing model shards", "pin_memory")
     errors = [o.text for o in everything if o.get("name") == "stderr" and o.text.strip()]
     assert not [text for text in errors if not any(words in text for words in expected)]
-    gradient, training, result = cells[3], cells[4], cells[7]
+    gradient, training, result = cells[4], cells[5], cells[8]
     assert "The gradient does not depend on how a step is cut" in printed(gradient)
     table = next(o.data["text/html"] for o in training if "text/html" in o.get("data", {}))
     assert "Macro F1" in table
-    assert printed(cells[6]).count("Training Loss") == 1
+    assert printed(cells[7]).count("Training Loss") == 1
     (shown,) = result
     assert shown.data["text/html"].count("<table") == 2
     assert (tmp_path / "runs/notebook/report.html").is_file()
