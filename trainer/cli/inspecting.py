@@ -18,7 +18,7 @@ from trainer.cli.options import (
     described,
     flag,
 )
-from trainer.cli.run_config import config_of, naming_options, path_of, required_path
+from trainer.cli.run_config import config_of, naming_options, path_of, required_path, row_keys
 from trainer.config.config import json_schema, load_config
 from trainer.errors import ConfigError
 from trainer.launch.exits import worded_errors
@@ -62,11 +62,7 @@ def audit_command(
 
     path = path_of("audit", config, config_option)
     keys = {
-        "data.source": data,
-        "data.text_column": text_column,
-        "data.label_column": label_column,
-        "data.group_column": group_column,
-        "data.encoding": encoding,
+        **row_keys(data, text_column, label_column, group_column, encoding),
         "model.name": model or ("none" if path is None else None),  # every config names a model
     }
     loaded = config_of("audit", path, keys, set_ or ())

@@ -93,6 +93,11 @@ def config_of(
     return check_config(source, tuple(overrides))
 
 
+def row_keys(*values: str | None) -> dict[str, str | None]:
+    """Return the keys that the options of OPTIONS set, given their values in that order."""
+    return dict(zip(OPTIONS, values, strict=True))
+
+
 def run_keys(output: Path | None, data: str | None) -> dict[str, str | None]:
     """Return the keys that name the run folder: that of `--output`, or one named like the rows."""
     if output is not None:

@@ -22,7 +22,14 @@ from trainer.cli.options import (
     SetOption,
     described,
 )
-from trainer.cli.run_config import config_of, naming_options, path_of, required_path, run_keys
+from trainer.cli.run_config import (
+    config_of,
+    naming_options,
+    path_of,
+    required_path,
+    row_keys,
+    run_keys,
+)
 from trainer.config.config import load_config
 from trainer.errors import Stopped
 from trainer.launch.distributed import is_main
@@ -62,11 +69,7 @@ def train_command(
     """
     path = path_of("train", config, config_option)
     keys = {
-        "data.source": data,
-        "data.text_column": text_column,
-        "data.label_column": label_column,
-        "data.group_column": group_column,
-        "data.encoding": encoding,
+        **row_keys(data, text_column, label_column, group_column, encoding),
         "model.name": model or (DEFAULT_MODEL if path is None else None),
         **run_keys(output, data),
     }

@@ -7,7 +7,7 @@ No function here takes test rows.
 """
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
@@ -32,23 +32,18 @@ LEAST_ROWS = 20
 
 
 @dataclass(frozen=True)
-class Decision:
-    """The rule from logits to probabilities and labels.
+class CorrectingDecision:
+    """What decisions share, whether a row has one label or several: the correction of the logits.
 
     Attributes:
         temperature: T; above 1 if the model is overconfident.
         shift_C: added to logits / T.
-        thresholds_C: the label is argmax p_c / t_c; None: argmax p_c. They sum to 1.
-        costs_CC: cost of each predicted class (column) by true class (row); the label is the class
-            with the least expected cost.
-        neutral: labels whose threshold could not be fitted, and why.
     """
 
     temperature: float
     shift_C: Floats
-    thresholds_C: Floats | None = None
-    costs_CC: Floats | None = None
-    neutral: tuple[str, ...] = ()
+
+    NOT_IN_CONFIG: ClassVar = frozenset({"neutral", "common_threshold"})
 
     @property
     def correction(self) -> Correction:
@@ -58,6 +53,39 @@ class Decision:
     def correct(self, logits_NC: Array) -> Floats:
         """Return logits with prior and temperature corrected."""
         return corrected(logits_NC, self.correction)
+
+    def figures(self, labels: list[str]) -> dict[str, Any]:
+        """Return the values for metrics.json."""
+        return {
+            "temperature": self.temperature,
+            "shift": dict(zip(labels, self.shift_C.tolist(), strict=True)),
+        }
+
+    def to_config(self, labels: list[str], *, is_folded: bool) -> dict[str, Any]:
+        """Return the values for the config of the saved model.
+
+        Args:
+            is_folded: whether the weights of the model already include temperature and shift.
+        """
+        values = self.figures(labels) | {"shift": self.shift_C.tolist()}
+        left_out = self.NOT_IN_CONFIG | ({"temperature", "shift"} if is_folded else set())
+        return {name: value for name, value in values.items() if name not in left_out}
+
+
+@dataclass(frozen=True)
+class Decision(CorrectingDecision):
+    """The rule from logits to probabilities and labels.
+
+    Attributes:
+        thresholds_C: the label is argmax p_c / t_c; None: argmax p_c. They sum to 1.
+        costs_CC: cost of each predicted class (column) by true class (row); the label is the class
+            with the least expected cost.
+        neutral: labels whose threshold could not be fitted, and why.
+    """
+
+    thresholds_C: Floats | None = None
+    costs_CC: Floats | None = None
+    neutral: tuple[str, ...] = ()
 
     def log_probabilities(self, logits_NC: Array) -> Floats:
         """Return corrected log probabilities."""
@@ -81,26 +109,13 @@ class Decision:
 
     def figures(self, labels: list[str]) -> dict[str, Any]:
         """Return the values for metrics.json."""
-        values: dict[str, Any] = {
-            "temperature": self.temperature,
-            "shift": dict(zip(labels, self.shift_C.tolist(), strict=True)),
-        }
+        values = super().figures(labels)
         if self.thresholds_C is not None:
             values |= {
                 "thresholds": dict(zip(labels, self.thresholds_C.tolist(), strict=True)),
                 "neutral": list(self.neutral),
             }
         return values | ({"costs": self.costs_CC.tolist()} if self.costs_CC is not None else {})
-
-    def to_config(self, labels: list[str], *, is_folded: bool) -> dict[str, Any]:
-        """Return the values for the config of the saved model.
-
-        Args:
-            is_folded: whether the weights of the model already include temperature and shift.
-        """
-        values = self.figures(labels) | {"shift": self.shift_C.tolist()}
-        left_out = {"neutral", *(("temperature", "shift") if is_folded else ())}
-        return {name: value for name, value in values.items() if name not in left_out}
 
     @classmethod
     def from_config(cls, values: dict[str, Any], labels: list[str]) -> "Decision":

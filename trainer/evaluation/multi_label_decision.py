@@ -15,7 +15,7 @@ from trainer.arrays import Array, Bools, Floats, Ints
 from trainer.data.labels.class_order import by_class
 from trainer.evaluation.blocks import Rows, release, room
 from trainer.evaluation.calibration import fit_label_temperature, label_log_odds
-from trainer.evaluation.decision import LEAST_ROWS, Decision, refuse_no_rows
+from trainer.evaluation.decision import LEAST_ROWS, CorrectingDecision, Decision, refuse_no_rows
 from trainer.evaluation.label_thresholds import (
     LABEL_OBJECTIVES,
     LabelThresholds,
@@ -25,7 +25,6 @@ from trainer.evaluation.scores import (
     THRESHOLD,
     Correction,
     LogProbabilities,
-    corrected,
     log_odds,
     log_sigmoid,
 )
@@ -35,14 +34,12 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class MultiLabelDecision:
+class MultiLabelDecision(CorrectingDecision):
     """The rule from logits to probabilities and label sets.
 
     The margin of a label is the log odds of its probability less those of its threshold.
 
     Attributes:
-        temperature: T; above 1 if the model is overconfident.
-        shift_C: added to logits / T.
         thresholds_C: a row gets the labels with p_c >= t_c; None: 0.5 for every label.
         common: the threshold of labels without one of their own; None if none was fitted.
         neutral: labels that keep the common threshold, and why.
@@ -50,22 +47,11 @@ class MultiLabelDecision:
         at_most: a row keeps so many labels, those with the largest margins; None: all.
     """
 
-    temperature: float
-    shift_C: Floats
     thresholds_C: Floats | None = None
     common: float | None = None
     neutral: tuple[str, ...] = ()
     at_least_one: bool = False
     at_most: int | None = None
-
-    @property
-    def correction(self) -> Correction:
-        """Return the correction of prior and temperature."""
-        return Correction(self.temperature, self.shift_C)
-
-    def correct(self, logits_NC: Array) -> Floats:
-        """Return logits with prior and temperature corrected."""
-        return corrected(logits_NC, self.correction)
 
     def log_probabilities(self, logits_NC: Array) -> Floats:
         """Return the corrected log probability of each label."""
@@ -96,9 +82,7 @@ class MultiLabelDecision:
 
     def figures(self, labels: list[str]) -> dict[str, Any]:
         """Return the values for metrics.json."""
-        values: dict[str, Any] = {
-            "temperature": self.temperature,
-            "shift": dict(zip(labels, self.shift_C.tolist(), strict=True)),
+        values = super().figures(labels) | {
             "at_least_one": self.at_least_one,
             "at_most": self.at_most,
         }
@@ -106,17 +90,6 @@ class MultiLabelDecision:
             values["thresholds"] = dict(zip(labels, self.thresholds_C.tolist(), strict=True))
             values["neutral"] = list(self.neutral)
         return values | ({} if self.common is None else {"common_threshold": self.common})
-
-    def to_config(self, labels: list[str], *, is_folded: bool) -> dict[str, Any]:
-        """Return the values for the config of the saved model.
-
-        Args:
-            is_folded: whether the weights of the model already include temperature and shift.
-        """
-        values = self.figures(labels) | {"shift": self.shift_C.tolist()}
-        left_out = {"neutral", "common_threshold"}
-        left_out |= {"temperature", "shift"} if is_folded else set()
-        return {name: value for name, value in values.items() if name not in left_out}
 
     @classmethod
     def from_config(cls, values: dict[str, Any], labels: list[str]) -> "MultiLabelDecision":

@@ -34,6 +34,7 @@ def step_loss(
     weights_C = torch.as_tensor(class_weights_C, dtype=torch.float32)
     smoothing = {"label_smoothing": label_smoothing} if label_smoothing else {}
     arguments = {"class_weights_C": weights_C, **(options or {}), **smoothing}
+    is_multi_label = loss in MULTI_LABEL_LOSSES.values()
     # copied to a device once: a copy in each step would make the CPU wait for the device
     on_devices: dict[torch.device, dict[str, Any]] = {}
 
@@ -41,7 +42,6 @@ def step_loss(
         outputs: Any, labels: Tensor | None, num_items_in_batch: Tensor | int | None = None
     ) -> Tensor:
         logits_NC: Tensor = outputs.logits if hasattr(outputs, "logits") else outputs[0]
-        is_multi_label = loss in MULTI_LABEL_LOSSES.values()
         shape = logits_NC.shape if is_multi_label else logits_NC.shape[:1]
         if labels is None or labels.shape != shape:
             found = "no labels" if labels is None else f"labels of shape {tuple(labels.shape)}"

@@ -76,9 +76,9 @@ class Trackers:
         if not self._live:
             return
         args, state, control = self._moment
+        pictures = sorted(folder.glob("*.png"))
         for each in self._live:
             self._attempt(each.name, "results", partial(self._log_results, each, folder))
-            pictures = sorted(folder.glob("*.png"))
             self._attempt(each.name, "pictures", partial(each.log_pictures, pictures, state))
             self._attempt(
                 each.name, "on_train_end", partial(each.callback.on_train_end, args, state, control)
