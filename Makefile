@@ -8,11 +8,16 @@ BIN := $(VENV)/bin
 
 setup: $(VENV)/installed
 
+# uv installs several times faster than pip, but does not read pip's settings, such as a mirror.
 $(VENV)/installed: requirements-dev.lock requirements-demo.lock pyproject.toml
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements-dev.lock
-	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps -r requirements-demo.lock
-	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@install="$(BIN)/pip install --quiet --disable-pip-version-check"; \
+	if command -v uv >/dev/null && [ -z "$$($(BIN)/pip config list)" ]; then \
+	  install="uv pip install --quiet --python $(BIN)/python"; fi; \
+	echo "Installing with $$install"; \
+	$$install -r requirements-dev.lock && \
+	$$install --no-deps -r requirements-demo.lock && \
+	$$install --no-deps --no-build-isolation -e .
 	touch $@
 
 quickstart: setup  ## train a real model on real imbalanced tweets
