@@ -177,7 +177,9 @@ def test_missing_label_is_named_not_a_class(function, labels):
     ("labels", "values", "words"),
     [
         ([], {}, r"labels has the shape \(0,\); give one label a row"),
-        (np.eye(3), {}, r"labels has the shape \(3, 3\)"),
+        (np.zeros((2, 2, 2)), {}, r"labels has the shape \(2, 2, 2\)"),
+        (np.eye(3) * 2, {}, "labels holds other values than 0 and 1 in its vectors"),
+        (np.zeros((2, 3)), {}, "labels holds no 1, so no label can be drawn"),
         ([0, 1], {"num_replicas": 2, "rank": 2}, r"rank is 2; give 0 to 1"),
     ],
 )

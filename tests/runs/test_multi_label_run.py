@@ -11,10 +11,12 @@ from sklearn.metrics import f1_score, log_loss
 
 from trainer import Classifier, ConfigError, load_config
 from trainer.audit import audit
+from trainer.data.balancing.balance import METHODS
 from trainer.delivery.serving.app import label_rule
 from trainer.errors import DataError
 from trainer.runs import training_run
 from trainer.runs.preparation import prepare
+from trainer.training.frozen.synthesis import SYNTHESISERS
 
 METRICS = [
     "num_rows",
@@ -395,10 +397,6 @@ def test_server_names_the_rule_by_which_it_gives_labels(decided, finished):
                 " rescaled. Remove it."
             ),
         ),
-        (
-            "balance.method=class_balanced_batches balance.target_ratio=null",
-            "balance.method is 'class_balanced_batches', which needs one label a row;",
-        ),
     ],
 )
 @pytest.mark.parametrize("check", [True, False], ids=["check", "train"])
@@ -455,6 +453,41 @@ def test_what_only_multi_label_data_have_is_refused_for_one_label_a_row(
     with pytest.raises(ConfigError) as raised:
         training_run.check(load_config(config_file(), [override]))
     assert words in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    "method",
+    [
+        *(
+            pytest.param(name, marks=pytest.mark.exhaustive)
+            for name in METHODS
+            if name != "class_balanced_batches"
+        ),
+        "class_balanced_batches",
+        *SYNTHESISERS,
+    ],
+)
+def test_every_method_balances_several_labels_or_is_refused_in_words(
+    method, values, tmp_path, capfd
+):
+    changed = values(tmp_path) | {"balance": {"method": method}}
+    (tmp_path / "config.yaml").write_text(json.dumps(changed), encoding="utf-8")
+    overrides = ["training.max_steps=2"]
+    if method in SYNTHESISERS:
+        with pytest.raises(
+            ConfigError, match=f"method {method} makes new embeddings.* or balance by oversample or"
+        ):
+            load_config(str(tmp_path / "config.yaml"), overrides)
+        return
+    folder = training_run.train(load_config(str(tmp_path / "config.yaml"), overrides))
+    drawn = read_json(folder / "metrics.json")["data"]["counts"]["drawn"]
+    out = capfd.readouterr().out
+    assert "seen per epoch" in out
+    assert f"Balanced ({method}): an epoch draws" in out
+    assert ("Balanced by label: an epoch sees" in out) == (method != "none")
+    if method == "class_balanced_batches":
+        assert "Every label is drawn 14 times. Labels that share rows cannot all" in out
+        assert min(drawn) >= 14
 
 
 def test_audit_of_multi_label_data_is_refused_in_words(values, tmp_path):

@@ -128,7 +128,7 @@ class Bare(torch.nn.Module):
         (
             {"problem_type": "multi_label_classification"},
             {"sampler": "class_balanced"},
-            "sampler is 'class_balanced', which needs one label a row",
+            "problem_type is 'multi_label_classification', but the labels are class ids; give a",
         ),
     ],
     ids=["regression", "bare", "stream", "length", "vectors"],
@@ -167,3 +167,36 @@ def test_keys_of_numpy_name_classes():
     labels = TrainingLabels([{"labels": 0}, {"labels": 1}], (), ["a", "b"], is_multi_label=False)
     weights_C = labels.weights({np.int64(1): 3.0}, None)
     assert weights_C.tolist() == [0.5, 1.5]
+
+
+def test_sampler_of_vectors_draws_labels_evenly_and_weights_take_the_counts_drawn(tmp_path):
+    hot = [[1, 0, 0]] * 60 + [[1, 1, 0]] * 10 + [[0, 0, 1]] * 2 + [[0, 0, 0]] * 18
+    given = [{**rows()[0], "labels": [float(has) for has in own]} for own in hot]
+    trained = WeightedTrainer(
+        model(problem_type="multi_label_classification"),
+        arguments(tmp_path, per_device_train_batch_size=90),
+        train_dataset=given,
+        sampler="class_balanced",
+        class_weights="balanced",
+    )
+    (batch,) = trained.get_train_dataloader()
+    # 24 draws a label and 18 rows without one; those for label 1 have label 0 as well
+    assert 24 + 24 <= batch["labels"][:, 0].sum() <= 24 + 24 + 1
+    assert batch["labels"][:, 2].sum() == 24
+    assert (batch["labels"].sum(1) == 0).sum() == 18
+    counts_C = trained.labels.counts_C
+    assert counts_C.tolist() == [24 + 24, 24 + round(24 * 10 / 70), 24]
+    expected = [(90 - n) / n for n in counts_C]
+    assert trained.class_weights_C[1].tolist() == pytest.approx(expected)
+
+
+def test_sampler_refuses_rows_of_vectors_whose_labels_are_all_unknown(tmp_path):
+    unknown, known = [-100.0] * 3, [1.0, 0.0, 1.0]
+    given = [{**row, "labels": unknown if n < 2 else known} for n, row in enumerate(rows())]
+    with pytest.raises(ValueError, match=r"rows with the label -100 have no class \(2 of"):
+        WeightedTrainer(
+            model(problem_type="multi_label_classification"),
+            arguments(tmp_path),
+            train_dataset=given,
+            sampler="class_balanced",
+        )

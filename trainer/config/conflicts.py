@@ -309,11 +309,6 @@ def _multi_label_rules(config: TopLevel) -> list[tuple[object, str]]:
             "ensemble.size is above 1; ensembles of multi-label models are not supported. Set"
             " ensemble.size: 1.",
         ),
-        (
-            config.balance.method == "class_balanced_batches",
-            "balance.method is 'class_balanced_batches', which needs one label a row; use floor,"
-            " power, oversample or undersample.",
-        ),
     ]
 
 

@@ -70,11 +70,13 @@ class PreparedData:
         unlabelled = int((matrix_NC[self.splits.train].sum(axis=1) == 0)[positions].sum())
         without = f", and {unlabelled:,} rows without one" if unlabelled else ""
         words = f"Balanced by label: an epoch sees {drawn_C[least]:,}"
+        draws_S = self.plan.draws_S
+        times = "" if draws_S is None else f" Every label is drawn {draws_S.max():,} times."
         if drawn_C[least] == drawn_C[most]:
-            return f"{words} rows of every label{without}."
+            return f"{words} rows of every label{without}.{times}"
         return (
             f"{words} ({self.labels[least]}) to {drawn_C[most]:,} ({self.labels[most]}) rows of a "
-            f"label{without}. Labels that share rows cannot all have one count."
+            f"label{without}.{times} Labels that share rows cannot all have one count."
         )
 
     @property

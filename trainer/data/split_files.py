@@ -67,7 +67,7 @@ def export_splits(
         DataError: a file exists already, or the data changed after they were read.
     """
     named = dict(data.splits.named)
-    named["train_balanced"] = data.splits.train[data.plan.positions()]
+    named["train_balanced"] = data.splits.train[np.sort(data.plan.positions())]
     with (
         only_writer(folder / "splits"),
         TemporaryDirectory(dir=folder, prefix=".equipoise-") as work,

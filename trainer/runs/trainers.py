@@ -58,6 +58,7 @@ def build_trainer(
         num_rows=len(data.plan.positions()),
         sampling=training["train_sampling_strategy"],
         balanced_batches=data.plan.balanced_batches,
+        draws_S=data.plan.draws_S,
         packing=speed.packing,
         fast_layers=speed.fast_layers,
         tokens_per_pass=reduced or speed.tokens_per_pass,

@@ -58,6 +58,7 @@ class PassTrainer(DeviceTrainer):
         positions: function (epoch) -> rows of `train_dataset` in this epoch; without it, all rows.
         sampling: an entry of trainer.training.batches.batching.SAMPLERS.
         balanced_batches: whether every optimizer step holds each class equally often.
+        draws_S: draws for each label of multi-label rows, see `StepBatchSampler`.
         packing: whether to compute without padding if the model allows it.
         fast_layers: whether to replace layers that are slow on CPUs.
         tokens_per_pass: most tokens of a forward pass; without it, the device decides.
@@ -75,6 +76,7 @@ class PassTrainer(DeviceTrainer):
         positions: Callable[[int], Ints] | None = None,
         sampling: str = "group_by_length",
         balanced_batches: bool = False,
+        draws_S: Ints | None = None,
         packing: bool = True,
         fast_layers: bool = True,
         tokens_per_pass: int | None = None,
@@ -95,6 +97,7 @@ class PassTrainer(DeviceTrainer):
         args.output_dir = checkpoints
         self.remove_callback(PrinterCallback)  # EpochTable prints instead
         self.positions, self.sampling, self.balanced_batches = positions, sampling, balanced_batches
+        self.draws_S = draws_S
         self.tokens_per_pass = tokens_per_pass or default_tokens_per_pass(args.device)
         self.plain_because: str | None = None
         if fast_layers and args.device.type == "cpu":
@@ -119,6 +122,7 @@ class PassTrainer(DeviceTrainer):
             shard=args.process_index,
             drop_last=args.dataloader_drop_last,
             balanced_label_ids_N=dataset.label_ids_N if self.balanced_batches else None,
+            draws_S=self.draws_S,
         )
         return StepDataLoader(
             dataset,  # type: ignore[arg-type]

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from trainer.arrays import Array, Floats, Ints
+from trainer.data.balancing.label_rounds import expected_counts
 from trainer.data.balancing.weights import WEIGHTINGS, class_weights
 from trainer.data.labels.multi_label import (
     POSITIVE_WEIGHTINGS,
@@ -86,6 +87,8 @@ class TrainingLabels:
                 f"the labels or class_counts name {len(counts_C)} classes; "
                 f"model.config.num_labels is {num_labels}"
             )
+        if self.is_balanced and self.is_multi_label:
+            return expected_counts(self.labels > 0)
         if self.is_balanced:
             present_C = counts_C > 0
             counts_C = present_C * max(counts_C.sum() // present_C.sum(), 1)
@@ -106,10 +109,16 @@ class TrainingLabels:
         return len(self.dataset) if self.given_rows is None else self.given_rows
 
     def refuse_unsampled(self) -> None:
-        """Raise ValueError if rows have several labels or none, so that no class draws them."""
+        """Raise ValueError if the labels of a row are not known, so that no class draws it."""
+        is_ignored_N = self.labels < 0
         if self.is_multi_label:
-            raise ValueError("sampler is 'class_balanced', which needs one label a row")
-        if num_ignored := int((self.labels < 0).sum()):
+            if self.labels.ndim != 2:
+                raise ValueError(
+                    "model.config.problem_type is 'multi_label_classification', but the labels are"
+                    " class ids; give a vector of 0 and 1 for each row"
+                )
+            is_ignored_N = is_ignored_N.all(axis=1)
+        if num_ignored := int(is_ignored_N.sum()):
             raise ValueError(
                 f"sampler is 'class_balanced', but rows with the label {IGNORED} have no class"
                 f" ({num_ignored:,} of {len(self.labels):,}); leave them out of train_dataset"

@@ -57,8 +57,9 @@ class WeightedTrainer(Trainer):
             weigh the rows without and with each label.
         beta: of `effective_number`, in (0, 1). Default 0.999; for several labels per row 0.9.
         sampler: `class_balanced` draws every class equally often (ClassBalancedSampler); weights
-            and losses that depend on counts then take equal counts, so that nothing is balanced
-            twice. `group_by_length` puts rows of similar length together; None leaves it to `args`.
+            and losses that depend on counts then take the counts that are drawn (equal ones, if a
+            row has one label), so that nothing is balanced twice. `group_by_length` puts rows of
+            similar length together; None leaves it to `args`.
         class_counts: training rows of each class (C,), for datasets whose labels cannot be read, or
             only slowly: the rows of a dataset without columns are read one by one.
         num_rows: training rows of an epoch, if they are not all rows of the dataset.
@@ -147,7 +148,8 @@ class WeightedTrainer(Trainer):
         if self.sampler != "class_balanced":
             return super()._get_train_sampler(train_dataset)
         seed = self.args.seed if self.args.data_seed is None else self.args.data_seed
-        return ClassBalancedSampler(self.labels.labels, seed=seed)
+        labels = self.labels.labels
+        return ClassBalancedSampler(labels > 0 if labels.ndim == 2 else labels, seed=seed)
 
 
 def _loss_section(

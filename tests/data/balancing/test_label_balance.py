@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from trainer.data.balancing.balance import METHODS, plan_balance
 from trainer.data.balancing.label_balance import plan_label_balance, plan_label_pool
+from trainer.data.balancing.label_rounds import expected_counts, order_in_rounds
 from trainer.errors import ConfigError, DataError
 
 SETTINGS = settings(deadline=None, max_examples=40, database=None)
@@ -195,7 +196,9 @@ def test_power_cuts_rows_without_a_label_as_a_label_of_their_size_and_never_repe
     assert times(plan(matrix, "power", 0.0), matrix)[-2:].tolist() == [1, 1]
 
 
-@pytest.mark.parametrize("method", ["undersample", "oversample", "floor", "power"])
+@pytest.mark.parametrize(
+    "method", ["undersample", "oversample", "floor", "power", "class_balanced_batches"]
+)
 @SETTINGS
 @given(num_rows=st.integers(10, 60), seed=SEEDS, shuffle=SEEDS)
 def test_draw_depends_on_seed_and_texts_and_not_on_the_order_of_rows(
@@ -299,7 +302,7 @@ def test_plans_of_one_label_a_row_and_of_one_label_of_several_are_equally_large(
     assert len(one.positions()) == len(plan(np.eye(3, dtype=bool)[ids]).positions()) == 60
 
 
-@pytest.mark.parametrize("method", ["undersample", "oversample", "floor", "power"])
+@pytest.mark.parametrize("method", list(METHODS))
 def test_a_quarter_million_rows_with_a_hundred_labels_are_balanced_in_seconds(method):
     generator = np.random.default_rng(0)
     shares = 1 / np.arange(1, 101)
@@ -309,3 +312,40 @@ def test_a_quarter_million_rows_with_a_hundred_labels_are_balanced_in_seconds(me
     start = time.process_time()
     plan(matrix, method, {"floor": 0.005, "oversample": 0.3}.get(method)).positions()
     assert time.process_time() - start < 10
+
+
+def test_class_balanced_batches_draw_every_label_equally_often():
+    matrix, _ = rows_of(a=60, a_b=10, c=2, none=18)
+    drawn = plan(matrix, "class_balanced_batches")
+    assert drawn.draws_S.tolist() == [24, 24, 24, 18]  # 90 rows; none without a label is repeated
+    times_N = times(drawn, matrix)
+    assert times_N[70:72].tolist() == [12, 12]
+    assert times_N[72:].tolist() == [1] * 18
+    assert drawn.counts_C[1:].tolist() == [24 + times_N[60:70].sum() - 24, 24]
+    assert 48 <= drawn.counts_C[0] <= 49  # 24 draws of its own, and all rows drawn for b
+    few, _ = rows_of(a=60, b=30, none=900)
+    assert plan(few, "class_balanced_batches").draws_S.tolist() == [330, 330, 330]
+
+
+@SETTINGS
+@given(st.integers(20, 90), st.lists(st.floats(0.02, 0.9), min_size=2, max_size=9), SEEDS)
+def test_labels_take_turns_and_every_draw_has_its_label(num_rows, shares, seed):
+    matrix = random_rows(num_rows, shares, seed)
+    drawn = plan(matrix, "class_balanced_batches", seed=seed)
+    strata_D = np.repeat(np.arange(len(drawn.draws_S)), drawn.draws_S)
+    has_NS = np.c_[matrix, ~matrix.any(axis=1)]
+    assert has_NS[drawn.positions(), strata_D].all()
+    order_D = order_in_rounds(drawn.draws_S, np.random.default_rng(seed))
+    assert np.array_equal(np.sort(order_D), np.arange(len(strata_D)))
+    so_far_DS = np.cumsum(np.eye(len(drawn.draws_S), dtype=int)[strata_D[order_D]], axis=0)
+    of_labels_DC = so_far_DS[:, : len(shares)]
+    assert (of_labels_DC.max(axis=1) - of_labels_DC.min(axis=1) <= 1).all()
+    shares_DS = so_far_DS / drawn.draws_S
+    assert (np.ptp(shares_DS, axis=1) <= 2 / drawn.draws_S.min() + 1e-9).all()
+
+
+def test_expected_counts_are_the_mean_of_many_epochs():
+    matrix, _ = rows_of(a=60, a_b=10, c=2, b_c=3, none=25)
+    drawn = plan(matrix, "class_balanced_batches", resample_each_epoch=True)
+    labels = [matrix[drawn.positions(epoch)].sum(axis=0) for epoch in range(200)]
+    assert np.mean(labels, axis=0) == pytest.approx(expected_counts(matrix), abs=1)

@@ -34,6 +34,7 @@ def sampler(
     drop_last=False,
     seed=5,
     label_ids=None,
+    draws=None,
 ):
     lengths = np.random.default_rng(1).integers(3, 60, max(num_rows, 1))
     found = StepBatchSampler(
@@ -47,6 +48,7 @@ def sampler(
         shard=shard,
         drop_last=drop_last,
         balanced_label_ids_N=label_ids,
+        draws_S=draws,
     )
     found.set_epoch(epoch)
     return found
@@ -165,6 +167,28 @@ def test_every_step_holds_every_class_equally_on_any_number_of_processes(
             )
         ]
     )
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    st.integers(2, 9), st.integers(1, 9), st.integers(1, 4), st.integers(1, 3), st.integers(1, 3)
+)
+def test_every_step_draws_the_labels_evenly_however_it_is_cut(
+    labels, each, batch, accumulation, shards
+):
+    draws = np.full(labels, each)
+    cuts = [
+        [
+            sampler(labels * each, batch, accumulation, shards, s, draws=draws)
+            for s in range(shards)
+        ],
+        [sampler(labels * each, batch * accumulation * shards, 1, draws=draws)],
+    ]
+    steps, whole = map(steps_of, cuts)
+    assert steps == whole
+    assert sorted(row for step in steps for row in step) == list(range(labels * each))
+    for step in steps:
+        assert np.ptp(np.bincount(np.array(step) // each, minlength=labels)) <= 2
 
 
 def test_a_step_smaller_than_the_number_of_classes_is_refused():

@@ -65,7 +65,10 @@ class BalanceSection(Section):
     With multi-label data, the counts of the labels are balanced. A row is removed only if none of
     its labels falls below its target, and rows are repeated until every label reaches its target.
     Labels that share rows with rarer labels therefore remain more frequent. Rows without a label
-    are reduced like the labels and never repeated."""
+    are reduced like the labels and never repeated. `class_balanced_batches` draws the labels
+    equally often in every optimizer step, each time with a row that has the label. A step with
+    fewer rows than labels draws a label at most once. Rows without a label are drawn as often as
+    one label."""
     target_ratio: float | None = None
     """`undersample`: maximum size of the largest class as a multiple of the smallest (1 or more,
     default 1). `oversample`: minimum size of every class as a fraction of the largest (up to 1,

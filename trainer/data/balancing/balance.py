@@ -142,7 +142,10 @@ class BalancePlan:
         targets: label id of each training row (N,), or which labels it has (N, C).
         row_keys_N: a number that depends on the row's text alone; it makes the draw independent
             of the order of the rows.
-        draw_rows: draws the sorted positions of one epoch; a position may occur several times.
+        draw_rows: draws the positions of one epoch; a position may occur several times.
+        draws_S: draws for each label, then for rows without one, if every step draws the labels of
+            multi-label rows equally often. The draws for the first label then come first; all other
+            positions are sorted.
     """
 
     targets: Array
@@ -152,9 +155,10 @@ class BalancePlan:
     seed: int
     resample_each_epoch: bool = False
     balanced_batches: bool = False
+    draws_S: Ints | None = None
 
     def positions(self, epoch: int = 0) -> Ints:
-        """Return sorted positions of the training rows of this epoch; they may repeat."""
+        """Return the positions of the training rows of this epoch; they may repeat."""
         return self._draw(epoch) if self.resample_each_epoch else self.first
 
     def _draw(self, epoch: int) -> Ints:
@@ -162,7 +166,7 @@ class BalancePlan:
 
     @cached_property
     def first(self) -> Ints:
-        """Sorted positions of the training rows of the first epoch; they may repeat."""
+        """Positions of the training rows of the first epoch; they may repeat."""
         return self._draw(0)
 
     @cached_property

@@ -30,6 +30,7 @@ from trainer.data.balancing.balance import (
     warn_of_few_rows,
     warn_of_repeats,
 )
+from trainer.data.balancing.label_rounds import draw_evenly, drawn_of_strata
 from trainer.data.labels.multi_label import NO_LABEL, label_set_ids
 from trainer.errors import ConfigError
 
@@ -100,7 +101,7 @@ def plan_label_balance(
         DataError: a label has no row, or none that is drawn.
         ConfigError: the labels cannot all have `min_share`.
     """
-    natural_C = label_matrix_NC.sum(axis=0)
+    natural_C, draws_S = label_matrix_NC.sum(axis=0), None
     refuse_missing_labels(natural_C, labels)
     if method == "none" or (domains and not by_label):
         one_stratum = np.zeros(len(row_keys_N), np.int64), ["all rows"]
@@ -111,11 +112,21 @@ def plan_label_balance(
     else:
         strata = label_strata(label_matrix_NC, labels, domains)
         order_N = _canonical_order(label_matrix_NC, row_keys_N)
-        draw_rows = partial(draw_by_labels, strata, order_N, method, parameter)
+        if method == "class_balanced_batches":
+            draws_S = drawn_of_strata(strata.counts_S, strata.is_label_S, len(order_N))
+            draw_rows = partial(draw_evenly, strata, np.argsort(order_N), draws_S)
+        else:
+            draw_rows = partial(draw_by_labels, strata, order_N, method, parameter)
         counts_S = strata.counts_S[strata.is_label_S]
         names = [strata.names[s] for s in np.flatnonzero(strata.is_label_S)]
     plan = BalancePlan(
-        label_matrix_NC, row_keys_N, draw_rows, len(labels), seed, resample_each_epoch
+        label_matrix_NC,
+        row_keys_N,
+        draw_rows,
+        len(labels),
+        seed,
+        resample_each_epoch,
+        draws_S=draws_S,
     )
     if domains:
         refuse_lost_labels(plan, labels, method)

@@ -18,6 +18,7 @@ from torch.utils.data import DataLoader, Sampler
 
 from trainer.arrays import Array, Ints
 from trainer.data.balancing.balance import stage_generator
+from trainer.data.balancing.label_rounds import order_in_rounds
 from trainer.data.tokens.tokenise import PADDING
 from trainer.errors import ConfigError
 
@@ -96,6 +97,8 @@ class StepBatchSampler(Sampler[list[int]]):
         balanced_label_ids_N: class of each row, if every step must hold each class equally often.
             A step then has as many rows as fit, a multiple of the number of classes, and
             `strategy` is not used.
+        draws_S: draws for each label of multi-label rows, in the order of `positions`, if every
+            step must draw the labels equally often. `strategy` is not used.
     Raises:
         ConfigError: a step has fewer rows than there are classes.
     """
@@ -113,13 +116,14 @@ class StepBatchSampler(Sampler[list[int]]):
         shard: int = 0,
         drop_last: bool = False,
         balanced_label_ids_N: Ints | None = None,
+        draws_S: Ints | None = None,
     ) -> None:
         self.positions, self.lengths_N = positions, lengths_N
         self.strategy, self.seed, self.epoch = strategy, seed, 0
         self.rows_per_batch, self.batches_per_step = rows_per_batch, batches_per_step
         self.num_shards, self.shard, self.drop_last = num_shards, shard, drop_last
         self.num_rows = len(positions(0))
-        self.balanced_label_ids_N = balanced_label_ids_N
+        self.balanced_label_ids_N, self.draws_S = balanced_label_ids_N, draws_S
         self.num_classes = (
             1 if balanced_label_ids_N is None else len(np.unique(balanced_label_ids_N))
         )
@@ -154,6 +158,8 @@ class StepBatchSampler(Sampler[list[int]]):
             label_ids_N = self.balanced_label_ids_N[positions]
             rows_per_class = self.rows_per_step // self.num_classes
             order = order_class_balanced(positions, label_ids_N, rows_per_class, generator)
+        elif self.draws_S is not None:
+            order = positions[order_in_rounds(self.draws_S, generator)]
         else:
             order = SAMPLERS[self.strategy](
                 positions, self.lengths_N, self.rows_per_step, generator
