@@ -10,6 +10,7 @@ THEMES = {
     "dark": {"text": "#e6edf3", "line": "#9198a1", "question": "#1c2f4a", "answer": "#193725"},
 }
 FIRST = "Correct the faults in the data that the audit lists"
+LAST = "In each case, measure what helps on your rows:\nequipoise compare"
 FACTS = Facts(imbalance_ratio=5, minority_label="rare", num_classes=3, smallest_rows=9, mean_rows=9)
 WIDTH, LEFT, RIGHT, STEP, HEIGHT = 900, 20, 470, 104, 68
 BOX_WIDTH, LINE_HEIGHT = 390, 19
@@ -34,9 +35,13 @@ def chart(colors: dict[str, str]) -> str:
         ]
     last = len(rules)
     parts += [down(last, "no", colors)]
-    parts += [box(LEFT, last, settings(rules[-1]), colors["answer"], colors)]
+    parts += [
+        box(LEFT, last, settings(rules[-1]), colors["answer"], colors),
+        down(last + 1, "", colors),
+        box(LEFT, last + 1, LAST.split("\n"), colors["question"], colors),
+    ]
     return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {STEP * (last + 1)}"'
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {STEP * (last + 2)}"'
         f' font-family="sans-serif" font-size="14.5" fill="{colors["text"]}">\n'
         + "\n".join(parts)
         + "\n</svg>\n"
@@ -45,7 +50,7 @@ def chart(colors: dict[str, str]) -> str:
 
 def settings(rule) -> list[str]:
     """Return the settings that a rule proposes, in lines that fit a box."""
-    lines = rule.settings(FACTS).replace("<language model>", "...").split("\n")
+    lines = rule.settings(FACTS).split("\n")
     return [part for line in lines for part in wrap(line, 48)]
 
 

@@ -26,7 +26,9 @@ def audited(tmp_path, records, split=None):
     sections = {"model": {"name": "none"}, "data": {"source": str(path)}}
     config = check_config(YamlSource("audit", sections | ({"split": split} if split else {})))
     clean = clean_rows(read_rows(config.data, tmp_path / "cache"), config.data.clean, [])
-    return collect(inspect(clean, config, threshold=0.8, max_rows=10_000))
+    return collect(
+        inspect(clean, config, threshold=0.8, max_rows=10_000), "equipoise compare rows.yaml"
+    )
 
 
 def evil_rows():

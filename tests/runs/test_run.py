@@ -123,6 +123,7 @@ def test_metrics_hold_the_documented_names(finished):
     assert list(metrics["test"]) == METRICS
     assert list(metrics["validation"]) == METRICS
     assert sorted(metrics["training"]) == [
+        "length",
         "peak_memory_bytes",
         "peak_memory_of",
         "rows_per_second",

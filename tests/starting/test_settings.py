@@ -11,6 +11,8 @@ from trainer.starting.settings import (
     training,
 )
 
+PLAIN = {"balance": {"method": "none"}, "loss": {"class_weights": "none"}}
+
 
 @pytest.mark.parametrize(
     ("smallest", "shares"),
@@ -67,16 +69,10 @@ def test_length_of_training_suits_rows_and_classes_and_the_rate_the_model(
 @pytest.mark.parametrize(
     ("ratio", "smallest", "classes", "expected"),
     [
-        (1.0, 500, 3, {"balance": {"method": "none"}, "loss": {"class_weights": "none"}}),
-        (5.0, 500, 3, {"balance": {"method": "none"}, "loss": {"class_weights": "balanced"}}),
-        (50.0, 100, 3, {"balance": {"method": "none"}, "loss": {"name": "logit_adjusted"}}),
-        (
-            50.0,
-            20,
-            3,
-            {"balance": {"method": "floor", "min_share": 0.05}, "loss": {"class_weights": "none"}},
-        ),
-        (50.0, 20, 40, {"balance": {"method": "none"}, "loss": {"name": "balanced_softmax"}}),
+        (1.0, 500, 3, PLAIN),
+        (5.0, 500, 3, PLAIN | {"decision": {"thresholds": "f1"}}),
+        (5.0, 20, 3, PLAIN | {"loss": {"class_weights": "balanced"}}),
+        (50.0, 20, 40, PLAIN | {"loss": {"class_weights": "sqrt"}}),
     ],
 )
 def test_balancing_is_that_of_the_audit(ratio, smallest, classes, expected):
@@ -91,7 +87,8 @@ def test_balancing_is_that_of_the_audit(ratio, smallest, classes, expected):
 def test_few_rows_a_class_train_only_a_head():
     found = balancing(Facts(2.0, "a", 3, 10, mean_rows=12))
     assert found["model"].values == {"mode": "head"}
-    assert found["loss"].values == {"class_weights": "balanced"}
+    assert found["balance"].values == {"method": "none"}
+    assert "loss" not in found
 
 
 def test_rows_with_several_labels_get_weights_and_are_told_if_these_are_extreme():

@@ -12,7 +12,13 @@ from trainer.launch import distributed
 
 
 def audit(
-    config: Config, *, with_encoder: bool, folder: Path, threshold: float, max_rows: int
+    config: Config,
+    *,
+    with_encoder: bool,
+    folder: Path,
+    threshold: float,
+    max_rows: int,
+    compare: str = "equipoise compare <config>",
 ) -> Path:
     """Audit the data, write audit.json and audit.html, and return the path of the page.
 
@@ -23,6 +29,7 @@ def audit(
             folder, which must be empty when a run starts.
         threshold: Jaccard similarity from which texts are near duplicates.
         max_rows: rows to compare and check; of larger data a seeded, stratified sample.
+        compare: the command `compare` for these rows, with which the advice ends.
 
     Raises:
         MissingPackageError: packages of the extra `audit` are not installed.
@@ -51,7 +58,7 @@ def audit(
         max_rows=max_rows,
         encoder=open_encoder(config.model) if with_encoder else None,
     )
-    findings = collect(inspection)
+    findings = collect(inspection, compare)
     tables.print_findings(findings)
     path = page.write(folder, findings)
     print(f"Audit: {path}  (figures: {folder / page.JSON_NAME})")

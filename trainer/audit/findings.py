@@ -17,6 +17,7 @@ from trainer.audit.inspection import (
     quote,
     shared_texts,
 )
+from trainer.data.balancing.balance import wanted_rows
 from trainer.data.cleaning.near_duplicates import MOST_CHARACTERS
 from trainer.data.cleaning.reasons import CONFLICTS
 from trainer.data.cleaning.sanity_checks import class_size_problems
@@ -25,6 +26,7 @@ from trainer.data.reading.source_tables import SLOTS
 from trainer.data.summary import DataSummary
 from trainer.data.tokens.special_tokens import special_sentence
 from trainer.errors import listing
+from trainer.training.length import PlannedLength
 
 FORMAT = "equipoise audit 1"
 """Marks audit.json as ours; the number changes if the meaning of a name changes."""
@@ -42,6 +44,7 @@ class Findings:
         label_noise: None if no labels could be checked.
         obstacles: why training would stop.
         notes: how the findings were made, and what was left out.
+        measure: the command that compares methods on these rows.
     """
 
     format: str
@@ -57,14 +60,20 @@ class Findings:
     obstacles: list[str]
     notes: list[str]
     advice: list[Advice]
+    measure: str
 
 
-def collect(inspection: Inspection) -> Findings:
-    """Return the findings of an inspection."""
+def collect(inspection: Inspection, compare: str) -> Findings:
+    """Return the findings of an inspection.
+
+    Args:
+        compare: the command `compare` for these rows.
+    """
     data, clean = inspection.config.data, inspection.clean
     distribution = _distribution(inspection)
     odd_found = find_text_artifacts(clean, inspection.audited)
     near_found = describe_near_duplicates(inspection)
+    advice = advise(_facts(inspection, distribution, near_found, odd_found))
     keys = (*SLOTS, "text_column", "label_column", "group_column")
     return Findings(
         format=FORMAT,
@@ -94,8 +103,16 @@ def collect(inspection: Inspection) -> Findings:
         },
         obstacles=inspection.obstacles,
         notes=_notes(inspection, distribution),
-        advice=advise(_facts(inspection, distribution, near_found, odd_found)),
+        advice=advice,
+        measure=_measure(compare, inspection, advice[-1]),
     )
+
+
+def _measure(compare: str, inspection: Inspection, method: Advice) -> str:
+    """Return the command that compares the methods that the advice speaks of."""
+    config = inspection.config
+    plain = " --set decision.thresholds=null" if config.decision.thresholds else ""
+    return f"{compare}{plain} --set compare.strategies={method.compared}"
 
 
 def _distribution(inspection: Inspection) -> DataSummary:
@@ -225,7 +242,19 @@ def _facts(
         needed_tokens=needed,
         odd_ratio=odd_found[odd_kind]["share"],
         odd_kind=odd_kind,
+        planned=_planned_length(inspection, distribution),
     )
+
+
+def _planned_length(inspection: Inspection, distribution: DataSummary) -> PlannedLength | None:
+    """Return the steps of the training of these rows; None if only a head is fitted."""
+    config, counts_C = inspection.config, distribution.natural_C
+    balance = config.balance
+    if config.model.mode == "head":
+        return None
+    if balance.row_method != "none" and not balance.by:
+        counts_C = wanted_rows(counts_C, balance.method, balance.parameter)
+    return PlannedLength.of(config.training_values, int(counts_C.sum()), len(counts_C))
 
 
 def _notes(inspection: Inspection, distribution: DataSummary) -> list[str]:

@@ -33,6 +33,7 @@ def print_findings(findings: Findings) -> None:
         settings = "; ".join(advice.settings.splitlines())
         rule = f"Rule {advice.rule}: {advice.condition}.{f' Try {settings}' if settings else ''}"
         console.print(f"{number}. {advice.text}\n   {rule}")
+    console.print(f"Then measure which method helps on these rows: {findings.measure}")
 
 
 def _print_classes(classes: dict[str, Any]) -> None:

@@ -1,6 +1,7 @@
 """Commands that show something without training: audit, report, folder, cache, schema."""
 
 import json
+import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -74,7 +75,22 @@ def audit_command(
             folder=output or (Path("audit") if path is None else beside),
             threshold=threshold,
             max_rows=max_rows,
+            compare=_compare_command(path, data, label_column, set_ or ()),
         )
+
+
+def _compare_command(
+    path: str | None, data: str | None, label: str | None, settings: list[str] | tuple[()]
+) -> str:
+    """Return the command that compares methods on the rows of an audit."""
+    from trainer.data.reading.formats.readers import run_name
+
+    if path is not None:
+        options = [part for text in settings for part in ("--set", text)]
+        return shlex.join(["equipoise", "compare", path, *options])
+    target = f"{run_name(data or '')}.yaml"
+    init = ["equipoise", "init", data or "", *(["--label", label] if label else [])]
+    return f"{shlex.join(init)} && {shlex.join(['equipoise', 'compare', target])}"
 
 
 @worded_errors()

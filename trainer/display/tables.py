@@ -1,6 +1,7 @@
 """Print the tables of a run: class counts before training, results after it."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from rich.table import Table
@@ -17,6 +18,7 @@ from trainer.display.terminal import console
 from trainer.evaluation.multi_label import AnyEvaluation, MultiLabelEvaluation
 from trainer.evaluation.outcome import Outcome
 from trainer.evaluation.scores import over_classes
+from trainer.training.length import ENDED_EARLY
 
 TOTALS = (
     "weighted F1 {0.weighted_f1:.4f} (gap {0.f1_gap:+.4f}),"
@@ -87,6 +89,16 @@ def print_results(outcomes: dict[str, Outcome], folder: Path, model: str) -> Non
             _print_domains(outcome.domains, name)
     places = f"(model card: {folder / 'README.md'}, model: {model})"
     console.print(f"Run folder: {folder}  {places}", soft_wrap=True)  # paths stay whole
+
+
+def print_training_length(length: dict[str, Any] | None) -> None:
+    """Print that a training ended while it still improved, and the remedy.
+
+    Args:
+        length: `training.length` of metrics.json; None for a head on a frozen encoder.
+    """
+    if length and length["words"]:
+        console.print(f"{ENDED_EARLY}. {length['words']}")
 
 
 def print_evaluation(evaluation: AnyEvaluation, split: str) -> None:

@@ -30,13 +30,11 @@ if TYPE_CHECKING:
     from trainer.training.run_trainer import RunTrainer
 
 
-def conclude(
-    run: PreparedRun, trainer: "RunTrainer | HeadTrainer", clock: dict[str, float]
-) -> None:
+def conclude(run: PreparedRun, trainer: "RunTrainer | HeadTrainer", clock: dict[str, Any]) -> None:
     """Evaluate the trained model, decide, save it and write the results; every process calls it.
 
     Args:
-        clock: the times that training took.
+        clock: the times that training took, and whether it ended too early.
     """
     from trainer.display import tables
     from trainer.training.resuming.checkpoints import saving
@@ -57,6 +55,7 @@ def conclude(
         write_results(run, trainer, outcomes, decided, clock)
         with completion.warning_of("tables of the results", completion.command_of(folder.path)):
             tables.print_results(outcomes, folder.path, str(folder.model))
+            tables.print_training_length(clock.get("length"))
         deliver(folder)
         trainer.trackers.finish(folder.path)
 
@@ -128,7 +127,7 @@ def write_results(
     trainer: "RunTrainer | HeadTrainer",
     outcomes: dict[str, Outcome],
     decided: dict[str, Any] | None,
-    clock: dict[str, float],
+    clock: dict[str, Any],
 ) -> None:
     """Write epochs, facts, model, predictions and metrics.json, in this order.
 

@@ -194,8 +194,8 @@ def run_trainer(
     folder: writer.RunFolder,
     checkpoint: str | None,
     begin: Callable[[Any], None] | None = None,
-) -> tuple[Any, dict[str, float]]:
-    """Build a trainer and train; return the trainer and the times that its training took.
+) -> tuple[Any, dict[str, Any]]:
+    """Build a trainer and train; return the trainer and the entries of metrics.json on training.
 
     When a device runs out of memory, drop the trainer, build a new one and resume from the last
     checkpoint. The caller keeps no trainer that failed: two models would need memory at once.

@@ -136,15 +136,15 @@ def refuse_existing(target: Path, asking: Asking, *, overwrite: bool) -> None:
 
 
 def next_commands(target: Path, name: str, *, is_multi_label: bool) -> list[str]:
-    """Return the commands that look at the data, train and serve; the audit reads one label."""
+    """Return the commands that look at the data, train, compare methods and serve.
+
+    The commands audit and compare read one label a row.
+    """
     path = shlex.quote(str(target))
-    look = f"equipoise audit {path}"
-    check = f"equipoise train {path} --check"
-    return [
-        check if is_multi_label else look,
-        f"equipoise train {path}",
-        f"equipoise serve runs/{name}",
-    ]
+    train, serve = f"equipoise train {path}", f"equipoise serve runs/{name}"
+    if is_multi_label:
+        return [f"{train} --check", train, serve]
+    return [f"equipoise audit {path}", train, f"equipoise compare {path}", serve]
 
 
 def _head(location: str, target: Path) -> list[str]:

@@ -25,6 +25,7 @@ from trainer.files.cache import cache_dir
 from trainer.starting import settings
 from trainer.starting.language import choose_model, estimated_tokens
 from trainer.starting.settings import Reasoned
+from trainer.training.length import PlannedLength
 
 SEED = 42
 MOST_MEASURED = 2_000
@@ -221,8 +222,15 @@ def sections(
             len(understood.splits.train), len(understood.distribution.labels), width
         ),
     }
+    planned = PlannedLength.of(
+        found["training"].values,
+        len(understood.splits.train),
+        len(understood.distribution.labels),
+    )
     if head.values:
         del found["training"]  # a head on a frozen encoder is fitted in seconds
+    elif planned.sentence:
+        notes.append(planned.sentence)
     return {key: section for key, section in found.items() if section.values}, notes
 
 

@@ -10,6 +10,7 @@ from typing import Any
 from trainer.audit.advice import Facts, advise
 from trainer.config.yaml_source import read_values
 from trainer.errors import counted
+from trainer.training.length import PlannedLength
 
 LENGTH_STEP = 16
 FEW_MEASURED = 30
@@ -17,9 +18,6 @@ FEW_MEASURED = 30
 SHARES = ((0.9, 0.05), (0.8, 0.1), (0.7, 0.15), (0.6, 0.2))
 """Shares of train, and of validation and test each, from which the first that suits is taken."""
 LARGEST_BATCH, SMALL_BATCH, SMALL_ROWS = 32, 16, 2_000
-STEPS, STEPS_PER_CLASS = 500, 20
-"""A training has at least so many optimizer steps, and so many for each class."""
-FEWEST_EPOCHS, MOST_EPOCHS = 3, 20
 EXTREME_WEIGHT = 200
 RATES = ((512, 1e-4), (896, 5e-5), (10**9, 2e-5))
 """Learning rate by the largest hidden size of a model: MiniLM has 384, base models 768. The shipped
@@ -101,24 +99,21 @@ def several_labels(smallest: int, num_rows: int) -> dict[str, Reasoned]:
 def balancing(facts: Facts) -> dict[str, Reasoned]:
     """Return the sections that the first suitable rule of the audit sets, and its reason.
 
-    New rows by a language model are left out: they need a model that you choose.
+    A head on a frozen encoder gets no other balancing.
     """
-    advice = advise(facts)[-1]
+    advice = advise(facts)[-1]  # of the kind "method"
     found = {section: dict(values) for section, values in read_values(advice.settings).items()}
     reason = f"imbalance ratio {facts.imbalance_ratio:.3g}; rule of the audit: {advice.condition}"
     if "mode" in found.get("model", {}):
         return {
             "model": Reasoned(found["model"], {"mode": f"rule of the audit: {advice.condition}"}),
             "balance": Reasoned({"method": "none"}),
-            "loss": Reasoned(found["loss"], {"class_weights": reason.partition(";")[0]}),
         }
-    balance = found.get("balance", {"method": "none"})
-    loss = found.get("loss", {"class_weights": "none"})
-    is_by_rows = balance["method"] != "none"
-    return {
-        "balance": Reasoned(balance, {"method": reason} if is_by_rows else {}),
-        "loss": Reasoned(loss, {} if is_by_rows else {next(iter(loss)): reason}),
-    }
+    plain = {"balance": {"method": "none"}, "loss": {"class_weights": "none"}}
+    sections = {name: Reasoned(values) for name, values in (plain | found).items()}
+    chosen = next(reversed(found))
+    key = next(iter(found[chosen]))
+    return sections | {chosen: Reasoned(found[chosen], {key: reason})}
 
 
 def training(num_rows: int, num_classes: int, hidden_size: int) -> Reasoned:
@@ -132,9 +127,8 @@ def training(num_rows: int, num_classes: int, hidden_size: int) -> Reasoned:
         hidden_size: width of the model.
     """
     batch = SMALL_BATCH if num_rows < SMALL_ROWS else LARGEST_BATCH
-    steps_per_epoch = max(1, ceil(num_rows / batch))
-    wanted = max(STEPS, STEPS_PER_CLASS * num_classes)
-    epochs = min(MOST_EPOCHS, max(FEWEST_EPOCHS, ceil(wanted / steps_per_epoch)))
+    planned = PlannedLength(num_rows, num_classes, batch, epochs=0)
+    epochs, steps_per_epoch = planned.enough_epochs, planned.steps_per_epoch
     rate = next(rate for size, rate in RATES if hidden_size <= size)
     return Reasoned(
         {

@@ -7,12 +7,15 @@ resuming bit for bit (resuming/resumable_trainer.py) to weighted_trainer.py.
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from transformers import EarlyStoppingCallback
 
 from trainer.errors import ConfigError, Stopped, TrainingError, first_line
 from trainer.launch import watch
 from trainer.training import memory
 from trainer.training.batches.widths import EQUAL_LENGTHS
+from trainer.training.length import ENDED_EARLY, PlannedLength, TrainingLength, training_length
 from trainer.training.models.lora import merged
 from trainer.training.pass_trainer import PassTrainer
 from trainer.training.peak_memory import PeakMemory
@@ -68,7 +71,37 @@ class RunTrainer(PassTrainer):
             "rows_per_second": rows / clock.seconds if clock.seconds else 0.0,
             **peak.figures(),
             "steps": self.state.global_step,
+            "length": self.length().to_dict(),
         }
+
+    def length(self) -> TrainingLength:
+        """Return whether the finished training ended while it still improved."""
+        args, state = self.args, self.state
+        patience = [
+            callback
+            for callback in self.callback_handler.callbacks
+            if isinstance(callback, EarlyStoppingCallback)
+            and callback.early_stopping_patience_counter >= callback.early_stopping_patience
+        ]
+        rows: Any = self.eval_dataset
+        targets = np.asarray(rows.label_ids_N)
+        rows_C = targets.sum(0) if targets.ndim == 2 else np.bincount(targets)
+        rows_C = rows_C[rows_C > 0]
+        return training_length(
+            PlannedLength(
+                self.get_train_dataloader().batch_sampler.num_rows,
+                self.model.config.num_labels,
+                args.train_batch_size * args.gradient_accumulation_steps * args.world_size,
+                args.num_train_epochs,
+                args.max_steps,
+            ),
+            state.log_history,
+            metric=args.metric_for_best_model or "loss",
+            greater_is_better=bool(args.greater_is_better),
+            learning_rate=args.learning_rate,
+            row_value=1 / (len(rows_C) * int(rows_C.min())) if len(rows_C) else 0.0,
+            stopped_early=bool(patience) or state.global_step < state.max_steps,
+        )
 
     def figures(self) -> str:
         """Return the mean loss since the last log, and the rows per second, for the bar."""
@@ -168,10 +201,10 @@ class RunTrainer(PassTrainer):
     def describe(self) -> list[str]:
         """Return sentences about the training for the model card."""
         parameters = f"trained parameters: {self.num_trained:,} of {self.num_parameters:,}"
-        if self.equal_lengths:
-            return [parameters, EQUAL_LENGTHS]
-        reason = self.padded_because
+        reason, words = self.padded_because, self.length().words
+        batches = f"batches: {f'padded, since {reason}' if reason else 'without padding'}"
         return [
+            *([f"{ENDED_EARLY}: {words}"] if words else []),
             parameters,
-            f"batches: {f'padded, since {reason}' if reason else 'without padding'}",
+            EQUAL_LENGTHS if self.equal_lengths else batches,
         ]
