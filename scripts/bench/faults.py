@@ -5,15 +5,14 @@ usage: python scripts/bench/faults.py [--kills 50] [--signal KILL|TERM] [--proce
 
 A small encoder (two layers of width 64, 25 MB a checkpoint) learns three classes of tweets. It
 saves every few steps, evaluates every epoch, keeps the best epoch and stops early. Each run is
-killed once
-in every phase, in random order: while it starts (libraries, an empty cache, the model), trains,
-saves, evaluates, and last while it writes its results. After each kill the same command starts the
-run again, and after the last one it runs to its end. Every start is a fresh process, or a fresh
-`accelerate launch` of two processes. The signal goes to all processes and the launcher. In every
-second run of two processes SIGKILL goes to one process alone, and the launcher ends the other. The
-moment of each kill is random: a number of entries into the phase, then a number of milliseconds.
-With --signal TERM a kill during training, saving or evaluation must also leave a whole checkpoint,
-stopped.json and, with one process, exit code 75.
+killed once in every phase, in random order: while it starts (libraries, an empty cache, the model),
+trains, saves, evaluates, and last while it writes its results. After each kill the same command
+starts the run again, and after the last one it runs to its end. Every start is a fresh process, or
+a fresh `accelerate launch` of two processes. The signal goes to all processes and the launcher. In
+every second run of two processes SIGKILL goes to one process alone, and the launcher ends the
+other. The moment of each kill is random: a number of entries into the phase, then a number of
+milliseconds. With --signal TERM a kill during training, saving or evaluation must also leave a
+whole checkpoint, stopped.json and, with one process, exit code 75.
 
 The run folder must then equal that of a run without kills, file by file, except for timings and
 paths. The script prints a table of the phases in which the kills happened. The exit code is 1 if
@@ -428,16 +427,13 @@ def measure(
         )
         shutil.rmtree(run.folder)
     print_table(counts, number)
-    print(f"\n{same} of {runs} runs are identical to the unbroken one.")
+    print(f"\n{same} of {runs} runs are identical to the uninterrupted one.")
     return same == runs
 
 
 def print_table(counts: Counter[tuple[str, str, str]], number: signal.Signals) -> None:
     """Strikes by number of processes and phase."""
-    print(
-        f"\n| processes | {number.name} while | strikes | checkpoint left half-written | next "
-        "start resumed | run identical |"
-    )
+    print(f"\n| processes | {number.name} during | signals | half-written | resumed | identical |")
     print("| --- | --- | ---: | ---: | ---: | ---: |")
     columns = ("strikes", "torn", "resumed", "identical")
     for who in sorted({who for who, _, _ in counts}):

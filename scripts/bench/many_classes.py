@@ -1,11 +1,12 @@
 """Measure memory and time of the results of a run with many classes.
 
-    python scripts/bench/many_classes.py --classes 5000 --rows 100000
+usage: python scripts/bench/many_classes.py [--classes 5000] [--rows 100000]
+           [--several | --decision] [--no-pictures] [--no-page] [--folder DIR]
 
 The results are metrics, predictions.parquet, metrics.json, pictures and the page. The logits are
 made up, so no model is trained. The script prints one line a stage: seconds, and the peak of
 resident memory above what the process held before (Linux). Set PYTHONPATH to an older checkout to
-measure that one.
+measure that one. Results: scripts/bench/README.md.
 """
 
 import argparse
@@ -131,7 +132,9 @@ def fitted(logits_NC, true_N, folder, base):
 
 def main():
     """Measure one size."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--classes", type=int, default=5000)
     parser.add_argument("--rows", type=int, default=100_000)
     parser.add_argument("--several", "--multi-label", action="store_true", help="two labels a row")

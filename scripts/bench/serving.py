@@ -12,9 +12,8 @@ faster one. Client and server share the cores of the machine, so the client cost
 
 Then our server runs under load: the stop signal, and a queue of 8 texts. Last, a client reads an
 answer of 9 MB (1,000 texts, 150 labels) at --rate bytes a second while another one asks for
-/health. All connections are on loopback, and answers are checked. Quick try: --seconds 2 --repeats
-1.
-Results: scripts/bench/README.md.
+/health. All connections are on loopback, and answers are checked.
+Quick try: --seconds 2 --repeats 1. Results: scripts/bench/README.md.
 """
 
 import argparse

@@ -5,11 +5,10 @@ quick: python scripts/bench/streaming.py --small
 
 The script writes sharded Parquet of three classes, of which the smallest has the same number of
 rows at every size, and selects rows with `balance.method: undersample` in a fresh process for each
-size.
-`ordinary` reads the same files without streaming. Peak memory is the largest resident set of the
-process, including imports and touched pages of memory-mapped files. Seconds leave out imports. Disk
-is the largest size of the cache folder while rows are selected. Files go to a temporary folder and
-are deleted; 10^7 rows take 1 GB.
+size. `ordinary` reads the same files without streaming. Peak memory is the largest resident set of
+the process, including imports and touched pages of memory-mapped files. Seconds leave out imports.
+Disk is the largest size of the cache folder while rows are selected. Files go to a temporary folder
+and are deleted; 10^7 rows take 1 GB.
 """
 
 import argparse

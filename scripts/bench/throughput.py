@@ -1,5 +1,4 @@
-"""Compare the speed of training and prediction with the stock Trainer and with the hardware's
-limit.
+"""Compare the speed of training and prediction with the stock Trainer and the hardware's limit.
 
 usage: python scripts/bench/throughput.py [--models minilm ...] [--data tweets ...] [--batch 32 ...]
            [--steps 40] [--repeats 5] [--sides stock tuned ...] [--predict | --quality]
@@ -11,8 +10,9 @@ stock      transformers.Trainer as its documentation shows it (float32, random b
            their longest row)
 stock 128  the same, padded to 128 tokens as in the official example
 tuned      the stock Trainer with what its arguments offer (bfloat16, grouping by length, fused
-AdamW) ours       this package with its defaults bare       a hand-written loop with our model and
-batches, without a Trainer
+           AdamW)
+ours       this package with its defaults
+bare       a hand-written loop with our model and batches, without a Trainer
 
 The floor is the time of the matrix products of all tokens without padding, at the rate that this
 machine reaches on one large product. It counts the whole last layer, of which `ours` and `bare`
