@@ -11,7 +11,7 @@ THEMES = {
 }
 FIRST = "Correct the faults in the data that the audit lists"
 LAST = "In each case, measure what helps on your rows:\nequipoise compare"
-FACTS = Facts(imbalance_ratio=5, minority_label="rare", num_classes=3, smallest_rows=9, mean_rows=9)
+FACTS = Facts(imbalance_ratio=5, minority_label="rare", num_classes=3, smallest_rows=9)
 WIDTH, LEFT, RIGHT, STEP, HEIGHT = 900, 20, 470, 104, 68
 BOX_WIDTH, LINE_HEIGHT = 390, 19
 

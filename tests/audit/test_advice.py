@@ -10,9 +10,7 @@ from trainer.config.sections.compare import PRESETS
 from trainer.config.yaml_source import YamlSource, read_yaml
 from trainer.training.length import PlannedLength
 
-PLAIN = Facts(
-    imbalance_ratio=2.0, minority_label="rare", num_classes=3, smallest_rows=500, mean_rows=800
-)
+PLAIN = Facts(imbalance_ratio=2.0, minority_label="rare", num_classes=3, smallest_rows=500)
 
 REACHED_BY = {
     "label_issues": {"doubtful_ratio": 0.05, "classifier_macro_f1": 0.6},
@@ -21,7 +19,6 @@ REACHED_BY = {
     "odd_characters": {"odd_ratio": 0.01},
     "truncation": {"truncated_ratio": 0.1, "max_length": 128},
     "few_steps": {"planned": PlannedLength(2_400, 3, 32, epochs=3)},
-    "few_rows": {"mean_rows": 63, "imbalance_ratio": 40.0, "smallest_rows": 3},
     "balanced": {"imbalance_ratio": 1.0},
     "mild": {"imbalance_ratio": 3.0},
     "long_tail": {"imbalance_ratio": 10.1, "num_classes": 20, "smallest_rows": 3},
@@ -51,10 +48,8 @@ def test_rule_is_reached_at_its_threshold_and_names_its_source(name):
         ("conflicting_labels", {"conflict_ratio": 0.009}),
         ("odd_characters", {"odd_ratio": 0.009}),
         ("truncation", {"truncated_ratio": 0.09}),
-        ("few_rows", {"mean_rows": 64}),
         ("balanced", {"imbalance_ratio": 1.01}),
         ("few_steps", {"planned": PlannedLength(2_400, 3, 32, epochs=7)}),
-        ("few_steps", {"planned": PlannedLength(90, 3, 32, epochs=3), "mean_rows": 30}),
         ("mild", {"imbalance_ratio": 3.1}),
         ("tiny_minority", {"imbalance_ratio": 11.0, "smallest_rows": 50}),
         ("long_tail", {"imbalance_ratio": 11.0, "num_classes": 19}),
@@ -68,7 +63,7 @@ def test_rule_is_not_reached_just_below_its_threshold(name, just_below):
 def test_data_comes_before_method_and_one_method_wins():
     everything = {key: value for values in REACHED_BY.values() for key, value in values.items()}
     kinds = [advice.kind for advice in advise(replace(PLAIN, **everything))]
-    assert kinds == ["data"] * 5 + ["method"]  # a head has no steps
+    assert kinds == ["data"] * 5 + ["training", "method"]
     (training, method) = advise(replace(PLAIN, **REACHED_BY["few_steps"]))
     assert (training.kind, method.kind) == ("training", "method")
     assert training.settings == "training: {num_train_epochs: 7}"

@@ -76,19 +76,12 @@ def test_length_of_training_suits_rows_and_classes_and_the_rate_the_model(
     ],
 )
 def test_balancing_is_that_of_the_audit(ratio, smallest, classes, expected):
-    facts = Facts(ratio, "a", classes, smallest, mean_rows=400)
+    facts = Facts(ratio, "a", classes, smallest)
     found = balancing(facts)
     assert {name: section.values for name, section in found.items()} == expected
     reasons = [reason for section in found.values() for reason in section.reasons.values()]
     assert len(reasons) == 1
     assert "rule of the audit: " in reasons[0]
-
-
-def test_few_rows_a_class_train_only_a_head():
-    found = balancing(Facts(2.0, "a", 3, 10, mean_rows=12))
-    assert found["model"].values == {"mode": "head"}
-    assert found["balance"].values == {"method": "none"}
-    assert "loss" not in found
 
 
 def test_rows_with_several_labels_get_weights_and_are_told_if_these_are_extreme():

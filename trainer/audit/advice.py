@@ -14,7 +14,6 @@ from trainer.data.cleaning.text_artifacts import REMEDIES
 from trainer.data.summary import MILD_RATIO, MODERATE_RATIO
 from trainer.training.length import STEPS, STEPS_PER_CLASS, PlannedLength
 
-FEW_ROWS_PER_CLASS = 64
 TINY_CLASS_ROWS = 50
 """With fewer training rows, validation has too few to fit a threshold."""
 MANY_CLASSES = 20
@@ -39,7 +38,6 @@ class Facts:
 
     Attributes:
         smallest_rows: training rows of the rarest class.
-        mean_rows: training rows divided by the number of classes.
         doubtful_ratio: label noise candidates over rows checked; 0 if nothing was checked.
         classifier_macro_f1: out-of-fold macro F1 of the classifier that checked them.
         soft_leakage_ratio: share of the validation or test rows that resemble a training row; the
@@ -59,7 +57,6 @@ class Facts:
     minority_label: str
     num_classes: int
     smallest_rows: int
-    mean_rows: float
     doubtful_ratio: float = 0.0
     classifier_macro_f1: float = 0.0
     soft_leakage_ratio: float = 0.0
@@ -96,8 +93,8 @@ class Advice:
     @property
     def compared(self) -> str:
         """The strategies that `equipoise compare` should measure for this advice, as YAML."""
-        further = {"few_rows": ["smote"], "long_tail": ["sqrt_weights", "balanced_softmax"]}
-        return f"[{','.join([*COMPARED, *further.get(self.rule, [])])}]"
+        further = ["sqrt_weights", "balanced_softmax"] if self.rule == "long_tail" else []
+        return f"[{','.join([*COMPARED, *further])}]"
 
 
 @dataclass(frozen=True)
@@ -236,27 +233,13 @@ RULES = (
         "few_steps",
         "training",
         f"fewer than {STEPS} optimizer steps, or {STEPS_PER_CLASS} for each class",
-        lambda f: f.mean_rows >= FEW_ROWS_PER_CLASS and bool(f.planned and f.planned.sentence),
+        lambda f: bool(f.planned and f.planned.sentence),
         lambda f: f.planned.sentence if f.planned else "",
         lambda f: _training_settings(f.planned),
         "Mosbach et al. 2021, https://arxiv.org/abs/2006.04884; Galke et al. 2022,"
         " https://arxiv.org/abs/2204.03954",
-    ),
-    Rule(
-        "few_rows",
-        "method",
-        f"fewer than {FEW_ROWS_PER_CLASS} training rows a class on average",
-        lambda f: f.mean_rows < FEW_ROWS_PER_CLASS,
-        lambda f: (
-            f"Keep the encoder frozen and train only the head: a class has {f.mean_rows:.0f}"
-            " training rows on average, too few to tune millions of weights. Then compare with"
-            " model.mode: lora."
-        ),
-        lambda f: "model: {mode: head}",
-        "Tunstall et al. 2022 (few rows: a head on sentence embeddings),"
-        " https://arxiv.org/abs/2209.11055",
-        "0.85 with a head and 0.40 with all weights after 60 steps on Reuters R8, 0.62 and 0.55 on"
-        " TweetEval emotion; on heads, no balancing was reliably better than none",
+        "on CLINC150 (151 intents of 42 rows on average) 0.95 after 3,200 steps at 1e-4, 0.57 after"
+        " 600 steps at 5e-5, and 0.89 with model.mode: head, which takes seconds",
     ),
     Rule(
         "balanced",

@@ -231,7 +231,6 @@ def _facts(
         minority_label=distribution.rarest_label,
         num_classes=len(distribution.labels),
         smallest_rows=int(distribution.natural_C.min()),
-        mean_rows=float(distribution.natural_C.mean()),
         doubtful_ratio=noise.share if noise else 0.0,
         classifier_macro_f1=noise.macro_f1 if noise else 0.0,
         soft_leakage_ratio=max(leakage, default=0.0),

@@ -82,7 +82,6 @@ class Understood:
             minority_label=found.rarest_label,
             num_classes=len(found.labels),
             smallest_rows=int(found.natural_C.min()),
-            mean_rows=float(found.natural_C.mean()),
         )
 
     @cached_property
@@ -211,10 +210,9 @@ def sections(
         balanced = settings.several_labels(understood.facts.smallest_rows, num_rows)
     else:
         balanced = settings.balancing(understood.facts)
-    head = balanced.pop("model", Reasoned())
     found = {
         "run": Reasoned({"name": name, "seed": SEED}, {"name": f"the run folder is runs/{name}"}),
-        "model": Reasoned(chosen.values | head.values, chosen.reasons | head.reasons),
+        "model": chosen,
         "data": data,
         "split": _with_time(understood.split, time_column),
         **balanced,
@@ -227,9 +225,7 @@ def sections(
         len(understood.splits.train),
         len(understood.distribution.labels),
     )
-    if head.values:
-        del found["training"]  # a head on a frozen encoder is fitted in seconds
-    elif planned.sentence:
+    if planned.sentence:
         notes.append(planned.sentence)
     return {key: section for key, section in found.items() if section.values}, notes
 

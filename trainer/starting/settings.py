@@ -97,18 +97,10 @@ def several_labels(smallest: int, num_rows: int) -> dict[str, Reasoned]:
 
 
 def balancing(facts: Facts) -> dict[str, Reasoned]:
-    """Return the sections that the first suitable rule of the audit sets, and its reason.
-
-    A head on a frozen encoder gets no other balancing.
-    """
+    """Return the sections that the first suitable rule of the audit sets, and its reason."""
     advice = advise(facts)[-1]  # of the kind "method"
     found = {section: dict(values) for section, values in read_values(advice.settings).items()}
     reason = f"imbalance ratio {facts.imbalance_ratio:.3g}; rule of the audit: {advice.condition}"
-    if "mode" in found.get("model", {}):
-        return {
-            "model": Reasoned(found["model"], {"mode": f"rule of the audit: {advice.condition}"}),
-            "balance": Reasoned({"method": "none"}),
-        }
     plain = {"balance": {"method": "none"}, "loss": {"class_weights": "none"}}
     sections = {name: Reasoned(values) for name, values in (plain | found).items()}
     chosen = next(reversed(found))

@@ -105,10 +105,7 @@ class PlannedLength:
             return ""
         words = f"{_few(self.steps, self.num_classes, self.wanted)}. "
         if not self.settings:
-            return (
-                f"{words}More than {MOST_EPOCHS} epochs hardly help: add rows, or train only the"
-                " head (`model.mode: head`)."
-            )
+            return f"{words}More than {MOST_EPOCHS} epochs of the same rows hardly help: add rows."
         return f"{words}Set {_setting(self.settings)}."
 
 
