@@ -4,7 +4,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from trainer.audit.advice import MANY_CLASSES, RULES, TINY_CLASS_ROWS, Facts, advise
+from trainer.audit.advice import RULES, TINY_CLASS_ROWS, advise
+from trainer.audit.facts import Facts
+from trainer.audit.label_set_rules import MANY_CLASSES
 from trainer.config.config import check_config
 from trainer.config.yaml_source import YamlSource, read_yaml
 from trainer.data.balancing.balance import plan_balance

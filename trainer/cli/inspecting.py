@@ -74,6 +74,7 @@ def audit_command(
             folder=output or (Path("audit") if path is None else beside),
             threshold=threshold,
             max_rows=max_rows,
+            config_path=None if path is None else Path(path),
         )
 
 

@@ -117,7 +117,7 @@ def write(found: Look, target: Path, model: str | None) -> None:
     with aside(target) as partial:
         partial.write_text(text, encoding="utf-8")
     console.print(f"Written: {target}. Its comments give the reasons. Next:")
-    for command in next_commands(target, name, is_multi_label=understood.is_multi_label):
+    for command in next_commands(target, name):
         console.print(f"  {command}")
 
 
@@ -135,13 +135,11 @@ def refuse_existing(target: Path, asking: Asking, *, overwrite: bool) -> None:
     raise RunError(f"{target}: exists. Give another --output, or --overwrite.")
 
 
-def next_commands(target: Path, name: str, *, is_multi_label: bool) -> list[str]:
-    """Return the commands that look at the data, train and serve; the audit reads one label."""
+def next_commands(target: Path, name: str) -> list[str]:
+    """Return the commands that look at the data, train and serve."""
     path = shlex.quote(str(target))
-    look = f"equipoise audit {path}"
-    check = f"equipoise train {path} --check"
     return [
-        check if is_multi_label else look,
+        f"equipoise audit {path}",
         f"equipoise train {path}",
         f"equipoise serve runs/{name}",
     ]

@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from math import ceil
 from typing import Any
 
-from trainer.audit.advice import Facts, advise
+from trainer.audit.advice import advise
+from trainer.audit.facts import Facts
 from trainer.config.yaml_source import read_values
 from trainer.errors import counted
 
@@ -20,7 +21,6 @@ LARGEST_BATCH, SMALL_BATCH, SMALL_ROWS = 32, 16, 2_000
 STEPS, STEPS_PER_CLASS = 500, 20
 """A training has at least so many optimizer steps, and so many for each class."""
 FEWEST_EPOCHS, MOST_EPOCHS = 3, 20
-EXTREME_WEIGHT = 200
 RATES = ((512, 1e-4), (896, 5e-5), (10**9, 2e-5))
 """Learning rate by the largest hidden size of a model: MiniLM has 384, base models 768. The shipped
 configs train MiniLM with 1e-4, and the paper on BERT proposes 2e-5 to 5e-5."""
@@ -77,25 +77,6 @@ def length_in_tokens(needed: int, limit: int, share_above: float, *, is_estimate
         share = f"{100 * share_above:.0f} %"
         reason = f"tokens, the default limit; {share} of the texts are longer and are cut"
     return Reasoned({"max_length": length}, {"max_length": reason})
-
-
-def several_labels(smallest: int, num_rows: int) -> dict[str, Reasoned]:
-    """Return the balancing of rows with several labels, for which the audit has no rule.
-
-    Each label is rare against the rows without it, which weights even out.
-
-    Args:
-        smallest: training rows that have the rarest label.
-        num_rows: training rows.
-    """
-    heaviest = (num_rows - smallest) / smallest
-    reason = "without weights, labels in few rows are hardly ever predicted"
-    if heaviest > EXTREME_WEIGHT:
-        reason += f"; the largest weight is {heaviest:,.0f}, so compare with none"
-    return {
-        "balance": Reasoned({"method": "none"}),
-        "loss": Reasoned({"class_weights": "balanced"}, {"class_weights": reason}),
-    }
 
 
 def balancing(facts: Facts) -> dict[str, Reasoned]:
