@@ -3,7 +3,8 @@
 from html import escape
 from textwrap import wrap
 
-from trainer.audit.advice import RULES, Facts
+from trainer.audit.advice import RULES
+from trainer.audit.facts import Facts
 
 THEMES = {
     "light": {"text": "#1f2328", "line": "#57606a", "question": "#eaf2fd", "answer": "#e6f4ea"},

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from trainer.audit.advice import RULES, Facts, advise
+from trainer.audit.advice import RULES, advise
+from trainer.audit.facts import Facts
 from trainer.config.config import check_config
 from trainer.config.sections.compare import PRESETS
 from trainer.config.yaml_source import YamlSource, read_yaml

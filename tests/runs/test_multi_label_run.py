@@ -10,10 +10,8 @@ from scipy.special import logit
 from sklearn.metrics import f1_score, log_loss
 
 from trainer import Classifier, ConfigError, load_config
-from trainer.audit import audit
 from trainer.data.balancing.balance import METHODS
 from trainer.delivery.serving.app import label_rule
-from trainer.errors import DataError
 from trainer.runs import training_run
 from trainer.runs.preparation import prepare
 from trainer.training.frozen.synthesis import SYNTHESISERS
@@ -488,17 +486,3 @@ def test_every_method_balances_several_labels_or_is_refused_in_words(
     if method == "class_balanced_batches":
         assert "Every label is drawn 14 times. Labels that share rows cannot all" in out
         assert min(drawn) >= 14
-
-
-def test_audit_of_multi_label_data_is_refused_in_words(values, tmp_path):
-    (tmp_path / "config.yaml").write_text(json.dumps(values(tmp_path)), encoding="utf-8")
-    with pytest.raises(
-        DataError, match="the audit reads one label a row, but the data are multi-label"
-    ):
-        audit.audit(
-            load_config(str(tmp_path / "config.yaml")),
-            with_encoder=False,
-            folder=tmp_path / "audit",
-            threshold=0.8,
-            max_rows=100,
-        )

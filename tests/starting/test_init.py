@@ -184,9 +184,9 @@ def test_name_of_the_run_comes_from_the_file():
     assert run_name("---.csv") == "run"
 
 
-def test_labels_of_several_columns_print_a_check_in_place_of_the_audit(tmp_path):
-    commands = command.next_commands(tmp_path / "a b.yaml", "a", is_multi_label=True)
-    assert commands[0] == f"equipoise train '{tmp_path}/a b.yaml' --check"
+def test_next_commands_quote_a_path_with_spaces(tmp_path):
+    commands = command.next_commands(tmp_path / "a b.yaml", "a")
+    assert commands[0] == f"equipoise audit '{tmp_path}/a b.yaml'"
 
 
 def test_comments_do_not_hold_what_the_file_could_put_there(tmp_path, tiny_model):

@@ -2,11 +2,10 @@
 
 import pytest
 
-from trainer.audit.advice import Facts
+from trainer.audit.facts import Facts
 from trainer.starting.settings import (
     balancing,
     length_in_tokens,
-    several_labels,
     split_shares,
     training,
 )
@@ -84,12 +83,17 @@ def test_balancing_is_that_of_the_audit(ratio, smallest, classes, expected):
     assert "rule of the audit: " in reasons[0]
 
 
-def test_rows_with_several_labels_get_weights_and_are_told_if_these_are_extreme():
-    found = several_labels(10, 1000)
-    assert {name: section.values for name, section in found.items()} == {
-        "balance": {"method": "none"},
-        "loss": {"class_weights": "balanced"},
-    }
-    assert "compare with none" not in found["loss"].reasons["class_weights"]
-    found = several_labels(1, 4601)
-    assert "the largest weight is 4,600, so compare" in found["loss"].reasons["class_weights"]
+@pytest.mark.parametrize(
+    ("ratio", "labels", "share", "expected"),
+    [
+        (2.0, 3, 0.3, {"class_weights": "none"}),
+        (2.0, 3, 0.01, {"class_weights": "balanced"}),
+        (50.0, 3, 0.3, {"class_weights": "balanced"}),
+        (50.0, 20, 0.01, {"name": "distribution_balanced"}),
+    ],
+)
+def test_balancing_of_several_labels_is_that_of_the_audit(ratio, labels, share, expected):
+    facts = Facts(ratio, "a", labels, 10, smallest_share=share, is_multi_label=True)
+    found = balancing(facts)
+    assert found["loss"].values == expected
+    assert "rule of the audit: several labels a row" in str(found["loss"].reasons)

@@ -119,7 +119,11 @@ def test_quarter_of_evaluations_at_other_steps_is_interpolated():
         (replace(PLANNED, epochs=6), {}, ""),
         (replace(PLANNED, num_classes=100), {"num_train_epochs": 20}, "needs about 2,000"),
         (replace(PLANNED, max_steps=60), {"max_steps": 500}, "Set `training.max_steps: 500`"),
-        (replace(PLANNED, num_rows=90, epochs=20), {}, "More than 20 epochs hardly help"),
+        (
+            replace(PLANNED, num_rows=90, epochs=20),
+            {},
+            "More than 20 epochs of the same rows hardly help",
+        ),
     ],
 )
 def test_too_few_steps_are_foreseen(planned, settings, words):
@@ -148,7 +152,7 @@ def separable(tmp_path):
 @pytest.mark.parametrize(
     ("mode", "rate", "words"),
     [
-        ("full", 1e-4, "In the last quarter of 4 epochs, "),
+        ("full", 1e-4, "Train longer: `training.num_train_epochs: 20`"),
         ("full", 1e-3, ""),
         pytest.param(
             *("lora", 3e-5, "No evaluation was better than giving all rows the same answer"),

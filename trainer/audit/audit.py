@@ -1,10 +1,11 @@
 """The command `audit`: what the rows are like and what to try first, without training."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 from trainer.config.config import Config
 from trainer.data.cleaning.clean import CleanRows, clean_rows
-from trainer.data.reading.sources import check_source, read_rows
+from trainer.data.reading.sources import read_rows
 from trainer.errors import ConfigError, DataError
 from trainer.extras import require
 from trainer.files.cache import cache_dir
@@ -18,7 +19,7 @@ def audit(
     folder: Path,
     threshold: float,
     max_rows: int,
-    compare: str = "equipoise compare <config>",
+    command: Callable[[str], str] = "equipoise {} <config>".format,
 ) -> Path:
     """Audit the data, write audit.json and audit.html, and return the path of the page.
 
@@ -29,7 +30,7 @@ def audit(
             folder, which must be empty when a run starts.
         threshold: Jaccard similarity from which texts are near duplicates.
         max_rows: rows to compare and check; of larger data a seeded, stratified sample.
-        compare: the command `compare` for these rows, with which the advice ends.
+        command: gives the command line of `compare` or `train` for these rows.
 
     Raises:
         MissingPackageError: packages of the extra `audit` are not installed.
@@ -49,7 +50,7 @@ def audit(
 
     quiet_libraries()
     page.check_output(folder)
-    _check_data(config)
+    _refuse_streaming(config)
     distributed.start_processes(1, config.run.num_threads, use_cpu=config.uses_cpu)
     inspection = inspect(
         _read(config),
@@ -58,31 +59,23 @@ def audit(
         max_rows=max_rows,
         encoder=open_encoder(config.model) if with_encoder else None,
     )
-    findings = collect(inspection, compare)
+    findings = collect(inspection, command)
     tables.print_findings(findings)
     path = page.write(folder, findings)
     print(f"Audit: {path}  (figures: {folder / page.JSON_NAME})")
     return path
 
 
-def _time_column(config: Config) -> str | None:
-    return config.split.by_time if config.split else None
-
-
-def _check_data(config: Config) -> None:
-    """Raise DataError if the data are streamed or multi-label."""
+def _refuse_streaming(config: Config) -> None:
+    """Raise DataError if the data are streamed."""
     if config.data.streaming:
         raise DataError(
             "the audit keeps all rows in memory, which data.streaming avoids. Audit one of the"
             " files: --set data.streaming=false and data.source."
         )
-    if check_source(config.data, time_column=_time_column(config)):
-        raise DataError(
-            "the audit reads one label a row, but the data are multi-label. To see their counts,"
-            " train with --set training.max_steps=1."
-        )
 
 
 def _read(config: Config) -> CleanRows:
-    rows = read_rows(config.data, cache_dir(), time_column=_time_column(config))
-    return clean_rows(rows, config.data.clean, config.data.drop_labels, config.data.label_map)
+    data, time_column = config.data, config.split.by_time if config.split else None
+    rows = read_rows(data, cache_dir(), time_column=time_column)
+    return clean_rows(rows, data.clean, data.drop_labels, data.label_map, data.labels_per_row)

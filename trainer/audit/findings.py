@@ -1,5 +1,7 @@
 """The findings of an audit: the content of audit.json, from which page and tables are made."""
 
+import shlex
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -7,21 +9,25 @@ import numpy as np
 import pyarrow.compute as pc
 
 from trainer import __version__
-from trainer.arrays import Ints
-from trainer.audit.advice import Advice, Facts, advise
+from trainer.arrays import Array, Ints
+from trainer.audit.advice import advise
+from trainer.audit.facts import Advice, Facts
 from trainer.audit.inspection import (
     Inspection,
     conflicting_texts,
     describe_near_duplicates,
     duplicate_texts,
-    quote,
     shared_texts,
 )
+from trainer.audit.label_sets import describe_label_sets
+from trainer.audit.noise_findings import describe_noise, noise_notes
+from trainer.audit.split_shares import describe_splits
 from trainer.data.balancing.balance import wanted_rows
 from trainer.data.cleaning.near_duplicates import MOST_CHARACTERS
 from trainer.data.cleaning.reasons import CONFLICTS
 from trainer.data.cleaning.sanity_checks import class_size_problems
 from trainer.data.cleaning.text_artifacts import find_text_artifacts
+from trainer.data.labels.class_order import count_drawn, rows_of_labels
 from trainer.data.reading.source_tables import SLOTS
 from trainer.data.summary import DataSummary
 from trainer.data.tokens.special_tokens import special_sentence
@@ -30,8 +36,6 @@ from trainer.training.length import PlannedLength
 
 FORMAT = "equipoise audit 1"
 """Marks audit.json as ours; the number changes if the meaning of a name changes."""
-MOST_CANDIDATES = 1000
-"""Label noise candidates that are listed, the most doubtful first; all are counted."""
 
 
 @dataclass(frozen=True)
@@ -41,10 +45,12 @@ class Findings:
     Attributes:
         source: the config's keys that say which rows were read, and the seed.
         rows: how many rows were read, kept, audited and compared.
+        label_sets: labels per row, and labels that occur together; None with one label a row.
+        splits: how evenly the labels are divided.
         label_noise: None if no labels could be checked.
         obstacles: why training would stop.
         notes: how the findings were made, and what was left out.
-        measure: the command that compares methods on these rows.
+        next_commands: measure which method helps on these rows.
     """
 
     format: str
@@ -52,6 +58,8 @@ class Findings:
     source: dict[str, Any]
     rows: dict[str, int]
     classes: dict[str, Any]
+    label_sets: dict[str, Any] | None
+    splits: dict[str, dict[str, Any]]
     cleaning: dict[str, Any]
     odd_characters: dict[str, dict[str, Any]]
     near_duplicates: dict[str, Any]
@@ -60,21 +68,25 @@ class Findings:
     obstacles: list[str]
     notes: list[str]
     advice: list[Advice]
-    measure: str
+    next_commands: list[str]
 
 
-def collect(inspection: Inspection, compare: str) -> Findings:
+def collect(inspection: Inspection, command: Callable[[str], str]) -> Findings:
     """Return the findings of an inspection.
 
     Args:
-        compare: the command `compare` for these rows.
+        command: gives the command line of `compare` or `train` for these rows.
     """
     data, clean = inspection.config.data, inspection.clean
     distribution = _distribution(inspection)
     odd_found = find_text_artifacts(clean, inspection.audited)
     near_found = describe_near_duplicates(inspection)
+    label_sets = None
+    if clean.label_matrix_NC is not None:
+        base = next(iter(inspection.splits.values()))
+        label_sets = describe_label_sets(clean.label_matrix_NC[base], clean.labels.names)
     advice = advise(_facts(inspection, distribution, near_found, odd_found))
-    keys = (*SLOTS, "text_column", "label_column", "group_column")
+    keys = (*SLOTS, "text_column", "label_column", "label_columns", "group_column")
     return Findings(
         format=FORMAT,
         version=__version__,
@@ -87,6 +99,8 @@ def collect(inspection: Inspection, compare: str) -> Findings:
             "compared": len(inspection.compared_M),
         },
         classes=_classes(inspection, distribution),
+        label_sets=label_sets,
+        splits=describe_splits(clean, inspection.splits),
         cleaning={
             "counts": clean.counts,
             "remarks": clean.sentences,
@@ -96,29 +110,40 @@ def collect(inspection: Inspection, compare: str) -> Findings:
         },
         odd_characters=odd_found,
         near_duplicates=near_found,
-        label_noise=_label_noise(inspection),
+        label_noise=describe_noise(inspection),
         lengths={
             "characters": _character_lengths(inspection),
             "tokens": _token_lengths(inspection),
         },
         obstacles=inspection.obstacles,
-        notes=_notes(inspection, distribution),
+        notes=_notes(inspection, distribution, label_sets),
         advice=advice,
-        measure=_measure(compare, inspection, advice[-1]),
+        next_commands=_next_commands(command, inspection, advice[-1]),
     )
 
 
-def _measure(compare: str, inspection: Inspection, method: Advice) -> str:
-    """Return the command that compares the methods that the advice speaks of."""
+def _next_commands(
+    command: Callable[[str], str], inspection: Inspection, method: Advice
+) -> list[str]:
+    """Return the commands that measure the methods that the advice speaks of."""
     config = inspection.config
-    plain = " --set decision.thresholds=null" if config.decision.thresholds else ""
-    return f"{compare}{plain} --set compare.strategies={method.compared}"
+    if inspection.clean.label_matrix_NC is None:
+        plain = " --set decision.thresholds=null" if config.decision.thresholds else ""
+        return [f"{command('compare')}{plain} --set compare.strategies={method.compared}"]
+    other = f"{config.run.name}-{method.rule.replace('_', '-')}"
+    values = "".join(f" --set {setting}" for setting in method.overrides)
+    runs = shlex.join([str(config.run_path), str(config.run_path.with_name(other))])
+    return [
+        command("train"),
+        f"{command('train')} --set run.name={shlex.quote(other)}{values}",
+        f"equipoise report {runs}",
+    ]
 
 
 def _distribution(inspection: Inspection) -> DataSummary:
     """Return the class distribution of the first split, over the classes that it has."""
     labels, (base, ids) = inspection.clean.labels, next(iter(inspection.splits.items()))
-    counts_C = labels.counts(inspection.clean.label_ids_N[ids])
+    counts_C = count_drawn(inspection.clean.targets, ids, len(labels))
     present = np.flatnonzero(counts_C)
     names = [labels.names[c] for c in present]
     return DataSummary(names, {base: counts_C[present]}, counts_C[present])
@@ -127,8 +152,11 @@ def _distribution(inspection: Inspection) -> DataSummary:
 def _classes(inspection: Inspection, distribution: DataSummary) -> dict[str, Any]:
     clean, splits = inspection.clean, inspection.splits
     all_splits = {"all": np.concatenate(list(splits.values()))} | splits
-    counts = {name: clean.labels.counts(clean.label_ids_N[ids]) for name, ids in all_splits.items()}
+    counts = {
+        name: count_drawn(clean.targets, ids, len(clean.labels)) for name, ids in all_splits.items()
+    }
     return {
+        "rows": {name: len(ids) for name, ids in all_splits.items()},
         "counts": {
             name: dict(zip(clean.labels.names, counts_C.tolist(), strict=True))
             for name, counts_C in counts.items()
@@ -147,7 +175,7 @@ def _character_lengths(inspection: Inspection) -> dict[str, dict[str, float]]:
         for name in ("text", "text_pair")
     )
     lengths_N = (first_N + second_N).astype(np.int64)[ids]
-    return _lengths_by_class(lengths_N, clean.label_ids_N[ids], clean.labels.names)
+    return _lengths_by_class(lengths_N, clean.targets[ids], clean.labels.names)
 
 
 def _token_lengths(inspection: Inspection) -> dict[str, Any] | None:
@@ -157,59 +185,25 @@ def _token_lengths(inspection: Inspection) -> dict[str, Any] | None:
         return None
     lengths_N = tokens.lengths_N if tokens.full_lengths_N is None else tokens.full_lengths_N
     by_class = _lengths_by_class(lengths_N, tokens.label_ids_N, labels)
-    for label, values in by_class.items():
-        is_own_N = tokens.label_ids_N == labels.index(label)
-        values["truncated_ratio"] = float(tokens.truncated_N[is_own_N].mean())
+    for label, rows in zip(labels, rows_of_labels(tokens.label_ids_N, len(labels)), strict=True):
+        if len(rows):
+            by_class[label]["truncated_ratio"] = float(tokens.truncated_N[rows].mean())
     return {"by_class": by_class, "truncated_ratio": float(tokens.truncated_N.mean())}
 
 
 def _lengths_by_class(
-    lengths_N: Ints, label_ids_N: Ints, labels: list[str]
+    lengths_N: Ints, targets: Array, labels: list[str]
 ) -> dict[str, dict[str, float]]:
     """Return {label: rows, p5, median, p95, longest} for the classes that have rows."""
     found = {}
-    for label_id in np.unique(label_ids_N):
-        own = lengths_N[label_ids_N == label_id]
+    for label, rows in zip(labels, rows_of_labels(targets, len(labels)), strict=True):
+        own = lengths_N[rows]
+        if not len(own):
+            continue
         p5, median, p95 = np.percentile(own, [5, 50, 95]).tolist()
         quantiles = {"p5": p5, "median": median, "p95": p95}
-        found[labels[label_id]] = {"rows": len(own), **quantiles, "longest": int(own.max())}
+        found[label] = {"rows": len(own), **quantiles, "longest": int(own.max())}
     return found
-
-
-def _label_noise(inspection: Inspection) -> dict[str, Any] | None:
-    """Return counts and rows of doubtful labels; None if no labels could be checked."""
-    noise, clean, ids_M = inspection.noise, inspection.clean, inspection.compared_M
-    if noise is None:
-        return None
-    labels, names = clean.labels, clean.labels.names
-    rows_I = ids_M[noise.positions_I]
-    rows_C = labels.counts(clean.label_ids_N[ids_M])
-    doubtful_C = labels.counts(clean.label_ids_N[rows_I])
-    candidates = [
-        {
-            "row": int(row),
-            "split": str(inspection.split_names_N[row]),
-            "label": names[clean.label_ids_N[row]],
-            "suggested_label": names[noise.suggested_ids_I[i]],
-            "probability": round(float(noise.given_probabilities_I[i]), 4),
-            "suggested_probability": round(float(noise.suggested_probabilities_I[i]), 4),
-            "text": quote(clean, int(row)),
-        }
-        for i, row in enumerate(rows_I[:MOST_CANDIDATES])
-    ]
-    return {
-        "num_judged": noise.num_checked,
-        "num_candidates": len(rows_I),
-        "share": noise.share,
-        "judge_macro_f1": noise.macro_f1,
-        "num_folds": noise.num_folds,
-        "left_out_labels": [names[c] for c in noise.left_out_ids],
-        "by_label": {
-            names[c]: {"rows": int(rows_C[c]), "candidates": int(doubtful_C[c])}
-            for c in np.flatnonzero(rows_C)
-        },
-        "candidates": candidates,
-    }
 
 
 def _facts(
@@ -231,6 +225,9 @@ def _facts(
         minority_label=distribution.rarest_label,
         num_classes=len(distribution.labels),
         smallest_rows=int(distribution.natural_C.min()),
+        smallest_share=float(
+            distribution.natural_C.min() / len(next(iter(inspection.splits.values())))
+        ),
         doubtful_ratio=noise.share if noise else 0.0,
         classifier_macro_f1=noise.macro_f1 if noise else 0.0,
         soft_leakage_ratio=max(leakage, default=0.0),
@@ -242,6 +239,7 @@ def _facts(
         odd_ratio=odd_found[odd_kind]["share"],
         odd_kind=odd_kind,
         planned=_planned_length(inspection, distribution),
+        is_multi_label=inspection.clean.label_matrix_NC is not None,
     )
 
 
@@ -251,12 +249,18 @@ def _planned_length(inspection: Inspection, distribution: DataSummary) -> Planne
     balance = config.balance
     if config.model.mode == "head":
         return None
-    if balance.row_method != "none" and not balance.by:
-        counts_C = wanted_rows(counts_C, balance.method, balance.parameter)
-    return PlannedLength.of(config.training_values, int(counts_C.sum()), len(counts_C))
+    if inspection.clean.label_matrix_NC is not None:
+        num_rows = len(next(iter(inspection.splits.values())))
+    elif balance.row_method != "none" and not balance.by:
+        num_rows = int(wanted_rows(counts_C, balance.method, balance.parameter).sum())
+    else:
+        num_rows = int(counts_C.sum())
+    return PlannedLength.of(config.training_values, num_rows, len(counts_C))
 
 
-def _notes(inspection: Inspection, distribution: DataSummary) -> list[str]:
+def _notes(
+    inspection: Inspection, distribution: DataSummary, label_sets: dict[str, Any] | None
+) -> list[str]:
     """Return how the findings were made, and what was left out, in sentences."""
     notes, kept = [], inspection.clean.counts["kept"]
     audited, compared = len(inspection.audited), len(inspection.compared_M)
@@ -275,33 +279,28 @@ def _notes(inspection: Inspection, distribution: DataSummary) -> list[str]:
         f"Near duplicates are found by the first {MOST_CHARACTERS:,} characters of each text, in"
         " lower case and without punctuation."
     )
-    notes += _noise_notes(inspection)
+    notes += noise_notes(inspection)
+    notes += _label_set_notes(label_sets) if label_sets else []
     if odd := class_size_problems(distribution.natural_C, distribution.labels):
-        notes.append(f"{inspection.config.data.label_column}: {odd}")
+        data = inspection.config.data
+        notes.append(f"{'data.label_columns' if data.label_columns else data.label_column}: {odd}")
     if inspection.tokens:
         notes.append(special_sentence({"the compared rows": inspection.tokens.special}))
     return [note for note in notes if note]
 
 
-def _noise_notes(inspection: Inspection) -> list[str]:
-    noise = inspection.noise
-    if noise is None:
-        return ["Labels were not checked: fewer than two classes have enough independent rows."]
-    features = "TF-IDF term weights, since no model is named (--model)"
-    if inspection.encoder:
-        name = inspection.config.model.name
-        features = f"mean-pooled embeddings of {name}, not trained"
-    notes = [
-        f"Labels were checked by logistic regression on {features}, in {noise.num_folds} folds."
-        " Near duplicates and groups stay in one fold."
-    ]
-    if noise.is_sample:
+def _label_set_notes(label_sets: dict[str, Any]) -> list[str]:
+    """Return which labels no model can learn or tell apart, in sentences."""
+    notes = []
+    if label_sets["always"]:
         notes.append(
-            f"Labels were checked in a seeded, stratified sample of {noise.num_checked:,} rows,"
-            " because with so many classes more rows do not fit in memory."
+            f"Every row has the label {listing(label_sets['always'])}, so nothing can be learnt"
+            " about it. Leave it out by data.label_map."
         )
-    if noise.left_out_ids:
-        names = inspection.clean.labels.names
-        left = listing(names[c] for c in noise.left_out_ids)
-        notes.append(f"Labels that were not checked, with too few independent rows: {left}.")
+    if label_sets["identical"]:
+        same = listing((" and ".join(map(repr, pair)) for pair in label_sets["identical"]), 5)
+        notes.append(
+            f"These labels have the same rows, so no model can tell them apart: {same}. Merge them"
+            " by data.label_map."
+        )
     return notes

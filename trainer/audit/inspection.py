@@ -15,13 +15,22 @@ from numpy.typing import NDArray
 
 from trainer.arrays import Bools, Ints
 from trainer.audit.label_noise import LabelNoise, find_label_noise, term_weights
+from trainer.audit.label_set_noise import LabelSetNoise, find_label_set_noise
 from trainer.config.config import Config
 from trainer.config.sections.balancing import BalanceSection
 from trainer.config.sections.data import DataSection, SplitSection
 from trainer.data.cleaning.clean import CleanRows
 from trainer.data.cleaning.lost_classes import refuse_lost_classes, refuse_unseen_labels
 from trainer.data.cleaning.near_duplicates import NearDuplicates, find_near_duplicates
-from trainer.data.cleaning.reasons import CONFLICTS, DUPLICATE, KEPT
+from trainer.data.cleaning.reasons import (
+    CONFLICTS,
+    DUPLICATE,
+    JOINED,
+    KEPT,
+    UNLABELLED,
+    UNWANTED,
+)
+from trainer.data.labels.multi_label import label_set_ids
 from trainer.data.reading.row_access import take_rows
 from trainer.data.reading.source_tables import SLOTS
 from trainer.data.split_rows import refuse_shared_groups, split_rows
@@ -49,7 +58,7 @@ class Inspection:
         splits: {split: row ids}; only 'all' if the splits cannot be drawn.
         obstacles: why training would stop, in words.
         compared_M: row ids of the rows that `near`, `noise` and `tokens` describe, in their order.
-        noise: None if fewer than two classes could be checked.
+        noise: None if fewer than two classes, or no label of several a row, could be checked.
         tokens: None without an encoder.
     """
 
@@ -59,7 +68,7 @@ class Inspection:
     obstacles: list[str]
     compared_M: Ints
     near: NearDuplicates
-    noise: LabelNoise | None
+    noise: LabelNoise | LabelSetNoise | None
     tokens: TokenisedRows | None
     encoder: "OpenedEncoder | None"
 
@@ -95,8 +104,9 @@ def inspect(
     data, seed = config.data, config.run.seed
     splits, obstacles = planned_splits(clean, data, config.split, seed=seed)
     ids_N = np.sort(np.concatenate(list(splits.values())))
-    labels_N, hashes_N = clean.label_ids_N[ids_N], clean.text_hashes_N[ids_N]
-    compared_M = ids_N[stratified_sample(labels_N, hashes_N, max_rows, seed=seed)]
+    compared_M = ids_N[
+        stratified_sample(clean.label_ids_N[ids_N], clean.text_hashes_N[ids_N], max_rows, seed=seed)
+    ]
     texts = full_texts(clean, compared_M)
     near = find_near_duplicates(texts, threshold=threshold)
     with memory.naming_lack(config.model.name):
@@ -106,7 +116,8 @@ def inspect(
             else (term_weights(texts), None)
         )
     units_M = independent_units(near, clean, compared_M, data)
-    noise = find_label_noise(features_MF, clean.label_ids_N[compared_M], units_M, seed=seed)
+    find: Any = find_label_noise if clean.label_matrix_NC is None else find_label_set_noise
+    noise = find(features_MF, clean.targets[compared_M], units_M, seed=seed)
     return Inspection(config, clean, splits, obstacles, compared_M, near, noise, tokens, encoder)
 
 
@@ -165,16 +176,19 @@ def quote(clean: CleanRows, row: int) -> str:
 
 
 def conflicting_texts(clean: CleanRows) -> list[dict[str, Any]]:
-    """Return the most frequent texts that have several labels, at most MOST_EXAMPLES."""
-    names, examples = clean.labels.names, []
+    """Return the most frequent texts that have several labels, at most MOST_EXAMPLES.
+
+    The labels of a multi-label row count as one.
+    """
+    examples = []
     for rows in _repeats(clean, np.isin(clean.reasons_N, CONFLICTS)):
-        labels = Counter(names[i] for i in clean.label_ids_N[rows])
-        kept = clean.label_ids_N[rows[~np.isin(clean.reasons_N[rows], CONFLICTS)]]
+        labels = Counter(clean.label_words(row) for row in rows.tolist())
+        kept = rows[~np.isin(clean.reasons_N[rows], CONFLICTS)].tolist()
         examples.append(
             {
                 "text": quote(clean, int(rows[0])),
                 "labels": dict(labels.most_common()),
-                "kept_label": names[kept[0]] if len(kept) else None,
+                "kept_label": clean.label_words(kept[0]) if kept else None,
                 "rows": rows[:MOST_EXAMPLES].tolist(),
             }
         )
@@ -186,11 +200,18 @@ def duplicate_texts(clean: CleanRows) -> list[dict[str, Any]]:
     return [
         {
             "text": quote(clean, int(rows[0])),
-            "label": clean.labels.names[clean.label_ids_N[rows[0]]],
+            "label": clean.label_words(int(rows[0])),
             "copies": len(rows),
         }
         for rows in _repeats(clean, clean.reasons_N == DUPLICATE)
     ]
+
+
+def _is_labelled(clean: CleanRows) -> Bools:
+    """Return which rows have a known class, or known labels, also if they are not kept."""
+    if clean.label_matrix_NC is None:
+        return clean.label_ids_N >= 0
+    return ~np.isin(clean.reasons_N, (UNLABELLED, UNWANTED, JOINED))
 
 
 def _repeats(clean: CleanRows, marked_N: Bools) -> list[Ints]:
@@ -199,7 +220,7 @@ def _repeats(clean: CleanRows, marked_N: Bools) -> list[Ints]:
     Texts are compared within each of the config's keys `source`, `train`, `validation`, `test`.
     """
     hashes_N, slots_N = clean.text_hashes_N, clean.rows.slots_N
-    rows = np.flatnonzero((clean.label_ids_N >= 0) & np.isin(hashes_N, hashes_N[marked_N]))
+    rows = np.flatnonzero(_is_labelled(clean) & np.isin(hashes_N, hashes_N[marked_N]))
     order = rows[np.lexsort((rows, hashes_N[rows], slots_N[rows]))]
     changes = (np.diff(hashes_N[order]) != 0) | (np.diff(slots_N[order]) != 0)
     groups = [rows for rows in np.split(order, np.flatnonzero(changes) + 1) if marked_N[rows].any()]
@@ -211,7 +232,7 @@ def shared_texts(clean: CleanRows) -> list[dict[str, Any]]:
     hashes_N, found = clean.text_hashes_N, []
     for names in combinations(("train", "validation", "test"), 2):
         first, second = (
-            np.flatnonzero((clean.label_ids_N >= 0) & (clean.rows.slots_N == SLOTS.index(name)))
+            np.flatnonzero(_is_labelled(clean) & (clean.rows.slots_N == SLOTS.index(name)))
             for name in names
         )
         shared = np.intersect1d(hashes_N[first], hashes_N[second])
@@ -228,11 +249,13 @@ def describe_near_duplicates(inspection: Inspection) -> dict[str, Any]:
     Returns:
         `num_clusters`; `num_rows` in them; `num_redundant`, all but one of each cluster;
         `soft_leakage`, {split: rows that resemble a training row, 'of': rows compared};
-        `num_conflicting` clusters with several labels, and their rows; quoted `examples`.
+        `num_conflicting` clusters whose rows have different labels, and their rows; quoted
+        `examples`.
     """
     near, clusters = inspection.near, inspection.near.clusters
     splits_M = inspection.split_names_N[inspection.compared_M]
-    labels_M = inspection.clean.label_ids_N[inspection.compared_M]
+    labels_M = inspection.clean.targets[inspection.compared_M]
+    labels_M = labels_M if labels_M.ndim == 1 else label_set_ids(labels_M)
     leaks = [c for c in clusters if "train" in splits_M[c] and len(set(splits_M[c])) > 1]
     conflicts = [c for c in clusters if len(set(labels_M[c])) > 1]
     leaked = splits_M[np.concatenate([np.zeros(0, np.int64), *leaks])]
@@ -261,7 +284,7 @@ def _cluster(positions: Ints, inspection: Inspection) -> dict[str, Any]:
     """Return the size of a cluster and some rows; rows with a new split or label come first."""
     ids, clean = inspection.compared_M[positions], inspection.clean
     splits = inspection.split_names_N[ids].tolist()
-    labels = [clean.labels.names[label_id] for label_id in clean.label_ids_N[ids]]
+    labels = [clean.label_words(row) for row in ids.tolist()]
     kinds = list(zip(splits, labels, strict=True))
     firsts = [kinds.index(kind) for kind in dict.fromkeys(kinds)]
     shown = list(dict.fromkeys([*firsts, *range(len(kinds))]))[:MOST_IN_CLUSTER]

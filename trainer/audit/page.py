@@ -12,6 +12,7 @@ from trainer.run_folder.writer import RunFolder, check_writable
 
 JSON_NAME, PAGE_NAME = "audit.json", "audit.html"
 MOST_CANDIDATES_SHOWN = 100
+MOST_PAIRS_SHOWN = 15
 
 
 def check_output(folder: Path) -> None:
@@ -53,10 +54,14 @@ def render(findings: Findings) -> str:
         "classes": picture(plots.class_counts(counts, measured_on)),
         "lengths": picture(plots.class_lengths(lengths, "tokens" if tokens else "characters")),
     }
+    sets = findings.label_sets
+    if sets and sets["matrix"]["labels"]:
+        figures["pairs"] = picture(plots.co_occurrence(**sets["matrix"]))
     by_size = sorted(counts, key=lambda label: -counts[label])
     return template(Path(__file__).with_name("page_template.html")).render(
         vars(findings),
         figures=figures,
         shown=largest_and_rarest(by_size, MOST_IN_PAGE),
         most_shown=MOST_CANDIDATES_SHOWN,
+        most_pairs=MOST_PAIRS_SHOWN,
     )

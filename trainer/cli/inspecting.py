@@ -2,6 +2,7 @@
 
 import json
 import shlex
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
@@ -75,22 +76,26 @@ def audit_command(
             folder=output or (Path("audit") if path is None else beside),
             threshold=threshold,
             max_rows=max_rows,
-            compare=_compare_command(path, data, label_column, set_ or ()),
+            command=_command_line(path, data, label_column, set_ or ()),
         )
 
 
-def _compare_command(
+def _command_line(
     path: str | None, data: str | None, label: str | None, settings: list[str] | tuple[()]
-) -> str:
-    """Return the command that compares methods on the rows of an audit."""
+) -> Callable[[str], str]:
+    """Return a function that gives the line of `compare` or `train` for the rows of an audit."""
     from trainer.data.reading.formats.readers import run_name
 
-    if path is not None:
-        options = [part for text in settings for part in ("--set", text)]
-        return shlex.join(["equipoise", "compare", path, *options])
+    options = [part for text in settings for part in ("--set", text)]
     target = f"{run_name(data or '')}.yaml"
     init = ["equipoise", "init", data or "", *(["--label", label] if label else [])]
-    return f"{shlex.join(init)} && {shlex.join(['equipoise', 'compare', target])}"
+
+    def line(command: str) -> str:
+        if path is not None:
+            return shlex.join(["equipoise", command, path, *options])
+        return f"{shlex.join(init)} && {shlex.join(['equipoise', command, target])}"
+
+    return line
 
 
 @worded_errors()

@@ -55,6 +55,31 @@ def class_counts(counts: dict[str, int], split: str) -> Figure:
     return figure
 
 
+def co_occurrence(labels: list[str], shares: list[list[float]]) -> Figure:
+    """Draw which share of the rows of one label have another one too.
+
+    Args:
+        shares: a line for each label, with the share of its rows for each label.
+    """
+    side = max(3.2, 0.3 * len(labels) + 2.0)
+    figure = Figure(figsize=(side + 1, side), layout="constrained")
+    axis = figure.subplots()
+    others = np.array(shares)
+    np.fill_diagonal(others, np.nan)  # every row of a label has it
+    image = axis.imshow(others, cmap="Blues", vmin=0, vmax=1)
+    axis.spines[:].set_visible(True)
+    names = [_short(label) for label in labels]
+    axis.set_xticks(range(len(names)), names, rotation=45, rotation_mode="xtick")
+    axis.set_yticks(range(len(names)), names)
+    for row, column in zip(*np.nonzero(others >= 0.1), strict=True):
+        color = "white" if others[row, column] > 0.55 else INK
+        text = f"{100 * others[row, column]:.0f}"
+        axis.text(column, row, text, ha="center", va="center", size=7, color=color)
+    axis.set(xlabel="have this label too", ylabel="rows of this label")
+    figure.colorbar(image, ax=axis, fraction=0.046, label="share; numbers in %")
+    return figure
+
+
 def class_lengths(lengths: dict[str, dict[str, float]], unit: str) -> Figure:
     """Draw the text lengths of each class: a dot at the median, a line from 5 to 95 %."""
     shown = largest_and_rarest(sorted(lengths, key=lambda label: -lengths[label]["rows"]))

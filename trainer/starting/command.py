@@ -117,7 +117,7 @@ def write(found: Look, target: Path, model: str | None) -> None:
     with aside(target) as partial:
         partial.write_text(text, encoding="utf-8")
     console.print(f"Written: {target}. Its comments give the reasons. Next:")
-    for command in next_commands(target, name, is_multi_label=understood.is_multi_label):
+    for command in next_commands(target, name):
         console.print(f"  {command}")
 
 
@@ -135,16 +135,14 @@ def refuse_existing(target: Path, asking: Asking, *, overwrite: bool) -> None:
     raise RunError(f"{target}: exists. Give another --output, or --overwrite.")
 
 
-def next_commands(target: Path, name: str, *, is_multi_label: bool) -> list[str]:
-    """Return the commands that look at the data, train, compare methods and serve.
-
-    The commands audit and compare read one label a row.
-    """
+def next_commands(target: Path, name: str) -> list[str]:
+    """Return the commands that look at the data, train and serve."""
     path = shlex.quote(str(target))
-    train, serve = f"equipoise train {path}", f"equipoise serve runs/{name}"
-    if is_multi_label:
-        return [f"{train} --check", train, serve]
-    return [f"equipoise audit {path}", train, f"equipoise compare {path}", serve]
+    return [
+        f"equipoise audit {path}",
+        f"equipoise train {path}",
+        f"equipoise serve runs/{name}",
+    ]
 
 
 def _head(location: str, target: Path) -> list[str]:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from trainer.arrays import Ints
-from trainer.audit.advice import Facts
+from trainer.audit.facts import Facts
 from trainer.config.sections.balancing import BalanceSection
 from trainer.config.sections.data import DataSection, SplitSection
 from trainer.config.sections.model import ModelSection
@@ -82,6 +82,8 @@ class Understood:
             minority_label=found.rarest_label,
             num_classes=len(found.labels),
             smallest_rows=int(found.natural_C.min()),
+            smallest_share=float(found.natural_C.min() / len(self.splits.train)),
+            is_multi_label=self.is_multi_label,
         )
 
     @cached_property
@@ -205,11 +207,7 @@ def sections(
         name: name of the run.
     """
     chosen, width, notes = model_section(understood, model)
-    if understood.is_multi_label:
-        num_rows = len(understood.splits.train)
-        balanced = settings.several_labels(understood.facts.smallest_rows, num_rows)
-    else:
-        balanced = settings.balancing(understood.facts)
+    balanced = settings.balancing(understood.facts)
     found = {
         "run": Reasoned({"name": name, "seed": SEED}, {"name": f"the run folder is runs/{name}"}),
         "model": chosen,

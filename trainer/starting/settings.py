@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from math import ceil
 from typing import Any
 
-from trainer.audit.advice import Facts, advise
+from trainer.audit.advice import advise
+from trainer.audit.facts import Facts
 from trainer.config.yaml_source import read_values
 from trainer.errors import counted
 from trainer.training.length import PlannedLength
@@ -18,7 +19,6 @@ FEW_MEASURED = 30
 SHARES = ((0.9, 0.05), (0.8, 0.1), (0.7, 0.15), (0.6, 0.2))
 """Shares of train, and of validation and test each, from which the first that suits is taken."""
 LARGEST_BATCH, SMALL_BATCH, SMALL_ROWS = 32, 16, 2_000
-EXTREME_WEIGHT = 200
 RATES = ((512, 1e-4), (896, 5e-5), (10**9, 2e-5))
 """Learning rate by the largest hidden size of a model: MiniLM has 384, base models 768. The shipped
 configs train MiniLM with 1e-4, and the paper on BERT proposes 2e-5 to 5e-5."""
@@ -75,25 +75,6 @@ def length_in_tokens(needed: int, limit: int, share_above: float, *, is_estimate
         share = f"{100 * share_above:.0f} %"
         reason = f"tokens, the default limit; {share} of the texts are longer and are cut"
     return Reasoned({"max_length": length}, {"max_length": reason})
-
-
-def several_labels(smallest: int, num_rows: int) -> dict[str, Reasoned]:
-    """Return the balancing of rows with several labels, for which the audit has no rule.
-
-    Each label is rare against the rows without it, which weights even out.
-
-    Args:
-        smallest: training rows that have the rarest label.
-        num_rows: training rows.
-    """
-    heaviest = (num_rows - smallest) / smallest
-    reason = "without weights, labels in few rows are hardly ever predicted"
-    if heaviest > EXTREME_WEIGHT:
-        reason += f"; the largest weight is {heaviest:,.0f}, so compare with none"
-    return {
-        "balance": Reasoned({"method": "none"}),
-        "loss": Reasoned({"class_weights": "balanced"}, {"class_weights": reason}),
-    }
 
 
 def balancing(facts: Facts) -> dict[str, Reasoned]:

@@ -33,6 +33,7 @@ from trainer.data.labels.multi_label import (
     count_spellings,
     label_matrix,
     label_set_ids,
+    label_set_words,
     rarest_label_ids,
 )
 from trainer.data.reading.row_access import take_rows
@@ -107,6 +108,14 @@ class CleanRows:
     def targets(self) -> Array:
         """The targets of training: label ids (N,), or which labels each row has (N, C)."""
         return self.label_ids_N if self.label_matrix_NC is None else self.label_matrix_NC
+
+    def label_words(self, row: int) -> str:
+        """Return the label of a row, or its labels."""
+        if self.label_matrix_NC is None:
+            return self.labels.names[self.label_ids_N[row]]
+        return label_set_words(
+            [self.labels.names[c] for c in np.flatnonzero(self.label_matrix_NC[row])]
+        )
 
     def kept(self, slot: str) -> Ints:
         """Return the ids of the kept rows of a config key (source, train, validation, test)."""

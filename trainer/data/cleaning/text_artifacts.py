@@ -8,6 +8,7 @@ import numpy as np
 import pyarrow.compute as pc
 
 from trainer.arrays import Ints
+from trainer.data.labels.class_order import count_drawn
 
 if TYPE_CHECKING:
     from trainer.data.cleaning.clean import CleanRows
@@ -62,14 +63,13 @@ def find_text_artifacts(clean: "CleanRows", ids_N: Ints) -> dict[str, dict[str, 
     the artifacts.
     """
     found = {}
-    labels_N = clean.label_ids_N[ids_N]
     for kind, pattern in PATTERNS.items():
         masks = (
             pc.match_substring_regex(clean.rows.table[name], pattern).fill_null(False).to_numpy()
             for name in ("text", "text_pair")
         )
         has_N = np.logical_or(*masks)[ids_N]
-        counts_C = clean.labels.counts(labels_N[has_N])
+        counts_C = count_drawn(clean.targets, ids_N[has_N], len(clean.labels))
         found[kind] = {
             "rows": int(has_N.sum()),
             "share": float(has_N.mean()) if len(ids_N) else 0.0,
@@ -89,7 +89,7 @@ def _example(clean: "CleanRows", row: int, pattern: str) -> dict[str, Any]:
     assert place is not None
     start, end = max(0, place.start() - AROUND_CHARACTERS), place.end() + AROUND_CHARACTERS
     shown = f"{'…' if start else ''}{visible(text[start:end])}{'…' if end < len(text) else ''}"
-    return {"row": row, "label": clean.labels.names[clean.label_ids_N[row]], "text": shown}
+    return {"row": row, "label": clean.label_words(row), "text": shown}
 
 
 def visible(text: str) -> str:

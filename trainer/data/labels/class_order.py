@@ -64,6 +64,17 @@ def count_drawn(targets: Array, positions: Ints, num_labels: int) -> Ints:
     return np.bincount(label_ids, times_N[rows][places], minlength=num_labels).astype(np.int64)
 
 
+def rows_of_labels(targets: Array, num_labels: int) -> list[Ints]:
+    """Return the rows of each class.
+
+    Args:
+        targets: as for `count_labels`.
+    """
+    rows_M, ids_M = (np.arange(len(targets)), targets) if targets.ndim == 1 else np.nonzero(targets)
+    ends_C = np.cumsum(np.bincount(ids_M, minlength=num_labels))
+    return np.split(rows_M[np.argsort(ids_M, kind="stable")], ends_C[:-1])
+
+
 def order_labels(
     found: set[str], class_label_order: list[str] | None, dropped: Mapping[str, int] | None = None
 ) -> Labels:

@@ -82,6 +82,12 @@ def label_set_ids(label_matrix_NC: Bools) -> Ints:
     return np.unique(packed, axis=0, return_inverse=True)[1].ravel().astype(np.int64)
 
 
+def label_set_words(names: list[str]) -> str:
+    """Return the labels of a row as text; names with a comma or a quote are quoted."""
+    words = [json.dumps(n, ensure_ascii=False) if set(n) & set(',"') else n for n in names]
+    return ", ".join(words) or NO_LABEL
+
+
 def positive_none(counts_C: Ints, num_rows: int, beta: float) -> Floats:
     """Return the weight 1 for every label."""
     return np.ones(len(counts_C))

@@ -134,7 +134,7 @@ def open_encoder(model: ModelSection) -> OpenedEncoder:
         tokens = tokenise(
             clean.rows.table,
             ids_N,
-            clean.label_ids_N[ids_N],
+            clean.targets[ids_N],
             tokenizer,
             max_length=max_length,
             fingerprint=clean.text_fingerprint,

@@ -1,0 +1,67 @@
+"""What to try first for rows with several labels; table LABEL_SET_RULES.
+
+Each label divides the rows into those that have it and those that lack it, so a label can be rare
+although all labels are equally frequent.
+"""
+
+from trainer.audit.facts import PROJECT, Facts, Rule
+from trainer.data.summary import MILD_RATIO, MODERATE_RATIO
+from trainer.errors import counted
+
+MANY_CLASSES = 20
+LARGE_SHARE = 0.1
+"""A label that so many rows have is not rare against the rows without it."""
+
+
+def _rarest(facts: Facts) -> str:
+    return (
+        f"the rarest label, '{facts.minority_label}', is in"
+        f" {counted(facts.smallest_rows, 'training row')} ({facts.smallest_share:.2%} of all)"
+    )
+
+
+LABEL_SET_RULES = (
+    Rule(
+        "frequent_labels",
+        "method",
+        f"several labels a row, imbalance ratio up to {MILD_RATIO}, and every label in at least"
+        f" {LARGE_SHARE:.0%} of the training rows",
+        lambda f: f.imbalance_ratio <= MILD_RATIO and f.smallest_share >= LARGE_SHARE,
+        lambda f: (
+            f"Start without balancing: {_rarest(f)}, which is enough for plain binary"
+            " cross-entropy. If its recall is low, fit thresholds: decision.thresholds: f1."
+        ),
+        lambda f: "balance: {method: none}\nloss: {class_weights: none}",
+        PROJECT,
+    ),
+    Rule(
+        "long_tail_of_labels",
+        "method",
+        f"several labels a row, imbalance ratio above {MODERATE_RATIO}, and at least"
+        f" {MANY_CLASSES} labels",
+        lambda f: f.imbalance_ratio > MODERATE_RATIO and f.num_classes >= MANY_CLASSES,
+        lambda f: (
+            f"Use a loss for the long tail of labels that occur together: there are"
+            f" {f.num_classes:,} labels, and {_rarest(f)}. On the 90 topics of Reuters, Huang et"
+            " al. published a macro F1 of 0.64 with it and 0.47 with binary cross-entropy (BERT)."
+            " Compare with loss.name: asymmetric, and fit thresholds: decision.thresholds: f1."
+        ),
+        lambda f: "loss: {name: distribution_balanced}",
+        "Wu et al. 2020, https://arxiv.org/abs/2007.09654; Huang et al. 2021,"
+        " https://arxiv.org/abs/2109.04712",
+    ),
+    Rule(
+        "rare_labels",
+        "method",
+        "several labels a row, any other case",
+        lambda f: True,
+        lambda f: (
+            f"Weight the rows that have a label against those that lack it: {_rarest(f)}. Without"
+            " weights, such a label is hardly ever predicted at 0.5. Compare with"
+            " loss.class_weights: none and decision.thresholds: f1, which needs no other training."
+        ),
+        lambda f: "loss: {class_weights: balanced}",
+        f"pos_weight of torch.nn.BCEWithLogitsLoss; thresholds: {PROJECT}",
+    ),
+)
+"""The method rules of rows with several labels, in the order in which they are read."""
