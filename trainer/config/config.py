@@ -11,6 +11,7 @@ from pydantic import ValidationError, model_validator
 
 from trainer.config.conflicts import check_conflicts, problem_type_faults
 from trainer.config.faults import word_faults
+from trainer.config.stage_conflicts import check_stages
 from trainer.config.top_level import TopLevel
 from trainer.config.yaml_source import (
     YamlSource,
@@ -40,6 +41,7 @@ class Config(TopLevel):
     @model_validator(mode="after")
     def _check(self) -> "Config":
         check_conflicts(self)
+        check_stages(self)
         return self
 
     @property
@@ -164,7 +166,13 @@ def load_config(
             f"the config is of type {type(config).__name__}; needed: the path of a YAML file, a"
             " dict or a Config."
         )
-    return check_config(YamlSource("", plain_values(config)), given)
+    try:
+        values = plain_values(config)
+    except RecursionError as error:
+        raise ConfigError(
+            "the config: a dict or list in it contains itself. Write the values out."
+        ) from error
+    return check_config(YamlSource("", values), given)
 
 
 def check_config(source: YamlSource, overrides: Sequence[str] = ()) -> Config:

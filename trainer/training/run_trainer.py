@@ -16,6 +16,7 @@ from trainer.launch import watch
 from trainer.training import memory
 from trainer.training.batches.widths import EQUAL_LENGTHS
 from trainer.training.length import ENDED_EARLY, PlannedLength, TrainingLength, training_length
+from trainer.training.models.encoder_layers import set_layer_rates, weight_depths
 from trainer.training.models.lora import merged
 from trainer.training.pass_trainer import PassTrainer
 from trainer.training.peak_memory import PeakMemory
@@ -28,10 +29,19 @@ class RunTrainer(PassTrainer):
 
     Args:
         halve_on_out_of_memory: whether the next start may take smaller passes if memory runs out.
+        layer_decay: factor of the learning rate from each layer to the one below it; None for one
+            rate.
     """
 
-    def __init__(self, *, halve_on_out_of_memory: bool = True, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        *,
+        halve_on_out_of_memory: bool = True,
+        layer_decay: float | None = None,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(**kwargs)
+        self.layer_decay = layer_decay
         self.halve_on_out_of_memory = halve_on_out_of_memory
         self.num_trained = self.model.num_parameters(only_trainable=True)
         self.num_parameters = self.model.num_parameters()
@@ -132,6 +142,23 @@ class RunTrainer(PassTrainer):
                 f" {self.args.lr_scheduler_type}: {first_line(error)}"
             ) from error
         self.optimizer = self.lr_scheduler = None
+
+    def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
+        """Return the optimizer, whose learning rates fall from layer to layer if this is wanted.
+
+        Raises:
+            ConfigError: the weights are sharded, so that layers cannot have their own rates.
+        """
+        is_new = self.optimizer is None
+        optimizer: torch.optim.Optimizer = super().create_optimizer(model)
+        if self.layer_decay is not None and is_new:
+            if self.is_fsdp_enabled or self.is_deepspeed_enabled:
+                raise ConfigError(
+                    "training.layerwise_learning_rate_decay needs whole weights, but they are"
+                    " sharded. Remove it."
+                )
+            set_layer_rates(optimizer, weight_depths(self.model), self.layer_decay)
+        return optimizer
 
     def compute_loss(self, *args: Any, **kwargs: Any) -> Any:
         """Compute the loss, and report progress so that a hanging process can be identified."""

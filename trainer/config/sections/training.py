@@ -109,9 +109,19 @@ REPORT_TO = (
 )
 """Meaning of `training.report_to`."""
 
+LAYERWISE_DECAY = (
+    "Factor of the learning rate from each layer to the one below it, above 0 and up to 1: the head"
+    " has `learning_rate`, the last layer this times the factor, the embeddings the smallest rate."
+    " Usual: 0.8 to 0.95. The lower layers then keep more of what pretraining taught them (Howard"
+    " and Ruder 2018, https://arxiv.org/abs/1801.06146). Default: all weights have one rate. It"
+    " needs `model.mode: full`."
+)
+"""Meaning of `training.layerwise_learning_rate_decay`."""
+
 OWN_SPECS: dict[str, dict[str, Any]] = {
     "early_stopping_patience": {"types": ["int", "null"]},
     "early_stopping_threshold": {"types": ["float"]},
+    "layerwise_learning_rate_decay": {"types": ["float", "null"], "description": LAYERWISE_DECAY},
     "train_sampling_strategy": {
         "types": ["str"],
         "choices": ["group_by_length", "random", "sequential"],
@@ -126,7 +136,8 @@ OWN_SPECS: dict[str, dict[str, Any]] = {
         "description": REPORT_TO,
     },
 }
-"""Keys that TrainingArguments lacks (names of EarlyStoppingCallback) or defines differently."""
+"""Keys that TrainingArguments lacks, or defines differently. The names of early stopping are those
+of EarlyStoppingCallback."""
 
 BOUNDS: dict[str, dict[str, Any]] = {
     "num_train_epochs": {"gt": 0},
@@ -137,6 +148,7 @@ BOUNDS: dict[str, dict[str, Any]] = {
     "label_smoothing_factor": {"ge": 0, "lt": 1},
     "save_total_limit": {"ge": 2},
     "early_stopping_patience": {"ge": 1},
+    "layerwise_learning_rate_decay": {"gt": 0, "le": 1},
 }
 """Ranges that transformers does not check. At least two checkpoints are kept, so that a crash while
 saving leaves a complete one."""
