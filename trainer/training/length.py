@@ -23,10 +23,12 @@ LAST_PART = 0.75
 FEW_EVALUATIONS = 4
 """With fewer, a gain must be twice as large: the value after three quarters is then interpolated,
 which overstates the gain of a curve that flattens."""
-LEAST_GAIN = 0.005
+LEAST_GAIN = 0.01
 LEAST_FALL = 0.05
 """Smallest gain of a score, and smallest fall of the loss as a share of it, that count."""
-
+NOISE = 2
+"""A gain is at least so many times the largest step back. Of flat curves whose evaluations scatter
+by one point, 2 % (10 evaluations) to 10 % (4) are then called too short."""
 CHANCE = 1.05
 """A macro recall of at most so much over the number of classes is that of a constant answer."""
 
@@ -161,7 +163,7 @@ class Curve:
         before, after = self.ends
         least = max(LEAST_GAIN, row_value) if self.rises else LEAST_FALL * before
         least *= 2 if len(self.steps) < FEW_EVALUATIONS else 1
-        return bool(abs(after - before) >= max(least, self.noise) and before != after)
+        return bool(abs(after - before) >= max(least, NOISE * self.noise) and before != after)
 
     @property
     def words(self) -> str:
