@@ -209,7 +209,8 @@ def training_length(
     A training ended too early if the best value of the metric, or the lowest validation loss,
     improved in the last quarter by more than noise, or if it learnt nothing. With one evaluation or
     none this cannot be seen, and the number of steps decides. A training was long enough if early
-    stopping ended it, or if the metric is 1 already. An evaluation before training does not count.
+    stopping ended it, or if hardly anything is left to gain. An evaluation before training does not
+    count.
 
     Args:
         log_history: the log of transformers.Trainer.

@@ -31,6 +31,8 @@ class RunTrainer(PassTrainer):
         halve_on_out_of_memory: whether the next start may take smaller passes if memory runs out.
         layer_decay: factor of the learning rate from each layer to the one below it; None for one
             rate.
+    Attributes:
+        length: whether the finished training ended too early.
     """
 
     def __init__(
@@ -42,6 +44,7 @@ class RunTrainer(PassTrainer):
     ) -> None:
         super().__init__(**kwargs)
         self.layer_decay = layer_decay
+        self.length: TrainingLength | None = None
         self.halve_on_out_of_memory = halve_on_out_of_memory
         self.num_trained = self.model.num_parameters(only_trainable=True)
         self.num_parameters = self.model.num_parameters()
@@ -76,16 +79,21 @@ class RunTrainer(PassTrainer):
         clock, sampler = self.clock, self.get_train_dataloader().batch_sampler
         steps_per_epoch = -(-len(sampler) // self.args.gradient_accumulation_steps)
         rows = clock.steps * sampler.num_rows / max(1, steps_per_epoch)
+        self.length = self._length(sampler.num_rows)
         return {
             "seconds": clock.seconds,
             "rows_per_second": rows / clock.seconds if clock.seconds else 0.0,
             **peak.figures(),
             "steps": self.state.global_step,
-            "length": self.length().to_dict(),
+            "length": self.length.to_dict(),
         }
 
-    def length(self) -> TrainingLength:
-        """Return whether the finished training ended while it still improved."""
+    def _length(self, num_rows: int) -> TrainingLength:
+        """Return whether the finished training ended while it still improved.
+
+        Args:
+            num_rows: training rows of an epoch.
+        """
         args, state = self.args, self.state
         patience = [
             callback
@@ -99,7 +107,7 @@ class RunTrainer(PassTrainer):
         rows_C = rows_C[rows_C > 0]
         return training_length(
             PlannedLength(
-                self.get_train_dataloader().batch_sampler.num_rows,
+                num_rows,
                 self.model.config.num_labels,
                 args.train_batch_size * args.gradient_accumulation_steps * args.world_size,
                 args.num_train_epochs,
@@ -228,7 +236,7 @@ class RunTrainer(PassTrainer):
     def describe(self) -> list[str]:
         """Return sentences about the training for the model card."""
         parameters = f"trained parameters: {self.num_trained:,} of {self.num_parameters:,}"
-        reason, words = self.padded_because, self.length().words
+        reason, words = self.padded_because, self.length.words if self.length else ""
         batches = f"batches: {f'padded, since {reason}' if reason else 'without padding'}"
         return [
             *([f"{ENDED_EARLY}: {words}"] if words else []),
