@@ -657,6 +657,7 @@ def test_owned_and_own_keys_are_training_arguments():
         "early_stopping_patience",
         "early_stopping_threshold",
         "layerwise_learning_rate_decay",
+        "refit_head",
     }
 
 
@@ -917,6 +918,14 @@ def test_dict_that_contains_itself_is_refused():
         (
             ["model.reinitialise_layers=2", "model.mode=lora"],
             "model.reinitialise_layers is set with model.mode: lora",
+        ),
+        (
+            ["training.refit_head=balanced", "model.mode=lora"],
+            "training.refit_head is set with model.mode: lora",
+        ),
+        (
+            ["training.refit_head=balanced", "decision.prior=natural"],
+            "training.refit_head is set with decision.prior, which knows only the balancing of",
         ),
         (["loss.defer_weights=0.6"], "defer_weights is set, but class_weights is none"),
         (

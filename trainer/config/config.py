@@ -11,7 +11,7 @@ from pydantic import ValidationError, model_validator
 
 from trainer.config.conflicts import check_conflicts, problem_type_faults
 from trainer.config.faults import word_faults
-from trainer.config.stage_conflicts import check_stages
+from trainer.config.stage_conflicts import check_stages, stage_faults
 from trainer.config.top_level import TopLevel
 from trainer.config.yaml_source import (
     YamlSource,
@@ -94,7 +94,8 @@ class Config(TopLevel):
             >>> values = {"model": {"name": "bert"}, "data": {"source": "a.csv"}}
             >>> load_config(values).check_problem_type(multi_label=False)
         """
-        if faults := problem_type_faults(self, multi_label=multi_label):
+        faults = problem_type_faults(self, multi_label=multi_label)
+        if faults := faults + stage_faults(self, multi_label=multi_label):
             raise ConfigError("\n".join(faults))
 
     def to_dict(self) -> dict[str, Any]:

@@ -13,6 +13,7 @@ def check_stages(config: TopLevel) -> None:
         "head": "which trains no layer of the encoder",
     }
     reason = f"model.mode: {mode}, {reasons.get(mode, '')}"
+    refits = training.get("refit_head") is not None
     sharded = next((key for key in ("fsdp", "deepspeed") if training.get(key)), None)
     refuse(
         (
@@ -25,9 +26,23 @@ def check_stages(config: TopLevel) -> None:
             f"model.reinitialise_layers is set with {reason}. Remove it, or set model.mode: full",
         ),
         (
+            refits and mode != "full",
+            f"training.refit_head is set with {reason}. Remove it, or set model.mode: full",
+        ),
+        (
             decay is not None and sharded,
             f"training.layerwise_learning_rate_decay is set with training.{sharded}, which joins"
             " the weights of several layers. Remove one of them",
+        ),
+        (
+            refits and sharded,
+            f"training.refit_head is set with training.{sharded}; it needs whole weights. Remove"
+            " one of them",
+        ),
+        (
+            refits and config.decision.prior is not None,
+            "training.refit_head is set with decision.prior, which knows only the balancing of the"
+            " first stage. Remove one of them",
         ),
         (
             config.loss.defer_weights is not None and mode == "head",
@@ -35,3 +50,10 @@ def check_stages(config: TopLevel) -> None:
             " set model.mode: full or lora",
         ),
     )
+
+
+def stage_faults(config: TopLevel, *, multi_label: bool) -> list[str]:
+    """Return the settings that do not fit multi-label data."""
+    if multi_label and config.training_values.get("refit_head") is not None:
+        return ["training.refit_head is set, which needs one label a row. Remove it."]
+    return []

@@ -63,6 +63,7 @@ def build_trainer(
         fast_layers=speed.fast_layers,
         tokens_per_pass=reduced or speed.tokens_per_pass,
         halve_on_out_of_memory=speed.halve_on_out_of_memory,
+        refit=_head_rows(data, tokens) if training.get("refit_head") else None,
         layer_decay=training.get("layerwise_learning_rate_decay"),
         save_total_limit=training["save_total_limit"],
         plan_digest=data.plan_digest,
@@ -105,13 +106,7 @@ def build_head_trainer(
         model=model,
         tokenizer=tokenizer,
         args=arguments,
-        rows=HeadRows(
-            train=tokens["train"],
-            positions=data.plan.positions_in_seen(),
-            validation=tokens["validation"],
-            labels=data.labels,
-            minority_label=data.summary.minority_label,
-        ),
+        rows=_head_rows(data, tokens),
         fit=HeadFit(
             loss=loss.name,
             loss_options=lambda counts_C: loss_options(loss.name, loss.settings, counts_C),
@@ -122,4 +117,14 @@ def build_head_trainer(
         cache_dir=cache_dir,
         write_epochs=folder.write_epochs,
         trackers=trackers,
+    )
+
+
+def _head_rows(data: PreparedData, tokens: dict[str, TokenisedRows]) -> HeadRows:
+    return HeadRows(
+        train=tokens["train"],
+        positions=data.plan.positions_in_seen(),
+        validation=tokens["validation"],
+        labels=data.labels,
+        minority_label=data.summary.minority_label,
     )

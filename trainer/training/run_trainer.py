@@ -11,17 +11,22 @@ import numpy as np
 import torch
 from transformers import EarlyStoppingCallback
 
-from trainer.errors import ConfigError, Stopped, TrainingError, first_line
+from trainer.errors import ConfigError, ModelError, Stopped, TrainingError, first_line
 from trainer.launch import watch
 from trainer.training import memory
 from trainer.training.batches.widths import EQUAL_LENGTHS
+from trainer.training.frozen.head import HeadRows
 from trainer.training.length import ENDED_EARLY, PlannedLength, TrainingLength, training_length
 from trainer.training.models.encoder_layers import set_layer_rates, weight_depths
+from trainer.training.models.layers import final_linear
 from trainer.training.models.lora import merged
 from trainer.training.pass_trainer import PassTrainer
 from trainer.training.peak_memory import PeakMemory
 from trainer.training.progress import epoch_rows
+from trainer.training.refit import refit_head
 from trainer.training.resuming.checkpoints import last_good, saving
+
+REFITTED = "final layer fitted again on class-balanced rows (`training.refit_head`: balanced)"
 
 
 class RunTrainer(PassTrainer):
@@ -31,6 +36,7 @@ class RunTrainer(PassTrainer):
         halve_on_out_of_memory: whether the next start may take smaller passes if memory runs out.
         layer_decay: factor of the learning rate from each layer to the one below it; None for one
             rate.
+        refit: rows on which the final layer is fitted again after training; None if it stays.
     Attributes:
         length: whether the finished training ended too early.
     """
@@ -40,10 +46,16 @@ class RunTrainer(PassTrainer):
         *,
         halve_on_out_of_memory: bool = True,
         layer_decay: float | None = None,
+        refit: HeadRows | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        self.layer_decay = layer_decay
+        self.layer_decay, self.refit = layer_decay, refit
+        if refit is not None and final_linear(self.model) is None:
+            raise ModelError(
+                f"training.refit_head fits a final Linear layer, and {type(self.model).__name__}"
+                " has none. Remove it."
+            )
         self.length: TrainingLength | None = None
         self.halve_on_out_of_memory = halve_on_out_of_memory
         self.num_trained = self.model.num_parameters(only_trainable=True)
@@ -76,6 +88,8 @@ class RunTrainer(PassTrainer):
                 wanted=self.halve_on_out_of_memory,
             )
             raise Stopped(message, step, is_alone=True) from error
+        if self.refit is not None:
+            self._refit(self.refit)
         clock, sampler = self.clock, self.get_train_dataloader().batch_sampler
         steps_per_epoch = -(-len(sampler) // self.args.gradient_accumulation_steps)
         rows = clock.steps * sampler.num_rows / max(1, steps_per_epoch)
@@ -87,6 +101,13 @@ class RunTrainer(PassTrainer):
             "steps": self.state.global_step,
             "length": self.length.to_dict(),
         }
+
+    def _refit(self, rows: HeadRows) -> None:
+        """Fit the final layer again, over the encoder that was trained."""
+        # removes autocast from the forward method of the model
+        self.accelerator.unwrap_model(self.model_wrapped, keep_fp32_wrapper=False)
+        folder = self.checkpoints.parent
+        refit_head(self.model, self.processing_class, self.args, rows, folder)
 
     def _length(self, num_rows: int) -> TrainingLength:
         """Return whether the finished training ended while it still improved.
@@ -240,6 +261,7 @@ class RunTrainer(PassTrainer):
         batches = f"batches: {f'padded, since {reason}' if reason else 'without padding'}"
         return [
             *([f"{ENDED_EARLY}: {words}"] if words else []),
+            *([REFITTED] if self.refit is not None else []),
             parameters,
             EQUAL_LENGTHS if self.equal_lengths else batches,
         ]

@@ -125,14 +125,13 @@ def test_stopped_after_any_step_a_run_ends_as_the_unbroken_one(
         assert not (run / "stopped.json").exists()
 
 
-def test_new_layers_rates_by_layer_and_deferred_weights_resume_exactly(
-    config, signal_at, monkeypatch, tmp_path
-):
+def test_layers_and_stages_of_a_training_resume_exactly(config, signal_at, monkeypatch, tmp_path):
     """Stopped before the weights apply (after step 6 of 10), and again after."""
     own = {
         "loss": {"class_weights": "balanced", "defer_weights": 0.6},
         "model": {"reinitialise_layers": 1},
         "layerwise_learning_rate_decay": 0.7,
+        "refit_head": "balanced",
     }
     train(config("unbroken", **own))
     stopped = config("stopped", **own)
@@ -146,6 +145,7 @@ def test_new_layers_rates_by_layer_and_deferred_weights_resume_exactly(
     assert "- `model.reinitialise_layers`: 1, drawn again before training" in card
     assert "- `layerwise_learning_rate_decay`: 0.7" in card
     assert ", after 60% of the training." in card
+    assert "- final layer fitted again on class-balanced rows" in card
 
 
 def test_second_signal_and_sigusr1_stop_it_once(config, signal_at, monkeypatch, tmp_path, capsys):

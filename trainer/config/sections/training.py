@@ -118,10 +118,23 @@ LAYERWISE_DECAY = (
 )
 """Meaning of `training.layerwise_learning_rate_decay`."""
 
+REFIT_HEAD = (
+    "`balanced`: after training, freeze the encoder and fit the final layer again, with balanced"
+    " class weights. The encoder then learns from the natural distribution, and only the head from"
+    " balanced classes (Kang et al. 2020, https://arxiv.org/abs/1910.09217). It needs"
+    " `model.mode: full` and one label a row. Default: the final layer stays as it was trained."
+)
+"""Meaning of `training.refit_head`."""
+
 OWN_SPECS: dict[str, dict[str, Any]] = {
     "early_stopping_patience": {"types": ["int", "null"]},
     "early_stopping_threshold": {"types": ["float"]},
     "layerwise_learning_rate_decay": {"types": ["float", "null"], "description": LAYERWISE_DECAY},
+    "refit_head": {
+        "types": ["str", "null"],
+        "choices": ["balanced"],
+        "description": REFIT_HEAD,
+    },
     "train_sampling_strategy": {
         "types": ["str"],
         "choices": ["group_by_length", "random", "sequential"],
