@@ -63,7 +63,7 @@ def build_trainer(
         fast_layers=speed.fast_layers,
         tokens_per_pass=reduced or speed.tokens_per_pass,
         halve_on_out_of_memory=speed.halve_on_out_of_memory,
-        refit=_head_rows(data, tokens) if training.get("refit_head") else None,
+        refit=(kind, _head_rows(data, tokens)) if (kind := training.get("refit_head")) else None,
         layer_decay=training.get("layerwise_learning_rate_decay"),
         save_total_limit=training["save_total_limit"],
         plan_digest=data.plan_digest,

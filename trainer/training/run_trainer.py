@@ -23,10 +23,8 @@ from trainer.training.models.lora import merged
 from trainer.training.pass_trainer import PassTrainer
 from trainer.training.peak_memory import PeakMemory
 from trainer.training.progress import epoch_rows
-from trainer.training.refit import refit_head
+from trainer.training.refit import REFITS
 from trainer.training.resuming.checkpoints import last_good, saving
-
-REFITTED = "final layer fitted again on class-balanced rows (`training.refit_head`: balanced)"
 
 
 class RunTrainer(PassTrainer):
@@ -36,9 +34,11 @@ class RunTrainer(PassTrainer):
         halve_on_out_of_memory: whether the next start may take smaller passes if memory runs out.
         layer_decay: factor of the learning rate from each layer to the one below it; None for one
             rate.
-        refit: rows on which the final layer is fitted again after training; None if it stays.
+        refit: an entry of trainer.training.refit.REFITS that changes the final layer after
+            training, and its rows; None if the layer stays.
     Attributes:
         length: whether the finished training ended too early.
+        refitted: what happened to the final layer after training, in a sentence.
     """
 
     def __init__(
@@ -46,7 +46,7 @@ class RunTrainer(PassTrainer):
         *,
         halve_on_out_of_memory: bool = True,
         layer_decay: float | None = None,
-        refit: HeadRows | None = None,
+        refit: tuple[str, HeadRows] | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -57,6 +57,7 @@ class RunTrainer(PassTrainer):
                 " has none. Remove it."
             )
         self.length: TrainingLength | None = None
+        self.refitted = ""
         self.halve_on_out_of_memory = halve_on_out_of_memory
         self.num_trained = self.model.num_parameters(only_trainable=True)
         self.num_parameters = self.model.num_parameters()
@@ -89,7 +90,10 @@ class RunTrainer(PassTrainer):
             )
             raise Stopped(message, step, is_alone=True) from error
         if self.refit is not None:
-            self._refit(self.refit)
+            # removes autocast from the forward method of the model
+            self.accelerator.unwrap_model(self.model_wrapped, keep_fp32_wrapper=False)
+            kind, rows_of_head = self.refit
+            self.refitted = REFITS[kind](self, rows_of_head)
         clock, sampler = self.clock, self.get_train_dataloader().batch_sampler
         steps_per_epoch = -(-len(sampler) // self.args.gradient_accumulation_steps)
         rows = clock.steps * sampler.num_rows / max(1, steps_per_epoch)
@@ -101,13 +105,6 @@ class RunTrainer(PassTrainer):
             "steps": self.state.global_step,
             "length": self.length.to_dict(),
         }
-
-    def _refit(self, rows: HeadRows) -> None:
-        """Fit the final layer again, over the encoder that was trained."""
-        # removes autocast from the forward method of the model
-        self.accelerator.unwrap_model(self.model_wrapped, keep_fp32_wrapper=False)
-        folder = self.checkpoints.parent
-        refit_head(self.model, self.processing_class, self.args, rows, folder)
 
     def _length(self, num_rows: int) -> TrainingLength:
         """Return whether the finished training ended while it still improved.
@@ -261,7 +258,7 @@ class RunTrainer(PassTrainer):
         batches = f"batches: {f'padded, since {reason}' if reason else 'without padding'}"
         return [
             *([f"{ENDED_EARLY}: {words}"] if words else []),
-            *([REFITTED] if self.refit is not None else []),
+            *([self.refitted] if self.refitted else []),
             parameters,
             EQUAL_LENGTHS if self.equal_lengths else batches,
         ]

@@ -119,10 +119,13 @@ LAYERWISE_DECAY = (
 """Meaning of `training.layerwise_learning_rate_decay`."""
 
 REFIT_HEAD = (
-    "`balanced`: after training, freeze the encoder and fit the final layer again, with balanced"
-    " class weights. The encoder then learns from the natural distribution, and only the head from"
-    " balanced classes (Kang et al. 2020, https://arxiv.org/abs/1910.09217). It needs"
-    " `model.mode: full` and one label a row. Default: the final layer stays as it was trained."
+    "What happens to the final layer after training; the encoder stays. `balanced`: it is fitted"
+    " again with balanced class weights (cRT). `tau_normalised`: the weights of each class are"
+    " divided by their norm to the power of tau, from 0 to 1; the tau that is best by"
+    " `metric_for_best_model` on validation is used. Both follow Kang et al. 2020,"
+    " https://arxiv.org/abs/1910.09217: the encoder learns from the natural distribution, and only"
+    " the head is balanced. They need `model.mode: full` and one label a row. Default: the final"
+    " layer stays as it was trained."
 )
 """Meaning of `training.refit_head`."""
 
@@ -132,7 +135,7 @@ OWN_SPECS: dict[str, dict[str, Any]] = {
     "layerwise_learning_rate_decay": {"types": ["float", "null"], "description": LAYERWISE_DECAY},
     "refit_head": {
         "types": ["str", "null"],
-        "choices": ["balanced"],
+        "choices": ["balanced", "tau_normalised"],
         "description": REFIT_HEAD,
     },
     "train_sampling_strategy": {
