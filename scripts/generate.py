@@ -32,7 +32,8 @@ start at the folder in which you run the command.
 
 All faults are reported together, with file, line, what was found, what is allowed, and the
 nearest known name. `equipoise train --config mine.yaml --check` checks config, columns and model,
-and trains nothing. Missing files, odd labels and broken rows are reported before a model is loaded.
+and trains nothing. It reads files of up to 32 MiB whole, and the first rows of larger ones. Missing
+files, odd labels and broken rows are reported before a model is loaded.
 
 For completion and checks in an editor, write the schema with `equipoise schema > schema.json`, and
 start the YAML with `# yaml-language-server: $schema=schema.json`.

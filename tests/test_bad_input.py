@@ -214,7 +214,7 @@ def test_loss_that_is_not_a_number_stops_the_run_and_names_the_last_good_checkpo
 
 def test_check_writes_nothing_and_says_so(config_file, capsys, tmp_path):
     train_command(config=config_file(), set_=[], resume="auto", check=True)
-    assert "config, the first rows of the data and model are in order" in capsys.readouterr().out
+    assert "config, all 240 rows and model are in order" in capsys.readouterr().out
     assert not (tmp_path / "runs").exists()
 
 

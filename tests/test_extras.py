@@ -141,5 +141,5 @@ run("train", "--config", sys.argv[1], "--check")
     done = without_extras(code, config)
     assert done.returncode == 0, done.stderr
     assert "exit" not in done.stderr
-    assert "config, the first rows of the data and model are in order." in done.stdout
+    assert "config, all 240 rows and model are in order." in done.stdout
     assert (tmp_path / "runs/run/report.html").is_file()

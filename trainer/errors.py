@@ -127,7 +127,7 @@ class TrainingError(TrainerError):
         ...     run = train(values, ["training.learning_rate=1e30", "training.max_grad_norm=0"])
         ... except TrainingError as error:
         ...     print(error)
-        Loaded torch ... loss ...
+        Read 240 rows ... loss ...
     """
 
 

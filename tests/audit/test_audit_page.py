@@ -104,6 +104,7 @@ def test_findings_hold_the_documented_names(findings):
         "obstacles",
         "notes",
         "advice",
+        "measure",
     ]
     record = asdict(findings)
     assert list(record) == names

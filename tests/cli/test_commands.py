@@ -32,6 +32,17 @@ def invoke(*arguments):
     return done.exit_code, done.stdout, done.stderr
 
 
+@pytest.mark.parametrize("source", ["rows.csv", "ro*.csv"])
+@pytest.mark.parametrize("command", ["train", "audit"])
+def test_missing_file_that_lies_beside_the_yaml_is_named(command, source, tmp_path):
+    (tmp_path / "rows.csv").write_text("text,label\na,x\n", encoding="utf-8")
+    path = tmp_path / "tweets.yaml"
+    path.write_text(json.dumps({"model": {"name": "m"}, "data": {"source": source}}))
+    code, _, error = invoke(command, path)
+    assert code == 2
+    assert f"It is beside {path}: write {tmp_path / source}, or run in {tmp_path}." in error
+
+
 @pytest.fixture
 def config(tmp_path):
     """A YAML whose run folder is known; nothing in it exists."""

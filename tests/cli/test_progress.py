@@ -17,11 +17,11 @@ from small_runs import train
 from trainer import progress
 
 STAGES = (
-    r"Loaded torch and transformers",
     r"Read 240 rows from 1 file",
     r"Cleaned: 240 rows kept",
     r"Split: 144 train, 48 validation, 48 test rows",
     r"Balanced \(undersample\): an epoch draws 72 of 144 training rows",
+    r"Loaded torch and transformers",
     r"Tokenised 168 texts to at most 16 tokens each",
     r"Loaded the model \S+",
     r"Evaluated 48 validation and 48 test rows",

@@ -656,6 +656,8 @@ def test_owned_and_own_keys_are_training_arguments():
     assert set(OWN_SPECS) - set(committed) == {
         "early_stopping_patience",
         "early_stopping_threshold",
+        "layerwise_learning_rate_decay",
+        "refit_head",
     }
 
 
@@ -888,6 +890,53 @@ def test_dict_loads_like_the_file_with_paths_and_numbers_of_numpy(load):
     overridden = load_config(loaded, ["run.seed=9", "balance.method=none"])
     assert overridden.to_dict() == load_config(Path("c.yaml"), "run.seed=9").to_dict()
     assert own["run"] == {"seed": 7}
+
+
+def test_dict_that_contains_itself_is_refused():
+    values = dict(VALUES)
+    values["run"] = values
+    with pytest.raises(ConfigError, match="a dict or list in it contains itself"):
+        load_config(values)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        (
+            ["training.layerwise_learning_rate_decay=0.9", "model.mode=lora"],
+            "layerwise_learning_rate_decay is set with model.mode: lora, which trains adapters",
+        ),
+        (
+            ["training.layerwise_learning_rate_decay=0.9", "model.mode=head"],
+            "layerwise_learning_rate_decay is set with model.mode: head, which trains no layer",
+        ),
+        (
+            ["training.layerwise_learning_rate_decay=0.9", "training.fsdp=full_shard"],
+            "is set with training.fsdp, which joins the weights of several layers",
+        ),
+        (["training.layerwise_learning_rate_decay=1.1"], "needed: 1 or less"),
+        (
+            ["model.reinitialise_layers=2", "model.mode=lora"],
+            "model.reinitialise_layers is set with model.mode: lora",
+        ),
+        (
+            ["training.refit_head=balanced", "model.mode=lora"],
+            "training.refit_head is set with model.mode: lora",
+        ),
+        (
+            ["training.refit_head=balanced", "decision.prior=natural"],
+            "training.refit_head is set with decision.prior, which knows only the balancing of",
+        ),
+        (["loss.defer_weights=0.6"], "defer_weights is set, but class_weights is none"),
+        (
+            ["loss.defer_weights=0.6", "loss.class_weights=balanced", "model.mode=head"],
+            "loss.defer_weights is set with model.mode: head, whose fit has no steps",
+        ),
+    ],
+)
+def test_layers_and_stages_that_do_not_fit_are_refused(overrides, words):
+    with pytest.raises(ConfigError, match=words):
+        load_config(VALUES, overrides)
 
 
 @pytest.mark.parametrize(

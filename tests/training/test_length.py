@@ -37,15 +37,15 @@ def length(scores, losses=None, *, step=100, planned=PLANNED, row_value=0.0, sto
 @pytest.mark.parametrize(
     ("scores", "ended_too_early"),
     [
-        ([0.3, 0.5, 0.6, 0.606], True),
-        ([0.3, 0.5, 0.6, 0.604], False),  # less than half a point
-        ([0.3, 0.6, 0.59, 0.606], False),  # less than the step back before: noise
-        ([0.3, 0.6, 0.59, 0.62], True),
+        ([0.3, 0.5, 0.6, 0.611], True),
+        ([0.3, 0.5, 0.6, 0.609], False),  # less than one point
+        ([0.3, 0.6, 0.59, 0.619], False),  # less than twice the step back before: noise
+        ([0.3, 0.6, 0.59, 0.621], True),
         ([0.6, 0.5, 0.55, 0.58], False),  # below the best
-        ([0.5, 0.6, 0.615], True),  # three evaluations: 0.75 x 0.015 is above 2 x 0.005
-        ([0.5, 0.6, 0.612], False),
-        ([0.5, 0.53], True),  # two: half of 0.03
-        ([0.5, 0.51], False),
+        ([0.5, 0.6, 0.628], True),  # three evaluations: 0.75 x 0.028 is above 2 x 0.01
+        ([0.5, 0.6, 0.626], False),
+        ([0.5, 0.55], True),  # two: half of 0.05
+        ([0.5, 0.53], False),
         ([0.9, 0.95, 0.98, 1.0], False),  # nothing is left to learn
     ],
 )

@@ -333,6 +333,44 @@ def test_gradient_of_every_multi_label_loss_is_that_of_the_whole_step(loss, tmp_
     assert trained.state.global_step == 2
 
 
+def test_deferred_weights_train_plainly_first_and_with_weights_after(tmp_path):
+    """The first three of six steps equal plain training, the fourth does not."""
+    common = {"max_steps": 6, "lr_scheduler_type": "constant"}
+
+    def trained(folder, stop=None, **given):
+        class Stop(TrainerCallback):
+            def on_step_end(self, args, state, control, **kwargs):
+                control.should_training_stop = state.global_step == stop
+
+        args = arguments(tmp_path / folder, **common)
+        trainer = WeightedTrainer(model(), args, train_dataset=rows(), callbacks=[Stop()], **given)
+        trainer.train()
+        return weights_of(trainer)
+
+    weights = torch.tensor([0.2, 1.0, 5.0])
+    deferred = {"class_weights": weights, "defer_weights": 0.5}
+    assert torch.equal(trained("plain", stop=3), trained("early", stop=3, **deferred))
+    assert not torch.equal(trained("plain", stop=4), trained("later", stop=4, **deferred))
+
+
+def test_loss_of_deferred_weights_by_step(tmp_path):
+    trainer = WeightedTrainer(
+        model(),
+        arguments(tmp_path),
+        train_dataset=rows(),
+        class_weights=torch.tensor([1.0, 1.0, 5.0]),
+        defer_weights=0.6,
+    )
+    trainer.state.max_steps, losses = 5, []
+    for step in range(5):
+        trainer.state.global_step = step
+        logits = {"logits": torch.zeros(1, 3)}
+        outputs = type("Outputs", (), logits)
+        losses.append(float(trainer.compute_loss_func(outputs, torch.tensor([2]), 1)))
+    plain = np.log(3)
+    assert losses == pytest.approx([plain, plain, plain, 5 * plain, 5 * plain])
+
+
 def test_nothing_is_balanced_twice_with_the_class_balanced_sampler(tmp_path):
     given = {"train_dataset": rows(), "sampler": "class_balanced"}
     weighted = WeightedTrainer(model(), arguments(tmp_path), class_weights="balanced", **given)
@@ -378,6 +416,8 @@ def test_class_balanced_sampler_shows_every_class_equally_often(tmp_path):
         ({"class_weights": torch.tensor([1.0, 1.0, torch.nan])}, "holds a value below 0, nan or"),
         ({"class_counts": (5, -2, 1), "class_weights": "sqrt"}, "class_counts is -2, 1, 5; give"),
         ({"class_weights": "effective_number", "beta": 2.0}, "beta is 2.0; needed: less than 1"),
+        ({"defer_weights": 0.5}, "defer_weights is 0.5; it needs class_weights and a share betw"),
+        ({"defer_weights": 1.0, "class_weights": "sqrt"}, "defer_weights is 1; it needs class_we"),
         ({"class_weights": "balanced", "beta": 0.9}, "beta is set, but only class_weights: effe"),
         ({"loss": "focal", "loss_settings": {"gamma": -1}}, "gamma is -1; needed: greater than"),
         (

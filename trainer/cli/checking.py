@@ -9,15 +9,19 @@ import typer
 from trainer.config.config import Config
 
 
-def check_and_report(path: str, config: Config, check: Callable[[Config], None]) -> None:
-    """Run a check, and print that everything is in order."""
+def check_and_report(path: str, config: Config, check: Callable[[Config], str | None]) -> None:
+    """Run a check, and print that everything is in order.
+
+    Args:
+        check: returns which rows it read, in words; None for the first ones.
+    """
     needs_torch = config.model.trust_remote_code or not config.training_values.keys().isdisjoint(
         {"fsdp", "deepspeed"}
     )
     if not needs_torch and "torch" not in sys.modules:
         leave_out_torch()
-    check(config)
-    typer.echo(f"{path}: config, the first rows of the data and model are in order.")
+    rows = check(config) or "the first rows of the data"
+    typer.echo(f"{path}: config, {rows} and model are in order.")
 
 
 def leave_out_torch() -> None:

@@ -69,7 +69,7 @@ def audit_command(
     }
     loaded = config_of("audit", path, keys, set_ or ())
     beside = loaded.run_path.with_name(f"{loaded.run.name}-audit")
-    with naming_options(data):
+    with naming_options(data, path):
         audit.audit(
             loaded,
             with_encoder=path is not None or model is not None,

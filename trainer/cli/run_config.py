@@ -17,6 +17,8 @@ OPTIONS = {
     "data.encoding": "--encoding",
 }
 """The options that describe rows when there is no YAML file, and the keys that they set."""
+MISSING = re.compile(r"'([^'/][^']*)' does not exist|no file matches '([^'/][^']*)'")
+"""What `trainer.data.reading.locate` says of a relative path without a file."""
 OTHER_OPTIONS = {"model.name": "--model", "run.output_dir": "--output", "run.name": "--output"}
 """Options that replace values of a YAML file too."""
 ROWS = re.compile(
@@ -110,11 +112,23 @@ def run_keys(output: Path | None, data: str | None) -> dict[str, str | None]:
 
 
 @contextmanager
-def naming_options(data: str | None) -> Iterator[None]:
-    """Name the options in an error about rows that `--data` gave, instead of keys of a YAML."""
+def naming_options(data: str | None, path: str | None = None) -> Iterator[None]:
+    """Complete an error about rows by what only the command line knows.
+
+    Rows that `--data` gave are named by the options, instead of keys of a YAML. A missing file that
+    lies beside the YAML is named.
+
+    Args:
+        path: the YAML file.
+    """
     try:
         yield
     except TrainerError as error:
+        missing = MISSING.search(str(error)) if path else None
+        folder = Path(path or "").parent
+        if missing and any(folder.glob(missing[1] or missing[2])):
+            found = folder / (missing[1] or missing[2])
+            error.args = (f"{error} It is beside {path}: write {found}, or run in {folder}.",)
         if data is not None:
             keys = rf"\b(?:{'|'.join(map(re.escape, OPTIONS))})\b"
             error.args = (re.sub(keys, lambda found: OPTIONS[found[0]], str(error)),)

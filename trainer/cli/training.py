@@ -74,11 +74,11 @@ def train_command(
         **run_keys(output, data),
     }
     loaded = config_of("train", path, keys, set_ or ())
-    from trainer.runs import run_result, training_run
+    from trainer.runs import row_check, run_result
 
-    with naming_options(data):
+    with naming_options(data, path):
         if check:
-            check_and_report(path or data or "", loaded, training_run.check)
+            check_and_report(path or data or "", loaded, row_check.check_with_rows)
             return
         with _marking_interruptions(loaded.run_path):
             run_result.train(loaded, resume=resume)
@@ -102,13 +102,14 @@ def compare_command(
     loaded = load_config(path, set_ or ())
     from trainer.comparison import compare
 
-    if check:
-        check_and_report(path, loaded, compare.check)
-        return
     options = [part for text in set_ or () for part in ("--set", text)]
     command = shlex.join(["equipoise", "compare", path, *options])
-    with _marking_interruptions(compare.folder_of(loaded)):
-        compare.compare(loaded, resume=resume, command=command)
+    with naming_options(None, path):
+        if check:
+            check_and_report(path, loaded, compare.check)
+            return
+        with _marking_interruptions(compare.folder_of(loaded)):
+            compare.compare(loaded, resume=resume, command=command)
 
 
 @worded_errors()
@@ -131,7 +132,8 @@ def split_command(
     from trainer.runs.preparation import prepare
 
     check_output(output, file_format)
-    data = prepare(loaded)
+    with naming_options(None, config or config_option):
+        data = prepare(loaded)
     print_audit(data, {}, 0)
     for path, count in export_splits(data, loaded.data, output, file_format):
         typer.echo(f"{path}: {count:,} rows")

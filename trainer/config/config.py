@@ -11,6 +11,7 @@ from pydantic import ValidationError, model_validator
 
 from trainer.config.conflicts import check_conflicts, problem_type_faults
 from trainer.config.faults import word_faults
+from trainer.config.stage_conflicts import check_stages, stage_faults
 from trainer.config.top_level import TopLevel
 from trainer.config.yaml_source import (
     YamlSource,
@@ -40,6 +41,7 @@ class Config(TopLevel):
     @model_validator(mode="after")
     def _check(self) -> "Config":
         check_conflicts(self)
+        check_stages(self)
         return self
 
     @property
@@ -92,7 +94,8 @@ class Config(TopLevel):
             >>> values = {"model": {"name": "bert"}, "data": {"source": "a.csv"}}
             >>> load_config(values).check_problem_type(multi_label=False)
         """
-        if faults := problem_type_faults(self, multi_label=multi_label):
+        faults = problem_type_faults(self, multi_label=multi_label)
+        if faults := faults + stage_faults(self, multi_label=multi_label):
             raise ConfigError("\n".join(faults))
 
     def to_dict(self) -> dict[str, Any]:
@@ -164,7 +167,13 @@ def load_config(
             f"the config is of type {type(config).__name__}; needed: the path of a YAML file, a"
             " dict or a Config."
         )
-    return check_config(YamlSource("", plain_values(config)), given)
+    try:
+        values = plain_values(config)
+    except RecursionError as error:
+        raise ConfigError(
+            "the config: a dict or list in it contains itself. Write the values out."
+        ) from error
+    return check_config(YamlSource("", values), given)
 
 
 def check_config(source: YamlSource, overrides: Sequence[str] = ()) -> Config:

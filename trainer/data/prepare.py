@@ -57,7 +57,7 @@ def read_splits(
             clean, splits = stream_splits(data, split, balance, seed=seed, cache_dir=cache_dir)
             done(f"Read and split: {splits.words} rows")
     else:
-        clean = _read_and_clean(data, balance, split, cache_dir)
+        clean = read_and_clean(data, balance, split, cache_dir)
         with stage() as done:
             splits = split_rows(clean, data, split, balance, seed=seed, fold=fold)
             done(f"Split: {splits.words} rows")
@@ -70,9 +70,14 @@ def read_splits(
     return clean, splits
 
 
-def _read_and_clean(
+def read_and_clean(
     data: DataSection, balance: BalanceSection, split: SplitSection | None, cache_dir: Path
 ) -> CleanRows:
+    """Read and clean the rows.
+
+    Raises:
+        DataError: the rows cannot be used; the text says which and why.
+    """
     with stage() as done:
         rows = read_rows(data, cache_dir, balance.by, split.by_time if split else None)
         files = counted(len(rows.places.files), "file")

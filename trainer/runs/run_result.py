@@ -145,7 +145,7 @@ def train(
         ...     "run": {"output_dir": "runs", "name": "tweets"},
         ... }
         >>> result = train(values, ["training.max_steps=2"])
-        Loaded torch ...
+        Read 240 rows ...
         >>> 0 <= result.metrics["validation"]["macro_f1"] <= 1
         True
     """

@@ -54,6 +54,7 @@ def build_trainer(
         loss=loss.name,
         loss_settings=loss.settings,
         class_weights=weights_C,
+        defer_weights=loss.defer_weights,
         class_counts=data.plan.counts_C,
         num_rows=len(data.plan.positions()),
         sampling=training["train_sampling_strategy"],
@@ -63,6 +64,8 @@ def build_trainer(
         fast_layers=speed.fast_layers,
         tokens_per_pass=reduced or speed.tokens_per_pass,
         halve_on_out_of_memory=speed.halve_on_out_of_memory,
+        refit=(kind, _head_rows(data, tokens)) if (kind := training.get("refit_head")) else None,
+        layer_decay=training.get("layerwise_learning_rate_decay"),
         save_total_limit=training["save_total_limit"],
         plan_digest=data.plan_digest,
         trackers=trackers,
@@ -104,13 +107,7 @@ def build_head_trainer(
         model=model,
         tokenizer=tokenizer,
         args=arguments,
-        rows=HeadRows(
-            train=tokens["train"],
-            positions=data.plan.positions_in_seen(),
-            validation=tokens["validation"],
-            labels=data.labels,
-            minority_label=data.summary.minority_label,
-        ),
+        rows=_head_rows(data, tokens),
         fit=HeadFit(
             loss=loss.name,
             loss_options=lambda counts_C: loss_options(loss.name, loss.settings, counts_C),
@@ -121,4 +118,14 @@ def build_head_trainer(
         cache_dir=cache_dir,
         write_epochs=folder.write_epochs,
         trackers=trackers,
+    )
+
+
+def _head_rows(data: PreparedData, tokens: dict[str, TokenisedRows]) -> HeadRows:
+    return HeadRows(
+        train=tokens["train"],
+        positions=data.plan.positions_in_seen(),
+        validation=tokens["validation"],
+        labels=data.labels,
+        minority_label=data.summary.minority_label,
     )

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from trainer.config.config import Config
 from trainer.config.sections.balancing import SYNTHESIS_METHODS
 from trainer.data.augmenting.generators import check_generator
+from trainer.data.prepared_data import PreparedData
 from trainer.data.reading.sources import check_source
 from trainer.delivery.hub import client, uploads
 from trainer.errors import Stopped, brief
@@ -87,6 +88,7 @@ def train(config: Config, *, resume: str = "auto") -> Path:
 
 
 def _train(config: Config, resume: str, run_lock: ExitStack, upload: Upload | None) -> Path:
+    early = _rows_before_torch(config)
     with stage() as done, loading_libraries():
         config = start(config)
 
@@ -100,7 +102,7 @@ def _train(config: Config, resume: str, run_lock: ExitStack, upload: Upload | No
     arguments = build_arguments(
         config.training_values, checkpoints=folder.checkpoints, seed=config.member_seed
     )
-    data = prepare(config)
+    data = early or prepare(config)
     run_decision.decision_plan(config, data)  # raises ConfigError for unknown labels
     run = prepare_run(config, folder, arguments, data)
     distributed.from_main(lambda: run_lock.enter_context(writer.only_run(folder.path)))
@@ -121,6 +123,19 @@ def _train(config: Config, resume: str, run_lock: ExitStack, upload: Upload | No
         results.conclude(run, trainer, clock)
         distributed.wait_for_everyone()
     return folder.path
+
+
+def _rows_before_torch(config: Config) -> PreparedData | None:
+    """Prepare the rows before torch is loaded, which takes seconds, so that their faults show.
+
+    Returns:
+        None if this needs several processes, or a language model that writes rows.
+    """
+    if distributed.world_size() > 1 or config.augment.generator != "none":
+        return None
+    require_packages(config)
+    writer.check_writable(config.run_path)
+    return prepare(config)
 
 
 def _checkpoint_to_resume(run: PreparedRun, resume: str) -> str | None:

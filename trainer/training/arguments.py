@@ -12,6 +12,8 @@ from trainer.launch.launch_settings import follow_config
 OWN_KEYS = (
     "early_stopping_patience",
     "early_stopping_threshold",
+    "layerwise_learning_rate_decay",
+    "refit_head",
     "train_sampling_strategy",
     "load_best_model_at_end",
     "save_total_limit",

@@ -23,10 +23,12 @@ LAST_PART = 0.75
 FEW_EVALUATIONS = 4
 """With fewer, a gain must be twice as large: the value after three quarters is then interpolated,
 which overstates the gain of a curve that flattens."""
-LEAST_GAIN = 0.005
+LEAST_GAIN = 0.01
 LEAST_FALL = 0.05
 """Smallest gain of a score, and smallest fall of the loss as a share of it, that count."""
-
+NOISE = 2
+"""A gain is at least so many times the largest step back. Of flat curves whose evaluations scatter
+by one point, 2 % (10 evaluations) to 10 % (4) are then called too short."""
 CHANCE = 1.05
 """A macro recall of at most so much over the number of classes is that of a constant answer."""
 
@@ -158,7 +160,7 @@ class Curve:
         before, after = self.ends
         least = max(LEAST_GAIN, row_value) if self.rises else LEAST_FALL * before
         least *= 2 if len(self.steps) < FEW_EVALUATIONS else 1
-        return bool(abs(after - before) >= max(least, self.noise) and before != after)
+        return bool(abs(after - before) >= max(least, NOISE * self.noise) and before != after)
 
     @property
     def words(self) -> str:
@@ -204,7 +206,8 @@ def training_length(
     A training ended too early if the best value of the metric, or the lowest validation loss,
     improved in the last quarter by more than noise, or if it learnt nothing. With one evaluation or
     none this cannot be seen, and the number of steps decides. A training was long enough if early
-    stopping ended it, or if the metric is 1 already. An evaluation before training does not count.
+    stopping ended it, or if hardly anything is left to gain. An evaluation before training does not
+    count.
 
     Args:
         log_history: the log of transformers.Trainer.

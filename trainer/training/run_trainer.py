@@ -11,15 +11,19 @@ import numpy as np
 import torch
 from transformers import EarlyStoppingCallback
 
-from trainer.errors import ConfigError, Stopped, TrainingError, first_line
+from trainer.errors import ConfigError, ModelError, Stopped, TrainingError, first_line
 from trainer.launch import watch
 from trainer.training import memory
 from trainer.training.batches.widths import EQUAL_LENGTHS
+from trainer.training.frozen.head import HeadRows
 from trainer.training.length import ENDED_EARLY, PlannedLength, TrainingLength, training_length
+from trainer.training.models.encoder_layers import set_layer_rates, weight_depths
+from trainer.training.models.layers import final_linear
 from trainer.training.models.lora import merged
 from trainer.training.pass_trainer import PassTrainer
 from trainer.training.peak_memory import PeakMemory
 from trainer.training.progress import epoch_rows
+from trainer.training.refit import REFITS
 from trainer.training.resuming.checkpoints import last_good, saving
 
 
@@ -28,10 +32,32 @@ class RunTrainer(PassTrainer):
 
     Args:
         halve_on_out_of_memory: whether the next start may take smaller passes if memory runs out.
+        layer_decay: factor of the learning rate from each layer to the one below it; None for one
+            rate.
+        refit: an entry of trainer.training.refit.REFITS that changes the final layer after
+            training, and its rows; None if the layer stays.
+    Attributes:
+        length: whether the finished training ended too early.
+        refitted: what happened to the final layer after training, in a sentence.
     """
 
-    def __init__(self, *, halve_on_out_of_memory: bool = True, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        *,
+        halve_on_out_of_memory: bool = True,
+        layer_decay: float | None = None,
+        refit: tuple[str, HeadRows] | None = None,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(**kwargs)
+        self.layer_decay, self.refit = layer_decay, refit
+        if refit is not None and final_linear(self.model) is None:
+            raise ModelError(
+                f"training.refit_head fits a final Linear layer, and {type(self.model).__name__}"
+                " has none. Remove it."
+            )
+        self.length: TrainingLength | None = None
+        self.refitted = ""
         self.halve_on_out_of_memory = halve_on_out_of_memory
         self.num_trained = self.model.num_parameters(only_trainable=True)
         self.num_parameters = self.model.num_parameters()
@@ -63,19 +89,29 @@ class RunTrainer(PassTrainer):
                 wanted=self.halve_on_out_of_memory,
             )
             raise Stopped(message, step, is_alone=True) from error
+        if self.refit is not None:
+            # removes autocast from the forward method of the model
+            self.accelerator.unwrap_model(self.model_wrapped, keep_fp32_wrapper=False)
+            kind, rows_of_head = self.refit
+            self.refitted = REFITS[kind](self, rows_of_head)
         clock, sampler = self.clock, self.get_train_dataloader().batch_sampler
         steps_per_epoch = -(-len(sampler) // self.args.gradient_accumulation_steps)
         rows = clock.steps * sampler.num_rows / max(1, steps_per_epoch)
+        self.length = self._length(sampler.num_rows)
         return {
             "seconds": clock.seconds,
             "rows_per_second": rows / clock.seconds if clock.seconds else 0.0,
             **peak.figures(),
             "steps": self.state.global_step,
-            "length": self.length().to_dict(),
+            "length": self.length.to_dict(),
         }
 
-    def length(self) -> TrainingLength:
-        """Return whether the finished training ended while it still improved."""
+    def _length(self, num_rows: int) -> TrainingLength:
+        """Return whether the finished training ended while it still improved.
+
+        Args:
+            num_rows: training rows of an epoch.
+        """
         args, state = self.args, self.state
         patience = [
             callback
@@ -89,7 +125,7 @@ class RunTrainer(PassTrainer):
         rows_C = rows_C[rows_C > 0]
         return training_length(
             PlannedLength(
-                self.get_train_dataloader().batch_sampler.num_rows,
+                num_rows,
                 self.model.config.num_labels,
                 args.train_batch_size * args.gradient_accumulation_steps * args.world_size,
                 args.num_train_epochs,
@@ -132,6 +168,23 @@ class RunTrainer(PassTrainer):
                 f" {self.args.lr_scheduler_type}: {first_line(error)}"
             ) from error
         self.optimizer = self.lr_scheduler = None
+
+    def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
+        """Return the optimizer, whose learning rates fall from layer to layer if this is wanted.
+
+        Raises:
+            ConfigError: the weights are sharded, so that layers cannot have their own rates.
+        """
+        is_new = self.optimizer is None
+        optimizer: torch.optim.Optimizer = super().create_optimizer(model)
+        if self.layer_decay is not None and is_new:
+            if self.is_fsdp_enabled or self.is_deepspeed_enabled:
+                raise ConfigError(
+                    "training.layerwise_learning_rate_decay needs whole weights, but they are"
+                    " sharded. Remove it."
+                )
+            set_layer_rates(optimizer, weight_depths(self.model), self.layer_decay)
+        return optimizer
 
     def compute_loss(self, *args: Any, **kwargs: Any) -> Any:
         """Compute the loss, and report progress so that a hanging process can be identified."""
@@ -201,10 +254,11 @@ class RunTrainer(PassTrainer):
     def describe(self) -> list[str]:
         """Return sentences about the training for the model card."""
         parameters = f"trained parameters: {self.num_trained:,} of {self.num_parameters:,}"
-        reason, words = self.padded_because, self.length().words
+        reason, words = self.padded_because, self.length.words if self.length else ""
         batches = f"batches: {f'padded, since {reason}' if reason else 'without padding'}"
         return [
             *([f"{ENDED_EARLY}: {words}"] if words else []),
+            *([self.refitted] if self.refitted else []),
             parameters,
             EQUAL_LENGTHS if self.equal_lengths else batches,
         ]

@@ -11,9 +11,11 @@ gradient depends on those rows alone, however they are cut into batches.
 """
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any, Literal
 
 import numpy as np
+import torch
 from torch.utils.data import IterableDataset, Sampler
 from transformers import Trainer, TrainingArguments
 
@@ -55,6 +57,8 @@ class WeightedTrainer(Trainer):
             the weights as in `torch.nn.CrossEntropyLoss`. For several labels per row these are
             the `pos_weight` of `torch.nn.BCEWithLogitsLoss`; `effective_number` and a tensor (2, C)
             weigh the rows without and with each label.
+        defer_weights: share of the training, in (0, 1), after which the class weights apply; until
+            then every class has weight 1 (Cao et al. 2019, https://arxiv.org/abs/1906.07413).
         beta: of `effective_number`, in (0, 1). Default 0.999; for several labels per row 0.9.
         sampler: `class_balanced` draws every class equally often (ClassBalancedSampler); weights
             and losses that depend on counts then take the counts that are drawn (equal ones, if a
@@ -94,6 +98,7 @@ class WeightedTrainer(Trainer):
         loss: str = "cross_entropy",
         loss_settings: Mapping[str, float] | None = None,
         class_weights: Weights | None = None,
+        defer_weights: float | None = None,
         beta: float | None = None,
         sampler: Literal["class_balanced", "group_by_length"] | None = None,
         class_counts: Sequence[int] | Ints | None = None,
@@ -114,6 +119,11 @@ class WeightedTrainer(Trainer):
         is_multi_label = config.problem_type == "multi_label_classification"
         losses = MULTI_LABEL_LOSSES if is_multi_label else LOSSES
         refuse_unknown("loss", loss, list(losses))
+        if defer_weights is not None and (class_weights is None or not 0 < defer_weights < 1):
+            raise ValueError(
+                f"defer_weights is {defer_weights:g}; it needs class_weights and a share between 0"
+                " and 1"
+            )
         section = _loss_section(loss, loss_settings or {}, class_weights, beta)
         smoothing = args.label_smoothing_factor
         if smoothing and (is_multi_label or loss == "focal"):
@@ -139,9 +149,18 @@ class WeightedTrainer(Trainer):
             options = multi_label_options(loss, section.settings, counts_C, self.labels.num_rows)
         else:
             options = loss_options(loss, section.settings, counts_C)
-        self.compute_loss_func = step_loss(
-            losses[loss], self.class_weights_C, options, label_smoothing=smoothing
+        self.defer_weights = defer_weights
+        chosen = partial(step_loss, losses[loss], options=options, label_smoothing=smoothing)
+        self._weighted_loss = chosen(self.class_weights_C)
+        self._plain_loss = chosen(torch.ones_like(torch.as_tensor(self.class_weights_C)))
+        self.compute_loss_func = self._loss_of_step
+
+    def _loss_of_step(self, *args: Any, **kwargs: Any) -> torch.Tensor:
+        """Return the loss of the present step, with class weights once they apply."""
+        is_early = self.defer_weights is not None and (
+            self.state.global_step < self.defer_weights * self.state.max_steps
         )
+        return (self._plain_loss if is_early else self._weighted_loss)(*args, **kwargs)
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Sampler | None:
         """Return the sampler of the training rows. (A private method of transformers.)"""

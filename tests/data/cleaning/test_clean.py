@@ -248,7 +248,7 @@ def test_counts_add_up_to_all_rows(clean, tmp_path):
         JOINED: 0,
         RARE: 0,
         "unreadable": 1,
-        "stripped of white space (kept)": 0,
+        "stripped of white space first, kept or not": 0,
     }
     assert sum(counts.values()) == len(MIXED)
     dropped = list(rows.dropped())

@@ -36,8 +36,10 @@ INTERVALS = {
 def config(config_file, tmp_path):
     """Function (folder, **training) -> YAML of 10 steps in 2 epochs with early stopping."""
 
-    def make(folder, **training):
+    def make(folder, loss=None, model=None, **training):
         path = config_file(
+            loss=loss or {},
+            model=model or {},
             data={"limit": 235},
             balance={"method": "none"},
             run={"output_dir": str(tmp_path / folder)},
@@ -121,6 +123,29 @@ def test_stopped_after_any_step_a_run_ends_as_the_unbroken_one(
         assert f"checkpoint-{step}" in capsys.readouterr().out
         assert result(run) == unbroken, step
         assert not (run / "stopped.json").exists()
+
+
+def test_layers_and_stages_of_a_training_resume_exactly(config, signal_at, monkeypatch, tmp_path):
+    """Stopped before the weights apply (after step 6 of 10), and again after."""
+    own = {
+        "loss": {"class_weights": "balanced", "defer_weights": 0.6},
+        "model": {"reinitialise_layers": 1},
+        "layerwise_learning_rate_decay": 0.7,
+        "refit_head": "balanced",
+    }
+    train(config("unbroken", **own))
+    stopped = config("stopped", **own)
+    for micro_batch in (8, 8):  # after step 4, then after step 8
+        signal_at("training_step", micro_batch)
+        train(stopped, code=75)
+        monkeypatch.undo()
+    train(stopped)
+    assert result(tmp_path / "stopped/run") == result(tmp_path / "unbroken/run")
+    card = (tmp_path / "stopped/run/README.md").read_text(encoding="utf-8")
+    assert "- `model.reinitialise_layers`: 1, drawn again before training" in card
+    assert "- `layerwise_learning_rate_decay`: 0.7" in card
+    assert ", after 60% of the training." in card
+    assert "- final layer fitted again on class-balanced rows" in card
 
 
 def test_second_signal_and_sigusr1_stop_it_once(config, signal_at, monkeypatch, tmp_path, capsys):

@@ -197,6 +197,12 @@ class LossSection(Section):
     scale, and the learning rate its meaning. `classes`: they have mean 1 over the classes, as in
     Cui et al. (2019). Gradients are then smaller if rare classes have larger weights."""
 
+    defer_weights: Annotated[float, Field(gt=0, lt=1)] | None = None
+    """Share of the training after which the class weights apply; until then every class has weight
+    1. The model first learns from the natural distribution (Cao et al. 2019,
+    https://arxiv.org/abs/1906.07413; 0.8 there). Set `training.early_stopping_patience: null`,
+    so that training does not stop before. It needs `class_weights`."""
+
     @model_validator(mode="after")
     def _check(self) -> "LossSection":
         unused = [
@@ -212,6 +218,11 @@ class LossSection(Section):
             (
                 self.beta is not None and self.weighting != "effective_number",
                 "beta is set, but only class_weights: effective_number uses it",
+            ),
+            (
+                self.defer_weights is not None and self.weighting == "none",
+                "defer_weights is set, but class_weights is none; set class_weights: balanced, or"
+                " remove it",
             ),
             (
                 self.name == "cb_ntr" and self.class_weights not in ("none", "effective_number"),

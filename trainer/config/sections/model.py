@@ -52,6 +52,11 @@ class ModelSection(Section):
     embeddings of the frozen encoder. From the section `training`, `head` uses
     `metric_for_best_model`, `greater_is_better`, `label_smoothing_factor`, `use_cpu`, and
     `max_steps` as the number of L-BFGS iterations of a fit."""
+    reinitialise_layers: int = Field(default=0, ge=0)
+    """Number of last layers of the encoder whose weights are drawn again before training, by the
+    model's own rule and `run.seed`; what follows them in the encoder, such as a pooler, is drawn
+    again too. 1 to 3 can make trainings on few rows more stable (Zhang et al. 2021,
+    https://arxiv.org/abs/2006.05987). It needs `mode: full`."""
     lora: LoraSection = LoraSection()
     """Low-rank adapters (`mode: lora`)."""
     head: HeadSection = HeadSection()

@@ -109,9 +109,35 @@ REPORT_TO = (
 )
 """Meaning of `training.report_to`."""
 
+LAYERWISE_DECAY = (
+    "Factor of the learning rate from each layer to the one below it, above 0 and up to 1: the head"
+    " has `learning_rate`, the last layer this times the factor, the embeddings the smallest rate."
+    " Usual: 0.8 to 0.95. The lower layers then keep more of what pretraining taught them (Howard"
+    " and Ruder 2018, https://arxiv.org/abs/1801.06146). Default: all weights have one rate. It"
+    " needs `model.mode: full`."
+)
+"""Meaning of `training.layerwise_learning_rate_decay`."""
+
+REFIT_HEAD = (
+    "What happens to the final layer after training; the encoder stays. `balanced`: it is fitted"
+    " again with balanced class weights (cRT). `tau_normalised`: the weights of each class are"
+    " divided by their norm to the power of tau, from 0 to 1; the tau that is best by"
+    " `metric_for_best_model` on validation is used. Both follow Kang et al. 2020,"
+    " https://arxiv.org/abs/1910.09217: the encoder learns from the natural distribution, and only"
+    " the head is balanced. They need `model.mode: full` and one label a row. Default: the final"
+    " layer stays as it was trained."
+)
+"""Meaning of `training.refit_head`."""
+
 OWN_SPECS: dict[str, dict[str, Any]] = {
     "early_stopping_patience": {"types": ["int", "null"]},
     "early_stopping_threshold": {"types": ["float"]},
+    "layerwise_learning_rate_decay": {"types": ["float", "null"], "description": LAYERWISE_DECAY},
+    "refit_head": {
+        "types": ["str", "null"],
+        "choices": ["balanced", "tau_normalised"],
+        "description": REFIT_HEAD,
+    },
     "train_sampling_strategy": {
         "types": ["str"],
         "choices": ["group_by_length", "random", "sequential"],
@@ -126,7 +152,8 @@ OWN_SPECS: dict[str, dict[str, Any]] = {
         "description": REPORT_TO,
     },
 }
-"""Keys that TrainingArguments lacks (names of EarlyStoppingCallback) or defines differently."""
+"""Keys that TrainingArguments lacks, or defines differently. The names of early stopping are those
+of EarlyStoppingCallback."""
 
 BOUNDS: dict[str, dict[str, Any]] = {
     "num_train_epochs": {"gt": 0},
@@ -137,6 +164,7 @@ BOUNDS: dict[str, dict[str, Any]] = {
     "label_smoothing_factor": {"ge": 0, "lt": 1},
     "save_total_limit": {"ge": 2},
     "early_stopping_patience": {"ge": 1},
+    "layerwise_learning_rate_decay": {"gt": 0, "le": 1},
 }
 """Ranges that transformers does not check. At least two checkpoints are kept, so that a crash while
 saving leaves a complete one."""

@@ -17,6 +17,7 @@ import numpy as np
 
 from trainer.arrays import Array, Hashes, Ints
 from trainer.config.sections.balancing import PARAMETERS
+from trainer.data.cleaning.lost_classes import refuse_one_class
 from trainer.data.labels.class_order import count_drawn
 from trainer.errors import ConfigError, DataError, listing
 
@@ -209,10 +210,7 @@ def plan_balance(
         ConfigError: the strata cannot all have `min_share`.
     """
     refuse_missing_labels(np.bincount(train_label_ids_N, minlength=len(labels)), labels)
-    if len(labels) < 2:
-        raise DataError(
-            f"the training rows have one class only, '{labels[0]}'; a classifier needs two."
-        )
+    refuse_one_class(labels)
     stratum_ids_N, names = domains or (train_label_ids_N, labels)
     counts_S = np.bincount(stratum_ids_N, minlength=len(names))
     wanted_S = wanted_rows(counts_S, method, parameter)

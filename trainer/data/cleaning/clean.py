@@ -130,7 +130,7 @@ class CleanRows:
         by_reason = {reason: int((real_N == code).sum()) for code, reason in enumerate(REASONS)}
         return by_reason | {
             "unreadable": len(self.rows.bad_rows),
-            "stripped of white space (kept)": self.rows.num_stripped,
+            "stripped of white space first, kept or not": self.rows.num_stripped,
         }
 
     @property

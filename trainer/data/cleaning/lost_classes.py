@@ -1,6 +1,6 @@
 """Errors for classes that cleaning leaves without a row, or without a row to train on."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -28,6 +28,18 @@ def refuse_lost_classes(lost: Mapping[str, Mapping[str, int]]) -> None:
         raise DataError(
             f"cleaning leaves no row of {classes}. Fix these rows, switch the rule off in"
             " data.clean, rename the label by data.label_map, or leave it out by data.drop_labels."
+        )
+
+
+def refuse_one_class(labels: Sequence[str]) -> None:
+    """Raise DataError if there is one class only.
+
+    Args:
+        labels: names of the classes.
+    """
+    if len(labels) < 2:
+        raise DataError(
+            f"the training rows have one class only, '{labels[0]}'; a classifier needs two."
         )
 
 

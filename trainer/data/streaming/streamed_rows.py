@@ -88,7 +88,7 @@ def _write_chosen(selection: Selection, path: Path) -> dict[str, Any]:
     counts = dict(zip(REASONS, selection.reasons_SR.sum(axis=0).tolist(), strict=True))
     counts |= {
         "unreadable": bad_rows.total,
-        "stripped of white space (kept)": selection.columns.num_stripped,
+        "stripped of white space first, kept or not": selection.columns.num_stripped,
     }
     return {
         "names": labels.names,

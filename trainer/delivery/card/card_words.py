@@ -35,6 +35,7 @@ SHOWN_ARGUMENTS = {
     "per_device_train_batch_size": None,
     "gradient_accumulation_steps": 1,
     "weight_decay": 0.0,
+    "layerwise_learning_rate_decay": None,
     "lr_scheduler_type": "linear",
     "bf16": None,
 }
@@ -89,7 +90,9 @@ def _loss_words(config: "Config", data: PreparedData, *, list_weights: bool) -> 
     else:
         over = "the rows drawn" if config.loss.weights_mean == "rows" else "the classes"
         kind = f"class weights ({name}; mean 1 over {over})"
-    return f"The loss is {loss} with {kind}{pairs}."
+    deferred = config.loss.defer_weights
+    when = f", after {deferred:.0%} of the training" if deferred is not None else ""
+    return f"The loss is {loss} with {kind}{pairs}{when}."
 
 
 def synthetic_words(config: "Config", data: PreparedData) -> str:
@@ -136,6 +139,8 @@ def training_words(config: "Config", described: list[str]) -> str:
         layers = ", ".join(lora.target_modules or ["every linear layer of the encoder"])
         size = f"r {lora.r}, alpha {lora.alpha:g}, dropout {lora.dropout:g}"
         lines.insert(0, f"`model.mode`: lora ({size}) on {layers}; merged into the model")
+    if number := config.model.reinitialise_layers:
+        lines.insert(0, f"`model.reinitialise_layers`: {number}, drawn again before training")
     best = "the model of the last step"
     if training["load_best_model_at_end"]:
         best = f"best model by `{training['metric_for_best_model']}` on validation"

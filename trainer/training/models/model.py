@@ -117,6 +117,7 @@ def load_model(
     """
     from transformers import AutoModelForSequenceClassification
 
+    from trainer.training.models.encoder_layers import reinitialise_layers
     from trainer.training.models.layers import pass_through, renew_head
     from trainer.training.models.lora import add_adapter
 
@@ -140,6 +141,8 @@ def load_model(
         )
     if not info["missing_keys"] and not info["mismatched_keys"] and pretrained_labels != labels:
         renew_head(loaded)
+    if model.reinitialise_layers:
+        reinitialise_layers(loaded, model.reinitialise_layers)
     if model.mode == "head":
         pass_through(loaded, info["missing_keys"])
     if model.mode == "lora":
