@@ -85,6 +85,18 @@ def test_commands_and_options_in_the_docs_exist():
         assert given <= options | {"--help"}, f"{page}: equipoise {name}"
 
 
+def test_scripts_and_options_in_the_benchmarks_exist():
+    text = (ROOT / "scripts/bench/README.md").read_text(encoding="utf-8").replace("\\\n", " ")
+    found = re.findall(r"python (scripts/bench/\w+\.py)([^`\n]*)", text)
+    assert {script for script, _ in found} == {
+        str(path.relative_to(ROOT)) for path in (ROOT / "scripts/bench").glob("*.py")
+    }
+    for script, words in found:
+        source = (ROOT / script).read_text(encoding="utf-8")
+        options = re.findall(r"--[a-z-]+", words)
+        assert [option for option in options if f'"{option}"' not in source] == [], script
+
+
 @pytest.mark.parametrize(("page", "block"), blocks("yaml"))
 def test_configs_in_the_docs_are_accepted(page, block):
     values = YAML(typ="safe").load(block)

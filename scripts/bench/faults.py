@@ -403,7 +403,7 @@ def measure(
     while sum(counts[key] for key in counts if key[2] == "strikes") < kills:
         world = processes[runs % len(processes)]
         one_rank = world > 1 and number == signal.SIGKILL and runs // len(processes) % 2 == 1
-        who = f"{world}, one of them struck" if one_rank else str(world)
+        who = f"{world}, one of them killed" if one_rank else str(world)
         runs += 1
         run = new_run(folder / f"run-{runs}", folder / "model", world)
         starts, wrong = struck_run(run, expected[world][1], rng, number, one_rank=one_rank)
