@@ -94,6 +94,8 @@ def test_findings_hold_the_documented_names(findings):
         "source",
         "rows",
         "classes",
+        "label_sets",
+        "splits",
         "cleaning",
         "odd_characters",
         "near_duplicates",
@@ -102,6 +104,7 @@ def test_findings_hold_the_documented_names(findings):
         "obstacles",
         "notes",
         "advice",
+        "next_commands",
     ]
     record = asdict(findings)
     assert list(record) == names
