@@ -156,7 +156,7 @@ def test_method_for_several_labels_follows_its_thresholds(facts, rule):
 
 def test_next_commands_of_the_audit_load_the_config_that_they_name(tmp_path, capsys, tiny_model):
     rows = tmp_path / "rows.jsonl"
-    rows.write_text("\n".join(map(json.dumps, rows_of([["x", "y"], ["z"], []] * 20))))
+    rows.write_text("\n".join(map(json.dumps, rows_of([["x"]] * 50 + [["y", "x"]] * 10))))
     config = tmp_path / "my topics.yaml"
     values = {
         "run": {"name": "topics", "output_dir": str(tmp_path)},
@@ -166,11 +166,17 @@ def test_next_commands_of_the_audit_load_the_config_that_they_name(tmp_path, cap
     config.write_text(json.dumps(values), encoding="utf-8")
     audit(config=str(config))
     found = json.loads((tmp_path / "topics-audit/audit.json").read_text(encoding="utf-8"))
-    assert found["lengths"]["tokens"]["by_class"]["x"]["rows"] == 20
+    assert found["lengths"]["tokens"]["by_class"]["x"]["rows"] == 60
     first, second, third = found["next_commands"]
     assert shlex.split(first) == ["equipoise", "train", str(config)]
     path, *overrides = shlex.split(second)[2:]
     loaded = load_config(path, [word for word in overrides if word != "--set"])
-    assert loaded.run.name == "topics-frequent-labels"
+    assert loaded.run.name == "topics-rare-labels"
     assert shlex.split(third)[2:] == [str(tmp_path / "topics"), str(loaded.run_path)]
     assert f"  {second}" in capsys.readouterr().out
+    config.write_text(
+        json.dumps(values | {"loss": {"class_weights": "balanced"}}), encoding="utf-8"
+    )
+    audit(config=str(config))  # which has what the audit proposes
+    assert "\nNext:\n  equipoise train" in (out := capsys.readouterr().out)
+    assert "--set" not in out.partition("Next:")[2]

@@ -125,9 +125,16 @@ def _next_commands(advice: Advice, inspection: Inspection, config_path: Path) ->
     path = shlex.quote(str(config_path))
     if inspection.clean.label_matrix_NC is None:
         return [f"equipoise compare {path}"]
-    run, name = inspection.config.run_path, inspection.config.run.name
+    config = inspection.config
+    run, name = config.run_path, config.run.name
     other = f"{name}-{advice.rule.replace('_', '-')}"
-    values = " ".join(f"--set {setting}" for setting in advice.overrides)
+    is_followed = all(
+        str(getattr(getattr(config, section), key)) == value
+        for section, key, value in advice.overrides
+    )
+    if is_followed:
+        return [f"equipoise train {path}"]
+    values = " ".join(f"--set {section}.{key}={value}" for section, key, value in advice.overrides)
     return [
         f"equipoise train {path}",
         f"equipoise train {path} --set run.name={shlex.quote(other)} {values}",
