@@ -96,6 +96,8 @@ def test_findings_hold_the_documented_names(findings):
         "source",
         "rows",
         "classes",
+        "label_sets",
+        "splits",
         "cleaning",
         "odd_characters",
         "near_duplicates",
@@ -104,7 +106,7 @@ def test_findings_hold_the_documented_names(findings):
         "obstacles",
         "notes",
         "advice",
-        "measure",
+        "next_commands",
     ]
     record = asdict(findings)
     assert list(record) == names

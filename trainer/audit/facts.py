@@ -83,11 +83,11 @@ class Advice:
         return f"[{','.join([*COMPARED, *further])}]"
 
     @property
-    def overrides(self) -> list[str]:
-        """The settings as values of --set."""
+    def overrides(self) -> list[tuple[str, str, str]]:
+        """The section, key and value of each setting."""
         values = read_values(self.settings) if self.settings else {}
         return [
-            f"{section}.{key}={value}"
+            (section, key, str(value))
             for section, found in values.items()
             for key, value in found.items()
         ]

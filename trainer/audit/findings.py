@@ -130,8 +130,14 @@ def _next_commands(
     if inspection.clean.label_matrix_NC is None:
         plain = " --set decision.thresholds=null" if config.decision.thresholds else ""
         return [f"{command('compare')}{plain} --set compare.strategies={method.compared}"]
+    is_followed = all(
+        str(getattr(getattr(config, section), key)) == value
+        for section, key, value in method.overrides
+    )
+    if is_followed:
+        return [command("train")]
     other = f"{config.run.name}-{method.rule.replace('_', '-')}"
-    values = "".join(f" --set {setting}" for setting in method.overrides)
+    values = "".join(f" --set {section}.{key}={value}" for section, key, value in method.overrides)
     runs = shlex.join([str(config.run_path), str(config.run_path.with_name(other))])
     return [
         command("train"),

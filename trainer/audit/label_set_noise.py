@@ -70,7 +70,6 @@ def find_label_set_noise(
     multilabel_classification.
     """
     from cleanlab.multilabel_classification.filter import find_multilabel_issues_per_class
-    from cleanlab.multilabel_classification.rank import get_label_quality_scores
     from sklearn.metrics import f1_score
 
     generator = np.random.default_rng(seed)
@@ -95,9 +94,9 @@ def find_label_set_noise(
         doubtful_NK = find_multilabel_issues_per_class(
             labels, probabilities_NK, filter_by=FILTER, n_jobs=1
         )
-        found = np.flatnonzero(doubtful_NK.any(axis=1))
-        scores_N = get_label_quality_scores(labels, probabilities_NK)
-    found = found[np.argsort(scores_N[found], kind="stable")]
+    found = np.flatnonzero(doubtful_NK.any(axis=1))
+    confidences_NK = np.where(given_NK, probabilities_NK, 1 - probabilities_NK)
+    found = found[np.argsort(confidences_NK[found].min(axis=1), kind="stable")]
     present_C = np.flatnonzero(label_matrix_NC.any(axis=0))
     return LabelSetNoise(
         positions_I=rows[found],

@@ -56,9 +56,10 @@ LABEL_SET_RULES = (
         "several labels a row, any other case",
         lambda f: True,
         lambda f: (
-            f"Weight the rows that have a label against those that lack it: {_rarest(f)}. Without"
-            " weights, such a label is hardly ever predicted at 0.5. Compare with"
-            " loss.class_weights: none and decision.thresholds: f1, which needs no other training."
+            f"Weight the rows that have a label against those that lack it: {_rarest(f)}. Its rows"
+            f" then weigh {1 / max(f.smallest_share, 1e-9) - 1:,.3g} times as much, in all as much"
+            " as the rows without it. Compare with loss.class_weights: none and"
+            " decision.thresholds: f1, which leaves the model as it is."
         ),
         lambda f: "loss: {class_weights: balanced}",
         f"pos_weight of torch.nn.BCEWithLogitsLoss; thresholds: {PROJECT}",

@@ -76,7 +76,9 @@ def _pairs(label_matrix_NC: Bools) -> tuple[Ints, Ints]:
     """Return the pairs of labels that occur together (P, 2), and the rows of each (P,)."""
     from scipy.sparse import csr_array, triu
 
-    sparse = csr_array(label_matrix_NC.astype(np.int32))
+    rows_M, ids_M = np.nonzero(label_matrix_NC)
+    entries = (np.ones(len(rows_M), np.int64), (rows_M, ids_M))
+    sparse = csr_array(entries, shape=label_matrix_NC.shape)
     common = triu(sparse.T @ sparse, k=1).tocoo()
     pairs_P2 = np.stack([common.row, common.col], axis=1).astype(np.int64).reshape(-1, 2)
     return pairs_P2, common.data.astype(np.int64)

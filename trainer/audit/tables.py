@@ -7,7 +7,6 @@ from rich.table import Table
 from trainer.audit.findings import Findings
 from trainer.display.shown_classes import largest_and_rarest, share
 from trainer.display.terminal import console
-from trainer.errors import counted
 
 MOST_CLASSES = 30
 MOST_ROWS = 10
@@ -67,8 +66,8 @@ def _print_classes(findings: Findings) -> None:
 def _print_label_sets(sets: dict[str, Any]) -> None:
     console.print(
         f"Labels a row: {sets['mean']:.2f} in the mean; {sets['several']:.1%} of the rows have two"
-        f" or more, {sets['none']:.1%} have none. {counted(sets['num_pairs'], 'pair')} of labels"
-        " occur together."
+        f" or more, {sets['none']:.1%} have none. Pairs of labels that occur"
+        f" together: {sets['num_pairs']:,}."
     )
     if not sets["tied"]:
         return

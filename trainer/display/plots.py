@@ -66,7 +66,7 @@ def co_occurrence(labels: list[str], shares: list[list[float]]) -> Figure:
     axis = figure.subplots()
     others = np.array(shares)
     np.fill_diagonal(others, np.nan)  # every row of a label has it
-    image = axis.imshow(others, cmap="Blues", vmin=0, vmax=1)
+    image = axis.imshow(100 * others, cmap="Blues", vmin=0, vmax=100, aspect="auto")
     axis.spines[:].set_visible(True)
     names = [_short(label) for label in labels]
     axis.set_xticks(range(len(names)), names, rotation=45, rotation_mode="xtick")
@@ -75,8 +75,8 @@ def co_occurrence(labels: list[str], shares: list[list[float]]) -> Figure:
         color = "white" if others[row, column] > 0.55 else INK
         text = f"{100 * others[row, column]:.0f}"
         axis.text(column, row, text, ha="center", va="center", size=7, color=color)
-    axis.set(xlabel="have this label too", ylabel="rows of this label")
-    figure.colorbar(image, ax=axis, fraction=0.046, label="share; numbers in %")
+    axis.set(xlabel="that have this label too", ylabel="share of the rows of this label")
+    figure.colorbar(image, ax=axis, fraction=0.046, label="%")
     return figure
 
 

@@ -226,7 +226,9 @@ def test_drop_leaves_the_rows_out_and_counts_them(splits_of):
         found["counts"]["kept"],
     ) == (["a", "b"], 3, 150)
     assert sum(len(found[name]) for name in ("train", "validation", "test")) == 150
-    assert found["warnings"] == []
+    assert [words.partition(",")[0] for words in found["warnings"]] == [
+        "split.rare_classes: drop leaves out 'pair' (2 rows)"
+    ]
     several = [{"text": f"t{i}", "label": ["a", "b"][: 1 + i % 2]} for i in range(100)] + [
         {"text": "only", "label": ["a", "rare"]}
     ]

@@ -8,7 +8,7 @@ import numpy as np
 from trainer.arrays import Ints
 from trainer.data.cleaning.clean import CleanRows
 from trainer.data.cleaning.reasons import KEPT, RARE
-from trainer.data.labels.class_order import order_labels
+from trainer.data.labels.class_order import count_drawn, order_labels
 from trainer.data.labels.multi_label import rarest_label_ids
 from trainer.data.splitting.split import Splits
 from trainer.errors import brief, counted, listing
@@ -54,7 +54,7 @@ def warn_of_missing_classes(clean: CleanRows, splits: Splits) -> None:
 
 
 def without_classes(clean: CleanRows, label_ids: Ints) -> CleanRows:
-    """Return the rows without some classes (`split.rare_classes: drop`).
+    """Return the rows without some classes (`split.rare_classes: drop`), with a warning.
 
     The rows of these classes are counted as dropped.
 
@@ -67,7 +67,10 @@ def without_classes(clean: CleanRows, label_ids: Ints) -> CleanRows:
         if matrix_NC is None
         else matrix_NC[:, label_ids].any(axis=1)
     )
-    reasons_N = np.where((clean.reasons_N == KEPT) & is_gone_N, RARE, clean.reasons_N)
+    is_gone_N &= clean.reasons_N == KEPT
+    if len(label_ids):
+        _warn_of_dropped_classes(clean, label_ids, int(is_gone_N.sum()))
+    reasons_N = np.where(is_gone_N, RARE, clean.reasons_N)
     reasons_N = reasons_N.astype(clean.reasons_N.dtype)
     stays_C = ~np.isin(np.arange(len(clean.labels)), label_ids)
     names = [name for name, stays in zip(clean.labels.names, stays_C, strict=True) if stays]
@@ -83,4 +86,19 @@ def without_classes(clean: CleanRows, label_ids: Ints) -> CleanRows:
         reasons_N=reasons_N,
         label_ids_N=label_ids_N,
         label_matrix_NC=matrix_NC,
+    )
+
+
+def _warn_of_dropped_classes(clean: CleanRows, label_ids: Ints, num_rows: int) -> None:
+    counts_C = count_drawn(
+        clean.targets, np.flatnonzero(clean.reasons_N == KEPT), len(clean.labels)
+    )
+    gone = [
+        f"'{brief(clean.labels.names[c], MOST_SHOWN)}' ({counted(counts_C[c], 'row')})"
+        for c in label_ids
+    ]
+    warnings.warn(
+        f"split.rare_classes: drop leaves out {listing(gone, 5)}, which have too few rows for every"
+        f" split: {counted(num_rows, 'row')}. To train on them, set split.rare_classes: keep.",
+        stacklevel=3,
     )
