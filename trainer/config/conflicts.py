@@ -301,7 +301,12 @@ def _multi_label_rules(config: TopLevel) -> list[tuple[object, str]]:
             " between two rows has no label set of its own. Set oversample, floor or power, or"
             " loss.class_weights: balanced.",
         ),
-        *_multi_label_decision_rules(config),
+        *multi_label_decision_rules(config.decision, config.loss.name),
+        (
+            config.decision.is_set and config.balance.scope == "all",
+            "decision is set with balance.scope: all, and multi-label validation rows cannot be"
+            " weighted to natural shares. Set balance.scope: train.",
+        ),
         (
             config.balance.method == "class_balanced_batches",
             "balance.method is 'class_balanced_batches', which needs one label a row; use floor,"
@@ -310,8 +315,10 @@ def _multi_label_rules(config: TopLevel) -> list[tuple[object, str]]:
     ]
 
 
-def _multi_label_decision_rules(config: TopLevel) -> list[tuple[object, str]]:
-    decision, loss = config.decision, config.loss.name
+def multi_label_decision_rules(
+    decision: DecisionSection, loss: str = "cross_entropy"
+) -> list[tuple[object, str]]:
+    """Return (whether it is broken, message) of each rule for decisions on multi-label rows."""
     kinds = {kind for costs in (decision.costs or {}).values() for kind in costs}
     values = [cost for costs in (decision.costs or {}).values() for cost in costs.values()]
     return [
@@ -333,10 +340,5 @@ def _multi_label_decision_rules(config: TopLevel) -> list[tuple[object, str]]:
         (
             min(values, default=1.0) <= 0,
             "decision.costs holds 0; with multi-label data every cost is above 0.",
-        ),
-        (
-            decision.is_set and config.balance.scope == "all",
-            "decision is set with balance.scope: all, and multi-label validation rows cannot be"
-            " weighted to natural shares. Set balance.scope: train.",
         ),
     ]
