@@ -295,6 +295,7 @@ def _weighted_trainer(model: Any, tokenizer: Any, rows: Any, folder: Path) -> An
 
 def _head_trainer(model: Any, tokenizer: Any, rows: Any, folder: Path) -> Any:
     from trainer.training.frozen.head import HeadFit, HeadRows, HeadTrainer
+    from trainer.training.losses import cross_entropy
     from trainer.training.trackers.trackers import Trackers
 
     return HeadTrainer(
@@ -303,7 +304,7 @@ def _head_trainer(model: Any, tokenizer: Any, rows: Any, folder: Path) -> Any:
         args=_arguments(folder),
         rows=HeadRows(rows, np.arange(len(rows)), rows, LABELS, LABELS[0]),
         fit=HeadFit(
-            loss="cross_entropy",
+            loss=cross_entropy,
             loss_options=lambda counts_C: {},
             weigh=lambda counts_C: np.ones(len(counts_C)),
             l2=1.0,  # the fit of a few rows would magnify rounding

@@ -203,6 +203,31 @@ def test_fitted_decision_corrects_the_prior_that_training_taught():
 
 
 LOGITS = [[2.0, 0.0], [0.0, 1.0], [1.0, 0.0]]
+SETS = {"targets": [[1, 0], [0, 1], [1, 1]]}
+
+
+def test_decision_of_label_sets_gives_label_sets_and_corrects_the_prior():
+    targets = np.array([[1, 0], [0, 1], [1, 1], [0, 0]] * 10)
+    logits = np.where(targets, 1.0, -1.0) + np.array([-1.5, 0.5])
+    found = fit_decision(logits, targets, ["a", "b"], thresholds="f1")
+    assert np.array_equal(found.decide(found.log_probabilities(logits)), targets > 0)
+    one = fit_decision(logits, targets, ["a", "b"], thresholds="f1", at_least_one=True, at_most=1)
+    assert one.decide(one.log_probabilities(logits)).sum(axis=1).tolist() == [1] * 40
+    # odds taught: 2 x 10 of 40; odds of the validation rows: 1
+    prior = fit_decision(
+        logits,
+        targets,
+        ["a", "b"],
+        prior="natural",
+        training_counts_C=[10, 20],
+        num_training_rows=40,
+        class_weights_C=[2.0, 1.0],
+    )
+    assert prior.shift_C == pytest.approx([np.log(1.5), 0], abs=0.1)
+    both = fit_decision(
+        logits, targets, ["a", "b"], prior="natural", class_weights_C=[[1, 4], [1, 4]]
+    )
+    assert both.shift_C.tolist() == [0, 0]
 
 
 @pytest.mark.parametrize(
@@ -237,17 +262,20 @@ def test_labels_that_are_no_ids_are_not_evaluated(arguments, words):
         ({"thresholds": {"a": 0.5}}, "thresholds is a mapping; known: common, cost, f1, micro"),
         ({"thresholds": "micro_f1"}, "thresholds is 'micro_f1', which needs multi-label data"),
         (
-            {"label_ids_N": [[1, 0], [0, 1], [1, 1]], "thresholds": "f1"},
-            "give one label id per row",
+            {"targets": [[1], [0], [1]]},
+            r"targets has the shape \(3, 1\); give one label id per row",
         ),
-        ({"label_ids_N": ["a", "b", "b"]}, "label_ids_N holds text"),
-        ({"label_ids_N": [0, 1]}, r"logits_NC has the shape \(3, 2\); needed: \(2, 2\)"),
+        ({"targets": [[2, 0], [0, 1], [1, 1]]}, "label sets with other values than 0 and 1"),
+        ({**SETS, "prior": "uniform"}, "decision.prior is not 'natural', the only one known"),
+        ({**SETS, "training_counts_C": [9, 3]}, "is given without num_training_rows"),
+        ({"targets": ["a", "b", "b"]}, "targets holds text"),
+        ({"targets": [0, 1]}, r"logits_NC has the shape \(3, 2\); needed: \(2, 2\)"),
         ({"training_counts_C": [1, 2, 3]}, r"training_counts_C has the shape \(3,\); needed: \(2"),
         ({"class_weights_C": [1.0]}, r"class_weights_C has the shape \(1,\); needed: \(2,\)"),
     ],
 )
 def test_arguments_of_fit_decision_are_checked(given, words):
-    arguments = {"logits_NC": LOGITS, "label_ids_N": [0, 1, 1], "labels": ["a", "b"]}
+    arguments = {"logits_NC": LOGITS, "targets": [0, 1, 1], "labels": ["a", "b"]}
     with pytest.raises(ValueError, match=words):
         fit_decision(**arguments | given)
 

@@ -47,6 +47,7 @@ from trainer import (
     undersample,
 )
 
+Bools = NDArray[np.bool_]
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
 ERRORS: list[type[TrainerError]] = [ConfigError, DataError, ModelError, RunError, TrainingError]
@@ -114,7 +115,7 @@ def results(logits_NC: Floats, weighted: WeightedTrainer) -> float:
     """Evaluate, decide, compare and check."""
     found = evaluate(logits_NC, [0, 1], ["a", "b"])
     decision = fit_decision(logits_NC, [0, 1], ["a", "b"], thresholds="f1")
-    assert_type(decision.decide(decision.log_probabilities(logits_NC)), Ints)
+    assert_type(decision.decide(decision.log_probabilities(logits_NC)), Ints | Bools)
     checked = check_gradient(weighted, num_rows=4)
     assert_type(checked, GradientCheck)
     assert_type(checked.passed, bool)

@@ -156,6 +156,20 @@ def test_weights_of_both_answers_by_hand():
     assert found.item() == pytest.approx((5 + 3) * 0.6931472)
 
 
+@EVERY_LOSS
+@pytest.mark.parametrize("size", [1e4, -1e4])
+def test_answers_of_weight_0_count_nothing_at_extreme_logits(name, size):
+    logits = torch.full((2, 4), size, requires_grad=True)
+    targets = torch.tensor([[1.0, 1, 0, 0], [0.0, 0, 1, 1]])
+    weights = torch.tensor([[0.0, 1, 0, 1], [1.0, 0, 0, 1]])
+    options = multi_label_options(name, {}, COUNTS, NUM_ROWS)
+    loss = MULTI_LABEL_LOSSES[name](logits, targets, class_weights_C=weights, **options)
+    loss.backward()
+    assert torch.isfinite(loss)
+    assert torch.isfinite(logits.grad).all()
+    assert (logits.grad[[1, 0, 0, 1], [0, 1, 2, 2]] == 0).all()
+
+
 def test_effective_number_of_labels_equals_the_published_weights():
     weights = positive_weights(COUNTS, NUM_ROWS, "effective_number", LABELS)
     assert weights == pytest.approx(10 * (1 - 0.9) / (1 - 0.9 ** np.array([60, 9, 1, 1])))

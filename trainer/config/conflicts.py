@@ -165,11 +165,6 @@ def _check_ensemble(config: TopLevel) -> None:
             " model folder, or set ensemble.size: 1",
         ),
         (
-            ensemble.size > 1 and ensemble.combine == "mean" and config.decision.thresholds,
-            "ensemble.combine: mean with decision.thresholds: members decide by their own"
-            " thresholds; set ensemble.combine: majority",
-        ),
-        (
             ensemble.size > 1
             and ensemble.kind == "seeds"
             and config.model.mode == "head"
@@ -251,6 +246,13 @@ def _one_label_rules(config: TopLevel) -> list[tuple[object, str]]:
             f"loss.name is '{config.loss.name}', which needs multi-label data; with one label a row"
             f" known: {listing(get_args(LossName))}.",
         ),
+        (
+            config.ensemble.size > 1
+            and config.ensemble.combine == "mean"
+            and config.decision.thresholds,
+            "ensemble.combine: mean with decision.thresholds: members decide by their own"
+            " thresholds. Set ensemble.combine: majority.",
+        ),
         *one_label_decision_rules(config.decision),
     ]
 
@@ -294,26 +296,24 @@ def _multi_label_rules(config: TopLevel) -> list[tuple[object, str]]:
             " Remove it.",
         ),
         (
-            config.model.mode == "head",
-            "model.mode is 'head', which needs one label a row; with multi-label data known: full,"
-            " lora.",
+            config.balance.method in SYNTHESIS_METHODS,
+            f"balance.method is '{config.balance.method}', which needs one label a row: a point"
+            " between two rows has no label set of its own. Set oversample, floor or power, or"
+            " loss.class_weights: balanced.",
         ),
-        *_multi_label_decision_rules(config),
+        *multi_label_decision_rules(config.decision, config.loss.name),
         (
-            config.augment.generator != "none",
-            "augment.generator is set; new rows are written for data with one label a row only."
-            " Set augment.generator: none.",
-        ),
-        (
-            config.ensemble.size > 1,
-            "ensemble.size is above 1; ensembles of multi-label models are not supported. Set"
-            " ensemble.size: 1.",
+            config.decision.is_set and config.balance.scope == "all",
+            "decision is set with balance.scope: all, and multi-label validation rows cannot be"
+            " weighted to natural shares. Set balance.scope: train.",
         ),
     ]
 
 
-def _multi_label_decision_rules(config: TopLevel) -> list[tuple[object, str]]:
-    decision, loss = config.decision, config.loss.name
+def multi_label_decision_rules(
+    decision: DecisionSection, loss: str = "cross_entropy"
+) -> list[tuple[object, str]]:
+    """Return (whether it is broken, message) of each rule for decisions on multi-label rows."""
     kinds = {kind for costs in (decision.costs or {}).values() for kind in costs}
     values = [cost for costs in (decision.costs or {}).values() for cost in costs.values()]
     return [
@@ -335,10 +335,5 @@ def _multi_label_decision_rules(config: TopLevel) -> list[tuple[object, str]]:
         (
             min(values, default=1.0) <= 0,
             "decision.costs holds 0; with multi-label data every cost is above 0.",
-        ),
-        (
-            decision.is_set and config.balance.scope == "all",
-            "decision is set with balance.scope: all, and multi-label validation rows cannot be"
-            " weighted to natural shares. Set balance.scope: train.",
         ),
     ]

@@ -1,5 +1,6 @@
 """What training receives: the cleaned rows, their splits, the rows drawn, the class weights."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -9,6 +10,7 @@ from trainer.arrays import Floats, Ints
 from trainer.data.augmenting.augment import SyntheticRows
 from trainer.data.balancing.balance import BalancePlan
 from trainer.data.cleaning.clean import CleanRows
+from trainer.data.labels.multi_label import answer_weights
 from trainer.data.splitting.split import Splits
 from trainer.data.summary import DataSummary
 
@@ -43,6 +45,17 @@ class PreparedData:
     def is_multi_label(self) -> bool:
         """Whether a row may have any number of labels."""
         return self.clean.label_matrix_NC is not None
+
+    def loss_weights(self, weighting: str | Mapping[str, float]) -> Floats:
+        """Return the class weights (C,) as the loss takes them.
+
+        With multi-label data these are the weights of rows without and with each label, (2, C).
+
+        Args:
+            weighting: `weighting` of the section `loss`.
+        """
+        weights_C = self.class_weights_C
+        return answer_weights(weights_C, weighting) if self.is_multi_label else weights_C
 
     @property
     def labels_per_row(self) -> str:

@@ -5,6 +5,7 @@ probabilities are sigmoid((z - logit q) / T + logit pi), else sigmoid(z / T), wh
 of a label that training taught and pi its natural share. Both have the form scale * z + shift.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -57,17 +58,37 @@ class MultiLabelDecision(CorrectingDecision):
         """Return the corrected log probability of each label."""
         return log_sigmoid(self.correct(logits_NC))
 
+    @property
+    def each_threshold_C(self) -> Floats:
+        """Return the threshold of each label, also where none was fitted."""
+        if self.thresholds_C is None:
+            return np.full(len(self.shift_C), THRESHOLD)
+        return self.thresholds_C
+
+    def margins(self, log_p_NC: Floats) -> Floats:
+        """Return the margin of each label of each row."""
+        return log_odds(log_p_NC) - logit(self.each_threshold_C)
+
+    def reached(self, log_p_NC: Floats) -> Bools:
+        """Return which labels reach their threshold in each row."""
+        return np.asarray(log_p_NC >= np.log(self.each_threshold_C))
+
     def decide(self, log_p_NC: Floats) -> Bools:
         """Return which labels each row gets."""
-        thresholds_C = np.full(len(self.shift_C), THRESHOLD)
-        if self.thresholds_C is not None:
-            thresholds_C = self.thresholds_C
-        given_NC: Bools = log_p_NC >= np.log(thresholds_C)
-        margins_NC, places = log_odds(log_p_NC) - logit(thresholds_C), np.arange(len(log_p_NC))
+        return self.limit(self.reached(log_p_NC), self.margins(log_p_NC))
+
+    def limit(self, given_NC: Bools, ranks_NC: Floats) -> Bools:
+        """Apply `at_least_one` and `at_most`, in place.
+
+        Args:
+            given_NC: which labels each row would get.
+            ranks_NC: the larger, the more the row should have the label.
+        """
+        places = np.arange(len(given_NC))
         if self.at_least_one:
-            given_NC[places, margins_NC.argmax(axis=1)] |= ~given_NC.any(axis=1)
+            given_NC[places, ranks_NC.argmax(axis=1)] |= ~given_NC.any(axis=1)
         if self.at_most is not None:
-            order_NC = np.argsort(np.where(given_NC, -margins_NC, np.inf), axis=1, kind="stable")
+            order_NC = np.argsort(np.where(given_NC, -ranks_NC, np.inf), axis=1, kind="stable")
             given_NC[places[:, None], order_NC[:, self.at_most :]] = False
         return given_NC
 
@@ -102,6 +123,23 @@ class MultiLabelDecision(CorrectingDecision):
             at_least_one=values.get("at_least_one", False),
             at_most=values.get("at_most"),
         )
+
+
+def mean_decision(decisions: Sequence[MultiLabelDecision]) -> MultiLabelDecision:
+    """Return the decision on the mean of the probabilities of several models.
+
+    The threshold of a label is the mean of the models' thresholds: the label is given if the
+    models' probabilities exceed their own thresholds on average. `at_least_one` and `at_most` hold
+    as far as they hold for every model.
+    """
+    most = [decision.at_most for decision in decisions]
+    return MultiLabelDecision(
+        1.0,
+        np.zeros(len(decisions[0].shift_C)),
+        thresholds_C=np.mean([decision.each_threshold_C for decision in decisions], axis=0),
+        at_least_one=all(decision.at_least_one for decision in decisions),
+        at_most=None if None in most else max(filter(None, most)),
+    )
 
 
 AnyDecision = Decision | MultiLabelDecision

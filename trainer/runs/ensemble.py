@@ -23,6 +23,7 @@ from trainer.runs.startup import start
 if TYPE_CHECKING:
     from trainer.data.prepared_data import PreparedData
     from trainer.evaluation.frequency_groups import FrequencyGroup
+    from trainer.evaluation.multi_label_decision import MultiLabelDecision
     from trainer.evaluation.outcome import Outcome
 
 
@@ -132,7 +133,7 @@ def _write_ensemble(
     labels = single[0]["validation"]["labels"]
     groups = frequency_groups(data.summary.natural_C, config.report.groups)
     parts = {
-        split: _vote(members, split, labels, config.ensemble.combine, groups)
+        split: _vote(members, split, labels, config, groups)
         for split in ("validation", "test")
         if split in single[0]
     }
@@ -182,7 +183,7 @@ def _vote(
     members: list[Path],
     split: str,
     labels: list[str],
-    combine: str,
+    config: Config,
     groups: "dict[str, FrequencyGroup]",
 ) -> "tuple[Any, Outcome]":
     """Return the row ids of a split and the results of the vote on them.
@@ -191,7 +192,7 @@ def _vote(
     """
     from trainer.evaluation.outcome import outcome_of
     from trainer.evaluation.scores import LogProbabilities
-    from trainer.evaluation.vote import COMBINERS
+    from trainer.evaluation.vote import LEAST, combine
 
     read = [read_predictions(member, split, labels) for member in members]
     folder = members[0].parent
@@ -204,15 +205,34 @@ def _vote(
             np.concatenate(column)[order] for column in list(zip(*read, strict=True))[:3]
         )
         votes = [(Taken(joined([p_NC for *_, p_NC in read], folder), order), predicted_N)]
-    log_p_NC = room((len(rows), len(labels)), np.float32, folder)
-    voted_N = np.empty(len(rows), np.int64)
-    for places in row_slices(log_p_NC.shape):
+    is_multi_label = true_N.ndim > 1
+    scores_NC = room((len(rows), len(labels)), np.float32, folder)
+    voted_N = room(true_N.shape, true_N.dtype, folder)
+    decision = _label_decision(members, labels) if is_multi_label else None
+    for places in row_slices(scores_NC.shape):
         p_MBC = np.stack([p_NC[places] for p_NC, _ in votes])
         predicted_MB = np.stack([predicted_N[places] for _, predicted_N in votes])
-        log_p_NC[places] = np.log(np.maximum(p_MBC.mean(axis=0), 1e-30))
-        voted_N[places] = COMBINERS[combine](p_MBC, predicted_MB)
-        for array in (log_p_NC, *(p_NC for p_NC, _ in votes)):
+        p_BC = p_MBC.mean(axis=0, dtype=np.float64)
+        scores_NC[places] = np.log(np.maximum(p_BC, LEAST))
+        if is_multi_label:
+            scores_NC[places] -= np.log(np.maximum(1 - p_BC, LEAST))
+        voted_N[places] = (
+            combine(config.ensemble.combine, p_MBC, predicted_MB, decision)
+            if len(votes) > 1
+            else predicted_MB[0]
+        )
+        for array in (scores_NC, voted_N, *(p_NC for p_NC, _ in votes)):
             release(array)
-    vote = LogProbabilities(log_p_NC), voted_N
-    outcome = outcome_of(log_p_NC, true_N, labels, vote, None, groups)
+    vote = LogProbabilities(scores_NC, multi_label=is_multi_label), voted_N
+    outcome = outcome_of(scores_NC, true_N, labels, vote, None, groups)
     return rows, replace(outcome, alone=outcome.final, decided=None)
+
+
+def _label_decision(members: list[Path], labels: list[str]) -> "MultiLabelDecision":
+    """Return the decision of multi-label members together, as `Classifier` applies it."""
+    from trainer.evaluation.multi_label_decision import MultiLabelDecision, mean_decision
+
+    saved = [json.loads((member / "model/config.json").read_text("utf-8")) for member in members]
+    return mean_decision(
+        [MultiLabelDecision.from_config(each.get("decision") or {}, labels) for each in saved]
+    )

@@ -8,7 +8,6 @@ import numpy as np
 from trainer.arrays import Array
 from trainer.config.config import Config
 from trainer.config.sections.balancing import SYNTHESIS_METHODS
-from trainer.data.labels.multi_label import answer_weights
 from trainer.data.prepared_data import PreparedData
 from trainer.evaluation.calibration import natural_weights
 from trainer.evaluation.cross_fitting import fit_and_cross_fit, fit_and_cross_fit_labels
@@ -35,7 +34,7 @@ def decision_plan(config: Config, data: PreparedData) -> DecisionPlan | MultiLab
             labels=data.labels,
             drawn=(summary.counts["drawn"], num_rows["drawn"]),
             natural=(summary.natural_C, num_rows["natural"]),
-            weights_2C=answer_weights(data.class_weights_C, loss.weighting),
+            weights_2C=data.loss_weights(loss.weighting),
         )
     tau = {"logit_adjusted": 1.0 if loss.tau is None else loss.tau, "balanced_softmax": 1.0}.get(
         loss.name, 0.0

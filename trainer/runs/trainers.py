@@ -3,10 +3,10 @@
 from pathlib import Path
 from typing import Any
 
+from trainer.arrays import Floats, Ints
 from trainer.config.config import Config
 from trainer.config.sections.balancing import SYNTHESIS_METHODS
 from trainer.data.balancing.balance import stage_generator
-from trainer.data.labels.multi_label import answer_weights
 from trainer.data.prepare import weights_over
 from trainer.data.prepared_data import PreparedData
 from trainer.data.tokens.tokenise import TokenisedRows
@@ -17,11 +17,11 @@ from trainer.training.batches.batching import Collator
 from trainer.training.batches.widths import refuse_unreadable_length
 from trainer.training.frozen.head import HeadFit, HeadRows, HeadTrainer
 from trainer.training.frozen.synthesis import synthesise
-from trainer.training.losses import loss_options
 from trainer.training.memory import tokens_that_fit
 from trainer.training.progress import EpochTable, epoch_metrics
 from trainer.training.run_trainer import RunTrainer
 from trainer.training.sharding import is_sharded
+from trainer.training.step_loss import LOSS_FAMILIES
 from trainer.training.trackers.trackers import Trackers
 
 
@@ -39,9 +39,6 @@ def build_trainer(
     loss, speed, training = config.loss, config.speed, config.training_values
     write_epochs = folder.write_epochs if distributed.is_main() else None
     reduced = distributed.from_main(lambda: tokens_that_fit(folder.checkpoints))
-    weights_C = data.class_weights_C
-    if data.is_multi_label:
-        weights_C = answer_weights(weights_C, loss.weighting)
     trainer: RunTrainer = RunTrainer(
         model=model,
         args=arguments,
@@ -53,7 +50,7 @@ def build_trainer(
         positions=data.plan.positions_in_seen,
         loss=loss.name,
         loss_settings=loss.settings,
-        class_weights=weights_C,
+        class_weights=data.loss_weights(loss.weighting),
         defer_weights=loss.defer_weights,
         class_counts=data.plan.counts_C,
         num_rows=len(data.plan.positions()),
@@ -90,7 +87,12 @@ def build_head_trainer(
     cache_dir: Path,
 ) -> HeadTrainer:
     """Return the trainer of the final layer on a frozen encoder (`model.mode: head`)."""
-    balance, loss = config.balance, config.loss
+    balance, loss, family = config.balance, config.loss, LOSS_FAMILIES[data.is_multi_label]
+
+    def weigh(counts_C: Ints) -> Floats:
+        if data.is_multi_label:  # no rows are added
+            return data.loss_weights(loss.weighting)
+        return weights_over(counts_C, loss, data.labels)
 
     def add_synthetic(features_NH: Any, label_ids_N: Any) -> tuple[Any, Any]:
         return synthesise(
@@ -109,9 +111,11 @@ def build_head_trainer(
         args=arguments,
         rows=_head_rows(data, tokens),
         fit=HeadFit(
-            loss=loss.name,
-            loss_options=lambda counts_C: loss_options(loss.name, loss.settings, counts_C),
-            weigh=lambda counts_C: weights_over(counts_C, loss, data.labels),
+            loss=family.losses[loss.name],
+            loss_options=lambda counts_C: family.options(
+                loss.name, loss.settings, counts_C, len(data.plan.positions())
+            ),
+            weigh=weigh,
             l2=config.model.head.l2,
             synthesise=add_synthetic if balance.method in SYNTHESIS_METHODS else None,
         ),

@@ -46,13 +46,10 @@ def binary_cross_entropy(
         tensor(2.7726)
     """
     without_C, with_C = _sides(class_weights_C)
-    return F.binary_cross_entropy_with_logits(
-        logits_NC.float(),
-        targets_NC.float().clamp(min=0),
-        weight=(targets_NC != IGNORED).float() * without_C,
-        pos_weight=with_C / without_C,
-        reduction="sum",
-    )
+    logits_NC, shares_NC = logits_NC.float(), targets_NC.float().clamp(min=0)
+    with_NC = with_C * shares_NC * F.logsigmoid(logits_NC)
+    without_NC = without_C * (1 - shares_NC) * F.logsigmoid(-logits_NC)
+    return -((targets_NC != IGNORED) * (with_NC + without_NC)).sum()
 
 
 def binary_focal(

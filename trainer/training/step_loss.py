@@ -1,14 +1,45 @@
 """The loss of an optimizer step, from the loss of its rows."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from trainer.arrays import Floats
-from trainer.training.losses import IGNORED
-from trainer.training.multi_label_losses import MULTI_LABEL_LOSSES
+from trainer.arrays import Floats, Ints
+from trainer.training.losses import IGNORED, LOSSES, NEED_COUNTS, loss_options
+from trainer.training.multi_label_losses import (
+    MULTI_LABEL_LOSSES,
+    NEED_LABEL_COUNTS,
+    multi_label_options,
+)
+
+
+@dataclass(frozen=True)
+class LossFamily:
+    """The losses of rows with one label, or of rows with several.
+
+    Attributes:
+        losses: {name: loss}.
+        need_counts: the losses that depend on the rows of each label.
+        options: function (name, settings, rows of each label, rows) -> further arguments of a loss.
+    """
+
+    losses: Mapping[str, Callable[..., Tensor]]
+    need_counts: Sequence[str]
+    options: Callable[[str, Mapping[str, float], Ints, int], dict[str, Any]]
+
+
+LOSS_FAMILIES: dict[bool, LossFamily] = {
+    False: LossFamily(
+        LOSSES,
+        NEED_COUNTS,
+        lambda name, settings, counts_C, _: loss_options(name, settings, counts_C),
+    ),
+    True: LossFamily(MULTI_LABEL_LOSSES, NEED_LABEL_COUNTS, multi_label_options),
+}
+"""{whether a row may have several labels: its losses}."""
 
 
 def step_loss(

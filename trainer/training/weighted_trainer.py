@@ -23,13 +23,7 @@ from trainer.arrays import Ints
 from trainer.config.faults import checked_section
 from trainer.config.sections.balancing import LOSS_SETTINGS, LossSection
 from trainer.training.class_balanced_sampler import ClassBalancedSampler
-from trainer.training.losses import LOSSES, NEED_COUNTS, loss_options
-from trainer.training.multi_label_losses import (
-    MULTI_LABEL_LOSSES,
-    NEED_LABEL_COUNTS,
-    multi_label_options,
-)
-from trainer.training.step_loss import step_loss
+from trainer.training.step_loss import LOSS_FAMILIES, step_loss
 from trainer.training.training_labels import TrainingLabels, Weights, refuse_unknown
 
 SAMPLERS = (None, "class_balanced", "group_by_length")
@@ -117,8 +111,8 @@ class WeightedTrainer(Trainer):
             args.train_sampling_strategy = "group_by_length"
         config: Any = self.model.config  # type: ignore[union-attr]
         is_multi_label = config.problem_type == "multi_label_classification"
-        losses = MULTI_LABEL_LOSSES if is_multi_label else LOSSES
-        refuse_unknown("loss", loss, list(losses))
+        family = LOSS_FAMILIES[is_multi_label]
+        refuse_unknown("loss", loss, list(family.losses))
         if defer_weights is not None and (class_weights is None or not 0 < defer_weights < 1):
             raise ValueError(
                 f"defer_weights is {defer_weights:g}; it needs class_weights and a share between 0"
@@ -143,14 +137,13 @@ class WeightedTrainer(Trainer):
         self.class_weights_C = self.labels.weights(
             section.weighting if is_named else class_weights, beta
         )
-        needs_counts = loss in (*NEED_COUNTS, *NEED_LABEL_COUNTS)
-        counts_C = self.labels.counts_C if needs_counts else np.ones(1, np.int64)
-        if is_multi_label:
-            options = multi_label_options(loss, section.settings, counts_C, self.labels.num_rows)
-        else:
-            options = loss_options(loss, section.settings, counts_C)
+        counts_C, num_rows = np.ones(1, np.int64), 1
+        if loss in family.need_counts:
+            counts_C = self.labels.counts_C
+            num_rows = self.labels.num_rows if is_multi_label else counts_C.sum()
+        options = family.options(loss, section.settings, counts_C, num_rows)
         self.defer_weights = defer_weights
-        chosen = partial(step_loss, losses[loss], options=options, label_smoothing=smoothing)
+        chosen = partial(step_loss, family.losses[loss], options=options, label_smoothing=smoothing)
         self._weighted_loss = chosen(self.class_weights_C)
         self._plain_loss = chosen(torch.ones_like(torch.as_tensor(self.class_weights_C)))
         self.compute_loss_func = self._loss_of_step

@@ -25,6 +25,7 @@ from trainer.training.frozen.head import Scaler, fit_linear
 from trainer.training.losses import cross_entropy
 from trainer.training.models.layers import final_layer, pass_through
 from trainer.training.models.model import load_model, load_pretrained_config, load_tokenizer
+from trainer.training.multi_label_losses import binary_cross_entropy
 from trainer.training.step_loss import step_loss
 
 PASSED = {
@@ -240,6 +241,39 @@ def test_head_reaches_the_optimum_of_scikit_learn(l2, weights):
     assert mean_loss + l2 / 2 * weight.square().sum().item() == pytest.approx(expected, rel=1e-6)
     assert weight.detach().numpy() == pytest.approx(reference.coef_, abs=1e-3)
     assert 1 < iterations < 200
+
+
+@pytest.mark.parametrize("weights", [[1.0, 1.0, 1.0], [0.5, 3.0, 20.0]], ids=["plain", "weighted"])
+def test_head_of_several_labels_reaches_the_optimum_of_one_classifier_per_label(weights):
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.multiclass import OneVsRestClassifier
+
+    generator, l2 = np.random.default_rng(0), 1e-2
+    targets = generator.random((300, 3)) < [0.5, 0.2, 0.05]
+    features = generator.normal(size=(300, 8)) + targets @ generator.normal(size=(3, 8))
+    weight, bias = torch.zeros(3, 8, dtype=torch.float64), torch.zeros(3, dtype=torch.float64)
+    mean_loss, _ = fit_linear(
+        torch.tensor(features),
+        torch.tensor(targets),
+        step_loss(binary_cross_entropy, torch.tensor(weights)),
+        weight,
+        bias,
+        l2=l2,
+    )
+    reference, C = np.empty((3, 8)), 1 / (300 * l2)
+    for label, positive in enumerate(weights):
+        fitted = LogisticRegression(C=C, class_weight={1: positive}, tol=1e-10, max_iter=10_000)
+        reference[label] = fitted.fit(features, targets[:, label]).coef_[0]
+    assert weight.detach().numpy() == pytest.approx(reference, abs=2e-3)
+    if set(weights) == {1.0}:
+        together = OneVsRestClassifier(LogisticRegression(C=C, tol=1e-10, max_iter=10_000))
+        p = together.fit(features, targets).predict_proba(features)
+        assert mean_loss == pytest.approx(
+            -np.log(np.where(targets, p, 1 - p)).sum() / 300, abs=2e-4
+        )
+        assert np.array_equal(
+            (features @ weight.detach().numpy().T + bias.detach().numpy()) >= 0, p >= 0.5
+        )
 
 
 def test_scaler_folded_into_the_layer_gives_the_same_logits_and_centres_only_with_a_bias():

@@ -315,7 +315,9 @@ class EnsembleSection(Section):
     together; each member validates on another fold."""
     combine: Literal["mean", "majority"] = "mean"
     """`mean`: the class with the highest mean probability. `majority`: the class with the most
-    votes; the mean probability decides ties."""
+    votes; the mean probability decides ties. Multi-label data: `mean` gives a label whose mean
+    probability reaches the mean of the members' thresholds; `majority` gives a label that more than
+    half of the members give, and in a tie what `mean` gives."""
     member: int | None = Field(default=None, ge=1)
     """Train only this member, counted from 1. A cluster job can train one member in this way; the
     ensemble sets it for each of its members."""

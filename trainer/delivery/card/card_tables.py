@@ -44,6 +44,11 @@ MULTI_LABEL_SUMMARY = (
 )
 
 
+def summary_figures(evaluation: AnyEvaluation) -> tuple[str, ...]:
+    """Return the names of the figures of a whole split."""
+    return MULTI_LABEL_SUMMARY if isinstance(evaluation, MultiLabelEvaluation) else SUMMARY
+
+
 def markdown_table(headings: list[str], rows: list[list[str]]) -> str:
     """Return a Markdown table; all columns but the first are aligned to the right."""
     lines = [headings, ["---", *["---:"] * (len(headings) - 1)], *rows]
@@ -79,7 +84,7 @@ def counts_table(data: PreparedData) -> str:
 
 def summary_table(outcome: Outcome, plain: AnyEvaluation | None = None) -> str:
     """Return the figures of one split: of the model alone, the decision, and `pipeline()`."""
-    summary = MULTI_LABEL_SUMMARY if isinstance(outcome.final, MultiLabelEvaluation) else SUMMARY
+    summary = summary_figures(outcome.final)
     sides = {
         "model alone" if outcome.decided else "model": outcome.alone,
         "with the decision": outcome.decided,

@@ -2,8 +2,13 @@
 
 from typing import Any
 
-from trainer.delivery.card.card_tables import SUMMARY, class_table, group_table, markdown_table
-from trainer.evaluation.multi_label import AnyEvaluation
+from trainer.delivery.card.card_tables import (
+    class_table,
+    group_table,
+    markdown_table,
+    summary_figures,
+)
+from trainer.evaluation.multi_label import AnyEvaluation, MultiLabelEvaluation
 from trainer.evaluation.scores import over_classes
 
 
@@ -20,13 +25,17 @@ def write_ensemble_card(
         groups: {split: `per_group` of metrics.json}.
     """
     size, combine, split = ensemble["size"], ensemble["combine"], ensemble["split"]
-    how = {"mean": "mean probability", "majority": "majority vote"}[combine]
+    final = evaluations[split]
+    is_multi_label = isinstance(final, MultiLabelEvaluation)
+    how = {
+        "mean": "mean probability" + ", against the mean threshold" * is_multi_label,
+        "majority": "majority vote" + " on each label" * is_multi_label,
+    }[combine]
     kinds = {
         "seeds": "seeds on one split",
         "folds": f"of {size} stratified folds; each validation row is predicted by the member that"
         " was not trained on it",
     }
-    final = evaluations[split]
     members = [
         [f"[member-{n}](member-{n}/README.md)", f"{score:.4f}"]
         for n, score in enumerate(ensemble["member_macro_f1"], 1)
@@ -39,12 +48,17 @@ def write_ensemble_card(
         f" {final.num_rows:,} {split} rows; the members by themselves:",
         markdown_table(["member", f"macro F1 on {split}"], members),
     ]
-    headings = ["", *(figure.replace("_", " ") for figure in SUMMARY)]
+    summary_names = summary_figures(final)
+    headings = ["", *(figure.replace("_", " ") for figure in summary_names)]
     for title, evaluation in evaluations.items():
-        figures = [f"{getattr(evaluation, figure):.4f}" for figure in SUMMARY]
+        figures = [f"{getattr(evaluation, figure):.4f}" for figure in summary_names]
         summary = markdown_table(headings, [["model", *figures]])
         parts += [f"## {title} ({evaluation.num_rows:,} rows)", summary]
         parts += [group_table(groups[title])] if groups[title] else []
         parts.append(class_table(evaluation))
-    parts.append(f"![Confusion matrix of the {split} rows](confusion_matrix.png)")
+    parts.append(
+        f"![F1 and average precision of each label on the {split} rows](label_scores.png)"
+        if is_multi_label
+        else f"![Confusion matrix of the {split} rows](confusion_matrix.png)"
+    )
     return "\n\n".join(parts) + "\n"

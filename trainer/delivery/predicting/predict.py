@@ -1,7 +1,7 @@
 """Predict the labels of texts, for files, HTTP and Python. Legend: M models, N texts, C labels."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import reduce
 from pathlib import Path
 from typing import overload
@@ -13,7 +13,8 @@ from trainer.delivery.predicting.model_source import find_models
 from trainer.delivery.predicting.saved_model import Answers, SavedModel
 from trainer.delivery.predicting.texts import Text, as_list, is_single
 from trainer.errors import ModelError, listing
-from trainer.evaluation.vote import COMBINERS, MULTI_LABEL_COMBINERS
+from trainer.evaluation.multi_label_decision import MultiLabelDecision, mean_decision
+from trainer.evaluation.vote import combine
 
 __all__ = ["Answers", "Classifier", "Prediction", "Text"]
 
@@ -50,7 +51,9 @@ class Classifier:
     Args:
         members: models, or classifiers, with the same labels.
         vote: how several models decide: `majority` (most votes; after a tie the larger mean
-            probability) or `mean` (the largest mean probability).
+            probability) or `mean` (the largest mean probability). Several labels a text: `majority`
+            gives a label that most models give; `mean` gives one whose mean probability reaches the
+            mean of the models' thresholds, which also decides ties.
         name: of the classifier; default: the names of its members.
     Attributes:
         labels: names in the order of the columns of `probabilities`.
@@ -190,10 +193,10 @@ class Classifier:
         if len(each) == 1:
             return each[0]
         p_MNC = np.stack([answers.probabilities_NC for answers in each])
-        combine = (MULTI_LABEL_COMBINERS if self.is_multi_label else COMBINERS)[self.vote]
+        predicted = np.stack([answers.decided for answers in each])
         return Answers(
             p_MNC.mean(axis=0),
-            combine(p_MNC, np.stack([answers.decided for answers in each])),
+            combine(self.vote, p_MNC, predicted, self._label_decision()),
             reduce(np.logical_or, (answers.truncated_N for answers in each)),
         )
 
@@ -299,6 +302,18 @@ class Classifier:
             for member in self.members
             for model in (member.models if isinstance(member, Classifier) else [member])
         ]
+
+    def _label_decision(self) -> MultiLabelDecision | None:
+        """Return the decision of a multi-label model, or of several; None for one label a text."""
+        found = []
+        for member in self.members:
+            is_several = isinstance(member, Classifier)
+            decision = member._label_decision() if is_several else member.decision
+            if not isinstance(decision, MultiLabelDecision):
+                return None
+            order_C = [member.labels.index(label) for label in self.labels]
+            found.append(replace(decision, thresholds_C=decision.each_threshold_C[order_C]))
+        return mean_decision(found)
 
     def _in_order(self, labels: list[str], answers: Answers) -> Answers:
         """Return the answers of a member in the order of our labels."""

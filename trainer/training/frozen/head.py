@@ -15,13 +15,13 @@ import torch
 from torch import Tensor
 from transformers import EvalPrediction, TrainerControl, TrainerState, TrainingArguments
 
-from trainer.arrays import Floats, Floats32, Ints
+from trainer.arrays import Array, Floats, Floats32, Ints
+from trainer.data.labels.class_order import count_labels
 from trainer.data.tokens.tokenise import TokenisedRows
 from trainer.evaluation.blocks import MOST_IN_MEMORY, release, room
 from trainer.training.batches.batching import Collator
 from trainer.training.batches.widths import EQUAL_LENGTHS, fit_collator
 from trainer.training.frozen.embed import embed
-from trainer.training.losses import LOSSES
 from trainer.training.models.layers import final_layer
 from trainer.training.peak_memory import PeakMemory
 from trainer.training.progress import epoch_metrics, headings, table_line, table_row
@@ -31,7 +31,7 @@ from trainer.training.trackers.trackers import Trackers
 L2_GRID = (1e-1, 1e-2, 1e-3, 1e-4, 1e-5)
 """Strengths that are tried without `model.head.l2`; each fit starts from the one before.
 
-For N rows, C of scikit-learn is 1 / (N l2).
+For N rows, C of scikit-learn is 1 / (N l2). With several labels a row, this is C of each label.
 """
 MAX_ITERATIONS = 1000
 
@@ -60,14 +60,14 @@ class HeadFit:
     """What is minimised when a head is fitted.
 
     Attributes:
-        loss: an entry of trainer.training.losses.LOSSES.
+        loss: a loss of one of the LOSS_FAMILIES.
         loss_options: function (rows of each class) -> further arguments of the loss.
-        weigh: function (rows of each class) -> class weights.
+        weigh: function (rows of each class) -> class weights, as the loss takes them.
         l2: strength of the penalty; None chooses one of L2_GRID by the metric on validation.
         synthesise: function (features, label ids) -> the same with synthetic rows appended.
     """
 
-    loss: str
+    loss: Callable[..., Tensor]
     loss_options: Callable[[Ints], dict[str, Any]]
     weigh: Callable[[Ints], Floats]
     l2: float | None = None
@@ -111,7 +111,7 @@ class Scaler:
 
 def fit_linear(
     features_NH: Tensor,
-    label_ids_N: Tensor,
+    targets: Tensor,
     loss: Callable[..., Tensor],
     weight_CH: Tensor,
     bias_C: Tensor | None,
@@ -122,14 +122,15 @@ def fit_linear(
     """Minimise mean loss + l2 / 2 |weight|^2, and change the given weight and bias in place.
 
     Args:
-        features_NH, label_ids_N: the rows.
-        loss: function (outputs with .logits, label ids, number of rows) -> mean loss, see
+        features_NH: the rows.
+        targets: their label ids (N,), or which labels they have (N, C).
+        loss: function (outputs with .logits, targets, number of rows) -> mean loss of a row, see
             `step_loss`.
         weight_CH, bias_C: start of the search.
         l2: strength of the penalty, which leaves the bias out, as in scikit-learn.
         max_iterations: most iterations of L-BFGS.
     Returns:
-        The mean loss without the penalty, in nats, and the iterations of L-BFGS.
+        The mean loss of a row without the penalty, in nats, and the iterations of L-BFGS.
     """
     parameters = [weight_CH] if bias_C is None else [weight_CH, bias_C]
     for parameter in parameters:
@@ -145,7 +146,7 @@ def fit_linear(
 
     def mean_loss() -> Tensor:
         logits_NC = torch.nn.functional.linear(features_NH, weight_CH, bias_C)
-        return loss(SimpleNamespace(logits=logits_NC), label_ids_N, len(label_ids_N))
+        return loss(SimpleNamespace(logits=logits_NC), targets, len(targets))
 
     def objective() -> Tensor:
         optimizer.zero_grad()
@@ -202,8 +203,8 @@ class HeadTrainer:
         self.num_trained = model.num_parameters(only_trainable=True)
         self.num_parameters = model.num_parameters()
 
-    def _weigh(self, label_ids_N: Ints) -> None:
-        self.counts_C: Ints = np.bincount(label_ids_N, minlength=len(self.rows.labels))
+    def _weigh(self, targets: Array) -> None:
+        self.counts_C = count_labels(targets, len(self.rows.labels))
         self.class_weights_C = self.fit.weigh(self.counts_C)
 
     def run(self, checkpoint: str | None = None) -> dict[str, Any]:
@@ -217,31 +218,32 @@ class HeadTrainer:
         begin, peak = time.perf_counter(), PeakMemory(self.args.device)
         positions = self.rows.positions
         features_NH = self._features(self.rows.train)[positions]
-        label_ids_N = self.rows.train.label_ids_N[positions]
+        targets = self.rows.train.label_ids_N[positions]
         validation_NH = self._features(self.rows.validation)
         embedded = time.perf_counter()
         if self.fit.synthesise:
-            features_NH, label_ids_N = self.fit.synthesise(features_NH, label_ids_N)
-            self._weigh(label_ids_N)
-        iterations = self._fit_grid(features_NH, label_ids_N, validation_NH)
+            features_NH, targets = self.fit.synthesise(features_NH, targets)
+            self._weigh(targets)
+        iterations = self._fit_grid(features_NH, targets, validation_NH)
         seconds = time.perf_counter() - embedded
         self.trackers.on_train_end(*moment)
         return {
             "seconds": seconds,
-            "rows_per_second": iterations * len(label_ids_N) / seconds,
+            "rows_per_second": iterations * len(targets) / seconds,
             **peak.figures(),
             "steps": iterations,
             "embedding_seconds": embedded - begin,
         }
 
-    def _fit_grid(self, features_NH: Floats32, label_ids_N: Ints, validation_NH: Floats32) -> int:
+    def _fit_grid(self, features_NH: Floats32, targets: Array, validation_NH: Floats32) -> int:
         """Fit every strength, the strongest first, and keep the best; return all iterations."""
         args, bias = self.args, self.final.bias
         scaler = Scaler.of(features_NH, centre=bias is not None)
         scaled_NH = scaler.scaled(features_NH)
-        targets_N = torch.from_numpy(np.ascontiguousarray(label_ids_N))
+        targets_of_rows = torch.from_numpy(np.ascontiguousarray(targets))
+        answers_per_row = targets[0].size  # 1, or the labels
         loss = step_loss(
-            LOSSES[self.fit.loss],
+            self.fit.loss,
             self.class_weights_C,
             self.fit.loss_options(self.counts_C),
             label_smoothing=args.label_smoothing_factor,
@@ -254,9 +256,10 @@ class HeadTrainer:
         print("  ".join(headings(head=True)))
         for number, l2 in enumerate(L2_GRID if self.fit.l2 is None else (self.fit.l2,), start=1):
             training_loss, steps = fit_linear(
-                scaled_NH, targets_N, loss, weight_CH, bias_C, l2=l2, max_iterations=cap
+                scaled_NH, targets_of_rows, loss, weight_CH, bias_C, l2=l2, max_iterations=cap
             )
             iterations += steps
+            training_loss /= answers_per_row
             folded = scaler.fold(weight_CH, bias_C)
             logits_NC = self._logits(validation_NH, *folded)
             measured = self.metrics(EvalPrediction(logits_NC, self.rows.validation.label_ids_N))
