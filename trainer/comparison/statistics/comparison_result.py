@@ -107,6 +107,7 @@ class Comparison:
 
     Attributes:
         best: the strategy with the highest mean, reliable or not; of equal means the baseline.
+        num_tests: differences from the baseline that p values are adjusted for.
         support: number of rows of each label.
         groups: {name: labels} of groups of classes, such as the tail.
     """
@@ -116,6 +117,7 @@ class Comparison:
     best: str
     level: float
     num_rows: int
+    num_tests: int
     num_seeds: int
     labels: list[str]
     support: dict[str, int]

@@ -73,6 +73,7 @@ def compare(
     metric: str = "macro_f1",
     baseline: str = "none",
     groups: Mapping[str, Sequence[str]] | None = None,
+    num_left_out: int = 0,
 ) -> Comparison:
     """Return the comparison of strategies that were evaluated on the same rows.
 
@@ -85,6 +86,8 @@ def compare(
             or weighted_f1.
         baseline: the strategy that the others are compared with.
         groups: {name: labels} of groups of classes whose macro F1 is compared too.
+        num_left_out: strategies that were left out because of these rows; p values are adjusted for
+            them too.
     Returns:
         The differences with intervals and p values; `best` and `recommended` name a strategy.
     Raises:
@@ -123,13 +126,14 @@ def compare(
     values_KS, _ = sample.figure(metric, minority)
     means_K = values_KS.mean(axis=1)
     best = base if means_K[base] == means_K.max() else int(means_K.argmax())
-    strategies = _strategies(sample, support, of_groups, metric, minority, base, best)
+    strategies = _strategies(sample, support, of_groups, metric, minority, base, best, num_left_out)
     return Comparison(
         metric=metric,
         baseline=baseline,
         best=names[best],
         level=LEVEL,
         num_rows=len(label_ids_N),
+        num_tests=len(names) - 1 + num_left_out,
         num_seeds=values_KS.shape[1],
         labels=list(labels),
         support=support,
@@ -147,6 +151,7 @@ def _strategies(
     minority: int,
     base: int,
     best: int,
+    num_left_out: int,
 ) -> list[Strategy]:
     """Return the results of each strategy, given the indices of the baseline and of the best."""
     figures, differences = {}, {}
@@ -159,7 +164,7 @@ def _strategies(
     columns = zip(
         _by_strategy(figures),
         [{} if k == base else of for k, of in enumerate(_by_strategy(differences))],
-        against_baseline(metric, less_base, base),
+        against_baseline(metric, less_base, base, num_left_out),
         against_best(metric, values_KS, spread_KSN, sample.starts, best),
         strict=True,
     )
@@ -263,8 +268,13 @@ def _within(
     return (max(found[0], lowest), min(found[1], highest)) if found else (None, None)
 
 
-def against_baseline(metric: str, found: list[Estimate], base: int) -> list[AgainstBaseline | None]:
-    """Return the tested and adjusted differences from the baseline; None for itself."""
+def against_baseline(
+    metric: str, found: list[Estimate], base: int, num_left_out: int = 0
+) -> list[AgainstBaseline | None]:
+    """Return the tested and adjusted differences from the baseline; None for itself.
+
+    Strategies that the same rows left out count as tests that found nothing.
+    """
     require("compare", "comparing predictions")
     from statsmodels.stats.multitest import multipletests  # slow to import
 
@@ -272,8 +282,9 @@ def against_baseline(metric: str, found: list[Estimate], base: int) -> list[Agai
     result: list[AgainstBaseline | None] = [None] * len(found)
     if not others:
         return result
-    adjusted = multipletests([found[k].p for k in others], alpha=1 - LEVEL, method="holm")[1]
-    for k, p_holm in zip(others, adjusted, strict=True):
+    p_values = [found[k].p for k in others] + [1.0] * num_left_out
+    adjusted = multipletests(p_values, alpha=1 - LEVEL, method="holm")[1]
+    for k, p_holm in zip(others, adjusted, strict=False):
         result[k] = AgainstBaseline(
             **asdict(_difference(metric, found[k])),
             p=found[k].p,
