@@ -50,7 +50,7 @@ PLANTED = len(STRATEGIES) - 1
 NUM_EPOCHS = 3
 BATCH = 20
 """Comparisons simulated at once."""
-MOST_ALL_PAIRS = 500
+MOST_ALL_PAIRS = 300
 """Comparisons of a line whose simultaneous intervals are computed, which are slow."""
 WAYS = ("nested", "last_step", "biased")
 
@@ -95,6 +95,7 @@ def simulate(
     noise: Noise,
     num_seeds: int,
     true_N: np.ndarray,
+    num_epochs: int = NUM_EPOCHS,
 ) -> np.ndarray:
     """Logits of BATCH comparisons, (B, K, S, E, N, C)."""
     num_rows, num_strategies = len(true_N), len(STRATEGIES)
@@ -106,7 +107,7 @@ def simulate(
     shape = (-1, 1, 1, 1, 1)
     logits = SIGNAL.reshape(shape) * one + PRIOR.reshape(shape) * np.log(SHARES, dtype=np.float32)
     kept = KEPT.reshape(shape)
-    changing = np.sqrt(1 - kept**2) * normal(num_strategies, num_seeds, NUM_EPOCHS, num_rows)
+    changing = np.sqrt(1 - kept**2) * normal(num_strategies, num_seeds, num_epochs, num_rows)
     return (
         logits
         + normal(1, 1, 1, num_rows)
@@ -272,7 +273,8 @@ def calibrate(
     tally, true_N = Tally(), true_labels(given.rows)
     rng = np.random.default_rng([given.seed, num_seeds])
     for start in range(0, given.simulations, BATCH):
-        logits = simulate(rng, noise, num_seeds, true_N)
+        num_epochs = 1 if way == "last_step" else NUM_EPOCHS
+        logits = simulate(rng, noise, num_seeds, true_N, num_epochs)
         of_N, predicted = compared(logits, true_N, way, thresholds=thresholds)
         if not start:
             check_influences(of_N, predicted[0, 0, 0])

@@ -5,10 +5,15 @@ from typing import Any, get_args
 
 from trainer.config.sections.compare import Metric
 
-METRICS: tuple[str, ...] = get_args(Metric)
-"""Metrics that strategies can be compared by; higher is better."""
+LABEL_SETS_ALONE = ("micro_f1", "mean_average_precision")
+METRICS: tuple[str, ...] = tuple(of for of in get_args(Metric) if of not in LABEL_SETS_ALONE)
+"""Metrics that strategies can be compared by, with one label a row; higher is better."""
 ALL_METRICS = (*METRICS, "auroc_macro", "ece")
-"""Metrics in the result."""
+"""Metrics in the result, with one label a row."""
+LABEL_SET_METRICS: tuple[str, ...] = tuple(
+    of for of in get_args(Metric) if of not in ("balanced_accuracy", "mcc")
+)
+"""Metrics that strategies can be compared by with several labels a row, and in the result."""
 
 
 @dataclass(frozen=True)

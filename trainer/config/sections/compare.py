@@ -61,6 +61,8 @@ Metric = Literal[
     "minority_f1",
     "mcc",
     "weighted_f1",
+    "micro_f1",
+    "mean_average_precision",
 ]
 
 Selection = Literal["auto", "nested", "last_step"]
@@ -110,7 +112,8 @@ class CompareSection(Section):
     """Number of steps, rows or seconds. Default: the steps or rows that `none` takes with the
     section `training`."""
     metric: Metric = "macro_f1"
-    """Metric by which the strategies are ranked."""
+    """Metric by which the strategies are ranked. `micro_f1` and `mean_average_precision` are for
+    multi-label data, `balanced_accuracy` and `mcc` for one label a row."""
     folds: int | None = Field(default=None, ge=2, le=20)
     """Number of folds. If set, the strategies are validated on all rows that are not test, one fold
     after the other, instead of on one validation split. The work multiplies by this number."""
