@@ -14,7 +14,7 @@ from trainer.comparison import compare, trainings
 from trainer.comparison.budget import Budget
 from trainer.comparison.grid import TrainingGrid
 from trainer.comparison.shared_data import prepare_shared
-from trainer.comparison.strategies import refuse, strategy_config
+from trainer.comparison.strategies import refuse, strategy_config, trained_name
 from trainer.config.sections.compare import PRESETS
 from trainer.data.balancing.balance import METHODS, plan_balance
 from trainer.data.tokens.tokenise import PADDING
@@ -57,6 +57,11 @@ def result_of(folder):
     return json.loads((folder / "comparison.json").read_text(encoding="utf-8"))
 
 
+def both(*strategies):
+    """The names of strategies without and with thresholds."""
+    return [name for of in strategies for name in (of, f"{of} + thresholds")]
+
+
 @pytest.fixture(scope="module")
 def heads(tmp_path_factory, tiny_model, tweets):
     """(config, its values, folder) of a finished comparison of heads; two strategies of it cannot
@@ -71,7 +76,7 @@ def heads(tmp_path_factory, tiny_model, tweets):
 def test_strategies_that_fail_are_told_with_the_reason_and_the_rest_completes(heads):
     _, _, folder = heads
     result = result_of(folder)
-    assert list(result["validation"]["strategies"]) == ["none", "undersample", "class_weights"]
+    assert list(result["validation"]["strategies"]) == both("none", "undersample", "class_weights")
     assert set(result["failed"]) == {"greedy", "greedier"}
     assert "500 neighbours need 501" in result["failed"]["greedy"]
     assert "900 neighbours need 901" in (folder / "comparison.html").read_text(encoding="utf-8")
@@ -82,7 +87,8 @@ def test_test_rows_are_predicted_by_the_best_and_the_baseline_alone(heads):
     result = result_of(folder)
     tested = {"none", result["winner"]}
     assert set(result["test"]["strategies"]) == set(result["tested"]) == tested
-    assert {path.parent.parent.name for path in folder.glob("cells/*/*/test.parquet")} == tested
+    trained = {path.parent.parent.name for path in folder.glob("cells/*/*/test.parquet")}
+    assert trained == {trained_name(name) for name in tested}
     for path in folder.glob("cells/*/*/predictions.parquet"):
         assert set(pq.read_table(path)["split"].to_pylist()) == {"validation"}
 
@@ -121,10 +127,10 @@ def test_figures_are_those_of_the_trainings(heads):
     told = result_of(folder)["validation"]
     for strategy, values in told["strategies"].items():
         for seed, figure in zip((42, 43), values["figures"]["macro_f1"]["of_seeds"], strict=True):
-            metrics = json.loads(
-                (folder / f"cells/{strategy}/seed-{seed}/metrics.json").read_text(encoding="utf-8")
-            )
-            assert figure == pytest.approx(metrics["validation"]["macro_f1"])
+            path = folder / f"cells/{trained_name(strategy)}/seed-{seed}/metrics.json"
+            metrics = json.loads(path.read_text(encoding="utf-8"))
+            of = metrics if strategy == trained_name(strategy) else metrics["with_thresholds"]
+            assert figure == pytest.approx(of["validation"]["macro_f1"])
 
 
 def test_no_model_is_left(heads):
@@ -180,12 +186,8 @@ def test_another_strategy_keeps_what_is_trained_and_test_is_not_predicted_again(
     }
     compare.compare(config_of(tmp_path, more))
     result = result_of(folder)
-    assert list(result["validation"]["strategies"]) == [
-        "none",
-        "undersample",
-        "class_weights",
-        "oversample",
-    ]
+    names = both("none", "undersample", "class_weights", "oversample")
+    assert list(result["validation"]["strategies"]) == names
     assert (
         before.items()
         <= {path: path.stat().st_mtime_ns for path in folder.glob("cells/*/*/*.parquet")}.items()
@@ -258,12 +260,13 @@ def test_the_winner_s_config_trains_to_the_model_of_the_first_seed(whole):
     _, folder = whole
     winner = load_config(str(folder / "winner.yaml"))
     path = training_run.train(winner)
-    assert path.name == f"mine-{result_of(folder)['winner']}"
+    name = result_of(folder)["winner"]
+    assert path.name == f"mine-{name.replace(' + ', '-')}"
     own, of_first_seed = (
         json.loads(p.read_text(encoding="utf-8"))
         for p in (
             path / "metrics.json",
-            folder / f"cells/{result_of(folder)['winner']}/seed-42/metrics.json",
+            folder / f"cells/{trained_name(name)}/seed-42/metrics.json",
         )
     )
     assert own["validation"] == of_first_seed["validation"]
@@ -277,10 +280,11 @@ def test_the_winner_s_config_trains_to_the_model_of_the_first_seed(whole):
 def test_every_strategy_sees_as_many_rows(whole):
     _, folder = whole
     seen = {}
-    for strategy in ("none", "undersample", "thresholds"):
+    assert not (folder / "cells/thresholds").exists()  # it is none with thresholds
+    for strategy in ("none", "undersample"):
         config = load_config(str(folder / f"cells/{strategy}/seed-42/config.yaml"))
         seen[strategy] = config.training_values["max_steps"]
-    assert seen["none"] == seen["thresholds"] == 16  # 120 rows in 8 steps an epoch, twice
+    assert seen["none"] == 16  # 120 rows in 8 steps an epoch, twice
     assert seen["undersample"] == 16  # 240 rows of 60 an epoch: four epochs of 4 steps
 
 
@@ -336,15 +340,14 @@ def test_quick_asks_the_frozen_encoder_first_and_says_so(tmp_path, tiny_model, t
         )
     )
     result = result_of(folder)
-    assert list(result["quick"]["comparison"]["strategies"]) == [
-        "none",
-        "undersample",
-        "class_weights",
-        "focal",
-        "smote",
-    ]
+    assert list(result["quick"]["comparison"]["strategies"]) == both(
+        "none", "undersample", "class_weights", "focal", "smote"
+    )
     assert len(set(result["quick"]["shortlist"]) - {"smote"}) == 2
-    assert set(result["validation"]["strategies"]) == {"none", *result["quick"]["shortlist"]}
+    compared = result["validation"]
+    assert set(compared["strategies"]) == {*both("none", *result["quick"]["shortlist"])}
+    # the shortlist comes from the rows that are compared, so p counts all strategies
+    assert compared["num_tests"] == 9
     assert "Shortlist of heads on the frozen encoder" in capsys.readouterr().out
     assert result["budget"]["amount"] == 4
 

@@ -314,6 +314,17 @@ def test_holm_multiplies_the_smallest_p_by_the_number_of_strategies_and_never_fa
     assert found["none"].against_baseline is None
 
 
+def test_strategies_left_out_because_of_these_rows_count_for_the_adjustment(rows):
+    given = {"none": predictions(rows, seed=1), "s": predictions(rows, signal=1.8, seed=10)}
+    alone, among_five = (
+        compare(rows, given, LABELS, minority_label="grain", num_left_out=left_out)
+        for left_out in (0, 4)
+    )
+    assert (alone.num_tests, among_five.num_tests) == (1, 5)
+    p, adjusted = (of.strategies["s"].against_baseline.p_holm for of in (alone, among_five))
+    assert adjusted == pytest.approx(min(1, 5 * p))
+
+
 def test_intervals_of_all_pairs_are_as_wide_as_tukeys_where_strategies_vary_alike():
     rng = np.random.default_rng(0)
     influence_KSN = rng.standard_normal((4, 1, 5000)) / 5000
@@ -548,7 +559,17 @@ def told(
             {},
         )
     return Comparison(
-        metric, "none", best, 0.95, 400, seeds, LABELS, support or {}, "grain", strategies
+        metric,
+        "none",
+        best,
+        0.95,
+        400,
+        len(strategies) - 1,
+        seeds,
+        LABELS,
+        support or {},
+        "grain",
+        strategies,
     )
 
 

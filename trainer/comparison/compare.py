@@ -12,16 +12,25 @@ import json
 import shutil
 import textwrap
 from contextlib import ExitStack
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import xxhash
 
 from trainer import __version__
-from trainer.comparison.strategies import MULTI_LABEL, makes_embeddings, refuse
+from trainer.comparison.strategies import (
+    MULTI_LABEL,
+    compared_names,
+    makes_embeddings,
+    refuse,
+    sections_of,
+    trained_name,
+    trained_strategies,
+)
 from trainer.config.config import Config
 from trainer.config.sections.compare import BASELINE
-from trainer.config.yaml_source import dump_yaml
+from trainer.config.yaml_source import dump_yaml, read_yaml
 from trainer.data.reading.sources import check_source
 from trainer.delivery import completion
 from trainer.errors import ConfigError, RunError
@@ -137,7 +146,9 @@ def _open(path: Path, shared: "SharedData", identity: str, resume: str) -> bool:
             )
         differs = ""
         if "config.yaml" in names:
-            differs = config_differences.first_differences(path, config.to_dict(), fingerprint)
+            differs = _earlier_version(path) or config_differences.first_differences(
+                path, config.to_dict(), fingerprint
+            )
         if differs and not config.run.overwrite and resume != "never":
             raise RunError(
                 f"{path}: holds a comparison that differs: {differs}. Set run.overwrite: true or "
@@ -155,6 +166,17 @@ def _open(path: Path, shared: "SharedData", identity: str, resume: str) -> bool:
         folder.write_text("config.yaml", config.to_yaml())
         folder.write_json("environment.json", _environment(shared))
     return False
+
+
+def _earlier_version(path: Path) -> str:
+    """Return why the results of an earlier version do not hold, or an empty string."""
+    saved = read_yaml(str(path / "config.yaml")).values
+    if "selection" in saved.get("compare", {}):
+        return ""
+    return (
+        "an earlier version made it, which chose epochs on the rows that it compared, so volatile "
+        "strategies looked better than they are"
+    )
 
 
 def _environment(shared: "SharedData") -> dict[str, Any]:
@@ -205,9 +227,9 @@ def _train_and_conclude(
     from trainer.comparison.workers import refuse_differing, work
 
     config, shortlist = shared.config, None
-    strategies = tuple(config.compare.overrides)
+    strategies = trained_strategies(config)
     if config.compare.quick:
-        heads = TrainingGrid(shared, path / "quick", strategies, "head", False, identity)
+        heads = TrainingGrid(shared, path / "quick", strategies, "head", False, identity, True)
         work(heads)
         shortlist = _shortlist(heads)
         strategies = (BASELINE, *shortlist["shortlist"])
@@ -230,16 +252,15 @@ def _shortlist(heads: "TrainingGrid") -> dict[str, Any]:
     """Return the comparison of heads, and the best strategies that can train whole models."""
     from trainer.display.figure_words import by_metric
 
-    compared, config = heads.compare("validation", heads.trained).to_dict(), heads.shared.config
-    chosen = [
-        name
-        for name in by_metric(compared)
-        if name != BASELINE and not makes_embeddings(config, name)
-    ][:NUM_SHORTLISTED]
+    compared, config = heads.compare("validation", heads.compared).to_dict(), heads.shared.config
+    ordered = dict.fromkeys(trained_name(name) for name in by_metric(compared))
+    chosen = [name for name in ordered if name != BASELINE and not makes_embeddings(config, name)]
+    chosen = chosen[:NUM_SHORTLISTED]
     words = f"{', '.join(chosen) or 'only the baseline'}; trained now as configured."
     print(f"Shortlist of heads on the frozen encoder: {words}", flush=True)
     return {
         "comparison": compared,
+        "on_selection_rows": heads.judges_selection,
         "shortlist": chosen,
         "failed": heads.failed,
         "seconds": heads.seconds,
@@ -253,10 +274,14 @@ def _result(grid: "TrainingGrid", shortlist: dict[str, Any] | None, command: str
     from trainer.display.figure_words import TITLES
 
     shared, config = grid.shared, grid.shared.config
-    validation = grid.compare("validation", grid.trained)
+    num_left_out = 0
+    if shortlist and not shortlist["on_selection_rows"]:
+        left_out = shortlist["comparison"]["strategies"].keys() - {*grid.compared}
+        num_left_out = len(left_out)
+    validation = grid.compare("validation", grid.compared, num_left_out=num_left_out)
     winner, seconds = validation.recommended, grid.seconds
     recommendation = recommend(validation, {} if grid.budget.kind == "fit" else seconds)
-    tested = [name for name in grid.trained if name in (BASELINE, winner)]
+    tested = [name for name in grid.compared if name in (BASELINE, winner)]
     test = grid.compare("test", tested) if shared.has_test else None
     if test and test.metric != validation.metric:
         recommendation += (
@@ -273,14 +298,20 @@ def _result(grid: "TrainingGrid", shortlist: dict[str, Any] | None, command: str
         "budget": grid.budget.to_dict(),
         "seeds": grid.seeds,
         "folds": config.compare.folds,
-        "overrides": config.compare.overrides,
+        "selection": asdict(shared.selection),
+        "baseline_training": grid.baseline_training,
+        "overrides": {
+            name: sections_of(config, name)
+            for strategy in trained_strategies(config)
+            for name in compared_names(config, strategy)
+        },
         "seconds": seconds,
         "total_seconds": grid.total_seconds + (shortlist["total_seconds"] if shortlist else 0.0),
         "failed": grid.failed,
         "quick": shortlist,
         "validation": validation.to_dict(),
         "test": test.to_dict() if test else None,
-        "tested": grid.tested,
+        "tested": sorted(({*grid.tested} - {trained_name(winner)}) | {*tested}) if test else [],
         "winner": winner,
         "recommendation": recommendation,
         "environment": _environment(shared),
@@ -297,9 +328,12 @@ def _winner_yaml(
     values = given.model_dump(exclude_unset=True, exclude={"compare"})
     left_out = ("overwrite", "num_processes")
     run = {key: value for key, value in values.get("run", {}).items() if key not in left_out}
-    values["run"] = run | {"name": f"{given.run.name}-{winner}"}
-    values |= {"balance": {}, "loss": {}} | given.compare.overrides[winner]
-    values["training"] = grid.with_budget(winner)[0].config.training_values
+    values["run"] = run | {"name": f"{given.run.name}-{winner.replace(' + ', '-')}"}
+    values |= {"balance": {}, "loss": {}} | sections_of(given, winner)
+    trained = grid.with_budget(trained_name(winner))[0].config
+    values["training"] = trained.training_values
+    if trained.model.head != given.model.head:
+        values["model"] = values["model"] | {"head": trained.model.head.model_dump()}
     values["report"] = values.get("report", {}) | {"comparison": str(path)}
     command = f"equipoise train {path / 'winner.yaml'}"
     comment = [*textwrap.wrap(recommendation, 98), f"  {command}"]

@@ -8,6 +8,7 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from trainer.comparison import compare_plots
+from trainer.comparison.strategies import WITH_THRESHOLDS
 from trainer.config.yaml_source import dump_yaml
 from trainer.delivery.report import report_page
 from trainer.display import pages
@@ -52,6 +53,7 @@ def render(result: dict[str, Any]) -> str:
         compared=compared,
         order=order,
         others=others,
+        has_thresholds=any(name.endswith(WITH_THRESHOLDS) for name in order),
         titles=TITLES,
         numbers={name: number for number, name in enumerate(order, 1)},
         gap=baseline_words,
@@ -105,7 +107,7 @@ def print_comparison(result: dict[str, Any]) -> None:
     is_wide = console.width >= WIDE
     table = Table(
         title=f"{result['name']}: {len(strategies)} strategies on {compared['num_rows']:,} "
-        f"validation rows, seeds: {compared['num_seeds']}",
+        f"compared rows, seeds: {compared['num_seeds']}",
         title_justify="left",
         box=SIMPLE_HEAD,
         padding=(0, 1, 0, 0),
@@ -150,6 +152,9 @@ def _notes(result: dict[str, Any]) -> Iterator[str]:
         yield "seconds to fit a head, without the time to embed the rows, which happens once"
     if same := same_with_every_seed(compared):
         yield f"the same with every seed: {', '.join(same)}"
+    yield f"Selection: {result['selection']['words']}."
+    if baseline := result["baseline_training"]:
+        yield baseline["words"]
     for name, reason in (result["failed"] | (quick["failed"] if quick else {})).items():
         yield f"failed: {name}: {reason}"
     if quick:

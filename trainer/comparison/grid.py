@@ -11,12 +11,15 @@ from typing import Any
 
 import numpy as np
 
+from trainer.comparison.baseline_training import baseline_training
 from trainer.comparison.budget import Budget
+from trainer.comparison.compared_predictions import labels_path
+from trainer.comparison.selection import nothing_chosen
 from trainer.comparison.shared_data import SharedData
 from trainer.comparison.statistics.comparison_result import Comparison
 from trainer.comparison.statistics.differences import SeedPredictions, compare
-from trainer.comparison.strategies import strategy_config
-from trainer.comparison.trainings import TEST_PREDICTIONS, Training, predict_test
+from trainer.comparison.strategies import compared_names, strategy_config, trained_name
+from trainer.comparison.trainings import EVALUATIONS, TEST_PREDICTIONS, Training, predict_test
 from trainer.config.sections.compare import BASELINE
 from trainer.evaluation.blocks import Rows, Taken, joined
 from trainer.evaluation.frequency_groups import frequency_groups
@@ -36,6 +39,7 @@ class TrainingGrid:
         keeps_models: whether to keep the models of the baseline and of the best strategy so far,
             until they have predicted the test rows.
         identity: digest of all that the results depend on.
+        for_shortlist: whether the trainings only choose which strategies are compared.
     """
 
     shared: SharedData
@@ -44,6 +48,7 @@ class TrainingGrid:
     mode: str
     keeps_models: bool
     identity: str
+    for_shortlist: bool = False
 
     @property
     def seeds(self) -> list[int]:
@@ -67,7 +72,18 @@ class TrainingGrid:
         name = f"seed-{seed}" if fold is None else f"seed-{seed}-fold-{fold + 1}"
         path, config = self.folder / strategy / name, self.shared.config
         config = strategy_config(config, strategy, path, mode=self.mode, seed=seed)
-        return Training(strategy, config, fold)
+        if self.shared.selection.used == "last_step":
+            config = nothing_chosen(config)
+        return Training(strategy, config, fold, self.judges_selection)
+
+    @property
+    def judges_selection(self) -> bool:
+        """Return whether the trainings are judged on the selection rows, not the compared ones.
+
+        Folds have no such rows: those of one fold are compared in another.
+        """
+        is_nested = self.shared.selection.used == "nested"
+        return self.for_shortlist and is_nested and None in self.shared.folds
 
     @cached_property
     def budget(self) -> Budget:
@@ -104,6 +120,12 @@ class TrainingGrid:
         return [strategy for strategy in self.strategies if strategy not in failed]
 
     @property
+    def compared(self) -> list[str]:
+        """Return the names of the compared strategies, with and without thresholds."""
+        config = self.shared.config
+        return [name for strategy in self.trained for name in compared_names(config, strategy)]
+
+    @property
     def finished(self) -> list[str]:
         """Return the strategies whose trainings are all finished."""
         return [
@@ -120,9 +142,10 @@ class TrainingGrid:
 
     @property
     def seconds(self) -> dict[str, float]:
-        """Return {strategy: mean training seconds}."""
+        """Return {compared strategy: mean training seconds}."""
         return {
-            strategy: float(np.mean(self._clock(strategy, "seconds"))) for strategy in self.trained
+            name: float(np.mean(self._clock(trained_name(name), "seconds")))
+            for name in self.compared
         }
 
     @property
@@ -133,6 +156,17 @@ class TrainingGrid:
     def _clock(self, strategy: str, name: str) -> list[float]:
         return [training.metrics["training"][name] for training in self.trainings[strategy]]
 
+    @property
+    def baseline_training(self) -> dict[str, Any] | None:
+        """Return whether the baseline was trained long enough; None for heads."""
+        if self.budget.kind == "fit":
+            return None
+        found = [training.metrics[EVALUATIONS] for training in self.trainings[BASELINE]]
+        is_nested = self.shared.selection.used == "nested"
+        return baseline_training(
+            BASELINE, found, f"{'selection' if is_nested else 'validation'} rows"
+        )
+
     def models_to_keep(self) -> set[str]:
         """Return the strategies whose models may predict the test rows: baseline and best."""
         if not self.keeps_models:
@@ -140,8 +174,12 @@ class TrainingGrid:
         metric = self.shared.config.compare.metric
 
         def mean(strategy: str) -> float:
-            figures = [training.figure(metric) for training in self.trainings[strategy]]
-            return float(np.mean(figures))
+            names = compared_names(self.shared.config, strategy)
+            return max(
+                float(np.mean([of.figure(metric, thresholds=of_thresholds) for of in trainings]))
+                for trainings in [self.trainings[strategy]]
+                for of_thresholds in (False, True)[: len(names)]
+            )
 
         return {BASELINE, max(self.finished, key=mean, default=BASELINE)}
 
@@ -158,10 +196,15 @@ class TrainingGrid:
                 for name in names:
                     shutil.rmtree(training.path / name, ignore_errors=True)
 
-    def compare(self, split: str, strategies: list[str]) -> Comparison:
-        """Return the comparison of strategies on a split; predict its test rows first."""
+    def compare(self, split: str, strategies: list[str], *, num_left_out: int = 0) -> Comparison:
+        """Return the comparison of strategies on a split; predict its test rows first.
+
+        Args:
+            strategies: names with and without thresholds.
+            num_left_out: strategies that the same rows left out of the comparison.
+        """
         if split == "test":
-            for strategy in strategies:
+            for strategy in dict.fromkeys(map(trained_name, strategies)):
                 for training in self.with_budget(strategy):
                     predict_test(training, self.shared)
         config, data = self.shared.config, self.shared.first.unbalanced
@@ -184,6 +227,7 @@ class TrainingGrid:
             minority_label=minority,
             metric=metric,
             baseline=BASELINE,
+            num_left_out=num_left_out,
             groups={name: [labels[c] for c in of.label_ids] for name, of in groups.items()},
         )
 
@@ -193,7 +237,8 @@ class TrainingGrid:
         The folds of a seed validate different rows, so they are joined. On test, every fold's model
         counts as a seed.
         """
-        trainings, labels = self.trainings[strategy], self.shared.first.unbalanced.labels
+        trainings = self.trainings[trained_name(strategy)]
+        labels, has_thresholds = self.shared.first.unbalanced.labels, strategy not in self.trainings
         size, name = len(self.shared.folds), "predictions.parquet"
         if split == "test":
             size, name = 1, TEST_PREDICTIONS
@@ -208,6 +253,9 @@ class TrainingGrid:
                 np.concatenate(column) for column in list(zip(*parts, strict=True))[:3]
             )
             order = np.argsort(rows_N, kind="stable")
+            if has_thresholds:
+                paths = [labels_path(of.path, name) for of in trainings[start : start + size]]
+                predicted_N = np.concatenate([np.load(path) for path in paths])
             predicted.append(predicted_N[order])
             p_NC = joined([p_NC for *_, p_NC in parts], trainings[start].path)
             probabilities.append(Taken(p_NC, order))

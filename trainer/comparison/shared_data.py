@@ -3,7 +3,10 @@
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
+
 from trainer.arrays import Ints
+from trainer.comparison.selection import DividedRows, UsedSelection, divide
 from trainer.comparison.strategies import MULTI_LABEL
 from trainer.config.config import Config
 from trainer.config.sections.balancing import BalanceSection, LossSection
@@ -28,14 +31,16 @@ class FoldData:
     """The data that all trainings of a fold share.
 
     Attributes:
-        splits: training and validation rows. Trainings do not get the test rows.
+        rows: training rows, rows to choose on, and compared rows. Trainings do not get the test
+            rows.
         test_rows: row ids of the test split; may be empty.
         unbalanced: the data without balancing.
-        tokens: tokens of all training rows and of the validation rows.
+        tokens: tokens of all training rows (`train`), of the rows to choose on (`validation`), and
+            of the compared rows (`compared`).
     """
 
     clean: CleanRows
-    splits: Splits
+    rows: DividedRows
     test_rows: Ints
     synthetic: SyntheticRows | None
     unbalanced: PreparedData
@@ -49,6 +54,7 @@ class SharedData:
     Attributes:
         config: the given config, completed for this hardware; its model is pinned to a commit.
         folds: {index of the fold: its data}; without folds, the only key is None.
+        selection: how trainings choose their epochs.
     """
 
     config: Config
@@ -57,6 +63,7 @@ class SharedData:
     max_length: int
     folds: dict[int | None, FoldData]
     commits: Commits
+    selection: UsedSelection
 
     @property
     def first(self) -> FoldData:
@@ -71,13 +78,11 @@ class SharedData:
     @property
     def words(self) -> str:
         """Return the numbers of rows, in words."""
-        splits, num_test, num_folds = self.first.splits, len(self.first.test_rows), len(self.folds)
+        num_test, num_folds = len(self.first.test_rows), len(self.folds)
         of_folds = f" (first of {num_folds} folds)" if num_folds > 1 else ""
         test = f"{num_test:,} test rows, used once at the end" if num_test else "no test rows"
-        return (
-            f"{len(splits.train):,} training rows and {len(splits.validation):,} validation rows"
-            f"{of_folds}; {test}."
-        )
+        num_train = len(self.first.rows.splits.train)
+        return f"{num_train:,} training rows{of_folds}; {test}. Selection: {self.selection.words}."
 
 
 def prepare_shared(config: Config) -> SharedData:
@@ -96,27 +101,50 @@ def prepare_shared(config: Config) -> SharedData:
     check_weights(model)
     num_folds = config.compare.folds
     folds = [None] if num_folds is None else [Fold(fold, num_folds) for fold in range(num_folds)]
+    read = [_read_fold(config, fold) for fold in folds]
+    selection, divided = divide(config, read[0][0], [splits for _, splits in read])
     data = {
-        fold.number if fold else None: _prepare_fold(config, fold, tokenizer, max_length)
-        for fold in folds
+        fold.number if fold else None: _prepare_fold(
+            config, clean, rows, splits.test, tokenizer, max_length
+        )
+        for fold, (clean, splits), rows in zip(folds, read, divided, strict=True)
     }
     pinned_config = config.model_copy(update={"model": model})
-    return SharedData(pinned_config, pretrained, tokenizer, max_length, data, commits)
+    return SharedData(pinned_config, pretrained, tokenizer, max_length, data, commits, selection)
 
 
-def _prepare_fold(config: Config, fold: Fold | None, tokenizer: Any, max_length: int) -> FoldData:
-    seed, cache, by = config.run.seed, cache_dir(), BalanceSection(by=config.balance.by)
+def _read_fold(config: Config, fold: Fold | None) -> tuple[CleanRows, Splits]:
+    by = BalanceSection(by=config.balance.by)
     clean, splits = read_splits(
-        config.data, config.split, by, seed=seed, cache_dir=cache, fold=fold
+        config.data, config.split, by, seed=config.run.seed, cache_dir=cache_dir(), fold=fold
     )
     if clean.label_matrix_NC is not None:
         raise ConfigError(MULTI_LABEL)
-    synthetic = None
+    return clean, splits
+
+
+def _prepare_fold(
+    config: Config,
+    clean: CleanRows,
+    rows: DividedRows,
+    test_rows: Ints,
+    tokenizer: Any,
+    max_length: int,
+) -> FoldData:
+    seed, synthetic = config.run.seed, None
     if config.augment.generator != "none":  # rejects synthetic rows that are like test rows
-        synthetic = write_rows(clean, splits, config.augment, seed=seed, cache_dir=cache)
-    test_rows, splits = splits.test, replace(splits, test=splits.test[:0])
+        splits = replace(rows.splits, validation=_union(rows))
+        synthetic = write_rows(clean, splits, config.augment, seed=seed, cache_dir=cache_dir())
+    rows = replace(rows, splits=replace(rows.splits, test=test_rows[:0]))
     unbalanced = balance_splits(
-        clean, splits, BalanceSection(), LossSection(), seed=seed, synthetic=synthetic
+        clean, rows.splits, BalanceSection(), LossSection(), seed=seed, synthetic=synthetic
     )
-    tokens = preparation.tokenise_splits(unbalanced, tokenizer, max_length)
-    return FoldData(clean, splits, test_rows, synthetic, unbalanced, tokens)
+    shown = replace(unbalanced, splits=replace(unbalanced.splits, test=rows.compared))
+    tokens = preparation.tokenise_splits(shown, tokenizer, max_length)
+    tokens["compared"] = tokens.pop("test")
+    return FoldData(clean, rows, test_rows, synthetic, unbalanced, tokens)
+
+
+def _union(rows: DividedRows) -> Ints:
+    """Return all rows that no training may learn from, test rows aside."""
+    return np.union1d(rows.splits.validation, rows.compared)

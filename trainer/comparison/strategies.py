@@ -2,10 +2,12 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from trainer.config.config import Config, check_config
 from trainer.config.conflicts import one_label_decision_rules
 from trainer.config.sections.balancing import SYNTHESIS_METHODS
+from trainer.config.sections.compare import BASELINE
 from trainer.config.yaml_source import YamlSource
 from trainer.errors import ConfigError
 from trainer.extras import require
@@ -14,6 +16,9 @@ MULTI_LABEL = (
     "compare needs one label a row. With several labels a row, train the strategies one by one and "
     "compare the runs with the command report."
 )
+
+WITH_THRESHOLDS = " + thresholds"
+"""What the name of a strategy ends with if its thresholds are fitted after training."""
 
 
 def refuse(config: Config) -> None:
@@ -101,7 +106,49 @@ def strategy_config(
     values["model"] |= {"mode": mode} if mode else {}
     replaced = ("balance", "loss", "ensemble", "compare", "report", "hub")
     values |= {section: {} for section in replaced} | config.compare.overrides[strategy]
+    values["compare"] = {"thresholds": config.compare.thresholds}
     return check_config(YamlSource(f"compare.strategies: {strategy}", values))
+
+
+def with_thresholds(config: Config) -> Config | None:
+    """Return the config of a training with fitted thresholds, or None if it is compared once."""
+    if not config.compare.thresholds or config.decision.thresholds is not None:
+        return None
+    decision = config.decision.model_copy(update={"thresholds": "f1"})
+    return config.model_copy(update={"decision": decision})
+
+
+def compared_names(config: Config, strategy: str) -> list[str]:
+    """Return the names under which a trained strategy is compared."""
+    decision = config.compare.overrides[strategy].get("decision")
+    given = decision.get("thresholds") if decision else config.decision.thresholds
+    has_both = config.compare.thresholds and given is None
+    return [strategy, *([strategy + WITH_THRESHOLDS] if has_both else [])]
+
+
+def trained_name(name: str) -> str:
+    """Return the strategy whose trainings give a compared strategy."""
+    return name.removesuffix(WITH_THRESHOLDS)
+
+
+def trained_strategies(config: Config) -> tuple[str, ...]:
+    """Return the strategies to train, the baseline first.
+
+    `thresholds` is not trained if the baseline is compared with thresholds anyway.
+    """
+    has_baseline = BASELINE + WITH_THRESHOLDS in compared_names(config, BASELINE)
+    return tuple(
+        name for name in config.compare.overrides if not (has_baseline and name == "thresholds")
+    )
+
+
+def sections_of(config: Config, name: str) -> dict[str, Any]:
+    """Return the sections that a compared strategy replaces."""
+    sections = config.compare.overrides[trained_name(name)]
+    if name == trained_name(name):
+        return sections
+    decision = config.decision.model_dump(exclude_defaults=True) | sections.get("decision", {})
+    return sections | {"decision": {k: v for k, v in decision.items() if v} | {"thresholds": "f1"}}
 
 
 def makes_embeddings(config: Config, strategy: str) -> bool:

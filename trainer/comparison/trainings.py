@@ -13,7 +13,14 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from trainer.comparison.compared_predictions import (
+    THRESHOLDS,
+    evaluate,
+    save_labels,
+    thresholded_labels,
+)
 from trainer.comparison.shared_data import SharedData
+from trainer.comparison.strategies import with_thresholds
 from trainer.config.config import Config
 from trainer.config.sections.balancing import SYNTHESIS_METHODS
 from trainer.data.prepare import balance_splits
@@ -25,7 +32,7 @@ from trainer.files.cache import cache_dir
 from trainer.launch import distributed, stopping
 from trainer.run_folder import config_differences, writer
 from trainer.run_folder.environment import describe_environment
-from trainer.runs import results, run_decision, training_run
+from trainer.runs import run_decision, training_run
 from trainer.runs.trainers import build_head_trainer, build_trainer
 from trainer.training.arguments import build_arguments
 from trainer.training.batches.batching import refuse_small_steps
@@ -36,6 +43,10 @@ from trainer.training.resuming.checkpoints import saving
 from trainer.training.trackers.tracked_run import TrackedRun
 from trainer.training.trackers.trackers import Trackers
 
+ROWS = "rows.json"
+"""The file that says which rows a training chose on, and which rows are compared."""
+EVALUATIONS = "evaluations"
+"""Step and macro F1 of each evaluation along the training, in metrics.json."""
 TEST_PREDICTIONS = "test.parquet"
 """The predictions for the test rows, in the folders of the few trainings that make them."""
 
@@ -47,11 +58,14 @@ class Training:
     Attributes:
         config: the config of a whole run, in the folder of this training.
         fold: index of the fold that validates; None without folds.
+        for_shortlist: whether it is judged on the rows that it chose on, since it serves to choose
+            the strategies that are compared.
     """
 
     strategy: str
     config: Config
     fold: int | None = None
+    for_shortlist: bool = False
 
     @cached_property
     def path(self) -> Path:
@@ -74,14 +88,24 @@ class Training:
         """Return the values of metrics.json."""
         return json.loads((self.path / "metrics.json").read_text(encoding="utf-8"))
 
-    def figure(self, name: str) -> float:
-        """Return a validation metric, with the decision if there is one."""
+    def figure(self, name: str, *, thresholds: bool = False) -> float:
+        """Return a metric on the compared rows, with the decision or the thresholds if any."""
         metrics = self.metrics
-        final = metrics.get("decision", metrics)["validation"]
+        with_decision = metrics.get("decision", metrics)
+        final = (metrics[THRESHOLDS] if thresholds else with_decision)["validation"]
         if name.startswith("minority_"):
             of_minority = final["per_class"][metrics["minority_label"]]
             return float(of_minority[name.removeprefix("minority_")])
         return float(final[name])
+
+    def rows_note(self, shared: SharedData) -> dict[str, Any]:
+        """Return what rows.json says of this training."""
+        has_thresholds = with_thresholds(self.config) is not None
+        return {
+            "digest": shared.folds[self.fold].rows.digest,
+            "for_shortlist": self.for_shortlist,
+            "thresholds": has_thresholds,
+        }
 
 
 def balanced_data(training: Training, shared: SharedData) -> PreparedData:
@@ -93,7 +117,7 @@ def balanced_data(training: Training, shared: SharedData) -> PreparedData:
     config, fold = training.config, shared.folds[training.fold]
     data = balance_splits(
         fold.clean,
-        fold.splits,
+        fold.rows.splits,
         config.balance,
         config.loss,
         seed=config.run.seed,
@@ -111,7 +135,7 @@ def balanced_data(training: Training, shared: SharedData) -> PreparedData:
 
 
 def train(training: Training, shared: SharedData, *, keeps_model: bool) -> None:
-    """Train or resume a training, and write its validation results.
+    """Train or resume a training, and write its results on the compared rows.
 
     Output goes to training.log in its folder.
 
@@ -128,6 +152,7 @@ def train(training: Training, shared: SharedData, *, keeps_model: bool) -> None:
     )
     if not checkpoint:
         writer.start_run(folder.path, config.to_dict())
+    folder.write_json(ROWS, training.rows_note(shared))
     with (
         (folder.path / "training.log").open("a", encoding="utf-8") as log,
         redirect_stdout(log),
@@ -145,7 +170,12 @@ def train(training: Training, shared: SharedData, *, keeps_model: bool) -> None:
             trainer.merge_adapter(folder.path / "adapter.partial")
         if config.balance.method in SYNTHESIS_METHODS:
             data = data.with_synthetic(trainer.counts_C, trainer.class_weights_C)
-        metrics = _evaluate(training, shared, data, folder, trainer)
+        tokens, rows = shared.folds[training.fold].tokens, shared.folds[training.fold].rows
+        judged = (rows.compared, tokens["compared"])
+        if training.for_shortlist or shared.selection.used == "last_step":
+            judged = (data.splits.validation, tokens["validation"])
+        metrics = evaluate(config, data, folder, trainer, tokens["validation"], judged)
+        metrics[EVALUATIONS] = [[row["step"], row["macro_f1"]] for row in trainer.epoch_rows()]
         if keeps_model:
             with saving(folder.model, folder.checkpoints):
                 trainer.save_model(str(folder.path / "model.partial"))
@@ -192,33 +222,6 @@ def tracked_run(training: Training) -> TrackedRun:
     return TrackedRun.of_group(folder.name, key, folder / writer.LOGS, values)
 
 
-def _evaluate(
-    training: Training,
-    shared: SharedData,
-    data: PreparedData,
-    folder: writer.RunFolder,
-    trainer: Any,
-) -> dict[str, Any]:
-    """Write the validation predictions, apply the decision to the model, and return the metrics."""
-    config, tokens = training.config, shared.folds[training.fold].tokens
-    plan = run_decision.decision_plan(config, data)
-    validation = {"validation": tokens["validation"]}
-    outcomes, decision = results.evaluate_splits(trainer, config, data, validation, plan)
-    outcome = outcomes["validation"]
-    folder.write_predictions(
-        {"validation": (data.splits.validation, outcome)}, data.labels, keep_all=True
-    )
-    metrics: dict[str, Any] = {
-        "validation": results.figures(outcome.alone, {}, outcome.alone_groups),
-        "minority_label": data.summary.minority_label,
-    }
-    if decision and plan:
-        decided = run_decision.apply_decision(config, data, trainer.model, decision, plan)
-        final = results.figures(outcome.final, {}, outcome.groups)
-        metrics["decision"] = decided | {"validation": final}
-    return metrics
-
-
 def predict_test(training: Training, shared: SharedData) -> None:
     """Write the saved model's predictions for the test rows, unless they exist.
 
@@ -244,6 +247,11 @@ def predict_test(training: Training, shared: SharedData) -> None:
     p_NC, decided_N = classify_texts(classifier, fold.clean.rows, fold.test_rows, training.path)
     log_p_NC, true_N = logarithms(p_NC, training.path), fold.clean.label_ids_N[fold.test_rows]
     outcome = outcome_of(log_p_NC, true_N, classifier.labels, (log_p_NC, decided_N), None)
+    thresholded_N = thresholded_labels(
+        training.metrics, classifier.labels, log_p_NC, multi_label=classifier.is_multi_label
+    )
+    if thresholded_N is not None:
+        save_labels(training.path, TEST_PREDICTIONS, thresholded_N)
     writer.RunFolder(training.path).write_predictions(
         {"test": (fold.test_rows, outcome)}, classifier.labels, TEST_PREDICTIONS, keep_all=True
     )

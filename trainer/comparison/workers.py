@@ -4,13 +4,14 @@ A worker takes the next training that no other process has locked. If a process 
 releases its lock.
 """
 
+import json
 import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from trainer.comparison.grid import FAILED, TrainingGrid
-from trainer.comparison.trainings import Training, train
+from trainer.comparison.trainings import ROWS, Training, train
 from trainer.config.sections.compare import BASELINE
 from trainer.errors import ConfigError, DataError, RunError, Stopped, TrainingError
 from trainer.files.locks import holder, if_free, locked
@@ -112,6 +113,22 @@ def differing(grid: TrainingGrid, trainings: list[Training]) -> Iterator[tuple[T
             config, fingerprint = training.config.to_dict(), grid.shared.first.clean.fingerprint
             if differs := config_differences.first_differences(training.path, config, fingerprint):
                 yield training, f"{training.path}: holds a training that differs: {differs}."
+            elif training.is_finished and (differs := _other_rows(grid, training)):
+                yield training, f"{training.path}: holds a training that {differs}."
+
+
+def _other_rows(grid: TrainingGrid, training: Training) -> str:
+    """Return how the rows that a training chose or was judged on differ, or an empty string."""
+    path, wanted = training.path / ROWS, training.rows_note(grid.shared)
+    if not path.is_file():
+        return "chose on the rows that are compared, as an earlier version did"
+    found = json.loads(path.read_text(encoding="utf-8"))
+    if wanted["thresholds"] and not found["thresholds"]:
+        return "was judged without thresholds (compare.thresholds was false)"
+    same = ("digest", "for_shortlist")
+    if [found[key] for key in same] != [wanted[key] for key in same]:
+        return "chose or was judged on other rows (compare.selection)"
+    return ""
 
 
 def refuse_differing(grid: TrainingGrid) -> None:

@@ -5,10 +5,15 @@ from typing import Any, get_args
 
 from trainer.config.sections.compare import Metric
 
-METRICS: tuple[str, ...] = get_args(Metric)
-"""Metrics that strategies can be compared by; higher is better."""
+LABEL_SETS_ALONE = ("micro_f1", "mean_average_precision")
+METRICS: tuple[str, ...] = tuple(of for of in get_args(Metric) if of not in LABEL_SETS_ALONE)
+"""Metrics that strategies can be compared by, with one label a row; higher is better."""
 ALL_METRICS = (*METRICS, "auroc_macro", "ece")
-"""Metrics in the result."""
+"""Metrics in the result, with one label a row."""
+LABEL_SET_METRICS: tuple[str, ...] = tuple(
+    of for of in get_args(Metric) if of not in ("balanced_accuracy", "mcc")
+)
+"""Metrics that strategies can be compared by with several labels a row, and in the result."""
 
 
 @dataclass(frozen=True)
@@ -107,6 +112,7 @@ class Comparison:
 
     Attributes:
         best: the strategy with the highest mean, reliable or not; of equal means the baseline.
+        num_tests: differences from the baseline that p values are adjusted for.
         support: number of rows of each label.
         groups: {name: labels} of groups of classes, such as the tail.
     """
@@ -116,6 +122,7 @@ class Comparison:
     best: str
     level: float
     num_rows: int
+    num_tests: int
     num_seeds: int
     labels: list[str]
     support: dict[str, int]

@@ -19,9 +19,9 @@ from typing import Any
 import numpy as np
 
 from trainer.arrays import Floats, Ints
-from trainer.comparison.statistics import row_influence
+from trainer.comparison.statistics import label_set_influence, row_influence
 from trainer.comparison.statistics.comparison_result import (
-    ALL_METRICS,
+    LABEL_SET_METRICS,
     METRICS,
     AgainstBaseline,
     AgainstBest,
@@ -50,7 +50,7 @@ class SeedPredictions:
     """The final predictions of a strategy with each seed.
 
     Attributes:
-        predicted_SN: label ids of each seed.
+        predicted_SN: label ids of each seed; with several labels a row, label sets (S, N, C).
         p_SNC: probabilities (N, C) of each seed.
 
     Example:
@@ -73,18 +73,22 @@ def compare(
     metric: str = "macro_f1",
     baseline: str = "none",
     groups: Mapping[str, Sequence[str]] | None = None,
+    num_left_out: int = 0,
 ) -> Comparison:
     """Return the comparison of strategies that were evaluated on the same rows.
 
     Args:
-        label_ids_N: true label ids.
+        label_ids_N: true label ids; with several labels a row, label sets (N, C).
         predictions: predictions of each strategy, with the same rows and seeds in the same order.
         labels: the class names, in the order of the label ids.
         minority_label: the class of `minority_recall` and `minority_f1`.
         metric: decides; macro_f1, accuracy, balanced_accuracy, minority_recall, minority_f1, mcc
-            or weighted_f1.
+            or weighted_f1. Several labels a row have micro_f1 and mean_average_precision in place
+            of balanced_accuracy and mcc.
         baseline: the strategy that the others are compared with.
         groups: {name: labels} of groups of classes whose macro F1 is compared too.
+        num_left_out: strategies that were left out because of these rows; p values are adjusted for
+            them too.
     Returns:
         The differences with intervals and p values; `best` and `recommended` name a strategy.
     Raises:
@@ -103,33 +107,40 @@ def compare(
         >>> found.best
         'weights'
     """
-    _check_names(metric, baseline, minority_label, predictions, labels)
+    has_sets = label_ids_N.ndim > 1
+    metrics = LABEL_SET_METRICS if has_sets else METRICS
+    _check_names(metric, metrics, baseline, minority_label, predictions, labels)
     _check_predictions(label_ids_N, predictions, labels, baseline)
     of_groups = _checked_groups(groups or {}, labels)
     minority = labels.index(minority_label)
-    if metric.startswith("minority") and minority not in label_ids_N:
+    counts_C = (
+        label_ids_N.sum(axis=0) if has_sets else np.bincount(label_ids_N, minlength=len(labels))
+    )
+    support = dict(zip(labels, counts_C.tolist(), strict=True))
+    if metric.startswith("minority") and not support[minority_label]:
         raise ValueError(
             f"no row of '{minority_label}' to compare {metric} on; choose another metric, such as "
             "macro_f1"
         )
-    support = {label: int((label_ids_N == c).sum()) for c, label in enumerate(labels)}
     names = list(predictions)
     base = names.index(baseline)
-    sample = row_influence.sample(
-        label_ids_N,
-        [(found.predicted_SN, found.p_SNC) for found in predictions.values()],
-        len(labels),
+    given: list[Any] = [(found.predicted_SN, found.p_SNC) for found in predictions.values()]
+    sample = (
+        label_set_influence.sample(label_ids_N, given)
+        if has_sets
+        else row_influence.sample(label_ids_N, given, len(labels))
     )
     values_KS, _ = sample.figure(metric, minority)
     means_K = values_KS.mean(axis=1)
     best = base if means_K[base] == means_K.max() else int(means_K.argmax())
-    strategies = _strategies(sample, support, of_groups, metric, minority, base, best)
+    strategies = _strategies(sample, support, of_groups, metric, minority, base, best, num_left_out)
     return Comparison(
         metric=metric,
         baseline=baseline,
         best=names[best],
         level=LEVEL,
         num_rows=len(label_ids_N),
+        num_tests=len(names) - 1 + num_left_out,
         num_seeds=values_KS.shape[1],
         labels=list(labels),
         support=support,
@@ -147,10 +158,11 @@ def _strategies(
     minority: int,
     base: int,
     best: int,
+    num_left_out: int,
 ) -> list[Strategy]:
     """Return the results of each strategy, given the indices of the baseline and of the best."""
     figures, differences = {}, {}
-    for name in ALL_METRICS:
+    for name in sample.metrics:
         found = sample.figure(name, minority)
         figures[name] = [_figure(name, *of, sample.starts) for of in zip(*found, strict=True)]
         differences[name] = [_difference(name, less) for less in _less(*found, sample.starts, base)]
@@ -159,7 +171,7 @@ def _strategies(
     columns = zip(
         _by_strategy(figures),
         [{} if k == base else of for k, of in enumerate(_by_strategy(differences))],
-        against_baseline(metric, less_base, base),
+        against_baseline(metric, less_base, base, num_left_out),
         against_best(metric, values_KS, spread_KSN, sample.starts, best),
         strict=True,
     )
@@ -185,13 +197,14 @@ def _strategies(
 
 def _check_names(
     metric: str,
+    metrics: Sequence[str],
     baseline: str,
     minority_label: str,
     predictions: dict[str, SeedPredictions],
     labels: list[str],
 ) -> None:
     for what, name, known in (
-        ("metric", metric, METRICS),
+        ("metric", metric, metrics),
         ("baseline", baseline, list(predictions)),
         ("minority_label", minority_label, labels),
     ):
@@ -222,7 +235,8 @@ def _check_predictions(
                 "leave out the seeds that one of them lacks"
             )
         shape = len(p_SNC), *p_SNC[0].shape
-        if not (*ids_SN.shape, len(labels)) == shape == (num_seeds, num_rows, len(labels)):
+        ids_shape = ids_SN.shape if label_ids_N.ndim > 1 else (*ids_SN.shape, len(labels))
+        if not ids_shape == shape == (num_seeds, num_rows, len(labels)):
             raise ValueError(
                 f"{name}: predictions of shapes {ids_SN.shape} and {shape} for {num_rows} rows and "
                 f"{len(labels)} labels"
@@ -263,8 +277,13 @@ def _within(
     return (max(found[0], lowest), min(found[1], highest)) if found else (None, None)
 
 
-def against_baseline(metric: str, found: list[Estimate], base: int) -> list[AgainstBaseline | None]:
-    """Return the tested and adjusted differences from the baseline; None for itself."""
+def against_baseline(
+    metric: str, found: list[Estimate], base: int, num_left_out: int = 0
+) -> list[AgainstBaseline | None]:
+    """Return the tested and adjusted differences from the baseline; None for itself.
+
+    Strategies that the same rows left out count as tests that found nothing.
+    """
     require("compare", "comparing predictions")
     from statsmodels.stats.multitest import multipletests  # slow to import
 
@@ -272,8 +291,9 @@ def against_baseline(metric: str, found: list[Estimate], base: int) -> list[Agai
     result: list[AgainstBaseline | None] = [None] * len(found)
     if not others:
         return result
-    adjusted = multipletests([found[k].p for k in others], alpha=1 - LEVEL, method="holm")[1]
-    for k, p_holm in zip(others, adjusted, strict=True):
+    p_values = [found[k].p for k in others] + [1.0] * num_left_out
+    adjusted = multipletests(p_values, alpha=1 - LEVEL, method="holm")[1]
+    for k, p_holm in zip(others, adjusted, strict=False):
         result[k] = AgainstBaseline(
             **asdict(_difference(metric, found[k])),
             p=found[k].p,

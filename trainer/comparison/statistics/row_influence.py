@@ -24,6 +24,7 @@ import numpy as np
 from scipy.sparse import csc_array, csr_array, vstack
 
 from trainer.arrays import Floats, Ints
+from trainer.comparison.statistics.comparison_result import ALL_METRICS
 from trainer.comparison.statistics.variance_components import spread
 from trainer.evaluation.blocks import Rows, Taken, column_blocks, row_blocks, row_slices
 from trainer.evaluation.metrics import NUM_BINS
@@ -146,25 +147,30 @@ def of_ece(label_ids_N: Ints, p_NC: Rows) -> tuple[float, Floats]:
 class Sample:
     """Metrics and influences of every strategy and seed.
 
-    Rows are sorted by class; `starts` holds the place of the first row of each class.
+    Rows are sorted by class; `starts` holds the place of the first row of each class. Label sets
+    have one stratum. `summaries` names the first metrics of `Influences`, `metrics` all.
     """
 
     starts: Ints
     of_labels: list[list[Influences]]
     of_probabilities: dict[str, list[list[tuple[float, Floats]]]]
+    summaries: tuple[str, ...] = SUMMARIES
+    metrics: tuple[str, ...] = ALL_METRICS
 
     def figure(self, name: str, minority: int) -> tuple[Floats, Floats]:
         """Return the values (K, S) of a metric and their spread over rows (K, S, N)."""
         if name.startswith("minority_"):
             return self.of_classes(name.removeprefix("minority_"), np.array([minority]))
-        if name in SUMMARIES:
-            return self._mean(np.array([SUMMARIES.index(name)]))
+        if name in self.summaries:
+            return self._mean(np.array([self.summaries.index(name)]))
         return self._spread(self.of_probabilities[name])
 
     def of_classes(self, name: str, label_ids: Ints) -> tuple[Floats, Floats]:
         """Return the same for the mean F1 or recall of some classes."""
-        num_classes = (len(self.of_labels[0][0].values_F) - len(SUMMARIES)) // 2
-        return self._mean(len(SUMMARIES) + label_ids + (num_classes if name == "recall" else 0))
+        num_classes = (len(self.of_labels[0][0].values_F) - len(self.summaries)) // 2
+        return self._mean(
+            len(self.summaries) + label_ids + (num_classes if name == "recall" else 0)
+        )
 
     def _mean(self, metrics: Ints) -> tuple[Floats, Floats]:
         return self._spread(

@@ -61,7 +61,11 @@ Metric = Literal[
     "minority_f1",
     "mcc",
     "weighted_f1",
+    "micro_f1",
+    "mean_average_precision",
 ]
+
+Selection = Literal["auto", "nested", "last_step"]
 
 
 class StrategySection(Section):
@@ -108,10 +112,23 @@ class CompareSection(Section):
     """Number of steps, rows or seconds. Default: the steps or rows that `none` takes with the
     section `training`."""
     metric: Metric = "macro_f1"
-    """Metric by which the strategies are ranked."""
+    """Metric by which the strategies are ranked. `micro_f1` and `mean_average_precision` are for
+    multi-label data, `balanced_accuracy` and `mcc` for one label a row."""
     folds: int | None = Field(default=None, ge=2, le=20)
     """Number of folds. If set, the strategies are validated on all rows that are not test, one fold
     after the other, instead of on one validation split. The work multiplies by this number."""
+    selection: Selection = "auto"
+    """How a training chooses its epoch, so that it never chooses on rows that are compared.
+    `nested`: half of the validation rows are selection rows, which choose epochs, stop early and
+    fit thresholds; only the other half is compared. With `folds`, the selection rows are a fifth of
+    the training rows of each fold. `last_step`: every training runs to its last step (a head has
+    `model.head.l2: 0.001`, unless you set it), all validation rows are compared, and decisions are
+    cross-fitted. `auto`: `nested` if every class then has 20 rows on both sides, which a fitted
+    threshold needs; otherwise, and if nothing is chosen, `last_step`."""
+    thresholds: bool = True
+    """Compare every strategy without and with fitted thresholds (`decision.thresholds: f1`), as
+    `class_weights` and `class_weights + thresholds`. This needs no further training. Strategies
+    whose section `decision` sets thresholds are compared once."""
     quick: bool = False
     """First compare all strategies on the frozen encoder (`model.mode: head`), which takes minutes.
     Then train only the best two of them, and `none`, as configured."""

@@ -54,6 +54,8 @@ def _procedure(result: dict[str, Any]) -> str:
         words.append(f"An earlier conclusion also used them, by {as_text(listing(earlier))}.")
     if result["quick"]:
         words.append("Heads on the frozen encoder decided which strategies were compared.")
+    if selection := result.get("selection"):
+        words.append(f"Selection: {as_text(selection['words'])}.")
     if result["failed"]:
         words.append(f"Failed: {as_text(listing(result['failed']))}.")
     return " ".join(words)
