@@ -1,5 +1,6 @@
 """The findings of an audit: the content of audit.json, from which page and tables are made."""
 
+import shlex
 from dataclasses import dataclass
 from typing import Any
 
@@ -112,7 +113,7 @@ def _measure(compare: str, inspection: Inspection, method: Advice) -> str:
     """Return the command that compares the methods that the advice speaks of."""
     config = inspection.config
     plain = " --set decision.thresholds=null" if config.decision.thresholds else ""
-    return f"{compare}{plain} --set compare.strategies={method.compared}"
+    return f"{compare}{plain} --set {shlex.quote(f'compare.strategies={method.compared}')}"
 
 
 def _distribution(inspection: Inspection) -> DataSummary:
