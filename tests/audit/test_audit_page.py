@@ -89,6 +89,17 @@ def test_findings_count_what_cleaning_drops_with_examples(findings):
     assert findings.rows == {"read": 65, "kept": 61, "audited": 61, "compared": 61}
 
 
+def test_advice_ends_with_the_command_that_compares_methods(findings, tmp_path, capsys):
+    command = (
+        "equipoise compare rows.yaml --set"
+        " 'compare.strategies=[none,thresholds,class_weights,oversample"
+    )
+    assert findings.measure.startswith(command)
+    tables.print_findings(findings)
+    assert f"measure which method helps on these rows: {command}" in capsys.readouterr().out
+    assert "compare.strategies=[none,thresholds" in page.render(findings)
+
+
 def test_findings_hold_the_documented_names(findings):
     names = [
         "format",

@@ -914,7 +914,7 @@ def test_dict_that_contains_itself_is_refused():
             ["training.layerwise_learning_rate_decay=0.9", "training.fsdp=full_shard"],
             "is set with training.fsdp, which joins the weights of several layers",
         ),
-        (["training.layerwise_learning_rate_decay=1.1"], "needed: 1 or less"),
+        (["training.layerwise_learning_rate_decay=1.1"], "needed: less than or equal to 1"),
         (
             ["model.reinitialise_layers=2", "model.mode=lora"],
             "model.reinitialise_layers is set with model.mode: lora",

@@ -141,33 +141,37 @@ def test_steps_follow_batches_and_processes():
 
 @pytest.fixture
 def separable(tmp_path):
-    """Rows whose class is one word of the text."""
-    words = {"alpha": "river", "beta": "mountain"}
-    path = tmp_path / "rows.csv"
-    lines = [f"{word} {i} {i * 7},{label}" for i in range(60) for label, word in words.items()]
-    path.write_text("\n".join(["text,label", *lines]), encoding="utf-8")
-    return path
+    """Function (number of classes) -> file of 120 rows whose class is one word of the text."""
+
+    def make(num_classes):
+        words = ("river", "mountain", "winter", "king", "guitar", "bread")[:num_classes]
+        path = tmp_path / "rows.csv"
+        lines = [f"{word} {i} {i * 7},{word}" for i in range(120 // num_classes) for word in words]
+        path.write_text("\n".join(["text,label", *lines]), encoding="utf-8")
+        return str(path)
+
+    return make
 
 
 @pytest.mark.parametrize(
-    ("mode", "rate", "words"),
+    ("mode", "rate", "num_classes", "words"),
     [
-        ("full", 1e-4, "Train longer: `training.num_train_epochs: 20`"),
-        ("full", 1e-3, ""),
+        ("full", 5e-4, 6, "In the last quarter of 4 epochs, "),
+        ("full", 1e-3, 2, ""),
         pytest.param(
-            *("lora", 3e-5, "No evaluation was better than giving all rows the same answer"),
+            *("lora", 3e-5, 2, "No evaluation was better than giving all rows the same answer"),
             marks=pytest.mark.exhaustive,
         ),
     ],
 )
 def test_real_training_says_that_it_ended_too_early(
-    mode, rate, words, separable, tiny_model, tmp_path, capsys
+    mode, rate, num_classes, words, separable, tiny_model, tmp_path, capsys
 ):
     result = run_result.train(
         {
             "run": {"name": "run", "output_dir": str(tmp_path), "num_threads": 1},
             "model": {"name": str(tiny_model), "mode": mode, "max_length": 16},
-            "data": {"source": str(separable)},
+            "data": {"source": separable(num_classes)},
             "training": {
                 "num_train_epochs": 4,
                 "learning_rate": rate,

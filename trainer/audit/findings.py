@@ -129,7 +129,8 @@ def _next_commands(
     config = inspection.config
     if inspection.clean.label_matrix_NC is None:
         plain = " --set decision.thresholds=null" if config.decision.thresholds else ""
-        return [f"{command('compare')}{plain} --set compare.strategies={method.compared}"]
+        strategies = shlex.quote(f"compare.strategies={method.compared}")
+        return [f"{command('compare')}{plain} --set {strategies}"]
     is_followed = all(
         str(getattr(getattr(config, section), key)) == value
         for section, key, value in method.overrides

@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from trainer.config.config import Config
+from trainer.config.sections.data import SplitSection
 from trainer.data.balancing.balance import wanted_rows
 from trainer.data.cleaning.clean import CleanRows
 from trainer.data.cleaning.lost_classes import refuse_one_class
@@ -57,8 +58,9 @@ def _print_length(config: Config, clean: CleanRows) -> None:
     if config.model.mode == "head":
         return
     counts_C = clean.labels.counts(clean.targets[clean.kept(config.data.pool)])
-    if config.split and config.data.validation is None and not config.data.split_column:
-        counts_C = np.maximum(1, (counts_C * config.split.train).astype(np.int64))
+    if config.data.validation is None and not config.data.split_column:
+        share = (config.split or SplitSection()).train
+        counts_C = np.maximum(1, (counts_C * share).astype(np.int64))
     if config.balance.row_method != "none" and not config.balance.by:
         counts_C = wanted_rows(counts_C, config.balance.method, config.balance.parameter)
     planned = PlannedLength.of(config.training_values, int(counts_C.sum()), len(counts_C))
