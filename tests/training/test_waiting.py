@@ -78,7 +78,7 @@ def trained_on_meta(monkeypatch, tmp_path):
             "max_steps": STEPS,
             "logging_strategy": "no",
             "save_strategy": "no",
-            "optim": "adamw_torch",
+            "optim": "sgd",
         }
         trainer = RunTrainer(
             model=model,
