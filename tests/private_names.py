@@ -160,6 +160,11 @@ USED = (
         "TorchDispatchMode, which torch documents here: finds the longest position of a model",
     ),
     PrivateName(
+        "torch:ops.aten",
+        "_flash_attention_forward",
+        "flash attention within packed rows with dropout, which torch.nn.attention.varlen lacks",
+    ),
+    PrivateName(
         "torch.distributed.distributed_c10d",
         "_set_pg_timeout",
         "replaces torch's own time limit, which names no process",

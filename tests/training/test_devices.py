@@ -2,14 +2,12 @@
 
 import os
 
-import numpy as np
 import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import BertConfig, BertForSequenceClassification
 
 from trainer import load_config
-from trainer.data.tokens.tokenise import TokenisedRows
 from trainer.delivery.predicting.predict import Classifier
 from trainer.launch import distributed
 from trainer.runs import startup
@@ -91,11 +89,10 @@ def test_several_processes_on_an_apple_gpu_train_on_the_cpu(accelerator, monkeyp
     assert startup.apple_limits({}, use_cpu=True) == []
 
 
-def test_only_cuda_takes_pinned_memory(accelerator, monkeypatch, tmp_path):
-    for kind, pinned in (("cuda", True), ("mps", False)):
-        accelerator(kind)
-        values = build_arguments({"use_cpu": False, "bf16": False}, checkpoints=tmp_path, seed=0)
-        assert values.dataloader_pin_memory is pinned
+def test_loader_does_not_pin_batches_which_are_pinned_where_they_are_sent(accelerator, tmp_path):
+    accelerator("cuda")
+    values = build_arguments({"use_cpu": False, "bf16": False}, checkpoints=tmp_path, seed=0)
+    assert values.dataloader_pin_memory is False
 
 
 def test_torch_built_for_cuda_predicts_on_the_cpu_of_a_machine_without_a_gpu(
@@ -201,23 +198,3 @@ def test_loss_of_a_later_step_copies_and_reads_nothing(name):
     with Copies() as copies:
         loss(outputs, targets, torch.tensor(4))
     assert copies.number == (name == "binary")  # of its mask, to float, on the device
-
-
-def test_rows_of_a_step_are_counted_on_the_cpu(tmp_path):
-    model = BertForSequenceClassification(
-        BertConfig(
-            hidden_size=16,
-            num_hidden_layers=1,
-            num_attention_heads=2,
-            intermediate_size=32,
-            vocab_size=99,
-        )
-    )
-    rows = TokenisedRows(
-        {"input_ids": np.ones(4, np.int32)}, np.arange(5), np.zeros(4, np.int64), np.zeros(4, bool)
-    )
-    args = build_arguments({"bf16": False, "use_cpu": True}, checkpoints=tmp_path, seed=0)
-    trainer = RunTrainer(model=model, args=args, train_dataset=rows)
-    batches = iter([{"labels": torch.tensor([0, 1, -100])}, {"labels": torch.tensor([1])}])
-    number = trainer.get_batch_samples(batches, 2, torch.device("meta"))[1]
-    assert (number.device.type, number.item()) == ("cpu", 3)

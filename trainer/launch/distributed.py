@@ -306,15 +306,6 @@ def wait_for_everyone() -> None:
 
 def largest_of_all(number: int) -> int:
     """Return the largest number of all processes, without waiting for a device."""
-    return _reduced(number, "MAX")
-
-
-def sum_of_all(number: int) -> int:
-    """Return the sum of the numbers of all processes, without waiting for a device."""
-    return _reduced(number, "SUM")
-
-
-def _reduced(number: int, operation: str) -> int:
     import torch.distributed as dist
 
     if not (dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1):
@@ -322,7 +313,7 @@ def _reduced(number: int, operation: str) -> int:
     import torch
 
     of_all = torch.tensor([number])
-    dist.all_reduce(of_all, getattr(dist.ReduceOp, operation), group=_cpu_group())
+    dist.all_reduce(of_all, dist.ReduceOp.MAX, group=_cpu_group())
     return int(of_all)
 
 

@@ -250,6 +250,8 @@ def _open_folder(run: PreparedRun, checkpoint: str | None, trainer: Any) -> None
             print("Batches hold rows of equal length: padding changes the answers of this model.")
         elif getattr(trainer, "padded_because", None):
             print(f"Batches are padded, since {trainer.padded_because}.")
+        elif reason := getattr(trainer, "attention_padded_because", None):
+            print(f"Attention pads rows, without flash kernels: {reason}.")
         if getattr(trainer, "plain_because", None):
             print(f"The faster layers for CPUs are not used: {trainer.plain_because}.")
         if checkpoint:

@@ -4,6 +4,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+import torch
 from transformers import TrainingArguments
 
 from trainer.errors import ConfigError
@@ -33,10 +34,6 @@ def build_arguments(training: dict[str, Any], *, checkpoints: Path, seed: int) -
     """
     follow_config(training)
     given = {installed_name(key): training[key] for key in training if key not in OWN_KEYS}
-    accelerator = None if given.get("use_cpu") else _accelerator()
-    on_cpu = accelerator is None
-    # Apple GPUs share the memory of the CPU, and torch warns about pinning it
-    pins_memory = accelerator not in (None, "mps")
     fixed = {
         "output_dir": str(checkpoints),
         "seed": seed,
@@ -45,8 +42,9 @@ def build_arguments(training: dict[str, Any], *, checkpoints: Path, seed: int) -
         "remove_unused_columns": False,
         "logging_nan_inf_filter": False,
         "restore_callback_states_from_checkpoint": True,
-        "use_cpu": given.get("use_cpu", on_cpu),
-        "dataloader_pin_memory": given.get("dataloader_pin_memory", pins_memory),
+        "use_cpu": given["use_cpu"] if "use_cpu" in given else not torch.accelerator.is_available(),
+        # batches are pinned where they are sent to the device
+        "dataloader_pin_memory": given.get("dataloader_pin_memory", False),
     }
     try:
         arguments = TrainingArguments(**({"project": PROJECT} | given | fixed))
@@ -65,14 +63,6 @@ def installed_name(key: str) -> str:
     if key in {field.name for field in fields(TrainingArguments)}:
         return key
     return key.replace("activation_", "gradient_", 1)
-
-
-def _accelerator() -> str | None:
-    """Return the kind of the accelerator of this machine, such as "cuda", or None."""
-    import torch  # not needed if the config asks for a CPU
-
-    found = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
-    return found.type if found else None
 
 
 def quiet_libraries() -> None:

@@ -10,12 +10,11 @@ import torch
 from transformers import TrainingArguments
 
 from trainer.errors import ModelError, first_line
-from trainer.launch.distributed import from_main, sum_of_all
+from trainer.launch.distributed import from_main
 from trainer.training.batches.batching import Collator
-from trainer.training.batches.packed_rows import to_device
 from trainer.training.batches.packing import pack
+from trainer.training.batches.sending import send
 from trainer.training.batches.widths import TOLERANCE, fit_collator, multiple_in_training
-from trainer.training.losses import IGNORED
 from trainer.training.models.probe import in_mode
 from trainer.training.resuming.resumable_trainer import ResumableTrainer
 from trainer.training.sharding import (
@@ -63,20 +62,11 @@ class DeviceTrainer(ResumableTrainer):
         self.accelerator.free_memory()
 
     def _prepare_input(self, data: Any) -> Any:
-        """Copy a tensor or a batch to the device, without letting the CPU wait for the copy."""
-        if isinstance(data, torch.Tensor) and not self.is_deepspeed_enabled:
-            return to_device(data, self.args.device)
-        return super()._prepare_input(data)
-
-    def _get_num_items_in_batch(
-        self, batch_samples: list[Any], device: torch.device
-    ) -> torch.Tensor:
-        """Return the number of labels of an optimizer step in all processes, on the CPU.
-
-        transformers would copy it to the device, and the CPU would wait for that.
-        """
-        own = sum(int((batch["labels"] != IGNORED).sum()) for batch in batch_samples)
-        return torch.tensor(sum_of_all(own))
+        """Copy the tensors of a batch to the device, without letting the CPU wait for the copy."""
+        if not isinstance(data, dict) or self.is_deepspeed_enabled:
+            return super()._prepare_input(data)
+        tensors = {name: each for name, each in data.items() if isinstance(each, torch.Tensor)}
+        return data | send(tensors, self.args.device)
 
     def _save_rng_state(self, output_dir: str) -> None:
         super()._save_rng_state(output_dir)
@@ -116,9 +106,14 @@ def pack_on_device(model: Any, args: TrainingArguments) -> str | None:
         return "training.torch_compile takes the model as it is"
     if args.neftune_noise_alpha is not None:
         return "training.neftune_noise_alpha depends on the width of padded batches"
-    dtype = torch.bfloat16 if args.bf16 else torch.float16 if args.fp16 else None
+    dtype = type_in_training(args)
     with on_device(model, args.device, keep=not is_sharded(args)):
-        return pack(classifier_of(model), dtype)
+        return pack(classifier_of(model), None if dtype == torch.float32 else dtype)
+
+
+def type_in_training(args: TrainingArguments) -> torch.dtype:
+    """Return the type of matrix products in training."""
+    return torch.bfloat16 if args.bf16 else torch.float16 if args.fp16 else torch.float32
 
 
 def fit_to_model(model: Any, collate: Collator, args: TrainingArguments) -> bool:

@@ -30,6 +30,7 @@ from trainer.training.batches.batching import (
     tokens_computed,
 )
 from trainer.training.batches.batching import tokens_per_pass as default_tokens_per_pass
+from trainer.training.batches.flash_attention import flash_fault
 from trainer.training.batches.packed_attention import groups_without_padding
 from trainer.training.batches.packed_rows import PackedRows
 from trainer.training.device_trainer import (
@@ -37,6 +38,7 @@ from trainer.training.device_trainer import (
     classifier_of,
     fit_to_model,
     pack_on_device,
+    type_in_training,
 )
 from trainer.training.memory import in_smaller_passes
 from trainer.training.models.cpu_layers import speed_up
@@ -64,6 +66,7 @@ class PassTrainer(DeviceTrainer):
         tokens_per_pass: most tokens of a forward pass; without it, the device decides.
     Attributes:
         padded_because: why batches are padded; None if they are not.
+        attention_padded_because: why attention alone pads rows on an accelerator, if it does.
         equal_lengths: whether the rows of a batch must have equal lengths.
         plain_because: why the layers for CPUs are not replaced; None if they are, or need not be.
     """
@@ -89,7 +92,10 @@ class PassTrainer(DeviceTrainer):
         self.equal_lengths = (
             is_asked and isinstance(collate, Collator) and fit_to_model(model, collate, args)
         )
-        self._max_groups = 0 if self.padded_because else groups_without_padding(args.device)
+        dtype, on_cpu = type_in_training(args), args.device.type == "cpu"
+        self._max_groups = 0 if self.padded_because else groups_without_padding(args.device, dtype)
+        is_exempt = on_cpu or self.padded_because is not None
+        self.attention_padded_because = None if is_exempt else flash_fault(args.device, dtype)
         self._largest_pass = 0
         # Trainer would make the folder of the checkpoints before the run is started
         checkpoints, args.output_dir = args.output_dir, tempfile.gettempdir()
@@ -100,7 +106,7 @@ class PassTrainer(DeviceTrainer):
         self.draws_S = draws_S
         self.tokens_per_pass = tokens_per_pass or default_tokens_per_pass(args.device)
         self.plain_because: str | None = None
-        if fast_layers and args.device.type == "cpu":
+        if fast_layers and on_cpu:
             own_gradients = args.world_size == 1 and args.optim in PLAIN_OPTIMIZERS
             self.plain_because = speed_up(classifier_of(self.model), own_gradients=own_gradients)
 
@@ -135,6 +141,19 @@ class PassTrainer(DeviceTrainer):
             # so that torch's own generator is not used
             generator=torch.Generator().manual_seed(args.seed),
         )
+
+    def _get_num_items_in_batch(
+        self, batch_samples: list[Any], device: torch.device
+    ) -> torch.Tensor:
+        """Return the number of labels of an optimizer step in all processes, on the CPU.
+
+        Every process knows the rows of the whole step. transformers would gather their number from
+        the devices and wait for it.
+        """
+        sampler: Any = self.callback_handler.train_dataloader.batch_sampler
+        rows: Any = self.train_dataset
+        labels_per_row = rows.label_ids_N[:1].size
+        return torch.tensor(sampler.rows_of_step(self.state.global_step) * labels_per_row)
 
     def training_step(
         self, model: Any, inputs: dict[str, Any], num_items_in_batch: Any = None

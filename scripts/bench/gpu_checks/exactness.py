@@ -3,6 +3,7 @@
 import copy
 import traceback
 import warnings
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,8 @@ from gpu_checks.material import (
 )
 from trainer.data.tokens.tokenise import TokenisedRows
 from trainer.training.batches.batching import Collator
+from trainer.training.batches.flash_attention import flash_attention, flash_fault
+from trainer.training.batches.packed_rows import PackedRows
 from trainer.training.batches.packing import pack
 
 
@@ -74,6 +77,23 @@ def _gradient_of(model: Any) -> torch.Tensor:
     return torch.cat(
         [p.grad.flatten().double().cpu() for p in model.parameters() if p.grad is not None]
     )
+
+
+def check_flash(bench: Bench) -> str:
+    """Torch's flash kernels are used, and their dropout keeps the mean."""
+    if not bench.on_gpu:
+        raise Skipped("needs a CUDA GPU")
+    dtypes = (torch.bfloat16, torch.float16)
+    if faults := [reason for dtype in dtypes if (reason := flash_fault(bench.device, dtype))]:
+        raise Failed(f"attention pads rows: {'; '.join(faults)}")
+    rows = PackedRows(torch.arange(200) < torch.tensor([200, 90, 3])[:, None], bench.device)
+    q, k, v = torch.randn(3, 293, 4, 64, device=bench.device, dtype=torch.bfloat16)
+    attend = partial(flash_attention, q, k, v, rows, scale=0.125)
+    drawn = torch.stack([attend(dropout=0.1) for _ in range(400)]).double()
+    error = relative(drawn.mean(0), attend().double())
+    if torch.equal(drawn[0], drawn[1]) or error > 0.05:
+        raise Failed(f"the mean of 400 outputs with dropout differs by {error:.1e}")
+    return f"used in bfloat16 and float16; the mean of 400 draws of dropout differs by {error:.1e}"
 
 
 def check_gradient(bench: Bench) -> str:

@@ -21,7 +21,9 @@ from trainer.training.run_trainer import RunTrainer
 NUM_LABELS, VOCABULARY, NUM_WORDS = 8, 30_522, 5_000
 WEIGHTS_C = np.linspace(0.4, 1.6, NUM_LABELS)
 ROBERTA = {"vocab_size": 50_265, "max_position_embeddings": 514, "pad_token_id": 1}
+MINILM = {"hidden_size": 384, "num_hidden_layers": 6, "intermediate_size": 1536}
 LARGE: dict[str, tuple[str, dict[str, int]]] = {
+    "minilm": ("Bert", MINILM),
     "distilbert": ("DistilBert", {}),
     "bert-base": ("Bert", {}),
     "roberta-base": ("Roberta", ROBERTA),
@@ -75,8 +77,12 @@ class Bench:
             torch.cuda.synchronize()
 
 
-def build(bench: Bench, name: str, *, dropout: bool = False) -> Any:
-    """Return a classifier with random weights: of the real shape on a GPU, small on a CPU."""
+def build(bench: Bench, name: str, *, dropout: bool = False, attention: str | None = None) -> Any:
+    """Return a classifier with random weights: of the real shape on a GPU, small on a CPU.
+
+    Args:
+        attention: one of transformers' implementations; None for its default.
+    """
     kind, sizes = LARGE[name]
     if not bench.on_gpu:
         sizes = sizes | (SMALL_DISTIL if kind == "DistilBert" else SMALL)
@@ -86,7 +92,9 @@ def build(bench: Bench, name: str, *, dropout: bool = False) -> Any:
     config = getattr(transformers, f"{kind}Config")(**sizes, **rates, num_labels=NUM_LABELS)
     torch.manual_seed(0)
     with bench.device:
-        return getattr(transformers, f"{kind}ForSequenceClassification")(config)
+        return transformers.AutoModelForSequenceClassification.from_config(
+            config, **({"attn_implementation": attention} if attention else {})
+        )
 
 
 def random_rows(count: int, *, typical: int = 28, longest: int = 256) -> TokenisedRows:

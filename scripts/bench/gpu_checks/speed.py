@@ -2,13 +2,15 @@
 
 import copy
 import gc
+import importlib.util
 import tempfile
 import time
-from pathlib import Path
+from functools import cache
 from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
 from transformers import Trainer, TrainerCallback, TrainingArguments
 
 from gpu_checks.material import Bench, Failed, Padding, build, our_trainer, random_rows, relative
@@ -17,20 +19,33 @@ from trainer.training.batches.batching import Collator
 
 TABLE = "speed.md"
 HEAD = (
-    "| model | rows | side | rows/s | peak MiB | against stock bf16 |\n| --- | --- | --- | "
-    "---: | ---: | ---: |\n"
+    "| model | tokens | batch | side | rows/s | tokens/s | share of bound | MiB | to tuned |\n"
+    "| --- | ---: | ---: | --- | ---: | ---: | ---: | ---: | ---: |\n"
 )
-SIDES = ("stock bf16", "ours", "ours padded", "stock float32")
-ROWS = {"tweets": (28, 128, 32), "mixed": (60, 512, 32), "tweets, batch 256": (28, 128, 256)}
-"""(typical tokens, most tokens, rows of a step)."""
-MODELS = ("distilbert", "bert-base", "modernbert-base")
+SIDES = ("stock tuned", "ours", "ours padded", "stock flash", "stock")
+"""stock: as documented. tuned: bfloat16, rows grouped by length, fused AdamW. flash: that, with
+flash_attention_2 of the package flash-attn, if it is installed."""
+LENGTHS = {33: (30, 64), 128: (115, 256), 512: (900, 512)}
+"""Mean tokens of a row: (typical tokens, most tokens). The last are mostly cut at 512."""
+BATCHES = (32, 128, 256)
+MODELS = ("bert-base", "minilm", "distilbert", "modernbert-base")
+SECONDS = 1.0
+"""Seconds that a training is timed, after its first steps, which warm up."""
 
 
 class Clock(TrainerCallback):
-    """Seconds of the steps behind the first ones, which warm up."""
+    """Times the steps after the first ones, and ends training when it has timed enough.
 
-    def __init__(self, bench: Bench, warm_up: int) -> None:
-        self.bench, self.warm_up, self.seconds = bench, warm_up, 0.0
+    Attributes:
+        seconds, steps: what was timed.
+
+    Args:
+        every: steps after which it waits for the device and looks how long they took.
+    """
+
+    def __init__(self, bench: Bench, every: int) -> None:
+        self.bench, self.every, self.seconds, self.steps = bench, every, 0.0, 0
+        self.warm_up = every if bench.on_gpu else 1
 
     def on_step_begin(self, _: Any, state: Any, *__: Any, **___: Any) -> None:
         """Start once."""
@@ -38,69 +53,107 @@ class Clock(TrainerCallback):
             self.bench.wait()
             self.start = time.perf_counter()
 
-    def on_train_end(self, *_: Any, **__: Any) -> None:
-        """Stop once the device has done its work."""
-        self.bench.wait()
-        self.seconds = time.perf_counter() - self.start
+    def on_step_end(self, _: Any, state: Any, control: Any, **__: Any) -> None:
+        """Stop once the device has done enough."""
+        self.steps = state.global_step - self.warm_up
+        if self.steps > 0 and (self.steps % self.every == 0 or control.should_training_stop):
+            self.bench.wait()
+            self.seconds = time.perf_counter() - self.start
+            control.should_training_stop |= self.seconds > SECONDS
 
 
 def check_speed(bench: Bench) -> str:
-    """Compare rows a second and peak memory of training with the stock Trainer, by turns."""
+    """Compare training with the stock Trainer, and with the matrix products that it needs."""
     path = bench.folder / TABLE
     path.write_text(HEAD, encoding="utf-8")
-    longest_side, num_lines = 0.0, 0
-    for kind, (typical, longest, batch) in list(ROWS.items())[: None if bench.on_gpu else 1]:
+    longest_side, num_lines, reason = 0.0, 0, None
+    sizes = [(tokens, batch) for batch in BATCHES for tokens in LENGTHS]
+    for tokens, batch in sizes if bench.on_gpu else [(33, 8)]:
         for name in MODELS:
-            steps = 110 if bench.on_gpu else 4
-            rows = random_rows(
-                batch * steps, typical=typical, longest=longest if bench.on_gpu else 64
-            )
-            found: dict[str, tuple[float, float]] = {}
+            found: dict[str, float] = {}
             for side in SIDES:
                 if bench.left < 1.5 * longest_side + 5:
-                    return f"{num_lines} lines of the table; time was up at {name}, {kind}"
+                    return f"{num_lines} lines of the table; time was up at {name}, {tokens} tokens"
+                if side == "stock flash" and not importlib.util.find_spec("flash_attn"):
+                    continue
                 begun = time.monotonic()
-                found[side] = _measure(bench, name, side, rows, batch, steps)
+                line, found[side], why = _measure(bench, name, side, tokens, batch)
+                reason = why or reason
                 longest_side = max(longest_side, time.monotonic() - begun)
-                rate, memory = found[side]
-                line = (
-                    f"| {name} | {kind} | {side} | {rate:,.0f} | {memory:,.0f} | "
-                    f"{rate / found['stock bf16'][0]:.2f} |"
-                )
                 with path.open("a", encoding="utf-8") as file:
-                    file.write(f"{line}\n")
+                    file.write(f"{line} {found[side] / found['stock tuned']:.2f} |\n")
                 num_lines += 1
-    return f"{num_lines} lines of the table"
+    attention = f"ours pads in attention: {reason}" if reason else "ours pads nothing"
+    return f"{num_lines} lines of the table; {attention}"
 
 
 def _measure(
-    bench: Bench, name: str, side: str, rows: TokenisedRows, batch: int, steps: int
-) -> tuple[float, float]:
-    """(rows a second, peak MiB) of one training."""
-    clock = Clock(bench, warm_up=10 if bench.on_gpu else 1)
+    bench: Bench, name: str, side: str, tokens: int, batch: int
+) -> tuple[str, float, str | None]:
+    """The line of a training, its rows a second, and why its attention is padded."""
+    typical, longest = LENGTHS[tokens]
+    steps = 400 if bench.on_gpu else 4
+    rows = random_rows(batch * min(steps, 64), typical=typical, longest=longest)
+    clock = Clock(bench, every=8 if batch * tokens <= 16_384 else 2)
     gc.collect()
     if bench.on_gpu:
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()
-    model = build(bench, name, dropout=True)
+    attention = "flash_attention_2" if side == "stock flash" else None
+    model = build(bench, name, dropout=True, attention=attention)
+    products = _products(model)
+    given: dict[str, Any] = {"batch": batch, "steps": steps}
     if side.startswith("stock"):
         trainer: Any = _stock_trainer(
-            bench, model, rows, bf16=side == "stock bf16", batch=batch, steps=steps, clock=clock
+            bench, model, rows, tuned=side != "stock", **given, clock=clock
         )
     else:
-        trainer = our_trainer(
-            bench,
-            model,
-            rows,
-            bf16=True,
-            batch=batch,
-            steps=steps,
-            callbacks=[clock],
-            packing=side == "ours",
-        )
+        given |= {"callbacks": [clock], "packing": side == "ours"}
+        trainer = our_trainer(bench, model, rows, bf16=True, **given)
     trainer.train()
     memory = torch.cuda.max_memory_allocated() / 2**20 if bench.on_gpu else 0.0
-    return (steps - clock.warm_up) * batch / clock.seconds, memory
+    rate = clock.steps * batch / clock.seconds
+    tokens_per_step = round(batch * float(rows.lengths_N.mean()))
+    bound = _seconds_of_products(bench.device, products, tokens_per_step)
+    line = (
+        f"| {name} | {tokens} | {batch} | {side} | {rate:,.0f} | "
+        f"{rate * float(rows.lengths_N.mean()):,.0f} | {bound * rate / batch:.0%} | {memory:,.0f} |"
+    )
+    return line, rate, getattr(trainer, "attention_padded_because", None)
+
+
+def _products(model: Any) -> tuple[tuple[int, int], ...]:
+    """Inputs and outputs of the Linear layers of the encoder."""
+    layers = [module for module in model.base_model.modules() if isinstance(module, nn.Linear)]
+    return tuple(sorted((layer.in_features, layer.out_features) for layer in layers))
+
+
+@cache
+def _seconds_of_products(
+    device: torch.device, products: tuple[tuple[int, int], ...], tokens: int
+) -> float:
+    """Seconds of the matrix products of a step, forward and backward, and of nothing else."""
+    total, repeats = 0.0, 20 if device.type == "cuda" else 1
+    for shape in set(products):
+        inputs, outputs = (
+            torch.randn(tokens, units, device=device, dtype=torch.bfloat16) for units in shape
+        )
+        weight = torch.randn(*shape, device=device, dtype=torch.bfloat16)
+        for repeat in range(-2, repeats):
+            if repeat == 0:
+                _wait(device)
+                begun = time.perf_counter()
+            torch.mm(inputs, weight)
+            torch.mm(outputs, weight.T)
+            torch.mm(inputs.T, outputs)
+        _wait(device)
+        total += (time.perf_counter() - begun) / repeats * products.count(shape)
+    return total
+
+
+def _wait(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize()
 
 
 def _stock_trainer(
@@ -108,13 +161,13 @@ def _stock_trainer(
     model: Any,
     rows: TokenisedRows,
     *,
-    bf16: bool,
+    tuned: bool,
     batch: int,
     steps: int,
     clock: Clock,
 ) -> Trainer:
-    """Return the stock Trainer as documented; with bf16 also what its arguments offer for speed."""
-    tuned = {"bf16": True, "train_sampling_strategy": "group_by_length"} if bf16 else {}
+    """Return the stock Trainer as documented; tuned: with what its arguments offer for speed."""
+    options = {"bf16": True, "train_sampling_strategy": "group_by_length"} if tuned else {}
     arguments = TrainingArguments(
         output_dir=tempfile.mkdtemp(dir=bench.folder),
         max_steps=steps,
@@ -125,11 +178,10 @@ def _stock_trainer(
         disable_tqdm=True,
         optim="adamw_torch_fused",
         use_cpu=not bench.on_gpu,
-        **tuned,
+        **options,
     )
-    return Trainer(
-        model, arguments, _collate, [rows[n] for n in range(len(rows))], callbacks=[clock]
-    )  # type: ignore[arg-type]
+    listed = [rows[n] for n in range(len(rows))]
+    return Trainer(model, arguments, _collate, listed, callbacks=[clock])  # type: ignore[arg-type]
 
 
 def _collate(listed: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
@@ -185,9 +237,3 @@ def _padded_logits(bench: Bench, model: Any, rows: TokenisedRows, *, bf16: bool)
             }
             found.append(model(**inputs).logits.float())
     return torch.cat(found).double().cpu()
-
-
-def table_of(folder: Path) -> str:
-    """The speed table as far as it was measured; empty where it was not begun."""
-    path = folder / TABLE
-    return path.read_text(encoding="utf-8") if path.is_file() else ""

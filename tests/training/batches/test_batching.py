@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from trainer.data.tokens.tokenise import PADDING, TokenisedRows
 from trainer.errors import ConfigError
+from trainer.training.batches import packed_attention
 from trainer.training.batches.batching import (
     SAMPLERS,
     Collator,
@@ -79,10 +80,11 @@ def steps_of(shards):
 def test_rows_of_a_step_do_not_depend_on_how_it_is_cut(num_rows, cut, strategy):
     batch, accumulation, shards = cut
     whole = steps_of([sampler(num_rows, 12, 1, strategy=strategy)])
-    found = steps_of(
-        [sampler(num_rows, batch, accumulation, shards, shard, strategy) for shard in range(shards)]
-    )
+    each = [sampler(num_rows, batch, accumulation, shards, n, strategy) for n in range(shards)]
+    found = steps_of(each)
     assert found == whole
+    numbers = [len(step) for step in whole]
+    assert [each[0].rows_of_step(step) for step in range(2 * len(whole))] == numbers * 2
     assert Counter(row for step in whole for row in step) == Counter(range(num_rows))
 
 
@@ -102,6 +104,8 @@ def test_every_process_gets_as_many_batches_as_its_length_says(
         batches = list(found)
         assert len(batches) == len(found)
         assert all(0 < len(b) <= batch for b in batches)
+        numbers = [len(step) for step in found.steps()]
+        assert [found.rows_of_step(step) for step in range(len(numbers))] == numbers
         assert drop_last is False or PADDING not in [row for b in batches for row in b]
 
 
@@ -273,18 +277,19 @@ def test_passes_are_as_few_as_the_tokens_allow():
     assert pass_starts([60, 20, 20, 20], 120, max_groups=2, at_least=3) == [0, 1, 2]
 
 
-def test_tokens_of_a_pass_are_those_that_the_device_computes():
+def test_tokens_of_a_pass_are_those_that_the_device_computes(monkeypatch):
     one_long = [512] + [30] * 255
-    assert tokens_computed(one_long, groups_without_padding(torch.device("cpu"))) == 512 + 255 * 30
-    assert tokens_computed(one_long, groups_without_padding(torch.device("cuda"))) == 256 * 512
-    assert (
-        tokens_computed([9, 8, 7, 6, 5, 4, 3, 2, 1], groups_without_padding(torch.device("cpu")))
-        == 81
-    )  # nine groups are padded
-    assert (
-        len(pass_starts(one_long, 16_384, max_groups=groups_without_padding(torch.device("cuda"))))
-        == 2
+    on_cpu, on_gpu = (
+        groups_without_padding(torch.device(kind), torch.float32) for kind in ("cpu", "cuda")
     )
+    assert tokens_computed(one_long, on_cpu) == 512 + 255 * 30
+    assert tokens_computed(one_long, on_gpu) == 256 * 512
+    assert tokens_computed([9, 8, 7, 6, 5, 4, 3, 2, 1], on_cpu) == 81  # nine groups are padded
+    assert len(pass_starts(one_long, 16_384, max_groups=on_gpu)) == 2
+    monkeypatch.setattr(packed_attention, "flash_fault", lambda device, dtype: None)
+    flash = groups_without_padding(torch.device("cuda"), torch.bfloat16)
+    assert tokens_computed(one_long, flash) == 512 + 255 * 30
+    assert len(pass_starts(one_long, 16_384, max_groups=flash)) == 1
 
 
 def test_targets_as_wide_as_the_batch_are_not_cut_like_tokens():

@@ -19,9 +19,10 @@ class SpeedSection(Section):
     the last hidden states then differ from float32 by 2.8 % instead of 1.9 %.)"""
     tokens_per_pass: int | None = Field(default=None, ge=1)
     """Maximum tokens of one forward and backward pass, in training and evaluation. Padding counts
-    if it is computed, as in the attention of GPUs. A larger batch is divided into several passes,
-    which leaves its gradient unchanged; a row is never divided. Use a smaller number if memory is
-    short. Default: 16,384 on a GPU, and 2,048 on a CPU, because they then fit into its caches."""
+    if it is computed, as in attention on GPUs without flash kernels. A larger batch is divided into
+    several passes, which leaves its gradient unchanged; a row is never divided. Use a smaller
+    number if memory is short. Default: 16,384 on a GPU, and 2,048 on a CPU, because they then fit
+    into its caches."""
     halve_on_out_of_memory: bool = True
     """If a GPU runs out of memory, return to the last checkpoint and continue with half the tokens
     of the largest pass. With several processes, the run ends first and must be started again.

@@ -150,6 +150,12 @@ class StepBatchSampler(Sampler[list[int]]):
         last = 0 if self.drop_last else self._num_batches(rest)
         return whole * self.batches_per_step + last
 
+    def rows_of_step(self, step: int) -> int:
+        """Return the rows of an optimizer step over all processes, counted over all epochs."""
+        steps_per_epoch = -(-len(self) // self.batches_per_step)
+        done = step % steps_per_epoch * self.rows_per_step
+        return min(self.rows_per_step, self.num_rows - done)
+
     def steps(self) -> Iterator[Ints]:
         """Yield the rows of each optimizer step of the epoch."""
         generator = stage_generator(self.seed, "order", self.epoch)

@@ -4,6 +4,7 @@ Legend: B rows, T tokens of all rows together, L tokens of the longest row, h he
 head.
 """
 
+import sys
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -12,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from trainer.training.batches.flash_attention import flash_attention, flash_fault
 from trainer.training.batches.packed_rows import PackedRows
 from trainer.training.models.cpu_layers import dropout
 
@@ -22,9 +24,15 @@ With more groups it pads queries, keys and values (32 tweets: 1.1x faster).
 """
 
 
-def groups_without_padding(device: torch.device) -> int:
-    """Return the most groups of rows of equal length that attention computes without padding."""
-    return MAX_GROUPS if device.type == "cpu" else 0
+def groups_without_padding(device: torch.device, dtype: torch.dtype) -> int:
+    """Return the most groups of rows of equal length that attention computes without padding.
+
+    Args:
+        dtype: type of queries, keys and values.
+    """
+    if device.type == "cpu":
+        return MAX_GROUPS
+    return sys.maxsize if flash_fault(device, dtype) is None else 0
 
 
 def packed_attention(
@@ -57,20 +65,33 @@ def packed_attention(
     for name in ("softcap", "position_bias", "s_aux"):
         if others.get(name) is not None:
             raise NotImplementedError(f"attention with {name}")
+    is_causal = getattr(module, "is_causal", False) if is_causal is None else is_causal
+    scale = query.shape[-1] ** -0.5 if scaling is None else scaling
+    first_only = query.shape[2] != key.shape[2]
+    device, dtype = query.device, _type_in_autocast(query)
+    # the kernels would take a single query for the last token of its row
+    is_last_for_kernels = first_only and (is_causal or sliding_window is not None)
+    if not is_last_for_kernels and flash_fault(device, dtype) is None:
+        q, k, v = (each[0].transpose(0, 1).to(dtype) for each in (query, key, value))
+        given = {"is_causal": is_causal, "sliding_window": sliding_window, "dropout": dropout}
+        return flash_attention(q, k, v, packed_rows, scale=scale, **given)[None], None
     groups = query.shape[1] // key.shape[1]
     if groups > 1:
         key, value = key.repeat_interleave(groups, dim=1), value.repeat_interleave(groups, dim=1)
-    is_causal = getattr(module, "is_causal", False) if is_causal is None else is_causal
-    scale = query.shape[-1] ** -0.5 if scaling is None else scaling
     attend = partial(_attend, scale=scale, dropout_p=dropout)
-    visible = partial(
-        _visible, is_causal=is_causal, sliding_window=sliding_window, device=query.device
-    )
-    first_only = query.shape[2] != key.shape[2]
-    is_grouped = len(packed_rows.length_groups) <= groups_without_padding(query.device)
+    visible = partial(_visible, is_causal=is_causal, sliding_window=sliding_window, device=device)
+    is_grouped = len(packed_rows.length_groups) <= groups_without_padding(device, dtype)
     compute = _attend_in_groups if is_grouped else _attend_padded
     out = compute(query[0], key[0], value[0], packed_rows, attend, visible, first_only)
     return out[None], None
+
+
+def _type_in_autocast(states: Tensor) -> torch.dtype:
+    """Return the type in which autocast computes attention; without autocast the tensor's own."""
+    kind = states.device.type
+    if torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind):
+        return torch.get_autocast_dtype(kind)
+    return states.dtype
 
 
 def _attend_in_groups(

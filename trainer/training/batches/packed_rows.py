@@ -8,6 +8,8 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from trainer.training.batches.sending import send
+
 
 class PackedRows:
     """The place of each row among the tokens of a batch.
@@ -30,20 +32,42 @@ class PackedRows:
         """Tokens of each row."""
         return self.mask_BL.sum(1).tolist()
 
-    @cached_property
+    @property
     def places_T(self) -> Tensor:
         """Place of each token in the flattened padded batch."""
-        return to_device(self.mask_BL.flatten().nonzero()[:, 0], self.device)
+        return self._sent["places_T"]
 
-    @cached_property
+    @property
     def position_ids_T(self) -> Tensor:
         """Position of each token in its row, from 0."""
-        return to_device((self.mask_BL.cumsum(1) - 1)[self.mask_BL], self.device)
+        return self._sent["position_ids_T"]
 
-    @cached_property
+    @property
     def first_B(self) -> Tensor:
         """Place of the first token of each row among all tokens."""
-        return to_device(torch.tensor([0, *self.lengths_B[:-1]]).cumsum(0), self.device)
+        return self._sent["first_B"]
+
+    @property
+    def offsets_B1(self) -> Tensor:
+        """Place among all tokens where each row starts, and where the last one ends, as int32."""
+        return self._sent["offsets_B1"]
+
+    @property
+    def row_offsets_B1(self) -> Tensor:
+        """The same if each row had one token: 0 to B, as int32."""
+        return self._sent["row_offsets_B1"]
+
+    @cached_property
+    def _sent(self) -> dict[str, Tensor]:
+        offsets_B1 = torch.tensor([0, *self.lengths_B]).cumsum(0)
+        tensors = {
+            "places_T": self.mask_BL.flatten().nonzero()[:, 0],
+            "position_ids_T": (self.mask_BL.cumsum(1) - 1)[self.mask_BL],
+            "first_B": offsets_B1[:-1],
+            "offsets_B1": offsets_B1.int(),
+            "row_offsets_B1": torch.arange(len(offsets_B1), dtype=torch.int32),
+        }
+        return send(tensors, self.device)
 
     @cached_property
     def length_groups(self) -> list[tuple[int, int]]:
@@ -52,27 +76,22 @@ class PackedRows:
         lengths_G, counts_G = torch.unique_consecutive(lengths_B, return_counts=True)
         return list(zip(counts_G.tolist(), lengths_G.tolist(), strict=True))
 
-    @cached_property
+    @property
     def right_places_T(self) -> Tensor:
         """Place of each token in the flattened batch, padded on the right."""
-        return to_device(self._right_mask_BL.flatten().nonzero()[:, 0], self.device)
+        return self._right_padded["places_T"]
 
-    @cached_property
+    @property
     def right_mask_BL(self) -> Tensor:
         """Places of the batch, padded on the right, that hold a token."""
-        return to_device(self._right_mask_BL, self.device)
+        return self._right_padded["mask_BL"]
 
     @cached_property
-    def _right_mask_BL(self) -> Tensor:
+    def _right_padded(self) -> dict[str, Tensor]:
+        """What attention needs that pads the rows; flash attention does without."""
         lengths_B1 = torch.tensor(self.lengths_B)[:, None]
         # kernels of GPUs would otherwise copy the mask to a multiple of 8, in each layer
         multiple = 1 if self.device.type == "cpu" else 8
-        return torch.arange(-(-int(lengths_B1.max()) // multiple) * multiple) < lengths_B1
-
-
-def to_device(tensor: Tensor, device: torch.device) -> Tensor:
-    """Copy a tensor to a device; on CUDA the CPU does not wait for the copy.
-
-    The copy is queued before the work that needs it.
-    """
-    return tensor.to(device, non_blocking=device.type == "cuda")
+        mask_BL = torch.arange(-(-int(lengths_B1.max()) // multiple) * multiple) < lengths_B1
+        tensors = {"mask_BL": mask_BL, "places_T": mask_BL.flatten().nonzero()[:, 0]}
+        return send(tensors, self.device)

@@ -33,6 +33,11 @@ from trainer.training.resuming.checkpoints import (
 from trainer.training.trackers.trackers import Trackers
 from trainer.training.weighted_trainer import WeightedTrainer
 
+STEPS_PER_QUESTION = 4
+"""Optimizer steps after which several processes ask each other for a stop signal.
+
+They count steps and not seconds, so that all ask at the same step."""
+
 
 def keep_rows_per_step(arguments: TrainingArguments, checkpoint: str) -> str | None:
     """Adapt the batch size to another number of processes than the checkpoint was saved by.
@@ -178,7 +183,8 @@ class ResumableTrainer(WeightedTrainer):
         except Stopped:  # during the evaluation, which is still due
             self._save_checkpoint(model, trial, is_save_due=self.control.should_save)
             raise
-        if stopping.agreed():
+        is_asked = self.args.world_size == 1 or self.state.global_step % STEPS_PER_QUESTION == 0
+        if is_asked and stopping.agreed():
             if self._saved_step != self.state.global_step:
                 self._save_checkpoint(model, trial)
             stopping.stop_if_agreed(self.state.global_step)
