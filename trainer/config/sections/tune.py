@@ -94,7 +94,7 @@ class TuneSection(Section):
     compared with the config as it is."""
     prune: bool = True
     """Stop a trial early if its macro F1 is below the median of the trials before it at the same
-    epoch. The first five trials, and the config as it is, always train to their end."""
+    epoch. No trial is stopped before five are complete, and the config as it is never is."""
 
     @model_validator(mode="after")
     def _check(self) -> "TuneSection":
