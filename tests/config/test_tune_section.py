@@ -18,10 +18,10 @@ def space_of(space, **sections):
     [
         (
             {"training.learning_rat": [1e-5, 1e-4]},
-            "'training.learning_rat' is no key of training Did you mean 'training.learning_rate'",
+            "'training.learning_rat' is unknown. Did you mean 'training.learning_rate'? Known",
         ),
-        ({"lerning": [1, 2]}, "'lerning' is unknown; known are keys of balance, decision, loss,"),
-        ({"data.limit": [1, 2]}, "'data.limit' is unknown; known are keys of balance"),
+        ({"lerning": [1, 2]}, "'lerning' is unknown. Known are keys of balance, decision, loss,"),
+        ({"data.limit": [1, 2]}, "'data.limit' is unknown. Known are keys of balance"),
         ({"model.name": ["a", "b"]}, "model.name is the same in all trials; remove it"),
         ({"training.weight_decay": [0.1]}, "training.weight_decay has 1 value; give two or more"),
         ({"training.weight_decay": [0.1, 0.1]}, "training.weight_decay holds a value twice"),

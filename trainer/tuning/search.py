@@ -5,11 +5,13 @@ worker has died, so each trial has a lock file: a running trial whose lock is fr
 worker, and the next worker resumes it with the same values, from its last checkpoint.
 """
 
+import math
 import warnings
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +33,8 @@ TRIALS = "trials"
 """The folder of the trials."""
 START_UP_TRIALS = 5
 """Trials that are never pruned, and, after the config as it is, drawn at random."""
+TRIES = 20
+"""Suggestions of Optuna for a trial before a value that was not tried is taken."""
 REASON, SECONDS = "reason", "seconds"
 """What is noted of a trial: why it failed, and how long it took."""
 
@@ -96,7 +100,14 @@ class Search:
         if tune.minutes and self.seconds >= 60 * tune.minutes:
             return True
         started = [trial for trial in self.trials if trial.state != TrialState.WAITING]
-        return len(started) >= tune.trials
+        return len(started) >= self.num_trials
+
+    @property
+    def num_trials(self) -> int:
+        """Return the number of trials in all: that of the config, or of all combinations."""
+        sizes = [len(each.choices) if each.choices else None for each in self.space]
+        combinations = None if None in sizes else math.prod(filter(None, sizes))
+        return min(self.config.tune.trials, combinations or self.config.tune.trials)
 
     @property
     def is_over(self) -> bool:
@@ -141,7 +152,6 @@ class Search:
         """Return a running trial whose worker has died, if there is one."""
         for trial in self.trials:
             if trial.state == TrialState.RUNNING and self._lock(trial.number, held):
-                self._seed_sampler(trial.number)
                 return optuna.Trial(self.study, trial.number)  # a file has one study: id = number
         return None
 
@@ -150,22 +160,36 @@ class Search:
         waiting = (trial.number for trial in self.trials if trial.state == TrialState.WAITING)
         number = next(waiting, len(self.trials))
         self._lock(number, held)
-        self._seed_sampler(number)
+        if number == len(self.trials):
+            study.enqueue_trial(self._suggested(number))
         trial = study.ask()
         self.values_of(trial)
         return trial
+
+    def _suggested(self, number: int) -> dict[str, Any]:
+        """Return values that no trial has had; equal values would give an equal model.
+
+        They are asked for in memory, so that the study holds no trial that is not trained. Each
+        number has samplers of its own seeds, so the suggestions depend on the trials before alone.
+        """
+        known = [self.values_of(trial) for trial in self.trials]
+        seeds = stage_generator(self.config.run.seed, f"tune {number}").integers(2**32, size=TRIES)
+        for seed in seeds:
+            sampler = optuna.samplers.TPESampler(
+                seed=int(seed),
+                multivariate=True,
+                constant_liar=True,
+                n_startup_trials=START_UP_TRIALS,
+            )
+            asked = optuna.create_study(direction="maximize", sampler=sampler)
+            asked.add_trials([trial for trial in self.trials if trial.params])
+            if (values := self.values_of(asked.ask())) not in known:
+                return values
+        combinations = product(*(each.choices or (each.own,) for each in self.space))
+        listed = (dict(zip(values, each, strict=True)) for each in combinations)
+        return next((each for each in listed if each not in known), values)
 
     def _lock(self, number: int, held: ExitStack) -> bool:
         folder = self.folder_of(number)
         folder.mkdir(parents=True, exist_ok=True)
         return held.enter_context(if_free(folder / writer.LOCK))
-
-    def _seed_sampler(self, number: int) -> None:
-        """Give each trial a sampler of its own seed, whichever worker asks for it and when."""
-        seed = stage_generator(self.config.run.seed, f"tune {number}").integers(2**32)
-        self.study.sampler = optuna.samplers.TPESampler(
-            seed=int(seed),
-            multivariate=True,
-            constant_liar=True,
-            n_startup_trials=START_UP_TRIALS,
-        )

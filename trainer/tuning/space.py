@@ -61,7 +61,7 @@ class Parameter:
         return f"{shown(self.low)} to {shown(self.high)}{scale}"
 
     def suggest(self, trial: Any) -> Any:
-        """Return the value of an Optuna trial; three digits are enough for a number."""
+        """Return the value of an Optuna trial; a number has three digits."""
         if self.choices is not None:
             return trial.suggest_categorical(self.key, self.choices)
         if self.is_whole:

@@ -42,10 +42,12 @@ def work(search: Search, data: SearchData) -> None:
     tune = search.config.tune
     limit = f" or {tune.minutes:g} minutes" if tune.minutes else ""
     begun = len(search.finished)
-    print_line(f"{tune.trials} trials{limit}, {begun} of them finished; {tune.metric} decides.")
+    print_line(
+        f"{search.num_trials} trials{limit}, {begun} of them finished; {tune.metric} decides."
+    )
     for each in search.space:
         print_line(f"  {each.key}: {each.words}; the config has {shown(each.own)}")
-    bar = progress_bar(total=tune.trials, initial=begun, unit=" trials", leave=True)
+    bar = progress_bar(total=search.num_trials, initial=begun, unit=" trials", leave=True)
     is_waiting = False
     while not search.is_over:
         if signal := stopping.received():
