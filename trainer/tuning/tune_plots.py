@@ -96,16 +96,15 @@ def parallel(result: dict[str, Any], keys: list[str]) -> dict[str, Any]:
 def _column(key: str, values: list[Any], result: dict[str, Any]) -> dict[str, Any]:
     """Return an axis with the place of each value; choices have equal distances."""
     words = result["space"].get(key, {}).get("range", "")
-    title = key.rpartition(".")[2].replace("_", " ")
     choices = words.split(", ") if "," in words else []
     if choices:
         step = 88 / max(1, len(choices) - 1)
         at = {choice: round(6 + step * place, 2) for place, choice in enumerate(choices)}
         places = [at[shown(value)] for value in values]
-        return {"title": title, "places": places, "ticks": [(y, name) for name, y in at.items()]}
+        return {"title": key, "places": places, "ticks": [(y, name) for name, y in at.items()]}
     scaled = [math.log(value) if "logarithmic" in words else value for value in values]
     low, high = min(scaled), max(scaled)
     spread = high - low or 1.0
     places = [round(94 - 88 * (each - low) / spread, 2) for each in scaled]
     ends = [(94, shown(min(values)))] + ([(6, shown(max(values)))] if high > low else [])
-    return {"title": title, "places": places, "ticks": ends}
+    return {"title": key, "places": places, "ticks": ends}
