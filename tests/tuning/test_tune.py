@@ -11,7 +11,7 @@ from conftest import write_tweets_config
 
 from trainer import ConfigError, load_config
 from trainer.data.prepare import read_splits
-from trainer.errors import TrainingError
+from trainer.errors import RunError, TrainingError
 from trainer.files.cache import cache_dir
 from trainer.tuning import tune, tune_page
 from trainer.tuning.rows import prepare_search
@@ -77,7 +77,7 @@ def test_first_trial_is_the_config_and_the_others_keep_to_the_space(unbroken):
     assert len({json.dumps(trial["values"]) for trial in others}) == 3
     for trial in others:
         assert 1e-3 <= trial["values"]["training.learning_rate"] <= 3e-2
-        config = load_config(str(unbroken / f"trials/{trial['number']:04}/config.yaml"))
+        config = load_config(str(unbroken / f"trials/{trial['number']:04}/seed-42/config.yaml"))
         assert config.training_values["learning_rate"] == trial["values"]["training.learning_rate"]
         assert config.loss.class_weights == trial["values"]["loss.class_weights"]
 
@@ -93,8 +93,8 @@ def test_search_rows_held_out_rows_and_test_rows_are_apart(unbroken, make_config
         config.data, config.split, config.balance, seed=config.run.seed, cache_dir=cache_dir()
     )
     assert len(splits.test)
-    predicted = list(unbroken.glob("trials/*/held_out.parquet"))
-    assert (unbroken / "trials/0000/held_out.parquet") in predicted
+    predicted = list(unbroken.glob("trials/*/*/held_out.parquet"))
+    assert (unbroken / "trials/0000/seed-42/held_out.parquet") in predicted
     data = prepare_search(config)
     search = set(splits.validation[data.search].tolist())
     held_out = set(splits.validation[data.held_out].tolist())
@@ -155,7 +155,7 @@ def test_same_seed_gives_the_same_trials_and_killed_workers_lose_none(
     config, folder, log = make_config(tmp_path), tmp_path / "runs/run-tune", tmp_path / "log"
     strike = ("step", STEPS + 9, [signal.SIGKILL])
     assert forked_runs.tune(config, log, strike=strike) == -signal.SIGKILL
-    assert [path.name for path in folder.glob("trials/0001/checkpoints/checkpoint-*")] == [
+    assert [path.name for path in folder.glob("trials/0001/seed-42/checkpoints/checkpoint-*")] == [
         "checkpoint-6"
     ]
     assert forked_runs.tune(config, log) == 0, log.read_text()
@@ -172,7 +172,7 @@ def test_stopped_search_exits_with_75_and_resumes_to_the_same_result(
     assert forked_runs.tune(config, log, strike=strike) == 75, log.read_text()
     stopped = json.loads((folder / "stopped.json").read_text(encoding="utf-8"))
     assert stopped["reason"] == "stopped by SIGTERM after step 9"
-    assert (folder / "trials/0001/checkpoints/checkpoint-9").is_dir()
+    assert (folder / "trials/0001/seed-42/checkpoints/checkpoint-9").is_dir()
     assert forked_runs.tune(config, log) == 0, log.read_text()
     assert outcome(folder) == outcome(unbroken)
 
@@ -255,3 +255,20 @@ def test_rows_with_several_labels_are_refused(config_file, tmp_path):
     path.write_text("\n".join(map(json.dumps, rows)) + "\n", encoding="utf-8")
     with pytest.raises(ConfigError, match="tune needs one label a row"):
         tune.refuse(load_config(config_file(data={"source": str(path)})))
+
+
+def test_folder_of_another_search_or_with_other_files_is_kept(unbroken, make_config, tmp_path):
+    above = unbroken.parents[1]
+    before = result_of(unbroken)
+    for changed, words in (
+        ({"space": {"training.weight_decay": [0.0, 0.1]}}, "differs: tune.space"),
+        ({"metric": "accuracy"}, "differs: tune.metric"),
+        ({"training": {"learning_rate": 2e-2}}, "differs: training.learning_rate is 0.01 there"),
+    ):
+        with pytest.raises(RunError, match=words):
+            tune.tune(load_config(str(make_config(above, **changed))))
+    assert result_of(unbroken) == before
+    (tmp_path / "runs/run-tune").mkdir(parents=True)
+    (tmp_path / "runs/run-tune/thesis.txt").write_text("mine", encoding="utf-8")
+    with pytest.raises(RunError, match="holds files but no search"):
+        tune.tune(load_config(str(make_config(tmp_path))))

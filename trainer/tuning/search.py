@@ -117,7 +117,7 @@ class Search:
 
     def folder_of(self, number: int) -> Path:
         """Return the folder of a trial."""
-        return self.path / TRIALS / f"{number:04}"
+        return self.path / TRIALS / f"{number:04}" / f"seed-{self.config.run.seed}"
 
     def values_of(self, trial: Any) -> dict[str, Any]:
         """Return {section.key: value} of a trial; new values are suggested for a new trial."""

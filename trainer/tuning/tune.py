@@ -204,7 +204,7 @@ def _discard(path: Path) -> None:
     Raises:
         RunError: another process trains one of its trials.
     """
-    for lock in path.glob(f"trials/*/{writer.LOCK}"):
+    for lock in path.glob(f"trials/*/*/{writer.LOCK}"):
         with if_free(lock) as is_free:
             if not is_free:
                 raise RunError(f"{lock.parent}: is being trained by {holder(lock)}. Stop it first.")
