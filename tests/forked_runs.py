@@ -78,6 +78,22 @@ def compare(config, log, *, strike=None):
     return process.exitcode
 
 
+def start_tune(config, log, *, strike=None):
+    """A process of `equipoise tune`, started; `log` and `strike` as of `train`."""
+    process = CONTEXT.Process(target=_tune, args=(str(config), str(log), strike))
+    process.start()
+    return process
+
+
+def tune(config, log, *, strike=None):
+    """Exit code of `equipoise tune`."""
+    process = start_tune(config, log, strike=strike)
+    process.join(timeout=100)
+    process.kill()
+    process.join()
+    return process.exitcode
+
+
 def _compare(config, log, strike):
     _redirect(log)
     from trainer.cli.training import compare_command
@@ -85,6 +101,16 @@ def _compare(config, log, strike):
     if strike:
         _strike_at(*strike)
     compare_command(config=config, set_=[], resume="auto", check=False)
+    sys.stdout.flush()
+
+
+def _tune(config, log, strike):
+    _redirect(log)
+    from trainer.cli.training import tune_command
+
+    if strike:
+        _strike_at(*strike)
+    tune_command(config=config, set_=[], resume="auto", check=False)
     sys.stdout.flush()
 
 

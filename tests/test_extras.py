@@ -102,6 +102,7 @@ def test_commands_tell_it_before_they_load_a_model_or_data(config_file, tmp_path
         "export": ("export", tmp_path),
         "compare": ("compare", "--config", plain),
         "compare check": ("compare", "--config", plain, "--check"),
+        "tune": ("tune", "--config", plain),
         "smote": ("train", "--config", config_file("smote.yaml", **smote)),
         "endpoint": (
             *("train", "--check", "--config"),
@@ -120,6 +121,7 @@ def test_commands_tell_it_before_they_load_a_model_or_data(config_file, tmp_path
         "export": ("equipoise export", "onnx, onnxruntime, onnxscript", "onnx"),
         "compare": ("equipoise compare", "statsmodels", "compare"),
         "compare check": ("equipoise compare", "statsmodels", "compare"),
+        "tune": ("equipoise tune", "optuna, statsmodels", "tune"),
         "smote": ("balance.method: smote", "imblearn", "augment"),
         "endpoint": ("augment.generator: endpoint", "openai", "augment"),
     }

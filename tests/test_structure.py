@@ -22,6 +22,7 @@ ORDER = (
     ("delivery",),
     ("runs",),
     ("comparison",),
+    ("tuning",),
     ("cli",),
     ("__main__",),
 )

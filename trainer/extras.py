@@ -10,6 +10,7 @@ EXTRAS = {
     "compare": ("statsmodels",),
     "onnx": ("onnx", "onnxruntime", "onnxscript"),
     "serve": ("fastapi", "prometheus_client", "uvicorn"),
+    "tune": ("optuna", "statsmodels"),
     "xlsx": ("openpyxl",),
 }
 """Packages of each extra of pyproject.toml, by the names under which they are imported."""

@@ -97,7 +97,7 @@ def test_config_is_an_argument_or_an_option(config, given):
     assert invoke("folder", *arguments) == (0, "runs/one\n", "")
 
 
-@pytest.mark.parametrize("command", ["train", "compare", "split", "audit", "folder"])
+@pytest.mark.parametrize("command", ["train", "compare", "tune", "split", "audit", "folder"])
 def test_two_configs_and_none_are_refused_in_words(config, command):
     more = ["--output", "o"] if command == "split" else []
     code, _, err = invoke(command, config, "--config", "b.yaml", *more)

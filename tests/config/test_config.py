@@ -282,7 +282,7 @@ training:
     assert faults(text) == [
         "c.yaml: model is missing.",
         "c.yaml:1: modell is unknown; known: augment, balance, compare, data, decision, ensemble,"
-        " hub, loss, model, report, run, speed, split, training."
+        " hub, loss, model, report, run, speed, split, training, tune."
         " Did you mean 'model'?",
         "c.yaml:4: data.on_bad_rows is 'skipp'; known: error, skip. Did you mean 'skip'?",
         "c.yaml:7: data.drop_labels.1 is empty; needed: text.",
@@ -316,7 +316,7 @@ training:
         (
             "1: 2",
             "c.yaml:3: 1 is unknown; known: augment, balance, compare, data, decision, ensemble,"
-            " hub, loss, model, report, run, speed, split, training.",
+            " hub, loss, model, report, run, speed, split, training, tune.",
         ),
         ("loss:", "c.yaml:3: loss is empty; needed: a section (name: value)."),
         ("training: []", "c.yaml:3: training is a list; needed: a section (name: value)."),

@@ -5,7 +5,7 @@ so that help and config errors appear at once.
 """
 
 from trainer.cli.inspecting import audit_command, report_command
-from trainer.cli.training import compare_command, split_command, train_command
+from trainer.cli.training import compare_command, split_command, train_command, tune_command
 from trainer.cli.typer_app import app, main, run_single
 
 __all__ = [
@@ -17,4 +17,5 @@ __all__ = [
     "run_single",
     "split_command",
     "train_command",
+    "tune_command",
 ]

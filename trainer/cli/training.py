@@ -1,4 +1,4 @@
-"""Commands that train: train, compare; and split, which writes the rows that train would use."""
+"""Commands that train: train, compare, tune; and split, which writes the rows that train uses."""
 
 import shlex
 from collections.abc import Iterator
@@ -110,6 +110,34 @@ def compare_command(
             return
         with _marking_interruptions(compare.folder_of(loaded)):
             compare.compare(loaded, resume=resume, command=command)
+
+
+@worded_errors()
+def tune_command(
+    config: ConfigArgument = None,
+    config_option: ConfigOption = None,
+    set_: SetOption = None,
+    resume: ResumeOption = "auto",
+    check: CheckOption = False,
+) -> None:
+    """Search learning rate, epochs, batch size, balancing and more; write the best config.
+
+    The best trial is compared with your config on rows that the search did not see. Any number of
+    workers can run the command at once.
+
+    Example: equipoise tune tweets.yaml --set tune.trials=20
+    """
+    path = required_path("tune", config, config_option)
+    loaded = load_config(path, set_ or ())
+    from trainer.tuning import tune
+
+    if check:
+        check_and_report(path, loaded, tune.check)
+        return
+    options = [part for text in set_ or () for part in ("--set", text)]
+    command = shlex.join(["equipoise", "tune", path, *options])
+    with _marking_interruptions(tune.folder_of(loaded)):
+        tune.tune(loaded, resume=resume, command=command)
 
 
 @worded_errors()

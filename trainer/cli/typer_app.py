@@ -21,13 +21,13 @@ from trainer.cli.inspecting import (
 from trainer.cli.options import flag
 from trainer.cli.publishing import convert_command, export_command, push_command
 from trainer.cli.starting import init_command
-from trainer.cli.training import compare_command, split_command, train_command
+from trainer.cli.training import compare_command, split_command, train_command, tune_command
 from trainer.cli.using_models import evaluate_command, predict_command, serve_command
 from trainer.launch.distributed import SAME_VERSIONS
 
 COMMANDS: dict[str, tuple[Callable[..., None], ...]] = {
     "Start": (init_command,),
-    "Training": (train_command, compare_command, split_command),
+    "Training": (train_command, compare_command, tune_command, split_command),
     "Using a model": (predict_command, evaluate_command, serve_command),
     "Publishing": (export_command, convert_command, push_command),
     "Inspection": (audit_command, report_command, cache_command),

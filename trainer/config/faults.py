@@ -3,7 +3,7 @@
 import re
 from collections.abc import Mapping
 from datetime import date
-from typing import Any, TypeVar, get_args
+from typing import Any, TypeVar, get_args, get_origin
 
 from pydantic import ValidationError
 
@@ -63,13 +63,17 @@ def word_faults(
 
 def known_keys(model: Any, path: Keys) -> list[str]:
     """Return the keys that are allowed in the section at this path; none if it is no section."""
-    for key in path:
-        field = model.model_fields.get(key)
-        kinds = (field.annotation, *get_args(field.annotation)) if field else ()
-        model = next((kind for kind in kinds if hasattr(kind, "model_fields")), None)
-        if model is None:
-            return []
-    return list(model.model_fields)
+    if not path:
+        return list(model.model_fields)
+    field = model.model_fields.get(path[0])
+    for kind in (field.annotation, *get_args(field.annotation)) if field else ():
+        if hasattr(kind, "model_fields"):
+            return known_keys(kind, path[1:])
+        if get_origin(kind) is dict and path[1:]:  # a mapping whose values may be sections
+            values = get_args(get_args(kind)[1])
+            if section := next((each for each in values if hasattr(each, "model_fields")), None):
+                return known_keys(section, path[2:])
+    return []
 
 
 def _real_keys(fault: Any, values: Any) -> Keys:

@@ -19,6 +19,7 @@ from trainer.config.sections.run import ReportSection, RunSection
 from trainer.config.sections.section import Section
 from trainer.config.sections.speed import SpeedSection
 from trainer.config.sections.training import TrainingSection
+from trainer.config.sections.tune import TuneSection
 
 
 class TopLevel(Section):
@@ -37,6 +38,7 @@ class TopLevel(Section):
     speed: SpeedSection = SpeedSection()
     report: ReportSection = ReportSection()
     compare: CompareSection = CompareSection()
+    tune: TuneSection = TuneSection()
     hub: HubSection = HubSection()
 
     @property

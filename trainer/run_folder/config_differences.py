@@ -18,7 +18,7 @@ NOT_COMPARED = {
     "training.report_to",
     "training.project",
 }
-"""Config keys that do not affect the results, beside the sections hub and compare."""
+"""Config keys that do not affect the results, beside the sections hub, compare and tune."""
 
 
 def first_differences(path: Path, config: dict[str, Any], fingerprint: str) -> str:
@@ -45,7 +45,7 @@ def config_differences(path: Path, config: dict[str, Any]) -> list[str]:
 
 def is_not_compared(key: str) -> bool:
     """Return whether a config key does not affect the results."""
-    return key in NOT_COMPARED or key.startswith(("hub.", "compare."))
+    return key in NOT_COMPARED or key.startswith(("hub.", "compare.", "tune."))
 
 
 def flat(values: Any, key: str = "") -> dict[str, Any]:

@@ -1,0 +1,56 @@
+"""Trials are pruned at the same epoch, never at their end, and never the config as it is."""
+
+from types import SimpleNamespace
+
+import pytest
+
+optuna = pytest.importorskip("optuna")
+from trainer.tuning.trials import Reports  # noqa: E402  # needs optuna
+
+
+@pytest.fixture
+def study():
+    """A study with five complete trials, which have macro F1 0.5 to 0.9 at epoch 1."""
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    pruner = optuna.pruners.MedianPruner(n_startup_trials=5)
+    study = optuna.create_study(direction="maximize", pruner=pruner)
+    for number in range(5):
+        trial = study.ask()
+        trial.report(0.5 + 0.1 * number, 10)
+        study.tell(trial, 1.0)
+    return study
+
+
+def evaluated(reports, macro_f1, *, step=10, epoch=1.0):
+    state = SimpleNamespace(epoch=epoch, global_step=step, max_steps=30)
+    reports.on_evaluate(None, state, None, metrics={"eval_macro_f1": macro_f1})
+
+
+def test_trial_below_the_median_at_its_epoch_is_pruned(study):
+    reports = Reports(study.ask(), prunes=True)
+    with pytest.raises(optuna.TrialPruned):
+        evaluated(reports, 0.69)
+
+
+@pytest.mark.parametrize(
+    ("macro_f1", "prunes", "place"),
+    [
+        (0.71, True, {}),
+        (0.1, False, {}),
+        (0.1, True, {"step": 30}),
+        (0.1, True, {"epoch": 2.0}),
+    ],
+    ids=["above the median", "the config", "the last step", "an epoch nobody reached"],
+)
+def test_other_trials_continue(study, macro_f1, prunes, place):
+    trial = study.ask()
+    evaluated(Reports(trial, prunes=prunes), macro_f1, **place)
+    tenths = round(10 * place.get("epoch", 1.0))
+    assert study.trials[trial.number].intermediate_values == {tenths: macro_f1}
+
+
+def test_resumed_trial_reports_each_epoch_once(study, recwarn):
+    trial = study.ask()
+    evaluated(Reports(trial, prunes=False), 0.8)
+    evaluated(Reports(trial, prunes=False), 0.8)
+    assert not recwarn

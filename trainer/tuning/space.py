@@ -1,0 +1,170 @@
+"""The search space: which keys of the config a trial changes, and to what. Imports no torch."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from trainer.config.config import Config, check_config
+from trainer.config.sections.tune import ChoicesSection, is_range
+from trainer.config.yaml_source import YamlSource
+from trainer.errors import ConfigError
+
+BALANCING: dict[str, Any] = {
+    "balance.method": ["none", "undersample", "oversample"],
+    "loss.class_weights": ["none", "sqrt", "balanced"],
+    "decision.thresholds": [None, "f1"],
+}
+FINE_TUNING: dict[str, Any] = {
+    "training.num_train_epochs": [2, 6],
+    "training.per_device_train_batch_size": [16, 32, 64],
+    "training.warmup_steps": [0.0, 0.2],
+    "training.weight_decay": [0.0, 0.1],
+}
+SPACES: dict[str, dict[str, Any]] = {
+    "full": {"training.learning_rate": [1e-5, 2e-4], **FINE_TUNING, **BALANCING},
+    "lora": {"training.learning_rate": [1e-4, 2e-3], **FINE_TUNING, **BALANCING},
+    "head": {"loss.name": ["cross_entropy", "focal", "logit_adjusted"], **BALANCING},
+}
+"""The space of each `model.mode`, if `tune.space` is not set. Warm-up below 1 is a share of all
+steps."""
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """A key of the config with its range or its choices.
+
+    Attributes:
+        own: the value of the config itself.
+        choices: the values to choose from; None for a range.
+        is_whole: whether the range holds whole numbers alone.
+    """
+
+    key: str
+    own: Any
+    choices: tuple[Any, ...] | None = None
+    low: float = 0.0
+    high: float = 0.0
+    is_whole: bool = False
+
+    @property
+    def is_log(self) -> bool:
+        """Return whether the range is logarithmic."""
+        return self.choices is None and self.low > 0 and self.high >= 10 * self.low
+
+    @property
+    def words(self) -> str:
+        """Return the range or the choices in words."""
+        if self.choices is not None:
+            return ", ".join(shown(value) for value in self.choices)
+        scale = " (logarithmic)" if self.is_log else ""
+        return f"{shown(self.low)} to {shown(self.high)}{scale}"
+
+    def suggest(self, trial: Any) -> Any:
+        """Return the value of an Optuna trial; a number has three digits."""
+        if self.choices is not None:
+            return trial.suggest_categorical(self.key, self.choices)
+        if self.is_whole:
+            return trial.suggest_int(self.key, int(self.low), int(self.high), log=self.is_log)
+        value = trial.suggest_float(self.key, self.low, self.high, log=self.is_log)
+        return float(f"{value:.3g}")
+
+
+def shown(value: Any) -> str:
+    """Return a value as it stands in YAML."""
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return str(value).lower()
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
+
+
+def parameters(config: Config) -> list[Parameter]:
+    """Return the search space of a config.
+
+    Raises:
+        ConfigError: a range belongs to a key that the config does not set to a number.
+    """
+    space = config.tune.space or SPACES[config.model.mode]
+    if config.tune.space is None and (config.training_values.get("max_steps") or 0) > 0:
+        space = {key: each for key, each in space.items() if key != "training.num_train_epochs"}
+    return [_parameter(config, key, values) for key, values in space.items()]
+
+
+def _parameter(config: Config, key: str, values: Any) -> Parameter:
+    own = own_value(config, key)
+    if isinstance(own, dict | list):
+        raise ConfigError(
+            f"tune.space: {key} is a {type(own).__name__} in the config, which cannot be searched."
+            f" Remove {key} from one of them."
+        )
+    if not is_range(values):
+        listed = values.choices if isinstance(values, ChoicesSection) else values
+        is_new = all((type(own), own) != (type(each), each) for each in listed)
+        return Parameter(key, own, (*listed, *([own] if is_new else [])))
+    if isinstance(own, bool) or not isinstance(own, int | float):
+        raise ConfigError(
+            f"tune.space: {key} is a range, but the config, which is the first trial, sets no"
+            f" number. Set {key}."
+        )
+    is_whole = all(float(each).is_integer() for each in (*values, own)) and not any(
+        isinstance(each, float) for each in values
+    )
+    low, high = min(own, *values), max(own, *values)
+    return Parameter(key, own, None, low, high, is_whole)
+
+
+def own_value(config: Config, key: str) -> Any:
+    """Return the value of a config for a key, or the default of TrainingArguments."""
+    section, _, rest = key.partition(".")
+    if section == "training":
+        if rest in config.training_values:
+            return config.training_values[rest]
+        from transformers import TrainingArguments
+
+        return next((each.default for each in fields(TrainingArguments) if each.name == rest), None)
+    value: Any = getattr(config, section)
+    for name in rest.split("."):
+        value = getattr(value, name)
+    return value
+
+
+def with_values(values: dict[str, Any], changed: dict[str, Any]) -> dict[str, Any]:
+    """Return the values of a config with some keys changed, which may be nested."""
+    result = dict(values)
+    for key, value in changed.items():
+        name, _, rest = key.partition(".")
+        inner = result.get(name)
+        result[name] = (
+            with_values(inner if isinstance(inner, dict) else {}, {rest: value}) if rest else value
+        )
+    return result
+
+
+def trial_config(config: Config, path: Path, changed: dict[str, Any]) -> Config:
+    """Return the config of a trial.
+
+    Args:
+        path: the folder of the trial.
+        changed: {section.key: value}; empty for the config as it is.
+    Raises:
+        ConfigError: the values contradict each other.
+    """
+    values = config.to_dict()
+    values["run"] |= {"name": path.name, "output_dir": str(path.parent), "num_processes": 1}
+    values |= {section: {} for section in ("ensemble", "compare", "tune", "report", "hub")}
+    return check_config(YamlSource("", with_values(values, changed)))
+
+
+def faults(config: Config) -> Iterator[str]:
+    """Yield what is wrong with each value of the space alone, with the other keys as configured."""
+    for parameter in parameters(config):
+        ends = (parameter.low, parameter.high)
+        for value in parameter.choices or (map(int, ends) if parameter.is_whole else ends):
+            if value == parameter.own:
+                continue
+            try:
+                trial = trial_config(config, Path("trial"), {parameter.key: value})
+                trial.check_problem_type(multi_label=False)
+            except ConfigError as error:
+                yield f"tune.space: {parameter.key}: {shown(value)}: {error}"
