@@ -19,6 +19,7 @@ from trainer.arrays import Floats
 from trainer.data.balancing.weights import class_weights
 from trainer.launch.distributed import from_main
 from trainer.training.frozen.head import HeadFit, HeadRows, HeadTrainer
+from trainer.training.losses import LOSSES
 from trainer.training.models.layers import final_linear
 from trainer.training.trackers.trackers import Trackers
 
@@ -47,7 +48,7 @@ def fit_balanced(trainer: Any, rows: HeadRows) -> str:
                 args=args,
                 rows=rows,
                 fit=HeadFit(
-                    loss="cross_entropy",
+                    loss=LOSSES["cross_entropy"],
                     loss_options=lambda counts_C: {},
                     weigh=lambda counts_C: class_weights(counts_C, "balanced", rows.labels),
                 ),
