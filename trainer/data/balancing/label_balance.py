@@ -238,15 +238,16 @@ def _repeat(strata: Strata, times_N: Ints, ranks_N: Ints, wanted_S: Ints) -> Non
     """
     members = strata.members
     counts_S = members.T @ times_N
-    behind = set(np.flatnonzero(counts_S < wanted_S).tolist())
-    if not behind:
+    is_behind_S = counts_S < wanted_S
+    if not is_behind_S.any():
         return
     needed_S = -(-wanted_S // strata.counts_S)
     most_N = np.maximum.reduceat(needed_S[members.indices], members.indptr[:-1])
     by_stratum = members.tocsc()
-    while behind:
-        stratum = max(behind, key=lambda s: (wanted_S[s] - counts_S[s], -s))
-        behind.remove(stratum)
+    while is_behind_S.any():
+        lacking_S = np.where(is_behind_S, wanted_S - counts_S, np.iinfo(np.int64).min)
+        stratum = int(lacking_S.argmax())
+        is_behind_S[stratum] = False
         rows_R = by_stratum.indices[by_stratum.indptr[stratum] : by_stratum.indptr[stratum + 1]]
         rows_R = rows_R[np.argsort(ranks_N[rows_R])]
         times_N[rows_R] = _filled(
