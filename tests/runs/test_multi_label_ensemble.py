@@ -82,7 +82,10 @@ def topics(tmp_path_factory):
     return path
 
 
-@pytest.mark.parametrize(("kind", "vote"), [("folds", "mean"), ("seeds", "majority")])
+@pytest.mark.parametrize(
+    ("kind", "vote"),
+    [("folds", "mean"), pytest.param("seeds", "majority", marks=pytest.mark.exhaustive)],
+)
 def test_ensemble_of_heads_gives_what_its_run_reports(kind, vote, topics, tiny_model, tmp_path):
     values = {
         "run": {"name": "both", "output_dir": str(tmp_path)},

@@ -114,7 +114,10 @@ def write_audit(run: PreparedRun) -> None:
     splits = data.splits.named
     if data.synthetic:
         splits = splits | {"train": data.splits.real_train, "synthetic": data.splits.synthetic}
-        folder.write_lines("synthetic.jsonl", records(data.synthetic, data.splits, data.labels))
+        folder.write_lines(
+            "synthetic.jsonl",
+            records(data.synthetic, data.splits, data.labels, is_multi_label=data.is_multi_label),
+        )
     folder.write_splits(splits)
     folder.write_lines("dropped.jsonl", data.clean.dropped())
     folder.write_json(

@@ -95,8 +95,8 @@ def is_prior_approximate(config: Config, data: PreparedData) -> bool:
 
     The rows drawn of one label bring other labels with them.
     """
-    draws = config.balance.method != "none"
+    draws, is_augmented = config.balance.method != "none", len(data.splits.synthetic) > 0
     if data.is_multi_label:
-        return draws
+        return draws or is_augmented
     by_domain = config.balance.by is not None and draws
-    return by_domain or config.balance.method in SYNTHESIS_METHODS or len(data.splits.synthetic) > 0
+    return by_domain or config.balance.method in SYNTHESIS_METHODS or is_augmented

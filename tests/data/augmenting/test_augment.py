@@ -375,3 +375,42 @@ def test_class_of_a_single_row_is_filled_too(write, tmp_path):
             rows, labels=["green"], target_rows=3, min_characters=5, similarity=1.0
         ).outcomes["green"]
     assert outcome["accepted"] == 2
+
+
+def test_new_rows_with_several_labels_have_those_of_their_examples(tweets, write, tmp_path, server):
+    path = tmp_path / "several.jsonl"
+    with tweets.open(encoding="utf-8", newline="") as file, path.open("w") as out:
+        for number, row in enumerate(csv.DictReader(file)):
+            labels = [row["sentiment"], *(["short"] if len(row["text"]) < 80 else [])]
+            labels += ["rare"] if number % 30 == 0 else []
+            out.write(json.dumps({"text": row["text"], "labels": labels}) + "\n")
+    data = DataSection(source=str(path), label_column="labels")
+    clean, splits = read_splits(
+        data, SPLIT, BalanceSection(), seed=7, cache_dir=tmp_path / "several"
+    )
+    names = clean.labels.names
+    before_C = clean.label_matrix_NC[splits.train].sum(axis=0)
+    written = write((clean, splits), labels=["rare"], target_rows=12, min_agreement=0)
+    grown, more = add_rows(clean, splits, written)
+    after_C = grown.label_matrix_NC[more.train].sum(axis=0)
+    assert after_C[names.index("rare")] == 12
+    assert written.outcomes["rare"]["wanted"] == 12 - before_C[names.index("rare")]
+    assert after_C.sum() > before_C.sum() + written.outcomes["rare"]["accepted"]
+    train = set(splits.train.tolist())
+    lines = list(records(written, more, names, is_multi_label=True))
+    for row, line in zip(written.rows, lines, strict=True):
+        assert set(row.source_rows) <= train
+        shared = np.unique(clean.label_matrix_NC[row.source_rows], axis=0)
+        assert np.flatnonzero(shared[0]).tolist() == list(row.label_ids)
+        assert len(shared) == 1  # all examples have the same labels
+        assert line["label"] == [names[label_id] for label_id in row.label_ids]
+        assert ", ".join(line["label"]) in row.prompt[-1]["content"]
+    assert (grown.label_matrix_NC[more.validation] == clean.label_matrix_NC[more.validation]).all()
+    labels = grown.rows.table["label"].to_pylist()[-len(lines) :]
+    assert [json.loads(label) for label in labels] == [line["label"] for line in lines]
+    prepared = balance_splits(
+        clean, splits, BalanceSection(), LossSection(), seed=7, synthetic=written
+    )
+    assert prepared.summary.columns["synthetic"].sum() == sum(
+        len(row.label_ids) for row in written.rows
+    )

@@ -178,10 +178,10 @@ def agreement(tweet_texts):
 
 
 def test_classifier_of_the_real_rows_recognises_them(agreement, tweet_texts):
-    positives = [agreement.of(text, 2) for text, label in tweet_texts if label == "positive"]
+    positives = [agreement.of(text, [2]) for text, label in tweet_texts if label == "positive"]
     assert all(first for _, first in positives)
     chance, first = agreement.of(
-        next(text for text, label in tweet_texts if label == "positive"), 0
+        next(text for text, label in tweet_texts if label == "positive"), [0]
     )
     assert not first
     assert chance < 0.5
@@ -200,7 +200,7 @@ def test_classifier_agrees_with_the_pipeline_built_by_hand(agreement, tweet_text
     )
     expected = model.predict_proba(vectorizer.transform(["I love the new cars"]))[0]
     assert [
-        agreement.of("I love the new cars", label_id)[0] for label_id in range(3)
+        agreement.of("I love the new cars", [label_id])[0] for label_id in range(3)
     ] == pytest.approx(expected)
 
 
@@ -225,21 +225,21 @@ def test_each_filter_rejects_with_its_reason_in_order(agreement, tweet_texts):
         positive + "!!",
         negative,
     ]
-    assert [every.check(text, 2, bounds)[0] for text in texts] == list(REASONS)
-    assert every.check(negative, 0, bounds)[0] is None
+    assert [every.check(text, [2], bounds)[0] for text in texts] == list(REASONS)
+    assert every.check(negative, [0], bounds)[0] is None
     assert (
-        every.check(negative, 0, bounds)[0] == "exact duplicate"
+        every.check(negative, [0], bounds)[0] == "exact duplicate"
     )  # what was accepted is known from then on
 
 
 def test_least_probability_replaces_first_choice_and_no_classifier_accepts(agreement):
     bounds = LengthBounds(1, 200)
-    chance, _ = agreement.of("driverless cars", 2)
+    chance, _ = agreement.of("driverless cars", [2])
     for least, reason in ((chance - 0.01, None), (chance + 0.01, "no agreement")):
         assert Filters(KnownTexts(1.0, NO_HASHES), agreement, least).check(
-            "driverless cars", 2, bounds
+            "driverless cars", [2], bounds
         ) == (reason, chance)
-    assert Filters(KnownTexts(1.0, NO_HASHES), None, 0).check("driverless cars", 2, bounds) == (
+    assert Filters(KnownTexts(1.0, NO_HASHES), None, 0).check("driverless cars", [2], bounds) == (
         None,
         None,
     )

@@ -4,6 +4,7 @@ Validation and test rows are used only to reject new texts that resemble them. N
 enters these splits.
 """
 
+import json
 import warnings
 from collections import Counter
 from collections.abc import Iterator
@@ -15,7 +16,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from trainer.arrays import Ints
+from trainer.arrays import Array, Bools, Ints
 from trainer.config.sections.augment import AugmentSection
 from trainer.data.augmenting.completion_cache import CompletionCache, cache_key
 from trainer.data.augmenting.filters import (
@@ -55,13 +56,14 @@ class SyntheticRow:
     """One accepted text.
 
     Attributes:
+        label_ids: its labels, those of the examples in the prompt.
         prompt: the conversation that the model answered.
         source_rows: row ids of the examples in it; all are training rows.
         agreement: probability of the class by the filter's classifier; None if that filter is off.
     """
 
     text: str
-    label_id: int
+    label_ids: tuple[int, ...]
     prompt: Messages
     source_rows: list[int]
     agreement: float | None
@@ -72,6 +74,7 @@ class SyntheticRows:
     """The new rows of all classes.
 
     Attributes:
+        rows: the new rows. A row with several labels counts for each of them.
         outcomes: {label: rows wanted, prompts used, rows accepted, and rejected texts by reason}
             for each class with too few rows.
     """
@@ -85,6 +88,7 @@ def write_rows(
 ) -> SyntheticRows:
     """Write rows for each class with fewer than `target_rows` training rows.
 
+    A new row has the labels of the rows that its prompt shows, which all have the same labels.
     Completions of an earlier call come from the cache.
 
     Raises:
@@ -104,7 +108,11 @@ def write_rows(
     outcomes: dict[str, dict[str, Any]] = {}
     total = sum(wanted for _, wanted in lacking)
     with progress_bar(total=total, desc="Writing rows", unit=" rows") as bar:
-        for sources, wanted in lacking:
+        for sources, natural_wanted in lacking:
+            label_id = clean.labels.names.index(sources.label)
+            wanted = natural_wanted - sum(label_id in row.label_ids for row in rows)
+            if wanted <= 0:  # rows of other labels have this one too
+                continue
             path = cache_dir / f"completions-{cache_key(sources, augment, seed)}.jsonl"
             path.parent.mkdir(parents=True, exist_ok=True)
             made_from = f"{augment.model or augment.base_url}, label '{sources.label}'"
@@ -144,7 +152,7 @@ class _Writer:
         rows: list[SyntheticRow] = []
         rejected: Counter[str] = Counter()
         num_prompts = 0
-        for request, source_rows, completion in self._completions(sources, most, cache):
+        for request, completion in self._completions(sources, most, cache):
             num_prompts += 1
             if isinstance(completion, Refused):
                 rejected[REFUSED] += 1
@@ -157,12 +165,12 @@ class _Writer:
                     )
                 continue
             text = clean_completion(completion, one_paragraph=one_paragraph)
-            reason, agreement = self.filters.check(text, sources.label_id, bounds)
+            reason, agreement = self.filters.check(text, request.label_ids, bounds)
             if reason:
                 rejected[reason] += 1
                 continue
-            shown = source_rows.tolist()
-            rows.append(SyntheticRow(text, sources.label_id, request.messages, shown, agreement))
+            shown = request.source_rows.tolist()
+            rows.append(SyntheticRow(text, request.label_ids, request.messages, shown, agreement))
             bar.update(1)
             if len(rows) == wanted:
                 break
@@ -171,8 +179,8 @@ class _Writer:
 
     def _completions(
         self, sources: Sources, most: int, cache: CompletionCache
-    ) -> Iterator[tuple[Request, Ints, Completion]]:
-        """Yield requests, their source rows and their completions, in the order of the attempts.
+    ) -> Iterator[tuple[Request, Completion]]:
+        """Yield requests and their completions, in the order of the attempts.
 
         The generator is asked only for completions that the cache lacks.
         """
@@ -181,12 +189,12 @@ class _Writer:
                 sources.request(attempt, self.augment, self.seed)
                 for attempt in range(start, min(start + self.augment.batch_size, most))
             ]
-            missing = [request for request, _ in batch if request.attempt not in cache.completions]
+            missing = [request for request in batch if request.attempt not in cache.completions]
             if missing:
                 for request, completion in self.generate(missing):
                     cache.add(request.attempt, completion)
-            for request, source_rows in batch:
-                yield request, source_rows, cache.completions[request.attempt]
+            for request in batch:
+                yield request, cache.completions[request.attempt]
 
 
 def _sources(clean: CleanRows, train: Ints, labels: list[str] | None) -> Iterator[Sources]:
@@ -195,9 +203,28 @@ def _sources(clean: CleanRows, train: Ints, labels: list[str] | None) -> Iterato
     wanted = names if labels is None else in_data(labels, names, "augment.labels", ConfigError)
     for label_id, label in enumerate(names):
         if label in wanted:
-            members = train[clean.label_ids_N[train] == label_id]
+            members = train[_has_label(clean.targets[train], label_id)]
             members = members[np.argsort(clean.text_hashes_N[members], kind="stable")]
-            yield Sources(label, label_id, members, _texts(clean, members))
+            sets = [_label_ids(targets) for targets in clean.targets[members]]
+            places = {own: number for number, own in enumerate(dict.fromkeys(sets))}
+            yield Sources(
+                label,
+                members,
+                _texts(clean, members),
+                np.array([places[own] for own in sets], np.int64),
+                {number: own for own, number in places.items()},
+                names,
+            )
+
+
+def _has_label(targets: Array, label_id: int) -> Bools:
+    """Return which rows have a label."""
+    return np.asarray(targets == label_id if targets.ndim == 1 else targets[:, label_id])
+
+
+def _label_ids(targets: Array) -> tuple[int, ...]:
+    """Return the label ids of one row: of its label id, or of its flags (C,)."""
+    return (int(targets),) if targets.ndim == 0 else tuple(np.flatnonzero(targets).tolist())
 
 
 def _filters(clean: CleanRows, splits: Splits, augment: AugmentSection) -> Filters:
@@ -210,7 +237,7 @@ def _filters(clean: CleanRows, splits: Splits, augment: AugmentSection) -> Filte
     if augment.min_agreement == 0:
         return Filters(known, None, 0)
     fitted = train[rows_to_fit_on(clean.label_ids_N[train], clean.text_hashes_N[train])]
-    classifier = ClassProbability(_texts(clean, fitted), clean.label_ids_N[fitted])
+    classifier = ClassProbability(_texts(clean, fitted), clean.targets[fitted])
     return Filters(known, classifier, augment.min_agreement)
 
 
@@ -237,11 +264,20 @@ def add_rows(
     The memory-mapped part of the table stays mapped.
     """
     size, table = len(synthetic.rows), clean.rows.table
-    label_ids_N = np.array([row.label_id for row in synthetic.rows], np.int64)
+    label_sets, matrix_NC = [row.label_ids for row in synthetic.rows], clean.label_matrix_NC
+    is_several = matrix_NC is not None
     values = {
         "text": [row.text for row in synthetic.rows],
-        "label": [clean.labels.names[label_id] for label_id in label_ids_N],
+        "label": [
+            json.dumps(names, ensure_ascii=False) if is_several else names[0]
+            for names in ([clean.labels.names[c] for c in own] for own in label_sets)
+        ],
     }
+    if matrix_NC is not None:
+        new_NC = np.zeros((size, matrix_NC.shape[1]), bool)
+        for place, own in enumerate(label_sets):
+            new_NC[place, list(own)] = True
+        matrix_NC = np.r_[matrix_NC, new_NC]
     new = pa.table(
         {
             field.name: pa.array(values.get(field.name, [None] * size), field.type)
@@ -260,7 +296,8 @@ def add_rows(
         clean,
         rows=rows,
         reasons_N=np.r_[clean.reasons_N, np.full(size, KEPT, clean.reasons_N.dtype)],
-        label_ids_N=np.r_[clean.label_ids_N, label_ids_N],
+        label_ids_N=np.r_[clean.label_ids_N, np.array([own[0] for own in label_sets], np.int64)],
+        label_matrix_NC=matrix_NC,
         num_synthetic=size,
     )
     ids = np.arange(table.num_rows, table.num_rows + size)
@@ -268,13 +305,14 @@ def add_rows(
 
 
 def records(
-    synthetic: SyntheticRows, splits: Splits, labels: list[str]
+    synthetic: SyntheticRows, splits: Splits, labels: list[str], *, is_multi_label: bool = False
 ) -> Iterator[dict[str, Any]]:
-    """Yield a line of synthetic.jsonl for each row."""
+    """Yield a line of synthetic.jsonl for each row; `label` is a list in multi-label data."""
     for row_id, row in zip(splits.synthetic.tolist(), synthetic.rows, strict=True):
+        own = [labels[label_id] for label_id in row.label_ids]
         yield {
             "row": row_id,
-            "label": labels[row.label_id],
+            "label": own if is_multi_label else own[0],
             "text": row.text,
             "agreement": row.agreement,
             "source_rows": row.source_rows,

@@ -101,4 +101,6 @@ def cache_key(sources: Sources, augment: AugmentSection, seed: int) -> str:
     for text in sources.texts:
         content = text.encode("utf-8", "surrogatepass")
         digest.update(hashlib.blake2b(content, digest_size=16).digest())
+    if len(sources.label_sets) > 1:
+        digest.update(repr([sources.label_sets[n] for n in sources.set_ids_R.tolist()]).encode())
     return digest.hexdigest()

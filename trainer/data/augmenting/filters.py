@@ -2,14 +2,14 @@
 
 import re
 import zlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 
-from trainer.arrays import Hashes, Ints
+from trainer.arrays import Array, Hashes, Ints
 from trainer.data.cleaning.missing_values import MISSING_TEXTS
 from trainer.data.cleaning.near_duplicates import jaccard, open_index, shingle_hashes, sketches
 from trainer.data.cleaning.text_hashes import hash_texts
@@ -167,26 +167,39 @@ def _hash(text: str) -> int:
 class ClassProbability:
     """A classifier fitted on real training rows, which checks the class of synthetic texts.
 
-    It is a class-weighted logistic regression on TF-IDF weights of words and word pairs.
+    It is a class-weighted logistic regression on TF-IDF weights of words and word pairs; with
+    several labels a row, one for each label.
+
+    Args:
+        targets: label ids (N,), or which labels each row has (N, C).
     """
 
-    def __init__(self, texts: list[str], label_ids_N: Ints) -> None:
+    def __init__(self, texts: list[str], targets: Array) -> None:
         from sklearn.feature_extraction.text import TfidfVectorizer
         from sklearn.linear_model import LogisticRegression
+        from sklearn.multiclass import OneVsRestClassifier
         from sklearn.pipeline import make_pipeline
 
         vectorizer = TfidfVectorizer(
             ngram_range=(1, 2), sublinear_tf=True, token_pattern=r"(?u)\b\w+\b"
         )
-        classifier = LogisticRegression(class_weight="balanced", max_iter=1000)
+        classifier: Any = LogisticRegression(class_weight="balanced", max_iter=1000)
+        self.is_multi_label = targets.ndim > 1
+        if self.is_multi_label:
+            classifier = OneVsRestClassifier(classifier)
         self.model: Any = make_pipeline(vectorizer, classifier)
-        self.model.fit(texts, label_ids_N)
+        self.model.fit(texts, targets.astype(np.int64))
 
-    def of(self, text: str, label_id: int) -> tuple[float, bool]:
-        """Return the probability of the class, and whether it is the most probable one."""
+    def of(self, text: str, label_ids: Sequence[int]) -> tuple[float, bool]:
+        """Return the least probability of the labels, and whether they are the most probable ones.
+
+        Several labels a row are so from 0.5 each; one label if no other is more probable.
+        """
         probabilities_C = self.model.predict_proba([text])[0]
-        place = int(np.searchsorted(self.model.classes_, label_id))
-        return float(probabilities_C[place]), bool(probabilities_C.argmax() == place)
+        places = np.searchsorted(self.model.classes_, label_ids)
+        least = float(probabilities_C[places].min())
+        most = 0.5 if self.is_multi_label else probabilities_C.max()
+        return least, bool(least >= most)
 
 
 def rows_to_fit_on(label_ids_N: Ints, keys_N: Hashes) -> Ints:
@@ -207,7 +220,8 @@ class Filters:
 
     Attributes:
         classifier: None if that filter is off.
-        min_agreement: least probability of the class, or None: it must be the most probable class.
+        min_agreement: least probability of the class, or None: it must be the most probable class;
+            with several labels a row, each must have a probability of 0.5.
     """
 
     known: KnownTexts
@@ -215,9 +229,9 @@ class Filters:
     min_agreement: float | None
 
     def check(
-        self, text: str, label_id: int, bounds: LengthBounds
+        self, text: str, label_ids: Sequence[int], bounds: LengthBounds
     ) -> tuple[str | None, float | None]:
-        """Return why a text is rejected (one of REASONS), and the probability of its class.
+        """Return why a text is rejected (one of REASONS), and the probability of its labels.
 
         The reason is None for a text that is kept; it then counts as known. The probability is
         None if the classifier did not see the text.
@@ -234,7 +248,7 @@ class Filters:
         reason = next((name for name, applies in faults if applies()), None)
         probability = None
         if reason is None and self.classifier is not None:
-            probability, is_first = self.classifier.of(text, label_id)
+            probability, is_first = self.classifier.of(text, label_ids)
             if not (is_first if self.min_agreement is None else probability >= self.min_agreement):
                 reason = "no agreement"
         if reason is None:

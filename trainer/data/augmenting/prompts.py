@@ -1,8 +1,10 @@
 """The prompts that ask a language model for new rows, and the completions that answer them."""
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from string import Formatter
+
+import numpy as np
 
 from trainer.arrays import Ints
 from trainer.config.sections.augment import AugmentSection
@@ -19,11 +21,15 @@ class Request:
     Attributes:
         attempt: number of the prompt within its class.
         seed: seed of the sampling, in [0, 2**31).
+        label_ids: the labels that the text shall have.
+        source_rows: row ids of the examples.
     """
 
     attempt: int
     messages: Messages
     seed: int
+    label_ids: tuple[int, ...] = ()
+    source_rows: Ints = field(default_factory=lambda: np.zeros(0, np.int64), compare=False)
 
 
 @dataclass(frozen=True)
@@ -40,21 +46,38 @@ Generate = Callable[[list[Request]], Iterable[tuple[Request, Completion]]]
 
 @dataclass(frozen=True)
 class Sources:
-    """The training rows of one class, in an order that depends on their texts alone."""
+    """The training rows of one class, in an order that depends on their texts alone.
+
+    Attributes:
+        set_ids_R: a number for the labels of each row, equal for rows with the same labels.
+        label_sets: {such a number: label ids}; one set if each row has one label.
+        names: names of all labels.
+    """
 
     label: str
-    label_id: int
     row_ids: Ints
     texts: list[str]
+    set_ids_R: Ints
+    label_sets: dict[int, tuple[int, ...]]
+    names: list[str]
 
-    def request(self, attempt: int, augment: AugmentSection, seed: int) -> tuple[Request, Ints]:
-        """Return a prompt with examples drawn for this attempt, and the examples' row ids."""
+    def request(self, attempt: int, augment: AugmentSection, seed: int) -> Request:
+        """Return a prompt with examples drawn for this attempt. All have the same labels."""
         generator = stage_generator(seed, "augment", self.label, attempt)
         num_examples = min(augment.examples, len(self.texts))
         drawn = generator.choice(len(self.texts), size=num_examples, replace=False)
+        source = int(drawn[0]) if num_examples else 0
+        if len(self.label_sets) > 1:
+            source = source if num_examples else int(generator.integers(len(self.texts)))
+            like = np.flatnonzero(self.set_ids_R == self.set_ids_R[source])
+            others = generator.permutation(like[like != source])
+            drawn = np.r_[source, others][:num_examples]
+        label_ids = self.label_sets[int(self.set_ids_R[source])]
         examples = [self.texts[i][: augment.example_characters] for i in drawn]
-        messages = build_prompt(augment.prompt, self.label, examples)
-        return Request(attempt, messages, int(generator.integers(2**31))), self.row_ids[drawn]
+        label = ", ".join(self.names[label_id] for label_id in label_ids)
+        messages = build_prompt(augment.prompt, label, examples)
+        seed_of_sampling = int(generator.integers(2**31))
+        return Request(attempt, messages, seed_of_sampling, label_ids, self.row_ids[drawn])
 
 
 def build_prompt(template: str, label: str, examples: list[str]) -> Messages:
