@@ -63,7 +63,7 @@ def compared(narrow_model, tweets, tmp_path_factory):
 
 def test_comparison_shows_itself_as_a_table_with_its_recommendation(compared):
     page = trainer.ComparisonResult(str(compared))._repr_html_()
-    assert page.count("<tr") == 3
+    assert page.count("<tr") == 5  # two strategies, each without and with thresholds
     assert trainer.ComparisonResult(compared).results["recommendation"][:20] in page
     with pytest.raises(trainer.RunError, match="no such folder"):
         trainer.ComparisonResult("nowhere").results  # noqa: B018

@@ -5,9 +5,9 @@ usage: python scripts/bench/calibration.py [--simulations 2000] [--rows 500] [--
 
 A classifier is simulated by its logits. Every row has a difficulty that all strategies share, and
 another one for each strategy. Every seed of a strategy shifts its classes and adds noise to each
-row, and this noise changes from epoch to epoch. `none` and `twin` hardly change between epochs;
-`volatile` and `volatile 2` draw all of this noise anew for every epoch. The four are equal on new
-rows. `planted` sees more of the true class and less of the class shares.
+row. `none`, `twin` and `twin 2` are the same in every epoch; `volatile` draws the noise of its rows
+anew for every epoch. The four are equal on new rows. `planted` sees more of the true class and less
+of the class shares.
 
 As in `compare`, a training is evaluated three times. `nested` chooses the epoch on half of the
 validation rows and compares the other half; `last_step` chooses nothing and compares all of them.
@@ -41,16 +41,16 @@ from trainer.evaluation.decision import DecisionPlan, fit_decision
 
 SHARES = np.array([0.55, 0.27, 0.13, 0.05])
 NUM_CLASSES = len(SHARES)
-STRATEGIES = ["none", "twin", "volatile", "volatile 2", "planted"]
+STRATEGIES = ["none", "twin", "twin 2", "volatile", "planted"]
+VOLATILE, PLANTED = 3, 4
+PAIRS = [(0, 1), (0, 2), (0, VOLATILE), (1, VOLATILE), (2, VOLATILE), (0, PLANTED)]
+"""Pairs of strategies whose differences are counted."""
 SIGNAL = np.array([2.2, 2.2, 2.2, 2.2, 2.6], np.float32)
 PRIOR = np.array([0.8, 0.8, 0.8, 0.8, 0.4], np.float32)
-KEPT = np.sqrt(np.array([0.9, 0.9, 0.0, 0.0, 0.9], np.float32))
-"""Square root of the share of the noise of a row that stays the same in all epochs."""
-PLANTED = len(STRATEGIES) - 1
 NUM_EPOCHS = 3
 BATCH = 20
 """Comparisons simulated at once."""
-MOST_ALL_PAIRS = 300
+MOST_ALL_PAIRS = 200
 """Comparisons of a line whose simultaneous intervals are computed, which are slow."""
 WAYS = ("nested", "last_step", "biased")
 
@@ -77,7 +77,7 @@ SETTINGS = {
 class Tally:
     """What came of the comparisons of one line; a list has one entry a comparison."""
 
-    twin: list[bool] = field(default_factory=list)
+    twin: list[float] = field(default_factory=list)
     volatile: list[float] = field(default_factory=list)
     gain: list[float] = field(default_factory=list)
     covered: list[bool] = field(default_factory=list)
@@ -91,30 +91,23 @@ def true_labels(num_rows: int) -> np.ndarray:
 
 
 def simulate(
-    rng: np.random.Generator,
-    noise: Noise,
-    num_seeds: int,
-    true_N: np.ndarray,
-    num_epochs: int = NUM_EPOCHS,
-) -> np.ndarray:
-    """Logits of BATCH comparisons, (B, K, S, E, N, C)."""
+    rng: np.random.Generator, noise: Noise, num_seeds: int, true_N: np.ndarray, num_epochs: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Logits of BATCH comparisons (B, K, S, N, C), and of volatile by epoch (B, S, E, N, C)."""
     num_rows, num_strategies = len(true_N), len(STRATEGIES)
 
     def normal(*shape: int) -> np.ndarray:
         return rng.standard_normal((BATCH, *shape, NUM_CLASSES), dtype=np.float32)
 
     one = np.eye(NUM_CLASSES, dtype=np.float32)[true_N]
-    shape = (-1, 1, 1, 1, 1)
+    shape = (-1, 1, 1, 1)
     logits = SIGNAL.reshape(shape) * one + PRIOR.reshape(shape) * np.log(SHARES, dtype=np.float32)
-    kept = KEPT.reshape(shape)
-    changing = np.sqrt(1 - kept**2) * normal(num_strategies, num_seeds, num_epochs, num_rows)
-    return (
-        logits
-        + normal(1, 1, 1, num_rows)
-        + noise.row * normal(num_strategies, 1, 1, num_rows)
-        + noise.seed * normal(num_strategies, num_seeds, 1, 1)
-        + noise.both * (kept * normal(num_strategies, num_seeds, 1, num_rows) + changing)
-    )
+    logits = logits + normal(1, 1, num_rows) + noise.row * normal(num_strategies, 1, num_rows)
+    logits = logits + noise.seed * normal(num_strategies, num_seeds, 1)
+    epochs = noise.both * normal(num_seeds, num_epochs, num_rows)
+    epochs += logits[:, VOLATILE, :, None]
+    logits += noise.both * normal(num_strategies, num_seeds, num_rows)
+    return logits, epochs
 
 
 def confusion(true_N: np.ndarray, predicted: np.ndarray) -> np.ndarray:
@@ -173,19 +166,18 @@ def plan() -> DecisionPlan:
 
 
 def compared(
-    logits: np.ndarray, true_N: np.ndarray, way: str, *, thresholds: bool
+    logits: np.ndarray, epochs: np.ndarray, true_N: np.ndarray, way: str, *, thresholds: bool
 ) -> tuple[np.ndarray, np.ndarray]:
     """True labels (M) and predictions (B, K, S, M) of the rows that `compare` compares."""
     selection, rest = halves(true_N) if way == "nested" else (np.arange(len(true_N)),) * 2
-    if way == "last_step":
-        chosen = logits[..., -1, :, :]
-    else:
-        scores = macro_f1(confusion(true_N[selection], logits[..., selection, :].argmax(axis=-1)))
-        best = scores.argmax(axis=-1)[..., None, None, None]
-        chosen = np.take_along_axis(logits, best, axis=-3)[..., 0, :, :]
+    best = np.full(epochs.shape[:2], -1)
+    if way != "last_step":
+        of_epochs = epochs[..., selection, :].argmax(axis=-1)
+        best = macro_f1(confusion(true_N[selection], of_epochs)).argmax(axis=-1)
+    logits[:, VOLATILE] = np.take_along_axis(epochs, best[..., None, None, None], axis=2)[:, :, 0]
     if not thresholds:
-        return true_N[rest], chosen[..., rest, :].argmax(axis=-1)
-    flat = chosen.reshape(-1, *chosen.shape[-2:])
+        return true_N[rest], logits[..., rest, :].argmax(axis=-1)
+    flat = logits.reshape(-1, *logits.shape[-2:])
     if way == "nested":
         found = [
             fit_decision(of[selection], true_N[selection], plan()).apply(of[rest])[1] for of in flat
@@ -196,7 +188,7 @@ def compared(
             fit_and_cross_fit(of, true_N, ones, plan(), seed=number)[1][1]
             for number, of in enumerate(flat)
         ]
-    return true_N[rest], np.stack(found).reshape(*chosen.shape[:-2], len(rest))
+    return true_N[rest], np.stack(found).reshape(*logits.shape[:-2], len(rest))
 
 
 def true_difference(noise: Noise, num_rows: int, fitted_rows: int = 0) -> float:
@@ -233,10 +225,10 @@ def judge(
     def less(i: int, j: int) -> Estimate:
         return estimate(values_KS[j] - values_KS[i], spread_KSN[j] - spread_KSN[i], starts)
 
-    found = {(i, j): less(i, j) for j in range(len(STRATEGIES)) for i in range(j)}
+    found = {(i, j): less(i, j) for i, j in PAIRS}
     of_none = [found[0, j] for j in range(1, PLANTED)]
-    volatile = [found[i, j] for i in (0, 1) for j in (2, 3)]
-    tally.twin.append(not holds(found[0, 1].interval(), 0.0))
+    volatile = [of for (_, j), of in found.items() if j == VOLATILE]
+    tally.twin.append(float(np.mean([not holds(of.interval(), 0.0) for of in of_none[:2]])))
     tally.volatile.append(float(np.mean([not holds(of.interval(), 0.0) for of in volatile])))
     tally.gain.append(float(np.mean([of.value for of in volatile])))
     tally.covered.append(holds(found[0, PLANTED].interval(), truth))
@@ -249,8 +241,9 @@ def judge(
     quantile = variance_components.all_pairs_quantile(values_KS, spread_KSN, starts)
     tally.all_pairs.append(
         all(
-            holds(of.interval(quantile), truth if j == PLANTED else 0.0)
-            for (_, j), of in found.items()
+            holds(less(i, j).interval(quantile), truth if j == PLANTED else 0.0)
+            for j in range(len(STRATEGIES))
+            for i in range(j)
         )
     )
 
@@ -274,8 +267,8 @@ def calibrate(
     rng = np.random.default_rng([given.seed, num_seeds])
     for start in range(0, given.simulations, BATCH):
         num_epochs = 1 if way == "last_step" else NUM_EPOCHS
-        logits = simulate(rng, noise, num_seeds, true_N, num_epochs)
-        of_N, predicted = compared(logits, true_N, way, thresholds=thresholds)
+        logits, epochs = simulate(rng, noise, num_seeds, true_N, num_epochs)
+        of_N, predicted = compared(logits, epochs, true_N, way, thresholds=thresholds)
         if not start:
             check_influences(of_N, predicted[0, 0, 0])
         starts = np.unique(of_N, return_index=True)[1]

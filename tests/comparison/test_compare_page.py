@@ -472,6 +472,33 @@ def test_budget_seeds_folds_overrides_and_command_are_told():
     assert "total time 9 s" in words_of(comparison(total_seconds=9.2))
 
 
+THRESHOLDS = {"none": 0.0, "none + thresholds": 0.03, "focal": 0.02, "focal + thresholds": 0.09}
+SHORT = {"gain": 0.01, "is_enough": False, "words": "none gained +1.0 points: raise it."}
+
+
+def test_page_and_terminal_tell_the_selection_thresholds_and_a_baseline_trained_too_short(capsys):
+    words = "nested: each training chooses on 200 selection rows; 307 other rows are compared"
+    selection = {"used": "nested", "num_selection": 200, "num_compared": 307, "words": words}
+    result = comparison(THRESHOLDS, selection=selection, baseline_training=SHORT)
+    page = words_of(result)
+    assert f"selection {words}" in page
+    assert "307 validation rows, on which no training chose anything" in page
+    assert "+ thresholds : the same trainings, with thresholds fitted afterwards" in page
+    assert "<b>none gained +1.0 points: raise it.</b>" in compare_page.render(result)
+    compare_page.print_comparison(result)
+    said = capsys.readouterr().out
+    assert f"Selection: {words}." in said.replace("\n", " ")
+    assert "none gained +1.0 points: raise it." in said
+    assert "fitted afterwards" not in words_of(comparison())
+
+
+def test_p_is_said_to_count_strategies_that_the_shortlist_left_out():
+    result = comparison(quick=quick())
+    result["validation"]["num_tests"] = 9
+    words = section_words(result, "table")
+    assert "adjusted for 9 comparisons with none (with those that the shortlist left out)" in words
+
+
 def test_twelve_strategies_and_thirty_classes_stay_usable():
     result = comparison(MANY, CLASSES)
     text = compare_page.render(result)

@@ -91,7 +91,7 @@ def unbroken(make_config, tmp_path_factory):
     assert (
         result["validation"]["strategies"].keys()
         == result["overrides"].keys()
-        == {"none", "class_weights"}
+        == {"none", "none + thresholds", "class_weights", "class_weights + thresholds"}
     )
     assert (
         len(set(result["validation"]["strategies"]["none"]["figures"]["ece"]["of_seeds"])) == 2

@@ -1,7 +1,8 @@
 """Compare strategies: which balancing helps on these rows?
 
-Every strategy is trained with every seed. Strategies are compared on validation rows. The test rows
-are used once, at the end, by the recommended strategy and the baseline `none`.
+Every strategy is trained with every seed. Strategies are compared on validation rows on which no
+training chose its epoch (`selection.py`), without and with fitted thresholds. The test rows are
+used once, at the end, by the recommended strategy and the baseline `none`.
 
 Workers need no scheduler. Each runs the same command (`accelerate launch`, a Slurm array, a second
 terminal) and takes the next free training. The first one that finds all trainings finished writes
@@ -323,7 +324,8 @@ def _winner_yaml(
 ) -> str:
     """Return the given config with the sections and the budget of the recommended strategy.
 
-    Without folds, it trains the model of the first seed.
+    It chooses its epoch as its trainings did. If they chose nothing, and without folds, it trains
+    the model of the first seed.
     """
     values = given.model_dump(exclude_unset=True, exclude={"compare"})
     left_out = ("overwrite", "num_processes")

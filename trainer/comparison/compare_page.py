@@ -53,6 +53,7 @@ def render(result: dict[str, Any]) -> str:
         compared=compared,
         order=order,
         others=others,
+        with_thresholds=WITH_THRESHOLDS,
         has_thresholds=any(name.endswith(WITH_THRESHOLDS) for name in order),
         titles=TITLES,
         numbers={name: number for number, name in enumerate(order, 1)},

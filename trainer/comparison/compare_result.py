@@ -54,7 +54,7 @@ class ComparisonResult:
 
         Example:
             >>> sorted(ComparisonResult("runs/tweets-compare").strategies.index)
-            ['none', 'undersample']
+            ['none', 'none + thresholds', 'undersample', 'undersample + thresholds']
         """
         import pandas as pd
 
