@@ -116,7 +116,7 @@ def rows_of(page):
 def test_every_figure_of_metrics_json_is_explained():
     single = evaluate(np.eye(2), np.array([0, 1]), ["a", "b"]).to_dict()
     several = evaluate(np.eye(2), np.eye(2, dtype=int), ["a", "b"]).to_dict()
-    clock = {"seconds", "rows_per_second", "peak_memory_bytes", "peak_memory_of", "steps"}
+    clock = {"seconds", "rows_per_second", "peak_memory_bytes", "peak_memory_of", "steps", "length"}
     top = {"validation", "test", "decision", "minority_label", "training", "special_tokens"}
     top |= {"augment", "ensemble"}
     top |= {"num_classes", "num_measured", "least_train_rows", "most_train_rows", "support"}

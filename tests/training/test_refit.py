@@ -61,6 +61,7 @@ def test_scales_even_out_the_norms_and_keep_their_geometric_mean():
     assert norms_C / scales(norms_C, 1.0) == pytest.approx([4, 4, 4])
 
 
+@pytest.mark.exhaustive
 def test_weights_are_divided_by_a_power_of_their_norms_that_is_chosen_on_validation(
     small_config, tmp_path
 ):

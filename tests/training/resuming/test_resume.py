@@ -125,11 +125,13 @@ def test_stopped_after_any_step_a_run_ends_as_the_unbroken_one(
         assert not (run / "stopped.json").exists()
 
 
-def test_layers_and_stages_of_a_training_resume_exactly(config, signal_at, monkeypatch, tmp_path):
+def test_layers_and_stages_of_a_training_resume_exactly(
+    config, signal_at, monkeypatch, narrow_model, tmp_path
+):
     """Stopped before the weights apply (after step 6 of 10), and again after."""
     own = {
         "loss": {"class_weights": "balanced", "defer_weights": 0.6},
-        "model": {"reinitialise_layers": 1},
+        "model": {"name": str(narrow_model), "reinitialise_layers": 1},
         "layerwise_learning_rate_decay": 0.7,
         "refit_head": "balanced",
     }
