@@ -1,10 +1,13 @@
-"""Trials are pruned at the same epoch, never at their end, and never the config as it is."""
+"""What Optuna and trackers learn of a trial, and when a trial is pruned."""
 
 from types import SimpleNamespace
 
 import pytest
 
 optuna = pytest.importorskip("optuna")
+from trainer import load_config  # noqa: E402
+from trainer.comparison.trainings import tracked_run  # noqa: E402
+from trainer.tuning.search import Search  # noqa: E402
 from trainer.tuning.trials import Reports  # noqa: E402  # needs optuna
 
 
@@ -54,3 +57,11 @@ def test_resumed_trial_reports_each_epoch_once(study, recwarn):
     evaluated(Reports(trial, prunes=False), 0.8)
     evaluated(Reports(trial, prunes=False), 0.8)
     assert not recwarn
+
+
+def test_trackers_of_all_trials_write_into_the_folder_of_the_search(tmp_path):
+    values = {"model": {"name": "bert"}, "data": {"source": "a.csv"}, "run": {"name": "mine"}}
+    search = Search(load_config(values), tmp_path / "mine-tune")
+    training = search.training_of(SimpleNamespace(number=0))
+    run = tracked_run(training)
+    assert (run.group, run.logs) == ("mine-tune", tmp_path / "mine-tune/logs")
