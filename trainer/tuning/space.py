@@ -60,6 +60,11 @@ class Parameter:
         scale = " (logarithmic)" if self.is_log else ""
         return f"{shown(self.low)} to {shown(self.high)}{scale}"
 
+    def to_dict(self) -> dict[str, Any]:
+        """Return the values for tuning.json."""
+        choices = None if self.choices is None else list(self.choices)
+        return {"range": self.words, "choices": choices, "is_log": self.is_log, "own": self.own}
+
     def suggest(self, trial: Any) -> Any:
         """Return the value of an Optuna trial; a number has three digits."""
         if self.choices is not None:
