@@ -65,3 +65,31 @@ def test_trackers_of_all_trials_write_into_the_folder_of_the_search(tmp_path):
     training = search.training_of(SimpleNamespace(number=0))
     run = tracked_run(training)
     assert (run.group, run.logs) == ("mine-tune", tmp_path / "mine-tune/logs")
+
+
+def test_no_trial_starts_after_the_minutes_of_the_budget(tmp_path):
+    tune = {"trials": 9, "minutes": 2}
+    config = load_config({"model": {"name": "bert"}, "data": {"source": "a.csv"}, "tune": tune})
+    search = Search(config, tmp_path)
+    for seconds, is_spent in ((119.0, False), (2.0, True)):
+        with search.claimed() as trial:
+            trial.set_user_attr("seconds", seconds)
+            search.study.tell(trial.number, 0.5)
+        assert search.is_spent == is_spent
+    with search.claimed() as trial:
+        assert trial is None
+    assert search.is_over
+
+
+def test_running_trial_is_resumed_once_its_worker_is_gone(tmp_path):
+    values = {"model": {"name": "bert"}, "data": {"source": "a.csv"}, "tune": {"trials": 2}}
+    first, second = (Search(load_config(values), tmp_path) for _ in range(2))
+    with first.claimed() as own, second.claimed() as other:
+        assert (own.number, other.number) == (0, 1)
+        with first.claimed() as third:
+            assert third is None
+        asked = second.values_of(other)
+    with first.claimed() as own, first.claimed() as other:
+        assert (own.number, other.number) == (0, 1)
+        assert first.values_of(other) == asked
+    assert len(first.trials) == 2
