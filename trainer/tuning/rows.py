@@ -108,7 +108,7 @@ def _divide(whole: SharedData, config: Config) -> tuple[Ints, Ints]:
     search, held_out = (np.flatnonzero(np.isin(validation, part)) for part in parts)
     if not len(search) or not len(held_out):
         raise DataError(
-            f"tune: {counted(len(validation), 'validation row')} cannot be divided into rows to search on"
-            " and rows held out. Give more validation rows (split.validation)."
+            f"tune: {counted(len(validation), 'validation row')} cannot be divided into rows to"
+            " search on and rows held out. Give more validation rows (split.validation)."
         )
     return search, held_out
