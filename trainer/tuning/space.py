@@ -20,6 +20,7 @@ FINE_TUNING: dict[str, Any] = {
     "training.per_device_train_batch_size": [16, 32, 64],
     "training.warmup_steps": [0.0, 0.2],
     "training.weight_decay": [0.0, 0.1],
+    "training.layerwise_learning_rate_decay": [None, 0.95, 0.9, 0.8],
 }
 SPACES: dict[str, dict[str, Any]] = {
     "full": {"training.learning_rate": [1e-5, 2e-4], **FINE_TUNING, **BALANCING},
