@@ -78,6 +78,35 @@ def test_default_space_fits_its_mode(mode):
     )
 
 
+@pytest.mark.parametrize(
+    ("sections", "kept", "choices"),
+    [
+        ({"loss": {"class_weights": {"a": 2.0}}}, "loss.class_weights", None),
+        ({"balance": {"method": "undersample", "target_ratio": 2.0}}, "balance.method", None),
+        (
+            {"decision": {"thresholds": "cost", "costs": {"a": {"b": 2.0}}}},
+            "decision.thresholds",
+            None,
+        ),
+        (
+            {"decision": {"prior": "natural"}, "model": {"name": "bert", "mode": "head"}},
+            "loss.name",
+            ("cross_entropy", "logit_adjusted"),
+        ),
+    ],
+    ids=["a mapping", "a parameter of one method", "costs", "no focal loss with a prior"],
+)
+def test_default_space_leaves_out_what_contradicts_the_config(sections, kept, choices):
+    found = {each.key: each.choices for each in parameters(load_config(BASE | sections))}
+    assert found.get(kept) == choices
+    assert len(found) >= 3
+
+
+def test_values_that_cannot_be_searched_are_refused():
+    with pytest.raises(ConfigError, match="is a dict in the config, which cannot be searched"):
+        space_of({"loss.class_weights": ["none", "sqrt"]}, loss={"class_weights": {"a": 2.0}})
+
+
 def test_epochs_are_not_searched_by_default_if_steps_are_given():
     config = load_config(BASE | {"training": {"max_steps": 10}})
     assert "training.num_train_epochs" not in {each.key for each in parameters(config)}

@@ -11,7 +11,7 @@ from conftest import write_tweets_config
 
 from trainer import ConfigError, load_config
 from trainer.data.prepare import read_splits
-from trainer.errors import RunError, TrainingError
+from trainer.errors import DataError, RunError, TrainingError
 from trainer.files.cache import cache_dir
 from trainer.tuning import tune, tune_page
 from trainer.tuning.rows import prepare_search
@@ -177,6 +177,19 @@ def test_stopped_search_exits_with_75_and_resumes_to_the_same_result(
     assert outcome(folder) == outcome(unbroken)
 
 
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("mode", ["head", "lora"])
+def test_heads_and_adapters_are_searched_by_their_default_space(make_config, tmp_path, mode):
+    path = make_config(tmp_path, space=None, trials=3)
+    values = json.loads(path.read_text(encoding="utf-8"))
+    values["model"]["mode"] = mode
+    path.write_text(json.dumps(values), encoding="utf-8")
+    assert forked_runs.tune(path, tmp_path / "log") == 0, (tmp_path / "log").read_text()
+    result = result_of(tmp_path / "runs/run-tune")
+    assert (result["mode"], result["counts"]["complete"]) == (mode, 3)
+    assert ("training.learning_rate" in result["space"]) == (mode == "lora")
+
+
 def test_two_workers_train_each_trial_once_and_one_writes_the_result(make_config, tmp_path):
     config, folder, log = make_config(tmp_path), tmp_path / "runs/run-tune", tmp_path / "log"
     workers = [forked_runs.start_tune(config, tmp_path / f"log{n}") for n in range(2)]
@@ -255,6 +268,19 @@ def test_rows_with_several_labels_are_refused(config_file, tmp_path):
     path.write_text("\n".join(map(json.dumps, rows)) + "\n", encoding="utf-8")
     with pytest.raises(ConfigError, match="tune needs one label a row"):
         tune.refuse(load_config(config_file(data={"source": str(path)})))
+
+
+def test_too_few_validation_rows_are_refused(make_config, tmp_path, tweets):
+    path = make_config(tmp_path)
+    values = json.loads(path.read_text(encoding="utf-8"))
+    lines = tweets.read_text(encoding="utf-8").splitlines()
+    for name, part in (("train", lines[2:]), ("validation", lines[1:2])):
+        (tmp_path / f"{name}.csv").write_text("\n".join([lines[0], *part]), encoding="utf-8")
+        values["data"][name] = str(tmp_path / f"{name}.csv")
+    del values["data"]["source"], values["split"]
+    path.write_text(json.dumps(values), encoding="utf-8")
+    with pytest.raises(DataError, match="tune: 1 validation row cannot be divided"):
+        prepare_search(load_config(str(path)))
 
 
 def test_folder_of_another_search_or_with_other_files_is_kept(unbroken, make_config, tmp_path):

@@ -46,7 +46,7 @@ def result_of(search: Search, data: SearchData, command: str, identity: str) -> 
             "search": len(data.search),
             "held_out": len(data.held_out),
         },
-        "space": {each.key: {"range": each.words, "own": each.own} for each in search.space},
+        "space": {each.key: each.to_dict() for each in search.space},
         "trials": [_row(search, trial) for trial in search.finished],
         "counts": {name: states.count(name) for name in ("complete", "pruned", "failed")},
         "seconds": search.seconds,

@@ -13,7 +13,7 @@ from trainer.comparison.shared_data import SharedData, prepare_shared
 from trainer.config.config import Config
 from trainer.data.splitting.splitter import Splitter
 from trainer.data.tokens.tokenise import TokenisedRows
-from trainer.errors import DataError
+from trainer.errors import DataError, counted
 from trainer.runs.preparation import tokenise_splits
 from trainer.training.models.model import load_tokenizer
 
@@ -108,7 +108,7 @@ def _divide(whole: SharedData, config: Config) -> tuple[Ints, Ints]:
     search, held_out = (np.flatnonzero(np.isin(validation, part)) for part in parts)
     if not len(search) or not len(held_out):
         raise DataError(
-            f"tune: {len(validation):,} validation rows cannot be divided into rows to search on"
-            " and rows held out. Give more validation rows (split.validation)."
+            f"tune: {counted(len(validation), 'validation row')} cannot be divided into rows to"
+            " search on and rows held out. Give more validation rows (split.validation)."
         )
     return search, held_out

@@ -20,6 +20,7 @@ FINE_TUNING: dict[str, Any] = {
     "training.per_device_train_batch_size": [16, 32, 64],
     "training.warmup_steps": [0.0, 0.2],
     "training.weight_decay": [0.0, 0.1],
+    "training.layerwise_learning_rate_decay": [None, 0.95, 0.9, 0.8],
 }
 SPACES: dict[str, dict[str, Any]] = {
     "full": {"training.learning_rate": [1e-5, 2e-4], **FINE_TUNING, **BALANCING},
@@ -60,6 +61,11 @@ class Parameter:
         scale = " (logarithmic)" if self.is_log else ""
         return f"{shown(self.low)} to {shown(self.high)}{scale}"
 
+    def to_dict(self) -> dict[str, Any]:
+        """Return the values for tuning.json."""
+        choices = None if self.choices is None else list(self.choices)
+        return {"range": self.words, "choices": choices, "is_log": self.is_log, "own": self.own}
+
     def suggest(self, trial: Any) -> Any:
         """Return the value of an Optuna trial; a number has three digits."""
         if self.choices is not None:
@@ -80,15 +86,25 @@ def shown(value: Any) -> str:
 
 
 def parameters(config: Config) -> list[Parameter]:
-    """Return the search space of a config.
+    """Return the search space of a config: `tune.space`, or what fits of the default of its mode.
 
     Raises:
         ConfigError: a range belongs to a key that the config does not set to a number.
     """
-    space = config.tune.space or SPACES[config.model.mode]
-    if config.tune.space is None and (config.training_values.get("max_steps") or 0) > 0:
+    if config.tune.space is not None:
+        return [_parameter(config, key, values) for key, values in config.tune.space.items()]
+    space = SPACES[config.model.mode]
+    if (config.training_values.get("max_steps") or 0) > 0:
         space = {key: each for key, each in space.items() if key != "training.num_train_epochs"}
-    return [_parameter(config, key, values) for key, values in space.items()]
+    fitting = {
+        key: values
+        if is_range(values)
+        else [each for each in values if not _fault(config, key, each)]
+        for key, values in space.items()
+        if not isinstance(own_value(config, key), dict | list)
+    }
+    found = (_parameter(config, key, values) for key, values in fitting.items())
+    return [each for each in found if each.choices is None or len(each.choices) > 1]
 
 
 def _parameter(config: Config, key: str, values: Any) -> Parameter:
@@ -161,10 +177,14 @@ def faults(config: Config) -> Iterator[str]:
     for parameter in parameters(config):
         ends = (parameter.low, parameter.high)
         for value in parameter.choices or (map(int, ends) if parameter.is_whole else ends):
-            if value == parameter.own:
-                continue
-            try:
-                trial = trial_config(config, Path("trial"), {parameter.key: value})
-                trial.check_problem_type(multi_label=False)
-            except ConfigError as error:
-                yield f"tune.space: {parameter.key}: {shown(value)}: {error}"
+            if value != parameter.own and (fault := _fault(config, parameter.key, value)):
+                yield f"tune.space: {parameter.key}: {shown(value)}: {fault}"
+
+
+def _fault(config: Config, key: str, value: Any) -> str:
+    try:
+        trial = trial_config(config, Path("trial"), {key: value})
+        trial.check_problem_type(multi_label=False)
+    except ConfigError as error:
+        return str(error)
+    return ""

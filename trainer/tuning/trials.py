@@ -1,6 +1,7 @@
 """Train one trial: a run on the search rows, which reports its evaluations to Optuna."""
 
 import shutil
+from collections.abc import Callable
 from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any
@@ -57,27 +58,14 @@ def train(trial: optuna.Trial, training: Training, data: SearchData) -> float:
         TrainerError: these settings cannot be trained; Stopped on a signal, after a checkpoint.
         optuna.TrialPruned: the trial was stopped early.
     """
-    tune = data.whole.config.tune
+    metric = data.whole.config.tune.metric
     if training.is_finished:  # the worker died just after it
-        return figure_of(training.metrics, tune.metric)
+        return figure_of(training.metrics, metric)
     config, (shared, held_out) = training.config, data.of(training.config)
-    rows = balanced_data(training, shared)
+    rows, folder = balanced_data(training, shared), writer.RunFolder(training.path)
     release()  # the model of the trial before
-    folder = writer.RunFolder(training.path)
-    checkpoint = writer.plan_run(
-        folder.path, config.to_dict(), rows.clean.fingerprint, overwrite=True, resume="auto"
-    )
-    if not checkpoint:
-        writer.start_run(folder.path, config.to_dict())
+    checkpoint = _open(folder, config, rows)
     build = trainer_builder(training, shared, rows, folder)
-    reports = Reports(trial, prunes=tune.prune and trial.number > 0)
-
-    def reporting() -> Any:
-        trainer = build()
-        if config.model.mode != "head":
-            trainer.add_callback(reports)
-        return trainer
-
     with (
         (folder.path / "training.log").open("a", encoding="utf-8") as log,
         redirect_stdout(log),
@@ -85,13 +73,13 @@ def train(trial: optuna.Trial, training: Training, data: SearchData) -> float:
         naming_lack(config.model.name),
         stopping.at_agreed_steps(),
     ):
-        described = describe_environment(
-            rows.clean.fingerprint, rows.clean.counts, 1, shared.commits
-        )
-        folder.write_json("environment.json", described)
+        clean = rows.clean
+        environment = describe_environment(clean.fingerprint, clean.counts, 1, shared.commits)
+        folder.write_json("environment.json", environment)
+        reporting = _reporting(build, trial, data.whole.config)
         trainer, clock = training_run.run_trainer(reporting, folder, checkpoint)
         metrics, decision = _evaluate(config, trainer, rows, shared.first.tokens["validation"])
-        if trial.number == 0 or figure_of(metrics, tune.metric) >= _best_value(trial.study):
+        if trial.number == 0 or figure_of(metrics, metric) >= _best_value(trial.study):
             logits_NC = trainer.predict_logits(held_out)
             decided = decision.apply(logits_NC) if decision else None
             found = outcome_of(logits_NC, held_out.label_ids_N, rows.labels, decided, None)
@@ -99,7 +87,29 @@ def train(trial: optuna.Trial, training: Training, data: SearchData) -> float:
             folder.write_predictions(parts, rows.labels, HELD_OUT, keep_all=True)
         folder.finish(metrics | {"training": clock})
         trainer.trackers.finish(folder.path)
-    return figure_of(metrics, tune.metric)
+    return figure_of(metrics, metric)
+
+
+def _open(folder: writer.RunFolder, config: Config, rows: PreparedData) -> str | None:
+    """Start the folder of a trial; return the checkpoint to resume from, if there is one."""
+    values, fingerprint = config.to_dict(), rows.clean.fingerprint
+    checkpoint = writer.plan_run(folder.path, values, fingerprint, overwrite=True, resume="auto")
+    if not checkpoint:
+        writer.start_run(folder.path, values)
+    return checkpoint
+
+
+def _reporting(build: Callable[[], Any], trial: optuna.Trial, config: Config) -> Callable[[], Any]:
+    """Return a function that builds a trainer which reports to Optuna; heads are never pruned."""
+
+    def reporting() -> Any:
+        trainer = build()
+        if config.model.mode != "head":
+            prunes = config.tune.prune and trial.number > 0
+            trainer.add_callback(Reports(trial, prunes=prunes))
+        return trainer
+
+    return reporting
 
 
 def _evaluate(

@@ -95,14 +95,15 @@ def parallel(result: dict[str, Any], keys: list[str]) -> dict[str, Any]:
 
 def _column(key: str, values: list[Any], result: dict[str, Any]) -> dict[str, Any]:
     """Return an axis with the place of each value; choices have equal distances."""
-    words = result["space"].get(key, {}).get("range", "")
-    choices = words.split(", ") if "," in words else []
-    if choices:
+    found = result["space"].get(key, {"choices": None, "is_log": False})
+    if choices := found["choices"]:
+        if all(type(choice) in (int, float) for choice in choices):  # the largest on top
+            choices = sorted(choices, reverse=True)
         step = 88 / max(1, len(choices) - 1)
-        at = {choice: round(6 + step * place, 2) for place, choice in enumerate(choices)}
+        at = {shown(choice): round(6 + step * place, 2) for place, choice in enumerate(choices)}
         places = [at[shown(value)] for value in values]
         return {"title": key, "places": places, "ticks": [(y, name) for name, y in at.items()]}
-    scaled = [math.log(value) if "logarithmic" in words else value for value in values]
+    scaled = [math.log(value) if found["is_log"] else value for value in values]
     low, high = min(scaled), max(scaled)
     spread = high - low or 1.0
     places = [round(94 - 88 * (each - low) / spread, 2) for each in scaled]

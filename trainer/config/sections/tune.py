@@ -80,8 +80,9 @@ class TuneSection(Section):
     `{choices: [16, 32]}` gives two numbers as choices. The value of the config itself is always
     part of the space. Keys of `training`, `model`, `balance`, `loss` and `decision` are known.
     Default: for `model.mode: full` and `lora`, learning rate, epochs, batch size, warm-up, weight
-    decay, `balance.method`, `loss.class_weights` and `decision.thresholds`; for `head`,
-    `balance.method`, `loss.name`, `loss.class_weights` and `decision.thresholds`."""
+    decay, layer-wise decay of the learning rate, `balance.method`, `loss.class_weights` and
+    `decision.thresholds`; for `head`, `loss.name` and the last three. Values that contradict the
+    rest of the config are left out."""
     trials: int = Field(default=30, ge=2, le=10_000)
     """Number of trials in all. Pruned and failed trials count. No two trials have equal values, so
     a space of few choices may have fewer. If you raise it after a search has finished, the same
