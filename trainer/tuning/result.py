@@ -42,7 +42,7 @@ def result_of(search: Search, data: SearchData, command: str, identity: str) -> 
         "mode": config.model.mode,
         "metric": config.tune.metric,
         "rows": {
-            "train": len(fold.splits.train),
+            "train": len(fold.rows.splits.train),
             "search": len(data.search),
             "held_out": len(data.held_out),
         },

@@ -38,13 +38,13 @@ class SearchData:
     @property
     def held_out_rows(self) -> Ints:
         """Return the row ids of the held-out rows."""
-        return self.whole.first.splits.validation[self.held_out]
+        return self.whole.first.rows.compared[self.held_out]
 
     @property
     def words(self) -> str:
         """Return the numbers of rows, in words."""
         return (
-            f"{len(self.shared.first.splits.train):,} training rows; the validation rows are"
+            f"{len(self.shared.first.rows.splits.train):,} training rows; the validation rows are"
             f" divided: {len(self.search):,} to search on, {len(self.held_out):,} held out for the"
             " final estimate. Test rows are not used."
         )
@@ -82,15 +82,17 @@ def prepare_search(config: Config) -> SearchData:
     Raises:
         TrainerError: the rows or the model cannot be used.
     """
-    whole = prepare_shared(config)
+    section = config.compare.model_copy(update={"selection": "last_step", "folds": None})
+    whole = prepare_shared(config.model_copy(update={"compare": section}))
     fold = whole.first
     whole = replace(whole, folds={None: replace(fold, test_rows=fold.test_rows[:0])})
     search, held_out = _divide(whole, config)
-    searched = replace(fold.splits, validation=fold.splits.validation[search])
+    compared = fold.rows.compared
+    searched = replace(fold.rows.splits, validation=compared[search])
     tokens = fold.tokens | {"validation": fold.tokens["validation"].take(search)}
     of_search = replace(
         whole.first,
-        splits=searched,
+        rows=replace(fold.rows, splits=searched, compared=compared[held_out]),
         unbalanced=replace(fold.unbalanced, splits=searched),
         tokens=tokens,
     )
@@ -102,7 +104,7 @@ def _divide(whole: SharedData, config: Config) -> tuple[Ints, Ints]:
 
     Classes keep their shares, and equal texts and groups stay together.
     """
-    validation, share = whole.first.splits.validation, config.tune.held_out
+    validation, share = whole.first.rows.compared, config.tune.held_out
     cutter = Splitter(whole.first.clean, validation, config.data, None, config.run.seed)
     parts: Any = cutter.cut(validation, [1 - share, share], "tune")
     search, held_out = (np.flatnonzero(np.isin(validation, part)) for part in parts)
