@@ -1,5 +1,6 @@
 """The doubtful labels of an audit, as they stand in audit.json, and how they were found."""
 
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,11 @@ def describe_noise(inspection: Inspection) -> dict[str, Any] | None:
     noise, names = inspection.noise, inspection.clean.labels.names
     if noise is None:
         return None
-    is_one_label = isinstance(noise, LabelNoise)
+    by_label, details = (
+        (_of_classes(noise, inspection), partial(_suggestion, noise))
+        if isinstance(noise, LabelNoise)
+        else (_of_labels(noise, inspection), partial(_doubts, noise))
+    )
     return {
         "num_judged": noise.num_checked,
         "num_candidates": len(noise.positions_I),
@@ -27,15 +32,13 @@ def describe_noise(inspection: Inspection) -> dict[str, Any] | None:
         "judge_macro_f1": noise.macro_f1,
         "num_folds": noise.num_folds,
         "left_out_labels": [names[c] for c in noise.left_out_ids],
-        "by_label": _of_classes(noise, inspection)
-        if is_one_label
-        else _of_labels(noise, inspection),
+        "by_label": by_label,
         "candidates": [
             {
                 "row": int(row),
                 "split": str(inspection.split_names_N[row]),
                 "label": inspection.clean.label_words(int(row)),
-                **(_suggestion if is_one_label else _doubts)(noise, i, names),
+                **details(i, names),
                 "text": quote(inspection.clean, int(row)),
             }
             for i, row in enumerate(inspection.compared_M[noise.positions_I[:MOST_CANDIDATES]])

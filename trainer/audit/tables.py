@@ -145,9 +145,9 @@ def _print_noise(noise: dict[str, Any], *, is_label_set: bool) -> None:
         f" ({noise['share']:.1%})",
         title_justify="left",
     )
-    headings = ("row", "label", "suggested", "text")
+    headings = ["row", "label", "suggested", "text"]
     if is_label_set:
-        headings = ("row", "labels", "may be wrong", "may be missing", "text")
+        headings = ["row", "labels", "may be wrong", "may be missing", "text"]
     for heading in headings:
         table.add_column(heading, no_wrap=not is_label_set and heading != "text")
     for row in noise["candidates"][:MOST_ROWS]:

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from trainer.arrays import Array, Floats, Ints
+from trainer.arrays import Array, Bools, Floats, Ints
 from trainer.data.balancing.label_rounds import expected_counts
 from trainer.data.balancing.weights import WEIGHTINGS, class_weights
 from trainer.data.labels.multi_label import (
@@ -110,14 +110,14 @@ class TrainingLabels:
 
     def refuse_unsampled(self) -> None:
         """Raise ValueError if the labels of a row are not known, so that no class draws it."""
-        is_ignored_N = self.labels < 0
+        is_ignored_N: Bools = self.labels < 0
         if self.is_multi_label:
             if self.labels.ndim != 2:
                 raise ValueError(
                     "model.config.problem_type is 'multi_label_classification', but the labels are"
                     " class ids; give a vector of 0 and 1 for each row"
                 )
-            is_ignored_N = is_ignored_N.all(axis=1)
+            is_ignored_N = np.logical_and.reduce(is_ignored_N, axis=1)
         if num_ignored := int(is_ignored_N.sum()):
             raise ValueError(
                 f"sampler is 'class_balanced', but rows with the label {IGNORED} have no class"
