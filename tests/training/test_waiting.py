@@ -11,6 +11,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import BertConfig, BertForSequenceClassification
 
 from trainer.data.tokens.tokenise import TokenisedRows
+from trainer.launch import stopping
 from trainer.training.arguments import build_arguments
 from trainer.training.batches import packed_attention
 from trainer.training.batches.batching import Collator
@@ -132,3 +133,19 @@ def test_attention_by_flash_kernels_needs_only_the_inputs_and_the_places_of_the_
     fault = {"cpu": "no kernels"}  # the CPU tries whether the model can be packed
     monkeypatch.setattr(packed_attention, "flash_fault", lambda device, _: fault.get(device.type))
     assert trained_on_meta() == 2 * PASSES + 1
+
+
+@pytest.mark.parametrize(("num_processes", "asked"), [(1, [1, 2, 3, 4, 5, 6, 7, 8]), (2, [4, 8])])
+def test_several_processes_ask_each_other_for_a_stop_signal_after_every_fourth_step(
+    monkeypatch, tmp_path, num_processes, asked
+):
+    model = BertForSequenceClassification(BertConfig(**SIZES))
+    args = build_arguments({"bf16": False, "use_cpu": True}, checkpoints=tmp_path, seed=0)
+    trainer = RunTrainer(model=model, args=args)
+    found = []
+    monkeypatch.setattr(type(args), "world_size", num_processes)
+    monkeypatch.setattr(stopping, "agreed", lambda: found.append(trainer.state.global_step))
+    for step in range(1, 9):
+        trainer.state.global_step = step
+        trainer._maybe_log_save_evaluate(torch.tensor(0.0), *[None] * 6)
+    assert found == asked

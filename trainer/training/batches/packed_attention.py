@@ -67,22 +67,24 @@ def packed_attention(
             raise NotImplementedError(f"attention with {name}")
     is_causal = getattr(module, "is_causal", False) if is_causal is None else is_causal
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
-    first_only = query.shape[2] != key.shape[2]
-    device, dtype = query.device, _type_in_autocast(query)
+    dtype = _type_in_autocast(query)
     # the kernels would take a single query for the last token of its row
-    is_last_for_kernels = first_only and (is_causal or sliding_window is not None)
-    if not is_last_for_kernels and flash_fault(device, dtype) is None:
-        q, k, v = (each[0].transpose(0, 1).to(dtype) for each in (query, key, value))
-        given = {"is_causal": is_causal, "sliding_window": sliding_window, "dropout": dropout}
-        return flash_attention(q, k, v, packed_rows, scale=scale, **given)[None], None
-    groups = query.shape[1] // key.shape[1]
-    if groups > 1:
-        key, value = key.repeat_interleave(groups, dim=1), value.repeat_interleave(groups, dim=1)
-    attend = partial(_attend, scale=scale, dropout_p=dropout)
-    visible = partial(_visible, is_causal=is_causal, sliding_window=sliding_window, device=device)
-    is_grouped = len(packed_rows.length_groups) <= groups_without_padding(device, dtype)
-    compute = _attend_in_groups if is_grouped else _attend_padded
-    out = compute(query[0], key[0], value[0], packed_rows, attend, visible, first_only)
+    is_last_for_kernels = query.shape[2] != key.shape[2] and (is_causal or sliding_window)
+    compute: Callable[..., Tensor] = _without_flash
+    if not is_last_for_kernels and flash_fault(query.device, dtype) is None:
+        compute = flash_attention
+        query, key, value = query.to(dtype), key.to(dtype), value.to(dtype)
+    q_Thd, k_Thd, v_Thd = (states[0].transpose(0, 1) for states in (query, key, value))
+    out = compute(
+        q_Thd,
+        k_Thd,
+        v_Thd,
+        packed_rows,
+        scale=scale,
+        dropout=dropout,
+        is_causal=is_causal,
+        sliding_window=sliding_window,
+    )
     return out[None], None
 
 
@@ -92,6 +94,30 @@ def _type_in_autocast(states: Tensor) -> torch.dtype:
     if torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind):
         return torch.get_autocast_dtype(kind)
     return states.dtype
+
+
+def _without_flash(
+    q_Thd: Tensor,
+    k_Thd: Tensor,
+    v_Thd: Tensor,
+    rows: PackedRows,
+    *,
+    scale: float,
+    dropout: float,
+    is_causal: bool,
+    sliding_window: int | None,
+) -> Tensor:
+    device, first_only = q_Thd.device, len(q_Thd) != len(k_Thd)
+    q_hTd, k_hTd, v_hTd = (states.transpose(0, 1) for states in (q_Thd, k_Thd, v_Thd))
+    groups = len(q_hTd) // len(k_hTd)
+    if groups > 1:
+        k_hTd, v_hTd = k_hTd.repeat_interleave(groups, 0), v_hTd.repeat_interleave(groups, 0)
+    attend = partial(_attend, scale=scale, dropout_p=dropout)
+    visible = partial(_visible, is_causal=is_causal, sliding_window=sliding_window, device=device)
+    most_groups = MAX_GROUPS if device.type == "cpu" else 0
+    is_grouped = len(rows.length_groups) <= most_groups
+    compute = _attend_in_groups if is_grouped else _attend_padded
+    return compute(q_hTd, k_hTd, v_hTd, rows, attend, visible, first_only)
 
 
 def _attend_in_groups(
