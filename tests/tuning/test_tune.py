@@ -190,6 +190,7 @@ def test_heads_and_adapters_are_searched_by_their_default_space(make_config, tmp
     assert ("training.learning_rate" in result["space"]) == (mode == "lora")
 
 
+@pytest.mark.exhaustive
 def test_two_workers_train_each_trial_once_and_one_writes_the_result(make_config, tmp_path):
     config, folder, log = make_config(tmp_path), tmp_path / "runs/run-tune", tmp_path / "log"
     workers = [forked_runs.start_tune(config, tmp_path / f"log{n}") for n in range(2)]

@@ -120,10 +120,10 @@ def tune_command(
     resume: ResumeOption = "auto",
     check: CheckOption = False,
 ) -> None:
-    """Search learning rate, epochs, batch size, balancing and more; write the best config.
+    """Search good settings with Optuna; write the config of the best trial.
 
-    The best trial is compared with your config on rows that the search did not see. Any number of
-    workers can run the command at once.
+    It is compared with your config on rows that the search did not see. Any number of workers can
+    run the command at once.
 
     Example: equipoise tune tweets.yaml --set tune.trials=20
     """

@@ -20,23 +20,23 @@ def history(result: dict[str, Any]) -> dict[str, Any]:
 
     A pruned trial is shown at its last macro F1, if macro F1 is what the search maximises.
     """
-    marks, best, steps = [], None, []
-    trials = [each for each in result["trials"] if _height(result, each) is not None]
-    values = [_height(result, each) for each in trials]
-    low, high, ticks = _axis(values)
+    heights = [(trial, _height(result, trial)) for trial in result["trials"]]
+    shown_trials = [(trial, value) for trial, value in heights if value is not None]
+    low, high, ticks = _axis([value for _, value in shown_trials])
     most = max((each["number"] for each in result["trials"]), default=1)
 
     def at(number: float) -> float:
         return round(3 + 94 * number / max(1, most), 2)
 
-    for trial, value in zip(trials, values, strict=True):
-        y = _percent(value, low, high)
+    marks, steps, best = [], [], -math.inf
+    for trial, value in shown_trials:
+        x, y = at(trial["number"]), _percent(value, low, high)
         kind = "best" if trial["number"] == result["best"] else trial["state"]
         words = f"trial {trial['number']}: {value:.4f}, {trial['state']}"
-        marks.append({"x": at(trial["number"]), "y": y, "kind": kind, "words": words})
-        if trial["state"] == "complete" and (best is None or value > best):
+        marks.append({"x": x, "y": y, "kind": kind, "words": words})
+        if trial["state"] == "complete" and value > best:
             best = value
-            steps.append((at(trial["number"]), y))
+            steps.append((x, y))
     ends = [x for x, _ in steps[1:]] + [at(most)]
     return {
         "marks": marks,
@@ -53,7 +53,7 @@ def _height(result: dict[str, Any], trial: dict[str, Any]) -> float | None:
     return None if trial["value"] is None else float(trial["value"])
 
 
-def _axis(values: list[Any]) -> tuple[float, float, list[float]]:
+def _axis(values: list[float]) -> tuple[float, float, list[float]]:
     """Return the ends of an axis and its round ticks."""
     from matplotlib.ticker import MaxNLocator
 
@@ -82,11 +82,11 @@ def parallel(result: dict[str, Any], keys: list[str]) -> dict[str, Any]:
     lines = []
     for row, trial in enumerate(trials):
         points = [(column["x"], column["places"][row]) for column in columns]
-        place = top.get(trial["number"])
+        rank = top.get(trial["number"])
         lines.append(
             {
                 "segments": list(pairwise(points)),
-                "kind": "rest" if place is None else ("first" if place == 0 else "top"),
+                "kind": "rest" if rank is None else ("first" if rank == 0 else "top"),
                 "words": f"trial {trial['number']}: {trial['value']:.4f}",
             }
         )
