@@ -516,11 +516,6 @@ def test_fault_of_data_is_worded(faults, data, line):
             " model folder, or set ensemble.size: 1.",
         ),
         (
-            "data: {train: a}\nensemble: {size: 2}\ndecision: {thresholds: f1}",
-            "ensemble.combine: mean with decision.thresholds: members decide by their own"
-            " thresholds; set ensemble.combine: majority.",
-        ),
-        (
             "data: {train: a, validation: b}\nensemble: {size: 2, kind: folds}",
             "ensemble.kind: folds cuts validation itself; remove data.validation, and"
             " balance.scope: all.",
@@ -528,7 +523,7 @@ def test_fault_of_data_is_worded(faults, data, line):
         (
             "data: {train: a}\nloss: {name: focal}\ndecision: {prior: natural}",
             "decision.prior has no known correction for loss.name: focal with gamma above 0; its"
-            " scores are no log probabilities.",
+            " scores are no log probabilities. Remove it, or set loss.name: cross_entropy.",
         ),
         (
             "data: {train: a}\ndecision: {prior: uniform}\ntraining: {label_smoothing_factor: 0.1}",

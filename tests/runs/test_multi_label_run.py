@@ -364,21 +364,12 @@ def test_server_names_the_rule_by_which_it_gives_labels(decided, finished):
             ),
         ),
         (
-            "model.mode=head balance.resample_each_epoch=false",
+            "model.mode=head balance.method=smote balance.target_ratio=null"
+            " balance.resample_each_epoch=false",
             (
-                "model.mode is 'head', which needs one label a row; with multi-label data"
-                " known: full, lora."
-            ),
-        ),
-        (
-            "augment.generator=local augment.model=x augment.target_rows=5",
-            "augment.generator is set; new rows are written for data with one label a row only.",
-        ),
-        (
-            "ensemble.size=2",
-            (
-                "ensemble.size is above 1; ensembles of multi-label models are not"
-                " supported. Set ensemble.size: 1."
+                "balance.method is 'smote', which needs one label a row: a point between two rows"
+                " has no label set of its own. Set oversample, floor or power, or"
+                " loss.class_weights: balanced."
             ),
         ),
         (
@@ -411,6 +402,13 @@ def test_what_multi_label_data_cannot_have_is_refused_in_words(
 @pytest.mark.parametrize(
     ("override", "words"),
     [
+        (
+            "ensemble.size=2 decision.thresholds=f1",
+            (
+                "ensemble.combine: mean with decision.thresholds: members decide by their own"
+                " thresholds. Set ensemble.combine: majority."
+            ),
+        ),
         (
             "split.primary_label=true",
             (

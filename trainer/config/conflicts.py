@@ -192,7 +192,7 @@ def _check_loss(config: TopLevel) -> None:
         (
             prior is not None and loss.name == "focal" and loss.gamma != 0,
             "decision.prior has no known correction for loss.name: focal with gamma above 0; its"
-            " scores are no log probabilities",
+            " scores are no log probabilities. Remove it, or set loss.name: cross_entropy",
         ),
         (
             prior is not None and smoothing,
