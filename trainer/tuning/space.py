@@ -85,6 +85,12 @@ def shown(value: Any) -> str:
     return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
+def values_words(values: dict[str, Any]) -> str:
+    """Return the values of a trial in words; `training.` is left out before its keys."""
+    words = (f"{key.removeprefix('training.')} {shown(each)}" for key, each in values.items())
+    return ", ".join(words)
+
+
 def parameters(config: Config) -> list[Parameter]:
     """Return the search space of a config: `tune.space`, or what fits of the default of its mode.
 

@@ -12,7 +12,7 @@ from trainer.display import pages
 from trainer.display.figure_words import TITLES
 from trainer.display.terminal import console
 from trainer.tuning import tune_plots
-from trainer.tuning.space import shown, with_values
+from trainer.tuning.space import shown, values_words, with_values
 
 NUM_SHOWN = 5
 """Trials in the table of the terminal."""
@@ -80,9 +80,7 @@ def print_result(result: dict[str, Any]) -> None:
     table.add_column("seconds", justify="right", no_wrap=True)
     table.add_column("values", overflow="fold")
     for trial in rows:
-        words = ", ".join(
-            f"{key.rpartition('.')[2]} {shown(value)}" for key, value in trial["values"].items()
-        )
+        words = values_words(trial["values"])
         name = "0 (config)" if trial["number"] == 0 else str(trial["number"])
         seconds = pages.short_number(trial["seconds"])
         table.add_row(name, f"{trial['value']:.4f}", seconds, words)

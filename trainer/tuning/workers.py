@@ -19,7 +19,7 @@ from trainer.progress import print_line, progress_bar
 from trainer.tuning import trials
 from trainer.tuning.rows import SearchData
 from trainer.tuning.search import REASON, SECONDS, Search
-from trainer.tuning.space import shown
+from trainer.tuning.space import shown, values_words
 
 POLL_SECONDS = 1.0
 """Seconds between two looks for a free trial."""
@@ -113,5 +113,4 @@ def ending(search: Search, trial: Any) -> str:
     if reason := trial.user_attrs.get(REASON):
         return str(reason)
     values = search.values_of(trial) if trial.number else {}
-    words = ", ".join(f"{key.rpartition('.')[2]} {shown(value)}" for key, value in values.items())
-    return words or "the config as it is"
+    return values_words(values) or "the config as it is"
