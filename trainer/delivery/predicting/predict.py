@@ -307,8 +307,9 @@ class Classifier:
         """Return the decision of a multi-label model, or of several; None for one label a text."""
         found = []
         for member in self.members:
-            is_several = isinstance(member, Classifier)
-            decision = member._label_decision() if is_several else member.decision
+            decision = (
+                member._label_decision() if isinstance(member, Classifier) else member.decision
+            )
             if not isinstance(decision, MultiLabelDecision):
                 return None
             order_C = [member.labels.index(label) for label in self.labels]
