@@ -152,6 +152,17 @@ USED = (
         "_no_split_modules",
         "accelerate shards the input embedding itself and fails if its holder is listed",
     ),
+    PrivateName(
+        "transformers:PreTrainedModel",
+        "_init_weights",
+        "gives the top layers new weights as the model does (model.reinitialise_layers)",
+        ("self", "module"),
+    ),
+    PrivateName(
+        "transformers:PreTrainedModel",
+        "_is_hf_initialized",
+        "a flag of loaded weights, which _init_weights would leave as they are",
+    ),
     PrivateName(TOKENIZER, "_tokenizer", "a backend without tokens that the model does not have"),
     PrivateName(TOKENIZER, "_extra_special_tokens", "likewise; the public list forgets the flags"),
     PrivateName(

@@ -41,7 +41,7 @@ def choices(annotation):
     [
         (AugmentSection, "generator", ["none", *GENERATORS]),
         (BalanceSection, "method", [*METHODS, *SYNTHESISERS]),
-        (CompareSection, "metric", differences.METRICS),
+        (CompareSection, "metric", {*differences.METRICS, *differences.LABEL_SET_METRICS}),
         (CompareSection, "strategies", PRESETS),
         (DecisionSection, "thresholds", {*THRESHOLDS, *LABEL_OBJECTIVES, "cost"}),
         (EnsembleSection, "combine", COMBINERS),
