@@ -124,7 +124,9 @@ def main() -> None:
     records = [json.loads(line) for line in lines]
     labels_N = np.unique([of["label"] for of in records], return_inverse=True)[1]
     features_NH = embedded([of["text"] for of in records])
-    features_NH = (features_NH - features_NH.mean(axis=0)) / features_NH.std(axis=0)
+    features_NH = (features_NH - features_NH.mean(axis=0)) / np.maximum(
+        features_NH.std(axis=0), 1e-6
+    )
     rng = np.random.default_rng(0)
     train_N = stratified(rng, labels_N, NUM_TRAIN / len(labels_N))
     predicted_SEN = np.stack(
