@@ -12,7 +12,7 @@ The other rows are divided many times: 500 validation rows, and the rest, which 
 difference. `biased` chooses and compares on all validation rows, as compare did before. `nested`
 chooses on one half and compares the other half, as compare does now. The script prints how often
 each calls the two different, and the difference that it finds beside the true one. The exit code is
-1 if `nested` misses the true difference in more than 10 %. Results: scripts/bench/README.md.
+1 if `nested` misses the true difference in more than 10 %.
 """
 
 import argparse
