@@ -12,7 +12,7 @@ The other rows are divided many times: 500 validation rows, and the rest, which 
 difference. `biased` chooses and compares on all validation rows, as compare did before. `nested`
 chooses on one half and compares the other half, as compare does now. The script prints how often
 each calls the two different, and the difference that it finds beside the true one. The exit code is
-1 if `nested` misses the true difference in more than 10 %. Results: scripts/bench/README.md.
+1 if `nested` misses the true difference in more than 10 %.
 """
 
 import argparse
@@ -124,7 +124,9 @@ def main() -> None:
     records = [json.loads(line) for line in lines]
     labels_N = np.unique([of["label"] for of in records], return_inverse=True)[1]
     features_NH = embedded([of["text"] for of in records])
-    features_NH = (features_NH - features_NH.mean(axis=0)) / features_NH.std(axis=0)
+    features_NH = (features_NH - features_NH.mean(axis=0)) / np.maximum(
+        features_NH.std(axis=0), 1e-6
+    )
     rng = np.random.default_rng(0)
     train_N = stratified(rng, labels_N, NUM_TRAIN / len(labels_N))
     predicted_SEN = np.stack(

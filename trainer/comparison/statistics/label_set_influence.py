@@ -9,10 +9,12 @@ if a coin decided it. Average precision is computed again without each row; scor
 count as ordered there.
 """
 
+from typing import Any
+
 import numpy as np
 from scipy.sparse import csc_array, hstack
 
-from trainer.arrays import Bools, Floats, Ints
+from trainer.arrays import Array, Bools, Floats, Ints
 from trainer.comparison.statistics.comparison_result import LABEL_SET_METRICS
 from trainer.comparison.statistics.row_influence import Influences, Sample
 from trainer.evaluation.blocks import Rows, column_blocks
@@ -136,7 +138,7 @@ def _precision_lost(own_N: Bools, p_N: Floats) -> Floats:
     return lost_N
 
 
-def sample(true_NC: Bools, strategies: list[tuple[Bools, list[Rows]]]) -> Sample:
+def sample(true_NC: Array, strategies: list[tuple[Bools, list[Rows]]]) -> Sample:
     """Return the metrics and influences of strategies.
 
     Args:
@@ -158,7 +160,7 @@ def sample(true_NC: Bools, strategies: list[tuple[Bools, list[Rows]]]) -> Sample
     )
 
 
-def _ratio(part: Floats | float, whole: Floats) -> Floats:
+def _ratio(part: Any, whole: Any) -> Floats:
     """Return part / whole, and 0 where whole is 0."""
     whole = np.asarray(whole, float)
     parts = np.broadcast_to(np.asarray(part, float), whole.shape)
