@@ -91,7 +91,11 @@ def test_all_probabilities_are_kept_beside_the_largest_where_they_are_asked_for(
 
 @pytest.mark.filterwarnings("ignore:no row of")
 def test_members_of_many_classes_vote_with_all_their_probabilities(tmp_path):
+    from trainer.config.config import Config
     from trainer.runs.ensemble import _vote
+
+    values = {"model": {"name": "some/model"}, "data": {"source": "rows.csv"}}
+    values["ensemble"] = {"size": 2, "combine": "mean"}
 
     made = [outcome(1001, seed=0), outcome(1001, seed=0)]
     made[1] = replace(made[1], log_p_NC=outcome(1001, seed=5).log_p_NC)
@@ -101,7 +105,7 @@ def test_members_of_many_classes_vote_with_all_their_probabilities(tmp_path):
         RunFolder(member).write_predictions(
             {"test": (np.arange(90), one)}, names(1001), keep_all=True
         )
-    rows, voted = _vote(members, "test", names(1001), "mean", {})
+    rows, voted = _vote(members, "test", names(1001), Config.model_validate(values), {})
     mean_NC = np.mean([np.exp(np.asarray(one.log_p_NC)).astype(np.float32) for one in made], axis=0)
     np.testing.assert_array_equal(rows, np.arange(90))
     np.testing.assert_array_equal(voted.predicted_N, mean_NC.argmax(axis=1))

@@ -447,7 +447,7 @@ def test_what_only_multi_label_data_have_is_refused_for_one_label_a_row(
     config_file, override, words
 ):
     with pytest.raises(ConfigError) as raised:
-        training_run.check(load_config(config_file(), [override]))
+        training_run.check(load_config(config_file(), override.split()))
     assert words in str(raised.value)
 
 

@@ -4,7 +4,6 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-import torch
 from transformers import TrainingArguments
 
 from trainer.errors import ConfigError
@@ -42,7 +41,7 @@ def build_arguments(training: dict[str, Any], *, checkpoints: Path, seed: int) -
         "remove_unused_columns": False,
         "logging_nan_inf_filter": False,
         "restore_callback_states_from_checkpoint": True,
-        "use_cpu": given["use_cpu"] if "use_cpu" in given else not torch.accelerator.is_available(),
+        "use_cpu": given["use_cpu"] if "use_cpu" in given else not _has_accelerator(),
         # batches are pinned where they are sent to the device
         "dataloader_pin_memory": given.get("dataloader_pin_memory", False),
     }
@@ -63,6 +62,13 @@ def installed_name(key: str) -> str:
     if key in {field.name for field in fields(TrainingArguments)}:
         return key
     return key.replace("activation_", "gradient_", 1)
+
+
+def _has_accelerator() -> bool:
+    """Return whether this machine has an accelerator."""
+    import torch  # not needed if the config asks for a CPU
+
+    return torch.accelerator.is_available()
 
 
 def quiet_libraries() -> None:

@@ -120,7 +120,7 @@ class RunTrainer(PassTrainer):
             and callback.early_stopping_patience_counter >= callback.early_stopping_patience
         ]
         rows: Any = self.eval_dataset
-        targets = np.asarray(rows.label_ids_N)
+        targets = np.zeros(0, int) if rows is None else np.asarray(rows.label_ids_N)
         rows_C = targets.sum(0) if targets.ndim == 2 else np.bincount(targets)
         rows_C = rows_C[rows_C > 0]
         return training_length(
