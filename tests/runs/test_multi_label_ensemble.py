@@ -6,6 +6,7 @@ import random
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from sklearn.metrics import f1_score
 from small_runs import train
 
 from trainer import Classifier
@@ -122,3 +123,38 @@ def test_ensemble_of_heads_gives_what_its_run_reports(kind, vote, topics, tiny_m
     assert "label_scores.png" in card
     assert (folder / "label_scores.png").is_file()
     assert (folder / "report.html").is_file()
+
+
+def test_validation_figures_of_mean_thresholds_are_cross_fitted(topics, tiny_model, tmp_path):
+    """Without it, each row would be judged by thresholds that its own labels helped to fit."""
+    draw = random.Random(1)
+    noisy = tmp_path / "noisy.jsonl"
+    with noisy.open("w", encoding="utf-8") as file:
+        for line in topics.read_text("utf-8").splitlines():
+            row = json.loads(line)
+            keep = [label for label in LABELS if (label in row["topics"]) != (draw.random() < 0.2)]
+            file.write(json.dumps(row | {"topics": keep}) + "\n")
+    values = {
+        "run": {"name": "mean", "output_dir": str(tmp_path)},
+        "model": {"name": str(tiny_model), "max_length": 16, "mode": "head", "head": {"l2": 1}},
+        "data": {"source": str(noisy), "label_column": "topics"},
+        "split": {"train": 0.3, "validation": 0.4, "test": 0.3},
+        "balance": {"method": "undersample", "target_ratio": 1.5},
+        "decision": {"thresholds": "f1"},
+        "ensemble": {"size": 2, "kind": "seeds", "combine": "mean"},
+        "training": {"bf16": False},
+    }
+    config = tmp_path / "mean.yaml"
+    config.write_text(json.dumps(values), encoding="utf-8")
+    folder = train(config)
+    rows = pq.read_table(folder / "predictions.parquet").to_pylist()
+    rows = [row for row in rows if row["split"] == "validation"]
+    targets = np.array([[label in row["label"] for label in LABELS] for row in rows])
+    given = np.array([[label in row["predicted"] for label in LABELS] for row in rows])
+    p = np.array([[row[f"probability_{label}"] for label in LABELS] for row in rows])
+    saved = [SavedModel(str(folder / f"member-{n}/model")).decision for n in (1, 2)]
+    optimistic = mean_decision(saved).decide(np.log(p))
+    assert not np.array_equal(given, optimistic)
+    f1 = [f1_score(targets, found, average="macro") for found in (given, optimistic)]
+    metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
+    assert metrics["validation"]["macro_f1"] == pytest.approx(f1[0])

@@ -259,6 +259,11 @@ REFUSED = {
     "json.csv": (lines(objects(label=lambda n: MOODS[n % 3])), "Rename the file"),
     "page.csv": (b"<!DOCTYPE html><html>", "holds HTML or XML"),
     "parquet.csv": (b"PAR1" + bytes(100), "is a Parquet file by its first bytes"),
+    "all_bad.jsonl": ('{"text": "a", "label": \n' * 30, "30 of the first 30 rows cannot be read"),
+    "mostly_bad.jsonl": (
+        lines(objects(2, label=lambda n: "good")) + '{"text": "a", "label": \n' * 30,
+        "30 of the first 32 rows cannot be read. The first: line 3: broken JSON",
+    ),
     "broken.json": ('[{"text": "a", "label": "b"}, {', "broken JSON"),
 }
 

@@ -72,6 +72,16 @@ def stop_if_agreed(step: int | None = None) -> None:
         raise Stopped(f"stopped by {name} {when}", step)
 
 
+def stop_if_received(when: str = "before the first step") -> None:
+    """Raise Stopped if this process received a signal, in work that only one process does.
+
+    Args:
+        when: what was being done.
+    """
+    if name := received():
+        raise Stopped(f"stopped by {name} {when}")
+
+
 def _receive(number: int, _frame: Any) -> None:
     global _received
     if _received:

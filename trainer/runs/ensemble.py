@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from trainer.arrays import Floats, Ints
 from trainer.config.config import Config
 from trainer.errors import RunError
 from trainer.evaluation.blocks import Taken, joined, release, room, row_slices
@@ -23,7 +24,7 @@ from trainer.runs.startup import start
 if TYPE_CHECKING:
     from trainer.data.prepared_data import PreparedData
     from trainer.evaluation.frequency_groups import FrequencyGroup
-    from trainer.evaluation.multi_label_decision import MultiLabelDecision
+    from trainer.evaluation.multi_label_decision import MultiLabelDecision, MultiLabelPlan
     from trainer.evaluation.outcome import Outcome
 
 
@@ -132,8 +133,11 @@ def _write_ensemble(
     ]
     labels = single[0]["validation"]["labels"]
     groups = frequency_groups(data.summary.natural_C, config.report.groups)
+    plan = _mean_threshold_plan(config, data)
     parts = {
-        split: _vote(members, split, labels, config, groups)
+        split: _vote(
+            members, split, labels, config, groups, plan if split == "validation" else None
+        )
         for split in ("validation", "test")
         if split in single[0]
     }
@@ -185,14 +189,18 @@ def _vote(
     labels: list[str],
     config: Config,
     groups: "dict[str, FrequencyGroup]",
+    plan: "MultiLabelPlan | None",
 ) -> "tuple[Any, Outcome]":
     """Return the row ids of a split and the results of the vote on them.
 
     Members of folds have different rows. Each row then has one vote, from its own member.
+
+    Args:
+        plan: of thresholds that are fitted on these rows, so that they are cross-fitted.
     """
     from trainer.evaluation.outcome import outcome_of
     from trainer.evaluation.scores import LogProbabilities
-    from trainer.evaluation.vote import LEAST, combine
+    from trainer.evaluation.vote import combine
 
     read = [read_predictions(member, split, labels) for member in members]
     folder = members[0].parent
@@ -213,9 +221,7 @@ def _vote(
         p_MBC = np.stack([p_NC[places] for p_NC, _ in votes])
         predicted_MB = np.stack([predicted_N[places] for _, predicted_N in votes])
         p_BC = p_MBC.mean(axis=0, dtype=np.float64)
-        scores_NC[places] = np.log(np.maximum(p_BC, LEAST))
-        if is_multi_label:
-            scores_NC[places] -= np.log(np.maximum(1 - p_BC, LEAST))
+        scores_NC[places] = _scores(p_BC, multi_label=is_multi_label)
         voted_N[places] = (
             combine(config.ensemble.combine, p_MBC, predicted_MB, decision)
             if len(votes) > 1
@@ -223,9 +229,69 @@ def _vote(
         )
         for array in (scores_NC, voted_N, *(p_NC for p_NC, _ in votes)):
             release(array)
+    if plan and len(votes) > 1:
+        voted_N = _cross_fitted([p for p, _ in votes], scores_NC, true_N, plan, config, folder)
     vote = LogProbabilities(scores_NC, multi_label=is_multi_label), voted_N
     outcome = outcome_of(scores_NC, true_N, labels, vote, None, groups)
     return rows, replace(outcome, alone=outcome.final, decided=None)
+
+
+def _scores(p_NC: Floats, *, multi_label: bool) -> Floats:
+    """Return log probabilities, or the log odds of each label."""
+    from trainer.evaluation.vote import LEAST
+
+    log_p_NC: Floats = np.log(np.maximum(p_NC, LEAST))
+    return log_p_NC - np.log(np.maximum(1 - p_NC, LEAST)) if multi_label else log_p_NC
+
+
+def _mean_threshold_plan(config: Config, data: "PreparedData") -> "MultiLabelPlan | None":
+    """Return the plan of fitted thresholds whose means decide; None if there are none."""
+    from trainer.evaluation.label_thresholds import LABEL_OBJECTIVES
+    from trainer.evaluation.multi_label_decision import MultiLabelPlan
+    from trainer.runs.run_decision import decision_plan
+
+    plan = decision_plan(config, data)
+    is_fitted = isinstance(plan, MultiLabelPlan) and plan.thresholds in LABEL_OBJECTIVES
+    return plan if is_fitted and config.ensemble.combine == "mean" else None
+
+
+def _cross_fitted(
+    p_MNC: list[Any],
+    scores_NC: Any,
+    true_NC: Any,
+    plan: "MultiLabelPlan",
+    config: Config,
+    folder: Path,
+) -> Any:
+    """Return the labels of validation rows, from mean thresholds that are fitted without the row.
+
+    The members' probabilities contain their temperature and prior already, cross-fitted.
+    """
+    from trainer.evaluation.cross_fitting import cross_fit
+    from trainer.evaluation.decision import LEAST_ROWS
+    from trainer.evaluation.multi_label_decision import (
+        MultiLabelDecision,
+        fit_label_decision,
+        mean_decision,
+    )
+
+    plan = replace(plan, temperature=False, log_odds_target_C=None)
+    fitted_C = true_NC.sum(axis=0) >= LEAST_ROWS
+    scores_MNC = [room(p_NC.shape, np.float32, folder) for p_NC in p_MNC]
+    for own_NC, p_NC in zip(scores_MNC, p_MNC, strict=True):
+        for places in row_slices(own_NC.shape):
+            own_NC[places] = _scores(np.float64(p_NC[places]), multi_label=True)
+            release(own_NC)
+
+    def fit(rows: Ints) -> MultiLabelDecision:
+        return mean_decision(
+            [
+                fit_label_decision(Taken(own_NC, rows), true_NC[rows], plan, fitted_C)
+                for own_NC in scores_MNC
+            ]
+        )
+
+    return cross_fit(scores_NC, true_NC, fit, seed=config.run.seed, folder=folder)[1]
 
 
 def _label_decision(members: list[Path], labels: list[str]) -> "MultiLabelDecision":

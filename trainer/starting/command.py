@@ -174,6 +174,7 @@ def _sample(options: dict[str, Any]) -> pa.Table:
         num_rows += table.num_rows
         if num_rows >= MOST_ROWS:
             break
+    _refuse_mostly_bad(bad, num_rows)
     if not num_rows:
         raise DataError(f"{getattr(data, slot)}: holds no rows. Give a file with rows.")
     alike = [table for table in tables if table.column_names == tables[0].column_names]
@@ -181,6 +182,18 @@ def _sample(options: dict[str, Any]) -> pa.Table:
         return pa.concat_tables(alike, promote_options="permissive")
     except (pa.ArrowInvalid, pa.ArrowTypeError):  # a later table has another type in a column
         return alike[0]
+
+
+def _refuse_mostly_bad(bad_rows: BadRows, num_rows: int) -> None:
+    """Raise DataError if a larger share than MOST_BAD cannot be read, beside `num_rows` others."""
+    num_read = num_rows + bad_rows.total
+    if bad_rows.total > MOST_BAD * num_read:
+        first = bad_rows[0]
+        raise DataError(
+            f"{first['file']}: {bad_rows.total:,} of the first {num_read:,} rows cannot be read."
+            f" The first: line {first.get('line', first.get('record'))}: {first['reason']}."
+            " Fix the file."
+        )
 
 
 def _asked(columns: Columns, found: list[Profile], where: str, asking: Asking) -> Columns:
@@ -202,14 +215,8 @@ def _data_section(
     data, rows = understood.data, understood.clean.rows
     by_name = {profile.name: profile for profile in found}
     values = {key: value for key, value in options.items() if getattr(data, key) == value}
-    num_bad, num_rows = len(rows.bad_rows), rows.table.num_rows
-    if num_bad > MOST_BAD * (num_rows + num_bad):
-        first = rows.bad_rows[0]
-        raise DataError(
-            f"{first['file']}: {num_bad:,} of {num_rows + num_bad:,} rows cannot be read. The"
-            f" first: line {first.get('line', first.get('record'))}: {first['reason']}. Fix the"
-            " file."
-        )
+    num_bad, num_rows = rows.bad_rows.total, rows.table.num_rows
+    _refuse_mostly_bad(rows.bad_rows, num_rows)
     if not num_bad:
         del values["on_bad_rows"]
     if rows.label_order and rows.label_order[0] == "label_0" and "label_columns" not in values:

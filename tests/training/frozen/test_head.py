@@ -21,7 +21,8 @@ from trainer.config.sections.model import ModelSection
 from trainer.errors import ConfigError, ModelError, TrainingError
 from trainer.runs.training_run import train
 from trainer.training.frozen.embed import embed
-from trainer.training.frozen.head import Scaler, fit_linear
+from trainer.training.frozen.head import Scaler
+from trainer.training.frozen.linear_fit import fit_linear
 from trainer.training.losses import cross_entropy
 from trainer.training.models.layers import final_layer, pass_through
 from trainer.training.models.model import load_model, load_pretrained_config, load_tokenizer

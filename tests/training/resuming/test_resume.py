@@ -7,6 +7,7 @@ import os
 import re
 import signal
 import weakref
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -184,17 +185,25 @@ def test_signal_while_results_are_written_comes_too_late(config, monkeypatch, tm
     assert not (tmp_path / "late/run/stopped.json").exists()
 
 
-def test_signal_while_a_frozen_encoder_reads_the_rows_stops_it(config, monkeypatch, tmp_path):
+@pytest.mark.parametrize(
+    ("module", "function", "words"),
+    [
+        ("vector_cache", "token_batches", "before the first step"),
+        ("head", "fit_linear", "while the final layer was fitted"),
+    ],
+)
+def test_signal_stops_a_run_that_embeds_its_rows_or_fits_its_head(
+    module, function, words, config, monkeypatch, tmp_path
+):
     path = config("head")
-    from trainer.training.frozen import vector_cache
-
-    batches = vector_cache.token_batches
+    called = import_module(f"trainer.training.frozen.{module}")
+    original = getattr(called, function)
 
     def signalled(*args, **options):
         os.kill(os.getpid(), signal.SIGTERM)
-        return batches(*args, **options)
+        return original(*args, **options)
 
-    monkeypatch.setattr(vector_cache, "token_batches", signalled)
+    monkeypatch.setattr(called, function, signalled)
     with pytest.raises(SystemExit) as stop:
         train_command(
             config=str(path),
@@ -203,10 +212,8 @@ def test_signal_while_a_frozen_encoder_reads_the_rows_stops_it(config, monkeypat
             check=False,
         )
     assert stop.value.code == 75
-    assert (
-        "before the first step"
-        in json.loads((tmp_path / "head/run/stopped.json").read_text(encoding="utf-8"))["reason"]
-    )
+    stopped = json.loads((tmp_path / "head/run/stopped.json").read_text(encoding="utf-8"))
+    assert stopped == {"reason": f"stopped by SIGTERM {words}", "step": None}
 
 
 def test_signal_while_data_is_prepared_leaves_the_marker(config, monkeypatch, tmp_path, capsys):

@@ -303,6 +303,11 @@ class DecisionSection(Section):
         """Whether anything is done with the scores after training."""
         return self != DecisionSection()
 
+    @property
+    def is_fitted(self) -> bool:
+        """Whether a temperature or thresholds are fitted on validation rows."""
+        return self.temperature or self.thresholds not in (None, "cost")
+
 
 class EnsembleSection(Section):
     """Several models that vote: different seeds on one split, or k-fold cross-validation."""

@@ -77,6 +77,7 @@ def card_facts(
         "comparison": comparison_section(comparison, config.to_dict()) if comparison else "",
         "training_text": training_words(config, described),
         "decision": decision_words(decided, as_text) if decided else None,
+        "decision_fitted": config.decision.is_fitted,
         "counts_table": counts_table(data),
         "epochs_table": markdown_table(
             [*headings(head=config.model.mode == "head")], [row_cells(row) for row in epoch_rows]

@@ -7,7 +7,6 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -22,6 +21,7 @@ from trainer.evaluation.blocks import MOST_IN_MEMORY, release, room
 from trainer.training.batches.batching import Collator
 from trainer.training.batches.widths import EQUAL_LENGTHS, fit_collator
 from trainer.training.frozen.embed import embed
+from trainer.training.frozen.linear_fit import MAX_ITERATIONS, fit_linear
 from trainer.training.models.layers import final_layer
 from trainer.training.peak_memory import PeakMemory
 from trainer.training.progress import epoch_metrics, headings, table_line, table_row
@@ -33,7 +33,6 @@ L2_GRID = (1e-1, 1e-2, 1e-3, 1e-4, 1e-5)
 
 For N rows, C of scikit-learn is 1 / (N l2). With several labels a row, this is C of each label.
 """
-MAX_ITERATIONS = 1000
 
 
 @dataclass(frozen=True)
@@ -107,56 +106,6 @@ class Scaler:
             return folded_CH.float(), None
         shift_C = folded_CH @ torch.from_numpy(self.mean_H)
         return folded_CH.float(), (bias_C.detach().double() - shift_C).float()
-
-
-def fit_linear(
-    features_NH: Tensor,
-    targets: Tensor,
-    loss: Callable[..., Tensor],
-    weight_CH: Tensor,
-    bias_C: Tensor | None,
-    *,
-    l2: float,
-    max_iterations: int = MAX_ITERATIONS,
-) -> tuple[float, int]:
-    """Minimise mean loss + l2 / 2 |weight|^2, and change the given weight and bias in place.
-
-    Args:
-        features_NH: the rows.
-        targets: their label ids (N,), or which labels they have (N, C).
-        loss: function (outputs with .logits, targets, number of rows) -> mean loss of a row, see
-            `step_loss`.
-        weight_CH, bias_C: start of the search.
-        l2: strength of the penalty, which leaves the bias out, as in scikit-learn.
-        max_iterations: most iterations of L-BFGS.
-    Returns:
-        The mean loss of a row without the penalty, in nats, and the iterations of L-BFGS.
-    """
-    parameters = [weight_CH] if bias_C is None else [weight_CH, bias_C]
-    for parameter in parameters:
-        parameter.requires_grad_()
-    optimizer = torch.optim.LBFGS(
-        parameters,
-        max_iter=max_iterations,
-        max_eval=4 * max_iterations,
-        tolerance_grad=1e-6,
-        tolerance_change=1e-10,
-        line_search_fn="strong_wolfe",
-    )
-
-    def mean_loss() -> Tensor:
-        logits_NC = torch.nn.functional.linear(features_NH, weight_CH, bias_C)
-        return loss(SimpleNamespace(logits=logits_NC), targets, len(targets))
-
-    def objective() -> Tensor:
-        optimizer.zero_grad()
-        value = mean_loss() + l2 / 2 * weight_CH.square().sum()
-        value.backward()
-        return value
-
-    optimizer.step(objective)  # type: ignore[no-untyped-call]
-    with torch.no_grad():
-        return mean_loss().item(), int(optimizer.state[weight_CH]["n_iter"])
 
 
 class HeadTrainer:

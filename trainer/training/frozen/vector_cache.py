@@ -113,7 +113,7 @@ def _compute(
                 for batch in token_batches(
                     rows.lengths_N[ids], tokens, equal_lengths=equal_lengths
                 ):
-                    stopping.stop_if_agreed()
+                    stopping.stop_if_received()
                     found.append(vectors_of(rows.__getitems__(ids[batch])))
                     bar.update(len(batch))
                 return np.concatenate(found)
