@@ -94,9 +94,9 @@ def test_advice_ends_with_the_command_that_compares_methods(findings, tmp_path, 
         "equipoise compare rows.yaml --set"
         " 'compare.strategies=[none,thresholds,class_weights,oversample"
     )
-    assert findings.measure.startswith(command)
+    assert findings.next_commands[0].startswith(command)
     tables.print_findings(findings)
-    assert f"measure which method helps on these rows: {command}" in capsys.readouterr().out
+    assert f"measure which method helps on these rows:\n  {command}" in capsys.readouterr().out
     assert "compare.strategies=[none,thresholds" in page.render(findings)
 
 
