@@ -40,10 +40,10 @@ def topics(tmp_path_factory):
     return path
 
 
-def config_of(source, model, folder, **sections):
+def config_of(source, encoder, folder, **sections):
     values = {
         "run": {"name": "topics", "output_dir": str(folder)},
-        "model": {"name": str(model), "max_length": 24, "mode": "full"},
+        "model": {"name": str(encoder), "max_length": 24, "mode": "full"},
         "data": {"source": str(source), "label_column": "topics"},
         "split": {"train": 0.4, "validation": 0.4, "test": 0.2},
         "training": {
@@ -224,8 +224,8 @@ def test_heads_of_all_default_strategies_are_compared_and_the_winner_trains(
     tmp_path, tiny_model, topics, capsys
 ):
     asked = {"seeds": 2, "metric": "mean_average_precision", "folds": 2}
-    sections = {"model": {"mode": "head"}, "split": {"train": 0.8, "validation": 0, "test": 0.2}}
-    folder = compare.compare(config_of(topics, tiny_model, tmp_path, compare=asked, **sections))
+    config = config_of(topics, tiny_model, tmp_path, compare=asked, model={"mode": "head"})
+    folder = compare.compare(config)
     result = result_of(folder)
     trained = {trained_name(name) for name in result["validation"]["strategies"]}
     assert (trained, result["failed"]) == ({*DEFAULT_STRATEGIES[True]}, {})
