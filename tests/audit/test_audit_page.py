@@ -96,7 +96,7 @@ def test_advice_ends_with_the_command_that_compares_methods(findings, tmp_path, 
     )
     assert findings.next_commands[0].startswith(command)
     tables.print_findings(findings)
-    assert f"helps on these rows:\n  {command}" in capsys.readouterr().out
+    assert f"measure which method helps on these rows:\n  {command}" in capsys.readouterr().out
     assert "compare.strategies=[none,thresholds" in page.render(findings)
 
 

@@ -11,10 +11,11 @@ from page_parser import Page
 from test_audit import audit
 
 from trainer.audit.advice import advise
-from trainer.audit.facts import Facts
+from trainer.audit.facts import Advice, Facts
 from trainer.audit.label_set_noise import find_label_set_noise
 from trainer.audit.label_set_rules import LABEL_SET_RULES
 from trainer.audit.label_sets import describe_label_sets
+from trainer.comparison.strategies import refuse
 from trainer.config.config import load_config
 
 NAMES = ["a", "b", "c"]
@@ -167,16 +168,21 @@ def test_next_commands_of_the_audit_load_the_config_that_they_name(tmp_path, cap
     audit(config=str(config))
     found = json.loads((tmp_path / "topics-audit/audit.json").read_text(encoding="utf-8"))
     assert found["lengths"]["tokens"]["by_class"]["x"]["rows"] == 60
-    first, second, third = found["next_commands"]
-    assert shlex.split(first) == ["equipoise", "train", str(config)]
-    path, *overrides = shlex.split(second)[2:]
+    (command,) = found["next_commands"]
+    assert shlex.split(command)[:3] == ["equipoise", "compare", str(config)]
+    path, *overrides = shlex.split(command)[2:]
     loaded = load_config(path, [word for word in overrides if word != "--set"])
-    assert loaded.run.name == "topics-rare-labels"
-    assert shlex.split(third)[2:] == [str(tmp_path / "topics"), str(loaded.run_path)]
-    assert f"  {second}" in capsys.readouterr().out
-    config.write_text(
-        json.dumps(values | {"loss": {"class_weights": "balanced"}}), encoding="utf-8"
+    assert loaded.compare.strategies == ["none", "thresholds", "class_weights", "oversample"]
+    refuse(loaded, multi_label=True)
+    assert f"  {command}" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("rule", [rule.name for rule in LABEL_SET_RULES])
+def test_strategies_that_the_advice_compares_fit_several_labels(rule, tmp_path):
+    advice = Advice(rule, "method", "", "", "", "")
+    values = {"model": {"name": "nowhere"}, "data": {"source": "nowhere.csv"}}
+    config = load_config(values, [f"compare.strategies={advice.compared}"])
+    refuse(config, multi_label=True)
+    assert {"asymmetric", "distribution_balanced"} <= {*config.compare.strategies} or (
+        rule != "long_tail_of_labels"
     )
-    audit(config=str(config))  # which has what the audit proposes
-    assert "\nNext:\n  equipoise train" in (out := capsys.readouterr().out)
-    assert "--set" not in out.partition("Next:")[2]

@@ -417,11 +417,16 @@ FAULTS = {
 }
 
 
+def refused(folder, values):
+    refuse(config_of(folder, values), multi_label=False)
+
+
 @pytest.mark.parametrize("fault", FAULTS)
 def test_what_cannot_be_compared_is_told_before_any_row_is_read(fault, tmp_path):
     others, words = FAULTS[fault]
+    values = sections("nowhere", "nowhere.csv", tmp_path, **others)
     with pytest.raises(ConfigError, match=words):
-        refuse(config_of(tmp_path, sections("nowhere", "nowhere.csv", tmp_path, **others)))
+        refused(tmp_path, values)
 
 
 def test_folds_need_a_split_of_their_own(tmp_path):
@@ -430,7 +435,7 @@ def test_folds_need_a_split_of_their_own(tmp_path):
         "split": None
     }
     with pytest.raises(ConfigError, match=r"compare\.folds cuts validation itself"):
-        refuse(config_of(tmp_path, values))
+        refused(tmp_path, values)
 
 
 def test_every_preset_makes_a_config_in_one_mode_or_another(tmp_path):

@@ -30,7 +30,7 @@ def audit(
             folder, which must be empty when a run starts.
         threshold: Jaccard similarity from which texts are near duplicates.
         max_rows: rows to compare and check; of larger data a seeded, stratified sample.
-        command: gives the command line of `compare` or `train` for these rows.
+        command: gives the command line of `compare` for these rows.
 
     Raises:
         MissingPackageError: packages of the extra `audit` are not installed.

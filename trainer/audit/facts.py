@@ -4,13 +4,17 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
-from trainer.config.yaml_source import read_values
 from trainer.training.length import PlannedLength
 
 LENGTH_STEP = 64
 """A proposed max_length is a multiple of it, unless the model reads less."""
 COMPARED = ("none", "thresholds", "class_weights", "oversample")
 """The strategies that an audit proposes to compare; `compare` names them so."""
+ALSO_COMPARED = {
+    "long_tail": ("sqrt_weights", "balanced_softmax"),
+    "long_tail_of_labels": ("asymmetric", "distribution_balanced"),
+}
+"""{rule: further strategies to compare}."""
 PROJECT = "rule of thumb of this project"
 
 
@@ -79,18 +83,7 @@ class Advice:
     @property
     def compared(self) -> str:
         """The strategies that `equipoise compare` should measure for this advice, as YAML."""
-        further = ["sqrt_weights", "balanced_softmax"] if self.rule == "long_tail" else []
-        return f"[{','.join([*COMPARED, *further])}]"
-
-    @property
-    def overrides(self) -> list[tuple[str, str, str]]:
-        """The section, key and value of each setting."""
-        values = read_values(self.settings) if self.settings else {}
-        return [
-            (section, key, str(value))
-            for section, found in values.items()
-            for key, value in found.items()
-        ]
+        return f"[{','.join([*COMPARED, *ALSO_COMPARED.get(self.rule, ())])}]"
 
 
 @dataclass(frozen=True)

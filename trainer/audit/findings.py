@@ -75,7 +75,7 @@ def collect(inspection: Inspection, command: Callable[[str], str]) -> Findings:
     """Return the findings of an inspection.
 
     Args:
-        command: gives the command line of `compare` or `train` for these rows.
+        command: gives the command line of `compare` for these rows.
     """
     data, clean = inspection.config.data, inspection.clean
     distribution = _distribution(inspection)
@@ -125,26 +125,10 @@ def collect(inspection: Inspection, command: Callable[[str], str]) -> Findings:
 def _next_commands(
     command: Callable[[str], str], inspection: Inspection, method: Advice
 ) -> list[str]:
-    """Return the commands that measure the methods that the advice speaks of."""
-    config = inspection.config
-    if inspection.clean.label_matrix_NC is None:
-        plain = " --set decision.thresholds=null" if config.decision.thresholds else ""
-        strategies = shlex.quote(f"compare.strategies={method.compared}")
-        return [f"{command('compare')}{plain} --set {strategies}"]
-    is_followed = all(
-        str(getattr(getattr(config, section), key)) == value
-        for section, key, value in method.overrides
-    )
-    if is_followed:
-        return [command("train")]
-    other = f"{config.run.name}-{method.rule.replace('_', '-')}"
-    values = "".join(f" --set {section}.{key}={value}" for section, key, value in method.overrides)
-    runs = shlex.join([str(config.run_path), str(config.run_path.with_name(other))])
-    return [
-        command("train"),
-        f"{command('train')} --set run.name={shlex.quote(other)}{values}",
-        f"equipoise report {runs}",
-    ]
+    """Return the command that measures the methods that the advice speaks of."""
+    plain = " --set decision.thresholds=null" if inspection.config.decision.thresholds else ""
+    strategies = shlex.quote(f"compare.strategies={method.compared}")
+    return [f"{command('compare')}{plain} --set {strategies}"]
 
 
 def _distribution(inspection: Inspection) -> DataSummary:

@@ -83,7 +83,7 @@ def audit_command(
 def _command_line(
     path: str | None, data: str | None, label: str | None, settings: list[str] | tuple[()]
 ) -> Callable[[str], str]:
-    """Return a function that gives the line of `compare` or `train` for the rows of an audit."""
+    """Return a function that gives the line of `compare` for the rows of an audit."""
     from trainer.data.reading.formats.readers import run_name
 
     options = [part for text in settings for part in ("--set", text)]

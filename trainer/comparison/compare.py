@@ -21,20 +21,20 @@ import xxhash
 
 from trainer import __version__
 from trainer.comparison.strategies import (
-    MULTI_LABEL,
     compared_names,
     makes_embeddings,
     refuse,
     sections_of,
     trained_name,
     trained_strategies,
+    with_strategies,
 )
 from trainer.config.config import Config
 from trainer.config.sections.compare import BASELINE
 from trainer.config.yaml_source import dump_yaml, read_yaml
 from trainer.data.reading.sources import check_source
 from trainer.delivery import completion
-from trainer.errors import ConfigError, RunError
+from trainer.errors import RunError
 from trainer.files.locks import holder, if_free, locked
 from trainer.launch.distributed import leave_the_others
 from trainer.run_folder import config_differences, writer
@@ -65,10 +65,20 @@ def check(config: Config) -> None:
     Raises:
         TrainerError: something is wrong.
     """
-    refuse(config)
-    if check_source(config.data, config.balance.by):
-        raise ConfigError(MULTI_LABEL)
+    _fitting(config)
     training_run.check(config)
+
+
+def _fitting(config: Config) -> Config:
+    """Return the config with strategies that fit the first rows of the data.
+
+    Raises:
+        TrainerError: the data cannot be read, or the config or a strategy cannot be compared.
+    """
+    multi_label = check_source(config.data, config.balance.by)
+    config = with_strategies(config, multi_label=multi_label)
+    refuse(config, multi_label=multi_label)
+    return config
 
 
 def compare(config: Config, *, resume: str = "auto", command: str = "") -> Path:
@@ -86,7 +96,7 @@ def compare(config: Config, *, resume: str = "auto", command: str = "") -> Path:
         TrainerError: config, data or model cannot be used; the baseline failed; or Stopped on a
             signal.
     """
-    refuse(config)
+    config = _fitting(config)
     leave_the_others(discards=resume == "never")
     given, path = config, folder_of(config)
     writer.check_writable(path)
@@ -96,6 +106,7 @@ def compare(config: Config, *, resume: str = "auto", command: str = "") -> Path:
         from trainer.training.arguments import quiet_libraries
     quiet_libraries()
     shared = shared_data.prepare_shared(config)
+    refuse(config, multi_label=shared.is_multi_label)  # as all rows say, not only the first
     identity = identity_of(config, shared.first.clean.fingerprint)
     if not _open(path, shared, identity, resume):
         print(f"{path}: {shared.words}", flush=True)

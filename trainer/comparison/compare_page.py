@@ -24,8 +24,15 @@ from trainer.display.shown_classes import MOST_IN_PAGE, worst_and_rarest
 from trainer.display.terminal import console
 from trainer.run_folder import config_differences
 
-SHOWN = ("accuracy", "macro_f1", "minority_recall", "mcc", "auroc_macro", "ece")
-"""Metrics in the table beside the one that strategies are compared by."""
+SHOWN = {
+    False: ("accuracy", "macro_f1", "minority_recall", "mcc", "auroc_macro", "ece"),
+    True: ("macro_f1", "micro_f1", "mean_average_precision", "minority_recall", "accuracy"),
+}
+"""{whether rows have several labels: metrics beside the one that strategies are compared by}."""
+SHOWN_IN_TERMINAL = {
+    False: ("macro_f1", "accuracy", "minority_recall"),
+    True: ("macro_f1", "micro_f1", "minority_recall"),
+}
 
 WIDE = 96
 """Columns of a terminal from which an interval fits on one line."""
@@ -47,12 +54,15 @@ def render(result: dict[str, Any]) -> str:
     order, baseline, strategies = by_metric(compared), compared["baseline"], compared["strategies"]
     others = [name for name in order if name != baseline]
     shown = _shown_classes(compared)
-    known = strategies[baseline]["figures"]
+    known, is_multi_label = strategies[baseline]["figures"], has_label_sets(compared)
     return pages.template(Path(__file__).with_name("compare_template.html")).render(
         result,
         compared=compared,
         order=order,
         others=others,
+        is_multi_label=is_multi_label,
+        kind="label" if is_multi_label else "class",
+        kinds="labels" if is_multi_label else "classes",
         with_thresholds=WITH_THRESHOLDS,
         has_thresholds=any(name.endswith(WITH_THRESHOLDS) for name in order),
         titles=TITLES,
@@ -83,9 +93,16 @@ def render(result: dict[str, Any]) -> str:
         facts=config_differences.flat(result["environment"]),
         duration=_duration(result["total_seconds"]),
         figures=[
-            name for name in dict.fromkeys((compared["metric"], *SHOWN, *TITLES)) if name in known
+            name
+            for name in dict.fromkeys((compared["metric"], *SHOWN[is_multi_label], *TITLES))
+            if name in known
         ],
     )
+
+
+def has_label_sets(compared: dict[str, Any]) -> bool:
+    """Return whether the compared rows have any number of labels."""
+    return "micro_f1" in compared["strategies"][compared["baseline"]]["figures"]
 
 
 def _shown_classes(compared: dict[str, Any]) -> Any:
@@ -104,7 +121,7 @@ def print_comparison(result: dict[str, Any]) -> None:
     """Print a table of the strategies, the failed ones and, last, the recommendation."""
     compared = result["validation"]
     metric, strategies = compared["metric"], compared["strategies"]
-    shown = [name for name in ("macro_f1", "accuracy", "minority_recall") if name != metric]
+    shown = [name for name in SHOWN_IN_TERMINAL[has_label_sets(compared)] if name != metric]
     is_wide = console.width >= WIDE
     table = Table(
         title=f"{result['name']}: {len(strategies)} strategies on {compared['num_rows']:,} "
@@ -165,7 +182,7 @@ def _notes(result: dict[str, Any]) -> Iterator[str]:
 
 def columns(compared: dict[str, Any]) -> list[str]:
     """Return the metrics in the table beside the one that strategies are compared by."""
-    return [name for name in SHOWN if name != compared["metric"]]
+    return [name for name in SHOWN[has_label_sets(compared)] if name != compared["metric"]]
 
 
 def best_of(compared: dict[str, Any]) -> dict[str, set[str]]:
@@ -265,11 +282,15 @@ def _shaded(found: dict[str, dict[str, Any]], shown: list[str]) -> list[dict[str
 def _costs(result: dict[str, Any], order: list[str]) -> list[dict[str, Any]]:
     """Return the scatters of gain against cost in accuracy and in time, minus the baseline's.
 
-    If accuracy is the metric, balanced accuracy takes its place.
+    Rows with several labels have micro F1 in place of accuracy. If this is the metric itself,
+    balanced accuracy or macro F1 takes its place.
     """
     compared, signed = result["validation"], compare_plots.signed
     strategies, seconds = compared["strategies"], result["seconds"]
-    against = "balanced_accuracy" if compared["metric"] == "accuracy" else "accuracy"
+    against, other = ("accuracy", "balanced_accuracy")
+    if has_label_sets(compared):
+        against, other = ("micro_f1", "macro_f1")
+    against = other if compared["metric"] == against else against
     zero = {"difference": 0.0}
     gains = {name: (strategies[name]["against_baseline"] or zero)["difference"] for name in order}
     points = {

@@ -88,7 +88,7 @@ def evaluate(
 
 
 def thresholded_labels(
-    metrics: dict[str, Any], labels: list[str], log_p_NC: Array, *, multi_label: bool
+    metrics: dict[str, Any], labels: list[str], log_p_NC: LogProbabilities
 ) -> Array | None:
     """Return the labels of the test rows with the fitted thresholds, if there are any.
 
@@ -99,8 +99,8 @@ def thresholded_labels(
     if THRESHOLDS not in metrics:
         return None
     values = metrics[THRESHOLDS] | {"temperature": 1.0, "shift": [0.0] * len(labels)}
-    decision = DECISIONS[multi_label].from_config(values, labels)
-    return decision.decide(log_p_NC)
+    decision = DECISIONS[log_p_NC.multi_label].from_config(values, labels)
+    return np.concatenate([decision.decide(log_p_BC) for _, log_p_BC in log_p_NC.blocks()])
 
 
 def save_labels(folder: Path, name: str, predicted_N: Array) -> None:

@@ -21,6 +21,7 @@ from trainer.comparison.statistics.differences import SeedPredictions, compare
 from trainer.comparison.strategies import compared_names, strategy_config, trained_name
 from trainer.comparison.trainings import EVALUATIONS, TEST_PREDICTIONS, Training, predict_test
 from trainer.config.sections.compare import BASELINE
+from trainer.data.labels.class_order import count_labels
 from trainer.evaluation.blocks import Rows, Taken, joined
 from trainer.evaluation.frequency_groups import frequency_groups
 from trainer.run_folder.prediction_file import read_predictions
@@ -212,7 +213,8 @@ class TrainingGrid:
         groups = frequency_groups(data.summary.natural_C, config.report.groups)
         found = {strategy: self._predictions(strategy, split) for strategy in strategies}
         true_N = found[strategies[0]][0]
-        if metric.startswith("minority") and labels.index(minority) not in true_N:
+        support_C = count_labels(true_N, len(labels))
+        if metric.startswith("minority") and not support_C[labels.index(minority)]:
             warnings.warn(
                 f"compare.metric: {metric} cannot be measured on {split}, which has no row of "
                 f"'{minority}'; macro_f1 is compared there. Add rows of the class, or set "
@@ -232,7 +234,7 @@ class TrainingGrid:
         )
 
     def _predictions(self, strategy: str, split: str) -> tuple[Any, SeedPredictions]:
-        """Return the label ids of a split's rows and the predictions of each seed.
+        """Return the label ids or label sets of a split's rows and the predictions of each seed.
 
         The folds of a seed validate different rows, so they are joined. On test, every fold's model
         counts as a seed.

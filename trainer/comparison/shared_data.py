@@ -7,7 +7,6 @@ import numpy as np
 
 from trainer.arrays import Ints
 from trainer.comparison.selection import DividedRows, UsedSelection, divide
-from trainer.comparison.strategies import MULTI_LABEL
 from trainer.config.config import Config
 from trainer.config.sections.balancing import BalanceSection, LossSection
 from trainer.data.augmenting.augment import SyntheticRows, write_rows
@@ -16,9 +15,7 @@ from trainer.data.prepare import balance_splits, read_splits
 from trainer.data.prepared_data import PreparedData
 from trainer.data.reading.source_tables import hub_commits
 from trainer.data.split_rows import Fold
-from trainer.data.splitting.split import Splits
 from trainer.data.tokens.tokenise import TokenisedRows
-from trainer.errors import ConfigError
 from trainer.files.cache import cache_dir
 from trainer.run_folder.environment import Commits
 from trainer.runs import preparation
@@ -71,6 +68,11 @@ class SharedData:
         return next(iter(self.folds.values()))
 
     @property
+    def is_multi_label(self) -> bool:
+        """Return whether a row may have any number of labels."""
+        return self.first.unbalanced.is_multi_label
+
+    @property
     def has_test(self) -> bool:
         """Return whether there are test rows."""
         return len(self.first.test_rows) > 0
@@ -89,7 +91,7 @@ def prepare_shared(config: Config) -> SharedData:
     """Return the rows, read, cleaned, split and tokenised for all trainings.
 
     Raises:
-        TrainerError: the rows or the model cannot be used, or rows have several labels.
+        TrainerError: the rows or the model cannot be used.
     """
     pretrained = load_pretrained_config(config.model)
     model = pinned(config.model)
@@ -101,7 +103,13 @@ def prepare_shared(config: Config) -> SharedData:
     check_weights(model)
     num_folds = config.compare.folds
     folds = [None] if num_folds is None else [Fold(fold, num_folds) for fold in range(num_folds)]
-    read = [_read_fold(config, fold) for fold in folds]
+    by = BalanceSection(by=config.balance.by)
+    read = [
+        read_splits(
+            config.data, config.split, by, seed=config.run.seed, cache_dir=cache_dir(), fold=fold
+        )
+        for fold in folds
+    ]
     selection, divided = divide(config, read[0][0], [splits for _, splits in read])
     data = {
         fold.number if fold else None: _prepare_fold(
@@ -111,16 +119,6 @@ def prepare_shared(config: Config) -> SharedData:
     }
     pinned_config = config.model_copy(update={"model": model})
     return SharedData(pinned_config, pretrained, tokenizer, max_length, data, commits, selection)
-
-
-def _read_fold(config: Config, fold: Fold | None) -> tuple[CleanRows, Splits]:
-    by = BalanceSection(by=config.balance.by)
-    clean, splits = read_splits(
-        config.data, config.split, by, seed=config.run.seed, cache_dir=cache_dir(), fold=fold
-    )
-    if clean.label_matrix_NC is not None:
-        raise ConfigError(MULTI_LABEL)
-    return clean, splits
 
 
 def _prepare_fold(

@@ -2,33 +2,46 @@
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
+from trainer.comparison.statistics.comparison_result import LABEL_SET_METRICS, METRICS
 from trainer.config.config import Config, check_config
-from trainer.config.conflicts import one_label_decision_rules
-from trainer.config.sections.balancing import SYNTHESIS_METHODS
-from trainer.config.sections.compare import BASELINE
+from trainer.config.conflicts import problem_type_faults
+from trainer.config.sections.balancing import SYNTHESIS_METHODS, LossName, MultiLabelLossName
+from trainer.config.sections.compare import BASELINE, DEFAULT_STRATEGIES, PRESETS
+from trainer.config.stage_conflicts import stage_faults
 from trainer.config.yaml_source import YamlSource
-from trainer.errors import ConfigError
+from trainer.errors import ConfigError, listing
 from trainer.extras import require
 
-MULTI_LABEL = (
-    "compare needs one label a row. With several labels a row, train the strategies one by one and "
-    "compare the runs with the command report."
-)
-
+KINDS = {False: "one label a row", True: "multi-label data"}
+"""{whether a row may have several labels: such data, in words}."""
 WITH_THRESHOLDS = " + thresholds"
 """What the name of a strategy ends with if its thresholds are fitted after training."""
 
 
-def refuse(config: Config) -> None:
+def with_strategies(config: Config, *, multi_label: bool) -> Config:
+    """Return the config with the strategies to compare, by default those that fit the data."""
+    if config.compare.strategies is not None:
+        return config
+    default = {"strategies": [*DEFAULT_STRATEGIES[multi_label]]}
+    return config.model_copy(update={"compare": config.compare.model_copy(update=default)})
+
+
+def refuse(config: Config, *, multi_label: bool) -> None:
     """Refuse a config that cannot be compared.
 
+    Args:
+        multi_label: whether a row may have any number of labels.
     Raises:
         ConfigError: with all reasons why the config or a strategy cannot be compared.
         MissingPackageError: a package that `compare` or a strategy needs is not installed.
     """
-    if faults := [*_faults(config), *_strategy_faults(config)]:
+    if faults := [
+        *_faults(config),
+        *_data_faults(config, multi_label),
+        *_strategy_faults(config, multi_label),
+    ]:
         raise ConfigError("\n".join(faults))
     require("compare", "equipoise compare")
     for strategy in config.compare.overrides:
@@ -61,9 +74,44 @@ def _faults(config: Config) -> Iterator[str]:
         yield "compare.quick is set with model.mode: head, which is quick already. Remove it."
 
 
-def _strategy_faults(config: Config) -> Iterator[str]:
+def _data_faults(config: Config, multi_label: bool) -> Iterator[str]:
+    """Yield why the metric and the strategies do not fit the data."""
+    metric, kind = config.compare.metric, KINDS[multi_label]
+    metrics = LABEL_SET_METRICS if multi_label else METRICS
+    if metric not in metrics:
+        yield f"compare.metric is '{metric}'; with {kind} known: {listing(metrics)}."
+    if unfit := [
+        name for name, of in config.compare.overrides.items() if not _fits(of, multi_label)
+    ]:
+        known = [name for name, of in PRESETS.items() if _fits(of, multi_label)]
+        verb = "needs" if len(unfit) == 1 else "need"
+        yield (
+            f"compare.strategies: {listing(unfit)} {verb} {KINDS[not multi_label]}; with {kind}"
+            f" known: {listing(known)}."
+        )
+
+
+def _fits(sections: dict[str, Any], multi_label: bool) -> bool:
+    """Return whether the loss, the weights and the method of a strategy fit the data."""
+    loss, method = sections.get("loss", {}), sections.get("balance", {}).get("method")
+    losses = get_args(MultiLabelLossName if multi_label else LossName)
+    needs_one_label = method in SYNTHESIS_METHODS or loss.get("class_weights") == "sqrt"
+    return loss.get("name", "cross_entropy") in losses and not (multi_label and needs_one_label)
+
+
+def _unfit_settings(config: Config, multi_label: bool) -> list[str]:
+    return [
+        *problem_type_faults(config, multi_label=multi_label),
+        *stage_faults(config, multi_label=multi_label),
+    ]
+
+
+def _strategy_faults(config: Config, multi_label: bool) -> Iterator[str]:
     is_quick, shared = config.compare.quick, "but all strategies share one reading and one split"
-    for strategy in config.compare.overrides:
+    common: list[str] = []  # faults of the config, which every strategy has; `none` comes first
+    for strategy, sections in config.compare.overrides.items():
+        if not _fits(sections, multi_label):
+            continue
         modes = ["head"] if is_quick else []
         if not is_quick or not makes_embeddings(config, strategy):
             modes.append(config.model.mode)
@@ -72,10 +120,11 @@ def _strategy_faults(config: Config) -> Iterator[str]:
         except ConfigError as error:
             yield str(error)
             continue
+        faults = _unfit_settings(configs[0], multi_label)
+        if strategy == BASELINE:
+            yield from (common := faults)
         yield from (
-            f"compare.strategies: {strategy}: {words}"
-            for is_broken, words in one_label_decision_rules(configs[0].decision)
-            if is_broken
+            f"compare.strategies: {strategy}: {words}" for words in faults if words not in common
         )
         balance = configs[0].balance
         if balance.scope == "all":

@@ -28,6 +28,7 @@ from trainer.data.prepared_data import PreparedData
 from trainer.delivery.predicting.evaluate_file import classify_texts, logarithms
 from trainer.delivery.predicting.predict import Classifier
 from trainer.evaluation.outcome import outcome_of
+from trainer.evaluation.scores import LogProbabilities
 from trainer.files.cache import cache_dir
 from trainer.launch import distributed, stopping
 from trainer.run_folder import config_differences, writer
@@ -204,7 +205,14 @@ def trainer_builder(
     def build() -> Any:
         set_seed(config.run.seed)
         tokenizer = shared.tokenizer
-        model = load_model(section, shared.pretrained, data.labels, tokenizer, shared.max_length)
+        model = load_model(
+            section,
+            shared.pretrained,
+            data.labels,
+            tokenizer,
+            shared.max_length,
+            multi_label=data.is_multi_label,
+        )
         trackers = Trackers(config.training_values.get("report_to"), tracked_run(training))
         common = config, arguments, data, model, tokenizer, given, folder, trackers
         if config.model.mode == "head":
@@ -245,11 +253,12 @@ def predict_test(training: Training, shared: SharedData) -> None:
         device=distributed.device_type(use_cpu=shared.config.uses_cpu),
     )
     p_NC, decided_N = classify_texts(classifier, fold.clean.rows, fold.test_rows, training.path)
-    log_p_NC, true_N = logarithms(p_NC, training.path), fold.clean.label_ids_N[fold.test_rows]
-    outcome = outcome_of(log_p_NC, true_N, classifier.labels, (log_p_NC, decided_N), None)
-    thresholded_N = thresholded_labels(
-        training.metrics, classifier.labels, log_p_NC, multi_label=classifier.is_multi_label
-    )
+    is_multi_label = classifier.is_multi_label
+    scores_NC = logarithms(p_NC, training.path, multi_label=is_multi_label)
+    log_p_NC = LogProbabilities(scores_NC, multi_label=is_multi_label)
+    targets = fold.clean.targets[fold.test_rows]
+    outcome = outcome_of(scores_NC, targets, classifier.labels, (log_p_NC, decided_N), None)
+    thresholded_N = thresholded_labels(training.metrics, classifier.labels, log_p_NC)
     if thresholded_N is not None:
         save_labels(training.path, TEST_PREDICTIONS, thresholded_N)
     writer.RunFolder(training.path).write_predictions(

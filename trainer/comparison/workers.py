@@ -23,16 +23,11 @@ POLL_SECONDS = 1.0
 """Seconds between two looks for a free training."""
 REMEDY = "Set run.overwrite: true or --resume never to train it again, or set another run.name."
 LINE = "{:>8}  {:<24}  {:>6}  {:>8}  {:>8}  {:>15}  {:>7}  {:>7}"
-COLUMNS = (
-    "training",
-    "strategy",
-    "seed",
-    "macro F1",
-    "accuracy",
-    "minority recall",
-    "seconds",
-    "left",
-)
+FIGURES = {
+    False: {"macro_f1": "macro F1", "accuracy": "accuracy", "minority_recall": "minority recall"},
+    True: {"macro_f1": "macro F1", "micro_f1": "micro F1", "minority_recall": "minority recall"},
+}
+"""{whether a row may have several labels: {metric: its heading}} in the line of a training."""
 
 
 def work(grid: TrainingGrid) -> None:
@@ -54,7 +49,7 @@ def work(grid: TrainingGrid) -> None:
     with locked(grid.folder / writer.LOCK, "the trainings are being checked"):
         remove_differing(grid, trainings)
     print_line(f"{len(grid.strategies)} strategies, {len(grid.seeds)} seeds: {grid.budget.words}.")
-    table = ProgressTable(trainings)
+    table = ProgressTable(trainings, FIGURES[grid.shared.is_multi_label])
     while unfinished := _unfinished(grid, trainings):
         if signal := stopping.received():  # fitting a head has no steps at which it could stop
             raise Stopped(f"stopped by {signal} between two trainings")
@@ -157,14 +152,16 @@ def remove_differing(grid: TrainingGrid, trainings: list[Training]) -> None:
 class ProgressTable:
     """A line for each training that this worker finishes, and a progress bar in terminals."""
 
-    def __init__(self, trainings: list[Training]) -> None:
+    def __init__(self, trainings: list[Training], figures: dict[str, str]) -> None:
+        self.figures = figures
         self.trainings, self.begun, self.is_waiting = trainings, time.monotonic(), False
         self.finished = self.at_start = self._count()
         self.bar = progress_bar(
             total=len(trainings), initial=self.finished, unit=" trainings", leave=True
         )
         print_line(f"{len(trainings)} trainings, {self.finished} of them finished")
-        print_line(LINE.format(*COLUMNS))
+        headings = ("training", "strategy", "seed", *figures.values(), "seconds", "left")
+        print_line(LINE.format(*headings))
 
     def _count(self) -> int:
         return sum(training.is_finished for training in self.trainings)
@@ -185,13 +182,12 @@ class ProgressTable:
         self.update()
         total, fold = len(self.trainings), training.fold
         mean_seconds = (time.monotonic() - self.begun) / max(1, self.finished - self.at_start)
-        names = ("macro_f1", "accuracy", "minority_recall")
         print_line(
             LINE.format(
                 f"{self.finished}/{total}",
                 training.strategy,
                 f"{training.config.run.seed}" + ("" if fold is None else f"/{fold + 1}"),
-                *(f"{training.figure(name):.4f}" for name in names),
+                *(f"{training.figure(name):.4f}" for name in self.figures),
                 f"{training.metrics['training']['wall_seconds']:.0f}",
                 f"{mean_seconds * (total - self.finished) / 60:.0f} min",
             )

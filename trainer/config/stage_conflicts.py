@@ -54,6 +54,17 @@ def check_stages(config: TopLevel) -> None:
 
 def stage_faults(config: TopLevel, *, multi_label: bool) -> list[str]:
     """Return the settings that do not fit multi-label data."""
-    if multi_label and config.training_values.get("refit_head") is not None:
-        return ["training.refit_head is set, which needs one label a row. Remove it."]
-    return []
+    if not multi_label:
+        return []
+    rules = (
+        (
+            config.training_values.get("refit_head") is not None,
+            "training.refit_head is set, which needs one label a row. Remove it.",
+        ),
+        (
+            config.loss.class_weights == "sqrt",
+            "loss.class_weights is 'sqrt'; with multi-label data known: balanced,"
+            " effective_number, none, or one weight a label.",
+        ),
+    )
+    return [message for is_broken, message in rules if is_broken]

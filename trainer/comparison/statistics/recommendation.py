@@ -100,17 +100,21 @@ def _and(names: list[str]) -> str:
 
 
 def _effects(comparison: Comparison) -> list[str]:
-    """Return reliable effects of the recommended strategy on recall and accuracy."""
+    """Return reliable effects of the recommended strategy on recall and accuracy.
+
+    Rows with several labels have micro F1 in place of accuracy.
+    """
     differences = comparison.strategies[comparison.recommended].differences
-    accuracy, recall = differences["accuracy"], differences["minority_recall"]
+    name = "micro_f1" if "micro_f1" in differences else "accuracy"
+    accuracy, recall = differences[name], differences["minority_recall"]
     parts = []
     if recall.low is not None and recall.high is not None and not recall.low <= 0 <= recall.high:
         parts.append(
             ("minority_recall", f"recall of {comparison.minority_label} {_signed(recall)}")
         )
     if accuracy.high is not None and accuracy.high < 0 and accuracy.difference <= -0.0005:
-        cost = f"costs {-100 * accuracy.difference:.1f} points of accuracy"
-        parts.append(("accuracy", cost))
+        cost = f"costs {-100 * accuracy.difference:.1f} points of {TITLES[name]}"
+        parts.append((name, cost))
     return [words for metric, words in parts if metric != comparison.metric]
 
 

@@ -10,6 +10,7 @@ from trainer.config.sections.balancing import (
     DecisionSection,
     LossName,
     LossSection,
+    MultiLabelLossName,
     RowMethod,
     Weighting,
 )
@@ -30,7 +31,11 @@ PRESETS: dict[str, dict[str, dict[str, Any]]] = {
         for kind in get_args(Weighting)
         if kind != "none"
     },
-    **{name: {"loss": {"name": name}} for name in get_args(LossName) if name != "cross_entropy"},
+    **{
+        name: {"loss": {"name": name}}
+        for name in dict.fromkeys((*get_args(LossName), *get_args(MultiLabelLossName)))
+        if name != "cross_entropy"
+    },
     "thresholds": {"decision": {"thresholds": "f1"}},
 }
 """The named strategies: {name: the sections that it sets}."""
@@ -50,9 +55,26 @@ Preset = Literal[
     "focal",
     "logit_adjusted",
     "balanced_softmax",
+    "ntr_focal",
+    "cb_ntr",
+    "distribution_balanced",
+    "asymmetric",
     "thresholds",
 ]
 """The names of `PRESETS`."""
+DEFAULT_STRATEGIES: dict[bool, tuple[Preset, ...]] = {
+    False: (
+        "none",
+        "undersample",
+        "oversample",
+        "floor",
+        "class_weights",
+        "focal",
+        "logit_adjusted",
+    ),
+    True: ("none", "power", "class_weights", "focal", "asymmetric", "distribution_balanced"),
+}
+"""{whether a row may have several labels: the strategies without `compare.strategies`}."""
 Metric = Literal[
     "macro_f1",
     "accuracy",
@@ -86,21 +108,13 @@ class CompareSection(Section):
     the same budget. Ordinary training does not use this section.
     """
 
-    strategies: list[Preset | StrategySection] = Field(
-        default=[
-            "none",
-            "undersample",
-            "oversample",
-            "floor",
-            "class_weights",
-            "focal",
-            "logit_adjusted",
-        ],
-        min_length=1,
-    )
+    strategies: list[Preset | StrategySection] | None = Field(default=None, min_length=1)
     """Names (`none`, methods of `balance`, `class_weights`, `sqrt_weights`, `effective_number`,
     losses, `thresholds`) or mappings {name, balance, loss, decision}. Each replaces the sections
-    `balance` and `loss` of the config. `none` is always included."""
+    `balance` and `loss` of the config. `none` is always included. Default: `none`, `undersample`,
+    `oversample`, `floor`, `class_weights`, `focal` and `logit_adjusted`; with multi-label data
+    `none`, `power`, `class_weights`, `focal`, `asymmetric` and `distribution_balanced`. A strategy
+    that needs the other kind of data is refused."""
     seeds: int = Field(default=5, ge=1, le=100)
     """Number of trainings per strategy, with the seeds `run.seed`, `run.seed` + 1 and so on. All of
     them use the split of `run.seed`."""
@@ -135,8 +149,9 @@ class CompareSection(Section):
 
     @model_validator(mode="after")
     def _check(self) -> "CompareSection":
-        own = [strategy.name for strategy in self.strategies if not isinstance(strategy, str)]
-        names = [*own, *(strategy for strategy in self.strategies if isinstance(strategy, str))]
+        given = self.strategies or []
+        own = [strategy.name for strategy in given if not isinstance(strategy, str)]
+        names = [*own, *(strategy for strategy in given if isinstance(strategy, str))]
         twice = next((name for name in names if names.count(name) > 1), None)
         refuse(
             (twice, f"strategies holds '{twice}' twice; give each another name"),
@@ -157,7 +172,7 @@ class CompareSection(Section):
     def overrides(self) -> dict[str, dict[str, Any]]:
         """{strategy: the sections that replace those of the config}, with the baseline first."""
         found: dict[str, dict[str, Any]] = {BASELINE: {}}
-        for strategy in self.strategies:
+        for strategy in self.strategies or DEFAULT_STRATEGIES[False]:
             if isinstance(strategy, str):
                 found[strategy] = PRESETS[strategy]
             else:
