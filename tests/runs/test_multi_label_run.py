@@ -290,6 +290,9 @@ def test_card_and_page_show_the_decision(decided):
     ):
         assert sentence in words
     assert "at least 0.5" not in words
+    assert "figures with the decision are cross-fitted" in words
+    for picture in re.findall(r"!\[[^]]*\]\(([^)]*)\)", card.text):
+        assert (decided / picture).is_file(), picture
     names = {result.metric_name for result in card.data.eval_results}
     assert {"Macro F1 (with the decision)", "Macro F1 (plain pipeline)"} < names
     classes = page[page.index('<section id="classes">') : page.index('<section id="confusion">')]

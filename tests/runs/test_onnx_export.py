@@ -290,6 +290,9 @@ def test_a_graph_that_answers_otherwise_is_refused_and_nothing_is_left(run, quan
     assert {path.name for path in run.parent.iterdir()} == before
     with pytest.raises(ExportError, match="by up to nan on random tokens"):
         onnx_writer.refuse_difference(float("nan"), "on random tokens")
+    onnx_writer.refuse_difference(3e-4, "on rows", rounding=1e-4)
+    with pytest.raises(ExportError, match=r"by up to 0\.0005 on rows; allowed: 0\.0004\."):
+        onnx_writer.refuse_difference(5e-4, "on rows", rounding=1e-4)
 
 
 def test_a_model_that_torch_cannot_write_is_refused_with_the_reason(tiny_model, tmp_path):

@@ -13,7 +13,7 @@ import numpy as np
 
 from trainer.arrays import Array, Bools, Floats, Ints
 from trainer.data.labels.class_order import by_class
-from trainer.errors import DataError
+from trainer.errors import DataError, counted
 from trainer.evaluation.blocks import Rows
 from trainer.evaluation.calibration import (
     fit_temperature,
@@ -267,7 +267,7 @@ def fit_decision(
         min_precision=plan.min_precision,
     )
     few = [
-        f"{plan.labels[c]} ({counts_C[c]} validation rows, {LEAST_ROWS} needed)"
+        f"{plan.labels[c]} ({counted(counts_C[c], 'validation row')}, {LEAST_ROWS} needed)"
         for c in np.flatnonzero(~fitted_C)
     ]
     short = [f"{plan.labels[c]} (precision {plan.min_precision:g} is not reached)" for c in failed]

@@ -14,6 +14,7 @@ from scipy.special import expit, logit
 
 from trainer.arrays import Array, Bools, Floats, Ints
 from trainer.data.labels.class_order import by_class
+from trainer.errors import counted
 from trainer.evaluation.blocks import Rows, release, room
 from trainer.evaluation.calibration import fit_label_temperature, label_log_odds
 from trainer.evaluation.decision import LEAST_ROWS, CorrectingDecision, Decision, refuse_no_rows
@@ -276,7 +277,7 @@ def _neutral(
     if plan.thresholds == "common":
         return ()
     few = [
-        f"{plan.labels[c]} ({counts_C[c]} validation rows, {LEAST_ROWS} needed)"
+        f"{plan.labels[c]} ({counted(counts_C[c], 'validation row')}, {LEAST_ROWS} needed)"
         for c in np.flatnonzero(~fitted_C)
     ]
     short = [

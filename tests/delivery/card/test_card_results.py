@@ -168,3 +168,18 @@ def test_card_names_what_ends_the_training(training, line):
     words = training_words(Config.model_validate(values), [])
     assert f"- {line}\n" in words
     assert ("num_train_epochs" in words) != ("max_steps" in words)
+
+
+@pytest.mark.parametrize(
+    ("decision", "is_fitted"),
+    [
+        ({"thresholds": "f1"}, True),
+        ({"temperature": True}, True),
+        ({"thresholds": "cost", "costs": {"a": {"missed": 2}}, "at_most": 1}, False),
+        ({"prior": "natural"}, False),
+    ],
+)
+def test_card_speaks_of_a_fit_only_where_the_decision_is_fitted(decision, is_fitted):
+    from trainer.config.sections.balancing import DecisionSection
+
+    assert DecisionSection.model_validate(decision).is_fitted is is_fitted

@@ -4,6 +4,7 @@ import csv
 import json
 import re
 import shutil
+import threading
 import time
 
 import pytest
@@ -78,7 +79,7 @@ def open_page(browser):
             "console",
             lambda message: (
                 faults.append(message.text)
-                if message.type == "error" and "401" not in message.text
+                if message.type == "error" and not re.search("401|503", message.text)
                 else None
             ),
         )
@@ -337,6 +338,20 @@ def test_several_labels_of_a_row_are_a_json_list_as_in_the_files_of_predict(
     assert [json.loads(row["predicted_label"]) for row in found] == [
         list(prediction.labels) for prediction in classifier.predict(texts)
     ]
+
+
+def test_page_says_that_the_model_is_loading_and_then_names_its_labels(open_page, classifier):
+    may_load = threading.Event()
+
+    def load():
+        assert may_load.wait(60)
+        return classifier
+
+    with served(load, wait=False) as client:
+        page = open_page(client.url)
+        page.wait_for_selector("text=The model is still loading.")
+        may_load.set()
+        page.wait_for_selector("text=Gives a text one of 3 labels")
 
 
 def test_the_card_is_read_and_nothing_in_it_runs(open_page, classifier, model):

@@ -16,6 +16,8 @@ from trainer.evaluation.multi_label import evaluate
 from trainer.progress import progress_bar
 
 ROWS_AT_ONCE = 1_000
+ROUNDED_ROWS = 256
+"""Rows on which the rounding of the original is measured."""
 SIZES = (1, 8, 32)
 """Rows of a call in the measurement of speed."""
 ROUNDS, MOST_SECONDS = 20, 5.0
@@ -86,6 +88,13 @@ def compare(original: Classifier, exported: dict[str, Classifier], rows: Rows) -
             ],
         }
     return found
+
+
+def rounding(model: Classifier, texts: Sequence[Text]) -> float:
+    """Return how much probabilities differ at most if texts are read together and one by one."""
+    texts = texts[:ROUNDED_ROWS]
+    alone_NC = np.concatenate([model.probabilities([text]) for text in texts])
+    return float(np.abs(alone_NC - model.probabilities(texts)).max())
 
 
 def _macro_f1(p_NC: Floats, decided: Array, rows: Rows, model: Classifier) -> float:
