@@ -125,6 +125,7 @@ def test_ensemble_of_heads_gives_what_its_run_reports(kind, vote, topics, tiny_m
     assert (folder / "report.html").is_file()
 
 
+@pytest.mark.exhaustive
 def test_validation_figures_of_mean_thresholds_are_cross_fitted(topics, tiny_model, tmp_path):
     """Without it, each row would be judged by thresholds that its own labels helped to fit."""
     draw = random.Random(1)

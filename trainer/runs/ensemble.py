@@ -251,8 +251,9 @@ def _mean_threshold_plan(config: Config, data: "PreparedData") -> "MultiLabelPla
     from trainer.runs.run_decision import decision_plan
 
     plan = decision_plan(config, data)
-    is_fitted = isinstance(plan, MultiLabelPlan) and plan.thresholds in LABEL_OBJECTIVES
-    return plan if is_fitted and config.ensemble.combine == "mean" else None
+    if config.ensemble.combine != "mean" or not isinstance(plan, MultiLabelPlan):
+        return None
+    return plan if plan.thresholds in LABEL_OBJECTIVES else None
 
 
 def _cross_fitted(
@@ -280,7 +281,7 @@ def _cross_fitted(
     scores_MNC = [room(p_NC.shape, np.float32, folder) for p_NC in p_MNC]
     for own_NC, p_NC in zip(scores_MNC, p_MNC, strict=True):
         for places in row_slices(own_NC.shape):
-            own_NC[places] = _scores(np.float64(p_NC[places]), multi_label=True)
+            own_NC[places] = _scores(np.asarray(p_NC[places], np.float64), multi_label=True)
             release(own_NC)
 
     def fit(rows: Ints) -> MultiLabelDecision:
