@@ -127,6 +127,7 @@ def test_page_and_terminal_speak_of_labels(compared, capsys):
         "F1 of each label, minus none",
         "Labels with the most validation rows come first",
         "The rarest label is jam",
+        "recall of the rarest label",
         "mean average precision",
         "Accuracy: the share of rows with exactly the right labels.",
         "points of macro F1, minus none",  # the metric itself is micro F1

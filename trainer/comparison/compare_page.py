@@ -65,7 +65,10 @@ def render(result: dict[str, Any]) -> str:
         kinds="labels" if is_multi_label else "classes",
         with_thresholds=WITH_THRESHOLDS,
         has_thresholds=any(name.endswith(WITH_THRESHOLDS) for name in order),
-        titles=TITLES,
+        titles={
+            name: title.replace("rarest class", "rarest label") if is_multi_label else title
+            for name, title in TITLES.items()
+        },
         numbers={name: number for number, name in enumerate(order, 1)},
         gap=baseline_words,
         p_words=p_words,
