@@ -22,17 +22,16 @@ import xxhash
 from trainer import __version__
 from trainer.comparison.strategies import (
     compared_names,
+    fitting,
     makes_embeddings,
     refuse,
     sections_of,
     trained_name,
     trained_strategies,
-    with_strategies,
 )
 from trainer.config.config import Config
 from trainer.config.sections.compare import BASELINE
 from trainer.config.yaml_source import dump_yaml, read_yaml
-from trainer.data.reading.sources import check_source
 from trainer.delivery import completion
 from trainer.errors import RunError
 from trainer.files.locks import holder, if_free, locked
@@ -65,20 +64,8 @@ def check(config: Config) -> None:
     Raises:
         TrainerError: something is wrong.
     """
-    _fitting(config)
+    fitting(config)
     training_run.check(config)
-
-
-def _fitting(config: Config) -> Config:
-    """Return the config with strategies that fit the first rows of the data.
-
-    Raises:
-        TrainerError: the data cannot be read, or the config or a strategy cannot be compared.
-    """
-    multi_label = check_source(config.data, config.balance.by)
-    config = with_strategies(config, multi_label=multi_label)
-    refuse(config, multi_label=multi_label)
-    return config
 
 
 def compare(config: Config, *, resume: str = "auto", command: str = "") -> Path:
@@ -96,7 +83,7 @@ def compare(config: Config, *, resume: str = "auto", command: str = "") -> Path:
         TrainerError: config, data or model cannot be used; the baseline failed; or Stopped on a
             signal.
     """
-    config = _fitting(config)
+    config = fitting(config)
     leave_the_others(discards=resume == "never")
     given, path = config, folder_of(config)
     writer.check_writable(path)

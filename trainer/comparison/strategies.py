@@ -11,6 +11,7 @@ from trainer.config.sections.balancing import SYNTHESIS_METHODS, LossName, Multi
 from trainer.config.sections.compare import BASELINE, DEFAULT_STRATEGIES, PRESETS
 from trainer.config.stage_conflicts import stage_faults
 from trainer.config.yaml_source import YamlSource
+from trainer.data.reading.sources import check_source
 from trainer.errors import ConfigError, listing
 from trainer.extras import require
 
@@ -18,6 +19,18 @@ KINDS = {False: "one label a row", True: "multi-label data"}
 """{whether a row may have several labels: such data, in words}."""
 WITH_THRESHOLDS = " + thresholds"
 """What the name of a strategy ends with if its thresholds are fitted after training."""
+
+
+def fitting(config: Config) -> Config:
+    """Return the config with strategies that fit the first rows of the data.
+
+    Raises:
+        TrainerError: the data cannot be read, or the config or a strategy cannot be compared.
+    """
+    multi_label = check_source(config.data, config.balance.by)
+    config = with_strategies(config, multi_label=multi_label)
+    refuse(config, multi_label=multi_label)
+    return config
 
 
 def with_strategies(config: Config, *, multi_label: bool) -> Config:
