@@ -274,7 +274,7 @@ def test_tasks_of_an_array_share_the_cells_of_a_comparison_and_the_preempted_one
     result = json.loads((folder / "comparison.json").read_text())
     assert (result["seeds"], list(result["validation"]["strategies"]), result["failed"]) == (
         [42, 43],
-        ["none", "undersample"],
+        ["none", "none + thresholds", "undersample", "undersample + thresholds"],
         {},
     )
 
