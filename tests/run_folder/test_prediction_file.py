@@ -105,7 +105,7 @@ def test_members_of_many_classes_vote_with_all_their_probabilities(tmp_path):
         RunFolder(member).write_predictions(
             {"test": (np.arange(90), one)}, names(1001), keep_all=True
         )
-    rows, voted = _vote(members, "test", names(1001), Config.model_validate(values), {})
+    rows, voted = _vote(members, "test", names(1001), Config.model_validate(values), {}, None)
     mean_NC = np.mean([np.exp(np.asarray(one.log_p_NC)).astype(np.float32) for one in made], axis=0)
     np.testing.assert_array_equal(rows, np.arange(90))
     np.testing.assert_array_equal(voted.predicted_N, mean_NC.argmax(axis=1))

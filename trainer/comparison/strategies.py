@@ -25,8 +25,10 @@ def fitting(config: Config) -> Config:
     """Return the config with strategies that fit the first rows of the data.
 
     Raises:
-        TrainerError: the data cannot be read, or the config or a strategy cannot be compared.
+        TrainerError: a package is missing, the data cannot be read, or the config or a strategy
+            cannot be compared.
     """
+    require("compare", "equipoise compare")
     multi_label = check_source(config.data, config.balance.by)
     config = with_strategies(config, multi_label=multi_label)
     refuse(config, multi_label=multi_label)
@@ -48,7 +50,7 @@ def refuse(config: Config, *, multi_label: bool) -> None:
         multi_label: whether a row may have any number of labels.
     Raises:
         ConfigError: with all reasons why the config or a strategy cannot be compared.
-        MissingPackageError: a package that `compare` or a strategy needs is not installed.
+        MissingPackageError: a package that a strategy needs is not installed.
     """
     if faults := [
         *_faults(config),
@@ -56,7 +58,6 @@ def refuse(config: Config, *, multi_label: bool) -> None:
         *_strategy_faults(config, multi_label),
     ]:
         raise ConfigError("\n".join(faults))
-    require("compare", "equipoise compare")
     for strategy in config.compare.overrides:
         if makes_embeddings(config, strategy):
             require("augment", f"compare.strategies: {strategy}", "imblearn")
