@@ -9,15 +9,11 @@ terminal) and takes the next free training. The first one that finds all trainin
 the result.
 """
 
-import json
-import shutil
 import textwrap
-from contextlib import ExitStack
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-import xxhash
 
 from trainer import __version__
 from trainer.comparison.strategies import (
@@ -33,12 +29,12 @@ from trainer.config.config import Config
 from trainer.config.sections.compare import BASELINE
 from trainer.config.yaml_source import dump_yaml, read_yaml
 from trainer.delivery import completion
-from trainer.errors import RunError
-from trainer.files.locks import holder, if_free, locked
+from trainer.files.locks import locked
 from trainer.launch.distributed import leave_the_others
 from trainer.run_folder import config_differences, writer
 from trainer.run_folder.environment import describe_environment
 from trainer.run_folder.finished_comparison import JSON_NAME, PAGE_NAME
+from trainer.run_folder.workers_folder import WorkersFolder, alone, identity_of
 from trainer.runs import startup, training_run
 
 if TYPE_CHECKING:
@@ -56,6 +52,12 @@ trackers write."""
 def folder_of(config: Config) -> Path:
     """Return the folder of the comparison, beside the run folder."""
     return Path(config.run.output_dir).expanduser() / f"{config.run.name}-compare"
+
+
+def workers_folder(path: Path) -> WorkersFolder:
+    """Return the folder of a comparison, which its workers share."""
+    again = "Use --resume never to train again."
+    return WorkersFolder(path, "comparison", JSON_NAME, FILES, FOLDERS, again)
 
 
 def check(config: Config) -> None:
@@ -88,17 +90,19 @@ def compare(config: Config, *, resume: str = "auto", command: str = "") -> Path:
     given, path = config, folder_of(config)
     writer.check_writable(path)
     with startup.loading_libraries():
-        config = startup.start(_alone(config))
+        config = startup.start(alone(config))
         from trainer.comparison import compare_page, shared_data
         from trainer.training.arguments import quiet_libraries
     quiet_libraries()
     shared = shared_data.prepare_shared(config)
     refuse(config, multi_label=shared.is_multi_label)  # as all rows say, not only the first
-    identity = identity_of(config, shared.first.clean.fingerprint)
-    if not _open(path, shared, identity, resume):
+    folder, clean = workers_folder(path), shared.first.clean
+    identity = identity_of(config, clean.fingerprint, "compare")
+    differences = partial(_differences, path, shared)
+    if not folder.open(shared.config, clean, shared.commits, identity, differences, resume):
         print(f"{path}: {shared.words}", flush=True)
-        _train_and_conclude(path, shared, given, command, identity)
-    result = _read(path)
+        _train_and_conclude(folder, shared, given, command, identity)
+    result = folder.read()
     compare_page.print_comparison(result)
     page = path / PAGE_NAME
     if not page.is_file():
@@ -109,62 +113,10 @@ def compare(config: Config, *, resume: str = "auto", command: str = "") -> Path:
     return path
 
 
-def identity_of(config: Config, fingerprint: str) -> str:
-    """Return a digest of all that the results depend on: config, strategies and data."""
-    values = {
-        key: value
-        for key, value in config_differences.flat(config.to_dict()).items()
-        if not config_differences.is_not_compared(key) or key.startswith("compare.")
-    }
-    return xxhash.xxh3_128(json.dumps([values, fingerprint], sort_keys=True).encode()).hexdigest()
-
-
-def _alone(config: Config) -> Config:
-    """Return the config of a process that trains by itself and pushes nothing."""
-    values = config.to_dict() | {"hub": {}}
-    values["run"] |= {"num_processes": 1}
-    return Config.model_validate(values)
-
-
-def _open(path: Path, shared: "SharedData", identity: str, resume: str) -> bool:
-    """Return whether the folder holds the finished comparison; else prepare the folder.
-
-    Raises:
-        RunError: the folder holds other files, or a comparison of another config or other rows and
-            `run.overwrite` is not set.
-    """
-    config, fingerprint = shared.config, shared.first.clean.fingerprint
-    path.mkdir(parents=True, exist_ok=True)
-    with locked(path / writer.LOCK, "a comparison is being opened"):
-        names = {found.name for found in path.iterdir() if found.suffix != ".partial"}
-        names = {name for name in names if not name.startswith(".")}
-        if not names <= {*FILES, *FOLDERS, writer.STOPPED}:
-            raise RunError(
-                f"{path}: holds files but no comparison. Set run.name or run.output_dir to another "
-                "folder."
-            )
-        differs = ""
-        if "config.yaml" in names:
-            differs = _earlier_version(path) or config_differences.first_differences(
-                path, config.to_dict(), fingerprint
-            )
-        if differs and not config.run.overwrite and resume != "never":
-            raise RunError(
-                f"{path}: holds a comparison that differs: {differs}. Set run.overwrite: true or "
-                "--resume never to start again, or set another run.name."
-            )
-        if differs or resume == "never":
-            _discard(path)
-        if _is_concluded(path, identity):
-            print(
-                f"{path}: holds the finished comparison of this config and data: nothing to do. "
-                "Use --resume never to train again."
-            )
-            return True
-        folder = writer.RunFolder(path)
-        folder.write_text("config.yaml", config.to_yaml())
-        folder.write_json("environment.json", _environment(shared))
-    return False
+def _differences(path: Path, shared: "SharedData") -> str:
+    """Return how the comparison in a folder differs, or an empty string."""
+    config, fingerprint = shared.config.to_dict(), shared.first.clean.fingerprint
+    return _earlier_version(path) or config_differences.first_differences(path, config, fingerprint)
 
 
 def _earlier_version(path: Path) -> str:
@@ -178,44 +130,8 @@ def _earlier_version(path: Path) -> str:
     )
 
 
-def _environment(shared: "SharedData") -> dict[str, Any]:
-    clean = shared.first.clean
-    return describe_environment(clean.fingerprint, clean.counts, 1, shared.commits)
-
-
-def _discard(path: Path) -> None:
-    """Remove the existing comparison.
-
-    Raises:
-        RunError: another process is training a part of it.
-    """
-    with ExitStack() as locks:
-        for folder in FOLDERS:
-            for lock in (path / folder).glob(f"*/*/{writer.LOCK}"):
-                if not locks.enter_context(if_free(lock)):
-                    raise RunError(
-                        f"{lock.parent}: is being trained by {holder(lock)}. Stop it before you "
-                        "discard the comparison."
-                    )
-        for name in FILES:
-            (path / name).unlink(missing_ok=True)
-        for name in FOLDERS:
-            shutil.rmtree(path / name, ignore_errors=True)
-
-
-def _is_concluded(path: Path, identity: str) -> bool:
-    try:
-        return bool(_read(path).get("identity") == identity)
-    except (OSError, ValueError, AttributeError):  # missing or damaged: it is written again
-        return False
-
-
-def _read(path: Path) -> dict[str, Any]:
-    return json.loads((path / JSON_NAME).read_text(encoding="utf-8"))
-
-
 def _train_and_conclude(
-    path: Path, shared: "SharedData", given: Config, command: str, identity: str
+    workers: WorkersFolder, shared: "SharedData", given: Config, command: str, identity: str
 ) -> None:
     """Train all strategies, or a shortlist of them, and write the result.
 
@@ -225,7 +141,7 @@ def _train_and_conclude(
     from trainer.comparison.grid import TrainingGrid
     from trainer.comparison.workers import refuse_differing, work
 
-    config, shortlist = shared.config, None
+    path, config, shortlist = workers.path, shared.config, None
     strategies = trained_strategies(config)
     if config.compare.quick:
         heads = TrainingGrid(shared, path / "quick", strategies, "head", False, identity, True)
@@ -236,7 +152,7 @@ def _train_and_conclude(
     grid = TrainingGrid(shared, path / "cells", strategies, mode, keeps_models, identity)
     work(grid)
     with locked(path / writer.LOCK, "the comparison is being concluded"):
-        if not _is_concluded(path, identity):
+        if not workers.is_concluded(identity):
             refuse_differing(grid)
             result = _result(grid, shortlist, command)
             winner = _winner_yaml(path, grid, given, result["winner"], result["recommendation"])
@@ -313,7 +229,9 @@ def _result(grid: "TrainingGrid", shortlist: dict[str, Any] | None, command: str
         "tested": sorted(({*grid.tested} - {trained_name(winner)}) | {*tested}) if test else [],
         "winner": winner,
         "recommendation": recommendation,
-        "environment": _environment(shared),
+        "environment": describe_environment(
+            shared.first.clean.fingerprint, shared.first.clean.counts, 1, shared.commits
+        ),
     }
 
 

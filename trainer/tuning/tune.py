@@ -8,24 +8,21 @@ Workers need no scheduler. Each runs the same command (`accelerate launch`, a Sl
 terminal) and takes the next trial. The first one that finds all trials finished writes the result.
 """
 
-import json
-import shutil
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-import xxhash
+from typing import TYPE_CHECKING
 
 from trainer.config.config import Config
 from trainer.config.yaml_source import read_yaml
 from trainer.data.reading.sources import check_source
 from trainer.delivery import completion
-from trainer.errors import ConfigError, RunError
+from trainer.errors import ConfigError
 from trainer.extras import require
-from trainer.files.locks import holder, if_free, locked
+from trainer.files.locks import locked
 from trainer.launch.distributed import leave_the_others, refuse_several_processes
 from trainer.run_folder import config_differences, writer
-from trainer.run_folder.environment import describe_environment
+from trainer.run_folder.workers_folder import WorkersFolder, alone, identity_of
 from trainer.runs import startup, training_run
 from trainer.tuning import space
 
@@ -33,7 +30,15 @@ if TYPE_CHECKING:
     from trainer.tuning.rows import SearchData
 
 JSON_NAME, PAGE_NAME, BEST_NAME = "tuning.json", "tune.html", "best.yaml"
-FILES = (JSON_NAME, PAGE_NAME, BEST_NAME, "config.yaml", "environment.json", "study.log")
+FILES = (
+    JSON_NAME,
+    PAGE_NAME,
+    BEST_NAME,
+    "config.yaml",
+    "environment.json",
+    "study.log",
+    writer.STOPPED,
+)
 FOLDERS = ("trials", writer.LOGS)
 BUDGET = ("tune.trials", "tune.minutes")
 """Keys that may change between two calls: a larger budget continues the search."""
@@ -46,6 +51,13 @@ MULTI_LABEL = (
 def folder_of(config: Config) -> Path:
     """Return the folder of the search, beside the run folder."""
     return Path(config.run.output_dir).expanduser() / f"{config.run.name}-tune"
+
+
+def workers_folder(path: Path) -> WorkersFolder:
+    """Return the folder of a search, which its workers share."""
+    again = "Raise tune.trials to continue it, or use --resume never to start again."
+    ignored = (".", "study.log.")
+    return WorkersFolder(path, "search", JSON_NAME, FILES, FOLDERS, again, ignored)
 
 
 def check(config: Config) -> None:
@@ -111,16 +123,18 @@ def tune(config: Config, *, resume: str = "auto", command: str = "") -> Path:
     given, path = config, folder_of(config)
     writer.check_writable(path)
     with startup.loading_libraries():
-        config = startup.start(_alone(config))
+        config = startup.start(alone(config, compare={}))
         from trainer.training.arguments import quiet_libraries
         from trainer.tuning import rows, tune_page
     quiet_libraries()
     data = rows.prepare_search(config)
-    identity = identity_of(config, data.whole.first.clean.fingerprint)
-    if not _open(path, config, data, identity, resume):
+    folder, clean = workers_folder(path), data.whole.first.clean
+    identity = identity_of(config, clean.fingerprint, "tune")
+    differences = partial(_differences, path, config, clean.fingerprint)
+    if not folder.open(config, clean, data.whole.commits, identity, differences, resume):
         print(f"{path}: {data.words}", flush=True)
-        _search(path, config, data, given, command, identity)
-    result = _read(path)
+        _search(folder, config, data, given, command, identity)
+    result = folder.read()
     tune_page.print_result(result)
     page = path / PAGE_NAME
     if not page.is_file():
@@ -128,61 +142,6 @@ def tune(config: Config, *, resume: str = "auto", command: str = "") -> Path:
             tune_page.write(result, page)
     print(f"Search: {path}  (page: {page}, config of the best trial: {path / BEST_NAME})")
     return path
-
-
-def identity_of(config: Config, fingerprint: str) -> str:
-    """Return a digest of all that the result depends on: config, budget and data."""
-    values = {
-        key: value
-        for key, value in config_differences.flat(config.to_dict()).items()
-        if not config_differences.is_not_compared(key) or key.startswith("tune.")
-    }
-    return xxhash.xxh3_128(json.dumps([values, fingerprint], sort_keys=True).encode()).hexdigest()
-
-
-def _alone(config: Config) -> Config:
-    """Return the config of a process that trains by itself and pushes nothing."""
-    values = config.to_dict() | {"hub": {}, "compare": {}}
-    values["run"] |= {"num_processes": 1}
-    return Config.model_validate(values)
-
-
-def _open(path: Path, config: Config, data: "SearchData", identity: str, resume: str) -> bool:
-    """Return whether the folder holds the finished search; else prepare the folder.
-
-    Raises:
-        RunError: the folder holds other files, or a search of another config or other rows and
-            `run.overwrite` is not set.
-    """
-    path.mkdir(parents=True, exist_ok=True)
-    clean = data.whole.first.clean
-    with locked(path / writer.LOCK, "a search is being opened"):
-        names = {found.name for found in path.iterdir() if found.suffix != ".partial"}
-        names = {name for name in names if not name.startswith((".", "study.log."))}
-        if not names <= {*FILES, *FOLDERS, writer.STOPPED}:
-            raise RunError(
-                f"{path}: holds files but no search. Set run.name or run.output_dir to another"
-                " folder."
-            )
-        differs = _differences(path, config, clean.fingerprint) if "config.yaml" in names else ""
-        if differs and not config.run.overwrite and resume != "never":
-            raise RunError(
-                f"{path}: holds a search that differs: {differs}. Set run.overwrite: true or"
-                " --resume never to start again, or set another run.name."
-            )
-        if differs or resume == "never":
-            _discard(path)
-        if _is_concluded(path, identity):
-            print(
-                f"{path}: holds the finished search of this config and data: nothing to do. Raise"
-                " tune.trials to continue it, or use --resume never to start again."
-            )
-            return True
-        folder = writer.RunFolder(path)
-        folder.write_text("config.yaml", config.to_yaml())
-        environment = describe_environment(clean.fingerprint, clean.counts, 1, data.whole.commits)
-        folder.write_json("environment.json", environment)
-    return False
 
 
 def _differences(path: Path, config: Config, fingerprint: str) -> str:
@@ -198,35 +157,13 @@ def _differences(path: Path, config: Config, fingerprint: str) -> str:
     return "; ".join([*([words] if words else []), *changed[:3]])
 
 
-def _discard(path: Path) -> None:
-    """Remove the existing search.
-
-    Raises:
-        RunError: another process trains one of its trials.
-    """
-    for lock in path.glob(f"trials/*/*/{writer.LOCK}"):
-        with if_free(lock) as is_free:
-            if not is_free:
-                raise RunError(f"{lock.parent}: is being trained by {holder(lock)}. Stop it first.")
-    for name in (*FILES, writer.STOPPED):
-        (path / name).unlink(missing_ok=True)
-    for name in FOLDERS:
-        shutil.rmtree(path / name, ignore_errors=True)
-
-
-def _is_concluded(path: Path, identity: str) -> bool:
-    try:
-        return bool(_read(path).get("identity") == identity)
-    except (OSError, ValueError, AttributeError):  # missing or damaged: it is written again
-        return False
-
-
-def _read(path: Path) -> dict[str, Any]:
-    return json.loads((path / JSON_NAME).read_text(encoding="utf-8"))
-
-
 def _search(
-    path: Path, config: Config, data: "SearchData", given: Config, command: str, identity: str
+    workers: WorkersFolder,
+    config: Config,
+    data: "SearchData",
+    given: Config,
+    command: str,
+    identity: str,
 ) -> None:
     """Train all trials, and write the result.
 
@@ -237,10 +174,11 @@ def _search(
     from trainer.tuning.search import Search
     from trainer.tuning.workers import work
 
+    path = workers.path
     search = Search(config, path)
     work(search, data)
     with locked(path / writer.LOCK, "the search is being concluded"):
-        if not _is_concluded(path, identity):
+        if not workers.is_concluded(identity):
             result = result_of(search, data, command, identity)
             folder = writer.RunFolder(path)
             folder.write_text(BEST_NAME, best_yaml(given, result))
