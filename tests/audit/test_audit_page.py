@@ -27,7 +27,7 @@ def audited(tmp_path, records, split=None):
     config = check_config(YamlSource("audit", sections | ({"split": split} if split else {})))
     clean = clean_rows(read_rows(config.data, tmp_path / "cache"), config.data.clean, [])
     return collect(
-        inspect(clean, config, threshold=0.8, max_rows=10_000), "equipoise {} rows.yaml".format
+        inspect(clean, config, threshold=0.8, max_rows=10_000), "equipoise compare rows.yaml"
     )
 
 

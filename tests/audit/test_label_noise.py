@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from sklearn.feature_extraction.text import TfidfVectorizer
 
-from trainer.audit.label_noise import find_label_noise, term_weights
+from trainer.audit.noise.label_noise import find_label_noise, term_weights
 from trainer.config.sections.data import DataSection
 from trainer.data.cleaning.clean import clean_rows
 from trainer.data.reading.sources import read_rows
@@ -140,7 +140,7 @@ def test_term_weights_are_tf_idf_and_know_emoji_alone():
 
 
 def test_of_many_classes_a_stratified_sample_of_the_rows_is_checked(monkeypatch):
-    from trainer.audit import label_noise
+    from trainer.audit.noise import label_noise
 
     rng = np.random.default_rng(0)
     labels = np.repeat(np.arange(4), [200, 100, 50, 10])

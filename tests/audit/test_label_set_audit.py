@@ -12,9 +12,9 @@ from test_audit import audit
 
 from trainer.audit.advice import advise
 from trainer.audit.facts import Advice, Facts
-from trainer.audit.label_set_noise import find_label_set_noise
 from trainer.audit.label_set_rules import LABEL_SET_RULES
 from trainer.audit.label_sets import describe_label_sets
+from trainer.audit.noise.label_set_noise import find_label_set_noise
 from trainer.comparison.strategies import refuse
 from trainer.config.config import load_config
 

@@ -1,6 +1,5 @@
 """The command `audit`: what the rows are like and what to try first, without training."""
 
-from collections.abc import Callable
 from pathlib import Path
 
 from trainer.config.config import Config
@@ -19,7 +18,7 @@ def audit(
     folder: Path,
     threshold: float,
     max_rows: int,
-    command: Callable[[str], str] = "equipoise {} <config>".format,
+    compare: str = "equipoise compare <config>",
 ) -> Path:
     """Audit the data, write audit.json and audit.html, and return the path of the page.
 
@@ -30,7 +29,7 @@ def audit(
             folder, which must be empty when a run starts.
         threshold: Jaccard similarity from which texts are near duplicates.
         max_rows: rows to compare and check; of larger data a seeded, stratified sample.
-        command: gives the command line of `compare` for these rows.
+        compare: the command `compare` for these rows, with which the advice ends.
 
     Raises:
         MissingPackageError: packages of the extra `audit` are not installed.
@@ -59,7 +58,7 @@ def audit(
         max_rows=max_rows,
         encoder=open_encoder(config.model) if with_encoder else None,
     )
-    findings = collect(inspection, command)
+    findings = collect(inspection, compare)
     tables.print_findings(findings)
     path = page.write(folder, findings)
     print(f"Audit: {path}  (figures: {folder / page.JSON_NAME})")

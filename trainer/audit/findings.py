@@ -1,7 +1,6 @@
 """The findings of an audit: the content of audit.json, from which page and tables are made."""
 
 import shlex
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,7 +19,7 @@ from trainer.audit.inspection import (
     shared_texts,
 )
 from trainer.audit.label_sets import describe_label_sets
-from trainer.audit.noise_findings import describe_noise, noise_notes
+from trainer.audit.noise.noise_findings import describe_noise, noise_notes
 from trainer.audit.split_shares import describe_splits
 from trainer.data.balancing.balance import wanted_rows
 from trainer.data.cleaning.near_duplicates import MOST_CHARACTERS
@@ -71,11 +70,11 @@ class Findings:
     next_commands: list[str]
 
 
-def collect(inspection: Inspection, command: Callable[[str], str]) -> Findings:
+def collect(inspection: Inspection, compare: str) -> Findings:
     """Return the findings of an inspection.
 
     Args:
-        command: gives the command line of `compare` for these rows.
+        compare: the command `compare` for these rows.
     """
     data, clean = inspection.config.data, inspection.clean
     distribution = _distribution(inspection)
@@ -118,17 +117,15 @@ def collect(inspection: Inspection, command: Callable[[str], str]) -> Findings:
         obstacles=inspection.obstacles,
         notes=_notes(inspection, distribution, label_sets),
         advice=advice,
-        next_commands=_next_commands(command, inspection, advice[-1]),
+        next_commands=_next_commands(compare, inspection, advice[-1]),
     )
 
 
-def _next_commands(
-    command: Callable[[str], str], inspection: Inspection, method: Advice
-) -> list[str]:
+def _next_commands(compare: str, inspection: Inspection, method: Advice) -> list[str]:
     """Return the command that measures the methods that the advice speaks of."""
     plain = " --set decision.thresholds=null" if inspection.config.decision.thresholds else ""
     strategies = shlex.quote(f"compare.strategies={method.compared}")
-    return [f"{command('compare')}{plain} --set {strategies}"]
+    return [f"{compare}{plain} --set {strategies}"]
 
 
 def _distribution(inspection: Inspection) -> DataSummary:

@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trainer.arrays import Bools, Ints
-from trainer.audit.label_noise import LabelNoise, find_label_noise, term_weights
-from trainer.audit.label_set_noise import LabelSetNoise, find_label_set_noise
+from trainer.audit.noise.label_noise import LabelNoise, find_label_noise, term_weights
+from trainer.audit.noise.label_set_noise import LabelSetNoise, find_label_set_noise
 from trainer.config.config import Config
 from trainer.config.sections.balancing import BalanceSection
 from trainer.config.sections.data import DataSection, SplitSection

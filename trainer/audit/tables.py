@@ -151,7 +151,7 @@ def _print_noise(noise: dict[str, Any], *, is_label_set: bool) -> None:
     for heading in headings:
         table.add_column(heading, no_wrap=not is_label_set and heading != "text")
     for row in noise["candidates"][:MOST_ROWS]:
-        cells = (
+        columns = (
             (row["label"], *(_doubts(row[name]) for name in ("wrong", "missing")))
             if is_label_set
             else (
@@ -159,7 +159,7 @@ def _print_noise(noise: dict[str, Any], *, is_label_set: bool) -> None:
                 f"{row['suggested_label']} ({row['suggested_probability']:.2f})",
             )
         )
-        table.add_row(str(row["row"]), *cells, row["text"][:MOST_CHARACTERS])
+        table.add_row(str(row["row"]), *columns, row["text"][:MOST_CHARACTERS])
     if noise["candidates"]:
         console.print(table)
     console.print(

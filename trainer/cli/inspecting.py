@@ -2,7 +2,7 @@
 
 import json
 import shlex
-from collections.abc import Callable
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -20,7 +20,14 @@ from trainer.cli.options import (
     described,
     flag,
 )
-from trainer.cli.run_config import config_of, naming_options, path_of, required_path, row_keys
+from trainer.cli.run_config import (
+    config_of,
+    line_of,
+    naming_options,
+    path_of,
+    required_path,
+    row_keys,
+)
 from trainer.config.config import json_schema, load_config
 from trainer.errors import ConfigError
 from trainer.launch.exits import worded_errors
@@ -76,26 +83,20 @@ def audit_command(
             folder=output or (Path("audit") if path is None else beside),
             threshold=threshold,
             max_rows=max_rows,
-            command=_command_line(path, data, label_column, set_ or ()),
+            compare=_compare_line(path, data, label_column, set_),
         )
 
 
-def _command_line(
-    path: str | None, data: str | None, label: str | None, settings: list[str] | tuple[()]
-) -> Callable[[str], str]:
-    """Return a function that gives the line of `compare` for the rows of an audit."""
+def _compare_line(
+    path: str | None, data: str | None, label: str | None, set_: Sequence[str] | None
+) -> str:
+    """Return the line that compares methods on the rows of an audit."""
     from trainer.data.reading.formats.readers import run_name
 
-    options = [part for text in settings for part in ("--set", text)]
-    target = f"{run_name(data or '')}.yaml"
+    if path is not None:
+        return line_of("compare", path, set_)
     init = ["equipoise", "init", data or "", *(["--label", label] if label else [])]
-
-    def line(command: str) -> str:
-        if path is not None:
-            return shlex.join(["equipoise", command, path, *options])
-        return f"{shlex.join(init)} && {shlex.join(['equipoise', command, target])}"
-
-    return line
+    return f"{shlex.join(init)} && {line_of('compare', run_name(data or '') + '.yaml')}"
 
 
 @worded_errors()

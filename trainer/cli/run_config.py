@@ -1,6 +1,7 @@
 """The config of a command: a YAML file, or options that name a file of rows."""
 
 import re
+import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,6 +25,12 @@ OTHER_OPTIONS = {"model.name": "--model", "run.output_dir": "--output", "run.nam
 ROWS = re.compile(
     r"\.(csv|tsv|tab|jsonl|ndjson|parquet|arrow|xlsx)(\.(gz|xz|zst|zip))?$", re.IGNORECASE
 )
+
+
+def line_of(command: str, path: str, set_: Sequence[str] | None = None) -> str:
+    """Return the line that runs a command on a YAML file, quoted for a shell."""
+    options = [part for text in set_ or () for part in ("--set", text)]
+    return shlex.join(["equipoise", command, path, *options])
 
 
 def path_of(command: str, argument: str | None, option: str | None) -> str | None:

@@ -1,6 +1,5 @@
 """Commands that train: train, compare, tune; and split, which writes the rows that train uses."""
 
-import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,6 +23,7 @@ from trainer.cli.options import (
 )
 from trainer.cli.run_config import (
     config_of,
+    line_of,
     naming_options,
     path_of,
     required_path,
@@ -102,14 +102,12 @@ def compare_command(
     loaded = load_config(path, set_ or ())
     from trainer.comparison import compare
 
-    options = [part for text in set_ or () for part in ("--set", text)]
-    command = shlex.join(["equipoise", "compare", path, *options])
     with naming_options(None, path):
         if check:
             check_and_report(path, loaded, compare.check)
             return
         with _marking_interruptions(compare.folder_of(loaded)):
-            compare.compare(loaded, resume=resume, command=command)
+            compare.compare(loaded, resume=resume, command=line_of("compare", path, set_))
 
 
 @worded_errors()
@@ -131,13 +129,12 @@ def tune_command(
     loaded = load_config(path, set_ or ())
     from trainer.tuning import tune
 
-    if check:
-        check_and_report(path, loaded, tune.check)
-        return
-    options = [part for text in set_ or () for part in ("--set", text)]
-    command = shlex.join(["equipoise", "tune", path, *options])
-    with _marking_interruptions(tune.folder_of(loaded)):
-        tune.tune(loaded, resume=resume, command=command)
+    with naming_options(None, path):
+        if check:
+            check_and_report(path, loaded, tune.check)
+            return
+        with _marking_interruptions(tune.folder_of(loaded)):
+            tune.tune(loaded, resume=resume, command=line_of("tune", path, set_))
 
 
 @worded_errors()

@@ -4,6 +4,7 @@ Legend: N rows, F features, C classes, I candidates.
 """
 
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,26 +29,19 @@ Folds = list[tuple[Ints, Ints]]
 
 
 @dataclass(frozen=True)
-class LabelNoise:
-    """Candidates for a wrong label by their positions in the rows given, most doubtful first.
+class Candidates:
+    """Rows with doubtful labels by their positions in the rows given, most doubtful first.
 
     Attributes:
-        positions_I: rows whose label is doubtful.
-        suggested_ids_I: the class that the other rows suggest.
-        given_probabilities_I: out-of-fold probability of the label that the row has.
-        suggested_probabilities_I: out-of-fold probability of the suggested class.
-        left_out_ids: classes that cannot be checked, because they have fewer than two independent
-            rows, or all of them in one fold.
-        num_checked: rows whose label was checked.
+        positions_I: rows with a doubtful label.
+        left_out_ids: labels that cannot be checked.
+        num_checked: rows whose labels were checked.
         macro_f1: macro F1 of the out-of-fold predictions; if it is low, candidates mean little.
         num_folds: folds of the cross-validation.
         is_sample: whether only a sample was checked, to keep the probabilities in memory.
     """
 
     positions_I: Ints
-    suggested_ids_I: Ints
-    given_probabilities_I: Floats
-    suggested_probabilities_I: Floats
     left_out_ids: list[int]
     num_checked: int
     macro_f1: float
@@ -58,6 +52,23 @@ class LabelNoise:
     def share(self) -> float:
         """Candidates as a share of the rows checked."""
         return len(self.positions_I) / max(1, self.num_checked)
+
+
+@dataclass(frozen=True)
+class LabelNoise(Candidates):
+    """Candidates for a wrong label, of rows with one label each.
+
+    Classes are left out that have fewer than two independent rows, or all of them in one fold.
+
+    Attributes:
+        suggested_ids_I: the class that the other rows suggest.
+        given_probabilities_I: out-of-fold probability of the label that the row has.
+        suggested_probabilities_I: out-of-fold probability of the suggested class.
+    """
+
+    suggested_ids_I: Ints
+    given_probabilities_I: Floats
+    suggested_probabilities_I: Floats
 
 
 def find_label_noise(
@@ -91,7 +102,9 @@ def find_label_noise(
     if not folds:
         return None
     class_ids, targets_N = np.unique(label_ids_N[rows], return_inverse=True)
-    probabilities_NC = _out_of_fold(features_NF[rows], targets_N, folds)
+    features_NF = features_NF[rows]
+    model = _classifier(features_NF)
+    probabilities_NC = out_of_fold(features_NF, targets_N, folds, len(class_ids), model)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # cleanlab warns about every class without a candidate
         found = find_label_issues(
@@ -141,26 +154,35 @@ def _folds(
     return rows, []
 
 
-def _out_of_fold(features_NF: Any, targets_N: Ints, folds: Folds) -> Floats:
-    """Return (N, C) probabilities of each row by a classifier that never saw its unit."""
+def out_of_fold(
+    features_NF: Any, targets: Any, folds: Folds, size: int, new_model: Callable[[], Any]
+) -> Floats:
+    """Return (N, size) probabilities of each row by a model that never saw its unit.
+
+    Args:
+        targets: class ids (N,), or whether each row has each label (N, C).
+        new_model: returns a classifier of scikit-learn.
+    """
+    probabilities = np.zeros((len(targets), size))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # a fit that ends at max_iter is good enough here
+        for rest, held_out in progress_bar(folds, desc="Checking labels", unit=" folds", delay=2):
+            model = new_model().fit(features_NF[rest], targets[rest])
+            probabilities[held_out] = model.predict_proba(features_NF[held_out])
+    return probabilities
+
+
+def _classifier(features_NF: Any) -> Callable[[], Any]:
+    """Return the kind of logistic regression that suits term weights or embeddings."""
     from scipy.sparse import issparse
     from sklearn.linear_model import LogisticRegression
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
 
-    probabilities_NC = np.zeros((len(targets_N), int(targets_N.max()) + 1))
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # a fit that ends at max_iter is good enough here
-        for rest, held_out in progress_bar(folds, desc="Checking labels", unit=" folds", delay=2):
-            if issparse(features_NF):
-                model = LogisticRegression(C=10, max_iter=300)
-            else:
-                # with C 0.1 it fits the wrong labels: R8 macro F1 0.75 instead of 0.85
-                classifier = LogisticRegression(C=0.01, max_iter=300)
-                model = make_pipeline(StandardScaler(), classifier)
-            model.fit(features_NF[rest], targets_N[rest])
-            probabilities_NC[held_out] = model.predict_proba(features_NF[held_out])
-    return probabilities_NC
+    if issparse(features_NF):
+        return lambda: LogisticRegression(C=10, max_iter=300)
+    # with C 0.1 it fits the wrong labels: R8 macro F1 0.75 instead of 0.85
+    return lambda: make_pipeline(StandardScaler(), LogisticRegression(C=0.01, max_iter=300))
 
 
 def term_weights(texts: list[str]) -> Any:

@@ -10,8 +10,7 @@ from typing import Any
 import numpy as np
 
 from trainer.arrays import Bools, Floats, Ints
-from trainer.audit.label_noise import FILTER, NUM_FOLDS, Folds
-from trainer.progress import progress_bar
+from trainer.audit.noise.label_noise import FILTER, NUM_FOLDS, Candidates, Folds, out_of_fold
 
 LEAST_UNITS = 10
 """Independent rows that a label needs: fewer do not teach a classifier what it means."""
@@ -24,37 +23,22 @@ NUM_FEATURES = 256
 
 
 @dataclass(frozen=True)
-class LabelSetNoise:
-    """Rows with a doubtful label by their positions in the rows given, most doubtful first.
+class LabelSetNoise(Candidates):
+    """Rows with a label that may be wrong, or without one that may be missing.
+
+    Labels are left out that have too few independent rows, or are beyond the most frequent ones.
 
     Attributes:
-        positions_I: rows with a label that may be wrong, or without one that may be missing.
         label_ids_K: the labels that were checked.
         given_IK: whether the row has the label.
         doubtful_IK: whether this is in doubt.
         probabilities_IK: out-of-fold probability that the row has the label.
-        left_out_ids: labels with too few independent rows, or beyond the most frequent ones.
-        num_checked: rows whose labels were checked.
-        macro_f1: macro F1 of the out-of-fold predictions; if it is low, candidates mean little.
-        num_folds: folds of the cross-validation.
-        is_sample: whether only a sample was checked, to keep the probabilities in memory.
     """
 
-    positions_I: Ints
     label_ids_K: Ints
     given_IK: Bools
     doubtful_IK: Bools
     probabilities_IK: Floats
-    left_out_ids: list[int]
-    num_checked: int
-    macro_f1: float
-    num_folds: int
-    is_sample: bool
-
-    @property
-    def share(self) -> float:
-        """Candidates as a share of the rows checked."""
-        return len(self.positions_I) / max(1, self.num_checked)
 
 
 def find_label_set_noise(
@@ -153,13 +137,11 @@ def _out_of_fold(features_NF: Floats, given_NK: Bools, folds: Folds) -> Floats:
     """
     from sklearn.neural_network import MLPClassifier
 
-    probabilities_NK = np.zeros(given_NK.shape)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # a fit that ends at max_iter is good enough here
-        for rest, held_out in progress_bar(folds, desc="Checking labels", unit=" folds", delay=2):
-            model = MLPClassifier((), solver="lbfgs", alpha=100, max_iter=100)
-            targets = given_NK[rest] if given_NK.shape[1] > 1 else given_NK[rest, 0]
-            model.fit(features_NF[rest], targets)
-            found = model.predict_proba(features_NF[held_out])
-            probabilities_NK[held_out] = found if given_NK.shape[1] > 1 else found[:, 1:]
-    return probabilities_NK
+    is_single = given_NK.shape[1] == 1  # scikit-learn then gives both classes
+    return out_of_fold(
+        features_NF,
+        given_NK[:, 0] if is_single else given_NK,
+        folds,
+        2 if is_single else given_NK.shape[1],
+        lambda: MLPClassifier((), solver="lbfgs", alpha=100, max_iter=100),
+    )[:, 1 if is_single else 0 :]

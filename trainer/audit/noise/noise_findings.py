@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 
 from trainer.audit.inspection import Inspection, quote
-from trainer.audit.label_noise import LabelNoise
-from trainer.audit.label_set_noise import LEAST_UNITS, MOST_LABELS, LabelSetNoise
+from trainer.audit.noise.label_noise import LabelNoise
+from trainer.audit.noise.label_set_noise import LEAST_UNITS, MOST_LABELS, LabelSetNoise
 from trainer.data.labels.class_order import count_drawn
 from trainer.errors import listing
 

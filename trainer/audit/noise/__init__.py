@@ -1,0 +1,1 @@
+"""Labels of an audit that may be wrong or missing."""
