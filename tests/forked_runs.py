@@ -64,53 +64,44 @@ def train(config, log, *, num_processes=1, strike=None, rank=None):
 
 def start_compare(config, log, *, strike=None):
     """A process of `equipoise compare`, started; `log` and `strike` as of `train`."""
-    process = CONTEXT.Process(target=_compare, args=(str(config), str(log), strike))
-    process.start()
-    return process
+    return _started("compare_command", config, log, strike)
 
 
 def compare(config, log, *, strike=None):
     """Exit code of `equipoise compare`."""
-    process = start_compare(config, log, strike=strike)
-    process.join(timeout=100)
-    process.kill()
-    process.join()
-    return process.exitcode
+    return _exit_code(start_compare(config, log, strike=strike))
 
 
 def start_tune(config, log, *, strike=None):
     """A process of `equipoise tune`, started; `log` and `strike` as of `train`."""
-    process = CONTEXT.Process(target=_tune, args=(str(config), str(log), strike))
-    process.start()
-    return process
+    return _started("tune_command", config, log, strike)
 
 
 def tune(config, log, *, strike=None):
     """Exit code of `equipoise tune`."""
-    process = start_tune(config, log, strike=strike)
+    return _exit_code(start_tune(config, log, strike=strike))
+
+
+def _started(command, config, log, strike):
+    process = CONTEXT.Process(target=_run, args=(command, str(config), str(log), strike))
+    process.start()
+    return process
+
+
+def _exit_code(process):
     process.join(timeout=100)
     process.kill()
     process.join()
     return process.exitcode
 
 
-def _compare(config, log, strike):
+def _run(command, config, log, strike):
     _redirect(log)
-    from trainer.cli.training import compare_command
+    from trainer.cli import training
 
     if strike:
         _strike_at(*strike)
-    compare_command(config=config, set_=[], resume="auto", check=False)
-    sys.stdout.flush()
-
-
-def _tune(config, log, strike):
-    _redirect(log)
-    from trainer.cli.training import tune_command
-
-    if strike:
-        _strike_at(*strike)
-    tune_command(config=config, set_=[], resume="auto", check=False)
+    getattr(training, command)(config=config, set_=[], resume="auto", check=False)
     sys.stdout.flush()
 
 
@@ -121,7 +112,6 @@ def _redirect(log):
 
 
 def _rank(config, log, rank, num_processes, port, strike):
-    _redirect(log)
     if num_processes > 1:
         os.environ |= {
             "RANK": str(rank),
@@ -134,12 +124,7 @@ def _rank(config, log, rank, num_processes, port, strike):
             "MASTER_PORT": str(port),
             "ACCELERATE_USE_CPU": "true",
         }
-    from trainer.cli.training import train_command
-
-    if strike:
-        _strike_at(*strike)
-    train_command(config=config, set_=[], resume="auto", check=False)
-    sys.stdout.flush()
+    _run("train_command", config, log, strike)
 
 
 def _strike_at(place, times, numbers):

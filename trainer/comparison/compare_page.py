@@ -94,7 +94,7 @@ def render(result: dict[str, Any]) -> str:
         },
         quick_order=by_metric(quick["comparison"]) if quick else [],
         facts=config_differences.flat(result["environment"]),
-        duration=_duration(result["total_seconds"]),
+        duration=pages.duration(result["total_seconds"]),
         figures=[
             name
             for name in dict.fromkeys((compared["metric"], *SHOWN[is_multi_label], *TITLES))
@@ -315,12 +315,3 @@ def _costs(result: dict[str, Any], order: list[str]) -> list[dict[str, Any]]:
         }
         for title, x, costs in pictures
     ]
-
-
-def _duration(seconds: float) -> str:
-    """Return a time in its two largest units."""
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    if hours:
-        return f"{hours} h {minutes} min"
-    return f"{minutes} min {rest} s" if minutes else f"{rest} s"

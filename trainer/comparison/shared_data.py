@@ -137,9 +137,13 @@ def _prepare_fold(
     unbalanced = balance_splits(
         clean, rows.splits, BalanceSection(), LossSection(), seed=seed, synthetic=synthetic
     )
-    shown = replace(unbalanced, splits=replace(unbalanced.splits, test=rows.compared))
-    tokens = preparation.tokenise_splits(shown, tokenizer, max_length)
-    tokens["compared"] = tokens.pop("test")
+    if rows.compared is rows.splits.validation:  # nothing is chosen on them
+        tokens = preparation.tokenise_splits(unbalanced, tokenizer, max_length)
+        tokens["compared"] = tokens["validation"]
+    else:
+        shown = replace(unbalanced, splits=replace(unbalanced.splits, test=rows.compared))
+        tokens = preparation.tokenise_splits(shown, tokenizer, max_length)
+        tokens["compared"] = tokens.pop("test")
     return FoldData(clean, rows, test_rows, synthetic, unbalanced, tokens)
 
 

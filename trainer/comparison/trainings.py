@@ -6,8 +6,8 @@ Its folder is a run folder without test rows, pictures and model card.
 import json
 import shutil
 import time
-from collections.abc import Callable
-from contextlib import redirect_stderr, redirect_stdout
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -91,13 +91,7 @@ class Training:
 
     def figure(self, name: str, *, thresholds: bool = False) -> float:
         """Return a metric on the compared rows, with the decision or the thresholds if any."""
-        metrics = self.metrics
-        with_decision = metrics.get("decision", metrics)
-        final = (metrics[THRESHOLDS] if thresholds else with_decision)["validation"]
-        if name.startswith("minority_"):
-            of_minority = final["per_class"][metrics["minority_label"]]
-            return float(of_minority[name.removeprefix("minority_")])
-        return float(final[name])
+        return figure_of(self.metrics, name, thresholds=thresholds)
 
     def rows_note(self, shared: SharedData) -> dict[str, Any]:
         """Return what rows.json says of this training."""
@@ -107,6 +101,16 @@ class Training:
             "for_shortlist": self.for_shortlist,
             "thresholds": has_thresholds,
         }
+
+
+def figure_of(metrics: dict[str, Any], name: str, *, thresholds: bool = False) -> float:
+    """Return a validation metric of metrics.json, with the decision or the thresholds if any."""
+    with_decision = metrics.get("decision", metrics)
+    final = (metrics[THRESHOLDS] if thresholds else with_decision)["validation"]
+    if name.startswith("minority_"):
+        of_minority = final["per_class"][metrics["minority_label"]]
+        return float(of_minority[name.removeprefix("minority_")])
+    return float(final[name])
 
 
 def balanced_data(training: Training, shared: SharedData) -> PreparedData:
@@ -146,25 +150,8 @@ def train(training: Training, shared: SharedData, *, keeps_model: bool) -> None:
         TrainerError: the strategy or the training fails; Stopped on a signal, after a checkpoint.
     """
     begin, config, data = time.perf_counter(), training.config, balanced_data(training, shared)
-    release()  # the model of the training before
-    folder = writer.RunFolder(training.path)
-    checkpoint = writer.plan_run(
-        folder.path, config.to_dict(), data.clean.fingerprint, overwrite=True, resume="auto"
-    )
-    if not checkpoint:
-        writer.start_run(folder.path, config.to_dict())
-    folder.write_json(ROWS, training.rows_note(shared))
-    with (
-        (folder.path / "training.log").open("a", encoding="utf-8") as log,
-        redirect_stdout(log),
-        redirect_stderr(log),
-        naming_lack(config.model.name),
-        stopping.at_agreed_steps(),
-    ):
-        environment = describe_environment(
-            data.clean.fingerprint, data.clean.counts, distributed.world_size(), shared.commits
-        )
-        folder.write_json("environment.json", environment)
+    with opened_folder(training, data, shared) as (folder, checkpoint):
+        folder.write_json(ROWS, training.rows_note(shared))
         build = trainer_builder(training, shared, data, folder)
         trainer, clock = training_run.run_trainer(build, folder, checkpoint)
         if config.model.mode == "lora":
@@ -173,7 +160,7 @@ def train(training: Training, shared: SharedData, *, keeps_model: bool) -> None:
             data = data.with_synthetic(trainer.counts_C, trainer.class_weights_C)
         tokens, rows = shared.folds[training.fold].tokens, shared.folds[training.fold].rows
         judged = (rows.compared, tokens["compared"])
-        if training.for_shortlist or shared.selection.used == "last_step":
+        if training.for_shortlist:
             judged = (data.splits.validation, tokens["validation"])
         metrics = evaluate(config, data, folder, trainer, tokens["validation"], judged)
         metrics[EVALUATIONS] = [[row["step"], row["macro_f1"]] for row in trainer.epoch_rows()]
@@ -184,6 +171,35 @@ def train(training: Training, shared: SharedData, *, keeps_model: bool) -> None:
         clock |= {"wall_seconds": time.perf_counter() - begin}  # since the last start
         folder.finish(metrics | {"training": clock})
         trainer.trackers.finish(folder.path)
+
+
+@contextmanager
+def opened_folder(
+    training: Training, data: PreparedData, shared: SharedData
+) -> Iterator[tuple[writer.RunFolder, str | None]]:
+    """Yield the folder of a training, and the checkpoint to resume from if there is one.
+
+    Output goes to training.log there.
+    """
+    release()  # the model of the training before
+    config, clean, folder = training.config, data.clean, writer.RunFolder(training.path)
+    checkpoint = writer.plan_run(
+        folder.path, config.to_dict(), clean.fingerprint, overwrite=True, resume="auto"
+    )
+    if not checkpoint:
+        writer.start_run(folder.path, config.to_dict())
+    with (
+        (folder.path / "training.log").open("a", encoding="utf-8") as log,
+        redirect_stdout(log),
+        redirect_stderr(log),
+        naming_lack(config.model.name),
+        stopping.at_agreed_steps(),
+    ):
+        environment = describe_environment(
+            clean.fingerprint, clean.counts, distributed.world_size(), shared.commits
+        )
+        folder.write_json("environment.json", environment)
+        yield folder, checkpoint
 
 
 def trainer_builder(

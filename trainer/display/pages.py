@@ -52,6 +52,15 @@ def decimals(value: Any, places: int = 3) -> str:
     return "\N{EN DASH}" if value is None else f"{value:.{places}f}"
 
 
+def duration(seconds: float) -> str:
+    """Return a time in its two largest units."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours} h {minutes} min"
+    return f"{minutes} min {rest} s" if minutes else f"{rest} s"
+
+
 def _code(text: str) -> "Markup":
     """Return escaped text whose `quoted` parts are code."""
     from markupsafe import Markup, escape

@@ -2,24 +2,25 @@
 
 import shutil
 from collections.abc import Callable
-from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any
 
 import optuna
 from transformers import TrainerCallback
 
-from trainer.comparison.trainings import Training, balanced_data, trainer_builder
+from trainer.comparison.trainings import (
+    Training,
+    balanced_data,
+    figure_of,
+    opened_folder,
+    trainer_builder,
+)
 from trainer.config.config import Config
 from trainer.data.prepared_data import PreparedData
 from trainer.data.tokens.tokenise import TokenisedRows
 from trainer.evaluation.multi_label_decision import AnyDecision
 from trainer.evaluation.outcome import outcome_of
-from trainer.launch import stopping
-from trainer.run_folder import writer
-from trainer.run_folder.environment import describe_environment
 from trainer.runs import results, run_decision, training_run
-from trainer.training.memory import naming_lack, release
 from trainer.tuning.rows import SearchData
 
 HELD_OUT = "held_out.parquet"
@@ -62,20 +63,9 @@ def train(trial: optuna.Trial, training: Training, data: SearchData) -> float:
     if training.is_finished:  # the worker died just after it
         return figure_of(training.metrics, metric)
     config, (shared, held_out) = training.config, data.of(training.config)
-    rows, folder = balanced_data(training, shared), writer.RunFolder(training.path)
-    release()  # the model of the trial before
-    checkpoint = _open(folder, config, rows)
-    build = trainer_builder(training, shared, rows, folder)
-    with (
-        (folder.path / "training.log").open("a", encoding="utf-8") as log,
-        redirect_stdout(log),
-        redirect_stderr(log),
-        naming_lack(config.model.name),
-        stopping.at_agreed_steps(),
-    ):
-        clean = rows.clean
-        environment = describe_environment(clean.fingerprint, clean.counts, 1, shared.commits)
-        folder.write_json("environment.json", environment)
+    rows = balanced_data(training, shared)
+    with opened_folder(training, rows, shared) as (folder, checkpoint):
+        build = trainer_builder(training, shared, rows, folder)
         reporting = _reporting(build, trial, data.whole.config)
         trainer, clock = training_run.run_trainer(reporting, folder, checkpoint)
         metrics, decision = _evaluate(config, trainer, rows, shared.first.tokens["validation"])
@@ -88,15 +78,6 @@ def train(trial: optuna.Trial, training: Training, data: SearchData) -> float:
         folder.finish(metrics | {"training": clock})
         trainer.trackers.finish(folder.path)
     return figure_of(metrics, metric)
-
-
-def _open(folder: writer.RunFolder, config: Config, rows: PreparedData) -> str | None:
-    """Start the folder of a trial; return the checkpoint to resume from, if there is one."""
-    values, fingerprint = config.to_dict(), rows.clean.fingerprint
-    checkpoint = writer.plan_run(folder.path, values, fingerprint, overwrite=True, resume="auto")
-    if not checkpoint:
-        writer.start_run(folder.path, values)
-    return checkpoint
 
 
 def _reporting(build: Callable[[], Any], trial: optuna.Trial, config: Config) -> Callable[[], Any]:
@@ -128,14 +109,6 @@ def _evaluate(
     if decision:
         metrics["decision"] = {"validation": results.figures(outcome.final, {}, {})}
     return metrics, decision
-
-
-def figure_of(metrics: dict[str, Any], name: str) -> float:
-    """Return a metric on the search rows, with the decision if there is one."""
-    final = metrics.get("decision", metrics)["validation"]
-    if name.startswith("minority_"):
-        return float(final["per_class"][metrics["minority_label"]][name.removeprefix("minority_")])
-    return float(final[name])
 
 
 def _best_value(study: optuna.Study) -> float:

@@ -57,7 +57,7 @@ def render(result: dict[str, Any]) -> str:
         history=tune_plots.history(result),
         parallel=tune_plots.parallel(result, keys) if len(order) > 1 else None,
         yaml=dump_yaml(with_values({}, changed)).strip() if changed else "",
-        duration=_duration(result["seconds"]),
+        duration=pages.duration(result["seconds"]),
     )
 
 
@@ -87,16 +87,7 @@ def print_result(result: dict[str, Any]) -> None:
     console.print(table)
     console.print(
         f"{counts['complete']} complete, {counts['pruned']} pruned, {counts['failed']} failed;"
-        f" {_duration(result['seconds'])} in all.",
+        f" {pages.duration(result['seconds'])} in all.",
         soft_wrap=not console.is_terminal,
     )
     console.print(result["conclusion"], soft_wrap=not console.is_terminal)
-
-
-def _duration(seconds: float) -> str:
-    """Return a time in its two largest units."""
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    if hours:
-        return f"{hours} h {minutes} min"
-    return f"{minutes} min {rest} s" if minutes else f"{rest} s"

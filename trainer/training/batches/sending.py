@@ -35,8 +35,8 @@ def _part(buffer: Tensor, start: int, like: Tensor) -> Tensor:
 
     It is no view: autograd would take a change of one part for a change of all of them.
     """
-    part: Tensor = torch.empty(0, dtype=like.dtype, device=buffer.device)
-    return part.set_(buffer.untyped_storage(), start // like.itemsize, like.shape)  # type: ignore[call-overload]
+    part: Any = torch.empty(0, dtype=like.dtype, device=buffer.device)
+    return part.set_(buffer.untyped_storage(), start // like.itemsize, like.shape)
 
 
 def _copied(host: Tensor, device: torch.device) -> Tensor:
