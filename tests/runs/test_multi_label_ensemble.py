@@ -83,24 +83,30 @@ def topics(tmp_path_factory):
     return path
 
 
+def trained(folder, tiny_model, source, l2, **sections):
+    """The run folder of two heads on a frozen encoder that vote."""
+    values = {
+        "run": {"name": "both", "output_dir": str(folder)},
+        "model": {"name": str(tiny_model), "max_length": 16, "mode": "head", "head": {"l2": l2}},
+        "data": {"source": str(source), "label_column": "topics"},
+        "balance": {"method": "undersample", "target_ratio": 1.5},
+        "training": {"bf16": False},
+    }
+    (folder / "both.yaml").write_text(json.dumps(values | sections), encoding="utf-8")
+    return train(folder / "both.yaml")
+
+
 @pytest.mark.parametrize(
     ("kind", "vote"),
     [("folds", "mean"), pytest.param("seeds", "majority", marks=pytest.mark.exhaustive)],
 )
 def test_ensemble_of_heads_gives_what_its_run_reports(kind, vote, topics, tiny_model, tmp_path):
-    values = {
-        "run": {"name": "both", "output_dir": str(tmp_path)},
-        "model": {"name": str(tiny_model), "max_length": 16, "mode": "head", "head": {"l2": 0.01}},
-        "data": {"source": str(topics), "label_column": "topics"},
-        "split": {"train": 0.5, "validation": 0.25, "test": 0.25},
-        "balance": {"method": "undersample", "target_ratio": 1.5},
-        "decision": {"thresholds": "f1", "at_least_one": True, "at_most": 2},
-        "ensemble": {"size": 2, "kind": kind, "combine": vote},
-        "training": {"bf16": False},
-    }
-    config = tmp_path / "both.yaml"
-    config.write_text(json.dumps(values), encoding="utf-8")
-    folder = train(config)
+    folder = trained(
+        *(tmp_path, tiny_model, topics, 0.01),
+        split={"train": 0.5, "validation": 0.25, "test": 0.25},
+        decision={"thresholds": "f1", "at_least_one": True, "at_most": 2},
+        ensemble={"size": 2, "kind": kind, "combine": vote},
+    )
     metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
     rows = pq.read_table(folder / "predictions.parquet").to_pylist()
     texts = [json.loads(line)["text"] for line in topics.read_text("utf-8").splitlines()]
@@ -135,19 +141,12 @@ def test_validation_figures_of_mean_thresholds_are_cross_fitted(topics, tiny_mod
             row = json.loads(line)
             keep = [label for label in LABELS if (label in row["topics"]) != (draw.random() < 0.2)]
             file.write(json.dumps(row | {"topics": keep}) + "\n")
-    values = {
-        "run": {"name": "mean", "output_dir": str(tmp_path)},
-        "model": {"name": str(tiny_model), "max_length": 16, "mode": "head", "head": {"l2": 1}},
-        "data": {"source": str(noisy), "label_column": "topics"},
-        "split": {"train": 0.3, "validation": 0.4, "test": 0.3},
-        "balance": {"method": "undersample", "target_ratio": 1.5},
-        "decision": {"thresholds": "f1"},
-        "ensemble": {"size": 2, "kind": "seeds", "combine": "mean"},
-        "training": {"bf16": False},
-    }
-    config = tmp_path / "mean.yaml"
-    config.write_text(json.dumps(values), encoding="utf-8")
-    folder = train(config)
+    folder = trained(
+        *(tmp_path, tiny_model, noisy, 1),
+        split={"train": 0.3, "validation": 0.4, "test": 0.3},
+        decision={"thresholds": "f1"},
+        ensemble={"size": 2, "kind": "seeds", "combine": "mean"},
+    )
     rows = pq.read_table(folder / "predictions.parquet").to_pylist()
     rows = [row for row in rows if row["split"] == "validation"]
     targets = np.array([[label in row["label"] for label in LABELS] for row in rows])
