@@ -139,7 +139,7 @@ def test_validation_figures_of_mean_thresholds_are_cross_fitted(topics, tiny_mod
     with noisy.open("w", encoding="utf-8") as file:
         for line in topics.read_text("utf-8").splitlines():
             row = json.loads(line)
-            keep = [label for label in LABELS if (label in row["topics"]) != (draw.random() < 0.2)]
+            keep = [label for label in LABELS if (label in row["topics"]) != (draw.random() < 0.3)]
             file.write(json.dumps(row | {"topics": keep}) + "\n")
     folder = trained(
         *(tmp_path, tiny_model, noisy, 1),
