@@ -21,12 +21,12 @@ from trainer.audit.inspection import (
 from trainer.audit.label_sets import describe_label_sets
 from trainer.audit.noise.noise_findings import describe_noise, noise_notes
 from trainer.audit.split_shares import describe_splits
-from trainer.data.balancing.balance import wanted_rows
 from trainer.data.cleaning.near_duplicates import MOST_CHARACTERS
 from trainer.data.cleaning.reasons import CONFLICTS
 from trainer.data.cleaning.sanity_checks import class_size_problems
 from trainer.data.cleaning.text_artifacts import find_text_artifacts
 from trainer.data.labels.class_order import count_drawn, rows_of_labels
+from trainer.data.prepare import rows_of_epoch
 from trainer.data.reading.source_tables import SLOTS
 from trainer.data.summary import DataSummary
 from trainer.data.tokens.special_tokens import special_sentence
@@ -234,15 +234,12 @@ def _facts(
 def _planned_length(inspection: Inspection, distribution: DataSummary) -> PlannedLength | None:
     """Return the steps of the training of these rows; None if only a head is fitted."""
     config, counts_C = inspection.config, distribution.natural_C
-    balance = config.balance
     if config.model.mode == "head":
         return None
     if inspection.clean.label_matrix_NC is not None:
         num_rows = len(next(iter(inspection.splits.values())))
-    elif balance.row_method != "none" and not balance.by:
-        num_rows = int(wanted_rows(counts_C, balance.method, balance.parameter).sum())
     else:
-        num_rows = int(counts_C.sum())
+        num_rows = rows_of_epoch(counts_C, config.balance)
     return PlannedLength.of(config.training_values, num_rows, len(counts_C))
 
 

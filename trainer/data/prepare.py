@@ -146,3 +146,10 @@ def _warn_of_streamed_undersampling(
     natural_C = np.array(streamed.natural["train"], np.int64)
     kept = int(wanted_rows(natural_C, "undersample", balance.parameter).sum())
     warn_of_few_rows(kept, int(natural_C.sum()), "undersample", natural_C, labels)
+
+
+def rows_of_epoch(counts_C: Ints, balance: BalanceSection) -> int:
+    """Return about how many rows an epoch sees, from the training rows of each class."""
+    if balance.row_method == "none" or balance.by:
+        return int(counts_C.sum())
+    return int(wanted_rows(counts_C, balance.method, balance.parameter).sum())

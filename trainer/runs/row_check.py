@@ -6,10 +6,9 @@ import numpy as np
 
 from trainer.config.config import Config
 from trainer.config.sections.data import SplitSection
-from trainer.data.balancing.balance import wanted_rows
 from trainer.data.cleaning.clean import CleanRows
 from trainer.data.cleaning.lost_classes import refuse_one_class
-from trainer.data.prepare import read_and_clean
+from trainer.data.prepare import read_and_clean, rows_of_epoch
 from trainer.data.reading.formats.readers import ENDINGS
 from trainer.data.reading.locate import locate
 from trainer.data.reading.source_tables import SLOTS, locations
@@ -61,8 +60,7 @@ def _print_length(config: Config, clean: CleanRows) -> None:
     if config.data.validation is None and not config.data.split_column:
         share = (config.split or SplitSection()).train
         counts_C = np.maximum(1, (counts_C * share).astype(np.int64))
-    if config.balance.row_method != "none" and not config.balance.by:
-        counts_C = wanted_rows(counts_C, config.balance.method, config.balance.parameter)
-    planned = PlannedLength.of(config.training_values, int(counts_C.sum()), len(counts_C))
+    num_rows = rows_of_epoch(counts_C, config.balance)
+    planned = PlannedLength.of(config.training_values, num_rows, len(counts_C))
     if planned.sentence:
         print(planned.sentence)
