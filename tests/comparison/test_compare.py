@@ -19,6 +19,7 @@ from trainer.config.sections.compare import PRESETS
 from trainer.data.balancing.balance import METHODS, plan_balance
 from trainer.data.tokens.tokenise import PADDING
 from trainer.errors import ConfigError, RunError
+from trainer.run_folder.workers_folder import alone
 from trainer.runs import training_run
 from trainer.training.batches.batching import StepBatchSampler
 
@@ -290,7 +291,7 @@ def test_every_strategy_sees_as_many_rows(whole):
 
 def test_heads_start_equal_for_all_strategies_of_a_seed_and_differ_between_seeds(whole):
     config, folder = whole
-    shared = prepare_shared(compare._alone(config))
+    shared = prepare_shared(alone(config))
     grid = TrainingGrid(shared, folder / "scratch", ("none", "undersample"), "full", False, "")
 
     def head(strategy, number):

@@ -17,6 +17,7 @@ from trainer.config.sections.balancing import BalanceSection
 from trainer.data.prepare import read_splits
 from trainer.data.split_rows import Fold
 from trainer.errors import RunError
+from trainer.run_folder.workers_folder import alone
 
 
 def rows_of(num_a, num_b):
@@ -127,7 +128,7 @@ def nested(tmp_path_factory, tiny_model, tweets):
 
 def test_heads_choose_their_strength_and_thresholds_on_rows_that_are_not_compared(nested):
     config, folder = nested
-    shared = shared_data.prepare_shared(compare._alone(config))
+    shared = shared_data.prepare_shared(alone(config))
     rows, tokens = shared.first.rows, shared.first.tokens
     found = pq.read_table(folder / "cells/none/seed-42/predictions.parquet")["row"].to_pylist()
     assert sorted(found) == sorted(rows.compared)
