@@ -4,7 +4,7 @@ PYTHON ?= python3.11
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: setup quickstart test test-exhaustive system lint generate docs clean
+.PHONY: setup quickstart test test-quick test-exhaustive system lint generate docs clean
 
 setup: $(VENV)/installed
 
@@ -22,6 +22,9 @@ $(VENV)/installed: requirements-dev.lock requirements-demo.lock pyproject.toml
 
 quickstart: setup  ## train a real model on real imbalanced tweets
 	$(BIN)/accelerate launch --num_processes 1 --num_machines 1 --mixed_precision no --dynamo_backend no scripts/train.py configs/quickstart.yaml
+
+test-quick: setup  ## the tests without those that train or start processes, for every change
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not exhaustive and not slow"
 
 test: setup system  ## lint, types, and the tests for every day
 	$(BIN)/ruff check .

@@ -13,6 +13,8 @@ from conftest import ROOT
 from trainer.files import cache
 from trainer.files.locks import partial_path
 
+pytestmark = pytest.mark.slow
+
 DIGEST = "0123456789abcdef0123456789abcdef"
 READ = """
 import sys, time

@@ -22,6 +22,8 @@ from torch.utils.data import DataLoader
 import trainer
 from trainer import ClassBalancedSampler, RunResult, class_weights, fit_decision
 
+pytestmark = pytest.mark.slow
+
 CALLABLES = [name for name in trainer.__all__ if callable(getattr(trainer, name))]
 LABELS = np.repeat(["a", "b", "c"], [60, 25, 15])
 

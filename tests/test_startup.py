@@ -13,6 +13,8 @@ from trainer import load_config
 from trainer.errors import TrainerError
 from trainer.runs import training_run
 
+pytestmark = pytest.mark.slow
+
 LOADED = (
     "\nimport sys\n"
     "print('loaded:', *sorted({name.partition('.')[0] for name, module in"

@@ -7,6 +7,8 @@ import pytest
 
 from trainer.cli.inspecting import audit_command
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(autouse=True)
 def _here(tmp_path, monkeypatch):

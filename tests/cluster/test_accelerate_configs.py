@@ -20,6 +20,8 @@ from trainer.delivery.predicting.predict import Classifier
 from trainer.errors import ConfigError
 from trainer.training.sharding import fit_to_sharding
 
+pytestmark = pytest.mark.slow
+
 CONFIGS = sorted((ROOT / "configs/accelerate").glob("*.yaml"))
 ACCELERATE = Path(sys.executable).with_name("accelerate")
 

@@ -23,6 +23,8 @@ from trainer.run_folder.workers_folder import alone
 from trainer.runs import training_run
 from trainer.training.batches.batching import StepBatchSampler
 
+pytestmark = pytest.mark.slow
+
 STRATEGIES = [
     "undersample",
     "class_weights",

@@ -22,6 +22,8 @@ from trainer.files.locks import locked
 from trainer.run_folder import writer
 from trainer.training.run_trainer import RunTrainer
 
+pytestmark = pytest.mark.slow
+
 TRAININGS = [("class_weights", "42"), ("class_weights", "43"), ("none", "42"), ("none", "43")]
 STEPS = 18
 """Steps of a training, which saves a checkpoint every 6."""

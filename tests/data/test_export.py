@@ -4,6 +4,8 @@ import pyarrow.csv as pacsv
 import pyarrow.parquet as pq
 import pytest
 
+pytestmark = pytest.mark.slow
+
 FEW = (
     "warning: balance: method undersample keeps only 12 of 18 training rows an epoch, since 'y' "
     "has 6 rows. Set balance.target_ratio above 1, balance.method: oversample, or method: none "

@@ -14,6 +14,8 @@ from trainer.delivery.report import report_page
 from trainer.errors import RunError
 from trainer.run_folder.finished_run import FinishedRun
 
+pytestmark = pytest.mark.slow
+
 
 def without_clock(path):
     metrics = json.loads(path.read_text(encoding="utf-8"))

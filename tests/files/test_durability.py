@@ -28,6 +28,8 @@ from trainer.run_folder.writer import RunFolder, is_finished
 from trainer.runs.startup import with_hardware_defaults
 from trainer.training.run_trainer import RunTrainer
 
+pytestmark = pytest.mark.slow
+
 PICTURES = [
     "class_distribution.png",
     "confusion_matrix.png",

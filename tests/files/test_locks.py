@@ -19,6 +19,8 @@ from trainer.files.locks import locked, write_once
 from trainer.run_folder import writer
 from trainer.runs import training_run
 
+pytestmark = pytest.mark.slow
+
 READ = """
 import contextlib, json, os, sys, time
 from pathlib import Path

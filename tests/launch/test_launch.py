@@ -13,6 +13,8 @@ from ranks import ends, ranks
 from trainer.errors import ConfigError
 from trainer.launch import distributed
 
+pytestmark = pytest.mark.slow
+
 PREPARE = """
 import sys
 from trainer import load_config

@@ -13,6 +13,8 @@ from trainer.runs import training_run
 from trainer.runs.ensemble import train_ensemble
 from trainer.runs.preparation import prepare
 
+pytestmark = pytest.mark.slow
+
 ENDPOINT = {
     "generator": "endpoint",
     "model": "m",

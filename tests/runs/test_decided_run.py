@@ -13,6 +13,8 @@ from transformers import pipeline
 from trainer import Classifier
 from trainer.evaluation.metrics import evaluate_logits
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory, tiny_model, tweets, run_cli):

@@ -11,6 +11,8 @@ import pytest
 from trainer import Classifier
 from trainer.run_folder.writer import remove_members
 
+pytestmark = pytest.mark.slow
+
 
 def predictions(folder, split):
     table = pq.read_table(folder / "predictions.parquet")

@@ -3,19 +3,17 @@
 import json
 import random
 import re
-import sys
-from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-sys.path.insert(0, str(Path(__file__).parent))
-
 from trainer.config.config import load_config
 from trainer.evaluation.confusion import Confusion
 from trainer.run_folder.finished_run import FinishedRun
+
+pytestmark = pytest.mark.slow
 
 NUM_CLASSES = 1500
 MOST_PIXELS = 4000

@@ -16,6 +16,8 @@ from trainer.runs import training_run
 from trainer.runs.preparation import prepare
 from trainer.training.frozen.synthesis import SYNTHESISERS
 
+pytestmark = pytest.mark.slow
+
 METRICS = [
     "num_rows",
     "loss",

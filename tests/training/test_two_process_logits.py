@@ -11,6 +11,8 @@ import torch
 sys.path.insert(0, str(Path(__file__).parent))
 import two_process_logits as worker
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def found_by_process(tiny_model, tmp_path_factory):

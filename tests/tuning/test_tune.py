@@ -17,6 +17,8 @@ from trainer.tuning import tune, tune_page
 from trainer.tuning.rows import prepare_search
 from trainer.tuning.space import parameters
 
+pytestmark = pytest.mark.slow
+
 pytest.importorskip("optuna")
 SPACE = {
     "training.learning_rate": [1e-3, 3e-2],

@@ -12,6 +12,8 @@ import pytest
 from conftest import ROOT
 from hub_server import Fault, HubServer
 
+pytestmark = pytest.mark.slow
+
 READ = """
 import json, sys, time
 import datasets

@@ -27,6 +27,8 @@ from trainer.data.reading.sources import read_rows
 from trainer.data.streaming import chosen_rows, hash_records, selection
 from trainer.errors import DataError
 
+pytestmark = pytest.mark.slow
+
 SHARES = {"approve": 700, "review": 250, "fraud": 50}
 
 

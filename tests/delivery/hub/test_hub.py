@@ -19,6 +19,8 @@ from huggingface_hub import ModelCard
 from trainer.delivery.card.card_tables import as_text
 from trainer.delivery.hub.repository_files import SHARED
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).resolve().parents[3]
 TOKEN = "hf_OnlyForTheServerOfTheseTests"
 PUSH = {"push": True, "repo_id": "user/sentiment"}

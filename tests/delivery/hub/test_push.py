@@ -22,6 +22,8 @@ from trainer.errors import ConfigError, RunError
 from trainer.launch import stopping
 from trainer.run_folder.writer import STAGED, RunFolder, is_finished
 
+pytestmark = pytest.mark.slow
+
 TOKEN = "hf_OnlyForTheServerOfTheseTests"
 TOKENS = {
     TOKEN: "user",

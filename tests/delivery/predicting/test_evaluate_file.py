@@ -12,6 +12,8 @@ from trainer import Classifier, cli
 from trainer.delivery.predicting import evaluate_file
 from trainer.files import locks
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def model(tiny_model, tmp_path_factory):

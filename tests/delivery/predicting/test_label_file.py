@@ -27,6 +27,8 @@ from trainer.delivery.predicting.model_source import folder_identity
 from trainer.files import locks
 from trainer.files.locks import work_file
 
+pytestmark = pytest.mark.slow
+
 TEXTS = [
     "What a lovely day!",
     "I hate this.",

@@ -17,6 +17,8 @@ from trainer.evaluation.outcome import outcome_of
 from trainer.run_folder.finished_run import FinishedRun
 from trainer.run_folder.writer import RunFolder
 
+pytestmark = pytest.mark.slow
+
 LABELS = ["<b>rare</b>", "common"]
 TRUE = np.array([0] * 30 + [1] * 70)
 

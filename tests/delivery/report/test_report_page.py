@@ -27,6 +27,8 @@ from trainer.run_folder.predictions import Predictions
 from trainer.run_folder.writer import RunFolder
 from trainer.runs import ensemble, training_run
 
+pytestmark = pytest.mark.slow
+
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 EVIL = "<img src=http://evil.example/x onerror=alert(1)>"
 EVIL_TEXT = "<script>alert('text')</script>"

@@ -27,6 +27,8 @@ from trainer.delivery.serving import connections, guard
 from trainer.delivery.serving.limits import Limits
 from trainer.delivery.serving.serve import listen, read_token, serve
 
+pytestmark = pytest.mark.slow
+
 TEXTS = ["What a lovely day!", "I hate this.", "The train leaves at nine.", "Was für ein Tag 😀"]
 TOKEN = "s3cret-token"
 

@@ -17,6 +17,8 @@ from trainer.delivery.serving.app import content_security_policy
 from trainer.delivery.serving.card_html import card_html, find_card
 from trainer.delivery.serving.limits import Limits
 
+pytestmark = pytest.mark.slow
+
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 HOSTILE = """---
 license: mit

@@ -29,6 +29,8 @@ from trainer.training.models.model import load_model, load_pretrained_config, lo
 from trainer.training.multi_label_losses import binary_cross_entropy
 from trainer.training.step_loss import step_loss
 
+pytestmark = pytest.mark.slow
+
 PASSED = {
     "bert_without_pooler": "bert.pooler.dense",
     "distilbert": "pre_classifier",

@@ -9,6 +9,8 @@ sys.path.insert(0, str(ROOT / "scripts"))
 
 from architectures import ARCHITECTURES, NO_TEXT_ALONE, quietly, table_row, tiny_config
 
+pytestmark = pytest.mark.slow
+
 DOCUMENT = ROOT / "docs/reference/architectures.md"
 SAMPLE = {"bart", "bert", "deberta-v2", "fnet", "gemma3", "gpt2", "ibert", "llama"}
 SAMPLE |= {"mixtral", "reformer", "roberta", "t5", "xmod"}

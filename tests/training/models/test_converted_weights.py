@@ -23,6 +23,8 @@ from trainer.runs.training_run import check
 from trainer.training.models.converted_weights import write_safetensors
 from trainer.training.models.model import load_encoder, load_pretrained_config
 
+pytestmark = pytest.mark.slow
+
 
 def encoder_of(folder, **options):
     section = ModelSection(name=str(folder), **options)

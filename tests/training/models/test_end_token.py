@@ -21,6 +21,8 @@ from trainer.runs.training_run import train
 from trainer.training.models.end_token import head_looks_for_end
 from trainer.training.models.model import load_pretrained_config, load_tokenizer
 
+pytestmark = pytest.mark.slow
+
 END = "</s>"
 WIDE = "\N{FULLWIDTH LESS-THAN SIGN}/s\N{FULLWIDTH GREATER-THAN SIGN}"
 LITERAL = ["good </s> day", "</s>", "one</s>two</s>", f"a{WIDE}b", "</s> </s> </s>"]

@@ -18,6 +18,8 @@ from trainer.runs import training_run as story
 from trainer.training.models.model import load_model, load_pretrained_config, load_tokenizer
 from trainer.training.run_trainer import RunTrainer
 
+pytestmark = pytest.mark.slow
+
 LORA = {"r": 4, "alpha": 8.0}
 
 

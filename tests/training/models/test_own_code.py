@@ -14,6 +14,8 @@ from trainer import Classifier, load_config
 from trainer.errors import ModelError
 from trainer.runs.training_run import check
 
+pytestmark = pytest.mark.slow
+
 CONFIGURATION = """
 import os
 from pathlib import Path

@@ -19,6 +19,8 @@ from trainer.run_folder.writer import RunFolder
 from trainer.runs import training_run
 from trainer.training.run_trainer import RunTrainer
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def make_config(narrow_model, tweets):

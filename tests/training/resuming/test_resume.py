@@ -17,6 +17,8 @@ from trainer.launch import stopping
 from trainer.run_folder.writer import RunFolder
 from trainer.training.run_trainer import RunTrainer
 
+pytestmark = pytest.mark.slow
+
 STEPS, STEPS_PER_EPOCH = 10, 5
 SAVE_EVERY = {
     "save_strategy": "steps",
