@@ -6,9 +6,9 @@ import os
 import shutil
 import socket
 import subprocess
-import sys
 from pathlib import Path
 
+import forked_runs
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -160,16 +160,7 @@ def run_cli():
     """Function (*arguments, **environment) -> finished process of `python -m trainer`."""
 
     def run(*arguments, timeout=240, **environment):
-        command = [sys.executable, "-m", "trainer", *map(str, arguments)]
-        return subprocess.run(
-            command,
-            capture_output=True,
-            text=True,
-            timeout=timeout,
-            cwd=ROOT,
-            env={**os.environ, **environment},
-            check=False,
-        )
+        return forked_runs.run(arguments, os.environ | environment, timeout)
 
     return run
 

@@ -1,14 +1,21 @@
-"""Training commands in processes that are forked after the libraries have been loaded.
+"""Commands in processes that are forked after the libraries have been loaded.
 
 Tests can send them real signals, without seconds of loading at each start.
 """
 
+import functools
 import multiprocessing
 import os
 import signal
 import socket
+import subprocess
 import sys
+import tempfile
 from pathlib import Path
+
+from trainer import cli
+
+ROOT = Path(__file__).resolve().parent.parent
 
 CONTEXT = multiprocessing.get_context("forkserver")
 CONTEXT.set_forkserver_preload(
@@ -35,21 +42,17 @@ def train(config, log, *, num_processes=1, strike=None, rank=None):
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     ranks = [
-        CONTEXT.Process(
-            target=_rank,
-            args=(
-                str(config),
-                str(log),
-                n,
-                num_processes,
-                port,
-                strike if rank in (None, n) else None,
-            ),
+        _start(
+            _rank,
+            str(config),
+            str(log),
+            n,
+            num_processes,
+            port,
+            strike if rank in (None, n) else None,
         )
         for n in range(num_processes)
     ]
-    for process in ranks:
-        process.start()
     try:
         for process in ranks:
             process.join(timeout=100)
@@ -82,10 +85,60 @@ def tune(config, log, *, strike=None):
     return _exit_code(start_tune(config, log, strike=strike))
 
 
-def _started(command, config, log, strike):
-    process = CONTEXT.Process(target=_run, args=(command, str(config), str(log), strike))
+def run(arguments, environment, timeout):
+    """The finished `python -m trainer`, with what it wrote, as subprocess.run gives it.
+
+    Libraries read variables when they are loaded. So where the environment is not that of the
+    first call, a process of its own runs.
+    """
+    command = [sys.executable, str(ROOT / "trainer/__main__.py"), *map(str, arguments)]
+    if _own_variables(environment) != _loaded_with():
+        command[1:2] = ["-m", "trainer"]
+        return subprocess.run(
+            command,
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            cwd=ROOT,
+            env=environment,
+            check=False,
+        )
+    with tempfile.TemporaryDirectory() as folder:
+        out, err = (Path(folder) / name for name in ("stdout", "stderr"))
+        process = _start(_command, command[1:], str(out), str(err))
+        process.join(timeout)
+        if process.exitcode is None:
+            process.kill()
+            raise subprocess.TimeoutExpired(command, timeout)
+        written = [file.read_text(encoding="utf-8") for file in (out, err)]
+    return subprocess.CompletedProcess(command, process.exitcode, *written)
+
+
+def _start(target, *arguments):
+    _loaded_with()
+    process = CONTEXT.Process(target=target, args=arguments)
     process.start()
     return process
+
+
+def _own_variables(environment):
+    return {name: value for name, value in environment.items() if name != "PYTEST_CURRENT_TEST"}
+
+
+@functools.cache
+def _loaded_with():
+    return _own_variables(os.environ)
+
+
+def _command(argv, out, err):
+    os.chdir(ROOT)
+    _redirect(out, err)
+    sys.argv = argv
+    cli.main()
+
+
+def _started(command, config, log, strike):
+    return _start(_run, command, str(config), str(log), strike)
 
 
 def _exit_code(process):
@@ -96,7 +149,7 @@ def _exit_code(process):
 
 
 def _run(command, config, log, strike):
-    _redirect(log)
+    _redirect(log, log)
     from trainer.cli import training
 
     if strike:
@@ -105,10 +158,9 @@ def _run(command, config, log, strike):
     sys.stdout.flush()
 
 
-def _redirect(log):
-    file = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
-    os.dup2(file, 1)
-    os.dup2(file, 2)
+def _redirect(out, err):
+    for stream, file in ((1, out), (2, err)):
+        os.dup2(os.open(file, os.O_WRONLY | os.O_APPEND | os.O_CREAT), stream)
 
 
 def _rank(config, log, rank, num_processes, port, strike):
