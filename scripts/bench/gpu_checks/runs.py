@@ -65,7 +65,7 @@ def check_run(bench: Bench) -> str:
     if bench.on_gpu and measured["peak_memory_of"] != "accelerator":
         raise Failed(f"the peak of memory is of the {measured['peak_memory_of']}")
     numbers = ", ".join(
-        f"{name} {value:,.4g}" for name, value in measured.items() if not isinstance(value, str)
+        f"{name} {value:,.4g}" for name, value in measured.items() if isinstance(value, int | float)
     )
     return f"macro F1 {metrics['validation']['macro_f1']:.3f}; {numbers}"
 
