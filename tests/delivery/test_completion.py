@@ -22,7 +22,9 @@ def without_clock(path):
     return {name: value for name, value in metrics.items() if name != "training"}
 
 
-@pytest.mark.parametrize("place", ["predictions", "finish"])
+@pytest.mark.parametrize(
+    "place", [pytest.param("predictions", marks=pytest.mark.exhaustive), "finish"]
+)
 def test_run_killed_around_its_figures_has_predictions_and_mistakes_after_the_same_command(
     place, small_config, whole_run, tmp_path
 ):

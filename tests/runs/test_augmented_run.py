@@ -238,6 +238,7 @@ def test_exported_rows_are_marked(augmented, server, tmp_path):
     assert not any(marks["test"])
 
 
+@pytest.mark.exhaustive
 def test_ensemble_of_folds_that_have_synthetic_rows_of_their_own_goes_on(augmented, capsys):
     overrides = [
         "ensemble.size=2",

@@ -288,6 +288,7 @@ def test_killed_run_resumes_to_the_weights_and_table_of_the_unbroken_run(killed,
     )
 
 
+@pytest.mark.exhaustive
 def test_truncated_checkpoint_is_not_resumed_and_resume_never_starts_anew(killed, run_cli):
     from trainer.training.resuming.checkpoints import newest_whole
 
@@ -304,6 +305,7 @@ def test_truncated_checkpoint_is_not_resumed_and_resume_never_starts_anew(killed
     assert (folder / "metrics.json").exists()
 
 
+@pytest.mark.exhaustive
 def test_overwrite_replaces_an_unfinished_run_of_another_config(killed, run_cli):
     config, folder = killed
     done = run_cli(

@@ -99,19 +99,22 @@ def signal_at(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "interval",
+    ("interval", "steps"),
     [
-        pytest.param(name, marks=() if name == "evaluate every 2 steps" else pytest.mark.exhaustive)
-        for name in INTERVALS
+        pytest.param("evaluate every 2 steps", (4, 5), id="in an epoch and at its end"),
+        *(
+            pytest.param(name, (1, 2, 4, 5, 9, 10), id=name, marks=pytest.mark.exhaustive)
+            for name in INTERVALS
+        ),
     ],
 )
 def test_stopped_after_any_step_a_run_ends_as_the_unbroken_one(
-    interval, config, signal_at, monkeypatch, tmp_path, capsys
+    interval, steps, config, signal_at, monkeypatch, tmp_path, capsys
 ):
     name = "run"
     train(config("unbroken", **INTERVALS[interval]))
     unbroken = result(tmp_path / "unbroken" / name)
-    for step in (1, 2, 4, 5, 9, 10) if interval == "epochs" else (1, 4, 5, 10):
+    for step in steps:
         stopped = config(f"stopped-{step}", **INTERVALS[interval])
         signal_at("training_step", 2 * step)  # two micro-batches a step
         train(stopped, code=75)
@@ -305,6 +308,7 @@ class TestOutOfMemory:
             whole["validation"]["loss"], abs=0.05
         )  # other dropout
 
+    @pytest.mark.exhaustive
     def test_steps_of_a_budget_in_seconds_are_timed_with_smaller_passes_and_one_model_at_a_time(
         self, config, living, monkeypatch, tmp_path
     ):
