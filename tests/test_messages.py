@@ -141,10 +141,12 @@ def test_columns_and_labels_of_any_length_give_short_messages(tmp_path, size, od
     assert max(map(len, messages)) <= 600
 
 
-def test_warnings_of_a_command_are_short_too():
+def test_warnings_of_a_command_are_short_too_and_told_once():
     code = (
         "import warnings\nfrom trainer.launch.exits import worded_errors\nwith worded_errors():\n"
-        "    warnings.warn('a' * 9000 + ' Set data.x.')"
+        "    for _ in range(3):\n"
+        "        warnings.simplefilter('always')\n"
+        "        warnings.warn('a' * 9000 + ' Set data.x.')"
     )
     import subprocess
     import sys
@@ -152,6 +154,7 @@ def test_warnings_of_a_command_are_short_too():
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert len(done.stderr) <= 600 + len("warning: \n")
     assert done.stderr.endswith("Set data.x.\n")
+    assert done.stderr.count("warning: ") == 1
 
 
 def test_hint_for_a_long_name_is_short():

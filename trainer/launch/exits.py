@@ -15,10 +15,21 @@ from trainer.progress import cleared, close_bars
 
 @contextmanager
 def worded_errors() -> Iterator[None]:
-    """Turn our errors and those of the system into one message of the main process."""
-    warnings.formatwarning = lambda message, *_, **__: (
-        f"{cleared()}warning: {bounded(str(message))}\n" if is_main() else ""
-    )
+    """Turn our errors and those of the system into one message of the main process.
+
+    A warning is printed once, however often it comes: a comparison trains with the same rows again
+    and again.
+    """
+    printed: set[str] = set()
+
+    def worded(message: Warning | str, *_: object, **__: object) -> str:
+        words = bounded(str(message))
+        if words in printed or not is_main():
+            return ""
+        printed.add(words)
+        return f"{cleared()}warning: {words}\n"
+
+    warnings.formatwarning = worded
     try:
         yield
     except TrainerError as error:
