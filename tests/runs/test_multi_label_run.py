@@ -111,7 +111,7 @@ def test_groups_by_limits_are_in_metrics_page_and_card(finished):
     train = dict(zip(counts["labels"], counts["audit"]["natural_C"], strict=True))
     assert set(metrics["test"]["per_group"]) == {"head", "medium", "tail"}
     page, card = ((finished / name).read_text("utf-8") for name in ("report.html", "README.md"))
-    assert "<h3>Frequent and rare classes</h3>" in page
+    assert "<h3>Frequent and rare labels</h3>" in page
     for split in ("validation", "test"):
         per_class = metrics[split]["per_class"]
         for name, group in metrics[split]["per_group"].items():

@@ -12,6 +12,7 @@ from trainer.display.figure_words import TITLES, train_rows_words
 from trainer.display.pages import decimals
 from trainer.display.shown_classes import (
     MOST_IN_TERMINAL,
+    MOST_NAMED,
     largest_and_rarest,
     share,
     worst_and_rarest,
@@ -34,10 +35,6 @@ MULTI_LABEL_TOTALS = (
     " mean average precision {0.mean_average_precision:.4f}, subset accuracy {0.accuracy:.4f},"
     " Hamming loss {0.hamming_loss:.4f}, loss {0.loss:.4f}"
 )
-
-
-MOST_NAMED = 3
-"""Classes that a sentence names."""
 
 
 def print_audit(data: PreparedData, lengths: dict[str, Lengths], max_length: int) -> None:

@@ -31,7 +31,7 @@ SPACES: dict[str, dict[str, Any]] = {
 steps."""
 LABEL_BALANCING: dict[str, Any] = {
     "loss.name": ["cross_entropy", "focal", "asymmetric", "distribution_balanced"],
-    "balance.method": ["none", "oversample", "power"],
+    "balance.method": ["none", "power"],
     "loss.class_weights": ["none", "balanced", "effective_number"],
 }
 """What takes the place of `BALANCING` with several labels a row, beside the thresholds."""

@@ -7,7 +7,7 @@ from trainer.display.figure_words import train_rows_words
 from trainer.display.shown_classes import (
     MOST_IN_PAGE,
     MOST_IN_PICTURE,
-    MOST_IN_SENTENCE,
+    MOST_NAMED,
     Shown,
     largest_and_rarest,
 )
@@ -115,6 +115,6 @@ def decided(run: FinishedRun) -> dict[str, Any] | None:
         "temperature": decision["temperature"],
         "costs": decision.get("costs") if len(run.labels) <= MOST_IN_PICTURE else None,
         "has_costs": "costs" in decision,
-        "neutral": listing(decision.get("neutral", []), MOST_IN_SENTENCE),
+        "neutral": listing(decision.get("neutral", []), MOST_NAMED),
         "columns": {heading: decision[name] for name, heading in names if name in decision},
     }
