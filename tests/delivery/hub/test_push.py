@@ -684,6 +684,8 @@ def test_model_of_several_labels_gives_the_same_label_sets_and_groups_from_the_h
     from huggingface_hub import ModelCard, constants
 
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+    address = server.url + "/{repo_id}/resolve/{revision}/{filename}"
+    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", address)
     rows = tmp_path / "rows.jsonl"
     rows.write_text("\n".join(map(json.dumps, tactics[::80][:200])), encoding="utf-8")
     values = {
