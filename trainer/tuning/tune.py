@@ -126,8 +126,7 @@ def tune(config: Config, *, resume: str = "auto", command: str = "") -> Path:
     Returns:
         The folder of the search.
     Raises:
-        TrainerError: config, data or model cannot be used; the config as it is cannot be trained;
-            or Stopped on a signal.
+        TrainerError: config, data or model cannot be used or trained; Stopped on a signal.
     """
     _check_first_rows(config)
     if resume == "never":

@@ -119,38 +119,43 @@ def evaluate_file(
         classifier.labels,
         decided,
     )
-    minority = _rarest(evaluation)
-    intervals = _intervals(evaluation, labelled.targets, decided, minority)
-    groups = classifier.models[0].groups
-    per_group = group_figures(groups or {}, evaluation, decided)
+    figures = _figures(classifier, evaluation, labelled.targets, decided)
     print_evaluation(evaluation, str(data.source))
-    print_intervals(intervals, evaluation)
-    print_groups(per_group)
-    if groups is None:
-        print(
-            f"No figures of frequent and rare labels: {classifier.models[0].name} does not record"
-            " its training rows."
-        )
+    print_intervals(figures["intervals"], evaluation)
+    print_groups(figures["test"].get("per_group", {}))
+    evaluated = {
+        "model": classifier.name,
+        "data": data.source,
+        "rows_read": rows.table.num_rows,
+        "rows_left_out": counts,
+    }
     path.parent.mkdir(parents=True, exist_ok=True)
-    writer.RunFolder(path.parent).write_json(
-        path.name,
-        {
-            "test": evaluation.to_dict() | ({"per_group": per_group} if per_group else {}),
-            "intervals": intervals,
-            "minority_label": minority,
-            "evaluated": {
-                "model": classifier.name,
-                "data": data.source,
-                "rows_read": rows.table.num_rows,
-                "rows_left_out": counts,
-            },
-        },
-    )
-    for sentence in [*rows.remarks, *labelled.naming.sentences()]:
+    writer.RunFolder(path.parent).write_json(path.name, figures | {"evaluated": evaluated})
+    for sentence in [*_remarks(classifier), *rows.remarks, *labelled.naming.sentences()]:
         print(sentence)
     skipped = "; ".join(f"{count:,} {reason}" for reason, count in counts.items())
     print(f"{f'Skipped rows: {skipped}. ' if skipped else ''}Results: {path}")
     return evaluation
+
+
+def _remarks(classifier: "Classifier") -> list[str]:
+    """Return why there are no groups of labels, if the model does not know them."""
+    first = classifier.models[0]
+    why = f"{first.name} does not record its training rows"
+    return [f"No figures of frequent and rare labels: {why}."] if first.groups is None else []
+
+
+def _figures(
+    classifier: "Classifier", evaluation: AnyEvaluation, targets: Array, decided: Array
+) -> dict[str, Any]:
+    """Return the values of metrics.json; groups are those of the first model."""
+    minority = _rarest(evaluation)
+    per_group = group_figures(classifier.models[0].groups or {}, evaluation, decided)
+    return {
+        "test": evaluation.to_dict() | ({"per_group": per_group} if per_group else {}),
+        "intervals": _intervals(evaluation, targets, decided, minority),
+        "minority_label": minority,
+    }
 
 
 def _rarest(evaluation: AnyEvaluation) -> str | None:
