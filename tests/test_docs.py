@@ -118,7 +118,7 @@ def test_every_figure_of_metrics_json_is_explained():
     several = evaluate(np.eye(2), np.eye(2, dtype=int), ["a", "b"]).to_dict()
     clock = {"seconds", "rows_per_second", "peak_memory_bytes", "peak_memory_of", "steps", "length"}
     top = {"validation", "test", "decision", "minority_label", "training", "special_tokens"}
-    top |= {"augment", "ensemble"}
+    top |= {"augment", "ensemble", "intervals", "evaluated"}
     top |= {"num_classes", "num_measured", "least_train_rows", "most_train_rows", "support"}
     decision = MultiLabelDecision(1.0, np.zeros(2), np.full(2, 0.5), 0.5).figures(["a", "b"])
     priors = {"training_prior", "target_prior", "prior_is_approximate", "folded_into_weights"}

@@ -10,7 +10,7 @@ BASE = {"model": {"name": "bert"}, "data": {"source": "a.csv"}}
 
 def space_of(space, **sections):
     config = load_config(BASE | sections | {"tune": {"space": space}})
-    return {each.key: each for each in parameters(config)}
+    return {each.key: each for each in parameters(config, multi_label=False)}
 
 
 @pytest.mark.parametrize(
@@ -72,10 +72,29 @@ def test_default_space_fits_its_mode(mode):
     from trainer.tuning.space import faults
 
     config = load_config(BASE | {"model": {"name": "bert", "mode": mode}})
-    assert list(faults(config)) == []
-    assert ("training.learning_rate" in {each.key for each in parameters(config)}) == (
-        mode != "head"
-    )
+    assert list(faults(config, multi_label=False)) == []
+    assert (
+        "training.learning_rate" in {each.key for each in parameters(config, multi_label=False)}
+    ) == (mode != "head")
+
+
+@pytest.mark.parametrize("mode", ["full", "lora", "head"])
+def test_default_space_of_several_labels_fits_its_mode_and_metric(mode):
+    from trainer.tuning.space import faults
+
+    def of(metric):
+        sections = {"model": {"name": "bert", "mode": mode}, "tune": {"metric": metric}}
+        config = load_config(BASE | sections)
+        assert list(faults(config, multi_label=True)) == []
+        return {each.key: each.choices for each in parameters(config, multi_label=True)}
+
+    assert of("macro_f1")["decision.thresholds"] == (None, "f1", "common")
+    assert of("micro_f1")["decision.thresholds"] == (None, "micro_f1", "common")
+    found = of("mean_average_precision")
+    assert "decision.thresholds" not in found
+    assert found["loss.class_weights"] == ("none", "balanced", "effective_number")
+    assert "distribution_balanced" in found["loss.name"]
+    assert ("training.learning_rate" in found) == (mode != "head")
 
 
 @pytest.mark.parametrize(
@@ -97,7 +116,10 @@ def test_default_space_fits_its_mode(mode):
     ids=["a mapping", "a parameter of one method", "costs", "no focal loss with a prior"],
 )
 def test_default_space_leaves_out_what_contradicts_the_config(sections, kept, choices):
-    found = {each.key: each.choices for each in parameters(load_config(BASE | sections))}
+    found = {
+        each.key: each.choices
+        for each in parameters(load_config(BASE | sections), multi_label=False)
+    }
     assert found.get(kept) == choices
     assert len(found) >= 3
 
@@ -109,7 +131,9 @@ def test_values_that_cannot_be_searched_are_refused():
 
 def test_epochs_are_not_searched_by_default_if_steps_are_given():
     config = load_config(BASE | {"training": {"max_steps": 10}})
-    assert "training.num_train_epochs" not in {each.key for each in parameters(config)}
+    assert "training.num_train_epochs" not in {
+        each.key for each in parameters(config, multi_label=False)
+    }
 
 
 def test_nested_keys_are_set_and_others_kept():

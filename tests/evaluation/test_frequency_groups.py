@@ -1,12 +1,19 @@
 """Head, medium and tail: which classes belong to them, and their figures."""
 
+import json
+
 import numpy as np
 import pytest
 from sklearn.metrics import f1_score
 
 from trainer import ConfigError, load_config
 from trainer.config.sections.run import GroupLimits
-from trainer.evaluation.frequency_groups import frequency_groups, group_figures
+from trainer.evaluation.frequency_groups import (
+    frequency_groups,
+    group_figures,
+    recorded_groups,
+    recorded_rows,
+)
 from trainer.evaluation.multi_label import evaluate
 from trainer.evaluation.outcome import outcome_of
 
@@ -41,6 +48,20 @@ def test_limits_hold_for_any_number_of_classes_and_are_inclusive():
     assert classes([200, 35, 34, 9, 8, 1], limits) == expected
     assert classes([200, 8], limits) == {"head": [0], "tail": [1]}
     assert classes([200, 35], limits) == {}
+
+
+def test_a_saved_model_gives_its_groups_in_any_order_of_labels_until_they_are_renamed():
+    limits = GroupLimits(head=35, medium=9)
+    values = json.loads(json.dumps(recorded_rows(NAMES, np.array([200, 35, 34, 9, 8, 1]), limits)))
+    found = recorded_groups(values, NAMES[::-1])
+    assert {name: group.label_ids.tolist() for name, group in found.items()} == {
+        "head": [4, 5],
+        "medium": [2, 3],
+        "tail": [0, 1],
+    }
+    assert recorded_groups(values, [*NAMES[:-1], "other"]) is None
+    assert recorded_groups({}, NAMES) is None
+    assert recorded_groups(recorded_rows(NAMES, np.full(6, 3), "thirds"), NAMES) == {}
 
 
 @pytest.mark.parametrize(

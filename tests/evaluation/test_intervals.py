@@ -83,12 +83,16 @@ def test_multi_label_figures_are_those_of_whole_rows_drawn_anew():
     found = resample(true, [predicted], 3, num_resamples=4000)
     drawn = rng.integers(0, 200, (500, 200))
     f1 = np.array([f1_score(true[rows], predicted[rows], average="macro") for rows in drawn])
+    micro = np.array([f1_score(true[rows], predicted[rows], average="micro") for rows in drawn])
     subset = np.array([(true[rows] == predicted[rows]).all(axis=1).mean() for rows in drawn])
     np.testing.assert_allclose(
         interval(found.macro_f1_BR[:, 0]), np.quantile(f1, [0.025, 0.975]), atol=0.02
     )
     np.testing.assert_allclose(
         interval(found.accuracy_BR[:, 0]), np.quantile(subset, [0.025, 0.975]), atol=0.02
+    )
+    np.testing.assert_allclose(
+        interval(found.micro_f1_BR[:, 0]), np.quantile(micro, [0.025, 0.975]), atol=0.02
     )
 
 

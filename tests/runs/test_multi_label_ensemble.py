@@ -9,7 +9,7 @@ import pytest
 from sklearn.metrics import f1_score
 from small_runs import train
 
-from trainer import Classifier
+from trainer import Classifier, cli
 from trainer.delivery.predicting.saved_model import SavedModel
 from trainer.evaluation.multi_label_decision import MultiLabelDecision, mean_decision
 from trainer.evaluation.vote import MULTI_LABEL_COMBINERS, combine
@@ -106,6 +106,7 @@ def test_ensemble_of_heads_gives_what_its_run_reports(kind, vote, topics, tiny_m
         split={"train": 0.5, "validation": 0.25, "test": 0.25},
         decision={"thresholds": "f1", "at_least_one": True, "at_most": 2},
         ensemble={"size": 2, "kind": kind, "combine": vote},
+        report={"groups": {"head": 45, "medium": 30}},
     )
     metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
     rows = pq.read_table(folder / "predictions.parquet").to_pylist()
@@ -129,6 +130,13 @@ def test_ensemble_of_heads_gives_what_its_run_reports(kind, vote, topics, tiny_m
     assert "label_scores.png" in card
     assert (folder / "label_scores.png").is_file()
     assert (folder / "report.html").is_file()
+    lines = topics.read_text("utf-8").splitlines(keepends=True)
+    (tmp_path / "test.jsonl").write_text("".join(lines[row["row"]] for row in test), "utf-8")
+    files = ["--data", str(tmp_path / "test.jsonl"), "--output", str(tmp_path / "new.json")]
+    cli.app(["evaluate", str(folder), *files], standalone_mode=False)
+    found = json.loads((tmp_path / "new.json").read_text(encoding="utf-8"))["test"]
+    assert found["per_group"] == metrics["test"]["per_group"]
+    assert len(found["per_group"]) > 1
 
 
 @pytest.mark.exhaustive

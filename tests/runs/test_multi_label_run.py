@@ -9,9 +9,11 @@ import pytest
 from scipy.special import logit
 from sklearn.metrics import f1_score, log_loss
 
-from trainer import Classifier, ConfigError, load_config
+from trainer import Classifier, ConfigError, cli, load_config
 from trainer.data.balancing.balance import METHODS
+from trainer.delivery.report import page_intervals
 from trainer.delivery.serving.app import label_rule
+from trainer.run_folder.finished_run import FinishedRun
 from trainer.runs import training_run
 from trainer.runs.preparation import prepare
 from trainer.training.frozen.synthesis import SYNTHESISERS
@@ -111,7 +113,7 @@ def test_groups_by_limits_are_in_metrics_page_and_card(finished):
     train = dict(zip(counts["labels"], counts["audit"]["natural_C"], strict=True))
     assert set(metrics["test"]["per_group"]) == {"head", "medium", "tail"}
     page, card = ((finished / name).read_text("utf-8") for name in ("report.html", "README.md"))
-    assert "<h3>Frequent and rare classes</h3>" in page
+    assert "<h3>Frequent and rare labels</h3>" in page
     for split in ("validation", "test"):
         per_class = metrics[split]["per_class"]
         for name, group in metrics[split]["per_group"].items():
@@ -123,6 +125,34 @@ def test_groups_by_limits_are_in_metrics_page_and_card(finished):
             assert group["macro_f1"] == pytest.approx(np.mean([v["f1"] for v in measured]))
             cells = f"{group['support']} | {group['macro_f1']:.4f} | {group['micro_f1']:.4f} |"
             assert re.search(rf"\| {name} \|.*\| {re.escape(cells)}", card)
+
+
+def test_evaluating_the_test_rows_gives_the_groups_and_intervals_of_the_run(
+    decided, sentences, tmp_path, capfd
+):
+    rows = sentences.read_text(encoding="utf-8").splitlines(keepends=True)
+    of_test = [rows[row] for row in read_json(decided / "splits.json")["test"]]
+    (tmp_path / "test.jsonl").write_text("".join(of_test), encoding="utf-8")
+    output = tmp_path / "new.json"
+    cli.app(
+        ["evaluate", str(decided), "--data", str(tmp_path / "test.jsonl"), "--output", str(output)],
+        standalone_mode=False,
+    )
+    found, printed = read_json(output), capfd.readouterr().out
+    final = read_json(decided / "metrics.json")["decision"]["test"]
+    assert found["test"]["per_group"] == final["per_group"]
+    assert found["test"]["macro_f1"] == pytest.approx(final["macro_f1"])
+    run = FinishedRun.read(decided)
+    expected = page_intervals.headline_intervals(run, page_intervals.resampled_figures([run]), 0)
+    for name in ("macro_f1", "micro_f1", "accuracy"):
+        assert found["intervals"][name] == (expected[name] and list(expected[name]))
+    assert list(found["intervals"]["f1"]) == run.labels
+    low, high = found["intervals"]["micro_f1"]
+    assert low < final["micro_f1"] < high
+    assert f"micro F1 {low:.4f} to {high:.4f}" in printed
+    assert "Macro averages have no interval, since" in printed
+    tail = final["per_group"]["tail"]
+    assert re.search(rf"tail +│.*{tail['macro_f1']:.4f}.*{tail['support']}", printed)
 
 
 def test_run_folder_shows_label_scores_in_place_of_a_confusion_matrix(finished):

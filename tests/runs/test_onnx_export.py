@@ -171,6 +171,11 @@ def test_our_classifier_decides_the_same_labels_with_it(run, exported):
     np.testing.assert_allclose(theirs.probabilities_NC, ours.probabilities_NC, atol=1e-5)
     assert (theirs.decided == ours.decided).all()
     assert (ours.decided != ours.probabilities_NC.argmax(axis=1)).any()  # thresholds speak
+    recorded = [
+        json.loads((folder / "config.json").read_text(encoding="utf-8"))["train_rows"]
+        for folder in (run / "model", exported[0])
+    ]
+    assert recorded[0] == recorded[1]
 
 
 def by_readme(folder, texts):

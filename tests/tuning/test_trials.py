@@ -61,7 +61,7 @@ def test_resumed_trial_reports_each_epoch_once(study, recwarn):
 
 def test_trackers_of_all_trials_write_into_the_folder_of_the_search(tmp_path):
     values = {"model": {"name": "bert"}, "data": {"source": "a.csv"}, "run": {"name": "mine"}}
-    search = Search(load_config(values), tmp_path / "mine-tune")
+    search = Search(load_config(values), tmp_path / "mine-tune", multi_label=False)
     training = search.training_of(SimpleNamespace(number=0))
     run = tracked_run(training)
     assert (run.group, run.logs) == ("mine-tune", tmp_path / "mine-tune/logs")
@@ -70,7 +70,7 @@ def test_trackers_of_all_trials_write_into_the_folder_of_the_search(tmp_path):
 def test_no_trial_starts_after_the_minutes_of_the_budget(tmp_path):
     tune = {"trials": 9, "minutes": 2}
     config = load_config({"model": {"name": "bert"}, "data": {"source": "a.csv"}, "tune": tune})
-    search = Search(config, tmp_path)
+    search = Search(config, tmp_path, multi_label=False)
     for seconds, is_spent in ((119.0, False), (2.0, True)):
         with search.claimed() as trial:
             trial.set_user_attr("seconds", seconds)
@@ -83,7 +83,7 @@ def test_no_trial_starts_after_the_minutes_of_the_budget(tmp_path):
 
 def test_running_trial_is_resumed_once_its_worker_is_gone(tmp_path):
     values = {"model": {"name": "bert"}, "data": {"source": "a.csv"}, "tune": {"trials": 2}}
-    first, second = (Search(load_config(values), tmp_path) for _ in range(2))
+    first, second = (Search(load_config(values), tmp_path, multi_label=False) for _ in range(2))
     with first.claimed() as own, second.claimed() as other:
         assert (own.number, other.number) == (0, 1)
         with first.claimed() as third:

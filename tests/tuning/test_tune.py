@@ -8,6 +8,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from conftest import write_tweets_config
+from sklearn.metrics import f1_score
 
 from trainer import ConfigError, load_config
 from trainer.data.prepare import read_splits
@@ -142,7 +143,9 @@ def test_best_yaml_is_ready_to_train(unbroken):
     assert text.startswith(f"# {result['conclusion'][:40]}")
     assert f"#   equipoise train {unbroken}/best.yaml" in text
     assert config.run.name == "run-best"
-    assert {each.key: each.own for each in parameters(config)}.keys() >= {"training.learning_rate"}
+    assert {each.key: each.own for each in parameters(config, multi_label=False)}.keys() >= {
+        "training.learning_rate"
+    }
     assert config.training_values["learning_rate"] == best["training.learning_rate"]
     assert (config.loss.class_weights, config.model.max_length) == (
         best["loss.class_weights"],
@@ -257,20 +260,64 @@ def test_config_that_cannot_be_trained_ends_the_search_at_once(make_config, tmp_
         ),
         ({"data": {"streaming": True}}, "data.streaming chooses rows by balance.method"),
         ({"tune": {"space": {"model.head.l2": [0.1, 1.0]}}}, "range, but the config, .* Set model"),
+        ({"tune": {"metric": "micro_f1"}}, "tune.metric is 'micro_f1'; with one label a row known"),
     ],
 )
 def test_configs_that_cannot_be_searched_are_refused(config_file, sections, words):
     config = load_config(config_file(**sections))
     with pytest.raises(ConfigError, match=words):
-        tune.refuse(config)
+        tune.refuse(config, multi_label=False)
 
 
-def test_rows_with_several_labels_are_refused(config_file, tmp_path):
-    path = tmp_path / "rows.jsonl"
-    rows = [{"text": f"text {i}", "sentiment": ["a", "b"][: 1 + i % 2]} for i in range(40)]
-    path.write_text("\n".join(map(json.dumps, rows)) + "\n", encoding="utf-8")
-    with pytest.raises(ConfigError, match="tune needs one label a row"):
-        tune.refuse(load_config(config_file(data={"source": str(path)})))
+@pytest.mark.parametrize(
+    ("section", "words"),
+    [
+        ({"metric": "mcc"}, "tune.metric is 'mcc'; with multi-label data known: accuracy"),
+        ({"space": {"loss.name": ["focal", "logit_adjusted"]}}, "with multi-label data known: "),
+    ],
+)
+def test_what_rows_with_several_labels_cannot_be_tuned_by_is_refused(config_file, section, words):
+    with pytest.raises(ConfigError, match=words):
+        tune.refuse(load_config(config_file(tune=section)), multi_label=True)
+
+
+def test_rows_with_several_labels_are_searched_by_a_metric_of_label_sets(
+    tactics, tiny_model, tmp_path, capsys
+):
+    wanted = {"discovery", "execution", "persistence", "privilege-escalation"}
+    rows = [
+        {"text": row["text"], "labels": [label for label in row["labels"] if label in wanted]}
+        for row in tactics[::40][:400]
+    ]
+    (tmp_path / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    values = {
+        "run": {"name": "run", "output_dir": str(tmp_path / "runs"), "num_threads": 1},
+        "model": {"name": str(tiny_model), "max_length": 32, "mode": "head"},
+        "data": {"source": str(tmp_path / "rows.jsonl"), "label_column": "labels"},
+        "split": {"train": 0.5, "validation": 0.3, "test": 0.2},
+        "tune": {"trials": 4, "metric": "micro_f1"},
+    }
+    folder = tune.tune(load_config(values))
+    result = result_of(folder)
+    assert result["counts"] == {"complete": 4, "pruned": 0, "failed": 0}
+    assert result["space"]["loss.name"]["choices"][2:] == ["asymmetric", "distribution_balanced"]
+    assert result["space"]["decision.thresholds"]["choices"] == [None, "micro_f1", "common"]
+    held_out = result["held_out"]
+    labels, best = held_out["labels"], f"trials/{result['best']:04}/seed-42"
+    table = pq.read_table(folder / best / "held_out.parquet").to_pydict()
+    true, predicted = (
+        [[label in given for label in labels] for given in table[name]]
+        for name in ("label", "predicted")
+    )
+    of_best = list(held_out["strategies"].values())[-1]["figures"]["micro_f1"]
+    assert of_best["mean"] == pytest.approx(f1_score(true, predicted, average="micro"))
+    assert of_best["low"] < of_best["mean"] < of_best["high"]
+    assert f"micro F1 {of_best['mean']:.3f} on the " in result["conclusion"]
+    assert "micro F1" in capsys.readouterr().out
+    assert result["conclusion"][:30] in (folder / "tune.html").read_text(encoding="utf-8")
+    chosen = load_config(str(folder / "best.yaml"))
+    chosen.check_problem_type(multi_label=True)
+    assert chosen.loss.name == result["trials"][result["best"]]["values"]["loss.name"]
 
 
 def test_too_few_validation_rows_are_refused(make_config, tmp_path, tweets):

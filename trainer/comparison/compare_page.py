@@ -15,6 +15,7 @@ from trainer.display import pages
 from trainer.display.figure_words import (
     LESS_IS_BETTER,
     TITLES,
+    TITLES_OF_LABELS,
     baseline_words,
     by_metric,
     p_words,
@@ -65,10 +66,7 @@ def render(result: dict[str, Any]) -> str:
         kinds="labels" if is_multi_label else "classes",
         with_thresholds=WITH_THRESHOLDS,
         has_thresholds=any(name.endswith(WITH_THRESHOLDS) for name in order),
-        titles={
-            name: title.replace("rarest class", "rarest label") if is_multi_label else title
-            for name, title in TITLES.items()
-        },
+        titles=TITLES_OF_LABELS if is_multi_label else TITLES,
         numbers={name: number for number, name in enumerate(order, 1)},
         gap=baseline_words,
         p_words=p_words,

@@ -136,9 +136,10 @@ def _few_rows(clean: CleanRows, nested: list[DividedRows]) -> str:
     rarest = int(counts_C.argmin())
     if counts_C[rarest] >= LEAST_ROWS:
         return ""
+    kind = "class" if clean.label_matrix_NC is None else "label"
     return (
         f"'{clean.labels.names[rarest]}' would have {counts_C[rarest]:,} selection rows or "
-        f"compared rows, and nested needs {LEAST_ROWS} of each class on both sides"
+        f"compared rows, and nested needs {LEAST_ROWS} of each {kind} on both sides"
     )
 
 

@@ -25,6 +25,10 @@ TITLES = {
     "minority_f1": "F1 of the rarest class",
 }
 """Name of each metric in tables."""
+TITLES_OF_LABELS = {
+    name: title.replace("rarest class", "rarest label") for name, title in TITLES.items()
+}
+"""The same for rows with several labels."""
 LESS_IS_BETTER = {"ece", "brier", "loss", "hamming_loss"}
 
 

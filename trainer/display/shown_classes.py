@@ -9,6 +9,8 @@ MOST_IN_TERMINAL = 60
 MOST_IN_CARD = 100
 MOST_IN_PAGE = 300
 MOST_IN_SENTENCE = 20
+MOST_NAMED = 3
+"""Classes that a remark names, such as those with too few rows."""
 
 PerClass = Mapping[str, Mapping[str, Any]]
 """{class: its scores}, with `f1` and `support`."""

@@ -8,13 +8,18 @@ from rich.table import Table
 
 from trainer.data.prepared_data import PreparedData
 from trainer.data.summary import Lengths, special_words
+from trainer.display.figure_words import TITLES, train_rows_words
+from trainer.display.pages import decimals
 from trainer.display.shown_classes import (
     MOST_IN_TERMINAL,
+    MOST_NAMED,
     largest_and_rarest,
     share,
     worst_and_rarest,
 )
 from trainer.display.terminal import console
+from trainer.errors import listing
+from trainer.evaluation.figure_intervals import LEAST_ROWS, too_small
 from trainer.evaluation.multi_label import AnyEvaluation, MultiLabelEvaluation
 from trainer.evaluation.outcome import Outcome
 from trainer.evaluation.scores import over_classes
@@ -118,6 +123,42 @@ def print_evaluation(evaluation: AnyEvaluation, split: str) -> None:
         console.print(shown.sentence("metrics.json"))
     is_multi_label = isinstance(evaluation, MultiLabelEvaluation)
     console.print((MULTI_LABEL_TOTALS if is_multi_label else TOTALS).format(evaluation))
+
+
+def print_intervals(intervals: dict[str, Any], evaluation: AnyEvaluation) -> None:
+    """Print the 95 % intervals of the figures of one split, and why some have none.
+
+    Args:
+        intervals: {figure: interval or None}.
+    """
+    words = [
+        f"{TITLES[name]} {found[0]:.4f} to {found[1]:.4f}"
+        for name, found in intervals.items()
+        if name in TITLES and found
+    ]
+    if words:
+        console.print(f"95 % intervals (other rows): {', '.join(words)}.")
+    if small := too_small(evaluation.per_class):
+        fewer = f"fewer than {LEAST_ROWS} rows"
+        verb = "has" if len(small) == 1 else "have"
+        console.print(
+            f"Macro averages have no interval, since {listing(small, MOST_NAMED)} {verb} {fewer}."
+        )
+
+
+def print_groups(groups: dict[str, dict[str, Any]]) -> None:
+    """Print the results of frequent and rare classes, if there are groups."""
+    if not groups:
+        return
+    figures = [name for name in ("macro_f1", "micro_f1") if name in next(iter(groups.values()))]
+    table = Table("labels", title="Frequent and rare labels", title_justify="left")
+    for heading in ("number", "training rows", *(TITLES[name] for name in figures), "support"):
+        table.add_column(heading, justify="right")
+    for name, group in groups.items():
+        shown = (decimals(group[figure], 4) for figure in figures)
+        number, support = f"{group['num_classes']:,}", f"{group['support']:,}"
+        table.add_row(name, number, train_rows_words(group), *shown, support)
+    console.print(table)
 
 
 def class_figure(name: str, value: float, support: float) -> str:

@@ -4,6 +4,7 @@ The macro F1 of all classes hides whether the rare ones are learnt at all. Class
 their real training rows before balancing, so every method has the same groups.
 """
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -57,6 +58,33 @@ def frequency_groups(
         if len(ids_G)
     }
     return found if len(found) > 1 else {}
+
+
+def recorded_rows(
+    labels: Sequence[str], counts_C: Ints, groups: Literal["thirds"] | GroupLimits
+) -> dict[str, Any]:
+    """Return what the config of a saved model says of its training rows (`train_rows`)."""
+    return {
+        "by_label": dict(zip(labels, counts_C.tolist(), strict=True)),
+        "groups": groups if groups == "thirds" else groups.model_dump(),
+    }
+
+
+def recorded_groups(
+    values: Mapping[str, Any], labels: Sequence[str]
+) -> dict[str, FrequencyGroup] | None:
+    """Return the groups of a saved model; None if its config has no training rows of its labels.
+
+    Args:
+        values: as `recorded_rows` returns them; empty if there are none.
+        labels: the labels of the model, in any order; the groups have their ids in this order.
+    """
+    if values.get("by_label", {}).keys() != {*labels}:  # not recorded, or labels renamed since
+        return None
+    counts_C, groups = np.array([values["by_label"][label] for label in labels]), values["groups"]
+    return frequency_groups(
+        counts_C, "thirds" if groups == "thirds" else GroupLimits.model_validate(groups)
+    )
 
 
 def _limits_of_thirds(counts_C: Ints) -> tuple[int, int] | None:

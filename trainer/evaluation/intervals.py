@@ -32,11 +32,13 @@ class Resampled:
     Attributes:
         f1_BRC, recall_BRC: F1 and recall of each class; NaN where a resample has no row of it.
         accuracy_BR: share of rows whose predicted labels are exactly the true ones.
+        micro_f1_BR: F1 over all pairs of a row and a class.
     """
 
     f1_BRC: Floats
     recall_BRC: Floats
     accuracy_BR: Floats
+    micro_f1_BR: Floats
 
     @property
     def macro_f1_BR(self) -> Floats:
@@ -191,8 +193,8 @@ def _draw(
     return drawn_BK
 
 
-def _figures(drawn_BK: Floats, blocks: list[_Block]) -> tuple[Floats, Floats, Floats]:
-    """Return F1, recall and accuracy of each resample; sums of whole numbers are exact."""
+def _figures(drawn_BK: Floats, blocks: list[_Block]) -> tuple[Floats, Floats, Floats, Floats]:
+    """Return the figures of each resample, as `Resampled` holds them; the sums are exact."""
     num_models, num_classes = len(blocks[0].given), blocks[0].true_KC.shape[1]
     support_BC = np.zeros((len(drawn_BK), num_classes))
     hits_BRC, given_BRC = np.zeros((2, len(drawn_BK), num_models, num_classes))
@@ -205,8 +207,10 @@ def _figures(drawn_BK: Floats, blocks: list[_Block]) -> tuple[Floats, Floats, Fl
             given_BRC[:, r] += part_BK @ block.given[r]
             right_BR[:, r] += part_BK @ block.right[r]
     support = np.where(support_BC, support_BC, np.nan)[:, None, :]
+    pairs_BR = given_BRC.sum(axis=2) + support_BC.sum(axis=1, keepdims=True)
     return (
         2 * hits_BRC / (given_BRC + support),
         hits_BRC / support,
         right_BR / drawn_BK.sum(axis=1, keepdims=True),
+        2 * hits_BRC.sum(axis=2) / np.maximum(pairs_BR, 1),
     )

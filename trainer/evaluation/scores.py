@@ -195,6 +195,10 @@ def as_log_probabilities(scores_NC: Rows) -> LogProbabilities:
 
 
 def over_classes(per_class: dict[str, dict[str, float]]) -> str:
-    """Return ' over 46 of 52 classes' if macro averages omit classes without rows, or ''."""
+    """Return ' over 46 of 52 classes' if macro averages omit classes without rows, or ''.
+
+    Rows with several labels have figures of labels, not of classes.
+    """
     measured = sum(values["support"] > 0 for values in per_class.values())
-    return "" if measured == len(per_class) else f" over {measured} of {len(per_class)} classes"
+    kinds = "labels" if any("average_precision" in of for of in per_class.values()) else "classes"
+    return "" if measured == len(per_class) else f" over {measured} of {len(per_class)} {kinds}"

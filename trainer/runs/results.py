@@ -13,7 +13,7 @@ from trainer.data.prepared_data import PreparedData
 from trainer.data.tokens.tokenise import TokenisedRows
 from trainer.delivery import completion
 from trainer.evaluation.decision import DecisionPlan
-from trainer.evaluation.frequency_groups import frequency_groups
+from trainer.evaluation.frequency_groups import frequency_groups, recorded_rows
 from trainer.evaluation.multi_label import AnyEvaluation
 from trainer.evaluation.multi_label_decision import AnyDecision, MultiLabelPlan
 from trainer.evaluation.outcome import Outcome, outcome_of
@@ -48,6 +48,9 @@ def conclude(run: PreparedRun, trainer: "RunTrainer | HeadTrainer", clock: dict[
     watch.progress(None)
     decided = (
         apply_decision(config, data, trainer.model, decision, plan) if decision and plan else None
+    )
+    trainer.model.config.train_rows = recorded_rows(
+        data.labels, data.summary.natural_C, config.report.groups
     )
     with saving(folder.model, folder.checkpoints):
         trainer.save_model(str(folder.path / "model.partial"))

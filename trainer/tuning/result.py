@@ -95,7 +95,9 @@ def compare_held_out(search: Search, data: SearchData, best: FrozenTrial) -> Com
         )
         predictions[name] = SeedPredictions(predicted_N[None], [p_NC])
     metric, minority = search.config.tune.metric, rows.summary.minority_label
-    if metric.startswith("minority") and rows.labels.index(minority) not in true_N:
+    minority_id = rows.labels.index(minority)
+    has_minority_N = true_N == minority_id if true_N.ndim == 1 else true_N[:, minority_id]
+    if metric.startswith("minority") and not has_minority_N.any():
         metric = "macro_f1"
     return compare(
         true_N,

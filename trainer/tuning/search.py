@@ -46,15 +46,17 @@ class Search:
     Attributes:
         config: the given config, completed for this hardware.
         path: the folder of the search.
+        multi_label: whether a row may have any number of labels.
     """
 
     config: Config
     path: Path
+    multi_label: bool
 
     @cached_property
     def space(self) -> list[Parameter]:
         """Return the keys that trials change."""
-        return parameters(self.config)
+        return parameters(self.config, multi_label=self.multi_label)
 
     @cached_property
     def study(self) -> optuna.Study:

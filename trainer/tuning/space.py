@@ -29,6 +29,18 @@ SPACES: dict[str, dict[str, Any]] = {
 }
 """The space of each `model.mode`, if `tune.space` is not set. Warm-up below 1 is a share of all
 steps."""
+LABEL_BALANCING: dict[str, Any] = {
+    "loss.name": ["cross_entropy", "focal", "asymmetric", "distribution_balanced"],
+    "balance.method": ["none", "power"],
+    "loss.class_weights": ["none", "balanced", "effective_number"],
+}
+"""What takes the place of `BALANCING` with several labels a row, beside the thresholds."""
+LABEL_THRESHOLDS: dict[str, list[str | None]] = {
+    "micro_f1": [None, "micro_f1", "common"],
+    "mean_average_precision": [],  # thresholds do not change it
+}
+"""{metric: `decision.thresholds` to search with several labels a row}."""
+FOR_MACRO_F1: list[str | None] = [None, "f1", "common"]
 
 
 @dataclass(frozen=True)
@@ -91,21 +103,33 @@ def values_words(values: dict[str, Any]) -> str:
     return ", ".join(words)
 
 
-def parameters(config: Config) -> list[Parameter]:
+def default_space(config: Config, *, multi_label: bool) -> dict[str, Any]:
+    """Return the space to search if `tune.space` is not set."""
+    space = SPACES[config.model.mode]
+    if not multi_label:
+        return space
+    others = {key: values for key, values in space.items() if key.startswith("training.")}
+    thresholds = LABEL_THRESHOLDS.get(config.tune.metric, FOR_MACRO_F1)
+    return others | LABEL_BALANCING | ({"decision.thresholds": thresholds} if thresholds else {})
+
+
+def parameters(config: Config, *, multi_label: bool) -> list[Parameter]:
     """Return the search space of a config: `tune.space`, or what fits of the default of its mode.
 
+    Args:
+        multi_label: whether a row may have any number of labels.
     Raises:
         ConfigError: a range belongs to a key that the config does not set to a number.
     """
     if config.tune.space is not None:
         return [_parameter(config, key, values) for key, values in config.tune.space.items()]
-    space = SPACES[config.model.mode]
+    space = default_space(config, multi_label=multi_label)
     if (config.training_values.get("max_steps") or 0) > 0:
         space = {key: each for key, each in space.items() if key != "training.num_train_epochs"}
     fitting = {
         key: values
         if is_range(values)
-        else [each for each in values if not _fault(config, key, each)]
+        else [each for each in values if not _fault(config, key, each, multi_label=multi_label)]
         for key, values in space.items()
         if not isinstance(own_value(config, key), dict | list)
     }
@@ -178,19 +202,21 @@ def trial_config(config: Config, path: Path, changed: dict[str, Any]) -> Config:
     return check_config(YamlSource("", with_values(values, changed)))
 
 
-def faults(config: Config) -> Iterator[str]:
+def faults(config: Config, *, multi_label: bool) -> Iterator[str]:
     """Yield what is wrong with each value of the space alone, with the other keys as configured."""
-    for parameter in parameters(config):
+    for parameter in parameters(config, multi_label=multi_label):
         ends = (parameter.low, parameter.high)
         for value in parameter.choices or (map(int, ends) if parameter.is_whole else ends):
-            if value != parameter.own and (fault := _fault(config, parameter.key, value)):
+            if value == parameter.own:
+                continue
+            if fault := _fault(config, parameter.key, value, multi_label=multi_label):
                 yield f"tune.space: {parameter.key}: {shown(value)}: {fault}"
 
 
-def _fault(config: Config, key: str, value: Any) -> str:
+def _fault(config: Config, key: str, value: Any, *, multi_label: bool) -> str:
     try:
         trial = trial_config(config, Path("trial"), {key: value})
-        trial.check_problem_type(multi_label=False)
+        trial.check_problem_type(multi_label=multi_label)
     except ConfigError as error:
         return str(error)
     return ""

@@ -13,11 +13,13 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from trainer.comparison.statistics.comparison_result import LABEL_SET_METRICS, METRICS
+from trainer.comparison.strategies import KINDS
 from trainer.config.config import Config
 from trainer.config.yaml_source import read_yaml
 from trainer.data.reading.sources import check_source
 from trainer.delivery import completion
-from trainer.errors import ConfigError
+from trainer.errors import ConfigError, listing
 from trainer.extras import require
 from trainer.files.locks import locked
 from trainer.launch.distributed import leave_the_others, refuse_several_processes
@@ -42,10 +44,6 @@ FILES = (
 FOLDERS = ("trials", writer.LOGS)
 BUDGET = ("tune.trials", "tune.minutes")
 """Keys that may change between two calls: a larger budget continues the search."""
-MULTI_LABEL = (
-    "tune needs one label a row. With several labels a row, train the settings one by one and"
-    " compare the runs with the command report."
-)
 
 
 def folder_of(config: Config) -> Path:
@@ -66,22 +64,37 @@ def check(config: Config) -> None:
     Raises:
         TrainerError: something is wrong.
     """
-    refuse(config)
+    _check_first_rows(config)
     training_run.check(config)
 
 
-def refuse(config: Config) -> None:
-    """Refuse a config that cannot be tuned.
+def _check_first_rows(config: Config) -> None:
+    """Refuse a config that cannot be tuned, as the first rows say.
 
     Raises:
-        ConfigError: with all reasons.
-        MissingPackageError: a package that the search needs is not installed.
+        TrainerError: as `refuse`, a package is missing, or the data cannot be read.
     """
     require("tune", "equipoise tune")
-    if faults := [*_faults(config), *space.faults(config)]:
+    refuse(config, multi_label=check_source(config.data, config.balance.by))
+
+
+def refuse(config: Config, *, multi_label: bool) -> None:
+    """Refuse a config that cannot be tuned.
+
+    Args:
+        multi_label: whether a row may have any number of labels.
+    Raises:
+        ConfigError: with all reasons.
+    """
+    metrics = LABEL_SET_METRICS if multi_label else METRICS
+    faults = [*_faults(config), *space.faults(config, multi_label=multi_label)]
+    if config.tune.metric not in metrics:
+        kind = KINDS[multi_label]
+        faults.append(
+            f"tune.metric is '{config.tune.metric}'; with {kind} known: {listing(metrics)}."
+        )
+    if faults:
         raise ConfigError("\n".join(faults))
-    if check_source(config.data, config.balance.by):
-        raise ConfigError(MULTI_LABEL)
 
 
 def _faults(config: Config) -> Iterator[str]:
@@ -113,10 +126,9 @@ def tune(config: Config, *, resume: str = "auto", command: str = "") -> Path:
     Returns:
         The folder of the search.
     Raises:
-        TrainerError: config, data or model cannot be used; the config as it is cannot be trained;
-            or Stopped on a signal.
+        TrainerError: config, data or model cannot be used or trained; Stopped on a signal.
     """
-    refuse(config)
+    _check_first_rows(config)
     if resume == "never":
         refuse_several_processes("tune --resume never")
     leave_the_others(discards=False)
@@ -128,6 +140,7 @@ def tune(config: Config, *, resume: str = "auto", command: str = "") -> Path:
         from trainer.tuning import rows, tune_page
     quiet_libraries()
     data = rows.prepare_search(config)
+    refuse(config, multi_label=data.whole.is_multi_label)  # as all rows say, not only the first
     folder, clean = workers_folder(path), data.whole.first.clean
     identity = identity_of(config, clean.fingerprint, "tune")
     differences = partial(_differences, path, config, clean.fingerprint)
@@ -175,7 +188,7 @@ def _search(
     from trainer.tuning.workers import work
 
     path = workers.path
-    search = Search(config, path)
+    search = Search(config, path, data.whole.is_multi_label)
     work(search, data)
     with locked(path / writer.LOCK, "the search is being concluded"):
         if not workers.is_concluded(identity):

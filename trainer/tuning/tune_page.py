@@ -6,10 +6,11 @@ from typing import Any
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
+from trainer.comparison.compare_page import has_label_sets
 from trainer.config.yaml_source import dump_yaml
 from trainer.delivery.report import report_page
 from trainer.display import pages
-from trainer.display.figure_words import TITLES
+from trainer.display.figure_words import TITLES, TITLES_OF_LABELS
 from trainer.display.terminal import console
 from trainer.tuning import tune_plots
 from trainer.tuning.space import shown, values_words, with_values
@@ -45,7 +46,7 @@ def render(result: dict[str, Any]) -> str:
         result,
         keys=list(result["space"]),
         searched_metric=result["metric"],
-        titles=TITLES,
+        titles=_titles(result),
         shown=shown,
         order=order,
         others=[trial for trial in result["trials"] if trial["state"] != "complete"],
@@ -68,7 +69,7 @@ def print_result(result: dict[str, Any]) -> None:
     rows = order[:NUM_SHOWN] + ([own] if own not in order[:NUM_SHOWN] else [])
     table = Table(
         title=f"{result['name']}: the best of {len(result['trials'])} trials by"
-        f" {TITLES[result['metric']]} on {result['rows']['search']:,} search rows",
+        f" {_titles(result)[result['metric']]} on {result['rows']['search']:,} search rows",
         title_justify="left",
         box=SIMPLE_HEAD,
         padding=(0, 1, 0, 0),
@@ -76,7 +77,7 @@ def print_result(result: dict[str, Any]) -> None:
         show_edge=False,
     )
     table.add_column("trial", justify="right")
-    table.add_column(TITLES[result["metric"]], justify="right", no_wrap=True)
+    table.add_column(_titles(result)[result["metric"]], justify="right", no_wrap=True)
     table.add_column("seconds", justify="right", no_wrap=True)
     table.add_column("values", overflow="fold")
     for trial in rows:
@@ -91,3 +92,7 @@ def print_result(result: dict[str, Any]) -> None:
         soft_wrap=not console.is_terminal,
     )
     console.print(result["conclusion"], soft_wrap=not console.is_terminal)
+
+
+def _titles(result: dict[str, Any]) -> dict[str, str]:
+    return TITLES_OF_LABELS if has_label_sets(result["held_out"]) else TITLES

@@ -17,6 +17,7 @@ from trainer.delivery.card.card_results import (
     evaluated_rows,
     plain_pipeline,
 )
+from trainer.delivery.card.card_words import decision_words
 from trainer.evaluation.decision import Decision
 from trainer.evaluation.outcome import outcome_of
 
@@ -154,6 +155,47 @@ def test_classes_without_a_row_are_named_in_the_arguments_of_averages():
     predicted = found.predicted_N
     assert macro.metric_value == pytest.approx(
         f1_score(found.label_ids_N, predicted, average="macro", labels=[0, 2]), abs=1e-6
+    )
+
+
+@pytest.mark.filterwarnings("ignore:This split has no row of b")
+def test_micro_f1_of_several_labels_claims_all_labels_as_it_counts_all():
+    rng = np.random.default_rng(0)
+    true = rng.random((60, 3)) < [0.5, 0.0, 0.3]
+    logits = np.where(true, 1.0, -1.0) + rng.normal(size=true.shape)
+    found = outcome_of(logits, true, ["a", "b", "c"], None, None)
+    results = eval_results(EvaluatedRows("custom", "x", "test"), found, None)
+    macro, micro = (
+        next(result for result in results if result.metric_name == name)
+        for name in ("Macro F1", "Micro F1")
+    )
+    assert macro.metric_args == {"average": "macro", "labels": ["a", "c"]}
+    assert micro.metric_args == {"average": "micro"}
+    assert micro.metric_value == pytest.approx(
+        f1_score(true, found.predicted_N, average="micro"), abs=1e-6
+    )
+    assert micro.metric_value != pytest.approx(
+        f1_score(true, found.predicted_N, average="micro", labels=[0, 2]), abs=1e-3
+    )
+
+
+def test_decision_on_many_labels_names_few_that_keep_the_common_threshold():
+    few = [f"label {n}" for n in range(60)]
+    decided = {
+        "at_least_one": False,
+        "at_most": None,
+        "temperature": 1.0,
+        "thresholds": dict.fromkeys(few, 0.25) | {"often": 0.6},
+        "common_threshold": 0.25,
+        "neutral": [f"{label} (1 validation row, 20 needed)" for label in few],
+    }
+    words = decision_words(decided)
+    assert "(often 0.6; the others have the common threshold 0.25)." in words
+    assert "label 2 (1 validation row, 20 needed); 57 more, all in metrics.json." in words
+    assert "label 3" not in words
+    common = decided | {"thresholds": dict.fromkeys(few, 0.25), "neutral": []}
+    assert decision_words(common).startswith(
+        "A text gets each label with a probability of at least 0.25."
     )
 
 

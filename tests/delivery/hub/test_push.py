@@ -13,6 +13,7 @@ import pytest
 from hub_server import Fault, HubServer
 from ranks import ranks
 
+from trainer import Classifier, load_config
 from trainer.config.sections.hub import HubSection
 from trainer.delivery.hub import client, uploads
 from trainer.delivery.hub.client import check_login
@@ -21,6 +22,7 @@ from trainer.delivery.hub.repository_files import model_files
 from trainer.errors import ConfigError, RunError
 from trainer.launch import stopping
 from trainer.run_folder.writer import STAGED, RunFolder, is_finished
+from trainer.runs import run_result
 
 pytestmark = pytest.mark.slow
 
@@ -676,3 +678,49 @@ def test_training_pushes_its_saves_and_then_the_run_for_which_no_other_process_w
     assert len(everything) > 10
     assert not [p for p in everything if TOKEN.encode() in p.read_bytes()]
     assert TOKEN not in told
+
+
+def test_model_of_several_labels_gives_the_same_label_sets_and_groups_from_the_hub(
+    server, tactics, tiny_model, tmp_path, monkeypatch
+):
+    from huggingface_hub import ModelCard, constants
+
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+    address = server.url + "/{repo_id}/resolve/{revision}/{filename}"
+    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", address)
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text("\n".join(map(json.dumps, tactics[::80][:200])), encoding="utf-8")
+    values = {
+        "run": {"name": "run", "output_dir": str(tmp_path / "runs")},
+        "model": {
+            "name": str(tiny_model),
+            "max_length": 32,
+            "mode": "head",
+            "head": {"l2": 1e-3},
+        },
+        "data": {"source": str(rows), "label_column": "labels"},
+        "decision": {"thresholds": "common", "at_least_one": True},
+    }
+    folder = run_result.train(load_config(values)).folder
+    push(folder, section("user/tactics"))
+    texts = [row["text"] for row in tactics[40:90]]
+    here, there = (Classifier.load(source) for source in (folder, "user/tactics"))
+    assert [of.labels for of in there.predict(texts)] == [of.labels for of in here.predict(texts)]
+    assert there.models[0].groups.keys() == here.models[0].groups.keys()
+    assert all(of.labels for of in there.predict(texts))
+    config = json.loads(server.branch("user/tactics")["config.json"])
+    facts = json.loads((folder / "report.json").read_text(encoding="utf-8"))
+    assert list(config["train_rows"]["by_label"].values()) == facts["audit"]["natural_C"]
+    card = ModelCard(server.branch("user/tactics")["README.md"].decode())
+    assert "multi-label-classification" in card.data.tags
+    for words in (
+        f"{len(there.labels)} labels (",
+        'pipeline("text-classification", "user/tactics")',
+        "top_k=None",
+        'Classifier.load("user/tactics")',
+        "A text gets each label with a probability of at least",
+        "labels by training rows",
+    ):
+        assert words in card.text, words
+    micro = [of for of in card.data.eval_results if of.metric_name.startswith("Micro F1")]
+    assert {str(of.metric_args) for of in micro} == {"{'average': 'micro'}"}

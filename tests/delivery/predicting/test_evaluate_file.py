@@ -81,6 +81,31 @@ def test_figures_are_those_of_scikit_learn_on_the_predicted_labels(evaluate, mod
     assert "Results: evaluation/metrics.json" in out
 
 
+def test_figures_have_intervals_and_frequency_groups_if_the_model_records_its_training_rows(
+    evaluate, model, tiny_model, tweets, tmp_path
+):
+    _, out, _, metrics = evaluate(model, tweets, "--label-column", "sentiment")
+    assert "per_group" not in metrics["test"]
+    assert f"No figures of frequent and rare labels: {model} does not record its training" in out
+    of_figures = ("macro_f1", "accuracy", "balanced_accuracy", "minority_recall", "f1")
+    assert tuple(metrics["intervals"]) == of_figures
+    rows = {"by_label": {"negative": 90, "neutral": 40, "positive": 3}}
+    recorded = make_model(
+        tiny_model, tmp_path / "recorded", train_rows=rows | {"groups": {"head": 50, "medium": 9}}
+    )
+    two = evaluate(recorded, tweets, "--label-column", "sentiment", model)[3]["test"]
+    _, out, _, metrics = evaluate(recorded, tweets, "--label-column", "sentiment")
+    assert two["per_group"].keys() == metrics["test"]["per_group"].keys()
+    per_class = metrics["test"]["per_class"]
+    assert {name: group["macro_f1"] for name, group in metrics["test"]["per_group"].items()} == {
+        "head": per_class["negative"]["f1"],
+        "medium": per_class["neutral"]["f1"],
+        "tail": per_class["positive"]["f1"],
+    }
+    assert "Frequent and rare labels" in out
+    assert "does not record" not in out
+
+
 def test_rows_without_a_text_or_a_label_are_counted_and_left_out(evaluate, model, tmp_path):
     rows = [
         {"text": "a", "label": "neutral"},

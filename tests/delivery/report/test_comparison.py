@@ -11,8 +11,8 @@ import pytest
 from page_parser import Page
 
 from trainer.delivery.report import page_intervals, report_page, side_by_side
-from trainer.delivery.report.page_intervals import LEAST_ROWS
 from trainer.errors import RunError
+from trainer.evaluation.figure_intervals import LEAST_ROWS
 from trainer.evaluation.outcome import outcome_of
 from trainer.run_folder.finished_run import FinishedRun
 from trainer.run_folder.writer import RunFolder

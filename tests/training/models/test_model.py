@@ -129,12 +129,13 @@ def test_a_last_layer_without_bias_is_left_alone():
     assert torch.equal(model.score.weight, before)
 
 
-def test_the_decision_of_an_earlier_training_is_forgotten(tiny_model, tmp_path):
+@pytest.mark.parametrize("name", ["decision", "train_rows"])
+def test_what_an_earlier_training_recorded_is_forgotten(tiny_model, tmp_path, name):
     model = load(tiny_model, ["a", "b"])
-    model.config.decision = {"thresholds": {"a": 0.1, "b": 0.9}}
+    setattr(model.config, name, {"thresholds": {"a": 0.1, "b": 0.9}})
     model.save_pretrained(tmp_path)
     load_tokenizer(ModelSection(name=str(tiny_model)), model.config)[0].save_pretrained(tmp_path)
-    assert not hasattr(load(tmp_path, ["a", "b"]).config, "decision")
+    assert not hasattr(load(tmp_path, ["a", "b"]).config, name)
 
 
 def test_position_limit_is_measured_once_for_each_architecture_whatever_its_labels(monkeypatch):

@@ -81,8 +81,9 @@ class TuneSection(Section):
     part of the space. Keys of `training`, `model`, `balance`, `loss` and `decision` are known.
     Default: for `model.mode: full` and `lora`, learning rate, epochs, batch size, warm-up, weight
     decay, layer-wise decay of the learning rate, `balance.method`, `loss.class_weights` and
-    `decision.thresholds`; for `head`, `loss.name` and the last three. Values that contradict the
-    rest of the config are left out."""
+    `decision.thresholds`; for `head`, `loss.name` and the last three. With multi-label data,
+    `loss.name` is always searched, and `mean_average_precision` searches no thresholds. Values that
+    contradict the rest of the config are left out."""
     trials: int = Field(default=30, ge=2, le=10_000)
     """Number of trials in all. Pruned and failed trials count. No two trials have equal values, so
     a space of few choices may have fewer. If you raise it after a search has finished, the same
@@ -90,7 +91,9 @@ class TuneSection(Section):
     minutes: float | None = Field(default=None, gt=0)
     """If set, no trial starts after all trials together have taken so many minutes."""
     metric: Metric = "macro_f1"
-    """What is maximised on the search rows, with the decision of each trial."""
+    """What is maximised on the search rows, with the decision of each trial. `micro_f1` and
+    `mean_average_precision` are for multi-label data, `balanced_accuracy` and `mcc` for one label a
+    row."""
     held_out: float = Field(default=0.5, ge=0.1, le=0.9)
     """Share of the validation rows that the search does not see. On them, the best trial is
     compared with the config as it is."""

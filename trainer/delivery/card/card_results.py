@@ -11,7 +11,7 @@ from huggingface_hub import EvalResult
 from trainer.data.prepared_data import PreparedData
 from trainer.data.reading.source_tables import SLOTS
 from trainer.delivery.card.card_words import chooses
-from trainer.display.shown_classes import MOST_IN_CARD
+from trainer.display.shown_classes import MOST_IN_SENTENCE
 from trainer.evaluation.multi_label import AnyEvaluation, MultiLabelEvaluation, evaluate
 from trainer.evaluation.outcome import Outcome
 from trainer.evaluation.scores import CorrectedScores, Correction, LogProbabilities
@@ -152,7 +152,7 @@ def eval_results(
             metric_type=kind,
             metric_name=title + rule,
             metric_value=round(float(getattr(evaluation, name)), 6),
-            metric_args=arguments if arguments is None else arguments | _present(evaluation),
+            metric_args=arguments | _present(evaluation) if arguments == MACRO else arguments,
         )
         for rule, evaluation in evaluations.items()
         for name, (kind, title, arguments) in (
@@ -162,10 +162,10 @@ def eval_results(
 
 
 def _present(evaluation: AnyEvaluation) -> dict[str, list[str] | str]:
-    """Return the argument `labels` of scikit-learn's averages if classes have no rows."""
+    """Return the argument `labels` of scikit-learn's macro averages if classes have no rows."""
     present = [label for label, values in evaluation.per_class.items() if values["support"]]
     if len(present) == len(evaluation.per_class):
         return {}
-    if len(present) > MOST_IN_CARD:
+    if len(present) > MOST_IN_SENTENCE:
         return {"labels": f"the {len(present):,} of {len(evaluation.per_class):,} that have rows"}
     return {"labels": present}

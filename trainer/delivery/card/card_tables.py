@@ -123,8 +123,10 @@ def group_table(groups: dict[str, dict[str, Any]]) -> str:
         ]
         for name, group in groups.items()
     ]
-    headings = ["classes by training rows", "classes", "training rows", "support"]
-    figures = ["macro F1", "micro F1"][: len(rows[0]) - len(headings)] if rows else []
+    is_multi_label = any("micro_f1" in group for group in groups.values())
+    kinds = "labels" if is_multi_label else "classes"
+    headings = [f"{kinds} by training rows", kinds, "training rows", "support"]
+    figures = ["macro F1", "micro F1"] if is_multi_label else ["macro F1"]
     return markdown_table([*headings, *figures], rows) if rows else ""
 
 

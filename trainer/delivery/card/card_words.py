@@ -7,7 +7,7 @@ from trainer.data.prepared_data import PreparedData
 from trainer.delivery.card.card_tables import as_text, markdown_table, note
 from trainer.display.shown_classes import (
     MOST_IN_CARD,
-    MOST_IN_SENTENCE,
+    MOST_NAMED,
     in_words,
     largest_and_rarest,
 )
@@ -155,19 +155,20 @@ def decision_words(decided: dict[str, Any], shown: Callable[[str], str] = str) -
     """
     is_multi_label, parts = "at_least_one" in decided, _correction_words(decided, shown)
     if "thresholds" in decided:
-        pairs = _pairs(decided["thresholds"], shown)
-        parts.append(
-            f"A text gets each label that reaches its threshold ({pairs})."
-            if is_multi_label
-            else f"The label is the largest of probability / threshold ({pairs})."
-        )
+        if is_multi_label:
+            parts.append(_label_threshold_words(decided, shown))
+        else:
+            pairs = _pairs(decided["thresholds"], shown)
+            parts.append(f"The label is the largest of probability / threshold ({pairs}).")
         if neutral := decided["neutral"]:
-            left = len(neutral) - MOST_IN_SENTENCE
+            left = len(neutral) - MOST_NAMED
             more = [f"{left:,} more, all in metrics.json"] if left > 0 else []
-            names = "; ".join([*neutral[:MOST_IN_SENTENCE], *more])
-            kept = "Neutral thresholds were kept"
-            if is_multi_label:
-                kept = f"The common threshold {decided['common_threshold']:.3g} was kept"
+            names = "; ".join([*neutral[:MOST_NAMED], *more])
+            kept = (
+                "The common threshold was kept"
+                if is_multi_label
+                else "Neutral thresholds were kept"
+            )
             parts.append(f"{kept} for {shown(names)}.")
     if is_multi_label:
         return " ".join([*parts, *_number_words(decided)])
@@ -181,6 +182,17 @@ def decision_words(decided: dict[str, Any], shown: Callable[[str], str] = str) -
             " may be another one."
         )
     return " ".join(parts)
+
+
+def _label_threshold_words(decided: dict[str, Any], shown: Callable[[str], str]) -> str:
+    """Say which labels a text gets, given thresholds; the common threshold is named once."""
+    common = decided.get("common_threshold")
+    own = {label: value for label, value in decided["thresholds"].items() if value != common}
+    if not own:
+        return f"A text gets each label with a probability of at least {common:.3g}."
+    left = len(decided["thresholds"]) - len(own)
+    others = f"; the others have the common threshold {common:.3g}" if left else ""
+    return f"A text gets each label that reaches its threshold ({_pairs(own, shown)}{others})."
 
 
 def _correction_words(decided: dict[str, Any], shown: Callable[[str], str]) -> list[str]:

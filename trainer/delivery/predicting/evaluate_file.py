@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow.compute as pc
@@ -17,9 +17,12 @@ from trainer.data.reading.row_access import take_rows
 from trainer.data.reading.sources import Rows, check_source
 from trainer.delivery.predicting.label_file import refuse_existing
 from trainer.delivery.predicting.labelled_rows import read_labelled
-from trainer.display.tables import print_evaluation
+from trainer.display.tables import print_evaluation, print_groups, print_intervals
 from trainer.errors import DataError, RunError
 from trainer.evaluation.blocks import MOST_IN_MEMORY, release, room, row_blocks
+from trainer.evaluation.figure_intervals import f1_intervals, figure_intervals
+from trainer.evaluation.frequency_groups import group_figures
+from trainer.evaluation.intervals import resample
 from trainer.evaluation.multi_label import AnyEvaluation, evaluate
 from trainer.files.locks import refuse_while_written
 from trainer.progress import progress_bar
@@ -101,8 +104,8 @@ def evaluate_file(
     Rows without a text or a label are counted and skipped.
 
     Args:
-        path: metrics.json, with `test` and `minority_label` as in run folders, and `evaluated`
-            for the model and the data.
+        path: metrics.json, with `test` and `minority_label` as in run folders, `intervals`, and
+            `evaluated` for the model and the data.
     Raises:
         DataError: rows that cannot be read, labels that the model does not know, or no row.
     """
@@ -116,31 +119,65 @@ def evaluate_file(
         classifier.labels,
         decided,
     )
+    figures = _figures(classifier, evaluation, labelled.targets, decided)
+    print_evaluation(evaluation, str(data.source))
+    print_intervals(figures["intervals"], evaluation)
+    print_groups(figures["test"].get("per_group", {}))
+    evaluated = {
+        "model": classifier.name,
+        "data": data.source,
+        "rows_read": rows.table.num_rows,
+        "rows_left_out": counts,
+    }
+    path.parent.mkdir(parents=True, exist_ok=True)
+    writer.RunFolder(path.parent).write_json(path.name, figures | {"evaluated": evaluated})
+    for sentence in [*_remarks(classifier), *rows.remarks, *labelled.naming.sentences()]:
+        print(sentence)
+    skipped = "; ".join(f"{count:,} {reason}" for reason, count in counts.items())
+    print(f"{f'Skipped rows: {skipped}. ' if skipped else ''}Results: {path}")
+    return evaluation
+
+
+def _remarks(classifier: "Classifier") -> list[str]:
+    """Return why there are no groups of labels, if the model does not know them."""
+    first = classifier.models[0]
+    why = f"{first.name} does not record its training rows"
+    return [f"No figures of frequent and rare labels: {why}."] if first.groups is None else []
+
+
+def _figures(
+    classifier: "Classifier", evaluation: AnyEvaluation, targets: Array, decided: Array
+) -> dict[str, Any]:
+    """Return the values of metrics.json; groups are those of the first model."""
+    minority = _rarest(evaluation)
+    per_group = group_figures(classifier.models[0].groups or {}, evaluation, decided)
+    return {
+        "test": evaluation.to_dict() | ({"per_group": per_group} if per_group else {}),
+        "intervals": _intervals(evaluation, targets, decided, minority),
+        "minority_label": minority,
+    }
+
+
+def _rarest(evaluation: AnyEvaluation) -> str | None:
+    """Return the class with the fewest rows, of those that have rows; None if none has."""
     support = {
         label: figures["support"]
         for label, figures in evaluation.per_class.items()
         if figures["support"]
     }
-    print_evaluation(evaluation, str(data.source))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    writer.RunFolder(path.parent).write_json(
-        path.name,
-        {
-            "test": evaluation.to_dict(),
-            "minority_label": min(support, key=support.__getitem__, default=None),
-            "evaluated": {
-                "model": classifier.name,
-                "data": data.source,
-                "rows_read": rows.table.num_rows,
-                "rows_left_out": counts,
-            },
-        },
-    )
-    for sentence in [*rows.remarks, *labelled.naming.sentences()]:
-        print(sentence)
-    skipped = "; ".join(f"{count:,} {reason}" for reason, count in counts.items())
-    print(f"{f'Skipped rows: {skipped}. ' if skipped else ''}Results: {path}")
-    return evaluation
+    return min(support, key=support.__getitem__, default=None)
+
+
+def _intervals(
+    evaluation: AnyEvaluation, targets: Array, decided: Array, minority: str | None
+) -> dict[str, Any]:
+    """Return {figure: its 95 % interval or None}, and `f1` with the interval of each class."""
+    per_class, known = evaluation.per_class, {*evaluation.to_dict(), "minority_recall"}
+    resampled = resample(targets, [decided], len(per_class))
+    found = figure_intervals(per_class, minority, resampled)
+    return {name: each for name, each in found.items() if name in known} | {
+        "f1": f1_intervals(per_class, resampled)
+    }
 
 
 def logarithms(p_NC: Array, folder: Path, *, multi_label: bool = False) -> Array:

@@ -15,6 +15,7 @@ from trainer.delivery.predicting.model_source import folder_identity, hub_commit
 from trainer.delivery.predicting.onnx_files import is_graph, is_in_8_bits
 from trainer.delivery.predicting.texts import Text, as_list
 from trainer.errors import ModelError
+from trainer.evaluation.frequency_groups import recorded_groups
 from trainer.evaluation.multi_label_decision import DECISIONS, AnyDecision
 from trainer.launch.distributed import allow_missing_operations, device_type
 from trainer.training.models.end_token import Origin, head_looks_for_end
@@ -53,6 +54,7 @@ class SavedModel:
         device: "cpu", "cuda", "cuda:1" ...; default: the accelerator if there is one.
     Attributes:
         max_length: tokens that the model reads of a text; longer texts are cut.
+        groups: frequent and rare labels by the training rows; None if they are not recorded.
         identity: changes whenever the files of the model change.
         padded_because: why batches are padded; None if they are not.
         equal_lengths: whether only rows of equal length share a batch, since padding would change
@@ -89,6 +91,7 @@ class SavedModel:
             self.decision: AnyDecision = DECISIONS[self.is_multi_label].from_config(
                 values, self.labels
             )
+            self.groups = recorded_groups(getattr(config, "train_rows", None) or {}, self.labels)
         self._load(config, origin, device)
 
     def _load(self, config: Any, origin: Origin, device: str | None) -> None:

@@ -2,17 +2,17 @@
 
 from typing import Any
 
-from trainer.delivery.report.page_intervals import LEAST_ROWS
+from trainer.delivery.report.page_intervals import class_intervals
 from trainer.display.figure_words import train_rows_words
 from trainer.display.shown_classes import (
     MOST_IN_PAGE,
     MOST_IN_PICTURE,
-    MOST_IN_SENTENCE,
+    MOST_NAMED,
     Shown,
     largest_and_rarest,
 )
 from trainer.errors import listing
-from trainer.evaluation.intervals import Resampled, interval
+from trainer.evaluation.intervals import Resampled
 from trainer.run_folder.finished_run import FinishedRun
 
 DECISION_COLUMNS = {
@@ -48,16 +48,13 @@ def class_rows(
 ) -> list[dict[str, Any]]:
     """Return the results of each class that is shown."""
     final, alone = run.final["per_class"], run.metrics[run.split]["per_class"]
-    ids = {label: c for c, label in enumerate(run.labels)}
-    thresholds = label_thresholds(run)
+    intervals, thresholds = class_intervals(run, resampled), label_thresholds(run)
     return [
         {
             "label": label,
             **final[label],
             "threshold": thresholds.get(label),
-            "f1_interval": interval(resampled.f1_BRC[:, 0, ids[label]])
-            if resampled and final[label]["support"] >= LEAST_ROWS
-            else None,
+            "f1_interval": intervals.get(label),
             "f1_alone": alone[label]["f1"] if "decision" in run.metrics else None,
             "average_precision": precisions[label],
         }
@@ -118,6 +115,6 @@ def decided(run: FinishedRun) -> dict[str, Any] | None:
         "temperature": decision["temperature"],
         "costs": decision.get("costs") if len(run.labels) <= MOST_IN_PICTURE else None,
         "has_costs": "costs" in decision,
-        "neutral": listing(decision.get("neutral", []), MOST_IN_SENTENCE),
+        "neutral": listing(decision.get("neutral", []), MOST_NAMED),
         "columns": {heading: decision[name] for name, heading in names if name in decision},
     }

@@ -7,7 +7,7 @@ from trainer.errors import RunError
 QUOTES = "texts of mistakes"
 PARTS = {
     "95 % intervals": "95 % interval</th>",
-    "class distribution": "<h3>Rows by class",
+    "class distribution": "<h3>Rows by ",
     "learning curves": "<h3>Learning curves</h3>",
     "class weights": "weights</summary>",
     "precision-recall curves": 'alt="Precision-recall curves"',

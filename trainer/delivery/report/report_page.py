@@ -10,7 +10,6 @@ from trainer.delivery.report import page_classes, page_curves
 from trainer.delivery.report.mistakes import MOST_MISTAKES
 from trainer.delivery.report.page_confusion import MOST_CLASSES_WITH_NUMBERS, confusion_of
 from trainer.delivery.report.page_intervals import (
-    LEAST_ROWS,
     headline_intervals,
     resampled_figures,
     too_small,
@@ -18,8 +17,9 @@ from trainer.delivery.report.page_intervals import (
 from trainer.delivery.report.page_parts import refuse_poorer
 from trainer.display import pages
 from trainer.display.figure_words import TITLES
-from trainer.display.shown_classes import MOST_IN_PAGE, worst_and_rarest
+from trainer.display.shown_classes import MOST_IN_PAGE, MOST_NAMED, worst_and_rarest
 from trainer.errors import RunError, Stopped, first_line, listing
+from trainer.evaluation.figure_intervals import LEAST_ROWS
 from trainer.evaluation.scores import over_classes
 from trainer.run_folder import missing_files, writer
 from trainer.run_folder.config_differences import flat
@@ -132,5 +132,5 @@ def render(run: FinishedRun, *, show_texts: bool = True) -> str:
         environment=flat({k: v for k, v in (run.environment or {}).items() if k != "data"}),
         titles=TITLES,
         least_rows=LEAST_ROWS,
-        too_small=listing(too_small(run), 5),
+        too_small=listing(too_small(run), MOST_NAMED),
     )

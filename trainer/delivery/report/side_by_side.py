@@ -10,7 +10,6 @@ from rich.table import Table
 from trainer.delivery.report import report_page
 from trainer.delivery.report.page_curves import overlays
 from trainer.delivery.report.page_intervals import (
-    LEAST_ROWS,
     headline_intervals,
     resampled_figures,
     too_small,
@@ -21,6 +20,7 @@ from trainer.display.figure_words import LESS_IS_BETTER, TITLES, difference_word
 from trainer.display.shown_classes import MOST_IN_PAGE, Shown, worst_and_rarest
 from trainer.display.terminal import console
 from trainer.errors import RunError, listing
+from trainer.evaluation.figure_intervals import LEAST_ROWS
 from trainer.evaluation.intervals import Interval, interval
 from trainer.run_folder.config_differences import flat
 from trainer.run_folder.finished_run import FinishedRun, readable

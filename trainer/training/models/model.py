@@ -124,8 +124,9 @@ def load_model(
     config = deepcopy(config)  # other models made from this config need its pretrained labels
     kind = "multi_label" if multi_label else "single_label"
     config.problem_type = f"{kind}_classification"
-    if hasattr(config, "decision"):
-        del config.decision  # it belongs to an earlier training
+    for of_earlier_training in ("decision", "train_rows"):
+        if hasattr(config, of_earlier_training):
+            delattr(config, of_earlier_training)
     tokenizer.model_max_length = max_length  # pipelines then cut texts as training did
     with loading(model.name), _without_load_report():
         pretrained_labels = list((config.id2label or {}).values())

@@ -15,6 +15,7 @@ NOT_ARCHITECTURE = (
     "_name_or_path",
     "transformers_version",
     "decision",
+    "train_rows",
 )
 """Keys of a model's config that do not change what its encoder computes."""
 ASK_IN_CHILD = (
