@@ -189,6 +189,7 @@ def comparison(gains=GAINS, support=R8, num_seeds=5, metric="macro_f1", apart=0.
         "seconds": {name: 61.0 + 7 * place for place, name in enumerate(gains)},
         "failed": {},
         "quick": None,
+        "tune": None,
         "validation": compared,
         "test": validation(tested, support, num_seeds, metric, np.random.default_rng(1)),
         "winner": winner,

@@ -7,7 +7,7 @@ from typing import Any
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
-from trainer.comparison import compare_plots
+from trainer.comparison import compare_plots, tuned_table
 from trainer.comparison.strategies import WITH_THRESHOLDS
 from trainer.config.yaml_source import dump_yaml
 from trainer.delivery.report import report_page
@@ -50,7 +50,7 @@ def write(result: dict[str, Any], path: Path) -> Path:
 
 def render(result: dict[str, Any]) -> str:
     """Return the page; names of strategies and classes, reasons and settings are escaped."""
-    compared, quick = result["validation"], result["quick"]
+    compared, quick, tune = result["validation"], result["quick"], result["tune"]
     order, baseline, strategies = by_metric(compared), compared["baseline"], compared["strategies"]
     others = [name for name in order if name != baseline]
     shown = _shown_classes(compared)
@@ -92,6 +92,7 @@ def render(result: dict[str, Any]) -> str:
             name: dump_yaml(values).strip() if values else ""
             for name, values in result["overrides"].items()
         },
+        trials=tuned_table.trials(tune, order) if tune else [],
         quick_order=by_metric(quick["comparison"]) if quick else [],
         facts=config_differences.flat(result["environment"]),
         duration=pages.duration(result["total_seconds"]),
@@ -155,6 +156,8 @@ def print_comparison(result: dict[str, Any]) -> None:
             pages.short_number(result["seconds"][name]),
         )
     console.print(table)
+    if result["tune"]:
+        tuned_table.print_tuned(result)
     for line in _notes(result):
         console.print(line, soft_wrap=not console.is_terminal)
 
