@@ -14,7 +14,8 @@ from trainer.comparison.choice import best_setting, best_settings
 from trainer.comparison.grid import TrainingGrid
 from trainer.comparison.settings import settings_of, strategy_of, tune_words
 from trainer.comparison.shared_data import prepare_shared
-from trainer.errors import DataError, RunError
+from trainer.comparison.strategies import refuse
+from trainer.errors import ConfigError, DataError, RunError
 from trainer.run_folder.workers_folder import alone
 from trainer.runs import training_run
 
@@ -129,7 +130,7 @@ def test_a_setting_that_fails_costs_neither_its_strategy_nor_the_baseline(tuned,
     assert all("loss is nan" in reason for reason in result["tune"]["failed"].values())
     compare.compare(config)
     said = " ".join(capsys.readouterr().out.split())
-    assert "4 settings for every strategy" in said
+    assert "4 settings of every strategy" in said
     assert f"failed: {min(groups)}: the " in said
     page = (folder / "comparison.html").read_text(encoding="utf-8")
     assert ">failed</td>" in page
@@ -218,7 +219,7 @@ def test_trainings_without_selection_scores_are_refused(tuned, tmp_path, values)
     path.write_text(json.dumps(metrics), encoding="utf-8")
     (tmp_path / "run-compare/comparison.json").unlink()
     moved = values | {"run": values["run"] | {"output_dir": str(tmp_path)}}
-    with pytest.raises(RunError, match="has no scores on selection rows, which compare.tune"):
+    with pytest.raises(RunError, match=r"has no scores on selection rows, which compare\.tune"):
         compare.compare(with_compare(moved, tune=TUNE))
 
 
@@ -247,6 +248,83 @@ def test_settings_are_all_combinations_and_that_of_the_config(values):
 
 def test_too_few_selection_rows_are_refused(values):
     config = with_compare(values, selection="auto", tune=TUNE)
-    words = "compare.tune chooses on selection rows: 'positive' would have 8 selection rows"
+    words = r"compare\.tune chooses on selection rows: 'positive' would have 8 selection rows"
     with pytest.raises(DataError, match=words):
         prepare_shared(alone(config))
+
+
+RATES = {"learning_rate": [1e-4, 1e-3]}
+REFUSED = {
+    "no setting": ({"tune": {}}, "compare.tune: is empty; name a setting"),
+    "unknown name": (
+        {"tune": {"learnin_rate": [1e-4]}},
+        "compare.tune.learnin_rate is unknown; known: learning_rate, max_steps, num_train_epochs. "
+        "Did you mean 'learning_rate'?",
+    ),
+    "no value": ({"tune": {"learning_rate": []}}, "compare.tune.learning_rate is a list; needed"),
+    "equal values": (
+        {"tune": {"learning_rate": [1e-4, 0.0001]}},
+        "learning_rate holds a value twice; remove one",
+    ),
+    "no rate": ({"tune": {"learning_rate": [0]}}, "learning_rate.0 is 0; needed: greater than 0"),
+    "two lengths": (
+        {"tune": {"max_steps": [9], "num_train_epochs": [2]}},
+        "holds num_train_epochs and max_steps, which both set the length; remove one",
+    ),
+    "nothing to choose": (
+        {"tune": {"learning_rate": [1e-3]}},
+        "compare.tune holds only the setting of the config",
+    ),
+    "no selection rows": (
+        {"tune": RATES, "selection": "last_step"},
+        "compare.selection: last_step has none. Set compare.selection: nested.",
+    ),
+    "fixed length": (
+        {"tune": {"num_train_epochs": [2]}, "amount": 5},
+        "compare.amount fixes the length of all trainings, and compare.tune.num_train_epochs",
+    ),
+    "steps override epochs": (
+        {"tune": {"num_train_epochs": [2]}, "training": {"max_steps": 4}},
+        "training.max_steps, which overrides epochs",
+    ),
+    "heads": ({"tune": RATES, "model": {"mode": "head"}}, "each chooses its own l2"),
+}
+
+
+@pytest.mark.parametrize("fault", REFUSED)
+def test_settings_that_cannot_be_tried_are_refused(fault, values):
+    given, words = REFUSED[fault]
+    changed = {name: values[name] | given.get(name, {}) for name in ("training", "model")}
+    own = {key: value for key, value in given.items() if key not in changed}
+    with pytest.raises(ConfigError) as caught:
+        refuse(with_compare(values | changed, **own), multi_label=False)
+    assert words in str(caught.value)
+
+
+@pytest.mark.exhaustive
+def test_every_fold_chooses_its_setting_and_rows_and_steps_are_those_of_the_setting(
+    values, tmp_path
+):
+    moved = values | {"run": values["run"] | {"output_dir": str(tmp_path)}}
+    tune = {"learning_rate": [0.01], "max_steps": [4, 12]}
+    config = with_compare(moved, tune=tune, folds=2, budget="rows", seeds=1)
+    folder = compare.compare(config)
+    tune = result_of(folder)["tune"]
+    assert tune["as_configured"] == "learning_rate 0.001"
+    for name, trials in tune["strategies"].items():
+        strategy = name.removesuffix(" + thresholds")
+        kind = "decided" if name == strategy else "with_thresholds"
+        for fold, chosen in enumerate(trials["chosen"], 1):
+            scores = {}
+            for words in tune["settings"]:
+                group = strategy
+                if words != tune["as_configured"]:
+                    group += "@" + words.replace(", ", ",").replace(" ", "=")
+                path = folder / f"cells/{group}/seed-42-fold-{fold}/metrics.json"
+                metrics = json.loads(path.read_text(encoding="utf-8"))
+                scores[words] = metrics["selection"][kind]["macro_f1"]
+                steps = metrics["training"]["steps"]
+                assert steps == tune["settings"][words].get("max_steps", steps)
+            assert scores[chosen] == max(scores.values())
+    winner = load_config(str(folder / "winner.yaml"))
+    assert training_run.train(winner).is_dir()

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from trainer.comparison.settings import tune_words
-from trainer.comparison.strategies import fitting, refuse, trained_strategies
+from trainer.comparison.strategies import NUM_SHORTLISTED, fitting, refuse, trained_strategies
 from trainer.config.config import Config
 from trainer.config.sections.compare import BASELINE
 from trainer.config.yaml_source import read_yaml
@@ -55,8 +55,10 @@ def check(config: Config) -> None:
     fitted = fitting(config)
     training_run.check(config)
     if config.compare.tune:
-        num_strategies = len(trained_strategies(fitted))
-        print(tune_words(config, num_strategies), flush=True)
+        strategies = trained_strategies(fitted)
+        if config.compare.quick:
+            strategies = strategies[: NUM_SHORTLISTED + 1]
+        print(tune_words(config, len(strategies)), flush=True)
 
 
 def compare(config: Config, *, resume: str = "auto", command: str = "") -> Path:

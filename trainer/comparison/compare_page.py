@@ -75,6 +75,10 @@ def render(result: dict[str, Any]) -> str:
         columns=columns(compared),
         best=best_of(compared),
         sure=compare_plots.sure(compared),
+        is_tie=len(
+            {values["figures"][compared["metric"]]["mean"] for values in strategies.values()}
+        )
+        == 1,
         same=same_with_every_seed(compared),
         seconds_heading=seconds_heading(result),
         forest=compare_plots.forest(compared, others) if others else None,
@@ -192,7 +196,7 @@ def columns(compared: dict[str, Any]) -> list[str]:
 
 
 def best_of(compared: dict[str, Any]) -> dict[str, set[str]]:
-    """Return {metric: strategies with the best mean}."""
+    """Return {metric: strategies with the best mean}; none is best where all are equal."""
     found = {}
     for figure in columns(compared):
         means = {
@@ -201,7 +205,8 @@ def best_of(compared: dict[str, Any]) -> dict[str, set[str]]:
         }
         known = [mean for mean in means.values() if mean is not None]
         best = (min if figure in LESS_IS_BETTER else max)(known, default=None)
-        found[figure] = {name for name, mean in means.items() if mean is not None and mean == best}
+        first = {name for name, mean in means.items() if mean is not None and mean == best}
+        found[figure] = first if len(first) < len(means) else set()
     return found
 
 

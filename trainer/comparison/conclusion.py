@@ -13,6 +13,7 @@ from trainer.comparison.grid import TrainingGrid
 from trainer.comparison.settings import AS_CONFIGURED, group_of, setting_of
 from trainer.comparison.statistics.recommendation import recommend
 from trainer.comparison.strategies import (
+    NUM_SHORTLISTED,
     compared_names,
     makes_embeddings,
     sections_of,
@@ -26,9 +27,6 @@ from trainer.config.sections.compare import BASELINE
 from trainer.config.yaml_source import dump_yaml
 from trainer.display.figure_words import TITLES, by_metric
 from trainer.run_folder.environment import describe_environment
-
-NUM_SHORTLISTED = 2
-"""Number of strategies that `compare.quick` trains as configured, besides the baseline."""
 
 
 def shortlist_of(heads: TrainingGrid) -> dict[str, Any]:

@@ -18,6 +18,8 @@ from trainer.extras import require
 
 KINDS = {False: "one label a row", True: "multi-label data"}
 """{whether a row may have several labels: such data, in words}."""
+NUM_SHORTLISTED = 2
+"""Number of strategies that `compare.quick` trains as configured, besides the baseline."""
 WITH_THRESHOLDS = " + thresholds"
 """What the name of a strategy ends with if its thresholds are fitted after training."""
 

@@ -10,37 +10,52 @@ from trainer.display import pages
 from trainer.display.figure_words import TITLES, baseline_words, by_metric, spread_words
 from trainer.display.terminal import console
 
+HEADINGS = {
+    "learning_rate": "learning\nrate",
+    "num_train_epochs": "epochs",
+    "max_steps": "max\nsteps",
+}
+"""The heading of each key that is tuned."""
+
 
 def print_tuned(result: dict[str, Any]) -> None:
     """Print the setting of each strategy, and the comparison at the setting of the config."""
     tune, metric = result["tune"], result["validation"]["metric"]
     common = tune["common"]
     table = Table(
-        title=f"Tuned: {len(tune['settings'])} settings for every strategy, chosen on selection "
-        f"rows; beside it, all with the setting of the config ({tune['as_configured']})",
+        title=f"{len(tune['settings'])} settings of every strategy, chosen on selection rows; "
+        f"right: all as configured ({tune['as_configured']})",
         title_justify="left",
         box=SIMPLE_HEAD,
         padding=(0, 1, 0, 0),
         pad_edge=False,
         show_edge=False,
     )
-    for heading in ("strategy", "setting"):
-        table.add_column(heading, overflow="fold")
+    table.add_column("strategy", overflow="fold")
+    keys = {key: None for values in tune["settings"].values() for key in values}
+    for key in keys:
+        table.add_column(HEADINGS[key], justify="right")
     for heading in (f"selection\n{TITLES[metric]}", f"configured\n{TITLES[common['metric']]}"):
         table.add_column(heading, justify="right", no_wrap=True)
-    table.add_column(f"minus {common['baseline']}\n95\N{NO-BREAK SPACE}% interval", justify="right")
+    table.add_column(f"minus {common['baseline']}\n95 % interval", justify="right", no_wrap=True)
     for name in by_metric(result["validation"]):
         of_common = common["strategies"][name]
         table.add_row(
             name,
-            settings_words(tune, name),
+            *(_chosen_values(tune, name, key) for key in keys),
             pages.decimals(chosen_score(tune, name)),
             spread_words(of_common["figures"][common["metric"]]),
-            baseline_words(of_common["against_baseline"]),
+            baseline_words(of_common["against_baseline"]).replace(" [", "\n["),
         )
     console.print(table)
     for line in (*tune["edges"], *_failures(tune)):
         console.print(line, soft_wrap=not console.is_terminal)
+
+
+def _chosen_values(tune: dict[str, Any], name: str, key: str) -> str:
+    """Return the value of a key that a strategy chose, or those of its folds."""
+    values = (tune["settings"][each].get(key) for each in tune["strategies"][name]["chosen"])
+    return " ".join(dict.fromkeys("config" if value is None else f"{value:g}" for value in values))
 
 
 def _failures(tune: dict[str, Any]) -> list[str]:
