@@ -74,7 +74,7 @@ def result_of(grid: TrainingGrid, shortlist: dict[str, Any] | None, command: str
         "identity": grid.identity,
         "model": config.model.name,
         "mode": config.model.mode,
-        "budget": grid.budget.to_dict(),
+        "budget": _budget(grid),
         "seeds": grid.seeds,
         "folds": config.compare.folds,
         "selection": asdict(shared.selection),
@@ -94,6 +94,14 @@ def result_of(grid: TrainingGrid, shortlist: dict[str, Any] | None, command: str
             shared.first.clean.fingerprint, shared.first.clean.counts, 1, shared.commits
         ),
     }
+
+
+def _budget(grid: TrainingGrid) -> dict[str, Any]:
+    """Return the budget; if settings differ in length, it is that of the config's setting."""
+    values = grid.budget.to_dict()
+    if len({budget.words for budget in grid.budgets.values()}) > 1:
+        values["words"] += ", with the setting of the config"
+    return values
 
 
 def _overrides(grid: TrainingGrid) -> dict[str, dict[str, Any]]:

@@ -16,6 +16,11 @@ UNSET = -1
 """`max_steps` of a config that sets no number of steps."""
 
 
+def shown(value: float) -> str:
+    """Return a value in words, so that no two values of a list have the same."""
+    return f"{value:.12g}"
+
+
 def own_values(config: Config) -> dict[str, float]:
     """Return {key: value of the config} of the keys that are tuned."""
     given = config.training_values
@@ -34,7 +39,7 @@ def settings_of(config: Config) -> dict[str, dict[str, Any]]:
         for values in product(*tuned.values()):
             setting = dict(zip(tuned, values, strict=True))
             if setting != own:
-                found[",".join(f"{key}={value:g}" for key, value in setting.items())] = setting
+                found[",".join(f"{key}={shown(value)}" for key, value in setting.items())] = setting
     return found
 
 
@@ -61,8 +66,8 @@ def values_of(config: Config, setting: str) -> dict[str, float]:
 
 def setting_words(config: Config, setting: str) -> str:
     """Return the values of a setting in words."""
-    shown = [f"{key} {value:g}" for key, value in values_of(config, setting).items()]
-    return ", ".join(shown) or "as configured"
+    words = (f"{key} {shown(value)}" for key, value in values_of(config, setting).items())
+    return ", ".join(words) or "as configured"
 
 
 def tune_faults(config: Config) -> Iterator[str]:
@@ -107,15 +112,16 @@ def tune_words(config: Config, num_strategies: int) -> str:
     asked, num_settings = config.compare, len(settings_of(config))
     factors = {"strategies": num_strategies, "settings": num_settings, "seeds": asked.seeds}
     factors |= {"folds": asked.folds} if asked.folds else {}
-    shown = " x ".join(f"{count} {name}" for name, count in factors.items())
+    product_words = " x ".join(f"{count} {name}" for name, count in factors.items())
     total = num_strategies * num_settings * asked.seeds * (asked.folds or 1)
     assert asked.tune is not None
     tried = (
-        f"{key} {', '.join(f'{value:g}' for value in values)}"
+        f"{key} {', '.join(shown(value) for value in values)}"
         for key, values in asked.tune.values.items()
     )
     return (
-        f"compare.tune: {shown} = {total:,} trainings. Every strategy tries {'; '.join(tried)} and "
-        f"the setting of the config ({setting_words(config, AS_CONFIGURED)}). It is compared with "
-        "the setting that is best on the selection rows."
+        f"compare.tune: {product_words} = {total:,} trainings. Every strategy tries "
+        f"{'; '.join(tried)} and the setting of the config "
+        f"({setting_words(config, AS_CONFIGURED)}). It is compared with the setting that is best "
+        "on the selection rows."
     )

@@ -12,6 +12,7 @@ from trainer.comparison.settings import (
     AS_CONFIGURED,
     setting_of,
     setting_words,
+    shown,
     strategy_of,
     values_of,
 )
@@ -84,8 +85,8 @@ def _edges(config: Config, settings: dict[str, Any], chosen: dict[str, list[str]
             ]
             if names and min(tried) < max(tried):
                 yield (
-                    f"{key} {end:g} is the {most} value tried, and {listing(names)} chose it: try "
-                    f"{more} values."
+                    f"{key} {shown(end)} is the {most} value tried, and {listing(names)} chose it: "
+                    f"try {more} values."
                 )
 
 

@@ -5,6 +5,7 @@ from typing import Any
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
+from trainer.comparison.settings import shown
 from trainer.comparison.tuned import settings_words
 from trainer.display import pages
 from trainer.display.figure_words import TITLES, baseline_words, by_metric, spread_words
@@ -55,7 +56,7 @@ def print_tuned(result: dict[str, Any]) -> None:
 def _chosen_values(tune: dict[str, Any], name: str, key: str) -> str:
     """Return the value of a key that a strategy chose, or those of its folds."""
     values = (tune["settings"][each].get(key) for each in tune["strategies"][name]["chosen"])
-    return " ".join(dict.fromkeys("config" if value is None else f"{value:g}" for value in values))
+    return " ".join(dict.fromkeys("config" if value is None else shown(value) for value in values))
 
 
 def _failures(tune: dict[str, Any]) -> list[str]:
