@@ -19,10 +19,9 @@ from trainer.errors import ConfigError, DataError, RunError
 from trainer.run_folder.workers_folder import alone
 from trainer.runs import training_run
 
-TUNE = {"learning_rate": [1e-3, 0.05, 1e30], "num_train_epochs": [2]}
+TUNE = {"learning_rate": [0.05, 1e30], "num_train_epochs": [2]}
 SETTINGS = [
     "learning_rate 0.001, num_train_epochs 1",
-    "learning_rate 0.001, num_train_epochs 2",
     "learning_rate 0.05, num_train_epochs 2",
     "learning_rate 1e+30, num_train_epochs 2",
 ]
@@ -98,7 +97,7 @@ def test_every_strategy_tries_the_same_settings_and_has_the_best_on_the_selectio
         kind = "with_thresholds" if name.endswith("thresholds") else "decided"
         strategy = name.removesuffix(" + thresholds")
         means = {}
-        for words in SETTINGS[:3]:
+        for words in SETTINGS[:2]:
             trainings = [metrics_of(folder, group_of(strategy, words), seed) for seed in (42, 43)]
             means[words] = np.mean([each["selection"][kind]["macro_f1"] for each in trainings])
             assert trials["scores"][words]["mean"] == pytest.approx(means[words])
@@ -124,17 +123,17 @@ def test_every_strategy_tries_the_same_settings_and_has_the_best_on_the_selectio
 def test_a_setting_that_fails_costs_neither_its_strategy_nor_the_baseline(tuned, capsys):
     config, folder = tuned
     result = result_of(folder)
-    groups = {group_of(strategy, SETTINGS[3]) for strategy in ("none", "class_weights")}
+    groups = {group_of(strategy, SETTINGS[2]) for strategy in ("none", "class_weights")}
     assert {*result["tune"]["failed"]} == groups
     assert not result["failed"]
     assert all("loss is nan" in reason for reason in result["tune"]["failed"].values())
     compare.compare(config)
     said = " ".join(capsys.readouterr().out.split())
-    assert "4 settings of every strategy" in said
+    assert "3 settings of every strategy" in said
     assert f"failed: {min(groups)}: the " in said
     page = (folder / "comparison.html").read_text(encoding="utf-8")
     assert ">failed</td>" in page
-    assert SETTINGS[2] in page
+    assert SETTINGS[1] in page
 
 
 def test_no_compared_row_chooses_a_setting(tuned, tmp_path):
@@ -146,10 +145,7 @@ def test_no_compared_row_chooses_a_setting(tuned, tmp_path):
     )
 
     def chosen(name="none"):
-        return [strategy_of_path(training) for training in grid.chosen()[name]]
-
-    def strategy_of_path(training):
-        return training.path.parent.name
+        return [training.strategy for training in grid.chosen()[name]]
 
     def edit(group, change):
         for path in (copy / group).glob("*/metrics.json"):
@@ -169,7 +165,6 @@ def test_no_compared_row_chooses_a_setting(tuned, tmp_path):
     assert chosen() == first
     edit(other, lambda metrics: metrics["selection"]["decided"].update(macro_f1=1.0))
     assert chosen() == [other, other]
-    assert chosen("none + thresholds")[0] != other or first[0] == other
 
 
 def test_the_winner_s_config_trains_the_weights_that_were_compared(tuned):
@@ -192,7 +187,7 @@ def test_the_winner_s_config_trains_the_weights_that_were_compared(tuned):
     assert own.equals(compared)
     card = (run / "README.md").read_text(encoding="utf-8")
     assert "This model follows the strategy" in card
-    assert "tried 4 settings" in card
+    assert "tried 3 settings" in card
 
 
 def test_order_of_the_grid_does_not_matter(tuned, values):

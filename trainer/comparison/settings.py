@@ -122,6 +122,6 @@ def tune_words(config: Config, num_strategies: int) -> str:
     return (
         f"compare.tune: {product_words} = {total:,} trainings. Every strategy tries "
         f"{'; '.join(tried)} and the setting of the config "
-        f"({setting_words(config, AS_CONFIGURED)}). It is compared with the setting that is best "
-        "on the selection rows."
+        f"({setting_words(config, AS_CONFIGURED)}), and takes the one that is best on the "
+        "selection rows."
     )

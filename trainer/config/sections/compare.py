@@ -186,8 +186,8 @@ class CompareSection(Section):
     tune: CompareTuneSection | None = None
     """Settings that every strategy tries, such as `{learning_rate: [2e-5, 5e-5, 1e-4],
     num_train_epochs: [2, 4]}`. All combinations, and the setting of the config, train every
-    strategy with every seed: the trainings multiply. Each strategy is compared with the setting
-    whose mean `metric` on the selection rows is highest. No compared row is used for this choice.
+    strategy with every seed: the trainings multiply. Each strategy takes the setting whose mean
+    `metric` on the selection rows is highest. No compared row is used for this choice.
     The page also compares all strategies with the setting of the config."""
     quick: bool = False
     """First compare all strategies on the frozen encoder (`model.mode: head`), which takes minutes.

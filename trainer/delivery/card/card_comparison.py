@@ -56,8 +56,8 @@ def _procedure(result: dict[str, Any]) -> str:
         words.append("Heads on the frozen encoder decided which strategies were compared.")
     if tune := result.get("tune"):
         words.append(
-            f"Every strategy tried {len(tune['settings'])} settings; each was compared with the one"
-            " that was best on the selection rows."
+            f"Every strategy tried {len(tune['settings'])} settings and took the one that was best"
+            " on the selection rows."
         )
     if selection := result.get("selection"):
         words.append(f"Selection: {as_text(selection['words'])}.")
