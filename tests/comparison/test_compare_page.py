@@ -473,6 +473,8 @@ def test_page_and_terminal_show_the_tuned_settings_beside_those_of_the_config(ca
     assert "failed: undersample@learning_rate=0.0001,num_train_epochs=4: the training loss" in said
     card = comparison_section(result, config_like("class_weights"))
     assert "Every strategy tried 6 settings" in card
+    for told in (words_of(result), " ".join(said.split()), card.replace("\\", "")):
+        assert "none would be recommended." in told
 
 
 def test_shortlist_is_told_with_its_table():

@@ -178,6 +178,8 @@ def test_the_winner_s_config_trains_the_weights_that_were_compared(tuned):
         config.training_values["learning_rate"]
         == result["tune"]["settings"][chosen]["learning_rate"]
     )
+    head = (folder / "winner.yaml").read_text(encoding="utf-8").replace("\n# ", " ")
+    assert result["tune"]["words"] in head
     run = training_run.train(config)
     own = pq.read_table(run / "predictions.parquet", filters=[("split", "=", "test")])
     compared = pq.read_table(folder / f"cells/{group_of(strategy, chosen)}/seed-42/test.parquet")

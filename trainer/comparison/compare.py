@@ -147,7 +147,7 @@ def _train_and_conclude(
         if not workers.is_concluded(identity):
             refuse_differing(grid)
             result = result_of(grid, shortlist, command)
-            winner = winner_yaml(path, grid, given, result["winner"], result["recommendation"])
+            winner = winner_yaml(path, grid, given, result)
             folder = writer.RunFolder(path)
             folder.write_text("winner.yaml", winner)
             (path / PAGE_NAME).unlink(missing_ok=True)

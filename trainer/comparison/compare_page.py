@@ -187,6 +187,8 @@ def _notes(result: dict[str, Any]) -> Iterator[str]:
         yield f"failed: {name}: {reason}"
     if quick:
         yield f"Shortlisted by heads on the frozen encoder: {', '.join(quick['shortlist'])}."
+    if result["tune"]:
+        yield result["tune"]["words"]
     yield result["recommendation"]
 
 

@@ -21,7 +21,7 @@ from trainer.comparison.strategies import (
     trained_strategies,
 )
 from trainer.comparison.trainings import Training
-from trainer.comparison.tuned import chosen_values, tuned, tuned_words
+from trainer.comparison.tuned import chosen_values, tuned
 from trainer.config.config import Config
 from trainer.config.sections.compare import BASELINE
 from trainer.config.yaml_source import dump_yaml
@@ -56,12 +56,14 @@ def result_of(grid: TrainingGrid, shortlist: dict[str, Any] | None, command: str
         left_out = shortlist["comparison"]["strategies"].keys() - {*grid.compared}
         num_left_out = len(left_out)
     validation = grid.compare("validation", chosen, num_left_out=num_left_out)
-    winner, seconds, tune = validation.recommended, _seconds(chosen), tuned(grid, chosen)
+    winner, seconds, tune = (
+        validation.recommended,
+        _seconds(chosen),
+        tuned(grid, chosen, validation),
+    )
     recommendation = recommend(validation, {} if grid.budget.kind == "fit" else seconds)
     tested = {name: of for name, of in chosen.items() if name in (BASELINE, winner)}
     test = grid.compare("test", tested) if shared.has_test else None
-    if tune:
-        recommendation += f" {tuned_words(tune, winner)}"
     if test and test.metric != validation.metric:
         recommendation += (
             f" On test, {TITLES[test.metric]} is compared, since no row of "
@@ -129,15 +131,13 @@ def _seconds(chosen: dict[str, list[Training]]) -> dict[str, float]:
     }
 
 
-def winner_yaml(
-    path: Path, grid: TrainingGrid, given: Config, winner: str, recommendation: str
-) -> str:
+def winner_yaml(path: Path, grid: TrainingGrid, given: Config, result: dict[str, Any]) -> str:
     """Return the given config with sections, setting and budget of the recommended strategy.
 
     It chooses its epoch as its trainings did. If they chose nothing, and without folds, it trains
     the model of the first seed.
     """
-    values = given.model_dump(exclude_unset=True, exclude={"compare"})
+    values, winner = given.model_dump(exclude_unset=True, exclude={"compare"}), result["winner"]
     left_out = ("overwrite", "num_processes")
     run = {key: value for key, value in values.get("run", {}).items() if key not in left_out}
     values["run"] = run | {"name": f"{given.run.name}-{winner.replace(' + ', '-')}"}
@@ -150,6 +150,7 @@ def winner_yaml(
         values["model"] = values["model"] | {"head": trained.model.head.model_dump()}
     values["report"] = values.get("report", {}) | {"comparison": str(path)}
     command = f"equipoise train {path / 'winner.yaml'}"
-    comment = [*textwrap.wrap(recommendation, 98), f"  {command}"]
+    told = [result["recommendation"], *([result["tune"]["words"]] if result["tune"] else [])]
+    comment = [*textwrap.wrap(" ".join(told), 98), f"  {command}"]
     yaml = dump_yaml({key: value for key, value in values.items() if value != {}})
     return "".join(f"# {line}\n" for line in comment) + yaml

@@ -16,18 +16,22 @@ from trainer.comparison.settings import (
     strategy_of,
     values_of,
 )
+from trainer.comparison.statistics.comparison_result import Comparison
 from trainer.comparison.trainings import Training
 from trainer.config.config import Config
 from trainer.errors import listing
 
 
-def tuned(grid: TrainingGrid, chosen: dict[str, list[Training]]) -> dict[str, Any] | None:
+def tuned(
+    grid: TrainingGrid, chosen: dict[str, list[Training]], validation: Comparison
+) -> dict[str, Any] | None:
     """Return the trials of every strategy and the comparison at the common setting.
 
     None without `compare.tune`.
 
     Args:
         chosen: {compared strategy: its trainings with the setting that it chose}.
+        validation: the comparison of these trainings.
     """
     if not grid.is_tuned:
         return None
@@ -37,8 +41,10 @@ def tuned(grid: TrainingGrid, chosen: dict[str, list[Training]]) -> dict[str, An
         name: [setting_of(training.strategy) for training in trainings[:num_folds]]
         for name, trainings in chosen.items()
     }
-    common, failed = grid.compare("validation", grid.as_configured()), grid.failed
-    return {
+    num_left_out = validation.num_tests - len(validation.others)
+    common = grid.compare("validation", grid.as_configured(), num_left_out=num_left_out)
+    failed = grid.failed
+    found = {
         "settings": {words[setting]: values_of(config, setting) for setting in grid.settings},
         "budgets": {words[setting]: of.words for setting, of in grid.budgets.items()},
         "as_configured": words[AS_CONFIGURED],
@@ -59,8 +65,8 @@ def tuned(grid: TrainingGrid, chosen: dict[str, list[Training]]) -> dict[str, An
             if setting_of(group) and strategy_of(group) not in failed
         },
         "common": common.to_dict(),
-        "common_recommended": common.recommended,
     }
+    return found | {"words": _words(found, validation.recommended, common)}
 
 
 def _score(scores_SF: Any) -> dict[str, Any]:
@@ -90,17 +96,17 @@ def _edges(config: Config, settings: dict[str, Any], chosen: dict[str, list[str]
                 )
 
 
-def tuned_words(tune: dict[str, Any], winner: str) -> str:
+def _words(tune: dict[str, Any], winner: str, common: Comparison) -> str:
     """Return which settings the recommended strategy and the baseline have, and whether another
     strategy would be recommended with the setting of the config.
     """
-    names = dict.fromkeys((winner, tune["common"]["baseline"]))
+    names = dict.fromkeys((winner, common.baseline))
     chosen = "; ".join(f"{name} with {settings_words(tune, name)}" for name in names)
-    common = tune["common_recommended"]
-    instead = "is recommended too" if common == winner else "would be recommended"
+    of_common = common.recommended
+    instead = "is recommended too" if of_common == winner else "would be recommended"
     return (
         f"Tuned on selection rows: {chosen}. At the setting of the config "
-        f"({tune['as_configured']}), {common} {instead}."
+        f"({tune['as_configured']}), {of_common} {instead}."
     )
 
 

@@ -57,7 +57,7 @@ def _procedure(result: dict[str, Any]) -> str:
     if tune := result.get("tune"):
         words.append(
             f"Every strategy tried {len(tune['settings'])} settings and took the one that was best"
-            " on the selection rows."
+            f" on the selection rows. {as_text(tune['words'])}"
         )
     if selection := result.get("selection"):
         words.append(f"Selection: {as_text(selection['words'])}.")
