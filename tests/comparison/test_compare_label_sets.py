@@ -247,3 +247,25 @@ def test_quick_shortlists_heads_of_several_labels(tmp_path, tiny_model, topics):
     compared = {trained_name(name) for name in result["validation"]["strategies"]}
     assert compared == {"none", *result["quick"]["shortlist"]}
     assert (folder / "comparison.html").is_file()
+
+
+@pytest.mark.exhaustive
+def test_settings_are_tuned_by_the_metric_of_the_labels(tmp_path, narrow_model, topics):
+    asked = {"strategies": ["asymmetric"], "seeds": 2, "selection": "nested", "metric": "micro_f1"}
+    asked |= {"tune": {"learning_rate": [0.03]}}
+    folder = compare.compare(config_of(topics, narrow_model, tmp_path, compare=asked))
+    for name, trials in result_of(folder)["tune"]["strategies"].items():
+        strategy = name.removesuffix(" + thresholds")
+        kind = "decided" if name == strategy else "with_thresholds"
+        found = {
+            words: [
+                json.loads(path.read_text(encoding="utf-8"))["selection"][kind]["micro_f1"]
+                for path in sorted(folder.glob(f"cells/{group}/*/metrics.json"))
+            ]
+            for words, group in (
+                ("learning_rate 0.001", strategy),
+                ("learning_rate 0.03", f"{strategy}@learning_rate=0.03"),
+            )
+        }
+        assert {words: score["of_seeds"] for words, score in trials["scores"].items()} == found
+        assert trials["chosen"] == [max(found, key=lambda words: np.mean(found[words]))]

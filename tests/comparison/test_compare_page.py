@@ -8,7 +8,7 @@ import shutil
 from itertools import combinations
 
 import pytest
-from comparisons import GAINS, UNSURE, comparison, quick
+from comparisons import GAINS, UNSURE, comparison, quick, tuned
 from huggingface_hub import ModelCard
 from page_parser import Page
 
@@ -446,6 +446,37 @@ def test_equal_strategies_are_said_to_be_indistinguishable():
     assert "No strategy is distinguishable from" in words_of(result)
 
 
+def test_no_strategy_is_marked_as_the_best_where_all_are_equal():
+    result = comparison(dict.fromkeys(GAINS, 0.0))
+    strategies = result["validation"]["strategies"]
+    for name in strategies:
+        strategies[name]["figures"] = strategies["none"]["figures"]
+    words = section_words(result, "table")
+    assert "★" not in words.replace("★ marks", "")
+    assert "highest macro F1" not in words
+    assert "All strategies have the same mean macro F1, so none is marked as the best." in words
+
+
+def test_page_and_terminal_show_the_tuned_settings_beside_those_of_the_config(capsys):
+    result = comparison(tune=tuned())
+    words = section_words(result, "tuned")
+    assert "tried the same 6 settings with every seed, 150 trainings in all" in words
+    assert "learning_rate 0.0001 is the largest value tried" in words
+    assert "learning_rate 5e-05, num_train_epochs 2 (config)" in words
+    assert "Failed: undersample@learning_rate=0.0001" in words
+    table = re.findall(r"<tr.*?</tr>", section(result, "tuned"), re.DOTALL)
+    assert sum("<b>0." in row for row in table) == len(GAINS)  # one chosen trial each
+    assert section(comparison(), "tuned") == ""
+    compare_page.print_comparison(result)
+    said = capsys.readouterr().out
+    assert "right: all as configured (learning_rate 5e-05, num_train_epochs 2)" in said
+    assert "failed: undersample@learning_rate=0.0001,num_train_epochs=4: the training loss" in said
+    card = comparison_section(result, config_like("class_weights"))
+    assert "Every strategy tried 6 settings" in card
+    for told in (words_of(result), " ".join(said.split()), card.replace("\\", "")):
+        assert "none would be recommended." in told
+
+
 def test_shortlist_is_told_with_its_table():
     words = words_of(
         comparison(
@@ -522,6 +553,7 @@ def test_browser_shows_pages_without_a_complaint_at_any_width(tmp_path):
                 comparison(MANY, CLASSES, quick=quick(MANY)),
                 comparison({"none": 0.0}),
                 comparison(failed={"x" * 200: "y" * 200}),
+                comparison(MANY, tune=tuned(MANY)),
             )
         ):
             path = compare_page.write(result, tmp_path / f"{number}.html")

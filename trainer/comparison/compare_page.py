@@ -7,7 +7,7 @@ from typing import Any
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
-from trainer.comparison import compare_plots
+from trainer.comparison import compare_plots, tuned_table
 from trainer.comparison.strategies import WITH_THRESHOLDS
 from trainer.config.yaml_source import dump_yaml
 from trainer.delivery.report import report_page
@@ -51,7 +51,7 @@ def write(result: dict[str, Any], path: Path) -> Path:
 
 def render(result: dict[str, Any]) -> str:
     """Return the page; names of strategies and classes, reasons and settings are escaped."""
-    compared, quick = result["validation"], result["quick"]
+    compared, quick, tune = result["validation"], result["quick"], result["tune"]
     order, baseline, strategies = by_metric(compared), compared["baseline"], compared["strategies"]
     others = [name for name in order if name != baseline]
     shown = _shown_classes(compared)
@@ -73,6 +73,10 @@ def render(result: dict[str, Any]) -> str:
         columns=columns(compared),
         best=best_of(compared),
         sure=compare_plots.sure(compared),
+        is_tie=len(
+            {values["figures"][compared["metric"]]["mean"] for values in strategies.values()}
+        )
+        == 1,
         same=same_with_every_seed(compared),
         seconds_heading=seconds_heading(result),
         forest=compare_plots.forest(compared, others) if others else None,
@@ -90,6 +94,7 @@ def render(result: dict[str, Any]) -> str:
             name: dump_yaml(values).strip() if values else ""
             for name, values in result["overrides"].items()
         },
+        trials=tuned_table.trials(tune, order) if tune else [],
         quick_order=by_metric(quick["comparison"]) if quick else [],
         facts=config_differences.flat(result["environment"]),
         duration=pages.duration(result["total_seconds"]),
@@ -153,6 +158,8 @@ def print_comparison(result: dict[str, Any]) -> None:
             pages.short_number(result["seconds"][name]),
         )
     console.print(table)
+    if result["tune"]:
+        tuned_table.print_tuned(result)
     for line in _notes(result):
         console.print(line, soft_wrap=not console.is_terminal)
 
@@ -178,6 +185,8 @@ def _notes(result: dict[str, Any]) -> Iterator[str]:
         yield f"failed: {name}: {reason}"
     if quick:
         yield f"Shortlisted by heads on the frozen encoder: {', '.join(quick['shortlist'])}."
+    if result["tune"]:
+        yield result["tune"]["words"]
     yield result["recommendation"]
 
 
@@ -187,7 +196,7 @@ def columns(compared: dict[str, Any]) -> list[str]:
 
 
 def best_of(compared: dict[str, Any]) -> dict[str, set[str]]:
-    """Return {metric: strategies with the best mean}."""
+    """Return {metric: strategies with the best mean}; none is best where all are equal."""
     found = {}
     for figure in columns(compared):
         means = {
@@ -196,7 +205,8 @@ def best_of(compared: dict[str, Any]) -> dict[str, set[str]]:
         }
         known = [mean for mean in means.values() if mean is not None]
         best = (min if figure in LESS_IS_BETTER else max)(known, default=None)
-        found[figure] = {name for name, mean in means.items() if mean is not None and mean == best}
+        first = {name for name, mean in means.items() if mean is not None and mean == best}
+        found[figure] = first if len(first) < len(means) else set()
     return found
 
 

@@ -25,6 +25,10 @@ FOLD_SHARE = 0.2
 """Share of the training rows of a fold that are selection rows."""
 FIXED_L2 = 1e-3
 """`model.head.l2` of heads that may not choose it: the middle of the strengths that are tried."""
+TUNE_REMEDY = (
+    "Give more validation rows (split.validation), set compare.folds, or set compare.selection: "
+    "nested to choose on these few."
+)
 
 
 @dataclass(frozen=True)
@@ -63,7 +67,11 @@ class UsedSelection:
 
 
 def chooses(config: Config) -> bool:
-    """Return whether a training chooses an epoch, or a head its strength, on validation rows."""
+    """Return whether a training chooses an epoch, a head its strength, or a strategy its setting,
+    on validation rows.
+    """
+    if config.compare.tune:
+        return True
     if config.compare.quick or config.model.mode == "head":
         return config.model.head.l2 is None or config.compare.quick
     values = config.training_values
@@ -99,6 +107,8 @@ def divide(
         return _used(config, "last_step", whole, reason), whole
     nested = [_nested(config, clean, splits) for splits in folds]
     if asked == "auto" and (reason := _few_rows(clean, nested)):
+        if config.compare.tune:
+            raise DataError(f"compare.tune chooses on selection rows: {reason}. {TUNE_REMEDY}")
         return _used(config, "last_step", whole, reason), whole
     if not all(len(of.splits.validation) and len(of.compared) for of in nested):
         raise DataError(
@@ -151,8 +161,9 @@ def _used(config: Config, used: str, rows: list[DividedRows], reason: str) -> Us
     because = f" ({reason})" if reason else ""
     if used == "nested":
         source = " of the training rows of its fold" if config.compare.folds else ""
+        who = "settings and epochs are chosen" if config.compare.tune else "each training chooses"
         words = (
-            f"nested: each training chooses on {num_selection:,} selection rows{source}; "
+            f"nested: {who} on {num_selection:,} selection rows{source}; "
             f"{num_compared:,} other {what} are compared"
         )
         return UsedSelection(used, num_selection, num_compared, words)

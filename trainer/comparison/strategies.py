@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, get_args
 
+from trainer.comparison.settings import setting_of, settings_of, strategy_of, tune_faults
 from trainer.comparison.statistics.comparison_result import LABEL_SET_METRICS, METRICS
 from trainer.config.config import Config, check_config
 from trainer.config.conflicts import problem_type_faults
@@ -17,6 +18,8 @@ from trainer.extras import require
 
 KINDS = {False: "one label a row", True: "multi-label data"}
 """{whether a row may have several labels: such data, in words}."""
+NUM_SHORTLISTED = 2
+"""Number of strategies that `compare.quick` trains as configured, besides the baseline."""
 WITH_THRESHOLDS = " + thresholds"
 """What the name of a strategy ends with if its thresholds are fitted after training."""
 
@@ -86,6 +89,7 @@ def _faults(config: Config) -> Iterator[str]:
         yield "compare.folds validates on rows of all times. Remove it, or split.by_time."
     if config.compare.quick and config.model.mode == "head":
         yield "compare.quick is set with model.mode: head, which is quick already. Remove it."
+    yield from tune_faults(config)
 
 
 def _data_faults(config: Config, multi_label: bool) -> Iterator[str]:
@@ -154,16 +158,18 @@ def _strategy_faults(config: Config, multi_label: bool) -> Iterator[str]:
 
 
 def strategy_config(
-    config: Config, strategy: str, path: Path, *, mode: str | None = None, seed: int | None = None
+    config: Config, group: str, path: Path, *, mode: str | None = None, seed: int | None = None
 ) -> Config:
-    """Return the config of a run that trains a strategy.
+    """Return the config of a run that trains a strategy, with one of the settings to try.
 
     Args:
+        group: the strategy, or the strategy with its setting.
         path: the run folder.
     Raises:
         ConfigError: the strategy does not fit the config.
     """
-    values = config.to_dict()
+    values, strategy = config.to_dict(), strategy_of(group)
+    values["training"] |= settings_of(config)[setting_of(group)]
     values["run"] |= {"name": path.name, "output_dir": str(path.parent), "num_processes": 1}
     values["run"] |= {} if seed is None else {"seed": seed}
     values["model"] |= {"mode": mode} if mode else {}

@@ -14,8 +14,11 @@ from pathlib import Path
 from typing import Any
 
 from trainer.comparison.compared_predictions import (
+    DECIDED,
+    SELECTION,
     THRESHOLDS,
     evaluate,
+    metric_of,
     save_labels,
     thresholded_labels,
 )
@@ -57,6 +60,7 @@ class Training:
     """One training.
 
     Attributes:
+        strategy: its group, which is the strategy unless it has a setting of `compare.tune`.
         config: the config of a whole run, in the folder of this training.
         fold: index of the fold that validates; None without folds.
         for_shortlist: whether it is judged on the rows that it chose on, since it serves to choose
@@ -93,6 +97,14 @@ class Training:
         """Return a metric on the compared rows, with the decision or the thresholds if any."""
         return figure_of(self.metrics, name, thresholds=thresholds)
 
+    def clock(self, name: str) -> float:
+        """Return a time in seconds: `seconds` of training, or `wall_seconds` with evaluation."""
+        return float(self.metrics["training"][name])
+
+    def selection_score(self, name: str, *, thresholds: bool = False) -> float:
+        """Return a metric on the selection rows, with the decision or the thresholds if any."""
+        return float(self.metrics[SELECTION][THRESHOLDS if thresholds else DECIDED][name])
+
     def rows_note(self, shared: SharedData) -> dict[str, Any]:
         """Return what rows.json says of this training."""
         has_thresholds = with_thresholds(self.config) is not None
@@ -107,10 +119,9 @@ def figure_of(metrics: dict[str, Any], name: str, *, thresholds: bool = False) -
     """Return a validation metric of metrics.json, with the decision or the thresholds if any."""
     with_decision = metrics.get("decision", metrics)
     final = (metrics[THRESHOLDS] if thresholds else with_decision)["validation"]
-    if name.startswith("minority_"):
-        of_minority = final["per_class"][metrics["minority_label"]]
-        return float(of_minority[name.removeprefix("minority_")])
-    return float(final[name])
+    found = metric_of(final, name, metrics["minority_label"])
+    assert found is not None
+    return found
 
 
 def balanced_data(training: Training, shared: SharedData) -> PreparedData:

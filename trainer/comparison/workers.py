@@ -10,7 +10,9 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from trainer.comparison.compared_predictions import SELECTION
 from trainer.comparison.grid import FAILED, TrainingGrid
+from trainer.comparison.settings import strategy_of, tune_words
 from trainer.comparison.trainings import ROWS, Training, train
 from trainer.config.sections.compare import BASELINE
 from trainer.errors import ConfigError, DataError, RunError, Stopped, TrainingError
@@ -22,7 +24,7 @@ from trainer.run_folder import config_differences, writer
 POLL_SECONDS = 1.0
 """Seconds between two looks for a free training."""
 REMEDY = "Set run.overwrite: true or --resume never to train it again, or set another run.name."
-LINE = "{:>8}  {:<24}  {:>6}  {:>8}  {:>8}  {:>15}  {:>7}  {:>7}"
+LINE = "{:>8}  {:<{width}}  {:>6}  {:>8}  {:>8}  {:>15}  {:>7}  {:>7}"
 FIGURES = {
     False: {"macro_f1": "macro F1", "accuracy": "accuracy", "minority_recall": "minority recall"},
     True: {"macro_f1": "macro F1", "micro_f1": "micro F1", "minority_recall": "minority recall"},
@@ -39,16 +41,19 @@ def work(grid: TrainingGrid) -> None:
         Stopped: on a signal.
     """
     grid.folder.mkdir(parents=True, exist_ok=True)
-    for strategy, reason in grid.failed.items():
-        remedy = f"Remove {grid.folder / strategy / FAILED} to try it again."
-        print_line(f"{strategy} failed before: {reason} {remedy}")
+    for group, reason in grid.failed.items():
+        if (path := grid.folder / group / FAILED).is_file():
+            print_line(f"{group} failed before: {reason} Remove {path} to try it again.")
     trainings: list[Training] = []
-    for strategy in grid.trained:
-        with _noting_failure(grid, strategy):
-            trainings += grid.with_budget(strategy)
+    for group in grid.trained:
+        if strategy_of(group) not in grid.failed:
+            with _noting_failure(grid, group):
+                trainings += grid.with_budget(group)
     with locked(grid.folder / writer.LOCK, "the trainings are being checked"):
         remove_differing(grid, trainings)
     print_line(f"{len(grid.strategies)} strategies, {len(grid.seeds)} seeds: {grid.budget.words}.")
+    if grid.is_tuned:
+        print_line(tune_words(grid.shared.config, len(grid.strategies)))
     table = ProgressTable(trainings, FIGURES[grid.shared.is_multi_label])
     while unfinished := _unfinished(grid, trainings):
         if signal := stopping.received():  # fitting a head has no steps at which it could stop
@@ -61,7 +66,7 @@ def work(grid: TrainingGrid) -> None:
 
 
 def _unfinished(grid: TrainingGrid, trainings: list[Training]) -> list[Training]:
-    """Return the unfinished trainings of strategies that have not failed."""
+    """Return the unfinished trainings of groups that have not failed."""
     failed = grid.failed
     return [each for each in trainings if each.strategy not in failed and not each.is_finished]
 
@@ -83,22 +88,22 @@ def _train_if_free(grid: TrainingGrid, training: Training, table: "ProgressTable
 
 
 @contextmanager
-def _noting_failure(grid: TrainingGrid, strategy: str) -> Iterator[None]:
-    """Write down why a strategy cannot be trained, so that the others continue without it."""
+def _noting_failure(grid: TrainingGrid, group: str) -> Iterator[None]:
+    """Write down why a group cannot be trained, so that the others continue without it."""
     try:
         yield
     except (ConfigError, DataError, TrainingError) as error:
-        if strategy == BASELINE:
+        if group == BASELINE:
             raise TrainingError(
                 f"compare: the baseline '{BASELINE}' cannot be trained: {error}"
             ) from error
-        path = grid.folder / strategy
+        path = grid.folder / group
         path.mkdir(parents=True, exist_ok=True)
-        with locked(path / writer.LOCK, f"the failure of {strategy} is being written"):
+        with locked(path / writer.LOCK, f"the failure of {group} is being written"):
             writer.RunFolder(path).write_json(
                 FAILED, {"reason": str(error), "identity": grid.identity}
             )
-        print_line(f"{strategy} failed, the other strategies continue: {error}")
+        print_line(f"{group} failed, the others continue: {error}")
 
 
 def differing(grid: TrainingGrid, trainings: list[Training]) -> Iterator[tuple[Training, str]]:
@@ -120,6 +125,8 @@ def _other_rows(grid: TrainingGrid, training: Training) -> str:
     found = json.loads(path.read_text(encoding="utf-8"))
     if wanted["thresholds"] and not found["thresholds"]:
         return "was judged without thresholds (compare.thresholds was false)"
+    if grid.is_tuned and not training.metrics.get(SELECTION):
+        return "has no scores on selection rows, which compare.tune needs, as of an earlier version"
     same = ("digest", "for_shortlist")
     if [found[key] for key in same] != [wanted[key] for key in same]:
         return "chose or was judged on other rows (compare.selection)"
@@ -128,7 +135,7 @@ def _other_rows(grid: TrainingGrid, training: Training) -> str:
 
 def refuse_differing(grid: TrainingGrid) -> None:
     """Raise RunError if a training has another config or other rows."""
-    trainings = [each for strategy in grid.trained for each in grid.with_budget(strategy)]
+    trainings = [each for group in grid.trained for each in grid.with_budget(group)]
     for _, fault in differing(grid, trainings):
         raise RunError(f"{fault} {REMEDY}")
 
@@ -154,6 +161,7 @@ class ProgressTable:
 
     def __init__(self, trainings: list[Training], figures: dict[str, str]) -> None:
         self.figures = figures
+        self.width = max([24, *(len(training.strategy) for training in trainings)])
         self.trainings, self.begun, self.is_waiting = trainings, time.monotonic(), False
         self.finished = self.at_start = self._count()
         self.bar = progress_bar(
@@ -161,7 +169,7 @@ class ProgressTable:
         )
         print_line(f"{len(trainings)} trainings, {self.finished} of them finished")
         headings = ("training", "strategy", "seed", *figures.values(), "seconds", "left")
-        print_line(LINE.format(*headings))
+        print_line(LINE.format(*headings, width=self.width))
 
     def _count(self) -> int:
         return sum(training.is_finished for training in self.trainings)
@@ -190,5 +198,6 @@ class ProgressTable:
                 *(f"{training.figure(name):.4f}" for name in self.figures),
                 f"{training.metrics['training']['wall_seconds']:.0f}",
                 f"{mean_seconds * (total - self.finished) / 60:.0f} min",
+                width=self.width,
             )
         )

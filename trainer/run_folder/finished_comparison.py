@@ -53,6 +53,8 @@ class Settings(BaseModel):
     loss: LossSection = LossSection()
     decision: DecisionSection | None = None
     """None: the decision of the config applies."""
+    training: dict[str, float] = {}
+    """The values of `compare.tune` that the strategy chose."""
 
     def flat(self) -> dict[str, Any]:
         """Return {'section.key': value}."""

@@ -82,7 +82,9 @@ def prepare_search(config: Config) -> SearchData:
     Raises:
         TrainerError: the rows or the model cannot be used.
     """
-    section = config.compare.model_copy(update={"selection": "last_step", "folds": None})
+    section = config.compare.model_copy(
+        update={"selection": "last_step", "folds": None, "tune": None}
+    )
     whole = prepare_shared(config.model_copy(update={"compare": section}))
     fold = whole.first
     whole = replace(whole, folds={None: replace(fold, test_rows=fold.test_rows[:0])})

@@ -1,6 +1,6 @@
 """The `compare:` section: which strategies against imbalance are compared, and how."""
 
-from typing import Any, Literal, get_args
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import Field, model_validator
 
@@ -103,6 +103,46 @@ class StrategySection(Section):
     """The section `decision` of the strategy. Default: that of the config."""
 
 
+class CompareTuneSection(Section):
+    """Settings of `training` that every strategy tries, each with its values."""
+
+    learning_rate: list[Annotated[float, Field(gt=0)]] | None = Field(default=None, min_length=1)
+    """Values of `training.learning_rate`."""
+    num_train_epochs: list[Annotated[float, Field(gt=0)]] | None = Field(default=None, min_length=1)
+    """Values of `training.num_train_epochs`."""
+    max_steps: list[Annotated[int, Field(gt=0)]] | None = Field(default=None, min_length=1)
+    """Values of `training.max_steps`, in place of `num_train_epochs`."""
+
+    @model_validator(mode="after")
+    def _check(self) -> "CompareTuneSection":
+        refuse(
+            (
+                not self.values,
+                "is empty; name a setting with its values, such as learning_rate: [2e-5, 5e-5]",
+            ),
+            (
+                self.num_train_epochs and self.max_steps,
+                "holds num_train_epochs and max_steps, which both set the length; remove one",
+            ),
+            *(
+                (len({*listed}) < len(listed), f"{key} holds a value twice; remove one")
+                for key, listed in self.values.items()
+            ),
+        )
+        return self
+
+    @property
+    def values(self) -> dict[str, list[float]]:
+        """{key of `training`: its values in ascending order}, without keys that are not set."""
+        given = {name: getattr(self, name) for name in type(self).model_fields}
+        return {name: sorted(listed) for name, listed in given.items() if listed}
+
+    @property
+    def varies_length(self) -> bool:
+        """Whether trials differ in their length."""
+        return bool(self.num_train_epochs or self.max_steps)
+
+
 class CompareSection(Section):
     """What `equipoise compare` trains: every strategy with every seed, on the same rows and with
     the same budget. Ordinary training does not use this section.
@@ -143,6 +183,12 @@ class CompareSection(Section):
     """Compare every strategy without and with fitted thresholds (`decision.thresholds: f1`), as
     `class_weights` and `class_weights + thresholds`. This needs no further training. Strategies
     whose section `decision` sets thresholds are compared once."""
+    tune: CompareTuneSection | None = None
+    """Settings that every strategy tries, such as `{learning_rate: [2e-5, 5e-5, 1e-4],
+    num_train_epochs: [2, 4]}`. All combinations, and the setting of the config, train every
+    strategy with every seed: the trainings multiply. Each strategy takes the setting whose mean
+    `metric` on the selection rows is highest. No compared row is used for this choice.
+    The page also compares all strategies with the setting of the config."""
     quick: bool = False
     """First compare all strategies on the frozen encoder (`model.mode: head`), which takes minutes.
     Then train only the best two of them, and `none`, as configured."""

@@ -54,6 +54,11 @@ def _procedure(result: dict[str, Any]) -> str:
         words.append(f"An earlier conclusion also used them, by {as_text(listing(earlier))}.")
     if result["quick"]:
         words.append("Heads on the frozen encoder decided which strategies were compared.")
+    if tune := result.get("tune"):
+        words.append(
+            f"Every strategy tried {len(tune['settings'])} settings and took the one that was best"
+            f" on the selection rows. {as_text(tune['words'])}"
+        )
     if selection := result.get("selection"):
         words.append(f"Selection: {as_text(selection['words'])}.")
     if result["failed"]:
@@ -66,7 +71,8 @@ def _follows(result: dict[str, Any], config: dict[str, Any]) -> str:
     winner = result["winner"]
     advised = Settings.model_validate(result["overrides"].get(winner, {})).flat()
     advised |= {"model.name": result["model"], "model.mode": result["mode"]}
-    ours = Settings.model_validate(config).flat()
+    ours = Settings.model_validate({key: config[key] for key in config if key != "training"}).flat()
+    ours |= {f"training.{key}": value for key, value in config.get("training", {}).items()}
     ours |= {f"model.{key}": value for key, value in config["model"].items()}
     unlike = [key for key, value in advised.items() if ours.get(key) != value]
     if not unlike:
