@@ -718,7 +718,7 @@ def test_model_of_several_labels_gives_the_same_label_sets_and_groups_from_the_h
         'pipeline("text-classification", "user/tactics")',
         "top_k=None",
         'Classifier.load("user/tactics")',
-        "A text gets each label with a probability of at least",
+        " for every label).",
         "labels by training rows",
     ):
         assert words in card.text, words

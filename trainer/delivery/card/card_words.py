@@ -189,7 +189,7 @@ def _label_threshold_words(decided: dict[str, Any], shown: Callable[[str], str])
     common = decided.get("common_threshold")
     own = {label: value for label, value in decided["thresholds"].items() if value != common}
     if not own:
-        return f"A text gets each label with a probability of at least {common:.3g}."
+        return f"A text gets each label that reaches its threshold ({common:.3g} for every label)."
     left = len(decided["thresholds"]) - len(own)
     others = f"; the others have the common threshold {common:.3g}" if left else ""
     return f"A text gets each label that reaches its threshold ({_pairs(own, shown)}{others})."
