@@ -9,6 +9,7 @@ import subprocess
 from pathlib import Path
 
 import forked_runs
+import hypothesis
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -23,6 +24,9 @@ if "PYTEST_XDIST_WORKER" in os.environ and hasattr(
     os.sched_setaffinity(
         0, {cores[int(os.environ["PYTEST_XDIST_WORKER"].removeprefix("gw")) % len(cores)]}
     )
+
+hypothesis.settings.register_profile("untimed", deadline=None)
+hypothesis.settings.load_profile("untimed")
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ["HF_HUB_DISABLE_XET"] = "1"

@@ -128,7 +128,7 @@ TEXTS = st.text(max_size=20) | st.sampled_from(
 )
 
 
-@settings(deadline=None, max_examples=40, database=None)
+@settings(max_examples=40, database=None)
 @given(
     texts=st.lists(TEXTS, min_size=1, max_size=4),
     weights=st.dictionaries(TEXTS, st.floats(min_value=1e-300, max_value=1e300), max_size=3),

@@ -11,7 +11,7 @@ from trainer.data.splitting.split import Splits, row_keys
 from trainer.data.splitting.stratified import quotas, stratified_split
 from trainer.errors import DataError
 
-SETTINGS = settings(deadline=None, max_examples=60, database=None)
+SETTINGS = settings(max_examples=60, database=None)
 SHARES = st.sampled_from(
     [[0.8, 0.2], [0.9, 0.1], [0.7, 0.15, 0.15], [0.6, 0.2, 0.2], [0.34, 0.33, 0.33]]
 )
@@ -121,7 +121,7 @@ def can_be_in_every_split(classes_of_units, num_splits):
     )
 
 
-@settings(deadline=None, max_examples=300, database=None)
+@settings(max_examples=300, database=None)
 @given(
     st.lists(st.sets(st.integers(0, 4), min_size=1, max_size=3), min_size=2, max_size=7),
     st.lists(st.integers(1, 9), min_size=7, max_size=7),

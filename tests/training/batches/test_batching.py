@@ -71,7 +71,7 @@ def steps_of(shards):
     return out
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     num_rows=st.integers(1, 150),
     cut=st.sampled_from([(12, 1, 1), (1, 12, 1), (4, 3, 1), (3, 2, 2), (6, 1, 2), (1, 4, 3)]),
@@ -88,7 +88,7 @@ def test_rows_of_a_step_do_not_depend_on_how_it_is_cut(num_rows, cut, strategy):
     assert Counter(row for step in whole for row in step) == Counter(range(num_rows))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     num_rows=st.integers(1, 150),
     batch=st.integers(1, 9),
@@ -136,7 +136,7 @@ def test_grouping_by_length_leaves_less_padding_than_random_order():
     assert padding("group_by_length") < 0.2 * padding("random")
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     st.integers(2, 5),
     st.integers(1, 30),
@@ -173,7 +173,7 @@ def test_every_step_holds_every_class_equally_on_any_number_of_processes(
     )
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     st.integers(2, 9), st.integers(1, 9), st.integers(1, 4), st.integers(1, 3), st.integers(1, 3)
 )
@@ -230,7 +230,7 @@ def test_rows_are_padded_on_the_tokenizers_side_and_a_row_that_fills_up_has_no_l
     assert left["attention_mask"].tolist() == [[0, 0, 0, 1], [0, 0, 1, 1]]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(lengths=st.lists(st.integers(1, 60), min_size=1, max_size=80), tokens=st.integers(1, 300))
 def test_batches_for_prediction_hold_every_row_once_within_their_tokens(lengths, tokens):
     batches = token_batches(np.array(lengths), tokens)
@@ -243,7 +243,7 @@ def test_batches_for_prediction_hold_every_row_once_within_their_tokens(lengths,
 
 
 @pytest.mark.parametrize("side", ["right", "left"])
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     lengths=st.lists(st.integers(1, 30), min_size=1, max_size=40),
     tokens=st.integers(1, 200),
