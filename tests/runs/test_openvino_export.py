@@ -102,6 +102,7 @@ def test_the_folder_agrees_with_the_original_on_all_validation_rows(run, exporte
     }
 
 
+@pytest.mark.exhaustive
 @needs_openvino
 def test_the_lines_of_its_readme_give_the_decided_labels_without_torch(run, exported):
     texts, original = validation_texts(run)
@@ -190,6 +191,7 @@ def test_options_that_do_not_fit_are_refused(run, tmp_path):
         model_export.export(str(tmp_path / "alone"), int8=True)
 
 
+@pytest.mark.exhaustive
 def test_the_head_stays_in_float32_and_then_the_layers_that_lose_most(run, graph, tmp_path):
     texts, original = validation_texts(run)
     feeds = eight_bits.calibration_feeds(original.models[0], texts, graph)
@@ -214,7 +216,7 @@ def test_a_layer_with_outliers_is_ranked_first(tmp_path):
     with torch.no_grad():
         layers[0].weight[0] *= 1_000
         layers[1].weight[:, 0] = 0
-    model = torch.nn.Sequential(torch.nn.Tanh(), *layers)
+    model = torch.nn.Sequential(torch.nn.Tanh(), *layers).eval()
     path = tmp_path / "model.onnx"
     torch.onnx.export(
         model, (torch.zeros(1, 8),), path, input_names=["x"], dynamo=True, verbose=False
