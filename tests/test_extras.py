@@ -100,6 +100,7 @@ def test_commands_tell_it_before_they_load_a_model_or_data(config_file, tmp_path
         "serve": ("serve", tmp_path),
         "audit": ("audit", "--data", "no.csv"),
         "export": ("export", tmp_path),
+        "openvino": ("export", tmp_path, "--format", "openvino"),
         "compare": ("compare", "--config", plain),
         "compare check": ("compare", "--config", plain, "--check"),
         "tune": ("tune", "--config", plain),
@@ -118,7 +119,12 @@ def test_commands_tell_it_before_they_load_a_model_or_data(config_file, tmp_path
     texts = {
         "serve": ("equipoise serve", "fastapi, prometheus_client, uvicorn", "serve"),
         "audit": ("equipoise audit", "cleanlab, datasketch", "audit"),
-        "export": ("equipoise export", "onnx, onnxruntime, onnxscript", "onnx"),
+        "export": ("equipoise export --format onnx", "onnx, onnxruntime, onnxscript", "onnx"),
+        "openvino": (
+            "equipoise export --format openvino",
+            "nncf, onnx, onnxruntime, onnxscript, openvino",
+            "openvino",
+        ),
         "compare": ("equipoise compare", "statsmodels", "compare"),
         "compare check": ("equipoise compare", "statsmodels", "compare"),
         "tune": ("equipoise tune", "optuna, statsmodels", "tune"),

@@ -9,6 +9,7 @@ EXTRAS = {
     "augment": ("datasketch", "imblearn", "openai"),
     "compare": ("statsmodels",),
     "onnx": ("onnx", "onnxruntime", "onnxscript"),
+    "openvino": ("nncf", "onnx", "onnxruntime", "onnxscript", "openvino"),
     "serve": ("fastapi", "prometheus_client", "uvicorn"),
     "tune": ("optuna", "statsmodels"),
     "xlsx": ("openpyxl",),

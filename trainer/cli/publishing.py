@@ -13,7 +13,7 @@ from trainer.launch.exits import worded_errors
 def export_command(
     source: SourceArgument,
     file_format: Annotated[
-        str, described("Format of the export. Default: onnx, the only one.", "--format")
+        str, described("Format of the export: onnx or openvino. Default: onnx.", "--format")
     ] = "onnx",
     int8: Annotated[
         bool,
@@ -22,8 +22,18 @@ def export_command(
             "--int8",
         ),
     ] = False,
+    max_loss: Annotated[
+        float | None,
+        described(
+            "Macro F1 that --int8 may lose. Layers stay in float32 until it loses no more;"
+            " otherwise nothing is written. Default: 0.01.",
+            "--max-loss",
+            metavar="F1",
+        ),
+    ] = None,
     output: Annotated[
-        Path | None, described("Output folder. Default: <source>-onnx, or <source>-onnx-int8.")
+        Path | None,
+        described("Output folder. Default: <source>-onnx, <source>-onnx-int8, and so on."),
     ] = None,
     data: Annotated[
         str | None,
@@ -31,18 +41,19 @@ def export_command(
     ] = None,
     trust_remote_code: TrustOption = False,
 ) -> None:
-    """Write a model as ONNX, and compare it with the original.
+    """Write a model as ONNX or OpenVINO, and compare it with the original.
 
     Results and speed are compared on the validation rows of the run, or on --data.
 
     Example: equipoise export runs/tweets --int8
     """
-    from trainer.runs.onnx_export import export
+    from trainer.runs.model_export import export
 
     export(
         source,
         file_format=file_format,
         int8=int8,
+        max_loss=max_loss,
         output=output,
         data=data,
         trust_remote_code=trust_remote_code,

@@ -235,7 +235,7 @@ CASES = {
     ),
     "ONNX": (
         lambda m, f: write(copy(m, f, without=["*.safetensors"]) / "model.onnx") or f,
-        "holds an ONNX graph and no weights that can be trained.",
+        "holds an exported graph and no weights that can be trained.",
     ),
     "lost shard": (
         lambda m, f: (

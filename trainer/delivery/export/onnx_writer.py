@@ -1,4 +1,4 @@
-"""Write a text classifier as an ONNX graph, and quantise it. Legend: B rows, L tokens, C labels.
+"""Write a text classifier as an ONNX graph. Legend: B rows, L tokens, C labels.
 
 torch.onnx writes the graph, since the exporters of optimum do not support transformers 5
 (https://github.com/huggingface/optimum-onnx/issues/114).
@@ -75,7 +75,7 @@ def write_graph(model: Any, tokenizer: Any, path: Path, *, max_length: int) -> N
     any_size = {0: torch.export.Dim.DYNAMIC, 1: torch.export.Dim.DYNAMIC}
     num_bytes = sum(parameter.numel() * 4 for parameter in model.parameters())
     try:
-        with _quiet():
+        with quiet():
             program: Any = torch.onnx.export(
                 _Logits(model, names),
                 tuple(example[name] for name in names),
@@ -135,39 +135,8 @@ def _largest_difference(model: Any, graph: OnnxModel, max_length: int) -> float:
     return worst
 
 
-def quantise(source: Path, target: Path) -> None:
-    """Write the graph with weights of 8 bits and one scale for each output channel.
-
-    Activations are quantised at run time. Weights use 7 bits (`reduce_range`): otherwise sums
-    overflow on CPUs without VNNI, and answers depend on the machine
-    (https://onnxruntime.ai/docs/performance/model-optimizations/quantization.html).
-
-    Raises:
-        ExportError: ONNX Runtime cannot quantise the graph.
-    """
-    import onnx
-    from onnxruntime.quantization import QuantType, quantize_dynamic  # type: ignore[import-untyped]
-
-    try:
-        with _quiet():
-            graph = onnx.load(source)
-            del graph.graph.value_info[:]  # old shapes, which the quantiser would misread
-            quantize_dynamic(
-                graph,
-                target,
-                per_channel=True,
-                reduce_range=True,
-                weight_type=QuantType.QInt8,
-                use_external_data_format=graph.ByteSize() > MOST_BYTES,
-            )
-    except Exception as error:  # the errors of the quantiser have no common class
-        raise ExportError(
-            f"the graph cannot be quantised: {reason(error)} Leave out --int8."
-        ) from error
-
-
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Hide the progress and the warnings of the exporter."""
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)

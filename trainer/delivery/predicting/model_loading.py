@@ -1,22 +1,26 @@
-"""Load a saved model: config, tokenizer, and weights from safetensors files or an ONNX graph."""
+"""Load a saved model: config, tokenizer, and weights from safetensors or an exported graph."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
 from transformers.utils import logging
 
-from trainer.delivery.predicting.onnx_files import is_graph
+from trainer.delivery.predicting.graph_files import graph_format
 from trainer.delivery.predicting.onnx_runtime import OnnxModel
+from trainer.delivery.predicting.openvino_runtime import OpenVinoModel
 from trainer.errors import ModelError
 from trainer.training.models import model_folder
 from trainer.training.models.end_token import Origin, reads_text_only
 from trainer.training.models.model_folder import loading_tokenizer, refuse_other_types
 from trainer.training.models.tokenizer import LONGEST_DEFAULT, complete_tokenizer
 from trainer.training.models.weight_files import refuse_other_weights
+
+RUNTIMES: dict[str, Callable[[Path], nn.Module]] = {"onnx": OnnxModel, "openvino": OpenVinoModel}
 
 
 def load_config(source: str, origin: Origin) -> Any:
@@ -56,10 +60,11 @@ def load_weights(source: str, config: Any, origin: Origin) -> Any:
 
     Raises:
         ModelError: the weights are missing or do not fit the config.
-        ExportError: the ONNX graph cannot be loaded.
+        MissingPackageError: the package that runs an exported graph is not installed.
+        ExportError: the exported graph cannot be loaded.
     """
-    if is_graph(source):
-        return OnnxModel(Path(source))
+    if graph := graph_format(source):
+        return RUNTIMES[graph](Path(source))
     if Path(source).is_dir():
         refuse_other_weights([path.name for path in Path(source).iterdir()], f"{source}:", source)
     with loading(source):

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from trainer.delivery.predicting.onnx_files import GRAPH
+from trainer.delivery.predicting.graph_files import GRAPHS
 from trainer.errors import ExportError, first_line
 from trainer.extras import require
 
@@ -27,18 +27,19 @@ class OnnxModel(nn.Module):
 
     def __init__(self, folder: Path) -> None:
         super().__init__()
-        require("onnx", str(folder / GRAPH), "onnxruntime")
+        path = folder / GRAPHS["onnx"]
+        require("onnx", str(path), "onnxruntime")
         import onnxruntime  # type: ignore[import-untyped]
 
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads, options.log_severity_level = torch.get_num_threads(), 3
         try:
             self.session = onnxruntime.InferenceSession(
-                folder / GRAPH, options, providers=["CPUExecutionProvider"]
+                path, options, providers=["CPUExecutionProvider"]
             )
         except Exception as error:  # the errors of onnxruntime have no common class
             raise ExportError(
-                f"{folder / GRAPH}: cannot be loaded: {reason(error)} Export it again."
+                f"{path}: cannot be loaded: {reason(error)} Export it again."
             ) from error
         self.names = [given.name for given in self.session.get_inputs()]
 

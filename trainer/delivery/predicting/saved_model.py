@@ -11,8 +11,8 @@ import numpy as np
 
 from trainer.arrays import Array, Bools, Floats, Floats32, Ints
 from trainer.data.tokens.tokenise import IGNORED, TokenisedRows, encode_texts
+from trainer.delivery.predicting.graph_files import READERS, graph_format, is_in_8_bits
 from trainer.delivery.predicting.model_source import folder_identity, hub_commit
-from trainer.delivery.predicting.onnx_files import is_graph, is_in_8_bits
 from trainer.delivery.predicting.texts import Text, as_list
 from trainer.errors import ModelError
 from trainer.evaluation.frequency_groups import recorded_groups
@@ -104,12 +104,14 @@ class SavedModel:
         from trainer.training.batches.packing import pack
         from trainer.training.batches.widths import TOLERANCE, fit_collator
 
-        is_onnx = is_graph(self.name)
+        graph = graph_format(self.name)
         self.model = load_weights(self.name, config, origin)
-        self.device = torch.device("cpu" if is_onnx else device or device_type(use_cpu=False))
+        self.device = torch.device("cpu" if graph else device or device_type(use_cpu=False))
         with loading(self.name):
             self.model.to(self.device)
-        self.padded_because = "ONNX Runtime reads padded batches" if is_onnx else pack(self.model)
+        self.padded_because = (
+            f"{READERS[graph]} reads padded batches" if graph else pack(self.model)
+        )
         self.collate = Collator(self.tokenizer)
         self.equal_lengths = self.padded_because is not None and fit_collator(
             lambda batch: self.model(**batch).logits,
@@ -119,7 +121,7 @@ class SavedModel:
             columns=getattr(self.model, "names", ("input_ids",)),
             tolerance=INT8_TOLERANCE if is_in_8_bits(self.name) else TOLERANCE,
         )
-        self.tokens_per_pass = TOKENS_PER_PASS if is_onnx else tokens_per_pass(self.device)
+        self.tokens_per_pass = TOKENS_PER_PASS if graph else tokens_per_pass(self.device)
 
     def tokens(self, texts: Iterable[Text]) -> TokenisedRows:
         """Return token ids, cut at `max_length`; outer white space is removed, as in training."""

@@ -68,9 +68,9 @@ def refuse_other_weights(names: Collection[str], where: str, name: str, option: 
         )
     if any(file.endswith(".gguf") for file in names):
         raise ModelError(f"{where} {GGUF}")
-    if any(file.endswith(".onnx") for file in names):
+    if any(file.endswith(".onnx") or file == "openvino_model.xml" for file in names):
         raise ModelError(
-            f"{where} holds an ONNX graph and no weights that can be trained."
+            f"{where} holds an exported graph and no weights that can be trained."
             " Give the folder or Hub id of the model that it was made from."
         )
     others = [file for file in names if file.endswith(".safetensors") and "/" not in file]

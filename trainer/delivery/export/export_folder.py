@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from trainer.delivery.predicting.onnx_files import FINDINGS
+from trainer.delivery.predicting.graph_files import FINDINGS, READERS
 from trainer.errors import RunError
 from trainer.files.locks import only_writer, work_file
 from trainer.run_folder.writer import RunFolder, check_writable
@@ -15,22 +15,21 @@ from trainer.run_folder.writer import RunFolder, check_writable
 if TYPE_CHECKING:
     from trainer.delivery.predicting.saved_model import SavedModel
 
-README = """# {name} as ONNX{kind}
+README = """# {name} for {reader}{kind}
 
 {check}
 
 ```python
 import json
-import numpy as np, onnxruntime
+import numpy as np, {package}
 from transformers import AutoTokenizer  # needs no torch
 
 folder = "{folder}"
 config = json.load(open(f"{{folder}}/config.json"))
 tokenizer = AutoTokenizer.from_pretrained(folder)
-session = onnxruntime.InferenceSession(f"{{folder}}/model.onnx")
+{loading}
 inputs = tokenizer(["a text", "and another"], padding=True, truncation=True, return_tensors="np")
-feed = {{each.name: inputs[each.name].astype(np.int64) for each in session.get_inputs()}}
-logits = session.run(["logits"], feed)[0]
+{running}
 {decision}
 ```
 
@@ -40,10 +39,30 @@ does all of this. The comparison with the original is in `export.json`.
 NAMES = 'names = [config["id2label"][str(c)] for c in range(logits.shape[1])]'
 SOFTMAX = """probabilities = np.exp(scores - scores.max(axis=1, keepdims=True))
 probabilities /= probabilities.sum(axis=1, keepdims=True)"""
-NOTE = """
+NOTES = {
+    "onnx": """
 The weights have 8 bits, and each call scales its activations by its largest ones. So the
 probabilities of a text depend a little on the other texts of the call.
-"""
+""",
+    "openvino": """
+Weights and activations have 8 bits (nncf, static quantisation). The scales of the activations were
+measured on rows of the comparison.
+""",
+}
+PACKAGES = {"onnx": "onnxruntime", "openvino": "openvino"}
+LOADING = {
+    "onnx": 'session = onnxruntime.InferenceSession(f"{folder}/model.onnx")',
+    "openvino": """precise = {"INFERENCE_PRECISION_HINT": "f32"}  # no bfloat16
+path = f"{folder}/openvino_model.xml"
+graph = openvino.Core().compile_model(path, "CPU", precise)""",
+}
+RUNNING = {
+    "onnx": """names = [each.name for each in session.get_inputs()]
+feed = {name: inputs[name].astype(np.int64) for name in names}
+logits = session.run(["logits"], feed)[0]""",
+    "openvino": """names = [each.get_any_name() for each in graph.inputs]
+logits = graph({name: inputs[name].astype(np.int64) for name in names})["logits"]""",
+}
 
 
 def check_output(folder: Path) -> None:
@@ -86,23 +105,28 @@ def describe(model: "SavedModel", folder: Path, target: Path, findings: dict[str
 
     Args:
         target: the final place of the folder.
-        findings: the values of export.json, from `trainer.runs.onnx_export`.
+        findings: the values of export.json, from `trainer.runs.model_export`.
     """
-    from trainer.delivery.export.onnx_check import comparison_words
+    from trainer.delivery.export.export_check import comparison_words
 
     RunFolder(folder).write_json(FINDINGS, findings)
     check, kind = findings["check"], "int8" if findings["int8"] else "float32"
+    file_format = findings["format"]
     if "not_checked" in check:
         words = f"Not compared with the original: {check['not_checked']}"
     else:
         words = f"Compared with the original: {comparison_words(check, kind)}."
     text = README.format(
         name=Path(findings["source"]).name,
+        reader=READERS[file_format],
+        package=PACKAGES[file_format],
+        loading=LOADING[file_format],
+        running=RUNNING[file_format],
         kind=" in 8 bits" if findings["int8"] else "",
         check=words,
         folder=target,
         decision=_decision_lines(model),
-        note=NOTE if findings["int8"] else "",
+        note=NOTES[file_format] if findings["int8"] else "",
     )
     (folder / "README.md").write_text(text, encoding="utf-8")
 

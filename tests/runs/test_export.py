@@ -13,11 +13,11 @@ import yaml
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, XLNetConfig
 
 from trainer import Classifier, extras, load_config
-from trainer.delivery.export import onnx_check, onnx_folder, onnx_writer
+from trainer.delivery.export import eight_bits, export_check, export_folder, onnx_writer
 from trainer.delivery.predicting import onnx_runtime
 from trainer.errors import DataError, ExportError, MissingPackageError, RunError
 from trainer.evaluation.decision import Decision
-from trainer.runs import onnx_export, training_run
+from trainer.runs import model_export, training_run
 
 pytestmark = pytest.mark.slow
 
@@ -26,7 +26,7 @@ pytestmark = pytest.mark.slow
 def _few_rounds():
     """Times are taken, but not to be relied on."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(onnx_check, "ROUNDS", 2)
+        patch.setattr(export_check, "ROUNDS", 2)
         yield
 
 
@@ -75,7 +75,9 @@ def quantised(run, exported):
     """Folder of the run's model in 8 bits."""
     with pytest.MonkeyPatch.context() as patch:
         take_graph(patch, exported[0])
-        return onnx_export.export(str(run / "model"), int8=True, output=run.with_name("small"))
+        return model_export.export(
+            str(run / "model"), int8=True, max_loss=0.2, output=run.with_name("small")
+        )
 
 
 @pytest.fixture(scope="module")
@@ -116,7 +118,7 @@ def findings(folder):
 
 def validation_texts(run):
     classifier = Classifier.load(run, device="cpu")
-    return onnx_export._validation_rows(run, classifier).texts, classifier
+    return model_export._validation_rows(run, classifier).texts, classifier
 
 
 def test_command_writes_a_model_that_agrees_on_all_validation_rows_and_says_so(run, exported):
@@ -224,7 +226,7 @@ def test_eight_bits_are_smaller_and_what_they_lose_is_counted(run, quantised):
 
 @pytest.mark.exhaustive
 def test_text_pairs_with_any_number_of_labels_agree_too(pairs):
-    folder = onnx_export.export(str(pairs))
+    folder = model_export.export(str(pairs))
     texts, original = validation_texts(pairs)
     assert set(texts[0]) == {"text", "text_pair"}
     check = findings(folder)["check"]
@@ -253,7 +255,7 @@ def test_readme_decides_as_the_model_whatever_its_decision(run, tmp_path, decisi
     model = Classifier.load(tmp_path / "model", device="cpu").models[0]
     logits = np.random.default_rng(0).normal(size=(200, 3)) * 2
     names = {"np": np, "config": config, "logits": logits}
-    exec(onnx_folder._decision_lines(model), names)
+    exec(export_folder._decision_lines(model), names)
     expected = Decision.from_config(decision, model.labels)
     assert names["labels"] == [
         model.labels[c] for c in expected.decide(expected.log_probabilities(logits))
@@ -280,7 +282,7 @@ def test_readme_gives_the_label_sets_of_a_multi_label_model(run, tmp_path, decis
     model = Classifier.load(tmp_path / "model", device="cpu").models[0]
     logits = np.random.default_rng(0).normal(size=(200, 3)) * 2
     names = {"np": np, "config": config, "logits": logits}
-    exec(onnx_folder._decision_lines(model), names)
+    exec(export_folder._decision_lines(model), names)
     given_NC = model.decision.apply(logits)[1]
     assert names["labels"] == [[model.labels[c] for c in np.flatnonzero(row)] for row in given_NC]
 
@@ -293,7 +295,7 @@ def test_a_graph_that_answers_otherwise_is_refused_and_nothing_is_left(run, quan
         r" 0\.0001\. Nothing was written"
     )
     with pytest.raises(ExportError, match=words):
-        onnx_export.export(str(run), output=run.with_name("other"))
+        model_export.export(str(run), output=run.with_name("other"))
     assert {path.name for path in run.parent.iterdir()} == before
     with pytest.raises(ExportError, match="by up to nan on random tokens"):
         onnx_writer.refuse_difference(float("nan"), "on random tokens")
@@ -315,7 +317,7 @@ def test_a_model_that_torch_cannot_write_is_refused_with_the_reason(tiny_model, 
             r" .+\. Use the model folder itself\.$"
         ),
     ):
-        onnx_export.export(str(tmp_path / "xlnet"))
+        model_export.export(str(tmp_path / "xlnet"))
     assert [path.name for path in tmp_path.iterdir()] == ["xlnet"]
 
 
@@ -331,17 +333,17 @@ def test_rows_that_cannot_be_read_again_leave_the_export_unchecked(
     )
     assert re.match(
         r"the rows of the run cannot be read again: .*tweets\.csv.* Give --data\.",
-        onnx_export._validation_rows(tmp_path / "run", classifier),
+        model_export._validation_rows(tmp_path / "run", classifier),
     )
     text = (run.parent / "tweets.csv").read_text(encoding="utf-8")
     data.write_text(text.replace("the", "teh", 1), encoding="utf-8")
     assert (
-        onnx_export._validation_rows(tmp_path / "run", classifier)
+        model_export._validation_rows(tmp_path / "run", classifier)
         == "the run's data has changed since the training. Give --data."
     )
     shutil.copytree(run / "model", tmp_path / "alone")
     take_graph(monkeypatch, exported[0])
-    folder = onnx_export.export(str(tmp_path / "alone"))
+    folder = model_export.export(str(tmp_path / "alone"))
     assert findings(folder)["check"] == {
         "not_checked": f"{tmp_path / 'alone'} is no run folder, so it has no validation"
         " rows. Give --data."
@@ -357,7 +359,7 @@ def test_a_given_file_is_read_as_the_run_reads_its_own(run, pairs, tmp_path):
         "text,sentiment\nfine day,positive\nbad day,negative\nfine night,positive\n",
         encoding="utf-8",
     )
-    rows = onnx_export._rows_of(str(path), run, classifier)
+    rows = model_export._rows_of(str(path), run, classifier)
     assert (rows.texts, rows.row_ids_N.tolist(), [classifier.labels[c] for c in rows.targets]) == (
         ["fine day", "bad day", "fine night"],
         [0, 1, 2],
@@ -374,7 +376,7 @@ def test_a_given_file_is_read_as_the_run_reads_its_own(run, pairs, tmp_path):
     expected = [
         [label == wanted for label in several.labels] for wanted in ("execution", "discovery")
     ]
-    assert onnx_export._rows_of(str(lists), pairs, several).targets.tolist() == expected
+    assert model_export._rows_of(str(lists), pairs, several).targets.tolist() == expected
     path.write_text("text,sentiment\nfine day,joyful\nbad day,negative\n", encoding="utf-8")
     with pytest.raises(
         DataError,
@@ -383,12 +385,12 @@ def test_a_given_file_is_read_as_the_run_reads_its_own(run, pairs, tmp_path):
             r" Correct these labels, or remove"
         ),
     ):
-        onnx_export._rows_of(str(path), run, classifier)
+        model_export._rows_of(str(path), run, classifier)
     path.write_text("a,b,labels\nx,y,execution\nz,y,discovery\n", encoding="utf-8")
     with pytest.raises(
         DataError, match=r"holds one label a row, but .* gives any number of labels\."
     ):
-        onnx_export._rows_of(str(path), pairs, several)
+        model_export._rows_of(str(path), pairs, several)
 
 
 def test_a_given_file_is_named_by_the_map_of_the_run_and_compared_by_key(run, tmp_path):
@@ -403,7 +405,7 @@ def test_a_given_file_is_named_by_the_map_of_the_run_and_compared_by_key(run, tm
     (tmp_path / "rows.csv").write_text(
         "text,sentiment\nfine day,joyful\nbad day,negative\u200b\nx,?\ny,spam\n", encoding="utf-8"
     )
-    rows = onnx_export._rows_of(str(tmp_path / "rows.csv"), tmp_path / "run", classifier)
+    rows = model_export._rows_of(str(tmp_path / "rows.csv"), tmp_path / "run", classifier)
     assert (rows.row_ids_N.tolist(), [classifier.labels[c] for c in rows.targets]) == (
         [0, 1],
         ["positive", "negative"],
@@ -426,7 +428,7 @@ def test_wrong_orders_are_refused_before_torch_is_loaded(run, exported, tmp_path
         assert done.stdout == "2 False\n"
         return done.stderr
 
-    assert refused(run, "--format", "tflite") == "--format is 'tflite'; known: onnx.\n"
+    assert refused(run, "--format", "tflite") == "--format is 'tflite'; known: onnx, openvino.\n"
     (tmp_path / "mine.txt").touch()
     assert (
         refused(run, "--output", tmp_path)
@@ -436,20 +438,20 @@ def test_wrong_orders_are_refused_before_torch_is_loaded(run, exported, tmp_path
     with pytest.raises(
         MissingPackageError,
         match=(
-            r"^equipoise export needs packages that are not installed: onnx, onnxruntime,"
-            r" onnxscript\. Run: pip install 'equipoise\[onnx\]'$"
+            r"^equipoise export --format onnx needs packages that are not installed: onnx,"
+            r" onnxruntime, onnxscript\. Run: pip install 'equipoise\[onnx\]'$"
         ),
     ):
-        onnx_export.export(str(run))
+        model_export.export(str(run))
     with pytest.raises(MissingPackageError, match=r"model.onnx needs .* installed: onnxruntime\."):
         Classifier.load(exported[0])
 
 
 def test_ensembles_and_exports_are_no_models_to_export(run, exported, tmp_path):
     with pytest.raises(
-        ExportError, match=r"is an ONNX model already\. Give the run or the model folder"
+        ExportError, match=r"is a model for ONNX Runtime already\. Give the run or the model folder"
     ):
-        onnx_export.export(str(exported[0]))
+        model_export.export(str(exported[0]))
     for member in ("member-1", "member-2"):
         shutil.copytree(run / "model", tmp_path / member / "model")
     (tmp_path / "config.yaml").touch()
@@ -460,17 +462,17 @@ def test_ensembles_and_exports_are_no_models_to_export(run, exported, tmp_path):
         ExportError,
         match=r"holds an ensemble of 2 models\. Export its members one by one: .*member-1 and so",
     ):
-        onnx_export.export(str(tmp_path))
+        model_export.export(str(tmp_path))
     with pytest.raises(RunError, match="holds files that are not an export"):
-        onnx_export.export(str(run), output=run / "model")
+        model_export.export(str(run), output=run / "model")
 
 
 def test_an_older_export_is_replaced_and_a_broken_graph_is_told(exported, quantised, tmp_path):
     shutil.copytree(exported[0], tmp_path / "old")
-    with onnx_folder.aside(tmp_path / "old") as work:
+    with export_folder.aside(tmp_path / "old") as work:
         (work / "new").mkdir()
         (work / "new/export.json").write_text("{}", encoding="utf-8")
-        onnx_folder.publish(work / "new", tmp_path / "old")
+        export_folder.publish(work / "new", tmp_path / "old")
     assert [path.name for path in tmp_path.rglob("*")] == ["old", "export.json"]
     shutil.copytree(exported[0], tmp_path / "cut")
     (tmp_path / "cut/model.onnx").write_bytes(b"\x08\x0a" + bytes(100))
@@ -479,4 +481,4 @@ def test_an_older_export_is_replaced_and_a_broken_graph_is_told(exported, quanti
     ):
         Classifier.load(tmp_path / "cut")
     with pytest.raises(ExportError, match=r"the graph cannot be quantised: .+ Leave out --int8\."):
-        onnx_writer.quantise(tmp_path / "cut/model.onnx", tmp_path / "small.onnx")
+        eight_bits.quantise_onnx(tmp_path / "cut/model.onnx", tmp_path / "cut", [], [])

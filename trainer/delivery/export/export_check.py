@@ -10,7 +10,6 @@ from rich.table import Table
 
 from trainer.arrays import Array, Floats, Ints
 from trainer.delivery.predicting.predict import Classifier, Text
-from trainer.delivery.predicting.saved_model import Answers
 from trainer.display.terminal import console
 from trainer.evaluation.multi_label import evaluate
 from trainer.progress import progress_bar
@@ -41,36 +40,43 @@ class Rows:
     name: str
 
 
-def compare(original: Classifier, exported: dict[str, Classifier], rows: Rows) -> dict[str, Any]:
+AnswersOfRows = tuple[Floats, Array]
+"""Probabilities (N, C), and label ids (N,) or which labels each row has (N, C)."""
+
+
+def answers_of(model: Classifier, rows: Rows) -> AnswersOfRows:
+    """Return the answers of a model for all rows."""
+    starts = range(0, len(rows.texts), ROWS_AT_ONCE)
+    parts = [
+        model.classify(rows.texts[start : start + ROWS_AT_ONCE])
+        for start in progress_bar(starts, desc="Checking", unit=f" x {ROWS_AT_ONCE} rows", delay=2)
+    ]
+    return (
+        np.concatenate([part.probabilities_NC for part in parts]),
+        np.concatenate([part.decided for part in parts]),
+    )
+
+
+def compare(
+    original: Classifier, answers: AnswersOfRows, exported: dict[str, Classifier], rows: Rows
+) -> dict[str, Any]:
     """Return the differences between the answers of each exported model and the original.
 
     Args:
+        answers: of the original.
         exported: {"float32" or "int8": model}.
     Returns:
         The values for export.json: rows, data, macro_f1 of the original, and for each kind
         macro_f1, max_probability_difference, labels_differ and differing, a list of rows.
     """
-    starts = range(0, len(rows.texts), ROWS_AT_ONCE)
-    parts: dict[str, list[Answers]] = {kind: [] for kind in ("original", *exported)}
-    for start in progress_bar(starts, desc="Checking", unit=f" x {ROWS_AT_ONCE} rows", delay=2):
-        texts = rows.texts[start : start + ROWS_AT_ONCE]
-        for kind, model in {"original": original, **exported}.items():
-            parts[kind].append(model.classify(texts))
-    answers = {
-        kind: (
-            np.concatenate([part.probabilities_NC for part in found]),
-            np.concatenate([part.decided for part in found]),
-        )
-        for kind, found in parts.items()
-    }
-    p_NC, decided = answers["original"]
+    p_NC, decided = answers
     found: dict[str, Any] = {
         "rows": len(rows.texts),
         "data": rows.name,
         "macro_f1": _macro_f1(p_NC, decided, rows, original),
     }
-    for kind in exported:
-        other_p_NC, other = answers[kind]
+    for kind, model in exported.items():
+        other_p_NC, other = answers_of(model, rows)
         difference_N = np.abs(other_p_NC - p_NC).max(axis=1)
         differs_N = (other != decided).reshape(len(difference_N), -1).any(axis=1)
         found[kind] = {

@@ -1,0 +1,58 @@
+"""Run an OpenVINO graph in place of a torch model. Legend: B rows, L tokens, C labels."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from trainer.delivery.predicting.graph_files import GRAPHS
+from trainer.delivery.predicting.onnx_runtime import reason
+from trainer.errors import ExportError
+from trainer.extras import require
+
+
+class OpenVinoModel(nn.Module):
+    """An OpenVINO graph in place of a torch model, run on the CPU with torch's number of threads.
+
+    It computes in float32, also where the processor has bfloat16: otherwise labels would depend on
+    the machine. Threads are not bound to cores, so that several processes share a machine.
+
+    Args:
+        folder: the folder of `openvino_model.xml` and `openvino_model.bin`.
+    Raises:
+        MissingPackageError: openvino is not installed.
+        ExportError: OpenVINO cannot load the graph.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__()
+        path = folder / GRAPHS["openvino"]
+        require("openvino", str(path), "openvino")
+        import openvino
+
+        options = {
+            "INFERENCE_PRECISION_HINT": "f32",
+            "INFERENCE_NUM_THREADS": torch.get_num_threads(),
+            "NUM_STREAMS": 1,
+            "ENABLE_CPU_PINNING": False,
+        }
+        try:
+            self.graph = openvino.Core().compile_model(path, "CPU", options)
+        except RuntimeError as error:
+            raise ExportError(
+                f"{path}: cannot be loaded: {reason(error)} Export it again."
+            ) from error
+        self.names = [given.get_any_name() for given in self.graph.inputs]
+
+    def forward(self, **inputs: Tensor) -> Any:
+        """Return an object with `logits` (B, C) in float32.
+
+        Args:
+            inputs: input_ids, attention_mask and the other outputs of the tokenizer, each (B, L).
+        """
+        from transformers.modeling_outputs import SequenceClassifierOutput
+
+        request = self.graph.create_infer_request()  # one for each call, so that threads may share
+        found = request.infer({name: inputs[name].numpy() for name in self.names})
+        return SequenceClassifierOutput(logits=torch.from_numpy(found["logits"].copy()))
