@@ -90,9 +90,9 @@ def test_test_rows_are_predicted_by_the_best_and_the_baseline_alone(heads):
     result = result_of(folder)
     tested = {"none", result["winner"]}
     assert set(result["test"]["strategies"]) == set(result["tested"]) == tested
-    trained = {path.parent.parent.name for path in folder.glob("cells/*/*/test.parquet")}
+    trained = {path.parent.parent.name for path in folder.glob("trainings/*/*/test.parquet")}
     assert trained == {trained_name(name) for name in tested}
-    for path in folder.glob("cells/*/*/predictions.parquet"):
+    for path in folder.glob("trainings/*/*/predictions.parquet"):
         assert set(pq.read_table(path)["split"].to_pylist()) == {"validation"}
 
 
@@ -130,7 +130,7 @@ def test_figures_are_those_of_the_trainings(heads):
     told = result_of(folder)["validation"]
     for strategy, values in told["strategies"].items():
         for seed, figure in zip((42, 43), values["figures"]["macro_f1"]["of_seeds"], strict=True):
-            path = folder / f"cells/{trained_name(strategy)}/seed-{seed}/metrics.json"
+            path = folder / f"trainings/{trained_name(strategy)}/seed-{seed}/metrics.json"
             metrics = json.loads(path.read_text(encoding="utf-8"))
             of = metrics if strategy == trained_name(strategy) else metrics["with_thresholds"]
             assert figure == pytest.approx(of["validation"]["macro_f1"])
@@ -169,7 +169,7 @@ def test_page_that_cannot_be_drawn_costs_no_comparison_and_the_same_command_draw
         raise MemoryError
 
     with monkeypatch.context() as patch:
-        patch.setattr("trainer.comparison.compare_page.render", out_of_memory)
+        patch.setattr("trainer.comparison.page.compare_page.render", out_of_memory)
         compare.compare(config, command="equipoise compare --config mine.yaml")
     assert (
         f"{folder}/comparison.html: not written: MemoryError. The model and its figures do not "
@@ -182,7 +182,7 @@ def test_page_that_cannot_be_drawn_costs_no_comparison_and_the_same_command_draw
 
 def test_another_strategy_keeps_what_is_trained_and_test_is_not_predicted_again(heads, tmp_path):
     _, values, folder = heads
-    before = {path: path.stat().st_mtime_ns for path in folder.glob("cells/*/*/*.parquet")}
+    before = {path: path.stat().st_mtime_ns for path in folder.glob("trainings/*/*/*.parquet")}
     more = values | {
         "compare": values["compare"]
         | {"strategies": ["undersample", "class_weights", "oversample"]}
@@ -193,7 +193,9 @@ def test_another_strategy_keeps_what_is_trained_and_test_is_not_predicted_again(
     assert list(result["validation"]["strategies"]) == names
     assert (
         before.items()
-        <= {path: path.stat().st_mtime_ns for path in folder.glob("cells/*/*/*.parquet")}.items()
+        <= {
+            path: path.stat().st_mtime_ns for path in folder.glob("trainings/*/*/*.parquet")
+        }.items()
     )
 
 
@@ -222,14 +224,14 @@ def test_another_config_is_refused_until_the_comparison_may_be_replaced(heads, t
         config_of(tmp_path, other)
     )  # one strategy has changed: the other trainings stay
     assert (
-        load_config(str(folder / "cells/undersample/seed-42/config.yaml")).balance.method
+        load_config(str(folder / "trainings/undersample/seed-42/config.yaml")).balance.method
         == "oversample"
     )
     other |= {"run": values["run"], "compare": {"strategies": ["undersample"], "seeds": 1}}
     with pytest.raises(
         RunError,
         match=(
-            r"cells/undersample/seed-42: holds a training that differs: balance.method is "
+            r"trainings/undersample/seed-42: holds a training that differs: balance.method is "
             r"oversample there, undersample here"
         ),
     ):
@@ -269,7 +271,7 @@ def test_the_winner_s_config_trains_to_the_model_of_the_first_seed(whole):
         json.loads(p.read_text(encoding="utf-8"))
         for p in (
             path / "metrics.json",
-            folder / f"cells/{trained_name(name)}/seed-42/metrics.json",
+            folder / f"trainings/{trained_name(name)}/seed-42/metrics.json",
         )
     )
     assert own["validation"] == of_first_seed["validation"]
@@ -283,9 +285,9 @@ def test_the_winner_s_config_trains_to_the_model_of_the_first_seed(whole):
 def test_every_strategy_sees_as_many_rows(whole):
     _, folder = whole
     seen = {}
-    assert not (folder / "cells/thresholds").exists()  # it is none with thresholds
+    assert not (folder / "trainings/thresholds").exists()  # it is none with thresholds
     for strategy in ("none", "undersample"):
-        config = load_config(str(folder / f"cells/{strategy}/seed-42/config.yaml"))
+        config = load_config(str(folder / f"trainings/{strategy}/seed-42/config.yaml"))
         seen[strategy] = config.training_values["max_steps"]
     assert seen["none"] == 16  # 120 rows in 8 steps an epoch, twice
     assert seen["undersample"] == 16  # 240 rows of 60 an epoch: four epochs of 4 steps
@@ -318,7 +320,7 @@ def test_folds_validate_on_every_row_that_is_not_test(tmp_path, tiny_model, twee
     folder = compare.compare(config_of(tmp_path, values))
     rows = [
         set(pq.read_table(path)["row"].to_pylist())
-        for path in folder.glob("cells/none/*/predictions.parquet")
+        for path in folder.glob("trainings/none/*/predictions.parquet")
     ]
     assert (
         sum(map(len, rows))
@@ -363,12 +365,12 @@ def test_a_budget_in_seconds_becomes_steps_once_for_each_strategy(tmp_path, tiny
         )
     )
     for strategy in ("none", "oversample"):
-        steps = json.loads((folder / f"cells/{strategy}/steps.json").read_text(encoding="utf-8"))[
-            "steps"
-        ]
+        steps = json.loads(
+            (folder / f"trainings/{strategy}/steps.json").read_text(encoding="utf-8")
+        )["steps"]
         taken = {
             load_config(str(path)).training_values["max_steps"]
-            for path in folder.glob(f"cells/{strategy}/*/config.yaml")
+            for path in folder.glob(f"trainings/{strategy}/*/config.yaml")
         }
         assert taken == {2 * -(-steps // 2)}  # two evaluations, evenly
 

@@ -10,7 +10,8 @@ from page_parser import Page
 from sklearn.metrics import average_precision_score, f1_score
 
 from trainer import load_config
-from trainer.comparison import compare, compare_page
+from trainer.comparison import compare
+from trainer.comparison.page import compare_page
 from trainer.comparison.strategies import refuse, trained_name, with_strategies
 from trainer.config.sections.compare import DEFAULT_STRATEGIES
 from trainer.errors import ConfigError
@@ -79,7 +80,7 @@ def test_figures_are_those_of_scikit_learn_with_and_without_thresholds(compared)
     assert (list(found["strategies"]), found["metric"]) == (names, "micro_f1")
     for name, strategy in found["strategies"].items():
         for place, seed in enumerate((42, 43)):
-            folder = compared / f"cells/{trained_name(name)}/seed-{seed}"
+            folder = compared / f"trainings/{trained_name(name)}/seed-{seed}"
             rows = pq.read_table(folder / "predictions.parquet").sort_by("row")
             true, given = label_sets(rows["label"]), label_sets(rows["predicted"])
             p = np.stack([rows[f"probability_{label}"].to_numpy() for label in LABELS], axis=1)
@@ -105,14 +106,14 @@ def test_figures_are_those_of_scikit_learn_with_and_without_thresholds(compared)
 def test_thresholds_are_fitted_on_selection_rows_and_test_rows_are_used_once(compared):
     result = result_of(compared)
     assert result["selection"]["used"] == "nested"
-    for path in compared.glob("cells/*/seed-*/metrics.json"):
+    for path in compared.glob("trainings/*/seed-*/metrics.json"):
         thresholds = json.loads(path.read_text(encoding="utf-8"))["with_thresholds"]
         assert [*thresholds["thresholds"]] == LABELS
         rows = set(pq.read_table(path.with_name("predictions.parquet"))["row"].to_pylist())
         assert len(rows) == result["selection"]["num_compared"]
     tested = {"none", result["winner"]}
     assert set(result["test"]["strategies"]) == tested
-    files = {path.parent.parent.name for path in compared.glob("cells/*/*/test.parquet")}
+    files = {path.parent.parent.name for path in compared.glob("trainings/*/*/test.parquet")}
     assert files == {trained_name(name) for name in tested}
     assert result["test"]["num_rows"] == 60
     assert not list(compared.rglob("*.safetensors"))
@@ -260,7 +261,7 @@ def test_settings_are_tuned_by_the_metric_of_the_labels(tmp_path, narrow_model, 
         found = {
             words: [
                 json.loads(path.read_text(encoding="utf-8"))["selection"][kind]["micro_f1"]
-                for path in sorted(folder.glob(f"cells/{group}/*/metrics.json"))
+                for path in sorted(folder.glob(f"trainings/{group}/*/metrics.json"))
             ]
             for words, group in (
                 ("learning_rate 0.001", strategy),

@@ -13,7 +13,7 @@ from huggingface_hub import ModelCard
 from page_parser import Page
 
 from trainer import load_config
-from trainer.comparison import compare_page, compare_plots
+from trainer.comparison.page import compare_page, compare_plots
 from trainer.config.sections.balancing import BalanceSection, DecisionSection, LossSection
 from trainer.config.sections.compare import PRESETS
 from trainer.delivery.card.card_comparison import comparison_section

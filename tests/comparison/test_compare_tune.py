@@ -32,7 +32,7 @@ def result_of(folder):
 
 
 def metrics_of(folder, group, seed):
-    path = folder / f"cells/{group}/seed-{seed}/metrics.json"
+    path = folder / f"trainings/{group}/seed-{seed}/metrics.json"
     return json.loads(path.read_text(encoding="utf-8"))
 
 
@@ -45,7 +45,7 @@ def group_of(strategy, words):
 
 def trained_at(folder):
     """When each training of a comparison was finished."""
-    return {path: path.stat().st_mtime_ns for path in folder.glob("cells/*/*/metrics.json")}
+    return {path: path.stat().st_mtime_ns for path in folder.glob("trainings/*/*/metrics.json")}
 
 
 @pytest.fixture(scope="module")
@@ -138,8 +138,8 @@ def test_a_setting_that_fails_costs_neither_its_strategy_nor_the_baseline(tuned,
 
 def test_no_compared_row_chooses_a_setting(tuned, tmp_path):
     config, folder = tuned
-    copy = tmp_path / "cells"
-    shutil.copytree(folder / "cells", copy)
+    copy = tmp_path / "trainings"
+    shutil.copytree(folder / "trainings", copy)
     grid = TrainingGrid(
         prepare_shared(alone(config)), copy, ("none", "class_weights"), "full", False, ""
     )
@@ -182,7 +182,9 @@ def test_the_winner_s_config_trains_the_weights_that_were_compared(tuned):
     assert result["tune"]["words"] in head
     run = training_run.train(config)
     own = pq.read_table(run / "predictions.parquet", filters=[("split", "=", "test")])
-    compared = pq.read_table(folder / f"cells/{group_of(strategy, chosen)}/seed-42/test.parquet")
+    compared = pq.read_table(
+        folder / f"trainings/{group_of(strategy, chosen)}/seed-42/test.parquet"
+    )
     columns = [name for name in compared.column_names if name.startswith("probability_")]
     assert len(columns) == 3
     own, compared = (table.sort_by("row").select(columns) for table in (own, compared))
@@ -208,7 +210,7 @@ def test_order_of_the_grid_does_not_matter(tuned, values):
 def test_trainings_without_selection_scores_are_refused(tuned, tmp_path, values):
     _, folder = tuned
     shutil.copytree(folder, tmp_path / "run-compare")
-    path = tmp_path / "run-compare/cells/none/seed-42/metrics.json"
+    path = tmp_path / "run-compare/trainings/none/seed-42/metrics.json"
     metrics = json.loads(path.read_text(encoding="utf-8"))
     del metrics["selection"]
     path.write_text(json.dumps(metrics), encoding="utf-8")
@@ -315,7 +317,7 @@ def test_every_fold_chooses_its_setting_and_rows_and_steps_are_those_of_the_sett
                 group = strategy
                 if words != tune["as_configured"]:
                     group += "@" + words.replace(", ", ",").replace(" ", "=")
-                path = folder / f"cells/{group}/seed-42-fold-{fold}/metrics.json"
+                path = folder / f"trainings/{group}/seed-42-fold-{fold}/metrics.json"
                 metrics = json.loads(path.read_text(encoding="utf-8"))
                 scores[words] = metrics["selection"][kind]["macro_f1"]
                 max_steps = tune["settings"][words].get("max_steps")

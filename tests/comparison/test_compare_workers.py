@@ -17,7 +17,7 @@ import pytest
 from conftest import ROOT, leave_free, write_tweets_config
 
 from trainer.cli.training import compare_command
-from trainer.comparison import compare_page
+from trainer.comparison.page import compare_page
 from trainer.files.locks import locked
 from trainer.run_folder import writer
 from trainer.training.run_trainer import RunTrainer
@@ -61,7 +61,7 @@ def outcome(folder):
     beside it.
     """
     assert {path.name for path in folder.iterdir()} == {
-        "cells",
+        "trainings",
         "comparison.html",
         "comparison.json",
         "config.yaml",
@@ -120,7 +120,7 @@ def lines_of_trainings(said):
 def finished(folder):
     return {
         (path.parent.parent.name, path.parent.name.removeprefix("seed-"))
-        for path in folder.glob("cells/*/*/metrics.json")
+        for path in folder.glob("trainings/*/*/metrics.json")
     }
 
 
@@ -174,17 +174,17 @@ def test_comparison_killed_in_a_training_resumes_from_its_checkpoint_to_the_same
         == -signal.SIGKILL
     )
     assert finished(folder) == {("none", "42")}
-    assert [path.name for path in folder.glob("cells/none/seed-43/checkpoints/checkpoint-*")] == [
-        "checkpoint-6"
-    ]
-    kept = (folder / "cells/none/seed-42/metrics.json").stat()
+    assert [
+        path.name for path in folder.glob("trainings/none/seed-43/checkpoints/checkpoint-*")
+    ] == ["checkpoint-6"]
+    kept = (folder / "trainings/none/seed-42/metrics.json").stat()
     log.unlink()
     assert forked_runs.compare(config, log) == 0, log.read_text()
     assert "4 trainings, 1 of them finished" in log.read_text()
     assert sorted(lines_of_trainings(log.read_text())) == [
         each for each in TRAININGS if each != ("none", "42")
     ]
-    assert (folder / "cells/none/seed-42/metrics.json").stat() == kept
+    assert (folder / "trainings/none/seed-42/metrics.json").stat() == kept
     assert outcome(folder) == outcome(unbroken)
 
 
@@ -196,7 +196,7 @@ def test_training_of_a_worker_that_dies_is_taken_over_by_one_that_waits(begun, u
     )
     waiter = None
     try:
-        until((folder / "cells/none/seed-42/checkpoints/checkpoint-6/model.safetensors").exists)
+        until((folder / "trainings/none/seed-42/checkpoints/checkpoint-6/model.safetensors").exists)
         waiter = forked_runs.start_compare(config, log)
         until(lambda: len(finished(folder)) == 3)
         assert ("none", "42") not in finished(folder)
@@ -224,7 +224,7 @@ def test_stopped_comparison_says_so_and_goes_on_to_the_same_table(begun, unbroke
         "reason": "stopped by SIGTERM after step 10",
         "step": 10,
     }
-    assert (folder / "cells/class_weights/seed-42/checkpoints/checkpoint-10").is_dir()
+    assert (folder / "trainings/class_weights/seed-42/checkpoints/checkpoint-10").is_dir()
     assert (
         "stopped by SIGTERM after step 10. Run the same command again to resume." in log.read_text()
     )
@@ -290,7 +290,7 @@ def test_full_disk_costs_no_finished_training_and_no_strategy(
         r"seed-43/\S+: could not be saved .* Free space; no checkpoint was saved before", said
     )
     assert finished(folder) == {*TRAININGS[2:], ("class_weights", "42")}
-    assert list(folder.glob("cells/*/failed.json")) == []
+    assert list(folder.glob("trainings/*/failed.json")) == []
     (small_disk / "ballast").unlink()
     with fill_at(compare_page, "write", 1, small_disk, 0):
         compare_here(config)
@@ -317,7 +317,7 @@ def test_test_rows_are_predicted_by_a_model_trained_again_where_it_is_gone(
 ):
     config, folder = copied
     (folder / "comparison.json").unlink()
-    (folder / "cells/none/seed-43/test.parquet").unlink()
+    (folder / "trainings/none/seed-43/test.parquet").unlink()
     compare_here(config)
     assert "4 trainings, 4 of them finished" in capsys.readouterr().out
     assert outcome(folder) == outcome(unbroken)
@@ -340,7 +340,7 @@ def test_files_that_a_kill_left_half_written_are_no_strangers(copied, tmp_path, 
 
 def test_nothing_is_discarded_while_others_train(copied, monkeypatch, capsys):
     config, folder = copied
-    with locked(folder / "cells/none/seed-42" / writer.LOCK, "held"):
+    with locked(folder / "trainings/none/seed-42" / writer.LOCK, "held"):
         said = message_of(config, capsys, resume="never")
     assert f"none/seed-42: is being trained by pid {os.getpid()} on " in said
     assert "Stop it before you discard the comparison." in said

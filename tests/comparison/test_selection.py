@@ -130,7 +130,7 @@ def test_heads_choose_their_strength_and_thresholds_on_rows_that_are_not_compare
     config, folder = nested
     shared = shared_data.prepare_shared(alone(config))
     rows, tokens = shared.first.rows, shared.first.tokens
-    found = pq.read_table(folder / "cells/none/seed-42/predictions.parquet")["row"].to_pylist()
+    found = pq.read_table(folder / "trainings/none/seed-42/predictions.parquet")["row"].to_pylist()
     assert sorted(found) == sorted(rows.compared)
     assert result_of(folder)["validation"]["num_rows"] == len(rows.compared) == 48
     assert not {*rows.compared} & {*rows.splits.validation}
@@ -143,7 +143,7 @@ def test_thresholds_are_a_strategy_that_trains_nothing(nested):
     config, folder = nested
     names = ["none", "none + thresholds", "class_weights", "class_weights + thresholds"]
     assert [*result_of(folder)["validation"]["strategies"]] == names
-    assert sorted(path.name for path in (folder / "cells").iterdir() if path.is_dir()) == [
+    assert sorted(path.name for path in (folder / "trainings").iterdir() if path.is_dir()) == [
         "class_weights",
         "none",
     ]
@@ -192,12 +192,12 @@ def test_last_step_chooses_nothing_and_the_winner_trains_as_it_was_compared(
     folder = compare.compare(load_config(sections(tiny_model, tweets, tmp_path)))
     selection = result_of(folder)["selection"]
     assert (selection["used"], selection["num_compared"]) == ("last_step", 96)
-    saved = load_config(str(folder / "cells/none/seed-42/config.yaml"))
+    saved = load_config(str(folder / "trainings/none/seed-42/config.yaml"))
     winner = load_config(str(folder / "winner.yaml"))
     for config in (saved, winner):
         assert config.model.head.l2 == FIXED_L2
         assert not config.training_values["load_best_model_at_end"]
-    fits = json.loads((folder / "cells/none/seed-42/metrics.json").read_text(encoding="utf-8"))
+    fits = json.loads((folder / "trainings/none/seed-42/metrics.json").read_text(encoding="utf-8"))
     assert len(fits["evaluations"]) == 1
     assert "chooses nothing" in (folder / "comparison.html").read_text(encoding="utf-8")
 

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from trainer.comparison.shared_data import SharedData
 
 FILES = (JSON_NAME, PAGE_NAME, "winner.yaml", "environment.json", "config.yaml")
-FOLDERS = ("cells", "quick", writer.LOGS)
+FOLDERS = ("trainings", "quick", writer.LOGS)
 """Folders of the trainings (a strategy with a seed), of the heads for the shortlist, and of what
 trackers write."""
 
@@ -82,7 +82,8 @@ def compare(config: Config, *, resume: str = "auto", command: str = "") -> Path:
     writer.check_writable(path)
     with startup.loading_libraries():
         config = startup.start(alone(config))
-        from trainer.comparison import compare_page, shared_data
+        from trainer.comparison import shared_data
+        from trainer.comparison.page import compare_page
         from trainer.training.arguments import quiet_libraries
     quiet_libraries()
     shared = shared_data.prepare_shared(config)
@@ -141,7 +142,7 @@ def _train_and_conclude(
         shortlist = shortlist_of(heads)
         strategies = (BASELINE, *shortlist["shortlist"])
     mode, keeps_models = config.model.mode, shared.has_test
-    grid = TrainingGrid(shared, path / "cells", strategies, mode, keeps_models, identity)
+    grid = TrainingGrid(shared, path / "trainings", strategies, mode, keeps_models, identity)
     work(grid)
     with locked(path / writer.LOCK, "the comparison is being concluded"):
         if not workers.is_concluded(identity):

@@ -252,7 +252,7 @@ def trainer_builder(
 def tracked_run(training: Training) -> TrackedRun:
     """Return a training as trackers show it. All trainings of a comparison share its logs."""
     folder = training.path.parents[2]
-    key = str(training.path.relative_to(folder)).removeprefix("cells/")
+    key = str(training.path.relative_to(folder)).removeprefix("trainings/")
     values = config_differences.flat(training.config.to_dict())
     return TrackedRun.of_group(folder.name, key, folder / writer.LOGS, values)
 

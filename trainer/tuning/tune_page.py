@@ -6,7 +6,7 @@ from typing import Any
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
-from trainer.comparison.compare_page import has_label_sets
+from trainer.comparison.page.compare_page import has_label_sets
 from trainer.config.yaml_source import dump_yaml
 from trainer.delivery.report import report_page
 from trainer.display import pages

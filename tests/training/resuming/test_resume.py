@@ -332,7 +332,7 @@ class TestOutOfMemory:
             load_config(str(config("timed")), ["compare.budget=seconds", "compare.amount=1"])
         )
         shared = prepare_shared(started)
-        grid = TrainingGrid(shared, tmp_path / "cells", ("none",), "full", False, "")
+        grid = TrainingGrid(shared, tmp_path / "trainings", ("none",), "full", False, "")
         assert steps_in(1.0, grid.trainings["none"][0], shared) >= 1
         assert len(living) >= 3
         assert set(living) == {0}

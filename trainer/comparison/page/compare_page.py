@@ -7,7 +7,7 @@ from typing import Any
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
-from trainer.comparison import compare_plots, tuned_table
+from trainer.comparison.page import compare_plots, tuned_table
 from trainer.comparison.strategies import WITH_THRESHOLDS
 from trainer.config.yaml_source import dump_yaml
 from trainer.delivery.report import report_page
