@@ -15,7 +15,8 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer, XLNe
 from trainer import Classifier, extras, load_config
 from trainer.delivery.export import eight_bits, export_check, export_folder, onnx_writer
 from trainer.delivery.predicting import onnx_runtime
-from trainer.errors import DataError, ExportError, MissingPackageError, RunError
+from trainer.delivery.serving.serve import serve
+from trainer.errors import ConfigError, DataError, ExportError, MissingPackageError, RunError
 from trainer.evaluation.decision import Decision
 from trainer.runs import model_export, training_run
 
@@ -222,6 +223,11 @@ def test_eight_bits_are_smaller_and_what_they_lose_is_counted(run, quantised):
     assert found["bytes"]["int8"] < 0.3 * found["bytes"]["float32"]
     assert (quantised / "model.onnx").stat().st_size == found["bytes"]["int8"]
     assert "The weights have 8 bits" in (quantised / "README.md").read_text(encoding="utf-8")
+
+
+def test_bfloat16_is_refused_for_a_graph(exported):
+    with pytest.raises(ConfigError, match="holds a graph for ONNX Runtime, which computes as it"):
+        serve(exported[0], port=0, bf16=True)
 
 
 @pytest.mark.exhaustive

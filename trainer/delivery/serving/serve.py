@@ -15,6 +15,7 @@ from typing import Literal
 
 import uvicorn
 
+from trainer.delivery.predicting.graph_files import READERS, graph_format
 from trainer.delivery.predicting.model_source import find_models
 from trainer.delivery.predicting.predict import Classifier
 from trainer.delivery.serving.app import create_app
@@ -63,8 +64,14 @@ def serve(
     Raises:
         ModelError: there is no such model, or it cannot be loaded.
         RunError: the run has no model, or the address is not available.
+        ConfigError: bfloat16 is asked of an exported graph.
     """
     find_models(source)
+    if bf16 and (graph := graph_format(str(source))):
+        raise ConfigError(
+            f"--bf16: {source} holds a graph for {READERS[graph]}, which computes as it was "
+            "exported. Remove --bf16, or serve the run folder."
+        )
     if not is_loopback(host):
         words = NO_TOKEN if token is None else NO_TLS
         warnings.warn(words.format(host=host), stacklevel=2)
