@@ -172,7 +172,13 @@ def test_next_commands_of_the_audit_load_the_config_that_they_name(tmp_path, cap
     assert shlex.split(command)[:3] == ["equipoise", "compare", str(config)]
     path, *overrides = shlex.split(command)[2:]
     loaded = load_config(path, [word for word in overrides if word != "--set"])
-    assert loaded.compare.strategies == ["none", "thresholds", "class_weights", "oversample"]
+    assert loaded.compare.strategies == [
+        "none",
+        "thresholds",
+        "class_weights",
+        "oversample",
+        "asymmetric",
+    ]
     refuse(loaded, multi_label=True)
     assert f"  {command}" in capsys.readouterr().out
 

@@ -13,6 +13,7 @@ COMPARED = ("none", "thresholds", "class_weights", "oversample")
 ALSO_COMPARED = {
     "long_tail": ("sqrt_weights", "balanced_softmax"),
     "long_tail_of_labels": ("asymmetric", "distribution_balanced"),
+    "rare_labels": ("asymmetric",),
 }
 """{rule: further strategies to compare}."""
 PROJECT = "rule of thumb of this project"

@@ -42,13 +42,14 @@ LABEL_SET_RULES = (
         lambda f: f.imbalance_ratio > MODERATE_RATIO and f.num_classes >= MANY_CLASSES,
         lambda f: (
             f"Use a loss for the long tail of labels that occur together: there are"
-            f" {f.num_classes:,} labels, and {_rarest(f)}. On the 90 topics of Reuters, Huang et"
-            " al. published a macro F1 of 0.64 with it and 0.47 with binary cross-entropy (BERT)."
-            " Compare with loss.name: asymmetric, and fit thresholds: decision.thresholds: f1."
+            f" {f.num_classes:,} labels, and {_rarest(f)}. Compare with loss.name: asymmetric, and"
+            " fit thresholds: decision.thresholds: f1."
         ),
         lambda f: "loss: {name: distribution_balanced}",
         "Wu et al. 2020, https://arxiv.org/abs/2007.09654; Huang et al. 2021,"
-        " https://arxiv.org/abs/2109.04712",
+        f" https://arxiv.org/abs/2109.04712; {PROJECT}",
+        measured="on the 90 topics of Reuters, macro F1 was 0.52 instead of 0.44 with binary"
+        " cross-entropy (heads); published: 0.64 instead of 0.47 (BERT)",
     ),
     Rule(
         "rare_labels",
@@ -56,13 +57,14 @@ LABEL_SET_RULES = (
         "several labels a row, any other case",
         lambda f: True,
         lambda f: (
-            f"Weight the rows that have a label against those that lack it: {_rarest(f)}. Its rows"
-            f" then weigh {1 / max(f.smallest_share, 1e-9) - 1:,.3g} times as much, in all as much"
-            " as the rows without it. Compare with loss.class_weights: none and"
-            " decision.thresholds: f1, which leaves the model as it is."
+            "Use a loss that weighs the many rows without a label less, and fit a threshold for"
+            f" each label: {_rarest(f)}. After a short training no label may reach a probability"
+            " of 0.5; then the thresholds help most."
         ),
-        lambda f: "loss: {class_weights: balanced}",
-        f"pos_weight of torch.nn.BCEWithLogitsLoss; thresholds: {PROJECT}",
+        lambda f: "loss: {name: asymmetric}\ndecision: {thresholds: f1}",
+        f"Ridnik et al. 2021, https://arxiv.org/abs/2009.14119; {PROJECT}",
+        measured="on 14 tactics of attackers (ratio 25; heads), it gained 0.030 macro F1 on test"
+        " over binary cross-entropy, and class weights lost 0.08 on validation",
     ),
 )
 """The method rules of rows with several labels, in the order in which they are read."""
