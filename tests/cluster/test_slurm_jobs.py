@@ -228,7 +228,7 @@ def compared(cluster, submit, config, shared):
 
     The task on node2 is preempted while it trains.
     """
-    cells = shared / "runs/compared-compare/cells"
+    trainings = shared / "runs/compared-compare/trainings"
     values = json.loads(config.read_text())
     values["training"]["num_train_epochs"] = 20
     values |= {
@@ -242,17 +242,17 @@ def compared(cluster, submit, config, shared):
         shared / "compared.yaml",
         options=("--array=0-1%2", "--exclusive", f"--output={shared}/compared-%a.out"),
     )
-    _until(lambda: sum(len(_epochs(cell)) >= 1 for cell in cells.glob("*/seed-*")) >= 2)
+    _until(lambda: sum(len(_epochs(of)) >= 1 for of in trainings.glob("*/seed-*")) >= 2)
     cluster.submit("--partition=high", "--nodelist=node2", "--exclusive", "--wrap=true", cwd=shared)
     return [cluster.wait_for_state(f"{array}_{task}", "COMPLETED", "FAILED") for task in (0, 1)]
 
 
-def _lines_of_cells(said):
-    """(strategy, seed) of the lines that a worker prints for the cells it has finished."""
+def _lines_of_trainings(said):
+    """(strategy, seed) of the lines that a worker prints for the trainings it has finished."""
     return [tuple(found) for found in re.findall(r"^ *\d/4 +(\S+) +(\d+) ", said, re.MULTILINE)]
 
 
-def test_tasks_of_an_array_share_the_cells_of_a_comparison_and_the_preempted_one_comes_back(
+def test_tasks_of_an_array_share_the_trainings_of_a_comparison_and_the_preempted_one_comes_back(
     compared, shared
 ):
     said = [(shared / f"compared-{task}.out").read_text() for task in (0, 1)]
@@ -262,13 +262,13 @@ def test_tasks_of_an_array_share_the_cells_of_a_comparison_and_the_preempted_one
     assert [
         text.count("compare.sbatch: stopped before the end; queued again") for text in said
     ] == [int(task == preempted) for task in (0, 1)]
-    assert sorted(_lines_of_cells("\n".join(said))) == [
+    assert sorted(_lines_of_trainings("\n".join(said))) == [
         ("none", "42"),
         ("none", "43"),
         ("undersample", "42"),
         ("undersample", "43"),
     ], said
-    assert _lines_of_cells(said[1 - preempted])
+    assert _lines_of_trainings(said[1 - preempted])
     folder = shared / "runs/compared-compare"
     assert not (folder / "stopped.json").exists()
     result = json.loads((folder / "comparison.json").read_text())

@@ -171,10 +171,12 @@ def test_a_comparison_of_an_earlier_version_is_refused_with_the_reason(nested):
     path = folder / "config.yaml"
     text = path.read_text(encoding="utf-8")
     path.write_text(re.sub(r"  selection: \w+\n", "", text), encoding="utf-8")
+    (folder / "cells").mkdir()  # where it kept its trainings
     words = r"an earlier version made it, which chose epochs on the rows that it compared.*resume"
     with pytest.raises(RunError, match=words):
         compare.compare(config)
     path.write_text(text, encoding="utf-8")
+    (folder / "cells").rmdir()
 
 
 def test_other_selection_refuses_trainings_that_chose_on_other_rows(nested):

@@ -1,6 +1,7 @@
 """OpenVINO models answer as their originals; what 8 bits lose is counted, and bounded."""
 
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -10,6 +11,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import torch
+from conftest import ROOT
 
 from trainer import Classifier, load_config
 from trainer.delivery.export import eight_bits, export_check, onnx_writer
@@ -134,8 +136,15 @@ def test_static_8_bits_are_smaller_and_do_not_depend_on_the_other_texts(run, exp
 
 
 @needs_openvino
-def test_quantising_leaves_out_the_usage_statistics_of_nncf(quantised):
-    assert sys.modules["openvino_telemetry"] is None
+def test_a_loaded_model_sends_no_usage_statistics(exported, tmp_path):
+    code = (
+        "import sys\nfrom trainer import Classifier\n"
+        f"print(Classifier.load({str(exported)!r}).predict('a text').label)\n"
+        "assert sys.modules['openvino_telemetry'] is None\nassert 'openvino' in sys.modules"
+    )
+    home = os.environ | {"HOME": str(tmp_path)}
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT, env=home)
+    assert not (tmp_path / "intel").exists(), "where openvino keeps its id of a user"
 
 
 @needs_openvino

@@ -30,9 +30,9 @@ if TYPE_CHECKING:
     from trainer.comparison.shared_data import SharedData
 
 FILES = (JSON_NAME, PAGE_NAME, "winner.yaml", "environment.json", "config.yaml")
-FOLDERS = ("trainings", "quick", writer.LOGS)
-"""Folders of the trainings (a strategy with a seed), of the heads for the shortlist, and of what
-trackers write."""
+FOLDERS = ("trainings", "quick", writer.LOGS, "cells")
+"""Folders of the trainings (a strategy with a seed), of the heads for the shortlist, of what
+trackers write, and of the trainings of earlier versions."""
 
 
 def folder_of(config: Config) -> Path:

@@ -10,6 +10,7 @@ from trainer.comparison.choice import best_setting
 from trainer.comparison.grid import TrainingGrid
 from trainer.comparison.settings import (
     AS_CONFIGURED,
+    group_of,
     setting_of,
     setting_words,
     shown,
@@ -17,6 +18,7 @@ from trainer.comparison.settings import (
     values_of,
 )
 from trainer.comparison.statistics.comparison_result import Comparison
+from trainer.comparison.strategies import trained_name
 from trainer.comparison.trainings import Training
 from trainer.config.config import Config
 from trainer.errors import listing
@@ -121,7 +123,15 @@ def settings_words(tune: dict[str, Any], name: str) -> str:
 def chosen_values(grid: TrainingGrid, name: str) -> dict[str, float]:
     """Return {key of `training`: value} of the setting that is best for a strategy over all folds.
 
+    The values are those that were trained: the budget rounds `max_steps` to whole evaluations.
     Empty without `compare.tune`, or if the strategy has failed.
     """
     scores = grid.scores(name) if grid.is_tuned else {}
-    return values_of(grid.shared.config, best_setting(scores)) if scores else {}
+    if not scores:
+        return {}
+    setting = best_setting(scores)
+    trained = grid.with_budget(group_of(trained_name(name), setting))[0].config.training_values
+    return {
+        key: trained.get(key) or value
+        for key, value in values_of(grid.shared.config, setting).items()
+    }

@@ -40,6 +40,11 @@ def difference_words(difference: tuple[float, Interval | None] | None) -> str:
     return f"{value:+.3f} [{found[0]:+.3f}, {found[1]:+.3f}]" if found else f"{value:+.3f}"
 
 
+def has_label_sets(compared: dict[str, Any]) -> bool:
+    """Return whether the compared rows have any number of labels."""
+    return "micro_f1" in compared["strategies"][compared["baseline"]]["figures"]
+
+
 def by_metric(compared: dict[str, Any]) -> list[str]:
     """Return the strategies, the one with the highest mean of the metric first."""
     metric, strategies = compared["metric"], compared["strategies"]

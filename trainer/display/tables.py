@@ -8,7 +8,7 @@ from rich.table import Table
 
 from trainer.data.prepared_data import PreparedData
 from trainer.data.summary import Lengths, special_words
-from trainer.display.figure_words import TITLES, train_rows_words
+from trainer.display.figure_words import TITLES, TITLES_OF_LABELS, train_rows_words
 from trainer.display.pages import decimals
 from trainer.display.shown_classes import (
     MOST_IN_TERMINAL,
@@ -131,10 +131,11 @@ def print_intervals(intervals: dict[str, Any], evaluation: AnyEvaluation) -> Non
     Args:
         intervals: {figure: interval or None}.
     """
+    titles = TITLES_OF_LABELS if isinstance(evaluation, MultiLabelEvaluation) else TITLES
     words = [
-        f"{TITLES[name]} {found[0]:.4f} to {found[1]:.4f}"
+        f"{titles[name]} {found[0]:.4f} to {found[1]:.4f}"
         for name, found in intervals.items()
-        if name in TITLES and found
+        if name in titles and found
     ]
     if words:
         console.print(f"95 % intervals (other rows): {', '.join(words)}.")
@@ -151,7 +152,8 @@ def print_groups(groups: dict[str, dict[str, Any]]) -> None:
     if not groups:
         return
     figures = [name for name in ("macro_f1", "micro_f1") if name in next(iter(groups.values()))]
-    table = Table("labels", title="Frequent and rare labels", title_justify="left")
+    kinds = "labels" if "micro_f1" in figures else "classes"
+    table = Table(kinds, title=f"Frequent and rare {kinds}", title_justify="left")
     for heading in ("number", "training rows", *(TITLES[name] for name in figures), "support"):
         table.add_column(heading, justify="right")
     for name, group in groups.items():

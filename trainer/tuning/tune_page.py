@@ -6,11 +6,10 @@ from typing import Any
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
-from trainer.comparison.page.compare_page import has_label_sets
 from trainer.config.yaml_source import dump_yaml
 from trainer.delivery.report import report_page
 from trainer.display import pages
-from trainer.display.figure_words import TITLES, TITLES_OF_LABELS
+from trainer.display.figure_words import TITLES, TITLES_OF_LABELS, has_label_sets
 from trainer.display.terminal import console
 from trainer.tuning import tune_plots
 from trainer.tuning.space import shown, values_words, with_values

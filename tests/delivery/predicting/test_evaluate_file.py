@@ -86,7 +86,9 @@ def test_figures_have_intervals_and_frequency_groups_if_the_model_records_its_tr
 ):
     _, out, _, metrics = evaluate(model, tweets, "--label-column", "sentiment")
     assert "per_group" not in metrics["test"]
-    assert f"No figures of frequent and rare labels: {model} does not record its training" in out
+    assert (
+        f"No figures of frequent and rare labels: {model} does not record the training rows" in out
+    )
     of_figures = ("macro_f1", "accuracy", "balanced_accuracy", "minority_recall", "f1")
     assert tuple(metrics["intervals"]) == of_figures
     rows = {"by_label": {"negative": 90, "neutral": 40, "positive": 3}}
@@ -102,7 +104,7 @@ def test_figures_have_intervals_and_frequency_groups_if_the_model_records_its_tr
         "medium": per_class["neutral"]["f1"],
         "tail": per_class["positive"]["f1"],
     }
-    assert "Frequent and rare labels" in out
+    assert "Frequent and rare classes" in out
     assert "does not record" not in out
 
 

@@ -18,6 +18,7 @@ from trainer.display.figure_words import (
     TITLES_OF_LABELS,
     baseline_words,
     by_metric,
+    has_label_sets,
     p_words,
     spread_words,
 )
@@ -104,11 +105,6 @@ def render(result: dict[str, Any]) -> str:
             if name in known
         ],
     )
-
-
-def has_label_sets(compared: dict[str, Any]) -> bool:
-    """Return whether the compared rows have any number of labels."""
-    return "micro_f1" in compared["strategies"][compared["baseline"]]["figures"]
 
 
 def _shown_classes(compared: dict[str, Any]) -> Any:

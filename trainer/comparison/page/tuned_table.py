@@ -2,13 +2,21 @@
 
 from typing import Any
 
+import numpy as np
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from trainer.comparison.settings import shown
 from trainer.comparison.tuned import settings_words
 from trainer.display import pages
-from trainer.display.figure_words import TITLES, baseline_words, by_metric, spread_words
+from trainer.display.figure_words import (
+    TITLES,
+    TITLES_OF_LABELS,
+    baseline_words,
+    by_metric,
+    has_label_sets,
+    spread_words,
+)
 from trainer.display.terminal import console
 
 HEADINGS = {
@@ -36,7 +44,8 @@ def print_tuned(result: dict[str, Any]) -> None:
     keys = {key: None for values in tune["settings"].values() for key in values}
     for key in keys:
         table.add_column(HEADINGS[key], justify="right")
-    for heading in (f"selection\n{TITLES[metric]}", f"configured\n{TITLES[common['metric']]}"):
+    titles = TITLES_OF_LABELS if has_label_sets(common) else TITLES
+    for heading in (f"selection\n{titles[metric]}", f"configured\n{titles[common['metric']]}"):
         table.add_column(heading, justify="right", no_wrap=True)
     table.add_column(f"minus {common['baseline']}\n95 % interval", justify="right", no_wrap=True)
     for name in by_metric(result["validation"]):
@@ -64,8 +73,12 @@ def _failures(tune: dict[str, Any]) -> list[str]:
 
 
 def chosen_score(tune: dict[str, Any], name: str) -> float:
-    """Return the selection score of the setting that a strategy chose, over all folds the best."""
-    return max(score["mean"] for score in tune["strategies"][name]["scores"].values())
+    """Return the selection score of the setting that a strategy chose; the mean over its folds.
+
+    Each fold counts with the score that its setting has over all folds.
+    """
+    of = tune["strategies"][name]
+    return float(np.mean([of["scores"][setting]["mean"] for setting in of["chosen"]]))
 
 
 def trials(tune: dict[str, Any], names: list[str]) -> list[dict[str, Any]]:

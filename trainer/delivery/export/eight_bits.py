@@ -4,10 +4,9 @@ Legend: T tokens, I inputs and O outputs of a layer.
 """
 
 import logging
-import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -15,6 +14,7 @@ from trainer.arrays import Array, Floats32
 from trainer.delivery.export.onnx_writer import MOST_BYTES, quiet
 from trainer.delivery.predicting.graph_files import GRAPHS
 from trainer.delivery.predicting.onnx_runtime import reason
+from trainer.delivery.predicting.openvino_runtime import import_openvino
 from trainer.delivery.predicting.texts import Text
 from trainer.errors import ExportError
 
@@ -28,8 +28,8 @@ CALIBRATION_ROWS = 128
 """Rows on which the ranges of activations are measured."""
 RANKED_ROWS = 32
 """Rows on which the error of each layer is measured."""
-KEPT_SHARES = (0.0, 1 / 16, 1 / 8, 1 / 4, 1 / 2)
-"""Shares of the layers that are left in float32, tried in this order."""
+KEPT_SHARES = (1 / 16, 1 / 8, 1 / 4, 1 / 2)
+"""Shares of the layers that are left in float32, tried in this order after the last layer alone."""
 
 
 def calibration_feeds(model: "SavedModel", texts: Sequence[Text], graph: Path) -> list[Feed]:
@@ -59,7 +59,7 @@ def kept_layers(source: Path, feeds: Sequence[Feed]) -> Iterator[list[str]]:
     names = list(_weights(source))
     yield names[-1:]
     ranked = _ranked(source, feeds[:RANKED_ROWS])
-    for share in KEPT_SHARES[1:]:
+    for share in KEPT_SHARES:
         worst = ranked[: max(1, round(share * len(ranked)))]
         yield [*dict.fromkeys([*worst, *names[-1:]])]
 
@@ -160,8 +160,7 @@ def convert_openvino(source: Path, folder: Path) -> None:
     Raises:
         ExportError: OpenVINO cannot read the graph.
     """
-    import openvino
-
+    openvino = import_openvino()
     try:
         graph = openvino.Core().read_model(source)
     except RuntimeError as error:
@@ -186,14 +185,17 @@ def quantise_openvino(
     Raises:
         ExportError: nncf cannot quantise the graph.
     """
-    import openvino
+    openvino = import_openvino()
+    import nncf
 
-    nncf = _import_nncf()
+    nncf.set_log_level(logging.ERROR)
     try:
         with quiet():
             graph = openvino.Core().read_model(source)
             names = [each.get_friendly_name() for each in graph.get_ops()]
             exempt = [name for name in names if name.removesuffix("/WithoutBiases") in kept]
+            if missing := {*kept} - {name.removesuffix("/WithoutBiases") for name in exempt}:
+                raise ValueError(f"OpenVINO has no layer {min(missing)}, which stays in float32.")
             quantised = nncf.quantize(
                 graph,
                 nncf.Dataset(feeds),
@@ -204,15 +206,6 @@ def quantise_openvino(
     except Exception as error:  # the errors of nncf and OpenVINO have no common class
         raise _refusal(error) from error
     openvino.save_model(quantised, folder / GRAPHS["openvino"], compress_to_fp16=False)
-
-
-def _import_nncf() -> Any:
-    """Return the module nncf, without the package with which it sends usage statistics."""
-    sys.modules["openvino_telemetry"] = None  # type: ignore[assignment] # its import fails now
-    import nncf
-
-    nncf.set_log_level(logging.ERROR)
-    return nncf
 
 
 def _refusal(error: Exception) -> ExportError:

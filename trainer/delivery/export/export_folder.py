@@ -52,7 +52,8 @@ measured on rows of the comparison.
 PACKAGES = {"onnx": "onnxruntime", "openvino": "openvino"}
 LOADING = {
     "onnx": 'session = onnxruntime.InferenceSession(f"{folder}/model.onnx")',
-    "openvino": """precise = {"INFERENCE_PRECISION_HINT": "f32"}  # no bfloat16
+    "openvino": """# to send no usage statistics: pip uninstall openvino-telemetry
+precise = {"INFERENCE_PRECISION_HINT": "f32"}  # no bfloat16
 path = f"{folder}/openvino_model.xml"
 graph = openvino.Core().compile_model(path, "CPU", precise)""",
 }

@@ -86,7 +86,7 @@ def write_graph(model: Any, tokenizer: Any, path: Path, *, max_length: int) -> N
                 verbose=False,
             )
             program.save(path, external_data=num_bytes > MOST_BYTES)
-            difference = _largest_difference(model, OnnxModel(path.parent), max_length)
+            difference = largest_difference(model, OnnxModel(path.parent), max_length)
     except Exception as error:  # the code of a model may raise anything while it is traced
         raise ExportError(
             f"{type(model).__name__} cannot be written as an ONNX graph: {reason(error)}"
@@ -104,14 +104,19 @@ def refuse_difference(difference: float, where: str, rounding: float = 0.0) -> N
     allowed = max(MOST_DIFFERENCE, MOST_ROUNDINGS * rounding)
     if not difference <= allowed:
         raise ExportError(
-            f"the ONNX graph gives other answers than its model: probabilities differ by up to"
+            f"the graph gives other answers than its model: probabilities differ by up to"
             f" {difference:.2g} {where}; allowed: {allowed:.2g}."
             " Nothing was written. Use the model folder itself."
         )
 
 
-def _largest_difference(model: Any, graph: OnnxModel, max_length: int) -> float:
-    """Return the largest difference of sigmoids, for batches of several shapes."""
+def largest_difference(model: Any, graph: Any, max_length: int) -> float:
+    """Return the largest difference of sigmoids, for batches of random tokens of several shapes.
+
+    Args:
+        model: from `plain_copy`.
+        graph: OnnxModel or OpenVinoModel.
+    """
     config, generator, worst = model.config.get_text_config(), torch.Generator().manual_seed(0), 0.0
     for num_rows, length in ((1, 1), (3, 7), (2, min(max_length, MOST_TRIED_TOKENS))):
         ids_BL = torch.randint(

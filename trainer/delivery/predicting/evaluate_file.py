@@ -141,7 +141,7 @@ def evaluate_file(
 def _remarks(classifier: "Classifier") -> list[str]:
     """Return why there are no groups of labels, if the model does not know them."""
     first = classifier.models[0]
-    why = f"{first.name} does not record its training rows"
+    why = f"{first.name} does not record the training rows of its labels"
     return [f"No figures of frequent and rare labels: {why}."] if first.groups is None else []
 
 

@@ -1,5 +1,6 @@
 """Run an OpenVINO graph in place of a torch model. Legend: B rows, L tokens, C labels."""
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,17 @@ from trainer.delivery.predicting.graph_files import GRAPHS
 from trainer.delivery.predicting.onnx_runtime import reason
 from trainer.errors import ExportError
 from trainer.extras import require
+
+
+def import_openvino() -> Any:
+    """Return the module openvino, which would send usage statistics while it is imported.
+
+    It sends them with the package openvino_telemetry, and does without it where it is missing.
+    """
+    sys.modules["openvino_telemetry"] = None  # type: ignore[assignment] # its import fails now
+    import openvino
+
+    return openvino
 
 
 class OpenVinoModel(nn.Module):
@@ -29,8 +41,7 @@ class OpenVinoModel(nn.Module):
         super().__init__()
         path = folder / GRAPHS["openvino"]
         require("openvino", str(path), "openvino")
-        import openvino
-
+        openvino = import_openvino()
         options = {
             "INFERENCE_PRECISION_HINT": "f32",
             "INFERENCE_NUM_THREADS": torch.get_num_threads(),
@@ -54,5 +65,8 @@ class OpenVinoModel(nn.Module):
         from transformers.modeling_outputs import SequenceClassifierOutput
 
         request = self.graph.create_infer_request()  # one for each call, so that threads may share
-        found = request.infer({name: inputs[name].numpy() for name in self.names})
+        try:
+            found = request.infer({name: inputs[name].numpy() for name in self.names})
+        except RuntimeError as error:
+            raise ExportError(f"the OpenVINO graph failed: {reason(error)}") from error
         return SequenceClassifierOutput(logits=torch.from_numpy(found["logits"].copy()))
