@@ -248,6 +248,9 @@ def test_too_few_selection_rows_are_refused(values):
     words = r"compare\.tune chooses on selection rows: 'positive' would have 8 selection rows"
     with pytest.raises(DataError, match=words):
         prepare_shared(alone(config))
+    config = with_compare(values, tune=TUNE, metric="minority_f1")
+    with pytest.raises(DataError, match=r"tune chooses by minority_f1, but 'positive' would have"):
+        prepare_shared(alone(config))
 
 
 RATES = {"learning_rate": [1e-4, 1e-3]}

@@ -106,9 +106,15 @@ def divide(
         reason = "nothing is chosen on validation rows, as configured"
         return _used(config, "last_step", whole, reason), whole
     nested = [_nested(config, clean, splits) for splits in folds]
-    if asked == "auto" and (reason := _few_rows(clean, nested)):
-        if config.compare.tune:
-            raise DataError(f"compare.tune chooses on selection rows: {reason}. {TUNE_REMEDY}")
+    reason, metric = _few_rows(clean, nested), config.compare.metric
+    if reason and config.compare.tune and asked == "auto":
+        raise DataError(f"compare.tune chooses on selection rows: {reason}. {TUNE_REMEDY}")
+    if reason and config.compare.tune and metric.startswith("minority"):
+        raise DataError(
+            f"compare.tune chooses by {metric}, but {reason}. Give more validation rows "
+            "(split.validation), or set compare.metric: macro_f1."
+        )
+    if reason and asked == "auto":
         return _used(config, "last_step", whole, reason), whole
     if not all(len(of.splits.validation) and len(of.compared) for of in nested):
         raise DataError(

@@ -100,7 +100,10 @@ def _ranked(source: Path, feeds: Sequence[Feed]) -> list[str]:
     )
     opened = source.with_name("ranked.onnx")  # beside the file of its weights
     onnx.save(graph, opened)
-    session = onnxruntime.InferenceSession(opened, providers=["CPUExecutionProvider"])
+    try:
+        session = onnxruntime.InferenceSession(opened, providers=["CPUExecutionProvider"])
+    except Exception as error:  # the errors of onnxruntime have no common class
+        raise _refusal(error) from error
     opened.unlink()
     rounded = {name: _rounded(weights_IO, 0) for name, (_, weights_IO) in layers.items()}
     errors, sizes = dict.fromkeys(layers, 0.0), dict.fromkeys(layers, 1e-12)
