@@ -6,14 +6,16 @@ their real training rows before balancing, so every method has the same groups.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from trainer.arrays import Array, Ints
 from trainer.config.sections.run import GroupLimits
 from trainer.evaluation.blocks import release, row_slices
-from trainer.evaluation.multi_label import AnyEvaluation, MultiLabelEvaluation
+
+if TYPE_CHECKING:
+    from trainer.evaluation.multi_label import AnyEvaluation
 
 NAMES = ("head", "medium", "tail")
 LEAST_CLASSES = 6
@@ -103,7 +105,7 @@ def _limits_of_thirds(counts_C: Ints) -> tuple[int, int] | None:
 
 
 def group_figures(
-    groups: dict[str, FrequencyGroup], evaluation: AnyEvaluation, predicted_N: Array
+    groups: dict[str, FrequencyGroup], evaluation: "AnyEvaluation", predicted_N: Array
 ) -> dict[str, dict[str, Any]]:
     """Return the results of each group on one split, for metrics.json.
 
@@ -119,7 +121,7 @@ def group_figures(
         np.array([values[name] for values in evaluation.per_class.values()])
         for name in ("f1", "recall", "support")
     )
-    given_C = _given(predicted_N) if isinstance(evaluation, MultiLabelEvaluation) else None
+    given_C = _given(predicted_N) if predicted_N.ndim == 2 else None
     found = {}
     for name, group in groups.items():
         ids_G = group.label_ids
