@@ -24,16 +24,16 @@ quickstart: setup  ## train a real model on real imbalanced tweets
 	$(BIN)/accelerate launch --num_processes 1 --num_machines 1 --mixed_precision no --dynamo_backend no scripts/train.py configs/quickstart.yaml
 
 test-quick: setup  ## the tests without those that train or start processes, for every change
-	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not exhaustive and not slow"
+	$(BIN)/python -m pytest -n 2 --dist loadfile --max-worker-restart 0 -m "not exhaustive and not slow"
 
 test: setup system  ## lint, types, and the tests for every day
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest -n 3 --dist loadfile
+	$(BIN)/python -m pytest -n 3 --dist loadfile --max-worker-restart 0
 
 test-exhaustive: setup system  ## the long tests: Slurm, kills at many points, every variant
-	$(BIN)/python -m pytest -n 3 --dist loadfile -m exhaustive
+	$(BIN)/python -m pytest -n 3 --dist loadfile --max-worker-restart 0 -m exhaustive
 
 system:  ## Slurm and Chromium for the tests that run them, where root and apt-get are; without, those are skipped, saying so
 	@if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && ! { command -v slurmctld && command -v chromium; } >/dev/null; then \

@@ -148,6 +148,21 @@ def test_a_loaded_model_sends_no_usage_statistics(exported, tmp_path):
 
 
 @needs_openvino
+def test_a_signal_is_handled_after_models_were_freed(quantised):
+    code = (
+        "import gc, signal\nfrom trainer import Classifier\n"
+        "signal.signal(signal.SIGUSR1, lambda *_: print('handled'))\n"
+        f"models = [Classifier.load({str(quantised)!r}) for _ in range(2)]\n"
+        "while models:\n    del models[0]\n    gc.collect()\n"
+        "signal.raise_signal(signal.SIGUSR1)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=False
+    )
+    assert (done.returncode, done.stdout) == (0, "handled\n"), done.stderr
+
+
+@needs_openvino
 def test_a_broken_graph_and_a_training_from_the_folder_are_told(exported, tmp_path, run):
     shutil.copytree(exported, tmp_path / "cut")
     (tmp_path / "cut/openvino_model.xml").write_text("<net", encoding="utf-8")

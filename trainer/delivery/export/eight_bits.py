@@ -14,7 +14,7 @@ from trainer.arrays import Array, Floats32
 from trainer.delivery.export.onnx_writer import MOST_BYTES, quiet
 from trainer.delivery.predicting.graph_files import GRAPHS
 from trainer.delivery.predicting.onnx_runtime import reason
-from trainer.delivery.predicting.openvino_runtime import import_openvino
+from trainer.delivery.predicting.openvino_runtime import import_openvino, in_own_thread
 from trainer.delivery.predicting.texts import Text
 from trainer.errors import ExportError
 
@@ -199,12 +199,14 @@ def quantise_openvino(
             exempt = [name for name in names if name.removesuffix("/WithoutBiases") in kept]
             if missing := {*kept} - {name.removesuffix("/WithoutBiases") for name in exempt}:
                 raise ValueError(f"OpenVINO has no layer {min(missing)}, which stays in float32.")
-            quantised = nncf.quantize(
-                graph,
-                nncf.Dataset(feeds),
-                model_type=nncf.ModelType.TRANSFORMER,
-                subset_size=len(feeds),
-                ignored_scope=nncf.IgnoredScope(names=exempt),
+            quantised = in_own_thread(
+                lambda: nncf.quantize(
+                    graph,
+                    nncf.Dataset(feeds),
+                    model_type=nncf.ModelType.TRANSFORMER,
+                    subset_size=len(feeds),
+                    ignored_scope=nncf.IgnoredScope(names=exempt),
+                )
             )
     except Exception as error:  # the errors of nncf and OpenVINO have no common class
         raise _refusal(error) from error

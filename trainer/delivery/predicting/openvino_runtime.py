@@ -1,8 +1,10 @@
 """Run an OpenVINO graph in place of a torch model. Legend: B rows, L tokens, C labels."""
 
 import sys
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -11,6 +13,8 @@ from trainer.delivery.predicting.graph_files import GRAPHS
 from trainer.delivery.predicting.onnx_runtime import reason
 from trainer.errors import ExportError
 from trainer.extras import require
+
+Result = TypeVar("Result")
 
 
 def import_openvino() -> Any:
@@ -22,6 +26,18 @@ def import_openvino() -> Any:
     import openvino
 
     return openvino
+
+
+def in_own_thread(work: Callable[[], Result]) -> Result:
+    """Return the result of a function that runs in a thread that ends with it.
+
+    OpenVINO gives the thread in which a `Core` loads the CPU plugin a stack for signals, and frees
+    it with the `Core` (https://github.com/openvinotoolkit/openvino/pull/11894). Where several were
+    made and freed, the next signal that this thread handles would end the process. So the plugin is
+    never loaded in a thread of the caller.
+    """
+    with ThreadPoolExecutor(1) as thread:
+        return thread.submit(work).result()
 
 
 class OpenVinoModel(nn.Module):
@@ -49,7 +65,7 @@ class OpenVinoModel(nn.Module):
             "ENABLE_CPU_PINNING": False,
         }
         try:
-            self.graph = openvino.Core().compile_model(path, "CPU", options)
+            self.graph = in_own_thread(lambda: openvino.Core().compile_model(path, "CPU", options))
         except RuntimeError as error:
             raise ExportError(
                 f"{path}: cannot be loaded: {reason(error)} Export it again."
