@@ -295,7 +295,7 @@ def _weighted_trainer(model: Any, tokenizer: Any, rows: Any, folder: Path) -> An
 
 def _head_trainer(model: Any, tokenizer: Any, rows: Any, folder: Path) -> Any:
     from trainer.training.frozen.head import HeadFit, HeadRows, HeadTrainer
-    from trainer.training.losses import cross_entropy
+    from trainer.training.losses.one_label import cross_entropy
     from trainer.training.trackers.trackers import Trackers
 
     return HeadTrainer(

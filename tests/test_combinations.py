@@ -15,14 +15,14 @@ from trainer.data.balancing.weights import WEIGHTINGS
 from trainer.data.prepare import weights_over
 from trainer.delivery.card.card_words import decision_words
 from trainer.errors import ConfigError
-from trainer.evaluation.cross_fitting import fit_and_cross_fit
-from trainer.evaluation.label_thresholds import LABEL_OBJECTIVES
-from trainer.evaluation.thresholds import THRESHOLDS
-from trainer.evaluation.vote import COMBINERS
+from trainer.evaluation.decisions.cross_fitting import fit_and_cross_fit
+from trainer.evaluation.decisions.label_thresholds import LABEL_OBJECTIVES
+from trainer.evaluation.decisions.thresholds import THRESHOLDS
+from trainer.evaluation.decisions.vote import COMBINERS
 from trainer.runs.run_decision import decision_plan, is_prior_approximate
 from trainer.training.frozen.synthesis import SYNTHESISERS, synthesise
-from trainer.training.losses import LOSSES, loss_options
-from trainer.training.step_loss import step_loss
+from trainer.training.losses.one_label import LOSSES, loss_options
+from trainer.training.losses.step_loss import step_loss
 
 LABELS = ["a", "b", "c"]
 COUNTS = [80, 40, 25]

@@ -15,8 +15,8 @@ import trainer
 from trainer.cli.typer_app import app
 from trainer.config.config import Config
 from trainer.delivery.serving.app import PROBLEMS
+from trainer.evaluation.decisions.multi_label_decision import MultiLabelDecision
 from trainer.evaluation.multi_label import evaluate
-from trainer.evaluation.multi_label_decision import MultiLabelDecision
 from trainer.run_folder.writer import FILES
 
 DOCS = ROOT / "docs"

@@ -30,13 +30,13 @@ if TYPE_CHECKING:
         undersample,
     )
     from trainer.delivery.predicting.predict import Classifier, Prediction
+    from trainer.evaluation.decisions.validation_decision import fit_decision
     from trainer.evaluation.multi_label import evaluate
-    from trainer.evaluation.validation_decision import fit_decision
     from trainer.runs.run_result import RunResult, train
-    from trainer.training.class_balanced_sampler import ClassBalancedSampler
+    from trainer.training.batches.class_balanced_sampler import ClassBalancedSampler
     from trainer.training.gradient_check import GradientCheck, check_gradient
-    from trainer.training.losses import cross_entropy, focal, logit_adjusted
-    from trainer.training.multi_label_losses import (
+    from trainer.training.losses.one_label import cross_entropy, focal, logit_adjusted
+    from trainer.training.losses.several_labels import (
         asymmetric,
         binary_cross_entropy,
         binary_focal,
@@ -56,28 +56,28 @@ if sys.platform == "win32":
 
 PLACES = {
     "Classifier": "delivery.predicting.predict:Classifier",
-    "ClassBalancedSampler": "training.class_balanced_sampler:ClassBalancedSampler",
+    "ClassBalancedSampler": "training.batches.class_balanced_sampler:ClassBalancedSampler",
     "ComparisonResult": "comparison.compare_result:ComparisonResult",
     "GradientCheck": "training.gradient_check:GradientCheck",
     "Prediction": "delivery.predicting.predict:Prediction",
     "RunResult": "runs.run_result:RunResult",
     "SeedPredictions": "comparison.statistics.differences:SeedPredictions",
     "WeightedTrainer": "training.weighted_trainer:WeightedTrainer",
-    "asymmetric": "training.multi_label_losses:asymmetric",
-    "binary_cross_entropy": "training.multi_label_losses:binary_cross_entropy",
-    "binary_focal": "training.multi_label_losses:binary_focal",
+    "asymmetric": "training.losses.several_labels:asymmetric",
+    "binary_cross_entropy": "training.losses.several_labels:binary_cross_entropy",
+    "binary_focal": "training.losses.several_labels:binary_focal",
     "check_gradient": "training.gradient_check:check_gradient",
     "class_weights": "data.balancing.from_labels:class_weights",
     "compare": "comparison.compare_result:compare",
     "compare_predictions": "comparison.statistics.differences:compare",
-    "cross_entropy": "training.losses:cross_entropy",
-    "distribution_balanced": "training.multi_label_losses:distribution_balanced",
+    "cross_entropy": "training.losses.one_label:cross_entropy",
+    "distribution_balanced": "training.losses.several_labels:distribution_balanced",
     "evaluate": "evaluation.multi_label:evaluate",
-    "fit_decision": "evaluation.validation_decision:fit_decision",
+    "fit_decision": "evaluation.decisions.validation_decision:fit_decision",
     "floor": "data.balancing.from_labels:floor",
-    "focal": "training.losses:focal",
-    "logit_adjusted": "training.losses:logit_adjusted",
-    "negative_tolerant_focal": "training.multi_label_losses:negative_tolerant_focal",
+    "focal": "training.losses.one_label:focal",
+    "logit_adjusted": "training.losses.one_label:logit_adjusted",
+    "negative_tolerant_focal": "training.losses.several_labels:negative_tolerant_focal",
     "oversample": "data.balancing.from_labels:oversample",
     "power": "data.balancing.from_labels:power",
     "train": "runs.run_result:train",

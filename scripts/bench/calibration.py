@@ -36,8 +36,8 @@ import numpy as np
 from trainer.comparison.statistics import row_influence, variance_components
 from trainer.comparison.statistics.differences import against_baseline
 from trainer.comparison.statistics.variance_components import Estimate, estimate
-from trainer.evaluation.cross_fitting import fit_and_cross_fit
-from trainer.evaluation.decision import DecisionPlan, fit_decision
+from trainer.evaluation.decisions.cross_fitting import fit_and_cross_fit
+from trainer.evaluation.decisions.decision import DecisionPlan, fit_decision
 
 SHARES = np.array([0.55, 0.27, 0.13, 0.05])
 NUM_CLASSES = len(SHARES)

@@ -24,7 +24,7 @@ import numpy as np
 from trainer.delivery.predicting.evaluate_file import logarithms
 from trainer.delivery.report import mistakes, report_page
 from trainer.display import plots, tables
-from trainer.evaluation import calibration, decision, thresholds
+from trainer.evaluation.decisions import calibration, decision, thresholds
 from trainer.evaluation.multi_label import evaluate
 from trainer.evaluation.outcome import outcome_of
 from trainer.run_folder.finished_run import FinishedRun

@@ -20,13 +20,13 @@ from trainer.config.sections.training import METRICS, MULTI_LABEL_METRICS, Train
 from trainer.data.augmenting.generators import GENERATORS
 from trainer.data.balancing.balance import METHODS
 from trainer.data.balancing.weights import WEIGHTINGS
-from trainer.evaluation.label_thresholds import LABEL_OBJECTIVES
-from trainer.evaluation.thresholds import THRESHOLDS
-from trainer.evaluation.vote import COMBINERS
+from trainer.evaluation.decisions.label_thresholds import LABEL_OBJECTIVES
+from trainer.evaluation.decisions.thresholds import THRESHOLDS
+from trainer.evaluation.decisions.vote import COMBINERS
 from trainer.training.batches.batching import SAMPLERS
 from trainer.training.frozen.synthesis import SYNTHESISERS
-from trainer.training.losses import LOSSES
-from trainer.training.multi_label_losses import MULTI_LABEL_LOSSES
+from trainer.training.losses.one_label import LOSSES
+from trainer.training.losses.several_labels import MULTI_LABEL_LOSSES
 
 
 def choices(annotation):

@@ -14,8 +14,8 @@ from sklearn.metrics import (
 from trainer.errors import RunError
 from trainer.evaluation import blocks
 from trainer.evaluation.confusion import Confusion
-from trainer.evaluation.cross_fitting import cross_fit
-from trainer.evaluation.decision import Decision, DecisionPlan, fit_decision
+from trainer.evaluation.decisions.cross_fitting import cross_fit
+from trainer.evaluation.decisions.decision import Decision, DecisionPlan, fit_decision
 from trainer.evaluation.metrics import evaluate_logits
 from trainer.evaluation.multi_label import _average_precisions, evaluate_multi_label
 from trainer.evaluation.ranking import auroc, average_precision
@@ -98,7 +98,7 @@ def test_decision_of_blocks_is_that_of_the_whole(small_blocks, tmp_path, monkeyp
 
 def test_thresholds_are_those_of_a_search_that_holds_all_quotients():
     """The search as it was: argmax over the whole matrix, class by class."""
-    from trainer.evaluation import thresholds
+    from trainer.evaluation.decisions import thresholds
 
     rng = np.random.default_rng(5)
     for seed in range(5):

@@ -17,7 +17,7 @@ from trainer.delivery.export import eight_bits, export_check, export_folder, onn
 from trainer.delivery.predicting import onnx_runtime
 from trainer.delivery.serving.serve import serve
 from trainer.errors import ConfigError, DataError, ExportError, MissingPackageError, RunError
-from trainer.evaluation.decision import Decision
+from trainer.evaluation.decisions.decision import Decision
 from trainer.runs import model_export, training_run
 
 pytestmark = pytest.mark.slow

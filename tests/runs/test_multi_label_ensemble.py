@@ -11,8 +11,8 @@ from small_runs import train
 
 from trainer import Classifier, cli
 from trainer.delivery.predicting.saved_model import SavedModel
-from trainer.evaluation.multi_label_decision import MultiLabelDecision, mean_decision
-from trainer.evaluation.vote import MULTI_LABEL_COMBINERS, combine
+from trainer.evaluation.decisions.multi_label_decision import MultiLabelDecision, mean_decision
+from trainer.evaluation.decisions.vote import MULTI_LABEL_COMBINERS, combine
 
 LABELS = ["heat", "jam", "rain"]
 WORDS = {"rain": "it rains all day", "heat": "it is far too hot", "jam": "the road is blocked"}

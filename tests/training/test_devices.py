@@ -14,11 +14,11 @@ from trainer.runs import startup
 from trainer.training import device_trainer
 from trainer.training.arguments import build_arguments
 from trainer.training.batches import packed_attention
-from trainer.training.losses import LOSSES
-from trainer.training.multi_label_losses import binary_cross_entropy
+from trainer.training.losses.one_label import LOSSES
+from trainer.training.losses.several_labels import binary_cross_entropy
+from trainer.training.losses.step_loss import step_loss
 from trainer.training.resuming.resumable_trainer import ResumableTrainer
 from trainer.training.run_trainer import RunTrainer
-from trainer.training.step_loss import step_loss
 
 
 @pytest.fixture

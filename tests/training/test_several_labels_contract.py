@@ -19,8 +19,8 @@ from trainer.config.sections.balancing import LossName, RowMethod, SynthesisMeth
 from trainer.config.yaml_source import YamlSource
 from trainer.data.balancing.balance import METHODS
 from trainer.errors import ConfigError
-from trainer.evaluation.label_thresholds import LABEL_OBJECTIVES
-from trainer.training.multi_label_losses import MULTI_LABEL_LOSSES
+from trainer.evaluation.decisions.label_thresholds import LABEL_OBJECTIVES
+from trainer.training.losses.several_labels import MULTI_LABEL_LOSSES
 
 LABELS = ["heat", "jam", "rain"]
 LOSSES = list(MULTI_LABEL_LOSSES)

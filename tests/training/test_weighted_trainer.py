@@ -23,7 +23,7 @@ from transformers import (
 )
 
 from trainer.training.gradient_check import check_gradient
-from trainer.training.multi_label_losses import MULTI_LABEL_LOSSES
+from trainer.training.losses.several_labels import MULTI_LABEL_LOSSES
 from trainer.training.weighted_trainer import WeightedTrainer
 
 NUM_CLASSES, COUNTS = 3, (30, 12, 6)

@@ -16,9 +16,9 @@ from trainer.config.config import Config
 from trainer.config.sections.compare import Metric
 from trainer.data.prepared_data import PreparedData
 from trainer.data.tokens.tokenise import TokenisedRows
-from trainer.evaluation.decision import DecisionPlan
+from trainer.evaluation.decisions.decision import DecisionPlan
+from trainer.evaluation.decisions.multi_label_decision import DECISIONS, AnyDecision, MultiLabelPlan
 from trainer.evaluation.frequency_groups import frequency_groups
-from trainer.evaluation.multi_label_decision import DECISIONS, AnyDecision, MultiLabelPlan
 from trainer.evaluation.outcome import Outcome, outcome_of
 from trainer.evaluation.scores import LogProbabilities
 from trainer.files import durable

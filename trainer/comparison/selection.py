@@ -17,7 +17,7 @@ from trainer.data.cleaning.clean import CleanRows
 from trainer.data.splitting.split import Splits
 from trainer.data.splitting.splitter import Splitter
 from trainer.errors import DataError
-from trainer.evaluation.decision import LEAST_ROWS
+from trainer.evaluation.decisions.decision import LEAST_ROWS
 
 SHARE = 0.5
 """Share of the validation rows that are selection rows."""

@@ -23,8 +23,8 @@ from trainer.runs.startup import start
 
 if TYPE_CHECKING:
     from trainer.data.prepared_data import PreparedData
+    from trainer.evaluation.decisions.multi_label_decision import MultiLabelDecision, MultiLabelPlan
     from trainer.evaluation.frequency_groups import FrequencyGroup
-    from trainer.evaluation.multi_label_decision import MultiLabelDecision, MultiLabelPlan
     from trainer.evaluation.outcome import Outcome
 
 
@@ -198,9 +198,9 @@ def _vote(
     Args:
         plan: of thresholds that are fitted on these rows, so that they are cross-fitted.
     """
+    from trainer.evaluation.decisions.vote import combine
     from trainer.evaluation.outcome import outcome_of
     from trainer.evaluation.scores import LogProbabilities
-    from trainer.evaluation.vote import combine
 
     read = [read_predictions(member, split, labels) for member in members]
     folder = members[0].parent
@@ -238,7 +238,7 @@ def _vote(
 
 def _scores(p_NC: Floats, *, multi_label: bool) -> Floats:
     """Return log probabilities, or the log odds of each label."""
-    from trainer.evaluation.vote import LEAST
+    from trainer.evaluation.decisions.vote import LEAST
 
     log_p_NC: Floats = np.log(np.maximum(p_NC, LEAST))
     return log_p_NC - np.log(np.maximum(1 - p_NC, LEAST)) if multi_label else log_p_NC
@@ -246,8 +246,8 @@ def _scores(p_NC: Floats, *, multi_label: bool) -> Floats:
 
 def _mean_threshold_plan(config: Config, data: "PreparedData") -> "MultiLabelPlan | None":
     """Return the plan of fitted thresholds whose means decide; None if there are none."""
-    from trainer.evaluation.label_thresholds import LABEL_OBJECTIVES
-    from trainer.evaluation.multi_label_decision import MultiLabelPlan
+    from trainer.evaluation.decisions.label_thresholds import LABEL_OBJECTIVES
+    from trainer.evaluation.decisions.multi_label_decision import MultiLabelPlan
     from trainer.runs.run_decision import decision_plan
 
     plan = decision_plan(config, data)
@@ -268,9 +268,9 @@ def _cross_fitted(
 
     The members' probabilities contain their temperature and prior already, cross-fitted.
     """
-    from trainer.evaluation.cross_fitting import cross_fit
-    from trainer.evaluation.decision import LEAST_ROWS
-    from trainer.evaluation.multi_label_decision import (
+    from trainer.evaluation.decisions.cross_fitting import cross_fit
+    from trainer.evaluation.decisions.decision import LEAST_ROWS
+    from trainer.evaluation.decisions.multi_label_decision import (
         MultiLabelDecision,
         fit_label_decision,
         mean_decision,
@@ -297,7 +297,7 @@ def _cross_fitted(
 
 def _label_decision(members: list[Path], labels: list[str]) -> "MultiLabelDecision":
     """Return the decision of multi-label members together, as `Classifier` applies it."""
-    from trainer.evaluation.multi_label_decision import MultiLabelDecision, mean_decision
+    from trainer.evaluation.decisions.multi_label_decision import MultiLabelDecision, mean_decision
 
     saved = [json.loads((member / "model/config.json").read_text("utf-8")) for member in members]
     return mean_decision(

@@ -12,10 +12,10 @@ from trainer.data.augmenting.augment import records
 from trainer.data.prepared_data import PreparedData
 from trainer.data.tokens.tokenise import TokenisedRows
 from trainer.delivery import completion
-from trainer.evaluation.decision import DecisionPlan
+from trainer.evaluation.decisions.decision import DecisionPlan
+from trainer.evaluation.decisions.multi_label_decision import AnyDecision, MultiLabelPlan
 from trainer.evaluation.frequency_groups import frequency_groups, recorded_rows
 from trainer.evaluation.multi_label import AnyEvaluation
-from trainer.evaluation.multi_label_decision import AnyDecision, MultiLabelPlan
 from trainer.evaluation.outcome import Outcome, outcome_of
 from trainer.evaluation.scores import LogProbabilities
 from trainer.launch import distributed, watch

@@ -9,10 +9,10 @@ from trainer.arrays import Array
 from trainer.config.config import Config
 from trainer.config.sections.balancing import SYNTHESIS_METHODS
 from trainer.data.prepared_data import PreparedData
-from trainer.evaluation.calibration import natural_weights
-from trainer.evaluation.cross_fitting import fit_and_cross_fit, fit_and_cross_fit_labels
-from trainer.evaluation.decision import DecisionPlan, plan_decision
-from trainer.evaluation.multi_label_decision import (
+from trainer.evaluation.decisions.calibration import natural_weights
+from trainer.evaluation.decisions.cross_fitting import fit_and_cross_fit, fit_and_cross_fit_labels
+from trainer.evaluation.decisions.decision import DecisionPlan, plan_decision
+from trainer.evaluation.decisions.multi_label_decision import (
     AnyDecision,
     MultiLabelPlan,
     plan_label_decision,

@@ -17,11 +17,11 @@ from trainer.training.batches.batching import Collator
 from trainer.training.batches.widths import refuse_unreadable_length
 from trainer.training.frozen.head import HeadFit, HeadRows, HeadTrainer
 from trainer.training.frozen.synthesis import synthesise
+from trainer.training.losses.step_loss import LOSS_FAMILIES
 from trainer.training.memory import tokens_that_fit
 from trainer.training.progress import EpochTable, epoch_metrics
 from trainer.training.run_trainer import RunTrainer
 from trainer.training.sharding import is_sharded
-from trainer.training.step_loss import LOSS_FAMILIES
 from trainer.training.trackers.trackers import Trackers
 
 

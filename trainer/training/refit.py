@@ -19,7 +19,7 @@ from trainer.arrays import Floats
 from trainer.data.balancing.weights import class_weights
 from trainer.launch.distributed import from_main
 from trainer.training.frozen.head import HeadFit, HeadRows, HeadTrainer
-from trainer.training.losses import LOSSES
+from trainer.training.losses.one_label import LOSSES
 from trainer.training.models.layers import final_linear
 from trainer.training.trackers.trackers import Trackers
 

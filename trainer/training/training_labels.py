@@ -22,7 +22,7 @@ from trainer.data.labels.multi_label import (
     positive_weights,
 )
 from trainer.errors import did_you_mean, listing
-from trainer.training.losses import IGNORED
+from trainer.training.losses.one_label import IGNORED
 
 LABEL_COLUMNS = ("labels", "label", "label_ids")
 """Names of label columns that the collators of transformers know."""

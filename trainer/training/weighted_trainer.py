@@ -22,8 +22,8 @@ from transformers import Trainer, TrainingArguments
 from trainer.arrays import Ints
 from trainer.config.faults import checked_section
 from trainer.config.sections.balancing import LOSS_SETTINGS, LossSection
-from trainer.training.class_balanced_sampler import ClassBalancedSampler
-from trainer.training.step_loss import LOSS_FAMILIES, step_loss
+from trainer.training.batches.class_balanced_sampler import ClassBalancedSampler
+from trainer.training.losses.step_loss import LOSS_FAMILIES, step_loss
 from trainer.training.training_labels import TrainingLabels, Weights, refuse_unknown
 
 SAMPLERS = (None, "class_balanced", "group_by_length")

@@ -18,7 +18,7 @@ from trainer.comparison.trainings import (
 from trainer.config.config import Config
 from trainer.data.prepared_data import PreparedData
 from trainer.data.tokens.tokenise import TokenisedRows
-from trainer.evaluation.multi_label_decision import AnyDecision
+from trainer.evaluation.decisions.multi_label_decision import AnyDecision
 from trainer.evaluation.outcome import outcome_of
 from trainer.runs import results, run_decision, training_run
 from trainer.tuning.rows import SearchData

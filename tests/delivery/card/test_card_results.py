@@ -18,7 +18,7 @@ from trainer.delivery.card.card_results import (
     plain_pipeline,
 )
 from trainer.delivery.card.card_words import decision_words
-from trainer.evaluation.decision import Decision
+from trainer.evaluation.decisions.decision import Decision
 from trainer.evaluation.outcome import outcome_of
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"

@@ -23,11 +23,11 @@ from trainer.runs.training_run import train
 from trainer.training.frozen.embed import embed
 from trainer.training.frozen.head import Scaler
 from trainer.training.frozen.linear_fit import fit_linear
-from trainer.training.losses import cross_entropy
+from trainer.training.losses.one_label import cross_entropy
+from trainer.training.losses.several_labels import binary_cross_entropy
+from trainer.training.losses.step_loss import step_loss
 from trainer.training.models.layers import final_layer, pass_through
 from trainer.training.models.model import load_model, load_pretrained_config, load_tokenizer
-from trainer.training.multi_label_losses import binary_cross_entropy
-from trainer.training.step_loss import step_loss
 
 pytestmark = pytest.mark.slow
 

@@ -16,11 +16,11 @@ SYNTHESIS_METHODS: tuple[str, ...] = get_args(SynthesisMethod)
 Weighting = Literal["none", "balanced", "sqrt", "effective_number"]
 """Named class weights; implemented by `WEIGHTINGS` of `trainer/data/balancing/weights.py`."""
 LossName = Literal["cross_entropy", "focal", "logit_adjusted", "balanced_softmax"]
-"""Losses of one label a row; implemented by `LOSSES` of `trainer/training/losses.py`."""
+"""Losses of one label a row; implemented by `LOSSES` of `trainer/training/losses/one_label.py`."""
 MultiLabelLossName = Literal[
     "cross_entropy", "focal", "ntr_focal", "cb_ntr", "distribution_balanced", "asymmetric"
 ]
-"""Implemented by `MULTI_LABEL_LOSSES` of `trainer/training/multi_label_losses.py`."""
+"""Implemented by `MULTI_LABEL_LOSSES` of `trainer/training/losses/several_labels.py`."""
 NEGATIVE_TOLERANT = ("ntr_focal", "cb_ntr", "distribution_balanced")
 LOSS_SETTINGS = {
     "gamma": ("focal", "asymmetric", *NEGATIVE_TOLERANT),

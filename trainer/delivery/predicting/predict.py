@@ -13,8 +13,8 @@ from trainer.delivery.predicting.model_source import find_models
 from trainer.delivery.predicting.saved_model import Answers, SavedModel
 from trainer.delivery.predicting.texts import Text, as_list, is_single
 from trainer.errors import ModelError, listing
-from trainer.evaluation.multi_label_decision import MultiLabelDecision, mean_decision
-from trainer.evaluation.vote import combine
+from trainer.evaluation.decisions.multi_label_decision import MultiLabelDecision, mean_decision
+from trainer.evaluation.decisions.vote import combine
 
 __all__ = ["Answers", "Classifier", "Prediction", "Text"]
 

@@ -15,8 +15,8 @@ from trainer.delivery.predicting.graph_files import READERS, graph_format, is_in
 from trainer.delivery.predicting.model_source import folder_identity, hub_commit
 from trainer.delivery.predicting.texts import Text, as_list
 from trainer.errors import ModelError
+from trainer.evaluation.decisions.multi_label_decision import DECISIONS, AnyDecision
 from trainer.evaluation.frequency_groups import recorded_groups
-from trainer.evaluation.multi_label_decision import DECISIONS, AnyDecision
 from trainer.launch.distributed import allow_missing_operations, device_type
 from trainer.training.models.end_token import Origin, head_looks_for_end
 

@@ -37,7 +37,7 @@ from trainer.delivery.serving.schema import (
 )
 from trainer.delivery.serving.service import Service
 from trainer.display.pages import template
-from trainer.evaluation.multi_label_decision import MultiLabelDecision
+from trainer.evaluation.decisions.multi_label_decision import MultiLabelDecision
 from trainer.evaluation.scores import THRESHOLD
 
 HERE = Path(__file__).parent

@@ -22,10 +22,10 @@ from trainer.training.batches.batching import Collator
 from trainer.training.batches.widths import EQUAL_LENGTHS, fit_collator
 from trainer.training.frozen.embed import embed
 from trainer.training.frozen.linear_fit import MAX_ITERATIONS, fit_linear
+from trainer.training.losses.step_loss import step_loss
 from trainer.training.models.layers import final_layer
 from trainer.training.peak_memory import PeakMemory
 from trainer.training.progress import epoch_metrics, headings, table_line, table_row
-from trainer.training.step_loss import step_loss
 from trainer.training.trackers.trackers import Trackers
 
 L2_GRID = (1e-1, 1e-2, 1e-3, 1e-4, 1e-5)

@@ -11,9 +11,9 @@ from sklearn.metrics import f1_score, log_loss, recall_score
 
 from trainer.config.sections.balancing import DecisionSection
 from trainer.errors import ConfigError, DataError
-from trainer.evaluation.calibration import label_log_odds
-from trainer.evaluation.cross_fitting import NUM_FOLDS, fit_and_cross_fit_labels
-from trainer.evaluation.multi_label_decision import (
+from trainer.evaluation.decisions.calibration import label_log_odds
+from trainer.evaluation.decisions.cross_fitting import NUM_FOLDS, fit_and_cross_fit_labels
+from trainer.evaluation.decisions.multi_label_decision import (
     MultiLabelDecision,
     MultiLabelPlan,
     cost_thresholds,

@@ -11,9 +11,9 @@ from trainer.config.faults import checked_section
 from trainer.config.sections.balancing import DecisionSection
 from trainer.data.labels.class_order import count_labels
 from trainer.errors import DataError
-from trainer.evaluation import decision, multi_label_decision
-from trainer.evaluation.decision import Decision
-from trainer.evaluation.multi_label_decision import AnyDecision, MultiLabelDecision
+from trainer.evaluation.decisions import decision, multi_label_decision
+from trainer.evaluation.decisions.decision import Decision
+from trainer.evaluation.decisions.multi_label_decision import AnyDecision, MultiLabelDecision
 from trainer.evaluation.scores import check_label_ids
 
 

@@ -16,9 +16,14 @@ from trainer.arrays import Array, Bools, Floats, Ints
 from trainer.data.labels.class_order import by_class
 from trainer.errors import counted
 from trainer.evaluation.blocks import Rows, release, room
-from trainer.evaluation.calibration import fit_label_temperature, label_log_odds
-from trainer.evaluation.decision import LEAST_ROWS, CorrectingDecision, Decision, refuse_no_rows
-from trainer.evaluation.label_thresholds import (
+from trainer.evaluation.decisions.calibration import fit_label_temperature, label_log_odds
+from trainer.evaluation.decisions.decision import (
+    LEAST_ROWS,
+    CorrectingDecision,
+    Decision,
+    refuse_no_rows,
+)
+from trainer.evaluation.decisions.label_thresholds import (
     LABEL_OBJECTIVES,
     LabelThresholds,
     fit_label_thresholds,

@@ -9,12 +9,12 @@ from scipy.stats import norm
 from trainer.config.config import check_config
 from trainer.config.yaml_source import YamlSource
 from trainer.data.balancing.weights import WEIGHTINGS, class_weights
-from trainer.evaluation.calibration import training_log_prior
-from trainer.evaluation.decision import fit_decision
+from trainer.evaluation.decisions.calibration import training_log_prior
+from trainer.evaluation.decisions.decision import fit_decision
 from trainer.evaluation.metrics import calibration_bins, evaluate_logits
 from trainer.evaluation.scores import LogProbabilities, log_softmax
 from trainer.runs.run_decision import decision_plan
-from trainer.training.losses import LOSSES
+from trainer.training.losses.one_label import LOSSES
 
 SHARES = np.array([0.9, 0.08, 0.02])
 MEANS = np.array([-1.0, 0.4, 1.6])

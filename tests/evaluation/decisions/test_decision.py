@@ -14,15 +14,16 @@ from trainer.config.sections.balancing import DecisionSection
 from trainer.data.balancing.balance import METHODS, draw
 from trainer.data.balancing.weights import class_weights
 from trainer.errors import ConfigError, DataError
-from trainer.evaluation import blocks, thresholds
-from trainer.evaluation.calibration import (
+from trainer.evaluation import blocks
+from trainer.evaluation.decisions import thresholds
+from trainer.evaluation.decisions.calibration import (
     fit_temperature,
     natural_weights,
     target_log_prior,
     training_log_prior,
 )
-from trainer.evaluation.cross_fitting import cross_fit, fit_and_cross_fit
-from trainer.evaluation.decision import (
+from trainer.evaluation.decisions.cross_fitting import cross_fit, fit_and_cross_fit
+from trainer.evaluation.decisions.decision import (
     Decision,
     DecisionPlan,
     cost_matrix,
@@ -31,7 +32,7 @@ from trainer.evaluation.decision import (
 )
 from trainer.evaluation.metrics import evaluate_logits
 from trainer.evaluation.scores import log_softmax
-from trainer.training.losses import LOSSES, loss_options
+from trainer.training.losses.one_label import LOSSES, loss_options
 
 MEANS = np.array([-1.0, 0.4, 1.6])
 SHARES = np.array([0.9, 0.08, 0.02])
@@ -423,7 +424,7 @@ def test_decision_of_logits_in_a_file_is_that_of_logits_in_memory(tmp_path, monk
         logits, labels, np.ones(len(labels)), plan, seed=0
     )
     monkeypatch.setattr(blocks, "MOST_IN_MEMORY", 0)
-    monkeypatch.setattr("trainer.evaluation.cross_fitting.MOST_IN_MEMORY", 0)
+    monkeypatch.setattr("trainer.evaluation.decisions.cross_fitting.MOST_IN_MEMORY", 0)
     of_file, (log_p_of_file, predicted_of_file) = fit_and_cross_fit(
         logits, labels, np.ones(len(labels)), plan, seed=0, folder=tmp_path
     )

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from trainer.evaluation.vote import COMBINERS
+from trainer.evaluation.decisions.vote import COMBINERS
 
 P = np.array([[[0.9, 0.1, 0.0]], [[0.4, 0.6, 0.0]], [[0.45, 0.55, 0.0]]])  # three models, one row
 

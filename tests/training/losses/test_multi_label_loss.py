@@ -12,8 +12,8 @@ import two_process_gradient as worker
 from test_gradient import launch, relative
 
 from trainer.data.tokens.tokenise import PADDING, TokenisedRows
-from trainer.training.multi_label_losses import binary_cross_entropy
-from trainer.training.step_loss import step_loss
+from trainer.training.losses.several_labels import binary_cross_entropy
+from trainer.training.losses.step_loss import step_loss
 
 WEIGHTS = [0.5, 3.0, 40.0]
 

@@ -11,8 +11,8 @@ import numpy as np
 from scipy.special import expit
 
 from trainer.arrays import Array, Bools, Floats, Ints
+from trainer.evaluation.decisions.thresholds import THRESHOLDS
 from trainer.evaluation.scores import THRESHOLD, LogProbabilities, log_odds
-from trainer.evaluation.thresholds import THRESHOLDS
 
 MOST_LOG_ODDS = 36.0
 """Thresholds stay within these log odds, since the next float64 probability above is 1."""

@@ -15,14 +15,14 @@ from trainer.arrays import Array, Bools, Floats, Ints
 from trainer.data.labels.class_order import by_class
 from trainer.errors import DataError, counted
 from trainer.evaluation.blocks import Rows
-from trainer.evaluation.calibration import (
+from trainer.evaluation.decisions.calibration import (
     fit_temperature,
     natural_weights,
     target_log_prior,
     training_log_prior,
 )
+from trainer.evaluation.decisions.thresholds import THRESHOLDS, fit_thresholds
 from trainer.evaluation.scores import Correction, LogProbabilities, corrected, log_softmax
-from trainer.evaluation.thresholds import THRESHOLDS, fit_thresholds
 
 if TYPE_CHECKING:
     from trainer.config.sections.balancing import DecisionSection

@@ -9,7 +9,7 @@ from collections.abc import Callable
 import numpy as np
 
 from trainer.arrays import Array, Bools, Floats, Ints
-from trainer.evaluation.multi_label_decision import MultiLabelDecision
+from trainer.evaluation.decisions.multi_label_decision import MultiLabelDecision
 
 
 def by_mean(p_MNC: Floats, predicted_MN: Ints) -> Ints:

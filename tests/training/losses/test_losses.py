@@ -7,14 +7,14 @@ from scipy.special import log_softmax
 from torch.nn import functional as F
 
 from trainer.config.sections.balancing import LossName
-from trainer.training.losses import (
+from trainer.training.losses.one_label import (
     LOSSES,
     cross_entropy,
     focal,
     logit_adjusted,
     loss_options,
 )
-from trainer.training.step_loss import step_loss
+from trainer.training.losses.step_loss import step_loss
 
 COUNTS = np.array([90, 9, 1])
 EVERY_LOSS = pytest.mark.parametrize("name", LOSSES)

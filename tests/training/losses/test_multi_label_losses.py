@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from trainer.data.labels.multi_label import answer_weights, positive_weights
-from trainer.training.multi_label_losses import (
+from trainer.training.losses.several_labels import (
     MULTI_LABEL_LOSSES,
     asymmetric,
     binary_cross_entropy,

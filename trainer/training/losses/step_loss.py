@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from trainer.arrays import Floats, Ints
-from trainer.training.losses import IGNORED, LOSSES, NEED_COUNTS, loss_options
-from trainer.training.multi_label_losses import (
+from trainer.training.losses.one_label import IGNORED, LOSSES, NEED_COUNTS, loss_options
+from trainer.training.losses.several_labels import (
     MULTI_LABEL_LOSSES,
     NEED_LABEL_COUNTS,
     multi_label_options,

@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from trainer.arrays import Ints
-from trainer.training.losses import IGNORED
+from trainer.training.losses.one_label import IGNORED
 
 FOCAL_ALPHA = 0.5
 """Factor of both answers in the focal losses of Huang et al. 2021."""

@@ -11,15 +11,15 @@ import numpy as np
 from trainer.arrays import Array, Floats, Ints
 from trainer.data.labels.multi_label import label_set_ids
 from trainer.evaluation.blocks import MOST_IN_MEMORY, ByColumn, Rows, Taken, release, room
-from trainer.evaluation.decision import LEAST_ROWS, Decision, DecisionPlan, fit_decision
-from trainer.evaluation.multi_label_decision import (
+from trainer.evaluation.decisions.decision import LEAST_ROWS, Decision, DecisionPlan, fit_decision
+from trainer.evaluation.decisions.multi_label_decision import (
     AnyDecision,
     MultiLabelDecision,
     MultiLabelPlan,
     fit_label_decision,
 )
+from trainer.evaluation.decisions.thresholds import THRESHOLDS
 from trainer.evaluation.scores import LogProbabilities
-from trainer.evaluation.thresholds import THRESHOLDS
 
 NUM_FOLDS = 5
 
