@@ -3,6 +3,8 @@
 PYTHON ?= python3.11
 VENV ?= .venv
 BIN := $(VENV)/bin
+# xdist can wait for ever for a worker that it restarted, so a crashed worker ends the tests.
+PYTEST := $(BIN)/python -m pytest --dist loadfile --max-worker-restart 0
 
 .PHONY: setup quickstart test test-quick test-exhaustive system lint generate docs clean
 
@@ -21,23 +23,27 @@ $(VENV)/installed: requirements-dev.lock requirements-demo.lock pyproject.toml
 	touch $@
 
 quickstart: setup  ## train a real model on real imbalanced tweets
-	$(BIN)/accelerate launch --num_processes 1 --num_machines 1 --mixed_precision no --dynamo_backend no scripts/train.py configs/quickstart.yaml
+	$(BIN)/accelerate launch --num_processes 1 --num_machines 1 --mixed_precision no \
+	  --dynamo_backend no scripts/train.py configs/quickstart.yaml
 
 test-quick: setup  ## the tests without those that train or start processes, for every change
-	$(BIN)/python -m pytest -n 2 --dist loadfile --max-worker-restart 0 -m "not exhaustive and not slow"
+	$(PYTEST) -n 2 -m "not exhaustive and not slow"
 
 test: setup system  ## lint, types, and the tests for every day
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest -n 3 --dist loadfile --max-worker-restart 0
+	$(PYTEST) -n 3
 
 test-exhaustive: setup system  ## the long tests: Slurm, kills at many points, every variant
-	$(BIN)/python -m pytest -n 3 --dist loadfile --max-worker-restart 0 -m exhaustive
+	$(PYTEST) -n 3 -m exhaustive
 
-system:  ## Slurm and Chromium for the tests that run them, where root and apt-get are; without, those are skipped, saying so
-	@if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && ! { command -v slurmctld && command -v chromium; } >/dev/null; then \
-	  apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq --no-install-recommends slurmctld slurmd slurm-client munge chromium >/dev/null \
+system:  ## Slurm and Chromium, as root with apt-get; without them, their tests are skipped
+	@if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && \
+	    ! { command -v slurmctld && command -v chromium; } >/dev/null; then \
+	  export DEBIAN_FRONTEND=noninteractive; \
+	  apt-get update -qq && apt-get install -qq --no-install-recommends \
+	    slurmctld slurmd slurm-client munge chromium >/dev/null \
 	  || echo "Slurm or Chromium could not be installed; the tests that need them are skipped"; fi
 
 lint: setup  ## mend what ruff can mend

@@ -11,7 +11,7 @@ import pytest
 import wheel
 from conftest import ROOT
 
-CONTAINER = re.compile(r"^#   docker run .*? equipoise (\S.*)$", re.MULTILINE)
+CONTAINER = re.compile(r"^docker run .*? equipoise (\S.*)$", re.MULTILINE)
 FILES = (
     "trainer/py.typed",
     "trainer/config/sections/training_arguments.json",
@@ -50,7 +50,8 @@ def started(programs, tmp_path_factory):
 def container_commands():
     """The commands of the Dockerfile's first lines: train, its launch, serve."""
     text = (ROOT / "scripts/cluster/Dockerfile").read_text(encoding="utf-8")
-    return [shlex.split(each) for each in CONTAINER.findall(text)]
+    lines = re.sub(r"\\\n#\s+", "", re.sub(r"^#   ", "", text, flags=re.MULTILINE))
+    return [shlex.split(each) for each in CONTAINER.findall(lines)]
 
 
 def finished(process):

@@ -302,8 +302,8 @@ WRONG = {
     ),
     "--resume": (
         ("x.yaml", "--resume", "never"),
-        "compare.sbatch: takes no --resume; to train anew remove the folder of the comparison"
-        " before.",
+        "compare.sbatch: --resume is not allowed. To train again, remove the folder of the"
+        " comparison.",
     ),
     "unknown key": (("configs/compare.yaml", "--set", "compare.seed=1"), "compare.seed is unknown"),
 }
