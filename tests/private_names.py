@@ -48,6 +48,12 @@ OVERRIDDEN = (
         ("self", "batch_samples", "device"),
     ),
     PrivateName(
+        TRAINER,
+        "_clip_grad_norm",
+        "on a CPU, the fused optimizer clips in its own pass over memory",
+        ("self", "model"),
+    ),
+    PrivateName(
         TRAINER, "_save_rng_state", "adds the random state of an Apple GPU and the like", TO_FOLDER
     ),
     PrivateName(

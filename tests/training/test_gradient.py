@@ -3,12 +3,16 @@
 import os
 import subprocess
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
 import torch
 from torch.nn import functional as F
+from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import AutoModelForSequenceClassification
+
+from trainer.training import pass_trainer
 
 sys.path.insert(0, str(Path(__file__).parent))
 import two_process_gradient as worker
@@ -167,6 +171,33 @@ def test_passes_packing_and_fast_layers_leave_the_gradient_and_the_weights_as_th
     assert relative(other["gradient"], plain["gradient"]) < 1e-5
     assert other["losses"] == pytest.approx(plain["losses"], rel=1e-5)
     assert relative(other["parameters"], plain["parameters"]) < 1e-6
+
+
+class ConvertedWeights(TorchDispatchMode):
+    """Counts how often a large matrix in float32, thus a weight, is converted to bfloat16."""
+
+    count = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        if func is torch.ops.aten._to_copy.default and kwargs.get("dtype") == torch.bfloat16:
+            self.count += args[0].ndim == 2 and len(args[0]) > 16
+        return func(*args, **(kwargs or {}))
+
+
+def test_weights_are_converted_once_a_step_and_not_once_a_pass(tiny_model, tmp_path, monkeypatch):
+    def step_of(tokens_per_pass):
+        options = {"bf16": True, "tokens_per_pass": tokens_per_pass, "packing": False}
+        given = (str(tiny_model), str(tmp_path / "x"), 16, 1, WEIGHTS["unweighted"], 16, 0.0)
+        with ConvertedWeights() as converted:
+            found = worker.step(*given, **options)
+        return found, converted.count
+
+    (whole, of_one_pass), (cut, of_passes) = step_of(1_000), step_of(1)
+    monkeypatch.setattr(pass_trainer, "converted_once", nullcontext)
+    again, without = step_of(1)
+    assert (of_passes, without) == (of_one_pass, 16 * of_one_pass)
+    assert torch.equal(cut["gradient"], again["gradient"])
+    assert relative(cut["gradient"], whole["gradient"]) < 0.02
 
 
 def test_number_of_workers_changes_nothing(tiny_model, tmp_path):

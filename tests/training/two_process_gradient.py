@@ -57,6 +57,7 @@ def step(
     epochs: int = 1,
     workers: int = 0,
     multi_label: bool = False,
+    bf16: bool = False,
     **options: Any,
 ) -> dict:
     """Gradient of the first step, final weights and logged training loss."""
@@ -74,7 +75,7 @@ def step(
         "num_train_epochs": epochs,
         "per_device_train_batch_size": rows_per_batch,
         "gradient_accumulation_steps": batches_per_step,
-        "bf16": False,
+        "bf16": bf16,
         "max_grad_norm": 0.0,
         "logging_strategy": "epoch",
         "save_strategy": "no",

@@ -5,7 +5,7 @@ Legend: N rows, B rows of a batch, C classes.
 
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from typing import Any
 
@@ -33,6 +33,7 @@ from trainer.training.batches.batching import tokens_per_pass as default_tokens_
 from trainer.training.batches.flash_attention import flash_fault
 from trainer.training.batches.packed_attention import groups_without_padding
 from trainer.training.batches.packed_rows import PackedRows
+from trainer.training.clipping import clip_in_optimizer
 from trainer.training.device_trainer import (
     DeviceTrainer,
     classifier_of,
@@ -48,6 +49,20 @@ PLAIN_OPTIMIZERS = ("adamw_torch", "adamw_torch_fused", "sgd", "rmsprop", "adagr
 
 GATHERED_BYTES = 1 << 26
 """Bytes of the logits that all processes gather at once."""
+
+
+@contextmanager
+def converted_once() -> Iterator[None]:
+    """Let autocast keep the weights that it converts for all passes in this block.
+
+    Otherwise each pass converts them again.
+    """
+    torch.autocast_increment_nesting()
+    try:
+        yield
+    finally:
+        if torch.autocast_decrement_nesting() == 0:
+            torch.clear_autocast_cache()
 
 
 class PassTrainer(DeviceTrainer):
@@ -106,9 +121,11 @@ class PassTrainer(DeviceTrainer):
         self.draws_S = draws_S
         self.tokens_per_pass = tokens_per_pass or default_tokens_per_pass(args.device)
         self.plain_because: str | None = None
+        self._clips_in_optimizer = False
         if fast_layers and on_cpu:
             own_gradients = args.world_size == 1 and args.optim in PLAIN_OPTIMIZERS
             self.plain_because = speed_up(classifier_of(self.model), own_gradients=own_gradients)
+            self._clips_in_optimizer = own_gradients and args.optim == "adamw_torch_fused"
 
     def get_train_dataloader(self) -> StepDataLoader:
         """Return the micro-batches of this process, which accelerate need not divide again."""
@@ -164,10 +181,21 @@ class PassTrainer(DeviceTrainer):
         collate = self.data_collator
         multiple = collate.multiple if self.equal_lengths else max(8, collate.multiple)
         passes = cut_into_passes(inputs, starts, multiple=multiple, least=collate.least)
-        for number, batch in enumerate(passes, start=1):
-            with nullcontext() if number == len(passes) else self.accelerator.no_sync(model):
-                losses.append(super().training_step(model, self.packed(batch), num_items_in_batch))
+        # checkpointing may convert weights without gradients, and FSDP frees gathered weights
+        is_kept = not (self.is_fsdp_enabled or self.args.gradient_checkpointing)
+        with converted_once() if is_kept else nullcontext():
+            for number, batch in enumerate(passes, start=1):
+                with nullcontext() if number == len(passes) else self.accelerator.no_sync(model):
+                    losses.append(
+                        super().training_step(model, self.packed(batch), num_items_in_batch)
+                    )
         return torch.stack(losses).sum()
+
+    def _clip_grad_norm(self, model: Any) -> torch.Tensor:
+        if not self._clips_in_optimizer:
+            return super()._clip_grad_norm(model)
+        optimizer: Any = self.optimizer
+        return clip_in_optimizer(optimizer.optimizer, model, self.args.max_grad_norm)
 
     def _pass_starts(self, lengths_B: list[int]) -> list[int]:
         """Return the first row of each pass of a micro-batch.

@@ -102,6 +102,12 @@ class RowGradientEmbedding(nn.Embedding):
         self.touched.append(ids)
         self.weight.grad.index_add_(0, ids, gradient.to(self.weight.dtype))
 
+    def used_gradient(self) -> Tensor:
+        """Return the rows of the weight's gradient that may differ from 0, in any order."""
+        gradient: Any = self.weight.grad
+        rows = torch.cat(self.touched).unique() if gradient is self.buffer else slice(None)
+        return gradient[rows]  # type: ignore[no-any-return]
+
 
 def speed_up(model: Any, *, own_gradients: bool) -> str | None:
     """Put faster layers into a transformers model, in place; names and values of weights stay.
