@@ -136,10 +136,11 @@ def difference_words(against: AgainstBaseline) -> str:
 
 
 def _verdict(against: AgainstBaseline) -> str:
+    if against.is_reliable and against.difference > 0:
+        return "The gain is reliable for these two trainings; other seeds may differ."
     if against.is_reliable:
-        way = "gain" if against.difference > 0 else "loss"
-        return f"The {way} is reliable for these two trainings; other seeds may differ."
-    return "These rows cannot tell the two apart."
+        return "The loss is reliable for these two trainings: keep your config."
+    return "These rows cannot tell the two apart: keep your config, or search with more rows."
 
 
 def best_yaml(given: Config, result: dict[str, Any]) -> str:
