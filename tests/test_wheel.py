@@ -50,7 +50,8 @@ def started(programs, tmp_path_factory):
 def container_commands():
     """The commands of the Dockerfile's first lines: train, its launch, serve."""
     text = (ROOT / "scripts/cluster/Dockerfile").read_text(encoding="utf-8")
-    lines = re.sub(r"\\\n#\s+", "", re.sub(r"^#   ", "", text, flags=re.MULTILINE))
+    commands = re.sub(r"^#   ", "", text, flags=re.MULTILINE)
+    lines = re.sub(r"\\\n\s+", "", commands)
     return [shlex.split(each) for each in CONTAINER.findall(lines)]
 
 

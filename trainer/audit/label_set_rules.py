@@ -64,8 +64,8 @@ LABEL_SET_RULES = (
         ),
         lambda f: "loss: {name: asymmetric}\ndecision: {thresholds: f1}",
         f"Ridnik et al. 2021, https://arxiv.org/abs/2009.14119; {PROJECT}",
-        measured="on 14 tactics of attackers (ratio 25; heads), it gained 0.019 macro F1 over"
-        " binary cross-entropy; with the same thresholds, class weights gained nothing",
+        measured="on 14 tactics of attackers (ratio 25), macro F1 on test was 0.811; class weights"
+        " with the same thresholds gave 0.775",
     ),
 )
 """The method rules of rows with several labels, in the order in which they are read."""
