@@ -154,7 +154,7 @@ def main() -> None:
             f"| {way} | {difference:+.4f} | {truth:+.4f} | {different:.0%} | {holds:.0%} |",
             flush=True,
         )
-    sys.exit(np.mean([holds for *_, holds in tally["nested"]]) < 0.9)
+    sys.exit(int(np.mean([holds for *_, holds in tally["nested"]]) < 0.9))
 
 
 if __name__ == "__main__":

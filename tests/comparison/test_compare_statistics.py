@@ -719,14 +719,14 @@ def test_a_tie_goes_to_the_baseline(rows, strategies):
 
 def test_seeds_that_happen_to_agree_are_not_believed_where_rows_say_otherwise():
     """Two seeds of equal means whose rows say the opposite: variance 1/3 for each seed, 0 for their
-    mean, so all 1/3 is shared; two thirds count.
+    mean, so all 1/3 is shared; three quarters count.
     """
     found = estimate(
         np.array([0.5, 0.5]),
         spread(np.array([[1.0, -1, 1, -1], [-1, 1, -1, 1]]) / 4, np.array([0])),
         np.array([0]),
     )
-    assert found == Estimate(0.5, pytest.approx(2 / 3 / 3), 0.0, 1.0)
+    assert found == Estimate(0.5, pytest.approx(3 / 4 / 3), 0.0, 1.0)
 
 
 @pytest.mark.parametrize(
