@@ -32,6 +32,11 @@ class PackedRows:
         """Tokens of each row."""
         return self.mask_BL.sum(1).tolist()
 
+    @cached_property
+    def num_tokens(self) -> int:
+        """Tokens of all rows."""
+        return sum(self.lengths_B)
+
     @property
     def places_T(self) -> Tensor:
         """Place of each token in the flattened padded batch."""

@@ -22,9 +22,10 @@ class _Dropout(torch.autograd.Function):
     def forward(ctx: Any, states: Tensor, p: float) -> Tensor:
         num_dropped = round(p * LEVELS)
         bits = torch.empty(-(-states.numel() // 4), dtype=torch.int64).random_(-(2**63), None)
-        is_kept = bits.view(torch.int16)[: states.numel()] >= num_dropped - LEVELS // 2
-        scale = LEVELS / (LEVELS - num_dropped)
-        factors = is_kept.view(states.shape).to(states.dtype).mul_(scale)
+        levels = bits.view(torch.int16)[: states.numel()].view(states.shape)
+        factors = torch.empty_like(states, memory_format=torch.contiguous_format)
+        torch.ge(levels, num_dropped - LEVELS // 2, out=factors)  # a bool mask is slow to convert
+        factors *= LEVELS / (LEVELS - num_dropped)
         ctx.save_for_backward(factors)
         return states * factors
 
