@@ -31,7 +31,7 @@ from trainer.training.batches.batching import (
 )
 from trainer.training.batches.batching import tokens_per_pass as default_tokens_per_pass
 from trainer.training.batches.flash_attention import flash_fault
-from trainer.training.batches.packed_attention import groups_without_padding
+from trainer.training.batches.packed_attention import attention_pads
 from trainer.training.batches.packed_rows import PackedRows
 from trainer.training.clipping import clip_in_optimizer
 from trainer.training.device_trainer import (
@@ -108,7 +108,7 @@ class PassTrainer(DeviceTrainer):
             is_asked and isinstance(collate, Collator) and fit_to_model(model, collate, args)
         )
         dtype, on_cpu = type_in_training(args), args.device.type == "cpu"
-        self._max_groups = 0 if self.padded_because else groups_without_padding(args.device, dtype)
+        self._pads = self.padded_because is not None or attention_pads(args.device, dtype)
         is_exempt = on_cpu or self.padded_because is not None
         self.attention_padded_because = None if is_exempt else flash_fault(args.device, dtype)
         self._largest_pass = 0
@@ -209,7 +209,7 @@ class PassTrainer(DeviceTrainer):
             pass_starts,
             lengths_B,
             self.tokens_per_pass,
-            max_groups=self._max_groups,
+            pads=self._pads,
             equal_lengths=self.equal_lengths,
         )
         starts = cut()
@@ -220,7 +220,7 @@ class PassTrainer(DeviceTrainer):
     def packed(self, batch: dict[str, Any]) -> dict[str, Any]:
         """Return the batch, with the places of its rows if the model computes without padding."""
         mask_BL = batch["attention_mask"]
-        computed = tokens_computed(mask_BL.sum(1).tolist(), self._max_groups)
+        computed = tokens_computed(mask_BL.sum(1).tolist(), pads=self._pads)
         self._largest_pass = max(self._largest_pass, computed)
         if self.padded_because:
             return batch

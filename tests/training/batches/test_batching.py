@@ -21,7 +21,7 @@ from trainer.training.batches.batching import (
     tokens_computed,
     tokens_per_pass,
 )
-from trainer.training.batches.packed_attention import groups_without_padding
+from trainer.training.batches.packed_attention import attention_pads
 
 
 def sampler(
@@ -247,16 +247,16 @@ def test_batches_for_prediction_hold_every_row_once_within_their_tokens(lengths,
 @given(
     lengths=st.lists(st.integers(1, 30), min_size=1, max_size=40),
     tokens=st.integers(1, 200),
-    max_groups=st.integers(0, 12),
+    pads=st.booleans(),
     at_least=st.integers(1, 50),
     multiple=st.sampled_from([1, 8]),
 )
 def test_passes_hold_the_rows_of_the_batch_in_order_within_their_tokens(
-    side, lengths, tokens, max_groups, at_least, multiple
+    side, lengths, tokens, pads, at_least, multiple
 ):
     at_least = min(at_least, len(lengths))
     batch = Collator(tokenizer(side), multiple)(rows_of(lengths).__getitems__(range(len(lengths))))
-    starts = pass_starts(lengths, tokens, max_groups=max_groups, at_least=at_least)
+    starts = pass_starts(lengths, tokens, pads=pads, at_least=at_least)
     passes = cut_into_passes(batch, starts)
     assert len(passes) == len(starts) >= at_least
     assert torch.cat([part["labels"] for part in passes]).tolist() == list(range(len(lengths)))
@@ -264,32 +264,29 @@ def test_passes_hold_the_rows_of_the_batch_in_order_within_their_tokens(
     assert found.tolist() == list(range(10, 10 + sum(lengths)))
     for part in passes:
         own = part["attention_mask"].sum(1)
-        assert len(own) == 1 or tokens_computed(own.tolist(), max_groups) <= tokens
+        assert len(own) == 1 or tokens_computed(own.tolist(), pads=pads) <= tokens
         assert len(passes) == 1 or part["attention_mask"].shape[1] < int(own.max()) + 8
 
 
 def test_passes_are_as_few_as_the_tokens_allow():
-    assert pass_starts([60, 60, 60], 120, max_groups=8) == [0, 2]
-    assert pass_starts([60, 60, 60], 100, max_groups=8) == [0, 1, 2]
-    assert pass_starts([60, 20, 20, 20], 120, max_groups=2) == [0]
-    assert pass_starts([60, 20, 20, 20], 120, max_groups=1) == [0, 2]
-    assert pass_starts([60, 20, 20, 20], 120, max_groups=0) == [0, 2]
-    assert pass_starts([60, 20, 20, 20], 120, max_groups=2, at_least=3) == [0, 1, 2]
+    assert pass_starts([60, 60, 60], 120) == [0, 2]
+    assert pass_starts([60, 60, 60], 100) == [0, 1, 2]
+    assert pass_starts([60, 20, 20, 20], 120, pads=False) == [0]
+    assert pass_starts([60, 20, 20, 20], 120) == [0, 2]
+    assert pass_starts([60, 20, 20, 20], 120, pads=False, at_least=3) == [0, 1, 2]
+    assert pass_starts([60, 60, 20, 20], 200, equal_lengths=True) == [0, 2]
 
 
 def test_tokens_of_a_pass_are_those_that_the_device_computes(monkeypatch):
-    one_long = [512] + [30] * 255
-    on_cpu, on_gpu = (
-        groups_without_padding(torch.device(kind), torch.float32) for kind in ("cpu", "cuda")
-    )
-    assert tokens_computed(one_long, on_cpu) == 512 + 255 * 30
-    assert tokens_computed(one_long, on_gpu) == 256 * 512
-    assert tokens_computed([9, 8, 7, 6, 5, 4, 3, 2, 1], on_cpu) == 81  # nine groups are padded
-    assert len(pass_starts(one_long, 16_384, max_groups=on_gpu)) == 2
+    one_long, gpu = [512] + [30] * 255, torch.device("cuda")
+    assert attention_pads(torch.device("cpu"), torch.bfloat16)
+    assert attention_pads(gpu, torch.float32)
+    assert tokens_computed(one_long, pads=True) == 256 * 512
+    assert len(pass_starts(one_long, 16_384)) == 2
     monkeypatch.setattr(packed_attention, "flash_fault", lambda device, dtype: None)
-    flash = groups_without_padding(torch.device("cuda"), torch.bfloat16)
-    assert tokens_computed(one_long, flash) == 512 + 255 * 30
-    assert len(pass_starts(one_long, 16_384, max_groups=flash)) == 1
+    assert not attention_pads(gpu, torch.bfloat16)
+    assert tokens_computed(one_long, pads=False) == 512 + 255 * 30
+    assert len(pass_starts(one_long, 16_384, pads=False)) == 1
 
 
 def test_targets_as_wide_as_the_batch_are_not_cut_like_tokens():

@@ -8,7 +8,6 @@ Legend: N rows, B rows of a batch, L tokens of the longest row.
 """
 
 from collections.abc import Callable, Iterator
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -265,23 +264,21 @@ def token_batches(
     return batches
 
 
-def tokens_computed(lengths_B: list[int], max_groups: int) -> int:
+def tokens_computed(lengths_B: list[int], *, pads: bool) -> int:
     """Return the tokens that a device computes in a pass over rows of these lengths.
 
     Args:
         lengths_B: tokens of each row.
-        max_groups: most groups of rows of equal length for which no padding is computed, see
-            `packed_attention.groups_without_padding`.
+        pads: whether the model, or its attention alone, pads rows of different lengths.
     """
-    groups = 1 + sum(length != before for before, length in pairwise(lengths_B))
-    return sum(lengths_B) if groups <= max_groups else max(lengths_B) * len(lengths_B)
+    return max(lengths_B) * len(lengths_B) if pads else sum(lengths_B)
 
 
 def pass_starts(
     lengths_B: list[int],
     tokens: int,
     *,
-    max_groups: int = 0,
+    pads: bool = True,
     equal_lengths: bool = False,
     at_least: int = 1,
 ) -> list[int]:
@@ -290,21 +287,20 @@ def pass_starts(
     Args:
         lengths_B: tokens of each row.
         tokens: most tokens that are computed in a pass.
-        max_groups: see `tokens_computed`; 0 if padding is always computed.
+        pads: see `tokens_computed`.
         equal_lengths: whether all rows of a pass must have the same length.
         at_least: least number of passes, at most the number of rows; the largest passes are halved
             until there are so many.
     """
-    starts, total, longest, groups = [0], 0, 0, 0
+    starts, total, longest = [0], 0, 0
     for row, length in enumerate(lengths_B):
         size = row - starts[-1] + 1
         longest, total = max(longest, length), total + length
-        is_new_group = row == 0 or length != lengths_B[row - 1]
-        groups += is_new_group
-        is_full = (total if groups <= max_groups else longest * size) > tokens
-        if size > 1 and (is_full or (equal_lengths and is_new_group)):
+        is_full = (longest * size if pads else total) > tokens
+        is_other = equal_lengths and length != lengths_B[row - 1]
+        if size > 1 and (is_full or is_other):
             starts.append(row)
-            total, longest, groups = length, length, 1
+            total, longest = length, length
     while len(starts) < at_least:
         sizes = np.diff([*starts, len(lengths_B)])
         widest = int(sizes.argmax())

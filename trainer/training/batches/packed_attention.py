@@ -4,7 +4,6 @@ Legend: B rows, T tokens of all rows together, L tokens of the longest row, h he
 head.
 """
 
-import sys
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -17,22 +16,14 @@ from trainer.training.batches.flash_attention import flash_attention, flash_faul
 from trainer.training.batches.packed_rows import PackedRows
 from trainer.training.models.cpu_layers import dropout
 
-MAX_GROUPS = 2
-"""Most groups of rows of equal length that attention on a CPU computes one by one.
 
-With more groups it pads queries, keys and values, so that it makes fewer and larger products.
-"""
-
-
-def groups_without_padding(device: torch.device, dtype: torch.dtype) -> int:
-    """Return the most groups of rows of equal length that attention computes without padding.
+def attention_pads(device: torch.device, dtype: torch.dtype) -> bool:
+    """Return whether attention pads rows of different lengths on a device.
 
     Args:
         dtype: type of queries, keys and values.
     """
-    if device.type == "cpu":
-        return MAX_GROUPS
-    return sys.maxsize if flash_fault(device, dtype) is None else 0
+    return flash_fault(device, dtype) is not None
 
 
 def packed_attention(
@@ -115,14 +106,12 @@ def _without_flash(
         k_hTd, v_hTd = k_hTd.repeat_interleave(groups, 0), v_hTd.repeat_interleave(groups, 0)
     attend = partial(_attend, scale=scale, dropout_p=dropout)
     visible = partial(_visible, is_causal=is_causal, sliding_window=sliding_window, device=device)
-    most_groups = MAX_GROUPS if device.type == "cpu" else 0
-    is_grouped = len(rows.length_groups) <= most_groups
-    compute = _attend_in_groups if is_grouped else _attend_padded
+    compute = _attend_equal if len(set(rows.lengths_B)) == 1 else _attend_padded
     out = compute(q_hTd, k_hTd, v_hTd, rows, attend, visible, first_only)
     return out if first_only or not extra else F.pad(out, (0, 0, 0, 0, 0, extra))
 
 
-def _attend_in_groups(
+def _attend_equal(
     q_hTd: Tensor,
     k_hTd: Tensor,
     v_hTd: Tensor,
@@ -131,20 +120,15 @@ def _attend_in_groups(
     visible: Callable[[int], Tensor | None],
     first_only: bool,
 ) -> Tensor:
-    tokens_G = [num_rows * length for num_rows, length in rows.length_groups]
-    rows_G = [num_rows for num_rows, _ in rows.length_groups]
-    queries_G = q_hTd.split(rows_G if first_only else tokens_G, 1)
-    keys_G, values_G = k_hTd.split(tokens_G, 1), v_hTd.split(tokens_G, 1)
-    out = []
-    for group, q, k, v in zip(rows.length_groups, queries_G, keys_G, values_G, strict=True):
-        # (rows, h, tokens of each row, d)
-        k, v = (states.unflatten(1, group).transpose(0, 1) for states in (k, v))
-        q = (q[:, :, None] if first_only else q.unflatten(1, group)).transpose(0, 1)
-        mask = visible(group[1])
-        if first_only and mask is not None:
-            mask = mask[:1]
-        out.append(attend(q, k, v, mask).transpose(1, 2).flatten(0, 1))
-    return torch.cat(out)
+    num_rows, length = len(rows.lengths_B), rows.lengths_B[0]
+    q, k, v = (
+        states_hTd.unflatten(1, (num_rows, -1)).transpose(0, 1)
+        for states_hTd in (q_hTd, k_hTd, v_hTd)
+    )
+    mask = visible(length)
+    if first_only and mask is not None:
+        mask = mask[:1]
+    return attend(q, k, v, mask).transpose(1, 2).flatten(0, 1)
 
 
 def _attend_padded(

@@ -10,6 +10,9 @@ from torch import Tensor
 
 from trainer.training.batches.sending import send
 
+MULTIPLE = 8
+"""Number that divides the width of rows that are padded in attention."""
+
 
 class PackedRows:
     """The place of each row among the tokens of a batch.
@@ -74,13 +77,6 @@ class PackedRows:
         }
         return send(tensors, self.device)
 
-    @cached_property
-    def length_groups(self) -> list[tuple[int, int]]:
-        """Groups of consecutive rows of equal length: (number of rows, tokens of each)."""
-        lengths_B = torch.tensor(self.lengths_B)
-        lengths_G, counts_G = torch.unique_consecutive(lengths_B, return_counts=True)
-        return list(zip(counts_G.tolist(), lengths_G.tolist(), strict=True))
-
     @property
     def right_places_T(self) -> Tensor:
         """Place of each token in the flattened batch, padded on the right."""
@@ -95,8 +91,8 @@ class PackedRows:
     def _right_padded(self) -> dict[str, Tensor]:
         """What attention needs that pads the rows; flash attention does without."""
         lengths_B1 = torch.tensor(self.lengths_B)[:, None]
-        # kernels of GPUs would otherwise copy the mask to a multiple of 8, in each layer
-        multiple = 1 if self.device.type == "cpu" else 8
-        mask_BL = torch.arange(-(-int(lengths_B1.max()) // multiple) * multiple) < lengths_B1
+        # GPUs would otherwise copy the mask, and CPUs compile kernels for each length
+        width = -(-max(self.lengths_B) // MULTIPLE) * MULTIPLE
+        mask_BL = torch.arange(width) < lengths_B1
         tensors = {"mask_BL": mask_BL, "places_T": mask_BL.flatten().nonzero()[:, 0]}
         return send(tensors, self.device)
