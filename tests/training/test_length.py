@@ -156,7 +156,7 @@ def separable(tmp_path):
 @pytest.mark.parametrize(
     ("mode", "rate", "num_classes", "words"),
     [
-        ("full", 3e-4, 6, "In the last quarter of 4 epochs, "),
+        ("full", 4e-4, 6, "In the last quarter of 4 epochs, "),
         ("full", 1e-3, 2, ""),
         pytest.param(
             *("lora", 3e-5, 2, "No evaluation was better than giving all rows the same answer"),
