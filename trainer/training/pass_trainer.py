@@ -30,6 +30,7 @@ from trainer.training.batches.batching import (
     tokens_computed,
 )
 from trainer.training.batches.batching import tokens_per_pass as default_tokens_per_pass
+from trainer.training.batches.compiled_layers import compile_layers
 from trainer.training.batches.flash_attention import flash_fault
 from trainer.training.batches.packed_attention import attention_pads
 from trainer.training.batches.packed_rows import PackedRows
@@ -114,8 +115,12 @@ class PassTrainer(DeviceTrainer):
         self._largest_pass = 0
         # Trainer would make the folder of the checkpoints before the run is started
         checkpoints, args.output_dir = args.output_dir, tempfile.gettempdir()
+        compiles = args.torch_compile and self.padded_because is None
+        backend = args.torch_compile_backend
+        if compiles:  # accelerate would compile the whole model, for each shape of a batch
+            args.torch_compile_backend = None
         super().__init__(model=model, args=args, **kwargs)
-        args.output_dir = checkpoints
+        args.output_dir, args.torch_compile_backend = checkpoints, backend
         self.remove_callback(PrinterCallback)  # EpochTable prints instead
         self.positions, self.sampling, self.balanced_batches = positions, sampling, balanced_batches
         self.draws_S = draws_S
@@ -126,6 +131,11 @@ class PassTrainer(DeviceTrainer):
             own_gradients = args.world_size == 1 and args.optim in PLAIN_OPTIMIZERS
             self.plain_because = speed_up(classifier_of(self.model), own_gradients=own_gradients)
             self._clips_in_optimizer = own_gradients and args.optim == "adamw_torch_fused"
+        if compiles:
+            with progress_bar(total=1, desc="Compiling the layers", unit=" models", delay=2):
+                compile_layers(
+                    classifier_of(self.model), dtype, backend=backend, mode=args.torch_compile_mode
+                )
 
     def get_train_dataloader(self) -> StepDataLoader:
         """Return the micro-batches of this process, which accelerate need not divide again."""

@@ -5,6 +5,7 @@ import hashlib
 import json
 import os
 import re
+import shutil
 import signal
 import weakref
 from importlib import import_module
@@ -154,6 +155,25 @@ def test_layers_and_stages_of_a_training_resume_exactly(
     assert "- `layerwise_learning_rate_decay`: 0.7" in card
     assert ", after 60% of the training." in card
     assert "- final layer fitted again on class-balanced rows" in card
+
+
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("backend", ["aot_eager", "inductor"])
+def test_run_with_compiled_layers_is_not_padded_and_resumes_exactly(
+    config, signal_at, monkeypatch, narrow_model, tmp_path, backend
+):
+    if backend == "inductor" and not shutil.which("g++"):
+        pytest.skip("needs a C++ compiler")
+    own = {"model": {"name": str(narrow_model)}, "torch_compile_backend": backend}
+    train(config("unbroken", **own, torch_compile=True))
+    stopped = config("stopped", **own, torch_compile=True)
+    signal_at("training_step", 8)
+    train(stopped, code=75)
+    monkeypatch.undo()
+    train(stopped)
+    assert result(tmp_path / "stopped/run") == result(tmp_path / "unbroken/run")
+    card = (tmp_path / "stopped/run/README.md").read_text(encoding="utf-8")
+    assert "- batches: without padding" in card
 
 
 def test_second_signal_and_sigusr1_stop_it_once(config, signal_at, monkeypatch, tmp_path, capsys):

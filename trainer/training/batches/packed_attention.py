@@ -76,7 +76,7 @@ def packed_attention(
         is_causal=is_causal,
         sliding_window=sliding_window,
     )
-    return out[None], None
+    return out.contiguous()[None], None  # equal strides, or torch.compile would compile again
 
 
 def _type_in_autocast(states: Tensor) -> torch.dtype:

@@ -39,13 +39,14 @@ def dropout(states: Tensor, p: float) -> Tensor:
     """Apply dropout, with the random numbers of four elements cut from one 64-bit integer.
 
     torch draws one number for each element, which takes 18 % of a training step of a small encoder
-    on a CPU. On other devices torch's own dropout is used.
+    on a CPU. On other devices, and in compiled code, torch's own dropout is used.
 
     Args:
         states: tensor of any shape.
         p: rate, rounded to 1/65,536.
     """
-    if states.device.type != "cpu" or round(p * LEVELS) in (0, LEVELS):
+    is_torchs = states.device.type != "cpu" or torch.compiler.is_compiling()
+    if is_torchs or round(p * LEVELS) in (0, LEVELS):
         return F.dropout(states, p)
     return _Dropout.apply(states, p)  # type: ignore[no-any-return, no-untyped-call]
 
