@@ -22,9 +22,9 @@ HEAD = (
     "| model | tokens | batch | side | rows/s | tokens/s | share of bound | MiB | to tuned |\n"
     "| --- | ---: | ---: | --- | ---: | ---: | ---: | ---: | ---: |\n"
 )
-SIDES = ("stock tuned", "ours", "ours padded", "stock flash", "stock")
+SIDES = ("stock tuned", "ours", "ours compiled", "ours padded", "stock flash", "stock")
 """stock: as documented. tuned: bfloat16, rows grouped by length, fused AdamW. flash: that, with
-flash_attention_2 of the package flash-attn, if it is installed."""
+flash_attention_2 of the package flash-attn, if it is installed. compiled: training.torch_compile."""
 LENGTHS = {33: (30, 64), 128: (115, 256), 512: (900, 512)}
 """Mean tokens of a row: (typical tokens, most tokens). The last are mostly cut at 512."""
 BATCHES = (32, 128, 256)
@@ -108,7 +108,8 @@ def _measure(
             bench, model, rows, tuned=side != "stock", **given, clock=clock
         )
     else:
-        given |= {"callbacks": [clock], "packing": side == "ours"}
+        given |= {"callbacks": [clock], "packing": side != "ours padded"}
+        given |= {"torch_compile": True} if side == "ours compiled" else {}
         trainer = our_trainer(bench, model, rows, bf16=True, **given)
     trainer.train()
     memory = torch.cuda.max_memory_allocated() / 2**20 if bench.on_gpu else 0.0
