@@ -253,6 +253,11 @@ BAD = {
     "[]": (422, "The request is not a JSON object."),
     "null": (422, "The request is not a JSON object."),
     "{}": (422, "inputs is missing."),
+    '{"texts": ["a"]}': (422, "texts is unknown; known: inputs, parameters, options."),
+    '{"input": "a"}': (
+        422,
+        "input is unknown; known: inputs, parameters, options. Did you mean 'inputs'?",
+    ),
     '{"inputs": null}': (422, "inputs is neither a text nor a list of texts."),
     '{"inputs": 5}': (422, "inputs is neither a text nor a list of texts."),
     '{"inputs": ""}': (422, "inputs is empty; needed: a text."),

@@ -165,8 +165,9 @@ def read_request(body: bytes, kind: type[PredictRequest], max_texts: int) -> tup
 
 
 def _sentence(error: ValidationError, kind: type[PredictRequest]) -> str:
-    """Return the first error as a sentence."""
-    fault = error.errors(include_url=False, include_input=False)[0]
+    """Return the first error as a sentence, an unknown key before one that is missing."""
+    faults = error.errors(include_url=False, include_input=False)
+    fault = min(faults, key=lambda fault: fault["type"] != "extra_forbidden")
     place = [part for part in fault["loc"] if part not in (TEXT, PAIR, TEXTS)]
     path = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in place)
     where = path.lstrip(".") or "The request"
