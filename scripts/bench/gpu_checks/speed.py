@@ -24,7 +24,8 @@ HEAD = (
 )
 SIDES = ("stock tuned", "ours", "ours compiled", "ours padded", "stock flash", "stock")
 """stock: as documented. tuned: bfloat16, rows grouped by length, fused AdamW. flash: that, with
-flash_attention_2 of the package flash-attn, if it is installed. compiled: training.torch_compile."""
+flash_attention_2 of the package flash-attn, if it is installed. compiled: with
+training.torch_compile."""
 LENGTHS = {33: (30, 64), 128: (115, 256), 512: (900, 512)}
 """Mean tokens of a row: (typical tokens, most tokens). The last are mostly cut at 512."""
 BATCHES = (32, 128, 256)

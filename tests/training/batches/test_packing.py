@@ -305,6 +305,16 @@ def test_dropout_of_attention_stays_on_in_training(lengths):
     assert not torch.allclose(model(**batch).logits, model(**batch).logits)
 
 
+def test_padded_rows_whose_window_holds_no_token_give_no_nan_in_training():
+    sizes = SIZES | DECODER | QWEN | {"attention_dropout": 0.1}
+    model = build("Qwen2", sizes)
+    assert pack(model) is None
+    model.train()
+    logits, gradients = logits_and_gradients(model, batch_of([20, 3], model))
+    assert logits.isfinite().all()
+    assert all(gradient.isfinite().all() for gradient in gradients.values())
+
+
 @pytest.mark.parametrize("device", ["cpu", "meta"])
 def test_attention_is_padded_to_a_width_that_kernels_take(device):
     mask_BL = torch.arange(13) < torch.tensor([13, 9, 5])[:, None]

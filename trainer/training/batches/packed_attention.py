@@ -143,10 +143,8 @@ def _attend_padded(
     num_rows, length = rows.right_mask_BL.shape
 
     def padded(states_hTd: Tensor) -> Tensor:
-        states_Thd = states_hTd.transpose(0, 1)
-        places = states_Thd.new_zeros(num_rows * length, *states_Thd.shape[1:])
-        filled = places.index_copy(0, rows.right_places_T, states_Thd)
-        return filled.unflatten(0, (num_rows, length)).transpose(1, 2)
+        found: Tensor = _PaddedRows.apply(states_hTd.transpose(0, 1), rows)  # type: ignore[no-untyped-call]
+        return found.unflatten(0, (num_rows, length)).transpose(1, 2)
 
     mask, within = rows.right_mask_BL[:, None, None, :], visible(length)
     if within is not None:
@@ -156,6 +154,23 @@ def _attend_padded(
         return attend(q_hTd.transpose(0, 1)[:, :, None], k, v, mask)[:, :, 0]
     found = attend(padded(q_hTd), k, v, mask)
     return found.transpose(1, 2).flatten(0, 1).index_select(0, rows.right_places_T)
+
+
+class _PaddedRows(torch.autograd.Function):
+    """The states of rows (T, h, d), padded on the right (B x L, h, d).
+
+    Padded places repeat the first token. Nothing reads them, so their gradient is 0 and is left
+    out. This takes a third of the time of copying into zeros.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, states_Thd: Tensor, rows: PackedRows) -> Tensor:
+        ctx.rows = rows
+        return states_Thd.index_select(0, rows.right_tokens_P)
+
+    @staticmethod
+    def backward(ctx: Any, gradient_Phd: Tensor) -> tuple[Tensor, None]:  # type: ignore[override]
+        return gradient_Phd.index_select(0, ctx.rows.right_places_T), None
 
 
 def _attend(
@@ -175,8 +190,10 @@ def _attend(
     with torch.autocast("cpu", enabled=False):
         scores = torch.matmul(q * scale, k.transpose(-1, -2))
         if mask is not None:
-            # faster than filling the scores, which are larger than the mask
-            scores = scores + torch.zeros_like(mask, dtype=dtype).masked_fill(~mask, -torch.inf)
+            # faster than filling the scores, which are larger than the mask. With -inf, a padded
+            # row whose window holds no token would give NaN
+            least = torch.finfo(dtype).min / 2
+            scores = scores + torch.zeros_like(mask, dtype=dtype).masked_fill(~mask, least)
         return torch.matmul(dropout(scores.softmax(-1), dropout_p), v)
 
 

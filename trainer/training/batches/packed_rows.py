@@ -1,6 +1,6 @@
 """The places of the rows of a batch from which padding is removed.
 
-Legend: B rows, T tokens of all rows together, L tokens of the longest row.
+Legend: B rows, T tokens of all rows together, L tokens of the longest row, P = B x L places.
 """
 
 from functools import cached_property
@@ -83,6 +83,11 @@ class PackedRows:
         return self._right_padded["places_T"]
 
     @property
+    def right_tokens_P(self) -> Tensor:
+        """Token at each place of the flattened batch, padded on the right; 0 at padded places."""
+        return self._right_padded["tokens_P"]
+
+    @property
     def right_mask_BL(self) -> Tensor:
         """Places of the batch, padded on the right, that hold a token."""
         return self._right_padded["mask_BL"]
@@ -94,5 +99,10 @@ class PackedRows:
         # GPUs would otherwise copy the mask, and CPUs compile kernels for each length
         width = -(-max(self.lengths_B) // MULTIPLE) * MULTIPLE
         mask_BL = torch.arange(width) < lengths_B1
-        tensors = {"mask_BL": mask_BL, "places_T": mask_BL.flatten().nonzero()[:, 0]}
+        is_token_P = mask_BL.flatten()
+        tensors = {
+            "mask_BL": mask_BL,
+            "places_T": is_token_P.nonzero()[:, 0],
+            "tokens_P": (is_token_P.cumsum(0) - 1) * is_token_P,
+        }
         return send(tensors, self.device)
