@@ -102,8 +102,8 @@ def pack_on_device(model: Any, args: TrainingArguments) -> str | None:
     Returns:
         None if it is packed, else the reason why it is not.
     """
-    if args.torch_compile and is_sharded(args):
-        return "training.torch_compile takes a sharded model as it is"
+    if args.torch_compile and (is_sharded(args) or args.gradient_checkpointing):
+        return "training.torch_compile compiles a sharded or checkpointed model as a whole"
     if args.neftune_noise_alpha is not None:
         return "training.neftune_noise_alpha depends on the width of padded batches"
     dtype = type_in_training(args)

@@ -19,7 +19,7 @@ from trainer.data.tokens.tokenise import TokenisedRows
 from trainer.evaluation.blocks import release, room
 from trainer.launch import stopping, watch
 from trainer.launch.distributed import largest_of_all
-from trainer.progress import progress_bar
+from trainer.progress import progress_bar, stage
 from trainer.training.batches.batching import (
     Collator,
     StepBatchSampler,
@@ -132,10 +132,11 @@ class PassTrainer(DeviceTrainer):
             self.plain_because = speed_up(classifier_of(self.model), own_gradients=own_gradients)
             self._clips_in_optimizer = own_gradients and args.optim == "adamw_torch_fused"
         if compiles:
-            with progress_bar(total=1, desc="Compiling the layers", unit=" models", delay=2):
+            with stage() as done:
                 compile_layers(
                     classifier_of(self.model), dtype, backend=backend, mode=args.torch_compile_mode
                 )
+                done("Compiled the layers")
 
     def get_train_dataloader(self) -> StepDataLoader:
         """Return the micro-batches of this process, which accelerate need not divide again."""

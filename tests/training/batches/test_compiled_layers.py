@@ -1,15 +1,22 @@
 """Compiled layers of a packed encoder: the same gradients, few compilations, clear errors."""
 
 import shutil
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
-from test_packing import LENGTHS, PACKED, batch_of, build, close, logits_and_gradients
+import transformers
+from accelerate.utils import DynamoBackend
+from test_packing import LENGTHS, PACKED, SIZES, batch_of, build, close, logits_and_gradients
 
 from trainer.errors import ModelError
+from trainer.training.arguments import build_arguments
 from trainer.training.batches.compiled_layers import compile_layers
 from trainer.training.batches.packing import pack
+from trainer.training.device_trainer import pack_on_device
 from trainer.training.models.cpu_layers import speed_up
+from trainer.training.pass_trainer import PassTrainer
 
 
 class CountingBackend:
@@ -60,13 +67,17 @@ COMPILER = [
 def test_compiled_layers_give_the_same_gradients(kind, backend):
     plain, compiled = packed_in_training(kind), packed_in_training(kind)
     compile_layers(compiled, torch.float32, backend=backend)
+    same_gradients(plain, compiled)
+    assert compiled.state_dict().keys() == plain.state_dict().keys()
+
+
+def same_gradients(plain, compiled):
     for lengths in LENGTHS.values():
         batch = batch_of(lengths, plain)
         expected, expected_gradients = logits_and_gradients(plain, batch)
         found, gradients = logits_and_gradients(compiled, batch)
         torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
         close(gradients, expected_gradients)
-    assert compiled.state_dict().keys() == plain.state_dict().keys()
 
 
 def test_layers_are_compiled_once_for_all_shapes_and_not_used_in_evaluation():
@@ -102,7 +113,8 @@ def test_compiler_that_fails_is_told_in_words():
         raise OSError("no C++ compiler found\nsecond line")
 
     model = packed_in_training("bert")
-    with pytest.raises(ModelError, match=r"training\.torch_compile: the layers of Bert.*cannot be"):
+    words = r"the layers of BertForSequ.* cannot be compiled: OSError: no C\+\+ .* found\. Remove"
+    with pytest.raises(ModelError, match=words):
         compile_layers(model, torch.float32, backend=broken)
 
 
@@ -111,3 +123,42 @@ def test_trial_of_the_compiler_uses_no_random_numbers():
     before = torch.get_rng_state()
     compile_layers(model, torch.float32, backend="aot_eager")
     assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_model_without_layers_to_compile_is_told():
+    torch.manual_seed(0)
+    config = transformers.BertConfig(**SIZES | {"num_hidden_layers": 1})
+    model = transformers.BertForSequenceClassification(config)
+    assert pack(model) is None
+    with pytest.raises(ModelError, match="has no layers that can be compiled"):
+        compile_layers(model, torch.float32, backend="eager")
+
+
+def trainer_of(model, **values):
+    arguments = {"per_device_train_batch_size": 4, "max_steps": 1, "use_cpu": True, "bf16": False}
+    return PassTrainer(
+        model=model,
+        args=build_arguments(arguments | values, checkpoints=Path("unused"), seed=0),
+        class_weights=None,
+    )
+
+
+def test_trainer_compiles_layers_and_leaves_the_model_to_nobody_else():
+    model = build(*PACKED["bert"])
+    trainer = trainer_of(model, torch_compile=True, torch_compile_backend="aot_eager")
+    assert all("forward" in vars(layer) for layer in model.bert.encoder.layer)
+    assert trainer.accelerator.state.dynamo_plugin.backend == DynamoBackend.NO
+    assert trainer.args.torch_compile_backend == "aot_eager"
+    plain = trainer_of(build(*PACKED["bert"]))
+    layers = plain.model.bert.encoder.layer
+    assert ["forward" in vars(layer) for layer in layers] == [False, False, True]  # first tokens
+
+
+@pytest.mark.parametrize(
+    "given", [{"fsdp": "full_shard"}, {"deepspeed": "ds.json"}, {"gradient_checkpointing": True}]
+)
+def test_sharded_or_checkpointed_model_is_compiled_as_a_whole(given):
+    plain = {"fsdp": None, "deepspeed": None, "gradient_checkpointing": False}
+    arguments = SimpleNamespace(torch_compile=True, **plain | given)
+    words = "training.torch_compile compiles a sharded or checkpointed model as a whole"
+    assert pack_on_device(build(*PACKED["bert"]), arguments) == words

@@ -97,9 +97,9 @@ PADDED = {
     "albert": ("Albert", SIZES | {"embedding_size": 16}),
 }
 LENGTHS = {
-    "few groups": [20, 20, 9, 9, 9, 3],
+    "some equal": [20, 20, 9, 9, 9, 3],
     "equal": [12, 12, 12, 12],
-    "many groups": list(range(12, 2, -1)),
+    "all different": list(range(12, 2, -1)),
     "one row": [7],
     "unsorted": [3, 15, 4, 15, 1],
 }
@@ -188,6 +188,48 @@ def test_batches_are_filled_up_to_few_sizes_that_are_hardly_larger(num_tokens):
     assert packing._filled_up(filled) == filled
     sizes = {packing._filled_up(each) for each in range(1025, 2049)}
     assert len(sizes) == packing.SIZES_PER_DOUBLING
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("kind", PACKED)
+def test_attention_in_training_gives_the_logits_and_gradients_of_padded_rows(
+    monkeypatch, kind, dtype
+):
+    """With a rate above 0, a CPU multiplies the matrices of attention itself."""
+    calls = []
+
+    def kept(states, p):
+        calls.append(p)
+        return states
+
+    monkeypatch.setattr(packed_attention, "dropout", kept)
+    padded = build(*PACKED[kind])
+    packed = copy.deepcopy(padded)
+    assert pack(packed) is None
+    own = packed_attention.packed_attention
+    monkeypatch.setitem(
+        transformers.AttentionInterface._global_mapping,
+        packing.NAME,
+        lambda *args, **kwargs: own(*args, **kwargs | {"dropout": 0.1}),
+    )
+    monkeypatch.setattr(
+        packed_attention, "packed_attention", lambda *a, **k: own(*a, **k | {"dropout": 0.1})
+    )
+    precision = torch.autocast("cpu", dtype, enabled=dtype != torch.float32)
+
+    def all_values(model):
+        logits, gradients = logits_and_gradients(model, batch)
+        return torch.cat([logits.flatten().float(), *(gradients[n].flatten() for n in names)])
+
+    names = [name for name, weight in padded.named_parameters() if weight.requires_grad]
+    for lengths in LENGTHS.values():
+        batch = batch_of(lengths, padded)
+        exact = all_values(padded)
+        with precision:
+            rounded, found = all_values(padded), all_values(packed)
+        most = 3 * (rounded - exact).norm() + 1e-5 * exact.norm()
+        assert (found - exact).norm() <= most, lengths
+    assert set(calls) == {0.1}
 
 
 @pytest.mark.parametrize("kind", ["llama", "bert"])
@@ -295,7 +337,7 @@ def test_activation_checkpointing_recomputes_the_same_rows():
     close(logits_and_gradients(packed, batch)[1], logits_and_gradients(padded, batch)[1])
 
 
-@pytest.mark.parametrize("lengths", [LENGTHS["few groups"], LENGTHS["many groups"]])
+@pytest.mark.parametrize("lengths", [LENGTHS["unsorted"], LENGTHS["equal"]])
 def test_dropout_of_attention_stays_on_in_training(lengths):
     model = build("Bert", SIZES | {"attention_probs_dropout_prob": 0.5, "hidden_dropout_prob": 0.0})
     assert pack(model) is None

@@ -28,11 +28,16 @@ def compile_layers(
         dtype: type of autocast in training.
         backend, mode: arguments of torch.compile; None for its defaults.
     Raises:
-        ModelError: the layers cannot be compiled here.
+        ModelError: the layers cannot be compiled here, or there are none.
     """
+    layers = [layer for layer in _layers(model) if "forward" not in vars(layer)]
+    if not layers:
+        raise ModelError(
+            f"training.torch_compile: {type(model).__name__} has no layers that can be compiled."
+            " Remove training.torch_compile."
+        )
     torch.compiler.reset()  # torch keeps 8 compilations of a function, then it stops compiling
     AttentionInterface.register(NAME, torch.compiler.disable(packed_attention))
-    layers = [layer for layer in encoder_layers(model) if "forward" not in vars(layer)]
     compiled: dict[type, Callable[..., Any]] = {
         kind: torch.compile(kind.forward, backend=backend or "inductor", mode=mode, dynamic=True)
         for kind in {type(layer) for layer in layers}
@@ -42,10 +47,18 @@ def compile_layers(
     try:
         _try(model, dtype)
     except Exception as error:  # from the compiler: none installed, or code that it cannot read
+        cause = getattr(error, "inner_exception", error)
         raise ModelError(
             f"training.torch_compile: the layers of {type(model).__name__} cannot be compiled:"
-            f" {type(error).__name__}: {first_line(error)}. Remove training.torch_compile."
+            f" {type(cause).__name__}: {first_line(cause)} Remove training.torch_compile."
         ) from error
+
+
+def _layers(model: Any) -> list[Any]:
+    try:
+        return list(encoder_layers(model))
+    except ModelError:
+        return []
 
 
 def _forward(compiled: Callable[..., Any], layer: Any, *args: Any, **kwargs: Any) -> Any:

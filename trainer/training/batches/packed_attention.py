@@ -1,7 +1,7 @@
 """Attention within each row of a batch without padding, and layers that read only first tokens.
 
-Legend: B rows, T tokens of all rows together, L tokens of the longest row, h heads, d units of a
-head.
+Legend: B rows, T tokens of all rows together, L tokens of the longest row, P = B x L places, h
+heads, d units of a head.
 """
 
 from collections.abc import Callable
@@ -157,10 +157,10 @@ def _attend_padded(
 
 
 class _PaddedRows(torch.autograd.Function):
-    """The states of rows (T, h, d), padded on the right (B x L, h, d).
+    """The states of rows (T, h, d), padded on the right (P, h, d).
 
-    Padded places repeat the first token. Nothing reads them, so their gradient is 0 and is left
-    out. This takes a third of the time of copying into zeros.
+    Padded places repeat the first token. The mask hides them as keys, and their outputs are
+    dropped, so their gradient is 0 and is left out. Copying into zeros takes three times as long.
     """
 
     @staticmethod

@@ -1,6 +1,7 @@
 """The places of the rows of a batch from which padding is removed.
 
-Legend: B rows, T tokens of all rows together, L tokens of the longest row, P = B x L places.
+Legend: B rows, T tokens of all rows together, L tokens of the longest row (padded on
+the right: rounded up to MULTIPLE), P = B x L places.
 """
 
 from functools import cached_property
@@ -11,7 +12,8 @@ from torch import Tensor
 from trainer.training.batches.sending import send
 
 MULTIPLE = 8
-"""Number that divides the width of rows that are padded in attention."""
+"""Number that divides the width of rows that are padded in attention, and the tokens of a batch
+that is filled up."""
 
 
 class PackedRows:

@@ -18,7 +18,7 @@ from torch.nn import functional as F
 from transformers import AttentionInterface
 
 from trainer.training.batches.packed_attention import LAST_LAYERS, packed_attention
-from trainer.training.batches.packed_rows import PackedRows
+from trainer.training.batches.packed_rows import MULTIPLE, PackedRows
 from trainer.training.models.probe import keep_if_same, probe_batch
 
 NAME = "packed"
@@ -29,10 +29,10 @@ PROBE_LENGTHS = ([7, 4, 4], [5, 5, 5])
 """Rows of two batches: attention pads at most the first."""
 
 SIZES_PER_DOUBLING = 16
-"""Numbers of tokens between one number and its double that a CPU computes in half precision.
+"""Sizes to which a CPU fills up batches in half precision, between one size and its double.
 
-The tokens of a batch are filled up to the next of them. oneDNN, which multiplies the matrices,
-compiles a kernel for each new shape. This takes 4 to 5 ms, longer than most of the products.
+oneDNN, which multiplies the matrices, compiles a kernel for each new shape. This takes 4 to 5 ms,
+longer than most of the products.
 """
 
 
@@ -124,7 +124,8 @@ def _install(model: Any) -> Callable[[], None]:
     """Put the hooks in, and return a function that takes them out again."""
     encoder, before = model.base_model, model.config._attn_implementation
     signature = inspect.signature(encoder.forward)
-    AttentionInterface.register(NAME, packed_attention)
+    if NAME not in AttentionInterface().valid_keys():  # compiled layers use another one
+        AttentionInterface.register(NAME, packed_attention)
     model.set_attn_implementation(NAME)
     last = None
     if type(model).__name__ in LAST_LAYERS:
@@ -174,9 +175,9 @@ def _remove_padding(
 
 
 def _filled_up(num_tokens: int) -> int:
-    """Return the next number of tokens that is computed, at least a multiple of 8."""
-    multiple = (1 << num_tokens.bit_length() - 1) // SIZES_PER_DOUBLING
-    return -(-num_tokens // max(8, multiple)) * max(8, multiple)
+    """Return the number of tokens to which a batch is filled up."""
+    multiple = max(MULTIPLE, (1 << num_tokens.bit_length() - 1) // SIZES_PER_DOUBLING)
+    return -(-num_tokens // multiple) * multiple
 
 
 def _position_ids(encoder: Any, ids_BL: Tensor, rows: PackedRows) -> Tensor:
