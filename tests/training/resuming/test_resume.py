@@ -132,9 +132,28 @@ def test_stopped_after_any_step_a_run_ends_as_the_unbroken_one(
         assert not (run / "stopped.json").exists()
 
 
-def test_layers_and_stages_of_a_training_resume_exactly(
-    config, signal_at, monkeypatch, narrow_model, tmp_path
-):
+@pytest.fixture
+def resumes_exactly(config, signal_at, monkeypatch, tmp_path):
+    """Function (micro_batches, **config) that stops a run before each of them; returns its card.
+
+    The run then has to end as an uninterrupted one.
+    """
+
+    def check(micro_batches, **own):
+        train(config("unbroken", **own))
+        stopped = config("stopped", **own)
+        for micro_batch in micro_batches:
+            signal_at("training_step", micro_batch)
+            train(stopped, code=75)
+            monkeypatch.undo()
+        train(stopped)
+        assert result(tmp_path / "stopped/run") == result(tmp_path / "unbroken/run")
+        return (tmp_path / "stopped/run/README.md").read_text(encoding="utf-8")
+
+    return check
+
+
+def test_layers_and_stages_of_a_training_resume_exactly(resumes_exactly, narrow_model):
     """Stopped before the weights apply (after step 6 of 10), and again after."""
     own = {
         "loss": {"class_weights": "balanced", "defer_weights": 0.6},
@@ -142,15 +161,7 @@ def test_layers_and_stages_of_a_training_resume_exactly(
         "layerwise_learning_rate_decay": 0.7,
         "refit_head": "balanced",
     }
-    train(config("unbroken", **own))
-    stopped = config("stopped", **own)
-    for micro_batch in (8, 8):  # after step 4, then after step 8
-        signal_at("training_step", micro_batch)
-        train(stopped, code=75)
-        monkeypatch.undo()
-    train(stopped)
-    assert result(tmp_path / "stopped/run") == result(tmp_path / "unbroken/run")
-    card = (tmp_path / "stopped/run/README.md").read_text(encoding="utf-8")
+    card = resumes_exactly((8, 8), **own)  # after step 4, then after step 8
     assert "- `model.reinitialise_layers`: 1, drawn again before training" in card
     assert "- `layerwise_learning_rate_decay`: 0.7" in card
     assert ", after 60% of the training." in card
@@ -160,19 +171,12 @@ def test_layers_and_stages_of_a_training_resume_exactly(
 @pytest.mark.exhaustive
 @pytest.mark.parametrize("backend", ["aot_eager", "inductor"])
 def test_run_with_compiled_layers_is_not_padded_and_resumes_exactly(
-    config, signal_at, monkeypatch, narrow_model, tmp_path, backend
+    resumes_exactly, narrow_model, backend
 ):
     if backend == "inductor" and not shutil.which("g++"):
         pytest.skip("needs a C++ compiler")
     own = {"model": {"name": str(narrow_model)}, "torch_compile_backend": backend}
-    train(config("unbroken", **own, torch_compile=True))
-    stopped = config("stopped", **own, torch_compile=True)
-    signal_at("training_step", 8)
-    train(stopped, code=75)
-    monkeypatch.undo()
-    train(stopped)
-    assert result(tmp_path / "stopped/run") == result(tmp_path / "unbroken/run")
-    card = (tmp_path / "stopped/run/README.md").read_text(encoding="utf-8")
+    card = resumes_exactly((8,), **own, torch_compile=True)
     assert "- batches: without padding" in card
 
 

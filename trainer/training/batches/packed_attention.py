@@ -143,7 +143,9 @@ def _attend_padded(
     num_rows, length = rows.right_mask_BL.shape
 
     def padded(states_hTd: Tensor) -> Tensor:
-        found: Tensor = _PaddedRows.apply(states_hTd.transpose(0, 1), rows)  # type: ignore[no-untyped-call]
+        found: Tensor = _PaddedRows.apply(  # type: ignore[no-untyped-call]
+            states_hTd.transpose(0, 1), rows
+        )
         return found.unflatten(0, (num_rows, length)).transpose(1, 2)
 
     mask, within = rows.right_mask_BL[:, None, None, :], visible(length)

@@ -1,7 +1,7 @@
 """The places of the rows of a batch from which padding is removed.
 
-Legend: B rows, T tokens of all rows together, L tokens of the longest row (padded on
-the right: rounded up to MULTIPLE), P = B x L places.
+Legend: B rows, T tokens of all rows together, L tokens of the longest row (rounded up to a multiple
+of MULTIPLE where rows are padded on the right), P = B x L places.
 """
 
 from functools import cached_property
@@ -12,8 +12,7 @@ from torch import Tensor
 from trainer.training.batches.sending import send
 
 MULTIPLE = 8
-"""Number that divides the width of rows that are padded in attention, and the tokens of a batch
-that is filled up."""
+"""Number that divides the width of rows padded in attention, and the size of filled-up batches."""
 
 
 class PackedRows:
